@@ -1,0 +1,80 @@
+"""Speech transcription on your own machine: the Fun-ASR family on MLX.
+
+    import funasr_cli
+    recognizer = funasr_cli.load("FunAudioLLM/Fun-ASR-Nano-2512")
+    print(funasr_cli.transcribe("speech.wav", recognizer, language="en").text)
+
+Importing this package imports nothing heavy; the functions do when they are called.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from funasr_cli.checkpoints.convert import Conversion
+    from funasr_cli.pipeline import Recognizer
+    from funasr_cli.transcript import Transcript
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "convert", "load", "transcribe"]
+
+
+def load(model: str | None = None, dtype: str | None = None) -> "Recognizer":
+    """Load a converted model.
+
+    Args:
+        model: folder, hub id or alias; None takes the model that `funasr transcribe` would.
+        dtype: "stored", "float32" or "bfloat16"; None chooses for the device.
+
+    Raises:
+        ModelError: it has not been converted, or is damaged.
+    """
+    from funasr_cli.checkpoints.hub import find_model
+    from funasr_cli.checkpoints.load import load_model
+    from funasr_cli.pipeline import Recognizer
+
+    return Recognizer(load_model(find_model(model), dtype))
+
+
+def transcribe(audio: str | Path, recognizer: "Recognizer | None" = None, **options: Any) -> "Transcript":
+    """Transcribe a file.
+
+    Args:
+        audio: anything that soundfile or ffmpeg reads, at any sample rate, mono or not.
+        recognizer: what `load` returned; None loads the default model anew.
+        options: fields of `funasr_cli.options.TranscribeOptions`.
+
+    Raises:
+        AudioError: the file cannot be read.
+        UsageError: an option is out of range, or the model does not know the language.
+    """
+    from funasr_cli.audio.decode import load_audio
+    from funasr_cli.options import TranscribeOptions
+
+    chosen = TranscribeOptions(**options)
+    recognizer = recognizer or load()
+    return recognizer.transcribe(load_audio(audio, recognizer.sample_rate_hz), chosen)
+
+
+def convert(source: str, out: str | Path | None = None, *, force: bool = False, **options: Any) -> "Conversion":
+    """Convert a checkpoint.
+
+    Args:
+        source: folder in FunASR's layout, hub id or alias.
+        out: folder to create; None takes the models folder and the source's name.
+        force: replace an earlier conversion.
+        options: fields of `funasr_cli.options.ConvertOptions`.
+
+    Raises:
+        ModelError: the source is missing, damaged or not supported.
+        OutputError: ``out`` exists.
+    """
+    from funasr_cli.checkpoints.convert import convert as run
+    from funasr_cli.checkpoints.convert import default_out
+    from funasr_cli.checkpoints.hub import fetch_source
+    from funasr_cli.options import ConvertOptions
+
+    chosen = ConvertOptions(**options)
+    fetched = fetch_source(source)
+    folder = Path(out) if out is not None else default_out(fetched, chosen)
+    return run(fetched, folder, chosen, lambda *_: None, force)

@@ -1,0 +1,102 @@
+"""Kaldi filter bank features with low frame rate stacking, computed in MLX.
+
+Source: Kaldi ``feat/feature-fbank.cc`` and ``feat/mel-computations.cc`` (as packaged in kaldi-native-fbank, the
+oracle of the tests); FunASR ``funasr/frontends/wav_frontend.py`` (``WavFrontend``, ``apply_lfr``). What differs:
+no dither (upstream's default adds random noise of one int16 step), no CMVN (no Fun-ASR-Nano has a CMVN file).
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from funasr_cli.backend import mx
+from funasr_cli.models.fun_asr_nano import FrontendConfig
+
+INT16_SCALE = 1 << 15  # Kaldi works on samples in int16's range
+PREEMPHASIS = 0.97
+LOW_FREQUENCY_HZ = 20.0
+POWER_FLOOR = float(np.finfo(np.float32).eps)
+MIN_SAMPLES = 2  # Kaldi knows no frame of a single sample
+
+WINDOWS: dict[str, Callable[[int], np.ndarray]] = {
+    "hamming": lambda n: np.hamming(n),
+    "hanning": lambda n: np.hanning(n),
+    "povey": lambda n: np.hanning(n) ** 0.85,
+    "rectangular": lambda n: np.ones(n),
+}
+
+
+def mel_filters(bins: int, fft_size: int, sample_rate_hz: int) -> np.ndarray:
+    """Triangular filters, evenly spaced in mel between 20 Hz and the Nyquist frequency.
+
+    Returns:
+        (fft_size // 2 + 1, bins) float32; the Nyquist row is zero, as in Kaldi.
+    """
+
+    def mel(frequency_hz: np.ndarray | float) -> np.ndarray:
+        return 1127.0 * np.log1p(np.asarray(frequency_hz) / 700.0)
+
+    edges = np.linspace(mel(LOW_FREQUENCY_HZ), mel(sample_rate_hz / 2), bins + 2)
+    left, center, right = edges[:-2], edges[1:-1], edges[2:]  # (bins,)
+    fft_mel = mel(np.arange(fft_size // 2) * sample_rate_hz / fft_size)[:, None]  # (fft_size / 2, 1)
+    rising = (fft_mel - left) / (center - left)
+    falling = (right - fft_mel) / (right - center)
+    filters = np.maximum(0.0, np.minimum(rising, falling))  # (fft_size / 2, bins)
+    return np.vstack([filters, np.zeros((1, bins))]).astype(np.float32)
+
+
+class Frontend:
+    """Features of one waveform at a time.
+
+    Everything runs on the CPU: it takes milliseconds there, and every device then sees the same features.
+    """
+
+    def __init__(self, config: FrontendConfig):
+        self.config = config
+        self._frame_samples = round(config.sample_rate_hz * config.frame_length_ms / 1000)
+        self._shift_samples = round(config.sample_rate_hz * config.frame_shift_ms / 1000)
+        self._tables: dict[int, tuple[mx.array, mx.array]] = {}
+
+    def __call__(self, samples: np.ndarray) -> mx.array:
+        """Compute the rows that the encoder reads.
+
+        Args:
+            samples: (samples,) mono float32 in [-1, 1] at the config's sample rate; at least `MIN_SAMPLES`.
+
+        Returns:
+            (rows, mel bins * stacked frames) float32, one row every 60 ms in the release.
+        """
+        with mx.stream(mx.cpu):
+            return self._stack(self.filter_bank(samples))
+
+    def filter_bank(self, samples: np.ndarray) -> mx.array:
+        """(samples,) -> (frames, mel bins) log filter bank energies."""
+        # Like upstream, a clip shorter than a frame is one frame of its own length.
+        frame = min(self._frame_samples, len(samples))
+        fft_size = 1 << (frame - 1).bit_length()
+        window, filters = self._tables_for(frame, fft_size)
+        wave = mx.array(np.ascontiguousarray(samples, dtype=np.float32)) * INT16_SCALE
+        frames = 1 + (len(samples) - frame) // self._shift_samples
+        x = mx.as_strided(wave, (frames, frame), (self._shift_samples, 1))
+        x = x - x.mean(axis=1, keepdims=True)
+        previous = mx.concatenate([x[:, :1], x[:, :-1]], axis=1)
+        x = (x - PREEMPHASIS * previous) * window  # (frames, frame)
+        spectrum = mx.fft.rfft(x, n=fft_size, axis=1)  # (frames, fft_size / 2 + 1)
+        power = mx.square(spectrum.real) + mx.square(spectrum.imag)
+        return mx.log(mx.maximum(power @ filters, POWER_FLOOR))
+
+    def _tables_for(self, frame: int, fft_size: int) -> tuple[mx.array, mx.array]:
+        """Window (frame,) and mel filters (fft_size / 2 + 1, mel bins)."""
+        if frame not in self._tables:
+            filters = mel_filters(self.config.mel_bins, fft_size, self.config.sample_rate_hz)
+            window = WINDOWS[self.config.window](frame).astype(np.float32)
+            self._tables[frame] = mx.array(window), mx.array(filters)
+        return self._tables[frame]
+
+    def _stack(self, frames: mx.array) -> mx.array:
+        """Join neighbouring frames; the first and the last stand in for what lies outside the clip."""
+        count, step = self.config.stack_frames, self.config.stack_step
+        starts = np.arange(math.ceil(frames.shape[0] / step)) * step - (count - 1) // 2
+        indices = np.clip(starts[:, None] + np.arange(count), 0, frames.shape[0] - 1)  # (rows, count)
+        return frames[mx.array(indices)].reshape(len(starts), -1)

@@ -1,0 +1,84 @@
+"""The one place where MLX is imported, and what has to happen before and after that.
+
+Everything else says ``from funasr_cli.backend import mx, nn``. MLX's Linux CPU wheel is linked against the
+reference BLAS; a BLAS that is already open globally when MLX is loaded wins the symbol lookup, so a fast one is
+opened first. On macOS (Accelerate, Metal) and with a CUDA back end nothing of this applies.
+"""
+
+import ctypes
+import ctypes.util
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterator
+
+from funasr_cli.errors import SetupError
+
+
+def _mkl_from_pypi() -> Iterator[str]:
+    """Path of the single dynamic library of the PyPI package ``mkl``, wherever pip put it."""
+    try:
+        files = importlib.metadata.files("mkl") or []
+    except importlib.metadata.PackageNotFoundError:
+        return
+    for file in files:
+        if file.name.startswith("libmkl_rt.so"):
+            yield str(file.locate().resolve())  # type: ignore[attr-defined]
+
+
+def _blas_candidates() -> Iterator[str]:
+    """Libraries that export a plain ``cblas_sgemm``, best first."""
+    yield from _mkl_from_pypi()
+    yield from ("libmkl_rt.so.3", "libmkl_rt.so.2", "libopenblas.so.0", "libopenblas.so", "libblis.so.4")
+
+
+def _open_globally(path: str) -> bool:
+    try:
+        # Without the symbol the reference BLAS would stay in charge unnoticed.
+        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL).cblas_sgemm  # noqa: B018
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _open_blas() -> str | None:
+    """Open a fast BLAS for MLX's CPU back end; name of the one opened, None where none is needed or found."""
+    if sys.platform != "linux":
+        return None
+    wanted = os.environ.get("FUNASR_BLAS")
+    if wanted:
+        if _open_globally(wanted):
+            return wanted
+        raise SetupError(
+            f"FUNASR_BLAS={wanted}: not a library that exports cblas_sgemm",
+            "set it to the full path of libopenblas.so.0 or libmkl_rt.so.3, or unset it",
+        )
+    return next((path for path in _blas_candidates() if _open_globally(path)), None)
+
+
+BLAS = _open_blas()
+
+try:
+    import mlx.core as mx
+    from mlx import nn
+    from mlx.utils import tree_flatten
+except ImportError as error:  # on Linux plain `mlx` comes without a back end
+    raise SetupError(
+        f"MLX has no back end on this machine ({error})",
+        "install one: pip install 'funasr-cli[cpu]', or [cuda12] / [cuda13] for an NVIDIA card",
+    ) from error
+
+
+def on_accelerator() -> bool:
+    """Whether MLX computes on a GPU (Metal or CUDA) rather than on the CPU."""
+    return bool(mx.default_device() == mx.gpu)
+
+
+def describe() -> str:
+    """Device and BLAS in a few words, for logs and tables."""
+    if on_accelerator():
+        return "GPU"
+    return f"CPU, {os.path.basename(BLAS)}" if BLAS else "CPU, MLX's own BLAS"
+
+
+__all__ = ["BLAS", "describe", "mx", "nn", "on_accelerator", "tree_flatten"]

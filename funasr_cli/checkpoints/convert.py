@@ -1,0 +1,257 @@
+"""Source -> map -> cast -> quantize -> check -> atomic write."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from funasr_cli import __version__
+from funasr_cli.backend import mx
+from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints.format import (
+    CONFIG_FILE,
+    FORMAT,
+    WEIGHTS_FILE,
+    ModelFile,
+    Quantization,
+    TensorSpec,
+    write_config,
+    write_safetensors,
+)
+from funasr_cli.checkpoints.hub import Source, models_folder
+from funasr_cli.checkpoints.sources import Checkpoint, open_upstream, sha256_of
+from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES, language_code
+from funasr_cli.errors import ModelError, OutputError, UsageError
+from funasr_cli.models.fun_asr_nano import FunASRNano
+from funasr_cli.options import GROUP_SIZE, ConvertOptions
+
+if TYPE_CHECKING:
+    import torch
+
+Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What came out."""
+
+    folder: Path
+    model: ModelFile
+    tensors: int
+    size_bytes: int
+
+
+def default_out(source: Source, options: ConvertOptions) -> Path:
+    """Folder in the models folder that is named after the source, and after the recipe if it is quantized."""
+    suffix = f"-{options.quantize_bits}bit" if options.quantize_bits else ""
+    return models_folder() / f"{source.name}{suffix}"
+
+
+def convert(
+    source: Source, out: Path, options: ConvertOptions, progress: Progress, force: bool = False
+) -> Conversion:
+    """Convert a checkpoint to a folder that `load_model` reads.
+
+    The folder is written beside ``out`` and renamed when it is complete; nothing is left behind on failure.
+
+    Args:
+        source: where the checkpoint is.
+        out: folder to create.
+        options: type, recipe, languages.
+        progress: told what is being done and how far it is.
+        force: replace ``out`` if it is a converted model.
+
+    Raises:
+        OutputError: ``out`` exists and may not be replaced.
+        ModelError: the checkpoint does not fit its configuration.
+    """
+    _check_out(out, source, force)
+    checkpoint = open_upstream(source.folder, _languages(source, options))
+    tensors = _checked_tensors(checkpoint)
+    recipe = _recipe(options)
+    if recipe:
+        _check_groups(tensors, recipe)
+    size_bytes = checkpoint.weights.stat().st_size
+    hashed = 0
+
+    def on_hash(count: int) -> None:
+        nonlocal hashed
+        hashed += count
+        progress("reading the source", hashed, size_bytes)
+
+    model = ModelFile(
+        config=checkpoint.config,
+        dtype=options.dtype,
+        quantization=recipe,
+        source={
+            "name": source.name,
+            "revision": source.revision,
+            "sha256": sha256_of(checkpoint.weights, on_hash),
+            "converter": f"funasr-cli {__version__}",
+        },
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        specs = _write(partial, model, tensors, checkpoint, progress)
+        _move_into_place(partial, out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Conversion(out, model, len(specs), (out / WEIGHTS_FILE).stat().st_size)
+
+
+def _check_out(out: Path, source: Source, force: bool) -> None:
+    if out.resolve() == source.folder.resolve() or out.resolve() in source.folder.resolve().parents:
+        raise OutputError(f"{out}: holds the source", "choose another folder for the converted model")
+    if not out.exists():
+        return
+    if not force:
+        raise OutputError(f"{out}: exists already", "pass --force to replace it, or name another folder")
+    if not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG_FILE).is_file()):
+        raise OutputError(f"{out}: is not a converted model, so it is not replaced", "name another folder")
+
+
+def _languages(source: Source, options: ConvertOptions) -> tuple[str, ...]:
+    """ISO codes; no file of a checkpoint states them, so that its name has to."""
+    if options.languages is None:
+        return MLT_LANGUAGES if "mlt" in source.name.casefold() else NANO_LANGUAGES
+    codes = tuple(language_code(name) for name in options.languages)
+    for name, code in zip(options.languages, codes, strict=True):
+        if code is None:
+            raise UsageError(f"unknown language {name!r}", f"known: {', '.join(MLT_LANGUAGES)}")
+    return tuple(code for code in codes if code)
+
+
+def _checked_tensors(checkpoint: Checkpoint) -> dict[str, "torch.Tensor"]:
+    """The tensors that belong into the model, in its order, checked against what its config asks for.
+
+    Raises:
+        ModelError: with a list of what does not fit.
+    """
+    tensors = dict(checkpoint.tensors)
+    if checkpoint.config.llm.tie_word_embeddings and keymap.LM_HEAD in tensors:
+        _check_tied(tensors, checkpoint.weights)
+        del tensors[keymap.LM_HEAD]
+    expected = keymap.model_shapes(FunASRNano(checkpoint.config))
+    found = {name: keymap.layout_of(name).shape(tuple(tensor.shape)) for name, tensor in tensors.items()}
+    keymap.check_tensors(expected, found, str(checkpoint.weights))
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ModelError(f"{checkpoint.weights}: {name} is {tensor.dtype}, not a floating-point type")
+    return {name: tensors[name] for name in expected}
+
+
+def _check_tied(tensors: dict[str, "torch.Tensor"], where: Path) -> None:
+    import torch
+
+    head, embedding = tensors[keymap.LM_HEAD], tensors.get(keymap.EMBEDDING)
+    if embedding is not None and not torch.equal(head, embedding):
+        raise ModelError(
+            f"{where}: the configuration ties {keymap.LM_HEAD} to {keymap.EMBEDDING}, but they differ",
+            "set tie_word_embeddings in the decoder's config.json to false if the head was trained on its own",
+        )
+
+
+def _recipe(options: ConvertOptions) -> Quantization | None:
+    bits = options.quantize_bits
+    return Quantization(bits, options.group_size or GROUP_SIZE) if bits else None
+
+
+def _is_quantized(name: str, dimensions: int) -> bool:
+    """The decoder's matrices, its embedding table among them."""
+    return name.startswith(keymap.LLM_PREFIX) and dimensions == 2
+
+
+def _check_groups(tensors: dict[str, "torch.Tensor"], recipe: Quantization) -> None:
+    for name, tensor in tensors.items():
+        if _is_quantized(name, tensor.ndim) and tensor.shape[-1] % recipe.group_size:
+            raise ModelError(
+                f"{name}: rows of {tensor.shape[-1]} values do not divide into groups of {recipe.group_size}",
+                "choose a smaller --group-size",
+            )
+
+
+def _write(
+    folder: Path, model: ModelFile, tensors: dict[str, "torch.Tensor"], checkpoint: Checkpoint, progress: Progress
+) -> list[TensorSpec]:
+    specs = [spec for name, tensor in tensors.items() for spec in _specs(name, tensor, model)]
+    total = sum(spec.size_bytes for spec in specs)
+
+    def contents() -> Iterator[memoryview]:
+        done = 0
+        for name, tensor in tensors.items():
+            for content in _encode(name, tensor, model):
+                yield content
+                done += content.nbytes
+                progress("writing", done, total)
+
+    metadata = {"format": FORMAT, **{key: value for key, value in model.source.items() if value}}
+    write_safetensors(folder / WEIGHTS_FILE, specs, contents(), metadata)
+    for name, path in checkpoint.files.items():
+        shutil.copyfile(path, folder / name)
+    write_config(folder, model)
+    (folder / "README.md").write_text(_readme(model), encoding="utf-8")
+    folder.chmod(0o755)  # mkdtemp's folder is private
+    return specs
+
+
+def _specs(name: str, tensor: "torch.Tensor", model: ModelFile) -> list[TensorSpec]:
+    shape = keymap.layout_of(name).shape(tuple(tensor.shape))
+    recipe = model.quantization
+    if recipe is None or not _is_quantized(name, tensor.ndim):
+        return [TensorSpec(name, model.dtype, shape)]
+    rows, columns = shape
+    groups = (rows, columns // recipe.group_size)
+    stem = name.removesuffix(".weight")
+    return [
+        TensorSpec(name, "uint32", (rows, columns * recipe.bits // 32)),
+        TensorSpec(f"{stem}.scales", model.dtype, groups),
+        TensorSpec(f"{stem}.biases", model.dtype, groups),
+    ]
+
+
+def _encode(name: str, tensor: "torch.Tensor", model: ModelFile) -> Iterator[memoryview]:
+    """Bytes of a tensor as `_specs` announces them."""
+    import torch
+
+    if keymap.layout_of(name).swap_last_axes:
+        tensor = tensor.transpose(-1, -2)
+    tensor = tensor.to(getattr(torch, model.dtype)).contiguous()
+    recipe = model.quantization
+    if recipe is None or not _is_quantized(name, tensor.ndim):
+        yield memoryview(tensor.view(torch.uint8).numpy()).cast("B")
+        return
+    matrix = mx.array(tensor.float().numpy()).astype(getattr(mx, model.dtype))
+    for part in mx.quantize(matrix, group_size=recipe.group_size, bits=recipe.bits):
+        yield memoryview(part.view(mx.uint8)).cast("B")
+
+
+def _move_into_place(partial: Path, out: Path) -> None:
+    """Rename; an old model steps aside first and is removed once the new one stands."""
+    if not out.exists():
+        partial.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    out.rename(old / out.name)
+    partial.rename(out)
+    shutil.rmtree(old)
+
+
+def _readme(model: ModelFile) -> str:
+    source, recipe = model.source, model.quantization
+    weights = (
+        f"{model.dtype}, decoder in {recipe.bits} bits (groups of {recipe.group_size})" if recipe else model.dtype
+    )
+    return (
+        f"# {source['name']}, converted to MLX\n\n"
+        f"- Source: {source['name']}, revision {source['revision'] or 'unknown (a local folder)'}\n"
+        f"- SHA-256 of its model.pt: {source['sha256']}\n"
+        f"- Converted by {source['converter']}; weights: {weights}\n"
+        f"- Languages: {', '.join(model.config.prompt.languages)}\n"
+        f"- CTC branch: {'yes' if model.config.ctc else 'no, the source has no such tensors'}\n\n"
+        "Use it with `funasr transcribe --model FOLDER AUDIO`. The license is that of the source.\n"
+    )

@@ -1,0 +1,133 @@
+"""From what a user types (folder, hub id, name of a converted model) to a folder on disk."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from funasr_cli.checkpoints.format import CONFIG_FILE
+from funasr_cli.errors import ModelError, SetupError, UsageError
+
+ALIASES = {
+    "nano": "FunAudioLLM/Fun-ASR-Nano-2512",
+    "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512",
+}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NEEDED_FILES = ["*.pt", "*.yaml", "*.json", "*.txt", "*.tiktoken", "README.md"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint to convert.
+
+    Attributes:
+        name: hub id, or the folder's name.
+        revision: commit of the hub it was taken from; None for a local folder.
+    """
+
+    folder: Path
+    name: str
+    revision: str | None
+
+
+def models_folder() -> Path:
+    """Where converted models are kept: ``$FUNASR_HOME/models``, else in the platform's cache folder."""
+    home = os.environ.get("FUNASR_HOME")
+    return (Path(home).expanduser() if home else platformdirs.user_cache_path("funasr-cli")) / "models"
+
+
+def fetch_source(name: str, revision: str | None = None) -> Source:
+    """Find a checkpoint on disk, or download it from Hugging Face with progress on stderr.
+
+    Raises:
+        UsageError: a revision was given for a local folder.
+        ModelError: neither a folder nor a hub id, or the hub does not have it.
+        SetupError: the hub cannot be reached.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise UsageError(f"--revision {revision} with the local folder {folder}", "it applies to a hub id")
+        return Source(folder, folder.resolve().name, None)
+    name = ALIASES.get(name, name)
+    if not HUB_ID.fullmatch(name) or folder.exists():
+        raise ModelError(
+            f"{name}: neither a folder nor a hub id", "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
+        )
+    return _download(name, revision)
+
+
+def _download(hub_id: str, revision: str | None) -> Source:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import RevisionNotFoundError as NoRevisionError
+
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=NEEDED_FILES))
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{hub_id}: not on the hub, or private", "check the spelling, or set HF_TOKEN") from error
+    except NoRevisionError as error:
+        raise ModelError(f"{hub_id}: no revision {revision}", "name a branch, tag or commit") from error
+    except LocalEntryNotFoundError as error:
+        raise SetupError(f"{hub_id}: the hub cannot be reached", "try again online, or pass a folder") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise SetupError(f"{hub_id}: the download failed ({error})", "run it again: it resumes") from error
+    # The cache keeps each snapshot in a folder named after its commit.
+    commit = (
+        folder.name if folder.parent.name == "snapshots" else HfApi().model_info(hub_id, revision=revision).sha
+    )
+    return Source(folder, hub_id, commit)
+
+
+def converted_models() -> dict[str, Path]:
+    """Names (``owner/model`` or ``model``) and folders of what lies in the models folder."""
+    root = models_folder()
+    folders = sorted(path.parent for pattern in ("*", "*/*") for path in root.glob(f"{pattern}/{CONFIG_FILE}"))
+    return {
+        folder.relative_to(root).as_posix(): folder
+        for folder in folders
+        if not any(part.startswith(".") for part in folder.relative_to(root).parts)
+    }
+
+
+def find_model(name: str | None) -> Path:
+    """Folder of a converted model.
+
+    Args:
+        name: a folder, a hub id, an alias or the last part of a converted model's name; None takes
+            Fun-ASR-Nano where it has been converted, else the only model there is.
+
+    Raises:
+        ModelError: nothing, or more than one model, goes by that name.
+    """
+    models = converted_models()
+    if name is None:
+        return _default_model(models)
+    folder = Path(name).expanduser()
+    if folder.is_dir() and (folder / CONFIG_FILE).is_file():
+        return folder
+    wanted = ALIASES.get(name, name)
+    matches = [path for model, path in models.items() if wanted in (model, model.rpartition("/")[2])]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ModelError(f"{name}: more than one model goes by that name", f"say which: {', '.join(models)}")
+    if folder.is_dir():
+        raise ModelError(f"{name}: not a converted model", f"convert it first: funasr convert {name}")
+    known = f"converted so far: {', '.join(models)}; " if models else ""
+    raise ModelError(f"{name}: no such model", f"{known}convert one with: funasr convert {wanted}")
+
+
+def _default_model(models: dict[str, Path]) -> Path:
+    if ALIASES["nano"] in models:
+        return models[ALIASES["nano"]]
+    if len(models) == 1:
+        return next(iter(models.values()))
+    if models:
+        raise ModelError("several models have been converted", f"choose one with --model: {', '.join(models)}")
+    raise ModelError(
+        f"no model has been converted yet (looked in {models_folder()})",
+        f"run: funasr convert {ALIASES['nano']}",
+    )

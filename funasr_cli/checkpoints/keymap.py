@@ -1,0 +1,77 @@
+"""Names and layouts: how the tensors of a checkpoint become those of the MLX model, as data, checked strictly.
+
+The model's attributes are named after the upstream checkpoint's keys, so the map is short.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from funasr_cli.backend import nn, tree_flatten
+from funasr_cli.errors import ModelError
+
+CONTAINERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts wrap the tensors
+WRAPPER_PREFIX = "module."  # left behind by PyTorch's DistributedDataParallel
+
+FSMN_SUFFIX = ".fsmn_block.weight"  # PyTorch (width, 1, taps) -> MLX (width, taps, 1)
+LM_HEAD = "llm.lm_head.weight"
+EMBEDDING = "llm.model.embed_tokens.weight"
+LLM_PREFIX = "llm."
+CTC_PREFIXES = ("ctc_decoder.", "ctc.")
+
+SHOWN_PROBLEMS = 12
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Whether the axes of a tensor change on the way."""
+
+    swap_last_axes: bool
+
+    def shape(self, source: Shape) -> Shape:
+        """Shape in MLX of a tensor of this shape in PyTorch."""
+        return (*source[:-2], source[-1], source[-2]) if self.swap_last_axes and len(source) > 1 else source
+
+
+def layout_of(name: str) -> Layout:
+    """How the tensor of this name is laid out."""
+    return Layout(swap_last_axes=name.endswith(FSMN_SUFFIX))
+
+
+def strip_wrapper(name: str) -> str:
+    """Name without the prefix of a distributed wrapper."""
+    return name.removeprefix(WRAPPER_PREFIX)
+
+
+def has_ctc(names: Mapping[str, object]) -> bool:
+    """Whether the checkpoint brings a CTC branch: its tensors decide, never its configuration."""
+    return any(name.startswith(CTC_PREFIXES) for name in names)
+
+
+def model_shapes(model: nn.Module) -> dict[str, Shape]:
+    """Names and shapes that a model expects."""
+    return {name: tuple(tensor.shape) for name, tensor in tree_flatten(model.parameters())}
+
+
+def check_tensors(expected: Mapping[str, Shape], found: Mapping[str, Shape], where: str) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        ModelError: listing what is missing, unexpected or misshapen.
+    """
+    problems = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in found]
+    problems += [f"unexpected: {name} {shape}" for name, shape in found.items() if name not in expected]
+    problems += [
+        f"misshapen: {name} is {found[name]}, the configuration says {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        shown = problems[:SHOWN_PROBLEMS]
+        if len(problems) > len(shown):
+            shown.append(f"... and {len(problems) - len(shown)} more")
+        raise ModelError(
+            f"{where}: {len(problems)} tensors do not fit the configuration\n  " + "\n  ".join(shown),
+            "the checkpoint is incomplete, or its configuration belongs to another one",
+        )

@@ -1,0 +1,116 @@
+"""A converted folder -> a model that is ready: strict names and shapes, and the type that suits the device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from funasr_cli.backend import mx, nn, on_accelerator
+from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints.format import (
+    CTC_VOCABULARY_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    ModelFile,
+    Quantization,
+    read_config,
+)
+from funasr_cli.decoding.text import CTCVocabulary
+from funasr_cli.errors import ModelError
+from funasr_cli.models.fun_asr_nano import FunASRNano
+
+AS_STORED = "stored"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with everything that decoding needs.
+
+    Attributes:
+        dtype: what it computes in, as `load_model` takes it.
+    """
+
+    model: FunASRNano
+    tokenizer: Tokenizer
+    ctc_vocabulary: CTCVocabulary | None
+    file: ModelFile
+    folder: Path
+    dtype: str
+
+
+def default_dtype() -> str:
+    """Type to compute in: as stored on a GPU; float32 on a CPU, where MLX's own bf16 and integer code crawls."""
+    return AS_STORED if on_accelerator() else "float32"
+
+
+def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
+    """Load a converted model.
+
+    Args:
+        folder: what `convert` wrote.
+        dtype: "stored" (quantized matrices stay quantized), "float32" or "bfloat16" (everything dense in that
+            type); None chooses for the device.
+
+    Raises:
+        ModelError: the folder is incomplete, damaged or does not fit its own configuration.
+    """
+    file = read_config(folder)
+    dtype = dtype or default_dtype()
+    weights = _read_weights(folder / WEIGHTS_FILE)
+    quantization = file.quantization if dtype == AS_STORED else None
+    model = FunASRNano(file.config)
+    if quantization:
+        nn.quantize(model.llm, group_size=quantization.group_size, bits=quantization.bits)
+    if dtype != AS_STORED:
+        weights = _dense(weights, file.quantization, getattr(mx, dtype))
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    keymap.check_tensors(keymap.model_shapes(model), found, str(folder / WEIGHTS_FILE))
+    model.load_weights(list(weights.items()), strict=True)
+    while weights:  # one at a time: the stored and the cast form of only one tensor are in memory together
+        mx.eval(weights.popitem()[1])
+    model.eval()
+    return LoadedModel(model, _read_tokenizer(folder), _read_ctc_vocabulary(folder, file), file, folder, dtype)
+
+
+def _read_weights(path: Path) -> dict[str, mx.array]:
+    try:
+        return dict(mx.load(str(path)))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelError(f"{path}: missing, damaged or cut short ({error})", "convert the source again") from error
+
+
+def _dense(weights: dict[str, mx.array], recipe: Quantization | None, dtype: mx.Dtype) -> dict[str, mx.array]:
+    """Every tensor in ``dtype``, quantized matrices multiplied out (lazily)."""
+    dense = {}
+    for name, tensor in weights.items():
+        stem = name.removesuffix(".weight")
+        if recipe and f"{stem}.scales" in weights and name.endswith(".weight"):
+            tensor = mx.dequantize(
+                tensor,
+                weights[f"{stem}.scales"],
+                weights[f"{stem}.biases"],
+                group_size=recipe.group_size,
+                bits=recipe.bits,
+            )
+        elif recipe and name.endswith((".scales", ".biases")):
+            continue
+        dense[name] = tensor.astype(dtype)
+    return dense
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    path = folder / TOKENIZER_FILE
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{path}: missing or damaged ({error})", "convert the source again") from error
+
+
+def _read_ctc_vocabulary(folder: Path, file: ModelFile) -> CTCVocabulary | None:
+    if file.config.ctc is None:
+        return None
+    path = folder / CTC_VOCABULARY_FILE
+    try:
+        return CTCVocabulary(path.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: missing or damaged ({error})", "convert the source again") from error

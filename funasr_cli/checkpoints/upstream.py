@@ -1,0 +1,162 @@
+"""FunASR's ``config.yaml`` and the decoder's ``config.json`` -> our config.
+
+Where the files leave something out, upstream's own default is taken (class and argument are named beside it).
+"""
+
+from typing import Any
+
+from funasr_cli.errors import ModelError
+from funasr_cli.models.adaptor import AdaptorConfig
+from funasr_cli.models.ctc import CTCConfig
+from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNanoConfig, PromptConfig
+from funasr_cli.models.qwen3 import Qwen3Config
+from funasr_cli.models.sanm import SANMConfig
+
+Options = dict[str, Any]
+
+
+def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str, ...]) -> FunASRNanoConfig:
+    """Translate a checkpoint's configuration.
+
+    Args:
+        yaml: ``config.yaml``.
+        llm: the decoder's ``config.json``.
+        ctc: whether the checkpoint holds the tensors of the CTC branch.
+        languages: ISO codes.
+
+    Raises:
+        ModelError: another model, a variant that is not supported, or a value of the wrong type.
+    """
+    _require(yaml, "model", "FunASRNano")
+    _require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
+    _require(yaml, "audio_adaptor", "Transformer")
+    try:
+        frontend = _frontend(_section(yaml, "frontend_conf"))
+        encoder = _encoder(_section(yaml, "audio_encoder_conf"), frontend.row_width)
+        decoder = _decoder(llm)
+        dataset = _section(yaml, "dataset_conf")
+        return FunASRNanoConfig(
+            frontend=frontend,
+            encoder=encoder,
+            adaptor=_adaptor(_section(yaml, "audio_adaptor_conf"), encoder.width, decoder.hidden_size),
+            llm=decoder,
+            ctc=_ctc(yaml, encoder.width) if ctc else None,
+            prompt=PromptConfig(
+                system_turn=bool(dataset.get("sys_prompt", True)),  # FunASRNano.data_load_speech
+                empty_think=not dataset.get("do_think", True),
+                languages=languages,
+            ),
+            stop_token_ids=_stop_token_ids(llm),
+        )
+    except KeyError as error:
+        raise ModelError(f"the checkpoint's configuration does not state {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the checkpoint's configuration holds a value of the wrong type ({error})") from error
+
+
+def _section(yaml: Options, name: str) -> Options:
+    section = yaml.get(name) or {}
+    if not isinstance(section, dict):
+        raise ModelError(f"config.yaml: {name} is not a mapping")
+    return section
+
+
+def _require(options: Options, name: str, supported: Any, default: Any = None) -> None:
+    value = options.get(name, default)
+    if value != supported:
+        raise ModelError(f"{name} is {value!r}: not supported", f"this version knows {supported!r}")
+
+
+def _frontend(conf: Options) -> FrontendConfig:
+    if conf.get("cmvn_file") is not None:
+        raise ModelError("frontend_conf names a CMVN file: no Fun-ASR-Nano has one", "this is another model")
+    _require(conf, "snip_edges", True, default=True)
+    _require(conf, "upsacle_samples", True, default=True)
+    window = conf.get("window", "hamming")  # these defaults: WavFrontend
+    if window not in ("hamming", "hanning", "povey", "rectangular"):
+        raise ModelError(f"frontend_conf: unknown window {window!r}")
+    return FrontendConfig(
+        sample_rate_hz=int(conf.get("fs", 16000)),
+        window=window,
+        mel_bins=int(conf.get("n_mels", 80)),
+        frame_length_ms=float(conf.get("frame_length", 25)),
+        frame_shift_ms=float(conf.get("frame_shift", 10)),
+        stack_frames=int(conf.get("lfr_m", 1)),
+        stack_step=int(conf.get("lfr_n", 1)),
+    )
+
+
+def _encoder(conf: Options, input_dim: int) -> SANMConfig:
+    _require(conf, "normalize_before", True, default=True)
+    _require(conf, "concat_after", False, default=False)
+    return SANMConfig(  # these defaults: SenseVoiceEncoderSmall
+        input_dim=input_dim,
+        width=int(conf.get("output_size", 256)),
+        heads=int(conf.get("attention_heads", 4)),
+        ffn_dim=int(conf.get("linear_units", 2048)),
+        blocks=int(conf.get("num_blocks", 6)),
+        tp_blocks=int(conf.get("tp_blocks", 0)),
+        memory_taps=int(conf.get("kernel_size", 11)),
+        memory_shift=int(conf.get("sanm_shfit", 0)),
+    )
+
+
+def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
+    config = AdaptorConfig(  # these defaults: llm_asr.adaptor.Transformer; upstream overrides both dims, too
+        input_dim=input_dim,
+        output_dim=output_dim,
+        ffn_dim=int(conf.get("ffn_dim", 2048)),
+        layers=int(conf.get("n_layer", 2)),
+        heads=int(conf.get("attention_heads", 8)),
+        downsample=int(conf.get("downsample_rate", 2)),
+        low_frame_rate=bool(conf.get("use_low_frame_rate", False)),
+    )
+    if config.downsample > 1 and not config.low_frame_rate:
+        raise ModelError(
+            f"downsample_rate {config.downsample} without use_low_frame_rate: not supported",
+            "upstream itself fills such prompts up with the embedding of token 0",
+        )
+    return config
+
+
+def _ctc(yaml: Options, encoder_width: int) -> CTCConfig:
+    _require(yaml, "ctc_decoder", "Transformer")
+    conf = _section(yaml, "ctc_decoder_conf")
+    vocab_size = int(yaml.get("ctc_vocab_size", 60515))  # FunASRNano
+    return CTCConfig(
+        decoder=_adaptor(
+            {**conf, "use_low_frame_rate": True},  # concerns the prompt alone, which CTC rows never enter
+            encoder_width,
+            int(conf.get("llm_dim", 4096)),
+        ),
+        vocab_size=vocab_size,
+        blank_id=int(_section(yaml, "ctc_conf").get("blank_id", vocab_size - 1)),
+    )
+
+
+def _decoder(conf: Options) -> Qwen3Config:
+    _require(conf, "model_type", "qwen3")
+    _require(conf, "hidden_act", "silu", default="silu")
+    _require(conf, "use_sliding_window", False, default=False)
+    rope = {**(conf.get("rope_scaling") or {}), **(conf.get("rope_parameters") or {})}
+    _require(rope, "rope_type", "default", default="default")
+    heads = int(conf["num_attention_heads"])
+    return Qwen3Config(  # these defaults: transformers.Qwen3Config
+        hidden_size=int(conf["hidden_size"]),
+        num_hidden_layers=int(conf["num_hidden_layers"]),
+        num_attention_heads=heads,
+        num_key_value_heads=int(conf.get("num_key_value_heads") or heads),
+        head_dim=int(conf.get("head_dim") or 128),
+        intermediate_size=int(conf["intermediate_size"]),
+        vocab_size=int(conf["vocab_size"]),
+        rope_theta=float(rope.get("rope_theta") or conf.get("rope_theta") or 10_000.0),
+        rms_norm_eps=float(conf.get("rms_norm_eps", 1e-6)),
+        tie_word_embeddings=bool(conf.get("tie_word_embeddings", False)),
+        attention_bias=bool(conf.get("attention_bias", False)),
+    )
+
+
+def _stop_token_ids(llm: Options) -> tuple[int, ...]:
+    """``eos_token_id`` of the decoder's config, one id or several."""
+    stop = llm["eos_token_id"]
+    return tuple(int(token_id) for token_id in (stop if isinstance(stop, list) else [stop]))

@@ -1,0 +1,57 @@
+"""The app, ``--version``, and the one place where an exception becomes a message and an exit code."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from funasr_cli import __version__
+from funasr_cli.cli import bench, console, convert, transcribe
+from funasr_cli.errors import ExitCode, FunASRError
+
+
+class Boundary(TyperGroup):
+    """Runs a command; errors meant for the user end here."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Turn errors into a message on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except FunASRError as error:
+            console.report(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            console.warn("interrupted")
+            raise typer.Exit(ExitCode.INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=Boundary,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Speech transcription on your own machine: the Fun-ASR family on MLX.",
+)
+app.command("convert")(convert.convert)
+app.command("transcribe")(transcribe.transcribe)
+app.command("bench")(bench.bench)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.result(f"funasr-cli {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def main() -> None:
+    """Entry point of ``funasr`` and ``funasr-cli``."""
+    app(prog_name="funasr")

@@ -1,0 +1,69 @@
+"""Where things are shown: results on stdout, everything else on stderr. Nothing is ever read as Rich markup."""
+
+import sys
+from functools import cache
+from typing import TYPE_CHECKING
+
+from funasr_cli.errors import FunASRError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+@cache
+def stderr() -> "Console":
+    """The console for everything that is not a result."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def result(text: str) -> None:
+    """Write a result, or a piece of one, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Say what is going on."""
+    stderr().print(text, style="dim")
+
+
+def warn(text: str) -> None:
+    """Say what the user should know."""
+    stderr().print(f"warning: {text}", style="yellow")
+
+
+def report(error: FunASRError) -> None:
+    """Show an error: what happened, and what to do."""
+    stderr().print(f"error: {error.message}", style="red")
+    if error.hint:
+        stderr().print(f"  {error.hint}")
+
+
+def progress(*, bytes_done: bool = False) -> "Progress":
+    """A progress bar that shows on a terminal only."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn() if bytes_done else MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=stderr(),
+        transient=True,
+        disable=not stderr().is_terminal,
+    )
+
+
+def live_terminal() -> bool:
+    """Whether a live region can be shown on stderr while stdout is a terminal, too."""
+    return sys.stdout.isatty() and stderr().is_terminal

@@ -1,0 +1,76 @@
+"""``funasr convert``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from funasr_cli.cli import console
+from funasr_cli.options import CONVERT_DEFAULTS, DTYPES, GROUP_SIZE, GROUP_SIZES, QUANTIZATION_BITS, ConvertOptions
+
+if TYPE_CHECKING:
+    from funasr_cli.checkpoints.convert import Conversion
+
+
+def choices(values: tuple[object, ...]) -> str:
+    """``[4|8]``, as help pages write it."""
+    return f"[{'|'.join(map(str, values))}]"
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder in FunASR's layout, or a Hugging Face id (downloaded).")
+    ],
+    out: Annotated[
+        Path | None, typer.Argument(metavar="[OUT]", help="Folder to create. Default: the models folder.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
+    dtype: Annotated[
+        str, typer.Option(metavar=choices(DTYPES), help="Type of what is not quantized.")
+    ] = CONVERT_DEFAULTS.dtype,
+    quantize: Annotated[
+        int | None,
+        typer.Option(metavar=choices(QUANTIZATION_BITS), help="Quantize the language model to so many bits."),
+    ] = CONVERT_DEFAULTS.quantize_bits,
+    group_size: Annotated[
+        int | None,
+        typer.Option(metavar=choices(GROUP_SIZES), help=f"Values that share a scale. Default: {GROUP_SIZE}."),
+    ] = CONVERT_DEFAULTS.group_size,
+    languages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODES", help="What the model can write, as in zh,en,ja. Default: from the source's name."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
+) -> None:
+    """Convert a PyTorch checkpoint to MLX."""
+    options = ConvertOptions(
+        dtype=dtype,
+        quantize_bits=quantize,
+        group_size=group_size,
+        languages=tuple(languages.split(",")) if languages is not None else None,
+    )
+    from funasr_cli.checkpoints.convert import convert as run
+    from funasr_cli.checkpoints.convert import default_out
+    from funasr_cli.checkpoints.hub import fetch_source
+
+    found = fetch_source(source, revision)
+    with console.progress(bytes_done=True) as bar:
+        tasks = {}
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        conversion = run(found, out or default_out(found, options), options, on_progress, force)
+    _summarise(conversion)
+    console.result(f"{conversion.folder}\n")
+
+
+def _summarise(conversion: "Conversion") -> None:
+    config = conversion.model.config
+    console.note(f"{conversion.tensors} tensors, {conversion.size_bytes / 1e6:,.1f} MB, {conversion.model.dtype}")
+    console.note(f"languages: {', '.join(config.prompt.languages)}")
+    console.note("CTC branch: " + ("yes" if config.ctc else "no, this source has no such tensors"))

@@ -1,0 +1,78 @@
+"""The languages of the Fun-ASR family, and the names under which people and the model know them."""
+
+from dataclasses import dataclass
+
+from funasr_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language as the prompt names it (Chinese), as English does, and as its speakers do."""
+
+    prompt_name: str
+    english_name: str
+    own_names: tuple[str, ...]
+
+
+LANGUAGES = {
+    "zh": Language("中文", "Chinese", ("汉语", "普通话", "Mandarin")),
+    "en": Language("英文", "English", ("英语",)),
+    "yue": Language("粤语", "Cantonese", ("廣東話", "粵語")),
+    "ja": Language("日文", "Japanese", ("日本語", "日语")),
+    "ko": Language("韩文", "Korean", ("한국어", "韩语")),
+    "vi": Language("越南语", "Vietnamese", ("Tiếng Việt",)),
+    "id": Language("印尼语", "Indonesian", ("Bahasa Indonesia",)),
+    "th": Language("泰语", "Thai", ("ภาษาไทย", "ไทย")),
+    "ms": Language("马来语", "Malay", ("Bahasa Melayu",)),
+    "fil": Language("菲律宾语", "Filipino", ("Tagalog", "tl")),
+    "ar": Language("阿拉伯语", "Arabic", ("العربية",)),
+    "hi": Language("印地语", "Hindi", ("हिन्दी",)),
+    "bg": Language("保加利亚语", "Bulgarian", ("български",)),
+    "hr": Language("克罗地亚语", "Croatian", ("hrvatski",)),
+    "cs": Language("捷克语", "Czech", ("čeština",)),
+    "da": Language("丹麦语", "Danish", ("dansk",)),
+    "nl": Language("荷兰语", "Dutch", ("Nederlands",)),
+    "et": Language("爱沙尼亚语", "Estonian", ("eesti",)),
+    "fi": Language("芬兰语", "Finnish", ("suomi",)),
+    "el": Language("希腊语", "Greek", ("ελληνικά",)),
+    "hu": Language("匈牙利语", "Hungarian", ("magyar",)),
+    "ga": Language("爱尔兰语", "Irish", ("Gaeilge",)),
+    "lv": Language("拉脱维亚语", "Latvian", ("latviešu",)),
+    "lt": Language("立陶宛语", "Lithuanian", ("lietuvių",)),
+    "mt": Language("马耳他语", "Maltese", ("Malti",)),
+    "pl": Language("波兰语", "Polish", ("polski",)),
+    "pt": Language("葡萄牙语", "Portuguese", ("português",)),
+    "ro": Language("罗马尼亚语", "Romanian", ("română",)),
+    "sk": Language("斯洛伐克语", "Slovak", ("slovenčina",)),
+    "sl": Language("斯洛文尼亚语", "Slovenian", ("slovenščina",)),
+    "sv": Language("瑞典语", "Swedish", ("svenska",)),
+}
+
+NANO_LANGUAGES = ("zh", "en", "ja")
+MLT_LANGUAGES = tuple(LANGUAGES)
+AUTO = "auto"
+
+
+def language_code(name: str) -> str | None:
+    """ISO code of a code or name in any case; None for one that the family does not know."""
+    wanted = name.strip().casefold()
+    for code, language in LANGUAGES.items():
+        names = (code, language.prompt_name, language.english_name, *language.own_names)
+        if wanted in (known.casefold() for known in names):
+            return code
+    return None
+
+
+def resolve_language(name: str | None, supported: tuple[str, ...]) -> str | None:
+    """ISO code to ask for, None for automatic.
+
+    Raises:
+        UsageError: unknown, or not among the languages of this checkpoint, which the message lists.
+    """
+    if name is None or name.strip().casefold() == AUTO:
+        return None
+    code = language_code(name)
+    if code in supported:
+        return code
+    known = ", ".join(f"{code} ({LANGUAGES[code].english_name})" for code in supported)
+    raise UsageError(f"language {name!r} is not one of this model's", f"it writes {known}, or auto")

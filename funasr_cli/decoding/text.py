@@ -1,0 +1,88 @@
+"""What tokens spell: clean text, at the end and while they are still coming in.
+
+Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``inference_llm``: ``/sil`` becomes a space, runs of white
+space one space). What differs: ``<think>`` blocks and white space at both ends are taken out.
+"""
+
+import base64
+import re
+from collections.abc import Callable
+
+THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
+SILENCE_MARK = "/sil"
+WHITE_SPACE = re.compile(r"\s+")
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # stands for a character whose last bytes are still to come
+
+
+def clean_text(raw: str) -> str:
+    """Final text of everything the decoder wrote."""
+    return WHITE_SPACE.sub(" ", THINK.sub("", raw).replace(SILENCE_MARK, " ")).strip()
+
+
+def thinking(raw: str) -> str:
+    """What stood in ``<think>`` blocks, joined."""
+    return "\n".join(block.strip() for block in THINK.findall(raw) if block.strip())
+
+
+def settled_text(raw: str) -> str:
+    """The part of `clean_text` that no further token can change."""
+    raw = _without_unfinished_mark(raw.rstrip(UNFINISHED), "<think>")
+    return clean_text(_without_unfinished_mark(THINK.sub("", raw), SILENCE_MARK))
+
+
+def _without_unfinished_mark(text: str, mark: str) -> str:
+    """Drop an ending that may yet grow into ``mark``."""
+    for size in range(len(mark) - 1, 0, -1):
+        if text.endswith(mark[:size]):
+            return text[:-size]
+    return text
+
+
+class TextStream:
+    """Turns token ids into pieces of text that, joined, are exactly the final text.
+
+    Args:
+        decode: all token ids so far -> raw text, special tokens left out.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str]):
+        self._decode = decode
+        self.token_ids: list[int] = []
+        self._shown = ""
+
+    @property
+    def raw(self) -> str:
+        """Everything written so far, as the tokenizer spells it."""
+        return self._decode(self.token_ids)
+
+    def push(self, token_id: int) -> str:
+        """Add a token; the piece of text that it settles, often empty."""
+        self.token_ids.append(token_id)
+        return self._advance(settled_text(self.raw))
+
+    def finish(self) -> str:
+        """The last piece."""
+        return self._advance(clean_text(self.raw))
+
+    def _advance(self, text: str) -> str:
+        piece, self._shown = text[len(self._shown) :], text
+        return piece
+
+
+class CTCVocabulary:
+    """Token ids of the CTC branch to text.
+
+    Source: FunASR ``funasr/models/sense_voice/whisper_lib/tokenizer.py``. What differs: ids behind the ranks
+    (languages, events, emotions) are left out of the text instead of being spelled ``<|zh|>``.
+
+    Args:
+        ranks: contents of ``multilingual.tiktoken``, a base64 token and its id on each line.
+    """
+
+    def __init__(self, ranks: str):
+        pairs = (line.split() for line in ranks.splitlines() if line.strip())
+        self._bytes = {int(rank): base64.b64decode(token) for token, rank in pairs}
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Text of the ids; bytes that are no UTF-8 become replacement characters."""
+        return b"".join(self._bytes.get(token_id, b"") for token_id in token_ids).decode(errors="replace")

@@ -1,0 +1,68 @@
+"""Clocks, memory and the real-time factor."""
+
+import resource
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from funasr_cli.backend import mx
+
+
+@dataclass
+class StageClock:
+    """Adds up the wall clock time of named stages."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of a block towards a stage. MLX is lazy: the block has to evaluate its result."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def since_start(self) -> float:
+        """Seconds since the clock was made."""
+        return time.perf_counter() - self.started
+
+
+def rtf(compute_s: float, audio_s: float) -> float:
+    """Real-time factor: seconds of computing for each second of audio."""
+    return compute_s / audio_s
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and range of repeated measurements."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        """Summarise at least one value."""
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def peak_process_bytes() -> int:
+    """Most memory that this process ever had resident."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def peak_mlx_bytes() -> int:
+    """Most memory that MLX had allocated at once since `reset_peak_mlx`."""
+    return int(mx.get_peak_memory())
+
+
+def reset_peak_mlx() -> None:
+    """Start counting MLX's peak anew."""
+    mx.reset_peak_memory()

@@ -1,0 +1,122 @@
+"""Transformer between the encoder and its reader: the audio adaptor, and the CTC decoder, which has its shape.
+
+Source: FunASR ``funasr/models/llm_asr/adaptor.py`` (``Transformer``), ``funasr/models/transformer/encoder.py``
+and ``attention.py``.
+"""
+
+from dataclasses import dataclass
+
+from funasr_cli.backend import mx, nn
+from funasr_cli.models.layers import FeedForward, length_mask, linear, merge_heads, split_heads
+
+LAYER_NORM_EPS = 1e-12  # ESPnet's, unlike the encoder's
+
+
+@dataclass(frozen=True)
+class AdaptorConfig:
+    """Sizes of an adaptor.
+
+    Attributes:
+        input_dim: ``encoder_dim`` upstream.
+        output_dim: ``llm_dim`` upstream.
+        downsample: ``downsample_rate`` upstream: how many frames are stacked into one.
+        low_frame_rate: ``use_low_frame_rate`` upstream: only the first eighth of the rows enters the prompt.
+    """
+
+    input_dim: int
+    output_dim: int
+    ffn_dim: int
+    layers: int
+    heads: int
+    downsample: int = 1
+    low_frame_rate: bool = False
+
+
+class Attention(nn.Module):
+    """Plain multi-head self-attention with separate projections."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.linear_q = linear(width, width)
+        self.linear_k = linear(width, width)
+        self.linear_v = linear(width, width)
+        self.linear_out = linear(width, width)
+        self._heads = heads
+        self._scale = (width // heads) ** -0.5
+
+    def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
+        """(batch, frames, width), (batch, frames) bool -> (batch, frames, width)."""
+        attended = mx.fast.scaled_dot_product_attention(
+            *(split_heads(project(x), self._heads) for project in (self.linear_q, self.linear_k, self.linear_v)),
+            scale=self._scale,
+            mask=None if valid is None else valid[:, None, None, :],
+        )
+        return self.linear_out(merge_heads(attended))
+
+
+class AdaptorLayer(nn.Module):
+    """Pre-norm Transformer layer; its feed-forward is narrower than the layer (a quarter)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.self_attn = Attention(width, heads)
+        self.feed_forward = FeedForward(width, width // 4)
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+
+    def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
+        """(batch, frames, width) -> the same."""
+        x = x + self.self_attn(self.norm1(x), valid)
+        return x + self.feed_forward(self.norm2(x))
+
+
+class Adaptor(nn.Module):
+    """Stack frames, widen, project, then a few Transformer layers."""
+
+    def __init__(self, config: AdaptorConfig):
+        super().__init__()
+        self.linear1 = linear(config.input_dim * config.downsample, config.ffn_dim)
+        self.linear2 = linear(config.ffn_dim, config.output_dim)
+        self.blocks = [AdaptorLayer(config.output_dim, config.heads) for _ in range(config.layers)]
+        self._downsample = config.downsample
+
+    def __call__(self, x: mx.array, lengths: mx.array | None = None) -> mx.array:
+        """Map encoder rows to reader rows.
+
+        Args:
+            x: (batch, frames, input_dim), rows right-padded.
+            lengths: (batch,) valid frames; None when no row is padded.
+
+        Returns:
+            (batch, ceil(frames / downsample), output_dim).
+        """
+        if self._downsample > 1:
+            x, lengths = self._stack(x, lengths)
+        valid = None if lengths is None else length_mask(lengths, x.shape[1])
+        x = self.linear2(nn.relu(self.linear1(x)))
+        for block in self.blocks:
+            x = block(x, valid)
+        return x
+
+    def _stack(self, x: mx.array, lengths: mx.array | None) -> tuple[mx.array, mx.array | None]:
+        """Join ``downsample`` frames into one; zeros stand in for frames that a row does not have."""
+        batch, frames, _ = x.shape
+        k = self._downsample
+        if lengths is not None:
+            x = x * length_mask(lengths, frames)[:, :, None].astype(x.dtype)
+            lengths = (lengths - 1) // k + 1
+        x = mx.pad(x, [(0, 0), (0, -frames % k), (0, 0)])
+        return x.reshape(batch, -1, k * x.shape[-1]), lengths
+
+
+def audio_token_count(feature_rows: int, config: AdaptorConfig) -> int:
+    """How many of the adaptor's rows enter the prompt, for ``feature_rows`` rows of features.
+
+    Upstream (``fun_asr_nano/model.py``, ``fake_token_len``) computes the length that two stride-2 convolutions
+    and a final halving would leave, and reads that many rows from the front.
+    """
+    if not config.low_frame_rate:
+        return feature_rows
+    rows = 1 + (feature_rows - 3 + 2) // 2
+    rows = 1 + (rows - 3 + 2) // 2
+    return (rows - 1) // 2 + 1

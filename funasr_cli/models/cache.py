@@ -1,0 +1,76 @@
+"""Key/value cache of a decoder, for a batch of left-padded rows."""
+
+from funasr_cli.backend import mx
+
+GROWTH_COLUMNS = 256  # allocate this many positions at a time instead of copying at every token
+
+
+class LayerCache:
+    """Keys and values of one layer, kept in buffers that grow in steps."""
+
+    def __init__(self) -> None:
+        self.keys: mx.array | None = None  # (batch, kv_heads, capacity, head_dim)
+        self.values: mx.array | None = None
+        self.length = 0
+
+    def append(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Add new positions and return all of them.
+
+        Args:
+            keys: (batch, kv_heads, new, head_dim).
+            values: the same shape.
+
+        Returns:
+            Keys and values so far, each (batch, kv_heads, length, head_dim).
+        """
+        start, self.length = self.length, self.length + keys.shape[2]
+        self.keys = self._store(self.keys, keys, start)
+        self.values = self._store(self.values, values, start)
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def _store(self, buffer: mx.array | None, new: mx.array, start: int) -> mx.array:
+        if buffer is None or self.length > buffer.shape[2]:
+            batch, heads, _, head_dim = new.shape
+            steps = -(-(self.length - start) // GROWTH_COLUMNS)
+            room = mx.zeros((batch, heads, steps * GROWTH_COLUMNS, head_dim), dtype=new.dtype)
+            buffer = room if buffer is None else mx.concatenate([buffer[:, :, :start], room], axis=2)
+        buffer[:, :, start : self.length] = new
+        return buffer
+
+
+class DecoderCache:
+    """Caches of all layers and what they share: how many columns are filled, where each row begins.
+
+    Rows are padded on the left, so that all of them end in the same column and grow together.
+    """
+
+    def __init__(self, layers: int, left_padding: list[int]):
+        self.layers = [LayerCache() for _ in range(layers)]
+        self._padded = any(left_padding)
+        self._left_padding = mx.array(left_padding)  # (batch,)
+
+    @property
+    def length(self) -> int:
+        """Columns filled so far, padding included."""
+        return self.layers[0].length
+
+    @property
+    def next_position(self) -> int | mx.array:
+        """Position of the next column in each row: one number when no row is padded, else (batch,)."""
+        return self.length - self._left_padding if self._padded else self.length
+
+    def attention_mask(self, new: int) -> mx.array | str | None:
+        """Mask for ``new`` columns that are about to be appended.
+
+        Returns:
+            What `mx.fast.scaled_dot_product_attention` takes: None or "causal" when no row is padded, else
+            (batch, 1, new, length + new) bool. A padded column attends to itself, since a row of the mask
+            without a single True would turn into NaN and spread through the values.
+        """
+        if not self._padded:
+            return "causal" if new > 1 else None
+        columns = mx.arange(self.length + new)  # (length + new,)
+        queries = columns[-new:, None]  # (new, 1)
+        in_row = columns[None, None, :] >= self._left_padding[:, None, None]  # (batch, 1, length + new)
+        mask = (columns[None, :] <= queries)[None] & (in_row | (columns[None, :] == queries)[None])
+        return mask[:, None]

@@ -1,0 +1,144 @@
+"""Qwen3 decoder of any size: embeddings in, hidden states out.
+
+Source: transformers ``models/qwen3/modeling_qwen3.py``; Qwen3 Technical Report (2025), section 2. What differs:
+no sliding window and no RoPE scaling (no Qwen3 from 0.6B to 32B uses them; configs that do are refused).
+"""
+
+from dataclasses import dataclass
+
+from funasr_cli.backend import mx, nn
+from funasr_cli.models.cache import DecoderCache, LayerCache
+from funasr_cli.models.layers import linear, merge_heads, split_heads
+
+
+@dataclass(frozen=True)
+class Qwen3Config:
+    """Sizes of a Qwen3 decoder; the names are those of its ``config.json``."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    rope_theta: float
+    rms_norm_eps: float
+    tie_word_embeddings: bool
+    attention_bias: bool
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with RMS-normed queries and keys and rotary positions."""
+
+    def __init__(self, config: Qwen3Config):
+        super().__init__()
+        width, head_dim, bias = config.hidden_size, config.head_dim, config.attention_bias
+        self.q_proj = linear(width, config.num_attention_heads * head_dim, bias=bias)
+        self.k_proj = linear(width, config.num_key_value_heads * head_dim, bias=bias)
+        self.v_proj = linear(width, config.num_key_value_heads * head_dim, bias=bias)
+        self.o_proj = linear(config.num_attention_heads * head_dim, width, bias=bias)
+        self.q_norm = nn.RMSNorm(head_dim, eps=config.rms_norm_eps)
+        self.k_norm = nn.RMSNorm(head_dim, eps=config.rms_norm_eps)
+        self._config = config
+
+    def _rotate(self, x: mx.array, position: int | mx.array) -> mx.array:
+        config = self._config
+        return mx.fast.rope(
+            x, config.head_dim, traditional=False, base=config.rope_theta, scale=1.0, offset=position
+        )
+
+    def __call__(
+        self, x: mx.array, mask: mx.array | str | None, position: int | mx.array, cache: LayerCache
+    ) -> mx.array:
+        """(batch, new, hidden) -> the same, attending to everything in the cache."""
+        config = self._config
+        q = self.q_norm(split_heads(self.q_proj(x), config.num_attention_heads))  # (batch, heads, new, head_dim)
+        k = self.k_norm(split_heads(self.k_proj(x), config.num_key_value_heads))
+        v = split_heads(self.v_proj(x), config.num_key_value_heads)
+        q, k = self._rotate(q, position), self._rotate(k, position)
+        k, v = cache.append(k, v)  # (batch, kv_heads, length, head_dim)
+        attended = mx.fast.scaled_dot_product_attention(q, k, v, scale=config.head_dim**-0.5, mask=mask)
+        return self.o_proj(merge_heads(attended))
+
+
+class MLP(nn.Module):
+    """SwiGLU feed-forward."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.gate_proj = linear(width, hidden, bias=False)
+        self.up_proj = linear(width, hidden, bias=False)
+        self.down_proj = linear(hidden, width, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(batch, new, width) -> the same."""
+        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, config: Qwen3Config):
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def __call__(
+        self, x: mx.array, mask: mx.array | str | None, position: int | mx.array, cache: LayerCache
+    ) -> mx.array:
+        """(batch, new, hidden) -> the same."""
+        x = x + self.self_attn(self.input_layernorm(x), mask, position, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Qwen3Model(nn.Module):
+    """Embedding table, layers and final norm."""
+
+    def __init__(self, config: Qwen3Config):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
+class Qwen3(nn.Module):
+    """The decoder with its output head, which is the embedding table where the config ties them."""
+
+    def __init__(self, config: Qwen3Config):
+        super().__init__()
+        self.model = Qwen3Model(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = linear(config.hidden_size, config.vocab_size, bias=False)
+        self.config = config
+
+    def embed(self, token_ids: mx.array) -> mx.array:
+        """(batch, tokens) int -> (batch, tokens, hidden)."""
+        return self.model.embed_tokens(token_ids)
+
+    def make_cache(self, left_padding: list[int]) -> DecoderCache:
+        """Empty cache for rows that begin after ``left_padding`` columns each."""
+        return DecoderCache(self.config.num_hidden_layers, left_padding)
+
+    def __call__(self, embeddings: mx.array, cache: DecoderCache) -> mx.array:
+        """Append columns to the cache.
+
+        Args:
+            embeddings: (batch, new, hidden), rows left-padded as the cache was told.
+            cache: filled in place.
+
+        Returns:
+            (batch, new, hidden) hidden states behind the final norm.
+        """
+        mask, position = cache.attention_mask(embeddings.shape[1]), cache.next_position
+        x = embeddings
+        for layer, layer_cache in zip(self.model.layers, cache.layers, strict=True):
+            x = layer(x, mask, position, layer_cache)
+        return self.model.norm(x)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """(…, hidden) -> (…, vocab), widened to float32 for what follows."""
+        head = self.model.embed_tokens.as_linear if self.config.tie_word_embeddings else self.lm_head
+        return head(hidden).astype(mx.float32)

@@ -1,0 +1,154 @@
+"""SAN-M encoder: self-attention with a learned FIR memory (FSMN) beside it.
+
+Source: FunASR ``funasr/models/sense_voice/model.py`` (``SenseVoiceEncoderSmall``); Gao et al. 2020, "SAN-M:
+Memory Equipped Self-Attention for End-to-End Speech Recognition", section 2.2. What differs: no dropout, no
+streaming caches, and the ``concat_after`` / post-norm variants, which no released checkpoint uses, are left out.
+"""
+
+import math
+from dataclasses import dataclass
+
+from funasr_cli.backend import mx, nn
+from funasr_cli.models.layers import FeedForward, length_mask, linear, merge_heads, split_heads
+
+LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream leaves alone here
+
+
+@dataclass(frozen=True)
+class SANMConfig:
+    """Sizes of a SAN-M encoder.
+
+    Attributes:
+        input_dim: width of a feature row (80 mel bins times 7 stacked frames in the release).
+        width: ``output_size`` upstream.
+        memory_taps: ``kernel_size`` upstream: length of the FSMN filter.
+        memory_shift: ``sanm_shfit`` upstream: taps by which the filter looks further back.
+    """
+
+    input_dim: int
+    width: int
+    heads: int
+    ffn_dim: int
+    blocks: int
+    tp_blocks: int
+    memory_taps: int
+    memory_shift: int = 0
+
+
+def sinusoidal_positions(frames: int, depth: int, first: int = 1) -> mx.array:
+    """Sines then cosines of positions ``first, first + 1, ...``; upstream counts from 1.
+
+    Returns:
+        (frames, depth) float32.
+    """
+    step = math.log(10_000) / (depth / 2 - 1)
+    inverse_timescales = mx.exp(mx.arange(depth // 2, dtype=mx.float32) * -step)  # (depth / 2,)
+    positions = mx.arange(first, first + frames, dtype=mx.float32)
+    angles = positions[:, None] * inverse_timescales[None, :]  # (frames, depth / 2)
+    return mx.concatenate([mx.sin(angles), mx.cos(angles)], axis=-1)
+
+
+class FSMNBlock(nn.Module):
+    """Depthwise FIR filter over time.
+
+    Written as shifted multiply-adds: MLX's grouped convolution takes three to four times as long on a CPU.
+    """
+
+    def __init__(self, width: int, taps: int, shift: int):
+        super().__init__()
+        self.weight = mx.zeros((width, taps, 1))  # MLX's layout; PyTorch has (width, 1, taps)
+        left = (taps - 1) // 2 + max(shift, 0)
+        self._padding = (left, taps - 1 - left)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(batch, frames, width) -> the same."""
+        frames = x.shape[1]
+        padded = mx.pad(x, [(0, 0), self._padding, (0, 0)])  # (batch, frames + taps - 1, width)
+        taps = self.weight[:, :, 0].T  # (taps, width)
+        total = padded[:, :frames] * taps[0]
+        for k in range(1, taps.shape[0]):
+            total = total + padded[:, k : k + frames] * taps[k]
+        return total
+
+
+class SANMAttention(nn.Module):
+    """Multi-head attention plus the FSMN memory of its unsplit values."""
+
+    def __init__(self, input_dim: int, config: SANMConfig):
+        super().__init__()
+        self.linear_q_k_v = linear(input_dim, 3 * config.width)
+        self.linear_out = linear(config.width, config.width)
+        self.fsmn_block = FSMNBlock(config.width, config.memory_taps, config.memory_shift)
+        self._heads = config.heads
+        self._scale = (config.width // config.heads) ** -0.5
+
+    def memory(self, v: mx.array, valid: mx.array | None) -> mx.array:
+        """FSMN over the values: masked, filtered, added to itself, masked. (batch, frames, width)."""
+        if valid is None:
+            return self.fsmn_block(v) + v
+        keep = valid[:, :, None].astype(v.dtype)  # (batch, frames, 1)
+        v = v * keep
+        return (self.fsmn_block(v) + v) * keep
+
+    def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
+        """(batch, frames, input_dim), (batch, frames) bool -> (batch, frames, width)."""
+        q, k, v = mx.split(self.linear_q_k_v(x), 3, axis=-1)  # each (batch, frames, width)
+        attended = mx.fast.scaled_dot_product_attention(
+            *(split_heads(part, self._heads) for part in (q, k, v)),
+            scale=self._scale,
+            mask=None if valid is None else valid[:, None, None, :],
+        )
+        return self.linear_out(merge_heads(attended)) + self.memory(v, valid)
+
+
+class SANMLayer(nn.Module):
+    """Pre-norm layer. The attention's residual exists only where the width does not change."""
+
+    def __init__(self, input_dim: int, config: SANMConfig):
+        super().__init__()
+        self.self_attn = SANMAttention(input_dim, config)
+        self.feed_forward = FeedForward(config.width, config.ffn_dim)
+        self.norm1 = nn.LayerNorm(input_dim, eps=LAYER_NORM_EPS)
+        self.norm2 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self._residual = input_dim == config.width
+
+    def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
+        """(batch, frames, input_dim) -> (batch, frames, width)."""
+        # The features arrive in float32; from the first projection on the weights' type rules.
+        normed = self.norm1(x).astype(self.norm1.weight.dtype)
+        attended = self.self_attn(normed, valid)
+        x = x + attended if self._residual else attended
+        return x + self.feed_forward(self.norm2(x))
+
+
+class SANMEncoder(nn.Module):
+    """``encoders0`` (1 layer) and ``encoders``, ``after_norm``, ``tp_encoders``, ``tp_norm``."""
+
+    def __init__(self, config: SANMConfig):
+        super().__init__()
+        self.encoders0 = [SANMLayer(config.input_dim, config)]
+        self.encoders = [SANMLayer(config.width, config) for _ in range(config.blocks - 1)]
+        self.tp_encoders = [SANMLayer(config.width, config) for _ in range(config.tp_blocks)]
+        self.after_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.tp_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self._input_scale = math.sqrt(config.width)
+
+    def __call__(self, features: mx.array, lengths: mx.array | None = None) -> mx.array:
+        """Encode a batch of feature rows.
+
+        Args:
+            features: (batch, frames, input_dim) float32, rows right-padded.
+            lengths: (batch,) valid frames; None when no row is padded.
+
+        Returns:
+            (batch, frames, width); what lies beyond a row's length is not to be read.
+        """
+        _, frames, input_dim = features.shape
+        valid = None if lengths is None else length_mask(lengths, frames)  # (batch, frames)
+        x = features * self._input_scale + sinusoidal_positions(frames, input_dim)
+        for layer in self.encoders0 + self.encoders:
+            x = layer(x, valid)
+        x = self.after_norm(x)
+        for layer in self.tp_encoders:
+            x = layer(x, valid)
+        return self.tp_norm(x)

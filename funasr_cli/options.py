@@ -1,0 +1,104 @@
+"""What a caller can choose: the one place where these defaults stand. Imports nothing heavy."""
+
+from dataclasses import dataclass
+
+from funasr_cli.errors import UsageError
+
+MAX_HOTWORDS = 200  # longer lists displace other words; upstream's own examples hold a few dozen
+
+
+DTYPES = ("bfloat16", "float32")
+QUANTIZATION_BITS = (4, 8)
+GROUP_SIZES = (32, 64, 128)  # those of `mx.quantize`
+GROUP_SIZE = 64
+
+
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """How to transcribe.
+
+    Attributes:
+        language: ISO code or name of the language to write; None lets the model decide.
+        hotwords: words to expect.
+        itn: inverse text normalisation, numbers as digits.
+        max_tokens: stop writing a segment after this many tokens.
+        temperature: 0 always takes the likeliest token.
+        top_p: sample from the likeliest tokens that together hold this share; None samples from all.
+        top_k: sample from this many of the likeliest tokens; None samples from all.
+        seed: start of the random numbers; None is 0. A clip's text depends on it, not on its neighbours.
+        ctc: also spell out the best path of the CTC branch, where the checkpoint has one.
+    """
+
+    language: str | None = None
+    hotwords: tuple[str, ...] = ()
+    itn: bool = True
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    ctc: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and sampling options that greedy decoding would ignore.
+
+        Raises:
+            UsageError: naming the option and what it may be.
+        """
+        if self.max_tokens < 1:
+            raise UsageError(f"max tokens is {self.max_tokens}", "it must be at least 1")
+        if len(self.hotwords) > MAX_HOTWORDS:
+            raise UsageError(f"{len(self.hotwords)} hotwords", f"the limit is {MAX_HOTWORDS}")
+        if not 0 <= self.temperature < float("inf"):
+            raise UsageError(f"temperature is {self.temperature}", "it must be 0 (greedy) or above")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(f"top-p is {self.top_p}", "it must be above 0 and at most 1")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top-k is {self.top_k}", "it must be at least 1")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed is {self.seed}", "it must be 0 or above")
+        sampling = {"top-p": self.top_p, "top-k": self.top_k, "seed": self.seed}
+        unused = [name for name, value in sampling.items() if value is not None]
+        if unused and self.temperature == 0:
+            raise UsageError(f"{', '.join(unused)} without a temperature", "add --temperature, for example 0.6")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How to convert.
+
+    Attributes:
+        dtype: type of everything that is not quantized.
+        quantize_bits: quantize the decoder's matrices to this many bits; None leaves them dense.
+        group_size: values that share a scale; None takes `GROUP_SIZE`.
+        languages: codes or names that the checkpoint can write; None takes them from the source's name.
+    """
+
+    dtype: str = "bfloat16"
+    quantize_bits: int | None = None
+    group_size: int | None = None
+    languages: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            UsageError: with the reason.
+        """
+        if self.dtype == "float16":
+            raise UsageError(
+                "float16 cannot hold this model: its encoder reaches 10,000 and its adaptor peaks above 1,000",
+                "use bfloat16, which takes the same space, or float32",
+            )
+        if self.dtype not in DTYPES:
+            raise UsageError(f"unknown type {self.dtype!r}", f"choose from {', '.join(DTYPES)}")
+        if self.quantize_bits is not None and self.quantize_bits not in QUANTIZATION_BITS:
+            raise UsageError(f"cannot quantize to {self.quantize_bits} bits", "choose 4 or 8")
+        if self.group_size is not None and self.group_size not in GROUP_SIZES:
+            raise UsageError(f"group size {self.group_size}", f"choose from {', '.join(map(str, GROUP_SIZES))}")
+        if self.group_size is not None and self.quantize_bits is None:
+            raise UsageError("a group size without quantization", "add --quantize 4 or --quantize 8")
+
+
+DEFAULTS = TranscribeOptions()
+CONVERT_DEFAULTS = ConvertOptions()

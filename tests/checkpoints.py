@@ -1,0 +1,413 @@
+"""Random Fun-ASR-Nano checkpoints in exactly the layout of the upstream release.
+
+`write_checkpoint(folder, spec)` writes `model.pt`, `config.yaml`, `configuration.json`, the LLM folder and
+`multilingual.tiktoken`. The default `CheckpointSpec` has every tensor name of the release (1,261) at a tiny
+width. The weights are random but *sensitive*: attention is sharp, FSMN taps lean to one side, norms carry
+weights off 1 and biases off 0, so that a misread of the layout moves the outputs far beyond rounding.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+SENSEVOICE_SPECIALS = 1679  # special tokens that SenseVoiceTokenizer appends to the ranks of its file
+UPSTREAM_CTC_VOCAB = 60515  # FunASRNano's default for `ctc_vocab_size`; 58,836 ranks + the specials
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN_SPECIAL = [
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>",
+    "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>",
+    "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+]  # fmt: skip
+QWEN_ADDED = [
+    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>",
+    "<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>",
+]  # fmt: skip
+CORPUS = (
+    "system\nYou are a helpful assistant.\nuser\nassistant\n",
+    "语音转写：语音转写成中文：语音转写成英文，不进行文本规整：语音转写成日文：",
+    "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n",
+    "**上下文信息：**\n\n\n热词列表：[",
+    "中文 英文 粤语 日文 韩文 越南语 印尼语 泰语 法语 德语 西班牙语 葡萄牙语 俄语 阿拉伯语",
+    "我想问我在滨海新区有房，开放时间早上九点至下午五点。今天天气怎么样？谢谢大家，我们明天见。",
+    "And so my fellow Americans, ask not what your country can do for you, ask what you can do for it.",
+    "The quick brown fox jumps over the lazy dog; she'll say it's 1961, isn't it?",
+    "これは日本語の文章です。音声認識のテスト。",
+)
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """Shapes, file layout and weight scales of one random checkpoint. Defaults: full depth, tiny width."""
+
+    # Audio encoder and front end.
+    encoder_dim: int = 64
+    encoder_heads: int = 4
+    encoder_ffn_dim: int = 128
+    encoder_blocks: int = 50  # `num_blocks`: encoders0 (1) and encoders (the rest)
+    encoder_tp_blocks: int = 20
+    kernel_size: int = 11
+    n_mels: int = 80
+    lfr_m: int = 7
+    lfr_n: int = 6
+    # Adaptor; its output width is `llm_dim`.
+    adaptor_ffn_dim: int = 128
+    adaptor_layers: int = 2
+    adaptor_heads: int | None = None  # None leaves the key out of config.yaml; upstream then takes 8
+    use_low_frame_rate: bool = True
+    # Qwen3.
+    llm_dim: int = 64
+    llm_layers: int = 28
+    llm_heads: int = 4
+    llm_kv_heads: int = 2
+    llm_head_dim: int = 32
+    llm_ffn_dim: int = 128
+    llm_vocab_size: int | None = None  # None: the tokenizer's size, rounded up to a multiple of 64
+    llm_rope_theta: float = 1e6
+    llm_rms_norm_eps: float = 1e-6
+    llm_tied: bool = True
+    eos_token: str = "<|im_end|>"
+    # CTC branch (its tensors; config.yaml names a ctc_decoder in every case).
+    with_ctc: bool = False
+    ctc_ranks: int = 900  # ordinary tokens in multilingual.tiktoken
+    ctc_ffn_dim: int = 128
+    ctc_layers: int = 5
+    # Prompt switches of dataset_conf; None leaves the key out.
+    do_think: bool | None = None
+    sys_prompt: bool | None = None
+    # Layout on disk.
+    container: str | None = "state_dict"  # or "model_state_dict", "model", None for a bare dict
+    key_prefix: str = ""  # "module." as in distributed fine-tunes
+    dtype: torch.dtype = torch.bfloat16
+    llm_folder: str = "Qwen3-0.6B"
+    qwen_bpe: Path | None = None  # folder with Qwen's vocab.json and merges.txt; None trains a tiny BPE
+    # Weights.
+    seed: int = 0
+    sharpness: float = 1.5  # standard deviation of q and k: attention scores have its square
+    branch_gain: float = 0.6  # scale of what one residual branch adds
+    encoder_entry_gain: float = 1.0  # scale of the first encoder layer's output
+    adaptor_gain: float = 3.0  # standard deviation of linear2's output
+    outlier_gain: float = 1.0  # further factor on one channel in 32 of linear2's output
+    embedding_std: float = 0.5
+    eos_gain: float = 1.0  # factor on the stop token's (tied) row: above 1 makes stopping likelier
+
+    @property
+    def input_dim(self) -> int:
+        """Width of one stacked feature row."""
+        return self.n_mels * self.lfr_m
+
+    @property
+    def ctc_vocab_size(self) -> int:
+        """Rows of `ctc.ctc_lo`; the last one is the blank."""
+        return self.ctc_ranks + SENSEVOICE_SPECIALS
+
+
+def release_spec(qwen_bpe: Path | None = None, **changes: Any) -> CheckpointSpec:
+    """The release's full size: 829.8 M parameters in bfloat16 (plus the copy of the tied head)."""
+    shape = CheckpointSpec(
+        encoder_dim=512, encoder_ffn_dim=2048, adaptor_ffn_dim=2048, llm_dim=1024, llm_heads=16,
+        llm_kv_heads=8, llm_head_dim=128, llm_ffn_dim=3072, llm_vocab_size=151_936,
+        ctc_ranks=UPSTREAM_CTC_VOCAB - SENSEVOICE_SPECIALS, ctc_ffn_dim=2048, qwen_bpe=qwen_bpe,
+        embedding_std=0.1,
+    )  # fmt: skip
+    return dataclasses.replace(shape, **changes)
+
+
+def small_variance_spec(**changes: Any) -> CheckpointSpec:
+    """Norm inputs with variances near their eps, so that a wrong eps shows (1e-5, 1e-12, RMSNorm's 1e-6)."""
+    scales = CheckpointSpec(encoder_entry_gain=1e-3, adaptor_gain=3e-3, embedding_std=2e-3)
+    return dataclasses.replace(scales, **changes)
+
+
+def large_adaptor_spec(**changes: Any) -> CheckpointSpec:
+    """Adaptor outputs as large as the release's (peaks above 1,000), for half-precision tests."""
+    return dataclasses.replace(CheckpointSpec(adaptor_gain=28.0, outlier_gain=40.0), **changes)
+
+
+def write_checkpoint(folder: Path, spec: CheckpointSpec | None = None) -> Path:
+    """Write the checkpoint that `spec` describes into `folder` (made if missing) and return the folder."""
+    spec = spec or CheckpointSpec()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _write_llm_folder(folder / spec.llm_folder, spec)
+    _write_rank_file(folder / "multilingual.tiktoken", spec.ctc_ranks)
+    config = upstream_config(spec)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    llm_path = {"init_param_path": spec.llm_folder}
+    metas = {
+        "init_param": "model.pt", "config": "config.yaml", "tokenizer_conf": llm_path, "llm_conf": llm_path,
+        "dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": "multilingual.tiktoken"}},
+    }  # fmt: skip
+    configuration = {"framework": "pytorch", "task": "auto-speech-recognition", "file_path_metas": metas}
+    _write_json(folder / "configuration.json", configuration)
+    tensors = {spec.key_prefix + name: value for name, value in make_tensors(spec, tokenizer).items()}
+    torch.save({spec.container: tensors} if spec.container else tensors, folder / "model.pt")
+    return folder
+
+
+def upstream_config(spec: CheckpointSpec) -> dict[str, Any]:
+    """The content of `config.yaml`, with the release's keys (training-only ones left out)."""
+    dataset_conf: dict[str, Any] = {
+        "ctc_tokenizer": "SenseVoiceTokenizer",
+        "ctc_tokenizer_conf": {"vocab_path": None, "is_multilingual": True, "num_languages": 8749},
+    }
+    dataset_conf |= {} if spec.do_think is None else {"do_think": spec.do_think}
+    dataset_conf |= {} if spec.sys_prompt is None else {"sys_prompt": spec.sys_prompt}
+    adaptor_conf = {
+        "downsample_rate": 1, "use_low_frame_rate": spec.use_low_frame_rate, "ffn_dim": spec.adaptor_ffn_dim,
+        "llm_dim": spec.llm_dim, "encoder_dim": spec.encoder_dim, "n_layer": spec.adaptor_layers,
+        "freeze": True,
+    }  # fmt: skip
+    adaptor_conf |= {} if spec.adaptor_heads is None else {"attention_heads": spec.adaptor_heads}
+    ctc_vocab = {} if spec.ctc_vocab_size == UPSTREAM_CTC_VOCAB else {"ctc_vocab_size": spec.ctc_vocab_size}
+    return {
+        "model": "FunASRNano",
+        "model_conf": {"lsm_weight": 0.1, "length_normalized_loss": True},
+        "audio_encoder": "SenseVoiceEncoderSmall",
+        "audio_encoder_conf": {
+            "output_size": spec.encoder_dim, "attention_heads": spec.encoder_heads,
+            "linear_units": spec.encoder_ffn_dim, "num_blocks": spec.encoder_blocks,
+            "tp_blocks": spec.encoder_tp_blocks, "dropout_rate": 0.1, "positional_dropout_rate": 0.1,
+            "attention_dropout_rate": 0.1, "input_layer": "pe", "pos_enc_class": "SinusoidalPositionEncoder",
+            "normalize_before": True, "kernel_size": spec.kernel_size, "sanm_shfit": 0,
+            "selfattention_layer_type": "sanm", "freeze": True, "freeze_layer_num": -1, "feat_permute": True,
+        },
+        "llm": "Qwen3-0.6b",
+        "llm_conf": {
+            "hub": "hf", "freeze": True, "llm_dtype": "bf16", "init_param_path": spec.llm_folder,
+            "use_lora": False,
+        },
+        "audio_adaptor": "Transformer",
+        "audio_adaptor_conf": adaptor_conf,
+        "ctc_decoder": "Transformer",
+        "ctc_decoder_conf": {
+            "downsample_rate": 1, "ffn_dim": spec.ctc_ffn_dim, "llm_dim": spec.encoder_dim,
+            "encoder_dim": spec.encoder_dim, "n_layer": spec.ctc_layers, "freeze": False,
+        },
+        **ctc_vocab,
+        "ctc_weight": 1.0,
+        "ctc_conf": {"dropout_rate": 0.0, "ctc_type": "builtin", "reduce": True, "ignore_nan_grad": True},
+        "detach_ctc_decoder": True,
+        "frontend": "WavFrontend",
+        "frontend_conf": {
+            "fs": 16000, "window": "hamming", "n_mels": spec.n_mels, "frame_length": 25, "frame_shift": 10,
+            "lfr_m": spec.lfr_m, "lfr_n": spec.lfr_n, "cmvn_file": None,
+        },
+        "dataset_conf": dataset_conf,
+        "tokenizer": "HuggingfaceTokenizer",
+        "tokenizer_conf": {"init_param_path": "${llm_conf.init_param_path}"},
+    }  # fmt: skip
+
+
+class _Weights:
+    """Draws tensors in a fixed order and files them under their upstream names."""
+
+    def __init__(self, spec: CheckpointSpec) -> None:
+        self.dtype = spec.dtype
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._generator = torch.Generator().manual_seed(spec.seed)
+
+    def draw(self, *shape: int, std: float = 1.0, mean: float = 0.0) -> torch.Tensor:
+        return torch.randn(*shape, generator=self._generator).mul_(std).add_(mean)
+
+    def put(self, name: str, value: torch.Tensor) -> None:
+        self.tensors[name] = value.to(self.dtype).contiguous()
+
+    def linear(
+        self, name: str, n_in: int, n_out: int, gain: Any = 1.0, bias: float = 0.1, blind_to: int = 1
+    ) -> None:
+        """Unit-variance input gives outputs of standard deviation `gain` (a number or one per row).
+
+        `bias` is its standard deviation before that gain; 0 makes none.
+
+        `blind_to` n input groups: what the n groups of the input have in common is not seen (n = the input's
+        width: its mean). Random layers otherwise add up the common part and frames become indistinguishable.
+        """
+        scale = torch.as_tensor(gain, dtype=torch.float32).expand(n_out)
+        weight = self.draw(n_out, n_in, std=n_in**-0.5) * scale[:, None]
+        if blind_to > 1:
+            grouped = weight.view(n_out, blind_to, -1)
+            weight = (grouped - grouped.mean(1, keepdim=True)).view(n_out, n_in)
+        self.put(f"{name}.weight", weight)
+        if bias:
+            self.put(f"{name}.bias", self.draw(n_out, std=bias) * scale)
+
+    def norm(self, name: str, dim: int, bias: bool = True, mean: float = 1.0) -> None:
+        self.put(f"{name}.weight", self.draw(dim, std=0.2 * mean, mean=mean))
+        if bias:
+            self.put(f"{name}.bias", self.draw(dim, std=0.1))
+
+    def feed_forward(self, name: str, dim: int, hidden: int, gain: float) -> None:
+        self.linear(f"{name}.w_1", dim, hidden, gain=2**0.5)
+        self.linear(f"{name}.w_2", hidden, dim, gain=gain, blind_to=hidden)
+
+
+def make_tensors(spec: CheckpointSpec, tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
+    """Every tensor of the state dict by upstream name (no key prefix)."""
+    weights = _Weights(spec)
+    stacks = {"encoders0": 1, "encoders": spec.encoder_blocks - 1, "tp_encoders": spec.encoder_tp_blocks}
+    for stack, count in stacks.items():
+        for index in range(count):
+            _put_sanm_layer(weights, f"audio_encoder.{stack}.{index}", spec, first=stack == "encoders0")
+    weights.norm("audio_encoder.after_norm", spec.encoder_dim)
+    weights.norm("audio_encoder.tp_norm", spec.encoder_dim)
+    gain = torch.full((spec.llm_dim,), spec.adaptor_gain)
+    gain[::32] *= spec.outlier_gain
+    _put_adaptor(weights, "audio_adaptor", spec, spec.adaptor_ffn_dim, spec.adaptor_layers, gain)
+    if spec.with_ctc:
+        dim, vocab = spec.encoder_dim, spec.ctc_vocab_size
+        _put_adaptor(weights, "ctc_decoder", spec, spec.ctc_ffn_dim, spec.ctc_layers, torch.full((dim,), 3.0))
+        weights.linear("ctc.ctc_lo", dim, vocab)
+        bias = weights.tensors["ctc.ctc_lo.bias"]
+        bias[spec.ctc_ranks :] -= 100  # ordinary tokens and the blank share the frames
+        bias[-1] = 8
+    _put_llm(weights, spec, tokenizer)
+    return weights.tensors
+
+
+def _put_sanm_layer(weights: _Weights, name: str, spec: CheckpointSpec, first: bool) -> None:
+    dim, n_in = spec.encoder_dim, spec.input_dim if first else spec.encoder_dim
+    out = spec.encoder_entry_gain if first else spec.branch_gain
+    packed = torch.tensor([spec.sharpness, spec.sharpness, out]).repeat_interleave(dim)
+    packed *= 3.0 if first else 1.0
+    blind_to = spec.lfr_m if first else 1  # the steady spectrum
+    weights.linear(f"{name}.self_attn.linear_q_k_v", n_in, 3 * dim, gain=packed, blind_to=blind_to)
+    weights.linear(f"{name}.self_attn.linear_out", dim, dim, gain=1.5, bias=0.1 * out)
+    tilt = torch.linspace(0.4, 0.04, spec.kernel_size)  # the past weighs more than the future
+    weights.put(f"{name}.self_attn.fsmn_block.weight", weights.draw(dim, 1, spec.kernel_size) * tilt)
+    weights.feed_forward(f"{name}.feed_forward", dim, spec.encoder_ffn_dim, gain=out)
+    weights.norm(f"{name}.norm1", n_in)
+    weights.norm(f"{name}.norm2", dim)
+
+
+def _put_adaptor(
+    weights: _Weights, name: str, spec: CheckpointSpec, ffn: int, layers: int, gain: torch.Tensor
+) -> None:
+    dim = gain.numel()  # `gain`: the standard deviation of every output channel of linear2
+    weights.linear(f"{name}.linear1", spec.encoder_dim, ffn, gain=2**0.5)
+    weights.linear(f"{name}.linear2", ffn, dim, gain=gain, blind_to=ffn)
+    for block in (f"{name}.blocks.{index}" for index in range(layers)):
+        scales = {"q": spec.sharpness, "k": spec.sharpness, "v": 1.0, "out": 2 * spec.branch_gain}
+        for part, scale in scales.items():
+            weights.linear(f"{block}.self_attn.linear_{part}", dim, dim, gain=scale)
+        weights.feed_forward(f"{block}.feed_forward", dim, dim // 4, gain=spec.branch_gain)
+        weights.norm(f"{block}.norm1", dim)
+        weights.norm(f"{block}.norm2", dim)
+
+
+def _put_llm(weights: _Weights, spec: CheckpointSpec, tokenizer: Tokenizer) -> None:
+    dim, vocab = spec.llm_dim, _llm_vocab_size(spec, tokenizer)
+    q_dim, kv_dim = spec.llm_heads * spec.llm_head_dim, spec.llm_kv_heads * spec.llm_head_dim
+    embedding = weights.draw(vocab, dim, std=spec.embedding_std)
+    embedding[tokenizer.token_to_id(spec.eos_token)] *= spec.eos_gain
+    weights.put("llm.model.embed_tokens.weight", embedding)
+    for layer in (f"llm.model.layers.{index}" for index in range(spec.llm_layers)):
+        for part, n_in, n_out, gain in (
+            ("self_attn.q_proj", dim, q_dim, 1.0),
+            ("self_attn.k_proj", dim, kv_dim, 1.0),
+            ("self_attn.v_proj", dim, kv_dim, 1.0),
+            ("self_attn.o_proj", q_dim, dim, 2 * spec.branch_gain),
+            ("mlp.gate_proj", dim, spec.llm_ffn_dim, 1.0),
+            ("mlp.up_proj", dim, spec.llm_ffn_dim, 1.0),
+            ("mlp.down_proj", spec.llm_ffn_dim, dim, 2 * spec.branch_gain),
+        ):
+            weights.linear(f"{layer}.{part}", n_in, n_out, gain=gain, bias=0)
+        weights.norm(f"{layer}.self_attn.q_norm", spec.llm_head_dim, bias=False, mean=spec.sharpness)
+        weights.norm(f"{layer}.self_attn.k_norm", spec.llm_head_dim, bias=False, mean=spec.sharpness)
+        weights.norm(f"{layer}.input_layernorm", dim, bias=False)
+        weights.norm(f"{layer}.post_attention_layernorm", dim, bias=False)
+    head_std = 4.0 / dim**0.5  # with a norm of 1, the logits' standard deviation is 4
+    norm_mean = head_std / spec.embedding_std if spec.llm_tied else 1.0
+    weights.norm("llm.model.norm", dim, bias=False, mean=norm_mean)
+    head = embedding if spec.llm_tied else weights.draw(vocab, dim, std=head_std)
+    weights.put("llm.lm_head.weight", head.clone())  # a tied head is stored twice, as in the release
+
+
+def _llm_vocab_size(spec: CheckpointSpec, tokenizer: Tokenizer) -> int:
+    return spec.llm_vocab_size or -(-tokenizer.get_vocab_size() // 64) * 64
+
+
+def _write_llm_folder(folder: Path, spec: CheckpointSpec) -> Tokenizer:
+    """Write Qwen3's config and tokenizer files; return the tokenizer as `tokenizer.json` gives it back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _build_tokenizer(spec.qwen_bpe).save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.model.save(str(folder))  # vocab.json and merges.txt
+    pad_id, eos_id = tokenizer.token_to_id("<|endoftext|>"), tokenizer.token_to_id(spec.eos_token)
+    added = {
+        str(index): {"content": token.content, "lstrip": token.lstrip, "normalized": token.normalized,
+                     "rstrip": token.rstrip, "single_word": token.single_word, "special": token.special}
+        for index, token in sorted(tokenizer.get_added_tokens_decoder().items())
+    }  # fmt: skip
+    tokenizer_config = {
+        "add_bos_token": False, "add_prefix_space": False, "added_tokens_decoder": added,
+        "additional_special_tokens": QWEN_SPECIAL[1:], "bos_token": None, "eos_token": "<|im_end|>",
+        "clean_up_tokenization_spaces": False, "errors": "replace", "model_max_length": 131072,
+        "pad_token": "<|endoftext|>", "split_special_tokens": False, "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": None,
+    }  # fmt: skip
+    _write_json(folder / "tokenizer_config.json", tokenizer_config)
+    config = {
+        "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+        "bos_token_id": pad_id, "eos_token_id": eos_id, "head_dim": spec.llm_head_dim, "hidden_act": "silu",
+        "hidden_size": spec.llm_dim, "initializer_range": 0.02, "intermediate_size": spec.llm_ffn_dim,
+        "max_position_embeddings": 40960, "max_window_layers": spec.llm_layers, "model_type": "qwen3",
+        "num_attention_heads": spec.llm_heads, "num_hidden_layers": spec.llm_layers,
+        "num_key_value_heads": spec.llm_kv_heads, "rms_norm_eps": spec.llm_rms_norm_eps, "rope_scaling": None,
+        "rope_theta": spec.llm_rope_theta, "sliding_window": None, "tie_word_embeddings": spec.llm_tied,
+        "torch_dtype": "bfloat16", "use_cache": True, "use_sliding_window": False,
+        "vocab_size": _llm_vocab_size(spec, tokenizer),
+    }  # fmt: skip
+    _write_json(folder / "config.json", config)
+    generation = {"bos_token_id": pad_id, "pad_token_id": pad_id, "eos_token_id": [eos_id, pad_id]}
+    _write_json(folder / "generation_config.json", generation | {"do_sample": True, "temperature": 0.6})
+    return tokenizer
+
+
+def _build_tokenizer(qwen_bpe: Path | None) -> Tokenizer:
+    """Qwen's byte-level BPE pipeline around its own merges, or around merges learnt from `CORPUS`."""
+    if qwen_bpe:
+        model = models.BPE.from_file(str(qwen_bpe / "vocab.json"), str(qwen_bpe / "merges.txt"))
+    else:
+        model = models.BPE()
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    if not qwen_bpe:
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=800, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in QWEN_SPECIAL])
+    tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in QWEN_ADDED])
+    return tokenizer
+
+
+def _write_rank_file(path: Path, count: int) -> None:
+    """Write `count` Whisper-style lines `base64(token) rank`: bytes, byte pairs, then whole characters."""
+    characters = [chr(code).encode() for code in (*range(0x4E00, 0xD800), *range(0x3000, 0x4E00))]
+    characters += [chr(code).encode() for code in (*range(0x800, 0x3000), *range(0xE000, 0xFFFF))]
+    corpus = [char.encode() for text in CORPUS for char in text]
+    ranks = dict.fromkeys(bytes([byte]) for byte in range(256))
+    for piece in (*corpus, *characters):
+        for end in range(2, len(piece) + 1):  # a character is reachable through its first two bytes
+            if len(ranks) < count:
+                ranks.setdefault(piece[:end])
+    lines = (f"{base64.b64encode(piece).decode()} {rank}\n" for rank, piece in enumerate(ranks))
+    path.write_text("".join(lines), encoding="ascii")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
