@@ -220,10 +220,10 @@ def _encode(name: str, tensor: "torch.Tensor", model: ModelFile) -> Iterator[mem
 
     if keymap.layout_of(name).swap_last_axes:
         tensor = tensor.transpose(-1, -2)
-    tensor = tensor.to(getattr(torch, model.dtype)).contiguous()
+    tensor = tensor.to(getattr(torch, model.dtype))
     recipe = model.quantization
     if recipe is None or not _is_quantized(name, tensor.ndim):
-        yield memoryview(tensor.view(torch.uint8).numpy()).cast("B")
+        yield memoryview(tensor.flatten().view(torch.uint8).numpy())
         return
     matrix = mx.array(tensor.float().numpy()).astype(getattr(mx, model.dtype))
     for part in mx.quantize(matrix, group_size=recipe.group_size, bits=recipe.bits):

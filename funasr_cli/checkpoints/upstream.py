@@ -87,8 +87,6 @@ def _frontend(conf: Options) -> FrontendConfig:
 
 
 def _encoder(conf: Options, input_dim: int) -> SANMConfig:
-    _require(conf, "normalize_before", True, default=True)
-    _require(conf, "concat_after", False, default=False)
     return SANMConfig(  # these defaults: SenseVoiceEncoderSmall
         input_dim=input_dim,
         width=int(conf.get("output_size", 256)),
