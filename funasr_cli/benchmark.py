@@ -16,15 +16,13 @@ from funasr_cli.pipeline import Recognizer
 
 GENERATED_DURATIONS_S = (5, 10, 20)
 
-STAGES = ("read_s", "features_s", "encoder_s", "prefill_s", "decode_s")
-
 
 @dataclass(frozen=True)
 class ClipCost:
     """What one clip costs.
 
     Attributes:
-        stages: seconds of each of `STAGES`, and of "first_token_s" and "total_s".
+        stages: seconds of read_s, features_s, encoder_s, prefill_s, decode_s, first_token_s and total_s.
         tokens: tokens decoded.
         peak_mlx_bytes: most memory that MLX had allocated during the trials.
     """

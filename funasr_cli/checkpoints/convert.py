@@ -225,7 +225,7 @@ def _encode(name: str, tensor: "torch.Tensor", model: ModelFile) -> Iterator[mem
     if recipe is None or not _is_quantized(name, tensor.ndim):
         yield memoryview(tensor.flatten().view(torch.uint8).numpy())
         return
-    matrix = mx.array(tensor.float().numpy()).astype(getattr(mx, model.dtype))
+    matrix = mx.array(tensor.contiguous().view(torch.uint8).numpy()).view(getattr(mx, model.dtype))
     for part in mx.quantize(matrix, group_size=recipe.group_size, bits=recipe.bits):
         yield memoryview(part.view(mx.uint8)).cast("B")
 

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 
     from funasr_cli.benchmark import Benchmark
 
+PIPED_WIDTH = 160
+STAGE_HEADINGS = {
+    "audio_s": "audio",
+    "read_s": "read",
+    "features_s": "feat.",
+    "encoder_s": "encoder",
+    "prefill_s": "prefill",
+    "decode_s": "decode",
+    "total_s": "total",
+}
+
 
 def bench(
     audio: Annotated[
@@ -48,13 +59,15 @@ def bench(
 def _print(result: "Benchmark") -> None:
     from rich.console import Console
 
-    table = _table(result)
     out = Console(markup=False, highlight=False)
-    out.print(table, soft_wrap=not out.is_terminal)
-    out.print(
+    if not out.is_terminal:
+        out.width = PIPED_WIDTH
+    out.print(_table(result))
+    spread = max((clip.rtf.high - clip.rtf.low) / clip.rtf.median for clip in result.clips)
+    console.result(
         f"{result.model}, {result.dtype}, {result.device}: loaded in {result.load_s:.2f} s, "
-        f"process peak {result.peak_process_bytes / 1e9:.2f} GB; medians of {result.trials}, seconds",
-        soft_wrap=True,
+        f"process peak {result.peak_process_bytes / 1e9:.2f} GB.\n"
+        f"Seconds; medians of {result.trials} behind a warm-up; RTF spread at most {spread:.0%}.\n"
     )
 
 
@@ -62,34 +75,17 @@ def _table(result: "Benchmark") -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
     table.add_column("clip", overflow="fold")
-    for heading in (
-        "audio",
-        "read",
-        "features",
-        "encoder",
-        "prefill",
-        "decode",
-        "total",
-        "tok/s",
-        "RTF",
-        "low-high",
-        "MLX GB",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in (*STAGE_HEADINGS.values(), "tok/s", "RTF", "GB"):
+        table.add_column(f" {heading}", justify="right", no_wrap=True)
     for clip in result.clips:
-        stages = [
-            clip.stages[name].median
-            for name in ("read_s", "features_s", "encoder_s", "prefill_s", "decode_s", "total_s")
-        ]
-        table.add_row(
-            Path(clip.name).name,
-            f"{clip.duration_s:.1f}",
-            *(f"{seconds:.3f}" for seconds in stages),
-            f"{clip.tokens_per_s.median:.1f}",
-            f"{clip.rtf.median:.3f}",
-            f"{clip.rtf.low:.3f}-{clip.rtf.high:.3f}",
-            f"{clip.peak_mlx_bytes / 1e9:.2f}",
-        )
+        seconds = {"audio_s": clip.duration_s, **{name: spread.median for name, spread in clip.stages.items()}}
+        numbers = [*(seconds[name] for name in STAGE_HEADINGS), clip.tokens_per_s.median, clip.rtf.median]
+        table.add_row(Path(clip.name).name, *map(_three_digits, [*numbers, clip.peak_mlx_bytes / 1e9]))
     return table
+
+
+def _three_digits(value: float) -> str:
+    """At least three digits, but never more than three behind the point."""
+    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1}f}"

@@ -1,0 +1,42 @@
+"""Fixtures that all tests share: small random checkpoints, their conversions, and real speech."""
+
+import os
+from pathlib import Path
+
+# MLX multiplies float32 in TensorFloat-32 on NVIDIA cards unless told otherwise before its first use.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
+
+import pytest
+import torch
+from checkpoints import CheckpointSpec, write_checkpoint
+
+import funasr_cli
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Upstream checkpoint of the release's depth at a tiny width, float32, without a CTC branch."""
+    return write_checkpoint(
+        tmp_path_factory.mktemp("tiny") / "Fun-ASR-Nano-tiny", CheckpointSpec(dtype=torch.float32)
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_checkpoint`, converted in float32."""
+    out = tmp_path_factory.mktemp("converted") / "tiny"
+    return funasr_cli.convert(str(tiny_checkpoint), out, dtype="float32").folder
+
+
+@pytest.fixture(scope="session")
+def zh_wav() -> Path:
+    """Six seconds of Mandarin, 16 kHz mono."""
+    return DATA / "zh-6s.wav"
+
+
+@pytest.fixture(scope="session")
+def en_flac() -> Path:
+    """Eleven seconds of English, 44.1 kHz stereo."""
+    return DATA / "en-11s-jfk.flac"
