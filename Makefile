@@ -10,7 +10,7 @@ BACKEND ?= cpu
 TORCH ?= torch==2.13.0
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: install lint format test test-quick clean
+.PHONY: install lint format docs test test-quick clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,9 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/typer funasr_cli.cli.app utils docs --name funasr --output docs/cli.md
 
 test: lint $(REFERENCE)/.installed
 	FUNASR_REFERENCE_PYTHON=$(CURDIR)/$(REFERENCE)/bin/python $(BIN)/python -m pytest -ra

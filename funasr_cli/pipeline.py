@@ -85,6 +85,14 @@ class Recognizer:
             AudioError: a clip has another sample rate, or too few samples.
             UsageError: the model does not know the language.
         """
+        try:
+            return self._transcribe_batch(clips, options, on_text)
+        finally:
+            mx.clear_cache()  # each new length leaves buffers of its own sizes behind
+
+    def _transcribe_batch(
+        self, clips: list[Audio], options: TranscribeOptions, on_text: OnText | None
+    ) -> list[Transcript]:
         clock = StageClock()
         encoded = self.encode(self.features(clips, clock), clock)
         ctc_texts = self.ctc_texts(encoded) if options.ctc and self.config.ctc else [None] * len(clips)

@@ -9,6 +9,12 @@ from funasr_cli import __version__
 from funasr_cli.cli import bench, console, convert, transcribe
 from funasr_cli.errors import ExitCode, FunASRError
 
+EXIT_CODES = (
+    f"Exit codes: {ExitCode.OK} done, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
+    f"{ExitCode.MODEL} unusable model, {ExitCode.PARTIAL} a text is cut short, "
+    f"{ExitCode.ENVIRONMENT} something is not installed or reachable, {ExitCode.INTERRUPTED} interrupted."
+)
+
 
 class Boundary(TyperGroup):
     """Runs a command; errors meant for the user end here."""
@@ -33,7 +39,7 @@ app = typer.Typer(
     help="Speech transcription on your own machine: the Fun-ASR family on MLX.",
 )
 app.command("convert")(convert.convert)
-app.command("transcribe")(transcribe.transcribe)
+app.command("transcribe", epilog=EXIT_CODES)(transcribe.transcribe)
 app.command("bench")(bench.bench)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from funasr_cli.cli import console
+from funasr_cli.decoding.languages import AUTO
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ STAGE_HEADINGS = {
 
 def bench(
     audio: Annotated[
-        list[Path] | None, typer.Argument(metavar="[AUDIO]", help="Recordings. Default: generated clips.")
+        list[Path] | None, typer.Argument(metavar="AUDIO", help="Recordings. Default: generated clips.")
     ] = None,
     rtf: Annotated[bool, typer.Option("--rtf", help="Report the real-time factor and each stage's time.")] = False,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Folder, hub id or alias of a converted model.")
     ] = None,
-    lang: Annotated[str, typer.Option("--lang", "-l", help="Language to write.")] = "auto",
+    lang: Annotated[str, typer.Option("--lang", "-l", help="Language to write.")] = AUTO,
     trials: Annotated[int, typer.Option(min=1, help="Timed runs of each clip, behind one warm-up.")] = 3,
     max_tokens: Annotated[int, typer.Option(help="Stop after so many tokens.")] = DEFAULTS.max_tokens,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything measured as JSON.")] = False,

@@ -22,7 +22,7 @@ def convert(
         str, typer.Argument(metavar="SOURCE", help="Folder in FunASR's layout, or a Hugging Face id (downloaded).")
     ],
     out: Annotated[
-        Path | None, typer.Argument(metavar="[OUT]", help="Folder to create. Default: the models folder.")
+        Path | None, typer.Argument(metavar="OUT", help="Folder to create. Default: the models folder.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
     dtype: Annotated[

@@ -126,7 +126,9 @@ class LiveDisplay(Display):
 
         self._text += text
         if self._live:
-            self._live.update(Text(self._prefix + self._text), refresh=True)
+            width, height = self._live.console.size
+            room = max(1, height - 1) * width // 2  # characters that fit even if each takes two columns
+            self._live.update(Text((self._prefix + self._text)[-room:]), refresh=True)
 
     def end(self, transcript: Transcript) -> None:
         """Take the region away and print what is final."""

@@ -8,6 +8,7 @@ import typer
 
 from funasr_cli.cli import console
 from funasr_cli.cli.display import Display, make_display
+from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import ExitCode, FunASRError, UsageError
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
@@ -31,7 +32,7 @@ def transcribe(
     ] = None,
     lang: Annotated[
         str, typer.Option("--lang", "-l", help="Language to write: a code (zh, en, ja, ...), a name, or auto.")
-    ] = "auto",
+    ] = AUTO,
     hotword: Annotated[list[str] | None, typer.Option(help="A word to expect. Repeatable.")] = None,
     hotwords_file: Annotated[Path | None, typer.Option(help="File with a hotword on each line.")] = None,
     itn: Annotated[bool, typer.Option("--itn/--no-itn", help="Write numbers as digits.")] = DEFAULTS.itn,
