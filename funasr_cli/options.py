@@ -47,6 +47,8 @@ class TranscribeOptions:
         """
         if self.max_tokens < 1:
             raise UsageError(f"max tokens is {self.max_tokens}", "it must be at least 1")
+        if isinstance(self.hotwords, str):
+            raise UsageError("hotwords is a text", "pass a tuple of words")
         if len(self.hotwords) > MAX_HOTWORDS:
             raise UsageError(f"{len(self.hotwords)} hotwords", f"the limit is {MAX_HOTWORDS}")
         if not 0 <= self.temperature < float("inf"):

@@ -47,18 +47,29 @@ def write_new(path: Path, content: str) -> None:
         OutputError: it exists, or cannot be written.
     """
     try:
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, partial = tempfile.mkstemp(prefix=".funasr-", dir=path.parent)
         try:
             with open(handle, "w", encoding="utf-8", newline="\n") as file:
                 file.write(content)
             os.chmod(partial, 0o666 & ~_umask())
-            os.link(partial, path)  # unlike a rename, refuses to overwrite
+            _publish(partial, path)
         finally:
-            os.unlink(partial)
+            Path(partial).unlink(missing_ok=True)
     except FileExistsError as error:
         raise OutputError(f"{path}: exists already", "choose another --output-dir, or remove it first") from error
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error})") from error
+
+
+def _publish(partial: str, path: Path) -> None:
+    """Give a complete file its name; unlike a mere rename, this never overwrites."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here (exFAT, some network shares)
+        path.open("xb").close()
+        os.replace(partial, path)
 
 
 def _umask() -> int:

@@ -8,43 +8,18 @@ weights off 1 and biases off 0, so that a misread of the layout moves the output
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer
+from tokenizers_bpe import write_json, write_rank_file, write_tokenizer
 
 SENSEVOICE_SPECIALS = 1679  # special tokens that SenseVoiceTokenizer appends to the ranks of its file
 UPSTREAM_CTC_VOCAB = 60515  # FunASRNano's default for `ctc_vocab_size`; 58,836 ranks + the specials
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-QWEN_SPECIAL = [
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>",
-    "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>",
-    "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
-]  # fmt: skip
-QWEN_ADDED = [
-    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>",
-    "<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>",
-]  # fmt: skip
-CORPUS = (
-    "system\nYou are a helpful assistant.\nuser\nassistant\n",
-    "语音转写：语音转写成中文：语音转写成英文，不进行文本规整：语音转写成日文：",
-    "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n",
-    "**上下文信息：**\n\n\n热词列表：[",
-    "中文 英文 粤语 日文 韩文 越南语 印尼语 泰语 法语 德语 西班牙语 葡萄牙语 俄语 阿拉伯语",
-    "我想问我在滨海新区有房，开放时间早上九点至下午五点。今天天气怎么样？谢谢大家，我们明天见。",
-    "And so my fellow Americans, ask not what your country can do for you, ask what you can do for it.",
-    "The quick brown fox jumps over the lazy dog; she'll say it's 1961, isn't it?",
-    "これは日本語の文章です。音声認識のテスト。",
-)
 
 
 @dataclass(frozen=True)
@@ -58,6 +33,11 @@ class CheckpointSpec:
     encoder_blocks: int = 50  # `num_blocks`: encoders0 (1) and encoders (the rest)
     encoder_tp_blocks: int = 20
     kernel_size: int = 11
+    sanm_shift: int = 0
+    sample_rate_hz: int = 16000
+    window: str = "hamming"
+    frame_length_ms: int = 25
+    frame_shift_ms: int = 10
     n_mels: int = 80
     lfr_m: int = 7
     lfr_n: int = 6
@@ -65,6 +45,7 @@ class CheckpointSpec:
     adaptor_ffn_dim: int = 128
     adaptor_layers: int = 2
     adaptor_heads: int | None = None  # None leaves the key out of config.yaml; upstream then takes 8
+    adaptor_downsample: int = 1
     use_low_frame_rate: bool = True
     # Qwen3.
     llm_dim: int = 64
@@ -77,6 +58,8 @@ class CheckpointSpec:
     llm_rope_theta: float = 1e6
     llm_rms_norm_eps: float = 1e-6
     llm_tied: bool = True
+    llm_attention_bias: bool = False
+    bpe_vocab_size: int = 800  # ordinary tokens; the special ones follow
     eos_token: str = "<|im_end|>"
     # CTC branch (its tensors; config.yaml names a ctc_decoder in every case).
     with_ctc: bool = False
@@ -96,11 +79,12 @@ class CheckpointSpec:
     seed: int = 0
     sharpness: float = 1.5  # standard deviation of q and k: attention scores have its square
     branch_gain: float = 0.6  # scale of what one residual branch adds
+    encoder_gain: float = 1.0  # further factor on the branches of the encoder's other layers
     encoder_entry_gain: float = 1.0  # scale of the first encoder layer's output
     adaptor_gain: float = 3.0  # standard deviation of linear2's output
     outlier_gain: float = 1.0  # further factor on one channel in 32 of linear2's output
     embedding_std: float = 0.5
-    eos_gain: float = 1.0  # factor on the stop token's (tied) row: above 1 makes stopping likelier
+    eos_gain: float = 1.0  # factor on the stop token's row of the head: above 1 makes stopping likelier
 
     @property
     def input_dim(self) -> int:
@@ -140,7 +124,7 @@ def write_checkpoint(folder: Path, spec: CheckpointSpec | None = None) -> Path:
     spec = spec or CheckpointSpec()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _write_llm_folder(folder / spec.llm_folder, spec)
-    _write_rank_file(folder / "multilingual.tiktoken", spec.ctc_ranks)
+    write_rank_file(folder / "multilingual.tiktoken", spec.ctc_ranks)
     config = upstream_config(spec)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     llm_path = {"init_param_path": spec.llm_folder}
@@ -149,7 +133,7 @@ def write_checkpoint(folder: Path, spec: CheckpointSpec | None = None) -> Path:
         "dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": "multilingual.tiktoken"}},
     }  # fmt: skip
     configuration = {"framework": "pytorch", "task": "auto-speech-recognition", "file_path_metas": metas}
-    _write_json(folder / "configuration.json", configuration)
+    write_json(folder / "configuration.json", configuration)
     tensors = {spec.key_prefix + name: value for name, value in make_tensors(spec, tokenizer).items()}
     torch.save({spec.container: tensors} if spec.container else tensors, folder / "model.pt")
     return folder
@@ -164,9 +148,9 @@ def upstream_config(spec: CheckpointSpec) -> dict[str, Any]:
     dataset_conf |= {} if spec.do_think is None else {"do_think": spec.do_think}
     dataset_conf |= {} if spec.sys_prompt is None else {"sys_prompt": spec.sys_prompt}
     adaptor_conf = {
-        "downsample_rate": 1, "use_low_frame_rate": spec.use_low_frame_rate, "ffn_dim": spec.adaptor_ffn_dim,
-        "llm_dim": spec.llm_dim, "encoder_dim": spec.encoder_dim, "n_layer": spec.adaptor_layers,
-        "freeze": True,
+        "downsample_rate": spec.adaptor_downsample, "use_low_frame_rate": spec.use_low_frame_rate,
+        "ffn_dim": spec.adaptor_ffn_dim, "llm_dim": spec.llm_dim, "encoder_dim": spec.encoder_dim,
+        "n_layer": spec.adaptor_layers, "freeze": True,
     }  # fmt: skip
     adaptor_conf |= {} if spec.adaptor_heads is None else {"attention_heads": spec.adaptor_heads}
     ctc_vocab = {} if spec.ctc_vocab_size == UPSTREAM_CTC_VOCAB else {"ctc_vocab_size": spec.ctc_vocab_size}
@@ -179,7 +163,7 @@ def upstream_config(spec: CheckpointSpec) -> dict[str, Any]:
             "linear_units": spec.encoder_ffn_dim, "num_blocks": spec.encoder_blocks,
             "tp_blocks": spec.encoder_tp_blocks, "dropout_rate": 0.1, "positional_dropout_rate": 0.1,
             "attention_dropout_rate": 0.1, "input_layer": "pe", "pos_enc_class": "SinusoidalPositionEncoder",
-            "normalize_before": True, "kernel_size": spec.kernel_size, "sanm_shfit": 0,
+            "normalize_before": True, "kernel_size": spec.kernel_size, "sanm_shfit": spec.sanm_shift,
             "selfattention_layer_type": "sanm", "freeze": True, "freeze_layer_num": -1, "feat_permute": True,
         },
         "llm": "Qwen3-0.6b",
@@ -200,7 +184,8 @@ def upstream_config(spec: CheckpointSpec) -> dict[str, Any]:
         "detach_ctc_decoder": True,
         "frontend": "WavFrontend",
         "frontend_conf": {
-            "fs": 16000, "window": "hamming", "n_mels": spec.n_mels, "frame_length": 25, "frame_shift": 10,
+            "fs": spec.sample_rate_hz, "window": spec.window, "n_mels": spec.n_mels,
+            "frame_length": spec.frame_length_ms, "frame_shift": spec.frame_shift_ms,
             "lfr_m": spec.lfr_m, "lfr_n": spec.lfr_n, "cmvn_file": None,
         },
         "dataset_conf": dataset_conf,
@@ -263,7 +248,9 @@ def make_tensors(spec: CheckpointSpec, tokenizer: Tokenizer) -> dict[str, torch.
     weights.norm("audio_encoder.tp_norm", spec.encoder_dim)
     gain = torch.full((spec.llm_dim,), spec.adaptor_gain)
     gain[::32] *= spec.outlier_gain
-    _put_adaptor(weights, "audio_adaptor", spec, spec.adaptor_ffn_dim, spec.adaptor_layers, gain)
+    _put_adaptor(
+        weights, "audio_adaptor", spec, spec.adaptor_ffn_dim, spec.adaptor_layers, gain, spec.adaptor_downsample
+    )
     if spec.with_ctc:
         dim, vocab = spec.encoder_dim, spec.ctc_vocab_size
         _put_adaptor(weights, "ctc_decoder", spec, spec.ctc_ffn_dim, spec.ctc_layers, torch.full((dim,), 3.0))
@@ -277,7 +264,7 @@ def make_tensors(spec: CheckpointSpec, tokenizer: Tokenizer) -> dict[str, torch.
 
 def _put_sanm_layer(weights: _Weights, name: str, spec: CheckpointSpec, first: bool) -> None:
     dim, n_in = spec.encoder_dim, spec.input_dim if first else spec.encoder_dim
-    out = spec.encoder_entry_gain if first else spec.branch_gain
+    out = spec.encoder_entry_gain if first else spec.branch_gain * spec.encoder_gain
     packed = torch.tensor([spec.sharpness, spec.sharpness, out]).repeat_interleave(dim)
     packed *= 3.0 if first else 1.0
     blind_to = spec.lfr_m if first else 1  # the steady spectrum
@@ -291,10 +278,16 @@ def _put_sanm_layer(weights: _Weights, name: str, spec: CheckpointSpec, first: b
 
 
 def _put_adaptor(
-    weights: _Weights, name: str, spec: CheckpointSpec, ffn: int, layers: int, gain: torch.Tensor
+    weights: _Weights,
+    name: str,
+    spec: CheckpointSpec,
+    ffn: int,
+    layers: int,
+    gain: torch.Tensor,
+    downsample: int = 1,
 ) -> None:
     dim = gain.numel()  # `gain`: the standard deviation of every output channel of linear2
-    weights.linear(f"{name}.linear1", spec.encoder_dim, ffn, gain=2**0.5)
+    weights.linear(f"{name}.linear1", spec.encoder_dim * downsample, ffn, gain=2**0.5)
     weights.linear(f"{name}.linear2", ffn, dim, gain=gain, blind_to=ffn)
     for block in (f"{name}.blocks.{index}" for index in range(layers)):
         scales = {"q": spec.sharpness, "k": spec.sharpness, "v": 1.0, "out": 2 * spec.branch_gain}
@@ -307,6 +300,7 @@ def _put_adaptor(
 
 def _put_llm(weights: _Weights, spec: CheckpointSpec, tokenizer: Tokenizer) -> None:
     dim, vocab = spec.llm_dim, _llm_vocab_size(spec, tokenizer)
+    bias = 0.1 if spec.llm_attention_bias else 0
     q_dim, kv_dim = spec.llm_heads * spec.llm_head_dim, spec.llm_kv_heads * spec.llm_head_dim
     embedding = weights.draw(vocab, dim, std=spec.embedding_std)
     embedding[tokenizer.token_to_id(spec.eos_token)] *= spec.eos_gain
@@ -321,7 +315,9 @@ def _put_llm(weights: _Weights, spec: CheckpointSpec, tokenizer: Tokenizer) -> N
             ("mlp.up_proj", dim, spec.llm_ffn_dim, 1.0),
             ("mlp.down_proj", spec.llm_ffn_dim, dim, 2 * spec.branch_gain),
         ):
-            weights.linear(f"{layer}.{part}", n_in, n_out, gain=gain, bias=0)
+            weights.linear(
+                f"{layer}.{part}", n_in, n_out, gain=gain, bias=bias if part.startswith("self_attn") else 0
+            )
         weights.norm(f"{layer}.self_attn.q_norm", spec.llm_head_dim, bias=False, mean=spec.sharpness)
         weights.norm(f"{layer}.self_attn.k_norm", spec.llm_head_dim, bias=False, mean=spec.sharpness)
         weights.norm(f"{layer}.input_layernorm", dim, bias=False)
@@ -330,6 +326,8 @@ def _put_llm(weights: _Weights, spec: CheckpointSpec, tokenizer: Tokenizer) -> N
     norm_mean = head_std / spec.embedding_std if spec.llm_tied else 1.0
     weights.norm("llm.model.norm", dim, bias=False, mean=norm_mean)
     head = embedding if spec.llm_tied else weights.draw(vocab, dim, std=head_std)
+    if not spec.llm_tied:
+        head[tokenizer.token_to_id(spec.eos_token)] *= spec.eos_gain
     weights.put("llm.lm_head.weight", head.clone())  # a tied head is stored twice, as in the release
 
 
@@ -340,25 +338,10 @@ def _llm_vocab_size(spec: CheckpointSpec, tokenizer: Tokenizer) -> int:
 def _write_llm_folder(folder: Path, spec: CheckpointSpec) -> Tokenizer:
     """Write Qwen3's config and tokenizer files; return the tokenizer as `tokenizer.json` gives it back."""
     folder.mkdir(parents=True, exist_ok=True)
-    _build_tokenizer(spec.qwen_bpe).save(str(folder / "tokenizer.json"))
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.model.save(str(folder))  # vocab.json and merges.txt
+    tokenizer = write_tokenizer(folder, spec.qwen_bpe, spec.bpe_vocab_size)
     pad_id, eos_id = tokenizer.token_to_id("<|endoftext|>"), tokenizer.token_to_id(spec.eos_token)
-    added = {
-        str(index): {"content": token.content, "lstrip": token.lstrip, "normalized": token.normalized,
-                     "rstrip": token.rstrip, "single_word": token.single_word, "special": token.special}
-        for index, token in sorted(tokenizer.get_added_tokens_decoder().items())
-    }  # fmt: skip
-    tokenizer_config = {
-        "add_bos_token": False, "add_prefix_space": False, "added_tokens_decoder": added,
-        "additional_special_tokens": QWEN_SPECIAL[1:], "bos_token": None, "eos_token": "<|im_end|>",
-        "clean_up_tokenization_spaces": False, "errors": "replace", "model_max_length": 131072,
-        "pad_token": "<|endoftext|>", "split_special_tokens": False, "tokenizer_class": "Qwen2Tokenizer",
-        "unk_token": None,
-    }  # fmt: skip
-    _write_json(folder / "tokenizer_config.json", tokenizer_config)
     config = {
-        "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+        "architectures": ["Qwen3ForCausalLM"], "attention_bias": spec.llm_attention_bias, "attention_dropout": 0.0,
         "bos_token_id": pad_id, "eos_token_id": eos_id, "head_dim": spec.llm_head_dim, "hidden_act": "silu",
         "hidden_size": spec.llm_dim, "initializer_range": 0.02, "intermediate_size": spec.llm_ffn_dim,
         "max_position_embeddings": 40960, "max_window_layers": spec.llm_layers, "model_type": "qwen3",
@@ -368,46 +351,7 @@ def _write_llm_folder(folder: Path, spec: CheckpointSpec) -> Tokenizer:
         "torch_dtype": "bfloat16", "use_cache": True, "use_sliding_window": False,
         "vocab_size": _llm_vocab_size(spec, tokenizer),
     }  # fmt: skip
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     generation = {"bos_token_id": pad_id, "pad_token_id": pad_id, "eos_token_id": [eos_id, pad_id]}
-    _write_json(folder / "generation_config.json", generation | {"do_sample": True, "temperature": 0.6})
+    write_json(folder / "generation_config.json", generation | {"do_sample": True, "temperature": 0.6})
     return tokenizer
-
-
-def _build_tokenizer(qwen_bpe: Path | None) -> Tokenizer:
-    """Qwen's byte-level BPE pipeline around its own merges, or around merges learnt from `CORPUS`."""
-    if qwen_bpe:
-        model = models.BPE.from_file(str(qwen_bpe / "vocab.json"), str(qwen_bpe / "merges.txt"))
-    else:
-        model = models.BPE()
-    tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
-    tokenizer.decoder = decoders.ByteLevel()
-    if not qwen_bpe:
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=800, initial_alphabet=alphabet, show_progress=False)
-        tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in QWEN_SPECIAL])
-    tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in QWEN_ADDED])
-    return tokenizer
-
-
-def _write_rank_file(path: Path, count: int) -> None:
-    """Write `count` Whisper-style lines `base64(token) rank`: bytes, byte pairs, then whole characters."""
-    characters = [chr(code).encode() for code in (*range(0x4E00, 0xD800), *range(0x3000, 0x4E00))]
-    characters += [chr(code).encode() for code in (*range(0x800, 0x3000), *range(0xE000, 0xFFFF))]
-    corpus = [char.encode() for text in CORPUS for char in text]
-    ranks = dict.fromkeys(bytes([byte]) for byte in range(256))
-    for piece in (*corpus, *characters):
-        for end in range(2, len(piece) + 1):  # a character is reachable through its first two bytes
-            if len(ranks) < count:
-                ranks.setdefault(piece[:end])
-    lines = (f"{base64.b64encode(piece).decode()} {rank}\n" for rank, piece in enumerate(ranks))
-    path.write_text("".join(lines), encoding="ascii")
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

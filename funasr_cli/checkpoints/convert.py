@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +13,19 @@ from funasr_cli.backend import mx
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.format import (
     CONFIG_FILE,
+    CTC_VOCABULARY_FILE,
     FORMAT,
+    TOKENIZER_FILE,
     WEIGHTS_FILE,
     ModelFile,
     Quantization,
     TensorSpec,
+    read_json,
     write_config,
     write_safetensors,
 )
 from funasr_cli.checkpoints.hub import Source, models_folder
+from funasr_cli.checkpoints.load import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.checkpoints.sources import Checkpoint, open_upstream, sha256_of
 from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES, language_code
 from funasr_cli.errors import ModelError, OutputError, UsageError
@@ -29,6 +34,8 @@ from funasr_cli.options import GROUP_SIZE, ConvertOptions
 
 if TYPE_CHECKING:
     import torch
+
+TEMPORARY_PREFIX = ".funasr-"  # hidden: what is unfinished is no model yet
 
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 
@@ -67,8 +74,10 @@ def convert(
         OutputError: ``out`` exists and may not be replaced.
         ModelError: the checkpoint does not fit its configuration.
     """
-    _check_out(out, source, force)
+    with _output_errors(out):
+        _check_out(out, source, force)
     checkpoint = open_upstream(source.folder, _languages(source, options))
+    _check_vocabularies(checkpoint)
     tensors = _checked_tensors(checkpoint)
     recipe = _recipe(options)
     if recipe:
@@ -92,16 +101,23 @@ def convert(
             "converter": f"funasr-cli {__version__}",
         },
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    with _output_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
+        try:
+            specs = _write(partial, model, tensors, checkpoint, progress)
+            _move_into_place(partial, out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return Conversion(out, model, len(specs), (out / WEIGHTS_FILE).stat().st_size)
+
+
+@contextmanager
+def _output_errors(out: Path) -> Iterator[None]:
     try:
-        specs = _write(partial, model, tensors, checkpoint, progress)
-        _move_into_place(partial, out)
+        yield
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Conversion(out, model, len(specs), (out / WEIGHTS_FILE).stat().st_size)
 
 
 def _check_out(out: Path, source: Source, force: bool) -> None:
@@ -111,8 +127,21 @@ def _check_out(out: Path, source: Source, force: bool) -> None:
         return
     if not force:
         raise OutputError(f"{out}: exists already", "pass --force to replace it, or name another folder")
-    if not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG_FILE).is_file()):
+    if not _is_replaceable(out):
         raise OutputError(f"{out}: is not a converted model, so it is not replaced", "name another folder")
+
+
+def _is_replaceable(out: Path) -> bool:
+    """Whether it is an empty folder or an earlier conversion; many a foreign folder has a ``config.json``, too."""
+    if not out.is_dir():
+        return False
+    files = list(out.iterdir())
+    try:
+        return not files or (
+            read_json(out / CONFIG_FILE).get("format") == FORMAT and all(map(Path.is_file, files))
+        )
+    except ModelError:
+        return False
 
 
 def _languages(source: Source, options: ConvertOptions) -> tuple[str, ...]:
@@ -124,6 +153,13 @@ def _languages(source: Source, options: ConvertOptions) -> tuple[str, ...]:
         if code is None:
             raise UsageError(f"unknown language {name!r}", f"known: {', '.join(MLT_LANGUAGES)}")
     return tuple(code for code in codes if code)
+
+
+def _check_vocabularies(checkpoint: Checkpoint) -> None:
+    """Refuse here what `load_model` would refuse later."""
+    read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
+    if CTC_VOCABULARY_FILE in checkpoint.files:
+        read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE])
 
 
 def _checked_tensors(checkpoint: Checkpoint) -> dict[str, "torch.Tensor"]:
@@ -220,7 +256,7 @@ def _encode(name: str, tensor: "torch.Tensor", model: ModelFile) -> Iterator[mem
 
     if keymap.layout_of(name).swap_last_axes:
         tensor = tensor.transpose(-1, -2)
-    tensor = tensor.to(getattr(torch, model.dtype))
+    tensor = tensor.detach().to(getattr(torch, model.dtype))
     recipe = model.quantization
     if recipe is None or not _is_quantized(name, tensor.ndim):
         yield memoryview(tensor.flatten().view(torch.uint8).numpy())
@@ -235,10 +271,16 @@ def _move_into_place(partial: Path, out: Path) -> None:
     if not out.exists():
         partial.rename(out)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    out.rename(old / out.name)
-    partial.rename(out)
-    shutil.rmtree(old)
+    old = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
+    try:
+        out.rename(old / out.name)
+        partial.rename(out)
+    except BaseException:
+        if not out.exists():
+            (old / out.name).rename(out)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _readme(model: ModelFile) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
 
@@ -73,14 +74,18 @@ def read_config(folder: Path) -> ModelFile:
             "upgrade funasr-cli, or convert the source again",
         )
     fields = {field.name: content.get(field.name) for field in dataclasses.fields(FunASRNanoConfig)}
-    quantization = content.get("quantization")
+    config = parse_dataclass(FunASRNanoConfig, fields, str(path))
+    check_config(config, str(path))
+    quantization, source = content.get("quantization"), content.get("source")
+    if not isinstance(source, dict) or not all(isinstance(value, str | None) for value in source.values()):
+        raise ModelError(f"{path}: source is not an object of strings")
     return ModelFile(
-        config=parse_dataclass(FunASRNanoConfig, fields, str(path)),
-        dtype=str(content.get("dtype")),
+        config=config,
+        dtype=_parse_value(str, content.get("dtype"), f"{path}: dtype"),
         quantization=parse_dataclass(Quantization, quantization, f"{path}: quantization")
         if quantization
         else None,
-        source=dict(content.get("source") or {}),
+        source=source,
     )
 
 

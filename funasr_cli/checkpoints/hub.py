@@ -38,6 +38,15 @@ def models_folder() -> Path:
     return (Path(home).expanduser() if home else platformdirs.user_cache_path("funasr-cli")) / "models"
 
 
+def _folder(name: str) -> Path | None:
+    """The folder of this name; None where there is none, or where it cannot be a folder's name at all."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if name and folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, the home of an unknown user, a null byte
+        return None
+
+
 def fetch_source(name: str, revision: str | None = None) -> Source:
     """Find a checkpoint on disk, or download it from Hugging Face with progress on stderr.
 
@@ -46,13 +55,13 @@ def fetch_source(name: str, revision: str | None = None) -> Source:
         ModelError: neither a folder nor a hub id, or the hub does not have it.
         SetupError: the hub cannot be reached.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = _folder(name)
+    if folder:
         if revision is not None:
             raise UsageError(f"--revision {revision} with the local folder {folder}", "it applies to a hub id")
-        return Source(folder, folder.resolve().name, None)
+        return Source(folder, os.fsencode(folder.resolve().name).decode(errors="replace"), None)
     name = ALIASES.get(name, name)
-    if not HUB_ID.fullmatch(name) or folder.exists():
+    if not HUB_ID.fullmatch(name) or os.path.exists(name):
         raise ModelError(
             f"{name}: neither a folder nor a hub id", "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
         )
@@ -61,7 +70,7 @@ def fetch_source(name: str, revision: str | None = None) -> Source:
 
 def _download(hub_id: str, revision: str | None) -> Source:
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
     from huggingface_hub.errors import RevisionNotFoundError as NoRevisionError
 
     try:
@@ -72,7 +81,9 @@ def _download(hub_id: str, revision: str | None) -> Source:
         raise ModelError(f"{hub_id}: no revision {revision}", "name a branch, tag or commit") from error
     except LocalEntryNotFoundError as error:
         raise SetupError(f"{hub_id}: the hub cannot be reached", "try again online, or pass a folder") from error
-    except (HfHubHTTPError, OSError) as error:
+    except HFValidationError as error:
+        raise ModelError(f"{hub_id}: neither a folder nor a hub id", str(error)) from error
+    except Exception as error:  # the hub's client lets through what its HTTP and Xet libraries raise
         raise SetupError(f"{hub_id}: the download failed ({error})", "run it again: it resumes") from error
     # The cache keeps each snapshot in a folder named after its commit.
     commit = (
@@ -105,16 +116,16 @@ def find_model(name: str | None) -> Path:
     models = converted_models()
     if name is None:
         return _default_model(models)
-    folder = Path(name).expanduser()
-    if folder.is_dir() and (folder / CONFIG_FILE).is_file():
+    folder = _folder(name)
+    if folder and (folder / CONFIG_FILE).is_file():
         return folder
     wanted = ALIASES.get(name, name)
-    matches = [path for model, path in models.items() if wanted in (model, model.rpartition("/")[2])]
+    matches = {model: path for model, path in models.items() if wanted in (model, model.rpartition("/")[2])}
     if len(matches) == 1:
-        return matches[0]
+        return next(iter(matches.values()))
     if matches:
-        raise ModelError(f"{name}: more than one model goes by that name", f"say which: {', '.join(models)}")
-    if folder.is_dir():
+        raise ModelError(f"{name}: more than one model goes by that name", f"say which: {', '.join(matches)}")
+    if folder:
         raise ModelError(f"{name}: not a converted model", f"convert it first: funasr convert {name}")
     known = f"converted so far: {', '.join(models)}; " if models else ""
     raise ModelError(f"{name}: no such model", f"{known}convert one with: funasr convert {wanted}")

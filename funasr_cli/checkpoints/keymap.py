@@ -18,7 +18,7 @@ EMBEDDING = "llm.model.embed_tokens.weight"
 LLM_PREFIX = "llm."
 CTC_PREFIXES = ("ctc_decoder.", "ctc.")
 
-SHOWN_PROBLEMS = 12
+SHOWN_PROBLEMS = 6  # of each kind
 
 Shape = tuple[int, ...]
 
@@ -60,18 +60,23 @@ def check_tensors(expected: Mapping[str, Shape], found: Mapping[str, Shape], whe
     Raises:
         ModelError: listing what is missing, unexpected or misshapen.
     """
-    problems = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in found]
-    problems += [f"unexpected: {name} {shape}" for name, shape in found.items() if name not in expected]
-    problems += [
-        f"misshapen: {name} is {found[name]}, the configuration says {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        shown = problems[:SHOWN_PROBLEMS]
-        if len(problems) > len(shown):
-            shown.append(f"... and {len(problems) - len(shown)} more")
+    problems = {
+        "missing": [f"{name} {shape}" for name, shape in expected.items() if name not in found],
+        "unexpected": [f"{name} {shape}" for name, shape in found.items() if name not in expected],
+        "misshapen": [
+            f"{name} is {found[name]}, the configuration says {shape}"
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        ],
+    }
+    if count := sum(map(len, problems.values())):
+        shown = [f"{kind}: {problem}" for kind, names in problems.items() for problem in _shortened(names)]
         raise ModelError(
-            f"{where}: {len(problems)} tensors do not fit the configuration\n  " + "\n  ".join(shown),
+            f"{where}: {count} tensors do not fit the configuration\n  " + "\n  ".join(shown),
             "the checkpoint is incomplete, or its configuration belongs to another one",
         )
+
+
+def _shortened(problems: list[str]) -> list[str]:
+    more = len(problems) - SHOWN_PROBLEMS
+    return [*problems[:SHOWN_PROBLEMS], f"... and {more} more"] if more > 0 else problems

@@ -62,14 +62,21 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
     if quantization:
         nn.quantize(model.llm, group_size=quantization.group_size, bits=quantization.bits)
     if dtype != AS_STORED:
-        weights = _dense(weights, file.quantization, getattr(mx, dtype))
+        try:
+            weights = _dense(weights, file.quantization, getattr(mx, dtype))
+        except (ValueError, KeyError) as error:  # scales missing, or not of the recipe's shape
+            raise ModelError(
+                f"{folder / WEIGHTS_FILE}: does not fit its quantization ({error})", "convert the source again"
+            ) from error
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     keymap.check_tensors(keymap.model_shapes(model), found, str(folder / WEIGHTS_FILE))
     model.load_weights(list(weights.items()), strict=True)
     while weights:  # one at a time: the stored and the cast form of only one tensor are in memory together
         mx.eval(weights.popitem()[1])
     model.eval()
-    return LoadedModel(model, _read_tokenizer(folder), _read_ctc_vocabulary(folder, file), file, folder, dtype)
+    tokenizer = read_tokenizer(folder / TOKENIZER_FILE, file.config.llm.vocab_size)
+    ctc_vocabulary = read_ctc_vocabulary(folder / CTC_VOCABULARY_FILE) if file.config.ctc else None
+    return LoadedModel(model, tokenizer, ctc_vocabulary, file, folder, dtype)
 
 
 def _read_weights(path: Path) -> dict[str, mx.array]:
@@ -98,19 +105,30 @@ def _dense(weights: dict[str, mx.array], recipe: Quantization | None, dtype: mx.
     return dense
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
-    path = folder / TOKENIZER_FILE
+def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
+    """Read a ``tokenizer.json`` for a decoder with so many embeddings.
+
+    Raises:
+        ModelError: it is missing, damaged, or another model's.
+    """
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise ModelError(f"{path}: missing or damaged ({error})", "convert the source again") from error
+        raise ModelError(f"{path}: missing or damaged ({error})", "copy it again from the source") from error
+    if (tokens := tokenizer.get_vocab_size()) > vocab_size:
+        raise ModelError(f"{path}: {tokens} tokens, but the decoder has {vocab_size}", "it is another model's")
+    tokenizer.no_truncation()  # a prompt is taken as it is, whatever the file says
+    tokenizer.no_padding()
+    return tokenizer
 
 
-def _read_ctc_vocabulary(folder: Path, file: ModelFile) -> CTCVocabulary | None:
-    if file.config.ctc is None:
-        return None
-    path = folder / CTC_VOCABULARY_FILE
+def read_ctc_vocabulary(path: Path) -> CTCVocabulary:
+    """Read a ``multilingual.tiktoken``.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
     try:
         return CTCVocabulary(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: missing or damaged ({error})", "convert the source again") from error
+        raise ModelError(f"{path}: missing or damaged ({error})", "copy it again from the source") from error

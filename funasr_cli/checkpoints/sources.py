@@ -1,7 +1,8 @@
 """Readers of the layouts people have. Each gives a config and a lazy (name -> tensor) view."""
 
 import hashlib
-import pickle
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, read_json
-from funasr_cli.checkpoints.upstream import nano_config
+from funasr_cli.checkpoints.upstream import nano_config, section
 from funasr_cli.errors import ModelError, SetupError
 from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "model.pt"
 CONFIG_FILE = "config.yaml"
 OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", "generation_config.json")
+ASKED_FOR_CODE = re.compile(r"GLOBAL ([\w.]+)")  # in torch's message about a pickle with more than tensors in it
+LFS_POINTER = b"version https://git-lfs"  # what git leaves behind where git-lfs is not installed
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def sha256_of(path: Path, progress: Callable[[int], None]) -> str:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ModelError(f"{path}: cannot be read ({error})") from error
     if not isinstance(options, dict):
         raise ModelError(f"{path}: not a mapping")
@@ -80,7 +83,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _llm_folder(folder: Path, options: dict[str, Any]) -> Path:
     """The decoder's folder; upstream trains with absolute paths, so that only the last part counts."""
-    stated = (options.get("llm_conf") or {}).get("init_param_path")
+    stated = section(options, "llm_conf").get("init_param_path")
     if not isinstance(stated, str) or Path(stated).name in ("", ".", ".."):
         raise ModelError(f"{folder / CONFIG_FILE}: llm_conf.init_param_path does not name the decoder's folder")
     llm_folder = folder / Path(stated).name
@@ -103,36 +106,55 @@ def _files(folder: Path, llm_folder: Path, config: FunASRNanoConfig) -> dict[str
 
 
 def _read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
-    try:
-        import torch
-    except ImportError as error:
-        raise SetupError("converting needs torch", "pip install 'funasr-cli[convert]'") from error
-    try:
-        content = _load_pickle(path)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path}: refused, it asks for more than tensors ({str(error).splitlines()[0]})",
-            "only plain state dicts are read; nothing in a checkpoint is ever executed",
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: not a PyTorch checkpoint, or cut short ({error})") from error
-    while wrapped := next((content[key] for key in keymap.CONTAINERS if isinstance(content.get(key), dict)), None):
-        content = wrapped
+    content = _load_pickle(path)
+    # A training script wraps the tensors once, its checkpoint manager perhaps once more.
+    for _ in keymap.CONTAINERS:
+        content = next((content[key] for key in keymap.CONTAINERS if isinstance(content.get(key), dict)), content)
     tensors = {keymap.strip_wrapper(str(name)): value for name, value in content.items()}
-    if strangers := [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]:
-        raise ModelError(f"{path}: not a state dict ({', '.join(strangers[:5])})")
+    if len(tensors) < len(content):
+        raise ModelError(f"{path}: holds tensors both with and without the prefix {keymap.WRAPPER_PREFIX}")
+    import torch
+
+    for name, value in tensors.items():
+        if not isinstance(value, torch.Tensor):
+            raise ModelError(f"{path}: not a state dict ({name!r} is a {type(value).__name__})")
+        if value.layout != torch.strided or value.device.type != "cpu":
+            raise ModelError(f"{path}: {name} is a {value.layout} tensor on {value.device}: not supported")
     return tensors
 
 
 def _load_pickle(path: Path) -> dict[str, Any]:
-    import torch
-
+    """The object in the file, which `torch.load` builds without executing anything."""
+    with path.open("rb") as file:
+        head = file.read(len(LFS_POINTER))
+    if head == LFS_POINTER:
+        raise ModelError(f"{path}: a pointer of git-lfs, not the file itself", "run: git lfs pull")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError as error:
-        if "mmap can only be used" not in str(error):
-            raise
-        content = torch.load(path, map_location="cpu", weights_only=True)  # written before PyTorch 1.6
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read is refused below
+            content = _torch_load(path)
+    except ImportError as error:
+        raise SetupError("converting needs torch", "pip install 'funasr-cli[convert]'") from error
+    except Exception as error:  # on damaged files torch raises whatever its parser stumbled over
+        if found := ASKED_FOR_CODE.search(str(error)):
+            raise ModelError(
+                f"{path}: refused, it asks for {found[1]}, which is not a tensor",
+                "only plain state dicts are read; nothing in a checkpoint is ever executed",
+            ) from error
+        raise ModelError(
+            f"{path}: not a PyTorch checkpoint, or damaged ({type(error).__name__})", "copy or download it again"
+        ) from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
+
+
+def _torch_load(path: Path) -> Any:
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap can only be used" not in str(error):
+            raise
+        return torch.load(path, map_location="cpu", weights_only=True)  # written before PyTorch 1.6

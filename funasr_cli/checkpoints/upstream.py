@@ -5,6 +5,7 @@ Where the files leave something out, upstream's own default is taken (class and 
 
 from typing import Any
 
+from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.errors import ModelError
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig
@@ -31,14 +32,14 @@ def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str,
     _require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
     _require(yaml, "audio_adaptor", "Transformer")
     try:
-        frontend = _frontend(_section(yaml, "frontend_conf"))
-        encoder = _encoder(_section(yaml, "audio_encoder_conf"), frontend.row_width)
+        frontend = _frontend(section(yaml, "frontend_conf"))
+        encoder = _encoder(section(yaml, "audio_encoder_conf"), frontend.row_width)
         decoder = _decoder(llm)
-        dataset = _section(yaml, "dataset_conf")
-        return FunASRNanoConfig(
+        dataset = section(yaml, "dataset_conf")
+        config = FunASRNanoConfig(
             frontend=frontend,
             encoder=encoder,
-            adaptor=_adaptor(_section(yaml, "audio_adaptor_conf"), encoder.width, decoder.hidden_size),
+            adaptor=_adaptor(section(yaml, "audio_adaptor_conf"), encoder.width, decoder.hidden_size),
             llm=decoder,
             ctc=_ctc(yaml, encoder.width) if ctc else None,
             prompt=PromptConfig(
@@ -50,15 +51,22 @@ def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str,
         )
     except KeyError as error:
         raise ModelError(f"the checkpoint's configuration does not state {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"the checkpoint's configuration holds a value of the wrong type ({error})") from error
+    check_config(config, "the checkpoint's configuration")
+    return config
 
 
-def _section(yaml: Options, name: str) -> Options:
-    section = yaml.get(name) or {}
-    if not isinstance(section, dict):
+def section(yaml: Options, name: str) -> Options:
+    """A mapping in ``config.yaml``; empty where it is left out.
+
+    Raises:
+        ModelError: something else stands there.
+    """
+    content = yaml.get(name) or {}
+    if not isinstance(content, dict):
         raise ModelError(f"config.yaml: {name} is not a mapping")
-    return section
+    return content
 
 
 def _require(options: Options, name: str, supported: Any, default: Any = None) -> None:
@@ -72,12 +80,9 @@ def _frontend(conf: Options) -> FrontendConfig:
         raise ModelError("frontend_conf names a CMVN file: no Fun-ASR-Nano has one", "this is another model")
     _require(conf, "snip_edges", True, default=True)
     _require(conf, "upsacle_samples", True, default=True)
-    window = conf.get("window", "hamming")  # these defaults: WavFrontend
-    if window not in ("hamming", "hanning", "povey", "rectangular"):
-        raise ModelError(f"frontend_conf: unknown window {window!r}")
-    return FrontendConfig(
+    return FrontendConfig(  # these defaults: WavFrontend
         sample_rate_hz=int(conf.get("fs", 16000)),
-        window=window,
+        window=str(conf.get("window", "hamming")),
         mel_bins=int(conf.get("n_mels", 80)),
         frame_length_ms=float(conf.get("frame_length", 25)),
         frame_shift_ms=float(conf.get("frame_shift", 10)),
@@ -119,7 +124,7 @@ def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
 
 def _ctc(yaml: Options, encoder_width: int) -> CTCConfig:
     _require(yaml, "ctc_decoder", "Transformer")
-    conf = _section(yaml, "ctc_decoder_conf")
+    conf = section(yaml, "ctc_decoder_conf")
     vocab_size = int(yaml.get("ctc_vocab_size", 60515))  # FunASRNano
     return CTCConfig(
         decoder=_adaptor(
@@ -128,7 +133,7 @@ def _ctc(yaml: Options, encoder_width: int) -> CTCConfig:
             int(conf.get("llm_dim", 4096)),
         ),
         vocab_size=vocab_size,
-        blank_id=int(_section(yaml, "ctc_conf").get("blank_id", vocab_size - 1)),
+        blank_id=int(section(yaml, "ctc_conf").get("blank_id", vocab_size - 1)),
     )
 
 
@@ -137,7 +142,9 @@ def _decoder(conf: Options) -> Qwen3Config:
     _require(conf, "hidden_act", "silu", default="silu")
     _require(conf, "use_sliding_window", False, default=False)
     rope = {**(conf.get("rope_scaling") or {}), **(conf.get("rope_parameters") or {})}
-    _require(rope, "rope_type", "default", default="default")
+    _require(rope, "rope_type", "default", default=rope.get("type", "default"))  # "type": before transformers 4.45
+    if any(kind != "full_attention" for kind in conf.get("layer_types") or ()):
+        raise ModelError("layer_types names more than full_attention: not supported")
     heads = int(conf["num_attention_heads"])
     return Qwen3Config(  # these defaults: transformers.Qwen3Config
         hidden_size=int(conf["hidden_size"]),

@@ -60,4 +60,5 @@ def options(
 
 def main() -> None:
     """Entry point of ``funasr`` and ``funasr-cli``."""
+    console.prepare_stdout()
     app(prog_name="funasr")

@@ -49,8 +49,8 @@ def bench(
     from funasr_cli.checkpoints.hub import find_model
 
     folder = find_model(model)
-    with console.stderr().status("loading") as status:
-        result = run_benchmark(folder, audio or [], options, trials, lambda name: status.update(f"timing {name}"))
+    with console.busy("loading") as tell:
+        result = run_benchmark(folder, audio or [], options, trials, lambda name: tell(f"timing {name}"))
     if as_json:
         console.result(json.dumps(dataclasses.asdict(result), indent=2, ensure_ascii=False) + "\n")
     else:

@@ -1,6 +1,10 @@
 """Where things are shown: results on stdout, everything else on stderr. Nothing is ever read as Rich markup."""
 
+import codecs
+import io
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -19,10 +23,28 @@ def stderr() -> "Console":
     return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
+def prepare_stdout() -> None:
+    """Let every transcript and file name through, whatever the locale: text never ends in an encoding error."""
+    stdout = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper):
+        is_utf8 = codecs.lookup(stdout.encoding).name == "utf-8"
+        # In UTF-8, file names come out as the bytes they are; elsewhere, what is missing is spelled out.
+        stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
+
+
 def result(text: str) -> None:
     """Write a result, or a piece of one, at once."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+@contextmanager
+def busy(text: str) -> Iterator[Callable[[str], None]]:
+    """Show a spinner on a terminal; yields what changes its text."""
+    from rich.text import Text
+
+    with stderr().status(Text(text)) as status:
+        yield lambda text: status.update(Text(text))
 
 
 def note(text: str) -> None:

@@ -1,5 +1,6 @@
 """How transcripts reach the user: printed, written to files, or live while they are being decoded."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +47,7 @@ class Display:
         """The next input; refused here if its result would overwrite a file."""
         self._path = path
         self._progress.update(self._task, description=path.name)
-        if self._output_dir and (file := self._file()).exists():
+        if self._output_dir and os.path.lexists(file := self._file()):
             raise OutputError(f"{file}: exists already", "choose another --output-dir, or remove it first")
 
     def piece(self, text: str) -> None:
@@ -54,12 +55,12 @@ class Display:
 
     def end(self, transcript: Transcript) -> None:
         """The current input is finished."""
-        self._progress.advance(self._task)
         if self._output_dir:
             write_new(self._file(), WRITERS[self._format](transcript))
             console.note(f"wrote {self._file()}")
         else:
             self._print(transcript)
+        self._progress.advance(self._task)
 
     def fail(self) -> None:
         """The current input could not be finished."""
@@ -91,8 +92,10 @@ class PieceDisplay(Display):
         if not self._open:
             console.result(self._prefix)
         self._close()
-        if self._output_dir:
-            super().end(transcript)
+        super().end(transcript)
+
+    def _print(self, transcript: Transcript) -> None:
+        """The pieces were it."""
 
     def fail(self) -> None:
         """Close the line if one is open."""

@@ -87,7 +87,7 @@ def _load(model: str | None, options: TranscribeOptions) -> "Recognizer":
     from funasr_cli.pipeline import Recognizer
 
     folder = find_model(model)
-    with console.stderr().status(f"loading {folder.name}"):
+    with console.busy(f"loading {folder.name}"):
         recognizer = Recognizer(load_model(folder))
     prompt_texts(options, recognizer.config.prompt)
     return recognizer

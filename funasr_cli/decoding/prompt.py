@@ -4,6 +4,9 @@ Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``get_prompt``, ``genera
 ``data_load_speech``). What differs: hotwords that would be read as control tokens are refused.
 """
 
+import re
+import unicodedata
+
 from tokenizers import Tokenizer
 
 from funasr_cli.decoding.languages import LANGUAGES, resolve_language
@@ -15,6 +18,7 @@ SYSTEM_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 USER_TAG = "<|im_start|>user\n"
 ASSISTANT_TAG = "<|im_end|>\n<|im_start|>assistant\n"
 EMPTY_THINK = "<think>\n\n</think>\n\n"
+CONTROL_TOKEN = re.compile(r"<\||</?[a-z_]+>")  # <|im_end|>, <think>, </tool_call>
 HOTWORDS = (
     "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n"
     "**上下文信息：**\n\n\n"
@@ -36,12 +40,18 @@ def prompt_texts(options: TranscribeOptions, config: PromptConfig) -> tuple[str,
         UsageError: a language that the checkpoint does not have, or a hotword with a control token in it.
     """
     for word in options.hotwords:
-        if "<|" in word or "\n" in word or not word.strip():
+        if not _is_plain(word):
             raise UsageError(f"hotword {word!r} is not a word", "leave out line breaks and control tokens")
     language = resolve_language(options.language, config.languages)
     before = SYSTEM_TURN if config.system_turn else ""
     before += USER_TAG + instruction(language, options.hotwords, options.itn)
     return before, ASSISTANT_TAG + (EMPTY_THINK if config.empty_think else "")
+
+
+def _is_plain(word: str) -> bool:
+    """Whether a hotword is text on one line that no tokenizer of Qwen's reads as a control token."""
+    has_controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in word)
+    return bool(word.strip()) and word.splitlines() == [word] and not has_controls and not CONTROL_TOKEN.search(word)
 
 
 def prompt_token_ids(

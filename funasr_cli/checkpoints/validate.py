@@ -1,0 +1,76 @@
+"""What the sizes in a configuration have to satisfy, whether upstream wrote it or `convert` did."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from funasr_cli.audio.frontend import WINDOWS
+from funasr_cli.decoding.languages import LANGUAGES
+from funasr_cli.errors import ModelError
+from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNanoConfig
+from funasr_cli.models.sanm import SANMConfig
+
+MAY_BE_ZERO = ("memory_shift", "blank_id", "tp_blocks")
+LARGEST = 1 << 24  # no extent of any such model comes near; MLX counts extents in 32 bits
+
+
+def check_config(config: FunASRNanoConfig, where: str) -> None:
+    """Refuse a configuration that no model can have, before it fails somewhere deep in the arithmetic.
+
+    Raises:
+        ModelError: naming what does not add up.
+    """
+    problems = [*_out_of_range(config, "")]
+    if not problems:  # the rest divides by these numbers
+        problems = [*_misfits(config)]
+    if problems:
+        raise ModelError(f"{where}: {'; '.join(problems)}")
+
+
+def _out_of_range(config: Any, path: str) -> Iterator[str]:
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{path}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _out_of_range(value, f"{name}.")
+        elif type(value) is int:
+            least = 0 if field.name in MAY_BE_ZERO else 1
+            if not least <= value <= LARGEST:
+                yield f"{name} is {value}"
+        elif type(value) is float and not (value > 0 and math.isfinite(value)):
+            yield f"{name} is {value}"
+
+
+def _misfits(config: FunASRNanoConfig) -> Iterator[str]:
+    llm, ctc = config.llm, config.ctc
+    attention = [("encoder", config.encoder.width, config.encoder.heads)]
+    attention.append(("adaptor", config.adaptor.output_dim, config.adaptor.heads))
+    attention.append(("decoder's query heads", llm.num_attention_heads, llm.num_key_value_heads))
+    if ctc:
+        attention.append(("CTC decoder", ctc.decoder.output_dim, ctc.decoder.heads))
+        if ctc.blank_id >= ctc.vocab_size:
+            yield f"CTC blank {ctc.blank_id} is not among {ctc.vocab_size} ids"
+    yield from (
+        f"{name}: {heads} heads do not divide {width}" for name, width, heads in attention if width % heads
+    )
+    yield from _frontend_misfits(config.frontend)
+    yield from _encoder_misfits(config.encoder)
+    stops = config.stop_token_ids
+    if not stops or not all(0 <= token_id < llm.vocab_size for token_id in stops):
+        yield f"stop tokens {list(stops)} are not among {llm.vocab_size} ids"
+    if unknown := [code for code in config.prompt.languages if code not in LANGUAGES]:
+        yield f"unknown languages {', '.join(unknown)}"
+
+
+def _frontend_misfits(frontend: FrontendConfig) -> Iterator[str]:
+    if frontend.window not in WINDOWS:
+        yield f"window {frontend.window!r} is not one of {', '.join(WINDOWS)}"
+    for name, length_ms in (("length", frontend.frame_length_ms), ("shift", frontend.frame_shift_ms)):
+        samples = round(frontend.sample_rate_hz * length_ms / 1000)
+        if not 1 <= samples <= LARGEST:
+            yield f"a frame {name} of {length_ms} ms is {samples} samples at {frontend.sample_rate_hz} Hz"
+
+
+def _encoder_misfits(encoder: SANMConfig) -> Iterator[str]:
+    if encoder.memory_shift > encoder.memory_taps // 2:
+        yield f"a shift of {encoder.memory_shift} exceeds {encoder.memory_taps} taps"

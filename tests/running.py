@@ -1,0 +1,65 @@
+"""Running the command as its users do: in a process of its own, or in this one where that shows the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from funasr_cli.cli.app import app
+
+PYTHON = sys.executable
+COMMAND = [PYTHON, "-m", "funasr_cli"]
+# Whatever the developer's own shell says about these must not reach a test.
+UNWANTED = ("FUNASR_HOME", "FUNASR_BLAS", "HF_TOKEN", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONIOENCODING")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left behind."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    def assert_fails(self, exit_code: int, *parts: str) -> None:
+        """It ended with this code, printed no result, and a readable message with these parts."""
+        assert self.exit_code == exit_code, self
+        assert self.stdout == ""
+        assert "Traceback" not in self.stderr
+        for part in parts:
+            assert part in self.stderr
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a run: nothing of the developer's settings, and no network."""
+    base = {name: value for name, value in os.environ.items() if name not in UNWANTED}
+    return base | {"HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"} | changes
+
+
+def funasr(*arguments: Any, env: dict[str, str] | None = None, **options: Any) -> Result:
+    """Run `python -m funasr_cli` to its end; stdout and stderr are pipes."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, env=environment(**env or {}), timeout=120, **options
+    )
+    return Result(
+        done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape")
+    )
+
+
+def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
+    """The same in this process; for what does not depend on the process."""
+    result = CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200", **(env or {})})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Result(result.exit_code, result.stdout, result.stderr)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content, to see that nothing changed."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

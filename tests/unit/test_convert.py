@@ -1,0 +1,281 @@
+"""What a conversion writes."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import CheckpointSpec
+from running import tree
+from safetensors import safe_open
+from safetensors.torch import load_file
+from small import MakeCheckpoint, edit_json, edit_tensors
+
+import funasr_cli
+from funasr_cli.checkpoints.load import load_model
+from funasr_cli.checkpoints.sources import sha256_of
+from funasr_cli.errors import ModelError
+
+LM_HEAD, EMBEDDING = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
+
+
+def source_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "model.pt", weights_only=True)["state_dict"]
+
+
+def converted(folder: Path, out: Path, **options: object) -> dict[str, torch.Tensor]:
+    funasr_cli.convert(str(folder), out, **options)  # type: ignore[arg-type]
+    return load_file(out / "model.safetensors")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tensors_are_those_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path, dtype: str) -> None:
+    """To the bit, only FSMN taps change their layout, and the copy of the tied head is gone."""
+    folder = make_checkpoint(dtype=getattr(torch, dtype), with_ctc=True)
+    before, source = tree(folder), source_tensors(folder)
+    out = converted(folder, tmp_path / "out", dtype=dtype)
+    assert source.keys() - out.keys() == {LM_HEAD}
+    assert out.keys() <= source.keys()
+    swapped = [name for name in out if name.endswith("fsmn_block.weight")]
+    assert len(swapped) == 3
+    for name, tensor in out.items():
+        expected = source[name].transpose(-1, -2) if name in swapped else source[name]
+        assert torch.equal(tensor, expected)
+        assert tensor.dtype == getattr(torch, dtype)
+    assert tree(folder) == before
+
+
+def test_narrowing_rounds_like_torch(checkpoint: Path, tmp_path: Path) -> None:
+    out = converted(checkpoint, tmp_path / "out")
+    assert torch.equal(out[EMBEDDING], source_tensors(checkpoint)[EMBEDDING].bfloat16())
+
+
+@pytest.mark.parametrize("container", ["state_dict", "model_state_dict", "model", None])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_containers_and_prefixes(
+    make_checkpoint: MakeCheckpoint, small_model: Path, tmp_path: Path, container: str | None, prefix: str
+) -> None:
+    folder = make_checkpoint(container=container, key_prefix=prefix)
+    out = converted(folder, tmp_path / "out", dtype="float32")
+    expected = load_file(small_model / "model.safetensors")
+    assert out.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in out.items())
+
+
+def rewrite(folder: Path, content: object, **options: bool) -> None:
+    torch.save(content, folder / "model.pt", **options)
+
+
+def test_container_beside_other_things_and_within_another(checkpoint: Path, tmp_path: Path) -> None:
+    rewrite(checkpoint, {"epoch": 3, "model": {"state_dict": source_tensors(checkpoint), "step": 1}})
+    assert EMBEDDING in converted(checkpoint, tmp_path / "out")
+
+
+def test_old_format_of_torch(checkpoint: Path, small_model: Path, tmp_path: Path) -> None:
+    """Files of PyTorch before 1.6 are no zip archives and cannot be mapped."""
+    rewrite(checkpoint, source_tensors(checkpoint), _use_new_zipfile_serialization=False)
+    converted(checkpoint, tmp_path / "out", dtype="float32")
+    assert (tmp_path / "out/model.safetensors").stat().st_size == (
+        small_model / "model.safetensors"
+    ).stat().st_size
+
+
+def test_parameters_and_views(checkpoint: Path, small_model: Path, tmp_path: Path) -> None:
+    """Tensors that want gradients, or that are transposed views of others, are saved all the same."""
+    tensors = {
+        name: torch.nn.Parameter(tensor.t().contiguous().t() if tensor.ndim == 2 else tensor)
+        for name, tensor in source_tensors(checkpoint).items()
+    }
+    rewrite(checkpoint, tensors)
+    out, expected = (
+        converted(checkpoint, tmp_path / "out", dtype="float32"),
+        load_file(small_model / "model.safetensors"),
+    )
+    assert all(torch.equal(out[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_floating_point_types_are_cast(checkpoint: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.update({n: t.to(dtype) for n, t in tensors.items()}))
+    assert all(tensor.dtype == torch.bfloat16 for tensor in converted(checkpoint, tmp_path / "out").values())
+
+
+def test_untied_head_is_kept(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    folder = make_checkpoint(llm_tied=False)
+    out = converted(folder, tmp_path / "out", dtype="float32")
+    assert torch.equal(out[LM_HEAD], source_tensors(folder)[LM_HEAD])
+    assert not torch.equal(out[LM_HEAD], out[EMBEDDING])
+
+
+def test_tied_head_may_be_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.pop(LM_HEAD))
+    assert LM_HEAD not in converted(checkpoint, tmp_path / "out")
+
+
+def test_tied_head_that_differs_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[LM_HEAD] = tensors[LM_HEAD].clone()
+        tensors[LM_HEAD][0, 0] += 1e-3
+
+    edit_tensors(checkpoint, change)
+    with pytest.raises(ModelError) as caught:
+        funasr_cli.convert(str(checkpoint), tmp_path / "out")
+    assert caught.value.message == (
+        f"{checkpoint / 'model.pt'}: the configuration ties {LM_HEAD} to {EMBEDDING}, but they differ"
+    )
+    assert "tie_word_embeddings" in caught.value.hint
+
+
+def test_untied_head_that_is_missing_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    folder = make_checkpoint(llm_tied=False)
+    edit_tensors(folder, lambda tensors: tensors.pop(LM_HEAD))
+    with pytest.raises(ModelError, match=f"missing: {LM_HEAD}"):
+        funasr_cli.convert(str(folder), tmp_path / "out")
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("tied", [True, False])
+def test_quantized_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path, bits: int, tied: bool) -> None:
+    """Every matrix of the decoder, embeddings too, and nothing else; the values are within half a step."""
+    folder = make_checkpoint(llm_tied=tied)
+    out = converted(folder, tmp_path / "out", dtype="float32", quantize_bits=bits, group_size=32)
+    source = source_tensors(folder)
+    quantized = {name.removesuffix(".scales") for name in out if name.endswith(".scales")}
+    matrices = {n.removesuffix(".weight") for n, t in source.items() if n.startswith("llm.") and t.ndim == 2}
+    assert quantized == matrices - ({LM_HEAD.removesuffix(".weight")} if tied else set())
+    assert {name.removesuffix(".biases") for name in out if name.endswith(".biases")} == quantized
+    for name in quantized:
+        packed, scales = out[f"{name}.weight"], out[f"{name}.scales"]
+        original = source[f"{name}.weight"]
+        rows, columns = original.shape
+        assert (packed.dtype, tuple(packed.shape)) == (torch.uint32, (rows, columns * bits // 32))
+        assert tuple(scales.shape) == (rows, columns // 32)
+        values = unpack(packed.numpy(), bits) * scales.repeat_interleave(32, 1).numpy()
+        values += out[f"{name}.biases"].repeat_interleave(32, 1).numpy()
+        error = np.abs(values - original.numpy())
+        assert (error <= scales.abs().repeat_interleave(32, 1).numpy() * 1.01).all()
+    for name in source.keys() - {f"{name}.weight" for name in matrices}:
+        assert out[name].dtype == torch.float32
+
+
+def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
+    """(rows, words) uint32 -> (rows, values), the lowest bits first."""
+    shifts = np.arange(0, 32, bits, dtype=np.uint32)
+    return ((packed[:, :, None] >> shifts) & (2**bits - 1)).reshape(len(packed), -1).astype(np.float32)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized_models_load_in_every_type(small_checkpoint: Path, tmp_path: Path, bits: int) -> None:
+    out = tmp_path / "out"
+    funasr_cli.convert(str(small_checkpoint), out, quantize_bits=bits)
+    assert json.loads((out / "config.json").read_text())["quantization"] == {"bits": bits, "group_size": 64}
+    for dtype in ("stored", "float32", "bfloat16"):
+        assert load_model(out, dtype).dtype == dtype
+
+
+def test_group_size_that_does_not_divide(small_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        funasr_cli.convert(str(small_checkpoint), tmp_path / "out", quantize_bits=4, group_size=128)
+    assert "rows of 64 values do not divide into groups of 128" in caught.value.message
+    assert caught.value.hint == "choose a smaller --group-size"
+    assert not (tmp_path / "out").exists()
+
+
+def test_metadata_states_where_it_comes_from(small_checkpoint: Path, tmp_path: Path) -> None:
+    conversion = funasr_cli.convert(str(small_checkpoint), tmp_path / "out")
+    expected = {
+        "name": "Small-Nano", "sha256": sha256_of(small_checkpoint / "model.pt", lambda _: None),
+        "converter": f"funasr-cli {funasr_cli.__version__}",
+    }  # fmt: skip
+    with safe_open(conversion.folder / "model.safetensors", "np") as file:
+        assert file.metadata() == {"format": "funasr-cli", **expected}
+        assert len(list(file.keys())) == conversion.tensors
+    config = json.loads((conversion.folder / "config.json").read_text())
+    assert config["source"] == {**expected, "revision": None}
+    assert (config["format"], config["format_version"], config["dtype"]) == ("funasr-cli", 1, "bfloat16")
+
+
+def test_sha256_is_that_of_the_file(tmp_path: Path) -> None:
+    content = b"abc" * 3_000_000
+    (tmp_path / "a").write_bytes(content)
+    counted: list[int] = []
+    assert sha256_of(tmp_path / "a", counted.append) == hashlib.sha256(content).hexdigest()
+    assert sum(counted) == 9_000_000
+
+
+def test_readme_states_where_it_comes_from(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    folder = make_checkpoint(name="My-MLT-Nano", with_ctc=True)
+    funasr_cli.convert(str(folder), tmp_path / "out", quantize_bits=4, group_size=32)
+    readme = (tmp_path / "out/README.md").read_text()
+    for line in (
+        "# My-MLT-Nano, converted to MLX",
+        "- Source: My-MLT-Nano, revision unknown (a local folder)",
+        f"- SHA-256 of its model.pt: {sha256_of(folder / 'model.pt', lambda _: None)}",
+        f"- Converted by funasr-cli {funasr_cli.__version__}; weights: bfloat16, decoder in 4 bits (groups of 32)",
+        "- CTC branch: yes",
+    ):
+        assert f"{line}\n" in readme
+
+
+def test_files_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    folder = make_checkpoint(with_ctc=True)
+    (folder / "Qwen3-0.6B/merges.txt").unlink()
+    funasr_cli.convert(str(folder), tmp_path / "out")
+    copied = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "generation_config.json"}
+    for name in copied:
+        assert (tmp_path / "out" / name).read_bytes() == (folder / "Qwen3-0.6B" / name).read_bytes()
+    written = {"config.json", "model.safetensors", "README.md", "multilingual.tiktoken"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == copied | written
+
+
+def test_ctc_is_decided_by_the_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    """`config.yaml` names a CTC decoder in either case."""
+    for name, with_ctc in (("a", True), ("b", False)):
+        conversion = funasr_cli.convert(
+            str(make_checkpoint(name=name, with_ctc=with_ctc)), tmp_path / f"out-{name}"
+        )
+        assert (conversion.model.config.ctc is not None) == with_ctc
+        assert (load_model(conversion.folder).ctc_vocabulary is not None) == with_ctc
+
+
+@pytest.mark.parametrize(
+    ("name", "languages", "expected"),
+    [
+        ("Nano", None, 3),
+        ("Fun-ASR-MLT-Nano", None, 31),
+        ("Nano", ("ko", "日本語", "ENGLISH"), ("ko", "ja", "en")),
+    ],
+)
+def test_languages(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, name: str, languages: tuple[str, ...] | None, expected: object
+) -> None:
+    conversion = funasr_cli.convert(str(make_checkpoint(name=name)), tmp_path / "out", languages=languages)
+    got = conversion.model.config.prompt.languages
+    assert (len(got) if isinstance(expected, int) else got) == expected
+
+
+def test_what_the_checkpoint_states_reaches_the_config(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    folder = make_checkpoint(
+        kernel_size=7, encoder_heads=2, n_mels=40, lfr_m=5, lfr_n=4, adaptor_heads=4, use_low_frame_rate=False,
+        llm_heads=6, llm_kv_heads=3, llm_head_dim=16, llm_rope_theta=5e5, llm_rms_norm_eps=1e-5,
+        eos_token="<|endoftext|>", do_think=False, sys_prompt=False, llm_folder="Qwen3-4B",
+    )  # fmt: skip
+    edit_json(folder / "Qwen3-4B/config.json", lambda config: config.update(eos_token_id=[3, 5]))
+    config = funasr_cli.convert(str(folder), tmp_path / "out").model.config
+    assert (config.encoder.memory_taps, config.encoder.heads, config.encoder.input_dim) == (7, 2, 200)
+    assert (config.frontend.mel_bins, config.frontend.stack_frames, config.frontend.stack_step) == (40, 5, 4)
+    assert (config.adaptor.heads, config.adaptor.low_frame_rate) == (4, False)
+    assert (config.llm.num_attention_heads, config.llm.num_key_value_heads, config.llm.head_dim) == (6, 3, 16)
+    assert (config.llm.rope_theta, config.llm.rms_norm_eps) == (5e5, 1e-5)
+    assert (config.prompt.system_turn, config.prompt.empty_think) == (False, True)
+    assert config.stop_token_ids == (3, 5)
+
+
+def test_release_defaults(small_checkpoint: Path, tmp_path: Path) -> None:
+    """Keys that the release leaves out mean what upstream's code says."""
+    assert CheckpointSpec.adaptor_heads is None
+    config = funasr_cli.convert(str(small_checkpoint), tmp_path / "out").model.config
+    assert config.adaptor.heads == 8
+    assert (config.prompt.system_turn, config.prompt.empty_think) == (True, False)

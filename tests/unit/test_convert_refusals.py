@@ -1,0 +1,343 @@
+"""Checkpoints that are not converted, and why."""
+
+import collections
+import contextlib
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small import edit_json, edit_tensors
+
+import funasr_cli
+from funasr_cli.checkpoints.sources import open_upstream
+from funasr_cli.errors import ExitCode, ModelError, UsageError
+
+Tensors = dict[str, torch.Tensor]
+NORM = "audio_encoder.tp_norm.weight"
+
+
+def refusal(folder: Path, **options: Any) -> ModelError:
+    out = folder.parent / "out"
+    with pytest.raises(ModelError) as caught:
+        funasr_cli.convert(str(folder), out, **options)
+    assert not out.exists()
+    assert not list(folder.parent.glob(".*"))
+    assert caught.value.exit_code == ExitCode.MODEL
+    return caught.value
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_listed(checkpoint: Path) -> None:
+    def change(tensors: Tensors) -> None:
+        del tensors[NORM]
+        tensors["audio_encoder.extra.weight"] = torch.zeros(2, 3)
+        tensors["audio_encoder.tp_norm.bias"] = torch.zeros(5)
+        name = "audio_encoder.encoders.0.self_attn.fsmn_block.weight"
+        tensors[name] = tensors[name].transpose(-1, -2).contiguous()  # as if converted once already
+
+    edit_tensors(checkpoint, change)
+    error = refusal(checkpoint)
+    assert error.message.splitlines() == [
+        f"{checkpoint / 'model.pt'}: 4 tensors do not fit the configuration",
+        f"  missing: {NORM} (32,)",
+        "  unexpected: audio_encoder.extra.weight (2, 3)",
+        "  misshapen: audio_encoder.encoders.0.self_attn.fsmn_block.weight is (32, 1, 11), the configuration says "
+        "(32, 11, 1)",
+        "  misshapen: audio_encoder.tp_norm.bias is (5,), the configuration says (32,)",
+    ]
+    assert error.hint == "the checkpoint is incomplete, or its configuration belongs to another one"
+
+
+def test_long_lists_are_cut(checkpoint: Path) -> None:
+    edit_tensors(checkpoint, lambda tensors: [tensors.pop(n) for n in list(tensors) if n.startswith("llm.")])
+    lines = refusal(checkpoint).message.splitlines()
+    assert lines[0].endswith(": 24 tensors do not fit the configuration")
+    assert lines[-1] == "  missing: ... and 18 more"
+    assert len(lines) == 8
+
+
+def test_half_a_ctc_branch_is_refused(checkpoint: Path) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.update({"ctc.ctc_lo.bias": torch.zeros(3)}))
+    assert "missing: ctc_decoder." in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
+def test_tensors_that_are_not_real_numbers(checkpoint: Path, dtype: torch.dtype) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.update({NORM: torch.ones(32, dtype=dtype)}))
+    assert refusal(checkpoint).message.endswith(f": {NORM} is {dtype}, not a floating-point type")
+
+
+@pytest.mark.parametrize("tensor", [torch.ones(32).to_sparse(), torch.ones(32, device="meta")])
+def test_tensors_without_plain_values(checkpoint: Path, tensor: torch.Tensor) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.update({NORM: tensor}))
+    assert f"{NORM} is a {tensor.layout} tensor on {tensor.device}: not supported" in refusal(checkpoint).message
+
+
+class Payload:
+    """Runs a shell command when it is unpickled by something that executes pickles."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch '{self.path}'",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_hostile_pickles_are_refused_and_not_executed(checkpoint: Path, tmp_path: Path, legacy: bool) -> None:
+    proof = tmp_path / "executed"
+    content = torch.load(checkpoint / "model.pt", weights_only=True)
+    content["state_dict"][NORM] = Payload(proof)
+    torch.save(content, checkpoint / "model.pt", _use_new_zipfile_serialization=not legacy)
+    torch.load(checkpoint / "model.pt", weights_only=False)
+    assert proof.exists(), "the payload must be a real one"
+    proof.unlink()
+    error = refusal(checkpoint)
+    assert error.message == (
+        f"{checkpoint / 'model.pt'}: refused, it asks for {os.system.__module__}.system, which is not a tensor"
+    )
+    assert error.hint == "only plain state dicts are read; nothing in a checkpoint is ever executed"
+    assert not proof.exists()
+
+
+def test_whole_modules_are_refused(checkpoint: Path) -> None:
+    torch.save(torch.nn.Linear(1, 1), checkpoint / "model.pt")
+    assert "it asks for torch.nn.modules.linear.Linear" in refusal(checkpoint).message
+
+
+def self_reference() -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.ones(1)], "holds a list, not a state dict"),
+        (torch.ones(1), "holds a Tensor, not a state dict"),
+        ({"a": 3}, "not a state dict ('a' is a int)"),
+        ({"state_dict": {"a": torch.ones(1), "b": "x"}}, "not a state dict ('b' is a str)"),
+        (self_reference(), "not a state dict ('model' is a dict)"),
+        (
+            {"a": torch.ones(1), "module.a": torch.zeros(1)},
+            "holds tensors both with and without the prefix module.",
+        ),
+        (collections.OrderedDict(), "87 tensors do not fit"),
+        ({3: torch.ones(1)}, "unexpected: 3 (1,)"),
+    ],
+)
+def test_other_objects(checkpoint: Path, content: Any, message: str) -> None:
+    torch.save(content, checkpoint / "model.pt")
+    assert message in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a PyTorch checkpoint, or damaged"),
+        (b"<html><body>404</body></html>", "not a PyTorch checkpoint, or damaged"),
+        (b"PK\x03\x04" + bytes(100), "not a PyTorch checkpoint, or damaged"),
+        (pickle.dumps({"a": 1}, protocol=5), "not a PyTorch checkpoint, or damaged"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "a pointer of git-lfs"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_other_files(checkpoint: Path, content: bytes, message: str) -> None:
+    (checkpoint / "model.pt").write_bytes(content)
+    assert message in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize("kept", [0.01, 0.5, 0.999])
+def test_truncated_weights(checkpoint: Path, kept: float) -> None:
+    path = checkpoint / "model.pt"
+    os.truncate(path, int(path.stat().st_size * kept))
+    assert "not a PyTorch checkpoint, or damaged" in refusal(checkpoint).message
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=4), st.booleans())
+def test_damaged_pickles_never_raise_anything_else(
+    checkpoint: Path, changes: list[tuple[int, int]], legacy: bool
+) -> None:
+    path = checkpoint / "model.pt"
+    torch.save({"a": torch.ones(3), "b": torch.zeros(2, 2)}, path, _use_new_zipfile_serialization=not legacy)
+    content = bytearray(path.read_bytes())
+    for position, value in changes:
+        content[position % len(content)] = value
+    path.write_bytes(content)
+    with contextlib.suppress(ModelError):  # many a changed byte does no harm
+        open_upstream(checkpoint, ("zh",))
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.pt"])
+def test_folders_that_are_no_checkpoints(checkpoint: Path, name: str) -> None:
+    (checkpoint / name).unlink()
+    error = refusal(checkpoint)
+    assert error.message == f"{checkpoint}: no {name} in it"
+    assert error.hint == "this is not a checkpoint in FunASR's layout"
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_missing_files_of_the_decoder(checkpoint: Path, name: str) -> None:
+    (checkpoint / "Qwen3-0.6B" / name).unlink()
+    assert refusal(checkpoint).message == f"{checkpoint / 'Qwen3-0.6B' / name}: missing"
+
+
+@pytest.mark.parametrize("content", ["", "{}", "not json", '{"model": {"type": "BPE"}}'])
+def test_damaged_tokenizer(checkpoint: Path, content: str) -> None:
+    (checkpoint / "Qwen3-0.6B/tokenizer.json").write_text(content)
+    assert "tokenizer.json: missing or damaged (" in refusal(checkpoint).message
+
+
+def test_tokenizer_of_another_model(checkpoint: Path) -> None:
+    def change(tokenizer: dict[str, Any]) -> None:
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary.update({f"extra{i}": len(vocabulary) + 1000 + i for i in range(500)})
+
+    edit_json(checkpoint / "Qwen3-0.6B/tokenizer.json", change)
+    assert "but the decoder has 768" in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize("content", ["x y z\n", "!!!\n", "\xff"])
+def test_damaged_ctc_vocabulary(make_checkpoint: Callable[..., Path], content: str) -> None:
+    folder = make_checkpoint(with_ctc=True)
+    (folder / "multilingual.tiktoken").write_text(content, encoding="latin-1")
+    assert "multilingual.tiktoken: missing or damaged (" in refusal(folder).message
+    (folder / "multilingual.tiktoken").unlink()
+    assert refusal(folder).message == f"{folder / 'multilingual.tiktoken'}: missing"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a mapping"),
+        (b"- a\n- b", "not a mapping"),
+        (b"just text", "not a mapping"),
+        (b"a: [b", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"[" * 5000, "cannot be read"),
+        (b"a: 2020-01-99", "cannot be read"),
+        (b"!!python/object/apply:os.system ['exit 1']", "cannot be read"),
+        (b"model: &a [*a]", "llm_conf.init_param_path does not name the decoder's folder"),
+    ],
+)
+def test_garbage_in_config_yaml(checkpoint: Path, content: bytes, message: str) -> None:
+    (checkpoint / "config.yaml").write_bytes(content)
+    assert message in refusal(checkpoint).message
+
+
+REMOVED = object()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model", "Paraformer", "model is 'Paraformer': not supported"),
+        ("model", REMOVED, "model is None: not supported"),
+        ("audio_encoder", "SANMEncoder", "audio_encoder is 'SANMEncoder': not supported"),
+        ("audio_adaptor", "Linear", "audio_adaptor is 'Linear': not supported"),
+        ("llm_conf", "Qwen", "llm_conf is not a mapping"),
+        ("llm_conf", REMOVED, "llm_conf.init_param_path does not name the decoder's folder"),
+        ("llm_conf.init_param_path", REMOVED, "llm_conf.init_param_path does not name the decoder's folder"),
+        ("llm_conf.init_param_path", "..", "llm_conf.init_param_path does not name the decoder's folder"),
+        ("llm_conf.init_param_path", "/models/Qwen3-4B", "Qwen3-4B/config.json: missing"),
+        ("audio_encoder_conf", 3, "audio_encoder_conf is not a mapping"),
+        ("audio_encoder_conf.attention_heads", 0, "encoder.heads is 0"),
+        ("audio_encoder_conf.attention_heads", 5, "encoder: 5 heads do not divide 32"),
+        ("audio_encoder_conf.attention_heads", float("inf"), "a value of the wrong type"),
+        ("audio_encoder_conf.attention_heads", [4], "a value of the wrong type"),
+        ("audio_encoder_conf.output_size", 10**12, "encoder.width is 1000000000000"),
+        ("audio_encoder_conf.output_size", -32, "encoder.width is -32"),
+        ("audio_encoder_conf.output_size", 64, "misshapen: "),
+        ("audio_encoder_conf.num_blocks", 3, "missing: audio_encoder.encoders.1."),
+        ("audio_encoder_conf.sanm_shfit", 9, "a shift of 9 exceeds 11 taps"),
+        ("audio_adaptor_conf.downsample_rate", 0, "adaptor.downsample is 0"),
+        ("frontend_conf.cmvn_file", "am.mvn", "frontend_conf names a CMVN file"),
+        ("frontend_conf.window", "kaiser", "window 'kaiser' is not one of"),
+        ("frontend_conf.fs", "16k", "a value of the wrong type"),
+        ("dataset_conf", [1], "dataset_conf is not a mapping"),
+    ],
+)
+def test_config_yaml_that_does_not_fit(checkpoint: Path, path: str, value: Any, message: str) -> None:
+    config = yaml.safe_load((checkpoint / "config.yaml").read_text(encoding="utf-8"))
+    change_at(config, path, value)
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert message in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model_type", "llama", "model_type is 'llama': not supported"),
+        ("hidden_size", REMOVED, "does not state 'hidden_size'"),
+        ("hidden_size", None, "a value of the wrong type"),
+        ("num_attention_heads", 0, "llm.num_attention_heads is 0"),
+        ("num_key_value_heads", 3, "3 heads do not divide 4"),
+        ("use_sliding_window", True, "use_sliding_window is True: not supported"),
+        ("layer_types", ["full_attention", "sliding_attention"], "layer_types names more than full_attention"),
+        ("rope_scaling", {"rope_type": "yarn"}, "rope_type is 'yarn': not supported"),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}, "rope_type is 'linear': not supported"),
+        ("eos_token_id", REMOVED, "does not state 'eos_token_id'"),
+        ("eos_token_id", [], "stop tokens [] are not among 768 ids"),
+        ("eos_token_id", 768, "stop tokens [768] are not among 768 ids"),
+        ("vocab_size", 10, "tokens, but the decoder has 10"),
+    ],
+)
+def test_decoder_config_that_does_not_fit(checkpoint: Path, path: str, value: Any, message: str) -> None:
+    edit_json(checkpoint / "Qwen3-0.6B/config.json", lambda config: change_at(config, path, value))
+    if path == "vocab_size":  # a stop token outside it is found first
+        edit_json(checkpoint / "Qwen3-0.6B/config.json", lambda config: config.update(eos_token_id=1))
+    assert message in refusal(checkpoint).message
+
+
+def change_at(config: dict[str, Any], path: str, value: Any) -> None:
+    *outer, last = path.split(".")
+    for key in outer:
+        config = config[key]
+    if value is REMOVED:
+        del config[last]
+    else:
+        config[last] = value
+
+
+def test_trained_paths_of_the_decoder_are_found_by_their_last_part(checkpoint: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((checkpoint / "config.yaml").read_text(encoding="utf-8"))
+    change_at(config, "llm_conf.init_param_path", "/nfs/someone/Qwen3-0.6B/")
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    funasr_cli.convert(str(checkpoint), tmp_path / "out")
+
+
+def test_decoder_config_that_is_no_json(checkpoint: Path) -> None:
+    (checkpoint / "Qwen3-0.6B/config.json").write_text("[]")
+    assert refusal(checkpoint).message.endswith("config.json: not a JSON object")
+
+
+@pytest.mark.parametrize("languages", [("xx",), ("zh", ""), ("zh,en",)])
+def test_unknown_languages(checkpoint: Path, languages: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError) as caught:
+        funasr_cli.convert(str(checkpoint), checkpoint.parent / "out", languages=languages)
+    assert caught.value.message == f"unknown language {languages[-1]!r}"
+    assert caught.value.hint.startswith("known: zh, en, yue, ja, ko, ")
+
+
+def test_without_torch(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(funasr_cli.errors.SetupError) as caught:  # type: ignore[attr-defined]
+        open_upstream(checkpoint, ("zh",))
+    assert caught.value.message == "converting needs torch"
+    assert caught.value.hint == "pip install 'funasr-cli[convert]'"
+
+
+def test_a_conversion_is_no_source(model: Path) -> None:
+    shutil.copyfile(model / "config.json", model / "copy.json")
+    assert json.loads((model / "copy.json").read_text())["format"] == "funasr-cli"
+    assert refusal(model).message == f"{model}: no config.yaml in it"

@@ -1,0 +1,227 @@
+"""Audio files and arrays, good and bad."""
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from funasr_cli.audio.decode import from_array, load_audio
+from funasr_cli.errors import AudioError
+
+RATE_HZ = 16000
+FILES = [  # name, subtype, most that a sample may be off
+    ("a.wav", "PCM_16", 1e-4), ("a.wav", "PCM_24", 1e-6), ("a.wav", "PCM_32", 1e-6), ("a.wav", "FLOAT", 0.0),
+    ("a.wav", "DOUBLE", 1e-7), ("a.wav", "PCM_U8", 1e-2), ("a.wav", "ULAW", 5e-2), ("a.flac", "PCM_16", 1e-4),
+    ("a.aiff", "PCM_16", 1e-4), ("a.aiff", "PCM_S8", 1e-2), ("a.caf", "PCM_16", 1e-4), ("a.au", "PCM_16", 1e-4),
+    ("a.w64", "PCM_16", 1e-4), ("a.ogg", "VORBIS", 0.2), ("a.mp3", "MPEG_LAYER_III", 0.2),
+]  # fmt: skip
+
+
+def tone(rate_hz: int, duration_s: float = 0.5) -> np.ndarray:
+    """(samples,) a 440 Hz tone."""
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(int(rate_hz * duration_s)) / rate_hz)).astype(np.float32)
+
+
+def refusal(path: Path) -> AudioError:
+    with pytest.raises(AudioError) as caught:
+        load_audio(path, RATE_HZ)
+    assert str(path) in caught.value.message
+    return caught.value
+
+
+@pytest.mark.parametrize(("name", "subtype", "tolerance"), FILES)
+def test_formats(tmp_path: Path, name: str, subtype: str, tolerance: float) -> None:
+    path = tmp_path / name
+    soundfile.write(path, tone(RATE_HZ), RATE_HZ, subtype)
+    before = path.read_bytes()
+    audio = load_audio(path, RATE_HZ)
+    assert audio.name == str(path)
+    assert audio.sample_rate_hz == RATE_HZ
+    assert audio.samples.dtype == np.float32
+    assert audio.samples.ndim == 1
+    # MP3 pads at both ends; compare from where the signals agree best.
+    lag = np.argmax(np.correlate(audio.samples, tone(RATE_HZ), "full")) - (len(tone(RATE_HZ)) - 1)
+    assert 0 <= lag <= (2000 if name.endswith("mp3") else 0)
+    got = audio.samples[lag : lag + len(tone(RATE_HZ))]
+    assert np.abs(got - tone(RATE_HZ)[: len(got)]).max() <= tolerance
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 11025, 22050, 44100, 48000, 96000])
+def test_sample_rates(tmp_path: Path, rate_hz: int) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(rate_hz), rate_hz, "FLOAT")
+    audio = load_audio(path, RATE_HZ)
+    assert audio.duration_s == pytest.approx(0.5, abs=1e-3)
+    middle = slice(1000, 7000)  # away from the filter's edges
+    np.testing.assert_allclose(audio.samples[middle], tone(RATE_HZ)[middle], atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_channels_are_mixed_evenly(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "a.wav"
+    samples = np.zeros((1000, channels), np.float32)
+    samples[:, -1] = tone(RATE_HZ)[:1000]
+    soundfile.write(path, samples, RATE_HZ, "FLOAT")
+    np.testing.assert_allclose(load_audio(path, RATE_HZ).samples, samples[:, -1] / channels, atol=1e-7)
+
+
+def test_missing(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "a.wav").message.endswith(": no such file")
+
+
+def test_dangling_link(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").symlink_to(tmp_path / "nowhere")
+    assert refusal(tmp_path / "a.wav").message.endswith(": no such file")
+
+
+def test_folder(tmp_path: Path) -> None:
+    assert refusal(tmp_path).message.endswith(": is a folder")
+
+
+def test_name_that_is_too_long(tmp_path: Path) -> None:
+    assert ": cannot be read (" in refusal(tmp_path / ("a" * 300)).message
+
+
+def test_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert ": cannot be read (" in refusal(tmp_path / "file" / "a.wav").message
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    assert refusal(tmp_path / "a.wav").message.endswith(": the file is empty")
+
+
+def test_empty_device() -> None:
+    assert refusal(Path(os.devnull)).message.endswith(": the file is empty")
+
+
+def test_no_samples(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(0), RATE_HZ)
+    assert refusal(tmp_path / "a.wav").message.endswith(": no samples in it")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a text file, no recording\n" * 20, b"RIFF", b"RIFF" + bytes(4) + b"WAVE", b"fLaC" + bytes(60), bytes(5000)],
+)
+def test_not_audio(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.wav").write_bytes(content)
+    error = refusal(tmp_path / "a.wav")
+    assert ": not audio that can be read here (" in error.message
+    assert "ffmpeg" in error.hint
+    assert (tmp_path / "a.wav").read_bytes() == content
+
+
+def test_truncated_wav_gives_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(RATE_HZ), RATE_HZ, "FLOAT")
+    path.write_bytes(path.read_bytes()[:-1001])
+    samples = load_audio(path, RATE_HZ).samples
+    assert 7700 < len(samples) < 8000
+    np.testing.assert_array_equal(samples, tone(RATE_HZ)[: len(samples)])
+
+
+def test_samples_without_a_header(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(1000))
+    assert refusal(tmp_path / "a.raw").message.endswith(": samples without a header")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_numbers(tmp_path: Path, value: float) -> None:
+    samples = np.zeros((100, 2), np.float32)
+    samples[50, 1] = value
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
+    assert refusal(tmp_path / "a.wav").message.endswith(": holds values that are not numbers")
+
+
+def test_a_single_sample(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.array([0.5]), RATE_HZ, "FLOAT")
+    assert load_audio(tmp_path / "a.wav", RATE_HZ).samples.tolist() == [0.5]
+
+
+@pytest.mark.parametrize("name", ["录音 é.wav", "[red]a[/red].wav", "a\nb.wav", "-a.wav", " .wav", "%s{x}.wav"])
+def test_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)  # a slash is a folder, even in markup
+    soundfile.write(tmp_path / name, tone(RATE_HZ), RATE_HZ)
+    assert load_audio(tmp_path / name, RATE_HZ).name == str(tmp_path / name)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.uname().sysname == "Darwin", reason="names must be text there")
+def test_name_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"a\xff.wav")
+    path.write_bytes(b"")
+    soundfile.write(os.fsencode(path), tone(RATE_HZ), RATE_HZ, format="WAV")
+    assert load_audio(path, RATE_HZ).name == str(tmp_path / "a\ufffd.wav")
+    with pytest.raises(AudioError, match=r"a.[.]flac: no such file"):
+        load_audio(path.with_suffix(".flac"), RATE_HZ)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
+def test_named_pipe(tmp_path: Path, zh_wav: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(zh_wav.read_bytes(),))
+    writer.start()
+    samples = load_audio(path, RATE_HZ).samples
+    writer.join()
+    np.testing.assert_array_equal(samples, load_audio(zh_wav, RATE_HZ).samples)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+def test_no_permission(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(RATE_HZ), RATE_HZ)
+    (tmp_path / "a.wav").chmod(0)
+    refusal(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"])
+def test_integer_arrays(dtype: str) -> None:
+    bounds = np.iinfo(dtype)
+    middle = 0 if bounds.min else bounds.max // 2 + 1
+    samples = from_array(np.array([bounds.min, middle, bounds.max], dtype), RATE_HZ, RATE_HZ).samples
+    np.testing.assert_allclose(samples, [-1, 0, 1], atol=2 / 2**8)
+    assert samples[1] == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_float_arrays(dtype: str) -> None:
+    audio = from_array(np.full(100, 0.5, dtype), RATE_HZ, RATE_HZ, name="x")
+    assert audio.samples.dtype == np.float32
+    assert audio.samples.tolist() == [0.5] * 100
+    assert len(from_array(np.zeros(300, dtype), 48000, RATE_HZ).samples) == 100
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate_hz", "reason"),
+    [
+        (np.zeros((2, 2, 2)), RATE_HZ, "3 axes"),
+        (np.zeros(()), RATE_HZ, "0 axes"),
+        (np.zeros(0), RATE_HZ, "no samples"),
+        (np.zeros((5, 0)), RATE_HZ, "no samples"),
+        (np.zeros(5), 0, "sample rate 0 Hz"),
+        (np.zeros(5), -1, "sample rate -1 Hz"),
+        (np.zeros(5, complex), RATE_HZ, "complex128"),
+        (np.zeros(5, bool), RATE_HZ, "bool"),
+        (np.array(["a"]), RATE_HZ, "<U1"),
+        (np.array([1e300]), RATE_HZ, "not numbers"),
+        (np.array([[np.inf, -np.inf]]), RATE_HZ, "not numbers"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_arrays_refused(samples: np.ndarray, rate_hz: int, reason: str) -> None:
+    with pytest.raises(AudioError, match=reason):
+        from_array(samples, rate_hz, RATE_HZ)
+
+
+@given(st.integers(1, 400), st.integers(1, 3), st.sampled_from([8000, 16000, 44100]))
+def test_any_length_comes_through(length: int, channels: int, rate_hz: int) -> None:
+    audio = from_array(np.ones((length, channels)), rate_hz, RATE_HZ)
+    assert abs(len(audio.samples) - length * RATE_HZ / rate_hz) <= 1
+    assert np.isfinite(audio.samples).all()

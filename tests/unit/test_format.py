@@ -1,0 +1,213 @@
+"""The layout of a converted model: safetensors, `config.json`, and what is refused in it."""
+
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
+from small import edit_json
+
+from funasr_cli.checkpoints.format import (
+    TensorSpec,
+    parse_dataclass,
+    read_config,
+    read_json,
+    write_config,
+    write_safetensors,
+)
+from funasr_cli.checkpoints.load import load_model
+from funasr_cli.errors import ModelError
+
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint32": torch.uint32}
+SPECS = st.lists(
+    st.builds(
+        TensorSpec,
+        st.text(min_size=1, max_size=8),
+        st.sampled_from(sorted(TORCH_DTYPES)),
+        st.lists(st.integers(0, 4), max_size=4).map(tuple),
+    ),
+    max_size=5,
+    unique_by=lambda spec: spec.name,
+)  # fmt: skip
+
+
+@given(SPECS, st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3), st.data())
+def test_safetensors_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, specs: list[TensorSpec], metadata: dict[str, str], data: Any
+) -> None:
+    """The safetensors library reads every shape and type as it was written."""
+    path = tmp_path_factory.mktemp("st") / "a.safetensors"
+    contents = [data.draw(st.binary(min_size=spec.size_bytes, max_size=spec.size_bytes)) for spec in specs]
+    write_safetensors(path, specs, map(memoryview, contents), metadata)
+    read = load_file(path)
+    assert read.keys() == {spec.name for spec in specs}
+    for spec, content in zip(specs, contents, strict=True):
+        tensor = read[spec.name]
+        assert tensor.dtype == TORCH_DTYPES[spec.dtype]
+        assert tuple(tensor.shape) == spec.shape
+        assert tensor.numel() == math.prod(spec.shape)
+        assert bytes(tensor.flatten().view(torch.uint8).tolist()) == content
+    with safe_open(path, "pt") as file:
+        assert (file.metadata() or {}) == metadata
+
+
+def test_safetensors_refuses_wrong_sizes_and_existing_files(tmp_path: Path) -> None:
+    path, spec = tmp_path / "a", TensorSpec("x", "float32", (2,))
+    with pytest.raises(ModelError, match="x: 4 bytes, expected 8"):
+        write_safetensors(path, [spec], iter([memoryview(bytes(4))]), {})
+    with pytest.raises(FileExistsError):
+        write_safetensors(path, [spec], iter([memoryview(bytes(8))]), {})
+    with pytest.raises(ValueError, match="shorter"):
+        write_safetensors(tmp_path / "b", [spec], iter([]), {})
+
+
+def test_safetensors_asks_for_one_tensor_at_a_time(tmp_path: Path) -> None:
+    """The next tensor is not made before the last one is written."""
+    path, sizes = tmp_path / "a", []
+
+    def contents() -> Any:
+        for _ in range(3):
+            sizes.append(path.stat().st_size if path.exists() else 0)
+            yield memoryview(bytes(1 << 20))
+
+    write_safetensors(path, [TensorSpec(name, "float32", (1 << 18,)) for name in "abc"], contents(), {})
+    assert all(later - earlier >= (1 << 20) - 4096 for earlier, later in itertools.pairwise(sizes))
+    assert path.stat().st_size > 3 << 20
+
+
+@dataclass(frozen=True)
+class Inner:
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outer:
+    number: int
+    share: float
+    flag: bool
+    name: str
+    inner: Inner | None
+
+
+GOOD: dict[str, Any] = {"number": 1, "share": 2, "flag": True, "name": "a", "inner": {"values": [1, 2]}}
+
+
+def test_parse_dataclass() -> None:
+    parsed = parse_dataclass(Outer, GOOD, "x")
+    assert parsed == Outer(1, 2.0, True, "a", Inner((1, 2)))
+    assert type(parsed.share) is float
+    assert parse_dataclass(Outer, {**GOOD, "inner": None}, "x").inner is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"number": True}, "x: number: expected int, found True"),
+        ({"number": 1.0}, "x: number: expected int, found 1.0"),
+        ({"number": "1"}, "x: number: expected int, found '1'"),
+        ({"number": None}, "x: number: expected int, found None"),
+        ({"share": "2"}, "x: share: expected float, found '2'"),
+        ({"share": True}, "x: share: expected float, found True"),
+        ({"flag": 1}, "x: flag: expected bool, found 1"),
+        ({"name": 1}, "x: name: expected str, found 1"),
+        ({"inner": []}, "x: inner: expected an object, found list"),
+        ({"inner": {"values": 3}}, "x: inner: values: expected a list, found int"),
+        ({"inner": {"values": [1, "2"]}}, "x: inner: values: expected int, found '2'"),
+        ({"inner": {}}, "x: inner: missing values"),
+        ({"b": 1, "a": 1}, "x: unknown a, b"),
+    ],
+)
+def test_parse_dataclass_is_strict(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        parse_dataclass(Outer, {**GOOD, **change}, "x")
+    assert caught.value.message == message
+
+
+def test_parse_dataclass_names_what_is_missing() -> None:
+    with pytest.raises(ModelError, match="x: missing flag, inner, name, number, share"):
+        parse_dataclass(Outer, {}, "x")
+    with pytest.raises(ModelError, match="x: expected an object, found list"):
+        parse_dataclass(Outer, [], "x")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "1", "\0", "[" * 100_000, "\ud800"])
+def test_read_json_refuses_garbage(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(ModelError, match=r"a\.json: "):
+        read_json(path)
+    with pytest.raises(ModelError, match=r"b\.json: missing"):
+        read_json(tmp_path / "b.json")
+
+
+def test_config_round_trip(small_model: Path, tmp_path: Path) -> None:
+    write_config(tmp_path, read_config(small_model))
+    assert (tmp_path / "config.json").read_bytes() == (small_model / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("format", "other", "not a model converted by funasr"),
+        ("model_type", "qwen3", "not a model converted by funasr"),
+        ("format_version", 2, "format version 2, this funasr reads 1"),
+        ("format_version", None, "format version None, this funasr reads 1"),
+        ("source", "x", "source is not an object of strings"),
+        ("source", None, "source is not an object of strings"),
+        ("source", {"name": 1}, "source is not an object of strings"),
+        ("dtype", None, "dtype: expected str, found None"),
+        ("quantization", [4, 64], "quantization: expected an object, found list"),
+        ("quantization", {"bits": 4}, "quantization: missing group_size"),
+        ("encoder", None, "encoder: expected an object, found NoneType"),
+        ("encoder.width", "32", "encoder: width: expected int, found '32'"),
+        ("encoder.heads", 0, "encoder.heads is 0"),
+        ("encoder.heads", 3, "encoder: 3 heads do not divide 32"),
+        ("encoder.blocks", -1, "encoder.blocks is -1"),
+        ("encoder.memory_shift", 6, "a shift of 6 exceeds 11 taps"),
+        ("adaptor.heads", 7, "adaptor: 7 heads do not divide 64"),
+        ("adaptor.downsample", 0, "adaptor.downsample is 0"),
+        ("llm.num_key_value_heads", 3, "decoder's query heads: 3 heads do not divide 4"),
+        ("llm.hidden_size", 10**12, "llm.hidden_size is 1000000000000"),
+        ("llm.rope_theta", 0.0, "llm.rope_theta is 0.0"),
+        ("frontend.window", "blackman", "window 'blackman' is not one of hamming, hanning, povey, rectangular"),
+        ("frontend.stack_step", 0, "frontend.stack_step is 0"),
+        ("frontend.frame_shift_ms", 0.01, "a frame shift of 0.01 ms is 0 samples at 16000 Hz"),
+        ("stop_token_ids", [], "stop tokens [] are not among 768 ids"),
+        ("stop_token_ids", [768], "stop tokens [768] are not among 768 ids"),
+        ("prompt.languages", ["zh", "xx"], "unknown languages xx"),
+        ("ctc", {}, "ctc: missing blank_id, decoder, vocab_size"),
+    ],
+)
+def test_damaged_config_is_refused(model: Path, path: str, value: Any, message: str) -> None:
+    *outer, last = path.split(".")
+
+    def change(config: dict[str, Any]) -> None:
+        for key in outer:
+            config = config[key]
+        config[last] = value
+
+    edit_json(model / "config.json", change)
+    with pytest.raises(ModelError) as caught:
+        load_model(model)
+    assert caught.value.message == f"{model / 'config.json'}: {message}"
+
+
+def test_infinite_numbers_are_refused(model: Path) -> None:
+    edit_json(model / "config.json", lambda config: config["llm"].update(rms_norm_eps=math.inf))
+    with pytest.raises(ModelError, match=r"llm\.rms_norm_eps is inf"):
+        load_model(model)
+
+
+def test_several_problems_are_named_together(model: Path) -> None:
+    edit_json(
+        model / "config.json", lambda config: (config["llm"].update(head_dim=0), config["encoder"].update(heads=0))
+    )
+    with pytest.raises(ModelError, match=r"encoder\.heads is 0; llm\.head_dim is 0"):
+        load_model(model)

@@ -1,0 +1,147 @@
+"""From what a user types to a model or a checkpoint."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from checkpoints import write_checkpoint
+from small import SMALL
+
+import funasr_cli
+from funasr_cli.checkpoints.hub import converted_models, fetch_source, find_model, models_folder
+from funasr_cli.errors import ModelError, UsageError
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home; the models lie in its folder `models`."""
+    monkeypatch.setenv("FUNASR_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def add(home: Path, model: Path, *names: str) -> None:
+    for name in names:
+        shutil.copytree(model, home / "models" / name)
+
+
+def refusal(name: str | None) -> tuple[str, str]:
+    with pytest.raises(ModelError) as caught:
+        find_model(name)
+    return caught.value.message, caught.value.hint
+
+
+def test_models_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert models_folder() == home / "models"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("FUNASR_HOME", "~/x")
+    assert models_folder() == home / "x/models"
+    for unset in (lambda: monkeypatch.setenv("FUNASR_HOME", ""), lambda: monkeypatch.delenv("FUNASR_HOME")):
+        unset()
+        assert models_folder().parts[-2:] == ("funasr-cli", "models")
+
+
+def test_no_model_yet(home: Path) -> None:
+    assert refusal(None) == (
+        f"no model has been converted yet (looked in {home / 'models'})",
+        "run: funasr convert FunAudioLLM/Fun-ASR-Nano-2512",
+    )
+    assert refusal("nano") == (
+        "nano: no such model", "convert one with: funasr convert FunAudioLLM/Fun-ASR-Nano-2512",
+    )  # fmt: skip
+
+
+def test_the_only_model_is_the_default(home: Path, small_model: Path) -> None:
+    add(home, small_model, "mine")
+    assert find_model(None) == home / "models/mine"
+
+
+def test_nano_is_the_default_among_several(home: Path, small_model: Path) -> None:
+    add(home, small_model, "mine", "FunAudioLLM/Fun-ASR-Nano-2512")
+    assert find_model(None) == home / "models/FunAudioLLM/Fun-ASR-Nano-2512"
+
+
+def test_no_default_among_several(home: Path, small_model: Path) -> None:
+    add(home, small_model, "b", "owner/a")
+    assert refusal(None) == ("several models have been converted", "choose one with --model: b, owner/a")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["FunAudioLLM/Fun-ASR-Nano-2512", "Fun-ASR-Nano-2512", "nano", "home/models/FunAudioLLM/Fun-ASR-Nano-2512"],
+)
+def test_names_of_a_model(home: Path, small_model: Path, name: str) -> None:
+    add(home, small_model, "FunAudioLLM/Fun-ASR-Nano-2512", "FunAudioLLM/Fun-ASR-MLT-Nano-2512", "other")
+    assert find_model(name).resolve() == home / "models/FunAudioLLM/Fun-ASR-Nano-2512"
+    assert find_model("mlt-nano") == home / "models/FunAudioLLM/Fun-ASR-MLT-Nano-2512"
+
+
+def test_ambiguous_name(home: Path, small_model: Path) -> None:
+    add(home, small_model, "one/x", "two/x", "y")
+    assert refusal("x") == ("x: more than one model goes by that name", "say which: one/x, two/x")
+    assert find_model("two/x") == home / "models/two/x"
+
+
+def test_a_folder_wins_over_a_name(home: Path, small_model: Path, tmp_path: Path) -> None:
+    add(home, small_model, "x")
+    shutil.copytree(small_model, tmp_path / "x")
+    assert find_model("x") == Path("x")
+    (tmp_path / "x/config.json").unlink()
+    assert find_model("x") == home / "models/x"
+
+
+def test_unknown_name_lists_what_there_is(home: Path, small_model: Path) -> None:
+    add(home, small_model, "a", "b")
+    assert refusal("c") == ("c: no such model", "converted so far: a, b; convert one with: funasr convert c")
+
+
+def test_folder_that_is_no_model(home: Path, small_checkpoint: Path) -> None:
+    name = str(small_checkpoint)
+    assert refusal(name) == (f"{name}: not a converted model", f"convert it first: funasr convert {name}")
+
+
+@pytest.mark.parametrize("name", ["~nobody-has-this-name", "a" * 300, "a\0b", "a/" * 200, ""])
+def test_names_that_no_folder_can_have(home: Path, name: str) -> None:
+    refusal(name)
+    with pytest.raises(ModelError):
+        fetch_source(name)
+
+
+def test_unfinished_and_hidden_folders_are_no_models(home: Path, small_model: Path) -> None:
+    add(home, small_model, ".funasr-x", "owner/.funasr-y", "ok")
+    (home / "models/empty").mkdir()
+    assert converted_models() == {"ok": home / "models/ok"}
+
+
+def test_default_output(home: Path, small_checkpoint: Path) -> None:
+    assert funasr_cli.convert(str(small_checkpoint)).folder == home / "models/Small-Nano"
+    quantized = funasr_cli.convert(str(small_checkpoint), quantize_bits=8)
+    assert quantized.folder == home / "models/Small-Nano-8bit"
+    assert set(converted_models()) == {"Small-Nano", "Small-Nano-8bit"}
+
+
+def test_source_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_checkpoint(tmp_path / "My-Nano", SMALL)
+    monkeypatch.chdir(folder)
+    for name in (".", str(folder), "../My-Nano/"):
+        source = fetch_source(name)
+        assert (source.name, source.revision, source.folder.resolve()) == ("My-Nano", None, folder)
+
+
+def test_revision_of_a_local_folder(small_checkpoint: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        fetch_source(str(small_checkpoint), "main")
+    assert caught.value.message == f"--revision main with the local folder {small_checkpoint}"
+
+
+@pytest.mark.parametrize("name", ["nosuchfolder", "a/b/c", "/a/b", "a b/c", "-a/b", "./a/b", "a/b--c", "a/b.."])
+def test_neither_folder_nor_id(home: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="neither a folder nor a hub id"):
+        fetch_source(name)
+
+
+def test_a_file_is_no_source(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/b").touch()
+    with pytest.raises(ModelError, match="neither a folder nor a hub id"):
+        fetch_source("a/b")

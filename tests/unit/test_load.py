@@ -1,0 +1,145 @@
+"""Damaged models are refused, and the library's front door."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small import edit_json
+
+import funasr_cli
+from funasr_cli.checkpoints.load import load_model
+from funasr_cli.errors import AudioError, ModelError, UsageError
+
+
+def refusal(model: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(model)
+    return caught.value.message
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, 5000, -1])
+def test_truncated_weights(model: Path, size: int) -> None:
+    path = model / "model.safetensors"
+    os.truncate(path, size if size >= 0 else path.stat().st_size + size)
+    assert f"{path}: missing, damaged or cut short (" in refusal(model)
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"\xff" * 100, (1 << 60).to_bytes(8, "little") + b"{}"])
+def test_weights_that_are_something_else(model: Path, content: bytes) -> None:
+    (model / "model.safetensors").write_bytes(content)
+    assert "missing, damaged or cut short (" in refusal(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.json", "missing"),
+        ("model.safetensors", "missing, damaged or cut short"),
+        ("tokenizer.json", "missing or damaged"),
+    ],
+)
+def test_missing_files(model: Path, name: str, message: str) -> None:
+    (model / name).unlink()
+    assert refusal(model).startswith(f"{model / name}: {message}")
+
+
+def test_tensors_that_do_not_fit(model: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    tensors["extra"] = tensors.pop("audio_encoder.tp_norm.bias")
+    save_file(tensors, model / "model.safetensors")
+    message = refusal(model)
+    assert "2 tensors do not fit the configuration" in message
+    assert "missing: audio_encoder.tp_norm.bias (32,)" in message
+    assert "unexpected: extra (32,)" in message
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("dtype", ["stored", "float32"])
+@pytest.mark.parametrize("damage", ["no scales", "wrong bits", "wrong group", "no recipe"])
+def test_damaged_quantization(small_checkpoint: Path, tmp_path: Path, bits: int, dtype: str, damage: str) -> None:
+    folder = funasr_cli.convert(str(small_checkpoint), tmp_path / "m", quantize_bits=bits).folder
+    if damage == "no scales":
+        tensors = load_file(folder / "model.safetensors")
+        del tensors["llm.model.layers.0.mlp.up_proj.biases"]
+        save_file(tensors, folder / "model.safetensors")
+    recipe = {"wrong bits": {"bits": 12 - bits, "group_size": 64}, "wrong group": {"bits": bits, "group_size": 32}}
+    if damage in recipe:
+        edit_json(folder / "config.json", lambda config: config.update(quantization=recipe[damage]))
+    elif damage == "no recipe":
+        edit_json(folder / "config.json", lambda config: config.pop("quantization"))
+    with pytest.raises(ModelError):
+        load_model(folder, dtype)
+
+
+def test_truncation_in_the_tokenizer_does_not_cut_prompts(model: Path) -> None:
+    truncation = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    edit_json(model / "tokenizer.json", lambda tokenizer: tokenizer.update(truncation=truncation))
+    assert len(load_model(model).tokenizer.encode("a b c d e f g h").ids) > 4
+
+
+def test_weights_that_are_not_numbers_show_in_the_stop_reason(model: Path, zh_wav: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    tensors["llm.model.norm.weight"][3] = torch.nan
+    save_file(tensors, model / "model.safetensors")
+    transcript = funasr_cli.transcribe(zh_wav, funasr_cli.load(str(model)), max_tokens=5)
+    assert (transcript.text, transcript.complete) == ("", False)
+    assert transcript.segments[0].stop_reason == "nonfinite"
+    assert transcript.warnings == ("the decoder met a value that is not a number: the rest is missing",)
+
+
+def test_front_door(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
+    recognizer = funasr_cli.load(str(small_model), dtype="float32")
+    transcript = funasr_cli.transcribe(str(zh_wav), recognizer, language="中文", max_tokens=8, hotwords=("a",))
+    assert (transcript.source, transcript.duration_s, transcript.language) == (str(zh_wav), 6.0, "zh")
+    assert transcript.segments[0].tokens == 8
+    assert transcript == _without_timings(
+        transcript, funasr_cli.transcribe(zh_wav, recognizer, language="zh", max_tokens=8, hotwords=["a"])
+    )
+    assert "beyond 30 s" not in " ".join(transcript.warnings)
+    with pytest.raises(AudioError, match="no such file"):
+        funasr_cli.transcribe("nowhere.wav", recognizer)
+    with pytest.raises(UsageError, match="not one of this model's"):
+        funasr_cli.transcribe(short_wav, recognizer, language="ko")
+    with pytest.raises(UsageError, match="hotwords"):
+        funasr_cli.transcribe(short_wav, recognizer, hotwords="Kennedy")
+    with pytest.raises(TypeError):
+        funasr_cli.transcribe(short_wav, recognizer, no_such_option=1)
+
+
+def _without_timings(timed: object, other: object) -> object:
+    import dataclasses
+
+    return dataclasses.replace(other, timings=timed.timings)  # type: ignore[type-var,attr-defined]
+
+
+def test_default_model_is_loaded_anew(
+    small_checkpoint: Path, short_wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match="no model has been converted yet"):
+        funasr_cli.transcribe(short_wav)
+    funasr_cli.convert(str(small_checkpoint))
+    assert funasr_cli.transcribe(short_wav, max_tokens=2).model == "Small-Nano"
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import json, sys, funasr_cli; print(json.dumps(sorted(sys.modules)))"
+    modules = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    heavy = {
+        "mlx",
+        "numpy",
+        "torch",
+        "librosa",
+        "typer",
+        "rich",
+        "soundfile",
+        "tokenizers",
+        "huggingface_hub",
+        "yaml",
+    }
+    assert not heavy & {name.partition(".")[0] for name in modules}

@@ -1,0 +1,66 @@
+"""What options refuse, and in which words."""
+
+import pytest
+
+from funasr_cli.errors import ExitCode, UsageError
+from funasr_cli.options import MAX_HOTWORDS, ConvertOptions, TranscribeOptions
+
+TEMPERATURE_HINT = "add --temperature, for example 0.6"
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        ({"max_tokens": 0}, "max tokens is 0", "it must be at least 1"),
+        ({"max_tokens": -5}, "max tokens is -5", "it must be at least 1"),
+        ({"hotwords": ("a",) * (MAX_HOTWORDS + 1)}, "201 hotwords", "the limit is 200"),
+        ({"hotwords": "Kennedy"}, "hotwords is a text", "pass a tuple of words"),
+        ({"temperature": -0.1}, "temperature is -0.1", "it must be 0 (greedy) or above"),
+        ({"temperature": float("nan")}, "temperature is nan", "it must be 0 (greedy) or above"),
+        ({"temperature": float("inf")}, "temperature is inf", "it must be 0 (greedy) or above"),
+        ({"top_p": 0.0, "temperature": 1.0}, "top-p is 0.0", "it must be above 0 and at most 1"),
+        ({"top_p": 1.01, "temperature": 1.0}, "top-p is 1.01", "it must be above 0 and at most 1"),
+        ({"top_p": float("nan"), "temperature": 1.0}, "top-p is nan", "it must be above 0 and at most 1"),
+        ({"top_k": 0, "temperature": 1.0}, "top-k is 0", "it must be at least 1"),
+        ({"seed": -1, "temperature": 1.0}, "seed is -1", "it must be 0 or above"),
+        ({"seed": 2**63, "temperature": 1.0}, f"seed is {2**63}", "it must be 0 or above"),
+        ({"top_p": 0.9}, "top-p without a temperature", TEMPERATURE_HINT),
+        ({"seed": 0}, "seed without a temperature", TEMPERATURE_HINT),
+        ({"top_p": 0.9, "top_k": 5, "seed": 1}, "top-p, top-k, seed without a temperature", TEMPERATURE_HINT),
+    ],
+)
+def test_transcribe_options_refused(options: dict, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        TranscribeOptions(**options)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        (
+            {"dtype": "float16"},
+            "float16 cannot hold this model: its encoder reaches 10,000 and its adaptor peaks above 1,000",
+            "use bfloat16, which takes the same space, or float32",
+        ),
+        ({"dtype": "int8"}, "unknown type 'int8'", "choose from bfloat16, float32"),
+        ({"quantize_bits": 5}, "cannot quantize to 5 bits", "choose 4 or 8"),
+        ({"quantize_bits": 0}, "cannot quantize to 0 bits", "choose 4 or 8"),
+        ({"quantize_bits": 4, "group_size": 48}, "group size 48", "choose from 32, 64, 128"),
+        ({"quantize_bits": 4, "group_size": 0}, "group size 0", "choose from 32, 64, 128"),
+        ({"group_size": 64}, "a group size without quantization", "add --quantize 4 or --quantize 8"),
+    ],
+)
+def test_convert_options_refused(options: dict, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ConvertOptions(**options)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_what_is_at_the_limit_is_taken() -> None:
+    TranscribeOptions(max_tokens=1, temperature=1e-3, top_p=1.0, top_k=1, seed=2**63 - 1)
+    TranscribeOptions(hotwords=("a",) * MAX_HOTWORDS)
+    for bits in (4, 8):
+        for group_size in (None, 32, 64, 128):
+            ConvertOptions(dtype="float32", quantize_bits=bits, group_size=group_size)

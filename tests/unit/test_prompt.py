@@ -1,0 +1,126 @@
+"""Prompts, character for character, and the names of languages."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from funasr_cli.decoding.languages import (
+    LANGUAGES,
+    MLT_LANGUAGES,
+    NANO_LANGUAGES,
+    language_code,
+    resolve_language,
+)
+from funasr_cli.decoding.prompt import prompt_texts
+from funasr_cli.errors import UsageError
+from funasr_cli.models.fun_asr_nano import PromptConfig
+from funasr_cli.options import TranscribeOptions
+
+# Upstream's names, copied from the list that the MLT checkpoint was trained with.
+MLT_NAMES = (
+    "中文 英文 粤语 日文 韩文 越南语 印尼语 泰语 马来语 菲律宾语 阿拉伯语 印地语 保加利亚语 克罗地亚语 捷克语 "
+    "丹麦语 荷兰语 爱沙尼亚语 芬兰语 希腊语 匈牙利语 爱尔兰语 拉脱维亚语 立陶宛语 马耳他语 波兰语 葡萄牙语 "
+    "罗马尼亚语 斯洛伐克语 斯洛文尼亚语 瑞典语"
+).split()
+TASKS = {(None, True): "语音转写：", (None, False): "语音转写，不进行文本规整："}
+for code, name in zip(MLT_LANGUAGES, MLT_NAMES, strict=True):
+    TASKS[code, True] = f"语音转写成{name}："
+    TASKS[code, False] = f"语音转写成{name}，不进行文本规整："
+CONTEXTS = {
+    (): "",
+    (
+        "滨海",
+    ): "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n**上下文信息：**\n\n\n"
+    "热词列表：[滨海]\n",
+    ("a b", "c{x}", "]"): "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n"
+    "**上下文信息：**\n\n\n热词列表：[a b, c{x}, ]]\n",
+}
+SYSTEM = {False: "", True: "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"}
+THINK = {False: "", True: "<think>\n\n</think>\n\n"}
+
+
+def texts(language: str | None = None, *, system: bool = True, think: bool = False, **options: object) -> tuple:
+    config = PromptConfig(system_turn=system, empty_think=think, languages=MLT_LANGUAGES)
+    return prompt_texts(TranscribeOptions(language=language, **options), config)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task[0]}-{task[1]}")
+def test_every_combination(task: tuple[str | None, bool]) -> None:
+    language, itn = task
+    for system, think, words in itertools.product((False, True), (False, True), CONTEXTS):
+        before, after = texts(language, system=system, think=think, itn=itn, hotwords=words)
+        assert before == f"{SYSTEM[system]}<|im_start|>user\n{CONTEXTS[words]}{TASKS[task]}"
+        assert after == f"<|im_end|>\n<|im_start|>assistant\n{THINK[think]}"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "<|im_end|>",
+        "a<|b",
+        "a\nb",
+        "",
+        "  ",
+        "\n",
+        "a\rb",
+        "<think>",
+        "a</think>",
+        "a\udcff",
+        "a\n",
+        "\u2028",
+        "\x1b[31m",
+    ],
+)
+def test_hostile_hotwords_are_refused(word: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        texts(hotwords=("fine", word))
+    assert caught.value.message == f"hotword {word!r} is not a word"
+    assert caught.value.hint == "leave out line breaks and control tokens"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("zh", "zh"), ("ZH", "zh"), (" zh ", "zh"), ("中文", "zh"), ("Chinese", "zh"), ("mandarin", "zh"),
+        ("日本語", "ja"), ("日文", "ja"), ("한국어", "ko"), ("TIẾNG VIỆT", "vi"), ("deutsch", None), ("", None),
+        ("auto", None), ("ČEŠTINA", "cs"), ("Ελληνικά", "el"), ("tl", "fil"), ("zh-CN", None),
+    ],
+)  # fmt: skip
+def test_language_names(name: str, code: str | None) -> None:
+    assert language_code(name) == code
+
+
+@given(st.sampled_from(sorted(LANGUAGES)), st.data())
+def test_every_name_of_every_language_in_any_case(code: str, data: st.DataObject) -> None:
+    language = LANGUAGES[code]
+    name = data.draw(st.sampled_from([code, language.prompt_name, language.english_name, *language.own_names]))
+    assert language_code(data.draw(st.sampled_from([name, name.upper(), name.lower(), f" {name}"]))) == code
+
+
+def test_no_name_belongs_to_two_languages() -> None:
+    names = [
+        name.casefold()
+        for code, language in LANGUAGES.items()
+        for name in {code, language.prompt_name, language.english_name, *language.own_names}
+    ]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", [None, "auto", "AUTO", " Auto "])
+def test_automatic_language(name: str | None) -> None:
+    assert resolve_language(name, NANO_LANGUAGES) is None
+
+
+@pytest.mark.parametrize("name", ["ko", "Korean", "klingon", "", "zh,en"])
+def test_other_languages_list_those_of_the_checkpoint(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_language(name, NANO_LANGUAGES)
+    assert caught.value.message == f"language {name!r} is not one of this model's"
+    assert caught.value.hint == "it writes zh (Chinese), en (English), ja (Japanese), or auto"
+
+
+def test_every_language_of_the_31_is_asked_for_by_its_own_name() -> None:
+    assert len(MLT_LANGUAGES) == 31
+    assert [LANGUAGES[code].prompt_name for code in MLT_LANGUAGES] == MLT_NAMES
