@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 # What the back end of this machine is called as an extra; on macOS it adds nothing.
 BACKEND ?= cpu
-# The build of PyTorch that brings no CUDA along on Linux. PyPI has it for macOS; elsewhere see below.
+# PyPI's build for Linux brings CUDA along; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu does without.
 TORCH ?= torch==2.13.0
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 

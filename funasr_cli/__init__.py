@@ -56,25 +56,31 @@ def transcribe(audio: str | Path, recognizer: "Recognizer | None" = None, **opti
     return recognizer.transcribe(load_audio(audio, recognizer.sample_rate_hz), chosen)
 
 
-def convert(source: str, out: str | Path | None = None, *, force: bool = False, **options: Any) -> "Conversion":
+def convert(
+    source: str,
+    out: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    force: bool = False,
+    **options: Any,
+) -> "Conversion":
     """Convert a checkpoint.
 
     Args:
         source: folder in FunASR's layout, hub id or alias.
         out: folder to create; None takes the models folder and the source's name.
+        revision: branch, tag or commit of a hub id.
         force: replace an earlier conversion.
         options: fields of `funasr_cli.options.ConvertOptions`.
 
     Raises:
         ModelError: the source is missing, damaged or not supported.
         OutputError: ``out`` exists.
+        UsageError: an option is out of range.
+        SetupError: torch is not installed, or the hub cannot be reached.
     """
     from funasr_cli.checkpoints.convert import convert as run
-    from funasr_cli.checkpoints.convert import default_out
-    from funasr_cli.checkpoints.hub import fetch_source
     from funasr_cli.options import ConvertOptions
 
-    chosen = ConvertOptions(**options)
-    fetched = fetch_source(source)
-    folder = Path(out) if out is not None else default_out(fetched, chosen)
-    return run(fetched, folder, chosen, lambda *_: None, force)
+    folder = Path(out) if out is not None else None
+    return run(source, folder, ConvertOptions(**options), revision=revision, force=force)

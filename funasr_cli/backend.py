@@ -2,7 +2,7 @@
 
 Everything else says ``from funasr_cli.backend import mx, nn``. MLX's Linux CPU wheel is linked against the
 reference BLAS; a BLAS that is already open globally when MLX is loaded wins the symbol lookup, so a fast one is
-opened first. On macOS (Accelerate, Metal) and with a CUDA back end nothing of this applies.
+opened first. On macOS (Accelerate, Metal) nothing of this applies; with a CUDA back end it does no harm.
 """
 
 import ctypes
@@ -57,6 +57,8 @@ def _open_blas() -> str | None:
 
 
 BLAS = _open_blas()
+# On recent GPUs MLX would otherwise round the inputs of float32 products to 10 bits (TF32).
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 try:
     import mlx.core as mx
@@ -81,4 +83,9 @@ def describe() -> str:
     return f"CPU, {os.path.basename(BLAS)}" if BLAS else "CPU, MLX's own BLAS"
 
 
-__all__ = ["BLAS", "describe", "mx", "nn", "on_accelerator", "tree_flatten"]
+def lacks_blas() -> bool:
+    """Whether MLX is left to its wheel's reference BLAS, which takes many times as long."""
+    return sys.platform == "linux" and BLAS is None and not on_accelerator()
+
+
+__all__ = ["BLAS", "describe", "lacks_blas", "mx", "nn", "on_accelerator", "tree_flatten"]

@@ -41,7 +41,7 @@ class Benchmark:
     """A model's costs on this machine."""
 
     model: str
-    dtype: str
+    weights: str
     device: str
     trials: int
     load_s: float
@@ -90,8 +90,8 @@ def run_benchmark(
         readers = [lambda clip=clip: clip for clip in clips]  # type: ignore[misc]
     costs = tuple(_clip_cost(recognizer, read, options, trials, progress) for read in readers)
     return Benchmark(
-        model=loaded.file.source.get("name") or folder.name,
-        dtype=loaded.dtype,
+        model=loaded.name,
+        weights=loaded.weights_type,
         device=describe(),
         trials=trials,
         load_s=load_s,

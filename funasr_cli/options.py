@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from funasr_cli.decoding.languages import LANGUAGES, language_code
 from funasr_cli.errors import UsageError
 
 MAX_HOTWORDS = 200  # longer lists displace other words; upstream's own examples hold a few dozen
@@ -73,7 +74,7 @@ class ConvertOptions:
         dtype: type of everything that is not quantized.
         quantize_bits: quantize the decoder's matrices to this many bits; None leaves them dense.
         group_size: values that share a scale; None takes `GROUP_SIZE`.
-        languages: codes or names that the checkpoint can write; None takes them from the source's name.
+        languages: what the checkpoint can write, codes or names (kept as codes); None goes by the source's name.
     """
 
     dtype: str = "bfloat16"
@@ -98,9 +99,19 @@ class ConvertOptions:
             raise UsageError(f"cannot quantize to {self.quantize_bits} bits", "choose 4 or 8")
         if self.group_size is not None and self.group_size not in GROUP_SIZES:
             raise UsageError(f"group size {self.group_size}", f"choose from {', '.join(map(str, GROUP_SIZES))}")
+        if self.languages is not None:
+            object.__setattr__(self, "languages", tuple(map(_known_language, self.languages)))
         if self.group_size is not None and self.quantize_bits is None:
             raise UsageError("a group size without quantization", "add --quantize 4 or --quantize 8")
 
 
+def _known_language(name: str) -> str:
+    code = language_code(name)
+    if code is None:
+        raise UsageError(f"unknown language {name!r}", f"known: {', '.join(LANGUAGES)}")
+    return code
+
+
 DEFAULTS = TranscribeOptions()
 CONVERT_DEFAULTS = ConvertOptions()
+BENCH_TRIALS = 3

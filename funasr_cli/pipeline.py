@@ -1,6 +1,7 @@
 """Audio -> features -> encoder -> prompt -> tokens -> Transcript."""
 
 import itertools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from funasr_cli.models.fun_asr_nano import batch_lengths
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.transcript import Segment, Timings, Transcript
 
+LONGEST_CLIP_S = 600.0  # attention over 10,000 rows takes 1.6 GB; memory grows with the square
 LONGEST_TRAINED_S = 30.0  # upstream's own limit for a segment; longer ones lose accuracy fast
 
 OnText = Callable[[int, str], None]  # row of the batch, piece of text that is settled
@@ -82,13 +84,17 @@ class Recognizer:
             A transcript for each clip; their timings are those of the whole batch.
 
         Raises:
-            AudioError: a clip has another sample rate, or too few samples.
+            AudioError: a clip has another sample rate, is too short or too long.
             UsageError: the model does not know the language.
         """
+        if not clips:
+            return []
         try:
             return self._transcribe_batch(clips, options, on_text)
         finally:
             mx.clear_cache()  # each new length leaves buffers of its own sizes behind
+            if threading.current_thread() is not threading.main_thread():
+                mx.clear_streams()  # or MLX aborts the process when the thread has ended
 
     def _transcribe_batch(
         self, clips: list[Audio], options: TranscribeOptions, on_text: OnText | None
@@ -120,6 +126,11 @@ class Recognizer:
                 raise AudioError(f"{clip.name}: {clip.sample_rate_hz} Hz, the model wants {self.sample_rate_hz}")
             if len(clip.samples) < MIN_SAMPLES:
                 raise AudioError(f"{clip.name}: too short, {len(clip.samples)} samples")
+            if clip.duration_s > LONGEST_CLIP_S:
+                raise AudioError(
+                    f"{clip.name}: {clip.duration_s / 60:.0f} minutes, more than is decoded in one piece",
+                    f"cut it into parts of at most {LONGEST_TRAINED_S:.0f} seconds, in pauses",
+                )
         with clock.stage("features"):
             features = [self.frontend(clip.samples) for clip in clips]
             mx.eval(features)
@@ -191,7 +202,7 @@ class Recognizer:
         return Transcript(
             source=clip.name,
             duration_s=clip.duration_s,
-            model=self.loaded.file.source.get("name") or self.loaded.folder.name,
+            model=self.loaded.name,
             language=resolve_language(options.language, self.config.prompt.languages),
             segments=(segment,),
             timings=timings,

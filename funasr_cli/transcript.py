@@ -82,3 +82,8 @@ class Transcript:
     def complete(self) -> bool:
         """Whether no segment was cut short."""
         return all(segment.complete for segment in self.segments)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the decoder broke down in a segment, which is worse than text cut short."""
+        return any(segment.stop_reason == "nonfinite" for segment in self.segments)

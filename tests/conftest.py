@@ -1,10 +1,6 @@
 """Fixtures that all tests share: small random checkpoints, their conversions, and real speech."""
 
-import os
 from pathlib import Path
-
-# MLX multiplies float32 in TensorFloat-32 on NVIDIA cards unless told otherwise before its first use.
-os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 import pytest
 import torch

@@ -54,7 +54,9 @@ def funasr(*arguments: Any, env: dict[str, str] | None = None, **options: Any) -
 
 def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
     """The same in this process; for what does not depend on the process."""
-    result = CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200", **(env or {})})
+    result = CliRunner().invoke(
+        app, list(map(str, arguments)), env={"COLUMNS": "200", **(env or {})}, prog_name="funasr"
+    )
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Result(result.exit_code, result.stdout, result.stderr)

@@ -24,11 +24,11 @@ from funasr_cli.checkpoints.format import (
     write_config,
     write_safetensors,
 )
-from funasr_cli.checkpoints.hub import Source, models_folder
+from funasr_cli.checkpoints.hub import Source, fetch_source, local_folder, models_folder, source_name
 from funasr_cli.checkpoints.load import read_ctc_vocabulary, read_tokenizer
-from funasr_cli.checkpoints.sources import Checkpoint, open_upstream, sha256_of
-from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES, language_code
-from funasr_cli.errors import ModelError, OutputError, UsageError
+from funasr_cli.checkpoints.sources import Checkpoint, open_upstream, require_torch, sha256_of
+from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
+from funasr_cli.errors import ModelError, OutputError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import GROUP_SIZE, ConvertOptions
 
@@ -50,32 +50,43 @@ class Conversion:
     size_bytes: int
 
 
-def default_out(source: Source, options: ConvertOptions) -> Path:
-    """Folder in the models folder that is named after the source, and after the recipe if it is quantized."""
-    suffix = f"-{options.quantize_bits}bit" if options.quantize_bits else ""
-    return models_folder() / f"{source.name}{suffix}"
-
-
 def convert(
-    source: Source, out: Path, options: ConvertOptions, progress: Progress, force: bool = False
+    name: str,
+    out: Path | None,
+    options: ConvertOptions,
+    *,
+    revision: str | None = None,
+    force: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> Conversion:
-    """Convert a checkpoint to a folder that `load_model` reads.
+    """Fetch a checkpoint and convert it to a folder that `load_model` reads.
 
     The folder is written beside ``out`` and renamed when it is complete; nothing is left behind on failure.
 
     Args:
-        source: where the checkpoint is.
-        out: folder to create.
+        name: folder in FunASR's layout, hub id or alias.
+        out: folder to create; None takes the models folder, and in it the source's name and recipe.
         options: type, recipe, languages.
-        progress: told what is being done and how far it is.
+        revision: branch, tag or commit of a hub id.
         force: replace ``out`` if it is a converted model.
+        progress: told what is being done and how far it is.
 
     Raises:
         OutputError: ``out`` exists and may not be replaced.
-        ModelError: the checkpoint does not fit its configuration.
+        ModelError: the checkpoint is not to be had, or does not fit its configuration.
+        SetupError: torch is not installed, or the hub cannot be reached.
     """
+    require_torch()
+    if out is None:
+        suffix = f"-{options.quantize_bits}bit" if options.quantize_bits else ""
+        out = models_folder() / f"{source_name(name)}{suffix}"
     with _output_errors(out):
-        _check_out(out, source, force)
+        _check_out(out, local_folder(name), force)
+    source = fetch_source(name, revision)
+    return _convert(source, out, options, progress)
+
+
+def _convert(source: Source, out: Path, options: ConvertOptions, progress: Progress) -> Conversion:
     checkpoint = open_upstream(source.folder, _languages(source, options))
     _check_vocabularies(checkpoint)
     tensors = _checked_tensors(checkpoint)
@@ -95,10 +106,10 @@ def convert(
         dtype=options.dtype,
         quantization=recipe,
         source={
-            "name": source.name,
+            "source": source.name,
             "revision": source.revision,
             "sha256": sha256_of(checkpoint.weights, on_hash),
-            "converter": f"funasr-cli {__version__}",
+            "tool_version": f"funasr-cli {__version__}",
         },
     )
     with _output_errors(out):
@@ -120,8 +131,9 @@ def _output_errors(out: Path) -> Iterator[None]:
         raise OutputError(f"{out}: cannot be written ({error})") from error
 
 
-def _check_out(out: Path, source: Source, force: bool) -> None:
-    if out.resolve() == source.folder.resolve() or out.resolve() in source.folder.resolve().parents:
+def _check_out(out: Path, source: Path | None, force: bool) -> None:
+    """Refuse an unsuitable ``out`` at once, before gigabytes are downloaded; ``source`` is a local folder."""
+    if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
         raise OutputError(f"{out}: holds the source", "choose another folder for the converted model")
     if not out.exists():
         return
@@ -148,11 +160,7 @@ def _languages(source: Source, options: ConvertOptions) -> tuple[str, ...]:
     """ISO codes; no file of a checkpoint states them, so that its name has to."""
     if options.languages is None:
         return MLT_LANGUAGES if "mlt" in source.name.casefold() else NANO_LANGUAGES
-    codes = tuple(language_code(name) for name in options.languages)
-    for name, code in zip(options.languages, codes, strict=True):
-        if code is None:
-            raise UsageError(f"unknown language {name!r}", f"known: {', '.join(MLT_LANGUAGES)}")
-    return tuple(code for code in codes if code)
+    return options.languages
 
 
 def _check_vocabularies(checkpoint: Checkpoint) -> None:
@@ -173,7 +181,7 @@ def _checked_tensors(checkpoint: Checkpoint) -> dict[str, "torch.Tensor"]:
         _check_tied(tensors, checkpoint.weights)
         del tensors[keymap.LM_HEAD]
     expected = keymap.model_shapes(FunASRNano(checkpoint.config))
-    found = {name: keymap.layout_of(name).shape(tuple(tensor.shape)) for name, tensor in tensors.items()}
+    found = {name: keymap.mlx_shape(name, tensor.shape) for name, tensor in tensors.items()}
     keymap.check_tensors(expected, found, str(checkpoint.weights))
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
@@ -236,7 +244,7 @@ def _write(
 
 
 def _specs(name: str, tensor: "torch.Tensor", model: ModelFile) -> list[TensorSpec]:
-    shape = keymap.layout_of(name).shape(tuple(tensor.shape))
+    shape = keymap.mlx_shape(name, tensor.shape)
     recipe = model.quantization
     if recipe is None or not _is_quantized(name, tensor.ndim):
         return [TensorSpec(name, model.dtype, shape)]
@@ -254,9 +262,9 @@ def _encode(name: str, tensor: "torch.Tensor", model: ModelFile) -> Iterator[mem
     """Bytes of a tensor as `_specs` announces them."""
     import torch
 
-    if keymap.layout_of(name).swap_last_axes:
+    if keymap.swaps_axes(name):
         tensor = tensor.transpose(-1, -2)
-    tensor = tensor.detach().to(getattr(torch, model.dtype))
+    tensor = tensor.to(getattr(torch, model.dtype))
     recipe = model.quantization
     if recipe is None or not _is_quantized(name, tensor.ndim):
         yield memoryview(tensor.flatten().view(torch.uint8).numpy())
@@ -289,10 +297,10 @@ def _readme(model: ModelFile) -> str:
         f"{model.dtype}, decoder in {recipe.bits} bits (groups of {recipe.group_size})" if recipe else model.dtype
     )
     return (
-        f"# {source['name']}, converted to MLX\n\n"
-        f"- Source: {source['name']}, revision {source['revision'] or 'unknown (a local folder)'}\n"
+        f"# {source['source']}, converted to MLX\n\n"
+        f"- Source: {source['source']}, revision {source['revision'] or 'unknown (a local folder)'}\n"
         f"- SHA-256 of its model.pt: {source['sha256']}\n"
-        f"- Converted by {source['converter']}; weights: {weights}\n"
+        f"- Converted by {source['tool_version']}; weights: {weights}\n"
         f"- Languages: {', '.join(model.config.prompt.languages)}\n"
         f"- CTC branch: {'yes' if model.config.ctc else 'no, the source has no such tensors'}\n\n"
         "Use it with `funasr transcribe --model FOLDER AUDIO`. The license is that of the source.\n"

@@ -13,6 +13,7 @@ from typing import Any
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
+from funasr_cli.options import DTYPES, GROUP_SIZES, QUANTIZATION_BITS
 
 T = typing.TypeVar("T")
 
@@ -79,14 +80,13 @@ def read_config(folder: Path) -> ModelFile:
     quantization, source = content.get("quantization"), content.get("source")
     if not isinstance(source, dict) or not all(isinstance(value, str | None) for value in source.values()):
         raise ModelError(f"{path}: source is not an object of strings")
-    return ModelFile(
-        config=config,
-        dtype=_parse_value(str, content.get("dtype"), f"{path}: dtype"),
-        quantization=parse_dataclass(Quantization, quantization, f"{path}: quantization")
-        if quantization
-        else None,
-        source=source,
-    )
+    dtype = content.get("dtype")
+    if dtype not in DTYPES:
+        raise ModelError(f"{path}: dtype is {dtype!r}, not one of {', '.join(DTYPES)}")
+    recipe = parse_dataclass(Quantization, quantization, f"{path}: quantization") if quantization else None
+    if recipe and (recipe.bits not in QUANTIZATION_BITS or recipe.group_size not in GROUP_SIZES):
+        raise ModelError(f"{path}: {recipe.bits} bits in groups of {recipe.group_size}: no known quantization")
+    return ModelFile(config, dtype, recipe, source)
 
 
 def read_json(path: Path) -> dict[str, Any]:

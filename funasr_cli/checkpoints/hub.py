@@ -38,13 +38,19 @@ def models_folder() -> Path:
     return (Path(home).expanduser() if home else platformdirs.user_cache_path("funasr-cli")) / "models"
 
 
-def _folder(name: str) -> Path | None:
+def local_folder(name: str) -> Path | None:
     """The folder of this name; None where there is none, or where it cannot be a folder's name at all."""
     try:
         folder = Path(name).expanduser()
         return folder if name and folder.is_dir() else None
     except (OSError, RuntimeError, ValueError):  # too long, the home of an unknown user, a null byte
         return None
+
+
+def source_name(name: str) -> str:
+    """What a conversion of this folder, hub id or alias is called."""
+    folder = local_folder(name)
+    return os.fsencode(folder.resolve().name).decode(errors="replace") if folder else ALIASES.get(name, name)
 
 
 def fetch_source(name: str, revision: str | None = None) -> Source:
@@ -55,11 +61,11 @@ def fetch_source(name: str, revision: str | None = None) -> Source:
         ModelError: neither a folder nor a hub id, or the hub does not have it.
         SetupError: the hub cannot be reached.
     """
-    folder = _folder(name)
+    folder = local_folder(name)
     if folder:
         if revision is not None:
             raise UsageError(f"--revision {revision} with the local folder {folder}", "it applies to a hub id")
-        return Source(folder, os.fsencode(folder.resolve().name).decode(errors="replace"), None)
+        return Source(folder, source_name(name), None)
     name = ALIASES.get(name, name)
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
         raise ModelError(
@@ -116,7 +122,7 @@ def find_model(name: str | None) -> Path:
     models = converted_models()
     if name is None:
         return _default_model(models)
-    folder = _folder(name)
+    folder = local_folder(name)
     if folder and (folder / CONFIG_FILE).is_file():
         return folder
     wanted = ALIASES.get(name, name)

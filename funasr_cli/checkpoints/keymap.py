@@ -3,8 +3,7 @@
 The model's attributes are named after the upstream checkpoint's keys, so the map is short.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from funasr_cli.backend import nn, tree_flatten
 from funasr_cli.errors import ModelError
@@ -23,20 +22,14 @@ SHOWN_PROBLEMS = 6  # of each kind
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Whether the axes of a tensor change on the way."""
-
-    swap_last_axes: bool
-
-    def shape(self, source: Shape) -> Shape:
-        """Shape in MLX of a tensor of this shape in PyTorch."""
-        return (*source[:-2], source[-1], source[-2]) if self.swap_last_axes and len(source) > 1 else source
+def swaps_axes(name: str) -> bool:
+    """Whether the last two axes of the tensor of this name change places on the way."""
+    return name.endswith(FSMN_SUFFIX)
 
 
-def layout_of(name: str) -> Layout:
-    """How the tensor of this name is laid out."""
-    return Layout(swap_last_axes=name.endswith(FSMN_SUFFIX))
+def mlx_shape(name: str, shape: Sequence[int]) -> Shape:
+    """Shape in MLX of a tensor of this name and shape in PyTorch."""
+    return (*shape[:-2], shape[-1], shape[-2]) if swaps_axes(name) and len(shape) > 1 else tuple(shape)
 
 
 def strip_wrapper(name: str) -> str:

@@ -16,8 +16,9 @@ from funasr_cli.checkpoints.format import (
     read_config,
 )
 from funasr_cli.decoding.text import CTCVocabulary
-from funasr_cli.errors import ModelError
+from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
+from funasr_cli.options import DTYPES
 
 AS_STORED = "stored"
 
@@ -37,6 +38,18 @@ class LoadedModel:
     folder: Path
     dtype: str
 
+    @property
+    def name(self) -> str:
+        """What it was converted from."""
+        return self.file.source.get("source") or self.folder.name
+
+    @property
+    def weights_type(self) -> str:
+        """Type of the weights as computed with, for logs and tables."""
+        recipe = self.file.quantization
+        stored = f"{self.file.dtype}, decoder in {recipe.bits} bits" if recipe else self.file.dtype
+        return stored if self.dtype in (AS_STORED, stored) else f"{self.dtype} (stored as {stored})"
+
 
 def default_dtype() -> str:
     """Type to compute in: as stored on a GPU; float32 on a CPU, where MLX's own bf16 and integer code crawls."""
@@ -52,10 +65,13 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
             type); None chooses for the device.
 
     Raises:
+        UsageError: another type, float16 among them, which cannot hold this model's values.
         ModelError: the folder is incomplete, damaged or does not fit its own configuration.
     """
-    file = read_config(folder)
     dtype = dtype or default_dtype()
+    if dtype not in (AS_STORED, *DTYPES):
+        raise UsageError(f"cannot compute in {dtype!r}", f"choose from {', '.join((AS_STORED, *DTYPES))}")
+    file = read_config(folder)
     weights = _read_weights(folder / WEIGHTS_FILE)
     quantization = file.quantization if dtype == AS_STORED else None
     model = FunASRNano(file.config)
@@ -68,6 +84,7 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
             raise ModelError(
                 f"{folder / WEIGHTS_FILE}: does not fit its quantization ({error})", "convert the source again"
             ) from error
+    _check_types(weights, folder / WEIGHTS_FILE)
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     keymap.check_tensors(keymap.model_shapes(model), found, str(folder / WEIGHTS_FILE))
     model.load_weights(list(weights.items()), strict=True)
@@ -84,6 +101,14 @@ def _read_weights(path: Path) -> dict[str, mx.array]:
         return dict(mx.load(str(path)))
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelError(f"{path}: missing, damaged or cut short ({error})", "convert the source again") from error
+
+
+def _check_types(weights: dict[str, mx.array], path: Path) -> None:
+    """Only what `convert` writes is computed with: a float16 tensor would overflow in silence."""
+    known = (*(getattr(mx, name) for name in DTYPES), mx.uint32)
+    for name, tensor in weights.items():
+        if tensor.dtype not in known:
+            raise ModelError(f"{path}: {name} is {tensor.dtype}", "convert the source again")
 
 
 def _dense(weights: dict[str, mx.array], recipe: Quantization | None, dtype: mx.Dtype) -> dict[str, mx.array]:

@@ -1,6 +1,7 @@
 """Readers of the layouts people have. Each gives a config and a lazy (name -> tensor) view."""
 
 import hashlib
+import importlib.util
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,8 +20,8 @@ from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS_FILE = "model.pt"
-CONFIG_FILE = "config.yaml"
+UPSTREAM_WEIGHTS = "model.pt"
+UPSTREAM_CONFIG = "config.yaml"
 OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", "generation_config.json")
 ASKED_FOR_CODE = re.compile(r"GLOBAL ([\w.]+)")  # in torch's message about a pickle with more than tensors in it
 LFS_POINTER = b"version https://git-lfs"  # what git leaves behind where git-lfs is not installed
@@ -49,16 +50,26 @@ def open_upstream(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         ModelError: something is missing, damaged, hostile or not supported.
         SetupError: torch is not installed.
     """
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
+    for name in (UPSTREAM_CONFIG, UPSTREAM_WEIGHTS):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: no {name} in it", "this is not a checkpoint in FunASR's layout")
-    options = _read_yaml(folder / CONFIG_FILE)
+    options = _read_yaml(folder / UPSTREAM_CONFIG)
     llm_folder = _llm_folder(folder, options)
-    tensors = _read_tensors(folder / WEIGHTS_FILE)
+    tensors = _read_tensors(folder / UPSTREAM_WEIGHTS)
     config = nano_config(
         options, read_json(llm_folder / "config.json"), ctc=keymap.has_ctc(tensors), languages=languages
     )
-    return Checkpoint(config, tensors, _files(folder, llm_folder, config), folder / WEIGHTS_FILE)
+    return Checkpoint(config, tensors, _files(folder, llm_folder, config), folder / UPSTREAM_WEIGHTS)
+
+
+def require_torch() -> None:
+    """Say early that torch is missing.
+
+    Raises:
+        SetupError: it is.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise SetupError("converting needs torch", "pip install 'funasr-cli[convert]'")
 
 
 def sha256_of(path: Path, progress: Callable[[int], None]) -> str:
@@ -85,7 +96,9 @@ def _llm_folder(folder: Path, options: dict[str, Any]) -> Path:
     """The decoder's folder; upstream trains with absolute paths, so that only the last part counts."""
     stated = section(options, "llm_conf").get("init_param_path")
     if not isinstance(stated, str) or Path(stated).name in ("", ".", ".."):
-        raise ModelError(f"{folder / CONFIG_FILE}: llm_conf.init_param_path does not name the decoder's folder")
+        raise ModelError(
+            f"{folder / UPSTREAM_CONFIG}: llm_conf.init_param_path does not name the decoder's folder"
+        )
     llm_folder = folder / Path(stated).name
     for name in ("config.json", TOKENIZER_FILE):
         if not (llm_folder / name).is_file():

@@ -31,6 +31,8 @@ def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str,
     _require(yaml, "model", "FunASRNano")
     _require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
     _require(yaml, "audio_adaptor", "Transformer")
+    _require(yaml, "frontend", "WavFrontend")
+    _require(section(yaml, "llm_conf"), "use_lora", False, default=False)
     try:
         frontend = _frontend(section(yaml, "frontend_conf"))
         encoder = _encoder(section(yaml, "audio_encoder_conf"), frontend.row_width)
@@ -145,12 +147,11 @@ def _decoder(conf: Options) -> Qwen3Config:
     _require(rope, "rope_type", "default", default=rope.get("type", "default"))  # "type": before transformers 4.45
     if any(kind != "full_attention" for kind in conf.get("layer_types") or ()):
         raise ModelError("layer_types names more than full_attention: not supported")
-    heads = int(conf["num_attention_heads"])
     return Qwen3Config(  # these defaults: transformers.Qwen3Config
         hidden_size=int(conf["hidden_size"]),
         num_hidden_layers=int(conf["num_hidden_layers"]),
-        num_attention_heads=heads,
-        num_key_value_heads=int(conf.get("num_key_value_heads") or heads),
+        num_attention_heads=int(conf["num_attention_heads"]),
+        num_key_value_heads=int(conf["num_key_value_heads"]),
         head_dim=int(conf.get("head_dim") or 128),
         intermediate_size=int(conf["intermediate_size"]),
         vocab_size=int(conf["vocab_size"]),

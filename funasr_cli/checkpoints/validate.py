@@ -12,6 +12,7 @@ from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNanoConfig
 from funasr_cli.models.sanm import SANMConfig
 
 MAY_BE_ZERO = ("memory_shift", "blank_id", "tp_blocks")
+LOW_FRAME_RATE = 8  # feature rows for each row of the prompt, see `audio_token_count`
 LARGEST = 1 << 24  # no extent of any such model comes near; MLX counts extents in 32 bits
 
 
@@ -53,6 +54,8 @@ def _misfits(config: FunASRNanoConfig) -> Iterator[str]:
     yield from (
         f"{name}: {heads} heads do not divide {width}" for name, width, heads in attention if width % heads
     )
+    if config.adaptor.downsample > LOW_FRAME_RATE:
+        yield f"the adaptor stacks {config.adaptor.downsample} frames, more than one row of the prompt stands for"
     yield from _frontend_misfits(config.frontend)
     yield from _encoder_misfits(config.encoder)
     stops = config.stop_token_ids
@@ -72,5 +75,7 @@ def _frontend_misfits(frontend: FrontendConfig) -> Iterator[str]:
 
 
 def _encoder_misfits(encoder: SANMConfig) -> Iterator[str]:
+    if encoder.input_dim % 2 or encoder.input_dim < 4:
+        yield f"rows of {encoder.input_dim} values have no sines and cosines in equal number"
     if encoder.memory_shift > encoder.memory_taps // 2:
         yield f"a shift of {encoder.memory_shift} exceeds {encoder.memory_taps} taps"

@@ -9,7 +9,7 @@ import typer
 
 from funasr_cli.cli import console
 from funasr_cli.decoding.languages import AUTO
-from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.options import BENCH_TRIALS, DEFAULTS, TranscribeOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,7 +37,7 @@ def bench(
         str | None, typer.Option("--model", "-m", help="Folder, hub id or alias of a converted model.")
     ] = None,
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language to write.")] = AUTO,
-    trials: Annotated[int, typer.Option(min=1, help="Timed runs of each clip, behind one warm-up.")] = 3,
+    trials: Annotated[int, typer.Option(min=1, help="Timed runs of each clip, after a warm-up.")] = BENCH_TRIALS,
     max_tokens: Annotated[int, typer.Option(help="Stop after so many tokens.")] = DEFAULTS.max_tokens,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything measured as JSON.")] = False,
 ) -> None:
@@ -66,7 +66,7 @@ def _print(result: "Benchmark") -> None:
     out.print(_table(result))
     spread = max((clip.rtf.high - clip.rtf.low) / clip.rtf.median for clip in result.clips)
     console.result(
-        f"{result.model}, {result.dtype}, {result.device}: loaded in {result.load_s:.2f} s, "
+        f"{result.model}, {result.weights}, {result.device}: loaded in {result.load_s:.2f} s, "
         f"process peak {result.peak_process_bytes / 1e9:.2f} GB.\n"
         f"Seconds; medians of {result.trials} behind a warm-up; RTF spread at most {spread:.0%}.\n"
     )

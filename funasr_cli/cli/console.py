@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
-from funasr_cli.errors import FunASRError
+from funasr_cli.errors import FunASRError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+# What a model or a file name might hold to play tricks on a terminal; line feeds and tabs are kept.
+CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
 
 
 @cache
@@ -33,9 +36,20 @@ def prepare_stdout() -> None:
 
 
 def result(text: str) -> None:
-    """Write a result, or a piece of one, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Write a result, or a piece of one, at once.
+
+    Raises:
+        OutputError: there is no room for it. A reader that has gone (``| head``) is Typer's to handle.
+    """
+    if sys.stdout.isatty():
+        text = text.translate(CONTROLS)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output: cannot be written ({error})") from error
 
 
 @contextmanager
@@ -82,6 +96,7 @@ def progress(*, bytes_done: bool = False) -> "Progress":
         TimeRemainingColumn(),
         console=stderr(),
         transient=True,
+        redirect_stdout=False,  # Rich would send results to stderr while the bar shows
         disable=not stderr().is_terminal,
     )
 

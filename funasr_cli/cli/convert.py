@@ -19,7 +19,11 @@ def choices(values: tuple[object, ...]) -> str:
 
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Folder in FunASR's layout, or a Hugging Face id (downloaded).")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder in FunASR's layout, Hugging Face id, or nano or mlt-nano for short.",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Folder to create. Default: the models folder.")
@@ -30,7 +34,10 @@ def convert(
     ] = CONVERT_DEFAULTS.dtype,
     quantize: Annotated[
         int | None,
-        typer.Option(metavar=choices(QUANTIZATION_BITS), help="Quantize the language model to so many bits."),
+        typer.Option(
+            metavar=choices(QUANTIZATION_BITS),
+            help="Quantize the language model to so many bits, for GPUs. A CPU undoes it.",
+        ),
     ] = CONVERT_DEFAULTS.quantize_bits,
     group_size: Annotated[
         int | None,
@@ -52,10 +59,7 @@ def convert(
         languages=tuple(languages.split(",")) if languages is not None else None,
     )
     from funasr_cli.checkpoints.convert import convert as run
-    from funasr_cli.checkpoints.convert import default_out
-    from funasr_cli.checkpoints.hub import fetch_source
 
-    found = fetch_source(source, revision)
     with console.progress(bytes_done=True) as bar:
         tasks = {}
 
@@ -64,7 +68,7 @@ def convert(
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done)
 
-        conversion = run(found, out or default_out(found, options), options, on_progress, force)
+        conversion = run(source, out, options, revision=revision, force=force, progress=on_progress)
     _summarise(conversion)
     console.result(f"{conversion.folder}\n")
 

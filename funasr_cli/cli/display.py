@@ -2,6 +2,8 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -59,12 +61,25 @@ class Display:
             write_new(self._file(), WRITERS[self._format](transcript))
             console.note(f"wrote {self._file()}")
         else:
-            self._print(transcript)
+            with self._bar_aside():
+                self._print(transcript)
         self._progress.advance(self._task)
 
     def fail(self) -> None:
         """The current input could not be finished."""
         self._progress.advance(self._task)
+
+    @contextmanager
+    def _bar_aside(self) -> Iterator[None]:
+        """Take the progress bar away for a moment: stdout may lead to the same terminal."""
+        if not self._progress.live.is_started:
+            yield
+            return
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
 
     def _file(self) -> Path:
         return output_path(str(self._path), self._output_dir or Path(), self._format)
@@ -120,7 +135,7 @@ class LiveDisplay(Display):
 
         super().begin(path)
         self._text = ""
-        self._live = Live(console=console.stderr(), transient=True, auto_refresh=False)
+        self._live = Live(console=console.stderr(), transient=True, auto_refresh=False, redirect_stdout=False)
         self._live.start()
 
     def piece(self, text: str) -> None:
@@ -164,7 +179,6 @@ def make_display(paths: list[Path], output_dir: Path | None, format: str, *, str
 
     Raises:
         UsageError: options that contradict each other, or two inputs whose results would share a file.
-        OutputError: the output folder cannot be made.
     """
     if stream and format == "json" and output_dir is None:
         raise UsageError(
@@ -180,10 +194,20 @@ def make_display(paths: list[Path], output_dir: Path | None, format: str, *, str
             raise UsageError(
                 f"several inputs would be written to {shared[0]}", "transcribe them into separate folders"
             )
-        try:
-            output_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{output_dir}: cannot be made ({error})") from error
     if not stream:
         return Display(paths, output_dir, format)
     return (LiveDisplay if console.live_terminal() else PieceDisplay)(paths, output_dir, format)
+
+
+def make_folder(path: Path | None) -> None:
+    """Make the output folder, once nothing else stands in the way.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    if path is None:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made ({error})") from error

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from funasr_cli.cli import console
-from funasr_cli.cli.display import Display, make_display
+from funasr_cli.cli.display import Display, make_display, make_folder
 from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import ExitCode, FunASRError, UsageError
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
 if TYPE_CHECKING:
+    from funasr_cli.audio.decode import Audio
     from funasr_cli.pipeline import Recognizer
+    from funasr_cli.transcript import Transcript
 
 
 class Format(StrEnum):
@@ -51,7 +53,10 @@ def transcribe(
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="Write a file for each input here.")
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How transcripts are written.")] = Format.TXT,
+    format: Annotated[
+        Format,
+        typer.Option("--format", "-f", help="How transcripts are written. On stdout, json is one line each."),
+    ] = Format.TXT,
 ) -> None:
     """Transcribe recordings."""
     options = TranscribeOptions(
@@ -67,6 +72,7 @@ def transcribe(
     )
     display = make_display(audio, output_dir, format.value, stream=stream)
     recognizer = _load(model, options)
+    make_folder(output_dir)
     raise typer.Exit(_transcribe_all(audio, recognizer, options, display))
 
 
@@ -81,16 +87,33 @@ def _read_hotwords(path: Path | None) -> list[str]:
 
 def _load(model: str | None, options: TranscribeOptions) -> "Recognizer":
     """Load the model, and let it refuse a language or hotword before any audio is read."""
+    from funasr_cli.backend import lacks_blas
     from funasr_cli.checkpoints.hub import find_model
     from funasr_cli.checkpoints.load import load_model
-    from funasr_cli.decoding.prompt import prompt_texts
+    from funasr_cli.decoding.prompt import prompt_token_ids
     from funasr_cli.pipeline import Recognizer
 
     folder = find_model(model)
     with console.busy(f"loading {folder.name}"):
         recognizer = Recognizer(load_model(folder))
-    prompt_texts(options, recognizer.config.prompt)
+    prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)
+    if lacks_blas():
+        console.warn(
+            "no fast BLAS found, so this takes many times as long as it need: "
+            "install OpenBLAS (Debian: libopenblas0-pthread), or name one with FUNASR_BLAS"
+        )
     return recognizer
+
+
+def _transcribe_one(
+    recognizer: "Recognizer", clip: "Audio", options: TranscribeOptions, display: Display
+) -> "Transcript":
+    try:
+        return recognizer.transcribe(clip, options, display.piece)
+    except (MemoryError, RuntimeError) as error:  # what MLX raises when the device gives up
+        raise FunASRError(
+            f"{clip.name}: the computation failed ({error})", "a shorter clip needs less memory"
+        ) from error
 
 
 def _transcribe_all(
@@ -105,13 +128,14 @@ def _transcribe_all(
             try:
                 display.begin(path)
                 clip = load_audio(path, recognizer.sample_rate_hz)
-                transcript = recognizer.transcribe(clip, options, display.piece)
+                transcript = _transcribe_one(recognizer, clip, options, display)
                 display.end(transcript)
             except FunASRError as error:
                 failed += 1
                 display.fail()
                 console.report(error)
                 continue
+            failed += transcript.broken
             partial += not transcript.complete
             for warning in transcript.warnings:
                 console.warn(f"{path}: {warning}")

@@ -46,7 +46,8 @@ def make_sampler(options: TranscribeOptions) -> Sampler:
     def sample(logits: mx.array) -> mx.array:
         nonlocal key
         key, step_key = mx.random.split(key)
-        scaled = logits / options.temperature
+        # Differences to the likeliest: a tiny temperature may only push the others out of range.
+        scaled = (logits - logits.max(axis=-1, keepdims=True)) / options.temperature
         if options.top_k is not None:
             scaled = keep_top_k(scaled, options.top_k)
         if options.top_p is not None:

@@ -1,5 +1,6 @@
 """The languages of the Fun-ASR family, and the names under which people and the model know them."""
 
+import re
 from dataclasses import dataclass
 
 from funasr_cli.errors import UsageError
@@ -54,8 +55,10 @@ AUTO = "auto"
 
 
 def language_code(name: str) -> str | None:
-    """ISO code of a code or name in any case; None for one that the family does not know."""
+    """ISO code of a code or name in any case, also with a region as in zh-CN; None for an unknown one."""
     wanted = name.strip().casefold()
+    if re.fullmatch(r"[a-z]{2,3}[-_][a-z0-9-_]+", wanted):
+        wanted = re.split(r"[-_]", wanted)[0]
     for code, language in LANGUAGES.items():
         names = (code, language.prompt_name, language.english_name, *language.own_names)
         if wanted in (known.casefold() for known in names):

@@ -4,7 +4,6 @@ Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``get_prompt``, ``genera
 ``data_load_speech``). What differs: hotwords that would be read as control tokens are refused.
 """
 
-import re
 import unicodedata
 
 from tokenizers import Tokenizer
@@ -18,7 +17,6 @@ SYSTEM_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 USER_TAG = "<|im_start|>user\n"
 ASSISTANT_TAG = "<|im_end|>\n<|im_start|>assistant\n"
 EMPTY_THINK = "<think>\n\n</think>\n\n"
-CONTROL_TOKEN = re.compile(r"<\||</?[a-z_]+>")  # <|im_end|>, <think>, </tool_call>
 HOTWORDS = (
     "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n"
     "**上下文信息：**\n\n\n"
@@ -37,27 +35,39 @@ def prompt_texts(options: TranscribeOptions, config: PromptConfig) -> tuple[str,
     """Text in front of the audio rows and behind them.
 
     Raises:
-        UsageError: a language that the checkpoint does not have, or a hotword with a control token in it.
+        UsageError: a language that the checkpoint does not have.
     """
-    for word in options.hotwords:
-        if not _is_plain(word):
-            raise UsageError(f"hotword {word!r} is not a word", "leave out line breaks and control tokens")
     language = resolve_language(options.language, config.languages)
     before = SYSTEM_TURN if config.system_turn else ""
     before += USER_TAG + instruction(language, options.hotwords, options.itn)
     return before, ASSISTANT_TAG + (EMPTY_THINK if config.empty_think else "")
 
 
-def _is_plain(word: str) -> bool:
-    """Whether a hotword is text on one line that no tokenizer of Qwen's reads as a control token."""
-    has_controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in word)
-    return bool(word.strip()) and word.splitlines() == [word] and not has_controls and not CONTROL_TOKEN.search(word)
+def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
+    """Refuse what would change the structure of the prompt.
+
+    Raises:
+        UsageError: a hotword is empty, has a line break or control character in it, or one of the tokenizer's
+            own tokens, such as ``<|im_end|>``.
+    """
+    tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    for word in hotwords:
+        if found := next((token for token in tokens if token in word), None):
+            raise UsageError(f"hotword {word!r} contains the control token {found}", "leave it out")
+        controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in word)
+        if not word.strip() or word.splitlines() != [word] or controls:
+            raise UsageError(f"hotword {word!r} is not a line of text", "leave line breaks and controls out")
 
 
 def prompt_token_ids(
     options: TranscribeOptions, config: PromptConfig, tokenizer: Tokenizer
 ) -> tuple[list[int], list[int]]:
-    """Token ids in front of the audio rows and behind them; each piece is tokenized on its own."""
+    """Token ids in front of the audio rows and behind them; each piece is tokenized on its own.
+
+    Raises:
+        UsageError: a language that the checkpoint does not have, or a hotword that is no plain text.
+    """
+    check_hotwords(options.hotwords, tokenizer)
     before, after = (
         tokenizer.encode(text, add_special_tokens=False).ids for text in prompt_texts(options, config)
     )

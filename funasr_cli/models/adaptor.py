@@ -7,7 +7,7 @@ and ``attention.py``.
 from dataclasses import dataclass
 
 from funasr_cli.backend import mx, nn
-from funasr_cli.models.layers import FeedForward, length_mask, linear, merge_heads, split_heads
+from funasr_cli.models.layers import FeedForward, length_mask, linear, merge_heads, normalise, split_heads
 
 LAYER_NORM_EPS = 1e-12  # ESPnet's, unlike the encoder's
 
@@ -20,7 +20,7 @@ class AdaptorConfig:
         input_dim: ``encoder_dim`` upstream.
         output_dim: ``llm_dim`` upstream.
         downsample: ``downsample_rate`` upstream: how many frames are stacked into one.
-        low_frame_rate: ``use_low_frame_rate`` upstream: only the first eighth of the rows enters the prompt.
+        low_frame_rate: ``use_low_frame_rate`` upstream: only the first rows, one in eight, enter the prompt.
     """
 
     input_dim: int
@@ -28,8 +28,8 @@ class AdaptorConfig:
     ffn_dim: int
     layers: int
     heads: int
-    downsample: int = 1
-    low_frame_rate: bool = False
+    downsample: int
+    low_frame_rate: bool
 
 
 class Attention(nn.Module):
@@ -65,9 +65,9 @@ class AdaptorLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
-        """(batch, frames, width) -> the same."""
-        x = x + self.self_attn(self.norm1(x), valid)
-        return x + self.feed_forward(self.norm2(x))
+        """(batch, frames, width) float32 -> the same."""
+        x = x + self.self_attn(normalise(self.norm1, x), valid)
+        return x + self.feed_forward(normalise(self.norm2, x))
 
 
 class Adaptor(nn.Module):
@@ -84,16 +84,17 @@ class Adaptor(nn.Module):
         """Map encoder rows to reader rows.
 
         Args:
-            x: (batch, frames, input_dim), rows right-padded.
+            x: (batch, frames, input_dim) float32, rows right-padded.
             lengths: (batch,) valid frames; None when no row is padded.
 
         Returns:
-            (batch, ceil(frames / downsample), output_dim).
+            (batch, ceil(frames / downsample), output_dim) float32.
         """
         if self._downsample > 1:
             x, lengths = self._stack(x, lengths)
         valid = None if lengths is None else length_mask(lengths, x.shape[1])
-        x = self.linear2(nn.relu(self.linear1(x)))
+        x = self.linear1(x.astype(self.linear1.weight.dtype))
+        x = self.linear2(nn.relu(x)).astype(mx.float32)
         for block in self.blocks:
             x = block(x, valid)
         return x

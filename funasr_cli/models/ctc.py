@@ -29,7 +29,7 @@ class CTCHead(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(batch, frames, width) -> (batch, frames, vocab) log-probabilities, float32."""
-        logits = self.ctc_lo(x).astype(mx.float32)
+        logits = self.ctc_lo(x.astype(self.ctc_lo.weight.dtype)).astype(mx.float32)
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 

@@ -21,16 +21,26 @@ def length_mask(lengths: mx.array, frames: int) -> mx.array:
     return mx.arange(frames)[None, :] < lengths[:, None]
 
 
-def split_heads(x: mx.array, heads: int) -> mx.array:
-    """(batch, frames, heads * head_dim) -> (batch, heads, frames, head_dim)."""
+def split_heads(x: mx.array, heads: int, norm: nn.RMSNorm | None = None) -> mx.array:
+    """(batch, frames, heads * head_dim) -> (batch, heads, frames, head_dim), each head normed if asked for."""
     batch, frames, _ = x.shape
-    return x.reshape(batch, frames, heads, -1).transpose(0, 2, 1, 3)
+    x = x.reshape(batch, frames, heads, -1)
+    return (norm(x) if norm else x).transpose(0, 2, 1, 3)  # normed while still contiguous
 
 
 def merge_heads(x: mx.array) -> mx.array:
     """(batch, heads, frames, head_dim) -> (batch, frames, heads * head_dim)."""
     batch, _, frames, _ = x.shape
     return x.transpose(0, 2, 1, 3).reshape(batch, frames, -1)
+
+
+def normalise(norm: nn.LayerNorm, x: mx.array) -> mx.array:
+    """Apply a layer norm to a float32 residual stream and go over to the weights' type.
+
+    Deep values reach 10,000, where neighbouring bfloat16 numbers lie 64 apart: the sums stay in float32, only
+    the matrix products are computed in the weights' type. The reference computes all of this in float32.
+    """
+    return norm(x).astype(norm.weight.dtype)
 
 
 class FeedForward(nn.Module):

@@ -53,8 +53,8 @@ class Attention(nn.Module):
     ) -> mx.array:
         """(batch, new, hidden) -> the same, attending to everything in the cache."""
         config = self._config
-        q = self.q_norm(split_heads(self.q_proj(x), config.num_attention_heads))  # (batch, heads, new, head_dim)
-        k = self.k_norm(split_heads(self.k_proj(x), config.num_key_value_heads))
+        q = split_heads(self.q_proj(x), config.num_attention_heads, self.q_norm)  # (batch, heads, new, head_dim)
+        k = split_heads(self.k_proj(x), config.num_key_value_heads, self.k_norm)
         v = split_heads(self.v_proj(x), config.num_key_value_heads)
         q, k = self._rotate(q, position), self._rotate(k, position)
         k, v = cache.append(k, v)  # (batch, kv_heads, length, head_dim)

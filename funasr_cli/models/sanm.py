@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from funasr_cli.backend import mx, nn
-from funasr_cli.models.layers import FeedForward, length_mask, linear, merge_heads, split_heads
+from funasr_cli.models.layers import FeedForward, length_mask, linear, merge_heads, normalise, split_heads
 
 LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream leaves alone here
 
@@ -32,7 +32,7 @@ class SANMConfig:
     blocks: int
     tp_blocks: int
     memory_taps: int
-    memory_shift: int = 0
+    memory_shift: int
 
 
 def sinusoidal_positions(frames: int, depth: int, first: int = 1) -> mx.array:
@@ -61,9 +61,9 @@ class FSMNBlock(nn.Module):
         self._padding = (left, taps - 1 - left)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(batch, frames, width) -> the same."""
+        """(batch, frames, width) -> the same, float32."""
         frames = x.shape[1]
-        padded = mx.pad(x, [(0, 0), self._padding, (0, 0)])  # (batch, frames + taps - 1, width)
+        padded = mx.pad(x.astype(mx.float32), [(0, 0), self._padding, (0, 0)])  # (batch, frames + taps - 1, width)
         taps = self.weight[:, :, 0].T  # (taps, width)
         total = padded[:, :frames] * taps[0]
         for k in range(1, taps.shape[0]):
@@ -83,7 +83,7 @@ class SANMAttention(nn.Module):
         self._scale = (config.width // config.heads) ** -0.5
 
     def memory(self, v: mx.array, valid: mx.array | None) -> mx.array:
-        """FSMN over the values: masked, filtered, added to itself, masked. (batch, frames, width)."""
+        """FSMN over the values: masked, filtered, added to itself, masked. (batch, frames, width) float32."""
         if valid is None:
             return self.fsmn_block(v) + v
         keep = valid[:, :, None].astype(v.dtype)  # (batch, frames, 1)
@@ -113,12 +113,10 @@ class SANMLayer(nn.Module):
         self._residual = input_dim == config.width
 
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
-        """(batch, frames, input_dim) -> (batch, frames, width)."""
-        # The features arrive in float32; from the first projection on the weights' type rules.
-        normed = self.norm1(x).astype(self.norm1.weight.dtype)
-        attended = self.self_attn(normed, valid)
+        """(batch, frames, input_dim) float32 -> (batch, frames, width) float32."""
+        attended = self.self_attn(normalise(self.norm1, x), valid)
         x = x + attended if self._residual else attended
-        return x + self.feed_forward(self.norm2(x))
+        return x + self.feed_forward(normalise(self.norm2, x))
 
 
 class SANMEncoder(nn.Module):
@@ -141,7 +139,7 @@ class SANMEncoder(nn.Module):
             lengths: (batch,) valid frames; None when no row is padded.
 
         Returns:
-            (batch, frames, width); what lies beyond a row's length is not to be read.
+            (batch, frames, width) float32; what lies beyond a row's length is not to be read.
         """
         _, frames, input_dim = features.shape
         valid = None if lengths is None else length_mask(lengths, frames)  # (batch, frames)

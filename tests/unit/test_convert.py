@@ -186,8 +186,8 @@ def test_group_size_that_does_not_divide(small_checkpoint: Path, tmp_path: Path)
 def test_metadata_states_where_it_comes_from(small_checkpoint: Path, tmp_path: Path) -> None:
     conversion = funasr_cli.convert(str(small_checkpoint), tmp_path / "out")
     expected = {
-        "name": "Small-Nano", "sha256": sha256_of(small_checkpoint / "model.pt", lambda _: None),
-        "converter": f"funasr-cli {funasr_cli.__version__}",
+        "source": "Small-Nano", "sha256": sha256_of(small_checkpoint / "model.pt", lambda _: None),
+        "tool_version": f"funasr-cli {funasr_cli.__version__}",
     }  # fmt: skip
     with safe_open(conversion.folder / "model.safetensors", "np") as file:
         assert file.metadata() == {"format": "funasr-cli", **expected}

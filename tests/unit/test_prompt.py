@@ -5,6 +5,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
 from funasr_cli.decoding.languages import (
     LANGUAGES,
@@ -13,7 +14,7 @@ from funasr_cli.decoding.languages import (
     language_code,
     resolve_language,
 )
-from funasr_cli.decoding.prompt import prompt_texts
+from funasr_cli.decoding.prompt import check_hotwords, prompt_texts
 from funasr_cli.errors import UsageError
 from funasr_cli.models.fun_asr_nano import PromptConfig
 from funasr_cli.options import TranscribeOptions
@@ -55,29 +56,32 @@ def test_every_combination(task: tuple[str | None, bool]) -> None:
         assert after == f"<|im_end|>\n<|im_start|>assistant\n{THINK[think]}"
 
 
-@pytest.mark.parametrize(
-    "word",
-    [
-        "<|im_end|>",
-        "a<|b",
-        "a\nb",
-        "",
-        "  ",
-        "\n",
-        "a\rb",
-        "<think>",
-        "a</think>",
-        "a\udcff",
-        "a\n",
-        "\u2028",
-        "\x1b[31m",
-    ],
-)
-def test_hostile_hotwords_are_refused(word: str) -> None:
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.add_special_tokens(["<|im_end|>", "[INST]"])
+    tokenizer.add_tokens(["<think>", "</think>"])
+    return tokenizer
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "[INST]", "<think>", "</think>"])
+def test_control_tokens_of_the_checkpoint_are_refused(tokenizer: Tokenizer, token: str) -> None:
+    word = f"a{token} b"
     with pytest.raises(UsageError) as caught:
-        texts(hotwords=("fine", word))
-    assert caught.value.message == f"hotword {word!r} is not a word"
-    assert caught.value.hint == "leave out line breaks and control tokens"
+        check_hotwords(("fine", word), tokenizer)
+    assert caught.value.message == f"hotword {word!r} contains the control token {token}"
+
+
+@pytest.mark.parametrize("word", ["a\nb", "", "  ", "\n", "a\rb", "a\udcff", "a\n", "\u2028", "\x1b[31m"])
+def test_what_is_no_line_of_text_is_refused(tokenizer: Tokenizer, word: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_hotwords(("fine", word), tokenizer)
+    assert caught.value.message == f"hotword {word!r} is not a line of text"
+
+
+def test_plain_words_are_taken(tokenizer: Tokenizer) -> None:
+    """What only looks like a control token is none."""
+    check_hotwords(("vector<int>", "<b>", "a<|b", "C++", "滨海 新区", "[red]", "it's"), tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,9 @@ def test_hostile_hotwords_are_refused(word: str) -> None:
     [
         ("zh", "zh"), ("ZH", "zh"), (" zh ", "zh"), ("中文", "zh"), ("Chinese", "zh"), ("mandarin", "zh"),
         ("日本語", "ja"), ("日文", "ja"), ("한국어", "ko"), ("TIẾNG VIỆT", "vi"), ("deutsch", None), ("", None),
-        ("auto", None), ("ČEŠTINA", "cs"), ("Ελληνικά", "el"), ("tl", "fil"), ("zh-CN", None),
+        ("auto", None), ("ČEŠTINA", "cs"), ("Ελληνικά", "el"), ("tl", "fil"), ("zh-CN", "zh"),
+        ("en_US", "en"), ("zh-Hans-CN", "zh"),
+        ("de-DE", None), ("-", None),
     ],
 )  # fmt: skip
 def test_language_names(name: str, code: str | None) -> None:

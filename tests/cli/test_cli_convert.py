@@ -1,0 +1,153 @@
+"""`funasr convert`: what it prints, what it refuses, and how much memory it takes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from checkpoints import write_checkpoint
+from running import COMMAND, environment, funasr, invoke, tree
+from small import MakeCheckpoint, edit_tensors, small_spec
+
+MEBIBYTE = 1 << 20
+
+
+def test_convert_then_transcribe_needs_no_path(small_checkpoint: Path, short_wav: Path, tmp_path: Path) -> None:
+    env = {"FUNASR_HOME": str(tmp_path)}
+    result = funasr("convert", small_checkpoint, env=env)
+    folder = tmp_path / "models/Small-Nano"
+    size_mb = (folder / "model.safetensors").stat().st_size / 1e6
+    assert result.stdout == f"{folder}\n"
+    assert result.stderr.splitlines() == [
+        f"87 tensors, {size_mb:.1f} MB, bfloat16",
+        "languages: zh, en, ja",
+        "CTC branch: no, this source has no such tensors",
+    ]
+    assert result.exit_code == 0
+    assert invoke("transcribe", short_wav, "--max-tokens", 2, env=env).exit_code == 4
+
+
+def test_options(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    source = make_checkpoint(with_ctc=True)
+    arguments = ("--dtype", "float32", "--quantize", 8, "--group-size", 32, "--languages", "ko,日文")
+    result = invoke("convert", source, tmp_path / "out", *arguments)
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'out'}\n")
+    assert "languages: ko, ja\nCTC branch: yes\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--dtype", "float16"), "error: float16 cannot hold this model: its encoder reaches 10,000"),
+        (("--dtype", "int8"), "error: unknown type 'int8'\n  choose from bfloat16, float32\n"),
+        (("--quantize", "3"), "error: cannot quantize to 3 bits\n  choose 4 or 8\n"),
+        (("--group-size", "64"), "error: a group size without quantization\n"),
+        (("--quantize", "4", "--group-size", "20"), "error: group size 20\n  choose from 32, 64, 128\n"),
+        (("--languages", "zh,xx"), "error: unknown language 'xx'\n  known: zh, en, yue, ja, ko, "),
+        (("--languages", ""), "error: unknown language ''\n"),
+        (("--revision", "main"), "error: --revision main with the local folder "),
+    ],
+)
+def test_usage_errors(small_checkpoint: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    invoke("convert", small_checkpoint, tmp_path / "out", *options).assert_fails(2, message)
+    assert os.listdir(tmp_path) == []
+
+
+def test_refused_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.pop("audio_encoder.tp_norm.bias"))
+    funasr("convert", checkpoint, tmp_path / "out").assert_fails(
+        3,
+        f"error: {checkpoint / 'model.pt'}: 1 tensors do not fit the configuration\n"
+        "  missing: audio_encoder.tp_norm.bias (32,)\n",
+    )
+
+
+def test_group_size_that_does_not_divide(small_checkpoint: Path, tmp_path: Path) -> None:
+    result = invoke("convert", small_checkpoint, tmp_path / "out", "--quantize", 4, "--group-size", 128)
+    result.assert_fails(3, "do not divide into groups of 128\n  choose a smaller --group-size\n")
+
+
+def test_existing_output(small_checkpoint: Path, model: Path) -> None:
+    before = tree(model)
+    result = invoke("convert", small_checkpoint, model)
+    result.assert_fails(
+        1, f"error: {model}: exists already\n  pass --force to replace it, or name another folder\n"
+    )
+    assert tree(model) == before
+    assert invoke("convert", small_checkpoint, model, "--force").stdout == f"{model}\n"
+    assert tree(model) != before
+
+
+@pytest.mark.parametrize("source", ["nowhere", "~nobody-has-this-name", "a" * 300, ""])
+def test_no_such_source(source: str) -> None:
+    invoke("convert", source).assert_fails(3, "neither a folder nor a hub id")
+
+
+def test_names_are_no_markup(small_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "[red]录音[bold]"
+    result = invoke("convert", small_checkpoint, out)
+    assert (result.exit_code, result.stdout) == (0, f"{out}\n")
+    assert f"error: {out}: exists already\n" in invoke("convert", small_checkpoint, out).stderr
+
+
+# A process that watches another one's RssAnon, which has no high-water mark of its own in Linux.
+WATCHER = """
+import re, sys, threading, time
+import funasr_cli, torch
+from funasr_cli.checkpoints import convert
+from pathlib import Path
+def anonymous():
+    return 1024 * int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+peak, done = 0, threading.Event()
+def watch():
+    global peak
+    while not done.is_set():
+        peak = max(peak, anonymous())
+        time.sleep(0.002)
+source, out, bits = sys.argv[1:]
+before = anonymous()
+thread = threading.Thread(target=watch)
+thread.start()
+funasr_cli.convert(source, out, quantize_bits=int(bits) or None)
+done.set()
+thread.join()
+print(peak - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def large_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 MB in 200 tensors, the largest of which has 16 MB; in bfloat16, all of them have 110 MB."""
+    spec = small_spec(llm_dim=512, llm_heads=8, llm_kv_heads=8, llm_head_dim=64, llm_ffn_dim=2048, llm_layers=12,
+                      llm_vocab_size=8192)  # fmt: skip
+    return write_checkpoint(tmp_path_factory.mktemp("large") / "Large", spec)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
+@pytest.mark.parametrize("bits", [0, 4])
+def test_memory_does_not_grow_with_the_checkpoint(large_checkpoint: Path, tmp_path: Path, bits: int) -> None:
+    """Tensors are mapped, and no more than one of them is held in its new form."""
+    assert (large_checkpoint / "model.pt").stat().st_size > 190 * MEBIBYTE
+    command = [sys.executable, "-c", WATCHER, str(large_checkpoint), str(tmp_path / "out"), str(bits)]
+    output = subprocess.run(command, capture_output=True, check=True, env=environment()).stdout
+    assert int(output) < 48 * MEBIBYTE
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_behind(large_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep/out"
+    with subprocess.Popen(
+        [*COMMAND, "convert", str(large_checkpoint), str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    ) as process:  # fmt: skip
+        while process.poll() is None and not (out.parent.exists() and os.listdir(out.parent)):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, b"")
+    assert stderr.decode() == "warning: interrupted\n"
+    assert os.listdir(out.parent) == []

@@ -1,0 +1,187 @@
+"""The program and the machine it runs on: start, imports, BLAS, MLX, encodings."""
+
+import json
+import os
+import subprocess
+import sys
+from ctypes.util import find_library
+from pathlib import Path
+
+import pytest
+from running import COMMAND, PYTHON, environment, funasr, invoke
+
+import funasr_cli
+
+HEAVY = {
+    "mlx",
+    "numpy",
+    "torch",
+    "librosa",
+    "soundfile",
+    "soxr",
+    "tokenizers",
+    "huggingface_hub",
+    "safetensors",
+    "yaml",
+}
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no BLAS is opened")
+
+
+def modules_of(*arguments: str) -> set[str]:
+    """Top-level packages that a run imports."""
+    code = (
+        "import json, sys\n"
+        "from funasr_cli.cli.app import main\n"
+        "sys.argv = ['funasr', *sys.argv[1:]]\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)\n"
+    )
+    done = subprocess.run([PYTHON, "-c", code, *arguments], capture_output=True, check=True, env=environment())
+    return set(json.loads(done.stderr.decode().splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",), ("--version",), ("transcribe", "--help"), ("convert", "-h"), ("bench", "--help"),
+        ("transcribe", "a.wav", "--top-k", "3"), ("convert", "x", "--dtype", "float16"),
+    ],
+)  # fmt: skip
+def test_nothing_heavy_is_imported_for_help_and_usage_errors(arguments: tuple[str, ...]) -> None:
+    imported = modules_of(*arguments)
+    assert "funasr_cli" in imported
+    assert not imported & HEAVY
+
+
+def test_transcribing_imports_neither_torch_nor_librosa(small_model: Path, short_wav: Path) -> None:
+    imported = modules_of("transcribe", "-m", str(small_model), str(short_wav), "--max-tokens", "1")
+    assert {"mlx", "soundfile"} <= imported
+    assert not imported & {"torch", "librosa", "huggingface_hub", "yaml"}
+
+
+def test_version() -> None:
+    assert funasr("--version") == type(funasr("--version"))(0, f"funasr-cli {funasr_cli.__version__}\n", "")
+
+
+def test_help_calls_the_program_funasr() -> None:
+    result = funasr("--help", env={"COLUMNS": "100"})
+    assert result.exit_code == 0
+    assert "Usage: funasr [OPTIONS] COMMAND [ARGS]..." in result.stdout
+    assert "__main__" not in result.stdout
+    assert "\x1b" not in result.stdout
+    for command in ("convert", "transcribe", "bench"):
+        assert f"Usage: funasr {command} " in invoke(command, "-h").stdout
+
+
+@pytest.mark.parametrize("script", ["funasr", "funasr-cli"])
+def test_installed_commands(script: str) -> None:
+    path = Path(PYTHON).parent / script
+    if not path.exists():
+        pytest.skip("the package is not installed in this environment")
+    done = subprocess.run([path, "--version"], capture_output=True, check=True, env=environment())
+    assert done.stdout.decode() == f"funasr-cli {funasr_cli.__version__}\n"
+
+
+def test_no_arguments() -> None:
+    result = funasr()
+    assert result.exit_code == 2
+    assert "Usage: funasr" in result.stdout + result.stderr
+
+
+def test_unknown_command() -> None:
+    funasr("transcrbe").assert_fails(2, "transcrbe")
+
+
+@linux_only
+@pytest.mark.parametrize("library", ["/nowhere/libblas.so", "not-a-library", find_library("m"), os.devnull])
+def test_blas_that_is_none(library: str, small_model: Path, short_wav: Path) -> None:
+    env = {"FUNASR_BLAS": library}
+    for arguments in (("transcribe", "-m", small_model, short_wav), ("bench", "--rtf", "-m", small_model)):
+        funasr(*arguments, env=env).assert_fails(
+            5,
+            f"error: FUNASR_BLAS={library}: not a library that exports cblas_sgemm\n",
+            "  set it to the full path of libopenblas.so.0 or libmkl_rt.so.3, or unset it\n",
+        )
+
+
+@linux_only
+def test_blas_that_is_chosen(small_model: Path, short_wav: Path) -> None:
+    """Whatever is open by default can be named, and an empty name is none."""
+    from funasr_cli.backend import BLAS
+
+    arguments = ("bench", "--rtf", "-m", small_model, short_wav, "--trials", 1, "--max-tokens", 1, "--json")
+    device = json.loads(funasr(*arguments).stdout)["device"]
+    assert json.loads(funasr(*arguments, env={"FUNASR_BLAS": ""}).stdout)["device"] == device
+    if BLAS:
+        assert json.loads(funasr(*arguments, env={"FUNASR_BLAS": BLAS}).stdout)["device"] == device
+        assert os.path.basename(BLAS) in device or device == "GPU"
+
+
+@pytest.mark.parametrize("command", ["transcribe", "bench", "convert"])
+@pytest.mark.parametrize("missing", ["back end", "package"])
+def test_mlx_that_cannot_be_imported(
+    small_model: Path, small_checkpoint: Path, short_wav: Path, tmp_path: Path, command: str, missing: str
+) -> None:
+    """Plain `mlx` from PyPI on Linux has no back end; an older environment may have no `mlx` at all."""
+    (tmp_path / "mlx").mkdir()
+    (tmp_path / "mlx/__init__.py").write_text("" if missing == "back end" else "raise ImportError('no mlx here')")
+    if missing == "back end":
+        (tmp_path / "mlx/core.py").write_text("raise ImportError('libmlx.so: cannot open shared object file')")
+    arguments = {
+        "transcribe": ("-m", small_model, short_wav),
+        "bench": ("--rtf", "-m", small_model),
+        "convert": (small_checkpoint, tmp_path / "out"),
+    }[command]
+    funasr(command, *arguments, env={"PYTHONPATH": str(tmp_path)}).assert_fails(
+        5,
+        "error: MLX has no back end on this machine (",
+        "  install one: pip install 'funasr-cli[cpu]', or [cuda12] / [cuda13] for an NVIDIA card\n",
+    )
+
+
+def test_help_without_mlx(tmp_path: Path) -> None:
+    (tmp_path / "mlx").mkdir()
+    (tmp_path / "mlx/__init__.py").write_text("raise ImportError")
+    assert funasr("transcribe", "--help", env={"PYTHONPATH": str(tmp_path)}).exit_code == 0
+
+
+def test_converting_without_torch(small_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    funasr("convert", small_checkpoint, tmp_path / "out", env={"PYTHONPATH": str(tmp_path)}).assert_fails(
+        5, "error: converting needs torch\n  pip install 'funasr-cli[convert]'\n"
+    )
+
+
+def run_in(encoding: str, *arguments: object) -> tuple[int, bytes, bytes]:
+    env = environment(PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, env=env)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--stream",), ("--format", "json")])
+def test_locales_without_the_characters_of_the_text(
+    small_model: Path, zh_wav: Path, options: tuple[str, ...]
+) -> None:
+    """In a terminal of an old encoding, what it lacks is spelled out; no transcript is lost to an exception."""
+    text = funasr_cli.transcribe(zh_wav, funasr_cli.load(str(small_model)), max_tokens=8).text
+    assert not text.isascii()
+    code, stdout, stderr = run_in("ascii", "transcribe", "-m", small_model, zh_wav, "--max-tokens", 8, *options)
+    assert (code, b"Traceback" in stderr) == (4, False)
+    assert text.encode("ascii", "backslashreplace") in stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names must be text there")
+def test_file_names_that_are_not_text(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
+    """The name comes out as the bytes it is; JSON and files get what can be said of it."""
+    clip = os.fsencode(tmp_path) + b"/a\xff.wav"
+    Path(os.fsdecode(clip)).write_bytes(short_wav.read_bytes())
+    base = ("transcribe", "-m", small_model, "--max-tokens", 1)
+    named = funasr(*base, os.fsdecode(clip), os.fsdecode(clip))
+    assert named.stdout.startswith(os.fsdecode(clip) + ": ")
+    data = funasr(*base, os.fsdecode(clip), "-f", "json")
+    assert json.loads(data.stdout)["source"] == f"{tmp_path}/a\ufffd.wav"
+    written = funasr(*base, os.fsdecode(clip), "-f", "json", "-o", tmp_path / "out")
+    assert {named.exit_code, data.exit_code, written.exit_code} == {4}
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [b"a\xff.json"]
+    funasr("transcribe", "-m", small_model, os.fsdecode(clip) + "x").assert_fails(1, "a\ufffd.wavx: no such file")

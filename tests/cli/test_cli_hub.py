@@ -1,0 +1,99 @@
+"""`funasr convert ID`: downloads, through a hub on this machine."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import MAIN, OLDER, Hub, serving
+from running import Result, funasr
+from safetensors import safe_open
+
+
+@pytest.fixture
+def hub(checkpoint: Path) -> Iterator[Hub]:
+    (checkpoint / "example").mkdir()
+    (checkpoint / "example/zh.mp3").write_bytes(b"not needed")
+    with serving(Hub(checkpoint)) as served:
+        yield served
+
+
+def convert(tmp_path: Path, endpoint: str, *arguments: str) -> Result:
+    env = {
+        "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "FUNASR_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1",
+    }  # fmt: skip
+    return funasr("convert", *arguments, env=env)
+
+
+@pytest.mark.parametrize(
+    ("options", "commit"),
+    [
+        pytest.param((), MAIN, marks=pytest.mark.slow),
+        (("--revision", "v1"), OLDER),
+        pytest.param(("--revision", OLDER), OLDER, marks=pytest.mark.slow),
+    ],
+)
+def test_download(hub: Hub, tmp_path: Path, options: tuple[str, ...], commit: str) -> None:
+    """The files that are needed, progress on stderr, and the commit in what is written."""
+    result = convert(tmp_path, hub.url, "owner/model", *options)
+    out = tmp_path / "home/models/owner/model"
+    assert (result.exit_code, result.stdout) == (0, f"{out}\n")
+    assert "Fetching" in result.stderr
+    assert "100%" in result.stderr
+    assert "model.pt" in hub.downloaded
+    assert "zh.mp3" not in hub.downloaded
+    source = json.loads((out / "config.json").read_text())["source"]
+    assert (source["source"], source["revision"]) == ("owner/model", commit)
+    with safe_open(out / "model.safetensors", "np") as file:
+        assert (file.metadata() or {})["revision"] == commit
+    assert f"- Source: owner/model, revision {commit}\n" in (out / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_there_is_not_downloaded_again(hub: Hub, tmp_path: Path) -> None:
+    assert convert(tmp_path, hub.url, "owner/model", str(tmp_path / "a")).exit_code == 0
+    hub.downloaded.clear()
+    assert convert(tmp_path, hub.url, "owner/model", str(tmp_path / "b")).exit_code == 0
+    assert hub.downloaded == []
+
+
+def test_unknown_id(hub: Hub, tmp_path: Path) -> None:
+    result = convert(tmp_path, hub.url, "owner/nothing")
+    result.assert_fails(
+        3, "error: owner/nothing: not on the hub, or private\n  check the spelling, or set HF_TOKEN\n"
+    )
+
+
+def test_unknown_revision(hub: Hub, tmp_path: Path) -> None:
+    result = convert(tmp_path, hub.url, "owner/model", "--revision", "v9")
+    result.assert_fails(3, "error: owner/model: no revision v9\n  name a branch, tag or commit\n")
+
+
+def test_gated(hub: Hub, tmp_path: Path) -> None:
+    hub.fault = (403, "GatedRepo")
+    convert(tmp_path, hub.url, "owner/model").assert_fails(3, "owner/model: not on the hub, or private")
+
+
+def test_hub_that_answers_nonsense(hub: Hub, tmp_path: Path) -> None:
+    hub.answer = lambda path: (200, b"<html>", {})  # type: ignore[method-assign]
+    convert(tmp_path, hub.url, "owner/model").assert_fails(5, "owner/model: ")
+
+
+def test_unreachable(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, never listening: nobody else gets the port
+        result = convert(tmp_path, f"http://127.0.0.1:{closed.getsockname()[1]}", "owner/model")
+    result.assert_fails(5, "error: owner/model: the hub cannot be reached\n  try again online, or pass a folder\n")
+
+
+@pytest.mark.parametrize("endpoint", ["not a url", "ftp://example.invalid"])
+def test_bad_endpoint(tmp_path: Path, endpoint: str) -> None:
+    convert(tmp_path, endpoint, "owner/model").assert_fails(5, "error: owner/model: ")
+
+
+def test_repository_in_another_layout(hub: Hub, tmp_path: Path) -> None:
+    hub.files = {name: path for name, path in hub.files.items() if name != "config.yaml"}
+    convert(tmp_path, hub.url, "owner/model").assert_fails(3, "no config.yaml in it")
+    assert not list((tmp_path / "home").glob("**/*.safetensors"))

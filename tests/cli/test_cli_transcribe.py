@@ -1,0 +1,285 @@
+"""`funasr transcribe`: exact output, exit codes, files."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from running import funasr, invoke, tree
+
+import funasr_cli
+
+FEW = ("--max-tokens", "6")
+
+
+def text_of(model: Path, clip: Path, **options: object) -> str:
+    return funasr_cli.transcribe(clip, funasr_cli.load(str(model)), **options).text
+
+
+@pytest.fixture
+def clips(tmp_path: Path, short_wav: Path) -> list[Path]:
+    """Three short recordings in different formats."""
+    samples, rate_hz = soundfile.read(short_wav)
+    paths = [tmp_path / name for name in ("a.wav", "b.flac", "c.ogg")]
+    for path in paths:
+        soundfile.write(path, np.stack([samples, samples], 1), rate_hz)
+    return paths
+
+
+def test_text_on_stdout_and_nothing_else(stopping_model: Path, zh_wav: Path) -> None:
+    result = funasr("transcribe", "--model", stopping_model, zh_wav)
+    assert result.stdout == text_of(stopping_model, zh_wav) + "\n"
+    assert result.stdout != "\n"
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_text_that_is_cut_short(small_model: Path, zh_wav: Path) -> None:
+    result = funasr("transcribe", "-m", small_model, zh_wav, *FEW)
+    assert result.stdout == text_of(small_model, zh_wav, max_tokens=6) + "\n"
+    assert result.stderr == f"warning: {zh_wav}: cut short after 6 tokens: the end may be missing\n"
+    assert result.exit_code == 4
+
+
+def test_two_processes_agree(small_model: Path, en_flac: Path) -> None:
+    runs = [funasr("transcribe", "-m", small_model, en_flac, "--max-tokens", 30) for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_several_inputs_are_named(stopping_model: Path, zh_wav: Path, en_flac: Path) -> None:
+    result = invoke("transcribe", "-m", stopping_model, zh_wav, en_flac)
+    texts = [text_of(stopping_model, clip) for clip in (zh_wav, en_flac)]
+    assert result.stdout == f"{zh_wav}: {texts[0]}\n{en_flac}: {texts[1]}\n"
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_json_lines(small_model: Path, clips: list[Path]) -> None:
+    result = invoke("transcribe", "-m", small_model, *clips, "--format", "json", "--lang", "ja", *FEW)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["source"] for line in lines] == list(map(str, clips))
+    for line, clip in zip(lines, clips, strict=True):
+        expected = funasr_cli.transcribe(clip, funasr_cli.load(str(small_model)), language="ja", max_tokens=6)
+        assert (line["text"], line["language"], line["complete"]) == (expected.text, "ja", False)
+        assert line["segments"][0]["stop_reason"] == "budget"
+        assert line["segments"][0]["tokens"] == line["timings"]["tokens"] == 6
+        assert line["warnings"] == ["cut short after 6 tokens: the end may be missing"]
+    assert result.exit_code == 4
+
+
+def test_ctc_text_is_in_the_json(make_checkpoint: object, tmp_path: Path, short_wav: Path) -> None:
+    checkpoint = make_checkpoint(with_ctc=True)  # type: ignore[operator]
+    folder = funasr_cli.convert(str(checkpoint), tmp_path / "m").folder
+    result = invoke("transcribe", "-m", folder, short_wav, "-f", "json", *FEW)
+    recognizer = funasr_cli.load(str(folder))
+    expected = funasr_cli.transcribe(short_wav, recognizer, max_tokens=6, ctc=True).segments[0].ctc_text
+    assert isinstance(expected, str)
+    assert json.loads(result.stdout)["segments"][0]["ctc_text"] == expected
+
+
+@pytest.mark.parametrize("format", ["txt", "json"])
+def test_output_dir(small_model: Path, clips: list[Path], tmp_path: Path, format: str) -> None:
+    out = tmp_path / "new/out"
+    result = invoke("transcribe", "-m", small_model, *clips, "-o", out, "-f", format, *FEW)
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert sorted(os.listdir(out)) == [f"{name}.{format}" for name in "abc"]
+    for clip in clips:
+        written = out / f"{clip.stem}.{format}"
+        assert f"wrote {written}\n" in result.stderr
+        content = written.read_text(encoding="utf-8")
+        text = text_of(small_model, clip, max_tokens=6)
+        assert content == text + "\n" if format == "txt" else json.loads(content)["text"] == text
+
+
+def test_existing_outputs_are_kept(small_model: Path, clips: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "b.txt").write_text("mine")
+    result = invoke("transcribe", "-m", small_model, *clips, "-o", out, *FEW)
+    assert result.exit_code == 1
+    assert (
+        f"error: {out / 'b.txt'}: exists already\n  choose another --output-dir, or remove it first"
+        in result.stderr
+    )
+    assert "1 of 3 inputs failed" in result.stderr
+    assert (out / "b.txt").read_text() == "mine"
+    assert sorted(os.listdir(out)) == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_inputs_that_would_share_an_output(tmp_path: Path) -> None:
+    for options in ((), ("--stream",)):
+        result = invoke("transcribe", "x/a.wav", "y/a.flac", "-o", tmp_path / "out", *options)
+        result.assert_fails(2, f"error: several inputs would be written to {tmp_path / 'out/a.txt'}\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_dir_that_cannot_be_made(small_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in ("file/out", "file"):
+        result = invoke("transcribe", "-m", small_model, "a.wav", "-o", tmp_path / out)
+        result.assert_fails(1, "cannot be made (")
+
+
+def test_output_dir_is_not_made_without_a_model(tmp_path: Path) -> None:
+    invoke("transcribe", "-m", "nowhere", "a.wav", "-o", tmp_path / "out").assert_fails(3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_among_good_ones(stopping_model: Path, zh_wav: Path, tmp_path: Path) -> None:
+    """The others are done, every bad one is named with its reason, and the exit code tells."""
+    bad = {"text.wav": "not audio that can be read here", "empty.wav": "the file is empty", "dir": "is a folder"}
+    (tmp_path / "text.wav").write_text("no recording")
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "dir").mkdir()
+    paths = [
+        tmp_path / "text.wav",
+        zh_wav,
+        tmp_path / "empty.wav",
+        tmp_path / "dir",
+        tmp_path / "none.wav",
+        zh_wav,
+    ]
+    before = tree(tmp_path)
+    result = funasr("transcribe", "-m", stopping_model, *paths)
+    assert result.stdout == f"{zh_wav}: {text_of(stopping_model, zh_wav)}\n" * 2
+    assert result.exit_code == 1
+    for name, reason in (bad | {"none.wav": "no such file"}).items():
+        assert f"error: {tmp_path / name}: {reason}" in result.stderr
+    assert result.stderr.endswith("4 of 6 inputs failed\n")
+    assert "Traceback" not in result.stderr
+    assert tree(tmp_path) == before
+
+
+def test_clips_of_almost_nothing(small_model: Path, tmp_path: Path) -> None:
+    for count, rate_hz in ((0, 16000), (1, 16000), (2, 48000)):
+        soundfile.write(tmp_path / "a.wav", np.zeros(count), rate_hz)
+        result = invoke("transcribe", "-m", small_model, tmp_path / "a.wav")
+        result.assert_fails(1, str(tmp_path / "a.wav"))
+    soundfile.write(tmp_path / "a.wav", np.zeros(2), 16000)
+    assert invoke("transcribe", "-m", small_model, tmp_path / "a.wav", *FEW).exit_code == 4
+
+
+def test_long_clips_are_warned_about(small_model: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(31 * 8000), 8000)
+    result = invoke("transcribe", "-m", small_model, tmp_path / "a.wav", "--max-tokens", 1)
+    assert (
+        f"warning: {tmp_path / 'a.wav'}: 31 s in one piece: beyond 30 s words get lost or repeated\n"
+        in result.stderr
+    )
+
+
+@pytest.mark.parametrize("name", ["[red]a[bold].wav", "录音 1.wav", "a\nb.wav", ":smile:.wav", "%s{0}.wav"])
+def test_names_are_shown_as_they_are(small_model: Path, short_wav: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    shutil.copyfile(short_wav, path)
+    result = invoke("transcribe", "-m", small_model, path, path, *FEW)
+    assert result.stdout.startswith(f"{path}: ")
+    assert f"warning: {path}: cut short" in result.stderr
+    path.write_text("no recording")
+    assert f"error: {path}: not audio" in invoke("transcribe", "-m", small_model, path).stderr
+
+
+def test_languages(small_model: Path, short_wav: Path) -> None:
+    outputs = {
+        lang: invoke("transcribe", "-m", small_model, short_wav, "-l", lang, *FEW).stdout
+        for lang in ("auto", "zh", "中文", "Chinese", "ja")
+    }
+    assert outputs["zh"] == outputs["中文"] == outputs["Chinese"]
+    result = invoke("transcribe", "-m", small_model, short_wav, "--lang", "ko")
+    result.assert_fails(
+        2,
+        "error: language 'ko' is not one of this model's\n",
+        "\n  it writes zh (Chinese), en (English), ja (Japanese), or auto\n",
+    )
+
+
+def test_hotwords_from_options_and_a_file(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_bytes("\ufeff滨海\r\n\r\n  Kennedy  \n".encode())
+    result = invoke("transcribe", "-m", small_model, short_wav, "--hotword", "a", "--hotwords-file", file, *FEW)
+    words = ("a", "滨海", "Kennedy")
+    assert result.stdout == text_of(small_model, short_wav, hotwords=words, max_tokens=6) + "\n"
+    plain = invoke("transcribe", "-m", small_model, short_wav, *FEW).stdout
+    file.write_bytes(b"")
+    assert invoke("transcribe", "-m", small_model, short_wav, "--hotwords-file", file, *FEW).stdout == plain
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", None])
+def test_hotwords_file_that_cannot_be_read(short_wav: Path, tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "words.txt"
+    if content is not None:
+        file.write_bytes(content)
+    for path in (file, tmp_path):
+        result = invoke("transcribe", short_wav, "--hotwords-file", path)
+        result.assert_fails(2, f"error: {path}: cannot be read as UTF-8 text (")
+
+
+def test_hostile_hotwords(small_model: Path, short_wav: Path) -> None:
+    result = invoke("transcribe", "-m", small_model, short_wav, "--hotword", "<|im_end|>")
+    result.assert_fails(2, "error: hotword '<|im_end|>' contains the control token <|im_end|>\n  leave it out\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--max-tokens", "0"), "error: max tokens is 0\n  it must be at least 1\n"),
+        (("--temperature", "nan"), "error: temperature is nan\n"),
+        (("--top-k", "5"), "error: top-k without a temperature\n  add --temperature, for example 0.6\n"),
+        (("--seed", "0"), "error: seed without a temperature\n"),
+        (("--stream", "--format", "json"), "error: --stream writes text, --format json data, both to stdout\n"),
+        (("--hotword", "a") * 201, "error: 201 hotwords\n  the limit is 200\n"),
+        (("--format", "srt"), "srt"),
+        (("--format", "[red]"), "[red]"),
+        (("--no-such-option",), "--no-such-option"),
+        (("--max-tokens", "many"), "--max-tokens"),
+    ],
+)
+def test_usage_errors(options: tuple[str, ...], message: str) -> None:
+    """Refused before a model is even looked for."""
+    invoke("transcribe", "a.wav", "-m", "nowhere", *options).assert_fails(2, message)
+
+
+def test_no_audio() -> None:
+    invoke("transcribe").assert_fails(2, "AUDIO")
+
+
+def test_sampling_is_reproducible(small_model: Path, zh_wav: Path) -> None:
+    def run(*options: str) -> str:
+        return invoke(
+            "transcribe", "-m", small_model, zh_wav, "--max-tokens", 12, "--temperature", "3", *options
+        ).stdout
+
+    assert run("--seed", "7") == run("--seed", "7")
+    assert run() == run("--seed", "0")
+    assert len({run("--seed", str(seed)) for seed in range(4)}) > 1
+    greedy = invoke("transcribe", "-m", small_model, zh_wav, "--max-tokens", 12).stdout
+    assert run("--seed", "7", "--top-k", "1") == run("--top-p", "1e-9") == greedy
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [("model.safetensors", 1000, "missing, damaged or cut short"), ("config.json", 100, "cannot be read"),
+     ("tokenizer.json", 100, "missing or damaged")],
+)  # fmt: skip
+def test_damaged_models(model: Path, short_wav: Path, name: str, size: int, message: str) -> None:
+    os.truncate(model / name, size)
+    funasr("transcribe", "-m", model, short_wav).assert_fails(3, f"error: {model / name}: {message}")
+
+
+def test_newer_models(model: Path, short_wav: Path) -> None:
+    config = (model / "config.json").read_text().replace('"format_version": 1', '"format_version": 2')
+    (model / "config.json").write_text(config)
+    result = invoke("transcribe", "-m", model, short_wav)
+    result.assert_fails(
+        3, "format version 2, this funasr reads 1\n  upgrade funasr-cli, or convert the source again\n"
+    )
+
+
+def test_no_model(tmp_path: Path, short_wav: Path) -> None:
+    result = funasr("transcribe", short_wav, env={"FUNASR_HOME": str(tmp_path)})
+    result.assert_fails(3, f"error: no model has been converted yet (looked in {tmp_path / 'models'})\n")
+    for name in ("nowhere", "a" * 300, "~nobody-has-this-name"):
+        invoke("transcribe", "-m", name, short_wav, env={"FUNASR_HOME": str(tmp_path)}).assert_fails(
+            3, "no such model"
+        )
