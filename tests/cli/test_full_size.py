@@ -1,0 +1,67 @@
+"""The release's own size: 829.8 million parameters, random, converted and made to transcribe."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from checkpoints import release_spec, write_checkpoint
+from running import COMMAND, environment, funasr
+from safetensors import safe_open
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's"),
+]
+RELEASE_PARAMETERS = 829_800_000
+MEMORY_LIMIT_BYTES = 2_000_000_000
+
+
+@pytest.fixture(scope="module")
+def release_sized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two gigabytes in bfloat16, in the release's layout."""
+    return write_checkpoint(tmp_path_factory.mktemp("full") / "Fun-ASR-Nano-full", release_spec())
+
+
+def peak_anonymous_bytes(process: subprocess.Popen[bytes]) -> int:
+    """Most RssAnon that a process was seen with until its end."""
+    peak = 0
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        if found := re.search(r"RssAnon:\s+(\d+) kB", status):
+            peak = max(peak, 1024 * int(found[1]))
+        time.sleep(0.01)
+    return peak
+
+
+@pytest.mark.parametrize("recipe", [(), ("--quantize", "4")])
+def test_conversion_stays_below_two_gigabytes(
+    release_sized: Path, tmp_path: Path, recipe: tuple[str, ...]
+) -> None:
+    command = [*COMMAND, "convert", str(release_sized), str(tmp_path / "out"), *recipe]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
+        peak = peak_anonymous_bytes(process)
+    assert process.returncode == 0
+    assert 10_000_000 < peak < MEMORY_LIMIT_BYTES
+
+
+def test_it_transcribes(release_sized: Path, zh_wav: Path, tmp_path: Path) -> None:
+    """In a process that never needs much more than the weights in float32."""
+    out = tmp_path / "out"
+    assert funasr("convert", release_sized, out).exit_code == 0
+    with safe_open(out / "model.safetensors", "np") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    parameters = sum(map(math.prod, shapes))
+    assert abs(parameters - RELEASE_PARAMETERS) < 100_000
+    assert len(shapes) == 1260  # 1,261 less the tied head
+    result = funasr("transcribe", "-m", out, zh_wav, "--lang", "zh", "--max-tokens", 4, "-f", "json")
+    assert result.exit_code == 4
+    transcript = json.loads(result.stdout)
+    assert transcript["segments"][0]["tokens"] == 4
+    assert transcript["segments"][0]["stop_reason"] == "budget"
+    assert -100 < transcript["segments"][0]["mean_logprob"] < 0
