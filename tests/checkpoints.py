@@ -257,7 +257,7 @@ def make_tensors(spec: CheckpointSpec, tokenizer: Tokenizer) -> dict[str, torch.
         weights.linear("ctc.ctc_lo", dim, vocab)
         bias = weights.tensors["ctc.ctc_lo.bias"]
         bias[spec.ctc_ranks :] -= 100  # ordinary tokens and the blank share the frames
-        bias[-1] = 8
+        bias[-1] = 14
     _put_llm(weights, spec, tokenizer)
     return weights.tensors
 

@@ -173,8 +173,9 @@ class Reference:
         frontend = self.frontend
         options = knf.FbankOptions()
         options.frame_opts.samp_freq = frontend.fs
-        options.frame_opts.window_type = "hamming"
-        options.frame_opts.frame_length_ms = min(25.0, len(samples) / frontend.fs * 1000)
+        options.frame_opts.window_type = frontend.window
+        options.frame_opts.frame_length_ms = min(frontend.frame_length, len(samples) / frontend.fs * 1000)
+        options.frame_opts.frame_shift_ms = frontend.frame_shift
         options.frame_opts.dither = 0.0
         options.mel_opts.num_bins = frontend.n_mels
         options.energy_floor = 0.0

@@ -1,0 +1,156 @@
+"""The parity checks: plain functions that raise AssertionError, also run on models that were broken on purpose."""
+
+from typing import Any
+
+import numpy as np
+from parity.live import Case
+from parity.stages import Stages, load_clip, options_of, prompts_of, written_ids
+
+from funasr_cli.decoding.prompt import prompt_token_ids
+from funasr_cli.decoding.text import clean_text
+from funasr_cli.models.ctc import best_path
+from funasr_cli.pipeline import Recognizer
+
+FEATURE_TOLERANCE = 2e-3
+COSINE = 0.99999
+CLEAR_MARGIN = 1e-3  # of the logits' range: above it the reference's choice is no matter of rounding
+LOGIT_TOLERANCE = 1e-3  # of the same range
+LOG_PROB_TOLERANCE = 5e-3  # of log-probabilities that go down to -40, and -130 for special tokens
+BATCH_TOLERANCE = 1e-4
+
+
+def require(condition: bool, message: str) -> None:
+    """Like `assert`, which pytest explains in test files only."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def worst_cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Least cosine similarity among the rows of two (rows, width) arrays."""
+    require(ours.shape == theirs.shape, f"shape {ours.shape}, expected {theirs.shape}")
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    return float(((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)).min())
+
+
+def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Largest difference over the largest value."""
+    require(ours.shape == theirs.shape, f"shape {ours.shape}, expected {theirs.shape}")
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def margins(logits: np.ndarray) -> np.ndarray:
+    """(steps, vocab) -> (steps,): how far the best lies above the second, as a share of the logits' range."""
+    second, best = np.partition(logits, -2, axis=-1)[:, -2:].T
+    return (best - second) / (logits.max(-1) - logits.min(-1))
+
+
+def check_samples(ours: Stages, case: Case) -> None:
+    """The same waveform reaches the model."""
+    theirs = case.arrays["samples"]
+    require(ours.samples.shape == theirs.shape, f"{len(ours.samples)} samples, expected {len(theirs)}")
+    worst = float(np.abs(ours.samples - theirs).max())
+    require(worst < 1e-6, f"samples differ by {worst:.1e}")
+
+
+def check_features(ours: Stages, case: Case, tolerance: float = FEATURE_TOLERANCE) -> None:
+    """Filter bank and stacking."""
+    theirs = case.arrays["features"]
+    require(ours.features.shape == theirs.shape, f"features {ours.features.shape}, expected {theirs.shape}")
+    worst = float(np.abs(ours.features - theirs).max())
+    require(worst < tolerance, f"features differ by {worst:.1e}")
+
+
+def check_encoder(ours: Stages, case: Case) -> None:
+    """Encoder output, row by row."""
+    cosine = worst_cosine(ours.encoder, case.arrays["encoder"])
+    require(cosine > COSINE, f"encoder: cosine 1 - {1 - cosine:.1e}")
+
+
+def check_adaptor(ours: Stages, case: Case) -> None:
+    """Adaptor output, row by row."""
+    cosine = worst_cosine(ours.adaptor, case.arrays["adaptor"])
+    require(cosine > COSINE, f"adaptor: cosine 1 - {1 - cosine:.1e}")
+
+
+def check_prompt(recognizer: Recognizer, ours: Stages, case: Case) -> None:
+    """Token ids around the audio, how many audio rows there are, and the embeddings of both."""
+    before, after = prompt_token_ids(options_of(case.job), recognizer.config.prompt, recognizer.loaded.tokenizer)
+    begin, count = case.report["audio_begin"], case.report["audio_tokens"]
+    ids = case.arrays["prompt_ids"].tolist()
+    require(before == ids[:begin], f"prompt before the audio: {before}, expected {ids[:begin]}")
+    require(after == ids[begin + count :], f"prompt behind the audio: {after}, expected {ids[begin + count :]}")
+    cosine = worst_cosine(ours.prompt, case.arrays["inputs_embeds"])
+    require(cosine > COSINE, f"prompt: cosine 1 - {1 - cosine:.1e}")
+
+
+def check_logits(ours: Stages, case: Case) -> None:
+    """Teacher-forced logits: every clear choice is the same, and no logit is far off."""
+    theirs = case.arrays["forced_logits"]
+    require(ours.forced_logits.shape == theirs.shape, f"{ours.forced_logits.shape}, expected {theirs.shape}")
+    span = float((theirs.max(-1) - theirs.min(-1)).max())
+    clear = margins(theirs) > CLEAR_MARGIN
+    wrong = np.flatnonzero(clear & (ours.forced_logits.argmax(-1) != theirs.argmax(-1)))
+    require(clear.any() and not wrong.size, f"another token at steps {wrong.tolist()} of {len(theirs)}")
+    worst = float(np.abs(ours.forced_logits - theirs).max()) / span
+    require(worst < LOGIT_TOLERANCE, f"logits differ by {worst:.1e} of their range")
+
+
+def check_ctc(recognizer: Recognizer, ours: Stages, case: Case) -> None:
+    """Log-probabilities, the best path where it is a clear one, its ids and their text."""
+    theirs = case.arrays["ctc_log_probs"]
+    ctc, vocabulary = recognizer.config.ctc, recognizer.loaded.ctc_vocabulary
+    require(ours.ctc_log_probs is not None and ctc is not None, "no CTC branch")
+    require(ours.ctc_log_probs.shape == theirs.shape, f"{ours.ctc_log_probs.shape}, expected {theirs.shape}")
+    worst = float(np.abs(ours.ctc_log_probs - theirs).max())
+    require(worst < LOG_PROB_TOLERANCE, f"CTC log-probabilities differ by {worst:.1e}")
+    clear = margins(theirs) > CLEAR_MARGIN
+    wrong = np.flatnonzero(clear & (ours.ctc_log_probs.argmax(-1) != theirs.argmax(-1)))
+    require(not wrong.size, f"another CTC id in frames {wrong.tolist()}")
+    ids = best_path(theirs.argmax(-1).tolist(), ctc.blank_id)
+    require(ids == case.report["ctc_ids"], f"CTC ids {ids}, expected {case.report['ctc_ids']}")
+    text = clean_text(vocabulary.decode(ids))
+    require(text == clean_text(case.report["ctc_text"]), f"CTC text {text!r}")
+
+
+def check_text(recognizer: Recognizer, case: Case) -> str | None:
+    """Freely decoded text.
+
+    Random weights make chaotic text: one that differs is accepted where the reference's choice at the step at
+    which the two parted was no clear one. What happened then is returned, for the report.
+    """
+    options = options_of(case.job)
+    clip = load_clip(recognizer, case.job["audio"])
+    text, expected = recognizer.transcribe(clip, options).text, clean_text(case.report["text"])
+    if text == expected:
+        return None
+    [ours] = written_ids(recognizer, prompts_of(recognizer, [clip], options), options)
+    return explain_parting(case.name, ours, case.arrays["generated_ids"].tolist(), case.arrays["forced_logits"])
+
+
+def explain_parting(name: str, ours: list[int], theirs: list[int], logits: np.ndarray) -> str:
+    """Insist that two different decodings part where the choice was no clear one; say where that was.
+
+    `logits` are those in front of `theirs`.
+    """
+    step = next((k for k, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+    require(step is not None, f"{name}: ids {ours}, expected {theirs}: one goes on behind the other's end")
+    margin = float(margins(logits)[step])
+    message = f"{name}: parted at step {step}, where the reference's margin is {margin:.1e} of the range"
+    require(margin < CLEAR_MARGIN, message)
+    return message
+
+
+def check_same_row(alone: Stages, batched: Stages) -> None:
+    """A clip among others against the same clip alone."""
+    pairs: dict[str, tuple[Any, Any]] = {
+        name: (getattr(batched, name), getattr(alone, name))
+        for name in ("features", "encoder", "adaptor", "prompt", "forced_logits", "ctc_log_probs")
+    }
+    for name, (ours, theirs) in pairs.items():
+        if theirs is None:
+            continue
+        if not np.any(theirs):
+            require(not np.any(ours), f"{name}: a batch changes a row of zeros")
+        else:
+            error = relative_error(ours, theirs)
+            require(error < BATCH_TOLERANCE, f"{name}: a batch moves it by {error:.1e} of its maximum")

@@ -1,0 +1,100 @@
+"""Runs the PyTorch reference on a checkpoint, once, and pairs what it says with our own model."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import funasr_cli
+from funasr_cli.checkpoints.load import load_model
+from funasr_cli.pipeline import Recognizer
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("reference.py")
+VARIABLE = "FUNASR_REFERENCE_PYTHON"
+
+
+def reference_python() -> Path:
+    """Interpreter that has FunASR; where it may be missing the test is skipped, elsewhere it fails."""
+    stated = os.environ.get(VARIABLE)
+    python = Path(stated) if stated else REPOSITORY / ".venv-reference/bin/python"
+    if not python.is_file():
+        reason = f"no PyTorch reference: {python} does not exist; `make test` sets it up, or set {VARIABLE}"
+        (pytest.fail if stated or os.environ.get("CI") else pytest.skip)(reason)
+    return python
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was asked of the reference, and everything it answered."""
+
+    job: dict[str, Any]
+    report: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        """As in the job."""
+        return self.job["name"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A checkpoint's conversion and the reference's answers on the checkpoint itself."""
+
+    model: Path
+    cases: dict[str, Case]
+    batches: dict[str, Case]
+
+    def recognizer(self) -> Recognizer:
+        """A freshly loaded one, in float32: free to be tampered with."""
+        return Recognizer(load_model(self.model, "float32"))
+
+
+def run_pair(
+    checkpoint: Path, cases: list[dict[str, Any]], batches: list[dict[str, Any]] | None = None, **convert: Any
+) -> Pair:
+    """Convert the checkpoint and run the reference on it.
+
+    Args:
+        checkpoint: folder in upstream's layout; results are written beside it.
+        cases: as `reference.py` takes them.
+        batches: the same.
+        convert: options of the conversion; float32 unless told otherwise.
+    """
+    python = reference_python()
+    batches = batches or []
+    job, out = checkpoint.with_name("job.json"), checkpoint.with_name("answers")
+    # Matrices this small gain nothing from threads, which wait for each other for ever on a busy machine.
+    content = {"checkpoint": str(checkpoint), "threads": 1, "cases": cases, "batches": batches}
+    job.write_text(json.dumps(content, default=str, ensure_ascii=False), encoding="utf-8")
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""}
+    done = subprocess.run(
+        [python, SCRIPT, job, out], env=os.environ | offline, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.fail(f"the reference failed on {checkpoint.name}:\n{done.stderr[-4000:]}")
+    converted = funasr_cli.convert(str(checkpoint), checkpoint.with_name("mlx"), **{"dtype": "float32"} | convert)
+    answers = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
+    with np.load(f"{out}.npz") as arrays:
+        found = {name: arrays[name] for name in arrays.files}
+    return Pair(
+        model=converted.folder,
+        cases=dict(_answered(cases, answers, found)),
+        batches=dict(_answered(batches, answers, found)),
+    )
+
+
+def _answered(
+    jobs: list[dict[str, Any]], answers: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> Iterator[tuple[str, Case]]:
+    for job in jobs:
+        prefix = f"{job['name']}/"
+        own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        yield job["name"], Case(job, answers[job["name"]], own)

@@ -1,0 +1,35 @@
+"""A decoder of two layers, for what needs no checkpoint."""
+
+import numpy as np
+
+from funasr_cli.backend import mx
+from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
+
+VOCAB_SIZE = 40
+WIDTH = 16
+CONFIG = Qwen3Config(
+    hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+    intermediate_size=24, vocab_size=VOCAB_SIZE, rope_theta=1e4, rms_norm_eps=1e-6, tie_word_embeddings=True,
+    attention_bias=False,
+)  # fmt: skip
+
+
+def small_decoder() -> Qwen3:
+    """The same weights each time, sharp enough for varied output."""
+    mx.random.seed(3)
+    llm = Qwen3(CONFIG)
+    llm.model.embed_tokens.weight = mx.random.normal((VOCAB_SIZE, WIDTH))
+    for layer in llm.model.layers:
+        for part in (layer.self_attn.v_proj, layer.self_attn.o_proj, layer.mlp.down_proj):
+            part.weight = part.weight * 3
+    return llm
+
+
+def random_prompt(length: int, seed: int = 0) -> mx.array:
+    """(length, hidden) embeddings."""
+    return mx.array(np.random.default_rng(seed).standard_normal((length, WIDTH)).astype(np.float32))
+
+
+def decode_in_one_pass(llm: Qwen3, prompt: mx.array) -> np.ndarray:
+    """(length, hidden) of one row, without anything in the cache before it."""
+    return np.array(llm(prompt[None], llm.make_cache([0]))[0])

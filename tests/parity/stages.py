@@ -1,0 +1,116 @@
+"""Every stage of our own model on one case, through the package's own functions.
+
+They are looked up in their modules at each call, so that a test can break them on purpose.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from parity.live import Case
+
+from funasr_cli.audio.decode import Audio, load_audio
+from funasr_cli.backend import mx
+from funasr_cli.decoding import generate as decoding
+from funasr_cli.decoding.languages import language_code
+from funasr_cli.measure import StageClock
+from funasr_cli.models import fun_asr_nano
+from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.pipeline import Recognizer
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One clip's way through the model; arrays without a batch axis, padding removed."""
+
+    samples: np.ndarray  # (samples,)
+    features: np.ndarray  # (rows, row width)
+    encoder: np.ndarray  # (rows, encoder width)
+    adaptor: np.ndarray  # (rows, hidden)
+    prompt: np.ndarray  # (tokens and audio rows, hidden)
+    forced_logits: np.ndarray  # (steps, vocab)
+    ctc_log_probs: np.ndarray | None  # (rows, CTC vocab)
+
+
+def options_of(job: dict[str, Any]) -> TranscribeOptions:
+    """A case of `reference.py` in our own words."""
+    language = job.get("language")
+    return TranscribeOptions(
+        language=language and language_code(language),
+        hotwords=tuple(job.get("hotwords", ())),
+        itn=job.get("itn", True),
+        max_tokens=job.get("max_tokens", 64),
+    )
+
+
+def load_clip(recognizer: Recognizer, path: Any) -> Audio:
+    """The clip at the model's sample rate."""
+    return load_audio(str(path), recognizer.sample_rate_hz)
+
+
+def forced_logits(recognizer: Recognizer, prompts: list[mx.array], forced_ids: list[list[int]]) -> mx.array:
+    """(batch, steps, vocab) logits in front of each of `forced_ids`, all rows in one left-padded pass."""
+    llm = recognizer.loaded.model.llm
+    steps = len(forced_ids[0])
+    vocab_size = llm.config.vocab_size
+    assert max(map(max, forced_ids)) < vocab_size, "MLX reads whatever lies behind the embedding table"
+    written = llm.embed(mx.array([ids[:-1] for ids in forced_ids]))  # (batch, steps - 1, hidden)
+    rows = [mx.concatenate([prompt, row]) for prompt, row in zip(prompts, written, strict=True)]
+    embeddings, padding = decoding.left_pad(rows)
+    hidden = llm(embeddings, llm.make_cache(padding))
+    return llm.logits(hidden[:, -steps:])
+
+
+def compute_batch(
+    recognizer: Recognizer,
+    clips: list[Audio],
+    forced_ids: list[list[int]],
+    options: TranscribeOptions = DEFAULTS,
+) -> list[Stages]:
+    """All stages of clips that go through the model side by side."""
+    model = recognizer.loaded.model
+    features = recognizer.features(clips, StageClock())
+    encoded = recognizer.encode(features, StageClock())
+    adapted = model.audio_adaptor(
+        encoded.hidden, fun_asr_nano.batch_lengths(encoded.lengths, encoded.hidden.shape[1])
+    )
+    prompts = recognizer.prompts(encoded, options)
+    logits = forced_logits(recognizer, prompts, forced_ids)
+    log_probs = model.ctc_log_probs(encoded.hidden, encoded.lengths) if recognizer.config.ctc else None
+    downsample = recognizer.config.adaptor.downsample
+    return [
+        Stages(
+            samples=clip.samples,
+            features=np.array(features[row]),
+            encoder=np.array(encoded.hidden[row, :length]),
+            adaptor=np.array(adapted[row, : -(-length // downsample)]),
+            prompt=np.array(prompts[row]),
+            forced_logits=np.array(logits[row]),
+            ctc_log_probs=None if log_probs is None else np.array(log_probs[row, :length]),
+        )
+        for row, (clip, length) in enumerate(zip(clips, encoded.lengths, strict=True))
+    ]
+
+
+def written_ids(recognizer: Recognizer, prompts: list[mx.array], options: TranscribeOptions) -> list[list[int]]:
+    """Ids that free decoding writes for each row, the stop token among them."""
+    rows: list[list[int]] = [[] for _ in prompts]
+    stop = recognizer.config.stop_token_ids
+    for token in decoding.generate(
+        recognizer.loaded.model.llm, prompts, stop, options.max_tokens, decoding.make_sampler(options)
+    ):
+        assert token.stop != decoding.StopReason.NONFINITE
+        rows[token.row].append(token.token_id)
+    return rows
+
+
+def prompts_of(recognizer: Recognizer, clips: list[Audio], options: TranscribeOptions) -> list[mx.array]:
+    """Embeddings that the decoder reads for these clips, encoded side by side."""
+    clock = StageClock()
+    return recognizer.prompts(recognizer.encode(recognizer.features(clips, clock), clock), options)
+
+
+def compute_case(recognizer: Recognizer, case: Case) -> Stages:
+    """All stages of one case of the reference."""
+    clip, forced = load_clip(recognizer, case.job["audio"]), case.arrays["forced_ids"].tolist()
+    return compute_batch(recognizer, [clip], [forced], options_of(case.job))[0]

@@ -1,0 +1,84 @@
+"""A clip's numbers and text do not depend on its neighbours."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from parity import checks
+from parity.stages import Stages, compute_batch, load_clip, prompts_of, written_ids
+
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.pipeline import Recognizer
+
+MIXED = (
+    "zh-2.5s", "zh", "zh-0.1s", "silence-1s", "stereo-44k", "noise-0.5s", "en-4.3s", "zh-0.02s", "zh-8k", "en-1s",
+    "late-speech", "impulse", "square", "zh-0.3s", "zh-22k", "noisy-zh",
+)  # fmt: skip
+BATCHES = {2: MIXED[:2], 5: MIXED[2:7], 16: MIXED}
+STEPS = 24
+OPTIONS = TranscribeOptions(language="zh", hotwords=("滨海",), max_tokens=STEPS)
+
+
+def forced_ids(name: str) -> list[int]:
+    """Arbitrary ids, the same for a clip wherever it stands."""
+    return np.random.default_rng(MIXED.index(name)).integers(0, 700, STEPS).tolist()
+
+
+@pytest.fixture(scope="module")
+def alone(ctc_recognizer: Recognizer, clips: dict[str, Path]) -> dict[str, Stages]:
+    """Every clip by itself."""
+    return {
+        name: compute_batch(ctc_recognizer, [load_clip(ctc_recognizer, clips[name])], [forced_ids(name)], OPTIONS)[
+            0
+        ]
+        for name in MIXED
+    }
+
+
+@pytest.mark.parametrize("size", BATCHES)
+def test_every_stage(
+    size: int, alone: dict[str, Stages], ctc_recognizer: Recognizer, clips: dict[str, Path]
+) -> None:
+    names = BATCHES[size]
+    loaded = [load_clip(ctc_recognizer, clips[name]) for name in names]
+    batch = compute_batch(ctc_recognizer, loaded, [forced_ids(name) for name in names], OPTIONS)
+    for name, row in zip(names, batch, strict=True):
+        checks.check_same_row(alone[name], row)
+
+
+@pytest.fixture(scope="module", params=[0.0, 0.7])
+def written_alone(
+    request: pytest.FixtureRequest, ctc_recognizer: Recognizer, clips: dict[str, Path]
+) -> tuple[TranscribeOptions, dict[str, list[int]]]:
+    """How to decode (greedily, by sampling), and what each clip gives by itself."""
+    temperature = request.param
+    options = TranscribeOptions(max_tokens=8, temperature=temperature, seed=5 if temperature else None)
+    ids = {}
+    for name in MIXED:
+        clip = load_clip(ctc_recognizer, clips[name])
+        [ids[name]] = written_ids(ctc_recognizer, prompts_of(ctc_recognizer, [clip], options), options)
+    return options, ids
+
+
+@pytest.mark.parametrize("size", BATCHES)
+def test_written_tokens(
+    size: int,
+    written_alone: tuple[TranscribeOptions, dict[str, list[int]]],
+    ctc_recognizer: Recognizer,
+    clips: dict[str, Path],
+) -> None:
+    options, alone_ids = written_alone
+    names = BATCHES[size]
+    loaded = [load_clip(ctc_recognizer, clips[name]) for name in names]
+    together = written_ids(ctc_recognizer, prompts_of(ctc_recognizer, loaded, options), options)
+    assert dict(zip(names, together, strict=True)) == {name: alone_ids[name] for name in names}
+
+
+def test_texts_of_the_ctc_branch(ctc_recognizer: Recognizer, clips: dict[str, Path]) -> None:
+    options = TranscribeOptions(max_tokens=1, ctc=True)
+    loaded = [load_clip(ctc_recognizer, clips[name]) for name in BATCHES[5]]
+    together = ctc_recognizer.transcribe_batch(loaded, options)
+    for clip, transcript in zip(loaded, together, strict=True):
+        [segment] = transcript.segments
+        assert segment.ctc_text is not None
+        assert segment.ctc_text == ctc_recognizer.transcribe(clip, options).segments[0].ctc_text

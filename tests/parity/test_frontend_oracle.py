@@ -1,0 +1,115 @@
+"""The frontend against kaldi-native-fbank, and its stacking against a plain loop."""
+
+import dataclasses
+
+import kaldi_native_fbank as knf
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parity.checks import FEATURE_TOLERANCE
+
+from funasr_cli.audio.frontend import MIN_SAMPLES, Frontend
+from funasr_cli.backend import mx
+from funasr_cli.models.fun_asr_nano import FrontendConfig
+
+RELEASE = FrontendConfig(
+    sample_rate_hz=16000, window="hamming", mel_bins=80, frame_length_ms=25.0, frame_shift_ms=10.0,
+    stack_frames=7, stack_step=6,
+)  # fmt: skip
+FRONTEND = Frontend(RELEASE)
+TIME_S = np.arange(8000) / 16000
+
+
+def oracle(samples: np.ndarray, config: FrontendConfig = RELEASE) -> np.ndarray:
+    """(frames, mel bins) of Kaldi's own code."""
+    options = knf.FbankOptions()
+    options.frame_opts.samp_freq = config.sample_rate_hz
+    options.frame_opts.window_type = config.window
+    options.frame_opts.frame_shift_ms = config.frame_shift_ms
+    # Upstream shortens the frame to a clip that is shorter.
+    options.frame_opts.frame_length_ms = min(config.frame_length_ms, len(samples) / config.sample_rate_hz * 1000)
+    options.frame_opts.dither = 0.0
+    options.mel_opts.num_bins = config.mel_bins
+    options.energy_floor = 0.0
+    fbank = knf.OnlineFbank(options)
+    fbank.accept_waveform(config.sample_rate_hz, samples * 32768)
+    fbank.input_finished()
+    return np.stack([fbank.get_frame(index) for index in range(fbank.num_frames_ready)])
+
+
+def assert_same(samples: np.ndarray, config: FrontendConfig = RELEASE) -> None:
+    samples = samples.astype(np.float32)
+    expected = oracle(samples, config)
+    ours = np.array(Frontend(config).filter_bank(samples))
+    assert ours.shape == expected.shape
+    assert np.abs(ours - expected).max() < FEATURE_TOLERANCE
+
+
+@given(st.integers(MIN_SAMPLES, 4000), st.floats(-4.5, 0), st.integers(0, 2**32 - 1))
+@settings(max_examples=150, deadline=None)
+def test_noise_of_any_length_and_level(length: int, level_log10: float, seed: int) -> None:
+    noise = np.random.default_rng(seed).uniform(-1, 1, length)
+    assert_same(noise * 10**level_log10)
+
+
+@pytest.mark.parametrize("length", [MIN_SAMPLES, 3, 31, 32, 33, 255, 256, 257, 399, 400, 401, 559, 560, 561])
+def test_around_the_first_frames(length: int) -> None:
+    assert_same(np.random.default_rng(length).uniform(-0.5, 0.5, length))
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        np.sin(2 * np.pi * 1000 * TIME_S),
+        np.sin(2 * np.pi * 50 * TIME_S),
+        np.sign(np.sin(2 * np.pi * 441 * TIME_S)),
+        np.where(np.arange(8000) % 2, 1.0, -1.0),  # the Nyquist frequency at full scale
+        1e-5 * np.sin(2 * np.pi * 300 * TIME_S),
+        np.ones(8000),  # an offset alone
+    ],
+    ids=["1 kHz", "50 Hz", "square", "nyquist", "quiet", "offset"],
+)
+def test_tones(signal: np.ndarray) -> None:
+    assert_same(signal)
+
+
+@pytest.mark.parametrize("length", [MIN_SAMPLES, 100, 400, 3000])
+def test_silence_is_the_floor(length: int) -> None:
+    assert_same(np.zeros(length))
+    rows = np.array(FRONTEND(np.zeros(length, np.float32)))
+    assert np.array_equal(rows, np.full_like(rows, np.log(np.finfo(np.float32).eps)))
+
+
+@pytest.mark.parametrize("window", ["hamming", "hanning", "povey", "rectangular"])
+def test_other_settings(window: str) -> None:
+    config = dataclasses.replace(
+        RELEASE, window=window, sample_rate_hz=8000, mel_bins=40, frame_length_ms=32.0, frame_shift_ms=8.0
+    )
+    assert_same(np.random.default_rng(3).uniform(-0.3, 0.3, 5000), config)
+
+
+def naive_stack(frames: np.ndarray, count: int, step: int) -> np.ndarray:
+    """Repeat the first frame in front, take `count` frames every `step`, repeat the last where they run out."""
+    padded = [frames[0]] * ((count - 1) // 2) + list(frames)
+    rows = []
+    while len(rows) * step < len(frames):
+        row = padded[len(rows) * step :][:count]
+        rows.append(np.concatenate(row + [frames[-1]] * (count - len(row))))
+    return np.stack(rows)
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 9))
+@settings(max_examples=150, deadline=None)
+def test_stacking(frames: int, count: int, step: int) -> None:
+    step = min(step, count)  # frames left out are in no checkpoint
+    values = np.arange(frames * 2, dtype=np.float32).reshape(frames, 2)
+    frontend = Frontend(dataclasses.replace(RELEASE, mel_bins=2, stack_frames=count, stack_step=step))
+    assert np.array_equal(np.array(frontend._stack(mx.array(values))), naive_stack(values, count, step))
+
+
+@given(st.integers(MIN_SAMPLES, 20_000))
+@settings(max_examples=50, deadline=None)
+def test_number_of_rows(length: int) -> None:
+    frames = 1 + max(0, length - 400) // 160
+    assert FRONTEND(np.zeros(length, np.float32)).shape == (-(-frames // 6), 560)

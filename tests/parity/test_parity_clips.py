@@ -1,0 +1,73 @@
+"""Every clip through every stage, against the reference on the same checkpoint."""
+
+import warnings
+
+import numpy as np
+import pytest
+from parity import checks
+from parity.clips import CLIP_NAMES
+from parity.live import Pair
+from parity.stages import Stages, compute_case
+
+from funasr_cli.pipeline import Recognizer
+
+pytestmark = pytest.mark.slow
+every_clip = pytest.mark.parametrize("name", CLIP_NAMES)
+
+
+@pytest.fixture(scope="module")
+def recognizer(nano: Pair) -> Recognizer:
+    return nano.recognizer()
+
+
+@pytest.fixture(scope="module")
+def ours(nano: Pair, recognizer: Recognizer) -> dict[str, Stages]:
+    """Our own stages of every clip."""
+    return {name: compute_case(recognizer, case) for name, case in nano.cases.items()}
+
+
+@every_clip
+def test_features(name: str, nano: Pair, ours: dict[str, Stages]) -> None:
+    checks.check_samples(ours[name], nano.cases[name])
+    checks.check_features(ours[name], nano.cases[name])
+
+
+@every_clip
+def test_encoder_and_adaptor(name: str, nano: Pair, ours: dict[str, Stages]) -> None:
+    checks.check_encoder(ours[name], nano.cases[name])
+    checks.check_adaptor(ours[name], nano.cases[name])
+
+
+@every_clip
+def test_prompt(name: str, nano: Pair, ours: dict[str, Stages], recognizer: Recognizer) -> None:
+    checks.check_prompt(recognizer, ours[name], nano.cases[name])
+
+
+@every_clip
+def test_teacher_forced_logits(name: str, nano: Pair, ours: dict[str, Stages]) -> None:
+    assert len(nano.cases[name].arrays["forced_ids"]) == 64
+    checks.check_logits(ours[name], nano.cases[name])
+
+
+@every_clip
+def test_ctc_branch(name: str, nano: Pair, ours: dict[str, Stages], recognizer: Recognizer) -> None:
+    checks.check_ctc(recognizer, ours[name], nano.cases[name])
+
+
+@every_clip
+def test_text(name: str, nano: Pair, recognizer: Recognizer) -> None:
+    if parting := checks.check_text(recognizer, nano.cases[name]):
+        warnings.warn(parting, stacklevel=1)
+
+
+def test_the_cases_cover_the_options(nano: Pair) -> None:
+    jobs = [case.job for case in nano.cases.values()]
+    assert len(jobs) >= 20
+    assert {job["language"] for job in jobs} == {None, "中文", "英文", "日文"}
+    assert {(bool(job["hotwords"]), job["itn"]) for job in jobs} == {(a, b) for a in (0, 1) for b in (0, 1)}
+
+
+def test_blanks_and_tokens_share_the_frames(nano: Pair) -> None:
+    best = [case.arrays["ctc_log_probs"].argmax(-1) for case in nano.cases.values()]
+    blank = nano.recognizer().config.ctc.blank_id
+    assert 0.1 < (np.concatenate(best) == blank).mean() < 0.9

@@ -1,0 +1,50 @@
+"""A checkpoint without CTC tensors under MLT's name: its 31 languages, and batches on both sides."""
+
+import warnings
+
+import pytest
+from parity import checks
+from parity.conftest import BATCH_CLIPS
+from parity.live import Pair
+from parity.stages import compute_case, load_clip, options_of, prompts_of, written_ids
+
+from funasr_cli.decoding.languages import LANGUAGES, MLT_LANGUAGES
+from funasr_cli.decoding.text import clean_text
+from funasr_cli.pipeline import Recognizer
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def recognizer(mlt: Pair) -> Recognizer:
+    return mlt.recognizer()
+
+
+@pytest.mark.parametrize("name", ["auto", *(LANGUAGES[code].prompt_name for code in MLT_LANGUAGES)])
+def test_language(name: str, mlt: Pair, recognizer: Recognizer) -> None:
+    case = mlt.cases[name]
+    ours = compute_case(recognizer, case)
+    checks.check_prompt(recognizer, ours, case)
+    checks.check_logits(ours, case)
+    if parting := checks.check_text(recognizer, case):
+        warnings.warn(parting, stacklevel=1)
+
+
+def test_the_name_gives_31_languages(recognizer: Recognizer) -> None:
+    assert recognizer.config.prompt.languages == MLT_LANGUAGES
+    assert len(MLT_LANGUAGES) == 31
+    assert recognizer.config.ctc is None
+
+
+def test_batch_against_the_references_own_batch(mlt: Pair, recognizer: Recognizer) -> None:
+    case = mlt.batches["batch"]
+    options = options_of(case.job)
+    clips = [load_clip(recognizer, path) for path in case.job["audio"]]
+    texts = [transcript.text for transcript in recognizer.transcribe_batch(clips, options)]
+    ids = written_ids(recognizer, prompts_of(recognizer, clips, options), options)
+    for row, name in enumerate(BATCH_CLIPS):
+        if texts[row] == clean_text(case.report["texts"][row]):
+            continue
+        theirs = case.arrays["generated_ids"][row].tolist()
+        logits = mlt.cases[name].arrays["forced_logits"]
+        warnings.warn(checks.explain_parting(name, ids[row], theirs, logits), stacklevel=1)
