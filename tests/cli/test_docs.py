@@ -53,3 +53,9 @@ def test_options_shown_in_the_readme_exist() -> None:
     used = {option for line in lines for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line.split("#")[0])}
     assert used
     assert used <= known
+
+
+def test_no_placeholder_is_left() -> None:
+    """What is still to be filled in stands as @NAME@ while a page is being written."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        assert not re.findall(r"@[A-Z]+@", page.read_text(encoding="utf-8")), page
