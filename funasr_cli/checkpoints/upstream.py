@@ -3,6 +3,7 @@
 Where the files leave something out, upstream's own default is taken (class and argument are named beside it).
 """
 
+import dataclasses
 from typing import Any
 
 from funasr_cli.checkpoints.validate import check_config
@@ -166,3 +167,73 @@ def _stop_token_ids(llm: Options) -> tuple[int, ...]:
     """``eos_token_id`` of the decoder's config, one id or several."""
     stop = llm["eos_token_id"]
     return tuple(int(token_id) for token_id in (stop if isinstance(stop, list) else [stop]))
+
+
+def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options, Options]:
+    """The inverse of `nano_config`: ``config.yaml`` and the decoder's ``config.json`` that state this config."""
+    frontend, encoder, prompt = config.frontend, config.encoder, config.prompt
+    options: Options = {
+        "model": "FunASRNano",
+        "frontend": "WavFrontend",
+        "frontend_conf": {
+            "fs": frontend.sample_rate_hz,
+            "window": frontend.window,
+            "n_mels": frontend.mel_bins,
+            "frame_length": frontend.frame_length_ms,
+            "frame_shift": frontend.frame_shift_ms,
+            "lfr_m": frontend.stack_frames,
+            "lfr_n": frontend.stack_step,
+            "cmvn_file": None,
+        },
+        "audio_encoder": "SenseVoiceEncoderSmall",
+        "audio_encoder_conf": {
+            "output_size": encoder.width,
+            "attention_heads": encoder.heads,
+            "linear_units": encoder.ffn_dim,
+            "num_blocks": encoder.blocks,
+            "tp_blocks": encoder.tp_blocks,
+            "kernel_size": encoder.memory_taps,
+            "sanm_shfit": encoder.memory_shift,
+        },
+        "audio_adaptor": "Transformer",
+        "audio_adaptor_conf": _adaptor_options(config.adaptor)
+        | {"use_low_frame_rate": config.adaptor.low_frame_rate},
+        "llm": "Qwen3",
+        "llm_conf": {"hub": "hf", "init_param_path": llm_folder, "use_lora": False},
+        "tokenizer": "HuggingfaceTokenizer",
+        "tokenizer_conf": {"init_param_path": llm_folder},
+        "dataset_conf": {"sys_prompt": prompt.system_turn, "do_think": not prompt.empty_think},
+    }
+    if config.ctc:
+        options |= {
+            "ctc_decoder": "Transformer",
+            "ctc_decoder_conf": _adaptor_options(config.ctc.decoder),
+            "ctc_vocab_size": config.ctc.vocab_size,
+        }
+        # Upstream knows a blank that is not the last id only by a setting that it cannot load.
+        if config.ctc.blank_id != config.ctc.vocab_size - 1:
+            options["ctc_conf"] = {"blank_id": config.ctc.blank_id}
+        options["dataset_conf"] |= {
+            "ctc_tokenizer": "SenseVoiceTokenizer",
+            "ctc_tokenizer_conf": {"vocab_path": None, "is_multilingual": True, "num_languages": 8749},
+        }
+    stops = list(config.stop_token_ids)
+    llm_options = dataclasses.asdict(config.llm) | {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "hidden_act": "silu",
+        "use_sliding_window": False,
+        "eos_token_id": stops[0] if len(stops) == 1 else stops,
+    }
+    return options, llm_options
+
+
+def _adaptor_options(adaptor: AdaptorConfig) -> Options:
+    return {
+        "downsample_rate": adaptor.downsample,
+        "encoder_dim": adaptor.input_dim,
+        "llm_dim": adaptor.output_dim,
+        "ffn_dim": adaptor.ffn_dim,
+        "n_layer": adaptor.layers,
+        "attention_heads": adaptor.heads,
+    }

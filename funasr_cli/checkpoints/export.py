@@ -1,0 +1,91 @@
+"""A converted model -> FunASR's layout again, so that the PyTorch reference can read it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_config
+from funasr_cli.checkpoints.sources import (
+    OPTIONAL_TOKENIZER_FILES,
+    UPSTREAM_CONFIG,
+    UPSTREAM_WEIGHTS,
+    require_torch,
+)
+from funasr_cli.checkpoints.upstream import upstream_options
+from funasr_cli.errors import ModelError, OutputError
+
+if TYPE_CHECKING:
+    pass
+
+LLM_FOLDER = "Qwen3-0.6B"
+
+
+def export(folder: Path, out: Path) -> None:
+    """Write a converted model in the layout that it came from; no value changes.
+
+    Args:
+        folder: what `convert` wrote, not quantized.
+        out: folder to create.
+
+    Raises:
+        ModelError: no converted model, or a quantized one, whose dense values are gone.
+        OutputError: ``out`` exists or cannot be written.
+        SetupError: torch is not installed.
+    """
+    require_torch()
+    model = read_config(folder)
+    if model.quantization:
+        raise ModelError(f"{folder}: is quantized, its dense weights are gone", "export a dense conversion")
+    if out.exists():
+        raise OutputError(f"{out}: exists already", "name another folder")
+    options, llm_options = upstream_options(model.config, LLM_FOLDER)
+    try:
+        (out / LLM_FOLDER).mkdir(parents=True)
+        _write_tensors(folder, out, tied=model.config.llm.tie_word_embeddings)
+        (out / UPSTREAM_CONFIG).write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
+        _write_json(out / LLM_FOLDER / "config.json", llm_options | {"torch_dtype": model.dtype})
+        _write_json(out / "configuration.json", _configuration())
+        for name in (TOKENIZER_FILE, *OPTIONAL_TOKENIZER_FILES):
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, out / LLM_FOLDER / name)
+        if (folder / CTC_VOCABULARY_FILE).exists():
+            shutil.copyfile(folder / CTC_VOCABULARY_FILE, out / CTC_VOCABULARY_FILE)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error})") from error
+
+
+def _write_tensors(folder: Path, out: Path, tied: bool) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    tensors: dict[str, torch.Tensor] = {
+        name: (tensor.transpose(-1, -2) if keymap.swaps_axes(name) else tensor).contiguous()
+        for name, tensor in load_file(folder / WEIGHTS_FILE).items()
+    }
+    if tied:  # upstream's state dicts hold both
+        tensors[keymap.LM_HEAD] = tensors[keymap.EMBEDDING]
+    torch.save({keymap.CONTAINERS[0]: tensors}, out / UPSTREAM_WEIGHTS)
+
+
+def _configuration() -> dict[str, Any]:
+    """Where FunASR finds the parts, relative to the folder."""
+    llm = {"init_param_path": LLM_FOLDER}
+    return {
+        "framework": "pytorch",
+        "task": "auto-speech-recognition",
+        "file_path_metas": {
+            "init_param": UPSTREAM_WEIGHTS,
+            "config": UPSTREAM_CONFIG,
+            "tokenizer_conf": llm,
+            "llm_conf": llm,
+            "dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": CTC_VOCABULARY_FILE}},
+        },
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
