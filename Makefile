@@ -2,21 +2,33 @@
 PYTHON ?= python3
 VENV := .venv
 REFERENCE := .venv-reference
+TRAINING := .venv-demo
 BIN := $(VENV)/bin
 
 # What the back end of this machine is called as an extra; on macOS it adds nothing.
 BACKEND ?= cpu
 # PyPI's build for Linux brings CUDA along; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu does without.
 TORCH ?= torch==2.13.0
+# Where training keeps its state and evaluation its clips, outside the repository.
+STATE ?= $(HOME)/.cache/funasr-cli-demo
+EVAL_CLIPS ?= 1000
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: install lint format docs test test-quick clean
+.PHONY: demo install lint format docs test test-quick eval demo-model clean
+
+# Transcribe the bundled clips with the bundled model: all that a newcomer needs to see it work.
+demo: $(VENV)/.runs
+	cd funasr_cli/demo/clips && $(CURDIR)/$(BIN)/funasr transcribe --model demo --stream *.flac
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.runs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	$(BIN)/pip install $(PIP_FLAGS) --editable '.[$(BACKEND)]'
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.runs
 	$(BIN)/pip install $(PIP_FLAGS) '$(TORCH)'
 	$(BIN)/pip install $(PIP_FLAGS) --group lint --group test --editable '.[$(BACKEND),convert]'
 	touch $@
@@ -46,5 +58,26 @@ test: lint $(REFERENCE)/.installed
 test-quick: install
 	$(BIN)/python -m pytest -q -m "not slow"
 
+# The environment that speaks and trains; also apart, since it brings the reference along.
+$(TRAINING)/.installed: funasr_cli/demo/recipe/requirements.txt
+	$(PYTHON) -m venv $(TRAINING)
+	$(TRAINING)/bin/pip install $(PIP_FLAGS) '$(TORCH)'
+	$(TRAINING)/bin/pip install $(PIP_FLAGS) --requirement $<
+	touch $@
+
+# Error rates of the bundled model on clips synthesised for it: see docs/demo-accuracy.md.
+eval: install $(REFERENCE)/.installed $(TRAINING)/.installed
+	$(TRAINING)/bin/python -m funasr_cli.demo.recipe clips --clips $(EVAL_CLIPS) --out "$(STATE)/eval/clean"
+	$(TRAINING)/bin/python -m funasr_cli.demo.recipe clips --clips $(EVAL_CLIPS) --snr 10 --out "$(STATE)/eval/10 dB SNR"
+	cd tests && $(CURDIR)/$(BIN)/python -m accuracy.evaluate "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
+		--out $(CURDIR)/docs/demo-accuracy.md --reference-python $(CURDIR)/$(REFERENCE)/bin/python
+
+# Train the demo model anew, for hours, or go on where an earlier run stopped; then put it in place.
+demo-model: install $(TRAINING)/.installed
+	$(TRAINING)/bin/python -m funasr_cli.demo.recipe train --state "$(STATE)/training"
+	rm -rf "$(STATE)/demo"
+	$(TRAINING)/bin/python -m funasr_cli.demo.recipe export --state "$(STATE)/training" --out "$(STATE)/demo"
+	$(BIN)/funasr convert "$(STATE)/demo" funasr_cli/demo/model --languages zh,en --force
+
 clean:
-	rm -rf $(VENV) $(REFERENCE) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(REFERENCE) $(TRAINING) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
+from funasr_cli import demo
 from funasr_cli.checkpoints.format import CONFIG_FILE
 from funasr_cli.errors import ModelError, SetupError, UsageError
 
@@ -14,6 +15,7 @@ ALIASES = {
     "nano": "FunAudioLLM/Fun-ASR-Nano-2512",
     "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512",
 }
+DEMO = "demo"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NEEDED_FILES = ["*.pt", "*.yaml", "*.json", "*.txt", "*.tiktoken", "README.md"]
 
@@ -113,8 +115,8 @@ def find_model(name: str | None) -> Path:
     """Folder of a converted model.
 
     Args:
-        name: a folder, a hub id, an alias or the last part of a converted model's name; None takes
-            Fun-ASR-Nano where it has been converted, else the only model there is.
+        name: a folder, a hub id, an alias, the last part of a converted model's name, or "demo" for the
+            bundled model; None takes Fun-ASR-Nano where it has been converted, else the only model converted.
 
     Raises:
         ModelError: nothing, or more than one model, goes by that name.
@@ -129,6 +131,8 @@ def find_model(name: str | None) -> Path:
     matches = {model: path for model, path in models.items() if wanted in (model, model.rpartition("/")[2])}
     if len(matches) == 1:
         return next(iter(matches.values()))
+    if name == DEMO and not matches:
+        return demo.MODEL
     if matches:
         raise ModelError(f"{name}: more than one model goes by that name", f"say which: {', '.join(matches)}")
     if folder:
@@ -146,5 +150,5 @@ def _default_model(models: dict[str, Path]) -> Path:
         raise ModelError("several models have been converted", f"choose one with --model: {', '.join(models)}")
     raise ModelError(
         f"no model has been converted yet (looked in {models_folder()})",
-        f"run: funasr convert {ALIASES['nano']}",
+        f"run: funasr convert {ALIASES['nano']}; or try the small bundled model: --model {DEMO}",
     )

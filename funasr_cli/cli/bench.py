@@ -30,11 +30,12 @@ STAGE_HEADINGS = {
 
 def bench(
     audio: Annotated[
-        list[Path] | None, typer.Argument(metavar="AUDIO", help="Recordings. Default: generated clips.")
+        list[Path] | None,
+        typer.Argument(metavar="AUDIO", help="Recordings. Default: generated clips, or the demo model's own."),
     ] = None,
     rtf: Annotated[bool, typer.Option("--rtf", help="Report the real-time factor and each stage's time.")] = False,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Folder, hub id or alias of a converted model.")
+        str | None, typer.Option("--model", "-m", help="Folder, hub id or alias of a converted model, or demo.")
     ] = None,
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language to write.")] = AUTO,
     trials: Annotated[int, typer.Option(min=1, help="Timed runs of each clip, after a warm-up.")] = BENCH_TRIALS,
@@ -45,11 +46,14 @@ def bench(
     if not rtf:
         raise typer.BadParameter("say what to measure: --rtf", param_hint="bench")
     options = TranscribeOptions(language=lang, max_tokens=max_tokens)
+    from funasr_cli import demo
     from funasr_cli.benchmark import run_benchmark
     from funasr_cli.checkpoints.hub import find_model
 
     folder = find_model(model)
     with console.busy("loading") as tell:
+        if not audio and folder == demo.MODEL:
+            audio = [clip.path for clip in demo.clips()]
         result = run_benchmark(folder, audio or [], options, trials, lambda name: tell(f"timing {name}"))
     if as_json:
         console.result(json.dumps(dataclasses.asdict(result), indent=2, ensure_ascii=False) + "\n")

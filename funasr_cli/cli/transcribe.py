@@ -30,7 +30,7 @@ def transcribe(
         list[Path], typer.Argument(metavar="AUDIO", help="Files, in any format that can be read here.")
     ],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Folder, hub id or alias of a converted model.")
+        str | None, typer.Option("--model", "-m", help="Folder, hub id or alias of a converted model, or demo.")
     ] = None,
     lang: Annotated[
         str, typer.Option("--lang", "-l", help="Language to write: a code (zh, en, ja, ...), a name, or auto.")

@@ -44,7 +44,7 @@ def test_models_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_model_yet(home: Path) -> None:
     assert refusal(None) == (
         f"no model has been converted yet (looked in {home / 'models'})",
-        "run: funasr convert FunAudioLLM/Fun-ASR-Nano-2512",
+        "run: funasr convert FunAudioLLM/Fun-ASR-Nano-2512; or try the small bundled model: --model demo",
     )
     assert refusal("nano") == (
         "nano: no such model", "convert one with: funasr convert FunAudioLLM/Fun-ASR-Nano-2512",

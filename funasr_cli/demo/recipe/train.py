@@ -41,8 +41,8 @@ class Plan:
     """
 
     state: Path
-    steps: int = 20_000
-    decay: int = 5000
+    steps: int = 8400
+    decay: int = 2400
     rate: float = 1.5e-3
     aid: float = 1.0
     aid_until: int = 14_000

@@ -1,0 +1,111 @@
+"""Decode a set of clips with our models of several types, and with the PyTorch reference."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import funasr_cli
+from funasr_cli.audio.decode import load_audio
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.pipeline import Recognizer
+
+REFERENCE = Path(__file__).parents[1] / "parity" / "reference.py"
+BATCH = 16
+MAX_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording and what is said in it: in words, and as one writes it."""
+
+    path: Path
+    language: str
+    domain: str
+    spoken: str
+    written: str
+
+    def wanted(self, itn: bool) -> str:
+        """The right text with or without inverse text normalisation."""
+        return self.written if itn else self.spoken
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A conversion of the demo model and the arithmetic it is decoded in."""
+
+    name: str
+    options: dict[str, object]
+    dtype: str
+
+
+RECIPES = (
+    Recipe("float32", {"dtype": "float32"}, "stored"),
+    Recipe("bfloat16", {"dtype": "bfloat16"}, "stored"),
+    Recipe("8-bit", {"dtype": "bfloat16", "quantize_bits": 8}, "stored"),
+    Recipe("4-bit", {"dtype": "bfloat16", "quantize_bits": 4}, "stored"),
+    Recipe("4-bit, groups of 32", {"dtype": "bfloat16", "quantize_bits": 4, "group_size": 32}, "stored"),
+)
+
+
+def read_clips(folder: Path) -> list[Clip]:
+    """Clips listed in a folder's `clips.jsonl`."""
+    rows = map(json.loads, (folder / "clips.jsonl").read_text(encoding="utf-8").splitlines())
+    names = ("language", "domain", "spoken", "written")
+    return [Clip(folder / row["file"], *(row[name] for name in names)) for row in rows]
+
+
+def load_recipe(upstream: Path, recipe: Recipe, folder: Path) -> Recognizer:
+    """Convert an upstream checkpoint by a recipe and load it in its own arithmetic."""
+    converted = funasr_cli.convert(str(upstream), folder / recipe.name, languages=("zh", "en"), **recipe.options)
+    return funasr_cli.load(str(converted.folder), recipe.dtype)
+
+
+def decode(recognizer: Recognizer, clips: list[Clip], itn: bool, ctc: bool = False) -> list[tuple[str, str]]:
+    """(text, CTC text or nothing) of each clip, decoded in batches of clips of like length."""
+    options = TranscribeOptions(itn=itn, max_tokens=MAX_TOKENS, ctc=ctc)
+    audio = [load_audio(clip.path, recognizer.sample_rate_hz) for clip in clips]
+    order = sorted(range(len(clips)), key=lambda index: len(audio[index].samples))
+    texts: dict[int, tuple[str, str]] = {}
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        transcripts = recognizer.transcribe_batch([audio[index] for index in part], options)
+        for index, transcript in zip(part, transcripts, strict=True):
+            texts[index] = transcript.text, transcript.segments[0].ctc_text or ""
+    return [texts[index] for index in range(len(clips))]
+
+
+def decode_with_reference(python: str, upstream: Path, clips: list[Clip], itn: bool) -> list[str]:
+    """The reference's texts of the same checkpoint in float32, outer white space removed as ours is."""
+    # By length, as above: batches are decoded until their longest text ends.
+    order = sorted(range(len(clips)), key=lambda index: clips[index].path.stat().st_size)
+    chunks = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    batches = [
+        {
+            "name": str(n),
+            "audio": [str(clips[index].path) for index in chunk],
+            "itn": itn,
+            "max_tokens": MAX_TOKENS,
+        }
+        for n, chunk in enumerate(chunks)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        job, out = Path(folder) / "job.json", Path(folder) / "out"
+        content = {"checkpoint": str(upstream), "threads": 1, "cases": [], "batches": batches}
+        job.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""}
+        command = [python, str(REFERENCE), str(job), str(out)]
+        done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"the reference failed:\n{done.stderr[-4000:]}")
+        answers = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
+    texts = {
+        index: text
+        for n, chunk in enumerate(chunks)
+        for index, text in zip(chunk, answers[str(n)]["texts"], strict=True)
+    }
+    return [texts[index].strip() for index in range(len(clips))]

@@ -1,0 +1,43 @@
+"""Error rates are counted as the documentation says."""
+
+from __future__ import annotations
+
+import pytest
+from accuracy.scoring import error_rate, units
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Is it 5 o'clock?", ["is", "it", "5", "o'clock"]),
+        ("我要15块钱。", ["我", "要", "15", "块", "钱"]),
+        ("ＡＢＣ　ｄ", ["abc", "d"]),
+        ("OK我 们,好", ["ok", "我", "们", "好"]),
+        ("", []),
+        ("。！?", []),
+    ],
+)
+def test_units(text: str, expected: list[str]) -> None:
+    assert units(text) == expected
+
+
+def brute_force_distance(a: list[str], b: list[str]) -> int:
+    if not a or not b:
+        return len(a) + len(b)
+    if a[0] == b[0]:
+        return brute_force_distance(a[1:], b[1:])
+    options = ((a[1:], b), (a, b[1:]), (a[1:], b[1:]))
+    return 1 + min(brute_force_distance(*pair) for pair in options)
+
+
+@given(st.lists(st.sampled_from("我你x"), max_size=6), st.lists(st.sampled_from("我你x"), max_size=6))
+def test_edits_against_brute_force(wanted: list[str], got: list[str]) -> None:
+    rate = error_rate([(" ".join(wanted), " ".join(got))])
+    assert (rate.edits, rate.total) == (brute_force_distance(wanted, got), len(wanted))
+
+
+def test_rates_are_of_all_units_together() -> None:
+    assert error_rate([("a b c d", "a b c d"), ("a", "b")]).percent == 20
+    assert error_rate([]).percent == 0
