@@ -80,8 +80,8 @@ def main() -> None:
     head = (
         "# How well the demo model reads\n\n"
         "Error rates in percent, of words (English) and characters (Mandarin), on voices and sentences that\n"
-        "no part of the training has heard. A number in digits is one word. Each type computes in its own arithmetic.\n"
-        "Written by `make eval`.\n\n"
+        "no part of the training has heard. A number in digits is one word. Each type computes in its\n"
+        "own arithmetic. Written by `make eval`.\n\n"
     )
     arguments.out.write_text(head + "\n".join(sections), encoding="utf-8")
     print("\n".join(sections))
