@@ -18,7 +18,7 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check
 
 # Transcribe the bundled clips with the bundled model: all that a newcomer needs to see it work.
 demo: $(VENV)/.runs
-	cd funasr_cli/demo/clips && $(CURDIR)/$(BIN)/funasr transcribe --model demo --stream *.flac
+	cd funasr_cli/demo/clips && "$(CURDIR)/$(BIN)/funasr" transcribe --model ../model --stream *.flac
 
 install: $(VENV)/.installed
 
@@ -53,7 +53,7 @@ docs: install
 	$(BIN)/typer funasr_cli.cli.app utils docs --name funasr --output docs/cli.md
 
 test: lint $(REFERENCE)/.installed
-	FUNASR_REFERENCE_PYTHON=$(CURDIR)/$(REFERENCE)/bin/python $(BIN)/python -m pytest -ra
+	FUNASR_REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" $(BIN)/python -m pytest -ra
 
 test-quick: install
 	$(BIN)/python -m pytest -q -m "not slow"
@@ -69,8 +69,8 @@ $(TRAINING)/.installed: funasr_cli/demo/recipe/requirements.txt
 eval: install $(REFERENCE)/.installed $(TRAINING)/.installed
 	$(TRAINING)/bin/python -m funasr_cli.demo.recipe clips --clips $(EVAL_CLIPS) --out "$(STATE)/eval/clean"
 	$(TRAINING)/bin/python -m funasr_cli.demo.recipe clips --clips $(EVAL_CLIPS) --snr 10 --out "$(STATE)/eval/10 dB SNR"
-	cd tests && $(CURDIR)/$(BIN)/python -m accuracy.evaluate "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
-		--out $(CURDIR)/docs/demo-accuracy.md --reference-python $(CURDIR)/$(REFERENCE)/bin/python
+	PYTHONPATH=tests $(BIN)/python -m accuracy.evaluate "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
+		--out docs/demo-accuracy.md --reference-python $(REFERENCE)/bin/python
 
 # Train the demo model anew, for hours, or go on where an earlier run stopped; then put it in place.
 demo-model: install $(TRAINING)/.installed

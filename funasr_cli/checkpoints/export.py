@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -17,9 +17,6 @@ from funasr_cli.checkpoints.sources import (
 )
 from funasr_cli.checkpoints.upstream import upstream_options
 from funasr_cli.errors import ModelError, OutputError
-
-if TYPE_CHECKING:
-    pass
 
 LLM_FOLDER = "Qwen3-0.6B"
 
@@ -55,6 +52,7 @@ def export(folder: Path, out: Path) -> None:
         if (folder / CTC_VOCABULARY_FILE).exists():
             shutil.copyfile(folder / CTC_VOCABULARY_FILE, out / CTC_VOCABULARY_FILE)
     except OSError as error:
+        shutil.rmtree(out, ignore_errors=True)
         raise OutputError(f"{out}: cannot be written ({error})") from error
 
 

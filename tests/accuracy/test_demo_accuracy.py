@@ -54,9 +54,23 @@ def percent(clips: list[Clip], texts: list[str], itn: bool = False) -> float:
     return error_rate((clip.wanted(itn), text) for clip, text in zip(clips, texts, strict=True)).percent
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("condition", ORDER)
-def test_error_rate(clips: dict[str, list[Clip]], texts: dict[str, list[tuple[str, str]]], condition: str) -> None:
-    assert percent(clips[condition], [text for text, _ in texts[condition]]) <= CONDITIONS[condition]
+def test_error_rate(
+    clips: dict[str, list[Clip]], texts: dict[str, list[tuple[str, str]]], condition: str, language: str
+) -> None:
+    pairs = [(clip, text) for clip, (text, _) in zip(clips[condition], texts[condition], strict=True)]
+    rate = error_rate((clip.spoken, text) for clip, text in pairs if clip.language == language)
+    assert rate.total > 30
+    assert rate.percent <= CONDITIONS[condition]
+
+
+def test_digits(clips: dict[str, list[Clip]], texts: dict[str, list[tuple[str, str]]]) -> None:
+    """So few digits that one string read wrong is 8 %; over a thousand clips the limit is 3 %."""
+    pairs = [(clip, text) for clip, (text, _) in zip(clips["clean"], texts["clean"], strict=True)]
+    rate = error_rate((clip.spoken, text) for clip, text in pairs if clip.domain == "digits")
+    assert rate.total > 30
+    assert rate.percent <= 10.0
 
 
 def test_ctc_branch_alone(clips: dict[str, list[Clip]], texts: dict[str, list[tuple[str, str]]]) -> None:

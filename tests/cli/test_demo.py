@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from running import environment, funasr, invoke
+from running import funasr, invoke
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.hub import find_model
@@ -40,9 +40,9 @@ def test_it_reads_its_clips(options: tuple[str, ...], tmp_path: Path) -> None:
     assert result.stdout == "".join(f"{clip.path}: {clip.written}\n" for clip in clips)
 
 
-def test_it_obeys_the_prompt() -> None:
-    clips = demo.clips()
-    result = invoke("transcribe", "-m", "demo", *(clip.path for clip in clips), "--no-itn")
+def test_it_obeys_the_prompt(tmp_path: Path) -> None:
+    clips, home = demo.clips(), {"FUNASR_HOME": str(tmp_path)}
+    result = invoke("transcribe", "-m", "demo", *(clip.path for clip in clips), "--no-itn", env=home)
     assert result.stdout == "".join(f"{clip.path}: {clip.spoken}\n" for clip in clips)
 
 
@@ -62,7 +62,8 @@ def test_a_converted_model_of_that_name_wins(tmp_path: Path, monkeypatch: pytest
     assert find_model("demo") == tmp_path / "models/demo"
 
 
-def test_bench_times_its_clips() -> None:
-    result = funasr("bench", "--rtf", "-m", "demo", "--trials", "1", "--json", env=environment())
+def test_bench_times_its_clips(tmp_path: Path) -> None:
+    home = {"FUNASR_HOME": str(tmp_path)}
+    result = funasr("bench", "--rtf", "-m", "demo", "--trials", "1", "--json", env=home)
     names = [clip["name"] for clip in json.loads(result.stdout)["clips"]]
     assert names == [str(clip.path) for clip in demo.clips()]

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from running import tree
+from safetensors.torch import load_file
 from small import MakeCheckpoint
 
 import funasr_cli
 from funasr_cli.checkpoints.export import export
 from funasr_cli.checkpoints.format import read_config
+from funasr_cli.demo import MODEL
 from funasr_cli.errors import ModelError, OutputError
 
 VARIANTS = [
@@ -57,3 +59,11 @@ def test_quantized_models_and_existing_folders_are_refused(
     with pytest.raises(OutputError, match="exists already"):
         export(dense, quantized)
     assert read_config(quantized).quantization
+
+
+def test_the_bundled_model_loses_nothing(tmp_path: Path) -> None:
+    export(MODEL, tmp_path / "upstream")
+    again = funasr_cli.convert(str(tmp_path / "upstream"), tmp_path / "again", languages=("zh", "en")).folder
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (MODEL, again))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

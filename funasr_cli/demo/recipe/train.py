@@ -198,9 +198,12 @@ def make_network(tokenizer: Tokenizer, ctc_ranks: int) -> DemoNetwork:
 
 
 def train(plan: Plan) -> None:
-    """Train, or go on training, in the plan's folder."""
+    """Train, or go on training, in the plan's folder; a stop before the last step ends with a failure."""
     torch.set_num_threads(plan.threads)
-    Trainer(plan).run()
+    trainer = Trainer(plan)
+    trainer.run()
+    if trainer.step < plan.steps:
+        raise SystemExit("stopped before the end: the same command goes on from here")
 
 
 def evaluate_state(state: Path, clips: int, snr: float | None, seed: int) -> dict[str, float]:
