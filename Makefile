@@ -31,6 +31,7 @@ $(VENV)/.runs: pyproject.toml
 $(VENV)/.installed: $(VENV)/.runs
 	$(BIN)/pip install $(PIP_FLAGS) '$(TORCH)'
 	$(BIN)/pip install $(PIP_FLAGS) --group lint --group test --editable '.[$(BACKEND),convert]'
+	$(BIN)/pip install $(PIP_FLAGS) --no-deps silero-vad==6.2.3
 	touch $@
 
 # The PyTorch reference lives apart: its package installs a `funasr` command of its own.

@@ -1,0 +1,161 @@
+"""The voice activity detector against the official graph in onnxruntime, fed as Silero's ``OnnxWrapper`` feeds it.
+
+The graph comes from the package silero-vad, which is installed without what it requires and never imported.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from safetensors.numpy import load_file
+
+from funasr_cli.audio import vad
+from funasr_cli.audio.decode import load_audio
+from funasr_cli.audio.vad import CONTEXT_SAMPLES, FRAME_SAMPLES, HIDDEN, SAMPLE_RATE_HZ, VoiceActivityDetector
+
+TOLERANCE = 2e-5  # 4e-6 were seen
+SHOWS = 1e-3
+SIGNALS = ("zh", "en", "zh at 0 dB", "en at 0 dB", "noise", "quiet noise", "silence", "square")
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+
+def wheel_data() -> Path:
+    """The folder with the wheel's models."""
+    spec = importlib.util.find_spec("silero_vad")
+    assert spec is not None, "not installed: make install"
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "data"
+
+
+@pytest.fixture(scope="module")
+def session() -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.inter_op_num_threads = options.intra_op_num_threads = 1
+    path = str(wheel_data() / "silero_vad_16k_op15.onnx")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def signals(zh_wav: Path, en_flac: Path) -> dict[str, np.ndarray]:
+    """Name -> (samples,), whole frames."""
+    zh, en = (load_audio(path, SAMPLE_RATE_HZ).samples for path in (zh_wav, en_flac))
+    noise = np.random.default_rng(0).standard_normal(len(en)).astype(np.float32)
+
+    def at_0_db(speech: np.ndarray) -> np.ndarray:
+        return speech + noise[: len(speech)] * np.sqrt(np.mean(speech**2))
+
+    square = np.sign(np.sin(np.arange(3 * SAMPLE_RATE_HZ) / 6)).astype(np.float32)
+    made = (zh, en, at_0_db(zh), at_0_db(en), 0.1 * noise, 1e-4 * noise, np.zeros_like(en), square)
+    return {
+        name: samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES]
+        for name, samples in zip(SIGNALS, made, strict=True)
+    }
+
+
+def official(session: onnxruntime.InferenceSession, samples: np.ndarray) -> np.ndarray:
+    """(samples,) -> (frames,), frame by frame with state and context."""
+    state, context = np.zeros((2, 1, HIDDEN), np.float32), np.zeros((1, CONTEXT_SAMPLES), np.float32)
+    speech = []
+    for frame in samples.reshape(-1, 1, FRAME_SAMPLES):
+        x = np.concatenate([context, frame], axis=1)  # (1, 576)
+        output, state = session.run(None, {"input": x, "state": state, "sr": np.array(SAMPLE_RATE_HZ)})
+        context = x[:, -CONTEXT_SAMPLES:]
+        speech.append(output.item())
+    return np.array(speech)
+
+
+def difference(session: onnxruntime.InferenceSession, samples: np.ndarray) -> float:
+    """The largest one between the official graph and ours, over all frames."""
+    return float(np.abs(VoiceActivityDetector()(samples) - official(session, samples)).max())
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_same_as_official(
+    session: onnxruntime.InferenceSession, signals: dict[str, np.ndarray], name: str
+) -> None:
+    assert difference(session, signals[name]) <= TOLERANCE
+
+
+def _with_weights(patch: pytest.MonkeyPatch, change: Callable[[str, np.ndarray], np.ndarray]) -> None:
+    changed = {name: change(name, tensor) for name, tensor in vad._weights().items()}
+    patch.setattr(vad, "_weights", lambda: changed)
+
+
+def gates_in_onnx_order(patch: pytest.MonkeyPatch) -> None:
+    def swap(name: str, tensor: np.ndarray) -> np.ndarray:
+        return tensor.reshape(4, HIDDEN, -1)[[0, 3, 1, 2]].reshape(tensor.shape) if ".rnn." in name else tensor
+
+    _with_weights(patch, swap)
+
+
+def imaginary_part_left_out(patch: pytest.MonkeyPatch) -> None:
+    def halve(name: str, tensor: np.ndarray) -> np.ndarray:
+        return np.concatenate([tensor[:129], 0 * tensor[129:]]) if name.startswith("stft") else tensor
+
+    _with_weights(patch, halve)
+
+
+def weights_of_the_wheels_safetensors(patch: pytest.MonkeyPatch) -> None:
+    others = load_file(wheel_data() / "silero_vad_16k.safetensors")
+    names = {f"encoder.{layer}.reparam_conv": f"conv{layer + 1}" for layer in range(4)}
+    names |= {"decoder.rnn": "lstm_cell", "decoder.decoder.2": "final_conv"}
+
+    def replace(name: str, tensor: np.ndarray) -> np.ndarray:
+        module, _, kind = name.rpartition(".")
+        return others[f"{names[module]}.{kind}"] if module in names else tensor
+
+    _with_weights(patch, replace)
+
+
+def padding_of_zeros(patch: pytest.MonkeyPatch) -> None:
+    pad = np.pad
+    patch.setattr(np, "pad", lambda x, width, mode="constant": pad(x, width))
+
+
+def no_context(patch: pytest.MonkeyPatch) -> None:
+    _frame_by_frame(patch, ("_context",))
+
+
+def no_state(patch: pytest.MonkeyPatch) -> None:
+    _frame_by_frame(patch, ("_hidden", "_cell"))
+
+
+def _frame_by_frame(patch: pytest.MonkeyPatch, forgotten: tuple[str, ...]) -> None:
+    chunk = VoiceActivityDetector._chunk
+
+    def forget(self: VoiceActivityDetector, samples: np.ndarray) -> np.ndarray:
+        for name in forgotten:
+            setattr(self, name, np.zeros_like(getattr(self, name)))
+        return chunk(self, samples)
+
+    patch.setattr(vad, "CHUNK_FRAMES", 1)
+    patch.setattr(VoiceActivityDetector, "_chunk", forget)
+
+
+def strides_moved_up(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(vad, "ENCODER_STRIDES", (2, 2, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        gates_in_onnx_order,
+        imaginary_part_left_out,
+        weights_of_the_wheels_safetensors,
+        padding_of_zeros,
+        no_context,
+        no_state,
+        strides_moved_up,
+    ],
+)
+def test_shows(
+    mutation: Mutation,
+    session: onnxruntime.InferenceSession,
+    signals: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mutation(monkeypatch)
+    assert difference(session, signals["zh"]) > SHOWS
