@@ -28,14 +28,14 @@ COLUMNS = (
     "clip by clip",
     "clip by clip, language auto",
     "joined, with VAD",
-    "joined, in one piece",
+    "joined, without VAD",
     "precision / recall",
     "clips split",
     "clips missed",
     "segments joined",
 )
-# Empty as long as everything is decoded in one piece anyway.
-IN_ONE_PIECE = {"vad": False} if "vad" in {field.name for field in fields(TranscribeOptions)} else {}
+# Empty as long as there is no VAD.
+NO_VAD = {"vad": False} if "vad" in {field.name for field in fields(TranscribeOptions)} else {}
 HEAD = """# How well long recordings are read
 
 Error rates of the demo model in percent, over the text of the whole recording. Each recording joins held-out clips
@@ -75,13 +75,13 @@ class Evaluation:
     def clip_by_clip(self, clips: list[Clip], languages: list[str | None]) -> str:
         """Error rate of clips decoded one after the other."""
         pairs = zip(clips, languages, strict=True)
-        texts = [self.transcribe(clip.path, language, **IN_ONE_PIECE).text for clip, language in pairs]
+        texts = [self.transcribe(clip.path, language, **NO_VAD).text for clip, language in pairs]
         return self.percent(clips, " ".join(texts))
 
-    def in_one_piece(self, recording: JoinedRecording, language: str | None) -> str:
-        """Error rate of a recording decoded without a segmentation."""
+    def without_vad(self, recording: JoinedRecording, language: str | None) -> str:
+        """Error rate of a recording decoded without VAD."""
         try:
-            text = self.transcribe(recording.path, language, **IN_ONE_PIECE).text
+            text = self.transcribe(recording.path, language, **NO_VAD).text
         except AudioError:
             return "refused"
         return self.percent(recording.clips, text)
@@ -102,7 +102,7 @@ class Evaluation:
             cells["clips split"], cells["clips missed"] = str(found.split), str(found.missed)
             cells["segments joined"] = f"{found.joined} of {len(transcript.segments)}"
         if "whole" in self.parts:
-            cells["joined, in one piece"] = self.in_one_piece(recording, language)
+            cells["joined, without VAD"] = self.without_vad(recording, language)
         return as_line(cells.values())
 
 
