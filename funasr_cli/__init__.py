@@ -48,12 +48,12 @@ def transcribe(audio: str | Path, recognizer: "Recognizer | None" = None, **opti
         AudioError: the file cannot be read.
         UsageError: an option is out of range, or the model does not know the language.
     """
-    from funasr_cli.audio.decode import load_audio
+    from funasr_cli.audio.recording import open_recording
     from funasr_cli.options import TranscribeOptions
 
     chosen = TranscribeOptions(**options)
     recognizer = recognizer or load()
-    return recognizer.transcribe(load_audio(audio, recognizer.sample_rate_hz), chosen)
+    return recognizer.transcribe(open_recording(audio, recognizer.sample_rate_hz), chosen)
 
 
 def convert(

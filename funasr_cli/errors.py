@@ -12,6 +12,7 @@ class ExitCode(IntEnum):
     MODEL = 3  # checkpoint missing, damaged or of an unknown layout
     PARTIAL = 4  # everything was read, but some text is cut short
     ENVIRONMENT = 5  # a library, back end or download is not to be had
+    NO_SPEECH = 6  # there is no speech in any of the inputs
     INTERRUPTED = 130  # Ctrl-C, as shells report it
 
 

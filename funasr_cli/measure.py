@@ -1,15 +1,17 @@
 """Clocks, memory and the real-time factor."""
 
+import os
 import resource
 import statistics
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from funasr_cli.backend import mx
+from funasr_cli.backend import mx, on_accelerator
 
 
 @dataclass
@@ -61,6 +63,29 @@ def peak_process_bytes() -> int:
 def peak_mlx_bytes() -> int:
     """Most memory that MLX had allocated at once since `reset_peak_mlx`."""
     return int(mx.get_peak_memory())
+
+
+def available_bytes() -> int:
+    """Memory that can still be taken: the device's, or this machine's within its container."""
+    if on_accelerator():
+        info = mx.device_info()
+        total = info.get("max_recommended_working_set_size") or info.get("memory_size") or 0
+        return max(0, int(total) - int(mx.get_active_memory()))
+    try:
+        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+        available = int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):  # macOS has no such file
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return min(available, *_container_bytes())
+
+
+def _container_bytes() -> Iterator[int]:
+    """What a control group leaves us, if there is one with a limit."""
+    folder = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):
+        limit, used = ((folder / f"memory.{name}").read_text() for name in ("max", "current"))
+        yield max(0, int(limit) - int(used))
+    yield sys.maxsize
 
 
 def reset_peak_mlx() -> None:

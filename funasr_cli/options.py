@@ -22,23 +22,35 @@ class TranscribeOptions:
         language: ISO code or name of the language to write; None lets the model decide.
         hotwords: words to expect.
         itn: inverse text normalisation, numbers as digits.
-        max_tokens: stop writing a segment after this many tokens.
+        max_tokens: stop writing a segment after this many tokens, for good; None goes by the segment's length.
         temperature: 0 always takes the likeliest token.
         top_p: sample from the likeliest tokens that together hold this share; None samples from all.
         top_k: sample from this many of the likeliest tokens; None samples from all.
         seed: start of the random numbers; None is 0. A clip's text depends on it, not on its neighbours.
         ctc: also spell out the best path of the CTC branch, where the checkpoint has one.
+        vad: leave out silence (voice activity detection) and end segments in pauses.
+        vad_threshold: probability from which a frame counts as speech.
+        min_pause_s: shortest pause that ends a segment.
+        join_s: segments shorter than this go on over longer pauses, up to a second while they are very short.
+        max_segment_s: no segment is longer; upstream's models were trained on up to 30 s.
+        batch_size: segments decoded side by side; None goes by the memory at hand.
     """
 
     language: str | None = None
     hotwords: tuple[str, ...] = ()
     itn: bool = True
-    max_tokens: int = 512
+    max_tokens: int | None = None
     temperature: float = 0.0
     top_p: float | None = None
     top_k: int | None = None
     seed: int | None = None
     ctc: bool = False
+    vad: bool = True
+    vad_threshold: float = 0.5
+    min_pause_s: float = 0.4
+    join_s: float = 0.0
+    max_segment_s: float = 30.0
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and sampling options that greedy decoding would ignore.
@@ -46,7 +58,7 @@ class TranscribeOptions:
         Raises:
             UsageError: naming the option and what it may be.
         """
-        if self.max_tokens < 1:
+        if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"max tokens is {self.max_tokens}", "it must be at least 1")
         if isinstance(self.hotwords, str):
             raise UsageError("hotwords is a text", "pass a tuple of words")
@@ -54,6 +66,16 @@ class TranscribeOptions:
             raise UsageError(f"{len(self.hotwords)} hotwords", f"the limit is {MAX_HOTWORDS}")
         if not 0 <= self.temperature < float("inf"):
             raise UsageError(f"temperature is {self.temperature}", "it must be 0 (greedy) or above")
+        if not 0 < self.vad_threshold < 1:
+            raise UsageError(f"VAD threshold is {self.vad_threshold}", "it must be between 0 and 1")
+        if not 0.1 <= self.min_pause_s <= 10:
+            raise UsageError(f"the shortest pause is {self.min_pause_s} s", "it must be 0.1 to 10 s")
+        if not 0 <= self.join_s <= self.max_segment_s:
+            raise UsageError(f"segments are joined up to {self.join_s} s", "it must be 0 to the longest segment")
+        if not 2 <= self.max_segment_s <= 300:
+            raise UsageError(f"the longest segment is {self.max_segment_s} s", "it must be 2 to 300 s")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"batch size is {self.batch_size}", "it must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UsageError(f"top-p is {self.top_p}", "it must be above 0 and at most 1")
         if self.top_k is not None and self.top_k < 1:

@@ -1,29 +1,28 @@
-"""Audio -> features -> encoder -> prompt -> tokens -> Transcript."""
+"""Audio -> segments -> features -> encoder -> prompt -> tokens -> Transcript."""
 
-import itertools
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from funasr_cli.audio.decode import Audio
-from funasr_cli.audio.frontend import MIN_SAMPLES, Frontend
+import numpy as np
+
+from funasr_cli.audio.frontend import Frontend
+from funasr_cli.audio.recording import Source
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel
-from funasr_cli.decoding.generate import StopReason, Token, generate, make_sampler
-from funasr_cli.decoding.languages import resolve_language
+from funasr_cli.decoding.generate import bucketed
 from funasr_cli.decoding.prompt import prompt_token_ids
-from funasr_cli.decoding.text import TextStream, clean_text, thinking
-from funasr_cli.errors import AudioError, ModelError
-from funasr_cli.measure import StageClock
+from funasr_cli.decoding.text import clean_text
+from funasr_cli.errors import ModelError
 from funasr_cli.models.ctc import best_path
 from funasr_cli.models.fun_asr_nano import batch_lengths
 from funasr_cli.options import DEFAULTS, TranscribeOptions
-from funasr_cli.transcript import Segment, Timings, Transcript
+from funasr_cli.scheduling.events import Event, Failed, Finished
+from funasr_cli.scheduling.intake import Opener
+from funasr_cli.scheduling.scheduler import Scheduler
+from funasr_cli.transcript import Transcript
 
-LONGEST_CLIP_S = 600.0  # attention over 10,000 rows takes 1.6 GB; memory grows with the square
-LONGEST_TRAINED_S = 30.0  # upstream's own limit for a segment; longer ones lose accuracy fast
-
-OnText = Callable[[int, str], None]  # row of the batch, piece of text that is settled
+FREED_BUFFERS_BYTES = 1 << 29  # so much of what MLX has freed may be kept for reuse
 
 
 @dataclass
@@ -34,25 +33,8 @@ class Encoded:
     lengths: list[int]
 
 
-@dataclass
-class Row:
-    """What has been decoded of one clip so far."""
-
-    stream: TextStream
-    logprobs: list[float] = field(default_factory=list)
-    stop_reason: StopReason | None = None
-
-    def add(self, token: Token) -> str:
-        """Take in a token; the piece of text that it settles."""
-        if token.stop != StopReason.NONFINITE:
-            self.logprobs.append(token.logprob)
-        piece = self.stream.push(token.token_id) if token.stop in (None, StopReason.BUDGET) else ""
-        self.stop_reason = token.stop
-        return piece + self.stream.finish() if token.stop else piece
-
-
 class Recognizer:
-    """Transcribes clips with a loaded model, alone or in batches; a clip's text does not depend on the others."""
+    """Transcribes recordings with a loaded model; the text of a segment does not depend on what is beside it."""
 
     def __init__(self, loaded: LoadedModel):
         self.loaded = loaded
@@ -61,89 +43,63 @@ class Recognizer:
 
     @property
     def sample_rate_hz(self) -> int:
-        """Sample rate that clips must have."""
+        """Sample rate that recordings must have."""
         return self.config.frontend.sample_rate_hz
 
-    def transcribe(
-        self, clip: Audio, options: TranscribeOptions = DEFAULTS, on_text: Callable[[str], None] | None = None
-    ) -> Transcript:
-        """Transcribe one clip; ``on_text`` is handed the text piece by piece as it is settled."""
-        return self.transcribe_batch([clip], options, on_text and (lambda _, piece: on_text(piece)))[0]
-
-    def transcribe_batch(
-        self, clips: list[Audio], options: TranscribeOptions = DEFAULTS, on_text: OnText | None = None
-    ) -> list[Transcript]:
-        """Transcribe clips side by side, each in one piece.
-
-        Args:
-            clips: mono, at the model's sample rate.
-            options: language, hotwords, sampling.
-            on_text: handed each piece of text as it is settled; joined, a row's pieces are its text.
-
-        Returns:
-            A transcript for each clip; their timings are those of the whole batch.
+    def transcribe(self, source: Source, options: TranscribeOptions = DEFAULTS) -> Transcript:
+        """Transcribe one recording.
 
         Raises:
-            AudioError: a clip has another sample rate, is too short or too long.
+            AudioError: not a single sample of it can be read.
             UsageError: the model does not know the language.
         """
-        if not clips:
-            return []
-        try:
-            return self._transcribe_batch(clips, options, on_text)
-        finally:
-            mx.clear_cache()  # each new length leaves buffers of its own sizes behind
-            if threading.current_thread() is not threading.main_thread():
-                mx.clear_streams()  # or MLX aborts the process when the thread has ended
+        return self.transcribe_batch([source], options)[0]
 
-    def _transcribe_batch(
-        self, clips: list[Audio], options: TranscribeOptions, on_text: OnText | None
+    def transcribe_batch(
+        self, sources: Iterable[Source], options: TranscribeOptions = DEFAULTS
     ) -> list[Transcript]:
-        clock = StageClock()
-        encoded = self.encode(self.features(clips, clock), clock)
-        ctc_texts = self.ctc_texts(encoded) if options.ctc and self.config.ctc else [None] * len(clips)
-        with clock.stage("prefill"):
-            prompts = self.prompts(encoded, options)
-        rows, first_token_s = self._decode(prompts, options, clock, on_text)
-        timings = Timings(
-            features_s=clock.seconds["features"],
-            encoder_s=clock.seconds["encoder"],
-            prefill_s=clock.seconds["prefill"],
-            decode_s=clock.seconds["decode"],
-            first_token_s=first_token_s,
-            total_s=clock.since_start(),
-            tokens=sum(len(row.logprobs) for row in rows),
-        )
-        return [
-            self._transcript(clip, row, ctc_text, options, timings)
-            for clip, row, ctc_text in zip(clips, rows, ctc_texts, strict=True)
-        ]
+        """Transcribe recordings side by side; the first that fails raises its error."""
+        transcripts = {}
+        for event in self.run([lambda source=source: source for source in sources], options):  # type: ignore[misc]
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Finished):
+                transcripts[event.source] = event.transcript
+        return [transcripts[source] for source in sorted(transcripts)]
 
-    def features(self, clips: list[Audio], clock: StageClock) -> list[mx.array]:
-        """One (rows, row width) array a clip."""
-        for clip in clips:
-            if clip.sample_rate_hz != self.sample_rate_hz:
-                raise AudioError(f"{clip.name}: {clip.sample_rate_hz} Hz, the model wants {self.sample_rate_hz}")
-            if len(clip.samples) < MIN_SAMPLES:
-                raise AudioError(f"{clip.name}: too short, {len(clip.samples)} samples")
-            if clip.duration_s > LONGEST_CLIP_S:
-                raise AudioError(
-                    f"{clip.name}: {clip.duration_s / 60:.0f} minutes, more than is decoded in one piece",
-                    f"cut it into parts of at most {LONGEST_TRAINED_S:.0f} seconds, in pauses",
-                )
-        with clock.stage("features"):
-            features = [self.frontend(clip.samples) for clip in clips]
-            mx.eval(features)
-        return features
+    def run(self, openers: Iterable[Opener], options: TranscribeOptions = DEFAULTS) -> Iterator[Event]:
+        """Transcribe any number of recordings, of any length, in bounded memory.
 
-    def encode(self, features: list[mx.array], clock: StageClock) -> Encoded:
-        """Run the encoder over a right-padded batch."""
-        with clock.stage("encoder"):
-            lengths = [rows.shape[0] for rows in features]
-            longest = max(lengths)
-            batch = mx.stack([mx.pad(rows, [(0, longest - rows.shape[0]), (0, 0)]) for rows in features])
-            hidden = self.loaded.model.audio_encoder(batch, batch_lengths(lengths, longest))
-            mx.eval(hidden)
+        Args:
+            openers: each opens a recording when its turn comes; they are called in order, in another thread.
+            options: for all of them.
+
+        Yields:
+            What happens, as it happens. Every input ends with `Finished` or `Failed`.
+
+        Raises:
+            UsageError: the model does not know the language.
+        """
+        kept_bytes = mx.set_cache_limit(FREED_BUFFERS_BYTES)
+        try:
+            yield from Scheduler(self, options).run(openers)
+        finally:
+            mx.set_cache_limit(kept_bytes)
+            release_memory()
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        """(samples,) at the model's rate -> (rows, row width)."""
+        return np.array(self.frontend(samples))
+
+    def encode(self, features: list[np.ndarray]) -> Encoded:
+        """Run the encoder over a right-padded batch of (rows, row width) each."""
+        lengths = [len(rows) for rows in features]
+        frames = bucketed(max(lengths))
+        batch = np.zeros((len(features), frames, features[0].shape[1]), np.float32)
+        for row, rows in zip(batch, features, strict=True):
+            row[: len(rows)] = rows
+        hidden = self.loaded.model.audio_encoder(mx.array(batch), batch_lengths(lengths, frames))
+        mx.eval(hidden)
         return Encoded(hidden, lengths)
 
     def prompts(self, encoded: Encoded, options: TranscribeOptions) -> list[mx.array]:
@@ -165,59 +121,13 @@ class Recognizer:
             for frame_ids, length in zip(best, encoded.lengths, strict=True)
         ]
 
-    def _decode(
-        self, prompts: list[mx.array], options: TranscribeOptions, clock: StageClock, on_text: OnText | None
-    ) -> tuple[list[Row], float]:
-        """Rows of text, and when the first token was there."""
-        rows = [Row(TextStream(self._spell)) for _ in prompts]
-        tokens = generate(
-            self.loaded.model.llm, prompts, self.config.stop_token_ids, options.max_tokens, make_sampler(options)
-        )
-        with clock.stage("prefill"):
-            first = next(tokens)
-        first_token_s = clock.since_start()
-        with clock.stage("decode"):
-            for token in itertools.chain([first], tokens):
-                piece = rows[token.row].add(token)
-                if on_text and piece:
-                    on_text(token.row, piece)
-        return rows, first_token_s
-
-    def _spell(self, token_ids: list[int]) -> str:
+    def spell(self, token_ids: list[int]) -> str:
+        """Text of the decoder's tokens."""
         return self.loaded.tokenizer.decode(token_ids, skip_special_tokens=True)
 
-    def _transcript(
-        self, clip: Audio, row: Row, ctc_text: str | None, options: TranscribeOptions, timings: Timings
-    ) -> Transcript:
-        segment = Segment(
-            start_s=0.0,
-            end_s=clip.duration_s,
-            text=clean_text(row.stream.raw),
-            thinking=thinking(row.stream.raw),
-            stop_reason=str(row.stop_reason),
-            tokens=len(row.logprobs),
-            mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
-            ctc_text=ctc_text,
-        )
-        return Transcript(
-            source=clip.name,
-            duration_s=clip.duration_s,
-            model=self.loaded.name,
-            language=resolve_language(options.language, self.config.prompt.languages),
-            segments=(segment,),
-            timings=timings,
-            warnings=tuple(_warnings(clip, segment)),
-        )
 
-
-def _warnings(clip: Audio, segment: Segment) -> list[str]:
-    warnings = []
-    if clip.duration_s > LONGEST_TRAINED_S:
-        warnings.append(
-            f"{clip.duration_s:.0f} s in one piece: beyond {LONGEST_TRAINED_S:.0f} s words get lost or repeated"
-        )
-    if segment.stop_reason == StopReason.BUDGET:
-        warnings.append(f"cut short after {segment.tokens} tokens: the end may be missing")
-    if segment.stop_reason == StopReason.NONFINITE:
-        warnings.append("the decoder met a value that is not a number: the rest is missing")
-    return warnings
+def release_memory() -> None:
+    """Give back what MLX keeps for this thread."""
+    mx.clear_cache()
+    if threading.current_thread() is not threading.main_thread():
+        mx.clear_streams()  # or MLX aborts the process when the thread has ended

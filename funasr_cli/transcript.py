@@ -1,17 +1,37 @@
 """What a recording says: plain data, times in seconds."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uff65]")  # Chinese and Japanese, with punctuation
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """One text, with spaces in between where the scripts use them."""
+    joined = ""
+    for text in filter(None, texts):
+        spaced = joined and not (UNSPACED.match(joined[-1]) and UNSPACED.match(text[0]))
+        joined += f" {text}" if spaced else text
+    return joined
 
 
 @dataclass(frozen=True)
 class Timings:
     """Where the time went, in seconds of wall clock.
 
+    Segments of several recordings share batches: a stage's time is shared out evenly among those in a batch.
+
     Attributes:
-        first_token_s: from the start of the features to the first token.
-        tokens: decoded tokens, the stop token among them.
+        read_s: decoding and resampling the audio.
+        vad_s: finding speech in it.
+        first_token_s: from opening the recording to its first token.
+        total_s: from opening the recording to its last token; others may have been worked on in between.
+        tokens: decoded tokens, the stop tokens and those of attempts that were given up among them.
     """
 
+    read_s: float
+    vad_s: float
     features_s: float
     encoder_s: float
     prefill_s: float
@@ -33,7 +53,9 @@ class Segment:
     Attributes:
         text: what was said.
         thinking: what the model wrote in ``<think>`` blocks, which are not part of the text.
-        stop_reason: "eos" (complete), "budget" (cut short) or "nonfinite" (the decoder broke down).
+        stop_reason: "eos" (complete), "budget" (cut short), "loop" (went in circles) or "nonfinite" (the decoder
+            broke down).
+        retries: how often the speech was cut into smaller pieces and decoded again to get here.
         tokens: how many tokens were decoded.
         mean_logprob: their mean log-probability; None when there are none.
         ctc_text: the best path of the CTC branch; None where it was not asked for or does not exist.
@@ -44,6 +66,7 @@ class Segment:
     text: str
     thinking: str
     stop_reason: str
+    retries: int
     tokens: int
     mean_logprob: float | None
     ctc_text: str | None = None
@@ -53,6 +76,49 @@ class Segment:
         """Whether the model itself ended the text."""
         return self.stop_reason == "eos"
 
+    @property
+    def state(self) -> str:
+        """What the ledger counts it as: "transcribed", "repaired" or "failed"."""
+        if not self.complete:
+            return "failed"
+        return "repaired" if self.retries else "transcribed"
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.end_s - self.start_s
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What became of every second: the four add up to the length of the recording.
+
+    Attributes:
+        transcribed_s: decoded at the first go.
+        repaired_s: decoded in smaller pieces, after a first text that went in circles or found no end.
+        failed_s: speech whose text is cut short or broken, and audio that could not be read.
+        silence_s: no speech in it.
+    """
+
+    transcribed_s: float = 0.0
+    repaired_s: float = 0.0
+    failed_s: float = 0.0
+    silence_s: float = 0.0
+
+    def __add__(self, other: "Ledger") -> "Ledger":
+        """Of two recordings together."""
+        return Ledger(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+    @property
+    def speech_s(self) -> float:
+        """Everything but silence."""
+        return self.transcribed_s + self.repaired_s + self.failed_s
+
+    @property
+    def done_share(self) -> float:
+        """Share of the speech that has a text; 1 where there is no speech."""
+        return 1 - self.failed_s / self.speech_s if self.speech_s else 1.0
+
 
 @dataclass(frozen=True)
 class Transcript:
@@ -60,8 +126,12 @@ class Transcript:
 
     Attributes:
         source: the input's name.
+        duration_s: its length, with what could not be read.
         model: the model's name.
         language: ISO code that was asked for; None where the model decided.
+        segments: in order, without overlaps; what lies between them is silence.
+        unread_s: seconds at the end that the input should hold but that could not be read.
+        fault: why the input could not be read to its end; None when it could.
         warnings: what a reader of the text should know.
     """
 
@@ -71,19 +141,30 @@ class Transcript:
     language: str | None
     segments: tuple[Segment, ...]
     timings: Timings
+    unread_s: float = 0.0
+    fault: str | None = None
     warnings: tuple[str, ...] = field(default=())
 
     @property
     def text(self) -> str:
         """Text of all segments."""
-        return " ".join(segment.text for segment in self.segments if segment.text)
+        return join_texts(segment.text for segment in self.segments)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of every second."""
+        seconds = {"transcribed": 0.0, "repaired": 0.0, "failed": self.unread_s}
+        for segment in self.segments:
+            seconds[segment.state] += segment.duration_s
+        silence_s = max(0.0, self.duration_s - sum(seconds.values()))
+        return Ledger(seconds["transcribed"], seconds["repaired"], seconds["failed"], silence_s)
 
     @property
     def complete(self) -> bool:
-        """Whether no segment was cut short."""
-        return all(segment.complete for segment in self.segments)
+        """Whether it was read to its end, and no segment was cut short."""
+        return self.fault is None and all(segment.complete for segment in self.segments)
 
     @property
     def broken(self) -> bool:
-        """Whether the decoder broke down in a segment, which is worse than text cut short."""
-        return any(segment.stop_reason == "nonfinite" for segment in self.segments)
+        """Whether none of the speech got a complete text."""
+        return not self.complete and not any(segment.complete for segment in self.segments)

@@ -4,22 +4,31 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from funasr_cli.errors import OutputError
-from funasr_cli.transcript import Transcript
+from funasr_cli.transcript import Segment, Transcript
+
+
+def as_lines(segments: Iterable[Segment], prefix: str = "") -> str:
+    """The bare text, a line for each segment that has some."""
+    return "".join(f"{prefix}{segment.text}\n" for segment in segments if segment.text)
 
 
 def as_text(transcript: Transcript) -> str:
-    """The bare text on a line."""
-    return transcript.text + "\n"
+    """The bare text, a line for each segment."""
+    return as_lines(transcript.segments)
 
 
 def as_dict(transcript: Transcript) -> dict[str, Any]:
     """Everything known, as JSON data."""
-    return {"text": transcript.text, "complete": transcript.complete, **dataclasses.asdict(transcript)}
+    data = dataclasses.asdict(transcript)
+    for segment, row in zip(transcript.segments, data["segments"], strict=True):
+        row["state"] = segment.state
+    ledger = dataclasses.asdict(transcript.ledger)
+    return {"text": transcript.text, "complete": transcript.complete, "ledger": ledger, **data}
 
 
 def as_json(transcript: Transcript) -> str:
@@ -40,6 +49,13 @@ def output_path(source: str, folder: Path, suffix: str) -> Path:
     return folder / f"{Path(source).stem}.{suffix}"
 
 
+def exists_already(path: Path) -> OutputError:
+    """What to say about a result that is there."""
+    return OutputError(
+        f"{path}: exists already", "add --resume to skip it, choose another --output-dir, or remove it first"
+    )
+
+
 def write_new(path: Path, content: str) -> None:
     """Write a file that does not exist yet, whole or not at all.
 
@@ -56,7 +72,7 @@ def write_new(path: Path, content: str) -> None:
         finally:
             Path(partial).unlink(missing_ok=True)
     except FileExistsError as error:
-        raise OutputError(f"{path}: exists already", "choose another --output-dir, or remove it first") from error
+        raise exists_already(path) from error
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error})") from error
 

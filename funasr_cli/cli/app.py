@@ -12,7 +12,8 @@ from funasr_cli.errors import ExitCode, FunASRError
 EXIT_CODES = (
     f"Exit codes: {ExitCode.OK} done, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
     f"{ExitCode.MODEL} unusable model, {ExitCode.PARTIAL} a text is cut short, "
-    f"{ExitCode.ENVIRONMENT} something is not installed or reachable, {ExitCode.INTERRUPTED} interrupted."
+    f"{ExitCode.ENVIRONMENT} something is not installed or reachable, {ExitCode.NO_SPEECH} no speech found, "
+    f"{ExitCode.INTERRUPTED} interrupted."
 )
 
 

@@ -39,7 +39,9 @@ def bench(
     ] = None,
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language to write.")] = AUTO,
     trials: Annotated[int, typer.Option(min=1, help="Timed runs of each clip, after a warm-up.")] = BENCH_TRIALS,
-    max_tokens: Annotated[int, typer.Option(help="Stop after so many tokens.")] = DEFAULTS.max_tokens,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Stop each segment after so many tokens. Default: by its length.")
+    ] = DEFAULTS.max_tokens,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything measured as JSON.")] = False,
 ) -> None:
     """Measure what transcribing costs on this machine."""

@@ -104,3 +104,9 @@ def progress(*, bytes_done: bool = False) -> "Progress":
 def live_terminal() -> bool:
     """Whether a live region can be shown on stderr while stdout is a terminal, too."""
     return sys.stdout.isatty() and stderr().is_terminal
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are some."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

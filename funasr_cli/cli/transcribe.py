@@ -1,21 +1,22 @@
 """``funasr transcribe``."""
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from funasr_cli.cli import console
-from funasr_cli.cli.display import Display, make_display, make_folder
+from funasr_cli.cli.display import Display
+from funasr_cli.cli.outcome import Outcome
+from funasr_cli.cli.output import Folder
 from funasr_cli.decoding.languages import AUTO
-from funasr_cli.errors import ExitCode, FunASRError, UsageError
+from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
 if TYPE_CHECKING:
-    from funasr_cli.audio.decode import Audio
     from funasr_cli.pipeline import Recognizer
-    from funasr_cli.transcript import Transcript
 
 
 class Format(StrEnum):
@@ -38,7 +39,9 @@ def transcribe(
     hotword: Annotated[list[str] | None, typer.Option(help="A word to expect. Repeatable.")] = None,
     hotwords_file: Annotated[Path | None, typer.Option(help="File with a hotword on each line.")] = None,
     itn: Annotated[bool, typer.Option("--itn/--no-itn", help="Write numbers as digits.")] = DEFAULTS.itn,
-    max_tokens: Annotated[int, typer.Option(help="Stop after so many tokens.")] = DEFAULTS.max_tokens,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Stop each segment after so many tokens. Default: by its length.")
+    ] = DEFAULTS.max_tokens,
     temperature: Annotated[
         float, typer.Option(help="Above 0, sample instead of taking the likeliest token.")
     ] = DEFAULTS.temperature,
@@ -49,6 +52,30 @@ def transcribe(
         int | None, typer.Option(help="Sample from so many of the likeliest tokens.")
     ] = DEFAULTS.top_k,
     seed: Annotated[int | None, typer.Option(help="Start of the random numbers. Default: 0.")] = DEFAULTS.seed,
+    vad: Annotated[
+        bool, typer.Option("--vad/--no-vad", help="Leave out silence, end segments in pauses.")
+    ] = DEFAULTS.vad,
+    vad_threshold: Annotated[
+        float, typer.Option(help="Probability from which a moment counts as speech.")
+    ] = DEFAULTS.vad_threshold,
+    min_pause: Annotated[
+        float, typer.Option(help="Shortest pause that ends a segment, in seconds.")
+    ] = DEFAULTS.min_pause_s,
+    join: Annotated[
+        float, typer.Option(help="Let segments shorter than this, in seconds, go on over pauses of up to 1 s.")
+    ] = DEFAULTS.join_s,
+    max_segment: Annotated[
+        float, typer.Option(help="Longest segment, in seconds; longer speech is cut at its deepest pause.")
+    ] = DEFAULTS.max_segment_s,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Segments decoded side by side. Default: by the memory at hand.")
+    ] = DEFAULTS.batch_size,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A single second of speech without its text fails the input.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip inputs whose results are in the output folder.")
+    ] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Show text while it is being written.")] = False,
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="Write a file for each input here.")
@@ -69,11 +96,32 @@ def transcribe(
         top_k=top_k,
         seed=seed,
         ctc=format is Format.JSON,
+        vad=vad,
+        vad_threshold=vad_threshold,
+        min_pause_s=min_pause,
+        join_s=join,
+        max_segment_s=max_segment,
+        batch_size=batch_size,
     )
-    display = make_display(audio, output_dir, format.value, stream=stream)
+    if stream and format is Format.JSON and output_dir is None:
+        raise UsageError(
+            "--stream writes text, --format json data, both to stdout", "add --output-dir for the data"
+        )
+    if resume and output_dir is None:
+        raise UsageError("--resume without --output-dir", "it skips inputs whose results are in that folder")
+    folder = Folder(output_dir, format.value, audio) if output_dir else None
+    inputs = [path for path in audio if not (resume and folder and folder.has(path))]
+    if len(inputs) < len(audio):
+        console.note(f"skipped {len(audio) - len(inputs)} of {len(audio)} inputs: their results are there")
+    if not inputs:
+        return
     recognizer = _load(model, options)
-    make_folder(output_dir)
-    raise typer.Exit(_transcribe_all(audio, recognizer, options, display))
+    if folder:
+        folder.make()
+    display = Display(inputs, folder, format.value, stream=stream)
+    outcome = _transcribe_all(inputs, recognizer, options, display, folder)
+    console.note(outcome.summary())
+    raise typer.Exit(outcome.exit_code(strict=strict))
 
 
 def _read_hotwords(path: Path | None) -> list[str]:
@@ -105,41 +153,29 @@ def _load(model: str | None, options: TranscribeOptions) -> "Recognizer":
     return recognizer
 
 
-def _transcribe_one(
-    recognizer: "Recognizer", clip: "Audio", options: TranscribeOptions, display: Display
-) -> "Transcript":
-    try:
-        return recognizer.transcribe(clip, options, display.piece)
-    except (MemoryError, RuntimeError) as error:  # what MLX raises when the device gives up
-        raise FunASRError(
-            f"{clip.name}: the computation failed ({error})", "a shorter clip needs less memory"
-        ) from error
-
-
 def _transcribe_all(
-    paths: list[Path], recognizer: "Recognizer", options: TranscribeOptions, display: Display
-) -> ExitCode:
-    """Transcribe one input after the other; a bad one is reported and the others are still done."""
-    from funasr_cli.audio.decode import load_audio
+    paths: list[Path],
+    recognizer: "Recognizer",
+    options: TranscribeOptions,
+    display: Display,
+    folder: Folder | None,
+) -> Outcome:
+    """Transcribe all inputs; a bad one is reported and the others are still done."""
+    from funasr_cli.audio.recording import Recording, open_recording
 
-    failed = partial = 0
+    def open_input(path: Path) -> Recording:
+        if folder:
+            folder.refuse_existing(path)
+        return open_recording(path, recognizer.sample_rate_hz)
+
+    outcome = Outcome()
     with display:
-        for path in paths:
+        for event in recognizer.run([partial(open_input, path) for path in paths], options):
             try:
-                display.begin(path)
-                clip = load_audio(path, recognizer.sample_rate_hz)
-                transcript = _transcribe_one(recognizer, clip, options, display)
-                display.end(transcript)
-            except FunASRError as error:
-                failed += 1
-                display.fail()
+                display.show(event)
+            except OutputError as error:
                 console.report(error)
-                continue
-            failed += transcript.broken
-            partial += not transcript.complete
-            for warning in transcript.warnings:
-                console.warn(f"{path}: {warning}")
-    if failed:
-        console.note(f"{failed} of {len(paths)} inputs failed")
-        return ExitCode.INPUT_FAILED
-    return ExitCode.PARTIAL if partial else ExitCode.OK
+                outcome.failed += 1
+            else:
+                outcome.add(event)
+    return outcome

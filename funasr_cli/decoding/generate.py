@@ -1,20 +1,14 @@
-"""Autoregressive decoding of a batch, token by token."""
+"""Autoregressive decoding of a batch whose rows come and go."""
 
-from collections.abc import Callable, Iterator
+import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 from funasr_cli.backend import mx, on_accelerator
+from funasr_cli.decoding.sampling import Sampler
+from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
-from funasr_cli.options import TranscribeOptions
 
-
-class StopReason(StrEnum):
-    """Why a row ended."""
-
-    EOS = "eos"
-    BUDGET = "budget"
-    NONFINITE = "nonfinite"
+BUCKETS_AN_OCTAVE = 16  # padded lengths are rounded up to one of these: at most 1/16 is wasted
 
 
 @dataclass(frozen=True)
@@ -22,56 +16,24 @@ class Token:
     """One decoded token of one row.
 
     Attributes:
-        stop: set on the last event of a row, whose ``token_id`` is then text only for `StopReason.BUDGET`.
+        row: the number that `BatchDecoder.add` gave the row.
+        finite: whether all logits behind it were numbers.
     """
 
     row: int
     token_id: int
     logprob: float
-    stop: StopReason | None
+
+    @property
+    def finite(self) -> bool:
+        """Whether the decoder still works: one NaN or infinity among the logits shows in their sum."""
+        return math.isfinite(self.logprob)
 
 
-Sampler = Callable[[mx.array], mx.array]  # (batch, vocab) logits -> (batch,) ids
-
-
-def make_sampler(options: TranscribeOptions) -> Sampler:
-    """Greedy, or temperature, then top-k, then top-p (the order of transformers).
-
-    All rows share a step's random numbers, so that a row's text does not depend on its neighbours.
-    """
-    if options.temperature == 0:
-        return lambda logits: mx.argmax(logits, axis=-1)
-    key = mx.random.key(options.seed or 0)
-
-    def sample(logits: mx.array) -> mx.array:
-        nonlocal key
-        key, step_key = mx.random.split(key)
-        # Differences to the likeliest: a tiny temperature may only push the others out of range.
-        scaled = (logits - logits.max(axis=-1, keepdims=True)) / options.temperature
-        if options.top_k is not None:
-            scaled = keep_top_k(scaled, options.top_k)
-        if options.top_p is not None:
-            scaled = keep_top_p(scaled, options.top_p)
-        return mx.argmax(scaled + mx.random.gumbel(logits.shape[-1:], key=step_key), axis=-1)
-
-    return sample
-
-
-def keep_top_k(logits: mx.array, count: int) -> mx.array:
-    """(batch, vocab) with all but the ``count`` largest logits at minus infinity; ties with the last stay."""
-    if count >= logits.shape[-1]:
-        return logits
-    least = mx.topk(logits, count, axis=-1).min(axis=-1, keepdims=True)
-    return mx.where(logits >= least, logits, -mx.inf)
-
-
-def keep_top_p(logits: mx.array, share: float) -> mx.array:
-    """(batch, vocab) with everything behind the smallest set that holds ``share`` at minus infinity."""
-    order = mx.argsort(-logits, axis=-1)
-    probabilities = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
-    before = mx.cumsum(probabilities, axis=-1) - probabilities  # mass of the likelier tokens; 0 for the first
-    kept = mx.put_along_axis(mx.zeros_like(before), order, (before < share).astype(before.dtype), axis=-1)
-    return mx.where(kept > 0, logits, -mx.inf)
+def bucketed(length: int) -> int:
+    """Round up to one of few lengths: MLX keeps buffers of every size that it has met."""
+    step = max(1, (1 << length.bit_length() - 1) // BUCKETS_AN_OCTAVE)
+    return -(-length // step) * step
 
 
 def left_pad(prompts: list[mx.array]) -> tuple[mx.array, list[int]]:
@@ -81,69 +43,118 @@ def left_pad(prompts: list[mx.array]) -> tuple[mx.array, list[int]]:
         prompts: one (length, hidden) array a row.
 
     Returns:
-        (batch, longest, hidden), and the columns of padding in front of each row.
+        (batch, columns, hidden), and how many columns of padding stand in front of each row.
     """
-    longest = max(prompt.shape[0] for prompt in prompts)
-    padding = [longest - prompt.shape[0] for prompt in prompts]
+    columns = bucketed(max(prompt.shape[0] for prompt in prompts))
+    padding = [columns - prompt.shape[0] for prompt in prompts]
     rows = [mx.pad(prompt, [(pad, 0), (0, 0)]) for prompt, pad in zip(prompts, padding, strict=True)]
     return mx.stack(rows), padding
 
 
-def generate(
-    llm: Qwen3, prompts: list[mx.array], stop_token_ids: tuple[int, ...], max_tokens: int, sampler: Sampler
-) -> Iterator[Token]:
-    """Write each row until it stops.
+class BatchDecoder:
+    """Writes many rows side by side, a token of each at every step; rows come and go between the steps.
 
-    The next step is under way while the caller handles the tokens of the last one.
+    On a GPU the next step is under way while the caller handles the last one's tokens; a CPU would waste it on
+    rows that have just ended.
 
     Args:
         llm: the decoder.
-        prompts: one (length, hidden) array of embeddings a row.
-        stop_token_ids: any of these ends a row.
-        max_tokens: budget of each row.
         sampler: picks ids from logits.
-
-    Yields:
-        Events in step order, rows in order within a step; the last one of each row carries its stop reason.
     """
-    embeddings, padding = left_pad(prompts)
-    cache = llm.make_cache(padding)
-    eager = on_accelerator()  # a GPU is fed ahead; a CPU would waste a whole step on rows that have just ended
 
-    def step(embeddings: mx.array) -> tuple[mx.array, mx.array]:
-        """(batch, new, hidden) -> ids and their log-probabilities, each (batch,)."""
-        logits = llm.logits(llm(embeddings, cache)[:, -1])  # (batch, vocab)
-        ids = sampler(logits)
+    def __init__(self, llm: Qwen3, sampler: Sampler):
+        self._llm = llm
+        self._sampler = sampler
+        self._eager = on_accelerator()
+        self._added = 0
+        self._live: set[int] = set()
+        self._rows: list[int] = []  # number of each row of the batch, ended ones among them
+        self._steps: list[int] = []  # tokens sampled for each
+        self._cache: DecoderCache | None = None
+        self._last_ids: mx.array | None = None  # (batch,) what the last step returned
+        self._pending: tuple[mx.array, mx.array] | None = None  # what the next one will: ids, log-probabilities
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add(self, prompts: list[mx.array]) -> list[int]:
+        """Read prompts; their rows take part from the next step on.
+
+        Args:
+            prompts: one (length, hidden) array of embeddings a row.
+
+        Returns:
+            The numbers of the new rows.
+        """
+        embeddings, padding = left_pad(prompts)
+        cache = self._llm.make_cache(padding)
+        pending = self._advance(embeddings, cache, [0] * len(prompts))
+        mx.eval(*pending)
+        self._keep_live_rows()
+        numbers = list(range(self._added, self._added + len(prompts)))
+        self._added += len(prompts)
+        if self._rows:
+            old = self._next()
+            assert self._cache is not None
+            parts = [(self._cache, list(range(len(self._rows)))), (cache, list(range(len(prompts))))]
+            cache = DecoderCache.joined(parts)
+            pending = mx.concatenate([old[0], pending[0]]), mx.concatenate([old[1], pending[1]])
+        self._cache, self._pending = cache, pending
+        self._rows += numbers
+        self._steps += [1] * len(prompts)
+        self._live.update(numbers)
+        return numbers
+
+    def end(self, row: int) -> None:
+        """Take a row out."""
+        self._live.discard(row)
+
+    def step(self) -> list[Token]:
+        """The next token of each row that has not been ended, in the order of their adding."""
+        if len(self._live) * 2 <= len(self._rows):
+            self._keep_live_rows()
+        if not self._rows:
+            return []
+        ids, logprobs = self._next()
+        self._last_ids, self._pending = ids, None
+        if self._eager:
+            mx.async_eval(*self._next())
+        mx.eval(ids, logprobs)
+        return [
+            Token(*token)
+            for token in zip(self._rows, ids.tolist(), logprobs.tolist(), strict=True)
+            if token[0] in self._live
+        ]
+
+    def _next(self) -> tuple[mx.array, mx.array]:
+        """What the next step returns, as a graph."""
+        if self._pending is None:
+            assert self._cache is not None
+            assert self._last_ids is not None
+            self._pending = self._advance(self._llm.embed(self._last_ids[:, None]), self._cache, self._steps)
+            self._steps = [steps + 1 for steps in self._steps]
+        return self._pending
+
+    def _advance(self, embeddings: mx.array, cache: DecoderCache, steps: list[int]) -> tuple[mx.array, mx.array]:
+        """(batch, new, hidden) -> the ids that follow, and their log-probabilities, each (batch,)."""
+        logits = self._llm.logits(self._llm(embeddings, cache)[:, -1])  # (batch, vocab)
+        ids = self._sampler(logits, steps)
         chosen = mx.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
         return ids, chosen - mx.logsumexp(logits, axis=-1)
 
-    open_rows = set(range(len(prompts)))
-    pending = step(embeddings)
-    for written in range(1, max_tokens + 1):
-        ids, logprobs = pending
-        last = written == max_tokens
-        if not last:
-            pending = step(llm.embed(ids[:, None]))
-            if eager:
-                mx.async_eval(*pending)
-        mx.eval(ids, logprobs)
-        tokens = [
-            Token(row, token_id, logprob, _stop_reason(token_id, logprob, stop_token_ids, last))
-            for row, (token_id, logprob) in enumerate(zip(ids.tolist(), logprobs.tolist(), strict=True))
-            if row in open_rows
-        ]
-        open_rows -= {token.row for token in tokens if token.stop}
-        if open_rows and not eager:
-            mx.async_eval(*pending)
-        yield from tokens
-        if not open_rows:
+    def _keep_live_rows(self) -> None:
+        """Make the batch smaller where rows have ended."""
+        kept = [index for index, row in enumerate(self._rows) if row in self._live]
+        if len(kept) == len(self._rows):
             return
-
-
-def _stop_reason(token_id: int, logprob: float, stop_token_ids: tuple[int, ...], last: bool) -> StopReason | None:
-    # The log-probability sums over all logits: one NaN or infinity among them shows here.
-    if not -float("inf") < logprob < float("inf"):
-        return StopReason.NONFINITE
-    if token_id in stop_token_ids:
-        return StopReason.EOS
-    return StopReason.BUDGET if last else None
+        self._rows = [self._rows[index] for index in kept]
+        self._steps = [self._steps[index] for index in kept]
+        if not kept:
+            self._cache = self._last_ids = self._pending = None
+            return
+        assert self._cache is not None
+        chosen = mx.array(kept)
+        self._cache = DecoderCache.joined([(self._cache, kept)])
+        self._last_ids = None if self._last_ids is None else self._last_ids[chosen]
+        if self._pending is not None:
+            self._pending = self._pending[0][chosen], self._pending[1][chosen]

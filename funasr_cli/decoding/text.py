@@ -39,34 +39,23 @@ def _without_unfinished_mark(text: str, mark: str) -> str:
 
 
 class TextStream:
-    """Turns token ids into pieces of text that, joined, are exactly the final text.
+    """What a row spells while its tokens are still coming in: ``settled`` only grows, up to the final text.
 
     Args:
-        decode: all token ids so far -> raw text, special tokens left out.
+        spell: token ids -> raw text, special tokens left out.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str]):
-        self._decode = decode
+    def __init__(self, spell: Callable[[list[int]], str]):
+        self.spell = spell
         self.token_ids: list[int] = []
-        self._shown = ""
+        self.raw = ""  # everything written so far, as the tokenizer spells it
+        self.settled = ""
 
-    @property
-    def raw(self) -> str:
-        """Everything written so far, as the tokenizer spells it."""
-        return self._decode(self.token_ids)
-
-    def push(self, token_id: int) -> str:
-        """Add a token; the piece of text that it settles, often empty."""
+    def push(self, token_id: int) -> None:
+        """Add a token."""
         self.token_ids.append(token_id)
-        return self._advance(settled_text(self.raw))
-
-    def finish(self) -> str:
-        """The last piece."""
-        return self._advance(clean_text(self.raw))
-
-    def _advance(self, text: str) -> str:
-        piece, self._shown = text[len(self._shown) :], text
-        return piece
+        self.raw = self.spell(self.token_ids)
+        self.settled = settled_text(self.raw)
 
 
 class CTCVocabulary:

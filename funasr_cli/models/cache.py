@@ -31,11 +31,29 @@ class LayerCache:
     def _store(self, buffer: mx.array | None, new: mx.array, start: int) -> mx.array:
         if buffer is None or self.length > buffer.shape[2]:
             batch, heads, _, head_dim = new.shape
-            steps = -(-(self.length - start) // GROWTH_COLUMNS)
-            room = mx.zeros((batch, heads, steps * GROWTH_COLUMNS, head_dim), dtype=new.dtype)
+            room = mx.zeros((batch, heads, _whole_steps(self.length - start), head_dim), dtype=new.dtype)
             buffer = room if buffer is None else mx.concatenate([buffer[:, :, :start], room], axis=2)
         buffer[:, :, start : self.length] = new
         return buffer
+
+    def fill(self, parts: list[tuple["LayerCache", list[int]]], length: int) -> None:
+        """Take over rows of other caches; of each, the last ``length`` columns."""
+        self.keys = mx.concatenate([_last_columns(part.keys, part.length, rows, length) for part, rows in parts])
+        self.values = mx.concatenate(
+            [_last_columns(part.values, part.length, rows, length) for part, rows in parts]
+        )
+        self.length = length
+
+
+def _whole_steps(columns: int) -> int:
+    return -(-columns // GROWTH_COLUMNS) * GROWTH_COLUMNS
+
+
+def _last_columns(buffer: mx.array, filled: int, rows: list[int], length: int) -> mx.array:
+    """(batch, heads, capacity, head_dim) -> (rows, heads, a new capacity, head_dim), ``length`` columns filled."""
+    kept = buffer[mx.array(rows), :, max(0, filled - length) : filled]
+    before = length - kept.shape[2]
+    return mx.pad(kept, [(0, 0), (0, 0), (before, _whole_steps(length) - length), (0, 0)])
 
 
 class DecoderCache:
@@ -46,8 +64,22 @@ class DecoderCache:
 
     def __init__(self, layers: int, left_padding: list[int]):
         self.layers = [LayerCache() for _ in range(layers)]
-        self._padded = any(left_padding)
-        self._left_padding = mx.array(left_padding)  # (batch,)
+        self.left_padding = left_padding
+        self._padding = mx.array(left_padding)  # (batch,)
+
+    @classmethod
+    def joined(cls, parts: list[tuple["DecoderCache", list[int]]]) -> "DecoderCache":
+        """A cache of chosen rows of others, without the columns that all of these rows would pad.
+
+        Args:
+            parts: caches, and which of their rows are wanted, at least one in all. They are not changed.
+        """
+        filled = [cache.length - cache.left_padding[row] for cache, rows in parts for row in rows]
+        length = max(filled)
+        joined = cls(len(parts[0][0].layers), [length - columns for columns in filled])
+        for index, layer in enumerate(joined.layers):
+            layer.fill([(cache.layers[index], rows) for cache, rows in parts if rows], length)
+        return joined
 
     @property
     def length(self) -> int:
@@ -57,7 +89,7 @@ class DecoderCache:
     @property
     def next_position(self) -> int | mx.array:
         """Position of the next column in each row: one number when no row is padded, else (batch,)."""
-        return self.length - self._left_padding if self._padded else self.length
+        return self.length - self._padding if any(self.left_padding) else self.length
 
     def attention_mask(self, new: int) -> mx.array | str | None:
         """Mask for ``new`` columns that are about to be appended.
@@ -67,10 +99,10 @@ class DecoderCache:
             (batch, 1, new, length + new) bool. A padded column attends to itself, since a row of the mask
             without a single True would turn into NaN and spread through the values.
         """
-        if not self._padded:
+        if not any(self.left_padding):
             return "causal" if new > 1 else None
         columns = mx.arange(self.length + new)  # (length + new,)
         queries = columns[-new:, None]  # (new, 1)
-        in_row = columns[None, None, :] >= self._left_padding[:, None, None]  # (batch, 1, length + new)
+        in_row = columns[None, None, :] >= self._padding[:, None, None]  # (batch, 1, length + new)
         mask = (columns[None, :] <= queries)[None] & (in_row | (columns[None, :] == queries)[None])
         return mask[:, None]

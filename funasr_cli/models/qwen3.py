@@ -27,6 +27,11 @@ class Qwen3Config:
     tie_word_embeddings: bool
     attention_bias: bool
 
+    @property
+    def cache_values_a_token(self) -> int:
+        """Numbers that all layers together keep of each position."""
+        return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
+
 
 class Attention(nn.Module):
     """Grouped-query attention with RMS-normed queries and keys and rotary positions."""

@@ -1,0 +1,202 @@
+"""Where a recording is cut: stretches of speech that begin and end in pauses, found while it is being read.
+
+Source of the two thresholds and their hysteresis: silero-vad ``utils_vad.py`` (``get_speech_timestamps``). What
+differs: it works on a stream; the pause that ends a stretch is the shorter the longer the stretch has become; what
+is too long is cut where speech and loudness are lowest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ, VoiceActivityDetector
+from funasr_cli.options import TranscribeOptions
+
+HYSTERESIS = 0.15  # speech goes on at probabilities so far below the one that begins it
+MARGIN_S = 0.2  # kept around speech: soft beginnings and endings
+JOIN_PAUSE_S = 1.0  # short segments go on over a pause of up to this, where they are joined
+SHORTEST_SPEECH_S = 0.1  # less is a click
+SHORTEST_PART_S = 0.5  # of what is cut without a pause
+SMOOTHING_FRAMES = 5  # a cut wants 160 ms of quiet, not a single stop consonant
+SILENT_POWER = 1e-10
+QUIETER_DB = 20.0  # so much quieter is as good a place to cut as no speech at all
+
+
+def _frames(duration_s: float) -> int:
+    return max(1, round(duration_s * SAMPLE_RATE_HZ / FRAME_SAMPLES))
+
+
+def deepest_pause(activity: np.ndarray, first: int, last: int) -> int:
+    """The frame from ``first`` to ``last`` around which there is least speech, ``activity`` being (frames,)."""
+    smooth = np.convolve(np.pad(activity, SMOOTHING_FRAMES // 2, mode="edge"), np.ones(SMOOTHING_FRAMES), "valid")
+    return first + int(smooth[first : last + 1].argmin())
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a recording that is decoded in one piece.
+
+    Attributes:
+        start: its first sample in the recording.
+        samples: (samples,) float32 at 16 kHz.
+        activity: (frames,) how much speech there is in each frame of 32 ms; comparable within the stretch.
+    """
+
+    start: int
+    samples: np.ndarray
+    activity: np.ndarray
+
+    @property
+    def end(self) -> int:
+        """The first sample behind it."""
+        return self.start + len(self.samples)
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / SAMPLE_RATE_HZ
+
+    @property
+    def start_s(self) -> float:
+        """Where it begins, in seconds."""
+        return self.start / SAMPLE_RATE_HZ
+
+    @property
+    def end_s(self) -> float:
+        """Where it ends, in seconds."""
+        return self.end / SAMPLE_RATE_HZ
+
+    def cut(self, first: int, last: int) -> tuple["Stretch", "Stretch"]:
+        """Two parts, cut at the deepest pause from frame ``first`` to frame ``last``."""
+        frame = deepest_pause(self.activity, first, last)
+        sample = frame * FRAME_SAMPLES
+        return (
+            Stretch(self.start, self.samples[:sample], self.activity[:frame]),
+            Stretch(self.start + sample, self.samples[sample:], self.activity[frame:]),
+        )
+
+    def halves(self) -> tuple["Stretch", "Stretch"] | None:
+        """Two parts, cut at the deepest pause; None where that would leave less than half a second."""
+        shortest = _frames(SHORTEST_PART_S)
+        last = len(self.samples) // FRAME_SAMPLES - shortest
+        return self.cut(shortest, last) if last >= shortest else None
+
+
+class Segmenter:
+    """Cuts one recording into stretches while its samples come in.
+
+    Args:
+        options: whether silence is left out, and how long pauses and stretches are.
+    """
+
+    def __init__(self, options: TranscribeOptions):
+        self._options = options
+        self._detect: Callable[[np.ndarray], np.ndarray] = (
+            VoiceActivityDetector() if options.vad else lambda samples: np.ones(len(samples) // FRAME_SAMPLES)
+        )
+        self._margin = _frames(min(MARGIN_S, options.min_pause_s))
+        self.read = 0  # samples taken in
+        self._rest = np.zeros(0, np.float32)  # those that do not fill a frame yet
+        self._base = 0  # the first frame that is still kept
+        self._samples = np.zeros(0, np.float32)  # of the frames from `_base` on
+        self._speech = np.zeros(0, np.float32)  # (frames,) their probabilities
+        self._next = 0  # the next frame to look at
+        self._start: int | None = None  # first frame of the stretch that is open
+        self._pause: int | None = None  # first frame of the pause that it has come to
+        self._free = 0  # the first frame that belongs to no stretch yet
+
+    def push(self, samples: np.ndarray) -> list[Stretch]:
+        """Take in (samples,) float32 at 16 kHz; the stretches that have ended."""
+        self.read += len(samples)
+        samples = np.concatenate([self._rest, samples])
+        whole = len(samples) // FRAME_SAMPLES * FRAME_SAMPLES
+        self._rest = samples[whole:]
+        return self._take(samples[:whole])
+
+    def finish(self) -> list[Stretch]:
+        """The last stretches, once everything has been pushed."""
+        ended = self._take(np.pad(self._rest, (0, -len(self._rest) % FRAME_SAMPLES)))
+        if self._start is not None:
+            quiet_from = self._next if self._pause is None else self._pause + self._margin
+            ended += self._close(min(quiet_from, self._next))
+        return ended
+
+    def _take(self, samples: np.ndarray) -> list[Stretch]:
+        self._samples = np.concatenate([self._samples, samples])
+        self._speech = np.concatenate([self._speech, self._detect(samples)])
+        ended: list[Stretch] = []
+        while self._next < self._base + len(self._speech):
+            self._look(self._next)
+            self._next += 1
+            ended += self._what_ended()
+        self._forget()
+        return ended
+
+    def _look(self, frame: int) -> None:
+        """Open a stretch, or notice that a pause begins or ends."""
+        speech = self._speech[frame - self._base]
+        if self._start is None:
+            if speech >= self._options.vad_threshold:
+                self._start, self._pause = max(self._free, frame - self._margin), None
+        elif speech >= self._options.vad_threshold - HYSTERESIS:
+            self._pause = None
+        elif self._pause is None:
+            self._pause = frame
+
+    def _what_ended(self) -> list[Stretch]:
+        """The open stretch when its pause has become long enough, or the first part of one that is too long."""
+        if self._start is None:
+            return []
+        if self._pause is not None and self._next - self._pause >= self._pause_needed():
+            return self._close(self._pause + self._margin)
+        longest = self._longest_frames
+        if self._next - self._start <= longest + _frames(SHORTEST_PART_S):
+            return []
+        first, _ = self._stretch(self._next).cut(longest // 2, longest)
+        self._start = self._free = self._start + len(first.activity)
+        self._pause = self._pause and max(self._pause, self._start)
+        return [first]
+
+    @property
+    def _longest_frames(self) -> int:
+        return int(self._options.max_segment_s * SAMPLE_RATE_HZ) // FRAME_SAMPLES
+
+    def _pause_needed(self) -> int:
+        """Frames of pause that end a stretch: the longer it is by now, the fewer."""
+        assert self._start is not None
+        assert self._pause is not None
+        options = self._options
+        grown = min(1.0, (self._pause - self._start) / _frames(options.join_s)) if options.join_s else 1.0
+        longest_s = max(JOIN_PAUSE_S, options.min_pause_s)
+        return _frames(longest_s + grown * (options.min_pause_s - longest_s))
+
+    def _close(self, end: int) -> list[Stretch]:
+        """The open stretch up to frame ``end``, in two if it is too long; nothing if it was only a click."""
+        stretch = self._stretch(end)
+        speech = self._speech[self._start - self._base : end - self._base]  # type: ignore[operator]
+        self._start, self._pause, self._free = None, None, end
+        if (speech >= self._options.vad_threshold).sum() < _frames(SHORTEST_SPEECH_S):
+            return []
+        if len(stretch.samples) <= self._options.max_segment_s * SAMPLE_RATE_HZ:
+            return [stretch]
+        frames, longest, shortest = len(stretch.activity), self._longest_frames, _frames(SHORTEST_PART_S)
+        return list(stretch.cut(max(shortest, frames - longest), min(longest, frames - shortest)))
+
+    def _stretch(self, end: int) -> Stretch:
+        """The open stretch up to frame ``end``."""
+        assert self._start is not None
+        first, last = self._start - self._base, end - self._base
+        samples = self._samples[first * FRAME_SAMPLES : last * FRAME_SAMPLES]
+        power = np.square(samples).reshape(-1, FRAME_SAMPLES).mean(axis=1)  # (frames,)
+        loudness_db = 10 * np.log10(power + SILENT_POWER)
+        within = self.read - self._start * FRAME_SAMPLES  # the last frame may be filled up with zeros
+        activity = self._speech[first:last] + loudness_db / QUIETER_DB
+        return Stretch(self._start * FRAME_SAMPLES, samples[:within].copy(), activity)
+
+    def _forget(self) -> None:
+        """Let go of everything before the open stretch, or before the margin of one that may open next."""
+        keep = self._start if self._start is not None else max(self._free, self._next - self._margin)
+        self._samples = self._samples[(keep - self._base) * FRAME_SAMPLES :]
+        self._speech = self._speech[keep - self._base :]
+        self._base = keep

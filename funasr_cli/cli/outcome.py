@@ -1,0 +1,65 @@
+"""What came of all inputs together: the summary line and the exit code."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from funasr_cli.cli.console import clock
+from funasr_cli.errors import ExitCode
+from funasr_cli.scheduling.events import Event, Failed, Finished
+from funasr_cli.transcript import Ledger
+
+
+@dataclass
+class Outcome:
+    """Counts what happened.
+
+    Attributes:
+        failed: inputs without a result.
+        broken: inputs with a result in which no segment is complete.
+        partial: inputs whose result has some gap.
+        silent: inputs without speech.
+    """
+
+    failed: int = 0
+    broken: int = 0
+    partial: int = 0
+    silent: int = 0
+    inputs: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    states: Counter[str] = field(default_factory=Counter)
+
+    def add(self, event: Event) -> None:
+        """Count an input that has come to its end; other events change nothing."""
+        if isinstance(event, Failed):
+            self.inputs += 1
+            self.failed += 1
+        elif isinstance(event, Finished):
+            transcript = event.transcript
+            self.inputs += 1
+            self.broken += transcript.broken
+            self.partial += not transcript.complete
+            self.silent += transcript.complete and not transcript.segments
+            self.ledger += transcript.ledger
+            self.states.update(segment.state for segment in transcript.segments)
+
+    def exit_code(self, *, strict: bool) -> ExitCode:
+        """The gravest thing that happened; silence counts only where there was nothing else."""
+        if self.failed or self.broken or (strict and self.partial):
+            return ExitCode.INPUT_FAILED
+        if self.partial:
+            return ExitCode.PARTIAL
+        return ExitCode.NO_SPEECH if self.silent == self.inputs else ExitCode.OK
+
+    def summary(self) -> str:
+        """The ledger of all inputs in a line."""
+        failed, speech_s = self.failed + self.broken, self.ledger.speech_s
+        repaired = self.states["repaired"]
+        parts = [f"{failed} of {self.inputs} inputs failed"] if failed else []
+        if speech_s:
+            parts.append(
+                f"{self.ledger.done_share:.1%} of {clock(speech_s)} speech transcribed, "
+                f"{repaired} segment{'s' * (repaired != 1)} repaired, {self.states['failed']} failed"
+            )
+        elif self.inputs > self.failed:
+            parts.append("no speech found")
+        return "; ".join(parts)

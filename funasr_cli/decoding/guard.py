@@ -1,0 +1,97 @@
+"""When a row has to stop: the model says so, it has written more than can be said, or it goes in circles."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from funasr_cli.decoding.generate import Token
+from funasr_cli.decoding.text import TextStream
+
+TOKENS_AT_ONCE = 24  # on top of the rate: punctuation, a short segment's last word
+TOKENS_A_SECOND = 16  # the fastest speakers come to about 8 tokens of Qwen's a second, more in rarer scripts
+LONGEST_PERIOD = 64
+ROUNDS = 4  # so often in a row is a loop...
+LOOPING_TOKENS = 16  # ...if it comes to so many tokens
+LOOPING_CHARACTERS = 40  # or to so many characters: one run can be cut into ever different tokens
+
+
+class StopReason(StrEnum):
+    """Why a row ended."""
+
+    EOS = "eos"
+    BUDGET = "budget"
+    LOOP = "loop"
+    NONFINITE = "nonfinite"
+
+
+def token_budget(duration_s: float) -> int:
+    """More tokens than can be said in so many seconds."""
+    return TOKENS_AT_ONCE + round(TOKENS_A_SECOND * duration_s)
+
+
+class Loop(NamedTuple):
+    """A repetition that reaches to the end of a sequence."""
+
+    start: int
+    period: int
+
+    @property
+    def once(self) -> int:
+        """Length of the sequence with a single round left."""
+        return self.start + self.period
+
+
+def find_loop(sequence: Sequence[object], shortest: int) -> Loop | None:
+    """The loop of the shortest period at the end of tokens or characters.
+
+    Args:
+        sequence: what has been written so far.
+        shortest: repeated items that make a loop; four rounds are needed in any case.
+    """
+    for period in range(1, min(LONGEST_PERIOD, len(sequence) // ROUNDS) + 1):
+        start = len(sequence) - period
+        while start > 0 and sequence[start - 1] == sequence[start - 1 + period]:
+            start -= 1
+        if len(sequence) - start >= max(ROUNDS * period, shortest):
+            return Loop(start, period)
+    return None
+
+
+class Guard:
+    """Watches one row.
+
+    Args:
+        stop_token_ids: any of these is the model's own end of a text.
+        duration_s: length of the row's audio.
+        max_tokens: a limit that was asked for; None goes by the length of the audio.
+    """
+
+    def __init__(self, stop_token_ids: tuple[int, ...], duration_s: float, max_tokens: int | None):
+        self._stop_token_ids = stop_token_ids
+        self._asked_for = max_tokens is not None
+        self._budget = token_budget(duration_s) if max_tokens is None else max_tokens
+        self._seen = 0
+
+    def push(self, token: Token, stream: TextStream) -> StopReason | None:
+        """Let a token into the text, if it is text; why the row has to stop, if it has to."""
+        self._seen += 1
+        if not token.finite:
+            return StopReason.NONFINITE
+        if token.token_id in self._stop_token_ids:
+            return StopReason.EOS
+        stream.push(token.token_id)
+        if find_loop(stream.token_ids, LOOPING_TOKENS) or find_loop(stream.raw, LOOPING_CHARACTERS):
+            return StopReason.LOOP
+        return StopReason.BUDGET if self._seen == self._budget else None
+
+    def worth_retrying(self, reason: StopReason) -> bool:
+        """Whether smaller pieces may do better; not against a limit that was asked for, or with broken weights."""
+        return reason == StopReason.LOOP or (reason == StopReason.BUDGET and not self._asked_for)
+
+
+def without_loop(stream: TextStream) -> str:
+    """Raw text up to the end of the first round of its loop."""
+    if loop := find_loop(stream.token_ids, LOOPING_TOKENS):
+        return stream.spell(stream.token_ids[: loop.once])
+    loop = find_loop(stream.raw, LOOPING_CHARACTERS)
+    return stream.raw[: loop.once] if loop else stream.raw

@@ -1,0 +1,54 @@
+"""From logits to token ids: greedy, or by chance."""
+
+from collections.abc import Callable
+
+from funasr_cli.backend import mx
+from funasr_cli.options import TranscribeOptions
+
+# (batch, vocab) logits, and how many tokens each row has so far -> (batch,) ids
+Sampler = Callable[[mx.array, list[int]], mx.array]
+
+
+def make_sampler(options: TranscribeOptions) -> Sampler:
+    """Greedy, or temperature, then top-k, then top-p (the order of transformers).
+
+    The random numbers of a row's n-th token are the same in every row: a text does not depend on its neighbours,
+    nor on when its row began.
+    """
+    if options.temperature == 0:
+        return lambda logits, _: mx.argmax(logits, axis=-1)
+    keys = [mx.random.key(options.seed or 0)]  # what is left to split, behind the keys of all steps so far
+
+    def step_key(step: int) -> mx.array:
+        while len(keys) < step + 2:
+            keys.extend(reversed(mx.random.split(keys.pop())))
+        return keys[step]
+
+    def sample(logits: mx.array, steps: list[int]) -> mx.array:
+        noise = {step: mx.random.gumbel(logits.shape[-1:], key=step_key(step)) for step in set(steps)}
+        # Differences to the likeliest: a tiny temperature may only push the others out of range.
+        scaled = (logits - logits.max(axis=-1, keepdims=True)) / options.temperature
+        if options.top_k is not None:
+            scaled = keep_top_k(scaled, options.top_k)
+        if options.top_p is not None:
+            scaled = keep_top_p(scaled, options.top_p)
+        return mx.argmax(scaled + mx.stack([noise[step] for step in steps]), axis=-1)
+
+    return sample
+
+
+def keep_top_k(logits: mx.array, count: int) -> mx.array:
+    """(batch, vocab) with all but the ``count`` largest logits at minus infinity; ties with the last stay."""
+    if count >= logits.shape[-1]:
+        return logits
+    least = mx.topk(logits, count, axis=-1).min(axis=-1, keepdims=True)
+    return mx.where(logits >= least, logits, -mx.inf)
+
+
+def keep_top_p(logits: mx.array, share: float) -> mx.array:
+    """(batch, vocab) with everything behind the smallest set that holds ``share`` at minus infinity."""
+    order = mx.argsort(-logits, axis=-1)
+    probabilities = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
+    before = mx.cumsum(probabilities, axis=-1) - probabilities  # mass of the likelier tokens; 0 for the first
+    kept = mx.put_along_axis(mx.zeros_like(before), order, (before < share).astype(before.dtype), axis=-1)
+    return mx.where(kept > 0, logits, -mx.inf)

@@ -1,0 +1,1 @@
+"""From many recordings of any length to batches, and back."""

@@ -1,0 +1,228 @@
+"""Which segments are decoded when: batches across recordings, and second attempts."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from funasr_cli.audio.segments import Stretch
+from funasr_cli.decoding.generate import BatchDecoder, Token
+from funasr_cli.decoding.guard import Guard, StopReason, token_budget, without_loop
+from funasr_cli.decoding.languages import resolve_language
+from funasr_cli.decoding.prompt import prompt_token_ids
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.decoding.text import TextStream, clean_text, thinking
+from funasr_cli.errors import FunASRError
+from funasr_cli.measure import available_bytes
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.scheduling.ahead import ReadAhead
+from funasr_cli.scheduling.books import Book
+from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
+from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Speech, read_sources
+from funasr_cli.transcript import Segment
+
+if TYPE_CHECKING:
+    from funasr_cli.pipeline import Recognizer
+
+PREFILL_ROWS = 4  # read together: enough to keep the processor busy, few enough not to hold up the others
+MAX_RETRIES = 2
+MAX_BATCH = 16  # rows beyond that add little on the machines measured
+LONGEST_PROMPT = 256  # tokens: 30 s of audio take 63, the text around it some 30, the rest is for hotwords
+GATHER_S = 0.2  # how long an idle model waits for more speech to fill a batch
+
+
+@dataclass
+class Row:
+    """A segment that is being decoded."""
+
+    speech: Speech
+    stream: TextStream
+    guard: Guard
+    ctc_text: str | None
+    logprobs: list[float] = field(default_factory=list)
+
+
+class Scheduler:
+    """Transcribes recordings with one batch whose rows are their segments.
+
+    Segments wait in order. Whenever rows are free, the one that has waited longest joins, and with it those that
+    are most like it in length; so padding is short, and nobody waits forever.
+
+    Args:
+        recognizer: the model and its stages.
+        options: for all recordings.
+    """
+
+    def __init__(self, recognizer: "Recognizer", options: TranscribeOptions):
+        self._recognizer = recognizer
+        self._options = options
+        self._language = resolve_language(options.language, recognizer.config.prompt.languages)
+        prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)  # refuses bad hotwords
+        self._batch_size = options.batch_size or self._rows_that_fit()
+        self._waiting: list[Speech] = []
+        self._rows: dict[int, Row] = {}
+        self._books: dict[int, Book] = {}
+        self._in_work: set[int] = set()  # recordings with a part in the current computation
+        self._decoder = self._new_decoder()
+
+    def _rows_that_fit(self) -> int:
+        """As many as pay, if half of the memory at hand holds their keys and values, twice while rows join."""
+        llm = self._recognizer.loaded.model.llm
+        columns = LONGEST_PROMPT + token_budget(self._options.max_segment_s)
+        row_bytes = 2 * columns * llm.config.cache_values_a_token * llm.model.norm.weight.dtype.size
+        return max(1, min(MAX_BATCH, available_bytes() // 2 // row_bytes))
+
+    def _new_decoder(self) -> BatchDecoder:
+        return BatchDecoder(self._recognizer.loaded.model.llm, make_sampler(self._options))
+
+    def run(self, openers: Iterable[Opener]) -> Iterator[Event]:
+        """Events until every recording has come to its `Finished` or `Failed`."""
+        arrivals = read_sources(openers, self._recognizer.frontend, self._options)
+        with ReadAhead(arrivals, limit=self._batch_size) as ahead:
+            while True:
+                yield from self._take_in(ahead)
+                try:
+                    if self._waiting and self._has_room():
+                        yield from self._admit()
+                    yield from self._step()
+                except (MemoryError, RuntimeError) as error:  # what MLX raises when the device gives up
+                    yield from self._give_up(error)
+                if ahead.ended and not self._waiting and not self._rows:
+                    return
+
+    def _take_in(self, ahead: ReadAhead[Arrival]) -> Iterator[Event]:
+        """Let speech in, as far as there is some and room for it; an idle model waits for it."""
+        gathered_by = time.perf_counter() + GATHER_S
+        while not ahead.ended and len(self._waiting) < 2 * self._batch_size:
+            patience_s: float | None = 0.0
+            if not self._rows:
+                patience_s = max(0.0, gathered_by - time.perf_counter()) if self._waiting else None
+            arrival = ahead.take(patience_s)
+            if arrival is None:
+                return
+            yield from self._enter(arrival)
+
+    def _enter(self, arrival: Arrival) -> Iterator[Event]:
+        if isinstance(arrival, Opened):
+            self._books[arrival.source] = Book(arrival.source, arrival.name, arrival.started)
+        elif (book := self._books.get(arrival.source)) is None:
+            pass  # it has failed meanwhile
+        elif isinstance(arrival, Speech):
+            book.expect(arrival.stretch)
+            self._waiting.append(arrival)
+        else:
+            book.end = arrival
+            yield from self._finish(book)
+
+    def _has_room(self) -> bool:
+        free = self._batch_size - len(self._rows)
+        return not self._rows or free >= min(PREFILL_ROWS, self._batch_size)
+
+    def _admit(self) -> Iterator[Event]:
+        """Encode some of those that wait, and let their rows join."""
+        chosen = self._choose(min(PREFILL_ROWS, self._batch_size - len(self._rows)))
+        recognizer, options = self._recognizer, self._options
+        with self._shared("encoder", chosen):
+            encoded = recognizer.encode([speech.features for speech in chosen])
+        ctc = options.ctc and recognizer.config.ctc
+        ctc_texts = recognizer.ctc_texts(encoded) if ctc else [None] * len(chosen)
+        with self._shared("prefill", chosen):
+            numbers = self._decoder.add(recognizer.prompts(encoded, options))
+        for number, speech, ctc_text in zip(numbers, chosen, ctc_texts, strict=True):
+            guard = Guard(recognizer.config.stop_token_ids, speech.stretch.duration_s, options.max_tokens)
+            self._rows[number] = Row(speech, TextStream(recognizer.spell), guard, ctc_text)
+        yield from (Draft(speech.source, speech.stretch.start_s, "") for speech in chosen)
+
+    def _choose(self, count: int) -> list[Speech]:
+        """The one that has waited longest, and those that are most like it in length."""
+        oldest = len(self._waiting[0].features)
+        order = sorted(range(len(self._waiting)), key=lambda i: (abs(len(self._waiting[i].features) - oldest), i))
+        taken = sorted(order[:count])
+        return [self._waiting.pop(index) for index in reversed(taken)][::-1]
+
+    def _step(self) -> Iterator[Event]:
+        """One more token for every row."""
+        with self._shared("decode", [row.speech for row in self._rows.values()]):
+            tokens = self._decoder.step()
+        for token in tokens:
+            yield from self._write(self._rows[token.row], token)
+
+    def _write(self, row: Row, token: Token) -> Iterator[Event]:
+        book = self._books[row.speech.source]
+        book.tokens += 1
+        book.first_token = book.first_token or time.perf_counter()
+        if token.finite:
+            row.logprobs.append(token.logprob)
+        settled = row.stream.settled
+        reason = row.guard.push(token, row.stream)
+        if reason:
+            self._decoder.end(token.row)
+            del self._rows[token.row]
+            yield Draft(book.source, row.speech.stretch.start_s, None)
+            yield from self._end(book, row, reason)
+        elif row.stream.settled != settled:
+            yield Draft(book.source, row.speech.stretch.start_s, row.stream.settled)
+
+    def _end(self, book: Book, row: Row, reason: StopReason) -> Iterator[Event]:
+        """Settle a segment, or try again in two halves where that may help."""
+        speech = row.speech
+        if row.guard.worth_retrying(reason) and speech.retries < MAX_RETRIES:
+            parts = speech.stretch.halves()
+            if parts:
+                book.replace(speech.stretch, parts)
+                self._waiting[:0] = [self._again(speech, part) for part in parts]
+                return
+        for settled in book.settle(speech.stretch, self._segment(row, reason)):
+            yield Settled(book.source, settled)
+        yield from self._finish(book)
+
+    def _again(self, speech: Speech, part: Stretch) -> Speech:
+        return Speech(speech.source, part, self._recognizer.features(part.samples), speech.retries + 1)
+
+    def _segment(self, row: Row, reason: StopReason) -> Segment:
+        stretch = row.speech.stretch
+        raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
+        return Segment(
+            start_s=stretch.start_s,
+            end_s=stretch.end_s,
+            text=clean_text(raw),
+            thinking=thinking(raw),
+            stop_reason=str(reason),
+            retries=row.speech.retries,
+            tokens=len(row.logprobs),
+            mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
+            ctc_text=row.ctc_text,
+        )
+
+    def _finish(self, book: Book) -> Iterator[Event]:
+        """The last event of a recording, if it is done."""
+        if not book.done:
+            return
+        del self._books[book.source]
+        assert book.end is not None
+        if book.end.error and not book.end.read_s:
+            yield Failed(book.source, book.end.error)
+        else:
+            yield Finished(book.source, book.transcript(self._recognizer.loaded.name, self._language))
+
+    def _give_up(self, error: Exception) -> Iterator[Event]:
+        """The computation failed: so have all recordings that had a part in it. The others go on."""
+        failed = {row.speech.source for row in self._rows.values()} | self._in_work
+        self._rows, self._decoder = {}, self._new_decoder()
+        self._waiting = [speech for speech in self._waiting if speech.source not in failed]
+        hint = "a smaller --batch-size or --max-segment needs less memory"
+        for source in sorted(failed):
+            if book := self._books.pop(source, None):
+                yield Failed(source, FunASRError(f"{book.name}: the computation failed ({error})", hint))
+
+    @contextmanager
+    def _shared(self, stage: str, speeches: list[Speech]) -> Iterator[None]:
+        """Share out the time of a block among the recordings that it works on."""
+        self._in_work = {speech.source for speech in speeches}
+        started = time.perf_counter()
+        yield
+        taken_s = time.perf_counter() - started
+        for speech in speeches:
+            if book := self._books.get(speech.source):
+                book.seconds[stage] += taken_s / len(speeches)
