@@ -1,0 +1,23 @@
+"""Rows decoded side by side to their ends, without guard or second attempts: what the tests compare with."""
+
+from __future__ import annotations
+
+from funasr_cli.backend import mx
+from funasr_cli.decoding.generate import BatchDecoder, Token
+from funasr_cli.decoding.sampling import Sampler
+from funasr_cli.models.qwen3 import Qwen3
+
+
+def generate(
+    llm: Qwen3, prompts: list[mx.array], stop_token_ids: tuple[int, ...], max_tokens: int, sampler: Sampler
+) -> list[list[Token]]:
+    """Tokens of each row, up to and including a stop token or one that is not finite, or as many as allowed."""
+    decoder = BatchDecoder(llm, sampler)
+    rows: dict[int, list[Token]] = {number: [] for number in decoder.add(prompts)}
+    while len(decoder):
+        for token in decoder.step():
+            tokens = rows[token.row]
+            tokens.append(token)
+            if token.token_id in stop_token_ids or not token.finite or len(tokens) == max_tokens:
+                decoder.end(token.row)
+    return list(rows.values())
