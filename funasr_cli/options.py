@@ -70,10 +70,10 @@ class TranscribeOptions:
             raise UsageError(f"VAD threshold is {self.vad_threshold}", "it must be between 0 and 1")
         if not 0.1 <= self.min_pause_s <= 10:
             raise UsageError(f"the shortest pause is {self.min_pause_s} s", "it must be 0.1 to 10 s")
-        if not 0 <= self.join_s <= self.max_segment_s:
-            raise UsageError(f"segments are joined up to {self.join_s} s", "it must be 0 to the longest segment")
         if not 2 <= self.max_segment_s <= 300:
             raise UsageError(f"the longest segment is {self.max_segment_s} s", "it must be 2 to 300 s")
+        if not 0 <= self.join_s <= self.max_segment_s:
+            raise UsageError(f"segments are joined up to {self.join_s} s", "it must be 0 to the longest segment")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch size is {self.batch_size}", "it must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
