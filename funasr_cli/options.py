@@ -23,6 +23,7 @@ class TranscribeOptions:
         hotwords: words to expect.
         itn: inverse text normalisation, numbers as digits.
         max_tokens: stop writing a segment after this many tokens, for good; None goes by the segment's length.
+        exact_tokens: write exactly so many tokens for each segment, whatever they are: for measuring.
         temperature: 0 always takes the likeliest token.
         top_p: sample from the likeliest tokens that together hold this share; None samples from all.
         top_k: sample from this many of the likeliest tokens; None samples from all.
@@ -40,6 +41,7 @@ class TranscribeOptions:
     hotwords: tuple[str, ...] = ()
     itn: bool = True
     max_tokens: int | None = None
+    exact_tokens: int | None = None
     temperature: float = 0.0
     top_p: float | None = None
     top_k: int | None = None
@@ -60,6 +62,8 @@ class TranscribeOptions:
         """
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"max tokens is {self.max_tokens}", "it must be at least 1")
+        if self.exact_tokens is not None and self.exact_tokens < 1:
+            raise UsageError(f"exact tokens is {self.exact_tokens}", "it must be at least 1")
         if isinstance(self.hotwords, str):
             raise UsageError("hotwords is a text", "pass a tuple of words")
         if len(self.hotwords) > MAX_HOTWORDS:
@@ -137,3 +141,4 @@ def _known_language(name: str) -> str:
 DEFAULTS = TranscribeOptions()
 CONVERT_DEFAULTS = ConvertOptions()
 BENCH_TRIALS = 3
+BENCH_RECORDINGS = 32

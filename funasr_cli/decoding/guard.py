@@ -89,6 +89,19 @@ class Guard:
         return reason == StopReason.LOOP or (reason == StopReason.BUDGET and not self._asked_for)
 
 
+class Quota(Guard):
+    """Lets exactly so many tokens through, whatever they are: for measuring."""
+
+    def __init__(self, tokens: int):
+        super().__init__((), 0.0, tokens)
+
+    def push(self, token: Token, stream: TextStream) -> StopReason | None:
+        """Count a token."""
+        self._seen += 1
+        stream.push(token.token_id)
+        return StopReason.BUDGET if self._seen == self._budget else None
+
+
 def without_loop(stream: TextStream) -> str:
     """Raw text up to the end of the first round of its loop."""
     if loop := find_loop(stream.token_ids, LOOPING_TOKENS):

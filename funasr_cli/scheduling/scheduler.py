@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from funasr_cli.audio.segments import Stretch
 from funasr_cli.decoding.generate import BatchDecoder, Token
-from funasr_cli.decoding.guard import Guard, StopReason, token_budget, without_loop
+from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
 from funasr_cli.decoding.languages import resolve_language
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.sampling import make_sampler
@@ -130,9 +130,14 @@ class Scheduler:
         with self._shared("prefill", chosen):
             numbers = self._decoder.add(recognizer.prompts(encoded, options))
         for number, speech, ctc_text in zip(numbers, chosen, ctc_texts, strict=True):
-            guard = Guard(recognizer.config.stop_token_ids, speech.stretch.duration_s, options.max_tokens)
-            self._rows[number] = Row(speech, TextStream(recognizer.spell), guard, ctc_text)
+            self._rows[number] = Row(speech, TextStream(recognizer.spell), self._guard(speech), ctc_text)
         yield from (Draft(speech.source, speech.stretch.start_s, "") for speech in chosen)
+
+    def _guard(self, speech: Speech) -> Guard:
+        if self._options.exact_tokens is not None:
+            return Quota(self._options.exact_tokens)
+        stop_token_ids = self._recognizer.config.stop_token_ids
+        return Guard(stop_token_ids, speech.stretch.duration_s, self._options.max_tokens)
 
     def _choose(self, count: int) -> list[Speech]:
         """The one that has waited longest, and those that are most like it in length."""

@@ -1,20 +1,23 @@
-"""Timed transcriptions: warm-up, trials, and what each stage costs."""
+"""What one clip costs: warm-up, trials, and each stage's share."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from funasr_cli.audio.decode import Audio, from_array, load_audio
+from funasr_cli.audio.decode import Audio, from_array
+from funasr_cli.audio.recording import Source, open_recording
 from funasr_cli.backend import describe
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.measure import Spread, peak_mlx_bytes, peak_process_bytes, reset_peak_mlx, rtf
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
+from funasr_cli.transcript import Transcript
 
 GENERATED_DURATIONS_S = (5, 10, 20)
+STAGES = ("read_s", "vad_s", "features_s", "encoder_s", "prefill_s", "decode_s", "first_token_s", "total_s")
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class ClipCost:
     """What one clip costs.
 
     Attributes:
-        stages: seconds of read_s, features_s, encoder_s, prefill_s, decode_s, first_token_s and total_s.
+        stages: seconds of each of `STAGES`.
         tokens: tokens decoded.
         peak_mlx_bytes: most memory that MLX had allocated during the trials.
     """
@@ -71,7 +74,7 @@ def run_benchmark(
 
     Args:
         folder: a converted model.
-        paths: recordings; none of them takes generated clips.
+        paths: recordings; none of them takes generated clips, without looking for speech in them.
         options: as for a transcription.
         trials: timed runs of each clip, behind one that is not timed.
         progress: told the name of the clip before each run.
@@ -80,18 +83,16 @@ def run_benchmark(
         AudioError: a clip cannot be read.
     """
     started = time.perf_counter()
-    loaded = load_model(folder)
+    recognizer = Recognizer(load_model(folder))
     load_s = time.perf_counter() - started
-    recognizer = Recognizer(loaded)
-    rate_hz = recognizer.sample_rate_hz
-    readers: list[Callable[[], Audio]] = [lambda path=path: load_audio(path, rate_hz) for path in paths]  # type: ignore[misc]
     if not paths:
-        clips = [generated_clip(duration_s, rate_hz) for duration_s in GENERATED_DURATIONS_S]
-        readers = [lambda clip=clip: clip for clip in clips]  # type: ignore[misc]
-    costs = tuple(_clip_cost(recognizer, read, options, trials, progress) for read in readers)
+        options = replace(options, vad=False)
+    costs = tuple(
+        _clip_cost(recognizer, source, options, trials, progress) for source in sources(recognizer, paths)
+    )
     return Benchmark(
-        model=loaded.name,
-        weights=loaded.weights_type,
+        model=recognizer.loaded.name,
+        weights=recognizer.loaded.weights_type,
         device=describe(),
         trials=trials,
         load_s=load_s,
@@ -100,43 +101,36 @@ def run_benchmark(
     )
 
 
+def sources(recognizer: Recognizer, paths: list[Path]) -> list[Source]:
+    """The recordings, or generated ones where there are none."""
+    rate_hz = recognizer.sample_rate_hz
+    if not paths:
+        return [generated_clip(duration_s, rate_hz) for duration_s in GENERATED_DURATIONS_S]
+    return [open_recording(path, rate_hz) for path in paths]
+
+
 def _clip_cost(
     recognizer: Recognizer,
-    read: Callable[[], Audio],
+    source: Source,
     options: TranscribeOptions,
     trials: int,
     progress: Callable[[str], None],
 ) -> ClipCost:
-    clip = read()
-    progress(clip.name)
-    recognizer.transcribe(clip, options)  # warm-up: compiled kernels, allocated buffers
+    def run() -> Transcript:
+        progress(source.name)
+        return recognizer.transcribe(source, options)
+
+    run()  # warm-up: compiled kernels, allocated buffers
     reset_peak_mlx()
-    runs: list[dict[str, float]] = []
-    for _ in range(trials):
-        progress(clip.name)
-        started = time.perf_counter()
-        clip = read()
-        read_s = time.perf_counter() - started
-        timings = recognizer.transcribe(clip, options).timings
-        runs.append(
-            {
-                "read_s": read_s,
-                "features_s": timings.features_s,
-                "encoder_s": timings.encoder_s,
-                "prefill_s": timings.prefill_s,
-                "decode_s": timings.decode_s,
-                "first_token_s": read_s + timings.first_token_s,
-                "total_s": read_s + timings.total_s,
-                "tokens_per_s": timings.tokens_per_s,
-            }
-        )
-    spreads = {name: Spread.of([run[name] for run in runs]) for name in runs[0]}
+    transcripts = [run() for _ in range(trials)]
+    duration_s = transcripts[0].duration_s
+    timings = [transcript.timings for transcript in transcripts]
     return ClipCost(
-        name=clip.name,
-        duration_s=clip.duration_s,
-        tokens_per_s=spreads.pop("tokens_per_s"),
-        stages=spreads,
-        tokens=timings.tokens,
-        rtf=Spread.of([rtf(run["total_s"], clip.duration_s) for run in runs]),
+        name=source.name,
+        duration_s=duration_s,
+        stages={name: Spread.of([getattr(timing, name) for timing in timings]) for name in STAGES},
+        tokens=timings[0].tokens,
+        tokens_per_s=Spread.of([timing.tokens_per_s for timing in timings]),
+        rtf=Spread.of([rtf(timing.total_s, duration_s) for timing in timings]),
         peak_mlx_bytes=peak_mlx_bytes(),
     )

@@ -1,0 +1,1 @@
+"""What transcribing costs: a clip's stages, what batches save, how much memory long recordings take."""
