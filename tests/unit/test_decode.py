@@ -10,7 +10,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funasr_cli.audio.decode import from_array, load_audio
+from funasr_cli.audio.decode import Audio, from_array, load_audio
 from funasr_cli.errors import AudioError
 
 RATE_HZ = 16000
@@ -107,6 +107,7 @@ def test_no_samples(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.wav").message.endswith(": no samples in it")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:audioread")  # for the modules that it imports
 @pytest.mark.parametrize(
     "content",
     [b"a text file, no recording\n" * 20, b"RIFF", b"RIFF" + bytes(4) + b"WAVE", b"fLaC" + bytes(60), bytes(5000)],
@@ -119,7 +120,7 @@ def test_not_audio(tmp_path: Path, content: bytes) -> None:
     assert (tmp_path / "a.wav").read_bytes() == content
 
 
-def test_truncated_wav_gives_what_is_there(tmp_path: Path) -> None:
+def test_a_few_samples_that_are_missing_are_not_missed(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(RATE_HZ), RATE_HZ, "FLOAT")
     path.write_bytes(path.read_bytes()[:-1001])
@@ -225,3 +226,17 @@ def test_any_length_comes_through(length: int, channels: int, rate_hz: int) -> N
     audio = from_array(np.ones((length, channels)), rate_hz, RATE_HZ)
     assert abs(len(audio.samples) - length * RATE_HZ / rate_hz) <= 1
     assert np.isfinite(audio.samples).all()
+
+
+@pytest.mark.parametrize("duration_s", [0.1, 10.0, 25.0])
+def test_blocks_of_samples_at_hand(duration_s: float) -> None:
+    audio = from_array(tone(RATE_HZ, duration_s), RATE_HZ, RATE_HZ, "x")
+    blocks = list(audio.blocks())
+    np.testing.assert_array_equal(np.concatenate(blocks), audio.samples)
+    assert [len(block) for block in blocks[:-1]] == [10 * RATE_HZ] * int((duration_s - 0.1) / 10)
+    assert audio.expected_s == audio.duration_s == duration_s
+
+
+def test_blocks_of_no_samples() -> None:
+    with pytest.raises(AudioError, match="x: no samples in it"):
+        next(Audio("x", np.zeros(0, np.float32), RATE_HZ).blocks())

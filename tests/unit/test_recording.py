@@ -1,0 +1,247 @@
+"""Files read block by block: what comes out, what it costs, what is left open."""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from funasr_cli.audio.decode import Recording, Source, from_array, load_audio, open_recording
+from funasr_cli.audio.recording import joined, resampled
+from funasr_cli.errors import AudioError
+
+RATE_HZ = 16000
+FORMATS = ["wav", "flac", "aiff", "au", "caf", "w64", "ogg", "mp3"]
+RATES_HZ = [8000, 11025, 16000, 22050, 44100, 48000, 96000]
+
+
+def noise(samples: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """(samples, channels) quiet enough that no format clips it."""
+    return np.random.default_rng(seed).uniform(-0.3, 0.3, (samples, channels)).astype(np.float32)
+
+
+def descriptors() -> int:
+    """How many are open, with nothing left for the garbage collector."""
+    gc.collect()
+    return len(os.listdir("/dev/fd"))
+
+
+def settle_at(count: int) -> bool:
+    """Whether so many are left soon; a thread that feeds a pipe closes its own."""
+    for _ in range(200):
+        if len(os.listdir("/dev/fd")) == count:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def mp3_of_unknown_length(path: Path, samples: np.ndarray, tag_bytes: int = 0) -> None:
+    """A variable bit rate, and nothing in the file that says how long it is; maybe a picture."""
+    soundfile.write(path, samples, RATE_HZ, bitrate_mode="VARIABLE", compression_level=0.5)
+    data = path.read_bytes()
+    assert b"Xing" in data[:100]
+    tag = b"ID3\4\0\0" + bytes(tag_bytes >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(tag_bytes)
+    path.write_bytes(tag * bool(tag_bytes) + data[data.index(data[:2], 2) :])  # from the second frame on
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("rate_hz", [RATE_HZ, 44100])
+def test_blocks_are_what_reading_at_once_gives(tmp_path: Path, format: str, rate_hz: int) -> None:
+    path = tmp_path / f"a.{format}"
+    soundfile.write(path, noise(25 * rate_hz, 2), rate_hz)
+    recording = open_recording(path, RATE_HZ)
+    blocks = list(recording.blocks())
+    whole = _read_forwards(path).mean(axis=1)
+    expected = soxr.resample(whole, rate_hz, RATE_HZ, quality="HQ")
+    np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=1e-6)
+    assert [len(block) / RATE_HZ for block in blocks] == pytest.approx([10, 10, 5], abs=0.3)
+    assert {block.dtype for block in blocks} == {np.dtype(np.float32)}
+    assert recording.expected_s == pytest.approx(25, abs=1e-6)
+    assert (recording.name, recording.sample_rate_hz) == (str(path), RATE_HZ)
+    np.testing.assert_array_equal(load_audio(path, RATE_HZ).samples, np.concatenate(list(recording.blocks())))
+
+
+def _read_forwards(path: Path) -> np.ndarray:
+    """(samples, channels) in one read, so that nothing seeks."""
+    with soundfile.SoundFile(path) as file:
+        return file.read(dtype="float32", always_2d=True)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(RATES_HZ),
+    st.integers(0, 30000),
+    st.lists(st.integers(0, 9000), min_size=1),
+    st.integers(1, 40000),
+)
+def test_resampling_in_pieces(rate_hz: int, length: int, sizes: list[int], block: int) -> None:
+    """Whatever the pieces, joined they are the whole resampled."""
+    samples = noise(length)[:, 0]
+    pieces = np.split(samples, np.minimum(np.cumsum(sizes), length))
+    blocks = list(joined(resampled(pieces, rate_hz, RATE_HZ), block))
+    expected = soxr.resample(samples, rate_hz, RATE_HZ, quality="HQ") if length else samples
+    np.testing.assert_allclose(np.concatenate([samples[:0], *blocks]), expected, rtol=0, atol=1e-6)
+    assert all(len(part) >= block for part in blocks[:-1])
+    assert all(map(len, blocks))
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_length_at_other_rates(tmp_path: Path, rate_hz: int) -> None:
+    samples = noise(rate_hz * 21 + 7)[:, 0]
+    soundfile.write(tmp_path / "a.wav", samples, rate_hz, "FLOAT")
+    got = np.concatenate(list(open_recording(tmp_path / "a.wav", RATE_HZ).blocks()))
+    expected = soxr.resample(samples, rate_hz, RATE_HZ, quality="HQ")
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
+def test_files_and_arrays_are_alike(tmp_path: Path) -> None:
+    samples = noise(50000, 2)
+    soundfile.write(tmp_path / "a.wav", samples, 44100, "FLOAT")
+    sources: list[Source] = [open_recording(tmp_path / "a.wav", RATE_HZ), from_array(samples, 44100, RATE_HZ)]
+    first, second = (np.concatenate(list(source.blocks())) for source in sources)
+    np.testing.assert_array_equal(first, second)
+    assert sources[0].expected_s == pytest.approx(sources[1].expected_s, abs=1e-4)
+
+
+def test_a_file_can_be_read_again(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", noise(12 * RATE_HZ), RATE_HZ)
+    recording = open_recording(tmp_path / "a.flac", RATE_HZ)
+    next(recording.blocks())
+    assert [list(map(len, recording.blocks())) for _ in range(2)] == [[160000, 32000]] * 2
+
+
+@pytest.mark.parametrize("tag_bytes", [0, 100, 1_000_000])
+def test_mp3_that_does_not_say_how_long_it_is(tmp_path: Path, tag_bytes: int) -> None:
+    """libsndfile takes the first frames for typical, and would stop early where they are loud."""
+    samples = noise(60 * RATE_HZ)
+    samples[5 * RATE_HZ :] *= 1e-4
+    for name, loud_first in (("a.mp3", True), ("b.mp3", False)):
+        mp3_of_unknown_length(tmp_path / name, samples if loud_first else samples[::-1], tag_bytes)
+        guess_s = soundfile.info(tmp_path / name).duration
+        assert tag_bytes or (guess_s < 50 if loud_first else guess_s > 70)
+        recording = open_recording(tmp_path / name, RATE_HZ)
+        assert recording.expected_s is None
+        assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(60, abs=0.2)
+
+
+def test_mp3_that_begins_within_a_frame(tmp_path: Path) -> None:
+    """As recorded from a broadcast."""
+    mp3_of_unknown_length(tmp_path / "a.mp3", noise(30 * RATE_HZ))
+    (tmp_path / "a.mp3").write_bytes((tmp_path / "a.mp3").read_bytes()[100:])
+    assert load_audio(tmp_path / "a.mp3", RATE_HZ).duration_s == pytest.approx(30, abs=0.2)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
+def test_named_pipe_in_small_bits(tmp_path: Path) -> None:
+    samples = noise(12 * RATE_HZ)[:, 0]
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
+    content = (tmp_path / "a.wav").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+
+    def write() -> None:
+        with open(tmp_path / "pipe", "wb", buffering=0) as pipe:
+            for start in range(0, len(content), 50001):
+                pipe.write(content[start : start + 50001])
+                time.sleep(0.001)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    recording = open_recording(tmp_path / "pipe", RATE_HZ)
+    np.testing.assert_array_equal(np.concatenate(list(recording.blocks())), samples)
+    writer.join()
+    assert recording.expected_s is None
+    with pytest.raises(AudioError, match="pipe: has been read already"):
+        next(recording.blocks())
+
+
+def whole(recording: Recording) -> None:
+    list(recording.blocks())
+
+
+def not_at_all(recording: Recording) -> None:
+    recording.blocks()
+
+
+def one_block(recording: Recording) -> None:
+    blocks = recording.blocks()
+    next(blocks)
+    blocks.close()
+
+
+def one_block_then_dropped(recording: Recording) -> None:
+    for _ in recording.blocks():
+        break
+
+
+@pytest.mark.parametrize("use", [whole, not_at_all, one_block, one_block_then_dropped])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "unknown.mp3", "cut.flac", "nan.wav", "text.wav"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:audioread")
+def test_nothing_stays_open(tmp_path: Path, name: str, use: Callable[[Recording], None]) -> None:
+    path, samples = tmp_path / name, noise(30 * RATE_HZ)
+    if name == "unknown.mp3":
+        mp3_of_unknown_length(path, samples)
+    elif name == "text.wav":
+        path.write_text("no recording")
+    else:
+        samples[-9] = np.nan if name == "nan.wav" else 0
+        soundfile.write(path, samples, RATE_HZ, "FLOAT" if name.endswith("wav") else None)
+    if name.startswith("cut"):
+        os.truncate(path, path.stat().st_size // 2)
+    before, kept = descriptors(), []
+    try:
+        use(open_recording(path, RATE_HZ))
+    except AudioError as error:
+        kept.append(error)  # with its traceback, and whatever that holds on to
+    assert settle_at(before)
+
+
+def test_a_pipe_is_closed(tmp_path: Path, zh_wav: Path) -> None:
+    before = descriptors()
+    for use in (whole, not_at_all, one_block):
+        reading, writing = os.pipe()
+        feeder = threading.Thread(target=lambda end=writing: os.write(end, zh_wav.read_bytes()[:60000]))
+        feeder.start()
+        feeder.join()
+        os.close(writing)
+        use(open_recording(f"/dev/fd/{reading}", RATE_HZ))
+        os.close(reading)
+    assert settle_at(before)
+
+
+MEASURE = """
+import json, resource, sys
+from funasr_cli.audio.decode import open_recording
+
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+for path in sys.argv[1:]:
+    samples = sum(map(len, open_recording(path, 16000).blocks()))
+    print(json.dumps([samples, peak_mib()]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("format", "rate_hz"), [("flac", 16000), ("wav", 24000)])
+def test_long_files_take_no_more_memory(tmp_path: Path, format: str, rate_hz: int) -> None:
+    minutes = (1, 60)
+    for count in minutes:
+        with soundfile.SoundFile(tmp_path / f"{count}.{format}", "w", rate_hz, 1) as file:
+            for _ in range(count):
+                file.write(np.zeros(60 * rate_hz, np.int16))
+    paths = [str(tmp_path / f"{count}.{format}") for count in minutes]
+    done = subprocess.run([sys.executable, "-c", MEASURE, *paths], capture_output=True, check=True)
+    short, long = map(json.loads, done.stdout.splitlines())
+    assert (short[0], long[0]) == (60 * RATE_HZ, 3600 * RATE_HZ)
+    assert long[1] - short[1] < 20
