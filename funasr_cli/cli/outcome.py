@@ -14,14 +14,12 @@ class Outcome:
     """Counts what happened.
 
     Attributes:
-        failed: inputs without a result.
-        broken: inputs with a result in which no segment is complete.
+        failed: inputs without a result, or with one in which no segment is complete.
         partial: inputs whose result has some gap.
         silent: inputs without speech.
     """
 
-    failed: int = 0
-    broken: int = 0
+    failed: set[int] = field(default_factory=set)
     partial: int = 0
     silent: int = 0
     inputs: int = 0
@@ -32,11 +30,11 @@ class Outcome:
         """Count an input that has come to its end; other events change nothing."""
         if isinstance(event, Failed):
             self.inputs += 1
-            self.failed += 1
+            self.failed.add(event.source)
         elif isinstance(event, Finished):
             transcript = event.transcript
             self.inputs += 1
-            self.broken += transcript.broken
+            self.failed |= {event.source} if transcript.broken else set()
             self.partial += not transcript.complete
             self.silent += transcript.complete and not transcript.segments
             self.ledger += transcript.ledger
@@ -44,7 +42,7 @@ class Outcome:
 
     def exit_code(self, *, strict: bool) -> ExitCode:
         """The gravest thing that happened; silence counts only where there was nothing else."""
-        if self.failed or self.broken or (strict and self.partial):
+        if self.failed or (strict and self.partial):
             return ExitCode.INPUT_FAILED
         if self.partial:
             return ExitCode.PARTIAL
@@ -52,7 +50,7 @@ class Outcome:
 
     def summary(self) -> str:
         """The ledger of all inputs in a line."""
-        failed, speech_s = self.failed + self.broken, self.ledger.speech_s
+        failed, speech_s = len(self.failed), self.ledger.speech_s
         repaired = self.states["repaired"]
         parts = [f"{failed} of {self.inputs} inputs failed"] if failed else []
         if speech_s:
@@ -60,6 +58,6 @@ class Outcome:
                 f"{self.ledger.done_share:.1%} of {clock(speech_s)} speech transcribed, "
                 f"{repaired} segment{'s' * (repaired != 1)} repaired, {self.states['failed']} failed"
             )
-        elif self.inputs > self.failed:
+        elif self.inputs > failed:
             parts.append("no speech found")
         return "; ".join(parts)

@@ -174,8 +174,8 @@ def _transcribe_all(
             try:
                 display.show(event)
             except OutputError as error:
-                console.report(error)
-                outcome.failed += 1
-            else:
-                outcome.add(event)
+                if event.source not in outcome.failed:
+                    console.report(error)
+                outcome.failed.add(event.source)
+            outcome.add(event)
     return outcome
