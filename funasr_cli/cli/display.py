@@ -161,8 +161,10 @@ class Display:
             console.report(event.error)
             return
         path, transcript = self._inputs[event.source], event.transcript
-        for warning in (*transcript.warnings, *filter(None, [transcript.fault])):
+        for warning in transcript.warnings:
             console.warn(f"{path}: {warning}")
+        if transcript.fault:  # names the input itself
+            console.warn(transcript.fault)
         if self._folder:
             self._folder.write(path, transcript)
         elif not self._stream:
