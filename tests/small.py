@@ -9,19 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 import torch
+from batch import generate
 from checkpoints import CheckpointSpec, write_checkpoint
 
 import funasr_cli
 from funasr_cli.audio.decode import load_audio
-from funasr_cli.decoding.generate import generate, make_sampler
-from funasr_cli.measure import StageClock
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.options import DEFAULTS
 
-# Two layers of each kind are enough for everything but the arithmetic; `eos_gain` 0: the budget ends the text.
+# Two layers of each kind are enough for everything but the arithmetic; `eos_gain` 0: no text ever ends.
 SMALL = CheckpointSpec(
     encoder_dim=32, encoder_ffn_dim=32, encoder_blocks=2, encoder_tp_blocks=1, adaptor_ffn_dim=32,
     adaptor_layers=1, llm_layers=2, dtype=torch.float32, eos_gain=0.0, seed=2,
@@ -48,10 +47,11 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any])
 
 
 def first_token_ids(folder: Path, clip: Path, count: int) -> list[int]:
+    """Of a whole clip, as `--no-vad` reads it."""
     recognizer = funasr_cli.load(str(folder))
-    audio, options, clock = load_audio(clip, recognizer.sample_rate_hz), TranscribeOptions(), StageClock()
-    prompts = recognizer.prompts(recognizer.encode(recognizer.features([audio], clock), clock), options)
-    tokens = generate(recognizer.loaded.model.llm, prompts, (), count, make_sampler(options))
+    samples = load_audio(clip, recognizer.sample_rate_hz).samples
+    prompts = recognizer.prompts(recognizer.encode([recognizer.features(samples)]), DEFAULTS)
+    (tokens,) = generate(recognizer.loaded.model.llm, prompts, (), count, make_sampler(DEFAULTS))
     return [token.token_id for token in tokens]
 
 
@@ -63,7 +63,7 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_model(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`small_checkpoint` converted in float32. It writes until the budget ends."""
+    """`small_checkpoint` converted in float32. It never ends a text: what it writes goes in circles."""
     return funasr_cli.convert(
         str(small_checkpoint), tmp_path_factory.mktemp("out") / "small", dtype="float32"
     ).folder
@@ -73,7 +73,7 @@ def small_model(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 def stopping_model(
     small_model: Path, zh_wav: Path, en_flac: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """`small_model` with stop tokens that it does write after some text of either clip."""
+    """`small_model` with stop tokens that it does write after some text of either clip, taken as a whole."""
     folder = tmp_path_factory.mktemp("out") / "stopping"
     shutil.copytree(small_model, folder)
     written = [first_token_ids(small_model, clip, 12) for clip in (zh_wav, en_flac)]
@@ -105,8 +105,9 @@ def model(small_model: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def short_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half a second of noise, 16 kHz mono."""
+def short_wav(zh_wav: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half a second out of `zh_wav`, all of it speech, 16 kHz mono."""
+    samples, rate_hz = soundfile.read(zh_wav)
     path = tmp_path_factory.mktemp("audio") / "short.wav"
-    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(8000), 16000)
+    soundfile.write(path, samples[24000:32000], rate_hz)
     return path

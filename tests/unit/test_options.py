@@ -24,6 +24,26 @@ TEMPERATURE_HINT = "add --temperature, for example 0.6"
         ({"top_k": 0, "temperature": 1.0}, "top-k is 0", "it must be at least 1"),
         ({"seed": -1, "temperature": 1.0}, "seed is -1", "it must be 0 or above"),
         ({"seed": 2**63, "temperature": 1.0}, f"seed is {2**63}", "it must be 0 or above"),
+        ({"vad_threshold": 0.0}, "VAD threshold is 0.0", "it must be between 0 and 1"),
+        ({"vad_threshold": 1.0}, "VAD threshold is 1.0", "it must be between 0 and 1"),
+        ({"vad_threshold": float("nan")}, "VAD threshold is nan", "it must be between 0 and 1"),
+        ({"min_pause_s": 0.09}, "the shortest pause is 0.09 s", "it must be 0.1 to 10 s"),
+        ({"min_pause_s": 10.1}, "the shortest pause is 10.1 s", "it must be 0.1 to 10 s"),
+        ({"min_pause_s": float("nan")}, "the shortest pause is nan s", "it must be 0.1 to 10 s"),
+        ({"join_s": -1.0}, "segments are joined up to -1.0 s", "it must be 0 to the longest segment"),
+        ({"join_s": 30.1}, "segments are joined up to 30.1 s", "it must be 0 to the longest segment"),
+        (
+            {"join_s": 6.0, "max_segment_s": 5.0},
+            "segments are joined up to 6.0 s",
+            "it must be 0 to the longest segment",
+        ),
+        ({"join_s": float("nan")}, "segments are joined up to nan s", "it must be 0 to the longest segment"),
+        ({"max_segment_s": 1.9}, "the longest segment is 1.9 s", "it must be 2 to 300 s"),
+        ({"max_segment_s": 301.0}, "the longest segment is 301.0 s", "it must be 2 to 300 s"),
+        ({"max_segment_s": -5.0}, "the longest segment is -5.0 s", "it must be 2 to 300 s"),
+        ({"max_segment_s": float("nan")}, "the longest segment is nan s", "it must be 2 to 300 s"),
+        ({"batch_size": 0}, "batch size is 0", "it must be at least 1"),
+        ({"batch_size": -1}, "batch size is -1", "it must be at least 1"),
         ({"top_p": 0.9}, "top-p without a temperature", TEMPERATURE_HINT),
         ({"seed": 0}, "seed without a temperature", TEMPERATURE_HINT),
         ({"top_p": 0.9, "top_k": 5, "seed": 1}, "top-p, top-k, seed without a temperature", TEMPERATURE_HINT),
@@ -61,6 +81,8 @@ def test_convert_options_refused(options: dict, message: str, hint: str) -> None
 def test_what_is_at_the_limit_is_taken() -> None:
     TranscribeOptions(max_tokens=1, temperature=1e-3, top_p=1.0, top_k=1, seed=2**63 - 1)
     TranscribeOptions(hotwords=("a",) * MAX_HOTWORDS)
+    TranscribeOptions(min_pause_s=0.1, max_segment_s=2.0, join_s=2.0, batch_size=1, vad_threshold=1e-6)
+    TranscribeOptions(min_pause_s=10.0, max_segment_s=300.0, join_s=300.0, vad_threshold=1 - 1e-6)
     for bits in (4, 8):
         for group_size in (None, 32, 64, 128):
             ConvertOptions(dtype="float32", quantize_bits=bits, group_size=group_size)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import environment
+from running import COMMAND, environment, invoke
 from small import MakeCheckpoint, edit_json
 from typer.testing import CliRunner
 
@@ -16,11 +16,10 @@ import funasr_cli
 from funasr_cli.audio.decode import Audio, load_audio
 from funasr_cli.backend import mx
 from funasr_cli.cli.app import app
-from funasr_cli.decoding.generate import make_sampler
+from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.options import TranscribeOptions
-from funasr_cli.pipeline import LONGEST_CLIP_S, Recognizer
-from funasr_cli.transcript import Transcript
+from funasr_cli.pipeline import Encoded, Recognizer
 
 IN_A_THREAD = """
 import sys, threading
@@ -63,7 +62,7 @@ def test_stored_float16_is_refused(model: Path) -> None:
 def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
     """Dividing by it must not push several logits to infinity, where the first would win."""
     logits = mx.array(np.random.default_rng(0).normal(0, 20, (4, 50)).astype(np.float32))
-    sampled = make_sampler(TranscribeOptions(temperature=temperature))(logits)
+    sampled = make_sampler(TranscribeOptions(temperature=temperature))(logits, [0, 1, 1, 7])
     assert sampled.tolist() == mx.argmax(logits, axis=-1).tolist()
 
 
@@ -71,29 +70,65 @@ def test_no_clips_no_transcripts(small_model: Path) -> None:
     assert funasr_cli.load(str(small_model)).transcribe_batch([]) == []
 
 
-def test_clips_too_long_for_one_piece(small_model: Path) -> None:
+def test_no_segment_is_longer_than_asked_for(small_model: Path) -> None:
+    """Also where there is no pause and no VAD; and nothing is left out."""
     recognizer = funasr_cli.load(str(small_model))
-    samples = np.zeros(int((LONGEST_CLIP_S + 1) * recognizer.sample_rate_hz), dtype=np.float32)
-    with pytest.raises(AudioError, match="more than is decoded in one piece"):
-        recognizer.transcribe(Audio("long.wav", samples, recognizer.sample_rate_hz))
+    clip = Audio("long.wav", np.zeros(int(61.7 * 16000), np.float32), 16000)
+    segments = recognizer.transcribe(clip, TranscribeOptions(vad=False, max_tokens=1)).segments
+    edges = [segment.start_s for segment in segments] + [segments[-1].end_s]
+    assert (edges[0], edges[-1]) == (0.0, 61.7)
+    assert [segment.end_s for segment in segments] == edges[1:]
+    assert all(0.5 <= segment.duration_s <= 30 for segment in segments)
+
+
+OUT_OF_MEMORY = "[metal::malloc] out of memory"
+GIVEN_UP = (
+    f"the computation failed ({OUT_OF_MEMORY})\n  a smaller --batch-size or --max-segment needs less memory\n"
+)
+
+
+def give_up_on_short_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder fails on every batch with half a second in it."""
+    original = Recognizer.encode
+
+    def encode(self: Recognizer, features: list[np.ndarray]) -> Encoded:
+        if min(map(len, features)) < 15:
+            raise RuntimeError(OUT_OF_MEMORY)
+        return original(self, features)
+
+    monkeypatch.setattr(Recognizer, "encode", encode)
 
 
 def test_a_device_that_gives_up_fails_one_input_only(
-    stopping_model: Path, short_wav: Path, zh_wav: Path, monkeypatch: pytest.MonkeyPatch
+    stopping_model: Path, short_wav: Path, zh_wav: Path, en_flac: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Recognizer.transcribe
-
-    def transcribe(self: Recognizer, clip: Audio, *rest: object) -> Transcript:
-        if clip.name == str(short_wav):
-            raise RuntimeError("[metal::malloc] out of memory")
-        return original(self, clip, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Recognizer, "transcribe", transcribe)
-    result = CliRunner().invoke(app, ["transcribe", "-m", str(stopping_model), str(short_wav), str(zh_wav)])
+    recognizer = funasr_cli.load(str(stopping_model))
+    texts = [funasr_cli.transcribe(clip, recognizer, vad=False).text for clip in (zh_wav, en_flac)]
+    give_up_on_short_clips(monkeypatch)
+    clips = (zh_wav, short_wav, en_flac)
+    result = invoke("transcribe", "-m", stopping_model, *clips, "--no-vad", "--batch-size", 1)
     assert result.exit_code == 1
-    assert result.stdout.startswith(f"{zh_wav}: ")
-    assert f"{short_wav}: the computation failed ([metal::malloc] out of memory)" in result.stderr.replace(
-        "\n", ""
+    assert result.stdout == f"{zh_wav}: {texts[0]}\n{en_flac}: {texts[1]}\n"
+    assert result.stderr == (
+        f"error: {short_wav}: {GIVEN_UP}"
+        "1 of 3 inputs failed; 100.0% of 0:17 speech transcribed, 0 segments repaired, 0 failed\n"
+    )
+
+
+def test_a_device_that_gives_up_fails_the_inputs_of_that_batch_only(
+    stopping_model: Path, short_wav: Path, zh_wav: Path, en_flac: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of them was too much, nobody knows; those that come after are done."""
+    text = funasr_cli.transcribe(en_flac, funasr_cli.load(str(stopping_model)), vad=False).text
+    give_up_on_short_clips(monkeypatch)
+    monkeypatch.setattr("funasr_cli.scheduling.scheduler.GATHER_S", 60.0)  # so that nothing depends on the time
+    clips = (short_wav, zh_wav, en_flac, en_flac)
+    result = invoke("transcribe", "-m", stopping_model, *clips, "--no-vad", "--batch-size", 2)
+    assert result.exit_code == 1
+    assert result.stdout == f"{en_flac}: {text}\n" * 2
+    assert result.stderr == (
+        f"error: {short_wav}: {GIVEN_UP}error: {zh_wav}: {GIVEN_UP}"
+        "2 of 4 inputs failed; 100.0% of 0:22 speech transcribed, 0 segments repaired, 0 failed\n"
     )
 
 
@@ -101,16 +136,19 @@ def test_a_decoder_that_breaks_down_is_a_failure(model: Path, zh_wav: Path) -> N
     weights = dict(mx.load(str(model / "model.safetensors")))
     name = "llm.model.norm.weight"
     mx.save_safetensors(str(model / "model.safetensors"), weights | {name: weights[name] * float("nan")})
-    result = CliRunner().invoke(app, ["transcribe", "-m", str(model), str(zh_wav)])
-    assert result.exit_code == 1
-    assert "not a number" in result.stderr
+    result = invoke("transcribe", "-m", model, zh_wav, "--no-vad")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"warning: {zh_wav}: 0.0-6.0 s: the decoder met a value that is not a number: the rest is missing\n"
+        "1 of 1 inputs failed; 0.0% of 0:06 speech transcribed, 0 segments repaired, 1 failed\n"
+    )
 
 
 def test_no_fast_blas_is_said_once(
     stopping_model: Path, short_wav: Path, zh_wav: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("funasr_cli.backend.lacks_blas", lambda: True)
-    result = CliRunner().invoke(app, ["transcribe", "-m", str(stopping_model), str(short_wav), str(zh_wav)])
+    result = invoke("transcribe", "-m", stopping_model, short_wav, zh_wav, "--max-tokens", 2)
     assert result.stderr.count("no fast BLAS found") == 1
 
 
@@ -171,14 +209,20 @@ def test_control_characters_do_not_reach_a_terminal(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_no_room_on_stdout(stopping_model: Path, short_wav: Path) -> None:
-    command = [sys.executable, "-m", "funasr_cli", "transcribe", "-m", str(stopping_model), str(short_wav)]
+@pytest.mark.parametrize("options", [(), ("--stream",)])
+def test_no_room_on_stdout(stopping_model: Path, zh_wav: Path, options: tuple[str, ...]) -> None:
+    command = [*COMMAND, "transcribe", "-m", str(stopping_model), str(zh_wav), "--no-vad", *options]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, env=environment(), stdout=full, stderr=subprocess.PIPE, timeout=120)
     assert done.returncode == 1
-    assert done.stderr.startswith(b"error: standard output: cannot be written (")
+    assert done.stderr.decode() == (
+        "error: standard output: cannot be written ([Errno 28] No space left on device)\n"
+        "1 of 1 inputs failed; 100.0% of 0:06 speech transcribed, 0 segments repaired, 0 failed\n"
+    )
 
 
-def test_one_clip_at_another_rate_is_named(small_model: Path, zh_wav: Path) -> None:
-    with pytest.raises(AudioError, match="8000 Hz, the model wants 16000"):
-        funasr_cli.load(str(small_model)).transcribe(load_audio(zh_wav, 8000))
+@pytest.mark.parametrize("rate_hz", [8000, 48000])
+def test_one_clip_at_another_rate_is_named(small_model: Path, zh_wav: Path, rate_hz: int) -> None:
+    with pytest.raises(AudioError) as caught:
+        funasr_cli.load(str(small_model)).transcribe(load_audio(zh_wav, rate_hz))
+    assert caught.value.message == f"{zh_wav}: {rate_hz} Hz, not 16000"

@@ -1,5 +1,6 @@
 """Final text, and text while it is being written."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -59,52 +60,77 @@ def test_settled_text_never_changes(raw: str, more: str) -> None:
     assert clean_text(raw + more).startswith(settled_text(raw))
 
 
+def byte_stream(chunks: list[bytes]) -> TextStream:
+    """A stream whose n-th token is the n-th of these chunks."""
+    return TextStream(lambda ids: b"".join(chunks[index] for index in ids).decode(errors="replace"))
+
+
+def settled_by_step(stream: TextStream, token_ids: list[int]) -> list[str]:
+    """What is settled after each of the tokens."""
+    steps = []
+    for token_id in token_ids:
+        assert stream.push(token_id) is None
+        steps.append(stream.settled)
+    return steps
+
+
+def assert_grows_to_the_final_text(steps: list[str], raw: str) -> None:
+    """Nothing that was settled is ever taken back, and all of it is the beginning of the final text."""
+    for earlier, later in pairwise(["", *steps, clean_text(raw)]):
+        assert later.startswith(earlier)
+
+
 @given(BYTES, st.data())
-def test_pieces_join_to_the_final_text(content: bytes, data: st.DataObject) -> None:
+def test_settled_text_grows_to_the_final_text(content: bytes, data: st.DataObject) -> None:
     """Whatever the bytes, and wherever the tokens cut them."""
     chunks = []
     while content:
         size = data.draw(st.integers(1, min(4, len(content))))
         chunks.append(content[:size])
         content = content[size:]
-    stream = TextStream(lambda ids: b"".join(chunks[index] for index in ids).decode(errors="replace"))
-    pieces = [stream.push(index) for index in range(len(chunks))]
-    final = clean_text(stream.raw)
-    for count in range(len(pieces)):
-        assert final.startswith("".join(pieces[: count + 1]))
-    assert "".join(pieces) + stream.finish() == final
+    stream = byte_stream(chunks)
+    steps = settled_by_step(stream, list(range(len(chunks))))
+    assert stream.raw == b"".join(chunks).decode(errors="replace")
+    assert stream.token_ids == list(range(len(chunks)))
+    assert_grows_to_the_final_text(steps, stream.raw)
 
 
 @pytest.mark.parametrize("text", ["你好，世界", "😀a😀", "é", "x /sil 你"])
 def test_no_half_characters(text: str) -> None:
-    """A byte at a time, every piece is whole characters."""
-    content = text.encode()
-    stream = TextStream(lambda ids: bytes(content[index] for index in ids).decode(errors="replace"))
-    pieces = [stream.push(index) for index in range(len(content))]
-    assert not any(UNFINISHED in piece for piece in pieces)
-    assert "".join(pieces) + stream.finish() == clean_text(text)
+    """A byte at a time, what is settled is whole characters, and in the end everything."""
+    chunks = [bytes([byte]) for byte in text.encode()]
+    steps = settled_by_step(byte_stream(chunks), list(range(len(chunks))))
+    assert not any(UNFINISHED in step for step in steps)
+    assert steps[-1] == clean_text(text)
 
 
 def test_characters_come_as_soon_as_they_are_complete() -> None:
-    content = "a你b".encode()
-    stream = TextStream(lambda ids: bytes(content[index] for index in ids).decode(errors="replace"))
-    assert [stream.push(index) for index in range(len(content))] == ["a", "", "", "你", "b"]
-    assert stream.finish() == ""
+    chunks = [bytes([byte]) for byte in "a你b".encode()]
+    assert settled_by_step(byte_stream(chunks), list(range(5))) == ["a", "a", "a", "a你", "a你b"]
 
 
-def test_bytes_that_never_become_a_character_come_at_the_end() -> None:
-    stream = TextStream(lambda ids: b"a\xe4\xbd"[: len(ids)].decode(errors="replace"))
-    assert [stream.push(0), stream.push(0), stream.push(0), stream.finish()] == ["a", "", "", UNFINISHED]
+def test_marks_are_held_back_until_they_are_none() -> None:
+    """What may yet become `<think>` or `/sil` is not shown, and comes as soon as it cannot."""
+    chunks = [b"a <t", b"h", b"e /s", b"i", b"de"]
+    assert settled_by_step(byte_stream(chunks), list(range(5))) == ["a", "a", "a <the", "a <the", "a <the /side"]
+
+
+def test_bytes_that_never_become_a_character_are_no_settled_text() -> None:
+    """They stand in the final text alone, as the replacement character."""
+    stream = byte_stream([b"a", b"\xe4", b"\xbd"])
+    assert settled_by_step(stream, [0, 1, 2]) == ["a", "a", "a"]
+    assert clean_text(stream.raw) == f"a{UNFINISHED}"
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=40))
-def test_pieces_join_for_a_real_tokenizer(small_model: Path, numbers: list[int]) -> None:
+def test_settled_text_of_a_real_tokenizer(small_model: Path, numbers: list[int]) -> None:
     """Byte-level tokens in any order, special tokens among them."""
     tokenizer = load_tokenizer(small_model)
     ids = [number % tokenizer.get_vocab_size() for number in numbers]
     stream = TextStream(lambda token_ids: tokenizer.decode(token_ids, skip_special_tokens=True))
-    pieces = [stream.push(token_id) for token_id in ids]
-    assert "".join(pieces) + stream.finish() == clean_text(tokenizer.decode(ids, skip_special_tokens=True))
+    steps = settled_by_step(stream, ids)
+    assert stream.raw == tokenizer.decode(ids, skip_special_tokens=True)
+    assert_grows_to_the_final_text(steps, stream.raw)
 
 
 TOKENIZERS: dict[Path, Tokenizer] = {}

@@ -7,38 +7,120 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from funasr_cli import writers
 from funasr_cli.errors import OutputError
-from funasr_cli.transcript import Segment, Timings, Transcript
-from funasr_cli.writers import as_json, as_json_line, as_text, output_path, write_new
+from funasr_cli.transcript import Segment, Timings, Transcript, join_texts
+from funasr_cli.writers import as_json, as_json_line, as_lines, as_text, output_path, write_new
 
-TIMINGS = Timings(0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 5)
+TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5)
+
+
+def segment(start_s: float, end_s: float, text: str, stop_reason: str = "eos", retries: int = 0) -> Segment:
+    return Segment(start_s, end_s, text, "hm", stop_reason, retries, 5, -0.5)
 
 
 def transcript(*texts: str, stop_reason: str = "eos") -> Transcript:
-    segments = tuple(
-        Segment(float(i), i + 1.0, text, "hm", stop_reason, 5, -0.5, None) for i, text in enumerate(texts)
-    )
+    """A second for each text, without pauses."""
+    segments = tuple(segment(float(i), i + 1.0, text, stop_reason) for i, text in enumerate(texts))
     return Transcript("[a].wav", float(len(texts)), "nano", None, segments, TIMINGS)
 
 
-def test_text() -> None:
-    assert as_text(transcript("你好", "", "a")) == "你好 a\n"
-    assert as_text(transcript("")) == "\n"
+def test_text_is_a_line_for_each_segment_that_has_some() -> None:
+    assert as_text(transcript("你好", "", "a b")) == "你好\na b\n"
+    assert as_text(transcript("")) == ""
+    assert as_text(transcript()) == ""
+
+
+def test_lines_with_a_prefix() -> None:
+    segments = [segment(0, 1, "你好"), segment(1, 2, ""), segment(2, 3, "a")]
+    assert as_lines(segments, "[a].wav: ") == "[a].wav: 你好\n[a].wav: a\n"
+    assert as_lines(iter(segments)) == "你好\na\n"
+    assert as_lines([], "[a].wav: ") == as_lines([segment(0, 1, "")], "[a].wav: ") == ""
 
 
 def test_json_says_everything() -> None:
-    data = json.loads(as_json(transcript("你好", stop_reason="budget")))
-    assert data == json.loads(as_json_line(transcript("你好", stop_reason="budget")))
+    said = Transcript(
+        "[a].wav", 8.0, "nano", "zh",
+        (segment(0.5, 2.0, "你好"), segment(2.0, 2.5, "a", retries=1), segment(3.0, 5.0, "b", "budget", 2)),
+        TIMINGS, unread_s=1.0, fault="[a].wav: broke off after 7.0 of 8.0 s", warnings=("w",),
+    )  # fmt: skip
+    data = json.loads(as_json(said))
+    assert data == json.loads(as_json_line(said))
+    shared = {"thinking": "hm", "tokens": 5, "mean_logprob": -0.5, "ctc_text": None}
     assert data == {
-        "text": "你好", "complete": False, "source": "[a].wav", "duration_s": 1.0, "model": "nano",
-        "language": None, "warnings": [],
-        "segments": [{"start_s": 0.0, "end_s": 1.0, "text": "你好", "thinking": "hm", "stop_reason": "budget",
-                      "tokens": 5, "mean_logprob": -0.5, "ctc_text": None}],
-        "timings": {"features_s": 0.1, "encoder_s": 0.2, "prefill_s": 0.3, "decode_s": 0.4, "first_token_s": 0.5,
-                    "total_s": 1.0, "tokens": 5},
+        "text": "你好 a b", "complete": False, "source": "[a].wav", "duration_s": 8.0, "model": "nano",
+        "language": "zh", "unread_s": 1.0, "fault": "[a].wav: broke off after 7.0 of 8.0 s", "warnings": ["w"],
+        "ledger": {"transcribed_s": 1.5, "repaired_s": 0.5, "failed_s": 3.0, "silence_s": 3.0},
+        "segments": [
+            {"start_s": 0.5, "end_s": 2.0, "text": "你好", "stop_reason": "eos", "retries": 0,
+             "state": "transcribed", **shared},
+            {"start_s": 2.0, "end_s": 2.5, "text": "a", "stop_reason": "eos", "retries": 1,
+             "state": "repaired", **shared},
+            {"start_s": 3.0, "end_s": 5.0, "text": "b", "stop_reason": "budget", "retries": 2,
+             "state": "failed", **shared},
+        ],
+        "timings": {"read_s": 0.1, "vad_s": 0.05, "features_s": 0.2, "encoder_s": 0.3, "prefill_s": 0.4,
+                    "decode_s": 0.5, "first_token_s": 0.6, "total_s": 1.0, "tokens": 5},
     }  # fmt: skip
+
+
+def test_json_of_a_recording_without_speech() -> None:
+    data = json.loads(as_json(Transcript("a.wav", 3.0, "nano", None, (), TIMINGS)))
+    assert (data["text"], data["complete"], data["segments"], data["fault"]) == ("", True, [], None)
+    assert data["ledger"] == {"transcribed_s": 0.0, "repaired_s": 0.0, "failed_s": 0.0, "silence_s": 3.0}
+
+
+SAMPLE = 1 / 16000
+PARTS = st.tuples(
+    st.integers(0, 10**7),  # samples of silence before it
+    st.integers(1, 10**6),  # its own
+    st.sampled_from(["eos", "budget", "loop", "nonfinite"]),
+    st.integers(0, 2),
+)
+
+
+@given(st.lists(PARTS, max_size=12), st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 12.5]))
+def test_the_ledger_sums_to_the_length(parts: list[Any], silent_end: int, unread_s: float) -> None:
+    """Every second is counted once, whatever became of it; in the transcript and in its JSON."""
+    segments, position = [], 0
+    wanted = {"transcribed_s": 0, "repaired_s": 0, "failed_s": 0, "silence_s": silent_end}
+    for silence, samples, stop_reason, retries in parts:
+        start, position = position + silence, position + silence + samples
+        segments.append(segment(start * SAMPLE, position * SAMPLE, "a", stop_reason, retries))
+        state = "failed_s" if stop_reason != "eos" else "repaired_s" if retries else "transcribed_s"
+        wanted["silence_s"] += silence
+        wanted[state] += samples
+    duration_s = (position + silent_end) * SAMPLE + unread_s
+    said = Transcript("a.wav", duration_s, "nano", None, tuple(segments), TIMINGS, unread_s)
+    ledger = json.loads(as_json_line(said))["ledger"]
+    assert sum(ledger.values()) == pytest.approx(duration_s)
+    assert min(ledger.values()) >= 0
+    expected = {state: samples * SAMPLE for state, samples in wanted.items()}
+    expected["failed_s"] += unread_s
+    assert ledger == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("texts", "joined"),
+    [
+        ([], ""),
+        (["", ""], ""),
+        (["a", "b c"], "a b c"),
+        (["", "a", "", "b", ""], "a b"),
+        (["你好。", "世界"], "你好。世界"),
+        (["こんにちは", "カタカナ、", "「漢字」"], "こんにちはカタカナ、「漢字」"),
+        (["你好", "ok", "世界"], "你好 ok 世界"),
+        (["619", "你好"], "619 你好"),
+        (["안녕", "세계"], "안녕 세계"),
+        (["！", "？"], "！？"),
+    ],
+)
+def test_texts_are_joined_as_their_scripts_are_written(texts: list[str], joined: str) -> None:
+    """A space between words, none between Chinese or Japanese characters."""
+    assert join_texts(texts) == join_texts(iter(texts)) == joined
 
 
 def test_json_line_is_one_line_of_plain_characters() -> None:
@@ -49,8 +131,9 @@ def test_json_line_is_one_line_of_plain_characters() -> None:
 
 
 def test_tokens_per_second() -> None:
-    assert TIMINGS.tokens_per_s == 10
-    assert Timings(0, 0, 0, 0, 0, 0, 1).tokens_per_s == 0
+    assert TIMINGS.tokens_per_s == 8
+    assert Timings(0, 0, 0, 0, 0, 1, 0, 1, 1).tokens_per_s == 0
+    assert Timings(0, 0, 0, 0, 0, 0, 0, 0, 3).tokens_per_s == 0
 
 
 @pytest.mark.parametrize(
@@ -94,7 +177,7 @@ def test_never_overwrites(tmp_path: Path, kind: str) -> None:
     with pytest.raises(OutputError) as caught:
         write_new(path, "new")
     assert caught.value.message == f"{path}: exists already"
-    assert caught.value.hint == "choose another --output-dir, or remove it first"
+    assert caught.value.hint == "add --resume to skip it, choose another --output-dir, or remove it first"
     assert os.listdir(tmp_path) == ["a.txt"]
     assert kind != "file" or path.read_text() == "old"
 
