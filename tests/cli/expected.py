@@ -1,0 +1,24 @@
+"""What a run should print: lines of text from the library, and the words around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import funasr_cli
+from funasr_cli.writers import as_lines
+
+
+def lines_of(model: Path | str, clip: Path, prefix: str = "", **options: object) -> str:
+    """A line for each segment of a recording."""
+    return as_lines(funasr_cli.transcribe(clip, funasr_cli.load(str(model)), **options).segments, prefix)
+
+
+def cut_short(clip: Path, where: str, tokens: int) -> str:
+    """The warning about a segment that had to end too early."""
+    return f"warning: {clip}: {where} s: cut short after {tokens} tokens: the end may be missing\n"
+
+
+def summary(speech: str, share: str = "100.0%", repaired: int = 0, failed: int = 0) -> str:
+    """The last line on stderr."""
+    segments = "segment" if repaired == 1 else "segments"
+    return f"{share} of {speech} speech transcribed, {repaired} {segments} repaired, {failed} failed\n"
