@@ -1,0 +1,54 @@
+"""The demo model on clips joined into long recordings: as good as clip by clip, and every second accounted for."""
+
+from pathlib import Path
+
+import pytest
+from accuracy.decoding import read_clips
+from accuracy.joined import JoinedRecording, coverage, cut_clips, join_clips
+from accuracy.scoring import error_rate
+
+import funasr_cli
+from funasr_cli.pipeline import Recognizer
+
+CLIPS = Path(__file__).parents[1] / "data/demo/clean"
+SNRS_DB = (None, 20.0, 10.0)
+SPOKEN = {"itn": False}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return funasr_cli.load("demo")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[JoinedRecording]:
+    work = tmp_path_factory.mktemp("joined")
+    return [join_clips(read_clips(CLIPS), work / f"{snr_db}.flac", None, snr_db, seed=1) for snr_db in SNRS_DB]
+
+
+def test_joined_clips_read_as_well_as_alone(recordings: list[JoinedRecording], recognizer: Recognizer) -> None:
+    """No more than one point worse, over the three noise levels together."""
+    alone, joined = [], []
+    for recording in recordings:
+        wanted = " ".join(clip.spoken for clip in recording.clips)
+        cut = cut_clips(recording, recording.path.with_suffix(""))
+        texts = [funasr_cli.transcribe(clip.path, recognizer, vad=False, **SPOKEN).text for clip in cut]
+        alone.append((wanted, " ".join(texts)))
+        joined.append((wanted, funasr_cli.transcribe(recording.path, recognizer, **SPOKEN).text))
+    assert error_rate(joined).percent <= error_rate(alone).percent + 1.0
+    assert error_rate(alone).percent < 6.0, "else the comparison says little"
+
+
+def test_ledger_and_segments(recordings: list[JoinedRecording], recognizer: Recognizer) -> None:
+    for recording in recordings:
+        transcript = funasr_cli.transcribe(recording.path, recognizer, **SPOKEN)
+        ledger = transcript.ledger
+        total_s = ledger.transcribed_s + ledger.repaired_s + ledger.failed_s + ledger.silence_s
+        assert total_s == pytest.approx(recording.duration_s, abs=1e-6)
+        assert (ledger.repaired_s, ledger.failed_s) == (0, 0)
+        found = coverage([(segment.start_s, segment.end_s) for segment in transcript.segments], recording.speech)
+        assert (found.split, found.missed, found.joined) == (0, 0, 0)
+        assert found.recall > 0.995
+        assert found.precision > 0.7, "it leaves out the pauses, but for a margin"
