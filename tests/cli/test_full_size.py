@@ -60,8 +60,9 @@ def test_it_transcribes(release_sized: Path, zh_wav: Path, tmp_path: Path) -> No
     assert abs(parameters - RELEASE_PARAMETERS) < 100_000
     assert len(shapes) == 1260  # 1,261 less the tied head
     result = funasr("transcribe", "-m", out, zh_wav, "--lang", "zh", "--max-tokens", 4, "-f", "json")
-    assert result.exit_code == 4
+    assert result.exit_code == 1
     transcript = json.loads(result.stdout)
-    assert transcript["segments"][0]["tokens"] == 4
-    assert transcript["segments"][0]["stop_reason"] == "budget"
-    assert -100 < transcript["segments"][0]["mean_logprob"] < 0
+    assert len(transcript["segments"]) == 2
+    for segment in transcript["segments"]:
+        assert (segment["tokens"], segment["stop_reason"]) == (4, "budget")
+        assert -100 < segment["mean_logprob"] < 0
