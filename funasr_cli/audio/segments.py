@@ -13,7 +13,8 @@ import numpy as np
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ, VoiceActivityDetector
 from funasr_cli.options import TranscribeOptions
 
-HYSTERESIS = 0.15  # speech goes on at probabilities so far below the one that begins it
+HYSTERESIS = 0.15  # speech goes on at probabilities so far below the one that begins it...
+NO_SPEECH = 0.01  # ...but not below this
 MARGIN_S = 0.2  # kept around speech: soft beginnings and endings
 JOIN_PAUSE_S = 1.0  # short segments go on over a pause of up to this, where they are joined
 SHORTEST_SPEECH_S = 0.1  # less is a click
@@ -96,6 +97,7 @@ class Segmenter:
             VoiceActivityDetector() if options.vad else lambda samples: np.ones(len(samples) // FRAME_SAMPLES)
         )
         self._margin = _frames(min(MARGIN_S, options.min_pause_s))
+        self._low = max(options.vad_threshold - HYSTERESIS, min(options.vad_threshold, NO_SPEECH))
         self.read = 0  # samples taken in
         self._rest = np.zeros(0, np.float32)  # those that do not fill a frame yet
         self._base = 0  # the first frame that is still kept
@@ -103,6 +105,7 @@ class Segmenter:
         self._speech = np.zeros(0, np.float32)  # (frames,) their probabilities
         self._next = 0  # the next frame to look at
         self._start: int | None = None  # first frame of the stretch that is open
+        self._goes_on = False  # whether it begins at a cut
         self._pause: int | None = None  # first frame of the pause that it has come to
         self._free = 0  # the first frame that belongs to no stretch yet
 
@@ -139,7 +142,8 @@ class Segmenter:
         if self._start is None:
             if speech >= self._options.vad_threshold:
                 self._start, self._pause = max(self._free, frame - self._margin), None
-        elif speech >= self._options.vad_threshold - HYSTERESIS:
+                self._goes_on = False
+        elif speech >= self._low:
             self._pause = None
         elif self._pause is None:
             self._pause = frame
@@ -155,6 +159,7 @@ class Segmenter:
             return []
         first, _ = self._stretch(self._next).cut(longest // 2, longest)
         self._start = self._free = self._start + len(first.activity)
+        self._goes_on = True
         self._pause = self._pause and max(self._pause, self._start)
         return [first]
 
@@ -172,11 +177,15 @@ class Segmenter:
         return _frames(longest_s + grown * (options.min_pause_s - longest_s))
 
     def _close(self, end: int) -> list[Stretch]:
-        """The open stretch up to frame ``end``, in two if it is too long; nothing if it was only a click."""
+        """The open stretch up to frame ``end``, in two if it is too long; nothing if it was only a click.
+
+        What goes on behind a cut has been speech already: there, the softest rest of it counts.
+        """
         stretch = self._stretch(end)
         speech = self._speech[self._start - self._base : end - self._base]  # type: ignore[operator]
         self._start, self._pause, self._free = None, None, end
-        if (speech >= self._options.vad_threshold).sum() < _frames(SHORTEST_SPEECH_S):
+        spoken = (speech >= (self._low if self._goes_on else self._options.vad_threshold)).sum()
+        if spoken < (1 if self._goes_on else _frames(SHORTEST_SPEECH_S)):
             return []
         if len(stretch.samples) <= self._options.max_segment_s * SAMPLE_RATE_HZ:
             return [stretch]
