@@ -5,11 +5,12 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from funasr_cli.decoding.generate import Token
-from funasr_cli.decoding.text import TextStream
+from funasr_cli.decoding.text import UNFINISHED, TextStream
 
 TOKENS_AT_ONCE = 24  # on top of the rate: punctuation, a short segment's last word
 TOKENS_A_SECOND = 16  # the fastest speakers come to about 8 tokens of Qwen's a second, more in rarer scripts
 LONGEST_PERIOD = 64
+LONGEST_CHARACTER = 4  # bytes, each of which may be a token
 ROUNDS = 4  # so often in a row is a loop...
 LOOPING_TOKENS = 16  # ...if it comes to so many tokens
 LOOPING_CHARACTERS = 40  # or to so many characters: one run can be cut into ever different tokens
@@ -103,8 +104,10 @@ class Quota(Guard):
 
 
 def without_loop(stream: TextStream) -> str:
-    """Raw text up to the end of the first round of its loop."""
+    """Raw text up to the end of the first round of its loop, or of the character that this would cut."""
     if loop := find_loop(stream.token_ids, LOOPING_TOKENS):
-        return stream.spell(stream.token_ids[: loop.once])
+        ends = range(loop.once, loop.once + LONGEST_CHARACTER)
+        texts = [stream.spell(stream.token_ids[:end]) for end in ends]
+        return next((text for text in texts if not text.endswith(UNFINISHED)), texts[0])
     loop = find_loop(stream.raw, LOOPING_CHARACTERS)
     return stream.raw[: loop.once] if loop else stream.raw
