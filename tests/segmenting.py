@@ -1,0 +1,141 @@
+"""Recordings with a voice activity detector that says what the test wants, and where they should be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from funasr_cli.audio import segments
+from funasr_cli.audio.segments import Segmenter, Stretch, deepest_pause
+from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from funasr_cli.options import TranscribeOptions
+
+PART_FRAMES = 16  # half a second
+CLICK_FRAMES = 3  # fewer are no speech
+
+
+class Scripted:
+    """A detector with fixed probabilities, one after the other."""
+
+    def __init__(self, speech: Sequence[float]):
+        self.speech = np.array(speech, np.float32)
+        self.seen = 0
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        assert samples.ndim == 1
+        assert len(samples) % FRAME_SAMPLES == 0
+        start, self.seen = self.seen, self.seen + len(samples) // FRAME_SAMPLES
+        assert self.seen <= len(self.speech)
+        return self.speech[start : self.seen]
+
+
+def stretches_of(
+    samples: np.ndarray,
+    options: TranscribeOptions,
+    speech: Sequence[float] | None = None,
+    cuts: Sequence[int] = (),
+) -> list[Stretch]:
+    """All stretches of a recording that comes in blocks, cut at ``cuts``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if speech is not None:
+            patch.setattr(segments, "VoiceActivityDetector", lambda: Scripted(speech))
+        segmenter = Segmenter(options)
+    found = [stretch for block in np.split(samples, cuts) for stretch in segmenter.push(block)]
+    found += segmenter.finish()
+    assert segmenter.read == len(samples)
+    return found
+
+
+def noise(count: int, level: float = 0.1) -> np.ndarray:
+    """So many samples of an even noise."""
+    return (level * np.random.default_rng(0).standard_normal(count)).astype(np.float32)
+
+
+def seconds(duration_s: float) -> int:
+    return round(duration_s * SAMPLE_RATE_HZ)
+
+
+def in_frames(duration_s: float) -> int:
+    return round(duration_s * SAMPLE_RATE_HZ / FRAME_SAMPLES)
+
+
+def places(stretches: Sequence[Stretch]) -> list[tuple[int, int]]:
+    return [(stretch.start, stretch.end) for stretch in stretches]
+
+
+def scripted(*runs: tuple[float, float]) -> tuple[np.ndarray, list[float]]:
+    """Noise and probabilities from runs of (seconds, probability), whole frames each."""
+    speech = [level for duration_s, level in runs for _ in range(in_frames(duration_s))]
+    return noise(len(speech) * FRAME_SAMPLES), speech
+
+
+def loudness_db(samples: np.ndarray) -> np.ndarray:
+    """(samples,) -> (frames,), the last frame filled up with zeros."""
+    padded = np.zeros(-(-len(samples) // FRAME_SAMPLES) * FRAME_SAMPLES, np.float32)
+    padded[: len(samples)] = samples
+    return 10 * np.log10((padded.reshape(-1, FRAME_SAMPLES) ** 2).mean(axis=1) + 1e-10)
+
+
+class Offline:
+    """The same segmentation, with everything at hand and no state between the stretches."""
+
+    def __init__(self, samples: np.ndarray, speech: Sequence[float], options: TranscribeOptions):
+        self.speech = np.array(speech, np.float32)
+        self.activity = self.speech + loudness_db(samples) / 20
+        self.length = len(samples)
+        self.options = options
+        self.low = max(options.vad_threshold - 0.15, 0.01)
+        self.margin = in_frames(min(0.2, options.min_pause_s))
+        self.longest = int(options.max_segment_s * SAMPLE_RATE_HZ) // FRAME_SAMPLES
+
+    def places(self) -> list[tuple[int, int]]:
+        """Start and end of every stretch, in samples."""
+        found = []
+        free = frame = 0
+        while (onset := self.first_speech(frame)) is not None:
+            parts, free, frame = self.one(max(free, onset - self.margin), onset)
+            found += parts
+        return [(first * FRAME_SAMPLES, min(last * FRAME_SAMPLES, self.length)) for first, last in found]
+
+    def first_speech(self, frame: int) -> int | None:
+        above = np.flatnonzero(self.speech[frame:] >= self.options.vad_threshold)
+        return frame + int(above[0]) if len(above) else None
+
+    def one(self, start: int, frame: int) -> tuple[list[tuple[int, int]], int, int]:
+        """The parts of what opens at a frame, where the next margin may begin, and the next frame to look at."""
+        parts: list[tuple[int, int]] = []
+        quiet = 0
+        for after in range(frame + 1, len(self.speech) + 1):
+            quiet = 0 if self.speech[after - 1] >= self.low else quiet + 1
+            if quiet and quiet >= self.needed(after - quiet - start):
+                end = after - quiet + self.margin
+                return parts + self.close(start, end, bool(parts)), end, after
+            if after - start > self.longest + PART_FRAMES:
+                cut = self.deepest(start, after, self.longest // 2, self.longest)
+                parts.append((start, cut))
+                start, quiet = cut, min(quiet, after - cut)
+        end = min(len(self.speech), len(self.speech) - quiet + self.margin) if quiet else len(self.speech)
+        return parts + self.close(start, end, bool(parts)), end, len(self.speech)
+
+    def needed(self, grown: int) -> int:
+        options = self.options
+        share = min(1.0, grown / in_frames(options.join_s)) if options.join_s else 1.0
+        longest_s = max(1.0, options.min_pause_s)
+        return in_frames(longest_s + share * (options.min_pause_s - longest_s))
+
+    def close(self, start: int, end: int, goes_on: bool) -> list[tuple[int, int]]:
+        speech = self.speech[start:end]
+        if goes_on and not (speech >= self.low).any():
+            return []
+        if not goes_on and (speech >= self.options.vad_threshold).sum() < CLICK_FRAMES:
+            return []
+        if min(end * FRAME_SAMPLES, self.length) - start * FRAME_SAMPLES <= seconds(self.options.max_segment_s):
+            return [(start, end)]
+        first = max(PART_FRAMES, end - start - self.longest)
+        cut = self.deepest(start, end, first, min(self.longest, end - start - PART_FRAMES))
+        return [(start, cut), (cut, end)]
+
+    def deepest(self, start: int, end: int, first: int, last: int) -> int:
+        return start + deepest_pause(self.activity[start:end], first, last)

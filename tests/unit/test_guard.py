@@ -1,0 +1,287 @@
+"""When a row has to stop, and what is left of one that goes in circles."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+import funasr_cli
+from funasr_cli.decoding.generate import Token
+from funasr_cli.decoding.guard import Guard, Loop, StopReason, find_loop, token_budget, without_loop
+from funasr_cli.decoding.text import TextStream
+
+DATA = Path(__file__).parents[1] / "data"
+DEMO = Path(funasr_cli.__file__).parent / "demo"
+STOP = 999
+WORD = re.compile(r" ?[A-Za-z']+|\s|.")  # much as Qwen cuts: words, single digits, single Chinese characters
+
+SENTENCE = "We will have to talk about the budget for the coming year, and about who pays for what."
+ORDINARY = [
+    "My number is 0800 000 0000, again: 0800 000 0000. From abroad it is +49 89 1000 0010.",
+    "no no no no", "No, no, no, no, no!", "yeah, yeah, yeah", "Wait, wait, wait, wait. What?",
+    "Ha ha ha ha ha ha ha ha!", "哈哈哈哈哈哈哈哈哈哈", "嗯嗯嗯，对对对对，好好好好好", "ははははははは",
+    "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25",
+    "one, two, three, four, five, six, seven, eight, nine, ten, one, two, three, four, five, six",
+    "一二三四五六七八九十，一二三四五六七八九十，一二三四五六七八九十",
+    "3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798",
+    "1.000000001", "It costs 1,000,000,000 dollars.", "ten million is 10000000, ten billion is 10000000000",
+    f"{SENTENCE} {SENTENCE}", "我们今天要讨论的是明年的预算。" * 3, "Row, row, row your boat, " * 3,
+    "the more the merrier, the more you know, the more you learn, the more you earn, the more you give",
+    "----------", "Well... um... I... I... I... don't know...", "www.example.com, and WWW stands for w w w",
+]  # fmt: skip
+
+
+def stream_of(pieces: Sequence[str]) -> tuple[TextStream, list[int]]:
+    """A stream, and the tokens that write these pieces; equal pieces are equal tokens."""
+    vocabulary = list(dict.fromkeys(pieces))
+    stream = TextStream(lambda ids: "".join(vocabulary[index] for index in ids))
+    return stream, [vocabulary.index(piece) for piece in pieces]
+
+
+def stop_of(
+    stream: TextStream, token_ids: Sequence[int], duration_s: float = 1000
+) -> tuple[int, StopReason | None]:
+    """How many tokens a guard lets pass until it stops the row, and why."""
+    guard = Guard((STOP,), duration_s, None)
+    for count, token_id in enumerate(token_ids, 1):
+        if reason := guard.push(Token(0, token_id, -1.0), stream):
+            return count, reason
+    return len(token_ids), None
+
+
+def loop_by_definition(sequence: Sequence[object], shortest: int) -> Loop | None:
+    for period in range(1, 65):
+        for start in range(len(sequence)):
+            repeated = len(sequence) - start
+            same = all(sequence[i] == sequence[i + period] for i in range(start, len(sequence) - period))
+            if same and repeated > period:
+                if repeated >= 4 * period and repeated >= shortest:
+                    return Loop(start, period)
+                break
+    return None
+
+
+@given(
+    before=st.lists(st.integers(0, 2), max_size=20),
+    phrase=st.lists(st.integers(0, 2), min_size=1, max_size=12),
+    count=st.integers(0, 60),
+    shortest=st.integers(1, 50),
+)
+@settings(max_examples=300, deadline=None)
+def test_find_loop_is_its_definition(before: list[int], phrase: list[int], count: int, shortest: int) -> None:
+    sequence = before + (phrase * count)[:count]
+    assert find_loop(sequence, shortest) == loop_by_definition(sequence, shortest)
+
+
+@pytest.mark.parametrize("period", [1, 2, 7, 63, 64])
+def test_four_rounds_are_a_loop(period: int) -> None:
+    phrase = list(range(period))
+    assert find_loop([-1, *phrase * 4], 1) == Loop(1, period)
+    assert find_loop([-1, *(phrase * 4)[1:]], 1) is None
+    assert find_loop([-1, *phrase * 4, *phrase[:1]], 4 * period + 1) == Loop(1, period)
+    assert find_loop([-1, *phrase * 4], 4 * period + 1) is None
+
+
+def test_longer_periods_are_no_loop() -> None:
+    assert find_loop([*range(65)] * 5, 1) is None
+
+
+def test_the_shortest_period_counts() -> None:
+    assert find_loop([1, 2, 1, 2] * 4, 16) == Loop(0, 2)
+    assert Loop(3, 2).once == 5
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_texts_are_no_loops(text: str) -> None:
+    stream, token_ids = stream_of(WORD.findall(text))
+    assert stop_of(stream, token_ids) == (len(token_ids), None)
+    assert stream.raw == text
+    assert without_loop(stream) == text
+
+
+def clip_texts() -> list[str]:
+    files = [DEMO / "clips/clips.jsonl", DATA / "demo/clean/clips.jsonl", DATA / "demo/noisy/clips.jsonl"]
+    clips = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [clip[key] for clip in clips for key in ("spoken", "written")]
+
+
+def test_texts_of_real_clips_are_no_loops() -> None:
+    tokenizer = Tokenizer.from_file(str(DEMO / "model/tokenizer.json"))
+    texts = clip_texts()
+    assert len(texts) > 100
+    for text in texts:
+        for pieces in (WORD.findall(text), list(text)):
+            stream, token_ids = stream_of(pieces)
+            assert stop_of(stream, token_ids) == (len(token_ids), None), text
+        token_ids = tokenizer.encode(text).ids
+        assert stop_of(TextStream(tokenizer.decode), token_ids) == (len(token_ids), None), text
+
+
+@given(before=st.sampled_from(["", "so ", "我"]), sizes=st.lists(st.integers(1, 7), min_size=40, max_size=40))
+def test_one_character_over_and_over_whatever_its_tokens(before: str, sizes: list[int]) -> None:
+    stream, token_ids = stream_of([*before, *("z" * size for size in sizes)])
+    count, reason = stop_of(stream, token_ids)
+    assert reason == StopReason.LOOP
+    assert sum(sizes[: count - 1 - len(before)]) < 40  # not a token later than need be
+    assert re.fullmatch(f"{before}z{{1,39}}", without_loop(stream))
+
+
+@given(period=st.integers(2, 16), before=st.integers(0, 30))
+def test_a_phrase_over_and_over(period: int, before: int) -> None:
+    opening, phrase = [chr(0x4E00 + i) for i in range(before)], [chr(0x6000 + i) for i in range(period)]
+    stream, token_ids = stream_of(opening + phrase * 16)
+    count, reason = stop_of(stream, token_ids)
+    assert (count, reason) == (before + max(16, 4 * period), StopReason.LOOP)
+    assert without_loop(stream) == "".join(opening + phrase)
+
+
+@pytest.mark.parametrize(("times", "reason"), [(15, None), (16, StopReason.LOOP)])
+def test_a_word_may_be_said_fifteen_times(times: int, reason: StopReason | None) -> None:
+    stream, token_ids = stream_of(["ha"] * times)
+    assert stop_of(stream, token_ids) == (times, reason)
+
+
+def test_a_sentence_in_ever_different_tokens() -> None:
+    """The same text four times, cut at other places each time: no two tokens in a row are alike."""
+    sentence = "thanks for watching "
+    cuts = [(3, 9), (5, 11), (2, 14), (7, 12)]
+    pieces = [part for a, b in cuts for part in (sentence[:a], sentence[a:b], sentence[b:])]
+    stream, token_ids = stream_of(["OK, ", *pieces])
+    assert stop_of(stream, token_ids) == (len(token_ids), StopReason.LOOP)
+    assert without_loop(stream) == "OK, thanks for watching"
+
+
+@given(
+    before=st.lists(st.sampled_from("abc"), max_size=30),
+    phrase=st.lists(st.sampled_from(["a", "b", "c", "ab", "你"]), min_size=1, max_size=20),
+)
+@settings(deadline=None)
+def test_one_round_is_left(before: list[str], phrase: list[str]) -> None:
+    stream, token_ids = stream_of(before + phrase * 64)
+    assert stop_of(stream, token_ids)[1] == StopReason.LOOP
+    text = without_loop(stream)
+    assert find_loop(text, 40) is None
+    if loop := loop_by_definition(stream.token_ids, 16):
+        assert text == stream.spell(stream.token_ids[: loop.start + loop.period])
+    else:
+        loop = loop_by_definition(stream.raw, 40)
+        assert loop
+        assert text == stream.raw[: loop.start + loop.period]
+
+
+def bytewise(text: str) -> tuple[TextStream, list[int]]:
+    return TextStream(lambda ids: bytes(ids).decode(errors="replace")), list(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("before", "again", "left"),
+    [
+        ("", "你", "你"),
+        ("彠", "你", "彠你"),  # E5 BD A0, E4 BD A0: going back byte by byte, the loop begins in the first one
+        ("说：你", "你", "说：你"),
+        ("", "好的，", "好的，"),
+        ("a", "😀", "a😀"),
+    ],
+)
+def test_what_is_left_ends_with_a_whole_character(before: str, again: str, left: str) -> None:
+    stream, token_ids = bytewise(before + again * 20)
+    _, reason = stop_of(stream, token_ids)
+    assert reason == StopReason.LOOP
+    assert without_loop(stream) == left
+
+
+def test_bytes_that_are_no_character_are_left_once() -> None:
+    stream = TextStream(lambda ids: bytes(ids).decode(errors="replace"))
+    assert stop_of(stream, [0x61] + [0xE4] * 20) == (17, StopReason.LOOP)
+    assert without_loop(stream) == "a\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "tokens"), [(0, 24), (0.5, 32), (1, 40), (2.25, 60), (30, 504), (300, 4824)]
+)
+def test_the_budget_goes_by_the_length(duration_s: float, tokens: int) -> None:
+    assert token_budget(duration_s) == tokens
+    stream = TextStream(lambda ids: "".join(chr(0x4E00 + index) for index in ids))
+    token_ids = list(range(1000, 1000 + tokens + 10))
+    if tokens < 600:
+        assert stop_of(stream, token_ids, duration_s) == (tokens, StopReason.BUDGET)
+        assert len(stream.raw) == tokens
+
+
+def pushed(max_tokens: int | None, *tokens: tuple[int, float]) -> tuple[list[StopReason | None], list[int]]:
+    """What a guard says to each token of (id, log-probability), and which of them became text."""
+    guard, stream = Guard((STOP, STOP + 1), 1.0, max_tokens), TextStream(str)
+    reasons = [guard.push(Token(0, token_id, logprob), stream) for token_id, logprob in tokens]
+    return reasons, stream.token_ids
+
+
+@pytest.mark.parametrize("logprob", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("token_id", [5, STOP])
+def test_not_a_number_comes_first(logprob: float, token_id: int) -> None:
+    assert pushed(2, (1, -0.5), (token_id, logprob)) == ([None, StopReason.NONFINITE], [1])
+
+
+@pytest.mark.parametrize("token_id", [STOP, STOP + 1])
+def test_a_stop_token_as_the_last_that_is_allowed_is_the_end(token_id: int) -> None:
+    assert pushed(2, (1, -0.5), (token_id, -0.5)) == ([None, StopReason.EOS], [1])
+    assert pushed(1, (token_id, -0.5)) == ([StopReason.EOS], [])
+
+
+def test_a_loop_at_the_end_of_the_budget_is_a_loop() -> None:
+    sixteen = [(7, -0.1)] * 16
+    assert pushed(16, *sixteen)[0] == [None] * 15 + [StopReason.LOOP]
+    assert pushed(15, *sixteen[:15])[0] == [None] * 14 + [StopReason.BUDGET]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 90])
+def test_a_limit_that_was_asked_for_replaces_the_budget(limit: int) -> None:
+    tokens = [(index, -0.1) for index in range(limit)]
+    assert pushed(limit, *tokens) == ([None] * (limit - 1) + [StopReason.BUDGET], list(range(limit)))
+
+
+@pytest.mark.parametrize(
+    ("reason", "by_itself", "with_a_limit"),
+    [
+        (StopReason.LOOP, True, True),
+        (StopReason.BUDGET, True, False),
+        (StopReason.NONFINITE, False, False),
+        (StopReason.EOS, False, False),
+    ],
+)
+def test_what_smaller_pieces_may_cure(reason: StopReason, by_itself: bool, with_a_limit: bool) -> None:
+    assert Guard((STOP,), 1.0, None).worth_retrying(reason) is by_itself
+    assert Guard((STOP,), 1.0, 40).worth_retrying(reason) is with_a_limit
+
+
+def first_stop(token_ids: list[int], spell: Callable[[list[int]], str], budget: int) -> tuple[int, str] | None:
+    for count in range(1, len(token_ids) + 1):
+        if token_ids[count - 1] == STOP:
+            return count, "eos"
+        written = token_ids[:count]
+        if loop_by_definition(written, 16) or loop_by_definition(spell(written), 40):
+            return count, "loop"
+        if count == budget:
+            return count, "budget"
+    return None
+
+
+@given(
+    parts=st.lists(st.tuples(st.lists(st.sampled_from([1, 2, STOP]), max_size=4), st.integers(1, 18)), max_size=4)
+)
+@settings(max_examples=50, deadline=None)
+def test_the_first_reason_stops_the_row(parts: list[tuple[list[int], int]]) -> None:
+    token_ids = [token_id for phrase, times in parts for token_id in phrase * times][:60]
+
+    def spell(ids: list[int]) -> str:
+        return "".join("ab"[index - 1] * 3 for index in ids)
+
+    reached = stop_of(TextStream(spell), token_ids, duration_s=1)
+    assert reached == (first_stop(token_ids, spell, token_budget(1)) or (len(token_ids), None))

@@ -1,0 +1,253 @@
+"""Where recordings are cut, with a voice activity detector that says what the test wants."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from segmenting import (
+    PART_FRAMES,
+    Scripted,
+    in_frames,
+    loudness_db,
+    noise,
+    places,
+    scripted,
+    seconds,
+    stretches_of,
+)
+
+from funasr_cli.audio import segments
+from funasr_cli.audio.segments import Segmenter, Stretch
+from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from funasr_cli.options import TranscribeOptions
+
+
+def test_margins_around_speech() -> None:
+    samples, speech = scripted((2, 0.0), (3, 1.0), (2, 0.0))
+    (stretch,) = stretches_of(samples, TranscribeOptions(), speech)
+    first, last = in_frames(2) - 6, in_frames(2) + in_frames(3) + 6  # 6 frames: 0.19 s
+    assert places([stretch]) == [(first * FRAME_SAMPLES, last * FRAME_SAMPLES)]
+    assert (stretch.start_s, stretch.end_s) == (1.792, 5.184)
+    assert stretch.duration_s == pytest.approx(3.392)
+
+
+def test_margins_end_where_the_recording_does() -> None:
+    samples, speech = scripted((0.064, 0.0), (1, 1.0), (0.064, 0.0))
+    assert places(stretches_of(samples[:-100], TranscribeOptions(), speech)) == [(0, len(samples) - 100)]
+
+
+def test_margins_do_not_overlap() -> None:
+    """The shortest pause that ends a stretch is shorter than two margins."""
+    samples, speech = scripted((1, 1.0), (0.416, 0.0), (1, 1.0))
+    first, second = stretches_of(samples, TranscribeOptions(), speech)
+    assert first.end == (in_frames(1) + 6) * FRAME_SAMPLES
+    assert second.start == (in_frames(1) + 13 - 6) * FRAME_SAMPLES
+    first, second = stretches_of(samples, TranscribeOptions(min_pause_s=0.2), speech)
+    assert first.end < second.start
+
+
+@pytest.mark.parametrize(("frames", "found"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1)])
+def test_clicks_are_no_speech(frames: int, found: int) -> None:
+    speech = [0.0] * 30 + [1.0] * frames + [0.0] * 30
+    samples = noise(len(speech) * FRAME_SAMPLES)
+    assert len(stretches_of(samples, TranscribeOptions(), speech)) == found
+
+
+@pytest.mark.parametrize(("dip", "found"), [(0.36, 1), (0.34, 2)])
+def test_speech_goes_on_at_a_lower_probability_than_it_begins_at(dip: float, found: int) -> None:
+    samples, speech = scripted((1, 0.36), (1, 0.5), (1, dip), (1, 0.5))
+    stretches = stretches_of(samples, TranscribeOptions(), speech)
+    assert len(stretches) == found
+    assert stretches[0].start == (in_frames(1) - 6) * FRAME_SAMPLES
+
+
+@pytest.mark.parametrize("threshold", [0.005, 0.02, 0.1, 0.15])
+def test_a_low_threshold_still_finds_pauses(threshold: float) -> None:
+    samples, speech = scripted((1, 0.0), (1, 0.6), (2, 0.0), (1, 0.6), (1, 0.0))
+    assert len(stretches_of(samples, TranscribeOptions(vad_threshold=threshold), speech)) == 2
+
+
+@pytest.mark.parametrize(("pause_frames", "found"), [(11, 1), (12, 2), (13, 2)])
+def test_the_shortest_pause_that_ends_a_stretch(pause_frames: int, found: int) -> None:
+    """0.4 s are 12.5 frames."""
+    speech = [1.0] * 30 + [0.0] * pause_frames + [1.0] * 30
+    assert len(stretches_of(noise(len(speech) * FRAME_SAMPLES), TranscribeOptions(), speech)) == found
+
+
+def test_short_stretches_are_joined_over_pauses() -> None:
+    samples, speech = scripted(*[(1, 1.0), (0.6, 0.0)] * 20)
+    apart = stretches_of(samples, TranscribeOptions(), speech)
+    assert len(apart) == 20
+    joined = stretches_of(samples, TranscribeOptions(join_s=10), speech)
+    assert [stretch.duration_s > 6.3 for stretch in joined] == [True] * 4  # from there on, 0.6 s is a pause
+    with_long_pauses, speech = scripted(*[(1, 1.0), (1.1, 0.0)] * 5)
+    assert len(stretches_of(with_long_pauses, TranscribeOptions(join_s=10), speech)) == 5
+
+
+def test_speech_that_grows_soft_behind_a_cut_is_kept() -> None:
+    """It would have been kept without the cut, so the cut must not turn it into silence."""
+    samples, speech = scripted((0.32, 0.0), (2.2, 0.9), (1.2, 0.4), (1, 0.0))
+    found = stretches_of(samples, TranscribeOptions(max_segment_s=2), speech)
+    assert found[0].end == found[1].start
+    assert found[-1].end == (in_frames(0.32) + in_frames(2.2) + in_frames(1.2) + 6) * FRAME_SAMPLES
+
+
+def test_the_end_of_a_word_behind_a_cut_is_no_click() -> None:
+    """64 frames of speech are cut behind the 62nd, which is as long as a segment may be."""
+    speech = [1.0] * 64 + [0.0] * 100
+    samples = noise(len(speech) * FRAME_SAMPLES)
+    found = stretches_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=2), speech)
+    assert places(found) == [(0, 62 * FRAME_SAMPLES), (62 * FRAME_SAMPLES, 70 * FRAME_SAMPLES)]
+
+
+def test_silence_behind_a_cut_is_left_out() -> None:
+    """The cut lies in a pause that is too short to end the stretch, and then goes on for long."""
+    samples, speech = scripted((1.7, 0.9), (4, 0.0))
+    found = stretches_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=2), speech)
+    assert len(found) == 1
+    assert found[0].end_s <= 2
+
+
+NO_VAD = TranscribeOptions(vad=False)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 160, 511, 512, 513, 1024])
+def test_less_than_a_word_is_no_speech(samples: int) -> None:
+    assert stretches_of(noise(samples), NO_VAD) == []
+    assert stretches_of(noise(samples), TranscribeOptions()) == []
+    assert stretches_of(noise(samples), TranscribeOptions(), [1.0] * -(-samples // FRAME_SAMPLES)) == []
+
+
+@pytest.mark.parametrize("samples", [1025, 1536, 1537, 16000])
+def test_more_is_taken_to_the_last_sample(samples: int) -> None:
+    assert places(stretches_of(noise(samples), NO_VAD)) == [(0, samples)]
+
+
+@given(count=st.integers(1025, 200_000), max_segment_s=st.sampled_from([2.0, 2.5, 3.1]), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_without_vad_nothing_is_left_out(count: int, max_segment_s: float, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, count), max_size=4)))
+    found = stretches_of(noise(count), TranscribeOptions(vad=False, max_segment_s=max_segment_s), cuts=cuts)
+    assert [0, *(stretch.end for stretch in found)] == [*(stretch.start for stretch in found), count]
+    lengths = [len(stretch.samples) for stretch in found]
+    assert max(lengths) <= max_segment_s * SAMPLE_RATE_HZ
+    if len(found) > 1:
+        assert min(lengths) > (PART_FRAMES - 1) * FRAME_SAMPLES
+
+
+@pytest.mark.parametrize(
+    ("samples", "found"),
+    [(seconds(29.99), 1), (seconds(30), 1), (seconds(30) + 1, 2), (seconds(30.01), 2), (seconds(30.4), 2)],
+)
+def test_what_is_just_too_long_is_cut_in_two(samples: int, found: int) -> None:
+    assert len(stretches_of(noise(samples), NO_VAD)) == found
+
+
+def test_the_longest_segment_is_meant_to_the_sample() -> None:
+    options = TranscribeOptions(vad=False, max_segment_s=2.016)  # 63 frames
+    assert places(stretches_of(noise(63 * 512), options)) == [(0, 63 * 512)]
+    assert len(stretches_of(noise(63 * 512 + 1), options)) == 2
+
+
+def with_dips(duration_s: float, *dips_s: float) -> np.ndarray:
+    """Noise with 0.2 s at each of these times at a tenth of its level."""
+    samples = noise(seconds(duration_s))
+    for dip_s in dips_s:
+        samples[seconds(dip_s) : seconds(dip_s + 0.2)] *= 0.1
+    return samples
+
+
+@pytest.mark.parametrize("dip_s", [0.6, 3.0, 15.0, 23.456, 29.2])
+@pytest.mark.parametrize("duration_s", [30.01, 30.3])
+def test_the_cut_is_in_the_deepest_pause(dip_s: float, duration_s: float) -> None:
+    first, second = stretches_of(with_dips(duration_s, dip_s), NO_VAD)
+    assert dip_s <= first.end_s == second.start_s <= dip_s + 0.2
+    assert (first.start, second.end) == (0, seconds(duration_s))
+
+
+def test_a_long_recording_without_pauses_is_cut_in_its_dips() -> None:
+    found = stretches_of(with_dips(65, 5, 20, 33, 45, 62), NO_VAD)
+    assert len(found) == 3
+    assert 20 <= found[0].end_s == found[1].start_s <= 20.2
+    assert 45 <= found[1].end_s == found[2].start_s <= 45.2
+    assert (found[0].start, found[2].end) == (0, seconds(65))
+
+
+def test_a_dip_in_the_probabilities_counts_as_well() -> None:
+    samples, speech = scripted((22, 1.0), (0.2, 0.4), (10, 1.0))
+    first, second = stretches_of(samples, TranscribeOptions(), speech)
+    assert 22 <= first.end_s == second.start_s <= 22.2
+
+
+def a_stretch(samples: np.ndarray) -> Stretch:
+    return Stretch(7000, samples, loudness_db(samples) / 20)
+
+
+@given(count=st.integers(0, 60_000))
+def test_halves_are_all_of_a_stretch(count: int) -> None:
+    stretch = a_stretch(noise(count))
+    halves = stretch.halves()
+    assert (halves is None) == (count < 32 * FRAME_SAMPLES)
+    if halves:
+        np.testing.assert_array_equal(np.concatenate([half.samples for half in halves]), stretch.samples)
+        np.testing.assert_array_equal(np.concatenate([half.activity for half in halves]), stretch.activity)
+        assert (halves[0].start, halves[0].end, halves[1].end) == (7000, halves[1].start, stretch.end)
+        assert all(half.duration_s >= 0.5 for half in halves)
+
+
+@pytest.mark.parametrize("dip_s", [0.6, 2.0, 4.2])
+def test_halves_meet_in_the_deepest_pause(dip_s: float) -> None:
+    halves = a_stretch(with_dips(5, dip_s)).halves()
+    assert halves
+    assert seconds(dip_s) <= halves[1].start - 7000 <= seconds(dip_s + 0.2)
+
+
+BLOCK = noise(seconds(10))
+
+
+def an_hour_of(speech: float, options: TranscribeOptions) -> tuple[int, int, int]:
+    """Most bytes kept between the blocks, most bytes in use within one, and how many stretches there were."""
+    kept = count = 0
+    script = np.full(seconds(3600) // FRAME_SAMPLES + 1, speech, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "VoiceActivityDetector", lambda: Scripted(script))
+        segmenter = Segmenter(options)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(360):
+            count += len(segmenter.push(BLOCK))
+            kept = max(kept, tracemalloc.get_traced_memory()[0] - before)
+        count += len(segmenter.finish())
+        return kept, tracemalloc.get_traced_memory()[1] - before, count
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_hour_of_silence_is_not_kept() -> None:
+    kept, most, count = an_hour_of(0.0, TranscribeOptions())
+    assert count == 0
+    assert kept < 3 * BLOCK.nbytes
+    assert most < 6 * BLOCK.nbytes
+
+
+def test_of_an_hour_of_speech_the_open_stretch_is_kept() -> None:
+    kept, most, count = an_hour_of(1.0, TranscribeOptions())
+    assert 120 <= count <= 240
+    assert kept < 6 * BLOCK.nbytes  # 30.5 s of it, and the block it ended in
+    assert most < 16 * BLOCK.nbytes
+
+
+@example(1)
+@given(st.integers(1, 5000))
+@settings(max_examples=20, deadline=None)
+def test_tiny_blocks(size: int) -> None:
+    samples, speech = scripted((0.5, 0.0), (1.5, 1.0), (0.7, 0.0), (1, 1.0))
+    cuts = list(range(size, len(samples), max(size, 7)))
+    assert places(stretches_of(samples, TranscribeOptions(), speech, cuts)) == places(
+        stretches_of(samples, TranscribeOptions(), speech)
+    )
