@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import soxr
 
 from funasr_cli.audio.frontend import Frontend
 from funasr_cli.audio.recording import Source
+from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel
 from funasr_cli.decoding.generate import bucketed
@@ -43,8 +45,8 @@ class Recognizer:
 
     @property
     def sample_rate_hz(self) -> int:
-        """Sample rate that recordings must have."""
-        return self.config.frontend.sample_rate_hz
+        """Sample rate that recordings must have, whatever the model's own is."""
+        return SAMPLE_RATE_HZ
 
     def transcribe(self, source: Source, options: TranscribeOptions = DEFAULTS) -> Transcript:
         """Transcribe one recording.
@@ -88,8 +90,13 @@ class Recognizer:
             release_memory()
 
     def features(self, samples: np.ndarray) -> np.ndarray:
-        """(samples,) at the model's rate -> (rows, row width)."""
-        return np.array(self.frontend(samples))
+        """(samples,) at `sample_rate_hz` -> (rows, row width)."""
+        return np.array(self.frontend(self.at_model_rate(samples)))
+
+    def at_model_rate(self, samples: np.ndarray) -> np.ndarray:
+        """(samples,) at `sample_rate_hz` -> the same at the rate that the model states, 8 kHz for telephones."""
+        rate_hz = self.config.frontend.sample_rate_hz
+        return samples if rate_hz == SAMPLE_RATE_HZ else soxr.resample(samples, SAMPLE_RATE_HZ, rate_hz)
 
     def encode(self, features: list[np.ndarray]) -> Encoded:
         """Run the encoder over a right-padded batch of (rows, row width) each."""

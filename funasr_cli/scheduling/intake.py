@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from funasr_cli.audio.frontend import Frontend
 from funasr_cli.audio.recording import Source
 from funasr_cli.audio.segments import Segmenter, Stretch
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
@@ -15,6 +14,7 @@ from funasr_cli.measure import StageClock
 from funasr_cli.options import TranscribeOptions
 
 Opener = Callable[[], Source]  # raises FunASRError where a recording cannot be opened
+Features = Callable[[np.ndarray], np.ndarray]  # (samples,) -> (rows, row width)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Ended:
 Arrival = Opened | Speech | Ended
 
 
-def read_sources(openers: Iterable[Opener], frontend: Frontend, options: TranscribeOptions) -> Iterator[Arrival]:
+def read_sources(openers: Iterable[Opener], features: Features, options: TranscribeOptions) -> Iterator[Arrival]:
     """Open one recording after the other; its speech, then its end. An unreadable one is an end with an error."""
     for source, opener in enumerate(openers):
         started = time.perf_counter()
@@ -75,10 +75,10 @@ def read_sources(openers: Iterable[Opener], frontend: Frontend, options: Transcr
             yield Ended(source, 0.0, error=error)
         else:
             yield Opened(source, recording.name, started)
-            yield from _read(source, recording, frontend, options)
+            yield from _read(source, recording, features, options)
 
 
-def _read(source: int, recording: Source, frontend: Frontend, options: TranscribeOptions) -> Iterator[Arrival]:
+def _read(source: int, recording: Source, features: Features, options: TranscribeOptions) -> Iterator[Arrival]:
     clock, segmenter, error = StageClock(), Segmenter(options), None
     blocks = iter(recording.blocks())
     ended = False
@@ -93,7 +93,7 @@ def _read(source: int, recording: Source, frontend: Frontend, options: Transcrib
             stretches = segmenter.finish() if block is None else segmenter.push(block)
         for stretch in stretches:
             with clock.stage("features"):
-                speech = Speech(source, stretch, np.array(frontend(stretch.samples)))
+                speech = Speech(source, stretch, features(stretch.samples))
             yield speech
     read_s = segmenter.read / SAMPLE_RATE_HZ
     unread_s = max(0.0, (recording.expected_s or 0.0) - read_s) if error else 0.0

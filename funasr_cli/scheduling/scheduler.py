@@ -78,7 +78,7 @@ class Scheduler:
 
     def run(self, openers: Iterable[Opener]) -> Iterator[Event]:
         """Events until every recording has come to its `Finished` or `Failed`."""
-        arrivals = read_sources(openers, self._recognizer.frontend, self._options)
+        arrivals = read_sources(openers, self._recognizer.features, self._options)
         with ReadAhead(arrivals, limit=self._batch_size) as ahead:
             while True:
                 yield from self._take_in(ahead)
