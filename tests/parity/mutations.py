@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from funasr_cli.audio import frontend
@@ -152,9 +153,9 @@ def blank_is_zero(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
 
 def decoder_padded_on_the_right(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
     def right_pad(prompts: list[mx.array]) -> tuple[mx.array, list[int]]:
-        longest = max(len(prompt) for prompt in prompts)
-        rows = [mx.pad(prompt, [(0, longest - len(prompt)), (0, 0)]) for prompt in prompts]
-        return mx.stack(rows), [longest - len(prompt) for prompt in prompts]
+        columns = decoding.bucketed(max(len(prompt) for prompt in prompts))
+        rows = [mx.pad(prompt, [(0, columns - len(prompt)), (0, 0)]) for prompt in prompts]
+        return mx.stack(rows), [columns - len(prompt) for prompt in prompts]
 
     monkeypatch.setattr(decoding, "left_pad", right_pad)
 
@@ -162,10 +163,10 @@ def decoder_padded_on_the_right(monkeypatch: pytest.MonkeyPatch, _: Recognizer) 
 def encoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
     original = Recognizer.encode
 
-    def encode(self: Recognizer, features: list[mx.array], clock: Any) -> Encoded:
+    def encode(self: Recognizer, features: list[np.ndarray]) -> Encoded:
         longest = max(len(rows) for rows in features)
-        padded = [mx.pad(rows, [(longest - len(rows), 0), (0, 0)]) for rows in features]
-        return Encoded(original(self, padded, clock).hidden, [len(rows) for rows in features])
+        padded = [np.pad(rows, [(longest - len(rows), 0), (0, 0)]) for rows in features]
+        return Encoded(original(self, padded).hidden, [len(rows) for rows in features])
 
     monkeypatch.setattr(Recognizer, "encode", encode)
 

@@ -3,7 +3,9 @@
 import numpy as np
 
 from funasr_cli.backend import mx
+from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
+from funasr_cli.options import DEFAULTS, TranscribeOptions
 
 VOCAB_SIZE = 40
 WIDTH = 16
@@ -33,3 +35,18 @@ def random_prompt(length: int, seed: int = 0) -> mx.array:
 def decode_in_one_pass(llm: Qwen3, prompt: mx.array) -> np.ndarray:
     """(length, hidden) of one row, without anything in the cache before it."""
     return np.array(llm(prompt[None], llm.make_cache([0]))[0])
+
+
+def written_alone(
+    llm: Qwen3, prompt: mx.array, count: int, options: TranscribeOptions = DEFAULTS
+) -> list[tuple[int, float]]:
+    """Ids and log-probabilities of one row, everything computed anew for each: no cache, batch or look-ahead."""
+    sampler = make_sampler(options)
+    written: list[tuple[int, float]] = []
+    for step in range(count):
+        ids = [token_id for token_id, _ in written]
+        rows = mx.concatenate([prompt, llm.embed(mx.array(ids))]) if ids else prompt
+        logits = np.array(llm.logits(mx.array(decode_in_one_pass(llm, rows)[-1])))  # (vocab,)
+        chosen = int(sampler(mx.array(logits[None]), [step])[0]) if options.temperature else int(logits.argmax())
+        written.append((chosen, float(logits[chosen] - np.log(np.exp(logits.astype(np.float64)).sum()))))
+    return written

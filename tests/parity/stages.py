@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from batch import generate
 from parity.live import Case
 
 from funasr_cli.audio.decode import Audio, load_audio
 from funasr_cli.backend import mx
 from funasr_cli.decoding import generate as decoding
 from funasr_cli.decoding.languages import language_code
-from funasr_cli.measure import StageClock
+from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models import fun_asr_nano
 from funasr_cli.options import DEFAULTS, TranscribeOptions
-from funasr_cli.pipeline import Recognizer
+from funasr_cli.pipeline import Encoded, Recognizer
 
 
 @dataclass(frozen=True)
 class Stages:
     """One clip's way through the model; arrays without a batch axis, padding removed."""
 
-    samples: np.ndarray  # (samples,)
+    samples: np.ndarray  # (samples,) at the model's rate
     features: np.ndarray  # (rows, row width)
     encoder: np.ndarray  # (rows, encoder width)
     adaptor: np.ndarray  # (rows, hidden)
@@ -40,11 +41,12 @@ def options_of(job: dict[str, Any]) -> TranscribeOptions:
         hotwords=tuple(job.get("hotwords", ())),
         itn=job.get("itn", True),
         max_tokens=job.get("max_tokens", 64),
+        vad=False,  # the reference reads clips as they are
     )
 
 
 def load_clip(recognizer: Recognizer, path: Any) -> Audio:
-    """The clip at the model's sample rate."""
+    """The clip at the sample rate that recordings have."""
     return load_audio(str(path), recognizer.sample_rate_hz)
 
 
@@ -67,10 +69,10 @@ def compute_batch(
     forced_ids: list[list[int]],
     options: TranscribeOptions = DEFAULTS,
 ) -> list[Stages]:
-    """All stages of clips that go through the model side by side."""
+    """All stages of clips that go through the model side by side, padded as the package pads them."""
     model = recognizer.loaded.model
-    features = recognizer.features(clips, StageClock())
-    encoded = recognizer.encode(features, StageClock())
+    features = [recognizer.features(clip.samples) for clip in clips]
+    encoded = recognizer.encode(features)
     adapted = model.audio_adaptor(
         encoded.hidden, fun_asr_nano.batch_lengths(encoded.lengths, encoded.hidden.shape[1])
     )
@@ -80,8 +82,8 @@ def compute_batch(
     downsample = recognizer.config.adaptor.downsample
     return [
         Stages(
-            samples=clip.samples,
-            features=np.array(features[row]),
+            samples=recognizer.at_model_rate(clip.samples),
+            features=features[row],
             encoder=np.array(encoded.hidden[row, :length]),
             adaptor=np.array(adapted[row, : -(-length // downsample)]),
             prompt=np.array(prompts[row]),
@@ -92,22 +94,40 @@ def compute_batch(
     ]
 
 
+def compute_unpadded(
+    recognizer: Recognizer, clip: Audio, forced_ids: list[int], options: TranscribeOptions = DEFAULTS
+) -> Stages:
+    """All stages of one clip without a single row or column of padding, and so without masks."""
+    model = recognizer.loaded.model
+    features = recognizer.features(clip.samples)
+    hidden = model.audio_encoder(mx.array(features)[None])
+    [prompt] = recognizer.prompts(Encoded(hidden, [len(features)]), options)
+    row = mx.concatenate([prompt, model.llm.embed(mx.array(forced_ids[:-1]))])
+    logits = model.llm.logits(model.llm(row[None], model.llm.make_cache([0]))[0, -len(forced_ids) :])
+    ctc = recognizer.config.ctc is not None
+    return Stages(
+        samples=recognizer.at_model_rate(clip.samples),
+        features=features,
+        encoder=np.array(hidden[0]),
+        adaptor=np.array(model.audio_adaptor(hidden)[0]),
+        prompt=np.array(prompt),
+        forced_logits=np.array(logits),
+        ctc_log_probs=np.array(model.ctc(model.ctc_decoder(hidden))[0]) if ctc else None,
+    )
+
+
 def written_ids(recognizer: Recognizer, prompts: list[mx.array], options: TranscribeOptions) -> list[list[int]]:
-    """Ids that free decoding writes for each row, the stop token among them."""
-    rows: list[list[int]] = [[] for _ in prompts]
-    stop = recognizer.config.stop_token_ids
-    for token in decoding.generate(
-        recognizer.loaded.model.llm, prompts, stop, options.max_tokens, decoding.make_sampler(options)
-    ):
-        assert token.stop != decoding.StopReason.NONFINITE
-        rows[token.row].append(token.token_id)
-    return rows
+    """Ids that free decoding writes for each row, the stop token among them; no guard looks at them."""
+    assert options.max_tokens is not None
+    llm, stop = recognizer.loaded.model.llm, recognizer.config.stop_token_ids
+    rows = generate(llm, prompts, stop, options.max_tokens, make_sampler(options))
+    assert all(token.finite for row in rows for token in row)
+    return [[token.token_id for token in row] for row in rows]
 
 
 def prompts_of(recognizer: Recognizer, clips: list[Audio], options: TranscribeOptions) -> list[mx.array]:
     """Embeddings that the decoder reads for these clips, encoded side by side."""
-    clock = StageClock()
-    return recognizer.prompts(recognizer.encode(recognizer.features(clips, clock), clock), options)
+    return recognizer.prompts(recognizer.encode([recognizer.features(clip.samples) for clip in clips]), options)
 
 
 def compute_case(recognizer: Recognizer, case: Case) -> Stages:

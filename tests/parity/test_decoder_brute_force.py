@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from parity.small_decoder import decode_in_one_pass, random_prompt, small_decoder
 
 from funasr_cli.backend import mx
-from funasr_cli.decoding.generate import keep_top_k, keep_top_p, left_pad
+from funasr_cli.decoding.generate import bucketed, left_pad
+from funasr_cli.decoding.sampling import keep_top_k, keep_top_p
 from funasr_cli.models import cache as cache_module
 from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.ctc import best_path
@@ -37,12 +38,16 @@ def test_cache_equals_one_pass(chunks: list[int], growth: int, monkeypatch: pyte
     assert np.allclose(np.array(mx.concatenate(parts, axis=1)[0]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("lengths", [(5, 2), (1, 7, 7, 3)])
+# Up to 32 every length is a bucket; 33 is padded to 34, 70 to 72; 34 and 72 fill theirs.
+@pytest.mark.parametrize("lengths", [(5, 2), (1, 7, 7, 3), (33,), (34,), (33, 33), (70, 33, 5), (72, 34)])
 def test_padded_rows_equal_rows_alone(lengths: tuple[int, ...]) -> None:
     llm, tail = small_decoder(), random_prompt(3, seed=99)
     prompts = [random_prompt(length, seed=length) for length in lengths]
     padded, padding = left_pad(prompts)
+    assert padding == [bucketed(max(lengths)) - length for length in lengths]
     cache = llm.make_cache(padding)
+    # Rows that fill their bucket need no mask of their own.
+    assert (cache.attention_mask(padded.shape[1]) == "causal") == (lengths == (34,))
     outputs = [llm(padded, cache)[:, -1:]]
     for step in range(3):
         outputs.append(llm(mx.broadcast_to(tail[step], (len(lengths), 1, tail.shape[1])), cache))

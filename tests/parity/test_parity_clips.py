@@ -1,14 +1,18 @@
 """Every clip through every stage, against the reference on the same checkpoint."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from parity import checks
 from parity.clips import CLIP_NAMES
 from parity.live import Pair
-from parity.stages import Stages, compute_case
+from parity.stages import Stages, compute_case, load_clip, options_of, prompts_of, written_ids
 
+from funasr_cli.decoding.generate import bucketed
+from funasr_cli.decoding.guard import LOOPING_TOKENS
+from funasr_cli.decoding.text import clean_text
 from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow
@@ -58,6 +62,26 @@ def test_ctc_branch(name: str, nano: Pair, ours: dict[str, Stages], recognizer: 
 def test_text(name: str, nano: Pair, recognizer: Recognizer) -> None:
     if parting := checks.check_text(recognizer, nano.cases[name]):
         warnings.warn(parting, stacklevel=1)
+
+
+@pytest.mark.parametrize("name", [name for name in CLIP_NAMES if name != "zh-0.02s"])  # that is less than any word
+def test_transcript(name: str, nano: Pair, recognizer: Recognizer) -> None:
+    """The whole way gives the text of these ids; so few that they are no loop yet, which would be cut."""
+    clip = load_clip(recognizer, nano.cases[name].job["audio"])
+    options = replace(options_of(nano.cases[name].job), max_tokens=LOOPING_TOKENS // 2)
+    segments = recognizer.transcribe(clip, options).segments
+    [ids] = written_ids(recognizer, prompts_of(recognizer, [clip], options), options)
+    [segment] = segments
+    assert (segment.start_s, segment.end_s, segment.tokens) == (0, clip.duration_s, len(ids))
+    assert segment.text == clean_text(recognizer.spell(ids))
+
+
+def test_the_cases_cover_rows_with_padding_and_without(nano: Pair) -> None:
+    """Up to 32 every length is a bucket of its own."""
+    for array in ("features", "inputs_embeds"):
+        lengths = [len(case.arrays[array]) for case in nano.cases.values()]
+        assert sum(length < bucketed(length) for length in lengths) >= 5
+        assert sum(32 < length == bucketed(length) for length in lengths) >= 3
 
 
 def test_the_cases_cover_the_options(nano: Pair) -> None:

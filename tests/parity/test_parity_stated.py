@@ -9,6 +9,9 @@ from parity.live import Pair
 from parity.stages import compute_case, load_clip, options_of
 from parity.stated import OTHER_SHAPES, OTHER_SIZES
 
+from funasr_cli.decoding.guard import LOOPING_TOKENS
+from funasr_cli.decoding.text import clean_text
+
 pytestmark = pytest.mark.slow
 
 
@@ -35,11 +38,14 @@ def test_decoding_stops_at_the_stated_token(stated: Pair) -> None:
     for case in stated.cases.values():
         ids = case.arrays["generated_ids"].tolist()
         assert ids.index(stop) == len(ids) - 1 < case.arrays["forced_ids"].size - 1  # the reference stopped there
+        if len(ids) >= LOOPING_TOKENS:
+            continue  # a guard may cut it
         [segment] = recognizer.transcribe(load_clip(recognizer, case.job["audio"]), options_of(case.job)).segments
         assert segment.stop_reason == "eos"
         assert segment.tokens == len(ids)
+        assert segment.text == clean_text(recognizer.spell(ids))
         lengths.add(len(ids))
-    assert max(lengths) > 1
+    assert len(lengths) > 1
     assert stop != recognizer.loaded.tokenizer.token_to_id("<|im_end|>")
 
 
