@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import funasr_cli
+from funasr_cli.pipeline import Recognizer
 from funasr_cli.writers import as_lines
+
+
+@cache
+def recognizer(model: Path | str) -> Recognizer:
+    """A model that no test changes, loaded."""
+    return funasr_cli.load(str(model))
 
 
 def lines_of(model: Path | str, clip: Path, prefix: str = "", **options: object) -> str:
     """A line for each segment of a recording."""
-    return as_lines(funasr_cli.transcribe(clip, funasr_cli.load(str(model)), **options).segments, prefix)
+    return as_lines(funasr_cli.transcribe(clip, recognizer(model), **options).segments, prefix)
 
 
 def cut_short(clip: Path, where: str, tokens: int) -> str:
