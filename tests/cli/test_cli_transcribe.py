@@ -125,6 +125,22 @@ def test_existing_outputs_are_kept(small_model: Path, clips: list[Path], tmp_pat
     assert sorted(os.listdir(out)) == ["a.txt", "b.txt", "c.txt"]
 
 
+def test_outputs_that_appear_meanwhile_are_kept(
+    stopping_model: Path, zh_wav: Path, en_flac: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if somebody had written the file between the look and the result."""
+    monkeypatch.setattr("funasr_cli.cli.output.Folder.refuse_existing", lambda *_: None)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "zh-6s.txt").write_text("mine")
+    result = invoke("transcribe", "-m", stopping_model, zh_wav, en_flac, WHOLE, "-o", out)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"error: {out / 'zh-6s.txt'}: exists already\n" in result.stderr
+    assert result.stderr.endswith(f"\n1 of 2 inputs failed; {summary('0:17')}")
+    lines = lines_of(stopping_model, en_flac, vad=False)
+    assert tree(out) == {"zh-6s.txt": b"mine", "en-11s-jfk.txt": lines.encode()}
+
+
 def test_inputs_that_would_share_an_output(tmp_path: Path) -> None:
     for options in ((), ("--stream",)):
         result = invoke("transcribe", "x/a.wav", "y/a.flac", "-o", tmp_path / "out", *options)
