@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import funasr_cli
-from funasr_cli.audio.decode import load_audio
+from funasr_cli.audio.recording import open_recording
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
+from funasr_cli.transcript import join_texts
 
 REFERENCE = Path(__file__).parents[1] / "parity" / "reference.py"
 BATCH = 16
@@ -66,22 +67,18 @@ def load_recipe(upstream: Path, recipe: Recipe, folder: Path) -> Recognizer:
 
 
 def decode(recognizer: Recognizer, clips: list[Clip], itn: bool, ctc: bool = False) -> list[tuple[str, str]]:
-    """(text, CTC text or nothing) of each clip, decoded in batches of clips of like length."""
-    options = TranscribeOptions(itn=itn, max_tokens=MAX_TOKENS, ctc=ctc)
-    audio = [load_audio(clip.path, recognizer.sample_rate_hz) for clip in clips]
-    order = sorted(range(len(clips)), key=lambda index: len(audio[index].samples))
-    texts: dict[int, tuple[str, str]] = {}
-    for start in range(0, len(order), BATCH):
-        part = order[start : start + BATCH]
-        transcripts = recognizer.transcribe_batch([audio[index] for index in part], options)
-        for index, transcript in zip(part, transcripts, strict=True):
-            texts[index] = transcript.text, transcript.segments[0].ctc_text or ""
-    return [texts[index] for index in range(len(clips))]
+    """(text, CTC text or nothing) of each clip, read as a whole as the reference reads it."""
+    options = TranscribeOptions(itn=itn, max_tokens=MAX_TOKENS, ctc=ctc, vad=False, batch_size=BATCH)
+    sources = [open_recording(clip.path, recognizer.sample_rate_hz) for clip in clips]
+    return [
+        (transcript.text, join_texts(segment.ctc_text or "" for segment in transcript.segments))
+        for transcript in recognizer.transcribe_batch(sources, options)
+    ]
 
 
 def decode_with_reference(python: str, upstream: Path, clips: list[Clip], itn: bool) -> list[str]:
     """The reference's texts of the same checkpoint in float32, outer white space removed as ours is."""
-    # By length, as above: batches are decoded until their longest text ends.
+    # By length: batches are decoded until their longest text ends.
     order = sorted(range(len(clips)), key=lambda index: clips[index].path.stat().st_size)
     chunks = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     batches = [

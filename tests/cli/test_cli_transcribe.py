@@ -256,7 +256,7 @@ def test_hostile_hotwords(small_model: Path, short_wav: Path) -> None:
         (("--batch-size", "0"), "error: batch size is 0\n  it must be at least 1\n"),
         (("--batch-size", "1.5"), "--batch-size"),
         (("--resume",), "error: --resume without --output-dir\n"),
-        (("--format", "srt"), "srt"),
+        (("--format", "doc"), "doc"),
         (("--format", "[red]"), "[red]"),
         (("--no-such-option",), "--no-such-option"),
         (("--max-tokens", "many"), "--max-tokens"),
