@@ -63,7 +63,8 @@ class Scheduler:
         self._waiting: list[Speech] = []
         self._rows: dict[int, Row] = {}
         self._books: dict[int, Book] = {}
-        self._in_work: set[int] = set()  # recordings with a part in the current computation
+        self._stage = ""  # the current computation
+        self._in_work: set[int] = set()  # recordings with a part in it
         self._decoder = self._new_decoder()
 
     def _rows_that_fit(self) -> int:
@@ -213,8 +214,14 @@ class Scheduler:
 
     def _give_up(self, error: Exception) -> Iterator[Event]:
         """The computation failed: so have all recordings that had a part in it. The others go on."""
-        failed = {row.speech.source for row in self._rows.values()} | self._in_work
-        self._rows, self._decoder = {}, self._new_decoder()
+        failed = set(self._in_work)
+        if self._stage != "encoder":  # the decoder may have stopped anywhere: its rows are lost
+            failed |= {row.speech.source for row in self._rows.values()}
+            self._decoder = self._new_decoder()
+        for number in [number for number, row in self._rows.items() if row.speech.source in failed]:
+            self._decoder.end(number)
+            speech = self._rows.pop(number).speech
+            yield Draft(speech.source, speech.stretch.start_s, None)
         self._waiting = [speech for speech in self._waiting if speech.source not in failed]
         hint = "a smaller --batch-size or --max-segment needs less memory"
         for source in sorted(failed):
@@ -224,7 +231,7 @@ class Scheduler:
     @contextmanager
     def _shared(self, stage: str, speeches: list[Speech]) -> Iterator[None]:
         """Share out the time of a block among the recordings that it works on."""
-        self._in_work = {speech.source for speech in speeches}
+        self._stage, self._in_work = stage, {speech.source for speech in speeches}
         started = time.perf_counter()
         yield
         taken_s = time.perf_counter() - started
