@@ -38,9 +38,7 @@ def recordings(draw: st.DrawFn) -> Case:
 
 @given(recordings())
 @settings(max_examples=300, deadline=None)
-def test_stretches_are_parts_of_the_recording(
-    case: Case,
-) -> None:
+def test_stretches_are_parts_of_the_recording(case: Case) -> None:
     samples, speech, options, cuts = case
     found = stretches_of(samples, options, speech, cuts)
     reached = 0
@@ -56,9 +54,7 @@ def test_stretches_are_parts_of_the_recording(
 
 @given(recordings())
 @settings(max_examples=300, deadline=None)
-def test_stretches_are_those_of_the_whole_recording(
-    case: Case,
-) -> None:
+def test_stretches_are_those_of_the_whole_recording(case: Case) -> None:
     samples, speech, options, cuts = case
     found = stretches_of(samples, options, speech, cuts)
     assert places(found) == Offline(samples, speech, options).places()
@@ -75,9 +71,7 @@ def runs_of(hits: np.ndarray) -> Iterator[tuple[int, int]]:
 
 @given(recordings())
 @settings(max_examples=300, deadline=None)
-def test_speech_is_in_and_silence_is_out(
-    case: Case,
-) -> None:
+def test_speech_is_in_and_silence_is_out(case: Case) -> None:
     samples, speech, options, cuts = case
     covered = np.zeros(len(speech), bool)
     quiet = np.array(speech) < options.vad_threshold - 0.15

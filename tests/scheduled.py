@@ -1,0 +1,311 @@
+"""The scheduler with a model that does what a script says: no networks, every sample known by its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from segmenting import in_frames
+
+from funasr_cli.audio import segments
+from funasr_cli.audio.segments import Segmenter, Stretch
+from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from funasr_cli.decoding.generate import Token
+from funasr_cli.decoding.guard import token_budget
+from funasr_cli.errors import FunASRError
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.scheduling import scheduler
+from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
+from funasr_cli.scheduling.scheduler import MAX_RETRIES, Scheduler
+from funasr_cli.transcript import Transcript
+
+STOP = 5000
+FIRST_CHARACTER = 0x4E00
+EACH_SOURCE = 1 << 20  # samples: what one recording may have at most
+STEPS = 1 << 23  # values from 1 to 2 that float32 tells apart: all equally loud, more or less
+LOOPING_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A part of a recording that is decoded, in samples; `level` counts earlier attempts at something larger."""
+
+    source: int
+    start: int
+    end: int
+    level: int = 0
+
+
+Outcome = Callable[[Attempt], str]  # -> "eos", "loop", "budget", "nonfinite" or "crash"
+
+
+@dataclass
+class Recorded:
+    """A recording with speech in the given runs of (frames, probability), and what goes wrong when it is read."""
+
+    source: int
+    runs: Sequence[tuple[int, float]]
+    block: int = 16000
+    cut_off: int = 0  # samples that the last frame lacks
+    expected_s: float | None = None
+    fault: Exception | None = None
+    fault_after: int = 0  # blocks
+    name: str = ""
+    sample_rate_hz: int = SAMPLE_RATE_HZ
+    blocks_read: int = 0
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.name = self.name or f"{self.source}.wav"
+        self.speech = [level for count, level in self.runs for _ in range(count)]
+        self.count = max(0, len(self.speech) * FRAME_SAMPLES - self.cut_off)
+        assert self.count <= EACH_SOURCE
+
+    @property
+    def samples(self) -> np.ndarray:
+        """(samples,) each of which says where it stands."""
+        return (1 + (np.arange(self.count) + self.source * EACH_SOURCE) / STEPS).astype(np.float32)
+
+    def readable(self) -> np.ndarray:
+        """(samples,) that come before the fault."""
+        return self.samples[: self.fault_after * self.block] if self.fault else self.samples
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        samples = self.readable()
+        try:
+            for start in range(0, len(samples), self.block):
+                self.blocks_read += 1
+                yield samples[start : start + self.block]
+            if self.fault:
+                raise self.fault
+        finally:
+            self.closed = True
+
+
+def talk(source: int, *speech_s: float, pause_s: float = 1.0, **rest: object) -> Recorded:
+    """Speech of these lengths, with pauses between."""
+    runs = [(in_frames(pause_s), 0.0)]
+    for duration_s in speech_s:
+        runs += [(in_frames(duration_s), 1.0), (in_frames(pause_s), 0.0)]
+    return Recorded(source, runs, **rest)  # type: ignore[arg-type]
+
+
+def numbers_of(samples: np.ndarray) -> tuple[int, int]:
+    """Source and place of the first of these samples, which must follow each other."""
+    numbers = np.rint((samples.astype(np.float64) - 1) * STEPS).astype(int)
+    assert (np.diff(numbers) == 1).all()
+    return divmod(int(numbers[0]), EACH_SOURCE)
+
+
+def scripted_detector(recordings: Sequence[Recorded]) -> Callable[[], Callable[[np.ndarray], np.ndarray]]:
+    """What stands in for the voice activity detector: it knows each frame by its first sample."""
+    speech = {recording.source: recording.speech for recording in recordings}
+
+    def detect(samples: np.ndarray) -> np.ndarray:
+        if not len(samples):
+            return np.zeros(0, np.float32)
+        source, start = numbers_of(samples[:1])
+        first = start // FRAME_SAMPLES
+        return np.array(speech[source][first : first + len(samples) // FRAME_SAMPLES], np.float32)
+
+    return lambda: detect
+
+
+def tokens_for(kind: str) -> Iterator[tuple[int, float]]:
+    """Ids and log-probabilities without end; text is one character a token."""
+    if kind in ("eos", "nonfinite", "crash"):
+        yield from [(index, -0.5) for index in (7, 8, 9)]
+        yield (STOP, -0.5) if kind == "eos" else (1, float("nan"))
+    elif kind == "loop":
+        yield from [(1, -1.0), (2, -1.0)]
+        while True:
+            yield 3, -0.1
+    index = 100
+    while True:
+        index += 1
+        yield index, -2.0
+
+
+@dataclass
+class Model:
+    """Stands in for a recognizer, and for the decoder.
+
+    Attributes:
+        outcome: what becomes of an attempt.
+        live: attempts that are being decoded, by row.
+        admitted: all of them, in the order in which they joined.
+        crashed: sources with a part in each computation that failed.
+    """
+
+    outcome: Outcome
+    options: TranscribeOptions
+    crash_in_encoder: Callable[[Attempt], bool] = lambda attempt: False
+    on_admission: Callable[[Attempt], None] = lambda attempt: None
+    live: dict[int, tuple[Attempt, Iterator[tuple[int, float]]]] = field(default_factory=dict)
+    admitted: list[Attempt] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)  # how many joined at once
+    most_live: int = 0
+    tokens: dict[int, int] = field(default_factory=dict)  # handed out, by source
+    crashed: list[set[int]] = field(default_factory=list)
+    decoders: int = 0
+
+    def __post_init__(self) -> None:
+        self.config = SimpleNamespace(
+            prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=None
+        )
+        self.loaded = SimpleNamespace(name="scripted", tokenizer=None, model=SimpleNamespace(llm=self))
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        source, start = numbers_of(samples)
+        return np.full((1 + len(samples) // 960, 3), [source, start, len(samples)], np.int64)
+
+    def encode(self, features: list[np.ndarray]) -> list[Attempt]:
+        attempts = [self._attempt(*rows[0].tolist()) for rows in features]
+        if any(map(self.crash_in_encoder, attempts)):
+            self.crashed.append({attempt.source for attempt in attempts})
+            raise RuntimeError("[malloc] out of memory")
+        return attempts
+
+    def prompts(self, encoded: list[Attempt], options: TranscribeOptions) -> list[Attempt]:
+        return encoded
+
+    def spell(self, token_ids: list[int]) -> str:
+        return "".join(chr(FIRST_CHARACTER + token_id) for token_id in token_ids)
+
+    def _attempt(self, source: int, start: int, count: int) -> Attempt:
+        end = start + count
+        around = [one for one in self.admitted if one.source == source and one.start <= start and end <= one.end]
+        return Attempt(source, start, end, len(around))
+
+    def new_decoder(self, llm: Model, sampler: object) -> Model:
+        """Takes the place of the class `BatchDecoder`."""
+        assert llm is self
+        self.decoders += 1
+        self.live = {}
+        return self
+
+    def add(self, prompts: list[Attempt]) -> list[int]:
+        numbers = list(range(len(self.admitted), len(self.admitted) + len(prompts)))
+        self.admitted += prompts
+        self.groups.append(len(prompts))
+        for number, attempt in zip(numbers, prompts, strict=True):
+            self.live[number] = attempt, tokens_for(self.outcome(attempt))
+            self.on_admission(attempt)
+        self.most_live = max(self.most_live, len(self.live))
+        return numbers
+
+    def end(self, row: int) -> None:
+        self.live.pop(row, None)
+
+    def step(self) -> list[Token]:
+        tokens = []
+        for row, (attempt, script) in self.live.items():
+            token_id, logprob = next(script)
+            if self.outcome(attempt) == "crash" and not np.isfinite(logprob):
+                self.crashed.append({live.source for live, _ in self.live.values()})
+                raise RuntimeError("[malloc] out of memory")
+            tokens.append(Token(row, token_id, logprob))
+            self.tokens[attempt.source] = self.tokens.get(attempt.source, 0) + 1
+        return tokens
+
+    def run(self, recordings: Sequence[Recorded], openers: Iterable[Callable[[], Recorded]]) -> Iterator[Event]:
+        """What the scheduler says about recordings, with this model; it waits until its queue is full."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scheduler, "GATHER_S", 60.0)
+            patch.setattr(scheduler, "BatchDecoder", self.new_decoder)
+            patch.setattr(scheduler, "prompt_token_ids", lambda *_: None)
+            patch.setattr(segments, "VoiceActivityDetector", scripted_detector(recordings))
+            yield from Scheduler(self, self.options).run(openers)  # type: ignore[arg-type]
+
+
+def always(kind: str) -> Outcome:
+    return lambda attempt: kind
+
+
+def run(model: Model, recordings: Sequence[Recorded]) -> list[Event]:
+    """All events of recordings that can be opened."""
+    return list(model.run(recordings, [lambda recording=recording: recording for recording in recordings]))
+
+
+def transcripts_of(events: Iterable[Event]) -> dict[int, Transcript]:
+    return {event.source: event.transcript for event in events if isinstance(event, Finished)}
+
+
+def failures_of(events: Iterable[Event]) -> dict[int, FunASRError]:
+    return {event.source: event.error for event in events if isinstance(event, Failed)}
+
+
+# What a segment comes to: start, end (samples), stop reason, retries, text, tokens.
+Expected = tuple[int, int, str, int, str, int]
+
+
+def expected_segments(recording: Recorded, outcome: Outcome, options: TranscribeOptions) -> list[Expected]:
+    """The segments of a recording, from the script alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "VoiceActivityDetector", scripted_detector([recording]))
+        segmenter = Segmenter(options)
+    stretches = segmenter.push(recording.readable()) + segmenter.finish()
+    return [
+        segment for stretch in stretches for segment in _expected(recording.source, stretch, 0, outcome, options)
+    ]
+
+
+def _expected(
+    source: int, stretch: Stretch, level: int, outcome: Outcome, options: TranscribeOptions
+) -> list[Expected]:
+    script = tokens_for(outcome(Attempt(source, stretch.start, stretch.end, level)))
+    kind, tokens, text = _written(script, options.max_tokens or token_budget(stretch.duration_s))
+    again = kind == "loop" or (kind == "budget" and options.max_tokens is None)
+    halves = stretch.halves() if again and level < MAX_RETRIES else None
+    if halves:
+        return [one for half in halves for one in _expected(source, half, level + 1, outcome, options)]
+    return [(stretch.start, stretch.end, kind, level, text, tokens)]
+
+
+def _written(script: Iterator[tuple[int, float]], budget: int) -> tuple[str, int, str]:
+    """Why the row stops, after how many tokens that are numbers, and what it says."""
+    text = ""
+    for count, (token_id, logprob) in enumerate(script, 1):
+        if not np.isfinite(logprob):
+            return "nonfinite", count - 1, text
+        if token_id == STOP:
+            return "eos", count, text
+        text += chr(FIRST_CHARACTER + token_id)
+        if count >= LOOPING_TOKENS and len(set(text[-LOOPING_TOKENS:])) == 1:
+            return "loop", count, text[: 1 - LOOPING_TOKENS]
+        if count == budget:
+            return "budget", count, text
+    raise AssertionError("scripts do not end")
+
+
+def assert_protocol(events: Sequence[Event], sources: Sequence[int]) -> None:
+    """Every input ends once; its segments come in order; its drafts grow, and end before it does."""
+    ended: set[int] = set()
+    drafts: dict[tuple[int, float], str] = {}
+    reached: dict[int, float] = {}
+    settled: dict[int, list[object]] = {source: [] for source in sources}
+    for event in events:
+        assert event.source not in ended
+        if isinstance(event, Draft):
+            key = event.source, event.start_s
+            if event.text is None:
+                del drafts[key]
+            else:
+                assert event.text.startswith(drafts.get(key, ""))
+                assert (event.text == "") == (key not in drafts)
+                drafts[key] = event.text
+        elif isinstance(event, Settled):
+            segment = event.segment
+            assert (event.source, segment.start_s) not in drafts
+            assert reached.get(event.source, 0.0) <= segment.start_s < segment.end_s
+            reached[event.source] = segment.end_s
+            settled[event.source].append(segment)
+        else:
+            ended.add(event.source)
+            assert not [key for key in drafts if key[0] == event.source]
+            if isinstance(event, Finished):
+                assert list(event.transcript.segments) == settled[event.source]
+    assert ended == set(sources)

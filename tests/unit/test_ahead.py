@@ -1,0 +1,160 @@
+"""Reading ahead in a thread: what comes, in which order, and what is left running."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from funasr_cli.scheduling.ahead import ReadAhead
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.002)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+class Numbers:
+    """A generator without end, and what is known of it."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.worked_in: set[int] = set()
+        self.closed_in: int | None = None
+
+    def __call__(self) -> Iterator[int]:
+        try:
+            while True:
+                self.worked_in.add(threading.get_ident())
+                self.made += 1
+                yield self.made
+        finally:
+            self.closed_in = threading.get_ident()
+
+
+def test_everything_comes_in_order() -> None:
+    with ReadAhead(iter([3, 1, 2]), 1) as ahead:
+        assert [ahead.take(None) for _ in range(3)] == [3, 1, 2]
+        assert not ahead.ended
+        assert ahead.take(None) is None
+        assert ahead.ended
+        assert ahead.take(None) is None
+        assert ahead.take(0.0) is None
+
+
+def test_nothing_at_all() -> None:
+    with ReadAhead(iter(()), 3) as ahead:
+        assert ahead.take(None) is None
+        assert ahead.ended
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+def test_no_further_ahead_than_it_may(limit: int) -> None:
+    """As many as may wait, and the one that it holds in hand."""
+    numbers = Numbers()
+    with ReadAhead(numbers(), limit) as ahead:
+        for taken in range(3):
+            wait_for(lambda taken=taken: numbers.made == taken + limit + 1)
+            time.sleep(0.15)  # time to go too far
+            assert numbers.made == taken + limit + 1
+            assert ahead.take(None) == taken + 1
+
+
+def test_it_waits_only_as_long_as_it_is_told() -> None:
+    gate = threading.Event()
+
+    def items() -> Iterator[str]:
+        gate.wait()
+        yield "late"
+
+    with ReadAhead(items(), 2) as ahead:
+        assert ahead.take(0.0) is None
+        assert ahead.take(0.01) is None
+        assert not ahead.ended
+        gate.set()
+        assert ahead.take(None) == "late"
+
+
+def test_an_item_that_is_there_is_taken_without_waiting() -> None:
+    numbers = Numbers()
+    with ReadAhead(numbers(), 2) as ahead:
+        wait_for(lambda: numbers.made == 3)
+        assert [ahead.take(0.0), ahead.take(0.0)] == [1, 2]
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), MemoryError(), KeyboardInterrupt(), SystemExit(3)])
+@pytest.mark.parametrize("before", [0, 2])
+def test_errors_come_behind_the_items_before_them(error: BaseException, before: int) -> None:
+    def items() -> Iterator[int]:
+        yield from range(1, before + 1)
+        raise error
+
+    with ReadAhead(items(), 1) as ahead:
+        assert [ahead.take(None) for _ in range(before)] == list(range(1, before + 1))
+        with pytest.raises(type(error)) as raised:
+            ahead.take(None)
+        assert raised.value is error
+        assert ahead.ended
+        assert ahead.take(None) is None
+
+
+@pytest.mark.parametrize("taken", [0, 3])
+def test_leaving_stops_it_and_closes_the_generator_where_it_ran(taken: int) -> None:
+    numbers = Numbers()
+    with ReadAhead(numbers(), 2) as ahead:
+        for _ in range(taken):
+            ahead.take(None)
+        wait_for(lambda: numbers.made == taken + 3)
+    assert numbers.made == taken + 3
+    assert numbers.worked_in == {numbers.closed_in}
+    assert numbers.closed_in != threading.get_ident()
+
+
+def test_leaving_with_an_error_stops_it_and_hides_nothing() -> None:
+    numbers = Numbers()
+    with pytest.raises(ValueError, match="mine"), ReadAhead(numbers(), 2):
+        raise ValueError("mine")
+    assert numbers.worked_in == {numbers.closed_in}
+
+
+def test_iterators_that_cannot_be_closed() -> None:
+    with ReadAhead(iter(range(1, 100)), 2) as ahead:
+        assert ahead.take(None) == 1
+
+
+def test_nothing_runs_before_it_is_entered() -> None:
+    numbers = Numbers()
+    ReadAhead(numbers(), 2)
+    assert numbers.made == 0
+
+
+def test_leaving_does_not_wait_for_a_read_that_never_returns() -> None:
+    gate, closed = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            gate.wait()
+            yield 1
+        finally:
+            closed.set()
+
+    before = set(threading.enumerate())
+    with ReadAhead(items(), 2):
+        pass
+    (left,) = set(threading.enumerate()) - before
+    assert left.daemon  # it does not keep the process alive
+    assert not closed.is_set()
+    gate.set()
+    left.join(30)
+    assert closed.is_set()

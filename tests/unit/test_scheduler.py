@@ -1,0 +1,249 @@
+"""Which segments are decoded when, and what is said about it, with a model that does what a script says."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scheduled import (
+    Attempt,
+    Model,
+    Outcome,
+    Recorded,
+    always,
+    assert_protocol,
+    expected_segments,
+    failures_of,
+    run,
+    talk,
+    transcripts_of,
+)
+
+from funasr_cli.audio.vad import SAMPLE_RATE_HZ
+from funasr_cli.errors import AudioError
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.scheduling.events import Draft, Settled
+from funasr_cli.scheduling.scheduler import PREFILL_ROWS
+from funasr_cli.transcript import Transcript
+
+KINDS = ["eos", "eos", "eos", "loop", "budget", "nonfinite"]
+
+
+def by_chance(seed: int) -> Outcome:
+    """The same for the same attempt, whenever it is made."""
+    return lambda attempt: random.Random(f"{seed} {attempt}").choice(KINDS)
+
+
+def scheduled(batch_size: int, **rest: object) -> TranscribeOptions:
+    return TranscribeOptions(batch_size=batch_size, max_segment_s=4, **rest)  # type: ignore[arg-type]
+
+
+def ledger_sum(transcript: Transcript) -> float:
+    ledger = transcript.ledger
+    parts = (ledger.transcribed_s, ledger.repaired_s, ledger.failed_s, ledger.silence_s)
+    assert min(parts) >= 0
+    return sum(parts)
+
+
+def assert_expected(
+    transcript: Transcript, recording: Recorded, outcome: Outcome, options: TranscribeOptions
+) -> None:
+    found = [
+        (
+            round(segment.start_s * SAMPLE_RATE_HZ),
+            round(segment.end_s * SAMPLE_RATE_HZ),
+            segment.stop_reason,
+            segment.retries,
+            segment.text,
+            segment.tokens,
+        )
+        for segment in transcript.segments
+    ]
+    assert found == expected_segments(recording, outcome, options)
+    assert transcript.source == recording.name
+    read_s = len(recording.readable()) / SAMPLE_RATE_HZ
+    unread_s = max(0.0, (recording.expected_s or 0) - read_s) if recording.fault else 0.0
+    assert transcript.unread_s == pytest.approx(unread_s)
+    assert transcript.duration_s == pytest.approx(read_s + unread_s)
+    assert ledger_sum(transcript) == pytest.approx(transcript.duration_s)
+
+
+@st.composite
+def collections(draw: st.DrawFn) -> list[Recorded]:
+    """Recordings with speech and pauses; some break off, some from the beginning."""
+    recordings = []
+    for source in range(draw(st.integers(0, 5))):
+        runs = draw(st.lists(st.tuples(st.integers(1, 150), st.sampled_from([0.0, 1.0])), max_size=6))
+        fault = AudioError("broke off") if draw(st.integers(0, 3)) == 0 else None
+        recordings.append(
+            Recorded(
+                source,
+                runs or [(1, 0.0)],
+                block=draw(st.sampled_from([500, 16000, 160000])),
+                cut_off=draw(st.integers(0, 511)),
+                expected_s=draw(st.none() | st.sampled_from([0.0, 2.0, 30.0])) if fault else None,
+                fault=fault,
+                fault_after=draw(st.integers(0, 3)) if fault else 0,
+            )
+        )
+    return recordings
+
+
+@given(
+    recordings=collections(),
+    seed=st.integers(0, 10**6),
+    batch_size=st.integers(1, 6),
+    max_tokens=st.none() | st.sampled_from([1, 3, 4, 17, 18, 30]),
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_happens(recordings: list[Recorded], seed: int, batch_size: int, max_tokens: int | None) -> None:
+    outcome, options = by_chance(seed), scheduled(batch_size, max_tokens=max_tokens)
+    model = Model(outcome, options)
+    events = run(model, recordings)
+    assert_protocol(events, range(len(recordings)))
+    transcripts, failures = transcripts_of(events), failures_of(events)
+    for recording in recordings:
+        if recording.fault and not len(recording.readable()):
+            assert failures[recording.source] is recording.fault
+        else:
+            assert_expected(transcripts[recording.source], recording, outcome, options)
+            assert transcripts[recording.source].timings.tokens == model.tokens.get(recording.source, 0)
+    assert model.most_live <= batch_size
+    assert max(model.groups, default=0) <= PREFILL_ROWS
+
+
+@given(recordings=collections(), seed=st.integers(0, 10**6), batch_size=st.integers(1, 6))
+@settings(max_examples=100, deadline=None)
+def test_whatever_crashes(recordings: list[Recorded], seed: int, batch_size: int) -> None:
+    """Recordings fail that had a part in a computation that failed, and no others."""
+
+    def outcome(attempt: Attempt) -> str:
+        return random.Random(f"{seed} {attempt}").choice(["eos", "eos", "loop", "crash"])
+
+    options = scheduled(batch_size)
+    model = Model(outcome, options, crash_in_encoder=lambda attempt: random.Random(f"{attempt}").random() < 0.1)
+    events = run(model, recordings)
+    assert_protocol(events, range(len(recordings)))
+    transcripts, failures = transcripts_of(events), failures_of(events)
+    unreadable = {one.source for one in recordings if one.fault and not len(one.readable())}
+    assert set(failures) == unreadable.union(*model.crashed)
+    for source, transcript in transcripts.items():
+        assert_expected(transcript, recordings[source], outcome, options)
+
+
+def test_events_of_a_segment_that_is_repaired() -> None:
+    """Given up behind its loop, it is written anew in two parts."""
+    recording = talk(0, 3.0)
+    model = Model(lambda attempt: "eos" if attempt.level else "loop", scheduled(4))
+    events = run(model, [recording])
+    assert_protocol(events, [0])
+    first, second = transcripts_of(events)[0].segments
+    drafts = [(event.start_s, event.text) for event in events if isinstance(event, Draft)]
+    parent, starts = drafts.index((first.start_s, None)), (first.start_s, second.start_s)
+    assert {start_s for start_s, _ in drafts[: parent + 1]} == {first.start_s}
+    assert drafts[parent - 1][1] == chr(0x4E01) + chr(0x4E02) + chr(0x4E03) * 15
+    assert drafts[parent + 1 : parent + 3] == [(start_s, "") for start_s in starts]
+    for start_s in starts:
+        texts = [text for at_s, text in drafts[parent + 1 :] if at_s == start_s]
+        assert texts == ["", "\u4e07", "\u4e07\u4e08", "\u4e07\u4e08\u4e09", None]
+    assert [event.segment for event in events if isinstance(event, Settled)] == [first, second]
+    assert [(one.text, one.retries, one.state) for one in (first, second)] == [
+        ("\u4e07\u4e08\u4e09", 1, "repaired")
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "max_tokens", "levels"),
+    [
+        ("eos", None, [0]),
+        ("nonfinite", None, [0]),
+        ("nonfinite", 50, [0]),
+        ("budget", None, [0, 1, 1, 2, 2, 2, 2]),
+        ("budget", 50, [0]),
+        ("loop", None, [0, 1, 1, 2, 2, 2, 2]),
+        ("loop", 50, [0, 1, 1, 2, 2, 2, 2]),
+    ],
+)
+def test_what_is_decoded_again(kind: str, max_tokens: int | None, levels: list[int]) -> None:
+    options = TranscribeOptions(batch_size=8, max_segment_s=20, max_tokens=max_tokens)
+    quarter, shallow, deep = (125, 1.0), (6, 0.45), (6, 0.36)  # frames: 4 s, and 0.2 s that are no pause
+    recording = Recorded(0, [(30, 0.0), quarter, shallow, quarter, deep, quarter, shallow, quarter, (30, 0.0)])
+    model = Model(always(kind), options)
+    transcript = transcripts_of(run(model, [recording]))[0]
+    assert sorted(attempt.level for attempt in model.admitted) == levels
+    retries = max(levels)
+    assert [segment.retries for segment in transcript.segments] == [retries] * 2**retries
+    assert {segment.stop_reason for segment in transcript.segments} == {kind}
+    speech_s = transcript.ledger.transcribed_s if kind == "eos" else transcript.ledger.failed_s
+    assert speech_s == pytest.approx(16.96)  # with its margins
+    for segment, after in zip(transcript.segments, transcript.segments[1:], strict=False):
+        assert segment.end_s == after.start_s
+
+
+@pytest.mark.parametrize(("speech_s", "attempts"), [(0.576, 1), (0.704, 3)])
+def test_what_is_too_short_is_not_cut(speech_s: float, attempts: int) -> None:
+    """With its margins: 0.96 s and 1.09 s."""
+    model, recording = Model(always("loop"), scheduled(4)), talk(0, speech_s)
+    transcript = transcripts_of(run(model, [recording]))[0]
+    assert len(model.admitted) == attempts
+    assert transcript.ledger.failed_s == pytest.approx(speech_s + 0.384)
+
+
+def test_every_second_is_in_the_ledger_once() -> None:
+    """One half is repaired, one is not; a segment at once, one never; the rest is silence."""
+
+    def outcome(attempt: Attempt) -> str:
+        if attempt.start < 3 * SAMPLE_RATE_HZ:
+            return "eos" if attempt.level and attempt.start < 2 * SAMPLE_RATE_HZ else "loop"
+        return "eos" if attempt.start < 6 * SAMPLE_RATE_HZ else "nonfinite"
+
+    transcript = transcripts_of(run(Model(outcome, scheduled(4)), [talk(0, 0.8, 1.6, 2.4, pause_s=2.0)]))[0]
+    states = [(segment.state, segment.retries) for segment in transcript.segments]
+    assert states == [("repaired", 1), ("failed", 1), ("transcribed", 0), ("failed", 0)]
+    repaired, in_circles, transcribed, broken = (segment.duration_s for segment in transcript.segments)
+    ledger = transcript.ledger
+    assert ledger.repaired_s == pytest.approx(repaired)
+    assert ledger.transcribed_s == pytest.approx(transcribed) == pytest.approx(1.6 + 0.384)
+    assert ledger.failed_s == pytest.approx(in_circles + broken)
+    assert ledger_sum(transcript) == pytest.approx(transcript.duration_s)
+    assert len(transcript.warnings) == 2
+
+
+def test_halves_are_decoded_before_what_came_later() -> None:
+    model = Model(lambda attempt: "eos" if attempt.level else "loop", scheduled(1))
+    run(model, [talk(0, 2.0, 2.0), talk(1, 2.0)])
+    assert [(attempt.source, attempt.level) for attempt in model.admitted] == [
+        (0, 0), (0, 1), (0, 1), (0, 0), (0, 1), (0, 1), (1, 0), (1, 1), (1, 1)
+    ]  # fmt: skip
+
+
+def test_those_that_are_alike_are_decoded_together() -> None:
+    model = Model(always("eos"), scheduled(4))
+    run(model, [talk(0, *[3.0, 1.0] * 4)])
+    assert model.groups == [4, 4]
+    lengths = [attempt.end - attempt.start for attempt in model.admitted]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_one_unlike_all_others_is_not_left_behind(batch_size: int) -> None:
+    model = Model(always("eos"), TranscribeOptions(batch_size=batch_size))
+    run(model, [talk(0, *[0.5] * 6, 25.0), talk(1, *[0.5] * 40)])
+    assert len(model.admitted) == 47
+    longest = max(range(47), key=lambda index: model.admitted[index].end - model.admitted[index].start)
+    assert 0 < longest < 6 + PREFILL_ROWS * 6
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_reading_stays_a_little_ahead(batch_size: int) -> None:
+    """A recording of any length fits: what has been read waits in a short queue."""
+    recording = talk(0, *[0.512] * 40, pause_s=0.96, block=500)
+    stretch_blocks = (0.512 + 0.96) * SAMPLE_RATE_HZ / recording.block
+    ahead: list[float] = []
+    model = Model(always("eos"), scheduled(batch_size))
+    model.on_admission = lambda attempt: ahead.append(recording.blocks_read / stretch_blocks - len(model.admitted))
+    run(model, [recording])
+    assert len(ahead) == 40
+    assert max(ahead) <= 2 * batch_size + batch_size + 3

@@ -1,0 +1,212 @@
+"""Recordings that cannot be read, computations that fail, bugs, and callers that want no more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scheduled import Attempt, Model, Recorded, always, assert_protocol, failures_of, run, talk, transcripts_of
+
+from funasr_cli.errors import AudioError, FunASRError, OutputError, UsageError
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.scheduling import scheduler
+from funasr_cli.scheduling.events import Finished
+from funasr_cli.scheduling.scheduler import Scheduler
+
+OPTIONS = TranscribeOptions(batch_size=3)
+BROKEN = AudioError("b.wav: broke off", "the file is damaged")
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+def refusing(error: Exception) -> Callable[[], Recorded]:
+    def opener() -> Recorded:
+        raise error
+
+    return opener
+
+
+@pytest.mark.parametrize("error", [BROKEN, OutputError("out/a.txt: exists already"), FunASRError("no")])
+def test_an_input_that_cannot_be_opened(error: FunASRError) -> None:
+    others = [talk(0, 1.0), talk(2, 1.0)]
+    openers = [lambda: others[0], refusing(error), lambda: others[1]]
+    events = list(Model(always("eos"), OPTIONS).run(others, openers))
+    assert_protocol(events, [0, 1, 2])
+    assert failures_of(events) == {1: error}
+    assert sorted(transcripts_of(events)) == [0, 2]
+
+
+def test_an_input_at_another_rate() -> None:
+    events = run(Model(always("eos"), OPTIONS), [talk(0, 1.0, sample_rate_hz=8000, name="slow.wav")])
+    assert failures_of(events)[0].message == "slow.wav: 8000 Hz, not 16000"
+
+
+def test_an_input_that_breaks_off_before_its_first_sample() -> None:
+    recordings = [talk(0, 1.0), talk(1, 1.0, fault=BROKEN, expected_s=9.0), talk(2, 1.0)]
+    events = run(Model(always("eos"), OPTIONS), recordings)
+    assert_protocol(events, [0, 1, 2])
+    assert failures_of(events) == {1: BROKEN}
+
+
+@pytest.mark.parametrize(("expected_s", "unread_s"), [(None, 0.0), (9.0, 6.0), (3.0, 0.0), (2.5, 0.0)])
+def test_an_input_that_breaks_off_midway(expected_s: float | None, unread_s: float) -> None:
+    """Three seconds were read: a second of speech, and one that the fault cuts short."""
+    recording = talk(0, 0.992, 3.0, pause_s=0.96, fault=BROKEN, fault_after=3, expected_s=expected_s)
+    transcript = transcripts_of(run(Model(always("eos"), OPTIONS), [recording]))[0]
+    assert (transcript.unread_s, transcript.duration_s) == (unread_s, 3.0 + unread_s)
+    assert transcript.fault == "b.wav: broke off"
+    assert not transcript.complete
+    assert [segment.complete for segment in transcript.segments] == [True, True]
+    assert transcript.segments[-1].end_s == 3.0
+    assert transcript.ledger.failed_s == unread_s
+
+
+def test_a_fault_in_silence() -> None:
+    recording = Recorded(0, [(100, 0.0)], fault=BROKEN, fault_after=1, expected_s=5.0)
+    transcript = transcripts_of(run(Model(always("eos"), OPTIONS), [recording]))[0]
+    assert transcript.segments == ()
+    assert (transcript.ledger.silence_s, transcript.ledger.failed_s) == (1.0, 4.0)
+    assert (transcript.complete, transcript.broken) == (False, True)
+
+
+def test_no_recordings_no_events() -> None:
+    assert run(Model(always("eos"), OPTIONS), []) == []
+
+
+def crash_in(*sources: int) -> Callable[[Attempt], str]:
+    return lambda attempt: "crash" if attempt.source in sources else "eos"
+
+
+def test_one_at_a_time_a_crash_fails_one() -> None:
+    model = Model(crash_in(1), TranscribeOptions(batch_size=1))
+    events = run(model, [talk(0, 1.0), talk(1, 1.0, 1.0, 1.0), talk(2, 1.0, 1.0)])
+    assert_protocol(events, [0, 1, 2])
+    assert list(failures_of(events)) == [1]
+    error = failures_of(events)[1]
+    assert error.message == "1.wav: the computation failed ([malloc] out of memory)"
+    assert error.hint == "a smaller --batch-size or --max-segment needs less memory"
+    assert [attempt.source for attempt in model.admitted] == [0, 1, 2, 2]  # the rest of it is not tried any more
+    assert model.decoders == 2
+    assert [len(transcript.segments) for transcript in transcripts_of(events).values()] == [1, 2]
+
+
+def test_side_by_side_a_crash_fails_all_in_the_batch() -> None:
+    model = Model(crash_in(1), TranscribeOptions(batch_size=3))
+    events = run(model, [talk(0, 3.0), talk(1, 3.0), talk(2, 3.0), talk(3, 3.0)])
+    assert_protocol(events, range(4))
+    assert sorted(failures_of(events)) == [0, 1, 2]
+    assert transcripts_of(events)[3].segments[0].text == "\u4e07\u4e08\u4e09"
+
+
+def test_a_crash_in_the_encoder_leaves_the_rows_alone() -> None:
+    """Four are being decoded when the next two are to join, one of which takes too much."""
+    model = Model(
+        lambda attempt: "budget" if attempt.source == 0 else "eos",
+        TranscribeOptions(batch_size=8, max_tokens=20),
+        crash_in_encoder=lambda attempt: attempt.source == 2,
+    )
+    events = run(model, [talk(0, *[3.0] * 4), talk(1, 1.0), talk(2, 1.0)])
+    assert_protocol(events, range(3))
+    assert model.groups == [4]
+    assert sorted(failures_of(events)) == [1, 2]
+    assert [segment.tokens for segment in transcripts_of(events)[0].segments] == [20] * 4
+    assert model.decoders == 1
+
+
+def test_everything_crashes() -> None:
+    events = run(Model(always("crash"), OPTIONS), [talk(source, 1.0, 1.0) for source in range(5)])
+    assert_protocol(events, range(5))
+    assert sorted(failures_of(events)) == list(range(5))
+
+
+def test_memory_errors_count_as_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(always("eos"), OPTIONS)
+
+    def encode(features: list[np.ndarray]) -> list[Attempt]:
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(model, "encode", encode)
+    assert "std::bad_alloc" in failures_of(run(model, [talk(0, 1.0)]))[0].message
+
+
+@pytest.mark.parametrize("bug", [ValueError("a bug"), RuntimeError("a bug"), KeyError("a bug")])
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_bugs_in_readers_surface(bug: Exception, blocks: int) -> None:
+    recordings = [talk(0, 0.3), talk(1, 0.3, 0.3, fault=bug, fault_after=blocks), talk(2, 0.3)]
+    with pytest.raises(type(bug)) as raised:
+        run(Model(always("eos"), OPTIONS), recordings)
+    assert raised.value is bug
+
+
+def test_bugs_in_openers_surface() -> None:
+    bug = ValueError("a bug")
+    with pytest.raises(ValueError, match="a bug"):
+        list(Model(always("eos"), OPTIONS).run([], [refusing(bug)]))
+
+
+def test_bugs_in_the_decoder_surface(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, recording = Model(always("eos"), OPTIONS), talk(0, 1.0, 1.0)
+
+    def step() -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(model, "step", step)
+    with pytest.raises(ValueError, match="a bug"):
+        run(model, [recording])
+    assert recording.closed
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 30])
+def test_abandoned_midway(taken: int) -> None:
+    """Nothing runs on, and the file is not kept open."""
+    recordings = [talk(0, *[0.5] * 40), talk(1, 1.0)]
+    events = Model(always("eos"), OPTIONS).run(recordings, [lambda: recordings[0], lambda: recordings[1]])
+    for _ in range(taken):
+        next(events)
+    events.close()
+    assert list(events) == []
+    assert recordings[0].closed == (taken > 0)
+    assert recordings[1].blocks_read == 0
+
+
+def test_an_unknown_language_opens_nothing() -> None:
+    options = TranscribeOptions(batch_size=3, language="ko")
+    opened: list[int] = []
+    with pytest.raises(UsageError):
+        list(Model(always("eos"), options).run([], [lambda: opened.append(0)]))  # type: ignore[arg-type, return-value]
+    assert opened == []
+
+
+def test_the_language_is_in_the_result_as_a_code() -> None:
+    options = TranscribeOptions(batch_size=3, language="English")
+    (event,) = [
+        event for event in run(Model(always("eos"), options), [talk(0, 0.0)]) if isinstance(event, Finished)
+    ]
+    assert event.transcript.language == "en"
+    assert event.transcript.model == "scripted"
+
+
+@pytest.mark.parametrize(
+    ("available", "rows"), [(0, 1), (5_000_000, 1), (30_000_000, 2), (140_000_000, 11), (10**12, 16)]
+)
+def test_as_many_rows_as_fit(available: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row has 256 + 504 columns of 1,000 values of 4 bytes, and is held twice: 6.08 MB; half is for others."""
+    model = Model(always("eos"), TranscribeOptions())
+    llm = SimpleNamespace(
+        config=SimpleNamespace(cache_values_a_token=1000),
+        model=SimpleNamespace(norm=SimpleNamespace(weight=SimpleNamespace(dtype=SimpleNamespace(size=4)))),
+    )
+    model.loaded.model.llm = llm
+    monkeypatch.setattr(scheduler, "prompt_token_ids", lambda *_: None)
+    monkeypatch.setattr(scheduler, "available_bytes", lambda: available)
+    monkeypatch.setattr(scheduler, "BatchDecoder", lambda *_: None)
+    assert Scheduler(model, TranscribeOptions())._batch_size == rows  # type: ignore[arg-type]
+    assert Scheduler(model, TranscribeOptions(batch_size=5))._batch_size == 5  # type: ignore[arg-type]
