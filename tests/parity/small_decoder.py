@@ -11,17 +11,20 @@ VOCAB_SIZE = 40
 WIDTH = 16
 CONFIG = Qwen3Config(
     hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-    intermediate_size=24, vocab_size=VOCAB_SIZE, rope_theta=1e4, rms_norm_eps=1e-6, tie_word_embeddings=True,
+    intermediate_size=24, vocab_size=VOCAB_SIZE, rope_theta=1e4, rms_norm_eps=1e-6, tie_word_embeddings=False,
     attention_bias=False,
 )  # fmt: skip
 
 
 def small_decoder() -> Qwen3:
-    """The same weights each time, sharp enough for varied output."""
+    """The same weights each time, sharp enough for varied output; with a tied head a token calls for itself."""
     mx.random.seed(3)
     llm = Qwen3(CONFIG)
     llm.model.embed_tokens.weight = mx.random.normal((VOCAB_SIZE, WIDTH))
+    llm.lm_head.weight = mx.random.normal((VOCAB_SIZE, WIDTH))
     for layer in llm.model.layers:
+        for norm in (layer.self_attn.q_norm, layer.self_attn.k_norm):
+            norm.weight = norm.weight * 3
         for part in (layer.self_attn.v_proj, layer.self_attn.o_proj, layer.mlp.down_proj):
             part.weight = part.weight * 3
     return llm

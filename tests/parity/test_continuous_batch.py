@@ -1,0 +1,312 @@
+"""The batch whose rows come and go, against each of its rows alone, without cache or batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parity.small_decoder import WIDTH, random_prompt, small_decoder, written_alone
+
+from funasr_cli.backend import mx
+from funasr_cli.decoding.generate import BatchDecoder, Token, bucketed
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.models.cache import DecoderCache
+from funasr_cli.options import DEFAULTS, TranscribeOptions
+
+LLM = small_decoder()
+SAMPLING = TranscribeOptions(temperature=1.3, top_k=20, top_p=0.95, seed=7)
+LENGTHS = (1, 3, 12, 33, 34, 47)  # of prompts: 33 and 47 are padded, to 34 and 48, even where they are alone
+LONGEST = 24  # tokens of a row
+LOGPROB_TOLERANCE = 5e-4  # measured: 3e-5
+
+greedy_and_sampling = pytest.mark.parametrize("options", [DEFAULTS, SAMPLING], ids=["greedy", "sampling"])
+both_paces = pytest.mark.parametrize("eager", [False, True], ids=["step by step", "next step under way"])
+
+
+@cache
+def prompt(length: int) -> mx.array:
+    return random_prompt(length, seed=length)
+
+
+@cache
+def written(length: int, options: TranscribeOptions) -> list[tuple[int, float]]:
+    """Ids and log-probabilities of a row by itself."""
+    return written_alone(LLM, prompt(length), LONGEST, options)
+
+
+@contextmanager
+def settings_of(eager: bool, growth: int = 256) -> Iterator[None]:
+    """Decode as on a GPU or on a CPU, with caches that grow in such steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("funasr_cli.decoding.generate.on_accelerator", lambda: eager)
+        patch.setattr("funasr_cli.models.cache.GROWTH_COLUMNS", growth)
+        yield
+
+
+class Watched:
+    """A decoder whose every token is compared with its row's own."""
+
+    def __init__(self, options: TranscribeOptions):
+        self.decoder = BatchDecoder(LLM, make_sampler(options))
+        self.options = options
+        self.live: dict[int, int] = {}  # row -> length of its prompt
+        self.tokens: dict[int, int] = {}  # row -> how many it has
+
+    def add(self, lengths: list[int]) -> None:
+        numbers = self.decoder.add([prompt(length) for length in lengths])
+        assert numbers == list(range(len(self.tokens), len(self.tokens) + len(lengths)))
+        self.live |= dict(zip(numbers, lengths, strict=True))
+        self.tokens |= dict.fromkeys(numbers, 0)
+
+    def step(self) -> None:
+        tokens = self.decoder.step()
+        assert [token.row for token in tokens] == list(self.live)
+        for token in tokens:
+            self._compare(token)
+            if self.tokens[token.row] == LONGEST:
+                self.end(token.row)
+
+    def _compare(self, token: Token) -> None:
+        token_id, logprob = written(self.live[token.row], self.options)[self.tokens[token.row]]
+        assert token.token_id == token_id
+        assert token.logprob == pytest.approx(logprob, abs=LOGPROB_TOLERANCE)
+        self.tokens[token.row] += 1
+
+    def end(self, row: int) -> None:
+        self.decoder.end(row)
+        del self.live[row]
+        assert len(self.decoder) == len(self.live)
+
+    def follow(self, action: str, values: list[int]) -> None:
+        """Part of a schedule: `values` are prompts' lengths, places among the live rows, or how many steps."""
+        if action == "add":
+            self.add(values)
+        elif action == "step":
+            for _ in range(*values):
+                self.step()
+        elif action == "end":
+            for row in {list(self.live)[place] for place in values if place < len(self.live)}:
+                self.end(row)
+        else:
+            for row in list(self.live):
+                self.end(row)
+
+
+schedules = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=4)),
+        st.tuples(st.just("step"), st.lists(st.integers(1, 9), min_size=1, max_size=1)),
+        st.tuples(st.just("end"), st.lists(st.integers(0, 7), min_size=1, max_size=4)),
+        st.tuples(st.just("end all"), st.just([])),
+    ),
+    min_size=2,
+    max_size=16,
+)
+
+
+def test_the_rows_are_worth_comparing() -> None:
+    """No two of them are alike, and none goes in circles."""
+    for options in (DEFAULTS, SAMPLING):
+        texts = [[token_id for token_id, _ in written(length, options)] for length in LENGTHS]
+        assert len(set(map(tuple, texts))) == len(LENGTHS)
+        assert min(len(set(text)) for text in texts) > LONGEST // 2
+    assert all(written(length, DEFAULTS) != written(length, SAMPLING) for length in LENGTHS)
+
+
+@both_paces
+@greedy_and_sampling
+@given(schedule=schedules, growth=st.sampled_from([1, 8, 256]))
+@settings(max_examples=40, deadline=None)
+def test_rows_do_not_depend_on_who_comes_and_goes(
+    options: TranscribeOptions, eager: bool, schedule: list[tuple[str, list[int]]], growth: int
+) -> None:
+    with settings_of(eager, growth):
+        watched = Watched(options)
+        for action, values in schedule:
+            watched.follow(action, values)
+        while watched.live:
+            watched.step()
+        assert watched.decoder.step() == []
+
+
+@both_paces
+@greedy_and_sampling
+def test_rows_added_at_every_step_of_another(options: TranscribeOptions, eager: bool) -> None:
+    with settings_of(eager, growth=8):
+        watched = Watched(options)
+        for step in range(LONGEST - 1):
+            watched.add([LENGTHS[step % len(LENGTHS)]])
+            watched.step()
+        assert watched.tokens[0] == LONGEST - 1
+        while watched.live:
+            watched.step()
+        assert set(watched.tokens.values()) == {LONGEST}
+
+
+@both_paces
+def test_new_rows_after_all_have_ended(eager: bool) -> None:
+    with settings_of(eager):
+        watched = Watched(SAMPLING)
+        watched.add([47, 3])
+        watched.step()
+        watched.follow("end all", [])
+        assert watched.decoder.step() == []
+        watched.add([12])
+        watched.follow("end all", [])  # not a step later
+        watched.add([33, 1])
+        for _ in range(LONGEST):
+            watched.step()
+        assert watched.tokens == {0: 1, 1: 1, 2: 0, 3: LONGEST, 4: LONGEST}
+
+
+@both_paces
+def test_ended_rows_leave_the_batch_when_they_are_half_of_it(eager: bool) -> None:
+    with settings_of(eager):
+        watched = Watched(DEFAULTS)
+        watched.add([1, 3, 12, 33])
+        watched.step()
+        sizes = []
+        for row in (1, 3, 0):
+            watched.end(row)
+            watched.step()
+            sizes.append(watched.decoder._cache.layers[0].keys.shape[0])
+        assert sizes == [4, 2, 1]
+
+
+@both_paces
+def test_the_cache_stays_short_while_many_rows_pass_through(eager: bool) -> None:
+    """200 rows of up to 20 columns, four at a time: never more columns than two of them one behind the other."""
+    draw = np.random.default_rng(0)
+    columns, capacities = [], set()
+    with settings_of(eager, growth=8):
+        watched = Watched(DEFAULTS)
+        while len(watched.tokens) < 200 or watched.live:
+            if len(watched.live) < 4 and len(watched.tokens) < 200:
+                watched.add(draw.choice([1, 3, 12], 4 - len(watched.live)).tolist())
+            watched.step()
+            for row in [row for row in watched.live if draw.random() < 0.2 or watched.tokens[row] == 8]:
+                watched.end(row)
+            columns.append(watched.decoder._cache.length)
+            capacities.add(watched.decoder._cache.layers[0].keys.shape[2])
+    assert len(watched.tokens) == 200
+    assert max(columns) <= 40
+    assert max(capacities) <= 40
+    assert min(columns[-100:]) < 20  # and it becomes shorter again
+
+
+@both_paces
+@greedy_and_sampling
+def test_a_broken_row_leaves_those_before_beside_and_behind_it_alone(
+    options: TranscribeOptions, eager: bool
+) -> None:
+    broken = mx.concatenate([prompt(12), mx.full((1, WIDTH), mx.nan)])
+    with settings_of(eager, growth=8):
+        decoder = BatchDecoder(LLM, make_sampler(options))
+        rows: dict[int, int] = dict(zip(decoder.add([prompt(33), prompt(1)]), (33, 1), strict=True))
+        found: dict[int, list[Token]] = {}
+
+        def step() -> None:
+            for token in decoder.step():
+                found.setdefault(token.row, []).append(token)
+
+        step()
+        [bad, beside] = decoder.add([broken, prompt(3)])
+        rows[beside] = 3
+        step()
+        step()
+        rows |= dict(zip(decoder.add([prompt(47), prompt(12)]), (47, 12), strict=True))  # it is still there
+        step()
+        decoder.end(bad)
+        for _ in range(3):
+            step()
+    assert [token.finite for token in found.pop(bad)] == [False] * 3
+    assert {row: len(tokens) for row, tokens in found.items()} == {0: 7, 1: 7, beside: 6, 4: 4, 5: 4}
+    for row, tokens in found.items():
+        expected = written(rows[row], options)[: len(tokens)]
+        assert [token.token_id for token in tokens] == [token_id for token_id, _ in expected]
+        assert all(token.finite for token in tokens)
+
+
+HEADS, HEAD_DIM, LAYERS = 2, 3, 2
+
+
+def filled_cache(padding: list[int], columns: int, seed: int) -> DecoderCache:
+    """Random keys and values in every column, in two pieces."""
+    draw = np.random.default_rng(seed)
+    made = DecoderCache(LAYERS, padding)
+    for piece in (columns - columns // 2, columns // 2):
+        append_columns(made, piece, draw)
+    return made
+
+
+def append_columns(to: DecoderCache, count: int, draw: np.random.Generator) -> None:
+    shape = (len(to.left_padding), HEADS, count, HEAD_DIM)
+    for layer in to.layers:
+        layer.append(*(mx.array(draw.standard_normal(shape), mx.float32) for _ in range(2)))
+
+
+def contents(of: DecoderCache) -> list[np.ndarray]:
+    """(batch, heads, columns, head_dim) of all layers' keys and values."""
+    return [np.array(buffer[:, :, : of.length]) for layer in of.layers for buffer in (layer.keys, layer.values)]
+
+
+@st.composite
+def caches_with_rows(draw: Any) -> list[tuple[DecoderCache, list[int]]]:
+    """Caches of rows with at least one column each, and which of their rows are wanted: some, of one at least."""
+    parts = []
+    for number in range(draw(st.integers(1, 3))):
+        columns = draw(st.integers(1, 20))
+        padding = draw(st.lists(st.integers(0, columns - 1), min_size=1, max_size=4))
+        wanted = draw(st.lists(st.sampled_from(range(len(padding))), unique=True))
+        parts.append((filled_cache(padding, columns, number), wanted))
+    if not any(wanted for _, wanted in parts):
+        parts[-1][1].append(0)
+    return parts
+
+
+@given(parts=caches_with_rows(), growth=st.sampled_from([1, 4, 256]))
+@settings(max_examples=150, deadline=None)
+def test_joined_caches(parts: list[tuple[DecoderCache, list[int]]], growth: int) -> None:
+    before = [(contents(source), source.left_padding.copy()) for source, _ in parts]
+    expected = [  # (heads, columns of its own, head_dim) of each row, by layer and keys or values
+        [array[row, :, source.left_padding[row] :] for array in contents(source)]
+        for source, rows in parts
+        for row in rows
+    ]
+    longest = max(own[0].shape[1] for own in expected)
+    with settings_of(eager=False, growth=growth):
+        joined = DecoderCache.joined(parts)
+        assert joined.length == longest
+        assert joined.left_padding == [longest - own[0].shape[1] for own in expected]
+        for layer in joined.layers:
+            for buffer in (layer.keys, layer.values):
+                assert buffer.shape == (len(expected), HEADS, -(-longest // growth) * growth, HEAD_DIM)
+        append_columns(joined, 2, np.random.default_rng(9))
+    assert joined.length == longest + 2
+    for index, array in enumerate(contents(joined)):
+        assert np.isfinite(array).all()  # the padding, too: a NaN there would spread in spite of the mask
+        for row, own in enumerate(expected):
+            assert np.array_equal(array[row, :, joined.left_padding[row] : longest], own[index])
+    for (source, _), (arrays, padding) in zip(parts, before, strict=True):
+        assert source.left_padding == padding
+        assert all(np.array_equal(now, then) for now, then in zip(contents(source), arrays, strict=True))
+
+
+@given(st.integers(1, 1 << 20), st.integers(0, 5000))
+@settings(max_examples=300, deadline=None)
+def test_bucketed(length: int, more: int) -> None:
+    assert length <= bucketed(length) <= length + length // 16 + 1
+    assert bucketed(length) <= bucketed(length + more)
+    assert bucketed(bucketed(length)) == bucketed(length)
+
+
+def test_buckets_are_few() -> None:
+    assert [bucketed(length) for length in range(1, 33)] == list(range(1, 33))
+    octaves = 8  # from 32 to 8192
+    assert len({bucketed(length) for length in range(32, 8193)}) == 16 * octaves + 1
