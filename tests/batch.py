@@ -15,7 +15,9 @@ def generate(
     decoder = BatchDecoder(llm, sampler)
     rows: dict[int, list[Token]] = {number: [] for number in decoder.add(prompts)}
     while len(decoder):
-        for token in decoder.step():
+        step = decoder.step()
+        assert len(step) == len(decoder), "every row gets a token, or this would never end"
+        for token in step:
             tokens = rows[token.row]
             tokens.append(token)
             if token.token_id in stop_token_ids or not token.finite or len(tokens) == max_tokens:
