@@ -1,0 +1,75 @@
+"""The page on other programs' options: every name of its lists stands in one table row, and no other does."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "comparison.md").read_text(encoding="utf-8")
+TABLES, LISTS = PAGE.split("\n## The lists\n")
+HEAD = "| theirs | what it does | ours |"
+VERDICTS = ("has", "better", "other", "partly", "theirs", "later", "no")
+GROUP = re.compile(r"(?P<commands>\w+(?:, \w+)*): (?P<names>`[^`]+`(?:, `[^`]+`)*)")
+
+
+def rows() -> list[list[str]]:
+    """Cells of every row of the tables that compare."""
+    lines = TABLES.splitlines()
+    heads = [number for number, line in enumerate(lines) if line == HEAD]
+    found = []
+    for head in heads:
+        for line in lines[head + 2 :]:
+            if not line.startswith("|"):
+                break
+            found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+def names_in(cell: str) -> list[tuple[str, str]]:
+    """Command and name of each option in a cell such as "whisper, ct2: `--task`<br>hydra: `itn`"."""
+    groups = [GROUP.fullmatch(part) for part in cell.split("<br>")]
+    assert all(groups), cell
+    return [
+        (command, name)
+        for group in groups
+        if group
+        for command in group["commands"].split(", ")
+        for name in re.findall(r"`([^`]+)`", group["names"])
+    ]
+
+
+def listed() -> dict[str, list[str]]:
+    """Names of each command, from the lists at the end of the page."""
+    entries = re.findall(r"^\*\*(\w+)\*\*: (\d+) names.*?\n\n(`.*?`)\n\n", LISTS, re.MULTILINE | re.DOTALL)
+    lists = {command: re.findall(r"`([^`]+)`", names) for command, _, names in entries}
+    for command, count, _ in entries:
+        assert len(lists[command]) == int(count), command
+    return lists
+
+
+COMPARED = Counter(pair for row in rows() for pair in names_in(row[0]))
+
+
+def test_every_command_has_a_list() -> None:
+    assert set(listed()) == {command for command, _ in COMPARED}
+    assert len(listed()) == len(re.findall(r"^\*\*\w+\*\*: ", LISTS, re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", listed())
+def test_every_listed_name_is_in_one_row(command: str) -> None:
+    in_rows = {name: count for (of, name), count in COMPARED.items() if of == command}
+    names = listed()[command]
+    assert set(names) - set(in_rows) == set()
+    assert set(in_rows) - set(names) == set()
+    assert set(in_rows.values()) == {1}
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: names_in(row[0])[0][1])
+def test_every_row_says_what_and_gives_a_verdict(row: list[str]) -> None:
+    assert len(row) == 3
+    assert row[1]
+    verdict = re.match(r"\*\*(\w+)\*\*", row[2])
+    assert verdict
+    assert verdict[1] in VERDICTS
