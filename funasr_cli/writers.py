@@ -1,47 +1,52 @@
-"""Transcripts as text in various formats."""
+"""Transcripts as files: the formats by name, and files that are never overwritten."""
 
-import dataclasses
-import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from funasr_cli.errors import OutputError
-from funasr_cli.transcript import Segment, Transcript
+from funasr_cli.formats import (
+    as_dict,
+    as_json,
+    as_json_line,
+    as_lines,
+    as_markdown,
+    as_srt,
+    as_text,
+    as_tsv,
+    as_vtt,
+)
+from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
+from funasr_cli.transcript import Transcript
+
+__all__ = [
+    "WRITERS", "Writer", "as_dict", "as_json", "as_json_line", "as_lines", "as_markdown", "as_srt", "as_text",
+    "as_tsv", "as_vtt", "exists_already", "output_path", "write_new",
+]  # fmt: skip
 
 
-def as_lines(segments: Iterable[Segment], prefix: str = "") -> str:
-    """The bare text, a line for each segment that has some."""
-    return "".join(f"{prefix}{segment.text}\n" for segment in segments if segment.text)
+class Writer(Protocol):
+    """What a format does with a transcript; only those of subtitles look at the layout."""
+
+    def __call__(self, transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT, /) -> str:
+        """The content of a file, which can be encoded as UTF-8."""
 
 
-def as_text(transcript: Transcript) -> str:
-    """The bare text, a line for each segment."""
-    return as_lines(transcript.segments)
+def _without_layout(write: Callable[[Transcript], str]) -> Writer:
+    return lambda transcript, layout=DEFAULT_LAYOUT: write(transcript)
 
 
-def as_dict(transcript: Transcript) -> dict[str, Any]:
-    """Everything known, as JSON data."""
-    data = dataclasses.asdict(transcript)
-    for segment, row in zip(transcript.segments, data["segments"], strict=True):
-        row["state"] = segment.state
-    ledger = dataclasses.asdict(transcript.ledger)
-    return {"text": transcript.text, "complete": transcript.complete, "ledger": ledger, **data}
-
-
-def as_json(transcript: Transcript) -> str:
-    """Everything known, indented."""
-    return json.dumps(as_dict(transcript), ensure_ascii=False, indent=2) + "\n"
-
-
-def as_json_line(transcript: Transcript) -> str:
-    """Everything known, on one line."""
-    return json.dumps(as_dict(transcript), ensure_ascii=False) + "\n"
-
-
-WRITERS: dict[str, Callable[[Transcript], str]] = {"txt": as_text, "json": as_json}
+WRITERS: dict[str, Writer] = {  # by the ending of the file's name
+    "txt": _without_layout(as_text),
+    "srt": as_srt,
+    "vtt": as_vtt,
+    "tsv": _without_layout(as_tsv),
+    "json": _without_layout(as_json),
+    "jsonl": _without_layout(as_json_line),
+    "md": _without_layout(as_markdown),
+}
 
 
 def output_path(source: str, folder: Path, suffix: str) -> Path:

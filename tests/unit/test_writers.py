@@ -51,8 +51,9 @@ def test_json_says_everything() -> None:
     assert data == json.loads(as_json_line(said))
     shared = {"thinking": "hm", "tokens": 5, "mean_logprob": -0.5, "ctc_text": None}
     assert data == {
-        "text": "你好 a b", "complete": False, "source": "[a].wav", "duration_s": 8.0, "model": "nano",
-        "language": "zh", "unread_s": 1.0, "fault": "[a].wav: broke off after 7.0 of 8.0 s", "warnings": ["w"],
+        "text": "你好 a b", "complete": False, "times": "segment", "source": "[a].wav", "duration_s": 8.0,
+        "model": "nano", "language": "zh", "unread_s": 1.0, "warnings": ["w"],
+        "fault": "[a].wav: broke off after 7.0 of 8.0 s",
         "ledger": {"transcribed_s": 1.5, "repaired_s": 0.5, "failed_s": 3.0, "silence_s": 3.0},
         "segments": [
             {"start_s": 0.5, "end_s": 2.0, "text": "你好", "stop_reason": "eos", "retries": 0,

@@ -1,0 +1,185 @@
+"""Text on lines of limited width: at spaces, behind hyphens, and between Chinese or Japanese characters."""
+
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import accumulate, pairwise
+
+from funasr_cli.characters import clusters, columns, is_wide
+
+HANGUL = (("\u1100", "\u11ff"), ("\u3130", "\u318f"), ("\uac00", "\ud7ff"))  # written with spaces, though wide
+QUOTES = "\"'"  # may open or close
+# What no line begins with and what none ends with, besides brackets and quotation marks of Unicode's own classes.
+SMALL_KANA = "ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
+CLOSING = set(QUOTES + SMALL_KANA + "、。，．・：；？！｡､･,.:;?!%‰％℃°…‥～〜ーｰ々〻ゝゞヽヾ")
+OPENING = set(QUOTES + "$£¥€￥￡＄#＃@＠¿¡")
+HYPHENS = set("-‐–—/")
+SENTENCE_END = re.compile(r"""[.!?。！？｡．؟۔।॥]["'”’»)\]）」』】〉》〕]*$""")
+FULL_STOP = re.compile(r"""\.["'”’»)\]]*$""")  # also ends abbreviations
+ABBREVIATION = re.compile(r"(^|\W)([a-zа-я]|mr|mrs|ms|dr|prof|st)\.$", re.IGNORECASE)
+CLAUSE_END = re.compile(r"""[,;:，、；：､،؛…—–]["'”’»)\]）」』】〉》〕]*$""")
+AT_SENTENCE, AT_CLAUSE, AT_SPACE, ELSEWHERE = -0.1, 0.0, 0.3, 0.6  # costs of a break
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What stays on one line: a word, or a Chinese character with the punctuation around it.
+
+    Attributes:
+        columns: its width on a screen.
+        spaced: a space separates it from the one before.
+        cut: it begins within a word that is longer than a line.
+    """
+
+    text: str
+    columns: int
+    spaced: bool
+    cut: bool
+
+
+class Words:
+    """A text that is on one line with single spaces, as words that are at most a line wide.
+
+    A span of them is named by its first word and the one behind its last.
+
+    Attributes:
+        words: those that are wider than a line are cut.
+        columns_before: width of everything before each word and before the end, without spaces.
+        sentence_ends: words before which a sentence ends, and the end of the text.
+    """
+
+    def __init__(self, text: str, line_width: int):
+        self._width = line_width
+        self.words = list(_split(text, line_width)) if text else []
+        widths = [word.columns for word in self.words]
+        spaced = [word.spaced + word.columns for word in self.words]
+        self.columns_before = list(accumulate(widths, initial=0))
+        self._spaced_before = list(accumulate(spaced, initial=0))
+        self._costs = [_cost(before, after) for before, after in pairwise(self.words)]
+        ends = [i for i, cost in enumerate(self._costs, 1) if cost == AT_SENTENCE]
+        self.sentence_ends = [*ends, len(self.words)] if self.words else []
+
+    def width(self, first: int, last: int) -> int:
+        """Columns of a span on one line."""
+        return self._spaced_before[last] - self._spaced_before[first] - self.words[first].spaced
+
+    def reach(self, first: int, last: int, lines: int) -> int:
+        """Where the part of a span ends that fits on so many lines."""
+        for _ in range(lines):
+            if first < last:
+                room = self._spaced_before[first] + self.words[first].spaced + self._width
+                first = bisect_right(self._spaced_before, room, first + 1, last + 1) - 1
+        return first
+
+    def fits(self, first: int, last: int, lines: int) -> bool:
+        """Whether a span needs no more than so many lines."""
+        return self.reach(first, last, lines) == last
+
+    def lines(self, first: int, last: int) -> list[str]:
+        """A span on as few lines as possible: about even ones that end at punctuation or spaces if they can."""
+        count = next(lines for lines in range(1, last - first + 1) if self.fits(first, last, lines))
+        lines = []
+        for left in range(count, 1, -1):
+            cuts = range(first + 1, self.reach(first, last, 1) + 1)
+            rest_fits = partial(self.fits, last=last, lines=left - 1)
+            earliest = bisect_left(cuts, True, key=rest_fits)
+            cut = self.best_cut(first, last, cuts[earliest:], left)
+            lines.append(self._join(first, cut))
+            first = cut
+        return [*lines, self._join(first, last)]
+
+    def best_cut(self, first: int, last: int, cuts: Iterable[int], parts: int) -> int:
+        """The cut that best makes the first of so many even parts of a span."""
+        even = self.width(first, last) / parts
+        return min(cuts, key=lambda cut: self._costs[cut - 1] + abs(self.width(first, cut) / even - 1))
+
+    def _join(self, first: int, last: int) -> str:
+        spelled = "".join(f" {word.text}" if word.spaced else word.text for word in self.words[first:last])
+        return spelled.removeprefix(" ")
+
+
+def _split(text: str, width: int) -> Iterator[Word]:
+    for word in text.split(" "):
+        spaced = True
+        for part in _parts(word):
+            cut = False
+            for run, used in _runs(part, width):
+                yield Word(run, used, spaced, cut)
+                spaced, cut = False, True
+
+
+def _cost(before: Word, after: Word) -> float:
+    """How bad it is to break between two words: the share of a part by which to go elsewhere to avoid it."""
+    if not after.cut and not before.text[-1].isalnum():
+        if _ends_sentence(before, after):
+            return AT_SENTENCE
+        if CLAUSE_END.search(before.text):
+            return AT_CLAUSE
+    return AT_SPACE if after.spaced else ELSEWHERE
+
+
+def _ends_sentence(word: Word, following: Word) -> bool:
+    if not SENTENCE_END.search(word.text):
+        return False
+    if not FULL_STOP.search(word.text):
+        return True
+    return following.spaced and not (following.text[0].islower() or ABBREVIATION.search(word.text))
+
+
+def _parts(word: str) -> list[str]:
+    """A word at the places within it where a line may end."""
+    if word.isascii() and HYPHENS.isdisjoint(word):
+        return [word]
+    parts, before = [""], ""
+    for cluster in clusters(word):
+        if before and _may_break(parts[-1], before, cluster):
+            parts.append("")
+        parts[-1] += cluster
+        before = cluster
+    return parts
+
+
+def _may_break(part: str, before: str, after: str) -> bool:
+    """Whether a line may end between two clusters, the first of which is the last one of ``part``."""
+    if _opens(before[0]) or _closes(after[0]):
+        return False
+    if _is_ideograph(before[0]) or _is_ideograph(after[0]):
+        return True
+    return before in HYPHENS and part[-2:-1].isalnum() and after[0].isalpha()
+
+
+@lru_cache(maxsize=8192)
+def _is_ideograph(char: str) -> bool:
+    """Chinese, Japanese or an emoji: a line may end before and behind it."""
+    return is_wide(char) and not any(start <= char <= end for start, end in HANGUL)
+
+
+@lru_cache(maxsize=8192)
+def _closes(char: str) -> bool:
+    return char in CLOSING or unicodedata.category(char) in ("Pe", "Pf")
+
+
+@lru_cache(maxsize=8192)
+def _opens(char: str) -> bool:
+    return char in OPENING or unicodedata.category(char) in ("Ps", "Pi")
+
+
+def _runs(part: str, width: int) -> Iterator[tuple[str, int]]:
+    """A part as it is, or cut wherever a line is full; with the columns."""
+    whole = columns(part)
+    if whole <= width:
+        yield part, whole
+        return
+    run: list[str] = []
+    used = 0
+    for cluster in clusters(part):
+        needed = columns(cluster)
+        if used + needed > width:
+            yield "".join(run), used
+            run, used = [], 0
+        run.append(cluster)
+        used += needed
+    yield "".join(run), used

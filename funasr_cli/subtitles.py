@@ -1,0 +1,212 @@
+"""Subtitle cues: what of a transcript is shown when, and on which lines. No file formats: see `formats.py`.
+
+Cues are made from timed pieces of text. Today's pieces are whole segments, since nothing finer is measured; a
+time that falls within a piece is estimated from how much of the piece's text stands before it. Pieces that are
+words need nothing else here than to come out of `pieces_of`.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from funasr_cli.characters import columns, one_line
+from funasr_cli.errors import UsageError
+from funasr_cli.linebreaks import Words
+from funasr_cli.transcript import Segment, Transcript
+
+
+@dataclass(frozen=True)
+class SubtitleLayout:
+    """How subtitles look: the one place where these defaults stand.
+
+    Attributes:
+        max_line_width: columns of a line; Chinese, Japanese and Korean characters and emoji take two.
+        max_line_count: lines of a cue.
+        min_duration_s: a cue is shown at least so long where there is room: up to the next cue, or to the end.
+        max_columns_per_s: reading speed; a cue that wants more is shown longer where there is room.
+    """
+
+    max_line_width: int = 42
+    max_line_count: int = 2
+    min_duration_s: float = 0.8
+    max_columns_per_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            UsageError: naming the option and what it may be.
+        """
+        if self.max_line_width < 2:
+            raise UsageError(f"the line width is {self.max_line_width}", "it must be at least 2 columns")
+        if self.max_line_count < 1:
+            raise UsageError(f"the line count is {self.max_line_count}", "it must be at least 1")
+        if not 0 <= self.min_duration_s <= 60:
+            raise UsageError(f"the shortest cue is {self.min_duration_s} s", "it must be 0 to 60 s")
+        if not 1 <= self.max_columns_per_s < math.inf:
+            raise UsageError(f"the reading speed is {self.max_columns_per_s}", "it must be at least 1 column/s")
+
+
+DEFAULT_LAYOUT = SubtitleLayout()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text with its times. Joined, the pieces of a segment spell its text, spaces included.
+
+    Attributes:
+        estimated: these times are not measured.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Cue:
+    """What is shown together.
+
+    Attributes:
+        lines: at least one, none of them blank.
+        estimated: it begins or ends within a piece, so that a time is not measured.
+    """
+
+    start_ms: int
+    end_ms: int
+    lines: tuple[str, ...]
+    estimated: bool
+
+    @property
+    def text(self) -> str:
+        """Its lines, joined with line feeds."""
+        return "\n".join(self.lines)
+
+
+def pieces_of(segment: Segment) -> list[Piece]:
+    """The smallest parts of a segment whose times are known."""
+    return [Piece(segment.text, segment.start_s, segment.end_s)]
+
+
+def make_cues(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> list[Cue]:
+    """Cues of a transcript; a segment without visible text has none."""
+    return cues_of_pieces(map(pieces_of, transcript.segments), transcript.duration_s, layout)
+
+
+def cues_of_pieces(
+    segments: Iterable[Sequence[Piece]], duration_s: float, layout: SubtitleLayout = DEFAULT_LAYOUT
+) -> list[Cue]:
+    """Cues of timed text: in order, without overlaps, between 0 and the end of the recording.
+
+    Only where a recording has fewer milliseconds than cues, the last ones go beyond its end.
+
+    Args:
+        segments: pieces that may share a cue, in order.
+        duration_s: length of the recording.
+        layout: how wide, how many lines, how fast.
+    """
+    drafts = [draft for segment in segments for draft in _drafts(segment, layout)]
+    return _timed(drafts, duration_s, layout)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A cue whose times may still collide or be too short to read it."""
+
+    lines: tuple[str, ...]
+    start_s: float
+    end_s: float
+    estimated: bool
+
+
+def _drafts(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Draft]:
+    """The cues of a segment, with the times of their texts."""
+    words = Words(one_line("".join(piece.text for piece in segment)), layout.max_line_width)
+    if not words.columns_before[-1]:
+        return
+    clock = _Clock(segment, words)
+    sentences = pairwise([0, *words.sentence_ends])
+    parts = [part for first, last in sentences for part in _parts(words, first, last, layout)]
+    for first, last in _merged(parts, words, clock, layout):
+        (start_s, start_estimated), (end_s, end_estimated) = clock.start(first), clock.end(last)
+        yield _Draft(tuple(words.lines(first, last)), start_s, end_s, start_estimated or end_estimated)
+
+
+class _Clock:
+    """When the words of a segment are said, going by the columns that stand before them."""
+
+    def __init__(self, segment: Sequence[Piece], words: Words):
+        self._pieces = segment
+        self._widths = [sum(map(columns, one_line(piece.text).split(" "))) for piece in segment]
+        self._ends = list(accumulate(self._widths))
+        self._places = words.columns_before
+
+    def start(self, first: int) -> tuple[float, bool]:
+        """When a word begins, and whether that is estimated."""
+        place = self._places[first]
+        return self._time(bisect_right(self._ends, place), place)
+
+    def end(self, last: int) -> tuple[float, bool]:
+        """When the word before this one ends, and whether that is estimated."""
+        place = self._places[last]
+        return self._time(bisect_left(self._ends, place), place)
+
+    def seconds(self, first: int, last: int) -> float:
+        """How long a span of words is being said."""
+        return self.end(last)[0] - self.start(first)[0]
+
+    def _time(self, index: int, place: int) -> tuple[float, bool]:
+        index = min(index, len(self._ends) - 1)
+        piece = self._pieces[index]
+        left = (self._ends[index] - place) / (self._widths[index] or 1)
+        share = min(max(1 - left, 0.0), 1.0)
+        return piece.start_s + share * (piece.end_s - piece.start_s), piece.estimated or 0 < share < 1
+
+
+def _parts(words: Words, first: int, last: int, layout: SubtitleLayout) -> Iterator[tuple[int, int]]:
+    """A sentence in parts that fit on a cue: about even ones, cut at its commas if they are near."""
+    room = layout.max_line_width * layout.max_line_count
+    while (fitting := words.reach(first, last, layout.max_line_count)) < last:
+        needed = max(2, math.ceil(words.width(first, last) / room))
+        cut = words.best_cut(first, last, range(first + 1, fitting + 1), needed)
+        yield first, cut
+        first = cut
+    yield first, last
+
+
+def _merged(
+    parts: Sequence[tuple[int, int]], words: Words, clock: _Clock, layout: SubtitleLayout
+) -> list[tuple[int, int]]:
+    """The parts, those that are too short to be read together with a neighbour if that fits on a cue."""
+    merged: list[tuple[int, int]] = []
+    for first, last in parts:
+        if merged:
+            before = merged[-1][0]
+            shortest_s = min(clock.seconds(before, first), clock.seconds(first, last))
+            if shortest_s < layout.min_duration_s and words.fits(before, last, layout.max_line_count):
+                merged[-1] = (before, last)
+                continue
+        merged.append((first, last))
+    return merged
+
+
+def _timed(drafts: Sequence[_Draft], duration_s: float, layout: SubtitleLayout) -> list[Cue]:
+    """Whole milliseconds, put in order, and cues that are too short for their text shown longer."""
+    limit = max(math.floor(duration_s * 1000), len(drafts))
+    times: list[tuple[int, int]] = []
+    free = 0
+    for draft in drafts:
+        start = max(free, round(draft.start_s * 1000))
+        free = max(start + 1, round(draft.end_s * 1000))
+        times.append((start, free))
+    cues: list[Cue] = []
+    for draft, (start, end) in zip(reversed(drafts), reversed(times), strict=True):
+        wanted_s = max(layout.min_duration_s, sum(map(columns, draft.lines)) / layout.max_columns_per_s)
+        start = min(start, limit - 1)
+        end = min(max(end, start + math.ceil(wanted_s * 1000)), limit)
+        cues.append(Cue(start, end, draft.lines, draft.estimated))
+        limit = start
+    return cues[::-1]

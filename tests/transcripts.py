@@ -1,0 +1,60 @@
+"""Transcripts of all the characters and times that give formats trouble."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from hypothesis import strategies as st
+
+from funasr_cli.transcript import Segment, Timings, Transcript
+
+TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5)
+
+WORDS = [
+    "hello", "Well,", "yes.", "Mr.", "O.K.!", "well-known", "1", "2024", "3.14", "00:00:01,000", "00:01.500",
+    "https://example.org/a_b", "NOTE", "STYLE", "REGION", "WEBVTT", "=1+1",
+    "世界", "你好，", "今天。", "“你好”", "（一）", "「カタカナ」", "ちょっと", "한국어", "전각", "ＡＢＣ",
+    "مرحبا", "שלום", "हिन्दी", "ภาษาไทย", "e\u0301te\u0301", "\u1112\u1161\u11ab",
+    "👩\u200d👩\u200d👧", "👍🏽", "🇩🇪", "❤\ufe0f", "1\ufe0f\u20e3", "🎉",
+    "-->", "--->", "->", "&", "&amp;", "&lt;", "<i>", "</i>", "<", ">", "<v Bob>", "<00:01.000>", "<!--",
+    "[bold]", "[a](b)", "{\\an8}", "{b}", "\\", "\\n", "\\N", "\\u0041", "\\\\t", "*", "_", "`", "#", "~~", "|",
+    "- ", "1. ", '"', "'", "\t", "\n", "\r\n", "\r", "\n\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029",
+    "\x00", "\x07", "\x1b[31m", "\x7f", "\x9b", "\udcff", "\udc80", "\ufeff", "\ufffe", "\u200b", "\u200f",
+    "\u202e", "\u00ad", " ", "  ", "\u3000", "\u00a0", "x" * 100, "字" * 60, "-" * 50, "!" * 45, "👩\u200d👧" * 30,
+]  # fmt: skip
+
+pieces_of_text = st.sampled_from(WORDS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+texts = st.lists(st.tuples(pieces_of_text, st.sampled_from(["", " "])), max_size=30).map(
+    lambda parts: "".join(map("".join, parts))
+)
+seconds = st.sampled_from([0.0, 0.0004, 0.0006, 0.05, 0.3, 2.5, 29.9996, 3599.9996]) | st.floats(0, 100)
+ODD_NAMES = ["a.wav", "x/[b]_*c*.flac", "&lt;.wav", "a\udcff.wav", "录\u2028音.wav", "a\nb.wav", "", "#1 # .wav"]
+
+
+@st.composite
+def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> Transcript:
+    """In order, without overlaps; segments may touch or have no length."""
+    segments, position_s = [], 0.0
+    for text, gap_s, length_s in draw(st.lists(st.tuples(texts, seconds, seconds), max_size=6)):
+        start_s, position_s = position_s + gap_s, position_s + gap_s + length_s
+        stop_reason = draw(st.sampled_from(["eos", "budget", "loop", "nonfinite"]))
+        segments.append(segment(start_s, position_s, text, stop_reason))
+    name, problem = draw(st.sampled_from(ODD_NAMES)), draw(texts)
+    return transcript(
+        *segments, duration_s=position_s + draw(seconds), source=name, fault=problem or None, warnings=(problem,)
+    )
+
+
+def segment(start_s: float, end_s: float, text: str, stop_reason: str = "eos") -> Segment:
+    return Segment(start_s, end_s, text, "", stop_reason, 0, 5, -0.5)
+
+
+def transcript(*segments: Segment, duration_s: float, source: str = "a.wav", **more: Any) -> Transcript:
+    return Transcript(source, duration_s, "nano", None, segments, TIMINGS, **more)
+
+
+def folded(text: str) -> str:
+    """What a format for people leaves of a text: no control characters, single spaces, no halves of characters."""
+    kept = (char for char in text if char.isspace() or (unicodedata.category(char) != "Cc" and char != "\ufeff"))
+    return " ".join("".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in kept).split())

@@ -1,0 +1,353 @@
+"""Every format survives every text: written as UTF-8, and read back by its users' readers or a strict parser."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pysubs2
+import webvtt
+from hypothesis import given, settings
+from markdown_it import MarkdownIt
+from transcripts import TIMINGS, folded, segment, transcript, transcripts
+
+from funasr_cli.subtitles import Cue, SubtitleLayout, make_cues
+from funasr_cli.transcript import Transcript
+from funasr_cli.writers import (
+    WRITERS,
+    as_markdown,
+    as_srt,
+    as_text,
+    as_tsv,
+    as_vtt,
+    output_path,
+    write_new,
+)
+
+FORMATS_PAGE = Path(__file__).parents[2] / "docs/formats.md"
+RULES = settings(max_examples=300, deadline=None)
+
+Shown = tuple[int, int, str]  # start and end in milliseconds, text
+
+
+def test_every_format_has_a_name_and_takes_a_layout() -> None:
+    said = transcript(segment(0.0, 3.0, "one two three four"), duration_s=3.0)
+    narrow = SubtitleLayout(max_line_width=9)
+    assert list(WRITERS) == ["txt", "srt", "vtt", "tsv", "json", "jsonl", "md"]
+    differing = [name for name, write in WRITERS.items() if write(said, narrow) != write(said)]
+    assert differing == ["srt", "vtt"]
+
+
+@RULES
+@given(transcripts())
+def test_every_format_can_be_written_and_read(said: Transcript) -> None:
+    """In UTF-8, on lines that end with line feeds."""
+    for name, write in WRITERS.items():
+        content = write(said)
+        assert content.encode("utf-8").decode("utf-8") == content, name
+        assert "\r" not in content, name
+        assert "\x00" not in content, name
+        assert content == "" or content.endswith("\n"), name
+
+
+def test_writing_text_imports_nothing_heavy() -> None:
+    script = "import sys, funasr_cli.writers; print({'rich', 'numpy', 'mlx', 'typer'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_files_read_back_as_they_were_written(tmp_path: Path) -> None:
+    said = transcript(
+        segment(0.0, 3.0, "a\u2028b\r\nc\x85 \udcff <i> --> \U0001f389"), duration_s=3.0, source="\udcff.wav"
+    )
+    for name, write in WRITERS.items():
+        path = output_path("a.wav", tmp_path, name)
+        write_new(path, write(said))
+        assert path.read_text(encoding="utf-8") == write(said)
+
+
+@RULES
+@given(transcripts())
+def test_text_is_a_line_for_each_segment(said: Transcript) -> None:
+    texts = [folded(part.text) for part in said.segments]
+    assert as_text(said).splitlines() == [text for text in texts if text]
+
+
+def documented_unescape(field: str) -> str:
+    """What docs/formats.md says to do with a field of a TSV file."""
+    (code,) = re.findall(r"```python\n(.+?)```", FORMATS_PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assignment, expression = [line.strip() for line in code.strip().splitlines()]
+    assert all(line in str(as_tsv.__doc__) for line in (assignment, expression))
+    names: dict[str, Any] = {"re": re, "field": field}
+    exec(assignment, names)
+    return str(eval(expression, names))
+
+
+@RULES
+@given(transcripts())
+def test_tsv_comes_back_exactly(said: Transcript) -> None:
+    content = as_tsv(said)
+    assert len(content.splitlines()) == content.count("\n") == len(said.segments) + 1
+    head, *rows = csv.reader(io.StringIO(content), delimiter="\t", quoting=csv.QUOTE_NONE)
+    assert head == ["start", "end", "text"]
+    assert [[int(start), int(end), documented_unescape(text)] for start, end, text in rows] == [
+        [round(part.start_s * 1000), round(part.end_s * 1000), part.text] for part in said.segments
+    ]
+
+
+def test_tsv_as_it_stands() -> None:
+    said = transcript(
+        segment(0.0004, 1.0, 'say "a\tb\\n"\n'), segment(1.0, 3599.9996, "c\u2028\x1b\udcff 你"), duration_s=3600.0
+    )
+    assert as_tsv(said) == (
+        'start\tend\ttext\n0\t1000\tsay "a\\tb\\\\n"\\n\n1000\t3600000\tc\\u2028\\u001b\\udcff 你\n'
+    )
+
+
+def expected_cues(said: Transcript, layout: SubtitleLayout | None = None) -> list[Shown]:
+    cues = make_cues(said, layout) if layout else make_cues(said)
+    return [(cue.start_ms, cue.end_ms, cue.text) for cue in cues]
+
+
+def without_arrows(shown: list[Shown]) -> list[Shown]:
+    """SRT's only replacement."""
+    return [(start, end, re.sub("--+>", "->", text)) for start, end, text in shown]
+
+
+STAMP = r"(\d\d+):([0-5]\d):([0-5]\d)[{}](\d\d\d)"
+
+
+def milliseconds(hours: str, minutes: str, seconds: str, thousandths: str) -> int:
+    return ((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + int(thousandths)
+
+
+def read_blocks(blocks: list[list[str]], point: str) -> Iterator[Shown]:
+    """Cues of blocks of lines, strictly: the times, then the text, with no second arrow."""
+    stamp = STAMP.format(point)
+    for times, *lines in blocks:
+        match = re.fullmatch(f"{stamp} --> {stamp}", times)
+        assert match, times
+        assert lines
+        assert not any("-->" in line for line in lines)
+        yield milliseconds(*match.groups()[:4]), milliseconds(*match.groups()[4:]), "\n".join(lines)
+
+
+def blocks_of(content: str) -> list[list[str]]:
+    return [block.strip("\n").split("\n") for block in re.split("\n\n+", content) if block.strip("\n")]
+
+
+def read_srt(content: str) -> list[Shown]:
+    """Strictly: numbered from 1, a blank line between cues and nowhere else."""
+    blocks = blocks_of(content)
+    assert [block[0] for block in blocks] == [str(number) for number in range(1, len(blocks) + 1)]
+    assert content.count("\n\n") == max(0, len(blocks) - 1)
+    return list(read_blocks([block[1:] for block in blocks], ","))
+
+
+def read_vtt(content: str) -> tuple[list[str], list[Shown]]:
+    """Notes and cues, strictly: no tags, only the escapes that the format needs."""
+    head, *blocks = blocks_of(content)
+    assert head == ["WEBVTT"]
+    assert content.count("\n\n") == len(blocks)
+    notes = [line for block in blocks for line in block[:1] if line.startswith("NOTE")]
+    shown = list(read_blocks([block for block in blocks if not block[0].startswith("NOTE")], "."))
+    for _, _, text in shown:
+        assert not re.search("[<>]|&(?!(amp|lt|gt);)", text)
+    return notes, [(start, end, html.unescape(text)) for start, end, text in shown]
+
+
+def two_times_in_a_line(shown: list[Shown]) -> bool:
+    """What pysubs2 takes for the times of another cue: a named test below shows it."""
+    return any(len(re.findall(r":\d\d?[:.]\d", line)) > 1 for _, _, text in shown for line in text.split("\n"))
+
+
+def as_pysubs2_reads(shown: list[Shown], name: str) -> list[Shown]:
+    """With its two other mistakes: named tests below show them."""
+    numbered = shown[:-1] if name == "srt" else []  # there the number of the next cue stands in front of it
+    return [
+        (
+            start,
+            end,
+            (text if (start, end, text) in numbered else re.sub(r"\n\d+$", "", text)).replace("\\N", "\n"),
+        )
+        for start, end, text in shown
+    ]
+
+
+def read_with_pysubs2(content: str, name: str) -> list[Shown]:
+    events = pysubs2.SSAFile.from_string(content, format_=name, keep_html_tags=True)
+    texts = [event.text.replace("\\N", "\n") for event in events]
+    return [
+        (event.start, event.end, html.unescape(text) if name == "vtt" else text)
+        for event, text in zip(events, texts, strict=True)
+    ]
+
+
+def read_with_webvtt(content: str, name: str) -> list[Shown]:
+    captions = webvtt.WebVTT.from_buffer(io.StringIO(content), format=name)
+    return [
+        (
+            caption.start_time.in_milliseconds(),
+            caption.end_time.in_milliseconds(),
+            html.unescape(caption.raw_text) if name == "vtt" else caption.raw_text,
+        )
+        for caption in captions
+    ]
+
+
+@RULES
+@given(transcripts())
+def test_srt(said: Transcript) -> None:
+    content, expected = as_srt(said), without_arrows(expected_cues(said))
+    assert read_srt(content) == expected
+    if expected:
+        assert read_with_webvtt(content, "srt") == expected
+    if not two_times_in_a_line(expected):
+        assert read_with_pysubs2(content, "srt") == as_pysubs2_reads(expected, "srt")
+
+
+@RULES
+@given(transcripts())
+def test_vtt(said: Transcript) -> None:
+    content, expected = as_vtt(said), expected_cues(said)
+    notes, shown = read_vtt(content)
+    assert shown == expected
+    assert len(notes) == any(cue.estimated for cue in make_cues(said))
+    assert read_with_webvtt(content, "vtt") == expected
+    if not two_times_in_a_line(expected):
+        assert read_with_pysubs2(content, "vtt") == as_pysubs2_reads(expected, "vtt")
+
+
+ODD = transcript(
+    segment(0.5, 2.0, "a --> b <i>c</i> & &amp; {\\an8}"),
+    segment(3599.9996, 3601.0, "1\n\n2. Two."),
+    duration_s=3602.0,
+)
+
+
+def test_srt_as_it_stands() -> None:
+    assert as_srt(ODD) == (
+        "1\n00:00:00,500 --> 00:00:02,050\na -> b <i>c</i> & &amp; {\\an8}\n\n"
+        "2\n01:00:00,000 --> 01:00:01,000\n1 2. Two.\n"
+    )
+    assert as_srt(transcript(duration_s=1.0)) == ""
+
+
+def test_vtt_as_it_stands() -> None:
+    assert as_vtt(ODD) == (
+        "WEBVTT\n\n00:00:00.500 --> 00:00:02.050\na --&gt; b &lt;i&gt;c&lt;/i&gt; &amp; &amp;amp; {\\an8}\n\n"
+        "01:00:00.000 --> 01:00:01.000\n1 2. Two.\n"
+    )
+    assert as_vtt(transcript(duration_s=1.0)) == "WEBVTT\n"
+
+
+def test_vtt_says_where_times_are_estimated() -> None:
+    said = transcript(segment(0.0, 4.0, "One, two. Three."), duration_s=4.0)
+    assert as_vtt(said).startswith(
+        "WEBVTT\n\nNOTE Times within a segment are estimated from the length of its text.\n\n00:00:00.000 --> "
+    )
+
+
+def both(text: str) -> tuple[str, str]:
+    said = transcript(segment(0.0, 9.0, text), duration_s=9.0)
+    return as_srt(said), as_vtt(said)
+
+
+def test_pysubs2_takes_two_times_in_a_text_for_those_of_a_cue() -> None:
+    """As regular expressions find them, with or without an arrow; WebVTT's own parser needs the arrow."""
+    srt, vtt = both("from 00:00:01,000 to 00:00:02,000 and 00:01.000 to 00:02.000")
+    assert len(read_srt(srt)) == len(read_vtt(vtt)[1]) == len(read_with_webvtt(srt, "srt")) == 1
+    assert len(read_with_webvtt(vtt, "vtt")) == 1
+    assert len(read_with_pysubs2(srt, "srt")) == len(read_with_pysubs2(vtt, "vtt")) == 2
+
+
+def test_pysubs2_takes_a_last_line_of_digits_for_the_number_of_a_next_cue() -> None:
+    narrow = SubtitleLayout(max_line_width=48)
+    said = transcript(segment(0.0, 9.0, "x" * 48 + " 1999"), duration_s=9.0)
+    srt, vtt = as_srt(said, narrow), as_vtt(said, narrow)
+    expected = [(0, 9000, "x" * 48 + "\n1999")]
+    assert read_srt(srt) == read_vtt(vtt)[1] == expected
+    assert read_with_webvtt(srt, "srt") == read_with_webvtt(vtt, "vtt") == expected
+    assert read_with_pysubs2(srt, "srt") == read_with_pysubs2(vtt, "vtt") == [(0, 9000, "x" * 48)]
+
+
+def test_pysubs2_takes_tags_and_line_breaks_of_another_format_out_of_texts() -> None:
+    """It keeps everything as SubStation text, where backslash and N is a line break."""
+    srt, vtt = both(r"a\Nb")
+    assert read_srt(srt) == read_vtt(vtt)[1] == [(0, 9000, r"a\Nb")]
+    assert read_with_pysubs2(srt, "srt") == read_with_pysubs2(vtt, "vtt") == [(0, 9000, "a\nb")]
+
+
+def test_players_take_tags_out_of_srt() -> None:
+    """It has no way to say that they are meant as text; WebVTT has."""
+    srt, vtt = both("x <i>y</i> z")
+    assert pysubs2.SSAFile.from_string(srt)[0].plaintext == "x y z"
+    assert webvtt.from_string(vtt)[0].text == "x &lt;i&gt;y&lt;/i&gt; z"
+
+
+def rendered(markdown: str) -> tuple[str, list[str], str, list[str]]:
+    """Heading, items, paragraph and further items of a page; anything else is an error."""
+    page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown)
+    blocks = r"<h1>(.*?)</h1>\n(?:<ul>\n(.*?)</ul>\n)?<p>(.*?)</p>\n(?:<ul>\n(.*?)</ul>\n)?"
+    match = re.fullmatch(blocks, page, re.DOTALL)
+    assert match, page
+    heading, items, account, problems = (part or "" for part in match.groups())
+    tags = re.findall("<(.*?)>", heading + account + problems.replace("<li>", "").replace("</li>", ""))
+    assert not tags, tags
+    return (
+        html.unescape(heading),
+        [html.unescape(item) for item in re.findall("<li>(.*)</li>\n", items)],
+        account,
+        [html.unescape(item) for item in re.findall("<li>(.*)</li>\n", problems)],
+    )
+
+
+@RULES
+@given(transcripts())
+def test_markdown(said: Transcript) -> None:
+    """Rendered, it says what was meant, and no text becomes a tag, link or emphasis."""
+    heading, items, account, problems = rendered(as_markdown(said))
+    assert heading == folded(Path(said.source).name)
+    texts = [text for part in said.segments if (text := folded(part.text))]
+    assert [re.sub(r"^<strong>(\d+:)?\d+:\d\d</strong> ", "", item) for item in items] == texts
+    assert re.fullmatch(
+        r"[\d:]+ long: [\d:]+ transcribed, [\d:]+ repaired, [\d:]+ failed, [\d:]+ silence\.", account
+    )
+    assert problems == list(filter(None, map(folded, (*said.warnings, said.fault or ""))))
+
+
+def test_markdown_as_it_stands() -> None:
+    said = Transcript(
+        "talks/a_[1].wav", 3700.4, "nano", None,
+        (segment(0.9, 2.0, "你好 *you*!"), segment(3, 4, ""), segment(3599.9996, 3700.0, "# 1. <b>", "budget")),
+        TIMINGS, fault="broke off", warnings=("3600.0-3700.0 s: cut short", "1. - a", "--- b"),
+    )  # fmt: skip
+    assert as_markdown(said) == (
+        "# a\\_\\[1\\].wav\n\n"
+        "- **0:00** 你好 \\*you\\*!\n"
+        "- **59:59** \\# 1. \\<b\\>\n\n"
+        "1:01:40 long: 0:02 transcribed, 0:00 repaired, 1:40 failed, 59:58 silence.\n\n"
+        "- 3600.0-3700.0 s: cut short\n"
+        "- 1\\. - a\n"
+        "- \\--- b\n"
+        "- broke off\n"
+    )
+    assert as_markdown(transcript(duration_s=3.0)) == (
+        "# a.wav\n\n0:03 long: 0:00 transcribed, 0:00 repaired, 0:00 failed, 0:03 silence.\n"
+    )
+
+
+def test_long_recordings_are_shown_whole() -> None:
+    """Three hours, three thousand segments."""
+    parts = [segment(i * 3.6, i * 3.6 + 3.0, f"Sentence number {i}, said once.") for i in range(3000)]
+    said = transcript(*parts, duration_s=10800.0)
+    cues: list[Cue] = make_cues(said)
+    assert [cue.text for cue in cues] == [part.text for part in parts]
+    assert read_srt(as_srt(said))[-1] == (10796400, 10799400, "Sentence number 2999, said once.")

@@ -1,0 +1,98 @@
+"""JSON: everything comes back exactly, and the schema describes it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from jsonschema import Draft202012Validator
+from transcripts import segment, transcript, transcripts
+
+import funasr_cli
+from funasr_cli.transcript import Ledger, Segment, Timings, Transcript
+from funasr_cli.writers import as_dict, as_json, as_json_line
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/transcript.schema.json").read_text(encoding="utf-8"))
+RULES = settings(max_examples=300, deadline=None)
+
+
+@RULES
+@given(transcripts())
+def test_json_comes_back_exactly(said: Transcript) -> None:
+    rows = [{**dataclasses.asdict(part), "state": part.state} for part in said.segments]
+    expected = {
+        **dataclasses.asdict(said), "segments": rows, "warnings": list(said.warnings), "text": said.text,
+        "complete": said.complete, "times": "segment", "ledger": dataclasses.asdict(said.ledger),
+    }  # fmt: skip
+    line = as_json_line(said)
+    assert json.loads(as_json(said)) == json.loads(line) == expected
+    assert len(line.splitlines()) == 1
+
+
+@RULES
+@given(transcripts())
+def test_json_follows_its_schema(said: Transcript) -> None:
+    Draft202012Validator(SCHEMA).validate(json.loads(as_json(said)))
+
+
+def test_what_is_transcribed_follows_the_schema(
+    stopping_model: Path, small_model: Path, zh_wav: Path, tmp_path: Path
+) -> None:
+    """Complete, cut short, silent."""
+    silence = tmp_path / "silence.wav"
+    soundfile.write(silence, np.zeros(16000), 16000)
+    stopping, endless = funasr_cli.load(str(stopping_model)), funasr_cli.load(str(small_model))
+    said = [
+        funasr_cli.transcribe(zh_wav, stopping, vad=False, ctc=True),
+        funasr_cli.transcribe(zh_wav, endless, max_tokens=3, language="zh"),
+        funasr_cli.transcribe(silence, stopping),
+    ]
+    assert [(len(one.segments) > 0, one.complete) for one in said] == [(True, True), (True, False), (False, True)]
+    for one in said:
+        Draft202012Validator(SCHEMA).validate(json.loads(as_json(one)))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "more"),
+    [
+        ("transcript", Transcript, {"text", "complete", "times", "ledger"}),
+        ("segment", Segment, {"state"}),
+        ("ledger", Ledger, set()),
+        ("timings", Timings, set()),
+    ],
+)
+def test_the_schema_describes_every_field(name: str, kind: Any, more: set[str]) -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    schema = SCHEMA["$defs"].get(name, SCHEMA)
+    fields = {field.name for field in dataclasses.fields(kind)} | more
+    assert set(schema["properties"]) == set(schema["required"]) == fields
+    assert schema["additionalProperties"] is False
+    for field in (schema, *schema["properties"].values()):
+        described = SCHEMA["$defs"][field["$ref"].removeprefix("#/$defs/")] if "$ref" in field else field
+        assert described["description"].endswith(".")
+
+
+def test_the_schema_refuses_what_is_not_a_transcript() -> None:
+    """Anything missing, anything more, and values that there are not."""
+    validator = Draft202012Validator(SCHEMA)
+    good = as_dict(transcript(segment(0.0, 1.0, "a"), duration_s=1.0)) | {"warnings": []}
+    good = json.loads(json.dumps(good))
+    assert validator.is_valid(good)
+    places = [lambda data: data, lambda data: data["segments"][0], lambda data: data["ledger"],
+              lambda data: data["timings"]]  # fmt: skip
+    for place in places:
+        for key in [*place(good), "more"]:
+            bad = copy.deepcopy(good)
+            place(bad)[key] = {}
+            assert not validator.is_valid(bad), key
+            del place(bad)[key]
+            assert validator.is_valid(bad) == (key == "more"), key
+    for key, value in [("times", "word"), ("duration_s", -1)]:
+        assert not validator.is_valid(good | {key: value})
