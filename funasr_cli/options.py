@@ -21,6 +21,7 @@ class TranscribeOptions:
     Attributes:
         language: ISO code or name of the language to write; None lets the model decide.
         hotwords: words to expect.
+        prev_text: what has been said already; the text of a recording's first segment goes on from it.
         itn: inverse text normalisation, numbers as digits.
         max_tokens: stop writing a segment after this many tokens, for good; None goes by the segment's length.
         exact_tokens: write exactly so many tokens for each segment, whatever they are: for measuring.
@@ -39,6 +40,7 @@ class TranscribeOptions:
 
     language: str | None = None
     hotwords: tuple[str, ...] = ()
+    prev_text: str | None = None
     itn: bool = True
     max_tokens: int | None = None
     exact_tokens: int | None = None

@@ -109,13 +109,29 @@ class Recognizer:
         mx.eval(hidden)
         return Encoded(hidden, lengths)
 
-    def prompts(self, encoded: Encoded, options: TranscribeOptions) -> list[mx.array]:
-        """Embeddings that the decoder reads: (length, hidden) a row, audio between the two pieces of text."""
-        before, after = prompt_token_ids(options, self.config.prompt, self.loaded.tokenizer)
-        llm = self.loaded.model.llm
-        head, tail = llm.embed(mx.array(before)), llm.embed(mx.array(after))  # (tokens, hidden)
+    def prompts(
+        self, encoded: Encoded, options: TranscribeOptions, first: list[bool] | None = None
+    ) -> list[mx.array]:
+        """Embeddings that the decoder reads: (length, hidden) a row, audio between the two pieces of text.
+
+        Args:
+            encoded: the audio.
+            options: what is asked for.
+            first: which rows are the first of their recordings; None takes all of them for that.
+        """
         audio_rows = self.loaded.model.audio_rows(encoded.hidden, encoded.lengths)
-        return [mx.concatenate([head, audio, tail]) for audio in audio_rows]
+        first = first or [True] * len(audio_rows)
+        texts = {is_first: self._prompt_texts(options, is_first) for is_first in set(first)}
+        return [
+            mx.concatenate([texts[is_first][0], audio, texts[is_first][1]])
+            for audio, is_first in zip(audio_rows, first, strict=True)
+        ]
+
+    def _prompt_texts(self, options: TranscribeOptions, first: bool) -> tuple[mx.array, mx.array]:
+        """(tokens, hidden) in front of the audio rows and behind them."""
+        before, after = prompt_token_ids(options, self.config.prompt, self.loaded.tokenizer, first=first)
+        embed = self.loaded.model.llm.embed
+        return embed(mx.array(before)), embed(mx.array(after))
 
     def ctc_texts(self, encoded: Encoded) -> list[str]:
         """Greedy text of the CTC branch, which the model must have."""

@@ -31,8 +31,13 @@ def instruction(language: str | None, hotwords: tuple[str, ...], itn: bool) -> s
     return f"{context}{task}{'' if itn else '，不进行文本规整'}："
 
 
-def prompt_texts(options: TranscribeOptions, config: PromptConfig) -> tuple[str, str]:
+def prompt_texts(options: TranscribeOptions, config: PromptConfig, *, first: bool = True) -> tuple[str, str]:
     """Text in front of the audio rows and behind them.
+
+    Args:
+        options: what is asked for.
+        config: how this checkpoint is asked.
+        first: whether it is for a recording's first segment, the one that goes on from an earlier text.
 
     Raises:
         UsageError: a language that the checkpoint does not have.
@@ -40,7 +45,8 @@ def prompt_texts(options: TranscribeOptions, config: PromptConfig) -> tuple[str,
     language = resolve_language(options.language, config.languages)
     before = SYSTEM_TURN if config.system_turn else ""
     before += USER_TAG + instruction(language, options.hotwords, options.itn)
-    return before, ASSISTANT_TAG + (EMPTY_THINK if config.empty_think else "")
+    written = (options.prev_text or "") if first else ""
+    return before, ASSISTANT_TAG + (EMPTY_THINK if config.empty_think else "") + written
 
 
 def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
@@ -50,25 +56,36 @@ def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
         UsageError: a hotword is empty, has a line break or control character in it, or one of the tokenizer's
             own tokens, such as ``<|im_end|>``.
     """
-    tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     for word in hotwords:
-        if found := next((token for token in tokens if token in word), None):
-            raise UsageError(f"hotword {word!r} contains the control token {found}", "leave it out")
+        refuse_control_tokens(f"hotword {word!r}", word, tokenizer)
         controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in word)
         if not word.strip() or word.splitlines() != [word] or controls:
             raise UsageError(f"hotword {word!r} is not a line of text", "leave line breaks and controls out")
 
 
+def refuse_control_tokens(what: str, text: str, tokenizer: Tokenizer) -> None:
+    """Raise a UsageError where a text that goes into the prompt would be read as its structure."""
+    for token in tokenizer.get_added_tokens_decoder().values():
+        if token.content in text:
+            raise UsageError(f"{what} contains the control token {token.content}", "leave it out")
+
+
 def prompt_token_ids(
-    options: TranscribeOptions, config: PromptConfig, tokenizer: Tokenizer
+    options: TranscribeOptions, config: PromptConfig, tokenizer: Tokenizer, *, first: bool = True
 ) -> tuple[list[int], list[int]]:
     """Token ids in front of the audio rows and behind them; each piece is tokenized on its own.
 
+    Args:
+        options: what is asked for.
+        config: how this checkpoint is asked.
+        tokenizer: the checkpoint's.
+        first: as in `prompt_texts`.
+
     Raises:
-        UsageError: a language that the checkpoint does not have, or a hotword that is no plain text.
+        UsageError: a language that the checkpoint does not have, or a hotword or text that is no plain text.
     """
     check_hotwords(options.hotwords, tokenizer)
-    before, after = (
-        tokenizer.encode(text, add_special_tokens=False).ids for text in prompt_texts(options, config)
-    )
+    refuse_control_tokens("the earlier text", options.prev_text or "", tokenizer)
+    texts = prompt_texts(options, config, first=first)
+    before, after = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
     return before, after

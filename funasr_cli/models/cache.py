@@ -2,7 +2,7 @@
 
 from funasr_cli.backend import mx
 
-GROWTH_COLUMNS = 256  # allocate this many positions at a time instead of copying at every token
+GROWTH_COLUMNS = 64  # allocate this many positions at a time instead of copying at every token
 
 
 class LayerCache:
@@ -36,12 +36,15 @@ class LayerCache:
         buffer[:, :, start : self.length] = new
         return buffer
 
-    def fill(self, parts: list[tuple["LayerCache", list[int]]], length: int) -> None:
-        """Take over rows of other caches; of each, the last ``length`` columns."""
-        self.keys = mx.concatenate([_last_columns(part.keys, part.length, rows, length) for part, rows in parts])
-        self.values = mx.concatenate(
-            [_last_columns(part.values, part.length, rows, length) for part, rows in parts]
-        )
+    def fill(self, rows: list[tuple["LayerCache", int, int]], length: int) -> None:
+        """Take over rows of other caches, so that all of them end in column ``length``.
+
+        Args:
+            rows: of each the cache, its number there, and how many of its last columns belong to it.
+            length: columns that are filled then; at least as many as any row has.
+        """
+        self.keys = _gathered([(part.keys, part.length, row, columns) for part, row, columns in rows], length)
+        self.values = _gathered([(part.values, part.length, row, columns) for part, row, columns in rows], length)
         self.length = length
 
 
@@ -49,11 +52,13 @@ def _whole_steps(columns: int) -> int:
     return -(-columns // GROWTH_COLUMNS) * GROWTH_COLUMNS
 
 
-def _last_columns(buffer: mx.array, filled: int, rows: list[int], length: int) -> mx.array:
-    """(batch, heads, capacity, head_dim) -> (rows, heads, a new capacity, head_dim), ``length`` columns filled."""
-    kept = buffer[mx.array(rows), :, max(0, filled - length) : filled]
-    before = length - kept.shape[2]
-    return mx.pad(kept, [(0, 0), (0, 0), (before, _whole_steps(length) - length), (0, 0)])
+def _gathered(rows: list[tuple[mx.array, int, int, int]], length: int) -> mx.array:
+    """(batch, heads, capacity, head_dim) of (buffer, filled, row, columns) each; copies what is in use alone."""
+    _, heads, _, head_dim = rows[0][0].shape
+    room = mx.zeros((len(rows), heads, _whole_steps(length), head_dim), dtype=rows[0][0].dtype)
+    for place, (buffer, filled, row, columns) in enumerate(rows):
+        room[place, :, length - columns : length] = buffer[row, :, filled - columns : filled]
+    return room
 
 
 class DecoderCache:
@@ -74,11 +79,11 @@ class DecoderCache:
         Args:
             parts: caches, and which of their rows are wanted, at least one in all. They are not changed.
         """
-        filled = [cache.length - cache.left_padding[row] for cache, rows in parts for row in rows]
-        length = max(filled)
-        joined = cls(len(parts[0][0].layers), [length - columns for columns in filled])
+        chosen = [(cache, row, cache.length - cache.left_padding[row]) for cache, rows in parts for row in rows]
+        length = max(columns for _, _, columns in chosen)
+        joined = cls(len(parts[0][0].layers), [length - columns for _, _, columns in chosen])
         for index, layer in enumerate(joined.layers):
-            layer.fill([(cache.layers[index], rows) for cache, rows in parts if rows], length)
+            layer.fill([(cache.layers[index], row, columns) for cache, row, columns in chosen], length)
         return joined
 
     @property

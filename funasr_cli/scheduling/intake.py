@@ -32,12 +32,14 @@ class Speech:
 
     Attributes:
         features: (rows, row width).
+        first: whether it is where the recording's speech begins.
         retries: how often what it is a part of has been decoded before.
     """
 
     source: int
     stretch: Stretch
     features: np.ndarray
+    first: bool
     retries: int = 0
 
 
@@ -79,7 +81,7 @@ def read_sources(openers: Iterable[Opener], features: Features, options: Transcr
 
 
 def _read(source: int, recording: Source, features: Features, options: TranscribeOptions) -> Iterator[Arrival]:
-    clock, segmenter, error = StageClock(), Segmenter(options), None
+    clock, segmenter, error, first = StageClock(), Segmenter(options), None, True
     blocks = iter(recording.blocks())
     ended = False
     while not ended:
@@ -93,7 +95,8 @@ def _read(source: int, recording: Source, features: Features, options: Transcrib
             stretches = segmenter.finish() if block is None else segmenter.push(block)
         for stretch in stretches:
             with clock.stage("features"):
-                speech = Speech(source, stretch, features(stretch.samples))
+                speech = Speech(source, stretch, features(stretch.samples), first)
+                first = False
             yield speech
     read_s = segmenter.read / SAMPLE_RATE_HZ
     unread_s = max(0.0, (recording.expected_s or 0.0) - read_s) if error else 0.0

@@ -129,10 +129,16 @@ class Scheduler:
         ctc = options.ctc and recognizer.config.ctc
         ctc_texts = recognizer.ctc_texts(encoded) if ctc else [None] * len(chosen)
         with self._shared("prefill", chosen):
-            numbers = self._decoder.add(recognizer.prompts(encoded, options))
+            numbers = self._decoder.add(recognizer.prompts(encoded, options, [speech.first for speech in chosen]))
         for number, speech, ctc_text in zip(numbers, chosen, ctc_texts, strict=True):
-            self._rows[number] = Row(speech, TextStream(recognizer.spell), self._guard(speech), ctc_text)
+            self._rows[number] = Row(speech, self._text_stream(speech), self._guard(speech), ctc_text)
         yield from (Draft(speech.source, speech.stretch.start_s, "") for speech in chosen)
+
+    def _text_stream(self, speech: Speech) -> TextStream:
+        """What a row spells: the first of a recording goes on from an earlier text, if there is one."""
+        earlier = self._options.prev_text if speech.first else None
+        spell = self._recognizer.spell
+        return TextStream((lambda token_ids: earlier + spell(token_ids)) if earlier else spell)
 
     def _guard(self, speech: Speech) -> Guard:
         if self._options.exact_tokens is not None:
@@ -184,7 +190,8 @@ class Scheduler:
         yield from self._finish(book)
 
     def _again(self, speech: Speech, part: Stretch) -> Speech:
-        return Speech(speech.source, part, self._recognizer.features(part.samples), speech.retries + 1)
+        first = speech.first and part.start == speech.stretch.start
+        return Speech(speech.source, part, self._recognizer.features(part.samples), first, speech.retries + 1)
 
     def _segment(self, row: Row, reason: StopReason) -> Segment:
         stretch = row.speech.stretch
