@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,6 +100,19 @@ def progress(*, bytes_done: bool = False) -> "Progress":
         redirect_stdout=False,  # Rich would send results to stderr while the bar shows
         disable=not stderr().is_terminal,
     )
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off to the end of a block; Rich does not survive it halfway into or out of a live region."""
+    waiting: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        signal.raise_signal(signal.SIGINT)
 
 
 def live_terminal() -> bool:

@@ -42,13 +42,15 @@ class Region:
                 auto_refresh=False,
                 redirect_stdout=False,
             )
-            self._live.start()
+            with console.uninterrupted():
+                self._live.start()
 
     def stop(self) -> None:
         """Take it away."""
         if self._live:
-            self._live.stop()
-            self._live = None
+            with console.uninterrupted():
+                self._live.stop()
+                self._live = None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
