@@ -19,7 +19,7 @@ from running import COMMAND, environment, funasr, invoke, tree
 from funasr_cli import demo
 
 CLIPS = demo.clips()
-COPIES = 300
+COPIES = 120
 
 
 def copies(folder: Path, count: int) -> dict[Path, str]:

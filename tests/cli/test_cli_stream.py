@@ -1,5 +1,6 @@
 """Text while it is being written: through pipes, on terminals, and when somebody stops reading or waiting."""
 
+import io
 import os
 import pty
 import re
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 from expected import cut_short, lines_of, summary
+from rich.console import Console
 from running import COMMAND, PYTHON, environment, funasr
 
 from funasr_cli import demo
+from funasr_cli.cli import console
+from funasr_cli.cli.display import Region
 
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x08]")
 CLIPS = demo.clips()
@@ -38,6 +42,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_piped_lines_are_those_of_a_run_without(joined: Path, zh_wav: Path, batch_size: int) -> None:
     """In the order of the inputs, whichever of them is done first; nothing else on stdout."""
@@ -300,6 +305,52 @@ def test_ctrl_c(options: tuple[str, ...]) -> None:
     wanted = [f"{clip.path}: {clip.written}\n" for clip in CLIPS * 300]
     assert 0 < len(lines) < len(wanted)
     assert lines == wanted[: len(lines)]
+
+
+def test_ctrl_c_on_a_terminal() -> None:
+    """The live region is taken away, and the cursor comes back."""
+    controller, terminal = pty.openpty()
+    command = [*COMMAND, "transcribe", "-m", "demo", *map(str, PATHS * 300), "--stream"]
+    base = environment(TERM="xterm-256color", COLUMNS="200", LINES="40")
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, stdin=terminal, env=base) as process:
+        os.close(terminal)
+        shown = b""
+        while CLIPS[0].written.encode() + b"\r\n" not in shown:
+            assert select.select([controller], [], [], 60)[0]
+            shown += os.read(controller, 1 << 16)
+        process.send_signal(signal.SIGINT)
+        shown += read_all(controller)
+    os.close(controller)
+    assert process.returncode == 130
+    lines = screen(shown.decode()).splitlines()
+    assert lines[-1] == "warning: interrupted"
+    wanted = [f"{clip.path}: {clip.written}" for clip in CLIPS * 300]
+    assert lines[:-1] == wanted[: len(lines) - 1]
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") > 0
+
+
+def test_ctrl_c_halfway_into_the_live_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And halfway out of it: it comes through, but not before the terminal is as it should be."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=80)
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
+    show_cursor = Console.show_cursor
+
+    def interrupted(self: Console, show: bool = True) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return show_cursor(self, show)
+
+    monkeypatch.setattr(Console, "show_cursor", interrupted)
+    region = Region(PATHS, drafts=True)
+    for change, code in ((region.start, "\x1b[?25l"), (region.stop, "\x1b[?25h")):
+        with pytest.raises(KeyboardInterrupt):
+            change()
+        assert re.findall(r"\x1b\[\?25[lh]", shown.getvalue())[-1] == code
+    before = shown.getvalue()
+    region.stop()
+    terminal.print("a line")
+    assert shown.getvalue() == f"{before}a line\n", "nothing is drawn around it any more"
 
 
 def test_ctrl_c_while_reading(small_model: Path, tmp_path: Path) -> None:
