@@ -160,7 +160,6 @@ class Segmenter:
         first, _ = self._stretch(self._next).cut(longest // 2, longest)
         self._start = self._free = self._start + len(first.activity)
         self._goes_on = True
-        self._pause = self._pause and max(self._pause, self._start)
         return [first]
 
     @property
@@ -172,7 +171,8 @@ class Segmenter:
         assert self._start is not None
         assert self._pause is not None
         options = self._options
-        grown = min(1.0, (self._pause - self._start) / _frames(options.join_s)) if options.join_s else 1.0
+        speech = max(0, self._pause - self._start)  # a pause may have begun before the cut that it goes on behind
+        grown = min(1.0, speech / _frames(options.join_s)) if options.join_s else 1.0
         longest_s = max(JOIN_PAUSE_S, options.min_pause_s)
         return _frames(longest_s + grown * (options.min_pause_s - longest_s))
 
@@ -181,8 +181,10 @@ class Segmenter:
 
         What goes on behind a cut has been speech already: there, the softest rest of it counts.
         """
+        assert self._start is not None
+        end = max(end, self._start)
         stretch = self._stretch(end)
-        speech = self._speech[self._start - self._base : end - self._base]  # type: ignore[operator]
+        speech = self._speech[self._start - self._base : end - self._base]
         self._start, self._pause, self._free = None, None, end
         spoken = (speech >= (self._low if self._goes_on else self._options.vad_threshold)).sum()
         if spoken < (1 if self._goes_on else _frames(SHORTEST_SPEECH_S)):
