@@ -23,6 +23,7 @@ from funasr_cli.scheduling.scheduler import MAX_RETRIES, Scheduler
 from funasr_cli.transcript import Transcript
 
 STOP = 5000
+SPELLS_NOTHING = 5001
 FIRST_CHARACTER = 0x4E00
 EACH_SOURCE = 1 << 20  # samples: what one recording may have at most
 STEPS = 1 << 23  # values from 1 to 2 that float32 tells apart: all equally loud, more or less
@@ -114,10 +115,14 @@ def scripted_detector(recordings: Sequence[Recorded]) -> Callable[[], Callable[[
     return lambda: detect
 
 
+def character(token_id: int) -> str:
+    return "" if token_id == SPELLS_NOTHING else chr(FIRST_CHARACTER + token_id)
+
+
 def tokens_for(kind: str) -> Iterator[tuple[int, float]]:
     """Ids and log-probabilities without end; text is one character a token."""
     if kind in ("eos", "nonfinite", "crash"):
-        yield from [(index, -0.5) for index in (7, 8, 9)]
+        yield from [(index, -0.5) for index in (SPELLS_NOTHING, 7, 8, SPELLS_NOTHING, 9)]
         yield (STOP, -0.5) if kind == "eos" else (1, float("nan"))
     elif kind == "loop":
         yield from [(1, -1.0), (2, -1.0)]
@@ -169,11 +174,11 @@ class Model:
             raise RuntimeError("[malloc] out of memory")
         return attempts
 
-    def prompts(self, encoded: list[Attempt], options: TranscribeOptions) -> list[Attempt]:
+    def prompts(self, encoded: list[Attempt], *_: object) -> list[Attempt]:
         return encoded
 
     def spell(self, token_ids: list[int]) -> str:
-        return "".join(chr(FIRST_CHARACTER + token_id) for token_id in token_ids)
+        return "".join(map(character, token_ids))
 
     def _attempt(self, source: int, start: int, count: int) -> Attempt:
         end = start + count
@@ -273,8 +278,8 @@ def _written(script: Iterator[tuple[int, float]], budget: int) -> tuple[str, int
             return "nonfinite", count - 1, text
         if token_id == STOP:
             return "eos", count, text
-        text += chr(FIRST_CHARACTER + token_id)
-        if count >= LOOPING_TOKENS and len(set(text[-LOOPING_TOKENS:])) == 1:
+        text += character(token_id)
+        if len(text) >= LOOPING_TOKENS and len(set(text[-LOOPING_TOKENS:])) == 1:
             return "loop", count, text[: 1 - LOOPING_TOKENS]
         if count == budget:
             return "budget", count, text
@@ -295,6 +300,7 @@ def assert_protocol(events: Sequence[Event], sources: Sequence[int]) -> None:
                 del drafts[key]
             else:
                 assert event.text.startswith(drafts.get(key, ""))
+                assert event.text != drafts.get(key)  # it grows, or it is the first
                 assert (event.text == "") == (key not in drafts)
                 drafts[key] = event.text
         elif isinstance(event, Settled):

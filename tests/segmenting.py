@@ -110,18 +110,18 @@ class Offline:
         for after in range(frame + 1, len(self.speech) + 1):
             quiet = 0 if self.speech[after - 1] >= self.low else quiet + 1
             if quiet and quiet >= self.needed(after - quiet - start):
-                end = after - quiet + self.margin
+                end = max(start, after - quiet + self.margin)
                 return parts + self.close(start, end, bool(parts)), end, after
             if after - start > self.longest + PART_FRAMES:
                 cut = self.deepest(start, after, self.longest // 2, self.longest)
                 parts.append((start, cut))
-                start, quiet = cut, min(quiet, after - cut)
+                start = cut
         end = min(len(self.speech), len(self.speech) - quiet + self.margin) if quiet else len(self.speech)
         return parts + self.close(start, end, bool(parts)), end, len(self.speech)
 
     def needed(self, grown: int) -> int:
         options = self.options
-        share = min(1.0, grown / in_frames(options.join_s)) if options.join_s else 1.0
+        share = min(1.0, max(0, grown) / in_frames(options.join_s)) if options.join_s else 1.0
         longest_s = max(1.0, options.min_pause_s)
         return in_frames(longest_s + share * (options.min_pause_s - longest_s))
 

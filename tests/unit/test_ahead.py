@@ -10,9 +10,11 @@ import pytest
 
 from funasr_cli.scheduling.ahead import ReadAhead
 
+PATIENCE_S = 30.0  # for what comes at once, unless it never comes
+
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.002)
@@ -45,17 +47,17 @@ class Numbers:
 
 def test_everything_comes_in_order() -> None:
     with ReadAhead(iter([3, 1, 2]), 1) as ahead:
-        assert [ahead.take(None) for _ in range(3)] == [3, 1, 2]
+        assert [ahead.take(PATIENCE_S) for _ in range(3)] == [3, 1, 2]
         assert not ahead.ended
-        assert ahead.take(None) is None
+        assert ahead.take(PATIENCE_S) is None
         assert ahead.ended
-        assert ahead.take(None) is None
+        assert ahead.take(PATIENCE_S) is None
         assert ahead.take(0.0) is None
 
 
 def test_nothing_at_all() -> None:
     with ReadAhead(iter(()), 3) as ahead:
-        assert ahead.take(None) is None
+        assert ahead.take(PATIENCE_S) is None
         assert ahead.ended
 
 
@@ -68,7 +70,7 @@ def test_no_further_ahead_than_it_may(limit: int) -> None:
             wait_for(lambda taken=taken: numbers.made == taken + limit + 1)
             time.sleep(0.15)  # time to go too far
             assert numbers.made == taken + limit + 1
-            assert ahead.take(None) == taken + 1
+            assert ahead.take(PATIENCE_S) == taken + 1
 
 
 def test_it_waits_only_as_long_as_it_is_told() -> None:
@@ -82,7 +84,7 @@ def test_it_waits_only_as_long_as_it_is_told() -> None:
         assert ahead.take(0.0) is None
         assert ahead.take(0.01) is None
         assert not ahead.ended
-        gate.set()
+        threading.Timer(0.05, gate.set).start()
         assert ahead.take(None) == "late"
 
 
@@ -101,12 +103,12 @@ def test_errors_come_behind_the_items_before_them(error: BaseException, before: 
         raise error
 
     with ReadAhead(items(), 1) as ahead:
-        assert [ahead.take(None) for _ in range(before)] == list(range(1, before + 1))
+        assert [ahead.take(PATIENCE_S) for _ in range(before)] == list(range(1, before + 1))
         with pytest.raises(type(error)) as raised:
-            ahead.take(None)
+            ahead.take(PATIENCE_S)
         assert raised.value is error
         assert ahead.ended
-        assert ahead.take(None) is None
+        assert ahead.take(PATIENCE_S) is None
 
 
 @pytest.mark.parametrize("taken", [0, 3])
@@ -114,7 +116,7 @@ def test_leaving_stops_it_and_closes_the_generator_where_it_ran(taken: int) -> N
     numbers = Numbers()
     with ReadAhead(numbers(), 2) as ahead:
         for _ in range(taken):
-            ahead.take(None)
+            ahead.take(PATIENCE_S)
         wait_for(lambda: numbers.made == taken + 3)
     assert numbers.made == taken + 3
     assert numbers.worked_in == {numbers.closed_in}
@@ -130,7 +132,7 @@ def test_leaving_with_an_error_stops_it_and_hides_nothing() -> None:
 
 def test_iterators_that_cannot_be_closed() -> None:
     with ReadAhead(iter(range(1, 100)), 2) as ahead:
-        assert ahead.take(None) == 1
+        assert ahead.take(PATIENCE_S) == 1
 
 
 def test_nothing_runs_before_it_is_entered() -> None:
@@ -156,5 +158,5 @@ def test_leaving_does_not_wait_for_a_read_that_never_returns() -> None:
     assert left.daemon  # it does not keep the process alive
     assert not closed.is_set()
     gate.set()
-    left.join(30)
+    left.join(PATIENCE_S)
     assert closed.is_set()

@@ -104,6 +104,24 @@ def test_the_end_of_a_word_behind_a_cut_is_no_click() -> None:
     assert places(found) == [(0, 62 * FRAME_SAMPLES), (62 * FRAME_SAMPLES, 70 * FRAME_SAMPLES)]
 
 
+def test_a_pause_that_a_cut_lies_in_is_as_long_as_it_is() -> None:
+    """It ends the stretch behind the cut, although what lies behind the cut alone would not."""
+    quiet = noise(100 * FRAME_SAMPLES) * np.repeat([1.0, 0.1, 1.0], np.array([58, 5, 37]) * FRAME_SAMPLES)
+    samples = np.concatenate([quiet.astype(np.float32), noise(80 * FRAME_SAMPLES)])
+    speech = [1.0] * 40 + [0.0] * 75 + [1.0] * 65
+    found = stretches_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=2), speech)
+    assert places(found)[0] == (0, 60 * FRAME_SAMPLES)
+    assert found[1].start == (40 + 75 - 6) * FRAME_SAMPLES
+
+
+def test_a_stretch_that_ends_where_it_becomes_too_long() -> None:
+    """Both parts are short enough even if the deepest pause is close to one end."""
+    speech = [1.0] * 14 + [0.4] * 5 + [1.0] * 57 + [0.0] * 3  # 79 frames, 62 is the most
+    samples = noise(len(speech) * FRAME_SAMPLES)
+    found = stretches_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=0.1), speech)
+    assert places(found) == [(0, 17 * FRAME_SAMPLES), (17 * FRAME_SAMPLES, 79 * FRAME_SAMPLES)]
+
+
 def test_silence_behind_a_cut_is_left_out() -> None:
     """The cut lies in a pause that is too short to end the stretch, and then goes on for long."""
     samples, speech = scripted((1.7, 0.9), (4, 0.0))
@@ -187,6 +205,8 @@ def a_stretch(samples: np.ndarray) -> Stretch:
     return Stretch(7000, samples, loudness_db(samples) / 20)
 
 
+@example(count=32 * FRAME_SAMPLES)
+@example(count=32 * FRAME_SAMPLES - 1)
 @given(count=st.integers(0, 60_000))
 def test_halves_are_all_of_a_stretch(count: int) -> None:
     stretch = a_stretch(noise(count))
