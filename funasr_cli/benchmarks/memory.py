@@ -19,7 +19,8 @@ from funasr_cli.errors import ExitCode, FunASRError
 
 DURATIONS_S = (600.0, 3600.0, 10800.0)
 PAUSE_S = 1.0
-ACCEPTED = (ExitCode.OK, ExitCode.PARTIAL)  # a limit on the tokens leaves texts cut short
+ACCEPTED = (ExitCode.OK, ExitCode.PARTIAL)
+CUT_SHORT = (*ACCEPTED, ExitCode.INPUT_FAILED)  # a limit on the tokens may leave not a single text complete
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def run_memory(
     folder: Path,
     paths: list[Path],
     durations_s: tuple[float, ...],
-    options: list[str],
+    language: str,
+    max_tokens: int | None,
     progress: Callable[[str], None],
 ) -> tuple[MemoryCost, ...]:
     """Transcribe files of several lengths with the command itself.
@@ -49,19 +51,21 @@ def run_memory(
         folder: a converted model.
         paths: clips of speech; they are repeated with pauses until the length is reached.
         durations_s: lengths of the files.
-        options: of ``funasr transcribe``.
+        language: as for a transcription.
+        max_tokens: the same.
         progress: told what is being measured.
 
     Raises:
         AudioError: a clip cannot be read.
         FunASRError: the command failed.
     """
+    limit = [] if max_tokens is None else ["--max-tokens", str(max_tokens)]
+    options = ["-m", str(folder), "--lang", language, *limit]
     with tempfile.TemporaryDirectory() as work:
-        return tuple(_cost(folder, paths, duration_s, options, progress, Path(work)) for duration_s in durations_s)
+        return tuple(_cost(paths, duration_s, options, progress, Path(work)) for duration_s in durations_s)
 
 
 def _cost(
-    folder: Path,
     paths: list[Path],
     duration_s: float,
     options: list[str],
@@ -72,13 +76,13 @@ def _cost(
     progress(f"writing {duration_s / 60:g} minutes of audio")
     write_recording(file, paths, duration_s)
     progress(f"transcribing {duration_s / 60:g} minutes of audio")
-    command = [sys.executable, "-m", "funasr_cli", "transcribe", "-m", str(folder), str(file), *options]
+    command = [sys.executable, "-m", "funasr_cli", "transcribe", str(file), *options]
     started = time.perf_counter()
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints)
         _, status, usage = os.wait4(process.pid, 0)  # the only way to one child's own peak
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode not in ACCEPTED:
+        if process.returncode not in (CUT_SHORT if "--max-tokens" in options else ACCEPTED):
             complaints.seek(0)
             raise FunASRError(f"funasr transcribe ended with {process.returncode}: {complaints.read().decode()}")
     file.unlink()

@@ -69,8 +69,7 @@ def bench(
     elif batches:
         result, shown = _batches(folder, paths, options, recordings, trials)
     else:
-        limit = [] if max_tokens is None else ["--max-tokens", str(max_tokens)]
-        result, shown = _memory(folder, paths, ["--lang", lang, *limit])
+        result, shown = _memory(folder, paths, lang, max_tokens)
     if as_json:
         console.result(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     else:
@@ -95,11 +94,11 @@ def _batches(
     return [dataclasses.asdict(cost) for cost in costs], tables.batches(costs, recordings)
 
 
-def _memory(folder: Path, paths: list[Path], options: list[str]) -> "tuple[Any, Any]":
+def _memory(folder: Path, paths: list[Path], language: str, max_tokens: int | None) -> "tuple[Any, Any]":
     from funasr_cli.benchmarks.memory import DURATIONS_S, run_memory
 
     with console.busy("writing audio") as tell:
-        costs = run_memory(folder, paths, DURATIONS_S, options, tell)
+        costs = run_memory(folder, paths, DURATIONS_S, language, max_tokens, tell)
     return [dataclasses.asdict(cost) for cost in costs], tables.memory(costs)
 
 
