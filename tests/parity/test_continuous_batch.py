@@ -180,6 +180,26 @@ def test_ended_rows_leave_the_batch_when_they_are_half_of_it(eager: bool) -> Non
 
 
 @both_paces
+def test_keys_and_values_are_given_back_when_all_rows_have_ended(eager: bool) -> None:
+    with settings_of(eager):
+        watched = Watched(DEFAULTS)
+        watched.add([47])
+        watched.step()  # everything that outlives the rows is in memory now
+        watched.follow("end all", [])
+        watched.step()
+        mx.synchronize()  # what is under way holds memory, too
+        held_before = mx.get_active_memory()
+        watched.add([47, 33, 3, 1])
+        watched.step()
+        cache_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in watched.decoder._cache.layers)
+        assert mx.get_active_memory() >= held_before + cache_bytes
+        watched.follow("end all", [])
+        watched.step()
+        mx.synchronize()
+        assert mx.get_active_memory() < held_before + cache_bytes // 10
+
+
+@both_paces
 def test_the_cache_stays_short_while_many_rows_pass_through(eager: bool) -> None:
     """200 rows of up to 20 columns, four at a time: never more columns than two of them one behind the other."""
     draw = np.random.default_rng(0)
