@@ -230,6 +230,7 @@ def test_short_sentences_share_a_cue() -> None:
     assert shown("Oh. I see. Fine, then.", 10.0) == ["Oh.", "I see.", "Fine, then."]
     assert shown("Oh. I see. Fine, then.", 2.0, min_duration_s=0.0) == ["Oh.", "I see.", "Fine, then."]
     assert shown("A rather long sentence. Oh.", 2.0) == ["A rather long sentence. Oh."]
+    assert shown("Oh! A rather long sentence.", 2.0) == ["Oh! A rather long sentence."]
     assert shown("A long sentence. Oh.", 2.0, max_line_width=10, max_line_count=2) == ["A long/sentence.", "Oh."]
 
 
