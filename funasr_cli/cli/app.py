@@ -1,12 +1,14 @@
 """The app, ``--version``, and the one place where an exception becomes a message and an exit code."""
 
+import os
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from funasr_cli import __version__
-from funasr_cli.cli import bench, console, convert, transcribe
+from funasr_cli.cli import bench, console, convert, info, models, transcribe
+from funasr_cli.cli.settings import config_file, defaults_of_commands, read_settings
 from funasr_cli.errors import ExitCode, FunASRError
 
 EXIT_CODES = (
@@ -17,6 +19,9 @@ EXIT_CODES = (
 )
 
 
+TRACEBACK_VARIABLE = "FUNASR_TRACEBACK"
+
+
 class Boundary(TyperGroup):
     """Runs a command; errors meant for the user end here."""
 
@@ -25,6 +30,8 @@ class Boundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except FunASRError as error:
+            if os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
+                raise
             console.report(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
@@ -42,6 +49,8 @@ app = typer.Typer(
 app.command("convert")(convert.convert)
 app.command("transcribe", epilog=EXIT_CODES)(transcribe.transcribe)
 app.command("bench")(bench.bench)
+app.command("models")(models.models)
+app.command("info")(info.info)
 
 
 def _show_version(wanted: bool) -> None:
@@ -52,11 +61,14 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Options of the program itself."""
+    path = config_file()
+    context.default_map = defaults_of_commands(read_settings(path), context.command, path)  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.transcript import Segment, Transcript
 from funasr_cli.writers import WRITERS, as_json_line, as_lines, exists_already, output_path, write_new
 
+LINES = ("txt", "json", "jsonl")  # formats of which several can follow each other on stdout
+
 
 class Folder:
     """An output folder with a file for each input.
@@ -59,10 +61,15 @@ class Printer:
 
     Args:
         inputs: all of them.
-        format: what a transcript is printed as, "txt" or "json".
+        format: what a transcript is printed as; `json` is a line each.
+
+    Raises:
+        UsageError: several inputs in a format that is a file of its own.
     """
 
     def __init__(self, inputs: list[Path], format: str):
+        if len(inputs) > 1 and format not in LINES:
+            raise UsageError(f"{format} of several inputs on stdout", "add --output-dir")
         self._prefixes = [f"{path}: " if len(inputs) > 1 else "" for path in inputs]
         self._format = format
         self._held: dict[int, list[str]] = defaultdict(list)
@@ -75,10 +82,12 @@ class Printer:
 
     def print_transcript(self, source: int, transcript: Transcript) -> None:
         """Print all of it as soon as it is its turn."""
-        if self._format == "json":
+        if self._format == "txt":
+            self._add(source, as_lines(transcript.segments, self._prefixes[source]))
+        elif self._format in LINES:
             self._add(source, as_json_line(transcript))
         else:
-            self._add(source, as_lines(transcript.segments, self._prefixes[source]))
+            self._add(source, WRITERS[self._format](transcript))
 
     def close(self, source: int) -> None:
         """Nothing more comes of this input."""

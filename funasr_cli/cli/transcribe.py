@@ -1,6 +1,5 @@
 """``funasr transcribe``."""
 
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,16 +13,10 @@ from funasr_cli.cli.output import Folder
 from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.writers import WRITERS
 
 if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
-
-
-class Format(StrEnum):
-    """How a transcript is written."""
-
-    TXT = "txt"
-    JSON = "json"
 
 
 def transcribe(
@@ -81,11 +74,15 @@ def transcribe(
         Path | None, typer.Option("--output-dir", "-o", help="Write a file for each input here.")
     ] = None,
     format: Annotated[
-        Format,
-        typer.Option("--format", "-f", help="How transcripts are written. On stdout, json is one line each."),
-    ] = Format.TXT,
+        str,
+        typer.Option(
+            "--format", "-f", help=f"{', '.join(WRITERS)}. On stdout, json is one line for each recording."
+        ),
+    ] = "txt",
 ) -> None:
     """Transcribe recordings."""
+    if format not in WRITERS:
+        raise UsageError(f"unknown format {format!r}", f"choose from {', '.join(WRITERS)}")
     options = TranscribeOptions(
         language=lang,
         hotwords=(*(hotword or ()), *_read_hotwords(hotwords_file)),
@@ -95,7 +92,7 @@ def transcribe(
         top_p=top_p,
         top_k=top_k,
         seed=seed,
-        ctc=format is Format.JSON,
+        ctc=format in ("json", "jsonl"),
         vad=vad,
         vad_threshold=vad_threshold,
         min_pause_s=min_pause,
@@ -103,13 +100,14 @@ def transcribe(
         max_segment_s=max_segment,
         batch_size=batch_size,
     )
-    if stream and format is Format.JSON and output_dir is None:
+    if stream and format != "txt" and output_dir is None:
         raise UsageError(
-            "--stream writes text, --format json data, both to stdout", "add --output-dir for the data"
+            f"--stream writes text, --format {format} data, both to stdout",
+            "add --output-dir for the data",
         )
     if resume and output_dir is None:
         raise UsageError("--resume without --output-dir", "it skips inputs whose results are in that folder")
-    folder = Folder(output_dir, format.value, audio) if output_dir else None
+    folder = Folder(output_dir, format, audio) if output_dir else None
     inputs = [path for path in audio if not (resume and folder and folder.has(path))]
     if len(inputs) < len(audio):
         console.note(f"skipped {len(audio) - len(inputs)} of {len(audio)} inputs: their results are there")
@@ -118,7 +116,7 @@ def transcribe(
     recognizer = _load(model, options)
     if folder:
         folder.make()
-    display = Display(inputs, folder, format.value, stream=stream)
+    display = Display(inputs, folder, format, stream=stream)
     outcome = _transcribe_all(inputs, recognizer, options, display, folder)
     console.note(outcome.summary())
     raise typer.Exit(outcome.exit_code(strict=strict))

@@ -94,11 +94,12 @@ class Scheduler:
 
     def _take_in(self, ahead: ReadAhead[Arrival]) -> Iterator[Event]:
         """Let speech in, as far as there is some and room for it; an idle model waits for it."""
-        gathered_by = time.perf_counter() + GATHER_S
+        gathered_by = None  # set when the first speech is there
         while not ahead.ended and len(self._waiting) < 2 * self._batch_size:
             patience_s: float | None = 0.0
             if not self._rows:
-                patience_s = max(0.0, gathered_by - time.perf_counter()) if self._waiting else None
+                gathered_by = gathered_by or (time.perf_counter() + GATHER_S if self._waiting else None)
+                patience_s = max(0.0, gathered_by - time.perf_counter()) if gathered_by else None
             arrival = ahead.take(patience_s)
             if arrival is None:
                 return

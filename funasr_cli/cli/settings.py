@@ -1,0 +1,84 @@
+"""Settings that stand in a file: option names and values, for all commands or for one.
+
+    model = "nano"
+    lang = "zh"
+
+    [transcribe]
+    format = ["srt", "json"]
+
+The command line goes before the environment (``FUNASR_MODEL``, ...), the environment before the file.
+"""
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from funasr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from click import Command, Group
+
+CONFIG_VARIABLE = "FUNASR_CONFIG"
+
+
+def config_file() -> Path:
+    """``$FUNASR_CONFIG``, else ``config.toml`` in the user's folder for settings."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    return Path(named).expanduser() if named else platformdirs.user_config_path("funasr-cli") / "config.toml"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Contents of a settings file; none where there is no such file, unless it has been named.
+
+    Raises:
+        UsageError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if os.environ.get(CONFIG_VARIABLE):
+            raise UsageError(f"{path}: no such file", f"it is what {CONFIG_VARIABLE} says") from error
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
+
+
+def defaults_of_commands(settings: dict[str, Any], group: "Group", path: Path) -> dict[str, dict[str, Any]]:
+    """What the file says, as the defaults of each command's parameters.
+
+    Raises:
+        UsageError: a name that is neither a command's nor an option's.
+    """
+    shared = {name: value for name, value in settings.items() if not isinstance(value, dict)}
+    tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    known = {command: _parameters(group.commands[command]) for command in group.commands}
+    _refuse_unknown(tables, list(known), f"{path}: no command")
+    _refuse_unknown(shared, [name for names in known.values() for name in names], f"{path}: no option")
+    defaults: dict[str, dict[str, Any]] = {}
+    for command, names in known.items():
+        own = tables.get(command, {})
+        _refuse_unknown(own, list(names), f"{path}: [{command}] has no option")
+        wanted = {key: value for key, value in shared.items() if key in names} | own
+        defaults[command] = {names[key]: value for key, value in wanted.items()}
+    return defaults
+
+
+def _parameters(command: "Command") -> dict[str, str]:
+    """Options of a command by the name one types, without its dashes, and what Click calls them."""
+    names = {}
+    for parameter in command.params:
+        for option in parameter.opts:
+            if option.startswith("--") and parameter.name:
+                names[option.removeprefix("--")] = parameter.name
+    return names
+
+
+def _refuse_unknown(given: dict[str, Any], known: list[str], complaint: str) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(f"{complaint} {name!r}", f"did you mean {near[0]}?" if near else "")

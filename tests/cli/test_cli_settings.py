@@ -1,0 +1,88 @@
+"""`funasr info`, `funasr models` and defaults from a file."""
+
+import json
+from pathlib import Path
+
+import pytest
+from running import invoke
+
+from funasr_cli import __version__
+from funasr_cli.demo import MODEL, clips
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def test_models(small_model: Path, tmp_path: Path) -> None:
+    """Converted ones, the bundled one, and one that is damaged."""
+    home = tmp_path / "home"
+    (home / "models/mine").mkdir(parents=True)
+    (home / "models/mine/model").symlink_to(small_model)
+    (home / "models/broken").mkdir()
+    (home / "models/broken/config.json").write_text("{")
+    rows = json.loads(invoke("models", "--json", env={"FUNASR_HOME": str(home)}).stdout)
+    assert [row["name"] for row in rows] == ["broken", "mine/model", "demo"]
+    assert "cannot be read" in rows[0]["problem"]
+    assert (rows[1]["dtype"], rows[1]["ctc"], rows[1]["languages"]) == ("float32", False, ["zh", "en", "ja"])
+    assert (rows[2]["folder"], rows[2]["languages"], rows[2]["ctc"]) == (str(MODEL), ["zh", "en"], True)
+    shown = invoke("models", env={"FUNASR_HOME": str(home)})
+    assert "mine/model\n" in shown.stdout
+    assert "MB, bfloat16, zh, en, with CTC branch\n" in shown.stdout
+    nothing = invoke("models", env={"FUNASR_HOME": str(tmp_path / "empty")})
+    assert nothing.stderr.startswith("none converted yet in ")
+
+
+def test_info(config: Path) -> None:
+    config.write_text('lang = "zh"\n')
+    env = {"FUNASR_CONFIG": str(config)}
+    facts = json.loads(invoke("info", "--json", env=env).stdout)
+    assert facts["funasr-cli"] == __version__
+    assert facts["settings file"] == str(config)
+    assert facts["settings"] == {"lang": "zh"}
+    assert facts["environment"]["FUNASR_CONFIG"] == str(config)
+    assert "demo" in facts["models"]
+    assert facts["packages"]["mlx"]
+    assert f"funasr-cli     {__version__}\n" in invoke("info", env=env).stdout
+
+
+def test_the_file_is_asked_before_the_default_and_after_the_command_line(config: Path) -> None:
+    config.write_text('model = "demo"\nlang = "fr"\n[transcribe]\nformat = "tsv"\n')
+    clip, env = clips()[0], {"FUNASR_CONFIG": str(config)}
+    refused = invoke("transcribe", clip.path, env=env)
+    refused.assert_fails(2, "error: language 'fr' is not one of this model's")
+    result = invoke("transcribe", clip.path, "--lang", "en", env=env)
+    assert result.stdout.startswith("start\tend\ttext\n")
+    assert result.stdout.endswith(f"\t{clip.written}\n")
+    assert invoke("transcribe", clip.path, "--lang", "en", "-f", "txt", env=env).stdout == f"{clip.written}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("lag = 1", "no option 'lag'\n  did you mean lang?\n"),
+        ("[transcribe]\nfomat = 1", "[transcribe] has no option 'fomat'\n  did you mean format?\n"),
+        ("[transcrib]\nformat = 1", "no command 'transcrib'\n  did you mean transcribe?\n"),
+        ("lang = ", "cannot be read as TOML ("),
+        ('[transcribe]\nmin-pause = "long"', "min-pause"),
+        (None, "no such file\n  it is what FUNASR_CONFIG says\n"),
+    ],
+)
+def test_settings_that_cannot_be(config: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        config.write_text(content)
+    invoke("transcribe", "a.wav", "-m", "demo", env={"FUNASR_CONFIG": str(config)}).assert_fails(2, message)
+
+
+def test_formats_on_stdout() -> None:
+    one, two = (clip.path for clip in clips()[:2])
+    text = clips()[0].written
+    assert invoke("transcribe", "-m", "demo", one, "-f", "vtt").stdout.startswith("WEBVTT\n")
+    assert f"\n{text}\n" in invoke("transcribe", "-m", "demo", one, "-f", "srt").stdout
+    lines = invoke("transcribe", "-m", "demo", one, two, "-f", "jsonl").stdout.splitlines()
+    assert [json.loads(line)["source"] for line in lines] == [str(one), str(two)]
+    refused = invoke("transcribe", "-m", "demo", one, two, "-f", "srt")
+    refused.assert_fails(2, "error: srt of several inputs on stdout\n  add --output-dir\n")
+    refused = invoke("transcribe", "-m", "demo", one, "-f", "doc")
+    refused.assert_fails(2, "error: unknown format 'doc'\n  choose from txt, srt, vtt, tsv, json, jsonl, md\n")
