@@ -165,6 +165,11 @@ def test_new_rows_after_all_have_ended(eager: bool) -> None:
         assert watched.tokens == {0: 1, 1: 1, 2: 0, 3: LONGEST, 4: LONGEST}
 
 
+def rows_computed(watched: Watched) -> int:
+    """Rows that a step works on, ended ones among them."""
+    return watched.decoder._cache.layers[0].keys.shape[0]
+
+
 @both_paces
 def test_ended_rows_leave_the_batch_when_they_are_half_of_it(eager: bool) -> None:
     with settings_of(eager):
@@ -175,8 +180,20 @@ def test_ended_rows_leave_the_batch_when_they_are_half_of_it(eager: bool) -> Non
         for row in (1, 3, 0):
             watched.end(row)
             watched.step()
-            sizes.append(watched.decoder._cache.layers[0].keys.shape[0])
+            sizes.append(rows_computed(watched))
         assert sizes == [4, 2, 1]
+
+
+@both_paces
+def test_ended_rows_leave_the_batch_when_others_join(eager: bool) -> None:
+    with settings_of(eager):
+        watched = Watched(DEFAULTS)
+        watched.add([1, 3, 12, 33])
+        watched.step()
+        watched.end(1)
+        watched.add([47, 12])
+        assert rows_computed(watched) == 5
+        watched.step()
 
 
 @both_paces
