@@ -84,7 +84,9 @@ def _container_bytes() -> Iterator[int]:
     folder = Path("/sys/fs/cgroup")
     with suppress(OSError, ValueError):
         limit, used = ((folder / f"memory.{name}").read_text() for name in ("max", "current"))
-        yield max(0, int(limit) - int(used))
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        cached = int(counts.get("inactive_file", 0))  # given back when somebody wants it
+        yield max(0, int(limit) - int(used) + cached)
     yield sys.maxsize
 
 

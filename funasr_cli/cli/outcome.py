@@ -1,5 +1,6 @@
 """What came of all inputs together: the summary line and the exit code."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -17,11 +18,13 @@ class Outcome:
         failed: inputs without a result, or with one in which no segment is complete.
         partial: inputs whose result has some gap.
         silent: inputs without speech.
+        skipped: inputs whose results were there already.
     """
 
     failed: set[int] = field(default_factory=set)
     partial: int = 0
     silent: int = 0
+    skipped: int = 0
     inputs: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     states: Counter[str] = field(default_factory=Counter)
@@ -46,7 +49,7 @@ class Outcome:
             return ExitCode.INPUT_FAILED
         if self.partial:
             return ExitCode.PARTIAL
-        return ExitCode.NO_SPEECH if self.silent == self.inputs else ExitCode.OK
+        return ExitCode.NO_SPEECH if self.silent == self.inputs + self.skipped else ExitCode.OK
 
     def summary(self) -> str:
         """The ledger of all inputs in a line."""
@@ -55,9 +58,14 @@ class Outcome:
         parts = [f"{failed} of {self.inputs} inputs failed"] if failed else []
         if speech_s:
             parts.append(
-                f"{self.ledger.done_share:.1%} of {clock(speech_s)} speech transcribed, "
+                f"{_rounded_down(self.ledger.done_share)} of {clock(speech_s)} speech transcribed, "
                 f"{repaired} segment{'s' * (repaired != 1)} repaired, {self.states['failed']} failed"
             )
         elif self.inputs > failed:
             parts.append("no speech found")
         return "; ".join(parts)
+
+
+def _rounded_down(share: float) -> str:
+    """Percent; all of it only where nothing is missing."""
+    return f"{math.floor(share * 1000 + 1e-9) / 10:.1f}%"

@@ -117,7 +117,7 @@ def transcribe(
     if folder:
         folder.make()
     display = Display(inputs, folder, format, stream=stream)
-    outcome = _transcribe_all(inputs, recognizer, options, display, folder)
+    outcome = _transcribe_all(inputs, recognizer, options, display, folder, len(audio) - len(inputs))
     console.note(outcome.summary())
     raise typer.Exit(outcome.exit_code(strict=strict))
 
@@ -157,6 +157,7 @@ def _transcribe_all(
     options: TranscribeOptions,
     display: Display,
     folder: Folder | None,
+    skipped: int,
 ) -> Outcome:
     """Transcribe all inputs; a bad one is reported and the others are still done."""
     from funasr_cli.audio.recording import Recording, open_recording
@@ -166,7 +167,7 @@ def _transcribe_all(
             folder.refuse_existing(path)
         return open_recording(path, recognizer.sample_rate_hz)
 
-    outcome = Outcome()
+    outcome = Outcome(skipped=skipped)
     with display:
         for event in recognizer.run([partial(open_input, path) for path in paths], options):
             try:

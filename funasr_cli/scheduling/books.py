@@ -29,6 +29,10 @@ class Book:
         """Whether nothing more can come."""
         return self.end is not None and not self._open
 
+    def is_open(self, stretch: Stretch) -> bool:
+        """Whether a segment is still to come of this stretch."""
+        return stretch.start in self._open
+
     def expect(self, stretch: Stretch) -> None:
         """A segment will come of this stretch."""
         self._open.add(stretch.start)

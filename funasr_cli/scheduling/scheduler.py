@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 PREFILL_ROWS = 4  # read together: enough to keep the processor busy, few enough not to hold up the others
 MAX_RETRIES = 2
 MAX_BATCH = 16  # rows beyond that add little on the machines measured
-LONGEST_PROMPT = 256  # tokens: 30 s of audio take 63, the text around it some 30, the rest is for hotwords
+PROMPT_TOKENS = 192  # the text around the audio takes some 30, the rest is for hotwords
+AUDIO_TOKENS_A_SECOND = 2.1
 GATHER_S = 0.2  # how long an idle model waits for more speech to fill a batch
 
 
@@ -64,13 +65,14 @@ class Scheduler:
         self._rows: dict[int, Row] = {}
         self._books: dict[int, Book] = {}
         self._stage = ""  # the current computation
-        self._in_work: set[int] = set()  # recordings with a part in it
+        self._in_work: list[Speech] = []  # what it is about
         self._decoder = self._new_decoder()
 
     def _rows_that_fit(self) -> int:
         """As many as pay, if half of the memory at hand holds their keys and values, twice while rows join."""
         llm = self._recognizer.loaded.model.llm
-        columns = LONGEST_PROMPT + token_budget(self._options.max_segment_s)
+        longest_s = self._options.max_segment_s
+        columns = PROMPT_TOKENS + round(AUDIO_TOKENS_A_SECOND * longest_s) + token_budget(longest_s)
         row_bytes = 2 * columns * llm.config.cache_values_a_token * llm.model.norm.weight.dtype.size
         return max(1, min(MAX_BATCH, available_bytes() // 2 // row_bytes))
 
@@ -119,7 +121,7 @@ class Scheduler:
 
     def _has_room(self) -> bool:
         free = self._batch_size - len(self._rows)
-        return not self._rows or free >= min(PREFILL_ROWS, self._batch_size)
+        return not self._rows or free >= max(1, min(PREFILL_ROWS, self._batch_size // 4))
 
     def _admit(self) -> Iterator[Event]:
         """Encode some of those that wait, and let their rows join."""
@@ -183,8 +185,9 @@ class Scheduler:
         if row.guard.worth_retrying(reason) and speech.retries < MAX_RETRIES:
             parts = speech.stretch.halves()
             if parts:
+                again = [self._again(speech, part) for part in parts]
                 book.replace(speech.stretch, parts)
-                self._waiting[:0] = [self._again(speech, part) for part in parts]
+                self._waiting[:0] = again
                 return
         for settled in book.settle(speech.stretch, self._segment(row, reason)):
             yield Settled(book.source, settled)
@@ -221,25 +224,33 @@ class Scheduler:
             yield Finished(book.source, book.transcript(self._recognizer.loaded.name, self._language))
 
     def _give_up(self, error: Exception) -> Iterator[Event]:
-        """The computation failed: so have all recordings that had a part in it. The others go on."""
-        failed = set(self._in_work)
+        """The computation failed: try again with half as much at once; a single row fails its recording."""
+        lost = list(self._in_work)
         if self._stage != "encoder":  # the decoder may have stopped anywhere: its rows are lost
-            failed |= {row.speech.source for row in self._rows.values()}
-            self._decoder = self._new_decoder()
-        for number in [number for number, row in self._rows.items() if row.speech.source in failed]:
-            self._decoder.end(number)
-            speech = self._rows.pop(number).speech
-            yield Draft(speech.source, speech.stretch.start_s, None)
+            known = set(map(id, lost))
+            written = [row.speech for row in self._rows.values()]
+            self._rows, self._decoder = {}, self._new_decoder()
+            yield from (Draft(speech.source, speech.stretch.start_s, None) for speech in written)
+            lost += [speech for speech in written if id(speech) not in known]
+        lost = [speech for speech in lost if self._is_open(speech)]
+        if self._batch_size > 1:
+            self._batch_size //= 2
+            self._waiting[:0] = lost
+            return
+        failed = {speech.source for speech in lost}
         self._waiting = [speech for speech in self._waiting if speech.source not in failed]
-        hint = "a smaller --batch-size or --max-segment needs less memory"
-        for source in sorted(failed):
-            if book := self._books.pop(source, None):
-                yield Failed(source, FunASRError(f"{book.name}: the computation failed ({error})", hint))
+        hint = "a smaller --max-segment needs less memory"
+        for book in [self._books.pop(source) for source in sorted(failed)]:
+            yield Failed(book.source, FunASRError(f"{book.name}: the computation failed ({error})", hint))
+
+    def _is_open(self, speech: Speech) -> bool:
+        book = self._books.get(speech.source)
+        return book is not None and book.is_open(speech.stretch)
 
     @contextmanager
     def _shared(self, stage: str, speeches: list[Speech]) -> Iterator[None]:
         """Share out the time of a block among the recordings that it works on."""
-        self._stage, self._in_work = stage, {speech.source for speech in speeches}
+        self._stage, self._in_work = stage, speeches
         started = time.perf_counter()
         yield
         taken_s = time.perf_counter() - started
