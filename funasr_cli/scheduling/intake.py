@@ -1,10 +1,11 @@
-"""Recordings to stretches of speech with their features: the part that runs ahead of the model."""
+"""Recordings to stretches of speech: the part that runs ahead of the model, in a thread of its own.
+
+Nothing here computes with MLX, which would keep a thread of its own for every thread that it has met.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from funasr_cli.audio.recording import Source
 from funasr_cli.audio.segments import Segmenter, Stretch
@@ -14,7 +15,6 @@ from funasr_cli.measure import StageClock
 from funasr_cli.options import TranscribeOptions
 
 Opener = Callable[[], Source]  # raises FunASRError where a recording cannot be opened
-Features = Callable[[np.ndarray], np.ndarray]  # (samples,) -> (rows, row width)
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,12 @@ class Speech:
     """A stretch of a recording on its way to a text.
 
     Attributes:
-        features: (rows, row width).
         first: whether it is where the recording's speech begins.
         retries: how often what it is a part of has been decoded before.
     """
 
     source: int
     stretch: Stretch
-    features: np.ndarray
     first: bool
     retries: int = 0
 
@@ -51,7 +49,7 @@ class Ended:
         read_s: its length as far as it could be read.
         unread_s: what its header promised beyond that.
         error: what went wrong, if it did.
-        seconds: what reading, finding speech and features took.
+        seconds: what reading and finding speech took.
     """
 
     source: int
@@ -64,7 +62,7 @@ class Ended:
 Arrival = Opened | Speech | Ended
 
 
-def read_sources(openers: Iterable[Opener], features: Features, options: TranscribeOptions) -> Iterator[Arrival]:
+def read_sources(openers: Iterable[Opener], options: TranscribeOptions) -> Iterator[Arrival]:
     """Open one recording after the other; its speech, then its end. An unreadable one is an end with an error."""
     for source, opener in enumerate(openers):
         started = time.perf_counter()
@@ -77,10 +75,10 @@ def read_sources(openers: Iterable[Opener], features: Features, options: Transcr
             yield Ended(source, 0.0, error=error)
         else:
             yield Opened(source, recording.name, started)
-            yield from _read(source, recording, features, options)
+            yield from _read(source, recording, options)
 
 
-def _read(source: int, recording: Source, features: Features, options: TranscribeOptions) -> Iterator[Arrival]:
+def _read(source: int, recording: Source, options: TranscribeOptions) -> Iterator[Arrival]:
     clock, segmenter, error, first = StageClock(), Segmenter(options), None, True
     blocks = iter(recording.blocks())
     ended = False
@@ -94,10 +92,8 @@ def _read(source: int, recording: Source, features: Features, options: Transcrib
         with clock.stage("vad"):
             stretches = segmenter.finish() if block is None else segmenter.push(block)
         for stretch in stretches:
-            with clock.stage("features"):
-                speech = Speech(source, stretch, features(stretch.samples), first)
-                first = False
-            yield speech
+            yield Speech(source, stretch, first)
+            first = False
     read_s = segmenter.read / SAMPLE_RATE_HZ
     unread_s = max(0.0, (recording.expected_s or 0.0) - read_s) if error else 0.0
     yield Ended(source, read_s, unread_s, error, dict(clock.seconds))

@@ -81,7 +81,7 @@ class Scheduler:
 
     def run(self, openers: Iterable[Opener]) -> Iterator[Event]:
         """Events until every recording has come to its `Finished` or `Failed`."""
-        arrivals = read_sources(openers, self._recognizer.features, self._options)
+        arrivals = read_sources(openers, self._options)
         with ReadAhead(arrivals, limit=self._batch_size) as ahead:
             while True:
                 yield from self._take_in(ahead)
@@ -127,8 +127,10 @@ class Scheduler:
         """Encode some of those that wait, and let their rows join."""
         chosen = self._choose(min(PREFILL_ROWS, self._batch_size - len(self._rows)))
         recognizer, options = self._recognizer, self._options
+        with self._shared("features", chosen):
+            features = [recognizer.features(speech.stretch.samples) for speech in chosen]
         with self._shared("encoder", chosen):
-            encoded = recognizer.encode([speech.features for speech in chosen])
+            encoded = recognizer.encode(features)
         ctc = options.ctc and recognizer.config.ctc
         ctc_texts = recognizer.ctc_texts(encoded) if ctc else [None] * len(chosen)
         with self._shared("prefill", chosen):
@@ -151,8 +153,8 @@ class Scheduler:
 
     def _choose(self, count: int) -> list[Speech]:
         """The one that has waited longest, and those that are most like it in length."""
-        oldest = len(self._waiting[0].features)
-        order = sorted(range(len(self._waiting)), key=lambda i: (abs(len(self._waiting[i].features) - oldest), i))
+        lengths = [len(speech.stretch.samples) for speech in self._waiting]
+        order = sorted(range(len(lengths)), key=lambda index: (abs(lengths[index] - lengths[0]), index))
         taken = sorted(order[:count])
         return [self._waiting.pop(index) for index in reversed(taken)][::-1]
 
@@ -195,7 +197,7 @@ class Scheduler:
 
     def _again(self, speech: Speech, part: Stretch) -> Speech:
         first = speech.first and part.start == speech.stretch.start
-        return Speech(speech.source, part, self._recognizer.features(part.samples), first, speech.retries + 1)
+        return Speech(speech.source, part, first, speech.retries + 1)
 
     def _segment(self, row: Row, reason: StopReason) -> Segment:
         stretch = row.speech.stretch
@@ -226,7 +228,7 @@ class Scheduler:
     def _give_up(self, error: Exception) -> Iterator[Event]:
         """The computation failed: try again with half as much at once; a single row fails its recording."""
         lost = list(self._in_work)
-        if self._stage != "encoder":  # the decoder may have stopped anywhere: its rows are lost
+        if self._stage in ("prefill", "decode"):  # the decoder may have stopped anywhere: its rows are lost
             known = set(map(id, lost))
             written = [row.speech for row in self._rows.values()]
             self._rows, self._decoder = {}, self._new_decoder()

@@ -206,6 +206,19 @@ def test_broken_weights(model: Path, ending: Path, clip: Path, name: str) -> Non
     assert (result.exit_code, result.stdout) == (1, "")
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_no_thread_is_left_behind(ending: Path, clip: Path) -> None:
+    """Of the operating system: MLX keeps one for each thread of ours that computes."""
+    recognizer = funasr_cli.load(str(ending))
+
+    def threads_after(runs: int) -> int:
+        for _ in range(runs):
+            funasr_cli.transcribe(str(clip), recognizer)
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    assert threads_after(1) >= threads_after(3)
+
+
 def test_random_weights_in_batches_of_any_size(small_model: Path, ending: Path, clip: Path) -> None:
     """They go in circles of all kinds; how often a segment is tried does not depend on its neighbours."""
     whole = transcribe(ending, clip)
