@@ -82,9 +82,7 @@ def test_no_segment_is_longer_than_asked_for(small_model: Path) -> None:
 
 
 OUT_OF_MEMORY = "[metal::malloc] out of memory"
-GIVEN_UP = (
-    f"the computation failed ({OUT_OF_MEMORY})\n  a smaller --max-segment needs less memory\n"
-)
+GIVEN_UP = f"the computation failed ({OUT_OF_MEMORY})\n  a smaller --max-segment needs less memory\n"
 
 
 def give_up_on_short_clips(monkeypatch: pytest.MonkeyPatch) -> None:
