@@ -1,5 +1,6 @@
 """Fixtures that all tests share: small random checkpoints, their conversions, and real speech."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from checkpoints import CheckpointSpec, write_checkpoint
 import funasr_cli
 
 DATA = Path(__file__).parent / "data"
+
+# Started in the background by a shell, this process ignores Ctrl-C, and so would every command that it runs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
