@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from funasr_cli.audio.recording import BLOCK_S, Recording, Source, mono, open_recording, resampled
+from funasr_cli.audio.recording import BLOCK_S, Recording, Source, open_recording
+from funasr_cli.audio.samples import as_float32, mono, resampled
 from funasr_cli.errors import AudioError
 
 __all__ = ["Audio", "Recording", "Source", "from_array", "load_audio", "open_recording"]
@@ -34,6 +35,11 @@ class Audio:
     def expected_s(self) -> float | None:
         """The same, as a `Source` calls it."""
         return self.duration_s
+
+    @property
+    def start_s(self) -> float:
+        """Where it begins, as a `Source` calls it."""
+        return 0.0
 
     def blocks(self) -> Iterator[np.ndarray]:
         """(samples,) views of BLOCK_S each; the last one may be shorter.
@@ -66,22 +72,10 @@ def from_array(samples: np.ndarray, source_rate_hz: int, sample_rate_hz: int, na
     """
     if source_rate_hz < 1:
         raise AudioError(f"{name}: sample rate {source_rate_hz} Hz")
-    samples = _as_float32(np.asarray(samples), name)
+    samples = as_float32(np.asarray(samples), name)
     if samples.ndim not in (1, 2):
         raise AudioError(f"{name}: {samples.ndim} axes", "pass (samples,) or (samples, channels)")
     if not samples.size:
         raise AudioError(f"{name}: no samples in it")
     pieces = list(resampled([mono(samples, name)], source_rate_hz, sample_rate_hz))
     return Audio(name, np.concatenate(pieces), sample_rate_hz)
-
-
-def _as_float32(samples: np.ndarray, name: str) -> np.ndarray:
-    """Integers scaled to [-1, 1); unsigned ones are centred first, as in 8-bit wav files."""
-    if np.issubdtype(samples.dtype, np.integer):
-        bounds = np.iinfo(samples.dtype)
-        half = 2.0 ** (bounds.bits - 1)
-        return (samples / half + (-1.0 if bounds.min == 0 else 0.0)).astype(np.float32)
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise AudioError(f"{name}: samples of type {samples.dtype}", "pass floats or integers")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
-        return samples.astype(np.float32, copy=False)

@@ -1,7 +1,6 @@
 """Recordings of any length: read block by block, mixed to mono, at the sample rate a model wants."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,12 +8,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import soxr
 
-from funasr_cli.audio.readers import Reader, can_reopen, open_reader
+from funasr_cli.audio.readers import Reader, is_pipe, open_reader
+from funasr_cli.audio.samples import joined, mono, resampled
+from funasr_cli.audio.streams import Spool, open_pipe
 from funasr_cli.errors import AudioError
+from funasr_cli.inputs import Clip, PCMFormat, shown
 
 BLOCK_S = 10.0
+LIVE_BLOCK_S = 0.5  # of what may be spoken right now
 
 
 class Source(Protocol):
@@ -32,8 +34,12 @@ class Source(Protocol):
     def expected_s(self) -> float | None:
         """Length that its header claims; None where unknown."""
 
+    @property
+    def start_s(self) -> float:
+        """Where it begins in what it is a part of."""
+
     def blocks(self) -> Iterator[np.ndarray]:
-        """(samples,) mono float32, about BLOCK_S each, never empty.
+        """(samples,) mono float32, about BLOCK_S each, or shorter; never empty.
 
         Raises:
             AudioError: it breaks off, holds non-finite samples or none. Blocks already yielded stay valid.
@@ -41,22 +47,51 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """What is wanted of a recording.
+
+    Attributes:
+        start_s: from there; exact to the sample.
+        end_s: to there; None is the end.
+        channel: the only one that is wanted, the first being 1; None mixes all.
+    """
+
+    start_s: float = 0.0
+    end_s: float | None = None
+    channel: int | None = None
+
+    def length_s(self, whole_s: float | None) -> float | None:
+        """Of its part of a recording that is so long; None where unknown."""
+        if whole_s is None:
+            return None
+        return max(0.0, min(whole_s, self.end_s or whole_s) - self.start_s)
+
+
+@dataclass(frozen=True)
 class Recording:
-    """A file that is read block by block. It is open only while `blocks` runs; pipes alone are open before.
+    """A file that is read block by block. It is open only while `blocks` runs; live pipes alone are open before.
 
     Attributes:
         name: what to call it in messages and results.
         sample_rate_hz: of what `blocks` yields.
-        expected_s: length that its header claims; None where unknown.
+        expected_s: length of that by the file's header; None where unknown.
     """
 
     name: str
     sample_rate_hz: int
     expected_s: float | None
     _open: Callable[[], Reader] = field(repr=False, compare=False)
+    _excerpt: Excerpt = field(default=Excerpt(), repr=False)
+
+    @property
+    def start_s(self) -> float:
+        """Where the first sample of `blocks` is in the file."""
+        return self._excerpt.start_s
 
     def blocks(self) -> Iterator[np.ndarray]:
         """(samples,) mono float32, about BLOCK_S each, never empty; from the beginning at every call.
+
+        Those of a live pipe are LIVE_BLOCK_S long, and can be had only once.
 
         Raises:
             AudioError: the file breaks off, holds non-finite samples or none, or is there no more. Blocks already
@@ -64,9 +99,10 @@ class Recording:
         """
         count = 0
         with closing(self._open()) as reader:
-            pieces = _UntilFault(_mono_pieces(reader, self.name))
+            pieces = _UntilFault(_mono_pieces(reader, self.name, self._excerpt))
             at_rate = resampled(pieces, reader.sample_rate_hz, self.sample_rate_hz)
-            for block in joined(at_rate, round(BLOCK_S * self.sample_rate_hz)):
+            block_s = LIVE_BLOCK_S if reader.live else BLOCK_S
+            for block in joined(at_rate, round(block_s * self.sample_rate_hz)):
                 count += 1
                 yield block
         if pieces.fault:
@@ -75,55 +111,50 @@ class Recording:
             raise AudioError(f"{self.name}: no samples in it")
 
 
-def open_recording(path: str | Path, sample_rate_hz: int) -> Recording:
-    """A file to be read with its channels mixed evenly and resampled with soxr HQ.
+def open_recording(
+    path: str | Path,
+    sample_rate_hz: int,
+    *,
+    name: str | None = None,
+    clip: Clip | None = None,
+    channel: int | None = None,
+    pcm: PCMFormat | None = None,
+) -> Recording:
+    """A file or pipe to be read with its channels mixed evenly and resampled with soxr HQ.
+
+    Args:
+        path: where it is.
+        sample_rate_hz: what it is to be resampled to.
+        name: what to call it; None takes the path.
+        clip: the part that is wanted. Whether the file is long enough for it to begin is found out by reading.
+        channel: the only one that is wanted, the first being 1; None mixes all.
+        pcm: how its samples are stored, if it has no header.
 
     Raises:
-        AudioError: the file is missing, a folder, unreadable or not audio.
+        AudioError: it is missing, a folder, unreadable or not audio, or has no such channel.
     """
     path = Path(path)
-    name = os.fsencode(path).decode(errors="replace")  # file names may hold bytes that are no text
-    reader = open_reader(path, name)
-    if not can_reopen(path):
-        return Recording(name, sample_rate_hz, reader.expected_s, _only_once(reader, name))
-    reader.close()
-    return Recording(name, sample_rate_hz, reader.expected_s, partial(open_reader, path, name))
+    name = shown(path) if name is None else name
+    reader, reopen = _opened(path, name, pcm)
+    if reopen:
+        reader.close()
+    if channel is not None and not 1 <= channel <= reader.channels:
+        reader.close()
+        raise AudioError(f"{name}: there is no channel {channel}, only {reader.channels}")
+    excerpt = Excerpt(*(clip or (0.0, None)), channel)
+    expected_s = excerpt.length_s(reader.expected_s)
+    return Recording(name, sample_rate_hz, expected_s, reopen or _only_once(reader, name), excerpt)
 
 
-def mono(samples: np.ndarray, name: str) -> np.ndarray:
-    """(samples,) or (samples, channels) float32 -> (samples,), mixed evenly.
-
-    Raises:
-        AudioError: they are not all finite.
-    """
-    with np.errstate(all="ignore"):
-        mixed = samples if samples.ndim == 1 else samples.mean(axis=1)  # (samples,)
-    if not np.isfinite(mixed).all():
-        raise AudioError(f"{name}: holds values that are not numbers")
-    return mixed
-
-
-def resampled(pieces: Iterable[np.ndarray], source_rate_hz: int, sample_rate_hz: int) -> Iterator[np.ndarray]:
-    """(samples,) float32 pieces of any length at another rate: joined, what resampling them joined would give."""
-    if source_rate_hz == sample_rate_hz:
-        yield from pieces
-        return
-    stream = soxr.ResampleStream(source_rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
-    for piece in pieces:
-        yield stream.resample_chunk(piece)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def joined(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """(samples,) pieces put together until there are `size` samples; fewer at the end, but not none."""
-    held: list[np.ndarray] = []
-    for piece in pieces:
-        held.append(piece)
-        if sum(map(len, held)) >= size:
-            yield np.concatenate(held)
-            held = []
-    if any(map(len, held)):
-        yield np.concatenate(held)
+def _opened(path: Path, name: str, pcm: PCMFormat | None) -> tuple[Reader, Callable[[], Reader] | None]:
+    """A reader, and what opens another one, if there can be another one."""
+    reopen: Callable[[], Reader] = partial(open_reader, path, name, pcm)
+    if is_pipe(path):
+        pipe = open_pipe(path, name, pcm)
+        if not isinstance(pipe, Spool):
+            return pipe, None
+        reopen = lambda: open_reader(pipe.path, name, pcm)  # noqa: E731 - it keeps the file as long as it is there
+    return reopen(), reopen
 
 
 class _UntilFault:
@@ -140,17 +171,36 @@ class _UntilFault:
             self.fault = fault
 
 
-def _mono_pieces(reader: Reader, name: str) -> Iterator[np.ndarray]:
-    """(samples,) float32 at the file's own rate."""
-    samples = 0
+def _mono_pieces(reader: Reader, name: str, excerpt: Excerpt) -> Iterator[np.ndarray]:
+    """(samples,) float32 at the file's own rate, of what is wanted."""
+    rate_hz = reader.sample_rate_hz
+    start = round(excerpt.start_s * rate_hz)
+    end = None if excerpt.end_s is None else round(excerpt.end_s * rate_hz)
+    position = reader.seek(start)
     try:
         for piece in reader.pieces():  # (samples, channels)
-            yield mono(piece, name)
-            samples += len(piece)
+            wanted = piece[max(0, start - position) : None if end is None else end - position]
+            if len(wanted):
+                yield mono(_channel(wanted, excerpt.channel, name), name)
+            position += len(piece)
+            if end is not None and position >= end:
+                return
     except EOFError as error:
-        done_s, expected_s = samples / reader.sample_rate_hz, reader.expected_s or 0
+        done_s, expected_s = position / rate_hz, reader.expected_s or 0
         done = f"{done_s:.1f} of {expected_s:.1f} s" if expected_s > done_s else f"{done_s:.1f} s"
         raise AudioError(f"{name}: broke off after {done}", "the file is damaged or incomplete") from error
+    if 0 < position <= start:
+        end_s = position / rate_hz
+        raise AudioError(f"{name}: ends at {end_s:.1f} s, before the part from {excerpt.start_s:.1f} s on")
+
+
+def _channel(samples: np.ndarray, channel: int | None, name: str) -> np.ndarray:
+    """(samples, channels) -> that one alone (samples,), if only one is wanted."""
+    if channel is None:
+        return samples
+    if channel > samples.shape[1]:  # it had as many when it was opened
+        raise AudioError(f"{name}: channel {channel} ends within it")
+    return samples[:, channel - 1]
 
 
 def _only_once(reader: Reader, name: str) -> Callable[[], Reader]:

@@ -45,7 +45,8 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program, alone on the PATH; audioread looks for it anew."""
+    """The program, alone on the PATH; audioread looks for it anew. PyAV is not there."""
+    monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/ffmpeg").write_text(FAKE)
     (tmp_path / "bin/ffmpeg").chmod(0o755)
@@ -137,7 +138,7 @@ def test_no_audio_in_it(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"Stream #0:0: Video: h264;Output file does not contain any stream;1|")
     with pytest.raises(AudioError, match=r"not audio that can be read here") as caught:
         open_recording(tmp_path / "a.mp4", RATE_HZ)
-    assert "install ffmpeg" in caught.value.hint
+    assert "pip install 'funasr-cli[media]'" in caught.value.hint
 
 
 def test_without_ffmpeg(tmp_path: Path) -> None:
@@ -145,4 +146,4 @@ def test_without_ffmpeg(tmp_path: Path) -> None:
     (tmp_path / "bin/ffmpeg").unlink()
     with pytest.raises(AudioError, match=r"not audio that can be read here") as caught:
         open_recording(tmp_path / "a.m4a", RATE_HZ)
-    assert "install ffmpeg" in caught.value.hint
+    assert "pip install 'funasr-cli[media]'" in caught.value.hint

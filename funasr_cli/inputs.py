@@ -1,0 +1,296 @@
+"""What was typed on the command line -> the inputs it stands for. Opens no recording, holds no samples.
+
+A recording that is there twice is transcribed once, unless it was typed twice itself: what a folder or a pattern
+brings is left out where the same file was typed, or came before.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from funasr_cli.errors import AudioError, FunASRError, UsageError
+
+STDIN = Path("/dev/stdin")  # what "-" stands for
+
+# Files in a folder that are taken for recordings. "ts" is missing: it is TypeScript more often than MPEG.
+AUDIO_ENDINGS = (
+    "3ga aac ac3 aif aifc aiff amr ape au awb caf flac m4a m4b mka mp1 mp2 mp3 mpga oga ogg opus rf64 snd tta w64 "
+    "wav wave weba wma wv"
+)
+VIDEO_ENDINGS = "3g2 3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
+ENDINGS = frozenset(f".{ending}" for ending in f"{AUDIO_ENDINGS} {VIDEO_ENDINGS}".split())
+
+# Name -> type and byte order, as libsndfile calls them.
+PCM_ENCODINGS = {
+    "u8": ("PCM_U8", "FILE"), "s8": ("PCM_S8", "FILE"),
+    "s16le": ("PCM_16", "LITTLE"), "s16be": ("PCM_16", "BIG"),
+    "s24le": ("PCM_24", "LITTLE"), "s24be": ("PCM_24", "BIG"),
+    "s32le": ("PCM_32", "LITTLE"), "s32be": ("PCM_32", "BIG"),
+    "f32le": ("FLOAT", "LITTLE"), "f32be": ("FLOAT", "BIG"),
+    "f64le": ("DOUBLE", "LITTLE"), "f64be": ("DOUBLE", "BIG"),
+    "mulaw": ("ULAW", "FILE"), "alaw": ("ALAW", "FILE"),
+}  # fmt: skip
+MAX_PCM_RATE_HZ = 768_000
+MAX_PCM_CHANNELS = 64
+
+CLOCK_TIME = re.compile(
+    r"(?:[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]|[0-9]{1,5}:[0-5][0-9]|[0-9]{1,7})(?:[.,][0-9]{1,9})?"
+)
+TIME_HINT = "write seconds (90, 130.5), minutes and seconds (1:30) or hours too (1:02:03)"
+CLIP_HINT = "write from-to, either of which may be missing: 1:30-2:10, 90-130.5, 1:02:03-, -30"
+
+Clip = tuple[float, float | None]  # from, to: seconds; None is the end
+
+
+@dataclass(frozen=True)
+class PCMFormat:
+    """How samples without a header are stored: one of `PCM_ENCODINGS`, channels interleaved."""
+
+    encoding: str
+    sample_rate_hz: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            UsageError: naming what it may be.
+        """
+        if self.encoding not in PCM_ENCODINGS:
+            raise UsageError(f"unknown encoding {self.encoding!r}", f"choose from {', '.join(PCM_ENCODINGS)}")
+        if not 1 <= self.sample_rate_hz <= MAX_PCM_RATE_HZ:
+            raise UsageError(f"sample rate {self.sample_rate_hz} Hz", f"it must be 1 to {MAX_PCM_RATE_HZ} Hz")
+        if not 1 <= self.channels <= MAX_PCM_CHANNELS:
+            raise UsageError(f"{self.channels} channels", f"it must be 1 to {MAX_PCM_CHANNELS}")
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something to transcribe, by name.
+
+    Attributes:
+        path: a file, which may be missing, or `STDIN`.
+        label: what to call it in messages and results.
+        stem: where its result goes below the output folder, without an ending. What a folder or a pattern brings
+            keeps its place in that folder, as in "monday/call"; a channel of it is "monday/call.ch1".
+        clip: the part of it that is wanted; None is all of it.
+        channel: the one that is wanted, the first being 1; None mixes all.
+        pcm: how its samples are stored, if they have no header.
+        problem: why it is known already that it cannot be read.
+        kept: what must not go away before it.
+    """
+
+    path: Path
+    label: str
+    stem: str
+    clip: Clip | None = None
+    channel: int | None = None
+    pcm: PCMFormat | None = None
+    problem: FunASRError | None = None
+    kept: object = field(default=None, repr=False, compare=False)
+
+
+def find_inputs(
+    typed: Iterable[str | Path], *, recursive: bool = False, clip: Clip | None = None, pcm: PCMFormat | None = None
+) -> list[Input]:
+    """Files as they are, missing ones among them; the recordings in folders; what patterns match; "-" for stdin.
+
+    Args:
+        typed: as it stands on the command line.
+        recursive: take folders with all folders in them, and let ``**`` in a pattern do so.
+        clip: the part of every input that is wanted.
+        pcm: how samples are stored in those inputs whose ending does not say what they are.
+
+    Raises:
+        UsageError: a name is empty, a folder holds no recording, nothing matches a pattern, stdin is asked for
+            twice or is a terminal, or nothing is there for `pcm` to describe.
+    """
+    groups = [_look_up(os.fspath(name), recursive) for name in typed]
+    inputs = _without_repetitions(groups)
+    if [input.path for input in inputs].count(STDIN) > 1:
+        raise UsageError("standard input is named more than once", "it can be read only once")
+    if pcm:
+        inputs = [input if input.path.suffix.lower() in ENDINGS else replace(input, pcm=pcm) for input in inputs]
+        if not any(input.pcm for input in inputs):
+            raise UsageError("no input holds samples without a header", "name one, or - for standard input")
+    return [replace(input, clip=clip) for input in inputs]
+
+
+def shown(path: str | Path) -> str:
+    """A path as text: file names may hold bytes that are none."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+def parse_time(text: str) -> float:
+    """Seconds of "90", "130.5", "1:30" or "1:02:03,250".
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if not CLOCK_TIME.fullmatch(text.strip()):
+        raise UsageError(f"{text!r} is not a time", TIME_HINT)
+    seconds = 0.0
+    for part in text.strip().replace(",", ".").split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
+def parse_clip(text: str) -> Clip:
+    """From and to, of "1:30-2:10", "90-130.5", "1:02:03-" or "-30".
+
+    Raises:
+        UsageError: it is none of these, or empty.
+    """
+    start, dash, end = (part.strip() for part in text.partition("-"))
+    if not dash or not (start or end):
+        raise UsageError(f"{text!r} is not a part of a recording", CLIP_HINT)
+    start_s, end_s = parse_time(start or "0"), parse_time(end) if end else None
+    if end_s is not None and end_s <= start_s:
+        raise UsageError(f"{text!r} ends before it begins", CLIP_HINT)
+    return start_s, end_s
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What one name stands for; `typed` where it is that very file."""
+
+    inputs: list[Input]
+    typed: bool = False
+
+
+def _look_up(name: str, recursive: bool) -> _Group:
+    if not name:
+        raise UsageError("an input without a name", "an empty shell variable?")
+    if name == "-":
+        _refuse_terminal()
+        return _Group([Input(STDIN, "-", "stdin")], typed=True)
+    if os.path.isdir(name):
+        return _Group(_in_folder(Path(name), recursive))
+    if glob.has_magic(name) and not os.path.lexists(name):
+        return _Group(_matching(name, recursive))
+    return _Group([Input(Path(name), shown(Path(name)), Path(name).stem)], typed=True)
+
+
+def _refuse_terminal() -> None:
+    try:
+        os.fstat(0)  # fails if it is closed
+        is_piped = not os.isatty(0)
+    except OSError:
+        is_piped = False
+    if not is_piped:
+        hint = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
+        raise UsageError("nothing is piped in", hint)
+
+
+def _in_folder(folder: Path, recursive: bool) -> list[Input]:
+    problems: list[Input] = []
+    files = _recordings(folder, recursive, problems)
+    if not files and not problems:
+        deeper = "" if recursive else "; --recursive looks deeper"
+        hint = f"recordings have endings such as wav, mp3, m4a or mp4{deeper}"
+        raise UsageError(f"{shown(folder)}: no recording in this folder", hint)
+    return [_found(path, folder) for path in files] + problems
+
+
+def _matching(pattern: str, recursive: bool) -> list[Input]:
+    """Files whatever their ending, and the recordings in folders, as if the shell had expanded it."""
+    problems: list[Input] = []
+    files: list[Path] = []
+    for match in _expanded(pattern, recursive, problems):
+        files += _recordings(Path(match), False, problems) if os.path.isdir(match) else [Path(match)]
+    if not files and not problems:
+        deeper = "**" in pattern and not recursive
+        raise UsageError(f"{shown(pattern)}: nothing matches", "** needs --recursive" if deeper else "")
+    base = _before_wildcards(pattern)
+    return [_found(path, base) for path in sorted(files, key=_natural)] + problems
+
+
+def _expanded(pattern: str, recursive: bool, problems: list[Input]) -> Iterator[str]:
+    """Paths; ``**`` is walked here, since glob follows links around in circles."""
+    parts = pattern.split("/")
+    if not recursive or "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    stars = parts.index("**")
+    tail = "/".join(parts[stars + 1 :])
+    for top in glob.iglob("/".join(parts[:stars]) or ("/" if pattern.startswith("/") else ".")):
+        for folder, _ in _walk(top, True, problems):
+            yield from _expanded(f"{glob.escape(folder)}/{tail}", True, problems) if tail else [folder]
+
+
+def _before_wildcards(pattern: str) -> Path:
+    parts = pattern.split("/")
+    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return Path("/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else "."))
+
+
+def _recordings(folder: Path, recursive: bool, problems: list[Input]) -> list[Path]:
+    """Files with known endings, in their natural order; links that lead nowhere are among them, to be reported."""
+    files = [Path(within, name) for within, names in _walk(folder, recursive, problems) for name in names]
+    return sorted((path for path in files if path.suffix.lower() in ENDINGS and _is_plain(path)), key=_natural)
+
+
+def _is_plain(path: Path) -> bool:
+    return os.path.isfile(path) or not os.path.exists(path)
+
+
+def _walk(top: str | Path, recursive: bool, problems: list[Input]) -> Iterator[tuple[str, list[str]]]:
+    """Folders with the names of their files, hidden ones left out; links are followed, but no folder twice."""
+
+    def report(error: OSError) -> None:
+        label = shown(error.filename)
+        problem = AudioError(f"{label}: cannot be read ({error.strerror})")
+        problems.append(Input(Path(error.filename), label, Path(error.filename).stem, problem=problem))
+
+    def is_new(folder: str) -> bool:
+        try:
+            status = os.stat(folder)
+        except OSError as error:
+            report(error)
+            return False
+        known = (status.st_dev, status.st_ino) in visited
+        visited.add((status.st_dev, status.st_ino))
+        return not known
+
+    visited: set[tuple[int, int]] = set()
+    is_new(str(top))
+    for folder, folders, files in os.walk(top, onerror=report, followlinks=True):
+        yield folder, [name for name in files if not name.startswith(".")]
+        names = sorted(name for name in folders if recursive and not name.startswith("."))
+        folders[:] = [name for name in names if is_new(os.path.join(folder, name))]
+
+
+def _found(path: Path, base: Path) -> Input:
+    within = path.relative_to(base) if path.is_relative_to(base) and ".." not in path.parts else Path(path.name)
+    return Input(path, shown(path), str(within.with_suffix("")))
+
+
+def _natural(path: Path) -> list[tuple[list[str | int], str]]:
+    """A key to sort by: a2 before a10."""
+
+    def pieces(part: str) -> list[str | int]:  # text and numbers by turns
+        split = re.split("([0-9]+)", part)
+        return [int(piece) if index % 2 else piece.casefold() for index, piece in enumerate(split)]
+
+    return [(pieces(part), part) for part in path.parts]
+
+
+def _without_repetitions(groups: list[_Group]) -> list[Input]:
+    real = cache(os.path.realpath)
+
+    def identity(input: Input) -> tuple[str, str]:
+        """The same for all ways to a file; links to it are files of their own."""
+        return real(input.path.parent), input.path.name
+
+    known = {identity(input) for group in groups if group.typed for input in group.inputs}
+    inputs: list[Input] = []
+    for group in groups:
+        for input in group.inputs:
+            if group.typed or identity(input) not in known:
+                inputs.append(input)
+                known.add(identity(input))
+    return inputs

@@ -1,0 +1,109 @@
+"""Files in the containers that libsndfile does not read, made with PyAV; and what is in them."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from funasr_cli.audio.decode import open_recording
+from funasr_cli.errors import AudioError
+
+RATE_HZ = 16000
+FRAME_SAMPLES = 1000
+
+
+def hum(samples: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """(samples, channels) something between noise and voice, other in each channel, that lossy codecs keep."""
+    white = np.random.default_rng(seed).uniform(-1, 1, (samples + 31, channels))
+    smooth = np.apply_along_axis(np.convolve, 0, white, np.hanning(32) / 16, "valid")
+    return smooth.astype(np.float32)
+
+
+def read(path: Path) -> tuple[np.ndarray, AudioError | None]:
+    """(samples,) what could be read, and how it ended."""
+    blocks = [np.zeros(0, np.float32)]
+    try:
+        blocks.extend(open_recording(path, RATE_HZ).blocks())  # what came before an error is kept
+    except AudioError as error:
+        return np.concatenate(blocks), error
+    return np.concatenate(blocks), None
+
+
+def write_media(
+    path: Path,
+    codec: str,
+    samples: np.ndarray,
+    rate_hz: int = 16000,
+    *,
+    options: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
+    pictures_s: float = 0.0,
+    pictures: str = "mpeg4",
+    skip_s: tuple[float, float] = (0.0, 0.0),
+) -> Path:
+    """A file with (samples, channels) float in it.
+
+    Args:
+        path: its ending says which container.
+        codec: as FFmpeg calls it.
+        samples: what is to be heard.
+        rate_hz: theirs.
+        options: of the container.
+        metadata: such as a title.
+        pictures_s: how long it also shows something, from the beginning.
+        pictures: its codec.
+        skip_s: from this second on, time stamps are so much later.
+    """
+    with av.open(path, "w", options=options or {}) as container:
+        container.metadata.update(metadata or {})
+        shown = container.add_stream(pictures, rate=10) if pictures_s else None
+        layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[1]]
+        sound = container.add_stream(codec, rate=rate_hz, layout=layout) if len(samples) else None
+        if shown:
+            _write_pictures(container, shown, pictures_s)
+        if sound:
+            _write_sound(container, sound, samples, skip_s)
+    return path
+
+
+def _write_sound(container: Any, stream: Any, samples: np.ndarray, skip_s: tuple[float, float]) -> None:
+    for start in range(0, len(samples), FRAME_SAMPLES):
+        planes = np.ascontiguousarray(samples[start : start + FRAME_SAMPLES].T, np.float32)
+        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=stream.layout.name)
+        frame.sample_rate = stream.rate
+        frame.pts = start + (round(skip_s[1] * stream.rate) if start >= skip_s[0] * stream.rate else 0)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def laced_matroska(samples: np.ndarray, rate_hz: int = 16000) -> bytes:
+    """(samples,) int16 in a file with eight packets in each block, as mkvmerge writes it and FFmpeg does not."""
+
+    def element(number: str, content: bytes) -> bytes:
+        return bytes.fromhex(number) + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+    sound = element("B5", struct.pack(">d", rate_hz)) + element("9F", b"\1") + element("6264", b"\x10")
+    track = element("D7", b"\1") + element("73C5", b"\1") + element("83", b"\2") + element("86", b"A_PCM/INT/LIT")
+    timing = element("23E383", (50_000_000).to_bytes(4, "big"))  # nanoseconds a packet
+    length = element("4489", struct.pack(">d", 1000 * len(samples) / rate_hz))
+    blocks = b""
+    for start in range(0, len(samples), 8 * rate_hz // 20):
+        packets = samples[start : start + 8 * rate_hz // 20].astype("<i2").tobytes()
+        blocks += element("A3", b"\x81" + struct.pack(">hBB", 1000 * start // rate_hz, 0x84, 7) + packets)
+    content = element("1549A966", element("2AD7B1", (1_000_000).to_bytes(4, "big")) + length)
+    content += element("1654AE6B", element("AE", track + timing + element("E1", sound)))
+    content += element("1F43B675", element("E7", b"\0") + blocks)
+    return element("1A45DFA3", element("4282", b"matroska")) + element("18538067", content)
+
+
+def _write_pictures(container: Any, stream: Any, duration_s: float) -> None:
+    stream.width = stream.height = 32
+    for number in range(round(10 * duration_s)):
+        frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), number % 200, np.uint8), format="rgb24")
+        frame.pts = number
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))

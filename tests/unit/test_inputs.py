@@ -1,0 +1,380 @@
+"""What names on the command line stand for: files, folders, patterns, standard input, times."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from funasr_cli.audio.readers import open_reader
+from funasr_cli.audio.sources import open_input
+from funasr_cli.errors import AudioError, UsageError
+from funasr_cli.inputs import ENDINGS, PCM_ENCODINGS, STDIN, Input, PCMFormat, find_inputs, parse_clip, parse_time
+
+
+def make(folder: Path, *names: str) -> None:
+    """Empty files, with the folders they are in."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own, so that names are short."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def labels(*typed: str, recursive: bool = False) -> list[str]:
+    return [input.label for input in find_inputs(typed, recursive=recursive)]
+
+
+def stems(*typed: str, recursive: bool = False) -> list[str]:
+    return [input.stem for input in find_inputs(typed, recursive=recursive)]
+
+
+def refusal(*typed: str, recursive: bool = False) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        find_inputs(typed, recursive=recursive)
+    return caught.value
+
+
+def test_files_as_they_are(here: Path) -> None:
+    make(here, "b.wav", "a.txt", "calls/c.mp3")
+    assert find_inputs(["b.wav", Path("a.txt"), "./calls//c.mp3", "missing.wav", ".hidden"]) == [
+        Input(Path("b.wav"), "b.wav", "b"),
+        Input(Path("a.txt"), "a.txt", "a"),
+        Input(Path("calls/c.mp3"), "calls/c.mp3", "c"),
+        Input(Path("missing.wav"), "missing.wav", "missing"),
+        Input(Path(".hidden"), ".hidden", ".hidden"),
+    ]
+
+
+def test_a_missing_file_fails_when_it_is_opened() -> None:
+    (input,) = find_inputs(["missing.wav"])
+    with pytest.raises(AudioError, match=r"^missing\.wav: no such file$"):
+        open_input(input, 16000)
+
+
+def test_nothing_typed() -> None:
+    assert find_inputs([]) == []
+
+
+def test_name_that_is_empty(here: Path) -> None:
+    """An unset variable of the shell must not stand for the current folder."""
+    make(here, "a.wav")
+    assert refusal("").message == "an input without a name"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names must be text there")
+def test_name_that_is_not_text(here: Path) -> None:
+    name = os.fsdecode(b"a\xff.wav")
+    make(here, name)
+    for typed in (name, ".", "*.wav"):
+        (input,) = find_inputs([typed])
+        assert (input.path.name, input.label, input.stem) == (name, "a\ufffd.wav", os.fsdecode(b"a\xff"))
+
+
+def test_folder(here: Path) -> None:
+    make(
+        here, "calls/b.wav", "calls/A.MP3", "calls/notes.txt", "calls/noending", "calls/deeper/c.wav", "other.wav"
+    )
+    make(
+        here, "calls/.hidden.wav", "calls/._a.wav", "calls/.hidden/d.wav", "calls/film.MP4", "calls/not.wav/e.wav"
+    )
+    assert labels("calls") == labels("calls/") == ["calls/A.MP3", "calls/b.wav", "calls/film.MP4"]
+    everything = ["calls/A.MP3", "calls/b.wav", "calls/deeper/c.wav", "calls/film.MP4", "calls/not.wav/e.wav"]
+    assert labels("calls", recursive=True) == everything
+    assert labels(str(here / "calls")) == [str(here / label) for label in labels("calls")]
+
+
+def test_results_keep_their_place_in_the_folder(here: Path) -> None:
+    make(here, "calls/monday/a.wav", "calls/tuesday/a.wav", "calls/b.c.wav")
+    assert stems("calls", recursive=True) == ["b.c", "monday/a", "tuesday/a"]
+    assert stems("calls/*/a.wav") == ["monday/a", "tuesday/a"]
+    assert stems(str(here / "calls/**/a.wav"), recursive=True) == ["monday/a", "tuesday/a"]
+    assert stems("calls/monday/*.wav", "./calls/tuesday/a.wav") == ["a", "a"]
+    assert stems("calls/*/../b.c.wav") == ["b.c"]  # and not outside of the output folder
+
+
+def test_folders_are_in_natural_order(here: Path) -> None:
+    names = ["Track 1.wav", "track 2.wav", "track 10.wav", "track 10b.wav", "track 010.wav", "ü.wav", "2/a.wav"]
+    make(here, *names, "10/a.wav", "x9y10.wav", "x9y9.wav")
+    assert labels(".", recursive=True) == [
+        "2/a.wav", "10/a.wav", "Track 1.wav", "track 2.wav", "track 010.wav", "track 10.wav", "track 10b.wav",
+        "x9y9.wav", "x9y10.wav", "ü.wav",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_folder_without_recordings(here: Path, recursive: bool) -> None:
+    make(here, "calls/notes.txt", "calls/.a.wav", "a.wav")
+    error = refusal("a.wav", "calls", recursive=recursive)
+    assert error.message == "calls: no recording in this folder"
+    assert ("--recursive looks deeper" in error.hint) != recursive
+
+
+def test_every_known_ending_is_found(here: Path) -> None:
+    make(here, *(f"calls/{index}{ending}" for index, ending in enumerate(sorted(ENDINGS))))
+    assert len(labels("calls")) == len(ENDINGS) > 40
+
+
+def test_links(here: Path) -> None:
+    make(here, "calls/a.wav", "elsewhere/b.wav")
+    (here / "calls/folder").symlink_to(here / "elsewhere")
+    (here / "calls/link.wav").symlink_to(here / "calls/a.wav")
+    (here / "calls/lost.wav").symlink_to(here / "nowhere.wav")
+    (here / "calls/circle.wav").symlink_to(here / "calls/circle.wav")
+    expected = ["a.wav", "circle.wav", "folder/b.wav", "link.wav", "lost.wav"]
+    inputs = find_inputs(["calls"], recursive=True)
+    assert [input.label for input in inputs] == [f"calls/{name}" for name in expected]
+    for input, reason in ((inputs[1], "cannot be read"), (inputs[4], "no such file")):
+        with pytest.raises(AudioError, match=reason):
+            open_input(input, 16000)
+
+
+@pytest.mark.parametrize("typed", ["calls", "calls/**/*.wav", "**/*.wav", "c*/**", "calls/**/**/?.wav"])
+def test_links_in_circles(here: Path, typed: str) -> None:
+    make(here, "calls/a.wav", "calls/1/b.wav", "calls/2/c.wav")
+    for folder in ("calls", "calls/1", "calls/2"):
+        (here / folder / "up").symlink_to(here / "calls")
+        (here / folder / "self").symlink_to(here / folder)
+        (here / folder / "side").symlink_to(here / "calls/1")
+    found = find_inputs([typed], recursive=True)
+    assert sorted(input.path.resolve().name for input in found) == ["a.wav", "b.wav", "c.wav"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
+def test_a_pipe_in_a_folder_is_no_recording(here: Path) -> None:
+    """Reading it could wait for ever."""
+    make(here, "calls/a.wav")
+    os.mkfifo(here / "calls/b.wav")
+    assert labels("calls") == ["calls/a.wav"]
+    assert labels("calls/b.wav") == ["calls/b.wav"]
+
+
+@pytest.mark.parametrize("typed", [["calls"], ["calls/**/*.wav"], ["calls/2", "calls"]])
+def test_folder_that_cannot_be_read(here: Path, monkeypatch: pytest.MonkeyPatch, typed: list[str]) -> None:
+    """It is reported in its turn, and the others are still done."""
+    make(here, "calls/a.wav", "calls/1/b.wav", "calls/2/c.wav")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if os.fspath(path).endswith("1"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    inputs = find_inputs(typed, recursive=True)
+    assert sorted(input.label for input in inputs) == ["calls/1", "calls/2/c.wav", "calls/a.wav"]
+    (problem,) = [input for input in inputs if input.problem]
+    with pytest.raises(AudioError, match=r"^calls/1: cannot be read \(Permission denied\)$"):
+        open_input(problem, 16000)
+    assert labels("calls/1") == ["calls/1"]
+
+
+def test_patterns(here: Path) -> None:
+    make(
+        here, "a1.wav", "a2.wav", "a10.wav", "b.txt", ".a3.wav", "calls/c.wav", "calls/deeper/d.wav", "calls/e.txt"
+    )
+    assert labels("a*.wav") == ["a1.wav", "a2.wav", "a10.wav"]
+    assert labels("a?.wav") == labels("a[12].wav") == ["a1.wav", "a2.wav"]
+    assert labels("*.txt") == ["b.txt"]  # named by its ending
+    assert labels("*/*.wav") == ["calls/c.wav"]
+    assert labels("c*s") == ["calls/c.wav"]  # as if the shell had named the folder
+    assert labels("**/*.wav") == ["calls/c.wav"]  # as in a shell
+    everything = ["a1.wav", "a2.wav", "a10.wav", "calls/c.wav", "calls/deeper/d.wav"]
+    assert labels("**/*.wav", recursive=True) == everything
+    assert labels("**", recursive=True) == everything
+    assert labels("calls/**/d.wav", recursive=True) == ["calls/deeper/d.wav"]
+    assert labels(f"{here}/**/d.wav", recursive=True) == [f"{here}/calls/deeper/d.wav"]
+    assert labels("cal*/**/[cd].wav", recursive=True) == ["calls/c.wav", "calls/deeper/d.wav"]
+
+
+@pytest.mark.parametrize("name", ["a[1].wav", "*.wav", "what?.wav", "[x]/a.wav"])
+def test_a_name_wins_over_a_pattern(here: Path, name: str) -> None:
+    make(here, name, "a1.wav", "whatX.wav", "x/a.wav")
+    assert labels(name) == [name]
+    assert stems(name) == [Path(name).stem]
+
+
+def test_folder_whose_name_is_a_pattern(here: Path) -> None:
+    make(here, "[x]/a.wav", "x/b.wav", "y[1]/deep/c.wav")
+    assert labels("[x]") == ["[x]/a.wav"]
+    assert labels("y*/**/*.wav", recursive=True) == ["y[1]/deep/c.wav"]
+
+
+@pytest.mark.parametrize("pattern", ["*.flac", "no*", "a[2].wav", "nowhere/**/*.wav", "*/b.wav"])
+def test_pattern_without_a_match(here: Path, pattern: str) -> None:
+    make(here, "a1.wav", "calls/notes.txt")
+    assert refusal("a1.wav", pattern, recursive=True).message == f"{pattern}: nothing matches"
+    assert refusal("calls*").message == "calls*: nothing matches"
+
+
+def test_pattern_that_needs_recursive(here: Path) -> None:
+    make(here, "calls/1/2/a.wav")
+    assert refusal("calls/**/a.wav").hint == "** needs --recursive"
+
+
+def test_repetitions(here: Path) -> None:
+    """Found twice is once; typed twice is twice."""
+    make(here, "calls/a.wav", "calls/b.wav", "calls/deeper/c.wav")
+    (here / "same").symlink_to(here / "calls")
+    assert labels("calls/a.wav", "calls/a.wav") == ["calls/a.wav"] * 2
+    assert labels("calls", "calls/*", "./calls", "same") == ["calls/a.wav", "calls/b.wav", "calls/deeper/c.wav"]
+    assert labels("calls", "calls/deeper", recursive=True) == labels("calls", recursive=True)
+    assert labels("calls/deeper", "calls") == ["calls/deeper/c.wav", "calls/a.wav", "calls/b.wav"]
+    assert labels("calls", "calls/a.wav") == ["calls/b.wav", "calls/a.wav"]
+    assert labels("calls/a.wav", "calls", "./same/a.wav") == ["calls/a.wav", "calls/b.wav", "same/a.wav"]
+
+
+def test_clip_of_every_input(here: Path) -> None:
+    make(here, "calls/a.wav", "b.wav")
+    inputs = find_inputs(["calls", "b.wav"], clip=(1.0, None))
+    assert [input.clip for input in inputs] == [(1.0, None)] * 2
+
+
+def test_samples_without_a_header(here: Path) -> None:
+    make(here, "calls/a.wav", "b.RAW", "c.wav", "d")
+    pcm = PCMFormat("s16le", 8000, 2)
+    inputs = find_inputs(["calls", "b.RAW", "c.wav", "d"], pcm=pcm)
+    assert [input.pcm for input in inputs] == [None, pcm, None, pcm]
+    with pytest.raises(UsageError, match="no input holds samples without a header"):
+        find_inputs(["calls", "c.wav"], pcm=pcm)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "rate_hz", "channels", "message"),
+    [
+        ("s17le", 8000, 1, "unknown encoding 's17le'"),
+        ("S16LE", 8000, 1, "unknown encoding 'S16LE'"),
+        ("", 8000, 1, "unknown encoding ''"),
+        ("s16le", 0, 1, "sample rate 0 Hz"),
+        ("s16le", -8000, 1, "sample rate -8000 Hz"),
+        ("s16le", 10**9, 1, "sample rate 1000000000 Hz"),
+        ("s16le", 8000, 0, "0 channels"),
+        ("s16le", 8000, 65, "65 channels"),
+    ],
+)
+def test_pcm_formats_refused(encoding: str, rate_hz: int, channels: int, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        PCMFormat(encoding, rate_hz, channels)
+    assert caught.value.message == message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("encoding", PCM_ENCODINGS)
+def test_pcm_formats(here: Path, encoding: str) -> None:
+    """libsndfile writes them, under its own names."""
+    subtype, endian = PCM_ENCODINGS[encoding]
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, (1000, 2)).astype(np.float32)
+    soundfile.write("a.raw", samples, 8000, subtype, endian, "RAW")
+    stored_bytes = {"u": 1, "s": int("".join(filter(str.isdigit, encoding)) or 0) // 8, "f": 4, "m": 1, "a": 1}
+    assert (here / "a.raw").stat().st_size == 2000 * (
+        8 if encoding.startswith("f64") else stored_bytes[encoding[0]]
+    )
+    (input,) = find_inputs(["a.raw"], pcm=PCMFormat(encoding, 8000, 2))
+    reader = open_reader(input.path, "a", input.pcm)
+    got = np.concatenate(list(reader.pieces()))
+    reader.close()
+    coarse = {"u8": 0.01, "s8": 0.01, "mulaw": 0.05, "alaw": 0.05}
+    np.testing.assert_allclose(got, samples, atol=coarse.get(encoding, 1e-4))
+    assert (reader.sample_rate_hz, reader.channels, reader.expected_s) == (8000, 2, 0.125)
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda descriptor: False)
+    assert find_inputs(["a.wav", "-"])[1] == Input(STDIN, "-", "stdin")
+    assert refusal("-", "a.wav", "-").message == "standard input is named more than once"
+    assert refusal("-", "/dev/stdin").message == "standard input is named more than once"
+
+
+def test_standard_input_that_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 0)
+    assert refusal("a.wav", "-").message == "nothing is piped in"
+    assert labels("a.wav", "./-") == ["a.wav", "-"]  # a file of that name
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0), ("90", 90), ("130.5", 130.5), ("130,5", 130.5), ("007", 7), ("1:30", 90), ("01:30.25", 90.25),
+        ("90:00", 5400), ("0:00", 0), ("1:02:03", 3723), ("00:01:02,500", 62.5), ("100:00:00", 360000), (" 5 ", 5),
+    ],
+)  # fmt: skip
+def test_times(text: str, seconds: float) -> None:
+    assert parse_time(text) == pytest.approx(seconds, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", " ", "x", "1:5", "1:60", "1:99", "1:2:03", "1:02:3", "1:60:00", "1:00:60", "1:2:3:4", "1:02:03:04",
+        ":30", "30:", "1::30", "-5", "+5", "1.", ".5", "1.2.3", "1:30.5:00", "1e3", "inf", "nan", "1_000", "90s",
+        "1m30s", "0x10", "٣", "１", "5 5", "1 :30", "99999999", "1\n2",
+    ],
+)  # fmt: skip
+def test_times_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_time(text)
+    assert caught.value.message == f"{text!r} is not a time"
+    assert "1:30" in caught.value.hint
+
+
+@given(st.integers(0, 9999 * 3600) | st.integers(0, 10**5), st.integers(0, 999))
+def test_every_way_to_write_a_time(seconds: int, milliseconds: int) -> None:
+    minutes, hours = seconds // 60, seconds // 3600
+    expected = seconds + milliseconds / 1000
+    fraction = f".{milliseconds:03}"
+    ways = [f"{hours}:{minutes % 60:02}:{seconds % 60:02}{fraction}"]
+    if minutes < 10**5:
+        ways.append(f"{minutes}:{seconds % 60:02}{fraction}")
+    if seconds < 10**7:
+        ways.append(f"{seconds}{fraction.replace('.', ',')}")
+    assert [parse_time(way) for way in ways] == [pytest.approx(expected, abs=1e-6)] * len(ways)
+
+
+@given(st.text())
+def test_any_text_is_a_time_or_refused(text: str) -> None:
+    try:
+        seconds = parse_time(text)
+    except UsageError:
+        return
+    assert 0 <= seconds < 4e7
+    assert set(text.strip()) <= set("0123456789:.,")
+
+
+@pytest.mark.parametrize(
+    ("text", "clip"),
+    [
+        ("1:30-2:10", (90, 130)), ("90-130.5", (90, 130.5)), ("1:02:03-", (3723, None)), ("-30", (0, 30)),
+        ("0-", (0, None)), (" 5 - 1:00 ", (5, 60)), ("59.9-1:00", (59.9, 60)),
+    ],
+)  # fmt: skip
+def test_clips(text: str, clip: tuple[float, float | None]) -> None:
+    assert parse_clip(text) == clip
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", " - ", "90", "1:30", "2:10-1:30", "5-5", "-0", "1-2-3", "--5", "5--", "a-b"]
+)
+def test_clips_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_clip(text)
+    assert caught.value.message
+    assert "1:30" in caught.value.hint
+
+
+@given(st.text(alphabet="0123456789:.,- "))
+def test_any_text_is_a_clip_or_refused(text: str) -> None:
+    try:
+        start_s, end_s = parse_clip(text)
+    except UsageError:
+        return
+    assert text.count("-") == 1
+    assert 0 <= start_s < (end_s or float("inf"))

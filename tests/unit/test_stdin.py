@@ -1,0 +1,280 @@
+"""Standard input: whatever is piped in, as it comes, in a process of its own."""
+
+import json
+import os
+import pty
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+from piping import DURATION_S, FORMATS, RATE_HZ, in_bits, noise, wav_header, write
+from running import environment
+
+from funasr_cli.audio.decode import load_audio, open_recording
+
+# Says of each block how long it is as soon as it has it, and in the end what happened; keeps the samples.
+READ = """
+import json, sys
+import numpy as np
+from funasr_cli.audio.sources import open_input, split_channels
+from funasr_cli.errors import FunASRError
+from funasr_cli.inputs import PCMFormat, find_inputs
+
+out, wanted = sys.argv[1], json.loads(sys.argv[2])
+times = wanted.pop("times", 1)
+pcm = PCMFormat(**wanted.pop("pcm")) if "pcm" in wanted else None
+
+def say(**data):
+    print(json.dumps(data), flush=True)
+
+blocks = []
+try:
+    inputs = find_inputs(["-"], pcm=pcm)
+    for input in split_channels(inputs) if wanted.get("split") else inputs:
+        source = open_input(input, 16000)
+        say(name=source.name, stem=input.stem, expected_s=source.expected_s)
+        for _ in range(times):
+            for block in source.blocks():
+                blocks.append(block)
+                say(samples=len(block))
+    say(end=True)
+except FunASRError as error:
+    say(error=error.message, hint=error.hint, kind=type(error).__name__)
+np.save(out, np.concatenate(blocks) if blocks else np.zeros(0, np.float32))
+"""
+
+
+class Child:
+    """A process that reads its standard input."""
+
+    def __init__(self, folder: Path, stdin: int | IO[bytes] = subprocess.PIPE, **wanted: object):
+        self.kept = folder / "kept"  # where it may put what it cannot read at once
+        self.kept.mkdir(exist_ok=True)
+        self._out = folder / "out.npy"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", READ, str(self._out), json.dumps(wanted)],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            env=environment(TMPDIR=str(self.kept)),
+        )
+        self.alarm = threading.Timer(120, self.process.kill)  # rather than wait for ever
+        self.alarm.daemon = True
+        self.alarm.start()
+
+    def write(self, content: bytes) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(content)
+        self.process.stdin.flush()
+
+    def said(self) -> Iterator[dict]:
+        """What it says, as it says it."""
+        assert self.process.stdout
+        return map(json.loads, self.process.stdout)
+
+    def wait_until_it_keeps_something(self) -> None:
+        while not any(file.stat().st_size for file in self.kept.iterdir()):
+            assert self.process.poll() is None
+            time.sleep(0.01)
+
+    def end(self) -> tuple[list[dict], np.ndarray]:
+        """What it still says when nothing more comes, and the samples."""
+        said = list(self.said())
+        assert self.process.wait() == 0
+        self.alarm.cancel()
+        return said, np.load(self._out)
+
+    def feed(self, chunks: Iterable[bytes]) -> tuple[list[dict], np.ndarray]:
+        """Pipe all of this in."""
+
+        def write() -> None:
+            with self.process.stdin or open(os.devnull) as pipe:
+                for chunk in chunks:
+                    pipe.write(chunk)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        result = self.end()
+        writer.join()
+        return result
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_container(tmp_path: Path, name: str) -> None:
+    """As it is read from a file; nothing is left behind."""
+    how, is_live = FORMATS[name]
+    path = write(tmp_path / name, how, noise(DURATION_S * (48000 if how == "libopus" else RATE_HZ), 2))
+    child = Child(tmp_path)
+    said, samples = child.feed(in_bits(path.read_bytes()))
+    np.testing.assert_array_equal(samples, load_audio(path, RATE_HZ).samples)
+    assert (said[0]["name"], said[0]["stem"], said[-1]) == ("-", "stdin", {"end": True})
+    assert len(said[1:-1]) == pytest.approx(24 if is_live else 2, abs=1)
+    known_s = None if name.endswith("ogg") else open_recording(path, RATE_HZ).expected_s
+    assert said[0]["expected_s"] == (known_s and pytest.approx(known_s, abs=1e-3))
+    assert os.listdir(child.kept) == []
+
+
+def test_it_is_kept_on_disk_meanwhile(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", {}, noise(60 * RATE_HZ))
+    content = path.read_bytes()
+    child = Child(tmp_path, times=2)
+    child.write(content[: len(content) // 2])
+    child.wait_until_it_keeps_something()
+    _, samples = child.feed([content[len(content) // 2 :]])
+    once = load_audio(path, RATE_HZ).samples
+    np.testing.assert_array_equal(samples, np.concatenate([once, once]))
+    assert os.listdir(child.kept) == []
+
+
+@pytest.mark.parametrize("container", ["wav", "raw"])
+def test_channels(tmp_path: Path, container: str) -> None:
+    """It is kept for that, too."""
+    samples = (noise(2 * RATE_HZ, 2) * 2**15).astype("<i2")
+    if container == "raw":
+        child = Child(tmp_path, split=True, pcm={"encoding": "s16le", "sample_rate_hz": RATE_HZ, "channels": 2})
+        said, got = child.feed([samples.tobytes()])
+    else:
+        child = Child(tmp_path, split=True)
+        said, got = child.feed([wav_header(0xFFFFFFFF, 2), samples.tobytes()])
+    named = [(line["name"], line["stem"]) for line in said if "name" in line]
+    assert named == [("- [ch 1]", "stdin.ch1"), ("- [ch 2]", "stdin.ch2")]
+    np.testing.assert_array_equal(got, samples.T.ravel() / np.float32(2**15))
+    assert said[-1] == {"end": True}
+    assert os.listdir(child.kept) == []
+
+
+def test_what_was_kept_is_deleted_when_interrupted(tmp_path: Path) -> None:
+    child = Child(tmp_path)
+    content = write(tmp_path / "a.flac", {}, noise(60 * RATE_HZ)).read_bytes()
+    child.write(content)
+    child.wait_until_it_keeps_something()
+    child.process.send_signal(signal.SIGINT)
+    assert child.process.wait() != 0
+    child.alarm.cancel()
+    assert os.listdir(child.kept) == []
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 44100])
+@pytest.mark.parametrize("container", ["raw", "wav"])
+def test_blocks_come_while_it_is_spoken(tmp_path: Path, container: str, rate_hz: int) -> None:
+    """A second later at most: the next one is not written before this one has been handed on."""
+    second = (noise(rate_hz, 2) * 2**15).astype("<i2").tobytes()
+    if container == "wav":
+        child = Child(tmp_path)
+        child.write(wav_header(0xFFFFFFFF, 2, rate_hz))
+    else:
+        child = Child(tmp_path, pcm={"encoding": "s16le", "sample_rate_hz": rate_hz, "channels": 2})
+    got, said = 0, child.said()
+    for written in range(1, 6):
+        child.write(second)
+        while got <= (written - 1) * RATE_HZ:
+            got += next(said).get("samples", 0)
+    rest, _ = child.feed([])
+    assert got + sum(line.get("samples", 0) for line in rest) == 5 * RATE_HZ
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.ogg"])
+def test_blocks_come_while_it_is_broadcast(tmp_path: Path, name: str) -> None:
+    """Compressed, some seconds later."""
+    content = write(tmp_path / name, {}, noise(30 * RATE_HZ)).read_bytes()
+    child = Child(tmp_path)
+    child.write(content[: len(content) // 2])
+    got, said = 0, child.said()
+    while got < 10 * RATE_HZ:
+        got += next(said).get("samples", 0)
+    rest, _ = child.feed([content[len(content) // 2 :]])
+    assert got + sum(line.get("samples", 0) for line in rest) == pytest.approx(30 * RATE_HZ, abs=2000)
+
+
+def test_live_can_be_read_only_once(tmp_path: Path) -> None:
+    content = write(tmp_path / "a.wav", {}, noise(RATE_HZ)).read_bytes()
+    said, got = Child(tmp_path, times=2).feed([content])
+    assert said[-1]["error"] == "-: has been read already, and is no file that can be read twice"
+    assert len(got) == RATE_HZ
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.m4a", "a.mp3"])
+def test_file_as_standard_input(tmp_path: Path, name: str) -> None:
+    how, _ = FORMATS[name]
+    path = write(tmp_path / name, how, noise(DURATION_S * RATE_HZ))
+    with path.open("rb") as file:
+        said, got = Child(tmp_path, stdin=file).end()
+    np.testing.assert_array_equal(got, load_audio(path, RATE_HZ).samples)
+    assert said[-1] == {"end": True}
+
+
+def test_nothing_as_standard_input(tmp_path: Path) -> None:
+    said, _ = Child(tmp_path, stdin=subprocess.DEVNULL).end()
+    assert said[-1]["error"] == "-: the file is empty"
+
+
+def test_closed_standard_input(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", READ, str(tmp_path / "out"), "{}"]
+    done = subprocess.run(["sh", "-c", '"$0" "$@" <&-', *command], capture_output=True, env=environment())
+    assert json.loads(done.stdout)["error"] == "nothing is piped in"
+
+
+def test_terminal_as_standard_input(tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    said, _ = Child(tmp_path, stdin=terminal).end()
+    assert (said[-1]["error"], said[-1]["kind"]) == ("nothing is piped in", "UsageError")
+    os.close(controller)
+    os.close(terminal)
+
+
+Ends = AbstractContextManager[tuple[int, int]]
+
+
+@contextmanager
+def ends_of_a_socket() -> Iterator[tuple[int, int]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours.detach(), theirs.detach()
+
+
+@contextmanager
+def ends_of_a_pipe_that_does_not_wait() -> Iterator[tuple[int, int]]:
+    theirs, ours = os.pipe()
+    os.set_blocking(theirs, False)
+    yield ours, theirs
+
+
+@pytest.mark.parametrize("ends", [ends_of_a_socket, ends_of_a_pipe_that_does_not_wait])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_other_things_than_a_pipe(tmp_path: Path, name: str, ends: Callable[[], Ends]) -> None:
+    """As other programs hand them down; and nothing is there to be read for a while."""
+    content = write(tmp_path / name, {}, noise(DURATION_S * RATE_HZ)).read_bytes()
+    with ends() as (ours, theirs):
+        child = Child(tmp_path, stdin=theirs)
+        os.close(theirs)
+        with open(ours, "wb", buffering=0) as file:
+            file.write(content[:10_000])
+            if name == "a.wav":
+                assert next(child.said())["name"] == "-"
+            else:
+                child.wait_until_it_keeps_something()
+            file.write(content[10_000:])
+        said, got = child.end()
+    np.testing.assert_array_equal(got, load_audio(tmp_path / name, RATE_HZ).samples)
+    assert said[-1] == {"end": True}
+
+
+@pytest.mark.slow
+def test_no_end_after_two_gigabytes(tmp_path: Path) -> None:
+    """Where libsndfile would stop, by a size that stands for none: three hours of 48 kHz stereo, say."""
+    channels, rate_hz, chunk = 64, 768_000, bytes(64 * 8 * 4096)
+    format = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, channels, rate_hz, 8 * channels * rate_hz, 8 * channels, 64)
+    header = b"RIFF" + struct.pack("<I", 0x7FFFF024) + b"WAVE" + format + b"data" + struct.pack("<I", 0x7FFFF000)
+    count = 2**31 // len(chunk) + 100
+    said, got = Child(tmp_path).feed([header, *[chunk] * count])
+    assert said[-1] == {"end": True}
+    assert len(got) / RATE_HZ == pytest.approx(count * 4096 / rate_hz, abs=0.01)
