@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
+WITH_PYAV = "  it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg\n"
+WITHOUT_PYAV = "  m4a, mp4, webm and more need PyAV (pip install 'funasr-cli[media]') or ffmpeg on the PATH\n"
 # What is said about each, and the seconds of speech in it, those that are missing among them.
 SAID = {
     "good": "",
@@ -134,7 +137,7 @@ SAID = {
     "still": "",
     "broken": (
         "error: {path}: not audio that can be read here (Format not recognised)\n"
-        "  if it plays elsewhere, install ffmpeg (m4a, mp4, wma) or convert it to wav or flac\n"
+        + (WITH_PYAV if find_spec("av") else WITHOUT_PYAV)
     ),
     "partial": "warning: {path}: broke off after 3.2 of 6.0 s\n",
 }

@@ -4,7 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-import audioread
 import numpy as np
 import peak_memory
 import pytest
@@ -173,16 +172,6 @@ def test_title_that_is_not_text(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"Gespraeche") == 1
     path.write_bytes(path.read_bytes().replace(b"Gespraeche", b"Gespr\xe4che!"))
     assert load_audio(path, RATE_HZ).duration_s == pytest.approx(1, abs=0.1)
-
-
-def test_without_anything_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_media(tmp_path / "a.mp4", "aac", hum(RATE_HZ))
-    monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setattr(audioread, "available_backends", lambda: [])
-    with pytest.raises(AudioError) as caught:
-        open_recording(path, RATE_HZ)
-    assert caught.value.message == f"{path}: not audio that can be read here (Format not recognised)"
-    assert caught.value.hint == "m4a, mp4, webm and more need PyAV: pip install 'funasr-cli[media]'"
 
 
 def test_pyav_is_left_alone_where_libsndfile_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
