@@ -1,8 +1,10 @@
 """Speech transcription on your own machine: the Fun-ASR family on MLX.
 
     import funasr_cli
-    recognizer = funasr_cli.load("FunAudioLLM/Fun-ASR-Nano-2512")
-    print(funasr_cli.transcribe("speech.wav", recognizer, language="en").text)
+
+    asr = funasr_cli.load("FunAudioLLM/Fun-ASR-Nano-2512")
+    transcript = asr.transcribe("speech.wav", language="en")
+    print(transcript.text, transcript.segments[0].stop_reason)
 
 Importing this package imports nothing heavy; the functions do when they are called.
 """
@@ -10,13 +12,41 @@ Importing this package imports nothing heavy; the functions do when they are cal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from funasr_cli.errors import FunASRError
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.scheduling.events import Draft, Finished, Settled
+from funasr_cli.transcript import Ledger, Segment, Transcript
+
 if TYPE_CHECKING:
     from funasr_cli.checkpoints.convert import Conversion
-    from funasr_cli.pipeline import Recognizer
-    from funasr_cli.transcript import Transcript
+    from funasr_cli.pipeline import EncodedAudio, Recognizer
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "convert", "load", "transcribe"]
+__all__ = [
+    "Draft",
+    "EncodedAudio",
+    "Finished",
+    "FunASRError",
+    "Ledger",
+    "Recognizer",
+    "Segment",
+    "Settled",
+    "TranscribeOptions",
+    "Transcript",
+    "__version__",
+    "convert",
+    "load",
+]
+
+if not TYPE_CHECKING:  # where it would give every misspelt name a type
+
+    def __getattr__(name: str) -> Any:
+        """The types whose modules import MLX."""
+        if name not in ("EncodedAudio", "Recognizer"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from funasr_cli import pipeline
+
+        return getattr(pipeline, name)
 
 
 def load(model: str | None = None, dtype: str | None = None) -> "Recognizer":
@@ -34,26 +64,6 @@ def load(model: str | None = None, dtype: str | None = None) -> "Recognizer":
     from funasr_cli.pipeline import Recognizer
 
     return Recognizer(load_model(find_model(model), dtype))
-
-
-def transcribe(audio: str | Path, recognizer: "Recognizer | None" = None, **options: Any) -> "Transcript":
-    """Transcribe a file.
-
-    Args:
-        audio: anything that soundfile or ffmpeg reads, at any sample rate, mono or not.
-        recognizer: what `load` returned; None loads the default model anew.
-        options: fields of `funasr_cli.options.TranscribeOptions`.
-
-    Raises:
-        AudioError: the file cannot be read.
-        UsageError: an option is out of range, or the model does not know the language.
-    """
-    from funasr_cli.audio.recording import open_recording
-    from funasr_cli.options import TranscribeOptions
-
-    chosen = TranscribeOptions(**options)
-    recognizer = recognizer or load()
-    return recognizer.transcribe(open_recording(audio, recognizer.sample_rate_hz), chosen)
 
 
 def convert(

@@ -1,30 +1,34 @@
 """Audio -> segments -> features -> encoder -> prompt -> tokens -> Transcript."""
 
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 import soxr
 
-from funasr_cli.audio.frontend import Frontend
-from funasr_cli.audio.recording import Source
+from funasr_cli.audio.decode import AudioInput, opener, read_whole
+from funasr_cli.audio.frontend import MIN_SAMPLES, Frontend
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel
 from funasr_cli.decoding.generate import bucketed
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.text import clean_text
-from funasr_cli.errors import ModelError
+from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.models.ctc import best_path
 from funasr_cli.models.fun_asr_nano import batch_lengths
 from funasr_cli.options import DEFAULTS, TranscribeOptions
-from funasr_cli.scheduling.events import Event, Failed, Finished
+from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
 from funasr_cli.scheduling.intake import Opener
 from funasr_cli.scheduling.scheduler import Scheduler
 from funasr_cli.transcript import Transcript
 
 FREED_BUFFERS_BYTES = 1 << 29  # so much of what MLX has freed may be kept for reuse
+MAX_ENCODED_S = 300.0  # what is encoded in one go: the longest segment that the options allow
 
 
 @dataclass
@@ -35,41 +39,108 @@ class Encoded:
     lengths: list[int]
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedAudio:
+    """One piece of audio behind the encoder, and what the decoder reads of it.
+
+    Attributes:
+        frames: (frames, encoder width), the encoder's output, one every `frame_duration_s`.
+        audio_rows: (rows, decoder width), the embeddings that stand for the audio in the prompt, in the decoder's
+            type. In the release these are an eighth as many, and made at the first frames, with attention to
+            all of them: a row stands for no stretch of time.
+        frame_duration_s: seconds from one frame to the next: 0.06 in the release (10 ms shift, low frame rate 6).
+    """
+
+    frames: mx.array
+    audio_rows: mx.array
+    frame_duration_s: float
+
+
 class Recognizer:
-    """Transcribes recordings with a loaded model; the text of a segment does not depend on what is beside it."""
+    """Transcribes recordings with a loaded model; the text of a segment does not depend on what is beside it.
+
+    A recording is a path, samples as a NumPy array, or a `Source`. Samples are (samples,) or (samples, channels),
+    floats in [-1, 1] or integers of any type, and need `sample_rate_hz`, which nothing else may have. Options are
+    `options` (else the defaults), with single fields of `TranscribeOptions` changed by keyword.
+    """
 
     def __init__(self, loaded: LoadedModel):
         self.loaded = loaded
         self.config = loaded.file.config
         self.frontend = Frontend(self.config.frontend)
+        _clear_streams_with_thread()  # those of loading
 
     @property
     def sample_rate_hz(self) -> int:
         """Sample rate that recordings must have, whatever the model's own is."""
         return SAMPLE_RATE_HZ
 
-    def transcribe(self, source: Source, options: TranscribeOptions = DEFAULTS) -> Transcript:
+    def transcribe(
+        self,
+        audio: AudioInput,
+        options: TranscribeOptions | None = None,
+        *,
+        sample_rate_hz: int | None = None,
+        **changes: Any,
+    ) -> Transcript:
         """Transcribe one recording.
 
+        Args:
+            audio: a path, samples or a `Source`.
+            options: how; None takes the defaults.
+            sample_rate_hz: that of samples.
+            changes: fields of `TranscribeOptions`, over those of `options`.
+
         Raises:
-            AudioError: not a single sample of it can be read.
-            UsageError: the model does not know the language.
+            AudioError: not one sample of it can be read. If it breaks off later, the transcript has a `fault`.
+            UsageError: an option is out of range, or the model does not know the language.
         """
-        return self.transcribe_batch([source], options)[0]
+        return self.transcribe_batch([audio], options, sample_rate_hz=sample_rate_hz, **changes)[0]
 
     def transcribe_batch(
-        self, sources: Iterable[Source], options: TranscribeOptions = DEFAULTS
+        self,
+        recordings: Iterable[AudioInput],
+        options: TranscribeOptions | None = None,
+        *,
+        sample_rate_hz: int | None = None,
+        **changes: Any,
     ) -> list[Transcript]:
-        """Transcribe recordings side by side; the first that fails raises its error."""
-        transcripts = {}
-        for event in self.run([lambda source=source: source for source in sources], options):  # type: ignore[misc]
-            if isinstance(event, Failed):
-                raise event.error
-            if isinstance(event, Finished):
-                transcripts[event.source] = event.transcript
-        return [transcripts[source] for source in sorted(transcripts)]
+        """Transcribe recordings side by side, as `transcribe` does; the first that fails raises its error."""
+        if isinstance(recordings, str):
+            raise UsageError(f"{recordings}: one recording, not several", "pass a list, or call transcribe")
+        openers = [opener(audio, self.sample_rate_hz, sample_rate_hz) for audio in recordings]
+        events = self._run(openers, replace(options or DEFAULTS, **changes))
+        done = {event.source: event.transcript for event in events if isinstance(event, Finished)}
+        return [done[source] for source in sorted(done)]
 
-    def run(self, openers: Iterable[Opener], options: TranscribeOptions = DEFAULTS) -> Iterator[Event]:
+    def stream(
+        self,
+        audio: AudioInput,
+        options: TranscribeOptions | None = None,
+        *,
+        sample_rate_hz: int | None = None,
+        **changes: Any,
+    ) -> Generator[Draft | Settled | Finished]:
+        """Transcribe one recording, as `transcribe` does, and tell what happens as it happens.
+
+        Closing the iterator, or dropping it, stops the work.
+
+        Yields:
+            `Draft`s of the segments that are being written; each segment as `Settled`, in order; `Finished`.
+        """
+        open_audio = opener(audio, self.sample_rate_hz, sample_rate_hz)
+        return self._run([open_audio], replace(options or DEFAULTS, **changes))
+
+    def _run(self, openers: Iterable[Opener], options: TranscribeOptions) -> Generator[Draft | Settled | Finished]:
+        """What `run` yields, until an input fails: that raises its error."""
+        with closing(self.run(openers, options)) as events:
+            for event in events:
+                if isinstance(event, Failed):
+                    raise event.error
+                if isinstance(event, Draft | Settled | Finished):
+                    yield event
+
+    def run(self, openers: Iterable[Opener], options: TranscribeOptions = DEFAULTS) -> Generator[Event]:
         """Transcribe any number of recordings, of any length, in bounded memory.
 
         Args:
@@ -82,12 +153,34 @@ class Recognizer:
         Raises:
             UsageError: the model does not know the language.
         """
-        kept_bytes = mx.set_cache_limit(FREED_BUFFERS_BYTES)
-        try:
+        _clear_streams_with_thread()
+        with FREED_BUFFERS:
             yield from Scheduler(self, options).run(openers)
-        finally:
-            mx.set_cache_limit(kept_bytes)
-            release_memory()
+
+    def encode_audio(self, audio: AudioInput, *, sample_rate_hz: int | None = None) -> EncodedAudio:
+        """Run the encoder over one piece of audio in one go, as over one segment: silence is not left out.
+
+        Args:
+            audio: a path, samples or a `Source`, of at most `MAX_ENCODED_S`.
+            sample_rate_hz: that of samples.
+
+        Raises:
+            AudioError: it cannot be read to its end, or is too long.
+            UsageError: as for `transcribe`.
+        """
+        source = opener(audio, self.sample_rate_hz, sample_rate_hz)()
+        if source.sample_rate_hz != self.sample_rate_hz:
+            raise AudioError(f"{source.name}: {source.sample_rate_hz} Hz, not {self.sample_rate_hz}")
+        samples = read_whole(source, MAX_ENCODED_S).samples
+        if len(self.at_model_rate(samples)) < MIN_SAMPLES:
+            raise AudioError(f"{source.name}: too short to be encoded")
+        _clear_streams_with_thread()
+        with FREED_BUFFERS:
+            encoded = self.encode([self.features(samples)])
+            frames = encoded.hidden[0, : encoded.lengths[0]]  # (frames, encoder width)
+            [audio_rows] = self.loaded.model.audio_rows(encoded.hidden, encoded.lengths)  # (rows, decoder width)
+            mx.eval(frames, audio_rows)
+        return EncodedAudio(frames, audio_rows, self.config.frontend.row_duration_s)
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) at `sample_rate_hz` -> (rows, row width)."""
@@ -149,8 +242,44 @@ class Recognizer:
         return self.loaded.tokenizer.decode(token_ids, skip_special_tokens=True)
 
 
-def release_memory() -> None:
-    """Give back what MLX keeps for this thread."""
-    mx.clear_cache()
+class _FreedBuffers:
+    """Limits what MLX keeps of freed memory while anybody computes here, and gives it back behind each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limit_before = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._limit_before = mx.set_cache_limit(FREED_BUFFERS_BYTES)
+            self._users += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                mx.set_cache_limit(self._limit_before)
+        mx.clear_cache()
+
+
+FREED_BUFFERS = _FreedBuffers()
+
+
+class _Streams:
+    """MLX's streams of a thread, or MLX aborts the process when that thread has ended."""
+
+    def __del__(self) -> None:
+        mx.clear_streams()
+
+
+_of_thread = threading.local()  # what it holds goes away with its thread, and in it
+
+
+def _clear_streams_with_thread() -> None:
+    """Let MLX's streams of this thread end with it."""
     if threading.current_thread() is not threading.main_thread():
-        mx.clear_streams()  # or MLX aborts the process when the thread has ended
+        _of_thread.streams = getattr(_of_thread, "streams", None) or _Streams()

@@ -70,7 +70,7 @@ class Evaluation:
 
     def transcribe(self, path: Path, language: str | None, **options: object) -> Transcript:
         """Transcribe a file."""
-        return funasr_cli.transcribe(path, self.recognizer, language=language, itn=self.itn, **options)
+        return self.recognizer.transcribe(path, language=language, itn=self.itn, **options)
 
     def clip_by_clip(self, clips: list[Clip], languages: list[str | None]) -> str:
         """Error rate of clips decoded one after the other."""

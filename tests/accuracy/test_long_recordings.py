@@ -34,16 +34,16 @@ def test_joined_clips_read_as_well_as_alone(recordings: list[JoinedRecording], r
     for recording in recordings:
         wanted = " ".join(clip.spoken for clip in recording.clips)
         cut = cut_clips(recording, recording.path.with_suffix(""))
-        texts = [funasr_cli.transcribe(clip.path, recognizer, vad=False, **SPOKEN).text for clip in cut]
+        texts = [recognizer.transcribe(clip.path, vad=False, **SPOKEN).text for clip in cut]
         alone.append((wanted, " ".join(texts)))
-        joined.append((wanted, funasr_cli.transcribe(recording.path, recognizer, **SPOKEN).text))
+        joined.append((wanted, recognizer.transcribe(recording.path, **SPOKEN).text))
     assert error_rate(joined).percent <= error_rate(alone).percent + 1.0
     assert error_rate(alone).percent < 6.0, "else the comparison says little"
 
 
 def test_ledger_and_segments(recordings: list[JoinedRecording], recognizer: Recognizer) -> None:
     for recording in recordings:
-        transcript = funasr_cli.transcribe(recording.path, recognizer, **SPOKEN)
+        transcript = recognizer.transcribe(recording.path, **SPOKEN)
         ledger = transcript.ledger
         total_s = ledger.transcribed_s + ledger.repaired_s + ledger.failed_s + ledger.silence_s
         assert total_s == pytest.approx(recording.duration_s, abs=1e-6)

@@ -18,7 +18,7 @@ def recognizer(model: Path | str) -> Recognizer:
 
 def lines_of(model: Path | str, clip: Path, prefix: str = "", **options: object) -> str:
     """A line for each segment of a recording."""
-    return as_lines(funasr_cli.transcribe(clip, recognizer(model), **options).segments, prefix)
+    return as_lines(recognizer(model).transcribe(clip, **options).segments, prefix)
 
 
 def cut_short(clip: Path, where: str, tokens: int) -> str:

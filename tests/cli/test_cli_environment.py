@@ -165,7 +165,7 @@ def test_locales_without_the_characters_of_the_text(
     stopping_model: Path, zh_wav: Path, options: tuple[str, ...]
 ) -> None:
     """In a terminal of an old encoding, what it lacks is spelled out; no transcript is lost to an exception."""
-    text = funasr_cli.transcribe(zh_wav, funasr_cli.load(str(stopping_model)), vad=False).text
+    text = funasr_cli.load(str(stopping_model)).transcribe(zh_wav, vad=False).text
     assert not text.isascii()
     code, stdout, stderr = run_in("ascii", "transcribe", "-m", stopping_model, zh_wav, "--no-vad", *options)
     assert (code, stderr.decode()) == (0, summary("0:06"))

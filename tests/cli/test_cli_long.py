@@ -15,7 +15,6 @@ from expected import lines_of, recognizer, summary
 from running import funasr, invoke, tree
 from small import edit_json, first_token_ids
 
-import funasr_cli
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.audio.segments import Segmenter, Stretch
@@ -47,7 +46,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_recording_of_many_sentences(joined: Path) -> None:
     result = funasr("transcribe", "-m", "demo", joined)
     assert result.stdout == "".join(f"{clip.written}\n" for clip in CLIPS)
-    ledger = funasr_cli.transcribe(joined, recognizer("demo")).ledger
+    ledger = recognizer("demo").transcribe(joined).ledger
     assert (result.exit_code, result.stderr) == (0, summary(clock(ledger.speech_s)))
     assert 20 < ledger.speech_s < 25 < ledger.speech_s + ledger.silence_s < 34
 
@@ -66,10 +65,7 @@ def test_options_that_move_the_cuts(joined: Path, arguments: tuple[str, ...], op
     result = invoke("transcribe", "-m", "demo", joined, "-f", "json", *arguments)
     cut = [(segment["start_s"], segment["end_s"]) for segment in json.loads(result.stdout)["segments"]]
     wanted, default = (
-        [
-            (segment.start_s, segment.end_s)
-            for segment in funasr_cli.transcribe(joined, recognizer("demo"), **o).segments
-        ]
+        [(segment.start_s, segment.end_s) for segment in recognizer("demo").transcribe(joined, **o).segments]
         for o in (options, {})
     )
     assert cut == wanted != default
@@ -315,7 +311,7 @@ def test_a_hundred_files_of_which_seven_are_broken(tmp_path: Path) -> None:
     assert [error.split(" (")[0] for error in errors] == [
         f"error: {paths[number]}: {reason}" for number, reason in reasons.items()
     ]
-    ledger = sum((funasr_cli.transcribe(path, recognizer("demo")).ledger for path in written), Ledger())
+    ledger = sum((recognizer("demo").transcribe(path).ledger for path in written), Ledger())
     assert result.stderr.endswith(f"\n7 of 100 inputs failed; {summary(clock(ledger.speech_s))}")
     assert result.exit_code == 1
     assert tree(tmp_path) == before

@@ -75,7 +75,7 @@ def test_json_lines(small_model: Path, clips: list[Path]) -> None:
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["source"] for line in lines] == list(map(str, clips))
     for line, clip in zip(lines, clips, strict=True):
-        expected = funasr_cli.transcribe(clip, funasr_cli.load(str(small_model)), language="ja", max_tokens=6)
+        expected = funasr_cli.load(str(small_model)).transcribe(clip, language="ja", max_tokens=6)
         assert (line["text"], line["language"], line["complete"]) == (expected.text, "ja", False)
         (segment,) = line["segments"]
         assert (segment["stop_reason"], segment["state"], segment["retries"]) == ("budget", "failed", 0)
@@ -90,7 +90,7 @@ def test_ctc_text_is_in_the_json(make_checkpoint: object, tmp_path: Path, short_
     folder = funasr_cli.convert(str(checkpoint), tmp_path / "m").folder
     result = invoke("transcribe", "-m", folder, short_wav, "-f", "json", *FEW)
     recognizer = funasr_cli.load(str(folder))
-    expected = funasr_cli.transcribe(short_wav, recognizer, max_tokens=6, ctc=True).segments[0].ctc_text
+    expected = recognizer.transcribe(short_wav, max_tokens=6, ctc=True).segments[0].ctc_text
     assert isinstance(expected, str)
     assert json.loads(result.stdout)["segments"][0]["ctc_text"] == expected
 

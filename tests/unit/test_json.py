@@ -50,9 +50,9 @@ def test_what_is_transcribed_follows_the_schema(
     soundfile.write(silence, np.zeros(16000), 16000)
     stopping, endless = funasr_cli.load(str(stopping_model)), funasr_cli.load(str(small_model))
     said = [
-        funasr_cli.transcribe(zh_wav, stopping, vad=False, ctc=True),
-        funasr_cli.transcribe(zh_wav, endless, max_tokens=3, language="zh"),
-        funasr_cli.transcribe(silence, stopping),
+        stopping.transcribe(zh_wav, vad=False, ctc=True),
+        endless.transcribe(zh_wav, max_tokens=3, language="zh"),
+        stopping.transcribe(silence),
     ]
     assert [(len(one.segments) > 0, one.complete) for one in said] == [(True, True), (True, False), (False, True)]
     for one in said:

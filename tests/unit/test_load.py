@@ -86,7 +86,7 @@ def test_weights_that_are_not_numbers_show_in_the_stop_reason(model: Path, zh_wa
     tensors = load_file(model / "model.safetensors")
     tensors["llm.model.norm.weight"][3] = torch.nan
     save_file(tensors, model / "model.safetensors")
-    transcript = funasr_cli.transcribe(zh_wav, funasr_cli.load(str(model)))
+    transcript = funasr_cli.load(str(model)).transcribe(zh_wav)
     assert (transcript.text, transcript.complete, transcript.broken) == ("", False, True)
     assert [(s.stop_reason, s.retries, s.tokens) for s in transcript.segments] == [("nonfinite", 0, 0)] * 2
     assert transcript.warnings == tuple(
@@ -97,22 +97,22 @@ def test_weights_that_are_not_numbers_show_in_the_stop_reason(model: Path, zh_wa
 
 def test_front_door(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
     recognizer = funasr_cli.load(str(small_model), dtype="float32")
-    transcript = funasr_cli.transcribe(str(zh_wav), recognizer, language="中文", max_tokens=8, hotwords=("a",))
+    transcript = recognizer.transcribe(str(zh_wav), language="中文", max_tokens=8, hotwords=("a",))
     assert (transcript.source, transcript.duration_s, transcript.language) == (str(zh_wav), 6.0, "zh")
     assert [segment.tokens for segment in transcript.segments] == [8, 8]
     assert transcript == _without_timings(
-        transcript, funasr_cli.transcribe(zh_wav, recognizer, language="zh", max_tokens=8, hotwords=["a"])
+        transcript, recognizer.transcribe(zh_wav, language="zh", max_tokens=8, hotwords=["a"])
     )
-    whole = funasr_cli.transcribe(zh_wav, recognizer, vad=False, max_tokens=8)
+    whole = recognizer.transcribe(zh_wav, vad=False, max_tokens=8)
     assert [(segment.start_s, segment.end_s) for segment in whole.segments] == [(0.0, 6.0)]
     with pytest.raises(AudioError, match="no such file"):
-        funasr_cli.transcribe("nowhere.wav", recognizer)
+        recognizer.transcribe("nowhere.wav")
     with pytest.raises(UsageError, match="not one of this model's"):
-        funasr_cli.transcribe(short_wav, recognizer, language="ko")
+        recognizer.transcribe(short_wav, language="ko")
     with pytest.raises(UsageError, match="hotwords"):
-        funasr_cli.transcribe(short_wav, recognizer, hotwords="Kennedy")
+        recognizer.transcribe(short_wav, hotwords="Kennedy")
     with pytest.raises(TypeError):
-        funasr_cli.transcribe(short_wav, recognizer, no_such_option=1)
+        recognizer.transcribe(short_wav, no_such_option=1)
 
 
 def _without_timings(timed: object, other: object) -> object:
@@ -121,14 +121,14 @@ def _without_timings(timed: object, other: object) -> object:
     return dataclasses.replace(other, timings=timed.timings)  # type: ignore[type-var,attr-defined]
 
 
-def test_default_model_is_loaded_anew(
+def test_the_model_to_load_by_default(
     small_checkpoint: Path, short_wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
     with pytest.raises(ModelError, match="no model has been converted yet"):
-        funasr_cli.transcribe(short_wav)
+        funasr_cli.load().transcribe(short_wav)
     funasr_cli.convert(str(small_checkpoint))
-    assert funasr_cli.transcribe(short_wav, max_tokens=2).model == "Small-Nano"
+    assert funasr_cli.load().transcribe(short_wav, max_tokens=2).model == "Small-Nano"
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

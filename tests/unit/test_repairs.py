@@ -76,7 +76,7 @@ def ending(write_model: WriteModel) -> Path:
 
 
 def transcribe(model: Path, clip: Path, **options: object) -> Transcript:
-    return funasr_cli.transcribe(str(clip), funasr_cli.load(str(model)), **options)
+    return funasr_cli.load(str(model)).transcribe(str(clip), **options)
 
 
 def ledger_of(transcript: Transcript) -> tuple[float, float, float, float]:
@@ -213,7 +213,7 @@ def test_no_thread_is_left_behind(ending: Path, clip: Path) -> None:
 
     def threads_after(runs: int) -> int:
         for _ in range(runs):
-            funasr_cli.transcribe(str(clip), recognizer)
+            recognizer.transcribe(str(clip))
         return len(list(Path("/proc/self/task").iterdir()))
 
     assert threads_after(1) >= threads_after(3)

@@ -26,7 +26,7 @@ import sys, threading
 import funasr_cli
 recognizer = funasr_cli.load(sys.argv[1])
 texts = []
-run = lambda: texts.append(funasr_cli.transcribe(sys.argv[2], recognizer, max_tokens=4).text)
+run = lambda: texts.append(recognizer.transcribe(sys.argv[2], max_tokens=4).text)
 run()
 for _ in range(2):
     thread = threading.Thread(target=run)
@@ -101,7 +101,7 @@ def test_a_device_that_gives_up_fails_one_input_only(
     stopping_model: Path, short_wav: Path, zh_wav: Path, en_flac: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer = funasr_cli.load(str(stopping_model))
-    texts = [funasr_cli.transcribe(clip, recognizer, vad=False).text for clip in (zh_wav, en_flac)]
+    texts = [recognizer.transcribe(clip, vad=False).text for clip in (zh_wav, en_flac)]
     give_up_on_short_clips(monkeypatch)
     clips = (zh_wav, short_wav, en_flac)
     result = invoke("transcribe", "-m", stopping_model, *clips, "--no-vad", "--batch-size", 1)
@@ -118,7 +118,7 @@ def test_a_device_that_gives_up_is_asked_for_less_at_once(
 ) -> None:
     """Which of them was too much shows when each is tried by itself."""
     recognizer = funasr_cli.load(str(stopping_model))
-    texts = [funasr_cli.transcribe(clip, recognizer, vad=False).text for clip in (zh_wav, en_flac)]
+    texts = [recognizer.transcribe(clip, vad=False).text for clip in (zh_wav, en_flac)]
     give_up_on_short_clips(monkeypatch)
     monkeypatch.setattr("funasr_cli.scheduling.scheduler.GATHER_S", 60.0)  # so that nothing depends on the time
     clips = (short_wav, zh_wav, en_flac, en_flac)
