@@ -200,8 +200,11 @@ def _matching(pattern: str, recursive: bool) -> list[Input]:
     """Files whatever their ending, and the recordings in folders, as if the shell had expanded it."""
     problems: list[Input] = []
     files: list[Path] = []
-    for match in _expanded(pattern, recursive, problems):
-        files += _recordings(Path(match), False, problems) if os.path.isdir(match) else [Path(match)]
+    for match in map(Path, _expanded(pattern, recursive, problems)):
+        if os.path.isdir(match):
+            files += _recordings(match, recursive, problems)
+        elif _is_plain(match):
+            files.append(match)
     if not files and not problems:
         deeper = "**" in pattern and not recursive
         raise UsageError(f"{shown(pattern)}: nothing matches", "** needs --recursive" if deeper else "")
@@ -235,6 +238,7 @@ def _recordings(folder: Path, recursive: bool, problems: list[Input]) -> list[Pa
 
 
 def _is_plain(path: Path) -> bool:
+    """Whether it is no pipe or device, which could be read for ever."""
     return os.path.isfile(path) or not os.path.exists(path)
 
 
@@ -265,7 +269,9 @@ def _walk(top: str | Path, recursive: bool, problems: list[Input]) -> Iterator[t
 
 
 def _found(path: Path, base: Path) -> Input:
-    within = path.relative_to(base) if path.is_relative_to(base) and ".." not in path.parts else Path(path.name)
+    within = path.relative_to(base) if path.is_relative_to(base) else Path(path.name)
+    if ".." in within.parts:  # of a pattern: it could lead out of the output folder
+        within = Path(path.name)
     return Input(path, shown(path), str(within.with_suffix("")))
 
 

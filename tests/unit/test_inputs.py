@@ -102,6 +102,15 @@ def test_results_keep_their_place_in_the_folder(here: Path) -> None:
     assert stems("calls/*/../b.c.wav") == ["b.c"]  # and not outside of the output folder
 
 
+def test_results_of_a_folder_beside_this_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(here, "calls/monday/a.wav", "calls/tuesday/a.wav", "work/b.wav")
+    monkeypatch.chdir(here / "work")
+    assert stems("../calls", recursive=True) == ["monday/a", "tuesday/a"]
+    assert stems("../calls/*/*.wav") == ["monday/a", "tuesday/a"]
+    assert stems("../c*", recursive=True) == ["calls/monday/a", "calls/tuesday/a"]
+    assert stems("..", recursive=True) == ["calls/monday/a", "calls/tuesday/a", "work/b"]
+
+
 def test_folders_are_in_natural_order(here: Path) -> None:
     names = ["Track 1.wav", "track 2.wav", "track 10.wav", "track 10b.wav", "track 010.wav", "ü.wav", "2/a.wav"]
     make(here, *names, "10/a.wav", "x9y10.wav", "x9y9.wav")
@@ -154,7 +163,7 @@ def test_a_pipe_in_a_folder_is_no_recording(here: Path) -> None:
     """Reading it could wait for ever."""
     make(here, "calls/a.wav")
     os.mkfifo(here / "calls/b.wav")
-    assert labels("calls") == ["calls/a.wav"]
+    assert labels("calls") == labels("calls/*") == ["calls/a.wav"]
     assert labels("calls/b.wav") == ["calls/b.wav"]
 
 
@@ -188,6 +197,7 @@ def test_patterns(here: Path) -> None:
     assert labels("*/*.wav") == ["calls/c.wav"]
     assert labels("c*s") == ["calls/c.wav"]  # as if the shell had named the folder
     assert labels("**/*.wav") == ["calls/c.wav"]  # as in a shell
+    assert labels("c*s", recursive=True) == ["calls/c.wav", "calls/deeper/d.wav"]
     everything = ["a1.wav", "a2.wav", "a10.wav", "calls/c.wav", "calls/deeper/d.wav"]
     assert labels("**/*.wav", recursive=True) == everything
     assert labels("**", recursive=True) == everything
