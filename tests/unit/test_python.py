@@ -1,0 +1,332 @@
+"""The library's front door: what docs/python.md says, and what may be passed, taken and dropped."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import importlib.resources
+import io
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from running import environment
+
+import funasr_cli
+from funasr_cli import demo
+from funasr_cli.audio.decode import Audio, from_array, load_audio, open_recording
+from funasr_cli.backend import mx
+from funasr_cli.decoding.prompt import prompt_token_ids
+from funasr_cli.errors import AudioError, UsageError
+from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.pipeline import MAX_ENCODED_S, Encoded, Recognizer
+from funasr_cli.transcript import Transcript
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+CLIPS = demo.clips()
+RATE_HZ = 16000
+
+
+@pytest.fixture(scope="module")
+def asr() -> Recognizer:
+    return funasr_cli.load("demo")
+
+
+@pytest.fixture(scope="module")
+def samples() -> np.ndarray:
+    return soundfile.read(CLIPS[0].path, dtype="float32")[0]
+
+
+def same(one: Transcript, other: Transcript) -> bool:
+    """But for the name and the time it took."""
+    return one == dataclasses.replace(other, source=one.source, timings=one.timings)
+
+
+def test_every_block_of_the_page_runs_and_prints_what_it_says(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, clip in (("a.wav", CLIPS[0]), ("b.wav", CLIPS[3])):
+        soundfile.write(name, *soundfile.read(clip.path))
+    shutil.copytree(small_checkpoint, "my-checkpoint")
+    page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    blocks = BLOCK.findall(page)
+    assert len(blocks) == page.count("```python") > 10
+    names: dict[str, Any] = {"__name__": "page"}
+    for code, printed in blocks:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(code, "docs/python.md", "exec", dont_inherit=True), names)
+        assert out.getvalue().strip() == printed.strip(), code
+
+
+def test_readme_and_package_show_the_same_example() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## From Python")[1]
+    [(code, _), *_] = BLOCK.findall(section)
+    assert funasr_cli.__doc__ is not None
+    assert textwrap.indent(code, "    ", lambda line: bool(line.strip())) in funasr_cli.__doc__
+
+
+def test_all_names_are_there_and_no_others() -> None:
+    for name in funasr_cli.__all__:
+        assert getattr(funasr_cli, name) is not None
+    assert funasr_cli.Recognizer is Recognizer
+    with pytest.raises(AttributeError, match="module 'funasr_cli' has no attribute 'transcribe'"):
+        funasr_cli.transcribe  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_type_checkers_are_told_that_it_is_typed() -> None:
+    assert importlib.resources.files(funasr_cli).joinpath("py.typed").is_file()
+
+
+def test_the_same_recording_in_any_form(asr: Recognizer, samples: np.ndarray) -> None:
+    path = CLIPS[0].path
+    expected = asr.transcribe(path)
+    assert expected.text == CLIPS[0].written
+    assert same(expected, asr.transcribe(str(path)))
+    assert same(expected, asr.transcribe(open_recording(path, RATE_HZ)))
+    assert same(expected, asr.transcribe(samples, sample_rate_hz=RATE_HZ))
+    for form in (
+        samples.astype(np.float64),
+        np.stack([samples, samples], axis=1),
+        (samples * 2**15).astype(np.int16),
+        ((samples * 2**15).astype(np.int32) + 2**15).astype(np.uint16),
+    ):
+        assert same(expected, asr.transcribe(form, sample_rate_hz=RATE_HZ)), form.dtype
+    assert asr.transcribe(np.repeat(samples, 3), sample_rate_hz=3 * RATE_HZ).text == expected.text
+
+
+NO_RATE = ("samples without a sample rate", "pass sample_rate_hz, for example 16000")
+OWN_RATE = ("{name}: sample_rate_hz is for samples", "leave it out: this states its own")
+
+
+@pytest.mark.parametrize(
+    ("audio", "sample_rate_hz", "said"),
+    [
+        (np.zeros(9, np.float32), None, NO_RATE),
+        ("a.wav", RATE_HZ, OWN_RATE),
+        (Path("a.wav"), RATE_HZ, OWN_RATE),
+        (Audio("a.wav", np.zeros(9, np.float32), RATE_HZ), RATE_HZ, OWN_RATE),
+        ([0.0, 0.1], RATE_HZ, ("list is not audio", "pass a path, a NumPy array or a Source")),
+        (b"RIFF", None, ("bytes is not audio", "pass a path, a NumPy array or a Source")),
+    ],
+)
+def test_sample_rates_belong_to_samples(
+    asr: Recognizer, audio: Any, sample_rate_hz: int | None, said: tuple[str, str]
+) -> None:
+    for use in (asr.transcribe, asr.stream, asr.encode_audio, lambda a, **o: asr.transcribe_batch([a], **o)):
+        with pytest.raises(UsageError) as caught:
+            use(audio, sample_rate_hz=sample_rate_hz)
+        assert (caught.value.message, caught.value.hint) == (said[0].format(name="a.wav"), said[1])
+
+
+def test_samples_on_their_side_are_not_taken_for_channels(asr: Recognizer, samples: np.ndarray) -> None:
+    with pytest.raises(AudioError) as caught:
+        asr.transcribe(np.stack([samples, samples]), sample_rate_hz=RATE_HZ)
+    assert caught.value.message == f"array: {len(samples)} channels"
+    assert caught.value.hint == "pass (samples, channels), not the other way round"
+    assert len(from_array(np.zeros((9, 1024), np.float32), RATE_HZ, RATE_HZ).samples) == 9
+
+
+def test_keywords_change_options(asr: Recognizer) -> None:
+    options = TranscribeOptions(language="en", itn=False)
+    assert asr.transcribe(CLIPS[0].path, options).text == CLIPS[0].spoken
+    assert same(
+        asr.transcribe(CLIPS[0].path, options, itn=True, max_tokens=2),
+        asr.transcribe(CLIPS[0].path, TranscribeOptions(language="en", max_tokens=2)),
+    )
+    assert options == TranscribeOptions(language="en", itn=False)
+    for use in (asr.transcribe, asr.stream, asr.transcribe_batch):
+        with pytest.raises(TypeError, match="no_such_option"):
+            use(Path("a.wav") if use != asr.transcribe_batch else [], no_such_option=1)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="max tokens is 0"):
+            use(Path("a.wav") if use != asr.transcribe_batch else [], max_tokens=0)  # type: ignore[arg-type]
+
+
+def test_several_come_back_in_order(asr: Recognizer) -> None:
+    paths = [clip.path for clip in CLIPS[:4]]
+    recordings = [paths[0], str(paths[1]), load_audio(paths[2], RATE_HZ), paths[3]]
+    transcripts = asr.transcribe_batch(recordings, batch_size=2)
+    assert [transcript.source for transcript in transcripts] == list(map(str, paths))
+    assert [transcript.text for transcript in transcripts] == [clip.written for clip in CLIPS[:4]]
+    with pytest.raises(AudioError, match=r"missing\.wav: no such file"):
+        asr.transcribe_batch([paths[0], "missing.wav"])
+    with pytest.raises(UsageError, match=r"a\.wav: one recording, not several"):
+        asr.transcribe_batch("a.wav")
+
+
+def test_a_stream_tells_what_happens(asr: Recognizer) -> None:
+    events = list(asr.stream(CLIPS[0].path, language="en"))
+    assert {type(event) for event in events} == {funasr_cli.Draft, funasr_cli.Settled, funasr_cli.Finished}
+    finished = events[-1]
+    assert isinstance(finished, funasr_cli.Finished)
+    assert same(finished.transcript, asr.transcribe(CLIPS[0].path, language="en"))
+    settled = [event.segment for event in events if isinstance(event, funasr_cli.Settled)]
+    assert tuple(settled) == finished.transcript.segments
+    drafts = [event.text for event in events if isinstance(event, funasr_cli.Draft)]
+    assert drafts[0] == ""
+    assert drafts[-2:] == [CLIPS[0].written, None]
+
+
+def test_a_stream_raises_what_fails(asr: Recognizer) -> None:
+    events = asr.stream("missing.wav")
+    with pytest.raises(AudioError, match=r"missing\.wav: no such file"):
+        next(events)
+    with pytest.raises(UsageError, match="not one of this model's"):
+        next(asr.stream(CLIPS[0].path, language="ko"))
+
+
+def cache_limit() -> int:
+    limit = mx.set_cache_limit(1)
+    mx.set_cache_limit(limit)
+    return int(limit)
+
+
+def held() -> tuple[int, int, int]:
+    """What MLX holds and may hold."""
+    return mx.get_active_memory(), mx.get_cache_memory(), cache_limit()
+
+
+@pytest.mark.parametrize("end", ["close", "drop", "throw"])
+def test_a_stream_that_is_given_up_leaves_nothing(asr: Recognizer, samples: np.ndarray, end: str) -> None:
+    asr.transcribe(CLIPS[0].path)
+    gc.collect()
+    before, threads = held(), threading.enumerate()
+    long = np.tile(np.append(samples, np.zeros(RATE_HZ, np.float32)), 30)
+    events = asr.stream(long, sample_rate_hz=RATE_HZ, batch_size=2)
+    while not isinstance(next(events), funasr_cli.Settled):
+        pass
+    assert set(threading.enumerate()) - set(threads)  # one reads ahead
+    assert cache_limit() != before[-1]
+    if end == "close":
+        events.close()
+        assert list(events) == []
+    elif end == "drop":
+        del events
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            events.throw(KeyboardInterrupt())
+    assert held() == before
+    assert set(threading.enumerate()) <= set(threads)
+
+
+def test_streams_in_turns(asr: Recognizer) -> None:
+    """The one that ends first takes nothing away from the other."""
+    gc.collect()
+    before = held()
+    first, second = asr.stream(CLIPS[0].path), asr.stream(CLIPS[3].path)
+    next(first)
+    next(second)
+    limit = cache_limit()
+    texts = []
+    for events in (first, second):
+        assert cache_limit() == limit != before[-1]
+        *_, finished = events
+        assert isinstance(finished, funasr_cli.Finished)
+        texts.append(finished.transcript.text)
+    assert texts == [CLIPS[0].written, CLIPS[3].written]
+    del finished
+    assert held() == before
+
+
+def as_numpy(array: mx.array) -> np.ndarray:
+    return np.array(array.astype(mx.float32))
+
+
+def test_encoded_audio_is_what_the_decoder_reads(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a recording that is one segment."""
+    seen: list[tuple[Encoded, list[mx.array]]] = []
+    original = Recognizer.prompts
+
+    def prompts(self: Recognizer, encoded: Encoded, *rest: Any) -> list[mx.array]:
+        seen.append((encoded, original(self, encoded, *rest)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(Recognizer, "prompts", prompts)
+    for clip in CLIPS[:3]:
+        seen.clear()
+        transcript = asr.transcribe(clip.path, vad=False)
+        [(encoded, [prompt])] = seen
+        audio = asr.encode_audio(clip.path)
+        assert audio.frame_duration_s == 0.06
+        assert len(audio.frames) == pytest.approx(transcript.duration_s / audio.frame_duration_s, abs=2)
+        np.testing.assert_array_equal(as_numpy(audio.frames), as_numpy(encoded.hidden[0, : len(audio.frames)]))
+        assert encoded.lengths == [len(audio.frames)]
+        before, after = prompt_token_ids(DEFAULTS, asr.config.prompt, asr.loaded.tokenizer)
+        np.testing.assert_array_equal(as_numpy(audio.audio_rows), as_numpy(prompt[len(before) : -len(after)]))
+        assert len(audio.audio_rows) == len(prompt) - len(before) - len(after) > 0
+
+
+def test_samples_are_encoded_like_their_file(asr: Recognizer, samples: np.ndarray) -> None:
+    from_file, from_samples = asr.encode_audio(CLIPS[0].path), asr.encode_audio(samples, sample_rate_hz=RATE_HZ)
+    np.testing.assert_array_equal(as_numpy(from_file.frames), as_numpy(from_samples.frames))
+    with pytest.raises(AudioError, match="array: too short to be encoded"):
+        asr.encode_audio(samples[:1], sample_rate_hz=RATE_HZ)
+    with pytest.raises(AudioError, match="8000 Hz, not 16000"):
+        asr.encode_audio(load_audio(CLIPS[0].path, 8000))
+
+
+class Endless:
+    """Something that never stops."""
+
+    name = "endless"
+    sample_rate_hz = RATE_HZ
+    expected_s = None
+    start_s = 0.0
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        while True:
+            yield np.zeros(10 * RATE_HZ, np.float32)
+
+
+def test_too_much_to_be_encoded_in_one_go(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    TranscribeOptions(max_segment_s=MAX_ENCODED_S)
+    with pytest.raises(UsageError):
+        TranscribeOptions(max_segment_s=MAX_ENCODED_S + 0.1)
+    with pytest.raises(AudioError) as caught:
+        asr.encode_audio(Endless())
+    assert caught.value.message == "endless: longer than 300 s"
+    monkeypatch.setattr("funasr_cli.pipeline.MAX_ENCODED_S", 1.0)
+    assert len(asr.encode_audio(np.zeros(RATE_HZ, np.float32), sample_rate_hz=RATE_HZ).frames) == 17
+    with pytest.raises(AudioError, match="array: longer than 1 s"):
+        asr.encode_audio(np.zeros(RATE_HZ + 1, np.float32), sample_rate_hz=RATE_HZ)
+
+
+IN_THREADS = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import funasr_cli
+from funasr_cli import demo
+
+clips = demo.clips()[:4]
+
+def work(_):
+    texts = [asr.transcribe(clip.path).text for clip in clips]
+    assert texts == [clip.written for clip in clips], texts
+    frames = asr.encode_audio(clips[0].path).frames
+    return float(frames.sum()), frames
+
+with ThreadPoolExecutor(1) as pool:
+    asr = pool.submit(funasr_cli.load, "demo").result()
+for workers in (1, 3, 3):
+    with ThreadPoolExecutor(workers) as pool:
+        for total, frames in pool.map(work, range(workers)):
+            assert total == float(frames.sum())
+"""
+
+
+def test_threads_load_transcribe_again_and_at_the_same_time() -> None:
+    """And what they got can be computed with, in them and elsewhere."""
+    done = subprocess.run([sys.executable, "-c", IN_THREADS], env=environment(), capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr.decode()) == (0, "")
