@@ -6,7 +6,7 @@ from funasr_cli.decoding.languages import LANGUAGES, language_code
 from funasr_cli.errors import UsageError
 
 MAX_HOTWORDS = 200  # longer lists displace other words; upstream's own examples hold a few dozen
-
+MAX_HOTWORD_CHARACTERS = 80  # a name or a term, not a sentence
 
 DTYPES = ("bfloat16", "float32")
 QUANTIZATION_BITS = (4, 8)
@@ -29,6 +29,7 @@ class TranscribeOptions:
         top_p: sample from the likeliest tokens that together hold this share; None samples from all.
         top_k: sample from this many of the likeliest tokens; None samples from all.
         seed: start of the random numbers; None is 0. A clip's text depends on it, not on its neighbours.
+        confidence: also keep how sure the decoder was of each piece of text.
         ctc: also spell out the best path of the CTC branch, where the checkpoint has one.
         vad: leave out silence (voice activity detection) and end segments in pauses.
         vad_threshold: probability from which a frame counts as speech.
@@ -48,6 +49,7 @@ class TranscribeOptions:
     top_p: float | None = None
     top_k: int | None = None
     seed: int | None = None
+    confidence: bool = False
     ctc: bool = False
     vad: bool = True
     vad_threshold: float = 0.5
@@ -70,6 +72,9 @@ class TranscribeOptions:
             raise UsageError("hotwords is a text", "pass a tuple of words")
         if len(self.hotwords) > MAX_HOTWORDS:
             raise UsageError(f"{len(self.hotwords)} hotwords", f"the limit is {MAX_HOTWORDS}")
+        if long := [word for word in self.hotwords if len(word) > MAX_HOTWORD_CHARACTERS]:
+            shown = f"hotword {long[0][:20]!r}... has {len(long[0])} characters"
+            raise UsageError(shown, f"the limit is {MAX_HOTWORD_CHARACTERS}")
         if not 0 <= self.temperature < float("inf"):
             raise UsageError(f"temperature is {self.temperature}", "it must be 0 (greedy) or above")
         if not 0 < self.vad_threshold < 1:

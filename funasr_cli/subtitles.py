@@ -93,23 +93,28 @@ def pieces_of(segment: Segment) -> list[Piece]:
 
 def make_cues(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> list[Cue]:
     """Cues of a transcript; a segment without visible text has none."""
-    return cues_of_pieces(map(pieces_of, transcript.segments), transcript.duration_s, layout)
+    end_s = transcript.start_s + transcript.duration_s
+    return cues_of_pieces(map(pieces_of, transcript.segments), end_s, layout, transcript.start_s)
 
 
 def cues_of_pieces(
-    segments: Iterable[Sequence[Piece]], duration_s: float, layout: SubtitleLayout = DEFAULT_LAYOUT
+    segments: Iterable[Sequence[Piece]],
+    end_s: float,
+    layout: SubtitleLayout = DEFAULT_LAYOUT,
+    start_s: float = 0.0,
 ) -> list[Cue]:
-    """Cues of timed text: in order, without overlaps, between 0 and the end of the recording.
+    """Cues of timed text: in order, without overlaps, between the start and the end of the recording.
 
     Only where a recording has fewer milliseconds than cues, the last ones go beyond its end.
 
     Args:
         segments: pieces that may share a cue, in order.
-        duration_s: length of the recording.
+        end_s: where the recording ends.
         layout: how wide, how many lines, how fast.
+        start_s: where it begins, if it is a part of one.
     """
     drafts = [draft for segment in segments for draft in _drafts(segment, layout)]
-    return _timed(drafts, duration_s, layout)
+    return _timed(drafts, start_s, end_s, layout)
 
 
 @dataclass(frozen=True)
@@ -193,11 +198,11 @@ def _merged(
     return merged
 
 
-def _timed(drafts: Sequence[_Draft], duration_s: float, layout: SubtitleLayout) -> list[Cue]:
+def _timed(drafts: Sequence[_Draft], start_s: float, end_s: float, layout: SubtitleLayout) -> list[Cue]:
     """Whole milliseconds, put in order, and cues that are too short for their text shown longer."""
-    limit = max(math.floor(duration_s * 1000), len(drafts))
+    free = math.ceil(start_s * 1000)
+    limit = max(math.floor(end_s * 1000), free + len(drafts))
     times: list[tuple[int, int]] = []
-    free = 0
     for draft in drafts:
         start = max(free, round(draft.start_s * 1000))
         free = max(start + 1, round(draft.end_s * 1000))

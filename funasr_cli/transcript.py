@@ -47,6 +47,18 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Score:
+    """A piece of a text: one token of the decoder, or several that spell a character together.
+
+    Attributes:
+        probability: what the decoder gave it; the lowest, of several tokens.
+    """
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of the recording that was decoded in one piece.
 
@@ -59,6 +71,7 @@ class Segment:
         tokens: how many tokens were decoded.
         mean_logprob: their mean log-probability; None when there are none.
         ctc_text: the best path of the CTC branch; None where it was not asked for or does not exist.
+        scores: how sure the decoder was of each piece of the text; empty where it was not asked for.
     """
 
     start_s: float
@@ -70,6 +83,7 @@ class Segment:
     tokens: int
     mean_logprob: float | None
     ctc_text: str | None = None
+    scores: tuple[Score, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -133,6 +147,7 @@ class Transcript:
         unread_s: seconds at the end that the input should hold but that could not be read.
         fault: why the input could not be read to its end; None when it could.
         warnings: what a reader of the text should know.
+        start_s: where the input begins, if it is a part of a recording; all times are those of the recording.
     """
 
     source: str
@@ -144,6 +159,7 @@ class Transcript:
     unread_s: float = 0.0
     fault: str | None = None
     warnings: tuple[str, ...] = field(default=())
+    start_s: float = 0.0
 
     @property
     def text(self) -> str:

@@ -2,11 +2,11 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
-from funasr_cli.errors import OutputError
+from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.formats import (
     as_dict,
     as_json,
@@ -23,7 +23,7 @@ from funasr_cli.transcript import Transcript
 
 __all__ = [
     "WRITERS", "Writer", "as_dict", "as_json", "as_json_line", "as_lines", "as_markdown", "as_srt", "as_text",
-    "as_tsv", "as_vtt", "exists_already", "output_path", "write_new",
+    "as_tsv", "as_vtt", "exists_already", "parse_formats", "write_new",
 ]  # fmt: skip
 
 
@@ -49,20 +49,32 @@ WRITERS: dict[str, Writer] = {  # by the ending of the file's name
 }
 
 
-def output_path(source: str, folder: Path, suffix: str) -> Path:
-    """Where the result for an input goes: its name with another ending."""
-    return folder / f"{Path(source).stem}.{suffix}"
+DEFAULT_FORMAT = "txt"
+ALL_FORMATS = "all"
+
+
+def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
+    """Names of formats, of which each text may hold several with commas, or `ALL_FORMATS`; each name once.
+
+    Raises:
+        UsageError: there is no such format, or none is named.
+    """
+    names = [name.strip().lower() for text in texts for name in text.split(",")]
+    for name in names:
+        if name not in (*WRITERS, ALL_FORMATS):
+            raise UsageError(f"unknown format {name!r}", f"choose from {', '.join(WRITERS)}, or {ALL_FORMATS}")
+    return tuple(WRITERS) if ALL_FORMATS in names else tuple(dict.fromkeys(names))
 
 
 def exists_already(path: Path) -> OutputError:
     """What to say about a result that is there."""
     return OutputError(
-        f"{path}: exists already", "add --resume to skip it, choose another --output-dir, or remove it first"
+        f"{path}: exists already", "add --resume to skip it, --force to replace it, or choose another --output-dir"
     )
 
 
-def write_new(path: Path, content: str) -> None:
-    """Write a file that does not exist yet, whole or not at all.
+def write_new(path: Path, content: str, *, replace: bool = False) -> None:
+    """Write a file, whole or not at all; one that exists stays as it is, unless it is to be replaced.
 
     Raises:
         OutputError: it exists, or cannot be written.
@@ -73,7 +85,10 @@ def write_new(path: Path, content: str) -> None:
             with open(handle, "w", encoding="utf-8", newline="\n") as file:
                 file.write(content)
             os.chmod(partial, 0o666 & ~_umask())
-            _publish(partial, path)
+            if replace:
+                os.replace(partial, path)
+            else:
+                _publish(partial, path)
         finally:
             Path(partial).unlink(missing_ok=True)
     except FileExistsError as error:

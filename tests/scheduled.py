@@ -18,7 +18,7 @@ from funasr_cli.decoding.guard import token_budget
 from funasr_cli.errors import FunASRError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling import scheduler
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
+from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.scheduling.scheduler import MAX_RETRIES, Scheduler
 from funasr_cli.transcript import Transcript
 
@@ -56,6 +56,7 @@ class Recorded:
     fault_after: int = 0  # blocks
     name: str = ""
     sample_rate_hz: int = SAMPLE_RATE_HZ
+    start_s: float = 0.0
     blocks_read: int = 0
     closed: bool = False
 
@@ -217,6 +218,12 @@ class Model:
         return tokens
 
     def run(self, recordings: Sequence[Recorded], openers: Iterable[Callable[[], Recorded]]) -> Iterator[Event]:
+        """What becomes of recordings with this model; how far they have been read is left out."""
+        return (event for event in self.run_all(recordings, openers) if not isinstance(event, Read))
+
+    def run_all(
+        self, recordings: Sequence[Recorded], openers: Iterable[Callable[[], Recorded]]
+    ) -> Iterator[Event]:
         """What the scheduler says about recordings, with this model; it waits until its queue is full."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scheduler, "GATHER_S", 60.0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 from typing import Any
 
 from hypothesis import strategies as st
 
-from funasr_cli.transcript import Segment, Timings, Transcript
+from funasr_cli.transcript import Score, Segment, Timings, Transcript
 
 TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5)
 
@@ -35,15 +36,18 @@ ODD_NAMES = ["a.wav", "x/[b]_*c*.flac", "&lt;.wav", "a\udcff.wav", "录\u2028音
 @st.composite
 def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> Transcript:
     """In order, without overlaps; segments may touch or have no length."""
-    segments, position_s = [], 0.0
+    start_s = draw(st.just(0.0) | seconds)
+    segments, position_s = [], start_s
     for text, gap_s, length_s in draw(st.lists(st.tuples(texts, seconds, seconds), max_size=6)):
-        start_s, position_s = position_s + gap_s, position_s + gap_s + length_s
+        from_s, position_s = position_s + gap_s, position_s + gap_s + length_s
         stop_reason = draw(st.sampled_from(["eos", "budget", "loop", "nonfinite"]))
-        segments.append(segment(start_s, position_s, text, stop_reason))
+        scores = draw(st.sampled_from([(), tuple(Score(char, 1 / 3) for char in text)]))
+        segments.append(dataclasses.replace(segment(from_s, position_s, text, stop_reason), scores=scores))
     name, problem = draw(st.sampled_from(ODD_NAMES)), draw(texts)
     return transcript(
-        *segments, duration_s=position_s + draw(seconds), source=name, fault=problem or None, warnings=(problem,)
-    )
+        *segments, duration_s=position_s - start_s + draw(seconds), source=name, fault=problem or None,
+        warnings=(problem,), start_s=start_s,
+    )  # fmt: skip
 
 
 def segment(start_s: float, end_s: float, text: str, stop_reason: str = "eos") -> Segment:

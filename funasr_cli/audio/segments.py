@@ -89,10 +89,12 @@ class Segmenter:
 
     Args:
         options: whether silence is left out, and how long pauses and stretches are.
+        first_sample: where the first one stands in what the recording is a part of.
     """
 
-    def __init__(self, options: TranscribeOptions):
+    def __init__(self, options: TranscribeOptions, first_sample: int = 0):
         self._options = options
+        self._first_sample = first_sample
         self._detect: Callable[[np.ndarray], np.ndarray] = (
             VoiceActivityDetector() if options.vad else lambda samples: np.ones(len(samples) // FRAME_SAMPLES)
         )
@@ -203,7 +205,8 @@ class Segmenter:
         loudness_db = 10 * np.log10(power + SILENT_POWER)
         within = self.read - self._start * FRAME_SAMPLES  # the last frame may be filled up with zeros
         activity = self._speech[first:last] + loudness_db / QUIETER_DB
-        return Stretch(self._start * FRAME_SAMPLES, samples[:within].copy(), activity)
+        start = self._first_sample + self._start * FRAME_SAMPLES
+        return Stretch(start, samples[:within].copy(), activity)
 
     def _forget(self) -> None:
         """Let go of everything before the open stretch, or before the margin of one that may open next."""

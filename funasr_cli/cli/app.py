@@ -1,7 +1,9 @@
 """The app, ``--version``, and the one place where an exception becomes a message and an exit code."""
 
 import os
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -9,7 +11,7 @@ from typer.core import TyperGroup
 from funasr_cli import __version__
 from funasr_cli.cli import bench, console, convert, info, models, transcribe
 from funasr_cli.cli.settings import config_file, defaults_of_commands, read_settings
-from funasr_cli.errors import ExitCode, FunASRError
+from funasr_cli.errors import ExitCode, FunASRError, UsageError
 
 EXIT_CODES = (
     f"Exit codes: {ExitCode.OK} done, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
@@ -20,23 +22,42 @@ EXIT_CODES = (
 
 
 TRACEBACK_VARIABLE = "FUNASR_TRACEBACK"
+# Click's UsageError, which Typer brings along under changing names.
+BadCommandLine = cast(type[Exception], typer.BadParameter.__mro__[1])
+
+
+@contextmanager
+def _boundary() -> Iterator[None]:
+    """Turn errors into a message on stderr and an exit code."""
+    try:
+        yield
+    except FunASRError as error:
+        if os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
+            raise
+        console.report(error)
+        raise typer.Exit(error.exit_code) from error
+    except BadCommandLine as error:
+        context: Any = error.ctx  # type: ignore[attr-defined]
+        command = context.command_path if context else "funasr"
+        console.report(UsageError(error.format_message(), f"see {command} --help"))  # type: ignore[attr-defined]
+        raise typer.Exit(ExitCode.USAGE) from error
+    except KeyboardInterrupt as error:
+        console.warn("interrupted")
+        raise typer.Exit(ExitCode.INTERRUPTED) from error
 
 
 class Boundary(TyperGroup):
-    """Runs a command; errors meant for the user end here."""
+    """Reads the command line and runs a command; errors meant for the user end here."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the options of the program itself; without any arguments, this shows the help."""
+        with _boundary() if args else nullcontext():
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        """Turn errors into a message on stderr and an exit code."""
-        try:
+        """Read the options of a command, and run it."""
+        with _boundary():
             return super().invoke(ctx)
-        except FunASRError as error:
-            if os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
-                raise
-            console.report(error)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            console.warn("interrupted")
-            raise typer.Exit(ExitCode.INTERRUPTED) from error
 
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from funasr_cli.cli import console, tables
+from funasr_cli.cli import console, parameters, tables
 from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import UsageError
 from funasr_cli.options import BENCH_RECORDINGS, BENCH_TRIALS, DEFAULTS, TranscribeOptions
@@ -33,19 +33,15 @@ def bench(
     memory: Annotated[
         bool, typer.Option("--memory", help="Measure the memory that 10 minutes, 1 hour and 3 hours take.")
     ] = False,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Folder, hub id or alias of a converted model, or demo.")
-    ] = None,
-    lang: Annotated[str, typer.Option("--lang", "-l", help="Language to write.")] = AUTO,
+    model: parameters.Model = None,
+    lang: parameters.Lang = AUTO,
     trials: Annotated[
         int, typer.Option(min=1, help="Timed runs, after a warm-up; not with --memory.")
     ] = BENCH_TRIALS,
     recordings: Annotated[
         int, typer.Option(min=1, help="How many recordings a run of --batches takes; they are repeated.")
     ] = BENCH_RECORDINGS,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Stop each segment after so many tokens. Default: by its length.")
-    ] = DEFAULTS.max_tokens,
+    max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
     exact_tokens: Annotated[
         int | None, typer.Option(help="Write exactly so many tokens for each segment, whatever they are.")
     ] = DEFAULTS.exact_tokens,

@@ -1,4 +1,7 @@
-"""Where things are shown: results on stdout, everything else on stderr. Nothing is ever read as Rich markup."""
+"""Where things are shown: results on stdout, everything else on stderr. Nothing is ever read as Rich markup.
+
+How much is said is a setting of the whole process: `set_volume`.
+"""
 
 import codecs
 import io
@@ -6,17 +9,48 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING
 
-from funasr_cli.errors import FunASRError, OutputError
+from funasr_cli.errors import FunASRError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
 
 # What a model or a file name might hold to play tricks on a terminal; line feeds and tabs are kept.
 CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
+
+
+class Volume(IntEnum):
+    """How much is said besides results."""
+
+    QUIET = 0  # warnings and errors
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_volume = Volume.NORMAL
+
+
+def set_volume(*, quiet: bool, verbose: bool) -> None:
+    """Choose how much is said from now on.
+
+    Raises:
+        UsageError: both.
+    """
+    global _volume
+    if quiet and verbose:
+        raise UsageError("--quiet with --verbose", "choose one")
+    _volume = Volume.QUIET if quiet else Volume.VERBOSE if verbose else Volume.NORMAL
+
+
+def shows_progress() -> bool:
+    """Whether bars and tables are wanted, and stderr is a terminal."""
+    return stderr().is_terminal and _volume > Volume.QUIET
 
 
 @cache
@@ -36,13 +70,23 @@ def prepare_stdout() -> None:
         stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
-def result(text: str) -> None:
+def colours_stdout() -> bool:
+    """Whether results may be coloured: on a terminal, or if FORCE_COLOR says so; not if NO_COLOR does."""
+    from rich.console import Console
+
+    stdout = Console()
+    return stdout.color_system is not None and not stdout.no_color
+
+
+def result(text: "str | Text") -> None:
     """Write a result, or a piece of one, at once.
 
     Raises:
         OutputError: there is no room for it. A reader that has gone (``| head``) is Typer's to handle.
     """
-    if sys.stdout.isatty():
+    if not isinstance(text, str):
+        text = _with_colours(text)
+    elif sys.stdout.isatty():
         text = text.translate(CONTROLS)
     try:
         sys.stdout.write(text)
@@ -53,30 +97,63 @@ def result(text: str) -> None:
         raise OutputError(f"standard output: cannot be written ({error})") from error
 
 
+def _with_colours(text: "Text") -> str:
+    from rich.console import Console
+
+    stdout = Console(highlight=False)
+    with stdout.capture() as captured:
+        stdout.print(text, end="", soft_wrap=True)
+    return captured.get()
+
+
 @contextmanager
 def busy(text: str) -> Iterator[Callable[[str], None]]:
     """Show a spinner on a terminal; yields what changes its text."""
     from rich.text import Text
 
+    if not shows_progress():
+        yield lambda text: None
+        return
     with stderr().status(Text(text)) as status:
         yield lambda text: status.update(Text(text))
 
 
+def _print(text: str, style: str = "") -> None:
+    stderr().print(text.translate(CONTROLS) if stderr().is_terminal else text, style=style)
+
+
 def note(text: str) -> None:
     """Say what is going on."""
-    stderr().print(text, style="dim")
+    if _volume > Volume.QUIET:
+        _print(text, "dim")
+
+
+def detail(text: str) -> None:
+    """Say what only some want to know."""
+    if _volume == Volume.VERBOSE:
+        _print(text, "dim")
+
+
+def say(text: str) -> None:
+    """Say what an option of its own asked for."""
+    _print(text)
 
 
 def warn(text: str) -> None:
     """Say what the user should know."""
-    stderr().print(f"warning: {text}", style="yellow")
+    _print(f"warning: {text}", "yellow")
 
 
 def report(error: FunASRError) -> None:
     """Show an error: what happened, and what to do."""
-    stderr().print(f"error: {error.message}", style="red")
+    _print(f"error: {error.message}", "red")
     if error.hint:
-        stderr().print(f"  {error.hint}")
+        _print(f"  {error.hint}")
+
+
+def table(content: "Table") -> None:
+    """Show a table on stderr."""
+    stderr().print(content)
 
 
 def progress(*, bytes_done: bool = False) -> "Progress":
@@ -98,7 +175,7 @@ def progress(*, bytes_done: bool = False) -> "Progress":
         console=stderr(),
         transient=True,
         redirect_stdout=False,  # Rich would send results to stderr while the bar shows
-        disable=not stderr().is_terminal,
+        disable=not shows_progress(),
     )
 
 
@@ -113,11 +190,6 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if waiting:
         signal.raise_signal(signal.SIGINT)
-
-
-def live_terminal() -> bool:
-    """Whether a live region can be shown on stderr while stdout is a terminal, too."""
-    return sys.stdout.isatty() and stderr().is_terminal
 
 
 def clock(seconds: float) -> str:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from funasr_cli.cli import console
+from funasr_cli.cli import console, parameters
+from funasr_cli.cli.completion import complete_sources
 from funasr_cli.options import CONVERT_DEFAULTS, DTYPES, GROUP_SIZE, GROUP_SIZES, QUANTIZATION_BITS, ConvertOptions
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def convert(
         typer.Argument(
             metavar="SOURCE",
             help="Folder in FunASR's layout, Hugging Face id, or nano or mlt-nano for short.",
+            autocompletion=complete_sources,
         ),
     ],
     out: Annotated[
@@ -50,8 +52,10 @@ def convert(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Convert a PyTorch checkpoint to MLX."""
+    console.set_volume(quiet=quiet, verbose=False)
     options = ConvertOptions(
         dtype=dtype,
         quantize_bits=quantize,

@@ -1,15 +1,18 @@
-"""What is seen while recordings are transcribed: a progress bar, the segments being written, and results."""
+"""What is seen while recordings are transcribed: progress, the segments being written, and results."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from funasr_cli.cli import console
-from funasr_cli.cli.output import Folder, Printer
+from funasr_cli.cli.output import Files, Printer
+from funasr_cli.cli.progress import Progress
+from funasr_cli.inputs import Input
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
+from funasr_cli.transcript import Transcript
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,14 +22,13 @@ REDRAW_S = 0.02
 
 
 class Region:
-    """The part of a terminal that is redrawn: the segments being written and a progress bar. Empty in a pipe."""
+    """The part of a terminal that is redrawn: the segments being written, and progress. Empty in a pipe."""
 
-    def __init__(self, inputs: list[Path], *, drafts: bool):
-        self._names = [path.name for path in inputs]
+    def __init__(self, names: Sequence[str], *, drafts: bool):
+        self._names = names
         self._show_drafts = drafts
         self._drafts: dict[tuple[int, float], str] = {}
-        self._progress = console.progress()
-        self._task = self._progress.add_task("transcribing", total=len(inputs))
+        self._progress = Progress(names)
         self._live: Live | None = None
         self._drawn = 0.0
 
@@ -34,7 +36,7 @@ class Region:
         """Show it, on a terminal."""
         from rich.live import Live
 
-        if console.stderr().is_terminal:
+        if console.shows_progress() or (self._show_drafts and console.stderr().is_terminal):
             self._live = Live(
                 console=console.stderr(),
                 get_renderable=self._render,
@@ -63,22 +65,14 @@ class Region:
             if shown:
                 self.start()
 
-    def draft(self, draft: Draft) -> None:
-        """More text, or less: it has been settled or given up."""
-        if draft.text is None:
-            self._drafts.pop((draft.source, draft.start_s), None)
+    def show(self, event: Event) -> None:
+        """Take in what has happened: progress, or more text of a segment, or less when it is final or given up."""
+        if not isinstance(event, Draft):
+            self._progress.show(event)
+        elif event.text is None:
+            self._drafts.pop((event.source, event.start_s), None)
         else:
-            self._drafts[draft.source, draft.start_s] = draft.text
-        self.redraw()
-
-    def advance(self) -> None:
-        """An input is done."""
-        self._progress.advance(self._task)
-        self.redraw()
-
-    def describe(self, source: int, done_s: float) -> None:
-        """Say how far an input has been transcribed."""
-        self._progress.update(self._task, description=f"{self._names[source]} {console.clock(done_s)}")
+            self._drafts[event.source, event.start_s] = event.text
         self.redraw()
 
     def redraw(self) -> None:
@@ -115,17 +109,22 @@ class Display:
 
     Args:
         inputs: all of them.
-        folder: where results are written; None prints them.
-        format: what they are printed as.
+        files: where results are written; None prints them.
+        printer: prints them otherwise.
         stream: show text while it is being written, and print segments as soon as they are final.
     """
 
-    def __init__(self, inputs: list[Path], folder: Folder | None, format: str, *, stream: bool):
+    def __init__(self, inputs: Sequence[Input], files: Files | None, printer: Printer, *, stream: bool):
         self._inputs = inputs
-        self._folder = folder
+        self._files = files
         self._stream = stream
-        self._printer = Printer(inputs, format)
-        self._region = Region(inputs, drafts=stream)
+        self._printer = printer
+        self._region = Region([Path(input.label).name for input in inputs], drafts=stream)
+
+    def refuse_existing(self, input: Input) -> None:
+        """Raise an OutputError before an input is worked on whose results would overwrite something."""
+        if self._files:
+            self._files.refuse_existing(input)
 
     def __enter__(self) -> Self:
         self._region.start()
@@ -142,32 +141,37 @@ class Display:
         Raises:
             OutputError: a result cannot be written.
         """
-        if isinstance(event, Draft):
-            self._region.draft(event)
-            return
-        if isinstance(event, Settled):
-            self._region.describe(event.source, event.segment.end_s)
-            if self._stream:
-                with self._region.aside():
-                    self._printer.print_segment(event.source, event.segment)
-            return
-        with self._region.aside():
-            try:
-                self._end(event)
-            finally:
-                self._printer.close(event.source)
-                self._region.advance()
+        self._region.show(event)
+        if isinstance(event, Settled) and self._stream:
+            with self._region.aside():
+                self._printer.print_segment(event.source, event.segment)
+        elif isinstance(event, Finished | Failed):
+            with self._region.aside():
+                try:
+                    self._end(event)
+                finally:
+                    self._printer.close(event.source)
 
     def _end(self, event: Finished | Failed) -> None:
         if isinstance(event, Failed):
             console.report(event.error)
             return
-        path, transcript = self._inputs[event.source], event.transcript
+        input, transcript = self._inputs[event.source], event.transcript
         for warning in transcript.warnings:
-            console.warn(f"{path}: {warning}")
+            console.warn(f"{input.label}: {warning}")
         if transcript.fault:  # names the input itself
             console.warn(transcript.fault)
-        if self._folder:
-            self._folder.write(path, transcript)
+        console.detail(f"{input.label}: {_costs(transcript)}")
+        if self._files:
+            self._files.write(input, transcript)
         elif not self._stream:
             self._printer.print_transcript(event.source, transcript)
+
+
+def _costs(transcript: Transcript) -> str:
+    """Where the time went."""
+    timings = transcript.timings
+    stages = ("read", "vad", "features", "encoder", "prefill", "decode")
+    seconds = ", ".join(f"{stage} {getattr(timings, f'{stage}_s'):.2f} s" for stage in stages)
+    count = len(transcript.segments)
+    return f"{count} segment{'s' * (count != 1)}, {timings.tokens} tokens; {seconds}"

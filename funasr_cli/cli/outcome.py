@@ -1,13 +1,30 @@
-"""What came of all inputs together: the summary line and the exit code."""
+"""What came of all inputs together: the summary line, the numbers of each, and the exit code."""
 
 import math
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
 from funasr_cli.cli.console import clock
 from funasr_cli.errors import ExitCode
 from funasr_cli.scheduling.events import Event, Failed, Finished
-from funasr_cli.transcript import Ledger
+from funasr_cli.transcript import Ledger, Transcript
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one input.
+
+    Attributes:
+        source: its index.
+        state: "done", "silent", "gaps" or "failed".
+    """
+
+    source: int
+    state: str
+    duration_s: float = 0.0
+    segments: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 @dataclass
@@ -19,6 +36,7 @@ class Outcome:
         partial: inputs whose result has some gap.
         silent: inputs without speech.
         skipped: inputs whose results were there already.
+        rows: an account of each input that has come to its end, as they came.
     """
 
     failed: set[int] = field(default_factory=set)
@@ -28,12 +46,15 @@ class Outcome:
     inputs: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     states: Counter[str] = field(default_factory=Counter)
+    rows: list[Row] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
 
     def add(self, event: Event) -> None:
         """Count an input that has come to its end; other events change nothing."""
         if isinstance(event, Failed):
             self.inputs += 1
             self.failed.add(event.source)
+            self.rows.append(Row(event.source, "failed"))
         elif isinstance(event, Finished):
             transcript = event.transcript
             self.inputs += 1
@@ -42,6 +63,9 @@ class Outcome:
             self.silent += transcript.complete and not transcript.segments
             self.ledger += transcript.ledger
             self.states.update(segment.state for segment in transcript.segments)
+            state = "failed" if event.source in self.failed else _state(transcript)
+            duration_s, segments = transcript.duration_s, len(transcript.segments)
+            self.rows.append(Row(event.source, state, duration_s, segments, transcript.ledger))
 
     def exit_code(self, *, strict: bool) -> ExitCode:
         """The gravest thing that happened; silence counts only where there was nothing else."""
@@ -64,6 +88,18 @@ class Outcome:
         elif self.inputs > failed:
             parts.append("no speech found")
         return "; ".join(parts)
+
+    def costs(self) -> str:
+        """Audio, wall clock and real-time factor of all inputs."""
+        audio_s, taken_s = sum(row.duration_s for row in self.rows), time.perf_counter() - self.started
+        rtf = f", RTF {taken_s / audio_s:.3f}" if audio_s else ""
+        return f"{clock(audio_s)} of audio in {clock(taken_s)}{rtf}"
+
+
+def _state(transcript: Transcript) -> str:
+    if not transcript.complete:
+        return "gaps"
+    return "done" if transcript.segments else "silent"
 
 
 def _rounded_down(share: float) -> str:

@@ -1,57 +1,141 @@
-"""Where results go: to stdout in the order of the inputs, or each to a file of its own."""
+"""Where results go: to stdout in the order of the inputs, or each to files of its own."""
 
 import os
+import string
 from collections import Counter, defaultdict
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from funasr_cli.cli import console
+from funasr_cli.decoding.languages import AUTO, language_code
 from funasr_cli.errors import OutputError, UsageError
+from funasr_cli.inputs import Input, shown
+from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.transcript import Segment, Transcript
-from funasr_cli.writers import WRITERS, as_json_line, as_lines, exists_already, output_path, write_new
+from funasr_cli.writers import WRITERS, as_json_line, as_lines, exists_already, write_new
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 LINES = ("txt", "json", "jsonl")  # formats of which several can follow each other on stdout
+DEFAULT_TEMPLATE = "{stem}.{ext}"
+TEMPLATE_HINT = "it is made of {stem}, {suffix}, {lang} and {ext}, as in '{stem}.{lang}.{ext}'"
 
 
-class Folder:
-    """An output folder with a file for each input.
+@dataclass(frozen=True)
+class OutputPlan:
+    """What becomes of results.
 
-    Raises:
-        UsageError: two inputs would share a file.
+    Attributes:
+        formats: names of `WRITERS`, one at least.
+        folder: where files are written; None prints the only format.
+        template: their names below it.
+        language: as it was asked for, for the template.
+        layout: of subtitles.
+        replace: overwrite what is there.
+        resume: leave what is there, and write what is missing.
+        tint: colour the words that the decoder was unsure of, where text is printed.
     """
 
-    def __init__(self, path: Path, format: str, inputs: list[Path]):
-        self._path = path
-        self._format = format
-        shared = [file for file, count in Counter(map(self.file, inputs)).items() if count > 1]
+    formats: tuple[str, ...]
+    folder: Path | None = None
+    template: str = DEFAULT_TEMPLATE
+    language: str = AUTO
+    layout: SubtitleLayout = DEFAULT_LAYOUT
+    replace: bool = False
+    resume: bool = False
+    tint: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            UsageError: naming what can.
+        """
+        if self.folder is None and len(self.formats) > 1:
+            raise UsageError(f"{', '.join(self.formats)} together on stdout", "add --output-dir, or choose one")
+        if self.replace and self.resume:
+            raise UsageError("--force with --resume", "one replaces what is there, the other keeps it")
+
+
+class Files:
+    """Files for each input, in a folder.
+
+    Raises:
+        UsageError: the template cannot be, or two results would share a file, or one would replace an input.
+    """
+
+    def __init__(self, folder: Path, plan: OutputPlan, inputs: Sequence[Input]):
+        self._folder = folder
+        self._plan = plan
+        files = [file for input in inputs for file in self.files(input).values()]
+        shared = [file for file, count in Counter(files).items() if count > 1]
         if shared:
             raise UsageError(
-                f"several inputs would be written to {shared[0]}", "transcribe them into separate folders"
+                f"several results would be written to {shown(shared[0])}",
+                "tell them apart with --output-template, as in '{stem}.{suffix}.{ext}', or use separate folders",
             )
+        sources = {os.path.realpath(input.path) for input in inputs}
+        for file in files:
+            if os.path.realpath(file) in sources:
+                raise UsageError(f"{shown(file)} is an input", "choose another --output-dir or --output-template")
 
-    def file(self, source: Path) -> Path:
-        """Where the result for an input goes."""
-        return output_path(str(source), self._path, self._format)
+    def files(self, input: Input) -> dict[str, Path]:
+        """Where its results go, by format."""
+        return {name: self._folder / self._name(input, name) for name in self._plan.formats}
 
-    def has(self, source: Path) -> bool:
-        """Whether that is there already, be it a broken link."""
-        return os.path.lexists(self.file(source))
+    def done(self, input: Input) -> bool:
+        """Whether all of its results are there already, be they broken links."""
+        return all(map(os.path.lexists, self.files(input).values()))
 
-    def refuse_existing(self, source: Path) -> None:
-        """Raise an OutputError before an input is worked on whose result would overwrite something."""
-        if self.has(source):
-            raise exists_already(self.file(source))
+    def refuse_existing(self, input: Input) -> None:
+        """Raise an OutputError before an input is worked on whose results would overwrite something."""
+        if self._plan.replace or self._plan.resume:
+            return
+        for file in self.files(input).values():
+            if os.path.lexists(file):
+                raise exists_already(file)
 
-    def make(self) -> None:
-        """Make the folder, once nothing else stands in the way."""
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self._path}: cannot be made ({error})") from error
+    def make_folder(self) -> None:
+        """Make it, once nothing else stands in the way."""
+        _make_folder(self._folder)
 
-    def write(self, source: Path, transcript: Transcript) -> None:
-        """Write a result, whole or not at all."""
-        write_new(self.file(source), WRITERS[self._format](transcript))
-        console.note(f"wrote {self.file(source)}")
+    def write(self, input: Input, transcript: Transcript) -> None:
+        """Write its results, each whole or not at all."""
+        for name, file in self.files(input).items():
+            if self._plan.resume and os.path.lexists(file):
+                continue
+            _make_folder(file.parent)
+            write_new(file, WRITERS[name](transcript, self._plan.layout), replace=self._plan.replace)
+            console.note(f"wrote {shown(file)}")
+
+    def _name(self, input: Input, format: str) -> str:
+        language = language_code(self._plan.language) or AUTO
+        suffix = input.path.suffix.removeprefix(".")
+        fields = {"stem": input.stem, "suffix": suffix, "lang": language, "ext": format}
+        name = _filled_in(self._plan.template, fields)
+        if not PurePath(name).name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise UsageError(f"--output-template {self._plan.template!r} leads out of the folder", TEMPLATE_HINT)
+        return name
+
+
+def _filled_in(template: str, fields: dict[str, str]) -> str:
+    try:
+        parts = list(string.Formatter().parse(template))
+        if any(field is not None and (field not in fields or spec or how) for _, field, spec, how in parts):
+            raise ValueError
+        return template.format(**fields)
+    except ValueError as error:
+        raise UsageError(f"--output-template {template!r} cannot be filled in", TEMPLATE_HINT) from error
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{shown(path)}: cannot be made ({error.strerror})") from error
 
 
 class Printer:
@@ -61,33 +145,34 @@ class Printer:
 
     Args:
         inputs: all of them.
-        format: what a transcript is printed as; `json` is a line each.
+        plan: what a transcript is printed as; `json` is a line each.
 
     Raises:
         UsageError: several inputs in a format that is a file of its own.
     """
 
-    def __init__(self, inputs: list[Path], format: str):
-        if len(inputs) > 1 and format not in LINES:
-            raise UsageError(f"{format} of several inputs on stdout", "add --output-dir")
-        self._prefixes = [f"{path}: " if len(inputs) > 1 else "" for path in inputs]
-        self._format = format
-        self._held: dict[int, list[str]] = defaultdict(list)
+    def __init__(self, inputs: Sequence[Input], plan: OutputPlan):
+        self._format = plan.formats[0]
+        if len(inputs) > 1 and plan.folder is None and self._format not in LINES:
+            raise UsageError(f"{self._format} of several inputs on stdout", "add --output-dir")
+        self._plan = plan
+        self._prefixes = [f"{input.label}: " if len(inputs) > 1 else "" for input in inputs]
+        self._held: dict[int, list[str | Text]] = defaultdict(list)
         self._closed: set[int] = set()
         self._current = 0
 
     def print_segment(self, source: int, segment: Segment) -> None:
         """Print a line as soon as it is its turn."""
-        self._add(source, as_lines([segment], self._prefixes[source]))
+        self._add(source, self._lines(source, [segment]))
 
     def print_transcript(self, source: int, transcript: Transcript) -> None:
         """Print all of it as soon as it is its turn."""
         if self._format == "txt":
-            self._add(source, as_lines(transcript.segments, self._prefixes[source]))
+            self._add(source, self._lines(source, transcript.segments))
         elif self._format in LINES:
             self._add(source, as_json_line(transcript))
         else:
-            self._add(source, WRITERS[self._format](transcript))
+            self._add(source, WRITERS[self._format](transcript, self._plan.layout))
 
     def close(self, source: int) -> None:
         """Nothing more comes of this input."""
@@ -97,7 +182,14 @@ class Printer:
             for text in self._held.pop(self._current, []):
                 console.result(text)
 
-    def _add(self, source: int, text: str) -> None:
+    def _lines(self, source: int, segments: Iterable[Segment]) -> "str | Text":
+        if not self._plan.tint:
+            return as_lines(segments, self._prefixes[source])
+        from funasr_cli.cli.confidence import tinted_lines
+
+        return tinted_lines(segments, self._prefixes[source])
+
+    def _add(self, source: int, text: "str | Text") -> None:
         if source == self._current:
             console.result(text)
         else:

@@ -20,7 +20,7 @@ import platformdirs
 from funasr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from click import Command, Group
+    from click import Command, Group, Parameter
 
 CONFIG_VARIABLE = "FUNASR_CONFIG"
 
@@ -63,17 +63,22 @@ def defaults_of_commands(settings: dict[str, Any], group: "Group", path: Path) -
         own = tables.get(command, {})
         _refuse_unknown(own, list(names), f"{path}: [{command}] has no option")
         wanted = {key: value for key, value in shared.items() if key in names} | own
-        defaults[command] = {names[key]: value for key, value in wanted.items()}
+        defaults[command] = {names[key].name: _default(names[key], value) for key, value in wanted.items()}
     return defaults
 
 
-def _parameters(command: "Command") -> dict[str, str]:
-    """Options of a command by the name one types, without its dashes, and what Click calls them."""
+def _default(option: "Parameter", value: Any) -> Any:
+    """A repeatable option may be given a single value."""
+    return [value] if getattr(option, "multiple", False) and not isinstance(value, list) else value
+
+
+def _parameters(command: "Command") -> dict[str, "Parameter"]:
+    """Options of a command by the name one types, without its dashes."""
     names = {}
     for parameter in command.params:
         for option in parameter.opts:
             if option.startswith("--") and parameter.name:
-                names[option.removeprefix("--")] = parameter.name
+                names[option.removeprefix("--")] = parameter
     return names
 
 

@@ -1,7 +1,10 @@
 """Measurements as tables, each with what has to be known to read it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from funasr_cli.cli.console import CONTROLS, clock
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -9,7 +12,9 @@ if TYPE_CHECKING:
     from funasr_cli.benchmarks.batches import BatchCost
     from funasr_cli.benchmarks.clips import Benchmark
     from funasr_cli.benchmarks.memory import MemoryCost
+    from funasr_cli.cli.outcome import Outcome
 
+MOST_ROWS = 20
 STAGE_HEADINGS = {
     "audio_s": "audio",
     "read_s": "read",
@@ -59,6 +64,22 @@ def memory(costs: "tuple[MemoryCost, ...]") -> "tuple[Table, str]":
         row = cost.peak_bytes / 1e9, more, cost.wall_s, cost.wall_s / cost.duration_s
         table.add_row(f"{cost.duration_s / 60:g}", *map(_three_digits, row))
     return table, "Each with a process of its own: most memory resident, and the whole command's time."
+
+
+def outcome(result: "Outcome", names: Sequence[str]) -> "Table":
+    """A row for each input; of many inputs, those with problems before others."""
+    table = _table("input", "audio", "speech", "segments", "repaired", "failed", "")
+    by_need = sorted(result.rows, key=lambda row: (row.state in ("done", "silent"), row.source))
+    for row in sorted(by_need[:MOST_ROWS], key=lambda row: row.source):
+        ledger = row.ledger
+        seconds = ledger.speech_s, ledger.repaired_s, ledger.failed_s
+        speech, repaired, failed = (clock(value) if value else "-" for value in seconds)
+        name = names[row.source].translate(CONTROLS)
+        table.add_row(name, clock(row.duration_s), speech, str(row.segments), repaired, failed, row.state)
+    if len(result.rows) > MOST_ROWS:
+        table.add_row(f"and {len(result.rows) - MOST_ROWS} more")
+    table.caption, table.caption_justify, table.caption_style = result.costs(), "left", ""
+    return table
 
 
 def _table(*headings: str) -> "Table":

@@ -1,98 +1,80 @@
 """``funasr transcribe``."""
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from funasr_cli.cli import console
+from funasr_cli.cli import compare, console, parameters
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
-from funasr_cli.cli.output import Folder
+from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
+from funasr_cli.cli.parameters import Channels
+from funasr_cli.cli.run import load, report, split_channels, transcribe_all
 from funasr_cli.decoding.languages import AUTO
-from funasr_cli.errors import OutputError, UsageError
+from funasr_cli.errors import UsageError
+from funasr_cli.inputs import PCMFormat, find_inputs, parse_clip
 from funasr_cli.options import DEFAULTS, TranscribeOptions
-from funasr_cli.writers import WRITERS
-
-if TYPE_CHECKING:
-    from funasr_cli.pipeline import Recognizer
+from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
+from funasr_cli.writers import DEFAULT_FORMAT, parse_formats
 
 
 def transcribe(
-    audio: Annotated[
-        list[Path], typer.Argument(metavar="AUDIO", help="Files, in any format that can be read here.")
-    ],
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Folder, hub id or alias of a converted model, or demo.")
-    ] = None,
-    lang: Annotated[
-        str, typer.Option("--lang", "-l", help="Language to write: a code (zh, en, ja, ...), a name, or auto.")
-    ] = AUTO,
-    hotword: Annotated[list[str] | None, typer.Option(help="A word to expect. Repeatable.")] = None,
-    hotwords_file: Annotated[Path | None, typer.Option(help="File with a hotword on each line.")] = None,
-    itn: Annotated[bool, typer.Option("--itn/--no-itn", help="Write numbers as digits.")] = DEFAULTS.itn,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Stop each segment after so many tokens. Default: by its length.")
-    ] = DEFAULTS.max_tokens,
-    temperature: Annotated[
-        float, typer.Option(help="Above 0, sample instead of taking the likeliest token.")
-    ] = DEFAULTS.temperature,
-    top_p: Annotated[
-        float | None, typer.Option(help="Sample from this share of the likeliest tokens.")
-    ] = DEFAULTS.top_p,
-    top_k: Annotated[
-        int | None, typer.Option(help="Sample from so many of the likeliest tokens.")
-    ] = DEFAULTS.top_k,
-    seed: Annotated[int | None, typer.Option(help="Start of the random numbers. Default: 0.")] = DEFAULTS.seed,
-    vad: Annotated[
-        bool, typer.Option("--vad/--no-vad", help="Leave out silence, end segments in pauses.")
-    ] = DEFAULTS.vad,
-    vad_threshold: Annotated[
-        float, typer.Option(help="Probability from which a moment counts as speech.")
-    ] = DEFAULTS.vad_threshold,
-    min_pause: Annotated[
-        float, typer.Option(help="Shortest pause that ends a segment, in seconds.")
-    ] = DEFAULTS.min_pause_s,
-    join: Annotated[
-        float, typer.Option(help="Let segments shorter than this, in seconds, go on over pauses of up to 1 s.")
-    ] = DEFAULTS.join_s,
-    max_segment: Annotated[
-        float, typer.Option(help="Longest segment, in seconds; longer speech is cut at its deepest pause.")
-    ] = DEFAULTS.max_segment_s,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Segments decoded side by side. Default: by the memory at hand.")
-    ] = DEFAULTS.batch_size,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="A single second of speech without its text fails the input.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Skip inputs whose results are in the output folder.")
-    ] = False,
-    stream: Annotated[bool, typer.Option("--stream", help="Show text while it is being written.")] = False,
-    output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "-o", help="Write a file for each input here.")
-    ] = None,
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format", "-f", help=f"{', '.join(WRITERS)}. On stdout, json is one line for each recording."
-        ),
-    ] = "txt",
+    context: typer.Context,
+    audio: parameters.AudioArgument,
+    model: parameters.Model = None,
+    lang: parameters.Lang = AUTO,
+    recursive: parameters.Recursive = False,
+    clip: parameters.Clip = None,
+    channels: parameters.ChannelsOption = Channels.MIX,
+    pcm: parameters.PCM = None,
+    rate: parameters.Rate = 16000,
+    pcm_channels: parameters.PCMChannels = 1,
+    hotword: parameters.Hotword = None,
+    hotwords_file: parameters.HotwordsFile = None,
+    compare_hotwords: parameters.CompareHotwords = False,
+    prev_text: parameters.PrevText = DEFAULTS.prev_text,
+    itn: parameters.ITN = DEFAULTS.itn,
+    show_prompt: parameters.ShowPrompt = False,
+    vad: parameters.VAD = DEFAULTS.vad,
+    vad_threshold: parameters.VADThreshold = DEFAULTS.vad_threshold,
+    min_pause: parameters.MinPause = DEFAULTS.min_pause_s,
+    join: parameters.Join = DEFAULTS.join_s,
+    max_segment: parameters.MaxSegment = DEFAULTS.max_segment_s,
+    batch_size: parameters.BatchSize = DEFAULTS.batch_size,
+    max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
+    temperature: parameters.Temperature = DEFAULTS.temperature,
+    top_p: parameters.TopP = DEFAULTS.top_p,
+    top_k: parameters.TopK = DEFAULTS.top_k,
+    seed: parameters.Seed = DEFAULTS.seed,
+    format: parameters.Formats = None,
+    output_dir: parameters.OutputDir = None,
+    output_template: parameters.OutputTemplate = None,
+    force: parameters.Force = False,
+    resume: parameters.Resume = False,
+    strict: parameters.Strict = False,
+    max_line_width: parameters.MaxLineWidth = DEFAULT_LAYOUT.max_line_width,
+    max_line_count: parameters.MaxLineCount = DEFAULT_LAYOUT.max_line_count,
+    stream: parameters.Stream = False,
+    confidence: parameters.Confidence = False,
+    quiet: parameters.Quiet = False,
+    verbose: parameters.Verbose = False,
 ) -> None:
     """Transcribe recordings."""
-    if format not in WRITERS:
-        raise UsageError(f"unknown format {format!r}", f"choose from {', '.join(WRITERS)}")
+    console.set_volume(quiet=quiet, verbose=verbose)
+    formats = parse_formats(format or [DEFAULT_FORMAT])
+    _refuse_idle_options(context, formats)
     options = TranscribeOptions(
         language=lang,
         hotwords=(*(hotword or ()), *_read_hotwords(hotwords_file)),
+        prev_text=prev_text,
         itn=itn,
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
         seed=seed,
-        ctc=format in ("json", "jsonl"),
+        confidence=confidence,
+        ctc=not {"json", "jsonl"}.isdisjoint(formats),
         vad=vad,
         vad_threshold=vad_threshold,
         min_pause_s=min_pause,
@@ -100,26 +82,74 @@ def transcribe(
         max_segment_s=max_segment,
         batch_size=batch_size,
     )
-    if stream and format != "txt" and output_dir is None:
+    plan = OutputPlan(
+        formats=formats,
+        folder=output_dir,
+        template=output_template or DEFAULT_TEMPLATE,
+        language=lang,
+        layout=SubtitleLayout(max_line_width=max_line_width, max_line_count=max_line_count),
+        replace=force,
+        resume=resume,
+        tint=confidence and console.colours_stdout(),
+    )
+    pcm_format = PCMFormat(pcm, rate, pcm_channels) if pcm else None
+    inputs = find_inputs(audio, recursive=recursive, clip=parse_clip(clip) if clip else None, pcm=pcm_format)
+    if channels is Channels.SPLIT:
+        inputs = split_channels(inputs)
+    if compare_hotwords:
+        compare.refuse_unusable(inputs, options)
+        recognizer = load(model, options, show_prompt=show_prompt)
+        raise typer.Exit(compare.run(inputs, recognizer, options))
+    files = Files(plan.folder, plan, inputs) if plan.folder else None
+    printer = Printer(inputs, plan)
+    left = [input for input in inputs if not (resume and files and files.done(input))]
+    if len(left) < len(inputs):
+        console.note(f"skipped {len(inputs) - len(left)} of {len(inputs)} inputs: their results are there")
+    if not left:
+        return
+    recognizer = load(model, options, show_prompt=show_prompt)
+    if files:
+        files.make_folder()
+    outcome = Outcome(skipped=len(inputs) - len(left))
+    transcribe_all(left, recognizer, options, Display(left, files, printer, stream=stream), outcome)
+    report(outcome, left)
+    raise typer.Exit(outcome.exit_code(strict=strict))
+
+
+def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> None:
+    """Refuse what has been typed but would change nothing; the environment and a settings file may hold it."""
+    given = context.params
+    prints_text = given["stream"] or (given["output_dir"] is None and formats == (DEFAULT_FORMAT,))
+    shows_confidence = "json" in formats or "jsonl" in formats or (prints_text and console.colours_stdout())
+    to_files = given["output_dir"] is not None, "it is about files; add --output-dir"
+    subtitles = "srt" in formats or "vtt" in formats, "it is about subtitles; add --format srt or vtt"
+    raw = given["pcm"] is not None, "it is about samples without a header; add --pcm"
+    needs = {
+        "output_template": to_files,
+        "force": to_files,
+        "resume": to_files,
+        "max_line_width": subtitles,
+        "max_line_count": subtitles,
+        "rate": raw,
+        "pcm_channels": raw,
+        "confidence": (shows_confidence, "it shows on a terminal, and in json"),
+    }
+    if given["compare_hotwords"]:
+        alone = False, "it does not go with --compare-hotwords"
+        needs |= dict.fromkeys(("format", "output_dir", "stream", "confidence", "strict"), alone)
+    for name, (has_effect, hint) in needs.items():
+        if not has_effect and _is_typed(context, name):
+            raise UsageError(f"--{name.replace('_', '-')} has no effect here", hint)
+    if given["stream"] and formats != (DEFAULT_FORMAT,) and given["output_dir"] is None:
         raise UsageError(
-            f"--stream writes text, --format {format} data, both to stdout",
+            f"--stream writes text, --format {','.join(formats)} data, both to stdout",
             "add --output-dir for the data",
         )
-    if resume and output_dir is None:
-        raise UsageError("--resume without --output-dir", "it skips inputs whose results are in that folder")
-    folder = Folder(output_dir, format, audio) if output_dir else None
-    inputs = [path for path in audio if not (resume and folder and folder.has(path))]
-    if len(inputs) < len(audio):
-        console.note(f"skipped {len(audio) - len(inputs)} of {len(audio)} inputs: their results are there")
-    if not inputs:
-        return
-    recognizer = _load(model, options)
-    if folder:
-        folder.make()
-    display = Display(inputs, folder, format, stream=stream)
-    outcome = _transcribe_all(inputs, recognizer, options, display, folder, len(audio) - len(inputs))
-    console.note(outcome.summary())
-    raise typer.Exit(outcome.exit_code(strict=strict))
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _read_hotwords(path: Path | None) -> list[str]:
@@ -129,52 +159,3 @@ def _read_hotwords(path: Path | None) -> list[str]:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-
-
-def _load(model: str | None, options: TranscribeOptions) -> "Recognizer":
-    """Load the model, and let it refuse a language or hotword before any audio is read."""
-    from funasr_cli.backend import lacks_blas
-    from funasr_cli.checkpoints.hub import find_model
-    from funasr_cli.checkpoints.load import load_model
-    from funasr_cli.decoding.prompt import prompt_token_ids
-    from funasr_cli.pipeline import Recognizer
-
-    folder = find_model(model)
-    with console.busy(f"loading {folder.name}"):
-        recognizer = Recognizer(load_model(folder))
-    prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)
-    if lacks_blas():
-        console.warn(
-            "no fast BLAS found, so this takes many times as long as it need: "
-            "install OpenBLAS (Debian: libopenblas0-pthread), or name one with FUNASR_BLAS"
-        )
-    return recognizer
-
-
-def _transcribe_all(
-    paths: list[Path],
-    recognizer: "Recognizer",
-    options: TranscribeOptions,
-    display: Display,
-    folder: Folder | None,
-    skipped: int,
-) -> Outcome:
-    """Transcribe all inputs; a bad one is reported and the others are still done."""
-    from funasr_cli.audio.recording import Recording, open_recording
-
-    def open_input(path: Path) -> Recording:
-        if folder:
-            folder.refuse_existing(path)
-        return open_recording(path, recognizer.sample_rate_hz)
-
-    outcome = Outcome(skipped=skipped)
-    with display:
-        for event in recognizer.run([partial(open_input, path) for path in paths], options):
-            try:
-                display.show(event)
-            except OutputError as error:
-                if event.source not in outcome.failed:
-                    console.report(error)
-                outcome.failed.add(event.source)
-            outcome.add(event)
-    return outcome

@@ -80,7 +80,7 @@ class Guard:
             return StopReason.NONFINITE
         if token.token_id in self._stop_token_ids:
             return StopReason.EOS
-        stream.push(token.token_id)
+        stream.push(token.token_id, token.logprob)
         if find_loop(stream.token_ids, LOOPING_TOKENS) or find_loop(stream.raw, LOOPING_CHARACTERS):
             return StopReason.LOOP
         return StopReason.BUDGET if self._seen == self._budget else None
@@ -99,7 +99,7 @@ class Quota(Guard):
     def push(self, token: Token, stream: TextStream) -> StopReason | None:
         """Count a token."""
         self._seen += 1
-        stream.push(token.token_id)
+        stream.push(token.token_id, token.logprob)
         return StopReason.BUDGET if self._seen == self._budget else None
 
 

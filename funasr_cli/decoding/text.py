@@ -5,8 +5,11 @@ space one space). What differs: ``<think>`` blocks and white space at both ends 
 """
 
 import base64
+import math
 import re
 from collections.abc import Callable
+
+from funasr_cli.transcript import Score
 
 THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 SILENCE_MARK = "/sil"
@@ -43,19 +46,39 @@ class TextStream:
 
     Args:
         spell: token ids -> raw text, special tokens left out.
+        earlier: what has been written before the first token, and is part of the text.
     """
 
-    def __init__(self, spell: Callable[[list[int]], str]):
-        self.spell = spell
+    def __init__(self, spell: Callable[[list[int]], str], earlier: str = ""):
+        self.spell = (lambda token_ids: earlier + spell(token_ids)) if earlier else spell
         self.token_ids: list[int] = []
         self.raw = ""  # everything written so far, as the tokenizer spells it
         self.settled = ""
+        # Length of `settled`, and the lowest log-probability behind what was added to get there.
+        self._settled_by: list[tuple[int, float]] = [(len(settled_text(earlier)), 0.0)]
+        self._lowest = 0.0  # of the tokens that have settled nothing yet
 
-    def push(self, token_id: int) -> None:
+    def push(self, token_id: int, logprob: float = 0.0) -> None:
         """Add a token."""
         self.token_ids.append(token_id)
         self.raw = self.spell(self.token_ids)
-        self.settled = settled_text(self.raw)
+        before, self.settled = len(self.settled), settled_text(self.raw)
+        self._lowest = min(self._lowest, logprob)
+        if len(self.settled) > before:
+            self._settled_by.append((len(self.settled), self._lowest))
+            self._lowest = 0.0
+
+    def scores(self, text: str) -> tuple[Score, ...]:
+        """The final text, or the beginning of it, in the pieces in which it came, with how likely each was.
+
+        Characters of several tokens are as likely as the least likely of these.
+        """
+        scores, start = [], 0
+        for end, logprob in [*self._settled_by, (len(text), self._lowest)]:
+            if start < min(end, len(text)):
+                scores.append(Score(text[start:end], math.exp(logprob)))
+                start = end
+        return tuple(scores)
 
 
 class CTCVocabulary:

@@ -16,6 +16,7 @@ class Book:
     source: int
     name: str
     started: float
+    start_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     tokens: int = 0
     first_token: float | None = None
@@ -59,6 +60,7 @@ class Book:
         stages = ("read", "vad", "features", "encoder", "prefill", "decode")
         return Transcript(
             source=self.name,
+            start_s=self.start_s,
             duration_s=self.end.read_s + self.end.unread_s,
             model=model,
             language=language,

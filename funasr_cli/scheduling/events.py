@@ -7,6 +7,23 @@ from funasr_cli.transcript import Segment, Transcript
 
 
 @dataclass(frozen=True)
+class Read:
+    """How far an input has been read and searched for speech, which runs ahead of the decoding.
+
+    Attributes:
+        source: index of the input.
+        start_s: where it begins in what it is a part of.
+        read_s: its length so far; 0 when it has just been opened.
+        expected_s: its whole length; None where that is unknown.
+    """
+
+    source: int
+    start_s: float
+    read_s: float
+    expected_s: float | None
+
+
+@dataclass(frozen=True)
 class Draft:
     """Text of a segment that is being written; it may yet be given up, when the segment is decoded again.
 
@@ -44,4 +61,4 @@ class Failed:
     error: FunASRError
 
 
-Event = Draft | Settled | Finished | Failed
+Event = Read | Draft | Settled | Finished | Failed

@@ -13,6 +13,7 @@ from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError, FunASRError
 from funasr_cli.measure import StageClock
 from funasr_cli.options import TranscribeOptions
+from funasr_cli.scheduling.events import Read
 
 Opener = Callable[[], Source]  # raises FunASRError where a recording cannot be opened
 
@@ -24,6 +25,7 @@ class Opened:
     source: int
     name: str
     started: float  # on the clock of `time.perf_counter`
+    start_s: float = 0.0  # where it begins in what it is a part of
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Ended:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-Arrival = Opened | Speech | Ended
+Arrival = Opened | Read | Speech | Ended
 
 
 def read_sources(openers: Iterable[Opener], options: TranscribeOptions) -> Iterator[Arrival]:
@@ -74,15 +76,16 @@ def read_sources(openers: Iterable[Opener], options: TranscribeOptions) -> Itera
             yield Opened(source, "", started)
             yield Ended(source, 0.0, error=error)
         else:
-            yield Opened(source, recording.name, started)
+            yield Opened(source, recording.name, started, recording.start_s)
             yield from _read(source, recording, options)
 
 
 def _read(source: int, recording: Source, options: TranscribeOptions) -> Iterator[Arrival]:
-    clock, segmenter, error, first = StageClock(), Segmenter(options), None, True
-    blocks = iter(recording.blocks())
-    ended = False
+    start_s, expected_s = recording.start_s, recording.expected_s
+    clock, segmenter = StageClock(), Segmenter(options, round(start_s * SAMPLE_RATE_HZ))
+    blocks, error, first, ended = iter(recording.blocks()), None, True, False
     while not ended:
+        yield Read(source, start_s, segmenter.read / SAMPLE_RATE_HZ, expected_s)
         try:
             with clock.stage("read"):
                 block = next(blocks, None)
@@ -95,5 +98,5 @@ def _read(source: int, recording: Source, options: TranscribeOptions) -> Iterato
             yield Speech(source, stretch, first)
             first = False
     read_s = segmenter.read / SAMPLE_RATE_HZ
-    unread_s = max(0.0, (recording.expected_s or 0.0) - read_s) if error else 0.0
+    unread_s = max(0.0, (expected_s or 0.0) - read_s) if error else 0.0
     yield Ended(source, read_s, unread_s, error, dict(clock.seconds))

@@ -18,7 +18,7 @@ from funasr_cli.measure import available_bytes
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.ahead import ReadAhead
 from funasr_cli.scheduling.books import Book
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
+from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Speech, read_sources
 from funasr_cli.transcript import Segment
 
@@ -82,7 +82,7 @@ class Scheduler:
     def run(self, openers: Iterable[Opener]) -> Iterator[Event]:
         """Events until every recording has come to its `Finished` or `Failed`."""
         arrivals = read_sources(openers, self._options)
-        with ReadAhead(arrivals, limit=self._batch_size) as ahead:
+        with ReadAhead(arrivals, limit=2 * self._batch_size) as ahead:
             while True:
                 yield from self._take_in(ahead)
                 try:
@@ -109,9 +109,11 @@ class Scheduler:
 
     def _enter(self, arrival: Arrival) -> Iterator[Event]:
         if isinstance(arrival, Opened):
-            self._books[arrival.source] = Book(arrival.source, arrival.name, arrival.started)
+            self._books[arrival.source] = Book(arrival.source, arrival.name, arrival.started, arrival.start_s)
         elif (book := self._books.get(arrival.source)) is None:
             pass  # it has failed meanwhile
+        elif isinstance(arrival, Read):
+            yield arrival
         elif isinstance(arrival, Speech):
             book.expect(arrival.stretch)
             self._waiting.append(arrival)
@@ -142,8 +144,7 @@ class Scheduler:
     def _text_stream(self, speech: Speech) -> TextStream:
         """What a row spells: the first of a recording goes on from an earlier text, if there is one."""
         earlier = self._options.prev_text if speech.first else None
-        spell = self._recognizer.spell
-        return TextStream((lambda token_ids: earlier + spell(token_ids)) if earlier else spell)
+        return TextStream(self._recognizer.spell, earlier or "")
 
     def _guard(self, speech: Speech) -> Guard:
         if self._options.exact_tokens is not None:
@@ -212,6 +213,7 @@ class Scheduler:
             tokens=len(row.logprobs),
             mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
             ctc_text=row.ctc_text,
+            scores=row.stream.scores(clean_text(raw)) if self._options.confidence else (),
         )
 
     def _finish(self, book: Book) -> Iterator[Event]:

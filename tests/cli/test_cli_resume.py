@@ -176,9 +176,7 @@ def test_what_stands_in_the_way_is_kept(pair: list[Path], tmp_path: Path) -> Non
 
 def test_resume_without_a_folder() -> None:
     result = invoke("transcribe", "-m", "nowhere", "a.wav", "--resume")
-    result.assert_fails(
-        2, "error: --resume without --output-dir\n  it skips inputs whose results are in that folder\n"
-    )
+    result.assert_fails(2, "error: --resume has no effect here\n  it is about files; add --output-dir\n")
 
 
 def test_two_inputs_of_one_result(tmp_path: Path) -> None:
@@ -186,4 +184,4 @@ def test_two_inputs_of_one_result(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a.txt").touch()
     result = invoke("transcribe", "x/a.wav", "y/a.flac", "-o", tmp_path / "out", "--resume")
-    result.assert_fails(2, f"error: several inputs would be written to {tmp_path / 'out/a.txt'}\n")
+    result.assert_fails(2, f"error: several results would be written to {tmp_path / 'out/a.txt'}\n")

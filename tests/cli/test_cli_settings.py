@@ -85,4 +85,6 @@ def test_formats_on_stdout() -> None:
     refused = invoke("transcribe", "-m", "demo", one, two, "-f", "srt")
     refused.assert_fails(2, "error: srt of several inputs on stdout\n  add --output-dir\n")
     refused = invoke("transcribe", "-m", "demo", one, "-f", "doc")
-    refused.assert_fails(2, "error: unknown format 'doc'\n  choose from txt, srt, vtt, tsv, json, jsonl, md\n")
+    refused.assert_fails(
+        2, "error: unknown format 'doc'\n  choose from txt, srt, vtt, tsv, json, jsonl, md, or all\n"
+    )

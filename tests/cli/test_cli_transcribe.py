@@ -118,7 +118,7 @@ def test_existing_outputs_are_kept(small_model: Path, clips: list[Path], tmp_pat
     assert (result.exit_code, result.stdout) == (1, "")
     assert (
         f"error: {out / 'b.txt'}: exists already\n"
-        "  add --resume to skip it, choose another --output-dir, or remove it first\n"
+        "  add --resume to skip it, --force to replace it, or choose another --output-dir\n"
     ) in result.stderr
     assert result.stderr.endswith(f"3 of 3 inputs failed; {summary('0:01', '0.0%', failed=2)}")
     assert (out / "b.txt").read_text() == "mine"
@@ -129,7 +129,7 @@ def test_outputs_that_appear_meanwhile_are_kept(
     stopping_model: Path, zh_wav: Path, en_flac: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if somebody had written the file between the look and the result."""
-    monkeypatch.setattr("funasr_cli.cli.output.Folder.refuse_existing", lambda *_: None)
+    monkeypatch.setattr("funasr_cli.cli.output.Files.refuse_existing", lambda *_: None)
     out = tmp_path / "out"
     out.mkdir()
     (out / "zh-6s.txt").write_text("mine")
@@ -144,7 +144,7 @@ def test_outputs_that_appear_meanwhile_are_kept(
 def test_inputs_that_would_share_an_output(tmp_path: Path) -> None:
     for options in ((), ("--stream",)):
         result = invoke("transcribe", "x/a.wav", "y/a.flac", "-o", tmp_path / "out", *options)
-        result.assert_fails(2, f"error: several inputs would be written to {tmp_path / 'out/a.txt'}\n")
+        result.assert_fails(2, f"error: several results would be written to {tmp_path / 'out/a.txt'}\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -162,15 +162,13 @@ def test_output_dir_is_not_made_without_a_model(tmp_path: Path) -> None:
 
 def test_bad_files_among_good_ones(stopping_model: Path, zh_wav: Path, tmp_path: Path) -> None:
     """The others are done, every bad one is named with its reason, and the exit code tells."""
-    bad = {"text.wav": "not audio that can be read here", "empty.wav": "the file is empty", "dir": "is a folder"}
+    bad = {"text.wav": "not audio that can be read here", "empty.wav": "the file is empty"}
     (tmp_path / "text.wav").write_text("no recording")
     (tmp_path / "empty.wav").touch()
-    (tmp_path / "dir").mkdir()
     paths = [
         tmp_path / "text.wav",
         zh_wav,
         tmp_path / "empty.wav",
-        tmp_path / "dir",
         tmp_path / "none.wav",
         zh_wav,
     ]
@@ -180,7 +178,7 @@ def test_bad_files_among_good_ones(stopping_model: Path, zh_wav: Path, tmp_path:
     assert result.exit_code == 1
     for name, reason in (bad | {"none.wav": "no such file"}).items():
         assert f"error: {tmp_path / name}: {reason}" in result.stderr
-    assert result.stderr.endswith(f"\n4 of 6 inputs failed; {summary('0:12')}")
+    assert result.stderr.endswith(f"\n3 of 5 inputs failed; {summary('0:12')}")
     assert "Traceback" not in result.stderr
     assert tree(tmp_path) == before
 
@@ -255,7 +253,7 @@ def test_hostile_hotwords(small_model: Path, short_wav: Path) -> None:
         (("--max-segment", "nan"), "error: the longest segment is nan s\n  it must be 2 to 300 s\n"),
         (("--batch-size", "0"), "error: batch size is 0\n  it must be at least 1\n"),
         (("--batch-size", "1.5"), "--batch-size"),
-        (("--resume",), "error: --resume without --output-dir\n"),
+        (("--resume",), "error: --resume has no effect here\n  it is about files; add --output-dir\n"),
         (("--format", "doc"), "doc"),
         (("--format", "[red]"), "[red]"),
         (("--no-such-option",), "--no-such-option"),

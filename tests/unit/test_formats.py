@@ -27,7 +27,6 @@ from funasr_cli.writers import (
     as_text,
     as_tsv,
     as_vtt,
-    output_path,
     write_new,
 )
 
@@ -68,7 +67,7 @@ def test_files_read_back_as_they_were_written(tmp_path: Path) -> None:
         segment(0.0, 3.0, "a\u2028b\r\nc\x85 \udcff <i> --> \U0001f389"), duration_s=3.0, source="\udcff.wav"
     )
     for name, write in WRITERS.items():
-        path = output_path("a.wav", tmp_path, name)
+        path = tmp_path / f"a.{name}"
         write_new(path, write(said))
         assert path.read_text(encoding="utf-8") == write(said)
 

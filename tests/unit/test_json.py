@@ -26,7 +26,10 @@ RULES = settings(max_examples=300, deadline=None)
 @RULES
 @given(transcripts())
 def test_json_comes_back_exactly(said: Transcript) -> None:
-    rows = [{**dataclasses.asdict(part), "state": part.state} for part in said.segments]
+    rows = [
+        {**row, "state": part.state, "scores": list(row["scores"])}
+        for part, row in zip(said.segments, map(dataclasses.asdict, said.segments), strict=True)
+    ]
     expected = {
         **dataclasses.asdict(said), "segments": rows, "warnings": list(said.warnings), "text": said.text,
         "complete": said.complete, "times": "segment", "ledger": dataclasses.asdict(said.ledger),

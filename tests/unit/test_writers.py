@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from funasr_cli import writers
 from funasr_cli.errors import OutputError
 from funasr_cli.transcript import Segment, Timings, Transcript, join_texts
-from funasr_cli.writers import as_json, as_json_line, as_lines, as_text, output_path, write_new
+from funasr_cli.writers import as_json, as_json_line, as_lines, as_text, write_new
 
 TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5)
 
@@ -49,10 +49,10 @@ def test_json_says_everything() -> None:
     )  # fmt: skip
     data = json.loads(as_json(said))
     assert data == json.loads(as_json_line(said))
-    shared = {"thinking": "hm", "tokens": 5, "mean_logprob": -0.5, "ctc_text": None}
+    shared = {"thinking": "hm", "tokens": 5, "mean_logprob": -0.5, "ctc_text": None, "scores": []}
     assert data == {
         "text": "你好 a b", "complete": False, "times": "segment", "source": "[a].wav", "duration_s": 8.0,
-        "model": "nano", "language": "zh", "unread_s": 1.0, "warnings": ["w"],
+        "model": "nano", "language": "zh", "start_s": 0.0, "unread_s": 1.0, "warnings": ["w"],
         "fault": "[a].wav: broke off after 7.0 of 8.0 s",
         "ledger": {"transcribed_s": 1.5, "repaired_s": 0.5, "failed_s": 3.0, "silence_s": 3.0},
         "segments": [
@@ -137,20 +137,6 @@ def test_tokens_per_second() -> None:
     assert Timings(0, 0, 0, 0, 0, 0, 0, 0, 3).tokens_per_s == 0
 
 
-@pytest.mark.parametrize(
-    ("source", "name"),
-    [
-        ("x/a.wav", "a.txt"),
-        ("a.b.wav", "a.b.txt"),
-        ("a", "a.txt"),
-        (".wav", ".wav.txt"),
-        ("录音.flac", "录音.txt"),
-    ],
-)
-def test_output_path(tmp_path: Path, source: str, name: str) -> None:
-    assert output_path(source, tmp_path, "txt") == tmp_path / name
-
-
 def test_write_new(tmp_path: Path) -> None:
     write_new(tmp_path / "a.txt", "你好\r\nb\n")
     assert (tmp_path / "a.txt").read_bytes() == "你好\r\nb\n".encode()
@@ -178,7 +164,7 @@ def test_never_overwrites(tmp_path: Path, kind: str) -> None:
     with pytest.raises(OutputError) as caught:
         write_new(path, "new")
     assert caught.value.message == f"{path}: exists already"
-    assert caught.value.hint == "add --resume to skip it, choose another --output-dir, or remove it first"
+    assert caught.value.hint == "add --resume to skip it, --force to replace it, or choose another --output-dir"
     assert os.listdir(tmp_path) == ["a.txt"]
     assert kind != "file" or path.read_text() == "old"
 

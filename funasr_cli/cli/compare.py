@@ -1,0 +1,120 @@
+"""``funasr transcribe --compare-hotwords``: what the hotwords change."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING
+
+from funasr_cli.characters import one_line
+from funasr_cli.cli import console
+from funasr_cli.cli.confidence import WORD
+from funasr_cli.cli.outcome import Outcome
+from funasr_cli.errors import ExitCode, UsageError
+from funasr_cli.inputs import Input
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.scheduling.events import Failed, Finished
+from funasr_cli.transcript import Transcript, join_texts
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from funasr_cli.pipeline import Recognizer
+
+ADDED_STYLE, REMOVED_STYLE = "green", "red"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a recording in which both transcripts have whole segments."""
+
+    start_s: float
+    end_s: float
+    without: str
+    with_hotwords: str
+
+
+def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None:
+    """Refuse what cannot be compared, before a model is loaded.
+
+    Raises:
+        UsageError: there are no hotwords, or an input can be read only once.
+    """
+    from funasr_cli.audio.readers import is_pipe
+
+    if not options.hotwords:
+        raise UsageError("--compare-hotwords without hotwords", "add --hotword or --hotwords-file")
+    for input in inputs:
+        if is_pipe(input.path):
+            raise UsageError(f"{input.label}: can be read only once", "--compare-hotwords needs a file")
+
+
+def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOptions) -> ExitCode:
+    """Transcribe everything twice, and print where the texts differ and how often each hotword was written."""
+    outcome = Outcome()
+    with_hotwords = _transcribe(inputs, recognizer, options, outcome)
+    without = _transcribe(inputs, recognizer, replace(options, hotwords=()), None)
+    for source in sorted(with_hotwords.keys() & without.keys()):
+        parts = list(matching_parts(without[source], with_hotwords[source]))
+        changed = [part for part in parts if part.without != part.with_hotwords]
+        console.result(f"{inputs[source].label}: {len(changed)} of {len(parts)} segments differ\n")
+        for part in changed:
+            console.result(f"  {console.clock(part.start_s)}-{console.clock(part.end_s)}\n")
+            console.result(_marked(part.without, part.with_hotwords, "  - ", REMOVED_STYLE))
+            console.result(_marked(part.with_hotwords, part.without, "  + ", ADDED_STYLE))
+    for word in options.hotwords:
+        before, after = (_count(word, texts.values()) for texts in (without, with_hotwords))
+        console.result(f"{word}: written {before} times without hotwords, {after} times with them\n")
+    console.note(outcome.summary())
+    return outcome.exit_code(strict=False)
+
+
+def _transcribe(
+    inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOptions, outcome: Outcome | None
+) -> dict[int, Transcript]:
+    """By the index of the input; what fails is reported and counted where there is an outcome to count in."""
+    from funasr_cli.audio.sources import open_input
+
+    openers = [partial(open_input, input, recognizer.sample_rate_hz) for input in inputs]
+    transcripts = {}
+    with console.busy("") as tell:
+        for event in recognizer.run(openers, options):
+            if isinstance(event, Finished):
+                transcripts[event.source] = event.transcript
+                which = "with" if options.hotwords else "without"
+                tell(f"{which} hotwords: {len(transcripts)} of {len(inputs)} inputs transcribed")
+            elif isinstance(event, Failed) and outcome:
+                console.report(event.error)
+            if outcome:
+                outcome.add(event)
+    return transcripts
+
+
+def matching_parts(without: Transcript, with_hotwords: Transcript) -> Iterator[Part]:
+    """Both texts between the ends that they share: one may have been cut into smaller pieces on the way."""
+    both = without.segments, with_hotwords.segments
+    shared = set.intersection(*({segment.end_s for segment in segments} for segments in both))
+    start_s = 0.0
+    for end_s in [*sorted(shared), inf]:
+        inside = [[piece for piece in pieces if start_s < piece.end_s <= end_s] for pieces in both]
+        pieces = [*inside[0], *inside[1]]
+        if pieces:
+            first_s, last_s = min(piece.start_s for piece in pieces), max(piece.end_s for piece in pieces)
+            yield Part(first_s, last_s, *(join_texts(piece.text for piece in side) for side in inside))
+        start_s = end_s
+
+
+def _marked(text: str, other: str, prefix: str, style: str) -> "Text":
+    """A line whose words that the other text does not have are coloured."""
+    from rich.text import Text
+
+    words, others = ([match[0] for match in WORD.finditer(one_line(side))] for side in (text, other))
+    line = Text(prefix)
+    for kind, first, last, _, _ in difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
+        line.append("".join(words[first:last]), "" if kind == "equal" else style)
+    return line.append("\n")
+
+
+def _count(word: str, transcripts: Iterable[Transcript]) -> int:
+    return sum(transcript.text.casefold().count(word.casefold()) for transcript in transcripts)

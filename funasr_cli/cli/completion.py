@@ -1,0 +1,32 @@
+"""What a shell offers when Tab is pressed: languages, formats, models."""
+
+from funasr_cli.decoding.languages import AUTO, LANGUAGES
+from funasr_cli.writers import ALL_FORMATS, WRITERS
+
+
+def complete_languages(incomplete: str) -> list[tuple[str, str]]:
+    """Codes, with their English names."""
+    names = {AUTO: "let the model decide"} | {code: entry.english_name for code, entry in LANGUAGES.items()}
+    return [(code, name) for code, name in names.items() if code.startswith(incomplete)]
+
+
+def complete_formats(incomplete: str) -> list[str]:
+    """Formats, also the next one behind a comma."""
+    before, comma, last = incomplete.rpartition(",")
+    taken = before.split(",")
+    names = [name for name in (*WRITERS, ALL_FORMATS) if name.startswith(last) and name not in taken]
+    return [f"{before}{comma}{name}" for name in names]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Everything that has been converted, and the bundled one; folders are the shell's own business."""
+    from funasr_cli.checkpoints.hub import DEMO, converted_models
+
+    return [name for name in sorted({*converted_models(), DEMO}) if name.startswith(incomplete)]
+
+
+def complete_sources(incomplete: str) -> list[str]:
+    """Checkpoints that have a short name, and the long ones."""
+    from funasr_cli.checkpoints.hub import ALIASES
+
+    return [name for name in (*ALIASES, *ALIASES.values()) if name.startswith(incomplete)]

@@ -1,0 +1,190 @@
+"""The options of ``funasr transcribe``, and those of several commands: names, help, variables, completion."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from funasr_cli.cli.completion import complete_formats, complete_languages, complete_models
+from funasr_cli.inputs import PCM_ENCODINGS
+from funasr_cli.options import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS
+from funasr_cli.writers import DEFAULT_FORMAT, WRITERS
+
+INPUT = "Input"
+LANGUAGE = "Language and prompt"
+SEGMENTS = "Segments and batches"
+DECODING = "Decoding"
+OUTPUT = "Output"
+TERMINAL = "Terminal"
+
+
+class Channels(StrEnum):
+    """What becomes of a recording's channels."""
+
+    MIX = "mix"
+    SPLIT = "split"
+
+
+def _option(panel: str | None, *names: str, env: bool = True, **settings: Any) -> Any:
+    """An option that can also be set by ``FUNASR_`` and its long name, where that makes sense."""
+    long = next(name for name in names if name.startswith("--"))
+    variable = "FUNASR_" + long.split("/")[0].removeprefix("--").replace("-", "_").upper()
+    return typer.Option(*names, rich_help_panel=panel, envvar=variable if env else None, **settings)
+
+
+def _once(panel: str | None, *names: str, **settings: Any) -> Any:
+    """An option that belongs to a single run, not into the environment."""
+    return _option(panel, *names, env=False, **settings)
+
+
+# Of several commands
+Model = Annotated[
+    str | None,
+    _option(
+        None,
+        "--model", "-m",
+        help="Folder, hub id or alias of a converted model, or demo.",
+        autocompletion=complete_models,
+    ),
+]  # fmt: skip
+Lang = Annotated[
+    str,
+    _option(
+        None,
+        "--lang", "-l",
+        help="Language to write: a code (zh, en, ja, ...), a name, or auto.",
+        autocompletion=complete_languages,
+    ),
+]  # fmt: skip
+MaxTokens = Annotated[
+    int | None,
+    _option(DECODING, "--max-tokens", help="Stop each segment after so many tokens. Default: by its length."),
+]
+Quiet = Annotated[bool, _option(TERMINAL, "--quiet", "-q", help="Say nothing but warnings and errors.")]
+Verbose = Annotated[bool, _option(TERMINAL, "--verbose", "-v", help="Say more about what is being done.")]
+
+# Input
+AudioArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="AUDIO", help="Files, folders, quoted patterns such as 'calls/*.mp3', or - for standard input."
+    ),
+]
+Recursive = Annotated[bool, _option(INPUT, "--recursive", "-r", help="Look into folders below folders, too.")]
+Clip = Annotated[
+    str | None,
+    _once(INPUT, "--clip", metavar="FROM-TO", help="A part of each recording: 1:30-2:10, 90-130.5, 1:02:03-."),
+]
+ChannelsOption = Annotated[
+    Channels, _option(INPUT, "--channels", help="Mix all channels, or transcribe each for itself.")
+]
+PCM = Annotated[
+    str | None,
+    _once(
+        INPUT, "--pcm", metavar="ENCODING", help=f"The input has no header: {', '.join(PCM_ENCODINGS)}."
+    ),
+]  # fmt: skip
+Rate = Annotated[int, _once(INPUT, "--rate", help="Sample rate of --pcm in Hz.")]
+PCMChannels = Annotated[int, _once(INPUT, "--pcm-channels", help="Channels of --pcm, interleaved.")]
+
+# Language and prompt
+Hotword = Annotated[
+    list[str] | None,
+    _once(
+        LANGUAGE,
+        "--hotword",
+        help=f"A word to expect. Repeatable: up to {MAX_HOTWORDS}, of {MAX_HOTWORD_CHARACTERS} characters each.",
+    ),
+]
+HotwordsFile = Annotated[
+    Path | None, _option(LANGUAGE, "--hotwords-file", help="File with a hotword on each line.")
+]
+CompareHotwords = Annotated[
+    bool,
+    _once(LANGUAGE, "--compare-hotwords", help="Transcribe with and without hotwords, and show the differences."),
+]
+PrevText = Annotated[
+    str | None, _once(LANGUAGE, "--prev-text", help="Text that each recording's first segment goes on from.")
+]
+ITN = Annotated[bool, _option(LANGUAGE, "--itn/--no-itn", help="Write numbers as digits.")]
+ShowPrompt = Annotated[bool, _once(LANGUAGE, "--show-prompt", help="Show what the model is asked, word for word.")]
+
+# Segments and batches
+VAD = Annotated[bool, _option(SEGMENTS, "--vad/--no-vad", help="Leave out silence, end segments in pauses.")]
+VADThreshold = Annotated[
+    float, _option(SEGMENTS, "--vad-threshold", help="Probability from which a moment counts as speech.")
+]
+MinPause = Annotated[
+    float, _option(SEGMENTS, "--min-pause", help="Shortest pause that ends a segment, in seconds.")
+]
+Join = Annotated[
+    float,
+    _option(
+        SEGMENTS, "--join", help="Let segments shorter than this, in seconds, go on over pauses of up to 1 s."
+    ),
+]
+MaxSegment = Annotated[
+    float,
+    _option(
+        SEGMENTS,
+        "--max-segment",
+        help="Longest segment, in seconds; longer speech is cut at its deepest pause.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    _option(
+        SEGMENTS, "--batch-size", help="Segments decoded side by side. Default: by the memory at hand."
+    ),
+]  # fmt: skip
+
+# Decoding
+Temperature = Annotated[
+    float, _option(DECODING, "--temperature", help="Above 0, sample instead of taking the likeliest token.")
+]
+TopP = Annotated[
+    float | None, _option(DECODING, "--top-p", help="Sample from this share of the likeliest tokens.")
+]
+TopK = Annotated[int | None, _option(DECODING, "--top-k", help="Sample from so many of the likeliest tokens.")]
+Seed = Annotated[int | None, _option(DECODING, "--seed", help="Start of the random numbers. Default: 0.")]
+
+# Output
+Formats = Annotated[
+    list[str] | None,
+    _option(
+        OUTPUT,
+        "--format", "-f",
+        help=f"{', '.join(WRITERS)}; several with commas, or all. On stdout one, where json is a line for each "
+        f"recording. Default: {DEFAULT_FORMAT}.",
+        autocompletion=complete_formats,
+    ),
+]  # fmt: skip
+OutputDir = Annotated[
+    Path | None, _option(OUTPUT, "--output-dir", "-o", help="Write files here, for each input and format.")
+]
+OutputTemplate = Annotated[
+    str | None,
+    _option(
+        OUTPUT,
+        "--output-template",
+        help="Names of these files, of {stem}, {suffix} (of the input), {lang} and {ext}. Default: {stem}.{ext}.",
+    ),
+]
+Force = Annotated[bool, _once(OUTPUT, "--force", help="Replace results that are there.")]
+Resume = Annotated[bool, _once(OUTPUT, "--resume", help="Skip inputs whose results are there.")]
+Strict = Annotated[
+    bool, _option(OUTPUT, "--strict", help="A single second of speech without its text fails the input.")
+]
+MaxLineWidth = Annotated[
+    int,
+    _option(OUTPUT, "--max-line-width", help="Columns of a line of subtitles; a Chinese character takes two."),
+]
+MaxLineCount = Annotated[int, _option(OUTPUT, "--max-line-count", help="Lines of a subtitle.")]
+
+# Terminal
+Stream = Annotated[bool, _option(TERMINAL, "--stream", help="Show text while it is being written.")]
+Confidence = Annotated[
+    bool,
+    _option(TERMINAL, "--confidence", help="Colour words that the model was unsure of; in json, say how sure."),
+]

@@ -1,0 +1,98 @@
+"""What a run of ``funasr transcribe`` consists of: loading the model, transcribing all inputs, the account."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from funasr_cli.cli import console
+from funasr_cli.errors import OutputError
+from funasr_cli.inputs import Input
+from funasr_cli.options import TranscribeOptions
+
+if TYPE_CHECKING:
+    from funasr_cli.cli.display import Display
+    from funasr_cli.cli.outcome import Outcome
+    from funasr_cli.pipeline import Recognizer
+
+AUDIO_MARK = "<audio>"
+
+
+def load(model: str | None, options: TranscribeOptions, *, show_prompt: bool) -> "Recognizer":
+    """Load the model, and let it refuse a language or hotword before any audio is read."""
+    from funasr_cli.backend import describe, lacks_blas
+    from funasr_cli.checkpoints.hub import find_model
+    from funasr_cli.checkpoints.load import load_model
+    from funasr_cli.decoding.prompt import prompt_token_ids
+    from funasr_cli.pipeline import Recognizer
+
+    folder = find_model(model)
+    with console.busy(f"loading {folder.name}"):
+        recognizer = Recognizer(load_model(folder))
+    prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)
+    console.detail(f"model {recognizer.loaded.name} from {folder}, on {describe()}")
+    if lacks_blas():
+        console.warn(
+            "no fast BLAS found, so this takes many times as long as it need: "
+            "install OpenBLAS (Debian: libopenblas0-pthread), or name one with FUNASR_BLAS"
+        )
+    if show_prompt:
+        _show_prompt(recognizer, options)
+    return recognizer
+
+
+def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
+    """What the decoder reads for a recording's first segment, and for later ones if that differs."""
+    from funasr_cli.decoding.prompt import prompt_texts, prompt_token_ids
+
+    config, tokenizer = recognizer.config.prompt, recognizer.loaded.tokenizer
+    for first in (True, False) if options.prev_text else (True,):
+        texts = prompt_texts(options, config, first=first)
+        before, after = map(len, prompt_token_ids(options, config, tokenizer, first=first))
+        which = "" if not options.prev_text else " of a recording's first segment" if first else " of the others"
+        console.say(f"prompt{which}, {before} tokens before the audio, {after} behind it:")
+        console.say(AUDIO_MARK.join(texts))
+
+
+def split_channels(inputs: list[Input]) -> list[Input]:
+    """An input for each channel."""
+    from funasr_cli.audio.sources import split_channels as split
+
+    with console.busy("counting channels"):
+        return split(inputs)
+
+
+def transcribe_all(
+    inputs: Sequence[Input],
+    recognizer: "Recognizer",
+    options: TranscribeOptions,
+    display: "Display",
+    outcome: "Outcome",
+) -> None:
+    """Transcribe all inputs; a bad one is reported and the others are still done."""
+    from funasr_cli.audio.recording import Source
+    from funasr_cli.audio.sources import open_input
+
+    def open_one(input: Input) -> Source:
+        display.refuse_existing(input)
+        return open_input(input, recognizer.sample_rate_hz)
+
+    with display:
+        for event in recognizer.run([partial(open_one, input) for input in inputs], options):
+            try:
+                display.show(event)
+            except OutputError as error:
+                if event.source not in outcome.failed:
+                    console.report(error)
+                outcome.failed.add(event.source)
+            outcome.add(event)
+
+
+def report(outcome: "Outcome", inputs: Sequence[Input]) -> None:
+    """A table on a terminal, and a line for everybody."""
+    if console.shows_progress():
+        from funasr_cli.cli import tables
+
+        console.table(tables.outcome(outcome, [input.label for input in inputs]))
+    else:
+        console.detail(outcome.costs())
+    console.note(outcome.summary())
