@@ -21,14 +21,13 @@ from funasr_cli.decoding.text import clean_text
 from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.models.ctc import best_path
 from funasr_cli.models.fun_asr_nano import batch_lengths
-from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
 from funasr_cli.scheduling.intake import Opener
 from funasr_cli.scheduling.scheduler import Scheduler
 from funasr_cli.transcript import Transcript
 
 FREED_BUFFERS_BYTES = 1 << 29  # so much of what MLX has freed may be kept for reuse
-MAX_ENCODED_S = 300.0  # what is encoded in one go: the longest segment that the options allow
 
 
 @dataclass
@@ -161,7 +160,7 @@ class Recognizer:
         """Run the encoder over one piece of audio in one go, as over one segment: silence is not left out.
 
         Args:
-            audio: a path, samples or a `Source`, of at most `MAX_ENCODED_S`.
+            audio: a path, samples or a `Source`, of at most `MAX_SEGMENT_S`.
             sample_rate_hz: that of samples.
 
         Raises:
@@ -171,7 +170,7 @@ class Recognizer:
         source = opener(audio, self.sample_rate_hz, sample_rate_hz)()
         if source.sample_rate_hz != self.sample_rate_hz:
             raise AudioError(f"{source.name}: {source.sample_rate_hz} Hz, not {self.sample_rate_hz}")
-        samples = read_whole(source, MAX_ENCODED_S).samples
+        samples = read_whole(source, MAX_SEGMENT_S).samples
         if len(self.at_model_rate(samples)) < MIN_SAMPLES:
             raise AudioError(f"{source.name}: too short to be encoded")
         _clear_streams_with_thread()

@@ -121,6 +121,11 @@ class Files:
         return name
 
 
+def _name_as_it_is(input: Input) -> str:
+    """With the bytes that are no text, so that whoever reads it can open the file by it."""
+    return input.label.replace(shown(input.path), str(input.path), 1)
+
+
 def _filled_in(template: str, fields: dict[str, str]) -> str:
     try:
         parts = list(string.Formatter().parse(template))
@@ -156,7 +161,7 @@ class Printer:
         if len(inputs) > 1 and plan.folder is None and self._format not in LINES:
             raise UsageError(f"{self._format} of several inputs on stdout", "add --output-dir")
         self._plan = plan
-        self._prefixes = [f"{input.label}: " if len(inputs) > 1 else "" for input in inputs]
+        self._prefixes = [f"{_name_as_it_is(input)}: " if len(inputs) > 1 else "" for input in inputs]
         self._held: dict[int, list[str | Text]] = defaultdict(list)
         self._closed: set[int] = set()
         self._current = 0

@@ -75,7 +75,8 @@ def outcome(result: "Outcome", names: Sequence[str]) -> "Table":
         seconds = ledger.speech_s, ledger.repaired_s, ledger.failed_s
         speech, repaired, failed = (clock(value) if value else "-" for value in seconds)
         name = names[row.source].translate(CONTROLS)
-        table.add_row(name, clock(row.duration_s), speech, str(row.segments), repaired, failed, row.state)
+        audio = clock(row.duration_s) if row.duration_s else "-"
+        table.add_row(name, audio, speech, str(row.segments), repaired, failed, row.state)
     if len(result.rows) > MOST_ROWS:
         table.add_row(f"and {len(result.rows) - MOST_ROWS} more")
     table.caption, table.caption_justify, table.caption_style = result.costs(), "left", ""

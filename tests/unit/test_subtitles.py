@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 from typing import Any
@@ -52,10 +53,11 @@ def test_cues_say_the_text_and_nothing_else(said: Transcript, layout: SubtitleLa
 def test_cues_follow_each_other_within_the_recording(said: Transcript, layout: SubtitleLayout) -> None:
     """Without overlaps; none is too short for its text unless the next one follows at once."""
     cues = make_cues(said, layout)
-    limit = max(int(said.duration_s * 1000), len(cues))
+    start_ms = math.ceil(said.start_s * 1000)
+    limit = max(math.floor((said.start_s + said.duration_s) * 1000), start_ms + len(cues))
     nexts = [*(cue.start_ms for cue in cues), limit][1:] if cues else []
     for cue, next_ms in zip(cues, nexts, strict=True):
-        assert 0 <= cue.start_ms < cue.end_ms <= next_ms <= limit
+        assert start_ms <= cue.start_ms < cue.end_ms <= next_ms <= limit
         wanted_ms = 1000 * max(layout.min_duration_s, sum(map(columns, cue.lines)) / layout.max_columns_per_s)
         assert cue.end_ms - cue.start_ms >= wanted_ms or cue.end_ms == next_ms
 
@@ -65,16 +67,17 @@ def test_cues_follow_each_other_within_the_recording(said: Transcript, layout: S
 def test_a_segment_is_shown_while_it_is_said(said: Transcript) -> None:
     """Its first cue begins with it, its last one ends with it or later, as long as there is room for all."""
     spoken = [part for part in said.segments if part.end_s - part.start_s > 0.2]
-    said = transcript(*spoken, duration_s=said.duration_s)
-    cues = iter(make_cues(said))
+    times = {"start_s": said.start_s, "duration_s": said.duration_s}
+    first_ms, end_ms = math.ceil(said.start_s * 1000), math.floor((said.start_s + said.duration_s) * 1000)
+    cues = iter(make_cues(transcript(*spoken, **times)))
     for part in spoken:
-        own = make_cues(transcript(part, duration_s=said.duration_s))
+        own = make_cues(transcript(part, **times))
         if not own:
             continue
         shown = [next(cues) for _ in own]
         assert [cue.lines for cue in shown] == [cue.lines for cue in own]
-        assert shown[0].start_ms == min(round(part.start_s * 1000), int(said.duration_s * 1000) - len(own))
-        assert shown[-1].end_ms >= min(round(part.end_s * 1000), int(said.duration_s * 1000))
+        assert shown[0].start_ms == min(max(first_ms, round(part.start_s * 1000)), end_ms - len(own))
+        assert shown[-1].end_ms >= min(round(part.end_s * 1000), end_ms)
     assert list(cues) == []
 
 
