@@ -82,7 +82,8 @@ class TranscribeOptions:
         if not 0.1 <= self.min_pause_s <= 10:
             raise UsageError(f"the shortest pause is {self.min_pause_s} s", "it must be 0.1 to 10 s")
         if not 2 <= self.max_segment_s <= MAX_SEGMENT_S:
-            raise UsageError(f"the longest segment is {self.max_segment_s} s", f"it must be 2 to {MAX_SEGMENT_S} s")
+            limits = f"it must be 2 to {MAX_SEGMENT_S} s"
+            raise UsageError(f"the longest segment is {self.max_segment_s} s", limits)
         if not 0 <= self.join_s <= self.max_segment_s:
             raise UsageError(f"segments are joined up to {self.join_s} s", "it must be 0 to the longest segment")
         if self.batch_size is not None and self.batch_size < 1:
