@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import threading
@@ -23,7 +24,8 @@ FORMATS = {  # name -> how soundfile or PyAV is to write it; whether it is hande
     "a.wav": ({}, True), "b.wav": ({"subtype": "FLOAT"}, True), "c.wav": ({"subtype": "PCM_24"}, True),
     "d.wav": ({"subtype": "ULAW"}, True), "e.wav": ({"format": "WAVEX"}, True),
     "f.wav": ({"subtype": "PCM_U8"}, True), "g.wav": ({"subtype": "ALAW"}, True), "a.ogg": ({}, True),
-    "b.ogg": ({"subtype": "OPUS"}, True), "a.mp3": ({}, True), "h.wav": ({"subtype": "MS_ADPCM"}, False),
+    "b.ogg": ({"subtype": "OPUS"}, True), "a.mp3": ({}, False), "b.mp3": ("broadcast", True),
+    "h.wav": ({"subtype": "MS_ADPCM"}, False),
     "i.wav": ({"format": "RF64"}, False), "a.flac": ({}, False), "a.aiff": ({}, False), "a.au": ({}, False),
     "a.caf": ({}, False), "a.w64": ({}, False), "a.m4a": ("aac", False), "a.mp4": ("aac", False),
     "a.mkv": ("aac", False), "a.webm": ("libopus", False), "a.aac": ("aac", False),
@@ -41,10 +43,22 @@ def in_bits(content: bytes, size: int = 50_001) -> list[bytes]:
 
 
 def write(path: Path, how: object, samples: np.ndarray) -> Path:
+    if how == "broadcast":
+        path.write_bytes(mp3_of_unknown_length(samples))
+        return path
     if isinstance(how, str):
         return write_media(path, how, samples, 48000 if how == "libopus" else RATE_HZ)
     soundfile.write(path, samples, RATE_HZ, **how)
     return path
+
+
+def mp3_of_unknown_length(samples: np.ndarray) -> bytes:
+    """A variable bit rate, and nothing in it that says how long it is."""
+    stored = io.BytesIO()
+    soundfile.write(stored, samples, RATE_HZ, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
+    data = stored.getvalue()
+    assert b"Xing" in data[:100]
+    return data[data.index(data[:2], 2) :]  # from the second frame on
 
 
 def wav_header(size: int, channels: int = 1, rate_hz: int = RATE_HZ, extra: bytes = b"") -> bytes:

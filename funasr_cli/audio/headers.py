@@ -1,8 +1,10 @@
 """What the bytes of a recording tell and libsndfile keeps to itself: whether all is there; how to read a pipe."""
 
+import io
 import os
 import re
 import struct
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,9 +15,13 @@ from funasr_cli.inputs import PCMFormat
 # Sizes that writers put where they cannot know it, as into a pipe: ffmpeg, sox and espeak, arecord.
 PLACEHOLDERS = (range(1), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000))
 MOST_CHUNKS = 1000
+COPY_BYTES = 1 << 16
 OGG_PAGE_BYTES = 65307  # the most that one can take
+OGG_SERIAL = slice(14, 18)  # of a page: tells which stream it belongs to
 MP3_FRAME_BYTES = 4096  # more than one takes
 MP3_SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]")  # version, layer, bit rate
+MP3_LENGTH_BYTES = 160  # from the beginning of the frame; those behind "Xing" could look like another frame
+MP3_TAG_BYTES = 1 << 16  # so much behind the frames may be tags
 MP3_LENGTH = re.compile(rb"Xing|Info|VBRI")
 OGG_LIVE = (b"\1vorbis", b"OpusHead")  # what libsndfile reads out of a pipe, at the beginning of its first packet
 OGG_PACKET_AT = 28
@@ -28,24 +34,34 @@ WAV_ENCODINGS = {  # type and bits of a sample
 
 @dataclass(frozen=True)
 class Header:
-    """How long a file should be.
+    """What is to be known of a file beforehand.
 
     Attributes:
         claimed_share: how many times as many samples as there are the header claims; 1 if it claims no more.
         is_cut: the file ends in the middle of an Ogg page.
-        mp3_start: where an MP3 file's first frame begins, behind tags, or the rest of a frame that was cut.
-        has_mp3_length: that frame states the length; libsndfile guesses it otherwise.
+        is_chained: it consists of several Ogg streams, of which libsndfile reads the first.
         unset_size_at: where a WAV file has a zero for the size of its samples, since its writer never came back to
             it; libsndfile takes that for none.
-        states_length: whether it says how long it is; where it does not, libsndfile may see that itself.
+        has_mp3_length: an MP3 file's first frame states how long it is; libsndfile guesses it otherwise.
+        mp3_start: where its frames begin, behind tags, or the rest of a frame that was cut.
     """
 
     claimed_share: float = 1.0
     is_cut: bool = False
-    mp3_start: int = 0
-    has_mp3_length: bool = False
+    is_chained: bool = False
     unset_size_at: int | None = None
-    states_length: bool = True
+    has_mp3_length: bool = False
+    mp3_start: int = 0
+
+    def content(self, path: Path) -> Generator[bytes, None, None]:
+        """What libsndfile is to see of the file: no tags in front, and a size that means none where none is set."""
+        with open(path, "rb") as file:
+            file.seek(self.mp3_start)
+            if self.unset_size_at is not None:
+                yield file.read(self.unset_size_at) + b"\xff" * 4
+                file.seek(4, os.SEEK_CUR)
+            while chunk := file.read(COPY_BYTES):
+                yield chunk
 
 
 @dataclass(frozen=True)
@@ -55,9 +71,8 @@ class StreamHeader:
     Attributes:
         samples_at: bytes in front of what libsndfile is to see.
         pcm: how the samples are stored that follow; None where libsndfile reads that from the stream.
-        sample_bytes: how many there should be; None where that is not stated, or not in bytes.
+        sample_bytes: how many there should be; None where that is not stated.
         expected_s: the same in seconds.
-        states_length: whether libsndfile knows then how long it is.
         is_ogg: it consists of Ogg pages.
     """
 
@@ -65,7 +80,6 @@ class StreamHeader:
     pcm: PCMFormat | None = None
     sample_bytes: int | None = None
     expected_s: float | None = None
-    states_length: bool = False
     is_ogg: bool = False
 
 
@@ -79,9 +93,7 @@ def read_header(path: Path) -> Header:
         magic = file.read(4)
         if magic in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b".snd"):
             return _header_with_a_size(file, magic)
-        if magic == b"OggS":
-            return Header(is_cut=ends_within_page(file))
-        return _mp3_header(file)
+        return _ogg_header(file) if magic == b"OggS" else _mp3_header(file)
 
 
 def _header_with_a_size(file: BinaryIO, magic: bytes) -> Header:
@@ -105,30 +117,48 @@ def _sizes(file: BinaryIO, magic: bytes) -> tuple[int, int, int]:
     if magic == b".snd":
         return 0, first, second
     long_size = 0  # of an RF64 file, whose own chunk holds what 32 bits do not
-    for _ in range(MOST_CHUNKS):
-        chunk = file.read(8)
-        if len(chunk) < 8:
-            break
-        key, size = struct.unpack(order + "4sI", chunk)
-        start = file.tell()
+    for key, size, start in _chunks(file, order):
         if key in (b"data", b"SSND"):
             return first, start, long_size if size == 0xFFFF_FFFF and long_size else size
         if key == b"ds64":
             long_size = int.from_bytes(file.read(16)[8:], "little")
-        file.seek(start + size + size % 2)
     return first, 0, 0
 
 
-def ends_within_page(file: BinaryIO) -> bool:
-    """Whether the last Ogg page is incomplete."""
-    end = file.seek(0, os.SEEK_END)
-    file.seek(max(0, end - OGG_PAGE_BYTES))
+def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """Name, size and beginning of each chunk of a WAV or AIFF file."""
+    for _ in range(MOST_CHUNKS):
+        chunk = file.read(8)
+        if len(chunk) < 8:
+            return
+        key, size = struct.unpack(order + "4sI", chunk)
+        start = file.tell()
+        yield key, size, start
+        file.seek(start + size + size % 2)
+
+
+def _ogg_header(file: BinaryIO) -> Header:
+    file.seek(0)
+    first = file.read(OGG_PAGE_BYTES)
+    file.seek(max(0, file.seek(0, os.SEEK_END) - OGG_PAGE_BYTES))
     tail = file.read()
-    page = tail[tail.rfind(b"OggS") :] if b"OggS" in tail else b""
+    if ends_within_page(tail):
+        return Header(is_cut=True)
+    last = _last_page(tail)
+    return Header(is_chained=bool(last) and last[OGG_SERIAL] != first[OGG_SERIAL])
+
+
+def ends_within_page(tail: bytes) -> bool:
+    """Whether the last Ogg page, of which no more than `OGG_PAGE_BYTES` can be there, is incomplete."""
+    page = _last_page(tail)
     if not page:
         return False  # other things follow the last page
     segments = page[27 : 27 + page[26]] if len(page) > 26 else b""  # a byte each: how long it is
     return len(page) <= 26 or len(segments) < page[26] or len(page) < 27 + len(segments) + sum(segments)
+
+
+def _last_page(tail: bytes) -> bytes:
+    return tail[tail.rfind(b"OggS") :] if b"OggS" in tail else b""
 
 
 def _mp3_header(file: BinaryIO) -> Header:
@@ -139,10 +169,22 @@ def _mp3_header(file: BinaryIO) -> Header:
         if not id3_bytes(tag):
             break
         start += id3_bytes(tag)
+    frame_bytes = file.seek(0, os.SEEK_END) - start
     file.seek(start)
     first = file.read(MP3_FRAME_BYTES)
-    sync = MP3_SYNC.search(first)
-    return Header(mp3_start=start + (sync.start() if sync else 0), has_mp3_length=bool(MP3_LENGTH.search(first)))
+    sync, length = MP3_SYNC.search(first), MP3_LENGTH.search(first)
+    begin = sync.start() if sync else 0
+    stated_bytes = _stated_bytes(first[length.start() :]) if length else 0
+    if stated_bytes and frame_bytes > begin + stated_bytes + MP3_TAG_BYTES:
+        length = None  # several files in one, as in podcasts with advertisements
+        begin = max(begin, first.find(first[begin : begin + 2], begin + MP3_LENGTH_BYTES))  # the second frame
+    return Header(mp3_start=start + begin, has_mp3_length=bool(length))
+
+
+def _stated_bytes(tag: bytes) -> int:
+    """Of all frames, by what an MP3 file's first one says; 0 if it does not."""
+    name, flags, _, size = struct.unpack(">4sIII", tag[:16].ljust(16, b"\0"))
+    return size if name != b"VBRI" and flags & 3 == 3 else 0
 
 
 def id3_bytes(head: bytes) -> int:
@@ -156,29 +198,25 @@ def read_stream_header(head: bytes) -> StreamHeader | None:
     """Of what begins so; None where it must be kept on disk first.
 
     Out of a pipe, libsndfile refuses FLAC, finds nothing in CAF and loses the end of RF64. WAV of unknown length
-    ends for it after 2 or 4 GB, or at once; so WAV is read as the bare samples that it is.
+    ends for it after 2 or 4 GB, or at once; so WAV is read as the bare samples that it is. MP3 that states its
+    length is no broadcast.
     """
     if head.startswith(b"RIFF") and head[8:12] == b"WAVE":
         return _wav_header(head)
     if head.startswith(b"OggS") and head[OGG_PACKET_AT:].startswith(OGG_LIVE):
         return StreamHeader(is_ogg=True)
-    if MP3_SYNC.match(head):
-        return StreamHeader(states_length=bool(MP3_LENGTH.search(head)))
+    if MP3_SYNC.match(head) and not MP3_LENGTH.search(head[:MP3_FRAME_BYTES]):
+        return StreamHeader()
     return None
 
 
 def _wav_header(head: bytes) -> StreamHeader | None:
-    chunks, position = {}, 12
-    while b"data" not in chunks and position + 8 <= len(head):
-        key, size = struct.unpack_from("<4sI", head, position)
-        chunks[key] = position + 8, size
-        position += 8 + size + size % 2
-    if b"data" not in chunks or b"fmt " not in chunks:
-        return None
-    start, sample_bytes = chunks[b"data"]
-    (total_bytes,) = struct.unpack_from("<I", head, 4)
-    pcm, frame_bytes = _wav_format(head[chunks[b"fmt "][0] :])
-    if pcm is None:
+    file = io.BytesIO(head)
+    total_bytes, start, sample_bytes = _sizes(file, file.read(4))
+    file.seek(12)
+    formats = [start for key, _, start in _chunks(file, "<") if key == b"fmt "]
+    pcm, frame_bytes = _wav_format(head[formats[0] :]) if formats else (None, 0)
+    if not start or pcm is None:
         return None
     if _is_placeholder(sample_bytes) and (sample_bytes or _is_placeholder(total_bytes)):
         return StreamHeader(start, pcm)

@@ -3,11 +3,8 @@
 import contextlib
 import os
 import queue
-import shutil
 import stat
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,16 +12,11 @@ import numpy as np
 import soundfile
 
 from funasr_cli.audio.headers import Header, read_header
+from funasr_cli.audio.libsndfile import FedReader, SoundFileReader
 from funasr_cli.errors import AudioError
-from funasr_cli.inputs import PCM_ENCODINGS, PCMFormat
+from funasr_cli.inputs import PCMFormat
 
-PIECE_S = 0.1  # what gets lost at most where a file breaks off
-SLACK_S = 0.1  # by how much a header may be wrong
-UNKNOWN_FRAMES = 2**60  # as many are as good as none: the header does not say
 QUEUE_BUFFERS = 64  # of 8 KB, between ffmpeg and us
-# Where libsndfile finds every sample. In compressed files it mostly does, too, but goes by what may be damaged.
-EXACT_FORMATS = ("AIFF", "AU", "CAF", "FLAC", "RAW", "RF64", "W64", "WAV", "WAVEX")
-EXACT_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 CUT_SHORT = (b"partial file", b"ended prematurely")  # what ffmpeg says, and ends as if all were well
 
 
@@ -72,7 +64,10 @@ def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise AudioError(f"{name}: is a folder", "name the files in it, for example with a shell pattern")
-        return SoundFileReader(path, Header() if pcm else read_header(path), pcm)
+        header = Header() if pcm else read_header(path)
+        if header.is_chained:
+            return _open_with_others(path, name, "several streams in one Ogg file")
+        return _open_with_libsndfile(path, header, pcm)
     except soundfile.LibsndfileError as error:
         if not status.st_size:
             raise AudioError(f"{name}: the file is empty") from error
@@ -95,102 +90,13 @@ def is_pipe(path: Path) -> bool:
     return os.path.exists(path) and not os.path.isdir(path) and not can_reopen(path)
 
 
-class SoundFileReader:
-    """WAV, FLAC, Ogg, MP3 and whatever else libsndfile knows."""
-
-    live = False
-
-    def __init__(self, file: Path | int, header: Header, pcm: PCMFormat | None = None):
-        """Open a file, or what a descriptor leads to."""
-        self._open = partial(_sound_file, file, pcm)
-        self._file = self._open()
-        self._begin = 0  # the first sample of `pieces`
-        self._can_seek = False
-        self._is_cut = header.is_cut
-        self.sample_rate_hz: int = self._file.samplerate
-        self.channels: int = self._file.channels
-        self.expected_s: float | None = None
-        if self._is_cut or not header.states_length or self._file.frames >= UNKNOWN_FRAMES:
-            return
-        is_guess = self._file.subtype.startswith("MPEG_") and not header.has_mp3_length
-        if isinstance(file, Path) and (is_guess or header.unset_size_at is not None):
-            self._file.close()  # libsndfile would stop there, but not in a pipe
-            self._file = _ForwardFile(_through_a_pipe(file, header))
-        else:
-            self.expected_s = self._file.frames * header.claimed_share / self.sample_rate_hz
-            is_exact = self._file.format in EXACT_FORMATS and self._file.subtype.startswith(EXACT_SUBTYPES)
-            self._can_seek = is_exact and isinstance(file, Path)
-
-    def seek(self, sample: int) -> int:
-        """Begin with this sample, if that one can be found exactly; with which sample `pieces` begins now."""
-        if self._can_seek:
-            try:
-                self._begin = self._file.seek(min(sample, self._file.frames))
-            except RuntimeError:  # FLAC that is damaged there, and cannot be read at all after that
-                self._file.close()
-                self._file = self._open()
-        return self._begin
-
-    def pieces(self) -> Iterator[np.ndarray]:
-        """(samples, channels) float32, short ones; EOFError where the file breaks off."""
-        size, samples = max(1, round(PIECE_S * self.sample_rate_hz)), self._begin
-        while True:
-            try:
-                piece = self._file.read(size, dtype="float32", always_2d=True)  # (samples, channels)
-            except (OSError, RuntimeError) as error:
-                raise EOFError from error
-            if len(piece):
-                yield piece
-            samples += len(piece)
-            if len(piece) < size:
-                break
-        if self._is_cut or (self.expected_s or 0) - samples / self.sample_rate_hz > SLACK_S:
-            raise EOFError
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
-
-
-class _ForwardFile(soundfile.SoundFile):
-    """Read from the beginning to the end.
-
-    soundfile seeks after every read where it can: there MP3 becomes a little wrong, and errors are cleared.
-    """
-
-    def seekable(self) -> bool:
-        return False
-
-
-def _sound_file(file: Path | int, pcm: PCMFormat | None) -> _ForwardFile:
-    source = file if isinstance(file, int) else os.fsencode(file)
-    if pcm is None:
-        return _ForwardFile(source)
-    subtype, endian = PCM_ENCODINGS[pcm.encoding]
-    return _ForwardFile(
-        source,
-        samplerate=pcm.sample_rate_hz,
-        channels=pcm.channels,
-        subtype=subtype,
-        endian=endian,
-        format="RAW",
-    )
-
-
-def _through_a_pipe(path: Path, header: Header) -> int:
-    """Where the file comes out of a pipe, without an unset size, and what libsndfile cannot skip there."""
-    reading, writing = os.pipe()
-
-    def feed() -> None:
-        with contextlib.suppress(OSError), open(writing, "wb") as pipe, open(path, "rb") as file:
-            file.seek(header.mp3_start)
-            if header.unset_size_at is not None:
-                pipe.write(file.read(header.unset_size_at) + b"\xff" * 4)
-                file.seek(4, os.SEEK_CUR)
-            shutil.copyfileobj(file, pipe)
-
-    threading.Thread(target=feed, daemon=True).start()  # ends when the other end is closed
-    return reading
+def _open_with_libsndfile(path: Path, header: Header, pcm: PCMFormat | None) -> Reader:
+    reader = SoundFileReader(path, header, pcm)
+    is_guess = reader.is_mp3 and not header.has_mp3_length
+    if not is_guess and header.unset_size_at is None:
+        return reader
+    reader.close()  # it would go by a wrong length
+    return FedReader(header.content(path))
 
 
 def _open_with_others(path: Path, name: str, reason: str) -> Reader:

@@ -2,6 +2,8 @@
 
 import gc
 import os
+import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import soundfile
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from piping import mp3_of_unknown_length
 
 from funasr_cli.audio.decode import Recording, Source, from_array, load_audio, open_recording
 from funasr_cli.audio.recording import joined, resampled
@@ -44,13 +47,17 @@ def settle_at(count: int) -> bool:
     return False
 
 
-def mp3_of_unknown_length(path: Path, samples: np.ndarray, tag_bytes: int = 0) -> None:
-    """A variable bit rate, and nothing in the file that says how long it is; maybe a picture."""
-    soundfile.write(path, samples, RATE_HZ, bitrate_mode="VARIABLE", compression_level=0.5)
-    data = path.read_bytes()
-    assert b"Xing" in data[:100]
-    tag = b"ID3\4\0\0" + bytes(tag_bytes >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(tag_bytes)
-    path.write_bytes(tag * bool(tag_bytes) + data[data.index(data[:2], 2) :])  # from the second frame on
+def id3_tag(size: int) -> bytes:
+    """As with a picture in it."""
+    return b"ID3\4\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
+
+
+def ape_tag(size: int) -> bytes:
+    """As written behind the frames, by mp3gain for example; with a header of its own."""
+    ends = [
+        b"APETAGEX" + struct.pack("<IIII", 2000, size + 32, 1, flags) + bytes(8) for flags in (0xA0000000, 1 << 31)
+    ]
+    return ends[0] + bytes(size) + ends[1]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -125,7 +132,8 @@ def test_mp3_that_does_not_say_how_long_it_is(tmp_path: Path, tag_bytes: int) ->
     samples = noise(60 * RATE_HZ)
     samples[5 * RATE_HZ :] *= 1e-4
     for name, loud_first in (("a.mp3", True), ("b.mp3", False)):
-        mp3_of_unknown_length(tmp_path / name, samples if loud_first else samples[::-1], tag_bytes)
+        content = mp3_of_unknown_length(samples if loud_first else samples[::-1])
+        (tmp_path / name).write_bytes(id3_tag(tag_bytes) * bool(tag_bytes) + content)
         guess_s = soundfile.info(tmp_path / name).duration
         assert tag_bytes or (guess_s < 50 if loud_first else guess_s > 70)
         recording = open_recording(tmp_path / name, RATE_HZ)
@@ -135,9 +143,54 @@ def test_mp3_that_does_not_say_how_long_it_is(tmp_path: Path, tag_bytes: int) ->
 
 def test_mp3_that_begins_within_a_frame(tmp_path: Path) -> None:
     """As recorded from a broadcast."""
-    mp3_of_unknown_length(tmp_path / "a.mp3", noise(30 * RATE_HZ))
-    (tmp_path / "a.mp3").write_bytes((tmp_path / "a.mp3").read_bytes()[100:])
+    (tmp_path / "a.mp3").write_bytes(mp3_of_unknown_length(noise(30 * RATE_HZ))[100:])
     assert load_audio(tmp_path / "a.mp3", RATE_HZ).duration_s == pytest.approx(30, abs=0.2)
+
+
+@pytest.mark.parametrize("states_length", [False, True])
+@pytest.mark.parametrize("tag", [b"TAG" + bytes(125), ape_tag(300_000), ape_tag(100) + b"TAG" + bytes(125)])
+def test_mp3_with_tags_behind_it(tmp_path: Path, states_length: bool, tag: bytes) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, noise(30 * RATE_HZ), RATE_HZ)
+    content = path.read_bytes() if states_length else mp3_of_unknown_length(noise(30 * RATE_HZ))
+    path.write_bytes(content + tag)
+    recording = open_recording(path, RATE_HZ)
+    assert recording.expected_s == (30 if states_length and len(tag) < 1000 else None)
+    assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(30, abs=0.2)
+
+
+@pytest.mark.parametrize("between", [b"", id3_tag(100_000)])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_several_mp3_files_in_one(tmp_path: Path, between: bytes, mode: str) -> None:
+    """As podcasts are made, whose first part says how long it is alone."""
+    path, voice = tmp_path / "a.mp3", noise(30 * RATE_HZ)
+    soundfile.write(path, voice, RATE_HZ, bitrate_mode=mode, compression_level=0.5)
+    part = load_audio(path, RATE_HZ).samples
+    path.write_bytes(id3_tag(1000) + path.read_bytes() + between + path.read_bytes())
+    recording = open_recording(path, RATE_HZ)
+    assert recording.expected_s is None
+    got = np.concatenate(list(recording.blocks()))
+    assert len(got) / RATE_HZ == pytest.approx(60, abs=0.3)
+    for half in (got[: len(part)], got[-len(part) :]):
+        middle = part[RATE_HZ : 9 * RATE_HZ]
+        begin = int(np.correlate(half[: 10 * RATE_HZ], middle).argmax())
+        np.testing.assert_allclose(half[begin : begin + len(middle)], middle, atol=1e-3)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_several_ogg_streams_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtype: str) -> None:
+    """As recorded from a broadcast, which begins a new one with every title."""
+    content = b""
+    for seconds in (12, 5):
+        soundfile.write(tmp_path / "part.ogg", noise(seconds * RATE_HZ), RATE_HZ, subtype)
+        content += (tmp_path / "part.ogg").read_bytes()
+    path = tmp_path / "a.ogg"
+    path.write_bytes(content)
+    assert load_audio(path, RATE_HZ).duration_s == pytest.approx(17, abs=0.1)
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr("audioread.available_backends", lambda: [])
+    with pytest.raises(AudioError, match=r"not audio that can be read here \(several streams in one Ogg file\)"):
+        open_recording(path, RATE_HZ)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
@@ -188,7 +241,7 @@ def one_block_then_dropped(recording: Recording) -> None:
 def test_nothing_stays_open(tmp_path: Path, name: str, use: Callable[[Recording], None]) -> None:
     path, samples = tmp_path / name, noise(30 * RATE_HZ)
     if name == "unknown.mp3":
-        mp3_of_unknown_length(path, samples)
+        path.write_bytes(mp3_of_unknown_length(samples))
     elif name == "text.wav":
         path.write_text("no recording")
     else:

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from piping import mp3_of_unknown_length
 
 from funasr_cli.audio.decode import load_audio, open_recording
 from funasr_cli.errors import AudioError
@@ -109,6 +110,31 @@ def test_damaged_in_the_middle(
     assert DURATION_S / 2 - 2 < broke_off_s < (DURATION_S / 2 + 0.5 if format == "flac" else DURATION_S)
     good = int((DURATION_S / 2 - 2) * RATE_HZ)
     np.testing.assert_allclose(samples[:good], load_audio(originals[format], RATE_HZ).samples[:good], atol=1e-6)
+
+
+def inserted(data: bytearray, start: int) -> None:
+    data[start:start] = np.random.default_rng(0).bytes(3000)
+
+
+@pytest.mark.parametrize("damage", [zeros, garbage, inserted])
+def test_mp3_that_does_not_say_how_long_it_is(tmp_path: Path, damage: Callable[[bytearray, int], None]) -> None:
+    data = bytearray(mp3_of_unknown_length(np.random.default_rng(0).uniform(-0.3, 0.3, (SAMPLES, 1))))
+    damage(data, len(data) // 2)
+    (tmp_path / "a.mp3").write_bytes(data)
+    assert broke_off(tmp_path / "a.mp3", None)[1] == pytest.approx(DURATION_S / 2, abs=0.5)
+
+
+@pytest.mark.parametrize(("rate_hz", "channels"), [(1, 1), (2**31 - 1, 1), (2**31 - 1, 1024), (0, 1), (8000, 0)])
+def test_headers_that_cannot_be(tmp_path: Path, rate_hz: int, channels: int) -> None:
+    """Memory is not taken by what they say."""
+    format = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate_hz, 0, 2 * channels, 16)
+    header = b"RIFF" + struct.pack("<I", 36 + 4096) + b"WAVE" + format + b"data" + struct.pack("<I", 4096)
+    (tmp_path / "a.wav").write_bytes(header + bytes(4096))
+    samples, error = read(tmp_path / "a.wav")
+    if rate_hz == 1:
+        assert (len(samples), error) == (2048 * RATE_HZ, None)
+    else:
+        assert error is not None
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 48000])

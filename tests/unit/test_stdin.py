@@ -82,7 +82,7 @@ class Child:
         return map(json.loads, self.process.stdout)
 
     def wait_until_it_keeps_something(self) -> None:
-        while not any(file.stat().st_size for file in self.kept.iterdir()):
+        while not any(file.stat().st_size for file in self.kept.glob("funasr-*")):
             assert self.process.poll() is None
             time.sleep(0.01)
 
@@ -118,7 +118,7 @@ def test_every_container(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(samples, load_audio(path, RATE_HZ).samples)
     assert (said[0]["name"], said[0]["stem"], said[-1]) == ("-", "stdin", {"end": True})
     assert len(said[1:-1]) == pytest.approx(24 if is_live else 2, abs=1)
-    known_s = None if name.endswith("ogg") else open_recording(path, RATE_HZ).expected_s
+    known_s = None if is_live and not name.endswith("wav") else open_recording(path, RATE_HZ).expected_s
     assert said[0]["expected_s"] == (known_s and pytest.approx(known_s, abs=1e-3))
     assert os.listdir(child.kept) == []
 
@@ -182,10 +182,11 @@ def test_blocks_come_while_it_is_spoken(tmp_path: Path, container: str, rate_hz:
     assert got + sum(line.get("samples", 0) for line in rest) == 5 * RATE_HZ
 
 
-@pytest.mark.parametrize("name", ["a.mp3", "a.ogg"])
+@pytest.mark.parametrize("name", ["b.mp3", "a.ogg"])
 def test_blocks_come_while_it_is_broadcast(tmp_path: Path, name: str) -> None:
     """Compressed, some seconds later."""
-    content = write(tmp_path / name, {}, noise(30 * RATE_HZ)).read_bytes()
+    how, _ = FORMATS[name]
+    content = write(tmp_path / name, how, noise(30 * RATE_HZ)).read_bytes()
     child = Child(tmp_path)
     child.write(content[: len(content) // 2])
     got, said = 0, child.said()
