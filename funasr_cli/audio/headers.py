@@ -54,7 +54,7 @@ class Header:
     mp3_start: int = 0
 
     def content(self, path: Path) -> Generator[bytes, None, None]:
-        """What libsndfile is to see of the file: no tags in front, and a size that means none where none is set."""
+        """What libsndfile is to see of the file: no tags in front, and a size that stands for none."""
         with open(path, "rb") as file:
             file.seek(self.mp3_start)
             if self.unset_size_at is not None:

@@ -36,7 +36,7 @@ def open_media(path: Path, name: str, reason: str) -> "MediaReader":
         return MediaReader(path, name)
     except AudioError:
         raise
-    except Exception as error:  # such as UnicodeDecodeError, and those of FFmpeg
+    except Exception as error:  # such as UnicodeDecodeError, ours, and those of FFmpeg
         raise AudioError(
             f"{name}: not audio that can be read here ({reason})",
             "it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg",
@@ -56,11 +56,12 @@ class MediaReader:
             if not self._container.streams.audio:
                 raise AudioError(f"{name}: there is no sound in it")
             self._stream = self._container.streams.audio[0]
+            self._begin_s = (self._container.start_time or 0) / av.time_base
             self._is_matroska = self._container.format.name.startswith("matroska")
             self._frames = self._decoded()
             self._first = next(self._frames, None)  # more reliable than what the container says about it
             if self._first is None:
-                raise AudioError(f"{name}: no samples in it")
+                raise ValueError("nothing can be decoded")  # FFmpeg may have gone by the name's ending
         except BaseException:
             self._bytes.close()
             raise
@@ -139,7 +140,7 @@ class MediaReader:
         """When it is heard, counted from the beginning of the file's pictures or sound, whichever is first."""
         if frame.pts is None or not self._container.format.name.startswith(TIMED):
             return default_s
-        return float(frame.pts * frame.time_base) - (self._container.start_time or 0) / av.time_base
+        return float(frame.pts * frame.time_base) - self._begin_s
 
     def _samples(self, frame: av.AudioFrame) -> np.ndarray:
         """(samples, channels) float32."""
@@ -155,8 +156,8 @@ class MediaReader:
         container, stream = self._container, self._stream
         if "mp4" in container.format.name:
             return float(stream.duration * stream.time_base) if stream.duration else None
-        if "DURATION" in stream.metadata:  # of Matroska
-            return _seconds(stream.metadata["DURATION"])
+        if end_s := _seconds(stream.metadata.get("DURATION", "")):  # of Matroska
+            return end_s - self._begin_s
         is_estimate = self._is_matroska and stream.duration is not None
         if container.format.name not in WITH_LENGTH or is_estimate or container.streams.video:
             return None  # a film may be longer than what is heard in it

@@ -125,6 +125,15 @@ def test_sound_that_begins_later_than_the_film(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got, np.pad(voice[:, 0], (int(2.5 * RATE_HZ), 0)))
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "pcm_f32le"), ("a.webm", "libopus")])
+def test_time_stamps_that_begin_late(tmp_path: Path, name: str, codec: str) -> None:
+    """As cut out of a longer one: the length that the file states is the time at which it ends."""
+    path = write_media(tmp_path / name, codec, hum(5 * 48000), 48000, skip_s=(0, 60))
+    recording = open_recording(path, RATE_HZ)
+    assert recording.expected_s == pytest.approx(5, abs=0.1)
+    assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(5, abs=0.1)
+
+
 def test_gap_in_the_time_stamps(tmp_path: Path) -> None:
     """As left by a recorder that was paused; what comes after it keeps its time."""
     voice = hum(5 * RATE_HZ)

@@ -126,7 +126,7 @@ def test_a_playlist_leads_nowhere(tmp_path: Path, name: str, content: str) -> No
             open_recording(tmp_path / name, RATE_HZ)
 
 
-@pytest.mark.parametrize("ending", ["txt", "mp4", "aac"])
+@pytest.mark.parametrize("ending", ["txt", "mp4", "aac", "flac", "ac3", "ogg", "mp3"])
 @pytest.mark.parametrize(
     "text", ["a text, no recording\n", "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n", "\0", "好"]
 )
