@@ -80,11 +80,13 @@ class FedReader:
         live: bool = False,
     ):
         """Takes the chunks, and closes them."""
-        self._feed = _Feed(chunks)
+        reading, writing = os.pipe()
+        self._pipe = io.FileIO(reading)
+        self._feed = _Feed(chunks, writing)
         try:
-            self._file = _sound_file(self._feed.reading.fileno(), pcm)
+            self._file = _sound_file(reading, pcm)
         except BaseException:
-            self._feed.reading.close()
+            self._pipe.close()
             raise
         self._is_ogg = is_ogg
         self.sample_rate_hz: int = self._file.samplerate
@@ -102,7 +104,7 @@ class FedReader:
         for piece in _pieces(self._file):
             yield piece
             samples += len(piece)
-        is_rest = bool(self._feed.reading.read(1))
+        is_rest = bool(self._pipe.read(1))
         is_cut = self._feed.failed or (self._is_ogg and ends_within_page(self._feed.tail))
         if is_rest or is_cut or (self.expected_s or 0) - samples / self.sample_rate_hz > SLACK_S:
             raise EOFError
@@ -110,19 +112,18 @@ class FedReader:
     def close(self) -> None:
         """Stop feeding it."""
         self._file.close()
-        self._feed.reading.close()
+        self._pipe.close()
 
 
 class _Feed(threading.Thread):
     """Writes bytes into a pipe for libsndfile, until they end or the pipe is closed."""
 
-    def __init__(self, chunks: Generator[bytes, None, None]):
+    def __init__(self, chunks: Generator[bytes, None, None], writing: int):
         super().__init__(daemon=True)
-        reading, self._writing = os.pipe()
-        self.reading = io.FileIO(reading)
         self.tail = b""  # the last bytes so far
         self.failed = False
         self._chunks = chunks
+        self._writing = writing
         self.start()
 
     def run(self) -> None:

@@ -75,7 +75,8 @@ def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
     except FileNotFoundError as error:
         raise AudioError(f"{name}: no such file") from error
     except TypeError as error:  # soundfile goes by the ending .raw, whatever is in the file
-        raise AudioError(f"{name}: samples without a header", "convert it to wav or flac") from error
+        hint = "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
+        raise AudioError(f"{name}: samples without a header", hint) from error
     except (OSError, RuntimeError, ValueError) as error:  # such as a name that is too long
         raise AudioError(f"{name}: cannot be read ({error})") from error
 

@@ -5,12 +5,13 @@ import os
 import resource
 import struct
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from piping import DURATION_S, FORMATS, LISTED, RATE_HZ, noise, through_a_pipe, wav_header, write
+from piping import DURATION_S, FORMATS, LISTED, RATE_HZ, in_bits, noise, through_a_pipe, wav_header, write
 
 from funasr_cli.audio.decode import load_audio, open_recording
 from funasr_cli.errors import AudioError
@@ -148,3 +149,23 @@ def test_nothing_stays_open(tmp_path: Path, name: str) -> None:
         assert not thread.is_alive()
     gc.collect()
     assert len(os.listdir("/dev/fd")) == before
+
+
+def test_nothing_stays_open_where_nobody_reads() -> None:
+    """Though more is to come than a pipe holds."""
+    content = wav_header(0xFFFFFFFF) + bytes(5_000_000)
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), open(writing, "wb", buffering=0) as pipe:
+            for chunk in in_bits(content):
+                pipe.write(chunk)
+
+    threads = set(threading.enumerate())
+    threading.Thread(target=feed).start()
+    open_recording(f"/dev/fd/{reading}", RATE_HZ)
+    os.close(reading)
+    gc.collect()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(60)
+        assert not thread.is_alive()
