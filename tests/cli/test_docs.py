@@ -1,10 +1,13 @@
 """The written documentation names the commands, options and exit codes that there are."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import typer.main
+from running import environment
 
 from funasr_cli.cli.app import app
 from funasr_cli.errors import ExitCode
@@ -13,26 +16,11 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
-def documented_options(text: str, command: str) -> set[str]:
-    """Long options of the section of `docs/cli.md` on a command."""
-    section = text.split(f"## `funasr {command}`")[1].split("\n## ")[0]
-    listed = section.split("**Options**:")[1]
-    return set(
-        re.findall(r"(?<![\w-])--[a-z][a-z-]*", "\n".join(re.findall(r"^\* `([^`]+)`", listed, re.MULTILINE)))
-    )
-
-
-@pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_reference_lists_every_option(command: str) -> None:
-    """`make docs` was run after the last change of an option."""
-    options = {
-        name
-        for parameter in COMMANDS[command].params
-        for name in (*parameter.opts, *parameter.secondary_opts)
-        if name.startswith("--")
-    }
-    documented = documented_options((ROOT / "docs/cli.md").read_text(encoding="utf-8"), command)
-    assert documented - {"--help"} == options - {"--help"}
+def test_reference_is_what_the_app_says() -> None:
+    """`make docs` was run after the last change of the command line."""
+    command = [sys.executable, "-m", "typer", "funasr_cli.cli.app", "utils", "docs", "--name", "funasr"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=True)
+    assert (ROOT / "docs/cli.md").read_text(encoding="utf-8").strip() == done.stdout.strip()
 
 
 def test_readme_lists_every_exit_code() -> None:
@@ -43,16 +31,42 @@ def test_readme_lists_every_exit_code() -> None:
     assert set(map(int, table)) == set(map(int, ExitCode))
 
 
-def test_options_shown_in_the_readme_exist() -> None:
-    """No example in the README uses an option that is not there."""
-    known = {name for command in COMMANDS.values() for parameter in command.params for name in parameter.opts}
-    known |= {
-        name for command in COMMANDS.values() for parameter in command.params for name in parameter.secondary_opts
-    }
-    lines = re.findall(r"^(?:\$ )?funasr .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    used = {option for line in lines for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line.split("#")[0])}
+OURS = {
+    name
+    for command in COMMANDS.values()
+    for parameter in command.params
+    for name in (*parameter.opts, *parameter.secondary_opts)
+} | {"--help", "--version", "--install-completion", "--show-completion"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/usage.md"])
+def test_options_in_examples_exist(page: str) -> None:
+    """No example uses an option that is not there."""
+    lines = re.findall(r"^(?:\$ )?.*\bfunasr .*$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    calls = [line.split("funasr ", 1)[1].split(" #")[0] for line in lines if not line.startswith("#")]
+    used = {option for call in calls for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", call)}
     assert used
-    assert used <= known
+    assert used <= OURS
+
+
+def test_our_options_in_the_comparison_exist() -> None:
+    """In the column on ours, and in the list of what is ours alone."""
+    page = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in page.split("## The lists")[0].splitlines() if line[:2] == "| "]
+    cells = [cells[2].replace(cells[0], "") for cells in rows if len(cells) == 3]
+    alone = page.split("## Ours alone")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(--[a-z][a-z-]*)", " ".join([*cells, alone])))
+    assert len(named) > 30
+    assert named <= OURS
+
+
+def test_variables_in_the_settings_exist() -> None:
+    known = {parameter.envvar for command in COMMANDS.values() for parameter in command.params}
+    known |= {"FUNASR_CONFIG", "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_TRACEBACK"}
+    page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"FUNASR_[A-Z_]*[A-Z]", page))
+    assert len(named) > 8
+    assert named <= known
 
 
 def test_no_placeholder_is_left() -> None:

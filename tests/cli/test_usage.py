@@ -1,0 +1,101 @@
+"""Every recipe of `docs/usage.md` does what it says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from media import write_media
+from running import environment
+
+from funasr_cli.demo import clips
+
+PAGE = (Path(__file__).parents[2] / "docs/usage.md").read_text(encoding="utf-8")
+RECIPES = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+CLIPS = clips()
+FFMPEG = """#!{python}
+# Stands in for ffmpeg: the recording as WAV, or as bare samples.
+import os, sys
+import soundfile
+samples, rate_hz = soundfile.read({clip!r}, dtype="int16")
+if "s16le" in sys.argv:
+    os.write(1, samples.tobytes())
+else:
+    soundfile.write("piped.wav", samples, rate_hz)
+    os.write(1, open("piped.wav", "rb").read())
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What the recipes are about, under the names that they use."""
+    samples = [soundfile.read(clip.path, dtype="float32")[0] for clip in CLIPS]
+    soundfile.write(tmp_path / "meeting.wav", samples[0], 16000)
+    write_media(tmp_path / "film.mp4", "aac", samples[3][:, None])
+    (tmp_path / "calls/monday").mkdir(parents=True)
+    length = min(map(len, samples[:2]))
+    both = np.stack([part[:length] for part in samples[:2]], axis=1)
+    soundfile.write(tmp_path / "calls/monday/0001.wav", both, 16000)
+    (tmp_path / "products.txt").write_text("Kubernetes\n", encoding="utf-8")
+    (tmp_path / "bin").mkdir()
+    ffmpeg = tmp_path / "bin/ffmpeg"
+    ffmpeg.write_text(FFMPEG.format(python=sys.executable, clip=str(CLIPS[0].path)), encoding="utf-8")
+    ffmpeg.chmod(0o755)
+    return tmp_path
+
+
+def run(language: str, recipe: str, folder: Path) -> str:
+    """What a recipe prints, run in its folder with our commands first."""
+    path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = ["sh", "-e", "-c", recipe] if language == "sh" else [sys.executable, "-c", recipe]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(FUNASR_MODEL="demo", PATH=path), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def recipes(part: str) -> list[str]:
+    """Those under a heading."""
+    section = PAGE.split(f"\n## {part}\n")[1].split("\n## ")[0]
+    return [recipe for _, recipe in re.findall(r"^```(sh|python)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("language", "recipe"), RECIPES, ids=[recipe.split("\n")[0][:40] for _, recipe in RECIPES]
+)
+def test_recipe_runs(language: str, recipe: str, folder: Path) -> None:
+    run(language, recipe, folder)
+
+
+def test_film(folder: Path) -> None:
+    whole, named, _ = recipes("Subtitles for a film")
+    assert run("sh", whole, folder) == run("sh", named, folder) == ""
+    assert {path.name for path in folder.glob("film.*")} == {"film.mp4", "film.srt", "film.vtt", "film.en.srt"}
+    assert CLIPS[3].written in (folder / "film.en.srt").read_text(encoding="utf-8")
+
+
+def test_calls(folder: Path) -> None:
+    first, tables = recipes("A folder of calls")
+    for _ in range(2):
+        run("sh", first, folder)
+        found = sorted(str(path.relative_to(folder)) for path in (folder / "transcripts").rglob("*.*"))
+        assert found == ["transcripts/monday/0001.ch1.json", "transcripts/monday/0001.ch2.json"]
+    run("sh", tables, folder)
+    assert (folder / "tables/monday/0001.tsv").is_file()
+
+
+def test_pipes(folder: Path) -> None:
+    files, live = recipes("A pipe from ffmpeg")
+    assert run("sh", files, folder) == f"{CLIPS[0].written}\n" * 2
+    assert run("sh", live, folder) == f"{CLIPS[0].written}\n"
+
+
+def test_stream_from_python(folder: Path) -> None:
+    (recipe,) = recipes("From Python")
+    assert re.fullmatch(r"0\.\d+ (.+)\n", run("python", recipe, folder))[1] == CLIPS[0].written
