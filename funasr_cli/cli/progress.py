@@ -66,6 +66,7 @@ class Progress:
             BarColumn(),
             TextColumn("{task.fields[facts]}", markup=False),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=stderr(),
             disable=not shows_progress(),
         )
