@@ -6,12 +6,12 @@ from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from funasr_cli import __version__
 from funasr_cli.cli import bench, console, convert, info, models, transcribe
-from funasr_cli.cli.settings import config_file, defaults_of_commands, read_settings
-from funasr_cli.errors import ExitCode, FunASRError, UsageError
+from funasr_cli.cli.settings import config_file, defaults_of_commands, origins, read_settings
+from funasr_cli.errors import ExitCode, FunASRError, ModelError, UsageError
 
 EXIT_CODES = (
     f"Exit codes: {ExitCode.OK} done, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
@@ -37,13 +37,34 @@ def _boundary() -> Iterator[None]:
         console.report(error)
         raise typer.Exit(error.exit_code) from error
     except BadCommandLine as error:
-        context: Any = error.ctx  # type: ignore[attr-defined]
-        command = context.command_path if context else "funasr"
-        console.report(UsageError(error.format_message(), f"see {command} --help"))  # type: ignore[attr-defined]
+        console.report(_in_our_form(error))
         raise typer.Exit(ExitCode.USAGE) from error
     except KeyboardInterrupt as error:
         console.warn("interrupted")
         raise typer.Exit(ExitCode.INTERRUPTED) from error
+
+
+def _in_our_form(error: Any) -> UsageError:
+    """The same of Click's error, with where the value comes from if it has not been typed."""
+    context, parameter = error.ctx, getattr(error, "param", None)
+    settings = origins(context, [parameter]) if context and parameter else []
+    message, variable = error.format_message(), getattr(parameter, "envvar", None)
+    command = context.command_path if context else "funasr"
+    hint = f"it comes from {settings[0]}" if settings else f"see {command} --help"
+    return UsageError(message.replace(f" (env var: {variable!r})", ""), hint)
+
+
+class Command(TyperCommand):
+    """A command whose errors name the settings in force: what is wrong may not have been typed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        try:
+            return super().invoke(ctx)
+        except (UsageError, ModelError) as error:
+            if settings := origins(ctx, self.params):
+                error.hint = "\n  ".join(filter(None, (error.hint, f"settings in force: {', '.join(settings)}")))
+            raise
 
 
 class Boundary(TyperGroup):
@@ -67,11 +88,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Speech transcription on your own machine: the Fun-ASR family on MLX.",
 )
-app.command("convert")(convert.convert)
-app.command("transcribe", epilog=EXIT_CODES)(transcribe.transcribe)
-app.command("bench")(bench.bench)
-app.command("models")(models.models)
-app.command("info")(info.info)
+app.command("convert", cls=Command)(convert.convert)
+app.command("transcribe", cls=Command, epilog=EXIT_CODES)(transcribe.transcribe)
+app.command("bench", cls=Command)(bench.bench)
+app.command("models", cls=Command)(models.models)
+app.command("info", cls=Command)(info.info)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,11 +1,13 @@
 """``funasr info``."""
 
+import difflib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +16,14 @@ import typer
 from funasr_cli import __version__
 from funasr_cli.cli import console
 from funasr_cli.cli.models import known_models
-from funasr_cli.cli.settings import config_file, read_settings
+from funasr_cli.cli.settings import CONFIG_VARIABLE, config_file, read_settings
 
+OWN_VARIABLES = (CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_TRACEBACK")  # those of no option
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "huggingface_hub", "torch", "av")
 
 
 def info(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show versions, the device, models found and settings in force: what a bug report needs."""
@@ -30,6 +34,8 @@ def info(
         width = max(map(len, facts))
         for name, value in facts.items():
             console.result(f"{name:<{width}}  {_shown(value)}\n")
+    for name, near in _unread_variables(context.find_root().command):
+        console.warn(f"nothing reads {name}" + (f"; did you mean {near}?" if near else ""))
     if other := _other_funasr():
         console.warn(f"another funasr comes first on PATH: {other}; call ours as funasr-cli")
 
@@ -54,6 +60,15 @@ def gather() -> dict[str, Any]:
         "settings": read_settings(config_file()),
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("FUNASR_")},
     }
+
+
+def _unread_variables(group: Any) -> Iterator[tuple[str, str | None]]:
+    """Variables that look like ours but set nothing, with what may have been meant."""
+    options = {parameter.envvar for command in group.commands.values() for parameter in command.params}
+    known = [*OWN_VARIABLES, *sorted(filter(None, options))]
+    for name in sorted(os.environ):
+        if name.startswith("FUNASR_") and name not in known:
+            yield name, next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.8)), None)
 
 
 def _version(package: str) -> str | None:

@@ -12,6 +12,7 @@ The command line goes before the environment (``FUNASR_MODEL``, ...), the enviro
 import difflib
 import os
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,22 @@ def defaults_of_commands(settings: dict[str, Any], group: "Group", path: Path) -
         wanted = {key: value for key, value in shared.items() if key in names} | own
         defaults[command] = {names[key].name: _default(names[key], value) for key, value in wanted.items()}
     return defaults
+
+
+def origins(context: Any, parameters: Iterable[Any]) -> list[str]:
+    """Variables, and names in the settings file, from which values come that have not been typed."""
+    found = []
+    for parameter in parameters:
+        source = context.get_parameter_source(parameter.name or "")
+        if source and source.name == "ENVIRONMENT":
+            found.append(str(parameter.envvar))
+        elif source and source.name == "DEFAULT_MAP":
+            found.append(f"{_typed_name(parameter)} in {config_file()}")
+    return found
+
+
+def _typed_name(parameter: Any) -> str:
+    return next((name[2:] for name in parameter.opts if name.startswith("--")), parameter.name or "")
 
 
 def _default(option: "Parameter", value: Any) -> Any:
