@@ -92,7 +92,8 @@ def report(outcome: "Outcome", inputs: Sequence[Input]) -> None:
     if console.shows_progress():
         from funasr_cli.cli import tables
 
-        console.table(tables.outcome(outcome, [input.label for input in inputs]))
+        names = [input.label for input in inputs]
+        console.table(tables.outcome(outcome, names, console.stderr().width))
     else:
         console.detail(outcome.costs())
     console.note(outcome.summary())

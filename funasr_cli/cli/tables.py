@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from funasr_cli.cli.outcome import Outcome
 
 MOST_ROWS = 20
+OUTCOME_HEADINGS = (  # from so many columns of a terminal on, so that some are left for a name
+    (72, ("audio", "speech", "segments", "repaired", "failed", "")),
+    (40, ("audio", "failed", "")),
+    (0, ("",)),
+)
 STAGE_HEADINGS = {
     "audio_s": "audio",
     "read_s": "read",
@@ -66,17 +71,22 @@ def memory(costs: "tuple[MemoryCost, ...]") -> "tuple[Table, str]":
     return table, "Each with a process of its own: most memory resident, and the whole command's time."
 
 
-def outcome(result: "Outcome", names: Sequence[str]) -> "Table":
-    """A row for each input; of many inputs, those with problems before others."""
-    table = _table("input", "audio", "speech", "segments", "repaired", "failed", "")
+def outcome(result: "Outcome", names: Sequence[str], width: int) -> "Table":
+    """A row for each input, of many inputs those with problems; a narrow terminal gets fewer columns."""
+    shown = next(headings for least, headings in OUTCOME_HEADINGS if width >= least)
+    table = _table("input", *shown)
     by_need = sorted(result.rows, key=lambda row: (row.state in ("done", "silent"), row.source))
     for row in sorted(by_need[:MOST_ROWS], key=lambda row: row.source):
         ledger = row.ledger
-        seconds = ledger.speech_s, ledger.repaired_s, ledger.failed_s
-        speech, repaired, failed = (clock(value) if value else "-" for value in seconds)
-        name = names[row.source].translate(CONTROLS)
-        audio = clock(row.duration_s) if row.duration_s else "-"
-        table.add_row(name, audio, speech, str(row.segments), repaired, failed, row.state)
+        seconds = {
+            "audio": row.duration_s,
+            "speech": ledger.speech_s,
+            "repaired": ledger.repaired_s,
+            "failed": ledger.failed_s,
+        }
+        cells = {name: clock(value) if value else "-" for name, value in seconds.items()}
+        cells |= {"segments": str(row.segments), "": row.state}
+        table.add_row(names[row.source].translate(CONTROLS), *(cells[heading] for heading in shown))
     if len(result.rows) > MOST_ROWS:
         table.add_row(f"and {len(result.rows) - MOST_ROWS} more")
     table.caption, table.caption_justify, table.caption_style = result.costs(), "left", ""
