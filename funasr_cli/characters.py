@@ -22,7 +22,12 @@ def one_line(text: str) -> str:
     White space and line ends of all kinds become single spaces, and are taken off both ends; control characters
     and byte order marks are left out; a lone surrogate becomes a replacement character.
     """
-    return " ".join(text.translate(_UNPRINTABLE).split())
+    return " ".join(printable(text).split())
+
+
+def printable(text: str) -> str:
+    """The same with white space as it is."""
+    return text.translate(_UNPRINTABLE)
 
 
 def clusters(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
-from funasr_cli.characters import one_line
+from funasr_cli.characters import one_line, printable
 from funasr_cli.cli import console
 from funasr_cli.transcript import Segment
 
@@ -22,16 +22,20 @@ def tinted_lines(segments: Iterable[Segment], prefix: str = "") -> Text:
         if one_line(segment.text):
             lines.append(prefix.translate(console.CONTROLS))
             for word, probability in scored_words(segment):
-                shown = one_line(word)
-                lines.append(shown or " ", _style(probability) if shown else "")
+                lines.append(" " if word.isspace() else word, "" if word.isspace() else _style(probability))
             lines.append("\n")
     return lines
 
 
 def scored_words(segment: Segment) -> Iterator[tuple[str, float]]:
-    """Words, single Chinese and Japanese characters, and the white space between, with their probabilities."""
-    probabilities = [score.probability for score in segment.scores for _ in score.text]
-    for match in WORD.finditer(segment.text):
+    """Words, single Chinese and Japanese characters, and the white space between, with their probabilities.
+
+    What `one_line` leaves out is left out.
+    """
+    probabilities = [score.probability for score in segment.scores for _ in printable(score.text)]
+    text = printable(segment.text)
+    start, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    for match in WORD.finditer(text, start, end):
         yield match[0], min(probabilities[match.start() : match.end()], default=1.0)
 
 

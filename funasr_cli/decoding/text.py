@@ -67,6 +67,8 @@ class TextStream:
         if len(self.settled) > before:
             self._settled_by.append((len(self.settled), self._lowest))
             self._lowest = 0.0
+        elif self.raw.endswith("</think>"):
+            self._lowest = 0.0  # what has been thought is no part of the text
 
     def scores(self, text: str) -> tuple[Score, ...]:
         """The final text, or the beginning of it, in the pieces in which it came, with how likely each was.
