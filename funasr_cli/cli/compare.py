@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from funasr_cli.characters import one_line
 from funasr_cli.cli import console
 from funasr_cli.cli.confidence import WORD
+from funasr_cli.cli.display import warn
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.errors import ExitCode, UsageError
 from funasr_cli.inputs import Input
@@ -52,9 +53,10 @@ def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None
 
 def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOptions) -> ExitCode:
     """Transcribe everything twice, and print where the texts differ and how often each hotword was written."""
-    outcome = Outcome()
-    with_hotwords = _transcribe(inputs, recognizer, options, outcome)
-    without = _transcribe(inputs, recognizer, replace(options, hotwords=()), None)
+    outcome, again = Outcome(), Outcome()
+    with_hotwords = _transcribe(inputs, recognizer, options, outcome, set())
+    reported = outcome.failed | {source for source, text in with_hotwords.items() if not text.complete}
+    without = _transcribe(inputs, recognizer, replace(options, hotwords=()), again, reported)
     for source in sorted(with_hotwords.keys() & without.keys()):
         parts = list(matching_parts(without[source], with_hotwords[source]))
         changed = [part for part in parts if part.without != part.with_hotwords]
@@ -66,14 +68,20 @@ def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOp
     for word in options.hotwords:
         before, after = (_count(word, texts.values()) for texts in (without, with_hotwords))
         console.result(f"{word}: written {before} times without hotwords, {after} times with them\n")
+    outcome.failed |= again.failed
+    outcome.partial = max(outcome.partial, again.partial)
     console.note(outcome.summary())
     return outcome.exit_code(strict=False)
 
 
 def _transcribe(
-    inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOptions, outcome: Outcome | None
+    inputs: Sequence[Input],
+    recognizer: "Recognizer",
+    options: TranscribeOptions,
+    outcome: Outcome,
+    reported: set[int],
 ) -> dict[int, Transcript]:
-    """By the index of the input; what fails is reported and counted where there is an outcome to count in."""
+    """By the index of the input; what is missing is said, except of inputs of which that has been reported."""
     from funasr_cli.audio.sources import open_input
 
     openers = [partial(open_input, input, recognizer.sample_rate_hz) for input in inputs]
@@ -82,12 +90,13 @@ def _transcribe(
         for event in recognizer.run(openers, options):
             if isinstance(event, Finished):
                 transcripts[event.source] = event.transcript
+                if event.source not in reported:
+                    warn(inputs[event.source], event.transcript)
                 which = "with" if options.hotwords else "without"
                 tell(f"{which} hotwords: {len(transcripts)} of {len(inputs)} inputs transcribed")
-            elif isinstance(event, Failed) and outcome:
+            elif isinstance(event, Failed) and event.source not in reported:
                 console.report(event.error)
-            if outcome:
-                outcome.add(event)
+            outcome.add(event)
     return transcripts
 
 

@@ -157,15 +157,20 @@ class Display:
             console.report(event.error)
             return
         input, transcript = self._inputs[event.source], event.transcript
-        for warning in transcript.warnings:
-            console.warn(f"{input.label}: {warning}")
-        if transcript.fault:  # names the input itself
-            console.warn(transcript.fault)
+        warn(input, transcript)
         console.detail(f"{input.label}: {_costs(transcript)}")
         if self._files:
             self._files.write(input, transcript)
         elif not self._stream:
             self._printer.print_transcript(event.source, transcript)
+
+
+def warn(input: Input, transcript: Transcript) -> None:
+    """Say what is missing."""
+    for warning in transcript.warnings:
+        console.warn(f"{input.label}: {warning}")
+    if transcript.fault:  # names the input itself
+        console.warn(transcript.fault)
 
 
 def _costs(transcript: Transcript) -> str:
