@@ -52,10 +52,10 @@ class TextStream:
     def __init__(self, spell: Callable[[list[int]], str], earlier: str = ""):
         self.spell = (lambda token_ids: earlier + spell(token_ids)) if earlier else spell
         self.token_ids: list[int] = []
-        self.raw = ""  # everything written so far, as the tokenizer spells it
-        self.settled = ""
+        self.raw = earlier  # everything written so far, as the tokenizer spells it
+        self.settled = settled_text(earlier)
         # Length of `settled`, and the lowest log-probability behind what was added to get there.
-        self._settled_by: list[tuple[int, float]] = [(len(settled_text(earlier)), 0.0)]
+        self._settled_by: list[tuple[int, float]] = [(len(self.settled), 0.0)]
         self._lowest = 0.0  # of the tokens that have settled nothing yet
 
     def push(self, token_id: int, logprob: float = 0.0) -> None:

@@ -1,0 +1,182 @@
+"""How sure the decoder was of each piece of a text."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from batch import generate
+from hypothesis import given
+from hypothesis import strategies as st
+
+import funasr_cli
+from funasr_cli import demo
+from funasr_cli.audio.decode import load_audio
+from funasr_cli.decoding.guard import without_loop
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.decoding.text import TextStream, clean_text, thinking
+from funasr_cli.options import DEFAULTS
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.transcript import Score
+
+CLIPS = demo.clips()
+FRAGMENTS = st.sampled_from(
+    ["<think>", "</think>", "<thi", "/sil", "/s", " ", "  ", "\n", "\u3000", "a", "word", "你", "😀", "\ufffd"]
+)
+TEXTS = st.lists(FRAGMENTS | st.text(max_size=3), max_size=10).map("".join)
+BYTES = st.lists(TEXTS.map(str.encode) | st.binary(max_size=4), max_size=8).map(b"".join)
+PROBABILITIES = st.floats(1e-6, 1.0)
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return funasr_cli.load("demo")
+
+
+def stream_of(tokens: Sequence[tuple[bytes, float]], earlier: str = "") -> TextStream:
+    """A stream that has been given tokens of these bytes and probabilities."""
+    vocabulary = list(dict.fromkeys(spelling for spelling, _ in tokens))
+    stream = TextStream(lambda ids: b"".join(vocabulary[index] for index in ids).decode(errors="replace"), earlier)
+    for spelling, probability in tokens:
+        stream.push(vocabulary.index(spelling), math.log(probability))
+    return stream
+
+
+def scored(tokens: Sequence[tuple[bytes, float]], earlier: str = "") -> list[tuple[str, float]]:
+    """Pieces of the final text with their probabilities."""
+    stream = stream_of(tokens, earlier)
+    return [(score.text, pytest.approx(score.probability)) for score in stream.scores(clean_text(stream.raw))]
+
+
+@st.composite
+def token_lists(draw: st.DrawFn) -> list[tuple[bytes, float]]:
+    """Any bytes, cut anywhere."""
+    content, tokens = draw(BYTES), []
+    while content:
+        size = draw(st.integers(1, min(6, len(content))))
+        tokens.append((content[:size], draw(PROBABILITIES)))
+        content = content[size:]
+    return tokens
+
+
+def assert_spell(scores: tuple[Score, ...], text: str) -> None:
+    assert "".join(score.text for score in scores) == text
+    assert all(score.text for score in scores)
+    assert all(0 < score.probability <= 1 for score in scores)
+
+
+@given(token_lists(), TEXTS)
+def test_pieces_spell_the_text(tokens: list[tuple[bytes, float]], earlier: str) -> None:
+    stream = stream_of(tokens, earlier)
+    text = clean_text(stream.raw)
+    scores = stream.scores(text)
+    assert_spell(scores, text)
+    assert {score.probability for score in scores} <= {math.exp(math.log(p)) for _, p in tokens} | {1.0}
+
+
+@given(token_lists(), st.integers(1, 4), PROBABILITIES)
+def test_pieces_spell_what_is_left_of_a_loop(tokens: list[tuple[bytes, float]], period: int, low: float) -> None:
+    """What has been cut away is in no piece."""
+    round_of = [(f"{index} 你".encode(), low) for index in range(period)]
+    stream = stream_of([*tokens, *round_of * 20])
+    text = clean_text(without_loop(stream))
+    assert_spell(stream.scores(text), text)
+
+
+def test_a_piece_for_each_token() -> None:
+    assert scored([(b"Turn", 0.9), (b" it", 0.5), (b" off", 0.25), (b".", 1.0)]) == [
+        ("Turn", 0.9), (" it", 0.5), (" off", 0.25), (".", 1.0)
+    ]  # fmt: skip
+
+
+def test_a_character_is_as_sure_as_the_least_likely_of_its_tokens() -> None:
+    first, second = "你".encode(), "😀".encode()
+    tokens = [(first[:1], 0.9), (first[1:], 0.8), (second[:2], 0.3), (second[2:3], 0.7), (second[3:], 0.6)]
+    assert scored(tokens) == [("你", 0.8), ("😀", 0.3)]
+
+
+def test_bytes_that_never_become_a_character() -> None:
+    assert scored([(b"a", 0.9), (b"\xe4", 0.2), (b"\xbd", 0.4)]) == [("a", 0.9), ("\ufffd", 0.2)]
+
+
+def test_white_space_belongs_to_what_follows() -> None:
+    tokens = [(b" ", 0.1), (b"a", 0.9), (b" ", 0.8), (b"\n", 0.7), (b"b", 0.9), (b" ", 0.3)]
+    assert scored(tokens) == [("a", 0.1), (" b", 0.7)]
+
+
+def test_a_mark_of_silence_is_a_space() -> None:
+    assert scored([(b"a", 0.9), (b"/s", 0.5), (b"il", 0.6), (b"b", 0.7)]) == [("a", 0.9), (" b", 0.5)]
+
+
+def test_what_is_thought_does_not_count() -> None:
+    tokens = [(b"<think>", 0.9), (b"so", 0.1), (b"</think>", 0.9), (b"\n\n", 0.8), (b"a", 0.7)]
+    assert scored(tokens) == [("a", 0.7)]
+    assert thinking(stream_of(tokens).raw) == "so"
+
+
+def test_loops_are_cut_away() -> None:
+    stream = stream_of([(b"a", 0.9), (b"b", 0.8), *[(b"c", 0.5)] * 20])
+    text = clean_text(without_loop(stream))
+    assert stream.scores(text) == (
+        Score("a", pytest.approx(0.9)), Score("b", pytest.approx(0.8)), Score("c", pytest.approx(0.5)),
+    )  # fmt: skip
+
+
+def test_earlier_text_is_certain() -> None:
+    assert scored([(b" seven", 0.4)], earlier="It is") == [("It is", 1.0), (" seven", 0.4)]
+    assert scored([(b"seven", 0.4)], earlier="It is ") == [("It is", 1.0), (" seven", 0.4)]
+    assert scored([(b" ", 0.1), (b"seven", 0.4)], earlier="It is") == [("It is", 1.0), (" seven", 0.1)]
+    assert scored([], earlier="It is ") == [("It is", 1.0)]
+
+
+def test_no_tokens() -> None:
+    assert scored([]) == []
+
+
+@pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.path.stem)
+def test_scores_of_the_demo_model(recognizer: Recognizer, clip: demo.DemoClip) -> None:
+    """They are the decoder's own numbers: the mean over all tokens is that of the pieces and the stop token."""
+    (segment,) = recognizer.transcribe(clip.path, vad=False, confidence=True).segments
+    assert_spell(segment.scores, segment.text)
+    samples = load_audio(clip.path, recognizer.sample_rate_hz).samples
+    prompts = recognizer.prompts(recognizer.encode([recognizer.features(samples)]), DEFAULTS)
+    llm, stops = recognizer.loaded.model.llm, recognizer.config.stop_token_ids
+    (tokens,) = generate(llm, prompts, stops, 100, make_sampler(DEFAULTS))
+    *written, stop = tokens
+    assert stop.token_id in stops
+    assert segment.tokens == len(tokens)
+    assert segment.mean_logprob == pytest.approx(sum(token.logprob for token in tokens) / len(tokens), abs=1e-6)
+    expected = TextStream(recognizer.spell)
+    for token in written:
+        expected.push(token.token_id, token.logprob)
+    assert segment.scores == tuple(
+        Score(score.text, pytest.approx(score.probability, abs=1e-5)) for score in expected.scores(segment.text)
+    )
+    if len(segment.scores) == len(written):  # each token has settled some text
+        logprobs = [math.log(score.probability) for score in segment.scores] + [stop.logprob]
+        assert segment.mean_logprob == pytest.approx(sum(logprobs) / len(logprobs), abs=1e-5)
+
+
+def test_most_tokens_of_the_demo_model_settle_text(recognizer: Recognizer) -> None:
+    """So that the comparison with the mean above is made."""
+    transcripts = [recognizer.transcribe(clip.path, vad=False, confidence=True) for clip in CLIPS]
+    segments = [segment for transcript in transcripts for segment in transcript.segments]
+    assert len(segments) == len(CLIPS)
+    assert sum(len(segment.scores) == segment.tokens - 1 for segment in segments) > len(CLIPS) / 2
+
+
+def test_scores_only_where_they_are_asked_for(recognizer: Recognizer) -> None:
+    with_scores, without = (recognizer.transcribe(CLIPS[0].path, confidence=wanted) for wanted in (True, False))
+    assert [segment.scores for segment in without.segments] == [()]
+    assert [replace(segment, scores=()) for segment in with_scores.segments] == list(without.segments)
+
+
+def test_earlier_text_in_front_of_a_real_one(recognizer: Recognizer) -> None:
+    """It is in the first segment, certain; what follows is the decoder's."""
+    earlier = "I think that"
+    (segment,) = recognizer.transcribe(CLIPS[0].path, prev_text=earlier, confidence=True).segments
+    assert segment.text.startswith(earlier)
+    assert_spell(segment.scores, segment.text)
+    assert segment.scores[0] == Score(earlier, 1.0)
+    assert len(segment.scores) > 2
+    assert all(score.probability < 1 for score in segment.scores[1:])
