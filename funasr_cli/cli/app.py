@@ -1,6 +1,5 @@
 """The app, ``--version``, and the one place where an exception becomes a message and an exit code."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, cast
@@ -21,7 +20,6 @@ EXIT_CODES = (
 )
 
 
-TRACEBACK_VARIABLE = "FUNASR_TRACEBACK"
 # Click's UsageError, which Typer brings along under changing names.
 BadCommandLine = cast(type[Exception], typer.BadParameter.__mro__[1])
 
@@ -32,8 +30,6 @@ def _boundary() -> Iterator[None]:
     try:
         yield
     except FunASRError as error:
-        if os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
-            raise
         console.report(error)
         raise typer.Exit(error.exit_code) from error
     except BadCommandLine as error:
@@ -56,6 +52,14 @@ def _in_our_form(error: Any) -> UsageError:
 
 class Command(TyperCommand):
     """A command whose errors name the settings in force: what is wrong may not have been typed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read its options; Click does not always say whose they are."""
+        try:
+            return super().parse_args(ctx, args)
+        except BadCommandLine as error:
+            error.ctx = error.ctx or ctx  # type: ignore[attr-defined]
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""

@@ -5,8 +5,10 @@ How much is said is a setting of the whole process: `set_volume`.
 
 import codecs
 import io
+import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 # What a model or a file name might hold to play tricks on a terminal; line feeds and tabs are kept.
 CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
+TRACEBACK_VARIABLE = "FUNASR_TRACEBACK"
 
 
 class Volume(IntEnum):
@@ -145,7 +148,9 @@ def warn(text: str) -> None:
 
 
 def report(error: FunASRError) -> None:
-    """Show an error: what happened, and what to do."""
+    """Show an error: what happened, and what to do; if asked for, also where in the program it came from."""
+    if error.__traceback__ and os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
+        _print("".join(traceback.format_exception(error)).rstrip())
     _print(f"error: {error.message}", "red")
     if error.hint:
         _print(f"  {error.hint}")
