@@ -17,6 +17,8 @@ from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import DEFAULT_FORMAT, parse_formats
 
+OF_RESULTS = ("output_template", "force", "resume", "max_line_width", "max_line_count")
+
 
 def transcribe(
     context: typer.Context,
@@ -60,9 +62,16 @@ def transcribe(
     verbose: parameters.Verbose = False,
 ) -> None:
     """Transcribe recordings."""
+    quiet, verbose = _typed_of(context, "quiet", "verbose")
+    force, resume = _typed_of(context, "force", "resume")
     console.set_volume(quiet=quiet, verbose=verbose)
-    formats = parse_formats(format or [DEFAULT_FORMAT])
+    formats = parse_formats(format or [DEFAULT_FORMAT]) if not compare_hotwords else (DEFAULT_FORMAT,)
     _refuse_idle_options(context, formats)
+    stream = stream and not _prints_data(context, formats)
+    if not temperature:  # settings of sampling may wait for one
+        top_p, top_k, seed = (
+            context.params[name] if _is_typed(context, name) else None for name in ("top_p", "top_k", "seed")
+        )
     options = TranscribeOptions(
         language=lang,
         hotwords=(*(hotword or ()), *_read_hotwords(hotwords_file)),
@@ -85,15 +94,16 @@ def transcribe(
     plan = OutputPlan(
         formats=formats,
         folder=output_dir,
-        template=output_template or DEFAULT_TEMPLATE,
+        template=DEFAULT_TEMPLATE if output_template is None else output_template,
         language=lang,
         layout=SubtitleLayout(max_line_width=max_line_width, max_line_count=max_line_count),
         replace=force,
         resume=resume,
         tint=confidence and console.colours_stdout(),
     )
-    pcm_format = PCMFormat(pcm, rate, pcm_channels) if pcm else None
-    inputs = find_inputs(audio, recursive=recursive, clip=parse_clip(clip) if clip else None, pcm=pcm_format)
+    pcm_format = None if pcm is None else PCMFormat(pcm, rate, pcm_channels)
+    part = None if clip is None else parse_clip(clip)
+    inputs = find_inputs(audio, recursive=recursive, clip=part, pcm=pcm_format)
     if channels is Channels.SPLIT:
         inputs = split_channels(inputs)
     if compare_hotwords:
@@ -101,10 +111,10 @@ def transcribe(
         recognizer = load(model, options, show_prompt=show_prompt)
         raise typer.Exit(compare.run(inputs, recognizer, options))
     files = Files(plan.folder, plan, inputs) if plan.folder else None
-    printer = Printer(inputs, plan)
     left = [input for input in inputs if not (resume and files and files.done(input))]
     if len(left) < len(inputs):
         console.note(f"skipped {len(inputs) - len(left)} of {len(inputs)} inputs: their results are there")
+    printer = Printer(left, plan)
     if not left:
         return
     recognizer = load(model, options, show_prompt=show_prompt)
@@ -124,6 +134,7 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
     to_files = given["output_dir"] is not None, "it is about files; add --output-dir"
     subtitles = "srt" in formats or "vtt" in formats, "it is about subtitles; add --format srt or vtt"
     raw = given["pcm"] is not None, "it is about samples without a header; add --pcm"
+    pauses = given["vad"], "it is about pauses, which --no-vad does not look for"
     needs = {
         "output_template": to_files,
         "force": to_files,
@@ -132,19 +143,32 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         "max_line_count": subtitles,
         "rate": raw,
         "pcm_channels": raw,
+        "vad_threshold": pauses,
+        "min_pause": pauses,
+        "join": pauses,
         "confidence": (shows_confidence, "it shows on a terminal, and in json"),
     }
     if given["compare_hotwords"]:
         alone = False, "it does not go with --compare-hotwords"
-        needs |= dict.fromkeys(("format", "output_dir", "stream", "confidence", "strict"), alone)
+        needs |= dict.fromkeys((*OF_RESULTS, "format", "output_dir", "stream", "confidence", "strict"), alone)
     for name, (has_effect, hint) in needs.items():
         if not has_effect and _is_typed(context, name):
             raise UsageError(f"--{name.replace('_', '-')} has no effect here", hint)
-    if given["stream"] and formats != (DEFAULT_FORMAT,) and given["output_dir"] is None:
+    if _prints_data(context, formats) and _is_typed(context, "stream"):
         raise UsageError(
             f"--stream writes text, --format {','.join(formats)} data, both to stdout",
             "add --output-dir for the data",
         )
+
+
+def _prints_data(context: typer.Context, formats: tuple[str, ...]) -> bool:
+    return formats != (DEFAULT_FORMAT,) and context.params["output_dir"] is None
+
+
+def _typed_of(context: typer.Context, one: str, other: str) -> tuple[bool, bool]:
+    """Two options that exclude each other: what is typed goes before what comes from elsewhere."""
+    typed = _is_typed(context, one), _is_typed(context, other)
+    return typed if any(typed) else (context.params[one], context.params[other])
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:
