@@ -94,7 +94,7 @@ def write_new(path: Path, content: str, *, replace: bool = False) -> None:
     except FileExistsError as error:
         raise exists_already(path) from error
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error})") from error
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _publish(partial: str, path: Path) -> None:
