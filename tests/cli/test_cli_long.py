@@ -288,7 +288,7 @@ def test_a_hundred_files_of_which_seven_are_broken(tmp_path: Path) -> None:
     reasons = {
         0: "the file is empty",
         13: "not audio that can be read here",
-        14: "is a folder",
+        14: "no such file",
         50: "no such file",
         51: "no samples in it",
         77: "holds values that are not numbers",
@@ -299,7 +299,7 @@ def test_a_hundred_files_of_which_seven_are_broken(tmp_path: Path) -> None:
         del written[paths[number]]
     paths[0].touch()
     paths[13].write_text("no recording")
-    paths[14].mkdir()
+    paths[14].symlink_to(tmp_path / "nowhere")
     soundfile.write(paths[51], np.zeros(0), RATE_HZ, format="WAV")
     soundfile.write(paths[77], np.full(100, np.nan), RATE_HZ, format="WAV", subtype="FLOAT")
     paths[99].write_bytes(CLIPS[0].path.read_bytes()[:20])

@@ -202,6 +202,7 @@ def held() -> tuple[int, int, int]:
 def test_a_stream_that_is_given_up_leaves_nothing(asr: Recognizer, samples: np.ndarray, end: str) -> None:
     asr.transcribe(CLIPS[0].path)
     gc.collect()
+    mx.clear_cache()  # of what the collector has just freed
     before, threads = held(), threading.enumerate()
     long = np.tile(np.append(samples, np.zeros(RATE_HZ, np.float32)), 30)
     events = asr.stream(long, sample_rate_hz=RATE_HZ, batch_size=2)
@@ -224,6 +225,7 @@ def test_a_stream_that_is_given_up_leaves_nothing(asr: Recognizer, samples: np.n
 def test_streams_in_turns(asr: Recognizer) -> None:
     """The one that ends first takes nothing away from the other."""
     gc.collect()
+    mx.clear_cache()
     before = held()
     first, second = asr.stream(CLIPS[0].path), asr.stream(CLIPS[3].path)
     next(first)
