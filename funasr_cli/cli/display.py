@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from funasr_cli.characters import one_line
 from funasr_cli.cli import console
 from funasr_cli.cli.output import Files, Printer
 from funasr_cli.cli.progress import Progress
@@ -95,13 +96,14 @@ class Region:
             return
         width, height = console.stderr().size
         for source, start_s in sorted(self._drafts)[: max(1, height - 3)]:
-            name = f"{self._names[source]} " if len(self._names) > 1 else ""
-            head = f"{name}{console.clock(start_s)} "
+            head = Text(self._names[source] if len(self._names) > 1 else "", style="dim")
+            head.truncate(width // 3, overflow="ellipsis")
+            head.append(f"{' ' if head else ''}{console.clock(start_s)} ")
             text = Text(self._drafts[source, start_s].translate(console.CONTROLS))
-            room = max(1, width - len(head) - 1)
+            room = max(1, width - head.cell_len - 1)
             while text.cell_len > room:
                 text = text[max(1, (text.cell_len - room) // 2) :]
-            yield Text(head, style="dim") + text
+            yield head + text
 
 
 class Display:
@@ -119,7 +121,7 @@ class Display:
         self._files = files
         self._stream = stream
         self._printer = printer
-        self._region = Region([Path(input.label).name for input in inputs], drafts=stream)
+        self._region = Region([one_line(Path(input.label).name) for input in inputs], drafts=stream)
 
     def refuse_existing(self, input: Input) -> None:
         """Raise an OutputError before an input is worked on whose results would overwrite something."""

@@ -15,21 +15,15 @@ import pytest
 import soundfile
 from expected import cut_short, lines_of, summary
 from rich.console import Console
-from running import COMMAND, PYTHON, environment, funasr
+from running import COMMAND, environment, funasr
+from terminal import read_all, screen, terminal_environment
 
 from funasr_cli import demo
 from funasr_cli.cli import console
 from funasr_cli.cli.display import Region
 
-CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x08]")
 CLIPS = demo.clips()
 PATHS = [clip.path for clip in CLIPS]
-# Draws every change, however soon it comes: what is seen does not depend on the time.
-EAGER = [
-    PYTHON,
-    "-c",
-    "from funasr_cli.cli import app, display; display.REDRAW_S = -1.0; app.main()",
-]
 
 
 @pytest.fixture(scope="module")
@@ -129,147 +123,6 @@ def test_bad_files_in_a_stream(tmp_path: Path) -> None:
     assert result.exit_code == 1
 
 
-def on_terminal(
-    *arguments: object, command: list[str] = COMMAND, stdout_too: bool = True, **env: str
-) -> tuple[int, str, str]:
-    """Run on a terminal: exit code, what the terminal got, and what a pipe in stdout's place got."""
-    controller, terminal = pty.openpty()
-    stdout = terminal if stdout_too else subprocess.PIPE
-    run = [*command, *map(str, arguments)]
-    base = environment(**({"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"} | env))
-    with subprocess.Popen(run, stdout=stdout, stderr=terminal, stdin=terminal, env=base) as process:
-        os.close(terminal)
-        shown, printed = read_all(controller), b""
-        if process.stdout:
-            printed = process.stdout.read()
-    os.close(controller)
-    return process.returncode, shown.decode(), printed.decode()
-
-
-def read_all(descriptor: int) -> bytes:
-    chunks = []
-    while select.select([descriptor], [], [], 60)[0]:
-        try:
-            chunk = os.read(descriptor, 1 << 16)
-        except OSError:  # Linux's way of saying that the other end is closed
-            break
-        if not chunk:
-            break
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def screen(shown: str) -> str:
-    """What a terminal still shows at the end: just the line clearing that Rich uses."""
-    lines = [""]
-    for part in re.split(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)", shown):
-        if part == "\n":
-            lines.append("")
-        elif part == "\x1b[2K":
-            lines[-1] = ""
-        elif part == "\x1b[1A":
-            lines.pop()
-        elif part != "\r" and not part.startswith("\x1b"):
-            lines[-1] += part
-    return "\n".join(lines)
-
-
-def drafts(shown: str, clock: str = "0:00") -> list[str]:
-    """What was seen of the segment that begins there, frame by frame."""
-    lines = CONTROL_CODES.sub("", shown.replace("\x1b[2K", "\n")).split("\n")
-    return [line.removeprefix(f"{clock} ") for line in lines if line.startswith(f"{clock} ")]
-
-
-def test_live_region_on_a_terminal() -> None:
-    """The text grows in a region that is taken away, and stands there once at the end."""
-    clip = CLIPS[-1]
-    code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, "--stream", command=EAGER)
-    assert code == 0
-    assert screen(shown).splitlines() == [clip.written, summary("0:02").rstrip()]
-    seen = list(dict.fromkeys(drafts(shown)))
-    assert len(seen) > 5, "it was shown while it grew"
-    assert all(clip.written.startswith(text) for text in seen)
-    assert sorted(seen, key=len) == seen
-    assert seen[-1] == clip.written
-
-
-def test_live_region_of_several_inputs() -> None:
-    """A row for each segment that is being written; their lines are printed in the order of the inputs."""
-    clips = (CLIPS[-1], CLIPS[2])
-    arguments = ("transcribe", "-m", "demo", *(clip.path for clip in clips), "--stream")
-    code, shown, _ = on_terminal(*arguments, command=EAGER)
-    assert code == 0
-    lines = [f"{clip.path}: {clip.written}" for clip in clips]
-    assert screen(shown).splitlines() == [*lines, summary("0:04").rstrip()]
-    for clip in clips:
-        seen = list(dict.fromkeys(drafts(shown, f"{clip.path.name} 0:00")))
-        assert len(seen) > 3
-        assert all(clip.written.startswith(text) for text in seen)
-
-
-@pytest.mark.parametrize("clip", [CLIPS[-1], CLIPS[5]], ids=["en", "zh"])
-def test_live_region_of_a_narrow_terminal(clip: demo.DemoClip) -> None:
-    """A row shows the end of a text that does not fit, and never takes a second line."""
-    arguments = ("transcribe", "-m", "demo", clip.path, "--stream")
-    code, shown, _ = on_terminal(*arguments, command=EAGER, COLUMNS="20")
-    assert (code, screen(shown).splitlines()[0]) == (0, clip.written)
-    seen = drafts(shown)
-    cells = [sum(1 if character.isascii() else 2 for character in text) for text in seen]
-    assert max(cells) <= 20 - len("0:00 ") < sum(1 if character.isascii() else 2 for character in clip.written)
-    assert all(text in clip.written for text in seen)
-    assert clip.written.endswith(seen[-1])
-
-
-def test_terminal_without_stream() -> None:
-    """The progress bar steps aside for the text; no draft is shown."""
-    clip = CLIPS[0]
-    code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, clip.path, command=EAGER)
-    assert code == 0
-    assert screen(shown).splitlines() == [*[f"{clip.path}: {clip.written}"] * 2, summary("0:05").rstrip()]
-    assert "0/2" in shown
-    assert shown.count(clip.written[:4]) == 2
-
-
-@pytest.mark.parametrize("options", [(), ("--stream",)])
-def test_stdout_piped_and_stderr_on_a_terminal(options: tuple[str, ...], tmp_path: Path) -> None:
-    """`funasr transcribe a.wav > a.txt`: the file gets text without a control code, the terminal the progress."""
-    clip = CLIPS[0]
-    cut = tmp_path / "cut.wav"
-    samples, rate_hz = soundfile.read(clip.path)
-    soundfile.write(cut, np.concatenate([samples, samples]), rate_hz)
-    os.truncate(cut, 2 * len(samples) + 16000)
-    arguments = ("transcribe", "-m", "demo", cut, *options)
-    code, shown, printed = on_terminal(*arguments, command=EAGER, stdout_too=False)
-    assert code == 4
-    assert printed == lines_of("demo", cut)
-    assert printed.startswith(f"{clip.written}\n")
-    assert "\x1b[" in shown
-    assert clip.written not in screen(shown)
-    assert bool(drafts(shown)) == bool(options)
-    lines = screen(shown).splitlines()
-    assert lines[0].startswith(f"warning: {cut}: broke off after ")
-    assert len(lines) == 2
-
-
-def test_no_color(small_model: Path, zh_wav: Path) -> None:
-    arguments = ("transcribe", "-m", small_model, zh_wav, "--max-tokens", 2)  # warns
-    assert re.search(r"\x1b\[3\d", on_terminal(*arguments)[1])
-    assert not re.search(r"\x1b\[(3|4|9)\d", on_terminal(*arguments, NO_COLOR="1")[1])
-
-
-def test_markup_in_names_on_a_terminal(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
-    clip = tmp_path / "[bold]a[red].wav"
-    clip.write_bytes(short_wav.read_bytes())
-    model = tmp_path / "[red]m"
-    model.symlink_to(small_model)
-    for options in (("--stream",), ()):
-        arguments = ("transcribe", "-m", model, clip, clip, "--max-tokens", 2, *options)
-        code, shown, _ = on_terminal(*arguments)
-        assert code == 1
-        assert "loading [red]m" in shown
-        assert screen(shown).count("[bold]a[red].wav: ") == 4  # two results, two warnings
-
-
 @pytest.mark.parametrize("options", [(), ("--stream",)])
 def test_reader_that_goes_away(options: tuple[str, ...], tmp_path: Path) -> None:
     """As in `funasr transcribe ... | head -c 1`. The names make it more than a pipe holds."""
@@ -311,7 +164,7 @@ def test_ctrl_c_on_a_terminal() -> None:
     """The live region is taken away, and the cursor comes back."""
     controller, terminal = pty.openpty()
     command = [*COMMAND, "transcribe", "-m", "demo", *map(str, PATHS * 300), "--stream"]
-    base = environment(TERM="xterm-256color", COLUMNS="200", LINES="40")
+    base = terminal_environment()
     with subprocess.Popen(command, stdout=terminal, stderr=terminal, stdin=terminal, env=base) as process:
         os.close(terminal)
         shown = b""
@@ -322,7 +175,7 @@ def test_ctrl_c_on_a_terminal() -> None:
         shown += read_all(controller)
     os.close(controller)
     assert process.returncode == 130
-    lines = screen(shown.decode()).splitlines()
+    lines = screen(shown.decode())
     assert lines[-1] == "warning: interrupted"
     wanted = [f"{clip.path}: {clip.written}" for clip in CLIPS * 300]
     assert lines[:-1] == wanted[: len(lines) - 1]

@@ -1,0 +1,230 @@
+"""What is seen on a terminal: the live region, the table of all inputs, colours, hostile names."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from expected import lines_of, summary
+from rich.cells import cell_len
+from terminal import COLOURS, EAGER, account, drafts, frames, on_terminal, screen
+
+from funasr_cli import demo
+
+CLIPS = demo.clips()
+
+
+def test_live_region_on_a_terminal() -> None:
+    """The text grows in a region that is taken away, and stands there once at the end."""
+    clip = CLIPS[-1]
+    code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, "--stream", command=EAGER)
+    assert code == 0
+    above, rows, _, below = account(shown)
+    assert above == [clip.written]
+    assert len(rows) == 1
+    assert below == [summary("0:02").rstrip()]
+    seen = list(dict.fromkeys(drafts(shown)))
+    assert len(seen) > 5, "it was shown while it grew"
+    assert all(clip.written.startswith(text) for text in seen)
+    assert sorted(seen, key=len) == seen
+    assert seen[-1] == clip.written
+
+
+def test_live_region_of_several_inputs() -> None:
+    """A row for each segment that is being written; their lines are printed in the order of the inputs."""
+    clips = (CLIPS[-1], CLIPS[2])
+    arguments = ("transcribe", "-m", "demo", *(clip.path for clip in clips), "--stream")
+    code, shown, _ = on_terminal(*arguments, command=EAGER)
+    assert code == 0
+    above, _, _, below = account(shown)
+    assert above == [f"{clip.path}: {clip.written}" for clip in clips]
+    assert below == [summary("0:04").rstrip()]
+    for clip in clips:
+        seen = list(dict.fromkeys(drafts(shown, f"{clip.path.name} 0:00")))
+        assert len(seen) > 3
+        assert all(clip.written.startswith(text) for text in seen)
+
+
+@pytest.mark.parametrize("clip", [CLIPS[-1], CLIPS[5]], ids=["en", "zh"])
+def test_live_region_of_a_narrow_terminal(clip: demo.DemoClip) -> None:
+    """A row shows the end of a text that does not fit, and never takes a second line."""
+    arguments = ("transcribe", "-m", "demo", clip.path, "--stream")
+    code, shown, _ = on_terminal(*arguments, command=EAGER, COLUMNS="20")
+    assert (code, screen(shown)[0]) == (0, clip.written)
+    seen = drafts(shown)
+    assert max(map(cell_len, seen)) <= 20 - len("0:00 ") < cell_len(clip.written)
+    assert all(text in clip.written for text in seen)
+    assert clip.written.endswith(seen[-1])
+
+
+def test_live_region_of_long_names_on_a_narrow_terminal(tmp_path: Path) -> None:
+    """They are cut, to columns, not to characters; text is seen beside them, and no line is too long."""
+    for name in ("会议的录音" * 8, "b" * 60):
+        (tmp_path / f"{name}.flac").symlink_to(CLIPS[-1].path)
+    arguments = ("transcribe", "-m", "demo", tmp_path, "--stream")
+    code, shown, _ = on_terminal(*arguments, command=EAGER, COLUMNS="30")
+    assert code == 0
+    seen = [line for line in frames(shown) if line.startswith(("会", "b"))]
+    assert max(map(cell_len, seen)) <= 30
+    for start in ("会议的录 … 0:00 ", "bbbbbbbbb… 0:00 "):
+        texts = [line.removeprefix(start) for line in seen if line.startswith(start)]
+        assert CLIPS[-1].written.endswith(texts[-1])
+        assert len(texts[-1]) == 30 - 1 - cell_len(start)
+
+
+def test_terminal_without_stream() -> None:
+    """The progress bar steps aside for the text; no draft is shown."""
+    clip = CLIPS[0]
+    code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, clip.path, command=EAGER)
+    assert code == 0
+    above, rows, _, below = account(shown)
+    assert above == [f"{clip.path}: {clip.written}"] * 2
+    assert rows == [[str(clip.path), "0:03", "0:03", "1", "-", "-", "done"]] * 2
+    assert below == [summary("0:05").rstrip()]
+    assert "0/2" in shown
+    assert shown.count(clip.written[:4]) == 2
+
+
+@pytest.mark.parametrize("options", [(), ("--stream",)])
+def test_stdout_piped_and_stderr_on_a_terminal(options: tuple[str, ...], tmp_path: Path) -> None:
+    """`funasr transcribe a.wav > a.txt`: the file gets text without a control code, the terminal the progress."""
+    clip = CLIPS[0]
+    cut = tmp_path / "cut.wav"
+    samples, rate_hz = soundfile.read(clip.path)
+    soundfile.write(cut, np.concatenate([samples, samples]), rate_hz)
+    os.truncate(cut, 2 * len(samples) + 16000)
+    arguments = ("transcribe", "-m", "demo", cut, *options)
+    code, shown, printed = on_terminal(*arguments, command=EAGER, stdout_too=False)
+    assert code == 4
+    assert printed == lines_of("demo", cut)
+    assert printed.startswith(f"{clip.written}\n")
+    assert "\x1b[" in shown
+    above, rows, _, below = account(shown)
+    assert clip.written not in "\n".join(above)
+    assert bool(drafts(shown)) == bool(options)
+    assert len(above) == 1
+    assert above[0].startswith(f"warning: {cut}: broke off after ")
+    assert [row[-1] for row in rows] == ["gaps"]
+    assert len(below) == 1
+
+
+def test_table_of_all_inputs(tmp_path: Path) -> None:
+    """Its every character, except for the time that the run took; the audio is that of all inputs together."""
+    soundfile.write(tmp_path / "silence.wav", np.zeros(64000, np.int16), 16000)
+    for name, clip in zip(("a.flac", "b.flac"), CLIPS, strict=False):
+        (tmp_path / name).symlink_to(clip.path)
+    names = ("a.flac", "missing.wav", "silence.wav", "b.flac")
+    code, shown, printed = on_terminal(
+        "transcribe", "-m", "demo", *names, cwd=tmp_path, stdout_too=False, COLUMNS="80"
+    )
+    assert (code, printed) == (1, f"a.flac: {CLIPS[0].written}\nb.flac: {CLIPS[1].written}\n")
+    lines = screen(shown)
+    assert lines[:-2] == [
+        "error: missing.wav: no such file",
+        "",
+        " input        audio  speech  segments  repaired  failed",
+        " " + "─" * 61,
+        " a.flac        0:03    0:03         1         -       -   done",
+        " missing.wav      -       -         0         -       - failed",
+        " silence.wav   0:04       -         0         -       - silent",
+        " b.flac        0:04    0:04         1         -       -   done",
+        "",
+    ]
+    assert re.fullmatch(r"0:11 of audio in 0:\d\d, RTF \d\.\d{3}", lines[-2])
+    assert lines[-1] == f"1 of 4 inputs failed; {summary('0:06').rstrip()}"
+
+
+@pytest.mark.parametrize(("columns", "numbers"), [(20, ["done"]), (40, ["0:03", "-", "done"])])
+def test_table_on_a_narrow_terminal(columns: int, numbers: list[str]) -> None:
+    """No line is longer; the name is folded, all of it is there, and the columns that are left are whole."""
+    clip = CLIPS[0]
+    code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, command=EAGER, COLUMNS=str(columns))
+    assert code == 0
+    above, rows, _, below = account(shown)
+    assert above == [clip.written]
+    assert rows[0][1:] == numbers
+    assert "".join(row[0] for row in rows) == str(clip.path)
+    assert below == [summary("0:03").rstrip()], "the terminal may break it where it likes"
+    ours = [line for line in frames(shown) if line.startswith((" ", "trans", "finding"))]
+    assert max(map(cell_len, ours)) == columns
+
+
+def test_quiet_on_a_terminal(small_model: Path, short_wav: Path) -> None:
+    """No bar, no table, no summary, no colour but that of a warning; with --stream the text still grows."""
+    code, shown, _ = on_terminal("transcribe", "-m", "demo", CLIPS[0].path, "--quiet", command=EAGER)
+    assert (code, shown) == (0, f"{CLIPS[0].written}\r\n")
+    arguments = ("transcribe", "-m", small_model, short_wav, "--quiet", "--max-tokens", 2)
+    code, shown, printed = on_terminal(*arguments, command=EAGER, stdout_too=False)
+    assert (code, printed) == (1, lines_of(small_model, short_wav, max_tokens=2))
+    (line,) = screen(shown)
+    assert line.startswith(f"warning: {short_wav}: ")
+    assert line.endswith(" s: cut short after 2 tokens: the end may be missing")
+    code, shown, _ = on_terminal("transcribe", "-m", "demo", CLIPS[0].path, "--quiet", "--stream", command=EAGER)
+    assert (code, screen(shown)) == (0, [CLIPS[0].written])
+    assert len(drafts(shown)) > 3
+
+
+def test_verbose_on_a_terminal() -> None:
+    """The model and the device, and what each input has cost, beside everything else."""
+    clip = CLIPS[0]
+    code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, "--verbose", command=EAGER)
+    assert code == 0
+    above, rows, costs, below = account(shown)
+    assert above[0].startswith(f"model demo from {demo.MODEL}, on ")
+    seconds = r"\d\.\d\d s"
+    assert re.fullmatch(
+        rf"{re.escape(str(clip.path))}: 1 segment, 13 tokens; read {seconds}, vad {seconds}, features {seconds}, "
+        rf"encoder {seconds}, prefill {seconds}, decode {seconds}",
+        above[1],
+    )
+    assert above[2:] == [clip.written]
+    assert (len(rows), costs, below) == (1, "0:03", [summary("0:03").rstrip()])
+
+
+def test_no_color(small_model: Path, zh_wav: Path) -> None:
+    arguments = ("transcribe", "-m", small_model, zh_wav, "--max-tokens", 2)  # warns
+    assert COLOURS.search(on_terminal(*arguments)[1])
+    for options in ((), ("--stream",), ("--confidence",)):
+        if options != ("--confidence",):
+            assert not COLOURS.search(on_terminal(*arguments, *options, command=EAGER, NO_COLOR="1")[1])
+    code, shown, _ = on_terminal(*arguments, "--confidence", NO_COLOR="1")
+    assert (code, screen(shown)) == (
+        2, ["error: --confidence has no effect here", "  it shows on a terminal, and in json"]
+    )  # fmt: skip
+
+
+def test_markup_in_names_on_a_terminal(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "[bold]a[red].wav"
+    clip.write_bytes(short_wav.read_bytes())
+    model = tmp_path / "[red]m"
+    model.symlink_to(small_model)
+    for options in (("--stream",), ()):
+        arguments = ("transcribe", "-m", model, clip, clip, "--max-tokens", 2, *options)
+        code, shown, _ = on_terminal(*arguments)
+        assert code == 1
+        assert "loading [red]m" in shown
+        above, rows, _, _ = account(shown)
+        assert "\n".join(above).count("[bold]a[red].wav: ") == 4  # two results, two warnings
+        assert [row[0] for row in rows] == [str(clip)] * 2
+
+
+def escapes_by_name(names: Sequence[str], folder: Path, **env: str) -> set[str]:
+    """Escape sequences on the terminal while recordings of these names are transcribed."""
+    for name in names:
+        (folder / name).write_bytes(CLIPS[2].path.read_bytes())
+    arguments = ("transcribe", "-m", "demo", *names, "--stream")
+    code, shown, _ = on_terminal(*arguments, cwd=folder, command=EAGER, **env)
+    assert code == 0
+    assert "\x07" not in shown
+    return set(re.findall(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[^\[])", shown))
+
+
+def test_control_characters_in_names_on_a_terminal(tmp_path: Path) -> None:
+    """They reach the terminal nowhere: not in progress, drafts, results or the table."""
+    hostile = ["\x1b[2J\x1b[31ma.flac", "b\x07\x9b5m\x1b]0;title\x07.flac"]
+    plain = escapes_by_name(["a.flac", "b.flac"], tmp_path)
+    assert escapes_by_name(hostile, tmp_path) <= plain
+    assert "\x1b[2J" not in plain
