@@ -13,7 +13,7 @@ from funasr_cli.cli.confidence import WORD
 from funasr_cli.cli.display import warn
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.errors import ExitCode, UsageError
-from funasr_cli.inputs import Input
+from funasr_cli.inputs import STDIN, Input
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Failed, Finished
 from funasr_cli.transcript import Transcript, join_texts
@@ -47,7 +47,7 @@ def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None
     if not options.hotwords:
         raise UsageError("--compare-hotwords without hotwords", "add --hotword or --hotwords-file")
     for input in inputs:
-        if is_pipe(input.path):
+        if input.path == STDIN or is_pipe(input.path):
             raise UsageError(f"{input.label}: can be read only once", "--compare-hotwords needs a file")
 
 

@@ -37,7 +37,7 @@ class Region:
         """Show it, on a terminal."""
         from rich.live import Live
 
-        if console.shows_progress() or (self._show_drafts and console.stderr().is_terminal):
+        if console.shows_progress() or (self._show_drafts and console.is_terminal()):
             self._live = Live(
                 console=console.stderr(),
                 get_renderable=self._render,
@@ -86,7 +86,7 @@ class Region:
     def _render(self) -> "RenderableType":
         from rich.console import Group
 
-        return Group(*self._rows(), self._progress)
+        return Group(*self._rows(), *([self._progress] if console.shows_progress() else []))
 
     def _rows(self) -> "Iterator[RenderableType]":
         """A line for each segment, its end if it does not fit; the earliest if there are too many."""

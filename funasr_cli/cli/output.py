@@ -108,7 +108,9 @@ class Files:
             if self._plan.resume and os.path.lexists(file):
                 continue
             _make_folder(file.parent)
-            write_new(file, WRITERS[name](transcript, self._plan.layout), replace=self._plan.replace)
+            content = WRITERS[name](transcript, self._plan.layout)
+            with console.uninterrupted():
+                write_new(file, content, replace=self._plan.replace)
             console.note(f"wrote {shown(file)}")
 
     def _name(self, input: Input, format: str) -> str:

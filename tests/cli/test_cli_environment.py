@@ -90,10 +90,6 @@ def test_no_arguments() -> None:
     assert "Usage: funasr" in result.stdout + result.stderr
 
 
-def test_unknown_command() -> None:
-    funasr("transcrbe").assert_fails(2, "transcrbe")
-
-
 @linux_only
 @pytest.mark.parametrize("library", ["/nowhere/libblas.so", "not-a-library", find_library("m"), os.devnull])
 def test_blas_that_is_none(library: str, small_model: Path, short_wav: Path) -> None:

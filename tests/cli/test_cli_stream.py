@@ -188,6 +188,7 @@ def test_ctrl_c_halfway_into_the_live_region(monkeypatch: pytest.MonkeyPatch) ->
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, width=80)
     monkeypatch.setattr(console, "stderr", lambda: terminal)
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
     show_cursor = Console.show_cursor
 
     def interrupted(self: Console, show: bool = True) -> bool:
