@@ -117,6 +117,7 @@ def test_the_ledger_sums_to_the_length(parts: list[Any], silent_end: int, unread
         (["619", "你好"], "619 你好"),
         (["안녕", "세계"], "안녕 세계"),
         (["！", "？"], "！？"),
+        (["时时々", "ｶﾀｶﾅ", "𠮷野家"], "时时々ｶﾀｶﾅ𠮷野家"),
     ],
 )
 def test_texts_are_joined_as_their_scripts_are_written(texts: list[str], joined: str) -> None:
