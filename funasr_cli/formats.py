@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from funasr_cli.characters import one_line
-from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout, make_cues
+from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout, make_cues, sentences_of
 from funasr_cli.transcript import Segment, Transcript
 
 ARROW = re.compile("-{2,}>")  # what separates the times of a cue
@@ -46,6 +46,7 @@ def as_dict(transcript: Transcript) -> dict[str, Any]:
     data = dataclasses.asdict(transcript)
     for segment, row in zip(transcript.segments, data["segments"], strict=True):
         row["state"] = segment.state
+        row["sentences"] = list(map(dataclasses.asdict, sentences_of(segment)))
     ledger = dataclasses.asdict(transcript.ledger)
     return {
         "text": transcript.text,
