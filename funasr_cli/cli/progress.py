@@ -61,9 +61,10 @@ class Progress:
 
     Args:
         names: of the inputs.
+        task: what is being done to them.
     """
 
-    def __init__(self, names: Sequence[str]):
+    def __init__(self, names: Sequence[str], task: str):
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
@@ -80,7 +81,7 @@ class Progress:
             disable=not shows_progress(),
         )
         self._reading = self._bars.add_task("finding speech", total=len(names), facts="", visible=False)
-        self._writing = self._bars.add_task("transcribing", total=len(names), facts=self._facts())
+        self._writing = self._bars.add_task(task, total=len(names), facts=self._facts())
 
     def __rich__(self) -> "RenderableType":
         self._bars.update(self._writing, facts=self._facts())  # time goes by without events, too

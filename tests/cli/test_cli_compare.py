@@ -5,6 +5,7 @@ The demo model has never seen a hotword. It reacts to them all the same, if wron
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from expected import lines_of, recognizer, summary
 from hypothesis import given
 from hypothesis import strategies as st
 from running import funasr, invoke
-from terminal import on_terminal
+from terminal import EAGER, frames, on_terminal
 from transcripts import segment, transcript
 
 from funasr_cli import demo
-from funasr_cli.cli.compare import Part, matching_parts
+from funasr_cli.cli.compare import Part, count, matching_parts
 from funasr_cli.decoding.prompt import prompt_texts, prompt_token_ids
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.transcript import Segment, Transcript, join_texts
@@ -56,7 +57,7 @@ def test_differences() -> None:
         f"  + {changed}\n"
         f"{SAME.path}: 0 of 1 segments differ\n"
         "seven: written 0 times without hotwords, 0 times with them\n"
-        f"meeting: written {before} times without hotwords, {after} times with them\n"
+        f"meeting: written once without hotwords, {after} times with them\n"
     )
     assert (result.exit_code, result.stderr) == (0, summary("0:04"))
 
@@ -71,6 +72,41 @@ def test_differences_on_a_terminal() -> None:
     assert "  - 这个\x1b[31m要6837块钱。\x1b[0m\r\n" in shown
     assert "  + 这个\x1b[32m6月83。\x1b[0m\r\n" in shown
     assert "\x1b[3" not in on_terminal(*arguments, "--quiet", NO_COLOR="1")[1]
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "times"),
+    [
+        ("AI", "An AI said: ai!", 2),
+        ("AI", "He said it again.", 0),
+        ("AI", "用AI写", 1),
+        ("C++", "C++ and c++, not C", 2),
+        ("房", "滨海新区有房，房子", 2),
+        ("New York", "new york, newyork", 1),
+        ("3", "13 3 33", 1),
+        ("straße", "STRASSE", 1),
+    ],
+)
+def test_what_counts_as_a_hotword_written(word: str, text: str, times: int) -> None:
+    assert count(word, text) == times
+
+
+def test_a_hotword_given_twice_is_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("792\n")
+    clip = next(clip for clip in CLIPS if clip.written == "792")
+    words = ("--hotword", "792", "--hotword", "792", "--hotwords-file", tmp_path / "words.txt")
+    result = invoke("transcribe", "-m", "demo", clip.path, "--compare-hotwords", *words)
+    after = "once" if "792" in text_with(clip, "792") else "0 times"
+    assert result.stdout.splitlines()[-1] == f"792: written once without hotwords, {after} with them"
+    assert result.stdout.count("792: written") == 1
+
+
+def test_both_runs_show_their_progress() -> None:
+    arguments = ("transcribe", "-m", "demo", SAME.path, "--compare-hotwords", "--hotword", "seven")
+    _, shown, _ = on_terminal(*arguments, command=EAGER)
+    lines = frames(shown)
+    for task in ("with", "without"):
+        assert any(re.match(rf"{task} hotwords +━+ 1/1 inputs, 0:02 of audio", line) for line in lines), lines
 
 
 def test_a_failed_input(tmp_path: Path) -> None:

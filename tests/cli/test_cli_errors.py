@@ -61,13 +61,13 @@ USAGE_ERRORS = [
     ),
     ("a.flac --vad-threshold 0", "VAD threshold is 0.0", "it must be between 0 and 1"),
     ("a.flac --vad-threshold 1", "VAD threshold is 1.0", "it must be between 0 and 1"),
-    ("a.flac --min-pause 0", "the shortest pause is 0.0 s", "it must be 0.1 to 10 s"),
-    ("a.flac --min-pause 11", "the shortest pause is 11.0 s", "it must be 0.1 to 10 s"),
-    ("a.flac --max-segment 1", "the longest segment is 1.0 s", "it must be 2 to 300 s"),
-    ("a.flac --max-segment nan", "the longest segment is nan s", "it must be 2 to 300 s"),
-    ("a.flac --join -1", "segments are joined up to -1.0 s", "it must be 0 to the longest segment"),
-    ("a.flac --join 31", "segments are joined up to 31.0 s", "it must be 0 to the longest segment"),
-    ("a.flac" + " --hotword a" * 201, "201 hotwords", "the limit is 200"),
+    ("a.flac --min-pause 0", "min pause is 0.0 s", "it must be 0.1 to 10 s"),
+    ("a.flac --min-pause 11", "min pause is 11.0 s", "it must be 0.1 to 10 s"),
+    ("a.flac --max-segment 1", "max segment is 1.0 s", "it must be 2 to 300 s"),
+    ("a.flac --max-segment nan", "max segment is nan s", "it must be 2 to 300 s"),
+    ("a.flac --join -1", "join is -1.0 s", "it must be 0 to max segment"),
+    ("a.flac --join 31", "join is 31.0 s", "it must be 0 to max segment"),
+    ("a.flac" + "".join(f" --hotword a{n}" for n in range(201)), "201 hotwords", "the limit is 200"),
     ("a.flac --hotword " + "b" * 81, "hotword 'bbbbbbbbbbbbbbbbbbbb'... has 81 characters", "the limit is 80"),
     # writers.py, output.py, subtitles.py
     ("a.flac -f doc", "unknown format 'doc'", FORMATS),
@@ -94,8 +94,8 @@ USAGE_ERRORS = [
         "--stream writes text, --format json data, both to stdout",
         "add --output-dir for the data",
     ),
-    ("a.flac -f srt --max-line-width 1", "the line width is 1", "it must be at least 2 columns"),
-    ("a.flac -f vtt --max-line-count 0", "the line count is 0", "it must be at least 1"),
+    ("a.flac -f srt --max-line-width 1", "max line width is 1", "it must be at least 2 columns"),
+    ("a.flac -f vtt --max-line-count 0", "max line count is 0", "it must be at least 1"),
     # inputs.py
     ("''", "an input without a name", "an empty shell variable?"),
     ("a.flac ''", "an input without a name", "an empty shell variable?"),
@@ -196,7 +196,7 @@ PROCESSES = [
     (
         "a.flac missing.wav -m demo -o a.flac",
         1,
-        said("a.flac: cannot be made (File exists)"),
+        said("a.flac: cannot be made (File exists)", "choose another --output-dir"),
     ),
 ]
 

@@ -100,17 +100,22 @@ def test_a_folder_with_a_single_recording_is_not_named() -> None:
     assert result == Result(0, f"{DIGITS.written}\n", summary("0:02"))
 
 
-def test_results_keep_their_places_in_the_folder(calls: Path) -> None:
+@pytest.mark.parametrize(
+    ("template", "places"),
+    [
+        ("{lang}/{stem}.{ext}", ("auto/b9.txt", "auto/b10.txt", "auto/monday/a.txt", "auto/monday/early/c.txt")),
+        ("{lang}-{stem}", ("auto-b9", "auto-b10", "monday/auto-a", "monday/early/auto-c")),
+        ("x/{stem}/y.{ext}", ("x/b9/y.txt", "x/b10/y.txt", "x/monday/a/y.txt", "x/monday/early/c/y.txt")),
+    ],
+)
+def test_results_keep_their_places_in_the_folder(calls: Path, template: str, places: tuple[str, ...]) -> None:
     before = tree(calls)
-    result = funasr(
-        "transcribe", "-m", "demo", "calls", "-r", "-o", "out", "--output-template", "{lang}/{stem}.{ext}"
-    )
+    result = funasr("transcribe", "-m", "demo", "calls", "-r", "-o", "out", "--output-template", template)
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.endswith(f"\n{summary('0:05')}")
-    texts = {"b9": ZH_DIGITS, "b10": DIGITS, "monday/a": DIGITS, "monday/early/c": ZH_DIGITS}
-    assert tree(calls.parent / "out") == {
-        f"auto/{name}.txt": f"{clip.written}\n".encode() for name, clip in texts.items()
-    }
+    clips = (ZH_DIGITS, DIGITS, DIGITS, ZH_DIGITS)
+    texts = {place: f"{clip.written}\n".encode() for place, clip in zip(places, clips, strict=True)}
+    assert tree(calls.parent / "out") == texts
     assert tree(calls) == before
 
 

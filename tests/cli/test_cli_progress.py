@@ -31,7 +31,7 @@ class Shown:
     """Both lines in front of a scripted clock."""
 
     def __init__(self, names: tuple[str, ...], clock: SimpleNamespace, console: Console):
-        self._progress = Progress(names)
+        self._progress = Progress(names, "transcribing")
         self._clock = clock
         self._console = console
 
