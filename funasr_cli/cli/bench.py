@@ -47,7 +47,7 @@ def bench(
     ] = DEFAULTS.exact_tokens,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything measured as JSON.")] = False,
 ) -> None:
-    """Measure what transcribing costs on this machine."""
+    """Measure what transcribing costs."""
     if rtf + batches + memory != 1:
         raise UsageError("say what to measure", "one of --rtf, --batches and --memory")
     if memory and exact_tokens is not None:

@@ -14,6 +14,7 @@ from funasr_cli.cli.confidence import WORD
 from funasr_cli.cli.display import Region, short_names, warn
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.errors import ExitCode, UsageError
+from funasr_cli.formats import clock
 from funasr_cli.inputs import STDIN, Input
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Failed, Finished
@@ -65,7 +66,7 @@ def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOp
         changed = [part for part in parts if part.without != part.with_hotwords]
         console.result(f"{inputs[source].label}: {len(changed)} of {len(parts)} segments differ\n")
         for part in changed:
-            console.result(f"  {console.clock(part.start_s)}-{console.clock(part.end_s)}\n")
+            console.result(f"  {clock(part.start_s)}-{clock(part.end_s)}\n")
             console.result(_marked(part.without, part.with_hotwords, "  - ", REMOVED_STYLE))
             console.result(_marked(part.with_hotwords, part.without, "  + ", ADDED_STYLE))
     for word in options.hotwords:

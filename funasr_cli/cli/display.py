@@ -11,6 +11,7 @@ from funasr_cli.characters import one_line
 from funasr_cli.cli import console
 from funasr_cli.cli.output import Files, Printer
 from funasr_cli.cli.progress import Progress
+from funasr_cli.formats import clock
 from funasr_cli.inputs import Input
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
 from funasr_cli.transcript import Transcript
@@ -113,7 +114,7 @@ class Region:
         for source, start_s in sorted(self._drafts)[: max(1, height - 3)]:
             head = Text(self._names[source] if len(self._names) > 1 else "", style="dim")
             head.truncate(width // 3, overflow="ellipsis")
-            head.append(f"{' ' if head else ''}{console.clock(start_s)} ")
+            head.append(f"{' ' if head else ''}{clock(start_s)} ")
             text = Text(self._drafts[source, start_s].translate(console.CONTROLS))
             room = max(1, width - head.cell_len - 1)
             while text.cell_len > room:

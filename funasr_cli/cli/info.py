@@ -29,7 +29,7 @@ def info(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show versions, the device, models found and settings in force: what a bug report needs."""
+    """Show versions, device, models and settings."""
     group: Any = context.find_root().command
     facts = gather()
     problem = None

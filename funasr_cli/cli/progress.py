@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from funasr_cli.cli.console import clock, shows_progress, stderr
+from funasr_cli.cli.console import shows_progress, stderr
+from funasr_cli.formats import clock
 from funasr_cli.scheduling.events import Event, Failed, Finished, Read, Settled
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from small import edit_json, first_token_ids
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.audio.segments import Segmenter, Stretch
-from funasr_cli.cli.console import clock
+from funasr_cli.formats import clock
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.transcript import Ledger
 
