@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from funasr_cli.backend import mx, on_accelerator
-from funasr_cli.decoding.sampling import Sampler
+from funasr_cli.decoding.sampling import Sampler, log_normaliser
 from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
 
@@ -60,12 +60,15 @@ class BatchDecoder:
     Args:
         llm: the decoder.
         sampler: picks ids from logits.
+        shared_rows: rows that all prompts begin with; they are computed once.
     """
 
-    def __init__(self, llm: Qwen3, sampler: Sampler):
+    def __init__(self, llm: Qwen3, sampler: Sampler, shared_rows: int = 0):
         self._llm = llm
         self._sampler = sampler
         self._eager = on_accelerator()
+        self._shared_rows = shared_rows
+        self._prefix: DecoderCache | None = None  # what the decoder keeps of them
         self._added = 0
         self._live: set[int] = set()
         self._rows: list[int] = []  # number of each row of the batch, ended ones among them
@@ -86,10 +89,13 @@ class BatchDecoder:
         Returns:
             The numbers of the new rows.
         """
-        embeddings, padding = left_pad(prompts)
-        cache = self._llm.make_cache(padding)
+        known = self._shared_rows if self._prefix else 0
+        embeddings, padding = left_pad([prompt[known:] for prompt in prompts])
+        cache = self._llm.make_cache(padding, self._prefix)
         pending = self._advance(embeddings, cache, [0] * len(prompts))
         mx.eval(*pending)
+        if self._shared_rows and not self._prefix:
+            self._prefix = cache.beginning(self._shared_rows)
         self._keep_live_rows()
         numbers = list(range(self._added, self._added + len(prompts)))
         self._added += len(prompts)
@@ -140,7 +146,7 @@ class BatchDecoder:
         logits = self._llm.logits(self._llm(embeddings, cache)[:, -1])  # (batch, vocab)
         ids = self._sampler(logits, steps)
         chosen = mx.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
-        return ids, chosen - mx.logsumexp(logits, axis=-1)
+        return ids, chosen - log_normaliser(logits)
 
     def _keep_live_rows(self) -> None:
         """Make the batch smaller where rows have ended."""

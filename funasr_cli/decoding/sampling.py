@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from funasr_cli.backend import mx
+import numpy as np
+
+from funasr_cli.backend import mx, on_accelerator
 from funasr_cli.options import TranscribeOptions
 
 # (batch, vocab) logits, and how many tokens each row has so far -> (batch,) ids
@@ -35,6 +37,19 @@ def make_sampler(options: TranscribeOptions) -> Sampler:
         return mx.argmax(scaled + mx.stack([noise[step] for step in steps]), axis=-1)
 
     return sample
+
+
+def log_normaliser(logits: mx.array) -> mx.array:
+    """``mx.logsumexp`` over the vocabulary: (batch, vocab) float32 -> (batch,).
+
+    On x86, MLX computes one exponential at a time and NumPy sixteen: there the logits are evaluated for it.
+    """
+    if on_accelerator():
+        return mx.logsumexp(logits, axis=-1)
+    values = np.ascontiguousarray(np.array(logits, copy=False))
+    with np.errstate(invalid="ignore"):  # what is not finite ends the row
+        greatest = values.max(axis=-1)
+        return mx.array(greatest + np.log(np.exp(values - greatest[:, None]).sum(axis=-1)))
 
 
 def keep_top_k(logits: mx.array, count: int) -> mx.array:

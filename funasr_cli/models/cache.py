@@ -1,17 +1,26 @@
 """Key/value cache of a decoder, for a batch of left-padded rows."""
 
+from collections.abc import Sequence
+
 from funasr_cli.backend import mx
 
 GROWTH_COLUMNS = 64  # allocate this many positions at a time instead of copying at every token
 
 
 class LayerCache:
-    """Keys and values of one layer, kept in buffers that grow in steps."""
+    """Keys and values of one layer, kept in buffers that grow in steps.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: a cache of one row, which every row here begins with.
+        left_padding: columns in front of that, of each row.
+    """
+
+    def __init__(self, prefix: "LayerCache | None" = None, left_padding: Sequence[int] = ()) -> None:
         self.keys: mx.array | None = None  # (batch, kv_heads, capacity, head_dim)
         self.values: mx.array | None = None
-        self.length = 0
+        self.length: int = prefix.length if prefix else 0
+        self._prefix = prefix
+        self._left_padding = left_padding
 
     def append(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Add new positions and return all of them.
@@ -26,12 +35,27 @@ class LayerCache:
         start, self.length = self.length, self.length + keys.shape[2]
         self.keys = self._store(self.keys, keys, start)
         self.values = self._store(self.values, values, start)
+        if self._prefix:
+            self._put_prefix(self._prefix)
+            self._prefix = None
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def _put_prefix(self, prefix: "LayerCache") -> None:
+        """Let each row begin behind its padding; it may cover columns that were computed for padding."""
+        assert self.keys is not None
+        assert self.values is not None
+        assert prefix.keys is not None
+        assert prefix.values is not None
+        for row, padding in enumerate(self._left_padding):
+            columns = slice(padding, padding + prefix.length)
+            self.keys[row, :, columns] = prefix.keys[0, :, : prefix.length]
+            self.values[row, :, columns] = prefix.values[0, :, : prefix.length]
 
     def _store(self, buffer: mx.array | None, new: mx.array, start: int) -> mx.array:
         if buffer is None or self.length > buffer.shape[2]:
             batch, heads, _, head_dim = new.shape
-            room = mx.zeros((batch, heads, _whole_steps(self.length - start), head_dim), dtype=new.dtype)
+            filled = 0 if buffer is None else start
+            room = mx.zeros((batch, heads, _whole_steps(self.length - filled), head_dim), dtype=new.dtype)
             buffer = room if buffer is None else mx.concatenate([buffer[:, :, :start], room], axis=2)
         buffer[:, :, start : self.length] = new
         return buffer
@@ -65,10 +89,16 @@ class DecoderCache:
     """Caches of all layers and what they share: how many columns are filled, where each row begins.
 
     Rows are padded on the left, so that all of them end in the same column and grow together.
+
+    Args:
+        layers: how many.
+        left_padding: columns in front of each row.
+        prefix: a cache of one row, which every row here begins with.
     """
 
-    def __init__(self, layers: int, left_padding: list[int]):
-        self.layers = [LayerCache() for _ in range(layers)]
+    def __init__(self, layers: int, left_padding: list[int], prefix: "DecoderCache | None" = None):
+        of_layers = prefix.layers if prefix else [None] * layers
+        self.layers: list[LayerCache] = [LayerCache(of_layer, left_padding) for of_layer in of_layers]
         self.left_padding = left_padding
         self._padding = mx.array(left_padding)  # (batch,)
 
@@ -85,6 +115,13 @@ class DecoderCache:
         for index, layer in enumerate(joined.layers):
             layer.fill([(cache.layers[index], row, columns) for cache, row, columns in chosen], length)
         return joined
+
+    def beginning(self, columns: int) -> "DecoderCache":
+        """A cache of the first row's first columns, behind its padding."""
+        row = DecoderCache.joined([(self, [0])])
+        for layer in row.layers:
+            layer.length = columns
+        return row
 
     @property
     def length(self) -> int:

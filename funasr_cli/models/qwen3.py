@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from funasr_cli.backend import mx, nn
 from funasr_cli.models.cache import DecoderCache, LayerCache
-from funasr_cli.models.layers import linear, merge_heads, split_heads
+from funasr_cli.models.layers import attention, embedding, linear, merge_heads, split_heads
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Attention(nn.Module):
         v = split_heads(self.v_proj(x), config.num_key_value_heads)
         q, k = self._rotate(q, position), self._rotate(k, position)
         k, v = cache.append(k, v)  # (batch, kv_heads, length, head_dim)
-        attended = mx.fast.scaled_dot_product_attention(q, k, v, scale=config.head_dim**-0.5, mask=mask)
+        attended = attention(q, k, v, scale=config.head_dim**-0.5, mask=mask)  # (batch, heads, new, head_dim)
         return self.o_proj(merge_heads(attended))
 
 
@@ -104,7 +104,7 @@ class Qwen3Model(nn.Module):
 
     def __init__(self, config: Qwen3Config):
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = embedding(config.vocab_size, config.hidden_size)
         self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
@@ -123,9 +123,9 @@ class Qwen3(nn.Module):
         """(batch, tokens) int -> (batch, tokens, hidden)."""
         return self.model.embed_tokens(token_ids)
 
-    def make_cache(self, left_padding: list[int]) -> DecoderCache:
-        """Empty cache for rows that begin after ``left_padding`` columns each."""
-        return DecoderCache(self.config.num_hidden_layers, left_padding)
+    def make_cache(self, left_padding: list[int], prefix: DecoderCache | None = None) -> DecoderCache:
+        """Cache for rows that begin after ``left_padding`` columns each, empty or with the same prefix in all."""
+        return DecoderCache(self.config.num_hidden_layers, left_padding, prefix)
 
     def __call__(self, embeddings: mx.array, cache: DecoderCache) -> mx.array:
         """Append columns to the cache.

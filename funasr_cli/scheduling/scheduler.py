@@ -59,7 +59,9 @@ class Scheduler:
         self._recognizer = recognizer
         self._options = options
         self._language = resolve_language(options.language, recognizer.config.prompt.languages)
-        prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)  # refuses bad hotwords
+        # Refuses bad hotwords. What stands in front of the audio is the same for all.
+        before, _ = prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)
+        self._shared_rows = len(before)
         self._batch_size = options.batch_size or self._rows_that_fit()
         self._waiting: list[Speech] = []
         self._rows: dict[int, Row] = {}
@@ -77,7 +79,7 @@ class Scheduler:
         return max(1, min(MAX_BATCH, available_bytes() // 2 // row_bytes))
 
     def _new_decoder(self) -> BatchDecoder:
-        return BatchDecoder(self._recognizer.loaded.model.llm, make_sampler(self._options))
+        return BatchDecoder(self._recognizer.loaded.model.llm, make_sampler(self._options), self._shared_rows)
 
     def run(self, openers: Iterable[Opener]) -> Iterator[Event]:
         """Events until every recording has come to its `Finished` or `Failed`."""

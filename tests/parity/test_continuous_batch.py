@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from parity.small_decoder import WIDTH, random_prompt, small_decoder, written_alone
 
 from funasr_cli.backend import mx
+from funasr_cli.decoding import generate
 from funasr_cli.decoding.generate import BatchDecoder, Token, bucketed
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.cache import DecoderCache
@@ -268,6 +269,40 @@ def test_a_broken_row_leaves_those_before_beside_and_behind_it_alone(
         expected = written(rows[row], options)[: len(tokens)]
         assert [token.token_id for token in tokens] == [token_id for token_id, _ in expected]
         assert all(token.finite for token in tokens)
+
+
+@both_paces
+@greedy_and_sampling
+@pytest.mark.parametrize("shared_rows", [1, 9])
+def test_what_all_prompts_begin_with_is_computed_once(
+    options: TranscribeOptions, eager: bool, shared_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row still says what it says alone, and only the first prompts are read from their beginning."""
+    beginning, lengths = random_prompt(shared_rows, seed=99), [3, 12, 1, 40, 9, 25, 2, 70]
+    prompts = [mx.concatenate([beginning, random_prompt(length, seed=length)]) for length in lengths]
+    columns: list[int] = []
+    pad = generate.left_pad
+
+    def watched(prompts: list[mx.array]) -> tuple[mx.array, list[int]]:
+        columns.append(max(len(prompt) for prompt in prompts))
+        return pad(prompts)
+
+    monkeypatch.setattr(generate, "left_pad", watched)
+    found: dict[int, list[Token]] = {}
+    with settings_of(eager, growth=8):
+        decoder = BatchDecoder(LLM, make_sampler(options), shared_rows)
+        for first, last in ((0, 2), (2, 5), (5, 6), (6, 8)):
+            decoder.add(prompts[first:last])
+            for _ in range(3):
+                for token in decoder.step():
+                    found.setdefault(token.row, []).append(token)
+    assert columns == [12 + shared_rows, 40, 25, 70]
+    for row, prompt in enumerate(prompts):
+        expected = written_alone(LLM, prompt, len(found[row]), options)
+        assert [token.token_id for token in found[row]] == [token_id for token_id, _ in expected]
+        for token, (_, logprob) in zip(found[row], expected, strict=True):
+            assert abs(token.logprob - logprob) < LOGPROB_TOLERANCE
+    assert [len(found[row]) for row in range(8)] == [12, 12, 9, 9, 9, 6, 3, 3]
 
 
 HEADS, HEAD_DIM, LAYERS = 2, 3, 2

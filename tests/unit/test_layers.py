@@ -1,0 +1,95 @@
+"""Ways around what MLX is slow at on a CPU: they give what the plain operations give."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from funasr_cli.backend import mx, nn
+from funasr_cli.decoding.sampling import log_normaliser
+from funasr_cli.models import layers
+from funasr_cli.models.layers import CPUEmbedding, CPULinear, attention, cpu_product
+
+ROWS = (1, 2, 3, 8, 15, 16, 17, 31, 255, 256, 300)
+
+
+def normal(*shape: int, seed: int = 0) -> mx.array:
+    return mx.array(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+def assert_close(got: mx.array, wanted: mx.array, tolerance: float = 1e-4) -> None:
+    assert got.shape == wanted.shape
+    assert got.dtype == wanted.dtype
+    assert float(mx.abs(got - wanted).max()) < tolerance
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_product(rows: int) -> None:
+    x, weight = normal(rows, 48), normal(96, 48, seed=1)
+    assert_close(cpu_product(x, weight), x @ weight.T)
+
+
+@pytest.mark.parametrize("shape", [(48,), (1, 1, 48), (3, 5, 48), (2, 150, 48), (16, 1, 48)])
+def test_product_keeps_leading_axes(shape: tuple[int, ...]) -> None:
+    x, weight = normal(*shape), normal(96, 48, seed=1)
+    assert_close(cpu_product(x, weight), x @ weight.T)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers(rows: int, bias: bool) -> None:
+    plain, ours = nn.Linear(48, 96, bias=bias), CPULinear(48, 96, bias=bias)
+    ours.update(plain.parameters())
+    x = normal(1, rows, 48)
+    assert_close(ours(x), plain(x))
+
+
+def test_embeddings_as_output_head() -> None:
+    plain, ours = nn.Embedding(300, 48), CPUEmbedding(300, 48)
+    ours.update(plain.parameters())
+    assert_close(ours.as_linear(normal(5, 48)), plain.as_linear(normal(5, 48)))
+    assert_close(ours(mx.array([[1, 299]])), plain(mx.array([[1, 299]])))
+
+
+@pytest.mark.parametrize("make", [layers.linear, layers.embedding])
+def test_layers_can_be_quantized(make: object) -> None:
+    """On a CPU, too, where somebody wants to see what a GPU would compute."""
+    model = nn.Sequential(make(64, 64))  # type: ignore[operator]
+    nn.quantize(model, group_size=32, bits=4)
+    assert hasattr(model.layers[0], "scales")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 16])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
+@pytest.mark.parametrize("new", [1, 5])
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention(batch: int, heads: int, kv_heads: int, new: int, masked: bool) -> None:
+    q, k, v = (
+        normal(batch, heads, new, 8),
+        normal(batch, kv_heads, 20, 8, seed=1),
+        normal(batch, kv_heads, 20, 8, seed=2),
+    )
+    k, v = k[:, :, :13], v[:, :, :13]  # as they lie in a buffer that has room left
+    mask = mx.arange(13)[None, None, None, :] >= mx.array([row % 5 for row in range(batch)])[:, None, None, None]
+    wanted = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask if masked else None)
+    assert_close(attention(q, k, v, scale=0.3, mask=mask if masked else None), wanted, 1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_log_normaliser(batch: int) -> None:
+    logits = 30 * normal(batch, 1000)
+    assert_close(log_normaliser(logits), mx.logsumexp(logits, axis=-1))
+    turned = mx.contiguous(logits.T).T  # as `cpu_product` leaves it
+    assert_close(log_normaliser(turned), mx.logsumexp(logits, axis=-1))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_log_normaliser_of_what_is_not_finite(bad: float) -> None:
+    """It shows in its own row, and without a warning."""
+    logits = np.zeros((2, 10), np.float32)
+    logits[0, 3] = bad
+    got = log_normaliser(mx.array(logits)).tolist()
+    assert not math.isfinite(got[0])
+    assert got[1] == pytest.approx(math.log(10))
