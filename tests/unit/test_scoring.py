@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from accuracy.scoring import error_rate, units
 from hypothesis import given
 from hypothesis import strategies as st
+
+from funasr_cli.benchmarks.scoring import error_rate, units
 
 
 @pytest.mark.parametrize(
