@@ -10,6 +10,7 @@ from funasr_cli.benchmarks.memory import MemoryCost
 from funasr_cli.benchmarks.profile import ProfileCost
 from funasr_cli.benchmarks.report import Report
 from funasr_cli.errors import OutputError, SetupError, UsageError
+from funasr_cli.measure import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,8 +107,9 @@ def _batch_sizes(axes: "Axes", cases: list[CaseCost]) -> None:
     for case in cases:
         if case.batch_size:
             name = f"{case.model}, {Path(case.audio).name}"
-            lines[name].append((case.batch_size, case.stages["total_s"]))
-    _curves(axes, lines, "segments side by side", "seconds")
+            slow = case.rtf
+            lines[name].append((case.batch_size, Spread(1 / slow.median, 1 / slow.high, 1 / slow.low)))
+    _curves(axes, lines, "segments side by side", "seconds of audio a second")
 
 
 def _memory(axes: "Axes", cases: list[MemoryCost]) -> None:

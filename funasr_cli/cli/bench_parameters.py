@@ -58,7 +58,8 @@ BatchSizes = Annotated[
     typer.Option(
         metavar="N,N,...",
         rich_help_panel=CASES,
-        help="Segments decoded side by side. Default: by the memory at hand; with --batches 1,4,16; with --profile 1.",
+        help="Segments decoded side by side. Default: by the memory at hand; with --batches 1,4,16; with "
+        "--profile 1.",
     ),
 ]
 Durations = Annotated[
@@ -75,8 +76,8 @@ Recordings = Annotated[
     typer.Option(
         min=1,
         rich_help_panel=CASES,
-        help="How many are transcribed in a run; they are repeated. Default: with --batches 32, else the largest of "
-        "--batch-sizes.",
+        help="How many are transcribed in a run; they are repeated. Default: with --batches 32, else the largest "
+        "of --batch-sizes.",
     ),
 ]
 Trials = Annotated[
@@ -86,8 +87,8 @@ ExactTokens = Annotated[
     int | None,
     typer.Option(
         rich_help_panel=DECODING,
-        help=f"Write exactly so many tokens for each segment, whatever they are; with --profile, take so many steps. "
-        f"Default with --synthetic: {SYNTHETIC_TOKENS}.",
+        help=f"Write exactly so many tokens for each segment, whatever they are; with --profile, take so many "
+        f"steps. Default with --synthetic: {SYNTHETIC_TOKENS}.",
     ),
 ]
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from funasr_cli.benchmarks.report import Report
     from funasr_cli.measure import Spread
 
-PIPED_WIDTH = 160
-MOST_NAME = 40  # columns of a case's name, before it is folded
-LEAST_BAR = 20
+PIPED_WIDTH = 200
+MOST_NAME = 48  # columns of a case's name, before it is folded
+LEAST_BAR, MOST_BAR = 20, 100
 STYLES = {  # of the stages' bars
     "read": "black on white", "VAD": "black on yellow", "features": "black on cyan", "encoder": "white on blue",
     "prefill": "white on magenta", "decode": "black on green",
@@ -200,7 +200,7 @@ def _about(report: "Report") -> Iterator[str]:
     for model in report.models:
         yield (
             f"{_plain(model.model)}: {model.parameters / 1e6:.1f} million parameters, {model.weights}, "
-            f"{model.mlx_bytes / 1e9:.2f} GB, loaded in {model.load_s.median:.2f} s ({_spread(model.load_s)})."
+            f"{model.mlx_bytes / 1e9:.2f} GB, loaded in {model.load_s.median:.2f} s."
         )
     machine, exact_tokens = report.machine, report.request.options.exact_tokens
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
@@ -262,7 +262,7 @@ def _bar_lines(bars: dict[str, dict[str, float]], width: int) -> "Iterator[Text]
     from rich.text import Text
 
     label = min(max(map(columns, bars)), MOST_NAME)
-    room = max(LEAST_BAR, width - label - 2)
+    room = min(MOST_BAR, max(LEAST_BAR, width - label - 2))
     longest = max(sum(stages.values()) for stages in bars.values()) or 1.0
     for case, stages in bars.items():
         line = Text(set_cell_size(case, label) + " ")
@@ -286,6 +286,8 @@ def _plain(text: str) -> str:
 
 
 def _spread(spread: "Spread") -> str:
+    if spread.low == spread.high:  # of a single trial, say
+        return "-"
     share = (spread.high - spread.low) / spread.median if spread.median else 0.0
     return f"{share:.0%}"
 
