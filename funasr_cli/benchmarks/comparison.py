@@ -61,7 +61,15 @@ def read_report(path: Path, mode: str) -> dict[str, Any]:
         raise UsageError(f"{path}: format version {content.get('format_version')}, not {FORMAT_VERSION}")
     if content.get("mode") != mode:
         raise UsageError(f"{path}: of --{content.get('mode')}, not of --{mode}", "compare like with like")
+    parts = [(content.get("models"), "model", "weights"), (content.get("cases"), "case", "case")]
+    for entries, *names in parts:
+        if not isinstance(entries, list) or not all(_has(entry, names) for entry in entries):
+            raise UsageError(f"{path}: not a whole measurement", "--compare takes what --json printed")
     return content
+
+
+def _has(entry: Any, names: list[str]) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names)
 
 
 def compare(earlier: dict[str, Any], now: dict[str, Any]) -> Comparison:

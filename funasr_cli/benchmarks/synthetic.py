@@ -28,6 +28,7 @@ from funasr_cli.checkpoints.format import (
 )
 from funasr_cli.checkpoints.keymap import Shape, model_shapes
 from funasr_cli.decoding.languages import NANO_LANGUAGES
+from funasr_cli.errors import OutputError
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNano, FunASRNanoConfig, PromptConfig
 from funasr_cli.models.qwen3 import Qwen3Config
@@ -72,8 +73,19 @@ def write_synthetic(folder: Path, size: str) -> Path:
     Args:
         folder: where to put it.
         size: "full", that of Fun-ASR-Nano, or "demo", that of the bundled model.
+
+    Raises:
+        OutputError: there is no room for it.
     """
     out = folder / f"synthetic-{size}"
+    try:
+        _write(out, size)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error})", "TMPDIR names a folder with more room") from error
+    return out
+
+
+def _write(out: Path, size: str) -> None:
     out.mkdir()
     if size == "full":
         config = RELEASE
@@ -86,7 +98,6 @@ def write_synthetic(folder: Path, size: str) -> Path:
     specs = [TensorSpec(name, DTYPE, shape) for name, shape in shapes.items()]
     write_safetensors(out / WEIGHTS_FILE, specs, _contents(shapes), {"format": FORMAT})
     write_config(out, ModelFile(config, DTYPE, None, source))
-    return out
 
 
 def _contents(shapes: dict[str, Shape]) -> Iterator[memoryview]:

@@ -114,10 +114,10 @@ def _batches(report: "Report") -> list[Grid]:
         numbers = total_s.median, case.audio_s / total_s.median, case.tokens / total_s.median, gain.times_faster
         seconds, *rates = map(_digits, numbers)
         grid.rows.append([_name(report, case.case), seconds, _spread(total_s), *rates, str(gain.same_texts)])
-    base = cases[0]
+    base, tokens = cases[0], sorted({case.tokens for case in cases})
     grid.notes = [
         *_about(report),
-        f"{base.recordings} recordings, {base.audio_s:.0f} s of audio, {base.tokens} tokens; "
+        f"{base.recordings} recordings, {base.audio_s:.0f} s of audio, {' or '.join(map(str, tokens))} tokens; "
         f"medians of {report.request.trials} after a warm-up, in turns.",
         *(_errors(cases) if report.request.references is not None else []),
     ]
@@ -145,6 +145,7 @@ def _profiles(report: "Report") -> list[Grid]:
     shown[-1].notes += [
         "Computing: operations that are more than another view of the same memory.",
         "Modules: time in those of a kind without those in them, each evaluated by itself.",
+        f"Seconds: medians of {report.request.trials} after a warm-up; of {cases[0].steps} steps in each.",
         *_about(report),
     ]
     return shown
@@ -205,7 +206,7 @@ def _about(report: "Report") -> Iterator[str]:
     machine, exact_tokens = report.machine, report.request.options.exact_tokens
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     yield f"{machine['gpu'] or machine['processor']}, {machine['cores']} cores; {report.device}; {versions}."
-    if exact_tokens:
+    if exact_tokens and report.request.mode != Mode.PROFILE:
         yield f"Exactly {exact_tokens} tokens for each segment: texts mean nothing."
 
 

@@ -1,6 +1,7 @@
 """`funasr bench --rtf`: the tables, the JSON, and what is refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,8 @@ def test_model_from_a_variable(small_model: Path, short_wav: Path, tmp_path: Pat
     options = ("bench", "--rtf", short_wav, "--trials", 1, "--json", *QUICK)
     result = invoke(*options, env={"FUNASR_MODEL": str(model)})
     assert len(json.loads(result.stdout)["models"]) == 1
+    result = invoke(*options, env={"FUNASR_MODEL": os.pathsep.join([str(model), "demo"])})
+    assert [model["model"] for model in json.loads(result.stdout)["models"]] == ["Small-Nano", "demo"]
     (tmp_path / "config.toml").write_text(f'model = "{model}"')
     result = invoke(*options, env={"FUNASR_CONFIG": str(tmp_path / "config.toml")})
     assert len(json.loads(result.stdout)["models"]) == 1

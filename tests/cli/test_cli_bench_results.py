@@ -140,6 +140,10 @@ def test_comparison_in_the_table(earlier: Earlier) -> None:
     [
         ("[1]", "not a measurement\n  --compare takes what --json printed\n"),
         ("{", "cannot be read ("),
+        (
+            '{"format": "funasr-bench", "format_version": 1, "mode": "rtf", "models": [], "cases": [{}]}',
+            "not a whole measurement\n",
+        ),
         ('{"format": "funasr-bench", "format_version": 2}', "format version 2, not 1\n"),
         (
             '{"format": "funasr-bench", "format_version": 1, "mode": "memory"}',
