@@ -1,5 +1,6 @@
 """Measurements as tables and bars, each with what has to be known to read it."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -221,23 +222,29 @@ def _errors(cases: "tuple[CaseCost, ...]") -> Iterator[str]:
 
 
 def show(shown: list[Grid], bars: "dict[str, dict[str, float]]") -> None:
-    """Print tables, and bars below the first of them."""
-    from rich.console import Console
+    """Print tables, and bars below the first of them.
 
-    out = Console(markup=False, highlight=False)
-    width = out.width if out.is_terminal else PIPED_WIDTH
-    out.width = width
+    Raises:
+        OutputError: there is no room for them.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    stdout, colours = Console(), console.colours_stdout()
+    width = stdout.width if stdout.is_terminal else PIPED_WIDTH
     for index, grid in enumerate(shown):
+        drawn = io.StringIO()
+        out = Console(file=drawn, width=width, force_terminal=colours, markup=False, highlight=False)
         for part in grid.fitted(width):
             table = tables.plain(*part.headings)
             for row in part.rows:
                 table.add_row(*row)
             out.print(table)
         if not index and bars:
-            for line in _bar_lines(bars, width):
-                out.print(line)
-            console.result("\n")
-        console.result("\n".join(grid.notes) + "\n")
+            out.print(*_bar_lines(bars, width), sep="\n")
+        text = drawn.getvalue().rstrip()
+        console.result(Text.from_ansi(text) if colours else text)
+        console.result("\n\n" + "\n".join(grid.notes) + "\n")
 
 
 def bars(report: "Report") -> dict[str, dict[str, float]]:

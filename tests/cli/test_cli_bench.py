@@ -3,11 +3,12 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import funasr, invoke
+from running import COMMAND, environment, funasr, invoke
 from terminal import on_terminal
 
 from funasr_cli.demo import MODEL, clips
@@ -133,6 +134,16 @@ def test_narrow_terminals_get_several_tables(small_model: Path, short_wav: Path)
     assert shown.count("short.wav") > 3
     for heading in ("encoder", "first token", "process GB"):
         assert heading in shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("form", [(), ("--json",), ("--markdown",)])
+def test_no_room_for_the_result(form: tuple[str, ...]) -> None:
+    arguments = ("bench", "--rtf", "--synthetic", "demo", "--durations", "1", "--trials", "1", *form)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, env=environment())
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: standard output: cannot be written (")
 
 
 def test_markdown(small_model: Path, short_wav: Path) -> None:
