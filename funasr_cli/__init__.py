@@ -9,28 +9,39 @@
 Importing this package imports nothing heavy; the functions do when they are called.
 """
 
+import os
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from funasr_cli.errors import FunASRError
 from funasr_cli.options import TranscribeOptions
-from funasr_cli.scheduling.events import Draft, Finished, Settled
-from funasr_cli.transcript import Ledger, Segment, Transcript
+from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
+from funasr_cli.transcript import Ledger, Score, Segment, Timings, Transcript
 
 if TYPE_CHECKING:
+    from funasr_cli.audio.decode import AudioInput, Source
     from funasr_cli.checkpoints.convert import Conversion
     from funasr_cli.pipeline import EncodedAudio, Recognizer
 
 __version__ = "0.1.0"
 __all__ = [
+    "AudioInput",
+    "Conversion",
     "Draft",
     "EncodedAudio",
+    "Event",
+    "Failed",
     "Finished",
     "FunASRError",
     "Ledger",
+    "Read",
     "Recognizer",
+    "Score",
     "Segment",
     "Settled",
+    "Source",
+    "Timings",
     "TranscribeOptions",
     "Transcript",
     "__version__",
@@ -38,18 +49,24 @@ __all__ = [
     "load",
 ]
 
+_HEAVY = {  # types whose modules import NumPy or MLX
+    "AudioInput": "audio.decode",
+    "Conversion": "checkpoints.convert",
+    "EncodedAudio": "pipeline",
+    "Recognizer": "pipeline",
+    "Source": "audio.decode",
+}
+
 if not TYPE_CHECKING:  # where it would give every misspelt name a type
 
     def __getattr__(name: str) -> Any:
-        """The types whose modules import MLX."""
-        if name not in ("EncodedAudio", "Recognizer"):
+        """The types that are imported when they are asked for."""
+        if name not in _HEAVY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from funasr_cli import pipeline
-
-        return getattr(pipeline, name)
+        return getattr(import_module(f"{__name__}.{_HEAVY[name]}"), name)
 
 
-def load(model: str | None = None, dtype: str | None = None) -> "Recognizer":
+def load(model: str | Path | None = None, dtype: str | None = None) -> "Recognizer":
     """Load a converted model.
 
     Args:
@@ -63,11 +80,11 @@ def load(model: str | None = None, dtype: str | None = None) -> "Recognizer":
     from funasr_cli.checkpoints.load import load_model
     from funasr_cli.pipeline import Recognizer
 
-    return Recognizer(load_model(find_model(model), dtype))
+    return Recognizer(load_model(find_model(os.fspath(model) if model is not None else None), dtype))
 
 
 def convert(
-    source: str,
+    source: str | Path,
     out: str | Path | None = None,
     *,
     revision: str | None = None,
@@ -93,4 +110,4 @@ def convert(
     from funasr_cli.options import ConvertOptions
 
     folder = Path(out) if out is not None else None
-    return run(source, folder, ConvertOptions(**options), revision=revision, force=force)
+    return run(os.fspath(source), folder, ConvertOptions(**options), revision=revision, force=force)

@@ -1,7 +1,11 @@
-"""Characters: what may stand on a line of a text file, and how many columns of a screen it takes."""
+"""Characters: what may stand on a line of a text file, how many columns it takes, and what needs no spaces."""
 
 import unicodedata
 from functools import lru_cache
+
+# For classes of regular expressions: Chinese characters and kana, which are written without spaces.
+UNSPACED_LETTERS = "\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+UNSPACED = f"{UNSPACED_LETTERS}\u3000-\u303f\uff00-\uff65"  # and their punctuation
 
 JOINER = "\N{ZERO WIDTH JOINER}"
 EMOJI_STYLE = "\N{VARIATION SELECTOR-16}"

@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     PARTIAL = 4  # everything was read, but some text is cut short
     ENVIRONMENT = 5  # a library, back end or download is not to be had
     NO_SPEECH = 6  # there is no speech in any of the inputs
+    UNEXPECTED = 70  # a fault of this program, or memory that ran out (EX_SOFTWARE of sysexits.h)
     INTERRUPTED = 130  # Ctrl-C, as shells report it
 
 
@@ -56,3 +57,9 @@ class SetupError(FunASRError):
     """Something outside this program is missing: a back end, a library, the network."""
 
     exit_code = ExitCode.ENVIRONMENT
+
+
+class UnexpectedError(FunASRError):
+    """What nobody has foreseen."""
+
+    exit_code = ExitCode.UNEXPECTED

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from funasr_cli.characters import one_line
-from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout, make_cues
+from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout, make_cues, sentences_of
 from funasr_cli.transcript import Segment, Transcript
 
 ARROW = re.compile("-{2,}>")  # what separates the times of a cue
@@ -22,6 +22,12 @@ VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 VTT_NOTE = "NOTE Times within a segment are estimated from the length of its text."
 MARKDOWN_LIST = re.compile(r"^(\d*)([-+.)])(?=[ -]|$)")  # or a line across the page
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>&#|~$])")
+
+
+def clock(seconds: float) -> str:
+    """A time for people: minutes and seconds, with hours where there are some."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def as_lines(segments: Iterable[Segment], prefix: str = "") -> str:
@@ -40,6 +46,7 @@ def as_dict(transcript: Transcript) -> dict[str, Any]:
     data = dataclasses.asdict(transcript)
     for segment, row in zip(transcript.segments, data["segments"], strict=True):
         row["state"] = segment.state
+        row["sentences"] = list(map(dataclasses.asdict, sentences_of(segment)))
     ledger = dataclasses.asdict(transcript.ledger)
     return {
         "text": transcript.text,
@@ -98,10 +105,10 @@ def as_vtt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> s
 
 def as_markdown(transcript: Transcript) -> str:
     """For people: the file's name, a list of the segments that have text, and what became of the recording."""
-    texts = [(_clock(segment.start_s), _markdown_text(segment.text)) for segment in transcript.segments]
+    texts = [(clock(int(segment.start_s)), _markdown_text(segment.text)) for segment in transcript.segments]
     shares = dataclasses.asdict(transcript.ledger).items()
-    parts = ", ".join(f"{_clock(round(seconds))} {name.removesuffix('_s')}" for name, seconds in shares)
-    account = f"{_clock(round(transcript.duration_s))} long: {parts}.\n"
+    parts = ", ".join(f"{clock(seconds)} {name.removesuffix('_s')}" for name, seconds in shares)
+    account = f"{clock(transcript.duration_s)} long: {parts}.\n"
     problems = map(_markdown_text, (*transcript.warnings, transcript.fault or ""))
     heading = f"# {_markdown_text(PurePath(transcript.source).name)}\n"
     items = "".join(f"- **{start}** {text}\n" for start, text in texts if text)
@@ -126,12 +133,6 @@ def _stamp(time_ms: int, point: str) -> str:
     """A time in a subtitle file: hours, minutes, seconds, milliseconds."""
     seconds, milliseconds = divmod(time_ms, 1000)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{milliseconds:03}"
-
-
-def _clock(seconds: float) -> str:
-    """A time for people: minutes and seconds, with hours where there are some."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def _markdown_text(text: str) -> str:

@@ -74,6 +74,11 @@ class Words:
                 first = bisect_right(self._spaced_before, room, first + 1, last + 1) - 1
         return first
 
+    def line(self, first: int, last: int) -> str:
+        """A span on one line, however wide."""
+        spelled = "".join(f" {word.text}" if word.spaced else word.text for word in self.words[first:last])
+        return spelled.removeprefix(" ")
+
     def fits(self, first: int, last: int, lines: int) -> bool:
         """Whether a span needs no more than so many lines."""
         return self.reach(first, last, lines) == last
@@ -87,18 +92,14 @@ class Words:
             rest_fits = partial(self.fits, last=last, lines=left - 1)
             earliest = bisect_left(cuts, True, key=rest_fits)
             cut = self.best_cut(first, last, cuts[earliest:], left)
-            lines.append(self._join(first, cut))
+            lines.append(self.line(first, cut))
             first = cut
-        return [*lines, self._join(first, last)]
+        return [*lines, self.line(first, last)]
 
     def best_cut(self, first: int, last: int, cuts: Iterable[int], parts: int) -> int:
         """The cut that best makes the first of so many even parts of a span."""
         even = self.width(first, last) / parts
         return min(cuts, key=lambda cut: self._costs[cut - 1] + abs(self.width(first, cut) / even - 1))
-
-    def _join(self, first: int, last: int) -> str:
-        spelled = "".join(f" {word.text}" if word.spaced else word.text for word in self.words[first:last])
-        return spelled.removeprefix(" ")
 
 
 def _split(text: str, width: int) -> Iterator[Word]:

@@ -74,17 +74,23 @@ def peak_mlx_bytes() -> int:
     return int(mx.get_peak_memory())
 
 
+def total_bytes() -> int:
+    """Memory that the device has for MLX, or this machine's."""
+    if on_accelerator():
+        info = mx.device_info()
+        return int(info.get("max_recommended_working_set_size") or info.get("memory_size") or 0)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def available_bytes() -> int:
     """Memory that can still be taken: the device's, or this machine's within its container."""
     if on_accelerator():
-        info = mx.device_info()
-        total = info.get("max_recommended_working_set_size") or info.get("memory_size") or 0
-        return max(0, int(total) - int(mx.get_active_memory()))
+        return max(0, total_bytes() - int(mx.get_active_memory()))
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
         available = int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024
     except (OSError, IndexError, ValueError):  # macOS has no such file
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        available = total_bytes() // 2
     return min(available, *_container_bytes())
 
 

@@ -80,12 +80,12 @@ class TranscribeOptions:
         if not 0 < self.vad_threshold < 1:
             raise UsageError(f"VAD threshold is {self.vad_threshold}", "it must be between 0 and 1")
         if not 0.1 <= self.min_pause_s <= 10:
-            raise UsageError(f"the shortest pause is {self.min_pause_s} s", "it must be 0.1 to 10 s")
+            raise UsageError(f"min pause is {self.min_pause_s} s", "it must be 0.1 to 10 s")
         if not 2 <= self.max_segment_s <= MAX_SEGMENT_S:
             limits = f"it must be 2 to {MAX_SEGMENT_S} s"
-            raise UsageError(f"the longest segment is {self.max_segment_s} s", limits)
+            raise UsageError(f"max segment is {self.max_segment_s} s", limits)
         if not 0 <= self.join_s <= self.max_segment_s:
-            raise UsageError(f"segments are joined up to {self.join_s} s", "it must be 0 to the longest segment")
+            raise UsageError(f"join is {self.join_s} s", "it must be 0 to max segment")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch size is {self.batch_size}", "it must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:

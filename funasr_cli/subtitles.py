@@ -6,6 +6,7 @@ words need nothing else here than to come out of `pieces_of`.
 """
 
 import math
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,9 +41,9 @@ class SubtitleLayout:
             UsageError: naming the option and what it may be.
         """
         if self.max_line_width < 2:
-            raise UsageError(f"the line width is {self.max_line_width}", "it must be at least 2 columns")
+            raise UsageError(f"max line width is {self.max_line_width}", "it must be at least 2 columns")
         if self.max_line_count < 1:
-            raise UsageError(f"the line count is {self.max_line_count}", "it must be at least 1")
+            raise UsageError(f"max line count is {self.max_line_count}", "it must be at least 1")
         if not 0 <= self.min_duration_s <= 60:
             raise UsageError(f"the shortest cue is {self.min_duration_s} s", "it must be 0 to 60 s")
         if not 1 <= self.max_columns_per_s < math.inf:
@@ -86,9 +87,35 @@ class Cue:
         return "\n".join(self.lines)
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a segment, on one line.
+
+    Attributes:
+        estimated: it begins or ends within a piece, so that a time is not measured.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    estimated: bool
+
+
 def pieces_of(segment: Segment) -> list[Piece]:
     """The smallest parts of a segment whose times are known."""
     return [Piece(segment.text, segment.start_s, segment.end_s)]
+
+
+def sentences_of(segment: Segment) -> list[Sentence]:
+    """The sentences of a segment, with its time shared out by their lengths; none where nothing is visible."""
+    words = Words(one_line(segment.text), sys.maxsize)
+    if not words.columns_before[-1]:
+        return []
+    clock = _Clock(pieces_of(segment), words)
+    return [
+        Sentence(words.line(first, last), *clock.span(first, last))
+        for first, last in pairwise([0, *words.sentence_ends])
+    ]
 
 
 def make_cues(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> list[Cue]:
@@ -136,8 +163,7 @@ def _drafts(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Draft
     sentences = pairwise([0, *words.sentence_ends])
     parts = [part for first, last in sentences for part in _parts(words, first, last, layout)]
     for first, last in _merged(parts, words, clock, layout):
-        (start_s, start_estimated), (end_s, end_estimated) = clock.start(first), clock.end(last)
-        yield _Draft(tuple(words.lines(first, last)), start_s, end_s, start_estimated or end_estimated)
+        yield _Draft(tuple(words.lines(first, last)), *clock.span(first, last))
 
 
 class _Clock:
@@ -149,26 +175,25 @@ class _Clock:
         self._ends = list(accumulate(self._widths))
         self._places = words.columns_before
 
-    def start(self, first: int) -> tuple[float, bool]:
-        """When a word begins, and whether that is estimated."""
-        place = self._places[first]
-        return self._time(bisect_right(self._ends, place), place)
-
-    def end(self, last: int) -> tuple[float, bool]:
-        """When the word before this one ends, and whether that is estimated."""
-        place = self._places[last]
-        return self._time(bisect_left(self._ends, place), place)
+    def span(self, first: int, last: int) -> tuple[float, float, bool]:
+        """When a span of words begins and ends, and whether one of these is estimated."""
+        begin, end = self._places[first], self._places[last]
+        start_s, start_estimated = self._time(bisect_right(self._ends, begin), begin)
+        end_s, end_estimated = self._time(bisect_left(self._ends, end), end)
+        return start_s, end_s, start_estimated or end_estimated
 
     def seconds(self, first: int, last: int) -> float:
         """How long a span of words is being said."""
-        return self.end(last)[0] - self.start(first)[0]
+        start_s, end_s, _ = self.span(first, last)
+        return end_s - start_s
 
     def _time(self, index: int, place: int) -> tuple[float, bool]:
         index = min(index, len(self._ends) - 1)
         piece = self._pieces[index]
         left = (self._ends[index] - place) / (self._widths[index] or 1)
         share = min(max(1 - left, 0.0), 1.0)
-        return piece.start_s + share * (piece.end_s - piece.start_s), piece.estimated or 0 < share < 1
+        time_s = piece.end_s if share == 1 else piece.start_s + share * (piece.end_s - piece.start_s)
+        return time_s, piece.estimated or 0 < share < 1
 
 
 def _parts(words: Words, first: int, last: int, layout: SubtitleLayout) -> Iterator[tuple[int, int]]:

@@ -4,14 +4,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uff65]")  # Chinese and Japanese, with punctuation
+from funasr_cli.characters import UNSPACED
+
+BETWEEN_UNSPACED = re.compile(f"[{UNSPACED}]{{2}}")
 
 
 def join_texts(texts: Iterable[str]) -> str:
     """One text, with spaces in between where the scripts use them."""
     joined = ""
     for text in filter(None, texts):
-        spaced = joined and not (UNSPACED.match(joined[-1]) and UNSPACED.match(text[0]))
+        spaced = joined and not BETWEEN_UNSPACED.match(joined[-1] + text[0])
         joined += f" {text}" if spaced else text
     return joined
 

@@ -1,6 +1,9 @@
 """What libsndfile cannot read, with PyAV: the sound of m4a, mp4, webm, mkv and whatever else FFmpeg knows."""
 
+import io
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -50,9 +53,9 @@ class MediaReader:
 
     def __init__(self, path: Path, name: str):
         self._name = name
-        self._bytes = path.open("rb")  # not by name: FFmpeg takes some names for addresses
-        try:
-            self._container = av.open(self._bytes, metadata_errors="replace", options=OPTIONS)
+        with ExitStack() as opened:
+            file = opened.enter_context(_File(os.fspath(path)))  # not by name: FFmpeg takes some for addresses
+            self._container = opened.enter_context(av.open(file, metadata_errors="replace", options=OPTIONS))
             if not self._container.streams.audio:
                 raise AudioError(f"{name}: there is no sound in it")
             self._stream = self._container.streams.audio[0]
@@ -62,12 +65,10 @@ class MediaReader:
             self._first = next(self._frames, None)  # more reliable than what the container says about it
             if self._first is None:
                 raise ValueError("nothing can be decoded")  # FFmpeg may have gone by the name's ending
-        except BaseException:
-            self._bytes.close()
-            raise
-        self.sample_rate_hz = self._first.sample_rate
-        self.channels = self._first.layout.nb_channels
-        self.expected_s = self._stated_s()
+            self.sample_rate_hz = self._first.sample_rate
+            self.channels = self._first.layout.nb_channels
+            self.expected_s = self._stated_s()
+            self._opened = opened.pop_all()
 
     def seek(self, sample: int) -> int:
         """Stay at the beginning."""
@@ -86,8 +87,7 @@ class MediaReader:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._container.close()
-        self._bytes.close()
+        self._opened.close()
 
     def _timed(self) -> Iterator[tuple[int, np.ndarray]]:
         """Sample rate and (samples, channels); where time stamps leave a gap, it is silent."""
@@ -162,6 +162,16 @@ class MediaReader:
         if container.format.name not in WITH_LENGTH or is_estimate or container.streams.video:
             return None  # a film may be longer than what is heard in it
         return container.duration / av.time_base if container.duration else None
+
+
+class _File(io.FileIO):
+    """PyAV prints the error of a seek that fails, as it does wherever a damaged size leads nowhere."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError:
+            return -1  # to FFmpeg, a failure
 
 
 def _silence(duration_s: float, rate_hz: int, channels: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -117,7 +117,7 @@ def _open_with_audioread(path: Path, name: str, reason: str) -> Reader:
     except Exception as error:  # audioread's back ends raise what they like
         raise AudioError(
             f"{name}: not audio that can be read here ({reason})",
-            "m4a, mp4, webm and more need PyAV (pip install 'funasr-cli[media]') or ffmpeg on the PATH",
+            "m4a, mp4, webm and more need PyAV (pip install av) or ffmpeg on the PATH",
         ) from error
 
 

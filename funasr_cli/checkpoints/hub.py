@@ -10,6 +10,7 @@ import platformdirs
 from funasr_cli import demo
 from funasr_cli.checkpoints.format import CONFIG_FILE
 from funasr_cli.errors import ModelError, SetupError, UsageError
+from funasr_cli.paths import path_in_variable
 
 ALIASES = {
     "nano": "FunAudioLLM/Fun-ASR-Nano-2512",
@@ -35,9 +36,12 @@ class Source:
 
 
 def models_folder() -> Path:
-    """Where converted models are kept: ``$FUNASR_HOME/models``, else in the platform's cache folder."""
-    home = os.environ.get("FUNASR_HOME")
-    return (Path(home).expanduser() if home else platformdirs.user_cache_path("funasr-cli")) / "models"
+    """Where converted models are kept: ``$FUNASR_HOME/models``, else in the platform's cache folder.
+
+    Raises:
+        UsageError: the variable holds no path.
+    """
+    return (path_in_variable("FUNASR_HOME") or platformdirs.user_cache_path("funasr-cli")) / "models"
 
 
 def local_folder(name: str) -> Path | None:

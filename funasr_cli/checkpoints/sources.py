@@ -62,6 +62,11 @@ def open_upstream(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     return Checkpoint(config, tensors, _files(folder, llm_folder, config), folder / UPSTREAM_WEIGHTS)
 
 
+def _lacks_torch() -> SetupError:
+    without_cuda = "--index-url https://download.pytorch.org/whl/cpu"
+    return SetupError("converting needs torch", f"pip install torch; on Linux, {without_cuda} spares you CUDA")
+
+
 def require_torch() -> None:
     """Say early that torch is missing.
 
@@ -69,7 +74,7 @@ def require_torch() -> None:
         SetupError: it is.
     """
     if importlib.util.find_spec("torch") is None:
-        raise SetupError("converting needs torch", "pip install 'funasr-cli[convert]'")
+        raise _lacks_torch()
 
 
 def sha256_of(path: Path, progress: Callable[[int], None]) -> str:
@@ -147,7 +152,7 @@ def _load_pickle(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read is refused below
             content = _torch_load(path)
     except ImportError as error:
-        raise SetupError("converting needs torch", "pip install 'funasr-cli[convert]'") from error
+        raise _lacks_torch() from error
     except Exception as error:  # on damaged files torch raises whatever its parser stumbled over
         if found := ASKED_FOR_CODE.search(str(error)):
             raise ModelError(

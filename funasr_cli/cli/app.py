@@ -9,19 +9,23 @@ from typer.core import TyperCommand, TyperGroup
 
 from funasr_cli import __version__
 from funasr_cli.cli import bench, console, convert, info, models, transcribe
-from funasr_cli.cli.settings import config_file, defaults_of_commands, origins, read_settings
-from funasr_cli.errors import ExitCode, FunASRError, ModelError, UsageError
+from funasr_cli.cli.settings import command_settings, origins
+from funasr_cli.errors import ExitCode, FunASRError, ModelError, UnexpectedError, UsageError
 
 EXIT_CODES = (
     f"Exit codes: {ExitCode.OK} done, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
     f"{ExitCode.MODEL} unusable model, {ExitCode.PARTIAL} a text is cut short, "
     f"{ExitCode.ENVIRONMENT} something is not installed or reachable, {ExitCode.NO_SPEECH} no speech found, "
-    f"{ExitCode.INTERRUPTED} interrupted."
+    f"{ExitCode.UNEXPECTED} an unexpected error, {ExitCode.INTERRUPTED} interrupted."
 )
 
 
 # Click's UsageError, which Typer brings along under changing names.
 BadCommandLine = cast(type[Exception], typer.BadParameter.__mro__[1])
+ENDINGS = (typer.Exit, typer.Abort, BrokenPipeError)  # what Typer ends the program with
+
+
+BUG_HINT = f"{console.TRACEBACK_VARIABLE}=1 shows where; please report it, with what funasr info prints"
 
 
 @contextmanager
@@ -38,6 +42,12 @@ def _boundary() -> Iterator[None]:
     except KeyboardInterrupt as error:
         console.warn("interrupted")
         raise typer.Exit(ExitCode.INTERRUPTED) from error
+    except ENDINGS:
+        raise
+    except Exception as error:
+        unexpected = UnexpectedError(f"unexpected {type(error).__name__}: {error}".rstrip(": "), BUG_HINT)
+        console.report(unexpected.with_traceback(error.__traceback__))
+        raise typer.Exit(unexpected.exit_code) from error
 
 
 def _in_our_form(error: Any) -> UsageError:
@@ -47,18 +57,20 @@ def _in_our_form(error: Any) -> UsageError:
     message, variable = error.format_message(), getattr(parameter, "envvar", None)
     command = context.command_path if context else "funasr"
     hint = f"it comes from {settings[0]}" if settings else f"see {command} --help"
-    return UsageError(message.replace(f" (env var: {variable!r})", ""), hint)
+    return UsageError(message.replace(f" (env var: {variable!r})", "").replace(": Value error, ", ": "), hint)
 
 
 class Command(TyperCommand):
     """A command whose errors name the settings in force: what is wrong may not have been typed."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read its options; Click does not always say whose they are."""
+        """Read its options, behind the settings; help, completion and a report on settings do without them."""
+        if not (ctx.resilient_parsing or ctx.info_name == "info" or set(args) & set(ctx.help_option_names)):
+            ctx.default_map = command_settings(ctx.parent.command)[ctx.info_name]
         try:
             return super().parse_args(ctx, args)
         except BadCommandLine as error:
-            error.ctx = error.ctx or ctx  # type: ignore[attr-defined]
+            error.ctx = error.ctx or ctx  # type: ignore[attr-defined]  # Click does not always say whose they are
             raise
 
     def invoke(self, ctx: Any) -> Any:
@@ -91,10 +103,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Speech transcription on your own machine: the Fun-ASR family on MLX.",
+    epilog=EXIT_CODES,
 )
-app.command("convert", cls=Command)(convert.convert)
+app.command("convert", cls=Command, epilog=EXIT_CODES)(convert.convert)
 app.command("transcribe", cls=Command, epilog=EXIT_CODES)(transcribe.transcribe)
-app.command("bench", cls=Command)(bench.bench)
+app.command("bench", cls=Command, epilog=EXIT_CODES)(bench.bench)
 app.command("models", cls=Command)(models.models)
 app.command("info", cls=Command)(info.info)
 
@@ -107,14 +120,11 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Options of the program itself."""
-    path = config_file()
-    context.default_map = defaults_of_commands(read_settings(path), context.command, path)  # type: ignore[arg-type]
 
 
 def main() -> None:

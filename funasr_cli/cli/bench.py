@@ -57,7 +57,7 @@ def bench(
     as_json: given.JSON = False,
     as_markdown: given.Markdown = False,
 ) -> None:
-    """Measure what transcribing costs on this machine."""
+    """Measure what transcribing costs."""
     mode = _mode({Mode.RTF: rtf, Mode.BATCHES: batches, Mode.MEMORY: memory, Mode.PROFILE: profile})
     _refuse_idle_options(context, mode)
     if as_json and as_markdown:

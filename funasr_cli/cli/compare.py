@@ -1,19 +1,21 @@
 """``funasr transcribe --compare-hotwords``: what the hotwords change."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from funasr_cli.characters import one_line
+from funasr_cli.characters import UNSPACED_LETTERS, one_line
 from funasr_cli.cli import console
 from funasr_cli.cli.confidence import WORD
-from funasr_cli.cli.display import warn
+from funasr_cli.cli.display import Region, short_names, warn
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.errors import ExitCode, UsageError
-from funasr_cli.inputs import Input
+from funasr_cli.formats import clock
+from funasr_cli.inputs import STDIN, Input
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Failed, Finished
 from funasr_cli.transcript import Transcript, join_texts
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from funasr_cli.pipeline import Recognizer
 
+LETTER = rf"[^\W{UNSPACED_LETTERS}]"  # of words with spaces in between
 ADDED_STYLE, REMOVED_STYLE = "green", "red"
 
 
@@ -47,7 +50,7 @@ def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None
     if not options.hotwords:
         raise UsageError("--compare-hotwords without hotwords", "add --hotword or --hotwords-file")
     for input in inputs:
-        if is_pipe(input.path):
+        if input.path == STDIN or is_pipe(input.path):
             raise UsageError(f"{input.label}: can be read only once", "--compare-hotwords needs a file")
 
 
@@ -57,17 +60,19 @@ def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOp
     with_hotwords = _transcribe(inputs, recognizer, options, outcome, set())
     reported = outcome.failed | {source for source, text in with_hotwords.items() if not text.complete}
     without = _transcribe(inputs, recognizer, replace(options, hotwords=()), again, reported)
-    for source in sorted(with_hotwords.keys() & without.keys()):
+    both = sorted(with_hotwords.keys() & without.keys())
+    for source in both:
         parts = list(matching_parts(without[source], with_hotwords[source]))
         changed = [part for part in parts if part.without != part.with_hotwords]
         console.result(f"{inputs[source].label}: {len(changed)} of {len(parts)} segments differ\n")
         for part in changed:
-            console.result(f"  {console.clock(part.start_s)}-{console.clock(part.end_s)}\n")
+            console.result(f"  {clock(part.start_s)}-{clock(part.end_s)}\n")
             console.result(_marked(part.without, part.with_hotwords, "  - ", REMOVED_STYLE))
             console.result(_marked(part.with_hotwords, part.without, "  + ", ADDED_STYLE))
     for word in options.hotwords:
-        before, after = (_count(word, texts.values()) for texts in (without, with_hotwords))
-        console.result(f"{word}: written {before} times without hotwords, {after} times with them\n")
+        before = sum(count(word, without[source].text) for source in both)
+        after = sum(count(word, with_hotwords[source].text) for source in both)
+        console.result(f"{word}: written {_times(before)} without hotwords, {_times(after)} with them\n")
     outcome.failed |= again.failed
     outcome.partial = max(outcome.partial, again.partial)
     console.note(outcome.summary())
@@ -86,18 +91,24 @@ def _transcribe(
 
     openers = [partial(open_input, input, recognizer.sample_rate_hz) for input in inputs]
     transcripts = {}
-    with console.busy("") as tell:
+    task = f"{'with' if options.hotwords else 'without'} hotwords"
+    with Region(short_names(inputs), task=task) as region:
         for event in recognizer.run(openers, options):
+            region.show(event)
             if isinstance(event, Finished):
                 transcripts[event.source] = event.transcript
-                if event.source not in reported:
-                    warn(inputs[event.source], event.transcript)
-                which = "with" if options.hotwords else "without"
-                tell(f"{which} hotwords: {len(transcripts)} of {len(inputs)} inputs transcribed")
-            elif isinstance(event, Failed) and event.source not in reported:
-                console.report(event.error)
+            if isinstance(event, Finished | Failed) and event.source not in reported:
+                with region.aside():
+                    _tell(event, inputs)
             outcome.add(event)
     return transcripts
+
+
+def _tell(event: Finished | Failed, inputs: Sequence[Input]) -> None:
+    if isinstance(event, Failed):
+        console.report(event.error)
+    else:
+        warn(inputs[event.source], event.transcript)
 
 
 def matching_parts(without: Transcript, with_hotwords: Transcript) -> Iterator[Part]:
@@ -125,5 +136,13 @@ def _marked(text: str, other: str, prefix: str, style: str) -> "Text":
     return line.append("\n")
 
 
-def _count(word: str, transcripts: Iterable[Transcript]) -> int:
-    return sum(transcript.text.casefold().count(word.casefold()) for transcript in transcripts)
+def count(word: str, text: str) -> int:
+    """How often a hotword is written, whatever its case; "AI" is no part of "said", but of "用AI写"."""
+    word = word.casefold().strip()
+    before = rf"(?<!{LETTER})" if re.match(LETTER, word) else ""
+    behind = rf"(?!{LETTER})" if re.search(rf"{LETTER}\Z", word) else ""
+    return len(re.findall(f"{before}{re.escape(word)}{behind}", text.casefold()))
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
-from funasr_cli.characters import one_line, printable
+from funasr_cli.characters import UNSPACED_LETTERS, one_line, printable
 from funasr_cli.cli import console
 from funasr_cli.transcript import Segment
 
 # A word is as sure as the least likely of its tokens.
 DOUBTFUL, DOUBTFUL_STYLE = 0.5, "red underline"
 UNSURE, UNSURE_STYLE = 0.8, "yellow"
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+|\s+")
+WORD = re.compile(rf"[{UNSPACED_LETTERS}]|[^\s{UNSPACED_LETTERS}]+|\s+")
 
 
 def tinted_lines(segments: Iterable[Segment], prefix: str = "") -> Text:

@@ -51,9 +51,14 @@ def set_volume(*, quiet: bool, verbose: bool) -> None:
     _volume = Volume.QUIET if quiet else Volume.VERBOSE if verbose else Volume.NORMAL
 
 
+def is_terminal() -> bool:
+    """Whether stderr is a terminal where things can be redrawn; FORCE_COLOR makes Rich take a pipe for one."""
+    return stderr().is_terminal and stderr().file.isatty()
+
+
 def shows_progress() -> bool:
-    """Whether bars and tables are wanted, and stderr is a terminal."""
-    return stderr().is_terminal and _volume > Volume.QUIET
+    """Whether bars and tables are wanted, and can be shown."""
+    return is_terminal() and _volume > Volume.QUIET
 
 
 @cache
@@ -186,18 +191,12 @@ def progress(*, bytes_done: bool = False) -> "Progress":
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off to the end of a block; Rich does not survive it halfway into or out of a live region."""
+    """Put Ctrl-C off to the end of a block that would leave something behind: a temporary file, a live region."""
     waiting: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if waiting:
-        signal.raise_signal(signal.SIGINT)
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are some."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+        if waiting:
+            signal.raise_signal(signal.SIGINT)

@@ -1,5 +1,6 @@
 """``funasr convert``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,8 @@ def convert(
         group_size=group_size,
         languages=tuple(languages.split(",")) if languages is not None else None,
     )
+    if quiet:  # the hub draws bars of its own
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from funasr_cli.checkpoints.convert import convert as run
 
     with console.progress(bytes_done=True) as bar:

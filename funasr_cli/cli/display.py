@@ -11,6 +11,7 @@ from funasr_cli.characters import one_line
 from funasr_cli.cli import console
 from funasr_cli.cli.output import Files, Printer
 from funasr_cli.cli.progress import Progress
+from funasr_cli.formats import clock
 from funasr_cli.inputs import Input
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
 from funasr_cli.transcript import Transcript
@@ -23,21 +24,36 @@ REDRAW_S = 0.02
 
 
 class Region:
-    """The part of a terminal that is redrawn: the segments being written, and progress. Empty in a pipe."""
+    """The part of a terminal that is redrawn: the segments being written, and progress. Empty in a pipe.
 
-    def __init__(self, names: Sequence[str], *, drafts: bool):
+    Args:
+        names: of the inputs.
+        task: what is being done, in a word or two.
+        drafts: show text while it is being written.
+    """
+
+    def __init__(self, names: Sequence[str], *, task: str = "transcribing", drafts: bool = False):
         self._names = names
         self._show_drafts = drafts
         self._drafts: dict[tuple[int, float], str] = {}
-        self._progress = Progress(names)
+        self._progress = Progress(names, task)
         self._live: Live | None = None
         self._drawn = 0.0
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _start(self) -> None:
         """Show it, on a terminal."""
         from rich.live import Live
 
-        if console.shows_progress() or (self._show_drafts and console.stderr().is_terminal):
+        if console.shows_progress() or (self._show_drafts and console.is_terminal()):
             self._live = Live(
                 console=console.stderr(),
                 get_renderable=self._render,
@@ -48,7 +64,7 @@ class Region:
             with console.uninterrupted():
                 self._live.start()
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """Take it away."""
         if self._live:
             with console.uninterrupted():
@@ -59,12 +75,12 @@ class Region:
     def aside(self) -> Iterator[None]:
         """Take it away for a moment: stdout may lead to the same terminal."""
         shown = self._live is not None
-        self.stop()
+        self._stop()
         try:
             yield
         finally:
             if shown:
-                self.start()
+                self._start()
 
     def show(self, event: Event) -> None:
         """Take in what has happened: progress, or more text of a segment, or less when it is final or given up."""
@@ -86,7 +102,7 @@ class Region:
     def _render(self) -> "RenderableType":
         from rich.console import Group
 
-        return Group(*self._rows(), self._progress)
+        return Group(*self._rows(), *([self._progress] if console.shows_progress() else []))
 
     def _rows(self) -> "Iterator[RenderableType]":
         """A line for each segment, its end if it does not fit; the earliest if there are too many."""
@@ -98,7 +114,7 @@ class Region:
         for source, start_s in sorted(self._drafts)[: max(1, height - 3)]:
             head = Text(self._names[source] if len(self._names) > 1 else "", style="dim")
             head.truncate(width // 3, overflow="ellipsis")
-            head.append(f"{' ' if head else ''}{console.clock(start_s)} ")
+            head.append(f"{' ' if head else ''}{clock(start_s)} ")
             text = Text(self._drafts[source, start_s].translate(console.CONTROLS))
             room = max(1, width - head.cell_len - 1)
             while text.cell_len > room:
@@ -121,7 +137,7 @@ class Display:
         self._files = files
         self._stream = stream
         self._printer = printer
-        self._region = Region([one_line(Path(input.label).name) for input in inputs], drafts=stream)
+        self._region = Region(short_names(inputs), drafts=stream)
 
     def refuse_existing(self, input: Input) -> None:
         """Raise an OutputError before an input is worked on whose results would overwrite something."""
@@ -129,13 +145,13 @@ class Display:
             self._files.refuse_existing(input)
 
     def __enter__(self) -> Self:
-        self._region.start()
+        self._region.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._region.stop()
+        self._region.__exit__(kind, error, trace)
 
     def show(self, event: Event) -> None:
         """Take in an event.
@@ -165,6 +181,11 @@ class Display:
             self._files.write(input, transcript)
         elif not self._stream:
             self._printer.print_transcript(event.source, transcript)
+
+
+def short_names(inputs: Sequence[Input]) -> list[str]:
+    """What inputs are called where there is little room."""
+    return [one_line(Path(input.label).name) for input in inputs]
 
 
 def warn(input: Input, transcript: Transcript) -> None:

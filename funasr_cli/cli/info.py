@@ -1,5 +1,6 @@
 """``funasr info``."""
 
+import dataclasses
 import difflib
 import importlib.metadata
 import json
@@ -7,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +18,8 @@ import typer
 from funasr_cli import __version__
 from funasr_cli.cli import console
 from funasr_cli.cli.models import known_models
-from funasr_cli.cli.settings import CONFIG_VARIABLE, config_file, read_settings
+from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
+from funasr_cli.errors import UsageError
 
 OWN_VARIABLES = (CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_TRACEBACK")  # those of no option
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "huggingface_hub", "torch", "av")
@@ -26,38 +29,49 @@ def info(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show versions, the device, models found and settings in force: what a bug report needs."""
+    """Show versions, device, models and settings."""
+    group: Any = context.find_root().command
     facts = gather()
+    problem = None
+    try:
+        from_file = command_settings(group)
+    except UsageError as error:  # this is what one looks for here
+        from_file, problem = {}, error
+    settings = settings_in_force(group, from_file)
     if as_json:
+        facts["settings"] = [dataclasses.asdict(setting) for setting in settings]
         console.result(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     else:
+        facts["settings"] = [_in_words(setting, group) for setting in settings]
         width = max(map(len, facts))
         for name, value in facts.items():
-            console.result(f"{name:<{width}}  {_shown(value)}\n")
-    for name, near in _unread_variables(context.find_root().command):
+            console.result(f"{name:<{width}}  {_shown(value, width + 2)}\n")
+    if problem:
+        console.warn("; ".join(filter(None, (problem.message, problem.hint))))
+    for name, near in _unread_variables(group):
         console.warn(f"nothing reads {name}" + (f"; did you mean {near}?" if near else ""))
     if other := _other_funasr():
-        console.warn(f"another funasr comes first on PATH: {other}; call ours as funasr-cli")
+        console.warn(f"{other}; call ours as funasr-cli")
 
 
 def gather() -> dict[str, Any]:
-    """Everything, by name."""
-    from funasr_cli.backend import describe, lacks_blas
+    """Everything but the settings, by name."""
+    from funasr_cli.backend import BLAS, describe, lacks_blas
     from funasr_cli.checkpoints.hub import models_folder
-    from funasr_cli.measure import available_bytes
+    from funasr_cli.measure import available_bytes, total_bytes
 
     return {
         "funasr-cli": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "device": describe() + (", which is slow: install OpenBLAS or MKL" if lacks_blas() else ""),
-        "memory": f"{available_bytes() / 1e9:.1f} GB at hand",
+        "device": describe(),
+        "blas": "MLX's own, which is slow: install OpenBLAS or MKL" if lacks_blas() else BLAS or "MLX's own",
+        "memory": f"{available_bytes() / 1e9:.1f} of {total_bytes() / 1e9:.1f} GB at hand",
         "ffmpeg": shutil.which("ffmpeg"),
         "models folder": str(models_folder()),
         "models": [model["name"] for model in known_models()],
         "settings file": str(config_file()) + ("" if config_file().is_file() else " (not there)"),
-        "settings": read_settings(config_file()),
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("FUNASR_")},
     }
 
@@ -78,20 +92,33 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _shown(value: Any) -> str:
+def _in_words(setting: Setting, group: Any) -> str:
+    """As in "lang = zh (FUNASR_LANG)"; with its commands, unless that is all that have the option."""
+    having = {name for name, command in group.commands.items() if _has(command, setting.option)}
+    where = "" if having == set(setting.commands) else f"{', '.join(setting.commands)}: "
+    value = ",".join(map(str, setting.value)) if isinstance(setting.value, list) else setting.value
+    return f"{where}{setting.option} = {value} ({setting.origin})"
+
+
+def _has(command: Any, option: str) -> bool:
+    return any(f"--{option}" in parameter.opts for parameter in command.params)
+
+
+def _shown(value: Any, indent: int) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {item}" for name, item in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(value) or "none"
+        return f"\n{' ' * indent}".join(value) or "none"
     return "none" if value is None else str(value)
 
 
 def _other_funasr() -> str | None:
-    """A command of that name which the shell would run instead of ours: the PyPI package funasr installs one."""
+    """A command of that name which may be run instead of ours: the PyPI package funasr installs one."""
+    if version := _version("funasr"):
+        return f"the package funasr {version} in the same environment has a command of that name, too"
+    folders = Path(sys.argv[0]).resolve().parent, sysconfig.get_path("scripts")
+    ours = {os.path.realpath(os.path.join(folder, "funasr")) for folder in folders}
     found = shutil.which("funasr")
-    ours = Path(sys.executable).parent
-    if found and Path(found).absolute().parent != ours and (ours / "funasr").exists():
-        return found
-    if _version("funasr"):
-        return f"the package funasr {_version('funasr')} in the same environment"
+    if found and os.path.realpath(found) not in ours:  # a link to ours is what pipx and uv install
+        return f"another funasr comes first on PATH: {found}"
     return None

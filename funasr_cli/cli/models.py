@@ -13,7 +13,7 @@ from funasr_cli.errors import ModelError
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything known as JSON.")] = False,
 ) -> None:
-    """List the converted models, and where they are."""
+    """List converted models and where they are."""
     from funasr_cli.checkpoints.hub import models_folder
 
     rows = known_models()

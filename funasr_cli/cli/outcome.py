@@ -5,8 +5,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from funasr_cli.cli.console import clock
 from funasr_cli.errors import ExitCode
+from funasr_cli.formats import clock
 from funasr_cli.scheduling.events import Event, Failed, Finished
 from funasr_cli.transcript import Ledger, Transcript
 

@@ -5,6 +5,7 @@ import string
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -108,17 +109,22 @@ class Files:
             if self._plan.resume and os.path.lexists(file):
                 continue
             _make_folder(file.parent)
-            write_new(file, WRITERS[name](transcript, self._plan.layout), replace=self._plan.replace)
+            content = WRITERS[name](transcript, self._plan.layout)
+            with console.uninterrupted():
+                write_new(file, content, replace=self._plan.replace)
             console.note(f"wrote {shown(file)}")
 
-    def _name(self, input: Input, format: str) -> str:
+    def _name(self, input: Input, format: str) -> PurePath:
+        """What a folder brought keeps its place in it, below the folders that the template makes."""
         language = language_code(self._plan.language) or AUTO
-        suffix = input.path.suffix.removeprefix(".")
-        fields = {"stem": input.stem, "suffix": suffix, "lang": language, "ext": format}
-        name = _filled_in(self._plan.template, fields)
-        if not PurePath(name).name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise UsageError(f"--output-template {self._plan.template!r} leads out of the folder", TEMPLATE_HINT)
-        return name
+        place, suffix = PurePath(input.stem), input.path.suffix.removeprefix(".")
+        fields = {"stem": place.name, "suffix": suffix, "lang": language, "ext": format}
+        template = self._plan.template
+        name = PurePath(_filled_in(template, fields))
+        if not name.name or name.is_absolute() or ".." in name.parts:
+            raise UsageError(f"--output-template {template!r} leads out of the folder", TEMPLATE_HINT)
+        above = list(takewhile(lambda part: "{stem}" not in part, PurePath(template).parts[:-1]))
+        return PurePath(*name.parts[: len(above)], place.parent, *name.parts[len(above) :])
 
 
 def _name_as_it_is(input: Input) -> str:
@@ -140,7 +146,8 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{shown(path)}: cannot be made ({error.strerror})") from error
+        message = f"{shown(path)}: cannot be made ({error.strerror})"
+        raise OutputError(message, "choose another --output-dir") from error
 
 
 class Printer:

@@ -178,7 +178,8 @@ OutputTemplate = Annotated[
     _option(
         OUTPUT,
         "--output-template",
-        help="Names of these files, of {stem}, {suffix} (of the input), {lang} and {ext}. Default: {stem}.{ext}.",
+        help="Names of these files: {stem} and {suffix} of the input's, {lang} as asked for, {ext} of the format. "
+        "Default: {stem}.{ext}.",
     ),
 ]
 Force = Annotated[bool, _once(OUTPUT, "--force", help="Replace results that are there.")]

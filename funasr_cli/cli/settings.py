@@ -12,13 +12,16 @@ The command line goes before the environment (``FUNASR_MODEL``, ...), the enviro
 import difflib
 import os
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from funasr_cli.errors import UsageError
+from funasr_cli.paths import path_in_variable
 
 if TYPE_CHECKING:
     from click import Command, Group, Parameter
@@ -27,9 +30,12 @@ CONFIG_VARIABLE = "FUNASR_CONFIG"
 
 
 def config_file() -> Path:
-    """``$FUNASR_CONFIG``, else ``config.toml`` in the user's folder for settings."""
-    named = os.environ.get(CONFIG_VARIABLE)
-    return Path(named).expanduser() if named else platformdirs.user_config_path("funasr-cli") / "config.toml"
+    """``$FUNASR_CONFIG``, else ``config.toml`` in the user's folder for settings.
+
+    Raises:
+        UsageError: it is named in a home that does not exist.
+    """
+    return path_in_variable(CONFIG_VARIABLE) or platformdirs.user_config_path("funasr-cli") / "config.toml"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -45,15 +51,17 @@ def read_settings(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: no such file", f"it is what {CONFIG_VARIABLE} says") from error
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
+        raise UsageError(f"{path}: cannot be read as TOML ({error})", "mend or remove it") from error
 
 
-def defaults_of_commands(settings: dict[str, Any], group: "Group", path: Path) -> dict[str, dict[str, Any]]:
-    """What the file says, as the defaults of each command's parameters.
+def command_settings(group: "Group") -> dict[str, dict[str, Any]]:
+    """What the file says, as defaults of each command's parameters.
 
     Raises:
-        UsageError: a name that is neither a command's nor an option's.
+        UsageError: it cannot be read, or a name is neither a command's nor an option's.
     """
+    path = config_file()
+    settings = read_settings(path)
     shared = {name: value for name, value in settings.items() if not isinstance(value, dict)}
     tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
     known = {command: _parameters(group.commands[command]) for command in group.commands}
@@ -78,6 +86,34 @@ def origins(context: Any, parameters: Iterable[Any]) -> list[str]:
         elif source and source.name == "DEFAULT_MAP":
             found.append(f"{_typed_name(parameter)} in {config_file()}")
     return found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An option that has its value from elsewhere than the command line, in these commands."""
+
+    option: str
+    value: Any
+    origin: str
+    commands: tuple[str, ...]
+
+
+def settings_in_force(group: "Group", defaults: dict[str, dict[str, Any]]) -> list[Setting]:
+    """Options whose value comes from a variable, or else from the file (`command_settings`)."""
+    commands = defaultdict(list)
+    values = {}
+    for command, definition in group.commands.items():
+        for parameter in definition.params:
+            variable, own = str(parameter.envvar), defaults.get(command, {})
+            if os.environ.get(variable):
+                found = _typed_name(parameter), os.environ[variable], variable
+            elif parameter.name in own:
+                found = _typed_name(parameter), own[parameter.name], str(config_file())
+            else:
+                continue
+            commands[str(found)].append(command)
+            values[str(found)] = found
+    return [Setting(*found, tuple(commands[key])) for key, found in values.items()]
 
 
 def _typed_name(parameter: Any) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from funasr_cli.cli.console import CONTROLS, clock
+from funasr_cli.cli.console import CONTROLS
+from funasr_cli.formats import clock
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,6 +17,7 @@ from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import DEFAULT_FORMAT, parse_formats
 
+OF_SAMPLING = ("top_p", "top_k", "seed")  # may wait for a temperature, if they have not been typed
 OF_RESULTS = ("output_template", "force", "resume", "max_line_width", "max_line_count")
 
 
@@ -63,44 +64,10 @@ def transcribe(
 ) -> None:
     """Transcribe recordings."""
     quiet, verbose = _typed_of(context, "quiet", "verbose")
-    force, resume = _typed_of(context, "force", "resume")
     console.set_volume(quiet=quiet, verbose=verbose)
-    formats = parse_formats(format or [DEFAULT_FORMAT]) if not compare_hotwords else (DEFAULT_FORMAT,)
+    formats = _formats(context)
     _refuse_idle_options(context, formats)
-    stream = stream and not _prints_data(context, formats)
-    if not temperature:  # settings of sampling may wait for one
-        top_p, top_k, seed = (
-            context.params[name] if _is_typed(context, name) else None for name in ("top_p", "top_k", "seed")
-        )
-    options = TranscribeOptions(
-        language=lang,
-        hotwords=(*(hotword or ()), *_read_hotwords(hotwords_file)),
-        prev_text=prev_text,
-        itn=itn,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
-        confidence=confidence,
-        ctc=not {"json", "jsonl"}.isdisjoint(formats),
-        vad=vad,
-        vad_threshold=vad_threshold,
-        min_pause_s=min_pause,
-        join_s=join,
-        max_segment_s=max_segment,
-        batch_size=batch_size,
-    )
-    plan = OutputPlan(
-        formats=formats,
-        folder=output_dir,
-        template=DEFAULT_TEMPLATE if output_template is None else output_template,
-        language=lang,
-        layout=SubtitleLayout(max_line_width=max_line_width, max_line_count=max_line_count),
-        replace=force,
-        resume=resume,
-        tint=confidence and console.colours_stdout(),
-    )
+    options, plan = _options(context, formats), _plan(context, formats)
     pcm_format = None if pcm is None else PCMFormat(pcm, rate, pcm_channels)
     part = None if clip is None else parse_clip(clip)
     inputs = find_inputs(audio, recursive=recursive, clip=part, pcm=pcm_format)
@@ -111,7 +78,7 @@ def transcribe(
         recognizer = load(model, options, show_prompt=show_prompt)
         raise typer.Exit(compare.run(inputs, recognizer, options))
     files = Files(plan.folder, plan, inputs) if plan.folder else None
-    left = [input for input in inputs if not (resume and files and files.done(input))]
+    left = [input for input in inputs if not (plan.resume and files and files.done(input))]
     if len(left) < len(inputs):
         console.note(f"skipped {len(inputs) - len(left)} of {len(inputs)} inputs: their results are there")
     printer = Printer(left, plan)
@@ -121,9 +88,56 @@ def transcribe(
     if files:
         files.make_folder()
     outcome = Outcome(skipped=len(inputs) - len(left))
-    transcribe_all(left, recognizer, options, Display(left, files, printer, stream=stream), outcome)
+    display = Display(left, files, printer, stream=stream and not _prints_data(context, formats))
+    transcribe_all(left, recognizer, options, display, outcome)
     report(outcome, left)
     raise typer.Exit(outcome.exit_code(strict=strict))
+
+
+def _formats(context: typer.Context) -> tuple[str, ...]:
+    """Those wanted; several of them from a variable or the settings file wait for an output folder."""
+    given = context.params
+    formats = parse_formats(given["format"] or [DEFAULT_FORMAT])
+    waits = len(formats) > 1 and given["output_dir"] is None and not _is_typed(context, "format")
+    return (DEFAULT_FORMAT,) if waits or given["compare_hotwords"] else formats
+
+
+def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOptions:
+    given = context.params
+    sampling = {name: given[name] for name in OF_SAMPLING if given["temperature"] or _is_typed(context, name)}
+    hotwords = (*(given["hotword"] or ()), *_read_hotwords(given["hotwords_file"]))
+    return TranscribeOptions(
+        language=given["lang"],
+        hotwords=tuple(dict.fromkeys(hotwords)),
+        prev_text=given["prev_text"],
+        itn=given["itn"],
+        max_tokens=given["max_tokens"],
+        temperature=given["temperature"],
+        confidence=given["confidence"],
+        ctc=not {"json", "jsonl"}.isdisjoint(formats),
+        vad=given["vad"],
+        vad_threshold=given["vad_threshold"],
+        min_pause_s=given["min_pause"],
+        join_s=given["join"],
+        max_segment_s=given["max_segment"],
+        batch_size=given["batch_size"],
+        **sampling,
+    )
+
+
+def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
+    given = context.params
+    force, resume = _typed_of(context, "force", "resume")
+    return OutputPlan(
+        formats=formats,
+        folder=given["output_dir"],
+        template=DEFAULT_TEMPLATE if given["output_template"] is None else given["output_template"],
+        language=given["lang"],
+        layout=SubtitleLayout(max_line_width=given["max_line_width"], max_line_count=given["max_line_count"]),
+        replace=force,
+        resume=resume,
+        tint=given["confidence"] and console.colours_stdout(),
+    )
 
 
 def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> None:
@@ -182,4 +196,5 @@ def _read_hotwords(path: Path | None) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+        message = f"{path}: cannot be read as UTF-8 text ({error})"
+        raise UsageError(message, "it holds a hotword on each line") from error

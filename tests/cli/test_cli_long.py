@@ -18,7 +18,7 @@ from small import edit_json, first_token_ids
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.audio.segments import Segmenter, Stretch
-from funasr_cli.cli.console import clock
+from funasr_cli.formats import clock
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.transcript import Ledger
 
@@ -125,7 +125,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 WITH_PYAV = "  it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg\n"
-WITHOUT_PYAV = "  m4a, mp4, webm and more need PyAV (pip install 'funasr-cli[media]') or ffmpeg on the PATH\n"
+WITHOUT_PYAV = "  m4a, mp4, webm and more need PyAV (pip install av) or ffmpeg on the PATH\n"
 # What is said about each, and the seconds of speech in it, those that are missing among them.
 SAID = {
     "good": "",

@@ -7,8 +7,10 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,6 +102,24 @@ def test_an_interrupted_run_is_finished(tmp_path: Path, sent: signal.Signals, fo
     assert tree(tmp_path / "in") == sources
 
 
+def test_an_interruption_while_a_result_is_written(
+    pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is finished first, so that nothing is left beside it."""
+    make = tempfile.mkstemp
+
+    def then_interrupt(*arguments: Any, **settings: Any) -> tuple[int, str]:
+        made = make(*arguments, **settings)
+        signal.raise_signal(signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(tempfile, "mkstemp", then_interrupt)
+    result = invoke("transcribe", "-m", "demo", *pair, "-o", tmp_path / "out", "--batch-size", "1")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "warning: interrupted\n")
+    assert os.listdir(tmp_path / "out") == [f"{pair[0].stem}.txt"]
+    assert_whole(tmp_path / "out" / f"{pair[0].stem}.txt", CLIPS[0].written)
+
+
 @pytest.fixture
 def pair(tmp_path: Path) -> list[Path]:
     """Two recordings."""
@@ -172,11 +192,6 @@ def test_what_stands_in_the_way_is_kept(pair: list[Path], tmp_path: Path) -> Non
     assert (out / "0000.txt").read_text() == "mine"
     assert (out / "0001.txt").is_symlink()
     assert not (tmp_path / "nowhere").exists()
-
-
-def test_resume_without_a_folder() -> None:
-    result = invoke("transcribe", "-m", "nowhere", "a.wav", "--resume")
-    result.assert_fails(2, "error: --resume has no effect here\n  it is about files; add --output-dir\n")
 
 
 def test_two_inputs_of_one_result(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`funasr info`, `funasr models` and defaults from a file."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,11 +42,76 @@ def test_info(config: Path) -> None:
     facts = json.loads(invoke("info", "--json", env=env).stdout)
     assert facts["funasr-cli"] == __version__
     assert facts["settings file"] == str(config)
-    assert facts["settings"] == {"lang": "zh"}
+    both = ["transcribe", "bench"]
+    assert facts["settings"] == [{"option": "lang", "value": "zh", "origin": str(config), "commands": both}]
     assert facts["environment"]["FUNASR_CONFIG"] == str(config)
     assert "demo" in facts["models"]
     assert facts["packages"]["mlx"]
     assert f"funasr-cli     {__version__}\n" in invoke("info", env=env).stdout
+
+
+def test_what_is_in_force_and_from_where(config: Path) -> None:
+    """A variable goes before the file; what only some commands take says which."""
+    config.write_text('lang = "zh"\nmodel = "demo"\n[transcribe]\nformat = ["srt", "json"]\nmodel = "nano"\n')
+    shown = invoke("info", env={"FUNASR_CONFIG": str(config), "FUNASR_LANG": "en", "FUNASR_JOIN": ""})
+    assert shown.stdout.endswith(
+        f"settings       transcribe: model = nano ({config})\n"
+        "               lang = en (FUNASR_LANG)\n"
+        f"               format = srt,json ({config})\n"
+        f"               bench: model = demo ({config})\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("lang = @", "cannot be read as TOML (Invalid value (at line 1, column 8)); mend or remove it"),
+        ("lag = 1", "no option 'lag'; did you mean lang?"),
+    ],
+)
+def test_what_helps_to_mend_settings_works_without_them(config: Path, content: str, problem: str) -> None:
+    config.write_text(content)
+    env = {"FUNASR_CONFIG": str(config)}
+    shown = invoke("info", env=env)
+    assert shown.exit_code == 0
+    assert shown.stderr == f"warning: {config}: {problem}\n"
+    assert f"settings file  {config}\n" in shown.stdout
+    assert invoke("transcribe", "--help", env=env) == invoke("transcribe", "--help")
+    invoke("models", env=env).assert_fails(2, f"error: {config}: ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "arguments"), [("FUNASR_CONFIG", ("transcribe", "a.wav")), ("FUNASR_HOME", ("models",))]
+)
+def test_paths_in_the_home_of_nobody(variable: str, arguments: tuple[str, ...]) -> None:
+    refused = invoke(*arguments, env={variable: "~nobody-of-that-name/x"})
+    refused.assert_fails(
+        2, f"error: {variable}=~nobody-of-that-name/x: ", "\n  name a folder that exists, or unset it\n"
+    )
+
+
+def other_funasr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Path | None) -> str:
+    """What `info` says with another file, or a link, of that name on PATH."""
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin/funasr"
+    if target:
+        command.symlink_to(target)
+    else:
+        command.write_text("#!/bin/sh\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    return invoke("info").stderr
+
+
+def test_another_funasr_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert other_funasr(tmp_path, monkeypatch, None) == (
+        f"warning: another funasr comes first on PATH: {tmp_path}/bin/funasr; call ours as funasr-cli\n"
+    )
+
+
+def test_a_link_to_ours_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pipx and uv make them."""
+    assert other_funasr(tmp_path, monkeypatch, Path(sys.executable).parent / "funasr") == ""
 
 
 def test_the_file_is_asked_before_the_default_and_after_the_command_line(config: Path) -> None:
@@ -73,6 +140,18 @@ def test_settings_that_cannot_be(config: Path, content: str | None, message: str
     if content is not None:
         config.write_text(content)
     invoke("transcribe", "a.wav", "-m", "demo", env={"FUNASR_CONFIG": str(config)}).assert_fails(2, message)
+
+
+def test_formats_of_the_file_wait_for_an_output_folder(config: Path, tmp_path: Path) -> None:
+    """What docs/settings.md shows works for a run that prints, too."""
+    config.write_text('[transcribe]\nformat = ["srt", "json"]\n')
+    clip, env = clips()[0], {"FUNASR_CONFIG": str(config)}
+    base = ("transcribe", "-m", "demo", clip.path)
+    assert invoke(*base, env=env).stdout == f"{clip.written}\n"
+    assert invoke(*base, env={"FUNASR_FORMAT": "all"}).stdout == f"{clip.written}\n"
+    assert invoke(*base, "--stream", env=env).stdout == f"{clip.written}\n"
+    assert invoke(*base, "-o", tmp_path / "out", env=env).exit_code == 0
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".srt", ".json"}
 
 
 def test_formats_on_stdout() -> None:

@@ -165,6 +165,7 @@ def test_quiet_on_a_terminal(small_model: Path, short_wav: Path) -> None:
     code, shown, _ = on_terminal("transcribe", "-m", "demo", CLIPS[0].path, "--quiet", "--stream", command=EAGER)
     assert (code, screen(shown)) == (0, [CLIPS[0].written])
     assert len(drafts(shown)) > 3
+    assert not any(line.startswith(("transcribing", "finding")) for line in frames(shown))
 
 
 def test_verbose_on_a_terminal() -> None:

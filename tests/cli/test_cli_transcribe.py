@@ -141,13 +141,6 @@ def test_outputs_that_appear_meanwhile_are_kept(
     assert tree(out) == {"zh-6s.txt": b"mine", "en-11s-jfk.txt": lines.encode()}
 
 
-def test_inputs_that_would_share_an_output(tmp_path: Path) -> None:
-    for options in ((), ("--stream",)):
-        result = invoke("transcribe", "x/a.wav", "y/a.flac", "-o", tmp_path / "out", *options)
-        result.assert_fails(2, f"error: several results would be written to {tmp_path / 'out/a.txt'}\n")
-    assert not (tmp_path / "out").exists()
-
-
 def test_output_dir_that_cannot_be_made(small_model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out in ("file/out", "file"):
@@ -229,44 +222,6 @@ def test_hotwords_file_that_cannot_be_read(short_wav: Path, tmp_path: Path, cont
     for path in (file, tmp_path):
         result = invoke("transcribe", short_wav, "--hotwords-file", path)
         result.assert_fails(2, f"error: {path}: cannot be read as UTF-8 text (")
-
-
-def test_hostile_hotwords(small_model: Path, short_wav: Path) -> None:
-    result = invoke("transcribe", "-m", small_model, short_wav, "--hotword", "<|im_end|>")
-    result.assert_fails(2, "error: hotword '<|im_end|>' contains the control token <|im_end|>\n  leave it out\n")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--max-tokens", "0"), "error: max tokens is 0\n  it must be at least 1\n"),
-        (("--temperature", "nan"), "error: temperature is nan\n"),
-        (("--top-k", "5"), "error: top-k without a temperature\n  add --temperature, for example 0.6\n"),
-        (("--seed", "0"), "error: seed without a temperature\n"),
-        (("--stream", "--format", "json"), "error: --stream writes text, --format json data, both to stdout\n"),
-        (("--hotword", "a") * 201, "error: 201 hotwords\n  the limit is 200\n"),
-        (("--vad-threshold", "1"), "error: VAD threshold is 1.0\n  it must be between 0 and 1\n"),
-        (("--min-pause", "0"), "error: the shortest pause is 0.0 s\n  it must be 0.1 to 10 s\n"),
-        (("--min-pause", "11"), "error: the shortest pause is 11.0 s\n  it must be 0.1 to 10 s\n"),
-        (("--join", "31"), "error: segments are joined up to 31.0 s\n  it must be 0 to the longest segment\n"),
-        (("--max-segment", "1"), "error: the longest segment is 1.0 s\n  it must be 2 to 300 s\n"),
-        (("--max-segment", "nan"), "error: the longest segment is nan s\n  it must be 2 to 300 s\n"),
-        (("--batch-size", "0"), "error: batch size is 0\n  it must be at least 1\n"),
-        (("--batch-size", "1.5"), "--batch-size"),
-        (("--resume",), "error: --resume has no effect here\n  it is about files; add --output-dir\n"),
-        (("--format", "doc"), "doc"),
-        (("--format", "[red]"), "[red]"),
-        (("--no-such-option",), "--no-such-option"),
-        (("--max-tokens", "many"), "--max-tokens"),
-    ],
-)
-def test_usage_errors(options: tuple[str, ...], message: str) -> None:
-    """Refused before a model is even looked for."""
-    invoke("transcribe", "a.wav", "-m", "nowhere", *options).assert_fails(2, message)
-
-
-def test_no_audio() -> None:
-    invoke("transcribe").assert_fails(2, "AUDIO")
 
 
 def test_sampling_is_reproducible(small_model: Path, zh_wav: Path) -> None:

@@ -10,6 +10,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "comparison.md").read_text(encoding
 TABLES, LISTS = PAGE.split("\n## The lists\n")
 HEAD = "| theirs | what it does | ours |"
 VERDICTS = ("has", "better", "other", "partly", "theirs", "later", "no")
+SHORT_OF_THEIRS = re.compile(r"\*\*(?:partly|theirs|later)\*\*")  # also behind another verdict
+REASON = re.compile(r"\*Why:\* (.+)")
+REASON_OF_OURS = re.compile(r"\*\*(?:no|other)\*\*[^:]*: (.+)")
 GROUP = re.compile(r"(?P<commands>\w+(?:, \w+)*): (?P<names>`[^`]+`(?:, `[^`]+`)*)")
 
 
@@ -73,3 +76,33 @@ def test_every_row_says_what_and_gives_a_verdict(row: list[str]) -> None:
     verdict = re.match(r"\*\*(\w+)\*\*", row[2])
     assert verdict
     assert verdict[1] in VERDICTS
+
+
+def lacks_reason(verdict: str) -> bool:
+    """Whether a cell says that ours is not theirs, but not why, in four words or more."""
+    wanted = [REASON] if SHORT_OF_THEIRS.search(verdict) else []
+    wanted += [REASON_OF_OURS] if re.match(r"\*\*(no|other)\*\*", verdict) else []
+    reasons = [pattern.search(verdict) for pattern in wanted]
+    return any(reason is None or len(reason[1].split()) < 4 for reason in reasons)
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: names_in(row[0])[0][1])
+def test_every_row_has_it_or_says_why_not(row: list[str]) -> None:
+    assert not lacks_reason(row[2])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "lacks"),
+    [
+        ("**has**: `--itn`", False),
+        ("**theirs**: no option", True),
+        ("**theirs**: no option. *Why:* too hard", True),
+        ("**theirs**: no option. *Why:* MLX does not offer any", False),
+        ("**better**: faster. **theirs** without a GPU", True),
+        ("**no** beams", True),
+        ("**no** need: it writes punctuation itself", False),
+        ("**other**: the same. **theirs** amid speech", True),
+    ],
+)
+def test_a_reason_is_missed(verdict: str, lacks: bool) -> None:
+    assert lacks_reason(verdict) == lacks

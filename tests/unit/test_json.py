@@ -13,9 +13,10 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator
-from transcripts import segment, transcript, transcripts
+from transcripts import folded, segment, transcript, transcripts
 
 import funasr_cli
+from funasr_cli.subtitles import Sentence, sentences_of
 from funasr_cli.transcript import Ledger, Segment, Timings, Transcript
 from funasr_cli.writers import as_dict, as_json, as_json_line
 
@@ -27,9 +28,12 @@ RULES = settings(max_examples=300, deadline=None)
 @given(transcripts())
 def test_json_comes_back_exactly(said: Transcript) -> None:
     rows = [
-        {**row, "state": part.state, "scores": list(row["scores"])}
+        {
+            **row, "state": part.state, "scores": list(row["scores"]),
+            "sentences": list(map(dataclasses.asdict, sentences_of(part))),
+        }
         for part, row in zip(said.segments, map(dataclasses.asdict, said.segments), strict=True)
-    ]
+    ]  # fmt: skip
     expected = {
         **dataclasses.asdict(said), "segments": rows, "warnings": list(said.warnings), "text": said.text,
         "complete": said.complete, "times": "segment", "ledger": dataclasses.asdict(said.ledger),
@@ -43,6 +47,35 @@ def test_json_comes_back_exactly(said: Transcript) -> None:
 @given(transcripts())
 def test_json_follows_its_schema(said: Transcript) -> None:
     Draft202012Validator(SCHEMA).validate(json.loads(as_json(said)))
+
+
+def test_sentences_say_where_their_times_are_estimated() -> None:
+    """A segment that is one sentence has measured ones; several share its time by their lengths."""
+    three = segment(2.0, 5.0, "Two.\n 你好！ Six ox. ")  # of 4, 6 and 6 columns
+    said = transcript(segment(1.0, 2.0, "One."), three, segment(5.0, 7.0, "\n"), duration_s=7.0)
+    rows = [row["sentences"] for row in json.loads(as_json(said))["segments"]]
+    assert rows == [
+        [{"text": "One.", "start_s": 1.0, "end_s": 2.0, "estimated": False}],
+        [
+            {"text": "Two.", "start_s": 2.0, "end_s": 2.75, "estimated": True},
+            {"text": "你好！", "start_s": 2.75, "end_s": 3.875, "estimated": True},
+            {"text": "Six ox.", "start_s": 3.875, "end_s": 5.0, "estimated": True},
+        ],
+        [],
+    ]
+
+
+@RULES
+@given(transcripts())
+def test_sentences_hold_the_text_and_the_time_of_their_segment(said: Transcript) -> None:
+    for part in said.segments:
+        sentences = sentences_of(part)
+        spelled = "".join(sentence.text for sentence in sentences)
+        assert not sentences or spelled.replace(" ", "") == folded(part.text).replace(" ", "")
+        times = [time_s for sentence in sentences for time_s in (sentence.start_s, sentence.end_s)]
+        assert times == sorted(times)
+        assert not times or (times[0], times[-1]) == (part.start_s, part.end_s)
+        assert len(sentences) != 1 or not sentences[0].estimated
 
 
 def test_what_is_transcribed_follows_the_schema(
@@ -66,7 +99,8 @@ def test_what_is_transcribed_follows_the_schema(
     ("name", "kind", "more"),
     [
         ("transcript", Transcript, {"text", "complete", "times", "ledger"}),
-        ("segment", Segment, {"state"}),
+        ("segment", Segment, {"state", "sentences"}),
+        ("sentence", Sentence, set()),
         ("ledger", Ledger, set()),
         ("timings", Timings, set()),
     ],
@@ -89,7 +123,7 @@ def test_the_schema_refuses_what_is_not_a_transcript() -> None:
     good = json.loads(json.dumps(good))
     assert validator.is_valid(good)
     places = [lambda data: data, lambda data: data["segments"][0], lambda data: data["ledger"],
-              lambda data: data["timings"]]  # fmt: skip
+              lambda data: data["timings"], lambda data: data["segments"][0]["sentences"][0]]  # fmt: skip
     for place in places:
         for key in [*place(good), "more"]:
             bad = copy.deepcopy(good)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from media import hum, read, write_media
@@ -144,6 +145,17 @@ def test_nothing_is_printed(
     for name, content in originals.items():
         (tmp_path / name).write_bytes(content[: len(content) // 2])
         read(tmp_path / name)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_printed_where_a_size_leads_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.w64"
+    soundfile.write(path, hum(RATE_HZ), RATE_HZ)
+    content = path.read_bytes()
+    data = content.index(b"data")
+    path.write_bytes(content[:data] + b"what" + content[data + 4 : data + 16] + b"\xff" * 7 + b"\x7f" + bytes(99))
+    with pytest.raises(AudioError, match="not audio that can be read here"):
+        open_recording(path, RATE_HZ)
     assert capfd.readouterr() == ("", "")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import importlib.resources
+import inspect
 import io
 import re
 import shutil
@@ -14,8 +15,9 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -23,11 +25,11 @@ import soundfile
 from running import environment
 
 import funasr_cli
-from funasr_cli import demo
+from funasr_cli import Read, demo
 from funasr_cli.audio.decode import Audio, from_array, load_audio, open_recording
 from funasr_cli.backend import mx
 from funasr_cli.decoding.prompt import prompt_token_ids
-from funasr_cli.errors import AudioError, UsageError
+from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Encoded, Recognizer
 from funasr_cli.transcript import Transcript
@@ -84,6 +86,39 @@ def test_all_names_are_there_and_no_others() -> None:
     assert funasr_cli.Recognizer is Recognizer
     with pytest.raises(AttributeError, match="module 'funasr_cli' has no attribute 'transcribe'"):
         funasr_cli.transcribe  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_every_type_that_a_user_meets_is_at_the_front_door() -> None:
+    """What the public functions take and return, and what is in that."""
+    methods = (Recognizer.transcribe, Recognizer.stream, Recognizer.run, Recognizer.encode_audio)
+    results = (funasr_cli.Transcript, funasr_cli.Segment, *get_args(funasr_cli.Event))
+    hints = " ".join(str(hint) for use in (*methods, *results) for hint in inspect.get_annotations(use).values())
+    met = set(re.findall(r"\bfunasr_cli\.(?:\w+\.)+(\w+)", hints))
+    assert {"EncodedAudio", "Failed", "Read", "Score", "Source", "Timings"} <= met
+    assert met <= set(funasr_cli.__all__)
+    assert funasr_cli.AudioInput == inspect.get_annotations(Recognizer.transcribe)["audio"]
+
+
+IMPORTED = """
+import sys
+import funasr_cli
+assert not {"numpy", "mlx", "typer"} & set(sys.modules)
+assert funasr_cli.Recognizer.__module__ == "funasr_cli.pipeline"
+"""
+
+
+def test_importing_brings_nothing_heavy_until_it_is_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTED], env=environment(), capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
+def test_a_model_by_the_path_of_its_folder(tmp_path: Path) -> None:
+    assert funasr_cli.load(demo.MODEL).loaded.folder == demo.MODEL
+    with pytest.raises(ModelError) as caught:
+        funasr_cli.load(tmp_path / "missing")
+    assert caught.value.message == f"{tmp_path / 'missing'}: no such model"
+    with pytest.raises(ModelError, match="neither a folder nor a hub id"):
+        funasr_cli.convert(tmp_path / "missing")
 
 
 def test_type_checkers_are_told_that_it_is_typed() -> None:
@@ -185,6 +220,40 @@ def test_a_stream_raises_what_fails(asr: Recognizer) -> None:
         next(events)
     with pytest.raises(UsageError, match="not one of this model's"):
         next(asr.stream(CLIPS[0].path, language="ko"))
+
+
+def test_a_run_tells_of_each_input(asr: Recognizer) -> None:
+    """From its opening to its last event."""
+    paths = [CLIPS[0].path, Path("missing.wav"), CLIPS[3].path]
+    openers = [partial(open_recording, path, RATE_HZ) for path in paths]
+    events = list(asr.run(openers, TranscribeOptions(confidence=True)))
+    assert {type(event) for event in events} == set(get_args(funasr_cli.Event))
+    for source, clip in ((0, CLIPS[0]), (2, CLIPS[3])):
+        own = [event for event in events if event.source == source]
+        duration_s = soundfile.info(clip.path).duration
+        reads = [(event.start_s, event.read_s, event.expected_s) for event in own if isinstance(event, Read)]
+        assert reads[0] == (0.0, 0.0, duration_s)
+        assert reads[-1] == (0.0, duration_s, duration_s)
+        finished = own[-1]
+        assert isinstance(finished, funasr_cli.Finished)
+        assert finished.transcript.text == clip.written
+        scores = finished.transcript.segments[0].scores
+        assert "".join(score.text for score in scores) == clip.written
+    [failed] = [event for event in events if event.source == 1]
+    assert isinstance(failed, funasr_cli.Failed)
+    assert (type(failed.error), failed.error.message) == (AudioError, "missing.wav: no such file")
+
+
+def test_timings_say_where_the_time_went(asr: Recognizer) -> None:
+    transcript = asr.transcribe(CLIPS[0].path)
+    timings = transcript.timings
+    assert timings.tokens == sum(segment.tokens for segment in transcript.segments)
+    assert timings.tokens_per_s == (timings.tokens - 1) / timings.decode_s > 0
+    stages = ("read_s", "vad_s", "features_s", "encoder_s", "prefill_s", "decode_s")
+    assert all(getattr(timings, stage) > 0 for stage in stages)
+    assert timings.first_token_s <= timings.total_s
+    silent = asr.transcribe(np.zeros(RATE_HZ, np.float32), sample_rate_hz=RATE_HZ)
+    assert (silent.timings.tokens, silent.timings.tokens_per_s, silent.segments) == (0, 0.0, ())
 
 
 def cache_limit() -> int:
@@ -306,7 +375,7 @@ IN_THREADS = """
 import threading
 from concurrent.futures import ThreadPoolExecutor
 import funasr_cli
-from funasr_cli import demo
+from funasr_cli import Read, demo
 
 clips = demo.clips()[:4]
 

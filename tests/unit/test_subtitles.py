@@ -328,8 +328,8 @@ def test_any_pieces_spell_their_text(texts: list[str], layout: SubtitleLayout) -
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("max_line_width", 1, "the line width is 1"),
-        ("max_line_count", 0, "the line count is 0"),
+        ("max_line_width", 1, "max line width is 1"),
+        ("max_line_count", 0, "max line count is 0"),
         ("min_duration_s", -0.1, "the shortest cue is -0.1 s"),
         ("min_duration_s", float("nan"), "the shortest cue is nan s"),
         ("max_columns_per_s", 0.5, "the reading speed is 0.5"),

@@ -41,6 +41,10 @@ def test_lines_with_a_prefix() -> None:
     assert as_lines([], "[a].wav: ") == as_lines([segment(0, 1, "")], "[a].wav: ") == ""
 
 
+def sentence(text: str, start_s: float, end_s: float) -> list[dict[str, object]]:
+    return [{"text": text, "start_s": start_s, "end_s": end_s, "estimated": False}]
+
+
 def test_json_says_everything() -> None:
     said = Transcript(
         "[a].wav", 8.0, "nano", "zh",
@@ -57,11 +61,11 @@ def test_json_says_everything() -> None:
         "ledger": {"transcribed_s": 1.5, "repaired_s": 0.5, "failed_s": 3.0, "silence_s": 3.0},
         "segments": [
             {"start_s": 0.5, "end_s": 2.0, "text": "你好", "stop_reason": "eos", "retries": 0,
-             "state": "transcribed", **shared},
+             "state": "transcribed", "sentences": sentence("你好", 0.5, 2.0), **shared},
             {"start_s": 2.0, "end_s": 2.5, "text": "a", "stop_reason": "eos", "retries": 1,
-             "state": "repaired", **shared},
+             "state": "repaired", "sentences": sentence("a", 2.0, 2.5), **shared},
             {"start_s": 3.0, "end_s": 5.0, "text": "b", "stop_reason": "budget", "retries": 2,
-             "state": "failed", **shared},
+             "state": "failed", "sentences": sentence("b", 3.0, 5.0), **shared},
         ],
         "timings": {"read_s": 0.1, "vad_s": 0.05, "features_s": 0.2, "encoder_s": 0.3, "prefill_s": 0.4,
                     "decode_s": 0.5, "first_token_s": 0.6, "total_s": 1.0, "tokens": 5},
@@ -117,6 +121,7 @@ def test_the_ledger_sums_to_the_length(parts: list[Any], silent_end: int, unread
         (["619", "你好"], "619 你好"),
         (["안녕", "세계"], "안녕 세계"),
         (["！", "？"], "！？"),
+        (["时时々", "ｶﾀｶﾅ", "𠮷野家"], "时时々ｶﾀｶﾅ𠮷野家"),
     ],
 )
 def test_texts_are_joined_as_their_scripts_are_written(texts: list[str], joined: str) -> None:

@@ -1,0 +1,299 @@
+"""``--compare-hotwords``: what hotwords change, on stdout; and ``--show-prompt`` and ``--prev-text``.
+
+The demo model has never seen a hotword. It reacts to them all the same, if wrongly: enough to see differences.
+"""
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from expected import lines_of, recognizer, summary
+from hypothesis import given
+from hypothesis import strategies as st
+from running import funasr, invoke
+from terminal import EAGER, frames, on_terminal
+from transcripts import segment, transcript
+
+from funasr_cli import demo
+from funasr_cli.cli.compare import Part, count, matching_parts
+from funasr_cli.decoding.prompt import prompt_texts, prompt_token_ids
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.transcript import Segment, Transcript, join_texts
+
+CLIPS = demo.clips()
+EN, ZH = CLIPS[0], CLIPS[1]
+SAME = CLIPS[4]  # no hotword changes it
+TERMS = ("<|im_start|>", "<|im_end|>")
+SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
+CONTEXT = (
+    "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n**上下文信息：**\n\n\n"
+    "热词列表：[{words}]\n"
+)
+
+
+def text_with(clip: demo.DemoClip, *hotwords: str) -> str:
+    return recognizer("demo").transcribe(clip.path, hotwords=hotwords).text
+
+
+def test_differences() -> None:
+    """Of several inputs, each with its differences, then how often each hotword was written."""
+    changed = text_with(EN, "seven", "meeting")
+    assert changed != EN.written
+    assert text_with(SAME, "seven", "meeting") == SAME.written
+    arguments = ("--compare-hotwords", "--hotword", "seven", "--hotword", "meeting")
+    result = funasr("transcribe", "-m", "demo", EN.path, SAME.path, *arguments)
+    before, after = (text.casefold().count("meeting") for text in (EN.written, changed))
+    assert before == 1
+    assert result.stdout == (
+        f"{EN.path}: 1 of 1 segments differ\n"
+        "  0:00-0:03\n"
+        f"  - {EN.written}\n"
+        f"  + {changed}\n"
+        f"{SAME.path}: 0 of 1 segments differ\n"
+        "seven: written 0 times without hotwords, 0 times with them\n"
+        f"meeting: written once without hotwords, {after} times with them\n"
+    )
+    assert (result.exit_code, result.stderr) == (0, summary("0:04"))
+
+
+def test_differences_on_a_terminal() -> None:
+    """Words that only one of the texts has are coloured; without colours, none."""
+    changed = text_with(ZH, "Kubernetes")
+    assert changed == "这个6月83。"
+    arguments = ("transcribe", "-m", "demo", ZH.path, "--compare-hotwords", "--hotword", "Kubernetes")
+    _, shown, printed = on_terminal(*arguments, "--quiet")
+    assert printed == ""
+    assert "  - 这个\x1b[31m要6837块钱。\x1b[0m\r\n" in shown
+    assert "  + 这个\x1b[32m6月83。\x1b[0m\r\n" in shown
+    assert "\x1b[3" not in on_terminal(*arguments, "--quiet", NO_COLOR="1")[1]
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "times"),
+    [
+        ("AI", "An AI said: ai!", 2),
+        ("AI", "He said it again.", 0),
+        ("AI", "用AI写", 1),
+        ("C++", "C++ and c++, not C", 2),
+        ("房", "滨海新区有房，房子", 2),
+        ("New York", "new york, newyork", 1),
+        ("3", "13 3 33", 1),
+        ("straße", "STRASSE", 1),
+    ],
+)
+def test_what_counts_as_a_hotword_written(word: str, text: str, times: int) -> None:
+    assert count(word, text) == times
+
+
+def test_a_hotword_given_twice_is_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("792\n")
+    clip = next(clip for clip in CLIPS if clip.written == "792")
+    words = ("--hotword", "792", "--hotword", "792", "--hotwords-file", tmp_path / "words.txt")
+    result = invoke("transcribe", "-m", "demo", clip.path, "--compare-hotwords", *words)
+    after = "once" if "792" in text_with(clip, "792") else "0 times"
+    assert result.stdout.splitlines()[-1] == f"792: written once without hotwords, {after} with them"
+    assert result.stdout.count("792: written") == 1
+
+
+def test_both_runs_show_their_progress() -> None:
+    arguments = ("transcribe", "-m", "demo", SAME.path, "--compare-hotwords", "--hotword", "seven")
+    _, shown, _ = on_terminal(*arguments, command=EAGER)
+    lines = frames(shown)
+    for task in ("with", "without"):
+        assert any(re.match(rf"{task} hotwords +━+ 1/1 inputs, 0:02 of audio", line) for line in lines), lines
+
+
+def test_a_failed_input(tmp_path: Path) -> None:
+    """It is reported once, and the others are still compared."""
+    missing = tmp_path / "missing.wav"
+    result = funasr("transcribe", "-m", "demo", missing, SAME.path, "--compare-hotwords", "--hotword", "seven")
+    assert result.stdout == (
+        f"{SAME.path}: 0 of 1 segments differ\nseven: written 0 times without hotwords, 0 times with them\n"
+    )
+    assert result.stderr == f"error: {missing}: no such file\n1 of 2 inputs failed; {summary('0:02')}"
+    assert result.exit_code == 1
+
+
+def test_gaps_are_told_once(small_model: Path, short_wav: Path) -> None:
+    """What is missing is said as without a comparison, and shows in the exit code."""
+    options = ("--max-tokens", 3, "--hotword", "a")
+    plain = funasr("transcribe", "-m", small_model, short_wav, *options)
+    compared = funasr("transcribe", "-m", small_model, short_wav, *options, "--compare-hotwords")
+    assert "cut short after 3 tokens" in compared.stderr
+    assert compared.stderr == plain.stderr
+    assert compared.exit_code == plain.exit_code == 1
+
+
+def test_a_file_that_goes_away_between_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The second reading counts as much as the first."""
+    clip = tmp_path / "a.flac"
+    clip.write_bytes(EN.path.read_bytes())
+    from funasr_cli.cli import compare
+
+    transcribe, passes = compare._transcribe, []
+
+    def then_remove(*arguments: object) -> object:
+        done = transcribe(*arguments)  # type: ignore[arg-type]
+        passes.append(clip.unlink(missing_ok=True))
+        return done
+
+    monkeypatch.setattr(compare, "_transcribe", then_remove)
+    result = invoke("transcribe", "-m", "demo", clip, "--compare-hotwords", "--hotword", "seven")
+    assert len(passes) == 2
+    assert result.stdout == "seven: written 0 times without hotwords, 0 times with them\n"
+    assert result.stderr.startswith(f"error: {clip}: no such file\n1 of 1 inputs failed")
+    assert result.exit_code == 1
+
+
+def test_hotwords_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("seven\n", encoding="utf-8")
+    base = ("transcribe", "-m", "demo", EN.path, "--compare-hotwords")
+    assert invoke(*base, "--hotwords-file", tmp_path / "words.txt") == invoke(*base, "--hotword", "seven")
+
+
+def test_what_cannot_be_compared(tmp_path: Path) -> None:
+    base = ("transcribe", "-m", "nothing-is-loaded", "--compare-hotwords")
+    invoke(*base, EN.path).assert_fails(
+        2, "error: --compare-hotwords without hotwords\n  add --hotword or --hotwords-file\n"
+    )
+    with open(EN.path, "rb") as clip:
+        funasr(*base, "-", "--hotword", "a", stdin=clip).assert_fails(
+            2, "error: -: can be read only once\n  --compare-hotwords needs a file\n"
+        )
+    os.mkfifo(tmp_path / "pipe")
+    funasr(*base, tmp_path / "pipe", "--hotword", "a").assert_fails(
+        2, f"error: {tmp_path / 'pipe'}: can be read only"
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--format", "json"), ("--output-dir", "out"), ("--stream",), ("--strict",)],
+    ids=lambda pair: pair[0],
+)
+def test_options_that_do_not_go_with_it(options: tuple[str, ...]) -> None:
+    result = invoke("transcribe", EN.path, "--compare-hotwords", "--hotword", "a", *options)
+    result.assert_fails(2, f"error: {options[0]} has no effect here\n  it does not go with --compare-hotwords\n")
+
+
+def pieces(*ends_s: float, name: str = "") -> list[Segment]:
+    """Segments that follow each other, with texts that say where they are."""
+    starts_s = (0.0, *ends_s[:-1])
+    return [segment(start_s, end_s, f"{name}{end_s:g}") for start_s, end_s in zip(starts_s, ends_s, strict=True)]
+
+
+def of(*segments: Segment) -> Transcript:
+    return transcript(*segments, duration_s=100.0)
+
+
+def test_parts_of_the_same_segments() -> None:
+    parts = list(matching_parts(of(*pieces(5, 9, name="a")), of(*pieces(5, 9, name="b"))))
+    assert parts == [Part(0.0, 5, "a5", "b5"), Part(5, 9, "a9", "b9")]
+
+
+def test_parts_where_one_was_repaired() -> None:
+    """Halves and quarters of a segment stand against the whole of it."""
+    parts = list(matching_parts(of(*pieces(4, 8, 12, name="a")), of(*pieces(4, 5, 6, 8, 12, name="b"))))
+    assert parts == [Part(0.0, 4, "a4", "b4"), Part(4, 8, "a8", "b5 b6 b8"), Part(8, 12, "a12", "b12")]
+    parts = list(matching_parts(of(*pieces(6, 12, name="a")), of(*pieces(4, 12, name="b"))))
+    assert parts == [Part(0.0, 12, "a6 a12", "b4 b12")]
+
+
+def test_parts_of_what_only_one_has() -> None:
+    assert list(matching_parts(of(), of())) == []
+    assert list(matching_parts(of(), of(segment(2.0, 3.0, "b")))) == [Part(2.0, 3.0, "", "b")]
+    assert list(matching_parts(of(*pieces(5, 9, name="a")), of(*pieces(5, name="b")))) == [
+        Part(0.0, 5, "a5", "b5"), Part(5, 9, "a9", "")
+    ]  # fmt: skip
+
+
+CUTS = st.lists(st.integers(1, 40), max_size=8, unique=True).map(sorted)
+
+
+@given(CUTS, CUTS, CUTS)
+def test_parts_hold_everything_once(shared: list[int], without: list[int], with_hotwords: list[int]) -> None:
+    """In order, without overlaps, ending where both transcripts have an end."""
+    sides = [of(*pieces(*map(float, sorted({*shared, *cuts, 41})), name="x")) for cuts in (without, with_hotwords)]
+    parts = list(matching_parts(*sides))
+    assert join_texts(part.without for part in parts) == sides[0].text
+    assert join_texts(part.with_hotwords for part in parts) == sides[1].text
+    ends = [{piece.end_s for piece in side.segments} for side in sides]
+    assert [part.end_s for part in parts] == sorted(ends[0] & ends[1])
+    assert [part.start_s for part in parts] == [0.0, *(part.end_s for part in parts[:-1])]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "question"),
+    [
+        ((), {}, "语音转写："),
+        (("--lang", "zh"), {"language": "zh"}, "语音转写成中文："),
+        (("--lang", "English", "--no-itn"), {"language": "en", "itn": False}, "语音转写成英文，不进行文本规整："),
+        (
+            ("--hotword", "Kubernetes", "--hotword", "滨海 [b]"),
+            {"hotwords": ("Kubernetes", "滨海 [b]")},
+            CONTEXT.format(words="Kubernetes, 滨海 [b]") + "语音转写：",
+        ),
+    ],
+    ids=["plain", "lang", "no-itn", "hotwords"],
+)
+def test_show_prompt(arguments: tuple[str, ...], options: dict, question: str) -> None:
+    """Word for word, with --quiet, too; it is what is encoded."""
+    result = funasr("transcribe", "-m", "demo", EN.path, "--show-prompt", "--quiet", *arguments)
+    asked, config = TranscribeOptions(**options), recognizer("demo").config
+    tokenizer = recognizer("demo").loaded.tokenizer
+    before, after = prompt_token_ids(asked, config.prompt, tokenizer)
+    heading = f"prompt, {len(before)} tokens before the audio, {len(after)} behind it:\n"
+    assert result.stderr == f"{heading}{SYSTEM}{question}<audio>{ANSWER}\n"
+    assert result.stdout == lines_of("demo", EN.path, **options)
+    spelled = [tokenizer.decode(ids, skip_special_tokens=False) for ids in (before, after)]
+    assert spelled == [f"{SYSTEM}{question}", ANSWER] == list(prompt_texts(asked, config.prompt))
+
+
+def test_show_prompt_with_an_earlier_text() -> None:
+    """The first segment of a recording is asked to go on from it, the others are not."""
+    result = funasr("transcribe", "-m", "demo", EN.path, "--show-prompt", "--quiet", "--prev-text", "It is")
+    options, config = TranscribeOptions(prev_text="It is"), recognizer("demo").config
+    counts = [
+        tuple(map(len, prompt_token_ids(options, config.prompt, recognizer("demo").loaded.tokenizer, first=first)))
+        for first in (True, False)
+    ]
+    assert counts[0][1] > counts[1][1]
+    assert result.stderr == (
+        f"prompt of a recording's first segment, {counts[0][0]} tokens before the audio, "
+        f"{counts[0][1]} behind it:\n"
+        f"{SYSTEM}语音转写：<audio>{ANSWER}It is\n"
+        f"prompt of the others, {counts[1][0]} tokens before the audio, {counts[1][1]} behind it:\n"
+        f"{SYSTEM}语音转写：<audio>{ANSWER}\n"
+    )
+
+
+def test_earlier_text() -> None:
+    """The text goes on from it, in every recording's first segment; as upstream does, it is part of the result."""
+    earlier = "I think that"
+    rows = invoke("transcribe", "-m", "demo", EN.path, ZH.path, "--prev-text", earlier, "-f", "json").stdout
+    for row, clip in zip(map(json.loads, rows.splitlines()), (EN, ZH), strict=True):
+        assert row["text"].startswith(earlier)
+        assert row["text"] == recognizer("demo").transcribe(clip.path, prev_text=earlier).text
+        assert row["text"] not in (earlier, f"{earlier}{clip.written}", f"{earlier} {clip.written}")
+
+
+def test_earlier_text_belongs_to_the_first_segment_only(tmp_path: Path) -> None:
+    samples = soundfile.read(EN.path)[0]
+    soundfile.write(tmp_path / "twice.wav", np.concatenate([samples, np.zeros(32000), samples]), 16000)
+    plain = recognizer("demo").transcribe(tmp_path / "twice.wav")
+    told = recognizer("demo").transcribe(tmp_path / "twice.wav", prev_text="I think that")
+    assert len(plain.segments) == 2
+    assert told.segments[0].text.startswith("I think that")
+    assert replace(told.segments[1], mean_logprob=None) == replace(plain.segments[1], mean_logprob=None)
+
+
+def test_earlier_text_that_is_no_text() -> None:
+    for token in TERMS:
+        result = invoke("transcribe", "-m", "demo", EN.path, "--prev-text", f"a{token}")
+        result.assert_fails(2, f"error: the earlier text contains the control token {token}\n  leave it out\n")

@@ -1,0 +1,141 @@
+"""``--confidence``: words in colour on a terminal, scores in json; refused where neither is."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from running import funasr, invoke
+from terminal import COLOURS, account, on_terminal, screen
+from transcripts import segment, texts
+
+from funasr_cli import demo
+from funasr_cli.characters import one_line
+from funasr_cli.cli.confidence import scored_words, tinted_lines
+from funasr_cli.formats import as_lines
+from funasr_cli.transcript import Score, Segment
+
+CLIPS = demo.clips()
+UNSURE, DOUBTFUL = "\x1b[33m", "\x1b[4;31m"
+REFUSED = "error: --confidence has no effect here\n  it shows on a terminal, and in json\n"
+
+
+def segment_of(*pieces: tuple[str, float]) -> Segment:
+    scores = tuple(Score(*piece) for piece in pieces)
+    written = segment(0.0, 1.0, "".join(text for text, _ in pieces))
+    return Segment(**{**vars(written), "scores": scores})
+
+
+def styles(*pieces: tuple[str, float]) -> list[tuple[str, str]]:
+    """Coloured words of a segment."""
+    lines = tinted_lines([segment_of(*pieces)])
+    return [(lines.plain[span.start : span.end], str(span.style)) for span in lines.spans]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "words"),
+    [
+        ([], []),
+        ([("one", 0.9)], [("one", 0.9)]),
+        (
+            [("Ku", 0.9), ("be", 0.4), ("rnetes", 1.0), (" is", 0.8)],
+            [("Kubernetes", 0.4), (" ", 0.8), ("is", 0.8)],
+        ),
+        ([("a ", 0.9), ("b", 0.7)], [("a", 0.9), (" ", 0.9), ("b", 0.7)]),
+        ([("你好", 0.6), ("世", 0.9)], [("你", 0.6), ("好", 0.6), ("世", 0.9)]),
+        ([("要", 0.9), ("68", 0.7), ("37", 0.3), ("块", 0.8)], [("要", 0.9), ("6837", 0.3), ("块", 0.8)]),
+        ([("好，", 0.9), ("OK", 0.5), ("。", 1.0)], [("好", 0.9), ("，OK。", 0.5)]),
+        ([("カ", 0.3), ("タ", 0.9), ("漢", 0.8)], [("カ", 0.3), ("タ", 0.9), ("漢", 0.8)]),
+        ([("안녕", 0.3), (" 하", 0.9)], [("안녕", 0.3), (" ", 0.9), ("하", 0.9)]),
+    ],
+)  # fmt: skip
+def test_words(pieces: list[tuple[str, float]], words: list[tuple[str, float]]) -> None:
+    assert list(scored_words(segment_of(*pieces))) == words
+
+
+def test_colours() -> None:
+    """Below 0.5, below 0.8, and not at the limits; white space has none."""
+    assert styles(("a", 0.49), (" b", 0.5), (" c", 0.79), (" d", 0.8), (" e", 1.0)) == [
+        ("a", "red underline"), ("b", "yellow"), ("c", "yellow")
+    ]  # fmt: skip
+
+
+def test_segments_without_scores_are_plain() -> None:
+    lines = tinted_lines([segment(0.0, 1.0, "a b")])
+    assert (lines.plain, lines.spans) == ("a b\n", [])
+
+
+@given(
+    st.lists(st.lists(st.tuples(texts, st.floats(0.0, 1.0)), max_size=4), max_size=3), st.sampled_from(["", "a: "])
+)
+def test_nothing_but_colours_differs(segments: list[list[tuple[str, float]]], prefix: str) -> None:
+    """Whatever the text, with control characters and white space of all kinds in it."""
+    scored = [segment_of(*pieces) for pieces in segments]
+    assert tinted_lines(scored, prefix).plain == as_lines(scored, prefix)
+    for one in scored:
+        assert one_line("".join(word for word, _ in scored_words(one))) == one_line(one.text)
+
+
+def test_words_on_a_terminal() -> None:
+    """Exactly these codes, and nothing else on its line."""
+    clip = CLIPS[3]  # "Sarah and Emma are at the hospital.", of whose names the model is not sure
+    coloured = f"{UNSURE}Sarah\x1b[0m and {DOUBTFUL}Emma\x1b[0m are at the hospital."
+    for options in ((), ("--stream",)):
+        code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, "--confidence", *options)
+        assert code == 0
+        assert coloured in shown
+        assert account(shown)[0] == [clip.written]
+    assert coloured not in on_terminal("transcribe", "-m", "demo", clip.path)[1]
+
+
+def test_prefixes_have_no_colour() -> None:
+    clips = (CLIPS[3], CLIPS[1])
+    _, shown, _ = on_terminal(
+        "transcribe", "-m", "demo", *(clip.path for clip in clips), "--confidence", "--quiet"
+    )
+    assert shown == (
+        f"{clips[0].path}: {UNSURE}Sarah\x1b[0m and {DOUBTFUL}Emma\x1b[0m are at the hospital.\r\n"
+        f"{clips[1].path}: 这个要{UNSURE}6837\x1b[0m块钱。\r\n"
+    )
+
+
+def test_forced_colours_in_a_pipe() -> None:
+    result = funasr(
+        "transcribe", "-m", "demo", CLIPS[3].path, "--confidence", env={"FORCE_COLOR": "1", "TERM": "xterm"}
+    )
+    assert result.exit_code == 0
+    assert result.stdout == f"{UNSURE}Sarah\x1b[0m and {DOUBTFUL}Emma\x1b[0m are at the hospital.\n"
+
+
+def test_refused_where_it_shows_nowhere() -> None:
+    base = ("transcribe", "-m", "demo", CLIPS[0].path)
+    funasr(*base, "--confidence").assert_fails(2, REFUSED)
+    code, shown, _ = on_terminal(*base, "--confidence", "-f", "srt")
+    assert (code, "\n".join(screen(shown)) + "\n") == (2, REFUSED)
+    code, shown, _ = on_terminal(*base, "--confidence", NO_COLOR="1")
+    assert (code, "\n".join(screen(shown)) + "\n") == (2, REFUSED)
+    code, shown, printed = on_terminal(*base, "--confidence", stdout_too=False)
+    assert (code, "\n".join(screen(shown)) + "\n", printed) == (2, REFUSED, "")
+
+
+def test_a_setting_waits_for_a_terminal() -> None:
+    """From the environment it is no error in a pipe, and colours nothing."""
+    base = ("transcribe", "-m", "demo", CLIPS[3].path)
+    result = funasr(*base, env={"FUNASR_CONFIDENCE": "1"})
+    assert (result.exit_code, result.stdout) == (0, f"{CLIPS[3].written}\n")
+    _, shown, _ = on_terminal(*base, "--quiet", NO_COLOR="1", FUNASR_CONFIDENCE="1")
+    assert shown == f"{CLIPS[3].written}\r\n"
+    assert not COLOURS.search(shown)
+
+
+@pytest.mark.parametrize("format", ["json", "jsonl"])
+def test_scores_in_json(format: str) -> None:
+    """They spell the text; without the option there are none."""
+    base = ("transcribe", "-m", "demo", CLIPS[0].path, "-f", format)
+    (scored,) = json.loads(invoke(*base, "--confidence").stdout)["segments"]
+    assert "".join(score["text"] for score in scored["scores"]) == scored["text"] == CLIPS[0].written
+    assert all(0 < score["probability"] <= 1 for score in scored["scores"])
+    assert len(scored["scores"]) > 5
+    (plain,) = json.loads(invoke(*base).stdout)["segments"]
+    assert plain["scores"] == []
+    assert {**plain, "scores": None} == {**scored, "scores": None}

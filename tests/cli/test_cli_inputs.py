@@ -1,0 +1,292 @@
+"""What is typed as an input: folders, patterns, standard input, parts, channels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pysubs2
+import pytest
+import soundfile
+from expected import summary
+from piping import in_bits
+from running import COMMAND, Result, environment, funasr, invoke, tree
+
+from funasr_cli import demo
+
+CLIPS = {clip.path.name[:4]: clip for clip in demo.clips()}
+DIGITS, ZH_DIGITS = CLIPS["0006"], CLIPS["0021"]  # both shorter than 2 s
+LONG = CLIPS["0001"]
+RATE_HZ = 16000
+
+
+def samples_of(clip: demo.DemoClip) -> np.ndarray:
+    return soundfile.read(clip.path, dtype="int16")[0]
+
+
+def piped(content: bytes, *arguments: Any) -> Result:
+    """A run whose standard input is a pipe that is filled bit by bit."""
+    command = [*COMMAND, "transcribe", "-m", "demo", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment()) as process:
+        assert process.stdin
+        for bit in in_bits(content, 10_007):
+            process.stdin.write(bit)
+            process.stdin.flush()
+        stdout, stderr = process.communicate(timeout=120)
+    return Result(process.returncode, stdout.decode(), stderr.decode())
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with folders in it, seen from beside it."""
+    monkeypatch.chdir(tmp_path)
+    for name, clip in {"b10": DIGITS, "b9": ZH_DIGITS, "monday/a": DIGITS, "monday/early/c": ZH_DIGITS}.items():
+        path = tmp_path / "calls" / f"{name}.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(clip.path, path)
+    (tmp_path / "calls/notes.txt").write_text("no recording")
+    return tmp_path / "calls"
+
+
+@pytest.fixture(scope="module")
+def stereo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Different clips on the left and on the right."""
+    left, right = map(samples_of, (DIGITS, ZH_DIGITS))
+    both = np.zeros((max(len(left), len(right)) + 3200, 2), np.int16)
+    both[: len(left), 0], both[: len(right), 1] = left, right
+    path = tmp_path_factory.mktemp("stereo") / "call.wav"
+    soundfile.write(path, both, RATE_HZ)
+    return path
+
+
+LINES = {
+    "b9": f"calls/b9.flac: {ZH_DIGITS.written}\n",
+    "b10": f"calls/b10.flac: {DIGITS.written}\n",
+    "a": f"calls/monday/a.flac: {DIGITS.written}\n",
+    "c": f"calls/monday/early/c.flac: {ZH_DIGITS.written}\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("typed", "lines"),
+    [
+        ("calls", "b9 b10"),
+        ("calls/", "b9 b10"),
+        ("calls --recursive", "b9 b10 a c"),
+        ("-r calls/monday calls/b10.flac", "a c b10"),
+        ("calls/*.flac", "b9 b10"),
+        ("calls/b?.flac calls/monday/*", "b9 a c"),
+        ("calls/**/[ac].flac -r", "a c"),
+        ("calls calls/*.flac ./calls/../calls", "b9 b10"),
+        ("calls calls/b9.flac", "b10 b9"),
+        ("calls/b9.flac calls/b10.flac calls/b9.flac", "b9 b10 b9"),
+    ],
+)
+@pytest.mark.usefixtures("calls")
+def test_folders_and_patterns(typed: str, lines: str) -> None:
+    """In natural order, each named by a prefix; what was found twice is there once, what was typed twice twice."""
+    result = invoke("transcribe", "-m", "demo", "-q", *typed.split())
+    assert result == Result(0, "".join(LINES[name] for name in lines.split()), "")
+
+
+@pytest.mark.usefixtures("calls")
+def test_a_folder_with_a_single_recording_is_not_named() -> None:
+    result = funasr("transcribe", "-m", "demo", "calls/monday")
+    assert result == Result(0, f"{DIGITS.written}\n", summary("0:02"))
+
+
+@pytest.mark.parametrize(
+    ("template", "places"),
+    [
+        ("{lang}/{stem}.{ext}", ("auto/b9.txt", "auto/b10.txt", "auto/monday/a.txt", "auto/monday/early/c.txt")),
+        ("{lang}-{stem}", ("auto-b9", "auto-b10", "monday/auto-a", "monday/early/auto-c")),
+        ("x/{stem}/y.{ext}", ("x/b9/y.txt", "x/b10/y.txt", "x/monday/a/y.txt", "x/monday/early/c/y.txt")),
+    ],
+)
+def test_results_keep_their_places_in_the_folder(calls: Path, template: str, places: tuple[str, ...]) -> None:
+    before = tree(calls)
+    result = funasr("transcribe", "-m", "demo", "calls", "-r", "-o", "out", "--output-template", template)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.endswith(f"\n{summary('0:05')}")
+    clips = (ZH_DIGITS, DIGITS, DIGITS, ZH_DIGITS)
+    texts = {place: f"{clip.written}\n".encode() for place, clip in zip(places, clips, strict=True)}
+    assert tree(calls.parent / "out") == texts
+    assert tree(calls) == before
+
+
+# --- standard input ---
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
+def test_recordings_through_a_pipe(tmp_path: Path, name: str) -> None:
+    soundfile.write(tmp_path / name, samples_of(DIGITS), RATE_HZ)
+    content = (tmp_path / name).read_bytes()
+    assert piped(content, "-") == Result(0, f"{DIGITS.written}\n", summary("0:02"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "rate_hz", "channels"),
+    [("s16le", 16000, 1), ("s16le", 8000, 1), ("s16be", 16000, 2), ("f32le", 48000, 1)],
+)
+def test_samples_without_a_header(encoding: str, rate_hz: int, channels: int) -> None:
+    """What they say at that rate, and not at another: the time is that of the samples."""
+    step = max(1, RATE_HZ // rate_hz)
+    samples = np.repeat(samples_of(LONG)[::step], max(1, rate_hz // RATE_HZ))
+    types = {"s16le": "<i2", "s16be": ">i2", "f32le": "<f4"}
+    scale = 1 / 32768 if encoding.startswith("f") else 1
+    content = np.repeat((samples * scale)[:, None], channels, axis=1).astype(types[encoding]).tobytes()
+    told = ("--pcm", encoding, "--rate", rate_hz, "--pcm-channels", channels)
+    result = piped(content, "-", *told, "-f", "json")
+    data = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert (data["source"], data["duration_s"]) == ("-", pytest.approx(len(samples) / rate_hz, abs=1e-3))
+    assert data["text"] == LONG.written
+
+
+def test_the_rest_of_a_sample_is_no_sample(tmp_path: Path) -> None:
+    content = samples_of(DIGITS).tobytes()
+    (tmp_path / "call").write_bytes(content)
+    plain = invoke("transcribe", "-m", "demo", tmp_path / "call", "--pcm", "s16le")
+    assert plain == Result(0, f"{DIGITS.written}\n", summary("0:02"))
+    assert piped(content + b"\1", "-", "--pcm", "s16le").stdout == plain.stdout
+
+
+def test_standard_input_beside_files() -> None:
+    result = piped(DIGITS.path.read_bytes(), ZH_DIGITS.path, "-")
+    lines = f"{ZH_DIGITS.path}: {ZH_DIGITS.written}\n-: {DIGITS.written}\n"
+    assert result == Result(0, lines, summary("0:03"))
+
+
+def test_nothing_comes_through_a_pipe() -> None:
+    assert piped(b"", "-") == Result(1, "", "error: -: the file is empty\n1 of 1 inputs failed\n")
+    assert piped(b"", "-", "--pcm", "s16le") == Result(1, "", "error: -: no samples in it\n1 of 1 inputs failed\n")
+
+
+# --- parts ---
+
+START_S = 2.5
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence from 3 s on, and another behind it."""
+    pause = np.zeros(3 * RATE_HZ, np.int16)
+    path = tmp_path_factory.mktemp("padded") / "padded.wav"
+    soundfile.write(path, np.concatenate([pause, samples_of(LONG), pause, samples_of(DIGITS)]), RATE_HZ)
+    return path
+
+
+@pytest.fixture(scope="module")
+def part(padded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a part that holds the first sentence, in every format."""
+    out = tmp_path_factory.mktemp("part")
+    end_s = 3 + len(samples_of(LONG)) / RATE_HZ
+    arguments = ("-m", "demo", padded, "--clip", f"0:02.5-{end_s}", "-f", "all", "-o", out)
+    assert invoke("transcribe", *arguments).exit_code == 0
+    return out
+
+
+def test_times_of_a_part_are_those_of_the_recording(part: Path, padded: Path) -> None:
+    whole = json.loads(invoke("transcribe", "-m", "demo", padded, "-f", "json").stdout)
+    data = json.loads((part / "padded.json").read_text(encoding="utf-8"))
+    end_s = 3 + len(samples_of(LONG)) / RATE_HZ
+    assert (data["start_s"], data["text"]) == (START_S, LONG.written)
+    assert data["duration_s"] == pytest.approx(end_s - START_S)
+    assert sum(data["ledger"].values()) == pytest.approx(data["duration_s"])
+    (segment,) = data["segments"]
+    assert segment["start_s"] == pytest.approx(whole["segments"][0]["start_s"], abs=0.1)
+    assert START_S <= segment["start_s"] < segment["end_s"] <= end_s
+    start_ms, end_ms = (round(1000 * segment[name]) for name in ("start_s", "end_s"))
+    assert (part / "padded.tsv").read_text() == f"start\tend\ttext\n{start_ms}\t{end_ms}\t{LONG.written}\n"
+    assert f"- **0:0{start_ms // 1000}** {LONG.written}\n" in (part / "padded.md").read_text()
+    for name in ("srt", "vtt"):
+        cues = pysubs2.load(str(part / f"padded.{name}"))
+        assert [cue.plaintext.replace("\n", " ") for cue in cues] == [LONG.written]
+        assert (cues[0].start, START_S * 1000 <= cues[0].start < cues[-1].end <= end_s * 1000) == (start_ms, True)
+
+
+@pytest.mark.parametrize(
+    ("clip", "texts"),
+    [("-0:06", [LONG]), ("7-", [DIGITS]), ("0-1:00:00", [LONG, DIGITS]), ("2,5 - 99", [LONG, DIGITS])],
+)
+def test_parts_of_which_an_end_is_missing(padded: Path, clip: str, texts: list[demo.DemoClip]) -> None:
+    result = invoke("transcribe", "-m", "demo", padded, "--clip", clip)
+    assert (result.exit_code, result.stdout) == (0, "".join(f"{text.written}\n" for text in texts))
+
+
+def test_a_part_behind_the_end(padded: Path) -> None:
+    duration_s = soundfile.info(padded).duration
+    result = funasr("transcribe", "-m", "demo", padded, DIGITS.path, "--clip", "0:07-1:00")
+    assert result.stdout == f"{padded}: {DIGITS.written}\n"
+    reason = f"error: {DIGITS.path}: ends at 1.7 s, before the part from 7.0 s on\n"
+    assert (result.exit_code, result.stderr) == (1, f"{reason}1 of 2 inputs failed; {summary('0:01')}")
+    result = invoke("transcribe", "-m", "demo", padded, "--clip", "1:00:00-")
+    reason = f"error: {padded}: ends at {duration_s:.1f} s, before the part from 3600.0 s on\n"
+    assert result == Result(1, "", f"{reason}1 of 1 inputs failed\n")
+
+
+def test_a_part_without_speech(padded: Path) -> None:
+    assert invoke("transcribe", "-m", "demo", padded, "--clip", "0.5-2") == Result(6, "", "no speech found\n")
+
+
+# --- channels ---
+
+BOTH = (DIGITS.written, ZH_DIGITS.written)
+
+
+def test_channels_are_inputs_of_their_own(stereo: Path) -> None:
+    result = funasr("transcribe", "-m", "demo", stereo, DIGITS.path, "--channels", "split")
+    labels = f"{stereo} [ch 1]", f"{stereo} [ch 2]", DIGITS.path  # the last has one channel only
+    lines = "".join(f"{label}: {text}\n" for label, text in zip(labels, (*BOTH, BOTH[0]), strict=True))
+    assert result == Result(0, lines, summary("0:04"))
+
+
+def test_files_of_channels(stereo: Path, tmp_path: Path) -> None:
+    """What is missing of one channel is written, and nothing else."""
+    out = tmp_path / "out"
+    arguments = ("transcribe", "-m", "demo", stereo, "--channels", "split", "-o", out)
+    assert invoke(*arguments).exit_code == 0
+    expected = {f"call.ch{number}.txt": f"{text}\n".encode() for number, text in enumerate(BOTH, 1)}
+    assert tree(out) == expected
+    (out / "call.ch2.txt").unlink()
+    result = invoke(*arguments, "--resume")
+    skipped = "skipped 1 of 2 inputs: their results are there\n"
+    assert result == Result(0, "", f"{skipped}wrote {out / 'call.ch2.txt'}\n{summary('0:01')}")
+    assert tree(out) == expected
+    named = invoke(*arguments, "--output-template", "{suffix}/{stem}.{lang}.{ext}", "-l", "zh")
+    assert named.exit_code == 0
+    assert {name for name in tree(out) if "/" in name} == {"wav/call.ch1.zh.txt", "wav/call.ch2.zh.txt"}
+
+
+def test_channels_of_standard_input(stereo: Path, tmp_path: Path) -> None:
+    result = piped(stereo.read_bytes(), "-", "--channels", "split")
+    assert result == Result(0, f"- [ch 1]: {BOTH[0]}\n- [ch 2]: {BOTH[1]}\n", summary("0:03"))
+    raw = soundfile.read(stereo, dtype="int16")[0].tobytes()
+    told = ("--pcm", "s16le", "--pcm-channels", 2)
+    assert piped(raw, "-", "--channels", "split", *told) == result
+    assert piped(stereo.read_bytes(), "-", "--channels", "split", "-o", tmp_path / "out").exit_code == 0
+    assert tree(tmp_path / "out") == {
+        f"stdin.ch{number}.txt": f"{text}\n".encode() for number, text in enumerate(BOTH, 1)
+    }
+
+
+def test_a_part_of_each_channel(stereo: Path) -> None:
+    result = invoke("transcribe", "-m", "demo", stereo, "--channels", "split", "--clip", "0-1.6", "-f", "json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["source"], row["text"]) for row in rows] == [
+        (f"{stereo} [ch {number}]", text) for number, text in enumerate(BOTH, 1)
+    ]
+    assert {(row["start_s"], row["duration_s"]) for row in rows} == {(0.0, 1.6)}
+
+
+def test_channels_of_what_cannot_be_read(stereo: Path, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.wav"
+    result = invoke("transcribe", "-m", "demo", nothing, stereo, "--channels", "split")
+    assert result.stdout == f"{stereo} [ch 1]: {BOTH[0]}\n{stereo} [ch 2]: {BOTH[1]}\n"
+    said = f"error: {nothing}: no such file\n1 of 3 inputs failed; {summary('0:03')}"
+    assert (result.exit_code, result.stderr) == (1, said)

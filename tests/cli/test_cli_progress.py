@@ -1,0 +1,250 @@
+"""The two lines of progress: what they count, what they show, and that they are seen."""
+
+import io
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from terminal import EAGER, frames, on_terminal, read_all, terminal_environment
+from transcripts import segment, transcript
+
+from funasr_cli import demo
+from funasr_cli.cli import progress
+from funasr_cli.cli.progress import Progress, Tally
+from funasr_cli.errors import AudioError
+from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
+
+CLIPS = demo.clips()
+LINE = re.compile(r"(?P<what>.*?) +[━╸╺ ]+ (?P<facts>.*)")
+Watch = Callable[..., "Shown"]
+
+
+class Shown:
+    """Both lines in front of a scripted clock."""
+
+    def __init__(self, names: tuple[str, ...], clock: SimpleNamespace, console: Console):
+        self._progress = Progress(names, "transcribing")
+        self._clock = clock
+        self._console = console
+
+    def at(self, now_s: float, *events: Event) -> list[tuple[str, str]]:
+        """What is seen at that time, after these events: what is being done, and the facts."""
+        self._clock.now_s = now_s
+        for event in events:
+            self._progress.show(event)
+        with self._console.capture() as captured:
+            self._console.print(self._progress)
+        lines = [LINE.fullmatch(line.rstrip()) for line in captured.get().splitlines()]
+        assert all(lines), captured.get()
+        return [(line["what"], line["facts"]) for line in lines if line]
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    clock = SimpleNamespace(now_s=0.0)
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: clock.now_s))
+    monkeypatch.setattr(progress, "stderr", lambda: console)
+    monkeypatch.setattr(progress, "shows_progress", lambda: True)
+    return lambda *names: Shown(names, clock, console)
+
+
+def settled(source: int, start_s: float, end_s: float) -> Settled:
+    return Settled(source, segment(start_s, end_s, "text"))
+
+
+def finished(source: int, duration_s: float, start_s: float = 0.0) -> Finished:
+    return Finished(source, transcript(duration_s=duration_s, start_s=start_s))
+
+
+def failed(source: int) -> Failed:
+    return Failed(source, AudioError("broken"))
+
+
+def test_from_the_first_event_to_the_last(watch: Watch) -> None:
+    """Reading runs ahead; its line goes away when all has been read."""
+    shown = watch("a.wav", "b.wav")
+    assert shown.at(0.0) == [("transcribing", "0/2 inputs, 0:00 of audio")]
+    assert shown.at(1.0, Read(0, 0.0, 0.0, 100.0)) == [
+        ("finding speech in a.wav", "0:00"), ("transcribing", "0/2 inputs, 0:00 of audio")
+    ]  # fmt: skip
+    assert shown.at(2.0, Read(0, 0.0, 100.0, 100.0), Read(1, 0.0, 10.0, 20.0), settled(0, 0.5, 40.0)) == [
+        ("finding speech in b.wav", "0:10"), ("transcribing", "0/2 inputs, 0:40 of audio, RTF 0.050, 0:04 left")
+    ]  # fmt: skip
+    assert shown.at(10.0, Read(1, 0.0, 20.0, 20.0), finished(0, 100.0)) == [
+        ("transcribing", "1/2 inputs, 1:40 of audio, RTF 0.100, 0:02 left")
+    ]
+    assert shown.at(12.0, finished(1, 20.0)) == [
+        ("transcribing", "2/2 inputs, 2:00 of audio, RTF 0.100, 0:00 left")
+    ]
+
+
+def test_drafts_change_nothing(watch: Watch) -> None:
+    shown = watch("a.wav")
+    before = shown.at(1.0, Read(0, 0.0, 1.0, 9.0))
+    assert shown.at(1.0, Draft(0, 0.0, ""), Draft(0, 0.0, "text"), Draft(0, 0.0, None)) == before
+
+
+def test_unknown_lengths(watch: Watch) -> None:
+    """How far it has come is shown nevertheless."""
+    shown = watch("pipe")
+    assert shown.at(60.0, Read(0, 0.0, 3661.0, None), settled(0, 1.0, 600.0)) == [
+        ("finding speech in pipe", "1:01:01"), ("transcribing", "0/1 inputs, 10:00 of audio, RTF 0.100")
+    ]  # fmt: skip
+    assert shown.at(60.0, finished(0, 3700.0))[-1] == (
+        "transcribing",
+        "1/1 inputs, 1:01:40 of audio, RTF 0.016, 0:00 left",
+    )
+
+
+def test_parts_of_recordings(watch: Watch) -> None:
+    """Reading shows the recording's own time; what counts as transcribed is the part alone."""
+    shown = watch("a.wav")
+    events = (Read(0, 90.0, 0.0, 30.0), Read(0, 90.0, 15.0, 30.0), settled(0, 91.0, 100.0))
+    assert shown.at(1.0, *events) == [
+        ("finding speech in a.wav", "1:45"), ("transcribing", "0/1 inputs, 0:10 of audio, RTF 0.100, 0:02 left")
+    ]  # fmt: skip
+    assert shown.at(3.0, Read(0, 90.0, 30.0, 30.0), finished(0, 30.0, start_s=90.0)) == [
+        ("transcribing", "1/1 inputs, 0:30 of audio, RTF 0.100, 0:00 left")
+    ]
+
+
+def test_failed_inputs(watch: Watch) -> None:
+    """One that was never opened, and one that gave out on the way: both are done."""
+    shown = watch("a.wav", "b.wav", "c.wav")
+    assert shown.at(1.0, failed(0)) == [("transcribing", "1/3 inputs, 0:00 of audio")]
+    assert shown.at(2.0, Read(1, 0.0, 50.0, 100.0), settled(1, 0.0, 20.0), failed(1))[-1] == (
+        "transcribing", "2/3 inputs, 0:20 of audio, RTF 0.100, 0:02 left"
+    )  # fmt: skip
+    assert shown.at(3.0, Read(2, 0.0, 10.0, 10.0), finished(2, 10.0)) == [
+        ("transcribing", "3/3 inputs, 0:30 of audio, RTF 0.100, 0:00 left")
+    ]
+
+
+def test_what_is_left(watch: Watch) -> None:
+    """Inputs that have not been opened count as long as those whose length is known."""
+    shown = watch("a.wav", "b.wav", "c.wav", "d.wav")
+    assert shown.at(1.0, Read(0, 0.0, 0.0, 100.0), Read(1, 0.0, 0.0, 20.0), settled(0, 0.0, 10.0))[-1] == (
+        "transcribing", "0/4 inputs, 0:10 of audio, RTF 0.100, 0:23 left"
+    )  # fmt: skip
+    assert shown.at(2.0)[-1] == ("transcribing", "0/4 inputs, 0:10 of audio, RTF 0.200, 0:46 left")
+    assert shown.at(3.0, failed(0))[-1] == ("transcribing", "1/4 inputs, 0:10 of audio, RTF 0.300, 0:15 left")
+
+
+def test_the_line_of_reading_goes_away_with_an_input_that_fails_on_the_way(watch: Watch) -> None:
+    shown = watch("a.wav", "b.wav")
+    shown.at(1.0, Read(0, 0.0, 10.0, 10.0), Read(1, 0.0, 5.0, 10.0), settled(0, 0.0, 10.0), finished(0, 10.0))
+    assert shown.at(1.0, failed(1)) == [("transcribing", "2/2 inputs, 0:10 of audio, RTF 0.100, 0:00 left")]
+
+
+def test_reads_that_come_late(watch: Watch) -> None:
+    """Those of the next input come between the segments of the one before."""
+    shown = watch("a.wav", "b.wav")
+    shown.at(1.0, Read(0, 0.0, 9.0, 10.0), Read(1, 0.0, 0.0, None), settled(0, 0.0, 4.0))
+    assert shown.at(1.0, settled(0, 4.0, 10.0), Read(1, 0.0, 61.0, None)) == [
+        ("finding speech in b.wav", "1:01"), ("transcribing", "0/2 inputs, 0:10 of audio, RTF 0.100")
+    ]  # fmt: skip
+    assert shown.at(2.0, finished(0, 10.0), settled(1, 0.0, 30.0))[-1] == (
+        "transcribing", "1/2 inputs, 0:40 of audio, RTF 0.050"
+    )  # fmt: skip
+
+
+def test_longer_than_expected(watch: Watch) -> None:
+    """What a header says need not be true; no input counts more than once."""
+    tally = Tally(2)
+    tally.open(0, 10.0)
+    tally.open(1, 0.0)
+    tally.advance(0, 25.0)
+    assert (tally.completed, tally.audio_s) == (1.0, 25.0)
+    shown = watch("a.wav", "b.wav")
+    assert shown.at(1.0, Read(0, 0.0, 25.0, 10.0)) == [
+        ("finding speech in a.wav", "0:25"), ("transcribing", "0/2 inputs, 0:00 of audio")
+    ]  # fmt: skip
+
+
+def test_names_are_no_markup(watch: Watch) -> None:
+    shown = watch("[red]a[/red].wav")
+    assert shown.at(1.0, Read(0, 0.0, 1.0, None))[0][0] == "finding speech in [red]a[/red].wav"
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[list[Callable[[Tally], None]]]:
+    """What happens to each input: opened with or without a length, advanced, closed."""
+    inputs = []
+    for source in range(draw(st.integers(1, 4))):
+        expected_s = draw(st.none() | st.floats(0, 100))
+        ends_s = sorted(draw(st.lists(st.floats(0, 150), max_size=4)))
+        steps: list[Callable[[Tally], None]] = [
+            lambda tally, source=source, length_s=expected_s: tally.open(source, length_s)
+        ]
+        steps += [lambda tally, source=source, end_s=end_s: tally.advance(source, end_s) for end_s in ends_s]
+        inputs.append([*steps, lambda tally, source=source: tally.close(source)])
+    return inputs
+
+
+@given(runs(), st.randoms(use_true_random=False))
+def test_progress_never_goes_back(inputs: list[list[Callable[[Tally], None]]], random: object) -> None:
+    """In whatever order inputs take their steps, it grows up to the number of inputs."""
+    tally, reached, count = Tally(len(inputs)), 0.0, len(inputs)
+    while waiting := [steps for steps in inputs if steps]:
+        random.choice(waiting).pop(0)(tally)  # type: ignore[attr-defined]
+        assert reached <= tally.completed + 1e-9
+        assert tally.completed <= count + 1e-9
+        reached = tally.completed
+    assert (tally.completed, tally.closed, tally.left_s or 0.0) == (count, count, 0.0)
+
+
+def test_both_lines_on_a_terminal() -> None:
+    paths = [clip.path for clip in CLIPS[:3]]
+    code, shown, _ = on_terminal("transcribe", "-m", "demo", *paths, command=EAGER)
+    assert code == 0
+    lines = frames(shown)
+    for path in paths:
+        assert any(line.startswith(f"finding speech in {path.name} ") for line in lines)
+    last = r"transcribing +━+ 3/3 inputs, 0:08 of audio, RTF 0\.\d\d\d, 0:00 left *"
+    assert any(re.fullmatch(last, line) for line in lines)
+
+
+def test_a_pipe_that_is_fed_slowly(tmp_path: Path) -> None:
+    """While it waits for more, the terminal shows how far it has come."""
+    os.mkfifo(tmp_path / "live.flac.wav")
+    header, samples = wav_of_a_clip(tmp_path)
+    controller, terminal = pty.openpty()
+    command = [*EAGER, "transcribe", "-m", "demo", str(tmp_path / "live.flac.wav")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=terminal, stdin=terminal, env=terminal_environment()
+    ) as process:
+        os.close(terminal)
+        with open(tmp_path / "live.flac.wav", "wb") as live:
+            live.write(header + samples)
+            live.flush()
+            shown = b""
+            while b"finding speech in live.flac.wav" not in shown or b"0:02 " not in shown.split(b"finding")[-1]:
+                shown += os.read(controller, 1 << 16)
+            live.write(samples)
+        assert process.stdout
+        shown += read_all(controller)
+        printed = process.stdout.read().decode()
+    os.close(controller)
+    assert process.returncode == 0
+    assert printed.count(CLIPS[0].written) == 2
+    assert "transcribing" in shown.decode()
+
+
+def wav_of_a_clip(folder: Path) -> tuple[bytes, bytes]:
+    """The header of an endless WAV file, and two seconds and more of samples."""
+    import soundfile
+
+    soundfile.write(folder / "clip.wav", soundfile.read(CLIPS[0].path, dtype="int16")[0], 16000)
+    content = (folder / "clip.wav").read_bytes()
+    header = bytearray(content[:44])
+    header[4:8] = header[40:44] = b"\xff" * 4
+    return bytes(header), content[44:]
