@@ -33,7 +33,8 @@ class Work:
 
     Attributes:
         operations: nodes of the graphs that were evaluated, by kind; a compiled function is one.
-        evaluations: calls of `mx.eval` and `mx.async_eval`, and of methods such as `item` that had to evaluate.
+        evaluations: calls of `mx.eval`, `mx.async_eval` and of methods such as `item` that had something to compute;
+            those that only wait for it are none.
     """
 
     operations: Counter[str] = field(default_factory=Counter)
@@ -50,22 +51,22 @@ def counting() -> Iterator[Work]:
     """Count what is evaluated in the block, in any thread."""
     work = Work()
 
-    def watch(function: Callable[..., Any], implicit: bool) -> Callable[..., Any]:
+    def watch(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def watched(*arguments: Any, **settings: Any) -> Any:
             operations = operations_of(arguments)
             work.operations += operations
-            work.evaluations += bool(operations) if implicit else 1
+            work.evaluations += bool(operations)
             return function(*arguments, **settings)
 
         return watched
 
     with ExitStack() as patches:
         for name in EXPLICIT:
-            patches.enter_context(_patched(mx, name, watch(getattr(mx, name), implicit=False)))
+            patches.enter_context(_patched(mx, name, watch(getattr(mx, name))))
         for name in IMPLICIT:
             if method := getattr(mx.array, name, None):
-                patches.enter_context(_patched(mx.array, name, watch(method, implicit=True)))
+                patches.enter_context(_patched(mx.array, name, watch(method)))
         yield work
 
 

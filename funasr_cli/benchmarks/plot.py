@@ -1,5 +1,6 @@
 """Measurements as a picture: where the time goes, and cost curves over duration and batch size."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUFFIXES = (".png", ".svg")
+STYLE = {"svg.fonttype": "none", "text.parse_math": False}  # names are text, whatever characters are in them
 PANEL_WIDTH, PANEL_HEIGHT = 6.4, 4.0  # inches
 
 Draw = Callable[["Axes"], None]
@@ -49,17 +51,20 @@ def draw(report: Report, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     panels = _panels(report)
-    figure = Figure((PANEL_WIDTH * len(panels), PANEL_HEIGHT), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        panel(axes)
-    figure.suptitle(f"{report.device}, {report.started}", fontsize="small")
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error})") from error
+    with rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a name has characters that the font lacks
+        figure = Figure((PANEL_WIDTH * len(panels), PANEL_HEIGHT), layout="constrained")
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            panel(axes)
+        figure.suptitle(f"{report.device}, {report.started}", fontsize="small")
+        try:
+            figure.savefig(path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
 def _panels(report: Report) -> list[Draw]:

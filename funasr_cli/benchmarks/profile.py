@@ -35,7 +35,7 @@ class StageProfile:
     Attributes:
         operations: nodes of the graphs given to MLX, all kinds together; of a step the median.
         computing: those of them that are more than a view of memory.
-        evaluations: how often it was told to compute.
+        evaluations: how often it was told to compute some of them.
         kinds: operations by kind, of a step those of the median step.
         modules: seconds in modules of each kind, each evaluated by itself, without the modules in them.
     """

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,18 @@ def test_pictures(name: str, small_model: Path, short_wav: Path, tmp_path: Path)
     assert content.startswith({"a.png": b"\x89PNG", "a.svg": b"<?xml"}[name])
     if name == "a.svg":
         for text in ("joined 1 s x 2, batch of 1", "seconds of audio in a recording", "segments side by side"):
-            assert f"<!-- {text}".encode() in content or f"{text} -->".encode() in content
+            assert f"{text}</text>".encode() in content
+
+
+def test_names_in_pictures_are_taken_as_they_are(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "$\\会议$.wav"
+    clip.write_bytes(short_wav.read_bytes())
+    arguments = ("bench", "--rtf", "-m", small_model, clip, "--exact-tokens", 2, "--trials", 1, "--plot")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = invoke(*arguments, tmp_path / "a.svg")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "$\\会议$.wav</text>" in (tmp_path / "a.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ def test_evaluations_of_all_kinds() -> None:
         assert work.evaluations == 0
         mx.eval(y)
         mx.async_eval(y + x)
+        mx.eval(x, y)  # there is nothing left to do
         assert work.evaluations == 2
         assert mx.sin(x).tolist()
         assert mx.sum(y).item()
