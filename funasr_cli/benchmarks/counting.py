@@ -33,8 +33,8 @@ class Work:
 
     Attributes:
         operations: nodes of the graphs that were evaluated, by kind; a compiled function is one.
-        evaluations: calls of `mx.eval`, `mx.async_eval` and of methods such as `item` that had something to compute;
-            those that only wait for it are none.
+        evaluations: calls of `mx.eval`, `mx.async_eval` and of methods such as `item` that had something to
+            compute; those that only wait for it are none.
     """
 
     operations: Counter[str] = field(default_factory=Counter)
