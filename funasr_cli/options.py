@@ -149,4 +149,3 @@ def _known_language(name: str) -> str:
 DEFAULTS = TranscribeOptions()
 CONVERT_DEFAULTS = ConvertOptions()
 BENCH_TRIALS = 3
-BENCH_RECORDINGS = 32

@@ -1,108 +1,177 @@
 """``funasr bench``."""
 
-import dataclasses
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from funasr_cli.cli import console, parameters, tables
+from funasr_cli.benchmarks.request import (
+    BATCH_SIZES,
+    BATCHED_RECORDINGS,
+    SYNTHETIC_SIZES,
+    SYNTHETIC_TOKENS,
+    Mode,
+    Request,
+)
+from funasr_cli.cli import bench_parameters as given
+from funasr_cli.cli import console, measurements, parameters
 from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import UsageError
-from funasr_cli.options import BENCH_RECORDINGS, BENCH_TRIALS, DEFAULTS, TranscribeOptions
+from funasr_cli.options import BENCH_TRIALS, DEFAULTS, TranscribeOptions
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from funasr_cli.benchmarks.comparison import Comparison
+    from funasr_cli.benchmarks.report import Report
 
-PIPED_WIDTH = 160
+# Options that have an effect in some modes only.
+IDLE = {
+    Mode.RTF: (),
+    Mode.BATCHES: ("durations",),
+    Mode.MEMORY: ("batch_sizes", "recordings", "trials", "exact_tokens", "itn", "refs"),
+    Mode.PROFILE: ("durations", "recordings", "max_tokens", "refs"),
+}
 
 
 def bench(
-    audio: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="AUDIO",
-            help="Recordings. Default: the demo model's clips; with --rtf and other models, generated ones.",
-        ),
-    ] = None,
-    rtf: Annotated[bool, typer.Option("--rtf", help="Report the real-time factor and each stage's time.")] = False,
-    batches: Annotated[
-        bool, typer.Option("--batches", help="Compare the throughput of several batch sizes.")
-    ] = False,
-    memory: Annotated[
-        bool, typer.Option("--memory", help="Measure the memory that 10 minutes, 1 hour and 3 hours take.")
-    ] = False,
-    model: parameters.Model = None,
+    context: typer.Context,
+    audio: given.Audio = None,
+    rtf: given.RTF = False,
+    batches: given.Batches = False,
+    memory: given.Memory = False,
+    profile: given.Profile = False,
+    model: parameters.Models = None,
+    synthetic: given.Synthetic = None,
+    batch_sizes: given.BatchSizes = None,
+    durations: given.Durations = None,
+    recordings: given.Recordings = None,
+    trials: given.Trials = BENCH_TRIALS,
     lang: parameters.Lang = AUTO,
-    trials: Annotated[
-        int, typer.Option(min=1, help="Timed runs, after a warm-up; not with --memory.")
-    ] = BENCH_TRIALS,
-    recordings: Annotated[
-        int, typer.Option(min=1, help="How many recordings a run of --batches takes; they are repeated.")
-    ] = BENCH_RECORDINGS,
+    itn: parameters.ITN = DEFAULTS.itn,
     max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
-    exact_tokens: Annotated[
-        int | None, typer.Option(help="Write exactly so many tokens for each segment, whatever they are.")
-    ] = DEFAULTS.exact_tokens,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything measured as JSON.")] = False,
+    exact_tokens: given.ExactTokens = DEFAULTS.exact_tokens,
+    refs: given.Refs = None,
+    compare: given.Compare = None,
+    plot: given.Plot = None,
+    as_json: given.JSON = False,
+    as_markdown: given.Markdown = False,
 ) -> None:
     """Measure what transcribing costs."""
-    if rtf + batches + memory != 1:
-        raise UsageError("say what to measure", "one of --rtf, --batches and --memory")
-    if memory and exact_tokens is not None:
-        raise UsageError("--exact-tokens with --memory", "--max-tokens limits the tokens there")
-    options = TranscribeOptions(language=lang, max_tokens=max_tokens, exact_tokens=exact_tokens)
-    from funasr_cli import demo
-    from funasr_cli.checkpoints.hub import find_model
+    mode = _mode({Mode.RTF: rtf, Mode.BATCHES: batches, Mode.MEMORY: memory, Mode.PROFILE: profile})
+    _refuse_idle_options(context, mode)
+    if as_json and as_markdown:
+        raise UsageError("--json with --markdown", "choose one")
+    options = TranscribeOptions(language=lang, itn=itn, max_tokens=max_tokens, exact_tokens=exact_tokens)
+    sizes = _sizes(batch_sizes, mode)
+    request = Request(
+        mode=mode,
+        models=tuple(map(str, model or [])) if model or synthetic else (None,),
+        synthetic=_synthetic(synthetic or []),
+        audio=tuple(audio or []),
+        options=_limited(options, mode, synthetic=bool(synthetic)),
+        batch_sizes=sizes,
+        durations_s=_numbers("--durations", durations, 0.1),
+        recordings=recordings or _recordings(mode, sizes),
+        trials=trials,
+        references=_references(refs, exact_tokens, durations, synthetic),
+    )
+    _show(*_measure(request, compare, plot), as_json=as_json, as_markdown=as_markdown)
 
-    folder = find_model(model)
-    paths = audio or []
-    if not paths and (not rtf or folder == demo.MODEL):
-        paths = [clip.path for clip in demo.clips()]
-    if rtf:
-        result, shown = _rtf(folder, paths, options, trials)
-    elif batches:
-        result, shown = _batches(folder, paths, options, recordings, trials)
-    else:
-        result, shown = _memory(folder, paths, lang, max_tokens)
+
+def _mode(wanted: dict[Mode, bool]) -> Mode:
+    modes = [mode for mode, is_wanted in wanted.items() if is_wanted]
+    if len(modes) != 1:
+        raise UsageError("say what to measure", "one of --rtf, --batches, --memory and --profile")
+    return modes[0]
+
+
+def _refuse_idle_options(context: typer.Context, mode: Mode) -> None:
+    for name in IDLE[mode]:
+        source = context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            raise UsageError(f"--{name.replace('_', '-')} with --{mode}", "it has no effect there")
+
+
+def _limited(options: TranscribeOptions, mode: Mode, *, synthetic: bool) -> TranscribeOptions:
+    """The same with the limit on tokens that goes with the mode and the models."""
+    if mode == Mode.PROFILE:
+        return replace(options, max_tokens=None)  # from a variable; it counts steps
+    if not synthetic or options.max_tokens or options.exact_tokens:
+        return options
+    if mode == Mode.MEMORY:
+        return replace(options, max_tokens=SYNTHETIC_TOKENS)
+    return replace(options, exact_tokens=SYNTHETIC_TOKENS)
+
+
+def _recordings(mode: Mode, sizes: tuple[int | None, ...]) -> int:
+    """As many as fill the largest batch, if each is a single segment."""
+    return BATCHED_RECORDINGS if mode == Mode.BATCHES else max(size or 1 for size in sizes)
+
+
+def _synthetic(sizes: list[str]) -> tuple[str, ...]:
+    if unknown := [size for size in sizes if size not in SYNTHETIC_SIZES]:
+        raise UsageError(f"--synthetic {unknown[0]}", f"choose from {', '.join(SYNTHETIC_SIZES)}")
+    return tuple(dict.fromkeys(sizes))
+
+
+def _sizes(text: str | None, mode: Mode) -> tuple[int | None, ...]:
+    sizes = _numbers("--batch-sizes", text, 1)
+    if broken := [size for size in sizes if size != int(size)]:
+        raise UsageError(f"--batch-sizes {text}", f"{broken[0]:g} is no whole number")
+    return tuple(map(int, sizes)) or (BATCH_SIZES if mode == Mode.BATCHES else (None,))
+
+
+def _numbers(option: str, text: str | None, least: float) -> tuple[float, ...]:
+    """Numbers with commas in between, each once."""
+    try:
+        numbers = tuple(dict.fromkeys(float(part) for part in text.split(","))) if text is not None else ()
+    except ValueError:
+        raise UsageError(f"{option} {text}", "it takes numbers with commas in between, such as 1,4,16") from None
+    if any(not least <= number < float("inf") for number in numbers):
+        raise UsageError(f"{option} {text}", f"each must be at least {least:g}")
+    return numbers
+
+
+def _references(
+    path: Path | None, exact_tokens: int | None, durations: str | None, synthetic: list[str] | None
+) -> dict[str, str] | None:
+    if path is None:
+        return None
+    unfit = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
+    for option, value in unfit.items():
+        if value:
+            raise UsageError(f"--refs with {option}", "there are no texts to compare")
+    from funasr_cli.benchmarks.scoring import read_references
+
+    return read_references(path)
+
+
+def _measure(request: Request, earlier: Path | None, plot: Path | None) -> "tuple[Report, Comparison | None]":
+    """Measure, compare and draw; what cannot work is refused before anything is measured."""
+    from funasr_cli.benchmarks.comparison import compare, read_report
+    from funasr_cli.benchmarks.plot import check_plot, draw
+    from funasr_cli.benchmarks.run import measure
+
+    before = read_report(earlier, request.mode) if earlier else None
+    if plot:
+        check_plot(plot)
+    with console.busy("loading") as tell:
+        report = measure(request, tell)
+    if plot:
+        draw(report, plot)
+    return report, compare(before, report.as_json()) if before else None
+
+
+def _show(report: "Report", comparison: "Comparison | None", *, as_json: bool, as_markdown: bool) -> None:
     if as_json:
-        console.result(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        content: dict[str, Any] = report.as_json()
+        if comparison:
+            content["comparison"] = asdict(comparison)
+        console.result(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        return
+    grids = measurements.grids(report, comparison)
+    if as_markdown:
+        console.result("\n".join(grid.markdown() for grid in grids))
     else:
-        _print(*shown)
-
-
-def _rtf(folder: Path, paths: list[Path], options: TranscribeOptions, trials: int) -> "tuple[Any, Any]":
-    from funasr_cli.benchmarks.clips import run_benchmark
-
-    with console.busy("loading") as tell:
-        result = run_benchmark(folder, paths, options, trials, lambda name: tell(f"timing {name}"))
-    return dataclasses.asdict(result), tables.clips(result)
-
-
-def _batches(
-    folder: Path, paths: list[Path], options: TranscribeOptions, recordings: int, trials: int
-) -> "tuple[Any, Any]":
-    from funasr_cli.benchmarks.batches import run_batches
-
-    with console.busy("loading") as tell:
-        costs = run_batches(folder, paths, options, recordings, trials, tell)
-    return [dataclasses.asdict(cost) for cost in costs], tables.batches(costs, recordings)
-
-
-def _memory(folder: Path, paths: list[Path], language: str, max_tokens: int | None) -> "tuple[Any, Any]":
-    from funasr_cli.benchmarks.memory import DURATIONS_S, run_memory
-
-    with console.busy("writing audio") as tell:
-        costs = run_memory(folder, paths, DURATIONS_S, language, max_tokens, tell)
-    return [dataclasses.asdict(cost) for cost in costs], tables.memory(costs)
-
-
-def _print(table: "RenderableType", footer: str) -> None:
-    from rich.console import Console
-
-    out = Console(markup=False, highlight=False)
-    if not out.is_terminal:
-        out.width = PIPED_WIDTH
-    out.print(table)
-    console.result(footer + "\n")
+        measurements.show(grids, measurements.bars(report))

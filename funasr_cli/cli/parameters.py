@@ -48,6 +48,16 @@ Model = Annotated[
         autocompletion=complete_models,
     ),
 ]  # fmt: skip
+Models = Annotated[
+    list[Path] | None,  # of `list[str]`, the variable would be split at spaces
+    _option(
+        None,
+        "--model", "-m",
+        metavar="MODEL",
+        help="Folder, hub id or alias of a converted model, or demo. Repeatable.",
+        autocompletion=complete_models,
+    ),
+]  # fmt: skip
 Lang = Annotated[
     str,
     _option(

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from accuracy.decoding import RECIPES, Clip, decode, decode_with_reference, load_recipe, read_clips
-from accuracy.scoring import error_rate
 
+from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.checkpoints.export import export
 from funasr_cli.demo import MODEL
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from accuracy.decoding import Clip, read_clips
 from accuracy.joined import JoinedRecording, coverage, cut_clips, join_clips
-from accuracy.scoring import error_rate
 
 import funasr_cli
+from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.errors import AudioError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer

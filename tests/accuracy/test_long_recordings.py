@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from accuracy.decoding import read_clips
 from accuracy.joined import JoinedRecording, coverage, cut_clips, join_clips
-from accuracy.scoring import error_rate
 
 import funasr_cli
+from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.pipeline import Recognizer
 
 CLIPS = Path(__file__).parents[1] / "data/demo/clean"

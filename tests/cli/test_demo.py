@@ -66,5 +66,5 @@ def test_a_converted_model_of_that_name_wins(tmp_path: Path, monkeypatch: pytest
 def test_bench_times_its_clips(tmp_path: Path) -> None:
     home = {"FUNASR_HOME": str(tmp_path)}
     result = funasr("bench", "--rtf", "-m", "demo", "--trials", "1", "--json", env=home)
-    names = [clip["name"] for clip in json.loads(result.stdout)["clips"]]
+    names = [case["audio"] for case in json.loads(result.stdout)["cases"]]
     assert names == [str(clip.path) for clip in demo.clips()]

@@ -39,7 +39,7 @@ OURS = {
 } | {"--help", "--version", "--install-completion", "--show-completion"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/usage.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/usage.md", "docs/performance.md"])
 def test_options_in_examples_exist(page: str) -> None:
     """No example uses an option that is not there."""
     lines = re.findall(r"^(?:\$ )?.*\bfunasr .*$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)

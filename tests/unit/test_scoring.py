@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from accuracy.scoring import error_rate, units
 from hypothesis import given
 from hypothesis import strategies as st
+
+from funasr_cli.benchmarks.scoring import error_rate, units
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,9 @@ def test_edits_against_brute_force(wanted: list[str], got: list[str]) -> None:
 def test_rates_are_of_all_units_together() -> None:
     assert error_rate([("a b c d", "a b c d"), ("a", "b")]).percent == 20
     assert error_rate([]).percent == 0
+
+
+def test_kinds_of_errors() -> None:
+    rate = error_rate([("a b c", "a x"), ("我 你", "我 你 他")])
+    assert (rate.substitutions, rate.deletions, rate.insertions) == (1, 1, 1)
+    assert (rate.edits, rate.total, rate.percent) == (3, 5, 60)

@@ -1,0 +1,49 @@
+"""What is to be measured: plain data. Imports nothing heavy."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from funasr_cli.options import BENCH_TRIALS, DEFAULTS, TranscribeOptions
+
+BATCH_SIZES = (1, 4, 16)  # of `Mode.BATCHES`, unless told otherwise
+BATCHED_RECORDINGS = 32  # the same
+SYNTHETIC_SIZES = ("full", "demo")
+SYNTHETIC_TOKENS = 64  # of each segment, unless told otherwise: a random model would hardly ever stop
+
+
+class Mode(StrEnum):
+    """What can be measured."""
+
+    RTF = "rtf"
+    BATCHES = "batches"
+    MEMORY = "memory"
+    PROFILE = "profile"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Models x audio x batch sizes x durations, and how to run them.
+
+    Attributes:
+        models: names of converted models; None is the default one.
+        synthetic: sizes of models with random weights, measured with the others.
+        audio: recordings; none takes the demo model's clips or generated ones, as suits the mode.
+        options: as for a transcription.
+        batch_sizes: None as a size goes by the memory at hand.
+        durations_s: lengths to which the recordings are joined, or generated; empty takes them as they are.
+        recordings: how many are transcribed in a run; they are repeated.
+        trials: timed runs of each case, behind one that is not timed.
+        references: texts by file name, to count errors against; None counts none.
+    """
+
+    mode: Mode
+    models: tuple[str | None, ...] = ()
+    synthetic: tuple[str, ...] = ()
+    audio: tuple[Path, ...] = ()
+    options: TranscribeOptions = DEFAULTS
+    batch_sizes: tuple[int | None, ...] = (None,)
+    durations_s: tuple[float, ...] = ()
+    recordings: int = 1
+    trials: int = BENCH_TRIALS
+    references: dict[str, str] | None = field(default=None, repr=False)

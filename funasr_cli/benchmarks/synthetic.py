@@ -1,0 +1,129 @@
+"""Models of a known size with random weights, so that anyone can measure without a checkpoint.
+
+What they write means nothing. What it costs is what a trained model of that size costs: every tensor is there, in
+its shape, and prompts take as many tokens as the release's.
+"""
+
+import dataclasses
+import itertools
+import math
+import shutil
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from funasr_cli import __version__, demo
+from funasr_cli.checkpoints.format import (
+    FORMAT,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    ModelFile,
+    TensorSpec,
+    read_config,
+    write_config,
+    write_safetensors,
+)
+from funasr_cli.checkpoints.keymap import Shape, model_shapes
+from funasr_cli.decoding.languages import NANO_LANGUAGES
+from funasr_cli.errors import OutputError
+from funasr_cli.models.adaptor import AdaptorConfig
+from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNano, FunASRNanoConfig, PromptConfig
+from funasr_cli.models.qwen3 import Qwen3Config
+from funasr_cli.models.sanm import SANMConfig
+
+DTYPE = "bfloat16"  # the release's
+SEED_VALUES = 1_000_003  # drawn once and repeated; prime, so that no two rows of a matrix begin alike
+ORDINARY_TOKENS = 151_643  # Qwen's; the special ones follow
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+# What Qwen's own tokenizer makes one token of in the prompt, so that prompts are as long as the release's.
+PROMPT_PIECES = (
+    "system", "user", "assistant", "You", " are", " a", " helpful", " assistant", "语音", "转", "写", "成",
+    "中文", "英文", "日文", "，", "不", "进行", "文本", "规", "整", "：", "<think>", "</think>",
+)  # fmt: skip
+
+# Fun-ASR-Nano-2512: 829.8 million parameters.
+RELEASE = FunASRNanoConfig(
+    frontend=FrontendConfig(
+        sample_rate_hz=16000, window="hamming", mel_bins=80, frame_length_ms=25.0, frame_shift_ms=10.0,
+        stack_frames=7, stack_step=6,
+    ),
+    encoder=SANMConfig(
+        input_dim=560, width=512, heads=4, ffn_dim=2048, blocks=50, tp_blocks=20, memory_taps=11, memory_shift=0
+    ),
+    adaptor=AdaptorConfig(
+        input_dim=512, output_dim=1024, ffn_dim=2048, layers=2, heads=8, downsample=1, low_frame_rate=True
+    ),
+    llm=Qwen3Config(
+        hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
+        intermediate_size=3072, vocab_size=151_936, rope_theta=1e6, rms_norm_eps=1e-6, tie_word_embeddings=True,
+        attention_bias=False,
+    ),
+    ctc=None,
+    prompt=PromptConfig(system_turn=True, empty_think=False, languages=NANO_LANGUAGES),
+    stop_token_ids=(ORDINARY_TOKENS + SPECIAL_TOKENS.index("<|im_end|>"),),
+)  # fmt: skip
+
+
+def write_synthetic(folder: Path, size: str) -> Path:
+    """Write a converted model of random weights into a new folder below this one, and return that.
+
+    Args:
+        folder: where to put it.
+        size: "full", that of Fun-ASR-Nano, or "demo", that of the bundled model.
+
+    Raises:
+        OutputError: there is no room for it.
+    """
+    out = folder / f"synthetic-{size}"
+    try:
+        _write(out, size)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error})", "TMPDIR names a folder with more room") from error
+    return out
+
+
+def _write(out: Path, size: str) -> None:
+    out.mkdir()
+    if size == "full":
+        config = RELEASE
+        _release_tokenizer().save(str(out / TOKENIZER_FILE))
+    else:
+        config = dataclasses.replace(read_config(demo.MODEL).config, ctc=None)
+        shutil.copyfile(demo.MODEL / TOKENIZER_FILE, out / TOKENIZER_FILE)
+    source = {"source": f"synthetic {size}", "revision": None, "tool_version": f"funasr-cli {__version__}"}
+    shapes = model_shapes(FunASRNano(config))
+    specs = [TensorSpec(name, DTYPE, shape) for name, shape in shapes.items()]
+    write_safetensors(out / WEIGHTS_FILE, specs, _contents(shapes), {"format": FORMAT})
+    write_config(out, ModelFile(config, DTYPE, None, source))
+
+
+def _contents(shapes: dict[str, Shape]) -> Iterator[memoryview]:
+    """Bytes of each tensor: norms leave their input alone, biases are 0, matrices keep the variance."""
+    noise = np.random.default_rng(0).standard_normal(SEED_VALUES).astype(np.float32)
+    for name, shape in shapes.items():
+        if len(shape) > 1:
+            values = noise * math.prod(shape[1:]) ** -0.5
+        else:
+            values = np.full(1, name.endswith(".weight"), np.float32)
+        yield np.resize(_bfloat16(values), math.prod(shape)).data.cast("B")
+
+
+def _bfloat16(values: np.ndarray) -> np.ndarray:
+    """The upper halves of float32 numbers: (count,) uint16."""
+    return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def _release_tokenizer() -> Tokenizer:
+    """Byte-level, without merges, with as many tokens as Qwen's: made-up ones in place of learnt ones."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ("".join(letters) for letters in itertools.product(string.ascii_lowercase, repeat=4))
+    vocabulary = [*alphabet, *itertools.islice(words, ORDINARY_TOKENS - len(alphabet))]
+    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(vocabulary)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in PROMPT_PIECES])
+    return tokenizer

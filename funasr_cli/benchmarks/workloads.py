@@ -1,0 +1,105 @@
+"""What is transcribed to be measured: recordings as they are, joined to a length, or generated."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from funasr_cli.audio.decode import Audio, from_array, load_audio
+from funasr_cli.audio.recording import Source, open_recording
+from funasr_cli.audio.vad import SAMPLE_RATE_HZ
+
+GENERATED_DURATIONS_S = (5.0, 10.0, 20.0)
+PAUSE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Recordings that are transcribed in one run.
+
+    Attributes:
+        name: what to call them all.
+        recordings: at least one.
+        paths: their files; empty where they have been made.
+        vad: whether to look for speech in them.
+        copies: how often each of them is among the recordings.
+    """
+
+    name: str
+    recordings: tuple[Source, ...]
+    paths: tuple[Path, ...] = ()
+    vad: bool = True
+    copies: int = 1
+
+    def repeated(self, copies: int) -> "Workload":
+        """Each of its recordings so often."""
+        return replace(self, recordings=self.recordings * copies, copies=copies)
+
+
+def make_workloads(paths: tuple[Path, ...], durations_s: tuple[float, ...], work: Path) -> list[Workload]:
+    """One workload for each recording, or for each duration.
+
+    Args:
+        paths: recordings; none of them generates what stands in for speech.
+        durations_s: lengths to which they are joined, with pauses; empty takes them as they are.
+        work: a folder for the files that are made.
+
+    Raises:
+        AudioError: a recording cannot be read.
+    """
+    if not paths:
+        clips = [generated_clip(duration_s) for duration_s in durations_s or GENERATED_DURATIONS_S]
+        return [Workload(clip.name, (clip,), vad=False) for clip in clips]
+    if not durations_s:
+        return [Workload(str(path), (open_recording(path, SAMPLE_RATE_HZ),), (path,)) for path in paths]
+    return [_joined(paths, duration_s, work) for duration_s in durations_s]
+
+
+def together(paths: tuple[Path, ...], count: int) -> Workload:
+    """So many recordings in one workload; they are repeated, or cut off.
+
+    Raises:
+        AudioError: a recording cannot be read.
+    """
+    used = paths[:count]
+    recordings = [open_recording(path, SAMPLE_RATE_HZ) for path in used]
+    return Workload(f"{count} recordings", tuple(islice(cycle(recordings), count)), used)
+
+
+def _joined(paths: tuple[Path, ...], duration_s: float, work: Path) -> Workload:
+    name = f"joined {duration_s:g} s"
+    file = work / f"{name}.flac"
+    write_recording(file, list(paths), duration_s)
+    return Workload(name, (open_recording(file, SAMPLE_RATE_HZ, name=name),))
+
+
+def generated_clip(duration_s: float) -> Audio:
+    """Noise with the slope and the four syllables a second of speech: costs what speech costs, says nothing."""
+    samples = np.random.default_rng(0).standard_normal(int(duration_s * SAMPLE_RATE_HZ)).cumsum()
+    samples -= np.convolve(samples, np.full(400, 1 / 400), mode="same")  # keep the slope, lose the drift
+    envelope = 0.55 - 0.45 * np.cos(2 * np.pi * 4 * np.arange(len(samples)) / SAMPLE_RATE_HZ)
+    loud = samples * envelope
+    name = f"generated {duration_s:g} s"
+    return from_array(0.3 * loud / np.abs(loud).max(), SAMPLE_RATE_HZ, SAMPLE_RATE_HZ, name)
+
+
+def write_recording(file: Path, paths: list[Path], duration_s: float) -> None:
+    """Write clips one after the other with pauses in between, as 16 kHz FLAC of exactly this length."""
+    missing = round(duration_s * SAMPLE_RATE_HZ)
+    with soundfile.SoundFile(file, "w", SAMPLE_RATE_HZ, 1) as out:
+        for piece in _pieces(paths):
+            out.write(piece[:missing])
+            missing -= len(piece[:missing])
+            if not missing:
+                return
+
+
+def _pieces(paths: list[Path]) -> Iterator[np.ndarray]:
+    """(samples,) float32 without end."""
+    pause = np.zeros(round(PAUSE_S * SAMPLE_RATE_HZ), np.float32)
+    for samples in cycle([load_audio(path, SAMPLE_RATE_HZ).samples for path in paths]):
+        yield samples
+        yield pause

@@ -1,0 +1,305 @@
+"""Measurements as tables and bars, each with what has to be known to read it."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from funasr_cli.benchmarks.request import Mode
+from funasr_cli.characters import columns
+from funasr_cli.cli import console, tables
+from funasr_cli.cli.console import CONTROLS
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from funasr_cli.benchmarks.cases import CaseCost
+    from funasr_cli.benchmarks.comparison import Comparison, Ratio
+    from funasr_cli.benchmarks.memory import MemoryCost
+    from funasr_cli.benchmarks.profile import ProfileCost
+    from funasr_cli.benchmarks.report import Report
+    from funasr_cli.measure import Spread
+
+PIPED_WIDTH = 200
+MOST_NAME = 48  # columns of a case's name, before it is folded
+LEAST_BAR, MOST_BAR = 20, 100
+STYLES = {  # of the stages' bars
+    "read": "black on white", "VAD": "black on yellow", "features": "black on cyan", "encoder": "white on blue",
+    "prefill": "white on magenta", "decode": "black on green",
+}  # fmt: skip
+STAGES = {
+    "read_s": "read", "vad_s": "VAD", "features_s": "features", "encoder_s": "encoder", "prefill_s": "prefill",
+    "first_token_s": "first token", "decode_s": "decode", "total_s": "total",
+}  # fmt: skip
+BARRED = {key: name for key, name in STAGES.items() if name in STYLES}
+COMPARED = {
+    Mode.RTF: {
+        "stages.total_s": "total", "stages.encoder_s": "encoder", "stages.prefill_s": "prefill",
+        "stages.first_token_s": "first token", "stages.decode_s": "decode", "tokens_per_s": "tok/s",
+        "peak_mlx_bytes": "MLX memory", "peak_process_bytes": "process memory",
+    },
+    Mode.MEMORY: {"peak_bytes": "peak", "wall_s": "seconds"},
+    Mode.PROFILE: {
+        "operations_per_token": "operations", "computing_per_token": "computing",
+        "evaluations_per_token": "evaluations", "stages.encoder.seconds": "encoder",
+        "stages.prefill.seconds": "prefill", "stages.decode.seconds": "decode",
+    },
+}  # fmt: skip
+COMPARED[Mode.BATCHES] = COMPARED[Mode.RTF]
+
+
+@dataclass
+class Grid:
+    """A table: names in the first column, numbers in the others, and notes below it."""
+
+    headings: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """The table of GitHub's Markdown."""
+        rule = ["---", *["---:"] * (len(self.headings) - 1)]
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in (self.headings, rule, *self.rows)]
+        lines = [f"| {' | '.join(row)} |" for row in cells]
+        return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes)])
+
+    def fitted(self, width: int) -> "Iterator[Grid]":
+        """The same in as few tables below each other as a terminal has columns for."""
+        widths = [max(map(columns, column)) + 1 for column in zip(self.headings, *self.rows, strict=True)]
+        first = min(widths[0], MOST_NAME)
+        cuts, used = [1], first
+        for index in range(1, len(widths)):
+            used += widths[index]
+            if used > width and index > cuts[-1]:
+                cuts.append(index)
+                used = first + widths[index]
+        for start, end in pairwise([*cuts, len(widths)]):
+            rows = [[row[0], *row[start:end]] for row in self.rows]
+            yield Grid([self.headings[0], *self.headings[start:end]], rows)
+
+
+def grids(report: "Report", comparison: "Comparison | None") -> list[Grid]:
+    """Everything that is shown of a measurement."""
+    make = {Mode.RTF: _cases, Mode.BATCHES: _batches, Mode.MEMORY: _memory, Mode.PROFILE: _profiles}
+    shown = make[report.request.mode](report)
+    return [*shown, _comparison(comparison, report.request.mode)] if comparison else shown
+
+
+def _cases(report: "Report") -> list[Grid]:
+    cases: tuple[CaseCost, ...] = report.cases  # type: ignore[assignment]
+    scored = report.request.references is not None
+    headings = ["audio", "segments", *STAGES.values(), "spread", "tok/s", "RTF", "MLX GB", "process GB"]
+    grid = Grid(["case", *headings, *(["errors %"] if scored else [])])
+    for case in cases:
+        stages = [_digits(case.stages[stage].median) for stage in STAGES]
+        numbers = [case.tokens_per_s.median, case.rtf.median]
+        sizes = [case.peak_mlx_bytes / 1e9, case.peak_process_bytes / 1e9]
+        row = [_name(report, case.case), _digits(case.audio_s), str(case.segments), *stages]
+        row += [_spread(case.stages["total_s"]), *map(_digits, numbers + sizes)]
+        grid.rows.append(row + ([f"{case.errors.percent:.2f}"] if case.errors else []))
+    trials = report.request.trials
+    grid.notes = [
+        *_about(report),
+        f"Seconds: medians of {trials} after a warm-up, in turns; spread: of the total, highest less lowest.",
+        *(_errors(cases) if scored else []),
+    ]
+    return [grid]
+
+
+def _batches(report: "Report") -> list[Grid]:
+    cases: tuple[CaseCost, ...] = report.cases  # type: ignore[assignment]
+    grid = Grid(["case", "seconds", "spread", "audio s/s", "tok/s", "times faster", "same texts"])
+    for case, gain in zip(cases, report.gains, strict=True):
+        total_s = case.stages["total_s"]
+        numbers = total_s.median, case.audio_s / total_s.median, case.tokens / total_s.median, gain.times_faster
+        seconds, *rates = map(_digits, numbers)
+        grid.rows.append([_name(report, case.case), seconds, _spread(total_s), *rates, str(gain.same_texts)])
+    base, tokens = cases[0], sorted({case.tokens for case in cases})
+    grid.notes = [
+        *_about(report),
+        f"{base.recordings} recordings, {base.audio_s:.0f} s of audio, {' or '.join(map(str, tokens))} tokens; "
+        f"medians of {report.request.trials} after a warm-up, in turns.",
+        *(_errors(cases) if report.request.references is not None else []),
+    ]
+    return [grid]
+
+
+def _memory(report: "Report") -> list[Grid]:
+    cases: tuple[MemoryCost, ...] = report.cases  # type: ignore[assignment]
+    grid = Grid(["case", "peak GB", "more, MB", "seconds", "RTF"])
+    least: dict[str, int] = {}
+    for case in cases:
+        more = (case.peak_bytes - least.setdefault(case.model, case.peak_bytes)) / 1e6
+        numbers = case.peak_bytes / 1e9, more, case.wall_s, case.wall_s / case.audio_s
+        grid.rows.append([_plain(case.case), *map(_digits, numbers)])
+    grid.notes = [
+        *_about(report),
+        "Each in a process of its own: most memory resident, and the whole command's time.",
+    ]
+    return [grid]
+
+
+def _profiles(report: "Report") -> list[Grid]:
+    cases: tuple[ProfileCost, ...] = report.cases  # type: ignore[assignment]
+    shown = [grid for case in cases for grid in (_counts(report, case), _modules(report, case))]
+    shown[-1].notes += [
+        "Computing: operations that are more than another view of the same memory.",
+        "Modules: time in those of a kind without those in them, each evaluated by itself.",
+        f"Seconds: medians of {report.request.trials} after a warm-up; of {cases[0].steps} steps in each.",
+        *_about(report),
+    ]
+    return shown
+
+
+def _counts(report: "Report", case: "ProfileCost") -> Grid:
+    grid = Grid([_name(report, case.case), "seconds", "spread", "operations", "computing", "evaluations"])
+    for stage in case.stages:
+        name = "decode, one step" if stage.stage == "decode" else stage.stage
+        numbers = map(str, (stage.operations, stage.computing, stage.evaluations))
+        grid.rows.append([name, _digits(stage.seconds.median), _spread(stage.seconds), *numbers])
+    grid.notes = [
+        f"For each decoded token: {case.operations_per_token:g} operations, {case.computing_per_token:g} of them "
+        f"computing; evaluations: {case.evaluations_per_token:g}."
+    ]
+    return grid
+
+
+def _modules(report: "Report", case: "ProfileCost") -> Grid:
+    """Shares of each kind of module in each stage, those with the largest first."""
+    totals = [sum(stage.modules.values()) or 1.0 for stage in case.stages]
+    kinds = dict.fromkeys(kind for stage in case.stages for kind in stage.modules)
+    shares = {
+        kind: [stage.modules.get(kind, 0.0) / total for stage, total in zip(case.stages, totals, strict=True)]
+        for kind in kinds
+    }
+    grid = Grid([_name(report, case.case), *(f"{stage.stage} %" for stage in case.stages)])
+    for kind in sorted(kinds, key=lambda kind: -sum(shares[kind])):
+        grid.rows.append([kind, *(f"{100 * share:.1f}" if share else "-" for share in shares[kind])])
+    return grid
+
+
+def _comparison(comparison: "Comparison", mode: Mode) -> Grid:
+    metrics = COMPARED[mode]
+    grid = Grid(["now / earlier", *metrics.values()])
+    for case, ratios in comparison.ratios.items():
+        grid.rows.append([_plain(case), *(_ratio(ratios.get(name)) for name in metrics)])
+    grid.notes = ["Below 1, it is less than it was; ~: the ranges overlap, there may be no difference."]
+    grid.notes += [f"Not measured earlier: {_plain(case)}" for case in comparison.only_now]
+    grid.notes += [f"Not measured now: {_plain(case)}" for case in comparison.only_earlier]
+    grid.notes += [f"Changed: {_plain(change)}" for change in comparison.changes]
+    return grid
+
+
+def _ratio(ratio: "Ratio | None") -> str:
+    if ratio is None or ratio.now_to_earlier is None:
+        return "-"
+    return ("~" if ratio.within_spread and ratio.now != ratio.earlier else "") + f"{ratio.now_to_earlier:.2f}"
+
+
+def _about(report: "Report") -> Iterator[str]:
+    """Models, machine, and what was asked for."""
+    for model in report.models:
+        yield (
+            f"{_plain(model.model)}: {model.parameters / 1e6:.1f} million parameters, {model.weights}, "
+            f"{model.mlx_bytes / 1e9:.2f} GB, loaded in {model.load_s.median:.2f} s."
+        )
+    machine, exact_tokens = report.machine, report.request.options.exact_tokens
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    yield f"{machine['gpu'] or machine['processor']}, {machine['cores']} cores; {report.device}; {versions}."
+    if exact_tokens and report.request.mode != Mode.PROFILE:
+        yield f"Exactly {exact_tokens} tokens for each segment: texts mean nothing."
+
+
+def _errors(cases: "tuple[CaseCost, ...]") -> Iterator[str]:
+    for case in cases:
+        if rate := case.errors:
+            yield (
+                f"{_plain(case.case)}: {rate.percent:.2f} % errors, {rate.edits} of {rate.total} "
+                f"({rate.substitutions} wrong, {rate.deletions} missing, {rate.insertions} too many)."
+            )
+    yield "Errors: NFKC, case-folded, a unit for each CJK character and each other word, no punctuation."
+
+
+def show(shown: list[Grid], bars: "dict[str, dict[str, float]]") -> None:
+    """Print tables, and bars below the first of them.
+
+    Raises:
+        OutputError: there is no room for them.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    stdout, colours = Console(), console.colours_stdout()
+    width = stdout.width if stdout.is_terminal else PIPED_WIDTH
+    for index, grid in enumerate(shown):
+        drawn = io.StringIO()
+        out = Console(file=drawn, width=width, force_terminal=colours, markup=False, highlight=False)
+        for part in grid.fitted(width):
+            table = tables.plain(*part.headings)
+            for row in part.rows:
+                table.add_row(*row)
+            out.print(table)
+        if not index and bars:
+            out.print(*_bar_lines(bars, width), sep="\n")
+        text = drawn.getvalue().rstrip()
+        console.result(Text.from_ansi(text) if colours else text)
+        console.result("\n\n" + "\n".join(grid.notes) + "\n")
+
+
+def bars(report: "Report") -> dict[str, dict[str, float]]:
+    """Lengths of the stages of each case; seconds, where it can be for each second of audio."""
+    if report.request.mode == Mode.PROFILE:
+        profiles: tuple[ProfileCost, ...] = report.cases  # type: ignore[assignment]
+        return {
+            _name(report, case.case): {stage.stage: stage.seconds.median for stage in case.stages}
+            for case in profiles
+        }
+    if report.request.mode == Mode.MEMORY:
+        return {}
+    cases: tuple[CaseCost, ...] = report.cases  # type: ignore[assignment]
+    return {
+        _name(report, case.case): {name: case.stages[key].median / case.audio_s for key, name in BARRED.items()}
+        for case in cases
+    }
+
+
+def _bar_lines(bars: dict[str, dict[str, float]], width: int) -> "Iterator[Text]":
+    """The stages of each case one behind the other; all to the same scale."""
+    from rich.cells import set_cell_size
+    from rich.text import Text
+
+    label = min(max(map(columns, bars)), MOST_NAME)
+    room = min(MOST_BAR, max(LEAST_BAR, width - label - 2))
+    longest = max(sum(stages.values()) for stages in bars.values()) or 1.0
+    for case, stages in bars.items():
+        line = Text(set_cell_size(case, label) + " ")
+        end = 0.0
+        for stage, length in stages.items():
+            start, end = end, end + length / longest * room
+            room_here = round(end) - round(start)
+            line.append(f"|{stage}"[:room_here].ljust(room_here, "-"), STYLES[stage])
+        yield line
+
+
+def _name(report: "Report", case: str) -> str:
+    """A case without its model, where there is only one."""
+    models = {model.model for model in report.models}
+    name = case.removeprefix(f"{next(iter(models))}, ") if len(models) == 1 else case
+    return _plain(name)
+
+
+def _plain(text: str) -> str:
+    return text.translate(CONTROLS)
+
+
+def _spread(spread: "Spread") -> str:
+    if spread.low == spread.high:  # of a single trial, say
+        return "-"
+    share = (spread.high - spread.low) / spread.median if spread.median else 0.0
+    return f"{share:.0%}"
+
+
+def _digits(value: float) -> str:
+    """At least three digits, but never more than three behind the point."""
+    return f"{value:.{3 if abs(value) < 1 else 2 if abs(value) < 10 else 1}f}"

@@ -1,0 +1,67 @@
+"""Models of random weights have the shapes of the real ones, and load."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from funasr_cli.benchmarks import synthetic
+from funasr_cli.benchmarks.synthetic import RELEASE, write_synthetic
+from funasr_cli.checkpoints.format import read_config
+from funasr_cli.checkpoints.keymap import model_shapes
+from funasr_cli.checkpoints.load import load_model, read_tokenizer
+from funasr_cli.decoding.prompt import prompt_token_ids
+from funasr_cli.demo import MODEL
+from funasr_cli.errors import OutputError
+from funasr_cli.models.fun_asr_nano import FunASRNano
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.pipeline import Recognizer
+
+
+def tensor_shapes(folder: Path) -> dict[str, list[int]]:
+    with (folder / "model.safetensors").open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+
+def test_the_demo_models_size(tmp_path: Path, zh_wav: Path) -> None:
+    folder = write_synthetic(tmp_path, "demo")
+    real = {name: shape for name, shape in tensor_shapes(MODEL).items() if not name.startswith("ctc")}
+    assert tensor_shapes(folder) == real
+    transcript = Recognizer(load_model(folder)).transcribe(zh_wav, exact_tokens=5, vad=False)
+    assert transcript.model == "synthetic demo"
+    (segment,) = transcript.segments
+    assert (segment.tokens, segment.stop_reason) == (5, "budget")
+    assert segment.mean_logprob is not None
+    assert -100 < segment.mean_logprob < 0
+
+
+def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(synthetic, "write_safetensors", full_disk)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_synthetic(tmp_path, "demo")
+
+
+def test_the_releases_shapes() -> None:
+    shapes = model_shapes(FunASRNano(RELEASE))
+    assert len(shapes) == 1260
+    assert shapes["llm.model.embed_tokens.weight"] == (151_936, 1024)
+
+
+@pytest.mark.slow
+def test_the_releases_size(tmp_path: Path) -> None:
+    """A valid configuration, a tokenizer that loads and prompts of the release's length."""
+    folder = write_synthetic(tmp_path, "full")
+    assert read_config(folder).config == RELEASE
+    assert 1.65e9 < (folder / "model.safetensors").stat().st_size < 1.67e9
+    tokenizer = read_tokenizer(folder / "tokenizer.json", RELEASE.llm.vocab_size)
+    assert tokenizer.token_to_id("<|im_end|>") == RELEASE.stop_token_ids[0] == 151_645
+    before, after = prompt_token_ids(TranscribeOptions(language="zh"), RELEASE.prompt, tokenizer)
+    assert (len(before), len(after)) == (20, 5)
+    assert tokenizer.decode(before, skip_special_tokens=True).endswith("user\n语音转写成中文：")
+    assert tokenizer.decode([5000, 151_642]), "ordinary tokens spell something"
