@@ -67,7 +67,7 @@ try:
 except ImportError as error:  # on Linux plain `mlx` comes without a back end
     raise SetupError(
         f"MLX has no back end on this machine ({error})",
-        "install one: pip install 'mlx[cpu]', or 'mlx[cuda12]' / 'mlx[cuda13]' for an NVIDIA card",
+        "install one: pip install 'mlx[cpu]' mkl, or 'mlx[cuda12]' / 'mlx[cuda13]' for an NVIDIA card",
     ) from error
 
 

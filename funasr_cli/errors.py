@@ -31,6 +31,8 @@ class FunASRError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(hint)  # for those who see the exception itself
 
 
 class AudioError(FunASRError):

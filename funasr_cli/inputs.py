@@ -51,8 +51,8 @@ class PCMFormat:
     """How samples without a header are stored: one of `PCM_ENCODINGS`, channels interleaved."""
 
     encoding: str
-    sample_rate_hz: int
-    channels: int
+    sample_rate_hz: int = 16_000
+    channels: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -118,6 +118,11 @@ def find_inputs(
         if not any(input.pcm for input in inputs):
             raise UsageError("no input holds samples without a header", "name one, or - for standard input")
     return [replace(input, clip=clip) for input in inputs]
+
+
+def has_folders(typed: str) -> bool:
+    """Whether a name stands for a folder, or for what matches it."""
+    return os.path.isdir(typed) or (glob.has_magic(typed) and not os.path.lexists(typed))
 
 
 def shown(path: str | Path) -> str:

@@ -93,7 +93,7 @@ class TranscribeOptions:
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top-k is {self.top_k}", "it must be at least 1")
         if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed is {self.seed}", "it must be 0 or above")
+            raise UsageError(f"seed is {self.seed}", "it must be at least 0 and below 2**63")
         sampling = {"top-p": self.top_p, "top-k": self.top_k, "seed": self.seed}
         unused = [name for name, value in sampling.items() if value is not None]
         if unused and self.temperature == 0:
@@ -130,13 +130,14 @@ class ConvertOptions:
         if self.dtype not in DTYPES:
             raise UsageError(f"unknown type {self.dtype!r}", f"choose from {', '.join(DTYPES)}")
         if self.quantize_bits is not None and self.quantize_bits not in QUANTIZATION_BITS:
-            raise UsageError(f"cannot quantize to {self.quantize_bits} bits", "choose 4 or 8")
+            bits = " or ".join(map(str, QUANTIZATION_BITS))
+            raise UsageError(f"cannot quantize to {self.quantize_bits} bits", f"choose {bits}")
         if self.group_size is not None and self.group_size not in GROUP_SIZES:
             raise UsageError(f"group size {self.group_size}", f"choose from {', '.join(map(str, GROUP_SIZES))}")
         if self.languages is not None:
             object.__setattr__(self, "languages", tuple(map(_known_language, self.languages)))
         if self.group_size is not None and self.quantize_bits is None:
-            raise UsageError("a group size without quantization", "add --quantize 4 or --quantize 8")
+            raise UsageError("a group size without quantization", "add --quantize")
 
 
 def _known_language(name: str) -> str:

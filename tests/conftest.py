@@ -1,5 +1,6 @@
 """Fixtures that all tests share: small random checkpoints, their conversions, and real speech."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from checkpoints import CheckpointSpec, write_checkpoint
 import funasr_cli
 
 DATA = Path(__file__).parent / "data"
+
+# Whatever the developer's own settings say must not reach a test.
+for name in [name for name in os.environ if name.startswith("FUNASR_") and name != "FUNASR_REFERENCE_PYTHON"]:
+    del os.environ[name]
+os.environ["FUNASR_CONFIG"] = os.devnull
 
 # Started in the background by a shell, this process ignores Ctrl-C, and so would every command that it runs.
 signal.signal(signal.SIGINT, signal.default_int_handler)

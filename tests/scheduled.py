@@ -186,7 +186,7 @@ class Model:
         around = [one for one in self.admitted if one.source == source and one.start <= start and end <= one.end]
         return Attempt(source, start, end, len(around))
 
-    def new_decoder(self, llm: Model, sampler: object) -> Model:
+    def new_decoder(self, llm: Model, sampler: object, shared_rows: int) -> Model:
         """Takes the place of the class `BatchDecoder`."""
         assert llm is self
         self.decoders += 1
@@ -228,7 +228,7 @@ class Model:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scheduler, "GATHER_S", 60.0)
             patch.setattr(scheduler, "BatchDecoder", self.new_decoder)
-            patch.setattr(scheduler, "prompt_token_ids", lambda *_: None)
+            patch.setattr(scheduler, "prompt_token_ids", lambda *_: ([], []))
             patch.setattr(segments, "VoiceActivityDetector", scripted_detector(recordings))
             yield from Scheduler(self, self.options).run(openers)  # type: ignore[arg-type]
 

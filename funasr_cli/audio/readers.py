@@ -70,7 +70,7 @@ def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
         return _open_with_libsndfile(path, header, pcm)
     except soundfile.LibsndfileError as error:
         if not status.st_size:
-            raise AudioError(f"{name}: the file is empty") from error
+            raise AudioError(f"{name}: {'nothing came' if is_pipe(path) else 'the file is empty'}") from error
         return _open_with_others(path, name, reason=error.error_string.rstrip(". "))
     except FileNotFoundError as error:
         raise AudioError(f"{name}: no such file") from error
@@ -78,7 +78,7 @@ def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
         hint = "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
         raise AudioError(f"{name}: samples without a header", hint) from error
     except (OSError, RuntimeError, ValueError) as error:  # such as a name that is too long
-        raise AudioError(f"{name}: cannot be read ({error})") from error
+        raise AudioError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def can_reopen(path: Path) -> bool:

@@ -80,7 +80,7 @@ def _run(arguments: list[str]) -> tuple[int, float]:
     reset_peak_process()  # a new process is charged with the peak of the one that it comes from
     started = time.perf_counter()
     with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints, env=_environment())
         _, status, usage = os.wait4(process.pid, 0)  # the only way to one child's own peak
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode not in (CUT_SHORT if "--max-tokens" in arguments else ACCEPTED):
@@ -88,3 +88,10 @@ def _run(arguments: list[str]) -> tuple[int, float]:
             raise FunASRError(f"funasr transcribe ended with {process.returncode}: {complaints.read().decode()}")
     peak = usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024  # Linux counts in KiB
     return peak, time.perf_counter() - started
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without the settings that somebody may have for transcribing."""
+    kept = ("FUNASR_BLAS", "FUNASR_TRACEBACK")
+    ours = {name: value for name, value in os.environ.items() if name in kept or not name.startswith("FUNASR_")}
+    return ours | {"FUNASR_CONFIG": os.devnull}

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from funasr_cli.checkpoints.format import (
     write_config,
     write_safetensors,
 )
-from funasr_cli.checkpoints.hub import Source, fetch_source, local_folder, models_folder, source_name
+from funasr_cli.checkpoints.hub import Progress, Source, fetch_source, local_folder, models_folder, source_name
 from funasr_cli.checkpoints.load import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.checkpoints.sources import Checkpoint, open_upstream, require_torch, sha256_of
 from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     import torch
 
 TEMPORARY_PREFIX = ".funasr-"  # hidden: what is unfinished is no model yet
-
-Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def convert(
         out = models_folder() / f"{source_name(name)}{suffix}"
     with _output_errors(out):
         _check_out(out, local_folder(name), force)
-    source = fetch_source(name, revision)
+    source = fetch_source(name, revision, progress)
     return _convert(source, out, options, progress)
 
 

@@ -1,7 +1,9 @@
 """From what a user types (folder, hub id, name of a converted model) to a folder on disk."""
 
+import difflib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,12 @@ ALIASES = {
 }
 DEMO = "demo"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+UNREACHED_HINT = "HF_ENDPOINT names a mirror; a folder downloaded elsewhere, as from ModelScope, works as well"
+DOWNLOADING = "downloading"  # what progress is told
 NEEDED_FILES = ["*.pt", "*.yaml", "*.json", "*.txt", "*.tiktoken", "README.md"]
+
+
+Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,13 @@ def source_name(name: str) -> str:
     return os.fsencode(folder.resolve().name).decode(errors="replace") if folder else ALIASES.get(name, name)
 
 
-def fetch_source(name: str, revision: str | None = None) -> Source:
-    """Find a checkpoint on disk, or download it from Hugging Face with progress on stderr.
+def fetch_source(name: str, revision: str | None = None, progress: Progress = lambda *_: None) -> Source:
+    """Find a checkpoint on disk, or download it from Hugging Face.
+
+    Args:
+        name: folder, hub id or alias.
+        revision: branch, tag or commit of a hub id.
+        progress: told how many bytes of how many have been downloaded.
 
     Raises:
         UsageError: a revision was given for a local folder.
@@ -77,22 +89,23 @@ def fetch_source(name: str, revision: str | None = None) -> Source:
         raise ModelError(
             f"{name}: neither a folder nor a hub id", "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
         )
-    return _download(name, revision)
+    return _download(name, revision, progress)
 
 
-def _download(hub_id: str, revision: str | None) -> Source:
+def _download(hub_id: str, revision: str | None, progress: Progress) -> Source:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
     from huggingface_hub.errors import RevisionNotFoundError as NoRevisionError
 
     try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=NEEDED_FILES))
+        bars = _bars_that_tell(progress)
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=NEEDED_FILES, tqdm_class=bars))
     except RepositoryNotFoundError as error:
         raise ModelError(f"{hub_id}: not on the hub, or private", "check the spelling, or set HF_TOKEN") from error
     except NoRevisionError as error:
         raise ModelError(f"{hub_id}: no revision {revision}", "name a branch, tag or commit") from error
     except LocalEntryNotFoundError as error:
-        raise SetupError(f"{hub_id}: the hub cannot be reached", "try again online, or pass a folder") from error
+        raise SetupError(f"{hub_id}: {_why_unreached(error)}", UNREACHED_HINT) from error
     except HFValidationError as error:
         raise ModelError(f"{hub_id}: neither a folder nor a hub id", str(error)) from error
     except Exception as error:  # the hub's client lets through what its HTTP and Xet libraries raise
@@ -102,6 +115,33 @@ def _download(hub_id: str, revision: str | None) -> Source:
         folder.name if folder.parent.name == "snapshots" else HfApi().model_info(hub_id, revision=revision).sha
     )
     return Source(folder, hub_id, commit)
+
+
+def _why_unreached(error: Exception) -> str:
+    """Which hub it is, and the innermost reason."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "not on this machine, and HF_HUB_OFFLINE forbids to download it"
+    reason: BaseException = error
+    while inner := reason.__cause__ or reason.__context__:
+        reason = inner
+    return f"{constants.ENDPOINT} cannot be reached ({getattr(reason, 'strerror', None) or reason})"
+
+
+def _bars_that_tell(progress: Progress) -> type:
+    """A class of progress bars that draw nothing; those of bytes tell how far they are."""
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):
+        def display(self, *_: object, **__: object) -> None:
+            if self.unit == "B":
+                progress(DOWNLOADING, int(self.n), int(self.total or 0))
+
+        def close(self) -> None:
+            self.disable = True  # or it would end its line
+
+    return Bar
 
 
 def converted_models() -> dict[str, Path]:
@@ -140,9 +180,20 @@ def find_model(name: str | None) -> Path:
     if matches:
         raise ModelError(f"{name}: more than one model goes by that name", f"say which: {', '.join(matches)}")
     if folder:
-        raise ModelError(f"{name}: not a converted model", f"convert it first: funasr convert {name}")
+        is_source = any(folder.glob("*.pt"))
+        hint = f"convert it first: funasr convert {name}" if is_source else "funasr convert makes one"
+        raise ModelError(f"{name}: not a converted model", hint)
+    raise ModelError(f"{name}: no such model", _what_else(name, models))
+
+
+def _what_else(name: str, models: dict[str, Path]) -> str:
+    short = [model.rpartition("/")[2] for model in models]
+    near = difflib.get_close_matches(name, [DEMO, *ALIASES, *models, *short], n=1)
+    if near and name not in ALIASES:
+        return f"did you mean {near[0]}?"
     known = f"converted so far: {', '.join(models)}; " if models else ""
-    raise ModelError(f"{name}: no such model", f"{known}convert one with: funasr convert {wanted}")
+    wanted = ALIASES.get(name, name)
+    return f"{known}convert one with: funasr convert {wanted if HUB_ID.fullmatch(wanted) else 'nano'}"
 
 
 def _default_model(models: dict[str, Path]) -> Path:

@@ -1,7 +1,10 @@
 """The app, ``--version``, and the one place where an exception becomes a message and an exit code."""
 
+import errno
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -10,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from funasr_cli import __version__
 from funasr_cli.cli import bench, console, convert, info, models, transcribe
 from funasr_cli.cli.settings import command_settings, origins
-from funasr_cli.errors import ExitCode, FunASRError, ModelError, UnexpectedError, UsageError
+from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, UnexpectedError, UsageError
 
 EXIT_CODES = (
     f"Exit codes: {ExitCode.OK} done, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
@@ -22,6 +25,8 @@ EXIT_CODES = (
 
 # Click's UsageError, which Typer brings along under changing names.
 BadCommandLine = cast(type[Exception], typer.BadParameter.__mro__[1])
+NAMES = ("funasr", "funasr-cli")
+FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 ENDINGS = (typer.Exit, typer.Abort, BrokenPipeError)  # what Typer ends the program with
 
 
@@ -45,9 +50,19 @@ def _boundary() -> Iterator[None]:
     except ENDINGS:
         raise
     except Exception as error:
-        unexpected = UnexpectedError(f"unexpected {type(error).__name__}: {error}".rstrip(": "), BUG_HINT)
-        console.report(unexpected.with_traceback(error.__traceback__))
-        raise typer.Exit(unexpected.exit_code) from error
+        ours = _unforeseen(error)
+        console.report(ours)
+        raise typer.Exit(ours.exit_code) from error
+
+
+def _unforeseen(error: Exception) -> FunASRError:
+    """The same in our form: a full disk behind stdout, which help pages meet, too, or a fault of ours."""
+    ours: FunASRError
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+        ours = OutputError(f"standard output: cannot be written ({error.strerror})")
+    else:
+        ours = UnexpectedError(f"unexpected {type(error).__name__}: {error}".rstrip(": "), BUG_HINT)
+    return ours.with_traceback(error.__traceback__)
 
 
 def _in_our_form(error: Any) -> UsageError:
@@ -78,7 +93,7 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except (UsageError, ModelError) as error:
-            if settings := origins(ctx, self.params):
+            if settings := origins(ctx, self.params, error.message):
                 error.hint = "\n  ".join(filter(None, (error.hint, f"settings in force: {', '.join(settings)}")))
             raise
 
@@ -88,7 +103,9 @@ class Boundary(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Read the options of the program itself; without any arguments, this shows the help."""
-        with _boundary() if args else nullcontext():
+        if not args:
+            return super().make_context(info_name, args, parent, **extra)
+        with _boundary():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
@@ -128,6 +145,13 @@ def options(
 
 
 def main() -> None:
-    """Entry point of ``funasr`` and ``funasr-cli``."""
-    console.prepare_stdout()
-    app(prog_name="funasr")
+    """Run the program; what happens outside of a command, as on a page of help, ends here, too."""
+    console.prepare_streams()
+    try:
+        app(prog_name=Path(sys.argv[0]).name if Path(sys.argv[0]).name in NAMES else NAMES[0])
+    except Exception as error:
+        ours = _unforeseen(error)
+        console.report(ours)
+        sys.exit(ours.exit_code)
+    finally:
+        console.forget_unwritten()

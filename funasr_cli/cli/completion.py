@@ -1,6 +1,10 @@
 """What a shell offers when Tab is pressed: languages, formats, models."""
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
 from funasr_cli.decoding.languages import AUTO, LANGUAGES
+from funasr_cli.errors import FunASRError
 from funasr_cli.writers import ALL_FORMATS, WRITERS
 
 
@@ -12,17 +16,32 @@ def complete_languages(incomplete: str) -> list[tuple[str, str]]:
 
 def complete_formats(incomplete: str) -> list[str]:
     """Formats, also the next one behind a comma."""
+    return _behind_commas((*WRITERS, ALL_FORMATS), incomplete)
+
+
+def complete_codes(incomplete: str) -> list[str]:
+    """Codes of languages, also the next one behind a comma."""
+    return _behind_commas(LANGUAGES, incomplete)
+
+
+def _behind_commas(names: Iterable[str], incomplete: str) -> list[str]:
     before, comma, last = incomplete.rpartition(",")
     taken = before.split(",")
-    names = [name for name in (*WRITERS, ALL_FORMATS) if name.startswith(last) and name not in taken]
-    return [f"{before}{comma}{name}" for name in names]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last) and name not in taken]
+
+
+def completer(values: Iterable[object]) -> Callable[[str], list[str]]:
+    """What completes one of a few values."""
+    return lambda incomplete: [str(value) for value in values if str(value).startswith(incomplete)]
 
 
 def complete_models(incomplete: str) -> list[str]:
     """Everything that has been converted, and the bundled one; folders are the shell's own business."""
     from funasr_cli.checkpoints.hub import DEMO, converted_models
 
-    return [name for name in sorted({*converted_models(), DEMO}) if name.startswith(incomplete)]
+    with suppress(FunASRError):  # a home that is wrong is no matter for the Tab key
+        return [name for name in sorted({*converted_models(), DEMO}) if name.startswith(incomplete)]
+    return [DEMO]
 
 
 def complete_sources(incomplete: str) -> list[str]:

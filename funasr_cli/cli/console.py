@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING
@@ -69,13 +69,29 @@ def stderr() -> "Console":
     return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def prepare_stdout() -> None:
-    """Let every transcript and file name through, whatever the locale: text never ends in an encoding error."""
+def prepare_streams() -> None:
+    """Make the best of what the program was started with.
+
+    A descriptor that is closed would be given to the next file that is opened. And every transcript and file name
+    gets through, whatever the locale: text never ends in an encoding error.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
     stdout = sys.stdout
     if isinstance(stdout, io.TextIOWrapper):
         is_utf8 = codecs.lookup(stdout.encoding).name == "utf-8"
         # In UTF-8, file names come out as the bytes they are; elsewhere, what is missing is spelled out.
         stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
+
+
+def forget_unwritten() -> None:
+    """Keep Python from trying once more, at its end, to write what a full disk has refused already."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        sys.stdout = None
 
 
 def colours_stdout() -> bool:
@@ -92,6 +108,8 @@ def result(text: "str | Text") -> None:
     Raises:
         OutputError: there is no room for it. A reader that has gone (``| head``) is Typer's to handle.
     """
+    if sys.stdout is None:
+        raise OutputError("standard output: is closed", "let it lead somewhere, or add --output-dir")
     if not isinstance(text, str):
         text = _with_colours(text)
     elif sys.stdout.isatty():
@@ -102,7 +120,7 @@ def result(text: "str | Text") -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error})") from error
+        raise OutputError(f"standard output: cannot be written ({error.strerror or error})") from error
 
 
 def _with_colours(text: "Text") -> str:
@@ -127,7 +145,8 @@ def busy(text: str) -> Iterator[Callable[[str], None]]:
 
 
 def _print(text: str, style: str = "") -> None:
-    stderr().print(text.translate(CONTROLS) if stderr().is_terminal else text, style=style)
+    with suppress(OSError):  # what is said must not decide what is done
+        stderr().print(text.translate(CONTROLS) if stderr().is_terminal else text, style=style)
 
 
 def note(text: str) -> None:

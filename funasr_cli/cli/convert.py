@@ -1,13 +1,12 @@
 """``funasr convert``."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from funasr_cli.cli import console, parameters
-from funasr_cli.cli.completion import complete_sources
+from funasr_cli.cli.completion import complete_codes, complete_sources, completer
 from funasr_cli.options import CONVERT_DEFAULTS, DTYPES, GROUP_SIZE, GROUP_SIZES, QUANTIZATION_BITS, ConvertOptions
 
 if TYPE_CHECKING:
@@ -33,13 +32,17 @@ def convert(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
     dtype: Annotated[
-        str, typer.Option(metavar=choices(DTYPES), help="Type of what is not quantized.")
+        str,
+        typer.Option(
+            metavar=choices(DTYPES), help="Type of what is not quantized.", autocompletion=completer(DTYPES)
+        ),
     ] = CONVERT_DEFAULTS.dtype,
     quantize: Annotated[
         int | None,
         typer.Option(
             metavar=choices(QUANTIZATION_BITS),
             help="Quantize the language model to so many bits, for GPUs. A CPU undoes it.",
+            autocompletion=completer(QUANTIZATION_BITS),
         ),
     ] = CONVERT_DEFAULTS.quantize_bits,
     group_size: Annotated[
@@ -49,7 +52,9 @@ def convert(
     languages: Annotated[
         str | None,
         typer.Option(
-            metavar="CODES", help="What the model can write, as in zh,en,ja. Default: from the source's name."
+            metavar="CODES",
+            help="What the model can write, as in zh,en,ja. Default: from the source's name.",
+            autocompletion=complete_codes,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
@@ -63,17 +68,18 @@ def convert(
         group_size=group_size,
         languages=tuple(languages.split(",")) if languages is not None else None,
     )
-    if quiet:  # the hub draws bars of its own
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from funasr_cli.checkpoints.convert import convert as run
+    from funasr_cli.checkpoints.hub import DOWNLOADING
 
     with console.progress(bytes_done=True) as bar:
         tasks = {}
 
         def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
+                tasks[what] = bar.add_task(what)
+                if what == DOWNLOADING and not console.shows_progress():
+                    console.note(f"{what} {source}")
+            bar.update(tasks[what], completed=done, total=total)
 
         conversion = run(source, out, options, revision=revision, force=force, progress=on_progress)
     _summarise(conversion)

@@ -10,6 +10,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from funasr_cli import __version__
 from funasr_cli.cli import console
 from funasr_cli.cli.models import known_models
 from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
-from funasr_cli.errors import UsageError
+from funasr_cli.errors import FunASRError
 
 OWN_VARIABLES = (CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_TRACEBACK")  # those of no option
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "huggingface_hub", "torch", "av")
@@ -31,13 +32,8 @@ def info(
 ) -> None:
     """Show versions, device, models and settings."""
     group: Any = context.find_root().command
-    facts = gather()
-    problem = None
-    try:
-        from_file = command_settings(group)
-    except UsageError as error:  # this is what one looks for here
-        from_file, problem = {}, error
-    settings = settings_in_force(group, from_file)
+    facts, problems = gather(group)
+    settings = facts["settings"]
     if as_json:
         facts["settings"] = [dataclasses.asdict(setting) for setting in settings]
         console.result(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
@@ -46,34 +42,71 @@ def info(
         width = max(map(len, facts))
         for name, value in facts.items():
             console.result(f"{name:<{width}}  {_shown(value, width + 2)}\n")
-    if problem:
-        console.warn("; ".join(filter(None, (problem.message, problem.hint))))
+    for problem in problems:
+        console.warn(problem)
     for name, near in _unread_variables(group):
         console.warn(f"nothing reads {name}" + (f"; did you mean {near}?" if near else ""))
     if other := _other_funasr():
         console.warn(f"{other}; call ours as funasr-cli")
 
 
-def gather() -> dict[str, Any]:
-    """Everything but the settings, by name."""
-    from funasr_cli.backend import BLAS, describe, lacks_blas
-    from funasr_cli.checkpoints.hub import models_folder
-    from funasr_cli.measure import available_bytes, total_bytes
-
-    return {
+def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
+    """Everything, by name, as far as it can be had; and what keeps the rest from it."""
+    problems: list[str] = []
+    settings: list[Setting] = []
+    facts: dict[str, Any] = {
         "funasr-cli": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "device": describe(),
-        "blas": "MLX's own, which is slow: install OpenBLAS or MKL" if lacks_blas() else BLAS or "MLX's own",
-        "memory": f"{available_bytes() / 1e9:.1f} of {total_bytes() / 1e9:.1f} GB at hand",
+        "device": None,
+        "blas": None,
+        "memory": None,
         "ffmpeg": shutil.which("ffmpeg"),
-        "models folder": str(models_folder()),
-        "models": [model["name"] for model in known_models()],
-        "settings file": str(config_file()) + ("" if config_file().is_file() else " (not there)"),
-        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("FUNASR_")},
+        "models folder": None,
+        "models": [],
+        "settings file": None,
+        "environment": {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ},
+        "settings": settings,
     }
+    for gather_some in (_computing, _models, _settings_file):
+        with _noting(problems):
+            facts |= gather_some()
+    from_file: dict[str, dict[str, Any]] = {}
+    with _noting(problems):
+        from_file = command_settings(group)
+    settings += settings_in_force(group, from_file)
+    return facts, problems
+
+
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except FunASRError as error:  # this is what one looks for here
+        problems.append("; ".join(filter(None, (error.message, error.hint))))
+
+
+def _computing() -> dict[str, Any]:
+    from funasr_cli.backend import BLAS, describe, lacks_blas
+    from funasr_cli.measure import available_bytes, total_bytes
+
+    return {
+        "device": describe(),
+        "blas": "MLX's own, which is slow: install MKL or OpenBLAS" if lacks_blas() else BLAS or "MLX's own",
+        "memory": f"{available_bytes() / 1e9:.1f} of {total_bytes() / 1e9:.1f} GB at hand",
+    }
+
+
+def _models() -> dict[str, Any]:
+    from funasr_cli.checkpoints.hub import models_folder
+
+    return {"models folder": str(models_folder()), "models": [model["name"] for model in known_models()]}
+
+
+def _settings_file() -> dict[str, Any]:
+    file = config_file()
+    return {"settings file": f"{file}{'' if file.exists() else ' (not there)'}"}
 
 
 def _unread_variables(group: Any) -> Iterator[tuple[str, str | None]]:

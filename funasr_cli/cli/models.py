@@ -23,7 +23,7 @@ def models(
     for row in rows:
         console.result(f"{row['name']}\n  {row['folder']}\n  {_facts(row)}\n")
     if len(rows) == 1:
-        console.note(f"none converted yet in {models_folder()}; try: funasr convert nano")
+        console.note(f"none converted yet in {models_folder()}; try --model demo, or: funasr convert nano")
 
 
 def known_models() -> list[dict[str, Any]]:

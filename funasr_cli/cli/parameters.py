@@ -26,6 +26,22 @@ class Channels(StrEnum):
     SPLIT = "split"
 
 
+def folder(text: str) -> Path:
+    """A path to write to.
+
+    Raises:
+        BadParameter: it is empty.
+    """
+    if not text:
+        raise typer.BadParameter("a folder without a name: an empty shell variable?")
+    return Path(text).expanduser()  # in variables and files no shell does it
+
+
+def file(text: str) -> Path:
+    """A path to read."""
+    return Path(text).expanduser()
+
+
 def _option(panel: str | None, *names: str, env: bool = True, **settings: Any) -> Any:
     """An option that can also be set by ``FUNASR_`` and its long name, where that makes sense."""
     long = next(name for name in names if name.startswith("--"))
@@ -44,6 +60,7 @@ Model = Annotated[
     _option(
         None,
         "--model", "-m",
+        metavar="MODEL",
         help="Folder, hub id or alias of a converted model, or demo.",
         autocompletion=complete_models,
     ),
@@ -63,6 +80,7 @@ Lang = Annotated[
     _option(
         None,
         "--lang", "-l",
+        metavar="LANGUAGE",
         help="Language to write: a code (zh, en, ja, ...), a name, or auto.",
         autocompletion=complete_languages,
     ),
@@ -104,18 +122,21 @@ Hotword = Annotated[
     _once(
         LANGUAGE,
         "--hotword",
+        metavar="WORD",
         help=f"A word to expect. Repeatable: up to {MAX_HOTWORDS}, of {MAX_HOTWORD_CHARACTERS} characters each.",
     ),
 ]
 HotwordsFile = Annotated[
-    Path | None, _option(LANGUAGE, "--hotwords-file", help="File with a hotword on each line.")
+    Path | None,
+    _option(LANGUAGE, "--hotwords-file", metavar="FILE", parser=file, help="File with a hotword on each line."),
 ]
 CompareHotwords = Annotated[
     bool,
     _once(LANGUAGE, "--compare-hotwords", help="Transcribe with and without hotwords, and show the differences."),
 ]
 PrevText = Annotated[
-    str | None, _once(LANGUAGE, "--prev-text", help="Text that each recording's first segment goes on from.")
+    str | None,
+    _once(LANGUAGE, "--prev-text", metavar="TEXT", help="Text that each recording's first segment goes on from."),
 ]
 ITN = Annotated[bool, _option(LANGUAGE, "--itn/--no-itn", help="Write numbers as digits.")]
 ShowPrompt = Annotated[bool, _once(LANGUAGE, "--show-prompt", help="Show what the model is asked, word for word.")]
@@ -165,19 +186,29 @@ Formats = Annotated[
     _option(
         OUTPUT,
         "--format", "-f",
+        metavar="FORMATS",
         help=f"{', '.join(WRITERS)}; several with commas, or all. On stdout one, where json is a line for each "
         f"recording. Default: {DEFAULT_FORMAT}.",
         autocompletion=complete_formats,
     ),
 ]  # fmt: skip
 OutputDir = Annotated[
-    Path | None, _option(OUTPUT, "--output-dir", "-o", help="Write files here, for each input and format.")
+    Path | None,
+    _option(
+        OUTPUT,
+        "--output-dir",
+        "-o",
+        metavar="FOLDER",
+        parser=folder,
+        help="Write files here, for each input and format.",
+    ),
 ]
 OutputTemplate = Annotated[
     str | None,
     _option(
         OUTPUT,
         "--output-template",
+        metavar="TEMPLATE",
         help="Names of these files: {stem} and {suffix} of the input's, {lang} as asked for, {ext} of the format. "
         "Default: {stem}.{ext}.",
     ),

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+RELIABLE_S = 5.0  # before that, what has been done says little about what is left
+
+
 class Tally:
     """How much has been transcribed. Lengths are known only from opening an input on, so inputs count alike."""
 
@@ -123,6 +126,6 @@ class Progress:
         if tally.audio_s:
             rtf = taken_s / tally.audio_s
             facts.append(f"RTF {rtf:.3f}")
-            if tally.left_s is not None:
+            if tally.left_s is not None and taken_s >= RELIABLE_S:
                 facts.append(f"{clock(rtf * tally.left_s)} left")
         return ", ".join(facts)

@@ -32,8 +32,8 @@ def load(model: str | None, options: TranscribeOptions, *, show_prompt: bool) ->
     console.detail(f"model {recognizer.loaded.name} from {folder}, on {describe()}")
     if lacks_blas():
         console.warn(
-            "no fast BLAS found, so this takes many times as long as it need: "
-            "install OpenBLAS (Debian: libopenblas0-pthread), or name one with FUNASR_BLAS"
+            "no fast BLAS found, so this takes many times as long as it needs: pip install mkl, "
+            "or install OpenBLAS (Debian: libopenblas0-pthread), or name one with FUNASR_BLAS"
         )
     if show_prompt:
         _show_prompt(recognizer, options)

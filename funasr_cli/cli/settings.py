@@ -11,6 +11,7 @@ The command line goes before the environment (``FUNASR_MODEL``, ...), the enviro
 
 import difflib
 import os
+import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable
@@ -50,7 +51,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         if os.environ.get(CONFIG_VARIABLE):
             raise UsageError(f"{path}: no such file", f"it is what {CONFIG_VARIABLE} says") from error
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})", "mend or remove it") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as TOML ({error})", "mend or remove it") from error
 
 
@@ -76,10 +79,15 @@ def command_settings(group: "Group") -> dict[str, dict[str, Any]]:
     return defaults
 
 
-def origins(context: Any, parameters: Iterable[Any]) -> list[str]:
-    """Variables, and names in the settings file, from which values come that have not been typed."""
+def origins(context: Any, parameters: Iterable[Any], message: str | None = None) -> list[str]:
+    """Variables, and names in the settings file, from which values come that have not been typed.
+
+    With an error's message, those of them that it speaks of, by their names or values.
+    """
     found = []
     for parameter in parameters:
+        if message is not None and not _speaks_of(message, parameter, context.params.get(parameter.name)):
+            continue
         source = context.get_parameter_source(parameter.name or "")
         if source and source.name == "ENVIRONMENT":
             found.append(str(parameter.envvar))
@@ -104,16 +112,22 @@ def settings_in_force(group: "Group", defaults: dict[str, dict[str, Any]]) -> li
     values = {}
     for command, definition in group.commands.items():
         for parameter in definition.params:
-            variable, own = str(parameter.envvar), defaults.get(command, {})
-            if os.environ.get(variable):
+            variable, own = parameter.envvar, defaults.get(command, {})
+            if isinstance(variable, str) and os.environ.get(variable):
                 found = _typed_name(parameter), os.environ[variable], variable
             elif parameter.name in own:
-                found = _typed_name(parameter), own[parameter.name], str(config_file())
+                found = _typed_name(parameter), _plain(own[parameter.name]), str(config_file())
             else:
                 continue
             commands[str(found)].append(command)
             values[str(found)] = found
     return [Setting(*found, tuple(commands[key])) for key, found in values.items()]
+
+
+def _speaks_of(message: str, parameter: Any, value: Any) -> bool:
+    words = [_typed_name(parameter), _typed_name(parameter).replace("-", " ")]
+    words += map(str, value if isinstance(value, list | tuple) else [value])
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", message) for word in words if len(word) > 1)
 
 
 def _typed_name(parameter: Any) -> str:
@@ -125,12 +139,17 @@ def _default(option: "Parameter", value: Any) -> Any:
     return [value] if getattr(option, "multiple", False) and not isinstance(value, list) else value
 
 
+def _plain(value: Any) -> Any:
+    """As `_default` has found it."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 def _parameters(command: "Command") -> dict[str, "Parameter"]:
-    """Options of a command by the name one types, without its dashes."""
+    """Options of a command that have a variable, too, by the name one types, without its dashes."""
     names = {}
     for parameter in command.params:
         for option in parameter.opts:
-            if option.startswith("--") and parameter.name:
+            if option.startswith("--") and getattr(parameter, "envvar", None):
                 names[option.removeprefix("--")] = parameter
     return names
 

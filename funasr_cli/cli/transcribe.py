@@ -12,11 +12,12 @@ from funasr_cli.cli.parameters import Channels
 from funasr_cli.cli.run import load, report, split_channels, transcribe_all
 from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import UsageError
-from funasr_cli.inputs import PCMFormat, find_inputs, parse_clip
+from funasr_cli.inputs import PCMFormat, find_inputs, has_folders, parse_clip
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import DEFAULT_FORMAT, parse_formats
 
+HOTWORDS_HINT = "it is a file with a hotword on each line"
 OF_SAMPLING = ("top_p", "top_k", "seed")  # may wait for a temperature, if they have not been typed
 OF_RESULTS = ("output_template", "force", "resume", "max_line_width", "max_line_count")
 
@@ -30,8 +31,8 @@ def transcribe(
     clip: parameters.Clip = None,
     channels: parameters.ChannelsOption = Channels.MIX,
     pcm: parameters.PCM = None,
-    rate: parameters.Rate = 16000,
-    pcm_channels: parameters.PCMChannels = 1,
+    rate: parameters.Rate = PCMFormat.sample_rate_hz,
+    pcm_channels: parameters.PCMChannels = PCMFormat.channels,
     hotword: parameters.Hotword = None,
     hotwords_file: parameters.HotwordsFile = None,
     compare_hotwords: parameters.CompareHotwords = False,
@@ -127,15 +128,14 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
 
 def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
     given = context.params
-    force, resume = _typed_of(context, "force", "resume")
     return OutputPlan(
         formats=formats,
         folder=given["output_dir"],
         template=DEFAULT_TEMPLATE if given["output_template"] is None else given["output_template"],
         language=given["lang"],
         layout=SubtitleLayout(max_line_width=given["max_line_width"], max_line_count=given["max_line_count"]),
-        replace=force,
-        resume=resume,
+        replace=given["force"],
+        resume=given["resume"],
         tint=given["confidence"] and console.colours_stdout(),
     )
 
@@ -160,7 +160,9 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         "vad_threshold": pauses,
         "min_pause": pauses,
         "join": pauses,
-        "confidence": (shows_confidence, "it shows on a terminal, and in json"),
+        "confidence": (shows_confidence, "it shows in the colours of a terminal, and in json"),
+        "recursive": (any(map(has_folders, given["audio"])), "it is about folders and patterns"),
+        "prev_text": (bool(given["prev_text"]), "it is empty"),
     }
     if given["compare_hotwords"]:
         alone = False, "it does not go with --compare-hotwords"
@@ -194,7 +196,11 @@ def _read_hotwords(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{path}: cannot be read as UTF-8 text ({error})"
-        raise UsageError(message, "it holds a hotword on each line") from error
+        words = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})", HOTWORDS_HINT) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})", HOTWORDS_HINT) from error
+    if not words:
+        raise UsageError(f"{path}: there are no hotwords in it", HOTWORDS_HINT)
+    return words

@@ -58,8 +58,10 @@ def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
     """
     for word in hotwords:
         refuse_control_tokens(f"hotword {word!r}", word, tokenizer)
+        if not word.strip():
+            raise UsageError(f"hotword {word!r} is empty", "leave it out")
         controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in word)
-        if not word.strip() or word.splitlines() != [word] or controls:
+        if word.splitlines() != [word] or controls:
             raise UsageError(f"hotword {word!r} is not a line of text", "leave line breaks and controls out")
 
 

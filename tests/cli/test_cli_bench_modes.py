@@ -8,10 +8,13 @@ import soundfile
 from running import invoke
 from test_cli_bench import measured
 
+from funasr_cli.backend import on_accelerator
 from funasr_cli.benchmarks.memory import run_memory
 from funasr_cli.benchmarks.workloads import write_recording
 from funasr_cli.demo import MODEL, clips
 from funasr_cli.errors import FunASRError
+
+LINEAR = "Linear" if on_accelerator() else "layers.CPULinear"
 
 
 def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> None:
@@ -108,7 +111,7 @@ def test_profile_counts_the_same_every_time(small_model: Path, short_wav: Path) 
             assert 0 < stage["computing"] < stage["operations"] == sum(stage["kinds"].values())
             assert stage["evaluations"] >= 1
             assert all(seconds >= 0 for seconds in stage["modules"].values())
-    assert {"Linear", "RMSNorm", "qwen3.Attention", "outside of modules"} <= one["stages"][3]["modules"].keys()
+    assert {LINEAR, "RMSNorm", "qwen3.Attention", "outside of modules"} <= one["stages"][3]["modules"].keys()
     assert not {"sanm.SANMLayer", "adaptor.Attention"} & one["stages"][3]["modules"].keys()
     assert "sanm.FSMNBlock" in one["stages"][1]["modules"]
 

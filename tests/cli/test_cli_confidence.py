@@ -17,7 +17,7 @@ from funasr_cli.transcript import Score, Segment
 
 CLIPS = demo.clips()
 UNSURE, DOUBTFUL = "\x1b[33m", "\x1b[4;31m"
-REFUSED = "error: --confidence has no effect here\n  it shows on a terminal, and in json\n"
+REFUSED = "error: --confidence has no effect here\n  it shows in the colours of a terminal, and in json\n"
 
 
 def segment_of(*pieces: tuple[str, float]) -> Segment:

@@ -156,7 +156,7 @@ def test_mlx_that_cannot_be_imported(
     funasr(command, *arguments, env={"PYTHONPATH": str(tmp_path)}).assert_fails(
         5,
         "error: MLX has no back end on this machine (",
-        "  install one: pip install 'mlx[cpu]', or 'mlx[cuda12]' / 'mlx[cuda13]' for an NVIDIA card\n",
+        "  install one: pip install 'mlx[cpu]' mkl, or 'mlx[cuda12]' / 'mlx[cuda13]' for an NVIDIA card\n",
     )
 
 

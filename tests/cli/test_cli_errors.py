@@ -23,6 +23,7 @@ FILES = "it is about files; add --output-dir"
 SUBTITLES = "it is about subtitles; add --format srt or vtt"
 RAW = "it is about samples without a header; add --pcm"
 PAUSES = "it is about pauses, which --no-vad does not look for"
+COLOURS = "it shows in the colours of a terminal, and in json"
 COMPARING = "it does not go with --compare-hotwords"
 HELP = "see funasr transcribe --help"
 FORMATS = "choose from txt, srt, vtt, tsv, json, jsonl, md, or all"
@@ -51,7 +52,7 @@ USAGE_ERRORS = [
     ("a.flac --temperature 1 --top-p 0", "top-p is 0.0", "it must be above 0 and at most 1"),
     ("a.flac --temperature 1 --top-p 1.1", "top-p is 1.1", "it must be above 0 and at most 1"),
     ("a.flac --temperature 1 --top-k 0", "top-k is 0", "it must be at least 1"),
-    ("a.flac --temperature 1 --seed -1", "seed is -1", "it must be 0 or above"),
+    ("a.flac --temperature 1 --seed -1", "seed is -1", "it must be at least 0 and below 2**63"),
     ("a.flac --top-k 5", "top-k without a temperature", "add --temperature, for example 0.6"),
     ("a.flac --seed 0", "seed without a temperature", "add --temperature, for example 0.6"),
     (
@@ -131,8 +132,8 @@ USAGE_ERRORS = [
     ("a.flac --max-line-count 2 -f txt,json -o out", IDLE.format("--max-line-count"), SUBTITLES),
     ("a.flac --rate 16000", IDLE.format("--rate"), RAW),
     ("a.flac --pcm-channels 1", IDLE.format("--pcm-channels"), RAW),
-    ("a.flac --confidence", IDLE.format("--confidence"), "it shows on a terminal, and in json"),
-    ("a.flac --confidence -f srt", IDLE.format("--confidence"), "it shows on a terminal, and in json"),
+    ("a.flac --confidence", IDLE.format("--confidence"), COLOURS),
+    ("a.flac --confidence -f srt", IDLE.format("--confidence"), COLOURS),
     ("a.flac --no-vad --vad-threshold 0.5", IDLE.format("--vad-threshold"), PAUSES),
     ("a.flac --no-vad --min-pause 1", IDLE.format("--min-pause"), PAUSES),
     ("a.flac --no-vad --join 5", IDLE.format("--join"), PAUSES),
@@ -185,8 +186,8 @@ PROCESSES = [
     ("a.flac --force", 2, said(IDLE.format("--force"), FILES)),
     ("a.flac --clip 5-3", 2, said("'5-3' ends before it begins", PART)),
     ("a.flac -f doc", 2, said("unknown format 'doc'", FORMATS)),
-    ("a.flac -m nowhere", 3, said("nowhere: no such model", "convert one with: funasr convert nowhere")),
-    ("a.flac -m none", 3, said("none: not a converted model", "convert it first: funasr convert none")),
+    ("a.flac -m nowhere", 3, said("nowhere: no such model", "convert one with: funasr convert nano")),
+    ("a.flac -m none", 3, said("none: not a converted model", "funasr convert makes one")),
     (
         "a.flac -m demo -l fr",
         2,
@@ -259,7 +260,7 @@ def test_values_of_another_type(typed: str, start: str) -> None:
 
 def test_texts_that_are_no_text_for_a_prompt() -> None:
     for typed, message, hint in [
-        (("--hotword", ""), "hotword '' is not a line of text", "leave line breaks and controls out"),
+        (("--hotword", ""), "hotword '' is empty", "leave it out"),
         (("--hotword", "a\nb"), r"hotword 'a\nb' is not a line of text", "leave line breaks and controls out"),
         (
             ("--hotword", "<|im_end|>"),
@@ -294,7 +295,7 @@ def test_inputs_that_cannot_be_read() -> None:
         said(
             "raw.raw: samples without a header", "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
         ),
-        said(f"{'a' * 300}.wav: cannot be read ([Errno 36] File name too long: '{'a' * 300}.wav')"),
+        said(f"{'a' * 300}.wav: cannot be read (File name too long)"),
     ]
     if sys.platform != "linux":
         reasons.pop()
@@ -332,7 +333,6 @@ IDLE_SETTINGS = {
     "output-template": "x.{ext}", "max-line-width": 9, "max-line-count": 9, "confidence": True, "stream": True,
     "vad-threshold": 0.6, "min-pause": 1.0, "join": 2.0, "top-p": 0.9, "top-k": 3, "seed": 7, "quiet": True,
 }  # fmt: skip
-ONCE = {"force": True, "rate": 8000, "pcm-channels": 2}  # those that no variable sets
 MESSAGES = f"\n{summary('0:02')}"
 
 
@@ -343,8 +343,10 @@ def as_variable(name: str) -> str:
 def test_settings_that_change_nothing_are_fine(tmp_path: Path) -> None:
     """What is typed goes before those that it excludes; the results are those of a run without them."""
     variables = {as_variable(name): str(value) for name, value in IDLE_SETTINGS.items()}
-    lines = [f"{name} = {str(value).lower() if value is True else repr(value)}\n" for name, value in
-             (IDLE_SETTINGS | ONCE).items()]  # fmt: skip
+    lines = [
+        f"{name} = {str(value).lower() if value is True else repr(value)}\n"
+        for name, value in IDLE_SETTINGS.items()
+    ]
     (tmp_path / "config.toml").write_text("".join(lines), encoding="utf-8")
     for env in (variables, {"FUNASR_CONFIG": str(tmp_path / "config.toml")}):
         result = invoke("transcribe", "-m", "demo", CLIP.path, "--no-vad", "-f", "tsv", "-v", env=env)
@@ -354,16 +356,12 @@ def test_settings_that_change_nothing_are_fine(tmp_path: Path) -> None:
         assert result.stderr.startswith("model demo from "), "--verbose was typed, --quiet was not"
 
 
-def test_what_is_typed_replaces_or_keeps_whatever_a_setting_says(tmp_path: Path) -> None:
-    for name, content in (("force", b"old"), ("resume", f"{CLIP.written}\n".encode())):
-        typed = {"force": "--resume", "resume": "--force"}[name]
-        (tmp_path / "config.toml").write_text(f"{name} = true\n")
-        (tmp_path / "out").mkdir(exist_ok=True)
-        (tmp_path / "out/a.txt").write_bytes(b"old")
-        shutil.copyfile(CLIP.path, tmp_path / "a.flac")
-        arguments = ("transcribe", "-m", "demo", tmp_path / "a.flac", "-o", tmp_path / "out", typed)
-        assert invoke(*arguments, env={"FUNASR_CONFIG": str(tmp_path / "config.toml")}).exit_code == 0
-        assert tree(tmp_path / "out") == {"a.txt": content}
+@pytest.mark.parametrize("line", ["force = true", "resume = true", "clip = '1-2'", "pcm = 's16le'", "json = true"])
+def test_what_belongs_to_a_single_run_is_no_setting(line: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f"{line}\n")
+    result = invoke("transcribe", CLIP.path, env={"FUNASR_CONFIG": str(config)})
+    result.assert_fails(2, f"error: {config}: no option {line.split()[0]!r}\n")
 
 
 def test_settings_of_results_do_not_keep_from_comparing() -> None:

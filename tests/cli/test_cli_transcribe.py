@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from expected import cut_short, lines_of, summary
-from running import funasr, invoke, tree
+from running import Result, funasr, invoke, tree
 
 import funasr_cli
 
@@ -210,18 +210,24 @@ def test_hotwords_from_options_and_a_file(small_model: Path, short_wav: Path, tm
     assert result.stdout == lines_of(small_model, short_wav, hotwords=words, max_tokens=6)
     plain = invoke("transcribe", "-m", small_model, short_wav, *FEW).stdout
     assert plain != result.stdout
-    file.write_bytes(b"")
-    assert invoke("transcribe", "-m", small_model, short_wav, "--hotwords-file", file, *FEW).stdout == plain
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", None])
-def test_hotwords_file_that_cannot_be_read(short_wav: Path, tmp_path: Path, content: bytes | None) -> None:
-    file = tmp_path / "words.txt"
-    if content is not None:
-        file.write_bytes(content)
-    for path in (file, tmp_path):
-        result = invoke("transcribe", short_wav, "--hotwords-file", path)
-        result.assert_fails(2, f"error: {path}: cannot be read as UTF-8 text (")
+def test_hotwords_files_that_are_none(short_wav: Path, tmp_path: Path) -> None:
+    hint = "\n  it is a file with a hotword on each line\n"
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "empty").write_bytes(b"\n \n")
+    for name, problem in (
+        (
+            "bytes",
+            "cannot be read as UTF-8 text "
+            "('utf-8' codec can't decode byte 0xff in position 0: invalid start byte)",
+        ),
+        ("empty", "there are no hotwords in it"),
+        ("missing", "cannot be read (No such file or directory)"),
+        ("", "cannot be read (Is a directory)"),
+    ):
+        result = invoke("transcribe", short_wav, "--hotwords-file", tmp_path / name)
+        assert result == Result(2, "", f"error: {tmp_path / name}: {problem}{hint}")
 
 
 def test_sampling_is_reproducible(small_model: Path, zh_wav: Path) -> None:

@@ -92,7 +92,9 @@ def test_a_folder_wins_over_a_name(home: Path, small_model: Path, tmp_path: Path
 
 def test_unknown_name_lists_what_there_is(home: Path, small_model: Path) -> None:
     add(home, small_model, "a", "b")
-    assert refusal("c") == ("c: no such model", "converted so far: a, b; convert one with: funasr convert c")
+    assert refusal("c") == ("c: no such model", "converted so far: a, b; convert one with: funasr convert nano")
+    assert refusal("dmo") == ("dmo: no such model", "did you mean demo?")
+    assert refusal("o/c")[1].endswith("; convert one with: funasr convert o/c")
 
 
 def test_folder_that_is_no_model(home: Path, small_checkpoint: Path) -> None:

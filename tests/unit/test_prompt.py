@@ -76,7 +76,7 @@ def test_control_tokens_of_the_checkpoint_are_refused(tokenizer: Tokenizer, toke
 def test_what_is_no_line_of_text_is_refused(tokenizer: Tokenizer, word: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_hotwords(("fine", word), tokenizer)
-    assert caught.value.message == f"hotword {word!r} is not a line of text"
+    assert caught.value.message == f"hotword {word!r} is {'not a line of text' if word.strip() else 'empty'}"
 
 
 def test_plain_words_are_taken(tokenizer: Tokenizer) -> None:

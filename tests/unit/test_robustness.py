@@ -215,7 +215,7 @@ def test_no_room_on_stdout(stopping_model: Path, zh_wav: Path, options: tuple[st
         done = subprocess.run(command, env=environment(), stdout=full, stderr=subprocess.PIPE, timeout=120)
     assert done.returncode == 1
     assert done.stderr.decode() == (
-        "error: standard output: cannot be written ([Errno 28] No space left on device)\n"
+        "error: standard output: cannot be written (No space left on device)\n"
         "1 of 1 inputs failed; 100.0% of 0:06 speech transcribed, 0 segments repaired, 0 failed\n"
     )
 

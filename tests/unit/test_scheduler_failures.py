@@ -207,7 +207,7 @@ def test_as_many_rows_as_fit(available: int, rows: int, monkeypatch: pytest.Monk
         model=SimpleNamespace(norm=SimpleNamespace(weight=SimpleNamespace(dtype=SimpleNamespace(size=4)))),
     )
     model.loaded.model.llm = llm
-    monkeypatch.setattr(scheduler, "prompt_token_ids", lambda *_: None)
+    monkeypatch.setattr(scheduler, "prompt_token_ids", lambda *_: ([], []))
     monkeypatch.setattr(scheduler, "available_bytes", lambda: available)
     monkeypatch.setattr(scheduler, "BatchDecoder", lambda *_: None)
     assert Scheduler(model, TranscribeOptions())._batch_size == rows  # type: ignore[arg-type]
