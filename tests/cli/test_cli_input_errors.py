@@ -1,0 +1,396 @@
+"""Inputs that cannot be read, in whole or in part: exit code, stdout, and exactly what is said on stderr."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import re
+import resource
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from expected import summary
+from media import write_media
+from running import Result, funasr, invoke, tree
+from test_cli_errors import said
+
+from funasr_cli import demo
+
+CLIP = next(clip for clip in demo.clips() if clip.written == "792")
+TEXT = CLIP.written
+RATE_HZ = 16000
+LIBRARY = "<...>"  # stands for the words of a library, which may be others in its next version
+
+ONE_FAILED = "1 of 1 inputs failed\n"
+RAW = "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
+CONVERT = "it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg"
+NOT_AUDIO = f"not audio that can be read here ({LIBRARY})"
+DISK = "TMPDIR names another folder"
+PIPED = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
+
+
+def assert_ends(result: Result, exit_code: int, stdout: str, stderr: str) -> None:
+    """Exactly so, but for the words of libraries."""
+    assert (result.exit_code, result.stdout) == (exit_code, stdout), result
+    assert re.fullmatch("[^\n]+".join(map(re.escape, stderr.split(LIBRARY))), result.stderr), result
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """(samples,) "792", a second of silence, "792" again."""
+    samples = soundfile.read(CLIP.path, dtype="float32")[0]
+    return np.concatenate([samples, np.zeros(RATE_HZ, np.float32), samples])
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory, speech: np.ndarray) -> Path:
+    """A folder of what is no recording, or no longer."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty.wav").touch()
+    (folder / "text.wav").write_text("a text, no recording\n")
+    (folder / "text.mp3").write_text("a text, no recording\n" * 300)
+    (folder / "page.mp4").write_text("<html><body>404</body></html>")
+    (folder / "samples.raw").write_bytes(bytes(1000))
+    (folder / "samples").write_bytes(bytes(1000))
+    (folder / "loop.wav").symlink_to("loop.wav")
+    (folder / "gone.wav").symlink_to("nowhere.wav")
+    write_media(folder / "film.mp4", "", np.zeros((0, 1)), pictures_s=1)
+    whole = write_media(folder / "a.m4a", "aac", speech[:, None])
+    (folder / "cut.m4a").write_bytes(whole.read_bytes()[:-2000])  # its table of contents stands at the end
+    whole.unlink()
+    return folder
+
+
+@pytest.fixture
+def here(bad: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(bad)
+    return bad
+
+
+UNREADABLE = [
+    ("empty.wav", "the file is empty", ""),
+    ("text.wav", NOT_AUDIO, CONVERT),
+    ("text.mp3", NOT_AUDIO, CONVERT),
+    ("page.mp4", NOT_AUDIO, CONVERT),
+    ("cut.m4a", NOT_AUDIO, CONVERT),
+    ("samples", NOT_AUDIO, CONVERT),
+    ("samples.raw", "samples without a header", RAW),
+    ("film.mp4", "there is no sound in it", ""),
+    ("gone.wav", "no such file", ""),
+    ("loop.wav", f"cannot be read ({os.strerror(errno.ELOOP)})", ""),
+    ("empty.wav/a.wav", f"cannot be read ({os.strerror(errno.ENOTDIR)})", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "message", "hint"), UNREADABLE, ids=[row[0] for row in UNREADABLE])
+@pytest.mark.usefixtures("here")
+def test_unreadable(name: str, message: str, hint: str, tmp_path: Path) -> None:
+    """Whole or by its channels; nothing is written for it."""
+    stderr = said(f"{name}: {message}", hint) + ONE_FAILED
+    for options in ((), ("--channels", "split"), ("-o", tmp_path / "out"), ("--strict", "-f", "json")):
+        assert_ends(invoke("transcribe", "-m", "demo", name, *options), 1, "", stderr)
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.usefixtures("here")
+def test_unreadable_ones_beside_a_good_one() -> None:
+    """All are named, in their order, and do not keep the good one from being transcribed."""
+    rows = [row for row in UNREADABLE if row[0] != "text.mp3"]  # about which libsndfile has its own say on stderr
+    names = [row[0] for row in rows]
+    result = funasr("transcribe", "-m", "demo", *names[:4], CLIP.path, *names[4:])
+    errors = "".join(said(f"{name}: {message}", hint) for name, message, hint in rows)
+    last = f"{len(rows)} of {len(rows) + 1} inputs failed; {summary('0:02')}"
+    assert_ends(result, 1, f"{CLIP.path}: {TEXT}\n", errors + last)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_one_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(CLIP.path, "locked.flac")
+    Path("calls/locked").mkdir(parents=True)
+    reason = os.strerror(errno.EACCES)
+    for path in ("locked.flac", "calls/locked"):
+        os.chmod(path, 0)
+    try:
+        for typed, name in ((("locked.flac",), "locked.flac"), (("calls", "-r"), "calls/locked")):
+            result = invoke("transcribe", "-m", "demo", *typed)
+            assert result == Result(1, "", said(f"{name}: cannot be read ({reason})") + ONE_FAILED)
+    finally:
+        os.chmod("calls/locked", 0o700)
+
+
+# --- what breaks off ---
+
+
+def cut_off(folder: Path, name: str, speech: np.ndarray) -> Path:
+    """A recording of 4.3 s without its last third."""
+    path = folder / name
+    if name.endswith("mp4"):
+        write_media(path, "aac", speech[:, None], options={"movflags": "faststart"})
+    else:
+        soundfile.write(path, speech, RATE_HZ, "PCM_16")
+    os.truncate(path, path.stat().st_size * 7 // 10)
+    return path
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", ["cut.wav", "cut.flac", "cut.mp4"])
+def test_files_that_break_off(name: str, strict: bool, tmp_path: Path, speech: np.ndarray) -> None:
+    """What comes before is transcribed; --strict takes that for a failure."""
+    path = cut_off(tmp_path, name, speech)
+    run = invoke if strict else funasr
+    result = run("transcribe", "-m", "demo", path, *(["--strict"] if strict else []))
+    first, second = result.stdout.splitlines()
+    assert (first, len(second)) == (TEXT, 1), "the second one has been cut in its middle"
+    stderr = f"warning: {path}: broke off after 3.{LIBRARY} of 4.3 s\n{summary('0:03', LIBRARY + '%')}"
+    assert_ends(result, 1 if strict else 4, result.stdout, stderr)
+
+
+def test_a_pipe_that_breaks_off(tmp_path: Path, speech: np.ndarray) -> None:
+    content = cut_off(tmp_path, "cut.wav", speech).read_bytes()
+    result = funasr("transcribe", "-m", "demo", "-", input=content)
+    assert result.stdout.splitlines()[0] == TEXT
+    stderr = f"warning: -: broke off after 3.0 of 4.3 s\n{summary('0:03', LIBRARY + '%')}"
+    assert_ends(result, 4, result.stdout, stderr)
+
+
+# --- standard input ---
+
+
+def test_a_terminal_as_standard_input() -> None:
+    controller, terminal = pty.openpty()
+    result = funasr("transcribe", "-m", "demo", "-", stdin=terminal)
+    os.close(controller)
+    os.close(terminal)
+    assert result == Result(2, "", said("nothing is piped in", PIPED))
+
+
+@pytest.mark.parametrize("options", [(), ("--channels", "split")])
+def test_standard_input_that_is_no_recording(options: tuple[str, ...]) -> None:
+    """Such as samples without a header, where --pcm is missing."""
+    result = funasr("transcribe", "-m", "demo", "-", *options, input=bytes(5000))
+    assert_ends(result, 1, "", said(f"-: {NOT_AUDIO}", CONVERT) + ONE_FAILED)
+
+
+def allow_small_files_only() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+@pytest.mark.parametrize("options", [(), ("--channels", "split")])
+def test_no_room_for_standard_input(options: tuple[str, ...], tmp_path: Path) -> None:
+    """FLAC is kept on disk until it is complete; nothing of it stays there."""
+    result = funasr(
+        "transcribe", "-m", "demo", "-", *options, input=CLIP.path.read_bytes(),
+        env={"TMPDIR": str(tmp_path)}, preexec_fn=allow_small_files_only,
+    )  # fmt: skip
+    assert_ends(result, 1, "", said(f"-: cannot be kept on disk until it is read ({LIBRARY})", DISK) + ONE_FAILED)
+    assert tree(tmp_path) == {}
+
+
+# --- channels ---
+
+with_named_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+@with_named_pipes
+def test_a_folder_for_temporary_files_that_is_gone(
+    pipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    writer = threading.Thread(target=lambda: pipe.open("wb").close(), daemon=True)
+    writer.start()
+    result = invoke("transcribe", "-m", "demo", pipe, "--channels", "split")
+    writer.join(60)
+    reason = f"{pipe}: cannot be kept on disk until it is read ({LIBRARY})"
+    assert_ends(result, 1, "", said(reason, DISK) + ONE_FAILED)
+
+
+@with_named_pipes
+def test_a_channel_that_goes_away(pipe: Path, tmp_path: Path, speech: np.ndarray) -> None:
+    """The file is another one by the time it is read: its channels have been counted before the pipe is opened."""
+    call = tmp_path / "call.wav"
+    soundfile.write(call, np.stack([speech, speech], axis=1), RATE_HZ)
+
+    def exchange() -> None:
+        with pipe.open("wb") as end:
+            soundfile.write(call, speech, RATE_HZ)
+            end.write(CLIP.path.read_bytes())
+
+    writer = threading.Thread(target=exchange, daemon=True)
+    writer.start()
+    result = funasr("transcribe", "-m", "demo", call, pipe, "--channels", "split")
+    writer.join(60)
+    stdout = f"{call} [ch 1]: {TEXT}\n" * 2 + f"{pipe}: {TEXT}\n"
+    stderr = said(f"{call} [ch 2]: there is no channel 2, only 1") + f"1 of 3 inputs failed; {summary('0:05')}"
+    assert result == Result(1, stdout, stderr)
+
+
+def test_a_channel_that_ends_within_the_file(tmp_path: Path, speech: np.ndarray) -> None:
+    """AAC whose second half is mono."""
+    path = tmp_path / "a.aac"
+    halves = [write_media(path, "aac", np.stack([speech] * channels, axis=1)).read_bytes() for channels in (2, 1)]
+    path.write_bytes(b"".join(halves))
+    result = invoke("transcribe", "-m", "demo", path, "--channels", "split")
+    stdout = f"{path} [ch 1]: {TEXT}\n" * 4 + f"{path} [ch 2]: {TEXT}\n" * 2
+    stderr = f"warning: {path} [ch 2]: channel 2 ends within it\n{summary('0:09')}"
+    assert result == Result(4, stdout, stderr)
+
+
+# --- bench ---
+
+HELP = "see funasr bench --help"
+MODES = "one of --rtf, --batches, --memory and --profile"
+NUMBERS = "it takes numbers with commas in between, such as 1,4,16"
+IDLE = "it has no effect there"
+NO_TEXTS = "there are no texts to compare"
+LINES = "each line is a file name, a tab and a text"
+EARLIER = "--compare takes what --json printed"
+KNOWN = "it writes zh (Chinese), en (English), or auto"
+NO_FILE = f"cannot be read ({LIBRARY})"
+
+# What is typed behind `funasr bench`; what happened, and what to do.
+BENCH_USAGE = [
+    ("", "say what to measure", MODES),
+    ("a.flac -m nowhere", "say what to measure", MODES),
+    ("--rtf --memory", "say what to measure", MODES),
+    ("--rtf --plt a.png", f"No such option: --plt{LIBRARY}", HELP),
+    ("--rtf --trials 0", f"Invalid value for '--trials': {LIBRARY}", HELP),
+    ("--rtf --recordings x", f"Invalid value for '--recordings': {LIBRARY}", HELP),
+    ("--rtf --max-tokens 0", "max tokens is 0", "it must be at least 1"),
+    ("--rtf --exact-tokens 0", "exact tokens is 0", "it must be at least 1"),
+    ("--rtf --json --markdown", "--json with --markdown", "choose one"),
+    ("--rtf --batch-sizes 1,x", "--batch-sizes 1,x", NUMBERS),
+    ("--rtf --batch-sizes 4,", "--batch-sizes 4,", NUMBERS),
+    ("--rtf --batch-sizes 0", "--batch-sizes 0", "each must be at least 1"),
+    ("--rtf --batch-sizes inf", "--batch-sizes inf", "each must be at least 1"),
+    ("--rtf --batch-sizes 4,1.5", "--batch-sizes 4,1.5", "1.5 is no whole number"),
+    ("--rtf --durations a", "--durations a", NUMBERS),
+    ("--rtf --durations 5,0", "--durations 5,0", "each must be at least 0.1"),
+    ("--rtf --durations nan", "--durations nan", "each must be at least 0.1"),
+    ("--rtf --synthetic demo --synthetic huge", "--synthetic huge", "choose from full, demo"),
+    *(
+        (f"--{mode} {typed}", f"{typed.split()[0]} with --{mode}", IDLE)
+        for mode, options in {
+            "batches": ["--durations 5"],
+            "memory": ["--batch-sizes 1", "--recordings 1", "--trials 1", "--exact-tokens 1", "--itn", "--refs x"],
+            "profile": ["--durations 5", "--recordings 1", "--max-tokens 3", "--refs x"],
+        }.items()
+        for typed in options
+    ),
+    ("--rtf --refs x --exact-tokens 3", "--refs with --exact-tokens", NO_TEXTS),
+    ("--rtf --refs x --durations 3", "--refs with --durations", NO_TEXTS),
+    ("--batches --refs x --synthetic demo", "--refs with --synthetic", NO_TEXTS),
+    ("--rtf --refs none.tsv", f"none.tsv: {NO_FILE}", LINES),
+    ("--rtf --refs latin.tsv", f"latin.tsv: {NO_FILE}", LINES),
+    ("--rtf --refs space.tsv", "space.tsv:2: no tab", LINES),
+    ("--rtf --refs twice.tsv", "twice.tsv:3: a.flac stands there twice", ""),
+    ("--rtf --compare none.json", f"none.json: {NO_FILE}", EARLIER),
+    ("--rtf --compare space.tsv", f"space.tsv: {NO_FILE}", EARLIER),
+    ("--rtf --compare list.json", "list.json: not a measurement", EARLIER),
+    ("--rtf --compare newer.json", "newer.json: format version 2, not 1", ""),
+    ("--rtf --compare memory.json", "memory.json: of --memory, not of --rtf", "compare like with like"),
+    ("--memory --compare memory.json", "memory.json: not a whole measurement", EARLIER),
+    ("--rtf --plot a.gif", "a.gif: not a picture that can be drawn", "choose from .png, .svg"),
+]
+
+# Whatever cannot be done: the exit code, too.
+BENCH_ERRORS = [
+    ("--rtf -m nowhere", 3, "nowhere: no such model", "convert one with: funasr convert nano"),
+    ("--memory -m calls", 3, "calls: not a converted model", "funasr convert makes one"),
+    ("--rtf -m demo -m nowhere", 3, "nowhere: no such model", "convert one with: funasr convert nano"),
+    ("--rtf -m demo a.flac -l ko", 2, "language 'ko' is not one of this model's", KNOWN),
+    ("--batches -m demo a.flac -l ko", 2, "language 'ko' is not one of this model's", KNOWN),
+    ("--profile -m demo a.flac -l ko", 2, "language 'ko' is not one of this model's", KNOWN),
+    ("--rtf -m demo calls", 1, "calls: is a folder", "name the files in it, for example with a shell pattern"),
+    ("--rtf -m demo a.flac gone.wav", 1, "gone.wav: no such file", ""),
+    ("--batches -m demo space.tsv", 1, f"space.tsv: {NOT_AUDIO}", CONVERT),
+    ("--profile -m demo empty.wav", 1, "empty.wav: the file is empty", ""),
+    ("--memory -m demo gone.wav --durations 1", 1, "gone.wav: no such file", ""),
+    ("--rtf -m demo a.flac --refs other.tsv", 2, "a.flac: no text among the references",
+     "add a line: a.flac, tab, text"),
+    ("--rtf --plot a.svg", 1, "a.svg: exists already", "name another file"),
+    ("--rtf --plot none/a.svg", 1, "none: no such folder", "make it first"),
+    ("--profile -m demo a.flac --trials 1 --exact-tokens 1 --plot link.svg", 1,
+     f"link.svg: cannot be written ({LIBRARY})", ""),
+]  # fmt: skip
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that `funasr bench` runs in."""
+    monkeypatch.chdir(tmp_path)
+    measured = '{"format": "funasr-bench", "format_version": %d, "mode": "memory"}'
+    texts = {
+        "latin.tsv": b"a.flac\t\xe9\n", "space.tsv": b"b.flac\tx\na.flac text\n", "other.tsv": b"b.flac\tx\n",
+        "twice.tsv": b"a.flac\tx\n\na.flac\ty\n", "list.json": b"[1]", "newer.json": (measured % 2).encode(),
+        "memory.json": (measured % 1).encode(), "a.svg": b"mine", "empty.wav": b"",
+    }  # fmt: skip
+    for name, content in texts.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "link.svg").symlink_to("none/a.svg")
+    (tmp_path / "calls").mkdir()
+    shutil.copyfile(CLIP.path, tmp_path / "a.flac")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("typed", "message", "hint"), BENCH_USAGE, ids=[row[0] for row in BENCH_USAGE])
+def test_bench_usage_errors(typed: str, message: str, hint: str, desk: Path) -> None:
+    """Refused before a model is even looked for."""
+    before = tree(desk)
+    assert_ends(invoke("bench", *typed.split(), *(["-m", "nowhere"] if typed else [])), 2, "", said(message, hint))
+    assert tree(desk) == before
+
+
+@pytest.mark.parametrize(("typed", "code", "message", "hint"), BENCH_ERRORS, ids=[row[0] for row in BENCH_ERRORS])
+def test_bench_errors(typed: str, code: int, message: str, hint: str, desk: Path) -> None:
+    before = tree(desk)
+    assert_ends(invoke("bench", *typed.split()), code, "", said(message, hint))
+    assert tree(desk) == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "stderr"),
+    [
+        ("--rtf --batch-sizes 0", 2, said("--batch-sizes 0", "each must be at least 1")),
+        ("--rtf -m demo a.flac gone.wav", 1, said("gone.wav: no such file")),
+    ],
+)
+def test_bench_errors_of_a_process(typed: str, code: int, stderr: str, desk: Path) -> None:
+    assert funasr("bench", *typed.split(), cwd=desk) == Result(code, "", stderr)
+
+
+@pytest.mark.parametrize(
+    ("module", "typed", "what", "extra"),
+    [
+        ("rapidfuzz", "--refs other.tsv", "error rates are counted by rapidfuzz", "bench"),
+        ("matplotlib", "--plot b.svg", "pictures are drawn by matplotlib", "plot"),
+    ],
+)
+@pytest.mark.usefixtures("desk")
+def test_bench_without_a_library(
+    module: str, typed: str, what: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    result = invoke("bench", "--rtf", *typed.split())
+    assert_ends(result, 5, "", said(f"{what} ({LIBRARY})", f"install it: pip install 'funasr-cli[{extra}]'"))
+
+
+def test_no_room_for_a_synthetic_model(tmp_path: Path) -> None:
+    result = funasr(
+        "bench", "--rtf", "--synthetic", "demo", env={"TMPDIR": str(tmp_path)}, preexec_fn=allow_small_files_only
+    )
+    reason = f"{tmp_path}/funasr-bench-{LIBRARY}/synthetic-demo: cannot be written ({LIBRARY})"
+    assert_ends(result, 1, "", said(reason, "TMPDIR names a folder with more room"))
+    assert os.listdir(tmp_path) == []
