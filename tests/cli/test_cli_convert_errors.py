@@ -99,7 +99,7 @@ PLACES = [
     ("''", 3, f": {NEITHER}", HUB_ID),
     ("https://hub.invalid/owner/model", 3, f"https://hub.invalid/owner/model: {NEITHER}", HUB_ID),
     ("notes out", 3, "notes: no config.yaml in it", LAYOUT),
-    ("earlier out", 3, "earlier: no config.yaml in it", LAYOUT),
+    ("earlier out", 3, "earlier: converted already", "use it as it is: --model, and this name"),
 ]
 
 
