@@ -7,6 +7,7 @@ brings is left out where the same file was typed, or came before.
 import glob
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -181,12 +182,7 @@ def _look_up(name: str, recursive: bool) -> _Group:
 
 
 def _refuse_terminal() -> None:
-    try:
-        os.fstat(0)  # fails if it is closed
-        is_piped = not os.isatty(0)
-    except OSError:
-        is_piped = False
-    if not is_piped:
+    if sys.stdin is None or os.isatty(0):  # None: it was closed when the program started
         hint = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
         raise UsageError("nothing is piped in", hint)
 

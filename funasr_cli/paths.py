@@ -1,9 +1,9 @@
-"""Paths that stand in variables of the environment."""
+"""Paths in variables of the environment, and folders to write to."""
 
 import os
 from pathlib import Path
 
-from funasr_cli.errors import UsageError
+from funasr_cli.errors import OutputError, UsageError
 
 
 def path_in_variable(variable: str) -> Path | None:
@@ -17,3 +17,14 @@ def path_in_variable(variable: str) -> Path | None:
         return Path(value).expanduser() if value else None
     except RuntimeError as error:
         raise UsageError(f"{variable}={value}: {error}", "name a folder that exists, or unset it") from error
+
+
+def refuse_unwritable(folder: Path, hint: str) -> None:
+    """Say at once, before any work, that nothing can be put into a folder, which need not be there yet.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    if there and there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{there}: nothing can be written there (Permission denied)", hint)

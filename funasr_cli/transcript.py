@@ -175,7 +175,8 @@ class Transcript:
         for segment in self.segments:
             seconds[segment.state] += segment.duration_s
         silence_s = max(0.0, self.duration_s - sum(seconds.values()))
-        return Ledger(seconds["transcribed"], seconds["repaired"], seconds["failed"], silence_s)
+        shares = seconds["transcribed"], seconds["repaired"], seconds["failed"], silence_s
+        return Ledger(*(round(share_s, 9) for share_s in shares))  # without the dust of floating-point sums
 
     @property
     def complete(self) -> bool:

@@ -31,6 +31,7 @@ from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.errors import ModelError, OutputError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import GROUP_SIZE, ConvertOptions
+from funasr_cli.paths import refuse_unwritable
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +86,8 @@ def convert(
 
 
 def _convert(source: Source, out: Path, options: ConvertOptions, progress: Progress) -> Conversion:
+    if _is_converted(source.folder):
+        raise ModelError(f"{source.name}: converted already", "use it as it is: --model, and this name")
     checkpoint = open_upstream(source.folder, _languages(source, options))
     _check_vocabularies(checkpoint)
     tensors = _checked_tensors(checkpoint)
@@ -133,6 +136,7 @@ def _check_out(out: Path, source: Path | None, force: bool) -> None:
     """Refuse an unsuitable ``out`` at once, before gigabytes are downloaded; ``source`` is a local folder."""
     if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
         raise OutputError(f"{out}: holds the source", "choose another folder for the converted model")
+    refuse_unwritable(out.parent, "name another folder")
     if not out.exists():
         return
     if not force:
@@ -147,11 +151,13 @@ def _is_replaceable(out: Path) -> bool:
         return False
     files = list(out.iterdir())
     try:
-        return not files or (
-            read_json(out / CONFIG_FILE).get("format") == FORMAT and all(map(Path.is_file, files))
-        )
+        return not files or (_is_converted(out) and all(map(Path.is_file, files)))
     except ModelError:
         return False
+
+
+def _is_converted(folder: Path) -> bool:
+    return (folder / CONFIG_FILE).is_file() and read_json(folder / CONFIG_FILE).get("format") == FORMAT
 
 
 def _languages(source: Source, options: ConvertOptions) -> tuple[str, ...]:

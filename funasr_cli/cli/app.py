@@ -14,6 +14,7 @@ from funasr_cli import __version__
 from funasr_cli.cli import bench, console, convert, info, models, transcribe
 from funasr_cli.cli.settings import command_settings, origins
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, UnexpectedError, UsageError
+from funasr_cli.inputs import shown
 
 EXIT_CODES = (
     f"Exit codes: {ExitCode.OK} done, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
@@ -56,10 +57,12 @@ def _boundary() -> Iterator[None]:
 
 
 def _unforeseen(error: Exception) -> FunASRError:
-    """The same in our form: a full disk behind stdout, which help pages meet, too, or a fault of ours."""
+    """The same in our form: what the system refuses, a full disk behind stdout, or a fault of ours."""
     ours: FunASRError
     if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
         ours = OutputError(f"standard output: cannot be written ({error.strerror})")
+    elif isinstance(error, OSError) and error.filename is not None:
+        ours = FunASRError(f"{shown(error.filename)}: {error.strerror}")
     else:
         ours = UnexpectedError(f"unexpected {type(error).__name__}: {error}".rstrip(": "), BUG_HINT)
     return ours.with_traceback(error.__traceback__)

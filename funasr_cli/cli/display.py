@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 REDRAW_S = 0.02
+SPARE_COLUMNS = 3  # for the ^C of a terminal, which would begin a line that nobody takes away
 
 
 class Region:
@@ -101,8 +102,10 @@ class Region:
 
     def _render(self) -> "RenderableType":
         from rich.console import Group
+        from rich.padding import Padding
 
-        return Group(*self._rows(), *([self._progress] if console.shows_progress() else []))
+        progress = [Padding(self._progress, (0, SPARE_COLUMNS, 0, 0))] if console.shows_progress() else []
+        return Group(*self._rows(), *progress)
 
     def _rows(self) -> "Iterator[RenderableType]":
         """A line for each segment, its end if it does not fit; the earliest if there are too many."""
@@ -116,7 +119,7 @@ class Region:
             head.truncate(width // 3, overflow="ellipsis")
             head.append(f"{' ' if head else ''}{clock(start_s)} ")
             text = Text(self._drafts[source, start_s].translate(console.CONTROLS))
-            room = max(1, width - head.cell_len - 1)
+            room = max(1, width - head.cell_len - SPARE_COLUMNS)
             while text.cell_len > room:
                 text = text[max(1, (text.cell_len - room) // 2) :]
             yield head + text

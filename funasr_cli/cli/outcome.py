@@ -93,7 +93,8 @@ class Outcome:
         """Audio, wall clock and real-time factor of all inputs."""
         audio_s, taken_s = sum(row.duration_s for row in self.rows), time.perf_counter() - self.started
         rtf = f", RTF {taken_s / audio_s:.3f}" if audio_s else ""
-        return f"{clock(audio_s)} of audio in {clock(taken_s)}{rtf}"
+        taken = clock(taken_s) if taken_s >= 60 else f"{taken_s:.1f} s"
+        return f"{clock(audio_s)} of audio in {taken}{rtf}"
 
 
 def _state(transcript: Transcript) -> str:

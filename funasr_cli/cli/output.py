@@ -13,6 +13,7 @@ from funasr_cli.cli import console
 from funasr_cli.decoding.languages import AUTO, language_code
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.inputs import Input, shown
+from funasr_cli.paths import refuse_unwritable
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.transcript import Segment, Transcript
 from funasr_cli.writers import WRITERS, as_json_line, as_lines, exists_already, write_new
@@ -66,6 +67,7 @@ class Files:
 
     Raises:
         UsageError: the template cannot be, or two results would share a file, or one would replace an input.
+        OutputError: nothing can be written to the folder.
     """
 
     def __init__(self, folder: Path, plan: OutputPlan, inputs: Sequence[Input]):
@@ -82,6 +84,7 @@ class Files:
         for file in files:
             if os.path.realpath(file) in sources:
                 raise UsageError(f"{shown(file)} is an input", "choose another --output-dir or --output-template")
+        refuse_unwritable(folder, "choose another --output-dir")
 
     def files(self, input: Input) -> dict[str, Path]:
         """Where its results go, by format."""

@@ -340,4 +340,4 @@ def test_without_torch(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_conversion_is_no_source(model: Path) -> None:
     shutil.copyfile(model / "config.json", model / "copy.json")
     assert json.loads((model / "copy.json").read_text())["format"] == "funasr-cli"
-    assert refusal(model).message == f"{model}: no config.yaml in it"
+    assert refusal(model).message == f"{model.name}: converted already"

@@ -1,0 +1,186 @@
+"""What the program is started with and in: streams that are closed or full, terminals, odd settings."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hub_server import Hub, serving
+from running import COMMAND, Result, environment, invoke, tree
+from terminal import on_terminal, screen
+
+from funasr_cli import demo
+from funasr_cli.benchmarks.memory import run_memory
+from funasr_cli.cli import app
+
+CLIP = demo.clips()[0]
+BASE = ("transcribe", "-m", "demo", CLIP.path)
+NO_ROOM = os.strerror(errno.ENOSPC)
+FULL = f"error: standard output: cannot be written ({NO_ROOM})\n"
+
+
+def in_shell(line: str) -> tuple[int, str]:
+    """Exit code and stderr of a command in a shell that redirects it; stdout leads nowhere else."""
+    run = " ".join(COMMAND)
+    done = subprocess.run(
+        ["sh", "-c", line.replace("funasr ", f"{run} ", 1)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this device")
+@pytest.mark.parametrize("arguments", ["", "--help", "transcribe --help", "--version", "models", "info"])
+def test_no_room_for_what_is_printed(arguments: str) -> None:
+    assert in_shell(f"funasr {arguments} > /dev/full") == (1, FULL)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this device")
+def test_no_room_for_messages() -> None:
+    """What is said does not decide what is done."""
+    done = subprocess.run(
+        ["sh", "-c", f"{' '.join(COMMAND)} transcribe -m demo {CLIP.path} 2>/dev/full"],
+        capture_output=True, text=True, env=environment(), timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, f"{CLIP.written}\n")
+
+
+def test_standard_output_that_is_closed(tmp_path: Path) -> None:
+    """Text is lost, so that is an error; files are written as ever."""
+    hint = "let it lead somewhere, or add --output-dir"
+    code, stderr = in_shell(f"funasr transcribe -m demo {CLIP.path} -q >&-")
+    assert (code, stderr) == (1, f"error: standard output: is closed\n  {hint}\n")
+    code, stderr = in_shell(f"funasr transcribe -m demo {CLIP.path} -q -o {tmp_path} >&-")
+    assert (code, stderr) == (0, "")
+    assert (tmp_path / f"{CLIP.path.stem}.txt").read_text() == f"{CLIP.written}\n"
+
+
+def test_standard_input_that_is_closed_takes_no_file_away() -> None:
+    """The next file to be opened would get its number."""
+    done = subprocess.run(
+        ["sh", "-c", f"{' '.join(COMMAND)} transcribe -m demo {CLIP.path} <&-"],
+        capture_output=True, text=True, env=environment(), timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, f"{CLIP.written}\n")
+
+
+def test_ctrl_c_before_there_is_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing takes a moment; Ctrl-C counts from the first one on."""
+    with subprocess.Popen([*COMMAND, *map(str, BASE)], stderr=subprocess.PIPE, env=environment()) as process:
+        time.sleep(0.12)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert b"KeyboardInterrupt" not in stderr or process.returncode == -signal.SIGINT  # Python itself was starting
+
+
+@pytest.mark.parametrize("name", ["funasr", "funasr-cli"])
+def test_it_calls_itself_what_it_was_called(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [f"/somewhere/{name}", "transcribe"])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: Missing argument 'AUDIO'.\n  see {name} transcribe --help\n"
+
+
+def test_paths_that_the_system_refuses() -> None:
+    name = "a" * 300
+    reason = os.strerror(errno.ENAMETOOLONG)
+    assert invoke(*BASE, "-o", name) == Result(1, "", f"error: {name}: {reason}\n")
+    assert invoke("models", env={"FUNASR_HOME": name}) == Result(1, "", f"error: {name}/models: {reason}\n")
+
+
+# --- settings ---
+
+
+def test_home_in_settings(tmp_path: Path) -> None:
+    """No shell expands ~ there."""
+    (tmp_path / "words.txt").write_text("seven\n")
+    config = tmp_path / "config.toml"
+    config.write_text('[transcribe]\noutput-dir = "~/out"\nhotwords-file = "~/words.txt"\n')
+    env = {"HOME": str(tmp_path)}
+    assert invoke(*BASE, env=env | {"FUNASR_CONFIG": str(config)}).exit_code == 0
+    assert invoke(*BASE, "--force", env=env | {"FUNASR_OUTPUT_DIR": "~/out"}).exit_code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{CLIP.path.stem}.txt"}
+
+
+def test_an_empty_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from an empty shell variable; it is not the current folder."""
+    monkeypatch.chdir(tmp_path)
+    refused = invoke(*BASE, "--output-dir", "")
+    message = "Invalid value for '--output-dir' / '-o': a folder without a name: an empty shell variable?"
+    assert refused == Result(2, "", f"error: {message}\n  see funasr transcribe --help\n")
+    assert tree(tmp_path) == {}
+
+
+def test_errors_name_the_settings_that_they_are_about(tmp_path: Path) -> None:
+    env = {"FUNASR_MODEL": "demo", "FUNASR_LANG": "en", "FUNASR_MIN_PAUSE": "0.5"}
+    refused = invoke("transcribe", CLIP.path, "--min-pause", "20", env=env)
+    assert refused.stderr == "error: min pause is 20.0 s\n  it must be 0.1 to 10 s\n"
+    refused = invoke("transcribe", CLIP.path, env=env | {"FUNASR_MIN_PAUSE": "20"})
+    assert refused.stderr == (
+        "error: min pause is 20.0 s\n  it must be 0.1 to 10 s\n  settings in force: FUNASR_MIN_PAUSE\n"
+    )
+    refused = invoke("transcribe", CLIP.path, env=env | {"FUNASR_LANG": "fr"})
+    assert refused.stderr.endswith("\n  settings in force: FUNASR_MODEL, FUNASR_LANG\n")  # it is about both
+
+
+def test_variables_that_belong_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("None", "1")
+    assert invoke("info").stdout.endswith("\nsettings       none\n")
+
+
+def test_measuring_does_not_go_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNASR_OUTPUT_DIR", str(tmp_path / "out"))
+    for _ in range(2):
+        [cost] = run_memory({"demo": demo.MODEL}, [CLIP.path], [2.0], "auto", 2, lambda _: None)
+        assert cost.peak_bytes > 1 << 20
+    assert not (tmp_path / "out").exists()
+
+
+# --- folders that cannot be written to ---
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    """It is said before the work, not after it."""
+    (tmp_path / "locked").mkdir(mode=0o555)
+    for out in (tmp_path / "locked", tmp_path / "locked/below"):
+        refused = invoke("transcribe", "-m", "nowhere", CLIP.path, "-o", out)
+        message = f"{tmp_path / 'locked'}: nothing can be written there (Permission denied)"
+        assert refused == Result(1, "", f"error: {message}\n  choose another --output-dir\n")
+
+
+# --- downloads on a terminal ---
+
+
+def test_a_download_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
+    """One line that is redrawn, and taken away at the end; nothing of the hub's own."""
+    source = tmp_path / "source"
+    shutil.copytree(small_checkpoint, source)
+    with serving(Hub(source)) as hub:
+        code, shown, _ = on_terminal(
+            "convert", "owner/model", str(tmp_path / "out"),
+            HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "cache"), HF_HUB_OFFLINE="0",
+            HF_HUB_DISABLE_TELEMETRY="1", NO_PROXY="127.0.0.1",
+        )  # fmt: skip
+    assert code == 0
+    assert re.search(r"downloading +[━╸╺ ]+", shown)
+    assert "Fetching" not in shown
+    assert "Reconstruct" not in shown
+    lines = screen(shown)
+    assert [line.split(",")[0] for line in lines] == [
+        "87 tensors", "languages: zh", "CTC branch: no", str(tmp_path / "out")
+    ]  # fmt: skip
