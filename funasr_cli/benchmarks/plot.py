@@ -41,7 +41,7 @@ def check_plot(path: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise SetupError(
-            f"pictures are drawn by matplotlib ({error})", "install it: pip install 'funasr-cli[plot]'"
+            f"pictures are drawn by matplotlib ({error})", "install it: pip install matplotlib"
         ) from error
 
 

@@ -104,5 +104,5 @@ def require_rapidfuzz() -> None:
         import rapidfuzz  # noqa: F401
     except ImportError as error:
         raise SetupError(
-            f"error rates are counted by rapidfuzz ({error})", "install it: pip install 'funasr-cli[bench]'"
+            f"error rates are counted by rapidfuzz ({error})", "install it: pip install rapidfuzz"
         ) from error

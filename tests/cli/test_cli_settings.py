@@ -114,6 +114,18 @@ def test_a_link_to_ours_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert other_funasr(tmp_path, monkeypatch, Path(sys.executable).parent / "funasr") == ""
 
 
+def test_the_package_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyPI's funasr in the same environment has overwritten our command, or the other way round."""
+    from funasr_cli.cli import info
+
+    version = info._version
+    monkeypatch.setattr(info, "_version", lambda package: "1.4.16" if package == "funasr" else version(package))
+    assert invoke("info").stderr == (
+        "warning: the package funasr 1.4.16 in the same environment has a command of that name, too; "
+        "call ours as funasr-cli\n"
+    )
+
+
 def test_the_file_is_asked_before_the_default_and_after_the_command_line(config: Path) -> None:
     config.write_text('model = "demo"\nlang = "fr"\n[transcribe]\nformat = "tsv"\n')
     clip, env = clips()[0], {"FUNASR_CONFIG": str(config)}
