@@ -43,6 +43,7 @@ def run_memory(
     language: str,
     max_tokens: int | None,
     progress: Callable[[str], None],
+    options: Sequence[str] = (),
 ) -> tuple[MemoryCost, ...]:
     """Transcribe files of several lengths with the command itself.
 
@@ -53,12 +54,14 @@ def run_memory(
         language: as for a transcription.
         max_tokens: the same.
         progress: told what is being measured.
+        options: more of the command's, such as --dtype.
 
     Raises:
         AudioError: a clip cannot be read.
         FunASRError: the command failed.
     """
     limit = [] if max_tokens is None else ["--max-tokens", str(max_tokens)]
+    more = [*limit, *options]
     costs = []
     with tempfile.TemporaryDirectory() as work:
         for duration_s in durations_s:
@@ -68,7 +71,7 @@ def run_memory(
             write_recording(file, list(paths), duration_s)
             for model, folder in models.items():
                 progress(f"transcribing {length}: {model}")
-                peak_bytes, wall_s = _run([str(file), "-m", str(folder), "--lang", language, *limit])
+                peak_bytes, wall_s = _run([str(file), "-m", str(folder), "--lang", language, *more])
                 costs.append(MemoryCost(f"{model}, {length}", model, duration_s, peak_bytes, wall_s))
             file.unlink()
     return tuple(costs)

@@ -28,6 +28,8 @@ class Request:
     Attributes:
         models: names of converted models; None is the default one.
         synthetic: sizes of models with random weights, measured with the others.
+        device: where to compute; None lets MLX choose.
+        dtype: type to compute in; None goes by the device.
         audio: recordings; none takes the demo model's clips or generated ones, as suits the mode.
         options: as for a transcription.
         batch_sizes: None as a size goes by the memory at hand.
@@ -40,6 +42,8 @@ class Request:
     mode: Mode
     models: tuple[str | None, ...] = ()
     synthetic: tuple[str, ...] = ()
+    device: str | None = None
+    dtype: str | None = None
     audio: tuple[Path, ...] = ()
     options: TranscribeOptions = DEFAULTS
     batch_sizes: tuple[int | None, ...] = (None,)

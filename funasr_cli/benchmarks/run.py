@@ -20,6 +20,7 @@ from funasr_cli.benchmarks.workloads import Workload, make_workloads, together
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import find_model
 from funasr_cli.decoding.languages import AUTO
+from funasr_cli.device import use_device
 
 
 def measure(request: Request, progress: Callable[[str], None]) -> Report:
@@ -36,6 +37,8 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
     """
     models: tuple[ModelCost, ...] = ()
     cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...] | tuple[ProfileCost, ...]
+    if request.device:
+        use_device(request.device)
     folders = [find_model(name) for name in request.models]
     started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
     with tempfile.TemporaryDirectory(prefix="funasr-bench-") as temporary:
@@ -49,7 +52,7 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
         if request.mode == Mode.MEMORY:
             cases = _memory(request, folders, paths, progress)
         else:
-            subjects = load_subjects(folders, request.trials, progress)
+            subjects = load_subjects(folders, request.dtype, request.trials, progress)
             models = tuple(subject.cost for subject in subjects)
             cases = _in_process(request, subjects, _workloads(request, paths, work), progress)
     return Report(request, describe(), started, describe_machine(), describe_versions(), models, cases)
@@ -85,4 +88,6 @@ def _memory(
     labels = unambiguous(names, folders)
     options, durations_s = request.options, request.durations_s or DURATIONS_S
     models = dict(zip(labels, folders, strict=True))
-    return run_memory(models, paths, durations_s, options.language or AUTO, options.max_tokens, progress)
+    given = {"--device": request.device, "--dtype": request.dtype}
+    more = [part for option, value in given.items() if value for part in (option, value)]
+    return run_memory(models, paths, durations_s, options.language or AUTO, options.max_tokens, progress, more)

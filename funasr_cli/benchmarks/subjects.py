@@ -39,13 +39,15 @@ class Subject:
     cost: ModelCost
 
 
-def load_subjects(folders: list[Path], trials: int, progress: Callable[[str], None]) -> list[Subject]:
+def load_subjects(
+    folders: list[Path], dtype: str | None, trials: int, progress: Callable[[str], None]
+) -> list[Subject]:
     """Load each model so many times; the last one of each is kept, so that all of them are in memory.
 
     Raises:
         ModelError: one is damaged.
     """
-    loaded = [_load(folder, trials, progress) for folder in folders]
+    loaded = [_load(folder, dtype, trials, progress) for folder in folders]
     labels = unambiguous([recognizer.loaded.name for recognizer, _, _ in loaded], folders)
     return [Subject(own[0], _cost(label, *own)) for label, own in zip(labels, loaded, strict=True)]
 
@@ -59,14 +61,16 @@ def unambiguous(names: list[str], folders: list[Path]) -> list[str]:
     ]
 
 
-def _load(folder: Path, trials: int, progress: Callable[[str], None]) -> tuple[Recognizer, Spread, int]:
+def _load(
+    folder: Path, dtype: str | None, trials: int, progress: Callable[[str], None]
+) -> tuple[Recognizer, Spread, int]:
     before, seconds = mx.get_active_memory(), []
     recognizer = None
     for trial in range(trials):
         progress(f"loading {folder.name}, {trial + 1} of {trials}")
         recognizer = None  # before the next one takes as much again
         started = time.perf_counter()
-        recognizer = Recognizer(load_model(folder))
+        recognizer = Recognizer(load_model(folder, dtype))
         seconds.append(time.perf_counter() - started)
     assert recognizer is not None
     return recognizer, Spread.of(seconds), int(mx.get_active_memory()) - before

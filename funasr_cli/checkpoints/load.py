@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from funasr_cli.backend import mx, nn, on_accelerator
+from funasr_cli.backend import mx, nn
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.format import (
     CTC_VOCABULARY_FILE,
@@ -16,11 +16,10 @@ from funasr_cli.checkpoints.format import (
     read_config,
 )
 from funasr_cli.decoding.text import CTCVocabulary
+from funasr_cli.device import AS_STORED, default_dtype, refuse_too_large
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DTYPES
-
-AS_STORED = "stored"
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,6 @@ class LoadedModel:
         return stored if self.dtype in (AS_STORED, stored) else f"{self.dtype} (stored as {stored})"
 
 
-def default_dtype() -> str:
-    """Type to compute in: as stored on a GPU; float32 on a CPU, where MLX's own bf16 and integer code crawls."""
-    return AS_STORED if on_accelerator() else "float32"
-
-
 def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
     """Load a converted model.
 
@@ -67,6 +61,7 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
     Raises:
         UsageError: another type, float16 among them, which cannot hold this model's values.
         ModelError: the folder is incomplete, damaged or does not fit its own configuration.
+        SetupError: there is not enough memory for it.
     """
     dtype = dtype or default_dtype()
     if dtype not in (AS_STORED, *DTYPES):
@@ -87,6 +82,7 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
     _check_types(weights, folder / WEIGHTS_FILE)
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     keymap.check_tensors(keymap.model_shapes(model), found, str(folder / WEIGHTS_FILE))
+    refuse_too_large(str(folder), (tensor.nbytes for tensor in weights.values()))
     model.load_weights(list(weights.items()), strict=True)
     while weights:  # one at a time: the stored and the cast form of only one tensor are in memory together
         mx.eval(weights.popitem()[1])

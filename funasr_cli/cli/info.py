@@ -88,12 +88,14 @@ def _noting(problems: list[str]) -> Iterator[None]:
 
 
 def _computing() -> dict[str, Any]:
-    from funasr_cli.backend import BLAS, describe, lacks_blas
+    from funasr_cli.backend import BLAS
+    from funasr_cli.device import gflops_a_core, in_words, is_slow
     from funasr_cli.measure import available_bytes, total_bytes
 
+    gflops = gflops_a_core()
     return {
-        "device": describe(),
-        "blas": "MLX's own, which is slow: install MKL or OpenBLAS" if lacks_blas() else BLAS or "MLX's own",
+        "device": in_words(gflops),
+        "blas": (BLAS or "MLX's own") + (", which is slow: install MKL or OpenBLAS" if is_slow(gflops) else ""),
         "memory": f"{available_bytes() / 1e9:.1f} of {total_bytes() / 1e9:.1f} GB at hand",
     }
 

@@ -26,6 +26,21 @@ class Channels(StrEnum):
     SPLIT = "split"
 
 
+class Device(StrEnum):
+    """What MLX computes on."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class DType(StrEnum):
+    """What it computes in."""
+
+    STORED = "stored"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 def folder(text: str) -> Path:
     """A path to write to.
 
@@ -73,6 +88,15 @@ Models = Annotated[
         metavar="MODEL",
         help="Folder, hub id or alias of a converted model, or demo. Repeatable.",
         autocompletion=complete_models,
+    ),
+]  # fmt: skip
+DeviceOption = Annotated[
+    Device | None, _option(None, "--device", help="Where to compute. Default: on the GPU if MLX has one.")
+]
+DTypeOption = Annotated[
+    DType | None,
+    _option(
+        None, "--dtype", help="Type to compute in. Default: as stored on a GPU, float32 on a CPU."
     ),
 ]  # fmt: skip
 Lang = Annotated[

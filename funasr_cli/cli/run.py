@@ -17,20 +17,27 @@ if TYPE_CHECKING:
 AUDIO_MARK = "<audio>"
 
 
-def load(model: str | None, options: TranscribeOptions, *, show_prompt: bool) -> "Recognizer":
+def load(
+    model: str | None, options: TranscribeOptions, *, device: str | None, dtype: str | None, show_prompt: bool
+) -> "Recognizer":
     """Load the model, and let it refuse a language or hotword before any audio is read."""
-    from funasr_cli.backend import describe, lacks_blas
     from funasr_cli.checkpoints.hub import find_model
     from funasr_cli.checkpoints.load import load_model
     from funasr_cli.decoding.prompt import prompt_token_ids
+    from funasr_cli.device import gflops_a_core, in_words, is_slow, use_device
     from funasr_cli.pipeline import Recognizer
 
     folder = find_model(model)
+    if device:
+        use_device(device)
     with console.busy(f"loading {folder.name}"):
-        recognizer = Recognizer(load_model(folder))
+        recognizer = Recognizer(load_model(folder, dtype))
     prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)
-    console.detail(f"model {recognizer.loaded.name} from {folder}, on {describe()}")
-    if lacks_blas():
+    gflops = gflops_a_core()
+    weights = recognizer.loaded.weights_type
+    console.detail(f"model {recognizer.loaded.name} from {folder}, {weights}")
+    console.detail(f"on {in_words(gflops)}")
+    if is_slow(gflops):
         console.warn(
             "no fast BLAS found, so this takes many times as long as it needs: pip install mkl, "
             "or install OpenBLAS (Debian: libopenblas0-pthread), or name one with FUNASR_BLAS"

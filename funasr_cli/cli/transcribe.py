@@ -26,6 +26,8 @@ def transcribe(
     context: typer.Context,
     audio: parameters.AudioArgument,
     model: parameters.Model = None,
+    device: parameters.DeviceOption = None,
+    dtype: parameters.DTypeOption = None,
     lang: parameters.Lang = AUTO,
     recursive: parameters.Recursive = False,
     clip: parameters.Clip = None,
@@ -76,7 +78,7 @@ def transcribe(
         inputs = split_channels(inputs)
     if compare_hotwords:
         compare.refuse_unusable(inputs, options)
-        recognizer = load(model, options, show_prompt=show_prompt)
+        recognizer = load(model, options, device=device, dtype=dtype, show_prompt=show_prompt)
         raise typer.Exit(compare.run(inputs, recognizer, options))
     files = Files(plan.folder, plan, inputs) if plan.folder else None
     left = [input for input in inputs if not (plan.resume and files and files.done(input))]
@@ -85,7 +87,7 @@ def transcribe(
     printer = Printer(left, plan)
     if not left:
         return
-    recognizer = load(model, options, show_prompt=show_prompt)
+    recognizer = load(model, options, device=device, dtype=dtype, show_prompt=show_prompt)
     if files:
         files.make_folder()
     outcome = Outcome(skipped=len(inputs) - len(left))

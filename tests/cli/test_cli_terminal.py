@@ -175,7 +175,8 @@ def test_verbose_on_a_terminal() -> None:
     code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, "--verbose", command=EAGER)
     assert code == 0
     above, rows, costs, below = account(shown)
-    assert above[0].startswith(f"model demo from {demo.MODEL}, on ")
+    assert above.pop(0) == f"model demo from {demo.MODEL}, float32 (stored as bfloat16)"
+    assert re.fullmatch(r"on CPU, .+, \d+ GFLOP/s a core", above[0])
     seconds = r"\d\.\d\d s"
     assert re.fullmatch(
         rf"{re.escape(str(clip.path))}: 1 segment, 13 tokens; read {seconds}, vad {seconds}, features {seconds}, "

@@ -1,0 +1,73 @@
+"""What suits this machine: where to compute, in which type, and whether there is room. See docs/performance.md."""
+
+import time
+from collections.abc import Iterable
+
+from funasr_cli.backend import describe, lacks_blas, mx, on_accelerator
+from funasr_cli.errors import SetupError
+from funasr_cli.measure import available_bytes
+
+DEVICES = ("cpu", "gpu")
+AS_STORED = "stored"
+SLOW_GFLOPS = 8.0  # a core: the reference BLAS reaches 4 on a fast one, any other ten times that
+PROBE_ROWS, PROBE_WIDTH, PROBE_S = 256, 512, 0.02
+
+
+def use_device(name: str) -> None:
+    """Let MLX compute there from now on; models have to be loaded afterwards.
+
+    Raises:
+        SetupError: MLX has no such device here.
+    """
+    device = mx.Device(getattr(mx, name))
+    if not mx.is_available(device):
+        raise SetupError(f"MLX cannot compute on the {name} here", "leave --device out, or install MLX's back end")
+    mx.set_default_device(device)
+
+
+def default_dtype() -> str:
+    """Type to compute in: as stored on a GPU; float32 on a CPU, where MLX's own bf16 and integer code crawls."""
+    return AS_STORED if on_accelerator() else "float32"
+
+
+def gflops_a_core() -> float | None:
+    """Billions of float32 operations in a matrix product for each second that a CPU's core works, tried for 20 ms.
+
+    Time of the processor, not of the clock: a machine that is busy with something else is not a slow one. None on
+    a GPU.
+    """
+    if on_accelerator():
+        return None
+    x, weight = mx.ones((PROBE_ROWS, PROBE_WIDTH)), mx.ones((PROBE_WIDTH, PROBE_WIDTH))
+    mx.eval(x, weight)
+    began = time.perf_counter()
+    seconds: list[float] = []
+    while not seconds or time.perf_counter() - began < PROBE_S:
+        started = time.process_time()
+        mx.eval(x @ weight)
+        seconds.append(time.process_time() - started)
+    return 2e-9 * PROBE_ROWS * PROBE_WIDTH**2 / max(min(seconds), 1e-6)
+
+
+def is_slow(gflops: float | None) -> bool:
+    """Whether a CPU is left to MLX's own BLAS: no other was found, or the one that was has not taken effect."""
+    return gflops is not None and (lacks_blas() or gflops < SLOW_GFLOPS)
+
+
+def in_words(gflops: float | None) -> str:
+    """Device, BLAS and speed, for logs."""
+    return describe() if gflops is None else f"{describe()}, {gflops:.0f} GFLOP/s a core"
+
+
+def refuse_too_large(what: str, sizes_bytes: Iterable[int]) -> None:
+    """Say that tensors will not fit before the system ends the program.
+
+    Raises:
+        SetupError: with what is needed, and what there is.
+    """
+    needed_bytes, there_bytes = sum(sizes_bytes), available_bytes()
+    if needed_bytes > there_bytes:
+        raise SetupError(
+            f"{what}: takes {needed_bytes / 1e9:.1f} GB of memory, and {there_bytes / 1e9:.1f} GB are at hand",
+            "close other programs; --dtype stored takes less, and on a CPU much more time",
+        )
