@@ -96,8 +96,8 @@ def _work(run: dict[str, Any]) -> list[str]:
     return [
         "## What MLX is given for one more token",
         "",
-        "Counts, not times, with one clip: nodes of the graphs that are evaluated; those of them that compute, not",
-        "merely view memory in another way; how often Python has some of them evaluated. They belong to this",
+        "Counts, not times, with one clip: nodes of the graphs that are evaluated; those of them that compute and",
+        "not merely view memory in another way; how often Python has some of them evaluated. They belong to this",
         "device: on a CPU, MLX spells out operations that a GPU has kernels for.",
         "",
         *_table(["", "operations", "computing", "evaluations"], rows),
