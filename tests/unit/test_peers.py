@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
+import torch
 from markdown_it import MarkdownIt
+from safetensors.torch import load_file
 
 from funasr_cli.benchmarks.peers import engines
+from funasr_cli.benchmarks.peers.checkpoint import write_checkpoint, write_clips
 from funasr_cli.benchmarks.peers.engines import ENGINES, Worker
 from funasr_cli.benchmarks.peers.measure import COUNTED_TOKENS, Plan, run
 from funasr_cli.benchmarks.peers.page import write_page
+from funasr_cli.checkpoints.format import read_config
 from funasr_cli.errors import FunASRError, SetupError
 
 # Takes 0.25 s to the first token, and as many tokens as it is asked for but when that is 13.
@@ -113,7 +118,14 @@ def answer(first_token_s: float, total_s: float, text: str) -> dict[str, Any]:
 RUN: dict[str, Any] = {
     "started": "2030-01-02T03:04+00:00",
     "command": "python -m funasr_cli.benchmarks.peers --size full",
-    "machine": {"processor": "Abacus", "cores": 2, "memory_bytes": 16_000_000_000, "system": "Linux", "gpu": None},
+    "machine": {
+        "processor": "Abacus",
+        "cores": 2,
+        "memory_bytes": 16_000_000_000,
+        "system": "Linux",
+        "gpu": None,
+        "blas": "libblas.so",
+    },
     "threads": 2,
     "model": "random weights",
     "tokens": 64,
@@ -144,6 +156,35 @@ def rows(page: str) -> list[list[str]]:
     return found
 
 
+def test_every_layout_holds_the_same_weights(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, "demo")
+    ours = load_file(folder / "ours/model.safetensors")
+    theirs = torch.load(folder / "funasr/model.pt")["state_dict"]
+    assert theirs.keys() - {"llm.lm_head.weight"} == ours.keys()
+    assert all(
+        tensor.equal(theirs[name].reshape(tensor.shape)) for name, tensor in ours.items()
+    )  # one channel wide
+    assert (folder / "mlx-audio/model.safetensors").samefile(folder / "ours/model.safetensors")
+    config = json.loads((folder / "mlx-audio/config.json").read_text())
+    assert config["text_config"]["num_hidden_layers"] == read_config(folder / "ours").config.llm.num_hidden_layers
+    for layout in ("funasr", "mlx-audio"):
+        tokenizer = json.loads((folder / layout / "Qwen3-0.6B/tokenizer_config.json").read_text())
+        assert tokenizer["eos_token"] == "<|im_end|>"
+
+
+def test_a_checkpoint_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-full").mkdir()
+    assert write_checkpoint(tmp_path, "full") == tmp_path / "checkpoint-full"
+    assert list((tmp_path / "checkpoint-full").iterdir()) == []
+
+
+def test_clips_differ_and_have_one_length(tmp_path: Path) -> None:
+    first, second = (soundfile.read(path) for path in write_clips(tmp_path, 2, 1.5))
+    assert first[1] == second[1] == 16000
+    assert len(first[0]) == len(second[0]) == 24000
+    assert (first[0] != second[0]).any()
+
+
 def test_the_page_has_medians_ranges_and_ratios() -> None:
     found = rows(write_page(RUN))
     assert ["ours", "0.50 (0.40-0.60)", "1.00", "4.00 (3.00-5.00)", "1.00", "3", "theirs"] in found
@@ -157,6 +198,7 @@ def test_the_page_says_what_was_measured_on_what() -> None:
     found = rows(page)
     assert ["machine", "Abacus, 2 cores, 16 GB of memory"] in found
     assert ["threads", "2 for every engine"] in found
+    assert ["device", "CPU; ours with libblas.so"] in found
     assert ["theirs", "torch 2, numpy 3", "that"] in found
     assert "no GPU was at hand" in page
     with_gpu = write_page(RUN | {"machine": RUN["machine"] | {"gpu": "Card"}})

@@ -44,8 +44,8 @@ class Engine:
 ENGINES = (
     Engine(
         "funasr-cli", "ours", "run_ours.py", OURS, batches=True, counts=True,
-        asked="this project: `Recognizer.transcribe_batch`, in the number type and with the BLAS that it chooses "
-        "by itself; no search for speech (VAD), since no other engine here does it",
+        asked="this project: `Recognizer.transcribe_batch`, with the number type (on a Linux CPU float32) and the "
+        "BLAS that it chooses by itself; without the search for speech (VAD), since no other engine here does it",
     ),
     Engine(
         "funasr, float32", "torch", "run_funasr.py", FUNASR, arguments=("fp32",), batches=True,

@@ -34,6 +34,7 @@ def write_page(run: dict[str, Any]) -> str:
 def _about(run: dict[str, Any]) -> list[str]:
     machine = run["machine"]
     memory_gb = machine["memory_bytes"] / 1e9
+    cpu = f"CPU; {next(iter(run['asked']))} with {machine['blas'] or 'no BLAS'}"
     return [
         "## The run",
         "",
@@ -45,7 +46,7 @@ def _about(run: dict[str, Any]) -> list[str]:
                 ["machine", f"{machine['processor']}, {machine['cores']} cores, {memory_gb:.0f} GB of memory"],
                 ["system", machine["system"]],
                 ["threads", f"{run['threads']} for every engine"],
-                ["device", machine["gpu"] or "CPU"],
+                ["device", machine["gpu"] or cpu],
                 ["model", run["model"]],
                 ["clips", f"{run['clips']} of {run['duration_s']:g} s"],
             ],
