@@ -64,8 +64,8 @@ ENGINES = (
     Engine(
         "mlx-audio, as installed", "mlx-audio", "run_mlx_audio.py", MLX_AUDIO,
         arguments=(counting.__file__,), counts=True,
-        asked="mlx-audio as pip installs it, with the back end that Linux needs (`mlx[cpu]`): bfloat16, and on a Linux "
-        "CPU MLX's own products. It has no batches",
+        asked="mlx-audio as pip installs it, with the back end that Linux needs (`mlx[cpu]`): bfloat16, and on a "
+        "Linux CPU MLX's own products. It has no batches",
     ),
 )  # fmt: skip
 
