@@ -12,9 +12,12 @@ TORCH ?= torch==2.13.0
 # Where training keeps its state and evaluation its clips, outside the repository.
 STATE ?= $(HOME)/.cache/funasr-cli-demo
 EVAL_CLIPS ?= 1000
+# Where `bench-peers` keeps its environments, its checkpoint (3.5 GB) and what it measured; and its options.
+PEERS ?= $(HOME)/.cache/funasr-cli-peers
+PEERS_OPTIONS ?=
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo install lint format docs test test-quick eval demo-model clean
+.PHONY: demo install lint format docs test test-quick eval bench-peers demo-model clean
 
 # Transcribe the bundled clips with the bundled model: all that a newcomer needs to see it work.
 demo: $(VENV)/.runs
@@ -72,6 +75,22 @@ eval: install $(REFERENCE)/.installed $(TRAINING)/.installed
 	$(TRAINING)/bin/python -m funasr_cli.demo.recipe clips --clips $(EVAL_CLIPS) --snr 10 --out "$(STATE)/eval/10 dB SNR"
 	PYTHONPATH=tests $(BIN)/python -m accuracy.evaluate "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
 		--out docs/demo-accuracy.md --reference-python $(REFERENCE)/bin/python
+
+# Other programs on the same model, each as its package installs it.
+$(PEERS)/torch/.installed: funasr_cli/benchmarks/peers/requirements-torch.txt
+	$(PYTHON) -m venv "$(PEERS)/torch"
+	"$(PEERS)/torch/bin/pip" install $(PIP_FLAGS) '$(TORCH)'
+	"$(PEERS)/torch/bin/pip" install $(PIP_FLAGS) --requirement $<
+	touch "$@"
+
+$(PEERS)/mlx-audio/.installed: funasr_cli/benchmarks/peers/requirements-mlx-audio.txt
+	$(PYTHON) -m venv "$(PEERS)/mlx-audio"
+	"$(PEERS)/mlx-audio/bin/pip" install $(PIP_FLAGS) --requirement $<
+	touch "$@"
+
+# This project and those in turns; writes docs/benchmarks.md. A quarter of an hour, 19 GB of memory.
+bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed
+	$(BIN)/python -m funasr_cli.benchmarks.peers --state "$(PEERS)" --out docs/benchmarks.md $(PEERS_OPTIONS)
 
 # Train the demo model anew, for hours, or go on where an earlier run stopped; then put it in place.
 demo-model: install $(TRAINING)/.installed
