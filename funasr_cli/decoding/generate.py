@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from funasr_cli.backend import mx, on_accelerator
-from funasr_cli.decoding.sampling import Sampler, log_normaliser
+from funasr_cli.decoding.sampling import Sampler, log_probabilities
 from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
 
@@ -145,8 +145,7 @@ class BatchDecoder:
         """(batch, new, hidden) -> the ids that follow, and their log-probabilities, each (batch,)."""
         logits = self._llm.logits(self._llm(embeddings, cache)[:, -1])  # (batch, vocab)
         ids = self._sampler(logits, steps)
-        chosen = mx.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
-        return ids, chosen - log_normaliser(logits)
+        return ids, log_probabilities(logits, ids)
 
     def _keep_live_rows(self) -> None:
         """Make the batch smaller where rows have ended."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from funasr_cli.backend import mx, nn
-from funasr_cli.decoding.sampling import log_normaliser
+from funasr_cli.decoding import sampling
+from funasr_cli.decoding.sampling import log_probabilities
 from funasr_cli.models import layers
 from funasr_cli.models.layers import CPUEmbedding, CPULinear, attention, cpu_product
 
@@ -77,19 +78,28 @@ def test_attention(batch: int, heads: int, kv_heads: int, new: int, masked: bool
     assert_close(attention(q, k, v, scale=0.3, mask=mask if masked else None), wanted, 1e-5)
 
 
+def expected_logprobs(logits: mx.array, ids: mx.array) -> mx.array:
+    return mx.take_along_axis(logits, ids[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
+
+
+@pytest.mark.parametrize("accelerator", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_log_normaliser(batch: int) -> None:
-    logits = 30 * normal(batch, 1000)
-    assert_close(log_normaliser(logits), mx.logsumexp(logits, axis=-1))
+def test_log_probabilities(batch: int, accelerator: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "on_accelerator", lambda: accelerator)
+    logits, ids = 30 * normal(batch, 1000), mx.array([0, 999, 7][:batch])
+    wanted = expected_logprobs(logits, ids)
+    assert_close(log_probabilities(logits, ids), wanted)
     turned = mx.contiguous(logits.T).T  # as `cpu_product` leaves it
-    assert_close(log_normaliser(turned), mx.logsumexp(logits, axis=-1))
+    assert_close(
+        log_probabilities(turned, mx.argmax(turned, axis=-1)), expected_logprobs(logits, logits.argmax(axis=-1))
+    )
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_log_normaliser_of_what_is_not_finite(bad: float) -> None:
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_log_probabilities_of_what_is_not_finite(bad: float) -> None:
     """It shows in its own row, and without a warning."""
     logits = np.zeros((2, 10), np.float32)
     logits[0, 3] = bad
-    got = log_normaliser(mx.array(logits)).tolist()
+    got = log_probabilities(mx.array(logits), mx.array([3, 3])).tolist()
     assert not math.isfinite(got[0])
-    assert got[1] == pytest.approx(math.log(10))
+    assert got[1] == pytest.approx(-math.log(10))
