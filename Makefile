@@ -57,7 +57,7 @@ docs: install
 	$(BIN)/typer funasr_cli.cli.app utils docs --name funasr --output docs/cli.md
 
 test: lint $(REFERENCE)/.installed
-	FUNASR_REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" $(BIN)/python -m pytest -ra
+	REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" $(BIN)/python -m pytest -ra
 
 test-quick: install
 	$(BIN)/python -m pytest -q -m "not slow"

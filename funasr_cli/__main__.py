@@ -2,6 +2,8 @@
 
 import sys
 
+from funasr_cli.errors import ExitCode
+
 
 def main() -> None:
     """Import the program and run it; Ctrl-C counts from the first moment on."""
@@ -10,8 +12,9 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        sys.stderr.write("warning: interrupted\n")
-        sys.exit(130)
+        if sys.stderr:
+            sys.stderr.write("warning: interrupted\n")
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """What suits this machine: where to compute, in which type, and whether there is room. See docs/performance.md."""
 
+import os
+import platform
 import time
 from collections.abc import Iterable
 
-from funasr_cli.backend import describe, lacks_blas, mx, on_accelerator
+from funasr_cli.backend import BLAS, describe, lacks_blas, mx, on_accelerator
 from funasr_cli.errors import SetupError
 from funasr_cli.measure import available_bytes
+from funasr_cli.options import AS_STORED
 
-DEVICES = ("cpu", "gpu")
-AS_STORED = "stored"
 SLOW_GFLOPS = 8.0  # a core: the reference BLAS reaches 4 on a fast one, any other ten times that
 PROBE_ROWS, PROBE_WIDTH, PROBE_S = 256, 512, 0.02
+PROBES = 3  # at least: the first one also waits for the library to set itself up
 
 
 def use_device(name: str) -> None:
@@ -42,7 +44,7 @@ def gflops_a_core() -> float | None:
     mx.eval(x, weight)
     began = time.perf_counter()
     seconds: list[float] = []
-    while not seconds or time.perf_counter() - began < PROBE_S:
+    while len(seconds) < PROBES or time.perf_counter() - began < PROBE_S:
         started = time.process_time()
         mx.eval(x @ weight)
         seconds.append(time.process_time() - started)
@@ -54,13 +56,36 @@ def is_slow(gflops: float | None) -> bool:
     return gflops is not None and (lacks_blas() or gflops < SLOW_GFLOPS)
 
 
+def slowness(gflops: float | None) -> str:
+    """Why a CPU computes slowly, and what to do about it; empty where it does not."""
+    if gflops is None or not is_slow(gflops):
+        return ""
+    found = f"{os.path.basename(BLAS)} computes only {gflops:.0f} GFLOP/s a core" if BLAS else "no fast BLAS found"
+    mkl = "pip install mkl, or " if platform.machine() == "x86_64" else ""
+    return (
+        f"{found}, so this takes many times as long as it needs: {mkl}install OpenBLAS "
+        "(Debian: libopenblas0-pthread), or name one with FUNASR_BLAS"
+    )
+
+
 def in_words(gflops: float | None) -> str:
     """Device, BLAS and speed, for logs."""
     return describe() if gflops is None else f"{describe()}, {gflops:.0f} GFLOP/s a core"
 
 
-def refuse_too_large(what: str, sizes_bytes: Iterable[int]) -> None:
+def keep_in_memory() -> None:
+    """On Metal, let the system keep weights and caches in place up to what it recommends; elsewhere, nothing."""
+    if on_accelerator() and mx.metal.is_available():
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+
+
+def refuse_too_large(what: str, sizes_bytes: Iterable[int], hint: str) -> None:
     """Say that tensors will not fit before the system ends the program.
+
+    Args:
+        what: they belong to.
+        sizes_bytes: of each of them.
+        hint: what takes less.
 
     Raises:
         SetupError: with what is needed, and what there is.
@@ -69,5 +94,5 @@ def refuse_too_large(what: str, sizes_bytes: Iterable[int]) -> None:
     if needed_bytes > there_bytes:
         raise SetupError(
             f"{what}: takes {needed_bytes / 1e9:.1f} GB of memory, and {there_bytes / 1e9:.1f} GB are at hand",
-            "close other programs; --dtype stored takes less, and on a CPU much more time",
+            f"close other programs; {hint}",
         )

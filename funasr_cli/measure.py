@@ -78,14 +78,16 @@ def total_bytes() -> int:
     """Memory that the device has for MLX, or this machine's."""
     if on_accelerator():
         info = mx.device_info()
-        return int(info.get("max_recommended_working_set_size") or info.get("memory_size") or 0)
+        names = ("max_recommended_working_set_size", "memory_size", "total_memory")  # Metal's, and CUDA's
+        return next((int(info[name]) for name in names if info.get(name)), 0)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def available_bytes() -> int:
     """Memory that can still be taken: the device's, or this machine's within its container."""
     if on_accelerator():
-        return max(0, total_bytes() - int(mx.get_active_memory()))
+        free = mx.device_info().get("free_memory")  # CUDA's
+        return int(free) if free else max(0, total_bytes() - int(mx.get_active_memory()))
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
         available = int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024

@@ -8,6 +8,7 @@ from funasr_cli.errors import UsageError
 MAX_HOTWORDS = 200  # longer lists displace other words; upstream's own examples hold a few dozen
 MAX_HOTWORD_CHARACTERS = 80  # a name or a term, not a sentence
 MAX_SEGMENT_S = 300  # ten times what upstream's models were trained on
+AS_STORED = "stored"  # to compute in what a model is stored in
 DTYPES = ("bfloat16", "float32")
 QUANTIZATION_BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)  # those of `mx.quantize`

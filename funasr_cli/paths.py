@@ -27,4 +27,4 @@ def refuse_unwritable(folder: Path, hint: str) -> None:
     """
     there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
     if there and there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(f"{there}: nothing can be written there (Permission denied)", hint)
+        raise OutputError(f"{there}: nothing can be written there", hint)

@@ -13,7 +13,7 @@ import funasr_cli
 DATA = Path(__file__).parent / "data"
 
 # Whatever the developer's own settings say must not reach a test.
-for name in [name for name in os.environ if name.startswith("FUNASR_") and name != "FUNASR_REFERENCE_PYTHON"]:
+for name in [name for name in os.environ if name.startswith("FUNASR_")]:
     del os.environ[name]
 os.environ["FUNASR_CONFIG"] = os.devnull
 

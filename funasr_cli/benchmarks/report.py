@@ -69,5 +69,7 @@ class Report:
             "max_tokens": options.max_tokens,
             "exact_tokens": options.exact_tokens,
             "itn": options.itn,
+            "device": request.device,
+            "dtype": request.dtype,
             "trials": request.trials,
         }

@@ -131,12 +131,16 @@ def _why_unreached(error: Exception) -> str:
 
 def _bars_that_tell(progress: Progress) -> type:
     """A class of progress bars that draw nothing; those of bytes tell how far they are."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
+
+    furthest = 0  # of several that count bytes: those from the network, those on disk
 
     class Bar(tqdm):
         def display(self, *_: object, **__: object) -> None:
-            if self.unit == "B":
-                progress(DOWNLOADING, int(self.n), int(self.total or 0))
+            nonlocal furthest
+            if self.unit == "B" and self.n >= furthest:
+                furthest = int(self.n)
+                progress(DOWNLOADING, furthest, int(self.total or 0))
 
         def close(self) -> None:
             self.disable = True  # or it would end its line

@@ -16,10 +16,14 @@ from funasr_cli.checkpoints.format import (
     read_config,
 )
 from funasr_cli.decoding.text import CTCVocabulary
-from funasr_cli.device import AS_STORED, default_dtype, refuse_too_large
+from funasr_cli.device import default_dtype, keep_in_memory, refuse_too_large
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
-from funasr_cli.options import DTYPES
+from funasr_cli.options import AS_STORED, DTYPES
+
+# What takes less memory.
+LIGHTER_STORED = "or convert the model with --quantize 4"
+LIGHTER_DENSE = "--dtype stored takes less, and on a CPU much more time"
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,9 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
     _check_types(weights, folder / WEIGHTS_FILE)
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     keymap.check_tensors(keymap.model_shapes(model), found, str(folder / WEIGHTS_FILE))
-    refuse_too_large(str(folder), (tensor.nbytes for tensor in weights.values()))
+    lighter = LIGHTER_STORED if dtype == AS_STORED else LIGHTER_DENSE
+    refuse_too_large(str(folder), (tensor.nbytes for tensor in weights.values()), lighter)
+    keep_in_memory()
     model.load_weights(list(weights.items()), strict=True)
     while weights:  # one at a time: the stored and the cast form of only one tensor are in memory together
         mx.eval(weights.popitem()[1])

@@ -17,6 +17,7 @@ from funasr_cli.benchmarks.request import (
 )
 from funasr_cli.cli import bench_parameters as given
 from funasr_cli.cli import console, measurements, parameters
+from funasr_cli.cli.run import warn_if_slow
 from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import UsageError
 from funasr_cli.options import BENCH_TRIALS, DEFAULTS, TranscribeOptions
@@ -156,7 +157,9 @@ def _measure(request: Request, earlier: Path | None, plot: Path | None) -> "tupl
     from funasr_cli.benchmarks.comparison import compare, read_report
     from funasr_cli.benchmarks.plot import check_plot, draw
     from funasr_cli.benchmarks.run import measure
+    from funasr_cli.device import gflops_a_core
 
+    warn_if_slow(gflops_a_core())
     before = read_report(earlier, request.mode) if earlier else None
     if plot:
         check_plot(plot)

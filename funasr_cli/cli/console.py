@@ -109,7 +109,7 @@ def result(text: "str | Text") -> None:
         OutputError: there is no room for it. A reader that has gone (``| head``) is Typer's to handle.
     """
     if sys.stdout is None:
-        raise OutputError("standard output: is closed", "let it lead somewhere, or add --output-dir")
+        raise OutputError("standard output: is closed", "let it lead somewhere")
     if not isinstance(text, str):
         text = _with_colours(text)
     elif sys.stdout.isatty():
@@ -174,6 +174,7 @@ def warn(text: str) -> None:
 def report(error: FunASRError) -> None:
     """Show an error: what happened, and what to do; if asked for, also where in the program it came from."""
     if error.__traceback__ and os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
+        vars(error).pop("__notes__", None)  # the hint, which follows
         _print("".join(traceback.format_exception(error)).rstrip())
     _print(f"error: {error.message}", "red")
     if error.hint:

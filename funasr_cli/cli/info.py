@@ -35,7 +35,7 @@ def info(
     facts, problems = gather(group)
     settings = facts["settings"]
     if as_json:
-        facts["settings"] = [dataclasses.asdict(setting) for setting in settings]
+        facts |= {"settings": [dataclasses.asdict(setting) for setting in settings], "problems": problems}
         console.result(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     else:
         facts["settings"] = [_in_words(setting, group) for setting in settings]
@@ -84,7 +84,9 @@ def _noting(problems: list[str]) -> Iterator[None]:
     try:
         yield
     except FunASRError as error:  # this is what one looks for here
-        problems.append("; ".join(filter(None, (error.message, error.hint))))
+        text = "; ".join(filter(None, (error.message, error.hint)))
+        if text not in problems:
+            problems.append(text)
 
 
 def _computing() -> dict[str, Any]:
@@ -95,7 +97,7 @@ def _computing() -> dict[str, Any]:
     gflops = gflops_a_core()
     return {
         "device": in_words(gflops),
-        "blas": (BLAS or "MLX's own") + (", which is slow: install MKL or OpenBLAS" if is_slow(gflops) else ""),
+        "blas": (BLAS or "MLX's own") + (", which is slow" if is_slow(gflops) else ""),
         "memory": f"{available_bytes() / 1e9:.1f} of {total_bytes() / 1e9:.1f} GB at hand",
     }
 

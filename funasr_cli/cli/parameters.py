@@ -49,12 +49,19 @@ def folder(text: str) -> Path:
     """
     if not text:
         raise typer.BadParameter("a folder without a name: an empty shell variable?")
-    return Path(text).expanduser()  # in variables and files no shell does it
+    return file(text)
 
 
 def file(text: str) -> Path:
-    """A path to read."""
-    return Path(text).expanduser()
+    """A path, with ~ as in a shell: in variables and settings there is none to see to it.
+
+    Raises:
+        BadParameter: it is in the home of nobody.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise typer.BadParameter(f"{text}: {error}") from error
 
 
 def _option(panel: str | None, *names: str, env: bool = True, **settings: Any) -> Any:

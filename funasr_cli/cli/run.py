@@ -24,7 +24,7 @@ def load(
     from funasr_cli.checkpoints.hub import find_model
     from funasr_cli.checkpoints.load import load_model
     from funasr_cli.decoding.prompt import prompt_token_ids
-    from funasr_cli.device import gflops_a_core, in_words, is_slow, use_device
+    from funasr_cli.device import gflops_a_core, in_words, use_device
     from funasr_cli.pipeline import Recognizer
 
     folder = find_model(model)
@@ -37,14 +37,18 @@ def load(
     weights = recognizer.loaded.weights_type
     console.detail(f"model {recognizer.loaded.name} from {folder}, {weights}")
     console.detail(f"on {in_words(gflops)}")
-    if is_slow(gflops):
-        console.warn(
-            "no fast BLAS found, so this takes many times as long as it needs: pip install mkl, "
-            "or install OpenBLAS (Debian: libopenblas0-pthread), or name one with FUNASR_BLAS"
-        )
+    warn_if_slow(gflops)
     if show_prompt:
         _show_prompt(recognizer, options)
     return recognizer
+
+
+def warn_if_slow(gflops: float | None) -> None:
+    """Say that a CPU is left to MLX's own BLAS, or that the one found has no effect."""
+    from funasr_cli.device import slowness
+
+    if problem := slowness(gflops):
+        console.warn(problem)
 
 
 def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,10 @@ def command_settings(group: "Group") -> dict[str, dict[str, Any]]:
     tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
     known = {command: _parameters(group.commands[command]) for command in group.commands}
     _refuse_unknown(tables, list(known), f"{path}: no command")
-    _refuse_unknown(shared, [name for names in known.values() for name in names], f"{path}: no option")
+    settable = [name for names in known.values() for name in names]
+    for own in (shared, *tables.values()):
+        _refuse_single_runs(own, group, settable, path)
+    _refuse_unknown(shared, settable, f"{path}: no option")
     defaults: dict[str, dict[str, Any]] = {}
     for command, names in known.items():
         own = tables.get(command, {})
@@ -152,6 +155,14 @@ def _parameters(command: "Command") -> dict[str, "Parameter"]:
             if option.startswith("--") and getattr(parameter, "envvar", None):
                 names[option.removeprefix("--")] = parameter
     return names
+
+
+def _refuse_single_runs(given: Iterable[str], group: "Group", settable: Container[str], path: Path) -> None:
+    """Refuse options that have no variable: nobody wants --force for good."""
+    every = {_typed_name(parameter) for command in group.commands.values() for parameter in command.params}
+    for name in given:
+        if name in every and name not in settable:
+            raise UsageError(f"{path}: {name!r} belongs to a single run", f"type --{name}")
 
 
 def _refuse_unknown(given: dict[str, Any], known: list[str], complaint: str) -> None:

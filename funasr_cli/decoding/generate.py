@@ -133,7 +133,7 @@ class BatchDecoder:
         ]
 
     def _next(self) -> tuple[mx.array, mx.array]:
-        """What the next step returns, as a graph."""
+        """What the next step returns; on a GPU, as a graph that has yet to be evaluated."""
         if self._pending is None:
             assert self._cache is not None
             assert self._last_ids is not None

@@ -60,6 +60,14 @@ class LayerCache:
         buffer[:, :, start : self.length] = new
         return buffer
 
+    def keep(self, other: "LayerCache", start: int, columns: int) -> None:
+        """Take over so many columns of another's first row."""
+        assert other.keys is not None
+        assert other.values is not None
+        self.keys = mx.contiguous(other.keys[:1, :, start : start + columns])
+        self.values = mx.contiguous(other.values[:1, :, start : start + columns])
+        self.length = columns
+
     def fill(self, rows: list[tuple["LayerCache", int, int]], length: int) -> None:
         """Take over rows of other caches, so that all of them end in column ``length``.
 
@@ -117,10 +125,11 @@ class DecoderCache:
         return joined
 
     def beginning(self, columns: int) -> "DecoderCache":
-        """A cache of the first row's first columns, behind its padding."""
-        row = DecoderCache.joined([(self, [0])])
-        for layer in row.layers:
-            layer.length = columns
+        """A cache of the first row's first columns, behind its padding; copied at once, to hold no more."""
+        row = DecoderCache(len(self.layers), [0])
+        for layer, own in zip(row.layers, self.layers, strict=True):
+            layer.keep(own, self.left_padding[0], columns)
+        mx.eval([(layer.keys, layer.values) for layer in row.layers])
         return row
 
     @property

@@ -6,6 +6,7 @@ from funasr_cli.backend import mx, nn, on_accelerator
 
 # Rows of a product on a CPU, as measured with MKL: docs/performance.md.
 FEW_ROWS = 2  # as fast either way
+FEW_QUERIES = 2  # for so few, MLX's own attention is faster
 FULL_ROWS = 16  # BLAS takes longer for 3 to 15 than for these
 MANY_ROWS = 256  # from here on, what is saved is lost on the result's unusual order
 
@@ -76,7 +77,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.a
         (batch, heads, new, head_dim).
     """
     batch, heads, new, head_dim = q.shape
-    if on_accelerator() or new > 1 or batch <= FEW_ROWS:
+    if on_accelerator() or new > 1 or batch <= FEW_QUERIES:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     shared = q.reshape(batch, k.shape[1], -1, head_dim) * scale  # (batch, kv_heads, group, head_dim)
     scores = shared @ k.swapaxes(-1, -2)  # (batch, kv_heads, group, length)

@@ -17,7 +17,7 @@ from funasr_cli.pipeline import Recognizer
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("reference.py")
-VARIABLE = "FUNASR_REFERENCE_PYTHON"
+VARIABLE = "REFERENCE_PYTHON"
 
 
 def reference_python() -> Path:

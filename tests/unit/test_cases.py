@@ -15,7 +15,7 @@ OPTIONS = TranscribeOptions(exact_tokens=2)
 @pytest.fixture
 def subjects(small_model: Path) -> list[Subject]:
     said: list[str] = []
-    loaded = load_subjects([small_model], 2, said.append)
+    loaded = load_subjects([small_model], None, 2, said.append)
     assert said == ["loading small, 1 of 2", "loading small, 2 of 2"]
     return loaded
 

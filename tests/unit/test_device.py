@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from funasr_cli import device
+from funasr_cli import device, measure
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.demo import MODEL
-from funasr_cli.device import gflops_a_core, is_slow, refuse_too_large, use_device
+from funasr_cli.device import gflops_a_core, is_slow, keep_in_memory, refuse_too_large, use_device
 from funasr_cli.errors import SetupError
 
 
@@ -43,13 +43,66 @@ def test_when_it_is_slow(
 
 
 def test_a_slow_machine_is_not_probed_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One product is enough where it takes longer than the time for all."""
-    ticks, work = iter([0.0, 0.08]), iter([1.0, 1.04])
+    """Three products are enough where one takes longer than the time for all; the first does not count."""
+    ticks, work = iter([0.0, 9.0]), iter([0.0, 8.0, 8.0, 8.05, 8.05, 8.09])
     monkeypatch.setattr(device.time, "perf_counter", lambda: next(ticks))
     monkeypatch.setattr(device.time, "process_time", lambda: next(work))
     assert gflops_a_core() == pytest.approx(2e-9 * 256 * 512**2 / 0.04)
     monkeypatch.setattr(device, "on_accelerator", lambda: True)
     assert gflops_a_core() is None
+
+
+@pytest.mark.parametrize(
+    ("metal", "chosen", "limits"),
+    [(True, True, [12_000_000_000]), (True, False, []), (False, True, []), (False, False, [])],
+)
+def test_memory_that_is_kept_in_place(
+    metal: bool, chosen: bool, limits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Metal alone, and not where the CPU has been chosen: that one has no such figure."""
+    seen: list[int] = []
+    monkeypatch.setattr(device, "on_accelerator", lambda: chosen)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 12e9})
+    monkeypatch.setattr(mx, "set_wired_limit", seen.append)
+    keep_in_memory()
+    assert seen == limits
+
+
+@pytest.mark.parametrize(
+    ("info", "total", "there"),
+    [
+        ({"max_recommended_working_set_size": 12_000, "memory_size": 16_000}, 12_000, 11_000),
+        ({"memory_size": 16_000}, 16_000, 15_000),
+        ({"total_memory": 80_000, "free_memory": 70_000}, 80_000, 70_000),  # CUDA
+    ],
+)
+def test_memory_of_a_gpu(info: dict[str, int], total: int, there: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "on_accelerator", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    monkeypatch.setattr(mx, "get_active_memory", lambda: 1_000)
+    assert (measure.total_bytes(), measure.available_bytes()) == (total, there)
+
+
+@pytest.mark.parametrize(
+    ("blas", "machine", "text"),
+    [
+        (
+            None,
+            "x86_64",
+            "no fast BLAS found, so this takes many times as long as it needs: pip install mkl, or in",
+        ),
+        (None, "aarch64", "no fast BLAS found, so this takes many times as long as it needs: install OpenBLAS"),
+        ("/usr/lib/libslow.so.0", "x86_64", "libslow.so.0 computes only 4 GFLOP/s a core, so this takes"),
+    ],
+)
+def test_why_it_is_slow(blas: str | None, machine: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "on_accelerator", lambda: False)
+    monkeypatch.setattr(device, "lacks_blas", lambda: not blas)
+    monkeypatch.setattr(device, "BLAS", blas)
+    monkeypatch.setattr(device.platform, "machine", lambda: machine)
+    assert device.slowness(4.0).startswith(text)
+    assert device.slowness(None) == ""
 
 
 def test_models_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,9 +113,9 @@ def test_models_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         load_model(MODEL)
     assert "takes 0.0 GB of memory, and 0.0 GB are at hand" in caught.value.message
     assert load_model(MODEL, "bfloat16").dtype == "bfloat16"
-    refuse_too_large("exactly", [4 * 2_500_000])
+    refuse_too_large("exactly", [4 * 2_500_000], "")
     with pytest.raises(SetupError, match="a byte more: takes"):
-        refuse_too_large("a byte more", [10_000_000, 1])
+        refuse_too_large("a byte more", [10_000_000, 1], "")
     assert 2 * parameters < 10_000_000 < 4 * parameters
 
 

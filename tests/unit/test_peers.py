@@ -203,7 +203,7 @@ def test_the_page_says_what_was_measured_on_what() -> None:
     assert "no GPU was at hand" in page
     with_gpu = write_page(RUN | {"machine": RUN["machine"] | {"gpu": "Card"}})
     assert "no GPU was at hand" not in with_gpu
-    assert ["device", "Card"] in rows(with_gpu)
+    assert ["device", "Card for MLX, the CPU for PyTorch"] in rows(with_gpu)
 
 
 def test_what_nobody_did_has_no_table() -> None:

@@ -146,9 +146,14 @@ def test_a_decoder_that_breaks_down_is_a_failure(model: Path, zh_wav: Path) -> N
 def test_no_fast_blas_is_said_once(
     stopping_model: Path, short_wav: Path, zh_wav: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("funasr_cli.backend.lacks_blas", lambda: True)
-    result = invoke("transcribe", "-m", stopping_model, short_wav, zh_wav, "--max-tokens", 2)
-    assert result.stderr.count("no fast BLAS found") == 1
+    monkeypatch.setattr("funasr_cli.device.lacks_blas", lambda: True)
+    monkeypatch.setattr("funasr_cli.device.BLAS", None)
+    for command in (
+        ("transcribe", short_wav, zh_wav, "--max-tokens", 2),
+        ("bench", "--rtf", short_wav, "--trials", 1),
+    ):
+        result = invoke(*command, "-m", stopping_model)
+        assert result.stderr.count("warning: no fast BLAS found") == 1
 
 
 def test_existing_output_is_refused_before_anything_is_fetched(

@@ -46,7 +46,7 @@ def _about(run: dict[str, Any]) -> list[str]:
                 ["machine", f"{machine['processor']}, {machine['cores']} cores, {memory_gb:.0f} GB of memory"],
                 ["system", machine["system"]],
                 ["threads", f"{run['threads']} for every engine"],
-                ["device", machine["gpu"] or cpu],
+                ["device", f"{machine['gpu']} for MLX, the CPU for PyTorch" if machine["gpu"] else cpu],
                 ["model", run["model"]],
                 ["clips", f"{run['clips']} of {run['duration_s']:g} s"],
             ],
@@ -114,7 +114,11 @@ def _engines(run: dict[str, Any]) -> list[str]:
 
 
 def _limits(run: dict[str, Any]) -> list[str]:
-    device = "the GPU" if run["machine"]["gpu"] else "the CPU only: no GPU was at hand, so none was measured"
+    device = (
+        "the GPU for MLX's engines, and the CPU for PyTorch's"
+        if run["machine"]["gpu"]
+        else "the CPU only: no GPU was at hand, so none was measured"
+    )
     return ["## What this does not show", "", f"This run used {device}. Accuracy is no part of it."]
 
 
