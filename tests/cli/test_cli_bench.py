@@ -36,7 +36,8 @@ def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
         "format": "funasr-bench", "format_version": 1, "mode": "rtf",
     }  # fmt: skip
     assert data["settings"] == {
-        "language": "auto", "max_tokens": 4, "exact_tokens": None, "itn": True, "device": None, "dtype": None, "trials": 3,
+        "language": "auto", "max_tokens": 4, "exact_tokens": None, "itn": True,
+        "device": None, "dtype": None, "trials": 3,
     }  # fmt: skip
     assert {"python", "funasr-cli", "mlx", "numpy"} <= data["versions"].keys()
     assert data["machine"].keys() == {"system", "processor", "cores", "memory_bytes", "gpu", "blas", "threads"}
