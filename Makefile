@@ -60,7 +60,7 @@ test: lint $(REFERENCE)/.installed
 	REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" $(BIN)/python -m pytest -ra
 
 test-quick: install
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n auto
 
 # The environment that speaks and trains; also apart, since it brings the reference along.
 $(TRAINING)/.installed: funasr_cli/demo/recipe/requirements.txt
