@@ -150,14 +150,15 @@ def _is_replaceable(out: Path) -> bool:
     if not out.is_dir():
         return False
     files = list(out.iterdir())
-    try:
-        return not files or (_is_converted(out) and all(map(Path.is_file, files)))
-    except ModelError:
-        return False
+    return not files or (_is_converted(out) and all(map(Path.is_file, files)))
 
 
 def _is_converted(folder: Path) -> bool:
-    return (folder / CONFIG_FILE).is_file() and read_json(folder / CONFIG_FILE).get("format") == FORMAT
+    """Whether its ``config.json`` is ours; one that cannot be read is not."""
+    try:
+        return bool(read_json(folder / CONFIG_FILE).get("format") == FORMAT)
+    except ModelError:
+        return False
 
 
 def _languages(source: Source, options: ConvertOptions) -> tuple[str, ...]:

@@ -337,6 +337,14 @@ def test_without_torch(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert caught.value.hint.startswith("pip install torch; ")
 
 
+def test_a_config_json_that_is_not_ours_is_no_matter(small_checkpoint: Path, tmp_path: Path) -> None:
+    """FunASR's own layout does not need one."""
+    source = tmp_path / "source"
+    shutil.copytree(small_checkpoint, source)
+    (source / "config.json").write_text("{")
+    assert funasr_cli.convert(str(source), tmp_path / "out").tensors > 0
+
+
 def test_a_conversion_is_no_source(model: Path) -> None:
     shutil.copyfile(model / "config.json", model / "copy.json")
     assert json.loads((model / "copy.json").read_text())["format"] == "funasr-cli"
