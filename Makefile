@@ -88,7 +88,7 @@ $(PEERS)/mlx-audio/.installed: funasr_cli/benchmarks/peers/requirements-mlx-audi
 	"$(PEERS)/mlx-audio/bin/pip" install $(PIP_FLAGS) --requirement $<
 	touch "$@"
 
-# This project and those in turns; writes docs/benchmarks.md. A quarter of an hour, 19 GB of memory.
+# This project and those in turns; writes docs/benchmarks.md. Half an hour with all that it installs, 19 GB of memory.
 bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed
 	$(BIN)/python -m funasr_cli.benchmarks.peers --state "$(PEERS)" --out docs/benchmarks.md $(PEERS_OPTIONS)
 

@@ -159,7 +159,7 @@ def _counts(report: "Report", case: "ProfileCost") -> Grid:
         numbers = map(str, (stage.operations, stage.computing, stage.evaluations))
         grid.rows.append([name, _digits(stage.seconds.median), _spread(stage.seconds), *numbers])
     grid.notes = [
-        f"For each decoded token: {case.operations_per_token:g} operations, {case.computing_per_token:g} of them "
+        f"For each further token: {case.operations_per_token:g} operations, {case.computing_per_token:g} of them "
         f"computing; evaluations: {case.evaluations_per_token:g}."
     ]
     return grid

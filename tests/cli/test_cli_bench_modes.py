@@ -121,7 +121,7 @@ def test_table_of_a_profile(small_model: Path, short_wav: Path) -> None:
     lines = [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()]
     assert lines[0] == "short.wav, batch of 1 seconds spread operations computing evaluations"
     assert [line.split(" 0.")[0] for line in lines[2:6]] == ["features", "encoder", "prefill", "decode, one step"]
-    assert any(line.startswith("For each decoded token: ") for line in lines)
+    assert any(line.startswith("For each further token: ") for line in lines)
     assert "short.wav, batch of 1 features % encoder % prefill % decode %" in lines
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from funasr_cli.benchmarks.peers.engines import Worker
 
 PAUSE_S = 0.5  # until the threads of the last engine have stopped waiting for more
-COUNTED_TOKENS = (3, 7)  # two lengths: what lies between them is the decoding alone
+FEW_TOKENS = 3  # what a clip with more of them takes beyond one with these is the decoding alone
 WARM_UP_TOKENS = 4
 
 
@@ -40,7 +40,8 @@ def run(workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]) 
     """Warm all engines up, then let them take turns.
 
     Returns:
-        By engine: "clip" and "batch", lists of answers, and "work", what MLX was given for a token.
+        By engine: "clip" and "batch", lists of answers, and "work", what MLX was given for one more token and
+        for the whole clip.
     """
     results: dict[str, Any] = {worker.engine.name: {"clip": [], "batch": [], "work": None} for worker in workers}
     one, batched = list(plan.clips[:1]), [worker for worker in workers if worker.engine.batches]
@@ -54,7 +55,7 @@ def run(workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]) 
     for worker in workers:
         progress(f"warming up: {worker.engine.name}")
         if worker.engine.counts:
-            results[worker.engine.name]["work"] = work_per_token(worker, one)
+            results[worker.engine.name]["work"] = work_given(worker, one, plan.tokens)
         else:
             worker.ask(one, WARM_UP_TOKENS)
     for round_ in range(max(map(plan.trials_of, workers))):
@@ -69,8 +70,11 @@ def run(workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]) 
     return results
 
 
-def work_per_token(worker: Worker, clips: list[Path]) -> dict[str, float]:
-    """Operations and evaluations for each further token."""
-    short, long = (worker.ask(clips, tokens, count=True) for tokens in COUNTED_TOKENS)
-    steps = COUNTED_TOKENS[1] - COUNTED_TOKENS[0]
-    return {name: (long[name] - short[name]) / steps for name in ("operations", "computing", "evaluations")}
+def work_given(worker: Worker, clips: list[Path], tokens: int) -> dict[str, dict[str, float]]:
+    """Operations and evaluations: of one "further" token, and of the "whole" clip, from its samples on."""
+    few, many = (worker.ask(clips, count, count=True) for count in (FEW_TOKENS, tokens))
+    names = ("operations", "computing", "evaluations")
+    return {
+        "further": {name: (many[name] - few[name]) / (tokens - FEW_TOKENS) for name in names},
+        "whole": {name: many[name] for name in names},
+    }

@@ -21,6 +21,9 @@ machine. This page is written by that run; `make bench-peers` makes it anew, wit
 """
 
 
+DIGITS = {"operations": 0, "computing": 0, "evaluations": 2}
+
+
 def write_page(run: dict[str, Any]) -> str:
     """The page.
 
@@ -90,18 +93,21 @@ def _work(run: dict[str, Any]) -> list[str]:
     counted = {name: result["work"] for name, result in run["results"].items() if result["work"]}
     if not counted:
         return []
-    rows = [
-        [name, *(f"{work[kind]:g}" for kind in ("operations", "computing", "evaluations"))]
-        for name, work in counted.items()
-    ]
+    kinds = ("operations", "computing", "evaluations")
+    rows = []
+    for name, work in counted.items():
+        whole = [f"{work['whole'][kind] / run['tokens']:.{DIGITS[kind]}f}" for kind in kinds]
+        rows.append([name, *(f"{work['further'][kind]:g}" for kind in kinds), *whole])
     return [
-        "## What MLX is given for one more token",
+        "## What MLX is given for a token",
         "",
         "Counts, not times, with one clip: nodes of the graphs that are evaluated; those of them that compute and",
-        "not merely view memory in another way; how often Python has some of them evaluated. They belong to this",
-        "device: on a CPU, MLX spells out operations that a GPU has kernels for.",
+        "not merely view memory in another way; how often Python has some of them evaluated. On the left for one",
+        "more token, on the right for the whole clip, from its samples to its text, divided by its",
+        f"{run['tokens']} tokens. Counts belong to this device: on a CPU, MLX spells out what a GPU has",
+        "kernels for.",
         "",
-        *_table(["", "operations", "computing", "evaluations"], rows),
+        *_table(["", *(f"one more: {kind}" for kind in kinds), *(f"all: {kind}" for kind in kinds)], rows),
     ]
 
 
