@@ -20,13 +20,12 @@ from funasr_cli.checkpoints.format import (
     ModelFile,
     Quantization,
     TensorSpec,
-    read_json,
     write_config,
     write_safetensors,
 )
 from funasr_cli.checkpoints.hub import Progress, Source, fetch_source, local_folder, models_folder, source_name
-from funasr_cli.checkpoints.load import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.checkpoints.sources import Checkpoint, open_upstream, require_torch, sha256_of
+from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_json, read_tokenizer
 from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.errors import ModelError, OutputError
 from funasr_cli.models.fun_asr_nano import FunASRNano

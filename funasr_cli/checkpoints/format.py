@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from funasr_cli.checkpoints.tensor_files import ITEM_BYTES
+from funasr_cli.checkpoints.untrusted import read_json
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
@@ -24,7 +26,7 @@ CTC_VOCABULARY_FILE = "multilingual.tiktoken"
 FORMAT = "funasr-cli"
 FORMAT_VERSION = 1
 
-DTYPE_CODES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "uint32": ("U32", 4)}
+DTYPE_CODES = {"float32": "F32", "bfloat16": "BF16", "uint32": "U32"}  # as safetensors calls them
 
 
 @dataclass(frozen=True)
@@ -89,23 +91,6 @@ def read_config(folder: Path) -> ModelFile:
     return ModelFile(config, dtype, recipe, source)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ModelError: missing, unreadable or not an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: missing") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: not a JSON object")
-    return content
-
-
 def parse_dataclass(kind: type[T], data: Any, where: str) -> T:
     """Build a (nested) config dataclass from JSON data, strictly.
 
@@ -149,7 +134,7 @@ class TensorSpec:
     @property
     def size_bytes(self) -> int:
         """Bytes that the tensor takes."""
-        size = DTYPE_CODES[self.dtype][1]
+        size = ITEM_BYTES[DTYPE_CODES[self.dtype]]
         for extent in self.shape:
             size *= extent
         return size
@@ -172,7 +157,7 @@ def write_safetensors(
     end = 0
     for spec in specs:
         begin, end = end, end + spec.size_bytes
-        code = DTYPE_CODES[spec.dtype][0]
+        code = DTYPE_CODES[spec.dtype]
         header[spec.name] = {"dtype": code, "shape": list(spec.shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header, ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)  # the data begins aligned

@@ -15,6 +15,7 @@ from funasr_cli.checkpoints.format import (
     Quantization,
     read_config,
 )
+from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.decoding.text import CTCVocabulary
 from funasr_cli.device import default_dtype, keep_in_memory, refuse_too_large
 from funasr_cli.errors import ModelError, UsageError
@@ -130,32 +131,3 @@ def _dense(weights: dict[str, mx.array], recipe: Quantization | None, dtype: mx.
             continue
         dense[name] = tensor.astype(dtype)
     return dense
-
-
-def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
-    """Read a ``tokenizer.json`` for a decoder with so many embeddings.
-
-    Raises:
-        ModelError: it is missing, damaged, or another model's.
-    """
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise ModelError(f"{path}: missing or damaged ({error})", "copy it again from the source") from error
-    if (tokens := tokenizer.get_vocab_size()) > vocab_size:
-        raise ModelError(f"{path}: {tokens} tokens, but the decoder has {vocab_size}", "it is another model's")
-    tokenizer.no_truncation()  # a prompt is taken as it is, whatever the file says
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def read_ctc_vocabulary(path: Path) -> CTCVocabulary:
-    """Read a ``multilingual.tiktoken``.
-
-    Raises:
-        ModelError: it is missing or damaged.
-    """
-    try:
-        return CTCVocabulary(path.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: missing or damaged ({error})", "copy it again from the source") from error

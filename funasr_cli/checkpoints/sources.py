@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from funasr_cli.checkpoints import keymap
-from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, read_json
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
+from funasr_cli.checkpoints.untrusted import open_file, read_json, read_yaml
 from funasr_cli.checkpoints.upstream import nano_config, section
 from funasr_cli.errors import ModelError, SetupError
 from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
@@ -24,7 +23,6 @@ UPSTREAM_WEIGHTS = "model.pt"
 UPSTREAM_CONFIG = "config.yaml"
 OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", "generation_config.json")
 ASKED_FOR_CODE = re.compile(r"GLOBAL ([\w.]+)")  # in torch's message about a pickle with more than tensors in it
-LFS_POINTER = b"version https://git-lfs"  # what git leaves behind where git-lfs is not installed
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def open_upstream(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     for name in (UPSTREAM_CONFIG, UPSTREAM_WEIGHTS):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: no {name} in it", "this is not a checkpoint in FunASR's layout")
-    options = _read_yaml(folder / UPSTREAM_CONFIG)
+    options = read_yaml(folder / UPSTREAM_CONFIG)
     llm_folder = _llm_folder(folder, options)
     tensors = _read_tensors(folder / UPSTREAM_WEIGHTS)
     config = nano_config(
@@ -85,16 +83,6 @@ def sha256_of(path: Path, progress: Callable[[int], None]) -> str:
             digest.update(block)
             progress(len(block))
     return digest.hexdigest()
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ModelError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(options, dict):
-        raise ModelError(f"{path}: not a mapping")
-    return options
 
 
 def _llm_folder(folder: Path, options: dict[str, Any]) -> Path:
@@ -143,10 +131,8 @@ def _read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
 
 def _load_pickle(path: Path) -> dict[str, Any]:
     """The object in the file, which `torch.load` builds without executing anything."""
-    with path.open("rb") as file:
-        head = file.read(len(LFS_POINTER))
-    if head == LFS_POINTER:
-        raise ModelError(f"{path}: a pointer of git-lfs, not the file itself", "run: git lfs pull")
+    with open_file(path):  # a regular file, and no pointer of git-lfs
+        pass
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read is refused below
