@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from funasr_cli.checkpoints.tensor_files import ITEM_BYTES
-from funasr_cli.checkpoints.untrusted import read_json
+from funasr_cli.checkpoints.untrusted import quoted, read_json, readable
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
@@ -26,7 +25,7 @@ CTC_VOCABULARY_FILE = "multilingual.tiktoken"
 FORMAT = "funasr-cli"
 FORMAT_VERSION = 1
 
-DTYPE_CODES = {"float32": "F32", "bfloat16": "BF16", "uint32": "U32"}  # as safetensors calls them
+DTYPE_CODES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "uint32": ("U32", 4)}
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def parse_dataclass(kind: type[T], data: Any, where: str) -> T:
     if missing := sorted(hints.keys() - data.keys()):
         raise ModelError(f"{where}: missing {', '.join(missing)}")
     if unknown := sorted(data.keys() - hints.keys()):
-        raise ModelError(f"{where}: unknown {', '.join(unknown)}")
+        raise ModelError(f"{where}: unknown {readable(', '.join(unknown))}")
     return kind(**{name: _parse_value(hint, data[name], f"{where}: {name}") for name, hint in hints.items()})
 
 
@@ -119,7 +118,7 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise ModelError(f"{where}: expected {hint.__name__}, found {value!r}")
+        raise ModelError(f"{where}: expected {hint.__name__}, found {quoted(value)}")
     return value
 
 
@@ -134,7 +133,7 @@ class TensorSpec:
     @property
     def size_bytes(self) -> int:
         """Bytes that the tensor takes."""
-        size = ITEM_BYTES[DTYPE_CODES[self.dtype]]
+        size = DTYPE_CODES[self.dtype][1]
         for extent in self.shape:
             size *= extent
         return size
@@ -157,7 +156,7 @@ def write_safetensors(
     end = 0
     for spec in specs:
         begin, end = end, end + spec.size_bytes
-        code = DTYPE_CODES[spec.dtype]
+        code = DTYPE_CODES[spec.dtype][0]
         header[spec.name] = {"dtype": code, "shape": list(spec.shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header, ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)  # the data begins aligned

@@ -1,9 +1,10 @@
 """The one place through which files of a checkpoint are opened: it may come from anybody.
 
 What comes back is small enough, nested little enough and of one meaning; everything else is a `ModelError` in one
-line. Files of tensors are looked at in `archives.py`.
+line. Headers of tensor files are looked at in `headers.py`.
 """
 
+import itertools
 import json
 import math
 import os
@@ -78,27 +79,13 @@ def _plain_name(folder: Path, name: str) -> str:
     parts = name.split("/")
     is_drive = re.match("[A-Za-z]:", name)
     if is_drive or "\\" in name or not name.isprintable() or any(part in ("", ".", "..") for part in parts):
-        raise ModelError(f"{folder}: {shown(name)} is not the name of a file in it")
+        raise ModelError(f"{folder}: {quoted(name)} is not the name of a file in it")
     return name
 
 
 def _is_blob(target: Path, root: Path) -> bool:
     """Whether Hugging Face's cache keeps it for this snapshot: ``snapshots/COMMIT/f -> ../../blobs/SHA``."""
     return root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
-
-
-def shard_files(folder: Path, index_name: str) -> dict[str, Path]:
-    """Which file holds each tensor of a checkpoint in several files, as ``model.safetensors.index.json`` says.
-
-    Raises:
-        ModelError: the index is damaged, or names something else than files beside it.
-    """
-    path = file_in(folder, index_name)
-    names = read_json(path, INDEX_LIMIT_BYTES).get("weight_map")
-    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-        raise ModelError(f"{path}: weight_map is not an object of file names")
-    files = {name: file_in(folder, name, DAMAGED_HINT) for name in sorted(set(names.values()))}
-    return {tensor: files[name] for tensor, name in names.items()}
 
 
 @contextmanager
@@ -149,6 +136,21 @@ def read_json(path: Path, limit_bytes: int = CONFIG_LIMIT_BYTES) -> dict[str, An
     return parse_json(read_limited(path, limit_bytes), str(path))
 
 
+def read_index(path: Path) -> dict[str, str]:
+    """Which file holds each tensor, as ``model.safetensors.index.json`` says; open those with `file_in`.
+
+    Raises:
+        ModelError: the index is damaged, or names something else than files beside it.
+    """
+    names = read_json(path, INDEX_LIMIT_BYTES).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise ModelError(f"{path}: weight_map is not an object of file names")
+    for name in set(names.values()):
+        if "/" in _plain_name(path.parent, name):
+            raise ModelError(f"{path}: {quoted(name)} is not beside it")
+    return names
+
+
 def parse_json(content: bytes, where: str) -> dict[str, Any]:
     """The same of what has been read already; ``where`` opens the message."""
     check_depth(content, where)
@@ -191,7 +193,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:
-            raise ValueError(f"{shown(key)} stands twice in one object")
+            raise ValueError(f"{quoted(key)} stands twice in one object")
         content[key] = value
     return content
 
@@ -308,7 +310,7 @@ def read_ctc_vocabulary(path: Path) -> CTCVocabulary:
         raise ModelError(f"{path}: damaged ({_reason(error)})", DAMAGED_HINT) from error
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """What stands in a file, as it may enter a message: printable, in one line, not too long."""
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
@@ -319,5 +321,10 @@ def _reason(error: BaseException) -> str:
     mark = getattr(error, "problem_mark", None)
     text = getattr(error, "strerror", None) or getattr(error, "problem", None) or str(error)
     line = " ".join(text.split()) or type(error).__name__
-    readable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
-    return readable[:SHOWN_CHARACTERS] + (f", line {mark.line + 1}" if mark else "")
+    return readable(line) + (f", line {mark.line + 1}" if mark else "")
+
+
+def readable(text: str) -> str:
+    """Printable, in one line, not too long."""
+    letters = (letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(itertools.islice(letters, SHOWN_CHARACTERS))

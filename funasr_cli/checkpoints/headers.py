@@ -1,4 +1,4 @@
-"""Files of tensors, looked at before a library reads them."""
+"""Headers of safetensors files, looked at before anybody reads the tensors behind them."""
 
 import math
 import struct
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, parse_json, shown
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, parse_json, quoted
 from funasr_cli.errors import ModelError
 
 HEADER_LIMIT_BYTES = 1 << 24  # that of a release's 1,540 tensors has 0.2 MB
@@ -74,21 +74,26 @@ def _check_metadata(metadata: Any) -> None:
 
 
 def _stored_tensor(name: str, entry: Any, data_begin: int) -> StoredTensor:
-    if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
-        raise _Fault(f"{shown(name)} is no name of a tensor")
+    if not is_tensor_name(name):
+        raise _Fault(f"{quoted(name)} is no name of a tensor")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise _Fault(f"{name} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise _Fault(f"{name} is of type {shown(dtype)}, not one of {', '.join(ITEM_BYTES)}")
+        raise _Fault(f"{name} is of type {quoted(dtype)}, not one of {', '.join(ITEM_BYTES)}")
     if not _are_extents(shape) or len(shape) > HIGHEST_RANK:
-        raise _Fault(f"{name} is of shape {shown(shape)}")
+        raise _Fault(f"{name} is of shape {quoted(shape)}")
     if not _are_extents(offsets) or len(offsets) != 2:
-        raise _Fault(f"{name} lies at {shown(offsets)}")
+        raise _Fault(f"{name} lies at {quoted(offsets)}")
     begin, end = offsets
     if end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
         raise _Fault(f"{name} of shape {tuple(shape)} in {dtype} takes {end - begin} bytes")
     return StoredTensor(name, dtype, tuple(shape), data_begin + begin, data_begin + end)
+
+
+def is_tensor_name(name: str) -> bool:
+    """Whether a tensor may be called so: messages name it."""
+    return name.isprintable() and 0 < len(name) <= LONGEST_NAME
 
 
 def _are_extents(values: Any) -> bool:
