@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PICKLE_LIMIT_BYTES = 1 << 24  # of everything but values; a release's has 0.2 MB
 DIRECTORY_LIMIT_BYTES = 1 << 24  # of the archive; 0.1 MB
+MOST_OPERATIONS = 1_000_000  # about 30 for a tensor
 MOST_OBJECTS = 10_000_000  # in anything, each counted as often as it is referred to
 
 PICKLE = "data.pkl"
@@ -125,8 +126,8 @@ def _check_objects(stream: io.BytesIO, pickles: int, path: Path) -> None:
         stack: list[int | None] = []  # None is a mark
         memo: dict[int, int | None] = {}
         try:
-            for operation, argument, _ in pickletools.genops(stream):
-                if operation.name not in OPERATIONS:
+            for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+                if operation.name not in OPERATIONS or number > MOST_OPERATIONS:
                     raise _Damaged(f"operation {operation.name}")
                 if operation.name == "GLOBAL" and not ALLOWED.fullmatch(argument):
                     raise ModelError(
@@ -160,7 +161,7 @@ def _follow(operation: Any, argument: Any, stack: list[int | None], memo: dict[i
             elif kind is not pickletools.markobject:  # which went with the slice
                 objects += stack.pop() or 0
         if objects > MOST_OBJECTS:
-            raise ValueError
+            raise _Damaged("it refers to itself too often")
         if operation.stack_after:
             stack.append(objects)
 
