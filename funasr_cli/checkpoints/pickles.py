@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted, readable
 from funasr_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ MOST_OBJECTS = 10_000_000  # in anything, each counted as often as it is referre
 
 PICKLE = "data.pkl"
 ARCHIVE_MAGIC = b"PK\x03\x04"
-LEGACY_MAGIC = bytes.fromhex(
-    "80028a0a6cfc9c46f9206aa850192e"
-)  # before PyTorch 1.6: torch.serialization.MAGIC_NUMBER
+LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # before PyTorch 1.6; its MAGIC_NUMBER, pickled
 LEGACY_PICKLES = 5  # the magic number, the protocol, the machine, the object, the keys of its storages
 
 # What a dict of tensors is pickled with; all of it is in torch's own list, too.
@@ -87,8 +85,8 @@ def _archived_pickle(file: BinaryIO, size_bytes: int, path: Path) -> bytes:
         if sum(entry.file_size for entry in entries) > size_bytes:
             raise _Damaged("entries that overlap")
         return _stored_bytes(file, pickles[0])
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-        raise _Damaged(str(error)) from error
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError, struct.error) as error:
+        raise _Damaged(readable(str(error))) from error
 
 
 def _check_directory(file: BinaryIO) -> None:
@@ -129,9 +127,9 @@ def _check_objects(stream: io.BytesIO, pickles: int, path: Path) -> None:
             for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
                 if operation.name not in OPERATIONS or number > MOST_OPERATIONS:
                     raise _Damaged(f"operation {operation.name}")
-                if operation.name == "GLOBAL" and not ALLOWED.fullmatch(argument):
+                if operation.name == "GLOBAL" and not ALLOWED.fullmatch(name := str(argument)):
                     raise ModelError(
-                        f"{path}: refused, it asks for {_as_written(argument)}, which is not a tensor", CODE_HINT
+                        f"{path}: refused, it asks for {_as_written(name)}, which is not a tensor", CODE_HINT
                     )
                 _follow(operation, argument, stack, memo)
         except (ValueError, KeyError, IndexError) as error:

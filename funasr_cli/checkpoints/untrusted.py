@@ -182,7 +182,7 @@ def check_depth(content: bytes, where: str) -> None:
     brackets = outside_strings.translate(None, NO_BRACKETS)
     for _ in range(MOST_LEVELS):  # each turn takes the innermost level away
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    if len(brackets) > MOST_LEVELS:  # a few that stay open are for the parser to tell
+    if len(brackets) > MOST_LEVELS or brackets.strip(b"[{"):  # that a file is cut short is for the parser to tell
         raise ModelError(f"{where}: nested deeper than {MOST_LEVELS} levels, or damaged")
 
 
@@ -222,7 +222,7 @@ class PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Refuse what a configuration does not need, before it is followed."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             _refuse_yaml("anchors and aliases are not read", event.start_mark)
         if event.tag is not None:
@@ -251,7 +251,9 @@ class PlainLoader(yaml.SafeLoader):
 TAG = "tag:yaml.org,2002:"
 MERGE_TAG = f"{TAG}merge"
 NUMBER_TAGS = (f"{TAG}int", f"{TAG}float")
-PlainLoader.add_constructor(f"{TAG}timestamp", yaml.SafeLoader.construct_yaml_str)  # a date is text here
+PlainLoader.add_constructor(
+    f"{TAG}timestamp", lambda loader, node: loader.construct_scalar(node)
+)  # a date is text
 
 
 def _refuse_yaml(problem: str, mark: Any) -> NoReturn:
