@@ -9,6 +9,7 @@ import pickletools
 import re
 import struct
 import zipfile
+from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -137,8 +138,9 @@ def _check_objects(stream: io.BytesIO, pickles: int, path: Path) -> None:
 
 
 def _as_written(name: str) -> str:
-    """``module name`` as ``module.name``."""
-    dotted = name.replace(" ", ".")
+    """``module name`` as ``module.name``; Python 2 called some modules otherwise, and so do pickles."""
+    module, _, rest = name.partition(" ")
+    dotted = f"{IMPORT_MAPPING.get(module, module)}.{rest}"
     return dotted if re.fullmatch(r"[\w.]{1,100}", dotted) else quoted(dotted)
 
 

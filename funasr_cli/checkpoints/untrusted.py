@@ -234,6 +234,8 @@ class PlainLoader(yaml.SafeLoader):
         self.levels -= 1
         if isinstance(node, yaml.ScalarNode):
             node.value.encode()  # half a character could not be printed
+            if node.tag == DATE_TAG:
+                node.tag = TEXT_TAG
             if node.tag == MERGE_TAG:
                 _refuse_yaml("keys are not merged", event.start_mark)
             if node.tag in NUMBER_TAGS and len(node.value) > MOST_DIGITS:
@@ -249,11 +251,8 @@ class PlainLoader(yaml.SafeLoader):
 
 
 TAG = "tag:yaml.org,2002:"
-MERGE_TAG = f"{TAG}merge"
+TEXT_TAG, DATE_TAG, MERGE_TAG = (f"{TAG}{kind}" for kind in ("str", "timestamp", "merge"))
 NUMBER_TAGS = (f"{TAG}int", f"{TAG}float")
-PlainLoader.add_constructor(
-    f"{TAG}timestamp", lambda loader, node: loader.construct_scalar(node)
-)  # a date is text
 
 
 def _refuse_yaml(problem: str, mark: Any) -> NoReturn:
