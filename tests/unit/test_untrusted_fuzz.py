@@ -274,10 +274,8 @@ def test_any_yaml(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"a: " + b"[" * 1000, b"a: '" + b"x" * 200_000, b"- " * 60_000, b"a:\n" + b" -\n" * 40_000, b"? " * 60_000,
-     b"a: " + b"1:" * 60_000, b"a: {" + b"x," * 40_000, b"\n" * 131_000, b"&" * 131_000,
-     b"a: |\n" + b" x\n" * 40_000],
-)  # fmt: skip
+    [b"a: " + b"[" * 1000, b"- " * 60_000, b"a:\n" + b" -\n" * 40_000, b"a: {" + b"x," * 40_000],
+)
 def test_the_largest_yaml(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(content[:YAML_LIMIT_BYTES])
