@@ -83,7 +83,7 @@ def read_config(folder: Path) -> ModelFile:
         raise ModelError(f"{path}: source is not an object of strings")
     dtype = content.get("dtype")
     if dtype not in DTYPES:
-        raise ModelError(f"{path}: dtype is {dtype!r}, not one of {', '.join(DTYPES)}")
+        raise ModelError(f"{path}: dtype is {quoted(dtype)}, not one of {', '.join(DTYPES)}")
     recipe = parse_dataclass(Quantization, quantization, f"{path}: quantization") if quantization else None
     if recipe and (recipe.bits not in QUANTIZATION_BITS or recipe.group_size not in GROUP_SIZES):
         raise ModelError(f"{path}: {recipe.bits} bits in groups of {recipe.group_size}: no known quantization")

@@ -257,7 +257,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@FUZZ
+@FEWER
 @given(
     st.binary(max_size=200)
     | st.lists(PIECES, max_size=40).map("".join).map(str.encode)
@@ -273,8 +273,7 @@ def test_any_yaml(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"a: " + b"[" * 1000, b"- " * 60_000, b"a:\n" + b" -\n" * 40_000, b"a: {" + b"x," * 40_000],
+    "content", [b"a: " + b"[" * 1000, b"- " * 30_000, b"a:\n" + b" -\n" * 10_000, b"a: {" + b"x," * 10_000]
 )
 def test_the_largest_yaml(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.yaml"
