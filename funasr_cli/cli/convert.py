@@ -7,7 +7,16 @@ import typer
 
 from funasr_cli.cli import console, parameters
 from funasr_cli.cli.completion import complete_codes, complete_sources, completer
-from funasr_cli.options import CONVERT_DEFAULTS, DTYPES, GROUP_SIZE, GROUP_SIZES, QUANTIZATION_BITS, ConvertOptions
+from funasr_cli.options import (
+    CONVERT_DEFAULTS,
+    DTYPES,
+    ENCODER_BITS,
+    GROUP_SIZE,
+    GROUP_SIZES,
+    RECIPES,
+    VERIFICATIONS,
+    ConvertOptions,
+)
 
 if TYPE_CHECKING:
     from funasr_cli.checkpoints.convert import Conversion
@@ -18,12 +27,21 @@ def choices(values: tuple[object, ...]) -> str:
     return f"[{'|'.join(map(str, values))}]"
 
 
+def explain(asked: bool) -> None:
+    """Print the rules of names and layouts, and end."""
+    if asked:
+        from funasr_cli.checkpoints.explain import explain as tables
+
+        console.result(tables())
+        raise typer.Exit
+
+
 def convert(
     source: Annotated[
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="Folder in FunASR's layout, Hugging Face id, or nano or mlt-nano for short.",
+            help="Folder in a layout that --explain lists, Hugging Face id, or nano or mlt-nano for short.",
             autocompletion=complete_sources,
         ),
     ],
@@ -38,13 +56,17 @@ def convert(
         ),
     ] = CONVERT_DEFAULTS.dtype,
     quantize: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            metavar=choices(QUANTIZATION_BITS),
+            metavar=choices(RECIPES),
             help="Quantize the language model to so many bits, for GPUs. A CPU undoes it.",
-            autocompletion=completer(QUANTIZATION_BITS),
+            autocompletion=completer(RECIPES),
         ),
-    ] = CONVERT_DEFAULTS.quantize_bits,
+    ] = CONVERT_DEFAULTS.quantize,
+    quantize_encoder: Annotated[
+        int | None,
+        typer.Option(metavar=choices(ENCODER_BITS), help="Quantize the encoder, too."),
+    ] = CONVERT_DEFAULTS.quantize_encoder,
     group_size: Annotated[
         int | None,
         typer.Option(metavar=choices(GROUP_SIZES), help=f"Values that share a scale. Default: {GROUP_SIZE}."),
@@ -58,15 +80,34 @@ def convert(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
+    verify: Annotated[
+        str,
+        typer.Option(
+            metavar=choices(VERIFICATIONS),
+            help="Decode a clip with source and result; full: each stage beside PyTorch, too.",
+            autocompletion=completer(VERIFICATIONS),
+        ),
+    ] = CONVERT_DEFAULTS.verify,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only look whether SOURCE, a converted model, is whole.")
+    ] = False,
+    _: Annotated[
+        bool,
+        typer.Option("--explain", callback=explain, is_eager=True, help="Print which tensors become which, and end."),
+    ] = False,
     quiet: parameters.Quiet = False,
 ) -> None:
-    """Convert a PyTorch checkpoint to MLX."""
+    """Convert a checkpoint to MLX, and prove what came out."""
     console.set_volume(quiet=quiet, verbose=False)
+    if check:
+        return _check(source)
     options = ConvertOptions(
         dtype=dtype,
-        quantize_bits=quantize,
+        quantize=quantize,
+        quantize_encoder=quantize_encoder,
         group_size=group_size,
         languages=tuple(languages.split(",")) if languages is not None else None,
+        verify=verify,
     )
     from funasr_cli.checkpoints.convert import convert as run
     from funasr_cli.checkpoints.hub import DOWNLOADING
