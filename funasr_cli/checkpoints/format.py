@@ -15,7 +15,7 @@ from typing import Any
 from funasr_cli.checkpoints import quantize
 from funasr_cli.checkpoints.quantize import Quantization
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, DTYPE_CODES, Shape
-from funasr_cli.checkpoints.untrusted import file_in, read_json
+from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, readable
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
@@ -101,7 +101,7 @@ def parse_dataclass(kind: type[T], data: Any, where: str) -> T:
     if missing := sorted(hints.keys() - data.keys()):
         raise ModelError(f"{where}: missing {', '.join(missing)}")
     if unknown := sorted(data.keys() - hints.keys()):
-        raise ModelError(f"{where}: unknown {', '.join(unknown)}")
+        raise ModelError(f"{where}: unknown {readable(', '.join(unknown))}")
     return kind(**{name: _parse_value(hint, data[name], f"{where}: {name}") for name, hint in hints.items()})
 
 
@@ -117,7 +117,7 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise ModelError(f"{where}: expected {hint.__name__}, found {value!r}")
+        raise ModelError(f"{where}: expected {hint.__name__}, found {quoted(value)}")
     return value
 
 

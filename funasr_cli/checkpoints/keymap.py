@@ -17,6 +17,7 @@ from funasr_cli.errors import ModelError
 CONTAINERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts wrap the tensors
 WRAPPER_PREFIX = "module."  # left behind by PyTorch's DistributedDataParallel
 
+FSMN_SUFFIX = ".fsmn_block.weight"
 LM_HEAD = "llm.lm_head.weight"
 EMBEDDING = "llm.model.embed_tokens.weight"
 LLM_PREFIX = "llm."
@@ -59,7 +60,7 @@ PLACEHOLDERS_SAID = {
 
 OURS = (Rule(LM_HEAD, LM_HEAD, HEAD), Rule("{anything}", "{anything}"))  # mlx-audio's names are the same
 FUNASR = (
-    Rule("{anything}.fsmn_block.weight", "{anything}.fsmn_block.weight", SWAP),
+    Rule(f"{{anything}}{FSMN_SUFFIX}", f"{{anything}}{FSMN_SUFFIX}", SWAP),
     *OURS,
 )
 _TOWER, _ENCODER = "model.audio_tower.layers.{block}", "audio_encoder.{block}"

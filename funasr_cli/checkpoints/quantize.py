@@ -7,6 +7,7 @@ from typing import Any
 
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.tensors import Shape
+from funasr_cli.checkpoints.untrusted import quoted
 from funasr_cli.errors import ModelError
 from funasr_cli.options import GROUP_SIZE, GROUP_SIZES, MIXED, ConvertOptions
 
@@ -122,17 +123,17 @@ def from_json(content: Any, where: str) -> Quantization | None:
     exceptions = {}
     for module, stated in content.items():
         if isinstance(stated, dict):
-            exceptions[module] = _groups(stated, f"{where}: {module}")
+            exceptions[module] = _groups(stated, f"{where}: {quoted(module)}")
         elif module not in ("group_size", "bits", "mode") and not isinstance(stated, bool):  # mlx-lm: false is dense
-            raise ModelError(f"{where}: {module} is {stated!r}: no known quantization")
+            raise ModelError(f"{where}: {quoted(module)} is {quoted(stated)}: no known quantization")
     return Quantization(_groups(content, where), exceptions)
 
 
 def _groups(stated: dict[str, Any], where: str) -> Groups:
     for name in ("bits", "group_size"):
         if type(stated.get(name)) is not int:
-            raise ModelError(f"{where}: {name} is {stated.get(name)!r}, not a whole number")
+            raise ModelError(f"{where}: {name} is {quoted(stated.get(name))}, not a whole number")
     bits, size, mode = stated["bits"], stated["group_size"], stated.get("mode", MODE)
     if bits not in READABLE_BITS or size not in GROUP_SIZES or mode != MODE:
-        raise ModelError(f"{where}: {bits} bits in groups of {size}, {mode}: no known quantization")
+        raise ModelError(f"{where}: {bits} bits in groups of {size}, {quoted(mode)}: no known quantization")
     return Groups(bits, size)

@@ -9,7 +9,7 @@ from funasr_cli.checkpoints.layouts.converted import open_converted
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS, open_funasr
 from funasr_cli.checkpoints.layouts.mlx_audio import open_mlx_audio
 from funasr_cli.checkpoints.layouts.transformers import open_transformers
-from funasr_cli.checkpoints.untrusted import file_in, read_json
+from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
 from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE
@@ -48,7 +48,7 @@ def open_safetensors_model(folder: Path, name: str) -> Checkpoint:
     if content.get("format") == FORMAT:
         return open_converted(folder)
     if content.get("model_type") != MODEL_TYPE:
-        raise ModelError(f"{path}: the model is {content.get('model_type')!r}, not {MODEL_TYPE}", KNOWN)
+        raise ModelError(f"{path}: the model is {quoted(content.get('model_type'))}, not {MODEL_TYPE}", KNOWN)
     reader = open_transformers if "audio_config" in content else open_mlx_audio
     return reader(folder, languages_of(name))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from funasr_cli.backend import mx
-from funasr_cli.checkpoints.tensor_files import StoredTensor, safetensors_header
+from funasr_cli.checkpoints.headers import StoredTensor, safetensors_header
 
 Shape = tuple[int, ...]
 

@@ -6,6 +6,7 @@ Where the files leave something out, upstream's own default is taken (class and 
 import dataclasses
 from typing import Any
 
+from funasr_cli.checkpoints.untrusted import quoted, readable
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.errors import ModelError
 from funasr_cli.models.adaptor import AdaptorConfig
@@ -15,6 +16,8 @@ from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 
 Options = dict[str, Any]
+
+WHERE = "the checkpoint's configuration"  # in messages
 
 
 def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str, ...]) -> FunASRNanoConfig:
@@ -46,17 +49,17 @@ def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str,
             llm=decoder,
             ctc=_ctc(yaml, encoder.width) if ctc else None,
             prompt=PromptConfig(
-                system_turn=bool(dataset.get("sys_prompt", True)),  # FunASRNano.data_load_speech
-                empty_think=not dataset.get("do_think", True),
+                system_turn=switch(dataset, "sys_prompt", True),  # FunASRNano.data_load_speech
+                empty_think=not switch(dataset, "do_think", True),
                 languages=languages,
             ),
             stop_token_ids=_stop_token_ids(llm),
         )
     except KeyError as error:
-        raise ModelError(f"the checkpoint's configuration does not state {error}") from error
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ModelError(f"the checkpoint's configuration holds a value of the wrong type ({error})") from error
-    check_config(config, "the checkpoint's configuration")
+        raise ModelError(f"{WHERE} does not state {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{WHERE} holds a value of the wrong type ({readable(str(error))})") from error
+    check_config(config, WHERE)
     return config
 
 
@@ -72,10 +75,35 @@ def section(yaml: Options, name: str) -> Options:
     return content
 
 
+def whole(options: Options, name: str, default: int | None = None) -> int:
+    """A whole number; the default where it is left out.
+
+    Raises:
+        ModelError: something else stands there.
+        KeyError: nothing does, and there is no default.
+    """
+    return int(_of_type(options, name, default, (int,), "a whole number"))
+
+
+def number(options: Options, name: str, default: float | None = None) -> float:
+    return float(_of_type(options, name, default, (int, float), "a number"))
+
+
+def switch(options: Options, name: str, default: bool) -> bool:
+    return bool(_of_type(options, name, default, (bool,), "true or false"))
+
+
+def _of_type(options: Options, name: str, default: Any, types: tuple[type, ...], what: str) -> Any:
+    value = options[name] if default is None else options.get(name, default)
+    if type(value) not in types:  # True is an int to isinstance
+        raise ModelError(f"{WHERE} holds a value of the wrong type ({name} is {quoted(value)}, not {what})")
+    return value
+
+
 def require(options: Options, name: str, supported: Any, default: Any = None) -> None:
     value = options.get(name, default)
     if value != supported:
-        raise ModelError(f"{name} is {value!r}: not supported", f"this version knows {supported!r}")
+        raise ModelError(f"{name} is {quoted(value)}: not supported", f"this version knows {supported!r}")
 
 
 def _frontend(conf: Options) -> FrontendConfig:
@@ -84,26 +112,26 @@ def _frontend(conf: Options) -> FrontendConfig:
     require(conf, "snip_edges", True, default=True)
     require(conf, "upsacle_samples", True, default=True)
     return FrontendConfig(  # these defaults: WavFrontend
-        sample_rate_hz=int(conf.get("fs", 16000)),
-        window=str(conf.get("window", "hamming")),
-        mel_bins=int(conf.get("n_mels", 80)),
-        frame_length_ms=float(conf.get("frame_length", 25)),
-        frame_shift_ms=float(conf.get("frame_shift", 10)),
-        stack_frames=int(conf.get("lfr_m", 1)),
-        stack_step=int(conf.get("lfr_n", 1)),
+        sample_rate_hz=whole(conf, "fs", 16000),
+        window=_of_type(conf, "window", "hamming", (str,), "a name"),
+        mel_bins=whole(conf, "n_mels", 80),
+        frame_length_ms=number(conf, "frame_length", 25),
+        frame_shift_ms=number(conf, "frame_shift", 10),
+        stack_frames=whole(conf, "lfr_m", 1),
+        stack_step=whole(conf, "lfr_n", 1),
     )
 
 
 def _encoder(conf: Options, input_dim: int) -> SANMConfig:
     return SANMConfig(  # these defaults: SenseVoiceEncoderSmall
         input_dim=input_dim,
-        width=int(conf.get("output_size", 256)),
-        heads=int(conf.get("attention_heads", 4)),
-        ffn_dim=int(conf.get("linear_units", 2048)),
-        blocks=int(conf.get("num_blocks", 6)),
-        tp_blocks=int(conf.get("tp_blocks", 0)),
-        memory_taps=int(conf.get("kernel_size", 11)),
-        memory_shift=int(conf.get("sanm_shfit", 0)),
+        width=whole(conf, "output_size", 256),
+        heads=whole(conf, "attention_heads", 4),
+        ffn_dim=whole(conf, "linear_units", 2048),
+        blocks=whole(conf, "num_blocks", 6),
+        tp_blocks=whole(conf, "tp_blocks", 0),
+        memory_taps=whole(conf, "kernel_size", 11),
+        memory_shift=whole(conf, "sanm_shfit", 0),
     )
 
 
@@ -111,11 +139,11 @@ def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
     config = AdaptorConfig(  # these defaults: llm_asr.adaptor.Transformer; upstream overrides both dims, too
         input_dim=input_dim,
         output_dim=output_dim,
-        ffn_dim=int(conf.get("ffn_dim", 2048)),
-        layers=int(conf.get("n_layer", 2)),
-        heads=int(conf.get("attention_heads", 8)),
-        downsample=int(conf.get("downsample_rate", 2)),
-        low_frame_rate=bool(conf.get("use_low_frame_rate", False)),
+        ffn_dim=whole(conf, "ffn_dim", 2048),
+        layers=whole(conf, "n_layer", 2),
+        heads=whole(conf, "attention_heads", 8),
+        downsample=whole(conf, "downsample_rate", 2),
+        low_frame_rate=switch(conf, "use_low_frame_rate", False),
     )
     if config.downsample > 1 and not config.low_frame_rate:
         raise ModelError(
@@ -128,15 +156,15 @@ def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
 def _ctc(yaml: Options, encoder_width: int) -> CTCConfig:
     require(yaml, "ctc_decoder", "Transformer")
     conf = section(yaml, "ctc_decoder_conf")
-    vocab_size = int(yaml.get("ctc_vocab_size", 60515))  # FunASRNano
+    vocab_size = whole(yaml, "ctc_vocab_size", 60515)  # FunASRNano
     return CTCConfig(
         decoder=_adaptor(
             {**conf, "use_low_frame_rate": True},  # concerns the prompt alone, which CTC rows never enter
             encoder_width,
-            int(conf.get("llm_dim", 4096)),
+            whole(conf, "llm_dim", 4096),
         ),
         vocab_size=vocab_size,
-        blank_id=int(section(yaml, "ctc_conf").get("blank_id", vocab_size - 1)),
+        blank_id=whole(section(yaml, "ctc_conf"), "blank_id", vocab_size - 1),
     )
 
 
@@ -149,24 +177,27 @@ def _decoder(conf: Options) -> Qwen3Config:
     if any(kind != "full_attention" for kind in conf.get("layer_types") or ()):
         raise ModelError("layer_types names more than full_attention: not supported")
     return Qwen3Config(  # these defaults: transformers.Qwen3Config
-        hidden_size=int(conf["hidden_size"]),
-        num_hidden_layers=int(conf["num_hidden_layers"]),
-        num_attention_heads=int(conf["num_attention_heads"]),
-        num_key_value_heads=int(conf["num_key_value_heads"]),
-        head_dim=int(conf.get("head_dim") or 128),
-        intermediate_size=int(conf["intermediate_size"]),
-        vocab_size=int(conf["vocab_size"]),
-        rope_theta=float(rope.get("rope_theta") or conf.get("rope_theta") or 10_000.0),
-        rms_norm_eps=float(conf.get("rms_norm_eps", 1e-6)),
-        tie_word_embeddings=bool(conf.get("tie_word_embeddings", False)),
-        attention_bias=bool(conf.get("attention_bias", False)),
+        hidden_size=whole(conf, "hidden_size"),
+        num_hidden_layers=whole(conf, "num_hidden_layers"),
+        num_attention_heads=whole(conf, "num_attention_heads"),
+        num_key_value_heads=whole(conf, "num_key_value_heads"),
+        head_dim=whole({"head_dim": conf.get("head_dim") or 128}, "head_dim"),
+        intermediate_size=whole(conf, "intermediate_size"),
+        vocab_size=whole(conf, "vocab_size"),
+        rope_theta=number(
+            {"rope_theta": rope.get("rope_theta") or conf.get("rope_theta") or 10_000.0}, "rope_theta"
+        ),
+        rms_norm_eps=number(conf, "rms_norm_eps", 1e-6),
+        tie_word_embeddings=switch(conf, "tie_word_embeddings", False),
+        attention_bias=switch(conf, "attention_bias", False),
     )
 
 
 def _stop_token_ids(llm: Options) -> tuple[int, ...]:
     """``eos_token_id`` of the decoder's config, one id or several."""
     stop = llm["eos_token_id"]
-    return tuple(int(token_id) for token_id in (stop if isinstance(stop, list) else [stop]))
+    ids = stop if isinstance(stop, list) else [stop]
+    return tuple(whole({"eos_token_id": token_id}, "eos_token_id") for token_id in ids)
 
 
 def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options, Options]:

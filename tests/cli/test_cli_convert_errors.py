@@ -206,7 +206,7 @@ CONTENTS: list[tuple[str, Change, str, str]] = [  # what it is; how to do it; wh
     ("no JSON", putting(DECODER, b"{"), f"/{DECODER}: cannot be read ({LIBRARY})", ""),
     (
         "no tokens", putting(TOKENIZER, b"{}"),
-        f"/{TOKENIZER}: missing or damaged ({LIBRARY})", "copy it again from the source",
+        f"/{TOKENIZER}: damaged ({LIBRARY})", AGAIN,
     ),
 ]  # fmt: skip
 

@@ -18,11 +18,11 @@ from funasr_cli.checkpoints.format import (
     TensorSpec,
     parse_dataclass,
     read_config,
-    read_json,
     write_config,
     write_safetensors,
 )
 from funasr_cli.checkpoints.load import load_model
+from funasr_cli.checkpoints.untrusted import read_json
 from funasr_cli.errors import ModelError
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint32": torch.uint32}

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
+from funasr_cli.checkpoints.headers import is_tensor_name
 from funasr_cli.checkpoints.layouts.files import OF_THE_DECODER, tokenizer_files
+from funasr_cli.checkpoints.pickles import CODE_HINT, check_pickle, check_storages
 from funasr_cli.checkpoints.tensors import Tensor, from_bytes, usual_dtype
-from funasr_cli.checkpoints.untrusted import LFS_POINTER, file_in, read_json, read_yaml
+from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, read_yaml
 from funasr_cli.checkpoints.upstream import nano_config, section
 from funasr_cli.errors import ModelError, SetupError
 
@@ -82,10 +84,12 @@ def _llm_folder(folder: Path, options: dict[str, Any]) -> str:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    content = _load_pickle(path)
+    content = _plain(_load_pickle(path))
     # A training script wraps the tensors once, its checkpoint manager perhaps once more.
     for _ in keymap.CONTAINERS:
-        content = next((content[key] for key in keymap.CONTAINERS if isinstance(content.get(key), dict)), content)
+        content = next(
+            (_plain(content[key]) for key in keymap.CONTAINERS if isinstance(content.get(key), dict)), content
+        )
     tensors = {str(name).removeprefix(keymap.WRAPPER_PREFIX): value for name, value in content.items()}
     if len(tensors) < len(content):
         raise ModelError(f"{path}: holds tensors both with and without the prefix {keymap.WRAPPER_PREFIX}")
@@ -94,9 +98,17 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     for name, value in tensors.items():
         if not isinstance(value, torch.Tensor):
             raise ModelError(f"{path}: not a state dict ({name!r} is a {type(value).__name__})")
+        if not is_tensor_name(name):
+            raise ModelError(f"{path}: {quoted(name)} is no name of a tensor")
         if value.layout != torch.strided or value.device.type != "cpu":
             raise ModelError(f"{path}: {name} is a {value.layout} tensor on {value.device}: not supported")
+    check_storages(path, tensors)
     return {name: _tensor(value) for name, value in tensors.items()}
+
+
+def _plain(content: dict[Any, Any]) -> dict[Any, Any]:
+    """A copy that is nothing but a dict: attributes of an OrderedDict can stand in for its methods."""
+    return dict(dict.items(content))
 
 
 def _tensor(value: "torch.Tensor") -> Tensor:
@@ -112,10 +124,7 @@ def _tensor(value: "torch.Tensor") -> Tensor:
 
 def _load_pickle(path: Path) -> dict[str, Any]:
     """The object in the file, which `torch.load` builds without executing anything."""
-    with path.open("rb") as file:
-        head = file.read(len(LFS_POINTER))
-    if head == LFS_POINTER:
-        raise ModelError(f"{path}: a pointer of git-lfs, not the file itself", "run: git lfs pull")
+    check_pickle(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read is refused below
@@ -126,7 +135,7 @@ def _load_pickle(path: Path) -> dict[str, Any]:
         if found := ASKED_FOR_CODE.search(str(error)):
             raise ModelError(
                 f"{path}: refused, it asks for {found[1]}, which is not a tensor",
-                "only plain state dicts are read; nothing in a checkpoint is ever executed",
+                CODE_HINT,
             ) from error
         raise ModelError(
             f"{path}: not a PyTorch checkpoint, or damaged ({type(error).__name__})", "copy or download it again"

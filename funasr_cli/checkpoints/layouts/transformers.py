@@ -16,7 +16,7 @@ from funasr_cli.checkpoints.keymap import Spell
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, read_json, shard_files
-from funasr_cli.checkpoints.upstream import Options, nano_config, require, section
+from funasr_cli.checkpoints.upstream import Options, nano_config, require, section, whole
 from funasr_cli.errors import ModelError
 
 LAYOUT = "Transformers"
@@ -91,7 +91,7 @@ def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
     for part in (audio, adaptor):
         require(part, "hidden_act", "relu", default="relu")
     require(adaptor, "projector_hidden_act", "relu", default="relu")
-    layers, timed = int(audio.get("num_hidden_layers", 70)), int(audio.get("num_timestamp_prediction_layers", 20))
+    layers, timed = whole(audio, "num_hidden_layers", 70), whole(audio, "num_timestamp_prediction_layers", 20)
     width = audio.get("hidden_size", 512)
     yaml = {
         "model": "FunASRNano",
