@@ -119,7 +119,7 @@ class ConvertOptions:
     """
 
     dtype: str = "bfloat16"
-    quantize: str | None = None
+    quantize: str | int | None = None
     quantize_encoder: int | None = None
     group_size: int | None = None
     languages: tuple[str, ...] | None = None
@@ -138,6 +138,8 @@ class ConvertOptions:
             )
         if self.dtype not in DTYPES:
             raise UsageError(f"unknown type {self.dtype!r}", f"choose from {', '.join(DTYPES)}")
+        if isinstance(self.quantize, int):  # as is natural in Python
+            object.__setattr__(self, "quantize", str(self.quantize))
         if self.quantize is not None and self.quantize not in RECIPES:
             raise UsageError(f"no recipe {self.quantize!r} for quantization", f"choose {', '.join(RECIPES)}")
         if self.quantize_encoder is not None and self.quantize_encoder not in ENCODER_BITS:

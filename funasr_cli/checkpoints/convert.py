@@ -26,7 +26,7 @@ from funasr_cli.checkpoints.format import (
 from funasr_cli.checkpoints.hashes import sha256_of, write_sums
 from funasr_cli.checkpoints.hub import Progress, Source, fetch_source, local_folder, models_folder, source_name
 from funasr_cli.checkpoints.load import check_stored
-from funasr_cli.checkpoints.place import check_out, new_folder
+from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import Shape, Tensor
@@ -83,7 +83,7 @@ def convert(
     """
     if out is None:
         out = models_folder() / f"{source_name(name)}{options.suffix}"
-    check_out(out, local_folder(name), force)
+    check_place(out, local_folder(name), replace=force)
     source = fetch_source(name, revision, progress)
     checkpoint = open_checkpoint(source.folder, source.name)
     if options.languages:
@@ -231,8 +231,8 @@ def _readme(model: ModelFile, checkpoint: Checkpoint) -> str:
     hashes = "".join(f"    {line}\n" for line in str(source["sha256"]).splitlines())
     return (
         f"# {source['source']}, converted to MLX\n\n"
-        f"- Source: {source['source']}, revision {source['revision'] or 'unknown (a local folder)'}, "
-        f"{source['layout']}'s layout\n"
+        f"- Source: {source['source']}, revision {source['revision'] or 'unknown (a local folder)'}\n"
+        f"- Its layout: {source['layout']}\n"
         f"- Converted by {source['tool_version']}; weights: {weights}\n"
         f"- Languages: {', '.join(model.config.prompt.languages)}\n"
         f"- CTC branch: {'yes' if model.config.ctc else 'no, the source has no such tensors'}\n"

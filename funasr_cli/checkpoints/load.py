@@ -13,7 +13,7 @@ from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint, stored_shapes
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, ModelFile
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
-from funasr_cli.checkpoints.sources import open_safetensors_model
+from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, FLOATING, Shape
 from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.decoding.text import CTCVocabulary
@@ -73,7 +73,11 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
     dtype = dtype or default_dtype()
     if dtype not in (AS_STORED, *DTYPES):
         raise UsageError(f"cannot compute in {dtype!r}", f"choose from {', '.join((AS_STORED, *DTYPES))}")
-    checkpoint = open_safetensors_model(folder, folder.name)
+    return load_checkpoint(open_model(folder), folder, dtype)
+
+
+def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> LoadedModel:
+    """Load an opened checkpoint, whatever its layout; see `load_model`."""
     tokenizer = read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
     vocabulary = read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE]) if checkpoint.config.ctc else None
     model = build_model(checkpoint, dtype)
@@ -123,9 +127,9 @@ def check_stored(checkpoint: Checkpoint, dense: Mapping[str, Shape]) -> None:
     keymap.check_tensors(expected, found, checkpoint.where)
     for name, tensor in checkpoint.tensors.items():
         packed = name in dense and expected[name] != dense[name]
-        if tensor.dtype not in ((PACKED,) if packed else FLOATING):
-            wanted = f"32-bit integers ({PACKED})" if packed else "a floating-point type"
-            raise ModelError(f"{checkpoint.where}: {name} is {tensor.dtype}, not {wanted}")
+        known = (PACKED,) if packed else FLOATING
+        if tensor.dtype not in known:
+            raise ModelError(f"{checkpoint.where}: {name} is of type {tensor.dtype}, not {' or '.join(known)}")
 
 
 def _as_mlx_says(groups: Groups | None) -> dict[str, int] | bool:

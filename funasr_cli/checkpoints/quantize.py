@@ -52,7 +52,7 @@ class Quantization:
     def __str__(self) -> str:
         others = sorted({groups.bits for groups in self.exceptions.values()} - {self.usual.bits})
         bits = " and ".join(map(str, [self.usual.bits, *others]))
-        return f"{bits} bits in groups of {self.usual.group_size}"
+        return f"quantized to {bits} bits in groups of {self.usual.group_size}"
 
 
 def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Groups]:

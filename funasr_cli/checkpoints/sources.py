@@ -1,7 +1,7 @@
 """Which layout a folder is in, and its reader."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT
@@ -13,8 +13,6 @@ from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
 from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE
-
-Reader = Callable[[Path, tuple[str, ...]], Checkpoint]
 
 KNOWN = f"known: {UPSTREAM_WEIGHTS} with {UPSTREAM_CONFIG}, Transformers' and mlx-audio's safetensors, converted ones"
 
@@ -32,25 +30,33 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     """
     if (folder / UPSTREAM_WEIGHTS).exists() or (folder / UPSTREAM_CONFIG).exists():
         return open_funasr(folder, languages_of(name))
-    return open_safetensors_model(folder, name)
-
-
-def open_safetensors_model(folder: Path, name: str) -> Checkpoint:
-    """Open a checkpoint that has a ``config.json``: converted by us or by mlx-audio, or Transformers' own.
-
-    Raises:
-        ModelError: as `open_checkpoint`.
-    """
     if not (folder / CONFIG_FILE).exists():
         raise ModelError(f"{folder}: no checkpoint in a layout that is known", KNOWN)
-    path = file_in(folder, CONFIG_FILE)
-    content = read_json(path)
+    if "audio_config" in _config(folder):
+        return open_transformers(folder, languages_of(name))
+    return open_model(folder)
+
+
+def open_model(folder: Path) -> Checkpoint:
+    """Open a model that can be computed with as it lies there: converted by us or by mlx-audio.
+
+    Raises:
+        ModelError: it is something else, incomplete or damaged.
+    """
+    content = _config(folder)
     if content.get("format") == FORMAT:
         return open_converted(folder)
+    if "audio_config" in content:
+        raise ModelError(f"{folder}: has to be converted first", f"run: funasr convert {folder}")
+    return open_mlx_audio(folder, languages_of(str(content.get("model_repo") or folder.name)))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = file_in(folder, CONFIG_FILE, "this is no model that can be loaded")
+    content = read_json(path)
     if content.get("model_type") != MODEL_TYPE:
         raise ModelError(f"{path}: the model is {quoted(content.get('model_type'))}, not {MODEL_TYPE}", KNOWN)
-    reader = open_transformers if "audio_config" in content else open_mlx_audio
-    return reader(folder, languages_of(name))
+    return content
 
 
 def languages_of(name: str) -> tuple[str, ...]:

@@ -49,8 +49,8 @@ def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str,
             llm=decoder,
             ctc=_ctc(yaml, encoder.width) if ctc else None,
             prompt=PromptConfig(
-                system_turn=switch(dataset, "sys_prompt", True),  # FunASRNano.data_load_speech
-                empty_think=not switch(dataset, "do_think", True),
+                system_turn=_switch(dataset, "sys_prompt", True),  # FunASRNano.data_load_speech
+                empty_think=not _switch(dataset, "do_think", True),
                 languages=languages,
             ),
             stop_token_ids=_stop_token_ids(llm),
@@ -85,11 +85,11 @@ def whole(options: Options, name: str, default: int | None = None) -> int:
     return int(_of_type(options, name, default, (int,), "a whole number"))
 
 
-def number(options: Options, name: str, default: float | None = None) -> float:
+def _number(options: Options, name: str, default: float | None = None) -> float:
     return float(_of_type(options, name, default, (int, float), "a number"))
 
 
-def switch(options: Options, name: str, default: bool) -> bool:
+def _switch(options: Options, name: str, default: bool) -> bool:
     return bool(_of_type(options, name, default, (bool,), "true or false"))
 
 
@@ -101,6 +101,11 @@ def _of_type(options: Options, name: str, default: Any, types: tuple[type, ...],
 
 
 def require(options: Options, name: str, supported: Any, default: Any = None) -> None:
+    """Refuse every value but one.
+
+    Raises:
+        ModelError: another one stands there.
+    """
     value = options.get(name, default)
     if value != supported:
         raise ModelError(f"{name} is {quoted(value)}: not supported", f"this version knows {supported!r}")
@@ -115,8 +120,8 @@ def _frontend(conf: Options) -> FrontendConfig:
         sample_rate_hz=whole(conf, "fs", 16000),
         window=_of_type(conf, "window", "hamming", (str,), "a name"),
         mel_bins=whole(conf, "n_mels", 80),
-        frame_length_ms=number(conf, "frame_length", 25),
-        frame_shift_ms=number(conf, "frame_shift", 10),
+        frame_length_ms=_number(conf, "frame_length", 25),
+        frame_shift_ms=_number(conf, "frame_shift", 10),
         stack_frames=whole(conf, "lfr_m", 1),
         stack_step=whole(conf, "lfr_n", 1),
     )
@@ -143,7 +148,7 @@ def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
         layers=whole(conf, "n_layer", 2),
         heads=whole(conf, "attention_heads", 8),
         downsample=whole(conf, "downsample_rate", 2),
-        low_frame_rate=switch(conf, "use_low_frame_rate", False),
+        low_frame_rate=_switch(conf, "use_low_frame_rate", False),
     )
     if config.downsample > 1 and not config.low_frame_rate:
         raise ModelError(
@@ -184,12 +189,12 @@ def _decoder(conf: Options) -> Qwen3Config:
         head_dim=whole({"head_dim": conf.get("head_dim") or 128}, "head_dim"),
         intermediate_size=whole(conf, "intermediate_size"),
         vocab_size=whole(conf, "vocab_size"),
-        rope_theta=number(
+        rope_theta=_number(
             {"rope_theta": rope.get("rope_theta") or conf.get("rope_theta") or 10_000.0}, "rope_theta"
         ),
-        rms_norm_eps=number(conf, "rms_norm_eps", 1e-6),
-        tie_word_embeddings=switch(conf, "tie_word_embeddings", False),
-        attention_bias=switch(conf, "attention_bias", False),
+        rms_norm_eps=_number(conf, "rms_norm_eps", 1e-6),
+        tie_word_embeddings=_switch(conf, "tie_word_embeddings", False),
+        attention_bias=_switch(conf, "attention_bias", False),
     )
 
 

@@ -93,14 +93,12 @@ def convert(
     ] = False,
     _: Annotated[
         bool,
-        typer.Option("--explain", callback=explain, is_eager=True, help="Print which tensors become which, and end."),
+        typer.Option("--explain", callback=explain, is_eager=True, help="Print what each tensor becomes, and end."),
     ] = False,
     quiet: parameters.Quiet = False,
 ) -> None:
     """Convert a checkpoint to MLX, and prove what came out."""
     console.set_volume(quiet=quiet, verbose=False)
-    if check:
-        return _check(source)
     options = ConvertOptions(
         dtype=dtype,
         quantize=quantize,

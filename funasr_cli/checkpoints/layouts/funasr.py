@@ -12,7 +12,7 @@ from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
 from funasr_cli.checkpoints.headers import is_tensor_name
 from funasr_cli.checkpoints.layouts.files import OF_THE_DECODER, tokenizer_files
 from funasr_cli.checkpoints.pickles import CODE_HINT, check_pickle, check_storages
-from funasr_cli.checkpoints.tensors import Tensor, from_bytes, usual_dtype
+from funasr_cli.checkpoints.tensors import FLOATING, Tensor, from_bytes, usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, read_yaml
 from funasr_cli.checkpoints.upstream import nano_config, section
 from funasr_cli.errors import ModelError, SetupError
@@ -112,12 +112,15 @@ def _plain(content: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _tensor(value: "torch.Tensor") -> Tensor:
-    dtype, shape = str(value.dtype).removeprefix("torch."), tuple(value.shape)
+    import torch
+
+    stored, shape = str(value.dtype).removeprefix("torch."), tuple(value.shape)
+    is_exotic = value.is_floating_point() and stored not in FLOATING  # float64 above all
+    dtype = "float32" if is_exotic else stored
 
     def read() -> "mx.array":
-        import torch
-
-        return from_bytes(value.contiguous().flatten().view(torch.uint8).numpy(), dtype, shape)
+        values = (value.float() if is_exotic else value).contiguous()
+        return from_bytes(values.flatten().view(torch.uint8).numpy(), dtype, shape)
 
     return Tensor(dtype, shape, read)
 

@@ -32,8 +32,12 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     Raises:
         ModelError: something is missing, damaged or not supported.
     """
-    content = read_json(file_in(folder, CONFIG_FILE))
-    config = nano_config(_upstream_words(content), _decoder(content), ctc=False, languages=languages)
+    path = file_in(folder, CONFIG_FILE)
+    content = read_json(path)
+    decoder = section(content, "text_config") or section(content, "llm_config")
+    if not decoder:
+        raise ModelError(f"{path}: neither funasr nor mlx-audio has converted this", "run: funasr convert on its source")
+    config = nano_config(_upstream_words(content), decoder, ctc=False, languages=languages)
     weights = file_in(folder, WEIGHTS_FILE)
     stored = open_safetensors(weights)
     tensors = keymap.translate(without_ctc(stored), keymap.OURS, str(weights), tied=config.llm.tie_word_embeddings)
@@ -64,10 +68,6 @@ def _upstream_words(content: Options) -> Options:
         "audio_adaptor": "Transformer",
         **parts,
     }
-
-
-def _decoder(content: Options) -> Options:
-    return section(content, "text_config") or section(content, "llm_config")
 
 
 def _tokenizer_folder(folder: Path, content: Options) -> Path:

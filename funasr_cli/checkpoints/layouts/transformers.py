@@ -15,7 +15,7 @@ from funasr_cli.checkpoints.format import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_F
 from funasr_cli.checkpoints.keymap import Spell
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
-from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, read_json, shard_files
+from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, read_index, read_json
 from funasr_cli.checkpoints.upstream import Options, nano_config, require, section, whole
 from funasr_cli.errors import ModelError
 
@@ -67,7 +67,8 @@ def spelling(blocks: int, tp_blocks: int) -> dict[str, Spell]:
 def _weights(folder: Path) -> tuple[Path, ...]:
     """The file, or its shards in their order."""
     if optional_file_in(folder, INDEX_FILE):
-        return tuple(sorted(set(shard_files(folder, INDEX_FILE).values())))
+        shards = sorted(set(read_index(folder / INDEX_FILE).values()))
+        return tuple(file_in(folder, shard) for shard in shards)
     return (file_in(folder, WEIGHTS_FILE),)
 
 
