@@ -13,7 +13,7 @@ DTYPES = ("bfloat16", "float32")
 MIXED = "mixed"  # 4 bits, and 8 where they matter most
 RECIPES = ("4", "8", MIXED)
 ENCODER_BITS = (8,)
-VERIFICATIONS = ("off", "clip", "full")
+OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 GROUP_SIZES = (32, 64, 128)  # those of `mx.quantize`
 GROUP_SIZE = 64
 
@@ -119,11 +119,11 @@ class ConvertOptions:
     """
 
     dtype: str = "bfloat16"
-    quantize: str | int | None = None
+    quantize: str | None = None
     quantize_encoder: int | None = None
     group_size: int | None = None
     languages: tuple[str, ...] | None = None
-    verify: str = "clip"
+    verify: str = CLIP
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from funasr_cli import __version__
 from funasr_cli.backend import mx
@@ -25,17 +24,20 @@ from funasr_cli.checkpoints.format import (
 )
 from funasr_cli.checkpoints.hashes import sha256_of, write_sums
 from funasr_cli.checkpoints.hub import Progress, Source, fetch_source, local_folder, models_folder, source_name
+from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
-from funasr_cli.checkpoints.tensors import Shape, Tensor
+from funasr_cli.checkpoints.tensors import Shape, Tensor, is_finite
 from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
-from funasr_cli.errors import ModelError
+from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
-from funasr_cli.options import ConvertOptions
+from funasr_cli.options import FULL, OFF, ConvertOptions
+from funasr_cli.verification.reference_python import reference_python
 
-PIECE = 1 << 18  # values that are looked at together
+if TYPE_CHECKING:
+    from funasr_cli.verification.proof import Proof
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,20 @@ class Conversion:
     """What came out.
 
     Attributes:
+        sha256: of the weights.
         layout: of the source.
-        notes: what the user should know about the source.
+        notes: what the user should know about it.
+        proof: what a clip showed; None where nobody asked, or where there was not enough memory.
     """
 
     folder: Path
     model: ModelFile
     tensors: int
     size_bytes: int
+    sha256: str
     layout: str
     notes: tuple[str, ...]
+    proof: "Proof | None"
 
 
 def convert(
@@ -92,10 +98,57 @@ def convert(
     shapes = _checked_shapes(checkpoint)
     checkpoint = dataclasses.replace(checkpoint, tensors={name: checkpoint.tensors[name] for name in shapes})
     chosen = quantize.plan(options, shapes)
+    if options.verify == FULL:
+        _require_reference(checkpoint)
     with new_folder(out, replace=force) as folder:
-        model = _write(folder, checkpoint, source, options, chosen, progress)
-    weights = out / WEIGHTS_FILE
-    return Conversion(out, model, len(checkpoint.tensors), weights.stat().st_size, checkpoint.layout, checkpoint.notes)
+        model, sums = _write(folder, checkpoint, source, options, chosen, progress)
+        progress("verifying", 0, 1)
+        proof, note = _prove(checkpoint, folder, options)
+        progress("verifying", 1, 1)
+        (folder / "README.md").write_text(_readme(model, checkpoint), encoding="utf-8")
+        write_sums(folder, sums)
+    return Conversion(
+        folder=out,
+        model=model,
+        tensors=len(checkpoint.tensors),
+        size_bytes=(out / WEIGHTS_FILE).stat().st_size,
+        layout=checkpoint.layout,
+        notes=(*checkpoint.notes, *note),
+        sha256=sums[WEIGHTS_FILE],
+        proof=proof,
+    )
+
+
+def _require_reference(checkpoint: Checkpoint) -> None:
+    """Say early that the source cannot be compared with PyTorch.
+
+    Raises:
+        UsageError: it is in another layout than FunASR's.
+        SetupError: FunASR is not installed.
+    """
+    if checkpoint.layout != funasr.LAYOUT:
+        raise UsageError(
+            f"--verify {FULL} with a source in {checkpoint.layout}'s layout",
+            "FunASR's PyTorch code only reads its own layout: --verify clip compares the result with the source",
+        )
+    reference_python()
+
+
+def _prove(
+    checkpoint: Checkpoint, folder: Path, options: ConvertOptions
+) -> tuple["Proof | None", tuple[str, ...]]:
+    """What a clip shows, as far as it is asked for; or why it was not tried."""
+    if options.verify == OFF:
+        return None, ()
+    from funasr_cli.verification.proof import prove
+
+    exact = not (options.quantize or options.quantize_encoder) and options.dtype in (checkpoint.dtype, "float32")
+    try:
+        return prove(checkpoint, folder, exact=exact, beside_pytorch=options.verify == FULL), ()
+    except SetupError as error:
+        if options.verify == FULL:
+            raise
+        return None, (f"not verified: {error.message}",)
 
 
 def _check_vocabularies(checkpoint: Checkpoint) -> None:
@@ -133,8 +186,8 @@ def _write(
     options: ConvertOptions,
     chosen: Mapping[str, Groups],
     progress: Progress,
-) -> ModelFile:
-    """All files of a converted model; the source is hashed by another thread meanwhile."""
+) -> tuple[ModelFile, dict[str, str]]:
+    """Files of a converted model, and known digests of them; the source is hashed by another thread meanwhile."""
     origin = {
         "source": checkpoint.source.get("source") or source.name,
         "revision": source.revision or checkpoint.source.get("revision"),
@@ -149,9 +202,7 @@ def _write(
     for name, path in checkpoint.files.items():
         shutil.copyfile(path, folder / name)
     write_config(folder, model)
-    (folder / "README.md").write_text(_readme(model, checkpoint), encoding="utf-8")
-    write_sums(folder, sums)
-    return model
+    return model, sums
 
 
 def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
@@ -216,15 +267,6 @@ def _encode(dense: mx.array, groups: Groups | None) -> Iterator[memoryview]:
         yield memoryview(mx.contiguous(part).view(mx.uint8)).cast("B")
 
 
-def is_finite(dense: mx.array) -> bool:
-    """Whether all values are numbers: no exponent has all bits set. In pieces, which stay in the processor's cache."""
-    size, exponent = (2, 0x7F80) if dense.dtype == mx.bfloat16 else (4, 0x7F800000)
-    words = np.frombuffer(memoryview(mx.contiguous(dense).view(mx.uint8)).cast("B"), f"u{size}")
-    mask = words.dtype.type(exponent)
-    pieces = (words[begin : begin + PIECE] for begin in range(0, len(words), PIECE))
-    return not any(np.any((piece & mask) == mask) for piece in pieces)
-
-
 def _readme(model: ModelFile, checkpoint: Checkpoint) -> str:
     source = model.source
     weights = f"{model.dtype}, {model.quantization}" if model.quantization else model.dtype
@@ -237,6 +279,6 @@ def _readme(model: ModelFile, checkpoint: Checkpoint) -> str:
         f"- Languages: {', '.join(model.config.prompt.languages)}\n"
         f"- CTC branch: {'yes' if model.config.ctc else 'no, the source has no such tensors'}\n"
         f"- SHA-256 of {', '.join(path.name for path in checkpoint.weights)} there:\n\n{hashes}\n"
-        "Use it with `funasr transcribe --model FOLDER AUDIO`; `funasr convert --check FOLDER` tells whether it is "
-        "still whole. The license is that of the source.\n"
+        "Use it with `funasr transcribe --model FOLDER AUDIO`; `funasr convert --check FOLDER` tells whether it "
+        "is still whole. The license is that of the source.\n"
     )

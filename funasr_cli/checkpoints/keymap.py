@@ -1,7 +1,7 @@
 """Names and layouts: how the tensors of a checkpoint become those of the MLX model, as data, checked strictly.
 
-The model's attributes are named after the upstream checkpoint's keys, so its own map is short. What a rule's braces
-stand for is said in `PLACEHOLDERS`.
+The model's attributes are named after the upstream checkpoint's keys, so that its own map is short. What a rule's
+braces stand for is said in `PLACEHOLDERS_SAID`.
 """
 
 import re
@@ -65,6 +65,7 @@ FUNASR = (
 )
 _TOWER, _ENCODER = "model.audio_tower.layers.{block}", "audio_encoder.{block}"
 _PROJECTOR, _ADAPTOR = "model.multi_modal_projector", "audio_adaptor"
+_LAYER, _BLOCK = f"{_PROJECTOR}.layers.{{n}}", f"{_ADAPTOR}.blocks.{{n}}"
 TRANSFORMERS = (
     Rule(f"{_TOWER}.self_attn.{{qkv}}_proj.{{p}}", f"{_ENCODER}.self_attn.linear_q_k_v.{{p}}", STACK),
     Rule(f"{_TOWER}.self_attn.o_proj.{{p}}", f"{_ENCODER}.self_attn.linear_out.{{p}}"),
@@ -74,12 +75,12 @@ TRANSFORMERS = (
     Rule(f"{_TOWER}.post_attention_layernorm.{{p}}", f"{_ENCODER}.norm2.{{p}}"),
     Rule("model.audio_tower.layers.{last}.final_layernorm.{p}", "audio_encoder.{last}.{p}"),
     Rule(f"{_PROJECTOR}.linear_{{n}}.{{p}}", f"{_ADAPTOR}.linear{{n}}.{{p}}"),
-    Rule(f"{_PROJECTOR}.layers.{{n}}.self_attn.{{qkv}}_proj.{{p}}", f"{_ADAPTOR}.blocks.{{n}}.self_attn.linear_{{qkv}}.{{p}}"),
-    Rule(f"{_PROJECTOR}.layers.{{n}}.self_attn.o_proj.{{p}}", f"{_ADAPTOR}.blocks.{{n}}.self_attn.linear_out.{{p}}"),
-    Rule(f"{_PROJECTOR}.layers.{{n}}.mlp.fc1.{{p}}", f"{_ADAPTOR}.blocks.{{n}}.feed_forward.w_1.{{p}}"),
-    Rule(f"{_PROJECTOR}.layers.{{n}}.mlp.fc2.{{p}}", f"{_ADAPTOR}.blocks.{{n}}.feed_forward.w_2.{{p}}"),
-    Rule(f"{_PROJECTOR}.layers.{{n}}.input_layernorm.{{p}}", f"{_ADAPTOR}.blocks.{{n}}.norm1.{{p}}"),
-    Rule(f"{_PROJECTOR}.layers.{{n}}.post_attention_layernorm.{{p}}", f"{_ADAPTOR}.blocks.{{n}}.norm2.{{p}}"),
+    Rule(f"{_LAYER}.self_attn.{{qkv}}_proj.{{p}}", f"{_BLOCK}.self_attn.linear_{{qkv}}.{{p}}"),
+    Rule(f"{_LAYER}.self_attn.o_proj.{{p}}", f"{_BLOCK}.self_attn.linear_out.{{p}}"),
+    Rule(f"{_LAYER}.mlp.fc1.{{p}}", f"{_BLOCK}.feed_forward.w_1.{{p}}"),
+    Rule(f"{_LAYER}.mlp.fc2.{{p}}", f"{_BLOCK}.feed_forward.w_2.{{p}}"),
+    Rule(f"{_LAYER}.input_layernorm.{{p}}", f"{_BLOCK}.norm1.{{p}}"),
+    Rule(f"{_LAYER}.post_attention_layernorm.{{p}}", f"{_BLOCK}.norm2.{{p}}"),
     Rule("model.language_model.{anything}", "llm.model.{anything}"),
     Rule("lm_head.weight", LM_HEAD, HEAD),
 )  # fmt: skip
@@ -100,8 +101,8 @@ def translate(
         spell: how the number behind a placeholder is written here, by placeholder.
 
     Raises:
-        ModelError: two tensors have one name here, of q, k and v one is missing or misshapen, or there is a head of
-            its own where there should be none.
+        ModelError: two tensors have one name here, of q, k and v one is missing or misshapen, or there is a head
+            of its own where there should be none.
     """
     found: dict[str, Tensor] = {}
     stacks: dict[str, dict[str, Tensor]] = defaultdict(dict)
@@ -116,7 +117,7 @@ def translate(
             found[here] = tensor.swapped() if rule.how == SWAP else tensor
     for here, parts in stacks.items():
         if missing := [letter for letter in "qkv" if letter not in parts]:
-            raise ModelError(f"{where}: of {here}, the part {missing[0]} is missing", "the checkpoint is incomplete")
+            raise ModelError(f"{where}: of {here}, the part {missing[0]} is missing", "it is incomplete")
         ordered = [parts[letter] for letter in "qkv"]
         if not stackable(ordered):
             raise ModelError(f"{where}: the parts q, k and v of {here} differ in type or width")

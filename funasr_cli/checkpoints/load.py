@@ -1,4 +1,4 @@
-"""A folder in one of MLX's layouts -> a model that is ready: strict names and shapes, the type that suits the device."""
+"""A model on disk -> one that is ready: strict names and shapes, and the type that suits the device."""
 
 import dataclasses
 import math
@@ -106,7 +106,8 @@ def build_model(checkpoint: Checkpoint, dtype: str) -> FunASRNano:
     refuse_too_large(str(checkpoint.weights[0].parent), _sizes_bytes(checkpoint, dense, dtype), lighter)
     keep_in_memory()
     # The stored and the cast form of only one tensor are in memory together.
-    weights = [(name, _ready(name, checkpoint, dtype, quantized)) for name in _wanted(checkpoint, dtype, quantized)]
+    wanted = _wanted(checkpoint, dtype, quantized)
+    weights = [(name, _ready(name, checkpoint, dtype, quantized)) for name in wanted]
     model.load_weights(weights, strict=True)
     model.eval()
     return model

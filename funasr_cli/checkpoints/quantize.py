@@ -14,8 +14,8 @@ from funasr_cli.options import GROUP_SIZE, GROUP_SIZES, MIXED, ConvertOptions
 READABLE_BITS = (2, 3, 4, 5, 6, 8)  # of `mx.quantize`
 MODE = "affine"  # a scale and a bias for each group, as `mx.quantize` has them
 COARSE_BITS, FINE_BITS = 4, 8  # of the mixed recipe
-# What the mixed recipe leaves in more bits: the embedding, which is the output head, too, and in each layer the two
-# matrices that llama.cpp's Q4_K_M and mlx-lm's mixed recipes favour.
+# What the mixed recipe leaves in more bits: the embedding, which is the output head, too, and in each layer the
+# two matrices that llama.cpp's Q4_K_M and mlx-lm's mixed recipes favour.
 FINE = ("embed_tokens", "lm_head", "v_proj", "down_proj")
 # The arrays that a quantized matrix becomes, `weight` among them.
 SCALES, BIASES = "scales", "biases"
@@ -124,7 +124,7 @@ def from_json(content: Any, where: str) -> Quantization | None:
     for module, stated in content.items():
         if isinstance(stated, dict):
             exceptions[module] = _groups(stated, f"{where}: {quoted(module)}")
-        elif module not in ("group_size", "bits", "mode") and not isinstance(stated, bool):  # mlx-lm: false is dense
+        elif module not in ("group_size", "bits", "mode") and not isinstance(stated, bool):  # false: dense
             raise ModelError(f"{where}: {quoted(module)} is {quoted(stated)}: no known quantization")
     return Quantization(_groups(content, where), exceptions)
 

@@ -14,7 +14,7 @@ from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE
 
-KNOWN = f"known: {UPSTREAM_WEIGHTS} with {UPSTREAM_CONFIG}, Transformers' and mlx-audio's safetensors, converted ones"
+KNOWN = "funasr convert --explain lists the layouts that are known"
 
 
 def open_checkpoint(folder: Path, name: str) -> Checkpoint:

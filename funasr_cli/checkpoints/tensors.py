@@ -18,6 +18,7 @@ DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "U32": "uint32
 DTYPE_CODES = {name: code for code, name in DTYPES.items()}
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "uint32": 4}
 FLOATING = ("float32", "bfloat16", "float16")
+PIECE = 1 << 18  # values that are looked at together
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,16 @@ def usual_dtype(tensors: Mapping[str, Tensor]) -> str:
     """The floating-point type that most of the tensors have; "none" where there is none."""
     counts = Counter(tensor.dtype for tensor in tensors.values() if tensor.dtype in FLOATING)
     return counts.most_common(1)[0][0] if counts else "none"
+
+
+def is_finite(values: mx.array) -> bool:
+    """Whether all are numbers: no exponent has all bits set. Looked at in pieces, which stay in the cache.
+
+    Args:
+        values: of one of the types in `FLOATING`.
+    """
+    exponent = {mx.float32: 0x7F800000, mx.bfloat16: 0x7F80, mx.float16: 0x7C00}[values.dtype]
+    words = np.frombuffer(memoryview(mx.contiguous(values).view(mx.uint8)).cast("B"), f"u{values.itemsize}")
+    mask = words.dtype.type(exponent)
+    pieces = (words[begin : begin + PIECE] for begin in range(0, len(words), PIECE))
+    return not any(np.any((piece & mask) == mask) for piece in pieces)

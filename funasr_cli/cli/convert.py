@@ -1,12 +1,18 @@
 """``funasr convert``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import TaskID
 
 from funasr_cli.cli import console, parameters
+from funasr_cli.cli import conversion_report as report
 from funasr_cli.cli.completion import complete_codes, complete_sources, completer
+from funasr_cli.errors import UsageError
 from funasr_cli.options import (
     CONVERT_DEFAULTS,
     DTYPES,
@@ -19,7 +25,7 @@ from funasr_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from funasr_cli.checkpoints.convert import Conversion
+    from funasr_cli.checkpoints.hub import Progress
 
 
 def choices(values: tuple[object, ...]) -> str:
@@ -93,7 +99,7 @@ def convert(
     ] = False,
     _: Annotated[
         bool,
-        typer.Option("--explain", callback=explain, is_eager=True, help="Print what each tensor becomes, and end."),
+        typer.Option("--explain", callback=explain, is_eager=True, help="Print what becomes of each tensor."),
     ] = False,
     quiet: parameters.Quiet = False,
 ) -> None:
@@ -107,11 +113,42 @@ def convert(
         languages=tuple(languages.split(",")) if languages is not None else None,
         verify=verify,
     )
+    if check:
+        _refuse_others(options, out=out, revision=revision, force=force)
+        return _check(source)
     from funasr_cli.checkpoints.convert import convert as run
+
+    with _progress(source) as on_progress:
+        conversion = run(source, out, options, revision=revision, force=force, progress=on_progress)
+    for line in report.conversion_lines(conversion):
+        console.note(line)
+    console.result(f"{conversion.folder}\n")
+
+
+def _check(folder: str) -> None:
+    from funasr_cli.checkpoints.hub import find_model
+    from funasr_cli.verification.check import check_model
+
+    with _progress(folder) as on_progress:
+        checked = check_model(find_model(folder), on_progress)
+    console.result("".join(f"{line}\n" for line in report.check_lines(checked)))
+
+
+def _refuse_others(options: ConvertOptions, **given: object) -> None:
+    """`--check` converts nothing, so that no other option has a meaning."""
+    stated = [name for name, value in given.items() if value]
+    stated += [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+    if stated:
+        raise UsageError(f"--check with {', '.join(stated)}", "it only looks at a model that has been converted")
+
+
+@contextmanager
+def _progress(source: str) -> Iterator["Progress"]:
+    """Bars of bytes, one for each thing that is done."""
     from funasr_cli.checkpoints.hub import DOWNLOADING
 
     with console.progress(bytes_done=True) as bar:
-        tasks = {}
+        tasks: dict[str, TaskID] = {}
 
         def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -120,13 +157,4 @@ def convert(
                     console.note(f"{what} {source}")
             bar.update(tasks[what], completed=done, total=total)
 
-        conversion = run(source, out, options, revision=revision, force=force, progress=on_progress)
-    _summarise(conversion)
-    console.result(f"{conversion.folder}\n")
-
-
-def _summarise(conversion: "Conversion") -> None:
-    config = conversion.model.config
-    console.note(f"{conversion.tensors} tensors, {conversion.size_bytes / 1e6:,.1f} MB, {conversion.model.dtype}")
-    console.note(f"languages: {', '.join(config.prompt.languages)}")
-    console.note("CTC branch: " + ("yes" if config.ctc else "no, this source has no such tensors"))
+        yield on_progress

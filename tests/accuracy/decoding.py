@@ -15,7 +15,7 @@ from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import join_texts
 
-REFERENCE = Path(__file__).parents[1] / "parity" / "reference.py"
+REFERENCE = Path(__file__).parents[2] / "funasr_cli/verification/reference.py"
 BATCH = 16
 MAX_TOKENS = 64
 

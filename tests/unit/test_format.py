@@ -164,7 +164,11 @@ def test_config_round_trip(small_model: Path, tmp_path: Path) -> None:
         ("source", {"name": 1}, "source is not an object of strings"),
         ("dtype", None, "dtype is None, not one of bfloat16, float32"),
         ("dtype", "float16", "dtype is 'float16', not one of bfloat16, float32"),
-        ("quantization", {"bits": 5, "group_size": 48}, "quantization: 5 bits in groups of 48, 'affine': no known quantization"),
+        (
+            "quantization",
+            {"bits": 5, "group_size": 48},
+            "quantization: 5 bits in groups of 48, 'affine': no known quantization",
+        ),
         ("quantization", [4, 64], "quantization: expected an object, found list"),
         ("quantization", {"bits": 4}, "quantization: group_size is None, not a whole number"),
         ("encoder", None, "encoder: expected an object, found NoneType"),

@@ -1,4 +1,4 @@
-"""FunASR's layout: ``model.pt``, ``config.yaml`` and the decoder's folder, as released and as fine-tunes have it."""
+"""FunASR's layout, of releases and fine-tunes: ``model.pt``, ``config.yaml`` and the decoder's folder."""
 
 import importlib.util
 import re
@@ -44,7 +44,7 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     stored = _read_tensors(weights)
     config = nano_config(options, llm, ctc=keymap.has_ctc(stored), languages=languages)
     if config.ctc is not None:
-        files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE, "the CTC branch cannot be read without it")
+        files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE, "the CTC branch needs it")
     return Checkpoint(
         layout=LAYOUT,
         config=config,

@@ -36,7 +36,7 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     content = read_json(path)
     decoder = section(content, "text_config") or section(content, "llm_config")
     if not decoder:
-        raise ModelError(f"{path}: neither funasr nor mlx-audio has converted this", "run: funasr convert on its source")
+        raise ModelError(f"{path}: neither funasr nor mlx-audio has converted this", "convert its source")
     config = nano_config(_upstream_words(content), decoder, ctc=False, languages=languages)
     weights = file_in(folder, WEIGHTS_FILE)
     stored = open_safetensors(weights)

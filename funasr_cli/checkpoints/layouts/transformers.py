@@ -22,7 +22,9 @@ from funasr_cli.errors import ModelError
 LAYOUT = "Transformers"
 INDEX_FILE = "model.safetensors.index.json"
 FEATURES_FILES = ("processor_config.json", "preprocessor_config.json")  # the first holds the second since 5.0
-NOTE = "read as upstream reads the same weights: low frame rate and upstream's prompt, which Transformers' port has not"
+NOTE = (
+    "read as upstream reads these weights: at a low frame rate, and with a prompt that Transformers' port has not"
+)
 
 
 def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
