@@ -9,11 +9,12 @@ import pickletools
 import re
 import struct
 import zipfile
+from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted, readable
 from funasr_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,13 +22,12 @@ if TYPE_CHECKING:
 
 PICKLE_LIMIT_BYTES = 1 << 24  # of everything but values; a release's has 0.2 MB
 DIRECTORY_LIMIT_BYTES = 1 << 24  # of the archive; 0.1 MB
+MOST_OPERATIONS = 1_000_000  # about 30 for a tensor
 MOST_OBJECTS = 10_000_000  # in anything, each counted as often as it is referred to
 
 PICKLE = "data.pkl"
 ARCHIVE_MAGIC = b"PK\x03\x04"
-LEGACY_MAGIC = bytes.fromhex(
-    "80028a0a6cfc9c46f9206aa850192e"
-)  # before PyTorch 1.6: torch.serialization.MAGIC_NUMBER
+LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # before PyTorch 1.6; its MAGIC_NUMBER, pickled
 LEGACY_PICKLES = 5  # the magic number, the protocol, the machine, the object, the keys of its storages
 
 # What a dict of tensors is pickled with; all of it is in torch's own list, too.
@@ -86,8 +86,8 @@ def _archived_pickle(file: BinaryIO, size_bytes: int, path: Path) -> bytes:
         if sum(entry.file_size for entry in entries) > size_bytes:
             raise _Damaged("entries that overlap")
         return _stored_bytes(file, pickles[0])
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-        raise _Damaged(str(error)) from error
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError, struct.error) as error:
+        raise _Damaged(readable(str(error))) from error
 
 
 def _check_directory(file: BinaryIO) -> None:
@@ -125,12 +125,12 @@ def _check_objects(stream: io.BytesIO, pickles: int, path: Path) -> None:
         stack: list[int | None] = []  # None is a mark
         memo: dict[int, int | None] = {}
         try:
-            for operation, argument, _ in pickletools.genops(stream):
-                if operation.name not in OPERATIONS:
+            for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+                if operation.name not in OPERATIONS or number > MOST_OPERATIONS:
                     raise _Damaged(f"operation {operation.name}")
-                if operation.name == "GLOBAL" and not ALLOWED.fullmatch(argument):
+                if operation.name == "GLOBAL" and not ALLOWED.fullmatch(name := str(argument)):
                     raise ModelError(
-                        f"{path}: refused, it asks for {_as_written(argument)}, which is not a tensor", CODE_HINT
+                        f"{path}: refused, it asks for {_as_written(name)}, which is not a tensor", CODE_HINT
                     )
                 _follow(operation, argument, stack, memo)
         except (ValueError, KeyError, IndexError) as error:
@@ -138,8 +138,9 @@ def _check_objects(stream: io.BytesIO, pickles: int, path: Path) -> None:
 
 
 def _as_written(name: str) -> str:
-    """``module name`` as ``module.name``."""
-    dotted = name.replace(" ", ".")
+    """``module name`` as ``module.name``; Python 2 called some modules otherwise, and so do pickles."""
+    module, _, rest = name.partition(" ")
+    dotted = f"{IMPORT_MAPPING.get(module, module)}.{rest}"
     return dotted if re.fullmatch(r"[\w.]{1,100}", dotted) else quoted(dotted)
 
 
@@ -160,7 +161,7 @@ def _follow(operation: Any, argument: Any, stack: list[int | None], memo: dict[i
             elif kind is not pickletools.markobject:  # which went with the slice
                 objects += stack.pop() or 0
         if objects > MOST_OBJECTS:
-            raise ValueError
+            raise _Damaged("it refers to itself too often")
         if operation.stack_after:
             stack.append(objects)
 

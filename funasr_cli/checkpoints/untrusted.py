@@ -23,7 +23,7 @@ from funasr_cli.errors import ModelError
 
 # Several times what real files take: Qwen3's tokenizer.json has 11 MB, a release's config.yaml 4 kB.
 CONFIG_LIMIT_BYTES = 1 << 20
-YAML_LIMIT_BYTES = 1 << 17  # the parser is slow
+YAML_LIMIT_BYTES = 1 << 16  # the parser takes a second for these
 INDEX_LIMIT_BYTES = 1 << 24  # the index of shards
 TOKENIZER_LIMIT_BYTES = 1 << 25
 CTC_VOCABULARY_LIMIT_BYTES = 1 << 24
@@ -182,7 +182,7 @@ def check_depth(content: bytes, where: str) -> None:
     brackets = outside_strings.translate(None, NO_BRACKETS)
     for _ in range(MOST_LEVELS):  # each turn takes the innermost level away
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    if len(brackets) > MOST_LEVELS:  # a few that stay open are for the parser to tell
+    if len(brackets) > MOST_LEVELS or brackets.strip(b"[{"):  # that a file is cut short is for the parser to tell
         raise ModelError(f"{where}: nested deeper than {MOST_LEVELS} levels, or damaged")
 
 
@@ -222,7 +222,7 @@ class PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Refuse what a configuration does not need, before it is followed."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             _refuse_yaml("anchors and aliases are not read", event.start_mark)
         if event.tag is not None:
@@ -234,6 +234,8 @@ class PlainLoader(yaml.SafeLoader):
         self.levels -= 1
         if isinstance(node, yaml.ScalarNode):
             node.value.encode()  # half a character could not be printed
+            if node.tag == DATE_TAG:
+                node.tag = TEXT_TAG
             if node.tag == MERGE_TAG:
                 _refuse_yaml("keys are not merged", event.start_mark)
             if node.tag in NUMBER_TAGS and len(node.value) > MOST_DIGITS:
@@ -249,9 +251,8 @@ class PlainLoader(yaml.SafeLoader):
 
 
 TAG = "tag:yaml.org,2002:"
-MERGE_TAG = f"{TAG}merge"
+TEXT_TAG, DATE_TAG, MERGE_TAG = (f"{TAG}{kind}" for kind in ("str", "timestamp", "merge"))
 NUMBER_TAGS = (f"{TAG}int", f"{TAG}float")
-PlainLoader.add_constructor(f"{TAG}timestamp", yaml.SafeLoader.construct_yaml_str)  # a date is text here
 
 
 def _refuse_yaml(problem: str, mark: Any) -> NoReturn:

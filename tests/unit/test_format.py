@@ -205,9 +205,13 @@ def test_damaged_config_is_refused(model: Path, path: str, value: Any, message: 
     assert caught.value.message == f"{model / 'config.json'}: {message}"
 
 
-def test_infinite_numbers_are_refused(model: Path) -> None:
-    edit_json(model / "config.json", lambda config: config["llm"].update(rms_norm_eps=math.inf))
-    with pytest.raises(ModelError, match="the number Infinity"):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(math.inf, r"cannot be read \(the number Infinity\)"), (1e300, r"llm\.rms_norm_eps is 1e\+300")],
+)
+def test_numbers_beyond_all_measure_are_refused(model: Path, value: float, message: str) -> None:
+    edit_json(model / "config.json", lambda config: config["llm"].update(rms_norm_eps=value))
+    with pytest.raises(ModelError, match=message):
         load_model(model)
 
 

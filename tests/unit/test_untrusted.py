@@ -188,7 +188,7 @@ def test_every_reader_refuses_what_is_no_file(folder: Path, read: Callable[[Path
     [
         (read_json, "1,048,576"),
         (read_index, "16,777,216"),
-        (read_yaml, "131,072"),
+        (read_yaml, "65,536"),
         (READERS[-1], "33,554,432"),
         (read_ctc_vocabulary, "16,777,216"),
     ],
