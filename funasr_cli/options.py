@@ -1,6 +1,7 @@
 """What a caller can choose: the one place where these defaults stand. Imports nothing heavy."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from funasr_cli.decoding.languages import LANGUAGES, language_code
 from funasr_cli.errors import UsageError
@@ -13,6 +14,21 @@ DTYPES = ("bfloat16", "float32")
 QUANTIZATION_BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)  # those of `mx.quantize`
 GROUP_SIZE = 64
+
+
+class Hub(StrEnum):
+    """Where checkpoints are fetched from."""
+
+    HF = "hf"
+    MS = "ms"
+
+    @property
+    def label(self) -> str:
+        """What it calls itself."""
+        return {"hf": "Hugging Face", "ms": "ModelScope"}[self]
+
+
+DEFAULT_HUB = Hub.HF
 
 
 @dataclass(frozen=True)
@@ -139,6 +155,18 @@ class ConvertOptions:
             object.__setattr__(self, "languages", tuple(map(_known_language, self.languages)))
         if self.group_size is not None and self.quantize_bits is None:
             raise UsageError("a group size without quantization", "add --quantize")
+
+
+def known_hub(name: str) -> Hub:
+    """The hub of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return Hub(name)
+    except ValueError as error:
+        raise UsageError(f"unknown hub {name!r}", f"choose from {', '.join(Hub)}") from error
 
 
 def _known_language(name: str) -> str:

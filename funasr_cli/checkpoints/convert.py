@@ -24,14 +24,22 @@ from funasr_cli.checkpoints.format import (
     write_config,
     write_safetensors,
 )
-from funasr_cli.checkpoints.hub import Progress, Source, fetch_source, local_folder, models_folder, source_name
+from funasr_cli.checkpoints.hub import (
+    Progress,
+    Source,
+    fetch_source,
+    hub_of,
+    local_folder,
+    models_folder,
+    source_name,
+)
 from funasr_cli.checkpoints.load import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.checkpoints.sources import Checkpoint, open_upstream, require_torch, sha256_of
 from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.errors import ModelError, OutputError
 from funasr_cli.models.fun_asr_nano import FunASRNano
-from funasr_cli.options import GROUP_SIZE, ConvertOptions
-from funasr_cli.paths import refuse_unwritable
+from funasr_cli.options import DEFAULT_HUB, GROUP_SIZE, ConvertOptions, Hub
+from funasr_cli.paths import refuse_unwritable, require_space
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +63,7 @@ def convert(
     options: ConvertOptions,
     *,
     revision: str | None = None,
+    hub: Hub = DEFAULT_HUB,
     force: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Conversion:
@@ -67,11 +76,12 @@ def convert(
         out: folder to create; None takes the models folder, and in it the source's name and recipe.
         options: type, recipe, languages.
         revision: branch, tag or commit of a hub id.
+        hub: where to look for a hub id.
         force: replace ``out`` if it is a converted model.
         progress: told what is being done and how far it is.
 
     Raises:
-        OutputError: ``out`` exists and may not be replaced.
+        OutputError: ``out`` exists and may not be replaced, or a disk is too full.
         ModelError: the checkpoint is not to be had, or does not fit its configuration.
         SetupError: torch is not installed, or the hub cannot be reached.
     """
@@ -80,8 +90,8 @@ def convert(
         suffix = f"-{options.quantize_bits}bit" if options.quantize_bits else ""
         out = models_folder() / f"{source_name(name)}{suffix}"
     with _output_errors(out):
-        _check_out(out, local_folder(name), force)
-    source = fetch_source(name, revision, progress)
+        _check_out(out, local_folder(name), hub, force)
+    source = fetch_source(name, revision, progress, hub)
     return _convert(source, out, options, progress)
 
 
@@ -108,6 +118,7 @@ def _convert(source: Source, out: Path, options: ConvertOptions, progress: Progr
         quantization=recipe,
         source={
             "source": source.name,
+            "hub": source.hub,
             "revision": source.revision,
             "sha256": sha256_of(checkpoint.weights, on_hash),
             "tool_version": f"funasr-cli {__version__}",
@@ -132,7 +143,7 @@ def _output_errors(out: Path) -> Iterator[None]:
         raise OutputError(f"{out}: cannot be written ({error})") from error
 
 
-def _check_out(out: Path, source: Path | None, force: bool) -> None:
+def _check_out(out: Path, source: Path | None, hub: Hub, force: bool) -> None:
     """Refuse an unsuitable ``out`` at once, before gigabytes are downloaded; ``source`` is a local folder."""
     if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
         raise OutputError(f"{out}: holds the source", "choose another folder for the converted model")
@@ -140,7 +151,9 @@ def _check_out(out: Path, source: Path | None, force: bool) -> None:
     if not out.exists():
         return
     if not force:
-        raise OutputError(f"{out}: exists already", "pass --force to replace it, or name another folder")
+        other = hub_of(out)
+        where = f", from {other.label}" if other and other != hub and not source else ""
+        raise OutputError(f"{out}: exists already{where}", "pass --force to replace it, or name another folder")
     if not _is_replaceable(out):
         raise OutputError(f"{out}: is not a converted model, so it is not replaced", "name another folder")
 
@@ -229,6 +242,8 @@ def _write(
 ) -> list[TensorSpec]:
     specs = [spec for name, tensor in tensors.items() for spec in _specs(name, tensor, model)]
     total = sum(spec.size_bytes for spec in specs)
+    copied = sum(path.stat().st_size for path in checkpoint.files.values())
+    require_space(folder.parent, total + copied, "the converted model", "make room there, or name another folder")
 
     def contents() -> Iterator[memoryview]:
         done = 0

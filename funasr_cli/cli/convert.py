@@ -7,10 +7,20 @@ import typer
 
 from funasr_cli.cli import console, parameters
 from funasr_cli.cli.completion import complete_codes, complete_sources, completer
-from funasr_cli.options import CONVERT_DEFAULTS, DTYPES, GROUP_SIZE, GROUP_SIZES, QUANTIZATION_BITS, ConvertOptions
+from funasr_cli.options import (
+    CONVERT_DEFAULTS,
+    DEFAULT_HUB,
+    DTYPES,
+    GROUP_SIZE,
+    GROUP_SIZES,
+    QUANTIZATION_BITS,
+    ConvertOptions,
+    Hub,
+)
 
 if TYPE_CHECKING:
     from funasr_cli.checkpoints.convert import Conversion
+    from funasr_cli.checkpoints.format import ModelFile
 
 
 def choices(values: tuple[object, ...]) -> str:
@@ -23,14 +33,15 @@ def convert(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="Folder in FunASR's layout, Hugging Face id, or nano or mlt-nano for short.",
+            help="Folder in FunASR's layout, hub id, or nano or mlt-nano for short.",
             autocompletion=complete_sources,
         ),
     ],
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Folder to create. Default: the models folder.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
+    hub: parameters.HubOption = DEFAULT_HUB,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -81,7 +92,7 @@ def convert(
                     console.note(f"{what} {source}")
             bar.update(tasks[what], completed=done, total=total)
 
-        conversion = run(source, out, options, revision=revision, force=force, progress=on_progress)
+        conversion = run(source, out, options, revision=revision, hub=hub, force=force, progress=on_progress)
     _summarise(conversion)
     console.result(f"{conversion.folder}\n")
 
@@ -90,4 +101,15 @@ def _summarise(conversion: "Conversion") -> None:
     config = conversion.model.config
     console.note(f"{conversion.tensors} tensors, {conversion.size_bytes / 1e6:,.1f} MB, {conversion.model.dtype}")
     console.note(f"languages: {', '.join(config.prompt.languages)}")
-    console.note("CTC branch: " + ("yes" if config.ctc else "no, this source has no such tensors"))
+    console.note(f"CTC branch: {ctc_branch(conversion.model)}")
+
+
+def ctc_branch(model: "ModelFile") -> str:
+    """Whether there is one; which hub has it, where that makes a difference."""
+    from funasr_cli.checkpoints.hub import CTC_ON_MODELSCOPE
+
+    hub = model.source.get("hub") if model.source.get("source") == CTC_ON_MODELSCOPE else None
+    if model.config.ctc:
+        return "yes, ModelScope's copy has one" if hub == Hub.MS else "yes"
+    absent = "no, this source has no such tensors"
+    return f"{absent}; ModelScope's copy has them: --hub ms" if hub == Hub.HF else absent
