@@ -1,6 +1,7 @@
 """What a caller can choose: the one place where these defaults stand. Imports nothing heavy."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from funasr_cli.decoding.languages import LANGUAGES, language_code
 from funasr_cli.errors import UsageError
@@ -16,6 +17,21 @@ ENCODER_BITS = (8,)
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 GROUP_SIZES = (32, 64, 128)  # those of `mx.quantize`
 GROUP_SIZE = 64
+
+
+class Hub(StrEnum):
+    """Where checkpoints are fetched from."""
+
+    HF = "hf"
+    MS = "ms"
+
+    @property
+    def label(self) -> str:
+        """What it calls itself."""
+        return {"hf": "Hugging Face", "ms": "ModelScope"}[self]
+
+
+DEFAULT_HUB = Hub.HF
 
 
 @dataclass(frozen=True)
@@ -159,6 +175,18 @@ class ConvertOptions:
         """What a conversion with this recipe is called behind the source's name."""
         decoder = {None: "", MIXED: "-mixed"}.get(self.quantize, f"-{self.quantize}bit")
         return decoder + (f"-encoder{self.quantize_encoder}bit" if self.quantize_encoder else "")
+
+
+def known_hub(name: str) -> Hub:
+    """The hub of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return Hub(name)
+    except ValueError as error:
+        raise UsageError(f"unknown hub {name!r}", f"choose from {', '.join(Hub)}") from error
 
 
 def _known_language(name: str) -> str:

@@ -1,6 +1,7 @@
 """Paths in variables of the environment, and folders to write to."""
 
 import os
+import shutil
 from pathlib import Path
 
 from funasr_cli.errors import OutputError, UsageError
@@ -28,3 +29,27 @@ def refuse_unwritable(folder: Path, hint: str) -> None:
     there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
     if there and there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(f"{there}: nothing can be written there", hint)
+
+
+def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> None:
+    """Say at once, before any work, that a volume is too full.
+
+    Args:
+        folder: where it is to be; need not be there yet.
+        bytes_needed: how much will be written.
+        what_for: what that is, for the message.
+        hint: what to do about it.
+
+    Raises:
+        OutputError: with what is needed and what there is.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < bytes_needed:
+        raise OutputError(
+            f"{there}: {what_for} needs {_megabytes(bytes_needed)}, {_megabytes(free)} are free", hint
+        )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

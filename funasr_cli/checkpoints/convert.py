@@ -33,7 +33,8 @@ from funasr_cli.checkpoints.tensors import Shape, Tensor, is_finite
 from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
-from funasr_cli.options import FULL, OFF, ConvertOptions
+from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
+from funasr_cli.paths import require_space
 from funasr_cli.verification.reference_python import reference_python
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def convert(
     options: ConvertOptions,
     *,
     revision: str | None = None,
+    hub: Hub = DEFAULT_HUB,
     force: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Conversion:
@@ -79,18 +81,19 @@ def convert(
         out: folder to create; None takes the models folder, and in it the source's name and recipe.
         options: type, recipe, languages.
         revision: branch, tag or commit of a hub id.
+        hub: where to look for a hub id.
         force: replace ``out`` if it is a converted model.
         progress: told what is being done and how far it is.
 
     Raises:
-        OutputError: ``out`` exists and may not be replaced.
+        OutputError: ``out`` exists and may not be replaced, or a disk is too full.
         ModelError: the checkpoint is not to be had, or does not fit its configuration.
         SetupError: torch is not installed, or the hub cannot be reached.
     """
     if out is None:
         out = models_folder() / f"{source_name(name)}{options.suffix}"
-    check_place(out, local_folder(name), replace=force)
-    source = fetch_source(name, revision, progress)
+    check_place(out, local_folder(name), hub, replace=force)
+    source = fetch_source(name, revision, progress, hub)
     checkpoint = open_checkpoint(source.folder, source.name)
     if options.languages:
         checkpoint = _with_languages(checkpoint, options.languages)
@@ -190,6 +193,7 @@ def _write(
     """Files of a converted model, and known digests of them; the source is hashed by another thread meanwhile."""
     origin = {
         "source": checkpoint.source.get("source") or source.name,
+        "hub": source.hub or checkpoint.source.get("hub"),
         "revision": source.revision or checkpoint.source.get("revision"),
         "layout": checkpoint.layout,
         "tool_version": f"funasr-cli {__version__}",
@@ -230,6 +234,8 @@ def _write_weights(
     tensors = checkpoint.tensors
     specs = [spec for name, tensor in tensors.items() for spec in _specs(name, tensor, dtype, chosen)]
     total = sum(spec.size_bytes for spec in specs)
+    copied = sum(path.stat().st_size for path in checkpoint.files.values())
+    require_space(folder.parent, total + copied, "the converted model", "make room there, or name another folder")
 
     def contents() -> Iterator[memoryview]:
         done = 0

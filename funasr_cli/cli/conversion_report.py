@@ -1,7 +1,9 @@
 """What a conversion, or a look at one, has shown, as lines of text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
+
+from funasr_cli.options import Hub
 
 if TYPE_CHECKING:
     from funasr_cli.checkpoints.checkpoint import Checkpoint
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from funasr_cli.verification.check import Checked
     from funasr_cli.verification.proof import Proof
 
-NO_WORD_TIMES = "word times: no, this source has no CTC head"
+NO_CTC = "CTC head, and so word times: no, this source has none"
 STAGES = {"features": "features", "encoder": "encoder", "audio_rows": "adaptor", "logits": "logits"}
 
 
@@ -21,7 +23,7 @@ def conversion_lines(conversion: "Conversion") -> Iterator[str]:
     weights = _weights(model, conversion.size_bytes)
     yield f"{conversion.tensors} tensors from {conversion.layout}'s layout, {weights}"
     yield from (f"note: {note}" for note in conversion.notes)
-    yield from _capabilities(model.config)
+    yield from _capabilities(model.config, model.source)
     yield f"SHA-256 of the source:  {str(model.source['sha256']).split()[0]}"
     yield f"SHA-256 of the weights: {conversion.sha256}"
     if conversion.proof:
@@ -35,12 +37,19 @@ def check_lines(checked: "Checked") -> Iterator[str]:
     yield f"whole: {len(checkpoint.tensors)} tensors, {weights}; all values are numbers"
     yield f"SHA-256 of the weights: {checked.sha256}"
     yield f"SHA-256 of {checked.listed} files: as listed" if checked.listed else "no list of SHA-256 lies there"
-    yield from _capabilities(checkpoint.config)
+    yield from _capabilities(checkpoint.config, checkpoint.source)
 
 
-def _capabilities(config: "FunASRNanoConfig") -> Iterator[str]:
+def _capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -> Iterator[str]:
+    from funasr_cli.checkpoints.hub import CTC_ON_MODELSCOPE
+
     yield f"languages: {', '.join(config.prompt.languages)}"
-    yield "word times: possible, the CTC head is there" if config.ctc else NO_WORD_TIMES
+    if config.ctc:
+        yield "CTC head: yes"
+    elif source.get("source") == CTC_ON_MODELSCOPE and source.get("hub") != Hub.MS:
+        yield f"{NO_CTC}; ModelScope's copy has one: --hub ms"
+    else:
+        yield NO_CTC
 
 
 def _proof_lines(proof: "Proof") -> Iterator[str]:

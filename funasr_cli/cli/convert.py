@@ -15,6 +15,7 @@ from funasr_cli.cli.completion import complete_codes, complete_sources, complete
 from funasr_cli.errors import UsageError
 from funasr_cli.options import (
     CONVERT_DEFAULTS,
+    DEFAULT_HUB,
     DTYPES,
     ENCODER_BITS,
     GROUP_SIZE,
@@ -47,14 +48,15 @@ def convert(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="Folder in a layout that --explain lists, Hugging Face id, or nano or mlt-nano for short.",
+            help="Folder in a layout that --explain lists, hub id, or nano or mlt-nano for short.",
             autocompletion=complete_sources,
         ),
     ],
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Folder to create. Default: the models folder.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
+    hub: parameters.HubOption = DEFAULT_HUB,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -119,7 +121,7 @@ def convert(
     from funasr_cli.checkpoints.convert import convert as run
 
     with _progress(source) as on_progress:
-        conversion = run(source, out, options, revision=revision, force=force, progress=on_progress)
+        conversion = run(source, out, options, revision=revision, hub=hub, force=force, progress=on_progress)
     for line in report.conversion_lines(conversion):
         console.note(line)
     console.result(f"{conversion.folder}\n")
