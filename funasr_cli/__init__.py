@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from funasr_cli.errors import FunASRError
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import DEFAULT_HUB, TranscribeOptions, known_hub
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.transcript import Ledger, Score, Segment, Timings, Transcript
 
@@ -88,6 +88,7 @@ def convert(
     out: str | Path | None = None,
     *,
     revision: str | None = None,
+    hub: str = DEFAULT_HUB,
     force: bool = False,
     **options: Any,
 ) -> "Conversion":
@@ -97,12 +98,13 @@ def convert(
         source: folder in FunASR's layout, hub id or alias.
         out: folder to create; None takes the models folder and the source's name.
         revision: branch, tag or commit of a hub id.
+        hub: where to fetch a hub id, "hf" (Hugging Face) or "ms" (ModelScope).
         force: replace an earlier conversion.
         options: fields of `funasr_cli.options.ConvertOptions`.
 
     Raises:
         ModelError: the source is missing, damaged or not supported.
-        OutputError: ``out`` exists.
+        OutputError: ``out`` exists, or a disk is too full.
         UsageError: an option is out of range.
         SetupError: torch is not installed, or the hub cannot be reached.
     """
@@ -110,4 +112,6 @@ def convert(
     from funasr_cli.options import ConvertOptions
 
     folder = Path(out) if out is not None else None
-    return run(os.fspath(source), folder, ConvertOptions(**options), revision=revision, force=force)
+    return run(
+        os.fspath(source), folder, ConvertOptions(**options), revision=revision, hub=known_hub(hub), force=force
+    )

@@ -1,6 +1,7 @@
 """What a caller can choose: the one place where these defaults stand. Imports nothing heavy."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from funasr_cli.decoding.languages import LANGUAGES, language_code
 from funasr_cli.errors import UsageError
@@ -10,9 +11,27 @@ MAX_HOTWORD_CHARACTERS = 80  # a name or a term, not a sentence
 MAX_SEGMENT_S = 300  # ten times what upstream's models were trained on
 AS_STORED = "stored"  # to compute in what a model is stored in
 DTYPES = ("bfloat16", "float32")
-QUANTIZATION_BITS = (4, 8)
+MIXED = "mixed"  # 4 bits, and 8 where they matter most
+RECIPES = ("4", "8", MIXED)
+ENCODER_BITS = (8,)
+OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 GROUP_SIZES = (32, 64, 128)  # those of `mx.quantize`
 GROUP_SIZE = 64
+
+
+class Hub(StrEnum):
+    """Where checkpoints are fetched from."""
+
+    HF = "hf"
+    MS = "ms"
+
+    @property
+    def label(self) -> str:
+        """What it calls itself."""
+        return {"hf": "Hugging Face", "ms": "ModelScope"}[self]
+
+
+DEFAULT_HUB = Hub.HF
 
 
 @dataclass(frozen=True)
@@ -107,15 +126,20 @@ class ConvertOptions:
 
     Attributes:
         dtype: type of everything that is not quantized.
-        quantize_bits: quantize the decoder's matrices to this many bits; None leaves them dense.
+        quantize: recipe for the decoder's matrices, of `RECIPES`; None leaves them dense.
+        quantize_encoder: bits for the encoder's matrices; None leaves them dense.
         group_size: values that share a scale; None takes `GROUP_SIZE`.
-        languages: what the checkpoint can write, codes or names (kept as codes); None goes by the source's name.
+        languages: what the checkpoint can write, codes or names (kept as codes); None goes by the source.
+        verify: how the result is proved before it takes its place: "off"; "clip", by decoding a bundled clip
+            beside the source; "full", also by comparing each stage with PyTorch.
     """
 
     dtype: str = "bfloat16"
-    quantize_bits: int | None = None
+    quantize: str | None = None
+    quantize_encoder: int | None = None
     group_size: int | None = None
     languages: tuple[str, ...] | None = None
+    verify: str = CLIP
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.
@@ -130,15 +154,39 @@ class ConvertOptions:
             )
         if self.dtype not in DTYPES:
             raise UsageError(f"unknown type {self.dtype!r}", f"choose from {', '.join(DTYPES)}")
-        if self.quantize_bits is not None and self.quantize_bits not in QUANTIZATION_BITS:
-            bits = " or ".join(map(str, QUANTIZATION_BITS))
-            raise UsageError(f"cannot quantize to {self.quantize_bits} bits", f"choose {bits}")
+        if isinstance(self.quantize, int):  # as is natural in Python
+            object.__setattr__(self, "quantize", str(self.quantize))
+        if self.quantize is not None and self.quantize not in RECIPES:
+            raise UsageError(f"no recipe {self.quantize!r} for quantization", f"choose {', '.join(RECIPES)}")
+        if self.quantize_encoder is not None and self.quantize_encoder not in ENCODER_BITS:
+            bits = " or ".join(map(str, ENCODER_BITS))
+            raise UsageError(f"cannot quantize the encoder to {self.quantize_encoder} bits", f"choose {bits}")
+        if self.verify not in VERIFICATIONS:
+            raise UsageError(f"cannot verify {self.verify!r}", f"choose {', '.join(VERIFICATIONS)}")
         if self.group_size is not None and self.group_size not in GROUP_SIZES:
             raise UsageError(f"group size {self.group_size}", f"choose from {', '.join(map(str, GROUP_SIZES))}")
         if self.languages is not None:
             object.__setattr__(self, "languages", tuple(map(_known_language, self.languages)))
-        if self.group_size is not None and self.quantize_bits is None:
+        if self.group_size is not None and self.quantize is None and self.quantize_encoder is None:
             raise UsageError("a group size without quantization", "add --quantize")
+
+    @property
+    def suffix(self) -> str:
+        """What a conversion with this recipe is called behind the source's name."""
+        decoder = {None: "", MIXED: "-mixed"}.get(self.quantize, f"-{self.quantize}bit")
+        return decoder + (f"-encoder{self.quantize_encoder}bit" if self.quantize_encoder else "")
+
+
+def known_hub(name: str) -> Hub:
+    """The hub of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return Hub(name)
+    except ValueError as error:
+        raise UsageError(f"unknown hub {name!r}", f"choose from {', '.join(Hub)}") from error
 
 
 def _known_language(name: str) -> str:

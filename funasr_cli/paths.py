@@ -1,6 +1,7 @@
 """Paths in variables of the environment, and folders to write to."""
 
 import os
+import shutil
 from pathlib import Path
 
 from funasr_cli.errors import OutputError, UsageError
@@ -19,12 +20,41 @@ def path_in_variable(variable: str) -> Path | None:
         raise UsageError(f"{variable}={value}: {error}", "name a folder that exists, or unset it") from error
 
 
+def nearest_existing(path: Path) -> Path | None:
+    """The path itself or the closest folder above it that is there."""
+    return next((place for place in (path, *path.absolute().parents) if place.exists()), None)
+
+
 def refuse_unwritable(folder: Path, hint: str) -> None:
     """Say at once, before any work, that nothing can be put into a folder, which need not be there yet.
 
     Raises:
         OutputError: it cannot.
     """
-    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    there = nearest_existing(folder)
     if there and there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(f"{there}: nothing can be written there", hint)
+
+
+def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> None:
+    """Say at once, before any work, that a volume is too full.
+
+    Args:
+        folder: where it is to be; need not be there yet.
+        bytes_needed: how much will be written.
+        what_for: what that is, for the message.
+        hint: what to do about it.
+
+    Raises:
+        OutputError: with what is needed and what there is.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < bytes_needed:
+        raise OutputError(
+            f"{there}: {what_for} needs {_megabytes(bytes_needed)}, {_megabytes(free)} are free", hint
+        )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

@@ -26,7 +26,8 @@ from funasr_cli.checkpoints.format import (
     write_config,
     write_safetensors,
 )
-from funasr_cli.checkpoints.keymap import Shape, model_shapes
+from funasr_cli.checkpoints.keymap import model_shapes
+from funasr_cli.checkpoints.tensors import Shape
 from funasr_cli.decoding.languages import NANO_LANGUAGES
 from funasr_cli.errors import OutputError
 from funasr_cli.models.adaptor import AdaptorConfig

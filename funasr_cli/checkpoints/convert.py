@@ -1,51 +1,65 @@
-"""Source -> map -> cast -> quantize -> check -> atomic write."""
+"""Source -> map -> cast -> quantize -> check -> write."""
 
+import dataclasses
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from funasr_cli import __version__
 from funasr_cli.backend import mx
-from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints import keymap, quantize
+from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import (
-    CONFIG_FILE,
     CTC_VOCABULARY_FILE,
     FORMAT,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     ModelFile,
-    Quantization,
     TensorSpec,
     write_config,
     write_safetensors,
 )
+from funasr_cli.checkpoints.hashes import sha256_of, write_sums
 from funasr_cli.checkpoints.hub import Progress, Source, fetch_source, local_folder, models_folder, source_name
-from funasr_cli.checkpoints.sources import Checkpoint, open_upstream, require_torch, sha256_of
-from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_json, read_tokenizer
-from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
-from funasr_cli.errors import ModelError, OutputError
+from funasr_cli.checkpoints.layouts import funasr
+from funasr_cli.checkpoints.load import check_stored
+from funasr_cli.checkpoints.place import check_place, new_folder
+from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
+from funasr_cli.checkpoints.sources import open_checkpoint
+from funasr_cli.checkpoints.tensors import Shape, Tensor, is_finite
+from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
+from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
-from funasr_cli.options import GROUP_SIZE, ConvertOptions
-from funasr_cli.paths import refuse_unwritable
+from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
+from funasr_cli.paths import require_space
+from funasr_cli.verification.reference_python import reference_python
 
 if TYPE_CHECKING:
-    import torch
-
-TEMPORARY_PREFIX = ".funasr-"  # hidden: what is unfinished is no model yet
+    from funasr_cli.verification.proof import Proof
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came out."""
+    """What came out.
+
+    Attributes:
+        sha256: of the weights.
+        layout: of the source.
+        notes: what the user should know about it.
+        proof: what a clip showed; None where nobody asked, or where there was not enough memory.
+    """
 
     folder: Path
     model: ModelFile
     tensors: int
     size_bytes: int
+    sha256: str
+    layout: str
+    notes: tuple[str, ...]
+    proof: "Proof | None"
 
 
 def convert(
@@ -54,6 +68,7 @@ def convert(
     options: ConvertOptions,
     *,
     revision: str | None = None,
+    hub: Hub = DEFAULT_HUB,
     force: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Conversion:
@@ -62,109 +77,81 @@ def convert(
     The folder is written beside ``out`` and renamed when it is complete; nothing is left behind on failure.
 
     Args:
-        name: folder in FunASR's layout, hub id or alias.
+        name: folder in any known layout, hub id or alias.
         out: folder to create; None takes the models folder, and in it the source's name and recipe.
         options: type, recipe, languages.
         revision: branch, tag or commit of a hub id.
+        hub: where to look for a hub id.
         force: replace ``out`` if it is a converted model.
         progress: told what is being done and how far it is.
 
     Raises:
-        OutputError: ``out`` exists and may not be replaced.
+        OutputError: ``out`` exists and may not be replaced, or a disk is too full.
         ModelError: the checkpoint is not to be had, or does not fit its configuration.
         SetupError: torch is not installed, or the hub cannot be reached.
     """
-    require_torch()
     if out is None:
-        suffix = f"-{options.quantize_bits}bit" if options.quantize_bits else ""
-        out = models_folder() / f"{source_name(name)}{suffix}"
-    with _output_errors(out):
-        _check_out(out, local_folder(name), force)
-    source = fetch_source(name, revision, progress)
-    return _convert(source, out, options, progress)
-
-
-def _convert(source: Source, out: Path, options: ConvertOptions, progress: Progress) -> Conversion:
-    if _is_converted(source.folder):
-        raise ModelError(f"{source.name}: converted already", "use it as it is: --model, and this name")
-    checkpoint = open_upstream(source.folder, _languages(source, options))
+        out = models_folder() / f"{source_name(name)}{options.suffix}"
+    check_place(out, local_folder(name), hub, replace=force)
+    source = fetch_source(name, revision, progress, hub)
+    checkpoint = open_checkpoint(source.folder, source.name)
+    if options.languages:
+        checkpoint = _with_languages(checkpoint, options.languages)
     _check_vocabularies(checkpoint)
-    tensors = _checked_tensors(checkpoint)
-    recipe = _recipe(options)
-    if recipe:
-        _check_groups(tensors, recipe)
-    size_bytes = checkpoint.weights.stat().st_size
-    hashed = 0
-
-    def on_hash(count: int) -> None:
-        nonlocal hashed
-        hashed += count
-        progress("reading the source", hashed, size_bytes)
-
-    model = ModelFile(
-        config=checkpoint.config,
-        dtype=options.dtype,
-        quantization=recipe,
-        source={
-            "source": source.name,
-            "revision": source.revision,
-            "sha256": sha256_of(checkpoint.weights, on_hash),
-            "tool_version": f"funasr-cli {__version__}",
-        },
+    shapes = _checked_shapes(checkpoint)
+    checkpoint = dataclasses.replace(checkpoint, tensors={name: checkpoint.tensors[name] for name in shapes})
+    chosen = quantize.plan(options, shapes)
+    if options.verify == FULL:
+        _require_reference(checkpoint)
+    with new_folder(out, replace=force) as folder:
+        model, sums = _write(folder, checkpoint, source, options, chosen, progress)
+        progress("verifying", 0, 1)
+        proof, note = _prove(checkpoint, folder, options)
+        progress("verifying", 1, 1)
+        (folder / "README.md").write_text(_readme(model, checkpoint), encoding="utf-8")
+        write_sums(folder, sums)
+    return Conversion(
+        folder=out,
+        model=model,
+        tensors=len(checkpoint.tensors),
+        size_bytes=(out / WEIGHTS_FILE).stat().st_size,
+        layout=checkpoint.layout,
+        notes=(*checkpoint.notes, *note),
+        sha256=sums[WEIGHTS_FILE],
+        proof=proof,
     )
-    with _output_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
-        try:
-            specs = _write(partial, model, tensors, checkpoint, progress)
-            _move_into_place(partial, out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return Conversion(out, model, len(specs), (out / WEIGHTS_FILE).stat().st_size)
 
 
-@contextmanager
-def _output_errors(out: Path) -> Iterator[None]:
+def _require_reference(checkpoint: Checkpoint) -> None:
+    """Say early that the source cannot be compared with PyTorch.
+
+    Raises:
+        UsageError: it is in another layout than FunASR's.
+        SetupError: FunASR is not installed.
+    """
+    if checkpoint.layout != funasr.LAYOUT:
+        raise UsageError(
+            f"--verify {FULL} with a source in {checkpoint.layout}'s layout",
+            "FunASR's PyTorch code only reads its own layout: --verify clip compares the result with the source",
+        )
+    reference_python()
+
+
+def _prove(
+    checkpoint: Checkpoint, folder: Path, options: ConvertOptions
+) -> tuple["Proof | None", tuple[str, ...]]:
+    """What a clip shows, as far as it is asked for; or why it was not tried."""
+    if options.verify == OFF:
+        return None, ()
+    from funasr_cli.verification.proof import prove
+
+    exact = not (options.quantize or options.quantize_encoder) and options.dtype in (checkpoint.dtype, "float32")
     try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error})") from error
-
-
-def _check_out(out: Path, source: Path | None, force: bool) -> None:
-    """Refuse an unsuitable ``out`` at once, before gigabytes are downloaded; ``source`` is a local folder."""
-    if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
-        raise OutputError(f"{out}: holds the source", "choose another folder for the converted model")
-    refuse_unwritable(out.parent, "name another folder")
-    if not out.exists():
-        return
-    if not force:
-        raise OutputError(f"{out}: exists already", "pass --force to replace it, or name another folder")
-    if not _is_replaceable(out):
-        raise OutputError(f"{out}: is not a converted model, so it is not replaced", "name another folder")
-
-
-def _is_replaceable(out: Path) -> bool:
-    """Whether it is an empty folder or an earlier conversion; many a foreign folder has a ``config.json``, too."""
-    if not out.is_dir():
-        return False
-    files = list(out.iterdir())
-    return not files or (_is_converted(out) and all(map(Path.is_file, files)))
-
-
-def _is_converted(folder: Path) -> bool:
-    """Whether its ``config.json`` is ours; one that cannot be read is not."""
-    try:
-        return bool(read_json(folder / CONFIG_FILE).get("format") == FORMAT)
-    except ModelError:
-        return False
-
-
-def _languages(source: Source, options: ConvertOptions) -> tuple[str, ...]:
-    """ISO codes; no file of a checkpoint states them, so that its name has to."""
-    if options.languages is None:
-        return MLT_LANGUAGES if "mlt" in source.name.casefold() else NANO_LANGUAGES
-    return options.languages
+        return prove(checkpoint, folder, exact=exact, beside_pytorch=options.verify == FULL), ()
+    except SetupError as error:
+        if options.verify == FULL:
+            raise
+        return None, (f"not verified: {error.message}",)
 
 
 def _check_vocabularies(checkpoint: Checkpoint) -> None:
@@ -174,138 +161,130 @@ def _check_vocabularies(checkpoint: Checkpoint) -> None:
         read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE])
 
 
-def _checked_tensors(checkpoint: Checkpoint) -> dict[str, "torch.Tensor"]:
-    """The tensors that belong into the model, in its order, checked against what its config asks for.
+def _with_languages(checkpoint: Checkpoint, languages: tuple[str, ...]) -> Checkpoint:
+    prompt = dataclasses.replace(checkpoint.config.prompt, languages=languages)
+    return dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, prompt=prompt))
+
+
+def _checked_shapes(checkpoint: Checkpoint) -> dict[str, Shape]:
+    """Names and shapes of the model, in its order, once the checkpoint's tensors are known to fit.
 
     Raises:
-        ModelError: with a list of what does not fit.
+        ModelError: they do not, or are quantized already.
     """
-    tensors = dict(checkpoint.tensors)
-    if checkpoint.config.llm.tie_word_embeddings and keymap.LM_HEAD in tensors:
-        _check_tied(tensors, checkpoint.weights)
-        del tensors[keymap.LM_HEAD]
-    expected = keymap.model_shapes(FunASRNano(checkpoint.config))
-    found = {name: keymap.mlx_shape(name, tensor.shape) for name, tensor in tensors.items()}
-    keymap.check_tensors(expected, found, str(checkpoint.weights))
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise ModelError(f"{checkpoint.weights}: {name} is {tensor.dtype}, not a floating-point type")
-    return {name: tensors[name] for name in expected}
-
-
-def _check_tied(tensors: dict[str, "torch.Tensor"], where: Path) -> None:
-    import torch
-
-    head, embedding = tensors[keymap.LM_HEAD], tensors.get(keymap.EMBEDDING)
-    if embedding is not None and not torch.equal(head, embedding):
+    if checkpoint.quantization:
         raise ModelError(
-            f"{where}: the configuration ties {keymap.LM_HEAD} to {keymap.EMBEDDING}, but they differ",
-            "set tie_word_embeddings in the decoder's config.json to false if the head was trained on its own",
+            f"{checkpoint.where}: is quantized, its dense weights are gone",
+            "transcribe reads it as it is; to change the recipe, convert what it was made from",
         )
-
-
-def _recipe(options: ConvertOptions) -> Quantization | None:
-    bits = options.quantize_bits
-    return Quantization(bits, options.group_size or GROUP_SIZE) if bits else None
-
-
-def _is_quantized(name: str, dimensions: int) -> bool:
-    """The decoder's matrices, its embedding table among them."""
-    return name.startswith(keymap.LLM_PREFIX) and dimensions == 2
-
-
-def _check_groups(tensors: dict[str, "torch.Tensor"], recipe: Quantization) -> None:
-    for name, tensor in tensors.items():
-        if _is_quantized(name, tensor.ndim) and tensor.shape[-1] % recipe.group_size:
-            raise ModelError(
-                f"{name}: rows of {tensor.shape[-1]} values do not divide into groups of {recipe.group_size}",
-                "choose a smaller --group-size",
-            )
+    shapes = keymap.model_shapes(FunASRNano(checkpoint.config))
+    check_stored(checkpoint, shapes)
+    return shapes
 
 
 def _write(
-    folder: Path, model: ModelFile, tensors: dict[str, "torch.Tensor"], checkpoint: Checkpoint, progress: Progress
-) -> list[TensorSpec]:
-    specs = [spec for name, tensor in tensors.items() for spec in _specs(name, tensor, model)]
+    folder: Path,
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ConvertOptions,
+    chosen: Mapping[str, Groups],
+    progress: Progress,
+) -> tuple[ModelFile, dict[str, str]]:
+    """Files of a converted model, and known digests of them; the source is hashed by another thread meanwhile."""
+    origin = {
+        "source": checkpoint.source.get("source") or source.name,
+        "hub": source.hub or checkpoint.source.get("hub"),
+        "revision": source.revision or checkpoint.source.get("revision"),
+        "layout": checkpoint.layout,
+        "tool_version": f"funasr-cli {__version__}",
+    }
+    with ThreadPoolExecutor(1) as thread:
+        hashed = thread.submit(_hash_source, checkpoint.weights, progress)
+        sums = {WEIGHTS_FILE: _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)}
+        origin["sha256"] = hashed.result()
+    model = ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen), origin)
+    for name, path in checkpoint.files.items():
+        shutil.copyfile(path, folder / name)
+    write_config(folder, model)
+    return model, sums
+
+
+def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
+    """SHA-256 of the file; of several, a line for each as sha256sum writes them."""
+    total, done = sum(path.stat().st_size for path in weights), 0
+
+    def on_hash(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("reading the source", done, total)
+
+    sums = [(sha256_of(path, on_hash), path.name) for path in weights]
+    return sums[0][0] if len(sums) == 1 else "\n".join(f"{digest}  {name}" for digest, name in sums)
+
+
+def _write_weights(
+    folder: Path,
+    checkpoint: Checkpoint,
+    dtype: str,
+    chosen: Mapping[str, Groups],
+    origin: Mapping[str, str | None],
+    progress: Progress,
+) -> str:
+    """The tensors, in the model's order; one is in memory at a time. Returns the file's SHA-256."""
+    tensors = checkpoint.tensors
+    specs = [spec for name, tensor in tensors.items() for spec in _specs(name, tensor, dtype, chosen)]
     total = sum(spec.size_bytes for spec in specs)
+    copied = sum(path.stat().st_size for path in checkpoint.files.values())
+    require_space(folder.parent, total + copied, "the converted model", "make room there, or name another folder")
 
     def contents() -> Iterator[memoryview]:
         done = 0
         for name, tensor in tensors.items():
-            for content in _encode(name, tensor, model):
+            dense = tensor.read().astype(getattr(mx, dtype))
+            if not is_finite(dense):
+                raise ModelError(f"{checkpoint.where}: {name} has values that are no numbers", "it is damaged")
+            for content in _encode(dense, chosen.get(name.removesuffix(".weight"))):
                 yield content
                 done += content.nbytes
                 progress("writing", done, total)
 
-    metadata = {"format": FORMAT, **{key: value for key, value in model.source.items() if value}}
-    write_safetensors(folder / WEIGHTS_FILE, specs, contents(), metadata)
-    for name, path in checkpoint.files.items():
-        shutil.copyfile(path, folder / name)
-    write_config(folder, model)
-    (folder / "README.md").write_text(_readme(model), encoding="utf-8")
-    folder.chmod(0o755)  # mkdtemp's folder is private
-    return specs
+    metadata = {"format": FORMAT, **{key: value for key, value in origin.items() if value}}
+    return write_safetensors(folder / WEIGHTS_FILE, specs, contents(), metadata)
 
 
-def _specs(name: str, tensor: "torch.Tensor", model: ModelFile) -> list[TensorSpec]:
-    shape = keymap.mlx_shape(name, tensor.shape)
-    recipe = model.quantization
-    if recipe is None or not _is_quantized(name, tensor.ndim):
-        return [TensorSpec(name, model.dtype, shape)]
-    rows, columns = shape
-    groups = (rows, columns // recipe.group_size)
-    stem = name.removesuffix(".weight")
+def _specs(name: str, tensor: Tensor, dtype: str, chosen: Mapping[str, Groups]) -> list[TensorSpec]:
+    module = name.removesuffix(".weight")
+    groups = chosen.get(module) if module != name else None
+    if groups is None:
+        return [TensorSpec(name, dtype, tensor.shape)]
+    rows, columns = tensor.shape
+    part = (rows, columns // groups.group_size)
     return [
-        TensorSpec(name, "uint32", (rows, columns * recipe.bits // 32)),
-        TensorSpec(f"{stem}.scales", model.dtype, groups),
-        TensorSpec(f"{stem}.biases", model.dtype, groups),
+        TensorSpec(name, "uint32", groups.packed(rows, columns)),
+        TensorSpec(f"{module}.{SCALES}", dtype, part),
+        TensorSpec(f"{module}.{BIASES}", dtype, part),
     ]
 
 
-def _encode(name: str, tensor: "torch.Tensor", model: ModelFile) -> Iterator[memoryview]:
+def _encode(dense: mx.array, groups: Groups | None) -> Iterator[memoryview]:
     """Bytes of a tensor as `_specs` announces them."""
-    import torch
-
-    if keymap.swaps_axes(name):
-        tensor = tensor.transpose(-1, -2)
-    tensor = tensor.to(getattr(torch, model.dtype))
-    recipe = model.quantization
-    if recipe is None or not _is_quantized(name, tensor.ndim):
-        yield memoryview(tensor.flatten().view(torch.uint8).numpy())
-        return
-    matrix = mx.array(tensor.contiguous().view(torch.uint8).numpy()).view(getattr(mx, model.dtype))
-    for part in mx.quantize(matrix, group_size=recipe.group_size, bits=recipe.bits):
-        yield memoryview(part.view(mx.uint8)).cast("B")
+    parts = mx.quantize(dense, group_size=groups.group_size, bits=groups.bits) if groups else (dense,)
+    for part in parts:
+        yield memoryview(mx.contiguous(part).view(mx.uint8)).cast("B")
 
 
-def _move_into_place(partial: Path, out: Path) -> None:
-    """Rename; an old model steps aside first and is removed once the new one stands."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
-    try:
-        out.rename(old / out.name)
-        partial.rename(out)
-    except BaseException:
-        if not out.exists():
-            (old / out.name).rename(out)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _readme(model: ModelFile) -> str:
-    source, recipe = model.source, model.quantization
-    weights = (
-        f"{model.dtype}, decoder in {recipe.bits} bits (groups of {recipe.group_size})" if recipe else model.dtype
-    )
+def _readme(model: ModelFile, checkpoint: Checkpoint) -> str:
+    source = model.source
+    weights = f"{model.dtype}, {model.quantization}" if model.quantization else model.dtype
+    hashes = "".join(f"    {line}\n" for line in str(source["sha256"]).splitlines())
     return (
         f"# {source['source']}, converted to MLX\n\n"
         f"- Source: {source['source']}, revision {source['revision'] or 'unknown (a local folder)'}\n"
-        f"- SHA-256 of its model.pt: {source['sha256']}\n"
+        f"- Its layout: {source['layout']}\n"
         f"- Converted by {source['tool_version']}; weights: {weights}\n"
         f"- Languages: {', '.join(model.config.prompt.languages)}\n"
-        f"- CTC branch: {'yes' if model.config.ctc else 'no, the source has no such tensors'}\n\n"
-        "Use it with `funasr transcribe --model FOLDER AUDIO`. The license is that of the source.\n"
+        f"- CTC branch: {'yes' if model.config.ctc else 'no, the source has no such tensors'}\n"
+        f"- SHA-256 of {', '.join(path.name for path in checkpoint.weights)} there:\n\n{hashes}\n"
+        "Use it with `funasr transcribe --model FOLDER AUDIO`; `funasr convert --check FOLDER` tells whether it "
+        "is still whole. The license is that of the source.\n"
     )

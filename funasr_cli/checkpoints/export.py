@@ -9,12 +9,8 @@ import yaml
 
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_config
-from funasr_cli.checkpoints.sources import (
-    OPTIONAL_TOKENIZER_FILES,
-    UPSTREAM_CONFIG,
-    UPSTREAM_WEIGHTS,
-    require_torch,
-)
+from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
+from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS, require_torch
 from funasr_cli.checkpoints.upstream import upstream_options
 from funasr_cli.errors import ModelError, OutputError
 
@@ -61,7 +57,7 @@ def _write_tensors(folder: Path, out: Path, tied: bool) -> None:
     from safetensors.torch import load_file
 
     tensors: dict[str, torch.Tensor] = {
-        name: (tensor.transpose(-1, -2) if keymap.swaps_axes(name) else tensor).contiguous()
+        name: (tensor.transpose(-1, -2) if name.endswith(keymap.FSMN_SUFFIX) else tensor).contiguous()
         for name, tensor in load_file(folder / WEIGHTS_FILE).items()
     }
     if tied:  # upstream's state dicts hold both

@@ -1,7 +1,9 @@
 """The layout of a converted model: file names, ``config.json`` and back, safetensors in bounded memory."""
 
 import dataclasses
+import hashlib
 import json
+import math
 import struct
 import types
 import typing
@@ -10,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from funasr_cli.checkpoints.untrusted import quoted, read_json, readable
+from funasr_cli.checkpoints import quantize
+from funasr_cli.checkpoints.quantize import Quantization
+from funasr_cli.checkpoints.tensors import DTYPE_BYTES, DTYPE_CODES, Shape
+from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, readable
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
-from funasr_cli.options import DTYPES, GROUP_SIZES, QUANTIZATION_BITS
+from funasr_cli.options import DTYPES
 
 T = typing.TypeVar("T")
 
@@ -25,20 +30,16 @@ CTC_VOCABULARY_FILE = "multilingual.tiktoken"
 FORMAT = "funasr-cli"
 FORMAT_VERSION = 1
 
-DTYPE_CODES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "uint32": ("U32", 4)}
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """Affine quantization of the decoder's matrices, as `mx.quantize` does it."""
-
-    bits: int
-    group_size: int
-
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What ``config.json`` of a converted model says."""
+    """What ``config.json`` of a converted model says.
+
+    Attributes:
+        dtype: type of what is not quantized.
+        quantization: how the rest is; None where nothing is.
+        source: where it came from, see docs/porting.md.
+    """
 
     config: FunASRNanoConfig
     dtype: str
@@ -47,13 +48,13 @@ class ModelFile:
 
 
 def write_config(folder: Path, model: ModelFile) -> None:
-    """Write ``config.json``; quantization stands in it in the form that mlx-lm uses."""
+    """Write ``config.json``."""
     content = {
         "model_type": MODEL_TYPE,
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "dtype": model.dtype,
-        **({"quantization": dataclasses.asdict(model.quantization)} if model.quantization else {}),
+        **({"quantization": quantize.to_json(model.quantization)} if model.quantization else {}),
         **dataclasses.asdict(model.config),
         "source": model.source,
     }
@@ -66,7 +67,7 @@ def read_config(folder: Path) -> ModelFile:
     Raises:
         ModelError: not a model of ours, of a newer format, or with fields missing, unknown or of a wrong type.
     """
-    path = folder / CONFIG_FILE
+    path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     if content.get("format") != FORMAT or content.get("model_type") != MODEL_TYPE:
         raise ModelError(f"{path}: not a model converted by funasr", "run: funasr convert on its source")
@@ -78,16 +79,14 @@ def read_config(folder: Path) -> ModelFile:
     fields = {field.name: content.get(field.name) for field in dataclasses.fields(FunASRNanoConfig)}
     config = parse_dataclass(FunASRNanoConfig, fields, str(path))
     check_config(config, str(path))
-    quantization, source = content.get("quantization"), content.get("source")
+    source = content.get("source")
     if not isinstance(source, dict) or not all(isinstance(value, str | None) for value in source.values()):
         raise ModelError(f"{path}: source is not an object of strings")
     dtype = content.get("dtype")
     if dtype not in DTYPES:
         raise ModelError(f"{path}: dtype is {quoted(dtype)}, not one of {', '.join(DTYPES)}")
-    recipe = parse_dataclass(Quantization, quantization, f"{path}: quantization") if quantization else None
-    if recipe and (recipe.bits not in QUANTIZATION_BITS or recipe.group_size not in GROUP_SIZES):
-        raise ModelError(f"{path}: {recipe.bits} bits in groups of {recipe.group_size}: no known quantization")
-    return ModelFile(config, dtype, recipe, source)
+    quantization = quantize.from_json(content.get("quantization"), f"{path}: quantization")
+    return ModelFile(config, dtype, quantization, source)
 
 
 def parse_dataclass(kind: type[T], data: Any, where: str) -> T:
@@ -128,20 +127,17 @@ class TensorSpec:
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: Shape
 
     @property
     def size_bytes(self) -> int:
         """Bytes that the tensor takes."""
-        size = DTYPE_CODES[self.dtype][1]
-        for extent in self.shape:
-            size *= extent
-        return size
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
 def write_safetensors(
     path: Path, specs: list[TensorSpec], contents: Iterable[memoryview], metadata: dict[str, str]
-) -> None:
+) -> str:
     """Write tensors one after the other, so that never more than one of them is in memory.
 
     The safetensors library takes all tensors at once; its format is a JSON header and the bare bytes.
@@ -151,18 +147,28 @@ def write_safetensors(
         specs: what is to be written, in order.
         contents: the bytes of each tensor, in the same order, made when asked for.
         metadata: strings for the header.
+
+    Returns:
+        SHA-256 of the file.
     """
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for spec in specs:
         begin, end = end, end + spec.size_bytes
-        code = DTYPE_CODES[spec.dtype][0]
+        code = DTYPE_CODES[spec.dtype]
         header[spec.name] = {"dtype": code, "shape": list(spec.shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header, ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)  # the data begins aligned
+    digest = hashlib.sha256()
     with path.open("xb") as file:
-        file.write(struct.pack("<Q", len(encoded)) + encoded)
+
+        def write(content: bytes | memoryview) -> None:
+            file.write(content)
+            digest.update(content)
+
+        write(struct.pack("<Q", len(encoded)) + encoded)
         for spec, content in zip(specs, contents, strict=True):
             if content.nbytes != spec.size_bytes:
                 raise ModelError(f"{spec.name}: {content.nbytes} bytes, expected {spec.size_bytes}")
-            file.write(content)
+            write(content)
+    return digest.hexdigest()

@@ -10,20 +10,23 @@ from pathlib import Path
 import platformdirs
 
 from funasr_cli import demo
-from funasr_cli.checkpoints.format import CONFIG_FILE
-from funasr_cli.errors import ModelError, SetupError, UsageError
+from funasr_cli.checkpoints import huggingface, modelscope
+from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE
+from funasr_cli.checkpoints.untrusted import read_json
+from funasr_cli.errors import ModelError, UsageError
+from funasr_cli.models.fun_asr_nano import MODEL_TYPE
+from funasr_cli.options import DEFAULT_HUB, Hub
 from funasr_cli.paths import path_in_variable
 
 ALIASES = {
     "nano": "FunAudioLLM/Fun-ASR-Nano-2512",
     "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512",
 }
+CTC_ON_MODELSCOPE = ALIASES["nano"]  # whose copy on Hugging Face lacks the CTC branch
 DEMO = "demo"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-UNREACHED_HINT = "HF_ENDPOINT names a mirror; a folder downloaded elsewhere, as from ModelScope, works as well"
 DOWNLOADING = "downloading"  # what progress is told
-NEEDED_FILES = ["*.pt", "*.yaml", "*.json", "*.txt", "*.tiktoken", "README.md"]
-
+FETCHERS = {Hub.HF: huggingface.fetch, Hub.MS: modelscope.fetch}
 
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 
@@ -35,11 +38,13 @@ class Source:
     Attributes:
         name: hub id, or the folder's name.
         revision: commit of the hub it was taken from; None for a local folder.
+        hub: which one that is; None for a local folder.
     """
 
     folder: Path
     name: str
     revision: str | None
+    hub: Hub | None = None
 
 
 def models_folder() -> Path:
@@ -66,18 +71,22 @@ def source_name(name: str) -> str:
     return os.fsencode(folder.resolve().name).decode(errors="replace") if folder else ALIASES.get(name, name)
 
 
-def fetch_source(name: str, revision: str | None = None, progress: Progress = lambda *_: None) -> Source:
-    """Find a checkpoint on disk, or download it from Hugging Face.
+def fetch_source(
+    name: str, revision: str | None = None, progress: Progress = lambda *_: None, hub: Hub = DEFAULT_HUB
+) -> Source:
+    """Find a checkpoint on disk, or download it from a hub.
 
     Args:
         name: folder, hub id or alias.
         revision: branch, tag or commit of a hub id.
         progress: told how many bytes of how many have been downloaded.
+        hub: where to look for a hub id.
 
     Raises:
         UsageError: a revision was given for a local folder.
         ModelError: neither a folder nor a hub id, or the hub does not have it.
-        SetupError: the hub cannot be reached.
+        OutputError: there is no room for it.
+        SetupError: the hub cannot be reached, or its client is not installed.
     """
     folder = local_folder(name)
     if folder:
@@ -89,63 +98,18 @@ def fetch_source(name: str, revision: str | None = None, progress: Progress = la
         raise ModelError(
             f"{name}: neither a folder nor a hub id", "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
         )
-    return _download(name, revision, progress)
+    snapshot = FETCHERS[hub](name, revision, lambda done, total: progress(DOWNLOADING, done, total))
+    return Source(snapshot.folder, name, snapshot.commit, hub)
 
 
-def _download(hub_id: str, revision: str | None, progress: Progress) -> Source:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-    from huggingface_hub.errors import RevisionNotFoundError as NoRevisionError
-
+def hub_of(model: Path) -> Hub | None:
+    """Where a converted model was fetched from; None: from a folder, or there is no such model."""
     try:
-        bars = _bars_that_tell(progress)
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=NEEDED_FILES, tqdm_class=bars))
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"{hub_id}: not on the hub, or private", "check the spelling, or set HF_TOKEN") from error
-    except NoRevisionError as error:
-        raise ModelError(f"{hub_id}: no revision {revision}", "name a branch, tag or commit") from error
-    except LocalEntryNotFoundError as error:
-        raise SetupError(f"{hub_id}: {_why_unreached(error)}", UNREACHED_HINT) from error
-    except HFValidationError as error:
-        raise ModelError(f"{hub_id}: neither a folder nor a hub id", str(error)) from error
-    except Exception as error:  # the hub's client lets through what its HTTP and Xet libraries raise
-        raise SetupError(f"{hub_id}: the download failed ({error})", "run it again: it resumes") from error
-    # The cache keeps each snapshot in a folder named after its commit.
-    commit = (
-        folder.name if folder.parent.name == "snapshots" else HfApi().model_info(hub_id, revision=revision).sha
-    )
-    return Source(folder, hub_id, commit)
-
-
-def _why_unreached(error: Exception) -> str:
-    """Which hub it is, and the innermost reason."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "not on this machine, and HF_HUB_OFFLINE forbids to download it"
-    reason: BaseException = error
-    while inner := reason.__cause__ or reason.__context__:
-        reason = inner
-    return f"{constants.ENDPOINT} cannot be reached ({getattr(reason, 'strerror', None) or reason})"
-
-
-def _bars_that_tell(progress: Progress) -> type:
-    """A class of progress bars that draw nothing; those of bytes tell how far they are."""
-    from tqdm import tqdm
-
-    furthest = 0  # of several that count bytes: those from the network, those on disk
-
-    class Bar(tqdm):
-        def display(self, *_: object, **__: object) -> None:
-            nonlocal furthest
-            if self.unit == "B" and self.n >= furthest:
-                furthest = int(self.n)
-                progress(DOWNLOADING, furthest, int(self.total or 0))
-
-        def close(self) -> None:
-            self.disable = True  # or it would end its line
-
-    return Bar
+        source = read_json(model / CONFIG_FILE).get("source")
+        named = source.get("hub") if isinstance(source, dict) else None
+        return Hub(named) if named else None
+    except (ModelError, ValueError):
+        return None
 
 
 def converted_models() -> dict[str, Path]:
@@ -159,12 +123,23 @@ def converted_models() -> dict[str, Path]:
     }
 
 
+def is_model(folder: Path) -> bool:
+    """Whether a folder is in a layout that `load_model` reads: ours, or that of mlx-audio."""
+    try:
+        config = read_json(folder / CONFIG_FILE)
+    except ModelError:
+        return False
+    is_mlx_audio = config.get("model_type") == MODEL_TYPE and isinstance(config.get("text_config"), dict)
+    return (config.get("format") == FORMAT or is_mlx_audio) and (folder / WEIGHTS_FILE).is_file()
+
+
 def find_model(name: str | None) -> Path:
     """Folder of a converted model.
 
     Args:
         name: a folder, a hub id, an alias, the last part of a converted model's name, or "demo" for the
             bundled model; None takes Fun-ASR-Nano where it has been converted, else the only model converted.
+            Of a hub id that has not been converted, what Hugging Face's cache has, if it can be used as it is.
 
     Raises:
         ModelError: nothing, or more than one model, goes by that name.
@@ -181,6 +156,10 @@ def find_model(name: str | None) -> Path:
         return next(iter(matches.values()))
     if name == DEMO and not matches:
         return demo.MODEL
+    if HUB_ID.fullmatch(name) and not matches and not folder:
+        found = huggingface.cached(name)
+        if found and is_model(found.folder):
+            return found.folder
     if matches:
         raise ModelError(f"{name}: more than one model goes by that name", f"say which: {', '.join(matches)}")
     if folder:

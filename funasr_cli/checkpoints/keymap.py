@@ -1,43 +1,159 @@
 """Names and layouts: how the tensors of a checkpoint become those of the MLX model, as data, checked strictly.
 
-The model's attributes are named after the upstream checkpoint's keys, so the map is short.
+The model's attributes are named after the upstream checkpoint's keys, so that its own map is short. What a rule's
+braces stand for is said in `PLACEHOLDERS_SAID`.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 
-from funasr_cli.backend import nn, tree_flatten
+from funasr_cli.backend import mx, nn, tree_flatten
+from funasr_cli.checkpoints.tensors import Shape, Tensor, stackable, stacked
 from funasr_cli.errors import ModelError
 
 CONTAINERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts wrap the tensors
 WRAPPER_PREFIX = "module."  # left behind by PyTorch's DistributedDataParallel
 
-FSMN_SUFFIX = ".fsmn_block.weight"  # PyTorch (width, 1, taps) -> MLX (width, taps, 1)
+FSMN_SUFFIX = ".fsmn_block.weight"
 LM_HEAD = "llm.lm_head.weight"
 EMBEDDING = "llm.model.embed_tokens.weight"
 LLM_PREFIX = "llm."
+ENCODER_PREFIX = "audio_encoder."
 CTC_PREFIXES = ("ctc_decoder.", "ctc.")
 
 SHOWN_PROBLEMS = 6  # of each kind
 
-Shape = tuple[int, ...]
+COPY = "as it is"
+SWAP = "last two axes swapped: PyTorch (width, 1, taps), MLX (width, taps, 1)"
+STACK = "q, k and v stacked, in this order, along the first axis"
+HEAD = "left out if the configuration ties it to the embedding; refused if it is tied and differs"
 
 
-def swaps_axes(name: str) -> bool:
-    """Whether the last two axes of the tensor of this name change places on the way."""
-    return name.endswith(FSMN_SUFFIX)
+@dataclass(frozen=True)
+class Rule:
+    """What a tensor is called there and here, and what happens to it on the way."""
+
+    theirs: str
+    here: str
+    how: str = COPY
 
 
-def mlx_shape(name: str, shape: Sequence[int]) -> Shape:
-    """Shape in MLX of a tensor of this name and shape in PyTorch."""
-    return (*shape[:-2], shape[-1], shape[-2]) if swaps_axes(name) and len(shape) > 1 else tuple(shape)
+PLACEHOLDERS = {
+    "anything": r".+",
+    "p": r"weight|bias",
+    "qkv": r"[qkv]",
+    "n": r"\d+",
+    "block": r"\d+",
+    "last": r"\d+",
+}
+PLACEHOLDERS_SAID = {
+    "anything": "any name",
+    "p": "weight or bias",
+    "qkv": "q, k or v",
+    "n": "a number, the same on both sides",
+    "block": "there a number, here encoders0.0, encoders.0 ... or tp_encoders.0 ..., in this order",
+    "last": "there the number of the last block of each kind, here after_norm or tp_norm",
+}
+
+OURS = (Rule(LM_HEAD, LM_HEAD, HEAD), Rule("{anything}", "{anything}"))  # mlx-audio's names are the same
+FUNASR = (
+    Rule(f"{{anything}}{FSMN_SUFFIX}", f"{{anything}}{FSMN_SUFFIX}", SWAP),
+    *OURS,
+)
+_TOWER, _ENCODER = "model.audio_tower.layers.{block}", "audio_encoder.{block}"
+_PROJECTOR, _ADAPTOR = "model.multi_modal_projector", "audio_adaptor"
+_LAYER, _BLOCK = f"{_PROJECTOR}.layers.{{n}}", f"{_ADAPTOR}.blocks.{{n}}"
+TRANSFORMERS = (
+    Rule(f"{_TOWER}.self_attn.{{qkv}}_proj.{{p}}", f"{_ENCODER}.self_attn.linear_q_k_v.{{p}}", STACK),
+    Rule(f"{_TOWER}.self_attn.o_proj.{{p}}", f"{_ENCODER}.self_attn.linear_out.{{p}}"),
+    Rule(f"{_TOWER}.self_attn.fsmn.conv.weight", f"{_ENCODER}.self_attn.fsmn_block.weight", SWAP),
+    Rule(f"{_TOWER}.mlp.fc{{n}}.{{p}}", f"{_ENCODER}.feed_forward.w_{{n}}.{{p}}"),
+    Rule(f"{_TOWER}.input_layernorm.{{p}}", f"{_ENCODER}.norm1.{{p}}"),
+    Rule(f"{_TOWER}.post_attention_layernorm.{{p}}", f"{_ENCODER}.norm2.{{p}}"),
+    Rule("model.audio_tower.layers.{last}.final_layernorm.{p}", "audio_encoder.{last}.{p}"),
+    Rule(f"{_PROJECTOR}.linear_{{n}}.{{p}}", f"{_ADAPTOR}.linear{{n}}.{{p}}"),
+    Rule(f"{_LAYER}.self_attn.{{qkv}}_proj.{{p}}", f"{_BLOCK}.self_attn.linear_{{qkv}}.{{p}}"),
+    Rule(f"{_LAYER}.self_attn.o_proj.{{p}}", f"{_BLOCK}.self_attn.linear_out.{{p}}"),
+    Rule(f"{_LAYER}.mlp.fc1.{{p}}", f"{_BLOCK}.feed_forward.w_1.{{p}}"),
+    Rule(f"{_LAYER}.mlp.fc2.{{p}}", f"{_BLOCK}.feed_forward.w_2.{{p}}"),
+    Rule(f"{_LAYER}.input_layernorm.{{p}}", f"{_BLOCK}.norm1.{{p}}"),
+    Rule(f"{_LAYER}.post_attention_layernorm.{{p}}", f"{_BLOCK}.norm2.{{p}}"),
+    Rule("model.language_model.{anything}", "llm.model.{anything}"),
+    Rule("lm_head.weight", LM_HEAD, HEAD),
+)  # fmt: skip
+
+Spell = Callable[[int], str | None]  # how a number there is written here; None: the rule does not apply
 
 
-def strip_wrapper(name: str) -> str:
-    """Name without the prefix of a distributed wrapper."""
-    return name.removeprefix(WRAPPER_PREFIX)
+def translate(
+    tensors: Mapping[str, Tensor], rules: Iterable[Rule], where: str, *, tied: bool, **spell: Spell
+) -> dict[str, Tensor]:
+    """Tensors under the model's names and in its layout; those that no rule knows keep their names.
+
+    Args:
+        tensors: of the checkpoint.
+        rules: the first that fits a name is taken.
+        where: for messages.
+        tied: whether the decoder's head is its embedding.
+        spell: how the number behind a placeholder is written here, by placeholder.
+
+    Raises:
+        ModelError: two tensors have one name here, of q, k and v one is missing or misshapen, or there is a head
+            of its own where there should be none.
+    """
+    found: dict[str, Tensor] = {}
+    stacks: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        rule, words = _first_match(name, rules, spell)
+        here = rule.here.format(**words)
+        if rule.how == STACK:
+            stacks[here][words["qkv"]] = tensor
+        elif here in found:
+            raise ModelError(f"{where}: two tensors would be {here}, {name} is one of them")
+        else:
+            found[here] = tensor.swapped() if rule.how == SWAP else tensor
+    for here, parts in stacks.items():
+        if missing := [letter for letter in "qkv" if letter not in parts]:
+            raise ModelError(f"{where}: of {here}, the part {missing[0]} is missing", "it is incomplete")
+        ordered = [parts[letter] for letter in "qkv"]
+        if not stackable(ordered):
+            raise ModelError(f"{where}: the parts q, k and v of {here} differ in type or width")
+        found[here] = stacked(ordered)
+    if tied and LM_HEAD in found and EMBEDDING in found:
+        _check_tied(found.pop(LM_HEAD), found[EMBEDDING], where)
+    return found
 
 
-def has_ctc(names: Mapping[str, object]) -> bool:
+def _check_tied(head: Tensor, embedding: Tensor, where: str) -> None:
+    if head.shape != embedding.shape or not mx.array_equal(head.read(), embedding.read()):
+        raise ModelError(
+            f"{where}: the configuration ties {LM_HEAD} to {EMBEDDING}, but they differ",
+            "set tie_word_embeddings in the decoder's config.json to false if the head was trained on its own",
+        )
+
+
+def _first_match(name: str, rules: Iterable[Rule], spell: Mapping[str, Spell]) -> tuple[Rule, dict[str, str]]:
+    for rule in rules:
+        if match := _pattern(rule.theirs).fullmatch(name):
+            words = match.groupdict()
+            spelled = {key: spell[key](int(word)) if key in spell else word for key, word in words.items()}
+            if None not in spelled.values():
+                return rule, {key: str(word) for key, word in spelled.items()}
+    return Rule(name, name), {}
+
+
+@cache
+def _pattern(theirs: str) -> re.Pattern[str]:
+    pattern = re.escape(theirs)
+    for name, words in PLACEHOLDERS.items():
+        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>{words})")
+    return re.compile(pattern)
+
+
+def has_ctc(names: Iterable[str]) -> bool:
     """Whether the checkpoint brings a CTC branch: its tensors decide, never its configuration."""
     return any(name.startswith(CTC_PREFIXES) for name in names)
 

@@ -1,5 +1,8 @@
-"""A converted folder -> a model that is ready: strict names and shapes, and the type that suits the device."""
+"""A model on disk -> one that is ready: strict names and shapes, and the type that suits the device."""
 
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,14 +10,11 @@ from tokenizers import Tokenizer
 
 from funasr_cli.backend import mx, nn
 from funasr_cli.checkpoints import keymap
-from funasr_cli.checkpoints.format import (
-    CTC_VOCABULARY_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    ModelFile,
-    Quantization,
-    read_config,
-)
+from funasr_cli.checkpoints.checkpoint import Checkpoint, stored_shapes
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, ModelFile
+from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
+from funasr_cli.checkpoints.sources import open_model
+from funasr_cli.checkpoints.tensors import DTYPE_BYTES, FLOATING, Shape
 from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.decoding.text import CTCVocabulary
 from funasr_cli.device import default_dtype, keep_in_memory, refuse_too_large
@@ -25,6 +25,8 @@ from funasr_cli.options import AS_STORED, DTYPES
 # What takes less memory.
 LIGHTER_STORED = "or convert the model with --quantize 4"
 LIGHTER_DENSE = "--dtype stored takes less, and on a CPU much more time"
+PACKED = "uint32"  # what quantized values are stored in
+OVERFLOWS = "float16"  # mlx-audio can store it; it cannot hold this model's values, so nothing computes in it
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,16 @@ class LoadedModel:
     @property
     def weights_type(self) -> str:
         """Type of the weights as computed with, for logs and tables."""
-        recipe = self.file.quantization
-        stored = f"{self.file.dtype}, decoder in {recipe.bits} bits" if recipe else self.file.dtype
+        quantization = self.file.quantization
+        stored = f"{self.file.dtype}, {quantization}" if quantization else self.file.dtype
         return stored if self.dtype in (AS_STORED, stored) else f"{self.dtype} (stored as {stored})"
 
 
 def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
-    """Load a converted model.
+    """Load a model that MLX can read: converted by us or by mlx-audio.
 
     Args:
-        folder: what `convert` wrote.
+        folder: of the model.
         dtype: "stored" (quantized matrices stay quantized), "float32" or "bfloat16" (everything dense in that
             type); None chooses for the device.
 
@@ -71,63 +73,96 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
     dtype = dtype or default_dtype()
     if dtype not in (AS_STORED, *DTYPES):
         raise UsageError(f"cannot compute in {dtype!r}", f"choose from {', '.join((AS_STORED, *DTYPES))}")
-    file = read_config(folder)
-    weights = _read_weights(folder / WEIGHTS_FILE)
-    quantization = file.quantization if dtype == AS_STORED else None
-    model = FunASRNano(file.config)
-    if quantization:
-        nn.quantize(model.llm, group_size=quantization.group_size, bits=quantization.bits)
-    if dtype != AS_STORED:
-        try:
-            weights = _dense(weights, file.quantization, getattr(mx, dtype))
-        except (ValueError, KeyError) as error:  # scales missing, or not of the recipe's shape
-            raise ModelError(
-                f"{folder / WEIGHTS_FILE}: does not fit its quantization ({error})", "convert the source again"
-            ) from error
-    _check_types(weights, folder / WEIGHTS_FILE)
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    keymap.check_tensors(keymap.model_shapes(model), found, str(folder / WEIGHTS_FILE))
+    return load_checkpoint(open_model(folder), folder, dtype)
+
+
+def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> LoadedModel:
+    """Load an opened checkpoint, whatever its layout; see `load_model`."""
+    tokenizer = read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
+    vocabulary = read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE]) if checkpoint.config.ctc else None
+    model = build_model(checkpoint, dtype)
+    file = ModelFile(checkpoint.config, checkpoint.dtype, checkpoint.quantization, dict(checkpoint.source))
+    return LoadedModel(model, tokenizer, vocabulary, file, folder, dtype)
+
+
+def build_model(checkpoint: Checkpoint, dtype: str) -> FunASRNano:
+    """The model with a checkpoint's weights, whatever its layout.
+
+    Args:
+        checkpoint: opened; its tensors are read one at a time.
+        dtype: as for `load_model`.
+
+    Raises:
+        ModelError: tensors do not fit the configuration, or are of a type that no model has.
+        SetupError: there is not enough memory for it.
+    """
+    quantized = checkpoint.quantized()
+    model = FunASRNano(checkpoint.config)
+    dense = keymap.model_shapes(model)
+    check_stored(checkpoint, dense)
+    if dtype == AS_STORED and quantized:
+        nn.quantize(model, class_predicate=lambda path, _: _as_mlx_says(quantized.get(path)))
     lighter = LIGHTER_STORED if dtype == AS_STORED else LIGHTER_DENSE
-    refuse_too_large(str(folder), (tensor.nbytes for tensor in weights.values()), lighter)
+    refuse_too_large(str(checkpoint.weights[0].parent), _sizes_bytes(checkpoint, dense, dtype), lighter)
     keep_in_memory()
-    model.load_weights(list(weights.items()), strict=True)
-    while weights:  # one at a time: the stored and the cast form of only one tensor are in memory together
-        mx.eval(weights.popitem()[1])
+    # The stored and the cast form of only one tensor are in memory together.
+    wanted = _wanted(checkpoint, dtype, quantized)
+    weights = [(name, _ready(name, checkpoint, dtype, quantized)) for name in wanted]
+    model.load_weights(weights, strict=True)
     model.eval()
-    tokenizer = read_tokenizer(folder / TOKENIZER_FILE, file.config.llm.vocab_size)
-    ctc_vocabulary = read_ctc_vocabulary(folder / CTC_VOCABULARY_FILE) if file.config.ctc else None
-    return LoadedModel(model, tokenizer, ctc_vocabulary, file, folder, dtype)
+    return model
 
 
-def _read_weights(path: Path) -> dict[str, mx.array]:
-    try:
-        return dict(mx.load(str(path)))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ModelError(f"{path}: missing, damaged or cut short ({error})", "convert the source again") from error
+def check_stored(checkpoint: Checkpoint, dense: Mapping[str, Shape]) -> None:
+    """Refuse tensors that do not fit.
 
+    Args:
+        checkpoint: opened.
+        dense: names and shapes of its model without quantization.
 
-def _check_types(weights: dict[str, mx.array], path: Path) -> None:
-    """Only what `convert` writes is computed with: a float16 tensor would overflow in silence."""
-    known = (*(getattr(mx, name) for name in DTYPES), mx.uint32)
-    for name, tensor in weights.items():
+    Raises:
+        ModelError: listing them.
+    """
+    expected = stored_shapes(dense, checkpoint.quantized())
+    found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    keymap.check_tensors(expected, found, checkpoint.where)
+    for name, tensor in checkpoint.tensors.items():
+        packed = name in dense and expected[name] != dense[name]
+        known = (PACKED,) if packed else FLOATING
         if tensor.dtype not in known:
-            raise ModelError(f"{path}: {name} is {tensor.dtype}", "convert the source again")
+            raise ModelError(f"{checkpoint.where}: {name} is of type {tensor.dtype}, not {' or '.join(known)}")
 
 
-def _dense(weights: dict[str, mx.array], recipe: Quantization | None, dtype: mx.Dtype) -> dict[str, mx.array]:
-    """Every tensor in ``dtype``, quantized matrices multiplied out (lazily)."""
-    dense = {}
-    for name, tensor in weights.items():
-        stem = name.removesuffix(".weight")
-        if recipe and f"{stem}.scales" in weights and name.endswith(".weight"):
-            tensor = mx.dequantize(
-                tensor,
-                weights[f"{stem}.scales"],
-                weights[f"{stem}.biases"],
-                group_size=recipe.group_size,
-                bits=recipe.bits,
-            )
-        elif recipe and name.endswith((".scales", ".biases")):
-            continue
-        dense[name] = tensor.astype(dtype)
-    return dense
+def _as_mlx_says(groups: Groups | None) -> dict[str, int] | bool:
+    return dataclasses.asdict(groups) if groups else False
+
+
+def _wanted(checkpoint: Checkpoint, dtype: str, quantized: Mapping[str, Groups]) -> list[str]:
+    """Names of the model's tensors; multiplied out, a quantized matrix is one instead of three."""
+    if dtype == AS_STORED:
+        return list(checkpoint.tensors)
+    parts = {f"{module}.{part}" for module in quantized for part in (SCALES, BIASES)}
+    return [name for name in checkpoint.tensors if name not in parts]
+
+
+def _ready(name: str, checkpoint: Checkpoint, dtype: str, quantized: Mapping[str, Groups]) -> mx.array:
+    """A tensor as it is computed with."""
+    tensor, module = checkpoint.tensors[name], name.removesuffix(".weight")
+    values = tensor.read()
+    if dtype == AS_STORED:
+        values = values.astype(mx.bfloat16) if tensor.dtype == OVERFLOWS else values
+    elif tensor.dtype == PACKED:
+        scales, biases = (checkpoint.tensors[f"{module}.{part}"].read() for part in (SCALES, BIASES))
+        groups = quantized[module]
+        values = mx.dequantize(values, scales, biases, group_size=groups.group_size, bits=groups.bits)
+    if dtype != AS_STORED:
+        values = values.astype(getattr(mx, dtype))
+    mx.eval(values)
+    return values
+
+
+def _sizes_bytes(checkpoint: Checkpoint, dense: Mapping[str, Shape], dtype: str) -> Iterator[int]:
+    """Bytes of each tensor as it is computed with."""
+    if dtype == AS_STORED:
+        return (tensor.size_bytes for tensor in checkpoint.tensors.values())
+    return (math.prod(shape) * DTYPE_BYTES[dtype] for shape in dense.values())

@@ -32,11 +32,11 @@ def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str,
     Raises:
         ModelError: another model, a variant that is not supported, or a value of the wrong type.
     """
-    _require(yaml, "model", "FunASRNano")
-    _require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
-    _require(yaml, "audio_adaptor", "Transformer")
-    _require(yaml, "frontend", "WavFrontend")
-    _require(section(yaml, "llm_conf"), "use_lora", False, default=False)
+    require(yaml, "model", "FunASRNano")
+    require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
+    require(yaml, "audio_adaptor", "Transformer")
+    require(yaml, "frontend", "WavFrontend")
+    require(section(yaml, "llm_conf"), "use_lora", False, default=False)
     try:
         frontend = _frontend(section(yaml, "frontend_conf"))
         encoder = _encoder(section(yaml, "audio_encoder_conf"), frontend.row_width)
@@ -100,7 +100,12 @@ def _of_type(options: Options, name: str, default: Any, types: tuple[type, ...],
     return value
 
 
-def _require(options: Options, name: str, supported: Any, default: Any = None) -> None:
+def require(options: Options, name: str, supported: Any, default: Any = None) -> None:
+    """Refuse every value but one.
+
+    Raises:
+        ModelError: another one stands there.
+    """
     value = options.get(name, default)
     if value != supported:
         raise ModelError(f"{name} is {quoted(value)}: not supported", f"this version knows {supported!r}")
@@ -109,8 +114,8 @@ def _require(options: Options, name: str, supported: Any, default: Any = None) -
 def _frontend(conf: Options) -> FrontendConfig:
     if conf.get("cmvn_file") is not None:
         raise ModelError("frontend_conf names a CMVN file: no Fun-ASR-Nano has one", "this is another model")
-    _require(conf, "snip_edges", True, default=True)
-    _require(conf, "upsacle_samples", True, default=True)
+    require(conf, "snip_edges", True, default=True)
+    require(conf, "upsacle_samples", True, default=True)
     return FrontendConfig(  # these defaults: WavFrontend
         sample_rate_hz=whole(conf, "fs", 16000),
         window=_of_type(conf, "window", "hamming", (str,), "a name"),
@@ -154,7 +159,7 @@ def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
 
 
 def _ctc(yaml: Options, encoder_width: int) -> CTCConfig:
-    _require(yaml, "ctc_decoder", "Transformer")
+    require(yaml, "ctc_decoder", "Transformer")
     conf = section(yaml, "ctc_decoder_conf")
     vocab_size = whole(yaml, "ctc_vocab_size", 60515)  # FunASRNano
     return CTCConfig(
@@ -169,11 +174,11 @@ def _ctc(yaml: Options, encoder_width: int) -> CTCConfig:
 
 
 def _decoder(conf: Options) -> Qwen3Config:
-    _require(conf, "model_type", "qwen3")
-    _require(conf, "hidden_act", "silu", default="silu")
-    _require(conf, "use_sliding_window", False, default=False)
+    require(conf, "model_type", "qwen3")
+    require(conf, "hidden_act", "silu", default="silu")
+    require(conf, "use_sliding_window", False, default=False)
     rope = {**(conf.get("rope_scaling") or {}), **(conf.get("rope_parameters") or {})}
-    _require(rope, "rope_type", "default", default=rope.get("type", "default"))  # "type": before transformers 4.45
+    require(rope, "rope_type", "default", default=rope.get("type", "default"))  # "type": before transformers 4.45
     if any(kind != "full_attention" for kind in conf.get("layer_types") or ()):
         raise ModelError("layer_types names more than full_attention: not supported")
     return Qwen3Config(  # these defaults: transformers.Qwen3Config

@@ -1,16 +1,32 @@
 """``funasr convert``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import TaskID
 
 from funasr_cli.cli import console, parameters
+from funasr_cli.cli import conversion_report as report
 from funasr_cli.cli.completion import complete_codes, complete_sources, completer
-from funasr_cli.options import CONVERT_DEFAULTS, DTYPES, GROUP_SIZE, GROUP_SIZES, QUANTIZATION_BITS, ConvertOptions
+from funasr_cli.errors import UsageError
+from funasr_cli.options import (
+    CONVERT_DEFAULTS,
+    DEFAULT_HUB,
+    DTYPES,
+    ENCODER_BITS,
+    GROUP_SIZE,
+    GROUP_SIZES,
+    RECIPES,
+    VERIFICATIONS,
+    ConvertOptions,
+)
 
 if TYPE_CHECKING:
-    from funasr_cli.checkpoints.convert import Conversion
+    from funasr_cli.checkpoints.hub import Progress
 
 
 def choices(values: tuple[object, ...]) -> str:
@@ -18,19 +34,29 @@ def choices(values: tuple[object, ...]) -> str:
     return f"[{'|'.join(map(str, values))}]"
 
 
+def explain(asked: bool) -> None:
+    """Print the rules of names and layouts, and end."""
+    if asked:
+        from funasr_cli.checkpoints.explain import explain as tables
+
+        console.result(tables())
+        raise typer.Exit
+
+
 def convert(
     source: Annotated[
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="Folder in FunASR's layout, Hugging Face id, or nano or mlt-nano for short.",
+            help="Folder in a layout that --explain lists, hub id, or nano or mlt-nano for short.",
             autocompletion=complete_sources,
         ),
     ],
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Folder to create. Default: the models folder.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
+    hub: parameters.HubOption = DEFAULT_HUB,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -38,13 +64,17 @@ def convert(
         ),
     ] = CONVERT_DEFAULTS.dtype,
     quantize: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            metavar=choices(QUANTIZATION_BITS),
+            metavar=choices(RECIPES),
             help="Quantize the language model to so many bits, for GPUs. A CPU undoes it.",
-            autocompletion=completer(QUANTIZATION_BITS),
+            autocompletion=completer(RECIPES),
         ),
-    ] = CONVERT_DEFAULTS.quantize_bits,
+    ] = CONVERT_DEFAULTS.quantize,
+    quantize_encoder: Annotated[
+        int | None,
+        typer.Option(metavar=choices(ENCODER_BITS), help="Quantize the encoder, too."),
+    ] = CONVERT_DEFAULTS.quantize_encoder,
     group_size: Annotated[
         int | None,
         typer.Option(metavar=choices(GROUP_SIZES), help=f"Values that share a scale. Default: {GROUP_SIZE}."),
@@ -58,21 +88,69 @@ def convert(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
+    verify: Annotated[
+        str,
+        typer.Option(
+            metavar=choices(VERIFICATIONS),
+            help="Decode a clip with source and result; full: each stage beside PyTorch, too.",
+            autocompletion=completer(VERIFICATIONS),
+        ),
+    ] = CONVERT_DEFAULTS.verify,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only look whether SOURCE, a converted model, is whole.")
+    ] = False,
+    _: Annotated[
+        bool,
+        typer.Option("--explain", callback=explain, is_eager=True, help="Print what becomes of each tensor."),
+    ] = False,
     quiet: parameters.Quiet = False,
 ) -> None:
-    """Convert a PyTorch checkpoint to MLX."""
+    """Convert a checkpoint to MLX, and prove what came out."""
     console.set_volume(quiet=quiet, verbose=False)
     options = ConvertOptions(
         dtype=dtype,
-        quantize_bits=quantize,
+        quantize=quantize,
+        quantize_encoder=quantize_encoder,
         group_size=group_size,
         languages=tuple(languages.split(",")) if languages is not None else None,
+        verify=verify,
     )
+    if check:
+        _refuse_others(options, out=out, revision=revision, force=force)
+        return _check(source)
     from funasr_cli.checkpoints.convert import convert as run
+
+    with _progress(source) as on_progress:
+        conversion = run(source, out, options, revision=revision, hub=hub, force=force, progress=on_progress)
+    for line in report.conversion_lines(conversion):
+        console.note(line)
+    console.result(f"{conversion.folder}\n")
+
+
+def _check(folder: str) -> None:
+    from funasr_cli.checkpoints.hub import find_model
+    from funasr_cli.verification.check import check_model
+
+    with _progress(folder) as on_progress:
+        checked = check_model(find_model(folder), on_progress)
+    console.result("".join(f"{line}\n" for line in report.check_lines(checked)))
+
+
+def _refuse_others(options: ConvertOptions, **given: object) -> None:
+    """`--check` converts nothing, so that no other option has a meaning."""
+    stated = [name for name, value in given.items() if value]
+    stated += [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+    if stated:
+        raise UsageError(f"--check with {', '.join(stated)}", "it only looks at a model that has been converted")
+
+
+@contextmanager
+def _progress(source: str) -> Iterator["Progress"]:
+    """Bars of bytes, one for each thing that is done."""
     from funasr_cli.checkpoints.hub import DOWNLOADING
 
     with console.progress(bytes_done=True) as bar:
-        tasks = {}
+        tasks: dict[str, TaskID] = {}
 
         def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -81,13 +159,4 @@ def convert(
                     console.note(f"{what} {source}")
             bar.update(tasks[what], completed=done, total=total)
 
-        conversion = run(source, out, options, revision=revision, force=force, progress=on_progress)
-    _summarise(conversion)
-    console.result(f"{conversion.folder}\n")
-
-
-def _summarise(conversion: "Conversion") -> None:
-    config = conversion.model.config
-    console.note(f"{conversion.tensors} tensors, {conversion.size_bytes / 1e6:,.1f} MB, {conversion.model.dtype}")
-    console.note(f"languages: {', '.join(config.prompt.languages)}")
-    console.note("CTC branch: " + ("yes" if config.ctc else "no, this source has no such tensors"))
+        yield on_progress

@@ -48,7 +48,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
     return row | {
         "bytes": size,
         "dtype": file.dtype,
-        "quantized_bits": file.quantization.bits if file.quantization else None,
+        "quantized_bits": file.quantization.usual.bits if file.quantization else None,
         "languages": list(file.config.prompt.languages),
         "ctc": file.config.ctc is not None,
         "source": file.source.get("source"),

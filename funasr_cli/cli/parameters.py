@@ -8,7 +8,7 @@ import typer
 
 from funasr_cli.cli.completion import complete_formats, complete_languages, complete_models
 from funasr_cli.inputs import PCM_ENCODINGS
-from funasr_cli.options import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS
+from funasr_cli.options import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS, Hub
 from funasr_cli.writers import DEFAULT_FORMAT, WRITERS
 
 INPUT = "Input"
@@ -120,6 +120,7 @@ MaxTokens = Annotated[
     int | None,
     _option(DECODING, "--max-tokens", help="Stop each segment after so many tokens. Default: by its length."),
 ]
+HubOption = Annotated[Hub, _option(None, "--hub", help="Where to fetch a hub id: Hugging Face or ModelScope.")]
 Quiet = Annotated[bool, _option(TERMINAL, "--quiet", "-q", help="Say nothing but warnings and errors.")]
 Verbose = Annotated[bool, _option(TERMINAL, "--verbose", "-v", help="Say more about what is being done.")]
 

@@ -13,6 +13,7 @@ from funasr_cli.errors import UsageError
 from funasr_cli.models.fun_asr_nano import PromptConfig
 from funasr_cli.options import TranscribeOptions
 
+MARKS = ("<|im_start|>", "<|im_end|>")  # single tokens, whatever the tokenizer
 SYSTEM_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 USER_TAG = "<|im_start|>user\n"
 ASSISTANT_TAG = "<|im_end|>\n<|im_start|>assistant\n"

@@ -15,7 +15,7 @@ from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import join_texts
 
-REFERENCE = Path(__file__).parents[1] / "parity" / "reference.py"
+REFERENCE = Path(__file__).parents[2] / "funasr_cli/verification/reference.py"
 BATCH = 16
 MAX_TOKENS = 64
 
@@ -47,9 +47,9 @@ class Recipe:
 RECIPES = (
     Recipe("float32", {"dtype": "float32"}, "stored"),
     Recipe("bfloat16", {"dtype": "bfloat16"}, "stored"),
-    Recipe("8-bit", {"dtype": "bfloat16", "quantize_bits": 8}, "stored"),
-    Recipe("4-bit", {"dtype": "bfloat16", "quantize_bits": 4}, "stored"),
-    Recipe("4-bit, groups of 32", {"dtype": "bfloat16", "quantize_bits": 4, "group_size": 32}, "stored"),
+    Recipe("8-bit", {"dtype": "bfloat16", "quantize": 8}, "stored"),
+    Recipe("4-bit", {"dtype": "bfloat16", "quantize": 4}, "stored"),
+    Recipe("4-bit, groups of 32", {"dtype": "bfloat16", "quantize": 4, "group_size": 32}, "stored"),
 )
 
 

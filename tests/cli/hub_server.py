@@ -1,4 +1,4 @@
-"""A model hub on this machine: as much of the protocol as a download needs."""
+"""Model hubs on this machine: as much of their protocols as a download needs, and the faults that one meets."""
 
 from __future__ import annotations
 
@@ -9,82 +9,207 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 MAIN, OLDER = "a" * 40, "b" * 40  # commits
+LARGE = (".pt", ".safetensors")  # what a hub keeps outside of git, under its SHA-256
+
+Answer = tuple[int, bytes, dict[str, str]]  # status, body, headers
+R = TypeVar("R", bound="Repository")
 
 
-class Hub:
-    """One repository, `owner/model`, with a branch `main` and a tag `v1`; `fault` makes it misbehave."""
+class Repository:
+    """`owner/model`; the faults stand until they are taken back.
+
+    Attributes:
+        fault: status and error code of every answer.
+        breaks_after: the connection is lost after so many bytes of a large file, and from then on all is `fault`.
+        omits_bytes: how many bytes of a large file do not come, without a word of it.
+        downloaded: names of the files that were sent, or begun.
+        ranges: what was asked for of the large ones.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        self.revisions = {"main": MAIN, "v1": OLDER, MAIN: MAIN, OLDER: OLDER}
-        self.fault: tuple[int, str] | None = None  # status and error code of every answer
+        self.fault: tuple[int, str] | None = None
+        self.breaks_after: int | None = None
+        self.omits_bytes = 0
         self.downloaded: list[str] = []
+        self.ranges: list[str] = []
+        self.authorization: set[str] = set()
         self.url = ""
 
-    def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
-        """Status, body and headers for a GET."""
-        if self.fault:
-            return self.fault[0], b"", {"X-Error-Code": self.fault[1]}
-        parts = path.partition("?")[0].strip("/").split("/")
+    def answer(self, path: str) -> Answer:
+        """Status, body and headers for a GET, unless `fault` stands."""
+        raise NotImplementedError
+
+    def file_of(self, path: str) -> str | None:
+        """The file that is asked for."""
+        raise NotImplementedError
+
+    def sha256(self, name: str) -> str:
+        return hashlib.sha256(self.files[name].read_bytes()).hexdigest()
+
+
+class Hub(Repository):
+    """On Hugging Face, with a branch `main` and a tag `v1`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.revisions = {"main": MAIN, "v1": OLDER, MAIN: MAIN, OLDER: OLDER}
+
+    def file_of(self, path: str) -> str | None:
+        parts = urlsplit(path).path.strip("/").split("/")
+        return "/".join(parts[4:]) if parts[2:3] == ["resolve"] else None
+
+    def answer(self, path: str) -> Answer:
+        parts = urlsplit(path).path.strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             return self._api(parts[2:])
         if parts[:2] != ["owner", "model"]:
             return 404, b"", {"X-Error-Code": "RepoNotFound"}
-        commit, file = self.revisions[parts[3]], self.files.get("/".join(parts[4:]))
-        if parts[2] != "resolve" or file is None:
+        name = self.file_of(path)
+        if name not in self.files:
             return 404, b"", {"X-Error-Code": "EntryNotFound"}
-        content = file.read_bytes()
-        return 200, content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit}
+        content, commit = self.files[name].read_bytes(), self.revisions[parts[3]]
+        if name.endswith(LARGE):
+            linked = {"X-Linked-ETag": f'"{self.sha256(name)}"', "X-Linked-Size": str(len(content))}
+        else:
+            linked = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+        return 200, content, {**linked, "X-Repo-Commit": commit}
 
-    def _api(self, parts: list[str]) -> tuple[int, bytes, dict[str, str]]:
+    def _api(self, parts: list[str]) -> Answer:
         if parts[:2] != ["owner", "model"]:
             return 401, b"", {"X-Error-Code": "RepoNotFound"}
         commit = self.revisions.get(parts[3] if len(parts) > 3 else "main")
         if commit is None:
             return 404, b"", {"X-Error-Code": "RevisionNotFound"}
         if parts[2:3] == ["tree"]:
-            content: Any = [
-                {"type": "file", "path": name, "size": file.stat().st_size, "oid": "0" * 40}
-                for name, file in self.files.items()
-            ]
+            content: Any = [self._entry(name, "path", "oid", "oid") | {"type": "file"} for name in self.files]
         else:
-            siblings = [{"rfilename": name} for name in self.files]
+            siblings = [self._entry(name, "rfilename", "blobId", "sha256") for name in self.files]
             content = {"id": "owner/model", "sha": commit, "siblings": siblings}
         return 200, json.dumps(content).encode(), {"Content-Type": "application/json"}
 
+    def _entry(self, name: str, name_key: str, blob_key: str, sha_key: str) -> dict[str, Any]:
+        content = self.files[name].read_bytes()
+        entry = {name_key: name, "size": len(content), blob_key: hashlib.sha1(content).hexdigest()}
+        if not name.endswith(LARGE):
+            return entry
+        return entry | {"lfs": {sha_key: self.sha256(name), "size": len(content), "pointerSize": 130}}
+
+
+class ModelScopeHub(Repository):
+    """On ModelScope, with a branch `master` and a tag `v1`, and answers as seen from the real one.
+
+    Which commit a branch stands for is not told; an unknown revision is no error, it has no files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.names = {"master": MAIN, "v1": OLDER}
+        self.changed_last = "README.md" if "README.md" in self.files else "config.yaml"
+        self.knows_commits = True
+
+    def file_of(self, path: str) -> str | None:
+        parts = urlsplit(path)
+        return parse_qs(parts.query)["FilePath"][0] if parts.path.endswith("/repo") else None
+
+    def answer(self, path: str) -> Answer:
+        url = urlsplit(path)
+        parts, query = url.path.strip("/").split("/"), parse_qs(url.query)
+        if parts[:3] != ["api", "v1", "models"] or parts[3:5] != ["owner", "model"]:
+            return self._envelope(None, 404, 10010205001, "record not found")
+        revision = query.get("Revision", ["master"])[0]
+        match parts[5:]:
+            case ["revisions"]:
+                listed = {"Branches": [{"Revision": "master"}], "Tags": [{"Revision": "v1"}]}
+                return self._envelope({"RevisionMap": listed})
+            case ["repo", "files"]:
+                return self._envelope({"Files": self._listing(revision), "LatestCommitter": None})
+            case ["repo"] if (name := query["FilePath"][0]) in self.files:
+                return 200, self.files[name].read_bytes(), {"Content-Type": "application/octet-stream"}
+        return self._envelope(None, 404, 10990101007, "file not found")
+
+    def _listing(self, revision: str) -> list[dict[str, Any]] | None:
+        commits = set(self.names.values()) if self.knows_commits else set()
+        if revision not in {*self.names, *commits}:
+            return None
+        folders = sorted({name.rpartition("/")[0] for name in self.files} - {""})
+        trees = [{"Path": name, "Type": "tree", "Size": 0, "Revision": "c" * 40} for name in folders]
+        return trees + [self._entry(name, self.names.get(revision, revision)) for name in self.files]
+
+    def _entry(self, name: str, commit: str) -> dict[str, Any]:
+        is_last = name == self.changed_last
+        return {
+            "Path": name, "Type": "blob", "Size": self.files[name].stat().st_size, "Sha256": self.sha256(name),
+            "Revision": commit if is_last else "d" * 40, "CommittedDate": 1_700_000_000 + is_last,
+        }  # fmt: skip
+
+    def _envelope(self, data: Any, status: int = 200, code: int = 200, message: str = "success") -> Answer:
+        content = {"Code": code, "Data": data, "Message": message, "Success": status == 200}
+        return status, json.dumps(content).encode(), {"Content-Type": "application/json"}
+
 
 @contextmanager
-def serving(hub: Hub) -> Iterator[Hub]:
-    """Answer requests at `hub.url` until the block is left."""
+def serving(repository: R) -> Iterator[R]:
+    """Answer requests at the repository's `url` until the block is left."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            status, body, headers = hub.answer(self.path)
+            status, body, headers = self.faultless() if repository.fault is None else self.faulty()
+            name = repository.file_of(self.path) if status < 300 else None
+            is_large = name is not None and name.endswith(LARGE)
+            if self.command == "GET" and name:
+                repository.downloaded.append(name.rpartition("/")[2])
+            if self.command == "GET" and is_large:
+                status, body, headers = self.part(body, headers)
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
+            for key, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(key, value)
             self.end_headers()
-            if self.command == "GET":
-                if "/resolve/" in self.path:
-                    hub.downloaded.append(self.path.rpartition("/")[2])
-                self.wfile.write(body)
+            if self.command != "GET":
+                return
+            if is_large and repository.breaks_after is not None:
+                body = body[: repository.breaks_after]
+                repository.fault = (503, "")
+                self.close_connection = True
+            self.wfile.write(body)
 
         do_HEAD = do_GET
+
+        def faultless(self) -> Answer:
+            repository.authorization.add(self.headers.get("Authorization", ""))
+            return repository.answer(self.path)
+
+        def faulty(self) -> Answer:
+            assert repository.fault
+            return repository.fault[0], b"", {"X-Error-Code": repository.fault[1]}
+
+        def part(self, body: bytes, headers: dict[str, str]) -> Answer:
+            """As `Range` asks for."""
+            body = body[: len(body) - repository.omits_bytes]
+            asked = self.headers.get("Range", "")
+            repository.ranges.append(asked)
+            if not asked:
+                return 200, body, headers
+            begin = int(asked.removeprefix("bytes=").split("-")[0])
+            if begin >= len(body):
+                return 416, b"", {"Content-Range": f"bytes */{len(body)}"}
+            return 206, body[begin:], {**headers, "Content-Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"}
 
         def log_message(self, *_: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.url = f"http://127.0.0.1:{server.server_port}"
+    repository.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield hub
+        yield repository
     finally:
         server.shutdown()
         server.server_close()

@@ -115,7 +115,7 @@ source, out, bits = sys.argv[1:]
 before = anonymous()
 thread = threading.Thread(target=watch)
 thread.start()
-funasr_cli.convert(source, out, quantize_bits=int(bits) or None)
+funasr_cli.convert(source, out, quantize=int(bits) or None)
 done.set()
 thread.join()
 print(peak - before)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_client import convert
 from hub_server import MAIN, OLDER, Hub, serving
-from running import Result, funasr
+from running import Result
 from safetensors import safe_open
 
 
@@ -17,14 +18,6 @@ def hub(checkpoint: Path) -> Iterator[Hub]:
     (checkpoint / "example/zh.mp3").write_bytes(b"not needed")
     with serving(Hub(checkpoint)) as served:
         yield served
-
-
-def convert(tmp_path: Path, endpoint: str, *arguments: str) -> Result:
-    env = {
-        "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "FUNASR_HOME": str(tmp_path / "home"),
-        "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1",
-    }  # fmt: skip
-    return funasr("convert", *arguments, env=env)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +38,10 @@ def test_download(hub: Hub, tmp_path: Path, options: tuple[str, ...], commit: st
     assert "model.pt" in hub.downloaded
     assert "zh.mp3" not in hub.downloaded
     source = json.loads((out / "config.json").read_text())["source"]
-    assert (source["source"], source["revision"]) == ("owner/model", commit)
+    assert (source["hub"], source["source"], source["revision"]) == ("hf", "owner/model", commit)
     with safe_open(out / "model.safetensors", "np") as file:
-        assert (file.metadata() or {})["revision"] == commit
+        metadata = file.metadata() or {}
+    assert (metadata["hub"], metadata["revision"]) == ("hf", commit)
     assert f"- Source: owner/model, revision {commit}\n" in (out / "README.md").read_text()
 
 
@@ -86,7 +80,7 @@ def test_unreachable(tmp_path: Path) -> None:
         closed.bind(("127.0.0.1", 0))  # bound, never listening: nobody else gets the port
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         result = convert(tmp_path, url, "owner/model")
-    hint = "HF_ENDPOINT names a mirror; a folder downloaded elsewhere, as from ModelScope, works as well"
+    hint = "HF_ENDPOINT names a mirror; --hub ms takes it from ModelScope, if that has it"
     assert result == Result(5, "", f"error: owner/model: {url} cannot be reached (Connection refused)\n  {hint}\n")
 
 

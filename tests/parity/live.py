@@ -16,7 +16,7 @@ from funasr_cli.checkpoints.load import load_model
 from funasr_cli.pipeline import Recognizer
 
 REPOSITORY = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("reference.py")
+SCRIPT = REPOSITORY / "funasr_cli/verification/reference.py"
 VARIABLE = "REFERENCE_PYTHON"
 
 

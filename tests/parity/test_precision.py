@@ -54,7 +54,7 @@ def centred_logits(folder: Path, dtype: str, clip: Path) -> np.ndarray:
 def test_logit_error_of_a_recipe(recipe: tuple[int, int], dtype: str, quantizable: Path, zh_wav: Path) -> None:
     dense = centred_logits(converted(quantizable, dtype="float32"), "float32", zh_wav)
     bits, group_size = recipe
-    folder = converted(quantizable, dtype="float32", quantize_bits=bits, group_size=group_size)
+    folder = converted(quantizable, dtype="float32", quantize=bits, group_size=group_size)
     error = np.linalg.norm(centred_logits(folder, dtype, zh_wav) - dense) / np.linalg.norm(dense)
     assert 0 < error < LOGIT_ERRORS[recipe]
 
@@ -63,14 +63,14 @@ def test_logit_error_of_a_recipe(recipe: tuple[int, int], dtype: str, quantizabl
 def test_quantized_arithmetic_is_that_of_the_dequantized_weights(
     recipe: tuple[int, int], quantizable: Path, zh_wav: Path
 ) -> None:
-    folder = converted(quantizable, dtype="float32", quantize_bits=recipe[0], group_size=recipe[1])
+    folder = converted(quantizable, dtype="float32", quantize=recipe[0], group_size=recipe[1])
     stored, dense = (centred_logits(folder, dtype, zh_wav) for dtype in ("stored", "float32"))
     assert np.abs(stored - dense).max() < 1e-3 * np.abs(dense).max()
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_models_decode(bits: int, quantizable: Path, zh_wav: Path) -> None:
-    folder = converted(quantizable, dtype="bfloat16", quantize_bits=bits)
+    folder = converted(quantizable, dtype="bfloat16", quantize=bits)
     assert load_model(folder, "stored").model.llm.model.layers[0].mlp.up_proj.weight.dtype == mx.uint32
     for dtype in ("stored", "float32"):
         recognizer = Recognizer(load_model(folder, dtype))

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from small import MakeCheckpoint, edit_json, edit_tensors
 
 import funasr_cli
+from funasr_cli.checkpoints.hashes import sha256_of
 from funasr_cli.checkpoints.load import load_model
-from funasr_cli.checkpoints.sources import sha256_of
 from funasr_cli.errors import ModelError
 
 LM_HEAD, EMBEDDING = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
@@ -140,7 +140,7 @@ def test_untied_head_that_is_missing_is_refused(make_checkpoint: MakeCheckpoint,
 def test_quantized_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path, bits: int, tied: bool) -> None:
     """Every matrix of the decoder, embeddings too, and nothing else; the values are within half a step."""
     folder = make_checkpoint(llm_tied=tied)
-    out = converted(folder, tmp_path / "out", dtype="float32", quantize_bits=bits, group_size=32)
+    out = converted(folder, tmp_path / "out", dtype="float32", quantize=bits, group_size=32)
     source = source_tensors(folder)
     quantized = {name.removesuffix(".scales") for name in out if name.endswith(".scales")}
     matrices = {n.removesuffix(".weight") for n, t in source.items() if n.startswith("llm.") and t.ndim == 2}
@@ -169,15 +169,17 @@ def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_models_load_in_every_type(small_checkpoint: Path, tmp_path: Path, bits: int) -> None:
     out = tmp_path / "out"
-    funasr_cli.convert(str(small_checkpoint), out, quantize_bits=bits)
-    assert json.loads((out / "config.json").read_text())["quantization"] == {"bits": bits, "group_size": 64}
+    funasr_cli.convert(str(small_checkpoint), out, quantize=bits)
+    assert json.loads((out / "config.json").read_text())["quantization"] == {
+        "group_size": 64, "bits": bits, "mode": "affine",
+    }  # fmt: skip
     for dtype in ("stored", "float32", "bfloat16"):
         assert load_model(out, dtype).dtype == dtype
 
 
 def test_group_size_that_does_not_divide(small_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        funasr_cli.convert(str(small_checkpoint), tmp_path / "out", quantize_bits=4, group_size=128)
+        funasr_cli.convert(str(small_checkpoint), tmp_path / "out", quantize=4, group_size=128)
     assert "rows of 64 values do not divide into groups of 128" in caught.value.message
     assert caught.value.hint == "choose a smaller --group-size"
     assert not (tmp_path / "out").exists()
@@ -186,14 +188,15 @@ def test_group_size_that_does_not_divide(small_checkpoint: Path, tmp_path: Path)
 def test_metadata_states_where_it_comes_from(small_checkpoint: Path, tmp_path: Path) -> None:
     conversion = funasr_cli.convert(str(small_checkpoint), tmp_path / "out")
     expected = {
-        "source": "Small-Nano", "sha256": sha256_of(small_checkpoint / "model.pt", lambda _: None),
-        "tool_version": f"funasr-cli {funasr_cli.__version__}",
+        "source": "Small-Nano", "layout": "FunASR", "tool_version": f"funasr-cli {funasr_cli.__version__}",
     }  # fmt: skip
     with safe_open(conversion.folder / "model.safetensors", "np") as file:
         assert file.metadata() == {"format": "funasr-cli", **expected}
         assert len(list(file.keys())) == conversion.tensors
     config = json.loads((conversion.folder / "config.json").read_text())
-    assert config["source"] == {**expected, "revision": None}
+    assert config["source"] == {
+        **expected, "revision": None, "sha256": sha256_of(small_checkpoint / "model.pt"),
+    }  # fmt: skip
     assert (config["format"], config["format_version"], config["dtype"]) == ("funasr-cli", 1, "bfloat16")
 
 
@@ -207,13 +210,15 @@ def test_sha256_is_that_of_the_file(tmp_path: Path) -> None:
 
 def test_readme_states_where_it_comes_from(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     folder = make_checkpoint(name="My-MLT-Nano", with_ctc=True)
-    funasr_cli.convert(str(folder), tmp_path / "out", quantize_bits=4, group_size=32)
+    funasr_cli.convert(str(folder), tmp_path / "out", quantize=4, group_size=32)
     readme = (tmp_path / "out/README.md").read_text()
     for line in (
         "# My-MLT-Nano, converted to MLX",
         "- Source: My-MLT-Nano, revision unknown (a local folder)",
-        f"- SHA-256 of its model.pt: {sha256_of(folder / 'model.pt', lambda _: None)}",
-        f"- Converted by funasr-cli {funasr_cli.__version__}; weights: bfloat16, decoder in 4 bits (groups of 32)",
+        "- Its layout: FunASR",
+        f"- SHA-256 of model.pt there:\n\n    {sha256_of(folder / 'model.pt')}",
+        f"- Converted by funasr-cli {funasr_cli.__version__}; "
+        "weights: bfloat16, quantized to 4 bits in groups of 32",
         "- CTC branch: yes",
     ):
         assert f"{line}\n" in readme
@@ -226,7 +231,7 @@ def test_files_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path) ->
     copied = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "generation_config.json"}
     for name in copied:
         assert (tmp_path / "out" / name).read_bytes() == (folder / "Qwen3-0.6B" / name).read_bytes()
-    written = {"config.json", "model.safetensors", "README.md", "multilingual.tiktoken"}
+    written = {"config.json", "model.safetensors", "README.md", "SHA256SUMS", "multilingual.tiktoken"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == copied | written
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from small import edit_json, edit_tensors
 
 import funasr_cli
-from funasr_cli.checkpoints.sources import open_upstream
+from funasr_cli.checkpoints.layouts.funasr import open_funasr
 from funasr_cli.errors import ExitCode, ModelError, UsageError
 
 Tensors = dict[str, torch.Tensor]
@@ -175,7 +175,7 @@ def test_damaged_pickles_never_raise_anything_else(
         content[position % len(content)] = value
     path.write_bytes(content)
     with contextlib.suppress(ModelError):  # many a changed byte does no harm
-        open_upstream(checkpoint, ("zh",))
+        open_funasr(checkpoint, ("zh",))
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "model.pt"])
@@ -332,7 +332,7 @@ def test_unknown_languages(checkpoint: Path, languages: tuple[str, ...]) -> None
 def test_without_torch(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(funasr_cli.errors.SetupError) as caught:  # type: ignore[attr-defined]
-        open_upstream(checkpoint, ("zh",))
+        open_funasr(checkpoint, ("zh",))
     assert caught.value.message == "converting needs torch"
     assert caught.value.hint.startswith("pip install torch; ")
 

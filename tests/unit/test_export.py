@@ -37,7 +37,7 @@ def test_round_trip(make_checkpoint: MakeCheckpoint, tmp_path: Path, changes: di
     assert dataclasses.replace(second.model, source={}) == dataclasses.replace(first.model, source={})
     ours, again = tree(first.folder), tree(second.folder)
     assert ours.keys() == again.keys()
-    stating_the_source = {"README.md", "config.json", "model.safetensors"}
+    stating_the_source = {"README.md", "SHA256SUMS", "config.json", "model.safetensors"}
     assert all(ours[name] == again[name] for name in ours.keys() - stating_the_source)
     tensors = [
         torch.load(folder / "model.pt", weights_only=True)["state_dict"]
@@ -51,7 +51,7 @@ def test_quantized_models_and_existing_folders_are_refused(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
     source = str(make_checkpoint())
-    quantized = funasr_cli.convert(source, tmp_path / "quantized", quantize_bits=4, group_size=32).folder
+    quantized = funasr_cli.convert(source, tmp_path / "quantized", quantize=4, group_size=32).folder
     with pytest.raises(ModelError, match="is quantized"):
         export(quantized, tmp_path / "out")
     assert not (tmp_path / "out").exists()

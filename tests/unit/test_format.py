@@ -155,8 +155,8 @@ def test_config_round_trip(small_model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("format", "other", "not a model converted by funasr"),
-        ("model_type", "qwen3", "not a model converted by funasr"),
+        ("format", "other", "neither funasr nor mlx-audio has converted this"),
+        ("model_type", "qwen3", "the model is 'qwen3', not fun_asr_nano"),
         ("format_version", 2, "format version 2, this funasr reads 1"),
         ("format_version", None, "format version None, this funasr reads 1"),
         ("source", "x", "source is not an object of strings"),
@@ -164,9 +164,13 @@ def test_config_round_trip(small_model: Path, tmp_path: Path) -> None:
         ("source", {"name": 1}, "source is not an object of strings"),
         ("dtype", None, "dtype is None, not one of bfloat16, float32"),
         ("dtype", "float16", "dtype is 'float16', not one of bfloat16, float32"),
-        ("quantization", {"bits": 5, "group_size": 48}, "5 bits in groups of 48: no known quantization"),
+        (
+            "quantization",
+            {"bits": 5, "group_size": 48},
+            "quantization: 5 bits in groups of 48, 'affine': no known quantization",
+        ),
         ("quantization", [4, 64], "quantization: expected an object, found list"),
-        ("quantization", {"bits": 4}, "quantization: missing group_size"),
+        ("quantization", {"bits": 4}, "quantization: group_size is None, not a whole number"),
         ("encoder", None, "encoder: expected an object, found NoneType"),
         ("encoder.width", "32", "encoder: width: expected int, found '32'"),
         ("encoder.heads", 0, "encoder.heads is 0"),

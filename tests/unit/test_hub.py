@@ -117,7 +117,7 @@ def test_unfinished_and_hidden_folders_are_no_models(home: Path, small_model: Pa
 
 def test_default_output(home: Path, small_checkpoint: Path) -> None:
     assert funasr_cli.convert(str(small_checkpoint)).folder == home / "models/Small-Nano"
-    quantized = funasr_cli.convert(str(small_checkpoint), quantize_bits=8)
+    quantized = funasr_cli.convert(str(small_checkpoint), quantize=8)
     assert quantized.folder == home / "models/Small-Nano-8bit"
     assert set(converted_models()) == {"Small-Nano", "Small-Nano-8bit"}
 

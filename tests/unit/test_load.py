@@ -22,30 +22,30 @@ def refusal(model: Path) -> str:
     return caught.value.message
 
 
-@pytest.mark.parametrize("size", [0, 7, 100, 5000, -1])
-def test_truncated_weights(model: Path, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (0, "empty"),
+        *((size, "not a safetensors file, or cut short") for size in (7, 100, 5000)),
+        (-1, "cut short: "),
+    ],
+)
+def test_truncated_weights(model: Path, size: int, message: str) -> None:
     path = model / "model.safetensors"
     os.truncate(path, size if size >= 0 else path.stat().st_size + size)
-    assert f"{path}: missing, damaged or cut short (" in refusal(model)
+    assert refusal(model).startswith(f"{path}: {message}")
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"\xff" * 100, (1 << 60).to_bytes(8, "little") + b"{}"])
 def test_weights_that_are_something_else(model: Path, content: bytes) -> None:
     (model / "model.safetensors").write_bytes(content)
-    assert "missing, damaged or cut short (" in refusal(model)
+    assert refusal(model) == f"{model / 'model.safetensors'}: not a safetensors file, or cut short"
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("config.json", "missing"),
-        ("model.safetensors", "missing, damaged or cut short"),
-        ("tokenizer.json", "missing"),
-    ],
-)
-def test_missing_files(model: Path, name: str, message: str) -> None:
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_missing_files(model: Path, name: str) -> None:
     (model / name).unlink()
-    assert refusal(model).startswith(f"{model / name}: {message}")
+    assert refusal(model) == f"{model / name}: missing"
 
 
 def test_tensors_that_do_not_fit(model: Path) -> None:
@@ -62,7 +62,7 @@ def test_tensors_that_do_not_fit(model: Path) -> None:
 @pytest.mark.parametrize("dtype", ["stored", "float32"])
 @pytest.mark.parametrize("damage", ["no scales", "wrong bits", "wrong group", "no recipe"])
 def test_damaged_quantization(small_checkpoint: Path, tmp_path: Path, bits: int, dtype: str, damage: str) -> None:
-    folder = funasr_cli.convert(str(small_checkpoint), tmp_path / "m", quantize_bits=bits).folder
+    folder = funasr_cli.convert(str(small_checkpoint), tmp_path / "m", quantize=bits).folder
     if damage == "no scales":
         tensors = load_file(folder / "model.safetensors")
         del tensors["llm.model.layers.0.mlp.up_proj.biases"]

@@ -65,10 +65,10 @@ def test_transcribe_options_refused(options: dict, message: str, hint: str) -> N
             "use bfloat16, which takes the same space, or float32",
         ),
         ({"dtype": "int8"}, "unknown type 'int8'", "choose from bfloat16, float32"),
-        ({"quantize_bits": 5}, "cannot quantize to 5 bits", "choose 4 or 8"),
-        ({"quantize_bits": 0}, "cannot quantize to 0 bits", "choose 4 or 8"),
-        ({"quantize_bits": 4, "group_size": 48}, "group size 48", "choose from 32, 64, 128"),
-        ({"quantize_bits": 4, "group_size": 0}, "group size 0", "choose from 32, 64, 128"),
+        ({"quantize": 5}, "cannot quantize to 5 bits", "choose 4 or 8"),
+        ({"quantize": 0}, "cannot quantize to 0 bits", "choose 4 or 8"),
+        ({"quantize": 4, "group_size": 48}, "group size 48", "choose from 32, 64, 128"),
+        ({"quantize": 4, "group_size": 0}, "group size 0", "choose from 32, 64, 128"),
         ({"group_size": 64}, "a group size without quantization", "add --quantize"),
     ],
 )
@@ -85,4 +85,4 @@ def test_what_is_at_the_limit_is_taken() -> None:
     TranscribeOptions(min_pause_s=10.0, max_segment_s=300.0, join_s=300.0, vad_threshold=1 - 1e-6)
     for bits in (4, 8):
         for group_size in (None, 32, 64, 128):
-            ConvertOptions(dtype="float32", quantize_bits=bits, group_size=group_size)
+            ConvertOptions(dtype="float32", quantize=bits, group_size=group_size)

@@ -13,7 +13,7 @@ from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.benchmarks.workloads import generated_clip
 from funasr_cli.checkpoints.export import LLM_FOLDER, export
 from funasr_cli.checkpoints.format import WEIGHTS_FILE
-from funasr_cli.checkpoints.sources import UPSTREAM_CONFIG
+from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG
 
 OURS, FUNASR, MLX_AUDIO = "ours", "funasr", "mlx-audio"
 

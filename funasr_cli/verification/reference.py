@@ -2,7 +2,7 @@
 
 Runs in the reference environment (funasr, torch, transformers, kaldi-native-fbank; not MLX):
 
-    python tests/parity/reference.py job.json out
+    python funasr_cli/verification/reference.py job.json out
 
 `job.json`: {"checkpoint": folder, "threads": 2, "cases": [{"name": ..., "audio": path, "language": "中文" or
 null, "hotwords": [...], "itn": true, "max_tokens": 64, "forced_ids": [...] (optional)}], "batches": [{"name":
@@ -45,6 +45,7 @@ class RecordingTokenizer:
         self.encoded: list[str] = []
 
     def encode(self, text: str) -> list[int]:
+        """As the tokenizer does."""
         self.encoded.append(text)
         return self._tokenizer.encode(text)
 

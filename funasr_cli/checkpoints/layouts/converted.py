@@ -1,0 +1,35 @@
+"""What `convert` writes."""
+
+from pathlib import Path
+
+from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, WEIGHTS_FILE, read_config
+from funasr_cli.checkpoints.layouts.files import tokenizer_files
+from funasr_cli.checkpoints.tensors import open_safetensors
+from funasr_cli.checkpoints.untrusted import file_in
+
+LAYOUT = "funasr-cli"
+
+
+def open_converted(folder: Path) -> Checkpoint:
+    """Open a converted folder.
+
+    Raises:
+        ModelError: something is missing or damaged, or its format is newer.
+    """
+    model = read_config(folder)
+    weights, tied = file_in(folder, WEIGHTS_FILE), model.config.llm.tie_word_embeddings
+    files = tokenizer_files(folder, folder)
+    if model.config.ctc is not None:
+        files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE)
+    return Checkpoint(
+        layout=LAYOUT,
+        config=model.config,
+        dtype=model.dtype,
+        tensors=keymap.translate(open_safetensors(weights), keymap.OURS, str(weights), tied=tied),
+        quantization=model.quantization,
+        files=files,
+        weights=(weights,),
+        source=model.source,
+    )

@@ -1,0 +1,159 @@
+"""FunASR's layout, of releases and fine-tunes: ``model.pt``, ``config.yaml`` and the decoder's folder."""
+
+import importlib.util
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
+from funasr_cli.checkpoints.headers import is_tensor_name
+from funasr_cli.checkpoints.layouts.files import OF_THE_DECODER, tokenizer_files
+from funasr_cli.checkpoints.pickles import CODE_HINT, check_pickle, check_storages
+from funasr_cli.checkpoints.tensors import FLOATING, Tensor, from_bytes, usual_dtype
+from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, read_yaml
+from funasr_cli.checkpoints.upstream import nano_config, section
+from funasr_cli.errors import ModelError, SetupError
+
+if TYPE_CHECKING:
+    import torch
+
+    from funasr_cli.backend import mx
+
+LAYOUT = "FunASR"
+UPSTREAM_WEIGHTS = "model.pt"
+UPSTREAM_CONFIG = "config.yaml"
+ASKED_FOR_CODE = re.compile(r"GLOBAL ([\w.]+)")  # in torch's message about a pickle with more than tensors in it
+
+
+def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
+    """Open a folder in this layout.
+
+    Raises:
+        ModelError: something is missing, damaged, hostile or not supported.
+        SetupError: torch is not installed.
+    """
+    require_torch()
+    options = read_yaml(file_in(folder, UPSTREAM_CONFIG))
+    weights = file_in(folder, UPSTREAM_WEIGHTS)
+    llm_folder = _llm_folder(folder, options)
+    llm = read_json(file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER))
+    files = tokenizer_files(folder, folder / llm_folder)
+    stored = _read_tensors(weights)
+    config = nano_config(options, llm, ctc=keymap.has_ctc(stored), languages=languages)
+    if config.ctc is not None:
+        files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE, "the CTC branch needs it")
+    return Checkpoint(
+        layout=LAYOUT,
+        config=config,
+        dtype=usual_dtype(stored),
+        tensors=keymap.translate(stored, keymap.FUNASR, str(weights), tied=config.llm.tie_word_embeddings),
+        quantization=None,
+        files=files,
+        weights=(weights,),
+        source={},
+    )
+
+
+def lacks_torch() -> SetupError:
+    """What to say where torch is missing."""
+    without_cuda = "--index-url https://download.pytorch.org/whl/cpu"
+    return SetupError("converting needs torch", f"pip install torch; on Linux, {without_cuda} spares you CUDA")
+
+
+def require_torch() -> None:
+    """Say early that torch is missing.
+
+    Raises:
+        SetupError: it is.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise lacks_torch()
+
+
+def _llm_folder(folder: Path, options: dict[str, Any]) -> str:
+    """Name of the decoder's folder; upstream trains with absolute paths, so that only the last part counts."""
+    stated = section(options, "llm_conf").get("init_param_path")
+    if not isinstance(stated, str) or Path(stated).name in ("", ".", ".."):
+        raise ModelError(
+            f"{folder / UPSTREAM_CONFIG}: llm_conf.init_param_path does not name the decoder's folder"
+        )
+    return Path(stated).name
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    content = _plain(_load_pickle(path))
+    # A training script wraps the tensors once, its checkpoint manager perhaps once more.
+    for _ in keymap.CONTAINERS:
+        content = next(
+            (_plain(content[key]) for key in keymap.CONTAINERS if isinstance(content.get(key), dict)), content
+        )
+    tensors = {str(name).removeprefix(keymap.WRAPPER_PREFIX): value for name, value in content.items()}
+    if len(tensors) < len(content):
+        raise ModelError(f"{path}: holds tensors both with and without the prefix {keymap.WRAPPER_PREFIX}")
+    import torch
+
+    for name, value in tensors.items():
+        if not isinstance(value, torch.Tensor):
+            raise ModelError(f"{path}: not a state dict ({name!r} is a {type(value).__name__})")
+        if not is_tensor_name(name):
+            raise ModelError(f"{path}: {quoted(name)} is no name of a tensor")
+        if value.layout != torch.strided or value.device.type != "cpu":
+            raise ModelError(f"{path}: {name} is a {value.layout} tensor on {value.device}: not supported")
+    check_storages(path, tensors)
+    return {name: _tensor(value) for name, value in tensors.items()}
+
+
+def _plain(content: dict[Any, Any]) -> dict[Any, Any]:
+    """A copy that is nothing but a dict: attributes of an OrderedDict can stand in for its methods."""
+    return dict(dict.items(content))
+
+
+def _tensor(value: "torch.Tensor") -> Tensor:
+    import torch
+
+    stored, shape = str(value.dtype).removeprefix("torch."), tuple(value.shape)
+    is_exotic = value.is_floating_point() and stored not in FLOATING  # float64 above all
+    dtype = "float32" if is_exotic else stored
+
+    def read() -> "mx.array":
+        values = (value.float() if is_exotic else value).contiguous()
+        return from_bytes(values.flatten().view(torch.uint8).numpy(), dtype, shape)
+
+    return Tensor(dtype, shape, read)
+
+
+def _load_pickle(path: Path) -> dict[str, Any]:
+    """The object in the file, which `torch.load` builds without executing anything."""
+    check_pickle(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read is refused below
+            content = _torch_load(path)
+    except ImportError as error:
+        raise lacks_torch() from error
+    except Exception as error:  # on damaged files torch raises whatever its parser stumbled over
+        if found := ASKED_FOR_CODE.search(str(error)):
+            raise ModelError(
+                f"{path}: refused, it asks for {found[1]}, which is not a tensor",
+                CODE_HINT,
+            ) from error
+        raise ModelError(
+            f"{path}: not a PyTorch checkpoint, or damaged ({type(error).__name__})", "copy or download it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def _torch_load(path: Path) -> Any:
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap can only be used" not in str(error):
+            raise
+        return torch.load(path, map_location="cpu", weights_only=True)  # written before PyTorch 1.6

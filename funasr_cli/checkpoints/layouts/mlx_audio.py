@@ -1,0 +1,77 @@
+"""mlx-audio's layout, as of ``mlx-community/Fun-ASR-Nano-2512``: upstream's names, MLX's axes, perhaps quantized.
+
+Source: mlx-audio 0.6 ``stt/models/fun_asr_nano`` (``convert.py``, ``config.py``).
+"""
+
+from pathlib import Path, PurePosixPath
+
+from funasr_cli.checkpoints import keymap, quantize
+from funasr_cli.checkpoints.checkpoint import Checkpoint, without_ctc
+from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
+from funasr_cli.checkpoints.layouts.files import tokenizer_files
+from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
+from funasr_cli.checkpoints.untrusted import file_in, read_json
+from funasr_cli.checkpoints.upstream import Options, nano_config, section
+from funasr_cli.errors import ModelError
+
+LAYOUT = "mlx-audio"
+NO_CTC = "its CTC branch is left out: mlx-audio's layout has no vocabulary for it"
+# What its classes take where config.json is silent.
+DEFAULTS: dict[str, Options] = {
+    "frontend_conf": {"fs": 16000, "n_mels": 80, "lfr_m": 7, "lfr_n": 6},
+    "audio_encoder_conf": {
+        "output_size": 512, "attention_heads": 4, "linear_units": 2048, "num_blocks": 50, "tp_blocks": 20,
+    },
+    "audio_adaptor_conf": {"downsample_rate": 1, "use_low_frame_rate": True, "ffn_dim": 2048, "n_layer": 2},
+}  # fmt: skip
+
+
+def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
+    """Open a folder in this layout.
+
+    Raises:
+        ModelError: something is missing, damaged or not supported.
+    """
+    path = file_in(folder, CONFIG_FILE)
+    content = read_json(path)
+    decoder = section(content, "text_config") or section(content, "llm_config")
+    if not decoder:
+        raise ModelError(f"{path}: neither funasr nor mlx-audio has converted this", "convert its source")
+    config = nano_config(_upstream_words(content), decoder, ctc=False, languages=languages)
+    weights = file_in(folder, WEIGHTS_FILE)
+    stored = open_safetensors(weights)
+    tensors = keymap.translate(without_ctc(stored), keymap.OURS, str(weights), tied=config.llm.tie_word_embeddings)
+    repository = content.get("model_repo")
+    return Checkpoint(
+        layout=LAYOUT,
+        config=config,
+        dtype=usual_dtype(tensors),
+        tensors=tensors,
+        quantization=quantize.from_json(content.get("quantization"), f"{folder / CONFIG_FILE}: quantization"),
+        files=tokenizer_files(folder, _tokenizer_folder(folder, content)),
+        weights=(weights,),
+        source={"source": repository if isinstance(repository, str) else None},
+        notes=(NO_CTC,) if len(tensors) < len(stored) else (),
+    )
+
+
+def _upstream_words(content: Options) -> Options:
+    """FunASR's ``config.yaml`` that says the same."""
+    parts = {name: defaults | section(content, name) for name, defaults in DEFAULTS.items()}
+    encoder = parts["audio_encoder_conf"]
+    if "sanm_shift" in encoder:  # it mends upstream's spelling
+        encoder["sanm_shfit"] = encoder.pop("sanm_shift")
+    return {
+        "model": "FunASRNano",
+        "frontend": "WavFrontend",
+        "audio_encoder": "SenseVoiceEncoderSmall",
+        "audio_adaptor": "Transformer",
+        **parts,
+    }
+
+
+def _tokenizer_folder(folder: Path, content: Options) -> Path:
+    stated = content.get("qwen_tokenizer_path", "Qwen3-0.6B")
+    if not isinstance(stated, str) or not (name := PurePosixPath(stated).name) or name == "..":
+        raise ModelError(f"{folder / CONFIG_FILE}: qwen_tokenizer_path does not name the tokenizer's folder")
+    return folder / name

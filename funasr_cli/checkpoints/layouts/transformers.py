@@ -1,0 +1,147 @@
+"""Transformers' layout, as of ``FunAudioLLM/Fun-ASR-Nano-2512-hf``: safetensors, in one file or in shards.
+
+Source: transformers ``models/fun_asr_nano`` (``FunAsrNanoForConditionalGeneration``). What differs: that port puts
+every row of audio into the prompt and words its instruction in English; the weights are those of upstream, so this
+reader states upstream's low frame rate and prompt.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.format import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from funasr_cli.checkpoints.keymap import Spell
+from funasr_cli.checkpoints.layouts.files import tokenizer_files
+from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
+from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, read_index, read_json
+from funasr_cli.checkpoints.upstream import Options, nano_config, require, section, whole
+from funasr_cli.errors import ModelError
+
+LAYOUT = "Transformers"
+INDEX_FILE = "model.safetensors.index.json"
+FEATURES_FILES = ("processor_config.json", "preprocessor_config.json")  # the first holds the second since 5.0
+NOTE = (
+    "read as upstream reads these weights: at a low frame rate, and with a prompt that Transformers' port has not"
+)
+
+
+def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
+    """Open a folder in this layout.
+
+    Raises:
+        ModelError: something is missing, damaged or not supported.
+    """
+    content = read_json(file_in(folder, CONFIG_FILE))
+    config = nano_config(*_upstream_words(content, folder), ctc=False, languages=languages)
+    weights = _weights(folder)
+    encoder, tied = config.encoder, config.llm.tie_word_embeddings
+    spell = spelling(encoder.blocks, encoder.tp_blocks)
+    tensors = keymap.translate(_tensors(weights), keymap.TRANSFORMERS, str(folder), tied=tied, **spell)
+    return Checkpoint(
+        layout=LAYOUT,
+        config=config,
+        dtype=usual_dtype(tensors),
+        tensors=tensors,
+        quantization=None,
+        files=tokenizer_files(folder, file_in(folder, TOKENIZER_FILE).parent),
+        weights=weights,
+        source={},
+        notes=(NOTE,),
+    )
+
+
+def spelling(blocks: int, tp_blocks: int) -> dict[str, Spell]:
+    """How the numbers of its layers are written here: there they are counted through."""
+
+    def block(number: int) -> str | None:
+        if number == 0:
+            return "encoders0.0"
+        return f"encoders.{number - 1}" if number < blocks else f"tp_encoders.{number - blocks}"
+
+    def last(number: int) -> str | None:
+        return {blocks - 1: "after_norm", blocks + tp_blocks - 1: "tp_norm"}.get(number)
+
+    return {"block": block, "last": last}
+
+
+def _weights(folder: Path) -> tuple[Path, ...]:
+    """The file, or its shards in their order."""
+    if optional_file_in(folder, INDEX_FILE):
+        shards = sorted(set(read_index(folder / INDEX_FILE).values()))
+        return tuple(file_in(folder, shard) for shard in shards)
+    return (file_in(folder, WEIGHTS_FILE),)
+
+
+def _tensors(weights: tuple[Path, ...]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for path in weights:
+        found = open_safetensors(path)
+        if twice := tensors.keys() & found.keys():
+            raise ModelError(f"{path}: {min(twice)} is in another shard, too", "the checkpoint is damaged")
+        tensors |= found
+    return tensors
+
+
+def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
+    """FunASR's ``config.yaml`` and the decoder's ``config.json`` that say the same.
+
+    What save_pretrained leaves out is transformers' own default.
+    """
+    audio, adaptor, llm = (section(config, name) for name in ("audio_config", "adaptor_config", "text_config"))
+    features = _features(folder)
+    for part in (audio, adaptor):
+        require(part, "hidden_act", "relu", default="relu")
+    require(adaptor, "projector_hidden_act", "relu", default="relu")
+    layers, timed = whole(audio, "num_hidden_layers", 70), whole(audio, "num_timestamp_prediction_layers", 20)
+    width = audio.get("hidden_size", 512)
+    yaml = {
+        "model": "FunASRNano",
+        "frontend": "WavFrontend",
+        "frontend_conf": {
+            "fs": features.get("sampling_rate", 16000),
+            "window": features.get("window", "hamming"),
+            "n_mels": audio.get("num_mel_bins", 80),
+            "frame_length": features.get("frame_length", 25),
+            "frame_shift": features.get("frame_shift", 10),
+            "lfr_m": audio.get("num_stacked_frames", 7),
+            "lfr_n": features.get("stride_lfr", 6),
+        },
+        "audio_encoder": "SenseVoiceEncoderSmall",
+        "audio_encoder_conf": {
+            "output_size": width,
+            "attention_heads": audio.get("num_attention_heads", 4),
+            "linear_units": audio.get("intermediate_size", 2048),
+            "num_blocks": layers - timed,
+            "tp_blocks": timed,
+            "kernel_size": audio.get("fsmn_kernel_size", 11),
+        },
+        "audio_adaptor": "Transformer",
+        "audio_adaptor_conf": {
+            "downsample_rate": 1,
+            "use_low_frame_rate": True,
+            "ffn_dim": adaptor.get("projector_hidden_size", 2048),
+            "n_layer": adaptor.get("num_hidden_layers", 2),
+            "attention_heads": adaptor.get("num_attention_heads", 8),
+        },
+    }
+    return yaml, _decoder(config, llm, folder)
+
+
+def _decoder(config: Options, llm: Options, folder: Path) -> Options:
+    """Its configuration with a stop token, which stands in one of three places."""
+    if llm.get("eos_token_id") is None:
+        generation = optional_file_in(folder, "generation_config.json")
+        stated = read_json(generation) if generation else {}
+        llm = llm | {"eos_token_id": stated.get("eos_token_id") or config.get("eos_token_id")}
+    return llm | {"tie_word_embeddings": llm.get("tie_word_embeddings", config.get("tie_word_embeddings", True))}
+
+
+def _features(folder: Path) -> Mapping[str, Any]:
+    """Settings of the feature extractor, where they are stated."""
+    for name in FEATURES_FILES:
+        if path := optional_file_in(folder, name):
+            content = read_json(path)
+            return section(content, "feature_extractor") or content
+    return {}

@@ -1,0 +1,139 @@
+"""Recipes of quantization, and how config.json states them: in the form that mlx-lm uses."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints.tensors import Shape
+from funasr_cli.checkpoints.untrusted import quoted
+from funasr_cli.errors import ModelError
+from funasr_cli.options import GROUP_SIZE, GROUP_SIZES, MIXED, ConvertOptions
+
+READABLE_BITS = (2, 3, 4, 5, 6, 8)  # of `mx.quantize`
+MODE = "affine"  # a scale and a bias for each group, as `mx.quantize` has them
+COARSE_BITS, FINE_BITS = 4, 8  # of the mixed recipe
+# What the mixed recipe leaves in more bits: the embedding, which is the output head, too, and in each layer the
+# two matrices that llama.cpp's Q4_K_M and mlx-lm's mixed recipes favour.
+FINE = ("embed_tokens", "lm_head", "v_proj", "down_proj")
+# The arrays that a quantized matrix becomes, `weight` among them.
+SCALES, BIASES = "scales", "biases"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How a matrix is quantized: to so many bits, with a scale and a bias for so many values of a row."""
+
+    bits: int
+    group_size: int
+
+    def packed(self, rows: int, columns: int) -> Shape:
+        """Shape of the integers, 32 bits each."""
+        return rows, columns * self.bits // 32
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What a file says of its quantized matrices; which ones are quantized, their scales show.
+
+    Attributes:
+        usual: how, where nothing else is said.
+        exceptions: by the path of the module.
+    """
+
+    usual: Groups
+    exceptions: Mapping[str, Groups] = field(default_factory=dict)
+
+    def of(self, module: str) -> Groups:
+        """Of the module at this path, if it is quantized."""
+        return self.exceptions.get(module, self.usual)
+
+    def __str__(self) -> str:
+        others = sorted({groups.bits for groups in self.exceptions.values()} - {self.usual.bits})
+        bits = " and ".join(map(str, [self.usual.bits, *others]))
+        return f"quantized to {bits} bits in groups of {self.usual.group_size}"
+
+
+def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Groups]:
+    """The modules to quantize and how.
+
+    Args:
+        options: the recipe.
+        shapes: of the dense model, by tensor.
+
+    Raises:
+        ModelError: rows of the decoder do not divide into groups of this size. Such matrices of the encoder (the
+            first, whose rows are features) stay dense.
+    """
+    size = options.group_size or GROUP_SIZE
+    chosen = {}
+    for name, shape in shapes.items():
+        module, _, kind = name.rpartition(".")
+        if kind != "weight" or len(shape) != 2:
+            continue
+        divides = shape[-1] % size == 0
+        if options.quantize and name.startswith(keymap.LLM_PREFIX):
+            if not divides:
+                raise ModelError(
+                    f"{name}: rows of {shape[-1]} values do not divide into groups of {size}",
+                    "choose a smaller --group-size",
+                )
+            chosen[module] = Groups(_decoder_bits(module, options.quantize), size)
+        elif options.quantize_encoder and name.startswith(keymap.ENCODER_PREFIX) and divides:
+            chosen[module] = Groups(options.quantize_encoder, size)
+    return chosen
+
+
+def _decoder_bits(module: str, recipe: str) -> int:
+    if recipe != MIXED:
+        return int(recipe)
+    return FINE_BITS if module.rpartition(".")[2] in FINE else COARSE_BITS
+
+
+def summarise(chosen: Mapping[str, Groups]) -> Quantization | None:
+    """The commonest groups, and who has others; None where nothing is quantized."""
+    if not chosen:
+        return None
+    decoder = [groups for module, groups in chosen.items() if module.startswith(keymap.LLM_PREFIX)]
+    usual = Counter(decoder or chosen.values()).most_common(1)[0][0]
+    return Quantization(usual, {module: groups for module, groups in chosen.items() if groups != usual})
+
+
+def to_json(quantization: Quantization) -> dict[str, Any]:
+    """As it stands in config.json: ``{"group_size": 64, "bits": 4, "mode": "affine", "path": {...}}``."""
+
+    def stated(groups: Groups) -> dict[str, Any]:
+        return {"group_size": groups.group_size, "bits": groups.bits, "mode": MODE}
+
+    exceptions = {module: stated(groups) for module, groups in quantization.exceptions.items()}
+    return stated(quantization.usual) | exceptions
+
+
+def from_json(content: Any, where: str) -> Quantization | None:
+    """The opposite of `to_json`; None for nothing.
+
+    Raises:
+        ModelError: it is of another form, or a quantization that is not supported.
+    """
+    if content is None:
+        return None
+    if not isinstance(content, dict):
+        raise ModelError(f"{where}: expected an object, found {type(content).__name__}")
+    exceptions = {}
+    for module, stated in content.items():
+        if isinstance(stated, dict):
+            exceptions[module] = _groups(stated, f"{where}: {quoted(module)}")
+        elif module not in ("group_size", "bits", "mode") and not isinstance(stated, bool):  # false: dense
+            raise ModelError(f"{where}: {quoted(module)} is {quoted(stated)}: no known quantization")
+    return Quantization(_groups(content, where), exceptions)
+
+
+def _groups(stated: dict[str, Any], where: str) -> Groups:
+    for name in ("bits", "group_size"):
+        if type(stated.get(name)) is not int:
+            raise ModelError(f"{where}: {name} is {quoted(stated.get(name))}, not a whole number")
+    bits, size, mode = stated["bits"], stated["group_size"], stated.get("mode", MODE)
+    if bits not in READABLE_BITS or size not in GROUP_SIZES or mode != MODE:
+        raise ModelError(f"{where}: {bits} bits in groups of {size}, {quoted(mode)}: no known quantization")
+    return Groups(bits, size)

@@ -1,0 +1,73 @@
+"""What a conversion, or a look at one, has shown, as lines of text."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from funasr_cli.options import Hub
+
+if TYPE_CHECKING:
+    from funasr_cli.checkpoints.checkpoint import Checkpoint
+    from funasr_cli.checkpoints.convert import Conversion
+    from funasr_cli.checkpoints.format import ModelFile
+    from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
+    from funasr_cli.verification.check import Checked
+    from funasr_cli.verification.proof import Proof
+
+NO_CTC = "CTC head, and so word times: no, this source has none"
+STAGES = {"features": "features", "encoder": "encoder", "audio_rows": "adaptor", "logits": "logits"}
+
+
+def conversion_lines(conversion: "Conversion") -> Iterator[str]:
+    """For stderr, after a conversion."""
+    model = conversion.model
+    weights = _weights(model, conversion.size_bytes)
+    yield f"{conversion.tensors} tensors from {conversion.layout}'s layout, {weights}"
+    yield from (f"note: {note}" for note in conversion.notes)
+    yield from _capabilities(model.config, model.source)
+    yield f"SHA-256 of the source:  {str(model.source['sha256']).split()[0]}"
+    yield f"SHA-256 of the weights: {conversion.sha256}"
+    if conversion.proof:
+        yield from _proof_lines(conversion.proof)
+
+
+def check_lines(checked: "Checked") -> Iterator[str]:
+    """For stdout, of a model that is whole."""
+    checkpoint = checked.checkpoint
+    weights = _weights(checkpoint, checked.size_bytes)
+    yield f"whole: {len(checkpoint.tensors)} tensors, {weights}; all values are numbers"
+    yield f"SHA-256 of the weights: {checked.sha256}"
+    yield f"SHA-256 of {checked.listed} files: as listed" if checked.listed else "no list of SHA-256 lies there"
+    yield from _capabilities(checkpoint.config, checkpoint.source)
+
+
+def _capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -> Iterator[str]:
+    from funasr_cli.checkpoints.hub import CTC_ON_MODELSCOPE
+
+    yield f"languages: {', '.join(config.prompt.languages)}"
+    if config.ctc:
+        yield "CTC head: yes"
+    elif source.get("source") == CTC_ON_MODELSCOPE and source.get("hub") != Hub.MS:
+        yield f"{NO_CTC}; ModelScope's copy has one: --hub ms"
+    else:
+        yield NO_CTC
+
+
+def _proof_lines(proof: "Proof") -> Iterator[str]:
+    if not any(proof.errors.values()) and proof.source_text == proof.result_text:
+        yield f"verified: {proof.clip} gives exactly what the source gives, in every stage"
+    else:
+        yield f"verified: of {proof.tokens} tokens for {proof.clip}, {proof.agreeing} agree with the source's"
+        yield f"differences, relative: {_errors(proof.errors)}"
+        yield f"the source writes: {proof.source_text}"
+        yield f"the result writes: {proof.result_text}"
+    if proof.port_errors:
+        yield f"beside PyTorch, relative: {_errors(proof.port_errors)}"
+
+
+def _errors(errors: dict[str, float]) -> str:
+    return ", ".join(f"{STAGES[name]} {f'{error:.1e}' if error else 'none'}" for name, error in errors.items())
+
+
+def _weights(model: "ModelFile | Checkpoint", size_bytes: int) -> str:
+    recipe = f", {model.quantization}" if model.quantization else ""
+    return f"{size_bytes / 1e6:,.1f} MB, {model.dtype}{recipe}"

@@ -1,0 +1,97 @@
+"""Whether a converted model is still what was written: hashes, names, shapes, numbers, tokens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
+from funasr_cli.checkpoints.hashes import SUMS_FILE, read_sums, sha256_of
+from funasr_cli.checkpoints.hub import Progress
+from funasr_cli.checkpoints.load import check_stored
+from funasr_cli.checkpoints.sources import open_model
+from funasr_cli.checkpoints.tensors import FLOATING, is_finite
+from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
+from funasr_cli.decoding.prompt import MARKS
+from funasr_cli.errors import ModelError
+from funasr_cli.models.fun_asr_nano import FunASRNano
+
+SHOWN_PROBLEMS = 8
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model that is whole.
+
+    Attributes:
+        sha256: of its weights.
+        listed: files whose digests were compared; none where no list lies beside them.
+    """
+
+    checkpoint: Checkpoint
+    size_bytes: int
+    sha256: str
+    listed: int
+
+
+def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
+    """Look at everything in a folder that `load_model` reads.
+
+    Args:
+        folder: converted by us or by mlx-audio.
+        progress: told what is being done and how far it is.
+
+    Raises:
+        ModelError: naming what is wrong.
+    """
+    checkpoint = open_model(folder)
+    check_stored(checkpoint, keymap.model_shapes(FunASRNano(checkpoint.config)))
+    [weights] = checkpoint.weights
+    size_bytes, sums = weights.stat().st_size, read_sums(folder)
+    hashed = 0
+
+    def on_hash(count: int) -> None:
+        nonlocal hashed
+        hashed += count
+        progress("hashing", hashed, size_bytes)
+
+    sha256 = sha256_of(weights, on_hash)
+    problems = [*_vocabularies(checkpoint), *_hashes(folder, sums, {weights.name: sha256})]
+    problems += _not_finite(checkpoint, progress)
+    if problems:
+        shown = problems[:SHOWN_PROBLEMS]
+        more = [f"and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
+        raise ModelError("\n  ".join([f"{folder}: is not whole", *shown, *more]), "convert the source again")
+    return Checked(checkpoint, size_bytes, sha256, len(sums))
+
+
+def _vocabularies(checkpoint: Checkpoint) -> Iterator[str]:
+    """The tokenizer has to know the marks of the prompt, and the ids at which a text ends."""
+    tokenizer = read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
+    for mark in MARKS:
+        if tokenizer.token_to_id(mark) is None:
+            yield f"{TOKENIZER_FILE}: has no token {mark}"
+    for token_id in checkpoint.config.stop_token_ids:
+        if tokenizer.id_to_token(token_id) is None:
+            yield f"{TOKENIZER_FILE}: has no token {token_id}, at which the model stops"
+    if checkpoint.config.ctc:
+        read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE])
+
+
+def _hashes(folder: Path, sums: dict[str, str], known: dict[str, str]) -> Iterator[str]:
+    for name, digest in sums.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{name}: {SUMS_FILE} lists it, and it is missing"
+        elif (known.get(name) or sha256_of(path)) != digest:
+            yield f"{name}: is another one than when it was converted, by its SHA-256"
+
+
+def _not_finite(checkpoint: Checkpoint, progress: Progress) -> Iterator[str]:
+    total, done = sum(tensor.size_bytes for tensor in checkpoint.tensors.values()), 0
+    for name, tensor in checkpoint.tensors.items():
+        if tensor.dtype in FLOATING and not is_finite(tensor.read()):
+            yield f"{name}: has values that are no numbers"
+        done += tensor.size_bytes
+        progress("looking at the values", done, total)

@@ -1,0 +1,31 @@
+"""Where FunASR's own PyTorch code is installed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from funasr_cli.errors import SetupError
+from funasr_cli.paths import path_in_variable
+
+VARIABLE = "FUNASR_REFERENCE_PYTHON"
+HINT = (
+    f"pip install funasr kaldi-native-fbank transformers torch into an environment of its own (it brings another "
+    f"funasr command), and name its interpreter in {VARIABLE}"
+)
+
+
+def reference_python() -> Path:
+    """Interpreter that has FunASR.
+
+    Raises:
+        SetupError: the one that is named, or else this one, has not.
+    """
+    python = path_in_variable(VARIABLE) or Path(sys.executable)
+    try:
+        command = [str(python), "-c", "import funasr, kaldi_native_fbank"]
+        found = subprocess.run(command, capture_output=True, check=False)
+    except OSError as error:
+        raise SetupError(f"{python}: cannot be run ({error.strerror})", HINT) from error
+    if found.returncode:
+        raise SetupError(f"{python}: has no PyTorch reference (funasr, kaldi-native-fbank)", HINT)
+    return python

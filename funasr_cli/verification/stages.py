@@ -1,0 +1,82 @@
+"""What a model makes of a clip, stage by stage."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from funasr_cli.audio.decode import load_audio
+from funasr_cli.backend import mx
+from funasr_cli.decoding.generate import BatchDecoder, left_pad
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.options import DEFAULTS
+from funasr_cli.pipeline import Recognizer
+
+TOKENS = 24  # of a clip at most: a sentence
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One clip's way through a model, in float32.
+
+    Attributes:
+        features: (rows, row width).
+        encoder: (rows, encoder width).
+        audio_rows: (audio tokens, hidden), what the adaptor puts into the prompt.
+        token_ids: written greedily, the stop token among them.
+        logits: (steps, vocab) in front of each token that was forced.
+        text: what the written tokens say.
+    """
+
+    features: np.ndarray
+    encoder: np.ndarray
+    audio_rows: np.ndarray
+    token_ids: tuple[int, ...]
+    logits: np.ndarray
+    text: str
+
+
+def run_stages(recognizer: Recognizer, clip: Path, forced_ids: Sequence[int] | None = None) -> Stages:
+    """Take a clip through the model, as one segment and without a language.
+
+    Args:
+        recognizer: the model.
+        clip: read as it is; silence is not left out.
+        forced_ids: whose logits are wanted; None takes those that the model itself writes.
+    """
+    features = recognizer.features(load_audio(clip, recognizer.sample_rate_hz).samples)
+    encoded = recognizer.encode([features])
+    [audio_rows] = recognizer.loaded.model.audio_rows(encoded.hidden, encoded.lengths)
+    [prompt] = recognizer.prompts(encoded, DEFAULTS)
+    written = _write(recognizer, prompt)
+    stops = recognizer.config.stop_token_ids
+    spoken = [token_id for token_id in written if token_id not in stops]
+    return Stages(
+        features=features,
+        encoder=np.array(encoded.hidden[0, : encoded.lengths[0]]),
+        audio_rows=np.array(audio_rows),
+        token_ids=tuple(written),
+        logits=_forced_logits(recognizer, prompt, forced_ids or written),
+        text=recognizer.loaded.tokenizer.decode(spoken),
+    )
+
+
+def _write(recognizer: Recognizer, prompt: mx.array) -> list[int]:
+    decoder = BatchDecoder(recognizer.loaded.model.llm, make_sampler(DEFAULTS))
+    decoder.add([prompt])
+    written: list[int] = []
+    while len(written) < TOKENS:
+        [token] = decoder.step()
+        written.append(token.token_id)
+        if token.token_id in recognizer.config.stop_token_ids:
+            break
+    return written
+
+
+def _forced_logits(recognizer: Recognizer, prompt: mx.array, token_ids: Sequence[int]) -> np.ndarray:
+    """(steps, vocab) in front of each token, in one pass."""
+    llm = recognizer.loaded.model.llm
+    embeddings, padding = left_pad([mx.concatenate([prompt, llm.embed(mx.array(token_ids[:-1], mx.int32))])])
+    hidden = llm(embeddings, llm.make_cache(padding))[0, -len(token_ids) :]  # (steps, hidden)
+    return np.array(llm.logits(hidden))

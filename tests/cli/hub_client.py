@@ -1,0 +1,83 @@
+"""Commands that meet a hub on this machine, with caches of their own."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from hub_server import Hub, ModelScopeHub, Repository
+from running import PYTHON, Result, environment, funasr
+
+# Of the small checkpoint, in FunASR's layout.
+NEEDED = {
+    "config.yaml", "configuration.json", "model.pt", "multilingual.tiktoken", "Qwen3-0.6B/config.json",
+    "Qwen3-0.6B/generation_config.json", "Qwen3-0.6B/merges.txt", "Qwen3-0.6B/tokenizer.json",
+    "Qwen3-0.6B/tokenizer_config.json", "Qwen3-0.6B/vocab.json",
+}  # fmt: skip
+FETCH = """
+import sys
+from funasr_cli.checkpoints.hub import fetch_source
+from funasr_cli.options import Hub
+source = fetch_source("owner/model", sys.argv[2] or None, hub=Hub(sys.argv[1]))
+print(source.folder, source.revision, source.hub, sep="\\n")
+"""
+
+
+def surroundings(home: Path, endpoint: str) -> dict[str, str]:
+    """Variables of both hubs; no waiting for a server that is gone."""
+    return {
+        "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "cache"), "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1", "MODELSCOPE_ENDPOINT": endpoint,
+        "MODELSCOPE_CACHE": str(home / "ms-cache"), "MODELSCOPE_HOME": str(home / "ms-home"),
+        "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "0",
+        "MODELSCOPE_API_MAX_RETRIES": "1", "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1",
+        "FUNASR_HOME": str(home / "home"), "NO_PROXY": "127.0.0.1",
+    }  # fmt: skip
+
+
+def convert(home: Path, endpoint: str, *arguments: str, **env: str) -> Result:
+    """`funasr convert`, as its users run it."""
+    return funasr("convert", *arguments, env=surroundings(home, endpoint) | env)
+
+
+def fetch(home: Path, hub: Repository, revision: str = "", **env: str) -> tuple[Path, str, str]:
+    """Folder, commit and hub of a download that is not converted, which saves loading torch."""
+    name = {Hub: "hf", ModelScopeHub: "ms"}[type(hub)]
+    command = [PYTHON, "-c", FETCH, name, revision]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=environment(**surroundings(home, hub.url) | env)
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no client draws or logs anything
+    folder, commit, label = done.stdout.splitlines()
+    return Path(folder), commit, label
+
+
+def names(folder: Path) -> set[str]:
+    """The files in a folder and those below."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+FULL = """
+import shutil
+usage = shutil.disk_usage
+shutil.disk_usage = lambda path: usage(path)._replace(free=12_345)
+from funasr_cli.__main__ import main
+main()
+"""
+
+
+def convert_on_a_full_disk(home: Path, hub: Repository, *arguments: str) -> Result:
+    """`funasr convert` with 12 kB left."""
+    command = [PYTHON, "-c", FULL, "convert", *arguments]
+    env = environment(**surroundings(home, hub.url))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def find_model(home: Path, name: str) -> str:
+    """What `--model` finds without a network: a folder, or why there is none."""
+    script = f"from funasr_cli.checkpoints.hub import find_model; print(find_model({name!r}))"
+    env = environment(HF_HOME=str(home / "cache"), FUNASR_HOME=str(home / "home"))
+    done = subprocess.run([PYTHON, "-c", script], capture_output=True, text=True, timeout=60, env=env)
+    return done.stdout or done.stderr.splitlines()[-2]  # the hint is a note below

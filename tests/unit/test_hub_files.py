@@ -1,0 +1,227 @@
+"""Which files of a repository are fetched, and whether there is room; what is told of a CTC branch."""
+
+import dataclasses
+import errno
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import funasr_cli
+from funasr_cli import demo
+from funasr_cli.checkpoints.format import read_config
+from funasr_cli.checkpoints.hub import ALIASES, find_model, hub_of, is_model
+from funasr_cli.checkpoints.repository import failure, is_complete, wanted
+from funasr_cli.cli.convert import ctc_branch
+from funasr_cli.errors import ModelError, OutputError, SetupError, UsageError
+from funasr_cli.options import Hub
+from funasr_cli.paths import require_space
+
+# What the repositories of the release hold, on either hub.
+UPSTREAM = """
+.gitattributes README.md README_zh.md config.yaml configuration.json ctc.py example/en.mp3 example/zh.mp3
+images/funasr-v2.png model.pt model.py multilingual.tiktoken requirements.txt tools/utils.py
+Qwen3-0.6B/config.json Qwen3-0.6B/generation_config.json Qwen3-0.6B/merges.txt Qwen3-0.6B/tokenizer.json
+Qwen3-0.6B/tokenizer_config.json Qwen3-0.6B/vocab.json
+""".split()
+TRANSFORMERS = """
+.gitattributes README.md chat_template.jinja config.json generation_config.json model.safetensors
+processor_config.json tokenizer.json tokenizer_config.json
+""".split()
+MLX_AUDIO = """
+.gitattributes README.md config.json model.safetensors Qwen3-0.6B/config.json Qwen3-0.6B/merges.txt
+Qwen3-0.6B/tokenizer.json Qwen3-0.6B/tokenizer_config.json Qwen3-0.6B/vocab.json multilingual.tiktoken
+""".split()
+UNWANTED = {
+    ".gitattributes", "README_zh.md", "ctc.py", "example/en.mp3", "example/zh.mp3", "images/funasr-v2.png",
+    "model.py", "requirements.txt", "tools/utils.py",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "names", [UPSTREAM, TRANSFORMERS, MLX_AUDIO], ids=["upstream", "transformers", "mlx-audio"]
+)
+def test_what_is_wanted(names: list[str]) -> None:
+    found = wanted("owner/model", names)
+    assert set(found) == set(names) - UNWANTED
+    assert len(found) == len(set(found))
+
+
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize(
+    ("names", "tensors"),
+    [
+        (["config.json", INDEX, *SHARDS], SHARDS),
+        (["config.json", "model.safetensors", *SHARDS], ["model.safetensors"]),
+        (["config.yaml", "config.json", "model.pt", "model.safetensors"], ["model.safetensors"]),
+        (["config.yaml", "model.pt", "model.safetensors"], ["model.pt"]),
+        (["config.yaml", "model.pt", "model.pt.ep1", "optimizer.pt"], ["model.pt"]),
+        (["model.safetensors"], ["model.safetensors"]),
+        (["config.json", "model.safetensors", "Qwen3-0.6B/model.safetensors"], ["model.safetensors"]),
+        (["config.json", "model.safetensors", "a.onnx", "a-00001-of-00001.safetensors"], ["model.safetensors"]),
+    ],
+)  # fmt: skip
+def test_one_set_of_weights(names: list[str], tensors: list[str]) -> None:
+    found = wanted("owner/model", names)
+    assert [name for name in found if name.endswith((".pt", ".safetensors"))] == tensors
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../config.json",
+        "/config.json",
+        "a/b/config.json",
+        ".a/config.json",
+        "..",
+        "",
+        "config.json/",
+        "-/vocab.json",
+    ],
+)
+def test_a_way_out_of_the_folder(name: str) -> None:
+    assert wanted("owner/model", ["model.pt", name]) == ["model.pt"]
+
+
+@pytest.mark.parametrize("names", [[], ["config.json", "pytorch_model.bin"], ["README.md", "model.onnx"]])
+def test_no_weights(names: list[str]) -> None:
+    with pytest.raises(ModelError) as caught:
+        wanted("owner/model", names)
+    assert caught.value.message == "owner/model: no model.pt and no model.safetensors in it"
+
+
+@pytest.mark.parametrize(
+    ("names", "complete"),
+    [
+        (["model.pt"], True), (["config.json", "model.safetensors"], True), (["config.json", *SHARDS], True),
+        (["config.json"], False), (["config.json", SHARDS[0]], False), (["config.json", SHARDS[1]], False),
+        ([], False),
+    ],
+)  # fmt: skip
+def test_is_complete(names: list[str], complete: bool, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert is_complete(tmp_path) is complete
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def test_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the volume that a folder is to be on, which need not be there yet."""
+    asked = []
+
+    def disk_usage(path: Path) -> Usage:
+        asked.append(path)
+        return Usage(100_000_000, 99_000_000, 1_000_000)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    require_space(tmp_path / "a/b", 1_000_000, "the model", "make room")
+    with pytest.raises(OutputError) as caught:
+        require_space(tmp_path / "a/b", 1_660_000_000, "the model", "make room")
+    assert caught.value.message == f"{tmp_path}: the model needs 1,660.0 MB, 1.0 MB are free"
+    assert caught.value.hint == "make room"
+    assert asked == [tmp_path, tmp_path]
+
+
+def test_no_room_for_the_result(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a local folder, too; nothing is left."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1_000, 1_000, 0))
+    with pytest.raises(OutputError) as caught:
+        funasr_cli.convert(small_checkpoint, tmp_path / "out")
+    assert caught.value.message.startswith(f"{tmp_path}: the converted model needs ")
+    assert caught.value.message.endswith(" MB, 0.0 MB are free")
+    assert caught.value.hint == "make room there, or name another folder"
+    assert not list(tmp_path.iterdir())
+
+
+def wrapped(error: Exception) -> Exception:
+    try:
+        try:
+            raise error
+        except Exception as inner:
+            raise RuntimeError("the client's own words\non two lines") from inner
+    except RuntimeError as outer:
+        return outer
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk(number: int, tmp_path: Path) -> None:
+    error = failure("owner/model", wrapped(OSError(number, "No space left on device")), tmp_path)
+    assert isinstance(error, OutputError)
+    assert (error.message, error.hint) == (f"{tmp_path}: the disk is full", "make room there and run it again")
+
+
+def test_other_failures(tmp_path: Path) -> None:
+    error = failure(
+        "owner/model", wrapped(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")), tmp_path
+    )
+    assert isinstance(error, SetupError)
+    assert error.message == "owner/model: the download failed (Connection reset by peer)"
+    assert error.hint == "run it again: it goes on where it stopped"
+
+
+def test_what_is_a_model(small_model: Path, small_checkpoint: Path, tmp_path: Path) -> None:
+    """What we have written, and what mlx-audio has; not a source, nor what lacks its weights."""
+    assert is_model(small_model)
+    assert not is_model(small_checkpoint)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    config = theirs / "config.json"
+    for content in ("{}", '{"model_type": "fun_asr_nano"}', '{"model_type": "qwen3", "text_config": {}}', "{"):
+        config.write_text(content)
+        (theirs / "model.safetensors").touch()
+        assert not is_model(theirs)
+    config.write_text('{"model_type": "fun_asr_nano", "text_config": {}}')
+    assert is_model(theirs)
+    assert find_model(str(theirs)) == theirs
+    (theirs / "model.safetensors").unlink()
+    assert not is_model(theirs)
+
+
+def test_where_a_model_came_from(small_model: Path, tmp_path: Path) -> None:
+    assert hub_of(small_model) is None  # a local folder
+    (tmp_path / "config.json").write_text('{"source": {"hub": "ms"}}')
+    assert hub_of(tmp_path) is Hub.MS
+    for content in ('{"source": {"hub": "elsewhere"}}', '{"source": "ms"}', "{}", "", '{"source": {"hub": 3}}'):
+        (tmp_path / "config.json").write_text(content)
+        assert hub_of(tmp_path) is None
+
+
+def test_unknown_hub(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        funasr_cli.convert("nano", tmp_path / "out", hub="gh")
+    assert (caught.value.message, caught.value.hint) == ("unknown hub 'gh'", "choose from hf, ms")
+
+
+ABSENT = "no, this source has no such tensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "hub", "has_ctc", "said"),
+    [
+        (ALIASES["nano"], "ms", True, "yes, ModelScope's copy has one"),
+        (
+            ALIASES["nano"],
+            "hf",
+            False,
+            "no, this source has no such tensors; ModelScope's copy has them: --hub ms",
+        ),
+        (ALIASES["nano"], "hf", True, "yes"),
+        (ALIASES["nano"], None, False, ABSENT),
+        (ALIASES["mlt-nano"], "hf", False, ABSENT),
+        ("My-Nano", None, True, "yes"),
+    ],
+)
+def test_which_hub_has_the_ctc_branch(name: str, hub: str | None, has_ctc: bool, said: str) -> None:
+    model = read_config(demo.MODEL)
+    assert model.config.ctc is not None
+    changes: dict[str, Any] = {} if has_ctc else {"config": dataclasses.replace(model.config, ctc=None)}
+    assert ctc_branch(dataclasses.replace(model, source={"source": name, "hub": hub}, **changes)) == said
