@@ -73,7 +73,7 @@ def read_config(folder: Path) -> ModelFile:
         raise ModelError(f"{path}: not a model converted by funasr", "run: funasr convert on its source")
     if content.get("format_version") != FORMAT_VERSION:
         raise ModelError(
-            f"{path}: format version {content.get('format_version')}, this funasr reads {FORMAT_VERSION}",
+            f"{path}: format version {quoted(content.get('format_version'))}, this funasr reads {FORMAT_VERSION}",
             "upgrade funasr-cli, or convert the source again",
         )
     fields = {field.name: content.get(field.name) for field in dataclasses.fields(FunASRNanoConfig)}
