@@ -140,6 +140,11 @@ def test_links_into_the_blobs_of_a_cache(snapshot: Path, tmp_path: Path) -> None
     assert file_in(tmp_path / "name", "a.json") == tmp_path / "name/a.json"
 
 
+def test_only_snapshots_have_blobs(snapshot: Path) -> None:
+    moved = snapshot.parent.rename(snapshot.parents[1] / "others") / snapshot.name
+    assert "leads out of the folder" in refusal(file_in, moved, "a.json").message
+
+
 @pytest.mark.parametrize("target", ["../../refs", "../../blobs/deep/1234", "../other/a.json", "../../../secret"])
 def test_links_to_elsewhere_in_a_cache(snapshot: Path, target: str) -> None:
     (snapshot.parent / "other").mkdir()
