@@ -126,7 +126,9 @@ def _check_objects(stream: io.BytesIO, pickles: int, path: Path) -> None:
         memo: dict[int, int | None] = {}
         try:
             for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
-                if operation.name not in OPERATIONS or number > MOST_OPERATIONS:
+                if number >= MOST_OPERATIONS:
+                    raise _Damaged("its pickle is too long")
+                if operation.name not in OPERATIONS:
                     raise _Damaged(f"operation {operation.name}")
                 if operation.name == "GLOBAL" and not ALLOWED.fullmatch(name := str(argument)):
                     raise ModelError(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import builtins
 import codecs
+import copy
 import io
 import os
-import pickle
 import subprocess
 import sys
 import tarfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from crafted import NORM, Call, Storage, entries_of, pickled, put_pickle, put_tensor, tensor_of
 from safetensors.torch import load_file
 from small import edit_tensors
 
@@ -26,7 +26,6 @@ import funasr_cli
 from funasr_cli.checkpoints.pickles import check_pickle
 from funasr_cli.errors import ModelError
 
-NORM = "audio_encoder.tp_norm.weight"  # 32 values
 Tensors = dict[str, Any]
 
 
@@ -51,61 +50,6 @@ def refusal(checkpoint: Path) -> str:
     assert message.isprintable()  # one line, too
     assert message.startswith(f"{checkpoint / 'model.pt'}: ")
     return message.removeprefix(f"{checkpoint / 'model.pt'}: ")
-
-
-@dataclass
-class Storage:
-    """What stands for the values of a tensor in a pickle."""
-
-    key: str
-    values: int
-
-
-class Call:
-    """A function that is called by whoever executes the pickle."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return self.function, self.arguments
-
-
-class Crafted(pickle.Pickler):
-    """Writes what torch.save never would."""
-
-    def persistent_id(self, value: Any) -> tuple[Any, ...] | None:
-        return (
-            ("storage", torch.FloatStorage, value.key, "cpu", value.values) if isinstance(value, Storage) else None
-        )
-
-
-def pickled(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    Crafted(buffer, protocol=2).dump(content)
-    return buffer.getvalue()
-
-
-def tensor_of(storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Call:
-    return Call(torch._utils._rebuild_tensor_v2, storage, offset, shape, strides, False, OrderedDict())
-
-
-def entries_of(path: Path) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(path) as archive:
-        yield from ((entry.filename, archive.read(entry)) for entry in archive.infolist())
-
-
-def put_pickle(checkpoint: Path, pickle: bytes, compression: int = zipfile.ZIP_STORED) -> None:
-    """Exchange the pickle in its ``model.pt``, the storages stay."""
-    path = checkpoint / "model.pt"
-    entries = list(entries_of(path))
-    with zipfile.ZipFile(path, "w", compression, compresslevel=1) as archive:
-        for name, content in entries:
-            archive.writestr(name, pickle if name.endswith("/data.pkl") else content)
-
-
-def put_tensor(checkpoint: Path, tensor: Call) -> None:
-    put_pickle(checkpoint, pickled({NORM: tensor}))
 
 
 def test_what_torch_saves_is_let_through(here: Path) -> None:
@@ -284,17 +228,53 @@ def test_a_bomb(here: Path) -> None:
     assert refusal(here) == "refused, it is compressed, which torch.save never does"
 
 
-def test_archives_that_two_programs_read_differently(here: Path) -> None:
+def another_end(content: bytes) -> bytes:
+    """Two archives behind one another: zipfile finds the directory of the second, torch looks into the first."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a/data.pkl", pickled({}))
+    return content + buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (another_end, "no directory of an archive"),
+        (lambda content: content[:-2] + b"\x01\x00", "no end of an archive"),
+        (lambda content: content[:-2] + b"\x01\x00x", "no end of an archive"),
+        (lambda content: content + bytes(10), "no end of an archive"),
+        (lambda content: content[:4] + bytes(100) + content[4:], "no directory of an archive"),
+        (lambda content: content[:4], "Invalid argument"),
+    ],
+)
+def test_archives_that_two_programs_read_differently(
+    here: Path, change: Callable[[bytes], bytes], message: str
+) -> None:
     path = here / "model.pt"
-    content = path.read_bytes()
-    damages = {
-        "a comment": lambda: path.write_bytes(content[:-2] + b"\x01\x00x"),
-        "something in front": lambda: path.write_bytes(content[:4] + bytes(100) + content[4:]),
-        "something behind": lambda: path.write_bytes(content + bytes(10)),
-    }
-    for damage in damages.values():
-        damage()
-        assert refusal(here).startswith("not a PyTorch checkpoint, or damaged (")
+    for name, content in list(entries_of(path)):  # without the ends in 64 bits
+        if name.endswith("/data.pkl"):
+            put_pickle(here, content)
+    path.write_bytes(change(path.read_bytes()))
+    said = refusal(here)
+    assert said.startswith("not a PyTorch checkpoint, or damaged (")
+    assert message in said
+
+
+def test_entries_that_overlap(here: Path) -> None:
+    """However many times the same bytes are listed."""
+    with zipfile.ZipFile(here / "model.pt", "w") as archive:
+        archive.writestr("a/data.pkl", pickled({}))
+        archive.writestr("a/data/0", bytes(10_000))
+        for number in range(20):
+            entry = copy.copy(archive.getinfo("a/data/0"))
+            entry.filename = f"a/data/{number + 1}"
+            archive.filelist.append(entry)
+    assert refusal(here) == "not a PyTorch checkpoint, or damaged (entries that overlap)"
+
+
+def test_a_pickle_without_end(here: Path) -> None:
+    put_pickle(here, b"\x80\x02" + b"(" * 1_000_000)
+    assert refusal(here) == "not a PyTorch checkpoint, or damaged (its pickle is too long)"
 
 
 @pytest.mark.parametrize("names", [[], ["a/data.pkl", "b/data.pkl"], ["a/data.pkl", "a/DATA.PKL"]])
