@@ -135,8 +135,8 @@ def _is_cached(hub_id: str, commit: str | None, file: "RepoSibling") -> bool:
 def _fetch_blob(hub_id: str, commit: str | None, file: "RepoSibling", blob: Path, bars: type) -> None:
     """Put a large file into the cache, going on where an earlier run ended.
 
-    Since version 1.18 (pull request 4306), huggingface_hub begins a file anew in each run, and so does Xet. Of what
-    has come, the former checks no more than the size.
+    Since version 1.18 (pull request 4306), huggingface_hub begins a file anew in each run, and so does Xet; and of
+    what has come it checks no more than the size.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get

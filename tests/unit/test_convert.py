@@ -193,7 +193,7 @@ def test_metadata_states_where_it_comes_from(small_checkpoint: Path, tmp_path: P
         assert file.metadata() == {"format": "funasr-cli", **expected}
         assert len(list(file.keys())) == conversion.tensors
     config = json.loads((conversion.folder / "config.json").read_text())
-    assert config["source"] == {**expected, "revision": None}
+    assert config["source"] == {**expected, "hub": None, "revision": None}
     assert (config["format"], config["format_version"], config["dtype"]) == ("funasr-cli", 1, "bfloat16")
 
 
