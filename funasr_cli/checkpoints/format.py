@@ -73,7 +73,7 @@ def read_config(folder: Path) -> ModelFile:
         raise ModelError(f"{path}: not a model converted by funasr", "run: funasr convert on its source")
     if content.get("format_version") != FORMAT_VERSION:
         raise ModelError(
-            f"{path}: format version {content.get('format_version')}, this funasr reads {FORMAT_VERSION}",
+            f"{path}: format version {quoted(content.get('format_version'))}, this funasr reads {FORMAT_VERSION}",
             "upgrade funasr-cli, or convert the source again",
         )
     fields = {field.name: content.get(field.name) for field in dataclasses.fields(FunASRNanoConfig)}
@@ -84,7 +84,7 @@ def read_config(folder: Path) -> ModelFile:
         raise ModelError(f"{path}: source is not an object of strings")
     dtype = content.get("dtype")
     if dtype not in DTYPES:
-        raise ModelError(f"{path}: dtype is {dtype!r}, not one of {', '.join(DTYPES)}")
+        raise ModelError(f"{path}: dtype is {quoted(dtype)}, not one of {', '.join(DTYPES)}")
     quantization = quantize.from_json(content.get("quantization"), f"{path}: quantization")
     return ModelFile(config, dtype, quantization, source)
 

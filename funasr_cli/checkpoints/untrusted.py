@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+import numpy as np
 import yaml
 from tokenizers import Tokenizer
 
@@ -178,15 +179,16 @@ def check_depth(content: bytes, where: str) -> None:
         ModelError: it is.
     """
     unescaped = content.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside_strings = b"".join(unescaped.split(b'"')[::2])
-    brackets = outside_strings.translate(None, NO_BRACKETS)
-    for _ in range(MOST_LEVELS):  # each turn takes the innermost level away
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    if len(brackets) > MOST_LEVELS or brackets.strip(b"[{"):  # that a file is cut short is for the parser to tell
-        raise ModelError(f"{where}: nested deeper than {MOST_LEVELS} levels, or damaged")
+    marks = np.frombuffer(unescaped.translate(MARKS, NO_MARKS), np.int8)
+    in_string = np.logical_xor.accumulate(marks == 0)
+    levels = np.cumsum(np.where(in_string, np.int8(0), marks), dtype=np.int32)
+    if levels.max(initial=0) > MOST_LEVELS:
+        raise ModelError(f"{where}: nested deeper than {MOST_LEVELS} levels")
 
 
-NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+# An opening bracket is 1, a closing one -1, a quotation mark 0.
+MARKS = bytes.maketrans(b'[{]}"', b"\x01\x01\xff\xff\x00")
+NO_MARKS = bytes(set(range(256)) - set(b'[{]}"'))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -290,9 +292,12 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
         raise
     except BaseException as error:  # a bare Exception, or a panic of the Rust library, which is not even one
         raise ModelError(f"{path}: damaged ({_reason(error)})", DAMAGED_HINT) from error
-    tokens = 1 + max(tokenizer.get_vocab().values(), default=-1)  # an id beyond would be read from foreign memory
+    tokens = tokenizer.get_vocab_size()
     if tokens > vocab_size:
         raise ModelError(f"{path}: {tokens} tokens, but the decoder has {vocab_size}", "it is another model's")
+    ids = (token_id for token_id in range(vocab_size) if tokenizer.id_to_token(token_id) is not None)
+    if len(list(itertools.islice(ids, tokens))) < tokens:  # such a row would be read from foreign memory
+        raise ModelError(f"{path}: not every id is below the decoder's {vocab_size}", "it is another model's")
     tokenizer.no_truncation()  # a prompt is taken as it is, whatever the file says
     tokenizer.no_padding()
     return tokenizer

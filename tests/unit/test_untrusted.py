@@ -226,8 +226,8 @@ def test_files_that_are_too_large(tmp_path: Path, read: Callable[[Path], Any], l
             "cannot be read ('utf-8' codec can't decode byte 0xff in position 7: invalid start byte)",
         ),
         (b'{"a": "\\ud800"}', "cannot be read ('utf-8' codec can't encode character '\\ud800' in position 7:"),
-        (b'{"a": ' * 33 + b"1" + b"}" * 33, "nested deeper than 32 levels, or damaged"),
-        (b'{"a": ' + b"[" * 1_000_000, "nested deeper than 32 levels, or damaged"),
+        (b'{"a": ' * 33 + b"1" + b"}" * 33, "nested deeper than 32 levels"),
+        (b'{"a": ' + b"[" * 1_000_000, "nested deeper than 32 levels"),
     ],
 )
 def test_json_that_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -299,7 +299,7 @@ LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
         (b"a: 0x" + b"f" * 5000, "cannot be read (a number of 5002 digits, line 1)"),
         (b"a: 1" + b":59" * 5000, "cannot be read (a number of 15001 digits, line 1)"),
         (b"a: " + b"[" * 33 + b"]" * 33, "cannot be read (nested deeper than 32 levels, line 1)"),
-        (b"a: " + b"[" * 100_000, "cannot be read (nested deeper than 32 levels, line 1)"),
+        (b"a: " + b"[" * 60_000, "cannot be read (nested deeper than 32 levels, line 1)"),
         (b"? [a]\n: 1", "cannot be read (found unhashable key, line 1)"),
         (b"a: 1\n---\nb: 1", "cannot be read (but found another document, line 2)"),
         (b'a: "\\ud800"', "cannot be read ('utf-8' codec can't encode character '\\ud800' in position 0:"),
@@ -345,7 +345,7 @@ def test_a_tokenizer_that_is_read() -> None:
         (b"{}", "damaged ("),
         (b"\xff", "damaged ("),
         (b"", "damaged ("),
-        (b"[" * 100_000 + b"]" * 100_000, "nested deeper than 32 levels, or damaged"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested deeper than 32 levels"),
     ],
 )
 def test_a_tokenizer_that_is_damaged(tmp_path: Path, content: bytes, message: str) -> None:
@@ -362,7 +362,7 @@ def test_a_tokenizer_with_an_id_beyond_the_embeddings(tmp_path: Path) -> None:
     content["model"]["vocab"]["!"] = 4_000_000_000
     path.write_text(json.dumps(content))
     error = refusal(read_tokenizer, path, 2048)
-    assert error.message == f"{path}: 4000000001 tokens, but the decoder has 2048"
+    assert error.message == f"{path}: not every id is below the decoder's 2048"
     assert error.hint == "it is another model's"
 
 

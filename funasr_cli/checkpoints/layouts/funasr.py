@@ -97,7 +97,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
     for name, value in tensors.items():
         if not isinstance(value, torch.Tensor):
-            raise ModelError(f"{path}: not a state dict ({name!r} is a {type(value).__name__})")
+            raise ModelError(f"{path}: not a state dict ({quoted(name)} is a {type(value).__name__})")
         if not is_tensor_name(name):
             raise ModelError(f"{path}: {quoted(name)} is no name of a tensor")
         if value.layout != torch.strided or value.device.type != "cpu":
