@@ -1,9 +1,7 @@
 """Source -> map -> cast -> quantize -> check -> atomic write."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +10,6 @@ from funasr_cli import __version__
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.format import (
-    CONFIG_FILE,
     CTC_VOCABULARY_FILE,
     FORMAT,
     TOKENIZER_FILE,
@@ -20,23 +17,20 @@ from funasr_cli.checkpoints.format import (
     ModelFile,
     Quantization,
     TensorSpec,
-    read_json,
     write_config,
     write_safetensors,
 )
 from funasr_cli.checkpoints.hub import Progress, Source, fetch_source, local_folder, models_folder, source_name
 from funasr_cli.checkpoints.load import read_ctc_vocabulary, read_tokenizer
+from funasr_cli.checkpoints.place import check_place, is_converted, new_folder
 from funasr_cli.checkpoints.sources import Checkpoint, open_upstream, require_torch, sha256_of
 from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
-from funasr_cli.errors import ModelError, OutputError
+from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import GROUP_SIZE, ConvertOptions
-from funasr_cli.paths import refuse_unwritable
 
 if TYPE_CHECKING:
     import torch
-
-TEMPORARY_PREFIX = ".funasr-"  # hidden: what is unfinished is no model yet
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ def convert(
 ) -> Conversion:
     """Fetch a checkpoint and convert it to a folder that `load_model` reads.
 
-    The folder is written beside ``out`` and renamed when it is complete; nothing is left behind on failure.
+    ``out`` appears whole or not at all: see `new_folder`.
 
     Args:
         name: folder in FunASR's layout, hub id or alias.
@@ -71,7 +65,7 @@ def convert(
         progress: told what is being done and how far it is.
 
     Raises:
-        OutputError: ``out`` exists and may not be replaced.
+        OutputError: ``out`` exists and may not be replaced, or cannot be written.
         ModelError: the checkpoint is not to be had, or does not fit its configuration.
         SetupError: torch is not installed, or the hub cannot be reached.
     """
@@ -79,14 +73,13 @@ def convert(
     if out is None:
         suffix = f"-{options.quantize_bits}bit" if options.quantize_bits else ""
         out = models_folder() / f"{source_name(name)}{suffix}"
-    with _output_errors(out):
-        _check_out(out, local_folder(name), force)
+    check_place(out, local_folder(name), replace=force)
     source = fetch_source(name, revision, progress)
-    return _convert(source, out, options, progress)
+    return _convert(source, out, options, force, progress)
 
 
-def _convert(source: Source, out: Path, options: ConvertOptions, progress: Progress) -> Conversion:
-    if _is_converted(source.folder):
+def _convert(source: Source, out: Path, options: ConvertOptions, force: bool, progress: Progress) -> Conversion:
+    if is_converted(source.folder):
         raise ModelError(f"{source.name}: converted already", "use it as it is: --model, and this name")
     checkpoint = open_upstream(source.folder, _languages(source, options))
     _check_vocabularies(checkpoint)
@@ -113,52 +106,10 @@ def _convert(source: Source, out: Path, options: ConvertOptions, progress: Progr
             "tool_version": f"funasr-cli {__version__}",
         },
     )
-    with _output_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
-        try:
-            specs = _write(partial, model, tensors, checkpoint, progress)
-            _move_into_place(partial, out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return Conversion(out, model, len(specs), (out / WEIGHTS_FILE).stat().st_size)
-
-
-@contextmanager
-def _output_errors(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error})") from error
-
-
-def _check_out(out: Path, source: Path | None, force: bool) -> None:
-    """Refuse an unsuitable ``out`` at once, before gigabytes are downloaded; ``source`` is a local folder."""
-    if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
-        raise OutputError(f"{out}: holds the source", "choose another folder for the converted model")
-    refuse_unwritable(out.parent, "name another folder")
-    if not out.exists():
-        return
-    if not force:
-        raise OutputError(f"{out}: exists already", "pass --force to replace it, or name another folder")
-    if not _is_replaceable(out):
-        raise OutputError(f"{out}: is not a converted model, so it is not replaced", "name another folder")
-
-
-def _is_replaceable(out: Path) -> bool:
-    """Whether it is an empty folder or an earlier conversion; many a foreign folder has a ``config.json``, too."""
-    if not out.is_dir():
-        return False
-    files = list(out.iterdir())
-    return not files or (_is_converted(out) and all(map(Path.is_file, files)))
-
-
-def _is_converted(folder: Path) -> bool:
-    """Whether its ``config.json`` is ours; one that cannot be read is not."""
-    try:
-        return bool(read_json(folder / CONFIG_FILE).get("format") == FORMAT)
-    except ModelError:
-        return False
+    with new_folder(out, replace=force) as folder:
+        specs = _write(folder, model, tensors, checkpoint, progress)
+        size_bytes = (folder / WEIGHTS_FILE).stat().st_size
+    return Conversion(out, model, len(specs), size_bytes)
 
 
 def _languages(source: Source, options: ConvertOptions) -> tuple[str, ...]:
@@ -244,7 +195,6 @@ def _write(
         shutil.copyfile(path, folder / name)
     write_config(folder, model)
     (folder / "README.md").write_text(_readme(model), encoding="utf-8")
-    folder.chmod(0o755)  # mkdtemp's folder is private
     return specs
 
 
@@ -277,23 +227,6 @@ def _encode(name: str, tensor: "torch.Tensor", model: ModelFile) -> Iterator[mem
     matrix = mx.array(tensor.contiguous().view(torch.uint8).numpy()).view(getattr(mx, model.dtype))
     for part in mx.quantize(matrix, group_size=recipe.group_size, bits=recipe.bits):
         yield memoryview(part.view(mx.uint8)).cast("B")
-
-
-def _move_into_place(partial: Path, out: Path) -> None:
-    """Rename; an old model steps aside first and is removed once the new one stands."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
-    try:
-        out.rename(old / out.name)
-        partial.rename(out)
-    except BaseException:
-        if not out.exists():
-            (old / out.name).rename(out)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _readme(model: ModelFile) -> str:
