@@ -1,8 +1,9 @@
 """Processes to be killed: forked after the imports, so that each takes a moment, most of it in what is tested.
 
-`with victims("place") as kill:` starts a process that forks; `kill(job, ...)` has it run a job in a child and kill
-that with SIGKILL, at a moment or before a step. A step is what Python audits and what concerns a folder: opening,
-listing, making, renaming and removing files and folders in it; each look-up of the system's renames counts, too.
+`with victims("placing") as kill:` starts a process that forks; `kill(job, ...)` has it run a job in a child and kill
+that with SIGKILL, some time after it has made its first folder, or before a step. A step is what Python audits and
+what concerns a folder: opening, listing, making, renaming and removing files and folders in it; each look-up of the
+system's renames counts, too.
 """
 
 from __future__ import annotations
@@ -24,10 +25,16 @@ RENAMES = ("renameat2", "renamex_np")
 
 @dataclass(frozen=True)
 class Death:
-    """How a child ended: its exit code, or -9; after how long; how many steps it took, if it came to its end."""
+    """How a child ended.
+
+    Attributes:
+        exit_code: -9 if it was killed.
+        writing_s: from its first folder to its end.
+        steps: how many it took; 0 if it was killed.
+    """
 
     exit_code: int
-    duration_s: float
+    writing_s: float
     steps: int
 
 
@@ -84,38 +91,42 @@ def fork_when_asked() -> None:
         request = json.loads(line)
         after_s = request.pop("after_s", None)
         reading, writing = os.pipe()
-        begin = time.monotonic()
         if not (pid := os.fork()):
             os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
             run_and_exit(writing, **request)
         os.close(writing)
-        status = 0
+        os.read(reading, 1)  # the first folder, or the end
+        begin = time.monotonic()
         if after_s is not None:
             time.sleep(after_s)
             os.kill(pid, signal.SIGKILL)  # nobody else has its number before it is waited for
         _, status = os.waitpid(pid, 0)
+        writing_s = time.monotonic() - begin
         with open(reading) as file:
             steps = int(file.read() or 0)
         code = os.waitstatus_to_exitcode(status)
-        answer = {"exit_code": code, "duration_s": time.monotonic() - begin, "steps": steps}
+        answer = {"exit_code": code, "writing_s": writing_s, "steps": steps}
         print(json.dumps(answer), flush=True)
 
 
 def run_and_exit(
     writing: int, job: str, arguments: list[Any], within: str, at_step: int | None = None, in_steps: bool = False
 ) -> None:
-    """Run a job; how many steps it took goes into a pipe."""
+    """Run a job; into a pipe goes a byte when it makes its first folder, and how many steps it took."""
     from funasr_cli.checkpoints import rename
 
     if in_steps:
         rename._rename = lambda *_: False
-    steps = 0
+    steps, made = 0, False
 
     def on_event(event: str, values: tuple[Any, ...]) -> None:
-        nonlocal steps
+        nonlocal steps, made
         paths = [os.fsdecode(value) for value in values if isinstance(value, str | bytes | os.PathLike)]
         if any(within in path or path in RENAMES for path in paths):
             steps += 1
+            if event == "os.mkdir" and not made:
+                made = True
+                os.write(writing, b" ")
             if steps == at_step:
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -67,7 +67,7 @@ def arguments(source: Path, out: Path, force: bool) -> list[str]:
 def test_killed_while_it_converts(
     kill: Callable[..., Death], models: Models, small_checkpoint: Path, tmp_path: Path, what: str, force: bool
 ) -> None:
-    """The command after its imports: at random moments, and at random steps in the folder that it writes to."""
+    """The command after its imports: at random moments of its writing, and before every step in that folder."""
     chance = random.Random(7)
     whole = models.lay_out(tmp_path / "whole", force)
     kill("command", *arguments(small_checkpoint, whole, force), within=whole.parent)
@@ -75,14 +75,11 @@ def test_killed_while_it_converts(
     whole = models.lay_out(whole.parent, force)
     run = kill("command", *arguments(small_checkpoint, whole, force), within=whole.parent)
     assert run.exit_code == 0
+    moments = [{"after_s": chance.uniform(0, run.writing_s)} for _ in range(KILLS)]
+    steps = [{"at_step": step} for step in range(1, run.steps + 1)]
     killed = 0
-    for number in range(KILLS):
+    for number, when in enumerate(moments if what == "moment" else steps):
         out = models.lay_out(tmp_path / str(number), force)
-        when = (
-            {"after_s": chance.uniform(0, run.duration_s)}
-            if what == "moment"
-            else {"at_step": chance.randint(1, run.steps)}
-        )
         death = kill("command", *arguments(small_checkpoint, out, force), within=out.parent, **when)
         killed += death.exit_code == -signal.SIGKILL
         models.check(out)
@@ -94,11 +91,12 @@ def test_killed_while_it_converts(
         assert models.seen[-1] == models.seen[-2]
         assert {path.name for path in out.parent.iterdir()} <= {"out", "beside"}
         shutil.rmtree(out.parent)
-    assert killed > KILLS // 2
     assert set(models.seen) <= ({"old", "new"} if force else {"nothing", "new"})
     if what == "step":
-        assert killed == KILLS
-        assert len(set(models.seen)) == 2
+        assert killed == run.steps > 20
+        assert len(set(models.seen)) == 2  # both happen
+    else:
+        assert killed > KILLS // 2
 
 
 @pytest.mark.parametrize("force", [False, True])

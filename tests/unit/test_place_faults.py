@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from placing import NEW, OLD, convert, file_system, refusal, write_model
 from running import tree
 
+import funasr_cli
 from funasr_cli.checkpoints import place, rename
 from funasr_cli.checkpoints.place import new_folder
 from funasr_cli.errors import ModelError, OutputError
@@ -224,3 +226,23 @@ def test_a_disk_itself(mount: Mount) -> None:
     disk = mount("size=64k")
     message = f"{disk}: cannot be written ({reason(errno.EBUSY)})"
     assert refusal(disk, replace=True) == (message, FAULTS[errno.EBUSY])
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_conversion_onto_a_disk_that_gets_full(
+    small_checkpoint: Path, small_model: Path, mount: Mount, share: float, replace: bool
+) -> None:
+    """At the first file, in the midst of the weights, behind them."""
+    page = 4096
+    pages = sum(-(-len(content) // page) for content in tree(small_model).values()) + 2  # folders take some, too
+    old = pages if replace else 0
+    out = mount(f"size={(old + int(share * pages)) * page}") / "out"
+    if replace:
+        shutil.copytree(small_model, out)
+    with pytest.raises(OutputError) as caught:
+        funasr_cli.convert(str(small_checkpoint), out, dtype="float32", force=replace)
+    assert caught.value.message == f"{out}: cannot be written ({reason(errno.ENOSPC)})"
+    assert caught.value.hint == FAULTS[errno.ENOSPC]
+    assert tree(out) == (tree(small_model) if replace else {})
+    assert os.listdir(out.parent) == (["out"] if replace else [])

@@ -160,7 +160,7 @@ def test_killed_before_every_step(
         write_model(out, "old") if replace else out.parent.mkdir()
         death = kill("write", out, replace, within=out.parent, at_step=step, in_steps=in_steps)
         if death.exit_code != -9:
-            assert death == Death(0, death.duration_s, step - 1)
+            assert death == Death(0, death.writing_s, step - 1)
             assert tree(out) == NEW
             break
         [outcome] = [name for name, content in contents.items() if tree(out) == content]
