@@ -92,7 +92,7 @@ def convert(
     """
     if out is None:
         out = models_folder() / f"{source_name(name)}{options.suffix}"
-    check_place(out, local_folder(name), hub, replace=force)
+    check_place(out, local_folder(name), replace=force, hub=hub)
     source = fetch_source(name, revision, progress, hub)
     checkpoint = open_checkpoint(source.folder, source.name)
     if options.languages:

@@ -1,7 +1,6 @@
 """The layout of a converted model: file names, ``config.json`` and back, safetensors in bounded memory."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import struct
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from funasr_cli.checkpoints import quantize
+from funasr_cli.checkpoints.hashes import HashedWriter
 from funasr_cli.checkpoints.quantize import Quantization
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, DTYPE_CODES, Shape
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, readable
@@ -159,16 +159,10 @@ def write_safetensors(
         header[spec.name] = {"dtype": code, "shape": list(spec.shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header, ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)  # the data begins aligned
-    digest = hashlib.sha256()
-    with path.open("xb") as file:
-
-        def write(content: bytes | memoryview) -> None:
-            file.write(content)
-            digest.update(content)
-
-        write(struct.pack("<Q", len(encoded)) + encoded)
+    with path.open("xb") as file, HashedWriter(file) as writer:
+        writer.write(struct.pack("<Q", len(encoded)) + encoded)
         for spec, content in zip(specs, contents, strict=True):
             if content.nbytes != spec.size_bytes:
                 raise ModelError(f"{spec.name}: {content.nbytes} bytes, expected {spec.size_bytes}")
-            write(content)
-    return digest.hexdigest()
+            writer.write(content)
+    return writer.hexdigest()

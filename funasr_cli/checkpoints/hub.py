@@ -10,7 +10,6 @@ from pathlib import Path
 import platformdirs
 
 from funasr_cli import demo
-from funasr_cli.checkpoints import huggingface, modelscope
 from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE
 from funasr_cli.checkpoints.untrusted import read_json
 from funasr_cli.errors import ModelError, UsageError
@@ -26,7 +25,6 @@ CTC_ON_MODELSCOPE = ALIASES["nano"]  # whose copy on Hugging Face lacks the CTC 
 DEMO = "demo"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 DOWNLOADING = "downloading"  # what progress is told
-FETCHERS = {Hub.HF: huggingface.fetch, Hub.MS: modelscope.fetch}
 
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 
@@ -98,7 +96,11 @@ def fetch_source(
         raise ModelError(
             f"{name}: neither a folder nor a hub id", "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
         )
-    snapshot = FETCHERS[hub](name, revision, lambda done, total: progress(DOWNLOADING, done, total))
+    if hub is Hub.MS:
+        from funasr_cli.checkpoints.modelscope import fetch
+    else:
+        from funasr_cli.checkpoints.huggingface import fetch
+    snapshot = fetch(name, revision, lambda done, total: progress(DOWNLOADING, done, total))
     return Source(snapshot.folder, name, snapshot.commit, hub)
 
 
@@ -157,7 +159,9 @@ def find_model(name: str | None) -> Path:
     if name == DEMO and not matches:
         return demo.MODEL
     if HUB_ID.fullmatch(name) and not matches and not folder:
-        found = huggingface.cached(name)
+        from funasr_cli.checkpoints.huggingface import cached
+
+        found = cached(name)
         if found and is_model(found.folder):
             return found.folder
     if matches:

@@ -7,7 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from funasr_cli.checkpoints.repository import SHA256, Snapshot, Tell, causes, failure, is_complete, reason, wanted
+from funasr_cli.checkpoints.repository import (
+    SHA256,
+    Snapshot,
+    Tell,
+    causes,
+    failure,
+    is_complete,
+    quiet,
+    reason,
+    wanted,
+)
 from funasr_cli.errors import FunASRError, ModelError, SetupError
 from funasr_cli.paths import require_space
 
@@ -36,7 +46,7 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    with _our_errors(hub_id, revision):
+    with quiet("huggingface_hub"), _our_errors(hub_id, revision):
         try:
             info = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
         except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
@@ -125,12 +135,12 @@ def _is_cached(hub_id: str, commit: str | None, file: "RepoSibling") -> bool:
 def _fetch_blob(hub_id: str, commit: str | None, file: "RepoSibling", blob: Path, bars: type) -> None:
     """Put a large file into the cache, going on where an earlier run ended.
 
-    Since version 1.18, huggingface_hub begins a file anew in each run (its pull request 4306), as does Xet; of
+    Since version 1.18 (pull request 4306), huggingface_hub begins a file anew in each run, and so does Xet; of
     what has come it checks no more than the size.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]  # lazy
 
     partial, size = _partial(blob), file.size
     url = hf_hub_url(hub_id, file.rfilename, revision=commit)
@@ -195,7 +205,7 @@ def _unreached(hub_id: str, error: Exception, here: str) -> FunASRError:
         return SetupError(offline, UNREACHED_HINT)
     if any(isinstance(cause, OSError) and cause.errno for cause in causes(error)):
         return SetupError(f"{hub_id}: {constants.ENDPOINT} cannot be reached ({reason(error)})", UNREACHED_HINT)
-    return failure(hub_id, error, Path(constants.HF_HUB_CACHE))
+    return SetupError(f"{hub_id}: {constants.ENDPOINT} is out of order ({reason(error)})", UNREACHED_HINT)
 
 
 def _bars(tell: Callable[[int], None]) -> type:

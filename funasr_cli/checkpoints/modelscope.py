@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import logging
 import threading
 import uuid
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from funasr_cli.checkpoints.repository import (
     Tell,
     failure,
     is_complete,
+    quiet,
     reason,
     wanted,
 )
@@ -60,16 +60,19 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
             download ended early.
     """
     require_client()
-    with _undisturbed():
+    from modelscope_hub import AuthenticationError, NotExistError, PermissionDeniedError
+
+    with quiet("modelscope_hub"), _without_bars():
         api, cache = _client()
         with _our_errors(hub_id, cache):
             try:
                 commit, entries = _listing(api, hub_id, revision)
-            except ConnectionError as error:  # the client's NetworkError is one
+            except (FunASRError, AuthenticationError, NotExistError, PermissionDeniedError):
+                raise
+            except Exception as error:  # no network: what is here will do
                 if found := _cached(api, hub_id, revision):
                     return found
-                unreached = f"{hub_id}: {api.legacy.endpoint} cannot be reached ({reason(error)})"
-                raise SetupError(unreached, UNREACHED_HINT) from error
+                raise _unreached(hub_id, api.legacy.endpoint, error) from error
             return _download(api, cache, hub_id, commit or revision or DEFAULT_BRANCH, entries, tell)
 
 
@@ -184,22 +187,22 @@ def _counter(total: int, tell: Tell) -> type:
     return Counter
 
 
+def _unreached(hub_id: str, endpoint: str, error: Exception) -> SetupError:
+    what = "cannot be reached" if isinstance(error, ConnectionError) else "is out of order"  # as NetworkError is
+    return SetupError(f"{hub_id}: {endpoint} {what} ({reason(error)})", UNREACHED_HINT)
+
+
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keep the client from drawing bars and logging: what there is to say, we say."""
+def _without_bars() -> Iterator[None]:
+    """Keep the client from drawing progress bars: it cannot be told not to."""
     from tqdm.auto import tqdm
 
-    logger = logging.getLogger("modelscope_hub")
-    level, draw = logger.level, tqdm.__init__
-    import modelscope_hub  # noqa: F401  (which sets the level)
-
-    logger.setLevel(logging.CRITICAL + 1)
+    draw = tqdm.__init__
     tqdm.__init__ = functools.partialmethod(draw, disable=True)
     try:
         yield
     finally:
         tqdm.__init__ = draw
-        logger.setLevel(level)
 
 
 @contextmanager

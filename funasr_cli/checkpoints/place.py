@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT
 from funasr_cli.checkpoints.hub import hub_of
 from funasr_cli.checkpoints.rename import UNSUPPORTED, exchange, rename_new
-from funasr_cli.checkpoints.untrusted import read_json
+from funasr_cli.checkpoints.sources import is_converted
 from funasr_cli.errors import ModelError, OutputError
-from funasr_cli.options import Hub
+from funasr_cli.options import DEFAULT_HUB, Hub
 from funasr_cli.paths import nearest_existing, refuse_unwritable
 
 TEMPORARY_PREFIX = ".funasr-convert-"  # hidden: what is unfinished is no model yet
@@ -47,14 +46,14 @@ NO_LOCKS = (*UNSUPPORTED, errno.EBADF, errno.ENOLCK)
 NO_SYNC = (*UNSUPPORTED, errno.EACCES)
 
 
-def check_place(out: Path, source: Path | None, hub: Hub, *, replace: bool) -> None:
+def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEFAULT_HUB) -> None:
     """Refuse an unsuitable ``out`` at once, before gigabytes are downloaded; remove leftovers beside it.
 
     Args:
         out: what `new_folder` will be asked for.
         source: a local folder that must not be replaced.
-        hub: where a source that is no local folder will come from.
         replace: an empty folder or an earlier conversion may be replaced.
+        hub: where a source that is no local folder will come from.
 
     Raises:
         OutputError: it exists and may not be replaced, or nothing can be written there.
@@ -102,14 +101,6 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
             for path in (*new.rglob("*"), new):
                 _sync(path)
             _publish(new, out, replace)
-
-
-def is_converted(folder: Path) -> bool:
-    """Whether its ``config.json`` is ours; one that cannot be read is not."""
-    try:
-        return bool(read_json(folder / CONFIG_FILE).get("format") == FORMAT)
-    except ModelError:
-        return False
 
 
 # --- what may be replaced, and what is said ---

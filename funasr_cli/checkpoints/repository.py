@@ -1,8 +1,10 @@
 """What both hubs share: the files that make a checkpoint, where a download stands, why one has failed."""
 
 import errno
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +88,18 @@ def _is_wanted_text(name: str) -> bool:
     return False
 
 
+@contextmanager
+def quiet(client: str) -> Iterator[None]:
+    """Keep a client from logging: what there is to say, we say."""
+    logger = logging.getLogger(client)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what led to it, the innermost last."""
     cause: BaseException | None = error
@@ -96,9 +110,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def reason(error: BaseException) -> str:
     """The innermost reason, in one line."""
-    *_, innermost = causes(error)
-    text = getattr(innermost, "strerror", None) or str(innermost) or type(innermost).__name__
-    return str(text).splitlines()[0]
+    *_, innermost = (cause for cause in causes(error) if not isinstance(cause, StopIteration))  # what JSON ends in
+    texts = (getattr(innermost, "strerror", None), getattr(innermost, "message", None), str(innermost))
+    return str(next(filter(None, texts), type(innermost).__name__)).splitlines()[0]
 
 
 def failure(hub_id: str, error: BaseException, cache: Path) -> OutputError | SetupError:

@@ -62,3 +62,11 @@ def _config(folder: Path) -> dict[str, Any]:
 def languages_of(name: str) -> tuple[str, ...]:
     """ISO codes, by the name of a checkpoint."""
     return MLT_LANGUAGES if "mlt" in name.casefold() else NANO_LANGUAGES
+
+
+def is_converted(folder: Path) -> bool:
+    """Whether its ``config.json`` is ours; one that cannot be read is not."""
+    try:
+        return bool(read_json(folder / CONFIG_FILE).get("format") == FORMAT)
+    except ModelError:
+        return False

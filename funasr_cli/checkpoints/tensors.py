@@ -104,7 +104,17 @@ def is_finite(values: mx.array) -> bool:
         values: of one of the types in `FLOATING`.
     """
     exponent = {mx.float32: 0x7F800000, mx.bfloat16: 0x7F80, mx.float16: 0x7C00}[values.dtype]
-    words = np.frombuffer(memoryview(mx.contiguous(values).view(mx.uint8)).cast("B"), f"u{values.itemsize}")
+    words = as_words(values)
     mask = words.dtype.type(exponent)
     pieces = (words[begin : begin + PIECE] for begin in range(0, len(words), PIECE))
     return not any(np.any((piece & mask) == mask) for piece in pieces)
+
+
+def same_bytes(a: mx.array, b: mx.array) -> bool:
+    """Whether two arrays hold the same, bit for bit."""
+    return a.dtype == b.dtype and np.array_equal(as_words(a), as_words(b))
+
+
+def as_words(values: mx.array) -> np.ndarray:
+    """(values,) of unsigned integers with the same bits, as NumPy has no bfloat16."""
+    return np.frombuffer(memoryview(mx.contiguous(values).view(mx.uint8)).cast("B"), f"u{values.itemsize}")

@@ -7,12 +7,25 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from accuracy.decoding import RECIPES, Clip, decode, decode_with_reference, load_recipe, read_clips
+from accuracy.decoding import (
+    RECIPES,
+    STORED_RECIPES,
+    Clip,
+    decode,
+    decode_with_reference,
+    load_recipe,
+    read_clips,
+)
 
 from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.checkpoints.export import export
 from funasr_cli.demo import MODEL
 
+RECIPES_SAID = """\
+What quantization loses, apart from the arithmetic of a device: its values multiplied out, everything computed in
+float32. Which recipe to take: [recipes.md](recipes.md).
+
+"""
 GROUPS: dict[str, Callable[[Clip], bool]] = {
     "English": lambda clip: clip.language == "en",
     "Mandarin": lambda clip: clip.language == "zh",
@@ -59,6 +72,32 @@ def table(clips: list[Clip], upstream: Path, python: str | None, folder: Path) -
     return lines
 
 
+def recipes_table(conditions: dict[str, list[Clip]], upstream: Path, folder: Path) -> list[str]:
+    """Size and error rates of each recipe of `convert`, all computed in float32."""
+    columns = [f"{name}, {group}" for name in conditions for group in ("English", "Mandarin")]
+    lines = [
+        f"| recipe | MB | {' | '.join(columns)} | texts as without, % |",
+        "|---|---|" + "---|" * (len(columns) + 1),
+    ]
+    dense: list[str] = []
+    for recipe in STORED_RECIPES:
+        recognizer = load_recipe(upstream, recipe, folder)
+        size_mb = (recognizer.loaded.folder / "model.safetensors").stat().st_size / 1e6
+        rates, texts = [], []
+        for clips in conditions.values():
+            own = [text for text, _ in decode(recognizer, clips, itn=False)]
+            pairs = list(zip(clips, own, strict=True))
+            texts += own
+            for language in ("en", "zh"):
+                rates.append(error_rate((c.spoken, text) for c, text in pairs if c.language == language).percent)
+        dense = dense or texts
+        same = sum(a == b for a, b in zip(dense, texts, strict=True)) / len(texts)
+        cells = [f"{size_mb:.2f}", *(f"{rate:.2f}" for rate in rates), f"{100 * same:.1f}"]
+        lines.append(f"| {recipe.name} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
 def main() -> None:
     """Decode, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -77,6 +116,9 @@ def main() -> None:
             work.mkdir()
             lines = table(read_clips(folder), upstream, arguments.reference_python, work)
             sections.append(f"## {folder.name}\n\n" + "\n".join(lines) + "\n")
+        conditions = {folder.name: read_clips(folder) for folder in arguments.clips}
+        lines = recipes_table(conditions, upstream, Path(temporary) / "recipes")
+        sections.append("## Recipes of `convert`\n\n" + RECIPES_SAID + "\n".join(lines) + "\n")
     head = (
         "# How well the demo model reads\n\n"
         "Error rates in percent, of words (English) and characters (Mandarin), on voices and sentences that\n"

@@ -206,6 +206,7 @@ def serving(repository: R) -> Iterator[R]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     repository.url = f"http://127.0.0.1:{server.server_port}"
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that has gone
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -11,6 +11,8 @@ from hub_server import MAIN, OLDER, Hub, serving
 from running import Result
 from safetensors import safe_open
 
+HINT = "HF_ENDPOINT names a mirror; --hub ms takes it from ModelScope, if that has it"
+
 
 @pytest.fixture
 def hub(checkpoint: Path) -> Iterator[Hub]:
@@ -72,7 +74,9 @@ def test_gated(hub: Hub, tmp_path: Path) -> None:
 
 def test_hub_that_answers_nonsense(hub: Hub, tmp_path: Path) -> None:
     hub.answer = lambda path: (200, b"<html>", {})  # type: ignore[method-assign]
-    convert(tmp_path, hub.url, "owner/model").assert_fails(5, "owner/model: ")
+    why = "Expecting value: line 1 column 1 (char 0)"
+    told = f"error: owner/model: {hub.url} is out of order ({why})\n  {HINT}\n"
+    assert convert(tmp_path, hub.url, "owner/model") == Result(5, "", told)
 
 
 def test_unreachable(tmp_path: Path) -> None:
@@ -80,8 +84,7 @@ def test_unreachable(tmp_path: Path) -> None:
         closed.bind(("127.0.0.1", 0))  # bound, never listening: nobody else gets the port
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         result = convert(tmp_path, url, "owner/model")
-    hint = "HF_ENDPOINT names a mirror; --hub ms takes it from ModelScope, if that has it"
-    assert result == Result(5, "", f"error: owner/model: {url} cannot be reached (Connection refused)\n  {hint}\n")
+    assert result == Result(5, "", f"error: owner/model: {url} cannot be reached (Connection refused)\n  {HINT}\n")
 
 
 @pytest.mark.parametrize("endpoint", ["not a url", "ftp://example.invalid"])

@@ -11,8 +11,10 @@ import pytest
 from hub_client import NEEDED, convert, convert_on_a_full_disk, fetch, names
 from hub_server import MAIN, OLDER, ModelScopeHub, serving
 from running import PYTHON, Result, invoke
+from small import MakeCheckpoint
 
 AGAIN = "  run it again: it goes on where it stopped\n"
+HINT = "MODELSCOPE_ENDPOINT names another site; --hub hf takes it from Hugging Face, if that has it"
 
 
 @pytest.fixture
@@ -29,8 +31,9 @@ def ms(home: Path, hub: ModelScopeHub, *arguments: str, **env: str) -> Result:
 
 
 @pytest.mark.slow
-def test_conversion(hub: ModelScopeHub, tmp_path: Path) -> None:
+def test_conversion(hub: ModelScopeHub, make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     """From the environment, too; hub and commit are recorded, no client draws or logs anything."""
+    hub.files = ModelScopeHub(make_checkpoint(with_ctc=True)).files
     result = convert(tmp_path, hub.url, "owner/model", FUNASR_HUB="ms")
     out = tmp_path / "home/models/owner/model"
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
@@ -87,8 +90,7 @@ def test_unreachable(hub: ModelScopeHub, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         assert fetch(tmp_path, hub, MODELSCOPE_ENDPOINT=url) == first
         result = ms(tmp_path, hub, MODELSCOPE_ENDPOINT=url, MODELSCOPE_CACHE=str(tmp_path / "empty"))
-    hint = "MODELSCOPE_ENDPOINT names another site; --hub hf takes it from Hugging Face, if that has it"
-    assert result == Result(5, "", f"error: owner/model: {url} cannot be reached (Connection refused)\n  {hint}\n")
+    assert result == Result(5, "", f"error: owner/model: {url} cannot be reached (Connection refused)\n  {HINT}\n")
 
 
 def test_unknown_id(hub: ModelScopeHub, tmp_path: Path) -> None:
@@ -117,18 +119,24 @@ def test_unknown_revision(hub: ModelScopeHub, tmp_path: Path, revision: str) -> 
 
 def test_hub_that_answers_nonsense(hub: ModelScopeHub, tmp_path: Path) -> None:
     hub.answer = lambda path: (200, b"<html>", {})  # type: ignore[method-assign]
-    ms(tmp_path, hub).assert_fails(5, "error: owner/model: the download failed (", AGAIN)
+    told = f"error: owner/model: {hub.url} is out of order (Expecting value: line 1 column 1 (char 0))\n  {HINT}\n"
+    assert ms(tmp_path, hub) == Result(5, "", told)
 
 
 def test_hub_out_of_order(hub: ModelScopeHub, tmp_path: Path) -> None:
     hub.fault = (500, "")
-    ms(tmp_path, hub).assert_fails(5, "error: owner/model: the download failed (", AGAIN)
+    ms(tmp_path, hub).assert_fails(
+        5, f"error: owner/model: {hub.url} is out of order (HTTP 500 on GET /api/v1/", HINT
+    )
 
 
 def test_a_lost_connection_costs_nothing(hub: ModelScopeHub, tmp_path: Path) -> None:
     """A second run goes on with the byte after the last one that has come."""
+    size = hub.files["model.pt"].stat().st_size
     hub.breaks_after = 70_000
-    ms(tmp_path, hub).assert_fails(5, "error: owner/model: the download of model.pt failed (", AGAIN)
+    why = f"IncompleteRead(70000 bytes read, {size - 70_000} more expected)"
+    told = f"downloading owner/model\nerror: owner/model: the download of model.pt failed ({why})\n{AGAIN}"
+    assert ms(tmp_path, hub) == Result(5, "", told)
     hub.fault = hub.breaks_after = None
     hub.ranges.clear()
     folder, *_ = fetch(tmp_path, hub)
@@ -137,8 +145,10 @@ def test_a_lost_connection_costs_nothing(hub: ModelScopeHub, tmp_path: Path) -> 
 
 
 def test_fewer_bytes_than_announced(hub: ModelScopeHub, tmp_path: Path) -> None:
+    size = hub.files["model.pt"].stat().st_size
     hub.omits_bytes = 10
-    ms(tmp_path, hub).assert_fails(5, "error: owner/model: the download of model.pt failed (", AGAIN)
+    told = f"Server announced {size - 10} bytes for model.pt but the repository lists {size} bytes"
+    ms(tmp_path, hub).assert_fails(5, f"error: owner/model: the download of model.pt failed ({told}", AGAIN)
     hub.omits_bytes = 0
     hub.ranges.clear()
     fetch(tmp_path, hub)

@@ -195,7 +195,7 @@ def test_metadata_states_where_it_comes_from(small_checkpoint: Path, tmp_path: P
         assert len(list(file.keys())) == conversion.tensors
     config = json.loads((conversion.folder / "config.json").read_text())
     assert config["source"] == {
-        **expected, "revision": None, "sha256": sha256_of(small_checkpoint / "model.pt"),
+        **expected, "hub": None, "revision": None, "sha256": sha256_of(small_checkpoint / "model.pt"),
     }  # fmt: skip
     assert (config["format"], config["format_version"], config["dtype"]) == ("funasr-cli", 1, "bfloat16")
 

@@ -1,0 +1,146 @@
+"""`funasr convert`, killed at any moment: what goes by the name of a model is a whole one."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from killing import Death, victims
+from running import COMMAND, environment, funasr, tree
+
+import funasr_cli
+from funasr_cli.checkpoints.load import load_model
+
+pytestmark = pytest.mark.slow
+KILLS = 50
+OPTIONS = ("--dtype", "bfloat16", "--quiet")
+
+
+class Models:
+    """What may go by the name, and what has been seen there."""
+
+    def __init__(self, old: Path, new: Path) -> None:
+        self.old = old
+        self.contents = {"old": tree(old), "new": tree(new), "nothing": {}}
+        self.seen: list[str] = []
+
+    def lay_out(self, folder: Path, force: bool) -> Path:
+        """A folder to convert into, and a name in it, which may be an old model's."""
+        folder.mkdir()
+        return shutil.copytree(self.old, folder / "out") if force else folder / "out"
+
+    def check(self, out: Path) -> None:
+        """What is there now is one of them, to the byte, and it loads."""
+        [found] = [name for name, content in self.contents.items() if tree(out) == content]
+        assert out.exists() == (found != "nothing")
+        if out.exists():
+            load_model(out)
+        self.seen.append(found)
+
+
+@pytest.fixture
+def models(small_checkpoint: Path, small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    new = tmp_path_factory.mktemp("whole") / "new"
+    funasr_cli.convert(str(small_checkpoint), new, dtype="bfloat16")
+    assert tree(new) != tree(small_model)
+    return Models(small_model, new)
+
+
+@pytest.fixture(scope="module")
+def kill() -> Iterator[Callable[..., Death]]:
+    with victims("torch,funasr_cli.cli.app,funasr_cli.checkpoints.convert") as kill:
+        yield kill
+
+
+def arguments(source: Path, out: Path, force: bool) -> list[str]:
+    return ["convert", str(source), str(out), *OPTIONS, *(["--force"] if force else [])]
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("what", ["moment", "step"])
+def test_killed_while_it_converts(
+    kill: Callable[..., Death], models: Models, small_checkpoint: Path, tmp_path: Path, what: str, force: bool
+) -> None:
+    """The command after its imports: at random moments of its writing, and before every step in that folder."""
+    chance = random.Random(7)
+    whole = models.lay_out(tmp_path / "whole", force)
+    kill("command", *arguments(small_checkpoint, whole, force), within=whole.parent)
+    shutil.rmtree(whole.parent)  # the first child is slower than the others
+    whole = models.lay_out(whole.parent, force)
+    run = kill("command", *arguments(small_checkpoint, whole, force), within=whole.parent)
+    assert run.exit_code == 0
+    moments = [{"after_s": chance.uniform(0, run.writing_s)} for _ in range(KILLS)]
+    steps = [{"at_step": step} for step in range(1, run.steps + 1)]
+    killed = 0
+    for number, when in enumerate(moments if what == "moment" else steps):
+        out = models.lay_out(tmp_path / str(number), force)
+        death = kill("command", *arguments(small_checkpoint, out, force), within=out.parent, **when)
+        killed += death.exit_code == -signal.SIGKILL
+        models.check(out)
+        beside = out.parent / "beside"
+        again = kill("command", *arguments(small_checkpoint, beside, False), within=out.parent)
+        assert again.exit_code == 0
+        assert tree(beside) == models.contents["new"]
+        models.check(out)
+        assert models.seen[-1] == models.seen[-2]
+        assert {path.name for path in out.parent.iterdir()} <= {"out", "beside"}
+        shutil.rmtree(out.parent)
+    assert set(models.seen) <= ({"old", "new"} if force else {"nothing", "new"})
+    if what == "step":
+        assert killed == run.steps > 20
+        assert len(set(models.seen)) == 2  # both happen
+    else:
+        assert killed > KILLS // 2
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_killed_at_any_time(models: Models, small_checkpoint: Path, tmp_path: Path, force: bool) -> None:
+    """The whole process, imports and all."""
+    count = 8
+    whole = models.lay_out(tmp_path / "whole", force)
+    begin = time.monotonic()
+    assert funasr(*arguments(small_checkpoint, whole, force)).exit_code == 0
+    duration_s = time.monotonic() - begin
+    killed = 0
+    for number in range(count):
+        out = models.lay_out(tmp_path / str(number), force)
+        command = [*COMMAND, *arguments(small_checkpoint, out, force)]
+        with subprocess.Popen(
+            command, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        ) as run:
+            try:
+                run.wait(timeout=duration_s * (number + 1) / count)
+            except subprocess.TimeoutExpired:
+                run.kill()
+        killed += run.returncode == -signal.SIGKILL
+        models.check(out)
+    assert killed
+    assert funasr(*arguments(small_checkpoint, out, True)).exit_code == 0
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_two_at_once(models: Models, small_checkpoint: Path, tmp_path: Path, force: bool) -> None:
+    """Each has a folder of its own; without --force, one of them comes too late."""
+    out = models.lay_out(tmp_path / "both", force)
+    command = [*COMMAND, *arguments(small_checkpoint, out, force)]
+    runs = [
+        subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ends = sorted((run.communicate(timeout=120)[::-1], run.returncode) for run in runs)
+    assert tree(out) == models.contents["new"]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert ends[0] == (("", f"{out}\n"), 0)
+    if force:
+        assert ends[1] == ends[0]
+    else:
+        (stderr, stdout), code = ends[1]
+        assert (code, stdout) == (1, "")
+        assert stderr.startswith((f"error: {out}: has appeared meanwhile\n", f"error: {out}: exists already\n"))

@@ -1,0 +1,73 @@
+"""What tests of `funasr_cli.checkpoints.place` have in common: small folders that pass for models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running import tree
+
+from funasr_cli.checkpoints import place, rename
+from funasr_cli.checkpoints.place import check_place, new_folder
+from funasr_cli.errors import FunASRError
+
+
+def model_of(content: str) -> dict[str, bytes]:
+    """Files of what passes for a converted model as long as nobody loads it."""
+    text = content.encode()
+    return {"config.json": b'{"format": "funasr-cli"}', "model.safetensors": 1000 * text, "README.md": text}
+
+
+OLD, NEW = model_of("old"), model_of("new")
+
+
+def write_model(folder: Path, content: str) -> Path:
+    """Write one; return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in model_of(content).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def convert(
+    out: Path, content: str = "new", replace: bool = False, meanwhile: Callable[[], object] = lambda: None
+) -> None:
+    """What a conversion does with its place; something happens meanwhile."""
+    check_place(out, None, replace=replace)
+    with new_folder(out, replace=replace) as folder:
+        write_model(folder, content)
+        meanwhile()
+
+
+def refusal(out: Path, content: str = "new", replace: bool = False) -> tuple[str, str]:
+    """Message and hint of an error after which everything is as it was."""
+    before, names = tree(out.parent), os.listdir(out.parent)
+    with pytest.raises(FunASRError) as caught:
+        convert(out, content, replace)
+    assert tree(out.parent) == before
+    assert os.listdir(out.parent) == names
+    return caught.value.message, caught.value.hint
+
+
+def leftover(parent: Path, digit: str = "0", aside: str = "") -> Path:
+    """The temporary folder of a process that has died, perhaps while an old model of this name stood aside."""
+    folder = parent / f"{place.TEMPORARY_PREFIX}{2 * place.RANDOM_BYTES * digit}"
+    write_model(folder / place.NEW, "half")
+    if aside:
+        write_model(folder / place.ASIDE / aside, "old")
+    return folder
+
+
+@pytest.fixture(params=["exchange", "in steps"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One that can exchange folders, and one that cannot."""
+    if request.param == "in steps":
+        without_exchange(monkeypatch)
+    return request.param
+
+
+def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that knows nothing but `os.rename`."""
+    monkeypatch.setattr(rename, "_rename", lambda *_: False)

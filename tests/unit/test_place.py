@@ -1,0 +1,170 @@
+"""A folder that appears whole or not at all, and others that are put in the same place meanwhile."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from placing import NEW, OLD, convert, file_system, model_of, refusal, without_exchange, write_model
+from running import tree
+
+from funasr_cli.checkpoints import place, rename
+from funasr_cli.checkpoints.place import new_folder
+from funasr_cli.errors import OutputError
+
+__all__ = ["file_system"]
+
+
+@pytest.mark.usefixtures("file_system")
+def test_new_and_replaced(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        convert(tmp_path / "out", content, replace=content == "new")
+        assert tree(tmp_path / "out") == model_of(content)
+        assert os.listdir(tmp_path) == ["out"]
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        convert(tmp_path / "out")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
+
+
+def test_nobody_else_looks_into_what_is_unfinished(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out") as folder:
+        [temporary] = tmp_path.iterdir()
+        assert temporary in folder.parents
+        assert temporary.name.startswith(".funasr-")
+        assert temporary.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_that_leads_nowhere_is_something(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("nowhere")
+    assert refusal(tmp_path / "out")[0] == f"{tmp_path / 'out'}: exists already"
+    message = f"{tmp_path / 'out'}: is not a converted model, so it is not replaced"
+    assert refusal(tmp_path / "out", replace=True)[0] == message
+
+
+@pytest.mark.usefixtures("file_system")
+def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    elsewhere = write_model(tmp_path / "elsewhere", "old")
+    (tmp_path / "out").symlink_to("elsewhere")
+    convert(tmp_path / "out", replace=True)
+    assert not (tmp_path / "out").is_symlink()
+    assert (tree(tmp_path / "out"), tree(elsewhere)) == (NEW, OLD)
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "out"]
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, their folder, the rename, the folder above; and the folders above that are new, too."""
+    steps: list[tuple[str, bool]] = []
+    out, fsync = tmp_path / "a/b/out", os.fsync
+
+    def note(descriptor: int) -> None:
+        everything = [tmp_path, *tmp_path.rglob("*")]
+        [path] = [path for path in everything if os.path.samestat(path.stat(), os.fstat(descriptor))]
+        steps.append((path.name, out.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    convert(out)
+    assert sorted(steps[:2]) == sorted([("a", False), (tmp_path.name, False)])
+    assert sorted(steps[2:5]) == sorted((name, False) for name in NEW)
+    assert steps[5:] == [("new", False), ("b", True)]
+
+
+# --- others ---
+
+
+@pytest.mark.usefixtures("file_system")
+def test_the_second_to_finish_overwrites_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(OutputError) as caught:
+        convert(out, meanwhile=lambda: convert(out, "old"))
+    assert caught.value.message == f"{out}: has appeared meanwhile"
+    hint = "another program has put it there: use that, pass --force, or name another folder"
+    assert caught.value.hint == hint
+    assert tree(out) == OLD
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_has_appeared_before_anything_is_written(tmp_path: Path) -> None:
+    """During a download."""
+    out = write_model(tmp_path / "out", "old")
+    with pytest.raises(OutputError, match="has appeared meanwhile"), new_folder(out):
+        pytest.fail("it could have been known before")
+
+
+@pytest.mark.usefixtures("file_system")
+@pytest.mark.parametrize("appeared", ["empty folder", "file", "link"])
+def test_what_appears_meanwhile_is_not_overwritten(tmp_path: Path, appeared: str) -> None:
+    """Not even an empty folder, which a mere rename would replace in silence."""
+    out = tmp_path / "out"
+    appear = {"empty folder": out.mkdir, "file": out.touch, "link": lambda: out.symlink_to("nowhere")}
+    with pytest.raises(OutputError, match="has appeared meanwhile"):
+        convert(out, meanwhile=appear[appeared])
+    assert (out.is_dir(), out.is_file(), out.is_symlink()) == tuple(appeared == kind for kind in appear)
+    assert tree(tmp_path) == ({"out": b""} if appeared == "file" else {})
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("file_system")
+@pytest.mark.parametrize("before", ["nothing", "a model"])
+def test_the_last_to_finish_wins_if_it_may_replace(tmp_path: Path, before: str) -> None:
+    out = tmp_path / "out"
+    if before == "a model":
+        write_model(out, "older")
+
+    def be_faster() -> None:
+        convert(out, "old", replace=True)
+        assert tree(out) == OLD
+
+    convert(out, replace=True, meanwhile=be_faster)
+    assert tree(out) == NEW
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("file_system")
+def test_a_model_that_is_gone_when_it_is_to_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the exchange."""
+    out, swap = write_model(tmp_path / "out", "old"), place._swap
+
+    def come_late(new: Path, target: Path) -> None:
+        target.rename(tmp_path / "moved")
+        swap(new, target)
+
+    monkeypatch.setattr(place, "_swap", come_late)
+    convert(out, replace=True)
+    assert (tree(out), tree(tmp_path / "moved")) == (NEW, OLD)
+    assert sorted(os.listdir(tmp_path)) == ["moved", "out"]
+
+
+def test_one_that_appears_while_another_stands_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the moment that a file system without exchanges takes."""
+    without_exchange(monkeypatch)
+    out, renaming = write_model(tmp_path / "out", "older"), rename.rename_new
+
+    def come_between(source: Path, target: Path) -> None:
+        if source.name == place.NEW and not target.exists():
+            write_model(out, "old")
+            monkeypatch.setattr(place, "rename_new", renaming)
+        renaming(source, target)
+
+    monkeypatch.setattr(place, "rename_new", come_between)
+    convert(out, replace=True)
+    assert place.rename_new is renaming
+    assert tree(out) == NEW
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_has_become_foreign_is_not_replaced(tmp_path: Path) -> None:
+    """While a model was converted for an hour, its user has put something else there."""
+    out = write_model(tmp_path / "out", "old")
+    with pytest.raises(OutputError, match="is not a converted model"):
+        convert(out, replace=True, meanwhile=(out / "thesis").mkdir)
+    assert (out / "thesis").is_dir()
+    assert tree(out) == OLD
+    assert os.listdir(tmp_path) == ["out"]
