@@ -88,7 +88,7 @@ def convert(
     Raises:
         OutputError: ``out`` exists and may not be replaced, or a disk is too full.
         ModelError: the checkpoint is not to be had, or does not fit its configuration.
-        SetupError: torch is not installed, or the hub cannot be reached.
+        SetupError: torch is needed and not installed, or the hub cannot be reached.
     """
     if out is None:
         out = models_folder() / f"{source_name(name)}{options.suffix}"

@@ -62,7 +62,9 @@ def read_clips(folder: Path) -> list[Clip]:
 
 def load_recipe(upstream: Path, recipe: Recipe, folder: Path) -> Recognizer:
     """Convert an upstream checkpoint by a recipe and load it in its own arithmetic."""
-    converted = funasr_cli.convert(str(upstream), folder / recipe.name, languages=("zh", "en"), **recipe.options)
+    converted = funasr_cli.convert(
+        str(upstream), folder / recipe.name, languages=("zh", "en"), verify="off", **recipe.options
+    )
     return funasr_cli.load(str(converted.folder), recipe.dtype)
 
 

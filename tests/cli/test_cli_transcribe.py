@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from expected import cut_short, lines_of, summary
 from running import Result, funasr, invoke, tree
+from small import convert
 
 import funasr_cli
 
@@ -87,7 +88,7 @@ def test_json_lines(small_model: Path, clips: list[Path]) -> None:
 
 def test_ctc_text_is_in_the_json(make_checkpoint: object, tmp_path: Path, short_wav: Path) -> None:
     checkpoint = make_checkpoint(with_ctc=True)  # type: ignore[operator]
-    folder = funasr_cli.convert(str(checkpoint), tmp_path / "m").folder
+    folder = convert(checkpoint, tmp_path / "m").folder
     result = invoke("transcribe", "-m", folder, short_wav, "-f", "json", *FEW)
     recognizer = funasr_cli.load(str(folder))
     expected = recognizer.transcribe(short_wav, max_tokens=6, ctc=True).segments[0].ctc_text

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LAYOUT = "FunASR"
 UPSTREAM_WEIGHTS = "model.pt"
 UPSTREAM_CONFIG = "config.yaml"
+NO_CHECKPOINT = "this is not a checkpoint in FunASR's layout"
 ASKED_FOR_CODE = re.compile(r"GLOBAL ([\w.]+)")  # in torch's message about a pickle with more than tensors in it
 
 
@@ -36,8 +37,8 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         SetupError: torch is not installed.
     """
     require_torch()
-    options = read_yaml(file_in(folder, UPSTREAM_CONFIG))
-    weights = file_in(folder, UPSTREAM_WEIGHTS)
+    options = read_yaml(file_in(folder, UPSTREAM_CONFIG, NO_CHECKPOINT))
+    weights = file_in(folder, UPSTREAM_WEIGHTS, NO_CHECKPOINT)
     llm_folder = _llm_folder(folder, options)
     llm = read_json(file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER))
     files = tokenizer_files(folder, folder / llm_folder)
