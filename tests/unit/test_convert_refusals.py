@@ -75,6 +75,15 @@ def test_tensors_that_are_not_real_numbers(checkpoint: Path, dtype: torch.dtype)
     )
 
 
+def test_tied_integers(checkpoint: Path) -> None:
+    """Their head and embedding cannot be compared."""
+    names = ("llm.model.embed_tokens.weight", "llm.lm_head.weight")
+    edit_tensors(checkpoint, lambda tensors: tensors.update({name: tensors[name].long() for name in names}))
+    assert refusal(checkpoint).message.endswith(
+        f": {names[0]} is of type int64, not float32 or bfloat16 or float16"
+    )
+
+
 @pytest.mark.parametrize("tensor", [torch.ones(32).to_sparse(), torch.ones(32, device="meta")])
 def test_tensors_without_plain_values(checkpoint: Path, tensor: torch.Tensor) -> None:
     edit_tensors(checkpoint, lambda tensors: tensors.update({NORM: tensor}))

@@ -326,7 +326,7 @@ def test_a_tar_archive_with_links(here: Path) -> None:
 PEAK = """
 import resource, sys
 from pathlib import Path
-from funasr_cli.checkpoints.sources import open_upstream
+from funasr_cli.checkpoints.layouts.funasr import open_funasr
 from funasr_cli.errors import ModelError
 import torch
 
@@ -337,7 +337,7 @@ torch.load(sys.argv[1], weights_only=True)
 before = peak_mib()
 for folder in sys.argv[2:]:
     try:
-        open_upstream(Path(folder), ("zh",))
+        open_funasr(Path(folder), ("zh",))
     except ModelError:
         pass
     else:
