@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.headers import safetensors_header
+from funasr_cli.checkpoints.plain_yaml import read_yaml
 from funasr_cli.checkpoints.untrusted import (
     DAMAGED_HINT,
     file_in,
@@ -23,7 +24,6 @@ from funasr_cli.checkpoints.untrusted import (
     read_index,
     read_json,
     read_tokenizer,
-    read_yaml,
 )
 from funasr_cli.errors import ModelError
 
@@ -299,7 +299,7 @@ LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
         (b"a: 0x" + b"f" * 5000, "cannot be read (a number of 5002 digits, line 1)"),
         (b"a: 1" + b":59" * 5000, "cannot be read (a number of 15001 digits, line 1)"),
         (b"a: " + b"[" * 33 + b"]" * 33, "cannot be read (nested deeper than 32 levels, line 1)"),
-        (b"a: " + b"[" * 100_000, "cannot be read (nested deeper than 32 levels, line 1)"),
+        (b"a: " + b"[" * 65_000, "cannot be read (nested deeper than 32 levels, line 1)"),
         (b"? [a]\n: 1", "cannot be read (found unhashable key, line 1)"),
         (b"a: 1\n---\nb: 1", "cannot be read (but found another document, line 2)"),
         (b'a: "\\ud800"', "cannot be read ('utf-8' codec can't encode character '\\ud800' in position 0:"),
