@@ -95,7 +95,7 @@ def convert(
     """Convert a checkpoint.
 
     Args:
-        source: folder in FunASR's layout, hub id or alias.
+        source: folder in any known layout, hub id or alias.
         out: folder to create; None takes the models folder and the source's name.
         revision: branch, tag or commit of a hub id.
         hub: where to fetch a hub id, "hf" (Hugging Face) or "ms" (ModelScope).
@@ -106,7 +106,7 @@ def convert(
         ModelError: the source is missing, damaged or not supported.
         OutputError: ``out`` exists, or a disk is too full.
         UsageError: an option is out of range.
-        SetupError: torch is not installed, or the hub cannot be reached.
+        SetupError: torch is needed and not installed, or the hub cannot be reached.
     """
     from funasr_cli.checkpoints.convert import convert as run
     from funasr_cli.options import ConvertOptions

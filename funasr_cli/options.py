@@ -157,12 +157,12 @@ class ConvertOptions:
         if isinstance(self.quantize, int):  # as is natural in Python
             object.__setattr__(self, "quantize", str(self.quantize))
         if self.quantize is not None and self.quantize not in RECIPES:
-            raise UsageError(f"no recipe {self.quantize!r} for quantization", f"choose {', '.join(RECIPES)}")
+            raise UsageError(f"no recipe {self.quantize!r} for quantization", f"choose from {', '.join(RECIPES)}")
         if self.quantize_encoder is not None and self.quantize_encoder not in ENCODER_BITS:
             bits = " or ".join(map(str, ENCODER_BITS))
             raise UsageError(f"cannot quantize the encoder to {self.quantize_encoder} bits", f"choose {bits}")
         if self.verify not in VERIFICATIONS:
-            raise UsageError(f"cannot verify {self.verify!r}", f"choose {', '.join(VERIFICATIONS)}")
+            raise UsageError(f"cannot verify {self.verify!r}", f"choose from {', '.join(VERIFICATIONS)}")
         if self.group_size is not None and self.group_size not in GROUP_SIZES:
             raise UsageError(f"group size {self.group_size}", f"choose from {', '.join(map(str, GROUP_SIZES))}")
         if self.languages is not None:

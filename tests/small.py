@@ -17,6 +17,7 @@ from checkpoints import CheckpointSpec, write_checkpoint
 
 import funasr_cli
 from funasr_cli.audio.decode import load_audio
+from funasr_cli.checkpoints.convert import Conversion
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.options import DEFAULTS
 
@@ -27,6 +28,11 @@ SMALL = CheckpointSpec(
 )  # fmt: skip
 
 MakeCheckpoint = Callable[..., Path]
+
+
+def convert(source: str | Path, out: Path | None = None, **options: Any) -> Conversion:
+    """`funasr_cli.convert` without its proof, which takes longer than all the rest and has tests of its own."""
+    return funasr_cli.convert(source, out, **{"verify": "off"} | options)
 
 
 def small_spec(**changes: Any) -> CheckpointSpec:
@@ -64,9 +70,7 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_model(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`small_checkpoint` converted in float32. It never ends a text: what it writes goes in circles."""
-    return funasr_cli.convert(
-        str(small_checkpoint), tmp_path_factory.mktemp("out") / "small", dtype="float32"
-    ).folder
+    return convert(small_checkpoint, tmp_path_factory.mktemp("out") / "small", dtype="float32").folder
 
 
 @pytest.fixture(scope="session")

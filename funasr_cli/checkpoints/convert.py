@@ -88,7 +88,7 @@ def convert(
     Raises:
         OutputError: ``out`` exists and may not be replaced, or a disk is too full.
         ModelError: the checkpoint is not to be had, or does not fit its configuration.
-        SetupError: torch is not installed, or the hub cannot be reached.
+        SetupError: torch is needed and not installed, or the hub cannot be reached.
     """
     if out is None:
         out = models_folder() / f"{source_name(name)}{options.suffix}"
@@ -145,7 +145,10 @@ def _prove(
         return None, ()
     from funasr_cli.verification.proof import prove
 
-    exact = not (options.quantize or options.quantize_encoder) and options.dtype in (checkpoint.dtype, "float32")
+    types = {tensor.dtype for tensor in checkpoint.tensors.values()}
+    exact = not (options.quantize or options.quantize_encoder) and (
+        options.dtype == "float32" or types == {options.dtype}
+    )
     try:
         return prove(checkpoint, folder, exact=exact, beside_pytorch=options.verify == FULL), ()
     except SetupError as error:
@@ -235,7 +238,9 @@ def _write_weights(
     specs = [spec for name, tensor in tensors.items() for spec in _specs(name, tensor, dtype, chosen)]
     total = sum(spec.size_bytes for spec in specs)
     copied = sum(path.stat().st_size for path in checkpoint.files.values())
-    require_space(folder.parent, total + copied, "the converted model", "make room there, or name another folder")
+    require_space(
+        folder.parents[1], total + copied, "the converted model", "make room there, or name another folder"
+    )
 
     def contents() -> Iterator[memoryview]:
         done = 0

@@ -19,7 +19,7 @@ def sha256_of(path: Path, progress: Callable[[int], None] = lambda _: None) -> s
     """Hex digest of a file; ``progress`` is told the bytes read since it was last called."""
     digest = hashlib.sha256()
     with open_file(path) as (file, _):
-        while block := file.read(1 << 22):
+        while block := file.read(1 << 20):
             digest.update(block)
             progress(len(block))
     return digest.hexdigest()

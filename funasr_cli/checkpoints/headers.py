@@ -56,7 +56,7 @@ def safetensors_header(path: Path) -> dict[str, StoredTensor]:
         content = file.read(length)
     header = parse_json(content, f"{path}: the header")
     try:
-        _check_metadata(header.pop("__metadata__", {}))
+        _check_metadata(header.pop("__metadata__", None))
         tensors = {name: _stored_tensor(name, entry, data_begin) for name, entry in header.items()}
         _check_ranges(tensors.values(), data_begin, size_bytes)
     except _Fault as error:
@@ -69,6 +69,8 @@ class _Fault(Exception):
 
 
 def _check_metadata(metadata: Any) -> None:
+    if metadata is None:  # MLX writes null where there is none
+        return
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _Fault("__metadata__ is not an object of strings")
 

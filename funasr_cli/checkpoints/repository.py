@@ -10,7 +10,7 @@ from pathlib import Path
 
 from funasr_cli.checkpoints.format import CONFIG_FILE, CTC_VOCABULARY_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
-from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
+from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS, require_torch
 from funasr_cli.errors import ModelError, OutputError, SetupError
 
 Tell = Callable[[int, int], None]  # bytes fetched, bytes in all
@@ -52,6 +52,7 @@ def wanted(hub_id: str, names: Iterable[str]) -> list[str]:
 
     Raises:
         ModelError: there are no weights among them that could be converted.
+        SetupError: torch is needed and not installed, which is said before anything is downloaded.
     """
     names = sorted(set(names))
     tensors = weights(names)
@@ -59,6 +60,8 @@ def wanted(hub_id: str, names: Iterable[str]) -> list[str]:
         raise ModelError(
             f"{hub_id}: no {UPSTREAM_WEIGHTS} and no {WEIGHTS_FILE} in it", "name the repository of a checkpoint"
         )
+    if UPSTREAM_WEIGHTS in tensors:
+        require_torch()
     return [*filter(_is_wanted_text, names), *tensors]
 
 

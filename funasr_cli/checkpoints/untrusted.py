@@ -1,7 +1,7 @@
 """The one place through which files of a checkpoint are opened: it may come from anybody.
 
 What comes back is small enough, nested little enough and of one meaning; everything else is a `ModelError` in one
-line. Headers of tensor files are looked at in `headers.py`.
+line. Headers of tensor files are looked at in `headers.py`, YAML in `plain_yaml.py`.
 """
 
 import itertools
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
-import yaml
 from tokenizers import Tokenizer
 
 from funasr_cli.decoding.text import CTCVocabulary
@@ -24,7 +23,6 @@ from funasr_cli.errors import ModelError
 
 # Several times what real files take: Qwen3's tokenizer.json has 11 MB, a release's config.yaml 4 kB.
 CONFIG_LIMIT_BYTES = 1 << 20
-YAML_LIMIT_BYTES = 1 << 16  # the parser takes a second for these
 INDEX_LIMIT_BYTES = 1 << 24  # the index of shards
 TOKENIZER_LIMIT_BYTES = 1 << 25
 CTC_VOCABULARY_LIMIT_BYTES = 1 << 24
@@ -56,7 +54,7 @@ def file_in(folder: Path, name: str, hint: str = "") -> Path:
         what = "a link that leads nowhere" if path.is_symlink() else "missing"
         raise ModelError(f"{path}: {what}", hint) from error
     except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, before Python 3.13
-        raise ModelError(f"{path}: cannot be read ({_reason(error)})", hint) from error
+        raise ModelError(f"{path}: cannot be read ({reason_in_a_line(error)})", hint) from error
     if not (target.is_relative_to(root) or _is_blob(target, root)):
         raise ModelError(f"{path}: a link that leads out of the folder", "put the file itself there")
     if not stat.S_ISREG(status.st_mode):
@@ -102,7 +100,7 @@ def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     except FileNotFoundError as error:
         raise ModelError(f"{path}: missing") from error
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({_reason(error)})") from error
+        raise ModelError(f"{path}: cannot be read ({reason_in_a_line(error)})") from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
@@ -166,7 +164,7 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
         if b"\\u" in content:
             json.dumps(parsed, ensure_ascii=False).encode()  # half a character could not be printed
     except ValueError as error:
-        raise ModelError(f"{where}: cannot be read ({_reason(error)})") from error
+        raise ModelError(f"{where}: cannot be read ({reason_in_a_line(error)})") from error
     if not isinstance(parsed, dict):
         raise ModelError(f"{where}: not a JSON object")
     return parsed
@@ -217,67 +215,6 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"the number {name}")
 
 
-class PlainLoader(yaml.SafeLoader):
-    """Mappings, lists and scalars as they stand: no anchor, alias or tag, no key twice, no great depth."""
-
-    levels = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse what a configuration does not need, before it is followed."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            _refuse_yaml("anchors and aliases are not read", event.start_mark)
-        if event.tag is not None:
-            _refuse_yaml("tags are not read", event.start_mark)
-        self.levels += 1
-        if self.levels > MOST_LEVELS:
-            _refuse_yaml(f"nested deeper than {MOST_LEVELS} levels", event.start_mark)
-        node = super().compose_node(parent, index)
-        self.levels -= 1
-        if isinstance(node, yaml.ScalarNode):
-            node.value.encode()  # half a character could not be printed
-            if node.tag == DATE_TAG:
-                node.tag = TEXT_TAG
-            if node.tag == MERGE_TAG:
-                _refuse_yaml("keys are not merged", event.start_mark)
-            if node.tag in NUMBER_TAGS and len(node.value) > MOST_DIGITS:
-                _refuse_yaml(f"a number of {len(node.value)} digits", event.start_mark)
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that stands twice; SafeLoader takes the last."""
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            _refuse_yaml("a key stands twice in one mapping", node.start_mark)
-        return mapping
-
-
-TAG = "tag:yaml.org,2002:"
-TEXT_TAG, DATE_TAG, MERGE_TAG = (f"{TAG}{kind}" for kind in ("str", "timestamp", "merge"))
-NUMBER_TAGS = (f"{TAG}int", f"{TAG}float")
-
-
-def _refuse_yaml(problem: str, mark: Any) -> NoReturn:
-    raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        ModelError: missing, unreadable, not a mapping, too large or too deep, or with anything in it that refers
-            to something else.
-    """
-    content = read_limited(path, YAML_LIMIT_BYTES)
-    try:
-        parsed = yaml.load(content.decode(), PlainLoader)  # a SafeLoader
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ModelError(f"{path}: cannot be read ({_reason(error)})") from error
-    if not isinstance(parsed, dict):
-        raise ModelError(f"{path}: not a mapping")
-    return parsed
-
-
 def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
     """Read a ``tokenizer.json`` for a decoder with so many embeddings.
 
@@ -291,7 +228,7 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a bare Exception, or a panic of the Rust library, which is not even one
-        raise ModelError(f"{path}: damaged ({_reason(error)})", DAMAGED_HINT) from error
+        raise ModelError(f"{path}: damaged ({reason_in_a_line(error)})", DAMAGED_HINT) from error
     tokens = tokenizer.get_vocab_size()
     if tokens > vocab_size:
         raise ModelError(f"{path}: {tokens} tokens, but the decoder has {vocab_size}", "it is another model's")
@@ -313,7 +250,7 @@ def read_ctc_vocabulary(path: Path) -> CTCVocabulary:
     try:
         return CTCVocabulary(content.decode("ascii"))
     except ValueError as error:
-        raise ModelError(f"{path}: damaged ({_reason(error)})", DAMAGED_HINT) from error
+        raise ModelError(f"{path}: damaged ({reason_in_a_line(error)})", DAMAGED_HINT) from error
 
 
 def quoted(value: object) -> str:
@@ -322,7 +259,7 @@ def quoted(value: object) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
-def _reason(error: BaseException) -> str:
+def reason_in_a_line(error: BaseException) -> str:
     """What a library says, in one line."""
     mark = getattr(error, "problem_mark", None)
     text = getattr(error, "strerror", None) or getattr(error, "problem", None) or str(error)

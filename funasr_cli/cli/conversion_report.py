@@ -23,7 +23,7 @@ def conversion_lines(conversion: "Conversion") -> Iterator[str]:
     weights = _weights(model, conversion.size_bytes)
     yield f"{conversion.tensors} tensors from {conversion.layout}'s layout, {weights}"
     yield from (f"note: {note}" for note in conversion.notes)
-    yield from _capabilities(model.config, model.source)
+    yield from capabilities(model.config, model.source)
     yield f"SHA-256 of the source:  {str(model.source['sha256']).split()[0]}"
     yield f"SHA-256 of the weights: {conversion.sha256}"
     if conversion.proof:
@@ -37,10 +37,11 @@ def check_lines(checked: "Checked") -> Iterator[str]:
     yield f"whole: {len(checkpoint.tensors)} tensors, {weights}; all values are numbers"
     yield f"SHA-256 of the weights: {checked.sha256}"
     yield f"SHA-256 of {checked.listed} files: as listed" if checked.listed else "no list of SHA-256 lies there"
-    yield from _capabilities(checkpoint.config, checkpoint.source)
+    yield from capabilities(checkpoint.config, checkpoint.source)
 
 
-def _capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -> Iterator[str]:
+def capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -> Iterator[str]:
+    """What the model can do, by its configuration and by where it came from."""
     from funasr_cli.checkpoints.hub import CTC_ON_MODELSCOPE
 
     yield f"languages: {', '.join(config.prompt.languages)}"

@@ -36,8 +36,8 @@ def surroundings(home: Path, endpoint: str) -> dict[str, str]:
 
 
 def convert(home: Path, endpoint: str, *arguments: str, **env: str) -> Result:
-    """`funasr convert`, as its users run it."""
-    return funasr("convert", *arguments, env=surroundings(home, endpoint) | env)
+    """`funasr convert`, as its users run it, but for the proof, which has tests of its own."""
+    return funasr("convert", *arguments, "--verify", "off", env=surroundings(home, endpoint) | env)
 
 
 def fetch(home: Path, hub: Repository, revision: str = "", **env: str) -> tuple[Path, str, str]:

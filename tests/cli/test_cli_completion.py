@@ -12,7 +12,7 @@ from running import Result, environment, funasr, invoke
 
 from funasr_cli import demo
 from funasr_cli.decoding.languages import AUTO, LANGUAGES
-from funasr_cli.options import DTYPES, QUANTIZATION_BITS
+from funasr_cli.options import DTYPES, RECIPES
 from funasr_cli.writers import ALL_FORMATS, WRITERS
 
 CODES = list(LANGUAGES)
@@ -66,7 +66,7 @@ LINES = [
     ("funasr convert FunAudioLLM/Fun-ASR-M", IDS[1:]),
     ("funasr convert nano --dtype ", list(DTYPES)),
     ("funasr convert nano --dtype b", ["bfloat16"]),
-    ("funasr convert nano --quantize ", [str(bits) for bits in QUANTIZATION_BITS]),
+    ("funasr convert nano --quantize ", list(RECIPES)),
     ("funasr convert nano --languages ", CODES),
     ("funasr convert nano --languages zh,e", ["zh,en", "zh,et", "zh,el"]),
     ("funasr convert nano --languages zh,en,z", []),

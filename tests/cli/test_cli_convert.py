@@ -1,6 +1,7 @@
 """`funasr convert`: what it prints, what it refuses, and how much memory it takes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from expected import cut_short, lines_of
 from running import COMMAND, environment, funasr, invoke, tree
 from small import MakeCheckpoint, edit_tensors, small_spec
 
+from funasr_cli.checkpoints.hashes import sha256_of
+
 MEBIBYTE = 1 << 20
 
 
@@ -20,13 +23,19 @@ def test_convert_then_transcribe_needs_no_path(small_checkpoint: Path, short_wav
     env = {"FUNASR_HOME": str(tmp_path)}
     result = funasr("convert", small_checkpoint, env=env)
     folder = tmp_path / "models/Small-Nano"
-    size_mb = (folder / "model.safetensors").stat().st_size / 1e6
+    weights = folder / "model.safetensors"
     assert result.stdout == f"{folder}\n"
-    assert result.stderr.splitlines() == [
-        f"87 tensors, {size_mb:.1f} MB, bfloat16",
+    notes = result.stderr.splitlines()
+    assert notes[:5] == [
+        f"87 tensors from FunASR's layout, {weights.stat().st_size / 1e6:.1f} MB, bfloat16",
         "languages: zh, en, ja",
-        "CTC branch: no, this source has no such tensors",
+        "CTC head, and so word times: no, this source has none",
+        f"SHA-256 of the source:  {sha256_of(small_checkpoint / 'model.pt')}",
+        f"SHA-256 of the weights: {sha256_of(weights)}",
     ]
+    assert re.fullmatch(r"verified: of 24 tokens for 0005-zh-numbers\.flac, \d+ agree with the source's", notes[5])
+    assert re.fullmatch(r"differences, relative: features none, encoder \S+, adaptor \S+, logits \S+", notes[6])
+    assert [line.split(":")[0] for line in notes[7:]] == ["the source writes", "the result writes"]
     assert result.exit_code == 0
     result = invoke("transcribe", short_wav, "--max-tokens", 2, env=env)
     assert result.exit_code == 1
@@ -34,12 +43,18 @@ def test_convert_then_transcribe_needs_no_path(small_checkpoint: Path, short_wav
     assert result.stdout == lines_of(folder, short_wav, max_tokens=2) != ""
 
 
+def test_nothing_is_lost_where_the_type_holds_it(small_checkpoint: Path, tmp_path: Path) -> None:
+    result = invoke("convert", small_checkpoint, tmp_path / "out", "--dtype", "float32")
+    exactly = "verified: 0005-zh-numbers.flac gives exactly what the source gives, in every stage"
+    assert (result.exit_code, result.stderr.splitlines()[5:]) == (0, [exactly])
+
+
 def test_options(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     source = make_checkpoint(with_ctc=True)
     arguments = ("--dtype", "float32", "--quantize", 8, "--group-size", 32, "--languages", "ko,日文")
     result = invoke("convert", source, tmp_path / "out", *arguments)
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'out'}\n")
-    assert "languages: ko, ja\nCTC branch: yes\n" in result.stderr
+    assert "languages: ko, ja\nCTC head: yes\n" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -47,7 +62,7 @@ def test_options(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     [
         (("--dtype", "float16"), "error: float16 cannot hold this model: its encoder reaches 10,000"),
         (("--dtype", "int8"), "error: unknown type 'int8'\n  choose from bfloat16, float32\n"),
-        (("--quantize", "3"), "error: cannot quantize to 3 bits\n  choose 4 or 8\n"),
+        (("--quantize", "3"), "error: no recipe '3' for quantization\n  choose from 4, 8, mixed\n"),
         (("--group-size", "64"), "error: a group size without quantization\n"),
         (("--quantize", "4", "--group-size", "20"), "error: group size 20\n  choose from 32, 64, 128\n"),
         (("--languages", "zh,xx"), "error: unknown language 'xx'\n  known: zh, en, yue, ja, ko, "),
@@ -81,7 +96,7 @@ def test_existing_output(small_checkpoint: Path, model: Path) -> None:
         1, f"error: {model}: exists already\n  pass --force to replace it, or name another folder\n"
     )
     assert tree(model) == before
-    assert invoke("convert", small_checkpoint, model, "--force").stdout == f"{model}\n"
+    assert invoke("convert", small_checkpoint, model, "--force", "--verify", "off").stdout == f"{model}\n"
     assert tree(model) != before
 
 
@@ -92,7 +107,7 @@ def test_no_such_source(source: str) -> None:
 
 def test_names_are_no_markup(small_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "[red]录音[bold]"
-    result = invoke("convert", small_checkpoint, out)
+    result = invoke("convert", small_checkpoint, out, "--verify", "off")
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
     assert f"error: {out}: exists already\n" in invoke("convert", small_checkpoint, out).stderr
 
@@ -115,7 +130,7 @@ source, out, bits = sys.argv[1:]
 before = anonymous()
 thread = threading.Thread(target=watch)
 thread.start()
-funasr_cli.convert(source, out, quantize=int(bits) or None)
+funasr_cli.convert(source, out, quantize=int(bits) or None, verify="off")
 done.set()
 thread.join()
 print(peak - before)
@@ -145,7 +160,7 @@ def test_memory_does_not_grow_with_the_checkpoint(large_checkpoint: Path, tmp_pa
 def test_ctrl_c_leaves_nothing_behind(large_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep/out"
     with subprocess.Popen(
-        [*COMMAND, "convert", str(large_checkpoint), str(out)],
+        [*COMMAND, "convert", str(large_checkpoint), str(out), "--verify", "off"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
     ) as process:  # fmt: skip
         while process.poll() is None and not (out.parent.exists() and os.listdir(out.parent)):

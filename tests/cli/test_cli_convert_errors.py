@@ -26,12 +26,14 @@ from funasr_cli.decoding.languages import LANGUAGES
 HELP = "see funasr convert --help"
 KNOWN = f"known: {', '.join(LANGUAGES)}"
 GROUPS = "choose from 32, 64, 128"
+RECIPES = "choose from 4, 8, mixed"
 FORCE = "pass --force to replace it, or name another folder"
 ELSEWHERE = "choose another folder for the converted model"
 FOREIGN = "is not a converted model, so it is not replaced"
 HUB_ID = "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
 NEITHER = "neither a folder nor a hub id"
 LAYOUT = "this is not a checkpoint in FunASR's layout"
+LAYOUTS = "funasr convert --explain lists the layouts that are known"
 AGAIN = "copy or download it again"
 DAMAGED = f"not a PyTorch checkpoint, or damaged ({LIBRARY})"
 FLOAT16 = "float16 cannot hold this model: its encoder reaches 10,000 and its adaptor peaks above 1,000"
@@ -44,6 +46,7 @@ def here(checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(folder)
     checkpoint.rename("Nano")
     model.rename("earlier")
+    Path("nothing").mkdir()
     Path("notes").mkdir()
     Path("notes/config.json").write_text('{"format": "mine"}')
     Path("file").touch()
@@ -56,12 +59,12 @@ USAGE_ERRORS = [
     ("Nano out more", f"Got unexpected extra argument{LIBRARY}(more)", HELP),
     ("Nano out --quantise 4", f"No such option: --quantise{LIBRARY}", HELP),
     ("Nano out --dtype", "Option '--dtype' requires an argument.", HELP),
-    ("Nano out --quantize x", f"Invalid value for '--quantize': {LIBRARY}", HELP),
+    ("Nano out --quantize x", "no recipe 'x' for quantization", RECIPES),
     ("Nano out --dtype float16", FLOAT16, "use bfloat16, which takes the same space, or float32"),
     ("Nano out --dtype int8", "unknown type 'int8'", "choose from bfloat16, float32"),
     ("Nano out --dtype ''", "unknown type ''", "choose from bfloat16, float32"),
-    ("Nano out --quantize 3", "cannot quantize to 3 bits", "choose 4 or 8"),
-    ("Nano out --quantize 0", "cannot quantize to 0 bits", "choose 4 or 8"),
+    ("Nano out --quantize 3", "no recipe '3' for quantization", RECIPES),
+    ("Nano out --quantize 0", "no recipe '0' for quantization", RECIPES),
     ("Nano out --group-size 64", "a group size without quantization", "add --quantize"),
     ("Nano out --quantize 4 --group-size 20", "group size 20", GROUPS),
     ("Nano out --languages zh,xx", "unknown language 'xx'", KNOWN),
@@ -98,8 +101,8 @@ PLACES = [
     ("notes/config.json", 3, f"notes/config.json: {NEITHER}", HUB_ID),
     ("''", 3, f": {NEITHER}", HUB_ID),
     ("https://hub.invalid/owner/model", 3, f"https://hub.invalid/owner/model: {NEITHER}", HUB_ID),
-    ("notes out", 3, "notes: no config.yaml in it", LAYOUT),
-    ("earlier out", 3, "earlier: converted already", "use it as it is: --model, and this name"),
+    ("nothing out", 3, "nothing: no checkpoint in a layout that is known", LAYOUTS),
+    ("notes out", 3, "notes/config.json: the model is None, not fun_asr_nano", LAYOUTS),
 ]
 
 
@@ -118,9 +121,18 @@ def test_what_may_be_replaced(here: Path) -> None:
         before = tree(here / name)
         assert invoke("convert", "Nano", name) == Result(1, "", said(f"{name}: exists already", FORCE))
         assert tree(here / name) == before
-        result = invoke("convert", "Nano", name, "--force", "--quiet")
+        result = invoke("convert", "Nano", name, "--force", "--verify", "off", "--quiet")
         assert result == Result(0, f"{name}\n", "")
         assert tree(here / name) != before
+
+
+def test_a_quantized_conversion_is_no_source(here: Path) -> None:
+    invoke("convert", "earlier", "quantized", "--quantize", "4", "--verify", "off")
+    before = tree(here)
+    message = "quantized/model.safetensors: is quantized, its dense weights are gone"
+    hint = "transcribe reads it as it is; to change the recipe, convert what it was made from"
+    assert invoke("convert", "quantized", "out") == Result(3, "", said(message, hint))
+    assert tree(here) == before
 
 
 # --- what is in it ---
@@ -174,13 +186,13 @@ MISFIT = (
     "the checkpoint is incomplete, or its configuration belongs to another one",
 )
 CONTENTS: list[tuple[str, Change, str, str]] = [  # what it is; how to do it; what is said of the folder
-    ("no weights", removing(WEIGHTS), ": no model.pt in it", LAYOUT),
-    ("no configuration", removing(CONFIG), ": no config.yaml in it", LAYOUT),
+    ("no weights", removing(WEIGHTS), "/model.pt: missing", LAYOUT),
+    ("no configuration", removing(CONFIG), "/config.yaml: missing", LAYOUT),
     ("no tokenizer", removing(TOKENIZER), f"/{TOKENIZER}: missing", OWN),
     ("no decoder", lambda folder: shutil.rmtree(folder / "Qwen3-0.6B"), f"/{DECODER}: missing", OWN),
     ("pointer", putting(WEIGHTS, POINTER), "/model.pt: a pointer of git-lfs, not the file itself", PULL),
     ("page", putting(WEIGHTS, b"<html><body>404</body></html>"), f"/model.pt: {DAMAGED}", AGAIN),
-    ("nothing", putting(WEIGHTS, b""), f"/model.pt: {DAMAGED}", AGAIN),
+    ("nothing", putting(WEIGHTS, b""), "/model.pt: empty", AGAIN),
     ("cut", lambda folder: os.truncate(folder / WEIGHTS, 20_000), f"/model.pt: {DAMAGED}", AGAIN),
     (
         "code", saving({"state_dict": {"a": Payload()}}),
@@ -195,7 +207,7 @@ CONTENTS: list[tuple[str, Change, str, str]] = [  # what it is; how to do it; wh
     ("one less", without_a_bias, f"/model.pt: {MISFIT[0]}", MISFIT[1]),
     (
         "integers", with_integers,
-        "/model.pt: audio_encoder.tp_norm.bias is torch.int64, not a floating-point type", "",
+        "/model.pt: audio_encoder.tp_norm.bias is of type int64, not float32 or bfloat16 or float16", "",
     ),
     ("no mapping", putting(CONFIG, b"- a\n"), "/config.yaml: not a mapping", ""),
     ("no YAML", putting(CONFIG, b"\xff\xfe\x00"), f"/config.yaml: cannot be read ({LIBRARY})", ""),
@@ -237,7 +249,7 @@ def test_contents_and_options_that_do_not_go_together(here: Path) -> None:
 
 # One of each kind in a process of its own; some with a change to the checkpoint.
 PROCESSES: list[tuple[str, Change, int, str]] = [
-    ("Nano out --quantize 3", unchanged, 2, said("cannot quantize to 3 bits", "choose 4 or 8")),
+    ("Nano out --quantize 3", unchanged, 2, said("no recipe '3' for quantization", RECIPES)),
     ("Nano notes --force", unchanged, 1, said(f"notes: {FOREIGN}", "name another folder")),
     ("Nano out", saving(Payload()), 3,
      said(f"Nano/model.pt: refused, it asks for {os.system.__module__}.system, which is not a tensor", CODE)),
@@ -259,13 +271,15 @@ TORCH = "pip install torch; on Linux, --index-url https://download.pytorch.org/w
 
 
 def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said before anything is looked for; whether it is not there or cannot be imported."""
+    """Whether it is not there or cannot be imported; a source that needs none is converted."""
     expected = Result(5, "", said("converting needs torch", TORCH))
     (here / "torch.py").write_text("raise ImportError('no torch here')")
     assert funasr("convert", "Nano", "out", cwd=here, env={"PYTHONPATH": str(here)}) == expected
     monkeypatch.setitem(sys.modules, "torch", None)
-    for source in ("Nano", "nowhere"):
-        assert invoke("convert", source, "out") == expected
+    assert invoke("convert", "Nano", "out") == expected
+    assert not (here / "out").exists()
+    arguments = ("--languages", "zh", "--verify", "off", "--quiet")
+    assert invoke("convert", "earlier", "out", *arguments) == Result(0, "out\n", "")
 
 
 @pytest.mark.parametrize("command", ["convert Nano", "models", "models --json", "transcribe file", "bench --rtf"])
@@ -353,8 +367,8 @@ def test_a_hub_that_answers_nonsense(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_hub_that_is_out_of_order(hub: Hub, tmp_path: Path) -> None:
-    hub.fault = (500, "")
     """What it says itself may take several lines."""
+    hub.fault = (500, "")
     result = from_hub(hub.url, tmp_path, "owner/model")
     result.assert_fails(5)
     assert result.stderr.startswith(f"error: owner/model: {hub.url} is out of order (")
@@ -377,6 +391,8 @@ def test_offline(tmp_path: Path) -> None:
 
 def test_a_repository_in_another_layout(hub: Hub, tmp_path: Path) -> None:
     """Named by where it lies on this machine."""
-    hub.files = {"config.json": hub.files["configuration.json"], "model.pt": hub.files["model.pt"]}
+    other = hub.files["configuration.json"]
+    hub.files = {"config.json": other, "model.safetensors": other}
     result = from_hub(hub.url, tmp_path, "owner/model", "--quiet")
-    assert_ends(result, 3, "", said(f"{tmp_path}/cache/{LIBRARY}: no config.yaml in it", LAYOUT))
+    message = f"{tmp_path}/cache/{LIBRARY}/config.json: the model is None, not fun_asr_nano"
+    assert_ends(result, 3, "", said(message, LAYOUTS))

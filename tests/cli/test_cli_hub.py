@@ -35,7 +35,7 @@ def test_download(hub: Hub, tmp_path: Path, options: tuple[str, ...], commit: st
     result = convert(tmp_path, hub.url, "owner/model", *options)
     out = tmp_path / "home/models/owner/model"
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
-    assert result.stderr.startswith("downloading owner/model\n87 tensors, ")
+    assert result.stderr.startswith("downloading owner/model\n87 tensors from FunASR's layout, ")
     assert "\r" not in result.stderr
     assert "model.pt" in hub.downloaded
     assert "zh.mp3" not in hub.downloaded
@@ -94,5 +94,7 @@ def test_bad_endpoint(tmp_path: Path, endpoint: str) -> None:
 
 def test_repository_in_another_layout(hub: Hub, tmp_path: Path) -> None:
     hub.files = {name: path for name, path in hub.files.items() if name != "config.yaml"}
-    convert(tmp_path, hub.url, "owner/model").assert_fails(3, "no config.yaml in it")
+    convert(tmp_path, hub.url, "owner/model").assert_fails(
+        3, f"/snapshots/{MAIN}/config.yaml: missing\n  this is not a checkpoint in FunASR's layout\n"
+    )
     assert not list((tmp_path / "home").glob("**/*.safetensors"))

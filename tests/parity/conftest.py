@@ -36,7 +36,9 @@ def ctc_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ctc_model(ctc_checkpoint: Path) -> Path:
     """`ctc_checkpoint`, converted in float32."""
-    return funasr_cli.convert(str(ctc_checkpoint), ctc_checkpoint.with_name("model"), dtype="float32").folder
+    return funasr_cli.convert(
+        str(ctc_checkpoint), ctc_checkpoint.with_name("model"), dtype="float32", verify="off"
+    ).folder
 
 
 @pytest.fixture(scope="session")

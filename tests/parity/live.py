@@ -80,7 +80,9 @@ def run_pair(
     )
     if done.returncode:
         pytest.fail(f"the reference failed on {checkpoint.name}:\n{done.stderr[-4000:]}")
-    converted = funasr_cli.convert(str(checkpoint), checkpoint.with_name("mlx"), **{"dtype": "float32"} | convert)
+    converted = funasr_cli.convert(
+        str(checkpoint), checkpoint.with_name("mlx"), **{"dtype": "float32", "verify": "off"} | convert
+    )
     answers = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
     with np.load(f"{out}.npz") as arrays:
         found = {name: arrays[name] for name in arrays.files}

@@ -9,8 +9,8 @@ import pytest
 import torch
 from checkpoints import CheckpointSpec, large_adaptor_spec, write_checkpoint
 from parity.stages import compute_batch, load_clip
+from small import convert
 
-import funasr_cli
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.models import sanm
@@ -39,7 +39,7 @@ def quantizable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def converted(checkpoint: Path, **options: object) -> Path:
     name = "-".join(["mlx", *map(str, options.values())])
     out = checkpoint.with_name(name)
-    return out if out.exists() else funasr_cli.convert(str(checkpoint), out, **options).folder
+    return out if out.exists() else convert(checkpoint, out, **options).folder
 
 
 def centred_logits(folder: Path, dtype: str, clip: Path) -> np.ndarray:

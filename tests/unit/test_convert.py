@@ -11,7 +11,7 @@ from checkpoints import CheckpointSpec
 from running import tree
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small import MakeCheckpoint, edit_json, edit_tensors
+from small import MakeCheckpoint, convert, edit_json, edit_tensors
 
 import funasr_cli
 from funasr_cli.checkpoints.hashes import sha256_of
@@ -26,7 +26,7 @@ def source_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def converted(folder: Path, out: Path, **options: object) -> dict[str, torch.Tensor]:
-    funasr_cli.convert(str(folder), out, **options)  # type: ignore[arg-type]
+    convert(folder, out, **options)
     return load_file(out / "model.safetensors")
 
 
@@ -121,7 +121,7 @@ def test_tied_head_that_differs_is_refused(checkpoint: Path, tmp_path: Path) -> 
 
     edit_tensors(checkpoint, change)
     with pytest.raises(ModelError) as caught:
-        funasr_cli.convert(str(checkpoint), tmp_path / "out")
+        convert(checkpoint, tmp_path / "out")
     assert caught.value.message == (
         f"{checkpoint / 'model.pt'}: the configuration ties {LM_HEAD} to {EMBEDDING}, but they differ"
     )
@@ -132,7 +132,7 @@ def test_untied_head_that_is_missing_is_refused(make_checkpoint: MakeCheckpoint,
     folder = make_checkpoint(llm_tied=False)
     edit_tensors(folder, lambda tensors: tensors.pop(LM_HEAD))
     with pytest.raises(ModelError, match=f"missing: {LM_HEAD}"):
-        funasr_cli.convert(str(folder), tmp_path / "out")
+        convert(folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -169,7 +169,7 @@ def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_models_load_in_every_type(small_checkpoint: Path, tmp_path: Path, bits: int) -> None:
     out = tmp_path / "out"
-    funasr_cli.convert(str(small_checkpoint), out, quantize=bits)
+    convert(small_checkpoint, out, quantize=bits)
     assert json.loads((out / "config.json").read_text())["quantization"] == {
         "group_size": 64, "bits": bits, "mode": "affine",
     }  # fmt: skip
@@ -179,14 +179,14 @@ def test_quantized_models_load_in_every_type(small_checkpoint: Path, tmp_path: P
 
 def test_group_size_that_does_not_divide(small_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        funasr_cli.convert(str(small_checkpoint), tmp_path / "out", quantize=4, group_size=128)
+        convert(small_checkpoint, tmp_path / "out", quantize=4, group_size=128)
     assert "rows of 64 values do not divide into groups of 128" in caught.value.message
     assert caught.value.hint == "choose a smaller --group-size"
     assert not (tmp_path / "out").exists()
 
 
 def test_metadata_states_where_it_comes_from(small_checkpoint: Path, tmp_path: Path) -> None:
-    conversion = funasr_cli.convert(str(small_checkpoint), tmp_path / "out")
+    conversion = convert(small_checkpoint, tmp_path / "out")
     expected = {
         "source": "Small-Nano", "layout": "FunASR", "tool_version": f"funasr-cli {funasr_cli.__version__}",
     }  # fmt: skip
@@ -210,7 +210,7 @@ def test_sha256_is_that_of_the_file(tmp_path: Path) -> None:
 
 def test_readme_states_where_it_comes_from(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     folder = make_checkpoint(name="My-MLT-Nano", with_ctc=True)
-    funasr_cli.convert(str(folder), tmp_path / "out", quantize=4, group_size=32)
+    convert(folder, tmp_path / "out", quantize=4, group_size=32)
     readme = (tmp_path / "out/README.md").read_text()
     for line in (
         "# My-MLT-Nano, converted to MLX",
@@ -227,7 +227,7 @@ def test_readme_states_where_it_comes_from(make_checkpoint: MakeCheckpoint, tmp_
 def test_files_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     folder = make_checkpoint(with_ctc=True)
     (folder / "Qwen3-0.6B/merges.txt").unlink()
-    funasr_cli.convert(str(folder), tmp_path / "out")
+    convert(folder, tmp_path / "out")
     copied = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "generation_config.json"}
     for name in copied:
         assert (tmp_path / "out" / name).read_bytes() == (folder / "Qwen3-0.6B" / name).read_bytes()
@@ -238,9 +238,7 @@ def test_files_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path) ->
 def test_ctc_is_decided_by_the_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     """`config.yaml` names a CTC decoder in either case."""
     for name, with_ctc in (("a", True), ("b", False)):
-        conversion = funasr_cli.convert(
-            str(make_checkpoint(name=name, with_ctc=with_ctc)), tmp_path / f"out-{name}"
-        )
+        conversion = convert(str(make_checkpoint(name=name, with_ctc=with_ctc)), tmp_path / f"out-{name}")
         assert (conversion.model.config.ctc is not None) == with_ctc
         assert (load_model(conversion.folder).ctc_vocabulary is not None) == with_ctc
 
@@ -256,7 +254,7 @@ def test_ctc_is_decided_by_the_tensors(make_checkpoint: MakeCheckpoint, tmp_path
 def test_languages(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, name: str, languages: tuple[str, ...] | None, expected: object
 ) -> None:
-    conversion = funasr_cli.convert(str(make_checkpoint(name=name)), tmp_path / "out", languages=languages)
+    conversion = convert(make_checkpoint(name=name), tmp_path / "out", languages=languages)
     got = conversion.model.config.prompt.languages
     assert (len(got) if isinstance(expected, int) else got) == expected
 
@@ -268,7 +266,7 @@ def test_what_the_checkpoint_states_reaches_the_config(make_checkpoint: MakeChec
         eos_token="<|endoftext|>", do_think=False, sys_prompt=False, llm_folder="Qwen3-4B",
     )  # fmt: skip
     edit_json(folder / "Qwen3-4B/config.json", lambda config: config.update(eos_token_id=[3, 5]))
-    config = funasr_cli.convert(str(folder), tmp_path / "out").model.config
+    config = convert(folder, tmp_path / "out").model.config
     assert (config.encoder.memory_taps, config.encoder.heads, config.encoder.input_dim) == (7, 2, 200)
     assert (config.frontend.mel_bins, config.frontend.stack_frames, config.frontend.stack_step) == (40, 5, 4)
     assert (config.adaptor.heads, config.adaptor.low_frame_rate) == (4, False)
@@ -281,6 +279,34 @@ def test_what_the_checkpoint_states_reaches_the_config(make_checkpoint: MakeChec
 def test_release_defaults(small_checkpoint: Path, tmp_path: Path) -> None:
     """Keys that the release leaves out mean what upstream's code says."""
     assert CheckpointSpec.adaptor_heads is None
-    config = funasr_cli.convert(str(small_checkpoint), tmp_path / "out").model.config
+    config = convert(small_checkpoint, tmp_path / "out").model.config
     assert config.adaptor.heads == 8
     assert (config.prompt.system_turn, config.prompt.empty_think) == (True, False)
+
+
+@pytest.mark.parametrize("recipe", [{"dtype": "bfloat16"}, {"dtype": "float32", "quantize": 4, "group_size": 32}])
+def test_a_dense_conversion_is_a_source(
+    small_checkpoint: Path, small_model: Path, tmp_path: Path, recipe: dict[str, object]
+) -> None:
+    """What comes out is what the checkpoint itself gives, and says where that was."""
+    direct, again = (
+        converted(small_checkpoint, tmp_path / "a", **recipe),
+        converted(small_model, tmp_path / "b", **recipe),
+    )
+    assert again.keys() == direct.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in direct.items())
+    source = json.loads((tmp_path / "b/config.json").read_text())["source"]
+    assert (source["source"], source["layout"]) == ("Small-Nano", "funasr-cli")
+    assert source["sha256"] == sha256_of(small_model / "model.safetensors")
+
+
+def test_a_checkpoint_of_several_types_is_proved(checkpoint: Path, tmp_path: Path) -> None:
+    """Most of it is in the type that is asked for; what is narrowed may differ, and does."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors |= {n: t.bfloat16() for n, t in tensors.items() if not n.startswith("audio_encoder.encoders.")}
+
+    edit_tensors(checkpoint, change)
+    proof = funasr_cli.convert(checkpoint, tmp_path / "out").proof
+    assert proof is not None
+    assert 0 < proof.errors["encoder"] < 0.1

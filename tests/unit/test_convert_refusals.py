@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import json
 import os
 import pickle
 import shutil
@@ -15,11 +14,10 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import edit_json, edit_tensors
+from small import convert, edit_json, edit_tensors
 
-import funasr_cli
 from funasr_cli.checkpoints.layouts.funasr import open_funasr
-from funasr_cli.errors import ExitCode, ModelError, UsageError
+from funasr_cli.errors import ExitCode, ModelError, SetupError, UsageError
 
 Tensors = dict[str, torch.Tensor]
 NORM = "audio_encoder.tp_norm.weight"
@@ -28,7 +26,7 @@ NORM = "audio_encoder.tp_norm.weight"
 def refusal(folder: Path, **options: Any) -> ModelError:
     out = folder.parent / "out"
     with pytest.raises(ModelError) as caught:
-        funasr_cli.convert(str(folder), out, **options)
+        convert(folder, out, **options)
     assert not out.exists()
     assert not list(folder.parent.glob(".*"))
     assert caught.value.exit_code == ExitCode.MODEL
@@ -72,7 +70,18 @@ def test_half_a_ctc_branch_is_refused(checkpoint: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
 def test_tensors_that_are_not_real_numbers(checkpoint: Path, dtype: torch.dtype) -> None:
     edit_tensors(checkpoint, lambda tensors: tensors.update({NORM: torch.ones(32, dtype=dtype)}))
-    assert refusal(checkpoint).message.endswith(f": {NORM} is {dtype}, not a floating-point type")
+    assert refusal(checkpoint).message.endswith(
+        f": {NORM} is of type {str(dtype).removeprefix('torch.')}, not float32 or bfloat16 or float16"
+    )
+
+
+def test_tied_integers(checkpoint: Path) -> None:
+    """Their head and embedding cannot be compared."""
+    names = ("llm.model.embed_tokens.weight", "llm.lm_head.weight")
+    edit_tensors(checkpoint, lambda tensors: tensors.update({name: tensors[name].long() for name in names}))
+    assert refusal(checkpoint).message.endswith(
+        f": {names[0]} is of type int64, not float32 or bfloat16 or float16"
+    )
 
 
 @pytest.mark.parametrize("tensor", [torch.ones(32).to_sparse(), torch.ones(32, device="meta")])
@@ -143,7 +152,7 @@ def test_other_objects(checkpoint: Path, content: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a PyTorch checkpoint, or damaged"),
+        (b"", "model.pt: empty"),
         (b"<html><body>404</body></html>", "not a PyTorch checkpoint, or damaged"),
         (b"PK\x03\x04" + bytes(100), "not a PyTorch checkpoint, or damaged"),
         (pickle.dumps({"a": 1}, protocol=5), "not a PyTorch checkpoint, or damaged"),
@@ -182,7 +191,7 @@ def test_damaged_pickles_never_raise_anything_else(
 def test_folders_that_are_no_checkpoints(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()
     error = refusal(checkpoint)
-    assert error.message == f"{checkpoint}: no {name} in it"
+    assert error.message == f"{checkpoint / name}: missing"
     assert error.hint == "this is not a checkpoint in FunASR's layout"
 
 
@@ -192,10 +201,16 @@ def test_missing_files_of_the_decoder(checkpoint: Path, name: str) -> None:
     assert refusal(checkpoint).message == f"{checkpoint / 'Qwen3-0.6B' / name}: missing"
 
 
-@pytest.mark.parametrize("content", ["", "{}", "not json", '{"model": {"type": "BPE"}}'])
+@pytest.mark.parametrize("content", ["{}", "not json", '{"model": {"type": "BPE"}}'])
 def test_damaged_tokenizer(checkpoint: Path, content: str) -> None:
     (checkpoint / "Qwen3-0.6B/tokenizer.json").write_text(content)
     assert "tokenizer.json: damaged (" in refusal(checkpoint).message
+
+
+def test_an_empty_tokenizer(checkpoint: Path) -> None:
+    path = checkpoint / "Qwen3-0.6B/tokenizer.json"
+    path.write_bytes(b"")
+    assert refusal(checkpoint).message == f"{path}: empty"
 
 
 def test_tokenizer_of_another_model(checkpoint: Path) -> None:
@@ -219,7 +234,7 @@ def test_damaged_ctc_vocabulary(make_checkpoint: Callable[..., Path], content: s
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a mapping"),
+        (b"", "config.yaml: empty"),
         (b"- a\n- b", "not a mapping"),
         (b"just text", "not a mapping"),
         (b"a: [b", "cannot be read"),
@@ -313,7 +328,7 @@ def test_trained_paths_of_the_decoder_are_found_by_their_last_part(checkpoint: P
     config = yaml.safe_load((checkpoint / "config.yaml").read_text(encoding="utf-8"))
     change_at(config, "llm_conf.init_param_path", "/nfs/someone/Qwen3-0.6B/")
     (checkpoint / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    funasr_cli.convert(str(checkpoint), tmp_path / "out")
+    convert(checkpoint, tmp_path / "out")
 
 
 def test_decoder_config_that_is_no_json(checkpoint: Path) -> None:
@@ -324,14 +339,14 @@ def test_decoder_config_that_is_no_json(checkpoint: Path) -> None:
 @pytest.mark.parametrize("languages", [("xx",), ("zh", ""), ("zh,en",)])
 def test_unknown_languages(checkpoint: Path, languages: tuple[str, ...]) -> None:
     with pytest.raises(UsageError) as caught:
-        funasr_cli.convert(str(checkpoint), checkpoint.parent / "out", languages=languages)
+        convert(checkpoint, checkpoint.parent / "out", languages=languages)
     assert caught.value.message == f"unknown language {languages[-1]!r}"
     assert caught.value.hint.startswith("known: zh, en, yue, ja, ko, ")
 
 
 def test_without_torch(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    with pytest.raises(funasr_cli.errors.SetupError) as caught:  # type: ignore[attr-defined]
+    with pytest.raises(SetupError) as caught:
         open_funasr(checkpoint, ("zh",))
     assert caught.value.message == "converting needs torch"
     assert caught.value.hint.startswith("pip install torch; ")
@@ -342,10 +357,11 @@ def test_a_config_json_that_is_not_ours_is_no_matter(small_checkpoint: Path, tmp
     source = tmp_path / "source"
     shutil.copytree(small_checkpoint, source)
     (source / "config.json").write_text("{")
-    assert funasr_cli.convert(str(source), tmp_path / "out").tensors > 0
+    assert convert(source, tmp_path / "out").tensors > 0
 
 
-def test_a_conversion_is_no_source(model: Path) -> None:
-    shutil.copyfile(model / "config.json", model / "copy.json")
-    assert json.loads((model / "copy.json").read_text())["format"] == "funasr-cli"
-    assert refusal(model).message == f"{model.name}: converted already"
+def test_a_quantized_conversion_is_no_source(small_checkpoint: Path, tmp_path: Path) -> None:
+    quantized = convert(small_checkpoint, tmp_path / "quantized", quantize=8).folder
+    error = refusal(quantized)
+    assert error.message == f"{quantized / 'model.safetensors'}: is quantized, its dense weights are gone"
+    assert error.hint == "transcribe reads it as it is; to change the recipe, convert what it was made from"

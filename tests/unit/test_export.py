@@ -9,9 +9,8 @@ import pytest
 import torch
 from running import tree
 from safetensors.torch import load_file
-from small import MakeCheckpoint
+from small import MakeCheckpoint, convert
 
-import funasr_cli
 from funasr_cli.checkpoints.export import export
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.demo import MODEL
@@ -29,11 +28,9 @@ VARIANTS = [
 def test_round_trip(make_checkpoint: MakeCheckpoint, tmp_path: Path, changes: dict[str, object]) -> None:
     source = make_checkpoint(**changes)
     dtype = "bfloat16" if changes.get("dtype") is torch.bfloat16 else "float32"
-    first = funasr_cli.convert(str(source), tmp_path / "first", dtype=dtype, languages=("zh", "yue"))
+    first = convert(source, tmp_path / "first", dtype=dtype, languages=("zh", "yue"))
     export(first.folder, tmp_path / "upstream")
-    second = funasr_cli.convert(
-        str(tmp_path / "upstream"), tmp_path / "second", dtype=dtype, languages=("zh", "yue")
-    )
+    second = convert(str(tmp_path / "upstream"), tmp_path / "second", dtype=dtype, languages=("zh", "yue"))
     assert dataclasses.replace(second.model, source={}) == dataclasses.replace(first.model, source={})
     ours, again = tree(first.folder), tree(second.folder)
     assert ours.keys() == again.keys()
@@ -51,11 +48,11 @@ def test_quantized_models_and_existing_folders_are_refused(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
     source = str(make_checkpoint())
-    quantized = funasr_cli.convert(source, tmp_path / "quantized", quantize=4, group_size=32).folder
+    quantized = convert(source, tmp_path / "quantized", quantize=4, group_size=32).folder
     with pytest.raises(ModelError, match="is quantized"):
         export(quantized, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    dense = funasr_cli.convert(source, tmp_path / "dense").folder
+    dense = convert(source, tmp_path / "dense").folder
     with pytest.raises(OutputError, match="exists already"):
         export(dense, quantized)
     assert read_config(quantized).quantization
@@ -63,7 +60,7 @@ def test_quantized_models_and_existing_folders_are_refused(
 
 def test_the_bundled_model_loses_nothing(tmp_path: Path) -> None:
     export(MODEL, tmp_path / "upstream")
-    again = funasr_cli.convert(str(tmp_path / "upstream"), tmp_path / "again", languages=("zh", "en")).folder
+    again = convert(tmp_path / "upstream", tmp_path / "again", languages=("zh", "en")).folder
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (MODEL, again))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -127,3 +127,8 @@ def test_headers_of_other_lengths(tmp_path: Path) -> None:
     assert refusal(path).message == f"{path}: a header of 1,073,741,824 bytes, more than 16,777,216"
     path.write_bytes(b"<html><body>404</body></html>")
     assert refusal(path).message == f"{path}{CUT}"
+
+
+def test_no_metadata_as_mlx_writes_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", {"__metadata__": None, "a": entry([4], 0, 16)}, bytes(16))
+    assert list(safetensors_header(path)) == ["a"]

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 from checkpoints import write_checkpoint
-from small import SMALL
+from small import SMALL, convert
 
-import funasr_cli
 from funasr_cli.checkpoints.hub import converted_models, fetch_source, find_model, models_folder
 from funasr_cli.errors import ModelError, UsageError
 
@@ -116,8 +115,8 @@ def test_unfinished_and_hidden_folders_are_no_models(home: Path, small_model: Pa
 
 
 def test_default_output(home: Path, small_checkpoint: Path) -> None:
-    assert funasr_cli.convert(str(small_checkpoint)).folder == home / "models/Small-Nano"
-    quantized = funasr_cli.convert(str(small_checkpoint), quantize=8)
+    assert convert(small_checkpoint).folder == home / "models/Small-Nano"
+    quantized = convert(small_checkpoint, quantize=8)
     assert quantized.folder == home / "models/Small-Nano-8bit"
     assert set(converted_models()) == {"Small-Nano", "Small-Nano-8bit"}
 

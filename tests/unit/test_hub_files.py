@@ -3,8 +3,9 @@
 import dataclasses
 import errno
 import shutil
+import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -13,7 +14,7 @@ from funasr_cli import demo
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import ALIASES, find_model, hub_of, is_model
 from funasr_cli.checkpoints.repository import failure, is_complete, wanted
-from funasr_cli.cli.convert import ctc_branch
+from funasr_cli.cli.conversion_report import capabilities
 from funasr_cli.errors import ModelError, OutputError, SetupError, UsageError
 from funasr_cli.options import Hub
 from funasr_cli.paths import require_space
@@ -201,27 +202,37 @@ def test_unknown_hub(tmp_path: Path) -> None:
     assert (caught.value.message, caught.value.hint) == ("unknown hub 'gh'", "choose from hf, ms")
 
 
-ABSENT = "no, this source has no such tensors"
+PRESENT = "CTC head: yes"
+ABSENT = "CTC head, and so word times: no, this source has none"
+ELSEWHERE = f"{ABSENT}; ModelScope's copy has one: --hub ms"
 
 
 @pytest.mark.parametrize(
     ("name", "hub", "has_ctc", "said"),
     [
-        (ALIASES["nano"], "ms", True, "yes, ModelScope's copy has one"),
-        (
-            ALIASES["nano"],
-            "hf",
-            False,
-            "no, this source has no such tensors; ModelScope's copy has them: --hub ms",
-        ),
-        (ALIASES["nano"], "hf", True, "yes"),
-        (ALIASES["nano"], None, False, ABSENT),
+        (ALIASES["nano"], "ms", True, PRESENT),
+        (ALIASES["nano"], "ms", False, ABSENT),
+        (ALIASES["nano"], "hf", True, PRESENT),
+        (ALIASES["nano"], "hf", False, ELSEWHERE),
+        (ALIASES["nano"], None, False, ELSEWHERE),
         (ALIASES["mlt-nano"], "hf", False, ABSENT),
-        ("My-Nano", None, True, "yes"),
+        ("My-Nano", None, True, PRESENT),
+        ("My-Nano", None, False, ABSENT),
     ],
 )
 def test_which_hub_has_the_ctc_branch(name: str, hub: str | None, has_ctc: bool, said: str) -> None:
-    model = read_config(demo.MODEL)
-    assert model.config.ctc is not None
-    changes: dict[str, Any] = {} if has_ctc else {"config": dataclasses.replace(model.config, ctc=None)}
-    assert ctc_branch(dataclasses.replace(model, source={"source": name, "hub": hub}, **changes)) == said
+    config = read_config(demo.MODEL).config
+    assert config.ctc is not None
+    lines = capabilities(
+        config if has_ctc else dataclasses.replace(config, ctc=None), {"source": name, "hub": hub}
+    )
+    assert list(lines) == ["languages: zh, en", said]
+
+
+def test_torch_is_asked_for_before_a_pickle_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else needs it."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert set(wanted("owner/model", TRANSFORMERS)) == set(TRANSFORMERS) - UNWANTED
+    with pytest.raises(SetupError) as caught:
+        wanted("owner/model", UPSTREAM)
+    assert caught.value.message == "converting needs torch"

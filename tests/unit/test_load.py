@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small import edit_json
+from small import convert, edit_json
 
 import funasr_cli
 from funasr_cli.checkpoints.load import load_model
@@ -62,7 +62,7 @@ def test_tensors_that_do_not_fit(model: Path) -> None:
 @pytest.mark.parametrize("dtype", ["stored", "float32"])
 @pytest.mark.parametrize("damage", ["no scales", "wrong bits", "wrong group", "no recipe"])
 def test_damaged_quantization(small_checkpoint: Path, tmp_path: Path, bits: int, dtype: str, damage: str) -> None:
-    folder = funasr_cli.convert(str(small_checkpoint), tmp_path / "m", quantize=bits).folder
+    folder = convert(small_checkpoint, tmp_path / "m", quantize=bits).folder
     if damage == "no scales":
         tensors = load_file(folder / "model.safetensors")
         del tensors["llm.model.layers.0.mlp.up_proj.biases"]
@@ -127,7 +127,7 @@ def test_the_model_to_load_by_default(
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
     with pytest.raises(ModelError, match="no model has been converted yet"):
         funasr_cli.load().transcribe(short_wav)
-    funasr_cli.convert(str(small_checkpoint))
+    convert(small_checkpoint)
     assert funasr_cli.load().transcribe(short_wav, max_tokens=2).model == "Small-Nano"
 
 

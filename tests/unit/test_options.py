@@ -65,11 +65,12 @@ def test_transcribe_options_refused(options: dict, message: str, hint: str) -> N
             "use bfloat16, which takes the same space, or float32",
         ),
         ({"dtype": "int8"}, "unknown type 'int8'", "choose from bfloat16, float32"),
-        ({"quantize": 5}, "cannot quantize to 5 bits", "choose 4 or 8"),
-        ({"quantize": 0}, "cannot quantize to 0 bits", "choose 4 or 8"),
+        ({"quantize": 5}, "no recipe '5' for quantization", "choose from 4, 8, mixed"),
+        ({"quantize": 0}, "no recipe '0' for quantization", "choose from 4, 8, mixed"),
         ({"quantize": 4, "group_size": 48}, "group size 48", "choose from 32, 64, 128"),
         ({"quantize": 4, "group_size": 0}, "group size 0", "choose from 32, 64, 128"),
         ({"group_size": 64}, "a group size without quantization", "add --quantize"),
+        ({"verify": "on"}, "cannot verify 'on'", "choose from off, clip, full"),
     ],
 )
 def test_convert_options_refused(options: dict, message: str, hint: str) -> None:

@@ -20,9 +20,8 @@ import pytest
 import torch
 from crafted import NORM, Call, Storage, entries_of, pickled, put_pickle, put_tensor, tensor_of
 from safetensors.torch import load_file
-from small import edit_tensors
+from small import convert, edit_tensors
 
-import funasr_cli
 from funasr_cli.checkpoints.pickles import check_pickle
 from funasr_cli.errors import ModelError
 
@@ -44,7 +43,7 @@ def refusal(checkpoint: Path) -> str:
     """What is said of its ``model.pt``, without the path."""
     before = everything_in(checkpoint.parent)
     with pytest.raises(ModelError) as caught:
-        funasr_cli.convert(str(checkpoint), checkpoint.parent / "out")
+        convert(checkpoint, checkpoint.parent / "out")
     assert everything_in(checkpoint.parent) == before
     message = caught.value.message
     assert message.isprintable()  # one line, too
@@ -73,7 +72,7 @@ def test_what_torch_saves_is_let_through(here: Path) -> None:
             del content["types"][-1]
         torch.save(content, "Small-Nano/model.pt", _use_new_zipfile_serialization=not legacy)
         check_pickle(here / "model.pt")
-        assert funasr_cli.convert("Small-Nano", Path(f"out-{legacy}")).tensors > 0
+        assert convert("Small-Nano", Path(f"out-{legacy}")).tensors > 0
 
 
 def test_an_archive_written_by_another_program(here: Path) -> None:
@@ -82,7 +81,7 @@ def test_an_archive_written_by_another_program(here: Path) -> None:
         if name.endswith("/data.pkl"):
             put_pickle(here, content)
             break
-    assert funasr_cli.convert(str(here), here.parent / "out").tensors > 0
+    assert convert(here, here.parent / "out").tensors > 0
 
 
 # --- what it asks for ---
@@ -143,12 +142,12 @@ class Fooled:
 
 
 def test_attributes_that_stand_in_for_methods(here: Path) -> None:
-    expected = funasr_cli.convert(str(here), here.parent / "expected").folder
+    expected = convert(here, here.parent / "expected").folder
     tensors = torch.load(here / "model.pt", weights_only=True)["state_dict"]
     torch.save(Fooled({"state_dict": Fooled(tensors)}), here / "model.pt")
     with pytest.raises(TypeError):
         torch.load(here / "model.pt", weights_only=True).items()
-    found = funasr_cli.convert(str(here), here.parent / "found").folder
+    found = convert(here, here.parent / "found").folder
     before, after = (load_file(folder / "model.safetensors") for folder in (expected, found))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

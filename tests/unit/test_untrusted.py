@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.headers import safetensors_header
+from funasr_cli.checkpoints.plain_yaml import read_yaml
 from funasr_cli.checkpoints.untrusted import (
     DAMAGED_HINT,
     file_in,
@@ -23,7 +24,6 @@ from funasr_cli.checkpoints.untrusted import (
     read_index,
     read_json,
     read_tokenizer,
-    read_yaml,
 )
 from funasr_cli.errors import ModelError
 

@@ -22,14 +22,13 @@ from funasr_cli import demo
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.headers import ITEM_BYTES, StoredTensor, safetensors_header
 from funasr_cli.checkpoints.keymap import model_shapes
+from funasr_cli.checkpoints.plain_yaml import YAML_LIMIT_BYTES, read_yaml
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.untrusted import (
-    YAML_LIMIT_BYTES,
     read_ctc_vocabulary,
     read_index,
     read_json,
     read_tokenizer,
-    read_yaml,
 )
 from funasr_cli.checkpoints.upstream import nano_config
 from funasr_cli.errors import ModelError

@@ -13,7 +13,7 @@ from funasr_cli.checkpoints.headers import is_tensor_name
 from funasr_cli.checkpoints.layouts.files import OF_THE_DECODER, tokenizer_files
 from funasr_cli.checkpoints.pickles import CODE_HINT, check_pickle, check_storages
 from funasr_cli.checkpoints.tensors import FLOATING, Tensor, from_bytes, usual_dtype
-from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, read_yaml
+from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
 from funasr_cli.checkpoints.upstream import nano_config, section
 from funasr_cli.errors import ModelError, SetupError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LAYOUT = "FunASR"
 UPSTREAM_WEIGHTS = "model.pt"
 UPSTREAM_CONFIG = "config.yaml"
+NO_CHECKPOINT = "this is not a checkpoint in FunASR's layout"
 ASKED_FOR_CODE = re.compile(r"GLOBAL ([\w.]+)")  # in torch's message about a pickle with more than tensors in it
 
 
@@ -35,9 +36,11 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         ModelError: something is missing, damaged, hostile or not supported.
         SetupError: torch is not installed.
     """
+    from funasr_cli.checkpoints.plain_yaml import read_yaml
+
     require_torch()
-    options = read_yaml(file_in(folder, UPSTREAM_CONFIG))
-    weights = file_in(folder, UPSTREAM_WEIGHTS)
+    options = read_yaml(file_in(folder, UPSTREAM_CONFIG, NO_CHECKPOINT))
+    weights = file_in(folder, UPSTREAM_WEIGHTS, NO_CHECKPOINT)
     llm_folder = _llm_folder(folder, options)
     llm = read_json(file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER))
     files = tokenizer_files(folder, folder / llm_folder)
