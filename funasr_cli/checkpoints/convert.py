@@ -3,9 +3,10 @@
 import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from funasr_cli import __version__
@@ -201,10 +202,14 @@ def _write(
         "layout": checkpoint.layout,
         "tool_version": f"funasr-cli {__version__}",
     }
+    given_up = Event()
     with ThreadPoolExecutor(1) as thread:
-        hashed = thread.submit(_hash_source, checkpoint.weights, progress)
-        sums = {WEIGHTS_FILE: _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)}
-        origin["sha256"] = hashed.result()
+        hashed = thread.submit(_hash_source, checkpoint.weights, progress, given_up)
+        try:
+            sums = {WEIGHTS_FILE: _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)}
+            origin["sha256"] = hashed.result()
+        finally:
+            given_up.set()
     model = ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen), origin)
     for name, path in checkpoint.files.items():
         shutil.copyfile(path, folder / name)
@@ -212,13 +217,15 @@ def _write(
     return model, sums
 
 
-def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
-    """SHA-256 of the file; of several, a line for each as sha256sum writes them."""
+def _hash_source(weights: tuple[Path, ...], progress: Progress, given_up: Event) -> str:
+    """SHA-256 of the file; of several, a line for each as sha256sum writes them. Ends early if nobody wants it."""
     total, done = sum(path.stat().st_size for path in weights), 0
 
     def on_hash(count: int) -> None:
         nonlocal done
         done += count
+        if given_up.is_set():
+            raise CancelledError
         progress("reading the source", done, total)
 
     sums = [(sha256_of(path, on_hash), path.name) for path in weights]
