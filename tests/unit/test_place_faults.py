@@ -238,7 +238,7 @@ def test_a_conversion_onto_a_disk_that_gets_full(
     replace: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At the first file, in the midst of the weights, behind them: another program has filled it since it was asked."""
+    """At the first file, in the weights, behind them: another program has filled it since it was asked."""
     monkeypatch.setattr("funasr_cli.checkpoints.convert.require_space", lambda *_: None)
     page = 4096
     pages = sum(-(-len(content) // page) for content in tree(small_model).values()) + 2  # folders take some, too
