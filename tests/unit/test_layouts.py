@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from damage import Change, put, remove, state
+import torch
+from damage import Change, put, remove, state, tensors
 from layouts import write_mlx_audio, write_transformers
+from safetensors.torch import load_file
 from small import MakeCheckpoint, edit_json
 
 import funasr_cli
+from funasr_cli.backend import mx, tree_flatten
 from funasr_cli.benchmarks.synthetic import RELEASE
 from funasr_cli.checkpoints.layouts.transformers import open_transformers
+from funasr_cli.checkpoints.load import load_model
 from funasr_cli.checkpoints.sources import open_checkpoint, open_model
 from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.errors import ModelError
@@ -138,6 +142,18 @@ def test_older_words(mlx_audio: Path) -> None:
 def test_its_shift_reaches_the_encoder(mlx_audio: Path) -> None:
     state(audio_encoder_conf__sanm_shift=3)(mlx_audio)
     assert open_model(mlx_audio).config.encoder.memory_shift == 3
+
+
+def test_float16_is_widened(mlx_audio: Path, tmp_path: Path) -> None:
+    """Its converter can write that; nothing here computes in it."""
+    tensors(lambda found: found.update({name: values.half() for name, values in found.items()}))(mlx_audio)
+    assert open_model(mlx_audio).dtype == "float16"
+    loaded = dict(tree_flatten(load_model(mlx_audio, "stored").model.parameters()))
+    assert {values.dtype for values in loaded.values()} == {mx.bfloat16}
+    out = funasr_cli.convert(mlx_audio, tmp_path / "out", dtype="float32", verify="off").folder
+    stored, converted = (load_file(folder / "model.safetensors") for folder in (mlx_audio, out))
+    assert stored.keys() == converted.keys()
+    assert all(torch.equal(values, stored[name].float()) for name, values in converted.items())
 
 
 # --- what is recorded ---
