@@ -14,7 +14,6 @@ from funasr_cli.backend import mx
 from funasr_cli.checkpoints import keymap, quantize
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import (
-    CTC_VOCABULARY_FILE,
     FORMAT,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
@@ -31,11 +30,11 @@ from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import Shape, Tensor, is_finite
-from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
 from funasr_cli.paths import require_space
+from funasr_cli.verification.check import vocabulary_problems
 from funasr_cli.verification.reference_python import reference_python
 
 if TYPE_CHECKING:
@@ -159,10 +158,9 @@ def _prove(
 
 
 def _check_vocabularies(checkpoint: Checkpoint) -> None:
-    """Refuse here what `load_model` would refuse later."""
-    read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
-    if CTC_VOCABULARY_FILE in checkpoint.files:
-        read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE])
+    """Refuse here what `load_model` or `check_model` would refuse later."""
+    for problem in vocabulary_problems(checkpoint):
+        raise ModelError(f"{checkpoint.files[TOKENIZER_FILE].parent}/{problem}", "it is another model's")
 
 
 def _with_languages(checkpoint: Checkpoint, languages: tuple[str, ...]) -> Checkpoint:

@@ -14,7 +14,7 @@ from funasr_cli.checkpoints.layouts.files import OF_THE_DECODER, tokenizer_files
 from funasr_cli.checkpoints.pickles import CODE_HINT, check_pickle, check_storages
 from funasr_cli.checkpoints.tensors import FLOATING, Tensor, from_bytes, usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
-from funasr_cli.checkpoints.upstream import nano_config, section
+from funasr_cli.checkpoints.upstream import MODEL, nano_config, require, section
 from funasr_cli.errors import ModelError, SetupError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
 
     require_torch()
     options = read_yaml(file_in(folder, UPSTREAM_CONFIG, NO_CHECKPOINT))
+    require(options, "model", MODEL)  # or else what is missing for ours would be said of another model
     weights = file_in(folder, UPSTREAM_WEIGHTS, NO_CHECKPOINT)
     llm_folder = _llm_folder(folder, options)
     llm = read_json(file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER))
