@@ -51,7 +51,7 @@ def test_configurations_are_those_of_the_source(
 
 
 def test_safetensors_go_before_a_pickle(transformers: Path, small_checkpoint: Path) -> None:
-    """Where both lie in a folder, each with its configuration; without one of the two it is the pickle's layout."""
+    """Where both lie in a folder, each with its configuration; without one of them it is the pickle's."""
     for name in ("config.yaml", "model.pt"):
         shutil.copyfile(small_checkpoint / name, transformers / name)
     shutil.copytree(small_checkpoint / "Qwen3-0.6B", transformers / "Qwen3-0.6B")
