@@ -215,7 +215,7 @@ SHARDS: list[Row] = [
 
 MLX_AUDIO: list[Row] = [
     ("cut", cut(WEIGHTS, -100), f"/{WEIGHTS}: cut short: {LIBRARY}", AGAIN),
-    ("elsewhere", link(WEIGHTS, "/etc/hostname"), f"/{WEIGHTS}: {OUTSIDE}", ITSELF),
+    ("elsewhere", link(WEIGHTS, "/etc/passwd"), f"/{WEIGHTS}: {OUTSIDE}", ITSELF),
     ("PyTorch's axes", tensor(TAPS, lambda values: values.transpose(-1, -2)),
      f"/{WEIGHTS}: {misfits(f'misshapen: {TAPS} is (32, 1, 11), the configuration says (32, 11, 1)')}", MISFIT),
     ("infinite in float16", tensor(f"{GATE}.weight", lambda values: 1e6 * values.half()),

@@ -50,12 +50,16 @@ def test_configurations_are_those_of_the_source(
     }
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "model.pt"])
-def test_funasrs_files_decide(name: str, transformers: Path, small_checkpoint: Path) -> None:
-    """With both, a folder is read as FunASR's, or as what is left of it."""
-    shutil.copyfile(small_checkpoint / name, transformers / name)
-    with pytest.raises(ModelError, match=r"(config\.yaml|model\.pt): missing"):
-        open_checkpoint(transformers, "Nano")
+def test_safetensors_go_before_a_pickle(transformers: Path, small_checkpoint: Path) -> None:
+    """Where both lie in a folder, each with its configuration; without one of them it is the pickle's."""
+    for name in ("config.yaml", "model.pt"):
+        shutil.copyfile(small_checkpoint / name, transformers / name)
+    shutil.copytree(small_checkpoint / "Qwen3-0.6B", transformers / "Qwen3-0.6B")
+    assert open_checkpoint(transformers, "Nano").layout == "Transformers"
+    for name in ("model.safetensors", "config.json"):
+        (transformers / name).rename(transformers / "away")
+        assert open_checkpoint(transformers, "Nano").layout == "FunASR"
+        (transformers / "away").rename(transformers / name)
 
 
 # --- Transformers ---
