@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from funasr_cli import __version__
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints import keymap, quantize
@@ -29,7 +31,7 @@ from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
-from funasr_cli.checkpoints.tensors import Shape, Tensor, is_finite
+from funasr_cli.checkpoints.tensors import Shape, Tensor, from_bytes, is_finite, to_bytes
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
@@ -250,11 +252,12 @@ def _write_weights(
     def contents() -> Iterator[memoryview]:
         done = 0
         for name, tensor in tensors.items():
-            dense = tensor.read().astype(getattr(mx, dtype))
-            if not is_finite(dense):
+            raw = tensor.raw() if tensor.dtype == dtype else to_bytes(tensor.read().astype(getattr(mx, dtype)))
+            if not is_finite(raw, dtype):
                 raise ModelError(f"{checkpoint.where}: {name} has values that are no numbers", "it is damaged")
-            for content in _encode(dense, chosen.get(name.removesuffix(".weight"))):
-                yield content
+            groups = chosen.get(name.removesuffix(".weight"))
+            for content in _quantized(from_bytes(raw, dtype, tensor.shape), groups) if groups else (raw,):
+                yield content.data
                 done += content.nbytes
                 progress("writing", done, total)
 
@@ -276,11 +279,9 @@ def _specs(name: str, tensor: Tensor, dtype: str, chosen: Mapping[str, Groups]) 
     ]
 
 
-def _encode(dense: mx.array, groups: Groups | None) -> Iterator[memoryview]:
-    """Bytes of a tensor as `_specs` announces them."""
-    parts = mx.quantize(dense, group_size=groups.group_size, bits=groups.bits) if groups else (dense,)
-    for part in parts:
-        yield memoryview(mx.contiguous(part).view(mx.uint8)).cast("B")
+def _quantized(matrix: mx.array, groups: Groups) -> Iterator[np.ndarray]:
+    """Bytes of integers, scales and biases, as `_specs` announces them."""
+    return map(to_bytes, mx.quantize(matrix, group_size=groups.group_size, bits=groups.bits))
 
 
 def _readme(model: ModelFile, checkpoint: Checkpoint) -> str:
