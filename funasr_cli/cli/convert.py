@@ -3,106 +3,34 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.progress import TaskID
 
 from funasr_cli.cli import console, parameters
 from funasr_cli.cli import conversion_report as report
-from funasr_cli.cli.completion import complete_codes, complete_sources, completer
+from funasr_cli.cli import convert_parameters as own
 from funasr_cli.errors import UsageError
-from funasr_cli.options import (
-    CONVERT_DEFAULTS,
-    DEFAULT_HUB,
-    DTYPES,
-    ENCODER_BITS,
-    GROUP_SIZE,
-    GROUP_SIZES,
-    RECIPES,
-    VERIFICATIONS,
-    ConvertOptions,
-)
+from funasr_cli.options import CONVERT_DEFAULTS, DEFAULT_HUB, ConvertOptions
 
 if TYPE_CHECKING:
     from funasr_cli.checkpoints.hub import Progress
 
 
-def choices(values: tuple[object, ...]) -> str:
-    """``[4|8]``, as help pages write it."""
-    return f"[{'|'.join(map(str, values))}]"
-
-
-def explain(asked: bool) -> None:
-    """Print the rules of names and layouts, and end."""
-    if asked:
-        from funasr_cli.checkpoints.explain import explain as tables
-
-        console.result(tables())
-        raise typer.Exit
-
-
 def convert(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="Folder in a layout that --explain lists, hub id, or nano or mlt-nano for short.",
-            autocompletion=complete_sources,
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="Folder to create. Default: the models folder.")
-    ] = None,
+    source: own.Source,
+    out: own.Out = None,
     hub: parameters.HubOption = DEFAULT_HUB,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            metavar=choices(DTYPES), help="Type of what is not quantized.", autocompletion=completer(DTYPES)
-        ),
-    ] = CONVERT_DEFAULTS.dtype,
-    quantize: Annotated[
-        str | None,
-        typer.Option(
-            metavar=choices(RECIPES),
-            help="Quantize the language model to so many bits, for GPUs. A CPU undoes it.",
-            autocompletion=completer(RECIPES),
-        ),
-    ] = CONVERT_DEFAULTS.quantize,
-    quantize_encoder: Annotated[
-        int | None,
-        typer.Option(metavar=choices(ENCODER_BITS), help="Quantize the encoder, too."),
-    ] = CONVERT_DEFAULTS.quantize_encoder,
-    group_size: Annotated[
-        int | None,
-        typer.Option(metavar=choices(GROUP_SIZES), help=f"Values that share a scale. Default: {GROUP_SIZE}."),
-    ] = CONVERT_DEFAULTS.group_size,
-    languages: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CODES",
-            help="What the model can write, as in zh,en,ja. Default: from the source's name.",
-            autocompletion=complete_codes,
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
-    verify: Annotated[
-        str,
-        typer.Option(
-            metavar=choices(VERIFICATIONS),
-            help="Decode a clip with source and result; full: each stage beside PyTorch, too.",
-            autocompletion=completer(VERIFICATIONS),
-        ),
-    ] = CONVERT_DEFAULTS.verify,
-    check: Annotated[
-        bool, typer.Option("--check", help="Only look whether SOURCE, a converted model, is whole.")
-    ] = False,
-    _: Annotated[
-        bool,
-        typer.Option("--explain", callback=explain, is_eager=True, help="Print what becomes of each tensor."),
-    ] = False,
+    revision: own.Revision = None,
+    dtype: own.DType = CONVERT_DEFAULTS.dtype,
+    quantize: own.Quantize = CONVERT_DEFAULTS.quantize,
+    quantize_encoder: own.QuantizeEncoder = CONVERT_DEFAULTS.quantize_encoder,
+    group_size: own.GroupSize = CONVERT_DEFAULTS.group_size,
+    languages: own.Languages = None,
+    force: own.Force = False,
+    verify: own.Verify = CONVERT_DEFAULTS.verify,
+    check: own.Check = False,
+    _: own.Explain = False,
     quiet: parameters.Quiet = False,
 ) -> None:
     """Convert a checkpoint to MLX, and prove what came out."""
