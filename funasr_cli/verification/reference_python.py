@@ -1,6 +1,5 @@
 """Where FunASR's own PyTorch code is installed."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +43,6 @@ def reference_versions(python: Path) -> dict[str, str]:
     Args:
         python: of `reference_python`.
     """
-    script = (
-        "import json, sys, importlib.metadata as m; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
-    )
+    script = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     done = subprocess.run([str(python), "-c", script, *PACKAGES], capture_output=True, text=True, check=False)
-    return dict(json.loads(done.stdout)) if not done.returncode else {}
+    return dict(zip(PACKAGES, done.stdout.split(), strict=False))  # of none of them, where one is missing

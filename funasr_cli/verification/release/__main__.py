@@ -3,7 +3,7 @@
 import argparse
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from funasr_cli.errors import ExitCode, FunASRError, UsageError
 from funasr_cli.options import BENCH_TRIALS, DEFAULT_HUB, Hub
 from funasr_cli.verification.release.acceptance import PRECISIONS, Plan, accept
 from funasr_cli.verification.release.clips import RELEASE_CLIPS, read_clips
-from funasr_cli.verification.release.judge import MEMORY_GB, RTF, TOKENS_PER_S, Targets, Verdict
+from funasr_cli.verification.release.judge import MEMORY_GB, RTF, TOKENS_PER_S, Line, Targets, Verdict
 from funasr_cli.verification.release.report import Setting, headings, markdown, show, tell
 
 TARGETS = Targets()
@@ -27,7 +27,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         return _run(given)
     except FunASRError as error:
-        print(f"error: {error.message}\n{error.hint}".strip(), file=sys.stderr)
+        print(f"error: {error.message}\n  {error.hint}".rstrip(), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--recipes", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="all without it")
     parser.add_argument("--clips", type=Path, default=RELEASE_CLIPS, help="list of clips and texts (JSON lines)")
     parser.add_argument("--out", type=Path, help="keep the converted models there; an earlier run's are replaced")
+    parser.add_argument("--device", choices=("cpu", "gpu"), help="where to compute; MLX chooses without it")
     parser.add_argument("--trials", type=int, default=BENCH_TRIALS, help="timed runs of each clip")
     parser.add_argument("--max-rtf", dest=RTF, type=float, help=f"another target than {TARGETS.rtf:g}")
     speed, memory = f"{TARGETS.tokens_per_s:g}", f"{TARGETS.memory_gb:g}"
@@ -62,17 +63,24 @@ def _run(given: argparse.Namespace) -> int:
         revision=given.revision,
         targets=_targets(given),
         trials=given.trials,
+        device=given.device,
         keep=given.out is not None,
     )
     started = datetime.now(UTC).isoformat(timespec="minutes")
-    print(headings(), flush=True)
-    with ExitStack() as stack:
-        temporary = tempfile.TemporaryDirectory(prefix="funasr-release-") if given.out is None else None
-        work = Path(stack.enter_context(temporary)) if temporary else given.out
-        found = accept(plan, work, show, tell)
+    shown: list[Line] = []
+
+    def on_line(line: Line) -> None:
+        if not shown:
+            print(headings())
+        shown.append(line)
+        show(line)
+
+    folder = nullcontext(given.out) if given.out else tempfile.TemporaryDirectory(prefix="funasr-release-")
+    with folder as work:
+        found = accept(plan, Path(work), on_line, tell)
     setting = Setting(started, describe(), describe_machine(), describe_versions() | found.versions, found.source)
-    print(f"\nTo paste into an issue:\n\n{markdown(found.name, found.lines, setting)}", flush=True)
-    failed = any(line.verdict == Verdict.FAIL for line in found.lines)
+    print(f"\nTo paste into an issue:\n\n{markdown(found.name, shown, setting)}", flush=True)
+    failed = any(line.verdict == Verdict.FAIL for line in shown)
     return ExitCode.INPUT_FAILED if failed else ExitCode.OK
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from funasr_cli.backend import on_accelerator
 from funasr_cli.checkpoints.convert import Conversion, convert
-from funasr_cli.checkpoints.hub import Progress, Source, fetch_source
+from funasr_cli.checkpoints.hub import Progress, fetch_source
 from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.sources import open_checkpoint
+from funasr_cli.device import use_device
 from funasr_cli.errors import FunASRError, ModelError, SetupError
 from funasr_cli.options import BENCH_TRIALS, CLIP, DEFAULT_HUB, FULL, RECIPES, ConvertOptions, Hub
 from funasr_cli.verification.check import check_model
@@ -43,6 +44,7 @@ class Plan:
     Attributes:
         model: folder, hub id or alias.
         recipes: of `PRECISIONS`.
+        device: where to compute; None lets MLX choose.
         keep: whether the converted models are kept.
     """
 
@@ -53,30 +55,31 @@ class Plan:
     revision: str | None = None
     targets: Targets = field(default_factory=Targets)
     trials: int = BENCH_TRIALS
+    device: str | None = None
     keep: bool = False
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What PyTorch makes of each clip, or why that is not known."""
+    """What PyTorch makes of each clip, or why that is not known: it is not there, or has failed."""
 
     texts: tuple[str, ...] = ()
     reason: str = ""
+    failed: bool = False
     versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What came out.
+    """What is known of a model and of the reference once all lines have been shown.
 
     Attributes:
         name: of the model, as a hub knows it, or its folder's own.
-        source: what the converted models say of it; empty where none came to be.
+        source: hub, revision and layout; once a conversion has worked, all that this states of it.
         versions: of PyTorch and what goes with it, where that has run.
     """
 
     name: str
-    lines: list[Line]
     source: dict[str, str | None]
     versions: dict[str, str]
 
@@ -91,30 +94,31 @@ def accept(plan: Plan, work: Path, show: Callable[[Line], None], tell: Callable[
         tell: told what is being done; a function of a module, which another process can find.
 
     Raises:
-        FunASRError: there is no such model to begin with, or the Python that was named has no reference.
+        FunASRError: there is no such model or device to begin with, or the Python that was named has no reference.
     """
+    if plan.device:
+        use_device(plan.device)
     tell(f"looking for {plan.model}")
     source = fetch_source(plan.model, plan.revision, _steps(tell), plan.hub)
-    plan = replace(plan, revision=source.revision)  # all recipes from one commit
-    reference = _ask_reference(source, plan.clips, tell)
-    found = Found(source.name, [], {}, reference.versions)
+    plan = replace(plan, revision=source.revision or plan.revision)  # all recipes from one commit
+    layout = open_checkpoint(source.folder, source.name).layout
+    reference = _ask_reference(source.folder, layout, plan.clips, tell)
+    origin = {"hub": source.hub, "revision": plan.revision, "layout": layout}
+    found = Found(source.name, origin, reference.versions)
     for line in _reference_lines(plan.clips, reference):
-        found.lines.append(line)
         show(line)
     for recipe in plan.recipes:
         options = _options(recipe, reference)
         folder = work / f"{source.name.rpartition('/')[2]}{options.suffix}"
         for line in _recipe_lines(plan, recipe, options, folder, reference, found.source, tell):
-            found.lines.append(line)
             show(line)
         if not plan.keep:
             shutil.rmtree(folder, ignore_errors=True)
     return found
 
 
-def _ask_reference(source: Source, clips: Sequence[Clip], tell: Callable[[str], None]) -> Reference:
+def _ask_reference(folder: Path, layout: str, clips: Sequence[Clip], tell: Callable[[str], None]) -> Reference:
     """Let PyTorch transcribe, if it can be asked."""
-    layout = open_checkpoint(source.folder, source.name).layout
     if layout != funasr.LAYOUT:
         return Reference(reason=f"PyTorch's FunASR does not read {layout}'s layout")
     try:
@@ -126,9 +130,9 @@ def _ask_reference(source: Source, clips: Sequence[Clip], tell: Callable[[str], 
     tell("transcribing with PyTorch")
     versions = reference_versions(python)
     try:
-        texts = reference_texts(source.folder, [(clip.path, clip.language) for clip in clips])
+        texts = reference_texts(folder, [(clip.path, clip.language) for clip in clips])
     except ModelError as error:
-        return Reference(reason=error.message, versions=versions)
+        return Reference(reason=error.message, failed=True, versions=versions)
     return Reference(tuple(texts), versions=versions)
 
 
@@ -138,7 +142,7 @@ def _reference_lines(clips: Sequence[Clip], reference: Reference) -> Iterator[Li
         for clip, text in zip(clips, reference.texts, strict=True):
             yield replace(text_line(PYTORCH, clip, text), verdict=Verdict.NOT_JUDGED)
     else:
-        verdict = Verdict.FAIL if reference.versions else Verdict.NOT_MEASURED
+        verdict = Verdict.FAIL if reference.failed else Verdict.NOT_MEASURED
         yield Line(verdict, PYTORCH, TRANSCRIBES, reference.reason, "")
 
 
@@ -171,9 +175,9 @@ def _recipe_lines(
         step = IS_WHOLE
         yield _check_line(recipe, folder)
         step = TRANSCRIBES
-        measured = measure_apart(folder, plan.clips, plan.trials, tell)
-    except FunASRError as error:
-        yield Line(Verdict.FAIL, recipe, step, error.message, "no error")
+        measured = measure_apart(folder, plan.clips, plan.trials, plan.device, tell)
+    except Exception as error:  # also what nobody has foreseen is a result, and the other recipes are still due
+        yield Line(Verdict.FAIL, recipe, step, _message(error), "no error")
         yield Line(Verdict.NOT_MEASURED, recipe, "all that follows", f"it failed here: {step}", "")
         return
     for clip, case in zip(plan.clips, measured.cases, strict=True):
@@ -184,6 +188,10 @@ def _recipe_lines(
     else:
         yield Line(Verdict.NOT_MEASURED, recipe, "texts beside PyTorch", reference.reason, "")
     yield from cost_lines(recipe, measured.cases, plan.targets, on_gpu=on_accelerator())
+
+
+def _message(error: Exception) -> str:
+    return error.message if isinstance(error, FunASRError) else f"unexpected {type(error).__name__}: {error}"
 
 
 def _conversion_lines(recipe: str, conversion: Conversion, seconds: float) -> Iterator[Line]:

@@ -83,20 +83,20 @@ def cost_lines(recipe: str, cases: Sequence[CaseCost], targets: Targets, *, on_g
     """Speed and memory: of several clips, the worst."""
 
     def line(name: str, what: str, found: str, wanted: str, good: bool, *, applies: bool = True) -> Line:
-        judged = applies and (on_gpu or name in targets.insisted)
-        return Line(passed(good) if judged else Verdict.NOT_JUDGED, recipe, what, found, wanted)
+        here = on_gpu or name in targets.insisted
+        verdict = passed(good) if here and applies else Verdict.NOT_JUDGED
+        return Line(verdict, recipe, what, found, wanted if here else f"{wanted} on a GPU")
 
-    where = "" if on_gpu else " on a GPU"
     rtf = max(case.rtf.median for case in cases)
-    yield line(RTF, "RTF", f"{rtf:.3f}", f"under {targets.rtf:g}{where}", rtf < targets.rtf)
+    yield line(RTF, "RTF", f"{rtf:.3f}", f"under {targets.rtf:g}", rtf < targets.rtf)
     speed = min(case.tokens_per_s.median for case in cases)
-    enough = f"at least {targets.tokens_per_s:g}{where}"
+    enough = f"at least {targets.tokens_per_s:g}"
     yield line(TOKENS_PER_S, "tokens per second", f"{speed:.1f}", enough, speed >= targets.tokens_per_s)
     sizes = {
         "memory of MLX": max(case.peak_mlx_bytes for case in cases) / 1e9,
         "memory of the process": max(case.peak_process_bytes for case in cases) / 1e9,
     }
-    little = f"under {targets.memory_gb:g} GB at {MEMORY_RECIPE} bits{where}"
+    little = f"under {targets.memory_gb:g} GB at {MEMORY_RECIPE} bits"
     for what, size_gb in sizes.items():
         good, applies = size_gb < targets.memory_gb, recipe == MEMORY_RECIPE
         yield line(MEMORY_GB, what, f"{size_gb:.2f} GB", little, good, applies=applies)

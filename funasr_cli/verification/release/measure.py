@@ -11,6 +11,7 @@ from funasr_cli.audio.recording import open_recording
 from funasr_cli.benchmarks.cases import CaseCost, run_cases
 from funasr_cli.benchmarks.subjects import load_subjects
 from funasr_cli.benchmarks.workloads import make_workloads
+from funasr_cli.device import use_device
 from funasr_cli.errors import SetupError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.verification.release.clips import Clip
@@ -29,13 +30,16 @@ class Measured:
     whole_texts: tuple[str, ...]
 
 
-def measure_apart(folder: Path, clips: Sequence[Clip], trials: int, progress: Callable[[str], None]) -> Measured:
+def measure_apart(
+    folder: Path, clips: Sequence[Clip], trials: int, device: str | None, progress: Callable[[str], None]
+) -> Measured:
     """Measure in a new process.
 
     Args:
         folder: of a converted model.
         clips: to transcribe, one at a time.
         trials: timed runs of each, behind one that is not timed.
+        device: where to compute; None lets MLX choose.
         progress: told what is being done; a function of a module, which the process can find.
 
     Raises:
@@ -44,19 +48,24 @@ def measure_apart(folder: Path, clips: Sequence[Clip], trials: int, progress: Ca
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         try:
-            return process.submit(measure, folder, tuple(clips), trials, progress).result()
+            return process.submit(measure, folder, tuple(clips), trials, device, progress).result()
         except BrokenProcessPool as error:
             raise SetupError(f"{folder.name}: the process ended without a word", "is memory short?") from error
 
 
-def measure(folder: Path, clips: Sequence[Clip], trials: int, progress: Callable[[str], None]) -> Measured:
+def measure(
+    folder: Path, clips: Sequence[Clip], trials: int, device: str | None, progress: Callable[[str], None]
+) -> Measured:
     """Measure in this process.
 
     Raises:
         ModelError: the model is damaged.
         AudioError: a clip cannot be read.
         UsageError: the model does not know a clip's language.
+        SetupError: there is no such device.
     """
+    if device:
+        use_device(device)
     subjects = load_subjects([folder], None, 1, progress)
     recognizer = subjects[0].recognizer
     cases: list[CaseCost] = []

@@ -18,7 +18,7 @@ class Setting:
     """What has to be known about a run.
 
     Attributes:
-        source: of the converted models, as their configurations state it; empty where none came to be.
+        source: hub, revision, layout, and the SHA-256 that a conversion has found.
         versions: of packages; PyTorch's and FunASR's among them where the reference has run.
     """
 
@@ -61,7 +61,7 @@ def markdown(name: str, lines: Sequence[Line], setting: Setting) -> str:
     hub = f" from {Hub(hub).label}" if (hub := source.get("hub")) else ", a local folder"
     memory_gb = int(machine["memory_bytes"] or 0) / 1e9
     facts = {
-        "model": f"{name}{hub}, {source.get('layout', 'unknown')}'s layout",
+        "model": f"{name}{hub}, {source['layout']}'s layout",
         "revision": source.get("revision") or "unknown",
         "SHA-256 of the source": (source.get("sha256") or "unknown").replace("\n", ", "),
         "device": f"{setting.device}{f', {gpu}' if (gpu := machine['gpu']) else ''}",
