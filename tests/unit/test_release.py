@@ -87,6 +87,7 @@ def test_targets_that_were_given_hold_on_a_cpu() -> None:
         ("我想问我在滨海新区有房吗", "FAIL", "9.1 % errors: 我想问我在滨海新区有房吗"),
         ("我想问我在滨海新区有", "FAIL", "9.1 % errors: 我想问我在滨海新区有"),
         ("", "FAIL", "100.0 % errors: (nothing)"),
+        ("啊" * 300, "FAIL", f"2727.3 % errors: {'啊' * 200}..."),
     ],
 )
 def test_text_up_to_punctuation_and_spaces(text: str, verdict: str, found: str) -> None:

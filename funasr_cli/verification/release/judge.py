@@ -8,6 +8,7 @@ from funasr_cli.benchmarks.cases import CaseCost
 from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.verification.release.clips import Clip
 
+SHOWN_CHARACTERS = 200  # of a text; the expected ones are shorter
 MEMORY_RECIPE = "4"  # whose memory has a target
 RTF, TOKENS_PER_S, MEMORY_GB = "rtf", "tokens_per_s", "memory_gb"
 
@@ -54,6 +55,11 @@ def passed(good: bool) -> Verdict:
     return Verdict.PASS if good else Verdict.FAIL
 
 
+def shorten(text: str) -> str:
+    """A text that went on and on, as far as it tells anything."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
 def text_line(recipe: str, clip: Clip, got: str) -> Line:
     """A clip's text beside what is said in it."""
     percent = error_rate([(clip.text, got)]).percent
@@ -61,7 +67,7 @@ def text_line(recipe: str, clip: Clip, got: str) -> Line:
         passed(percent <= clip.max_error_percent),
         recipe,
         f"{clip.path.name}, text",
-        f"{percent:.1f} % errors: {got or '(nothing)'}",
+        f"{percent:.1f} % errors: {shorten(got) or '(nothing)'}",
         f"at most {clip.max_error_percent:g} %: {clip.text}",
     )
 
