@@ -122,6 +122,14 @@ def large_adaptor_spec(**changes: Any) -> CheckpointSpec:
 def write_checkpoint(folder: Path, spec: CheckpointSpec | None = None) -> Path:
     """Write the checkpoint that `spec` describes into `folder` (made if missing) and return the folder."""
     spec = spec or CheckpointSpec()
+    tokenizer = write_configuration(folder, spec)
+    tensors = {spec.key_prefix + name: value for name, value in make_tensors(spec, tokenizer).items()}
+    torch.save({spec.container: tensors} if spec.container else tensors, folder / "model.pt")
+    return folder
+
+
+def write_configuration(folder: Path, spec: CheckpointSpec) -> Tokenizer:
+    """Write everything but the tensors, and return the decoder's tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _write_llm_folder(folder / spec.llm_folder, spec)
     write_rank_file(folder / "multilingual.tiktoken", spec.ctc_ranks)
@@ -134,9 +142,7 @@ def write_checkpoint(folder: Path, spec: CheckpointSpec | None = None) -> Path:
     }  # fmt: skip
     configuration = {"framework": "pytorch", "task": "auto-speech-recognition", "file_path_metas": metas}
     write_json(folder / "configuration.json", configuration)
-    tensors = {spec.key_prefix + name: value for name, value in make_tensors(spec, tokenizer).items()}
-    torch.save({spec.container: tensors} if spec.container else tensors, folder / "model.pt")
-    return folder
+    return tokenizer
 
 
 def upstream_config(spec: CheckpointSpec) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.subtitles.stream  # which PyAV itself imports late: perhaps in a test without PyAV
 import numpy as np
 
 from funasr_cli.audio.decode import open_recording

@@ -52,9 +52,9 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any])
     torch.save(content, folder / "model.pt")
 
 
-def first_token_ids(folder: Path, clip: Path, count: int) -> list[int]:
+def first_token_ids(folder: Path, clip: Path, count: int, dtype: str | None = None) -> list[int]:
     """Of a whole clip, as `--no-vad` reads it."""
-    recognizer = funasr_cli.load(str(folder))
+    recognizer = funasr_cli.load(str(folder), dtype)
     samples = load_audio(clip, recognizer.sample_rate_hz).samples
     prompts = recognizer.prompts(recognizer.encode([recognizer.features(samples)]), DEFAULTS)
     (tokens,) = generate(recognizer.loaded.model.llm, prompts, (), count, make_sampler(DEFAULTS))

@@ -3,17 +3,19 @@
 import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from funasr_cli import __version__
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints import keymap, quantize
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import (
-    CTC_VOCABULARY_FILE,
     FORMAT,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
@@ -29,12 +31,12 @@ from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
-from funasr_cli.checkpoints.tensors import Shape, Tensor, is_finite
-from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
+from funasr_cli.checkpoints.tensors import Shape, Tensor, from_bytes, is_finite, to_bytes
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
 from funasr_cli.paths import require_space
+from funasr_cli.verification.check import vocabulary_problems
 from funasr_cli.verification.reference_python import reference_python
 
 if TYPE_CHECKING:
@@ -158,10 +160,9 @@ def _prove(
 
 
 def _check_vocabularies(checkpoint: Checkpoint) -> None:
-    """Refuse here what `load_model` would refuse later."""
-    read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
-    if CTC_VOCABULARY_FILE in checkpoint.files:
-        read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE])
+    """Refuse here what `load_model` or `check_model` would refuse later."""
+    for problem in vocabulary_problems(checkpoint):
+        raise ModelError(f"{checkpoint.files[TOKENIZER_FILE].parent}/{problem}", "it is another model's")
 
 
 def _with_languages(checkpoint: Checkpoint, languages: tuple[str, ...]) -> Checkpoint:
@@ -201,10 +202,14 @@ def _write(
         "layout": checkpoint.layout,
         "tool_version": f"funasr-cli {__version__}",
     }
+    given_up = Event()
     with ThreadPoolExecutor(1) as thread:
-        hashed = thread.submit(_hash_source, checkpoint.weights, progress)
-        sums = {WEIGHTS_FILE: _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)}
-        origin["sha256"] = hashed.result()
+        hashed = thread.submit(_hash_source, checkpoint.weights, progress, given_up)
+        try:
+            sums = {WEIGHTS_FILE: _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)}
+            origin["sha256"] = hashed.result()
+        finally:
+            given_up.set()
     model = ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen), origin)
     for name, path in checkpoint.files.items():
         shutil.copyfile(path, folder / name)
@@ -212,13 +217,15 @@ def _write(
     return model, sums
 
 
-def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
-    """SHA-256 of the file; of several, a line for each as sha256sum writes them."""
+def _hash_source(weights: tuple[Path, ...], progress: Progress, given_up: Event) -> str:
+    """SHA-256 of the file; of several, a line for each as sha256sum writes them. Ends early if nobody wants it."""
     total, done = sum(path.stat().st_size for path in weights), 0
 
     def on_hash(count: int) -> None:
         nonlocal done
         done += count
+        if given_up.is_set():
+            raise CancelledError
         progress("reading the source", done, total)
 
     sums = [(sha256_of(path, on_hash), path.name) for path in weights]
@@ -245,11 +252,12 @@ def _write_weights(
     def contents() -> Iterator[memoryview]:
         done = 0
         for name, tensor in tensors.items():
-            dense = tensor.read().astype(getattr(mx, dtype))
-            if not is_finite(dense):
+            raw = tensor.raw() if tensor.dtype == dtype else to_bytes(tensor.read().astype(getattr(mx, dtype)))
+            if not is_finite(raw, dtype):
                 raise ModelError(f"{checkpoint.where}: {name} has values that are no numbers", "it is damaged")
-            for content in _encode(dense, chosen.get(name.removesuffix(".weight"))):
-                yield content
+            groups = chosen.get(name.removesuffix(".weight"))
+            for content in _quantized(from_bytes(raw, dtype, tensor.shape), groups) if groups else (raw,):
+                yield content.data
                 done += content.nbytes
                 progress("writing", done, total)
 
@@ -271,11 +279,9 @@ def _specs(name: str, tensor: Tensor, dtype: str, chosen: Mapping[str, Groups]) 
     ]
 
 
-def _encode(dense: mx.array, groups: Groups | None) -> Iterator[memoryview]:
-    """Bytes of a tensor as `_specs` announces them."""
-    parts = mx.quantize(dense, group_size=groups.group_size, bits=groups.bits) if groups else (dense,)
-    for part in parts:
-        yield memoryview(mx.contiguous(part).view(mx.uint8)).cast("B")
+def _quantized(matrix: mx.array, groups: Groups) -> Iterator[np.ndarray]:
+    """Bytes of integers, scales and biases, as `_specs` announces them."""
+    return map(to_bytes, mx.quantize(matrix, group_size=groups.group_size, bits=groups.bits))
 
 
 def _readme(model: ModelFile, checkpoint: Checkpoint) -> str:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+
 from funasr_cli.backend import nn, tree_flatten
-from funasr_cli.checkpoints.tensors import DTYPE_BYTES, Shape, Tensor, same_bytes, stackable, stacked
+from funasr_cli.checkpoints.tensors import DTYPE_BYTES, Shape, Tensor, stackable, stacked
 from funasr_cli.errors import ModelError
 
 CONTAINERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts wrap the tensors
@@ -130,8 +132,8 @@ def translate(
 def _check_tied(head: Tensor, embedding: Tensor, where: str) -> None:
     if embedding.dtype not in DTYPE_BYTES or 0 in embedding.shape:  # which cannot be read, and is refused for it
         return
-    alike = head.dtype in DTYPE_BYTES and head.shape == embedding.shape
-    if not alike or not same_bytes(head.read(), embedding.read()):
+    alike = head.dtype == embedding.dtype and head.shape == embedding.shape
+    if not alike or not np.array_equal(head.raw(), embedding.raw()):
         raise ModelError(
             f"{where}: the configuration ties {LM_HEAD} to {EMBEDDING}, but they differ",
             "set tie_word_embeddings in the decoder's config.json to false if the head was trained on its own",

@@ -1,4 +1,4 @@
-"""YAML of a checkpoint, with nothing in it that refers to something else. Apart, since only FunASR's layout has any."""
+"""YAML of a checkpoint, as plain as JSON. Apart, since loading a model needs none."""
 
 from pathlib import Path
 from typing import Any, NoReturn

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT
+from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.converted import open_converted
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS, open_funasr
 from funasr_cli.checkpoints.layouts.mlx_audio import open_mlx_audio
-from funasr_cli.checkpoints.layouts.transformers import open_transformers
+from funasr_cli.checkpoints.layouts.transformers import INDEX_FILE, open_transformers
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
 from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.errors import ModelError
@@ -28,17 +28,24 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
         ModelError: it is in no known layout, of another model, incomplete, damaged or hostile.
         SetupError: torch is needed and not installed.
     """
-    if (folder / UPSTREAM_WEIGHTS).exists() or (folder / UPSTREAM_CONFIG).exists():
+    has_config = (folder / CONFIG_FILE).exists()
+    # With both, safetensors go before the pickle, as in what the hubs' files are chosen by.
+    is_safe = has_config and any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE))
+    if not is_safe and any((folder / file).exists() for file in (UPSTREAM_WEIGHTS, UPSTREAM_CONFIG)):
         return open_funasr(folder, languages_of(name))
-    if not (folder / CONFIG_FILE).exists():
+    if not has_config:
         raise ModelError(f"{folder}: no checkpoint in a layout that is known", KNOWN)
     if "audio_config" in _config(folder):
         return open_transformers(folder, languages_of(name))
-    return open_model(folder)
+    return open_model(folder, name)
 
 
-def open_model(folder: Path) -> Checkpoint:
+def open_model(folder: Path, name: str | None = None) -> Checkpoint:
     """Open a model that can be computed with as it lies there: converted by us or by mlx-audio.
+
+    Args:
+        folder: of the model.
+        name: what it is called, where its files do not say; None takes the folder's name.
 
     Raises:
         ModelError: it is something else, incomplete or damaged.
@@ -48,7 +55,10 @@ def open_model(folder: Path) -> Checkpoint:
         return open_converted(folder)
     if "audio_config" in content:
         raise ModelError(f"{folder}: has to be converted first", f"run: funasr convert {folder}")
-    return open_mlx_audio(folder, languages_of(str(content.get("model_repo") or folder.name)))
+    # A snapshot in Hugging Face's cache: models--OWNER--NAME/snapshots/COMMIT. Of a folder, whatever it was,
+    # mlx-audio writes Nano's id into model_repo.
+    called = name or (folder.parents[1] if folder.parent.name == "snapshots" else folder).name
+    return open_mlx_audio(folder, languages_of(f"{content.get('model_repo')} {called}"))
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "U32": "uint32
 DTYPE_CODES = {name: code for code, name in DTYPES.items()}
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "uint32": 4}
 FLOATING = ("float32", "bfloat16", "float16")
+EXPONENTS = {"float32": 0x7F800000, "bfloat16": 0x7F80, "float16": 0x7C00}  # their bits
 PIECE = 1 << 18  # values that are looked at together
 
 
@@ -28,16 +29,28 @@ class Tensor:
     Attributes:
         dtype: as MLX calls it; for types that no model is stored in, as the file does.
         read: reads it, anew at each call: nothing is kept.
+        mapped: (bytes,) of uint8, as they lie in the file and without a copy of them; None where they lie there in
+            another order.
     """
 
     dtype: str
     shape: Shape
     read: Callable[[], mx.array]
+    mapped: Callable[[], np.ndarray] | None = None
+
+    @classmethod
+    def of_file(cls, dtype: str, shape: Shape, mapped: Callable[[], np.ndarray]) -> "Tensor":
+        """One that lies in a file as it is wanted."""
+        return cls(dtype, shape, lambda: from_bytes(mapped(), dtype, shape), mapped)
 
     @property
     def size_bytes(self) -> int:
         """Bytes that it takes."""
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+    def raw(self) -> np.ndarray:
+        """(bytes,) of uint8; to be read only."""
+        return self.mapped() if self.mapped else to_bytes(self.read())
 
     def swapped(self) -> "Tensor":
         """With the last two axes in the other order."""
@@ -72,11 +85,10 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
 def _stored(path: Path, entry: StoredTensor) -> Tensor:
     dtype = DTYPES.get(entry.dtype, entry.dtype)
 
-    def read() -> mx.array:
-        raw = np.memmap(path, np.uint8, "r", offset=entry.begin, shape=(entry.end - entry.begin,))
-        return from_bytes(raw, dtype, entry.shape)
+    def mapped() -> np.ndarray:
+        return np.memmap(path, np.uint8, "r", offset=entry.begin, shape=(entry.end - entry.begin,))
 
-    return Tensor(dtype, entry.shape, read)
+    return Tensor.of_file(dtype, entry.shape, mapped)
 
 
 def from_bytes(raw: np.ndarray, dtype: str, shape: Shape) -> mx.array:
@@ -97,24 +109,19 @@ def usual_dtype(tensors: Mapping[str, Tensor]) -> str:
     return counts.most_common(1)[0][0] if counts else "none"
 
 
-def is_finite(values: mx.array) -> bool:
-    """Whether all are numbers: no exponent has all bits set. Looked at in pieces, which stay in the cache.
+def to_bytes(values: mx.array) -> np.ndarray:
+    """(bytes,) of uint8: the opposite of `from_bytes`."""
+    return np.frombuffer(memoryview(mx.contiguous(values).view(mx.uint8)).cast("B"), np.uint8)
+
+
+def is_finite(raw: np.ndarray, dtype: str) -> bool:
+    """Whether all values are numbers: no exponent has all bits set. In pieces, which stay in the cache.
 
     Args:
-        values: of one of the types in `FLOATING`.
+        raw: (bytes,) of uint8.
+        dtype: one of `FLOATING`.
     """
-    exponent = {mx.float32: 0x7F800000, mx.bfloat16: 0x7F80, mx.float16: 0x7C00}[values.dtype]
-    words = as_words(values)
-    mask = words.dtype.type(exponent)
+    words = raw.view(f"u{DTYPE_BYTES[dtype]}")
+    mask = words.dtype.type(EXPONENTS[dtype])
     pieces = (words[begin : begin + PIECE] for begin in range(0, len(words), PIECE))
     return not any(np.any((piece & mask) == mask) for piece in pieces)
-
-
-def same_bytes(a: mx.array, b: mx.array) -> bool:
-    """Whether two arrays hold the same, bit for bit."""
-    return a.dtype == b.dtype and np.array_equal(as_words(a), as_words(b))
-
-
-def as_words(values: mx.array) -> np.ndarray:
-    """(values,) of unsigned integers with the same bits, as NumPy has no bfloat16."""
-    return np.frombuffer(memoryview(mx.contiguous(values).view(mx.uint8)).cast("B"), f"u{values.itemsize}")

@@ -18,6 +18,7 @@ from funasr_cli.models.sanm import SANMConfig
 Options = dict[str, Any]
 
 WHERE = "the checkpoint's configuration"  # in messages
+MODEL = "FunASRNano"  # what upstream calls its class
 
 
 def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str, ...]) -> FunASRNanoConfig:
@@ -32,7 +33,7 @@ def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str,
     Raises:
         ModelError: another model, a variant that is not supported, or a value of the wrong type.
     """
-    require(yaml, "model", "FunASRNano")
+    require(yaml, "model", MODEL)
     require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
     require(yaml, "audio_adaptor", "Transformer")
     require(yaml, "frontend", "WavFrontend")
@@ -64,14 +65,14 @@ def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str,
 
 
 def section(yaml: Options, name: str) -> Options:
-    """A mapping in ``config.yaml``; empty where it is left out.
+    """A mapping in a configuration; empty where it is left out.
 
     Raises:
         ModelError: something else stands there.
     """
     content = yaml.get(name) or {}
     if not isinstance(content, dict):
-        raise ModelError(f"config.yaml: {name} is not a mapping")
+        raise ModelError(f"{WHERE}: {name} is not a mapping")
     return content
 
 
@@ -209,7 +210,7 @@ def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options
     """The inverse of `nano_config`: ``config.yaml`` and the decoder's ``config.json`` that state this config."""
     frontend, encoder, prompt = config.frontend, config.encoder, config.prompt
     options: Options = {
-        "model": "FunASRNano",
+        "model": MODEL,
         "frontend": "WavFrontend",
         "frontend_conf": {
             "fs": frontend.sample_rate_hz,

@@ -24,7 +24,7 @@ def conversion_lines(conversion: "Conversion") -> Iterator[str]:
     yield f"{conversion.tensors} tensors from {conversion.layout}'s layout, {weights}"
     yield from (f"note: {note}" for note in conversion.notes)
     yield from capabilities(model.config, model.source)
-    yield f"SHA-256 of the source:  {str(model.source['sha256']).split()[0]}"
+    yield from (f"SHA-256 of the source:  {digest}" for digest in str(model.source["sha256"]).splitlines())
     yield f"SHA-256 of the weights: {conversion.sha256}"
     if conversion.proof:
         yield from _proof_lines(conversion.proof)
@@ -54,13 +54,15 @@ def capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -
 
 
 def _proof_lines(proof: "Proof") -> Iterator[str]:
+    from funasr_cli.checkpoints.untrusted import readable
+
     if not any(proof.errors.values()) and proof.source_text == proof.result_text:
         yield f"verified: {proof.clip} gives exactly what the source gives, in every stage"
     else:
         yield f"verified: of {proof.tokens} tokens for {proof.clip}, {proof.agreeing} agree with the source's"
         yield f"differences, relative: {_errors(proof.errors)}"
-        yield f"the source writes: {proof.source_text}"
-        yield f"the result writes: {proof.result_text}"
+        yield f"the source writes: {readable(proof.source_text)}"
+        yield f"the result writes: {readable(proof.result_text)}"
     if proof.port_errors:
         yield f"beside PyTorch, relative: {_errors(proof.port_errors)}"
 

@@ -12,7 +12,7 @@ from funasr_cli.checkpoints.hub import Progress
 from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import FLOATING, is_finite
-from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
+from funasr_cli.checkpoints.untrusted import optional_file_in, read_ctc_vocabulary, read_tokenizer
 from funasr_cli.decoding.prompt import MARKS
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import FunASRNano
@@ -57,7 +57,7 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
         progress("hashing", hashed, size_bytes)
 
     sha256 = sha256_of(weights, on_hash)
-    problems = [*_vocabularies(checkpoint), *_hashes(folder, sums, {weights.name: sha256})]
+    problems = [*vocabulary_problems(checkpoint), *_hashes(folder, sums, {weights.name: sha256})]
     problems += _not_finite(checkpoint, progress)
     if problems:
         shown = problems[:SHOWN_PROBLEMS]
@@ -66,8 +66,12 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
     return Checked(checkpoint, size_bytes, sha256, len(sums))
 
 
-def _vocabularies(checkpoint: Checkpoint) -> Iterator[str]:
-    """The tokenizer has to know the marks of the prompt, and the ids at which a text ends."""
+def vocabulary_problems(checkpoint: Checkpoint) -> Iterator[str]:
+    """The tokenizer has to know the marks of the prompt, and the ids at which a text ends.
+
+    Raises:
+        ModelError: it is missing or damaged, or has more tokens than the decoder; or so is the CTC vocabulary.
+    """
     tokenizer = read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
     for mark in MARKS:
         if tokenizer.token_to_id(mark) is None:
@@ -81,8 +85,8 @@ def _vocabularies(checkpoint: Checkpoint) -> Iterator[str]:
 
 def _hashes(folder: Path, sums: dict[str, str], known: dict[str, str]) -> Iterator[str]:
     for name, digest in sums.items():
-        path = folder / name
-        if not path.is_file():
+        path = optional_file_in(folder, name)
+        if path is None:
             yield f"{name}: {SUMS_FILE} lists it, and it is missing"
         elif (known.get(name) or sha256_of(path)) != digest:
             yield f"{name}: is another one than when it was converted, by its SHA-256"
@@ -91,7 +95,7 @@ def _hashes(folder: Path, sums: dict[str, str], known: dict[str, str]) -> Iterat
 def _not_finite(checkpoint: Checkpoint, progress: Progress) -> Iterator[str]:
     total, done = sum(tensor.size_bytes for tensor in checkpoint.tensors.values()), 0
     for name, tensor in checkpoint.tensors.items():
-        if tensor.dtype in FLOATING and not is_finite(tensor.read()):
+        if tensor.dtype in FLOATING and not is_finite(tensor.raw(), tensor.dtype):
             yield f"{name}: has values that are no numbers"
         done += tensor.size_bytes
         progress("looking at the values", done, total)

@@ -58,7 +58,7 @@ LINES = [
     ("funasr transcribe --channels ", ["mix", "split"]),
     ("funasr transcribe --max-s", ["--max-segment"]),
     ("funasr transcribe a.wav --no-", ["--no-itn", "--no-vad"]),
-    ("funasr convert --q", ["--quantize", "--quiet"]),
+    ("funasr convert --q", ["--quantize", "--quantize-encoder", "--quiet"]),
     ("funasr bench --b", ["--batches", "--batch-sizes"]),
     ("funasr models --", ["--json", "--help"]),
     ("funasr convert ", ["nano", "mlt-nano", *IDS]),

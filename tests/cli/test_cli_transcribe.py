@@ -246,9 +246,12 @@ def test_sampling_is_reproducible(small_model: Path, zh_wav: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "size", "message"),
-    [("model.safetensors", 1000, "not a safetensors file, or cut short\n  copy or download it again\n"), ("config.json", 100, "cannot be read"),
-     ("tokenizer.json", 100, "damaged (")],
-)  # fmt: skip
+    [
+        ("model.safetensors", 1000, "not a safetensors file, or cut short\n  copy or download it again\n"),
+        ("config.json", 100, "cannot be read"),
+        ("tokenizer.json", 100, "damaged ("),
+    ],
+)
 def test_damaged_models(model: Path, short_wav: Path, name: str, size: int, message: str) -> None:
     os.truncate(model / name, size)
     funasr("transcribe", "-m", model, short_wav).assert_fails(3, f"error: {model / name}: {message}")

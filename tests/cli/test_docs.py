@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from running import environment
+from running import environment, invoke
 
 from funasr_cli.cli.app import app
 from funasr_cli.errors import ExitCode
@@ -67,6 +67,16 @@ def test_variables_in_the_settings_exist() -> None:
     named = set(re.findall(r"FUNASR_[A-Z_]*[A-Z]", page))
     assert len(named) > 8
     assert named <= known
+
+
+def test_the_tables_of_names_are_what_explain_prints() -> None:
+    """Copied after the last change of `keymap.py`."""
+    page = (ROOT / "docs/porting.md").read_text(encoding="utf-8")
+    [tables] = re.findall(
+        r"<!-- the tables of `funasr convert --explain` -->\n(.*?)<!-- their end -->\n", page, re.DOTALL
+    )
+    assert tables == invoke("convert", "--explain").stdout
+    assert tables.count("###") == 3
 
 
 def test_no_placeholder_is_left() -> None:

@@ -17,6 +17,8 @@ from funasr_cli.pipeline import Recognizer
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = REPOSITORY / "funasr_cli/verification/reference.py"
+LAYOUTS_SCRIPT = REPOSITORY / "tests/parity/reference_layouts.py"
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""}
 VARIABLE = "REFERENCE_PYTHON"
 
 
@@ -28,6 +30,17 @@ def reference_python() -> Path:
         reason = f"no PyTorch reference: {python} does not exist; `make test` sets it up, or set {VARIABLE}"
         (pytest.fail if stated or os.environ.get("CI") else pytest.skip)(reason)
     return python
+
+
+def in_reference(command: str, source: Path, out: Path, *more: str) -> Path:
+    """Run one of the commands of `reference_layouts.py`, and return where it has written."""
+    done = subprocess.run(
+        [reference_python(), LAYOUTS_SCRIPT, command, source, out, *more],
+        env=os.environ | OFFLINE, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.fail(f"{command} failed:\n{done.stderr[-4000:]}")
+    return out
 
 
 @dataclass(frozen=True)
@@ -74,9 +87,8 @@ def run_pair(
     # Matrices this small gain nothing from threads, which wait for each other for ever on a busy machine.
     content = {"checkpoint": str(checkpoint), "threads": 1, "cases": cases, "batches": batches}
     job.write_text(json.dumps(content, default=str, ensure_ascii=False), encoding="utf-8")
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""}
     done = subprocess.run(
-        [python, SCRIPT, job, out], env=os.environ | offline, capture_output=True, text=True, check=False
+        [python, SCRIPT, job, out], env=os.environ | OFFLINE, capture_output=True, text=True, check=False
     )
     if done.returncode:
         pytest.fail(f"the reference failed on {checkpoint.name}:\n{done.stderr[-4000:]}")

@@ -240,7 +240,7 @@ def test_damaged_ctc_vocabulary(make_checkpoint: Callable[..., Path], content: s
         (b"a: [b", "cannot be read"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"[" * 5000, "cannot be read"),
-        (b"a: 2020-01-99", "llm_conf.init_param_path does not name"),
+        (b"a: 2020-01-99", "model is None: not supported"),
         (b"!!python/object/apply:os.system ['exit 1']", "cannot be read"),
         (b"model: &a [*a]", "cannot be read (anchors and aliases are not read, line 1)"),
     ],

@@ -7,7 +7,7 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, WEIGHTS_FILE, read_config
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors
-from funasr_cli.checkpoints.untrusted import file_in
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 
 LAYOUT = "funasr-cli"
 
@@ -19,7 +19,7 @@ def open_converted(folder: Path) -> Checkpoint:
         ModelError: something is missing or damaged, or its format is newer.
     """
     model = read_config(folder)
-    weights, tied = file_in(folder, WEIGHTS_FILE), model.config.llm.tie_word_embeddings
+    weights, tied = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT), model.config.llm.tie_word_embeddings
     files = tokenizer_files(folder, folder)
     if model.config.ctc is not None:
         files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE)

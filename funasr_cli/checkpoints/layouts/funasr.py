@@ -6,21 +6,22 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
 from funasr_cli.checkpoints.headers import is_tensor_name
 from funasr_cli.checkpoints.layouts.files import OF_THE_DECODER, tokenizer_files
 from funasr_cli.checkpoints.pickles import CODE_HINT, check_pickle, check_storages
-from funasr_cli.checkpoints.tensors import FLOATING, Tensor, from_bytes, usual_dtype
+from funasr_cli.checkpoints.tensors import FLOATING, Tensor, usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
-from funasr_cli.checkpoints.upstream import nano_config, section
+from funasr_cli.checkpoints.upstream import MODEL, nano_config, require, section
 from funasr_cli.errors import ModelError, SetupError
 
 if TYPE_CHECKING:
     import torch
 
-    from funasr_cli.backend import mx
 
 LAYOUT = "FunASR"
 UPSTREAM_WEIGHTS = "model.pt"
@@ -40,6 +41,7 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
 
     require_torch()
     options = read_yaml(file_in(folder, UPSTREAM_CONFIG, NO_CHECKPOINT))
+    require(options, "model", MODEL)  # or else what is missing for ours would be said of another model
     weights = file_in(folder, UPSTREAM_WEIGHTS, NO_CHECKPOINT)
     llm_folder = _llm_folder(folder, options)
     llm = read_json(file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER))
@@ -121,11 +123,11 @@ def _tensor(value: "torch.Tensor") -> Tensor:
     is_exotic = value.is_floating_point() and stored not in FLOATING  # float64 above all
     dtype = "float32" if is_exotic else stored
 
-    def read() -> "mx.array":
+    def mapped() -> np.ndarray:
         values = (value.float() if is_exotic else value).contiguous()
-        return from_bytes(values.flatten().view(torch.uint8).numpy(), dtype, shape)
+        return values.flatten().view(torch.uint8).numpy()
 
-    return Tensor(dtype, shape, read)
+    return Tensor.of_file(dtype, shape, mapped)
 
 
 def _load_pickle(path: Path) -> dict[str, Any]:

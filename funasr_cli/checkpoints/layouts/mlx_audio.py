@@ -10,8 +10,8 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint, without_ctc
 from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
-from funasr_cli.checkpoints.untrusted import file_in, read_json
-from funasr_cli.checkpoints.upstream import Options, nano_config, section
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json
+from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, section
 from funasr_cli.errors import ModelError
 
 LAYOUT = "mlx-audio"
@@ -38,7 +38,7 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     if not decoder:
         raise ModelError(f"{path}: neither funasr nor mlx-audio has converted this", "convert its source")
     config = nano_config(_upstream_words(content), decoder, ctc=False, languages=languages)
-    weights = file_in(folder, WEIGHTS_FILE)
+    weights = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT)
     stored = open_safetensors(weights)
     tensors = keymap.translate(without_ctc(stored), keymap.OURS, str(weights), tied=config.llm.tie_word_embeddings)
     repository = content.get("model_repo")
@@ -62,7 +62,7 @@ def _upstream_words(content: Options) -> Options:
     if "sanm_shift" in encoder:  # it mends upstream's spelling
         encoder["sanm_shfit"] = encoder.pop("sanm_shift")
     return {
-        "model": "FunASRNano",
+        "model": MODEL,
         "frontend": "WavFrontend",
         "audio_encoder": "SenseVoiceEncoderSmall",
         "audio_adaptor": "Transformer",

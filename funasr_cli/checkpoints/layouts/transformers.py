@@ -11,12 +11,12 @@ from typing import Any
 
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.keymap import Spell
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
-from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, read_index, read_json
-from funasr_cli.checkpoints.upstream import Options, nano_config, require, section, whole
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
+from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, require, section, whole
 from funasr_cli.errors import ModelError
 
 LAYOUT = "Transformers"
@@ -34,18 +34,20 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         ModelError: something is missing, damaged or not supported.
     """
     content = read_json(file_in(folder, CONFIG_FILE))
+    if content.get("quantization_config"):
+        raise ModelError(f"{folder / CONFIG_FILE}: quantized for PyTorch, which is not read", "convert its source")
     config = nano_config(*_upstream_words(content, folder), ctc=False, languages=languages)
-    weights = _weights(folder)
+    weights, stored = _open_weights(folder)
     encoder, tied = config.encoder, config.llm.tie_word_embeddings
     spell = spelling(encoder.blocks, encoder.tp_blocks)
-    tensors = keymap.translate(_tensors(weights), keymap.TRANSFORMERS, str(folder), tied=tied, **spell)
+    tensors = keymap.translate(stored, keymap.TRANSFORMERS, str(folder), tied=tied, **spell)
     return Checkpoint(
         layout=LAYOUT,
         config=config,
         dtype=usual_dtype(tensors),
         tensors=tensors,
         quantization=None,
-        files=tokenizer_files(folder, file_in(folder, TOKENIZER_FILE).parent),
+        files=tokenizer_files(folder, folder),
         weights=weights,
         source={},
         notes=(NOTE,),
@@ -66,22 +68,23 @@ def spelling(blocks: int, tp_blocks: int) -> dict[str, Spell]:
     return {"block": block, "last": last}
 
 
-def _weights(folder: Path) -> tuple[Path, ...]:
-    """The file, or its shards in their order."""
-    if optional_file_in(folder, INDEX_FILE):
-        shards = sorted(set(read_index(folder / INDEX_FILE).values()))
-        return tuple(file_in(folder, shard) for shard in shards)
-    return (file_in(folder, WEIGHTS_FILE),)
-
-
-def _tensors(weights: tuple[Path, ...]) -> dict[str, Tensor]:
+def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
+    """The file, or its shards in their order; and the tensors in them."""
+    index = optional_file_in(folder, INDEX_FILE)
+    listed = read_index(index) if index else {}
+    names = sorted(set(listed.values())) or [WEIGHTS_FILE]
+    weights = tuple(file_in(folder, name, DAMAGED_HINT) for name in names)
     tensors: dict[str, Tensor] = {}
+    places: dict[str, str] = {}
     for path in weights:
         found = open_safetensors(path)
         if twice := tensors.keys() & found.keys():
-            raise ModelError(f"{path}: {min(twice)} is in another shard, too", "the checkpoint is damaged")
+            raise ModelError(f"{path}: {min(twice)} is in another shard, too", DAMAGED_HINT)
         tensors |= found
-    return tensors
+        places |= dict.fromkeys(found, path.name)
+    if index and (wrong := places.items() ^ listed.items()):
+        raise ModelError(f"{index}: does not say where {quoted(min(wrong)[0])} is", DAMAGED_HINT)
+    return weights, tensors
 
 
 def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
@@ -97,7 +100,7 @@ def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
     layers, timed = whole(audio, "num_hidden_layers", 70), whole(audio, "num_timestamp_prediction_layers", 20)
     width = audio.get("hidden_size", 512)
     yaml = {
-        "model": "FunASRNano",
+        "model": MODEL,
         "frontend": "WavFrontend",
         "frontend_conf": {
             "fs": features.get("sampling_rate", 16000),

@@ -1,0 +1,64 @@
+"""Layouts of other programs on the command line: what is said of them, and which ones are read as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from expected import lines_of
+from layouts import write_mlx_audio, write_transformers
+from running import Result, invoke
+from small import MakeCheckpoint
+from test_cli_errors import said
+from test_cli_input_errors import LIBRARY, assert_ends
+
+import funasr_cli
+from funasr_cli.checkpoints.hashes import sha256_of
+
+HEAD = "CTC head, and so word times: no, this source has none"
+ELSEWHERE = "ModelScope's copy has one: --hub ms"
+HASHES = f"SHA-256 of the source:  {LIBRARY}\nSHA-256 of the weights: {LIBRARY}\n"
+
+
+@pytest.fixture
+def ctc_checkpoint(make_checkpoint: MakeCheckpoint) -> Path:
+    return make_checkpoint("Nano", with_ctc=True)
+
+
+def test_transformers(small_checkpoint: Path, tmp_path: Path) -> None:
+    """It says that upstream's frame rate and prompt are stated."""
+    source = write_transformers(small_checkpoint, tmp_path / "Nano-hf")
+    stderr = (
+        f"87 tensors from Transformers's layout, {LIBRARY} MB, float32\n"
+        "note: read as upstream reads these weights: at a low frame rate, and with a prompt that Transformers' "
+        f"port has not\nlanguages: zh, en, ja\n{HEAD}\n{HASHES}"
+    )
+    out = tmp_path / "out"
+    result = invoke("convert", source, out, "--dtype", "float32", "--verify", "off")
+    assert_ends(result, 0, f"{out}\n", stderr)
+    result = invoke("transcribe", "clip.wav", "-m", source)
+    assert result == Result(3, "", said(f"{source}: has to be converted first", f"run: funasr convert {source}"))
+
+
+def test_mlx_audio(ctc_checkpoint: Path, short_wav: Path, tmp_path: Path) -> None:
+    """Transcribed as it lies there, as if it had been converted; it says what becomes of the CTC branch."""
+    source = write_mlx_audio(ctc_checkpoint, tmp_path / "Nano-mlx-audio")
+    stderr = (
+        f"87 tensors from mlx-audio's layout, {LIBRARY} MB, float32\n"
+        "note: its CTC branch is left out: mlx-audio's layout has no vocabulary for it\n"
+        f"languages: zh, en, ja\n{HEAD}; {ELSEWHERE}\n{HASHES}"
+    )
+    out = tmp_path / "out"
+    result = invoke("convert", source, out, "--dtype", "float32", "--verify", "off")
+    assert_ends(result, 0, f"{out}\n", stderr)
+    model = funasr_cli.convert(ctc_checkpoint, tmp_path / "model", dtype="float32", verify="off").folder
+    expected = lines_of(model, short_wav, max_tokens=4)
+    assert expected
+    for folder in (source, out):
+        assert invoke("transcribe", short_wav, "-m", folder, "--max-tokens", 4).stdout == expected
+    checked = invoke("convert", "--check", source)
+    assert (checked.exit_code, checked.stderr) == (0, "")
+    whole, digest, *others = checked.stdout.splitlines()
+    assert whole.startswith("whole: 87 tensors, ")
+    assert digest == f"SHA-256 of the weights: {sha256_of(source / 'model.safetensors')}"
+    assert others == ["no list of SHA-256 lies there", "languages: zh, en, ja", f"{HEAD}; {ELSEWHERE}"]

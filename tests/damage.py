@@ -1,0 +1,205 @@
+"""Ways to damage a checkpoint: each returns what does it to a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from layouts import Tensors
+from safetensors.torch import load_file, save_file
+from small import edit_json, edit_tensors
+from tokenizers import Tokenizer, models
+
+Change = Callable[[Path], Any]
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+SHARD = "model-{}-of-00003.safetensors".format
+
+
+def put(name: str, content: bytes) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+def remove(name: str) -> Change:
+    return lambda folder: (folder / name).unlink()
+
+
+def rename(name: str, other: str) -> Change:
+    return lambda folder: (folder / name).rename(folder / other)
+
+
+def cut(name: str, size_bytes: int) -> Change:
+    """Leave so many bytes of a file; if negative, take so many away."""
+    return lambda folder: os.truncate(folder / name, size_bytes % (folder / name).stat().st_size)
+
+
+def flip(name: str, position: int, bit: int = 0) -> Change:
+    """Turn one bit of a file over."""
+
+    def change(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[position] ^= 1 << bit
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+def link(name: str, target: str) -> Change:
+    """A link in place of a file or a folder, which now lies at the target if nothing is there yet."""
+
+    def change(folder: Path) -> None:
+        path = folder / name
+        if not (path.parent / target).exists():
+            path.rename(path.parent / target)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        path.symlink_to(target)
+
+    return change
+
+
+def replace_by_folder(name: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return change
+
+
+def replace_by_pipe(name: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return change
+
+
+def state(**entries: Any) -> Change:
+    """Entries of ``config.json``, also of objects in it, as ``audio_config__hidden_size``; None takes one out."""
+    return json_entries(CONFIG, entries)
+
+
+def json_entries(name: str, entries: dict[str, Any]) -> Change:
+    return lambda folder: edit_json(folder / name, lambda content: _set_all(content, entries))
+
+
+def state_yaml(**entries: Any) -> Change:
+    """The same of ``config.yaml``."""
+
+    def change(folder: Path) -> None:
+        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        _set_all(content, entries)
+        (folder / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+
+    return change
+
+
+def _set_all(content: dict[str, Any], entries: dict[str, Any]) -> None:
+    for path, value in entries.items():
+        *outer, last = path.split("__")
+        place = content
+        for key in outer:
+            place = place[key]
+        if value is None:
+            place.pop(last, None)
+        else:
+            place[last] = value
+
+
+def tensors(change: Callable[[Tensors], Any], name: str = WEIGHTS) -> Change:
+    """Change the tensors of a safetensors file, which stays a good one, or of a ``model.pt``."""
+
+    def apply(folder: Path) -> None:
+        if name == "model.pt":
+            return edit_tensors(folder, change)
+        content = load_file(folder / name)
+        change(content)
+        return save_file({key: value.contiguous() for key, value in content.items()}, folder / name)
+
+    return apply
+
+
+def tensor(key: str, change: Callable[[torch.Tensor], torch.Tensor], name: str = WEIGHTS) -> Change:
+    return tensors(lambda content: content.update({key: change(content[key])}), name)
+
+
+def first_value(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """With its first number exchanged."""
+
+    def change(values: torch.Tensor) -> torch.Tensor:
+        values = values.clone()
+        values.view(-1)[0] = value
+        return values
+
+    return change
+
+
+def header(change: Callable[[dict[str, Any]], Any], name: str = WEIGHTS) -> Change:
+    """Change the header of a safetensors file; the values behind it stay where they are."""
+
+    def apply(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        described = json.loads(content[8 : 8 + length])
+        change(described)
+        encoded = json.dumps(described).encode()
+        (folder / name).write_bytes(len(encoded).to_bytes(8, "little") + encoded + content[8 + length :])
+
+    return apply
+
+
+def entry(key: str, name: str = WEIGHTS, **values: Any) -> Change:
+    """What a header says of one tensor."""
+    return header(lambda described: described[key].update(values), name)
+
+
+def only_weights(config: dict[str, Any]) -> Change:
+    """Nothing but the weights, and another program's ``config.json``."""
+
+    def change(folder: Path) -> None:
+        for path in folder.iterdir():
+            if path.name != WEIGHTS:
+                path.unlink()
+        (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+
+    return change
+
+
+def word_pieces(name: str) -> Change:
+    """A tokenizer as BERT's has it."""
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    return lambda folder: tokenizer.save(str(folder / name))
+
+
+def more_tokens(name: str) -> Change:
+    """Ids beyond the decoder's."""
+    return lambda folder: edit_json(folder / name, lambda content: content["model"]["vocab"].update(extra=2000))
+
+
+def index(change: Callable[[dict[str, str]], Any]) -> Change:
+    """Which shard holds each tensor, as the index says."""
+    return lambda folder: edit_json(folder / INDEX, lambda content: change(content["weight_map"]))
+
+
+def pickle(content: Any, **options: bool) -> Change:
+    return lambda folder: torch.save(content, folder / "model.pt", **options)
+
+
+class Call:
+    """A call that is made by whoever executes the pickle."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.function, self.arguments

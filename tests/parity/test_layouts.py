@@ -1,0 +1,274 @@
+"""One random checkpoint in every layout, as the programs themselves write them: the same weights and tokens here.
+
+What becomes of FunASR's own containers and prefixes: `unit/test_convert.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import CheckpointSpec, release_spec, write_checkpoint
+from layouts import write_mlx_audio, write_transformers
+from parity.live import in_reference
+from safetensors.torch import load_file
+from small import first_token_ids
+
+import funasr_cli
+from funasr_cli.backend import mx, tree_flatten
+from funasr_cli.checkpoints.hashes import sha256_of
+from funasr_cli.checkpoints.load import load_model
+from funasr_cli.errors import ModelError
+
+# The release's names at a small width: 64, so that mlx-audio can quantize every row in its groups.
+SPEC = CheckpointSpec(adaptor_heads=8)
+TOKENS = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An upstream checkpoint and its conversion in bfloat16."""
+
+    folder: Path
+    model: Path
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return load_file(self.model / "model.safetensors")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return stated(self.model)
+
+
+@pytest.fixture(scope="session")
+def nano_sources(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Source]:
+    """With a head tied to the embedding, and with one of its own."""
+    folder = tmp_path_factory.mktemp("layouts")
+    sources = {}
+    for tied in (True, False):
+        checkpoint = write_checkpoint(folder / f"Nano-{tied}", dataclasses.replace(SPEC, llm_tied=tied))
+        sources[tied] = Source(checkpoint, converted(checkpoint, folder / f"model-{tied}"))
+    return sources
+
+
+def converted(folder: Path, out: Path, **options: Any) -> Path:
+    return funasr_cli.convert(str(folder), out, verify="off", **options).folder
+
+
+def stated(model: Path) -> dict[str, Any]:
+    """What its config.json says, but for where it came from."""
+    content = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    del content["source"]
+    return content
+
+
+def assert_same_model(model: Path, expected: Source, clip: Path) -> None:
+    """The same weights to the bit, the same prompt and frame rate, the same tokens."""
+    assert_same_tensors(load_file(model / "model.safetensors"), expected.tensors)
+    assert stated(model) == expected.config
+    assert first_token_ids(model, clip, TOKENS) == expected_ids(expected.model, clip)
+
+
+def assert_same_tensors(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert list(got) == list(expected)
+    different = [name for name, tensor in expected.items() if not same_bits(got[name], tensor)]
+    assert different == []
+
+
+def same_bits(got: torch.Tensor, expected: torch.Tensor) -> bool:
+    return got.dtype == expected.dtype and torch.equal(got.view(torch.uint8), expected.view(torch.uint8))
+
+
+@cache
+def expected_ids(model: Path, clip: Path) -> list[int]:
+    ids = first_token_ids(model, clip, TOKENS)
+    assert len(set(ids)) > 4  # or else it would show little
+    return ids
+
+
+# --- Transformers ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tied", "shard_size"), [(True, "1GB"), (False, "500KB")])
+def test_transformers(
+    nano_sources: dict[bool, Source], zh_wav: Path, tmp_path: Path, tied: bool, shard_size: str
+) -> None:
+    """As save_pretrained writes it, in one file or in shards, the head tied or not."""
+    source = nano_sources[tied]
+    theirs = in_reference("write_transformers", source.folder, tmp_path / "Nano-hf", shard_size)
+    assert (theirs / "model.safetensors").exists() == tied
+    assert (theirs / "model.safetensors.index.json").exists() == (not tied)
+    stored = all_tensors(theirs)
+    assert len(stored) == (1540 if tied else 1541)
+    assert_same_model(converted(theirs, tmp_path / "out"), source, zh_wav)
+    # What tests write without transformers, to be damaged, is the same.
+    written = write_transformers(source.folder, tmp_path / "written", shards=1 if tied else 3)
+    assert_same_tensors(all_tensors(written), stored)
+    assert stated(converted(written, tmp_path / "out-of-written")) == source.config
+
+
+def all_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Those of all files, in the order of their names."""
+    shards = [load_file(path) for path in folder.glob("*.safetensors")]
+    return dict(sorted((name, tensor) for shard in shards for name, tensor in shard.items()))
+
+
+# --- mlx-audio ---
+
+
+@pytest.fixture(scope="module")
+def mlx_audio(nano_sources: dict[bool, Source], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mlx_audio(nano_sources[True].folder, tmp_path_factory.mktemp("mlx-audio") / "Nano-mlx-audio")
+
+
+@pytest.mark.slow
+def test_mlx_audio(nano_sources: dict[bool, Source], mlx_audio: Path, zh_wav: Path, tmp_path: Path) -> None:
+    """Read as it lies there, and converted."""
+    source = nano_sources[True]
+    assert first_token_ids(mlx_audio, zh_wav, TOKENS) == expected_ids(source.model, zh_wav)
+    assert_same_model(converted(mlx_audio, tmp_path / "out"), source, zh_wav)
+
+
+def test_mlx_audio_leaves_an_untied_head_out(nano_sources: dict[bool, Source], tmp_path: Path) -> None:
+    """Its converter drops every head; one that was trained on its own is gone."""
+    folder = write_mlx_audio(nano_sources[False].folder, tmp_path / "untied")
+    with pytest.raises(
+        ModelError, match=r"1 tensors do not fit the configuration\n  missing: llm\.lm_head\.weight"
+    ):
+        converted(folder, tmp_path / "out")
+
+
+def test_mlx_audio_has_no_ctc_vocabulary(zh_wav: Path, tmp_path: Path) -> None:
+    """Its converter takes the branch along, but not the file that spells its labels out."""
+    spec = dataclasses.replace(SPEC, with_ctc=True, encoder_blocks=2, encoder_tp_blocks=1, llm_layers=2)
+    folder = write_mlx_audio(write_checkpoint(tmp_path / "Nano", spec), tmp_path / "mlx-audio")
+    assert "ctc.ctc_lo.weight" in load_file(folder / "model.safetensors")
+    conversion = funasr_cli.convert(str(folder), tmp_path / "out", verify="off")
+    assert conversion.notes == ("its CTC branch is left out: mlx-audio's layout has no vocabulary for it",)
+    assert not any(name.startswith("ctc") for name in load_file(conversion.folder / "model.safetensors"))
+    assert first_token_ids(folder, zh_wav, 8) == first_token_ids(conversion.folder, zh_wav, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["4", "8", "mixed_4_6"])
+def test_mlx_audio_quantized(mlx_audio: Path, zh_wav: Path, tmp_path: Path, recipe: str) -> None:
+    """By its own command: read as MLX multiplies it out, and kept as it is if that is asked for."""
+    quantized = in_reference("quantize_mlx_audio", mlx_audio, tmp_path / "quantized", recipe)
+    stored = mx.load(str(quantized / "model.safetensors"))
+    bits = {packed_bits(stored, name) for name in stored if name.endswith(".scales")}
+    assert bits == ({4, 6} if recipe == "mixed_4_6" else {int(recipe)})
+    multiplied_out = shutil.copytree(mlx_audio, tmp_path / "dense")
+    mx.save_safetensors(str(multiplied_out / "model.safetensors"), dense(stored), metadata={"format": "mlx"})
+    ids, theirs, unquantized = (
+        first_token_ids(folder, zh_wav, TOKENS, "float32") for folder in (multiplied_out, quantized, mlx_audio)
+    )
+    assert theirs == ids != unquantized
+    kept = dict(tree_flatten(load_model(quantized, "stored").model.parameters()))
+    assert kept.keys() == stored.keys()
+    assert all(mx.array_equal(values, stored[name]) for name, values in kept.items())
+
+
+def packed_bits(tensors: dict[str, mx.array], scales: str) -> int:
+    groups, words = tensors[scales], tensors[scales.replace(".scales", ".weight")]
+    return words.shape[1] * 32 // (groups.shape[1] * 64)
+
+
+def dense(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
+    """With every matrix multiplied out by MLX."""
+    result = {name: values for name, values in tensors.items() if not name.endswith((".scales", ".biases"))}
+    for scales in (name for name in tensors if name.endswith(".scales")):
+        module = scales.removesuffix(".scales")
+        parts = (tensors[f"{module}.{part}"] for part in ("weight", "scales", "biases"))
+        result[f"{module}.weight"] = mx.dequantize(*parts, group_size=64, bits=packed_bits(tensors, scales))
+    return result
+
+
+def test_a_quantized_source_is_no_source(mlx_audio: Path, tmp_path: Path) -> None:
+    """Nothing is quantized twice."""
+    model = converted(mlx_audio, tmp_path / "quantized", quantize=4)
+    with pytest.raises(ModelError) as caught:
+        converted(model, tmp_path / "out", quantize=8)
+    assert caught.value.message == f"{model / 'model.safetensors'}: is quantized, its dense weights are gone"
+
+
+@pytest.mark.slow
+def test_mlx_audio_at_full_size(clips: dict[str, Path], tmp_path: Path) -> None:
+    """Its own converter takes the release's sizes for granted, and so writes no other."""
+    upstream = write_checkpoint(tmp_path / "Nano", release_spec(adaptor_heads=8))
+    try:
+        model = converted(upstream, tmp_path / "model")
+        theirs = in_reference("write_mlx_audio", upstream, tmp_path / "Nano-mlx-audio")
+        shutil.rmtree(upstream)
+        assert tensors_digest(converted(theirs, tmp_path / "out")) == tensors_digest(model)
+        assert stated(tmp_path / "out") == stated(model)
+        shutil.rmtree(tmp_path / "out")
+        clip = clips["en-1s"]
+        assert first_token_ids(theirs, clip, 4) == first_token_ids(model, clip, 4)
+        small = write_checkpoint(tmp_path / "small", dataclasses.replace(SPEC, encoder_blocks=2, llm_layers=1))
+        written = write_mlx_audio(small, tmp_path / "small-mlx-audio")
+        assert keys_of(written) == keys_of(theirs)
+        assert names_beside(written) == names_beside(theirs)
+    finally:
+        for folder in tmp_path.iterdir():
+            shutil.rmtree(folder)
+
+
+def tensors_digest(model: Path) -> str:
+    """SHA-256 of names, types, shapes and values; the header also says where they came from."""
+    digest = hashlib.sha256()
+    with (model / "model.safetensors").open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        del header["__metadata__"]
+        digest.update(json.dumps(header).encode())
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def keys_of(folder: Path) -> dict[str, set[str]]:
+    """Keys of its config.json, and those of the objects in it."""
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    nested = {name: set(value) for name, value in content.items() if isinstance(value, dict)}
+    return {"": set(content), **nested}
+
+
+def names_beside(folder: Path) -> set[str]:
+    """Its files, but for what only people read."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"README.md"}
+
+
+# --- our own ---
+
+
+@pytest.mark.slow
+def test_our_own(nano_sources: dict[bool, Source], zh_wav: Path, tmp_path: Path) -> None:
+    """Unchanged it stays what it is; from float32, every type and recipe gives what the source itself gives."""
+    source = nano_sources[True]
+    assert_same_model(converted(source.model, tmp_path / "again"), source, zh_wav)
+    wide = converted(source.folder, tmp_path / "wide", dtype="float32")
+    assert_same_model(converted(wide, tmp_path / "narrow"), source, zh_wav)
+    for recipe in ("4", "mixed"):
+        options: dict[str, Any] = {"quantize": recipe, "group_size": 32, "quantize_encoder": 8}
+        direct = converted(source.folder, tmp_path / f"direct-{recipe}", **options)
+        second = converted(wide, tmp_path / f"second-{recipe}", **options)
+        assert_same_tensors(load_file(second / "model.safetensors"), load_file(direct / "model.safetensors"))
+        assert stated(second) == stated(direct)
+
+
+def test_where_it_came_from_stays_known(nano_sources: dict[bool, Source], tmp_path: Path) -> None:
+    """The name is that of the first source; layout and digest are those of the second."""
+    source = nano_sources[True]
+    again = funasr_cli.convert(source.model, tmp_path / "again", verify="off", languages=("zh",))
+    assert again.model.source["source"] == source.folder.name
+    assert again.model.source["layout"] == "funasr-cli"
+    assert again.model.source["sha256"] == sha256_of(source.model / "model.safetensors")
+    assert again.model.config.prompt.languages == ("zh",)

@@ -1,0 +1,204 @@
+"""What is read from where in the layouts of other programs, and what is recorded of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from damage import Change, put, remove, state, tensors
+from layouts import write_mlx_audio, write_transformers
+from safetensors.torch import load_file
+from small import MakeCheckpoint, edit_json
+
+import funasr_cli
+from funasr_cli.backend import mx, tree_flatten
+from funasr_cli.benchmarks.synthetic import RELEASE
+from funasr_cli.checkpoints.layouts.transformers import open_transformers
+from funasr_cli.checkpoints.load import load_model
+from funasr_cli.checkpoints.sources import open_checkpoint, open_model
+from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
+from funasr_cli.errors import ModelError
+
+
+@pytest.fixture
+def transformers(small_checkpoint: Path, tmp_path: Path) -> Path:
+    return write_transformers(small_checkpoint, tmp_path / "Nano-hf")
+
+
+@pytest.fixture
+def mlx_audio(small_checkpoint: Path, tmp_path: Path) -> Path:
+    return write_mlx_audio(small_checkpoint, tmp_path / "Nano-mlx-audio")
+
+
+@pytest.mark.parametrize("layout", ["transformers", "mlx_audio"])
+def test_configurations_are_those_of_the_source(
+    layout: str, small_checkpoint: Path, request: pytest.FixtureRequest
+) -> None:
+    """Low frame rate and prompt, too."""
+    folder = request.getfixturevalue(layout)
+    opened, upstream = (open_checkpoint(each, "Nano") for each in (folder, small_checkpoint))
+    assert opened.config == upstream.config
+    assert opened.config.adaptor.low_frame_rate
+    assert {name: tensor.shape for name, tensor in opened.tensors.items()} == {
+        name: tensor.shape for name, tensor in upstream.tensors.items()
+    }
+
+
+def test_safetensors_go_before_a_pickle(transformers: Path, small_checkpoint: Path) -> None:
+    """Where both lie in a folder, each with its configuration; without one of them it is the pickle's."""
+    for name in ("config.yaml", "model.pt"):
+        shutil.copyfile(small_checkpoint / name, transformers / name)
+    shutil.copytree(small_checkpoint / "Qwen3-0.6B", transformers / "Qwen3-0.6B")
+    assert open_checkpoint(transformers, "Nano").layout == "Transformers"
+    for name in ("model.safetensors", "config.json"):
+        (transformers / name).rename(transformers / "away")
+        assert open_checkpoint(transformers, "Nano").layout == "FunASR"
+        (transformers / "away").rename(transformers / name)
+
+
+# --- Transformers ---
+
+
+@pytest.mark.parametrize(
+    ("name", "nested"), [("processor_config.json", True), ("preprocessor_config.json", False)]
+)
+def test_settings_of_the_features(name: str, nested: bool, transformers: Path) -> None:
+    """In either of two files, before and since transformers 5."""
+    stated = {"sampling_rate": 8000, "window": "povey", "frame_length": 32, "frame_shift": 16, "stride_lfr": 5}
+    content = {"feature_extractor": stated} if nested else stated
+    (transformers / name).write_text(json.dumps(content))
+    frontend = open_transformers(transformers, ("zh",)).config.frontend
+    assert (frontend.sample_rate_hz, frontend.window, frontend.stack_step) == (8000, "povey", 5)
+    assert (frontend.frame_length_ms, frontend.frame_shift_ms) == (32.0, 16.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (put("generation_config.json", b'{"eos_token_id": [1, 2]}'), (1, 2)),
+        (state(eos_token_id=3), (3,)),
+    ],
+)
+def test_where_the_stop_token_stands(change: Change, expected: tuple[int, ...], transformers: Path) -> None:
+    """In the decoder's configuration, or else there."""
+    change(transformers)
+    stated = open_transformers(transformers, ("zh",)).config.stop_token_ids
+    state(text_config__eos_token_id=None)(transformers)
+    assert open_transformers(transformers, ("zh",)).config.stop_token_ids == expected != stated
+
+
+def test_what_is_left_out_is_the_release(transformers: Path) -> None:
+    """So the port's classes have it; the decoder's sizes are stated by everybody."""
+    keep = ("num_hidden_layers", "num_timestamp_prediction_layers")
+
+    def change(config: dict[str, Any]) -> None:
+        config["audio_config"] = {name: config["audio_config"][name] for name in keep}
+        config["adaptor_config"] = {}
+
+    edit_json(transformers / "config.json", change)
+    config = open_transformers(transformers, ("zh",)).config
+    assert config.frontend == RELEASE.frontend
+    assert (config.encoder.width, config.encoder.heads, config.encoder.ffn_dim) == (512, 4, 2048)
+    assert (config.encoder.memory_taps, config.encoder.input_dim) == (11, 560)
+    assert (config.adaptor.ffn_dim, config.adaptor.layers, config.adaptor.heads) == (2048, 2, 8)
+
+
+def test_transformers_layout_cannot_be_decoded_as_it_is(transformers: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        funasr_cli.load(transformers)
+    assert caught.value.message == f"{transformers}: has to be converted first"
+    assert caught.value.hint == f"run: funasr convert {transformers}"
+
+
+# --- mlx-audio ---
+
+
+@pytest.mark.parametrize(
+    ("repository", "languages"),
+    [("FunAudioLLM/Fun-ASR-MLT-Nano-2512", MLT_LANGUAGES), ("FunAudioLLM/Fun-ASR-Nano-2512", NANO_LANGUAGES)],
+)
+def test_the_repository_that_it_names(repository: str, languages: tuple[str, ...], mlx_audio: Path) -> None:
+    state(model_repo=repository)(mlx_audio)
+    opened = open_model(mlx_audio)
+    assert opened.config.prompt.languages == languages
+    assert opened.source["source"] == repository
+
+
+def test_older_words(mlx_audio: Path) -> None:
+    """Of its own code: `llm_config` for the decoder, upstream's spelling of the shift, no path of a tokenizer."""
+    expected = open_model(mlx_audio).config
+
+    def change(config: dict[str, Any]) -> None:
+        config["llm_config"] = config.pop("text_config")
+        config["audio_encoder_conf"]["sanm_shfit"] = config["audio_encoder_conf"].pop("sanm_shift")
+        del config["qwen_tokenizer_path"]
+
+    edit_json(mlx_audio / "config.json", change)
+    assert open_model(mlx_audio).config == expected
+
+
+def test_its_shift_reaches_the_encoder(mlx_audio: Path) -> None:
+    state(audio_encoder_conf__sanm_shift=3)(mlx_audio)
+    assert open_model(mlx_audio).config.encoder.memory_shift == 3
+
+
+def test_float16_is_widened(mlx_audio: Path, tmp_path: Path) -> None:
+    """Its converter can write that; nothing here computes in it."""
+    tensors(lambda found: found.update({name: values.half() for name, values in found.items()}))(mlx_audio)
+    assert open_model(mlx_audio).dtype == "float16"
+    loaded = dict(tree_flatten(load_model(mlx_audio, "stored").model.parameters()))
+    assert {values.dtype for values in loaded.values()} == {mx.bfloat16}
+    out = funasr_cli.convert(mlx_audio, tmp_path / "out", dtype="float32", verify="off").folder
+    stored, converted = (load_file(folder / "model.safetensors") for folder in (mlx_audio, out))
+    assert stored.keys() == converted.keys()
+    assert all(torch.equal(values, stored[name].float()) for name, values in converted.items())
+
+
+# --- what is recorded ---
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_digests_of_every_file(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    """As sha256sum writes them; that list itself is not in it."""
+    out = funasr_cli.convert(make_checkpoint(with_ctc=True), tmp_path / "out", verify="off").folder
+    lines = (out / "SHA256SUMS").read_text().splitlines()
+    names = sorted(path.name for path in out.iterdir() if path.name != "SHA256SUMS")
+    assert len(names) > 6
+    assert lines == [f"{sha256(out / name)}  {name}" for name in names]
+
+
+def test_digests_of_shards(small_checkpoint: Path, tmp_path: Path) -> None:
+    """A line for each in config.json and in the page about it."""
+    source = write_transformers(small_checkpoint, tmp_path / "Nano-hf", shards=3)
+    conversion = funasr_cli.convert(source, tmp_path / "out", verify="off")
+    lines = [f"{sha256(path)}  {path.name}" for path in sorted(source.glob("*.safetensors"))]
+    assert len(lines) == 3
+    assert conversion.model.source["sha256"] == "\n".join(lines)
+    assert all(f"    {line}\n" in (conversion.folder / "README.md").read_text() for line in lines)
+
+
+@pytest.mark.parametrize("layout", ["FunASR", "Transformers", "mlx-audio", "funasr-cli"])
+def test_the_layout_is_recorded(layout: str, small_checkpoint: Path, tmp_path: Path) -> None:
+    sources: dict[str, Callable[[Path], Path]] = {
+        "FunASR": lambda _: small_checkpoint,
+        "Transformers": lambda out: write_transformers(small_checkpoint, out),
+        "mlx-audio": lambda out: write_mlx_audio(small_checkpoint, out),
+        "funasr-cli": lambda out: funasr_cli.convert(small_checkpoint, out, verify="off").folder,
+    }
+    conversion = funasr_cli.convert(sources[layout](tmp_path / "Nano"), tmp_path / "out", verify="off")
+    assert conversion.layout == conversion.model.source["layout"] == layout
+    assert f"- Its layout: {layout}\n" in (conversion.folder / "README.md").read_text()
+
+
+def test_a_missing_tokenizer_configuration_is_no_matter(transformers: Path, tmp_path: Path) -> None:
+    remove("tokenizer_config.json")(transformers)
+    assert funasr_cli.convert(transformers, tmp_path / "out", verify="off").tensors > 0
