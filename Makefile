@@ -15,9 +15,13 @@ EVAL_CLIPS ?= 1000
 # Where `bench-peers` keeps its environments, its checkpoint (3.5 GB) and what it measured; and its options.
 PEERS ?= $(HOME)/.cache/funasr-cli-peers
 PEERS_OPTIONS ?=
+# What `check-release` accepts, a hub id or a folder, and with what: HUB=ms, RECIPES="none 8 mixed 4", OUT=folder to keep
+# what it converts, REFERENCE_PYTHON=interpreter that has FunASR, RELEASE_OPTIONS for the rest. See docs/release.md.
+MODEL ?= FunAudioLLM/Fun-ASR-Nano-2512
+RELEASE_OPTIONS ?=
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo install lint format docs test test-quick eval bench-peers demo-model clean
+.PHONY: demo install lint format docs test test-quick eval bench-peers check-release demo-model clean
 
 # Transcribe the bundled clips with the bundled model: all that a newcomer needs to see it work.
 demo: $(VENV)/.runs
@@ -91,6 +95,13 @@ $(PEERS)/mlx-audio/.installed: funasr_cli/benchmarks/peers/requirements-mlx-audi
 # This project and those in turns; writes docs/benchmarks.md. Half an hour with all that it installs, 19 GB of memory.
 bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed
 	$(BIN)/python -m funasr_cli.benchmarks.peers --state "$(PEERS)" --out docs/benchmarks.md $(PEERS_OPTIONS)
+
+# Convert the real weights in every precision, transcribe, compare, measure: PASS or FAIL, and a block for an issue.
+# The PyTorch reference is asked where it is set up: make .venv-reference/.installed (1.8 GB).
+check-release: REFERENCE_PYTHON ?= $(wildcard $(REFERENCE)/bin/python)
+check-release: install
+	FUNASR_REFERENCE_PYTHON="$(REFERENCE_PYTHON)" $(BIN)/python -m funasr_cli.verification.release "$(MODEL)" \
+		$(if $(HUB),--hub "$(HUB)") $(if $(RECIPES),--recipes $(RECIPES)) $(if $(OUT),--out "$(OUT)") $(RELEASE_OPTIONS)
 
 # Train the demo model anew, for hours, or go on where an earlier run stopped; then put it in place.
 demo-model: install $(TRAINING)/.installed

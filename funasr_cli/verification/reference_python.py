@@ -7,6 +7,7 @@ from pathlib import Path
 from funasr_cli.errors import SetupError
 from funasr_cli.paths import path_in_variable
 
+PACKAGES = ("torch", "transformers", "funasr")
 VARIABLE = "FUNASR_REFERENCE_PYTHON"
 HINT = (
     f"pip install funasr kaldi-native-fbank transformers torch into an environment of its own (it brings another "
@@ -14,8 +15,13 @@ HINT = (
 )
 
 
+def is_named() -> bool:
+    """Whether somebody has said where it is."""
+    return path_in_variable(VARIABLE) is not None
+
+
 def reference_python() -> Path:
-    """Interpreter that has FunASR.
+    """Interpreter that has FunASR, findable from any folder.
 
     Raises:
         SetupError: the one that is named, or else this one, has not.
@@ -28,4 +34,15 @@ def reference_python() -> Path:
         raise SetupError(f"{python}: cannot be run ({error.strerror})", HINT) from error
     if found.returncode:
         raise SetupError(f"{python}: has no PyTorch reference (funasr, kaldi-native-fbank)", HINT)
-    return python
+    return python.absolute() if python.is_file() else python  # a name alone is found by the system
+
+
+def reference_versions(python: Path) -> dict[str, str]:
+    """Versions of the packages that compute there.
+
+    Args:
+        python: of `reference_python`.
+    """
+    script = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    done = subprocess.run([str(python), "-c", script, *PACKAGES], capture_output=True, text=True, check=False)
+    return dict(zip(PACKAGES, done.stdout.split(), strict=False))  # of none of them, where one is missing
