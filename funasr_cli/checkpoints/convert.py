@@ -32,6 +32,7 @@ from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import Shape, Tensor, from_bytes, is_finite, to_bytes
+from funasr_cli.checkpoints.untrusted import readable
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
@@ -49,6 +50,8 @@ class Conversion:
 
     Attributes:
         sha256: of the weights.
+        tensors: of the model.
+        arrays: in the file: a quantized tensor is three.
         layout: of the source.
         notes: what the user should know about it.
         proof: what a clip showed; None where nobody asked, or where there was not enough memory.
@@ -57,6 +60,7 @@ class Conversion:
     folder: Path
     model: ModelFile
     tensors: int
+    arrays: int
     size_bytes: int
     sha256: str
     layout: str
@@ -116,6 +120,7 @@ def convert(
         folder=out,
         model=model,
         tensors=len(checkpoint.tensors),
+        arrays=len(checkpoint.tensors) + 2 * len(chosen),  # scales and biases beside the integers
         size_bytes=(out / WEIGHTS_FILE).stat().st_size,
         layout=checkpoint.layout,
         notes=(*checkpoint.notes, *note),
@@ -157,6 +162,12 @@ def _prove(
         if options.verify == FULL:
             raise
         return None, (f"not verified: {error.message}",)
+    except (MemoryError, RuntimeError) as error:  # what MLX raises when the device gives up
+        if options.verify == FULL:
+            raise SetupError(
+                f"verifying failed: {readable(str(error))}", "--verify clip takes less memory"
+            ) from error
+        return None, (f"not verified: {readable(str(error))}",)
 
 
 def _check_vocabularies(checkpoint: Checkpoint) -> None:
@@ -252,7 +263,7 @@ def _write_weights(
     def contents() -> Iterator[memoryview]:
         done = 0
         for name, tensor in tensors.items():
-            raw = tensor.raw() if tensor.dtype == dtype else to_bytes(tensor.read().astype(getattr(mx, dtype)))
+            raw = tensor.raw_in(dtype)
             if not is_finite(raw, dtype):
                 raise ModelError(f"{checkpoint.where}: {name} has values that are no numbers", "it is damaged")
             groups = chosen.get(name.removesuffix(".weight"))

@@ -109,14 +109,13 @@ def translate(
     found: dict[str, Tensor] = {}
     stacks: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
-        rule, words = _first_match(name, rules, spell)
-        here = rule.here.format(**words)
-        if rule.how == STACK:
-            stacks[here][words["qkv"]] = tensor
+        how, here, letter = _first_match(name, rules, spell)
+        if how == STACK:
+            stacks[here][letter] = tensor
         elif here in found:
             raise ModelError(f"{where}: two tensors would be {here}, {name} is one of them")
         else:
-            found[here] = tensor.swapped() if rule.how == SWAP else tensor
+            found[here] = tensor.swapped() if how == SWAP else tensor
     for here, parts in stacks.items():
         if missing := [letter for letter in "qkv" if letter not in parts]:
             raise ModelError(f"{where}: of {here}, the part {missing[0]} is missing", "it is incomplete")
@@ -140,14 +139,15 @@ def _check_tied(head: Tensor, embedding: Tensor, where: str) -> None:
         )
 
 
-def _first_match(name: str, rules: Iterable[Rule], spell: Mapping[str, Spell]) -> tuple[Rule, dict[str, str]]:
+def _first_match(name: str, rules: Iterable[Rule], spell: Mapping[str, Spell]) -> tuple[str, str, str]:
+    """How, the name here, and which of q, k and v it is; a name that no rule knows stays as it is."""
     for rule in rules:
         if match := _pattern(rule.theirs).fullmatch(name):
             words = match.groupdict()
             spelled = {key: spell[key](int(word)) if key in spell else word for key, word in words.items()}
             if None not in spelled.values():
-                return rule, {key: str(word) for key, word in spelled.items()}
-    return Rule(name, name), {}
+                return rule.how, rule.here.format(**spelled), str(spelled.get("qkv", ""))
+    return COPY, name, ""
 
 
 @cache

@@ -52,6 +52,10 @@ class Tensor:
         """(bytes,) of uint8; to be read only."""
         return self.mapped() if self.mapped else to_bytes(self.read())
 
+    def raw_in(self, dtype: str) -> np.ndarray:
+        """The same, cast to a type."""
+        return self.raw() if self.dtype == dtype else to_bytes(self.read().astype(getattr(mx, dtype)))
+
     def swapped(self) -> "Tensor":
         """With the last two axes in the other order."""
         return Tensor(self.dtype, swapped_shape(self.shape), lambda: self.read().swapaxes(-1, -2))

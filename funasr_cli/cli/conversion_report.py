@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from funasr_cli.verification.check import Checked
     from funasr_cli.verification.proof import Proof
 
-NO_CTC = "CTC head, and so word times: no, this source has none"
+NO_CTC = "CTC head, and so word times: no, this model has none"
 STAGES = {"features": "features", "encoder": "encoder", "audio_rows": "adaptor", "logits": "logits"}
 
 
@@ -21,7 +21,8 @@ def conversion_lines(conversion: "Conversion") -> Iterator[str]:
     """For stderr, after a conversion."""
     model = conversion.model
     weights = _weights(model, conversion.size_bytes)
-    yield f"{conversion.tensors} tensors from {conversion.layout}'s layout, {weights}"
+    stored = f", stored as {conversion.arrays}" if conversion.arrays != conversion.tensors else ""
+    yield f"{conversion.tensors} tensors in the layout of {conversion.layout}{stored}, {weights}"
     yield from (f"note: {note}" for note in conversion.notes)
     yield from capabilities(model.config, model.source)
     yield from (f"SHA-256 of the source:  {digest}" for digest in str(model.source["sha256"]).splitlines())
@@ -34,7 +35,7 @@ def check_lines(checked: "Checked") -> Iterator[str]:
     """For stdout, of a model that is whole."""
     checkpoint = checked.checkpoint
     weights = _weights(checkpoint, checked.size_bytes)
-    yield f"whole: {len(checkpoint.tensors)} tensors, {weights}; all values are numbers"
+    yield f"whole: {len(checkpoint.tensors)} arrays, {weights}; all values are numbers"
     yield f"SHA-256 of the weights: {checked.sha256}"
     yield f"SHA-256 of {checked.listed} files: as listed" if checked.listed else "no list of SHA-256 lies there"
     yield from capabilities(checkpoint.config, checkpoint.source)
@@ -59,12 +60,15 @@ def _proof_lines(proof: "Proof") -> Iterator[str]:
     if not any(proof.errors.values()) and proof.source_text == proof.result_text:
         yield f"verified: {proof.clip} gives exactly what the source gives, in every stage"
     else:
-        yield f"verified: of {proof.tokens} tokens for {proof.clip}, {proof.agreeing} agree with the source's"
+        yield f"compared: of {proof.tokens} tokens for {proof.clip}, {proof.agreeing} agree with the source's"
         yield f"differences, relative: {_errors(proof.errors)}"
         yield f"the source writes: {readable(proof.source_text)}"
         yield f"the result writes: {readable(proof.result_text)}"
+    if proof.is_doubtful:
+        yield "most tokens are others: try it on recordings of your own before you use it, or take a finer recipe"
     if proof.port_errors:
-        yield f"beside PyTorch, relative: {_errors(proof.port_errors)}"
+        yield f"beside PyTorch: {proof.port_agreeing} of {proof.tokens} tokens are the same"
+        yield f"differences, relative: {_errors(proof.port_errors)}"
 
 
 def _errors(errors: dict[str, float]) -> str:

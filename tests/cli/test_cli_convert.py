@@ -27,13 +27,13 @@ def test_convert_then_transcribe_needs_no_path(small_checkpoint: Path, short_wav
     assert result.stdout == f"{folder}\n"
     notes = result.stderr.splitlines()
     assert notes[:5] == [
-        f"87 tensors from FunASR's layout, {weights.stat().st_size / 1e6:.1f} MB, bfloat16",
+        f"87 tensors in the layout of FunASR, {weights.stat().st_size / 1e6:.1f} MB, bfloat16",
         "languages: zh, en, ja",
-        "CTC head, and so word times: no, this source has none",
+        "CTC head, and so word times: no, this model has none",
         f"SHA-256 of the source:  {sha256_of(small_checkpoint / 'model.pt')}",
         f"SHA-256 of the weights: {sha256_of(weights)}",
     ]
-    assert re.fullmatch(r"verified: of 24 tokens for 0005-zh-numbers\.flac, \d+ agree with the source's", notes[5])
+    assert re.fullmatch(r"compared: of 24 tokens for 0005-zh-numbers\.flac, \d+ agree with the source's", notes[5])
     assert re.fullmatch(r"differences, relative: features none, encoder \S+, adaptor \S+, logits \S+", notes[6])
     assert [line.split(":")[0] for line in notes[7:]] == ["the source writes", "the result writes"]
     assert result.exit_code == 0

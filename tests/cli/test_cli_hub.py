@@ -35,7 +35,7 @@ def test_download(hub: Hub, tmp_path: Path, options: tuple[str, ...], commit: st
     result = convert(tmp_path, hub.url, "owner/model", *options)
     out = tmp_path / "home/models/owner/model"
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
-    assert result.stderr.startswith("downloading owner/model\n87 tensors from FunASR's layout, ")
+    assert result.stderr.startswith("downloading owner/model\n87 tensors in the layout of FunASR, ")
     assert "\r" not in result.stderr
     assert "model.pt" in hub.downloaded
     assert "zh.mp3" not in hub.downloaded

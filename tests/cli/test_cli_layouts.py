@@ -15,7 +15,7 @@ from test_cli_input_errors import LIBRARY, assert_ends
 import funasr_cli
 from funasr_cli.checkpoints.hashes import sha256_of
 
-HEAD = "CTC head, and so word times: no, this source has none"
+HEAD = "CTC head, and so word times: no, this model has none"
 ELSEWHERE = "ModelScope's copy has one: --hub ms"
 HASHES = f"SHA-256 of the source:  {LIBRARY}\nSHA-256 of the weights: {LIBRARY}\n"
 
@@ -29,7 +29,7 @@ def test_transformers(small_checkpoint: Path, tmp_path: Path) -> None:
     """It says that upstream's frame rate and prompt are stated."""
     source = write_transformers(small_checkpoint, tmp_path / "Nano-hf")
     stderr = (
-        f"87 tensors from Transformers's layout, {LIBRARY} MB, float32\n"
+        f"87 tensors in the layout of Transformers, {LIBRARY} MB, float32\n"
         "note: read as upstream reads these weights: at a low frame rate, and with a prompt that Transformers' "
         f"port has not\nlanguages: zh, en, ja\n{HEAD}\n{HASHES}"
     )
@@ -44,7 +44,7 @@ def test_mlx_audio(ctc_checkpoint: Path, short_wav: Path, tmp_path: Path) -> Non
     """Transcribed as it lies there, as if it had been converted; it says what becomes of the CTC branch."""
     source = write_mlx_audio(ctc_checkpoint, tmp_path / "Nano-mlx-audio")
     stderr = (
-        f"87 tensors from mlx-audio's layout, {LIBRARY} MB, float32\n"
+        f"87 tensors in the layout of mlx-audio, {LIBRARY} MB, float32\n"
         "note: its CTC branch is left out: mlx-audio's layout has no vocabulary for it\n"
         f"languages: zh, en, ja\n{HEAD}; {ELSEWHERE}\n{HASHES}"
     )

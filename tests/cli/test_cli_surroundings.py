@@ -223,7 +223,7 @@ def test_a_download_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> Non
     assert "Reconstruct" not in shown
     lines = screen(shown)
     starts = (
-        "87 tensors from FunASR's layout, ", "languages: zh, en, ja", "CTC head, ", "SHA-256 of the source: ",
+        "87 tensors in the layout of FunASR, ", "languages: zh, en, ja", "CTC head, ", "SHA-256 of the source: ",
         "SHA-256 of the weights: ", str(tmp_path / "out"),
     )  # fmt: skip
     assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True)), lines

@@ -203,7 +203,7 @@ def test_unknown_hub(tmp_path: Path) -> None:
 
 
 PRESENT = "CTC head: yes"
-ABSENT = "CTC head, and so word times: no, this source has none"
+ABSENT = "CTC head, and so word times: no, this model has none"
 ELSEWHERE = f"{ABSENT}; ModelScope's copy has one: --hub ms"
 
 

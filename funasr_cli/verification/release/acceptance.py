@@ -15,7 +15,7 @@ from funasr_cli.device import use_device
 from funasr_cli.errors import FunASRError, ModelError, SetupError
 from funasr_cli.options import BENCH_TRIALS, CLIP, DEFAULT_HUB, FULL, RECIPES, ConvertOptions, Hub
 from funasr_cli.verification.check import check_model
-from funasr_cli.verification.proof import LARGEST_ERROR_OF_THE_PORT, Proof
+from funasr_cli.verification.proof import LARGEST_BESIDE_PYTORCH, Proof
 from funasr_cli.verification.pytorch import reference_texts
 from funasr_cli.verification.reference_python import VARIABLE, is_named, reference_python, reference_versions
 from funasr_cli.verification.release.clips import Clip
@@ -204,7 +204,7 @@ def _conversion_lines(recipe: str, conversion: Conversion, seconds: float) -> It
     yield Line(Verdict.PASS, recipe, COMPUTES, _agreement(proof), "finite; the same where no value was rounded")
     if proof.port_errors:
         name, error = max(proof.port_errors.items(), key=lambda item: item[1])
-        limit = LARGEST_ERROR_OF_THE_PORT
+        limit = LARGEST_BESIDE_PYTORCH
         wanted = f"at most {limit:g}"
         yield Line(passed(error <= limit), recipe, SAME_STAGES, f"largest error {error:.1e} ({name})", wanted)
 

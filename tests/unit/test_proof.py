@@ -1,0 +1,125 @@
+"""A converted model is held against its source before it takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small import MakeCheckpoint, convert, edit_json
+
+import funasr_cli
+from funasr_cli.backend import mx
+from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints.sources import open_checkpoint
+from funasr_cli.checkpoints.tensors import Tensor
+from funasr_cli.errors import ModelError, SetupError, UsageError
+from funasr_cli.verification import proof, pytorch
+from funasr_cli.verification.proof import Proof, prove
+from funasr_cli.verification.stages import Stages
+
+NORM = "llm.model.norm.weight"
+
+
+def proved(source: Path, result: Path, exact: bool = True) -> Proof:
+    return prove(open_checkpoint(source, "Small-Nano"), result, exact=exact, beside_pytorch=False)
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, mx.array]], None]) -> None:
+    weights = dict(mx.load(str(folder / "model.safetensors")))
+    mx.eval(weights)
+    change(weights)
+    mx.save_safetensors(str(folder / "model.safetensors"), weights)
+
+
+def test_the_same_values_compute_the_same(small_checkpoint: Path, small_model: Path) -> None:
+    found = proved(small_checkpoint, small_model)
+    assert found.errors == {"features": 0, "encoder": 0, "audio_rows": 0, "logits": 0}
+    assert (found.agreeing, found.result_text, found.is_doubtful) == (found.tokens, found.source_text, False)
+
+
+def test_a_single_other_value_is_found(small_checkpoint: Path, tmp_path: Path) -> None:
+    folder = convert(small_checkpoint, tmp_path / "m", dtype="float32").folder
+    edit_weights(folder, lambda weights: weights.update({NORM: weights[NORM] + mx.eye(64)[3] * 1e-6}))
+    with pytest.raises(ModelError) as caught:
+        proved(small_checkpoint, folder)
+    assert caught.value.message == f"{folder / 'model.safetensors'}: {NORM} is not what was written"
+
+
+def test_the_same_values_that_compute_otherwise(small_checkpoint: Path, tmp_path: Path) -> None:
+    """As with another configuration."""
+    folder = convert(small_checkpoint, tmp_path / "m", dtype="float32").folder
+    edit_json(folder / "config.json", lambda config: config["llm"].update(rope_theta=10.0))
+    with pytest.raises(ModelError, match=r"^the result computes otherwise: features 0.0e[+]00, encoder 0"):
+        proved(small_checkpoint, folder)
+    assert proved(small_checkpoint, folder, exact=False).errors["logits"] > proof.LARGEST_OF_THE_SAME
+
+
+def test_what_is_no_number_is_refused(small_checkpoint: Path, tmp_path: Path) -> None:
+    folder = convert(small_checkpoint, tmp_path / "m", dtype="float32", quantize=8).folder
+    scales = "llm.model.layers.0.mlp.up_proj.scales"
+    edit_weights(folder, lambda weights: weights.update({scales: weights[scales] * mx.inf}))
+    with pytest.raises(ModelError, match=r"^the result computes otherwise: .* logits inf\n"):
+        proved(small_checkpoint, folder, exact=False)
+
+
+def test_most_tokens_are_others() -> None:
+    assert Proof("clip", "a", "b", tokens=9, agreeing=4, errors={}).is_doubtful
+    assert not Proof("clip", "a", "b", tokens=9, agreeing=5, errors={}).is_doubtful
+
+
+@pytest.mark.parametrize("error", [RuntimeError("[metal::malloc] out of\nmemory"), SetupError("no memory")])
+def test_a_device_that_gives_up_costs_the_proof_alone(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def give_up(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(proof, "run_stages", give_up)
+    conversion = funasr_cli.convert(small_checkpoint, tmp_path / "m")
+    assert conversion.proof is None
+    assert [note.replace("\ufffd", " ") for note in conversion.notes] == [
+        "not verified: " + str(error).splitlines()[0] + (" memory" if isinstance(error, RuntimeError) else "")
+    ]
+    assert (tmp_path / "m/model.safetensors").is_file()
+
+
+def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference itself is run in tests/parity; here somebody else answers in its place."""
+    seen: list[Stages] = []
+    original = proof.run_stages
+    monkeypatch.setattr(proof, "run_stages", lambda *a: seen.append(original(*a)) or seen[-1])
+    monkeypatch.setattr("funasr_cli.checkpoints.convert.reference_python", lambda: None)
+    monkeypatch.setattr(proof, "run_reference", lambda *_: seen[0])
+    found = funasr_cli.convert(small_checkpoint, tmp_path / "same", verify="full").proof
+    assert found
+    assert found.port_errors == {"features": 0, "encoder": 0, "audio_rows": 0, "logits": 0}
+    assert found.port_agreeing == found.tokens
+    monkeypatch.setattr(
+        proof, "run_reference", lambda *_: Stages(**{**vars(seen[0]), "encoder": seen[0].encoder * 1.1})
+    )
+    with pytest.raises(ModelError, match=r"^the source computes otherwise than in PyTorch: features 0"):
+        funasr_cli.convert(small_checkpoint, tmp_path / "other", verify="full")
+    assert not (tmp_path / "other").exists()
+
+
+def test_full_needs_the_reference_and_its_layout(
+    small_checkpoint: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUNASR_REFERENCE_PYTHON", "/nowhere/python")
+    with pytest.raises(SetupError, match=r"^/nowhere/python: cannot be run"):
+        funasr_cli.convert(small_checkpoint, tmp_path / "m", verify="full")
+    with pytest.raises(UsageError, match=r"^--verify full with a source in funasr-cli's layout"):
+        funasr_cli.convert(small_model, tmp_path / "m", verify="full")
+    assert not (tmp_path / "m").exists()
+
+
+def test_names_that_look_like_placeholders_are_unexpected(make_checkpoint: MakeCheckpoint) -> None:
+    tensor = Tensor("float32", (1,), lambda: mx.zeros(1))
+    names = ["foo{bar}", "x{0}", "x{", "model.audio_tower.layers.1.{p}"]
+    found = keymap.translate(dict.fromkeys(names, tensor), keymap.TRANSFORMERS, "here", tied=False)
+    assert list(found) == names
+
+
+def test_the_script_of_the_reference_is_there() -> None:
+    assert pytorch.SCRIPT.is_file()
