@@ -131,8 +131,8 @@ def translate(
 def _check_tied(head: Tensor, embedding: Tensor, where: str) -> None:
     if embedding.dtype not in DTYPE_BYTES or 0 in embedding.shape:  # which cannot be read, and is refused for it
         return
-    alike = head.dtype == embedding.dtype and head.shape == embedding.shape
-    if not alike or not np.array_equal(head.raw(), embedding.raw()):
+    alike = head.dtype in DTYPE_BYTES and head.shape == embedding.shape
+    if not alike or not np.array_equal(head.raw_in(embedding.dtype), embedding.raw()):
         raise ModelError(
             f"{where}: the configuration ties {LM_HEAD} to {EMBEDDING}, but they differ",
             "set tie_word_embeddings in the decoder's config.json to false if the head was trained on its own",

@@ -59,6 +59,6 @@ def test_mlx_audio(ctc_checkpoint: Path, short_wav: Path, tmp_path: Path) -> Non
     checked = invoke("convert", "--check", source)
     assert (checked.exit_code, checked.stderr) == (0, "")
     whole, digest, *others = checked.stdout.splitlines()
-    assert whole.startswith("whole: 87 tensors, ")
+    assert whole.startswith("whole: 87 arrays, ")
     assert digest == f"SHA-256 of the weights: {sha256_of(source / 'model.safetensors')}"
     assert others == ["no list of SHA-256 lies there", "languages: zh, en, ja", f"{HEAD}; {ELSEWHERE}"]

@@ -43,7 +43,7 @@ def test_a_single_other_value_is_found(small_checkpoint: Path, tmp_path: Path) -
     edit_weights(folder, lambda weights: weights.update({NORM: weights[NORM] + mx.eye(64)[3] * 1e-6}))
     with pytest.raises(ModelError) as caught:
         proved(small_checkpoint, folder)
-    assert caught.value.message == f"{folder / 'model.safetensors'}: {NORM} is not what was written"
+    assert caught.value.message == f"{folder / 'model.safetensors'}: {NORM} is not what was to be written"
 
 
 def test_the_same_values_that_compute_otherwise(small_checkpoint: Path, tmp_path: Path) -> None:
