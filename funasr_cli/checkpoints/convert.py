@@ -17,6 +17,7 @@ from funasr_cli.checkpoints import keymap, quantize
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import (
     FORMAT,
+    README_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     ModelFile,
@@ -110,7 +111,7 @@ def convert(
         progress("verifying", 0, 1)
         proof, note = _prove(checkpoint, folder, options)
         progress("verifying", 1, 1)
-        (folder / "README.md").write_text(_readme(model, checkpoint), encoding="utf-8")
+        (folder / README_FILE).write_text(_readme(model, checkpoint), encoding="utf-8")
         write_sums(folder, sums)
     return Conversion(
         folder=out,
