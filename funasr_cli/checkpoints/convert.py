@@ -26,7 +26,15 @@ from funasr_cli.checkpoints.format import (
     write_safetensors,
 )
 from funasr_cli.checkpoints.hashes import sha256_of, write_sums
-from funasr_cli.checkpoints.hub import Progress, Source, fetch_source, local_folder, models_folder, source_name
+from funasr_cli.checkpoints.hub import (
+    VERIFYING,
+    Progress,
+    Source,
+    fetch_source,
+    local_folder,
+    models_folder,
+    source_name,
+)
 from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
@@ -108,9 +116,9 @@ def convert(
         _require_reference(checkpoint)
     with new_folder(out, replace=force) as folder:
         model, sums = _write(folder, checkpoint, source, options, chosen, progress)
-        progress("verifying", 0, 1)
+        progress(VERIFYING, 0, 1)
         proof, note = _prove(checkpoint, folder, options)
-        progress("verifying", 1, 1)
+        progress(VERIFYING, 1, 1)
         (folder / README_FILE).write_text(_readme(model, checkpoint), encoding="utf-8")
         write_sums(folder, sums)
     return Conversion(

@@ -24,7 +24,7 @@ ALIASES = {
 CTC_ON_MODELSCOPE = ALIASES["nano"]  # whose copy on Hugging Face lacks the CTC branch
 DEMO = "demo"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-DOWNLOADING = "downloading"  # what progress is told
+DOWNLOADING, VERIFYING = "downloading", "verifying"  # what progress is told
 
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 

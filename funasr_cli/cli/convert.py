@@ -74,17 +74,18 @@ def _refuse_others(options: ConvertOptions, **given: object) -> None:
 
 @contextmanager
 def _progress(source: str) -> Iterator["Progress"]:
-    """Bars of bytes, one for each thing that is done."""
-    from funasr_cli.checkpoints.hub import DOWNLOADING
+    """Bars of bytes, one for each thing that is done; one that just moves for what is not counted in bytes."""
+    from funasr_cli.checkpoints.hub import DOWNLOADING, VERIFYING
 
     with console.progress(bytes_done=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what)
+                tasks[what] = bar.add_task(what, total=None)
                 if what == DOWNLOADING and not console.shows_progress():
                     console.note(f"{what} {source}")
-            bar.update(tasks[what], completed=done, total=total)
+            if what != VERIFYING:
+                bar.update(tasks[what], completed=done, total=total)
 
         yield on_progress
