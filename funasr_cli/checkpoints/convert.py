@@ -31,7 +31,7 @@ from funasr_cli.checkpoints.hub import (
     Progress,
     Source,
     fetch_source,
-    local_folder,
+    local_source,
     models_folder,
     source_name,
 )
@@ -88,7 +88,7 @@ def convert(
     The folder is written beside ``out`` and renamed when it is complete; nothing is left behind on failure.
 
     Args:
-        name: folder in any known layout, hub id or alias.
+        name: folder in any known layout, name of a converted model, hub id or alias.
         out: folder to create; None takes the models folder, and in it the source's name and recipe.
         options: type, recipe, languages.
         revision: branch, tag or commit of a hub id.
@@ -103,7 +103,8 @@ def convert(
     """
     if out is None:
         out = models_folder() / f"{source_name(name)}{options.suffix}"
-    check_place(out, local_folder(name), replace=force, hub=hub)
+    local = local_source(name)
+    check_place(out, local.folder if local else None, replace=force, hub=hub)
     source = fetch_source(name, revision, progress, hub)
     checkpoint = open_checkpoint(source.folder, source.name)
     if options.languages:
