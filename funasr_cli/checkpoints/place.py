@@ -73,15 +73,15 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
     Raises:
         OutputError: it exists and may not be replaced, or nothing can be written there.
     """
-    out = _followed(out)
-    with _output_errors(out):
+    target = _followed(out)
+    with _output_errors(target):
         if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
             raise OutputError(f"{out}: holds the source", "choose another folder for the converted model")
-        if nearest_existing(out) == DRIVES:
-            drive = DRIVES / out.absolute().relative_to(DRIVES).parts[0]
+        if nearest_existing(target) == DRIVES:
+            drive = DRIVES / target.absolute().relative_to(DRIVES).parts[0]
             raise OutputError(f"{drive}: no such drive is connected", f"connect it, or {ELSEWHERE}")
-        refuse_unwritable(out.parent, ELSEWHERE)
-        _remove_leftovers(out.parent)
+        refuse_unwritable(target.parent, ELSEWHERE)
+        _remove_leftovers(target.parent)
         if not _exists(out):
             return
         if not replace:
