@@ -17,6 +17,7 @@ from funasr_cli.checkpoints import keymap, quantize
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import (
     FORMAT,
+    README_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     ModelFile,
@@ -25,7 +26,15 @@ from funasr_cli.checkpoints.format import (
     write_safetensors,
 )
 from funasr_cli.checkpoints.hashes import sha256_of, write_sums
-from funasr_cli.checkpoints.hub import Progress, Source, fetch_source, local_folder, models_folder, source_name
+from funasr_cli.checkpoints.hub import (
+    VERIFYING,
+    Progress,
+    Source,
+    fetch_source,
+    local_source,
+    models_folder,
+    source_name,
+)
 from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
@@ -83,7 +92,7 @@ def convert(
     The folder is written beside ``out`` and renamed when it is complete; nothing is left behind on failure.
 
     Args:
-        name: folder in any known layout, hub id or alias.
+        name: folder in any known layout, name of a converted model, hub id or alias.
         out: folder to create; None takes the models folder, and in it the source's name and recipe.
         options: type, recipe, languages.
         revision: branch, tag or commit of a hub id.
@@ -98,7 +107,8 @@ def convert(
     """
     if out is None:
         out = models_folder() / f"{source_name(name)}{options.suffix}"
-    check_place(out, local_folder(name), replace=force, hub=hub)
+    local = local_source(name)
+    check_place(out, local.folder if local else None, replace=force, hub=hub)
     source = fetch_source(name, revision, progress, hub)
     checkpoint = open_checkpoint(source.folder, source.name)
     if options.languages:
@@ -111,10 +121,10 @@ def convert(
         _require_reference(checkpoint)
     with new_folder(out, replace=force) as folder:
         model, sums = _write(folder, checkpoint, source, options, chosen, progress)
-        progress("verifying", 0, 1)
+        progress(VERIFYING, 0, 1)
         proof, note = _prove(checkpoint, folder, options)
-        progress("verifying", 1, 1)
-        (folder / "README.md").write_text(_readme(model, checkpoint), encoding="utf-8")
+        progress(VERIFYING, 1, 1)
+        (folder / README_FILE).write_text(_readme(model, checkpoint), encoding="utf-8")
         write_sums(folder, sums)
     return Conversion(
         folder=out,

@@ -27,6 +27,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 CTC_VOCABULARY_FILE = "multilingual.tiktoken"
+README_FILE = "README.md"
 FORMAT = "funasr-cli"
 FORMAT_VERSION = 1
 

@@ -11,6 +11,7 @@ from funasr_cli.checkpoints.untrusted import open_file, optional_file_in, read_l
 from funasr_cli.errors import ModelError
 
 SUMS_FILE = "SHA256SUMS"
+SOURCE_AGAIN = "convert the source again"
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 LIMIT_BYTES = 1 << 16
 
@@ -66,11 +67,13 @@ def read_sums(folder: Path) -> dict[str, str]:
     Raises:
         ModelError: it is not such a list.
     """
-    path = optional_file_in(folder, SUMS_FILE)
-    if path is None:
-        return {}
-    lines = read_limited(path, LIMIT_BYTES).decode(errors="replace").splitlines()
+    try:
+        path = optional_file_in(folder, SUMS_FILE)
+        content = read_limited(path, LIMIT_BYTES) if path else b""
+    except ModelError as error:  # it can be had from nowhere else
+        raise ModelError(error.message, SOURCE_AGAIN) from error
+    lines = content.decode(errors="replace").splitlines()
     matches = [LINE.fullmatch(line) for line in lines]
     if not all(matches):
-        raise ModelError(f"{path}: not a list of SHA-256 digests", "convert the source again")
+        raise ModelError(f"{path}: not a list of SHA-256 digests", SOURCE_AGAIN)
     return {match[2]: match[1] for match in matches if match}

@@ -23,8 +23,9 @@ ALIASES = {
 }
 CTC_ON_MODELSCOPE = ALIASES["nano"]  # whose copy on Hugging Face lacks the CTC branch
 DEMO = "demo"
+AMBIGUOUS = "more than one model goes by that name"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-DOWNLOADING = "downloading"  # what progress is told
+DOWNLOADING, VERIFYING = "downloading", "verifying"  # what progress is told
 
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 
@@ -63,10 +64,35 @@ def local_folder(name: str) -> Path | None:
         return None
 
 
+def local_source(name: str) -> Source | None:
+    """A source that is on this machine: a folder, else a converted model; None: it is to come from a hub.
+
+    Hub ids and aliases mean the hub, whatever has been converted from it.
+
+    Raises:
+        ModelError: the name is empty, or several converted models go by it.
+    """
+    if not name:
+        raise ModelError("SOURCE is empty", "name a folder or a hub id")
+    if folder := local_folder(name):
+        return Source(folder, os.fsencode(folder.resolve().name).decode(errors="replace"), None)
+    if name in ALIASES or HUB_ID.fullmatch(name):
+        return None
+    matches = _called(name, converted_models())
+    if len(matches) > 1:
+        folders = ", ".join(map(str, matches.values()))
+        raise ModelError(f"{name}: {AMBIGUOUS}", f"name its folder: {folders}")
+    return next((Source(folder, model, None) for model, folder in matches.items()), None)
+
+
 def source_name(name: str) -> str:
-    """What a conversion of this folder, hub id or alias is called."""
-    folder = local_folder(name)
-    return os.fsencode(folder.resolve().name).decode(errors="replace") if folder else ALIASES.get(name, name)
+    """What a conversion of this folder, converted model, hub id or alias is called.
+
+    Raises:
+        ModelError: see `local_source`.
+    """
+    source = local_source(name)
+    return source.name if source else ALIASES.get(name, name)
 
 
 def fetch_source(
@@ -75,27 +101,28 @@ def fetch_source(
     """Find a checkpoint on disk, or download it from a hub.
 
     Args:
-        name: folder, hub id or alias.
+        name: folder, name of a converted model, hub id or alias.
         revision: branch, tag or commit of a hub id.
         progress: told how many bytes of how many have been downloaded.
         hub: where to look for a hub id.
 
     Raises:
         UsageError: a revision was given for a local folder.
-        ModelError: neither a folder nor a hub id, or the hub does not have it.
+        ModelError: neither a folder nor a hub id, the hub does not have it, or see `local_source`.
         OutputError: there is no room for it.
         SetupError: the hub cannot be reached, or its client is not installed.
     """
-    folder = local_folder(name)
-    if folder:
+    source = local_source(name)
+    if source:
         if revision is not None:
-            raise UsageError(f"--revision {revision} with the local folder {folder}", "it applies to a hub id")
-        return Source(folder, source_name(name), None)
+            message = f"--revision {revision} with the local folder {source.folder}"
+            raise UsageError(message, "it applies to a hub id")
+        return source
     name = ALIASES.get(name, name)
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
-        raise ModelError(
-            f"{name}: neither a folder nor a hub id", "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
-        )
+        is_file = os.path.isfile(name)
+        hint = "name its folder" if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
+        raise ModelError(f"{name}: neither a folder nor a hub id", hint)
     if hub is Hub.MS:
         from funasr_cli.checkpoints.modelscope import fetch
     else:
@@ -152,12 +179,9 @@ def find_model(name: str | None) -> Path:
     folder = local_folder(name)
     if folder and (folder / CONFIG_FILE).is_file():
         return folder
-    wanted = ALIASES.get(name, name)
-    matches = {model: path for model, path in models.items() if wanted in (model, model.rpartition("/")[2])}
+    matches = _called(ALIASES.get(name, name), models)
     if len(matches) == 1:
         return next(iter(matches.values()))
-    if name == DEMO and not matches:
-        return demo.MODEL
     if HUB_ID.fullmatch(name) and not matches and not folder:
         from funasr_cli.checkpoints.huggingface import cached
 
@@ -165,12 +189,18 @@ def find_model(name: str | None) -> Path:
         if found and is_model(found.folder):
             return found.folder
     if matches:
-        raise ModelError(f"{name}: more than one model goes by that name", f"say which: {', '.join(matches)}")
+        raise ModelError(f"{name}: {AMBIGUOUS}", f"say which: {', '.join(matches)}")
     if folder:
         is_source = any(folder.glob("*.pt"))
         hint = f"convert it first: funasr convert {name}" if is_source else "funasr convert makes one"
         raise ModelError(f"{name}: not a converted model", hint)
     raise ModelError(f"{name}: no such model", _what_else(name, models))
+
+
+def _called(name: str, models: dict[str, Path]) -> dict[str, Path]:
+    """Which of these models go by a name or its last part; the bundled one does, if none of them is called so."""
+    matches = {model: path for model, path in models.items() if name in (model, model.rpartition("/")[2])}
+    return matches or ({DEMO: demo.MODEL} if name == DEMO else {})
 
 
 def _what_else(name: str, models: dict[str, Path]) -> str:

@@ -14,7 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from funasr_cli.checkpoints.format import (
+    CONFIG_FILE,
+    CTC_VOCABULARY_FILE,
+    README_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+)
+from funasr_cli.checkpoints.hashes import SUMS_FILE, read_sums
 from funasr_cli.checkpoints.hub import hub_of
+from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
 from funasr_cli.checkpoints.rename import UNSUPPORTED, exchange, rename_new
 from funasr_cli.checkpoints.sources import is_converted
 from funasr_cli.errors import ModelError, OutputError
@@ -27,6 +36,12 @@ LEFTOVERS = TEMPORARY_PREFIX + 2 * RANDOM_BYTES * "[0-9a-f]"
 # What a temporary folder holds: what is being written; and what stands aside for it, under its own name.
 NEW, ASIDE = "new", "aside"
 DRIVES = Path("/Volumes")  # where macOS shows them; nothing else is kept there
+# What may go with a model that is replaced, besides what its own list names; older ones have no list.
+WRITTEN = {
+    CONFIG_FILE, WEIGHTS_FILE, README_FILE, SUMS_FILE,
+    TOKENIZER_FILE, *OPTIONAL_TOKENIZER_FILES, CTC_VOCABULARY_FILE,
+    ".DS_Store",  # Finder's
+}  # fmt: skip
 
 ELSEWHERE = "name another folder"
 HINTS = {
@@ -58,14 +73,15 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
     Raises:
         OutputError: it exists and may not be replaced, or nothing can be written there.
     """
-    with _output_errors(out):
+    target = _followed(out)
+    with _output_errors(target):
         if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
             raise OutputError(f"{out}: holds the source", "choose another folder for the converted model")
-        if nearest_existing(out) == DRIVES:
-            drive = DRIVES / out.absolute().relative_to(DRIVES).parts[0]
+        if nearest_existing(target) == DRIVES:
+            drive = DRIVES / target.absolute().relative_to(DRIVES).parts[0]
             raise OutputError(f"{drive}: no such drive is connected", f"connect it, or {ELSEWHERE}")
-        refuse_unwritable(out.parent, ELSEWHERE)
-        _remove_leftovers(out.parent)
+        refuse_unwritable(target.parent, ELSEWHERE)
+        _remove_leftovers(target.parent)
         if not _exists(out):
             return
         if not replace:
@@ -83,13 +99,14 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     folders cannot be exchanged at once, it may also leave an old model aside, which `check_place` puts back.
 
     Args:
-        out: folder to create, and its parents; see `check_place`.
+        out: folder to create, and its parents; see `check_place`. Of a link to a folder, that folder is meant.
         replace: an empty folder or an earlier conversion is replaced.
 
     Raises:
         OutputError: ``out`` has appeared meanwhile, or cannot be written.
         ModelError: another file, which the block was to read, could not be read.
     """
+    out = _followed(out)
     with _output_errors(out):
         _make_folders(out.parent)
         if not replace and _exists(out):
@@ -104,6 +121,15 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 # --- what may be replaced, and what is said ---
+
+
+def _followed(out: Path) -> Path:
+    """Where a link to a folder leads, so that a model gets to the disk that its user has chosen."""
+    with _output_errors(out):
+        if out.is_symlink() and not out.exists():
+            hint = f"see whether the disk that it leads to is connected, or {ELSEWHERE}"
+            raise OutputError(f"{out}: a link that leads nowhere", hint)
+        return out.resolve() if out.is_symlink() and out.is_dir() else out
 
 
 def _exists(path: Path) -> bool:
@@ -123,10 +149,25 @@ def _appeared(out: Path) -> OutputError:
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Let only an empty folder or an earlier conversion pass; many a foreign folder has a ``config.json``, too."""
-    files = list(out.iterdir()) if out.is_dir() else None
-    if files is None or (files and not (is_converted(out) and all(map(Path.is_file, files)))):
+    """Let only an empty folder or an earlier conversion pass, and only if nobody has put anything else there."""
+    files = sorted(out.iterdir()) if out.is_dir() else None
+    if files is None or (files and not is_converted(out)):  # many a foreign folder has a config.json, too
         raise OutputError(f"{out}: is not a converted model, so it is not replaced", ELSEWHERE)
+    ours = WRITTEN | _listed(out)
+    for path in files:
+        if path.name not in ours or not path.is_file():
+            raise OutputError(
+                f"{out}: holds {path.name}, which no conversion writes, so it is not replaced",
+                f"move it, or {ELSEWHERE}",
+            )
+
+
+def _listed(out: Path) -> set[str]:
+    """What its own list names; a later version may write more files than this one."""
+    try:
+        return set(read_sums(out))
+    except ModelError:
+        return set()
 
 
 @contextmanager

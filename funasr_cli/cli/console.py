@@ -193,14 +193,22 @@ def progress(*, bytes_done: bool = False) -> "Progress":
         DownloadColumn,
         MofNCompleteColumn,
         Progress,
+        Task,
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Bytes(DownloadColumn):
+        """Nothing as long as nobody knows how many there are."""
+
+        def render(self, task: Task) -> Text:
+            return Text() if task.total is None else super().render(task)
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        DownloadColumn() if bytes_done else MofNCompleteColumn(),
+        Bytes() if bytes_done else MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=stderr(),
         transient=True,

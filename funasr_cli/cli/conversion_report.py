@@ -38,6 +38,7 @@ def check_lines(checked: "Checked") -> Iterator[str]:
     yield f"whole: {len(checkpoint.tensors)} arrays, {weights}; all values are numbers"
     yield f"SHA-256 of the weights: {checked.sha256}"
     yield f"SHA-256 of {checked.listed} files: as listed" if checked.listed else "no list of SHA-256 lies there"
+    yield from (f"note: {note}" for note in checked.notes)
     yield from capabilities(checkpoint.config, checkpoint.source)
 
 

@@ -1,6 +1,6 @@
 """``funasr convert``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ def convert(
         verify=verify,
     )
     if check:
-        _refuse_others(options, out=out, revision=revision, force=force)
+        _refuse_others(options, {"OUT": out, "--revision": revision, "--force": force})
         return _check(source)
     from funasr_cli.checkpoints.convert import convert as run
 
@@ -64,27 +64,29 @@ def _check(folder: str) -> None:
     console.result("".join(f"{line}\n" for line in report.check_lines(checked)))
 
 
-def _refuse_others(options: ConvertOptions, **given: object) -> None:
+def _refuse_others(options: ConvertOptions, given: Mapping[str, object]) -> None:
     """`--check` converts nothing, so that no other option has a meaning."""
     stated = [name for name, value in given.items() if value]
-    stated += [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+    changed = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+    stated += [f"--{name.replace('_', '-')}" for name in changed]
     if stated:
         raise UsageError(f"--check with {', '.join(stated)}", "it only looks at a model that has been converted")
 
 
 @contextmanager
 def _progress(source: str) -> Iterator["Progress"]:
-    """Bars of bytes, one for each thing that is done."""
-    from funasr_cli.checkpoints.hub import DOWNLOADING
+    """Bars of bytes, one for each thing that is done; one that just moves for what is not counted in bytes."""
+    from funasr_cli.checkpoints.hub import DOWNLOADING, VERIFYING
 
     with console.progress(bytes_done=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what)
+                tasks[what] = bar.add_task(what, total=None)
                 if what == DOWNLOADING and not console.shows_progress():
                     console.note(f"{what} {source}")
-            bar.update(tasks[what], completed=done, total=total)
+            if what != VERIFYING:
+                bar.update(tasks[what], completed=done, total=total)
 
         yield on_progress

@@ -28,7 +28,7 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="Folder in a layout that --explain lists, hub id, or nano or mlt-nano for short.",
+        help="Folder in a layout that --explain lists, converted model, hub id, or nano or mlt-nano for short.",
         autocompletion=complete_sources,
     ),
 ]

@@ -6,9 +6,16 @@ from pathlib import Path
 
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
-from funasr_cli.checkpoints.hashes import SUMS_FILE, read_sums, sha256_of
+from funasr_cli.checkpoints.format import (
+    CONFIG_FILE,
+    CTC_VOCABULARY_FILE,
+    README_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+)
+from funasr_cli.checkpoints.hashes import SOURCE_AGAIN, SUMS_FILE, read_sums, sha256_of
 from funasr_cli.checkpoints.hub import Progress
+from funasr_cli.checkpoints.layouts import converted
 from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import FLOATING, is_finite
@@ -18,6 +25,7 @@ from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 
 SHOWN_PROBLEMS = 8
+CHANGED = "is another one than when it was converted, by its SHA-256"
 
 
 @dataclass(frozen=True)
@@ -26,13 +34,15 @@ class Checked:
 
     Attributes:
         sha256: of its weights.
-        listed: files whose digests were compared; none where no list lies beside them.
+        listed: files that are as listed; none where no list lies beside them.
+        notes: what the user should know about it.
     """
 
     checkpoint: Checkpoint
     size_bytes: int
     sha256: str
     listed: int
+    notes: tuple[str, ...] = ()
 
 
 def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
@@ -57,13 +67,19 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
         progress("hashing", hashed, size_bytes)
 
     sha256 = sha256_of(weights, on_hash)
-    problems = [*vocabulary_problems(checkpoint), *_hashes(folder, sums, {weights.name: sha256})]
+    differing = _differing(folder, sums, {weights.name: sha256})
+    is_edited = differing.get(README_FILE) == CHANGED  # a model card is everyone's to edit
+    if is_edited:
+        del differing[README_FILE]
+    problems = [*vocabulary_problems(checkpoint), *_unlisted(checkpoint, sums)]
+    problems += [f"{name}: {what}" for name, what in differing.items()]
     problems += _not_finite(checkpoint, progress)
     if problems:
         shown = problems[:SHOWN_PROBLEMS]
         more = [f"and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
-        raise ModelError("\n  ".join([f"{folder}: is not whole", *shown, *more]), "convert the source again")
-    return Checked(checkpoint, size_bytes, sha256, len(sums))
+        raise ModelError("\n  ".join([f"{folder}: is not whole", *shown, *more]), SOURCE_AGAIN)
+    notes = (f"{README_FILE} has been edited since",) if is_edited else ()
+    return Checked(checkpoint, size_bytes, sha256, len(sums) - is_edited, notes)
 
 
 def vocabulary_problems(checkpoint: Checkpoint) -> Iterator[str]:
@@ -83,13 +99,25 @@ def vocabulary_problems(checkpoint: Checkpoint) -> Iterator[str]:
         read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE])
 
 
-def _hashes(folder: Path, sums: dict[str, str], known: dict[str, str]) -> Iterator[str]:
+def _unlisted(checkpoint: Checkpoint, sums: dict[str, str]) -> Iterator[str]:
+    """What `convert` writes and lists in any case; its older versions have written no list at all."""
+    if sums and checkpoint.layout == converted.LAYOUT:
+        vocabulary = (CTC_VOCABULARY_FILE,) if checkpoint.config.ctc else ()
+        for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE, *vocabulary):
+            if name not in sums:
+                yield f"{name}: {SUMS_FILE} does not list it"
+
+
+def _differing(folder: Path, sums: dict[str, str], known: dict[str, str]) -> dict[str, str]:
+    """Files that are not as listed, and why; ``known`` are digests by name that need not be computed again."""
+    found = {}
     for name, digest in sums.items():
         path = optional_file_in(folder, name)
         if path is None:
-            yield f"{name}: {SUMS_FILE} lists it, and it is missing"
+            found[name] = f"{SUMS_FILE} lists it, and it is missing"
         elif (known.get(name) or sha256_of(path)) != digest:
-            yield f"{name}: is another one than when it was converted, by its SHA-256"
+            found[name] = CHANGED
+    return found
 
 
 def _not_finite(checkpoint: Checkpoint, progress: Progress) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from damage import (
@@ -254,12 +255,25 @@ OURS: list[Row] = [
 LAYOUTS = {"FunASR": FUNASR, "Transformers": TRANSFORMERS, "shards": SHARDS, "mlx-audio": MLX_AUDIO, "ours": OURS}
 
 SOURCE_AGAIN = "convert the source again"
+UNLISTED = "SHA256SUMS does not list it"
 CHANGED = "is another one than when it was converted, by its SHA-256"
 FOREIGN_SUM = f"{64 * '0'}  {{}}\n".format
 
 
 def not_whole(*lines: str) -> str:
     return "\n  ".join([": is not whole", *lines])
+
+
+def unlist(name: str) -> Change:
+    """Take a line away from the list of digests."""
+
+    def change(folder: Path) -> None:
+        path = folder / "SHA256SUMS"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.endswith(f"  {name}\n")))
+        assert len(path.read_text().splitlines()) == len(lines) - 1
+
+    return change
 
 
 CHECKS: list[Row] = [  # of our own, quantized
@@ -276,6 +290,12 @@ CHECKS: list[Row] = [  # of our own, quantized
     ("a file too few", remove("merges.txt"), not_whole("merges.txt: SHA256SUMS lists it, and it is missing"),
      SOURCE_AGAIN),
     ("no digests", put("SHA256SUMS", b"none\n"), "/SHA256SUMS: not a list of SHA-256 digests", SOURCE_AGAIN),
+    ("an empty list", put("SHA256SUMS", b""), "/SHA256SUMS: empty", SOURCE_AGAIN),
+    ("a list without the weights", unlist(WEIGHTS), not_whole(f"{WEIGHTS}: {UNLISTED}"), SOURCE_AGAIN),
+    ("a list without a configuration", unlist(CONFIG), not_whole(f"{CONFIG}: {UNLISTED}"), SOURCE_AGAIN),
+    ("a list without the tokenizer", unlist(TOKENIZER), not_whole(f"{TOKENIZER}: {UNLISTED}"), SOURCE_AGAIN),
+    ("no model card", remove("README.md"), not_whole("README.md: SHA256SUMS lists it, and it is missing"),
+     SOURCE_AGAIN),
     ("a digest of something else", put("SHA256SUMS", FOREIGN_SUM("../secret").encode()),
      ": '../secret' is not the name of a file in it", ""),
     ("a pipe", replace_by_pipe("merges.txt"), "/merges.txt: not a file", ""),

@@ -13,6 +13,7 @@ from checkpoints import write_checkpoint
 from expected import cut_short, lines_of
 from running import COMMAND, environment, funasr, invoke, tree
 from small import MakeCheckpoint, edit_tensors, small_spec
+from terminal import frames, on_terminal
 
 from funasr_cli.checkpoints.hashes import sha256_of
 
@@ -100,7 +101,7 @@ def test_existing_output(small_checkpoint: Path, model: Path) -> None:
     assert tree(model) != before
 
 
-@pytest.mark.parametrize("source", ["nowhere", "~nobody-has-this-name", "a" * 300, ""])
+@pytest.mark.parametrize("source", ["nowhere", "~nobody-has-this-name", "a" * 300])
 def test_no_such_source(source: str) -> None:
     invoke("convert", source).assert_fails(3, "neither a folder nor a hub id")
 
@@ -110,6 +111,19 @@ def test_names_are_no_markup(small_checkpoint: Path, tmp_path: Path) -> None:
     result = invoke("convert", small_checkpoint, out, "--verify", "off")
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
     assert f"error: {out}: exists already\n" in invoke("convert", small_checkpoint, out).stderr
+
+
+def test_progress_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
+    """Bytes where they are known, and neither bytes nor a time where nobody knows how long it takes."""
+    out = tmp_path / "out"
+    code, shown, printed = on_terminal("convert", small_checkpoint, out, stdout_too=False)
+    assert (code, printed) == (0, f"{out}\n")
+    bars = [line for line in frames(shown) if re.match("reading the source|writing|verifying", line)]
+    facts = {line.replace("━", "").replace("╸", "").replace("╺", "").rstrip() for line in bars}
+    bytes_ = re.compile(r"(reading the source|writing) +\d+\.\d/\d+\.\d [kM]B +[-\d]:[-\d]{2}:[-\d]{2}")
+    assert "verifying" in facts
+    assert [fact for fact in facts if bytes_.fullmatch(fact)]
+    assert {fact for fact in facts if not bytes_.fullmatch(fact)} <= {"reading the source", "writing", "verifying"}
 
 
 # A process that watches another one's RssAnon, which has no high-water mark of its own in Linux.

@@ -13,7 +13,19 @@ from pathlib import Path
 import pytest
 from checkpoints import write_checkpoint
 from damage import WEIGHTS, Change, first_value, tensor
-from damaged import BIAS, CHECKS, DENSE, INSTEAD, LAYOUTS, NO_NUMBERS, THEIR_BIAS
+from damaged import (
+    BIAS,
+    CHECKS,
+    DENSE,
+    INSTEAD,
+    LAYOUTS,
+    NO_NUMBERS,
+    SOURCE_AGAIN,
+    THEIR_BIAS,
+    UNLISTED,
+    not_whole,
+    unlist,
+)
 from layouts import write_mlx_audio, write_transformers
 from running import Result, funasr, invoke
 from small import SMALL
@@ -21,6 +33,7 @@ from test_cli_errors import said
 from test_cli_input_errors import assert_ends
 
 import funasr_cli
+from funasr_cli import demo
 
 ROWS = [
     pytest.param(layout, *row[1:], id=f"{layout}: {row[0]}") for layout, rows in LAYOUTS.items() for row in rows
@@ -123,6 +136,32 @@ def test_check(change: Change, message: str, hint: str, quantized: Path, here: P
     before = everything(here)
     assert_ends(invoke("convert", "--check", "./Nano"), 3, "", said(in_full(message), hint))
     assert everything(here) == before
+
+
+def test_check_of_an_edited_model_card(quantized: Path, here: Path) -> None:
+    """It is everyone's to edit."""
+    shutil.copytree(quantized, here / "Nano")
+    whole = invoke("convert", "--check", "./Nano").stdout
+    files = len(os.listdir("Nano")) - 1
+    listed = f"SHA-256 of {files} files: as listed\n"
+    assert listed in whole
+    (here / "Nano/README.md").write_text("mine")
+    edited = f"SHA-256 of {files - 1} files: as listed\nnote: README.md has been edited since\n"
+    assert invoke("convert", "--check", "./Nano") == Result(0, whole.replace(listed, edited), "")
+
+
+def test_check_of_a_list_without_the_vocabulary_of_a_ctc_head(here: Path) -> None:
+    unlist("multilingual.tiktoken")(shutil.copytree(demo.MODEL, here / "Nano"))
+    message = in_full(not_whole(f"multilingual.tiktoken: {UNLISTED}"))
+    assert invoke("convert", "--check", "./Nano") == Result(3, "", said(message, SOURCE_AGAIN))
+
+
+def test_check_without_a_list(quantized: Path, here: Path) -> None:
+    """Older conversions have none."""
+    shutil.copytree(quantized, here / "Nano")
+    (here / "Nano/SHA256SUMS").unlink()
+    result = invoke("convert", "--check", "./Nano")
+    assert (result.exit_code, result.stdout.splitlines()[2]) == (0, "no list of SHA-256 lies there")
 
 
 def test_a_quantized_model_is_no_source(quantized: Path, here: Path) -> None:

@@ -70,8 +70,17 @@ USAGE_ERRORS = [
     ("Nano out --languages zh,xx", "unknown language 'xx'", KNOWN),
     ("Nano out --languages ''", "unknown language ''", KNOWN),
     ("Nano out --languages zh,", "unknown language ''", KNOWN),
+    (
+        "--check earlier out --revision v1 --dtype float32 --quantize-encoder 8 --group-size 64 --languages zh "
+        "--verify off --quantize 4 --force",
+        "--check with OUT, --revision, --force, --dtype, --quantize, --quantize-encoder, --group-size, "
+        "--languages, --verify", "it only looks at a model that has been converted",
+    ),
+    ("--check earlier --quantize-encoder 8", "--check with --quantize-encoder",
+     "it only looks at a model that has been converted"),
     ("Nano out --revision main", "--revision main with the local folder Nano", "it applies to a hub id"),
-]
+    ("demo out --revision main", f"--revision main with the local folder {demo.MODEL}", "it applies to a hub id"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("typed", "message", "hint"), USAGE_ERRORS, ids=[row[0] for row in USAGE_ERRORS])
@@ -96,10 +105,11 @@ PLACES = [
     (f"Nano {'a' * 300}", 1, f"{'a' * 300}: cannot be written ({LIBRARY})", ""),
     # where it is to come from
     ("nowhere", 3, f"nowhere: {NEITHER}", HUB_ID),
-    ("file", 3, f"file: {NEITHER}", HUB_ID),
-    ("demo", 3, f"demo: {NEITHER}", HUB_ID),
-    ("notes/config.json", 3, f"notes/config.json: {NEITHER}", HUB_ID),
-    ("''", 3, f": {NEITHER}", HUB_ID),
+    ("file", 3, f"file: {NEITHER}", "name its folder"),
+    ("notes/config.json", 3, f"notes/config.json: {NEITHER}", "name its folder"),
+    ("Nano/model.pt out", 3, f"Nano/model.pt: {NEITHER}", "name its folder"),
+    ("''", 3, "SOURCE is empty", "name a folder or a hub id"),
+    ("'' out", 3, "SOURCE is empty", "name a folder or a hub id"),
     ("https://hub.invalid/owner/model", 3, f"https://hub.invalid/owner/model: {NEITHER}", HUB_ID),
     ("nothing out", 3, "nothing: no checkpoint in a layout that is known", LAYOUTS),
     ("notes out", 3, "notes/config.json: the model is None, not fun_asr_nano", LAYOUTS),

@@ -47,6 +47,16 @@ def test_force_replaces_a_conversion(small_checkpoint: Path, model: Path) -> Non
     assert os.listdir(model.parent) == [model.name]
 
 
+def test_force_replaces_what_a_link_leads_to(small_checkpoint: Path, model: Path, tmp_path: Path) -> None:
+    """The model is called as it was asked for."""
+    os.truncate(model / "model.safetensors", 10)
+    (tmp_path / "link").symlink_to(model)
+    conversion = funasr_cli.convert(str(small_checkpoint), tmp_path / "link", force=True)
+    assert conversion.folder == tmp_path / "link"
+    assert (tmp_path / "link").readlink() == model
+    assert read_config(model) == conversion.model
+
+
 def test_force_fills_an_empty_folder(small_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     funasr_cli.convert(str(small_checkpoint), tmp_path / "out", force=True)
@@ -60,7 +70,6 @@ def test_force_fills_an_empty_folder(small_checkpoint: Path, tmp_path: Path) -> 
         {"config.json": '{"model_type": "qwen3"}', "model.safetensors": ""},
         {"config.json": "[]"},
         {"config.json": "{"},
-        {"config.json": '{"format": "funasr-cli"}', "recordings/a.wav": "mine"},
     ],
 )
 def test_force_never_replaces_a_foreign_folder(
@@ -71,6 +80,13 @@ def test_force_never_replaces_a_foreign_folder(
         (tmp_path / "out" / name).write_text(content)
     message = refusal(small_checkpoint, tmp_path / "out", force=True)
     assert message == f"{tmp_path / 'out'}: is not a converted model, so it is not replaced"
+
+
+def test_force_never_replaces_a_folder_in_a_model(small_checkpoint: Path, model: Path) -> None:
+    (model / "recordings").mkdir()
+    (model / "recordings/a.wav").write_text("mine")
+    message = refusal(small_checkpoint, model, force=True)
+    assert message == f"{model}: holds recordings, which no conversion writes, so it is not replaced"
 
 
 def test_force_never_replaces_a_file(small_checkpoint: Path, tmp_path: Path) -> None:

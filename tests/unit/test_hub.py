@@ -7,8 +7,20 @@ import pytest
 from checkpoints import write_checkpoint
 from small import SMALL, convert
 
-from funasr_cli.checkpoints.hub import converted_models, fetch_source, find_model, models_folder
-from funasr_cli.errors import ModelError, UsageError
+from funasr_cli import demo
+from funasr_cli.checkpoints import huggingface
+from funasr_cli.checkpoints.hub import (
+    ALIASES,
+    Source,
+    converted_models,
+    fetch_source,
+    find_model,
+    models_folder,
+    source_name,
+)
+from funasr_cli.checkpoints.repository import Snapshot
+from funasr_cli.errors import ModelError, OutputError, UsageError
+from funasr_cli.options import Hub
 
 
 @pytest.fixture
@@ -129,6 +141,53 @@ def test_source_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (source.name, source.revision, source.folder.resolve()) == ("My-Nano", None, folder)
 
 
+def test_a_converted_model_is_a_source_by_its_name(home: Path, small_model: Path) -> None:
+    """By what `funasr models` calls it, or the last part of that."""
+    add(home, small_model, "mine", "owner/theirs")
+    assert fetch_source("mine") == Source(home / "models/mine", "mine", None)
+    assert fetch_source("theirs") == Source(home / "models/owner/theirs", "owner/theirs", None)
+    assert fetch_source("demo") == Source(demo.MODEL, "demo", None)
+    add(home, small_model, "demo")
+    assert fetch_source("demo") == Source(home / "models/demo", "demo", None)
+
+
+def test_a_folder_is_a_source_before_a_converted_model(home: Path, small_model: Path, tmp_path: Path) -> None:
+    add(home, small_model, "mine")
+    (tmp_path / "mine").mkdir()
+    assert fetch_source("mine") == Source(Path("mine"), "mine", None)
+
+
+def test_a_source_of_which_there_are_several(home: Path, small_model: Path) -> None:
+    add(home, small_model, "one/x", "two/x")
+    with pytest.raises(ModelError) as caught:
+        fetch_source("x")
+    assert caught.value.message == "x: more than one model goes by that name"
+    assert caught.value.hint == f"name its folder: {home / 'models/one/x'}, {home / 'models/two/x'}"
+
+
+@pytest.mark.parametrize("name", ["nano", "FunAudioLLM/Fun-ASR-Nano-2512", "owner/x"])
+def test_a_hub_id_or_an_alias_means_the_hub(
+    home: Path, small_model: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever has been converted from it already: it is to be fetched again."""
+    add(home, small_model, "nano", "FunAudioLLM/Fun-ASR-Nano-2512", "owner/x")
+    snapshot = Snapshot(home / "snapshot", "0123")
+    monkeypatch.setattr(huggingface, "fetch", lambda *_: snapshot)
+    source = fetch_source(name)
+    assert (source.folder, source.revision, source.hub) == (home / "snapshot", "0123", Hub.HF)
+    assert source_name(name) == ALIASES.get(name, name)
+
+
+def test_converting_a_converted_model_by_its_name(home: Path, small_model: Path) -> None:
+    """It gets a name that says what has become of it, and never its own."""
+    add(home, small_model, "owner/x")
+    assert convert(Path("x"), quantize=8).folder == home / "models/owner/x-8bit"
+    assert converted_models().keys() == {"owner/x", "owner/x-8bit"}
+    with pytest.raises(OutputError) as caught:
+        convert(Path("x"), force=True)
+    assert caught.value.message == f"{home / 'models/owner/x'}: holds the source"
+
+
 def test_revision_of_a_local_folder(small_checkpoint: Path) -> None:
     with pytest.raises(UsageError) as caught:
         fetch_source(str(small_checkpoint), "main")
@@ -144,5 +203,6 @@ def test_neither_folder_nor_id(home: Path, name: str) -> None:
 def test_a_file_is_no_source(home: Path, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/b").touch()
-    with pytest.raises(ModelError, match="neither a folder nor a hub id"):
+    with pytest.raises(ModelError, match="neither a folder nor a hub id") as caught:
         fetch_source("a/b")
+    assert caught.value.hint == "name its folder"

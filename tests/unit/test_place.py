@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from placing import NEW, OLD, convert, file_system, model_of, refusal, without_exchange, write_model
+from placing import NEW, OLD, convert, file_system, leftover, model_of, refusal, without_exchange, write_model
 from running import tree
 
 from funasr_cli.checkpoints import place, rename
+from funasr_cli.checkpoints.hashes import write_sums
 from funasr_cli.checkpoints.place import new_folder
 from funasr_cli.errors import OutputError
 
@@ -41,21 +42,86 @@ def test_nobody_else_looks_into_what_is_unfinished(tmp_path: Path) -> None:
         assert temporary.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_link_that_leads_nowhere_is_something(tmp_path: Path) -> None:
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_link_that_leads_nowhere(tmp_path: Path, replace: bool) -> None:
     (tmp_path / "out").symlink_to("nowhere")
+    hint = "see whether the disk that it leads to is connected, or name another folder"
+    assert refusal(tmp_path / "out", replace=replace) == (f"{tmp_path / 'out'}: a link that leads nowhere", hint)
+
+
+def test_a_link_to_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "out").symlink_to("file")
     assert refusal(tmp_path / "out")[0] == f"{tmp_path / 'out'}: exists already"
     message = f"{tmp_path / 'out'}: is not a converted model, so it is not replaced"
     assert refusal(tmp_path / "out", replace=True)[0] == message
 
 
 @pytest.mark.usefixtures("file_system")
-def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path: Path) -> None:
-    elsewhere = write_model(tmp_path / "elsewhere", "old")
-    (tmp_path / "out").symlink_to("elsewhere")
-    convert(tmp_path / "out", replace=True)
-    assert not (tmp_path / "out").is_symlink()
-    assert (tree(tmp_path / "out"), tree(elsewhere)) == (NEW, OLD)
-    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "out"]
+@pytest.mark.parametrize("before", ["a model", "nothing"])
+def test_what_a_link_leads_to_is_replaced(tmp_path: Path, before: str) -> None:
+    """The models of a small disk lie on a large one: also what is unfinished."""
+    elsewhere = tmp_path / "disk/elsewhere"
+    write_model(elsewhere, "old") if before == "a model" else elsewhere.mkdir(parents=True)
+    (tmp_path / "out").symlink_to("disk/elsewhere")
+    unfinished: list[bool] = []
+    leftover(tmp_path / "disk")
+    convert(
+        tmp_path / "out", replace=True,
+        meanwhile=lambda: unfinished.append(len(list((tmp_path / "disk").glob(place.LEFTOVERS))) == 1),
+    )  # fmt: skip
+    assert (tmp_path / "out").readlink() == Path("disk/elsewhere")
+    assert (tree(elsewhere), unfinished) == (NEW, [True])
+    assert sorted(os.listdir(tmp_path)) == ["disk", "out"]
+    assert os.listdir(tmp_path / "disk") == ["elsewhere"]
+
+
+# --- what somebody else has put there ---
+
+
+@pytest.mark.parametrize("name", ["mynotes.txt", "a.py", ".hidden", "model.safetensors.bak"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_own_files_in_a_model_are_not_deleted(tmp_path: Path, name: str, listed: bool) -> None:
+    out = write_model(tmp_path / "out", "old")
+    if listed:
+        write_sums(out, {})
+    (out / name).write_text("mine")
+    (out / "zzz").write_text("mine, too")
+    assert refusal(out, replace=True) == (
+        f"{out}: holds {name}, which no conversion writes, so it is not replaced",
+        "move it, or name another folder",
+    )
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_folder_that_is_called_like_a_file_of_ours(tmp_path: Path, listed: bool) -> None:
+    out = write_model(tmp_path / "out", "old")
+    if listed:
+        write_sums(out, {})
+    (out / "vocab.json").mkdir()
+    assert refusal(out, replace=True)[0].startswith(f"{out}: holds vocab.json, which no conversion writes")
+
+
+@pytest.mark.usefixtures("file_system")
+@pytest.mark.parametrize("sums", [None, "whole", b"", b"damaged"])
+def test_all_that_a_conversion_writes_is_replaced(tmp_path: Path, sums: str | bytes | None) -> None:
+    """With its list, without, as older ones are, and with a damaged one; Finder leaves a file of its own."""
+    out = write_model(tmp_path / "out", "old")
+    names = (
+        "tokenizer.json", "multilingual.tiktoken", "tokenizer_config.json", "vocab.json", "merges.txt",
+        "generation_config.json",
+    )  # fmt: skip
+    for name in names:
+        (out / name).touch()
+    if sums == "whole":
+        (out / "of a later version").touch()
+        write_sums(out, {})
+    elif isinstance(sums, bytes):
+        (out / "SHA256SUMS").write_bytes(sums)
+    (out / ".DS_Store").touch()
+    convert(out, replace=True)
+    assert tree(out) == NEW
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +229,9 @@ def test_one_that_appears_while_another_stands_aside(tmp_path: Path, monkeypatch
 def test_what_has_become_foreign_is_not_replaced(tmp_path: Path) -> None:
     """While a model was converted for an hour, its user has put something else there."""
     out = write_model(tmp_path / "out", "old")
-    with pytest.raises(OutputError, match="is not a converted model"):
+    with pytest.raises(OutputError) as caught:
         convert(out, replace=True, meanwhile=(out / "thesis").mkdir)
+    assert caught.value.message == f"{out}: holds thesis, which no conversion writes, so it is not replaced"
     assert (out / "thesis").is_dir()
     assert tree(out) == OLD
     assert os.listdir(tmp_path) == ["out"]
