@@ -1,7 +1,7 @@
 """What a ``tokenizer.json`` may consist of: the parts of Qwen's, which lengthen no text beyond measure.
 
-The library knows many more. Some replace every letter by many, again and again, and some search with a pattern of the
-file's own, which can take for ever.
+The library knows many more. Some replace every letter by many, again and again, and some search with a pattern of
+the file's own, which can take for ever.
 """
 
 from collections.abc import Iterator

@@ -32,6 +32,7 @@ from damage import (
     state_yaml,
     tensor,
     tensors,
+    two_tokens,
     word_pieces,
 )
 from test_cli_input_errors import LIBRARY
@@ -114,8 +115,10 @@ FUNASR: list[Row] = [
     ("decoder elsewhere", link(QWEN, f"../{QWEN}"), f"/{QWEN}/config.json: {OUTSIDE}", ITSELF),
     ("tokenizer elsewhere", link(f"{QWEN}/{TOKENIZER}", f"../../{TOKENIZER}"), f"/{QWEN}/{TOKENIZER}: {OUTSIDE}",
      ITSELF),
-    ("another tokenizer", word_pieces(f"{QWEN}/{TOKENIZER}"), f"/{QWEN}/{TOKENIZER}: has no token <|im_start|>",
+    ("another tokenizer", two_tokens(f"{QWEN}/{TOKENIZER}"), f"/{QWEN}/{TOKENIZER}: has no token <|im_start|>",
      "it is another model's"),
+    ("a tokenizer of another kind", word_pieces(f"{QWEN}/{TOKENIZER}"),
+     f"/{QWEN}/{TOKENIZER}: unlike Qwen's tokenizer: model 'WordPiece'", "copy the tokenizer of Qwen3"),
 ]  # fmt: skip
 
 TRANSFORMERS: list[Row] = [
@@ -224,7 +227,7 @@ MLX_AUDIO: list[Row] = [
     ("a way up", state(qwen_tokenizer_path=".."),
      f"/{CONFIG}: qwen_tokenizer_path does not name the tokenizer's folder", ""),
     ("another folder", state(qwen_tokenizer_path="/etc/Other"), f"/Other/{TOKENIZER}: missing", OWN),
-    ("another tokenizer", word_pieces(f"{QWEN}/{TOKENIZER}"), f"/{QWEN}/{TOKENIZER}: has no token <|im_start|>",
+    ("another tokenizer", two_tokens(f"{QWEN}/{TOKENIZER}"), f"/{QWEN}/{TOKENIZER}: has no token <|im_start|>",
      "it is another model's"),
     ("no decoder", state(text_config=None), f"/{CONFIG}: neither funasr nor mlx-audio has converted this",
      "convert its source"),
@@ -268,7 +271,7 @@ CHECKS: list[Row] = [  # of our own, quantized
      not_whole(f"{WEIGHTS}: {CHANGED}", f"{BIAS}: {NO_NUMBERS}"), SOURCE_AGAIN),
     ("a space more", lambda folder: put(TOKENIZER, (folder / TOKENIZER).read_bytes() + b" ")(folder),
      not_whole(f"{TOKENIZER}: {CHANGED}"), SOURCE_AGAIN),
-    ("another tokenizer", word_pieces(TOKENIZER),
+    ("another tokenizer", two_tokens(TOKENIZER),
      not_whole(
          f"{TOKENIZER}: has no token <|im_start|>", f"{TOKENIZER}: has no token <|im_end|>",
          f"{TOKENIZER}: has no token 688, at which the model stops", f"{TOKENIZER}: {CHANGED}",

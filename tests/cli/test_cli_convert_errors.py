@@ -32,7 +32,8 @@ ELSEWHERE = "choose another folder for the converted model"
 FOREIGN = "is not a converted model, so it is not replaced"
 HUB_ID = "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
 NEITHER = "neither a folder nor a hub id"
-LAYOUT = "this is not a checkpoint in FunASR's layout"
+YAML_TOO = "FunASR writes one beside model.pt: copy it, or that of the model that was fine-tuned"
+WEIGHTS_TOO = "the weights belong beside config.yaml: copy or download them, too"
 LAYOUTS = "funasr convert --explain lists the layouts that are known"
 AGAIN = "copy or download it again"
 DAMAGED = f"not a PyTorch checkpoint, or damaged ({LIBRARY})"
@@ -186,8 +187,8 @@ MISFIT = (
     "the checkpoint is incomplete, or its configuration belongs to another one",
 )
 CONTENTS: list[tuple[str, Change, str, str]] = [  # what it is; how to do it; what is said of the folder
-    ("no weights", removing(WEIGHTS), "/model.pt: missing", LAYOUT),
-    ("no configuration", removing(CONFIG), "/config.yaml: missing", LAYOUT),
+    ("no weights", removing(WEIGHTS), "/model.pt: missing", WEIGHTS_TOO),
+    ("no configuration", removing(CONFIG), "/config.yaml: missing", YAML_TOO),
     ("no tokenizer", removing(TOKENIZER), f"/{TOKENIZER}: missing", OWN),
     ("no decoder", lambda folder: shutil.rmtree(folder / "Qwen3-0.6B"), f"/{DECODER}: missing", OWN),
     ("pointer", putting(WEIGHTS, POINTER), "/model.pt: a pointer of git-lfs, not the file itself", PULL),
@@ -217,7 +218,7 @@ CONTENTS: list[tuple[str, Change, str, str]] = [  # what it is; how to do it; wh
     ),
     ("no JSON", putting(DECODER, b"{"), f"/{DECODER}: cannot be read ({LIBRARY})", ""),
     (
-        "no tokens", putting(TOKENIZER, b"{}"),
+        "no tokens", putting(TOKENIZER, b'{"model": {"type": "BPE"}}'),
         f"/{TOKENIZER}: damaged ({LIBRARY})", AGAIN,
     ),
 ]  # fmt: skip

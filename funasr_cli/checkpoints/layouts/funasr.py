@@ -15,7 +15,7 @@ from funasr_cli.checkpoints.headers import is_tensor_name
 from funasr_cli.checkpoints.layouts.files import OF_THE_DECODER, tokenizer_files
 from funasr_cli.checkpoints.pickles import CODE_HINT, check_pickle, check_storages
 from funasr_cli.checkpoints.tensors import FLOATING, Tensor, usual_dtype
-from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
+from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, readable
 from funasr_cli.checkpoints.upstream import MODEL, nano_config, require, section
 from funasr_cli.errors import ModelError, SetupError
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 LAYOUT = "FunASR"
 UPSTREAM_WEIGHTS = "model.pt"
 UPSTREAM_CONFIG = "config.yaml"
-NO_CHECKPOINT = "this is not a checkpoint in FunASR's layout"
+NO_CONFIG = f"FunASR writes one beside {UPSTREAM_WEIGHTS}: copy it, or that of the model that was fine-tuned"
+NO_WEIGHTS = f"the weights belong beside {UPSTREAM_CONFIG}: copy or download them, too"
 ASKED_FOR_CODE = re.compile(r"GLOBAL ([\w.]+)")  # in torch's message about a pickle with more than tensors in it
 
 
@@ -40,9 +41,9 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     from funasr_cli.checkpoints.plain_yaml import read_yaml
 
     require_torch()
-    options = read_yaml(file_in(folder, UPSTREAM_CONFIG, NO_CHECKPOINT))
+    options = read_yaml(file_in(folder, UPSTREAM_CONFIG, NO_CONFIG))
     require(options, "model", MODEL)  # or else what is missing for ours would be said of another model
-    weights = file_in(folder, UPSTREAM_WEIGHTS, NO_CHECKPOINT)
+    weights = file_in(folder, UPSTREAM_WEIGHTS, _instead_of_weights(folder))
     llm_folder = _llm_folder(folder, options)
     llm = read_json(file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER))
     files = tokenizer_files(folder, folder / llm_folder)
@@ -60,6 +61,16 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         weights=(weights,),
         source={},
     )
+
+
+def _instead_of_weights(folder: Path) -> str:
+    """What to do where there are none: upstream's trainer writes ``model.pt.best``, ``model.pt.ep3`` and so on."""
+    written = sorted(path.name for path in folder.glob(f"{UPSTREAM_WEIGHTS}.*"))
+    best = f"{UPSTREAM_WEIGHTS}.best"
+    if not written:
+        return NO_WEIGHTS
+    found = readable(best if best in written else written[0])
+    return f"rename the one you want to {UPSTREAM_WEIGHTS}, as in: mv {found} {UPSTREAM_WEIGHTS}"
 
 
 def lacks_torch() -> SetupError:
