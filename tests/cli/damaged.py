@@ -61,7 +61,6 @@ FLOATING = "float32 or bfloat16 or float16"
 DENSE = "is quantized, its dense weights are gone"
 INSTEAD = "transcribe reads it as it is; to change the recipe, convert what it was made from"
 OWN = "copy it from the decoder's own repository"
-SETTINGS = "the checkpoint's configuration"
 # Ten times itself, and again, and again: a billion.
 BOMB = "a: &a x\n" + "".join(f"{name}: &{name} [{10 * f'*{last}, '}]\n" for last, name in pairwise("abcdefghij"))
 SENSE_VOICE = b"encoder: SenseVoiceEncoderSmall\nmodel: SenseVoiceSmall\nfrontend: WavFrontend\n"
@@ -105,9 +104,9 @@ FUNASR: list[Row] = [
      "/config.yaml: cannot be read (nested deeper than 32 levels, line 1)", ""),
     ("large YAML", put(YAML, b"a: b\n" * 20_000),
      "/config.yaml: 100,000 bytes, more than the 65,536 read of such a file", ""),
-    ("SenseVoice", put(YAML, SENSE_VOICE), "model is 'SenseVoiceSmall': not supported",
+    ("SenseVoice", put(YAML, SENSE_VOICE), "/config.yaml: model is 'SenseVoiceSmall': not supported",
      "this version knows 'FunASRNano'"),
-    ("Paraformer", put(YAML, PARAFORMER), "model is 'Paraformer': not supported",
+    ("Paraformer", put(YAML, PARAFORMER), "/config.yaml: model is 'Paraformer': not supported",
      "this version knows 'FunASRNano'"),
     ("a YAML pipe", replace_by_pipe(YAML), "/config.yaml: not a file", ""),
     ("a way up", state_yaml(llm_conf__init_param_path="Qwen3\\..\\.."),
@@ -181,11 +180,11 @@ TRANSFORMERS: list[Row] = [
     ("large JSON", put(CONFIG, b" " * (1 << 21)),
      f"/{CONFIG}: 2,097,152 bytes, more than the 1,048,576 read of such a file", ""),
     ("absurd width", state(text_config__hidden_size=10**9),
-     f"{SETTINGS}: adaptor.output_dim is 1000000000; llm.hidden_size is 1000000000", ""),
-    ("absurd depth", state(audio_config__num_hidden_layers=10**9), f"{SETTINGS}: encoder.blocks is 999999999", ""),
-    ("negative depth", state(audio_config__num_timestamp_prediction_layers=4), f"{SETTINGS}: encoder.blocks is -1",
+     f"/{CONFIG}: adaptor.output_dim is 1000000000; llm.hidden_size is 1000000000", ""),
+    ("absurd depth", state(audio_config__num_hidden_layers=10**9), f"/{CONFIG}: encoder.blocks is 999999999", ""),
+    ("negative depth", state(audio_config__num_timestamp_prediction_layers=4), f"/{CONFIG}: encoder.blocks is -1",
      ""),
-    ("no object", state(audio_config=3), f"{SETTINGS}: audio_config is not a mapping", ""),
+    ("no object", state(audio_config=3), f"/{CONFIG}: audio_config is not a mapping", ""),
     ("quantized", state(quantization_config={"quant_method": "bitsandbytes"}),
      f"/{CONFIG}: quantized for PyTorch, which is not read", "convert its source"),
     ("no tokenizer", remove(TOKENIZER), f"/{TOKENIZER}: missing", OWN),
@@ -234,7 +233,7 @@ MLX_AUDIO: list[Row] = [
     ("another model", state(model_type="sensevoice"), f"/{CONFIG}: the model is 'sensevoice', not fun_asr_nano",
      KNOWN),
     ("no width", state(audio_encoder_conf__output_size=0),
-     f"{SETTINGS}: encoder.width is 0; adaptor.input_dim is 0", ""),
+     f"/{CONFIG}: encoder.width is 0; adaptor.input_dim is 0", ""),
     ("quantized", state(quantization={"bits": 4, "group_size": 64}), f"/{WEIGHTS}: {DENSE}", INSTEAD),
     ("7 bits", state(quantization={"bits": 7, "group_size": 64}),
      f"/{CONFIG}: quantization: 7 bits in groups of 64, 'affine': no known quantization", ""),

@@ -237,7 +237,7 @@ def test_contents(change: Change, message: str, hint: str, here: Path) -> None:
 
 def test_a_decoder_of_another_kind(here: Path) -> None:
     edit_json(here / "Nano" / DECODER, lambda config: config.update(model_type="llama"))
-    stderr = said("model_type is 'llama': not supported", "this version knows 'qwen3'")
+    stderr = said(f"Nano/{DECODER}: model_type is 'llama': not supported", "this version knows 'qwen3'")
     assert invoke("convert", "Nano", "out") == Result(3, "", stderr)
 
 

@@ -316,7 +316,9 @@ def test_config_yaml_that_does_not_fit(checkpoint: Path, path: str, value: Any, 
     config = yaml.safe_load((checkpoint / "config.yaml").read_text(encoding="utf-8"))
     change_at(config, path, value)
     (checkpoint / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    assert message in refusal(checkpoint).message
+    said = refusal(checkpoint).message
+    assert said.startswith(f"{checkpoint}/")
+    assert message in said
 
 
 @pytest.mark.parametrize(
@@ -341,7 +343,9 @@ def test_decoder_config_that_does_not_fit(checkpoint: Path, path: str, value: An
     edit_json(checkpoint / "Qwen3-0.6B/config.json", lambda config: change_at(config, path, value))
     if path == "vocab_size":  # a stop token outside it is found first
         edit_json(checkpoint / "Qwen3-0.6B/config.json", lambda config: config.update(eos_token_id=1))
-    assert message in refusal(checkpoint).message
+    said = refusal(checkpoint).message
+    assert said.startswith(f"{checkpoint}/")
+    assert message in said
 
 
 def change_at(config: dict[str, Any], path: str, value: Any) -> None:

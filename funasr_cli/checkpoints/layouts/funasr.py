@@ -16,7 +16,7 @@ from funasr_cli.checkpoints.layouts.files import OF_THE_DECODER, tokenizer_files
 from funasr_cli.checkpoints.pickles import CODE_HINT, check_pickle, check_storages
 from funasr_cli.checkpoints.tensors import FLOATING, Tensor, usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, readable
-from funasr_cli.checkpoints.upstream import MODEL, nano_config, require, section
+from funasr_cli.checkpoints.upstream import MODEL, nano_config, require, section, stated_in
 from funasr_cli.errors import ModelError, SetupError
 
 if TYPE_CHECKING:
@@ -41,14 +41,24 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     from funasr_cli.checkpoints.plain_yaml import read_yaml
 
     require_torch()
-    options = read_yaml(file_in(folder, UPSTREAM_CONFIG, NO_CONFIG))
-    require(options, "model", MODEL)  # or else what is missing for ours would be said of another model
+    path = file_in(folder, UPSTREAM_CONFIG, NO_CONFIG)
+    options = read_yaml(path)
+    with stated_in(str(path)):
+        require(options, "model", MODEL)  # or else what is missing for ours would be said of another model
     weights = file_in(folder, UPSTREAM_WEIGHTS, _instead_of_weights(folder))
     llm_folder = _llm_folder(folder, options)
-    llm = read_json(file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER))
+    llm_path = file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER)
+    llm = read_json(llm_path)
     files = tokenizer_files(folder, folder / llm_folder)
     stored = _read_tensors(weights)
-    config = nano_config(options, llm, ctc=keymap.has_ctc(stored), languages=languages)
+    config = nano_config(
+        options,
+        llm,
+        ctc=keymap.has_ctc(stored),
+        languages=languages,
+        where=str(path),
+        llm_where=str(llm_path),
+    )
     if config.ctc is not None:
         files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE, "the CTC branch needs it")
     return Checkpoint(
@@ -91,7 +101,8 @@ def require_torch() -> None:
 
 def _llm_folder(folder: Path, options: dict[str, Any]) -> str:
     """Name of the decoder's folder; upstream trains with absolute paths, so that only the last part counts."""
-    stated = section(options, "llm_conf").get("init_param_path")
+    with stated_in(str(folder / UPSTREAM_CONFIG)):
+        stated = section(options, "llm_conf").get("init_param_path")
     if not isinstance(stated, str) or Path(stated).name in ("", ".", ".."):
         raise ModelError(
             f"{folder / UPSTREAM_CONFIG}: llm_conf.init_param_path does not name the decoder's folder"

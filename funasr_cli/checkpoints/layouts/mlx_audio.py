@@ -11,7 +11,7 @@ from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json
-from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, section
+from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, section, stated_in
 from funasr_cli.errors import ModelError
 
 LAYOUT = "mlx-audio"
@@ -34,10 +34,12 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     """
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
-    decoder = section(content, "text_config") or section(content, "llm_config")
+    with stated_in(str(path)):
+        decoder = section(content, "text_config") or section(content, "llm_config")
+        options = _upstream_words(content)
     if not decoder:
         raise ModelError(f"{path}: neither funasr nor mlx-audio has converted this", "convert its source")
-    config = nano_config(_upstream_words(content), decoder, ctc=False, languages=languages)
+    config = nano_config(options, decoder, ctc=False, languages=languages, where=str(path))
     weights = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT)
     stored = open_safetensors(weights)
     tensors = keymap.translate(without_ctc(stored), keymap.OURS, str(weights), tied=config.llm.tie_word_embeddings)

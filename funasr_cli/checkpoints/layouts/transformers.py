@@ -16,7 +16,7 @@ from funasr_cli.checkpoints.keymap import Spell
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
-from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, require, section, whole
+from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, require, section, stated_in, whole
 from funasr_cli.errors import ModelError
 
 LAYOUT = "Transformers"
@@ -33,10 +33,13 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     Raises:
         ModelError: something is missing, damaged or not supported.
     """
-    content = read_json(file_in(folder, CONFIG_FILE))
+    path = file_in(folder, CONFIG_FILE)
+    content = read_json(path)
     if content.get("quantization_config"):
-        raise ModelError(f"{folder / CONFIG_FILE}: quantized for PyTorch, which is not read", "convert its source")
-    config = nano_config(*_upstream_words(content, folder), ctc=False, languages=languages)
+        raise ModelError(f"{path}: quantized for PyTorch, which is not read", "convert its source")
+    with stated_in(str(path)):
+        options, llm = _upstream_words(content, folder)
+    config = nano_config(options, llm, ctc=False, languages=languages, where=str(path))
     weights, stored = _open_weights(folder)
     encoder, tied = config.encoder, config.llm.tie_word_embeddings
     spell = spelling(encoder.blocks, encoder.tp_blocks)
@@ -146,5 +149,6 @@ def _features(folder: Path) -> Mapping[str, Any]:
     for name in FEATURES_FILES:
         if path := optional_file_in(folder, name):
             content = read_json(path)
-            return section(content, "feature_extractor") or content
+            with stated_in(str(path)):
+                return section(content, "feature_extractor") or content
     return {}
