@@ -11,7 +11,7 @@ import platformdirs
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE
-from funasr_cli.checkpoints.untrusted import read_json
+from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE
 from funasr_cli.options import DEFAULT_HUB, Hub
@@ -64,9 +64,11 @@ def local_folder(name: str) -> Path | None:
 
 
 def source_name(name: str) -> str:
-    """What a conversion of this folder, hub id or alias is called."""
+    """What a conversion of this folder, hub id or alias is called; printable."""
     folder = local_folder(name)
-    return os.fsencode(folder.resolve().name).decode(errors="replace") if folder else ALIASES.get(name, name)
+    if folder is None:
+        return ALIASES.get(name, name)
+    return readable(os.fsencode(folder.resolve().name).decode(errors="replace"))
 
 
 def fetch_source(

@@ -10,7 +10,7 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint, without_ctc
 from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json, readable
 from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, section, stated_in
 from funasr_cli.errors import ModelError
 
@@ -52,7 +52,7 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         quantization=quantize.from_json(content.get("quantization"), f"{folder / CONFIG_FILE}: quantization"),
         files=tokenizer_files(folder, _tokenizer_folder(folder, content)),
         weights=(weights,),
-        source={"source": repository if isinstance(repository, str) else None},
+        source={"source": readable(repository) if isinstance(repository, str) else None},
         notes=(NO_CTC,) if len(tensors) < len(stored) else (),
     )
 
