@@ -269,11 +269,12 @@ def test_errors_of_a_process(typed: str, change: Change, code: int, stderr: str,
 # --- what is around it ---
 
 TORCH = "pip install torch; on Linux, --index-url https://download.pytorch.org/whl/cpu spares you CUDA"
+WITHOUT = "the -hf repositories, in Transformers' layout, do without"
 
 
 def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it is not there or cannot be imported; a source that needs none is converted."""
-    expected = Result(5, "", said("converting needs torch", TORCH))
+    expected = Result(5, "", said("reading model.pt needs torch", f"{TORCH}; {WITHOUT}"))
     (here / "torch.py").write_text("raise ImportError('no torch here')")
     assert funasr("convert", "Nano", "out", cwd=here, env={"PYTHONPATH": str(here)}) == expected
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -387,7 +388,7 @@ def test_no_hub(tmp_path: Path) -> None:
 def test_offline(tmp_path: Path) -> None:
     result = funasr("convert", "owner/model", tmp_path / "out", env={"HF_HOME": str(tmp_path / "cache")})
     message = "owner/model: not on this machine, and HF_HUB_OFFLINE forbids to download it"
-    assert result == Result(5, "", said(message, MIRROR))
+    assert result == Result(5, "", said(message, "unset it, or name a folder"))
 
 
 def test_a_repository_in_another_layout(hub: Hub, tmp_path: Path) -> None:

@@ -382,7 +382,7 @@ def test_without_torch(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(SetupError) as caught:
         open_funasr(checkpoint, ("zh",))
-    assert caught.value.message == "converting needs torch"
+    assert caught.value.message == "reading model.pt needs torch"
     assert caught.value.hint.startswith("pip install torch; ")
 
 

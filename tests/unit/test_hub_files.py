@@ -235,4 +235,4 @@ def test_torch_is_asked_for_before_a_pickle_is_fetched(monkeypatch: pytest.Monke
     assert set(wanted("owner/model", TRANSFORMERS)) == set(TRANSFORMERS) - UNWANTED
     with pytest.raises(SetupError) as caught:
         wanted("owner/model", UPSTREAM)
-    assert caught.value.message == "converting needs torch"
+    assert caught.value.message == "reading model.pt needs torch"

@@ -28,6 +28,9 @@ UPSTREAM_WEIGHTS = "model.pt"
 UPSTREAM_CONFIG = "config.yaml"
 NO_CONFIG = f"FunASR writes one beside {UPSTREAM_WEIGHTS}: copy it, or that of the model that was fine-tuned"
 NO_WEIGHTS = f"the weights belong beside {UPSTREAM_CONFIG}: copy or download them, too"
+READING = "reading"
+INSTALL_TORCH = "pip install torch; on Linux, --index-url https://download.pytorch.org/whl/cpu spares you CUDA"
+TORCH_HINT = f"{INSTALL_TORCH}; the -hf repositories, in Transformers' layout, do without"
 ASKED_FOR_CODE = re.compile(r"GLOBAL ([\w.]+)")  # in torch's message about a pickle with more than tensors in it
 
 
@@ -83,20 +86,22 @@ def _instead_of_weights(folder: Path) -> str:
     return f"rename the one you want to {UPSTREAM_WEIGHTS}, as in: mv {found} {UPSTREAM_WEIGHTS}"
 
 
-def lacks_torch() -> SetupError:
+def lacks_torch(doing: str = READING) -> SetupError:
     """What to say where torch is missing."""
-    without_cuda = "--index-url https://download.pytorch.org/whl/cpu"
-    return SetupError("converting needs torch", f"pip install torch; on Linux, {without_cuda} spares you CUDA")
+    return SetupError(f"{doing} {UPSTREAM_WEIGHTS} needs torch", TORCH_HINT if doing == READING else INSTALL_TORCH)
 
 
-def require_torch() -> None:
+def require_torch(doing: str = READING) -> None:
     """Say early that torch is missing.
+
+    Args:
+        doing: what it is needed for.
 
     Raises:
         SetupError: it is.
     """
     if importlib.util.find_spec("torch") is None:
-        raise lacks_torch()
+        raise lacks_torch(doing)
 
 
 def _llm_folder(folder: Path, options: dict[str, Any]) -> str:
