@@ -35,7 +35,7 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     with stated_in(str(path)):
-        decoder = section(content, "text_config") or section(content, "llm_config")
+        decoder = decoder_of(content)
         options = _upstream_words(content)
     if not decoder:
         raise ModelError(f"{path}: neither funasr nor mlx-audio has converted this", "convert its source")
@@ -55,6 +55,15 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         source={"source": readable(repository) if isinstance(repository, str) else None},
         notes=(NO_CTC,) if len(tensors) < len(stored) else (),
     )
+
+
+def decoder_of(content: Options) -> Options:
+    """What its ``config.json`` says of the decoder; empty in what it has not written.
+
+    Raises:
+        ModelError: something else stands there.
+    """
+    return section(content, "text_config") or section(content, "llm_config")
 
 
 def _upstream_words(content: Options) -> Options:
