@@ -175,6 +175,12 @@ def only_weights(config: dict[str, Any]) -> Change:
     return change
 
 
+def two_tokens(name: str) -> Change:
+    """A tokenizer like Qwen's, without what the prompt needs."""
+    tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    return lambda folder: tokenizer.save(str(folder / name))
+
+
 def word_pieces(name: str) -> Change:
     """A tokenizer as BERT's has it."""
     tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))

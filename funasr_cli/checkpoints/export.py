@@ -29,7 +29,7 @@ def export(folder: Path, out: Path) -> None:
         OutputError: ``out`` exists or cannot be written.
         SetupError: torch is not installed.
     """
-    require_torch()
+    require_torch("writing")
     model = read_config(folder)
     if model.quantization:
         raise ModelError(f"{folder}: is quantized, its dense weights are gone", "export a dense conversion")

@@ -87,7 +87,13 @@ def read_config(folder: Path) -> ModelFile:
     if dtype not in DTYPES:
         raise ModelError(f"{path}: dtype is {quoted(dtype)}, not one of {', '.join(DTYPES)}")
     quantization = quantize.from_json(content.get("quantization"), f"{path}: quantization")
-    return ModelFile(config, dtype, quantization, source)
+    return ModelFile(config, dtype, quantization, {key: _printable(key, value) for key, value in source.items()})
+
+
+def _printable(key: str, value: str | None) -> str | None:
+    """What ``source`` says; only the digests of shards take several lines."""
+    lines = value.splitlines() if value and key == "sha256" else [value or ""]
+    return value and "\n".join(map(readable, lines))
 
 
 def parse_dataclass(kind: type[T], data: Any, where: str) -> T:

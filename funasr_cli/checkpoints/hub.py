@@ -10,10 +10,10 @@ from pathlib import Path
 import platformdirs
 
 from funasr_cli import demo
-from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE
-from funasr_cli.checkpoints.untrusted import read_json
+from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
+from funasr_cli.checkpoints.sources import can_be_loaded
+from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
-from funasr_cli.models.fun_asr_nano import MODEL_TYPE
 from funasr_cli.options import DEFAULT_HUB, Hub
 from funasr_cli.paths import path_in_variable
 
@@ -75,7 +75,7 @@ def local_source(name: str) -> Source | None:
     if not name:
         raise ModelError("SOURCE is empty", "name a folder or a hub id")
     if folder := local_folder(name):
-        return Source(folder, os.fsencode(folder.resolve().name).decode(errors="replace"), None)
+        return Source(folder, readable(os.fsencode(folder.resolve().name).decode(errors="replace")), None)
     if name in ALIASES or HUB_ID.fullmatch(name):
         return None
     matches = _called(name, converted_models())
@@ -155,11 +155,10 @@ def converted_models() -> dict[str, Path]:
 def is_model(folder: Path) -> bool:
     """Whether a folder is in a layout that `load_model` reads: ours, or that of mlx-audio."""
     try:
-        config = read_json(folder / CONFIG_FILE)
+        content = read_json(folder / CONFIG_FILE)
     except ModelError:
         return False
-    is_mlx_audio = config.get("model_type") == MODEL_TYPE and isinstance(config.get("text_config"), dict)
-    return (config.get("format") == FORMAT or is_mlx_audio) and (folder / WEIGHTS_FILE).is_file()
+    return can_be_loaded(content) and (folder / WEIGHTS_FILE).is_file()
 
 
 def find_model(name: str | None) -> Path:

@@ -202,7 +202,7 @@ def _unreached(hub_id: str, error: Exception, here: str) -> FunASRError:
 
     if constants.HF_HUB_OFFLINE:
         offline = f"{hub_id}: {here} on this machine, and HF_HUB_OFFLINE forbids to download it"
-        return SetupError(offline, UNREACHED_HINT)
+        return SetupError(offline, "unset it, or name a folder")
     if any(isinstance(cause, OSError) and cause.errno for cause in causes(error)):
         return SetupError(f"{hub_id}: {constants.ENDPOINT} cannot be reached ({reason(error)})", UNREACHED_HINT)
     return SetupError(f"{hub_id}: {constants.ENDPOINT} is out of order ({reason(error)})", UNREACHED_HINT)

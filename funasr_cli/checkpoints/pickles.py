@@ -43,6 +43,8 @@ OPERATIONS = frozenset(
     "EMPTY_TUPLE EMPTY_LIST EMPTY_DICT EMPTY_SET NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT "
     "BINUNICODE SHORT_BINSTRING BINGET LONG_BINGET BINPUT LONG_BINPUT".split()
 )
+PROTOCOL = 2  # torch.save's own, which the operations above are those of
+PROTOCOL_HINT = f"save it with torch.save's own protocol, {PROTOCOL}"
 CODE_HINT = "only plain state dicts are read; nothing in a checkpoint is ever executed"
 
 
@@ -124,19 +126,27 @@ def _check_objects(stream: io.BytesIO, pickles: int, path: Path) -> None:
     for _ in range(pickles):
         stack: list[int | None] = []  # None is a mark
         memo: dict[int, int | None] = {}
+        protocol: Any = 0
         try:
             for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
                 if number >= MOST_OPERATIONS:
                     raise _Damaged("its pickle is too long")
-                if operation.name not in OPERATIONS:
-                    raise _Damaged(f"operation {operation.name}")
-                if operation.name == "GLOBAL" and not ALLOWED.fullmatch(name := str(argument)):
-                    raise ModelError(
-                        f"{path}: refused, it asks for {_as_written(name)}, which is not a tensor", CODE_HINT
-                    )
+                protocol = argument if operation.name == "PROTO" else protocol
+                _check_operation(operation.name, argument, protocol, path)
                 _follow(operation, argument, stack, memo)
         except (ValueError, KeyError, IndexError) as error:
             raise _Damaged("its pickle is cut short or changed") from error
+
+
+def _check_operation(name: str, argument: Any, protocol: int, path: Path) -> None:
+    if name not in OPERATIONS:
+        if protocol > PROTOCOL:
+            raise ModelError(f"{path}: saved with pickle protocol {protocol}", PROTOCOL_HINT)
+        raise _Damaged(f"operation {name}")
+    if name == "GLOBAL" and not ALLOWED.fullmatch(str(argument)):
+        raise ModelError(
+            f"{path}: refused, it asks for {_as_written(str(argument))}, which is not a tensor", CODE_HINT
+        )
 
 
 def _as_written(name: str) -> str:

@@ -7,7 +7,7 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.converted import open_converted
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS, open_funasr
-from funasr_cli.checkpoints.layouts.mlx_audio import open_mlx_audio
+from funasr_cli.checkpoints.layouts.mlx_audio import decoder_of, open_mlx_audio
 from funasr_cli.checkpoints.layouts.transformers import INDEX_FILE, open_transformers
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
 from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
@@ -35,7 +35,7 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
         return open_funasr(folder, languages_of(name))
     if not has_config:
         raise ModelError(f"{folder}: no checkpoint in a layout that is known", KNOWN)
-    if "audio_config" in _config(folder):
+    if _is_transformers(_config(folder)):
         return open_transformers(folder, languages_of(name))
     return open_model(folder, name)
 
@@ -53,12 +53,28 @@ def open_model(folder: Path, name: str | None = None) -> Checkpoint:
     content = _config(folder)
     if content.get("format") == FORMAT:
         return open_converted(folder)
-    if "audio_config" in content:
+    if _is_transformers(content):
         raise ModelError(f"{folder}: has to be converted first", f"run: funasr convert {folder}")
     # A snapshot in Hugging Face's cache: models--OWNER--NAME/snapshots/COMMIT. Of a folder, whatever it was,
     # mlx-audio writes Nano's id into model_repo.
     called = name or (folder.parents[1] if folder.parent.name == "snapshots" else folder).name
     return open_mlx_audio(folder, languages_of(f"{content.get('model_repo')} {called}"))
+
+
+def can_be_loaded(content: dict[str, Any]) -> bool:
+    """Whether a ``config.json`` is one that `open_model` reads."""
+    if content.get("format") == FORMAT:
+        return True
+    try:
+        return (
+            content.get("model_type") == MODEL_TYPE and not _is_transformers(content) and bool(decoder_of(content))
+        )
+    except ModelError:
+        return False
+
+
+def _is_transformers(content: dict[str, Any]) -> bool:
+    return "audio_config" in content
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The one place through which files of a checkpoint are opened: it may come from anybody.
 
 What comes back is small enough, nested little enough and of one meaning; everything else is a `ModelError` in one
-line. Headers of tensor files are looked at in `headers.py`, YAML in `plain_yaml.py`.
+line. Headers of tensor files are looked at in `headers.py`, YAML in `plain_yaml.py`,
+parts of a tokenizer in `plain_tokenizer.py`.
 """
 
 import itertools
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from tokenizers import Tokenizer
 
+from funasr_cli.checkpoints.plain_tokenizer import unknown_parts
 from funasr_cli.decoding.text import CTCVocabulary
 from funasr_cli.errors import ModelError
 
@@ -219,10 +221,12 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
     """Read a ``tokenizer.json`` for a decoder with so many embeddings.
 
     Raises:
-        ModelError: it is missing, damaged, or another model's.
+        ModelError: it is missing, damaged, another model's, or has parts that Qwen's has not.
     """
     content = read_limited(path, TOKENIZER_LIMIT_BYTES)
-    check_depth(content, str(path))
+    unknown = next(unknown_parts(parse_json(content, str(path))), None)
+    if unknown:  # before the library sees it, which applies them to added tokens at once
+        raise ModelError(f"{path}: unlike Qwen's tokenizer: {readable(unknown)}", "copy the tokenizer of Qwen3")
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except (KeyboardInterrupt, SystemExit):

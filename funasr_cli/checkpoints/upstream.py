@@ -1,9 +1,12 @@
 """FunASR's ``config.yaml`` and the decoder's ``config.json`` -> our config.
 
 Where the files leave something out, upstream's own default is taken (class and argument are named beside it).
+What is refused is said of a file only within `stated_in`.
 """
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from funasr_cli.checkpoints.untrusted import quoted, readable
@@ -17,11 +20,33 @@ from funasr_cli.models.sanm import SANMConfig
 
 Options = dict[str, Any]
 
-WHERE = "the checkpoint's configuration"  # in messages
 MODEL = "FunASRNano"  # what upstream calls its class
 
 
-def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str, ...]) -> FunASRNanoConfig:
+class _Misstated(ModelError):
+    """What is wrong in a configuration; the file is not named yet."""
+
+
+@contextmanager
+def stated_in(where: str) -> Iterator[None]:
+    """Name the file in what is said of its content.
+
+    Raises:
+        ModelError: what was raised of a configuration within.
+    """
+    try:
+        yield
+    except _Misstated as error:
+        raise ModelError(f"{where}: {error.message}", error.hint) from error
+    except KeyError as error:
+        raise ModelError(f"{where}: does not state {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{where}: a value of the wrong type ({readable(str(error))})") from error
+
+
+def nano_config(
+    yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str, ...], where: str, llm_where: str = ""
+) -> FunASRNanoConfig:
     """Translate a checkpoint's configuration.
 
     Args:
@@ -29,19 +54,19 @@ def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str,
         llm: the decoder's ``config.json``.
         ctc: whether the checkpoint holds the tensors of the CTC branch.
         languages: ISO codes.
+        where: the file that ``yaml`` stands in.
+        llm_where: that of ``llm``, if it is another one.
 
     Raises:
         ModelError: another model, a variant that is not supported, or a value of the wrong type.
     """
-    require(yaml, "model", MODEL)
-    require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
-    require(yaml, "audio_adaptor", "Transformer")
-    require(yaml, "frontend", "WavFrontend")
-    require(section(yaml, "llm_conf"), "use_lora", False, default=False)
-    try:
+    with stated_in(where):
+        require_nano(yaml)
         frontend = _frontend(section(yaml, "frontend_conf"))
         encoder = _encoder(section(yaml, "audio_encoder_conf"), frontend.row_width)
-        decoder = _decoder(llm)
+    with stated_in(llm_where or where):
+        decoder, stop_token_ids = _decoder(llm), _stop_token_ids(llm)
+    with stated_in(where):
         dataset = section(yaml, "dataset_conf")
         config = FunASRNanoConfig(
             frontend=frontend,
@@ -54,14 +79,23 @@ def nano_config(yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str,
                 empty_think=not _switch(dataset, "do_think", True),
                 languages=languages,
             ),
-            stop_token_ids=_stop_token_ids(llm),
+            stop_token_ids=stop_token_ids,
         )
-    except KeyError as error:
-        raise ModelError(f"{WHERE} does not state {error}") from error
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{WHERE} holds a value of the wrong type ({readable(str(error))})") from error
-    check_config(config, WHERE)
+    check_config(config, f"{where}, {llm_where}" if llm_where else where)
     return config
+
+
+def require_nano(yaml: Options) -> None:
+    """Refuse other models, and other kinds of parts.
+
+    Raises:
+        ModelError: naming what is not known.
+    """
+    require(yaml, "model", MODEL)
+    require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
+    require(yaml, "audio_adaptor", "Transformer")
+    require(yaml, "frontend", "WavFrontend")
+    require(section(yaml, "llm_conf"), "use_lora", False, default=False)
 
 
 def section(yaml: Options, name: str) -> Options:
@@ -72,7 +106,7 @@ def section(yaml: Options, name: str) -> Options:
     """
     content = yaml.get(name) or {}
     if not isinstance(content, dict):
-        raise ModelError(f"{WHERE}: {name} is not a mapping")
+        raise _Misstated(f"{name} is not a mapping")
     return content
 
 
@@ -97,7 +131,7 @@ def _switch(options: Options, name: str, default: bool) -> bool:
 def _of_type(options: Options, name: str, default: Any, types: tuple[type, ...], what: str) -> Any:
     value = options[name] if default is None else options.get(name, default)
     if type(value) not in types:  # True is an int to isinstance
-        raise ModelError(f"{WHERE} holds a value of the wrong type ({name} is {quoted(value)}, not {what})")
+        raise _Misstated(f"a value of the wrong type ({name} is {quoted(value)}, not {what})")
     return value
 
 
@@ -109,12 +143,12 @@ def require(options: Options, name: str, supported: Any, default: Any = None) ->
     """
     value = options.get(name, default)
     if value != supported:
-        raise ModelError(f"{name} is {quoted(value)}: not supported", f"this version knows {supported!r}")
+        raise _Misstated(f"{name} is {quoted(value)}: not supported", f"this version knows {supported!r}")
 
 
 def _frontend(conf: Options) -> FrontendConfig:
     if conf.get("cmvn_file") is not None:
-        raise ModelError("frontend_conf names a CMVN file: no Fun-ASR-Nano has one", "this is another model")
+        raise _Misstated("frontend_conf names a CMVN file: no Fun-ASR-Nano has one", "this is another model")
     require(conf, "snip_edges", True, default=True)
     require(conf, "upsacle_samples", True, default=True)
     return FrontendConfig(  # these defaults: WavFrontend
@@ -152,7 +186,7 @@ def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
         low_frame_rate=_switch(conf, "use_low_frame_rate", False),
     )
     if config.downsample > 1 and not config.low_frame_rate:
-        raise ModelError(
+        raise _Misstated(
             f"downsample_rate {config.downsample} without use_low_frame_rate: not supported",
             "upstream itself fills such prompts up with the embedding of token 0",
         )
@@ -181,7 +215,7 @@ def _decoder(conf: Options) -> Qwen3Config:
     rope = {**(conf.get("rope_scaling") or {}), **(conf.get("rope_parameters") or {})}
     require(rope, "rope_type", "default", default=rope.get("type", "default"))  # "type": before transformers 4.45
     if any(kind != "full_attention" for kind in conf.get("layer_types") or ()):
-        raise ModelError("layer_types names more than full_attention: not supported")
+        raise _Misstated("layer_types names more than full_attention: not supported")
     return Qwen3Config(  # these defaults: transformers.Qwen3Config
         hidden_size=whole(conf, "hidden_size"),
         num_hidden_layers=whole(conf, "num_hidden_layers"),

@@ -33,6 +33,7 @@ from damage import (
     state_yaml,
     tensor,
     tensors,
+    two_tokens,
     word_pieces,
 )
 from test_cli_input_errors import LIBRARY
@@ -61,7 +62,6 @@ FLOATING = "float32 or bfloat16 or float16"
 DENSE = "is quantized, its dense weights are gone"
 INSTEAD = "transcribe reads it as it is; to change the recipe, convert what it was made from"
 OWN = "copy it from the decoder's own repository"
-SETTINGS = "the checkpoint's configuration"
 # Ten times itself, and again, and again: a billion.
 BOMB = "a: &a x\n" + "".join(f"{name}: &{name} [{10 * f'*{last}, '}]\n" for last, name in pairwise("abcdefghij"))
 SENSE_VOICE = b"encoder: SenseVoiceEncoderSmall\nmodel: SenseVoiceSmall\nfrontend: WavFrontend\n"
@@ -105,9 +105,9 @@ FUNASR: list[Row] = [
      "/config.yaml: cannot be read (nested deeper than 32 levels, line 1)", ""),
     ("large YAML", put(YAML, b"a: b\n" * 20_000),
      "/config.yaml: 100,000 bytes, more than the 65,536 read of such a file", ""),
-    ("SenseVoice", put(YAML, SENSE_VOICE), "model is 'SenseVoiceSmall': not supported",
+    ("SenseVoice", put(YAML, SENSE_VOICE), "/config.yaml: model is 'SenseVoiceSmall': not supported",
      "this version knows 'FunASRNano'"),
-    ("Paraformer", put(YAML, PARAFORMER), "model is 'Paraformer': not supported",
+    ("Paraformer", put(YAML, PARAFORMER), "/config.yaml: model is 'Paraformer': not supported",
      "this version knows 'FunASRNano'"),
     ("a YAML pipe", replace_by_pipe(YAML), "/config.yaml: not a file", ""),
     ("a way up", state_yaml(llm_conf__init_param_path="Qwen3\\..\\.."),
@@ -115,8 +115,10 @@ FUNASR: list[Row] = [
     ("decoder elsewhere", link(QWEN, f"../{QWEN}"), f"/{QWEN}/config.json: {OUTSIDE}", ITSELF),
     ("tokenizer elsewhere", link(f"{QWEN}/{TOKENIZER}", f"../../{TOKENIZER}"), f"/{QWEN}/{TOKENIZER}: {OUTSIDE}",
      ITSELF),
-    ("another tokenizer", word_pieces(f"{QWEN}/{TOKENIZER}"), f"/{QWEN}/{TOKENIZER}: has no token <|im_start|>",
+    ("another tokenizer", two_tokens(f"{QWEN}/{TOKENIZER}"), f"/{QWEN}/{TOKENIZER}: has no token <|im_start|>",
      "it is another model's"),
+    ("a tokenizer of another kind", word_pieces(f"{QWEN}/{TOKENIZER}"),
+     f"/{QWEN}/{TOKENIZER}: unlike Qwen's tokenizer: model 'WordPiece'", "copy the tokenizer of Qwen3"),
 ]  # fmt: skip
 
 TRANSFORMERS: list[Row] = [
@@ -179,11 +181,11 @@ TRANSFORMERS: list[Row] = [
     ("large JSON", put(CONFIG, b" " * (1 << 21)),
      f"/{CONFIG}: 2,097,152 bytes, more than the 1,048,576 read of such a file", ""),
     ("absurd width", state(text_config__hidden_size=10**9),
-     f"{SETTINGS}: adaptor.output_dim is 1000000000; llm.hidden_size is 1000000000", ""),
-    ("absurd depth", state(audio_config__num_hidden_layers=10**9), f"{SETTINGS}: encoder.blocks is 999999999", ""),
-    ("negative depth", state(audio_config__num_timestamp_prediction_layers=4), f"{SETTINGS}: encoder.blocks is -1",
+     f"/{CONFIG}: adaptor.output_dim is 1000000000; llm.hidden_size is 1000000000", ""),
+    ("absurd depth", state(audio_config__num_hidden_layers=10**9), f"/{CONFIG}: encoder.blocks is 999999999", ""),
+    ("negative depth", state(audio_config__num_timestamp_prediction_layers=4), f"/{CONFIG}: encoder.blocks is -1",
      ""),
-    ("no object", state(audio_config=3), f"{SETTINGS}: audio_config is not a mapping", ""),
+    ("no object", state(audio_config=3), f"/{CONFIG}: audio_config is not a mapping", ""),
     ("quantized", state(quantization_config={"quant_method": "bitsandbytes"}),
      f"/{CONFIG}: quantized for PyTorch, which is not read", "convert its source"),
     ("no tokenizer", remove(TOKENIZER), f"/{TOKENIZER}: missing", OWN),
@@ -225,14 +227,14 @@ MLX_AUDIO: list[Row] = [
     ("a way up", state(qwen_tokenizer_path=".."),
      f"/{CONFIG}: qwen_tokenizer_path does not name the tokenizer's folder", ""),
     ("another folder", state(qwen_tokenizer_path="/etc/Other"), f"/Other/{TOKENIZER}: missing", OWN),
-    ("another tokenizer", word_pieces(f"{QWEN}/{TOKENIZER}"), f"/{QWEN}/{TOKENIZER}: has no token <|im_start|>",
+    ("another tokenizer", two_tokens(f"{QWEN}/{TOKENIZER}"), f"/{QWEN}/{TOKENIZER}: has no token <|im_start|>",
      "it is another model's"),
     ("no decoder", state(text_config=None), f"/{CONFIG}: neither funasr nor mlx-audio has converted this",
      "convert its source"),
     ("another model", state(model_type="sensevoice"), f"/{CONFIG}: the model is 'sensevoice', not fun_asr_nano",
      KNOWN),
     ("no width", state(audio_encoder_conf__output_size=0),
-     f"{SETTINGS}: encoder.width is 0; adaptor.input_dim is 0", ""),
+     f"/{CONFIG}: encoder.width is 0; adaptor.input_dim is 0", ""),
     ("quantized", state(quantization={"bits": 4, "group_size": 64}), f"/{WEIGHTS}: {DENSE}", INSTEAD),
     ("7 bits", state(quantization={"bits": 7, "group_size": 64}),
      f"/{CONFIG}: quantization: 7 bits in groups of 64, 'affine': no known quantization", ""),
@@ -282,7 +284,7 @@ CHECKS: list[Row] = [  # of our own, quantized
      not_whole(f"{WEIGHTS}: {CHANGED}", f"{BIAS}: {NO_NUMBERS}"), SOURCE_AGAIN),
     ("a space more", lambda folder: put(TOKENIZER, (folder / TOKENIZER).read_bytes() + b" ")(folder),
      not_whole(f"{TOKENIZER}: {CHANGED}"), SOURCE_AGAIN),
-    ("another tokenizer", word_pieces(TOKENIZER),
+    ("another tokenizer", two_tokens(TOKENIZER),
      not_whole(
          f"{TOKENIZER}: has no token <|im_start|>", f"{TOKENIZER}: has no token <|im_end|>",
          f"{TOKENIZER}: has no token 688, at which the model stops", f"{TOKENIZER}: {CHANGED}",

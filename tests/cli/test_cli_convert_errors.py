@@ -32,7 +32,8 @@ ELSEWHERE = "choose another folder for the converted model"
 FOREIGN = "is not a converted model, so it is not replaced"
 HUB_ID = "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
 NEITHER = "neither a folder nor a hub id"
-LAYOUT = "this is not a checkpoint in FunASR's layout"
+YAML_TOO = "FunASR writes one beside model.pt: copy it, or that of the model that was fine-tuned"
+WEIGHTS_TOO = "the weights belong beside config.yaml: copy or download them, too"
 LAYOUTS = "funasr convert --explain lists the layouts that are known"
 AGAIN = "copy or download it again"
 DAMAGED = f"not a PyTorch checkpoint, or damaged ({LIBRARY})"
@@ -196,8 +197,8 @@ MISFIT = (
     "the checkpoint is incomplete, or its configuration belongs to another one",
 )
 CONTENTS: list[tuple[str, Change, str, str]] = [  # what it is; how to do it; what is said of the folder
-    ("no weights", removing(WEIGHTS), "/model.pt: missing", LAYOUT),
-    ("no configuration", removing(CONFIG), "/config.yaml: missing", LAYOUT),
+    ("no weights", removing(WEIGHTS), "/model.pt: missing", WEIGHTS_TOO),
+    ("no configuration", removing(CONFIG), "/config.yaml: missing", YAML_TOO),
     ("no tokenizer", removing(TOKENIZER), f"/{TOKENIZER}: missing", OWN),
     ("no decoder", lambda folder: shutil.rmtree(folder / "Qwen3-0.6B"), f"/{DECODER}: missing", OWN),
     ("pointer", putting(WEIGHTS, POINTER), "/model.pt: a pointer of git-lfs, not the file itself", PULL),
@@ -227,7 +228,7 @@ CONTENTS: list[tuple[str, Change, str, str]] = [  # what it is; how to do it; wh
     ),
     ("no JSON", putting(DECODER, b"{"), f"/{DECODER}: cannot be read ({LIBRARY})", ""),
     (
-        "no tokens", putting(TOKENIZER, b"{}"),
+        "no tokens", putting(TOKENIZER, b'{"model": {"type": "BPE"}}'),
         f"/{TOKENIZER}: damaged ({LIBRARY})", AGAIN,
     ),
 ]  # fmt: skip
@@ -246,7 +247,7 @@ def test_contents(change: Change, message: str, hint: str, here: Path) -> None:
 
 def test_a_decoder_of_another_kind(here: Path) -> None:
     edit_json(here / "Nano" / DECODER, lambda config: config.update(model_type="llama"))
-    stderr = said("model_type is 'llama': not supported", "this version knows 'qwen3'")
+    stderr = said(f"Nano/{DECODER}: model_type is 'llama': not supported", "this version knows 'qwen3'")
     assert invoke("convert", "Nano", "out") == Result(3, "", stderr)
 
 
@@ -278,11 +279,12 @@ def test_errors_of_a_process(typed: str, change: Change, code: int, stderr: str,
 # --- what is around it ---
 
 TORCH = "pip install torch; on Linux, --index-url https://download.pytorch.org/whl/cpu spares you CUDA"
+WITHOUT = "the -hf repositories, in Transformers' layout, do without"
 
 
 def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it is not there or cannot be imported; a source that needs none is converted."""
-    expected = Result(5, "", said("converting needs torch", TORCH))
+    expected = Result(5, "", said("reading model.pt needs torch", f"{TORCH}; {WITHOUT}"))
     (here / "torch.py").write_text("raise ImportError('no torch here')")
     assert funasr("convert", "Nano", "out", cwd=here, env={"PYTHONPATH": str(here)}) == expected
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -396,7 +398,7 @@ def test_no_hub(tmp_path: Path) -> None:
 def test_offline(tmp_path: Path) -> None:
     result = funasr("convert", "owner/model", tmp_path / "out", env={"HF_HOME": str(tmp_path / "cache")})
     message = "owner/model: not on this machine, and HF_HUB_OFFLINE forbids to download it"
-    assert result == Result(5, "", said(message, MIRROR))
+    assert result == Result(5, "", said(message, "unset it, or name a folder"))
 
 
 def test_a_repository_in_another_layout(hub: Hub, tmp_path: Path) -> None:

@@ -171,8 +171,9 @@ def test_converting_without_torch(small_checkpoint: Path, tmp_path: Path) -> Non
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     funasr("convert", small_checkpoint, tmp_path / "out", env={"PYTHONPATH": str(tmp_path)}).assert_fails(
         5,
-        "error: converting needs torch\n  pip install torch; on Linux, --index-url "
-        "https://download.pytorch.org/whl/cpu spares you CUDA\n",
+        "error: reading model.pt needs torch\n  pip install torch; on Linux, --index-url "
+        "https://download.pytorch.org/whl/cpu spares you CUDA; the -hf repositories, "
+        "in Transformers' layout, do without\n",
     )
 
 

@@ -95,6 +95,6 @@ def test_bad_endpoint(tmp_path: Path, endpoint: str) -> None:
 def test_repository_in_another_layout(hub: Hub, tmp_path: Path) -> None:
     hub.files = {name: path for name, path in hub.files.items() if name != "config.yaml"}
     convert(tmp_path, hub.url, "owner/model").assert_fails(
-        3, f"/snapshots/{MAIN}/config.yaml: missing\n  this is not a checkpoint in FunASR's layout\n"
+        3, f"/snapshots/{MAIN}/config.yaml: missing\n  FunASR writes one beside model.pt: copy it, or "
     )
     assert not list((tmp_path / "home").glob("**/*.safetensors"))

@@ -46,7 +46,7 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def release_config(folder: Path, *, ctc: bool) -> FunASRNanoConfig:
     """As the configuration in the folder has it; that of the release, but for the token that ends a text."""
     options, llm = read_configuration(folder)
-    config = nano_config(options, llm, ctc=ctc, languages=NANO_LANGUAGES)
+    config = nano_config(options, llm, ctc=ctc, languages=NANO_LANGUAGES, where=str(folder))
     assert dataclasses.replace(config, ctc=None, stop_token_ids=RELEASE.stop_token_ids) == RELEASE
     return config
 

@@ -24,7 +24,7 @@ LLM = {
     "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 128, "vocab_size": 768, "rope_theta": 1e6,
     "tie_word_embeddings": True, "eos_token_id": 1,
 }  # fmt: skip
-WHERE = "the checkpoint's configuration"
+WHERE, LLM_WHERE = "Nano/config.yaml", "Nano/Qwen3-0.6B/config.json"
 
 
 def refusal(path: str, value: Any) -> str:
@@ -33,7 +33,7 @@ def refusal(path: str, value: Any) -> str:
     yaml, llm = upstream_config(SMALL), dict(LLM)
     (yaml[section] if section else llm)[name] = value
     with pytest.raises(ModelError) as caught:
-        nano_config(yaml, llm, ctc=True, languages=("zh",))
+        nano_config(yaml, llm, ctc=True, languages=("zh",), where=WHERE, llm_where=LLM_WHERE)
     assert caught.value.message.isprintable()
     return caught.value.message
 
@@ -64,7 +64,8 @@ def refusal(path: str, value: Any) -> str:
     ],
 )  # fmt: skip
 def test_values_of_the_wrong_type(path: str, value: Any, message: str) -> None:
-    assert refusal(path, value) == f"{WHERE} holds a value of the wrong type ({message})"
+    where = WHERE if "." in path else LLM_WHERE
+    assert refusal(path, value) == f"{where}: a value of the wrong type ({message})"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_values_of_the_wrong_type(path: str, value: Any, message: str) -> None:
     ],
 )  # fmt: skip
 def test_numbers_beyond_all_measure(path: str, value: Any, message: str) -> None:
-    assert refusal(path, value) == f"{WHERE}: {message}"
+    assert refusal(path, value) == f"{WHERE}, {LLM_WHERE}: {message}"
 
 
 def test_a_model_of_more_parameters_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def test_a_configuration_is_refused_before_a_model_is_built() -> None:
     """Each extent could be, all of them together could not."""
     yaml, llm = upstream_config(SMALL), LLM | {"hidden_size": 1 << 20, "intermediate_size": 1 << 20}
     tracemalloc.start()
-    with pytest.raises(ModelError, match=r"^the checkpoint's configuration: a model of [\d,]{15,} parameters$"):
-        nano_config(yaml, llm, ctc=False, languages=("zh",))
+    with pytest.raises(ModelError, match=r"^Nano/config.yaml: a model of [\d,]{15,} parameters$"):
+        nano_config(yaml, llm, ctc=False, languages=("zh",), where=WHERE)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()

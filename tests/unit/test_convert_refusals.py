@@ -187,12 +187,35 @@ def test_damaged_pickles_never_raise_anything_else(
         open_funasr(checkpoint, ("zh",))
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "model.pt"])
-def test_folders_that_are_no_checkpoints(checkpoint: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("config.yaml", "FunASR writes one beside model.pt: copy it, or that of the model that was fine-tuned"),
+        ("model.pt", "the weights belong beside config.yaml: copy or download them, too"),
+    ],
+)
+def test_half_a_checkpoint(checkpoint: Path, name: str, hint: str) -> None:
     (checkpoint / name).unlink()
     error = refusal(checkpoint)
     assert error.message == f"{checkpoint / name}: missing"
-    assert error.hint == "this is not a checkpoint in FunASR's layout"
+    assert error.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["model.pt.ep2", "model.pt.ep10", "model.pt.best"], "model.pt.best"),
+        (["model.pt.ep1", "model.pt.avg10"], "model.pt.avg10"),
+        (["model.pt.\x1b[31m"], "model.pt.\N{REPLACEMENT CHARACTER}[31m"),
+    ],
+)
+def test_what_upstreams_trainer_leaves(checkpoint: Path, names: list[str], named: str) -> None:
+    for name in names:
+        shutil.copyfile(checkpoint / "model.pt", checkpoint / name)
+    (checkpoint / "model.pt").unlink()
+    error = refusal(checkpoint)
+    assert error.message == f"{checkpoint / 'model.pt'}: missing"
+    assert error.hint == f"rename the one you want to model.pt, as in: mv {named} model.pt"
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
@@ -201,10 +224,17 @@ def test_missing_files_of_the_decoder(checkpoint: Path, name: str) -> None:
     assert refusal(checkpoint).message == f"{checkpoint / 'Qwen3-0.6B' / name}: missing"
 
 
-@pytest.mark.parametrize("content", ["{}", "not json", '{"model": {"type": "BPE"}}'])
-def test_damaged_tokenizer(checkpoint: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "unlike Qwen's tokenizer: model None"),
+        ("not json", "cannot be read ("),
+        ('{"model": {"type": "BPE"}}', "damaged ("),
+    ],
+)
+def test_damaged_tokenizer(checkpoint: Path, content: str, message: str) -> None:
     (checkpoint / "Qwen3-0.6B/tokenizer.json").write_text(content)
-    assert "tokenizer.json: damaged (" in refusal(checkpoint).message
+    assert f"tokenizer.json: {message}" in refusal(checkpoint).message
 
 
 def test_an_empty_tokenizer(checkpoint: Path) -> None:
@@ -286,7 +316,9 @@ def test_config_yaml_that_does_not_fit(checkpoint: Path, path: str, value: Any, 
     config = yaml.safe_load((checkpoint / "config.yaml").read_text(encoding="utf-8"))
     change_at(config, path, value)
     (checkpoint / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    assert message in refusal(checkpoint).message
+    said = refusal(checkpoint).message
+    assert said.startswith(f"{checkpoint}/")
+    assert message in said
 
 
 @pytest.mark.parametrize(
@@ -311,7 +343,9 @@ def test_decoder_config_that_does_not_fit(checkpoint: Path, path: str, value: An
     edit_json(checkpoint / "Qwen3-0.6B/config.json", lambda config: change_at(config, path, value))
     if path == "vocab_size":  # a stop token outside it is found first
         edit_json(checkpoint / "Qwen3-0.6B/config.json", lambda config: config.update(eos_token_id=1))
-    assert message in refusal(checkpoint).message
+    said = refusal(checkpoint).message
+    assert said.startswith(f"{checkpoint}/")
+    assert message in said
 
 
 def change_at(config: dict[str, Any], path: str, value: Any) -> None:
@@ -348,7 +382,7 @@ def test_without_torch(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(SetupError) as caught:
         open_funasr(checkpoint, ("zh",))
-    assert caught.value.message == "converting needs torch"
+    assert caught.value.message == "reading model.pt needs torch"
     assert caught.value.hint.startswith("pip install torch; ")
 
 

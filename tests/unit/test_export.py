@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,16 @@ from small import MakeCheckpoint, convert
 from funasr_cli.checkpoints.export import export
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.demo import MODEL
-from funasr_cli.errors import ModelError, OutputError
+from funasr_cli.errors import ModelError, OutputError, SetupError
+
+
+def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SetupError) as caught:
+        export(MODEL, tmp_path / "out")
+    assert caught.value.message == "writing model.pt needs torch"
+    assert caught.value.hint.endswith(" spares you CUDA")
+
 
 VARIANTS = [
     {},

@@ -176,12 +176,22 @@ def test_what_is_a_model(small_model: Path, small_checkpoint: Path, tmp_path: Pa
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     config = theirs / "config.json"
-    for content in ("{}", '{"model_type": "fun_asr_nano"}', '{"model_type": "qwen3", "text_config": {}}', "{"):
+    decoder = '{"hidden_size": 64}'
+    for content in (
+        "{}",
+        '{"model_type": "fun_asr_nano"}',
+        '{"model_type": "fun_asr_nano", "text_config": {}}',
+        '{"model_type": "fun_asr_nano", "text_config": 3}',
+        f'{{"model_type": "fun_asr_nano", "audio_config": {{}}, "text_config": {decoder}}}',  # Transformers' layout
+        f'{{"model_type": "qwen3", "text_config": {decoder}}}',
+        "{",
+    ):
         config.write_text(content)
         (theirs / "model.safetensors").touch()
         assert not is_model(theirs)
-    config.write_text('{"model_type": "fun_asr_nano", "text_config": {}}')
-    assert is_model(theirs)
+    for name in ("llm_config", "text_config"):
+        config.write_text(f'{{"model_type": "fun_asr_nano", "{name}": {decoder}}}')
+        assert is_model(theirs)
     assert find_model(str(theirs)) == theirs
     (theirs / "model.safetensors").unlink()
     assert not is_model(theirs)
@@ -235,4 +245,4 @@ def test_torch_is_asked_for_before_a_pickle_is_fetched(monkeypatch: pytest.Monke
     assert set(wanted("owner/model", TRANSFORMERS)) == set(TRANSFORMERS) - UNWANTED
     with pytest.raises(SetupError) as caught:
         wanted("owner/model", UPSTREAM)
-    assert caught.value.message == "converting needs torch"
+    assert caught.value.message == "reading model.pt needs torch"

@@ -82,6 +82,8 @@ def test_settings_of_the_features(name: str, nested: bool, transformers: Path) -
     ("change", "expected"),
     [
         (put("generation_config.json", b'{"eos_token_id": [1, 2]}'), (1, 2)),
+        (put("generation_config.json", b'{"eos_token_id": [7, 5]}'), (7, 5)),  # Qwen's own states two
+        (put("generation_config.json", b'{"eos_token_id": 0}'), (0,)),
         (state(eos_token_id=3), (3,)),
     ],
 )
@@ -91,6 +93,21 @@ def test_where_the_stop_token_stands(change: Change, expected: tuple[int, ...], 
     stated = open_transformers(transformers, ("zh",)).config.stop_token_ids
     state(text_config__eos_token_id=None)(transformers)
     assert open_transformers(transformers, ("zh",)).config.stop_token_ids == expected != stated
+
+
+@pytest.mark.parametrize("generation", [b"{}", b'{"eos_token_id": null}', None])
+def test_no_stop_token_anywhere(generation: bytes | None, transformers: Path) -> None:
+    """As the port's own configuration has it when it is saved."""
+    state(text_config__eos_token_id=None, eos_token_id=None)(transformers)
+    (transformers / "generation_config.json").unlink(missing_ok=True)
+    if generation:
+        put("generation_config.json", generation)(transformers)
+    with pytest.raises(ModelError) as caught:
+        open_transformers(transformers, ("zh",))
+    assert caught.value.message == f"{transformers}: no stop token in config.json or generation_config.json"
+    assert (
+        caught.value.hint == "state eos_token_id in generation_config.json: the id of <|im_end|> in tokenizer.json"
+    )
 
 
 def test_what_is_left_out_is_the_release(transformers: Path) -> None:
@@ -128,6 +145,14 @@ def test_the_repository_that_it_names(repository: str, languages: tuple[str, ...
     opened = open_model(mlx_audio)
     assert opened.config.prompt.languages == languages
     assert opened.source["source"] == repository
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"), [("a/b\n- License: \x1b[31mMIT", "a/b\ufffd- License: \ufffd[31mMIT"), (3, None)]
+)
+def test_what_it_calls_its_source_is_made_readable(stated: Any, said: str | None, mlx_audio: Path) -> None:
+    state(model_repo=stated)(mlx_audio)
+    assert open_model(mlx_audio).source["source"] == said
 
 
 def test_older_words(mlx_audio: Path) -> None:
@@ -197,6 +222,22 @@ def test_the_layout_is_recorded(layout: str, small_checkpoint: Path, tmp_path: P
     conversion = funasr_cli.convert(sources[layout](tmp_path / "Nano"), tmp_path / "out", verify="off")
     assert conversion.layout == conversion.model.source["layout"] == layout
     assert f"- Its layout: {layout}\n" in (conversion.folder / "README.md").read_text()
+
+
+def test_names_that_would_write_lines_of_their_own(small_checkpoint: Path, tmp_path: Path) -> None:
+    """Of a folder, and in the configuration of a converted model."""
+    source = tmp_path / "Nano\n- License: \x1b[31mMIT"
+    shutil.copytree(small_checkpoint, source)
+    conversion = funasr_cli.convert(source, tmp_path / "out", verify="off")
+    named = "Nano\ufffd- License: \ufffd[31mMIT"
+    assert conversion.model.source["source"] == named
+    assert (conversion.folder / "README.md").read_text(encoding="utf-8").splitlines()[
+        0
+    ] == f"# {named}, converted to MLX"
+    state(source__revision="a\nb", source__sha256="0  a\x07\n1  b")(conversion.folder)
+    source_of = open_model(conversion.folder).source
+    assert (source_of["source"], source_of["revision"]) == (named, "a\ufffdb")
+    assert source_of["sha256"] == "0  a\ufffd\n1  b"  # a line for each shard
 
 
 def test_a_missing_tokenizer_configuration_is_no_matter(transformers: Path, tmp_path: Path) -> None:

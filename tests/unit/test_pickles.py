@@ -51,6 +51,17 @@ def refusal(checkpoint: Path) -> str:
     return message.removeprefix(f"{checkpoint / 'model.pt'}: ")
 
 
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_another_pickle_protocol(here: Path, protocol: int) -> None:
+    """torch itself reads no other than its own with ``weights_only=True``."""
+    path = here / "model.pt"
+    torch.save(torch.load(path, weights_only=True), path, pickle_protocol=protocol)
+    with pytest.raises(ModelError) as caught:
+        check_pickle(path)
+    assert caught.value.message == f"{path}: saved with pickle protocol {protocol}"
+    assert caught.value.hint == "save it with torch.save's own protocol, 2"
+
+
 def test_what_torch_saves_is_let_through(here: Path) -> None:
     """As an archive, in the old format, and archived anew by somebody else."""
     content = torch.load("Small-Nano/model.pt", weights_only=True)

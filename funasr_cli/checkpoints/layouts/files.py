@@ -6,7 +6,8 @@ from funasr_cli.checkpoints.format import TOKENIZER_FILE
 from funasr_cli.checkpoints.untrusted import file_in, optional_file_in
 
 OF_THE_DECODER = "copy it from the decoder's own repository"
-OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", "generation_config.json")
+GENERATION_FILE = "generation_config.json"
+OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", GENERATION_FILE)
 
 
 def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:

@@ -15,8 +15,8 @@ from funasr_cli.checkpoints.headers import is_tensor_name
 from funasr_cli.checkpoints.layouts.files import OF_THE_DECODER, tokenizer_files
 from funasr_cli.checkpoints.pickles import CODE_HINT, check_pickle, check_storages
 from funasr_cli.checkpoints.tensors import FLOATING, Tensor, usual_dtype
-from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
-from funasr_cli.checkpoints.upstream import MODEL, nano_config, require, section
+from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, readable
+from funasr_cli.checkpoints.upstream import MODEL, nano_config, require, section, stated_in
 from funasr_cli.errors import ModelError, SetupError
 
 if TYPE_CHECKING:
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 LAYOUT = "FunASR"
 UPSTREAM_WEIGHTS = "model.pt"
 UPSTREAM_CONFIG = "config.yaml"
-NO_CHECKPOINT = "this is not a checkpoint in FunASR's layout"
+NO_CONFIG = f"FunASR writes one beside {UPSTREAM_WEIGHTS}: copy it, or that of the model that was fine-tuned"
+NO_WEIGHTS = f"the weights belong beside {UPSTREAM_CONFIG}: copy or download them, too"
+READING = "reading"
+INSTALL_TORCH = "pip install torch; on Linux, --index-url https://download.pytorch.org/whl/cpu spares you CUDA"
+TORCH_HINT = f"{INSTALL_TORCH}; the -hf repositories, in Transformers' layout, do without"
 ASKED_FOR_CODE = re.compile(r"GLOBAL ([\w.]+)")  # in torch's message about a pickle with more than tensors in it
 
 
@@ -40,14 +44,24 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     from funasr_cli.checkpoints.plain_yaml import read_yaml
 
     require_torch()
-    options = read_yaml(file_in(folder, UPSTREAM_CONFIG, NO_CHECKPOINT))
-    require(options, "model", MODEL)  # or else what is missing for ours would be said of another model
-    weights = file_in(folder, UPSTREAM_WEIGHTS, NO_CHECKPOINT)
+    path = file_in(folder, UPSTREAM_CONFIG, NO_CONFIG)
+    options = read_yaml(path)
+    with stated_in(str(path)):
+        require(options, "model", MODEL)  # or else what is missing for ours would be said of another model
+    weights = file_in(folder, UPSTREAM_WEIGHTS, _instead_of_weights(folder))
     llm_folder = _llm_folder(folder, options)
-    llm = read_json(file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER))
+    llm_path = file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER)
+    llm = read_json(llm_path)
     files = tokenizer_files(folder, folder / llm_folder)
     stored = _read_tensors(weights)
-    config = nano_config(options, llm, ctc=keymap.has_ctc(stored), languages=languages)
+    config = nano_config(
+        options,
+        llm,
+        ctc=keymap.has_ctc(stored),
+        languages=languages,
+        where=str(path),
+        llm_where=str(llm_path),
+    )
     if config.ctc is not None:
         files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE, "the CTC branch needs it")
     return Checkpoint(
@@ -62,25 +76,38 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     )
 
 
-def lacks_torch() -> SetupError:
+def _instead_of_weights(folder: Path) -> str:
+    """What to do where there are none: upstream's trainer writes ``model.pt.best``, ``model.pt.ep3`` and so on."""
+    written = sorted(path.name for path in folder.glob(f"{UPSTREAM_WEIGHTS}.*"))
+    best = f"{UPSTREAM_WEIGHTS}.best"
+    if not written:
+        return NO_WEIGHTS
+    found = readable(best if best in written else written[0])
+    return f"rename the one you want to {UPSTREAM_WEIGHTS}, as in: mv {found} {UPSTREAM_WEIGHTS}"
+
+
+def lacks_torch(doing: str = READING) -> SetupError:
     """What to say where torch is missing."""
-    without_cuda = "--index-url https://download.pytorch.org/whl/cpu"
-    return SetupError("converting needs torch", f"pip install torch; on Linux, {without_cuda} spares you CUDA")
+    return SetupError(f"{doing} {UPSTREAM_WEIGHTS} needs torch", TORCH_HINT if doing == READING else INSTALL_TORCH)
 
 
-def require_torch() -> None:
+def require_torch(doing: str = READING) -> None:
     """Say early that torch is missing.
+
+    Args:
+        doing: what it is needed for.
 
     Raises:
         SetupError: it is.
     """
     if importlib.util.find_spec("torch") is None:
-        raise lacks_torch()
+        raise lacks_torch(doing)
 
 
 def _llm_folder(folder: Path, options: dict[str, Any]) -> str:
     """Name of the decoder's folder; upstream trains with absolute paths, so that only the last part counts."""
-    stated = section(options, "llm_conf").get("init_param_path")
+    with stated_in(str(folder / UPSTREAM_CONFIG)):
+        stated = section(options, "llm_conf").get("init_param_path")
     if not isinstance(stated, str) or Path(stated).name in ("", ".", ".."):
         raise ModelError(
             f"{folder / UPSTREAM_CONFIG}: llm_conf.init_param_path does not name the decoder's folder"

@@ -10,8 +10,8 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint, without_ctc
 from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json
-from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, section
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json, readable
+from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, section, stated_in
 from funasr_cli.errors import ModelError
 
 LAYOUT = "mlx-audio"
@@ -34,10 +34,12 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     """
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
-    decoder = section(content, "text_config") or section(content, "llm_config")
+    with stated_in(str(path)):
+        decoder = decoder_of(content)
+        options = _upstream_words(content)
     if not decoder:
         raise ModelError(f"{path}: neither funasr nor mlx-audio has converted this", "convert its source")
-    config = nano_config(_upstream_words(content), decoder, ctc=False, languages=languages)
+    config = nano_config(options, decoder, ctc=False, languages=languages, where=str(path))
     weights = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT)
     stored = open_safetensors(weights)
     tensors = keymap.translate(without_ctc(stored), keymap.OURS, str(weights), tied=config.llm.tie_word_embeddings)
@@ -50,9 +52,18 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         quantization=quantize.from_json(content.get("quantization"), f"{folder / CONFIG_FILE}: quantization"),
         files=tokenizer_files(folder, _tokenizer_folder(folder, content)),
         weights=(weights,),
-        source={"source": repository if isinstance(repository, str) else None},
+        source={"source": readable(repository) if isinstance(repository, str) else None},
         notes=(NO_CTC,) if len(tensors) < len(stored) else (),
     )
+
+
+def decoder_of(content: Options) -> Options:
+    """What its ``config.json`` says of the decoder; empty in what it has not written.
+
+    Raises:
+        ModelError: something else stands there.
+    """
+    return section(content, "text_config") or section(content, "llm_config")
 
 
 def _upstream_words(content: Options) -> Options:

@@ -11,12 +11,12 @@ from typing import Any
 
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
+from funasr_cli.checkpoints.format import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.keymap import Spell
-from funasr_cli.checkpoints.layouts.files import tokenizer_files
+from funasr_cli.checkpoints.layouts.files import GENERATION_FILE, tokenizer_files
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
-from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, require, section, whole
+from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, require, section, stated_in, whole
 from funasr_cli.errors import ModelError
 
 LAYOUT = "Transformers"
@@ -33,10 +33,13 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     Raises:
         ModelError: something is missing, damaged or not supported.
     """
-    content = read_json(file_in(folder, CONFIG_FILE))
+    path = file_in(folder, CONFIG_FILE)
+    content = read_json(path)
     if content.get("quantization_config"):
-        raise ModelError(f"{folder / CONFIG_FILE}: quantized for PyTorch, which is not read", "convert its source")
-    config = nano_config(*_upstream_words(content, folder), ctc=False, languages=languages)
+        raise ModelError(f"{path}: quantized for PyTorch, which is not read", "convert its source")
+    with stated_in(str(path)):
+        options, llm = _upstream_words(content, folder)
+    config = nano_config(options, llm, ctc=False, languages=languages, where=str(path))
     weights, stored = _open_weights(folder)
     encoder, tied = config.encoder, config.llm.tie_word_embeddings
     spell = spelling(encoder.blocks, encoder.tp_blocks)
@@ -134,10 +137,15 @@ def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
 
 def _decoder(config: Options, llm: Options, folder: Path) -> Options:
     """Its configuration with a stop token, which stands in one of three places."""
-    if llm.get("eos_token_id") is None:
-        generation = optional_file_in(folder, "generation_config.json")
-        stated = read_json(generation) if generation else {}
-        llm = llm | {"eos_token_id": stated.get("eos_token_id") or config.get("eos_token_id")}
+    path = optional_file_in(folder, GENERATION_FILE)
+    places = (llm, read_json(path) if path else {}, config)
+    stop = next((place["eos_token_id"] for place in places if place.get("eos_token_id") is not None), None)
+    if stop is None:
+        raise ModelError(
+            f"{folder}: no stop token in {CONFIG_FILE} or {GENERATION_FILE}",
+            f"state eos_token_id in {GENERATION_FILE}: the id of <|im_end|> in {TOKENIZER_FILE}",
+        )
+    llm = llm | {"eos_token_id": stop}
     return llm | {"tie_word_embeddings": llm.get("tie_word_embeddings", config.get("tie_word_embeddings", True))}
 
 
@@ -146,5 +154,6 @@ def _features(folder: Path) -> Mapping[str, Any]:
     for name in FEATURES_FILES:
         if path := optional_file_in(folder, name):
             content = read_json(path)
-            return section(content, "feature_extractor") or content
+            with stated_in(str(path)):
+                return section(content, "feature_extractor") or content
     return {}

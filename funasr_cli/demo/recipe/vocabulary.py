@@ -8,14 +8,12 @@ from pathlib import Path
 import tiktoken
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from funasr_cli.checkpoints.plain_tokenizer import QWEN_SPLIT
+
 from .grammar import lexicon
 from .numbers import ENGLISH_NUMBER_WORDS, MANDARIN_NUMBER_WORDS
 
 LLM_MERGED_SIZE = 2022  # bytes and merges; 26 added tokens come on top
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 QWEN_SPECIAL = (
     "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
     "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>"
