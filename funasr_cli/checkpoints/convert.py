@@ -42,11 +42,11 @@ from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import Shape, Tensor, from_bytes, is_finite, to_bytes
 from funasr_cli.checkpoints.untrusted import readable
+from funasr_cli.checkpoints.vocabularies import vocabulary_problems
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
 from funasr_cli.paths import require_space
-from funasr_cli.verification.check import vocabulary_problems
 from funasr_cli.verification.reference_python import reference_python
 
 if TYPE_CHECKING:

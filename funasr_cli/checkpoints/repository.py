@@ -11,6 +11,7 @@ from pathlib import Path
 from funasr_cli.checkpoints.format import CONFIG_FILE, CTC_VOCABULARY_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS, require_torch
+from funasr_cli.checkpoints.layouts.transformers import INDEX_FILE
 from funasr_cli.errors import ModelError, OutputError, SetupError
 
 Tell = Callable[[int, int], None]  # bytes fetched, bytes in all
@@ -24,12 +25,12 @@ DECODER_FILES = {
     "added_tokens.json",
 }
 TOP_FILES = DECODER_FILES | {
-    UPSTREAM_CONFIG, CTC_VOCABULARY_FILE, f"{WEIGHTS_FILE}.index.json", "configuration.json", "README.md",
+    UPSTREAM_CONFIG, CTC_VOCABULARY_FILE, INDEX_FILE, "configuration.json", "README.md",
     "processor_config.json", "preprocessor_config.json", "chat_template.jinja",
 }  # fmt: skip
 FOLDER = re.compile(r"\w[\w.+-]*")  # a plain name: no way up, nothing hidden
 SHARD = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
-FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 COMMIT = re.compile(r"[0-9a-f]{40}")  # these two are made folder and file names of
 SHA256 = re.compile(r"[0-9a-f]{64}")
 RESUMES = "run it again: it goes on where it stopped"
@@ -120,6 +121,6 @@ def reason(error: BaseException) -> str:
 
 def failure(hub_id: str, error: BaseException, cache: Path) -> OutputError | SetupError:
     """A download that has ended early: the disk is full, or anything else."""
-    if any(isinstance(cause, OSError) and cause.errno in FULL for cause in causes(error)):
+    if any(isinstance(cause, OSError) and cause.errno in NO_ROOM for cause in causes(error)):
         return OutputError(f"{cache}: the disk is full", "make room there and run it again")
     return SetupError(f"{hub_id}: the download failed ({reason(error)})", RESUMES)

@@ -19,8 +19,8 @@ from funasr_cli.checkpoints.layouts import converted
 from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import FLOATING, is_finite
-from funasr_cli.checkpoints.untrusted import optional_file_in, read_ctc_vocabulary, read_tokenizer
-from funasr_cli.decoding.prompt import MARKS
+from funasr_cli.checkpoints.untrusted import optional_file_in
+from funasr_cli.checkpoints.vocabularies import vocabulary_problems
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 
@@ -80,23 +80,6 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
         raise ModelError("\n  ".join([f"{folder}: is not whole", *shown, *more]), SOURCE_AGAIN)
     notes = (f"{README_FILE} has been edited since",) if is_edited else ()
     return Checked(checkpoint, size_bytes, sha256, len(sums) - is_edited, notes)
-
-
-def vocabulary_problems(checkpoint: Checkpoint) -> Iterator[str]:
-    """The tokenizer has to know the marks of the prompt, and the ids at which a text ends.
-
-    Raises:
-        ModelError: it is missing or damaged, or has more tokens than the decoder; or so is the CTC vocabulary.
-    """
-    tokenizer = read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
-    for mark in MARKS:
-        if tokenizer.token_to_id(mark) is None:
-            yield f"{TOKENIZER_FILE}: has no token {mark}"
-    for token_id in checkpoint.config.stop_token_ids:
-        if tokenizer.id_to_token(token_id) is None:
-            yield f"{TOKENIZER_FILE}: has no token {token_id}, at which the model stops"
-    if checkpoint.config.ctc:
-        read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE])
 
 
 def _unlisted(checkpoint: Checkpoint, sums: dict[str, str]) -> Iterator[str]:

@@ -182,7 +182,7 @@ def test_what_is_a_model(small_model: Path, small_checkpoint: Path, tmp_path: Pa
         '{"model_type": "fun_asr_nano"}',
         '{"model_type": "fun_asr_nano", "text_config": {}}',
         '{"model_type": "fun_asr_nano", "text_config": 3}',
-        f'{{"model_type": "fun_asr_nano", "audio_config": {{}}, "text_config": {decoder}}}',  # Transformers' layout
+        f'{{"model_type": "fun_asr_nano", "audio_config": {{}}, "text_config": {decoder}}}',  # Transformers'
         f'{{"model_type": "qwen3", "text_config": {decoder}}}',
         "{",
     ):
