@@ -78,7 +78,7 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
     mx.clear_cache()
     errors = _errors(after, before)
     _refuse_above(LARGEST_OF_THE_SAME if exact else sys.float_info.max, errors, "the result computes otherwise")
-    port_errors, port_agreeing = _beside_pytorch(before, folder, clip) if beside_pytorch else (None, 0)
+    port_errors, port_agreeing = _beside_pytorch(before, source, clip) if beside_pytorch else (None, 0)
     return Proof(
         clip=clip.name,
         source_text=before.text,
@@ -91,9 +91,9 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
     )
 
 
-def _beside_pytorch(ours: Stages, folder: Path, clip: Path) -> tuple[dict[str, float], int]:
+def _beside_pytorch(ours: Stages, source: Checkpoint, clip: Path) -> tuple[dict[str, float], int]:
     """Errors of our stages, and how many of our tokens PyTorch writes, too."""
-    reference = run_reference(folder, clip, ours.token_ids)
+    reference = run_reference(source, clip, ours.token_ids)
     errors = _errors(ours, reference)
     _refuse_above(LARGEST_BESIDE_PYTORCH, errors, "the source computes otherwise than in PyTorch")
     return errors, sum(a == b for a, b in zip(ours.token_ids, reference.token_ids, strict=False))

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.export import LLM_FOLDER
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
+from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
+from funasr_cli.checkpoints.upstream import upstream_options
 from funasr_cli.decoding.languages import LANGUAGES
 from funasr_cli.errors import ModelError
 from funasr_cli.verification.reference_python import reference_python
@@ -21,11 +27,11 @@ ARRAYS = ("features", "encoder", "audio_rows", "generated_ids", "forced_logits")
 TEXT_TOKENS = 256  # of a clip at most, where only its text is wanted
 
 
-def run_reference(folder: Path, clip: Path, forced_ids: Sequence[int]) -> Stages:
+def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int]) -> Stages:
     """A clip's way through the reference, in float32.
 
     Args:
-        folder: a checkpoint in FunASR's layout.
+        checkpoint: opened; in FunASR's layout.
         clip: to read.
         forced_ids: whose logits are wanted.
 
@@ -33,8 +39,13 @@ def run_reference(folder: Path, clip: Path, forced_ids: Sequence[int]) -> Stages
         SetupError: the reference is not installed.
         ModelError: it failed.
     """
-    case = {"name": CASE, "audio": str(clip), "max_tokens": len(forced_ids), "forced_ids": list(forced_ids)}
-    reports, arrays = _run(folder, {"cases": [case]})
+    case = {
+        "name": CASE,
+        "audio": str(clip.resolve()),
+        "max_tokens": len(forced_ids),
+        "forced_ids": list(forced_ids),
+    }
+    reports, arrays = _run(checkpoint, {"cases": [case]})
     found = {name: arrays[f"{CASE}/{name}"] for name in ARRAYS}
     return Stages(
         features=found["features"],
@@ -46,11 +57,11 @@ def run_reference(folder: Path, clip: Path, forced_ids: Sequence[int]) -> Stages
     )
 
 
-def reference_texts(folder: Path, clips: Sequence[tuple[Path, str]]) -> list[str]:
+def reference_texts(checkpoint: Checkpoint, clips: Sequence[tuple[Path, str]]) -> list[str]:
     """What the reference writes for clips, each read in one piece, in float32; outer white space is left out.
 
     Args:
-        folder: a checkpoint in FunASR's layout.
+        checkpoint: opened; in FunASR's layout.
         clips: paths and the ISO codes of their languages.
 
     Raises:
@@ -66,26 +77,46 @@ def reference_texts(folder: Path, clips: Sequence[tuple[Path, str]]) -> list[str
         }
         for number, (path, code) in enumerate(clips)
     ]
-    reports, _ = _run(folder, {"batches": batches})
+    reports, _ = _run(checkpoint, {"batches": batches})
     return [reports[batch["name"]]["texts"][0].strip() for batch in batches]
 
 
-def _run(folder: Path, work: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _run(checkpoint: Checkpoint, work: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What the script reports on a job, and its arrays."""
     python = reference_python()
     with tempfile.TemporaryDirectory(prefix="funasr-reference-") as temporary:
-        job, out = Path(temporary, "job.json"), Path(temporary, "out")
-        job.write_text(json.dumps({"checkpoint": str(folder.resolve()), **work}), encoding="utf-8")
-        command = [python, SCRIPT, job, out]
+        job, out, folder = (Path(temporary, name) for name in ("job.json", "out", "checkpoint"))
+        _write_checkpoint(checkpoint, folder)
+        job.write_text(json.dumps({"checkpoint": str(folder), **work}), encoding="utf-8")
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=_environment(), cwd=temporary
-        )
+            [python, SCRIPT, job, out], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", check=False, env=_environment(), cwd=temporary,
+        )  # fmt: skip
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ModelError(f"{folder}: the PyTorch reference failed ({last})", "see whether it runs by itself")
+            where = checkpoint.weights[0].parent
+            raise ModelError(f"{where}: the PyTorch reference failed ({last})", "see whether it runs by itself")
         reports = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
         with np.load(out.with_suffix(".npz")) as arrays:
             return reports, dict(arrays)
+
+
+def _write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """The checkpoint as the reference may see it.
+
+    FunASR obeys a ``config.yaml`` that asks for code to be imported and packages to be installed, and transformers
+    one of a decoder: theirs are written anew from what has been checked, beside links to files that have been.
+    """
+    options, llm_options = upstream_options(checkpoint.config, LLM_FOLDER)
+    decoder = folder / LLM_FOLDER
+    decoder.mkdir(parents=True)
+    (folder / UPSTREAM_WEIGHTS).symlink_to(checkpoint.weights[0].resolve())
+    for name, path in checkpoint.files.items():
+        (folder if name == CTC_VOCABULARY_FILE else decoder).joinpath(name).symlink_to(path.resolve())
+    if checkpoint.config.ctc:
+        options["dataset_conf"]["ctc_tokenizer_conf"]["vocab_path"] = str(folder / CTC_VOCABULARY_FILE)
+    (folder / UPSTREAM_CONFIG).write_text(yaml.safe_dump(options), encoding="utf-8")
+    (decoder / "config.json").write_text(json.dumps(llm_options | {"torch_dtype": "float32"}), encoding="utf-8")
 
 
 def _environment() -> dict[str, str]:

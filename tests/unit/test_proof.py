@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from small import MakeCheckpoint, convert, edit_json
 
 import funasr_cli
@@ -16,6 +19,7 @@ from funasr_cli.checkpoints.tensors import Tensor
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.verification import proof, pytorch
 from funasr_cli.verification.proof import Proof, prove
+from funasr_cli.verification.reference_python import VARIABLE
 from funasr_cli.verification.stages import Stages
 
 NORM = "llm.model.norm.weight"
@@ -123,3 +127,58 @@ def test_names_that_look_like_placeholders_are_unexpected(make_checkpoint: MakeC
 
 def test_the_script_of_the_reference_is_there() -> None:
     assert pytorch.SCRIPT.is_file()
+
+
+# In the reference's place: keeps what it is given, and fails with words for a terminal.
+KEEPER = """#!{python}
+import json, os, pathlib, shutil, sys
+if sys.argv[1] != "-c":
+    shutil.copytree(json.loads(pathlib.Path(sys.argv[2]).read_text())["checkpoint"], {seen!r})
+    pathlib.Path({seen!r}, "environment").write_text(json.dumps(dict(os.environ)))
+    sys.exit("first line\\nlast \\x1b[2J" + "x" * 5000)
+"""
+
+
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the reference is given will be there."""
+    python, seen = tmp_path / "python", tmp_path / "seen"
+    python.write_text(KEEPER.format(python=sys.executable, seen=str(seen)), encoding="utf-8")
+    python.chmod(0o755)
+    monkeypatch.setenv(VARIABLE, str(python))
+    return seen
+
+
+def ask(source: Path) -> ModelError | SetupError:
+    """The error that ends it."""
+    with pytest.raises((ModelError, SetupError)) as caught:
+        pytorch.run_reference(open_checkpoint(source, "Small-Nano"), source / "clip.wav", [1])
+    return caught.value
+
+
+def test_the_reference_is_given_nothing_of_a_foreign_configuration(
+    make_checkpoint: MakeCheckpoint, seen: Path
+) -> None:
+    source = make_checkpoint(with_ctc=True)
+    options = yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8"))
+    options |= {"trust_remote_code": True, "remote_code": "model.py", "vad_model": "fsmn-vad"}
+    options["llm_conf"]["init_param_path"] = "/trained/elsewhere/Qwen3-0.6B"
+    (source / "config.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
+    edit_json(source / "Qwen3-0.6B/config.json", lambda config: config.update(auto_map={"AutoConfig": "a.B"}))
+    for name in ("model.py", "requirements.txt", "tokens.json", "Qwen3-0.6B/a.py"):
+        (source / name).write_text("raise SystemExit\n", encoding="utf-8")
+    ask(source)
+    (seen / "environment").unlink()
+    of_decoder = ("config.json", "generation_config.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
+    assert sorted(path.relative_to(seen).as_posix() for path in seen.rglob("*") if path.is_file()) == [
+        *(f"Qwen3-0.6B/{name}" for name in (*of_decoder, "vocab.json")),
+        "config.yaml",
+        "model.pt",
+        "multilingual.tiktoken",
+    ]
+    given = yaml.safe_load((seen / "config.yaml").read_text(encoding="utf-8"))
+    assert not given.keys() & {"trust_remote_code", "remote_code", "vad_model"}
+    assert given["llm_conf"] == {"hub": "hf", "init_param_path": "Qwen3-0.6B", "use_lora": False}
+    assert given["audio_encoder_conf"]["output_size"] == options["audio_encoder_conf"]["output_size"]
+    assert "auto_map" not in json.loads((seen / "Qwen3-0.6B/config.json").read_text(encoding="utf-8"))
+    assert (seen / "model.pt").read_bytes() == (source / "model.pt").read_bytes()

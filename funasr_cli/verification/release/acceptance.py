@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from funasr_cli.backend import on_accelerator
+from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.convert import Conversion, convert
 from funasr_cli.checkpoints.hub import Progress, fetch_source
 from funasr_cli.checkpoints.layouts import funasr
@@ -101,9 +102,9 @@ def accept(plan: Plan, work: Path, show: Callable[[Line], None], tell: Callable[
     tell(f"looking for {plan.model}")
     source = fetch_source(plan.model, plan.revision, _steps(tell), plan.hub)
     plan = replace(plan, revision=source.revision or plan.revision)  # all recipes from one commit
-    layout = open_checkpoint(source.folder, source.name).layout
-    reference = _ask_reference(source.folder, layout, plan.clips, tell)
-    origin = {"hub": source.hub, "revision": plan.revision, "layout": layout}
+    checkpoint = open_checkpoint(source.folder, source.name)
+    reference = _ask_reference(checkpoint, plan.clips, tell)
+    origin = {"hub": source.hub, "revision": plan.revision, "layout": checkpoint.layout}
     found = Found(source.name, origin, reference.versions)
     for line in _reference_lines(plan.clips, reference):
         show(line)
@@ -117,10 +118,10 @@ def accept(plan: Plan, work: Path, show: Callable[[Line], None], tell: Callable[
     return found
 
 
-def _ask_reference(folder: Path, layout: str, clips: Sequence[Clip], tell: Callable[[str], None]) -> Reference:
+def _ask_reference(checkpoint: Checkpoint, clips: Sequence[Clip], tell: Callable[[str], None]) -> Reference:
     """Let PyTorch transcribe, if it can be asked."""
-    if layout != funasr.LAYOUT:
-        return Reference(reason=f"PyTorch's FunASR does not read {layout}'s layout")
+    if checkpoint.layout != funasr.LAYOUT:
+        return Reference(reason=f"PyTorch's FunASR does not read {checkpoint.layout}'s layout")
     try:
         python = reference_python()
     except SetupError:
@@ -130,7 +131,7 @@ def _ask_reference(folder: Path, layout: str, clips: Sequence[Clip], tell: Calla
     tell("transcribing with PyTorch")
     versions = reference_versions(python)
     try:
-        texts = reference_texts(folder, [(clip.path, clip.language) for clip in clips])
+        texts = reference_texts(checkpoint, [(clip.path, clip.language) for clip in clips])
     except ModelError as error:
         return Reference(reason=error.message, failed=True, versions=versions)
     return Reference(tuple(texts), versions=versions)
