@@ -25,6 +25,7 @@ SCRIPT = Path(__file__).with_name("reference.py")
 CASE = "clip"
 ARRAYS = ("features", "encoder", "audio_rows", "generated_ids", "forced_logits")
 TEXT_TOKENS = 256  # of a clip at most, where only its text is wanted
+NOT_PASSED_ON = ("PYTHONPATH", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")  # torch refuses this one beside its opposite
 
 
 def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int]) -> Stages:
@@ -120,6 +121,6 @@ def _write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Nobody asks the network, and this package is not in the way of the one that is called FunASR."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return kept | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    """Nobody asks the network or unpickles code, and this package is not in the way of the one called FunASR."""
+    kept = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
+    return kept | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}

@@ -195,7 +195,7 @@ class Reference:
 
     def _check_loaded(self, path: Path) -> None:
         """FunASR only prints the keys that it misses; insist that each tensor holds the checkpoint's values."""
-        stored = torch.load(path, map_location="cpu", mmap=True)
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         for container in ("state_dict", "model_state_dict", "model"):
             stored = stored.get(container, stored)
         stored = {name.removeprefix("module."): value for name, value in stored.items()}

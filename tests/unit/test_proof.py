@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from small import MakeCheckpoint, convert, edit_json
 
@@ -182,3 +183,18 @@ def test_the_reference_is_given_nothing_of_a_foreign_configuration(
     assert given["audio_encoder_conf"]["output_size"] == options["audio_encoder_conf"]["output_size"]
     assert "auto_map" not in json.loads((seen / "Qwen3-0.6B/config.json").read_text(encoding="utf-8"))
     assert (seen / "model.pt").read_bytes() == (source / "model.pt").read_bytes()
+
+
+def test_the_reference_unpickles_tensors_alone(
+    small_checkpoint: Path, seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    ask(small_checkpoint)
+    environment = json.loads((seen / "environment").read_text(encoding="utf-8"))
+    for name in [name for name in environment if name.startswith("TORCH_FORCE")]:
+        monkeypatch.setenv(name, environment[name])
+    if "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in environment:
+        monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    torch.save({"path": tmp_path}, tmp_path / "object.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        torch.load(tmp_path / "object.pt", weights_only=False)
