@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.export import LLM_FOLDER
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
+from funasr_cli.checkpoints.untrusted import reason_in_a_line
 from funasr_cli.checkpoints.upstream import upstream_options
 from funasr_cli.decoding.languages import LANGUAGES
-from funasr_cli.errors import ModelError
+from funasr_cli.errors import ModelError, SetupError
 from funasr_cli.verification.reference_python import reference_python
 from funasr_cli.verification.stages import Stages
 
@@ -26,6 +28,7 @@ CASE = "clip"
 ARRAYS = ("features", "encoder", "audio_rows", "generated_ids", "forced_logits")
 TEXT_TOKENS = 256  # of a clip at most, where only its text is wanted
 NOT_PASSED_ON = ("PYTHONPATH", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")  # torch refuses this one beside its opposite
+TEMPORARY_HINT = "make room there, or name another folder in TMPDIR"
 
 
 def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int]) -> Stages:
@@ -37,7 +40,7 @@ def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int])
         forced_ids: whose logits are wanted.
 
     Raises:
-        SetupError: the reference is not installed.
+        SetupError: the reference is not installed, or the temporary folder cannot be written.
         ModelError: it failed.
     """
     case = {
@@ -66,7 +69,7 @@ def reference_texts(checkpoint: Checkpoint, clips: Sequence[tuple[Path, str]]) -
         clips: paths and the ISO codes of their languages.
 
     Raises:
-        SetupError: the reference is not installed.
+        SetupError: the reference is not installed, or the temporary folder cannot be written.
         ModelError: it failed.
     """
     batches: list[dict[str, Any]] = [
@@ -85,8 +88,8 @@ def reference_texts(checkpoint: Checkpoint, clips: Sequence[tuple[Path, str]]) -
 def _run(checkpoint: Checkpoint, work: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What the script reports on a job, and its arrays."""
     python = reference_python()
-    with tempfile.TemporaryDirectory(prefix="funasr-reference-") as temporary:
-        job, out, folder = (Path(temporary, name) for name in ("job.json", "out", "checkpoint"))
+    with _temporary_folder() as temporary:
+        job, out, folder = (temporary / name for name in ("job.json", "out", "checkpoint"))
         _write_checkpoint(checkpoint, folder)
         job.write_text(json.dumps({"checkpoint": str(folder), **work}), encoding="utf-8")
         done = subprocess.run(
@@ -100,6 +103,17 @@ def _run(checkpoint: Checkpoint, work: dict[str, Any]) -> tuple[dict[str, Any], 
         reports = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
         with np.load(out.with_suffix(".npz")) as arrays:
             return reports, dict(arrays)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Raises SetupError for what cannot be written there."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="funasr-reference-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        where = tempfile.tempdir or "the temporary folder"
+        raise SetupError(f"{where}: cannot be written ({reason_in_a_line(error)})", TEMPORARY_HINT) from error
 
 
 def _write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,3 +199,14 @@ def test_the_reference_unpickles_tensors_alone(
     torch.save({"path": tmp_path}, tmp_path / "object.pt")
     with pytest.raises(Exception, match="Weights only load failed"):
         torch.load(tmp_path / "object.pt", weights_only=False)
+
+
+def test_a_full_temporary_folder_is_named(
+    small_checkpoint: Path, seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    error = ask(small_checkpoint)
+    assert isinstance(error, SetupError)
+    assert error.message == f"{tmp_path / 'nowhere'}: cannot be written (No such file or directory)"
+    assert error.hint == "make room there, or name another folder in TMPDIR"
+    assert not seen.exists()
