@@ -16,7 +16,7 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.export import LLM_FOLDER
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
-from funasr_cli.checkpoints.untrusted import reason_in_a_line
+from funasr_cli.checkpoints.untrusted import readable, reason_in_a_line
 from funasr_cli.checkpoints.upstream import upstream_options
 from funasr_cli.decoding.languages import LANGUAGES
 from funasr_cli.errors import ModelError, SetupError
@@ -97,7 +97,7 @@ def _run(checkpoint: Checkpoint, work: dict[str, Any]) -> tuple[dict[str, Any], 
             errors="replace", check=False, env=_environment(), cwd=temporary,
         )  # fmt: skip
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            last = readable((done.stderr.strip().splitlines() or ["no message"])[-1])
             where = checkpoint.weights[0].parent
             raise ModelError(f"{where}: the PyTorch reference failed ({last})", "see whether it runs by itself")
         reports = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))

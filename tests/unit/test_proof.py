@@ -18,6 +18,7 @@ from funasr_cli.backend import mx
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import Tensor
+from funasr_cli.checkpoints.untrusted import SHOWN_CHARACTERS
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.verification import proof, pytorch
 from funasr_cli.verification.proof import Proof, prove
@@ -210,3 +211,11 @@ def test_a_full_temporary_folder_is_named(
     assert error.message == f"{tmp_path / 'nowhere'}: cannot be written (No such file or directory)"
     assert error.hint == "make room there, or name another folder in TMPDIR"
     assert not seen.exists()
+
+
+def test_what_the_reference_says_last_is_printable(small_checkpoint: Path, seen: Path) -> None:
+    message = ask(small_checkpoint).message
+    assert seen.is_dir()
+    words = "last \N{REPLACEMENT CHARACTER}[2J"
+    shown = words + "x" * (SHOWN_CHARACTERS - len(words))
+    assert message == f"{small_checkpoint}: the PyTorch reference failed ({shown})"
