@@ -9,6 +9,7 @@ from funasr_cli.paths import path_in_variable
 
 PACKAGES = ("torch", "transformers", "funasr")
 VARIABLE = "FUNASR_REFERENCE_PYTHON"
+APART = "import sys; del sys.path[0]; "  # the folder that one stands in, which may be a checkpoint's
 HINT = (
     f"pip install funasr kaldi-native-fbank transformers torch into an environment of its own (it brings another "
     f"funasr command), and name its interpreter in {VARIABLE}"
@@ -28,7 +29,7 @@ def reference_python() -> Path:
     """
     python = path_in_variable(VARIABLE) or Path(sys.executable)
     try:
-        command = [str(python), "-c", "import funasr, kaldi_native_fbank"]
+        command = [str(python), "-c", f"{APART}import funasr, kaldi_native_fbank"]
         found = subprocess.run(command, capture_output=True, check=False)
     except OSError as error:
         raise SetupError(f"{python}: cannot be run ({error.strerror})", HINT) from error
@@ -43,6 +44,6 @@ def reference_versions(python: Path) -> dict[str, str]:
     Args:
         python: of `reference_python`.
     """
-    script = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    script = f"{APART}from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     done = subprocess.run([str(python), "-c", script, *PACKAGES], capture_output=True, text=True, check=False)
     return dict(zip(PACKAGES, done.stdout.split(), strict=False))  # of none of them, where one is missing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from funasr_cli.checkpoints.untrusted import SHOWN_CHARACTERS
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.verification import proof, pytorch
 from funasr_cli.verification.proof import Proof, prove
-from funasr_cli.verification.reference_python import VARIABLE
+from funasr_cli.verification.reference_python import VARIABLE, reference_python
 from funasr_cli.verification.stages import Stages
 
 NORM = "llm.model.norm.weight"
@@ -219,3 +220,15 @@ def test_what_the_reference_says_last_is_printable(small_checkpoint: Path, seen:
     words = "last \N{REPLACEMENT CHARACTER}[2J"
     shown = words + "x" * (SHOWN_CHARACTERS - len(words))
     assert message == f"{small_checkpoint}: the PyTorch reference failed ({shown})"
+
+
+def test_the_folder_one_stands_in_is_not_asked_for_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a checkpoint's."""
+    (tmp_path / "funasr.py").write_text("open('marker', 'w').close()\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VARIABLE, sys.executable)
+    with contextlib.suppress(SetupError):
+        reference_python()
+    assert not (tmp_path / "marker").exists()
