@@ -97,8 +97,10 @@ bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed
 	$(BIN)/python -m funasr_cli.benchmarks.peers --state "$(PEERS)" --out docs/benchmarks.md $(PEERS_OPTIONS)
 
 # Convert the real weights in every precision, transcribe, compare, measure: PASS or FAIL, and a block for an issue.
-# The PyTorch reference is asked where it is set up: make .venv-reference/.installed (1.8 GB).
-check-release: REFERENCE_PYTHON ?= $(wildcard $(REFERENCE)/bin/python)
+# The PyTorch reference is asked where it is set up, by make .venv-reference/.installed (1.8 GB), or named in
+# FUNASR_REFERENCE_PYTHON.
+check-release: SET_UP = $(if $(wildcard $(REFERENCE)/.installed),$(REFERENCE)/bin/python)
+check-release: REFERENCE_PYTHON ?= $(or $(FUNASR_REFERENCE_PYTHON),$(SET_UP))
 check-release: install
 	FUNASR_REFERENCE_PYTHON="$(REFERENCE_PYTHON)" $(BIN)/python -m funasr_cli.verification.release "$(MODEL)" \
 		$(if $(HUB),--hub "$(HUB)") $(if $(RECIPES),--recipes $(RECIPES)) $(if $(OUT),--out "$(OUT)") $(RELEASE_OPTIONS)

@@ -95,7 +95,7 @@ def convert(
     """Convert a checkpoint.
 
     Args:
-        source: folder in any known layout, hub id or alias.
+        source: folder in any known layout, name of a converted model, hub id or alias.
         out: folder to create; None takes the models folder and the source's name.
         revision: branch, tag or commit of a hub id.
         hub: where to fetch a hub id, "hf" (Hugging Face) or "ms" (ModelScope).

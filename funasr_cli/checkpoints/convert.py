@@ -35,7 +35,7 @@ from funasr_cli.checkpoints.hub import (
     models_folder,
     source_name,
 )
-from funasr_cli.checkpoints.layouts import funasr
+from funasr_cli.checkpoints.layouts import converted, funasr
 from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
@@ -173,6 +173,8 @@ def _prove(
             raise
         return None, (f"not verified: {error.message}",)
     except (MemoryError, RuntimeError) as error:  # what MLX raises when the device gives up
+        if type(error) not in (MemoryError, RuntimeError):  # a fault of ours
+            raise
         if options.verify == FULL:
             raise SetupError(
                 f"verifying failed: {readable(str(error))}", "--verify clip takes less memory"
@@ -216,13 +218,7 @@ def _write(
     progress: Progress,
 ) -> tuple[ModelFile, dict[str, str]]:
     """Files of a converted model, and known digests of them; the source is hashed by another thread meanwhile."""
-    origin = {
-        "source": checkpoint.source.get("source") or source.name,
-        "hub": source.hub or checkpoint.source.get("hub"),
-        "revision": source.revision or checkpoint.source.get("revision"),
-        "layout": checkpoint.layout,
-        "tool_version": f"funasr-cli {__version__}",
-    }
+    origin = _origin(checkpoint, source)
     given_up = Event()
     with ThreadPoolExecutor(1) as thread:
         hashed = thread.submit(_hash_source, checkpoint.weights, progress, given_up)
@@ -236,6 +232,21 @@ def _write(
         shutil.copyfile(path, folder / name)
     write_config(folder, model)
     return model, sums
+
+
+def _origin(checkpoint: Checkpoint, source: Source) -> dict[str, str | None]:
+    """Where a model comes from, as its config.json says; of a conversion of ours on disk, what that one says."""
+    stated = checkpoint.source
+    inherited = stated if checkpoint.layout == converted.LAYOUT and source.hub is None else {}
+    origin = {
+        "source": inherited.get("source") or source.name,
+        "hub": inherited.get("hub") or source.hub,
+        "revision": inherited.get("revision") or source.revision,
+        "layout": checkpoint.layout,
+        "tool_version": f"funasr-cli {__version__}",
+    }
+    first = stated.get("origin") or stated.get("source")
+    return origin | ({"origin": first} if first and first != origin["source"] else {})
 
 
 def _hash_source(weights: tuple[Path, ...], progress: Progress, given_up: Event) -> str:
@@ -316,7 +327,7 @@ def _readme(model: ModelFile, checkpoint: Checkpoint) -> str:
         f"- Converted by {source['tool_version']}; weights: {weights}\n"
         f"- Languages: {', '.join(model.config.prompt.languages)}\n"
         f"- CTC branch: {'yes' if model.config.ctc else 'no, the source has no such tensors'}\n"
-        f"- SHA-256 of {', '.join(path.name for path in checkpoint.weights)} there:\n\n{hashes}\n"
+        f"- SHA-256 of what was read, {', '.join(path.name for path in checkpoint.weights)}:\n\n{hashes}\n"
         "Use it with `funasr transcribe --model FOLDER AUDIO`; `funasr convert --check FOLDER` tells whether it "
         "is still whole. The license is that of the source.\n"
     )

@@ -110,13 +110,13 @@ def translate(
     stacks: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
         how, here, letter = _first_match(name, rules, spell)
-        if how == STACK:
-            stacks[here][letter] = tensor
-        elif here in found:
+        into, key = (stacks[here], letter) if how == STACK else (found, here)
+        if key in into:
             raise ModelError(f"{where}: two tensors would be {here}, {name} is one of them")
-        else:
-            found[here] = tensor.swapped() if how == SWAP else tensor
+        into[key] = tensor.swapped() if how == SWAP else tensor
     for here, parts in stacks.items():
+        if here in found:
+            raise ModelError(f"{where}: {here} is there both whole and in parts")
         if missing := [letter for letter in "qkv" if letter not in parts]:
             raise ModelError(f"{where}: of {here}, the part {missing[0]} is missing", "it is incomplete")
         ordered = [parts[letter] for letter in "qkv"]

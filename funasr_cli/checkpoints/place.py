@@ -77,7 +77,7 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
     with _output_errors(target):
         if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
             raise OutputError(f"{out}: holds the source", "choose another folder for the converted model")
-        if nearest_existing(target) == DRIVES:
+        if nearest_existing(target) == DRIVES != target.absolute():
             drive = DRIVES / target.absolute().relative_to(DRIVES).parts[0]
             raise OutputError(f"{drive}: no such drive is connected", f"connect it, or {ELSEWHERE}")
         refuse_unwritable(target.parent, ELSEWHERE)
@@ -129,6 +129,10 @@ def _followed(out: Path) -> Path:
         if out.is_symlink() and not out.exists():
             hint = f"see whether the disk that it leads to is connected, or {ELSEWHERE}"
             raise OutputError(f"{out}: a link that leads nowhere", hint)
+        if (
+            not out.name or ".." in out.parts
+        ):  # it may be this process's own folder, which moves when it is replaced
+            return Path(os.path.abspath(out))
         return out.resolve() if out.is_symlink() and out.is_dir() else out
 
 

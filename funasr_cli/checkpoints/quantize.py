@@ -63,8 +63,8 @@ def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Grou
         shapes: of the dense model, by tensor.
 
     Raises:
-        ModelError: rows of the decoder do not divide into groups of this size. Such matrices of the encoder (the
-            first, whose rows are features) stay dense.
+        ModelError: rows of the decoder do not divide into groups of this size, or none of the encoder's do. Single
+            matrices of the encoder (the first, whose rows are features) stay dense.
     """
     size = options.group_size or GROUP_SIZE
     chosen = {}
@@ -82,6 +82,10 @@ def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Grou
             chosen[module] = Groups(_decoder_bits(module, options.quantize), size)
         elif options.quantize_encoder and name.startswith(keymap.ENCODER_PREFIX) and divides:
             chosen[module] = Groups(options.quantize_encoder, size)
+    if options.quantize_encoder and not any(module.startswith(keymap.ENCODER_PREFIX) for module in chosen):
+        raise ModelError(
+            f"no matrix of the encoder has rows that divide into groups of {size}", "choose a smaller --group-size"
+        )
     return chosen
 
 

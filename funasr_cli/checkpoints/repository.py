@@ -41,7 +41,7 @@ class Snapshot:
     """A repository's files on disk.
 
     Attributes:
-        commit: what they were taken from; None where the hub has not told.
+        commit: what they were taken from; a branch or tag where the hub does not tell which commit that is.
     """
 
     folder: Path

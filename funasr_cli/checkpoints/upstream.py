@@ -104,7 +104,9 @@ def section(yaml: Options, name: str) -> Options:
     Raises:
         ModelError: something else stands there.
     """
-    content = yaml.get(name) or {}
+    content = yaml.get(name)
+    if content is None:
+        return {}
     if not isinstance(content, dict):
         raise _Misstated(f"{name} is not a mapping")
     return content

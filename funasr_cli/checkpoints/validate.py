@@ -72,6 +72,8 @@ def _misfits(config: FunASRNanoConfig) -> Iterator[str]:
     stops = config.stop_token_ids
     if not stops or not all(0 <= token_id < llm.vocab_size for token_id in stops):
         yield f"stop tokens {quoted(list(stops))} are not among {llm.vocab_size} ids"
+    if not config.prompt.languages:
+        yield "no language"
     if unknown := [code for code in config.prompt.languages if code not in LANGUAGES]:
         yield f"unknown languages {readable(', '.join(unknown))}"
 

@@ -49,7 +49,7 @@ def capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -
     yield f"languages: {', '.join(config.prompt.languages)}"
     if config.ctc:
         yield "CTC head: yes"
-    elif source.get("source") == CTC_ON_MODELSCOPE and source.get("hub") != Hub.MS:
+    elif CTC_ON_MODELSCOPE in (source.get("source"), source.get("origin")) and source.get("hub") != Hub.MS:
         yield f"{NO_CTC}; ModelScope's copy has one: --hub ms"
     else:
         yield NO_CTC

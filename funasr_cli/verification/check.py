@@ -83,8 +83,8 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
 
 
 def _unlisted(checkpoint: Checkpoint, sums: dict[str, str]) -> Iterator[str]:
-    """What `convert` writes and lists in any case; its older versions have written no list at all."""
-    if sums and checkpoint.layout == converted.LAYOUT:
+    """What `convert` writes and lists in any case."""
+    if checkpoint.layout == converted.LAYOUT:
         vocabulary = (CTC_VOCABULARY_FILE,) if checkpoint.config.ctc else ()
         for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE, *vocabulary):
             if name not in sums:

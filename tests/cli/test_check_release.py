@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -160,7 +161,7 @@ def test_beside_pytorch(upstream: Path, tmp_path: Path) -> None:
         "[at most 5 %: Goodbye.]",
     ]
     assert [line for line in lines if "as PyTorch" in line or "beside PyTorch" in line] == [
-        "PASS          none     computes as PyTorch                     largest error _  [at most 0.001]",
+        "PASS          none     computes as PyTorch                     largest error _  [at most 0.01]",
         "PASS          none     0010-zh-commands.flac, beside PyTorch   0.0 % differs; 0.0 % errors, "
         "PyTorch 0.0 %  [at most 0 % differs]",
         "PASS          none     0026-en-everyday.flac, beside PyTorch   0.0 % differs; 700.0 % errors, "
@@ -253,6 +254,10 @@ def test_from_a_hub(upstream: Path, tmp_path: Path) -> None:
             "{clips}:1: unknown language 'xx'",
         ),
         (
+            '{"file": "a.wav", "language": "en", "text": "?", "max_error_percent": 0}',
+            "{clips}:1: no words in text '?'",
+        ),
+        (
             '{"file": "a.wav", "language": "en", "text": "a", "max_error_percent": 0}',
             "{folder}/a.wav: is not there",
         ),
@@ -301,3 +306,25 @@ def test_make_passes_its_variables_on(tmp_path: Path) -> None:
         'FUNASR_REFERENCE_PYTHON="x/python"', ".venv/bin/python", "-m", "funasr_cli.verification.release", '"a/b"',
         "--hub", '"ms"', "--recipes", "none", "4", "--out", f'"{tmp_path}"', "--trials", "1",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+@pytest.mark.parametrize(
+    ("files", "named", "asked"),
+    [
+        ([], "", ""),
+        (["bin/python"], "", ""),  # half installed
+        (["bin/python", ".installed"], "", "{reference}/bin/python"),
+        (["bin/python", ".installed"], "other/python", "other/python"),
+        ([], "other/python", "other/python"),
+    ],
+)
+def test_which_reference_make_asks(tmp_path: Path, files: list[str], named: str, asked: str) -> None:
+    (tmp_path / "bin").mkdir()
+    for file in files:
+        (tmp_path / file).touch()
+    env = {name: value for name, value in os.environ.items() if name != "REFERENCE_PYTHON"}
+    env["FUNASR_REFERENCE_PYTHON"] = named
+    command = ["make", "--dry-run", "check-release", f"REFERENCE={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=env)
+    assert f'FUNASR_REFERENCE_PYTHON="{asked.format(reference=tmp_path)}" ' in done.stdout

@@ -216,7 +216,7 @@ def test_readme_states_where_it_comes_from(make_checkpoint: MakeCheckpoint, tmp_
         "# My-MLT-Nano, converted to MLX",
         "- Source: My-MLT-Nano, revision unknown (a local folder)",
         "- Its layout: FunASR",
-        f"- SHA-256 of model.pt there:\n\n    {sha256_of(folder / 'model.pt')}",
+        f"- SHA-256 of what was read, model.pt:\n\n    {sha256_of(folder / 'model.pt')}",
         f"- Converted by funasr-cli {funasr_cli.__version__}; "
         "weights: bfloat16, quantized to 4 bits in groups of 32",
         "- CTC branch: yes",

@@ -188,6 +188,7 @@ def test_config_round_trip(small_model: Path, tmp_path: Path) -> None:
         ("stop_token_ids", [], "stop tokens [] are not among 768 ids"),
         ("stop_token_ids", [768], "stop tokens [768] are not among 768 ids"),
         ("prompt.languages", ["zh", "xx"], "unknown languages xx"),
+        ("prompt.languages", [], "no language"),
         ("ctc", {}, "ctc: missing blank_id, decoder, vocab_size"),
     ],
 )

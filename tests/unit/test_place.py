@@ -49,6 +49,15 @@ def test_a_link_that_leads_nowhere(tmp_path: Path, replace: bool) -> None:
     assert refusal(tmp_path / "out", replace=replace) == (f"{tmp_path / 'out'}: a link that leads nowhere", hint)
 
 
+@pytest.mark.parametrize("out", [".", "../here/."])
+def test_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    """It has a name all the same."""
+    monkeypatch.chdir(write_model(tmp_path / "here", "old"))
+    convert(Path(out), "new", replace=True)
+    assert tree(tmp_path / "here") == NEW
+    assert os.listdir(tmp_path) == ["here"]
+
+
 def test_a_link_to_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "out").symlink_to("file")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from layouts import write_mlx_audio
 from small import MakeCheckpoint, convert, edit_json
 
 import funasr_cli
@@ -127,6 +128,35 @@ def test_names_that_look_like_placeholders_are_unexpected(make_checkpoint: MakeC
     names = ["foo{bar}", "x{0}", "x{", "model.audio_tower.layers.1.{p}"]
     found = keymap.translate(dict.fromkeys(names, tensor), keymap.TRANSFORMERS, "here", tied=False)
     assert list(found) == names
+
+
+def test_two_tensors_of_one_name(make_checkpoint: MakeCheckpoint) -> None:
+    tensor = Tensor("float32", (1,), lambda: mx.zeros(1))
+    spell = {"block": lambda number: f"encoders.{number}", "last": lambda _: None}
+    q, twice = (f"model.audio_tower.layers.{number}.self_attn.q_proj.bias" for number in ("1", "01"))
+    with pytest.raises(ModelError, match=rf"^here: two tensors would be .*, {twice} is one of them"):
+        keymap.translate(dict.fromkeys([q, twice], tensor), keymap.TRANSFORMERS, "here", tied=False, **spell)
+    whole = "audio_encoder.encoders.1.self_attn.linear_q_k_v.bias"
+    parts = [q.replace("q_proj", f"{letter}_proj") for letter in "qkv"]
+    with pytest.raises(ModelError, match=rf"^here: {whole} is there both whole and in parts"):
+        keymap.translate(dict.fromkeys([whole, *parts], tensor), keymap.TRANSFORMERS, "here", tied=False, **spell)
+
+
+def test_where_a_conversion_comes_from(small_checkpoint: Path, tmp_path: Path) -> None:
+    """A folder of mlx-audio's is itself, and says what it was made from; one of ours says that alone."""
+    source = write_mlx_audio(small_checkpoint, tmp_path / "by-mlx-audio")
+    first = convert(source, tmp_path / "first", dtype="float32").model.source
+    assert (first["source"], first["origin"]) == ("by-mlx-audio", "FunAudioLLM/Fun-ASR-Nano-2512")
+    second = convert(tmp_path / "first", tmp_path / "second").model.source
+    assert {name: second[name] for name in ("source", "hub", "revision", "origin")} == {
+        "source": "by-mlx-audio", "hub": None, "revision": None, "origin": "FunAudioLLM/Fun-ASR-Nano-2512",
+    }  # fmt: skip
+
+
+def test_an_encoder_that_cannot_be_quantized(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    source = make_checkpoint(encoder_dim=32, encoder_ffn_dim=48)
+    with pytest.raises(ModelError, match="no matrix of the encoder has rows that divide into groups of 128"):
+        convert(source, tmp_path / "m", quantize_encoder=8, group_size=128)
 
 
 def test_the_script_of_the_reference_is_there() -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from funasr_cli.benchmarks.cases import STAGES, CaseCost
 from funasr_cli.demo import MODEL, clips
-from funasr_cli.errors import SetupError
+from funasr_cli.errors import ExitCode, SetupError
 from funasr_cli.measure import Spread
+from funasr_cli.verification.proof import LARGEST_BESIDE_PYTORCH, LARGEST_OF_THE_SAME
+from funasr_cli.verification.release import __main__ as command
 from funasr_cli.verification.release import acceptance
 from funasr_cli.verification.release.clips import Clip
 from funasr_cli.verification.release.judge import (
@@ -111,6 +113,19 @@ def test_beside_pytorch_as_far_as_from_the_text() -> None:
     assert other.wanted == "at most 12.5 % differs"
 
 
+@pytest.mark.parametrize(("got", "theirs", "own", "other"), [("what", "", 88.9, 100), ("?", "what", 100, 88.9)])
+def test_one_empty_text_beside_pytorch_fails(got: str, theirs: str, own: float, other: float) -> None:
+    """However much may differ."""
+    line = reference_line("8", replace(ENGLISH, max_error_percent=100), got, theirs)
+    assert line.verdict == Verdict.FAIL
+    assert line.found == f"only one has words; {own:.1f} % errors, PyTorch {other:.1f} %"
+
+
+def test_two_empty_texts_are_the_same() -> None:
+    line = reference_line("8", ENGLISH, "", "?")
+    assert (line.verdict, line.found) == (Verdict.PASS, "0.0 % differs; 100.0 % errors, PyTorch 100.0 %")
+
+
 def test_summary_hides_nothing() -> None:
     def of(*names: str) -> str:
         return summary(Line(Verdict(name), "4", "", "", "") for name in names)
@@ -124,6 +139,8 @@ def test_the_page_states_the_targets() -> None:
     assert f"| RTF | seconds of computing for each second of audio | under {TARGETS.rtf:g} |" in page
     assert f"| tokens per second | of the decoding | at least {TARGETS.tokens_per_s:g} |" in page
     assert f"each under {TARGETS.memory_gb:g} GB with recipe `{MEMORY_RECIPE}` |" in page
+    assert f"where no value was rounded, largest relative error at most {LARGEST_OF_THE_SAME:g} |" in page
+    assert f"in float32 | largest relative error at most {LARGEST_BESIDE_PYTORCH:g} |" in page
 
 
 def die(_: str) -> None:
@@ -151,6 +168,21 @@ def test_what_nobody_has_foreseen_is_a_failure(monkeypatch: pytest.MonkeyPatch, 
         for recipe in ("none", "8")
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_nobody_has_foreseen_outside_of_the_recipes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no block then, and the exit code is another one than that of a FAIL."""
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "accept", full_disk)
+    assert command.main([str(MODEL)]) == ExitCode.UNEXPECTED
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "error: unexpected OSError: [Errno 28] No space left on device\n"
 
 
 def test_texts_read_whole_and_as_usual() -> None:

@@ -32,6 +32,9 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return ExitCode.INTERRUPTED
+    except Exception as error:  # not 1, which says that a line says FAIL
+        print(f"error: unexpected {type(error).__name__}: {error}".rstrip(": "), file=sys.stderr)
+        return ExitCode.UNEXPECTED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from funasr_cli.benchmarks.scoring import units
 from funasr_cli.decoding.languages import LANGUAGES
 from funasr_cli.errors import UsageError
 
@@ -21,7 +22,7 @@ class Clip:
     Attributes:
         path: of its file.
         language: ISO code, which the model is told.
-        text: what is said.
+        text: what is said; never without words.
         max_error_percent: of its units (see `benchmarks/scoring.py`) that may be wrong; 0 wants all of them.
     """
 
@@ -52,6 +53,8 @@ def _clip(line: str, where: str, folder: Path) -> Clip:
     row = _row(line, where)
     if row["language"] not in LANGUAGES:
         raise UsageError(f"{where}: unknown language {row['language']!r}", f"known: {', '.join(LANGUAGES)}")
+    if not units(row["text"]):  # of which no share could be wrong
+        raise UsageError(f"{where}: no words in text {row['text']!r}", FORM)
     clip = Clip(folder / row["file"], row["language"], row["text"], row["max_error_percent"])
     if not clip.path.is_file():
         raise UsageError(f"{clip.path}: is not there", f"{where} names it")

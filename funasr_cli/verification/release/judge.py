@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from funasr_cli.benchmarks.cases import CaseCost
-from funasr_cli.benchmarks.scoring import error_rate
+from funasr_cli.benchmarks.scoring import error_rate, units
 from funasr_cli.verification.release.clips import Clip
 
 SHOWN_CHARACTERS = 200  # of a text; the expected ones are shorter
@@ -76,11 +76,13 @@ def reference_line(recipe: str, clip: Clip, got: str, theirs: str) -> Line:
     """A clip's text beside the one of PyTorch: as far from it as from what is said, at most."""
     apart = error_rate([(theirs, got)]).percent
     own, other = (error_rate([(clip.text, text)]).percent for text in (got, theirs))
+    one_is_empty = bool(units(got)) != bool(units(theirs))  # which no rate shows where it is PyTorch's
+    differs = "only one has words" if one_is_empty else f"{apart:.1f} % differs"
     return Line(
-        passed(apart <= clip.max_error_percent),
+        passed(not one_is_empty and apart <= clip.max_error_percent),
         recipe,
         f"{clip.path.name}, beside PyTorch",
-        f"{apart:.1f} % differs; {own:.1f} % errors, PyTorch {other:.1f} %",
+        f"{differs}; {own:.1f} % errors, PyTorch {other:.1f} %",
         f"at most {clip.max_error_percent:g} % differs",
     )
 
