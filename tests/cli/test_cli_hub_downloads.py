@@ -144,7 +144,7 @@ def test_token(hub: Hub, tmp_path: Path) -> None:
 def test_a_conversion_of_others_is_used_as_it_lies_in_the_cache(hub: Hub, tmp_path: Path) -> None:
     """`--model ID`: without a conversion, and without a network."""
     add(hub, tmp_path, "config.json", "model.safetensors")
-    (tmp_path / "more/config.json").write_text('{"model_type": "fun_asr_nano", "text_config": {}}')
+    (tmp_path / "more/config.json").write_text('{"model_type": "fun_asr_nano", "text_config": {"vocab_size": 9}}')
     folder, *_ = fetch(tmp_path, hub)
     assert find_model(tmp_path, "owner/model") == f"{folder}\n"
     (folder / "model.safetensors").unlink()
