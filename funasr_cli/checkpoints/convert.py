@@ -123,7 +123,6 @@ def convert(
         model, sums = _write(folder, checkpoint, source, options, chosen, progress)
         progress(VERIFYING, 0, 1)
         proof, note = _prove(checkpoint, folder, options)
-        progress(VERIFYING, 1, 1)
         (folder / README_FILE).write_text(_readme(model, checkpoint), encoding="utf-8")
         write_sums(folder, sums)
     return Conversion(

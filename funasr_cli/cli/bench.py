@@ -93,8 +93,7 @@ def _mode(wanted: dict[Mode, bool]) -> Mode:
 
 def _refuse_idle_options(context: typer.Context, mode: Mode) -> None:
     for name in IDLE[mode]:
-        source = context.get_parameter_source(name)
-        if source and source.name == "COMMANDLINE":
+        if parameters.is_typed(context, name):
             raise UsageError(f"--{name.replace('_', '-')} with --{mode}", "it has no effect there")
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+import typer
 from rich.progress import TaskID
 
 from funasr_cli.cli import console, parameters
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def convert(
+    context: typer.Context,
     source: own.Source,
     out: own.Out = None,
     hub: parameters.HubOption = DEFAULT_HUB,
@@ -43,11 +45,15 @@ def convert(
         languages=tuple(languages.split(",")) if languages is not None else None,
         verify=verify,
     )
+    typed_hub = parameters.is_typed(context, "hub")  # from a variable it may stand for good
     if check:
-        _refuse_others(options, {"OUT": out, "--revision": revision, "--force": force})
+        _refuse_others(options, {"OUT": out, "--hub": typed_hub, "--revision": revision, "--force": force})
         return _check(source)
     from funasr_cli.checkpoints.convert import convert as run
+    from funasr_cli.checkpoints.hub import local_source
 
+    if typed_hub and (local := local_source(source)):
+        raise UsageError(f"--hub {hub} with the local folder {local.folder}", "it applies to a hub id")
     with _progress(source) as on_progress:
         conversion = run(source, out, options, revision=revision, hub=hub, force=force, progress=on_progress)
     for line in report.conversion_lines(conversion):

@@ -64,6 +64,12 @@ def file(text: str) -> Path:
         raise typer.BadParameter(f"{text}: {error}") from error
 
 
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line; not from a variable, the settings file or a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _option(panel: str | None, *names: str, env: bool = True, **settings: Any) -> Any:
     """An option that can also be set by ``FUNASR_`` and its long name, where that makes sense."""
     long = next(name for name in names if name.startswith("--"))

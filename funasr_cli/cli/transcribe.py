@@ -101,13 +101,15 @@ def _formats(context: typer.Context) -> tuple[str, ...]:
     """Those wanted; several of them from a variable or the settings file wait for an output folder."""
     given = context.params
     formats = parse_formats(given["format"] or [DEFAULT_FORMAT])
-    waits = len(formats) > 1 and given["output_dir"] is None and not _is_typed(context, "format")
+    waits = len(formats) > 1 and given["output_dir"] is None and not parameters.is_typed(context, "format")
     return (DEFAULT_FORMAT,) if waits or given["compare_hotwords"] else formats
 
 
 def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOptions:
     given = context.params
-    sampling = {name: given[name] for name in OF_SAMPLING if given["temperature"] or _is_typed(context, name)}
+    sampling = {
+        name: given[name] for name in OF_SAMPLING if given["temperature"] or parameters.is_typed(context, name)
+    }
     hotwords = (*(given["hotword"] or ()), *_read_hotwords(given["hotwords_file"]))
     return TranscribeOptions(
         language=given["lang"],
@@ -170,9 +172,9 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         alone = False, "it does not go with --compare-hotwords"
         needs |= dict.fromkeys((*OF_RESULTS, "format", "output_dir", "stream", "confidence", "strict"), alone)
     for name, (has_effect, hint) in needs.items():
-        if not has_effect and _is_typed(context, name):
+        if not has_effect and parameters.is_typed(context, name):
             raise UsageError(f"--{name.replace('_', '-')} has no effect here", hint)
-    if _prints_data(context, formats) and _is_typed(context, "stream"):
+    if _prints_data(context, formats) and parameters.is_typed(context, "stream"):
         raise UsageError(
             f"--stream writes text, --format {','.join(formats)} data, both to stdout",
             "add --output-dir for the data",
@@ -185,13 +187,8 @@ def _prints_data(context: typer.Context, formats: tuple[str, ...]) -> bool:
 
 def _typed_of(context: typer.Context, one: str, other: str) -> tuple[bool, bool]:
     """Two options that exclude each other: what is typed goes before what comes from elsewhere."""
-    typed = _is_typed(context, one), _is_typed(context, other)
+    typed = parameters.is_typed(context, one), parameters.is_typed(context, other)
     return typed if any(typed) else (context.params[one], context.params[other])
-
-
-def _is_typed(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _read_hotwords(path: Path | None) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from checkpoints import write_checkpoint
 from expected import cut_short, lines_of
-from running import COMMAND, environment, funasr, invoke, tree
+from running import COMMAND, Result, environment, funasr, invoke, tree
 from small import MakeCheckpoint, edit_tensors, small_spec
 from terminal import frames, on_terminal
 
@@ -48,6 +48,15 @@ def test_nothing_is_lost_where_the_type_holds_it(small_checkpoint: Path, tmp_pat
     result = invoke("convert", small_checkpoint, tmp_path / "out", "--dtype", "float32")
     exactly = "verified: 0005-zh-numbers.flac gives exactly what the source gives, in every stage"
     assert (result.exit_code, result.stderr.splitlines()[5:]) == (0, [exactly])
+
+
+def test_a_hub_that_would_be_ignored(small_checkpoint: Path, small_model: Path, tmp_path: Path) -> None:
+    """From a variable it may stand for good."""
+    message = f"error: --hub ms with the local folder {small_checkpoint}\n  it applies to a hub id\n"
+    assert invoke("convert", small_checkpoint, tmp_path / "m", "--hub", "ms") == Result(2, "", message)
+    message = "error: --check with --hub\n  it only looks at a model that has been converted\n"
+    assert invoke("convert", "--check", small_model, "--hub", "hf") == Result(2, "", message)
+    assert invoke("convert", "--check", small_model, env={"FUNASR_HUB": "ms"}).exit_code == 0
 
 
 def test_options(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
