@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from funasr_cli.cli.app import app
 
 PYTHON = sys.executable
 COMMAND = [PYTHON, "-m", "funasr_cli"]
+LONGEST_S = 120  # a command takes
 # Whatever the developer's own shell says about these must not reach a test.
 UNWANTED = ("FUNASR_HOME", "FUNASR_BLAS", "HF_TOKEN", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONIOENCODING")
 
@@ -39,16 +41,25 @@ class Result:
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a run: nothing of the developer's settings, and no network."""
     base = {name: value for name, value in os.environ.items() if name not in UNWANTED}
-    return base | {"HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"} | changes
+    return base | {"HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "PYTHONFAULTHANDLER": "1"} | changes
 
 
 def funasr(*arguments: Any, env: dict[str, str] | None = None, **options: Any) -> Result:
-    """Run `python -m funasr_cli` to its end; stdout and stderr are pipes."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, env=environment(**env or {}), timeout=120, **options
-    )
+    """Run `python -m funasr_cli` to its end; stdout and stderr are pipes. One that hangs tells where."""
+    command = [*COMMAND, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if "input" in options:
+        pipes["stdin"] = subprocess.PIPE
+    content = options.pop("input", None)
+    with subprocess.Popen(command, env=environment(**env or {}), **pipes, **options) as process:
+        try:
+            stdout, stderr = process.communicate(content, timeout=LONGEST_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # Python prints the stacks of all threads
+            _, stderr = process.communicate()
+            raise AssertionError(f"{command} hangs:\n{stderr.decode(errors='replace')}") from None
     return Result(
-        done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape")
+        process.returncode, stdout.decode(errors="surrogateescape"), stderr.decode(errors="surrogateescape")
     )
 
 

@@ -152,6 +152,12 @@ class ModelScopeHub(Repository):
         return status, json.dumps(content).encode(), {"Content-Type": "application/json"}
 
 
+class Server(ThreadingHTTPServer):
+    """Lets as many connections wait as a client may open at once: a dropped one is tried again for minutes."""
+
+    request_queue_size = 128
+
+
 @contextmanager
 def serving(repository: R) -> Iterator[R]:
     """Answer requests at the repository's `url` until the block is left."""
@@ -204,7 +210,7 @@ def serving(repository: R) -> Iterator[R]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     repository.url = f"http://127.0.0.1:{server.server_port}"
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that has gone
     thread = threading.Thread(target=server.serve_forever)
