@@ -15,11 +15,10 @@ from funasr_cli.audio.frontend import MIN_SAMPLES, Frontend
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel
+from funasr_cli.decoding.ctc import CTCReading, read_ctc
 from funasr_cli.decoding.generate import bucketed
 from funasr_cli.decoding.prompt import prompt_token_ids
-from funasr_cli.decoding.text import clean_text
 from funasr_cli.errors import AudioError, ModelError, UsageError
-from funasr_cli.models.ctc import best_path
 from funasr_cli.models.fun_asr_nano import batch_lengths
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
@@ -27,6 +26,7 @@ from funasr_cli.scheduling.intake import Opener
 from funasr_cli.scheduling.scheduler import Scheduler
 from funasr_cli.transcript import Transcript
 
+NO_CTC_HINT = "Hugging Face's files leave it out: convert the model again with --hub ms"
 FREED_BUFFERS_BYTES = 1 << 29  # so much of what MLX has freed may be kept for reuse
 
 
@@ -225,15 +225,20 @@ class Recognizer:
         embed = self.loaded.model.llm.embed
         return embed(mx.array(before)), embed(mx.array(after))
 
-    def ctc_texts(self, encoded: Encoded) -> list[str]:
-        """Greedy text of the CTC branch, which the model must have."""
-        vocabulary, ctc = self.loaded.ctc_vocabulary, self.config.ctc
+    def read_ctc(self, encoded: Encoded) -> list[CTCReading]:
+        """What the CTC branch makes of each row.
+
+        Raises:
+            ModelError: the model has none.
+        """
+        vocabulary, ctc, model = self.loaded.ctc_vocabulary, self.config.ctc, self.loaded.model
         if vocabulary is None or ctc is None:
-            raise ModelError(f"{self.loaded.folder}: this model has no CTC branch")
-        best = self.loaded.model.ctc_log_probs(encoded.hidden, encoded.lengths).argmax(axis=-1).tolist()
+            raise ModelError(f"{self.loaded.name}: has no CTC branch", NO_CTC_HINT)
+        hidden = model.ctc_hidden(encoded.hidden, encoded.lengths)  # (batch, frames, CTC width)
+        frame_s = self.config.frontend.row_duration_s
         return [
-            clean_text(vocabulary.decode(best_path(frame_ids[:length], ctc.blank_id)))
-            for frame_ids, length in zip(best, encoded.lengths, strict=True)
+            read_ctc(model.ctc, row[:length], vocabulary, ctc.blank_id, frame_s)
+            for row, length in zip(hidden, encoded.lengths, strict=True)
         ]
 
     def spell(self, token_ids: list[int]) -> str:

@@ -61,6 +61,23 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word, or a character of a script without spaces, with the punctuation that stands at it.
+
+    Attributes:
+        score: how sure the CTC branch is that it is said there, 0 to 1; None where its times are estimated.
+        estimated: its times are not its own but what its neighbours leave: a number written as digits, a word that
+            the CTC branch cannot spell.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    score: float | None
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of the recording that was decoded in one piece.
 
@@ -74,6 +91,10 @@ class Segment:
         mean_logprob: their mean log-probability; None when there are none.
         ctc_text: the best path of the CTC branch; None where it was not asked for or does not exist.
         scores: how sure the decoder was of each piece of the text; empty where it was not asked for.
+        words: the text with the times of its words, in order and without overlaps; empty where they were not asked
+            for, or cannot be measured.
+        disagreement: share of the CTC branch's and the decoder's texts that is not common to both, 0 to 1; None
+            where they were not compared.
     """
 
     start_s: float
@@ -86,6 +107,8 @@ class Segment:
     mean_logprob: float | None
     ctc_text: str | None = None
     scores: tuple[Score, ...] = ()
+    words: tuple[Word, ...] = ()
+    disagreement: float | None = None
 
     @property
     def complete(self) -> bool:

@@ -4,7 +4,6 @@ Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``inference_llm``: ``/si
 space one space). What differs: ``<think>`` blocks and white space at both ends are taken out.
 """
 
-import base64
 import math
 import re
 from collections.abc import Callable
@@ -81,22 +80,3 @@ class TextStream:
                 scores.append(Score(text[start:end], math.exp(logprob)))
                 start = end
         return tuple(scores)
-
-
-class CTCVocabulary:
-    """Token ids of the CTC branch to text.
-
-    Source: FunASR ``funasr/models/sense_voice/whisper_lib/tokenizer.py``. What differs: ids behind the ranks
-    (languages, events, emotions) are left out of the text instead of being spelled ``<|zh|>``.
-
-    Args:
-        ranks: contents of ``multilingual.tiktoken``, a base64 token and its id on each line.
-    """
-
-    def __init__(self, ranks: str):
-        pairs = (line.split() for line in ranks.splitlines() if line.strip())
-        self._bytes = {int(rank): base64.b64decode(token) for token, rank in pairs}
-
-    def decode(self, token_ids: list[int]) -> str:
-        """Text of the ids; bytes that are no UTF-8 become replacement characters."""
-        return b"".join(self._bytes.get(token_id, b"") for token_id in token_ids).decode(errors="replace")

@@ -101,7 +101,11 @@ class FunASRNano(nn.Module):
 
     def ctc_log_probs(self, encoded: mx.array, lengths: list[int]) -> mx.array:
         """(batch, frames, encoder width) -> (batch, frames, CTC vocabulary); needs the CTC branch."""
-        return self.ctc(self.ctc_decoder(encoded, batch_lengths(lengths, encoded.shape[1])))
+        return self.ctc(self.ctc_hidden(encoded, lengths))
+
+    def ctc_hidden(self, encoded: mx.array, lengths: list[int]) -> mx.array:
+        """(batch, frames, encoder width) -> (batch, frames, CTC width), what the CTC head reads."""
+        return self.ctc_decoder(encoded, batch_lengths(lengths, encoded.shape[1]))
 
 
 def batch_lengths(lengths: list[int], frames: int) -> mx.array | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from funasr_cli.audio.segments import Stretch
+from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.generate import BatchDecoder, Token
 from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
 from funasr_cli.decoding.languages import resolve_language
@@ -40,7 +41,7 @@ class Row:
     speech: Speech
     stream: TextStream
     guard: Guard
-    ctc_text: str | None
+    ctc: CTCReading | None
     logprobs: list[float] = field(default_factory=list)
 
 
@@ -136,11 +137,11 @@ class Scheduler:
         with self._shared("encoder", chosen):
             encoded = recognizer.encode(features)
         ctc = options.ctc and recognizer.config.ctc
-        ctc_texts = recognizer.ctc_texts(encoded) if ctc else [None] * len(chosen)
+        readings = recognizer.read_ctc(encoded) if ctc else [None] * len(chosen)
         with self._shared("prefill", chosen):
             numbers = self._decoder.add(recognizer.prompts(encoded, options, [speech.first for speech in chosen]))
-        for number, speech, ctc_text in zip(numbers, chosen, ctc_texts, strict=True):
-            self._rows[number] = Row(speech, self._text_stream(speech), self._guard(speech), ctc_text)
+        for number, speech, reading in zip(numbers, chosen, readings, strict=True):
+            self._rows[number] = Row(speech, self._text_stream(speech), self._guard(speech), reading)
         yield from (Draft(speech.source, speech.stretch.start_s, "") for speech in chosen)
 
     def _text_stream(self, speech: Speech) -> TextStream:
@@ -214,7 +215,7 @@ class Scheduler:
             retries=row.speech.retries,
             tokens=len(row.logprobs),
             mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
-            ctc_text=row.ctc_text,
+            ctc_text=row.ctc.text if row.ctc else None,
             scores=row.stream.scores(clean_text(raw)) if self._options.confidence else (),
         )
 

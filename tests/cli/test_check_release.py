@@ -299,7 +299,14 @@ def test_what_the_release_is_held_to() -> None:
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
 def test_make_passes_its_variables_on(tmp_path: Path) -> None:
     variables = ["MODEL=a/b", "HUB=ms", "RECIPES=none 4", f"OUT={tmp_path}", "REFERENCE_PYTHON=x/python"]
-    command = ["make", "--no-print-directory", "--dry-run", "check-release", *variables, "RELEASE_OPTIONS=--trials 1"]
+    command = [
+        "make",
+        "--no-print-directory",
+        "--dry-run",
+        "check-release",
+        *variables,
+        "RELEASE_OPTIONS=--trials 1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     words = done.stdout.replace("\\\n", " ").splitlines()[-1].split()
     assert words == [
