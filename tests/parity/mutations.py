@@ -181,7 +181,3 @@ def memory_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) ->
 
 def adaptor_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
     monkeypatch.setattr(fun_asr_nano, "batch_lengths", lambda *_: None)
-
-
-def decoder_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    monkeypatch.setattr(cache.Place, "mask", lambda self: "causal" if self._new > 1 else None)

@@ -140,7 +140,6 @@ NOT_MASKED = [
     (mutations.memory_padding_not_masked, "encoder"),
     (mutations.adaptor_padding_not_masked, "adaptor"),
     (mutations.decoder_padded_on_the_left, "forced_logits"),
-    (mutations.decoder_padding_not_masked, "forced_logits"),
 ]
 
 
