@@ -83,6 +83,6 @@ def _trace(back: np.ndarray, state: int) -> np.ndarray:
     path = np.empty(len(back), int)
     for frame in range(len(back) - 1, -1, -1):
         path[frame] = state
-        state -= back[frame, state]
+        state -= int(back[frame, state])
     return path
 
