@@ -151,7 +151,10 @@ class Recognizer:
 
         Raises:
             UsageError: the model does not know the language.
+            ModelError: word times are asked for, and the model has no CTC branch.
         """
+        if options.word_times and self.config.ctc is None:
+            raise ModelError(f"{self.loaded.name}: no word times without a CTC branch", NO_CTC_HINT)
         _clear_streams_with_thread()
         with FREED_BUFFERS:
             yield from Scheduler(self, options).run(openers)
