@@ -21,15 +21,17 @@ def is_spoken(char: str) -> bool:
 
 def folded(text: str) -> str:
     """Its letters and digits, in the form in which texts are compared: NFKC, without case and punctuation."""
-    kept = (char for char in unicodedata.normalize("NFKC", text).casefold() if unicodedata.category(char)[0] in "LNM")
+    kept = (
+        char for char in unicodedata.normalize("NFKC", text).casefold() if unicodedata.category(char)[0] in "LNM"
+    )
     return "".join(kept)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Where each word begins and ends, with the punctuation that stands at it.
 
-    What has no letter and no digit belongs to the word in front, over the space in between, else to the one behind.
-    A text without a single letter or digit has no word.
+    What has no letter and no digit belongs to the word in front, over the space in between, else to the one
+    behind. A text without a single letter or digit has no word.
     """
     spans: list[tuple[int, int]] = []
     leading: int | None = None  # where punctuation begins that has no word in front
@@ -64,8 +66,8 @@ def _cuts(text: str, start: int, end: int) -> list[int]:
 def common(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
     """A longest common subsequence: pairs of positions, both increasing.
 
-    What `difflib` calls matching blocks, but the longest there is, and never slower than a table of the two lengths:
-    3,000 by 3,000 take 18 MB and a tenth of a second.
+    Those of `difflib` can be shorter, and take minutes where few different units recur. This is a table of both
+    lengths: 3,000 by 3,000 take 18 MB and a tenth of a second.
     """
     codes = {text: code for code, text in enumerate(dict.fromkeys([*ours, *theirs]))}
     rows, columns = ([codes[text] for text in texts] for texts in (ours, theirs))

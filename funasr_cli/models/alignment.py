@@ -18,7 +18,7 @@ class AlignmentError(ValueError):
     """No path spells these labels in these frames."""
 
 
-def align(log_probs: np.ndarray, labels: Sequence[int], blank: int) -> np.ndarray:
+def align(log_probs: np.ndarray, labels: Sequence[int] | np.ndarray, blank: int) -> np.ndarray:
     """Find the likeliest path that spells the labels.
 
     One step a frame: to stay, to go on to the next state, or to leave out a blank between different labels.
@@ -37,7 +37,9 @@ def align(log_probs: np.ndarray, labels: Sequence[int], blank: int) -> np.ndarra
     """
     classes = np.full(2 * len(labels) + 1, blank)  # (states,): blank, label, blank, label, ... blank
     classes[1::2] = labels
-    needed = len(labels) + int((classes[3::2] == classes[1:-2:2]).sum())  # equal neighbours need a blank in between
+    needed = len(labels) + int(
+        (classes[3::2] == classes[1:-2:2]).sum()
+    )  # equal neighbours need a blank in between
     if len(log_probs) < needed:
         raise AlignmentError(f"{len(labels)} labels need {needed} frames, there are {len(log_probs)}")
     if not len(log_probs):
@@ -51,7 +53,11 @@ def align(log_probs: np.ndarray, labels: Sequence[int], blank: int) -> np.ndarra
 
 
 def _forward(log_probs: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best way to each state: (frames, states) how many states back each came from, (states,) its end's score."""
+    """The best way to each state.
+
+    Returns:
+        (frames, states) how many states back it came from in each frame, and (states,) its score in the last one.
+    """
     frames, states = len(log_probs), len(classes)
     no_skip = np.ones(max(states - 2, 0), bool)  # (states - 2,), of the third state on
     no_skip[1::2] = classes[3::2] == classes[1:-2:2]
@@ -85,4 +91,3 @@ def _trace(back: np.ndarray, state: int) -> np.ndarray:
         path[frame] = state
         state -= int(back[frame, state])
     return path
-

@@ -225,7 +225,8 @@ class Scheduler:
     def _words(self, row: Row, text: str) -> tuple[Word, ...]:
         """The segment's text with the times of its words."""
         vocabulary, stretch = self._recognizer.loaded.ctc_vocabulary, row.speech.stretch
-        assert row.ctc and vocabulary  # else the recognizer has refused
+        assert row.ctc is not None  # else the recognizer has refused
+        assert vocabulary is not None
         return time_words(text, row.ctc, vocabulary, stretch.start_s, stretch.end_s)
 
     def _finish(self, book: Book) -> Iterator[Event]:

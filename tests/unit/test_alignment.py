@@ -31,7 +31,7 @@ def score(log_probs: np.ndarray, classes: list[int] | tuple[int, ...]) -> float:
 
 @st.composite
 def small_cases(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
-    """Up to six frames of three classes; few different values, so that ties are frequent, some of them impossible."""
+    """Up to six frames of three classes; few different values, so that ties are frequent."""
     frames = draw(st.integers(1, 6))
     values = st.sampled_from([-np.inf, -3.0, -2.0, -1.0, -0.5, 0.0])
     rows = draw(st.lists(st.lists(values, min_size=3, max_size=3), min_size=frames, max_size=frames))
@@ -100,7 +100,7 @@ def test_no_labels_are_all_blank(frames: int) -> None:
 def test_what_is_not_finite_is_refused(value: float) -> None:
     log_probs = np.zeros((5, 3))
     log_probs[3, 1] = value
-    with pytest.raises(AlignmentError, match="^frame 3 has log-probabilities that are not finite$"):
+    with pytest.raises(AlignmentError, match=r"^frame 3 has log-probabilities that are not finite$"):
         align(log_probs, [1], BLANK_CLASS)
 
 
