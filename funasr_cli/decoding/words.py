@@ -19,10 +19,11 @@ from funasr_cli.transcript import Word
 
 # Where the middle of the first CTC frame is: that of its middle feature frame, 25 ms long. Others follow evenly.
 FIRST_MIDDLE_S = 0.0125
-# CTC says a word somewhere in its middle, in a frame or two. Of words in a flow the border is taken half-way between;
-# next to a pause a word reaches so far beyond its frames, about half of a slow word. Measured on training voices and
-# sentences of the demo model (`funasr_cli.demo.recipe clips --training`), never on held-out ones: the first word
-# begins 0.09 s (English) or 0.11 s (Mandarin) before its first frame, the last one ends 0.25 or 0.15 s behind its last.
+# CTC says a word somewhere in its middle, in a frame or two. Of words in a flow the border is taken half-way
+# between; next to a pause a word reaches so far beyond its frames, about half of a slow word. Measured on training
+# voices and sentences of the demo model (`funasr_cli.demo.recipe clips --training`), never on held-out ones: the
+# first word begins 0.09 s (English) or 0.11 s (Mandarin) before its first frame, the last one ends 0.25 or 0.15 s
+# behind its last.
 REACH_S = 0.2
 FIRST_REACH_S = 0.1  # of the first word, forwards
 
@@ -42,9 +43,9 @@ def time_words(
         end_s: where it ends.
 
     Returns:
-        In order, without overlaps, within the segment; joined with the text's own spaces they are the text. A score
-        is that of the least likely label, each at its best frame. Nothing if the labels cannot be aligned: there are
-        none, they do not fit into the frames, or the posteriors are not finite.
+        In order, without overlaps, within the segment; joined with the text's own spaces they are the text. A
+        score is that of the least likely label, each at its best frame. Nothing if the labels cannot be aligned:
+        there are none, they do not fit into the frames, or the posteriors are not finite.
     """
     plan = Plan(text, reading, vocabulary)
     if not plan.labels or not plan.spans:
