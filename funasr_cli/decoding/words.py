@@ -131,5 +131,5 @@ def _shares(texts: list[str], span_s: Span) -> list[Span]:
     if not texts:
         return []
     lengths = [max(1, len(folded(text))) for text in texts]
-    ends_s = span_s[0] + np.cumsum([0, *lengths]) / sum(lengths) * (span_s[1] - span_s[0])
+    ends_s = np.interp(np.cumsum([0, *lengths]), [0, sum(lengths)], span_s).clip(*span_s)
     return list(pairwise(ends_s.tolist()))
