@@ -35,6 +35,14 @@ class Hub(StrEnum):
 DEFAULT_HUB = Hub.HF
 
 
+class Timestamps(StrEnum):
+    """Whose times are shown beside a text."""
+
+    WORD = "word"
+    SEGMENT = "segment"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class TranscribeOptions:
     """How to transcribe.
@@ -54,6 +62,7 @@ class TranscribeOptions:
         ctc: also spell out the best path of the CTC branch, where the checkpoint has one.
         draft: "auto" lets the decoder check the CTC branch's text, several tokens a step, instead of writing every
             token by itself, where the checkpoint has the branch; "off" does not. The text is the same.
+        word_times: also find out when each word was said, which needs the CTC branch.
         vad: leave out silence (voice activity detection) and end segments in pauses.
         vad_threshold: probability from which a frame counts as speech.
         min_pause_s: shortest pause that ends a segment.
@@ -75,6 +84,7 @@ class TranscribeOptions:
     confidence: bool = False
     ctc: bool = False
     draft: str = AUTO_DRAFT
+    word_times: bool = False
     vad: bool = True
     vad_threshold: float = 0.5
     min_pause_s: float = 0.4

@@ -70,6 +70,20 @@ class Recognizer:
         _clear_streams_with_thread()  # those of loading
 
     @property
+    def has_ctc(self) -> bool:
+        """Whether the model has a CTC branch, without which words have no times."""
+        return self.loaded.ctc_vocabulary is not None and self.config.ctc is not None
+
+    def refuse_missing_word_times(self) -> None:
+        """Refuse a model that cannot tell the times of words.
+
+        Raises:
+            ModelError: with what to do.
+        """
+        if not self.has_ctc:
+            raise ModelError(f"{self.loaded.name}: no word times without a CTC branch", NO_CTC_HINT)
+
+    @property
     def sample_rate_hz(self) -> int:
         """Sample rate that recordings must have, whatever the model's own is."""
         return SAMPLE_RATE_HZ
@@ -151,7 +165,10 @@ class Recognizer:
 
         Raises:
             UsageError: the model does not know the language.
+            ModelError: word times are asked for, and the model has no CTC branch.
         """
+        if options.word_times:
+            self.refuse_missing_word_times()
         _clear_streams_with_thread()
         with FREED_BUFFERS:
             yield from Scheduler(self, options).run(openers)

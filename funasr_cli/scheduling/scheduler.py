@@ -17,6 +17,7 @@ from funasr_cli.decoding.languages import resolve_language
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.decoding.text import TextStream, clean_text, thinking
+from funasr_cli.decoding.words import time_words
 from funasr_cli.errors import FunASRError
 from funasr_cli.measure import available_bytes
 from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
@@ -24,7 +25,7 @@ from funasr_cli.scheduling.ahead import ReadAhead
 from funasr_cli.scheduling.books import Book
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Speech, read_sources
-from funasr_cli.transcript import Segment
+from funasr_cli.transcript import Segment, Word
 
 if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
@@ -74,8 +75,9 @@ class Scheduler:
         self._stage = ""  # the current computation
         self._in_work: list[Speech] = []  # what it is about
         self._decoder = self._new_decoder()
-        self._drafts = options.draft == AUTO_DRAFT and recognizer.config.ctc is not None
-        self._hears = self._drafts or (options.ctc and recognizer.config.ctc is not None)
+        has_ctc = recognizer.config.ctc is not None
+        self._drafts = has_ctc and options.draft == AUTO_DRAFT
+        self._hears = has_ctc and (self._drafts or options.ctc or options.word_times)
         self._habits = Habits()
 
     def _rows_that_fit(self) -> int:
@@ -225,20 +227,29 @@ class Scheduler:
     def _segment(self, row: Row, reason: StopReason) -> Segment:
         stretch = row.speech.stretch
         raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
+        text = clean_text(raw)
         if row.ctc and reason == StopReason.EOS:
-            self._habits.learn(row.ctc.text, clean_text(raw))
+            self._habits.learn(row.ctc.text, text)
         return Segment(
             start_s=stretch.start_s,
             end_s=stretch.end_s,
-            text=clean_text(raw),
+            text=text,
             thinking=thinking(raw),
             stop_reason=str(reason),
             retries=row.speech.retries,
             tokens=len(row.logprobs),
             mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
             ctc_text=row.ctc.text if row.ctc and self._options.ctc else None,
-            scores=row.stream.scores(clean_text(raw)) if self._options.confidence else (),
+            scores=row.stream.scores(text) if self._options.confidence else (),
+            words=self._words(row, text) if self._options.word_times else (),
         )
+
+    def _words(self, row: Row, text: str) -> tuple[Word, ...]:
+        """The segment's text with the times of its words."""
+        vocabulary, stretch = self._recognizer.loaded.ctc_vocabulary, row.speech.stretch
+        assert row.ctc is not None  # else the recognizer has refused
+        assert vocabulary is not None
+        return time_words(text, row.ctc, vocabulary, stretch.start_s, stretch.end_s)
 
     def _finish(self, book: Book) -> Iterator[Event]:
         """The last event of a recording, if it is done."""

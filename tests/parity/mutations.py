@@ -11,7 +11,7 @@ import pytest
 from funasr_cli.audio import frontend
 from funasr_cli.backend import mx, nn
 from funasr_cli.decoding import batch as decoding
-from funasr_cli.models import adaptor, cache, fun_asr_nano, qwen3, sanm
+from funasr_cli.models import adaptor, fun_asr_nano, qwen3, sanm
 from funasr_cli.pipeline import Encoded, Recognizer
 
 Mutation = Callable[[pytest.MonkeyPatch, Recognizer], None]
