@@ -49,8 +49,8 @@ ESTIMATED = """
 ## Numbers as digits
 
 With inverse text normalisation, as it is by default. A number in digits is not what the CTC branch heard: its
-times are marked as estimated, and compared with the start of the first word that is said for it. Among the words that are
-not compared are the further words of numbers.
+times are marked as estimated, and compared with the start of the first word that is said for it. The further
+words of numbers are not compared.
 
 """
 

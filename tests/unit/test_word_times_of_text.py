@@ -70,12 +70,12 @@ def middle_s(frame: float) -> float:
     return MIDDLE_S + FRAME_S * frame
 
 
-def test_borders_are_half_way_and_within_reach() -> None:
+def test_borders_go_by_length_and_are_within_reach() -> None:
     reading = hear(40, f5="the", f9=" meeting", f10=" meeting", f30=" three")
     the, meeting, three = time("The meeting, three.", reading, start_s=100.0)
     assert [word.text for word in (the, meeting, three)] == ["The", "meeting,", "three."]
     assert the.start_s == pytest.approx(100 + middle_s(5) - FIRST_REACH_S)
-    assert the.end_s == meeting.start_s == pytest.approx(100 + middle_s(7))
+    assert the.end_s == meeting.start_s == pytest.approx(100 + middle_s(5 + 4 * 3 / 10))
     assert meeting.end_s == pytest.approx(100 + middle_s(10) + REACH_S)
     assert three.start_s == pytest.approx(100 + middle_s(30) - REACH_S)
     assert three.end_s == pytest.approx(100 + middle_s(30) + REACH_S)
@@ -88,7 +88,7 @@ def test_numbers_as_digits_take_the_place_of_what_was_heard() -> None:
     assert [word.text for word in words] == ["The", "meeting", "at", "3:20", "pm."]
     assert [word.estimated for word in words] == [False, False, False, True, False]
     assert words[3].score is None
-    assert (words[3].start_s, words[3].end_s) == pytest.approx((middle_s(12.5), middle_s(20)))
+    assert (words[3].start_s, words[3].end_s) == pytest.approx((middle_s(11 + 3 * 2 / 7), middle_s(21)))
 
 
 def test_digits_of_mandarin_share_out_what_was_heard() -> None:
@@ -108,7 +108,7 @@ def test_another_word_is_aligned_as_it_is_spelled() -> None:
     the, other, meeting = time("The A meeting", read(logits))
     assert not other.estimated
     assert 0.0 < other.score < 0.05
-    assert (other.start_s, other.end_s) == pytest.approx((middle_s(7), middle_s(10)), abs=FRAME_S)
+    assert (other.start_s, other.end_s) == pytest.approx((middle_s(7), middle_s(8.5)))
     assert min(the.score, meeting.score) > 0.99
 
 
@@ -140,7 +140,7 @@ def test_characters_of_one_label_share_it() -> None:
     assert [word.text for word in words] == ["三", "我", "们", "点"]
     assert not any(word.estimated for word in words)
     assert [word.start_s for word in words] == pytest.approx(
-        [middle_s(4) - FIRST_REACH_S, *map(middle_s, (6, 8, 10))]
+        [middle_s(4) - FIRST_REACH_S, *map(middle_s, (4 + 4 / 3, 8, 12 - 4 / 3))]
     )
 
 
