@@ -15,8 +15,8 @@ from funasr_cli.audio.frontend import MIN_SAMPLES, Frontend
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel
+from funasr_cli.decoding.batch import bucketed
 from funasr_cli.decoding.ctc import CTCReading, read_ctc
-from funasr_cli.decoding.generate import bucketed
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.models.fun_asr_nano import batch_lengths
@@ -68,6 +68,20 @@ class Recognizer:
         self.config = loaded.file.config
         self.frontend = Frontend(self.config.frontend)
         _clear_streams_with_thread()  # those of loading
+
+    @property
+    def has_ctc(self) -> bool:
+        """Whether the model has a CTC branch, without which words have no times."""
+        return self.loaded.ctc_vocabulary is not None and self.config.ctc is not None
+
+    def refuse_missing_word_times(self) -> None:
+        """Refuse a model that cannot tell the times of words.
+
+        Raises:
+            ModelError: with what to do.
+        """
+        if not self.has_ctc:
+            raise ModelError(f"{self.loaded.name}: no word times without a CTC branch", NO_CTC_HINT)
 
     @property
     def sample_rate_hz(self) -> int:
@@ -153,8 +167,8 @@ class Recognizer:
             UsageError: the model does not know the language.
             ModelError: word times are asked for, and the model has no CTC branch.
         """
-        if options.word_times and self.config.ctc is None:
-            raise ModelError(f"{self.loaded.name}: no word times without a CTC branch", NO_CTC_HINT)
+        if options.word_times:
+            self.refuse_missing_word_times()
         _clear_streams_with_thread()
         with FREED_BUFFERS:
             yield from Scheduler(self, options).run(openers)
@@ -243,6 +257,10 @@ class Recognizer:
             read_ctc(model.ctc, row[:length], vocabulary, ctc.blank_id, frame_s)
             for row, length in zip(hidden, encoded.lengths, strict=True)
         ]
+
+    def token_ids(self, text: str) -> list[int]:
+        """The decoder's tokens of a text."""
+        return self.loaded.tokenizer.encode(text, add_special_tokens=False).ids
 
     def spell(self, token_ids: list[int]) -> str:
         """Text of the decoder's tokens."""
