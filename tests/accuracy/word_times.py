@@ -179,7 +179,7 @@ def tables(recognizer: Recognizer, folders: Sequence[Path], work: Path) -> list[
         recording = join_clips(clean, work / f"{name}.flac", None, snr_db)
         page += lines(f"joined, {name}", of_joined(recognizer, recording, itn=False))
         print("\n".join(page[-2:]), flush=True)
-    return [*page, *ESTIMATED.splitlines(), "", *digits]
+    return [*page, *ESTIMATED.splitlines(), *digits]
 
 
 def main() -> None:
