@@ -1,4 +1,4 @@
-"""`make eval`: drafted beside plain decoding of the bundled model on many held-out clips, as a table in the docs."""
+"""`make eval`: drafted beside plain decoding of the bundled model on many held-out clips, as a table."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ TIMED = ("ctc_s", "prefill_s", "decode_s")
 HEAD = """\
 # Drafted decoding of the demo model
 
-Held-out voices and sentences, each clip decoded plainly and with drafts of the CTC branch, in turns. "The same": clips
-whose text does not differ by a character. Passes: runs of the decoder, counted for each clip, the prompt's among them.
-"Shorter": time of CTC branch, prompt and decoding together without drafts, divided by that with them; decoding alone
-in brackets. Numbers as digits is what `--itn`, the default, asks for: there the decoder writes what CTC does not.
-Written by `make eval`, on {device}.
+Held-out voices and sentences, each clip decoded plainly and with drafts of the CTC branch, in turns. "The same":
+clips whose text does not differ by a character. Passes: runs of the decoder, counted for each clip, the prompt's
+among them. "Shorter": time of CTC branch, prompt and decoding together without drafts, divided by that with them;
+decoding alone in brackets. Numbers as digits is what `--itn`, the default, asks for: there the decoder writes what
+CTC does not. Written by `make eval`, on {device}.
 
 """
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from accuracy.decoding import MAX_TOKENS, RECIPES, load_recipe, read_clips
+from accuracy.decoding import MAX_TOKENS, RECIPES, Recipe, load_recipe, read_clips
 from accuracy.drafts import compare
 
 from funasr_cli.checkpoints.export import export
@@ -22,50 +23,58 @@ CLIPS = [
 ]
 
 
-@pytest.fixture(scope="module", params=RECIPES[:4], ids=lambda recipe: recipe.name)
-def recognizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
+EXACT = {(batch, itn) for batch in (1, 2, 5, 16) for itn in (False, True)}
+CASES = [
+    (recipe, *case) for recipe in RECIPES[:4] for case in (sorted(EXACT) if recipe is RECIPES[0] else [(16, True)])
+]
+
+
+@pytest.fixture(scope="module")
+def recognizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recognizer]:
     folder = tmp_path_factory.mktemp("drafts")
     export(MODEL, folder / "upstream")
-    return load_recipe(folder / "upstream", request.param, folder)
+    return {recipe.name: load_recipe(folder / "upstream", recipe, folder) for recipe in RECIPES[:4]}
+
+
+@pytest.fixture(scope="module")
+def exact(recognizers: dict[str, Recognizer]) -> Recognizer:
+    return recognizers["float32"]
 
 
 def options(batch: int, itn: bool) -> TranscribeOptions:
     return TranscribeOptions(itn=itn, max_tokens=MAX_TOKENS, vad=False, batch_size=batch)
 
 
-@pytest.mark.parametrize("itn", [False, True], ids=["words", "digits"])
-@pytest.mark.parametrize("batch", [1, 2, 5, 16])
-def test_the_text_is_the_same_in_fewer_passes(recognizer: Recognizer, batch: int, itn: bool) -> None:
-    plain, drafted = compare(recognizer, CLIPS, options(batch, itn))
+@pytest.mark.parametrize(
+    ("recipe", "batch", "itn"), CASES, ids=[f"{recipe.name}, {batch}, {itn}" for recipe, batch, itn in CASES]
+)
+def test_the_text_is_the_same_in_fewer_passes(
+    recognizers: dict[str, Recognizer], recipe: Recipe, batch: int, itn: bool
+) -> None:
+    plain, drafted = compare(recognizers[recipe.name], CLIPS, options(batch, itn))
     same = sum(one == other for one, other in zip(plain.texts, drafted.texts, strict=True))
-    assert same >= (len(CLIPS) if recognizer.loaded.dtype == "float32" else 0.99 * len(CLIPS))
+    assert same >= (len(CLIPS) if recipe is RECIPES[0] else 0.98 * len(CLIPS))
     assert plain.counts["passes"] == plain.counts["tokens"]
     assert plain.counts["drafted"] == plain.counts["ctc_s"] == 0
-    assert drafted.counts["passes"] * (2 if itn else 3) < plain.counts["passes"]
+    assert drafted.counts["passes"] * (1.5 if itn else 3) < plain.counts["passes"]
 
 
 @pytest.mark.parametrize("batch", [1, 16])
-def test_a_bad_draft_changes_nothing_but_a_few_positions(
-    recognizer: Recognizer, batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of what has nothing to do with the clip, little is tried."""
-
-    def other_text(text: str, *rest: object) -> CTCDraft:
+def test_of_a_bad_draft_little_is_tried(exact: Recognizer, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other_text(text: str, *rest: Any) -> CTCDraft:
         return CTCDraft("entirely different words that nobody in these recordings has ever said", *rest)
 
     monkeypatch.setattr(scheduler, "CTCDraft", other_text)
-    plain, drafted = compare(recognizer, CLIPS, options(batch, itn=False))
+    plain, drafted = compare(exact, CLIPS, options(batch, itn=False))
     assert drafted.texts == plain.texts
     assert drafted.counts["accepted"] < drafted.counts["drafted"] // 20
-    assert drafted.counts["drafted"] < 2.5 * len(CLIPS) * 8
+    assert drafted.counts["drafted"] < 20 * len(CLIPS)  # less than one proposal of each: the prompts are longer
 
 
-def test_no_draft_is_made_for_a_model_without_the_branch(recognizer: Recognizer) -> None:
-    deaf = replace(recognizer.config, ctc=None)
-    recognizer.config, config = deaf, recognizer.config
-    try:
-        plain, drafted = compare(recognizer, CLIPS[:3], options(4, itn=False))
-    finally:
-        recognizer.config = config
+def test_no_draft_is_made_for_a_model_without_the_branch(
+    exact: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "config", replace(exact.config, ctc=None))
+    plain, drafted = compare(exact, CLIPS[:3], options(4, itn=False))
     assert drafted.texts == plain.texts
     assert drafted.counts["drafted"] == drafted.counts["ctc_s"] == 0
