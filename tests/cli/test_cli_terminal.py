@@ -179,7 +179,7 @@ def test_verbose_on_a_terminal() -> None:
     assert re.fullmatch(r"on CPU, .+, \d+ GFLOP/s a core", above[0])
     seconds = r"\d\.\d\d s"
     assert re.fullmatch(
-        rf"{re.escape(str(clip.path))}: 1 segment, 13 tokens in 10 passes; read {seconds}, vad {seconds}, "
+        rf"{re.escape(str(clip.path))}: 1 segment, 13 tokens in \d+ passes; read {seconds}, vad {seconds}, "
         rf"features {seconds}, encoder {seconds}, ctc {seconds}, prefill {seconds}, decode {seconds}",
         above[1],
     )
