@@ -112,6 +112,8 @@ def _batch_sizes(axes: "Axes", cases: list[CaseCost]) -> None:
     for case in cases:
         if case.batch_size:
             name = f"{case.model}, {Path(case.audio).name}"
+            if len({other.draft for other in cases}) > 1:
+                name += f", draft {case.draft}"
             slow = case.rtf
             lines[name].append((case.batch_size, Spread(1 / slow.median, 1 / slow.high, 1 / slow.low)))
     _curves(axes, lines, "segments side by side", "seconds of audio a second")

@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from funasr_cli.benchmarks.batches import Gain, gains
 from funasr_cli.benchmarks.cases import CaseCost
+from funasr_cli.benchmarks.gains import Gain, batch_gains, draft_gains
 from funasr_cli.benchmarks.memory import MemoryCost
 from funasr_cli.benchmarks.profile import ProfileCost
 from funasr_cli.benchmarks.request import Mode, Request
@@ -36,8 +36,11 @@ class Report:
 
     @property
     def gains(self) -> list[Gain]:
-        """What batches save; for `Mode.BATCHES`."""
-        return gains([case for case in self.cases if isinstance(case, CaseCost)])
+        """What batches or drafts save, for each case; empty in other modes."""
+        cases = [case for case in self.cases if isinstance(case, CaseCost)]
+        if self.request.mode == Mode.DRAFTS:
+            return draft_gains(cases)
+        return batch_gains(cases) if self.request.mode == Mode.BATCHES else []
 
     def as_json(self) -> dict[str, Any]:
         """For `json.dumps`."""
@@ -45,9 +48,8 @@ class Report:
         for entry, case in zip(cases, self.cases, strict=True):
             if isinstance(case, CaseCost) and case.errors:
                 entry["errors"] |= {"edits": case.errors.edits, "percent": case.errors.percent}
-        if self.request.mode == Mode.BATCHES:
-            for entry, gain in zip(cases, self.gains, strict=True):
-                entry |= dataclasses.asdict(gain)
+        for entry, gain in zip(cases, self.gains, strict=False):
+            entry |= dataclasses.asdict(gain)
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -69,6 +71,7 @@ class Report:
             "max_tokens": options.max_tokens,
             "exact_tokens": options.exact_tokens,
             "itn": options.itn,
+            "drafts": list(request.drafts),
             "device": request.device,
             "dtype": request.dtype,
             "trials": request.trials,

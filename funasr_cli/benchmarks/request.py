@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from funasr_cli.options import BENCH_TRIALS, DEFAULTS, TranscribeOptions
+from funasr_cli.options import AUTO_DRAFT, BENCH_TRIALS, DEFAULTS, NO_DRAFT, TranscribeOptions
 
-BATCH_SIZES = (1, 4, 16)  # of `Mode.BATCHES`, unless told otherwise
-BATCHED_RECORDINGS = 32  # the same
 SYNTHETIC_SIZES = ("full", "demo")
 SYNTHETIC_TOKENS = 64  # of each segment, unless told otherwise: a random model would hardly ever stop
 
@@ -17,8 +15,14 @@ class Mode(StrEnum):
 
     RTF = "rtf"
     BATCHES = "batches"
+    DRAFTS = "drafts"
     MEMORY = "memory"
     PROFILE = "profile"
+
+
+BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # unless told otherwise
+TOGETHER = (Mode.BATCHES, Mode.DRAFTS)  # modes that transcribe all recordings in one run
+BATCHED_RECORDINGS = 32  # of `Mode.BATCHES`, unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Request:
         options: as for a transcription.
         batch_sizes: None as a size goes by the memory at hand.
         durations_s: lengths to which the recordings are joined, or generated; empty takes them as they are.
-        recordings: how many are transcribed in a run; they are repeated.
+        recordings: how many are transcribed in a run; they are repeated. None takes each once.
         trials: timed runs of each case, behind one that is not timed.
         references: texts by file name, to count errors against; None counts none.
     """
@@ -48,6 +52,11 @@ class Request:
     options: TranscribeOptions = DEFAULTS
     batch_sizes: tuple[int | None, ...] = (None,)
     durations_s: tuple[float, ...] = ()
-    recordings: int = 1
+    recordings: int | None = None
     trials: int = BENCH_TRIALS
     references: dict[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def drafts(self) -> tuple[str, ...]:
+        """With which of `DRAFTS` each case is run: that of the options, unless they are what is measured."""
+        return (NO_DRAFT, AUTO_DRAFT) if self.mode == Mode.DRAFTS else (self.options.draft,)

@@ -12,7 +12,7 @@ from funasr_cli.benchmarks.machine import describe_machine, describe_versions
 from funasr_cli.benchmarks.memory import DURATIONS_S, MemoryCost, run_memory
 from funasr_cli.benchmarks.profile import ProfileCost, run_profile
 from funasr_cli.benchmarks.report import Report
-from funasr_cli.benchmarks.request import Mode, Request
+from funasr_cli.benchmarks.request import TOGETHER, Mode, Request
 from funasr_cli.benchmarks.scoring import reference_of
 from funasr_cli.benchmarks.subjects import ModelCost, Subject, load_subjects, unambiguous
 from funasr_cli.benchmarks.synthetic import write_synthetic
@@ -21,6 +21,8 @@ from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import find_model
 from funasr_cli.decoding.languages import AUTO
 from funasr_cli.device import use_device
+from funasr_cli.errors import ModelError
+from funasr_cli.pipeline import NO_CTC_HINT
 
 
 def measure(request: Request, progress: Callable[[str], None]) -> Report:
@@ -31,7 +33,7 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
         progress: told what is being done.
 
     Raises:
-        ModelError: a model is not there, or damaged.
+        ModelError: a model is not there, damaged, or lacks the CTC branch that drafts come from.
         AudioError: a recording cannot be read.
         UsageError: an option that a model does not go with, or a recording without a reference.
     """
@@ -53,9 +55,17 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
             cases = _memory(request, folders, paths, progress)
         else:
             subjects = load_subjects(folders, request.dtype, request.trials, progress)
+            if request.mode == Mode.DRAFTS:
+                _refuse_without_ctc(subjects)
             models = tuple(subject.cost for subject in subjects)
             cases = _in_process(request, subjects, _workloads(request, paths, work), progress)
     return Report(request, describe(), started, describe_machine(), describe_versions(), models, cases)
+
+
+def _refuse_without_ctc(subjects: list[Subject]) -> None:
+    for subject in subjects:
+        if not subject.recognizer.has_ctc:
+            raise ModelError(f"{subject.cost.model}: no drafts without a CTC branch", NO_CTC_HINT)
 
 
 def _default_clips(mode: Mode, folders: list[Path]) -> tuple[Path, ...]:
@@ -67,9 +77,9 @@ def _default_clips(mode: Mode, folders: list[Path]) -> tuple[Path, ...]:
 
 
 def _workloads(request: Request, paths: tuple[Path, ...], work: Path) -> list[Workload]:
-    if request.mode == Mode.BATCHES:
-        return [together(paths, request.recordings)]
-    return [each.repeated(request.recordings) for each in make_workloads(paths, request.durations_s, work)]
+    if request.mode in TOGETHER:
+        return [together(paths, request.recordings or len(paths))]
+    return [each.repeated(request.recordings or 1) for each in make_workloads(paths, request.durations_s, work)]
 
 
 def _in_process(
@@ -78,7 +88,7 @@ def _in_process(
     sizes, options, trials = request.batch_sizes, request.options, request.trials
     if request.mode == Mode.PROFILE:
         return run_profile(subjects, workloads, sizes, options, trials, progress)
-    return run_cases(subjects, workloads, sizes, options, trials, request.references, progress)
+    return run_cases(subjects, workloads, sizes, request.drafts, options, trials, request.references, progress)
 
 
 def _memory(

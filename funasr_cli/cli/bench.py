@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 IDLE = {
     Mode.RTF: (),
     Mode.BATCHES: ("durations",),
-    Mode.MEMORY: ("batch_sizes", "recordings", "trials", "exact_tokens", "itn", "refs"),
-    Mode.PROFILE: ("durations", "recordings", "max_tokens", "refs"),
+    Mode.DRAFTS: ("durations", "draft"),
+    Mode.MEMORY: ("batch_sizes", "recordings", "trials", "exact_tokens", "draft", "itn", "refs"),
+    Mode.PROFILE: ("durations", "recordings", "max_tokens", "draft", "refs"),
 }
 
 
@@ -40,6 +41,7 @@ def bench(
     audio: given.Audio = None,
     rtf: given.RTF = False,
     batches: given.Batches = False,
+    drafts: given.Drafts = False,
     memory: given.Memory = False,
     profile: given.Profile = False,
     model: parameters.Models = None,
@@ -54,6 +56,7 @@ def bench(
     itn: parameters.ITN = DEFAULTS.itn,
     max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
     exact_tokens: given.ExactTokens = DEFAULTS.exact_tokens,
+    draft: parameters.DraftOption = parameters.DEFAULT_DRAFT,
     refs: given.Refs = None,
     compare: given.Compare = None,
     plot: given.Plot = None,
@@ -61,11 +64,14 @@ def bench(
     as_markdown: given.Markdown = False,
 ) -> None:
     """Measure what transcribing costs."""
-    mode = _mode({Mode.RTF: rtf, Mode.BATCHES: batches, Mode.MEMORY: memory, Mode.PROFILE: profile})
+    wanted = zip(Mode, (rtf, batches, drafts, memory, profile), strict=True)
+    mode = _mode([mode for mode, is_wanted in wanted if is_wanted])
     _refuse_idle_options(context, mode)
     if as_json and as_markdown:
         raise UsageError("--json with --markdown", "choose one")
-    options = TranscribeOptions(language=lang, itn=itn, max_tokens=max_tokens, exact_tokens=exact_tokens)
+    options = TranscribeOptions(
+        language=lang, itn=itn, max_tokens=max_tokens, exact_tokens=exact_tokens, draft=draft
+    )
     sizes = _sizes(batch_sizes, mode)
     request = Request(
         mode=mode,
@@ -84,11 +90,11 @@ def bench(
     _show(*_measure(request, compare, plot), as_json=as_json, as_markdown=as_markdown)
 
 
-def _mode(wanted: dict[Mode, bool]) -> Mode:
-    modes = [mode for mode, is_wanted in wanted.items() if is_wanted]
-    if len(modes) != 1:
-        raise UsageError("say what to measure", "one of --rtf, --batches, --memory and --profile")
-    return modes[0]
+def _mode(wanted: list[Mode]) -> Mode:
+    if len(wanted) != 1:
+        *others, last = (f"--{mode}" for mode in Mode)
+        raise UsageError("say what to measure", f"one of {', '.join(others)} and {last}")
+    return wanted[0]
 
 
 def _refuse_idle_options(context: typer.Context, mode: Mode) -> None:
@@ -108,8 +114,10 @@ def _limited(options: TranscribeOptions, mode: Mode, *, synthetic: bool) -> Tran
     return replace(options, exact_tokens=SYNTHETIC_TOKENS)
 
 
-def _recordings(mode: Mode, sizes: tuple[int | None, ...]) -> int:
-    """As many as fill the largest batch, if each is a single segment."""
+def _recordings(mode: Mode, sizes: tuple[int | None, ...]) -> int | None:
+    """As many as fill the largest batch, if each is a single segment; drafts profit from what is repeated."""
+    if mode == Mode.DRAFTS:
+        return None
     return BATCHED_RECORDINGS if mode == Mode.BATCHES else max(size or 1 for size in sizes)
 
 
@@ -123,7 +131,7 @@ def _sizes(text: str | None, mode: Mode) -> tuple[int | None, ...]:
     sizes = _numbers("--batch-sizes", text, 1)
     if broken := [size for size in sizes if size != int(size)]:
         raise UsageError(f"--batch-sizes {text}", f"{broken[0]:g} is no whole number")
-    return tuple(map(int, sizes)) or (BATCH_SIZES if mode == Mode.BATCHES else (None,))
+    return tuple(map(int, sizes)) or BATCH_SIZES.get(mode, (None,))
 
 
 def _numbers(option: str, text: str | None, least: float) -> tuple[float, ...]:

@@ -27,6 +27,14 @@ RTF = Annotated[
 Batches = Annotated[
     bool, typer.Option("--batches", rich_help_panel=MODE, help="The throughput of several batch sizes.")
 ]
+Drafts = Annotated[
+    bool,
+    typer.Option(
+        "--drafts",
+        rich_help_panel=MODE,
+        help="What drafts save: each case with --draft off and auto in turns. Needs models with a CTC branch.",
+    ),
+]
 Memory = Annotated[
     bool,
     typer.Option(
@@ -59,7 +67,7 @@ BatchSizes = Annotated[
         metavar="N,N,...",
         rich_help_panel=CASES,
         help="Segments decoded side by side. Default: by the memory at hand; with --batches 1,4,16; with "
-        "--profile 1.",
+        "--drafts 1,16; with --profile 1.",
     ),
 ]
 Durations = Annotated[
@@ -76,8 +84,8 @@ Recordings = Annotated[
     typer.Option(
         min=1,
         rich_help_panel=CASES,
-        help="How many are transcribed in a run; they are repeated. Default: with --batches 32, else the largest "
-        "of --batch-sizes.",
+        help="How many are transcribed in a run; they are repeated. Default: with --batches 32, with --drafts "
+        "each once, else the largest of --batch-sizes.",
     ),
 ]
 Trials = Annotated[

@@ -202,7 +202,8 @@ def warn(input: Input, transcript: Transcript) -> None:
 def _costs(transcript: Transcript) -> str:
     """Where the time went."""
     timings = transcript.timings
-    stages = ("read", "vad", "features", "encoder", "prefill", "decode")
+    stages = ("read", "vad", "features", "encoder", "ctc", "prefill", "decode")
     seconds = ", ".join(f"{stage} {getattr(timings, f'{stage}_s'):.2f} s" for stage in stages)
     count = len(transcript.segments)
-    return f"{count} segment{'s' * (count != 1)}, {timings.tokens} tokens; {seconds}"
+    passes = f" in {timings.passes} passes" if timings.drafted else ""
+    return f"{count} segment{'s' * (count != 1)}, {timings.tokens} tokens{passes}; {seconds}"

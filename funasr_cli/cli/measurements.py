@@ -26,18 +26,24 @@ MOST_NAME = 48  # columns of a case's name, before it is folded
 LEAST_BAR, MOST_BAR = 20, 100
 STYLES = {  # of the stages' bars
     "read": "black on white", "VAD": "black on yellow", "features": "black on cyan", "encoder": "white on blue",
-    "prefill": "white on magenta", "decode": "black on green",
+    "CTC": "black on bright_blue", "prefill": "white on magenta", "decode": "black on green",
 }  # fmt: skip
 STAGES = {
-    "read_s": "read", "vad_s": "VAD", "features_s": "features", "encoder_s": "encoder", "prefill_s": "prefill",
-    "first_token_s": "first token", "decode_s": "decode", "total_s": "total",
+    "read_s": "read", "vad_s": "VAD", "features_s": "features", "encoder_s": "encoder", "ctc_s": "CTC",
+    "prefill_s": "prefill", "first_token_s": "first token", "decode_s": "decode", "total_s": "total",
 }  # fmt: skip
 BARRED = {key: name for key, name in STAGES.items() if name in STYLES}
 COMPARED = {
     Mode.RTF: {
-        "stages.total_s": "total", "stages.encoder_s": "encoder", "stages.prefill_s": "prefill",
-        "stages.first_token_s": "first token", "stages.decode_s": "decode", "tokens_per_s": "tok/s",
-        "peak_mlx_bytes": "MLX memory", "peak_process_bytes": "process memory",
+        "stages.total_s": "total", "stages.encoder_s": "encoder", "stages.ctc_s": "CTC",
+        "stages.prefill_s": "prefill", "stages.first_token_s": "first token", "stages.decode_s": "decode",
+        "tokens_per_s": "tok/s", "passes": "passes", "peak_mlx_bytes": "MLX memory",
+        "peak_process_bytes": "process memory",
+    },
+    Mode.DRAFTS: {
+        "passes": "passes", "accepted": "accepted", "stages.ctc_s": "CTC", "stages.prefill_s": "prefill",
+        "stages.decode_s": "decode", "stages.text_s": "all three", "stages.total_s": "total",
+        "peak_mlx_bytes": "MLX memory",
     },
     Mode.MEMORY: {"peak_bytes": "peak", "wall_s": "seconds"},
     Mode.PROFILE: {
@@ -81,7 +87,10 @@ class Grid:
 
 def grids(report: "Report", comparison: "Comparison | None") -> list[Grid]:
     """Everything that is shown of a measurement."""
-    make = {Mode.RTF: _cases, Mode.BATCHES: _batches, Mode.MEMORY: _memory, Mode.PROFILE: _profiles}
+    make = {
+        Mode.RTF: _cases, Mode.BATCHES: _batches, Mode.DRAFTS: _drafts, Mode.MEMORY: _memory,
+        Mode.PROFILE: _profiles,
+    }  # fmt: skip
     shown = make[report.request.mode](report)
     return [*shown, _comparison(comparison, report.request.mode)] if comparison else shown
 
@@ -89,11 +98,12 @@ def grids(report: "Report", comparison: "Comparison | None") -> list[Grid]:
 def _cases(report: "Report") -> list[Grid]:
     cases: tuple[CaseCost, ...] = report.cases  # type: ignore[assignment]
     scored = report.request.references is not None
-    headings = ["audio", "segments", *STAGES.values(), "spread", "tok/s", "RTF", "MLX GB", "process GB"]
+    rates = ["tok/s", "tok/pass", "RTF"]
+    headings = ["audio", "segments", *STAGES.values(), "spread", *rates, "MLX GB", "process GB"]
     grid = Grid(["case", *headings, *(["errors %"] if scored else [])])
     for case in cases:
         stages = [_digits(case.stages[stage].median) for stage in STAGES]
-        numbers = [case.tokens_per_s.median, case.rtf.median]
+        numbers = [case.tokens_per_s.median, case.tokens_per_pass, case.rtf.median]
         sizes = [case.peak_mlx_bytes / 1e9, case.peak_process_bytes / 1e9]
         row = [_name(report, case.case), _digits(case.audio_s), str(case.segments), *stages]
         row += [_spread(case.stages["total_s"]), *map(_digits, numbers + sizes)]
@@ -115,14 +125,38 @@ def _batches(report: "Report") -> list[Grid]:
         numbers = total_s.median, case.audio_s / total_s.median, case.tokens / total_s.median, gain.times_faster
         seconds, *rates = map(_digits, numbers)
         grid.rows.append([_name(report, case.case), seconds, _spread(total_s), *rates, str(gain.same_texts)])
-    base, tokens = cases[0], sorted({case.tokens for case in cases})
+    grid.notes = [*_about(report), *_together(report, cases)]
+    return [grid]
+
+
+def _drafts(report: "Report") -> list[Grid]:
+    cases: tuple[CaseCost, ...] = report.cases  # type: ignore[assignment]
+    headings = ["passes", "tok/pass", "accepted %", "seconds", "spread", "times faster", "in all", "same texts"]
+    grid = Grid(["case", *headings])
+    for case, gain in zip(cases, report.gains, strict=True):
+        text_s = case.stages["text_s"]
+        accepted = "-" if case.acceptance is None else f"{100 * case.acceptance:.1f}"
+        faster = map(_digits, (gain.text_times_faster, gain.times_faster))
+        row = [_name(report, case.case), str(case.passes), _digits(case.tokens_per_pass), accepted]
+        row += [_digits(text_s.median), _spread(text_s), *faster, f"{gain.same_texts} of {case.recordings}"]
+        grid.rows.append(row)
     grid.notes = [
         *_about(report),
-        f"{base.recordings} recordings, {base.audio_s:.0f} s of audio, {' or '.join(map(str, tokens))} tokens; "
-        f"medians of {report.request.trials} after a warm-up, in turns.",
-        *(_errors(cases) if report.request.references is not None else []),
+        *_together(report, cases),
+        "Seconds and times faster: CTC, prefill and decode, all that drafts change; in all: of the total.",
     ]
     return [grid]
+
+
+def _together(report: "Report", cases: "tuple[CaseCost, ...]") -> "Iterator[str]":
+    """What all cases read and wrote."""
+    base, tokens = cases[0], sorted({case.tokens for case in cases})
+    yield (
+        f"{base.recordings} recordings, {base.audio_s:.0f} s of audio, {' or '.join(map(str, tokens))} tokens; "
+        f"medians of {report.request.trials} after a warm-up, in turns."
+    )
+    if report.request.references is not None:
+        yield from _errors(cases)
 
 
 def _memory(report: "Report") -> list[Grid]:

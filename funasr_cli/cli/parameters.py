@@ -8,7 +8,15 @@ import typer
 
 from funasr_cli.cli.completion import complete_formats, complete_languages, complete_models
 from funasr_cli.inputs import PCM_ENCODINGS
-from funasr_cli.options import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS, Hub, Timestamps
+from funasr_cli.options import (
+    AUTO_DRAFT,
+    DEFAULTS,
+    MAX_HOTWORD_CHARACTERS,
+    MAX_HOTWORDS,
+    NO_DRAFT,
+    Hub,
+    Timestamps,
+)
 from funasr_cli.writers import DEFAULT_FORMAT, WRITERS
 
 INPUT = "Input"
@@ -39,6 +47,16 @@ class DType(StrEnum):
     STORED = "stored"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+
+
+class Drafting(StrEnum):
+    """Whether the decoder is given drafts."""
+
+    AUTO = AUTO_DRAFT
+    OFF = NO_DRAFT
+
+
+DEFAULT_DRAFT = Drafting(DEFAULTS.draft)
 
 
 def folder(text: str) -> Path:
@@ -125,6 +143,15 @@ Lang = Annotated[
 MaxTokens = Annotated[
     int | None,
     _option(DECODING, "--max-tokens", help="Stop each segment after so many tokens. Default: by its length."),
+]
+DraftOption = Annotated[
+    Drafting,
+    _option(
+        DECODING,
+        "--draft",
+        help="Let the decoder check the CTC branch's text, several tokens at once, where the model has that "
+        "branch; the text is the same.",
+    ),
 ]
 HubOption = Annotated[Hub, _option(None, "--hub", help="Where to fetch a hub id: Hugging Face or ModelScope.")]
 Quiet = Annotated[bool, _option(TERMINAL, "--quiet", "-q", help="Say nothing but warnings and errors.")]

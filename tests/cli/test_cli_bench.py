@@ -13,10 +13,14 @@ from terminal import on_terminal
 
 from funasr_cli.demo import MODEL, clips
 
-STAGES = {"read_s", "vad_s", "features_s", "encoder_s", "prefill_s", "decode_s", "first_token_s", "total_s"}
+STAGES = {
+    "read_s", "vad_s", "features_s", "encoder_s", "ctc_s", "prefill_s", "decode_s", "text_s", "first_token_s",
+    "total_s",
+}  # fmt: skip
 CASE = {
-    "case", "model", "audio", "recordings", "batch_size", "audio_s", "segments", "tokens", "stages",
-    "tokens_per_s", "rtf", "peak_mlx_bytes", "peak_process_bytes", "errors", "texts",
+    "case", "model", "audio", "recordings", "batch_size", "draft", "audio_s", "segments", "tokens", "passes",
+    "drafted", "accepted", "stages", "tokens_per_s", "rtf", "peak_mlx_bytes", "peak_process_bytes", "errors",
+    "texts",
 }  # fmt: skip
 QUICK = ("--max-tokens", "4")
 
@@ -36,7 +40,7 @@ def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
         "format": "funasr-bench", "format_version": 1, "mode": "rtf",
     }  # fmt: skip
     assert data["settings"] == {
-        "language": "auto", "max_tokens": 4, "exact_tokens": None, "itn": True,
+        "language": "auto", "max_tokens": 4, "exact_tokens": None, "itn": True, "drafts": ["auto"],
         "device": None, "dtype": None, "trials": 3,
     }  # fmt: skip
     assert {"python", "funasr-cli", "mlx", "numpy"} <= data["versions"].keys()
@@ -53,6 +57,8 @@ def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
     assert [(case["segments"], case["tokens"]) for case in cases] == [(2, 8), (1, 4)]
     for case in cases:
         check_case(case, trials=3)
+        assert (case["passes"], case["drafted"], case["accepted"]) == (case["tokens"], 0, 0), "no CTC branch"
+        assert case["stages"]["ctc_s"]["high"] == 0
 
 
 def check_case(case: dict[str, Any], trials: int) -> None:
@@ -65,7 +71,7 @@ def check_case(case: dict[str, Any], trials: int) -> None:
     for spread in (*stages.values(), case["rtf"], case["tokens_per_s"]):
         assert 0 <= spread["low"] <= spread["median"] <= spread["high"]
         assert trials > 1 or spread["low"] == spread["high"]
-    in_turn = ("features_s", "encoder_s", "prefill_s", "decode_s")  # the others run beside them
+    in_turn = ("features_s", "encoder_s", "text_s")  # the others run beside them
     assert sum(stages[part]["low"] for part in in_turn) <= stages["total_s"]["high"]
     assert 0 < stages["first_token_s"]["low"] <= stages["total_s"]["high"]
     for kind in ("low", "median", "high"):
@@ -75,6 +81,8 @@ def check_case(case: dict[str, Any], trials: int) -> None:
 def test_sums_of_a_single_trial(small_model: Path, short_wav: Path) -> None:
     (case,) = measured("--rtf", "-m", small_model, short_wav, "--trials", 1, *QUICK)["cases"]
     check_case(case, trials=1)
+    parts = [case["stages"][part]["median"] for part in ("ctc_s", "prefill_s", "decode_s")]
+    assert case["stages"]["text_s"]["median"] == pytest.approx(sum(parts))
     assert case["tokens_per_s"]["median"] == pytest.approx(3 / case["stages"]["decode_s"]["median"])
 
 
@@ -113,12 +121,13 @@ def test_table(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
     assert lines[0].split("  ")[0] == "case"
     assert " ".join(lines[0].split()) == (
-        "case audio segments read VAD features encoder prefill first token decode total spread tok/s RTF MLX GB "
-        "process GB"
+        "case audio segments read VAD features encoder CTC prefill first token decode total spread tok/s tok/pass "
+        "RTF MLX GB process GB"
     )
     rows = [line.split() for line in lines[2:4]]
     assert [row[:3] for row in rows] == [["zh-6s.wav", "6.00", "2"], ["short.wav", "0.500", "1"]]
-    assert {len(row) for row in rows} == {16}
+    assert {len(row) for row in rows} == {18}
+    assert {(row[7], row[14]) for row in rows} == {("0.000", "1.00")}, "no CTC branch, a token a pass"
     bars = lines[4:6]
     assert [bar.split(" ")[0] for bar in bars] == ["zh-6s.wav", "short.wav"]
     assert any("|decode" in bar for bar in bars)
@@ -151,11 +160,11 @@ def test_markdown(small_model: Path, short_wav: Path) -> None:
     result = invoke("bench", "--rtf", "-m", small_model, short_wav, "--trials", 1, "--markdown", *QUICK)
     lines = result.stdout.splitlines()
     assert lines[0].startswith(
-        "| case | audio | segments | read | VAD | features | encoder | prefill | first token |"
+        "| case | audio | segments | read | VAD | features | encoder | CTC | prefill | first token |"
     )
-    assert lines[1] == "| --- |" + " ---: |" * 15
+    assert lines[1] == "| --- |" + " ---: |" * 17
     assert lines[2].startswith("| short.wav | 0.500 | 1 | ")
-    assert lines[2].count("|") == 17
+    assert lines[2].count("|") == 19
     assert lines[3] == ""
 
 
@@ -201,7 +210,7 @@ def test_bad_clip(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "error: say what to measure\n  one of --rtf, --batches, --memory and --profile\n"),
+        ((), "error: say what to measure\n  one of --rtf, --batches, --drafts, --memory and --profile\n"),
         (("--rtf", "--memory"), "error: say what to measure\n"),
         (("--rtf", "--trials", "0"), "--trials"),
         (("--rtf", "--max-tokens", "0"), "error: max tokens is 0\n"),

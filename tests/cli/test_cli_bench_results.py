@@ -128,8 +128,8 @@ def test_comparison_in_the_table(earlier: Earlier) -> None:
     path = earlier(halve_memory_and_rename)
     result = invoke("bench", *RTF, CLIPS[1].path, "--compare", path, "--markdown")
     lines = result.stdout.splitlines()
-    heading = "| now / earlier | total | encoder | prefill | first token | decode | tok/s | MLX memory | process "
-    assert f"{heading}memory |" in lines
+    heading = "| now / earlier | total | encoder | CTC | prefill | first token | decode | tok/s | passes "
+    assert f"{heading}| MLX memory | process memory |" in lines
     assert f"Not measured earlier: demo, {CLIPS[1].path.name}" in lines
     assert f"Not measured now: demo, {CLIPS[0].path.name}" in lines
     assert "Not measured now: demo, gone.wav" in lines

@@ -179,8 +179,8 @@ def test_verbose_on_a_terminal() -> None:
     assert re.fullmatch(r"on CPU, .+, \d+ GFLOP/s a core", above[0])
     seconds = r"\d\.\d\d s"
     assert re.fullmatch(
-        rf"{re.escape(str(clip.path))}: 1 segment, 13 tokens; read {seconds}, vad {seconds}, features {seconds}, "
-        rf"encoder {seconds}, prefill {seconds}, decode {seconds}",
+        rf"{re.escape(str(clip.path))}: 1 segment, 13 tokens in \d+ passes; read {seconds}, vad {seconds}, "
+        rf"features {seconds}, encoder {seconds}, ctc {seconds}, prefill {seconds}, decode {seconds}",
         above[1],
     )
     assert above[2:] == [clip.written]

@@ -249,7 +249,7 @@ def test_timings_say_where_the_time_went(asr: Recognizer) -> None:
     timings = transcript.timings
     assert timings.tokens == sum(segment.tokens for segment in transcript.segments)
     assert timings.tokens_per_s == (timings.tokens - 1) / timings.decode_s > 0
-    stages = ("read_s", "vad_s", "features_s", "encoder_s", "prefill_s", "decode_s")
+    stages = ("read_s", "vad_s", "features_s", "encoder_s", "ctc_s", "prefill_s", "decode_s")
     assert all(getattr(timings, stage) > 0 for stage in stages)
     assert timings.first_token_s <= timings.total_s
     silent = asr.transcribe(np.zeros(RATE_HZ, np.float32), sample_rate_hz=RATE_HZ)

@@ -15,7 +15,7 @@ from funasr_cli.errors import OutputError
 from funasr_cli.transcript import Segment, Timings, Transcript, join_texts
 from funasr_cli.writers import as_json, as_json_line, as_lines, as_text, write_new
 
-TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5)
+TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5, ctc_s=0.07, passes=3, drafted=4, accepted=2)
 
 
 def segment(start_s: float, end_s: float, text: str, stop_reason: str = "eos", retries: int = 0) -> Segment:
@@ -71,7 +71,8 @@ def test_json_says_everything() -> None:
              "state": "failed", "sentences": sentence("b", 3.0, 5.0), **shared},
         ],
         "timings": {"read_s": 0.1, "vad_s": 0.05, "features_s": 0.2, "encoder_s": 0.3, "prefill_s": 0.4,
-                    "decode_s": 0.5, "first_token_s": 0.6, "total_s": 1.0, "tokens": 5},
+                    "decode_s": 0.5, "first_token_s": 0.6, "total_s": 1.0, "tokens": 5, "ctc_s": 0.07,
+                    "passes": 3, "drafted": 4, "accepted": 2},
     }  # fmt: skip
 
 

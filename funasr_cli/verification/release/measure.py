@@ -73,7 +73,7 @@ def measure(
     for clip in clips:
         options = TranscribeOptions(language=clip.language)
         workloads = make_workloads((clip.path,), (), clip.path.parent)
-        cases += run_cases(subjects, workloads, [None], options, trials, None, progress)
+        cases += run_cases(subjects, workloads, [None], [options.draft], options, trials, None, progress)
         recording = open_recording(clip.path, recognizer.sample_rate_hz)
         whole_texts.append(recognizer.transcribe(recording, options, vad=False).text)
     return Measured(tuple(cases), tuple(whole_texts))

@@ -1,0 +1,165 @@
+"""``--draft``, and what `funasr bench --drafts` measures of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from running import invoke
+from test_cli_bench import check_case, measured
+
+from funasr_cli import demo
+
+CLIPS = [clip.path for clip in demo.clips()]
+DRAFTED = ("drafted", "accepted")
+
+
+def transcribed(*arguments: Any, **settings: str) -> list[dict[str, Any]]:
+    """What JSON says of each recording, transcribed one after the other."""
+    options = ("-f", "json", "--batch-size", 1, "--quiet")
+    result = invoke("transcribe", *arguments, *options, env=settings)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+# --- transcribe ---
+
+
+def test_the_text_is_the_same_in_fewer_passes() -> None:
+    plain, drafted = (transcribed("-m", "demo", *CLIPS, "--draft", draft) for draft in ("off", "auto"))
+    assert [one["segments"][0]["text"] for one in drafted] == [clip.written for clip in demo.clips()]
+    for one, other in zip(plain, drafted, strict=True):
+        assert one["text"] == other["text"]
+        off, auto = one["timings"], other["timings"]
+        assert off["tokens"] == auto["tokens"] == off["passes"] >= auto["passes"]
+        assert [off[name] for name in DRAFTED] == [0, 0]
+        assert auto["tokens"] - auto["passes"] <= auto["accepted"] <= auto["drafted"]
+        assert auto["ctc_s"] > 0
+    passes, tokens = (sum(one["timings"][name] for one in drafted) for name in ("passes", "tokens"))
+    assert passes < tokens
+
+
+def test_off_in_a_variable_or_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('draft = "off"\n')
+    settings = {"FUNASR_CONFIG": str(tmp_path / "config.toml")}
+    for env in ({"FUNASR_DRAFT": "off"}, settings):
+        (one,) = transcribed("-m", "demo", CLIPS[4], **env)
+        assert [one["timings"][name] for name in DRAFTED] == [0, 0]
+    (typed,) = transcribed("-m", "demo", CLIPS[4], "--draft", "auto", **settings)
+    assert typed["timings"]["accepted"] > 0
+
+
+def test_a_model_without_the_branch_drafts_nothing(stopping_model: Path, zh_wav: Path) -> None:
+    plain, auto = (
+        transcribed("-m", stopping_model, zh_wav, "--no-vad", "--draft", draft)[0] for draft in ("off", "auto")
+    )
+    assert plain["text"] == auto["text"] != ""
+    assert auto["timings"]["passes"] == auto["timings"]["tokens"]
+    assert [auto["timings"][name] for name in ("ctc_s", *DRAFTED)] == [0, 0, 0]
+
+
+def test_another_value_is_refused() -> None:
+    invoke("transcribe", "-m", "demo", CLIPS[0], "--draft", "on").assert_fails(2, "--draft", "'auto', 'off'")
+
+
+@pytest.mark.parametrize(("draft", "passes"), [("auto", r" in [2-5] passes"), ("off", "")])
+def test_verbose_tells_passes_where_there_were_drafts(draft: str, passes: str) -> None:
+    result = invoke("transcribe", "-m", "demo", CLIPS[4], "--verbose", "--draft", draft)
+    costs = rf"{re.escape(str(CLIPS[4]))}: 1 segment, 6 tokens{passes}; read "
+    assert re.search(rf"^{costs}", result.stderr, re.MULTILINE)
+
+
+# --- bench ---
+
+
+def test_bench_without_drafts() -> None:
+    data = measured("--rtf", "-m", "demo", CLIPS[4], "--trials", 1, "--draft", "off")
+    (case,) = data["cases"]
+    assert (data["settings"]["drafts"], case["draft"]) == (["off"], "off")
+    assert (case["tokens"], case["passes"], case["drafted"], case["accepted"]) == (6, 6, 0, 0)
+
+
+def test_what_drafts_save() -> None:
+    data = measured("--drafts", "-m", "demo", *CLIPS[3:6], "--trials", 2, "--batch-sizes", "1,2")
+    assert data["settings"]["drafts"] == ["off", "auto"]
+    cases = data["cases"]
+    assert [case["case"] for case in cases] == [
+        f"demo, 3 recordings, batch of {size}, draft {draft}" for size in (1, 2) for draft in ("off", "auto")
+    ]
+    for off, auto in (cases[:2], cases[2:]):
+        assert (off["draft"], auto["draft"]) == ("off", "auto")
+        assert off["texts"] == auto["texts"] == [clip.written for clip in demo.clips()[3:6]]
+        assert off["same_texts"] == auto["same_texts"] == 3
+        assert off["tokens"] == off["passes"] == auto["tokens"] > auto["passes"]
+        assert (off["drafted"], off["accepted"]) == (0, 0)
+        assert 0 < auto["accepted"] <= auto["drafted"]
+        assert (off["times_faster"], off["text_times_faster"]) == (1, 1)
+        for name, stage in (("times_faster", "total_s"), ("text_times_faster", "text_s")):
+            ratio = off["stages"][stage]["median"] / auto["stages"][stage]["median"]
+            assert auto[name] == pytest.approx(ratio)
+        for case in (off, auto):
+            gains = ("times_faster", "text_times_faster", "same_texts")
+            check_case({name: value for name, value in case.items() if name not in gains}, trials=2)
+
+
+def test_table_of_drafts() -> None:
+    """Unless told otherwise, of the demo model's clips, each once; with their error rates, if there are texts."""
+    result = invoke("bench", "--drafts", "-m", "demo", "--trials", 1)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()]
+    assert lines[0] == "case passes tok/pass accepted % seconds spread times faster in all same texts"
+    count = len(CLIPS)
+    for line, (size, draft) in zip(lines[2:6], [(1, "off"), (1, "auto"), (16, "off"), (16, "auto")], strict=True):
+        name = f"{count} recordings, batch of {size}, draft {draft} "
+        assert line.startswith(name)
+        assert line.endswith(f" {count} of {count}")
+        passes, rate, accepted, *_ = line.removeprefix(name).split()
+        if draft == "off":
+            assert (passes, rate, accepted) == ("90", "1.00", "-")
+        else:
+            assert float(rate) == pytest.approx(90 / int(passes), abs=0.01)
+            assert 0 < float(accepted) <= 100
+    assert "10 recordings, 26 s of audio, 90 tokens; medians of 1 after a warm-up, in turns." in lines
+    assert lines[-1] == (
+        "Seconds and times faster: CTC, prefill and decode, all that drafts change; in all: of the total."
+    )
+
+
+def test_references_comparison_and_picture(tmp_path: Path) -> None:
+    clip = demo.clips()[4]
+    refs, earlier, picture = tmp_path / "refs.tsv", tmp_path / "earlier.json", tmp_path / "a.svg"
+    refs.write_text(f"{clip.path.name}\t{clip.written}\n", encoding="utf-8")
+    base = ("bench", "--drafts", "-m", "demo", clip.path, "--trials", 1, "--recordings", 2)
+    first = invoke(*base, "--json", "--plot", picture)
+    earlier.write_text(first.stdout, encoding="utf-8")
+    assert "demo, 2 recordings, draft auto</text>" in picture.read_text(encoding="utf-8")
+    result = invoke(*base, "--refs", refs, "--compare", earlier, "--markdown")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("| case | passes | tok/pass | accepted % | seconds |")
+    case = "demo, 2 recordings, batch of 1, draft auto"
+    assert f"{case}: 0.00 % errors, 0 of 7 (0 wrong, 0 missing, 0 too many)." in lines
+    heading = "| now / earlier | passes | accepted | CTC | prefill | decode | all three | total | MLX memory |"
+    assert heading in lines
+    assert any(line.startswith(f"| {case} | 1.00 | 1.00 | ") for line in lines)
+
+
+def test_silence_has_nothing_to_draft(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
+    for case in measured("--drafts", "-m", "demo", tmp_path / "silence.wav", "--trials", 1)["cases"]:
+        assert (case["tokens"], case["passes"], case["drafted"]) == (0, 0, 0)
+        assert (case["text_times_faster"], case["same_texts"]) == (1, 1)
+
+
+def test_models_without_the_branch_are_refused(small_model: Path, short_wav: Path) -> None:
+    result = invoke("bench", "--drafts", "-m", "demo", "-m", small_model, short_wav, "--trials", 1)
+    result.assert_fails(
+        3,
+        "error: Small-Nano: no drafts without a CTC branch\n"
+        "  Hugging Face's files leave it out: convert the model again with --hub ms\n",
+    )
