@@ -94,7 +94,8 @@ class Plan:
             return []
         if not self._has_capitals:
             said = said.lower()
-        return self._vocabulary.encode(f" {said}" if self._text[:start].endswith(" ") else said)
+        labels = self._vocabulary.encode(f" {said}" if self._text[:start].endswith(" ") else said)
+        return [label for label in labels if self._vocabulary.decode([label]).strip()]
 
 
 def _said(char: str) -> str:

@@ -7,24 +7,25 @@ spells it, and what it cannot have said is given the time that is left. Upstream
 frames, here they are put between them.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from funasr_cli.decoding.ctc import CTCReading, CTCVocabulary
-from funasr_cli.decoding.labels import Group, Plan
-from funasr_cli.decoding.units import folded
+from funasr_cli.decoding.labels import Plan
+from funasr_cli.decoding.units import spoken_length
 from funasr_cli.models.alignment import BLANK, AlignmentError, align
 from funasr_cli.transcript import Word
 
 # Where the middle of the first CTC frame is: that of its middle feature frame, 25 ms long. Others follow evenly.
 FIRST_MIDDLE_S = 0.0125
-# CTC says a word somewhere in its middle, in a frame or two. Of words in a flow the border is taken half-way
-# between; next to a pause a word reaches so far beyond its frames, about half of a slow word. Measured on training
-# voices and sentences of the demo model (`funasr_cli.demo.recipe clips --training`), never on held-out ones: the
-# first word begins 0.09 s (English) or 0.11 s (Mandarin) before its first frame, the last one ends 0.25 or 0.15 s
-# behind its last.
-REACH_S = 0.2
+# CTC says a label near the middle of what it stands for, in a frame or two. So the border between words in a flow
+# divides what lies between their frames as their labels' lengths do; next to a pause a word reaches so far beyond
+# its frames. Measured on training voices and sentences of the demo model (`funasr_cli.demo.recipe clips`,
+# `--training`), never on held-out ones: the first word begins 0.09 s (English) or 0.11 s (Mandarin) before its
+# first frame, the last one ends 0.25 or 0.15 s behind its last.
+REACH_S = 0.25
 FIRST_REACH_S = 0.1  # of the first word, forwards
 
 Span = tuple[float, float]
@@ -54,8 +55,10 @@ def time_words(
         frames, probabilities = place(plan.labels, reading)
     except AlignmentError:
         return ()
-    frame_s = reading.frame_duration_s
-    spans_s = _spans(plan.groups, frames * frame_s + FIRST_MIDDLE_S, frame_s, end_s - start_s)
+    middles_s = frames * reading.frame_duration_s + FIRST_MIDDLE_S
+    lengths = [spoken_length(vocabulary.decode([label])) for label in plan.labels]
+    cores = [_core(group.labels, middles_s, lengths) for group in plan.groups]
+    spans_s = _spans(cores, reading.frame_duration_s, end_s - start_s)
     words = []
     for group, span_s in zip(plan.groups, spans_s, strict=True):
         score = float(probabilities[group.labels].min()) if group.measured else None
@@ -86,32 +89,65 @@ def place(labels: list[int], reading: CTCReading) -> tuple[np.ndarray, np.ndarra
     return np.stack([spoken[first], spoken[last]], axis=1), np.exp(np.minimum(logprobs, 0))
 
 
-def _spans(groups: list[Group], middles_s: np.ndarray, frame_s: float, duration_s: float) -> list[Span]:
+@dataclass
+class Core:
+    """The frames that say a group.
+
+    Attributes:
+        first_s: middle of the first frame.
+        last_s: middle of the last one.
+        first_length: of the first label, as long as it takes to say.
+        last_length: of the last label.
+    """
+
+    first_s: float
+    last_s: float
+    first_length: int
+    last_length: int
+
+
+def _core(labels: range, middles_s: np.ndarray, lengths: list[int]) -> Core | None:
+    """Of a group's labels; (labels, 2) middles of all labels' first and last frames."""
+    if not labels:
+        return None
+    first, last = labels[0], labels[-1]
+    return Core(float(middles_s[first, 0]), float(middles_s[last, 1]), lengths[first], lengths[last])
+
+
+def _spans(cores: list[Core | None], frame_s: float, duration_s: float) -> list[Span]:
     """When each group was said, within the segment.
 
     Args:
-        groups: in order.
-        middles_s: (labels, 2) middle of each label's first and last frame.
+        cores: of the groups, in order; None where nothing was heard.
         frame_s: from one frame to the next.
         duration_s: of the segment.
     """
-    cores = [
-        (float(middles_s[group.labels.start, 0]), float(middles_s[group.labels.stop - 1, 1]))
-        if group.labels
-        else None
-        for group in groups
-    ]
     spans_s: list[Span | None] = []
     for index, core in enumerate(cores):
-        before = _reach(cores[index - 1], core, frame_s) if index else FIRST_REACH_S
-        behind = _reach(core, cores[index + 1], frame_s) if index + 1 < len(cores) else REACH_S
-        spans_s.append((core[0] - before, core[1] + behind) if core else None)
+        if core is None:
+            spans_s.append(None)
+            continue
+        first_s, last_s = core.first_s - FIRST_REACH_S, core.last_s + REACH_S
+        if index:
+            first_s = _border(cores[index - 1], core, frame_s)[1]
+        if index + 1 < len(cores):
+            last_s = _border(core, cores[index + 1], frame_s)[0]
+        spans_s.append((first_s, last_s))
     return _in_order(spans_s, duration_s)
 
 
-def _reach(core: Span | None, following: Span | None, frame_s: float) -> float:
-    """How far two neighbours reach towards each other: half-way; only to the frame's end if one has no frames."""
-    return min((following[0] - core[1]) / 2, REACH_S) if core and following else frame_s / 2
+def _border(before: Core | None, behind: Core | None, frame_s: float) -> Span:
+    """Where one of two neighbours ends, and where the other one begins.
+
+    What has no frames itself gets all that lies between those of its neighbours.
+    """
+    if before is None or behind is None:
+        return (before.last_s if before else -np.inf) + frame_s / 2, (
+            behind.first_s if behind else np.inf
+        ) - frame_s / 2
+    share = before.last_length / (before.last_length + behind.first_length)
+    border_s = before.last_s + share * (behind.first_s - before.last_s)
+    return min(border_s, before.last_s + REACH_S), max(border_s, behind.first_s - REACH_S)
 
 
 def _in_order(spans_s: list[Span | None], duration_s: float) -> list[Span]:
@@ -130,6 +166,6 @@ def _shares(texts: list[str], span_s: Span) -> list[Span]:
     """A span shared out among words by their length."""
     if not texts:
         return []
-    lengths = [max(1, len(folded(text))) for text in texts]
+    lengths = [spoken_length(text) for text in texts]
     ends_s = np.interp(np.cumsum([0, *lengths]), [0, sum(lengths)], span_s).clip(*span_s)
     return list(pairwise(ends_s.tolist()))

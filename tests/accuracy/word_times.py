@@ -37,19 +37,20 @@ COLUMNS = (
 HEAD = """# How well word times fit
 
 Starts of words as the demo model gives them, against those that espeak-ng reports for the words that it speaks:
-held-out voices and sentences, absolute error. The bias is the median of given less right starts: positive is late. A
-word is compared if the model wrote what was said and the synthesiser reports its start; "not compared" are words that
-the model wrote otherwise. In Mandarin the synthesiser reports words of its dictionary, mostly single characters: of
-longer ones only the first character is compared. "Joined": 200 of the clips in one recording, with pauses of 0.3 to
-3 s and noise throughout. No constant is set by these clips. Words were in order, without overlaps, within their
-segments, and spelled the text in every segment. Written by `make eval`.
+held-out voices and sentences, absolute error. The bias is the median of given less right starts: positive is
+late. A word is compared if the model wrote what was said and the synthesiser reports its start; "not compared"
+are words that the model wrote otherwise. In Mandarin the synthesiser reports words of its dictionary, mostly
+single characters: of longer ones only the first character is compared. "Joined": 200 of the clips in one
+recording, with pauses of 0.3 to 3 s and noise throughout. No constant is set by these clips. Words were in
+order, without overlaps, within their segments, and spelled the text in every segment. Written by `make eval`.
 
 """
 ESTIMATED = """
 ## Numbers as digits
 
-With inverse text normalisation, as it is by default. A number in digits is not what the CTC branch heard: its times
-are marked as estimated, and compared with the start of the first word that is said for it.
+With inverse text normalisation, as it is by default. A number in digits is not what the CTC branch heard: its
+times are marked as estimated, and compared with the start of the first word that is said for it. The further
+words of numbers are not compared.
 
 """
 
