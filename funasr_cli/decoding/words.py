@@ -32,7 +32,7 @@ Span = tuple[float, float]
 
 
 def time_words(
-    text: str, reading: CTCReading, vocabulary: CTCVocabulary, start_s: float, end_s: float
+    text: str, reading: CTCReading, vocabulary: CTCVocabulary, start_s: float, end_s: float, earlier: str = ""
 ) -> tuple[Word, ...]:
     """The words of a segment.
 
@@ -42,13 +42,14 @@ def time_words(
         vocabulary: of the reading's labels.
         start_s: where the segment begins.
         end_s: where it ends.
+        earlier: what the text begins with that was said before the segment.
 
     Returns:
         In order, without overlaps, within the segment; joined with the text's own spaces they are the text. A
         score is that of the least likely label, each at its best frame. Nothing if the labels cannot be aligned:
         there are none, they do not fit into the frames, or the posteriors are not finite.
     """
-    plan = Plan(text, reading, vocabulary)
+    plan = Plan(text, reading, vocabulary, len(earlier))
     if not plan.labels or not plan.spans:
         return ()
     try:
@@ -122,29 +123,24 @@ def _spans(cores: list[Core | None], frame_s: float, duration_s: float) -> list[
         frame_s: from one frame to the next.
         duration_s: of the segment.
     """
+    half_s = frame_s / 2  # so far a word reaches next to one without frames, which gets what is left
     spans_s: list[Span | None] = []
     for index, core in enumerate(cores):
+        before = cores[index - 1] if index else None
+        behind = cores[index + 1] if index + 1 < len(cores) else None
         if core is None:
             spans_s.append(None)
             continue
-        first_s, last_s = core.first_s - FIRST_REACH_S, core.last_s + REACH_S
-        if index:
-            first_s = _border(cores[index - 1], core, frame_s)[1]
-        if index + 1 < len(cores):
-            last_s = _border(core, cores[index + 1], frame_s)[0]
-        spans_s.append((first_s, last_s))
+        first_s = core.first_s - (half_s if index else FIRST_REACH_S)
+        last_s = core.last_s + (half_s if index + 1 < len(cores) else REACH_S)
+        spans_s.append(
+            (_border(before, core)[1] if before else first_s, _border(core, behind)[0] if behind else last_s)
+        )
     return _in_order(spans_s, duration_s)
 
 
-def _border(before: Core | None, behind: Core | None, frame_s: float) -> Span:
-    """Where one of two neighbours ends, and where the other one begins.
-
-    What has no frames itself gets all that lies between those of its neighbours.
-    """
-    if before is None or behind is None:
-        return (before.last_s if before else -np.inf) + frame_s / 2, (
-            behind.first_s if behind else np.inf
-        ) - frame_s / 2
+def _border(before: Core, behind: Core) -> Span:
+    """Where one of two neighbours ends, and where the other one begins."""
     share = before.last_length / (before.last_length + behind.first_length)
     border_s = before.last_s + share * (behind.first_s - before.last_s)
     return min(border_s, before.last_s + REACH_S), max(border_s, behind.first_s - REACH_S)

@@ -128,6 +128,16 @@ def test_a_word_that_cannot_be_spelled_takes_the_room_between_its_neighbours() -
     assert not meeting.estimated
 
 
+def test_what_was_said_before_the_segment_is_not_aligned() -> None:
+    """Although it was heard again, and "pm" was not."""
+    reading = hear(30, f10="the", f20=" meeting")
+    words = time_words("the pm the meeting", reading, VOCABULARY, 0.0, 1.8, "the pm")
+    assert [(word.text, word.estimated) for word in words] == [
+        ("the", True), ("pm", True), ("the", False), ("meeting", False),
+    ]  # fmt: skip
+    assert (words[0].start_s, words[1].end_s) == pytest.approx((0.0, middle_s(9.5)))
+
+
 def test_what_was_heard_but_not_written_is_nobodys() -> None:
     reading = hear(40, f4="the", f14=" is", f24=" meeting")
     the, meeting = time("the meeting", reading)
