@@ -71,7 +71,8 @@ def test_json_says_everything() -> None:
              "state": "failed", "sentences": sentence("b", 3.0, 5.0), **shared},
         ],
         "timings": {"read_s": 0.1, "vad_s": 0.05, "features_s": 0.2, "encoder_s": 0.3, "prefill_s": 0.4,
-                    "decode_s": 0.5, "first_token_s": 0.6, "total_s": 1.0, "tokens": 5},
+                    "decode_s": 0.5, "first_token_s": 0.6, "total_s": 1.0, "tokens": 5, "ctc_s": 0.0, "passes": 0,
+                        "drafted": 0, "accepted": 0},
     }  # fmt: skip
 
 
