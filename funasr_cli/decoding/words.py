@@ -1,10 +1,10 @@
 """When each word was said: the decoder's text, aligned with what the CTC branch heard.
 
 Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``inference_llm``: the text, spelled in the CTC branch's
-vocabulary, force-aligned on its posteriors). What differs: upstream aligns the text as it stands, capitals, commas
-and digits, which the CTC branch never says, among it; here what both agree on is aligned as the CTC branch itself
-spells it, and what it cannot have said is given the time that is left. Upstream's times are those of its tokens'
-frames, here they are put between them.
+vocabulary, force-aligned on its posteriors). What differs: upstream aligns the text as it stands, with capitals,
+commas and digits, which CTC branches are mostly not taught; here what both agree on is aligned as the CTC branch
+itself spells it, and what it cannot have said is given the time that is left. Upstream's times are those of its
+tokens' frames, here they are put between them.
 """
 
 from dataclasses import dataclass
@@ -65,9 +65,8 @@ def time_words(
         score = float(probabilities[group.labels].min()) if group.measured else None
         texts = [text[slice(*plan.spans[word])] for word in group.words]
         for word_text, (first_s, last_s) in zip(texts, _shares(texts, span_s), strict=True):
-            words.append(
-                Word(word_text, start_s + first_s, min(start_s + last_s, end_s), score, not group.measured)
-            )
+            begun_s, ended_s = (min(start_s + time_s, end_s) for time_s in (first_s, last_s))  # sums may round up
+            words.append(Word(word_text, begun_s, ended_s, score, not group.measured))
     return tuple(words)
 
 
