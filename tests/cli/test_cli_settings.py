@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from running import invoke
+from small import edit_json
 
 from funasr_cli import __version__
 from funasr_cli.demo import MODEL, clips
@@ -34,6 +36,22 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
     assert "MB, bfloat16, zh, en, with CTC branch and word times\n" in shown.stdout
     nothing = invoke("models", env={"FUNASR_HOME": str(tmp_path / "empty")})
     assert nothing.stderr.startswith("none converted yet in ")
+
+
+@pytest.mark.parametrize(("hub", "on_modelscope"), [("hf", True), ("ms", False)])
+def test_models_say_where_word_times_are_to_be_had(
+    model: Path, tmp_path: Path, hub: str, on_modelscope: bool
+) -> None:
+    home = {"FUNASR_HOME": str(tmp_path / "home")}
+    shutil.copytree(model, tmp_path / "home/models/nano")
+    stated = {"source": "FunAudioLLM/Fun-ASR-Nano-2512", "hub": hub}
+    edit_json(tmp_path / "home/models/nano/config.json", lambda config: config["source"].update(stated))
+    [row, _] = json.loads(invoke("models", "--json", env=home).stdout)
+    assert (row["ctc"], row["ctc_on_modelscope"]) == (False, on_modelscope)
+    head, shown, facts, *rest = invoke("models", env=home).stdout.splitlines()
+    assert (head, shown) == ("nano", f"  {tmp_path / 'home/models/nano'}")
+    assert facts.endswith(" MB, float32, zh, en, ja, without CTC branch and word times")
+    assert rest[:-3] == (["  ModelScope's copy has one: --hub ms"] if on_modelscope else [])
 
 
 def test_info(config: Path) -> None:

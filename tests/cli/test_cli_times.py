@@ -145,6 +145,41 @@ def test_times_are_those_of_the_recording() -> None:
         assert one["start_s"] == pytest.approx(other["start_s"], abs=0.15)
 
 
+# --- what cannot be ---
+
+OF_TIMES_HINT = "it consists of times; choose word or segment"
+NO_SUBTITLES = ("--highlight-words has no effect here", "it is about subtitles; add --format srt or vtt")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message", "hint"),
+    [
+        ("-f srt --timestamps none", "timestamps none with srt", OF_TIMES_HINT),
+        ("-f txt,vtt,tsv -o out --timestamps none", "timestamps none with vtt", OF_TIMES_HINT),
+        ("-f tsv --timestamps none", "timestamps none with tsv", OF_TIMES_HINT),
+        ("--highlight-words", *NO_SUBTITLES),
+        ("--highlight-words -f txt,json -o out", *NO_SUBTITLES),
+        (
+            "-f vtt --highlight-words --timestamps segment",
+            "--highlight-words with --timestamps segment", "it takes the times of words",
+        ),
+        (
+            "--timestamps words",
+            "Invalid value for '--timestamps': 'words' is not one of 'word', 'segment', 'none'.",
+            "see funasr transcribe --help",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shown_is_refused(
+    typed: str, message: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a model is even looked for, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    result = invoke("transcribe", "-m", "nowhere", ENGLISH.path, *typed.split())
+    assert result == Result(2, "", f"error: {message}\n  {hint}\n")
+    assert not (tmp_path / "out").exists()
+
+
 # --- models without the branch ---
 
 

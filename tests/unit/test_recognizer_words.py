@@ -1,0 +1,87 @@
+"""Words as the library gives them: asked for, refused, and in every format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from small import MakeCheckpoint, convert
+from transcripts import texts
+
+import funasr_cli
+from funasr_cli import demo
+from funasr_cli.decoding.units import word_spans
+from funasr_cli.errors import ModelError
+from funasr_cli.options import Timestamps
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.subtitles import pieces_of
+from funasr_cli.transcript import Segment
+from funasr_cli.writers import DEFAULT_TIMES, WRITERS, Style
+
+
+def assert_words_are_those_of_the_text(segment: Segment) -> None:
+    """All of them, in order, without overlaps, within the segment."""
+    assert [word.text for word in segment.words] == [
+        segment.text[slice(*span)] for span in word_spans(segment.text)
+    ]
+    assert "".join(piece.text for piece in pieces_of(segment)) == segment.text
+    times = [time_s for word in segment.words for time_s in (word.start_s, word.end_s)]
+    assert [segment.start_s, *times, segment.end_s] == sorted([segment.start_s, *times, segment.end_s])
+    assert all((word.score is None) == word.estimated for word in segment.words)
+
+
+@pytest.fixture(scope="module")
+def asr() -> Recognizer:
+    return funasr_cli.load("demo")
+
+
+@pytest.mark.parametrize("itn", [True, False])
+def test_words_of_the_clips(asr: Recognizer, itn: bool) -> None:
+    clips = demo.clips()
+    for clip, said in zip(
+        clips, asr.transcribe_batch([clip.path for clip in clips], itn=itn, word_times=True), strict=True
+    ):
+        assert said.text == (clip.written if itn else clip.spoken)
+        assert said.times == "word"
+        for segment in said.segments:
+            assert_words_are_those_of_the_text(segment)
+            assert not any(word.estimated for word in segment.words) or itn
+
+
+def test_words_are_not_there_unless_they_are_asked_for(asr: Recognizer) -> None:
+    said = asr.transcribe(demo.clips()[0].path, ctc=True)
+    assert (said.times, said.segments[0].words) == ("segment", ())
+
+
+def test_a_model_without_the_branch_is_refused(small_model: Path) -> None:
+    """Before the recording is opened."""
+    unable = funasr_cli.load(small_model)
+    assert not unable.has_ctc
+    with pytest.raises(ModelError) as caught:
+        unable.transcribe("missing.wav", word_times=True)
+    assert caught.value.message == "Small-Nano: no word times without a CTC branch"
+    assert caught.value.hint == "Hugging Face's files leave it out: convert the model again with --hub ms"
+
+
+def test_words_of_a_text_without_sense(make_checkpoint: MakeCheckpoint, tmp_path: Path, zh_wav: Path) -> None:
+    """Of random weights: whatever it is, every format can be made of it."""
+    able = funasr_cli.load(convert(make_checkpoint(with_ctc=True), tmp_path / "m").folder)
+    assert able.has_ctc
+    said = able.transcribe(zh_wav, word_times=True, vad=False, max_tokens=20, temperature=1.5, seed=3)
+    assert len(said.segments[0].words) > 5
+    for segment in said.segments:
+        assert_words_are_those_of_the_text(segment)
+    for name, write in WRITERS.items():
+        worded = write(said, Style(Timestamps.WORD))
+        assert (worded == write(said)) == (DEFAULT_TIMES[name] is Timestamps.WORD)
+
+
+@given(texts)
+def test_between_words_there_is_nothing_but_white_space(text: str) -> None:
+    """What cues are made of rests on it."""
+    ends = [0, *(end for _, end in word_spans(text)), len(text)]
+    starts = [*(start for start, _ in word_spans(text)), len(text)]
+    if word_spans(text):
+        assert not any(text[end:start].strip() for end, start in zip(ends, starts, strict=False))
+        assert not text[ends[-2] :].strip()
