@@ -106,9 +106,11 @@ def as_vtt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> s
 def as_markdown(transcript: Transcript) -> str:
     """For people: the file's name, a list of the segments that have text, and what became of the recording."""
     texts = [(clock(int(segment.start_s)), _markdown_text(segment.text)) for segment in transcript.segments]
-    shares = dataclasses.asdict(transcript.ledger).items()
-    parts = ", ".join(f"{clock(seconds)} {name.removesuffix('_s')}" for name, seconds in shares)
-    account = f"{clock(transcript.duration_s)} long: {parts}.\n"
+    shares = dataclasses.asdict(transcript.ledger)
+    doubtful_s = shares.pop("doubtful_s")
+    parts = ", ".join(f"{clock(seconds)} {name.removesuffix('_s')}" for name, seconds in shares.items())
+    doubts = f"; {clock(doubtful_s)} of it doubtful" if doubtful_s else ""
+    account = f"{clock(transcript.duration_s)} long: {parts}{doubts}.\n"
     problems = map(_markdown_text, (*transcript.warnings, transcript.fault or ""))
     heading = f"# {_markdown_text(PurePath(transcript.source).name)}\n"
     items = "".join(f"- **{start}** {text}\n" for start, text in texts if text)

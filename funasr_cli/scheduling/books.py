@@ -9,6 +9,14 @@ from funasr_cli.scheduling.intake import Ended
 from funasr_cli.transcript import Segment, Timings, Transcript
 
 
+@dataclass(frozen=True, eq=False)
+class Doubt:
+    """A complete segment that is being decoded again in parts, until it is known which of the two stays."""
+
+    stretch: Stretch
+    segment: Segment
+
+
 @dataclass
 class Book:
     """One input's account, from its opening to its transcript."""
@@ -23,6 +31,7 @@ class Book:
     end: Ended | None = None
     _open: set[int] = field(default_factory=set)  # first samples of stretches that are not final
     _final: dict[int, Segment] = field(default_factory=dict)  # those that wait for an earlier one
+    _doubts: list[Doubt] = field(default_factory=list)  # those within others come later
     _settled: list[Segment] = field(default_factory=list)
 
     @property
@@ -38,20 +47,36 @@ class Book:
         """A segment will come of this stretch."""
         self._open.add(stretch.start)
 
-    def replace(self, stretch: Stretch, parts: tuple[Stretch, ...]) -> None:
-        """Its parts will become segments instead."""
+    def replace(self, stretch: Stretch, parts: tuple[Stretch, ...], doubtful: Segment | None = None) -> None:
+        """Its parts will become segments instead, unless they are no better than a doubtful one that is there."""
         self._open.remove(stretch.start)
         self._open.update(part.start for part in parts)
+        if doubtful:
+            self._doubts.append(Doubt(stretch, doubtful))
 
     def settle(self, stretch: Stretch, segment: Segment) -> list[Segment]:
         """A segment is final; those that have become so and have no earlier one to wait for."""
         self._open.remove(stretch.start)
         self._final[stretch.start] = segment
-        earliest = min(self._open, default=None)
+        self._decide()
+        earliest = min([*self._open, *(doubt.stretch.start for doubt in self._doubts)], default=None)
         ready = sorted(start for start in self._final if earliest is None or start < earliest)
         released = [self._final.pop(start) for start in ready]
         self._settled += released
         return released
+
+    def _decide(self) -> None:
+        """Of each doubtful segment whose parts are all final, keep what the CTC branch agrees with better."""
+        for doubt in self._doubts[::-1]:
+            samples = range(doubt.stretch.start, doubt.stretch.end)
+            if any(start in samples for start in self._open):
+                continue
+            self._doubts.remove(doubt)
+            starts = [start for start in self._final if start in samples]
+            if not _is_better([self._final[start] for start in starts], doubt.segment):
+                for start in starts:
+                    del self._final[start]
+                self._final[doubt.stretch.start] = doubt.segment
 
     def transcript(self, model: str, language: str | None) -> Transcript:
         """The result, once all is done."""
@@ -77,8 +102,18 @@ class Book:
         )
 
 
+def _is_better(parts: list[Segment], whole: Segment) -> bool:
+    """Whether a second attempt is complete, and the CTC branch agrees with more of it than of the first."""
+    differing_s = sum((part.disagreement or 0.0) * part.duration_s for part in parts)
+    return all(part.complete for part in parts) and differing_s < (whole.disagreement or 0.0) * whole.duration_s
+
+
 def _warning(segment: Segment) -> str | None:
     where = f"{segment.start_s:.1f}-{segment.end_s:.1f} s"
+    if segment.doubtful and not segment.text:
+        return f"{where}: no text, but the CTC branch heard something: words may be missing"
+    if segment.doubtful:
+        return f"{where}: the CTC branch did not hear this: the text may be made up"
     if segment.stop_reason == "budget":
         return f"{where}: cut short after {segment.tokens} tokens: the end may be missing"
     if segment.stop_reason == "loop":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from funasr_cli.audio.segments import Stretch
+from funasr_cli.decoding.agreement import compare
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.generate import BatchDecoder, Token
 from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
@@ -187,15 +188,15 @@ class Scheduler:
 
     def _end(self, book: Book, row: Row, reason: StopReason) -> Iterator[Event]:
         """Settle a segment, or try again in two halves where that may help."""
-        speech = row.speech
-        if row.guard.worth_retrying(reason) and speech.retries < MAX_RETRIES:
+        speech, segment = row.speech, self._segment(row, reason)
+        if row.guard.worth_retrying(reason, segment.doubtful) and speech.retries < MAX_RETRIES:
             parts = speech.stretch.halves()
             if parts:
                 again = [self._again(speech, part) for part in parts]
-                book.replace(speech.stretch, parts)
+                book.replace(speech.stretch, parts, segment if segment.complete else None)
                 self._waiting[:0] = again
                 return
-        for settled in book.settle(speech.stretch, self._segment(row, reason)):
+        for settled in book.settle(speech.stretch, segment):
             yield Settled(book.source, settled)
         yield from self._finish(book)
 
@@ -206,6 +207,7 @@ class Scheduler:
     def _segment(self, row: Row, reason: StopReason) -> Segment:
         stretch = row.speech.stretch
         raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
+        opinion = compare(clean_text(raw[len(row.stream.earlier) :]), row.ctc.text) if row.ctc else None
         return Segment(
             start_s=stretch.start_s,
             end_s=stretch.end_s,
@@ -217,6 +219,8 @@ class Scheduler:
             mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
             ctc_text=row.ctc.text if row.ctc else None,
             scores=row.stream.scores(clean_text(raw)) if self._options.confidence else (),
+            disagreement=opinion.disagreement if opinion else None,
+            doubtful=bool(opinion and opinion.doubtful) and reason == StopReason.EOS,
         )
 
     def _finish(self, book: Book) -> Iterator[Event]:
