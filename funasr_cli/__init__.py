@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from funasr_cli.errors import FunASRError
 from funasr_cli.options import DEFAULT_HUB, TranscribeOptions, known_hub
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
-from funasr_cli.transcript import Ledger, Score, Segment, Timings, Transcript
+from funasr_cli.transcript import Ledger, Score, Segment, Timings, Transcript, Word
 
 if TYPE_CHECKING:
     from funasr_cli.audio.decode import AudioInput, Source
@@ -44,6 +44,7 @@ __all__ = [
     "Timings",
     "TranscribeOptions",
     "Transcript",
+    "Word",
     "__version__",
     "convert",
     "load",

@@ -6,12 +6,22 @@ What each format does with characters that mean something to it: docs/formats.md
 import dataclasses
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
 from typing import Any
 
 from funasr_cli.characters import one_line
-from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout, make_cues, sentences_of
+from funasr_cli.options import Timestamps
+from funasr_cli.subtitles import (
+    DEFAULT_LAYOUT,
+    Cue,
+    Piece,
+    SubtitleLayout,
+    make_cues,
+    pieces_of,
+    sentences_of,
+    whole,
+)
 from funasr_cli.transcript import Segment, Transcript
 
 ARROW = re.compile("-{2,}>")  # what separates the times of a cue
@@ -19,7 +29,10 @@ JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # line ends to
 TSV_UNSAFE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 TSV_SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-VTT_NOTE = "NOTE Times within a segment are estimated from the length of its text."
+VTT_NOTES = {  # by what is measured
+    "segment": "NOTE Times within a segment are estimated from the length of its text.",
+    "word": "NOTE Some times are estimated from the words beside them.",
+}
 MARKDOWN_LIST = re.compile(r"^(\d*)([-+.)])(?=[ -]|$)")  # or a line across the page
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>&#|~$])")
 
@@ -30,45 +43,65 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def as_lines(segments: Iterable[Segment], prefix: str = "") -> str:
-    """The bare text, a line for each segment that has some."""
-    texts = (one_line(segment.text) for segment in segments)
-    return "".join(f"{prefix}{text}\n" for text in texts if text)
+def precise_clock(seconds: float) -> str:
+    """A time in hundredths of a second: finer is nothing that is measured."""
+    minutes, hundredths = divmod(round(seconds * 100), 6000)
+    rest = f"{hundredths // 100:02}.{hundredths % 100:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{rest}" if minutes >= 60 else f"{minutes}:{rest}"
 
 
-def as_text(transcript: Transcript) -> str:
-    """The bare text, a line for each segment that has some."""
-    return as_lines(transcript.segments)
+def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]:
+    """What stands on lines of their own, each with its times in front of it, if these are wanted."""
+    for piece in pieces_of(segment) if times is Timestamps.WORD else [whole(segment)]:
+        shown = f"[{precise_clock(piece.start_s)}-{precise_clock(piece.end_s)}] "
+        yield "" if times is Timestamps.NONE else shown, piece
 
 
-def as_dict(transcript: Transcript) -> dict[str, Any]:
-    """Everything known, as JSON data; described field by field in docs/transcript.schema.json."""
+def as_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = Timestamps.NONE) -> str:
+    """The text, a line for each segment that has some, or for each word, behind its times; or without any."""
+    parts = (part for segment in segments for part in parts_of(segment, times))
+    return "".join(f"{prefix}{head}{text}\n" for head, piece in parts if (text := one_line(piece.text)))
+
+
+def as_text(transcript: Transcript, times: Timestamps = Timestamps.NONE) -> str:
+    """The text, a line for each segment that has some, or for each word, behind its times; or without any."""
+    return as_lines(transcript.segments, times=times)
+
+
+def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict[str, Any]:
+    """Everything known, as JSON data; described field by field in docs/transcript.schema.json.
+
+    Without times, those of the segments remain: they are what was transcribed.
+    """
+    if times is not Timestamps.WORD:
+        transcript = transcript.without_words()
     data = dataclasses.asdict(transcript)
     for segment, row in zip(transcript.segments, data["segments"], strict=True):
         row["state"] = segment.state
-        row["sentences"] = list(map(dataclasses.asdict, sentences_of(segment)))
+        sentences = sentences_of(segment) if times is not Timestamps.NONE else []
+        row["sentences"] = list(map(dataclasses.asdict, sentences))
     ledger = dataclasses.asdict(transcript.ledger)
     return {
         "text": transcript.text,
         "complete": transcript.complete,
-        "times": "segment",  # nothing finer is measured
+        "times": transcript.times,
         "ledger": ledger,
         **data,
     }
 
 
-def as_json(transcript: Transcript) -> str:
+def as_json(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> str:
     """Everything known, indented."""
-    return _dumps(transcript, indent=2)
+    return _dumps(as_dict(transcript, times), indent=2)
 
 
-def as_json_line(transcript: Transcript) -> str:
+def as_json_line(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> str:
     """Everything known, on one line: JSON Lines with a line for each recording, so that files can be joined."""
-    return _dumps(transcript, indent=None)
+    return _dumps(as_dict(transcript, times), indent=None)
 
 
-def as_tsv(transcript: Transcript) -> str:
-    r"""A row for each segment: start and end in milliseconds, and the text; the columns are those of Whisper.
+def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> str:
+    r"""A row for each segment, or word: start and end in milliseconds, and the text; the columns are Whisper's.
 
     A backslash, tab, line feed and carriage return are written ``\\``, ``\t``, ``\n`` and ``\r``, other control
     characters, line ends and lone surrogates ``\u`` and four hexadecimal digits. Quotation marks mean nothing. The
@@ -77,9 +110,11 @@ def as_tsv(transcript: Transcript) -> str:
         short = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
         re.sub(r"\\(u....|.)", lambda m: short.get(m[1]) or chr(int(m[1][1:], 16)), field)
     """
+    shown = transcript if times is Timestamps.WORD else transcript.without_words()
     rows = [
-        f"{round(segment.start_s * 1000)}\t{round(segment.end_s * 1000)}\t{_tsv_field(segment.text)}\n"
-        for segment in transcript.segments
+        f"{round(part.start_s * 1000)}\t{round(part.end_s * 1000)}\t{_tsv_field(part.text)}\n"
+        for segment in shown.segments
+        for part in segment.words or [segment]
     ]
     return "start\tend\ttext\n" + "".join(rows)
 
@@ -87,7 +122,7 @@ def as_tsv(transcript: Transcript) -> str:
 def as_srt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
     """SubRip. It knows no escaping: the text stands there as it is, but for ``-->``, which becomes ``->``."""
     return "\n".join(
-        f"{number}\n{_stamp(cue.start_ms, ',')} --> {_stamp(cue.end_ms, ',')}\n{ARROW.sub('->', cue.text)}\n"
+        f"{number}\n{_stamp(cue.start_ms, ',')} --> {_stamp(cue.end_ms, ',')}\n{_marked(cue, _without_arrows)}\n"
         for number, cue in enumerate(make_cues(transcript, layout), 1)
     )
 
@@ -96,16 +131,17 @@ def as_vtt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> s
     """WebVTT. A note says so where times are estimated."""
     cues = make_cues(transcript, layout)
     blocks = [
-        f"{_stamp(cue.start_ms, '.')} --> {_stamp(cue.end_ms, '.')}\n{cue.text.translate(VTT_ESCAPES)}\n"
-        for cue in cues
+        f"{_stamp(cue.start_ms, '.')} --> {_stamp(cue.end_ms, '.')}\n{_marked(cue, _escaped)}\n" for cue in cues
     ]
-    notes = [f"{VTT_NOTE}\n"] if any(cue.estimated for cue in cues) else []
+    notes = [f"{VTT_NOTES[transcript.times]}\n"] if any(cue.estimated for cue in cues) else []
     return "\n".join(["WEBVTT\n", *notes, *blocks])
 
 
-def as_markdown(transcript: Transcript) -> str:
-    """For people: the file's name, a list of the segments that have text, and what became of the recording."""
-    texts = [(clock(int(segment.start_s)), _markdown_text(segment.text)) for segment in transcript.segments]
+def as_markdown(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> str:
+    """For people: the file's name, a list of the segments that have text, and what became of the recording.
+
+    With the times of words, these stand below their segments.
+    """
     shares = dataclasses.asdict(transcript.ledger)
     doubtful_s = shares.pop("doubtful_s")
     parts = ", ".join(f"{clock(seconds)} {name.removesuffix('_s')}" for name, seconds in shares.items())
@@ -113,13 +149,38 @@ def as_markdown(transcript: Transcript) -> str:
     account = f"{clock(transcript.duration_s)} long: {parts}{doubts}.\n"
     problems = map(_markdown_text, (*transcript.warnings, transcript.fault or ""))
     heading = f"# {_markdown_text(PurePath(transcript.source).name)}\n"
-    items = "".join(f"- **{start}** {text}\n" for start, text in texts if text)
+    items = "".join(item for segment in transcript.segments for item in _markdown_items(segment, times))
     missing = "".join(f"- {problem}\n" for problem in problems if problem)
     return "\n".join(filter(None, [heading, items, account, missing]))
 
 
-def _dumps(transcript: Transcript, indent: int | None) -> str:
-    written = json.dumps(as_dict(transcript), ensure_ascii=False, indent=indent)
+def _markdown_items(segment: Segment, times: Timestamps) -> Iterator[str]:
+    if not (text := _markdown_text(segment.text)):
+        return
+    yield f"- {text}\n" if times is Timestamps.NONE else f"- **{clock(int(segment.start_s))}** {text}\n"
+    for word in segment.words if times is Timestamps.WORD else ():
+        if text := _markdown_text(word.text):
+            yield f"  - **{precise_clock(word.start_s)}** {text}\n"
+
+
+def _marked(cue: Cue, safe: Callable[[str], str]) -> str:
+    """The text of a cue, the word that is being said underlined, for which both formats have the same tag."""
+    if cue.marked is None:
+        return safe(cue.text)
+    first, last = cue.marked
+    return f"{safe(cue.text[:first])}<u>{safe(cue.text[first:last])}</u>{safe(cue.text[last:])}"
+
+
+def _without_arrows(text: str) -> str:
+    return ARROW.sub("->", text)
+
+
+def _escaped(text: str) -> str:
+    return text.translate(VTT_ESCAPES)
+
+
+def _dumps(data: dict[str, Any], indent: int | None) -> str:
+    written = json.dumps(data, ensure_ascii=False, indent=indent)
     return JSON_UNSAFE.sub(_as_hexadecimal, written) + "\n"
 
 

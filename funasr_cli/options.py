@@ -34,6 +34,14 @@ class Hub(StrEnum):
 DEFAULT_HUB = Hub.HF
 
 
+class Timestamps(StrEnum):
+    """Whose times are shown beside a text."""
+
+    WORD = "word"
+    SEGMENT = "segment"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class TranscribeOptions:
     """How to transcribe.
@@ -51,6 +59,7 @@ class TranscribeOptions:
         seed: start of the random numbers; None is 0. A clip's text depends on it, not on its neighbours.
         confidence: also keep how sure the decoder was of each piece of text.
         ctc: also spell out the best path of the CTC branch, where the checkpoint has one.
+        word_times: also find out when each word is said, for which the checkpoint must have a CTC branch.
         vad: leave out silence (voice activity detection) and end segments in pauses.
         vad_threshold: probability from which a frame counts as speech.
         min_pause_s: shortest pause that ends a segment.
@@ -71,6 +80,7 @@ class TranscribeOptions:
     seed: int | None = None
     confidence: bool = False
     ctc: bool = False
+    word_times: bool = False
     vad: bool = True
     vad_threshold: float = 0.5
     min_pause_s: float = 0.4

@@ -70,6 +70,20 @@ class Recognizer:
         _clear_streams_with_thread()  # those of loading
 
     @property
+    def has_ctc(self) -> bool:
+        """Whether the model has a CTC branch, without which words have no times."""
+        return self.loaded.ctc_vocabulary is not None and self.config.ctc is not None
+
+    def require_ctc(self) -> None:
+        """Refuse a model without a CTC branch.
+
+        Raises:
+            ModelError: with what to do.
+        """
+        if not self.has_ctc:
+            raise ModelError(f"{self.loaded.name}: has no CTC branch, and so no word times", NO_CTC_HINT)
+
+    @property
     def sample_rate_hz(self) -> int:
         """Sample rate that recordings must have, whatever the model's own is."""
         return SAMPLE_RATE_HZ
@@ -231,9 +245,10 @@ class Recognizer:
         Raises:
             ModelError: the model has none.
         """
+        self.require_ctc()
         vocabulary, ctc, model = self.loaded.ctc_vocabulary, self.config.ctc, self.loaded.model
-        if vocabulary is None or ctc is None:
-            raise ModelError(f"{self.loaded.name}: has no CTC branch", NO_CTC_HINT)
+        assert vocabulary is not None
+        assert ctc is not None
         hidden = model.ctc_hidden(encoded.hidden, encoded.lengths)  # (batch, frames, CTC width)
         frame_s = self.config.frontend.row_duration_s
         return [

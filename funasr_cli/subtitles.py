@@ -1,15 +1,14 @@
 """Subtitle cues: what of a transcript is shown when, and on which lines. No file formats: see `formats.py`.
 
-Cues are made from timed pieces of text. Today's pieces are whole segments, since nothing finer is measured; a
-time that falls within a piece is estimated from how much of the piece's text stands before it. Pieces that are
-words need nothing else here than to come out of `pieces_of`.
+Cues are made from timed pieces of text: words where their times are known, whole segments elsewhere. A time that
+falls within a piece is estimated from how much of the piece's text stands before it.
 """
 
 import math
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from funasr_cli.characters import columns, one_line
@@ -27,12 +26,14 @@ class SubtitleLayout:
         max_line_count: lines of a cue.
         min_duration_s: a cue is shown at least so long where there is room: up to the next cue, or to the end.
         max_columns_per_s: reading speed; a cue that wants more is shown longer where there is room.
+        highlight_words: show a cue once for each of its words, with that word marked, where words have times.
     """
 
     max_line_width: int = 42
     max_line_count: int = 2
     min_duration_s: float = 0.8
     max_columns_per_s: float = 20.0
+    highlight_words: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range.
@@ -59,12 +60,14 @@ class Piece:
 
     Attributes:
         estimated: these times are not measured.
+        is_word: it can be marked while it is said.
     """
 
     text: str
     start_s: float
     end_s: float
     estimated: bool = False
+    is_word: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,15 @@ class Cue:
 
     Attributes:
         lines: at least one, none of them blank.
-        estimated: it begins or ends within a piece, so that a time is not measured.
+        estimated: a time at which it begins or ends is not measured.
+        marked: from where to where in its text the word stands that is being said; None: nowhere.
     """
 
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]
     estimated: bool
+    marked: tuple[int, int] | None = None
 
     @property
     def text(self) -> str:
@@ -92,7 +97,7 @@ class Sentence:
     """A sentence of a segment, on one line.
 
     Attributes:
-        estimated: it begins or ends within a piece, so that a time is not measured.
+        estimated: a time at which it begins or ends is not measured.
     """
 
     text: str
@@ -102,8 +107,23 @@ class Sentence:
 
 
 def pieces_of(segment: Segment) -> list[Piece]:
-    """The smallest parts of a segment whose times are known."""
-    return [Piece(segment.text, segment.start_s, segment.end_s)]
+    """The smallest parts of a segment whose times are known: words, with what stands between, or all of it."""
+    if not segment.words:
+        return [whole(segment)]
+    ends, end = [], 0
+    for word in segment.words:
+        end = segment.text.index(word.text, end) + len(word.text)
+        ends.append(end)
+    ends[-1] = len(segment.text)
+    return [
+        Piece(segment.text[first:last], word.start_s, word.end_s, word.estimated, is_word=True)
+        for word, (first, last) in zip(segment.words, pairwise([0, *ends]), strict=True)
+    ]
+
+
+def whole(segment: Segment) -> Piece:
+    """All of a segment, whether its words have times or not."""
+    return Piece(segment.text, segment.start_s, segment.end_s)
 
 
 def sentences_of(segment: Segment) -> list[Sentence]:
@@ -141,7 +161,19 @@ def cues_of_pieces(
         start_s: where it begins, if it is a part of one.
     """
     drafts = [draft for segment in segments for draft in _drafts(segment, layout)]
-    return _timed(drafts, start_s, end_s, layout)
+    cues = _timed(drafts, start_s, end_s, layout)
+    if not layout.highlight_words:
+        return cues
+    return [part for cue, draft in zip(cues, drafts, strict=True) for part in _highlighted(cue, draft.marks)]
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A word of a cue: from where to where it stands in the cue's text, and when it is said."""
+
+    place: tuple[int, int]
+    start_s: float
+    end_s: float
 
 
 @dataclass(frozen=True)
@@ -152,6 +184,7 @@ class _Draft:
     start_s: float
     end_s: float
     estimated: bool
+    marks: tuple[_Mark, ...]
 
 
 def _drafts(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Draft]:
@@ -163,7 +196,9 @@ def _drafts(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Draft
     sentences = pairwise([0, *words.sentence_ends])
     parts = [part for first, last in sentences for part in _parts(words, first, last, layout)]
     for first, last in _merged(parts, words, clock, layout):
-        yield _Draft(tuple(words.lines(first, last)), *clock.span(first, last))
+        lines = tuple(words.lines(first, last))
+        marks = tuple(clock.marks(first, lines)) if layout.highlight_words else ()
+        yield _Draft(lines, *clock.span(first, last), marks)
 
 
 class _Clock:
@@ -174,6 +209,7 @@ class _Clock:
         self._widths = [sum(map(columns, one_line(piece.text).split(" "))) for piece in segment]
         self._ends = list(accumulate(self._widths))
         self._places = words.columns_before
+        self._letters_before = list(accumulate((len(word.text) for word in words.words), initial=0))
 
     def span(self, first: int, last: int) -> tuple[float, float, bool]:
         """When a span of words begins and ends, and whether one of these is estimated."""
@@ -181,6 +217,20 @@ class _Clock:
         start_s, start_estimated = self._time(bisect_right(self._ends, begin), begin)
         end_s, end_estimated = self._time(bisect_left(self._ends, end), end)
         return start_s, end_s, start_estimated or end_estimated
+
+    def pause(self, place: int) -> float:
+        """How long nothing is said before a word that is not the first."""
+        return self.span(place, place + 1)[0] - self.span(place - 1, place)[1]
+
+    def marks(self, first: int, lines: Sequence[str]) -> Iterator[_Mark]:
+        """The words on the lines of a cue, which begins with such a word: found by counting letters."""
+        letters = [place for place, char in enumerate("\n".join(lines)) if not char.isspace()]
+        end = -self._letters_before[first]
+        for piece in self._pieces:
+            begin, end = end, end + len("".join(one_line(piece.text).split(" ")))
+            inside = letters[max(begin, 0) : max(end, 0)]
+            if inside and piece.is_word:
+                yield _Mark((inside[0], inside[-1] + 1), piece.start_s, piece.end_s)
 
     def seconds(self, first: int, last: int) -> float:
         """How long a span of words is being said."""
@@ -210,13 +260,17 @@ def _parts(words: Words, first: int, last: int, layout: SubtitleLayout) -> Itera
 def _merged(
     parts: Sequence[tuple[int, int]], words: Words, clock: _Clock, layout: SubtitleLayout
 ) -> list[tuple[int, int]]:
-    """The parts, those that are too short to be read together with a neighbour if that fits on a cue."""
+    """The parts, those that are too short to be read together with a neighbour if that fits on a cue.
+
+    Not over a pause in which they can be read.
+    """
     merged: list[tuple[int, int]] = []
     for first, last in parts:
         if merged:
             before = merged[-1][0]
             shortest_s = min(clock.seconds(before, first), clock.seconds(first, last))
-            if shortest_s < layout.min_duration_s and words.fits(before, last, layout.max_line_count):
+            too_short = shortest_s < layout.min_duration_s and clock.pause(first) < layout.min_duration_s
+            if too_short and words.fits(before, last, layout.max_line_count):
                 merged[-1] = (before, last)
                 continue
         merged.append((first, last))
@@ -240,3 +294,21 @@ def _timed(drafts: Sequence[_Draft], start_s: float, end_s: float, layout: Subti
         cues.append(Cue(start, end, draft.lines, draft.estimated))
         limit = start
     return cues[::-1]
+
+
+def _highlighted(cue: Cue, marks: Iterable[_Mark]) -> Iterator[Cue]:
+    """A cue once for each word, while it is said, with that word marked; unmarked where nothing is said.
+
+    A word without any time of its own is never marked.
+    """
+    shown_ms = cue.start_ms
+    for mark in marks:
+        start_ms = min(max(round(mark.start_s * 1000), shown_ms), cue.end_ms)
+        end_ms = min(round(mark.end_s * 1000), cue.end_ms)
+        if start_ms < end_ms:
+            if shown_ms < start_ms:
+                yield replace(cue, start_ms=shown_ms, end_ms=start_ms)
+            yield replace(cue, start_ms=start_ms, end_ms=end_ms, marked=mark.place)
+            shown_ms = end_ms
+    if shown_ms < cue.end_ms:
+        yield replace(cue, start_ms=shown_ms)

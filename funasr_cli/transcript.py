@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from funasr_cli.characters import UNSPACED
 
@@ -194,6 +194,15 @@ class Transcript:
     def text(self) -> str:
         """Text of all segments."""
         return join_texts(segment.text for segment in self.segments)
+
+    @property
+    def times(self) -> str:
+        """The smallest thing whose times are measured: "word", at least in some segments, or "segment"."""
+        return "word" if any(segment.words for segment in self.segments) else "segment"
+
+    def without_words(self) -> "Transcript":
+        """The same with the times of its segments only."""
+        return replace(self, segments=tuple(replace(segment, words=()) for segment in self.segments))
 
     @property
     def ledger(self) -> Ledger:

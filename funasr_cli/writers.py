@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -18,34 +19,89 @@ from funasr_cli.formats import (
     as_tsv,
     as_vtt,
 )
+from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.transcript import Transcript
 
 __all__ = [
-    "WRITERS", "Writer", "as_dict", "as_json", "as_json_line", "as_lines", "as_markdown", "as_srt", "as_text",
-    "as_tsv", "as_vtt", "exists_already", "parse_formats", "write_new",
+    "WRITERS", "Style", "Writer", "as_dict", "as_json", "as_json_line", "as_lines", "as_markdown", "as_srt",
+    "as_text", "as_tsv", "as_vtt", "exists_already", "parse_formats", "refuse_timeless", "write_new",
 ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Style:
+    """What transcripts look like in files.
+
+    Attributes:
+        times: those that are shown; None leaves it to each format: `DEFAULT_TIMES`. Where words have none, those
+            of segments take their place.
+        subtitles: how subtitles look.
+    """
+
+    times: Timestamps | None = None
+    subtitles: SubtitleLayout = DEFAULT_LAYOUT
+
+
+DEFAULT_STYLE = Style()
+DEFAULT_TIMES = {
+    "txt": Timestamps.NONE,
+    "srt": Timestamps.WORD,
+    "vtt": Timestamps.WORD,
+    "tsv": Timestamps.SEGMENT,
+    "json": Timestamps.WORD,
+    "jsonl": Timestamps.WORD,
+    "md": Timestamps.SEGMENT,
+}
+OF_TIMES = ("srt", "vtt", "tsv")  # formats that are nothing without them
+
+
 class Writer(Protocol):
-    """What a format does with a transcript; only those of subtitles look at the layout."""
+    """What a format does with a transcript."""
 
-    def __call__(self, transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT, /) -> str:
-        """The content of a file, which can be encoded as UTF-8."""
+    def __call__(self, transcript: Transcript, style: Style = DEFAULT_STYLE, /) -> str:
+        """The content of a file, which can be encoded as UTF-8.
+
+        Raises:
+            UsageError: the style leaves times out, without which the format is nothing.
+        """
 
 
-def _without_layout(write: Callable[[Transcript], str]) -> Writer:
-    return lambda transcript, layout=DEFAULT_LAYOUT: write(transcript)
+def refuse_timeless(format: str, times: Timestamps | None) -> None:
+    """Refuse a format without the times that it consists of.
+
+    Raises:
+        UsageError: naming what there is.
+    """
+    if times is Timestamps.NONE and format in OF_TIMES:
+        raise UsageError(f"timestamps {times} with {format}", "it consists of times; choose word or segment")
+
+
+def _subtitles(format: str, write: Callable[[Transcript, SubtitleLayout], str]) -> Writer:
+    def written(transcript: Transcript, style: Style = DEFAULT_STYLE, /) -> str:
+        refuse_timeless(format, style.times)
+        shown = transcript.without_words() if style.times is Timestamps.SEGMENT else transcript
+        return write(shown, style.subtitles)
+
+    return written
+
+
+def _text(format: str, write: Callable[[Transcript, Timestamps], str]) -> Writer:
+    def written(transcript: Transcript, style: Style = DEFAULT_STYLE, /) -> str:
+        refuse_timeless(format, style.times)
+        return write(transcript, style.times or DEFAULT_TIMES[format])
+
+    return written
 
 
 WRITERS: dict[str, Writer] = {  # by the ending of the file's name
-    "txt": _without_layout(as_text),
-    "srt": as_srt,
-    "vtt": as_vtt,
-    "tsv": _without_layout(as_tsv),
-    "json": _without_layout(as_json),
-    "jsonl": _without_layout(as_json_line),
-    "md": _without_layout(as_markdown),
+    "txt": _text("txt", as_text),
+    "srt": _subtitles("srt", as_srt),
+    "vtt": _subtitles("vtt", as_vtt),
+    "tsv": _text("tsv", as_tsv),
+    "json": _text("json", as_json),
+    "jsonl": _text("jsonl", as_json_line),
+    "md": _text("md", as_markdown),
 }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import unicodedata
 from typing import Any
 
 from hypothesis import strategies as st
 
-from funasr_cli.transcript import Score, Segment, Timings, Transcript
+from funasr_cli.transcript import Score, Segment, Timings, Transcript, Word
 
 TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5)
 
@@ -48,6 +49,38 @@ def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> Trans
         *segments, duration_s=position_s - start_s + draw(seconds), source=name, fault=problem or None,
         warnings=(problem,), start_s=start_s,
     )  # fmt: skip
+
+
+@st.composite
+def worded(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> Transcript:
+    """Most of its segments have words, between which there is white space or nothing; they may have no length."""
+    said = draw(transcripts(texts))
+    return dataclasses.replace(said, segments=tuple(draw(_with_words(part)) for part in said.segments))
+
+
+@st.composite
+def _with_words(draw: st.DrawFn, part: Segment) -> Segment:
+    kind = draw(st.sampled_from([None, r"\S", r"\S{1,3}", r"\S+", r"\S+(?:\s+\S+)?"]))
+    runs = re.findall(kind, part.text) if kind else []
+    if not runs:
+        return part
+    shares = draw(st.lists(st.floats(0, 1), min_size=2 * len(runs), max_size=2 * len(runs)).map(sorted))
+    bounds = [part.start_s + share * part.duration_s for share in shares]
+    estimated = draw(st.lists(st.booleans(), min_size=len(runs), max_size=len(runs)))
+    words = [
+        Word(run, start_s, end_s, None if guessed else 0.5, guessed)
+        for run, start_s, end_s, guessed in zip(runs, bounds[::2], bounds[1::2], estimated, strict=True)
+    ]
+    return dataclasses.replace(part, words=tuple(words))
+
+
+def spoken(start_s: float, end_s: float, text: str, *times: tuple[float, float], guessed: str = "") -> Segment:
+    """A segment whose words, between spaces, have these times; those that are guessed are estimated."""
+    words = tuple(
+        Word(word, *ends, None if word in guessed.split() else 0.9, word in guessed.split())
+        for word, ends in zip(text.split(), times, strict=True)
+    )
+    return dataclasses.replace(segment(start_s, end_s, text), words=words)
 
 
 def segment(start_s: float, end_s: float, text: str, stop_reason: str = "eos") -> Segment:

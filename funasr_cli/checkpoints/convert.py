@@ -325,7 +325,7 @@ def _readme(model: ModelFile, checkpoint: Checkpoint) -> str:
         f"- Its layout: {source['layout']}\n"
         f"- Converted by {source['tool_version']}; weights: {weights}\n"
         f"- Languages: {', '.join(model.config.prompt.languages)}\n"
-        f"- CTC branch: {'yes' if model.config.ctc else 'no, the source has no such tensors'}\n"
+        f"- CTC branch, and so word times: {'yes' if model.config.ctc else 'no, the source has no such tensors'}\n"
         f"- SHA-256 of what was read, {', '.join(path.name for path in checkpoint.weights)}:\n\n{hashes}\n"
         "Use it with `funasr transcribe --model FOLDER AUDIO`; `funasr convert --check FOLDER` tells whether it "
         "is still whole. The license is that of the source.\n"

@@ -1,12 +1,14 @@
 """Words in the colour of how sure the model was of them."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.text import Text
 
 from funasr_cli.characters import UNSPACED_LETTERS, one_line, printable
 from funasr_cli.cli import console
+from funasr_cli.formats import parts_of
+from funasr_cli.options import Timestamps
 from funasr_cli.transcript import Segment
 
 # A word is as sure as the least likely of its tokens.
@@ -15,15 +17,19 @@ UNSURE, UNSURE_STYLE = 0.8, "yellow"
 WORD = re.compile(rf"[{UNSPACED_LETTERS}]|[^\s{UNSPACED_LETTERS}]+|\s+")
 
 
-def tinted_lines(segments: Iterable[Segment], prefix: str = "") -> Text:
-    """The bare text, a line for each segment that has some."""
+def tinted_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = Timestamps.NONE) -> Text:
+    """What `as_lines` gives."""
     lines = Text()
     for segment in segments:
-        if one_line(segment.text):
-            lines.append(prefix.translate(console.CONTROLS))
-            for word, probability in scored_words(segment):
-                lines.append(" " if word.isspace() else word, "" if word.isspace() else _style(probability))
-            lines.append("\n")
+        probabilities = _probabilities(segment)
+        for head, piece in parts_of(segment, times):
+            text = printable(piece.text)
+            own, probabilities = probabilities[: len(text)], probabilities[len(text) :]
+            if one_line(text):
+                lines.append(f"{prefix.translate(console.CONTROLS)}{head}")
+                for word, probability in _scored(text, own):
+                    lines.append(" " if word.isspace() else word, "" if word.isspace() else _style(probability))
+                lines.append("\n")
     return lines
 
 
@@ -32,8 +38,15 @@ def scored_words(segment: Segment) -> Iterator[tuple[str, float]]:
 
     What `one_line` leaves out is left out.
     """
-    probabilities = [score.probability for score in segment.scores for _ in printable(score.text)]
-    text = printable(segment.text)
+    return _scored(printable(segment.text), _probabilities(segment))
+
+
+def _probabilities(segment: Segment) -> list[float]:
+    """Of each character of its printable text."""
+    return [score.probability for score in segment.scores for _ in printable(score.text)]
+
+
+def _scored(text: str, probabilities: Sequence[float]) -> Iterator[tuple[str, float]]:
     start, end = len(text) - len(text.lstrip()), len(text.rstrip())
     for match in WORD.finditer(text, start, end):
         yield match[0], min(probabilities[match.start() : match.end()], default=1.0)

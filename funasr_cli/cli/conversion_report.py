@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from funasr_cli.verification.check import Checked
     from funasr_cli.verification.proof import Proof
 
+CTC = "CTC head, and so word times: yes"
 NO_CTC = "CTC head, and so word times: no, this model has none"
+ELSEWHERE = "ModelScope's copy has one: --hub ms"
 STAGES = {"features": "features", "encoder": "encoder", "audio_rows": "adaptor", "logits": "logits"}
 
 
@@ -44,15 +46,18 @@ def check_lines(checked: "Checked") -> Iterator[str]:
 
 def capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -> Iterator[str]:
     """What the model can do, by its configuration and by where it came from."""
-    from funasr_cli.checkpoints.hub import CTC_ON_MODELSCOPE
-
     yield f"languages: {', '.join(config.prompt.languages)}"
     if config.ctc:
-        yield "CTC head: yes"
-    elif CTC_ON_MODELSCOPE in (source.get("source"), source.get("origin")) and source.get("hub") != Hub.MS:
-        yield f"{NO_CTC}; ModelScope's copy has one: --hub ms"
+        yield CTC
     else:
-        yield NO_CTC
+        yield f"{NO_CTC}; {ELSEWHERE}" if has_ctc_elsewhere(source) else NO_CTC
+
+
+def has_ctc_elsewhere(source: Mapping[str, str | None]) -> bool:
+    """Whether the other hub's copy of a model that has no CTC head has one."""
+    from funasr_cli.checkpoints.hub import CTC_ON_MODELSCOPE
+
+    return CTC_ON_MODELSCOPE in (source.get("source"), source.get("origin")) and source.get("hub") != Hub.MS
 
 
 def _proof_lines(proof: "Proof") -> Iterator[str]:

@@ -14,9 +14,17 @@ from funasr_cli.decoding.languages import AUTO, language_code
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.inputs import Input, shown
 from funasr_cli.paths import refuse_unwritable
-from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.transcript import Segment, Transcript
-from funasr_cli.writers import WRITERS, as_json_line, as_lines, exists_already, write_new
+from funasr_cli.writers import (
+    DEFAULT_STYLE,
+    DEFAULT_TIMES,
+    WRITERS,
+    Style,
+    as_lines,
+    exists_already,
+    refuse_timeless,
+    write_new,
+)
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -35,7 +43,7 @@ class OutputPlan:
         folder: where files are written; None prints the only format.
         template: their names below it.
         language: as it was asked for, for the template.
-        layout: of subtitles.
+        style: what they look like.
         replace: overwrite what is there.
         resume: leave what is there, and write what is missing.
         tint: colour the words that the decoder was unsure of, where text is printed.
@@ -45,7 +53,7 @@ class OutputPlan:
     folder: Path | None = None
     template: str = DEFAULT_TEMPLATE
     language: str = AUTO
-    layout: SubtitleLayout = DEFAULT_LAYOUT
+    style: Style = DEFAULT_STYLE
     replace: bool = False
     resume: bool = False
     tint: bool = False
@@ -60,6 +68,8 @@ class OutputPlan:
             raise UsageError(f"{', '.join(self.formats)} together on stdout", "add --output-dir, or choose one")
         if self.replace and self.resume:
             raise UsageError("--force with --resume", "one replaces what is there, the other keeps it")
+        for format in self.formats:
+            refuse_timeless(format, self.style.times)
 
 
 class Files:
@@ -112,7 +122,7 @@ class Files:
             if self._plan.resume and os.path.lexists(file):
                 continue
             _make_folder(file.parent)
-            content = WRITERS[name](transcript, self._plan.layout)
+            content = WRITERS[name](transcript, self._plan.style)
             with console.uninterrupted():
                 write_new(file, content, replace=self._plan.replace)
             console.note(f"wrote {shown(file)}")
@@ -185,9 +195,9 @@ class Printer:
         if self._format == "txt":
             self._add(source, self._lines(source, transcript.segments))
         elif self._format in LINES:
-            self._add(source, as_json_line(transcript))
+            self._add(source, WRITERS["jsonl"](transcript, self._plan.style))
         else:
-            self._add(source, WRITERS[self._format](transcript, self._plan.layout))
+            self._add(source, WRITERS[self._format](transcript, self._plan.style))
 
     def close(self, source: int) -> None:
         """Nothing more comes of this input."""
@@ -198,11 +208,12 @@ class Printer:
                 console.result(text)
 
     def _lines(self, source: int, segments: Iterable[Segment]) -> "str | Text":
+        prefix, times = self._prefixes[source], self._plan.style.times or DEFAULT_TIMES["txt"]
         if not self._plan.tint:
-            return as_lines(segments, self._prefixes[source])
+            return as_lines(segments, prefix, times)
         from funasr_cli.cli.confidence import tinted_lines
 
-        return tinted_lines(segments, self._prefixes[source])
+        return tinted_lines(segments, prefix, times)
 
     def _add(self, source: int, text: "str | Text") -> None:
         if source == self._current:

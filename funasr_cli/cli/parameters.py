@@ -8,7 +8,7 @@ import typer
 
 from funasr_cli.cli.completion import complete_formats, complete_languages, complete_models
 from funasr_cli.inputs import PCM_ENCODINGS
-from funasr_cli.options import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS, Hub
+from funasr_cli.options import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS, Hub, Timestamps
 from funasr_cli.writers import DEFAULT_FORMAT, WRITERS
 
 INPUT = "Input"
@@ -255,6 +255,18 @@ Force = Annotated[bool, _once(OUTPUT, "--force", help="Replace results that are 
 Resume = Annotated[bool, _once(OUTPUT, "--resume", help="Skip inputs whose results are there.")]
 Strict = Annotated[
     bool, _option(OUTPUT, "--strict", help="A single second of speech without its text fails the input.")
+]
+TimestampsOption = Annotated[
+    Timestamps | None,
+    _option(
+        OUTPUT,
+        "--timestamps",
+        help="Whose times are shown. Default: of words in srt, vtt and json where the model has a CTC branch, "
+        "else of segments; none in txt.",
+    ),
+]
+HighlightWords = Annotated[
+    bool, _option(OUTPUT, "--highlight-words", help="In subtitles, underline each word while it is said.")
 ]
 MaxLineWidth = Annotated[
     int,

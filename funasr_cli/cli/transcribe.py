@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from funasr_cli.cli import compare, console, parameters
+from funasr_cli.cli import compare, console, parameters, times
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
@@ -15,11 +15,13 @@ from funasr_cli.errors import UsageError
 from funasr_cli.inputs import PCMFormat, find_inputs, has_folders, parse_clip
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
-from funasr_cli.writers import DEFAULT_FORMAT, parse_formats
+from funasr_cli.writers import DEFAULT_FORMAT, Style, parse_formats
 
 HOTWORDS_HINT = "it is a file with a hotword on each line"
 OF_SAMPLING = ("top_p", "top_k", "seed")  # may wait for a temperature, if they have not been typed
-OF_RESULTS = ("output_template", "force", "resume", "max_line_width", "max_line_count")
+OF_RESULTS = (
+    "output_template", "force", "resume", "timestamps", "highlight_words", "max_line_width", "max_line_count",
+)  # fmt: skip
 
 
 def transcribe(
@@ -58,6 +60,8 @@ def transcribe(
     force: parameters.Force = False,
     resume: parameters.Resume = False,
     strict: parameters.Strict = False,
+    timestamps: parameters.TimestampsOption = None,
+    highlight_words: parameters.HighlightWords = False,
     max_line_width: parameters.MaxLineWidth = DEFAULT_LAYOUT.max_line_width,
     max_line_count: parameters.MaxLineCount = DEFAULT_LAYOUT.max_line_count,
     stream: parameters.Stream = False,
@@ -88,6 +92,7 @@ def transcribe(
     if not left:
         return
     recognizer = load(model, options, device=device, dtype=dtype, show_prompt=show_prompt)
+    options = times.with_words(options, plan, recognizer, must=times.needs_words(context))
     if files:
         files.make_folder()
     outcome = Outcome(skipped=len(inputs) - len(left))
@@ -137,7 +142,14 @@ def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
         folder=given["output_dir"],
         template=DEFAULT_TEMPLATE if given["output_template"] is None else given["output_template"],
         language=given["lang"],
-        layout=SubtitleLayout(max_line_width=given["max_line_width"], max_line_count=given["max_line_count"]),
+        style=Style(
+            times=times.shown(context, formats),
+            subtitles=SubtitleLayout(
+                max_line_width=given["max_line_width"],
+                max_line_count=given["max_line_count"],
+                highlight_words=given["highlight_words"],
+            ),
+        ),
         replace=given["force"],
         resume=given["resume"],
         tint=given["confidence"] and console.colours_stdout(),
@@ -157,6 +169,7 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         "output_template": to_files,
         "force": to_files,
         "resume": to_files,
+        "highlight_words": subtitles,
         "max_line_width": subtitles,
         "max_line_count": subtitles,
         "rate": raw,

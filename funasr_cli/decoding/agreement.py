@@ -3,8 +3,8 @@
 The CTC branch spells what it hears, frame by frame; the decoder is a language model, and goes on writing where
 there is nothing to hear. Where they have little in common, the text may be made up.
 
-Source of the longest common subsequence: Hyyrö 2004, "Bit-parallel LCS-length computation revisited". What differs:
-its rows are kept, to find the way back.
+Source of the longest common subsequence: Hyyrö 2004, "Bit-parallel LCS-length computation revisited". What
+differs: its rows are kept, to find the way back.
 """
 
 import re
@@ -53,7 +53,7 @@ class Comparison:
 
 
 def disagreement(text: str, ctc_text: str) -> float:
-    """Share of the two texts that is not common to both, 0 to 1; symmetric."""
+    """Share of the two texts that is not common to both, 0 to 1; the same either way."""
     return compare(text, ctc_text).disagreement
 
 

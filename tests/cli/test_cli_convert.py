@@ -64,7 +64,7 @@ def test_options(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     arguments = ("--dtype", "float32", "--quantize", 8, "--group-size", 32, "--languages", "ko,日文")
     result = invoke("convert", source, tmp_path / "out", *arguments)
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'out'}\n")
-    assert "languages: ko, ja\nCTC head: yes\n" in result.stderr
+    assert "languages: ko, ja\nCTC head, and so word times: yes\n" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_conversion(hub: ModelScopeHub, make_checkpoint: MakeCheckpoint, tmp_pat
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
     first, *notes = result.stderr.splitlines()
     assert first == "downloading owner/model"
-    assert notes[2] == "CTC head: yes"
+    assert notes[2] == "CTC head, and so word times: yes"
     assert len(notes) == 5
     source = json.loads((out / "config.json").read_text())["source"]
     assert (source["hub"], source["source"], source["revision"]) == ("ms", "owner/model", MAIN)

@@ -31,7 +31,7 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
     assert (rows[2]["folder"], rows[2]["languages"], rows[2]["ctc"]) == (str(MODEL), ["zh", "en"], True)
     shown = invoke("models", env={"FUNASR_HOME": str(home)})
     assert "mine/model\n" in shown.stdout
-    assert "MB, bfloat16, zh, en, with CTC branch\n" in shown.stdout
+    assert "MB, bfloat16, zh, en, with CTC branch and word times\n" in shown.stdout
     nothing = invoke("models", env={"FUNASR_HOME": str(tmp_path / "empty")})
     assert nothing.stderr.startswith("none converted yet in ")
 

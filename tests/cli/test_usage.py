@@ -74,10 +74,12 @@ def test_recipe_runs(language: str, recipe: str, folder: Path) -> None:
 
 
 def test_film(folder: Path) -> None:
-    whole, named, _ = recipes("Subtitles for a film")
+    whole, named, highlighted, _ = recipes("Subtitles for a film")
     assert run("sh", whole, folder) == run("sh", named, folder) == ""
     assert {path.name for path in folder.glob("film.*")} == {"film.mp4", "film.srt", "film.vtt", "film.en.srt"}
     assert CLIPS[3].written in (folder / "film.en.srt").read_text(encoding="utf-8")
+    assert run("sh", highlighted, folder) == ""
+    assert "<u>" in (folder / "highlighted/film.srt").read_text(encoding="utf-8")
 
 
 def test_calls(folder: Path) -> None:
@@ -88,6 +90,16 @@ def test_calls(folder: Path) -> None:
         assert found == ["transcripts/monday/0001.ch1.json", "transcripts/monday/0001.ch2.json"]
     run("sh", tables, folder)
     assert (folder / "tables/monday/0001.tsv").is_file()
+
+
+def test_times(folder: Path) -> None:
+    (recipe,) = recipes("When was it said?")
+    whole, *words = run("sh", recipe, folder).splitlines()
+    assert re.fullmatch(r"\[0:00\.\d\d-0:02\.\d\d\] (.*)", whole)[1] == CLIPS[0].written
+    found = [re.fullmatch(r"\[0:0[\d.]+-0:0[\d.]+\] (\S+)", word) for word in words]
+    assert " ".join(word[1] for word in found) == CLIPS[0].written
+    rows = (folder / "words.tsv").read_text(encoding="utf-8").splitlines()
+    assert " ".join(row.split("\t")[2] for row in rows[1:]) == CLIPS[0].written
 
 
 def test_pipes(folder: Path) -> None:

@@ -219,7 +219,7 @@ def test_readme_states_where_it_comes_from(make_checkpoint: MakeCheckpoint, tmp_
         f"- SHA-256 of what was read, model.pt:\n\n    {sha256_of(folder / 'model.pt')}",
         f"- Converted by funasr-cli {funasr_cli.__version__}; "
         "weights: bfloat16, quantized to 4 bits in groups of 32",
-        "- CTC branch: yes",
+        "- CTC branch, and so word times: yes",
     ):
         assert f"{line}\n" in readme
 

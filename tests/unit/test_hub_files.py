@@ -212,7 +212,7 @@ def test_unknown_hub(tmp_path: Path) -> None:
     assert (caught.value.message, caught.value.hint) == ("unknown hub 'gh'", "choose from hf, ms")
 
 
-PRESENT = "CTC head: yes"
+PRESENT = "CTC head, and so word times: yes"
 ABSENT = "CTC head, and so word times: no, this model has none"
 ELSEWHERE = f"{ABSENT}; ModelScope's copy has one: --hub ms"
 

@@ -13,11 +13,12 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator
-from transcripts import folded, segment, transcript, transcripts
+from transcripts import folded, segment, spoken, transcript, transcripts, worded
 
 import funasr_cli
+from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import Sentence, sentences_of
-from funasr_cli.transcript import Ledger, Segment, Timings, Transcript
+from funasr_cli.transcript import Ledger, Segment, Timings, Transcript, Word
 from funasr_cli.writers import as_dict, as_json, as_json_line
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/transcript.schema.json").read_text(encoding="utf-8"))
@@ -25,18 +26,18 @@ RULES = settings(max_examples=300, deadline=None)
 
 
 @RULES
-@given(transcripts())
+@given(transcripts() | worded())
 def test_json_comes_back_exactly(said: Transcript) -> None:
     rows = [
         {
-            **row, "state": part.state, "scores": list(row["scores"]),
+            **row, "state": part.state, "scores": list(row["scores"]), "words": list(row["words"]),
             "sentences": list(map(dataclasses.asdict, sentences_of(part))),
         }
         for part, row in zip(said.segments, map(dataclasses.asdict, said.segments), strict=True)
     ]  # fmt: skip
     expected = {
         **dataclasses.asdict(said), "segments": rows, "warnings": list(said.warnings), "text": said.text,
-        "complete": said.complete, "times": "segment", "ledger": dataclasses.asdict(said.ledger),
+        "complete": said.complete, "times": said.times, "ledger": dataclasses.asdict(said.ledger),
     }  # fmt: skip
     line = as_json_line(said)
     assert json.loads(as_json(said)) == json.loads(line) == expected
@@ -44,9 +45,32 @@ def test_json_comes_back_exactly(said: Transcript) -> None:
 
 
 @RULES
-@given(transcripts())
+@given(transcripts() | worded())
 def test_json_follows_its_schema(said: Transcript) -> None:
     Draft202012Validator(SCHEMA).validate(json.loads(as_json(said)))
+
+
+def test_words_say_when_they_are_said() -> None:
+    """Asked for segments' times only, or for none, they are left out; without any, the sentences are, too."""
+    said = transcript(spoken(1.0, 3.0, "One 2.", (1.2, 1.5), (1.5, 2.46), guessed="2."), duration_s=3.0)
+    sentence = {"text": "One 2.", "start_s": 1.2, "end_s": 2.46, "estimated": True}
+    words = [
+        {"text": "One", "start_s": 1.2, "end_s": 1.5, "score": 0.9, "estimated": False},
+        {"text": "2.", "start_s": 1.5, "end_s": 2.46, "score": None, "estimated": True},
+    ]
+    whole = sentence | {"start_s": 1.0, "end_s": 3.0, "estimated": False}
+    for times, measured, kept, sentences in (
+        (Timestamps.WORD, "word", words, [sentence]),
+        (Timestamps.SEGMENT, "segment", [], [whole]),
+        (Timestamps.NONE, "segment", [], []),
+    ):
+        data = json.loads(as_json(said, times))
+        (row,) = data["segments"]
+        assert (data["times"], row["words"], row["sentences"]) == (measured, kept, sentences)
+        assert (row["start_s"], row["end_s"]) == (1.0, 3.0)
+        Draft202012Validator(SCHEMA).validate(data)
+        assert json.loads(as_json_line(said, times)) == data
+    assert as_json(said) == as_json(said, Timestamps.WORD)
 
 
 def test_sentences_say_where_their_times_are_estimated() -> None:
@@ -100,6 +124,7 @@ def test_what_is_transcribed_follows_the_schema(
     [
         ("transcript", Transcript, {"text", "complete", "times", "ledger"}),
         ("segment", Segment, {"state", "sentences"}),
+        ("word", Word, set()),
         ("sentence", Sentence, set()),
         ("ledger", Ledger, set()),
         ("timings", Timings, set()),
@@ -119,11 +144,12 @@ def test_the_schema_describes_every_field(name: str, kind: Any, more: set[str]) 
 def test_the_schema_refuses_what_is_not_a_transcript() -> None:
     """Anything missing, anything more, and values that there are not."""
     validator = Draft202012Validator(SCHEMA)
-    good = as_dict(transcript(segment(0.0, 1.0, "a"), duration_s=1.0)) | {"warnings": []}
+    good = as_dict(transcript(spoken(0.0, 1.0, "a", (0.2, 0.8)), duration_s=1.0)) | {"warnings": []}
     good = json.loads(json.dumps(good))
     assert validator.is_valid(good)
     places = [lambda data: data, lambda data: data["segments"][0], lambda data: data["ledger"],
-              lambda data: data["timings"], lambda data: data["segments"][0]["sentences"][0]]  # fmt: skip
+              lambda data: data["timings"], lambda data: data["segments"][0]["sentences"][0],
+              lambda data: data["segments"][0]["words"][0]]  # fmt: skip
     for place in places:
         for key in [*place(good), "more"]:
             bad = copy.deepcopy(good)
@@ -131,5 +157,5 @@ def test_the_schema_refuses_what_is_not_a_transcript() -> None:
             assert not validator.is_valid(bad), key
             del place(bad)[key]
             assert validator.is_valid(bad) == (key == "more"), key
-    for key, value in [("times", "word"), ("duration_s", -1)]:
+    for key, value in [("times", "token"), ("duration_s", -1)]:
         assert not validator.is_valid(good | {key: value})

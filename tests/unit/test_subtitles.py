@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transcripts import folded, segment, texts, transcript, transcripts
+from transcripts import folded, segment, texts, transcript, transcripts, worded
 from wcwidth import wcswidth
 
 from funasr_cli.characters import clusters, columns, one_line
@@ -29,7 +29,7 @@ layouts = st.builds(
 
 
 @settings(max_examples=300, deadline=None)
-@given(transcripts(), layouts)
+@given(transcripts() | worded(), layouts)
 def test_no_line_is_too_wide_and_no_cue_has_too_many(said: Transcript, layout: SubtitleLayout) -> None:
     for cue in make_cues(said, layout):
         assert 1 <= len(cue.lines) <= layout.max_line_count
@@ -39,7 +39,7 @@ def test_no_line_is_too_wide_and_no_cue_has_too_many(said: Transcript, layout: S
 
 
 @settings(max_examples=300, deadline=None)
-@given(transcripts(), layouts)
+@given(transcripts() | worded(), layouts)
 def test_cues_say_the_text_and_nothing_else(said: Transcript, layout: SubtitleLayout) -> None:
     """A line ends at a space, which it takes the place of, or within a text without one."""
     lines = [line for cue in make_cues(said, layout) for line in cue.lines]
@@ -49,7 +49,7 @@ def test_cues_say_the_text_and_nothing_else(said: Transcript, layout: SubtitleLa
 
 
 @settings(max_examples=300, deadline=None)
-@given(transcripts(), layouts)
+@given(transcripts() | worded(), layouts)
 def test_cues_follow_each_other_within_the_recording(said: Transcript, layout: SubtitleLayout) -> None:
     """Without overlaps; none is too short for its text unless the next one follows at once."""
     cues = make_cues(said, layout)
@@ -344,4 +344,4 @@ def test_layouts_that_cannot_be(field: str, value: float, message: str) -> None:
 
 
 def test_the_default_layout() -> None:
-    assert SubtitleLayout(42, 2, 0.8, 20.0) == DEFAULT_LAYOUT
+    assert SubtitleLayout(42, 2, 0.8, 20.0, False) == DEFAULT_LAYOUT

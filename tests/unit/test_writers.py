@@ -53,7 +53,10 @@ def test_json_says_everything() -> None:
     )  # fmt: skip
     data = json.loads(as_json(said))
     assert data == json.loads(as_json_line(said))
-    shared = {"thinking": "hm", "tokens": 5, "mean_logprob": -0.5, "ctc_text": None, "scores": []}
+    shared = {
+        "thinking": "hm", "tokens": 5, "mean_logprob": -0.5, "ctc_text": None, "scores": [], "words": [],
+        "disagreement": None,
+    }  # fmt: skip
     assert data == {
         "text": "你好 a b", "complete": False, "times": "segment", "source": "[a].wav", "duration_s": 8.0,
         "model": "nano", "language": "zh", "start_s": 0.0, "unread_s": 1.0, "warnings": ["w"],
