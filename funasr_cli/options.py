@@ -59,7 +59,7 @@ class TranscribeOptions:
         seed: start of the random numbers; None is 0. A clip's text depends on it, not on its neighbours.
         confidence: also keep how sure the decoder was of each piece of text.
         ctc: also spell out the best path of the CTC branch, where the checkpoint has one.
-        word_times: also find out when each word is said, for which the checkpoint must have a CTC branch.
+        word_times: also find out when each word was said, which needs the CTC branch.
         vad: leave out silence (voice activity detection) and end segments in pauses.
         vad_threshold: probability from which a frame counts as speech.
         min_pause_s: shortest pause that ends a segment.

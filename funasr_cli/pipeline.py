@@ -74,14 +74,14 @@ class Recognizer:
         """Whether the model has a CTC branch, without which words have no times."""
         return self.loaded.ctc_vocabulary is not None and self.config.ctc is not None
 
-    def require_ctc(self) -> None:
-        """Refuse a model without a CTC branch.
+    def refuse_missing_word_times(self) -> None:
+        """Refuse a model that cannot tell the times of words.
 
         Raises:
             ModelError: with what to do.
         """
         if not self.has_ctc:
-            raise ModelError(f"{self.loaded.name}: has no CTC branch, and so no word times", NO_CTC_HINT)
+            raise ModelError(f"{self.loaded.name}: no word times without a CTC branch", NO_CTC_HINT)
 
     @property
     def sample_rate_hz(self) -> int:
@@ -165,7 +165,10 @@ class Recognizer:
 
         Raises:
             UsageError: the model does not know the language.
+            ModelError: word times are asked for, and the model has no CTC branch.
         """
+        if options.word_times:
+            self.refuse_missing_word_times()
         _clear_streams_with_thread()
         with FREED_BUFFERS:
             yield from Scheduler(self, options).run(openers)
@@ -245,10 +248,9 @@ class Recognizer:
         Raises:
             ModelError: the model has none.
         """
-        self.require_ctc()
         vocabulary, ctc, model = self.loaded.ctc_vocabulary, self.config.ctc, self.loaded.model
-        assert vocabulary is not None
-        assert ctc is not None
+        if vocabulary is None or ctc is None:
+            raise ModelError(f"{self.loaded.name}: has no CTC branch", NO_CTC_HINT)
         hidden = model.ctc_hidden(encoded.hidden, encoded.lengths)  # (batch, frames, CTC width)
         frame_s = self.config.frontend.row_duration_s
         return [

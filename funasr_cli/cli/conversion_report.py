@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CTC = "CTC head, and so word times: yes"
 NO_CTC = "CTC head, and so word times: no, this model has none"
-ELSEWHERE = "ModelScope's copy has one: --hub ms"
+ON_MODELSCOPE = "ModelScope's copy has one: --hub ms"
 STAGES = {"features": "features", "encoder": "encoder", "audio_rows": "adaptor", "logits": "logits"}
 
 
@@ -50,10 +50,10 @@ def capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -
     if config.ctc:
         yield CTC
     else:
-        yield f"{NO_CTC}; {ELSEWHERE}" if has_ctc_elsewhere(source) else NO_CTC
+        yield f"{NO_CTC}; {ON_MODELSCOPE}" if has_ctc_on_modelscope(source) else NO_CTC
 
 
-def has_ctc_elsewhere(source: Mapping[str, str | None]) -> bool:
+def has_ctc_on_modelscope(source: Mapping[str, str | None]) -> bool:
     """Whether the other hub's copy of a model that has no CTC head has one."""
     from funasr_cli.checkpoints.hub import CTC_ON_MODELSCOPE
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from funasr_cli.cli import console
-from funasr_cli.cli.conversion_report import ELSEWHERE, has_ctc_on_modelscope
+from funasr_cli.cli.conversion_report import ON_MODELSCOPE, has_ctc_on_modelscope
 from funasr_cli.errors import ModelError
 
 
@@ -52,7 +52,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         "quantized_bits": file.quantization.usual.bits if file.quantization else None,
         "languages": list(file.config.prompt.languages),
         "ctc": file.config.ctc is not None,
-        "ctc_on_modelscope": file.config.ctc is None and has_ctc_elsewhere(file.source),
+        "ctc_on_modelscope": file.config.ctc is None and has_ctc_on_modelscope(file.source),
         "source": file.source.get("source"),
         "revision": file.source.get("revision"),
     }
@@ -65,5 +65,5 @@ def _facts(row: dict[str, Any]) -> str:
     languages = row["languages"]
     spoken = ", ".join(languages) if len(languages) < 6 else f"{len(languages)} languages"
     branch = "with CTC branch and word times" if row["ctc"] else "without CTC branch and word times"
-    elsewhere = f"\n  {ELSEWHERE}" if row["ctc_on_modelscope"] else ""
+    elsewhere = f"\n  {ON_MODELSCOPE}" if row["ctc_on_modelscope"] else ""
     return f"{row['bytes'] / 1e6:,.0f} MB, {weights}, {spoken}, {branch}{elsewhere}"

@@ -46,6 +46,6 @@ def with_words(
         ModelError: they must be shown, and it cannot.
     """
     if must:
-        recognizer.require_ctc()
+        recognizer.refuse_missing_word_times()
     wanted = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
     return replace(options, word_times=recognizer.has_ctc and Timestamps.WORD in wanted)

@@ -2,19 +2,16 @@
 
 The CTC branch spells what it hears, frame by frame; the decoder is a language model, and goes on writing where
 there is nothing to hear. Where they have little in common, the text may be made up.
-
-Source of the longest common subsequence: Hyyrö 2004, "Bit-parallel LCS-length computation revisited". What
-differs: its rows are kept, to find the way back.
 """
 
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from funasr_cli.characters import UNSPACED_LETTERS
+from funasr_cli.decoding.units import common
 
 # Where spaces do not tell words either: Thai, Lao, Burmese, Khmer; Korean, in which many are optional.
 ALSO_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7a3"
@@ -64,44 +61,17 @@ def compare(text: str, ctc_text: str) -> Comparison:
     else ("3:20 pm", "three twenty p m"), that is no evidence for either side, as long as it is about as long as
     a number of so many digits can be.
     """
-    one, other = sorted((units(text), units(ctc_text)))  # of several longest subsequences always the same
-    pairs = common_pairs(one, other)
+    # Sorted: of several longest subsequences always the same is taken.
+    one, other = sorted((compared_units(text), compared_units(ctc_text)))
+    pairs = common(one, other)
     gaps = _gaps(pairs, len(one), len(other))
     different = sum(_differing(one[rows], other[columns]) for rows, columns in gaps)
     return Comparison(len(pairs), different)
 
 
-def units(text: str) -> list[str]:
+def compared_units(text: str) -> list[str]:
     """Words, each digit, and each character of scripts without spaces, as they sound."""
     return UNIT.findall(IN_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold()))
-
-
-def common_pairs(one: Units, other: Units) -> list[tuple[int, int]]:
-    """Places of a longest common subsequence in both, in order."""
-    places: dict[str, int] = defaultdict(int)  # bit j: `other` has it at j
-    for column, unit in enumerate(other):
-        places[unit] |= 1 << column
-    all_columns = (1 << len(other)) - 1
-    rows, row = [], all_columns  # bit j is 0 where a column more makes the subsequence longer
-    for unit in one:
-        match = row & places[unit]
-        row = (row + match | row - match) & all_columns
-        rows.append(row)
-    return _way_back(rows, len(other))
-
-
-def _way_back(rows: list[int], columns: int) -> list[tuple[int, int]]:
-    pairs = []
-    row, column = len(rows), columns
-    while row and column:
-        if rows[row - 1] >> column - 1 & 1:
-            column -= 1
-        elif row > 1 and not rows[row - 2] >> column - 1 & 1:
-            row -= 1
-        else:
-            row, column = row - 1, column - 1
-            pairs.append((row, column))
-    return pairs[::-1]
 
 
 def _gaps(pairs: list[tuple[int, int]], rows: int, columns: int) -> Iterator[tuple[slice, slice]]:

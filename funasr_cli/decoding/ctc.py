@@ -5,6 +5,7 @@ Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``inference_llm``) and
 """
 
 import base64
+import codecs
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -40,6 +41,23 @@ class CTCVocabulary:
         """Text of the ids; bytes that are no UTF-8 become replacement characters."""
         return b"".join(self._bytes.get(token_id, b"") for token_id in token_ids).decode(errors="replace")
 
+    def spell(self, token_ids: list[int]) -> tuple[str, list[tuple[int, int]]]:
+        """`decode`, and for each character from which of the ids to which it comes, both counted from 0."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        text, sources, begun = "", list[tuple[int, int]](), 0
+        for index, token_id in enumerate(token_ids):
+            begun = begun if decoder.getstate()[0] else index
+            spelled = decoder.decode(self._bytes.get(token_id, b""))
+            if spelled:
+                sources += [(begun, index)] + [(index, index)] * (len(spelled) - 1)
+                text, begun = text + spelled, index
+        rest = decoder.decode(b"", final=True)
+        return text + rest, sources + [(begun, len(token_ids) - 1)] * len(rest)
+
+    def can_spell(self, text: str) -> bool:
+        """Whether there is an id for every byte, without which `encode` fails."""
+        return all(bytes([byte]) in self._tokens for byte in text.encode(errors="replace"))
+
     def encode(self, text: str) -> list[int]:
         """Ids that spell a text."""
         return self._encoding.encode_ordinary(text)
@@ -48,8 +66,11 @@ class CTCVocabulary:
     def _encoding(self) -> "Encoding":
         from tiktoken import Encoding
 
-        ranks = {token: rank for rank, token in self._bytes.items()}
-        return Encoding("ctc", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
+        return Encoding("ctc", pat_str=PATTERN, mergeable_ranks=self._tokens, special_tokens={})
+
+    @cached_property
+    def _tokens(self) -> dict[bytes, int]:
+        return {token: rank for rank, token in self._bytes.items()}
 
 
 @dataclass(frozen=True, eq=False)

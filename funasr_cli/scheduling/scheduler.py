@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from funasr_cli.audio.segments import Stretch
-from funasr_cli.decoding.agreement import compare
+from funasr_cli.decoding.agreement import Comparison, compare
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.generate import BatchDecoder, Token
 from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
@@ -15,6 +15,7 @@ from funasr_cli.decoding.languages import resolve_language
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.decoding.text import TextStream, clean_text, thinking
+from funasr_cli.decoding.words import time_words
 from funasr_cli.errors import FunASRError
 from funasr_cli.measure import available_bytes
 from funasr_cli.options import TranscribeOptions
@@ -22,7 +23,7 @@ from funasr_cli.scheduling.ahead import ReadAhead
 from funasr_cli.scheduling.books import Book
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Speech, read_sources
-from funasr_cli.transcript import Segment
+from funasr_cli.transcript import Segment, Word
 
 if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
@@ -137,7 +138,7 @@ class Scheduler:
             features = [recognizer.features(speech.stretch.samples) for speech in chosen]
         with self._shared("encoder", chosen):
             encoded = recognizer.encode(features)
-        ctc = options.ctc and recognizer.config.ctc
+        ctc = (options.ctc or options.word_times) and recognizer.config.ctc
         readings = recognizer.read_ctc(encoded) if ctc else [None] * len(chosen)
         with self._shared("prefill", chosen):
             numbers = self._decoder.add(recognizer.prompts(encoded, options, [speech.first for speech in chosen]))
@@ -207,21 +208,34 @@ class Scheduler:
     def _segment(self, row: Row, reason: StopReason) -> Segment:
         stretch = row.speech.stretch
         raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
-        opinion = compare(clean_text(raw[len(row.stream.earlier) :]), row.ctc.text) if row.ctc else None
+        text = clean_text(raw)
+        opinion = self._second_opinion(row, raw)
         return Segment(
             start_s=stretch.start_s,
             end_s=stretch.end_s,
-            text=clean_text(raw),
+            text=text,
             thinking=thinking(raw),
             stop_reason=str(reason),
             retries=row.speech.retries,
             tokens=len(row.logprobs),
             mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
-            ctc_text=row.ctc.text if row.ctc else None,
-            scores=row.stream.scores(clean_text(raw)) if self._options.confidence else (),
+            ctc_text=row.ctc.text if row.ctc and self._options.ctc else None,
+            scores=row.stream.scores(text) if self._options.confidence else (),
+            words=self._words(row, text) if self._options.word_times else (),
             disagreement=opinion.disagreement if opinion else None,
             doubtful=bool(opinion and opinion.doubtful) and reason == StopReason.EOS,
         )
+
+    def _second_opinion(self, row: Row, raw: str) -> Comparison | None:
+        """What the CTC branch has in common with all that has been written but an earlier text."""
+        return compare(clean_text(raw[len(row.stream.earlier) :]), row.ctc.text) if row.ctc else None
+
+    def _words(self, row: Row, text: str) -> tuple[Word, ...]:
+        """The segment's text with the times of its words."""
+        vocabulary, stretch = self._recognizer.loaded.ctc_vocabulary, row.speech.stretch
+        assert row.ctc is not None  # else the recognizer has refused
+        assert vocabulary is not None
+        return time_words(text, row.ctc, vocabulary, stretch.start_s, stretch.end_s)
 
     def _finish(self, book: Book) -> Iterator[Event]:
         """The last event of a recording, if it is done."""

@@ -22,13 +22,18 @@ MAX_TOKENS = 64
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording and what is said in it: in words, and as one writes it."""
+    """A recording and what is said in it: in words, and as one writes it; and when.
+
+    Attributes:
+        word_starts_s: (position of a word's first character in `spoken`, seconds); empty where they are not known.
+    """
 
     path: Path
     language: str
     domain: str
     spoken: str
     written: str
+    word_starts_s: tuple[tuple[int, float], ...] = ()
 
     def wanted(self, itn: bool) -> str:
         """The right text with or without inverse text normalisation."""
@@ -71,7 +76,10 @@ def read_clips(folder: Path) -> list[Clip]:
     """Clips listed in a folder's `clips.jsonl`."""
     rows = map(json.loads, (folder / "clips.jsonl").read_text(encoding="utf-8").splitlines())
     names = ("language", "domain", "spoken", "written")
-    return [Clip(folder / row["file"], *(row[name] for name in names)) for row in rows]
+    return [
+        Clip(folder / row["file"], *(row[name] for name in names), tuple(map(tuple, row.get("word_starts_s", ()))))
+        for row in rows
+    ]
 
 
 def load_recipe(upstream: Path, recipe: Recipe, folder: Path) -> Recognizer:

@@ -28,8 +28,11 @@ def main() -> None:
     exporter.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     for command in (trainer, evaluator, exporter):
         command.add_argument("--state", type=Path, required=True, help="folder of data, checkpoint and log")
-    clips = commands.add_parser("clips", help="write held-out clips as WAV files, and their texts")
+    clips = commands.add_parser("clips", help="write held-out clips as WAV files, their texts and word starts")
     clips.add_argument("--out", type=Path, required=True, help="folder of the clips")
+    clips.add_argument(
+        "--training", action="store_true", help="voices and sentences of the training instead, to set constants by"
+    )
     for command in (evaluator, clips):
         command.add_argument("--clips", type=int, default=1000, help="how many clips")
         command.add_argument("--snr", type=float, help="signal-to-noise ratio in dB; clean without it")

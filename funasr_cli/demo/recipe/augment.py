@@ -14,7 +14,7 @@ PEAK = (0.05, 0.95)
 
 def distort(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Silence around it, room, narrow band, noise and gain at random. (samples,) -> (more samples,)."""
-    samples = surround(samples, rng)
+    samples, _ = surround(samples, rng)
     if rng.random() < ROOM_SHARE:
         samples = add_room(samples, rng)
     if rng.random() < BAND_SHARE:
@@ -24,10 +24,10 @@ def distort(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return set_peak(samples, float(np.exp(rng.uniform(*np.log(PEAK)))))
 
 
-def surround(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Put 0.05 to 0.4 s of silence in front and 0.1 to 0.4 s behind."""
+def surround(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Put 0.05 to 0.4 s of silence in front and 0.1 to 0.4 s behind: (more samples, seconds in front)."""
     before, after = (int(rng.uniform(low, 0.4) * SAMPLE_RATE_HZ) for low in (0.05, 0.1))
-    return np.pad(samples, (before, after))
+    return np.pad(samples, (before, after)), before / SAMPLE_RATE_HZ
 
 
 def add_room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from . import augment
 from .features import ROW_WIDTH, audio_token_count, filter_bank, stack_rows
 from .grammar import Mixture, Sentence, draw_sentence
-from .speak import Speaker, draw_voice
+from .speak import Speaker, Spoken, draw_voice
 from .vocabulary import ASSISTANT_TAG, END_OF_TURN, SYSTEM_TURN, instruction, token_id
 
 SHARD_CLIPS = 2048
@@ -55,18 +55,23 @@ def mixture_of(shard: int) -> Mixture:
 
 
 def make_waveform(
-    speaker: Speaker, sentence: Sentence, seed: int, held_out: bool, snr_db: float | None, plain: bool
-) -> tuple[str, np.ndarray]:
-    """(name of the voice, samples). Distorted at random, or `plain`: clean, or with noise at `snr_db`."""
+    speaker: Speaker, sentence: Sentence, seed: int, held_out: bool, snr_db: float | None
+) -> tuple[str, Spoken]:
+    """(name of the voice, what it says): clean, or with noise at `snr_db`."""
     voice = draw_voice(random.Random(seed), sentence.language, held_out)
     noise = np.random.default_rng(seed)
-    samples = speaker.say(sentence.spoken, voice)
-    if not plain:
-        return voice.name, augment.distort(samples, noise)
-    samples = augment.surround(samples, noise)
+    spoken = speaker.say(sentence.spoken, voice)
+    samples, before_s = augment.surround(spoken.samples, noise)
     if snr_db is not None:
         samples = augment.add_noise(samples, snr_db, noise)
-    return voice.name, augment.set_peak(samples, 0.5)
+    return voice.name, spoken.later(augment.set_peak(samples, 0.5), before_s)
+
+
+def make_distorted(speaker: Speaker, sentence: Sentence, seed: int) -> tuple[str, np.ndarray]:
+    """(name of a training voice, samples distorted at random)."""
+    voice = draw_voice(random.Random(seed), sentence.language, held_out=False)
+    spoken = speaker.say(sentence.spoken, voice)
+    return voice.name, augment.distort(spoken.samples, np.random.default_rng(seed))
 
 
 def make_shard(speaker: Speaker, seed: int, shard: int) -> list[Clip]:
@@ -75,7 +80,7 @@ def make_shard(speaker: Speaker, seed: int, shard: int) -> list[Clip]:
     clips = []
     for _ in range(SHARD_CLIPS):
         sentence = draw_sentence(rng, mixture_of(shard), held_out=False)
-        voice, samples = make_waveform(speaker, sentence, rng.getrandbits(63), False, None, plain=False)
+        voice, samples = make_distorted(speaker, sentence, rng.getrandbits(63))
         clips.append(Clip(sentence, voice, filter_bank(samples).astype(np.float16)))
     return clips
 

@@ -17,7 +17,7 @@ from .data import Clip, Collator, make_waveform, pad_features
 from .features import audio_token_count, filter_bank, stack_rows
 from .grammar import Mixture, Sentence, draw_sentence
 from .network import DemoNetwork
-from .speak import SAMPLE_RATE_HZ, Speaker
+from .speak import SAMPLE_RATE_HZ, Speaker, Spoken
 
 QUICK_CLIPS = 120
 BATCH_CLIPS, MAX_TOKENS = 40, 40
@@ -56,30 +56,33 @@ class Count:
         return round(100 * self.errors / max(self.units, 1), 2)
 
 
-def speak_clips(count: int, seed: int, snr_db: float | None) -> Iterator[tuple[Sentence, str, np.ndarray]]:
-    """(sentence, voice, samples) of held-out sentences and voices, clean or with noise at `snr_db`."""
+def speak_clips(
+    count: int, seed: int, snr_db: float | None, held_out: bool = True
+) -> Iterator[tuple[Sentence, str, Spoken]]:
+    """(sentence, voice, what it says) of held-out sentences and voices, clean or with noise at `snr_db`."""
     rng, speaker = random.Random(f"{seed}/evaluation"), Speaker()
     for _ in range(count):
-        sentence = draw_sentence(rng, MIXTURE, held_out=True)
-        yield sentence, *make_waveform(speaker, sentence, rng.getrandbits(63), True, snr_db, plain=True)
+        sentence = draw_sentence(rng, MIXTURE, held_out)
+        yield sentence, *make_waveform(speaker, sentence, rng.getrandbits(63), held_out, snr_db)
 
 
 def make_clips(count: int, seed: int, snr_db: float | None) -> list[Clip]:
     """The features of `speak_clips`."""
     return [
-        Clip(sentence, voice, filter_bank(samples).astype(np.float16))
-        for sentence, voice, samples in speak_clips(count, seed, snr_db)
+        Clip(sentence, voice, filter_bank(spoken.samples).astype(np.float16))
+        for sentence, voice, spoken in speak_clips(count, seed, snr_db)
     ]
 
 
-def write_clips(out: Path, clips: int, snr: float | None, seed: int) -> None:
-    """Write `speak_clips` as 16-bit WAV files, and `clips.jsonl` with what is said in them."""
+def write_clips(out: Path, clips: int, snr: float | None, seed: int, training: bool) -> None:
+    """Write `speak_clips` as 16-bit WAV files, and `clips.jsonl` with what is said in them, and when."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / "clips.jsonl").open("w", encoding="utf-8") as texts:
-        for index, (sentence, voice, samples) in enumerate(speak_clips(clips, seed, snr)):
+        for index, (sentence, voice, spoken) in enumerate(speak_clips(clips, seed, snr, not training)):
             name = f"{index:04d}-{sentence.language}-{sentence.domain}.wav"
-            soundfile.write(out / name, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
-            row = {"file": name, "voice": voice, **asdict(sentence)}
+            soundfile.write(out / name, spoken.samples, SAMPLE_RATE_HZ, subtype="PCM_16")
+            starts_s = [(position, round(start_s, 4)) for position, start_s in spoken.word_starts_s]
+            row = {"file": name, "voice": voice, **asdict(sentence), "word_starts_s": starts_s}
             texts.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,27 @@ HELD_OUT_VARIANTS = (
 RATES_WPM = (120, 215)
 PITCHES = (25, 75)  # espeak's scale, 0 to 100
 _SYNCHRONOUS, _UTF8, _RATE, _PITCH, _RANGE = 2, 1, 1, 3, 4
-_EVENT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_NO_EVENT, _WORD_EVENT = 0, 1
+
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT of `speak_lib.h`, of interface version 10 on."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("message", ctypes.c_uint),
+        ("text_position", ctypes.c_int),  # in characters, the first is 1
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # milliseconds
+        ("sample", ctypes.c_int),  # the same in samples
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
+
+
+_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +82,25 @@ def draw_voice(rng: random.Random, language: str, held_out: bool) -> Voice:
     return Voice(name, rng.randint(*RATES_WPM), rng.randint(*PITCHES), rng.randint(30, 70))
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """A sentence as it was said.
+
+    Attributes:
+        samples: (samples,) float32 at 16 kHz, peak about 0.3 to 1.
+        word_starts_s: where the words begin, as espeak-ng reports it: the position of a word's first character in
+            the text, and seconds. In Mandarin a word is mostly one character, sometimes two that its dictionary
+            holds together (这个). What begins with a stop begins with its closure.
+    """
+
+    samples: np.ndarray
+    word_starts_s: list[tuple[int, float]]
+
+    def later(self, samples: np.ndarray, delay_s: float) -> Spoken:
+        """The same in other samples, so much later."""
+        return Spoken(samples, [(position, start_s + delay_s) for position, start_s in self.word_starts_s])
+
+
 class Speaker:
     """The synthesiser. One for each process: the library keeps global state."""
 
@@ -71,33 +111,46 @@ class Speaker:
         if self._rate_hz <= 0:
             raise RuntimeError("espeak-ng did not start")
         self._chunks: list[np.ndarray] = []
-        self._callback = _EVENT_CALLBACK(self._receive)  # kept: the library holds only a pointer
+        self._words: list[tuple[int, int]] = []  # (position in the text, sample)
+        self._callback = _CALLBACK(self._receive)  # kept: the library holds only a pointer
         self._lib.espeak_SetSynthCallback(self._callback)
         self._voice = ""
 
-    def say(self, text: str, voice: Voice) -> np.ndarray:
-        """(samples,) float32 at 16 kHz, peak about 0.3 to 1."""
+    def say(self, text: str, voice: Voice) -> Spoken:
+        """Say it; the silence espeak puts around the speech is cut off."""
         if voice.name != self._voice:
             if self._lib.espeak_SetVoiceByName(voice.name.encode()) != 0:
                 raise ValueError(f"espeak-ng has no voice {voice.name}")
             self._voice = voice.name
         for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.range)):
             self._lib.espeak_SetParameter(parameter, value, 0)
-        self._chunks = []
+        self._chunks, self._words = [], []
         data = text.encode() + b"\0"
         self._lib.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 0, 0, _UTF8, None, None)
         samples = np.concatenate([np.zeros(1, np.float32), *self._chunks])
         up, down = SAMPLE_RATE_HZ // 50, self._rate_hz // 50
-        return _trim(resample_poly(samples, up, down).astype(np.float32))
+        samples = resample_poly(samples, up, down).astype(np.float32)
+        start, end = _loud(samples)
+        starts_s = [
+            (position, max(0.0, (sample + 1) / self._rate_hz - start / SAMPLE_RATE_HZ))
+            for position, sample in self._words
+        ]
+        return Spoken(samples[start:end], starts_s)
 
-    def _receive(self, wave: Any, count: int, _events: int) -> int:
+    def _receive(self, wave: Any, count: int, events: Any) -> int:
         if wave and count > 0:
             samples = np.ctypeslib.as_array(wave, shape=(count,))
             self._chunks.append(samples.astype(np.float32) / 32768)
-        return 0
+        for index in itertools.count():
+            event = events[index]
+            if event.type == _WORD_EVENT:
+                self._words.append((event.text_position - 1, event.sample))
+            elif event.type == _NO_EVENT:
+                return 0
+        raise AssertionError("a list of events has an end")
 
 
-def _trim(samples: np.ndarray) -> np.ndarray:
-    """Cut the silence espeak puts around the speech."""
+def _loud(samples: np.ndarray) -> tuple[int, int]:
+    """The first sample of the speech, and the first behind it."""
     loud = np.flatnonzero(np.abs(samples) > 0.005)
-    return samples[loud[0] : loud[-1] + 1] if len(loud) else samples[:160]
+    return (int(loud[0]), int(loud[-1]) + 1) if len(loud) else (0, 160)

@@ -1,0 +1,119 @@
+"""Forced alignment: the likeliest of all paths that spell the labels, and a clear word where there is none."""
+
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from funasr_cli.models.alignment import BLANK, AlignmentError, align
+from funasr_cli.models.ctc import best_path
+
+BLANK_CLASS = 0
+
+
+def all_paths(frames: int, classes: int, labels: list[int]) -> list[tuple[int, ...]]:
+    """Every sequence of classes, one a frame, that collapses to the labels."""
+    paths = itertools.product(range(classes), repeat=frames)
+    return [path for path in paths if best_path(list(path), BLANK_CLASS) == labels]
+
+
+def classes_of(path: np.ndarray, labels: list[int]) -> list[int]:
+    return [BLANK_CLASS if index == BLANK else labels[index] for index in path]
+
+
+def score(log_probs: np.ndarray, classes: list[int] | tuple[int, ...]) -> float:
+    return float(sum(log_probs[frame, c] for frame, c in enumerate(classes)))
+
+
+@st.composite
+def small_cases(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
+    """Up to six frames of three classes; few different values, so that ties are frequent."""
+    frames = draw(st.integers(1, 6))
+    values = st.sampled_from([-np.inf, -3.0, -2.0, -1.0, -0.5, 0.0])
+    rows = draw(st.lists(st.lists(values, min_size=3, max_size=3), min_size=frames, max_size=frames))
+    return np.array(rows, np.float32), draw(st.lists(st.integers(1, 2), max_size=4))
+
+
+@settings(max_examples=300, deadline=None)
+@given(small_cases())
+def test_it_is_the_best_of_all_paths(case: tuple[np.ndarray, list[int]]) -> None:
+    log_probs, labels = case
+    best = max((score(log_probs, path) for path in all_paths(len(log_probs), 3, labels)), default=-np.inf)
+    if best == -np.inf:
+        with pytest.raises(AlignmentError):
+            align(log_probs, labels, BLANK_CLASS)
+        return
+    path = align(log_probs, labels, BLANK_CLASS)
+    assert best_path(classes_of(path, labels), BLANK_CLASS) == labels
+    assert [index for index, _ in itertools.groupby(path) if index != BLANK] == list(range(len(labels)))
+    assert score(log_probs, classes_of(path, labels)) == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 3], [2, 2], [3, 1, 1, 2], []])
+def test_with_a_single_path_that_counts_it_is_ctc_loss(labels: list[int]) -> None:
+    """PyTorch sums over all paths: with logits that far apart the best one is all of the sum."""
+    logits = torch.randn(12, 1, 4, generator=torch.Generator().manual_seed(7)).double() * 1e5
+    log_probs = logits.log_softmax(-1)
+    loss = torch.nn.functional.ctc_loss(
+        log_probs, torch.tensor([labels], dtype=torch.long), torch.tensor([12]), torch.tensor([len(labels)]),
+        blank=BLANK_CLASS, reduction="sum",
+    )  # fmt: skip
+    own = log_probs[:, 0].numpy()
+    assert score(own, classes_of(align(own, labels, BLANK_CLASS), labels)) == pytest.approx(-loss.item(), rel=1e-9)
+
+
+def test_peaks_are_found() -> None:
+    log_probs = np.log(np.full((6, 3), 0.01))
+    for frame, label in enumerate([0, 1, 1, 0, 1, 2]):
+        log_probs[frame, label] = np.log(0.98)
+    assert align(log_probs, [1, 1, 2], BLANK_CLASS).tolist() == [BLANK, 0, 0, BLANK, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("frames", "labels", "said"),
+    [
+        (2, [1, 2, 1], "3 labels need 3 frames, there are 2"),
+        (2, [1, 1], "2 labels need 3 frames, there are 2"),
+        (0, [1], "1 labels need 1 frames, there are 0"),
+    ],
+)
+def test_more_labels_than_frames(frames: int, labels: list[int], said: str) -> None:
+    with pytest.raises(AlignmentError, match=f"^{said}$"):
+        align(np.zeros((frames, 3)), labels, BLANK_CLASS)
+
+
+def test_as_many_labels_as_frames() -> None:
+    assert align(np.zeros((3, 3)), [1, 2, 1], BLANK_CLASS).tolist() == [0, 1, 2]
+    assert align(np.zeros((3, 3)), [1, 1], BLANK_CLASS).tolist() == [0, BLANK, 1]
+
+
+@pytest.mark.parametrize("frames", [0, 4])
+def test_no_labels_are_all_blank(frames: int) -> None:
+    assert align(np.zeros((frames, 3)), [], BLANK_CLASS).tolist() == [BLANK] * frames
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused(value: float) -> None:
+    log_probs = np.zeros((5, 3))
+    log_probs[3, 1] = value
+    with pytest.raises(AlignmentError, match=r"^frame 3 has log-probabilities that are not finite$"):
+        align(log_probs, [1], BLANK_CLASS)
+
+
+def test_five_minutes_of_fast_speech_in_bounded_memory() -> None:
+    """300 s are 5,000 frames: half as many labels, and 40 MB beside the log-probabilities."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(1, 50, 2500).tolist()
+    spoken = [label for pair in zip(labels, [BLANK_CLASS] * len(labels), strict=True) for label in pair]
+    log_probs = np.full((5000, 50), -9.0, np.float32)
+    log_probs[np.arange(5000), spoken] = -0.1
+    tracemalloc.start()
+    path = align(log_probs, labels, BLANK_CLASS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert classes_of(path, labels) == spoken
+    assert peak < 40e6
