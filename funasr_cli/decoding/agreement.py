@@ -37,6 +37,14 @@ class Comparison:
     common: int
     different: int
 
+    def __add__(self, other: "Comparison") -> "Comparison":
+        """Of two pairs of texts together."""
+        return Comparison(self.common + other.common, self.different + other.different)
+
+    def better_than(self, other: "Comparison") -> bool:
+        """Whether they have more in common; not if they only differ less, as mere numbers do."""
+        return self.common > other.common and self.disagreement < other.disagreement
+
     @property
     def disagreement(self) -> float:
         """Share of the two texts that is not common to both, 0 to 1."""

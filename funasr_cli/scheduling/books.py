@@ -5,16 +5,28 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from funasr_cli.audio.segments import Stretch
+from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.scheduling.intake import Ended
 from funasr_cli.transcript import Segment, Timings, Transcript
 
 
 @dataclass(frozen=True, eq=False)
-class Doubt:
-    """A complete segment that is being decoded again in parts, until it is known which of the two stays."""
+class Attempt:
+    """What has come of a stretch.
+
+    Attributes:
+        segment: made of it.
+        opinion: the segment's text beside what the CTC branch heard; None where it was not asked.
+    """
 
     stretch: Stretch
     segment: Segment
+    opinion: Comparison | None
+
+    @property
+    def start(self) -> int:
+        """First sample."""
+        return self.stretch.start
 
 
 @dataclass
@@ -30,8 +42,8 @@ class Book:
     first_token: float | None = None
     end: Ended | None = None
     _open: set[int] = field(default_factory=set)  # first samples of stretches that are not final
-    _final: dict[int, Segment] = field(default_factory=dict)  # those that wait for an earlier one
-    _doubts: list[Doubt] = field(default_factory=list)  # those within others come later
+    _final: dict[int, Attempt] = field(default_factory=dict)  # those that wait for an earlier one
+    _doubts: list[Attempt] = field(default_factory=list)  # that are made again in parts; the longest come first
     _settled: list[Segment] = field(default_factory=list)
 
     @property
@@ -47,36 +59,34 @@ class Book:
         """A segment will come of this stretch."""
         self._open.add(stretch.start)
 
-    def replace(self, stretch: Stretch, parts: tuple[Stretch, ...], doubtful: Segment | None = None) -> None:
-        """Its parts will become segments instead, unless they are no better than a doubtful one that is there."""
-        self._open.remove(stretch.start)
+    def replace(self, attempt: Attempt, parts: tuple[Stretch, ...]) -> None:
+        """Its parts will become segments instead; of a complete one only if they are better."""
+        self._open.remove(attempt.start)
         self._open.update(part.start for part in parts)
-        if doubtful:
-            self._doubts.append(Doubt(stretch, doubtful))
+        if attempt.segment.complete:
+            self._doubts.append(attempt)
 
-    def settle(self, stretch: Stretch, segment: Segment) -> list[Segment]:
+    def settle(self, attempt: Attempt) -> list[Segment]:
         """A segment is final; those that have become so and have no earlier one to wait for."""
-        self._open.remove(stretch.start)
-        self._final[stretch.start] = segment
+        self._open.remove(attempt.start)
+        self._final[attempt.start] = attempt
         self._decide()
-        earliest = min([*self._open, *(doubt.stretch.start for doubt in self._doubts)], default=None)
+        earliest = min([*self._open, *(doubt.start for doubt in self._doubts)], default=None)
         ready = sorted(start for start in self._final if earliest is None or start < earliest)
-        released = [self._final.pop(start) for start in ready]
+        released = [self._final.pop(start).segment for start in ready]
         self._settled += released
         return released
 
     def _decide(self) -> None:
         """Of each doubtful segment whose parts are all final, keep what the CTC branch agrees with better."""
         for doubt in self._doubts[::-1]:
-            samples = range(doubt.stretch.start, doubt.stretch.end)
+            samples = range(doubt.start, doubt.stretch.end)
             if any(start in samples for start in self._open):
                 continue
             self._doubts.remove(doubt)
-            starts = [start for start in self._final if start in samples]
-            if not _is_better([self._final[start] for start in starts], doubt.segment):
-                for start in starts:
-                    del self._final[start]
-                self._final[doubt.stretch.start] = doubt.segment
+            parts = [self._final.pop(start) for start in sorted(self._final) if start in samples]
+            kept = parts if _are_better(parts, doubt) else [doubt]
+            self._final.update((attempt.start, attempt) for attempt in kept)
 
     def transcript(self, model: str, language: str | None) -> Transcript:
         """The result, once all is done."""
@@ -102,10 +112,11 @@ class Book:
         )
 
 
-def _is_better(parts: list[Segment], whole: Segment) -> bool:
+def _are_better(parts: list[Attempt], whole: Attempt) -> bool:
     """Whether a second attempt is complete, and the CTC branch agrees with more of it than of the first."""
-    differing_s = sum((part.disagreement or 0.0) * part.duration_s for part in parts)
-    return all(part.complete for part in parts) and differing_s < (whole.disagreement or 0.0) * whole.duration_s
+    opinions = [part.opinion for part in parts if part.opinion and part.segment.complete]
+    both = sum(opinions, Comparison(0, 0))
+    return len(opinions) == len(parts) and whole.opinion is not None and both.better_than(whole.opinion)
 
 
 def _warning(segment: Segment) -> str | None:

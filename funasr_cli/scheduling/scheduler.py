@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from funasr_cli.audio.segments import Stretch
-from funasr_cli.decoding.agreement import Comparison, compare
+from funasr_cli.decoding.agreement import compare
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.generate import BatchDecoder, Token
 from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
@@ -20,7 +20,7 @@ from funasr_cli.errors import FunASRError
 from funasr_cli.measure import available_bytes
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.ahead import ReadAhead
-from funasr_cli.scheduling.books import Book
+from funasr_cli.scheduling.books import Attempt, Book
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Speech, read_sources
 from funasr_cli.transcript import Segment, Word
@@ -189,15 +189,15 @@ class Scheduler:
 
     def _end(self, book: Book, row: Row, reason: StopReason) -> Iterator[Event]:
         """Settle a segment, or try again in two halves where that may help."""
-        speech, segment = row.speech, self._segment(row, reason)
-        if row.guard.worth_retrying(reason, segment.doubtful) and speech.retries < MAX_RETRIES:
+        speech, attempt = row.speech, self._attempt(row, reason)
+        if row.guard.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES:
             parts = speech.stretch.halves()
             if parts:
                 again = [self._again(speech, part) for part in parts]
-                book.replace(speech.stretch, parts, segment if segment.complete else None)
+                book.replace(attempt, parts)
                 self._waiting[:0] = again
                 return
-        for settled in book.settle(speech.stretch, segment):
+        for settled in book.settle(attempt):
             yield Settled(book.source, settled)
         yield from self._finish(book)
 
@@ -205,12 +205,13 @@ class Scheduler:
         first = speech.first and part.start == speech.stretch.start
         return Speech(speech.source, part, first, speech.retries + 1)
 
-    def _segment(self, row: Row, reason: StopReason) -> Segment:
+    def _attempt(self, row: Row, reason: StopReason) -> Attempt:
         stretch = row.speech.stretch
         raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
         text = clean_text(raw)
-        opinion = self._second_opinion(row, raw)
-        return Segment(
+        own = clean_text(raw[len(row.stream.earlier) :])
+        opinion = compare(own, row.ctc.text) if row.ctc else None
+        segment = Segment(
             start_s=stretch.start_s,
             end_s=stretch.end_s,
             text=text,
@@ -225,10 +226,7 @@ class Scheduler:
             disagreement=opinion.disagreement if opinion else None,
             doubtful=bool(opinion and opinion.doubtful) and reason == StopReason.EOS,
         )
-
-    def _second_opinion(self, row: Row, raw: str) -> Comparison | None:
-        """What the CTC branch has in common with all that has been written but an earlier text."""
-        return compare(clean_text(raw[len(row.stream.earlier) :]), row.ctc.text) if row.ctc else None
+        return Attempt(stretch, segment, opinion)
 
     def _words(self, row: Row, text: str) -> tuple[Word, ...]:
         """The segment's text with the times of its words."""
