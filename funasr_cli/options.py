@@ -15,6 +15,7 @@ MIXED = "mixed"  # 4 bits, and 8 where they matter most
 RECIPES = ("4", "8", MIXED)
 ENCODER_BITS = (8,)
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
+DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
 GROUP_SIZES = (32, 64, 128)  # those of `mx.quantize`
 GROUP_SIZE = 64
 
@@ -59,6 +60,8 @@ class TranscribeOptions:
         seed: start of the random numbers; None is 0. A clip's text depends on it, not on its neighbours.
         confidence: also keep how sure the decoder was of each piece of text.
         ctc: also spell out the best path of the CTC branch, where the checkpoint has one.
+        draft: "auto" lets the decoder check the CTC branch's text, several tokens a step, instead of writing every
+            token by itself, where the checkpoint has the branch; "off" does not. The text is the same.
         word_times: also find out when each word was said, which needs the CTC branch.
         vad: leave out silence (voice activity detection) and end segments in pauses.
         vad_threshold: probability from which a frame counts as speech.
@@ -80,6 +83,7 @@ class TranscribeOptions:
     seed: int | None = None
     confidence: bool = False
     ctc: bool = False
+    draft: str = AUTO_DRAFT
     word_times: bool = False
     vad: bool = True
     vad_threshold: float = 0.5
@@ -116,6 +120,8 @@ class TranscribeOptions:
             raise UsageError(f"max segment is {self.max_segment_s} s", limits)
         if not 0 <= self.join_s <= self.max_segment_s:
             raise UsageError(f"join is {self.join_s} s", "it must be 0 to max segment")
+        if self.draft not in DRAFTS:
+            raise UsageError(f"cannot draft {self.draft!r}", f"choose from {', '.join(DRAFTS)}")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch size is {self.batch_size}", "it must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:

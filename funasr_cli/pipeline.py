@@ -15,8 +15,8 @@ from funasr_cli.audio.frontend import MIN_SAMPLES, Frontend
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel
+from funasr_cli.decoding.batch import bucketed
 from funasr_cli.decoding.ctc import CTCReading, read_ctc
-from funasr_cli.decoding.generate import bucketed
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.models.fun_asr_nano import batch_lengths
@@ -257,6 +257,10 @@ class Recognizer:
             read_ctc(model.ctc, row[:length], vocabulary, ctc.blank_id, frame_s)
             for row, length in zip(hidden, encoded.lengths, strict=True)
         ]
+
+    def token_ids(self, text: str) -> list[int]:
+        """The decoder's tokens of a text."""
+        return self.loaded.tokenizer.encode(text, add_special_tokens=False).ids
 
     def spell(self, token_ids: list[int]) -> str:
         """Text of the decoder's tokens."""

@@ -30,6 +30,10 @@ class Timings:
         first_token_s: from opening the recording to its first token.
         total_s: from opening the recording to its last token; others may have been worked on in between.
         tokens: decoded tokens, the stop tokens and those of attempts that were given up among them.
+        ctc_s: what the CTC branch takes.
+        passes: runs of the decoder that these tokens took, counted for each segment.
+        drafted: tokens of drafts that these runs have tried.
+        accepted: of these, those that the decoder would have written itself.
     """
 
     read_s: float
@@ -41,6 +45,10 @@ class Timings:
     first_token_s: float
     total_s: float
     tokens: int
+    ctc_s: float = 0.0
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
     @property
     def tokens_per_s(self) -> float:

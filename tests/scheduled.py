@@ -13,7 +13,7 @@ from segmenting import in_frames
 from funasr_cli.audio import segments
 from funasr_cli.audio.segments import Segmenter, Stretch
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
-from funasr_cli.decoding.generate import Token
+from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.guard import token_budget
 from funasr_cli.errors import FunASRError
 from funasr_cli.options import TranscribeOptions
@@ -201,7 +201,7 @@ class Model:
         self.live = {}
         return self
 
-    def add(self, prompts: list[Attempt]) -> list[int]:
+    def add(self, prompts: list[Attempt], drafts: list[None]) -> list[int]:
         numbers = list(range(len(self.admitted), len(self.admitted) + len(prompts)))
         self.admitted += prompts
         self.groups.append(len(prompts))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from funasr_cli.decoding.generate import Token
+from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.text import UNFINISHED, TextStream
 
 TOKENS_AT_ONCE = 24  # on top of the rate: punctuation, a short segment's last word

@@ -1,4 +1,8 @@
-"""Key/value cache of a decoder, for a batch of left-padded rows."""
+"""Key/value cache of a decoder, for a batch of rows of different lengths.
+
+Column and position are the same: every row begins in column 0 and goes on behind its own last column. What lies
+further right is left over from padding or from tokens that were taken back; no row attends to it.
+"""
 
 from collections.abc import Sequence
 
@@ -8,152 +12,140 @@ GROWTH_COLUMNS = 64  # allocate this many positions at a time instead of copying
 
 
 class LayerCache:
-    """Keys and values of one layer, kept in buffers that grow in steps.
+    """Keys and values of one layer, kept in buffers that grow in steps."""
 
-    Args:
-        prefix: a cache of one row, which every row here begins with.
-        left_padding: columns in front of that, of each row.
-    """
-
-    def __init__(self, prefix: "LayerCache | None" = None, left_padding: Sequence[int] = ()) -> None:
+    def __init__(self) -> None:
         self.keys: mx.array | None = None  # (batch, kv_heads, capacity, head_dim)
         self.values: mx.array | None = None
-        self.length: int = prefix.length if prefix else 0
-        self._prefix = prefix
-        self._left_padding = left_padding
 
-    def append(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Add new positions and return all of them.
+    def put(self, keys: mx.array, values: mx.array, place: "Place") -> tuple[mx.array, mx.array]:
+        """Add new columns and return all of them.
 
         Args:
             keys: (batch, kv_heads, new, head_dim).
             values: the same shape.
+            place: where each row goes on.
 
         Returns:
-            Keys and values so far, each (batch, kv_heads, length, head_dim).
+            Keys and values so far, each (batch, kv_heads, columns, head_dim).
         """
-        start, self.length = self.length, self.length + keys.shape[2]
-        self.keys = self._store(self.keys, keys, start)
-        self.values = self._store(self.values, values, start)
-        if self._prefix:
-            self._put_prefix(self._prefix)
-            self._prefix = None
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        self.keys = place.store(self.keys, keys)
+        self.values = place.store(self.values, values)
+        return self.keys[:, :, : place.columns], self.values[:, :, : place.columns]
 
-    def _put_prefix(self, prefix: "LayerCache") -> None:
-        """Let each row begin behind its padding; it may cover columns that were computed for padding."""
-        assert self.keys is not None
-        assert self.values is not None
-        assert prefix.keys is not None
-        assert prefix.values is not None
-        for row, padding in enumerate(self._left_padding):
-            columns = slice(padding, padding + prefix.length)
-            self.keys[row, :, columns] = prefix.keys[0, :, : prefix.length]
-            self.values[row, :, columns] = prefix.values[0, :, : prefix.length]
-
-    def _store(self, buffer: mx.array | None, new: mx.array, start: int) -> mx.array:
-        if buffer is None or self.length > buffer.shape[2]:
-            batch, heads, _, head_dim = new.shape
-            filled = 0 if buffer is None else start
-            room = mx.zeros((batch, heads, _whole_steps(self.length - filled), head_dim), dtype=new.dtype)
-            buffer = room if buffer is None else mx.concatenate([buffer[:, :, :start], room], axis=2)
-        buffer[:, :, start : self.length] = new
-        return buffer
-
-    def keep(self, other: "LayerCache", start: int, columns: int) -> None:
-        """Take over so many columns of another's first row."""
-        assert other.keys is not None
-        assert other.values is not None
-        self.keys = mx.contiguous(other.keys[:1, :, start : start + columns])
-        self.values = mx.contiguous(other.values[:1, :, start : start + columns])
-        self.length = columns
-
-    def fill(self, rows: list[tuple["LayerCache", int, int]], length: int) -> None:
-        """Take over rows of other caches, so that all of them end in column ``length``.
+    def fill(self, rows: Sequence[tuple["LayerCache", int, int]], columns: int) -> None:
+        """Take over rows of other caches.
 
         Args:
-            rows: of each the cache, its number there, and how many of its last columns belong to it.
-            length: columns that are filled then; at least as many as any row has.
+            rows: of each the cache, its number there, and how many columns it has.
+            columns: of the longest.
         """
-        self.keys = _gathered([(part.keys, part.length, row, columns) for part, row, columns in rows], length)
-        self.values = _gathered([(part.values, part.length, row, columns) for part, row, columns in rows], length)
-        self.length = length
+        self.keys = _gathered([(part.keys, row, length) for part, row, length in rows], columns)
+        self.values = _gathered([(part.values, row, length) for part, row, length in rows], columns)
+
+
+class Place:
+    """Where new columns of each row go.
+
+    Attributes:
+        columns: how many there are then, in the longest row.
+        position: of the first new column: one number where it is the same in all rows, else (batch,).
+    """
+
+    def __init__(self, lengths: Sequence[int], new: int):
+        self.columns = max(lengths) + new
+        self._even = len(set(lengths)) == 1
+        self._new = new
+        starts = mx.array(lengths)
+        self.position: int | mx.array = lengths[0] if self._even else starts
+        if not self._even:
+            self._rows = mx.arange(len(lengths))[:, None]  # (batch, 1)
+            self._columns = starts[:, None] + mx.arange(new)  # (batch, new)
+
+    def store(self, buffer: mx.array | None, new: mx.array) -> mx.array:
+        """Put (batch, heads, new, head_dim) into a buffer, or into a longer copy of it."""
+        batch, heads, _, head_dim = new.shape
+        missing = self.columns - (0 if buffer is None else buffer.shape[2])
+        if buffer is None or missing > 0:
+            room = mx.zeros((batch, heads, _whole_steps(missing), head_dim), dtype=new.dtype)
+            buffer = room if buffer is None else mx.concatenate([buffer, room], axis=2)
+        if self._even:
+            buffer[:, :, self.columns - self._new : self.columns] = new
+        else:
+            buffer[self._rows, :, self._columns] = new.transpose(0, 2, 1, 3)  # (batch, new, heads, head_dim)
+        return buffer
+
+    def mask(self) -> mx.array | str | None:
+        """What `mx.fast.scaled_dot_product_attention` takes: each new column sees those up to itself.
+
+        Returns:
+            None or "causal" where all rows are of the same length, else (batch, 1, new, columns) bool.
+        """
+        if self._even:
+            return "causal" if self._new > 1 else None
+        return (mx.arange(self.columns) <= self._columns[:, :, None])[:, None]
 
 
 def _whole_steps(columns: int) -> int:
     return -(-columns // GROWTH_COLUMNS) * GROWTH_COLUMNS
 
 
-def _gathered(rows: list[tuple[mx.array, int, int, int]], length: int) -> mx.array:
-    """(batch, heads, capacity, head_dim) of (buffer, filled, row, columns) each; copies what is in use alone."""
+def _gathered(rows: list[tuple[mx.array, int, int]], columns: int) -> mx.array:
+    """(batch, heads, capacity, head_dim) of (buffer, row, length) each; copies what is in use alone."""
     _, heads, _, head_dim = rows[0][0].shape
-    room = mx.zeros((len(rows), heads, _whole_steps(length), head_dim), dtype=rows[0][0].dtype)
-    for place, (buffer, filled, row, columns) in enumerate(rows):
-        room[place, :, length - columns : length] = buffer[row, :, filled - columns : filled]
+    room = mx.zeros((len(rows), heads, _whole_steps(columns), head_dim), dtype=rows[0][0].dtype)
+    for place, (buffer, row, length) in enumerate(rows):
+        room[place, :, :length] = buffer[row, :, :length]
     return room
 
 
 class DecoderCache:
-    """Caches of all layers and what they share: how many columns are filled, where each row begins.
-
-    Rows are padded on the left, so that all of them end in the same column and grow together.
+    """Caches of all layers, and how many columns each row has.
 
     Args:
         layers: how many.
-        left_padding: columns in front of each row.
-        prefix: a cache of one row, which every row here begins with.
+        rows: how many, empty ones.
     """
 
-    def __init__(self, layers: int, left_padding: list[int], prefix: "DecoderCache | None" = None):
-        of_layers = prefix.layers if prefix else [None] * layers
-        self.layers: list[LayerCache] = [LayerCache(of_layer, left_padding) for of_layer in of_layers]
-        self.left_padding = left_padding
-        self._padding = mx.array(left_padding)  # (batch,)
+    def __init__(self, layers: int, rows: int):
+        self.layers = [LayerCache() for _ in range(layers)]
+        self.lengths = [0] * rows
 
     @classmethod
-    def joined(cls, parts: list[tuple["DecoderCache", list[int]]]) -> "DecoderCache":
-        """A cache of chosen rows of others, without the columns that all of these rows would pad.
+    def joined(cls, parts: Sequence[tuple["DecoderCache", Sequence[int]]]) -> "DecoderCache":
+        """A cache of chosen rows of others.
 
         Args:
-            parts: caches, and which of their rows are wanted, at least one in all. They are not changed.
+            parts: caches, and which of their rows are wanted, at least one in all; a row may be wanted more than
+                once. They are not changed.
         """
-        chosen = [(cache, row, cache.length - cache.left_padding[row]) for cache, rows in parts for row in rows]
-        length = max(columns for _, _, columns in chosen)
-        joined = cls(len(parts[0][0].layers), [length - columns for _, _, columns in chosen])
+        chosen = [(cache, row, cache.lengths[row]) for cache, rows in parts for row in rows]
+        joined = cls(len(parts[0][0].layers), len(chosen))
+        joined.lengths = [length for _, _, length in chosen]
         for index, layer in enumerate(joined.layers):
-            layer.fill([(cache.layers[index], row, columns) for cache, row, columns in chosen], length)
+            layer.fill([(cache.layers[index], row, length) for cache, row, length in chosen], joined.columns)
         return joined
 
     def beginning(self, columns: int) -> "DecoderCache":
-        """A cache of the first row's first columns, behind its padding; copied at once, to hold no more."""
-        row = DecoderCache(len(self.layers), [0])
+        """A cache of the first row's first columns; copied at once, to hold no more."""
+        row = DecoderCache(len(self.layers), 1)
+        row.lengths = [columns]
         for layer, own in zip(row.layers, self.layers, strict=True):
-            layer.keep(own, self.left_padding[0], columns)
+            layer.fill([(own, 0, columns)], columns)
         mx.eval([(layer.keys, layer.values) for layer in row.layers])
         return row
 
     @property
-    def length(self) -> int:
-        """Columns filled so far, padding included."""
-        return self.layers[0].length
+    def columns(self) -> int:
+        """Of the longest row."""
+        return max(self.lengths)
 
-    @property
-    def next_position(self) -> int | mx.array:
-        """Position of the next column in each row: one number when no row is padded, else (batch,)."""
-        return self.length - self._padding if any(self.left_padding) else self.length
+    def extend(self, new: int) -> Place:
+        """Let every row have so many columns more, which the layers are about to put there."""
+        place = Place(self.lengths, new)
+        self.lengths = [length + new for length in self.lengths]
+        return place
 
-    def attention_mask(self, new: int) -> mx.array | str | None:
-        """Mask for ``new`` columns that are about to be appended.
-
-        Returns:
-            What `mx.fast.scaled_dot_product_attention` takes: None or "causal" when no row is padded, else
-            (batch, 1, new, length + new) bool. A padded column attends to itself, since a row of the mask
-            without a single True would turn into NaN and spread through the values.
-        """
-        if not any(self.left_padding):
-            return "causal" if new > 1 else None
-        columns = mx.arange(self.length + new)  # (length + new,)
-        queries = columns[-new:, None]  # (new, 1)
-        in_row = columns[None, None, :] >= self._padding[:, None, None]  # (batch, 1, length + new)
-        mask = (columns[None, :] <= queries)[None] & (in_row | (columns[None, :] == queries)[None])
-        return mask[:, None]
+    def take_back(self, counts: Sequence[int]) -> None:
+        """Let each row forget so many of its last columns."""
+        self.lengths = [length - count for length, count in zip(self.lengths, counts, strict=True)]

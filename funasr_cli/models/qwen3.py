@@ -7,7 +7,7 @@ no sliding window and no RoPE scaling (no Qwen3 from 0.6B to 32B uses them; conf
 from dataclasses import dataclass
 
 from funasr_cli.backend import mx, nn
-from funasr_cli.models.cache import DecoderCache, LayerCache
+from funasr_cli.models.cache import DecoderCache, LayerCache, Place
 from funasr_cli.models.layers import attention, embedding, linear, merge_heads, split_heads
 
 
@@ -53,16 +53,14 @@ class Attention(nn.Module):
             x, config.head_dim, traditional=False, base=config.rope_theta, scale=1.0, offset=position
         )
 
-    def __call__(
-        self, x: mx.array, mask: mx.array | str | None, position: int | mx.array, cache: LayerCache
-    ) -> mx.array:
+    def __call__(self, x: mx.array, mask: mx.array | str | None, place: Place, cache: LayerCache) -> mx.array:
         """(batch, new, hidden) -> the same, attending to everything in the cache."""
         config = self._config
         q = split_heads(self.q_proj(x), config.num_attention_heads, self.q_norm)  # (batch, heads, new, head_dim)
         k = split_heads(self.k_proj(x), config.num_key_value_heads, self.k_norm)
         v = split_heads(self.v_proj(x), config.num_key_value_heads)
-        q, k = self._rotate(q, position), self._rotate(k, position)
-        k, v = cache.append(k, v)  # (batch, kv_heads, length, head_dim)
+        q, k = self._rotate(q, place.position), self._rotate(k, place.position)
+        k, v = cache.put(k, v, place)  # (batch, kv_heads, columns, head_dim)
         attended = attention(q, k, v, scale=config.head_dim**-0.5, mask=mask)  # (batch, heads, new, head_dim)
         return self.o_proj(merge_heads(attended))
 
@@ -91,11 +89,9 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def __call__(
-        self, x: mx.array, mask: mx.array | str | None, position: int | mx.array, cache: LayerCache
-    ) -> mx.array:
+    def __call__(self, x: mx.array, mask: mx.array | str | None, place: Place, cache: LayerCache) -> mx.array:
         """(batch, new, hidden) -> the same."""
-        x = x + self.self_attn(self.input_layernorm(x), mask, position, cache)
+        x = x + self.self_attn(self.input_layernorm(x), mask, place, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -123,24 +119,26 @@ class Qwen3(nn.Module):
         """(batch, tokens) int -> (batch, tokens, hidden)."""
         return self.model.embed_tokens(token_ids)
 
-    def make_cache(self, left_padding: list[int], prefix: DecoderCache | None = None) -> DecoderCache:
-        """Cache for rows that begin after ``left_padding`` columns each, empty or with the same prefix in all."""
-        return DecoderCache(self.config.num_hidden_layers, left_padding, prefix)
+    def make_cache(self, rows: int, prefix: DecoderCache | None = None) -> DecoderCache:
+        """Cache for so many rows, empty or with the prefix, a cache of one row, in all of them."""
+        return (
+            DecoderCache.joined([(prefix, [0] * rows)]) if prefix else DecoderCache(len(self.model.layers), rows)
+        )
 
     def __call__(self, embeddings: mx.array, cache: DecoderCache) -> mx.array:
         """Append columns to the cache.
 
         Args:
-            embeddings: (batch, new, hidden), rows left-padded as the cache was told.
+            embeddings: (batch, new, hidden); what pads a row on the right is to be taken back from the cache.
             cache: filled in place.
 
         Returns:
             (batch, new, hidden) hidden states behind the final norm.
         """
-        mask, position = cache.attention_mask(embeddings.shape[1]), cache.next_position
-        x = embeddings
+        place = cache.extend(embeddings.shape[1])
+        mask, x = place.mask(), embeddings
         for layer, layer_cache in zip(self.model.layers, cache.layers, strict=True):
-            x = layer(x, mask, position, layer_cache)
+            x = layer(x, mask, place, layer_cache)
         return self.model.norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:

@@ -39,6 +39,9 @@ class Book:
     start_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     tokens: int = 0
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
     first_token: float | None = None
     end: Ended | None = None
     _open: set[int] = field(default_factory=set)  # first samples of stretches that are not final
@@ -92,7 +95,7 @@ class Book:
         """The result, once all is done."""
         assert self.end is not None
         now = time.perf_counter()
-        stages = ("read", "vad", "features", "encoder", "prefill", "decode")
+        stages = ("read", "vad", "features", "encoder", "ctc", "prefill", "decode")
         return Transcript(
             source=self.name,
             start_s=self.start_s,
@@ -105,6 +108,9 @@ class Book:
                 first_token_s=(self.first_token or now) - self.started,
                 total_s=now - self.started,
                 tokens=self.tokens,
+                passes=self.passes,
+                drafted=self.drafted,
+                accepted=self.accepted,
             ),
             unread_s=self.end.unread_s,
             fault=self.end.error.message if self.end.error else None,

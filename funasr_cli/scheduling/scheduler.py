@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 from funasr_cli.audio.segments import Stretch
 from funasr_cli.decoding.agreement import compare
+from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.ctc import CTCReading
-from funasr_cli.decoding.generate import BatchDecoder, Token
+from funasr_cli.decoding.draft import CTCDraft
+from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
+from funasr_cli.decoding.habits import Habits
 from funasr_cli.decoding.languages import resolve_language
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.sampling import make_sampler
@@ -18,7 +21,7 @@ from funasr_cli.decoding.text import TextStream, clean_text, thinking
 from funasr_cli.decoding.words import time_words
 from funasr_cli.errors import FunASRError
 from funasr_cli.measure import available_bytes
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
 from funasr_cli.scheduling.ahead import ReadAhead
 from funasr_cli.scheduling.books import Attempt, Book
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
@@ -44,6 +47,7 @@ class Row:
     stream: TextStream
     guard: Guard
     ctc: CTCReading | None
+    draft: CTCDraft | None
     logprobs: list[float] = field(default_factory=list)
 
 
@@ -72,6 +76,10 @@ class Scheduler:
         self._stage = ""  # the current computation
         self._in_work: list[Speech] = []  # what it is about
         self._decoder = self._new_decoder()
+        has_ctc = recognizer.config.ctc is not None
+        self._drafts = has_ctc and options.draft == AUTO_DRAFT
+        self._hears = has_ctc and (self._drafts or options.ctc or options.word_times)
+        self._habits = Habits()
 
     def _rows_that_fit(self) -> int:
         """As many as pay, if half of the memory at hand holds their keys and values, twice while rows join."""
@@ -138,18 +146,24 @@ class Scheduler:
             features = [recognizer.features(speech.stretch.samples) for speech in chosen]
         with self._shared("encoder", chosen):
             encoded = recognizer.encode(features)
-        ctc = (options.ctc or options.word_times) and recognizer.config.ctc
-        readings = recognizer.read_ctc(encoded) if ctc else [None] * len(chosen)
+        readings: list[CTCReading] | list[None] = [None] * len(chosen)
+        if self._hears:
+            with self._shared("ctc", chosen):
+                readings = recognizer.read_ctc(encoded)
+        rows = [self._row(speech, reading) for speech, reading in zip(chosen, readings, strict=True)]
         with self._shared("prefill", chosen):
-            numbers = self._decoder.add(recognizer.prompts(encoded, options, [speech.first for speech in chosen]))
-        for number, speech, reading in zip(numbers, chosen, readings, strict=True):
-            self._rows[number] = Row(speech, self._text_stream(speech), self._guard(speech), reading)
+            prompts = recognizer.prompts(encoded, options, [speech.first for speech in chosen])
+            numbers = self._decoder.add(prompts, [row.draft for row in rows])
+        self._rows.update(zip(numbers, rows, strict=True))
         yield from (Draft(speech.source, speech.stretch.start_s, "") for speech in chosen)
 
-    def _text_stream(self, speech: Speech) -> TextStream:
-        """What a row spells: the first of a recording goes on from an earlier text, if there is one."""
+    def _row(self, speech: Speech, reading: CTCReading | None) -> Row:
+        """The first row of a recording goes on from an earlier text, if there is one."""
         earlier = self._options.prev_text if speech.first else None
-        return TextStream(self._recognizer.spell, earlier or "")
+        stream, draft = TextStream(self._recognizer.spell, earlier or ""), None
+        if reading and self._drafts:
+            draft = CTCDraft(self._habits.write(reading.text), stream, self._recognizer.token_ids)
+        return Row(speech, stream, self._guard(speech), reading, draft)
 
     def _guard(self, speech: Speech) -> Guard:
         if self._options.exact_tokens is not None:
@@ -165,11 +179,14 @@ class Scheduler:
         return [self._waiting.pop(index) for index in reversed(taken)][::-1]
 
     def _step(self) -> Iterator[Event]:
-        """One more token for every row."""
+        """One more token for every row, or several."""
         with self._shared("decode", [row.speech for row in self._rows.values()]):
             tokens = self._decoder.step()
+        for number in {token.row for token in tokens}:
+            self._books[self._rows[number].speech.source].passes += 1
         for token in tokens:
-            yield from self._write(self._rows[token.row], token)
+            if token.row in self._rows:  # it may have ended before the last of its tokens
+                yield from self._write(self._rows[token.row], token)
 
     def _write(self, row: Row, token: Token) -> Iterator[Event]:
         book = self._books[row.speech.source]
@@ -190,6 +207,9 @@ class Scheduler:
     def _end(self, book: Book, row: Row, reason: StopReason) -> Iterator[Event]:
         """Settle a segment, or try again in two halves where that may help."""
         speech, attempt = row.speech, self._attempt(row, reason)
+        if row.draft:
+            book.drafted += row.draft.proposed
+            book.accepted += row.draft.accepted
         if row.guard.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES:
             parts = speech.stretch.halves()
             if parts:
@@ -209,6 +229,8 @@ class Scheduler:
         stretch = row.speech.stretch
         raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
         text = clean_text(raw)
+        if row.ctc and reason == StopReason.EOS:
+            self._habits.learn(row.ctc.text, text)
         own = clean_text(raw[len(row.stream.earlier) :])
         opinion = compare(own, row.ctc.text) if row.ctc else None
         segment = Segment(

@@ -8,7 +8,7 @@ import numpy as np
 
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.backend import mx
-from funasr_cli.decoding.generate import BatchDecoder, left_pad
+from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.options import DEFAULTS
 from funasr_cli.pipeline import Recognizer
@@ -77,6 +77,6 @@ def _write(recognizer: Recognizer, prompt: mx.array) -> list[int]:
 def _forced_logits(recognizer: Recognizer, prompt: mx.array, token_ids: Sequence[int]) -> np.ndarray:
     """(steps, vocab) in front of each token, in one pass."""
     llm = recognizer.loaded.model.llm
-    embeddings, padding = left_pad([mx.concatenate([prompt, llm.embed(mx.array(token_ids[:-1], mx.int32))])])
-    hidden = llm(embeddings, llm.make_cache(padding))[0, -len(token_ids) :]  # (steps, hidden)
+    embeddings = mx.concatenate([prompt, llm.embed(mx.array(token_ids[:-1], mx.int32))])  # (columns, hidden)
+    hidden = llm(embeddings[None], llm.make_cache(1))[0, -len(token_ids) :]  # (steps, hidden)
     return np.array(llm.logits(hidden))

@@ -24,6 +24,7 @@ SUBTITLES = "it is about subtitles; add --format srt or vtt"
 RAW = "it is about samples without a header; add --pcm"
 PAUSES = "it is about pauses, which --no-vad does not look for"
 COLOURS = "it shows in the colours of a terminal, and in json"
+TIMES = "it consists of times; choose word or segment"
 COMPARING = "it does not go with --compare-hotwords"
 HELP = "see funasr transcribe --help"
 FORMATS = "choose from txt, srt, vtt, tsv, json, jsonl, md, or all"
@@ -97,6 +98,9 @@ USAGE_ERRORS = [
     ),
     ("a.flac -f srt --max-line-width 1", "max line width is 1", "it must be at least 2 columns"),
     ("a.flac -f vtt --max-line-count 0", "max line count is 0", "it must be at least 1"),
+    ("a.flac -f srt --timestamps none", "timestamps none with srt", TIMES),
+    ("a.flac -f txt,vtt,tsv -o out --timestamps none", "timestamps none with vtt", TIMES),
+    ("a.flac -f tsv --timestamps none", "timestamps none with tsv", TIMES),
     # inputs.py
     ("''", "an input without a name", "an empty shell variable?"),
     ("a.flac ''", "an input without a name", "an empty shell variable?"),
@@ -130,6 +134,13 @@ USAGE_ERRORS = [
     ("a.flac --output-template x", IDLE.format("--output-template"), FILES),
     ("a.flac --max-line-width 42", IDLE.format("--max-line-width"), SUBTITLES),
     ("a.flac --max-line-count 2 -f txt,json -o out", IDLE.format("--max-line-count"), SUBTITLES),
+    ("a.flac --highlight-words", IDLE.format("--highlight-words"), SUBTITLES),
+    ("a.flac --highlight-words -f txt,json -o out", IDLE.format("--highlight-words"), SUBTITLES),
+    (
+        "a.flac -f vtt --highlight-words --timestamps segment",
+        "--highlight-words with --timestamps segment",
+        "it takes the times of words",
+    ),
     ("a.flac --rate 16000", IDLE.format("--rate"), RAW),
     ("a.flac --pcm-channels 1", IDLE.format("--pcm-channels"), RAW),
     ("a.flac --confidence", IDLE.format("--confidence"), COLOURS),
@@ -141,7 +152,8 @@ USAGE_ERRORS = [
         (f"a.flac --compare-hotwords --hotword a {typed}", IDLE.format(typed.split()[0]), COMPARING)
         for typed in (
             "--format json", "--output-dir out", "--output-template x", "--force", "--resume", "--strict",
-            "--max-line-width 9", "--max-line-count 9", "--stream", "--confidence",
+            "--max-line-width 9", "--max-line-count 9", "--stream", "--confidence", "--timestamps none",
+            "--highlight-words",
         )
     ),
     (
@@ -249,6 +261,10 @@ def test_the_nearest_name_is_offered(typed: str, near: str, where: str) -> None:
         ("--max-tokens many", "Invalid value for '--max-tokens': "),
         ("--batch-size 1.5", "Invalid value for '--batch-size': "),
         ("--channels stereo", "Invalid value for '--channels': 'stereo' is not one of 'mix', 'split'."),
+        (
+            "--timestamps words",
+            "Invalid value for '--timestamps': 'words' is not one of 'word', 'segment', 'none'.",
+        ),
     ],
 )
 def test_values_of_another_type(typed: str, start: str) -> None:
@@ -332,6 +348,7 @@ def test_names_of_models(here: Path) -> None:
 IDLE_SETTINGS = {
     "output-template": "x.{ext}", "max-line-width": 9, "max-line-count": 9, "confidence": True, "stream": True,
     "vad-threshold": 0.6, "min-pause": 1.0, "join": 2.0, "top-p": 0.9, "top-k": 3, "seed": 7, "quiet": True,
+    "timestamps": "none", "highlight-words": True,
 }  # fmt: skip
 MESSAGES = f"\n{summary('0:02')}"
 

@@ -17,7 +17,7 @@ from running import Result, funasr, invoke, tree
 from funasr_cli import demo
 from funasr_cli.characters import columns
 from funasr_cli.subtitles import SubtitleLayout
-from funasr_cli.writers import WRITERS
+from funasr_cli.writers import WRITERS, Style
 
 CLIPS = {clip.path.name[:4]: clip for clip in demo.clips()}
 DIGITS, ZH_DIGITS, LONG = CLIPS["0006"], CLIPS["0021"], CLIPS["0009"]
@@ -50,7 +50,7 @@ def test_every_format_at_once(clip: Path, out: Path) -> None:
     result = funasr(*BASE, clip, "-f", "all", "-o", out)
     files = [out / f"a.{name}" for name in EVERY]
     assert result == Result(0, "", wrote(*files) + summary("0:02"))
-    transcript = recognizer("demo").transcribe(clip, ctc=True)
+    transcript = recognizer("demo").transcribe(clip, ctc=True, word_times=True)
     for name in set(EVERY) - {"json", "jsonl"}:  # these two hold how long it took
         assert (out / f"a.{name}").read_text(encoding="utf-8") == WRITERS[name](transcript)
     for name in ("json", "jsonl"):
@@ -80,7 +80,7 @@ def test_ways_to_ask_for_formats(clip: Path, out: Path, options: tuple[str, ...]
 
 @pytest.mark.parametrize("name", ["txt", "srt", "vtt", "tsv", "md"])
 def test_a_format_on_stdout_is_that_of_a_file(clip: Path, name: str) -> None:
-    written = WRITERS[name](recognizer("demo").transcribe(clip))
+    written = WRITERS[name](recognizer("demo").transcribe(clip, word_times=True))
     assert invoke(*BASE, clip, "-f", name) == Result(0, written, summary("0:02"))
 
 
@@ -97,10 +97,11 @@ def test_layout_of_subtitles(tmp_path: Path, out: Path) -> None:
     clip = shutil.copyfile(LONG.path, tmp_path / "a.flac")
     options = ("--max-line-width", 12, "--max-line-count", 1)
     assert invoke(*BASE, clip, "-f", "srt,vtt,txt", "-o", out, *options).exit_code == 0
-    layout, transcript = SubtitleLayout(max_line_width=12, max_line_count=1), recognizer("demo").transcribe(clip)
+    style = Style(subtitles=SubtitleLayout(max_line_width=12, max_line_count=1))
+    transcript = recognizer("demo").transcribe(clip, word_times=True)
     for name in ("srt", "vtt"):
         content = (out / f"a.{name}").read_text(encoding="utf-8")
-        assert content == WRITERS[name](transcript, layout) != WRITERS[name](transcript)
+        assert content == WRITERS[name](transcript, style) != WRITERS[name](transcript)
         lines = [cue.plaintext for cue in pysubs2.load(str(out / f"a.{name}"))]
         assert len(lines) > 2
         assert max(map(columns, lines)) <= 12

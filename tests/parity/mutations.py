@@ -10,8 +10,8 @@ import pytest
 
 from funasr_cli.audio import frontend
 from funasr_cli.backend import mx, nn
-from funasr_cli.decoding import generate as decoding
-from funasr_cli.models import adaptor, cache, fun_asr_nano, qwen3, sanm
+from funasr_cli.decoding import batch as decoding
+from funasr_cli.models import adaptor, fun_asr_nano, qwen3, sanm
 from funasr_cli.pipeline import Encoded, Recognizer
 
 Mutation = Callable[[pytest.MonkeyPatch, Recognizer], None]
@@ -151,13 +151,12 @@ def blank_is_zero(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
 # What follows shows in batches alone.
 
 
-def decoder_padded_on_the_right(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    def right_pad(prompts: list[mx.array]) -> tuple[mx.array, list[int]]:
+def decoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
+    def left_pad(prompts: list[mx.array]) -> mx.array:
         columns = decoding.bucketed(max(len(prompt) for prompt in prompts))
-        rows = [mx.pad(prompt, [(0, columns - len(prompt)), (0, 0)]) for prompt in prompts]
-        return mx.stack(rows), [columns - len(prompt) for prompt in prompts]
+        return mx.stack([mx.pad(prompt, [(columns - len(prompt), 0), (0, 0)]) for prompt in prompts])
 
-    monkeypatch.setattr(decoding, "left_pad", right_pad)
+    monkeypatch.setattr(decoding, "right_pad", left_pad)
 
 
 def encoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
@@ -182,7 +181,3 @@ def memory_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) ->
 
 def adaptor_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
     monkeypatch.setattr(fun_asr_nano, "batch_lengths", lambda *_: None)
-
-
-def decoder_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    monkeypatch.setattr(cache.DecoderCache, "attention_mask", lambda self, new: "causal" if new > 1 else None)

@@ -37,7 +37,7 @@ def random_prompt(length: int, seed: int = 0) -> mx.array:
 
 def decode_in_one_pass(llm: Qwen3, prompt: mx.array) -> np.ndarray:
     """(length, hidden) of one row, without anything in the cache before it."""
-    return np.array(llm(prompt[None], llm.make_cache([0]))[0])
+    return np.array(llm(prompt[None], llm.make_cache(1))[0])
 
 
 def written_alone(

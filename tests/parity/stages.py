@@ -12,7 +12,7 @@ from parity.live import Case
 
 from funasr_cli.audio.decode import Audio, load_audio
 from funasr_cli.backend import mx
-from funasr_cli.decoding import generate as decoding
+from funasr_cli.decoding import batch as decoding
 from funasr_cli.decoding.languages import language_code
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models import fun_asr_nano
@@ -51,16 +51,15 @@ def load_clip(recognizer: Recognizer, path: Any) -> Audio:
 
 
 def forced_logits(recognizer: Recognizer, prompts: list[mx.array], forced_ids: list[list[int]]) -> mx.array:
-    """(batch, steps, vocab) logits in front of each of `forced_ids`, all rows in one left-padded pass."""
+    """(batch, steps, vocab) logits in front of each of `forced_ids`, all rows in one right-padded pass."""
     llm = recognizer.loaded.model.llm
     steps = len(forced_ids[0])
     vocab_size = llm.config.vocab_size
     assert max(map(max, forced_ids)) < vocab_size, "MLX reads whatever lies behind the embedding table"
     written = llm.embed(mx.array([ids[:-1] for ids in forced_ids]))  # (batch, steps - 1, hidden)
     rows = [mx.concatenate([prompt, row]) for prompt, row in zip(prompts, written, strict=True)]
-    embeddings, padding = decoding.left_pad(rows)
-    hidden = llm(embeddings, llm.make_cache(padding))
-    return llm.logits(hidden[:, -steps:])
+    hidden = llm(decoding.right_pad(rows), llm.make_cache(len(rows)))
+    return llm.logits(mx.stack([one[len(row) - steps : len(row)] for one, row in zip(hidden, rows, strict=True)]))
 
 
 def compute_batch(
@@ -103,7 +102,7 @@ def compute_unpadded(
     hidden = model.audio_encoder(mx.array(features)[None])
     [prompt] = recognizer.prompts(Encoded(hidden, [len(features)]), options)
     row = mx.concatenate([prompt, model.llm.embed(mx.array(forced_ids[:-1]))])
-    logits = model.llm.logits(model.llm(row[None], model.llm.make_cache([0]))[0, -len(forced_ids) :])
+    logits = model.llm.logits(model.llm(row[None], model.llm.make_cache(1))[0, -len(forced_ids) :])
     ctc = recognizer.config.ctc is not None
     return Stages(
         samples=recognizer.at_model_rate(clip.samples),

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from parity.small_decoder import WIDTH, random_prompt, small_decoder, written_alone
 
 from funasr_cli.backend import mx
-from funasr_cli.decoding import generate
-from funasr_cli.decoding.generate import BatchDecoder, Token, bucketed
+from funasr_cli.decoding import batch
+from funasr_cli.decoding.batch import Token, bucketed
+from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.cache import DecoderCache
 from funasr_cli.options import DEFAULTS, TranscribeOptions
@@ -168,7 +169,7 @@ def test_new_rows_after_all_have_ended(eager: bool) -> None:
 
 def rows_computed(watched: Watched) -> int:
     """Rows that a step works on, ended ones among them."""
-    return watched.decoder._cache.layers[0].keys.shape[0]
+    return watched.decoder._batch.cache.layers[0].keys.shape[0]
 
 
 @both_paces
@@ -209,7 +210,7 @@ def test_keys_and_values_are_given_back_when_all_rows_have_ended(eager: bool) ->
         held_before = mx.get_active_memory()
         watched.add([47, 33, 3, 1])
         watched.step()
-        cache_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in watched.decoder._cache.layers)
+        cache_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in watched.decoder._batch.cache.layers)
         assert mx.get_active_memory() >= held_before + cache_bytes
         watched.follow("end all", [])
         watched.step()
@@ -230,8 +231,8 @@ def test_the_cache_stays_short_while_many_rows_pass_through(eager: bool) -> None
             watched.step()
             for row in [row for row in watched.live if draw.random() < 0.2 or watched.tokens[row] == 8]:
                 watched.end(row)
-            columns.append(watched.decoder._cache.length)
-            capacities.add(watched.decoder._cache.layers[0].keys.shape[2])
+            columns.append(watched.decoder._batch.cache.columns)
+            capacities.add(watched.decoder._batch.cache.layers[0].keys.shape[2])
     assert len(watched.tokens) == 200
     assert max(columns) <= 40
     assert max(capacities) <= 40
@@ -281,13 +282,13 @@ def test_what_all_prompts_begin_with_is_computed_once(
     beginning, lengths = random_prompt(shared_rows, seed=99), [3, 12, 1, 40, 9, 25, 2, 70]
     prompts = [mx.concatenate([beginning, random_prompt(length, seed=length)]) for length in lengths]
     columns: list[int] = []
-    pad = generate.left_pad
+    pad = batch.right_pad
 
-    def watched(prompts: list[mx.array]) -> tuple[mx.array, list[int]]:
+    def watched(prompts: list[mx.array]) -> mx.array:
         columns.append(max(len(prompt) for prompt in prompts))
         return pad(prompts)
 
-    monkeypatch.setattr(generate, "left_pad", watched)
+    monkeypatch.setattr(batch, "right_pad", watched)
     found: dict[int, list[Token]] = {}
     with settings_of(eager, growth=8):
         decoder = BatchDecoder(LLM, make_sampler(options), shared_rows)
@@ -308,66 +309,79 @@ def test_what_all_prompts_begin_with_is_computed_once(
 HEADS, HEAD_DIM, LAYERS = 2, 3, 2
 
 
-def filled_cache(padding: list[int], columns: int, seed: int) -> DecoderCache:
-    """Random keys and values in every column, in two pieces."""
+def filled_cache(lengths: list[int], seed: int) -> DecoderCache:
+    """Random keys and values in every column, in two pieces; behind each row's last ones are some left over."""
     draw = np.random.default_rng(seed)
-    made = DecoderCache(LAYERS, padding)
+    made = DecoderCache(LAYERS, len(lengths))
+    columns = max(lengths)
     for piece in (columns - columns // 2, columns // 2):
         append_columns(made, piece, draw)
+    made.take_back([columns - length for length in lengths])
     return made
 
 
-def append_columns(to: DecoderCache, count: int, draw: np.random.Generator) -> None:
-    shape = (len(to.left_padding), HEADS, count, HEAD_DIM)
+def append_columns(to: DecoderCache, count: int, draw: np.random.Generator) -> list[np.ndarray]:
+    """What has been put there, by layer and keys or values."""
+    shape = (len(to.lengths), HEADS, count, HEAD_DIM)
+    place, put = to.extend(count), []
     for layer in to.layers:
-        layer.append(*(mx.array(draw.standard_normal(shape), mx.float32) for _ in range(2)))
+        keys, values = (mx.array(draw.standard_normal(shape), mx.float32) for _ in range(2))
+        layer.put(keys, values, place)
+        put += [np.array(keys), np.array(values)]
+    return put
 
 
-def contents(of: DecoderCache) -> list[np.ndarray]:
-    """(batch, heads, columns, head_dim) of all layers' keys and values."""
-    return [np.array(buffer[:, :, : of.length]) for layer in of.layers for buffer in (layer.keys, layer.values)]
+def contents(of: DecoderCache) -> list[list[np.ndarray]]:
+    """(heads, columns of its own, head_dim) of each row, by layer and keys or values."""
+    buffers = [np.array(buffer) for layer in of.layers for buffer in (layer.keys, layer.values)]
+    return [[buffer[row, :, :length] for buffer in buffers] for row, length in enumerate(of.lengths)]
 
 
 @st.composite
 def caches_with_rows(draw: Any) -> list[tuple[DecoderCache, list[int]]]:
-    """Caches of rows with at least one column each, and which of their rows are wanted: some, of one at least."""
+    """Caches of rows, and which of their rows are wanted: some, of one at least."""
     parts = []
     for number in range(draw(st.integers(1, 3))):
-        columns = draw(st.integers(1, 20))
-        padding = draw(st.lists(st.integers(0, columns - 1), min_size=1, max_size=4))
-        wanted = draw(st.lists(st.sampled_from(range(len(padding))), unique=True))
-        parts.append((filled_cache(padding, columns, number), wanted))
+        lengths = draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
+        wanted = draw(st.lists(st.sampled_from(range(len(lengths)))))
+        parts.append((filled_cache(lengths, number), wanted))
     if not any(wanted for _, wanted in parts):
         parts[-1][1].append(0)
     return parts
 
 
+def same(ours: list[list[np.ndarray]], theirs: list[list[np.ndarray]]) -> bool:
+    return all(
+        np.array_equal(one, other)
+        for row, expected in zip(ours, theirs, strict=True)
+        for one, other in zip(row, expected, strict=True)
+    )
+
+
 @given(parts=caches_with_rows(), growth=st.sampled_from([1, 4, 256]))
 @settings(max_examples=150, deadline=None)
 def test_joined_caches(parts: list[tuple[DecoderCache, list[int]]], growth: int) -> None:
-    before = [(contents(source), source.left_padding.copy()) for source, _ in parts]
-    expected = [  # (heads, columns of its own, head_dim) of each row, by layer and keys or values
-        [array[row, :, source.left_padding[row] :] for array in contents(source)]
-        for source, rows in parts
-        for row in rows
-    ]
+    before = [contents(source) for source, _ in parts]
+    expected = [contents(source)[row] for source, rows in parts for row in rows]
     longest = max(own[0].shape[1] for own in expected)
     with settings_of(eager=False, growth=growth):
         joined = DecoderCache.joined(parts)
-        assert joined.length == longest
-        assert joined.left_padding == [longest - own[0].shape[1] for own in expected]
+        assert joined.columns == longest
+        assert joined.lengths == [own[0].shape[1] for own in expected]
         for layer in joined.layers:
             for buffer in (layer.keys, layer.values):
                 assert buffer.shape == (len(expected), HEADS, -(-longest // growth) * growth, HEAD_DIM)
-        append_columns(joined, 2, np.random.default_rng(9))
-    assert joined.length == longest + 2
-    for index, array in enumerate(contents(joined)):
-        assert np.isfinite(array).all()  # the padding, too: a NaN there would spread in spite of the mask
-        for row, own in enumerate(expected):
-            assert np.array_equal(array[row, :, joined.left_padding[row] : longest], own[index])
-    for (source, _), (arrays, padding) in zip(parts, before, strict=True):
-        assert source.left_padding == padding
-        assert all(np.array_equal(now, then) for now, then in zip(contents(source), arrays, strict=True))
+        assert same(contents(joined), expected)
+        new = append_columns(joined, 2, np.random.default_rng(9))
+    grown = [
+        [np.concatenate([own, put[row]], axis=1) for own, put in zip(each, new, strict=True)]
+        for row, each in enumerate(expected)
+    ]
+    assert same(contents(joined), grown)
+    for layer in joined.layers:  # what no row has, too: a NaN there would spread in spite of the mask
+        assert np.isfinite(np.array(layer.keys)).all()
+        assert np.isfinite(np.array(layer.values)).all()
+    assert all(same(contents(source), then) for (source, _), then in zip(parts, before, strict=True))
 
 
 @given(st.integers(1, 1 << 20), st.integers(0, 5000))

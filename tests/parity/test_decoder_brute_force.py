@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from parity.small_decoder import decode_in_one_pass, random_prompt, small_decoder
 
 from funasr_cli.backend import mx
-from funasr_cli.decoding.generate import bucketed, left_pad
+from funasr_cli.decoding.batch import right_pad
 from funasr_cli.decoding.sampling import keep_top_k, keep_top_p
 from funasr_cli.models import cache as cache_module
-from funasr_cli.models.cache import DecoderCache
+from funasr_cli.models.cache import Place
 from funasr_cli.models.ctc import best_path
 
 BLANK = 0
@@ -32,9 +32,9 @@ def test_cache_equals_one_pass(chunks: list[int], growth: int, monkeypatch: pyte
     monkeypatch.setattr(cache_module, "GROWTH_COLUMNS", growth)
     llm, prompt = small_decoder(), random_prompt(11)
     expected = decode_in_one_pass(llm, prompt)
-    cache = llm.make_cache([0])
+    cache = llm.make_cache(1)
     parts = [llm(part[None], cache) for part in mx.split(prompt, np.cumsum(chunks)[:-1].tolist())]
-    assert cache.length == 11
+    assert cache.lengths == [11]
     assert np.allclose(np.array(mx.concatenate(parts, axis=1)[0]), expected, atol=1e-5)
 
 
@@ -43,12 +43,12 @@ def test_cache_equals_one_pass(chunks: list[int], growth: int, monkeypatch: pyte
 def test_padded_rows_equal_rows_alone(lengths: tuple[int, ...]) -> None:
     llm, tail = small_decoder(), random_prompt(3, seed=99)
     prompts = [random_prompt(length, seed=length) for length in lengths]
-    padded, padding = left_pad(prompts)
-    assert padding == [bucketed(max(lengths)) - length for length in lengths]
-    cache = llm.make_cache(padding)
-    # Rows that fill their bucket need no mask of their own.
-    assert (cache.attention_mask(padded.shape[1]) == "causal") == (lengths == (34,))
-    outputs = [llm(padded, cache)[:, -1:]]
+    padded, cache = right_pad(prompts), llm.make_cache(len(lengths))
+    columns = padded.shape[1]
+    hidden = llm(padded, cache)
+    cache.take_back([columns - length for length in lengths])
+    assert cache.lengths == list(lengths)
+    outputs = [mx.stack([row[length - 1 : length] for row, length in zip(hidden, lengths, strict=True)])]
     for step in range(3):
         outputs.append(llm(mx.broadcast_to(tail[step], (len(lengths), 1, tail.shape[1])), cache))
     together = np.array(mx.concatenate(outputs, axis=1))
@@ -57,23 +57,39 @@ def test_padded_rows_equal_rows_alone(lengths: tuple[int, ...]) -> None:
         assert np.allclose(together[row], alone[-4:], atol=1e-5)
 
 
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 5), st.integers(1, 5))
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.data())
+@settings(max_examples=40, deadline=None)
+def test_what_is_taken_back_leaves_no_trace(lengths: list[int], data: st.DataObject) -> None:
+    """Rows read columns that are not theirs, forget them, and go on as if they had never been."""
+    llm, rows = small_decoder(), len(lengths)
+    cache = llm.make_cache(rows)
+    kept: list[list[mx.array]] = [[] for _ in range(rows)]
+    for piece in range(4):
+        new = data.draw(st.integers(1, 5))
+        columns = mx.stack([random_prompt(new, seed=100 * piece + row) for row in range(rows)])
+        hidden = llm(columns, cache)
+        back = [data.draw(st.integers(0, new)) for _ in range(rows)]
+        cache.take_back(back)
+        for row, count in enumerate(back):
+            kept[row].append(columns[row, : new - count])
+            if count < new:
+                alone = decode_in_one_pass(llm, mx.concatenate(kept[row]))
+                assert np.allclose(np.array(hidden[row, : new - count]), alone[count - new :], atol=1e-5)
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(1, 5))
 @settings(max_examples=100, deadline=None)
-def test_attention_mask(padding: list[int], filled: int, new: int) -> None:
-    cache = DecoderCache(1, padding)
-    cache.layers[0].length = filled
-    mask = cache.attention_mask(new)
-    if not any(padding):
+def test_attention_mask(lengths: list[int], new: int) -> None:
+    place = Place(lengths, new)
+    mask = place.mask()
+    if len(set(lengths)) == 1:
         assert mask == ("causal" if new > 1 else None)
         return
-    assert mask.shape == (len(padding), 1, new, filled + new)
-    for row, start in enumerate(padding):
+    assert mask.shape == (len(lengths), 1, new, max(lengths) + new)
+    for row, length in enumerate(lengths):
         for query in range(new):
-            for column in range(filled + new):
-                now = filled + query
-                # A padded column sees itself, so that its softmax is not empty.
-                seen = column <= now and (column >= start or column == now)
-                assert mask[row, 0, query, column].item() == seen
+            for column in range(max(lengths) + new):
+                assert mask[row, 0, query, column].item() == (column <= length + query)
 
 
 @given(logit_rows, st.integers(1, 14))

@@ -8,7 +8,8 @@ from batch import generate
 from parity.small_decoder import VOCAB_SIZE, random_prompt, small_decoder, written_alone
 
 from funasr_cli.backend import mx
-from funasr_cli.decoding.generate import BatchDecoder, Token
+from funasr_cli.decoding.batch import Token
+from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.qwen3 import Qwen3
 from funasr_cli.options import DEFAULTS, TranscribeOptions

@@ -139,8 +139,7 @@ NOT_MASKED = [
     (mutations.encoder_padding_not_masked, "encoder"),
     (mutations.memory_padding_not_masked, "encoder"),
     (mutations.adaptor_padding_not_masked, "adaptor"),
-    (mutations.decoder_padded_on_the_right, "forced_logits"),
-    (mutations.decoder_padding_not_masked, "forced_logits"),
+    (mutations.decoder_padded_on_the_left, "forced_logits"),
 ]
 
 

@@ -10,7 +10,7 @@ from parity.clips import CLIP_NAMES
 from parity.live import Pair
 from parity.stages import Stages, compute_case, load_clip, options_of, prompts_of, written_ids
 
-from funasr_cli.decoding.generate import bucketed
+from funasr_cli.decoding.batch import bucketed
 from funasr_cli.decoding.guard import LOOPING_TOKENS
 from funasr_cli.decoding.text import clean_text
 from funasr_cli.pipeline import Recognizer

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 import funasr_cli
-from funasr_cli.decoding.generate import Token
+from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.guard import Guard, Loop, Quota, StopReason, find_loop, token_budget, without_loop
 from funasr_cli.decoding.text import TextStream
 

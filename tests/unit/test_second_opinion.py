@@ -21,7 +21,7 @@ from scheduled import (
     transcripts_of,
 )
 
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import OFF, TranscribeOptions
 from funasr_cli.scheduling.scheduler import MAX_RETRIES
 from funasr_cli.transcript import Transcript
 
@@ -35,7 +35,7 @@ def only(
     hears: Hears | None, outcome: Outcome | None = None, speech_s: float = 4.0, **options: object
 ) -> Transcript:
     """One recording with speech of a few seconds, and what comes of it."""
-    wanted = TranscribeOptions(batch_size=4, ctc=hears is not None, **options)  # type: ignore[arg-type]
+    wanted = TranscribeOptions(batch_size=4, ctc=hears is not None, draft=OFF, **options)  # type: ignore[arg-type]
     model = Model(outcome or always("eos"), wanted, hears=hears)
     recording = talk(0, speech_s)
     events = run(model, [recording])
@@ -151,7 +151,7 @@ def test_later_segments_wait_until_it_is_known_which_attempt_stays() -> None:
     """In order, though the second segment is done long before the parts of the first."""
     model = Model(
         always("eos"),
-        TranscribeOptions(batch_size=2, ctc=True),
+        TranscribeOptions(batch_size=2, ctc=True, draft=OFF),
         hears=lambda attempt: TEXT if attempt.end - attempt.start < 32000 else ELSE,
     )
     events = run(model, [talk(0, 3.0, 1.0, 3.0)])
@@ -177,7 +177,7 @@ def test_whatever_is_heard(speech_s: list[float], seed: int, batch_size: int, so
     recordings: list[Recorded] = [talk(source, *speech_s) for source in range(sources)]
     model = Model(
         lambda attempt: chosen("ends", attempt, ["eos", "eos", "eos", "loop", "nonfinite"]),
-        TranscribeOptions(batch_size=batch_size, ctc=True),
+        TranscribeOptions(batch_size=batch_size, ctc=True, draft=OFF),
         hears=lambda attempt: chosen("hears", attempt, [TEXT, TEXT[:1], ELSE, ""]),
     )
     events = run(model, recordings)

@@ -1,0 +1,216 @@
+"""Rows that the decoder works on together, each perhaps with a draft that saves it steps.
+
+Source of the drafted steps: Leviathan, Kalman and Matias 2023, "Fast Inference from Transformers via Speculative
+Decoding", section 2.3. What differs: a draft is a text instead of a distribution. A token of it is kept where the
+sampler would have chosen it anyway, so that what is written is the same with and without drafts.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from funasr_cli.backend import mx, on_accelerator
+from funasr_cli.decoding.sampling import Sampler, log_probabilities
+from funasr_cli.models.cache import DecoderCache
+from funasr_cli.models.qwen3 import Qwen3
+
+BUCKETS_AN_OCTAVE = 16  # padded lengths are rounded up to one of these: at most 1/16 is wasted
+# What a run of the decoder costs whatever it computes (reading its weights), in positions: docs/performance.md.
+CPU_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 128
+MOST_POSITIONS = 256  # whose logits are in memory together: 0.6 MB each in the release
+
+
+@dataclass(frozen=True)
+class Token:
+    """One decoded token of one row.
+
+    Attributes:
+        row: the number that `BatchDecoder.add` gave the row.
+        drafted: the row's draft had it.
+    """
+
+    row: int
+    token_id: int
+    logprob: float
+    drafted: bool = False
+
+    @property
+    def finite(self) -> bool:
+        """Whether the decoder still works: one NaN or infinity among the logits shows in their sum."""
+        return math.isfinite(self.logprob)
+
+
+class Drafter(Protocol):
+    """Guesses what a row will say."""
+
+    @property
+    def hope(self) -> float:
+        """How likely a token of the next proposal is to be right, 0 to 1."""
+
+    def propose(self) -> list[int]:
+        """Ids that may come next; none where there is no guess."""
+
+    def judge(self, proposed: int, accepted: int) -> None:
+        """Told what became of as much of the proposal as was tried."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the batch, with its draft."""
+
+    number: int
+    draft: Drafter | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one run of the decoder says.
+
+    Attributes:
+        ids: (batch, width) what follows each position that was asked about.
+        logprobs: (batch, width), of these.
+        proposals: of each row; a row was asked about its last position before and all of its proposal.
+    """
+
+    ids: mx.array
+    logprobs: mx.array
+    proposals: list[list[int]]
+
+    def of_rows(self, chosen: list[int]) -> "Answers":
+        """The same of some of the rows."""
+        rows = mx.array(chosen)
+        return Answers(self.ids[rows], self.logprobs[rows], [self.proposals[row] for row in chosen])
+
+
+def bucketed(length: int) -> int:
+    """Round up to one of few lengths: MLX keeps buffers of every size that it has met."""
+    step = max(1, (1 << length.bit_length() - 1) // BUCKETS_AN_OCTAVE)
+    return -(-length // step) * step
+
+
+def right_pad(rows: Sequence[mx.array]) -> mx.array:
+    """(length, hidden) a row -> (batch, columns, hidden)."""
+    columns = bucketed(max(row.shape[0] for row in rows))
+    return mx.stack([mx.pad(row, [(0, columns - row.shape[0]), (0, 0)]) for row in rows])
+
+
+def tried_at_once(lengths: Sequence[int], hopes: Sequence[float], fixed: int) -> int:
+    """How much of proposals to try in one run: what brings the most tokens for its cost.
+
+    Args:
+        lengths: of the proposals of all rows.
+        hopes: how likely their tokens are to be right.
+        fixed: cost of a run in positions, besides those of the proposals.
+    """
+    tokens = float(len(lengths))  # one of each row in any case
+    width, best_rate = 0, tokens / (fixed + len(lengths))
+    most = min(max(lengths), MOST_POSITIONS // len(lengths) - 1)
+    for tried in range(1, most + 1):
+        tokens += sum(hope**tried for length, hope in zip(lengths, hopes, strict=True) if length >= tried)
+        rate = tokens / (fixed + len(lengths) * (1 + tried))
+        if rate > best_rate:
+            width, best_rate = tried, rate
+    return width
+
+
+class Batch:
+    """Rows that the decoder works on together: their cache, and what each of them reads next."""
+
+    def __init__(self, llm: Qwen3, sampler: Sampler, rows: list[Row], prefix: DecoderCache | None):
+        self._llm = llm
+        self._sampler = sampler
+        self._fixed = GPU_FIXED_POSITIONS if on_accelerator() else CPU_FIXED_POSITIONS
+        self.rows = rows
+        self.cache = llm.make_cache(len(rows), prefix)
+        self._steps = [0] * len(rows)  # tokens sampled
+        self._last_ids: mx.array | None = None  # (batch,) not yet in the cache
+
+    def read(self, prompts: list[mx.array]) -> Answers:
+        """Begin: (length, hidden) embeddings a row."""
+        lengths = [len(prompt) for prompt in prompts]
+        proposals = self._proposals(self._fixed + len(prompts) * (max(lengths) - 1))
+        embeddings = right_pad(
+            [
+                mx.concatenate([prompt, self._llm.embed(mx.array(ids, mx.int32))])
+                for prompt, ids in zip(prompts, proposals, strict=True)
+            ]
+        )
+        hidden = self._llm(embeddings, self.cache)
+        width = 1 + max(map(len, proposals))
+        columns = mx.array(lengths)[:, None] - 1 + mx.arange(width)  # (batch, width)
+        asked = hidden[mx.arange(len(prompts))[:, None], mx.minimum(columns, hidden.shape[1] - 1)]
+        self.cache.take_back([embeddings.shape[1] - length - width + 1 for length in lengths])
+        return self._answers(asked, proposals)
+
+    def go_on(self) -> Answers:
+        """Read what was written last, and proposals."""
+        assert self._last_ids is not None
+        proposals = self._proposals(self._fixed)
+        width = 1 + max(map(len, proposals))
+        ids = self._last_ids[:, None]
+        if width > 1:
+            padded = mx.array([proposal + [0] * (width - 1 - len(proposal)) for proposal in proposals])
+            ids = mx.concatenate([ids, padded], axis=1)  # (batch, width)
+        return self._answers(self._llm(self._llm.embed(ids), self.cache), proposals)
+
+    def _proposals(self, fixed: int) -> list[list[int]]:
+        proposals = [row.draft.propose() if row.draft else [] for row in self.rows]
+        if not any(proposals):
+            return proposals
+        hopes = [row.draft.hope if row.draft else 0.0 for row in self.rows]
+        tried = tried_at_once(list(map(len, proposals)), hopes, fixed)
+        return [proposal[:tried] for proposal in proposals]
+
+    def _answers(self, hidden: mx.array, proposals: list[list[int]]) -> Answers:
+        """(batch, width, hidden) -> what follows."""
+        shape = hidden.shape[:2]
+        logits = self._llm.logits(hidden.reshape(-1, hidden.shape[-1]))  # (batch * width, vocab)
+        ids = self._sampler(logits, [step + place for step in self._steps for place in range(shape[1])])
+        logprobs = log_probabilities(logits, ids).reshape(shape)
+        ids = ids.reshape(shape)
+        if shape[1] == 1:  # known before it is computed
+            self._last_ids = ids[:, 0]
+            self._steps = [step + 1 for step in self._steps]
+        return Answers(ids, logprobs, proposals)
+
+    def take(self, answers: Answers) -> list[Token]:
+        """Keep as much of the proposals as the decoder says itself, and what it says behind that."""
+        mx.eval(answers.ids, answers.logprobs)
+        ids, logprobs = answers.ids.tolist(), answers.logprobs.tolist()
+        accepted = [_agreeing(proposal, says) for proposal, says in zip(answers.proposals, ids, strict=True)]
+        width = answers.ids.shape[1]
+        if width > 1:
+            self.cache.take_back([width - 1 - count for count in accepted])
+            self._last_ids = mx.array([says[count] for says, count in zip(ids, accepted, strict=True)])
+            self._steps = [step + count + 1 for step, count in zip(self._steps, accepted, strict=True)]
+        for row, proposal, count in zip(self.rows, answers.proposals, accepted, strict=True):
+            if row.draft and proposal:
+                row.draft.judge(len(proposal), count)
+        return [
+            Token(row.number, ids[index][place], logprobs[index][place], drafted=place < accepted[index])
+            for index, row in enumerate(self.rows)
+            for place in range(accepted[index] + 1)
+        ]
+
+    def keep(self, kept: list[int]) -> None:
+        """Drop the other rows; at least one must be left."""
+        self.rows = [self.rows[index] for index in kept]
+        self._steps = [self._steps[index] for index in kept]
+        self.cache = DecoderCache.joined([(self.cache, kept)])
+        assert self._last_ids is not None
+        self._last_ids = self._last_ids[mx.array(kept)]
+
+    def join(self, other: "Batch") -> None:
+        """Take another's rows in."""
+        everyone = [(batch.cache, range(len(batch.rows))) for batch in (self, other)]
+        self.cache = DecoderCache.joined(everyone)
+        self.rows = self.rows + other.rows
+        self._steps += other._steps
+        self._last_ids = mx.concatenate([self._last_ids, other._last_ids])
+
+
+def _agreeing(proposal: Sequence[int], says: Sequence[int]) -> int:
+    """How many of the first tokens are the same."""
+    pairs = zip(proposal, says, strict=False)
+    return next((count for count, (one, other) in enumerate(pairs) if one != other), len(proposal))

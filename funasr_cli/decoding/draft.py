@@ -1,0 +1,119 @@
+"""The text of the CTC branch as a draft of what the decoder will write.
+
+The decoder writes what CTC does not: capitals, punctuation, numbers as digits. Where it does, the draft is taken
+up again behind the difference.
+"""
+
+from collections.abc import Callable, Sequence
+
+from funasr_cli.decoding.habits import Unit, units_of
+from funasr_cli.decoding.text import UNFINISHED, TextStream
+
+MOST_TOKENS = 32  # of a proposal: runs without a comma are rarely longer
+FIRST_HOPE, EVIDENCE = 0.9, 8  # the share of a proposal that is right, and how many tokens' worth this guess is
+SKIPPED, ADDED, CHANGED = 0.6, 1.0, 0.9  # costs of a heard unit that is not written, the reverse, and another one
+MOST_CHARACTERS = 8 * MOST_TOKENS
+REACH = 8  # units that one text may be ahead of the other
+LOST_AT = 32  # written units since both last agreed: from then on, they are taken to go on side by side
+
+
+class CTCDraft:
+    """Proposes how a row goes on.
+
+    Args:
+        text: what it may come to.
+        stream: what the row has written so far.
+        encode: text -> ids of the decoder's tokens.
+
+    Attributes:
+        proposed: tokens so far.
+        accepted: of these.
+    """
+
+    def __init__(self, text: str, stream: TextStream, encode: Callable[[str], list[int]]):
+        self._text = text
+        self._units = units_of(text)
+        self._stream = stream
+        self._encode = encode
+        self._at = 0  # so many of its units end where...
+        self._read = len(stream.raw)  # ...so many characters have been written
+        self.proposed = self.accepted = 0
+
+    @property
+    def hope(self) -> float:
+        """How likely a token of the next proposal is to be right, by what became of the earlier ones."""
+        return (self.accepted + FIRST_HOPE * EVIDENCE) / (self.proposed + EVIDENCE)
+
+    def propose(self) -> list[int]:
+        """Ids that may come next, at most `MOST_TOKENS`."""
+        raw = self._stream.raw
+        if raw.endswith(UNFINISHED):
+            return []
+        coming = self._rest(raw)[:MOST_CHARACTERS]
+        return self._encode(coming)[:MOST_TOKENS] if coming else []
+
+    def judge(self, proposed: int, accepted: int) -> None:
+        """Learn what became of a proposal."""
+        self.proposed += proposed
+        self.accepted += accepted
+
+    def _rest(self, raw: str) -> str:
+        """What is left of the draft behind the written text."""
+        written = units_of(raw[self._read :])
+        at, offset = self._at, self._units[self._at - 1].end if self._at else 0
+        tail = raw[self._read :]
+        if written:
+            at, offset = self._catch_up(written, raw)
+            tail = tail[written[-1].end :]
+        if not tail:
+            return self._text[offset:]
+        if at == len(self._units):
+            return ""
+        start = self._units[at].end - len(self._units[at].text)
+        rest = self._text[start:]
+        return rest.lstrip() if tail[-1].isspace() else rest
+
+    def _catch_up(self, written: Sequence[Unit], raw: str) -> tuple[int, int]:
+        """How many units of the draft the written text stands for, and where the rest of the draft begins."""
+        ahead = self._units[self._at : self._at + len(written) + REACH]
+        count, agrees = align(written, ahead, open_end=raw[-1:].isalpha())
+        at, last = self._at + count, written[-1]
+        offset = self._units[at - 1].end if at else 0
+        if agrees and len(last.key) < len(self._units[at - 1].key):
+            offset -= len(self._units[at - 1].key) - len(last.key)  # within a word
+        elif agrees:
+            self._at, self._read = at, self._read + last.end
+        elif len(written) >= LOST_AT:
+            half = len(written) // 2
+            self._at, self._read = min(self._at + half, len(self._units)), self._read + written[half - 1].end
+        return at, offset
+
+
+def align(written: Sequence[Unit], heard: Sequence[Unit], open_end: bool) -> tuple[int, bool]:
+    """How many heard units a beginning of a text stands for, and whether the last of both agree.
+
+    Weighted edit distance (Wagner and Fischer 1974) between all that is written and each beginning of the heard.
+
+    Args:
+        written: at least one.
+        heard: from where both last agreed.
+        open_end: the last written unit may be the beginning of a word.
+    """
+    costs = [SKIPPED * count for count in range(len(heard) + 1)]
+    agrees = [False] * (len(heard) + 1)
+    for number, unit in enumerate(written, 1):
+        is_open = open_end and number == len(written)
+        above, costs = costs, [costs[0] + ADDED]
+        agrees = [False]
+        for column, other in enumerate(heard):
+            same = other.key.startswith(unit.key) if is_open else other.key == unit.key
+            choices = (
+                (above[column] + (0.0 if same else CHANGED), same),
+                (above[column + 1] + ADDED, False),
+                (costs[column] + SKIPPED, False),
+            )
+            cost, agreed = min(choices, key=lambda choice: choice[0])
+            costs.append(cost)
+            agrees.append(agreed)
+    best = min(range(len(costs)), key=costs.__getitem__)
+    return best, agrees[best]

@@ -1,0 +1,225 @@
+"""``--timestamps`` and ``--highlight-words``: what is shown, and what a model without the CTC branch refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pysubs2
+import pytest
+from expected import lines_of, recognizer, summary
+from running import Result, funasr, invoke, tree
+from terminal import on_terminal
+
+from funasr_cli import demo
+from funasr_cli.options import Timestamps
+from funasr_cli.subtitles import SubtitleLayout
+from funasr_cli.transcript import Word
+from funasr_cli.writers import OF_TIMES, WRITERS, Style, as_lines
+
+CLIPS = {clip.path.name[:4]: clip for clip in demo.clips()}
+DIGITS, ENGLISH, CHINESE = CLIPS["0006"], CLIPS["0009"], CLIPS["0010"]
+BASE = ("transcribe", "-m", "demo", "-q")
+REFUSAL = Result(
+    3, "", "error: Small-Nano: no word times without a CTC branch\n"
+    "  Hugging Face's files leave it out: convert the model again with --hub ms\n",
+)  # fmt: skip
+LINE = re.compile(r"\[0:0(\d\.\d\d)-0:0(\d\.\d\d)\] (.+)")
+
+
+def words_of(clip: demo.Clip) -> tuple[Word, ...]:
+    (segment,) = recognizer("demo").transcribe(clip.path, word_times=True).segments
+    return segment.words
+
+
+# --- text ---
+
+
+@pytest.mark.parametrize("clip", [ENGLISH, CHINESE])
+def test_a_line_for_each_word(clip: demo.Clip) -> None:
+    result = funasr(*BASE, clip.path, "--timestamps", "word")
+    found = [LINE.fullmatch(line) for line in result.stdout.splitlines()]
+    words = words_of(clip)
+    assert len(words) == 7
+    assert [(float(match[1]), float(match[2]), match[3]) for match in found if match] == [
+        (round(word.start_s, 2), round(word.end_s, 2), word.text) for word in words
+    ]
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_times_in_front_of_each_segment() -> None:
+    (segment,) = recognizer("demo").transcribe(ENGLISH.path).segments
+    for options in ((), ("--stream",)):
+        result = invoke(*BASE, ENGLISH.path, "--timestamps", "segment", *options)
+        match = LINE.fullmatch(result.stdout.removesuffix("\n"))
+        assert match
+        assert (float(match[1]), float(match[2])) == (round(segment.start_s, 2), round(segment.end_s, 2))
+        assert match[3] == ENGLISH.written
+
+
+@pytest.mark.parametrize("options", [(), ("--timestamps", "none"), ("--timestamps", "none", "--stream")])
+def test_text_has_no_times_unless_they_are_asked_for(options: tuple[str, ...]) -> None:
+    assert invoke(*BASE, ENGLISH.path, *options) == Result(0, f"{ENGLISH.written}\n", "")
+
+
+@pytest.mark.parametrize("options", [(), ("--stream",)])
+def test_names_stand_in_front_of_times(options: tuple[str, ...]) -> None:
+    result = invoke(*BASE, ENGLISH.path, CHINESE.path, "--timestamps", "word", *options)
+    expected = [
+        as_lines(recognizer("demo").transcribe(clip.path, word_times=True).segments, f"{clip.path}: ",
+                 Timestamps.WORD)
+        for clip in (ENGLISH, CHINESE)
+    ]  # fmt: skip
+    assert result == Result(0, "".join(expected), "")
+
+
+def test_times_on_a_terminal_with_colours() -> None:
+    code, shown, _ = on_terminal(*BASE, ENGLISH.path, "--timestamps", "word", "--confidence")
+    assert code == 0
+    first, second, *_ = shown.split("\r\n")
+    assert re.fullmatch(r"\[0:00\.\d\d-0:00\.\d\d\] \x1b\[33mSarah\x1b\[0m", first)
+    assert re.fullmatch(r"\[0:00\.\d\d-0:00\.\d\d\] and", second)
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize("times", Timestamps)
+def test_every_format_with_and_without_times(times: Timestamps, tmp_path: Path) -> None:
+    formats = [name for name in WRITERS if times is not Timestamps.NONE or name not in OF_TIMES]
+    result = invoke(*BASE, DIGITS.path, "-o", tmp_path, "-f", ",".join(formats), "--timestamps", times)
+    assert result == Result(0, "", "")
+    said = recognizer("demo").transcribe(DIGITS.path, ctc=True, word_times=times is Timestamps.WORD)
+    assert set(tree(tmp_path)) == {f"{DIGITS.path.stem}.{name}" for name in formats}
+    for name in formats:
+        content = (tmp_path / f"{DIGITS.path.stem}.{name}").read_text(encoding="utf-8")
+        expected = WRITERS[name](said, Style(times))
+        if name in ("json", "jsonl"):  # these hold how long it took
+            taken = {"source": str(DIGITS.path), "timings": None}
+            assert {**json.loads(content), **taken} == {**json.loads(expected), **taken}
+        else:
+            assert content == expected
+
+
+def test_words_in_json() -> None:
+    data = json.loads(invoke(*BASE, DIGITS.path, "-f", "json").stdout)
+    (word,) = data["segments"][0]["words"]
+    assert (data["times"], word["text"], word["score"], word["estimated"]) == ("word", "792", None, True)
+    assert 0.0 < word["start_s"] < word["end_s"] < data["duration_s"]
+    data = json.loads(invoke(*BASE, DIGITS.path, "-f", "json", "--no-itn").stdout)
+    words = data["segments"][0]["words"]
+    assert [word["text"] for word in words] == DIGITS.spoken.split()
+    assert all(0.5 < word["score"] <= 1 and not word["estimated"] for word in words)
+
+
+def test_cues_begin_with_their_first_word() -> None:
+    (cue,) = pysubs2.SSAFile.from_string(invoke(*BASE, ENGLISH.path, "-f", "srt").stdout)
+    first, *_ = words_of(ENGLISH)
+    (segment,) = recognizer("demo").transcribe(ENGLISH.path).segments
+    assert cue.start == round(first.start_s * 1000) > round(segment.start_s * 1000) + 100
+    (cue,) = pysubs2.SSAFile.from_string(
+        invoke(*BASE, ENGLISH.path, "-f", "srt", "--timestamps", "segment").stdout
+    )
+    assert cue.start == round(segment.start_s * 1000)
+
+
+@pytest.mark.parametrize("format", ["srt", "vtt"])
+def test_words_are_underlined_while_they_are_said(format: str) -> None:
+    written = invoke(*BASE, ENGLISH.path, "-f", format, "--highlight-words").stdout
+    said = recognizer("demo").transcribe(ENGLISH.path, word_times=True)
+    assert written == WRITERS[format](said, Style(subtitles=SubtitleLayout(highlight_words=True)))
+    cues = pysubs2.SSAFile.from_string(written, format_=format, keep_html_tags=True)
+    found = [(cue.start, match[1]) for cue in cues if (match := re.search("<u>(.+)</u>", cue.text))]
+    assert found == [(round(word.start_s * 1000), word.text) for word in words_of(ENGLISH)]
+    assert {re.sub("</?u>", "", cue.text) for cue in cues} == {ENGLISH.written}
+
+
+def test_times_are_those_of_the_recording() -> None:
+    """Of a part of it, too."""
+    whole = json.loads(invoke(*BASE, ENGLISH.path, "-f", "json").stdout)["segments"][0]["words"]
+    part = json.loads(invoke(*BASE, ENGLISH.path, "-f", "json", "--clip", "0.1-").stdout)["segments"][0]["words"]
+    assert [word["text"] for word in part] == [word["text"] for word in whole]
+    for one, other in zip(part, whole, strict=True):
+        assert one["start_s"] == pytest.approx(other["start_s"], abs=0.15)
+
+
+# --- models without the branch ---
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--timestamps", "word"),
+        ("--timestamps", "word", "-f", "json"),
+        ("--timestamps", "word", "-f", "md", "-o", "out"),
+        ("--highlight-words", "-f", "srt"),
+        ("--highlight-words", "-f", "vtt", "--timestamps", "word"),
+    ],
+)
+def test_without_the_branch_word_times_are_refused(
+    small_model: Path, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any input is opened, or a folder made."""
+    monkeypatch.chdir(tmp_path)
+    assert invoke("transcribe", "-m", small_model, "missing.wav", *options) == REFUSAL
+    assert tree(tmp_path) == {}
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_refusal_of_a_process(small_model: Path, short_wav: Path) -> None:
+    assert funasr("transcribe", "-m", small_model, short_wav, "--timestamps", "word") == REFUSAL
+
+
+def test_without_the_branch_times_are_those_of_segments(stopping_model: Path, zh_wav: Path) -> None:
+    base = ("transcribe", "-m", stopping_model, zh_wav, "--no-vad", "-f")
+    data = json.loads(invoke(*base, "json").stdout)
+    assert (data["times"], data["segments"][0]["words"]) == ("segment", [])
+    shown = invoke(*base, "srt")
+    assert (shown.exit_code, shown.stderr) == (0, summary("0:06"))
+    assert shown.stdout == invoke(*base, "srt", "--timestamps", "segment").stdout
+    lines = invoke(*base, "txt", "--timestamps", "segment").stdout
+    assert lines == f"[0:00.00-0:06.00] {lines_of(stopping_model, zh_wav, vad=False)}"
+
+
+# --- settings ---
+
+
+def test_a_setting_waits_for_a_format_or_model_that_it_fits(stopping_model: Path, zh_wav: Path) -> None:
+    """What is typed goes before what it excludes."""
+    plain = invoke(*BASE, ENGLISH.path, "-f", "srt").stdout
+    marked = invoke(*BASE, ENGLISH.path, "-f", "srt", "--highlight-words").stdout
+    by_segment = invoke(*BASE, ENGLISH.path, "-f", "srt", "--timestamps", "segment").stdout
+    assert len({plain, marked, by_segment}) == 3
+    for settings, typed, expected in (
+        ({"FUNASR_TIMESTAMPS": "none"}, (), plain),
+        ({"FUNASR_TIMESTAMPS": "segment"}, (), by_segment),
+        ({"FUNASR_TIMESTAMPS": "segment"}, ("--timestamps", "word"), plain),
+        ({"FUNASR_HIGHLIGHT_WORDS": "1"}, (), marked),
+        ({"FUNASR_HIGHLIGHT_WORDS": "1"}, ("--timestamps", "segment"), by_segment),
+        ({"FUNASR_TIMESTAMPS": "segment"}, ("--highlight-words",), marked),
+    ):
+        assert invoke(*BASE, ENGLISH.path, "-f", "srt", *typed, env=settings).stdout == expected
+    waiting = {"FUNASR_HIGHLIGHT_WORDS": "1"}
+    base = ("transcribe", "-m", stopping_model, zh_wav, "--no-vad", "-q")
+    assert invoke(*base, "-f", "srt", env=waiting) == invoke(*base, "-f", "srt")
+    assert invoke(*base, env=waiting) == invoke(*base)
+
+
+def test_a_setting_that_no_model_can_meet(small_model: Path, tmp_path: Path) -> None:
+    """It is said where it comes from."""
+    config = tmp_path / "config.toml"
+    config.write_text('timestamps = "word"\n')
+    result = invoke("transcribe", "-m", small_model, "a.wav", env={"FUNASR_CONFIG": str(config)})
+    assert result == dataclasses.replace(
+        REFUSAL, stderr=f"{REFUSAL.stderr}  settings in force: timestamps in {config}\n"
+    )
+    result = invoke("transcribe", "-m", "demo", "-q", ENGLISH.path, env={"FUNASR_CONFIG": str(config)})
+    assert result == invoke(*BASE, ENGLISH.path, "--timestamps", "word")
+
+
+def test_settings_of_times_do_not_keep_from_comparing() -> None:
+    env = {"FUNASR_TIMESTAMPS": "word", "FUNASR_HIGHLIGHT_WORDS": "1"}
+    compared = ("--compare-hotwords", "--hotword", "seven")
+    assert invoke(*BASE, DIGITS.path, *compared, env=env) == invoke(*BASE, DIGITS.path, *compared)
