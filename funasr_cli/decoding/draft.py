@@ -65,8 +65,8 @@ class CTCDraft:
         if written:
             at, offset = self._catch_up(written, raw)
             tail = tail[written[-1].end :]
-        if not tail:
-            return self._text[offset:]
+        if self._text.startswith(tail, offset):
+            return self._text[offset + len(tail) :]
         if at == len(self._units):
             return ""
         start = self._units[at].end - len(self._units[at].text)

@@ -123,6 +123,7 @@ class Reference:
             path = torch.unique_consecutive(log_probs.argmax(-1))
             report["ctc_ids"] = path[path != self.model.blank_id].tolist()
             report["ctc_text"] = self.model.ctc_tokenizer.decode(report["ctc_ids"])
+            report["ctc_text_ids"] = self.model.ctc_tokenizer.encode(report["ctc_text"])
         return report, {name: value.numpy() for name, value in arrays.items()}
 
     def run_batch(self, batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -76,6 +76,24 @@ def test_transcript(name: str, nano: Pair, recognizer: Recognizer) -> None:
     assert segment.text == clean_text(recognizer.spell(ids))
 
 
+@every_clip
+def test_ctc_reading(name: str, nano: Pair, recognizer: Recognizer) -> None:
+    """The branch as the pipeline reads it: labels, text, posteriors of some labels alone, text back to labels."""
+    case, ctc, vocabulary = nano.cases[name], recognizer.config.ctc, recognizer.loaded.ctc_vocabulary
+    clip = load_clip(recognizer, case.job["audio"])
+    [reading] = recognizer.read_ctc(recognizer.encode([recognizer.features(clip.samples)]))
+    theirs = case.arrays["ctc_log_probs"]
+    clear = checks.margins(theirs) > checks.CLEAR_MARGIN
+    assert len(reading.frame_ids) == len(theirs)
+    assert (np.array(reading.frame_ids) == theirs.argmax(-1))[clear].all()
+    if clear.all():
+        assert reading.token_ids == case.report["ctc_ids"]
+        assert reading.text == clean_text(case.report["ctc_text"])
+    labels = [*sorted(set(case.report["ctc_ids"]))[:7], ctc.blank_id, 0]
+    assert np.abs(reading.log_probs(labels) - theirs[:, labels]).max() < checks.LOG_PROB_TOLERANCE
+    assert vocabulary.encode(case.report["ctc_text"]) == case.report["ctc_text_ids"]
+
+
 def test_the_cases_cover_rows_with_padding_and_without(nano: Pair) -> None:
     """Up to 32 every length is a bucket of its own."""
     for array in ("features", "inputs_embeds"):

@@ -1,0 +1,185 @@
+"""Drafts of all kinds: what is written with them is what each row writes alone, without cache, batch or draft."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parity.small_decoder import VOCAB_SIZE, WIDTH, random_prompt, small_decoder, written_alone
+
+from funasr_cli.backend import mx
+from funasr_cli.decoding.batch import MOST_POSITIONS, tried_at_once
+from funasr_cli.decoding.generate import BatchDecoder
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.options import DEFAULTS, TranscribeOptions
+
+LLM = small_decoder()
+SAMPLING = TranscribeOptions(temperature=1.3, top_k=20, top_p=0.95, seed=7)
+LENGTHS = (1, 3, 12, 33, 47)  # of prompts
+LONGEST = 24  # tokens of a row
+greedy_and_sampling = pytest.mark.parametrize("options", [DEFAULTS, SAMPLING], ids=["greedy", "sampling"])
+
+
+@cache
+def written(length: int, options: TranscribeOptions) -> list[tuple[int, float]]:
+    return written_alone(LLM, random_prompt(length, seed=length), LONGEST, options)
+
+
+@dataclass
+class Script:
+    """Proposes what a row will write, with mistakes where it is told to make some."""
+
+    truth: list[int]
+    stretches: list[int]  # lengths of the proposals, over and over
+    mistakes: set[int]  # places in the text
+    hope: float = 0.9
+    done: int = 0
+    judged: list[tuple[int, int]] = field(default_factory=list)
+    asked: int = 0
+
+    def propose(self) -> list[int]:
+        length = self.stretches[self.asked % len(self.stretches)]
+        self.asked += 1
+        places = range(self.done, min(self.done + length, len(self.truth)))
+        return [(self.truth[at] + (at in self.mistakes)) % VOCAB_SIZE for at in places]
+
+    def judge(self, proposed: int, accepted: int) -> None:
+        assert 0 <= accepted <= proposed
+        self.judged.append((proposed, accepted))
+
+
+class Drafted:
+    """A decoder whose rows have drafts, each token compared with the row's own."""
+
+    def __init__(self, options: TranscribeOptions):
+        self.options = options
+        self.decoder = BatchDecoder(LLM, make_sampler(options))
+        self.live: dict[int, tuple[int, Script | None]] = {}
+        self.tokens: dict[int, int] = {}
+        self.passes: dict[int, int] = {}
+
+    def add(self, rows: list[tuple[int, Script | None]]) -> None:
+        prompts = [random_prompt(length, seed=length) for length, _ in rows]
+        numbers = self.decoder.add(prompts, [draft for _, draft in rows])
+        self.live |= dict(zip(numbers, rows, strict=True))
+        self.tokens |= dict.fromkeys(numbers, 0)
+        self.passes |= dict.fromkeys(numbers, 0)
+
+    def step(self) -> None:
+        tokens = self.decoder.step()
+        assert list(dict.fromkeys(token.row for token in tokens)) == list(self.live)
+        own = [token.row for token in tokens if not token.drafted]
+        assert own == list(self.live), "each run gives each row one token that is not the draft's"
+        for token in tokens:
+            if token.row not in self.live:
+                continue  # it ended before the last of its tokens
+            length, draft = self.live[token.row]
+            token_id, logprob = written(length, self.options)[self.tokens[token.row]]
+            assert token.token_id == token_id
+            assert token.logprob == pytest.approx(logprob, abs=5e-4)
+            self.tokens[token.row] += 1
+            if draft:
+                draft.done += 1
+            if self.tokens[token.row] == LONGEST:
+                self.decoder.end(token.row)
+                del self.live[token.row]
+        for row in dict.fromkeys(token.row for token in tokens):
+            self.passes[row] += 1
+
+
+@st.composite
+def drafts(draw: Any, length: int, options: TranscribeOptions) -> Script | None:
+    if draw(st.integers(0, 4)) == 0:
+        return None
+    truth = [token_id for token_id, _ in written(length, options)]
+    stretches = draw(st.lists(st.integers(0, 30), min_size=1, max_size=3))
+    mistakes = draw(st.sets(st.integers(0, LONGEST), max_size=6))
+    return Script(truth, stretches, mistakes, hope=draw(st.sampled_from([0.2, 0.6, 0.9, 1.0])))
+
+
+@greedy_and_sampling
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_the_text_does_not_depend_on_drafts(options: TranscribeOptions, data: st.DataObject) -> None:
+    """Rows join and go at any step; proposals of all lengths, right, partly right and wrong."""
+    drafted = Drafted(options)
+    for _ in range(data.draw(st.integers(1, 3))):
+        lengths = data.draw(st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=4))
+        drafted.add([(length, data.draw(drafts(length, options))) for length in lengths])
+        for _ in range(data.draw(st.integers(1, 4))):
+            if drafted.live:
+                drafted.step()
+    while drafted.live:
+        drafted.step()
+    assert set(drafted.tokens.values()) == {LONGEST}
+
+
+def right(length: int) -> Script:
+    return Script([token_id for token_id, _ in written(length, DEFAULTS)], [LONGEST], set())
+
+
+def test_a_right_draft_is_read_with_the_prompt() -> None:
+    drafted = Drafted(DEFAULTS)
+    drafted.add([(12, draft := right(12))])
+    drafted.step()
+    [(proposed, accepted)] = draft.judged
+    assert proposed == accepted > 1
+    assert drafted.tokens == {0: accepted + 1}
+
+
+def test_a_draft_saves_passes_where_it_is_right_and_none_where_it_is_wrong() -> None:
+    rows = {"right": right(12), "mistakes": right(12), "wrong": right(12)}
+    rows["mistakes"].mistakes = {5, 10, 15}
+    rows["wrong"].mistakes = set(range(LONGEST))
+    passes = {}
+    for name, draft in rows.items():
+        drafted = Drafted(DEFAULTS)
+        drafted.add([(12, draft)])
+        while drafted.live:
+            drafted.step()
+        passes[name] = drafted.passes[0]
+    assert passes["wrong"] == LONGEST
+    assert passes["right"] < passes["mistakes"] < LONGEST // 3
+    assert all(accepted == 0 for _, accepted in rows["wrong"].judged)
+
+
+def test_a_broken_row_takes_nothing_from_its_draft() -> None:
+    broken = mx.concatenate([random_prompt(12, seed=12), mx.full((1, WIDTH), mx.nan)])
+    decoder = BatchDecoder(LLM, make_sampler(DEFAULTS))
+    decoder.add([broken, random_prompt(3, seed=3)], [right(12), right(3)])
+    tokens = decoder.step()
+    assert not any(token.finite for token in tokens if token.row == 0)
+    beside = [token.token_id for token in tokens if token.row == 1]
+    assert beside == [token_id for token_id, _ in written(3, DEFAULTS)][: len(beside)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.floats(0.0, 1.0)), min_size=1, max_size=20),
+    st.sampled_from([1, 16, 128, 1000]),
+)
+@settings(max_examples=200, deadline=None)
+def test_how_much_is_tried_at_once(rows: list[tuple[int, float]], fixed: int) -> None:
+    """The width with the most expected tokens for its cost, by looking at all of them."""
+    lengths, hopes = [length for length, _ in rows], [hope for _, hope in rows]
+
+    def rate(width: int) -> float:
+        right = sum(hope**place for length, hope in rows for place in range(1, min(length, width) + 1))
+        return (len(rows) + right) / (fixed + len(rows) * (1 + width))
+
+    width = tried_at_once(lengths, hopes, fixed)
+    assert 0 <= width <= max(lengths)
+    assert len(rows) * (1 + width) <= max(MOST_POSITIONS, len(rows))
+    allowed = range(min(max(lengths), MOST_POSITIONS // len(rows) - 1) + 1)
+    assert rate(width) == pytest.approx(max(map(rate, allowed)))
+
+
+def test_one_good_draft_among_many_rows_waits_until_it_pays() -> None:
+    """The others would be padded by as much."""
+    assert tried_at_once([20], [0.9], 16) > 8
+    assert tried_at_once([20] + [0] * 15, [0.9] + [0.0] * 15, 16) == 0
+    assert tried_at_once([20] * 16, [0.9] * 16, 16) > 0
+    assert tried_at_once([20] * 16, [0.1] * 16, 16) == 0
