@@ -219,7 +219,7 @@ class Transcript:
         for segment in self.segments:
             seconds[segment.state] += segment.duration_s
         silence_s = max(0.0, self.duration_s - sum(seconds.values()))
-        doubtful_s = sum(segment.duration_s for segment in self.segments if segment.doubtful)
+        doubtful_s = sum((segment.duration_s for segment in self.segments if segment.doubtful), 0.0)
         shares = seconds["transcribed"], seconds["repaired"], seconds["failed"], silence_s, doubtful_s
         return Ledger(*(round(share_s, 9) for share_s in shares))  # without the dust of floating-point sums
 
