@@ -36,9 +36,10 @@ class Plan:
         text: what the decoder wrote.
         reading: of the same segment.
         vocabulary: of the reading's labels.
+        unsaid: how many characters at the beginning were not said in the segment.
     """
 
-    def __init__(self, text: str, reading: CTCReading, vocabulary: CTCVocabulary):
+    def __init__(self, text: str, reading: CTCReading, vocabulary: CTCVocabulary, unsaid: int = 0):
         self.spans = word_spans(text)
         self.labels: list[int] = []
         self.groups: list[Group] = []
@@ -48,10 +49,12 @@ class Plan:
         self._next = 0  # of what was heard: those in front are in a group, or have been left out
         heard, sources = vocabulary.spell(self._heard)
         letters = [_letters(heard, *span) for span in word_spans(heard)]
-        written_keys = [folded(text[start:end]) for start, end in self.spans]
+        done = sum(end <= unsaid for _, end in self.spans)
+        if done:
+            self._add(range(done), [], measured=False)
+        written_keys = [folded(text[start:end]) for start, end in self.spans[done:]]
         heard_keys = [folded(heard[first : last + 1]) for first, last in letters]
-        done = 0
-        for word, other in common(written_keys, heard_keys):
+        for word, other in [(done + own, other) for own, other in common(written_keys, heard_keys)]:
             first, last = (sources[index] for index in letters[other])
             self._add_unheard(range(done, word), first[0])
             self._add_heard(word, first[0], last[1])
@@ -94,7 +97,8 @@ class Plan:
             return []
         if not self._has_capitals:
             said = said.lower()
-        return self._vocabulary.encode(f" {said}" if self._text[:start].endswith(" ") else said)
+        labels = self._vocabulary.encode(f" {said}" if self._text[:start].endswith(" ") else said)
+        return [label for label in labels if self._vocabulary.decode([label]).strip()]
 
 
 def _said(char: str) -> str:

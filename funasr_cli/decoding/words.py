@@ -1,37 +1,38 @@
 """When each word was said: the decoder's text, aligned with what the CTC branch heard.
 
 Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``inference_llm``: the text, spelled in the CTC branch's
-vocabulary, force-aligned on its posteriors). What differs: upstream aligns the text as it stands, capitals, commas
-and digits, which the CTC branch never says, among it; here what both agree on is aligned as the CTC branch itself
-spells it, and what it cannot have said is given the time that is left. Upstream's times are those of its tokens'
-frames, here they are put between them.
+vocabulary, force-aligned on its posteriors). What differs: upstream aligns the text as it stands, with capitals,
+commas and digits, which CTC branches are mostly not taught; here what both agree on is aligned as the CTC branch
+itself spells it, and what it cannot have said is given the time that is left. Upstream's times are those of its
+tokens' frames, here they are put between them.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from funasr_cli.decoding.ctc import CTCReading, CTCVocabulary
-from funasr_cli.decoding.labels import Group, Plan
-from funasr_cli.decoding.units import folded
+from funasr_cli.decoding.labels import Plan
+from funasr_cli.decoding.units import spoken_length
 from funasr_cli.models.alignment import BLANK, AlignmentError, align
 from funasr_cli.transcript import Word
 
 # Where the middle of the first CTC frame is: that of its middle feature frame, 25 ms long. Others follow evenly.
 FIRST_MIDDLE_S = 0.0125
-# CTC says a word somewhere in its middle, in a frame or two. Of words in a flow the border is taken half-way
-# between; next to a pause a word reaches so far beyond its frames, about half of a slow word. Measured on training
-# voices and sentences of the demo model (`funasr_cli.demo.recipe clips --training`), never on held-out ones: the
-# first word begins 0.09 s (English) or 0.11 s (Mandarin) before its first frame, the last one ends 0.25 or 0.15 s
-# behind its last.
-REACH_S = 0.2
+# CTC says a label near the middle of what it stands for, in a frame or two. So the border between words in a flow
+# divides what lies between their frames as their labels' lengths do; next to a pause a word reaches so far beyond
+# its frames. Measured on training voices and sentences of the demo model (`funasr_cli.demo.recipe clips`,
+# `--training`), never on held-out ones: the first word begins 0.09 s (English) or 0.11 s (Mandarin) before its
+# first frame, the last one ends 0.25 or 0.15 s behind its last.
+REACH_S = 0.25
 FIRST_REACH_S = 0.1  # of the first word, forwards
 
 Span = tuple[float, float]
 
 
 def time_words(
-    text: str, reading: CTCReading, vocabulary: CTCVocabulary, start_s: float, end_s: float
+    text: str, reading: CTCReading, vocabulary: CTCVocabulary, start_s: float, end_s: float, earlier: str = ""
 ) -> tuple[Word, ...]:
     """The words of a segment.
 
@@ -41,29 +42,31 @@ def time_words(
         vocabulary: of the reading's labels.
         start_s: where the segment begins.
         end_s: where it ends.
+        earlier: what the text begins with that was said before the segment.
 
     Returns:
         In order, without overlaps, within the segment; joined with the text's own spaces they are the text. A
         score is that of the least likely label, each at its best frame. Nothing if the labels cannot be aligned:
         there are none, they do not fit into the frames, or the posteriors are not finite.
     """
-    plan = Plan(text, reading, vocabulary)
+    plan = Plan(text, reading, vocabulary, len(earlier))
     if not plan.labels or not plan.spans:
         return ()
     try:
         frames, probabilities = place(plan.labels, reading)
     except AlignmentError:
         return ()
-    frame_s = reading.frame_duration_s
-    spans_s = _spans(plan.groups, frames * frame_s + FIRST_MIDDLE_S, frame_s, end_s - start_s)
+    middles_s = frames * reading.frame_duration_s + FIRST_MIDDLE_S
+    lengths = [spoken_length(vocabulary.decode([label])) for label in plan.labels]
+    cores = [_core(group.labels, middles_s, lengths) for group in plan.groups]
+    spans_s = _spans(cores, reading.frame_duration_s, end_s - start_s)
     words = []
     for group, span_s in zip(plan.groups, spans_s, strict=True):
         score = float(probabilities[group.labels].min()) if group.measured else None
         texts = [text[slice(*plan.spans[word])] for word in group.words]
         for word_text, (first_s, last_s) in zip(texts, _shares(texts, span_s), strict=True):
-            words.append(
-                Word(word_text, start_s + first_s, min(start_s + last_s, end_s), score, not group.measured)
-            )
+            begun_s, ended_s = (min(start_s + time_s, end_s) for time_s in (first_s, last_s))  # sums may round up
+            words.append(Word(word_text, begun_s, ended_s, score, not group.measured))
     return tuple(words)
 
 
@@ -86,32 +89,60 @@ def place(labels: list[int], reading: CTCReading) -> tuple[np.ndarray, np.ndarra
     return np.stack([spoken[first], spoken[last]], axis=1), np.exp(np.minimum(logprobs, 0))
 
 
-def _spans(groups: list[Group], middles_s: np.ndarray, frame_s: float, duration_s: float) -> list[Span]:
+@dataclass
+class Core:
+    """The frames that say a group.
+
+    Attributes:
+        first_s: middle of the first frame.
+        last_s: middle of the last one.
+        first_length: of the first label, as long as it takes to say.
+        last_length: of the last label.
+    """
+
+    first_s: float
+    last_s: float
+    first_length: int
+    last_length: int
+
+
+def _core(labels: range, middles_s: np.ndarray, lengths: list[int]) -> Core | None:
+    """Of a group's labels; (labels, 2) middles of all labels' first and last frames."""
+    if not labels:
+        return None
+    first, last = labels[0], labels[-1]
+    return Core(float(middles_s[first, 0]), float(middles_s[last, 1]), lengths[first], lengths[last])
+
+
+def _spans(cores: list[Core | None], frame_s: float, duration_s: float) -> list[Span]:
     """When each group was said, within the segment.
 
     Args:
-        groups: in order.
-        middles_s: (labels, 2) middle of each label's first and last frame.
+        cores: of the groups, in order; None where nothing was heard.
         frame_s: from one frame to the next.
         duration_s: of the segment.
     """
-    cores = [
-        (float(middles_s[group.labels.start, 0]), float(middles_s[group.labels.stop - 1, 1]))
-        if group.labels
-        else None
-        for group in groups
-    ]
+    half_s = frame_s / 2  # so far a word reaches next to one without frames, which gets what is left
     spans_s: list[Span | None] = []
     for index, core in enumerate(cores):
-        before = _reach(cores[index - 1], core, frame_s) if index else FIRST_REACH_S
-        behind = _reach(core, cores[index + 1], frame_s) if index + 1 < len(cores) else REACH_S
-        spans_s.append((core[0] - before, core[1] + behind) if core else None)
+        before = cores[index - 1] if index else None
+        behind = cores[index + 1] if index + 1 < len(cores) else None
+        if core is None:
+            spans_s.append(None)
+            continue
+        first_s = core.first_s - (half_s if index else FIRST_REACH_S)
+        last_s = core.last_s + (half_s if index + 1 < len(cores) else REACH_S)
+        spans_s.append(
+            (_border(before, core)[1] if before else first_s, _border(core, behind)[0] if behind else last_s)
+        )
     return _in_order(spans_s, duration_s)
 
 
-def _reach(core: Span | None, following: Span | None, frame_s: float) -> float:
-    """How far two neighbours reach towards each other: half-way; only to the frame's end if one has no frames."""
-    return min((following[0] - core[1]) / 2, REACH_S) if core and following else frame_s / 2
+def _border(before: Core, behind: Core) -> Span:
+    """Where one of two neighbours ends, and where the other one begins."""
+    share = before.last_length / (before.last_length + behind.first_length)
+    border_s = before.last_s + share * (behind.first_s - before.last_s)
+    return min(border_s, before.last_s + REACH_S), max(border_s, behind.first_s - REACH_S)
 
 
 def _in_order(spans_s: list[Span | None], duration_s: float) -> list[Span]:
@@ -130,6 +161,6 @@ def _shares(texts: list[str], span_s: Span) -> list[Span]:
     """A span shared out among words by their length."""
     if not texts:
         return []
-    lengths = [max(1, len(folded(text))) for text in texts]
+    lengths = [spoken_length(text) for text in texts]
     ends_s = np.interp(np.cumsum([0, *lengths]), [0, sum(lengths)], span_s).clip(*span_s)
     return list(pairwise(ends_s.tolist()))

@@ -255,7 +255,8 @@ class Scheduler:
         vocabulary, stretch = self._recognizer.loaded.ctc_vocabulary, row.speech.stretch
         assert row.ctc is not None  # else the recognizer has refused
         assert vocabulary is not None
-        return time_words(text, row.ctc, vocabulary, stretch.start_s, stretch.end_s)
+        earlier = clean_text(self._options.prev_text or "") if row.speech.first else ""
+        return time_words(text, row.ctc, vocabulary, stretch.start_s, stretch.end_s, earlier)
 
     def _finish(self, book: Book) -> Iterator[Event]:
         """The last event of a recording, if it is done."""
