@@ -78,7 +78,8 @@ class Scheduler:
         self._decoder = self._new_decoder()
         has_ctc = recognizer.config.ctc is not None
         self._drafts = has_ctc and options.draft == AUTO_DRAFT
-        self._hears = has_ctc and (self._drafts or options.ctc or options.word_times)
+        self._compares = options.second_opinion and options.exact_tokens is None
+        self._hears = has_ctc and (self._drafts or self._compares or options.ctc or options.word_times)
         self._habits = Habits()
 
     def _rows_that_fit(self) -> int:
@@ -232,7 +233,7 @@ class Scheduler:
         if row.ctc and reason == StopReason.EOS:
             self._habits.learn(row.ctc.text, text)
         own = clean_text(raw[len(row.stream.earlier) :])
-        opinion = compare(own, row.ctc.text) if row.ctc else None
+        opinion = compare(own, row.ctc.text) if row.ctc and self._compares else None
         segment = Segment(
             start_s=stretch.start_s,
             end_s=stretch.end_s,

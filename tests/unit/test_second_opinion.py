@@ -142,6 +142,21 @@ def test_no_text_where_something_was_heard() -> None:
     )
 
 
+def test_it_can_be_left_out() -> None:
+    transcript = only(lambda attempt: ELSE, second_opinion=False)
+    assert told(transcript) == [("transcribed", None, False, 0)]
+    assert (transcript.warnings, transcript.ledger.doubtful_s) == ((), 0.0)
+
+
+def test_a_text_does_not_depend_on_what_else_is_asked_for() -> None:
+    """The CTC branch is read for the second opinion alone, too."""
+    options = TranscribeOptions(batch_size=4, draft=OFF)
+    model = Model(always("eos"), options, hears=lambda attempt: TEXT if attempt.level else ELSE)
+    transcript = transcripts_of(run(model, [talk(0, 4.0)]))[0]
+    assert told(transcript) == [("repaired", 0.0, False, 1)] * 2
+    assert [segment.ctc_text for segment in transcript.segments] == [None, None]
+
+
 def test_counting_tokens_is_not_disturbed() -> None:
     transcript = only(lambda attempt: ELSE, exact_tokens=3)
     assert [(segment.tokens, segment.retries) for segment in transcript.segments] == [(3, 0)]
