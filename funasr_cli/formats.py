@@ -142,9 +142,11 @@ def as_markdown(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) 
 
     With the times of words, these stand below their segments.
     """
-    shares = dataclasses.asdict(transcript.ledger).items()
-    parts = ", ".join(f"{clock(seconds)} {name.removesuffix('_s')}" for name, seconds in shares)
-    account = f"{clock(transcript.duration_s)} long: {parts}.\n"
+    shares = dataclasses.asdict(transcript.ledger)
+    doubtful_s = shares.pop("doubtful_s")
+    parts = ", ".join(f"{clock(seconds)} {name.removesuffix('_s')}" for name, seconds in shares.items())
+    doubts = f"; {clock(doubtful_s)} of it doubtful" if doubtful_s else ""
+    account = f"{clock(transcript.duration_s)} long: {parts}{doubts}.\n"
     problems = map(_markdown_text, (*transcript.warnings, transcript.fault or ""))
     heading = f"# {_markdown_text(PurePath(transcript.source).name)}\n"
     items = "".join(item for segment in transcript.segments for item in _markdown_items(segment, times))

@@ -62,6 +62,8 @@ class TranscribeOptions:
         ctc: also spell out the best path of the CTC branch, where the checkpoint has one.
         draft: "auto" lets the decoder check the CTC branch's text, several tokens a step, instead of writing every
             token by itself, where the checkpoint has the branch; "off" does not. The text is the same.
+        second_opinion: compare each text with what the CTC branch heard, where the checkpoint has one; where they
+            differ too much, decode it again in parts, and warn if that does not help.
         word_times: also find out when each word was said, which needs the CTC branch.
         vad: leave out silence (voice activity detection) and end segments in pauses.
         vad_threshold: probability from which a frame counts as speech.
@@ -84,6 +86,7 @@ class TranscribeOptions:
     confidence: bool = False
     ctc: bool = False
     draft: str = AUTO_DRAFT
+    second_opinion: bool = True
     word_times: bool = False
     vad: bool = True
     vad_threshold: float = 0.5

@@ -103,6 +103,7 @@ class Segment:
             for, or cannot be measured.
         disagreement: share of the CTC branch's and the decoder's texts that is not common to both, 0 to 1; None
             where they were not compared.
+        doubtful: they have so little in common that a complete text may be made up.
     """
 
     start_s: float
@@ -117,6 +118,7 @@ class Segment:
     scores: tuple[Score, ...] = ()
     words: tuple[Word, ...] = ()
     disagreement: float | None = None
+    doubtful: bool = False
 
     @property
     def complete(self) -> bool:
@@ -138,19 +140,21 @@ class Segment:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What became of every second: the four add up to the length of the recording.
+    """What became of every second: the first four add up to the length of the recording.
 
     Attributes:
         transcribed_s: decoded at the first go.
         repaired_s: decoded in smaller pieces, after a first text that went in circles or found no end.
         failed_s: speech whose text is cut short or broken, and audio that could not be read.
         silence_s: no speech in it.
+        doubtful_s: of the transcribed and repaired ones those whose text the CTC branch did not hear.
     """
 
     transcribed_s: float = 0.0
     repaired_s: float = 0.0
     failed_s: float = 0.0
     silence_s: float = 0.0
+    doubtful_s: float = 0.0
 
     def __add__(self, other: "Ledger") -> "Ledger":
         """Of two recordings together."""
@@ -215,7 +219,8 @@ class Transcript:
         for segment in self.segments:
             seconds[segment.state] += segment.duration_s
         silence_s = max(0.0, self.duration_s - sum(seconds.values()))
-        shares = seconds["transcribed"], seconds["repaired"], seconds["failed"], silence_s
+        doubtful_s = sum((segment.duration_s for segment in self.segments if segment.doubtful), 0.0)
+        shares = seconds["transcribed"], seconds["repaired"], seconds["failed"], silence_s, doubtful_s
         return Ledger(*(round(share_s, 9) for share_s in shares))  # without the dust of floating-point sums
 
     @property

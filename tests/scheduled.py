@@ -122,6 +122,8 @@ def character(token_id: int) -> str:
 
 def tokens_for(kind: str) -> Iterator[tuple[int, float]]:
     """Ids and log-probabilities without end; text is one character a token."""
+    if kind == "silent":
+        yield STOP, -0.5
     if kind in ("eos", "nonfinite", "crash"):
         yield from [(index, -0.5) for index in (SPELLS_NOTHING, 7, 8, SPELLS_NOTHING, 9)]
         yield (STOP, -0.5) if kind == "eos" else (1, float("nan"))
@@ -144,6 +146,7 @@ class Model:
         live: attempts that are being decoded, by row.
         admitted: all of them, in the order in which they joined.
         crashed: sources with a part in each computation that failed.
+        hears: text of its CTC branch for an attempt; None where it has no such branch.
     """
 
     outcome: Outcome
@@ -157,10 +160,11 @@ class Model:
     tokens: dict[int, int] = field(default_factory=dict)  # handed out, by source
     crashed: list[set[int]] = field(default_factory=list)
     decoders: int = 0
+    hears: Callable[[Attempt], str] | None = None
 
     def __post_init__(self) -> None:
         self.config = SimpleNamespace(
-            prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=None
+            prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=self.hears
         )
         self.loaded = SimpleNamespace(name="scripted", tokenizer=None, model=SimpleNamespace(llm=self))
 
@@ -177,6 +181,10 @@ class Model:
 
     def prompts(self, encoded: list[Attempt], *_: object) -> list[Attempt]:
         return encoded
+
+    def read_ctc(self, encoded: list[Attempt]) -> list[SimpleNamespace]:
+        assert self.hears
+        return [SimpleNamespace(text=self.hears(attempt)) for attempt in encoded]
 
     def spell(self, token_ids: list[int]) -> str:
         return "".join(map(character, token_ids))

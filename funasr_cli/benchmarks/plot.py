@@ -1,6 +1,5 @@
 """Measurements as a picture: where the time goes, and cost curves over duration and batch size."""
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,39 +9,15 @@ from funasr_cli.benchmarks.cases import PARTS, CaseCost
 from funasr_cli.benchmarks.memory import MemoryCost
 from funasr_cli.benchmarks.profile import ProfileCost
 from funasr_cli.benchmarks.report import Report
-from funasr_cli.errors import OutputError, SetupError, UsageError
 from funasr_cli.measure import Spread
+from funasr_cli.pictures import drawing, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUFFIXES = (".png", ".svg")
-STYLE = {"svg.fonttype": "none", "text.parse_math": False}  # names are text, whatever characters are in them
 PANEL_WIDTH, PANEL_HEIGHT = 6.4, 4.0  # inches
 
 Draw = Callable[["Axes"], None]
-
-
-def check_plot(path: Path) -> None:
-    """Refuse what could not be drawn, before anything is measured.
-
-    Raises:
-        UsageError: another kind of file.
-        OutputError: it exists already, or its folder does not.
-        SetupError: matplotlib is not installed.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: not a picture that can be drawn", f"choose from {', '.join(SUFFIXES)}")
-    if path.exists():
-        raise OutputError(f"{path}: exists already", "name another file")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such folder", "make it first")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise SetupError(
-            f"pictures are drawn by matplotlib ({error})", "install it: pip install matplotlib"
-        ) from error
 
 
 def draw(report: Report, path: Path) -> None:
@@ -51,20 +26,15 @@ def draw(report: Report, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     panels = _panels(report)
-    with rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a name has characters that the font lacks
+    with drawing():
         figure = Figure((PANEL_WIDTH * len(panels), PANEL_HEIGHT), layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             panel(axes)
         figure.suptitle(f"{report.device}, {report.started}", fontsize="small")
-        try:
-            figure.savefig(path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({error})") from error
+        save(figure, path)
 
 
 def _panels(report: Report) -> list[Draw]:

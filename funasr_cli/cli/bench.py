@@ -162,14 +162,15 @@ def _references(
 def _measure(request: Request, earlier: Path | None, plot: Path | None) -> "tuple[Report, Comparison | None]":
     """Measure, compare and draw; what cannot work is refused before anything is measured."""
     from funasr_cli.benchmarks.comparison import compare, read_report
-    from funasr_cli.benchmarks.plot import check_plot, draw
+    from funasr_cli.benchmarks.plot import draw
     from funasr_cli.benchmarks.run import measure
     from funasr_cli.device import gflops_a_core
+    from funasr_cli.pictures import check_picture
 
     warn_if_slow(gflops_a_core())
     before = read_report(earlier, request.mode) if earlier else None
     if plot:
-        check_plot(plot)
+        check_picture(plot)
     with console.busy("loading") as tell:
         report = measure(request, tell)
     if plot:

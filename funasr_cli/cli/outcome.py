@@ -63,6 +63,7 @@ class Outcome:
             self.silent += transcript.complete and not transcript.segments
             self.ledger += transcript.ledger
             self.states.update(segment.state for segment in transcript.segments)
+            self.states["doubtful"] += sum(segment.doubtful for segment in transcript.segments)
             state = "failed" if event.source in self.failed else _state(transcript)
             duration_s, segments = transcript.duration_s, len(transcript.segments)
             self.rows.append(Row(event.source, state, duration_s, segments, transcript.ledger))
@@ -81,9 +82,10 @@ class Outcome:
         repaired = self.states["repaired"]
         parts = [f"{failed} of {self.inputs} inputs failed"] if failed else []
         if speech_s:
+            doubtful = f", {self.states['doubtful']} doubtful" if self.states["doubtful"] else ""
             parts.append(
                 f"{_rounded_down(self.ledger.done_share)} of {clock(speech_s)} speech transcribed, "
-                f"{repaired} segment{'s' * (repaired != 1)} repaired, {self.states['failed']} failed"
+                f"{repaired} segment{'s' * (repaired != 1)} repaired, {self.states['failed']} failed{doubtful}"
             )
         elif self.inputs > failed:
             parts.append("no speech found")

@@ -295,6 +295,16 @@ TimestampsOption = Annotated[
 HighlightWords = Annotated[
     bool, _option(OUTPUT, "--highlight-words", help="In subtitles, underline each word while it is said.")
 ]
+PlotAlignment = Annotated[
+    Path | None,
+    _once(
+        OUTPUT,
+        "--plot-alignment",
+        metavar="FILE",
+        parser=file,
+        help="Draw the waveform, what the CTC branch heard, and the words at their times: .png or .svg.",
+    ),
+]
 MaxLineWidth = Annotated[
     int,
     _option(OUTPUT, "--max-line-width", help="Columns of a line of subtitles; a Chinese character takes two."),

@@ -1,6 +1,6 @@
 """What a run of ``funasr transcribe`` consists of: loading the model, transcribing all inputs, the account."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from funasr_cli.cli.display import Display
     from funasr_cli.cli.outcome import Outcome
     from funasr_cli.pipeline import Recognizer
+    from funasr_cli.transcript import Transcript
 
 AUDIO_MARK = "<audio>"
 
@@ -78,10 +79,15 @@ def transcribe_all(
     options: TranscribeOptions,
     display: "Display",
     outcome: "Outcome",
+    finish: "Callable[[Transcript], None]" = lambda transcript: None,
 ) -> None:
-    """Transcribe all inputs; a bad one is reported and the others are still done."""
+    """Transcribe all inputs; a bad one is reported and the others are still done.
+
+    `finish` gets each transcript, behind the display.
+    """
     from funasr_cli.audio.recording import Source
     from funasr_cli.audio.sources import open_input
+    from funasr_cli.scheduling.events import Finished
 
     def open_one(input: Input) -> Source:
         display.refuse_existing(input)
@@ -91,6 +97,8 @@ def transcribe_all(
         for event in recognizer.run([partial(open_one, input) for input in inputs], options):
             try:
                 display.show(event)
+                if isinstance(event, Finished):
+                    finish(event.transcript)
             except OutputError as error:
                 if event.source not in outcome.failed:
                     console.report(error)

@@ -1,10 +1,11 @@
 """``funasr transcribe``."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import typer
 
-from funasr_cli.cli import compare, console, parameters, times
+from funasr_cli.cli import alignment, compare, console, parameters, times
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
@@ -20,7 +21,8 @@ from funasr_cli.writers import DEFAULT_FORMAT, Style, parse_formats
 HOTWORDS_HINT = "it is a file with a hotword on each line"
 OF_SAMPLING = ("top_p", "top_k", "seed")  # may wait for a temperature, if they have not been typed
 OF_RESULTS = (
-    "output_template", "force", "resume", "timestamps", "highlight_words", "max_line_width", "max_line_count",
+    "output_template", "force", "resume", "timestamps", "highlight_words", "plot_alignment",
+    "max_line_width", "max_line_count",
 )  # fmt: skip
 
 
@@ -63,6 +65,7 @@ def transcribe(
     strict: parameters.Strict = False,
     timestamps: parameters.TimestampsOption = None,
     highlight_words: parameters.HighlightWords = False,
+    plot_alignment: parameters.PlotAlignment = None,
     max_line_width: parameters.MaxLineWidth = DEFAULT_LAYOUT.max_line_width,
     max_line_count: parameters.MaxLineCount = DEFAULT_LAYOUT.max_line_count,
     stream: parameters.Stream = False,
@@ -85,6 +88,8 @@ def transcribe(
         compare.refuse_unusable(inputs, options)
         recognizer = load(model, options, device=device, dtype=dtype, show_prompt=show_prompt)
         raise typer.Exit(compare.run(inputs, recognizer, options))
+    if plot_alignment:
+        alignment.refuse_unusable(inputs, plot_alignment)
     files = Files(plan.folder, plan, inputs) if plan.folder else None
     left = [input for input in inputs if not (plan.resume and files and files.done(input))]
     if len(left) < len(inputs):
@@ -94,11 +99,14 @@ def transcribe(
         return
     recognizer = load(model, options, device=device, dtype=dtype, show_prompt=show_prompt)
     options = times.with_words(options, plan, recognizer, must=times.needs_words(context))
+    picture = alignment.Picture(left[0], recognizer, plot_alignment) if plot_alignment else None
+    if picture:
+        options = replace(options, word_times=True)
     if files:
         files.make_folder()
     outcome = Outcome(skipped=len(inputs) - len(left))
     display = Display(left, files, printer, stream=stream and not _prints_data(context, formats))
-    transcribe_all(left, recognizer, options, display, outcome)
+    transcribe_all(left, recognizer, options, display, outcome, *([picture.draw] if picture else []))
     report(outcome, left)
     raise typer.Exit(outcome.exit_code(strict=strict))
 
@@ -183,6 +191,8 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         "recursive": (any(map(has_folders, given["audio"])), "it is about folders and patterns"),
         "prev_text": (bool(given["prev_text"]), "it is empty"),
     }
+    if given["plot_alignment"]:
+        needs["resume"] = False, "it does not go with --plot-alignment"
     if given["compare_hotwords"]:
         alone = False, "it does not go with --compare-hotwords"
         needs |= dict.fromkeys((*OF_RESULTS, "format", "output_dir", "stream", "confidence", "strict"), alone)

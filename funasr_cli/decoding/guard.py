@@ -85,8 +85,15 @@ class Guard:
             return StopReason.LOOP
         return StopReason.BUDGET if self._seen == self._budget else None
 
-    def worth_retrying(self, reason: StopReason) -> bool:
-        """Whether smaller pieces may do better; not against a limit that was asked for, or with broken weights."""
+    def worth_retrying(self, reason: StopReason, doubtful: bool = False) -> bool:
+        """Whether smaller pieces may do better; not against a limit that was asked for, or with broken weights.
+
+        Args:
+            reason: why the row ended.
+            doubtful: the CTC branch heard something else.
+        """
+        if reason == StopReason.EOS:
+            return doubtful
         return reason == StopReason.LOOP or (reason == StopReason.BUDGET and not self._asked_for)
 
 

@@ -50,6 +50,7 @@ class TextStream:
 
     def __init__(self, spell: Callable[[list[int]], str], earlier: str = ""):
         self.spell = (lambda token_ids: earlier + spell(token_ids)) if earlier else spell
+        self.earlier = earlier
         self.token_ids: list[int] = []
         self.raw = earlier  # everything written so far, as the tokenizer spells it
         self.settled = settled_text(earlier)

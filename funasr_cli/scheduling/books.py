@@ -5,8 +5,28 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from funasr_cli.audio.segments import Stretch
+from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.scheduling.intake import Ended
 from funasr_cli.transcript import Segment, Timings, Transcript
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """What has come of a stretch.
+
+    Attributes:
+        segment: made of it.
+        opinion: the segment's text beside what the CTC branch heard; None where it was not asked.
+    """
+
+    stretch: Stretch
+    segment: Segment
+    opinion: Comparison | None
+
+    @property
+    def start(self) -> int:
+        """First sample."""
+        return self.stretch.start
 
 
 @dataclass
@@ -25,7 +45,8 @@ class Book:
     first_token: float | None = None
     end: Ended | None = None
     _open: set[int] = field(default_factory=set)  # first samples of stretches that are not final
-    _final: dict[int, Segment] = field(default_factory=dict)  # those that wait for an earlier one
+    _final: dict[int, Attempt] = field(default_factory=dict)  # those that wait for an earlier one
+    _doubts: list[Attempt] = field(default_factory=list)  # that are made again in parts; the longest come first
     _settled: list[Segment] = field(default_factory=list)
 
     @property
@@ -41,20 +62,34 @@ class Book:
         """A segment will come of this stretch."""
         self._open.add(stretch.start)
 
-    def replace(self, stretch: Stretch, parts: tuple[Stretch, ...]) -> None:
-        """Its parts will become segments instead."""
-        self._open.remove(stretch.start)
+    def replace(self, attempt: Attempt, parts: tuple[Stretch, ...]) -> None:
+        """Its parts will become segments instead; of a complete one only if they are better."""
+        self._open.remove(attempt.start)
         self._open.update(part.start for part in parts)
+        if attempt.segment.complete:
+            self._doubts.append(attempt)
 
-    def settle(self, stretch: Stretch, segment: Segment) -> list[Segment]:
+    def settle(self, attempt: Attempt) -> list[Segment]:
         """A segment is final; those that have become so and have no earlier one to wait for."""
-        self._open.remove(stretch.start)
-        self._final[stretch.start] = segment
-        earliest = min(self._open, default=None)
+        self._open.remove(attempt.start)
+        self._final[attempt.start] = attempt
+        self._decide()
+        earliest = min([*self._open, *(doubt.start for doubt in self._doubts)], default=None)
         ready = sorted(start for start in self._final if earliest is None or start < earliest)
-        released = [self._final.pop(start) for start in ready]
+        released = [self._final.pop(start).segment for start in ready]
         self._settled += released
         return released
+
+    def _decide(self) -> None:
+        """Of each doubtful segment whose parts are all final, keep what the CTC branch agrees with better."""
+        for doubt in self._doubts[::-1]:
+            samples = range(doubt.start, doubt.stretch.end)
+            if any(start in samples for start in self._open):
+                continue
+            self._doubts.remove(doubt)
+            parts = [self._final.pop(start) for start in sorted(self._final) if start in samples]
+            kept = parts if _are_better(parts, doubt) else [doubt]
+            self._final.update((attempt.start, attempt) for attempt in kept)
 
     def transcript(self, model: str, language: str | None) -> Transcript:
         """The result, once all is done."""
@@ -83,8 +118,19 @@ class Book:
         )
 
 
+def _are_better(parts: list[Attempt], whole: Attempt) -> bool:
+    """Whether a second attempt is complete, and the CTC branch agrees with more of it than of the first."""
+    opinions = [part.opinion for part in parts if part.opinion and part.segment.complete]
+    both = sum(opinions, Comparison(0, 0))
+    return len(opinions) == len(parts) and whole.opinion is not None and both.better_than(whole.opinion)
+
+
 def _warning(segment: Segment) -> str | None:
     where = f"{segment.start_s:.1f}-{segment.end_s:.1f} s"
+    if segment.doubtful and not segment.text:
+        return f"{where}: no text, but the CTC branch heard something: words may be missing"
+    if segment.doubtful:
+        return f"{where}: the CTC branch did not hear this: the text may be made up"
     if segment.stop_reason == "budget":
         return f"{where}: cut short after {segment.tokens} tokens: the end may be missing"
     if segment.stop_reason == "loop":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from funasr_cli.audio.segments import Stretch
+from funasr_cli.decoding.agreement import compare
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.draft import CTCDraft
@@ -22,7 +23,7 @@ from funasr_cli.errors import FunASRError
 from funasr_cli.measure import available_bytes
 from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
 from funasr_cli.scheduling.ahead import ReadAhead
-from funasr_cli.scheduling.books import Book
+from funasr_cli.scheduling.books import Attempt, Book
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Speech, read_sources
 from funasr_cli.transcript import Segment, Word
@@ -77,7 +78,8 @@ class Scheduler:
         self._decoder = self._new_decoder()
         has_ctc = recognizer.config.ctc is not None
         self._drafts = has_ctc and options.draft == AUTO_DRAFT
-        self._hears = has_ctc and (self._drafts or options.ctc or options.word_times)
+        self._compares = options.second_opinion and options.exact_tokens is None
+        self._hears = has_ctc and (self._drafts or self._compares or options.ctc or options.word_times)
         self._habits = Habits()
 
     def _rows_that_fit(self) -> int:
@@ -205,18 +207,18 @@ class Scheduler:
 
     def _end(self, book: Book, row: Row, reason: StopReason) -> Iterator[Event]:
         """Settle a segment, or try again in two halves where that may help."""
-        speech = row.speech
+        speech, attempt = row.speech, self._attempt(row, reason)
         if row.draft:
             book.drafted += row.draft.proposed
             book.accepted += row.draft.accepted
-        if row.guard.worth_retrying(reason) and speech.retries < MAX_RETRIES:
+        if row.guard.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES:
             parts = speech.stretch.halves()
             if parts:
                 again = [self._again(speech, part) for part in parts]
-                book.replace(speech.stretch, parts)
+                book.replace(attempt, parts)
                 self._waiting[:0] = again
                 return
-        for settled in book.settle(speech.stretch, self._segment(row, reason)):
+        for settled in book.settle(attempt):
             yield Settled(book.source, settled)
         yield from self._finish(book)
 
@@ -224,13 +226,15 @@ class Scheduler:
         first = speech.first and part.start == speech.stretch.start
         return Speech(speech.source, part, first, speech.retries + 1)
 
-    def _segment(self, row: Row, reason: StopReason) -> Segment:
+    def _attempt(self, row: Row, reason: StopReason) -> Attempt:
         stretch = row.speech.stretch
         raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
         text = clean_text(raw)
         if row.ctc and reason == StopReason.EOS:
             self._habits.learn(row.ctc.text, text)
-        return Segment(
+        own = clean_text(raw[len(row.stream.earlier) :])
+        opinion = compare(own, row.ctc.text) if row.ctc and self._compares else None
+        segment = Segment(
             start_s=stretch.start_s,
             end_s=stretch.end_s,
             text=text,
@@ -242,7 +246,10 @@ class Scheduler:
             ctc_text=row.ctc.text if row.ctc and self._options.ctc else None,
             scores=row.stream.scores(text) if self._options.confidence else (),
             words=self._words(row, text) if self._options.word_times else (),
+            disagreement=opinion.disagreement if opinion else None,
+            doubtful=bool(opinion and opinion.doubtful) and reason == StopReason.EOS,
         )
+        return Attempt(stretch, segment, opinion)
 
     def _words(self, row: Row, text: str) -> tuple[Word, ...]:
         """The segment's text with the times of its words."""

@@ -60,7 +60,8 @@ class Tally:
 
 
 def compare(recognizer: Recognizer, clips: Sequence[Clip], options: TranscribeOptions) -> tuple[Tally, Tally]:
-    """Plain and drafted decoding, in turns."""
+    """Plain and drafted decoding, in turns, without second attempts: for these plain decoding reads CTC, too."""
+    options = replace(options, second_opinion=False)
     plain, drafted = Tally(), Tally()
     for start in range(0, len(clips), TURN_CLIPS):
         part = clips[start : start + TURN_CLIPS]

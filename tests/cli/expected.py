@@ -26,7 +26,8 @@ def cut_short(clip: Path, where: str, tokens: int) -> str:
     return f"warning: {clip}: {where} s: cut short after {tokens} tokens: the end may be missing\n"
 
 
-def summary(speech: str, share: str = "100.0%", repaired: int = 0, failed: int = 0) -> str:
+def summary(speech: str, share: str = "100.0%", repaired: int = 0, failed: int = 0, doubtful: int = 0) -> str:
     """The last line on stderr."""
     segments = "segment" if repaired == 1 else "segments"
-    return f"{share} of {speech} speech transcribed, {repaired} {segments} repaired, {failed} failed\n"
+    doubts = f", {doubtful} doubtful" if doubtful else ""
+    return f"{share} of {speech} speech transcribed, {repaired} {segments} repaired, {failed} failed{doubts}\n"

@@ -91,7 +91,13 @@ def test_a_minute_of_noise(tmp_path: Path) -> None:
     data = json.loads(result.stdout)
     assert (result.exit_code, result.stderr) == (6, "no speech found\n")
     assert (data["text"], data["segments"], data["complete"], data["duration_s"]) == ("", [], True, 60.0)
-    assert data["ledger"] == {"transcribed_s": 0.0, "repaired_s": 0.0, "failed_s": 0.0, "silence_s": 60.0}
+    assert data["ledger"] == {
+        "transcribed_s": 0.0,
+        "repaired_s": 0.0,
+        "failed_s": 0.0,
+        "silence_s": 60.0,
+        "doubtful_s": 0.0,
+    }
     result = invoke("transcribe", "-m", "demo", clip, "-o", tmp_path / "out")
     assert result.stderr == f"wrote {tmp_path / 'out/noise.txt'}\nno speech found\n"
     assert tree(tmp_path / "out") == {"noise.txt": b""}
@@ -248,7 +254,13 @@ def test_what_goes_in_circles_is_decoded_in_smaller_pieces(mending: dict, zh_wav
     assert [(s["state"], s["retries"]) for s in data["segments"]] == [
         ("repaired", 2), ("repaired", 2), ("repaired", 1)
     ]  # fmt: skip
-    assert data["ledger"] == {"transcribed_s": 0.0, "repaired_s": 6.0, "failed_s": 0.0, "silence_s": 0.0}
+    assert data["ledger"] == {
+        "transcribed_s": 0.0,
+        "repaired_s": 6.0,
+        "failed_s": 0.0,
+        "silence_s": 0.0,
+        "doubtful_s": 0.0,
+    }
     assert data["complete"]
     result = funasr(*arguments, "--strict")
     assert result.stdout == "".join(f"{segment['text']}\n" for segment in data["segments"] if segment["text"])

@@ -82,7 +82,13 @@ def test_json_lines(small_model: Path, clips: list[Path]) -> None:
         assert (segment["stop_reason"], segment["state"], segment["retries"]) == ("budget", "failed", 0)
         assert segment["tokens"] == line["timings"]["tokens"] == 6
         assert line["warnings"] == ["0.0-0.5 s: cut short after 6 tokens: the end may be missing"]
-        assert line["ledger"] == {"transcribed_s": 0.0, "repaired_s": 0.0, "failed_s": 0.5, "silence_s": 0.0}
+        assert line["ledger"] == {
+            "transcribed_s": 0.0,
+            "repaired_s": 0.0,
+            "failed_s": 0.5,
+            "silence_s": 0.0,
+            "doubtful_s": 0.0,
+        }
     assert result.exit_code == 1
 
 

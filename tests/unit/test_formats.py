@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import io
 import re
@@ -274,6 +275,10 @@ def test_markdown_as_it_stands() -> None:
         "- 1\\. - a\n"
         "- \\--- b\n"
         "- broke off\n"
+    )
+    doubtful = dataclasses.replace(segment(0, 2, "a"), doubtful=True)
+    assert "0:03 long: 0:02 transcribed, 0:00 repaired, 0:00 failed, 0:01 silence; 0:02 of it doubtful.\n" in (
+        as_markdown(transcript(doubtful, duration_s=3.0))
     )
     assert as_markdown(transcript(duration_s=3.0)) == (
         "# a.wav\n\n0:03 long: 0:00 transcribed, 0:00 repaired, 0:00 failed, 0:03 silence.\n"

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 import funasr_cli
 from funasr_cli.decoding.batch import Token
-from funasr_cli.decoding.guard import Guard, Loop, StopReason, find_loop, token_budget, without_loop
+from funasr_cli.decoding.guard import Guard, Loop, Quota, StopReason, find_loop, token_budget, without_loop
 from funasr_cli.decoding.text import TextStream
 
 DATA = Path(__file__).parents[1] / "data"
@@ -259,6 +259,14 @@ def test_a_limit_that_was_asked_for_replaces_the_budget(limit: int) -> None:
 def test_what_smaller_pieces_may_cure(reason: StopReason, by_itself: bool, with_a_limit: bool) -> None:
     assert Guard((STOP,), 1.0, None).worth_retrying(reason) is by_itself
     assert Guard((STOP,), 1.0, 40).worth_retrying(reason) is with_a_limit
+
+
+@pytest.mark.parametrize("max_tokens", [None, 40])
+def test_a_doubtful_text_is_worth_another_attempt(max_tokens: int | None) -> None:
+    guard = Guard((STOP,), 1.0, max_tokens)
+    assert guard.worth_retrying(StopReason.EOS, doubtful=True)
+    assert not guard.worth_retrying(StopReason.NONFINITE, doubtful=True)
+    assert not Quota(5).worth_retrying(StopReason.BUDGET, doubtful=True)
 
 
 def first_stop(token_ids: list[int], spell: Callable[[list[int]], str], budget: int) -> tuple[int, str] | None:

@@ -55,13 +55,13 @@ def test_json_says_everything() -> None:
     assert data == json.loads(as_json_line(said))
     shared = {
         "thinking": "hm", "tokens": 5, "mean_logprob": -0.5, "ctc_text": None, "scores": [], "words": [],
-        "disagreement": None,
+        "disagreement": None, "doubtful": False,
     }  # fmt: skip
     assert data == {
         "text": "你好 a b", "complete": False, "times": "segment", "source": "[a].wav", "duration_s": 8.0,
         "model": "nano", "language": "zh", "start_s": 0.0, "unread_s": 1.0, "warnings": ["w"],
         "fault": "[a].wav: broke off after 7.0 of 8.0 s",
-        "ledger": {"transcribed_s": 1.5, "repaired_s": 0.5, "failed_s": 3.0, "silence_s": 3.0},
+        "ledger": {"transcribed_s": 1.5, "repaired_s": 0.5, "failed_s": 3.0, "silence_s": 3.0, "doubtful_s": 0.0},
         "segments": [
             {"start_s": 0.5, "end_s": 2.0, "text": "你好", "stop_reason": "eos", "retries": 0,
              "state": "transcribed", "sentences": sentence("你好", 0.5, 2.0), **shared},
@@ -79,7 +79,13 @@ def test_json_says_everything() -> None:
 def test_json_of_a_recording_without_speech() -> None:
     data = json.loads(as_json(Transcript("a.wav", 3.0, "nano", None, (), TIMINGS)))
     assert (data["text"], data["complete"], data["segments"], data["fault"]) == ("", True, [], None)
-    assert data["ledger"] == {"transcribed_s": 0.0, "repaired_s": 0.0, "failed_s": 0.0, "silence_s": 3.0}
+    assert data["ledger"] == {
+        "transcribed_s": 0.0,
+        "repaired_s": 0.0,
+        "failed_s": 0.0,
+        "silence_s": 3.0,
+        "doubtful_s": 0.0,
+    }
 
 
 SAMPLE = 1 / 16000
@@ -95,7 +101,7 @@ PARTS = st.tuples(
 def test_the_ledger_sums_to_the_length(parts: list[Any], silent_end: int, unread_s: float) -> None:
     """Every second is counted once, whatever became of it; in the transcript and in its JSON."""
     segments, position = [], 0
-    wanted = {"transcribed_s": 0, "repaired_s": 0, "failed_s": 0, "silence_s": silent_end}
+    wanted = {"transcribed_s": 0, "repaired_s": 0, "failed_s": 0, "silence_s": silent_end, "doubtful_s": 0}
     for silence, samples, stop_reason, retries in parts:
         start, position = position + silence, position + silence + samples
         segments.append(segment(start * SAMPLE, position * SAMPLE, "a", stop_reason, retries))

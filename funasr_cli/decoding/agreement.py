@@ -1,0 +1,102 @@
+"""A second opinion: how far the decoder's text and the CTC branch's reading of a segment differ.
+
+The CTC branch spells what it hears, frame by frame; the decoder is a language model, and goes on writing where
+there is nothing to hear. Where they have little in common, the text may be made up.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from funasr_cli.characters import UNSPACED_LETTERS
+from funasr_cli.decoding.units import common
+
+# Where spaces do not tell words either: Thai, Lao, Burmese, Khmer; Korean, in which many are optional.
+ALSO_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7a3"
+UNIT = re.compile(rf"\d|[{UNSPACED_LETTERS}{ALSO_UNSPACED}]|[^\W\d_{UNSPACED_LETTERS}{ALSO_UNSPACED}]+")
+IN_WORDS = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}\N{COMBINING DOT ABOVE}]")  # "don't"; a Turkish I's dot
+UNITS_A_DIGIT, UNITS_A_NUMBER = 2, 2  # most that a number has in words: "2026" "two thousand and twenty six"
+
+# Doubtful: the larger part differs, and more than one word that was heard as another.
+DOUBTFUL_SHARE, DOUBTFUL_UNITS = 0.5, 3
+
+Units = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two texts side by side, in units: characters of scripts without spaces, words of others.
+
+    Attributes:
+        common: units that both texts have, in the same order; each counts once.
+        different: units of either text that the other lacks.
+    """
+
+    common: int
+    different: int
+
+    def __add__(self, other: "Comparison") -> "Comparison":
+        """Of two pairs of texts together."""
+        return Comparison(self.common + other.common, self.different + other.different)
+
+    def better_than(self, other: "Comparison") -> bool:
+        """Whether they have more in common; not if they only differ less, as mere numbers do."""
+        return self.common > other.common and self.disagreement < other.disagreement
+
+    @property
+    def disagreement(self) -> float:
+        """Share of the two texts that is not common to both, 0 to 1."""
+        total = 2 * self.common + self.different
+        return self.different / total if total else 0.0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the decoder's text may be made up; a single word that was heard as another is no reason."""
+        return self.different >= DOUBTFUL_UNITS and self.disagreement > DOUBTFUL_SHARE
+
+
+def disagreement(text: str, ctc_text: str) -> float:
+    """Share of the two texts that is not common to both, 0 to 1; the same either way."""
+    return compare(text, ctc_text).disagreement
+
+
+def compare(text: str, ctc_text: str) -> Comparison:
+    """Compare what two ways of reading wrote, but for what they write differently on purpose.
+
+    Case, punctuation and white space are left out. Where one text has a number in digits and the other something
+    else ("3:20 pm", "three twenty p m"), that is no evidence for either side, as long as it is about as long as
+    a number of so many digits can be.
+    """
+    # Sorted: of several longest subsequences always the same is taken.
+    one, other = sorted((compared_units(text), compared_units(ctc_text)))
+    pairs = common(one, other)
+    gaps = _gaps(pairs, len(one), len(other))
+    different = sum(_differing(one[rows], other[columns]) for rows, columns in gaps)
+    return Comparison(len(pairs), different)
+
+
+def compared_units(text: str) -> list[str]:
+    """Words, each digit, and each character of scripts without spaces, as they sound."""
+    return UNIT.findall(IN_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold()))
+
+
+def _gaps(pairs: list[tuple[int, int]], rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+    """What lies between the pairs, in front of them and behind."""
+    row = column = 0
+    for next_row, next_column in [*pairs, (rows, columns)]:
+        yield slice(row, next_row), slice(column, next_column)
+        row, column = next_row + 1, next_column + 1
+
+
+def _differing(one: Units, other: Units) -> int:
+    """Units that count as different where two texts have nothing in common."""
+    numeric = [any(map(str.isdigit, side)) for side in (one, other)]
+    if not one or not other or numeric[0] == numeric[1]:
+        return len(one) + len(other)
+    written, spoken = (one, other) if numeric[0] else (other, one)
+    numbers = [len(list(group)) for is_digit, group in groupby(written, str.isdigit) if is_digit]
+    words = len(written) - sum(numbers)
+    longest = UNITS_A_NUMBER * len(numbers) + UNITS_A_DIGIT * sum(numbers)
+    return max(0, words - len(numbers)) + max(0, len(spoken) - longest)

@@ -1,0 +1,60 @@
+"""Text that the CTC branch did not hear: the warning, the summary, the ledger, exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from expected import summary
+from running import funasr, invoke
+
+from funasr_cli import demo
+
+RATE_HZ = 16000
+WARNING = re.compile(r"0\.0-3\.0 s: the CTC branch did not hear this: the text may be made up")
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds in which nobody says a word, of which the model makes a sentence."""
+    path = tmp_path_factory.mktemp("noise") / "noise.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(3).standard_normal(3 * RATE_HZ), RATE_HZ)
+    return path
+
+
+def test_a_sentence_made_of_noise(noise: Path) -> None:
+    result = funasr("transcribe", "-m", "demo", "--no-vad", "-f", "json", noise)
+    content = json.loads(result.stdout)
+    [segment] = content["segments"]
+    assert WARNING.fullmatch(content["warnings"][0])
+    assert result.stderr == f"warning: {noise}: {content['warnings'][0]}\n{summary('0:03', doubtful=1)}"
+    assert result.exit_code == 0
+    assert (segment["doubtful"], segment["state"], segment["retries"]) == (True, "transcribed", 0)
+    assert segment["disagreement"] > 0.5
+    assert segment["text"].strip()
+    assert content["ledger"]["doubtful_s"] == content["ledger"]["transcribed_s"] == 3.0
+
+
+def test_it_is_no_gap(noise: Path, tmp_path: Path) -> None:
+    """Strict or not: all of the speech has a text."""
+    result = invoke("transcribe", "-m", "demo", "--no-vad", "--strict", "-f", "md,json", "-o", tmp_path, noise)
+    assert result.exit_code == 0
+    page = (tmp_path / "noise.md").read_text(encoding="utf-8")
+    assert "0:03 long: 0:03 transcribed, 0:00 repaired, 0:00 failed, 0:00 silence; 0:03 of it doubtful.\n" in page
+    assert "the CTC branch did not hear this" in page
+
+
+def test_nobody_is_warned_of_what_was_said(tmp_path: Path) -> None:
+    clips = [clip.path for clip in demo.clips()]
+    result = invoke("transcribe", "-m", "demo", "-f", "json", "-o", tmp_path, *clips)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "warning" not in result.stderr
+    assert "doubtful" not in result.stderr
+    for clip in demo.clips():
+        content = json.loads((tmp_path / f"{clip.path.stem}.json").read_text(encoding="utf-8"))
+        assert [segment["doubtful"] for segment in content["segments"]] == [False]
+        assert content["segments"][0]["disagreement"] < 0.3

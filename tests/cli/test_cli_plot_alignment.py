@@ -1,0 +1,123 @@
+"""``--plot-alignment``: a picture with the words in it, and what cannot be drawn."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from expected import summary
+from running import funasr, invoke
+
+from funasr_cli import demo, pictures
+
+ENGLISH, CHINESE = (
+    next(clip for clip in demo.clips() if clip.path.name == name)
+    for name in ("0026-en-everyday.flac", "0010-zh-commands.flac")
+)
+TEXT = re.compile(r">([^<>]*)</text>")
+
+
+def texts(picture: Path) -> list[str]:
+    return TEXT.findall(picture.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("clip", [ENGLISH, CHINESE])
+def test_the_words_are_in_the_picture(clip: demo.DemoClip, tmp_path: Path) -> None:
+    picture = tmp_path / "a.svg"
+    result = invoke("transcribe", "-m", "demo", clip.path, "--plot-alignment", picture)
+    assert result.stdout == f"{clip.written}\n"
+    assert result.stderr.startswith(f"wrote {picture}\n")
+    assert result.exit_code == 0
+    drawn = texts(picture)
+    words = clip.written.split() if clip.language == "en" else [*clip.written[:-2], clip.written[-2:]]
+    heard = clip.spoken.split() if clip.language == "en" else list(clip.spoken)
+    assert [text for text in drawn if text in {*words}][-len(words) :] == words
+    assert [text for text in drawn if text in {*heard}][: len(heard)] == heard
+    assert {"waveform", "CTC posteriors", "words", "seconds", f"{clip.path.name}, demo"} <= {*drawn}
+
+
+def test_png_without_a_word_from_matplotlib(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    result = funasr("transcribe", "-m", "demo", ENGLISH.path, "--plot-alignment", picture)
+    assert (result.exit_code, result.stdout) == (0, f"{ENGLISH.written}\n")
+    assert re.fullmatch(
+        re.escape(f"wrote {picture}\n") + re.escape(summary("0:00")).replace("0:00", r"0:0\d"), result.stderr
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_font_for_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "CJK_FONTS", ())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = invoke("transcribe", "-m", "demo", CHINESE.path, "--plot-alignment", tmp_path / "a.png")
+    told = f"warning: {tmp_path / 'a.png'}: no font on this machine has all characters of the text: "
+    assert result.stderr.count(told) == 1
+    assert result.exit_code == 0
+    assert (tmp_path / "a.png").exists()
+    invoke("transcribe", "-m", "demo", CHINESE.path, "--plot-alignment", tmp_path / "a.svg")
+    assert {*"打开车库"} <= {*texts(tmp_path / "a.svg")}
+
+
+def test_a_part_of_a_recording_at_its_own_times(tmp_path: Path) -> None:
+    speech = soundfile.read(ENGLISH.path)[0]
+    soundfile.write(tmp_path / "long.wav", np.concatenate([np.zeros(70 * 16000), speech]), 16000)
+    arguments = ("transcribe", "-m", "demo", tmp_path / "long.wav", "--plot-alignment", tmp_path / "a.svg")
+    invoke(*arguments).assert_fails(
+        2,
+        f"error: {tmp_path / 'long.wav'}: too long for a picture\n"
+        "  a picture shows 60 s at most; choose them with --clip\n",
+    )
+    assert not (tmp_path / "a.svg").exists()
+    result = invoke(*arguments, "--clip", "1:10-")
+    assert (result.exit_code, result.stdout) == (0, f"{ENGLISH.written}\n")
+    assert {"kitchen", "70.5", "71.0"} <= {*texts(tmp_path / "a.svg")}
+
+
+def test_silence(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
+    result = invoke("transcribe", "-m", "demo", tmp_path / "silence.wav", "--plot-alignment", tmp_path / "a.svg")
+    assert result.exit_code == 6
+    assert "waveform" in texts(tmp_path / "a.svg")
+
+
+def test_what_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gif, there, nowhere, new = (tmp_path / name for name in ("a.gif", "a.png", "none/a.png", "b.png"))
+    there.write_text("mine")
+    one = ("transcribe", "-m", "demo", ENGLISH.path, "--plot-alignment")
+    invoke(*one, gif).assert_fails(2, f"error: {gif}: not a picture that can be drawn\n", ".png, .svg\n")
+    invoke(*one, there).assert_fails(1, f"error: {there}: exists already\n")
+    invoke(*one, nowhere).assert_fails(1, f"error: {nowhere.parent}: no such folder\n")
+    invoke(*one, new, CHINESE.path).assert_fails(
+        2, "error: --plot-alignment with 2 inputs\n  a picture shows a single one\n"
+    )
+    invoke("transcribe", "-m", "demo", "-", "--plot-alignment", new).assert_fails(
+        2, "error: -: can be read only once\n  --plot-alignment needs a file\n"
+    )
+    invoke(*one, new, "--hotword", "x", "--compare-hotwords").assert_fails(
+        2, "error: --plot-alignment has no effect here\n  it does not go with --compare-hotwords\n"
+    )
+    invoke(*one, new, "-o", tmp_path, "--resume").assert_fails(
+        2, "error: --resume has no effect here\n  it does not go with --plot-alignment\n"
+    )
+    assert there.read_text() == "mine"
+    assert not new.exists()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    invoke(*one, new).assert_fails(
+        5, "error: pictures are drawn by matplotlib (", "  install it: pip install matplotlib\n"
+    )
+
+
+def test_without_a_ctc_branch(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
+    result = invoke("transcribe", "-m", small_model, short_wav, "--plot-alignment", tmp_path / "a.png")
+    result.assert_fails(
+        3,
+        "no word times without a CTC branch\n"
+        "  Hugging Face's files leave it out: convert the model again with --hub ms\n",
+    )
+    assert not (tmp_path / "a.png").exists()
