@@ -45,8 +45,8 @@ class Drafter(Protocol):
     """Guesses what a row will say."""
 
     @property
-    def hope(self) -> float:
-        """How likely a token of the next proposal is to be right, 0 to 1."""
+    def odds(self) -> tuple[float, float]:
+        """How likely the next proposal's first token is to be right, and each further one behind right ones."""
 
     def propose(self) -> list[int]:
         """Ids that may come next; none where there is no guess."""
@@ -95,19 +95,20 @@ def right_pad(rows: Sequence[mx.array]) -> mx.array:
     return mx.stack([mx.pad(row, [(0, columns - row.shape[0]), (0, 0)]) for row in rows])
 
 
-def tried_at_once(lengths: Sequence[int], hopes: Sequence[float], fixed: int) -> int:
+def tried_at_once(lengths: Sequence[int], odds: Sequence[tuple[float, float]], fixed: int) -> int:
     """How much of proposals to try in one run: what brings the most tokens for its cost.
 
     Args:
         lengths: of the proposals of all rows.
-        hopes: how likely their tokens are to be right.
-        fixed: cost of a run in positions, besides those of the proposals.
+        odds: how likely their tokens are to be right, as `Drafter.odds`.
+        fixed: cost of a run in positions, besides one of each row and those of the proposals.
     """
     tokens = float(len(lengths))  # one of each row in any case
     width, best_rate = 0, tokens / (fixed + len(lengths))
     most = min(max(lengths), MOST_POSITIONS // len(lengths) - 1)
     for tried in range(1, most + 1):
-        tokens += sum(hope**tried for length, hope in zip(lengths, hopes, strict=True) if length >= tried)
+        pairs = zip(lengths, odds, strict=True)
+        tokens += sum(first * further ** (tried - 1) for length, (first, further) in pairs if length >= tried)
         rate = tokens / (fixed + len(lengths) * (1 + tried))
         if rate > best_rate:
             width, best_rate = tried, rate
@@ -132,7 +133,7 @@ class Batch:
         proposals = self._proposals(self._fixed + len(prompts) * (max(lengths) - 1))
         embeddings = right_pad(
             [
-                mx.concatenate([prompt, self._llm.embed(mx.array(ids, mx.int32))])
+                mx.concatenate([prompt, self._llm.embed(mx.array(ids))]) if ids else prompt
                 for prompt, ids in zip(prompts, proposals, strict=True)
             ]
         )
@@ -158,8 +159,8 @@ class Batch:
         proposals = [row.draft.propose() if row.draft else [] for row in self.rows]
         if not any(proposals):
             return proposals
-        hopes = [row.draft.hope if row.draft else 0.0 for row in self.rows]
-        tried = tried_at_once(list(map(len, proposals)), hopes, fixed)
+        odds = [row.draft.odds if row.draft else (0.0, 0.0) for row in self.rows]
+        tried = tried_at_once(list(map(len, proposals)), odds, fixed)
         return [proposal[:tried] for proposal in proposals]
 
     def _answers(self, hidden: mx.array, proposals: list[list[int]]) -> Answers:

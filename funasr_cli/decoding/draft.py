@@ -6,11 +6,11 @@ up again behind the difference.
 
 from collections.abc import Callable, Sequence
 
-from funasr_cli.decoding.habits import Unit, units_of
+from funasr_cli.decoding.habits import Habits, Rate, Unit, units_of
 from funasr_cli.decoding.text import UNFINISHED, TextStream
 
 MOST_TOKENS = 32  # of a proposal: runs without a comma are rarely longer
-FIRST_HOPE, EVIDENCE = 0.9, 8  # the share of a proposal that is right, and how many tokens' worth this guess is
+OWN_CASES = 2  # how many of its own proposals change what a row expects
 SKIPPED, ADDED, CHANGED = 0.6, 1.0, 0.9  # costs of a heard unit that is not written, the reverse, and another one
 MOST_CHARACTERS = 8 * MOST_TOKENS
 REACH = 8  # units that one text may be ahead of the other
@@ -21,28 +21,31 @@ class CTCDraft:
     """Proposes how a row goes on.
 
     Args:
-        text: what it may come to.
+        heard: text of the CTC branch.
         stream: what the row has written so far.
         encode: text -> ids of the decoder's tokens.
+        habits: how the decoder writes what CTC hears.
 
     Attributes:
         proposed: tokens so far.
         accepted: of these.
     """
 
-    def __init__(self, text: str, stream: TextStream, encode: Callable[[str], list[int]]):
-        self._text = text
-        self._units = units_of(text)
+    def __init__(self, heard: str, stream: TextStream, encode: Callable[[str], list[int]], habits: Habits):
+        self._text = habits.write(heard)
+        self._units = units_of(self._text)
         self._stream = stream
         self._encode = encode
         self._at = 0  # so many of its units end where...
         self._read = len(stream.raw)  # ...so many characters have been written
+        self._habits = habits
+        self._first = Rate(habits.first.value, OWN_CASES)
         self.proposed = self.accepted = 0
 
     @property
-    def hope(self) -> float:
-        """How likely a token of the next proposal is to be right, by what became of the earlier ones."""
-        return (self.accepted + FIRST_HOPE * EVIDENCE) / (self.proposed + EVIDENCE)
+    def odds(self) -> tuple[float, float]:
+        """As `batch.Drafter` says: as in other rows, and as in this one."""
+        return self._first.value, self._habits.further.value
 
     def propose(self) -> list[int]:
         """Ids that may come next, at most `MOST_TOKENS`."""
@@ -53,9 +56,13 @@ class CTCDraft:
         return self._encode(coming)[:MOST_TOKENS] if coming else []
 
     def judge(self, proposed: int, accepted: int) -> None:
-        """Learn what became of a proposal."""
+        """Learn what became of a proposal, up to its first mistake."""
         self.proposed += proposed
         self.accepted += accepted
+        for rate in (self._first, self._habits.first):
+            rate.count(int(accepted > 0), int(accepted == 0))
+        if accepted:
+            self._habits.further.count(accepted - 1, int(accepted < proposed))
 
     def _rest(self, raw: str) -> str:
         """What is left of the draft behind the written text."""

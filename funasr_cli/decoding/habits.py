@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 
 from funasr_cli.characters import UNSPACED_LETTERS
 
+FIRST, FURTHER, CASES = 0.8, 0.9, 8  # what drafts are worth before anything is known, and how fast that changes
 LONGEST_PHRASE = 4  # units that are learned as a whole: a time of day, a year
 # A word, a digit, or a character of a script without spaces; with the white space before it.
 UNIT = re.compile(
@@ -45,10 +46,37 @@ def units_of(text: str) -> list[Unit]:
     return [Unit(found[0].strip().casefold(), found[0], found.end()) for found in UNIT.finditer(text)]
 
 
+class Rate:
+    """How often something comes out well, by experience.
+
+    Args:
+        expected: what is taken for it beforehand.
+        weight: how many cases' worth that is.
+    """
+
+    def __init__(self, expected: float, weight: float):
+        self._good, self._all = expected * weight, weight
+
+    def count(self, good: int, bad: int) -> None:
+        """Take in some more cases."""
+        self._good, self._all = self._good + good, self._all + good + bad
+
+    @property
+    def value(self) -> float:
+        """0 to 1."""
+        return self._good / self._all
+
+
 class Habits:
-    """Forms that the decoder has given to units of the CTC text, by whether they follow a digit."""
+    """Forms that the decoder has given to units of the CTC text, by whether they follow a digit.
+
+    Attributes:
+        first: how often a proposal's first token has been right.
+        further: how often one behind right ones.
+    """
 
     def __init__(self) -> None:
+        self.first, self.further = Rate(FIRST, CASES), Rate(FURTHER, CASES)
         self._forms: dict[tuple[bool, tuple[str, ...]], Counter[str]] = defaultdict(Counter)
         self._capitals: Counter[bool] = Counter()  # at the beginning of a text
         self._endings: dict[str, Counter[str]] = defaultdict(Counter)  # by a text's last unit, and "" of all

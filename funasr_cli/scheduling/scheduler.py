@@ -163,7 +163,7 @@ class Scheduler:
         earlier = self._options.prev_text if speech.first else None
         stream, draft = TextStream(self._recognizer.spell, earlier or ""), None
         if reading and self._drafts:
-            draft = CTCDraft(self._habits.write(reading.text), stream, self._recognizer.token_ids)
+            draft = CTCDraft(reading.text, stream, self._recognizer.token_ids, self._habits)
         return Row(speech, stream, self._guard(speech), reading, draft)
 
     def _guard(self, speech: Speech) -> Guard:

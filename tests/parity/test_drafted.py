@@ -36,7 +36,7 @@ class Script:
     truth: list[int]
     stretches: list[int]  # lengths of the proposals, over and over
     mistakes: set[int]  # places in the text
-    hope: float = 0.9
+    odds: tuple[float, float] = (0.9, 0.9)
     done: int = 0
     judged: list[tuple[int, int]] = field(default_factory=list)
     asked: int = 0
@@ -91,6 +91,9 @@ class Drafted:
             self.passes[row] += 1
 
 
+chances = st.sampled_from([0.2, 0.6, 0.9, 1.0])
+
+
 @st.composite
 def drafts(draw: Any, length: int, options: TranscribeOptions) -> Script | None:
     if draw(st.integers(0, 4)) == 0:
@@ -98,7 +101,7 @@ def drafts(draw: Any, length: int, options: TranscribeOptions) -> Script | None:
     truth = [token_id for token_id, _ in written(length, options)]
     stretches = draw(st.lists(st.integers(0, 30), min_size=1, max_size=3))
     mistakes = draw(st.sets(st.integers(0, LONGEST), max_size=6))
-    return Script(truth, stretches, mistakes, hope=draw(st.sampled_from([0.2, 0.6, 0.9, 1.0])))
+    return Script(truth, stretches, mistakes, odds=(draw(chances), draw(chances)))
 
 
 @greedy_and_sampling
@@ -158,19 +161,23 @@ def test_a_broken_row_takes_nothing_from_its_draft() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 40), st.floats(0.0, 1.0)), min_size=1, max_size=20),
+    st.lists(
+        st.tuples(st.integers(0, 40), st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0))), min_size=1, max_size=20
+    ),
     st.sampled_from([1, 16, 128, 1000]),
 )
 @settings(max_examples=200, deadline=None)
-def test_how_much_is_tried_at_once(rows: list[tuple[int, float]], fixed: int) -> None:
+def test_how_much_is_tried_at_once(rows: list[tuple[int, tuple[float, float]]], fixed: int) -> None:
     """The width with the most expected tokens for its cost, by looking at all of them."""
-    lengths, hopes = [length for length, _ in rows], [hope for _, hope in rows]
+    lengths, odds = [length for length, _ in rows], [chance for _, chance in rows]
 
     def rate(width: int) -> float:
-        right = sum(hope**place for length, hope in rows for place in range(1, min(length, width) + 1))
+        right = sum(
+            first * further**place for length, (first, further) in rows for place in range(min(length, width))
+        )
         return (len(rows) + right) / (fixed + len(rows) * (1 + width))
 
-    width = tried_at_once(lengths, hopes, fixed)
+    width = tried_at_once(lengths, odds, fixed)
     assert 0 <= width <= max(lengths)
     assert len(rows) * (1 + width) <= max(MOST_POSITIONS, len(rows))
     allowed = range(min(max(lengths), MOST_POSITIONS // len(rows) - 1) + 1)
@@ -179,7 +186,8 @@ def test_how_much_is_tried_at_once(rows: list[tuple[int, float]], fixed: int) ->
 
 def test_one_good_draft_among_many_rows_waits_until_it_pays() -> None:
     """The others would be padded by as much."""
-    assert tried_at_once([20], [0.9], 16) > 8
-    assert tried_at_once([20] + [0] * 15, [0.9] + [0.0] * 15, 16) == 0
-    assert tried_at_once([20] * 16, [0.9] * 16, 16) > 0
-    assert tried_at_once([20] * 16, [0.1] * 16, 16) == 0
+    good, none, bad = (0.9, 0.9), (0.0, 0.0), (0.1, 0.1)
+    assert tried_at_once([20], [good], 16) > 8
+    assert tried_at_once([20] + [0] * 15, [good] + [none] * 15, 16) == 0
+    assert tried_at_once([20] * 16, [good] * 16, 16) > 0
+    assert tried_at_once([20] * 16, [bad] * 16, 16) == 0

@@ -25,7 +25,7 @@ def encode(text: str) -> list[int]:
 def draft_behind(text: str, *written: str) -> str:
     """What a draft proposes when these pieces have been written, asked in front of each."""
     stream = TextStream(spell)
-    draft = CTCDraft(text, stream, encode)
+    draft = CTCDraft(text, stream, encode, Habits())
     for piece in written:
         draft.propose()
         for token_id in encode(piece):
@@ -71,11 +71,15 @@ def test_a_proposal_is_limited() -> None:
 
 def test_a_draft_that_has_nothing_to_do_with_the_text_is_hopeless_soon() -> None:
     stream = TextStream(spell)
-    draft = CTCDraft("open the door " * 20, stream, encode)
-    assert draft.hope == pytest.approx(0.9)
+    habits = Habits()
+    draft = CTCDraft("open the door " * 20, stream, encode, habits)
+    assert draft.odds == pytest.approx((0.8, 0.9))
     for _ in range(4):
         draft.judge(len(draft.propose()), 0)
-    assert draft.hope < 0.06
+    assert draft.odds == pytest.approx((0.8 / 3, 0.9))
+    assert 0.5 < CTCDraft("", stream, encode, habits).odds[0] < 0.6  # others have not been given up
+    draft.judge(10, 7)
+    assert draft.odds[1] == pytest.approx((0.9 * 8 + 6) / (8 + 7))
 
 
 words = st.lists(st.sampled_from("the cat sat on 1 20 the mat 我 在 海 , . Mat".split()), max_size=40).map(
@@ -88,7 +92,7 @@ words = st.lists(st.sampled_from("the cat sat on 1 20 the mat 我 在 海 , . Ma
 def test_any_text_can_be_written_beside_any_draft(heard: str, written: str, pieces: int) -> None:
     """As the decoder does: what agrees is kept, then comes a token of its own. It ends, and never takes longer."""
     stream = TextStream(spell)
-    draft, wanted, passes = CTCDraft(heard, stream, encode), encode(written), 0
+    draft, wanted, passes = CTCDraft(heard, stream, encode, Habits()), encode(written), 0
     while len(stream.token_ids) < len(wanted):
         rest = wanted[len(stream.token_ids) :]
         proposal = draft.propose()[:pieces]
