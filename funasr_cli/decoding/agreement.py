@@ -77,6 +77,17 @@ def compare(text: str, ctc_text: str) -> Comparison:
     return Comparison(len(pairs), different)
 
 
+def said_before(text: str, earlier: str, ctc_text: str) -> str:
+    """The earlier text with which a text begins, or nothing if the audio holds it, too.
+
+    Upstream decodes a growing recording again and again, with what it has understood so far as the earlier text;
+    others hand over what stands before a cut.
+    """
+    later = text.removeprefix(earlier)
+    holds_all = disagreement(text, ctc_text) <= disagreement(later, ctc_text)
+    return "" if not earlier or holds_all else earlier
+
+
 def compared_units(text: str) -> list[str]:
     """Words, each digit, and each character of scripts without spaces, as they sound."""
     return UNIT.findall(IN_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold()))

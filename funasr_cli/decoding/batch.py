@@ -18,7 +18,8 @@ from funasr_cli.models.qwen3 import Qwen3
 BUCKETS_AN_OCTAVE = 16  # padded lengths are rounded up to one of these: at most 1/16 is wasted
 # What a run of the decoder costs whatever it computes (reading its weights), in positions: docs/performance.md.
 CPU_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 128
-MOST_POSITIONS = 256  # whose logits are in memory together: 0.6 MB each in the release
+MOST_TOKENS = 32  # of a proposal: runs without a comma are rarely longer
+MOST_POSITIONS = 128  # whose logits are in memory together: 0.6 MB each in the release
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,11 @@ class Drafter(Protocol):
     def odds(self) -> tuple[float, float]:
         """How likely the next proposal's first token is to be right, and each further one behind right ones."""
 
-    def propose(self) -> list[int]:
-        """Ids that may come next; none where there is no guess."""
+    def propose(self) -> list[int] | None:
+        """Ids that may come next, at most `MOST_TOKENS`; None where there will be no guess any more."""
 
     def judge(self, proposed: int, accepted: int) -> None:
         """Told what became of as much of the proposal as was tried."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the batch, with its draft."""
-
-    number: int
-    draft: Drafter | None
 
 
 @dataclass(frozen=True)
@@ -116,13 +109,29 @@ def tried_at_once(lengths: Sequence[int], odds: Sequence[tuple[float, float]], f
 
 
 class Batch:
-    """Rows that the decoder works on together: their cache, and what each of them reads next."""
+    """Rows that the decoder works on together: their cache, and what each of them reads next.
 
-    def __init__(self, llm: Qwen3, sampler: Sampler, rows: list[Row], prefix: DecoderCache | None):
+    Args:
+        llm: the decoder.
+        sampler: picks ids from logits.
+        rows: their numbers.
+        drafts: of each row; None has none.
+        prefix: what all prompts begin with, a cache of one row.
+    """
+
+    def __init__(
+        self,
+        llm: Qwen3,
+        sampler: Sampler,
+        rows: list[int],
+        drafts: Sequence[Drafter | None],
+        prefix: DecoderCache | None,
+    ):
         self._llm = llm
         self._sampler = sampler
         self._fixed = GPU_FIXED_POSITIONS if on_accelerator() else CPU_FIXED_POSITIONS
         self.rows = rows
+        self._drafts = list(drafts)
         self.cache = llm.make_cache(len(rows), prefix)
         self._steps = [0] * len(rows)  # tokens sampled
         self._last_ids: mx.array | None = None  # (batch,) not yet in the cache
@@ -141,6 +150,7 @@ class Batch:
         width = 1 + max(map(len, proposals))
         columns = mx.array(lengths)[:, None] - 1 + mx.arange(width)  # (batch, width)
         asked = hidden[mx.arange(len(prompts))[:, None], mx.minimum(columns, hidden.shape[1] - 1)]
+        # As `go_on` leaves it, for `take`: each row with its prompt and `width` - 1 more.
         self.cache.take_back([embeddings.shape[1] - length - width + 1 for length in lengths])
         return self._answers(asked, proposals)
 
@@ -151,16 +161,34 @@ class Batch:
         width = 1 + max(map(len, proposals))
         ids = self._last_ids[:, None]
         if width > 1:
-            padded = mx.array([proposal + [0] * (width - 1 - len(proposal)) for proposal in proposals])
-            ids = mx.concatenate([ids, padded], axis=1)  # (batch, width)
+            padded = [proposal + [0] * (width - 1 - len(proposal)) for proposal in proposals]
+            ids = mx.concatenate([ids, mx.array(padded, ids.dtype)], axis=1)  # (batch, width)
         return self._answers(self._llm(self._llm.embed(ids), self.cache), proposals)
 
+    def end(self, row: int) -> None:
+        """Nobody waits for this row any more."""
+        self._drafts[self.rows.index(row)] = None
+
+    @property
+    def drafting(self) -> bool:
+        """Whether it pays to ask the drafts at the next step."""
+        return self._pays([MOST_TOKENS if draft else 0 for draft in self._drafts], self._fixed) > 0
+
+    def _pays(self, lengths: Sequence[int], fixed: int) -> int:
+        """How much of proposals of such lengths to try."""
+        return tried_at_once(lengths, [draft.odds if draft else (0.0, 0.0) for draft in self._drafts], fixed)
+
     def _proposals(self, fixed: int) -> list[list[int]]:
-        proposals = [row.draft.propose() if row.draft else [] for row in self.rows]
-        if not any(proposals):
-            return proposals
-        odds = [row.draft.odds if row.draft else (0.0, 0.0) for row in self.rows]
-        tried = tried_at_once(list(map(len, proposals)), odds, fixed)
+        proposals: list[list[int]] = [[] for _ in self.rows]
+        if not self._pays([MOST_TOKENS if draft else 0 for draft in self._drafts], fixed):
+            return proposals  # shorter ones would pay less
+        for index, draft in enumerate(self._drafts):
+            proposal = draft.propose() if draft else None
+            if proposal is None:
+                self._drafts[index] = None
+            else:
+                proposals[index] = proposal
+        tried = self._pays(list(map(len, proposals)), fixed)
         return [proposal[:tried] for proposal in proposals]
 
     def _answers(self, hidden: mx.array, proposals: list[list[int]]) -> Answers:
@@ -183,13 +211,14 @@ class Batch:
         width = answers.ids.shape[1]
         if width > 1:
             self.cache.take_back([width - 1 - count for count in accepted])
-            self._last_ids = mx.array([says[count] for says, count in zip(ids, accepted, strict=True)])
+            own = [says[count] for says, count in zip(ids, accepted, strict=True)]
+            self._last_ids = mx.array(own, answers.ids.dtype)
             self._steps = [step + count + 1 for step, count in zip(self._steps, accepted, strict=True)]
-        for row, proposal, count in zip(self.rows, answers.proposals, accepted, strict=True):
-            if row.draft and proposal:
-                row.draft.judge(len(proposal), count)
+        for draft, proposal, count in zip(self._drafts, answers.proposals, accepted, strict=True):
+            if draft and proposal:
+                draft.judge(len(proposal), count)
         return [
-            Token(row.number, ids[index][place], logprobs[index][place], drafted=place < accepted[index])
+            Token(row, ids[index][place], logprobs[index][place], drafted=place < accepted[index])
             for index, row in enumerate(self.rows)
             for place in range(accepted[index] + 1)
         ]
@@ -197,6 +226,7 @@ class Batch:
     def keep(self, kept: list[int]) -> None:
         """Drop the other rows; at least one must be left."""
         self.rows = [self.rows[index] for index in kept]
+        self._drafts = [self._drafts[index] for index in kept]
         self._steps = [self._steps[index] for index in kept]
         self.cache = DecoderCache.joined([(self.cache, kept)])
         assert self._last_ids is not None
@@ -207,6 +237,7 @@ class Batch:
         everyone = [(batch.cache, range(len(batch.rows))) for batch in (self, other)]
         self.cache = DecoderCache.joined(everyone)
         self.rows = self.rows + other.rows
+        self._drafts += other._drafts
         self._steps += other._steps
         self._last_ids = mx.concatenate([self._last_ids, other._last_ids])
 

@@ -6,10 +6,12 @@ up again behind the difference.
 
 from collections.abc import Callable, Sequence
 
-from funasr_cli.decoding.habits import Habits, Rate, Unit, units_of
+from funasr_cli.decoding.batch import MOST_TOKENS
+from funasr_cli.decoding.habits import Habits, Rate
 from funasr_cli.decoding.text import UNFINISHED, TextStream
+from funasr_cli.decoding.units import Unit, units_of
 
-MOST_TOKENS = 32  # of a proposal: runs without a comma are rarely longer
+MOST_MISSES = 6  # in a row: then the texts have nothing to do with each other
 OWN_CASES = 2  # how many of its own proposals change what a row expects
 SKIPPED, ADDED, CHANGED = 0.6, 1.0, 0.9  # costs of a heard unit that is not written, the reverse, and another one
 MOST_CHARACTERS = 8 * MOST_TOKENS
@@ -37,9 +39,10 @@ class CTCDraft:
         self._stream = stream
         self._encode = encode
         self._at = 0  # so many of its units end where...
-        self._read = len(stream.raw)  # ...so many characters have been written
+        self._read = 0  # ...so many characters have been written
         self._habits = habits
         self._first = Rate(habits.first.value, OWN_CASES)
+        self._misses = self._wait = 0  # proposals in a row without a right token, and steps without a proposal
         self.proposed = self.accepted = 0
 
     @property
@@ -47,13 +50,20 @@ class CTCDraft:
         """As `batch.Drafter` says: as in other rows, and as in this one."""
         return self._first.value, self._habits.further.value
 
-    def propose(self) -> list[int]:
-        """Ids that may come next, at most `MOST_TOKENS`."""
+    def propose(self) -> list[int] | None:
+        """Ids that may come next; ever fewer tries after mistakes, None where there is nothing left to try."""
         raw = self._stream.raw
+        if self._wait:
+            self._wait -= 1
+            return []
+        if self._misses > MOST_MISSES or self._at == len(self._units):
+            return None
         if raw.endswith(UNFINISHED):
             return []
         coming = self._rest(raw)[:MOST_CHARACTERS]
-        return self._encode(coming)[:MOST_TOKENS] if coming else []
+        if not coming:
+            return None if self._at == len(self._units) else []
+        return self._encode(coming)[:MOST_TOKENS]
 
     def judge(self, proposed: int, accepted: int) -> None:
         """Learn what became of a proposal, up to its first mistake."""
@@ -63,12 +73,14 @@ class CTCDraft:
             rate.count(int(accepted > 0), int(accepted == 0))
         if accepted:
             self._habits.further.count(accepted - 1, int(accepted < proposed))
+        self._misses = 0 if accepted else self._misses + 1
+        self._wait = (1 << self._misses) // 4  # 0, 0, 1, 2, 4, ... steps
 
     def _rest(self, raw: str) -> str:
         """What is left of the draft behind the written text."""
-        written = units_of(raw[self._read :])
-        at, offset = self._at, self._units[self._at - 1].end if self._at else 0
         tail = raw[self._read :]
+        written = units_of(tail)
+        at, offset = self._at, self._units[self._at - 1].end if self._at else 0
         if written:
             at, offset = self._catch_up(written, raw)
             tail = tail[written[-1].end :]
@@ -76,8 +88,7 @@ class CTCDraft:
             return self._text[offset + len(tail) :]
         if at == len(self._units):
             return ""
-        start = self._units[at].end - len(self._units[at].text)
-        rest = self._text[start:]
+        rest = self._text[self._units[at].start :]
         return rest.lstrip() if tail[-1].isspace() else rest
 
     def _catch_up(self, written: Sequence[Unit], raw: str) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from funasr_cli.backend import mx, on_accelerator
-from funasr_cli.decoding.batch import Answers, Batch, Drafter, Row, Token
+from funasr_cli.decoding.batch import Answers, Batch, Drafter, Token
 from funasr_cli.decoding.sampling import Sampler
 from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
@@ -12,7 +12,7 @@ from funasr_cli.models.qwen3 import Qwen3
 class BatchDecoder:
     """Writes many rows side by side, at least a token of each at every step; rows come and go between the steps.
 
-    On a GPU the next step is under way while the caller handles the last one's tokens, unless a draft waits for
+    On a GPU the next step is under way while the caller handles the last one's tokens, unless drafts wait for
     these; a CPU would waste it on rows that have just ended.
 
     Args:
@@ -47,10 +47,9 @@ class BatchDecoder:
             The numbers of the new rows.
         """
         numbers = list(range(self._added, self._added + len(prompts)))
-        rows = [Row(*each) for each in zip(numbers, drafts or [None] * len(prompts), strict=True)]
         self._added += len(prompts)
         known = self._shared_rows if self._prefix else 0
-        new = Batch(self._llm, self._sampler, rows, self._prefix)
+        new = Batch(self._llm, self._sampler, numbers, drafts or [None] * len(prompts), self._prefix)
         tokens = new.take(new.read([prompt[known:] for prompt in prompts]))
         if self._shared_rows and not self._prefix:
             self._prefix = new.cache.beginning(self._shared_rows)
@@ -67,7 +66,9 @@ class BatchDecoder:
 
     def end(self, row: int) -> None:
         """Take a row out."""
-        self._live.discard(row)
+        if row in self._live and self._batch:
+            self._live.remove(row)
+            self._batch.end(row)
 
     def step(self) -> list[Token]:
         """The next tokens of each row that has not been ended, row by row, in the order of their adding."""
@@ -78,7 +79,7 @@ class BatchDecoder:
         ready, self._ready = self._ready, []
         answers = None if ready else self._under_way or self._batch.go_on()
         self._under_way = None
-        if self._eager and not any(row.draft for row in self._batch.rows):
+        if self._eager and not self._batch.drafting:
             self._under_way = self._batch.go_on()
             mx.async_eval(self._under_way.ids, self._under_way.logprobs)
         if answers:
@@ -89,7 +90,7 @@ class BatchDecoder:
         """Make the batch smaller where rows have ended."""
         if not self._batch:
             return
-        kept = [index for index, row in enumerate(self._batch.rows) if row.number in self._live]
+        kept = [index for index, row in enumerate(self._batch.rows) if row in self._live]
         if not kept:
             self._batch = self._under_way = None
         elif len(kept) < len(self._batch.rows):

@@ -5,45 +5,16 @@ CTC spells what is said: ``my birthday is on november twelfth``. The decoder wri
 ends a text is seen in what the decoder has written, and used for the drafts of what follows.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from difflib import SequenceMatcher
+from itertools import pairwise
 
-from funasr_cli.characters import UNSPACED_LETTERS
+from funasr_cli.decoding.units import Unit, common, units_of
 
 FIRST, FURTHER, CASES = 0.8, 0.9, 8  # what drafts are worth before anything is known, and how fast that changes
 LONGEST_PHRASE = 4  # units that are learned as a whole: a time of day, a year
-# A word, a digit, or a character of a script without spaces; with the white space before it.
-UNIT = re.compile(
-    rf"\s*(?:[{UNSPACED_LETTERS}]|\d|(?:(?![{UNSPACED_LETTERS}\d_])\w)(?:(?![{UNSPACED_LETTERS}\d])[\w'’])*)"
-)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A piece of a text that is compared as a whole.
-
-    Attributes:
-        key: without case and white space.
-        text: as it stands in the text, with the white space before it.
-        end: where it ends.
-    """
-
-    key: str
-    text: str
-    end: int
-
-    @property
-    def space(self) -> str:
-        """The white space before it."""
-        return self.text[: len(self.text) - len(self.text.lstrip())]
-
-
-def units_of(text: str) -> list[Unit]:
-    """The units of a text; punctuation is none."""
-    return [Unit(found[0].strip().casefold(), found[0], found.end()) for found in UNIT.finditer(text)]
+LONGEST_FORM, LONGEST_ENDING = 40, 4  # characters: what is longer has not been heard
+MOST_FORMS = 20_000  # the oldest are forgotten
 
 
 class Rate:
@@ -77,7 +48,7 @@ class Habits:
 
     def __init__(self) -> None:
         self.first, self.further = Rate(FIRST, CASES), Rate(FURTHER, CASES)
-        self._forms: dict[tuple[bool, tuple[str, ...]], Counter[str]] = defaultdict(Counter)
+        self._forms: dict[tuple[bool, tuple[str, ...]], Counter[str]] = {}
         self._capitals: Counter[bool] = Counter()  # at the beginning of a text
         self._endings: dict[str, Counter[str]] = defaultdict(Counter)  # by a text's last unit, and "" of all
 
@@ -86,42 +57,48 @@ class Habits:
         theirs, ours = units_of(heard), units_of(written)
         if not theirs or not ours:
             return
-        matcher = SequenceMatcher(None, [unit.key for unit in theirs], [unit.key for unit in ours], autojunk=False)
-        for kind, start, end, begin, stop in matcher.get_opcodes():
-            if kind in ("equal", "replace"):
-                self._learn_block(theirs[start:end], ours, begin, stop, written)
+        pairs = common([unit.key for unit in theirs], [unit.key for unit in ours])
+        for (start, begin), (end, stop) in pairwise([(-1, -1), *pairs, (len(theirs), len(ours))]):
+            self._learn_block(theirs[start + 1 : end], ours[begin + 1 : stop], written)
+            if stop < len(ours):
+                self._learn_block(theirs[end : end + 1], ours[stop : stop + 1], written)
         if ours[0].text.swapcase() != ours[0].text:
             self._capitals[ours[0].text[0].isupper()] += 1
-        for last in (theirs[-1].key, ""):
-            self._endings[last][written[ours[-1].end :]] += 1
+        ending = written[ours[-1].end :]
+        if len(ending) <= LONGEST_ENDING:
+            for last in (theirs[-1].key, ""):
+                self._endings[last][ending] += 1
+        for known in (self._forms, self._endings):
+            while len(known) > MOST_FORMS:
+                known.pop(next(iter(known)))  # type: ignore[call-overload]
 
-    def _learn_block(
-        self, theirs: Sequence[Unit], ours: Sequence[Unit], begin: int, stop: int, written: str
-    ) -> None:
+    def _learn_block(self, theirs: Sequence[Unit], ours: Sequence[Unit], written: str) -> None:
         """Units that stand for each other: one by one where they are as many, else as a phrase."""
-        if len(theirs) == stop - begin:
-            for place, unit in enumerate(theirs, begin):
-                if place or ours[place].key != unit.key:  # a capital at the beginning is no habit of the word
-                    self._note((unit.key,), ours, place, place + 1, written)
-        elif len(theirs) <= LONGEST_PHRASE:
-            self._note(tuple(unit.key for unit in theirs), ours, begin, stop, written)
+        if len(theirs) == len(ours):
+            for one, other in zip(theirs, ours, strict=True):
+                if other.start or other.key != one.key:  # a capital at the beginning is no habit of the word
+                    self._note((one.key,), [other], written)
+        elif theirs and 0 < len(ours) <= 2 * LONGEST_PHRASE and len(theirs) <= LONGEST_PHRASE:
+            self._note(tuple(unit.key for unit in theirs), ours, written)
 
-    def _note(self, keys: tuple[str, ...], ours: Sequence[Unit], begin: int, stop: int, written: str) -> None:
-        start = ours[begin].end - len(ours[begin].text)
-        form = written[start : ours[stop - 1].end]
-        follows_digit = written[:start][-1:].isdigit()
-        self._forms[follows_digit, keys][form if follows_digit else form.lstrip()] += 1
+    def _note(self, keys: tuple[str, ...], ours: Sequence[Unit], written: str) -> None:
+        form = written[ours[0].start : ours[-1].end]
+        follows_digit = written[: ours[0].start][-1:].isdigit()
+        if len(form) <= LONGEST_FORM:
+            forms = self._forms.setdefault((follows_digit, keys), Counter())
+            forms[form if follows_digit else form.lstrip()] += 1
 
     def write(self, heard: str) -> str:
         """How the decoder may write what CTC hears."""
-        units, text, at = units_of(heard), "", 0
+        units, text, at, end = units_of(heard), "", 0, 0
         while at < len(units):
             form, used = self._form(units, at, text)
-            text, at = text + form, at + used
+            text += heard[end : units[at].start] + form  # punctuation, should CTC write any
+            at, end = at + used, units[at + used - 1].end
         text = text.lstrip()
         if self._capitals[True] > self._capitals[False]:
             text = text[:1].upper() + text[1:]
-        return text + self._ending(units[-1].key) if units else text
+        return text + (self._ending(units[-1].key) or heard[end:]) if units else heard
 
     def _form(self, units: Sequence[Unit], at: int, before: str) -> tuple[str, int]:
         """The next piece of a text, and for how many units it stands."""

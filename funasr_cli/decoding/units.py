@@ -1,8 +1,12 @@
-"""What counts as a word of a text: what stands between spaces, or a character of a script without spaces."""
+"""What counts as a word of a text: what stands between spaces, or a character of a script without spaces.
+
+For times, with the punctuation at it (`word_spans`); for drafts, without it, and digits one by one (`units_of`).
+"""
 
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +18,12 @@ TOKEN = re.compile(r"\S+")
 UNSPACED_LETTER = re.compile(f"[{UNSPACED_LETTERS}]")
 LONG = re.compile(rf"[{UNSPACED_LETTERS}\d{UNFINISHED}]")
 OPENING = ("Ps", "Pi", "Sc")  # Unicode's categories of what belongs to the word behind it: brackets, quotes, "$"
+
+
+# A word, a digit, or a character of a script without spaces; with the white space before it.
+UNIT = re.compile(
+    rf"\s*(?:[{UNSPACED_LETTERS}]|\d|(?:(?![{UNSPACED_LETTERS}\d_])\w)(?:(?![{UNSPACED_LETTERS}\d])[\w'’])*)"
+)
 
 
 def is_spoken(char: str) -> bool:
@@ -98,3 +108,33 @@ def common(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
             row, column = row - 1, column - 1
             pairs.append((row, column))
     return pairs[::-1]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of a text that is compared as a whole.
+
+    Attributes:
+        key: without case and white space.
+        text: as it stands in the text, with the white space before it.
+        end: where it ends.
+    """
+
+    key: str
+    text: str
+    end: int
+
+    @property
+    def start(self) -> int:
+        """Where it begins, white space included."""
+        return self.end - len(self.text)
+
+    @property
+    def space(self) -> str:
+        """The white space before it."""
+        return self.text[: len(self.text) - len(self.text.lstrip())]
+
+
+def units_of(text: str) -> list[Unit]:
+    """The units of a text; punctuation is none."""
+    return [Unit(found[0].strip().casefold(), found[0], found.end()) for found in UNIT.finditer(text)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from funasr_cli.audio.segments import Stretch
-from funasr_cli.decoding.agreement import compare
+from funasr_cli.decoding.agreement import compare, said_before
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.draft import CTCDraft
@@ -193,6 +193,7 @@ class Scheduler:
         book = self._books[row.speech.source]
         book.tokens += 1
         book.first_token = book.first_token or time.perf_counter()
+        book.accepted += token.drafted
         if token.finite:
             row.logprobs.append(token.logprob)
         settled = row.stream.settled
@@ -210,7 +211,6 @@ class Scheduler:
         speech, attempt = row.speech, self._attempt(row, reason)
         if row.draft:
             book.drafted += row.draft.proposed
-            book.accepted += row.draft.accepted
         if row.guard.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES:
             parts = speech.stretch.halves()
             if parts:
@@ -218,6 +218,8 @@ class Scheduler:
                 book.replace(attempt, parts)
                 self._waiting[:0] = again
                 return
+        if row.draft and row.ctc and reason == StopReason.EOS and not attempt.segment.doubtful:
+            self._habits.learn(row.ctc.text, attempt.segment.text)
         for settled in book.settle(attempt):
             yield Settled(book.source, settled)
         yield from self._finish(book)
@@ -230,10 +232,8 @@ class Scheduler:
         stretch = row.speech.stretch
         raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
         text = clean_text(raw)
-        if row.ctc and reason == StopReason.EOS:
-            self._habits.learn(row.ctc.text, text)
-        own = clean_text(raw[len(row.stream.earlier) :])
-        opinion = compare(own, row.ctc.text) if row.ctc and self._compares else None
+        before = said_before(text, clean_text(row.stream.earlier), row.ctc.text) if row.ctc else ""
+        opinion = compare(text.removeprefix(before), row.ctc.text) if row.ctc and self._compares else None
         segment = Segment(
             start_s=stretch.start_s,
             end_s=stretch.end_s,
@@ -245,19 +245,18 @@ class Scheduler:
             mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
             ctc_text=row.ctc.text if row.ctc and self._options.ctc else None,
             scores=row.stream.scores(text) if self._options.confidence else (),
-            words=self._words(row, text) if self._options.word_times else (),
+            words=self._words(row, text, before) if self._options.word_times else (),
             disagreement=opinion.disagreement if opinion else None,
             doubtful=bool(opinion and opinion.doubtful) and reason == StopReason.EOS,
         )
         return Attempt(stretch, segment, opinion)
 
-    def _words(self, row: Row, text: str) -> tuple[Word, ...]:
-        """The segment's text with the times of its words."""
+    def _words(self, row: Row, text: str, before: str) -> tuple[Word, ...]:
+        """The segment's text with the times of its words; what was said before it begins it."""
         vocabulary, stretch = self._recognizer.loaded.ctc_vocabulary, row.speech.stretch
         assert row.ctc is not None  # else the recognizer has refused
         assert vocabulary is not None
-        earlier = clean_text(self._options.prev_text or "") if row.speech.first else ""
-        return time_words(text, row.ctc, vocabulary, stretch.start_s, stretch.end_s, earlier)
+        return time_words(text, row.ctc, vocabulary, stretch.start_s, stretch.end_s, before)
 
     def _finish(self, book: Book) -> Iterator[Event]:
         """The last event of a recording, if it is done."""
