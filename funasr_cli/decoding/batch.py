@@ -16,8 +16,9 @@ from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
 
 BUCKETS_AN_OCTAVE = 16  # padded lengths are rounded up to one of these: at most 1/16 is wasted
-# What a run of the decoder costs whatever it computes (reading its weights), in positions: docs/performance.md.
-CPU_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 128
+# What a run of the decoder costs whatever it computes (reading its weights), in positions: docs/performance.md. On a
+# CPU, MLX's products of other types than float32 cost as much for each position as if there were no others.
+CPU_FIXED_POSITIONS, CPU_SLOW_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 1, 128
 MOST_TOKENS = 32  # of a proposal: runs without a comma are rarely longer
 MOST_POSITIONS = 128  # whose logits are in memory together: 0.6 MB each in the release
 
@@ -108,6 +109,14 @@ def tried_at_once(lengths: Sequence[int], odds: Sequence[tuple[float, float]], f
     return width
 
 
+def fixed_positions(llm: Qwen3) -> int:
+    """What a run of this decoder costs besides its positions, in positions."""
+    if on_accelerator():
+        return GPU_FIXED_POSITIONS
+    dense = llm.model.layers[0].mlp.up_proj.weight.dtype == mx.float32
+    return CPU_FIXED_POSITIONS if dense else CPU_SLOW_FIXED_POSITIONS
+
+
 class Batch:
     """Rows that the decoder works on together: their cache, and what each of them reads next.
 
@@ -129,7 +138,7 @@ class Batch:
     ):
         self._llm = llm
         self._sampler = sampler
-        self._fixed = GPU_FIXED_POSITIONS if on_accelerator() else CPU_FIXED_POSITIONS
+        self._fixed = fixed_positions(llm)
         self.rows = rows
         self._drafts = list(drafts)
         self.cache = llm.make_cache(len(rows), prefix)
@@ -139,7 +148,7 @@ class Batch:
     def read(self, prompts: list[mx.array]) -> Answers:
         """Begin: (length, hidden) embeddings a row."""
         lengths = [len(prompt) for prompt in prompts]
-        proposals = self._proposals(self._fixed + len(prompts) * (max(lengths) - 1))
+        proposals = self._proposals()
         embeddings = right_pad(
             [
                 mx.concatenate([prompt, self._llm.embed(mx.array(ids))]) if ids else prompt
@@ -157,7 +166,7 @@ class Batch:
     def go_on(self) -> Answers:
         """Read what was written last, and proposals."""
         assert self._last_ids is not None
-        proposals = self._proposals(self._fixed)
+        proposals = self._proposals()
         width = 1 + max(map(len, proposals))
         ids = self._last_ids[:, None]
         if width > 1:
@@ -172,15 +181,16 @@ class Batch:
     @property
     def drafting(self) -> bool:
         """Whether it pays to ask the drafts at the next step."""
-        return self._pays([MOST_TOKENS if draft else 0 for draft in self._drafts], self._fixed) > 0
+        return self._pays([MOST_TOKENS if draft else 0 for draft in self._drafts]) > 0
 
-    def _pays(self, lengths: Sequence[int], fixed: int) -> int:
+    def _pays(self, lengths: Sequence[int]) -> int:
         """How much of proposals of such lengths to try."""
-        return tried_at_once(lengths, [draft.odds if draft else (0.0, 0.0) for draft in self._drafts], fixed)
+        odds = [draft.odds if draft else (0.0, 0.0) for draft in self._drafts]
+        return tried_at_once(lengths, odds, self._fixed)
 
-    def _proposals(self, fixed: int) -> list[list[int]]:
+    def _proposals(self) -> list[list[int]]:
         proposals: list[list[int]] = [[] for _ in self.rows]
-        if not self._pays([MOST_TOKENS if draft else 0 for draft in self._drafts], fixed):
+        if not self.drafting:
             return proposals  # shorter ones would pay less
         for index, draft in enumerate(self._drafts):
             proposal = draft.propose() if draft else None
@@ -188,7 +198,7 @@ class Batch:
                 self._drafts[index] = None
             else:
                 proposals[index] = proposal
-        tried = self._pays(list(map(len, proposals)), fixed)
+        tried = self._pays(list(map(len, proposals)))
         return [proposal[:tried] for proposal in proposals]
 
     def _answers(self, hidden: mx.array, proposals: list[list[int]]) -> Answers:
