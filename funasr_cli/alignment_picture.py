@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
+from math import ceil, inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,14 @@ from funasr_cli.transcript import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from funasr_cli.pipeline import Recognizer
 
-LONGEST_S = 60.0  # words of more could not be told from each other
-INCHES_A_SECOND, NARROWEST, HEIGHT, DPI = 2.2, 7.0, 4.4, 130
+LONGEST_S = 60.0  # more would not fit on a page
+LONGEST_ROW_S = 10.0
+INCHES_A_SECOND, NARROWEST, ROW_HEIGHT, DPI = 2.2, 7.0, 4.4, 130
+PANEL_HEIGHTS = (1.0, 1.3, 0.5)  # shares of a row
 COLOURS = ("#1f77b4", "#d9730d", "#2a8f3c", "#b3365b", "#6f52a3")  # of words, in turns
 GREY, FAINT = "#707070", "#e4e4e4"
 COLUMN_INCHES = 0.0095  # of text, for each point of its size
@@ -48,6 +52,33 @@ class Heard:
     labels: list[str]
     peaks: np.ndarray
     probabilities: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A part of the recording, in three panels below each other.
+
+    Attributes:
+        start_s: where it begins.
+        end_s: where the next one begins; infinite for the last one: a frame's middle may lie behind all samples.
+        wave: panel of the waveform.
+        posteriors: panel of what was heard.
+        words: panel of what was written.
+    """
+
+    start_s: float
+    end_s: float
+    wave: "Axes"
+    posteriors: "Axes"
+    words: "Axes"
+
+    def holds(self, time_s: float) -> bool:
+        """Whether it is the row of this time."""
+        return self.start_s <= time_s < self.end_s
+
+    def shows(self, word: Word) -> bool:
+        """Whether a part of the word is said in it; an estimated one may take no time."""
+        return self.holds(word.start_s) or word.start_s < self.start_s < word.end_s
 
 
 def read_short(source: Source) -> Audio:
@@ -84,36 +115,55 @@ def hear(recognizer: "Recognizer", audio: Audio, transcript: Transcript) -> list
     return heard
 
 
-def draw(audio: Audio, transcript: Transcript, heard: Sequence[Heard], path: Path) -> bool:
-    """Draw what was heard and written.
+def draw(
+    audio: Audio, transcript: Transcript, heard: Sequence[Heard], path: Path, *, replace: bool = False
+) -> bool:
+    """Draw what was heard and written, in rows of the same length.
 
     Args:
         audio: that was transcribed.
         transcript: with the times of its words.
         heard: of each of its segments.
         path: of the picture.
+        replace: one that is there.
 
     Returns:
         Whether there was a font for every character.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file exists and is not to be replaced, or cannot be written.
     """
     from matplotlib.figure import Figure
 
-    width = max(NARROWEST, INCHES_A_SECOND * audio.duration_s)
+    count = ceil(audio.duration_s / LONGEST_ROW_S)
+    row_s = audio.duration_s / count
+    width = max(NARROWEST, INCHES_A_SECOND * row_s)
     with drawing() as warned:
-        figure = Figure((width, HEIGHT), layout="constrained")
-        wave, posteriors, words = figure.subplots(3, 1, sharex=True, height_ratios=(1.0, 1.3, 0.5))
-        _draw_wave(wave, audio, transcript)
-        for segment, one in zip(transcript.segments, heard, strict=True):
-            _draw_posteriors(posteriors, one, segment)
-            _draw_words(words, segment, width / audio.duration_s)
-        for axes in (wave, posteriors):
-            _shade(axes, transcript)
-        _label(wave, posteriors, words, transcript)
-        save(figure, path, DPI)
+        figure = Figure((width, ROW_HEIGHT * count), layout="constrained")
+        for row in _rows(figure, count, transcript):
+            _draw_wave(row, audio, transcript)
+            for segment, one in zip(transcript.segments, heard, strict=True):
+                _draw_posteriors(row, one, segment)
+                _draw_words(row, segment, width / row_s)
+            _shade(row, transcript)
+            _label(row)
+        title = f"{Path(transcript.source).name}, {transcript.model}"
+        figure.axes[0].set_title(title, fontsize="small", loc="left")
+        save(figure, path, DPI, replace=replace)
     return not any(str(warning.message).startswith(MISSING_GLYPH) for warning in warned)
+
+
+def _rows(figure: "Figure", count: int, transcript: Transcript) -> list[Row]:
+    """Panels for parts of the same length, all as wide as each other."""
+    panels = figure.subplots(3 * count, 1, height_ratios=PANEL_HEIGHTS * count).reshape(count, 3)  # (rows, panels)
+    borders_s = np.linspace(transcript.start_s, transcript.start_s + transcript.duration_s, count + 1).tolist()
+    for (wave, posteriors, words), limits_s in zip(panels, pairwise(borders_s), strict=True):
+        words.set_xlim(limits_s)
+        for axes in (wave, posteriors):
+            axes.sharex(words)
+            axes.tick_params(labelbottom=False)
+    spans_s = pairwise([*borders_s[:-1], inf])
+    return [Row(*span_s, *axes) for span_s, axes in zip(spans_s, panels, strict=True)]
 
 
 def _posteriors(reading: CTCReading, vocabulary: CTCVocabulary, segment: Segment) -> Heard:
@@ -137,32 +187,46 @@ def _posteriors(reading: CTCReading, vocabulary: CTCVocabulary, segment: Segment
     )
 
 
-def _draw_wave(axes: "Axes", audio: Audio, transcript: Transcript) -> None:
+def _draw_wave(row: Row, audio: Audio, transcript: Transcript) -> None:
     times_s = transcript.start_s + np.arange(len(audio.samples)) / audio.sample_rate_hz
-    axes.plot(times_s, audio.samples, color=GREY, linewidth=0.4, rasterized=True)
+    within = _within(row, times_s)
+    row.wave.plot(times_s[within], audio.samples[within], color=GREY, linewidth=0.4, rasterized=True)
     highest = max(float(np.abs(audio.samples).max()), 1e-6) * 1.05
-    axes.set_ylim(-highest, highest)
+    row.wave.set_ylim(-highest, highest)
 
 
-def _draw_posteriors(axes: "Axes", heard: Heard, segment: Segment) -> None:
+def _within(row: Row, times_s: np.ndarray) -> slice:
+    """Those of ascending times that are in a row, and the next one on either side; nothing if none is in it."""
+    first, behind = np.searchsorted(times_s, (row.start_s, row.end_s)).tolist()
+    return slice(max(first - 1, 0), behind + 1) if first < behind else slice(0)
+
+
+def _draw_posteriors(row: Row, heard: Heard, segment: Segment) -> None:
     """A peak for each label, in the colour of the word in which it was heard."""
-    axes.fill_between(heard.times_s, heard.blank, step="mid", color=FAINT, linewidth=0)
+    within = _within(row, heard.times_s)
+    times_s, axes = heard.times_s[within], row.posteriors
+    if not len(times_s):
+        return
+    axes.fill_between(times_s, heard.blank[within], step="mid", color=FAINT, linewidth=0)
     for index, (label, peak) in enumerate(zip(heard.labels, heard.peaks, strict=True)):
         colour = _colour(segment.words, float(heard.times_s[peak]))
         # Where the same label is heard again, that is another peak.
         others = heard.peaks[[other == label for other in heard.labels]]
         near = np.abs(heard.peaks[index] - np.arange(len(heard.times_s)))
         own = near <= np.abs(others[:, None] - np.arange(len(heard.times_s))).min(axis=0)
-        axes.fill_between(
-            heard.times_s, np.where(own, heard.probabilities[:, index], 0), step="mid", color=colour, linewidth=0
-        )
+        likely = np.where(own, heard.probabilities[:, index], 0)[within]
+        axes.fill_between(times_s, likely, step="mid", color=colour, linewidth=0)
         height = 1.05 + 0.17 * (index % 2)  # neighbours are not to cover each other
-        axes.text(heard.times_s[peak], height, label, color=colour, ha="center", fontsize=8)
+        if row.holds(heard.times_s[peak]):
+            axes.text(heard.times_s[peak], height, label, color=colour, ha="center", fontsize=8)
 
 
-def _draw_words(axes: "Axes", segment: Segment, inches_a_second: float) -> None:
-    """A box for each word; a dashed one where the times are estimated."""
+def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
+    """A box for each word; a dashed one where the times are estimated. Rows clip those over a border."""
+    axes = row.words
     for index, word in enumerate(segment.words):
+        if not row.shows(word):
+            continue
         colour, duration_s = COLOURS[index % len(COLOURS)], word.end_s - word.start_s
         line, strength = ("dashed", 0.08) if word.estimated else ("solid", 0.3)
         axes.broken_barh(
@@ -181,16 +245,18 @@ def _draw_words(axes: "Axes", segment: Segment, inches_a_second: float) -> None:
         axes.text(middle_s, 0.2, score, clip_on=True, color=GREY, ha="center", va="center", fontsize=6)
 
 
-def _shade(axes: "Axes", transcript: Transcript) -> None:
-    """The words' times behind a panel."""
+def _shade(row: Row, transcript: Transcript) -> None:
+    """The words' times behind the panels above them."""
     for segment in transcript.segments:
         for index, word in enumerate(segment.words):
-            colour = COLOURS[index % len(COLOURS)]
-            axes.axvspan(word.start_s, word.end_s, color=colour, alpha=0.08, linewidth=0)
+            if row.shows(word):
+                for axes in (row.wave, row.posteriors):
+                    colour = COLOURS[index % len(COLOURS)]
+                    axes.axvspan(word.start_s, word.end_s, color=colour, alpha=0.08, linewidth=0)
 
 
-def _label(wave: "Axes", posteriors: "Axes", words: "Axes", transcript: Transcript) -> None:
-    wave.set_title(f"{Path(transcript.source).name}, {transcript.model}", fontsize="small", loc="left")
+def _label(row: Row) -> None:
+    wave, posteriors, words = row.wave, row.posteriors, row.words
     wave.set_ylabel("waveform", fontsize="small")
     posteriors.set_ylabel("CTC posteriors", fontsize="small")
     posteriors.set_ylim(0, 1.4)
@@ -198,7 +264,6 @@ def _label(wave: "Axes", posteriors: "Axes", words: "Axes", transcript: Transcri
     words.set_ylabel("words", fontsize="small")
     words.set_ylim(0, 1)
     words.set_xlabel("seconds", fontsize="small")
-    words.set_xlim(transcript.start_s, transcript.start_s + transcript.duration_s)
     for axes in (wave, words):
         axes.set_yticks([])
     for axes in (wave, posteriors, words):

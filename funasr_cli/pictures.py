@@ -1,6 +1,8 @@
 """Pictures drawn by matplotlib: what can be drawn and where, and in which type."""
 
+import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from funasr_cli.errors import OutputError, SetupError, UsageError
+from funasr_cli.writers import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg")
+OTHER_NAME = "name another file"
 # Whichever of these a machine has is taken for what matplotlib's own font lacks: Chinese, Japanese, Korean.
 CJK_FONTS = (
     "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Noto Sans CJK JP", "PingFang SC", "PingFang HK",
@@ -23,8 +27,13 @@ OWN_FONT = "DejaVu Sans"
 STYLE = {"svg.fonttype": "none", "text.parse_math": False}  # texts stay texts, whatever characters are in them
 
 
-def check_picture(path: Path) -> None:
+def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) -> None:
     """Refuse what could not be drawn, before anything is computed.
+
+    Args:
+        path: of the picture.
+        replace: one that is there.
+        hint: what to do about one that is there and not to be replaced.
 
     Raises:
         UsageError: another kind of file.
@@ -33,8 +42,10 @@ def check_picture(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path}: not a picture that can be drawn", f"choose from {', '.join(SUFFIXES)}")
-    if path.exists():
-        raise OutputError(f"{path}: exists already", "name another file")
+    if path.is_dir():
+        raise OutputError(f"{path}: a folder has this name", OTHER_NAME)
+    if os.path.lexists(path) and not replace:
+        raise _exists_already(path, hint)
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent}: no such folder", "make it first")
     try:
@@ -58,13 +69,19 @@ def drawing() -> Iterator[list[warnings.WarningMessage]]:
         yield warned
 
 
-def save(figure: "Figure", path: Path, dpi: float | None = None) -> None:
-    """Write a picture.
+def save(figure: "Figure", path: Path, dpi: float | None = None, *, replace: bool = False) -> None:
+    """Write a picture, whole or not at all.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: it exists and is not to be replaced, or cannot be written.
     """
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix.lower().removeprefix("."), dpi=dpi or "figure")
     try:
-        figure.savefig(path, dpi=dpi or "figure")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error})") from error
+        write_whole(path, content.getvalue(), replace=replace)
+    except FileExistsError as error:  # somebody made it meanwhile
+        raise _exists_already(path, OTHER_NAME) from error
+
+
+def _exists_already(path: Path, hint: str) -> OutputError:
+    return OutputError(f"{path}: exists already", hint)

@@ -26,6 +26,7 @@ from funasr_cli.transcript import Transcript
 __all__ = [
     "WRITERS", "Style", "Writer", "as_dict", "as_json", "as_json_line", "as_lines", "as_markdown", "as_srt",
     "as_text", "as_tsv", "as_vtt", "exists_already", "parse_formats", "refuse_timeless", "write_new",
+    "write_whole",
 ]  # fmt: skip
 
 
@@ -130,15 +131,28 @@ def exists_already(path: Path) -> OutputError:
 
 
 def write_new(path: Path, content: str, *, replace: bool = False) -> None:
-    """Write a file, whole or not at all; one that exists stays as it is, unless it is to be replaced.
+    """Write a result.
 
     Raises:
         OutputError: it exists, or cannot be written.
     """
     try:
+        write_whole(path, content.encode(), replace=replace)
+    except FileExistsError as error:
+        raise exists_already(path) from error
+
+
+def write_whole(path: Path, content: bytes, *, replace: bool = False) -> None:
+    """Write a file, whole or not at all; one that exists stays as it is, unless it is to be replaced.
+
+    Raises:
+        FileExistsError: it exists.
+        OutputError: it cannot be written.
+    """
+    try:
         handle, partial = tempfile.mkstemp(prefix=".funasr-", dir=path.parent)
         try:
-            with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            with open(handle, "wb") as file:
                 file.write(content)
             os.chmod(partial, 0o666 & ~_umask())
             if replace:
@@ -147,8 +161,8 @@ def write_new(path: Path, content: str, *, replace: bool = False) -> None:
                 _publish(partial, path)
         finally:
             Path(partial).unlink(missing_ok=True)
-    except FileExistsError as error:
-        raise exists_already(path) from error
+    except FileExistsError:
+        raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 

@@ -89,7 +89,7 @@ def transcribe(
         recognizer = load(model, options, device=device, dtype=dtype, show_prompt=show_prompt)
         raise typer.Exit(compare.run(inputs, recognizer, options))
     if plot_alignment:
-        alignment.refuse_unusable(inputs, plot_alignment)
+        alignment.refuse_unusable(inputs, plot_alignment, replace=force)
     files = Files(plan.folder, plan, inputs) if plan.folder else None
     left = [input for input in inputs if not (plan.resume and files and files.done(input))]
     if len(left) < len(inputs):
@@ -99,8 +99,9 @@ def transcribe(
         return
     recognizer = load(model, options, device=device, dtype=dtype, show_prompt=show_prompt)
     options = times.with_words(options, plan, recognizer, must=times.needs_words(context))
-    picture = alignment.Picture(left[0], recognizer, plot_alignment) if plot_alignment else None
-    if picture:
+    picture = None
+    if plot_alignment:
+        picture = alignment.Picture(left[0], recognizer, plot_alignment, replace=force)
         options = replace(options, word_times=True)
     if files:
         files.make_folder()
@@ -193,6 +194,7 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
     }
     if given["plot_alignment"]:
         needs["resume"] = False, "it does not go with --plot-alignment"
+        del needs["force"]  # it replaces the picture
     if given["compare_hotwords"]:
         alone = False, "it does not go with --compare-hotwords"
         needs |= dict.fromkeys((*OF_RESULTS, "format", "output_dir", "stream", "confidence", "strict"), alone)

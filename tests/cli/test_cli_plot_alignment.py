@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sys
 import warnings
@@ -14,12 +16,16 @@ from expected import summary
 from running import funasr, invoke
 
 from funasr_cli import demo, pictures
+from funasr_cli.errors import OutputError
 
 ENGLISH, CHINESE = (
     next(clip for clip in demo.clips() if clip.path.name == name)
     for name in ("0026-en-everyday.flac", "0010-zh-commands.flac")
 )
 TEXT = re.compile(r">([^<>]*)</text>")
+SIZE = re.compile(r'<svg [^>]*width="([0-9.]+)pt" height="([0-9.]+)pt"')
+INCH_PT = 72
+EXISTS = "exists already\n  add --force to replace it, or name another file\n"
 
 
 def texts(picture: Path) -> list[str]:
@@ -79,6 +85,36 @@ def test_a_part_of_a_recording_at_its_own_times(tmp_path: Path) -> None:
     assert {"kitchen", "70.5", "71.0"} <= {*texts(tmp_path / "a.svg")}
 
 
+@pytest.mark.parametrize(
+    ("duration_s", "rows", "row_s"), [(2, 1, 2), (10, 1, 10), (10.5, 2, 5.25), (35, 4, 8.75), (60, 6, 10)]
+)
+def test_rows_of_ten_seconds_at_most(duration_s: float, rows: int, row_s: float, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(round(duration_s * 16000)), 16000)
+    invoke("transcribe", "-m", "demo", tmp_path / "a.wav", "--plot-alignment", tmp_path / "a.svg")
+    content = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    [size] = SIZE.findall(content)
+    width, height = max(7.0, 2.2 * row_s), 4.4 * rows  # inches
+    assert [*map(float, size)] == pytest.approx([width * INCH_PT, height * INCH_PT])
+    drawn = texts(tmp_path / "a.svg")
+    for text, count in {"waveform": rows, "CTC posteriors": rows, "words": rows, "a.wav, demo": 1}.items():
+        assert drawn.count(text) == count
+
+
+def test_a_word_over_the_border_of_rows_is_in_both(tmp_path: Path) -> None:
+    speech = soundfile.read(ENGLISH.path)[0]
+    samples = np.zeros(20 * 16000)
+    first = round(8.7 * 16000)  # so that "kitchen" is said from 9.9 s to 10.2 s
+    samples[first : first + len(speech)] = speech
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+    result = invoke("transcribe", "-m", "demo", tmp_path / "a.wav", "--plot-alignment", tmp_path / "a.svg")
+    assert result.exit_code == 0
+    assert result.stdout.endswith(" the kitchen this afternoon.\n")
+    said = "the kitchen this afternoon afternoon.".split()
+    assert [text for text in texts(tmp_path / "a.svg") if text in said] == (
+        "the the kitchen kitchen this afternoon kitchen this afternoon.".split()
+    )
+
+
 def test_silence(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
     result = invoke("transcribe", "-m", "demo", tmp_path / "silence.wav", "--plot-alignment", tmp_path / "a.svg")
@@ -86,12 +122,70 @@ def test_silence(tmp_path: Path) -> None:
     assert "waveform" in texts(tmp_path / "a.svg")
 
 
+def test_a_picture_is_replaced_with_force_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_text("mine")
+    arguments = ("transcribe", "-m", "demo", ENGLISH.path, "--plot-alignment", picture)
+    invoke(*arguments).assert_fails(1, f"error: {picture}: {EXISTS}")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        result = invoke(*arguments, "--force")
+    assert (result.exit_code, result.stdout) == (1, f"{ENGLISH.written}\n")
+    assert result.stderr.startswith(f"error: {picture}: cannot be written (No space left on device)\n")
+    assert picture.read_text() == "mine"
+    result = invoke(*arguments, "--force")
+    assert (result.exit_code, result.stdout) == (0, f"{ENGLISH.written}\n")
+    assert result.stderr.startswith(f"wrote {picture}\n")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_a_picture_that_somebody_made_meanwhile(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    (tmp_path / "a.png").write_text("mine")
+    with pytest.raises(OutputError, match=re.escape(f"{tmp_path / 'a.png'}: exists already")):
+        pictures.save(Figure(), tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_force_replaces_no_input_and_no_folder(tmp_path: Path) -> None:
+    recording, folder = tmp_path / "speech.png", tmp_path / "b.png"
+    recording.write_bytes(ENGLISH.path.read_bytes())
+    folder.mkdir()
+    arguments = ("transcribe", "-m", "demo", recording, "--force", "--plot-alignment")
+    invoke(*arguments, recording).assert_fails(2, f"error: {recording} is an input\n  name another file\n")
+    invoke(*arguments, folder).assert_fails(1, f"error: {folder}: a folder has this name\n  name another file\n")
+    assert recording.read_bytes() == ENGLISH.path.read_bytes()
+
+
+def test_channels_are_counted_as_channels(tmp_path: Path) -> None:
+    speech = soundfile.read(ENGLISH.path)[0]
+    stereo, picture = tmp_path / "stereo.wav", tmp_path / "a.png"
+    soundfile.write(stereo, np.stack([speech, speech], axis=1), 16000)
+    arguments = ("transcribe", "-m", "demo", "--channels", "split", "--plot-alignment", picture, stereo)
+    invoke(*arguments).assert_fails(
+        2,
+        "error: --plot-alignment with 2 channels, each transcribed for itself\n"
+        "  a picture shows a single text; choose --channels mix\n",
+    )
+    invoke(*arguments, ENGLISH.path).assert_fails(
+        2, "error: --plot-alignment with 2 inputs\n  a picture shows a single one\n"
+    )
+    assert not picture.exists()
+
+
 def test_what_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gif, there, nowhere, new = (tmp_path / name for name in ("a.gif", "a.png", "none/a.png", "b.png"))
     there.write_text("mine")
     one = ("transcribe", "-m", "demo", ENGLISH.path, "--plot-alignment")
     invoke(*one, gif).assert_fails(2, f"error: {gif}: not a picture that can be drawn\n", ".png, .svg\n")
-    invoke(*one, there).assert_fails(1, f"error: {there}: exists already\n")
+    invoke(*one, there).assert_fails(1, f"error: {there}: {EXISTS}")
     invoke(*one, nowhere).assert_fails(1, f"error: {nowhere.parent}: no such folder\n")
     invoke(*one, new, CHINESE.path).assert_fails(
         2, "error: --plot-alignment with 2 inputs\n  a picture shows a single one\n"
