@@ -73,8 +73,8 @@ $(TRAINING)/.installed: funasr_cli/demo/recipe/requirements.txt
 	$(TRAINING)/bin/pip install $(PIP_FLAGS) --requirement $<
 	touch $@
 
-# Error rates and word times of the bundled model on clips synthesised for it: see docs/demo-accuracy.md and
-# docs/word-times.md.
+# Error rates, word times and drafts of the bundled model on clips synthesised for it: see docs/demo-accuracy.md,
+# docs/word-times.md and docs/drafted-decoding.md.
 eval: install $(REFERENCE)/.installed $(TRAINING)/.installed
 	$(TRAINING)/bin/python -m funasr_cli.demo.recipe clips --clips $(EVAL_CLIPS) --out "$(STATE)/eval/clean"
 	$(TRAINING)/bin/python -m funasr_cli.demo.recipe clips --clips $(EVAL_CLIPS) --snr 10 --out "$(STATE)/eval/10 dB SNR"
@@ -82,6 +82,7 @@ eval: install $(REFERENCE)/.installed $(TRAINING)/.installed
 		--out docs/demo-accuracy.md --reference-python $(REFERENCE)/bin/python
 	PYTHONPATH=tests $(BIN)/python -m accuracy.word_times "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
 		--out docs/word-times.md
+	PYTHONPATH=tests $(BIN)/python -m accuracy.drafts "$(STATE)/eval/clean" --out docs/drafted-decoding.md
 
 # Other programs on the same model, each as its package installs it.
 $(PEERS)/torch/.installed: funasr_cli/benchmarks/peers/requirements-torch.txt

@@ -31,7 +31,7 @@ TSV_SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 VTT_NOTES = {  # by what is measured
     "segment": "NOTE Times within a segment are estimated from the length of its text.",
-    "word": "NOTE Some times are estimated from the words beside them.",
+    "word": "NOTE Some times are estimated: of words that were heard otherwise, such as numbers in digits.",
 }
 MARKDOWN_LIST = re.compile(r"^(\d*)([-+.)])(?=[ -]|$)")  # or a line across the page
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>&#|~$])")

@@ -74,8 +74,8 @@ class Word:
 
     Attributes:
         score: how sure the CTC branch is that it is said there, 0 to 1; None where its times are estimated.
-        estimated: its times are not its own but what its neighbours leave: a number written as digits, a word that
-            the CTC branch cannot spell.
+        estimated: its times are those of what was heard in its place, or what its neighbours leave where nothing
+            was: a number written as digits, a word that the CTC branch cannot spell.
     """
 
     text: str

@@ -16,8 +16,8 @@ from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
 
 BUCKETS_AN_OCTAVE = 16  # padded lengths are rounded up to one of these: at most 1/16 is wasted
-# What a run of the decoder costs whatever it computes (reading its weights), in positions: docs/performance.md. On a
-# CPU, MLX's products of other types than float32 cost as much for each position as if there were no others.
+# What a run of the decoder costs whatever it computes (reading its weights), in positions: docs/performance.md.
+# On a CPU, MLX's products of other types than float32 cost as much for each position as if it were alone.
 CPU_FIXED_POSITIONS, CPU_SLOW_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 1, 128
 MOST_TOKENS = 32  # of a proposal: runs without a comma are rarely longer
 MOST_POSITIONS = 128  # whose logits are in memory together: 0.6 MB each in the release

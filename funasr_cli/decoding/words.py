@@ -27,6 +27,7 @@ FIRST_MIDDLE_S = 0.0125
 # first frame, the last one ends 0.25 or 0.15 s behind its last.
 REACH_S = 0.25
 FIRST_REACH_S = 0.1  # of the first word, forwards
+SHORTEST_PAUSE_S = 0.1  # less than that between words is no silence
 
 Span = tuple[float, float]
 
@@ -142,7 +143,8 @@ def _border(before: Core, behind: Core) -> Span:
     """Where one of two neighbours ends, and where the other one begins."""
     share = before.last_length / (before.last_length + behind.first_length)
     border_s = before.last_s + share * (behind.first_s - before.last_s)
-    return min(border_s, before.last_s + REACH_S), max(border_s, behind.first_s - REACH_S)
+    end_s, start_s = min(border_s, before.last_s + REACH_S), max(border_s, behind.first_s - REACH_S)
+    return (end_s, start_s) if start_s - end_s >= SHORTEST_PAUSE_S else (border_s, border_s)
 
 
 def _in_order(spans_s: list[Span | None], duration_s: float) -> list[Span]:

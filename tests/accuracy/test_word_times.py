@@ -106,7 +106,7 @@ def test_text_of_before_has_no_times_of_its_own(recognizer: Recognizer) -> None:
     """The first segment's text goes on from it, and what is said there is where it is."""
     clip = next(clip for clip in read_clips(CLIPS) if clip.language == "en" and clip.domain == "everyday")
     (segment,) = recognizer.transcribe(
-        clip.path, word_times=True, itn=False, vad=False, prev_text="It is late."
+        clip.path, word_times=True, itn=False, vad=False, prev_text="It is late.", second_opinion=False
     ).segments
     check(segment)
     before, said = segment.words[:3], segment.words[3:]

@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from funasr_cli.decoding.batch import CPU_FIXED_POSITIONS, GPU_FIXED_POSITIONS, tried_at_once
-from funasr_cli.decoding.draft import EVIDENCE, FIRST_HOPE, MOST_TOKENS
+from funasr_cli.decoding.batch import (
+    CPU_FIXED_POSITIONS,
+    CPU_SLOW_FIXED_POSITIONS,
+    GPU_FIXED_POSITIONS,
+    MOST_TOKENS,
+    tried_at_once,
+)
+from funasr_cli.decoding.habits import CASES, FIRST, FURTHER
 
 PAGE = (Path(__file__).parents[2] / "docs/performance.md").read_text(encoding="utf-8")
 SECTION = " ".join(PAGE.split("## Drafted decoding")[1].split("\n## ")[0].split())
@@ -23,14 +29,16 @@ def test_the_table_of_what_is_tried_at_once(row: list[int]) -> None:
     rows, *shown = row
     fixed = (CPU_FIXED_POSITIONS, GPU_FIXED_POSITIONS)
     tried = [
-        tried_at_once([MOST_TOKENS] * rows, [hope] * rows, positions)
+        tried_at_once([MOST_TOKENS] * rows, [(first, FURTHER)] * rows, positions)
         for positions in fixed
-        for hope in (0.9, 0.6, 0.2)
+        for first in (0.8, 0.4, 0.1)
     ]
     assert tried == shown
 
 
 def test_its_constants() -> None:
     assert len(ROWS) == 3
-    assert f"{CPU_FIXED_POSITIONS} on a CPU, {GPU_FIXED_POSITIONS} on a GPU" in SECTION
-    assert f"beginning with {FIRST_HOPE:g} as if {EVIDENCE} tokens had been tried" in SECTION
+    assert f"{CPU_FIXED_POSITIONS} on a CPU in float32" in SECTION
+    assert f"{CPU_SLOW_FIXED_POSITIONS} on a CPU in other types" in SECTION
+    assert f"{GPU_FIXED_POSITIONS} on a GPU" in SECTION
+    assert f"({FIRST:g} and {FURTHER:g}, worth {CASES} cases)" in SECTION
