@@ -137,9 +137,8 @@ def test_a_changed_word_costs_little_more_than_its_own_tokens(
     least = -(-len(" ".join(written)) // (most + 1))
     passes = passes_for(heard, " ".join(written), most)
     assert passes >= least
-    if not places and units_of(heard):
-        assert passes == least
-    assert passes <= least + 12 * len(places)
+    if units_of(heard):  # else there is nothing to draft
+        assert passes <= least + 12 * len(places)
     assert passes_for(other, heard, most) <= len(heard)
 
 

@@ -77,7 +77,9 @@ def test_text_with_times_can_be_read(said: Transcript) -> None:
         ]
         found = [re.search(pattern[1], line) for line in as_text(said, times).splitlines()]
         read = [(seconds(match[1]), seconds(match[2]), match[3]) for match in found if match]
-        expected = [(round(one.start_s, 2), round(one.end_s, 2), folded(one.text)) for one in parts]
+        expected = [
+            (round(100 * one.start_s) / 100, round(100 * one.end_s) / 100, folded(one.text)) for one in parts
+        ]
         assert len(found) == len(read)
         assert read == [row for row in expected if row[2]]
 
