@@ -13,6 +13,7 @@ from typing import Protocol
 from funasr_cli.backend import mx, on_accelerator
 from funasr_cli.decoding.sampling import Sampler, log_probabilities
 from funasr_cli.models.cache import DecoderCache
+from funasr_cli.models.layers import FEW_ROWS, FULL_ROWS
 from funasr_cli.models.qwen3 import Qwen3
 
 BUCKETS_AN_OCTAVE = 16  # padded lengths are rounded up to one of these: at most 1/16 is wasted
@@ -89,32 +90,49 @@ def right_pad(rows: Sequence[mx.array]) -> mx.array:
     return mx.stack([mx.pad(row, [(0, columns - row.shape[0]), (0, 0)]) for row in rows])
 
 
-def tried_at_once(lengths: Sequence[int], odds: Sequence[tuple[float, float]], fixed: int) -> int:
+@dataclass(frozen=True)
+class RunCost:
+    """What a run of the decoder costs, in positions.
+
+    Attributes:
+        fixed: whatever it computes.
+        padded: from three positions on, they cost as much as so many.
+    """
+
+    fixed: int
+    padded: int = 0
+
+    @classmethod
+    def of(cls, llm: Qwen3) -> "RunCost":
+        """Of this decoder on this device."""
+        if on_accelerator():
+            return cls(GPU_FIXED_POSITIONS)
+        dense = llm.model.layers[0].mlp.up_proj.weight.dtype == mx.float32
+        return cls(CPU_FIXED_POSITIONS, FULL_ROWS) if dense else cls(CPU_SLOW_FIXED_POSITIONS)
+
+    def __call__(self, positions: int) -> int:
+        """Of so many positions, those of all rows."""
+        return self.fixed + (positions if positions <= FEW_ROWS else max(positions, self.padded))
+
+
+def tried_at_once(lengths: Sequence[int], odds: Sequence[tuple[float, float]], cost: RunCost) -> int:
     """How much of proposals to try in one run: what brings the most tokens for its cost.
 
     Args:
         lengths: of the proposals of all rows.
         odds: how likely their tokens are to be right, as `Drafter.odds`.
-        fixed: cost of a run in positions, besides one of each row and those of the proposals.
+        cost: of a run.
     """
     tokens = float(len(lengths))  # one of each row in any case
-    width, best_rate = 0, tokens / (fixed + len(lengths))
+    width, best_rate = 0, tokens / cost(len(lengths))
     most = min(max(lengths), MOST_POSITIONS // len(lengths) - 1)
     for tried in range(1, most + 1):
         pairs = zip(lengths, odds, strict=True)
         tokens += sum(first * further ** (tried - 1) for length, (first, further) in pairs if length >= tried)
-        rate = tokens / (fixed + len(lengths) * (1 + tried))
+        rate = tokens / cost(len(lengths) * (1 + tried))
         if rate > best_rate:
             width, best_rate = tried, rate
     return width
-
-
-def fixed_positions(llm: Qwen3) -> int:
-    """What a run of this decoder costs besides its positions, in positions."""
-    if on_accelerator():
-        return GPU_FIXED_POSITIONS
-    dense = llm.model.layers[0].mlp.up_proj.weight.dtype == mx.float32
-    return CPU_FIXED_POSITIONS if dense else CPU_SLOW_FIXED_POSITIONS
 
 
 class Batch:
@@ -138,7 +156,7 @@ class Batch:
     ):
         self._llm = llm
         self._sampler = sampler
-        self._fixed = fixed_positions(llm)
+        self._cost = RunCost.of(llm)
         self.rows = rows
         self._drafts = list(drafts)
         self.cache = llm.make_cache(len(rows), prefix)
@@ -186,7 +204,7 @@ class Batch:
     def _pays(self, lengths: Sequence[int]) -> int:
         """How much of proposals of such lengths to try."""
         odds = [draft.odds if draft else (0.0, 0.0) for draft in self._drafts]
-        return tried_at_once(lengths, odds, self._fixed)
+        return tried_at_once(lengths, odds, self._cost)
 
     def _proposals(self) -> list[list[int]]:
         proposals: list[list[int]] = [[] for _ in self.rows]

@@ -74,7 +74,7 @@ class CTCDraft:
         if accepted:
             self._habits.further.count(accepted - 1, int(accepted < proposed))
         self._misses = 0 if accepted else self._misses + 1
-        self._wait = (1 << self._misses) // 4  # 0, 0, 1, 2, 4, ... steps
+        self._wait = (1 << self._misses) // 2 if self._misses > 1 else 0  # 0, 0, 2, 4, 8, ... steps
 
     def _rest(self, raw: str) -> str:
         """What is left of the draft behind the written text."""

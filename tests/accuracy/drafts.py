@@ -88,7 +88,7 @@ def least_margin(recognizer: Recognizer, clip: Clip, options: TranscribeOptions)
 
 def as_on_gpu() -> None:
     """Try as much of the drafts as a GPU would; on a CPU they do not pay in these types and are hardly tried."""
-    batch.fixed_positions = lambda llm: batch.GPU_FIXED_POSITIONS  # type: ignore[assignment]
+    batch.RunCost.of = lambda llm: batch.RunCost(batch.GPU_FIXED_POSITIONS)  # type: ignore[method-assign]
 
 
 def row(name: str, itn: bool, size: int, plain: Tally, drafted: Tally) -> str:

@@ -11,6 +11,7 @@ from accuracy.decoding import MAX_TOKENS, RECIPES, Recipe, load_recipe, read_cli
 from accuracy.drafts import compare
 
 from funasr_cli.checkpoints.export import export
+from funasr_cli.decoding.batch import RunCost
 from funasr_cli.decoding.draft import CTCDraft
 from funasr_cli.demo import MODEL
 from funasr_cli.options import TranscribeOptions
@@ -52,7 +53,7 @@ def test_the_text_is_the_same_in_fewer_passes(
     recognizers: dict[str, Recognizer], recipe: Recipe, batch: int, itn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if recipe is not RECIPES[0]:  # on a CPU drafts do not pay in these types, and hardly any would be tried
-        monkeypatch.setattr("funasr_cli.decoding.batch.fixed_positions", lambda llm: 128)
+        monkeypatch.setattr(RunCost, "of", lambda llm: RunCost(128))
     plain, drafted = compare(recognizers[recipe.name], CLIPS, options(batch, itn))
     same = sum(one == other for one, other in zip(plain.texts, drafted.texts, strict=True))
     assert same >= (len(CLIPS) if recipe is RECIPES[0] else 0.98 * len(CLIPS))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from parity.small_decoder import VOCAB_SIZE, WIDTH, random_prompt, small_decoder, written_alone
 
 from funasr_cli.backend import mx
-from funasr_cli.decoding.batch import MOST_POSITIONS, tried_at_once
+from funasr_cli.decoding.batch import MOST_POSITIONS, RunCost, tried_at_once
 from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.options import DEFAULTS, TranscribeOptions
@@ -164,10 +164,10 @@ def test_a_broken_row_takes_nothing_from_its_draft() -> None:
     st.lists(
         st.tuples(st.integers(0, 40), st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0))), min_size=1, max_size=20
     ),
-    st.sampled_from([1, 16, 128, 1000]),
+    st.builds(RunCost, st.sampled_from([1, 16, 128, 1000]), st.sampled_from([0, 16])),
 )
 @settings(max_examples=200, deadline=None)
-def test_how_much_is_tried_at_once(rows: list[tuple[int, tuple[float, float]]], fixed: int) -> None:
+def test_how_much_is_tried_at_once(rows: list[tuple[int, tuple[float, float]]], cost: RunCost) -> None:
     """The width with the most expected tokens for its cost, by looking at all of them."""
     lengths, odds = [length for length, _ in rows], [chance for _, chance in rows]
 
@@ -175,9 +175,9 @@ def test_how_much_is_tried_at_once(rows: list[tuple[int, tuple[float, float]]], 
         right = sum(
             first * further**place for length, (first, further) in rows for place in range(min(length, width))
         )
-        return (len(rows) + right) / (fixed + len(rows) * (1 + width))
+        return (len(rows) + right) / cost(len(rows) * (1 + width))
 
-    width = tried_at_once(lengths, odds, fixed)
+    width = tried_at_once(lengths, odds, cost)
     assert 0 <= width <= max(lengths)
     assert len(rows) * (1 + width) <= max(MOST_POSITIONS, len(rows))
     allowed = range(min(max(lengths), MOST_POSITIONS // len(rows) - 1) + 1)
@@ -186,8 +186,16 @@ def test_how_much_is_tried_at_once(rows: list[tuple[int, tuple[float, float]]], 
 
 def test_one_good_draft_among_many_rows_waits_until_it_pays() -> None:
     """The others would be padded by as much."""
+    cost = RunCost(16, 16)
     good, none, bad = (0.9, 0.9), (0.0, 0.0), (0.1, 0.1)
-    assert tried_at_once([20], [good], 16) > 8
-    assert tried_at_once([20] + [0] * 15, [good] + [none] * 15, 16) == 0
-    assert tried_at_once([20] * 16, [good] * 16, 16) > 0
-    assert tried_at_once([20] * 16, [bad] * 16, 16) == 0
+    assert tried_at_once([20], [good], cost) == 15  # which cost as much as three
+    assert tried_at_once([20] + [0] * 15, [good] + [none] * 15, cost) == 0
+    assert tried_at_once([20] * 16, [good] * 16, cost) > 0
+    assert tried_at_once([20] * 16, [bad] * 16, cost) == 0
+    assert tried_at_once([20], [bad], cost) <= 1
+
+
+def test_what_a_run_costs() -> None:
+    assert [RunCost(16, 16)(positions) for positions in (1, 2, 3, 16, 17)] == [17, 18, 32, 32, 33]
+    assert [RunCost(128)(positions) for positions in (1, 3, 16)] == [129, 131, 144]
+    assert RunCost.of(LLM) == RunCost(16, 16)

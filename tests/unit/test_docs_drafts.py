@@ -10,9 +10,11 @@ from funasr_cli.decoding.batch import (
     CPU_SLOW_FIXED_POSITIONS,
     GPU_FIXED_POSITIONS,
     MOST_TOKENS,
+    RunCost,
     tried_at_once,
 )
 from funasr_cli.decoding.habits import CASES, FIRST, FURTHER
+from funasr_cli.models.layers import FULL_ROWS
 
 PAGE = (Path(__file__).parents[2] / "docs/performance.md").read_text(encoding="utf-8")
 SECTION = " ".join(PAGE.split("## Drafted decoding")[1].split("\n## ")[0].split())
@@ -27,10 +29,10 @@ ROWS = [
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]} rows")
 def test_the_table_of_what_is_tried_at_once(row: list[int]) -> None:
     rows, *shown = row
-    fixed = (CPU_FIXED_POSITIONS, GPU_FIXED_POSITIONS)
+    costs = RunCost(CPU_FIXED_POSITIONS, FULL_ROWS), RunCost(GPU_FIXED_POSITIONS)
     tried = [
-        tried_at_once([MOST_TOKENS] * rows, [(first, FURTHER)] * rows, positions)
-        for positions in fixed
+        tried_at_once([MOST_TOKENS] * rows, [(first, FURTHER)] * rows, cost)
+        for cost in costs
         for first in (0.8, 0.4, 0.1)
     ]
     assert tried == shown

@@ -96,7 +96,7 @@ def test_mistakes_make_pauses_and_then_an_end() -> None:
             draft.judge(len(proposal), 0)
             asked.append(step)
         stream.push(ord("x"))
-    assert asked == [0, 1, 3, 6, 11, 20, 37]
+    assert asked == [0, 1, 4, 9, 18, 35, 68]
     assert len(asked) == MOST_MISSES + 1
     assert draft.propose() is None
 
