@@ -166,7 +166,7 @@ class Batch:
     def read(self, prompts: list[mx.array]) -> Answers:
         """Begin: (length, hidden) embeddings a row."""
         lengths = [len(prompt) for prompt in prompts]
-        proposals = self._proposals()
+        proposals = self._proposals(RunCost(self._cost.fixed))  # nothing is padded: the prompts are long
         embeddings = right_pad(
             [
                 mx.concatenate([prompt, self._llm.embed(mx.array(ids))]) if ids else prompt
@@ -184,7 +184,7 @@ class Batch:
     def go_on(self) -> Answers:
         """Read what was written last, and proposals."""
         assert self._last_ids is not None
-        proposals = self._proposals()
+        proposals = self._proposals(self._cost)
         width = 1 + max(map(len, proposals))
         ids = self._last_ids[:, None]
         if width > 1:
@@ -199,24 +199,27 @@ class Batch:
     @property
     def drafting(self) -> bool:
         """Whether it pays to ask the drafts at the next step."""
-        return self._pays([MOST_TOKENS if draft else 0 for draft in self._drafts]) > 0
+        return self._most_that_pays(self._cost) > 0
 
-    def _pays(self, lengths: Sequence[int]) -> int:
-        """How much of proposals of such lengths to try."""
+    def _most_that_pays(self, cost: RunCost, proposals: Sequence[Sequence[int]] | None = None) -> int:
+        """How much of proposals to try; None takes those of full length, of which most pays."""
+        lengths = [MOST_TOKENS if draft else 0 for draft in self._drafts]
+        if proposals is not None:
+            lengths = list(map(len, proposals))
         odds = [draft.odds if draft else (0.0, 0.0) for draft in self._drafts]
-        return tried_at_once(lengths, odds, self._cost)
+        return tried_at_once(lengths, odds, cost)
 
-    def _proposals(self) -> list[list[int]]:
+    def _proposals(self, cost: RunCost) -> list[list[int]]:
         proposals: list[list[int]] = [[] for _ in self.rows]
-        if not self.drafting:
-            return proposals  # shorter ones would pay less
+        if not self._most_that_pays(cost):
+            return proposals
         for index, draft in enumerate(self._drafts):
             proposal = draft.propose() if draft else None
             if proposal is None:
                 self._drafts[index] = None
             else:
                 proposals[index] = proposal
-        tried = self._pays(list(map(len, proposals)))
+        tried = self._most_that_pays(cost, proposals)
         return [proposal[:tried] for proposal in proposals]
 
     def _answers(self, hidden: mx.array, proposals: list[list[int]]) -> Answers:
