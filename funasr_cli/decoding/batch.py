@@ -8,7 +8,7 @@ sampler would have chosen it anyway, so that what is written is the same with an
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from funasr_cli.backend import mx, on_accelerator
 from funasr_cli.decoding.sampling import Sampler, log_probabilities
@@ -17,6 +17,7 @@ from funasr_cli.models.layers import FEW_ROWS, FULL_ROWS
 from funasr_cli.models.qwen3 import Qwen3
 
 BUCKETS_AN_OCTAVE = 16  # padded lengths are rounded up to one of these: at most 1/16 is wasted
+T = TypeVar("T")
 # What a run of the decoder costs whatever it computes (reading its weights), in positions: docs/performance.md.
 # On a CPU, MLX's products of other types than float32 cost as much for each position as if it were alone.
 CPU_FIXED_POSITIONS, CPU_SLOW_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 1, 128
@@ -63,8 +64,8 @@ class Answers:
     """What one run of the decoder says.
 
     Attributes:
-        ids: (batch, width) what follows each position that was asked about.
-        logprobs: (batch, width), of these.
+        ids: (batch * width,) what follows each position that was asked about, row by row.
+        logprobs: (batch * width,), of these.
         proposals: of each row; a row was asked about its last position before and all of its proposal.
     """
 
@@ -73,7 +74,7 @@ class Answers:
     proposals: list[list[int]]
 
     def of_rows(self, chosen: list[int]) -> "Answers":
-        """The same of some of the rows."""
+        """The same of some of the rows, of one position each."""
         rows = mx.array(chosen)
         return Answers(self.ids[rows], self.logprobs[rows], [self.proposals[row] for row in chosen])
 
@@ -224,22 +225,21 @@ class Batch:
 
     def _answers(self, hidden: mx.array, proposals: list[list[int]]) -> Answers:
         """(batch, width, hidden) -> what follows."""
-        shape = hidden.shape[:2]
+        width = hidden.shape[1]
         logits = self._llm.logits(hidden.reshape(-1, hidden.shape[-1]))  # (batch * width, vocab)
-        ids = self._sampler(logits, [step + place for step in self._steps for place in range(shape[1])])
-        logprobs = log_probabilities(logits, ids).reshape(shape)
-        ids = ids.reshape(shape)
-        if shape[1] == 1:  # known before it is computed
-            self._last_ids = ids[:, 0]
+        ids = self._sampler(logits, [step + place for step in self._steps for place in range(width)])
+        logprobs = log_probabilities(logits, ids)
+        if width == 1:  # known before it is computed
+            self._last_ids = ids
             self._steps = [step + 1 for step in self._steps]
         return Answers(ids, logprobs, proposals)
 
     def take(self, answers: Answers) -> list[Token]:
         """Keep as much of the proposals as the decoder says itself, and what it says behind that."""
         mx.eval(answers.ids, answers.logprobs)
-        ids, logprobs = answers.ids.tolist(), answers.logprobs.tolist()
+        width = answers.ids.size // len(self.rows)
+        ids, logprobs = (_in_rows(flat.tolist(), width) for flat in (answers.ids, answers.logprobs))
         accepted = [_agreeing(proposal, says) for proposal, says in zip(answers.proposals, ids, strict=True)]
-        width = answers.ids.shape[1]
         if width > 1:
             self.cache.take_back([width - 1 - count for count in accepted])
             own = [says[count] for says, count in zip(ids, accepted, strict=True)]
@@ -271,6 +271,10 @@ class Batch:
         self._drafts += other._drafts
         self._steps += other._steps
         self._last_ids = mx.concatenate([self._last_ids, other._last_ids])
+
+
+def _in_rows(flat: list[T], width: int) -> list[list[T]]:
+    return [flat[start : start + width] for start in range(0, len(flat), width)]
 
 
 def _agreeing(proposal: Sequence[int], says: Sequence[int]) -> int:
