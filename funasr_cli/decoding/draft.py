@@ -30,7 +30,6 @@ class CTCDraft:
 
     Attributes:
         proposed: tokens so far.
-        accepted: of these.
     """
 
     def __init__(self, heard: str, stream: TextStream, encode: Callable[[str], list[int]], habits: Habits):
@@ -43,7 +42,7 @@ class CTCDraft:
         self._habits = habits
         self._first = Rate(habits.first.value, OWN_CASES)
         self._misses = self._wait = 0  # proposals in a row without a right token, and steps without a proposal
-        self.proposed = self.accepted = 0
+        self.proposed = 0
 
     @property
     def odds(self) -> tuple[float, float]:
@@ -68,7 +67,6 @@ class CTCDraft:
     def judge(self, proposed: int, accepted: int) -> None:
         """Learn what became of a proposal, up to its first mistake."""
         self.proposed += proposed
-        self.accepted += accepted
         for rate in (self._first, self._habits.first):
             rate.count(int(accepted > 0), int(accepted == 0))
         if accepted:

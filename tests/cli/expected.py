@@ -26,6 +26,11 @@ def cut_short(clip: Path, where: str, tokens: int) -> str:
     return f"warning: {clip}: {where} s: cut short after {tokens} tokens: the end may be missing\n"
 
 
+def made_up(clip: Path, where: str) -> str:
+    """The warning about a text that the CTC branch does not support."""
+    return f"warning: {clip}: {where} s: the CTC branch did not hear this: the text may be made up\n"
+
+
 def summary(speech: str, share: str = "100.0%", repaired: int = 0, failed: int = 0, doubtful: int = 0) -> str:
     """The last line on stderr."""
     segments = "segment" if repaired == 1 else "segments"
