@@ -19,6 +19,8 @@ PEERS_OPTIONS ?=
 # what it converts, REFERENCE_PYTHON=interpreter that has FunASR, RELEASE_OPTIONS for the rest. See docs/release.md.
 MODEL ?= FunAudioLLM/Fun-ASR-Nano-2512
 RELEASE_OPTIONS ?=
+# Tests that run side by side, one thread each; a full-size model takes up to 4 GB in each of them.
+WORKERS ?= 2
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
 .PHONY: demo install lint format docs test test-quick eval bench-peers check-release demo-model clean
@@ -61,7 +63,8 @@ docs: install
 	$(BIN)/typer funasr_cli.cli.app utils docs --name funasr --output docs/cli.md
 
 test: lint $(REFERENCE)/.installed
-	REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" $(BIN)/python -m pytest -ra
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" \
+		$(BIN)/python -m pytest -ra -n $(WORKERS) --dist loadfile
 
 test-quick: install
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n auto

@@ -95,7 +95,8 @@ def test_force_never_replaces_a_file(small_checkpoint: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_the_source_is_never_replaced(checkpoint: Path, force: bool) -> None:
+def test_the_source_is_never_replaced(small_checkpoint: Path, tmp_path: Path, force: bool) -> None:
+    checkpoint = shutil.copytree(small_checkpoint, tmp_path / "deeper/checkpoint")
     for out in (checkpoint, checkpoint.parent, checkpoint / "."):
         assert refusal(checkpoint, out, force=force) == f"{out}: holds the source"
     (checkpoint.parent / "link").symlink_to(checkpoint)
