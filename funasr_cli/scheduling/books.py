@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from funasr_cli.audio.segments import Stretch
@@ -91,8 +92,8 @@ class Book:
             kept = parts if _are_better(parts, doubt) else [doubt]
             self._final.update((attempt.start, attempt) for attempt in kept)
 
-    def transcript(self, model: str, language: str | None) -> Transcript:
-        """The result, once all is done."""
+    def transcript(self, model: str, language: str | None, word_times: bool) -> Transcript:
+        """The result, once all is done; `word_times` tells whether its words should have times."""
         assert self.end is not None
         now = time.perf_counter()
         stages = ("read", "vad", "features", "encoder", "ctc", "prefill", "decode")
@@ -114,7 +115,7 @@ class Book:
             ),
             unread_s=self.end.unread_s,
             fault=self.end.error.message if self.end.error else None,
-            warnings=tuple(filter(None, map(_warning, self._settled))),
+            warnings=tuple(text for segment in self._settled for text in _warnings(segment, word_times)),
         )
 
 
@@ -125,16 +126,23 @@ def _are_better(parts: list[Attempt], whole: Attempt) -> bool:
     return len(opinions) == len(parts) and whole.opinion is not None and both.better_than(whole.opinion)
 
 
-def _warning(segment: Segment) -> str | None:
+def _warnings(segment: Segment, word_times: bool) -> Iterator[str]:
     where = f"{segment.start_s:.1f}-{segment.end_s:.1f} s"
+    if problem := _problem(segment):
+        yield f"{where}: {problem}"
+    if word_times and not segment.words and any(map(str.isalnum, segment.text)):
+        yield f"{where}: no times of words: the text does not fit into what the CTC branch heard"
+
+
+def _problem(segment: Segment) -> str | None:
     if segment.doubtful and not segment.text:
-        return f"{where}: no text, but the CTC branch heard something: words may be missing"
+        return "no text, but the CTC branch heard something: words may be missing"
     if segment.doubtful:
-        return f"{where}: the CTC branch did not hear this: the text may be made up"
+        return "the CTC branch did not hear this: the text may be made up"
     if segment.stop_reason == "budget":
-        return f"{where}: cut short after {segment.tokens} tokens: the end may be missing"
+        return f"cut short after {segment.tokens} tokens: the end may be missing"
     if segment.stop_reason == "loop":
-        return f"{where}: the text goes in circles: what follows the first round is missing"
+        return "the text goes in circles: what follows the first round is missing"
     if segment.stop_reason == "nonfinite":
-        return f"{where}: the decoder met a value that is not a number: the rest is missing"
+        return "the decoder met a value that is not a number: the rest is missing"
     return None

@@ -267,7 +267,8 @@ class Scheduler:
         if book.end.error and not book.end.read_s:
             yield Failed(book.source, book.end.error)
         else:
-            yield Finished(book.source, book.transcript(self._recognizer.loaded.name, self._language))
+            name, word_times = self._recognizer.loaded.name, self._options.word_times
+            yield Finished(book.source, book.transcript(name, self._language, word_times))
 
     def _give_up(self, error: Exception) -> Iterator[Event]:
         """The computation failed: try again with half as much at once; a single row fails its recording."""

@@ -33,11 +33,11 @@ HEAD = """\
 # Drafted decoding of the demo model
 
 Held-out voices and sentences, each clip decoded plainly and with drafts of the CTC branch, in turns. "The same":
-clips whose text does not differ by a character. A turn is a run of {turn} clips, in which the drafts learn how the
-decoder writes. Passes: runs of the decoder, counted for each clip, the prompt's among them. "Shorter": time of CTC
-branch, prompt and decoding together without drafts, divided by that with them; decoding alone in brackets.
-Numbers as digits is what `--itn`, the default, asks for: there the decoder writes what
-CTC does not. The other types try as much as on a GPU: on a CPU drafts do not pay in them, and hardly any is tried.
+clips whose text does not differ by a character. A turn is a run of {turn} clips, in which the drafts learn how
+the decoder writes. Passes: runs of the decoder, counted for each clip, the prompt's among them. "Shorter": time
+of CTC branch, prompt and decoding together without drafts, divided by that with them; decoding alone in
+brackets. Numbers as digits is what `--itn`, the default, asks for: there the decoder writes what CTC does not.
+The other types try as much as on a GPU: on a CPU drafts do not pay in them, and hardly any is tried.
 Written by `make eval`, on {device}.
 
 """

@@ -11,6 +11,7 @@ from transcripts import texts
 
 import funasr_cli
 from funasr_cli import demo
+from funasr_cli.backend import mx
 from funasr_cli.decoding.units import word_spans
 from funasr_cli.errors import ModelError
 from funasr_cli.options import Timestamps
@@ -75,6 +76,19 @@ def test_words_of_a_text_without_sense(make_checkpoint: MakeCheckpoint, tmp_path
     for name, write in WRITERS.items():
         worded = write(said, Style(Timestamps.WORD))
         assert (worded == write(said)) == (DEFAULT_TIMES[name] is Timestamps.WORD)
+
+
+@pytest.mark.parametrize("word_times", [True, False])
+def test_words_without_times_are_told(word_times: bool) -> None:
+    """A CTC head without sense: the text is there, and what it is good for is said."""
+    clip = demo.clips()[0]
+    unable = funasr_cli.load("demo")
+    head = unable.loaded.model.ctc.ctc_lo
+    head.weight = mx.full(head.weight.shape, float("nan"))
+    said = unable.transcribe(clip.path, word_times=word_times, draft="off", second_opinion=False)
+    assert (said.text, said.segments[0].words, said.times) == (clip.written, (), "segment")
+    told = "0.1-2.7 s: no times of words: the text does not fit into what the CTC branch heard"
+    assert said.warnings == ((told,) if word_times else ())
 
 
 @given(texts)
