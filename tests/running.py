@@ -12,6 +12,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
+from funasr_cli.cli import console
 from funasr_cli.cli.app import app
 
 PYTHON = sys.executable
@@ -65,6 +66,7 @@ def funasr(*arguments: Any, env: dict[str, str] | None = None, **options: Any) -
 
 def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
     """The same in this process; for what does not depend on the process."""
+    console.set_volume(quiet=False, verbose=False)  # as a new process begins
     result = CliRunner().invoke(
         app, list(map(str, arguments)), env={"COLUMNS": "200", **(env or {})}, prog_name="funasr"
     )

@@ -72,8 +72,12 @@ class Grid:
 
     def fitted(self, width: int) -> "Iterator[Grid]":
         """The same in as few tables below each other as a terminal has columns for."""
-        widths = [max(map(columns, column)) + 1 for column in zip(self.headings, *self.rows, strict=True)]
-        first = min(widths[0], MOST_NAME)
+        headings = [
+            self.headings[0],
+            *(f" {heading}" for heading in self.headings[1:]),
+        ]  # as they are drawn
+        widths = [max(map(columns, column)) + 1 for column in zip(headings, *self.rows, strict=True)]
+        first = min(widths[0], MOST_NAME) + 1  # the edge
         cuts, used = [1], first
         for index in range(1, len(widths)):
             used += widths[index]

@@ -1,5 +1,10 @@
 """Tables of measurements: as Markdown, and on narrow terminals."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from funasr_cli.cli import tables
 from funasr_cli.cli.measurements import Grid
 
 GRID = Grid(["case", "seconds", "tok/s"], [["a|b", "1.00", "20.0"], ["中文", "2.00", "10.0"]], ["A note."])
@@ -17,9 +22,9 @@ def test_markdown() -> None:
 
 
 def test_columns_that_fit() -> None:
-    """Names take five columns, one of them in between; the numbers eight and six."""
-    assert [part.headings for part in GRID.fitted(19)] == [["case", "seconds", "tok/s"]]
-    narrow = list(GRID.fitted(18))
+    """Names take four columns, the numbers eight and six; one each at the edges and in between."""
+    assert [part.headings for part in GRID.fitted(22)] == [["case", "seconds", "tok/s"]]
+    narrow = list(GRID.fitted(21))
     assert [part.headings for part in narrow] == [["case", "seconds"], ["case", "tok/s"]]
     assert [part.rows for part in narrow] == [
         [["a|b", "1.00"], ["中文", "2.00"]],
@@ -31,3 +36,13 @@ def test_columns_that_fit() -> None:
 def test_long_names_do_not_take_all() -> None:
     grid = Grid(["case", "seconds"], [["x" * 300, "1.00"]])
     assert len(list(grid.fitted(60))) == 1
+
+
+@given(st.lists(st.text("12345.", max_size=12), min_size=1, max_size=6), st.integers(10, 90))
+def test_names_stay_in_one_line(numbers: list[str], width: int) -> None:
+    """As Rich draws the tables; where not even one number has room beside it, the name gives way."""
+    grid = Grid(["case", *("x" * index for index in range(1, len(numbers) + 1))], [["short.wav", *numbers]])
+    for part in grid.fitted(width):
+        table = tables.plain(*part.headings)
+        table.add_row(*part.rows[0])
+        assert Console(width=200).measure(table).maximum <= width or len(part.headings) == 2
