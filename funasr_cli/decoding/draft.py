@@ -41,7 +41,8 @@ class CTCDraft:
         self._read = 0  # ...so many characters have been written
         self._habits = habits
         self._first = Rate(habits.first.value, OWN_CASES)
-        self._misses = self._wait = 0  # proposals in a row without a right token, and steps without a proposal
+        self._misses = self._wait = 0  # looks in a row that found no right token, and steps without one
+        self._right = False  # anything of it, so far
         self.proposed = 0
 
     @property
@@ -62,17 +63,27 @@ class CTCDraft:
         coming = self._rest(raw)[:MOST_CHARACTERS]
         if not coming:
             return None if self._at == len(self._units) else []
+        if self._misses and not (self._right or self._at):
+            self._miss()  # it began wrong: let the texts agree somewhere first
+            return []
         return self._encode(coming)[:MOST_TOKENS]
 
     def judge(self, proposed: int, accepted: int) -> None:
         """Learn what became of a proposal, up to its first mistake."""
         self.proposed += proposed
+        self._right |= accepted > 0
         for rate in (self._first, self._habits.first):
             rate.count(int(accepted > 0), int(accepted == 0))
         if accepted:
             self._habits.further.count(accepted - 1, int(accepted < proposed))
-        self._misses = 0 if accepted else self._misses + 1
-        self._wait = (1 << self._misses) // 2 if self._misses > 1 else 0  # 0, 0, 2, 4, 8, ... steps
+        if accepted:
+            self._misses = 0
+        else:
+            self._miss()
+
+    def _miss(self) -> None:
+        self._misses += 1
+        self._wait = (1 << self._misses) // 2 if self._misses > 1 else 0  # 0, 2, 4, 8, ... steps
 
     def _rest(self, raw: str) -> str:
         """What is left of the draft behind the written text."""

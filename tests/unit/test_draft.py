@@ -85,20 +85,40 @@ def test_a_draft_that_has_nothing_to_do_with_the_text_is_hopeless_soon() -> None
     assert draft.odds[1] == pytest.approx((0.9 * 8 + 6) / (8 + 7))
 
 
-def test_mistakes_make_pauses_and_then_an_end() -> None:
-    """The texts are aligned a few times, however long the row becomes."""
+def asked_at(text: str, beginning: int) -> list[int]:
+    """Steps at which a draft proposes something for a row of xs, of which so many are right at first."""
     stream = TextStream(spell)
-    draft = CTCDraft("open the door " * 20, stream, encode, Habits())
-    asked = []
+    draft, asked = CTCDraft(text, stream, encode, Habits()), []
     for step in range(200):
         proposal = draft.propose()
         if proposal:
-            draft.judge(len(proposal), 0)
+            draft.judge(len(proposal), int(step < beginning))
             asked.append(step)
         stream.push(ord("x"))
-    assert asked == [0, 1, 4, 9, 18, 35, 68]
-    assert len(asked) == MOST_MISSES + 1
     assert draft.propose() is None
+    return asked
+
+
+def test_mistakes_make_pauses_and_then_an_end() -> None:
+    """The texts are aligned a few times, however long the row becomes."""
+    asked = asked_at("x" + "open the door " * 20, 1)
+    assert asked == [0, 1, 2, 5, 10, 19, 36, 69]
+    assert len(asked) == 1 + MOST_MISSES + 1
+
+
+def test_a_draft_that_begins_wrong_is_not_tried_again() -> None:
+    assert asked_at("open the door " * 20, 0) == [0]
+
+
+def test_a_draft_that_begins_wrong_is_tried_where_the_texts_agree() -> None:
+    stream = TextStream(spell)
+    draft = CTCDraft("I open the door", stream, encode, Habits())
+    for piece, proposal in (("We", "I open the door"), (" ", ""), ("open", ""), (".", ""), ("", " the door")):
+        assert spell(draft.propose() or []) == proposal
+        if proposal:
+            draft.judge(len(proposal), 0)
+        for token_id in encode(piece):
+            stream.push(token_id)
 
 
 words = st.lists(st.sampled_from("the cat sat on 1 20 the mat 我 在 海 , . Mat".split()), max_size=40).map(
