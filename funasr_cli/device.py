@@ -12,10 +12,8 @@ from funasr_cli.options import AS_STORED
 
 SLOW_GFLOPS = 8.0  # a core: the reference BLAS reaches 4 on a fast one, any other ten times that
 PROBE_ROWS, PROBE_WIDTH = 256, 512
-PROBE_S, LONG_PROBE_S = (
-    0.02,
-    0.5,
-)  # the latter where it seems slow: other work on the cores passes, a slow BLAS stays
+PROBE_S = 0.02
+LONG_PROBE_S = 0.5  # where a BLAS seems slow: other work on the cores passes, a slow BLAS stays
 PROBES = 3  # at least: the first one also waits for the library to set itself up
 
 
@@ -37,18 +35,20 @@ def default_dtype() -> str:
 
 
 def gflops_a_core() -> float | None:
-    """Billions of float32 operations in a matrix product for each second that a CPU's core works, tried for 20 ms.
+    """Billions of float32 operations in a matrix product for each second that a CPU's core works.
 
     Time of the processor, not of the clock: a machine that is busy with something else is not a slow one. Threads
-    that wait for each other work as well, though, so what seems slow is tried for longer. None on a GPU.
+    that spin while they wait count as working, though, so a BLAS that seems slow is tried for longer. On a GPU,
+    None.
     """
     if on_accelerator():
         return None
     x, weight = mx.ones((PROBE_ROWS, PROBE_WIDTH)), mx.ones((PROBE_WIDTH, PROBE_WIDTH))
     mx.eval(x, weight)
     began = time.perf_counter()
+    patience_s = PROBE_S if lacks_blas() else LONG_PROBE_S
     probes, fastest = 0, 0.0
-    while probes < PROBES or time.perf_counter() - began < (PROBE_S if fastest > SLOW_GFLOPS else LONG_PROBE_S):
+    while probes < PROBES or time.perf_counter() - began < (PROBE_S if fastest > SLOW_GFLOPS else patience_s):
         started = time.process_time()
         mx.eval(x @ weight)
         seconds = max(time.process_time() - started, 1e-6)

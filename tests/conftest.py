@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import CheckpointSpec, write_checkpoint
+from hypothesis import settings
 
 import funasr_cli
 
@@ -16,6 +17,10 @@ DATA = Path(__file__).parent / "data"
 for name in [name for name in os.environ if name.startswith("FUNASR_")]:
     del os.environ[name]
 os.environ["FUNASR_CONFIG"] = os.devnull
+
+# A busy machine is no fault of the code.
+settings.register_profile("any speed", deadline=None)
+settings.load_profile("any speed")
 
 # Started in the background by a shell, this process ignores Ctrl-C, and so would every command that it runs.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,6 +12,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
+from funasr_cli.backend import mx
 from funasr_cli.cli import console
 from funasr_cli.cli.app import app
 
@@ -66,10 +67,15 @@ def funasr(*arguments: Any, env: dict[str, str] | None = None, **options: Any) -
 
 def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
     """The same in this process; for what does not depend on the process."""
-    console.set_volume(quiet=False, verbose=False)  # as a new process begins
-    result = CliRunner().invoke(
-        app, list(map(str, arguments)), env={"COLUMNS": "200", **(env or {})}, prog_name="funasr"
-    )
+    device = mx.default_device()
+    try:
+        result = CliRunner().invoke(
+            app, list(map(str, arguments)), env={"COLUMNS": "200", **(env or {})}, prog_name="funasr"
+        )
+    finally:  # what a process takes with it when it ends
+        console.set_volume(quiet=False, verbose=False)
+        console.stderr.cache_clear()
+        mx.set_default_device(device)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Result(result.exit_code, result.stdout, result.stderr)

@@ -72,12 +72,10 @@ class Grid:
 
     def fitted(self, width: int) -> "Iterator[Grid]":
         """The same in as few tables below each other as a terminal has columns for."""
-        headings = [
-            self.headings[0],
-            *(f" {heading}" for heading in self.headings[1:]),
-        ]  # as they are drawn
+        # Numbers have a space before their headings, as `tables.plain` draws them.
+        headings = [self.headings[0], *(f" {heading}" for heading in self.headings[1:])]
         widths = [max(map(columns, column)) + 1 for column in zip(headings, *self.rows, strict=True)]
-        first = min(widths[0], MOST_NAME) + 1  # the edge
+        first = min(widths[0] - 1, MOST_NAME) + 2  # an edge on either side
         cuts, used = [1], first
         for index in range(1, len(widths)):
             used += widths[index]

@@ -41,8 +41,8 @@ class CTCDraft:
         self._read = 0  # ...so many characters have been written
         self._habits = habits
         self._first = Rate(habits.first.value, OWN_CASES)
-        self._misses = self._wait = 0  # looks in a row that found no right token, and steps without one
-        self._right = False  # anything of it, so far
+        self._misses = self._wait = 0  # looks in a row that found nothing right, and steps until the next
+        self._agreed = False  # both texts, anywhere so far
         self.proposed = 0
 
     @property
@@ -63,7 +63,7 @@ class CTCDraft:
         coming = self._rest(raw)[:MOST_CHARACTERS]
         if not coming:
             return None if self._at == len(self._units) else []
-        if self._misses and not (self._right or self._at):
+        if self._misses and not self._agreed:
             self._miss()  # it began wrong: let the texts agree somewhere first
             return []
         return self._encode(coming)[:MOST_TOKENS]
@@ -71,13 +71,11 @@ class CTCDraft:
     def judge(self, proposed: int, accepted: int) -> None:
         """Learn what became of a proposal, up to its first mistake."""
         self.proposed += proposed
-        self._right |= accepted > 0
         for rate in (self._first, self._habits.first):
             rate.count(int(accepted > 0), int(accepted == 0))
         if accepted:
             self._habits.further.count(accepted - 1, int(accepted < proposed))
-        if accepted:
-            self._misses = 0
+            self._agreed, self._misses = True, 0
         else:
             self._miss()
 
@@ -104,6 +102,7 @@ class CTCDraft:
         """How many units of the draft the written text stands for, and where the rest of the draft begins."""
         ahead = self._units[self._at : self._at + len(written) + REACH]
         count, agrees = align(written, ahead, open_end=raw[-1:].isalpha())
+        self._agreed |= agrees
         at, last = self._at + count, written[-1]
         offset = self._units[at - 1].end if at else 0
         if agrees and len(last.key) < len(self._units[at - 1].key):

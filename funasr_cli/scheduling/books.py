@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from funasr_cli.audio.segments import Stretch
 from funasr_cli.decoding.agreement import Comparison
+from funasr_cli.decoding.units import is_spoken
 from funasr_cli.scheduling.intake import Ended
 from funasr_cli.transcript import Segment, Timings, Transcript
 
@@ -130,8 +131,8 @@ def _warnings(segment: Segment, word_times: bool) -> Iterator[str]:
     where = f"{segment.start_s:.1f}-{segment.end_s:.1f} s"
     if problem := _problem(segment):
         yield f"{where}: {problem}"
-    if word_times and not segment.words and any(map(str.isalnum, segment.text)):
-        yield f"{where}: no times of words: the text does not fit into what the CTC branch heard"
+    if word_times and not segment.words and any(map(is_spoken, segment.text)):
+        yield f"{where}: no times of words: the text could not be aligned with what the CTC branch heard"
 
 
 def _problem(segment: Segment) -> str | None:

@@ -84,8 +84,10 @@ def test_it_waits_only_as_long_as_it_is_told() -> None:
         assert ahead.take(0.0) is None
         assert ahead.take(0.01) is None
         assert not ahead.ended
-        threading.Timer(0.05, gate.set).start()
+        timer = threading.Timer(0.05, gate.set)
+        timer.start()
         assert ahead.take(None) == "late"
+        timer.join()
 
 
 def test_an_item_that_is_there_is_taken_without_waiting() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,22 +44,26 @@ def test_when_it_is_slow(
 
 
 @pytest.mark.parametrize(
-    ("ticks", "work", "fastest_s"),
+    ("found", "ticks", "work", "fastest_s"),
     [
         # Three products are enough where one takes longer than the time for all; the first does not count.
-        ([0.0, 9.0], [0.0, 8.0, 8.0, 8.05, 8.05, 8.09], 0.04),
+        (True, [0.0, 9.0], [0.0, 8.0, 8.0, 8.05, 8.05, 8.09], 0.04),
         # What is fast is known after 20 ms.
-        ([0.0, 0.01, 0.03], [0.0, 0.008, 0.1, 0.105, 0.2, 0.204, 0.3, 0.304], 0.004),
+        (True, [0.0, 0.01, 0.03], [0.0, 0.008, 0.1, 0.105, 0.2, 0.204, 0.3, 0.304], 0.004),
         # What seems slow may be waiting for others.
-        ([0.0, 0.2, 0.3], [0.0, 0.1, 0.2, 0.25, 0.3, 0.36, 0.4, 0.404], 0.004),
+        (True, [0.0, 0.2, 0.3], [0.0, 0.1, 0.2, 0.25, 0.3, 0.36, 0.4, 0.404], 0.004),
+        # MLX's own does not become another one.
+        (False, [0.0, 0.2], [0.0, 0.1, 0.2, 0.25, 0.3, 0.36], 0.05),
     ],
 )
 def test_how_long_a_machine_is_probed(
-    ticks: list[float], work: list[float], fastest_s: float, monkeypatch: pytest.MonkeyPatch
+    found: bool, ticks: list[float], work: list[float], fastest_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, processor = iter(ticks), iter(work)
-    monkeypatch.setattr(device.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(device.time, "process_time", lambda: next(processor))
+    times = SimpleNamespace(perf_counter=lambda: next(clock), process_time=lambda: next(processor))
+    monkeypatch.setattr(device, "time", times)
+    monkeypatch.setattr(device, "on_accelerator", lambda: False)
+    monkeypatch.setattr(device, "lacks_blas", lambda: not found)
     assert gflops_a_core() == pytest.approx(2e-9 * 256 * 512**2 / fastest_s)
     assert next(clock, None) is next(processor, None) is None
 

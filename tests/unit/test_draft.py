@@ -85,29 +85,38 @@ def test_a_draft_that_has_nothing_to_do_with_the_text_is_hopeless_soon() -> None
     assert draft.odds[1] == pytest.approx((0.9 * 8 + 6) / (8 + 7))
 
 
-def asked_at(text: str, beginning: int) -> list[int]:
-    """Steps at which a draft proposes something for a row of xs, of which so many are right at first."""
+def asked_at(text: str, written: str, right: int) -> list[int]:
+    """Steps at which a draft proposes something for a row, if the first token of the first so many is right."""
     stream = TextStream(spell)
     draft, asked = CTCDraft(text, stream, encode, Habits()), []
-    for step in range(200):
+    for step, token_id in enumerate(encode(written)):
         proposal = draft.propose()
         if proposal:
-            draft.judge(len(proposal), int(step < beginning))
+            draft.judge(len(proposal), int(step < right))
             asked.append(step)
-        stream.push(ord("x"))
+        stream.push(token_id)
     assert draft.propose() is None
     return asked
 
 
 def test_mistakes_make_pauses_and_then_an_end() -> None:
     """The texts are aligned a few times, however long the row becomes."""
-    asked = asked_at("x" + "open the door " * 20, 1)
+    asked = asked_at("x" + "open the door " * 20, "x" * 200, 1)
     assert asked == [0, 1, 2, 5, 10, 19, 36, 69]
     assert len(asked) == 1 + MOST_MISSES + 1
 
 
-def test_a_draft_that_begins_wrong_is_not_tried_again() -> None:
-    assert asked_at("open the door " * 20, 0) == [0]
+@pytest.mark.parametrize("written", ["x" * 200, "海" * 200])
+def test_a_draft_that_begins_wrong_is_not_tried_again(written: str) -> None:
+    assert asked_at("open the door " * 20, written, 0) == [0]
+
+
+def test_a_draft_that_begins_wrong_within_a_word_is_tried_there() -> None:
+    stream = TextStream(spell)
+    draft = CTCDraft("abigail said", stream, encode, Habits())
+    draft.judge(len(draft.propose() or []), 0)
+    stream.push(ord("A"))
+    assert spell(draft.propose() or []) == "bigail said"
 
 
 def test_a_draft_that_begins_wrong_is_tried_where_the_texts_agree() -> None:
