@@ -8,6 +8,7 @@ sampler would have chosen it anyway, so that what is written is the same with an
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 from funasr_cli.backend import mx, on_accelerator
@@ -136,6 +137,9 @@ def tried_at_once(lengths: Sequence[int], odds: Sequence[tuple[float, float]], c
     return width
 
 
+_tried_at_once = lru_cache(maxsize=64)(tried_at_once)  # while drafts wait, each step asks the same
+
+
 class Batch:
     """Rows that the decoder works on together: their cache, and what each of them reads next.
 
@@ -208,7 +212,7 @@ class Batch:
         if proposals is not None:
             lengths = list(map(len, proposals))
         odds = [draft.odds if draft else (0.0, 0.0) for draft in self._drafts]
-        return tried_at_once(lengths, odds, cost)
+        return _tried_at_once(tuple(lengths), tuple(odds), cost)
 
     def _proposals(self, cost: RunCost) -> list[list[int]]:
         proposals: list[list[int]] = [[] for _ in self.rows]
