@@ -23,14 +23,16 @@ class FunASRError(Exception):
     Attributes:
         message: what happened, and where.
         hint: what to do about it; may be empty.
+        code: a short stable name of the failure, such as ``model-missing``, for tests, scripts and searches.
     """
 
     exit_code = ExitCode.INPUT_FAILED
 
-    def __init__(self, message: str, hint: str = ""):
+    def __init__(self, message: str, hint: str = "", *, code: str = ""):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.code = code
         if hint:
             self.add_note(hint)  # for those who see the exception itself
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import CheckpointSpec, write_checkpoint
 from hypothesis import settings
+from support.checkpoints import CheckpointSpec, write_checkpoint
 
 import funasr_cli
 

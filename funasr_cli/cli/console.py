@@ -176,7 +176,8 @@ def report(error: FunASRError) -> None:
     if error.__traceback__ and os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
         vars(error).pop("__notes__", None)  # the hint, which follows
         _print("".join(traceback.format_exception(error)).rstrip())
-    _print(f"error: {error.message}", "red")
+    name = f"error[{error.code}]" if error.code else "error"
+    _print(f"{name}: {error.message}", "red")
     if error.hint:
         _print(f"  {error.hint}")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from accuracy.decoding import MAX_TOKENS, RECIPES, Clip, load_recipe, read_clips
-from batch import generate
 from parity.stages import forced_logits
+from support.batch import generate
 
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.audio.recording import open_recording

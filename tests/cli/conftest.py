@@ -1,6 +1,14 @@
 """Fixtures of the command line tests."""
 
-from small import checkpoint, make_checkpoint, model, short_wav, small_checkpoint, small_model, stopping_model
+from support.small import (
+    checkpoint,
+    make_checkpoint,
+    model,
+    short_wav,
+    small_checkpoint,
+    small_model,
+    stopping_model,
+)
 
 __all__ = [
     "checkpoint", "make_checkpoint", "model", "short_wav", "small_checkpoint", "small_model", "stopping_model",

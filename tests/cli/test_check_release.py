@@ -10,11 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hub_client import surroundings
-from hub_server import MAIN, Hub, serving
 from parity.live import reference_python
-from running import PYTHON, Result, environment
-from small import convert
+from support.hub_client import surroundings
+from support.hub_server import MAIN, Hub, serving
+from support.running import PYTHON, Result, environment
+from support.small import convert
 
 from funasr_cli.checkpoints.export import export
 from funasr_cli.demo import CLIPS, MODEL

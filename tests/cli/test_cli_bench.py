@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import COMMAND, environment, funasr, invoke
-from terminal import on_terminal, screen
+from support.running import COMMAND, environment, funasr, invoke
+from support.terminal import on_terminal, screen
 
 from funasr_cli.demo import MODEL, clips
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from running import invoke
+from support.running import invoke
 from test_cli_bench import measured
 
 from funasr_cli.backend import on_accelerator

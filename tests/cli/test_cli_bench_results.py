@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import invoke
+from support.running import invoke
 from test_cli_bench import measured
 
 from funasr_cli import demo

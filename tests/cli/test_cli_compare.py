@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from expected import lines_of, made_up, recognizer, summary
 from hypothesis import given
 from hypothesis import strategies as st
-from running import funasr, invoke
-from terminal import EAGER, frames, on_terminal
-from transcripts import segment, transcript
+from support.expected import lines_of, made_up, recognizer, summary
+from support.running import funasr, invoke
+from support.terminal import EAGER, frames, on_terminal
+from support.transcripts import segment, transcript
 
 from funasr_cli import demo
 from funasr_cli.cli.compare import Part, count, matching_parts

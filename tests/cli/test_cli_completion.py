@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import Result, environment, funasr, invoke
+from support.running import Result, environment, funasr, invoke
 
 from funasr_cli import demo
 from funasr_cli.decoding.languages import AUTO, LANGUAGES

@@ -6,9 +6,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from running import funasr, invoke
-from terminal import COLOURS, account, on_terminal, screen
-from transcripts import segment, spoken, texts, worded
+from support.running import funasr, invoke
+from support.terminal import COLOURS, account, on_terminal, screen
+from support.transcripts import segment, spoken, texts, worded
 
 from funasr_cli import demo
 from funasr_cli.characters import one_line

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from checkpoints import write_checkpoint
-from expected import cut_short, lines_of
-from running import COMMAND, Result, environment, funasr, invoke, tree
-from small import MakeCheckpoint, edit_tensors, small_spec
-from terminal import frames, on_terminal
+from support.checkpoints import write_checkpoint
+from support.expected import cut_short, lines_of
+from support.running import COMMAND, Result, environment, funasr, invoke, tree
+from support.small import MakeCheckpoint, edit_tensors, small_spec
+from support.terminal import frames, on_terminal
 
 from funasr_cli.checkpoints.hashes import sha256_of
 

@@ -11,9 +11,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from checkpoints import write_checkpoint
-from damage import WEIGHTS, Change, first_value, tensor
-from damaged import (
+from support.checkpoints import write_checkpoint
+from support.damage import WEIGHTS, Change, first_value, tensor
+from support.damaged import (
     BIAS,
     CHECKS,
     DENSE,
@@ -26,9 +26,9 @@ from damaged import (
     not_whole,
     unlist,
 )
-from layouts import write_mlx_audio, write_transformers
-from running import Result, funasr, invoke
-from small import SMALL
+from support.layouts import write_mlx_audio, write_transformers
+from support.running import Result, funasr, invoke
+from support.small import SMALL
 from test_cli_errors import said
 from test_cli_input_errors import assert_ends
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from running import Result, funasr, invoke, tree
-from small import edit_json, edit_tensors
+from support.running import Result, funasr, invoke, tree
+from support.small import edit_json, edit_tensors
 from test_cli_errors import said
 from test_cli_input_errors import LIBRARY, assert_ends
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import Hub, serving
-from running import Result, funasr
+from support.hub_server import Hub, serving
+from support.running import Result, funasr
 from test_cli_convert_errors import LAYOUTS
 from test_cli_errors import said
 from test_cli_input_errors import LIBRARY, assert_ends

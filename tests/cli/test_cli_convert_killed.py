@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from killing import Death, victims
-from running import COMMAND, environment, funasr, tree
+from support.killing import Death, victims
+from support.running import COMMAND, environment, funasr, tree
 
 import funasr_cli
 from funasr_cli.checkpoints.load import load_model

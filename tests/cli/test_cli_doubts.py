@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from expected import made_up, summary
-from running import funasr, invoke
+from support.expected import made_up, summary
+from support.running import funasr, invoke
 
 from funasr_cli import demo
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from running import invoke
+from support.running import invoke
 from test_cli_bench import check_case, measured
 
 from funasr_cli import demo

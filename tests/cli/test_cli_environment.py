@@ -8,8 +8,8 @@ from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
-from expected import summary
-from running import COMMAND, PYTHON, Result, environment, funasr, invoke
+from support.expected import summary
+from support.running import COMMAND, PYTHON, Result, environment, funasr, invoke
 
 import funasr_cli
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from expected import summary
-from running import Result, funasr, invoke, tree
+from support.expected import summary
+from support.running import Result, funasr, invoke, tree
 
 from funasr_cli import demo
 

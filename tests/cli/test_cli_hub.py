@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_client import convert
-from hub_server import MAIN, OLDER, Hub, serving
-from running import Result
 from safetensors import safe_open
+from support.hub_client import convert
+from support.hub_server import MAIN, OLDER, Hub, serving
+from support.running import Result
 
 HINT = "HF_ENDPOINT names a mirror; --hub ms takes it from ModelScope, if that has it"
 

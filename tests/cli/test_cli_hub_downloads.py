@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_client import NEEDED, convert, convert_on_a_full_disk, fetch, find_model, names
-from hub_server import MAIN, OLDER, Hub, serving
-from running import Result
+from support.hub_client import NEEDED, convert, convert_on_a_full_disk, fetch, find_model, names
+from support.hub_server import MAIN, OLDER, Hub, serving
+from support.running import Result
 
 MEBIBYTE = 1 << 20
 AGAIN = "  run it again: it goes on where it stopped\n"

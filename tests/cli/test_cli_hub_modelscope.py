@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_client import NEEDED, convert, convert_on_a_full_disk, fetch, names
-from hub_server import MAIN, OLDER, ModelScopeHub, serving
-from running import PYTHON, Result, invoke
-from small import MakeCheckpoint
+from support.hub_client import NEEDED, convert, convert_on_a_full_disk, fetch, names
+from support.hub_server import MAIN, OLDER, ModelScopeHub, serving
+from support.running import PYTHON, Result, invoke
+from support.small import MakeCheckpoint
 
 AGAIN = "  run it again: it goes on where it stopped\n"
 HINT = "MODELSCOPE_ENDPOINT names another site; --hub hf takes it from Hugging Face, if that has it"

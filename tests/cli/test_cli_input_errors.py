@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from expected import summary
-from media import write_media
-from running import Result, funasr, invoke, tree
+from support.expected import summary
+from support.media import write_media
+from support.running import Result, funasr, invoke, tree
 from test_cli_errors import said
 
 from funasr_cli import demo

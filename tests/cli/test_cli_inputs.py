@@ -12,9 +12,9 @@ import numpy as np
 import pysubs2
 import pytest
 import soundfile
-from expected import summary
-from piping import in_bits
-from running import COMMAND, Result, environment, funasr, invoke, tree
+from support.expected import summary
+from support.piping import in_bits
+from support.running import COMMAND, Result, environment, funasr, invoke, tree
 
 from funasr_cli import demo
 

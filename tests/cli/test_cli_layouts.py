@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from expected import lines_of
-from layouts import write_mlx_audio, write_transformers
-from running import Result, invoke
-from small import MakeCheckpoint
+from support.expected import lines_of
+from support.layouts import write_mlx_audio, write_transformers
+from support.running import Result, invoke
+from support.small import MakeCheckpoint
 from test_cli_errors import said
 from test_cli_input_errors import LIBRARY, assert_ends
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from expected import lines_of, recognizer, summary
-from running import funasr, invoke, tree
-from small import edit_json, first_token_ids
+from support.expected import lines_of, recognizer, summary
+from support.running import funasr, invoke, tree
+from support.small import edit_json, first_token_ids
 
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio

@@ -10,9 +10,9 @@ from pathlib import Path
 import pysubs2
 import pytest
 import soundfile
-from expected import recognizer, summary
 from jsonschema import Draft202012Validator
-from running import Result, funasr, invoke, tree
+from support.expected import recognizer, summary
+from support.running import Result, funasr, invoke, tree
 
 from funasr_cli import demo
 from funasr_cli.characters import columns

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from expected import summary
-from running import funasr, invoke
+from support.expected import summary
+from support.running import funasr, invoke
 
 from funasr_cli import demo, pictures
 from funasr_cli.errors import OutputError

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from terminal import EAGER, frames, on_terminal, read_all, terminal_environment
-from transcripts import segment, transcript
+from support.terminal import EAGER, frames, on_terminal, read_all, terminal_environment
+from support.transcripts import segment, transcript
 
 from funasr_cli import demo
 from funasr_cli.cli import progress

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from expected import summary
-from running import COMMAND, environment, funasr, invoke, tree
+from support.expected import summary
+from support.running import COMMAND, environment, funasr, invoke, tree
 
 from funasr_cli import demo
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import invoke
-from small import edit_json
+from support.running import invoke
+from support.small import edit_json
 
 from funasr_cli import __version__
 from funasr_cli.demo import MODEL, clips

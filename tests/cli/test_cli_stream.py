@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from expected import cut_short, lines_of, summary
 from rich.console import Console
-from running import COMMAND, environment, funasr
-from terminal import read_all, screen, terminal_environment
+from support.expected import cut_short, lines_of, summary
+from support.running import COMMAND, environment, funasr
+from support.terminal import read_all, screen, terminal_environment
 
 from funasr_cli import demo
 from funasr_cli.cli import console

@@ -11,9 +11,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hub_server import Hub, serving
-from running import COMMAND, Result, environment, funasr, invoke, tree
-from terminal import on_terminal, screen
+from support.hub_server import Hub, serving
+from support.running import COMMAND, Result, environment, funasr, invoke, tree
+from support.terminal import on_terminal, screen
 
 from funasr_cli import demo
 from funasr_cli.benchmarks.memory import run_memory

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from expected import lines_of, summary
 from rich.cells import cell_len
-from terminal import COLOURS, EAGER, account, drafts, frames, on_terminal, screen
+from support.expected import lines_of, summary
+from support.terminal import COLOURS, EAGER, account, drafts, frames, on_terminal, screen
 
 from funasr_cli import demo
 from funasr_cli.cli.display import SPARE_COLUMNS

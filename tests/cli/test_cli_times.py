@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pysubs2
 import pytest
-from expected import lines_of, recognizer, summary
-from running import Result, funasr, invoke, tree
-from terminal import on_terminal
+from support.expected import lines_of, recognizer, summary
+from support.running import Result, funasr, invoke, tree
+from support.terminal import on_terminal
 
 from funasr_cli import demo
 from funasr_cli.options import Timestamps

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from expected import cut_short, lines_of, summary
-from running import Result, funasr, invoke, tree
-from small import convert
+from support.expected import cut_short, lines_of, summary
+from support.running import Result, funasr, invoke, tree
+from support.small import convert
 
 import funasr_cli
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from expected import summary
-from running import funasr, invoke
+from support.expected import summary
+from support.running import funasr, invoke
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.hub import find_model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from running import environment, invoke
+from support.running import environment, invoke
 
 from funasr_cli.cli.app import app
 from funasr_cli.errors import ExitCode

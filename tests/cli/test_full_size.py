@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from checkpoints import release_spec, write_checkpoint
-from running import COMMAND, environment, funasr
 from safetensors import safe_open
+from support.checkpoints import release_spec, write_checkpoint
+from support.running import COMMAND, environment, funasr
 
 pytestmark = [
     pytest.mark.slow,

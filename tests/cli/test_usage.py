@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from media import write_media
-from running import environment
+from support.media import write_media
+from support.running import environment
 
 from funasr_cli.demo import clips
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import CheckpointSpec, small_variance_spec, write_checkpoint
 from parity.clips import write_clips
 from parity.live import Pair, run_pair
 from parity.stated import STATED
+from support.checkpoints import CheckpointSpec, small_variance_spec, write_checkpoint
 
 import funasr_cli
 from funasr_cli.checkpoints.load import load_model

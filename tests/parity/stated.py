@@ -1,7 +1,7 @@
 """Checkpoints that state everything differently from the release."""
 
 import torch
-from checkpoints import CheckpointSpec
+from support.checkpoints import CheckpointSpec
 
 # Few frames a second, all rows in the prompt, an empty think block, a head of its own, a fine-tune's container.
 OTHER_SIZES = CheckpointSpec(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import CheckpointSpec, make_tensors, release_spec, write_configuration
-from layouts import read_configuration
 from parity.live import in_reference
+from support.checkpoints import CheckpointSpec, make_tensors, release_spec, write_configuration
+from support.layouts import read_configuration
 
 from funasr_cli.backend import mx
 from funasr_cli.benchmarks.synthetic import RELEASE

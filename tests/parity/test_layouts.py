@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import CheckpointSpec, release_spec, write_checkpoint
-from layouts import write_mlx_audio, write_transformers
 from parity.live import in_reference
 from safetensors.torch import load_file
-from small import first_token_ids
+from support.checkpoints import CheckpointSpec, release_spec, write_checkpoint
+from support.layouts import write_mlx_audio, write_transformers
+from support.small import first_token_ids
 
 import funasr_cli
 from funasr_cli.backend import mx, tree_flatten

@@ -3,11 +3,11 @@
 import warnings
 
 import pytest
-from checkpoints import CheckpointSpec
 from parity import checks
 from parity.live import Pair
 from parity.stages import compute_case, load_clip, options_of
 from parity.stated import OTHER_SHAPES, OTHER_SIZES
+from support.checkpoints import CheckpointSpec
 
 from funasr_cli.decoding.guard import LOOPING_TOKENS
 from funasr_cli.decoding.text import clean_text

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import CheckpointSpec, large_adaptor_spec, write_checkpoint
 from parity.stages import compute_batch, load_clip
-from small import convert
+from support.checkpoints import CheckpointSpec, large_adaptor_spec, write_checkpoint
+from support.small import convert
 
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import load_model

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from checkpoints import CheckpointSpec, write_checkpoint
 from parity.live import reference_python
-from small import edit_json
+from support.checkpoints import CheckpointSpec, write_checkpoint
+from support.small import edit_json
 
 import funasr_cli
 from funasr_cli.verification.reference_python import VARIABLE

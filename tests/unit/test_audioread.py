@@ -10,7 +10,7 @@ import audioread
 import numpy as np
 import pytest
 import soxr
-from media import hum, write_media
+from support.media import hum, write_media
 
 from funasr_cli.audio.decode import load_audio, open_recording
 from funasr_cli.errors import AudioError

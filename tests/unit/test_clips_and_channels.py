@@ -10,7 +10,7 @@ import soundfile
 import soxr
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from media import write_media
+from support.media import write_media
 
 from funasr_cli.audio.decode import from_array, load_audio, open_recording
 from funasr_cli.audio.sources import open_input, split_channels

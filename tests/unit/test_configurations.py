@@ -8,8 +8,8 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from checkpoints import upstream_config
-from small import SMALL
+from support.checkpoints import upstream_config
+from support.small import SMALL
 
 from funasr_cli.benchmarks.synthetic import RELEASE
 from funasr_cli.checkpoints import validate

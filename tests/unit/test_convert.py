@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import CheckpointSpec
-from running import tree
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small import MakeCheckpoint, convert, edit_json, edit_tensors
+from support.checkpoints import CheckpointSpec
+from support.running import tree
+from support.small import MakeCheckpoint, convert, edit_json, edit_tensors
 
 import funasr_cli
 from funasr_cli.checkpoints.hashes import sha256_of

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from small import convert, edit_json
+from support.small import convert, edit_json
 from test_convert_refusals import refusal
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import tree
+from support.running import tree
 
 import funasr_cli
 from funasr_cli.checkpoints import convert as module

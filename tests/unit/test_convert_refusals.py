@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import convert, edit_json, edit_tensors
+from support.small import convert, edit_json, edit_tensors
 
 from funasr_cli.checkpoints.layouts.funasr import open_funasr
 from funasr_cli.errors import ExitCode, ModelError, SetupError, UsageError

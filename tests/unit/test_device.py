@@ -141,7 +141,7 @@ def test_models_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_refused_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    from running import Result, invoke
+    from support.running import Result, invoke
 
     from funasr_cli import demo
 

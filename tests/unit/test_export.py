@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import tree
 from safetensors.torch import load_file
-from small import MakeCheckpoint, convert
+from support.running import tree
+from support.small import MakeCheckpoint, convert
 
 from funasr_cli.checkpoints.export import export
 from funasr_cli.checkpoints.format import read_config

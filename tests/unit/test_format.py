@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small import edit_json
+from support.small import edit_json
 
 from funasr_cli.checkpoints.format import (
     TensorSpec,

@@ -16,8 +16,8 @@ import pysubs2
 import webvtt
 from hypothesis import given, settings
 from markdown_it import MarkdownIt
-from subtitle_files import Shown, read_srt, read_vtt, read_with_pysubs2, read_with_webvtt
-from transcripts import TIMINGS, folded, segment, transcript, transcripts, worded
+from support.subtitle_files import Shown, read_srt, read_vtt, read_with_pysubs2, read_with_webvtt
+from support.transcripts import TIMINGS, folded, segment, transcript, transcripts, worded
 
 from funasr_cli.subtitles import Cue, SubtitleLayout, make_cues
 from funasr_cli.transcript import Transcript

@@ -12,8 +12,8 @@ import pytest
 import webvtt
 from hypothesis import given, settings
 from markdown_it import MarkdownIt
-from subtitle_files import read_srt, read_vtt, read_with_webvtt
-from transcripts import folded, segment, spoken, transcript, transcripts, worded
+from support.subtitle_files import read_srt, read_vtt, read_with_webvtt
+from support.transcripts import folded, segment, spoken, transcript, transcripts, worded
 
 from funasr_cli.errors import UsageError
 from funasr_cli.options import Timestamps

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from checkpoints import write_checkpoint
-from small import SMALL, convert
+from support.checkpoints import write_checkpoint
+from support.small import SMALL, convert
 
 from funasr_cli import demo
 from funasr_cli.checkpoints import huggingface

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator
-from transcripts import folded, segment, spoken, transcript, transcripts, worded
+from support.transcripts import folded, segment, spoken, transcript, transcripts, worded
 
 import funasr_cli
 from funasr_cli.options import Timestamps

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from damage import Change, put, remove, state, tensors
-from layouts import write_mlx_audio, write_transformers
 from safetensors.torch import load_file
-from small import MakeCheckpoint, edit_json
+from support.damage import Change, put, remove, state, tensors
+from support.layouts import write_mlx_audio, write_transformers
+from support.small import MakeCheckpoint, edit_json
 
 import funasr_cli
 from funasr_cli.backend import mx, tree_flatten

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small import convert, edit_json
+from support.small import convert, edit_json
 
 import funasr_cli
 from funasr_cli.checkpoints.load import load_model

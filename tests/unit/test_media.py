@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import peak_memory
 import pytest
 import soundfile
 import soxr
-from media import hum, laced_matroska, read, write_media
+from support import peak_memory
+from support.media import hum, laced_matroska, read, write_media
 
 from funasr_cli.audio.decode import load_audio, open_recording
 from funasr_cli.errors import AudioError

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from media import hum, read, write_media
+from support.media import hum, read, write_media
 
 from funasr_cli.audio.decode import load_audio, open_recording
 from funasr_cli.errors import AudioError

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 import torch
-from crafted import NORM, Call, Storage, entries_of, pickled, put_pickle, put_tensor, tensor_of
 from safetensors.torch import load_file
-from small import convert, edit_tensors
+from support.crafted import NORM, Call, Storage, entries_of, pickled, put_pickle, put_tensor, tensor_of
+from support.small import convert, edit_tensors
 
 from funasr_cli.checkpoints.pickles import check_pickle
 from funasr_cli.errors import ModelError

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from piping import DURATION_S, FORMATS, LISTED, RATE_HZ, in_bits, noise, through_a_pipe, wav_header, write
+from support.piping import DURATION_S, FORMATS, LISTED, RATE_HZ, in_bits, noise, through_a_pipe, wav_header, write
 
 from funasr_cli.audio.decode import load_audio, open_recording
 from funasr_cli.errors import AudioError

@@ -6,8 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
-from placing import NEW, OLD, convert, file_system, leftover, model_of, refusal, without_exchange, write_model
-from running import tree
+from support.placing import (
+    NEW,
+    OLD,
+    convert,
+    file_system,
+    leftover,
+    model_of,
+    refusal,
+    without_exchange,
+    write_model,
+)
+from support.running import tree
 
 from funasr_cli.checkpoints import place, rename
 from funasr_cli.checkpoints.hashes import write_sums

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from placing import NEW, OLD, convert, file_system, refusal, write_model
-from running import tree
+from support.placing import NEW, OLD, convert, file_system, refusal, write_model
+from support.running import tree
 
 import funasr_cli
 from funasr_cli.checkpoints import place, rename

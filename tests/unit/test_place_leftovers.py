@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import Death, victims
-from placing import NEW, OLD, convert, leftover, refusal, write_model
-from running import tree
+from support.killing import Death, victims
+from support.placing import NEW, OLD, convert, leftover, refusal, write_model
+from support.running import tree
 
 from funasr_cli.checkpoints import place
 from funasr_cli.checkpoints.place import check_place, new_folder

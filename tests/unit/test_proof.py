@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from layouts import write_mlx_audio
-from small import MakeCheckpoint, convert, edit_json
+from support.layouts import write_mlx_audio
+from support.small import MakeCheckpoint, convert, edit_json
 
 import funasr_cli
 from funasr_cli.backend import mx

@@ -22,7 +22,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import soundfile
-from running import environment
+from support.running import environment
 
 import funasr_cli
 from funasr_cli import Read, demo

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from small import MakeCheckpoint, convert
-from transcripts import texts
+from support.small import MakeCheckpoint, convert
+from support.transcripts import texts
 
 import funasr_cli
 from funasr_cli import demo

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import peak_memory
 import pytest
 import soundfile
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from piping import mp3_of_unknown_length
+from support import peak_memory
+from support.piping import mp3_of_unknown_length
 
 from funasr_cli.audio.decode import Recording, Source, from_array, load_audio, open_recording
 from funasr_cli.audio.recording import joined, resampled

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from placing import NEW, OLD, file_system, write_model
-from running import tree
+from support.placing import NEW, OLD, file_system, write_model
+from support.running import tree
 
 from funasr_cli.checkpoints.rename import exchange, rename_new
 

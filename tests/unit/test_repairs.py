@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from checkpoints import write_checkpoint
-from running import invoke
 from safetensors.torch import load_file, save_file
-from small import convert, edit_tensors, small_spec
+from support.checkpoints import write_checkpoint
+from support.running import invoke
+from support.small import convert, edit_tensors, small_spec
 from tokenizers import Tokenizer
 
 import funasr_cli

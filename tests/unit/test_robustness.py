@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import COMMAND, environment, invoke
-from small import MakeCheckpoint, convert, edit_json
+from support.running import COMMAND, environment, invoke
+from support.small import MakeCheckpoint, convert, edit_json
 from typer.testing import CliRunner
 
 import funasr_cli

@@ -7,7 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduled import (
+from support.scheduled import (
     Attempt,
     Model,
     Outcome,

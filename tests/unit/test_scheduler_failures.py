@@ -8,7 +8,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scheduled import Attempt, Model, Recorded, always, assert_protocol, failures_of, run, talk, transcripts_of
+from support.scheduled import (
+    Attempt,
+    Model,
+    Recorded,
+    always,
+    assert_protocol,
+    failures_of,
+    run,
+    talk,
+    transcripts_of,
+)
 
 from funasr_cli.errors import AudioError, FunASRError, OutputError, UsageError
 from funasr_cli.options import TranscribeOptions

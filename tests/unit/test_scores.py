@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from batch import generate
 from hypothesis import given
 from hypothesis import strategies as st
+from support.batch import generate
 
 import funasr_cli
 from funasr_cli import demo

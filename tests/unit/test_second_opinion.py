@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduled import (
+from support.scheduled import (
     Attempt,
     Model,
     Outcome,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from segmenting import (
+from support.segmenting import (
     PART_FRAMES,
     Scripted,
     in_frames,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segmenting import Offline, in_frames, noise, places, stretches_of
+from support.segmenting import Offline, in_frames, noise, places, stretches_of
 
 from funasr_cli.audio.segments import deepest_pause
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ

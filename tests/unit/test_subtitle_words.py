@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 from hypothesis import given, settings
-from transcripts import folded, segment, spoken, transcript, worded
+from support.transcripts import folded, segment, spoken, transcript, worded
 
 from funasr_cli.subtitles import Cue, SubtitleLayout, make_cues, pieces_of, sentences_of
 from funasr_cli.transcript import Segment, Transcript, Word

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transcripts import folded, segment, texts, transcript, transcripts, worded
+from support.transcripts import folded, segment, texts, transcript, transcripts, worded
 from wcwidth import wcswidth
 
 from funasr_cli.characters import clusters, columns, one_line

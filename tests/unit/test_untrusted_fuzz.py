@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
-from checkpoints import CheckpointSpec, upstream_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
-from small import SMALL
+from support.checkpoints import CheckpointSpec, upstream_config
+from support.small import SMALL
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.format import read_config

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from segmenting import in_frames
+from support.segmenting import in_frames
 
 from funasr_cli.audio import segments
 from funasr_cli.audio.segments import Segmenter, Stretch

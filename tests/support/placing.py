@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import tree
+from support.running import tree
 
 from funasr_cli.checkpoints import place, rename
 from funasr_cli.checkpoints.place import check_place, new_folder

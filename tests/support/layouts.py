@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import save_file
-from tokenizers_bpe import write_json
+from support.tokenizers_bpe import write_json
 
 from funasr_cli.benchmarks.peers.workers.transformers_port import port_config, port_tensors
 

@@ -9,7 +9,7 @@ import select
 import subprocess
 from pathlib import Path
 
-from running import COMMAND, PYTHON, environment
+from support.running import COMMAND, PYTHON, environment
 
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x08]")
 COLOURS = re.compile(r"\x1b\[(?:3|4|9)[0-9]")

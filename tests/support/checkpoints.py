@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 import yaml
+from support.tokenizers_bpe import write_json, write_rank_file, write_tokenizer
 from tokenizers import Tokenizer
-from tokenizers_bpe import write_json, write_rank_file, write_tokenizer
 
 SENSEVOICE_SPECIALS = 1679  # special tokens that SenseVoiceTokenizer appends to the ranks of its file
 UPSTREAM_CTC_VOCAB = 60515  # FunASRNano's default for `ctc_vocab_size`; 58,836 ranks + the specials

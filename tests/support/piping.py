@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from media import write_media
+from support.media import write_media
 
 from funasr_cli.audio.decode import open_recording
 from funasr_cli.errors import AudioError

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 import yaml
-from layouts import Tensors
 from safetensors.torch import load_file, save_file
-from small import edit_json, edit_tensors
+from support.layouts import Tensors
+from support.small import edit_json, edit_tensors
 from tokenizers import Tokenizer, models
 
 Change = Callable[[Path], Any]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from damage import (
+from support.damage import (
     CONFIG,
     INDEX,
     SHARD,

@@ -22,6 +22,8 @@ from typing import Any
 
 RENAMES = ("renameat2", "renamex_np")
 
+TESTS = Path(__file__).parents[1]
+
 
 @dataclass(frozen=True)
 class Death:
@@ -45,10 +47,14 @@ def victims(imports: str) -> Iterator[Callable[..., Death]]:
     The function takes: the job's name and arguments; `within`, the folder that steps are counted in; `after_s` or
     `at_step`, when to kill; `in_steps`, whether the file system cannot exchange folders.
     """
-    from running import PYTHON, environment
+    from support.running import PYTHON, environment
 
     process = subprocess.Popen(
-        [PYTHON, __file__, imports], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+        [PYTHON, "-m", "support.killing", imports],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(PYTHONPATH=os.pathsep.join((str(TESTS), os.environ.get("PYTHONPATH", "")))),
     )
     assert process.stdin
     assert process.stdout
@@ -69,7 +75,7 @@ def victims(imports: str) -> Iterator[Callable[..., Death]]:
 
 def write(out: str, replace: bool) -> None:
     """Write what passes for a model."""
-    from placing import convert
+    from support.placing import convert
 
     convert(Path(out), replace=replace)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from hub_server import Hub, ModelScopeHub, Repository
-from running import PYTHON, Result, environment, funasr
+from support.hub_server import Hub, ModelScopeHub, Repository
+from support.running import PYTHON, Result, environment, funasr
 
 # Of the small checkpoint, in FunASR's layout.
 NEEDED = {

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import soundfile
 import torch
-from batch import generate
-from checkpoints import CheckpointSpec, write_checkpoint
+from support.batch import generate
+from support.checkpoints import CheckpointSpec, write_checkpoint
 
 import funasr_cli
 from funasr_cli.audio.decode import load_audio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,20 @@ class Result:
         assert "Traceback" not in self.stderr
         for part in parts:
             assert part in self.stderr
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        """The code and the message of every error on stderr, in order."""
+        return re.findall(r"^error\[([a-z0-9-]+)\]: (.*)$", self.stderr, re.MULTILINE)
+
+    def assert_error(self, exit_code: int, code: str, *values: str) -> None:
+        """It ended with this exit code and one error of this code whose message names the values; no result."""
+        assert self.exit_code == exit_code, self
+        assert self.stdout == ""
+        assert "Traceback" not in self.stderr
+        assert [found for found, _ in self.errors] == [code], self.stderr
+        for value in values:
+            assert value in self.stderr
 
 
 def environment(**changes: str) -> dict[str, str]:
