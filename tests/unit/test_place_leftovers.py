@@ -136,7 +136,7 @@ def test_half_of_what_stood_aside_never_comes_back(tmp_path: Path, monkeypatch: 
 
 @pytest.fixture(scope="module")
 def kill() -> Iterator[Callable[..., Death]]:
-    with victims("placing") as kill:
+    with victims("support.placing") as kill:
         yield kill
 
 
