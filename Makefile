@@ -70,7 +70,7 @@ test-quick: install
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n auto
 
 # The environment that speaks and trains; also apart, since it brings the reference along.
-$(TRAINING)/.installed: funasr_cli/demo/recipe/requirements.txt
+$(TRAINING)/.installed: tools/demo/requirements.txt
 	$(PYTHON) -m venv $(TRAINING)
 	$(TRAINING)/bin/pip install $(PIP_FLAGS) '$(TORCH)'
 	$(TRAINING)/bin/pip install $(PIP_FLAGS) --requirement $<
@@ -79,29 +79,29 @@ $(TRAINING)/.installed: funasr_cli/demo/recipe/requirements.txt
 # Error rates, word times and drafts of the bundled model on clips synthesised for it: see docs/demo-accuracy.md,
 # docs/word-times.md and docs/drafted-decoding.md.
 eval: install $(REFERENCE)/.installed $(TRAINING)/.installed
-	$(TRAINING)/bin/python -m funasr_cli.demo.recipe clips --clips $(EVAL_CLIPS) --out "$(STATE)/eval/clean"
-	$(TRAINING)/bin/python -m funasr_cli.demo.recipe clips --clips $(EVAL_CLIPS) --snr 10 --out "$(STATE)/eval/10 dB SNR"
-	PYTHONPATH=tests $(BIN)/python -m accuracy.evaluate "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
+	$(TRAINING)/bin/python -m tools.demo clips --clips $(EVAL_CLIPS) --out "$(STATE)/eval/clean"
+	$(TRAINING)/bin/python -m tools.demo clips --clips $(EVAL_CLIPS) --snr 10 --out "$(STATE)/eval/10 dB SNR"
+	$(BIN)/python -m tools.accuracy.evaluate "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
 		--out docs/demo-accuracy.md --reference-python $(REFERENCE)/bin/python
-	PYTHONPATH=tests $(BIN)/python -m accuracy.word_times "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
+	$(BIN)/python -m tools.accuracy.word_times "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
 		--out docs/word-times.md
-	PYTHONPATH=tests $(BIN)/python -m accuracy.drafts "$(STATE)/eval/clean" --out docs/drafted-decoding.md
+	$(BIN)/python -m tools.accuracy.drafts "$(STATE)/eval/clean" --out docs/drafted-decoding.md
 
 # Other programs on the same model, each as its package installs it.
-$(PEERS)/torch/.installed: funasr_cli/benchmarks/peers/requirements-torch.txt
+$(PEERS)/torch/.installed: tools/peers/requirements-torch.txt
 	$(PYTHON) -m venv "$(PEERS)/torch"
 	"$(PEERS)/torch/bin/pip" install $(PIP_FLAGS) '$(TORCH)'
 	"$(PEERS)/torch/bin/pip" install $(PIP_FLAGS) --requirement $<
 	touch "$@"
 
-$(PEERS)/mlx-audio/.installed: funasr_cli/benchmarks/peers/requirements-mlx-audio.txt
+$(PEERS)/mlx-audio/.installed: tools/peers/requirements-mlx-audio.txt
 	$(PYTHON) -m venv "$(PEERS)/mlx-audio"
 	"$(PEERS)/mlx-audio/bin/pip" install $(PIP_FLAGS) --requirement $<
 	touch "$@"
 
 # This project and those in turns; writes docs/benchmarks.md. Half an hour with all that it installs, 19 GB of memory.
 bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed
-	$(BIN)/python -m funasr_cli.benchmarks.peers --state "$(PEERS)" --out docs/benchmarks.md $(PEERS_OPTIONS)
+	$(BIN)/python -m tools.peers --state "$(PEERS)" --out docs/benchmarks.md $(PEERS_OPTIONS)
 
 # Convert the real weights in every precision, transcribe, compare, measure: PASS or FAIL, and a block for an issue.
 # The PyTorch reference is asked where it is set up, by make .venv-reference/.installed (1.8 GB), or named in
@@ -109,14 +109,14 @@ bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed
 check-release: SET_UP = $(if $(wildcard $(REFERENCE)/.installed),$(REFERENCE)/bin/python)
 check-release: REFERENCE_PYTHON ?= $(or $(FUNASR_REFERENCE_PYTHON),$(SET_UP))
 check-release: install
-	FUNASR_REFERENCE_PYTHON="$(REFERENCE_PYTHON)" $(BIN)/python -m funasr_cli.verification.release "$(MODEL)" \
+	FUNASR_REFERENCE_PYTHON="$(REFERENCE_PYTHON)" $(BIN)/python -m tools.release "$(MODEL)" \
 		$(if $(HUB),--hub "$(HUB)") $(if $(RECIPES),--recipes $(RECIPES)) $(if $(OUT),--out "$(OUT)") $(RELEASE_OPTIONS)
 
 # Train the demo model anew, for hours, or go on where an earlier run stopped; then put it in place.
 demo-model: install $(TRAINING)/.installed
-	$(TRAINING)/bin/python -m funasr_cli.demo.recipe train --state "$(STATE)/training"
+	$(TRAINING)/bin/python -m tools.demo train --state "$(STATE)/training"
 	rm -rf "$(STATE)/demo"
-	$(TRAINING)/bin/python -m funasr_cli.demo.recipe export --state "$(STATE)/training" --out "$(STATE)/demo"
+	$(TRAINING)/bin/python -m tools.demo export --state "$(STATE)/training" --out "$(STATE)/demo"
 	$(BIN)/funasr convert "$(STATE)/demo" funasr_cli/demo/model --languages zh,en --force
 
 clean:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from funasr_cli.benchmarks.cases import PARTS, CaseCost
 from funasr_cli.benchmarks.memory import MemoryCost
-from funasr_cli.benchmarks.profile import ProfileCost
 from funasr_cli.benchmarks.report import Report
 from funasr_cli.measure import Spread
 from funasr_cli.pictures import drawing, save
@@ -40,13 +39,9 @@ def draw(report: Report, path: Path) -> None:
 def _panels(report: Report) -> list[Draw]:
     """One for the stages, and one for each thing that was varied."""
     memory = [case for case in report.cases if isinstance(case, MemoryCost)]
-    profiles = [case for case in report.cases if isinstance(case, ProfileCost)]
     cases = [case for case in report.cases if isinstance(case, CaseCost)]
     if memory:
         return [lambda axes: _memory(axes, memory)]
-    if profiles:
-        seconds = {case.case: {each.stage: each.seconds.median for each in case.stages} for case in profiles}
-        return [lambda axes: _stages(axes, seconds, "seconds; decode: one step")]
     shares = {case.case: {part[:-2]: case.stages[part].median / case.audio_s for part in PARTS} for case in cases}
     panels: list[Draw] = [lambda axes: _stages(axes, shares, "seconds for each second of audio")]
     if len({case.audio_s / case.recordings for case in cases}) > 1:

@@ -7,7 +7,6 @@ from typing import Any
 from funasr_cli.benchmarks.cases import CaseCost
 from funasr_cli.benchmarks.gains import Gain, batch_gains, draft_gains
 from funasr_cli.benchmarks.memory import MemoryCost
-from funasr_cli.benchmarks.profile import ProfileCost
 from funasr_cli.benchmarks.request import Mode, Request
 from funasr_cli.benchmarks.subjects import ModelCost
 
@@ -32,7 +31,7 @@ class Report:
     machine: dict[str, str | int | None]
     versions: dict[str, str]
     models: tuple[ModelCost, ...]
-    cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...] | tuple[ProfileCost, ...]
+    cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]
 
     @property
     def gains(self) -> list[Gain]:

@@ -17,7 +17,6 @@ class Mode(StrEnum):
     BATCHES = "batches"
     DRAFTS = "drafts"
     MEMORY = "memory"
-    PROFILE = "profile"
 
 
 BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # unless told otherwise

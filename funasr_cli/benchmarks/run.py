@@ -10,7 +10,6 @@ from funasr_cli.backend import describe
 from funasr_cli.benchmarks.cases import CaseCost, run_cases
 from funasr_cli.benchmarks.machine import describe_machine, describe_versions
 from funasr_cli.benchmarks.memory import DURATIONS_S, MemoryCost, run_memory
-from funasr_cli.benchmarks.profile import ProfileCost, run_profile
 from funasr_cli.benchmarks.report import Report
 from funasr_cli.benchmarks.request import TOGETHER, Mode, Request
 from funasr_cli.benchmarks.scoring import reference_of
@@ -38,7 +37,7 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
         UsageError: an option that a model does not go with, or a recording without a reference.
     """
     models: tuple[ModelCost, ...] = ()
-    cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...] | tuple[ProfileCost, ...]
+    cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]
     if request.device:
         use_device(request.device)
     folders = [find_model(name) for name in request.models]
@@ -71,8 +70,6 @@ def _refuse_without_ctc(subjects: list[Subject]) -> None:
 def _default_clips(mode: Mode, folders: list[Path]) -> tuple[Path, ...]:
     """The demo model's, or none where generated ones do: the costs of other models are not about speech."""
     clips = tuple(clip.path for clip in demo.clips())
-    if mode == Mode.PROFILE:
-        return clips[:1]
     return clips if mode != Mode.RTF or set(folders) == {demo.MODEL} else ()
 
 
@@ -84,10 +81,8 @@ def _workloads(request: Request, paths: tuple[Path, ...], work: Path) -> list[Wo
 
 def _in_process(
     request: Request, subjects: list[Subject], workloads: list[Workload], progress: Callable[[str], None]
-) -> tuple[CaseCost, ...] | tuple[ProfileCost, ...]:
+) -> tuple[CaseCost, ...]:
     sizes, options, trials = request.batch_sizes, request.options, request.trials
-    if request.mode == Mode.PROFILE:
-        return run_profile(subjects, workloads, sizes, options, trials, progress)
     return run_cases(subjects, workloads, sizes, request.drafts, options, trials, request.references, progress)
 
 

@@ -32,7 +32,6 @@ IDLE = {
     Mode.BATCHES: ("durations",),
     Mode.DRAFTS: ("durations", "draft"),
     Mode.MEMORY: ("batch_sizes", "recordings", "trials", "exact_tokens", "draft", "itn", "refs"),
-    Mode.PROFILE: ("durations", "recordings", "max_tokens", "draft", "refs"),
 }
 
 
@@ -43,7 +42,6 @@ def bench(
     batches: given.Batches = False,
     drafts: given.Drafts = False,
     memory: given.Memory = False,
-    profile: given.Profile = False,
     model: parameters.Models = None,
     synthetic: given.Synthetic = None,
     device: parameters.DeviceOption = None,
@@ -64,7 +62,7 @@ def bench(
     as_markdown: given.Markdown = False,
 ) -> None:
     """Measure what transcribing costs."""
-    wanted = zip(Mode, (rtf, batches, drafts, memory, profile), strict=True)
+    wanted = zip(Mode, (rtf, batches, drafts, memory), strict=True)
     mode = _mode([mode for mode, is_wanted in wanted if is_wanted])
     _refuse_idle_options(context, mode)
     if as_json and as_markdown:
@@ -105,8 +103,6 @@ def _refuse_idle_options(context: typer.Context, mode: Mode) -> None:
 
 def _limited(options: TranscribeOptions, mode: Mode, *, synthetic: bool) -> TranscribeOptions:
     """The same with the limit on tokens that goes with the mode and the models."""
-    if mode == Mode.PROFILE:
-        return replace(options, max_tokens=None)  # from a variable; it counts steps
     if not synthetic or options.max_tokens or options.exact_tokens:
         return options
     if mode == Mode.MEMORY:

@@ -43,14 +43,6 @@ Memory = Annotated[
         help="The memory that long recordings take, each in a process of its own.",
     ),
 ]
-Profile = Annotated[
-    bool,
-    typer.Option(
-        "--profile",
-        rich_help_panel=MODE,
-        help="Operations and evaluations of MLX for each token, and the time in each kind of module.",
-    ),
-]
 
 # Cases
 Synthetic = Annotated[
@@ -67,7 +59,7 @@ BatchSizes = Annotated[
         metavar="N,N,...",
         rich_help_panel=CASES,
         help="Segments decoded side by side. Default: by the memory at hand; with --batches 1,4,16; with "
-        "--drafts 1,16; with --profile 1.",
+        "--drafts 1,16.",
     ),
 ]
 Durations = Annotated[
@@ -95,8 +87,8 @@ ExactTokens = Annotated[
     int | None,
     typer.Option(
         rich_help_panel=DECODING,
-        help=f"Write exactly so many tokens for each segment, whatever they are; with --profile, take so many "
-        f"steps. Default with --synthetic: {SYNTHETIC_TOKENS}.",
+        help=f"Write exactly so many tokens for each segment, whatever they are. "
+        f"Default with --synthetic: {SYNTHETIC_TOKENS}.",
     ),
 ]
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from funasr_cli.benchmarks.cases import CaseCost
     from funasr_cli.benchmarks.comparison import Comparison, Ratio
     from funasr_cli.benchmarks.memory import MemoryCost
-    from funasr_cli.benchmarks.profile import ProfileCost
     from funasr_cli.benchmarks.report import Report
     from funasr_cli.measure import Spread
 
@@ -46,11 +45,6 @@ COMPARED = {
         "peak_mlx_bytes": "MLX memory",
     },
     Mode.MEMORY: {"peak_bytes": "peak", "wall_s": "seconds"},
-    Mode.PROFILE: {
-        "operations_per_token": "operations", "computing_per_token": "computing",
-        "evaluations_per_token": "evaluations", "stages.encoder.seconds": "encoder",
-        "stages.prefill.seconds": "prefill", "stages.decode.seconds": "decode",
-    },
 }  # fmt: skip
 COMPARED[Mode.BATCHES] = COMPARED[Mode.RTF]
 
@@ -89,10 +83,7 @@ class Grid:
 
 def grids(report: "Report", comparison: "Comparison | None") -> list[Grid]:
     """Everything that is shown of a measurement."""
-    make = {
-        Mode.RTF: _cases, Mode.BATCHES: _batches, Mode.DRAFTS: _drafts, Mode.MEMORY: _memory,
-        Mode.PROFILE: _profiles,
-    }  # fmt: skip
+    make = {Mode.RTF: _cases, Mode.BATCHES: _batches, Mode.DRAFTS: _drafts, Mode.MEMORY: _memory}
     shown = make[report.request.mode](report)
     return [*shown, _comparison(comparison, report.request.mode)] if comparison else shown
 
@@ -176,45 +167,6 @@ def _memory(report: "Report") -> list[Grid]:
     return [grid]
 
 
-def _profiles(report: "Report") -> list[Grid]:
-    cases: tuple[ProfileCost, ...] = report.cases  # type: ignore[assignment]
-    shown = [grid for case in cases for grid in (_counts(report, case), _modules(report, case))]
-    shown[-1].notes += [
-        "Computing: operations that are more than another view of the same memory.",
-        "Modules: time in those of a kind without those in them, each evaluated by itself.",
-        f"Seconds: medians of {report.request.trials} after a warm-up; of {cases[0].steps} steps in each.",
-        *_about(report),
-    ]
-    return shown
-
-
-def _counts(report: "Report", case: "ProfileCost") -> Grid:
-    grid = Grid([_name(report, case.case), "seconds", "spread", "operations", "computing", "evaluations"])
-    for stage in case.stages:
-        name = "decode, one step" if stage.stage == "decode" else stage.stage
-        numbers = map(str, (stage.operations, stage.computing, stage.evaluations))
-        grid.rows.append([name, _digits(stage.seconds.median), _spread(stage.seconds), *numbers])
-    grid.notes = [
-        f"For each further token: {case.operations_per_token:g} operations, {case.computing_per_token:g} of them "
-        f"computing; evaluations: {case.evaluations_per_token:g}."
-    ]
-    return grid
-
-
-def _modules(report: "Report", case: "ProfileCost") -> Grid:
-    """Shares of each kind of module in each stage, those with the largest first."""
-    totals = [sum(stage.modules.values()) or 1.0 for stage in case.stages]
-    kinds = dict.fromkeys(kind for stage in case.stages for kind in stage.modules)
-    shares = {
-        kind: [stage.modules.get(kind, 0.0) / total for stage, total in zip(case.stages, totals, strict=True)]
-        for kind in kinds
-    }
-    grid = Grid([_name(report, case.case), *(f"{stage.stage} %" for stage in case.stages)])
-    for kind in sorted(kinds, key=lambda kind: -sum(shares[kind])):
-        grid.rows.append([kind, *(f"{100 * share:.1f}" if share else "-" for share in shares[kind])])
-    return grid
-
-
 def _comparison(comparison: "Comparison", mode: Mode) -> Grid:
     metrics = COMPARED[mode]
     grid = Grid(["now / earlier", *metrics.values()])
@@ -243,7 +195,7 @@ def _about(report: "Report") -> Iterator[str]:
     machine, exact_tokens = report.machine, report.request.options.exact_tokens
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     yield f"{machine['gpu'] or machine['processor']}, {machine['cores']} cores; {report.device}; {versions}."
-    if exact_tokens and report.request.mode != Mode.PROFILE:
+    if exact_tokens:
         yield f"Exactly {exact_tokens} tokens for each segment: texts mean nothing."
 
 
@@ -285,12 +237,6 @@ def show(shown: list[Grid], bars: "dict[str, dict[str, float]]") -> None:
 
 def bars(report: "Report") -> dict[str, dict[str, float]]:
     """Lengths of the stages of each case; seconds, where it can be for each second of audio."""
-    if report.request.mode == Mode.PROFILE:
-        profiles: tuple[ProfileCost, ...] = report.cases  # type: ignore[assignment]
-        return {
-            _name(report, case.case): {stage.stage: stage.seconds.median for stage in case.stages}
-            for case in profiles
-        }
     if report.request.mode == Mode.MEMORY:
         return {}
     cases: tuple[CaseCost, ...] = report.cases  # type: ignore[assignment]

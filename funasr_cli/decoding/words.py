@@ -22,7 +22,7 @@ from funasr_cli.transcript import Word
 FIRST_MIDDLE_S = 0.0125
 # CTC says a label near the middle of what it stands for, in a frame or two. So the border between words in a flow
 # divides what lies between their frames as their labels' lengths do; next to a pause a word reaches so far beyond
-# its frames. Measured on training voices and sentences of the demo model (`funasr_cli.demo.recipe clips`,
+# its frames. Measured on training voices and sentences of the demo model (`tools.demo clips`,
 # `--training`), never on held-out ones: the first word begins 0.09 s (English) or 0.11 s (Mandarin) before its
 # first frame, the last one ends 0.25 or 0.15 s behind its last.
 REACH_S = 0.25

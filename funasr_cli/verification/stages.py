@@ -1,7 +1,7 @@
 """What a model makes of a clip, stage by stage."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,10 @@ from funasr_cli.audio.decode import load_audio
 from funasr_cli.backend import mx
 from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.options import DEFAULTS
+from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 
-TOKENS = 24  # of a clip at most: a sentence
+SENTENCE = replace(DEFAULTS, max_tokens=24)
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,25 @@ class Stages:
     text: str
 
 
-def run_stages(recognizer: Recognizer, clip: Path, forced_ids: Sequence[int] | None = None) -> Stages:
-    """Take a clip through the model, as one segment and without a language.
+def run_stages(
+    recognizer: Recognizer,
+    clip: Path,
+    forced_ids: Sequence[int] | None = None,
+    options: TranscribeOptions = SENTENCE,
+) -> Stages:
+    """Take a clip through the model, as one segment.
 
     Args:
         recognizer: the model.
         clip: read as it is; silence is not left out.
         forced_ids: whose logits are wanted; None takes those that the model itself writes.
+        options: with a limit on the tokens.
     """
     features = recognizer.features(load_audio(clip, recognizer.sample_rate_hz).samples)
     encoded = recognizer.encode([features])
     [audio_rows] = recognizer.loaded.model.audio_rows(encoded.hidden, encoded.lengths)
-    [prompt] = recognizer.prompts(encoded, DEFAULTS)
-    written = _write(recognizer, prompt)
+    [prompt] = recognizer.prompts(encoded, options)
+    written = _write(recognizer, prompt, options)
     stops = recognizer.config.stop_token_ids
     spoken = [token_id for token_id in written if token_id not in stops]
     return Stages(
@@ -62,11 +68,11 @@ def run_stages(recognizer: Recognizer, clip: Path, forced_ids: Sequence[int] | N
     )
 
 
-def _write(recognizer: Recognizer, prompt: mx.array) -> list[int]:
-    decoder = BatchDecoder(recognizer.loaded.model.llm, make_sampler(DEFAULTS))
+def _write(recognizer: Recognizer, prompt: mx.array, options: TranscribeOptions) -> list[int]:
+    decoder = BatchDecoder(recognizer.loaded.model.llm, make_sampler(options))
     decoder.add([prompt])
     written: list[int] = []
-    while len(written) < TOKENS:
+    while len(written) != options.max_tokens:
         [token] = decoder.step()
         written.append(token.token_id)
         if token.token_id in recognizer.config.stop_token_ids:

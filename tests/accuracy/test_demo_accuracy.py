@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from accuracy.decoding import RECIPES, Clip, decode, decode_with_reference, load_recipe, read_clips
 from parity.live import reference_python
 
 from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.checkpoints.export import export
 from funasr_cli.demo import MODEL
 from funasr_cli.pipeline import Recognizer
+from tools.accuracy.decoding import RECIPES, Clip, decode, decode_with_reference, load_recipe, read_clips
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data" / "demo"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from accuracy.decoding import Clip, read_clips
 
 import funasr_cli
 from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.demo import MODEL
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import Segment
+from tools.accuracy.decoding import Clip, read_clips
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data" / "demo"

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accuracy.decoding import MAX_TOKENS, RECIPES, Recipe, load_recipe, read_clips
-from accuracy.drafts import compare
 
 from funasr_cli.checkpoints.export import export
 from funasr_cli.decoding.batch import RunCost
@@ -17,6 +15,8 @@ from funasr_cli.demo import MODEL
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling import scheduler
+from tools.accuracy.decoding import MAX_TOKENS, RECIPES, Recipe, load_recipe, read_clips
+from tools.accuracy.drafts import compare
 
 pytestmark = pytest.mark.slow
 CLIPS = [

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from accuracy.decoding import read_clips
-from accuracy.joined import JoinedRecording, coverage, cut_clips, join_clips
 
 import funasr_cli
 from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.pipeline import Recognizer
+from tools.accuracy.decoding import read_clips
+from tools.accuracy.joined import JoinedRecording, coverage, cut_clips, join_clips
 
 CLIPS = Path(__file__).parents[1] / "data/demo/clean"
 SNRS_DB = (None, 20.0, 10.0)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from accuracy.decoding import read_clips
-from accuracy.joined import join_clips
-from accuracy.word_times import Errors, check, of_clips, of_joined
 
 import funasr_cli
 from funasr_cli.demo import CLIPS
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import Word
+from tools.accuracy.decoding import read_clips
+from tools.accuracy.joined import join_clips
+from tools.accuracy.word_times import Errors, check, of_clips, of_joined
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data"

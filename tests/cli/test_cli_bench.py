@@ -211,7 +211,7 @@ def test_bad_clip(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "error: say what to measure\n  one of --rtf, --batches, --drafts, --memory and --profile\n"),
+        ((), "error: say what to measure\n  one of --rtf, --batches, --drafts and --memory\n"),
         (("--rtf", "--memory"), "error: say what to measure\n"),
         (("--rtf", "--trials", "0"), "--trials"),
         (("--rtf", "--max-tokens", "0"), "error: max tokens is 0\n"),

@@ -1,6 +1,5 @@
-"""`funasr bench --batches`, `--memory` and `--profile`: what they measure, and what is refused."""
+"""`funasr bench --batches` and `--memory`: what they measure, and what is refused."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,13 +7,10 @@ import soundfile
 from support.running import invoke
 from test_cli_bench import measured
 
-from funasr_cli.backend import on_accelerator
 from funasr_cli.benchmarks.memory import run_memory
 from funasr_cli.benchmarks.workloads import write_recording
 from funasr_cli.demo import MODEL, clips
 from funasr_cli.errors import FunASRError
-
-LINEAR = "Linear" if on_accelerator() else "layers.CPULinear"
 
 
 def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> None:
@@ -78,53 +74,6 @@ def test_recordings_are_as_long_as_asked_for(tmp_path: Path) -> None:
     assert len(samples) == 12.5 * rate_hz
 
 
-def test_profile_counts_the_same_every_time(small_model: Path, short_wav: Path) -> None:
-    options = (
-        "--profile",
-        "-m",
-        small_model,
-        short_wav,
-        "--trials",
-        1,
-        "--batch-sizes",
-        "1,2",
-        "--exact-tokens",
-        5,
-    )
-    runs = [measured(*options)["cases"] for _ in range(2)]
-    counts = [
-        [[(stage["operations"], stage["kinds"]) for stage in case["stages"]] for case in cases] for cases in runs
-    ]
-    assert counts[0] == counts[1]
-    one, two = runs[0]
-    assert (one["case"], two["case"]) == (
-        "Small-Nano, short.wav, batch of 1", "Small-Nano, short.wav, batch of 2",
-    )  # fmt: skip
-    for case in (one, two):
-        rows, (*_, step) = case["batch_size"], case["stages"]
-        assert [stage["stage"] for stage in case["stages"]] == ["features", "encoder", "prefill", "decode"]
-        assert case["steps"] == 5
-        assert case["operations_per_token"] == step["operations"] / rows
-        assert case["computing_per_token"] == step["computing"] / rows
-        assert case["evaluations_per_token"] == step["evaluations"] / rows
-        for stage in case["stages"]:
-            assert 0 < stage["computing"] < stage["operations"] == sum(stage["kinds"].values())
-            assert stage["evaluations"] >= 1
-            assert all(seconds >= 0 for seconds in stage["modules"].values())
-    assert {LINEAR, "RMSNorm", "qwen3.Attention", "outside of modules"} <= one["stages"][3]["modules"].keys()
-    assert not {"sanm.SANMLayer", "adaptor.Attention"} & one["stages"][3]["modules"].keys()
-    assert "sanm.FSMNBlock" in one["stages"][1]["modules"]
-
-
-def test_table_of_a_profile(small_model: Path, short_wav: Path) -> None:
-    result = invoke("bench", "--profile", "-m", small_model, short_wav, "--trials", 1, "--exact-tokens", 2)
-    lines = [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()]
-    assert lines[0] == "short.wav, batch of 1 seconds spread operations computing evaluations"
-    assert [line.split(" 0.")[0] for line in lines[2:6]] == ["features", "encoder", "prefill", "decode, one step"]
-    assert any(line.startswith("For each further token: ") for line in lines)
-    assert "short.wav, batch of 1 features % encoder % prefill % decode %" in lines
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -137,16 +86,7 @@ def test_table_of_a_profile(small_model: Path, short_wav: Path) -> None:
         (("--drafts", "--durations", "4"), "error: --durations with --drafts\n  it has no effect there\n"),
         (("--drafts", "--draft", "off"), "error: --draft with --drafts\n  it has no effect there\n"),
         (("--memory", "--draft", "off"), "error: --draft with --memory\n"),
-        (("--profile", "--draft", "auto"), "error: --draft with --profile\n"),
-        (("--profile", "--recordings", "2"), "error: --recordings with --profile\n"),
-        (("--profile", "--max-tokens", "2"), "error: --max-tokens with --profile\n"),
     ],
 )
 def test_usage_errors(options: tuple[str, ...], message: str) -> None:
     invoke("bench", *options, "-m", "nowhere").assert_fails(2, message)
-
-
-def test_a_limit_from_a_variable_waits_for_a_mode_that_has_it(small_model: Path, short_wav: Path) -> None:
-    arguments = ("--profile", "-m", small_model, short_wav, "--trials", 1, "--exact-tokens", 1, "--json")
-    result = invoke("bench", *arguments, env={"FUNASR_MAX_TOKENS": "7"})
-    assert json.loads(result.stdout)["settings"]["max_tokens"] is None

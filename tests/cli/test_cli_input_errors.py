@@ -251,7 +251,7 @@ def test_a_channel_that_ends_within_the_file(tmp_path: Path, speech: np.ndarray)
 # --- bench ---
 
 HELP = "see funasr bench --help"
-MODES = "one of --rtf, --batches, --drafts, --memory and --profile"
+MODES = "one of --rtf, --batches, --drafts and --memory"
 NUMBERS = "it takes numbers with commas in between, such as 1,4,16"
 IDLE = "it has no effect there"
 NO_TEXTS = "there are no texts to compare"
@@ -285,7 +285,6 @@ BENCH_USAGE = [
         for mode, options in {
             "batches": ["--durations 5"],
             "memory": ["--batch-sizes 1", "--recordings 1", "--trials 1", "--exact-tokens 1", "--itn", "--refs x"],
-            "profile": ["--durations 5", "--recordings 1", "--max-tokens 3", "--refs x"],
         }.items()
         for typed in options
     ),
@@ -312,17 +311,16 @@ BENCH_ERRORS = [
     ("--rtf -m demo -m nowhere", 3, "nowhere: no such model", "convert one with: funasr convert nano"),
     ("--rtf -m demo a.flac -l ko", 2, "language 'ko' is not one of this model's", KNOWN),
     ("--batches -m demo a.flac -l ko", 2, "language 'ko' is not one of this model's", KNOWN),
-    ("--profile -m demo a.flac -l ko", 2, "language 'ko' is not one of this model's", KNOWN),
     ("--rtf -m demo calls", 1, "calls: is a folder", "name the files in it, for example with a shell pattern"),
     ("--rtf -m demo a.flac gone.wav", 1, "gone.wav: no such file", ""),
     ("--batches -m demo space.tsv", 1, f"space.tsv: {NOT_AUDIO}", CONVERT),
-    ("--profile -m demo empty.wav", 1, "empty.wav: the file is empty", ""),
+    ("--drafts -m demo empty.wav", 1, "empty.wav: the file is empty", ""),
     ("--memory -m demo gone.wav --durations 1", 1, "gone.wav: no such file", ""),
     ("--rtf -m demo a.flac --refs other.tsv", 2, "a.flac: no text among the references",
      "add a line: a.flac, tab, text"),
     ("--rtf --plot a.svg", 1, "a.svg: exists already", "name another file"),
     ("--rtf --plot none/a.svg", 1, "none: no such folder", "make it first"),
-    ("--profile -m demo a.flac --trials 1 --exact-tokens 1 --plot link.svg", 1,
+    ("--rtf -m demo a.flac --trials 1 --exact-tokens 1 --plot link.svg", 1,
      "link.svg: exists already", "name another file"),  # a link to nowhere
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import save_file
 from support.tokenizers_bpe import write_json
 
-from funasr_cli.benchmarks.peers.workers.transformers_port import port_config, port_tensors
+from tools.peers.workers.transformers_port import port_config, port_tensors
 
 Tensors = dict[str, torch.Tensor]
 LM_HEAD = "lm_head.weight"

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funasr_cli"
 NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / "docs/architecture.md").read_text(encoding="utf-8")))
-FOLDERS = ("demo/recipe/", "benchmarks/peers/", "checkpoints/layouts/")
+FOLDERS = ("checkpoints/layouts/",)
 
 
 def has_code(module: Path) -> bool:

@@ -1,0 +1,337 @@
+"""`make check-release`, run on the bundled model and its clips: what passes, what fails, what it says of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from parity.live import reference_python
+from support.hub_client import surroundings
+from support.hub_server import MAIN, Hub, serving
+from support.running import PYTHON, Result, environment
+from support.small import convert
+
+from funasr_cli.checkpoints.export import export
+from funasr_cli.demo import CLIPS, MODEL
+from tools.release.clips import RELEASE_CLIPS, read_clips
+
+ROOT = Path(__file__).parents[2]
+MANDARIN, ENGLISH = "打开车库的音乐。", "I will clean the kitchen this afternoon."
+FIGURES = (  # that differ from run to run
+    (r"in \d+ s", "in _ s"),
+    (r"(RTF +)\d+\.\d{3}  ", r"\1_  "),
+    (r"(tokens per second +)\d+\.\d  ", r"\1_  "),
+    (r"(memory of (?:MLX|the process) +)\d+\.\d\d GB  ", r"\1_ GB  "),
+    (r"differ by [^ ]+", "differ by _"),
+    (r"largest error [^ ]+ \(\w+\)", "largest error _"),
+)
+HEADINGS = "result        recipe   check                                   found  [wanted]"
+NO_REFERENCE = "it is not installed; FUNASR_REFERENCE_PYTHON names a Python that has it"
+ALONE = f"not measured  PyTorch  transcribes                             {NO_REFERENCE}"
+FOUR_BITS = f"""\
+PASS          4        is converted                            212 tensors, 4.9 MB, in _ s  [no error]
+PASS          4        computes as its source                  10 of 10 tokens agree, logits differ by _  \
+[finite; the same where no value was rounded]
+PASS          4        is whole (--check)                      270 arrays, SHA-256 of 9 files  \
+[as written, all values finite]
+PASS          4        0010-zh-commands.flac, text             0.0 % errors: 打开车库的音乐。  \
+[at most 0 %: 打开车库的音乐。]
+PASS          4        0026-en-everyday.flac, text             0.0 % errors: {ENGLISH}  [at most 5 %: {ENGLISH}]
+not measured  4        texts beside PyTorch                    {NO_REFERENCE}
+not judged    4        RTF                                     _  [under 0.1 on a GPU]
+not judged    4        tokens per second                       _  [at least 30 on a GPU]
+not judged    4        memory of MLX                           _ GB  [under 3 GB at 4 bits on a GPU]
+not judged    4        memory of the process                   _ GB  [under 3 GB at 4 bits on a GPU]
+""".splitlines()
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model in FunASR's layout."""
+    out = tmp_path_factory.mktemp("demo") / "upstream"
+    export(MODEL, out)
+    return out
+
+
+def write_clips(folder: Path, mandarin: str = MANDARIN, english: str = ENGLISH) -> Path:
+    """A list of two of the bundled clips."""
+    rows = [("0010-zh-commands.flac", "zh", mandarin, 0), ("0026-en-everyday.flac", "en", english, 5)]
+    names = ("file", "language", "text", "max_error_percent")
+    lines = [json.dumps(dict(zip(names, (str(CLIPS / row[0]), *row[1:]), strict=True))) for row in rows]
+    path = folder / "clips.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def check_release(*arguments: object, **env: str) -> Result:
+    """Run it; on a CPU, so that what is judged does not depend on the machine."""
+    command = [
+        PYTHON,
+        "-m",
+        "tools.release",
+        *map(str, arguments),
+        "--device",
+        "cpu",
+        "--trials",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, env=environment(**env), cwd=ROOT, timeout=500, check=False)
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def shown(result: Result) -> list[str]:
+    """Its lines, without figures that differ from run to run, behind the headings."""
+    text = result.stdout.split("\n\n")[0]
+    for pattern, stands_for in FIGURES:
+        text = re.sub(pattern, stands_for, text)
+    headings, *lines = text.splitlines()
+    assert headings == HEADINGS
+    return lines
+
+
+def block(result: Result) -> str:
+    """What is to be pasted."""
+    return result.stdout.split("\n\nTo paste into an issue:\n\n")[1]
+
+
+@pytest.mark.slow
+def test_everything_passes(upstream: Path, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    arguments = (upstream, "--clips", write_clips(tmp_path), "--recipes", "none", "4")
+    result = check_release(*arguments, TMPDIR=str(tmp_path / "tmp"))
+    assert result.exit_code == 0, result
+    dense = [
+        line.replace("  4    ", "  none ")
+        .replace("4.9 MB", "7.4 MB")
+        .replace("270 arrays", "212 arrays")
+        .replace("10 of 10 tokens agree, logits differ by _", "nothing differs, 10 tokens")
+        for line in FOUR_BITS
+    ]
+    assert shown(result) == [ALONE, *dense, *FOUR_BITS]
+    assert block(result).startswith(
+        "## Release acceptance: PASS (10 PASS, 8 not judged, 3 not measured)\n\n"
+        "|  |  |\n| --- | --- |\n| model | upstream, a local folder, FunASR's layout |\n| revision | unknown |\n"
+    )
+    digest = re.search(r"\| SHA-256 of the source \| ([0-9a-f]{64}) \|", block(result))
+    assert digest
+    assert "| result | recipe | check | found | wanted |\n| --- | --- | --- | --- | --- |\n" in block(result)
+    assert f"| PASS | 4 | 0026-en-everyday.flac, text | 0.0 % errors: {ENGLISH} | at most 5 %:" in block(result)
+    assert re.search(r"\| versions \| python 3[\d.]+, funasr-cli [\d.]+, mlx [\d.]+, ", block(result))
+    assert str(tmp_path) not in block(result)
+    assert list((tmp_path / "tmp").glob("funasr*")) == [], "MLX has a folder of its own there"
+
+
+@pytest.mark.slow
+def test_a_wrong_text_and_missed_targets_fail(upstream: Path, tmp_path: Path) -> None:
+    """Given targets hold on a CPU, too; two words of seven are more than 5 %."""
+    clips = write_clips(tmp_path, mandarin="打开车库的声音", english="I will clean this garden this afternoon.")
+    targets = ("--max-rtf", "0.000001", "--max-memory-gb", "0.001", "--min-tokens-per-s", "0.5")
+    result = check_release(upstream, "--clips", clips, "--recipes", "4", *targets)
+    assert result.exit_code == 1
+    assert shown(result)[4:6] == [
+        "FAIL          4        0010-zh-commands.flac, text             28.6 % errors: 打开车库的音乐。  "
+        "[at most 0 %: 打开车库的声音]",
+        "FAIL          4        0026-en-everyday.flac, text             28.6 % errors: "
+        "I will clean the kitchen this afternoon.  [at most 5 %: I will clean this garden this afternoon.]",
+    ]
+    assert shown(result)[7:] == [
+        "FAIL          4        RTF                                     _  [under 1e-06]",
+        "PASS          4        tokens per second                       _  [at least 0.5]",
+        "FAIL          4        memory of MLX                           _ GB  [under 0.001 GB at 4 bits]",
+        "FAIL          4        memory of the process                   _ GB  [under 0.001 GB at 4 bits]",
+    ]
+    assert block(result).startswith("## Release acceptance: FAIL (5 FAIL, 4 PASS, 2 not measured)\n")
+
+
+@pytest.mark.slow
+def test_beside_pytorch(upstream: Path, tmp_path: Path) -> None:
+    arguments = (upstream, "--clips", write_clips(tmp_path, english="Goodbye."), "--recipes", "none")
+    result = check_release(*arguments, FUNASR_REFERENCE_PYTHON=str(reference_python()))
+    assert result.exit_code == 1, "the text is not what is expected, but PyTorch's"
+    lines = shown(result)
+    assert lines[:2] == [
+        f"not judged    PyTorch  0010-zh-commands.flac, text             0.0 % errors: {MANDARIN}  "
+        f"[at most 0 %: {MANDARIN}]",
+        f"not judged    PyTorch  0026-en-everyday.flac, text             700.0 % errors: {ENGLISH}  "
+        "[at most 5 %: Goodbye.]",
+    ]
+    assert [line for line in lines if "as PyTorch" in line or "beside PyTorch" in line] == [
+        "PASS          none     computes as PyTorch                     largest error _  [at most 0.01]",
+        "PASS          none     0010-zh-commands.flac, beside PyTorch   0.0 % differs; 0.0 % errors, "
+        "PyTorch 0.0 %  [at most 0 % differs]",
+        "PASS          none     0026-en-everyday.flac, beside PyTorch   0.0 % differs; 700.0 % errors, "
+        "PyTorch 700.0 %  [at most 5 % differs]",
+    ]
+    assert re.search(r"\| versions \| .*, torch [\w.+]+, transformers [\w.]+, funasr [\w.]+ \|", block(result))
+
+
+@pytest.mark.slow
+def test_a_reference_that_breaks_down_fails(upstream: Path, tmp_path: Path) -> None:
+    """Not only is the comparison missing: it was there, and could not be asked."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "no such kernel" >&2\nexit 1\n')
+    python.chmod(0o755)
+    arguments = (upstream, "--clips", write_clips(tmp_path), "--recipes", "4")
+    result = check_release(*arguments, FUNASR_REFERENCE_PYTHON=str(python))
+    assert result.exit_code == 1
+    why = f"{upstream}: the PyTorch reference failed (no such kernel)"
+    assert shown(result)[0] == f"FAIL          PyTorch  transcribes                             {why}"
+    assert shown(result)[6] == f"not measured  4        texts beside PyTorch                    {why}"
+    assert block(result).startswith("## Release acceptance: FAIL (1 FAIL, ")
+
+
+@pytest.mark.slow
+def test_what_cannot_be_converted_fails(tmp_path: Path) -> None:
+    """A step that fails ends its recipe, and the next recipe is tried."""
+    quantized = convert(MODEL, tmp_path / "quantized", quantize="4").folder
+    result = check_release(quantized, "--clips", write_clips(tmp_path), "--recipes", "none", "8")
+    assert result.exit_code == 1
+    assert shown(result) == [
+        "not measured  PyTorch  transcribes                             PyTorch's FunASR does not read "
+        "funasr-cli's layout",
+        *(
+            line
+            for recipe in ("none ", "8    ")
+            for line in (
+                f"FAIL          {recipe}    is converted                            "
+                f"{quantized}/model.safetensors: is quantized, its dense weights are gone  [no error]",
+                f"not measured  {recipe}    all that follows                        it failed here: is converted",
+            )
+        ),
+    ]
+    assert block(result).startswith("## Release acceptance: FAIL (2 FAIL, 3 not measured)\n")
+    assert "| model | quantized, a local folder, funasr-cli's layout |\n| revision | unknown |\n" in block(result)
+    assert "| SHA-256 of the source | unknown |\n" in block(result)
+
+
+@pytest.mark.slow
+def test_a_language_that_the_model_lacks_fails(upstream: Path, tmp_path: Path) -> None:
+    """Found out in the process that transcribes."""
+    clips = write_clips(tmp_path)
+    clips.write_text(clips.read_text().replace('"zh"', '"sv"'))
+    result = check_release(upstream, "--clips", clips, "--recipes", "none")
+    assert result.exit_code == 1
+    assert shown(result)[-2:] == [
+        "FAIL          none     transcribes                             language 'sv' is not one of this model's  "
+        "[no error]",
+        "not measured  none     all that follows                        it failed here: transcribes",
+    ]
+
+
+@pytest.mark.slow
+def test_from_a_hub(upstream: Path, tmp_path: Path) -> None:
+    """Name, hub and commit are in the block, and what was converted is kept where it was asked for, twice."""
+    arguments = ("owner/model", "--clips", write_clips(tmp_path), "--recipes", "8", "--out", tmp_path / "out")
+    with serving(Hub(upstream)) as hub:
+        for _ in range(2):
+            result = check_release(*arguments, **surroundings(tmp_path, hub.url))
+            assert result.exit_code == 0, result
+    assert "| model | owner/model from Hugging Face, FunASR's layout |\n" in block(result)
+    assert f"| revision | {MAIN} |\n" in block(result)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model-8bit"]
+    source = json.loads((tmp_path / "out/model-8bit/config.json").read_text())["source"]
+    assert f"| SHA-256 of the source | {source['sha256']} |\n" in block(result)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            None,
+            "{clips}: the clips and their texts cannot be read ([Errno 2] No such file or directory: '{clips}')",
+        ),
+        ("", "{clips}: lists no clip"),
+        ("what?", "{clips}:1: no JSON (Expecting value: line 1 column 1 (char 0))"),
+        ("[]", "{clips}:1: other fields than file, language, text, max_error_percent"),
+        ('{"file": 5, "language": "en", "text": "a", "max_error_percent": 0}', "{clips}:1: file is 5"),
+        (
+            '{"file": "a.wav", "language": "xx", "text": "a", "max_error_percent": 0}',
+            "{clips}:1: unknown language 'xx'",
+        ),
+        (
+            '{"file": "a.wav", "language": "en", "text": "?", "max_error_percent": 0}',
+            "{clips}:1: no words in text '?'",
+        ),
+        (
+            '{"file": "a.wav", "language": "en", "text": "a", "max_error_percent": 0}',
+            "{folder}/a.wav: is not there",
+        ),
+    ],
+)
+def test_clips_that_are_not_there(tmp_path: Path, lines: str | None, message: str) -> None:
+    clips = tmp_path / "clips.jsonl"
+    if lines is not None:
+        clips.write_text(lines)
+    result = check_release(MODEL, "--clips", clips)
+    result.assert_fails(2, f"error: {message.format(clips=clips, folder=tmp_path)}\n  ")
+
+
+def test_no_such_model(tmp_path: Path) -> None:
+    result = check_release(tmp_path / "nothing")
+    result.assert_fails(3, f"error: {tmp_path}/nothing: neither a folder nor a hub id\n  ")
+
+
+def test_a_reference_that_was_named_must_be_one(upstream: Path, tmp_path: Path) -> None:
+    result = check_release(upstream, FUNASR_REFERENCE_PYTHON=str(tmp_path / "python"))
+    result.assert_fails(5, f"error: {tmp_path}/python: cannot be run (No such file or directory)\n  pip install ")
+
+
+@pytest.mark.parametrize("arguments", [("--recipes", "5"), ("--hub", "no"), ("--trials", "x"), ()])
+def test_wrong_options(arguments: tuple[str, ...]) -> None:
+    result = check_release(*(arguments and (MODEL, *arguments)))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error: " in result.stderr
+
+
+def test_what_the_release_is_held_to() -> None:
+    mandarin, english = read_clips(RELEASE_CLIPS)
+    assert (mandarin.path.name, mandarin.language, mandarin.text) == ("zh-6s.wav", "zh", "我想问我在滨海新区有房")
+    assert mandarin.max_error_percent == 0
+    assert (english.path.name, english.language, english.max_error_percent) == ("en-11s-jfk.flac", "en", 5)
+    assert english.text.startswith("And so, my fellow Americans, ask not what your country can do for you, ")
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+def test_make_passes_its_variables_on(tmp_path: Path) -> None:
+    variables = ["MODEL=a/b", "HUB=ms", "RECIPES=none 4", f"OUT={tmp_path}", "REFERENCE_PYTHON=x/python"]
+    command = [
+        "make",
+        "--no-print-directory",
+        "--dry-run",
+        "check-release",
+        *variables,
+        "RELEASE_OPTIONS=--trials 1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    words = done.stdout.replace("\\\n", " ").splitlines()[-1].split()
+    assert words == [
+        'FUNASR_REFERENCE_PYTHON="x/python"', ".venv/bin/python", "-m", "tools.release", '"a/b"',
+        "--hub", '"ms"', "--recipes", "none", "4", "--out", f'"{tmp_path}"', "--trials", "1",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+@pytest.mark.parametrize(
+    ("files", "named", "asked"),
+    [
+        ([], "", ""),
+        (["bin/python"], "", ""),  # half installed
+        (["bin/python", ".installed"], "", "{reference}/bin/python"),
+        (["bin/python", ".installed"], "other/python", "other/python"),
+        ([], "other/python", "other/python"),
+    ],
+)
+def test_which_reference_make_asks(tmp_path: Path, files: list[str], named: str, asked: str) -> None:
+    (tmp_path / "bin").mkdir()
+    for file in files:
+        (tmp_path / file).touch()
+    env = {name: value for name, value in os.environ.items() if name != "REFERENCE_PYTHON"}
+    env["FUNASR_REFERENCE_PYTHON"] = named
+    command = ["make", "--no-print-directory", "--dry-run", "check-release", f"REFERENCE={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=env)
+    assert f'FUNASR_REFERENCE_PYTHON="{asked.format(reference=tmp_path)}" ' in done.stdout

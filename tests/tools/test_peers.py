@@ -1,0 +1,227 @@
+"""`make bench-peers`: the protocol between its processes, what is counted and compared, the page."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+from markdown_it import MarkdownIt
+from safetensors.torch import load_file
+
+from funasr_cli.checkpoints.format import read_config
+from funasr_cli.errors import FunASRError, SetupError
+from tools.peers import engines
+from tools.peers.checkpoint import write_checkpoint, write_clips
+from tools.peers.engines import ENGINES, Worker
+from tools.peers.measure import Plan, run
+from tools.peers.page import write_page
+
+# Takes 0.25 s to the first token, and as many tokens as it is asked for but when that is 13.
+FAKE = """
+import sys, time
+from serving import claim_stdout, serve
+answers = claim_stdout()
+print("chatter that is no answer")
+class Work:
+    computing, evaluations = 0, 0
+    def __init__(self): self.operations = self
+    def total(self): return 100 + 5 * self.tokens
+class Fake:
+    def __enter__(self): self.work = Work(); return self.work
+    def __exit__(self, *_): pass
+    def counting(self): return self
+    def settle(self): pass
+    def transcribe(self, clips, tokens):
+        if tokens == 99: sys.exit("broken")
+        if hasattr(self, "work"): self.work.tokens = tokens
+        first = time.perf_counter() + 0.25
+        return first, [tokens - (tokens == 13)] * len(clips), [sys.argv[2] + clip for clip in clips]
+serve(Fake(), answers, ("pip",))
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """A worker, not started, with an engine that computes nothing."""
+    workers = Path(engines.__file__).with_name("workers")
+    (tmp_path / "run_fake.py").write_text(FAKE)
+    (tmp_path / "serving.py").write_text((workers / "serving.py").read_text())
+    monkeypatch.setattr(engines, "WORKERS", tmp_path)
+    engine = replace(ENGINES[0], script="run_fake.py", arguments=("said ",))
+    return Worker(engine, Path(sys.executable), tmp_path, 1, tmp_path / "log")
+
+
+def test_a_worker_answers_and_its_chatter_is_logged(fake: Worker) -> None:
+    with fake:
+        answer = fake.ask([Path("a"), Path("b")], 5)
+    assert answer["tokens"] == [5, 5]
+    assert answer["texts"] == ["said a", "said b"]
+    assert answer["first_token_s"] >= 0.25
+    assert "pip" in fake.versions
+    assert fake.log.read_text() == "chatter that is no answer\n"
+
+
+def test_another_number_of_tokens_is_an_error(fake: Worker) -> None:
+    with fake, pytest.raises(FunASRError, match=r"funasr-cli: wrote \[12\] tokens, not 13 for each clip"):
+        fake.ask([Path("a")], 13)
+
+
+def test_a_dead_process_is_an_error_that_names_the_log(fake: Worker) -> None:
+    with fake, pytest.raises(FunASRError, match="funasr-cli: its process ended") as caught:
+        fake.ask([Path("a")], 99)
+    assert caught.value.hint == f"see {fake.log}"
+    assert fake.log.read_text().endswith("broken\n")
+
+
+def test_a_missing_environment_is_an_error(fake: Worker, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="not there"):
+        replace(fake, python=tmp_path / "nothing").__enter__()
+
+
+def test_only_ours_sees_this_package() -> None:
+    """The others' figures are those of their packages alone."""
+    variables = engines.needed_environment(2)
+    assert "PYTHONPATH" not in variables
+    assert {variables[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} == {"2"}
+
+
+def test_engines_take_turns(fake: Worker) -> None:
+    """Round by round; counts are of what lies between two lengths; slow ones take part in fewer rounds."""
+    slow_engine = replace(ENGINES[-1], script="run_fake.py", arguments=("slow ",), counts=False)
+    slow = replace(fake, engine=slow_engine, log=fake.log.with_name("slow.log"))
+    said: list[str] = []
+    plan = Plan([Path("a"), Path("b")], tokens=6, trials=2, batch_trials=1, slow_trials=1)
+    with fake, slow:
+        results = run([fake, slow], plan, said.append)
+    turns = [line.split(":")[0] for line in said if not line.startswith("warming")]
+    assert turns == [
+        "funasr-cli, 1 x 6 tokens", "mlx-audio, as installed, 1 x 6 tokens", "funasr-cli, 1 x 6 tokens",
+        "funasr-cli, 2 x 4 tokens", "funasr-cli, 2 x 6 tokens",
+    ]  # fmt: skip
+    assert results["funasr-cli"]["work"] == {
+        "further": {"operations": 5, "computing": 0, "evaluations": 0},
+        "whole": {"operations": 130, "computing": 0, "evaluations": 0},
+    }
+    assert len(results["funasr-cli"]["clip"]) == 2
+    assert [len(answer["texts"]) for answer in results["funasr-cli"]["batch"]] == [2]
+    assert results["mlx-audio, as installed"]["batch"] == []
+
+
+def answer(first_token_s: float, total_s: float, text: str) -> dict[str, Any]:
+    return {"first_token_s": first_token_s, "total_s": total_s, "texts": [text]}
+
+
+RUN: dict[str, Any] = {
+    "started": "2030-01-02T03:04+00:00",
+    "command": "python -m tools.peers --size full",
+    "machine": {
+        "processor": "Abacus",
+        "cores": 2,
+        "memory_bytes": 16_000_000_000,
+        "system": "Linux",
+        "gpu": None,
+        "blas": "libblas.so",
+    },
+    "threads": 2,
+    "model": "random weights",
+    "tokens": 64,
+    "clips": 16,
+    "duration_s": 6.0,
+    "asked": {"ours": "this", "theirs": "that"},
+    "versions": {"ours": {"mlx": "1"}, "theirs": {"torch": "2", "numpy": "3"}},
+    "results": {
+        "ours": {
+            "clip": [answer(0.5, 4.0, "x"), answer(0.4, 5.0, "x"), answer(0.6, 3.0, "x")],
+            "batch": [{"first_token_s": 1.0, "total_s": 16.0, "texts": ["x"] * 16}],
+            "work": {
+                "further": {"operations": 683.0, "computing": 339.5, "evaluations": 1.0},
+                "whole": {"operations": 45022, "computing": 22297, "evaluations": 66},
+            },
+        },
+        "theirs": {"clip": [answer(2.0, 10.0, "x")], "batch": [], "work": None},
+    },
+}
+
+
+def rows(page: str) -> list[list[str]]:
+    """Cells of all rows of all tables, empty ones among them."""
+    tokens = MarkdownIt().enable("table").parse(page)
+    found: list[list[str]] = []
+    for token, content in pairwise(tokens):
+        if token.type == "tr_open":
+            found.append([])
+        elif token.type in ("td_open", "th_open"):
+            found[-1].append(content.content)
+    return found
+
+
+def test_every_layout_holds_the_same_weights(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, "demo")
+    ours = load_file(folder / "ours/model.safetensors")
+    theirs = torch.load(folder / "funasr/model.pt")["state_dict"]
+    assert theirs.keys() - {"llm.lm_head.weight"} == ours.keys()
+    assert all(
+        tensor.equal(theirs[name].reshape(tensor.shape)) for name, tensor in ours.items()
+    )  # one channel wide
+    assert (folder / "mlx-audio/model.safetensors").samefile(folder / "ours/model.safetensors")
+    config = json.loads((folder / "mlx-audio/config.json").read_text())
+    assert config["text_config"]["num_hidden_layers"] == read_config(folder / "ours").config.llm.num_hidden_layers
+    for layout in ("funasr", "mlx-audio"):
+        tokenizer = json.loads((folder / layout / "Qwen3-0.6B/tokenizer_config.json").read_text())
+        assert tokenizer["eos_token"] == "<|im_end|>"
+
+
+def test_a_checkpoint_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-full").mkdir()
+    assert write_checkpoint(tmp_path, "full") == tmp_path / "checkpoint-full"
+    assert list((tmp_path / "checkpoint-full").iterdir()) == []
+
+
+def test_clips_differ_and_have_one_length(tmp_path: Path) -> None:
+    first, second = (soundfile.read(path) for path in write_clips(tmp_path, 2, 1.5))
+    assert first[1] == second[1] == 16000
+    assert len(first[0]) == len(second[0]) == 24000
+    assert (first[0] != second[0]).any()
+
+
+def test_the_page_has_medians_ranges_and_ratios() -> None:
+    found = rows(write_page(RUN))
+    assert ["ours", "0.50 (0.40-0.60)", "1.00", "4.00 (3.00-5.00)", "1.00", "3", "theirs"] in found
+    assert ["theirs", "2.00", "4.00", "10.00", "2.50", "1", "ours"] in found
+    assert ["ours", "16.00", "1.00", "1.00", "4.0", "1"] in found
+    assert ["ours", "683", "339.5", "1", "703", "348", "1.03"] in found
+
+
+def test_the_page_says_what_was_measured_on_what() -> None:
+    page = write_page(RUN)
+    found = rows(page)
+    assert ["machine", "Abacus, 2 cores, 16 GB of memory"] in found
+    assert ["threads", "2 for every engine"] in found
+    assert ["device", "CPU; ours with libblas.so"] in found
+    assert ["theirs", "torch 2, numpy 3", "that"] in found
+    assert "no GPU was at hand" in page
+    with_gpu = write_page(RUN | {"machine": RUN["machine"] | {"gpu": "Card"}})
+    assert "no GPU was at hand" not in with_gpu
+    assert ["device", "Card for MLX, the CPU for PyTorch"] in rows(with_gpu)
+
+
+def test_what_nobody_did_has_no_table() -> None:
+    alone = {name: result | {"batch": [], "work": None} for name, result in RUN["results"].items()}
+    page = write_page(RUN | {"results": alone})
+    assert "in one batch" not in page
+    assert "one more token" not in page
+
+
+def test_a_page_is_written_again_from_what_was_kept(tmp_path: Path) -> None:
+    kept, page = tmp_path / "kept.json", tmp_path / "page.md"
+    kept.write_text(json.dumps(RUN), encoding="utf-8")
+    command = [sys.executable, "-m", "tools.peers", "--state", tmp_path, "--out", page]
+    done = subprocess.run([*command, "--from-json", kept], check=False, cwd=engines.REPOSITORY)
+    assert done.returncode == 0
+    assert page.read_text(encoding="utf-8") == write_page(RUN)

@@ -1,0 +1,147 @@
+"""`make eval`: drafted beside plain decoding of the bundled model on many held-out clips, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from funasr_cli.audio.recording import open_recording
+from funasr_cli.backend import describe
+from funasr_cli.checkpoints.export import export
+from funasr_cli.decoding import batch
+from funasr_cli.demo import MODEL
+from funasr_cli.options import AUTO_DRAFT, NO_DRAFT, TranscribeOptions
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.verification.stages import run_stages
+from tools.accuracy.decoding import MAX_TOKENS, RECIPES, Clip, load_recipe, read_clips
+
+BATCH_SIZES = {"float32": (1, 16, 2, 3, 8)}  # of types that must not differ at all
+FEW_BATCH_SIZES = (16,)  # of the others, which are slow on a CPU...
+FEW_CLIPS = 250  # ...and decode so many clips
+TURN_CLIPS = 500  # decoded plainly, then with drafts, before it is the next ones' turn
+TIMED = ("ctc_s", "prefill_s", "decode_s")
+HEAD = """\
+# Drafted decoding of the demo model
+
+Held-out voices and sentences, each clip decoded plainly and with drafts of the CTC branch, in turns. "The same":
+clips whose text does not differ by a character. A turn is a run of {turn} clips, in which the drafts learn how
+the decoder writes. Passes: runs of the decoder, counted for each clip, the prompt's among them. "Shorter": time
+of CTC branch, prompt and decoding together without drafts, divided by that with them; decoding alone in
+brackets. Numbers as digits is what `--itn`, the default, asks for: there the decoder writes what CTC does not.
+The other types try as much as on a GPU: on a CPU drafts do not pay in them, and hardly any is tried.
+Written by `make eval`, on {device}.
+
+"""
+
+
+@dataclass
+class Tally:
+    """What a way of decoding came to."""
+
+    texts: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, recognizer: Recognizer, clips: Sequence[Clip], options: TranscribeOptions) -> None:
+        """Decode some more clips."""
+        sources = [open_recording(clip.path, recognizer.sample_rate_hz) for clip in clips]
+        for transcript in recognizer.transcribe_batch(sources, options):
+            self.texts.append(transcript.text)
+            for name in (*TIMED, "tokens", "passes", "drafted", "accepted"):
+                self.counts[name] += getattr(transcript.timings, name)
+
+    @property
+    def seconds(self) -> float:
+        """All that drafts change."""
+        return sum(self.counts[name] for name in TIMED)
+
+
+def compare(recognizer: Recognizer, clips: Sequence[Clip], options: TranscribeOptions) -> tuple[Tally, Tally]:
+    """Plain and drafted decoding, in turns, without second attempts: for these plain decoding reads CTC, too."""
+    options = replace(options, second_opinion=False)
+    plain, drafted = Tally(), Tally()
+    for start in range(0, len(clips), TURN_CLIPS):
+        part = clips[start : start + TURN_CLIPS]
+        plain.add(recognizer, part, replace(options, draft=NO_DRAFT))
+        drafted.add(recognizer, part, replace(options, draft=AUTO_DRAFT))
+    return plain, drafted
+
+
+def least_margin(recognizer: Recognizer, clip: Clip, options: TranscribeOptions) -> float:
+    """How far the best token of a text is ahead of the second best, where they are closest, in logits."""
+    best = np.sort(run_stages(recognizer, clip.path, options=options).logits, axis=-1)  # (steps, vocab)
+    return float((best[:, -1] - best[:, -2]).min())
+
+
+def as_on_gpu() -> None:
+    """Try as much of the drafts as a GPU would; on a CPU they do not pay in these types and are hardly tried."""
+    batch.RunCost.of = lambda llm: batch.RunCost(batch.GPU_FIXED_POSITIONS)  # type: ignore[method-assign]
+
+
+def row(name: str, itn: bool, size: int, plain: Tally, drafted: Tally) -> str:
+    """A line of the table."""
+    same = sum(one == other for one, other in zip(plain.texts, drafted.texts, strict=True))
+    counts = drafted.counts
+    shorter, decoding = plain.seconds / drafted.seconds, plain.counts["decode_s"] / max(counts["decode_s"], 1e-9)
+    cells = [
+        name, "digits" if itn else "words", str(size), f"{same} of {len(plain.texts)}",
+        f"{counts['tokens']:,}", f"{plain.counts['passes']:,}", f"{counts['passes']:,}",
+        f"{plain.counts['passes'] / counts['passes']:.2f}", f"{100 * counts['accepted'] / counts['drafted']:.1f}",
+        f"{shorter:.2f} ({decoding:.1f})",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def differences(
+    recognizer: Recognizer, clips: Sequence[Clip], plain: Tally, drafted: Tally, options: TranscribeOptions
+) -> list[str]:
+    """What was written otherwise, each with the least margin between tokens, which rounding can turn."""
+    pairs = zip(clips, plain.texts, drafted.texts, strict=True)
+    return [
+        f"- `{one}` / `{other}`: closest two tokens {least_margin(recognizer, clip, options):.3f} apart"
+        for clip, one, other in pairs
+        if one != other
+    ]
+
+
+def main() -> None:
+    """Decode, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clips", type=Path, nargs="+", help="folders with clips.jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    arguments = parser.parse_args()
+    clips = [clip for folder in arguments.clips for clip in read_clips(folder)]
+    headings = (
+        "type, numbers as, batch, the same, tokens, passes, with drafts, times fewer, accepted %, times shorter"
+    )
+    lines = [f"| {headings.replace(', ', ' | ')} |", "|---|---|" + "---:|" * 8]
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        upstream = Path(temporary) / "upstream"
+        export(MODEL, upstream)
+        for recipe in RECIPES[:4]:
+            recognizer = load_recipe(upstream, recipe, Path(temporary))
+            chosen = clips if recipe.name in BATCH_SIZES else clips[:FEW_CLIPS]
+            if recipe.name not in BATCH_SIZES:
+                as_on_gpu()
+            for size in BATCH_SIZES.get(recipe.name, FEW_BATCH_SIZES):
+                for itn in (False, True):
+                    options = TranscribeOptions(itn=itn, max_tokens=MAX_TOKENS, vad=False, batch_size=size)
+                    plain, drafted = compare(recognizer, chosen, options)
+                    lines.append(row(recipe.name, itn, size, plain, drafted))
+                    print(lines[-1], flush=True)
+                    found = differences(recognizer, chosen, plain, drafted, options)
+                    if found:
+                        notes += [f"\n{recipe.name}, batch of {size}:\n", *found]
+                        print("\n".join(found), flush=True)
+    head = HEAD.format(device=describe(), turn=TURN_CLIPS)
+    arguments.out.write_text(head + "\n".join([*lines, *notes]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""`make eval`: error rates of the bundled model on many held-out clips, as a table in `docs/demo-accuracy.md`."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from funasr_cli.benchmarks.scoring import error_rate
+from funasr_cli.checkpoints.export import export
+from funasr_cli.demo import MODEL
+from tools.accuracy.decoding import (
+    RECIPES,
+    STORED_RECIPES,
+    Clip,
+    decode,
+    decode_with_reference,
+    load_recipe,
+    read_clips,
+)
+
+RECIPES_SAID = """\
+What quantization loses, apart from the arithmetic of a device: its values multiplied out, everything computed in
+float32. Which recipe to take: [recipes.md](recipes.md).
+
+"""
+GROUPS: dict[str, Callable[[Clip], bool]] = {
+    "English": lambda clip: clip.language == "en",
+    "Mandarin": lambda clip: clip.language == "zh",
+    "digits": lambda clip: clip.domain == "digits",
+    "all": lambda clip: True,
+}
+
+
+def row(name: str, clips: list[Clip], texts: Iterable[str], itn: bool) -> str:
+    """A line of the table: error rates of each group."""
+    pairs = list(zip(clips, texts, strict=True))
+    rates = [
+        error_rate((clip.wanted(itn), text) for clip, text in pairs if belongs(clip)).percent
+        for belongs in GROUPS.values()
+    ]
+    return f"| {name} | {' | '.join(f'{rate:.2f}' for rate in rates)} |"
+
+
+def table(clips: list[Clip], upstream: Path, python: str | None, folder: Path) -> list[str]:
+    """All lines for a set of clips."""
+    lines = [f"| {len(clips)} clips | {' | '.join(GROUPS)} |", "|---|" + "---|" * len(GROUPS)]
+    own: list[str] = []
+    for recipe in RECIPES:
+        recognizer = load_recipe(upstream, recipe, folder)
+        texts = decode(recognizer, clips, itn=False, ctc=recipe is RECIPES[0])
+        lines.append(row(recipe.name, clips, [text for text, _ in texts], itn=False))
+        if recipe is RECIPES[0]:
+            own = [text for text, _ in texts]
+            lines.append(row("float32, CTC branch alone", clips, [ctc for _, ctc in texts], itn=False))
+            written = [text for text, _ in decode(recognizer, clips, itn=True)]
+            lines.append(row("float32, numbers as digits", clips, written, itn=True))
+        print("\n".join(lines), flush=True)
+    if python:
+        theirs = decode_with_reference(python, upstream, clips, itn=False)
+        same = sum(a == b for a, b in zip(own, theirs, strict=True))
+        lines.append(row("PyTorch reference, float32", clips, theirs, itn=False))
+        lines.append("")
+        lines.append(
+            f"Identical to the reference's text: {same} of {len(clips)} ({100 * same / len(clips):.1f} %)."
+        )
+        for clip, a, b in zip(clips, own, theirs, strict=True):
+            if a != b:
+                print(f"{clip.path}: {a!r} / {b!r}", flush=True)
+    return lines
+
+
+def recipes_table(conditions: dict[str, list[Clip]], upstream: Path, folder: Path) -> list[str]:
+    """Size and error rates of each recipe of `convert`, all computed in float32."""
+    columns = [f"{name}, {group}" for name in conditions for group in ("English", "Mandarin")]
+    lines = [
+        f"| recipe | MB | {' | '.join(columns)} | texts as without, % |",
+        "|---|---|" + "---|" * (len(columns) + 1),
+    ]
+    dense: list[str] = []
+    for recipe in STORED_RECIPES:
+        recognizer = load_recipe(upstream, recipe, folder)
+        size_mb = (recognizer.loaded.folder / "model.safetensors").stat().st_size / 1e6
+        rates, texts = [], []
+        for clips in conditions.values():
+            own = [text for text, _ in decode(recognizer, clips, itn=False)]
+            pairs = list(zip(clips, own, strict=True))
+            texts += own
+            for language in ("en", "zh"):
+                rates.append(error_rate((c.spoken, text) for c, text in pairs if c.language == language).percent)
+        dense = dense or texts
+        same = sum(a == b for a, b in zip(dense, texts, strict=True)) / len(texts)
+        cells = [f"{size_mb:.2f}", *(f"{rate:.2f}" for rate in rates), f"{100 * same:.1f}"]
+        lines.append(f"| {recipe.name} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main() -> None:
+    """Decode, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "clips", type=Path, nargs="+", help="folders with clips.jsonl, named after their condition"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("--reference-python", help="Python of the environment with the PyTorch reference")
+    arguments = parser.parse_args()
+    sections = []
+    with tempfile.TemporaryDirectory() as temporary:
+        upstream = Path(temporary) / "upstream"
+        export(MODEL, upstream)
+        for folder in arguments.clips:
+            work = Path(temporary) / folder.name
+            work.mkdir()
+            lines = table(read_clips(folder), upstream, arguments.reference_python, work)
+            sections.append(f"## {folder.name}\n\n" + "\n".join(lines) + "\n")
+        conditions = {folder.name: read_clips(folder) for folder in arguments.clips}
+        lines = recipes_table(conditions, upstream, Path(temporary) / "recipes")
+        sections.append("## Recipes of `convert`\n\n" + RECIPES_SAID + "\n".join(lines) + "\n")
+    head = (
+        "# How well the demo model reads\n\n"
+        "Error rates in percent, of words (English) and characters (Mandarin), on voices and sentences that\n"
+        "no part of the training has heard. A number in digits is one word. Each type computes in its\n"
+        "own arithmetic. Written by `make eval`.\n\n"
+    )
+    arguments.out.write_text(head + "\n".join(sections), encoding="utf-8")
+    print("\n".join(sections))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""`python -m tools.demo train --state DIR`, then `evaluate`, `export`, `clips`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+# Threads that wait must not spin: next to a busy process the training would all but stop. Read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def main() -> None:
+    """Parse the command line and do it."""
+    from . import evaluate, train
+
+    parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    trainer = commands.add_parser("train", help="train, or go on from the checkpoint in the folder")
+    for field in fields(train.Plan):
+        if field.name != "state":
+            option = f"--{field.name.replace('_', '-')}"
+            trainer.add_argument(option, type=type(field.default), default=field.default)
+    evaluator = commands.add_parser("evaluate", help="print error rates on held-out voices and sentences")
+    exporter = commands.add_parser("export", help="write the averaged weights as an upstream checkpoint")
+    exporter.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    for command in (trainer, evaluator, exporter):
+        command.add_argument("--state", type=Path, required=True, help="folder of data, checkpoint and log")
+    clips = commands.add_parser("clips", help="write held-out clips as WAV files, their texts and word starts")
+    clips.add_argument("--out", type=Path, required=True, help="folder of the clips")
+    clips.add_argument(
+        "--training", action="store_true", help="voices and sentences of the training instead, to set constants by"
+    )
+    for command in (evaluator, clips):
+        command.add_argument("--clips", type=int, default=1000, help="how many clips")
+        command.add_argument("--snr", type=float, help="signal-to-noise ratio in dB; clean without it")
+        command.add_argument("--seed", type=int, default=1, help="which clips")
+    arguments = vars(parser.parse_args())
+    command = arguments.pop("command")
+    if command == "train":
+        train.train(train.Plan(**arguments))
+    elif command == "evaluate":
+        print(json.dumps(train.evaluate_state(**arguments), indent=2))
+    elif command == "export":
+        train.export_state(**arguments)
+    else:
+        evaluate.write_clips(**arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""`make bench-peers`: measure this project beside others and write docs/benchmarks.md."""
+
+import argparse
+import json
+import shlex
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from funasr_cli.benchmarks.machine import describe_machine
+from funasr_cli.benchmarks.request import SYNTHETIC_SIZES
+from funasr_cli.errors import FunASRError
+from tools.peers.checkpoint import write_checkpoint, write_clips
+from tools.peers.engines import ENGINES, Worker
+from tools.peers.measure import Plan, run
+from tools.peers.page import write_page
+
+SIZES = {"full": "random weights of the release's size, 829.8 million", "demo": "random weights, a small model"}
+OF_THIS_MACHINE = ("state", "out", "from_json")
+
+
+def main() -> int:
+    """Parse the command line and do it."""
+    parser = argparse.ArgumentParser(prog="python -m tools.peers", description=__doc__)
+    parser.add_argument("--state", type=Path, required=True, help="folder of environments, checkpoint, results")
+    parser.add_argument("--out", type=Path, required=True, help="page to write")
+    parser.add_argument("--from-json", type=Path, help="write the page of an earlier run again")
+    parser.add_argument("--size", choices=SYNTHETIC_SIZES, default="full", help="of the random model")
+    parser.add_argument("--threads", type=int, default=2, help="of every engine")
+    parser.add_argument("--tokens", type=int, default=64, help="of each clip")
+    parser.add_argument("--duration", type=float, default=6.0, help="of each clip, in seconds")
+    parser.add_argument("--clips", type=int, default=16, help="in a batch")
+    parser.add_argument("--trials", type=int, default=5, help="rounds with one clip")
+    parser.add_argument("--batch-trials", type=int, default=3, help="rounds with a batch")
+    parser.add_argument("--mlx-audio-trials", type=int, default=3, help="rounds with mlx-audio, at a minute each")
+    parser.add_argument("--engines", nargs="+", help="those whose names begin so; all without it")
+    parser.add_argument("--prepare", action="store_true", help="only write the checkpoint and the clips")
+    options = parser.parse_args()
+    try:
+        if options.from_json:
+            found = json.loads(options.from_json.read_text(encoding="utf-8"))
+        else:
+            found = measure(options)
+        if found:
+            options.out.write_text(write_page(found), encoding="utf-8")
+    except FunASRError as error:
+        print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Run everything, keep what came out in the state folder, and return it."""
+    checkpoint = write_checkpoint(options.state, options.size)
+    clips = write_clips(options.state / "clips", options.clips, options.duration)
+    if options.prepare:
+        return None
+    wanted = tuple(options.engines or [""])
+    engines = [engine for engine in ENGINES if engine.name.startswith(wanted)]
+    plan = Plan(clips, options.tokens, options.trials, options.batch_trials, options.mlx_audio_trials)
+    started = datetime.now(UTC).isoformat(timespec="minutes")
+    with ExitStack() as stack:
+        workers = []
+        for engine in engines:
+            tell(f"loading {engine.name}")
+            own = engine.environment == "ours"
+            python = Path(sys.executable) if own else options.state / engine.environment / "bin/python"
+            log = options.state / f"{engine.name}.log"
+            workers.append(stack.enter_context(Worker(engine, python, checkpoint, options.threads, log)))
+        results = run(workers, plan, tell)
+        versions = {worker.engine.name: worker.versions for worker in workers}
+    found = {
+        "started": started,
+        "command": shlex.join(["python", "-m", "tools.peers", *used_options(options)]),
+        "machine": describe_machine(),
+        "threads": options.threads,
+        "model": SIZES[options.size],
+        "tokens": options.tokens,
+        "clips": options.clips,
+        "duration_s": options.duration,
+        "asked": {engine.name: engine.asked for engine in engines},
+        "versions": versions,
+        "results": results,
+    }
+    kept = options.state / f"peers-{options.size}.json"
+    kept.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+    tell(f"kept {kept}")
+    return found
+
+
+def used_options(options: argparse.Namespace) -> list[str]:
+    """Every setting spelled out, but for what is this machine's own."""
+    words = []
+    for name, value in vars(options).items():
+        if name not in OF_THIS_MACHINE and value not in (None, False):
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def tell(line: str) -> None:
+    """Progress, for whoever watches."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""All engines in turns."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tools.peers.engines import Worker
+
+PAUSE_S = 0.5  # until the threads of the last engine have stopped waiting for more
+FEW_TOKENS = 3  # what a clip with more of them takes beyond one with these is the decoding alone
+WARM_UP_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        clips: transcribed in a batch; the first of them by itself, too.
+        tokens: of each clip.
+        trials: rounds with one clip.
+        batch_trials: rounds with all of them.
+        slow_trials: rounds in which mlx-audio takes part.
+    """
+
+    clips: Sequence[Path]
+    tokens: int
+    trials: int
+    batch_trials: int
+    slow_trials: int
+
+    def trials_of(self, worker: Worker) -> int:
+        """Rounds of an engine."""
+        return self.slow_trials if worker.engine.environment == "mlx-audio" else self.trials
+
+
+def run(workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Warm all engines up, then let them take turns.
+
+    Returns:
+        By engine: "clip" and "batch", lists of answers, and "work", what MLX was given for one more token and
+        for the whole clip.
+    """
+    results: dict[str, Any] = {worker.engine.name: {"clip": [], "batch": [], "work": None} for worker in workers}
+    one, batched = list(plan.clips[:1]), [worker for worker in workers if worker.engine.batches]
+
+    def ask(worker: Worker, clips: list[Path], tokens: int) -> dict[str, Any]:
+        time.sleep(PAUSE_S)
+        answer = worker.ask(clips, tokens)
+        progress(f"{worker.engine.name}, {len(clips)} x {tokens} tokens: {answer['total_s']:.2f} s")
+        return answer
+
+    for worker in workers:
+        progress(f"warming up: {worker.engine.name}")
+        if worker.engine.counts:
+            results[worker.engine.name]["work"] = work_given(worker, one, plan.tokens)
+        else:
+            worker.ask(one, WARM_UP_TOKENS)
+    for round_ in range(max(map(plan.trials_of, workers))):
+        for worker in workers:
+            if round_ < plan.trials_of(worker):
+                results[worker.engine.name]["clip"].append(ask(worker, one, plan.tokens))
+    for worker in batched if plan.batch_trials else []:
+        ask(worker, list(plan.clips), WARM_UP_TOKENS)
+    for _ in range(plan.batch_trials):
+        for worker in batched:
+            results[worker.engine.name]["batch"].append(ask(worker, list(plan.clips), plan.tokens))
+    return results
+
+
+def work_given(worker: Worker, clips: list[Path], tokens: int) -> dict[str, dict[str, float]]:
+    """Operations and evaluations: of one "further" token, and of the "whole" clip, from its samples on."""
+    few, many = (worker.ask(clips, count, count=True) for count in (FEW_TOKENS, tokens))
+    names = ("operations", "computing", "evaluations")
+    return {
+        "further": {name: (many[name] - few[name]) / (tokens - FEW_TOKENS) for name in names},
+        "whole": {name: many[name] for name in names},
+    }

@@ -1,0 +1,74 @@
+"""Recordings whose texts are known, and how far a model may be from them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from funasr_cli.benchmarks.scoring import units
+from funasr_cli.decoding.languages import LANGUAGES
+from funasr_cli.errors import UsageError
+
+REPOSITORY = Path(__file__).parents[2]
+RELEASE_CLIPS = REPOSITORY / "tests/data/release.jsonl"
+FIELDS = {"file": str, "language": str, "text": str, "max_error_percent": int | float}
+FORM = 'each line is {"file": ..., "language": "en", "text": ..., "max_error_percent": 5}'
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording.
+
+    Attributes:
+        path: of its file.
+        language: ISO code, which the model is told.
+        text: what is said; never without words.
+        max_error_percent: of its units (see `benchmarks/scoring.py`) that may be wrong; 0 wants all of them.
+    """
+
+    path: Path
+    language: str
+    text: str
+    max_error_percent: float
+
+
+def read_clips(path: Path) -> tuple[Clip, ...]:
+    """Read a list of clips, whose files are named relative to it.
+
+    Raises:
+        UsageError: it is not there or says something else, or a clip is not there.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "run this from a clone of the repository, or name a list with --clips"
+        raise UsageError(f"{path}: the clips and their texts cannot be read ({error})", hint) from error
+    clips = tuple(_clip(line, f"{path}:{number}", path.parent) for number, line in enumerate(lines, 1) if line)
+    if not clips:
+        raise UsageError(f"{path}: lists no clip", FORM)
+    return clips
+
+
+def _clip(line: str, where: str, folder: Path) -> Clip:
+    row = _row(line, where)
+    if row["language"] not in LANGUAGES:
+        raise UsageError(f"{where}: unknown language {row['language']!r}", f"known: {', '.join(LANGUAGES)}")
+    if not units(row["text"]):  # of which no share could be wrong
+        raise UsageError(f"{where}: no words in text {row['text']!r}", FORM)
+    clip = Clip(folder / row["file"], row["language"], row["text"], row["max_error_percent"])
+    if not clip.path.is_file():
+        raise UsageError(f"{clip.path}: is not there", f"{where} names it")
+    return clip
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{where}: no JSON ({error})", FORM) from error
+    if not isinstance(row, dict) or row.keys() != FIELDS.keys():
+        raise UsageError(f"{where}: other fields than {', '.join(FIELDS)}", FORM)
+    for name, kind in FIELDS.items():
+        if not isinstance(row[name], kind):
+            raise UsageError(f"{where}: {name} is {row[name]!r}", FORM)
+    return row

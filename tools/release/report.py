@@ -1,0 +1,86 @@
+"""How a release acceptance reads: a line for each thing looked at, and a block of Markdown for an issue."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+from funasr_cli.options import Hub
+from tools.release.judge import Line, Verdict, summary
+
+WIDTHS = {"verdict": max(map(len, Verdict)), "recipe": 7, "what": 38}
+HEADINGS = {"verdict": "result", "recipe": "recipe", "what": "check", "found": "found", "wanted": "wanted"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What has to be known about a run.
+
+    Attributes:
+        source: hub, revision, layout, and the SHA-256 that a conversion has found.
+        versions: of packages; PyTorch's and FunASR's among them where the reference has run.
+    """
+
+    started: str
+    device: str
+    machine: Mapping[str, str | int | None]
+    versions: Mapping[str, str]
+    source: Mapping[str, str | None]
+
+
+def headings() -> str:
+    """The line above all others."""
+    return _columns({name: HEADINGS[name] for name in WIDTHS}, HEADINGS["found"], HEADINGS["wanted"])
+
+
+def show(line: Line) -> None:
+    """Print a line as soon as it is known."""
+    print(_columns({name: getattr(line, name) for name in WIDTHS}, line.found, line.wanted), flush=True)
+
+
+def _columns(cells: Mapping[str, str], found: str, wanted: str) -> str:
+    padded = [f"{cells[name]:<{width}}" for name, width in WIDTHS.items()]
+    return "  ".join([*padded, found]) + (f"  [{wanted}]" if wanted else "")
+
+
+def tell(doing: str) -> None:
+    """Progress, for whoever watches."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {doing}", file=sys.stderr, flush=True)
+
+
+def markdown(name: str, lines: Sequence[Line], setting: Setting) -> str:
+    """The block for an issue; what an error says of files in the user's home is shortened to ~.
+
+    Args:
+        name: of the model, as a hub knows it, or its folder's own.
+        lines: everything that was looked at.
+        setting: on what.
+    """
+    machine, source = setting.machine, setting.source
+    hub = f" from {Hub(hub).label}" if (hub := source.get("hub")) else ", a local folder"
+    memory_gb = int(machine["memory_bytes"] or 0) / 1e9
+    facts = {
+        "model": f"{name}{hub}, {source['layout']}'s layout",
+        "revision": source.get("revision") or "unknown",
+        "SHA-256 of the source": (source.get("sha256") or "unknown").replace("\n", ", "),
+        "device": f"{setting.device}{f', {gpu}' if (gpu := machine['gpu']) else ''}",
+        "machine": f"{machine['processor']}, {machine['cores']} cores, {memory_gb:.0f} GB, {machine['system']}",
+        "versions": ", ".join(f"{package} {version}" for package, version in setting.versions.items()),
+        "started": setting.started,
+    }
+    names = [field.name for field in fields(Line)]
+    rows = [[getattr(line, name) for name in names] for line in lines]
+    about = _table(["", ""], [list(fact) for fact in facts.items()])
+    looked_at = _table([HEADINGS[name] for name in names], rows)
+    return "\n".join([f"## Release acceptance: {summary(lines)}", "", *about, "", *looked_at])
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """A table of GitHub's Markdown."""
+    rule = ["---"] * len(headings)
+    return [f"| {' | '.join(map(_cell, row))} |" for row in (headings, rule, *rows)]
+
+
+def _cell(text: str) -> str:
+    return text.replace(str(Path.home()), "~").replace("|", "\\|").replace("\n", " ")
