@@ -111,8 +111,8 @@ def convert(
     """
     from funasr_cli.checkpoints.convert import convert as run
     from funasr_cli.options import ConvertOptions
+    from funasr_cli.verification.proof import verifier
 
-    folder = Path(out) if out is not None else None
-    return run(
-        os.fspath(source), folder, ConvertOptions(**options), revision=revision, hub=known_hub(hub), force=force
-    )
+    name, folder = os.fspath(source), Path(out) if out is not None else None
+    asked = ConvertOptions(**options)
+    return run(name, folder, asked, verifier, revision=revision, hub=known_hub(hub), force=force)

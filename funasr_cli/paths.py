@@ -6,6 +6,8 @@ from pathlib import Path
 
 from funasr_cli.errors import OutputError, UsageError
 
+REFERENCE_PYTHON = "FUNASR_REFERENCE_PYTHON"  # the variable that names the Python in which FunASR is installed
+
 
 def path_in_variable(variable: str) -> Path | None:
     """The path that a variable of the environment holds; None where it is unset or empty.

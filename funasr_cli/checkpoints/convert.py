@@ -2,12 +2,11 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,22 +34,50 @@ from funasr_cli.checkpoints.hub import (
     models_folder,
     source_name,
 )
-from funasr_cli.checkpoints.layouts import converted, funasr
+from funasr_cli.checkpoints.layouts import converted
 from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import Shape, Tensor, from_bytes, is_finite, to_bytes
-from funasr_cli.checkpoints.untrusted import readable
 from funasr_cli.checkpoints.vocabularies import vocabulary_problems
-from funasr_cli.errors import ModelError, SetupError, UsageError
+from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import FunASRNano
-from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
+from funasr_cli.options import DEFAULT_HUB, ConvertOptions, Hub
 from funasr_cli.paths import require_space
-from funasr_cli.verification.reference_python import reference_python
 
-if TYPE_CHECKING:
-    from funasr_cli.verification.proof import Proof
+
+@dataclass(frozen=True)
+class Proof:
+    """What a clip showed of a result beside its source.
+
+    Attributes:
+        clip: its name.
+        source_text: what the source writes.
+        result_text: what the converted model writes.
+        tokens: how many the source wrote.
+        agreeing: how many of them the result would write next, too, behind the same words.
+        errors: relative errors of the result by component, of the root mean square.
+        port_errors: the same of the source computed here, beside PyTorch; None where that was not asked for.
+        port_agreeing: how many of the source's tokens PyTorch writes, too.
+    """
+
+    clip: str
+    source_text: str
+    result_text: str
+    tokens: int
+    agreeing: int
+    errors: dict[str, float]
+    port_errors: dict[str, float] | None = None
+    port_agreeing: int = 0
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the result writes something else most of the time."""
+        return self.agreeing * 2 < self.tokens
+
+
+Verifier = Callable[[Checkpoint, ConvertOptions], Callable[[Path], tuple[Proof | None, tuple[str, ...]]]]
 
 
 @dataclass(frozen=True)
@@ -74,13 +101,14 @@ class Conversion:
     sha256: str
     layout: str
     notes: tuple[str, ...]
-    proof: "Proof | None"
+    proof: Proof | None
 
 
 def convert(
     name: str,
     out: Path | None,
     options: ConvertOptions,
+    verifier: Verifier,
     *,
     revision: str | None = None,
     hub: Hub = DEFAULT_HUB,
@@ -95,6 +123,7 @@ def convert(
         name: folder in any known layout, name of a converted model, hub id or alias.
         out: folder to create; None takes the models folder, and in it the source's name and recipe.
         options: type, recipe, languages.
+        verifier: `verification.proof.verifier`, which compares the result with its source as the options ask for.
         revision: branch, tag or commit of a hub id.
         hub: where to look for a hub id.
         force: replace ``out`` if it is a converted model.
@@ -117,12 +146,11 @@ def convert(
     shapes = _checked_shapes(checkpoint)
     checkpoint = dataclasses.replace(checkpoint, tensors={name: checkpoint.tensors[name] for name in shapes})
     chosen = quantize.plan(options, shapes)
-    if options.verify == FULL:
-        _require_reference(checkpoint)
+    verify = verifier(checkpoint, options)
     with new_folder(out, replace=force) as folder:
         model, sums = _write(folder, checkpoint, source, options, chosen, progress)
         progress(VERIFYING, 0, 1)
-        proof, note = _prove(checkpoint, folder, options)
+        proof, note = verify(folder)
         (folder / README_FILE).write_text(_readme(model, checkpoint), encoding="utf-8")
         write_sums(folder, sums)
     return Conversion(
@@ -136,49 +164,6 @@ def convert(
         sha256=sums[WEIGHTS_FILE],
         proof=proof,
     )
-
-
-def _require_reference(checkpoint: Checkpoint) -> None:
-    """Say early that the source cannot be compared with PyTorch.
-
-    Raises:
-        UsageError: it is in another layout than FunASR's.
-        SetupError: FunASR is not installed.
-    """
-    if checkpoint.layout != funasr.LAYOUT:
-        raise UsageError(
-            f"--verify {FULL} with a source in {checkpoint.layout}'s layout",
-            "FunASR's PyTorch code only reads its own layout: --verify clip compares the result with the source",
-        )
-    reference_python()
-
-
-def _prove(
-    checkpoint: Checkpoint, folder: Path, options: ConvertOptions
-) -> tuple["Proof | None", tuple[str, ...]]:
-    """What a clip shows, as far as it is asked for; or why it was not tried."""
-    if options.verify == OFF:
-        return None, ()
-    from funasr_cli.verification.proof import prove
-
-    types = {tensor.dtype for tensor in checkpoint.tensors.values()}
-    exact = not (options.quantize or options.quantize_encoder) and (
-        options.dtype == "float32" or types == {options.dtype}
-    )
-    try:
-        return prove(checkpoint, folder, exact=exact, beside_pytorch=options.verify == FULL), ()
-    except SetupError as error:
-        if options.verify == FULL:
-            raise
-        return None, (f"not verified: {error.message}",)
-    except (MemoryError, RuntimeError) as error:  # what MLX raises when the device gives up
-        if type(error) not in (MemoryError, RuntimeError):  # a fault of ours
-            raise
-        if options.verify == FULL:
-            raise SetupError(
-                f"verifying failed: {readable(str(error))}", "--verify clip takes less memory"
-            ) from error
-        return None, (f"not verified: {readable(str(error))}",)
 
 
 def _check_vocabularies(checkpoint: Checkpoint) -> None:

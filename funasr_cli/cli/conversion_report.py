@@ -7,11 +7,10 @@ from funasr_cli.options import Hub
 
 if TYPE_CHECKING:
     from funasr_cli.checkpoints.checkpoint import Checkpoint
-    from funasr_cli.checkpoints.convert import Conversion
+    from funasr_cli.checkpoints.convert import Conversion, Proof
     from funasr_cli.checkpoints.format import ModelFile
     from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
     from funasr_cli.verification.check import Checked
-    from funasr_cli.verification.proof import Proof
 
 CTC = "CTC head, and so word times: yes"
 NO_CTC = "CTC head, and so word times: no, this model has none"

@@ -51,11 +51,14 @@ def convert(
         return _check(source)
     from funasr_cli.checkpoints.convert import convert as run
     from funasr_cli.checkpoints.hub import local_source
+    from funasr_cli.verification.proof import verifier
 
     if typed_hub and (local := local_source(source)):
         raise UsageError(f"--hub {hub} with the local folder {local.folder}", "it applies to a hub id")
     with _progress(source) as on_progress:
-        conversion = run(source, out, options, revision=revision, hub=hub, force=force, progress=on_progress)
+        conversion = run(
+            source, out, options, verifier, revision=revision, hub=hub, force=force, progress=on_progress
+        )
     for line in report.conversion_lines(conversion):
         console.note(line)
     console.result(f"{conversion.folder}\n")

@@ -21,10 +21,10 @@ from funasr_cli.cli import console
 from funasr_cli.cli.models import known_models
 from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
 from funasr_cli.errors import FunASRError
-from funasr_cli.verification.reference_python import VARIABLE as REFERENCE_VARIABLE
+from funasr_cli.paths import REFERENCE_PYTHON
 
 # Those of no option.
-OWN_VARIABLES = (CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_TRACEBACK", REFERENCE_VARIABLE)
+OWN_VARIABLES = (CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_TRACEBACK", REFERENCE_PYTHON)
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "huggingface_hub", "torch", "av")
 
 

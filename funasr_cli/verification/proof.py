@@ -2,7 +2,9 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,15 @@ import numpy as np
 from funasr_cli import demo
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.convert import Proof
+from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.load import load_checkpoint, load_model
 from funasr_cli.checkpoints.sources import open_model
-from funasr_cli.errors import ModelError
+from funasr_cli.checkpoints.untrusted import readable
+from funasr_cli.errors import ModelError, SetupError, UsageError
+from funasr_cli.options import FULL, OFF, ConvertOptions
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.verification.pytorch import run_reference
+from funasr_cli.verification.reference import reference_python, run_reference
 from funasr_cli.verification.stages import Stages, run_stages
 
 DTYPE = "float32"  # of both: what differs then are the weights
@@ -25,34 +31,45 @@ LARGEST_BESIDE_PYTORCH = 1e-2
 COMPONENTS = ("features", "encoder", "audio_rows", "logits")
 
 
-@dataclass(frozen=True)
-class Proof:
-    """What a clip showed.
+def verifier(
+    checkpoint: Checkpoint, options: ConvertOptions
+) -> Callable[[Path], tuple[Proof | None, tuple[str, ...]]]:
+    """Say early what a conversion cannot be compared with; return what compares its folder with the checkpoint.
 
-    Attributes:
-        clip: its name.
-        source_text: what the source writes.
-        result_text: what the converted model writes.
-        tokens: how many the source wrote.
-        agreeing: how many of them the result would write next, too, behind the same words.
-        errors: relative errors of the result by component, of the root mean square.
-        port_errors: the same of the source computed here, beside PyTorch; None where that was not asked for.
-        port_agreeing: how many of the source's tokens PyTorch writes, too.
+    That returns the proof, or a note that says why there is none.
+
+    Raises:
+        UsageError: PyTorch is asked for, and does not read the checkpoint's layout.
+        SetupError: PyTorch is asked for, and FunASR is not installed.
     """
+    if options.verify == FULL:
+        if checkpoint.layout != funasr.LAYOUT:
+            message = f"--verify {FULL} with a source in {checkpoint.layout}'s layout"
+            hint = "FunASR's own code reads that layout alone: --verify clip compares the result with the source"
+            raise UsageError(message, hint, code="options-conflict")
+        reference_python()
+    return partial(_verify, checkpoint, options)
 
-    clip: str
-    source_text: str
-    result_text: str
-    tokens: int
-    agreeing: int
-    errors: dict[str, float]
-    port_errors: dict[str, float] | None = None
-    port_agreeing: int = 0
 
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether the result writes something else most of the time."""
-        return self.agreeing * 2 < self.tokens
+def _verify(source: Checkpoint, options: ConvertOptions, result: Path) -> tuple[Proof | None, tuple[str, ...]]:
+    if options.verify == OFF:
+        return None, ()
+    full, types = options.verify == FULL, {tensor.dtype for tensor in source.tensors.values()}
+    dense = not (options.quantize or options.quantize_encoder)
+    try:
+        exact = dense and (options.dtype == "float32" or types == {options.dtype})
+        return prove(source, result, exact=exact, beside_pytorch=full), ()
+    except (SetupError, MemoryError, RuntimeError) as error:  # MLX raises the last when the device gives up
+        if type(error) not in (SetupError, MemoryError, RuntimeError):  # a fault of ours
+            raise
+        reason = error.message if isinstance(error, SetupError) else readable(str(error))
+        if not full:
+            return None, (f"not verified: {reason}",)
+        if isinstance(error, SetupError):
+            raise
+        raise SetupError(
+            f"verifying failed: {reason}", "--verify clip takes less memory", code="out-of-memory"
+        ) from error
 
 
 def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool) -> Proof:
@@ -69,39 +86,28 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
         SetupError: there is not enough memory, or the reference is not installed.
     """
     _refuse_other_values(source, open_model(result))
-    clip = _clip_for(source.config.prompt.languages)
-    folder = source.weights[0].parent
+    clips = demo.clips()
+    clip = next((clip for clip in clips if clip.language == source.config.prompt.languages[0]), clips[0]).path
     mx.clear_cache()
-    before = run_stages(Recognizer(load_checkpoint(source, folder, DTYPE)), clip)
+    before = run_stages(Recognizer(load_checkpoint(source, source.weights[0].parent, DTYPE)), clip)
     mx.clear_cache()
     after = run_stages(Recognizer(load_model(result, DTYPE if exact else None)), clip, before.token_ids)
     mx.clear_cache()
-    errors = _errors(after, before)
-    _refuse_above(LARGEST_OF_THE_SAME if exact else sys.float_info.max, errors, "the result computes otherwise")
-    port_errors, port_agreeing = _beside_pytorch(before, source, clip) if beside_pytorch else (None, 0)
-    return Proof(
+    limit = LARGEST_OF_THE_SAME if exact else sys.float_info.max
+    proof = Proof(
         clip=clip.name,
         source_text=before.text,
         result_text=after.text,
         tokens=len(before.token_ids),
         agreeing=int((after.logits.argmax(-1) == np.array(before.token_ids)).sum()),
-        errors=errors,
-        port_errors=port_errors,
-        port_agreeing=port_agreeing,
+        errors=_errors(after, before, limit, "the result computes otherwise"),
     )
-
-
-def _beside_pytorch(ours: Stages, source: Checkpoint, clip: Path) -> tuple[dict[str, float], int]:
-    """Errors of our stages, and how many of our tokens PyTorch writes, too."""
-    reference = run_reference(source, clip, ours.token_ids)
-    errors = _errors(ours, reference)
-    _refuse_above(LARGEST_BESIDE_PYTORCH, errors, "the source computes otherwise than in PyTorch")
-    return errors, sum(a == b for a, b in zip(ours.token_ids, reference.token_ids, strict=False))
-
-
-def _refuse_above(limit: float, errors: dict[str, float], what: str) -> None:
-    if not all(error <= limit for error in errors.values()):
-        raise ModelError(f"{what}: {_list(errors)}", "please report it")
+    if not beside_pytorch:
+        return proof
+    theirs = run_reference(source, clip, before.token_ids)
+    errors = _errors(before, theirs, LARGEST_BESIDE_PYTORCH, "the source computes otherwise than in PyTorch")
+    same = sum(a == b for a, b in zip(before.token_ids, theirs.token_ids, strict=False))
+    return Proof(**asdict(proof) | {"port_errors": errors, "port_agreeing": same})
 
 
 def _refuse_other_values(source: Checkpoint, result: Checkpoint) -> None:
@@ -111,19 +117,17 @@ def _refuse_other_values(source: Checkpoint, result: Checkpoint) -> None:
         if name not in quantized:
             written = result.tensors[name]
             if not np.array_equal(tensor.raw_in(written.dtype), written.raw()):
-                raise ModelError(
-                    f"{result.where}: {name} is not what was to be written", "see whether the disk is sound"
-                )
+                message = f"{result.where}: {name} is not what was to be written"
+                raise ModelError(message, "see whether the disk is sound", code="model-differs")
 
 
-def _clip_for(languages: tuple[str, ...]) -> Path:
-    """A bundled clip in one of the model's languages."""
-    clips = demo.clips()
-    return next((clip for clip in clips if clip.language == languages[0]), clips[0]).path
-
-
-def _errors(got: Stages, wanted: Stages) -> dict[str, float]:
-    return {name: relative_error(getattr(got, name), getattr(wanted, name)) for name in COMPONENTS}
+def _errors(got: Stages, wanted: Stages, limit: float, what: str) -> dict[str, float]:
+    """Relative errors by component, refused above the limit."""
+    errors = {name: relative_error(getattr(got, name), getattr(wanted, name)) for name in COMPONENTS}
+    if not all(error <= limit for error in errors.values()):
+        shown = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+        raise ModelError(f"{what}: {shown}", "please report it", code="model-differs")
+    return errors
 
 
 def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -133,7 +137,3 @@ def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
     norm = float(np.linalg.norm(wanted.astype(np.float64)))
     difference = float(np.linalg.norm(got.astype(np.float64) - wanted))
     return difference / norm if norm else difference
-
-
-def _list(errors: dict[str, float]) -> str:
-    return ", ".join(f"{name} {error:.1e}" for name, error in errors.items())

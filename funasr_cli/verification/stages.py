@@ -53,36 +53,22 @@ def run_stages(
     """
     features = recognizer.features(load_audio(clip, recognizer.sample_rate_hz).samples)
     encoded = recognizer.encode([features])
-    [audio_rows] = recognizer.loaded.model.audio_rows(encoded.hidden, encoded.lengths)
+    model, stops = recognizer.loaded.model, recognizer.config.stop_token_ids
+    [audio_rows] = model.audio_rows(encoded.hidden, encoded.lengths)
     [prompt] = recognizer.prompts(encoded, options)
-    written = _write(recognizer, prompt, options)
-    stops = recognizer.config.stop_token_ids
-    spoken = [token_id for token_id in written if token_id not in stops]
+    decoder = BatchDecoder(model.llm, make_sampler(options))
+    decoder.add([prompt])
+    written: list[int] = []
+    while len(written) != options.max_tokens and not (written and written[-1] in stops):
+        written += [token.token_id for token in decoder.step()]
+    forced = forced_ids or written
+    embeddings = mx.concatenate([prompt, model.llm.embed(mx.array(forced[:-1], mx.int32))])  # (columns, hidden)
+    hidden = model.llm(embeddings[None], model.llm.make_cache(1))[0, -len(forced) :]  # (steps, hidden)
     return Stages(
         features=features,
         encoder=np.array(encoded.hidden[0, : encoded.lengths[0]]),
         audio_rows=np.array(audio_rows),
         token_ids=tuple(written),
-        logits=_forced_logits(recognizer, prompt, forced_ids or written),
-        text=recognizer.loaded.tokenizer.decode(spoken),
+        logits=np.array(model.llm.logits(hidden)),
+        text=recognizer.loaded.tokenizer.decode([token_id for token_id in written if token_id not in stops]),
     )
-
-
-def _write(recognizer: Recognizer, prompt: mx.array, options: TranscribeOptions) -> list[int]:
-    decoder = BatchDecoder(recognizer.loaded.model.llm, make_sampler(options))
-    decoder.add([prompt])
-    written: list[int] = []
-    while len(written) != options.max_tokens:
-        [token] = decoder.step()
-        written.append(token.token_id)
-        if token.token_id in recognizer.config.stop_token_ids:
-            break
-    return written
-
-
-def _forced_logits(recognizer: Recognizer, prompt: mx.array, token_ids: Sequence[int]) -> np.ndarray:
-    """(steps, vocab) in front of each token, in one pass."""
-    llm = recognizer.loaded.model.llm
-    embeddings = mx.concatenate([prompt, llm.embed(mx.array(token_ids[:-1], mx.int32))])  # (columns, hidden)
-    hidden = llm(embeddings[None], llm.make_cache(1))[0, -len(token_ids) :]  # (steps, hidden)
-    return np.array(llm.logits(hidden))

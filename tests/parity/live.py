@@ -16,7 +16,7 @@ from funasr_cli.checkpoints.load import load_model
 from funasr_cli.pipeline import Recognizer
 
 REPOSITORY = Path(__file__).parents[2]
-SCRIPT = REPOSITORY / "funasr_cli/verification/reference.py"
+SCRIPT = REPOSITORY / "tests/parity/record.py"
 LAYOUTS_SCRIPT = REPOSITORY / "tests/parity/reference_layouts.py"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""}
 VARIABLE = "REFERENCE_PYTHON"
@@ -77,7 +77,7 @@ def run_pair(
 
     Args:
         checkpoint: folder in upstream's layout; results are written beside it.
-        cases: as `reference.py` takes them.
+        cases: as `verification/reference.py` takes them.
         batches: the same.
         convert: options of the conversion; float32 unless told otherwise.
     """

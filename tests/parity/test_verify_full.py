@@ -11,7 +11,7 @@ from support.checkpoints import CheckpointSpec, write_checkpoint
 from support.small import edit_json
 
 import funasr_cli
-from funasr_cli.verification.reference_python import VARIABLE
+from funasr_cli.paths import REFERENCE_PYTHON
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def test_verify_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_ctc: bool) -> None:
     spec = CheckpointSpec(encoder_blocks=4, encoder_tp_blocks=2, llm_layers=2, with_ctc=with_ctc)
     source = write_checkpoint(tmp_path / "Nano", spec)
-    monkeypatch.setenv(VARIABLE, str(reference_python()))
+    monkeypatch.setenv(REFERENCE_PYTHON, str(reference_python()))
     found = funasr_cli.convert(source, tmp_path / "out", quantize=8, group_size=32, verify="full").proof
     assert found
     assert found.port_errors
@@ -52,7 +52,7 @@ def test_nothing_of_a_hostile_configuration_reaches_the_reference(
     (source / "config.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
     classes = {"AutoConfig": "model.Config", "AutoModelForCausalLM": "model.Model"}
     edit_json(source / spec.llm_folder / "config.json", lambda config: config.update(auto_map=classes))
-    monkeypatch.setenv(VARIABLE, str(reference_python()))
+    monkeypatch.setenv(REFERENCE_PYTHON, str(reference_python()))
     found = funasr_cli.convert(source, tmp_path / "out", verify="full").proof
     assert not marker.exists()
     assert found

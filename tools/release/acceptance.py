@@ -1,24 +1,27 @@
 """Every precision of one checkpoint, from the converter to speed and memory."""
 
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from funasr_cli.backend import on_accelerator
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.convert import Conversion, convert
+from funasr_cli.checkpoints.convert import Conversion, Proof, convert
 from funasr_cli.checkpoints.hub import Progress, fetch_source
 from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.sources import open_checkpoint
+from funasr_cli.decoding.languages import LANGUAGES
 from funasr_cli.device import use_device
 from funasr_cli.errors import FunASRError, ModelError, SetupError
 from funasr_cli.options import BENCH_TRIALS, CLIP, DEFAULT_HUB, FULL, RECIPES, ConvertOptions, Hub
+from funasr_cli.paths import REFERENCE_PYTHON, path_in_variable
 from funasr_cli.verification.check import check_model
-from funasr_cli.verification.proof import LARGEST_BESIDE_PYTORCH, Proof
-from funasr_cli.verification.pytorch import reference_texts
-from funasr_cli.verification.reference_python import VARIABLE, is_named, reference_python, reference_versions
+from funasr_cli.verification.proof import LARGEST_BESIDE_PYTORCH, verifier
+from funasr_cli.verification.reference import APART, reference_python, run_job
 from tools.release.clips import Clip
 from tools.release.judge import (
     Line,
@@ -33,6 +36,8 @@ from tools.release.measure import measure_apart
 NONE = "none"  # what the recipe that quantizes nothing is called
 PRECISIONS = (NONE, *RECIPES)
 PYTORCH = "PyTorch"
+PACKAGES = ("torch", "transformers", "funasr")
+TEXT_TOKENS = 256  # of a clip at most, from the reference
 CONVERTS, COMPUTES, SAME_STAGES = "is converted", "computes as its source", "computes as PyTorch"
 IS_WHOLE, TRANSCRIBES = "is whole (--check)", "transcribes"
 
@@ -124,16 +129,38 @@ def _ask_reference(checkpoint: Checkpoint, clips: Sequence[Clip], tell: Callable
     try:
         python = reference_python()
     except SetupError:
-        if is_named():
+        if path_in_variable(REFERENCE_PYTHON):
             raise
-        return Reference(reason=f"it is not installed; {VARIABLE} names a Python that has it")
+        return Reference(reason=f"it is not installed; {REFERENCE_PYTHON} names a Python that has it")
     tell("transcribing with PyTorch")
-    versions = reference_versions(python)
+    versions = _reference_versions(python)
     try:
-        texts = reference_texts(checkpoint, [(clip.path, clip.language) for clip in clips])
+        texts = _reference_texts(checkpoint, clips)
     except ModelError as error:
         return Reference(reason=error.message, failed=True, versions=versions)
     return Reference(tuple(texts), versions=versions)
+
+
+def _reference_texts(checkpoint: Checkpoint, clips: Sequence[Clip]) -> list[str]:
+    """What the reference writes, each clip read in one piece, in float32; outer white space is left out."""
+    batches: list[dict[str, Any]] = [
+        {
+            "name": str(number),
+            "audio": [str(clip.path.resolve())],
+            "language": LANGUAGES[clip.language].prompt_name,
+            "max_tokens": TEXT_TOKENS,
+        }
+        for number, clip in enumerate(clips)
+    ]
+    reports, _ = run_job(checkpoint, {"batches": batches})
+    return [reports[batch["name"]]["texts"][0].strip() for batch in batches]
+
+
+def _reference_versions(python: Path) -> dict[str, str]:
+    """Versions of the packages that compute there."""
+    script = f"{APART}from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    done = subprocess.run([python, "-c", script, *PACKAGES], capture_output=True, text=True)
+    return dict(zip(PACKAGES, done.stdout.split(), strict=False))  # of none of them, where one is missing
 
 
 def _reference_lines(clips: Sequence[Clip], reference: Reference) -> Iterator[Line]:
@@ -168,7 +195,14 @@ def _recipe_lines(
         tell(f"converting: {recipe}")
         began = time.perf_counter()
         conversion = convert(
-            plan.model, folder, options, revision=plan.revision, hub=plan.hub, force=True, progress=_steps(tell)
+            plan.model,
+            folder,
+            options,
+            verifier,
+            revision=plan.revision,
+            hub=plan.hub,
+            force=True,
+            progress=_steps(tell),
         )
         about |= conversion.model.source
         yield from _conversion_lines(recipe, conversion, time.perf_counter() - began)

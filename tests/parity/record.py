@@ -1,0 +1,50 @@
+"""Run FunASR's own PyTorch code on a job and record what `--verify full` does not need, too: JOB OUT.
+
+Runs in the environment of the reference, without this package. Adds the CTC branch to each case. One that forces no
+tokens is decoded greedily for as many steps as it may take, also behind a stop token.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "funasr_cli/verification"))
+
+from reference import Reference, main
+
+
+class Recorder(Reference):
+    """The same model, with its CTC branch."""
+
+    def run(self, case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        report, arrays = super().run(case)
+        if self.model.ctc_decoder is not None:
+            encoder = arrays["encoder"][None]  # (1, rows, width)
+            decoded, _ = self.model.ctc_decoder(encoder, torch.tensor([encoder.shape[1]]))
+            arrays["ctc_log_probs"] = log_probs = self.model.ctc.log_softmax(decoded)[0]  # (rows, CTC vocabulary)
+            path = torch.unique_consecutive(log_probs.argmax(-1))
+            report["ctc_ids"] = path[path != self.model.blank_id].tolist()
+            report["ctc_text"] = self.model.ctc_tokenizer.decode(report["ctc_ids"])
+            report["ctc_text_ids"] = self.model.ctc_tokenizer.encode(report["ctc_text"])
+        return report, arrays
+
+    def forced_ids(self, case: dict[str, Any], embeds: torch.Tensor) -> list[int]:
+        if "forced_ids" in case:
+            return case["forced_ids"]
+        ids: list[int] = []
+        output = self.model.llm(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
+        while True:
+            ids.append(int(output.logits[0, -1].argmax()))
+            if len(ids) == case["max_tokens"]:
+                return ids
+            output = self.model.llm(
+                input_ids=torch.tensor([ids[-1:]]), past_key_values=output.past_key_values, use_cache=True
+            )
+
+
+if __name__ == "__main__":
+    main(Recorder)
