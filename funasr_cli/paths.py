@@ -19,12 +19,13 @@ def path_in_variable(variable: str) -> Path | None:
     try:
         return Path(value).expanduser() if value else None
     except RuntimeError as error:
-        raise UsageError(f"{variable}={value}: {error}", "name a folder that exists, or unset it") from error
+        hint = "name a folder that exists, or unset it"
+        raise UsageError(f"{variable}={value}: {error}", hint, code="variable-value") from error
 
 
-def nearest_existing(path: Path) -> Path | None:
-    """The path itself or the closest folder above it that is there."""
-    return next((place for place in (path, *path.absolute().parents) if place.exists()), None)
+def nearest_existing(path: Path) -> Path:
+    """The path itself or the closest folder above it that exists; in the end, that is the root."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def refuse_unwritable(folder: Path, hint: str) -> None:
@@ -34,8 +35,8 @@ def refuse_unwritable(folder: Path, hint: str) -> None:
         OutputError: it cannot.
     """
     there = nearest_existing(folder)
-    if there and there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(f"{there}: nothing can be written there", hint)
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{there}: nothing can be written there", hint, code="output-unwritable")
 
 
 def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> None:
@@ -50,13 +51,8 @@ def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> 
     Raises:
         OutputError: with what is needed and what there is.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = nearest_existing(folder)
     free = shutil.disk_usage(there).free
     if free < bytes_needed:
-        raise OutputError(
-            f"{there}: {what_for} needs {_megabytes(bytes_needed)}, {_megabytes(free)} are free", hint
-        )
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+        sizes = f"needs {bytes_needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
+        raise OutputError(f"{there}: {what_for} {sizes}", hint, code="disk-full")

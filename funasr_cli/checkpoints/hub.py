@@ -1,9 +1,11 @@
 """From what a user types (folder, hub id, name of a converted model) to a folder on disk."""
 
 import difflib
+import glob
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ CTC_ON_MODELSCOPE = ALIASES["nano"]  # whose copy on Hugging Face lacks the CTC 
 DEMO = "demo"
 AMBIGUOUS = "more than one model goes by that name"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+ASIDE_PREFIX = ".funasr-old-"  # of a folder that keeps an old model while a new one takes its place
 DOWNLOADING, VERIFYING = "downloading", "verifying"  # what progress is told
 
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
@@ -73,7 +76,7 @@ def local_source(name: str) -> Source | None:
         ModelError: the name is empty, or several converted models go by it.
     """
     if not name:
-        raise ModelError("SOURCE is empty", "name a folder or a hub id")
+        raise ModelError("SOURCE is empty", "name a folder or a hub id", code="model-missing")
     if folder := local_folder(name):
         return Source(folder, readable(os.fsencode(folder.resolve().name).decode(errors="replace")), None)
     if name in ALIASES or HUB_ID.fullmatch(name):
@@ -81,7 +84,7 @@ def local_source(name: str) -> Source | None:
     matches = _called(name, converted_models())
     if len(matches) > 1:
         folders = ", ".join(map(str, matches.values()))
-        raise ModelError(f"{name}: {AMBIGUOUS}", f"name its folder: {folders}")
+        raise ModelError(f"{name}: {AMBIGUOUS}", f"name its folder: {folders}", code="model-ambiguous")
     return next((Source(folder, model, None) for model, folder in matches.items()), None)
 
 
@@ -116,13 +119,13 @@ def fetch_source(
     if source:
         if revision is not None:
             message = f"--revision {revision} with the local folder {source.folder}"
-            raise UsageError(message, "it applies to a hub id")
+            raise UsageError(message, "it applies to a hub id", code="options-conflict")
         return source
     name = ALIASES.get(name, name)
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
         is_file = os.path.isfile(name)
         hint = "name its folder" if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
-        raise ModelError(f"{name}: neither a folder nor a hub id", hint)
+        raise ModelError(f"{name}: neither a folder nor a hub id", hint, code="model-missing")
     if hub is Hub.MS:
         from funasr_cli.checkpoints.modelscope import fetch
     else:
@@ -188,12 +191,22 @@ def find_model(name: str | None) -> Path:
         if found and is_model(found.folder):
             return found.folder
     if matches:
-        raise ModelError(f"{name}: {AMBIGUOUS}", f"say which: {', '.join(matches)}")
+        raise ModelError(f"{name}: {AMBIGUOUS}", f"say which: {', '.join(matches)}", code="model-ambiguous")
     if folder:
         is_source = any(folder.glob("*.pt"))
         hint = f"convert it first: funasr convert {name}" if is_source else "funasr convert makes one"
-        raise ModelError(f"{name}: not a converted model", hint)
-    raise ModelError(f"{name}: no such model", _what_else(name, models))
+        raise ModelError(f"{name}: not a converted model", hint, code="model-unconverted")
+    _refuse_aside(name)
+    raise ModelError(f"{name}: no such model", _what_else(name, models), code="model-missing")
+
+
+def _refuse_aside(name: str) -> None:
+    """Say where an old model is whose replacement was killed; the next conversion beside it puts it back."""
+    for place in (Path(name), models_folder() / ALIASES.get(name, name)) if name else ():
+        with suppress(OSError, ValueError):  # what cannot be a folder's name
+            for old in place.parent.glob(f"{ASIDE_PREFIX}*/{glob.escape(place.name)}"):
+                message = f"{name}: its replacement was killed, which has left the old model in {old}"
+                raise ModelError(message, f"move it back to {place}, or convert again", code="model-aside")
 
 
 def _called(name: str, models: dict[str, Path]) -> dict[str, Path]:
@@ -218,8 +231,11 @@ def _default_model(models: dict[str, Path]) -> Path:
     if len(models) == 1:
         return next(iter(models.values()))
     if models:
-        raise ModelError("several models have been converted", f"choose one with --model: {', '.join(models)}")
+        hint = f"choose one with --model: {', '.join(models)}"
+        raise ModelError("several models have been converted", hint, code="model-ambiguous")
+    _refuse_aside(ALIASES["nano"])
     raise ModelError(
         f"no model has been converted yet (looked in {models_folder()})",
         f"run: funasr convert {ALIASES['nano']}; or try the small bundled model: --model {DEMO}",
+        code="model-missing",
     )

@@ -1,8 +1,9 @@
 """A folder that is written whole or not at all, whatever happens to the process, and never over something else.
 
-It is written within a temporary folder beside its place, synchronised, and renamed. A living process holds a lock
-on its temporary folder, which the system takes back when the process ends in whatever way: one that nobody holds
-is a leftover.
+It is written in a hidden folder beside its place, synchronised, and renamed. An old one moves aside first, as
+``.funasr-old-XXXX/NAME``, and is removed last; if the process dies in between, the next run in that folder puts it
+back. Locks, which the system takes back when a process ends in whatever way, tell the folders of the living from
+those of the dead.
 """
 
 import errno
@@ -11,7 +12,8 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from os.path import lexists, samestat
 from pathlib import Path
 
 from funasr_cli.checkpoints.format import (
@@ -22,9 +24,8 @@ from funasr_cli.checkpoints.format import (
     WEIGHTS_FILE,
 )
 from funasr_cli.checkpoints.hashes import SUMS_FILE, read_sums
-from funasr_cli.checkpoints.hub import hub_of
+from funasr_cli.checkpoints.hub import ASIDE_PREFIX, hub_of
 from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
-from funasr_cli.checkpoints.rename import UNSUPPORTED, exchange, rename_new
 from funasr_cli.checkpoints.sources import is_converted
 from funasr_cli.errors import ModelError, OutputError
 from funasr_cli.options import DEFAULT_HUB, Hub
@@ -32,9 +33,6 @@ from funasr_cli.paths import nearest_existing, refuse_unwritable
 
 TEMPORARY_PREFIX = ".funasr-convert-"  # hidden: what is unfinished is no model yet
 RANDOM_BYTES = 8
-LEFTOVERS = TEMPORARY_PREFIX + 2 * RANDOM_BYTES * "[0-9a-f]"
-# What a temporary folder holds: what is being written; and what stands aside for it, under its own name.
-NEW, ASIDE = "new", "aside"
 DRIVES = Path("/Volumes")  # where macOS shows them; nothing else is kept there
 # What may go with a model that is replaced, besides what its own list names; older ones have no list.
 WRITTEN = {
@@ -56,13 +54,15 @@ HINTS = {
         "see whether its disk is still connected, and run it again",
     ),
 }
-# How file systems say that there are no locks, and that folders cannot be synchronised (or only be written to).
-NO_LOCKS = (*UNSUPPORTED, errno.EBADF, errno.ENOLCK)
-NO_SYNC = (*UNSUPPORTED, errno.EACCES)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# A file system without locks for folders, one that cannot synchronise them, or a folder that may not be opened.
+UNSUPPORTED = (
+    errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOLCK, errno.EACCES,
+)  # fmt: skip
 
 
 def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEFAULT_HUB) -> None:
-    """Refuse an unsuitable ``out`` at once, before gigabytes are downloaded; remove leftovers beside it.
+    """Refuse an unsuitable ``out`` before gigabytes are downloaded; clean up what killed runs left beside it.
 
     Args:
         out: what `new_folder` will be asked for.
@@ -76,18 +76,21 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
     target = _followed(out)
     with _output_errors(target):
         if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
-            raise OutputError(f"{out}: holds the source", "choose another folder for the converted model")
+            raise OutputError(f"{out}: holds the source", "choose another folder", code="output-is-source")
         if nearest_existing(target) == DRIVES != target.absolute():
             drive = DRIVES / target.absolute().relative_to(DRIVES).parts[0]
-            raise OutputError(f"{drive}: no such drive is connected", f"connect it, or {ELSEWHERE}")
+            raise OutputError(
+                f"{drive}: no such drive is connected", f"connect it, or {ELSEWHERE}", code="output-unwritable"
+            )
         refuse_unwritable(target.parent, ELSEWHERE)
-        _remove_leftovers(target.parent)
-        if not _exists(out):
+        _clean_up(target.parent)
+        if not lexists(out):
             return
         if not replace:
             other = hub_of(out)
             where = f", from {other.label}" if other and other != hub and not source else ""
-            raise OutputError(f"{out}: exists already{where}", f"pass --force to replace it, or {ELSEWHERE}")
+            hint = f"pass --force to replace it, or {ELSEWHERE}"
+            raise OutputError(f"{out}: exists already{where}", hint, code="output-exists")
         _refuse_foreign(out)
 
 
@@ -95,8 +98,8 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
 def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to write into, which becomes ``out`` at the end, unless an exception leaves the block.
 
-    After an exception, everything is as it was before. SIGKILL leaves ``out`` as it was, or whole and new. Where
-    folders cannot be exchanged at once, it may also leave an old model aside, which `check_place` puts back.
+    After an exception, everything is as it was before. SIGKILL leaves ``out`` as it was, or whole and new, or an
+    old model aside, which `check_place` puts back.
 
     Args:
         out: folder to create, and its parents; see `check_place`. Of a link to a folder, that folder is meant.
@@ -109,18 +112,19 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     out = _followed(out)
     with _output_errors(out):
         _make_folders(out.parent)
-        if not replace and _exists(out):
-            raise _appeared(out)
+        if not replace:
+            _refuse_appeared(out)
         with _temporary_folder(out.parent) as temporary:
-            new = temporary / NEW
+            new = temporary / "new"
             new.mkdir()
             yield new
             for path in (*new.rglob("*"), new):
                 _sync(path)
-            _publish(new, out, replace)
+            with _locked(out.parent):
+                _publish(new, out, replace)
 
 
-# --- what may be replaced, and what is said ---
+# --- what may be replaced, and what the messages say ---
 
 
 def _followed(out: Path) -> Path:
@@ -128,50 +132,31 @@ def _followed(out: Path) -> Path:
     with _output_errors(out):
         if out.is_symlink() and not out.exists():
             hint = f"see whether the disk that it leads to is connected, or {ELSEWHERE}"
-            raise OutputError(f"{out}: a link that leads nowhere", hint)
-        if (
-            not out.name or ".." in out.parts
-        ):  # it may be this process's own folder, which moves when it is replaced
+            raise OutputError(f"{out}: a link that leads nowhere", hint, code="output-unwritable")
+        if not out.name or ".." in out.parts:  # perhaps this process's own folder, which moves when it is replaced
             return Path(os.path.abspath(out))
         return out.resolve() if out.is_symlink() and out.is_dir() else out
 
 
-def _exists(path: Path) -> bool:
-    """Whether something goes by this name, be it a link that leads nowhere."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def _appeared(out: Path) -> OutputError:
-    return OutputError(
-        f"{out}: has appeared meanwhile",
-        f"another program has put it there: use that, pass --force, or {ELSEWHERE}",
-    )
+def _refuse_appeared(out: Path) -> None:
+    if lexists(out):
+        hint = f"another program has put it there: use that, pass --force, or {ELSEWHERE}"
+        raise OutputError(f"{out}: has appeared meanwhile", hint, code="output-exists")
 
 
 def _refuse_foreign(out: Path) -> None:
     """Let only an empty folder or an earlier conversion pass, and only if nobody has put anything else there."""
     files = sorted(out.iterdir()) if out.is_dir() else None
     if files is None or (files and not is_converted(out)):  # many a foreign folder has a config.json, too
-        raise OutputError(f"{out}: is not a converted model, so it is not replaced", ELSEWHERE)
-    ours = WRITTEN | _listed(out)
+        message = f"{out}: is not a converted model, so it is not replaced"
+        raise OutputError(message, ELSEWHERE, code="output-foreign")
+    listed: set[str] = set()
+    with suppress(ModelError):
+        listed.update(read_sums(out))  # a later version may write more files than this one
     for path in files:
-        if path.name not in ours or not path.is_file():
-            raise OutputError(
-                f"{out}: holds {path.name}, which no conversion writes, so it is not replaced",
-                f"move it, or {ELSEWHERE}",
-            )
-
-
-def _listed(out: Path) -> set[str]:
-    """What its own list names; a later version may write more files than this one."""
-    try:
-        return set(read_sums(out))
-    except ModelError:
-        return set()
+        if path.name not in WRITTEN | listed or not path.is_file():
+            message = f"{out}: holds {path.name}, which no conversion writes, so it is not replaced"
+            raise OutputError(message, f"move it, or {ELSEWHERE}", code="output-foreign")
 
 
 @contextmanager
@@ -181,136 +166,102 @@ def _output_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         names = [os.fsdecode(name) for name in (error.filename2, error.filename) if name]
-        temporary = any(TEMPORARY_PREFIX in name for name in names)
+        temporary = any(TEMPORARY_PREFIX in name or ASIDE_PREFIX in name for name in names)
         if not temporary and names and not out.absolute().is_relative_to(Path(names[0]).absolute()):
-            raise ModelError(f"{names[0]}: cannot be read ({error.strerror})") from error
+            raise ModelError(f"{names[0]}: cannot be read ({error.strerror})", code="file-unreadable") from error
         reason = OSError(error.errno, error.strerror) if temporary else error
-        raise OutputError(f"{out}: cannot be written ({reason})", HINTS.get(error.errno or 0, "")) from error
+        code = "disk-full" if error.errno in FULL else "output-unwritable"
+        hint = HINTS.get(error.errno or 0, "")
+        raise OutputError(f"{out}: cannot be written ({reason})", hint, code=code) from error
 
 
-# --- temporary folders ---
+# --- into place, and after a death ---
 
 
 @contextmanager
 def _temporary_folder(parent: Path) -> Iterator[Path]:
     """A folder that is locked while this process lives, and gone afterwards."""
-    folder = parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(RANDOM_BYTES)}"
-    lock = None
-    try:
-        lock = _make_locked(folder)
+    folder = _random(parent, TEMPORARY_PREFIX)
+    with ExitStack() as stack:
+        with _locked(parent):  # or another process would take it for a leftover before it is locked
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            stack.enter_context(_locked(folder))
         yield folder
-    finally:
-        _remove(folder)
-        if lock is not None:
-            os.close(lock)
-
-
-def _make_locked(folder: Path) -> int | None:
-    """Make a folder and lock it, as `_lock` does; None where there are no locks, so that nobody removes it."""
-    while True:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        try:
-            return _lock(folder, fcntl.LOCK_EX)
-        except FileNotFoundError:  # before it was locked, another process took it for a leftover
-            continue
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            return None
-
-
-def _lock(folder: Path, operation: int) -> int:
-    """Lock a folder until the descriptor that this returns is closed.
-
-    Raises:
-        FileNotFoundError: it is gone, or another one has taken its place.
-        BlockingIOError: another process has locked it, and the operation is not to wait.
-        OSError: the file system has no locks, as most of those on a network.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, operation)
-        if not os.path.samestat(os.fstat(descriptor), folder.lstat()):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _remove_leftovers(parent: Path) -> None:
-    """Remove temporary folders of processes that have died; what may be somebody's stays."""
-    for folder in parent.glob(LEFTOVERS):
-        with suppress(OSError):
-            lock = _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
-                _remove(folder)
-            finally:
-                os.close(lock)
-
-
-def _remove(temporary: Path) -> None:
-    """Remove a temporary folder, but not a model in it that has nowhere else to be."""
-    _give_back(temporary)
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _give_back(temporary: Path) -> None:
-    """Put back what stands aside, unless something has taken its place."""
-    for old in (temporary / ASIDE).glob("*"):
-        try:
-            rename_new(old, temporary.parent / old.name)
-        except FileExistsError:  # half deleted, it must not be found here by the next process
-            old.rename(temporary / secrets.token_hex(RANDOM_BYTES))
-
-
-# --- into place ---
 
 
 def _publish(new: Path, out: Path, replace: bool) -> None:
-    """Rename, and see to it that the name lasts."""
-    replaced = _move_into_place(new, out, replace)
+    """Rename, and see to it that the name lasts; an old model ends up where the new one was."""
+    aside, identity = None, new.stat()
+    if not replace:
+        _refuse_appeared(out)
+    elif lexists(out):
+        _refuse_foreign(out)
+        aside = _random(out.parent, ASIDE_PREFIX) / out.name
+        aside.parent.mkdir(mode=0o700)
     try:
+        if aside:
+            out.rename(aside)
+        new.rename(out)
         _sync(out.parent)
     except BaseException:
-        if replaced:
-            _swap(new, out)
-        else:
-            rename_new(out, new)
+        if lexists(out) and samestat(identity, out.lstat()):
+            out.rename(new)
+        if aside and lexists(aside):
+            aside.rename(out)
         raise
+    else:
+        if aside:
+            aside.rename(new)
+    finally:
+        if aside:
+            with suppress(OSError):
+                aside.parent.rmdir()
 
 
-def _move_into_place(new: Path, out: Path, replace: bool, tries: int = 100) -> bool:
-    """Rename; whether there was an old model, which now is where the new one was."""
-    try:
-        rename_new(new, out)
-        return False
-    except FileExistsError:
-        if not replace:
-            raise _appeared(out) from None
-    try:
-        _refuse_foreign(out)
-        _swap(new, out)
-        return True
-    except (FileNotFoundError, FileExistsError):  # others replace it at this moment; the last one wins
-        if not tries:
-            raise
-    return _move_into_place(new, out, replace, tries - 1)
+def _clean_up(parent: Path) -> None:
+    """Put back old models whose name is empty, and remove what dead processes have left; nothing without locks."""
+    with suppress(OSError), _locked(parent) as is_locked:  # no process is between two renames
+        for folder in _real_folders(parent, ASIDE_PREFIX) if is_locked else ():
+            for old in folder.iterdir():
+                place = parent / old.name
+                # Half deleted, it must not be found as an old model by the next process.
+                old.rename(_random(parent, TEMPORARY_PREFIX) if lexists(place) else place)
+            folder.rmdir()
+        for folder in _real_folders(parent, TEMPORARY_PREFIX) if is_locked else ():
+            with suppress(OSError), _locked(folder, wait=False) as is_dead:
+                if is_dead:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _swap(new: Path, out: Path) -> None:
-    """Exchange two folders: at once, or in steps between which ``out`` is missing for a moment."""
-    if exchange(new, out):
-        return
-    aside = new.parent / ASIDE / out.name
-    aside.parent.mkdir(exist_ok=True)
-    try:
-        out.rename(aside)
-        rename_new(new, out)
-    except BaseException:
-        _give_back(new.parent)
-        raise
-    aside.rename(new)
+def _random(parent: Path, prefix: str) -> Path:
+    return parent / f"{prefix}{secrets.token_hex(RANDOM_BYTES)}"
+
+
+def _real_folders(parent: Path, prefix: str) -> list[Path]:
+    """Those that `_random` has named, and no links."""
+    found = parent.glob(prefix + 2 * RANDOM_BYTES * "[0-9a-f]")
+    return [folder for folder in found if folder.is_dir() and not folder.is_symlink()]
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a folder; False where there is no such thing, as on many disks on a network.
+
+    Raises:
+        BlockingIOError: another process holds it, and this one is not to wait.
+    """
+    with ExitStack() as stack:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_locked = True
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            is_locked = False
+        yield is_locked
 
 
 def _make_folders(folder: Path) -> None:
@@ -330,5 +281,5 @@ def _sync(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if not (path.is_dir() and error.errno in NO_SYNC):
+        if not (path.is_dir() and error.errno in UNSUPPORTED):
             raise

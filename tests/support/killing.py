@@ -1,9 +1,8 @@
 """Processes to be killed: forked after the imports, so that each takes a moment, most of it in what is tested.
 
-`with victims("support.placing") as kill:` starts a process that forks; `kill(job, ...)` has it run a job in a child and
-kill that with SIGKILL, some time after it has made its first folder, or before a step. A step is what Python
-audits and what concerns a folder: opening, listing, making, renaming and removing files and folders in it; each
-look-up of the system's renames counts, too.
+`with victims("support.placing") as kill:` starts a process that forks; `kill(job, ...)` has it run a job in a
+child and kill that with SIGKILL, some time after it has made its first folder, or before a step. A step is what
+Python audits and what concerns a folder: opening, listing, making, renaming and removing files and folders in it.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-RENAMES = ("renameat2", "renamex_np")
 
 TESTS = Path(__file__).parents[1]
 
@@ -45,7 +42,7 @@ def victims(imports: str) -> Iterator[Callable[..., Death]]:
     """What runs `job(*arguments)` of `JOBS` in children that have imported everything.
 
     The function takes: the job's name and arguments; `within`, the folder that steps are counted in; `after_s` or
-    `at_step`, when to kill; `in_steps`, whether the file system cannot exchange folders.
+    `at_step`, when to kill.
     """
     from support.running import PYTHON, environment
 
@@ -115,20 +112,14 @@ def fork_when_asked() -> None:
         print(json.dumps(answer), flush=True)
 
 
-def run_and_exit(
-    writing: int, job: str, arguments: list[Any], within: str, at_step: int | None = None, in_steps: bool = False
-) -> None:
+def run_and_exit(writing: int, job: str, arguments: list[Any], within: str, at_step: int | None = None) -> None:
     """Run a job; into a pipe goes a byte when it makes its first folder, and how many steps it took."""
-    from funasr_cli.checkpoints import rename
-
-    if in_steps:
-        rename._rename = lambda *_: False
     steps, made = 0, False
 
     def on_event(event: str, values: tuple[Any, ...]) -> None:
         nonlocal steps, made
         paths = [os.fsdecode(value) for value in values if isinstance(value, str | bytes | os.PathLike)]
-        if any(within in path or path in RENAMES for path in paths):
+        if any(within in path for path in paths):
             steps += 1
             if event == "os.mkdir" and not made:
                 made = True

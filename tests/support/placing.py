@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from support.running import tree
 
-from funasr_cli.checkpoints import place, rename
+from funasr_cli.checkpoints import place
+from funasr_cli.checkpoints.hub import ASIDE_PREFIX
 from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.errors import FunASRError
 
@@ -41,33 +42,20 @@ def convert(
         meanwhile()
 
 
-def refusal(out: Path, content: str = "new", replace: bool = False) -> tuple[str, str]:
-    """Message and hint of an error after which everything is as it was."""
+def refusal(out: Path, content: str = "new", replace: bool = False) -> FunASRError:
+    """An error after which everything is as it was."""
     before, names = tree(out.parent), os.listdir(out.parent)
     with pytest.raises(FunASRError) as caught:
         convert(out, content, replace)
     assert tree(out.parent) == before
     assert os.listdir(out.parent) == names
-    return caught.value.message, caught.value.hint
+    assert str(out) in caught.value.message
+    return caught.value
 
 
-def leftover(parent: Path, digit: str = "0", aside: str = "") -> Path:
-    """The temporary folder of a process that has died, perhaps while an old model of this name stood aside."""
-    folder = parent / f"{place.TEMPORARY_PREFIX}{2 * place.RANDOM_BYTES * digit}"
-    write_model(folder / place.NEW, "half")
+def leftover(parent: Path, digit: str = "0", aside: str = "") -> None:
+    """What a process that has died leaves behind, perhaps while an old model of this name stood aside."""
+    number = 2 * place.RANDOM_BYTES * digit
+    write_model(parent / f"{place.TEMPORARY_PREFIX}{number}" / "new", "half")
     if aside:
-        write_model(folder / place.ASIDE / aside, "old")
-    return folder
-
-
-@pytest.fixture(params=["exchange", "in steps"])
-def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """One that can exchange folders, and one that cannot."""
-    if request.param == "in steps":
-        without_exchange(monkeypatch)
-    return request.param
-
-
-def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a file system that knows nothing but `os.rename`."""
-    monkeypatch.setattr(rename, "_rename", lambda *_: False)
+        write_model(parent / f"{ASIDE_PREFIX}{number}" / aside, "old")

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.placing import (
-    NEW,
-    OLD,
-    convert,
-    file_system,
-    leftover,
-    model_of,
-    refusal,
-    without_exchange,
-    write_model,
-)
+from support.placing import NEW, OLD, convert, leftover, model_of, refusal, write_model
 from support.running import tree
 
-from funasr_cli.checkpoints import place, rename
 from funasr_cli.checkpoints.hashes import write_sums
 from funasr_cli.checkpoints.place import new_folder
 from funasr_cli.errors import OutputError
 
-__all__ = ["file_system"]
 
-
-@pytest.mark.usefixtures("file_system")
 def test_new_and_replaced(tmp_path: Path) -> None:
     for content in ("old", "new"):
         convert(tmp_path / "out", content, replace=content == "new")
@@ -36,27 +23,17 @@ def test_new_and_replaced(tmp_path: Path) -> None:
 
 
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    """Of the result; nobody else looks into what is unfinished."""
     mask = os.umask(0o027)
     try:
-        convert(tmp_path / "out")
+        with new_folder(tmp_path / "out") as folder:
+            [temporary] = tmp_path.iterdir()
+            assert temporary in folder.parents
+            assert temporary.name.startswith(".funasr-")
+            assert temporary.stat().st_mode & 0o777 == 0o700
     finally:
         os.umask(mask)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
-
-
-def test_nobody_else_looks_into_what_is_unfinished(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "out") as folder:
-        [temporary] = tmp_path.iterdir()
-        assert temporary in folder.parents
-        assert temporary.name.startswith(".funasr-")
-        assert temporary.stat().st_mode & 0o777 == 0o700
-
-
-@pytest.mark.parametrize("replace", [False, True])
-def test_a_link_that_leads_nowhere(tmp_path: Path, replace: bool) -> None:
-    (tmp_path / "out").symlink_to("nowhere")
-    hint = "see whether the disk that it leads to is connected, or name another folder"
-    assert refusal(tmp_path / "out", replace=replace) == (f"{tmp_path / 'out'}: a link that leads nowhere", hint)
 
 
 @pytest.mark.parametrize("out", [".", "../here/."])
@@ -68,67 +45,69 @@ def test_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out
     assert os.listdir(tmp_path) == ["here"]
 
 
-def test_a_link_to_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "out").symlink_to("file")
-    assert refusal(tmp_path / "out")[0] == f"{tmp_path / 'out'}: exists already"
-    message = f"{tmp_path / 'out'}: is not a converted model, so it is not replaced"
-    assert refusal(tmp_path / "out", replace=True)[0] == message
+def test_the_longest_name(tmp_path: Path) -> None:
+    """Also where it moves aside."""
+    out = tmp_path / (255 * "n")
+    for content in ("old", "new"):
+        convert(out, content, replace=True)
+        assert tree(out) == model_of(content)
 
 
-@pytest.mark.usefixtures("file_system")
 @pytest.mark.parametrize("before", ["a model", "nothing"])
 def test_what_a_link_leads_to_is_replaced(tmp_path: Path, before: str) -> None:
     """The models of a small disk lie on a large one: also what is unfinished."""
     elsewhere = tmp_path / "disk/elsewhere"
     write_model(elsewhere, "old") if before == "a model" else elsewhere.mkdir(parents=True)
     (tmp_path / "out").symlink_to("disk/elsewhere")
-    unfinished: list[bool] = []
     leftover(tmp_path / "disk")
-    convert(
-        tmp_path / "out", replace=True,
-        meanwhile=lambda: unfinished.append(len(list((tmp_path / "disk").glob(place.LEFTOVERS))) == 1),
-    )  # fmt: skip
+    unfinished: list[str] = []
+    convert(tmp_path / "out", replace=True, meanwhile=lambda: unfinished.extend(os.listdir(tmp_path / "disk")))
     assert (tmp_path / "out").readlink() == Path("disk/elsewhere")
-    assert (tree(elsewhere), unfinished) == (NEW, [True])
+    assert tree(elsewhere) == NEW
+    assert len(unfinished) == 2
     assert sorted(os.listdir(tmp_path)) == ["disk", "out"]
     assert os.listdir(tmp_path / "disk") == ["elsewhere"]
+
+
+@pytest.mark.parametrize(
+    ("target", "replace", "code"),
+    [
+        ("nowhere", False, "output-unwritable"),
+        ("nowhere", True, "output-unwritable"),
+        ("file", False, "output-exists"),
+        ("file", True, "output-foreign"),
+    ],
+)
+def test_other_links(tmp_path: Path, target: str, replace: bool, code: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "out").symlink_to(target)
+    assert refusal(tmp_path / "out", replace=replace).code == code
 
 
 # --- what somebody else has put there ---
 
 
-@pytest.mark.parametrize("name", ["mynotes.txt", "a.py", ".hidden", "model.safetensors.bak"])
+@pytest.mark.parametrize("name", ["mynotes.txt", "a.py", ".hidden", "model.safetensors.bak", "vocab.json/"])
 @pytest.mark.parametrize("listed", [False, True])
 def test_own_files_in_a_model_are_not_deleted(tmp_path: Path, name: str, listed: bool) -> None:
+    """Nor a folder that is called like a file of ours."""
     out = write_model(tmp_path / "out", "old")
     if listed:
         write_sums(out, {})
-    (out / name).write_text("mine")
+    (out / name).mkdir() if name.endswith("/") else (out / name).write_text("mine")
     (out / "zzz").write_text("mine, too")
-    assert refusal(out, replace=True) == (
-        f"{out}: holds {name}, which no conversion writes, so it is not replaced",
-        "move it, or name another folder",
-    )
+    error = refusal(out, replace=True)
+    assert error.code == "output-foreign"
+    assert f" {name.rstrip('/')}," in error.message
 
 
-@pytest.mark.parametrize("listed", [False, True])
-def test_a_folder_that_is_called_like_a_file_of_ours(tmp_path: Path, listed: bool) -> None:
-    out = write_model(tmp_path / "out", "old")
-    if listed:
-        write_sums(out, {})
-    (out / "vocab.json").mkdir()
-    assert refusal(out, replace=True)[0].startswith(f"{out}: holds vocab.json, which no conversion writes")
-
-
-@pytest.mark.usefixtures("file_system")
 @pytest.mark.parametrize("sums", [None, "whole", b"", b"damaged"])
 def test_all_that_a_conversion_writes_is_replaced(tmp_path: Path, sums: str | bytes | None) -> None:
     """With its list, without, as older ones are, and with a damaged one; Finder leaves a file of its own."""
     out = write_model(tmp_path / "out", "old")
     names = (
         "tokenizer.json", "multilingual.tiktoken", "tokenizer_config.json", "vocab.json", "merges.txt",
-        "generation_config.json",
+        "generation_config.json", ".DS_Store",
     )  # fmt: skip
     for name in names:
         (out / name).touch()
@@ -137,7 +116,6 @@ def test_all_that_a_conversion_writes_is_replaced(tmp_path: Path, sums: str | by
         write_sums(out, {})
     elif isinstance(sums, bytes):
         (out / "SHA256SUMS").write_bytes(sums)
-    (out / ".DS_Store").touch()
     convert(out, replace=True)
     assert tree(out) == NEW
     assert os.listdir(tmp_path) == ["out"]
@@ -164,18 +142,6 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkey
 # --- others ---
 
 
-@pytest.mark.usefixtures("file_system")
-def test_the_second_to_finish_overwrites_nothing(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(OutputError) as caught:
-        convert(out, meanwhile=lambda: convert(out, "old"))
-    assert caught.value.message == f"{out}: has appeared meanwhile"
-    hint = "another program has put it there: use that, pass --force, or name another folder"
-    assert caught.value.hint == hint
-    assert tree(out) == OLD
-    assert os.listdir(tmp_path) == ["out"]
-
-
 def test_what_has_appeared_before_anything_is_written(tmp_path: Path) -> None:
     """During a download."""
     out = write_model(tmp_path / "out", "old")
@@ -183,20 +149,24 @@ def test_what_has_appeared_before_anything_is_written(tmp_path: Path) -> None:
         pytest.fail("it could have been known before")
 
 
-@pytest.mark.usefixtures("file_system")
-@pytest.mark.parametrize("appeared", ["empty folder", "file", "link"])
+@pytest.mark.parametrize("appeared", ["model", "empty folder", "file", "link"])
 def test_what_appears_meanwhile_is_not_overwritten(tmp_path: Path, appeared: str) -> None:
     """Not even an empty folder, which a mere rename would replace in silence."""
     out = tmp_path / "out"
-    appear = {"empty folder": out.mkdir, "file": out.touch, "link": lambda: out.symlink_to("nowhere")}
-    with pytest.raises(OutputError, match="has appeared meanwhile"):
+    appear: dict[str, Callable[[], object]] = {
+        "model": lambda: convert(out, "old"),
+        "empty folder": out.mkdir,
+        "file": out.touch,
+        "link": lambda: out.symlink_to("nowhere"),
+    }
+    with pytest.raises(OutputError) as caught:
         convert(out, meanwhile=appear[appeared])
-    assert (out.is_dir(), out.is_file(), out.is_symlink()) == tuple(appeared == kind for kind in appear)
-    assert tree(tmp_path) == ({"out": b""} if appeared == "file" else {})
+    assert caught.value.code == "output-exists"
+    kind = "link" if out.is_symlink() else "file" if out.is_file() else "model" if tree(out) else "empty folder"
+    assert kind == appeared
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.usefixtures("file_system")
 @pytest.mark.parametrize("before", ["nothing", "a model"])
 def test_the_last_to_finish_wins_if_it_may_replace(tmp_path: Path, before: str) -> None:
     out = tmp_path / "out"
@@ -212,37 +182,11 @@ def test_the_last_to_finish_wins_if_it_may_replace(tmp_path: Path, before: str) 
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.usefixtures("file_system")
-def test_a_model_that_is_gone_when_it_is_to_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look and the exchange."""
-    out, swap = write_model(tmp_path / "out", "old"), place._swap
-
-    def come_late(new: Path, target: Path) -> None:
-        target.rename(tmp_path / "moved")
-        swap(new, target)
-
-    monkeypatch.setattr(place, "_swap", come_late)
-    convert(out, replace=True)
+def test_a_model_that_is_gone_when_it_is_to_be_replaced(tmp_path: Path) -> None:
+    out = write_model(tmp_path / "out", "old")
+    convert(out, replace=True, meanwhile=lambda: out.rename(tmp_path / "moved"))
     assert (tree(out), tree(tmp_path / "moved")) == (NEW, OLD)
     assert sorted(os.listdir(tmp_path)) == ["moved", "out"]
-
-
-def test_one_that_appears_while_another_stands_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the moment that a file system without exchanges takes."""
-    without_exchange(monkeypatch)
-    out, renaming = write_model(tmp_path / "out", "older"), rename.rename_new
-
-    def come_between(source: Path, target: Path) -> None:
-        if source.name == place.NEW and not target.exists():
-            write_model(out, "old")
-            monkeypatch.setattr(place, "rename_new", renaming)
-        renaming(source, target)
-
-    monkeypatch.setattr(place, "rename_new", come_between)
-    convert(out, replace=True)
-    assert place.rename_new is renaming
-    assert tree(out) == NEW
-    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_what_has_become_foreign_is_not_replaced(tmp_path: Path) -> None:
@@ -250,7 +194,7 @@ def test_what_has_become_foreign_is_not_replaced(tmp_path: Path) -> None:
     out = write_model(tmp_path / "out", "old")
     with pytest.raises(OutputError) as caught:
         convert(out, replace=True, meanwhile=(out / "thesis").mkdir)
-    assert caught.value.message == f"{out}: holds thesis, which no conversion writes, so it is not replaced"
+    assert caught.value.code == "output-foreign"
     assert (out / "thesis").is_dir()
     assert tree(out) == OLD
     assert os.listdir(tmp_path) == ["out"]
