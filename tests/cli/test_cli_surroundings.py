@@ -110,7 +110,7 @@ def test_home_in_settings(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path)}
     assert invoke(*BASE, env=env | {"FUNASR_CONFIG": str(config)}).exit_code == 0
     assert invoke(*BASE, "--force", env=env | {"FUNASR_OUTPUT_DIR": "~/out"}).exit_code == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{CLIP.path.stem}.txt"}
+    assert set(tree(tmp_path / "out")) == {f"{CLIP.path.stem}.txt"}
 
 
 @pytest.mark.parametrize("option", ["--output-dir", "--hotwords-file"])

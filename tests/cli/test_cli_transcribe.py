@@ -107,7 +107,7 @@ def test_output_dir(small_model: Path, clips: list[Path], tmp_path: Path, format
     out = tmp_path / "new/out"
     result = invoke("transcribe", "-m", small_model, *clips, "-o", out, "-f", format, *FEW)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert sorted(os.listdir(out)) == [f"{name}.{format}" for name in "abc"]
+    assert sorted(tree(out)) == [f"{name}.{format}" for name in "abc"]
     for clip in clips:
         written = out / f"{clip.stem}.{format}"
         assert f"wrote {written}\n" in result.stderr
@@ -129,7 +129,7 @@ def test_existing_outputs_are_kept(small_model: Path, clips: list[Path], tmp_pat
     ) in result.stderr
     assert result.stderr.endswith(f"3 of 3 inputs failed; {summary('0:01', '0.0%', failed=2)}")
     assert (out / "b.txt").read_text() == "mine"
-    assert sorted(os.listdir(out)) == ["a.txt", "b.txt", "c.txt"]
+    assert sorted(tree(out)) == ["a.txt", "b.txt", "c.txt"]
 
 
 def test_outputs_that_appear_meanwhile_are_kept(

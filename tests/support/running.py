@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from funasr_cli.backend import mx
 from funasr_cli.cli import console
 from funasr_cli.cli.app import app
+from funasr_cli.cli.resume import NOTES
 
 PYTHON = sys.executable
 COMMAND = [PYTHON, "-m", "funasr_cli"]
@@ -97,5 +98,6 @@ def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content, to see that nothing changed."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file below a folder with its content, to see that nothing changed; not what --resume notes there."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != NOTES)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
