@@ -96,7 +96,7 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except (UsageError, ModelError) as error:
-            if settings := origins(ctx, self.params, error.message):
+            if settings := origins(ctx, self.params):
                 error.hint = "\n  ".join(filter(None, (error.hint, f"settings in force: {', '.join(settings)}")))
             raise
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from funasr_cli.characters import one_line
 from funasr_cli.cli import console
+from funasr_cli.cli.outcome import is_low, no_speech
 from funasr_cli.cli.output import Files, Printer
 from funasr_cli.cli.progress import Progress
 from funasr_cli.errors import OutputError
@@ -175,6 +176,8 @@ class Display:
             return
         input, transcript = self._inputs[event.source], event.transcript
         warn(input, transcript)
+        if len(self._inputs) > 1 and not transcript.segments and is_low(transcript.level_dbfs):
+            console.warn(f"{input.label}: {no_speech(transcript.level_dbfs)}")
         console.detail(f"{input.label}: {_costs(transcript)}")
         if not self._files:
             if not self._stream:

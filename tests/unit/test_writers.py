@@ -59,7 +59,7 @@ def test_json_says_everything() -> None:
     }  # fmt: skip
     assert data == {
         "text": "你好 a b", "complete": False, "times": "segment", "source": "[a].wav", "duration_s": 8.0,
-        "model": "nano", "language": "zh", "start_s": 0.0, "unread_s": 1.0, "warnings": ["w"],
+        "model": "nano", "language": "zh", "start_s": 0.0, "unread_s": 1.0, "warnings": ["w"], "level_dbfs": None,
         "fault": "[a].wav: broke off after 7.0 of 8.0 s",
         "ledger": {"transcribed_s": 1.5, "repaired_s": 0.5, "failed_s": 3.0, "silence_s": 3.0, "doubtful_s": 0.0},
         "segments": [
