@@ -89,7 +89,7 @@ def test_it_calls_itself_what_it_was_called(
     with pytest.raises(SystemExit) as ended:
         app.main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == f"error: Missing argument 'AUDIO'.\n  see {name} transcribe --help\n"
+    assert capsys.readouterr().err.endswith(f"see {name} transcribe --help\n")
 
 
 def test_paths_that_the_system_refuses() -> None:
