@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 
-from funasr_cli.characters import clusters, columns, is_wide
+from funasr_cli.characters import clusters, columns
 
-HANGUL = (("\u1100", "\u11ff"), ("\u3130", "\u318f"), ("\uac00", "\ud7ff"))  # written with spaces, though wide
+HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]")  # written with spaces, though wide
 QUOTES = "\"'"  # may open or close
 # What no line begins with and what none ends with, besides brackets and quotation marks of Unicode's own classes.
 SMALL_KANA = "ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
@@ -155,7 +155,7 @@ def _may_break(part: str, before: str, after: str) -> bool:
 @lru_cache(maxsize=8192)
 def _is_ideograph(char: str) -> bool:
     """Chinese, Japanese or an emoji: a line may end before and behind it."""
-    return is_wide(char) and not any(start <= char <= end for start, end in HANGUL)
+    return unicodedata.east_asian_width(char) in "WF" and not HANGUL.match(char)
 
 
 @lru_cache(maxsize=8192)

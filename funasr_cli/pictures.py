@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from funasr_cli.errors import OutputError, SetupError, UsageError
-from funasr_cli.writers import write_whole
+from funasr_cli.writers import refuse_name, refuse_unwritable, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,9 @@ def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) 
     if os.path.lexists(path) and not replace:
         raise _exists_already(path, hint)
     if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such folder", "make it first")
+        raise OutputError(f"{path.parent}: no such folder", "make it first", code="output-unwritable")
+    refuse_unwritable(path.parent, OTHER_NAME)
+    refuse_name(path)
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

@@ -185,6 +185,7 @@ class Transcript:
         fault: why the input could not be read to its end; None when it could.
         warnings: what a reader of the text should know.
         start_s: where the input begins, if it is a part of a recording; all times are those of the recording.
+        level_dbfs: root mean square of its samples in dB of full scale, at least -120; None where it is not known.
     """
 
     source: str
@@ -197,6 +198,7 @@ class Transcript:
     fault: str | None = None
     warnings: tuple[str, ...] = field(default=())
     start_s: float = 0.0
+    level_dbfs: float | None = None
 
     @property
     def text(self) -> str:

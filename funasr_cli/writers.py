@@ -1,33 +1,24 @@
-"""Transcripts as files: the formats by name, and files that are never overwritten."""
+"""Transcripts as files: the formats by name, and files that are written whole or not at all."""
 
+import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from funasr_cli.errors import OutputError, UsageError
-from funasr_cli.formats import (
-    as_dict,
-    as_json,
-    as_json_line,
-    as_lines,
-    as_markdown,
-    as_srt,
-    as_text,
-    as_tsv,
-    as_vtt,
-)
+from funasr_cli.formats import as_json, as_json_line, as_markdown, as_srt, as_text, as_tsv, as_vtt
 from funasr_cli.options import Timestamps
+from funasr_cli.paths import nearest_existing
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.transcript import Transcript
 
-__all__ = [
-    "WRITERS", "Style", "Writer", "as_dict", "as_json", "as_json_line", "as_lines", "as_markdown", "as_srt",
-    "as_text", "as_tsv", "as_vtt", "exists_already", "parse_formats", "refuse_timeless", "write_new",
-    "write_whole",
-]  # fmt: skip
+FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT)  # the content itself is lost
+PARTIAL = ".funasr-"  # how names of files begin that are not whole
+PROBE_BYTES = 1 << 20  # more than most results take
 
 
 @dataclass(frozen=True)
@@ -45,6 +36,8 @@ class Style:
 
 
 DEFAULT_STYLE = Style()
+DEFAULT_FORMAT = "txt"
+ALL_FORMATS = "all"
 DEFAULT_TIMES = {
     "txt": Timestamps.NONE,
     "srt": Timestamps.WORD,
@@ -54,18 +47,8 @@ DEFAULT_TIMES = {
     "jsonl": Timestamps.WORD,
     "md": Timestamps.SEGMENT,
 }
-OF_TIMES = ("srt", "vtt", "tsv")  # formats that are nothing without them
-
-
-class Writer(Protocol):
-    """What a format does with a transcript."""
-
-    def __call__(self, transcript: Transcript, style: Style = DEFAULT_STYLE, /) -> str:
-        """The content of a file, which can be encoded as UTF-8.
-
-        Raises:
-            UsageError: the style leaves times out, without which the format is nothing.
-        """
+SUBTITLES = ("srt", "vtt")
+OF_TIMES = (*SUBTITLES, "tsv")  # formats that are nothing without them
 
 
 def refuse_timeless(format: str, times: Timestamps | None) -> None:
@@ -75,39 +58,32 @@ def refuse_timeless(format: str, times: Timestamps | None) -> None:
         UsageError: naming what there is.
     """
     if times is Timestamps.NONE and format in OF_TIMES:
-        raise UsageError(f"timestamps {times} with {format}", "it consists of times; choose word or segment")
+        hint = "it consists of times; choose word or segment"
+        raise UsageError(f"timestamps {times} with {format}", hint, code="options-conflict")
 
 
-def _subtitles(format: str, write: Callable[[Transcript, SubtitleLayout], str]) -> Writer:
+def _writer(format: str, write: Callable[[Transcript, Any], str]) -> Callable[..., str]:
     def written(transcript: Transcript, style: Style = DEFAULT_STYLE, /) -> str:
         refuse_timeless(format, style.times)
+        if format not in SUBTITLES:
+            return write(transcript, style.times or DEFAULT_TIMES[format])
         shown = transcript.without_words() if style.times is Timestamps.SEGMENT else transcript
         return write(shown, style.subtitles)
 
     return written
 
 
-def _text(format: str, write: Callable[[Transcript, Timestamps], str]) -> Writer:
-    def written(transcript: Transcript, style: Style = DEFAULT_STYLE, /) -> str:
-        refuse_timeless(format, style.times)
-        return write(transcript, style.times or DEFAULT_TIMES[format])
-
-    return written
-
-
-WRITERS: dict[str, Writer] = {  # by the ending of the file's name
-    "txt": _text("txt", as_text),
-    "srt": _subtitles("srt", as_srt),
-    "vtt": _subtitles("vtt", as_vtt),
-    "tsv": _text("tsv", as_tsv),
-    "json": _text("json", as_json),
-    "jsonl": _text("jsonl", as_json_line),
-    "md": _text("md", as_markdown),
+_FORMATS: dict[str, Callable[[Transcript, Any], str]] = {
+    "txt": as_text,
+    "srt": as_srt,
+    "vtt": as_vtt,
+    "tsv": as_tsv,
+    "json": as_json,
+    "jsonl": as_json_line,
+    "md": as_markdown,
 }
-
-
-DEFAULT_FORMAT = "txt"
-ALL_FORMATS = "all"
+# By the ending of the file's name: a transcript, and its `Style`, as text that can be encoded as UTF-8.
+WRITERS = {name: _writer(name, write) for name, write in _FORMATS.items()}
 
 
 def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
@@ -119,15 +95,15 @@ def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
     names = [name.strip().lower() for text in texts for name in text.split(",")]
     for name in names:
         if name not in (*WRITERS, ALL_FORMATS):
-            raise UsageError(f"unknown format {name!r}", f"choose from {', '.join(WRITERS)}, or {ALL_FORMATS}")
+            hint = f"choose from {', '.join(WRITERS)}, or {ALL_FORMATS}"
+            raise UsageError(f"unknown format {name!r}", hint, code="option-value")
     return tuple(WRITERS) if ALL_FORMATS in names else tuple(dict.fromkeys(names))
 
 
 def exists_already(path: Path) -> OutputError:
-    """What to say about a result that is there."""
-    return OutputError(
-        f"{path}: exists already", "add --resume to skip it, --force to replace it, or choose another --output-dir"
-    )
+    """Make the error of a result that is there and not to be replaced."""
+    hint = "add --resume to skip it, --force to replace it, or choose another --output-dir"
+    return OutputError(f"{path}: exists already", hint, code="output-exists")
 
 
 def write_new(path: Path, content: str, *, replace: bool = False) -> None:
@@ -145,29 +121,98 @@ def write_new(path: Path, content: str, *, replace: bool = False) -> None:
 def write_whole(path: Path, content: bytes, *, replace: bool = False) -> None:
     """Write a file, whole or not at all; one that exists stays as it is, unless it is to be replaced.
 
+    The kernel gives the file its mode, by the umask. Nothing else is asked of the file system that network
+    shares refuse: chmod is not called, and fsync and hard links are done without where there are none.
+
     Raises:
         FileExistsError: it exists.
         OutputError: it cannot be written.
     """
+    partial = path.parent / f"{PARTIAL}{secrets.token_hex(8)}"
     try:
-        handle, partial = tempfile.mkstemp(prefix=".funasr-", dir=path.parent)
         try:
-            with open(handle, "wb") as file:
+            with open(partial, "xb") as file:
                 file.write(content)
-            os.chmod(partial, 0o666 & ~_umask())
+                file.flush()
+                _sync(file.fileno())
             if replace:
                 os.replace(partial, path)
             else:
                 _publish(partial, path)
         finally:
-            Path(partial).unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
     except FileExistsError:
         raise
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise unwritable(path, error) from error
 
 
-def _publish(partial: str, path: Path) -> None:
+def refuse_unwritable(folder: Path, hint: str) -> None:
+    """Say before any work that nothing can be put into a folder, which need not be there yet.
+
+    A file is written there as results are, and removed: what a file system allows shows in no other way.
+
+    Raises:
+        OutputError: it cannot, or there is no room.
+    """
+    there = nearest_existing(folder)
+    if there is None or not there.is_dir():
+        raise OutputError(f"{folder}: cannot be made ({there} is not a folder)", hint, code="output-unwritable")
+    probe = there / f"{PARTIAL}{secrets.token_hex(8)}"
+    try:
+        write_whole(probe, bytes(PROBE_BYTES))
+        write_whole(probe, b"", replace=True)
+    except OutputError as error:
+        message = f"{there}: nothing can be written there ({_reason(error.__cause__)})"
+        raise OutputError(message, hint, code=error.code) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def refuse_name(path: Path) -> None:
+    """Say before any work that a file system does not take a name, or its folder nothing; makes the folder.
+
+    Raises:
+        OutputError: it does not.
+    """
+    # Characters are tried under another name: a run that is killed right then leaves no empty result.
+    probe = path.with_name(PARTIAL + path.name[len(PARTIAL) :])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.lstat(path)  # tells of a name that is too long
+        with suppress(FileExistsError):
+            probe.touch(exist_ok=False)
+            with suppress(OSError):
+                probe.unlink()
+        if path.is_dir() and not path.is_symlink():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """Make the error of a file that the system refuses to write."""
+    code = "disk-full" if error.errno in FULL else "output-unwritable"
+    return OutputError(f"{path}: cannot be written ({_reason(error)})", code=code)
+
+
+def _reason(error: BaseException | None) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _sync(descriptor: int) -> None:
+    """Bring a file to the disk, where that can be asked for; what is lost on the way counts."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+
+
+def _publish(partial: Path, path: Path) -> None:
     """Give a complete file its name; unlike a mere rename, this never overwrites."""
     try:
         os.link(partial, path)
@@ -175,10 +220,8 @@ def _publish(partial: str, path: Path) -> None:
         raise
     except OSError:  # no hard links here (exFAT, some network shares)
         path.open("xb").close()
-        os.replace(partial, path)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        try:
+            os.replace(partial, path)
+        except OSError:
+            path.unlink()
+            raise

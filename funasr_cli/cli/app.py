@@ -75,7 +75,8 @@ def _in_our_form(error: Any) -> UsageError:
     message, variable = error.format_message(), getattr(parameter, "envvar", None)
     command = context.command_path if context else "funasr"
     hint = f"it comes from {settings[0]}" if settings else f"see {command} --help"
-    return UsageError(message.replace(f" (env var: {variable!r})", "").replace(": Value error, ", ": "), hint)
+    message = message.replace(f" (env var: {variable!r})", "").replace(": Value error, ", ": ")
+    return UsageError(message, hint, code="command-line")
 
 
 class Command(TyperCommand):
@@ -96,7 +97,7 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except (UsageError, ModelError) as error:
-            if settings := origins(ctx, self.params, error.message):
+            if settings := origins(ctx, self.params):
                 error.hint = "\n  ".join(filter(None, (error.hint, f"settings in force: {', '.join(settings)}")))
             raise
 

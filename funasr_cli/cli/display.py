@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from funasr_cli.characters import one_line
 from funasr_cli.cli import console
+from funasr_cli.cli.outcome import is_low, no_speech
 from funasr_cli.cli.output import Files, Printer
 from funasr_cli.cli.progress import Progress
+from funasr_cli.errors import OutputError
 from funasr_cli.formats import clock
 from funasr_cli.inputs import Input
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
@@ -142,11 +144,6 @@ class Display:
         self._printer = printer
         self._region = Region(short_names(inputs), drafts=stream)
 
-    def refuse_existing(self, input: Input) -> None:
-        """Raise an OutputError before an input is worked on whose results would overwrite something."""
-        if self._files:
-            self._files.refuse_existing(input)
-
     def __enter__(self) -> Self:
         self._region.__enter__()
         return self
@@ -179,11 +176,21 @@ class Display:
             return
         input, transcript = self._inputs[event.source], event.transcript
         warn(input, transcript)
+        if len(self._inputs) > 1 and not transcript.segments and is_low(transcript.level_dbfs):
+            console.warn(f"{input.label}: {no_speech(transcript.level_dbfs)}")
         console.detail(f"{input.label}: {_costs(transcript)}")
-        if self._files:
+        if not self._files:
+            if not self._stream:
+                self._printer.print_transcript(event.source, transcript)
+            return
+        try:
             self._files.write(input, transcript)
-        elif not self._stream:
-            self._printer.print_transcript(event.source, transcript)
+        except OutputError as error:  # as of a disk that has become full: the work is not to be lost
+            if not self._stream:
+                with suppress(OutputError):
+                    self._printer.print_transcript(event.source, transcript)
+                    error.hint = "the result is on standard output instead"
+            raise
 
 
 def short_names(inputs: Sequence[Input]) -> list[str]:

@@ -10,6 +10,23 @@ from funasr_cli.formats import clock
 from funasr_cli.scheduling.events import Event, Failed, Finished
 from funasr_cli.transcript import Ledger, Transcript
 
+LOW_DBFS = -50.0  # speech is rarely that soft; the voice activity detection misses much of it
+SILENCE_DBFS = -100.0  # below that, there is nothing to hear
+
+
+def is_low(level_dbfs: float | None) -> bool:
+    """Whether there is sound, but too soft to be found."""
+    return level_dbfs is not None and SILENCE_DBFS < level_dbfs < LOW_DBFS
+
+
+def no_speech(level_dbfs: float | None) -> str:
+    """What was found instead of speech, and what to try."""
+    if is_low(level_dbfs):
+        return f"no speech found: the level is only {level_dbfs:.0f} dBFS; raise it, or lower --vad-threshold"
+    if level_dbfs is not None and level_dbfs <= SILENCE_DBFS:
+        return "no speech found: there is no sound in it"
+    return "no speech found; if there is some, lower --vad-threshold, or try --no-vad"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -25,6 +42,7 @@ class Row:
     duration_s: float = 0.0
     segments: int = 0
     ledger: Ledger = field(default_factory=Ledger)
+    level_dbfs: float | None = None
 
 
 @dataclass
@@ -65,8 +83,8 @@ class Outcome:
             self.states.update(segment.state for segment in transcript.segments)
             self.states["doubtful"] += sum(segment.doubtful for segment in transcript.segments)
             state = "failed" if event.source in self.failed else _state(transcript)
-            duration_s, segments = transcript.duration_s, len(transcript.segments)
-            self.rows.append(Row(event.source, state, duration_s, segments, transcript.ledger))
+            facts = transcript.duration_s, len(transcript.segments), transcript.ledger, transcript.level_dbfs
+            self.rows.append(Row(event.source, state, *facts))
 
     def exit_code(self, *, strict: bool) -> ExitCode:
         """The gravest thing that happened; silence counts only where there was nothing else."""
@@ -88,7 +106,8 @@ class Outcome:
                 f"{repaired} segment{'s' * (repaired != 1)} repaired, {self.states['failed']} failed{doubtful}"
             )
         elif self.inputs > failed:
-            parts.append("no speech found")
+            levels = [row.level_dbfs for row in self.rows if row.state == "silent"]
+            parts.append(no_speech(max((level for level in levels if level is not None), default=None)))
         return "; ".join(parts)
 
     def costs(self) -> str:

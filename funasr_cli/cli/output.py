@@ -2,33 +2,37 @@
 
 import os
 import string
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from funasr_cli.cli import console
+from funasr_cli.cli.resume import Notes, Origin
 from funasr_cli.decoding.languages import AUTO, language_code
 from funasr_cli.errors import OutputError, UsageError
+from funasr_cli.formats import as_lines
 from funasr_cli.inputs import Input, shown
-from funasr_cli.paths import refuse_unwritable
 from funasr_cli.transcript import Segment, Transcript
 from funasr_cli.writers import (
     DEFAULT_STYLE,
     DEFAULT_TIMES,
     WRITERS,
     Style,
-    as_lines,
     exists_already,
+    refuse_name,
     refuse_timeless,
+    refuse_unwritable,
     write_new,
 )
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+MOST_NAMED = 3  # inputs in a line
 LINES = ("txt", "json", "jsonl")  # formats of which several can follow each other on stdout
 DEFAULT_TEMPLATE = "{stem}.{ext}"
 TEMPLATE_HINT = "it is made of {stem}, {suffix}, {lang} and {ext}, as in '{stem}.{lang}.{ext}'"
@@ -75,57 +79,115 @@ class OutputPlan:
 class Files:
     """Files for each input, in a folder.
 
+    Args:
+        folder: where they are written.
+        plan: what they are called and look like.
+        inputs: all of them.
+        others: more files that no result may replace.
+
     Raises:
         UsageError: the template cannot be, or two results would share a file, or one would replace an input.
         OutputError: nothing can be written to the folder.
     """
 
-    def __init__(self, folder: Path, plan: OutputPlan, inputs: Sequence[Input]):
+    def __init__(self, folder: Path, plan: OutputPlan, inputs: Sequence[Input], others: Iterable[Path] = ()):
         self._folder = folder
         self._plan = plan
-        files = [file for input in inputs for file in self.files(input).values()]
-        shared = [file for file, count in Counter(files).items() if count > 1]
-        if shared:
-            raise UsageError(
-                f"several results would be written to {shown(shared[0])}",
-                "tell them apart with --output-template, as in '{stem}.{suffix}.{ext}', or use separate folders",
-            )
-        sources = {os.path.realpath(input.path) for input in inputs}
-        for file in files:
-            if os.path.realpath(file) in sources:
-                raise UsageError(f"{shown(file)} is an input", "choose another --output-dir or --output-template")
+        self._notes: Notes | None = None
+        self._outdated: set[Path] = set()
+        self._refuse_shared_names(inputs, others)
         refuse_unwritable(folder, "choose another --output-dir")
 
     def files(self, input: Input) -> dict[str, Path]:
         """Where its results go, by format."""
         return {name: self._folder / self._name(input, name) for name in self._plan.formats}
 
-    def done(self, input: Input) -> bool:
-        """Whether all of its results are there already, be they broken links."""
-        return all(map(os.path.lexists, self.files(input).values()))
+    def left(self, inputs: Sequence[Input], origin: Origin) -> list[Input]:
+        """Those inputs that are to be transcribed: with `--resume`, not those whose results are there.
 
-    def refuse_existing(self, input: Input) -> None:
-        """Raise an OutputError before an input is worked on whose results would overwrite something."""
-        if self._plan.replace or self._plan.resume:
-            return
+        Results that are not those of their recordings any more are made again, which is said.
+
+        Args:
+            inputs: all of them.
+            origin: what results are made with, which is noted beside them.
+        """
+        self._notes = Notes(self._folder, origin)
+        if not self._plan.resume:
+            return list(inputs)
+        left, again = [], defaultdict(list)
+        for input in inputs:
+            there = {name: file for name, file in self.files(input).items() if os.path.lexists(file)}
+            found = {file: self._notes.outdated(file, name, input) for name, file in there.items()}
+            outdated = {file: reason for file, reason in found.items() if reason}
+            self._outdated |= outdated.keys()
+            if outdated or len(there) < len(self._plan.formats):
+                left.append(input)
+            for reason in sorted(set(outdated.values())):
+                again[reason].append(input.label)
+        if len(left) < len(inputs):
+            console.note(f"skipped {len(inputs) - len(left)} of {len(inputs)} inputs: their results are there")
+        for reason, labels in again.items():
+            more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
+            console.note(f"results made anew, since {reason}: {', '.join(labels[:MOST_NAMED])}{more}")
+        return left
+
+    def prepare(self, input: Input) -> None:
+        """Make sure, before an input is worked on, that its results can be written.
+
+        Raises:
+            OutputError: something is in their way, or a name is too long.
+        """
         for file in self.files(input).values():
-            if os.path.lexists(file):
+            if not (self._plan.replace or self._plan.resume) and os.path.lexists(file):
                 raise exists_already(file)
-
-    def make_folder(self) -> None:
-        """Make it, once nothing else stands in the way."""
-        _make_folder(self._folder)
+            if not self._kept(file):
+                refuse_name(file)
+        if self._notes:
+            self._notes.read(input)
 
     def write(self, input: Input, transcript: Transcript) -> None:
-        """Write its results, each whole or not at all."""
+        """Write its results, each whole or not at all.
+
+        Raises:
+            OutputError: one cannot be written; the others are.
+        """
+        problem: OutputError | None = None
         for name, file in self.files(input).items():
-            if self._plan.resume and os.path.lexists(file):
+            if self._kept(file):
                 continue
-            _make_folder(file.parent)
             content = WRITERS[name](transcript, self._plan.style)
-            with console.uninterrupted():
-                write_new(file, content, replace=self._plan.replace)
-            console.note(f"wrote {shown(file)}")
+            try:
+                with console.uninterrupted():
+                    write_new(file, content, replace=self._plan.replace or file in self._outdated)
+                    if self._notes:
+                        self._notes.add(file, name, input, content)
+                console.note(f"wrote {shown(file)}")
+            except OutputError as error:
+                problem = problem or error
+        if problem:
+            raise problem
+
+    def _kept(self, file: Path) -> bool:
+        """Whether `--resume` leaves a result as it is."""
+        return self._plan.resume and os.path.lexists(file) and file not in self._outdated
+
+    def _refuse_shared_names(self, inputs: Sequence[Input], others: Iterable[Path]) -> None:
+        """Names that differ in case or Unicode form alone are the same: on some file systems they are."""
+        taken = {_identity(path) for path in (*(input.path for input in inputs), *others)}
+        owners: dict[str, tuple[str, Path]] = {}
+        for input in inputs:
+            for file in self.files(input).values():
+                identity = _identity(file)
+                if identity in taken:
+                    hint = "choose another --output-dir or --output-template"
+                    raise UsageError(f"{shown(file)} is an input", hint, code="output-is-input")
+                if identity in owners:
+                    raise _shared(owners[identity], (input.label, file))
+                owners[identity] = input.label, file
+        for identity, owner in owners.items():
+            for folder in map(str, PurePath(identity).parents):
+                if folder in owners:
+                    raise _shared(owners[folder], owner)
 
     def _name(self, input: Input, format: str) -> PurePath:
         """What a folder brought keeps its place in it, below the folders that the template makes."""
@@ -135,9 +197,27 @@ class Files:
         template = self._plan.template
         name = PurePath(_filled_in(template, fields))
         if not name.name or name.is_absolute() or ".." in name.parts:
-            raise UsageError(f"--output-template {template!r} leads out of the folder", TEMPLATE_HINT)
+            message = f"--output-template {template!r} leads out of the folder"
+            raise UsageError(message, TEMPLATE_HINT, code="option-value")
         above = list(takewhile(lambda part: "{stem}" not in part, PurePath(template).parts[:-1]))
         return PurePath(*name.parts[: len(above)], place.parent, *name.parts[len(above) :])
+
+
+def _identity(path: Path) -> str:
+    """The same for all ways to a file, and for names that some file systems do not tell apart."""
+    return normalize("NFC", normalize("NFD", os.path.realpath(path)).casefold())
+
+
+def _shared(one: tuple[str, Path], other: tuple[str, Path]) -> UsageError:
+    """Make the error of two results, given with their inputs' names, of which only one can be."""
+    (label, file), (other_label, other_file) = one, other
+    names = f"{shown(file)}" if file == other_file else f"{shown(file)} and {shown(other_file)}"
+    whose = label if label == other_label else f"{label} and {other_label}"
+    return UsageError(
+        f"several results would be written to {names}, those of {whose}",
+        "tell them apart with --output-template, as in '{stem}.{suffix}.{ext}', or use separate folders",
+        code="output-shared",
+    )
 
 
 def _name_as_it_is(input: Input) -> str:
@@ -152,15 +232,8 @@ def _filled_in(template: str, fields: dict[str, str]) -> str:
             raise ValueError
         return template.format(**fields)
     except ValueError as error:
-        raise UsageError(f"--output-template {template!r} cannot be filled in", TEMPLATE_HINT) from error
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"{shown(path)}: cannot be made ({error.strerror})"
-        raise OutputError(message, "choose another --output-dir") from error
+        message = f"--output-template {template!r} cannot be filled in"
+        raise UsageError(message, TEMPLATE_HINT, code="option-value") from error
 
 
 class Printer:

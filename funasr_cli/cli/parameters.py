@@ -16,7 +16,7 @@ from funasr_cli.options import (
     NO_DRAFT,
     Hub,
     Timestamps,
-)
+)  # fmt: skip
 from funasr_cli.writers import DEFAULT_FORMAT, WRITERS
 
 INPUT = "Input"
@@ -88,74 +88,66 @@ def is_typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _option(panel: str | None, *names: str, env: bool = True, **settings: Any) -> Any:
+def _option(panel: str | None, name: str, help: str, *short: str, env: bool = True, **settings: Any) -> Any:
     """An option that can also be set by ``FUNASR_`` and its long name, where that makes sense."""
-    long = next(name for name in names if name.startswith("--"))
-    variable = "FUNASR_" + long.split("/")[0].removeprefix("--").replace("-", "_").upper()
-    return typer.Option(*names, rich_help_panel=panel, envvar=variable if env else None, **settings)
+    variable = "FUNASR_" + name.split("/")[0].removeprefix("--").replace("-", "_").upper()
+    envvar = variable if env else None
+    return typer.Option(name, *short, help=help, rich_help_panel=panel, envvar=envvar, **settings)
 
 
-def _once(panel: str | None, *names: str, **settings: Any) -> Any:
+def _once(panel: str | None, name: str, help: str, **settings: Any) -> Any:
     """An option that belongs to a single run, not into the environment."""
-    return _option(panel, *names, env=False, **settings)
+    return _option(panel, name, help, env=False, **settings)
 
 
+MODEL_HELP = "Folder, hub id or alias of a converted model, or demo."
+OF_MODELS: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
+HOTWORD_HELP = f"A word to expect. Repeatable: up to {MAX_HOTWORDS}, of {MAX_HOTWORD_CHARACTERS} characters each."
+TEMPLATE_HELP = (
+    "Names of these files: {stem} and {suffix} of the input's, {lang} as asked for, {ext} of the format. "
+    "Default: {stem}.{ext}."
+)
+TIMESTAMPS_HELP = (
+    "Whose times are shown. Default: of words in srt, vtt and json where the model has a CTC branch, else of "
+    "segments; none in txt."
+)
+DRAFT_HELP = (
+    "Let the decoder check the CTC branch's text, several tokens at once, where the model has that branch; the "
+    "text is the same."
+)
+FORMATS_HELP = (
+    f"{', '.join(WRITERS)}; several with commas, or all. On stdout one, where json is a line for each recording. "
+    f"Default: {DEFAULT_FORMAT}."
+)
+PLOT_HELP = "Draw the waveform, what the CTC branch heard, and the words at their times: .png or .svg."
+
+# fmt: off
 # Of several commands
-Model = Annotated[
-    str | None,
-    _option(
-        None,
-        "--model", "-m",
-        metavar="MODEL",
-        help="Folder, hub id or alias of a converted model, or demo.",
-        autocompletion=complete_models,
-    ),
-]  # fmt: skip
-Models = Annotated[
-    list[Path] | None,  # of `list[str]`, the variable would be split at spaces
-    _option(
-        None,
-        "--model", "-m",
-        metavar="MODEL",
-        help="Folder, hub id or alias of a converted model, or demo. Repeatable.",
-        autocompletion=complete_models,
-    ),
-]  # fmt: skip
+Model = Annotated[str | None, _option(None, "--model", MODEL_HELP, "-m", **OF_MODELS)]
+Models = Annotated[  # of `list[str]`, the variable would be split at spaces
+    list[Path] | None, _option(None, "--model", f"{MODEL_HELP} Repeatable.", "-m", **OF_MODELS)
+]
 DeviceOption = Annotated[
-    Device | None, _option(None, "--device", help="Where to compute. Default: on the GPU if MLX has one.")
+    Device | None, _option(None, "--device", "Where to compute. Default: on the GPU if MLX has one.")
 ]
 DTypeOption = Annotated[
-    DType | None,
-    _option(
-        None, "--dtype", help="Type to compute in. Default: as stored on a GPU, float32 on a CPU."
-    ),
-]  # fmt: skip
+    DType | None, _option(None, "--dtype", "Type to compute in. Default: as stored on a GPU, float32 on a CPU.")
+]
 Lang = Annotated[
     str,
     _option(
-        None,
-        "--lang", "-l",
-        metavar="LANGUAGE",
-        help="Language to write: a code (zh, en, ja, ...), a name, or auto.",
+        None, "--lang", "Language to write: a code (zh, en, ja, ...), a name, or auto.", "-l", metavar="LANGUAGE",
         autocompletion=complete_languages,
     ),
-]  # fmt: skip
+]
 MaxTokens = Annotated[
     int | None,
-    _option(DECODING, "--max-tokens", help="Stop each segment after so many tokens. Default: by its length."),
+    _option(DECODING, "--max-tokens", "Stop each segment after so many tokens. Default: by its length."),
 ]
-DraftOption = Annotated[
-    Drafting,
-    _option(
-        DECODING,
-        "--draft",
-        help="Let the decoder check the CTC branch's text, several tokens at once, where the model has that "
-        "branch; the text is the same.",
-    ),
-]
-HubOption = Annotated[Hub, _option(None, "--hub", help="Where to fetch a hub id: Hugging Face or ModelScope.")]
-Quiet = Annotated[bool, _option(TERMINAL, "--quiet", "-q", help="Say nothing but warnings and errors.")]
-Verbose = Annotated[bool, _option(TERMINAL, "--verbose", "-v", help="Say more about what is being done.")]
+DraftOption = Annotated[Drafting, _option(DECODING, "--draft", DRAFT_HELP)]
+HubOption = Annotated[Hub, _option(None, "--hub", "Where to fetch a hub id: Hugging Face or ModelScope.")]
+Quiet = Annotated[bool, _option(TERMINAL, "--quiet", "Say nothing but warnings and errors.", "-q")]
+Verbose = Annotated[bool, _option(TERMINAL, "--verbose", "Say more about what is being done.", "-v")]
 
 # Input
 AudioArgument = Annotated[
@@ -164,156 +156,97 @@ AudioArgument = Annotated[
         metavar="AUDIO", help="Files, folders, quoted patterns such as 'calls/*.mp3', or - for standard input."
     ),
 ]
-Recursive = Annotated[bool, _option(INPUT, "--recursive", "-r", help="Look into folders below folders, too.")]
+Recursive = Annotated[bool, _option(INPUT, "--recursive", "Look into folders below folders, too.", "-r")]
 Clip = Annotated[
     str | None,
-    _once(INPUT, "--clip", metavar="FROM-TO", help="A part of each recording: 1:30-2:10, 90-130.5, 1:02:03-."),
+    _once(INPUT, "--clip", "A part of each recording: 1:30-2:10, 90-130.5, 1:02:03-.", metavar="FROM-TO"),
 ]
 ChannelsOption = Annotated[
-    Channels, _option(INPUT, "--channels", help="Mix all channels, or transcribe each for itself.")
+    Channels, _option(INPUT, "--channels", "Mix all channels, or transcribe each for itself.")
 ]
 PCM = Annotated[
-    str | None,
-    _once(
-        INPUT, "--pcm", metavar="ENCODING", help=f"The input has no header: {', '.join(PCM_ENCODINGS)}."
-    ),
-]  # fmt: skip
-Rate = Annotated[int, _once(INPUT, "--rate", help="Sample rate of --pcm in Hz.")]
-PCMChannels = Annotated[int, _once(INPUT, "--pcm-channels", help="Channels of --pcm, interleaved.")]
+    str | None, _once(INPUT, "--pcm", f"The input has no header: {', '.join(PCM_ENCODINGS)}.", metavar="ENCODING")
+]
+Rate = Annotated[int, _once(INPUT, "--rate", "Sample rate of --pcm in Hz.")]
+PCMChannels = Annotated[int, _once(INPUT, "--pcm-channels", "Channels of --pcm, interleaved.")]
 
 # Language and prompt
-Hotword = Annotated[
-    list[str] | None,
-    _once(
-        LANGUAGE,
-        "--hotword",
-        metavar="WORD",
-        help=f"A word to expect. Repeatable: up to {MAX_HOTWORDS}, of {MAX_HOTWORD_CHARACTERS} characters each.",
-    ),
-]
+Hotword = Annotated[list[str] | None, _once(LANGUAGE, "--hotword", HOTWORD_HELP, metavar="WORD")]
 HotwordsFile = Annotated[
     Path | None,
-    _option(LANGUAGE, "--hotwords-file", metavar="FILE", parser=file, help="File with a hotword on each line."),
+    _option(LANGUAGE, "--hotwords-file", "File with a hotword on each line.", metavar="FILE", parser=file),
 ]
 CompareHotwords = Annotated[
-    bool,
-    _once(LANGUAGE, "--compare-hotwords", help="Transcribe with and without hotwords, and show the differences."),
+    bool, _once(LANGUAGE, "--compare-hotwords", "Transcribe with and without hotwords, and show the differences.")
 ]
 PrevText = Annotated[
     str | None,
-    _once(LANGUAGE, "--prev-text", metavar="TEXT", help="Text that each recording's first segment goes on from."),
+    _once(LANGUAGE, "--prev-text", "Text that each recording's first segment goes on from.", metavar="TEXT"),
 ]
-ITN = Annotated[bool, _option(LANGUAGE, "--itn/--no-itn", help="Write numbers as digits.")]
-ShowPrompt = Annotated[bool, _once(LANGUAGE, "--show-prompt", help="Show what the model is asked, word for word.")]
+ITN = Annotated[bool, _option(LANGUAGE, "--itn/--no-itn", "Write numbers as digits.")]
+ShowPrompt = Annotated[bool, _once(LANGUAGE, "--show-prompt", "Show what the model is asked, word for word.")]
 
 # Segments and batches
-VAD = Annotated[bool, _option(SEGMENTS, "--vad/--no-vad", help="Leave out silence, end segments in pauses.")]
+VAD = Annotated[bool, _option(SEGMENTS, "--vad/--no-vad", "Leave out silence, end segments in pauses.")]
 VADThreshold = Annotated[
-    float, _option(SEGMENTS, "--vad-threshold", help="Probability from which a moment counts as speech.")
+    float, _option(SEGMENTS, "--vad-threshold", "Probability from which a moment counts as speech.")
 ]
-MinPause = Annotated[
-    float, _option(SEGMENTS, "--min-pause", help="Shortest pause that ends a segment, in seconds.")
-]
+MinPause = Annotated[float, _option(SEGMENTS, "--min-pause", "Shortest pause that ends a segment, in seconds.")]
 Join = Annotated[
     float,
-    _option(
-        SEGMENTS, "--join", help="Let segments shorter than this, in seconds, go on over pauses of up to 1 s."
-    ),
+    _option(SEGMENTS, "--join", "Let segments shorter than this, in seconds, go on over pauses of up to 1 s."),
 ]
 MaxSegment = Annotated[
     float,
     _option(
-        SEGMENTS,
-        "--max-segment",
-        help="Longest segment, in seconds; longer speech is cut at its deepest pause.",
+        SEGMENTS, "--max-segment", "Longest segment, in seconds; longer speech is cut at its deepest pause."
     ),
 ]
 BatchSize = Annotated[
     int | None,
-    _option(
-        SEGMENTS, "--batch-size", help="Segments decoded side by side. Default: by the memory at hand."
-    ),
-]  # fmt: skip
+    _option(SEGMENTS, "--batch-size", "Segments decoded side by side. Default: by the memory at hand."),
+]
 
 # Decoding
 Temperature = Annotated[
-    float, _option(DECODING, "--temperature", help="Above 0, sample instead of taking the likeliest token.")
+    float, _option(DECODING, "--temperature", "Above 0, sample instead of taking the likeliest token.")
 ]
-TopP = Annotated[
-    float | None, _option(DECODING, "--top-p", help="Sample from this share of the likeliest tokens.")
-]
-TopK = Annotated[int | None, _option(DECODING, "--top-k", help="Sample from so many of the likeliest tokens.")]
-Seed = Annotated[int | None, _option(DECODING, "--seed", help="Start of the random numbers. Default: 0.")]
+TopP = Annotated[float | None, _option(DECODING, "--top-p", "Sample from this share of the likeliest tokens.")]
+TopK = Annotated[int | None, _option(DECODING, "--top-k", "Sample from so many of the likeliest tokens.")]
+Seed = Annotated[int | None, _option(DECODING, "--seed", "Start of the random numbers. Default: 0.")]
 
 # Output
 Formats = Annotated[
     list[str] | None,
-    _option(
-        OUTPUT,
-        "--format", "-f",
-        metavar="FORMATS",
-        help=f"{', '.join(WRITERS)}; several with commas, or all. On stdout one, where json is a line for each "
-        f"recording. Default: {DEFAULT_FORMAT}.",
-        autocompletion=complete_formats,
-    ),
-]  # fmt: skip
+    _option(OUTPUT, "--format", FORMATS_HELP, "-f", metavar="FORMATS", autocompletion=complete_formats),
+]
 OutputDir = Annotated[
     Path | None,
     _option(
-        OUTPUT,
-        "--output-dir",
-        "-o",
-        metavar="FOLDER",
+        OUTPUT, "--output-dir", "Write files here, for each input and format.", "-o", metavar="FOLDER",
         parser=folder,
-        help="Write files here, for each input and format.",
     ),
 ]
-OutputTemplate = Annotated[
-    str | None,
-    _option(
-        OUTPUT,
-        "--output-template",
-        metavar="TEMPLATE",
-        help="Names of these files: {stem} and {suffix} of the input's, {lang} as asked for, {ext} of the format. "
-        "Default: {stem}.{ext}.",
-    ),
-]
-Force = Annotated[bool, _once(OUTPUT, "--force", help="Replace results that are there.")]
-Resume = Annotated[bool, _once(OUTPUT, "--resume", help="Skip inputs whose results are there.")]
+OutputTemplate = Annotated[str | None, _option(OUTPUT, "--output-template", TEMPLATE_HELP, metavar="TEMPLATE")]
+Force = Annotated[bool, _once(OUTPUT, "--force", "Replace results that are there.")]
+Resume = Annotated[bool, _once(OUTPUT, "--resume", "Skip inputs whose results are there and up to date.")]
 Strict = Annotated[
-    bool, _option(OUTPUT, "--strict", help="A single second of speech without its text fails the input.")
+    bool, _option(OUTPUT, "--strict", "A single second of speech without its text fails the input.")
 ]
-TimestampsOption = Annotated[
-    Timestamps | None,
-    _option(
-        OUTPUT,
-        "--timestamps",
-        help="Whose times are shown. Default: of words in srt, vtt and json where the model has a CTC branch, "
-        "else of segments; none in txt.",
-    ),
-]
+TimestampsOption = Annotated[Timestamps | None, _option(OUTPUT, "--timestamps", TIMESTAMPS_HELP)]
 HighlightWords = Annotated[
-    bool, _option(OUTPUT, "--highlight-words", help="In subtitles, underline each word while it is said.")
+    bool, _option(OUTPUT, "--highlight-words", "In subtitles, underline each word while it is said.")
 ]
-PlotAlignment = Annotated[
-    Path | None,
-    _once(
-        OUTPUT,
-        "--plot-alignment",
-        metavar="FILE",
-        parser=file,
-        help="Draw the waveform, what the CTC branch heard, and the words at their times: .png or .svg.",
-    ),
-]
+PlotAlignment = Annotated[Path | None, _once(OUTPUT, "--plot-alignment", PLOT_HELP, metavar="FILE", parser=file)]
 MaxLineWidth = Annotated[
-    int,
-    _option(OUTPUT, "--max-line-width", help="Columns of a line of subtitles; a Chinese character takes two."),
+    int, _option(OUTPUT, "--max-line-width", "Columns of a line of subtitles; a Chinese character takes two.")
 ]
-MaxLineCount = Annotated[int, _option(OUTPUT, "--max-line-count", help="Lines of a subtitle.")]
+MaxLineCount = Annotated[int, _option(OUTPUT, "--max-line-count", "Lines of a subtitle.")]
 
 # Terminal
-Stream = Annotated[bool, _option(TERMINAL, "--stream", help="Show text while it is being written.")]
+Stream = Annotated[bool, _option(TERMINAL, "--stream", "Show text while it is being written.")]
 Confidence = Annotated[
     bool,
-    _option(TERMINAL, "--confidence", help="Colour words that the model was unsure of; in json, say how sure."),
+    _option(TERMINAL, "--confidence", "Colour words that the model was unsure of; in json, say how sure."),
 ]
+# fmt: on

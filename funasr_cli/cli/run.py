@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from funasr_cli.cli import console
@@ -12,6 +13,7 @@ from funasr_cli.options import TranscribeOptions
 if TYPE_CHECKING:
     from funasr_cli.cli.display import Display
     from funasr_cli.cli.outcome import Outcome
+    from funasr_cli.cli.output import Files
     from funasr_cli.pipeline import Recognizer
     from funasr_cli.transcript import Transcript
 
@@ -19,26 +21,27 @@ AUDIO_MARK = "<audio>"
 
 
 def load(
-    model: str | None, options: TranscribeOptions, *, device: str | None, dtype: str | None, show_prompt: bool
+    folder: Path, options: TranscribeOptions, *, device: str | None, dtype: str | None, show_prompt: bool
 ) -> "Recognizer":
     """Load the model, and let it refuse a language or hotword before any audio is read."""
-    from funasr_cli.checkpoints.hub import find_model
+    from funasr_cli.backend import lacks_blas
     from funasr_cli.checkpoints.load import load_model
     from funasr_cli.decoding.prompt import prompt_token_ids
     from funasr_cli.device import gflops_a_core, in_words, use_device
     from funasr_cli.pipeline import Recognizer
 
-    folder = find_model(model)
     if device:
         use_device(device)
     with console.busy(f"loading {folder.name}"):
         recognizer = Recognizer(load_model(folder, dtype))
     prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)
-    gflops = gflops_a_core()
-    weights = recognizer.loaded.weights_type
-    console.detail(f"model {recognizer.loaded.name} from {folder}, {weights}")
-    console.detail(f"on {in_words(gflops)}")
-    warn_if_slow(gflops)
+    if console.is_verbose():
+        gflops = gflops_a_core()
+        console.detail(f"model {recognizer.loaded.name} from {folder}, {recognizer.loaded.weights_type}")
+        console.detail(f"on {in_words(gflops)}")
+        warn_if_slow(gflops)
+    elif lacks_blas():
+        warn_if_slow(0.0)  # it is known without measuring
     if show_prompt:
         _show_prompt(recognizer, options)
     return recognizer
@@ -79,6 +82,7 @@ def transcribe_all(
     options: TranscribeOptions,
     display: "Display",
     outcome: "Outcome",
+    files: "Files | None" = None,
     finish: "Callable[[Transcript], None]" = lambda transcript: None,
 ) -> None:
     """Transcribe all inputs; a bad one is reported and the others are still done.
@@ -90,7 +94,8 @@ def transcribe_all(
     from funasr_cli.scheduling.events import Finished
 
     def open_one(input: Input) -> Source:
-        display.refuse_existing(input)
+        if files:
+            files.prepare(input)
         return open_input(input, recognizer.sample_rate_hz)
 
     with display:

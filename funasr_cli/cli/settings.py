@@ -6,15 +6,15 @@
     [transcribe]
     format = ["srt", "json"]
 
-The command line goes before the environment (``FUNASR_MODEL``, ...), the environment before the file.
+They become the defaults of the commands' options (Click's ``default_map``). The command line goes before the
+environment (``FUNASR_MODEL``, ...), the environment before the file.
 """
 
 import difflib
 import os
-import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from click import Command, Group, Parameter
 
 CONFIG_VARIABLE = "FUNASR_CONFIG"
+Defaults = dict[str, dict[str, Any]]  # by command and parameter
 
 
 def config_file() -> Path:
@@ -39,58 +40,36 @@ def config_file() -> Path:
     return path_in_variable(CONFIG_VARIABLE) or platformdirs.user_config_path("funasr-cli") / "config.toml"
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Contents of a settings file; none where there is no such file, unless it has been named.
-
-    Raises:
-        UsageError: it cannot be read, or is no TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if os.environ.get(CONFIG_VARIABLE):
-            raise UsageError(f"{path}: no such file", f"it is what {CONFIG_VARIABLE} says") from error
-        return {}
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error})", "mend or remove it") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as TOML ({error})", "mend or remove it") from error
-
-
-def command_settings(group: "Group") -> dict[str, dict[str, Any]]:
+def command_settings(group: "Group") -> Defaults:
     """What the file says, as defaults of each command's parameters.
 
     Raises:
-        UsageError: it cannot be read, or a name is neither a command's nor an option's.
+        UsageError: it cannot be read, a name is neither a command's nor an option's, or a value is of a type that
+            no option has.
     """
     path = config_file()
-    settings = read_settings(path)
-    shared = {name: value for name, value in settings.items() if not isinstance(value, dict)}
-    tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
-    known = {command: _parameters(group.commands[command]) for command in group.commands}
-    _refuse_unknown(tables, list(known), f"{path}: no command")
-    settable = [name for names in known.values() for name in names]
-    for own in (shared, *tables.values()):
-        _refuse_single_runs(own, group, settable, path)
-    _refuse_unknown(shared, settable, f"{path}: no option")
-    defaults: dict[str, dict[str, Any]] = {}
-    for command, names in known.items():
+    settings = _read(path)
+    tables = {name: table for name, table in settings.items() if isinstance(table, dict)}
+    shared = {name: value for name, value in settings.items() if name not in tables}
+    known = {name: _settable(command) for name, command in group.commands.items()}
+    _refuse_unknown(tables, known, f"{path}: no command")
+    _refuse_unknown(shared, [name for options in known.values() for name in options], f"{path}: no option")
+    defaults: Defaults = {}
+    for command, options in known.items():
         own = tables.get(command, {})
-        _refuse_unknown(own, list(names), f"{path}: [{command}] has no option")
-        wanted = {key: value for key, value in shared.items() if key in names} | own
-        defaults[command] = {names[key].name: _default(names[key], value) for key, value in wanted.items()}
+        _refuse_unknown(own, options, f"{path}: [{command}] has no option")
+        wanted = {name: value for name, value in (shared | own).items() if name in options}
+        defaults[command] = {
+            str(options[name].name): _default(options[name], value, f"{path}: {name}")
+            for name, value in wanted.items()
+        }
     return defaults
 
 
-def origins(context: Any, parameters: Iterable[Any], message: str | None = None) -> list[str]:
-    """Variables, and names in the settings file, from which values come that have not been typed.
-
-    With an error's message, those of them that it speaks of, by their names or values.
-    """
+def origins(context: Any, parameters: Iterable[Any]) -> list[str]:
+    """Variables, and names in the settings file, from which values come that have not been typed."""
     found = []
     for parameter in parameters:
-        if message is not None and not _speaks_of(message, parameter, context.params.get(parameter.name)):
-            continue
         source = context.get_parameter_source(parameter.name or "")
         if source and source.name == "ENVIRONMENT":
             found.append(str(parameter.envvar))
@@ -109,64 +88,70 @@ class Setting:
     commands: tuple[str, ...]
 
 
-def settings_in_force(group: "Group", defaults: dict[str, dict[str, Any]]) -> list[Setting]:
+def settings_in_force(group: "Group", defaults: Defaults) -> list[Setting]:
     """Options whose value comes from a variable, or else from the file (`command_settings`)."""
-    commands = defaultdict(list)
-    values = {}
+    commands: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, tuple[str, Any, str]] = {}
     for command, definition in group.commands.items():
         for parameter in definition.params:
             variable, own = parameter.envvar, defaults.get(command, {})
             if isinstance(variable, str) and os.environ.get(variable):
-                found = _typed_name(parameter), os.environ[variable], variable
+                setting = _typed_name(parameter), os.environ[variable], variable
             elif parameter.name in own:
-                found = _typed_name(parameter), _plain(own[parameter.name]), str(config_file())
+                setting = _typed_name(parameter), _plain(own[parameter.name]), str(config_file())
             else:
                 continue
-            commands[str(found)].append(command)
-            values[str(found)] = found
-    return [Setting(*found, tuple(commands[key])) for key, found in values.items()]
+            commands[str(setting)].append(command)
+            found[str(setting)] = setting
+    return [Setting(*setting, tuple(commands[key])) for key, setting in found.items()]
 
 
-def _speaks_of(message: str, parameter: Any, value: Any) -> bool:
-    words = [_typed_name(parameter), _typed_name(parameter).replace("-", " ")]
-    words += map(str, value if isinstance(value, list | tuple) else [value])
-    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", message) for word in words if len(word) > 1)
+def _read(path: Path) -> dict[str, Any]:
+    """Contents of a settings file; none where there is no such file, unless it has been named."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if os.environ.get(CONFIG_VARIABLE):
+            hint = f"it is what {CONFIG_VARIABLE} says"
+            raise UsageError(f"{path}: no such file", hint, code="settings-unreadable") from error
+        return {}
+    except OSError as error:
+        reason = f"({error.strerror or error})"
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = f"as TOML ({error})"
+    raise UsageError(f"{path}: cannot be read {reason}", "mend or remove it", code="settings-unreadable")
 
 
 def _typed_name(parameter: Any) -> str:
     return next((name[2:] for name in parameter.opts if name.startswith("--")), parameter.name or "")
 
 
-def _default(option: "Parameter", value: Any) -> Any:
-    """A repeatable option may be given a single value."""
-    return [value] if getattr(option, "multiple", False) and not isinstance(value, list) else value
+def _settable(command: "Command") -> dict[str, "Parameter"]:
+    """Options of a command that have a variable, too, by name; the others belong to a single run, as --force."""
+    return {
+        _typed_name(parameter): parameter for parameter in command.params if getattr(parameter, "envvar", None)
+    }
+
+
+def _default(option: Any, value: Any, where: str) -> Any:
+    """A value as if it had been typed: then Click tells what it may be. A repeatable option may have just one."""
+    values = value if isinstance(value, list) and option.multiple else [value]
+    for one in values:
+        is_fit = isinstance(one, bool) if option.is_flag else isinstance(one, str | int | float)
+        if not is_fit or (isinstance(one, bool) and not option.is_flag):
+            wanted = "true or false" if option.is_flag else "a text or a number"
+            raise UsageError(f"{where} is {one!r}", f"it takes {wanted}", code="settings-value")
+    return [str(one) for one in values] if option.multiple else value if option.is_flag else str(value)
 
 
 def _plain(value: Any) -> Any:
-    """As `_default` has found it."""
+    """As it stands in the file, or nearly so."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _parameters(command: "Command") -> dict[str, "Parameter"]:
-    """Options of a command that have a variable, too, by the name one types, without its dashes."""
-    names = {}
-    for parameter in command.params:
-        for option in parameter.opts:
-            if option.startswith("--") and getattr(parameter, "envvar", None):
-                names[option.removeprefix("--")] = parameter
-    return names
-
-
-def _refuse_single_runs(given: Iterable[str], group: "Group", settable: Container[str], path: Path) -> None:
-    """Refuse options that have no variable: nobody wants --force for good."""
-    every = {_typed_name(parameter) for command in group.commands.values() for parameter in command.params}
-    for name in given:
-        if name in every and name not in settable:
-            raise UsageError(f"{path}: {name!r} belongs to a single run", f"type --{name}")
-
-
-def _refuse_unknown(given: dict[str, Any], known: list[str], complaint: str) -> None:
+def _refuse_unknown(given: Iterable[str], known: Iterable[str], complaint: str) -> None:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            raise UsageError(f"{complaint} {name!r}", f"did you mean {near[0]}?" if near else "")
+            hint = f"did you mean {near[0]}?" if near else "an option that has a variable can be set: see --help"
+            raise UsageError(f"{complaint} {name!r}", hint, code="settings-unknown")

@@ -10,6 +10,7 @@ from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
 from funasr_cli.cli.parameters import Channels
+from funasr_cli.cli.resume import Origin
 from funasr_cli.cli.run import load, report, split_channels, transcribe_all
 from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import UsageError
@@ -74,6 +75,8 @@ def transcribe(
     verbose: parameters.Verbose = False,
 ) -> None:
     """Transcribe recordings."""
+    from funasr_cli.checkpoints.hub import find_model
+
     quiet, verbose = _typed_of(context, "quiet", "verbose")
     console.set_volume(quiet=quiet, verbose=verbose)
     formats = _formats(context)
@@ -86,28 +89,26 @@ def transcribe(
         inputs = split_channels(inputs)
     if compare_hotwords:
         compare.refuse_unusable(inputs, options)
-        recognizer = load(model, options, device=device, dtype=dtype, show_prompt=show_prompt)
+        recognizer = load(find_model(model), options, device=device, dtype=dtype, show_prompt=show_prompt)
         raise typer.Exit(compare.run(inputs, recognizer, options))
     if plot_alignment:
         alignment.refuse_unusable(inputs, plot_alignment, replace=force)
-    files = Files(plan.folder, plan, inputs) if plan.folder else None
-    left = [input for input in inputs if not (plan.resume and files and files.done(input))]
-    if len(left) < len(inputs):
-        console.note(f"skipped {len(inputs) - len(left)} of {len(inputs)} inputs: their results are there")
+    others = [path for path in (plot_alignment, hotwords_file) if path]
+    files = Files(plan.folder, plan, inputs, others) if plan.folder else None
+    folder = find_model(model)
+    left = files.left(inputs, Origin(folder, options, plan.style, dtype)) if files else inputs
     printer = Printer(left, plan)
     if not left:
         return
-    recognizer = load(model, options, device=device, dtype=dtype, show_prompt=show_prompt)
+    recognizer = load(folder, options, device=device, dtype=dtype, show_prompt=show_prompt)
     options = times.with_words(options, plan, recognizer, must=times.needs_words(context))
-    picture = None
+    finish = []
     if plot_alignment:
-        picture = alignment.Picture(left[0], recognizer, plot_alignment, replace=force)
+        finish.append(alignment.Picture(left[0], recognizer, plot_alignment, replace=force).draw)
         options = replace(options, word_times=True)
-    if files:
-        files.make_folder()
     outcome = Outcome(skipped=len(inputs) - len(left))
     display = Display(left, files, printer, stream=stream and not _prints_data(context, formats))
-    transcribe_all(left, recognizer, options, display, outcome, *([picture.draw] if picture else []))
+    transcribe_all(left, recognizer, options, display, outcome, files, *finish)
     report(outcome, left)
     raise typer.Exit(outcome.exit_code(strict=strict))
 

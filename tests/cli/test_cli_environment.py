@@ -207,5 +207,5 @@ def test_file_names_that_are_not_text(small_model: Path, short_wav: Path, tmp_pa
     assert json.loads(data.stdout)["source"] == f"{tmp_path}/a\ufffd.wav"
     written = funasr(*base, os.fsdecode(clip), "-f", "json", "-o", tmp_path / "out")
     assert {named.exit_code, data.exit_code, written.exit_code} == {1}, "cut short"
-    assert os.listdir(os.fsencode(tmp_path / "out")) == [b"a\xff.json"]
+    assert b"a\xff.json" in os.listdir(os.fsencode(tmp_path / "out"))
     funasr("transcribe", "-m", small_model, os.fsdecode(clip) + "x").assert_fails(1, "a\ufffd.wavx: no such file")

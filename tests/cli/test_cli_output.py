@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pysubs2
@@ -16,8 +18,10 @@ from support.running import Result, funasr, invoke, tree
 
 from funasr_cli import demo
 from funasr_cli.characters import columns
+from funasr_cli.cli.resume import NOTES
+from funasr_cli.errors import OutputError
 from funasr_cli.subtitles import SubtitleLayout
-from funasr_cli.writers import WRITERS, Style
+from funasr_cli.writers import WRITERS, Style, write_new
 
 CLIPS = {clip.path.name[:4]: clip for clip in demo.clips()}
 DIGITS, ZH_DIGITS, LONG = CLIPS["0006"], CLIPS["0021"], CLIPS["0009"]
@@ -131,57 +135,53 @@ def test_templates(clip: Path, out: Path, template: str, options: tuple[str, ...
     assert set(tree(out)) == names
 
 
-TEMPLATE_HINT = "  it is made of {stem}, {suffix}, {lang} and {ext}, as in '{stem}.{lang}.{ext}'\n"
-
-
 @pytest.mark.parametrize(
     "template",
     [
-        "{name}.{ext}",
-        "{}",
-        "{0}",
-        "{stem",
-        "stem}",
-        "{stem:>9}",
-        "{stem!r}",
-        "{stem.__class__}",
-        "{stem[0]}",
-        "{ext:{stem}}",
+        *("{name}.{ext}", "{}", "{0}", "{stem", "stem}", "{stem:>9}", "{stem!r}", "{stem.__class__}", "{stem[0]}"),
+        *("{ext:{stem}}", "/tmp/{stem}.{ext}", "../{stem}.{ext}", "a/../../{stem}", "..", ".", "/", ""),
     ],
 )
-def test_templates_that_cannot_be_filled_in(out: Path, template: str) -> None:
+def test_templates_that_cannot_be(out: Path, template: str) -> None:
     result = invoke("transcribe", "a.wav", "-m", "nowhere", "-o", out, "--output-template", template)
-    assert result == Result(2, "", f"error: --output-template {template!r} cannot be filled in\n{TEMPLATE_HINT}")
+    result.assert_error(2, "option-value", f"--output-template {template!r} ")
 
 
-@pytest.mark.parametrize(
-    "template", ["/tmp/{stem}.{ext}", "../{stem}.{ext}", "a/../../{stem}", "..", ".", "/", ""]
-)
-def test_templates_that_lead_elsewhere(out: Path, template: str) -> None:
-    result = invoke("transcribe", "a.wav", "-m", "nowhere", "-o", out, "--output-template", template)
-    assert result == Result(
-        2, "", f"error: --output-template {template!r} leads out of the folder\n{TEMPLATE_HINT}"
-    )
-
-
+@pytest.mark.parametrize("how", [(), ("--force",), ("--resume",)])
 @pytest.mark.parametrize(
     ("inputs", "options", "shared"),
     [
-        (("x/a.wav", "y/a.mp3"), (), "a.txt"),
-        (("x/a.wav", "y/a.flac"), ("--stream",), "a.txt"),
-        (("a.wav", "b.wav"), ("--output-template", "{lang}.{ext}"), "auto.txt"),
-        (("a.wav",), ("-f", "txt,srt", "--output-template", "{stem}"), "a"),
-        (("a.wav", "a.wav"), ("--force",), "a.txt"),
-        (("a.wav", "b.wav"), ("--output-template", "x/./{ext}"), "x/txt"),
+        (("x/a.wav", "y/a.mp3"), (), ("a.txt",)),
+        (("a.wav", "b.wav"), ("--output-template", "{lang}.{ext}"), ("auto.txt",)),
+        (("a.wav",), ("-f", "txt,srt", "--output-template", "{stem}"), ("a",)),
+        (("a.wav", "a.wav"), (), ("a.txt",)),
+        (("a.wav", "b.wav"), ("--output-template", "x/./{ext}"), ("x/txt",)),
+        # the same where case or Unicode form is not told apart
+        (("Call.wav", "call.mp3"), (), ("Call.txt", "call.txt")),
+        (("x/STRASSE.wav", "y/stra\u00dfe.wav"), (), ("STRASSE.txt", "stra\u00dfe.txt")),
+        (("caf\u00e9.wav", "cafe\u0301.wav"), ("-f", "srt"), ("caf\u00e9.srt", "cafe\u0301.srt")),
+        (("CAF\u00c9.wav", "cafe\u0301.wav"), (), ("CAF\u00c9.txt", "cafe\u0301.txt")),
+        (("a.wav", "A.wav"), ("--output-template", "{ext}/{stem}", "-f", "txt,srt"), ("txt/a", "txt/A")),
+        (("a.wav", "b.WAV", "b.wav"), ("--output-template", "{stem}.{suffix}"), ("b.WAV", "b.wav")),
+        # a file where a folder has to be
+        (("a.wav", "b.wav"), ("-f", "txt,srt", "--output-template", "{ext}/{ext}"), ("txt/txt",)),
     ],
 )
 def test_names_that_results_would_share(
-    out: Path, inputs: tuple[str, ...], options: tuple[str, ...], shared: str
+    out: Path, inputs: tuple[str, ...], options: tuple[str, ...], shared: tuple[str, ...], how: tuple[str, ...]
 ) -> None:
-    result = invoke("transcribe", *inputs, "-m", "nowhere", "-o", out, *options)
-    hint = "  tell them apart with --output-template, as in '{stem}.{suffix}.{ext}', or use separate folders\n"
-    assert result == Result(2, "", f"error: several results would be written to {out / shared}\n{hint}")
+    """Refused before anything is loaded, with the names of files and inputs."""
+    result = invoke("transcribe", *inputs, "-m", "nowhere", "-o", out, *options, *how)
+    result.assert_error(2, "output-shared", *(str(out / name) for name in shared), *inputs[-2:])
     assert not out.exists()
+
+
+def test_a_result_where_the_folder_of_another_has_to_be(tmp_path: Path, out: Path) -> None:
+    for name in ("in/a.flac", "in/A.TXT/b.flac"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(DIGITS.path, tmp_path / name)
+    result = invoke("transcribe", "-m", "nowhere", tmp_path / "in", "-r", "-o", out)
+    result.assert_error(2, "output-shared", str(out / "a.txt"), str(out / "A.TXT/b.txt"))
 
 
 def test_inputs_of_one_name_told_apart(tmp_path: Path, out: Path) -> None:
@@ -232,10 +232,10 @@ def test_a_folder_in_the_way(clip: Path, out: Path) -> None:
     (out / "a.txt/more").mkdir(parents=True)
     (out / "a.txt/more/file").write_text("mine")
     result = invoke(*BASE, clip, ZH_DIGITS.path, "-o", out, "--force", "-q")
-    assert result == Result(1, "", f"error: {out / 'a.txt'}: cannot be written (Is a directory)\n")
+    result.assert_error(1, "output-unwritable", str(out / "a.txt"))
     written = {"0021-zh-digits.txt": f"{ZH_DIGITS.written}\n".encode()}
     assert tree(out) == {"a.txt/more/file": b"mine"} | written
-    assert len(os.listdir(out)) == 2, "nothing unfinished is left"
+    assert set(os.listdir(out)) == {"a.txt", NOTES, *written}, "nothing unfinished is left"
 
 
 @pytest.mark.parametrize("options", [(), ("--force",), ("--resume",)])
@@ -245,38 +245,22 @@ def test_an_input_is_never_replaced(tmp_path: Path, options: tuple[str, ...]) ->
     (tmp_path / "a.txt").write_bytes(samples.tobytes())
     (tmp_path / "link.txt").symlink_to("a.txt")
     before = tree(tmp_path)
-    told = ("--pcm", "s16le", "-o", tmp_path, *options)
-    hint = "  choose another --output-dir or --output-template\n"
-    result = invoke(*BASE, tmp_path / "a.txt", *told)
-    assert result == Result(2, "", f"error: {tmp_path / 'a.txt'} is an input\n{hint}")
-    result = invoke(*BASE, tmp_path / "a.txt", *told, "--output-template", "link.txt")
-    assert result == Result(2, "", f"error: {tmp_path / 'link.txt'} is an input\n{hint}")
+    for more in ((), ("--output-template", "link.txt"), ("--output-template", "A.TXT")):
+        result = invoke("transcribe", tmp_path / "a.txt", "--pcm", "s16le", "-o", tmp_path, *options, *more)
+        result.assert_error(2, "output-is-input", str(tmp_path))
     assert tree(tmp_path) == before
+    (tmp_path / "words.txt").write_text("seven\n")
+    words = ("--hotwords-file", tmp_path / "words.txt")
+    invoke("transcribe", "words.wav", *words, "-o", tmp_path, *options).assert_error(
+        2, "output-is-input", "words.txt"
+    )
     assert (tmp_path / "link.txt").is_symlink()
-
-
-def test_resume_writes_only_the_formats_that_are_missing(clip: Path, out: Path) -> None:
-    out.mkdir()
-    (out / "a.srt").write_bytes(b"mine\r\n")
-    (out / "a.json").touch()
-    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    result = invoke(*BASE, clip, "-o", out, "-f", "txt,srt,json,md", "--resume")
-    assert result == Result(0, "", wrote(out / "a.txt", out / "a.md") + summary("0:02"))
-    content = tree(out)
-    assert set(content) == {"a.txt", "a.srt", "a.json", "a.md"}
-    assert (content["a.txt"], content["a.srt"], content["a.json"]) == (b"792\n", b"mine\r\n", b"")
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    result = invoke("transcribe", "-m", "nowhere", clip, "-o", out, "-f", "txt,srt,json,md", "--resume")
-    assert result == Result(0, "", "skipped 1 of 1 inputs: their results are there\n")
 
 
 def test_one_format_of_several_that_is_there_keeps_all_from_being_written(clip: Path, out: Path) -> None:
     out.mkdir()
     (out / "a.srt").write_text("mine")
-    result = invoke(*BASE, clip, "-o", out, "-f", "txt,srt")
-    hint = "  add --resume to skip it, --force to replace it, or choose another --output-dir\n"
-    said = f"error: {out / 'a.srt'}: exists already\n{hint}1 of 1 inputs failed\n"
-    assert result == Result(1, "", said)
+    invoke(*BASE, clip, "-o", out, "-f", "txt,srt").assert_error(1, "output-exists", str(out / "a.srt"))
     assert tree(out) == {"a.srt": b"mine"}
 
 
@@ -297,22 +281,77 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path, inputs: tuple[str, str]
     out.mkdir()
     (out / inputs[0]).write_text("mine")
     result = invoke(*BASE, tmp_path / "in", "-r", "-o", out)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert f"error: {out / inputs[0]}: cannot be made (File exists)\n" in result.stderr
-    assert result.stderr.endswith(f"\n1 of 2 inputs failed; {summary('0:03')}")
+    result.assert_error(1, "output-unwritable", str(out / inputs[0]))
+    assert result.stderr.endswith(f"\n1 of 2 inputs failed; {summary('0:02')}")
     assert set(tree(out)) == {inputs[0], f"{inputs[1]}/{inputs[1]}.txt"}
 
 
-def test_a_name_that_is_too_long(clip: Path, out: Path) -> None:
-    name = "a" * 300
+# --- what cannot be written ---
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "{ext}/" + "字" * 90, "b" * 300 + "/{stem}"])
+def test_names_that_are_too_long(clip: Path, out: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known before an input is read."""
+    monkeypatch.setattr("funasr_cli.audio.sources.open_input", None)
     result = invoke(*BASE, clip, "-o", out, "--output-template", name, "-q")
-    assert result == Result(1, "", f"error: {out / name}: cannot be written (File name too long)\n")
+    result.assert_error(1, "output-unwritable", name.format(ext="txt", stem="a"))
     assert tree(out) == {}
+
+
+def test_a_disk_that_becomes_full(clip: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has been computed is printed instead, other formats and other inputs are written."""
+
+    def full(path: Path, content: str, *, replace: bool = False) -> None:
+        if path.name == "a.txt":
+            raise OutputError(f"{path}: full", code="disk-full")
+        write_new(path, content, replace=replace)
+
+    monkeypatch.setattr("funasr_cli.cli.output.write_new", full)
+    result = invoke(*BASE, clip, ZH_DIGITS.path, "-o", out, "-f", "txt,srt")
+    assert (result.exit_code, result.stdout) == (1, f"{clip}: {DIGITS.written}\n")
+    assert result.errors == [("disk-full", f"{out / 'a.txt'}: full")]
+    assert set(tree(out)) == {"a.srt", "0021-zh-digits.txt", "0021-zh-digits.srt"}
+    again = invoke(*BASE, clip, ZH_DIGITS.path, "-o", out / "2", "-q", "--stream", "-f", "txt")
+    assert again.stdout == f"{clip}: {DIGITS.written}\n{ZH_DIGITS.path}: {ZH_DIGITS.written}\n", "not twice"
+
+
+SHIM = "#include <errno.h>\n" + "".join(
+    f"#ifdef NO_{name}\nint {name}() {{ errno = ENOTSUP; return -1; }}\n#endif\n"
+    for name in ("chmod", "fchmod", "fchmodat", "link", "linkat", "fsync", "rename", "renameat2", "unlink")
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="takes LD_PRELOAD and a compiler")
+@pytest.mark.parametrize(
+    ("refused", "exit_code"),
+    [
+        (("chmod", "fchmod", "fchmodat"), 0),  # GVFS, some CIFS and FUSE mounts
+        (("link", "linkat", "fsync", "renameat2"), 0),
+        (("unlink",), 0),  # a folder where files may only be added
+        (("link", "rename"), 1),
+    ],
+)
+def test_file_systems_that_refuse(clip: Path, out: Path, refused: tuple[str, ...], exit_code: int) -> None:
+    """A nicety is done without; what a result cannot do without is missed before a model is even looked for."""
+    shim = clip.parent / "shim.so"
+    flags = [f"-DNO_{name}" for name in refused]
+    subprocess.run(
+        ["gcc", "-w", "-shared", "-fPIC", "-xc", "-", "-o", shim, *flags], input=SHIM.encode(), check=True
+    )
+    model = "demo" if exit_code == 0 else "nowhere"
+    result = funasr("transcribe", "-m", model, clip, "-o", out, env={"LD_PRELOAD": str(shim)})
+    assert result.exit_code == exit_code, result
+    if exit_code == 0:
+        assert (out / "a.txt").read_text() == f"{DIGITS.written}\n"
+        assert result.stderr == wrote(out / "a.txt") + summary("0:02")
+    else:
+        result.assert_error(1, "output-unwritable", str(out.parent))
+        assert not out.exists()
 
 
 @pytest.mark.parametrize("options", [(), ("-f", "json", "-v"), ("--stream",), ("-f", "all", "-o", "out")])
 def test_piped_output_has_no_escape_codes(clip: Path, options: tuple[str, ...]) -> None:
     result = funasr(*BASE, clip, "nowhere.wav", *options, cwd=clip.parent)
     assert result.exit_code == 1
-    assert "error: nowhere.wav: no such file\n" in result.stderr
+    assert "nowhere.wav" in result.stderr
     assert "\x1b" not in result.stdout + result.stderr

@@ -134,8 +134,7 @@ def test_a_picture_is_replaced_with_force_only(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         result = invoke(*arguments, "--force")
-    assert (result.exit_code, result.stdout) == (1, f"{ENGLISH.written}\n")
-    assert result.stderr.startswith(f"error: {picture}: cannot be written (No space left on device)\n")
+    result.assert_error(1, "disk-full", str(tmp_path))
     assert picture.read_text() == "mine"
     result = invoke(*arguments, "--force")
     assert (result.exit_code, result.stdout) == (0, f"{ENGLISH.written}\n")

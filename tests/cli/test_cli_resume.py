@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from support.expected import summary
 from support.running import COMMAND, environment, funasr, invoke, tree
+from support.small import edit_json
 
-from funasr_cli import demo
+from funasr_cli import demo, writers
+from funasr_cli.cli.resume import NOTES
+from funasr_cli.writers import write_new
 
 CLIPS = demo.clips()
+BASE = ("transcribe", "-m", "demo")
 COPIES = 120
 
 
@@ -77,7 +79,7 @@ def test_an_interrupted_run_is_finished(tmp_path: Path, sent: signal.Signals, fo
         assert exit_code == 130
         assert stderr.splitlines()[-1] == "warning: interrupted"
         assert "Traceback" not in stderr
-        assert len(os.listdir(out)) == len(results(out)), "nothing unfinished is left"
+        assert {*os.listdir(out)} - {path.name for path in results(out)} == {NOTES}, "nothing unfinished is left"
     else:
         assert exit_code == -signal.SIGKILL
         assert all(name.startswith(".funasr-") for name in {*os.listdir(out)} - {p.name for p in results(out)})
@@ -106,18 +108,19 @@ def test_an_interruption_while_a_result_is_written(
     pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is finished first, so that nothing is left beside it."""
-    make = tempfile.mkstemp
+    publish = writers._publish
 
-    def then_interrupt(*arguments: Any, **settings: Any) -> tuple[int, str]:
-        made = make(*arguments, **settings)
-        signal.raise_signal(signal.SIGINT)
-        return made
+    def then_interrupt(partial: Path, path: Path) -> None:
+        if path.name == f"{pair[0].stem}.txt":
+            signal.raise_signal(signal.SIGINT)
+        publish(partial, path)
 
-    monkeypatch.setattr(tempfile, "mkstemp", then_interrupt)
-    result = invoke("transcribe", "-m", "demo", *pair, "-o", tmp_path / "out", "--batch-size", "1")
+    monkeypatch.setattr(writers, "_publish", then_interrupt)
+    result = invoke(*BASE, *pair, "-o", tmp_path / "out", "--batch-size", "1")
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "warning: interrupted\n")
-    assert os.listdir(tmp_path / "out") == [f"{pair[0].stem}.txt"]
+    assert list(tree(tmp_path / "out")) == [f"{pair[0].stem}.txt"]
     assert_whole(tmp_path / "out" / f"{pair[0].stem}.txt", CLIPS[0].written)
+    assert invoke(*BASE, pair[0], "-o", tmp_path / "out", "--resume").stderr == skipped(1)
 
 
 @pytest.fixture
@@ -126,59 +129,49 @@ def pair(tmp_path: Path) -> list[Path]:
     return list(copies(tmp_path / "in", 2))
 
 
-def test_all_is_done(pair: list[Path], tmp_path: Path) -> None:
-    """There is nothing to load a model for, whatever it is called."""
-    arguments = (*pair, "-o", tmp_path / "out")
-    assert invoke("transcribe", "-m", "demo", *arguments).exit_code == 0
-    before = tree(tmp_path)
-    result = invoke("transcribe", "-m", "nowhere", *arguments, "--resume")
-    assert result.stderr == "skipped 2 of 2 inputs: their results are there\n"
-    assert (result.exit_code, result.stdout) == (0, "")
-    assert tree(tmp_path) == before
+def skipped(count: int, of: int | None = None) -> str:
+    return f"skipped {count} of {of or count} inputs: their results are there\n"
 
 
-def test_nothing_is_done(pair: list[Path], tmp_path: Path) -> None:
-    """The first run may have it, too; there, nothing is skipped."""
-    result = invoke("transcribe", "-m", "demo", *pair, "-o", tmp_path / "out", "--resume")
-    lines = result.stderr.splitlines(keepends=True)
-    assert sorted(lines[:-1]) == [f"wrote {tmp_path / 'out' / name}\n" for name in ("0000.txt", "0001.txt")]
-    assert lines[-1] == summary("0:06")
-    assert (result.exit_code, result.stdout) == (0, "")
-
-
-def test_what_failed_is_tried_again(pair: list[Path], tmp_path: Path) -> None:
-    """A file that could not be read has left no result."""
-    broken = tmp_path / "broken.wav"
+def test_what_is_done_and_what_is_not(pair: list[Path], tmp_path: Path) -> None:
+    """The first run may have the option, too; where all is done, no model is loaded."""
+    broken, out = tmp_path / "broken.wav", tmp_path / "out"
     broken.touch()
-    arguments = ("transcribe", "-m", "demo", pair[0], broken, "-o", tmp_path / "out")
-    assert invoke(*arguments).exit_code == 1
-    result = invoke(*arguments, "--resume")
-    assert result.stderr == (
-        "skipped 1 of 2 inputs: their results are there\n"
-        f"error: {broken}: the file is empty\n1 of 1 inputs failed\n"
-    )
-    assert result.exit_code == 1
+    arguments = (*BASE, *pair, broken, "-o", out, "--resume")
+    first = invoke(*arguments)
+    assert (first.exit_code, "skipped" in first.stderr) == (1, False)
+    before = tree(out)
+    again = invoke(*arguments)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert again.stderr.startswith(skipped(2, 3))
     shutil.copyfile(pair[1], broken)
-    result = invoke(*arguments, "--resume")
-    assert (result.exit_code, (tmp_path / "out/broken.txt").read_text()) == (0, f"{CLIPS[1].written}\n")
+    assert invoke(*arguments).exit_code == 0
+    assert tree(out) == before | {"broken.txt": f"{CLIPS[1].written}\n".encode()}
+    done = invoke(*arguments)
+    assert (done.exit_code, done.stderr) == (0, skipped(3))
 
 
 def test_silence_is_a_result(tmp_path: Path) -> None:
     """An empty file, which is not looked into again."""
     soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
-    arguments = ("transcribe", "-m", "demo", tmp_path / "a.wav", "-o", tmp_path / "out")
+    arguments = (*BASE, tmp_path / "a.wav", "-o", tmp_path / "out")
     assert invoke(*arguments).exit_code == 6
     result = invoke(*arguments, "--resume")
-    assert (result.exit_code, result.stderr) == (0, "skipped 1 of 1 inputs: their results are there\n")
+    assert (result.exit_code, result.stderr) == (0, skipped(1))
     assert tree(tmp_path / "out") == {"a.txt": b""}
 
 
-def test_results_in_another_format_are_not_there(pair: list[Path], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert invoke("transcribe", "-m", "demo", *pair, "-o", out).exit_code == 0
-    result = invoke("transcribe", "-m", "demo", *pair, "-o", out, "-f", "json", "--resume")
-    assert "skipped" not in result.stderr
-    assert sorted(os.listdir(out)) == ["0000.json", "0000.txt", "0001.json", "0001.txt"]
+def test_only_the_formats_that_are_missing_are_written(pair: list[Path], tmp_path: Path) -> None:
+    out, clip = tmp_path / "out", pair[0]
+    assert invoke(*BASE, clip, "-o", out).exit_code == 0
+    (out / "0000.srt").write_bytes(b"mine\r\n")
+    (out / "0000.json").touch()
+    before = tree(out)
+    result = invoke(*BASE, clip, "-o", out, "-f", "txt,srt,json,md", "--resume")
+    assert (result.exit_code, result.stderr.startswith(f"wrote {out / '0000.md'}\n")) == (0, True)
+    after = tree(out)
+    assert CLIPS[0].written.encode() in after.pop("0000.md")
+    assert after == before
 
 
 def test_what_stands_in_the_way_is_kept(pair: list[Path], tmp_path: Path) -> None:
@@ -187,16 +180,146 @@ def test_what_stands_in_the_way_is_kept(pair: list[Path], tmp_path: Path) -> Non
     out.mkdir()
     (out / "0000.txt").write_text("mine")
     (out / "0001.txt").symlink_to(tmp_path / "nowhere")
-    result = invoke("transcribe", "-m", "nowhere", *pair, "-o", out, "--resume")
-    assert (result.exit_code, result.stderr) == (0, "skipped 2 of 2 inputs: their results are there\n")
+    result = invoke(*BASE, *pair, "-o", out, "--resume")
+    assert (result.exit_code, result.stderr) == (0, skipped(2))
     assert (out / "0000.txt").read_text() == "mine"
     assert (out / "0001.txt").is_symlink()
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_two_inputs_of_one_result(tmp_path: Path) -> None:
-    """Refused also where that result is there: one of them would never be done."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/a.txt").touch()
-    result = invoke("transcribe", "x/a.wav", "y/a.flac", "-o", tmp_path / "out", "--resume")
-    result.assert_fails(2, f"error: several results would be written to {tmp_path / 'out/a.txt'}\n")
+# --- results that are not those of their recordings any more ---
+
+SEVEN, OTHER = CLIPS[0], CLIPS[3]
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    """A recording with its results in two formats, beside it in a folder."""
+    clip = shutil.copyfile(SEVEN.path, tmp_path / "rec.flac")
+    assert invoke(*BASE, clip, "-o", tmp_path / "out", "-f", "txt,srt").exit_code == 0
+    return Path(clip)
+
+
+def again(clip: Path, *options: str) -> tuple[str, str]:
+    """Resume, without a word about it: the text that is there then, and why it was made anew, if it was."""
+    out = clip.parent / "out"
+    result = invoke(*BASE, clip, "-o", out, "-f", "txt,srt", "--resume", *options)
+    assert result.exit_code == 0, result
+    reason = re.search("^results made anew, since (.*): .*$", result.stderr, re.MULTILINE)
+    assert (reason is None) == (result.stderr == skipped(1))
+    return (out / "rec.txt").read_text(encoding="utf-8").strip(), reason[1] if reason else ""
+
+
+def age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_a_recording_that_has_changed(done: Path) -> None:
+    """Newer, or older as from a backup, or of the same time, or of the same size."""
+    assert again(done) == (SEVEN.written, "")
+    for clip, seconds in ((OTHER, 0), (SEVEN, 10**8), (OTHER, 10**8), (SEVEN, -(10**6))):
+        shutil.copyfile(clip.path, done)
+        age(done, seconds)
+        assert again(done) == (clip.written, "the recording has changed")
+        assert again(done) == (clip.written, "")
+
+
+def test_a_recording_that_grows_while_it_is_transcribed(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copyfile(OTHER.path, done)
+    with monkeypatch.context() as patched:
+        patched.setattr("funasr_cli.cli.output.write_new", lambda *given, **more: (
+            shutil.copyfile(SEVEN.path, done), write_new(*given, **more)
+        ))  # fmt: skip
+        assert again(done)[0] == OTHER.written
+    assert again(done) == (SEVEN.written, "the recording has changed")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--lang", "en"), ("--no-itn",), ("--hotword", "seven"), ("--clip", "0-1.5"), ("--max-segment", "2"),
+        ("--prev-text", "It is"), ("--vad-threshold", "0.4"), ("--timestamps", "segment"), ("--dtype", "bfloat16"),
+    ],
+)  # fmt: skip
+def test_other_options(done: Path, options: tuple[str, ...]) -> None:
+    assert again(done, *options)[1] == "they were made with other options"
+    assert again(done, *options)[1] == ""
+    assert again(done)[1] == "they were made with other options"
+
+
+def test_options_that_change_nothing(done: Path) -> None:
+    assert again(done, "--batch-size", "3", "--draft", "off", "--device", "cpu", "--lang", "auto") == (
+        SEVEN.written,
+        "",
+    )
+    assert again(done, "--lang", "English")[1] != ""
+    assert again(done, "--lang", "en")[1] == ""
+    assert again(done, "--max-line-width", "20")[1] != "", "of the subtitles"
+    arguments = (*BASE, done, "-o", done.parent / "out", "--resume")
+    assert invoke(*arguments).stderr == skipped(1), "the text is the same"
+    assert invoke(*arguments, "-f", "json").exit_code == 0
+    assert invoke(*arguments, "-f", "json").stderr == skipped(1)
+    assert invoke(*arguments, "-f", "json", "--confidence").stderr.startswith("results made anew")
+
+
+def test_another_model(done: Path, tmp_path: Path) -> None:
+    """What counts is what it is, not where it is or what it is called; one that is not there is an error."""
+    model = shutil.copytree(demo.MODEL, tmp_path / "models/same")
+    assert again(done, "--model", str(model)) == (SEVEN.written, "")
+    edit_json(model / "config.json", lambda config: config["source"].update(sha256="another"))
+    assert again(done, "--model", str(model))[1] == "they were made with another model"
+    result = invoke("transcribe", "-m", "nowhere", done, "-o", tmp_path / "out", "--resume")
+    assert (result.exit_code, "nowhere" in result.stderr) == (3, True)
+
+
+def test_results_that_nothing_is_noted_of(done: Path) -> None:
+    """By an older version or by hand: only a newer recording counts. So with notes that are damaged."""
+    out = done.parent / "out"
+    for content in (None, b"", b'{"file": "rec.txt"\n[1]\n\xff\n{"file": "rec.txt"}\n', b'"rec.txt"\n' * 3):
+        (out / NOTES).unlink(missing_ok=True)
+        if content is not None:
+            (out / NOTES).write_bytes(content)
+        age(done, 100)
+        assert again(done, "--no-itn") == (SEVEN.written, "")
+        age(done, -100)
+        assert again(done) == (SEVEN.written, "the recording is newer")
+        assert again(done) == (SEVEN.written, "")
+
+
+def test_results_that_have_been_edited(done: Path) -> None:
+    """They are kept, unless the recording is newer; what is empty now has been lost."""
+    out = done.parent / "out"
+    (out / "rec.txt").write_text("my own words\n", encoding="utf-8")
+    assert again(done, "--no-itn") == ("my own words", "they were made with other options"), "the subtitles"
+    shutil.copyfile(OTHER.path, done)
+    age(done, -100)
+    assert again(done)[0] == OTHER.written
+    (out / "rec.txt").write_bytes(b"")
+    assert again(done) == (OTHER.written, "they are empty now")
+
+
+def test_one_of_several_inputs_and_formats(done: Path, tmp_path: Path) -> None:
+    """Only what is out of date is written."""
+    other, out = shutil.copyfile(OTHER.path, tmp_path / "b.flac"), tmp_path / "out"
+    assert invoke(*BASE, other, "-o", out, "-f", "txt,srt").exit_code == 0
+    before = {path: path.stat().st_ino for path in results(out)}
+    (out / "rec.srt").write_bytes(b"")
+    result = invoke(*BASE, done, other, "-o", out, "-f", "txt,srt", "--resume")
+    assert result.stderr.startswith(f"{skipped(1, 2)}results made anew, since they are empty now: {done}\nwrote ")
+    assert {path.name for path in results(out) if path.stat().st_ino != before[path]} == {"rec.srt"}
+
+
+def test_a_pipe_may_hold_another_recording(tmp_path: Path) -> None:
+    for clip in (SEVEN, OTHER):
+        result = funasr(*BASE, "-", "-o", tmp_path / "out", "--resume", "-q", input=clip.path.read_bytes())
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert (tmp_path / "out/stdin.txt").read_text() == f"{clip.written}\n"
+
+
+def test_notes_that_cannot_be_written(done: Path) -> None:
+    """It is done without."""
+    (done.parent / "out" / NOTES).unlink()
+    (done.parent / "out" / NOTES).mkdir()
+    age(done, -100)
+    assert again(done) == (SEVEN.written, "the recording is newer")
+    assert again(done) == (SEVEN.written, "the recording is newer"), "its time lies in the future"

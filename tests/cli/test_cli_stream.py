@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from rich.console import Console
 from support.expected import cut_short, lines_of, summary
-from support.running import COMMAND, environment, funasr
+from support.running import COMMAND, environment, funasr, tree
 from support.terminal import read_all, screen, terminal_environment
 
 from funasr_cli import demo
@@ -106,7 +106,7 @@ def test_stream_and_files(small_model: Path, zh_wav: Path, tmp_path: Path) -> No
     options = ("--stream", "--output-dir", tmp_path / "out", "--format", "json", "--max-tokens", 12)
     result = funasr("transcribe", "-m", small_model, zh_wav, *options)
     assert result.stdout == lines_of(small_model, zh_wav, max_tokens=12) != ""
-    assert os.listdir(tmp_path / "out") == ["zh-6s.json"]
+    assert list(tree(tmp_path / "out")) == ["zh-6s.json"]
     assert result.stderr == (
         f"{cut_short(zh_wav, '0.9-2.4', 12)}{cut_short(zh_wav, '3.5-6.0', 12)}"
         f"wrote {tmp_path / 'out/zh-6s.json'}\n1 of 1 inputs failed; {summary('0:04', '0.0%', failed=2)}"

@@ -89,7 +89,7 @@ def test_it_calls_itself_what_it_was_called(
     with pytest.raises(SystemExit) as ended:
         app.main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == f"error: Missing argument 'AUDIO'.\n  see {name} transcribe --help\n"
+    assert capsys.readouterr().err.endswith(f"see {name} transcribe --help\n")
 
 
 def test_paths_that_the_system_refuses() -> None:
@@ -110,7 +110,7 @@ def test_home_in_settings(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path)}
     assert invoke(*BASE, env=env | {"FUNASR_CONFIG": str(config)}).exit_code == 0
     assert invoke(*BASE, "--force", env=env | {"FUNASR_OUTPUT_DIR": "~/out"}).exit_code == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{CLIP.path.stem}.txt"}
+    assert set(tree(tmp_path / "out")) == {f"{CLIP.path.stem}.txt"}
 
 
 @pytest.mark.parametrize("option", ["--output-dir", "--hotwords-file"])
@@ -128,16 +128,16 @@ def test_an_empty_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert tree(tmp_path) == {}
 
 
-def test_errors_name_the_settings_that_they_are_about(tmp_path: Path) -> None:
-    env = {"FUNASR_MODEL": "demo", "FUNASR_LANG": "en", "FUNASR_MIN_PAUSE": "0.5"}
+def test_errors_name_the_settings_in_force(tmp_path: Path) -> None:
+    """What is wrong may not have been typed; what has been typed is not named."""
+    (tmp_path / "config.toml").write_text('lang = "en"\n')
+    env = {"FUNASR_MODEL": "demo", "FUNASR_CONFIG": str(tmp_path / "config.toml")}
+    told = f"settings in force: FUNASR_MODEL, lang in {tmp_path / 'config.toml'}\n"
     refused = invoke("transcribe", CLIP.path, "--min-pause", "20", env=env)
-    assert refused.stderr == "error: min pause is 20.0 s\n  it must be 0.1 to 10 s\n"
+    refused.assert_fails(2, "20", told)
     refused = invoke("transcribe", CLIP.path, env=env | {"FUNASR_MIN_PAUSE": "20"})
-    assert refused.stderr == (
-        "error: min pause is 20.0 s\n  it must be 0.1 to 10 s\n  settings in force: FUNASR_MIN_PAUSE\n"
-    )
-    refused = invoke("transcribe", CLIP.path, env=env | {"FUNASR_LANG": "fr"})
-    assert refused.stderr.endswith("\n  settings in force: FUNASR_MODEL, FUNASR_LANG\n")  # it is about both
+    refused.assert_fails(2, "20", "FUNASR_MIN_PAUSE")
+    assert "settings" not in invoke("transcribe", "-m", "demo", CLIP.path, "-l", "fr").stderr
 
 
 def test_variables_that_belong_to_others(monkeypatch: pytest.MonkeyPatch) -> None:

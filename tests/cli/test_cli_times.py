@@ -14,10 +14,11 @@ from support.running import Result, funasr, invoke, tree
 from support.terminal import on_terminal
 
 from funasr_cli import demo
+from funasr_cli.formats import as_lines
 from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import SubtitleLayout
 from funasr_cli.transcript import Word
-from funasr_cli.writers import OF_TIMES, WRITERS, Style, as_lines
+from funasr_cli.writers import OF_TIMES, WRITERS, Style
 
 CLIPS = {clip.path.name[:4]: clip for clip in demo.clips()}
 DIGITS, ENGLISH, CHINESE = CLIPS["0006"], CLIPS["0009"], CLIPS["0010"]

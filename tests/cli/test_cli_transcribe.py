@@ -107,7 +107,7 @@ def test_output_dir(small_model: Path, clips: list[Path], tmp_path: Path, format
     out = tmp_path / "new/out"
     result = invoke("transcribe", "-m", small_model, *clips, "-o", out, "-f", format, *FEW)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert sorted(os.listdir(out)) == [f"{name}.{format}" for name in "abc"]
+    assert sorted(tree(out)) == [f"{name}.{format}" for name in "abc"]
     for clip in clips:
         written = out / f"{clip.stem}.{format}"
         assert f"wrote {written}\n" in result.stderr
@@ -123,26 +123,23 @@ def test_existing_outputs_are_kept(small_model: Path, clips: list[Path], tmp_pat
     (out / "b.txt").write_text("mine")
     result = invoke("transcribe", "-m", small_model, *clips, "-o", out, *FEW)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert (
-        f"error: {out / 'b.txt'}: exists already\n"
-        "  add --resume to skip it, --force to replace it, or choose another --output-dir\n"
-    ) in result.stderr
+    result.assert_error(1, "output-exists", str(out / "b.txt"))
     assert result.stderr.endswith(f"3 of 3 inputs failed; {summary('0:01', '0.0%', failed=2)}")
     assert (out / "b.txt").read_text() == "mine"
-    assert sorted(os.listdir(out)) == ["a.txt", "b.txt", "c.txt"]
+    assert sorted(tree(out)) == ["a.txt", "b.txt", "c.txt"]
 
 
 def test_outputs_that_appear_meanwhile_are_kept(
     stopping_model: Path, zh_wav: Path, en_flac: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if somebody had written the file between the look and the result."""
-    monkeypatch.setattr("funasr_cli.cli.output.Files.refuse_existing", lambda *_: None)
+    monkeypatch.setattr("funasr_cli.cli.output.Files.prepare", lambda *_: None)
     out = tmp_path / "out"
     out.mkdir()
     (out / "zh-6s.txt").write_text("mine")
     result = invoke("transcribe", "-m", stopping_model, zh_wav, en_flac, WHOLE, "-o", out)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert f"error: {out / 'zh-6s.txt'}: exists already\n" in result.stderr
+    assert (result.exit_code, result.errors[0][0]) == (1, "output-exists")
+    assert result.stdout == lines_of(stopping_model, zh_wav, f"{zh_wav}: ", vad=False), "it is not lost"
     assert result.stderr.endswith(f"\n1 of 2 inputs failed; {summary('0:17')}")
     lines = lines_of(stopping_model, en_flac, vad=False)
     assert tree(out) == {"zh-6s.txt": b"mine", "en-11s-jfk.txt": lines.encode()}

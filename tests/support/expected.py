@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 
 import funasr_cli
+from funasr_cli.formats import as_lines
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.writers import as_lines
 
 
 @cache

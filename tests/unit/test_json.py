@@ -16,10 +16,10 @@ from jsonschema import Draft202012Validator
 from support.transcripts import folded, segment, spoken, transcript, transcripts, worded
 
 import funasr_cli
+from funasr_cli.formats import as_dict, as_json, as_json_line
 from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import Sentence, sentences_of
 from funasr_cli.transcript import Ledger, Segment, Timings, Transcript, Word
-from funasr_cli.writers import as_dict, as_json, as_json_line
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/transcript.schema.json").read_text(encoding="utf-8"))
 RULES = settings(max_examples=300, deadline=None)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funasr_cli import writers
 from funasr_cli.errors import OutputError
+from funasr_cli.formats import as_json, as_json_line, as_lines, as_text
 from funasr_cli.transcript import Segment, Timings, Transcript, join_texts
-from funasr_cli.writers import as_json, as_json_line, as_lines, as_text, write_new
+from funasr_cli.writers import refuse_name, refuse_unwritable, write_new, write_whole
 
 TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5, ctc_s=0.07, passes=3, drafted=4, accepted=2)
 
@@ -59,7 +59,7 @@ def test_json_says_everything() -> None:
     }  # fmt: skip
     assert data == {
         "text": "你好 a b", "complete": False, "times": "segment", "source": "[a].wav", "duration_s": 8.0,
-        "model": "nano", "language": "zh", "start_s": 0.0, "unread_s": 1.0, "warnings": ["w"],
+        "model": "nano", "language": "zh", "start_s": 0.0, "unread_s": 1.0, "warnings": ["w"], "level_dbfs": None,
         "fault": "[a].wav: broke off after 7.0 of 8.0 s",
         "ledger": {"transcribed_s": 1.5, "repaired_s": 0.5, "failed_s": 3.0, "silence_s": 3.0, "doubtful_s": 0.0},
         "segments": [
@@ -159,10 +159,13 @@ def test_write_new(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_permissions_follow_the_umask(tmp_path: Path, umask: int) -> None:
+def test_permissions_follow_the_umask(tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is never changed: another thread may make a file meanwhile."""
     before = os.umask(umask)
     try:
-        write_new(tmp_path / "a.txt", "a")
+        with monkeypatch.context() as patched:
+            patched.delattr(os, "umask")
+            write_new(tmp_path / "a.txt", "a")
     finally:
         assert os.umask(before) == umask
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
@@ -178,48 +181,81 @@ def test_never_overwrites(tmp_path: Path, kind: str) -> None:
     }[kind]()
     with pytest.raises(OutputError) as caught:
         write_new(path, "new")
-    assert caught.value.message == f"{path}: exists already"
-    assert caught.value.hint == "add --resume to skip it, --force to replace it, or choose another --output-dir"
+    assert (caught.value.code, str(path) in caught.value.message) == ("output-exists", True)
     assert os.listdir(tmp_path) == ["a.txt"]
     assert kind != "file" or path.read_text() == "old"
 
 
-def test_no_such_folder(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_new(tmp_path / "no" / "a.txt", "a")
-
-
-@pytest.mark.parametrize("length", [255, 256])
-def test_names_as_long_as_the_file_system_takes_them(tmp_path: Path, length: int) -> None:
-    path = tmp_path / ("a" * length)
-    if length > 255:
-        with pytest.raises(OutputError, match="cannot be written"):
-            write_new(path, "a")
-    else:
-        write_new(path, "a")
-    assert len(os.listdir(tmp_path)) == (length <= 255)
-
-
-def no_links(*_: Any) -> None:
-    raise OSError(errno.EPERM, "Operation not permitted")
-
-
-def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on exFAT: still whole, still never over another file."""
-    monkeypatch.setattr(writers.os, "link", no_links)
-    write_new(tmp_path / "a.txt", "new")
-    assert (tmp_path / "a.txt").read_text() == "new"
-    with pytest.raises(OutputError, match="exists already"):
-        write_new(tmp_path / "a.txt", "newer")
-    assert (tmp_path / "a.txt").read_text() == "new"
-    assert os.listdir(tmp_path) == ["a.txt"]
-
-
-def test_nothing_is_left_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(writers.os, "chmod", full)
-    with pytest.raises(OutputError, match="No space left on device"):
-        write_new(tmp_path / "a.txt", "new")
+@pytest.mark.parametrize("name", ["no/a.txt", "a" * 256])
+def test_names_that_cannot_be(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError) as caught:
+        write_new(tmp_path / name, "a")
+    assert caught.value.code == "output-unwritable"
     assert os.listdir(tmp_path) == []
+    write_new(tmp_path / ("a" * 255), "a")
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, number: int, *names: str) -> None:
+    """Let the file system refuse these calls."""
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in names:
+        monkeypatch.setattr(os, name, refused)
+
+
+@pytest.mark.parametrize("refused", ["chmod", "fchmod", "fsync", "link", "unlink"])
+def test_what_a_file_system_may_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    """As network shares, FUSE and exFAT do: still whole, still never over another file."""
+    refuse(monkeypatch, errno.ENOTSUP, refused)
+    refuse_unwritable(tmp_path, "")
+    refuse_name(tmp_path / "a.txt")
+    write_new(tmp_path / "a.txt", "new")
+    with pytest.raises(OutputError) as caught:
+        write_new(tmp_path / "a.txt", "newer")
+    assert caught.value.code == "output-exists"
+    assert (tmp_path / "a.txt").read_text() == "new"
+    write_whole(tmp_path / "a.txt", b"newest", replace=True)
+    assert (tmp_path / "a.txt").read_text() == "newest"
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["a.txt"] or refused == "unlink"
+
+
+@pytest.mark.parametrize(
+    ("number", "calls", "code"),
+    [
+        (errno.ENOSPC, ["fsync"], "disk-full"),
+        (errno.EDQUOT, ["fsync"], "disk-full"),
+        (errno.ENOTSUP, ["link", "replace"], "output-unwritable"),
+        (errno.EACCES, ["replace"], "output-unwritable"),  # --force needs it
+    ],
+)
+def test_what_would_lose_a_result_is_known_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, calls: list[str], code: str
+) -> None:
+    """A trial in the folder, or the nearest one above it, fails as writing would; nothing is left of either."""
+    refuse(monkeypatch, number, *calls)
+    for folder in (tmp_path, tmp_path / "not/there"):
+        with pytest.raises(OutputError) as caught:
+            refuse_unwritable(folder, "elsewhere")
+        assert (caught.value.code, caught.value.hint) == (code, "elsewhere")
+        assert f"{tmp_path}:" in caught.value.message
+    with pytest.raises(OutputError) as caught:
+        write_whole(tmp_path / "a.txt", b"new", replace=True)
+    assert caught.value.code == code
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "字" * 86, "file/a.txt", f"{'b' * 256}/a.txt", "folder"])
+def test_names_are_tried_before(tmp_path: Path, name: str) -> None:
+    """What cannot be written fails then; what can leaves nothing, and no file under the name itself."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError) as caught:
+        refuse_name(tmp_path / name)
+    assert caught.value.code == "output-unwritable"
+    refuse_name(tmp_path / "new" / ("字" * 85))
+    refuse_name(tmp_path / "file")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "new"]
+    assert os.listdir(tmp_path / "new") == []

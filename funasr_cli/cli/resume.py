@@ -1,0 +1,142 @@
+"""``--resume``: whether a result that is there is still that of its recording, by what a file beside it notes.
+
+For each file that it writes, a run adds a line to `NOTES` in the output folder: what the result was made of, as
+hashes. A result without a line, one that has been edited since, and one of an older version are made again only
+where the recording is newer than they are.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from funasr_cli.decoding.languages import language_code
+from funasr_cli.inputs import Input
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.writers import DEFAULT_TIMES, SUBTITLES, Style
+
+NOTES = ".funasr-resume.jsonl"
+# These change nothing in a text: how it is computed, and what a format asks for, which `Style` says.
+NOT_OF_THE_TEXT = ("draft", "batch_size", "ctc", "word_times", "confidence")
+CHANGED = {  # by what differs
+    "recording": "the recording has changed",
+    "model": "they were made with another model",
+    "options": "they were made with other options",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What every result of a run is made with, besides its recording.
+
+    Attributes:
+        model: folder of the converted model.
+        dtype: that was asked for.
+    """
+
+    model: Path
+    options: TranscribeOptions
+    style: Style
+    dtype: str | None = None
+
+
+class Notes:
+    """What is noted of the results in a folder.
+
+    Args:
+        folder: where results are, and the notes with them.
+        origin: of the results of this run.
+    """
+
+    def __init__(self, folder: Path, origin: Origin):
+        self._folder = folder
+        self._origin = origin
+        self._model = _model_hash(origin.model)
+        self._noted = dict(_read(folder / NOTES))
+        self._recordings: dict[Path, str] = {}
+
+    def outdated(self, file: Path, format: str, input: Input) -> str | None:
+        """Why a result that is there is to be made again; None: it is not, or it is no file at all."""
+        try:
+            content, made_ns = file.read_bytes(), file.stat().st_mtime_ns
+            recorded = os.stat(input.path)
+        except OSError:
+            return None
+        noted = self._noted.get(self._name(file), {})
+        if noted.get("content") == _hash(content):
+            now = self._made_of(format, input)
+            return next((reason for key, reason in CHANGED.items() if noted.get(key) != now[key]), None)
+        if noted and not content:
+            return "they are empty now"
+        return "the recording is newer" if recorded.st_mtime_ns > made_ns else None
+
+    def read(self, input: Input) -> None:
+        """Take down which recording is read: it may change while it is transcribed."""
+        self._recordings[input.path] = _recording(input)
+
+    def add(self, file: Path, format: str, input: Input, content: str) -> None:
+        """Note what a result was made of; where that cannot be written, it is held to its time alone."""
+        line = {"file": self._name(file), "content": _hash(content.encode()), **self._made_of(format, input)}
+        with suppress(OSError), (self._folder / NOTES).open("a", encoding="utf-8") as notes:
+            notes.write(json.dumps(line) + "\n")
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self._folder).as_posix()
+
+    def _made_of(self, format: str, input: Input) -> dict[str, str]:
+        recording = self._recordings.get(input.path) or _recording(input)
+        own = {
+            "part": [input.clip, input.channel, input.pcm and dataclasses.astuple(input.pcm)],
+            "times": self._origin.style.times or DEFAULT_TIMES[format],
+            "subtitles": dataclasses.astuple(self._origin.style.subtitles) if format in SUBTITLES else None,
+            "confidence": self._origin.options.confidence and format in ("json", "jsonl"),
+            "dtype": self._origin.dtype,
+        }
+        options = _hash(json.dumps([_of_the_text(self._origin.options), own]).encode())
+        return {"recording": recording, "model": self._model, "options": options}
+
+
+def _read(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The last line of each file counts; a line that was cut off by a kill is none."""
+    with suppress(OSError):
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError, TypeError, KeyError):
+                noted = json.loads(line)
+                yield str(noted["file"]), noted
+
+
+def _recording(input: Input) -> str:
+    """Size and time of a recording; of a pipe, out of which another one may come each time, some number."""
+    try:
+        found = os.stat(input.path)
+        return f"{found.st_size}-{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else secrets.token_hex(8)
+    except OSError:  # it cannot be read either, and has no result
+        return ""
+
+
+def _model_hash(folder: Path) -> str:
+    """Of the configuration, which holds the source's SHA-256, and the sizes and names of all files."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".tiktoken"))
+    sizes = [(path.name, path.resolve().name, path.stat().st_size) for path in files]
+    return _hash((folder / "config.json").read_bytes() + json.dumps(sizes).encode())
+
+
+def _of_the_text(options: TranscribeOptions) -> dict[str, object]:
+    """Those that are no defaults, so that an option of a later version makes nothing outdated."""
+    given = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if field.name not in NOT_OF_THE_TEXT and getattr(options, field.name) != field.default
+    }
+    if code := language_code(options.language or ""):
+        given["language"] = code
+    return given
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

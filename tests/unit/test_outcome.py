@@ -1,0 +1,63 @@
+"""What is said in the end, and the exit code: of silence, what was found instead of speech."""
+
+import dataclasses
+
+import pytest
+from support.transcripts import segment, transcript
+
+from funasr_cli.cli.outcome import Outcome
+from funasr_cli.errors import AudioError, ExitCode
+from funasr_cli.scheduling.events import Failed, Finished
+from funasr_cli.transcript import Segment, Transcript
+
+
+def said(*segments: Segment, level_dbfs: float | None = None, fault: str | None = None) -> Transcript:
+    made = transcript(*segments, duration_s=9.0, fault=fault)
+    return dataclasses.replace(made, level_dbfs=level_dbfs)
+
+
+def outcome(*results: Transcript | None) -> Outcome:
+    """Of inputs with these transcripts; None failed."""
+    found = Outcome()
+    for source, result in enumerate(results):
+        found.add(Finished(source, result) if result else Failed(source, AudioError("broken")))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("levels", "values"),
+    [
+        ((None,), ["--vad-threshold", "--no-vad"]),
+        ((-20.0,), ["--vad-threshold", "--no-vad"]),
+        ((-62.4,), ["-62 dBFS", "--vad-threshold"]),
+        ((-80.0, -62.4, -120.0), ["-62 dBFS", "--vad-threshold"]),
+        ((-62.4, -20.0), ["--no-vad"]),
+        ((-120.0,), ["no sound"]),
+    ],
+)
+def test_no_speech_says_what_was_found(levels: tuple[float | None, ...], values: list[str]) -> None:
+    found = outcome(*(said(level_dbfs=level) for level in levels))
+    assert found.exit_code(strict=False) == found.exit_code(strict=True) == ExitCode.NO_SPEECH
+    for value in ("no speech found", *values):
+        assert value in found.summary()
+
+
+GOOD, CUT = segment(0.0, 1.0, "a"), segment(1.0, 2.0, "b", "budget")
+
+
+@pytest.mark.parametrize(
+    ("results", "exit_code", "strict"),
+    [
+        ((said(GOOD),), 0, 0),
+        ((said(GOOD), said()), 0, 0),
+        ((said(GOOD, CUT),), 4, 1),
+        ((said(GOOD, fault="broke off"), said()), 4, 1),
+        ((said(CUT),), 1, 1),
+        ((said(GOOD), None), 1, 1),
+        ((said(), None), 1, 1),
+    ],
+)
+def test_exit_codes(results: tuple[Transcript | None, ...], exit_code: int, strict: int) -> None:
+    found = outcome(*results)
+    assert (found.exit_code(strict=False), found.exit_code(strict=True)) == (exit_code, strict)
+    assert found.summary().startswith("1 of ") == (found.failed != set())
