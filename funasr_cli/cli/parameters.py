@@ -11,8 +11,7 @@ from funasr_cli.inputs import PCM_ENCODINGS
 from funasr_cli.options import (
     AUTO_DRAFT,
     DEFAULTS,
-    MAX_HOTWORD_CHARACTERS,
-    MAX_HOTWORDS,
+    MAX_PROMPT_TOKENS,
     NO_DRAFT,
     Hub,
     Timestamps,
@@ -188,7 +187,7 @@ Hotword = Annotated[
         LANGUAGE,
         "--hotword",
         metavar="WORD",
-        help=f"A word to expect. Repeatable: up to {MAX_HOTWORDS}, of {MAX_HOTWORD_CHARACTERS} characters each.",
+        help=f"A word to expect. Repeatable; the prompt may have {MAX_PROMPT_TOKENS} tokens in all.",
     ),
 ]
 HotwordsFile = Annotated[
