@@ -11,9 +11,9 @@ from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
 from funasr_cli.cli.parameters import Channels
 from funasr_cli.cli.run import load, report, split_channels, transcribe_all
-from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import PCMFormat, find_inputs, has_folders, parse_clip
+from funasr_cli.languages import AUTO
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import DEFAULT_FORMAT, Style, parse_formats

@@ -8,12 +8,11 @@ import unicodedata
 
 from tokenizers import Tokenizer
 
-from funasr_cli.decoding.languages import LANGUAGES, resolve_language
 from funasr_cli.errors import UsageError
+from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.models.fun_asr_nano import PromptConfig
 from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
 
-MARKS = ("<|im_start|>", "<|im_end|>")  # single tokens, whatever the tokenizer
 SYSTEM_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 USER_TAG = "<|im_start|>user\n"
 ASSISTANT_TAG = "<|im_end|>\n<|im_start|>assistant\n"

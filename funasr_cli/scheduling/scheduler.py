@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
-from typing import TYPE_CHECKING
 
 from funasr_cli.audio.segments import Stretch
 from funasr_cli.decoding.agreement import compare, said_before
@@ -15,12 +14,12 @@ from funasr_cli.decoding.draft import CTCDraft
 from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
 from funasr_cli.decoding.habits import Habits
-from funasr_cli.decoding.languages import resolve_language
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.decoding.text import TextStream, clean_text, thinking
 from funasr_cli.decoding.words import time_words
 from funasr_cli.errors import FunASRError
+from funasr_cli.languages import resolve_language
 from funasr_cli.measure import available_bytes
 from funasr_cli.models.adaptor import audio_token_count
 from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
@@ -28,10 +27,8 @@ from funasr_cli.scheduling.ahead import ReadAhead
 from funasr_cli.scheduling.books import Attempt, Book
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Speech, read_sources
+from funasr_cli.stages import Stages
 from funasr_cli.transcript import Segment, Word
-
-if TYPE_CHECKING:
-    from funasr_cli.pipeline import Recognizer
 
 PREFILL_ROWS = 4  # read together: enough to keep the processor busy, few enough not to hold up the others
 MAX_RETRIES = 2
@@ -62,7 +59,7 @@ class Scheduler:
         options: for all recordings.
     """
 
-    def __init__(self, recognizer: "Recognizer", options: TranscribeOptions):
+    def __init__(self, recognizer: Stages, options: TranscribeOptions):
         self._recognizer = recognizer
         self._options = options
         self._language = resolve_language(options.language, recognizer.config.prompt.languages)

@@ -18,8 +18,8 @@ from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.untrusted import readable, reason_in_a_line
 from funasr_cli.checkpoints.upstream import upstream_options
-from funasr_cli.decoding.languages import LANGUAGES
 from funasr_cli.errors import ModelError, SetupError
+from funasr_cli.languages import LANGUAGES
 from funasr_cli.verification.reference_python import reference_python
 from funasr_cli.verification.stages import Stages
 
