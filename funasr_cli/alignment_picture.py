@@ -12,11 +12,12 @@ import numpy as np
 from funasr_cli.audio.decode import Audio
 from funasr_cli.audio.recording import Source
 from funasr_cli.characters import columns
-from funasr_cli.decoding.ctc import CTCReading, CTCVocabulary
+from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.words import FIRST_MIDDLE_S
 from funasr_cli.errors import UsageError
 from funasr_cli.pictures import drawing, save
 from funasr_cli.transcript import Segment, Transcript, Word
+from funasr_cli.vocabulary import CTCVocabulary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,13 +1,17 @@
 """What a caller can choose: the one place where these defaults stand. Imports nothing heavy."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
+from typing import Any
 
-from funasr_cli.decoding.languages import LANGUAGES, language_code
 from funasr_cli.errors import UsageError
+from funasr_cli.languages import LANGUAGES, language_code
 
-MAX_HOTWORDS = 200  # longer lists displace other words; upstream's own examples hold a few dozen
-MAX_HOTWORD_CHARACTERS = 80  # a name or a term, not a sentence
+# Of a prompt's text: hotwords, earlier text and what stands around them (some 30). In the release each one takes
+# 230 kB in every row (float32); it was taught with a few dozen hotwords.
+MAX_PROMPT_TOKENS = 4096
 MAX_SEGMENT_S = 300  # ten times what upstream's models were trained on
 AS_STORED = "stored"  # to compute in what a model is stored in
 DTYPES = ("bfloat16", "float32")
@@ -18,6 +22,9 @@ OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
 GROUP_SIZES = (32, 64, 128)  # those of `mx.quantize`
 GROUP_SIZE = 64
+AT_LEAST_1, SEGMENT_LIMITS = "it must be at least 1", f"it must be 2 to {MAX_SEGMENT_S} s"
+FLOAT16 = "float16 cannot hold this model: its encoder reaches 10,000 and its adaptor peaks above 1,000"
+ENCODER_RECIPE = "cannot quantize the encoder to {} bits"
 
 
 class Hub(StrEnum):
@@ -50,7 +57,8 @@ class TranscribeOptions:
     Attributes:
         language: ISO code or name of the language to write; None lets the model decide.
         hotwords: words to expect.
-        prev_text: what has been said already; the text of a recording's first segment goes on from it.
+        prev_text: what has been said already; the text of a recording's first segment goes on from it. With the
+            hotwords it may take `MAX_PROMPT_TOKENS` of the decoder's tokens.
         itn: inverse text normalisation, numbers as digits.
         max_tokens: stop writing a segment after this many tokens, for good; None goes by the segment's length.
         exact_tokens: write exactly so many tokens for each segment, whatever they are: for measuring.
@@ -101,42 +109,26 @@ class TranscribeOptions:
         Raises:
             UsageError: naming the option and what it may be.
         """
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise UsageError(f"max tokens is {self.max_tokens}", "it must be at least 1")
-        if self.exact_tokens is not None and self.exact_tokens < 1:
-            raise UsageError(f"exact tokens is {self.exact_tokens}", "it must be at least 1")
-        if isinstance(self.hotwords, str):
-            raise UsageError("hotwords is a text", "pass a tuple of words")
-        if len(self.hotwords) > MAX_HOTWORDS:
-            raise UsageError(f"{len(self.hotwords)} hotwords", f"the limit is {MAX_HOTWORDS}")
-        if long := [word for word in self.hotwords if len(word) > MAX_HOTWORD_CHARACTERS]:
-            shown = f"hotword {long[0][:20]!r}... has {len(long[0])} characters"
-            raise UsageError(shown, f"the limit is {MAX_HOTWORD_CHARACTERS}")
-        if not 0 <= self.temperature < float("inf"):
-            raise UsageError(f"temperature is {self.temperature}", "it must be 0 (greedy) or above")
-        if not 0 < self.vad_threshold < 1:
-            raise UsageError(f"VAD threshold is {self.vad_threshold}", "it must be between 0 and 1")
-        if not 0.1 <= self.min_pause_s <= 10:
-            raise UsageError(f"min pause is {self.min_pause_s} s", "it must be 0.1 to 10 s")
-        if not 2 <= self.max_segment_s <= MAX_SEGMENT_S:
-            limits = f"it must be 2 to {MAX_SEGMENT_S} s"
-            raise UsageError(f"max segment is {self.max_segment_s} s", limits)
-        if not 0 <= self.join_s <= self.max_segment_s:
-            raise UsageError(f"join is {self.join_s} s", "it must be 0 to max segment")
-        if self.draft not in DRAFTS:
-            raise UsageError(f"cannot draft {self.draft!r}", f"choose from {', '.join(DRAFTS)}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"batch size is {self.batch_size}", "it must be at least 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UsageError(f"top-p is {self.top_p}", "it must be above 0 and at most 1")
-        if self.top_k is not None and self.top_k < 1:
-            raise UsageError(f"top-k is {self.top_k}", "it must be at least 1")
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed is {self.seed}", "it must be at least 0 and below 2**63")
+        _refuse_first(
+            ("max tokens is {}", self.max_tokens, lambda x: x >= 1, AT_LEAST_1),
+            ("exact tokens is {}", self.exact_tokens, lambda x: x >= 1, AT_LEAST_1),
+            ("hotwords is a text", self.hotwords, lambda x: not isinstance(x, str), "pass a tuple of words"),
+            ("temperature is {}", self.temperature, lambda x: 0 <= x < inf, "it must be 0 (greedy) or above"),
+            ("VAD threshold is {}", self.vad_threshold, lambda x: 0 < x < 1, "it must be between 0 and 1"),
+            ("min pause is {} s", self.min_pause_s, lambda x: 0.1 <= x <= 10, "it must be 0.1 to 10 s"),
+            ("max segment is {} s", self.max_segment_s, lambda x: 2 <= x <= MAX_SEGMENT_S, SEGMENT_LIMITS),
+            ("join is {} s", self.join_s, lambda x: 0 <= x <= self.max_segment_s, "it must be 0 to max segment"),
+            ("cannot draft {!r}", self.draft, DRAFTS.__contains__, _choice(DRAFTS)),
+            ("batch size is {}", self.batch_size, lambda x: x >= 1, AT_LEAST_1),
+            ("top-p is {}", self.top_p, lambda x: 0 < x <= 1, "it must be above 0 and at most 1"),
+            ("top-k is {}", self.top_k, lambda x: x >= 1, AT_LEAST_1),
+            ("seed is {}", self.seed, lambda x: 0 <= x < 2**63, "it must be at least 0 and below 2**63"),
+        )
         sampling = {"top-p": self.top_p, "top-k": self.top_k, "seed": self.seed}
-        unused = [name for name, value in sampling.items() if value is not None]
+        unused = ", ".join(name for name, value in sampling.items() if value is not None)
         if unused and self.temperature == 0:
-            raise UsageError(f"{', '.join(unused)} without a temperature", "add --temperature, for example 0.6")
+            hint = "add --temperature, for example 0.6"
+            raise UsageError(f"{unused} without a temperature", hint, code="options-conflict")
 
 
 @dataclass(frozen=True)
@@ -166,28 +158,25 @@ class ConvertOptions:
         Raises:
             UsageError: with the reason.
         """
-        if self.dtype == "float16":
-            raise UsageError(
-                "float16 cannot hold this model: its encoder reaches 10,000 and its adaptor peaks above 1,000",
-                "use bfloat16, which takes the same space, or float32",
-            )
-        if self.dtype not in DTYPES:
-            raise UsageError(f"unknown type {self.dtype!r}", f"choose from {', '.join(DTYPES)}")
         if isinstance(self.quantize, int):  # as is natural in Python
             object.__setattr__(self, "quantize", str(self.quantize))
-        if self.quantize is not None and self.quantize not in RECIPES:
-            raise UsageError(f"no recipe {self.quantize!r} for quantization", f"choose from {', '.join(RECIPES)}")
-        if self.quantize_encoder is not None and self.quantize_encoder not in ENCODER_BITS:
-            bits = " or ".join(map(str, ENCODER_BITS))
-            raise UsageError(f"cannot quantize the encoder to {self.quantize_encoder} bits", f"choose {bits}")
-        if self.verify not in VERIFICATIONS:
-            raise UsageError(f"cannot verify {self.verify!r}", f"choose from {', '.join(VERIFICATIONS)}")
-        if self.group_size is not None and self.group_size not in GROUP_SIZES:
-            raise UsageError(f"group size {self.group_size}", f"choose from {', '.join(map(str, GROUP_SIZES))}")
+        _refuse_first(
+            (
+                FLOAT16,
+                self.dtype,
+                lambda x: x != "float16",
+                "use bfloat16, which takes the same space, or float32",
+            ),
+            ("unknown type {!r}", self.dtype, DTYPES.__contains__, _choice(DTYPES)),
+            ("no recipe {!r} for quantization", self.quantize, RECIPES.__contains__, _choice(RECIPES)),
+            (ENCODER_RECIPE, self.quantize_encoder, ENCODER_BITS.__contains__, _choice(ENCODER_BITS)),
+            ("cannot verify {!r}", self.verify, VERIFICATIONS.__contains__, _choice(VERIFICATIONS)),
+            ("group size {}", self.group_size, GROUP_SIZES.__contains__, _choice(GROUP_SIZES)),
+        )
         if self.languages is not None:
             object.__setattr__(self, "languages", tuple(map(_known_language, self.languages)))
         if self.group_size is not None and self.quantize is None and self.quantize_encoder is None:
-            raise UsageError("a group size without quantization", "add --quantize")
+            raise UsageError("a group size without quantization", "add --quantize", code="options-conflict")
 
     @property
     def suffix(self) -> str:
@@ -202,17 +191,26 @@ def known_hub(name: str) -> Hub:
     Raises:
         UsageError: there is none.
     """
-    try:
-        return Hub(name)
-    except ValueError as error:
-        raise UsageError(f"unknown hub {name!r}", f"choose from {', '.join(Hub)}") from error
+    _refuse_first(("unknown hub {!r}", name, tuple(Hub).__contains__, _choice(Hub)))
+    return Hub(name)
 
 
 def _known_language(name: str) -> str:
     code = language_code(name)
     if code is None:
-        raise UsageError(f"unknown language {name!r}", f"known: {', '.join(LANGUAGES)}")
+        raise UsageError(f"unknown language {name!r}", f"known: {', '.join(LANGUAGES)}", code="language-unknown")
     return code
+
+
+def _refuse_first(*checks: tuple[str, Any, Callable[[Any], bool], str]) -> None:
+    """Refuse the first value that fails its check: the problem with it, the value, what must hold, and a hint."""
+    for problem, value, holds, hint in checks:
+        if value is not None and not holds(value):
+            raise UsageError(problem.format(value), hint, code="option-value")
+
+
+def _choice(values: Iterable[object]) -> str:
+    return f"choose from {', '.join(map(str, values))}"
 
 
 DEFAULTS = TranscribeOptions()

@@ -1,4 +1,4 @@
-"""Audio -> segments -> features -> encoder -> prompt -> tokens -> Transcript."""
+"""The front door: recordings in, transcripts or events out."""
 
 import threading
 from collections.abc import Generator, Iterable
@@ -7,35 +7,19 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import soxr
-
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
-from funasr_cli.audio.frontend import MIN_SAMPLES, Frontend
-from funasr_cli.audio.vad import SAMPLE_RATE_HZ
+from funasr_cli.audio.frontend import MIN_SAMPLES
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel
-from funasr_cli.decoding.batch import bucketed
-from funasr_cli.decoding.ctc import CTCReading, read_ctc
-from funasr_cli.decoding.prompt import prompt_token_ids
-from funasr_cli.errors import AudioError, ModelError, UsageError
-from funasr_cli.models.fun_asr_nano import batch_lengths
+from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
 from funasr_cli.scheduling.intake import Opener
 from funasr_cli.scheduling.scheduler import Scheduler
+from funasr_cli.stages import Stages
 from funasr_cli.transcript import Transcript
 
-NO_CTC_HINT = "Hugging Face's files leave it out: convert the model again with --hub ms"
 FREED_BUFFERS_BYTES = 1 << 29  # so much of what MLX has freed may be kept for reuse
-
-
-@dataclass
-class Encoded:
-    """A batch behind the encoder."""
-
-    hidden: mx.array  # (batch, frames, encoder width)
-    lengths: list[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +39,7 @@ class EncodedAudio:
     frame_duration_s: float
 
 
-class Recognizer:
+class Recognizer(Stages):
     """Transcribes recordings with a loaded model; the text of a segment does not depend on what is beside it.
 
     A recording is a path, samples as a NumPy array, or a `Source`. Samples are (samples,) or (samples, channels),
@@ -64,29 +48,8 @@ class Recognizer:
     """
 
     def __init__(self, loaded: LoadedModel):
-        self.loaded = loaded
-        self.config = loaded.file.config
-        self.frontend = Frontend(self.config.frontend)
+        super().__init__(loaded)
         _clear_streams_with_thread()  # those of loading
-
-    @property
-    def has_ctc(self) -> bool:
-        """Whether the model has a CTC branch, without which words have no times."""
-        return self.loaded.ctc_vocabulary is not None and self.config.ctc is not None
-
-    def refuse_missing_word_times(self) -> None:
-        """Refuse a model that cannot tell the times of words.
-
-        Raises:
-            ModelError: with what to do.
-        """
-        if not self.has_ctc:
-            raise ModelError(f"{self.loaded.name}: no word times without a CTC branch", NO_CTC_HINT)
-
-    @property
-    def sample_rate_hz(self) -> int:
-        """Sample rate that recordings must have, whatever the model's own is."""
-        return SAMPLE_RATE_HZ
 
     def transcribe(
         self,
@@ -197,74 +160,6 @@ class Recognizer:
             [audio_rows] = self.loaded.model.audio_rows(encoded.hidden, encoded.lengths)  # (rows, decoder width)
             mx.eval(frames, audio_rows)
         return EncodedAudio(frames, audio_rows, self.config.frontend.row_duration_s)
-
-    def features(self, samples: np.ndarray) -> np.ndarray:
-        """(samples,) at `sample_rate_hz` -> (rows, row width)."""
-        return np.array(self.frontend(self.at_model_rate(samples)))
-
-    def at_model_rate(self, samples: np.ndarray) -> np.ndarray:
-        """(samples,) at `sample_rate_hz` -> the same at the rate that the model states, 8 kHz for telephones."""
-        rate_hz = self.config.frontend.sample_rate_hz
-        return samples if rate_hz == SAMPLE_RATE_HZ else soxr.resample(samples, SAMPLE_RATE_HZ, rate_hz)
-
-    def encode(self, features: list[np.ndarray]) -> Encoded:
-        """Run the encoder over a right-padded batch of (rows, row width) each."""
-        lengths = [len(rows) for rows in features]
-        frames = bucketed(max(lengths))
-        batch = np.zeros((len(features), frames, features[0].shape[1]), np.float32)
-        for row, rows in zip(batch, features, strict=True):
-            row[: len(rows)] = rows
-        hidden = self.loaded.model.audio_encoder(mx.array(batch), batch_lengths(lengths, frames))
-        mx.eval(hidden)
-        return Encoded(hidden, lengths)
-
-    def prompts(
-        self, encoded: Encoded, options: TranscribeOptions, first: list[bool] | None = None
-    ) -> list[mx.array]:
-        """Embeddings that the decoder reads: (length, hidden) a row, audio between the two pieces of text.
-
-        Args:
-            encoded: the audio.
-            options: what is asked for.
-            first: which rows are the first of their recordings; None takes all of them for that.
-        """
-        audio_rows = self.loaded.model.audio_rows(encoded.hidden, encoded.lengths)
-        first = first or [True] * len(audio_rows)
-        texts = {is_first: self._prompt_texts(options, is_first) for is_first in set(first)}
-        return [
-            mx.concatenate([texts[is_first][0], audio, texts[is_first][1]])
-            for audio, is_first in zip(audio_rows, first, strict=True)
-        ]
-
-    def _prompt_texts(self, options: TranscribeOptions, first: bool) -> tuple[mx.array, mx.array]:
-        """(tokens, hidden) in front of the audio rows and behind them."""
-        before, after = prompt_token_ids(options, self.config.prompt, self.loaded.tokenizer, first=first)
-        embed = self.loaded.model.llm.embed
-        return embed(mx.array(before)), embed(mx.array(after))
-
-    def read_ctc(self, encoded: Encoded) -> list[CTCReading]:
-        """What the CTC branch makes of each row.
-
-        Raises:
-            ModelError: the model has none.
-        """
-        vocabulary, ctc, model = self.loaded.ctc_vocabulary, self.config.ctc, self.loaded.model
-        if vocabulary is None or ctc is None:
-            raise ModelError(f"{self.loaded.name}: has no CTC branch", NO_CTC_HINT)
-        hidden = model.ctc_hidden(encoded.hidden, encoded.lengths)  # (batch, frames, CTC width)
-        frame_s = self.config.frontend.row_duration_s
-        return [
-            read_ctc(model.ctc, row[:length], vocabulary, ctc.blank_id, frame_s)
-            for row, length in zip(hidden, encoded.lengths, strict=True)
-        ]
-
-    def token_ids(self, text: str) -> list[int]:
-        """The decoder's tokens of a text."""
-        return self.loaded.tokenizer.encode(text, add_special_tokens=False).ids
-
-    def spell(self, token_ids: list[int]) -> str:
-        """Text of the decoder's tokens."""
-        return self.loaded.tokenizer.decode(token_ids, skip_special_tokens=True)
 
 
 class _FreedBuffers:

@@ -18,6 +18,9 @@ def join_texts(texts: Iterable[str]) -> str:
     return joined
 
 
+STAGES = ("read", "vad", "features", "encoder", "ctc", "prefill", "decode")  # in the order of the work
+
+
 @dataclass(frozen=True)
 class Timings:
     """Where the time went, in seconds of wall clock.

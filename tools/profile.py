@@ -27,10 +27,10 @@ from funasr_cli.benchmarks.subjects import Subject, load_subjects
 from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.checkpoints.hub import find_model
 from funasr_cli.decoding.generate import BatchDecoder
-from funasr_cli.decoding.languages import AUTO
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.device import use_device
 from funasr_cli.errors import ExitCode, FunASRError
+from funasr_cli.languages import AUTO
 from funasr_cli.measure import Spread
 from funasr_cli.options import BENCH_TRIALS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer

@@ -19,10 +19,11 @@ from funasr_cli.measure import (
     rtf,
 )
 from funasr_cli.options import TranscribeOptions
+from funasr_cli.transcript import STAGES as PIPELINE_STAGES
 from funasr_cli.transcript import Transcript
 
-TEXT_PARTS = ("ctc_s", "prefill_s", "decode_s")  # from what has been heard to the text: what drafts change
-PARTS = ("read_s", "vad_s", "features_s", "encoder_s", *TEXT_PARTS)
+PARTS = tuple(f"{stage}_s" for stage in PIPELINE_STAGES)
+TEXT_PARTS = PARTS[PARTS.index("ctc_s") :]  # from what has been heard to the text: what drafts change
 STAGES = (*PARTS, "text_s", "first_token_s", "total_s")
 
 

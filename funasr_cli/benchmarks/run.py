@@ -18,10 +18,10 @@ from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.benchmarks.workloads import Workload, make_workloads, together
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import find_model
-from funasr_cli.decoding.languages import AUTO
 from funasr_cli.device import use_device
 from funasr_cli.errors import ModelError
-from funasr_cli.pipeline import NO_CTC_HINT
+from funasr_cli.languages import AUTO
+from funasr_cli.stages import NO_CTC_HINT
 
 
 def measure(request: Request, progress: Callable[[str], None]) -> Report:

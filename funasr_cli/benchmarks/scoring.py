@@ -4,22 +4,21 @@ Texts are normalised (NFKC), case-folded and split into units: each CJK characte
 punctuation is none. So the rate is a word error rate for English, a character error rate for Chinese and Japanese.
 """
 
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from funasr_cli.errors import SetupError, UsageError
+from funasr_cli.units import units_of
 
-CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 LINES = "each line is a file name, a tab and a text"
-UNIT = re.compile(rf"[{CJK}]|[^\W_{CJK}]+(?:'[^\W_{CJK}]+)*")
 
 
 def units(text: str) -> list[str]:
     """Split a text: NFKC, case-folded, a unit for each CJK character and each word, no punctuation."""
-    return UNIT.findall(unicodedata.normalize("NFKC", text).casefold())
+    normal = unicodedata.normalize("NFKC", text).casefold()
+    return [unit.key for unit in units_of(normal, whole_numbers=True)]
 
 
 @dataclass

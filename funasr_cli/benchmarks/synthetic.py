@@ -28,8 +28,8 @@ from funasr_cli.checkpoints.format import (
 )
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.tensors import Shape
-from funasr_cli.decoding.languages import NANO_LANGUAGES
 from funasr_cli.errors import OutputError
+from funasr_cli.languages import NANO_LANGUAGES
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNano, FunASRNanoConfig, PromptConfig
 from funasr_cli.models.qwen3 import Qwen3Config

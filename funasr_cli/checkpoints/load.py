@@ -16,11 +16,11 @@ from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, FLOATING, Shape
 from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
-from funasr_cli.decoding.ctc import CTCVocabulary
 from funasr_cli.device import default_dtype, keep_in_memory, refuse_too_large
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import AS_STORED, DTYPES
+from funasr_cli.vocabulary import CTCVocabulary
 
 # What takes less memory.
 LIGHTER_STORED = "or convert the model with --quantize 4"

@@ -10,8 +10,8 @@ from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIG
 from funasr_cli.checkpoints.layouts.mlx_audio import decoder_of, open_mlx_audio
 from funasr_cli.checkpoints.layouts.transformers import INDEX_FILE, open_transformers
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
-from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.errors import ModelError
+from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE
 
 KNOWN = "funasr convert --explain lists the layouts that are known"

@@ -20,8 +20,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from funasr_cli.checkpoints.plain_tokenizer import unknown_parts
-from funasr_cli.decoding.ctc import CTCVocabulary
 from funasr_cli.errors import ModelError
+from funasr_cli.vocabulary import CTCVocabulary
 
 # Several times what real files take: Qwen3's tokenizer.json has 11 MB, a release's config.yaml 4 kB.
 CONFIG_LIMIT_BYTES = 1 << 20

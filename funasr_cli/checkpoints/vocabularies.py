@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
 from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
-from funasr_cli.decoding.prompt import MARKS
+from funasr_cli.vocabulary import MARKS
 
 
 def vocabulary_problems(checkpoint: Checkpoint) -> Iterator[str]:

@@ -18,8 +18,8 @@ from funasr_cli.benchmarks.request import (
 from funasr_cli.cli import bench_parameters as given
 from funasr_cli.cli import console, measurements, parameters
 from funasr_cli.cli.run import warn_if_slow
-from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import UsageError
+from funasr_cli.languages import AUTO
 from funasr_cli.options import BENCH_TRIALS, DEFAULTS, TranscribeOptions
 
 if TYPE_CHECKING:

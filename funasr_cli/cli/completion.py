@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from funasr_cli.decoding.languages import AUTO, LANGUAGES
 from funasr_cli.errors import FunASRError
+from funasr_cli.languages import AUTO, LANGUAGES
 from funasr_cli.writers import ALL_FORMATS, WRITERS
 
 

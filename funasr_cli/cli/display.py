@@ -16,7 +16,7 @@ from funasr_cli.errors import OutputError
 from funasr_cli.formats import clock
 from funasr_cli.inputs import Input
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
-from funasr_cli.transcript import Transcript
+from funasr_cli.transcript import STAGES, Transcript
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -209,8 +209,7 @@ def warn(input: Input, transcript: Transcript) -> None:
 def _costs(transcript: Transcript) -> str:
     """Where the time went."""
     timings = transcript.timings
-    stages = ("read", "vad", "features", "encoder", "ctc", "prefill", "decode")
-    seconds = ", ".join(f"{stage} {getattr(timings, f'{stage}_s'):.2f} s" for stage in stages)
+    seconds = ", ".join(f"{stage} {getattr(timings, f'{stage}_s'):.2f} s" for stage in STAGES)
     count = len(transcript.segments)
     passes = f" in {timings.passes} passes" if timings.drafted else ""
     return f"{count} segment{'s' * (count != 1)}, {timings.tokens} tokens{passes}; {seconds}"

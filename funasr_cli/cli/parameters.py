@@ -11,8 +11,7 @@ from funasr_cli.inputs import PCM_ENCODINGS
 from funasr_cli.options import (
     AUTO_DRAFT,
     DEFAULTS,
-    MAX_HOTWORD_CHARACTERS,
-    MAX_HOTWORDS,
+    MAX_PROMPT_TOKENS,
     NO_DRAFT,
     Hub,
     Timestamps,
@@ -102,7 +101,7 @@ def _once(panel: str | None, name: str, help: str, **settings: Any) -> Any:
 
 MODEL_HELP = "Folder, hub id or alias of a converted model, or demo."
 OF_MODELS: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
-HOTWORD_HELP = f"A word to expect. Repeatable: up to {MAX_HOTWORDS}, of {MAX_HOTWORD_CHARACTERS} characters each."
+HOTWORD_HELP = f"A word to expect. Repeatable; the prompt may have {MAX_PROMPT_TOKENS} tokens in all."
 TEMPLATE_HELP = (
     "Names of these files: {stem} and {suffix} of the input's, {lang} as asked for, {ext} of the format. "
     "Default: {stem}.{ext}."

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from funasr_cli.decoding.languages import language_code
 from funasr_cli.inputs import Input
+from funasr_cli.languages import language_code
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.writers import DEFAULT_TIMES, SUBTITLES, Style
 

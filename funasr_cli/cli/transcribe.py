@@ -12,14 +12,15 @@ from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
 from funasr_cli.cli.parameters import Channels
 from funasr_cli.cli.resume import Origin
 from funasr_cli.cli.run import load, report, split_channels, transcribe_all
-from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import PCMFormat, find_inputs, has_folders, parse_clip
+from funasr_cli.languages import AUTO
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import DEFAULT_FORMAT, Style, parse_formats
 
 HOTWORDS_HINT = "it is a file with a hotword on each line"
+MOST_HOTWORDS_BYTES = 1 << 22  # many times what a prompt holds
 OF_SAMPLING = ("top_p", "top_k", "seed")  # may wait for a temperature, if they have not been typed
 OF_RESULTS = (
     "output_template", "force", "resume", "timestamps", "highlight_words", "plot_alignment",
@@ -223,7 +224,12 @@ def _read_hotwords(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        words = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        with path.open("rb") as file:
+            content = file.read(MOST_HOTWORDS_BYTES + 1)
+        if len(content) > MOST_HOTWORDS_BYTES:
+            limit = f"more than {MOST_HOTWORDS_BYTES >> 20} MB"
+            raise UsageError(f"{path}: {limit} of hotwords", HOTWORDS_HINT, code="prompt-too-long")
+        words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})", HOTWORDS_HINT) from error
     except UnicodeDecodeError as error:

@@ -10,12 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from funasr_cli.characters import UNSPACED_LETTERS
-from funasr_cli.decoding.units import common
+from funasr_cli.units import common, units_of
 
-# Where spaces do not tell words either: Thai, Lao, Burmese, Khmer; Korean, in which many are optional.
-ALSO_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7a3"
-UNIT = re.compile(rf"\d|[{UNSPACED_LETTERS}{ALSO_UNSPACED}]|[^\W\d_{UNSPACED_LETTERS}{ALSO_UNSPACED}]+")
 IN_WORDS = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}\N{COMBINING DOT ABOVE}]")  # "don't"; a Turkish I's dot
 UNITS_A_DIGIT, UNITS_A_NUMBER = 2, 2  # most that a number has in words: "2026" "two thousand and twenty six"
 
@@ -90,7 +86,8 @@ def said_before(text: str, earlier: str, ctc_text: str) -> str:
 
 def compared_units(text: str) -> list[str]:
     """Words, each digit, and each character of scripts without spaces, as they sound."""
-    return UNIT.findall(IN_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold()))
+    sounds = IN_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return [unit.key for unit in units_of(sounds, split_loose=True)]
 
 
 def _gaps(pairs: list[tuple[int, int]], rows: int, columns: int) -> Iterator[tuple[slice, slice]]:

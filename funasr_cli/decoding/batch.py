@@ -178,7 +178,7 @@ class Batch:
                 for prompt, ids in zip(prompts, proposals, strict=True)
             ]
         )
-        hidden = self._llm(embeddings, self.cache)
+        hidden = self._llm.read(embeddings, self.cache)
         width = 1 + max(map(len, proposals))
         columns = mx.array(lengths)[:, None] - 1 + mx.arange(width)  # (batch, width)
         asked = hidden[mx.arange(len(prompts))[:, None], mx.minimum(columns, hidden.shape[1] - 1)]

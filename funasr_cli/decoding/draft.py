@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from funasr_cli.decoding.batch import MOST_TOKENS
 from funasr_cli.decoding.habits import Habits, Rate
 from funasr_cli.decoding.text import UNFINISHED, TextStream
-from funasr_cli.decoding.units import Unit, units_of
+from funasr_cli.units import Unit, units_of
 
 MOST_MISSES = 6  # in a row: then the texts have nothing to do with each other
 OWN_CASES = 2  # how many of its own proposals change what a row expects

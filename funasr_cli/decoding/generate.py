@@ -18,7 +18,8 @@ class BatchDecoder:
     Args:
         llm: the decoder.
         sampler: picks ids from logits.
-        shared_rows: rows that all prompts begin with; they are computed once.
+        shared_rows: how many rows all prompts begin with alike. They are read once, as one row, and what the
+            decoder keeps of them is copied to every row that joins.
     """
 
     def __init__(self, llm: Qwen3, sampler: Sampler, shared_rows: int = 0):
@@ -26,7 +27,7 @@ class BatchDecoder:
         self._sampler = sampler
         self._eager = on_accelerator()
         self._shared_rows = shared_rows
-        self._prefix: DecoderCache | None = None  # what the decoder keeps of them
+        self._prefix: DecoderCache | None = None  # what the decoder keeps of them, one row
         self._added = 0
         self._live: set[int] = set()
         self._batch: Batch | None = None  # ended rows may still be in it
@@ -48,11 +49,11 @@ class BatchDecoder:
         """
         numbers = list(range(self._added, self._added + len(prompts)))
         self._added += len(prompts)
-        known = self._shared_rows if self._prefix else 0
-        new = Batch(self._llm, self._sampler, numbers, drafts or [None] * len(prompts), self._prefix)
-        tokens = new.take(new.read([prompt[known:] for prompt in prompts]))
         if self._shared_rows and not self._prefix:
-            self._prefix = new.cache.beginning(self._shared_rows)
+            self._prefix = self._llm.make_cache(1)
+            self._llm.read(prompts[0][None, : self._shared_rows], self._prefix)
+        new = Batch(self._llm, self._sampler, numbers, drafts or [None] * len(prompts), self._prefix)
+        tokens = new.take(new.read([prompt[self._shared_rows :] for prompt in prompts]))
         self._keep_live_rows()
         if self._batch:
             self._ready = self._ready or self._batch.take(self._under_way or self._batch.go_on())

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 
-from funasr_cli.decoding.units import Unit, common, units_of
+from funasr_cli.units import Unit, common, units_of
 
 FIRST, FURTHER, CASES = 0.8, 0.9, 8  # what drafts are worth before anything is known, and how fast that changes
 LONGEST_PHRASE = 4  # units that are learned as a whole: a time of day, a year

@@ -3,8 +3,9 @@
 import unicodedata
 from dataclasses import dataclass
 
-from funasr_cli.decoding.ctc import CTCReading, CTCVocabulary
-from funasr_cli.decoding.units import common, folded, is_spoken, word_spans
+from funasr_cli.decoding.ctc import CTCReading
+from funasr_cli.units import common, folded, is_spoken, word_spans
+from funasr_cli.vocabulary import CTCVocabulary
 
 APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 

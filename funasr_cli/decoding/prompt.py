@@ -8,12 +8,11 @@ import unicodedata
 
 from tokenizers import Tokenizer
 
-from funasr_cli.decoding.languages import LANGUAGES, resolve_language
 from funasr_cli.errors import UsageError
+from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.models.fun_asr_nano import PromptConfig
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
 
-MARKS = ("<|im_start|>", "<|im_end|>")  # single tokens, whatever the tokenizer
 SYSTEM_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 USER_TAG = "<|im_start|>user\n"
 ASSISTANT_TAG = "<|im_end|>\n<|im_start|>assistant\n"
@@ -60,17 +59,19 @@ def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
     for word in hotwords:
         refuse_control_tokens(f"hotword {word!r}", word, tokenizer)
         if not word.strip():
-            raise UsageError(f"hotword {word!r} is empty", "leave it out")
+            raise UsageError(f"hotword {word!r} is empty", "leave it out", code="prompt-text")
         controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in word)
         if word.splitlines() != [word] or controls:
-            raise UsageError(f"hotword {word!r} is not a line of text", "leave line breaks and controls out")
+            hint = "leave line breaks and controls out"
+            raise UsageError(f"hotword {word!r} is not a line of text", hint, code="prompt-text")
 
 
 def refuse_control_tokens(what: str, text: str, tokenizer: Tokenizer) -> None:
     """Raise a UsageError where a text that goes into the prompt would be read as its structure."""
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.content in text:
-            raise UsageError(f"{what} contains the control token {token.content}", "leave it out")
+            message = f"{what} contains the control token {token.content}"
+            raise UsageError(message, "leave it out", code="prompt-text")
 
 
 def prompt_token_ids(
@@ -85,10 +86,17 @@ def prompt_token_ids(
         first: as in `prompt_texts`.
 
     Raises:
-        UsageError: a language that the checkpoint does not have, or a hotword or text that is no plain text.
+        UsageError: a language that the checkpoint does not have, a hotword or text that is no plain text, or more
+            than `MAX_PROMPT_TOKENS`.
     """
     check_hotwords(options.hotwords, tokenizer)
     refuse_control_tokens("the earlier text", options.prev_text or "", tokenizer)
     texts = prompt_texts(options, config, first=first)
     before, after = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    if (count := len(before) + len(after)) > MAX_PROMPT_TOKENS:
+        raise UsageError(
+            f"hotwords and earlier text make a prompt of {count} tokens; the limit is {MAX_PROMPT_TOKENS}",
+            "leave out the hotwords that matter least, or give the end of the earlier text",
+            code="prompt-too-long",
+        )
     return before, after

@@ -126,15 +126,6 @@ class DecoderCache:
             layer.fill([(cache.layers[index], row, length) for cache, row, length in chosen], joined.columns)
         return joined
 
-    def beginning(self, columns: int) -> "DecoderCache":
-        """A cache of the first row's first columns; copied at once, to hold no more."""
-        row = DecoderCache(len(self.layers), 1)
-        row.lengths = [columns]
-        for layer, own in zip(row.layers, self.layers, strict=True):
-            layer.fill([(own, 0, columns)], columns)
-        mx.eval([(layer.keys, layer.values) for layer in row.layers])
-        return row
-
     @property
     def columns(self) -> int:
         """Of the longest row."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from funasr_cli.audio.segments import Stretch
 from funasr_cli.decoding.agreement import Comparison
-from funasr_cli.decoding.units import is_spoken
 from funasr_cli.scheduling.intake import Ended
-from funasr_cli.transcript import Segment, Timings, Transcript
+from funasr_cli.transcript import STAGES, Segment, Timings, Transcript
+from funasr_cli.units import is_spoken
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,6 @@ class Book:
         """The result, once all is done; `word_times` tells whether its words should have times."""
         assert self.end is not None
         now = time.perf_counter()
-        stages = ("read", "vad", "features", "encoder", "ctc", "prefill", "decode")
         return Transcript(
             source=self.name,
             start_s=self.start_s,
@@ -106,7 +105,7 @@ class Book:
             language=language,
             segments=tuple(self._settled),
             timings=Timings(
-                **{f"{stage}_s": self.seconds[stage] + self.end.seconds.get(stage, 0.0) for stage in stages},
+                **{f"{stage}_s": self.seconds[stage] + self.end.seconds.get(stage, 0.0) for stage in STAGES},
                 first_token_s=(self.first_token or now) - self.started,
                 total_s=now - self.started,
                 tokens=self.tokens,

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from math import ceil
 
 from funasr_cli.audio.segments import Stretch
 from funasr_cli.decoding.agreement import compare, said_before
@@ -14,28 +14,25 @@ from funasr_cli.decoding.draft import CTCDraft
 from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
 from funasr_cli.decoding.habits import Habits
-from funasr_cli.decoding.languages import resolve_language
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.decoding.text import TextStream, clean_text, thinking
 from funasr_cli.decoding.words import time_words
 from funasr_cli.errors import FunASRError
+from funasr_cli.languages import resolve_language
 from funasr_cli.measure import available_bytes
+from funasr_cli.models.adaptor import audio_token_count
 from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
 from funasr_cli.scheduling.ahead import ReadAhead
 from funasr_cli.scheduling.books import Attempt, Book
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Speech, read_sources
+from funasr_cli.stages import Stages
 from funasr_cli.transcript import Segment, Word
-
-if TYPE_CHECKING:
-    from funasr_cli.pipeline import Recognizer
 
 PREFILL_ROWS = 4  # read together: enough to keep the processor busy, few enough not to hold up the others
 MAX_RETRIES = 2
 MAX_BATCH = 16  # rows beyond that add little on the machines measured
-PROMPT_TOKENS = 192  # the text around the audio takes some 30, the rest is for hotwords
-AUDIO_TOKENS_A_SECOND = 2.1
 GATHER_S = 0.2  # how long an idle model waits for more speech to fill a batch
 
 
@@ -62,14 +59,14 @@ class Scheduler:
         options: for all recordings.
     """
 
-    def __init__(self, recognizer: "Recognizer", options: TranscribeOptions):
+    def __init__(self, recognizer: Stages, options: TranscribeOptions):
         self._recognizer = recognizer
         self._options = options
         self._language = resolve_language(options.language, recognizer.config.prompt.languages)
         # Refuses bad hotwords. What stands in front of the audio is the same for all.
-        before, _ = prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)
+        before, after = prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)
         self._shared_rows = len(before)
-        self._batch_size = options.batch_size or self._rows_that_fit()
+        self._batch_size = options.batch_size or self._rows_that_fit(len(before) + len(after))
         self._waiting: list[Speech] = []
         self._rows: dict[int, Row] = {}
         self._books: dict[int, Book] = {}
@@ -82,11 +79,12 @@ class Scheduler:
         self._hears = has_ctc and (self._drafts or self._compares or options.ctc or options.word_times)
         self._habits = Habits()
 
-    def _rows_that_fit(self) -> int:
+    def _rows_that_fit(self, text_tokens: int) -> int:
         """As many as pay, if half of the memory at hand holds their keys and values, twice while rows join."""
-        llm = self._recognizer.loaded.model.llm
+        config, llm = self._recognizer.config, self._recognizer.loaded.model.llm
         longest_s = self._options.max_segment_s
-        columns = PROMPT_TOKENS + round(AUDIO_TOKENS_A_SECOND * longest_s) + token_budget(longest_s)
+        audio_tokens = audio_token_count(ceil(longest_s / config.frontend.row_duration_s), config.adaptor)
+        columns = text_tokens + audio_tokens + token_budget(longest_s)
         row_bytes = 2 * columns * llm.config.cache_values_a_token * llm.model.norm.weight.dtype.size
         return max(1, min(MAX_BATCH, available_bytes() // 2 // row_bytes))
 
@@ -173,9 +171,14 @@ class Scheduler:
         return Guard(stop_token_ids, speech.stretch.duration_s, self._options.max_tokens)
 
     def _choose(self, count: int) -> list[Speech]:
-        """The one that has waited longest, and those that are most like it in length."""
+        """The one that has waited longest, and those that are most like it in length.
+
+        What goes on from an earlier text is read apart from the others, whose prompts are shorter.
+        """
         lengths = [len(speech.stretch.samples) for speech in self._waiting]
-        order = sorted(range(len(lengths)), key=lambda index: (abs(lengths[index] - lengths[0]), index))
+        going_on = [bool(self._options.prev_text and speech.first) for speech in self._waiting]
+        alike = [index for index in range(len(lengths)) if going_on[index] == going_on[0]]
+        order = sorted(alike, key=lambda index: (abs(lengths[index] - lengths[0]), index))
         taken = sorted(order[:count])
         return [self._waiting.pop(index) for index in reversed(taken)][::-1]
 

@@ -11,7 +11,7 @@ import pytest
 from support.running import Result, environment, funasr, invoke
 
 from funasr_cli import demo
-from funasr_cli.decoding.languages import AUTO, LANGUAGES
+from funasr_cli.languages import AUTO, LANGUAGES
 from funasr_cli.options import DTYPES, RECIPES
 from funasr_cli.writers import ALL_FORMATS, WRITERS
 

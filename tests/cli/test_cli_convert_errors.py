@@ -19,7 +19,7 @@ from test_cli_errors import said
 from test_cli_input_errors import LIBRARY, assert_ends
 
 from funasr_cli import demo
-from funasr_cli.decoding.languages import LANGUAGES
+from funasr_cli.languages import LANGUAGES
 
 HELP = "see funasr convert --help"
 KNOWN = f"known: {', '.join(LANGUAGES)}"

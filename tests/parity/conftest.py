@@ -13,7 +13,7 @@ from support.checkpoints import CheckpointSpec, small_variance_spec, write_check
 
 import funasr_cli
 from funasr_cli.checkpoints.load import load_model
-from funasr_cli.decoding.languages import LANGUAGES, MLT_LANGUAGES
+from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES
 from funasr_cli.pipeline import Recognizer
 
 BATCH_CLIPS = ("zh", "en-1s", "noise-0.5s", "silence-1s", "zh-0.1s")

@@ -13,8 +13,8 @@ from support.batch import generate
 from funasr_cli.audio.decode import Audio, load_audio
 from funasr_cli.backend import mx
 from funasr_cli.decoding import batch as decoding
-from funasr_cli.decoding.languages import language_code
 from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.languages import language_code
 from funasr_cli.models import fun_asr_nano
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Encoded, Recognizer

@@ -19,7 +19,7 @@ from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.layouts.transformers import spelling
 from funasr_cli.checkpoints.tensors import Tensor
 from funasr_cli.checkpoints.upstream import nano_config
-from funasr_cli.decoding.languages import NANO_LANGUAGES
+from funasr_cli.languages import NANO_LANGUAGES
 from funasr_cli.models.fun_asr_nano import FunASRNano, FunASRNanoConfig
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ from parity.conftest import BATCH_CLIPS
 from parity.live import Pair
 from parity.stages import compute_case, load_clip, options_of, prompts_of, written_ids
 
-from funasr_cli.decoding.languages import LANGUAGES, MLT_LANGUAGES
 from funasr_cli.decoding.text import clean_text
+from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES
 from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow

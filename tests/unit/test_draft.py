@@ -12,7 +12,7 @@ from funasr_cli.decoding.batch import MOST_TOKENS
 from funasr_cli.decoding.draft import ADDED, CHANGED, MOST_MISSES, SKIPPED, CTCDraft, align
 from funasr_cli.decoding.habits import LONGEST_ENDING, LONGEST_FORM, Habits
 from funasr_cli.decoding.text import TextStream
-from funasr_cli.decoding.units import units_of
+from funasr_cli.units import units_of
 
 
 def spell(token_ids: list[int]) -> str:

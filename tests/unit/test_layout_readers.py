@@ -22,8 +22,8 @@ from funasr_cli.benchmarks.synthetic import RELEASE
 from funasr_cli.checkpoints.layouts.transformers import open_transformers
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.checkpoints.sources import open_checkpoint, open_model
-from funasr_cli.decoding.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.errors import ModelError
+from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from funasr_cli.decoding.languages import (
+from funasr_cli.decoding.prompt import check_hotwords, prompt_texts
+from funasr_cli.errors import UsageError
+from funasr_cli.languages import (
     LANGUAGES,
     MLT_LANGUAGES,
     NANO_LANGUAGES,
     language_code,
     resolve_language,
 )
-from funasr_cli.decoding.prompt import check_hotwords, prompt_texts
-from funasr_cli.errors import UsageError
 from funasr_cli.models.fun_asr_nano import PromptConfig
 from funasr_cli.options import TranscribeOptions
 

@@ -12,12 +12,12 @@ from support.transcripts import texts
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.backend import mx
-from funasr_cli.decoding.units import word_spans
 from funasr_cli.errors import ModelError
 from funasr_cli.options import Timestamps
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.subtitles import pieces_of
 from funasr_cli.transcript import Segment
+from funasr_cli.units import word_spans
 from funasr_cli.writers import DEFAULT_TIMES, WRITERS, Style
 
 

@@ -207,17 +207,23 @@ def test_the_language_is_in_the_result_as_a_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("available", "rows"), [(0, 1), (5_000_000, 1), (30_000_000, 2), (140_000_000, 11), (10**12, 16)]
-)
-def test_as_many_rows_as_fit(available: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row has 256 + 504 columns of 1,000 values of 4 bytes, and is held twice: 6.08 MB; half is for others."""
+    ("available", "text_tokens", "rows"),
+    [
+        (0, 30, 1), (5_000_000, 30, 1), (30_000_000, 30, 3), (140_000_000, 30, 14), (10**12, 30, 16),
+        (140_000_000, 4093, 1), (10**12, 4093, 16),
+    ],
+)  # fmt: skip
+def test_as_many_rows_as_fit(available: int, text_tokens: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row has the text, 63 and 504 columns of 1,000 values of 4 bytes, and is held twice; half is for others."""
     model = Model(always("eos"), TranscribeOptions())
     llm = SimpleNamespace(
         config=SimpleNamespace(cache_values_a_token=1000),
         model=SimpleNamespace(norm=SimpleNamespace(weight=SimpleNamespace(dtype=SimpleNamespace(size=4)))),
     )
     model.loaded.model.llm = llm
-    monkeypatch.setattr(scheduler, "prompt_token_ids", lambda *_: ([], []))
+    model.config.frontend = SimpleNamespace(row_duration_s=0.06)
+    model.config.adaptor = SimpleNamespace(low_frame_rate=True)
+    monkeypatch.setattr(scheduler, "prompt_token_ids", lambda *_: ([0] * (text_tokens - 5), [0] * 5))
     monkeypatch.setattr(scheduler, "available_bytes", lambda: available)
     monkeypatch.setattr(scheduler, "BatchDecoder", lambda *_: None)
     assert Scheduler(model, TranscribeOptions())._batch_size == rows  # type: ignore[arg-type]

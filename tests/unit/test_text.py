@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from funasr_cli.decoding.ctc import CTCVocabulary
 from funasr_cli.decoding.text import UNFINISHED, TextStream, clean_text, settled_text, thinking
+from funasr_cli.vocabulary import CTCVocabulary
 
 FRAGMENTS = st.sampled_from(
     ["<think>", "</think>", "<thi", "nk>", "<", "/sil", "/s", "il", "/", " ", "  ", "\n", "\t", "\u3000", "a",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funasr_cli.decoding.ctc import CTCVocabulary
-from funasr_cli.decoding.units import common, folded, is_spoken, word_spans
+from funasr_cli.units import common, folded, is_spoken, word_spans
+from funasr_cli.vocabulary import CTCVocabulary
 
 TEXTS = st.text(st.sampled_from("ab9 3\n'.,-“”（）。，$€·々中文カーがが゙한é\u0301\N{HANGUL FILLER}"), max_size=30)
 

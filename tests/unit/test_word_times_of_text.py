@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funasr_cli.decoding.ctc import CTCReading, CTCVocabulary, read_ctc
+from funasr_cli.decoding.ctc import CTCReading, read_ctc
 from funasr_cli.decoding.words import FIRST_REACH_S, REACH_S, time_words
 from funasr_cli.models.ctc import CTCHead
 from funasr_cli.transcript import Word
+from funasr_cli.vocabulary import CTCVocabulary
 
 FRAME_S = 0.06
 MIDDLE_S = 0.0125  # of the first frame

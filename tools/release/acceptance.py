@@ -14,9 +14,9 @@ from funasr_cli.checkpoints.convert import Conversion, Proof, convert
 from funasr_cli.checkpoints.hub import Progress, fetch_source
 from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.sources import open_checkpoint
-from funasr_cli.decoding.languages import LANGUAGES
 from funasr_cli.device import use_device
 from funasr_cli.errors import FunASRError, ModelError, SetupError
+from funasr_cli.languages import LANGUAGES
 from funasr_cli.options import BENCH_TRIALS, CLIP, DEFAULT_HUB, FULL, RECIPES, ConvertOptions, Hub
 from funasr_cli.paths import REFERENCE_PYTHON, path_in_variable
 from funasr_cli.verification.check import check_model

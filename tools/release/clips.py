@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from funasr_cli.benchmarks.scoring import units
-from funasr_cli.decoding.languages import LANGUAGES
 from funasr_cli.errors import UsageError
+from funasr_cli.languages import LANGUAGES
 
 REPOSITORY = Path(__file__).parents[2]
 RELEASE_CLIPS = REPOSITORY / "tests/data/release.jsonl"

@@ -78,4 +78,5 @@ def resolve_language(name: str | None, supported: tuple[str, ...]) -> str | None
     if code in supported:
         return code
     known = ", ".join(f"{code} ({LANGUAGES[code].english_name})" for code in supported)
-    raise UsageError(f"language {name!r} is not one of this model's", f"it writes {known}, or auto")
+    hint = f"it writes {known}, or auto"
+    raise UsageError(f"language {name!r} is not one of this model's", hint, code="language-unknown")

@@ -1,29 +1,25 @@
-"""What counts as a word of a text: what stands between spaces, or a character of a script without spaces.
+"""The pieces in which texts are compared: words, or the characters of scripts without spaces.
 
-For times, with the punctuation at it (`word_spans`); for drafts, without it, and digits one by one (`units_of`).
+With the punctuation at them for times (`word_spans`); without it for drafts, second opinions and error rates
+(`units_of`).
 """
 
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 
 from funasr_cli.characters import UNSPACED_LETTERS
-from funasr_cli.decoding.text import UNFINISHED
 
+# Where spaces do not tell words either: Thai, Lao, Burmese, Khmer; Korean, in which many are optional.
+LOOSELY_SPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7a3"
 TOKEN = re.compile(r"\S+")
 UNSPACED_LETTER = re.compile(f"[{UNSPACED_LETTERS}]")
-LONG = re.compile(rf"[{UNSPACED_LETTERS}\d{UNFINISHED}]")
 OPENING = ("Ps", "Pi", "Sc")  # Unicode's categories of what belongs to the word behind it: brackets, quotes, "$"
-
-
-# A word, a digit, or a character of a script without spaces; with the white space before it.
-UNIT = re.compile(
-    rf"\s*(?:[{UNSPACED_LETTERS}]|\d|(?:(?![{UNSPACED_LETTERS}\d_])\w)(?:(?![{UNSPACED_LETTERS}\d])[\w'’])*)"
-)
 
 
 def is_spoken(char: str) -> bool:
@@ -37,15 +33,6 @@ def folded(text: str) -> str:
         char for char in unicodedata.normalize("NFKC", text).casefold() if unicodedata.category(char)[0] in "LNM"
     )
     return "".join(kept)
-
-
-def spoken_length(text: str) -> int:
-    """About how long it takes to say, in letters of an alphabet; at least 1.
-
-    In the demo model's training clips a character of Mandarin takes 0.27 s, a letter of English 0.06 s. A digit
-    stands for a word or a character, and what is no text by itself for one in part.
-    """
-    return max(1, sum(5 if LONG.match(char) else is_spoken(char) for char in text))
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -135,6 +122,22 @@ class Unit:
         return self.text[: len(self.text) - len(self.text.lstrip())]
 
 
-def units_of(text: str) -> list[Unit]:
-    """The units of a text; punctuation is none."""
-    return [Unit(found[0].strip().casefold(), found[0], found.end()) for found in UNIT.finditer(text)]
+def units_of(text: str, *, whole_numbers: bool = False, split_loose: bool = False) -> list[Unit]:
+    """The units of a text: words with their apostrophes, and characters of scripts without spaces.
+
+    Punctuation is none.
+
+    Args:
+        text: any.
+        whole_numbers: digits belong to words; else each is a unit.
+        split_loose: the characters of `LOOSELY_SPACED` scripts are units, too.
+    """
+    found = _pattern(whole_numbers, split_loose).finditer(text)
+    return [Unit(one[0].strip().casefold(), one[0], one.end()) for one in found]
+
+
+@cache
+def _pattern(whole_numbers: bool, split_loose: bool) -> re.Pattern[str]:
+    alone = UNSPACED_LETTERS + (LOOSELY_SPACED if split_loose else "")
+    digit, letter = ("", rf"[^\W_{alone}]") if whole_numbers else (r"|\d", rf"[^\W\d_{alone}]")
+    return re.compile(rf"\s*(?:[{alone}]{digit}|{letter}+(?:['’]{letter}+)*)")
