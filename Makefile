@@ -23,7 +23,7 @@ RELEASE_OPTIONS ?=
 WORKERS ?= 2
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo install lint format docs test test-quick eval bench-peers check-release demo-model clean
+.PHONY: demo install lint format docs messages test test-quick eval bench-peers check-release demo-model clean
 
 # Transcribe the bundled clips with the bundled model: all that a newcomer needs to see it work.
 demo: $(VENV)/.runs
@@ -58,6 +58,10 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# docs/messages.md: every error, its code and exit code, read from the source.
+messages: install
+	PYTHONPATH=tests $(BIN)/python -m support.messages
 
 docs: install
 	$(BIN)/typer funasr_cli.cli.app utils docs --name funasr --output docs/cli.md
