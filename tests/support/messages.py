@@ -19,9 +19,9 @@ PAGE = ROOT / "docs/messages.md"
 ROOT_TYPE = "FunASRError"
 HEAD = """# Error messages
 
-An error is shown as `error[code]: message`, with what to do about it in the next line. Codes are stable: scripts and
-searches can rely on them; the words may change. What stands in braces is filled in; `A / B` is one or the other.
-This page is written by `make messages`.
+An error is shown as `error[code]: message`, with what to do about it in the next line. Codes are stable: scripts
+and searches can rely on them; the words may change. What stands in braces is filled in; `A / B` is one or the
+other. This page is written by `make messages`.
 """
 
 
@@ -179,7 +179,6 @@ if __name__ == "__main__":
     every = find_raised()
     PAGE.write_text(page(every), encoding="utf-8")
     bare = sorted({one.file for one in every if not one.codes or "" in one.codes})
-    print(
-        f"{PAGE.relative_to(ROOT)}: {len(every)} errors, {len({code for one in every for code in one.codes})} codes"
-    )
+    codes = {code for one in every for code in one.codes if code}
+    print(f"{PAGE.relative_to(ROOT)}: {len(every)} errors, {len(codes)} codes")
     print("without a literal code:", *(bare or ["none"]), sep="\n  ")
