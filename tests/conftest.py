@@ -25,6 +25,15 @@ settings.load_profile("default")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Hold tests that state how many examples they take to those of the quick profile."""
+    if config.getoption("hypothesis_profile") == "quick":
+        for test in (getattr(item, "obj", None) for item in items):
+            if stated := getattr(test, "_hypothesis_internal_use_settings", None):
+                few = min(stated.max_examples, settings.default.max_examples)
+                test._hypothesis_internal_use_settings = settings(stated, max_examples=few, derandomize=True)
+
+
 @pytest.fixture(scope="session")
 def zh_wav() -> Path:
     """Six seconds of Mandarin, 16 kHz mono."""

@@ -6,6 +6,7 @@ it to the package to start a process bears the mark itself; without it, the star
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -17,7 +18,7 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 STARTS = {"subprocess": {"Popen", "run", "check_output", "check_call"}, "os": {"fork"}, "pty": {"fork", "spawn"}}
-EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 
 _unmarked = ""  # the running test, if it may not start a process
 
@@ -87,9 +88,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         _unmarked = ""
 
 
-def refuse(event: str, _: tuple[Any, ...]) -> None:
+def refuse(event: str, values: tuple[Any, ...]) -> None:
+    """Refuse a fork or another Python; what libraries ask the system for, such as its fonts, takes a moment only."""
     if _unmarked and event in EVENTS:
-        raise AssertionError(f"{_unmarked} starts a process: it takes @pytest.mark.process")
+        program = os.path.basename(os.fsdecode(values[0])) if values else ""
+        if not program or program.startswith(("python", "funasr")):
+            raise AssertionError(f"{_unmarked} starts a process: it takes @pytest.mark.process")
 
 
 sys.addaudithook(refuse)
