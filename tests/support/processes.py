@@ -89,7 +89,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def refuse(event: str, values: tuple[Any, ...]) -> None:
-    """Refuse a fork or another Python; what libraries ask the system for, such as its fonts, takes a moment only."""
+    """Refuse a fork, or another Python; what libraries ask of the system, such as its fonts, takes no time."""
     if _unmarked and event in EVENTS:
         program = os.path.basename(os.fsdecode(values[0])) if values else ""
         if not program or program.startswith(("python", "funasr")):
