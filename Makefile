@@ -19,11 +19,17 @@ PEERS_OPTIONS ?=
 # what it converts, REFERENCE_PYTHON=interpreter that has FunASR, RELEASE_OPTIONS for the rest. See docs/release.md.
 MODEL ?= FunAudioLLM/Fun-ASR-Nano-2512
 RELEASE_OPTIONS ?=
+# The versions that are tested with; empty for the newest ones.
+CONSTRAINTS ?= --constraint constraints.txt
 # Tests that run side by side, one thread each; a full-size model takes up to 4 GB in each of them.
 WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" \
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=20
+QUICK = -q --dist worksteal -m "not slow and not process and not full" --hypothesis-profile=quick \
+	--ignore=tests/parity --ignore=tests/accuracy
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo install lint format docs test test-quick eval bench-peers check-release demo-model clean
+.PHONY: demo install lint format docs messages test test-quick test-full coverage eval bench-peers check-release demo-model clean
 
 # Transcribe the bundled clips with the bundled model: all that a newcomer needs to see it work.
 demo: $(VENV)/.runs
@@ -34,12 +40,12 @@ install: $(VENV)/.installed
 $(VENV)/.runs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
-	$(BIN)/pip install $(PIP_FLAGS) --editable '.[$(BACKEND)]'
+	$(BIN)/pip install $(PIP_FLAGS) $(CONSTRAINTS) --editable '.[$(BACKEND)]'
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.runs
-	$(BIN)/pip install $(PIP_FLAGS) '$(TORCH)'
-	$(BIN)/pip install $(PIP_FLAGS) --group lint --group test --editable '.[$(BACKEND),convert]'
+	$(BIN)/pip install $(PIP_FLAGS) $(CONSTRAINTS) '$(TORCH)'
+	$(BIN)/pip install $(PIP_FLAGS) $(CONSTRAINTS) --group lint --group test --editable '.[$(BACKEND),convert]'
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps silero-vad==6.2.3
 	touch $@
 
@@ -59,15 +65,28 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# docs/messages.md: every error, its code and exit code, read from the source.
+messages: install
+	PYTHONPATH=tests $(BIN)/python -m support.messages
+
 docs: install
 	$(BIN)/typer funasr_cli.cli.app utils docs --name funasr --output docs/cli.md
 
-test: lint $(REFERENCE)/.installed
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" \
-		$(BIN)/python -m pytest -ra -n $(WORKERS) --dist loadfile
-
+# Before every commit: a minute on two cores.
 test-quick: install
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n auto
+	$(PYTEST) $(QUICK)
+
+# What continuous integration runs: a quarter of an hour on two cores.
+test: lint $(REFERENCE)/.installed
+	$(PYTEST) -ra --dist loadfile -m "not full"
+
+# With full-size models and long comparisons as well: before an issue is closed.
+test-full: lint $(REFERENCE)/.installed
+	$(PYTEST) -ra --dist loadfile
+
+# Which lines the quick tests run.
+coverage: install
+	$(PYTEST) $(QUICK) --cov funasr_cli --cov-report term:skip-covered
 
 # The environment that speaks and trains; also apart, since it brings the reference along.
 $(TRAINING)/.installed: tools/demo/requirements.txt
@@ -120,4 +139,4 @@ demo-model: install $(TRAINING)/.installed
 	$(BIN)/funasr convert "$(STATE)/demo" funasr_cli/demo/model --languages zh,en --force
 
 clean:
-	rm -rf $(VENV) $(REFERENCE) $(TRAINING) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(REFERENCE) $(TRAINING) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

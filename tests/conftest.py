@@ -1,15 +1,13 @@
-"""Fixtures that all tests share: small random checkpoints, their conversions, and real speech."""
+"""What holds for all tests: their surroundings, and real speech. Small models: `support/small.py`."""
 
 import os
 import signal
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
-from support.checkpoints import CheckpointSpec, write_checkpoint
 
-import funasr_cli
+pytest_plugins = ["support.small", "support.processes"]
 
 DATA = Path(__file__).parent / "data"
 
@@ -18,27 +16,22 @@ for name in [name for name in os.environ if name.startswith("FUNASR_")]:
     del os.environ[name]
 os.environ["FUNASR_CONFIG"] = os.devnull
 
-# A busy machine is no fault of the code.
-settings.register_profile("any speed", deadline=None)
-settings.load_profile("any speed")
+# Fewer examples for `make test-quick`; the same ones every time. A busy machine is no fault of the code.
+settings.register_profile("default", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=10, derandomize=True, database=None)
+settings.load_profile("default")
 
 # Started in the background by a shell, this process ignores Ctrl-C, and so would every command that it runs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Upstream checkpoint of the release's depth at a tiny width, float32, without a CTC branch."""
-    return write_checkpoint(
-        tmp_path_factory.mktemp("tiny") / "Fun-ASR-Nano-tiny", CheckpointSpec(dtype=torch.float32)
-    )
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_checkpoint`, converted in float32."""
-    out = tmp_path_factory.mktemp("converted") / "tiny"
-    return funasr_cli.convert(str(tiny_checkpoint), out, dtype="float32", verify="off").folder
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Hold tests that state how many examples they take to those of the quick profile."""
+    if config.getoption("hypothesis_profile") == "quick":
+        for test in (getattr(item, "obj", None) for item in items):
+            if stated := getattr(test, "_hypothesis_internal_use_settings", None):
+                few = min(stated.max_examples, settings.default.max_examples)
+                test._hypothesis_internal_use_settings = settings(stated, max_examples=few, derandomize=True)
 
 
 @pytest.fixture(scope="session")

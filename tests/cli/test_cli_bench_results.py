@@ -37,6 +37,7 @@ def test_error_rates(refs: Path) -> None:
     assert cases[0]["texts"] == [CLIPS[0].written] * 2
 
 
+@pytest.mark.slow
 def test_error_rates_in_the_table(refs: Path) -> None:
     paths = [clip.path for clip in CLIPS]
     shown = invoke("bench", *RTF, *paths, "--refs", refs).stdout
@@ -204,6 +205,7 @@ def test_pictures_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.Monke
     )
 
 
+@pytest.mark.slow
 def test_synthetic_model_beside_a_real_one(short_wav: Path) -> None:
     data = measured("--rtf", "-m", "demo", "--synthetic", "demo", short_wav, "--trials", 1)
     assert [model["model"] for model in data["models"]] == ["demo", "synthetic demo"]

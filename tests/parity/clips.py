@@ -14,8 +14,8 @@ CLIP_NAMES = (
 )  # fmt: skip
 
 
-def write_clips(folder: Path, zh_wav: Path, en_flac: Path) -> dict[str, Path]:
-    """Write all clips; name -> file. The two recordings themselves are among them."""
+def write_clips(folder: Path, zh_wav: Path, en_flac: Path) -> None:
+    """Write all clips but the two recordings themselves."""
     zh, _ = soundfile.read(zh_wav, dtype="float32")
     stereo, stereo_hz = soundfile.read(en_flac, dtype="float32", always_2d=True)
     en = soxr.resample(stereo.mean(axis=1), stereo_hz, RATE_HZ)
@@ -52,9 +52,13 @@ def write_clips(folder: Path, zh_wav: Path, en_flac: Path) -> dict[str, Path]:
         "square": (np.sign(np.sin(2 * np.pi * 440 * np.arange(RATE_HZ) / RATE_HZ) + 0.1), RATE_HZ),
         "impulse": (impulse, RATE_HZ),
     }
-    paths = {"zh": zh_wav, "en": en_flac}
-    for name, (signal, rate_hz) in signals.items():
-        paths[name] = folder / f"{name}.wav"
-        soundfile.write(paths[name], signal, rate_hz, subtype="FLOAT")
-    assert tuple(paths) == CLIP_NAMES
-    return paths
+    folder.mkdir()
+    for name, path in clip_paths(folder, zh_wav, en_flac).items():
+        if name in signals:
+            signal, rate_hz = signals[name]
+            soundfile.write(path, signal, rate_hz, subtype="FLOAT")
+
+
+def clip_paths(folder: Path, zh_wav: Path, en_flac: Path) -> dict[str, Path]:
+    """Name -> file of every clip; the two recordings themselves are among them."""
+    return {name: folder / f"{name}.wav" for name in CLIP_NAMES} | {"zh": zh_wav, "en": en_flac}

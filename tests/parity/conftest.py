@@ -1,44 +1,39 @@
 """Checkpoints that both implementations load: the reference runs once on each of them."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from parity.clips import write_clips
+from parity.clips import clip_paths, write_clips
 from parity.live import Pair, run_pair
 from parity.stated import STATED
 from support.checkpoints import CheckpointSpec, small_variance_spec, write_checkpoint
+from support.small import convert, once
 
-import funasr_cli
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES
 from funasr_cli.pipeline import Recognizer
 
 BATCH_CLIPS = ("zh", "en-1s", "noise-0.5s", "silence-1s", "zh-0.1s")
+CTC = CheckpointSpec(dtype="float32", with_ctc=True)
 HOTWORDS = ["Kennedy", "滨海新区", "it's"]
 
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory, zh_wav: Path, en_flac: Path) -> dict[str, Path]:
     """Name -> file of every clip."""
-    return write_clips(tmp_path_factory.mktemp("clips"), zh_wav, en_flac)
+    folder = once(tmp_path_factory, "clips", lambda folder: write_clips(folder, zh_wav, en_flac))
+    return clip_paths(folder, zh_wav, en_flac)
 
 
 @pytest.fixture(scope="session")
-def ctc_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Full depth, tiny width, with the CTC branch."""
-    spec = CheckpointSpec(dtype=torch.float32, with_ctc=True)
-    return write_checkpoint(tmp_path_factory.mktemp("ctc") / "Fun-ASR-Nano-ctc", spec)
+def ctc_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Full depth, tiny width, with the CTC branch; converted in float32."""
 
+    def make(folder: Path) -> None:
+        convert(write_checkpoint(folder / "Fun-ASR-Nano-ctc", CTC), folder / "model", dtype="float32")
 
-@pytest.fixture(scope="session")
-def ctc_model(ctc_checkpoint: Path) -> Path:
-    """`ctc_checkpoint`, converted in float32."""
-    return funasr_cli.convert(
-        str(ctc_checkpoint), ctc_checkpoint.with_name("model"), dtype="float32", verify="off"
-    ).folder
+    return once(tmp_path_factory, "ctc", make) / "model"
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +43,7 @@ def ctc_recognizer(ctc_model: Path) -> Recognizer:
 
 
 @pytest.fixture(scope="session")
-def nano(ctc_checkpoint: Path, clips: dict[str, Path]) -> Pair:
+def nano(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Every clip, with the languages, hotwords and ITN taking turns."""
     languages = (None, "中文", "英文", "日文")
     cases: list[dict[str, Any]] = [
@@ -62,14 +57,12 @@ def nano(ctc_checkpoint: Path, clips: dict[str, Path]) -> Pair:
         }
         for turn, (name, path) in enumerate(clips.items())
     ]
-    return run_pair(ctc_checkpoint, cases)
+    return run_pair(tmp_path_factory, "Fun-ASR-Nano-pair", CTC, cases)
 
 
 @pytest.fixture(scope="session")
-def mlt(tiny_checkpoint: Path, clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def mlt(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """All languages on one clip; no CTC branch, so that the reference decodes batches, too."""
-    checkpoint = tmp_path_factory.mktemp("mlt") / "Fun-ASR-MLT-Nano-tiny"
-    shutil.copytree(tiny_checkpoint, checkpoint)
     spoken: list[str | None] = [None, *(LANGUAGES[code].prompt_name for code in MLT_LANGUAGES)]
     cases: list[dict[str, Any]] = [
         {
@@ -85,23 +78,21 @@ def mlt(tiny_checkpoint: Path, clips: dict[str, Path], tmp_path_factory: pytest.
     shared = {"language": "中文", "max_tokens": 24}
     cases += [{"name": name, "audio": clips[name], **shared} for name in BATCH_CLIPS]
     batch = {"name": "batch", "audio": [clips[name] for name in BATCH_CLIPS], **shared}
-    return run_pair(checkpoint, cases, [batch])
+    spec = CheckpointSpec(dtype="float32")
+    return run_pair(tmp_path_factory, "Fun-ASR-MLT-Nano-tiny", spec, cases, [batch])
 
 
 @pytest.fixture(scope="session")
-def small_variance(tmp_path_factory: pytest.TempPathFactory, clips: dict[str, Path]) -> Pair:
+def small_variance(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Norms see variances near their eps."""
-    spec = small_variance_spec(dtype=torch.float32)
-    checkpoint = write_checkpoint(tmp_path_factory.mktemp("small") / "Fun-ASR-Nano-small", spec)
-    return run_pair(checkpoint, [{"name": "zh", "audio": clips["zh"], "max_tokens": 16}])
+    cases = [{"name": "zh", "audio": clips["zh"], "max_tokens": 16}]
+    return run_pair(tmp_path_factory, "Fun-ASR-Nano-small", small_variance_spec(dtype="float32"), cases)
 
 
 @pytest.fixture(scope="session", params=STATED)
 def stated(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, clips: dict[str, Path]
+    request: pytest.FixtureRequest, clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Pair:
     """Nothing is as in the release."""
-    folder = tmp_path_factory.mktemp(request.param) / "Fun-ASR-Nano-other"
-    checkpoint = write_checkpoint(folder, STATED[request.param])
     cases = [{"name": name, "audio": clips[name], "language": "英文"} for name in ("zh-2.5s", "en-1s", "zh-0.1s")]
-    return run_pair(checkpoint, cases)
+    return run_pair(tmp_path_factory, f"Fun-ASR-Nano-{request.param}", STATED[request.param], cases)

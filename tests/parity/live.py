@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.checkpoints import CheckpointSpec, write_checkpoint
+from support.small import convert, once
 
-import funasr_cli
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.pipeline import Recognizer
 
@@ -32,14 +33,18 @@ def reference_python() -> Path:
     return python
 
 
+def run_reference(*arguments: Path | str) -> None:
+    """Run a script in the reference's environment."""
+    done = subprocess.run(
+        [reference_python(), *arguments], env=os.environ | OFFLINE, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.fail(f"{' '.join(map(str, arguments))} failed:\n{done.stderr[-4000:]}")
+
+
 def in_reference(command: str, source: Path, out: Path, *more: str) -> Path:
     """Run one of the commands of `reference_layouts.py`, and return where it has written."""
-    done = subprocess.run(
-        [reference_python(), LAYOUTS_SCRIPT, command, source, out, *more],
-        env=os.environ | OFFLINE, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        pytest.fail(f"{command} failed:\n{done.stderr[-4000:]}")
+    run_reference(LAYOUTS_SCRIPT, command, source, out, *more)
     return out
 
 
@@ -71,35 +76,38 @@ class Pair:
 
 
 def run_pair(
-    checkpoint: Path, cases: list[dict[str, Any]], batches: list[dict[str, Any]] | None = None, **convert: Any
+    factory: pytest.TempPathFactory,
+    name: str,
+    spec: CheckpointSpec,
+    cases: list[dict[str, Any]],
+    batches: list[dict[str, Any]] | None = None,
 ) -> Pair:
-    """Convert the checkpoint and run the reference on it.
+    """Write a random checkpoint, convert it in float32 and run the reference on it: once, for all workers.
 
     Args:
-        checkpoint: folder in upstream's layout; results are written beside it.
-        cases: as `verification/reference.py` takes them.
+        factory: of temporary folders.
+        name: of the checkpoint's folder.
+        spec: what it is.
+        cases: as `funasr_cli/verification/pytorch.py` takes them.
         batches: the same.
-        convert: options of the conversion; float32 unless told otherwise.
     """
-    python = reference_python()
     batches = batches or []
-    job, out = checkpoint.with_name("job.json"), checkpoint.with_name("answers")
     # Matrices this small gain nothing from threads, which wait for each other for ever on a busy machine.
-    content = {"checkpoint": str(checkpoint), "threads": 1, "cases": cases, "batches": batches}
-    job.write_text(json.dumps(content, default=str, ensure_ascii=False), encoding="utf-8")
-    done = subprocess.run(
-        [python, SCRIPT, job, out], env=os.environ | OFFLINE, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.fail(f"the reference failed on {checkpoint.name}:\n{done.stderr[-4000:]}")
-    converted = funasr_cli.convert(
-        str(checkpoint), checkpoint.with_name("mlx"), **{"dtype": "float32", "verify": "off"} | convert
-    )
-    answers = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
-    with np.load(f"{out}.npz") as arrays:
+    content = {"threads": 1, "cases": cases, "batches": batches}
+
+    def make(folder: Path) -> None:
+        checkpoint, job = write_checkpoint(folder / name, spec), folder / "job.json"
+        stated = json.dumps({"checkpoint": str(checkpoint), **content}, default=str, ensure_ascii=False)
+        job.write_text(stated, encoding="utf-8")
+        run_reference(SCRIPT, job, folder / "answers")
+        convert(checkpoint, folder / "mlx", dtype="float32")
+
+    folder = once(factory, f"pair-{name}", make)
+    answers = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+    with np.load(folder / "answers.npz") as arrays:
         found = {name: arrays[name] for name in arrays.files}
     return Pair(
-        model=converted.folder,
+        model=folder / "mlx",
         cases=dict(_answered(cases, answers, found)),
         batches=dict(_answered(batches, answers, found)),
     )

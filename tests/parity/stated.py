@@ -1,6 +1,5 @@
 """Checkpoints that state everything differently from the release."""
 
-import torch
 from support.checkpoints import CheckpointSpec
 
 # Few frames a second, all rows in the prompt, an empty think block, a head of its own, a fine-tune's container.
@@ -10,7 +9,7 @@ OTHER_SIZES = CheckpointSpec(
     use_low_frame_rate=False, llm_dim=96, llm_layers=5, llm_heads=6, llm_kv_heads=3, llm_head_dim=24,
     llm_ffn_dim=160, llm_vocab_size=1500, llm_rope_theta=5e3, llm_rms_norm_eps=1e-3, llm_tied=False,
     eos_token="<|object_ref_end|>", eos_gain=4.0, bpe_vocab_size=700, do_think=False, sys_prompt=False,
-    container="model", key_prefix="module.", dtype=torch.bfloat16, llm_folder="Qwen3-other", seed=1,
+    container="model", key_prefix="module.", dtype="bfloat16", llm_folder="Qwen3-other", seed=1,
 )  # fmt: skip
 
 # Telephone speech, a first layer that does have a residual (no change of width), stacked frames in the adaptor,
@@ -21,7 +20,7 @@ OTHER_SHAPES = CheckpointSpec(
     lfr_m=4, lfr_n=3, adaptor_downsample=2, adaptor_heads=2, adaptor_layers=1, llm_layers=2, llm_heads=4,
     llm_kv_heads=4, llm_attention_bias=True, eos_token="<|box_end|>", eos_gain=3.5, bpe_vocab_size=760,
     with_ctc=True, ctc_ranks=640, ctc_ffn_dim=48, ctc_layers=2, do_think=True,
-    sys_prompt=False, container=None, dtype=torch.float32, llm_folder="Qwen3-telephone", seed=4,
+    sys_prompt=False, container=None, dtype="float32", llm_folder="Qwen3-telephone", seed=4,
 )  # fmt: skip
 
 STATED = {"other-sizes": OTHER_SIZES, "other-shapes": OTHER_SHAPES}

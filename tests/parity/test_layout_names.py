@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from parity.live import in_reference
-from support.checkpoints import CheckpointSpec, make_tensors, release_spec, write_configuration
+from support.checkpoints import CheckpointSpec, release_spec, write_configuration
 from support.layouts import read_configuration
+from support.weights import make_tensors
 
 from funasr_cli.backend import mx
 from funasr_cli.benchmarks.synthetic import RELEASE

@@ -1,9 +1,11 @@
-"""Small fast checkpoints, and fixtures over them that `unit/conftest.py` and `cli/conftest.py` share."""
+"""Small fast checkpoints and their conversions: fixtures of all tests, made once in a run."""
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,6 @@ from typing import Any
 
 import pytest
 import soundfile
-import torch
 from support.batch import generate
 from support.checkpoints import CheckpointSpec, write_checkpoint
 
@@ -24,7 +25,7 @@ from funasr_cli.options import DEFAULTS
 # Two layers of each kind are enough for everything but the arithmetic; `eos_gain` 0: no text ever ends.
 SMALL = CheckpointSpec(
     encoder_dim=32, encoder_ffn_dim=32, encoder_blocks=2, encoder_tp_blocks=1, adaptor_ffn_dim=32,
-    adaptor_layers=1, llm_layers=2, dtype=torch.float32, eos_gain=0.0, seed=2,
+    adaptor_layers=1, llm_layers=2, dtype="float32", eos_gain=0.0, seed=2,
 )  # fmt: skip
 
 MakeCheckpoint = Callable[..., Path]
@@ -45,8 +46,10 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change the state dict of a checkpoint in place; its container is `state_dict`."""
+    import torch
+
     content = torch.load(folder / "model.pt", weights_only=True)
     change(content["state_dict"])
     torch.save(content, folder / "model.pt")
@@ -61,16 +64,43 @@ def first_token_ids(folder: Path, clip: Path, count: int, dtype: str | None = No
     return [token.token_id for token in tokens]
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
+    """A folder or file that the first worker to want it makes, and all workers of the run read."""
+    root = factory.getbasetemp()
+    path = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "once" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.made").open("a+") as made:
+        fcntl.flock(made, fcntl.LOCK_EX)
+        made.seek(0)
+        if not made.read():
+            make(path)
+            made.write("made")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Upstream checkpoint of the release's depth at a tiny width, float32, without a CTC branch."""
+    spec = CheckpointSpec(dtype="float32")
+    return once(tmp_path_factory, "Fun-ASR-Nano-tiny", lambda folder: write_checkpoint(folder, spec))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_checkpoint`, converted in float32."""
+    return once(tmp_path_factory, "tiny", lambda folder: convert(tiny_checkpoint, folder, dtype="float32"))
+
+
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that converts in a moment. Not to be changed: see `make_checkpoint`."""
-    return write_checkpoint(tmp_path_factory.mktemp("source") / "Small-Nano", SMALL)
+    return once(tmp_path_factory, "Small-Nano", lambda folder: write_checkpoint(folder, SMALL))
 
 
 @pytest.fixture(scope="session")
 def small_model(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`small_checkpoint` converted in float32. It never ends a text: what it writes goes in circles."""
-    return convert(small_checkpoint, tmp_path_factory.mktemp("out") / "small", dtype="float32").folder
+    return once(tmp_path_factory, "small", lambda folder: convert(small_checkpoint, folder, dtype="float32"))
 
 
 @pytest.fixture(scope="session")
@@ -78,12 +108,14 @@ def stopping_model(
     small_model: Path, zh_wav: Path, en_flac: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """`small_model` with stop tokens that it does write after some text of either clip, taken as a whole."""
-    folder = tmp_path_factory.mktemp("out") / "stopping"
-    shutil.copytree(small_model, folder)
-    written = [first_token_ids(small_model, clip, 12) for clip in (zh_wav, en_flac)]
-    stops = [list(dict.fromkeys(ids))[-1] for ids in written]  # whichever token came up last
-    edit_json(folder / "config.json", lambda config: config.update(stop_token_ids=stops))
-    return folder
+
+    def make(folder: Path) -> None:
+        shutil.copytree(small_model, folder)
+        written = [first_token_ids(small_model, clip, 12) for clip in (zh_wav, en_flac)]
+        stops = [list(dict.fromkeys(ids))[-1] for ids in written]  # whichever token came up last
+        edit_json(folder / "config.json", lambda config: config.update(stop_token_ids=stops))
+
+    return once(tmp_path_factory, "stopping", make)
 
 
 @pytest.fixture

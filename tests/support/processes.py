@@ -1,0 +1,99 @@
+"""A plugin of pytest: tests that start processes are marked `process`, and no others may start one.
+
+Most are found by what they call: `subprocess`, or helpers of the tests that come to it in the end. One that leaves
+it to the package to start a process bears the mark itself; without it, the start is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+STARTS = {"subprocess": {"Popen", "run", "check_output", "check_call"}, "os": {"fork"}, "pty": {"fork", "spawn"}}
+EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+
+_unmarked = ""  # the running test, if it may not start a process
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that are seen to start processes."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        fixtures = [found.func for named in item._fixtureinfo.name2fixturedefs.values() for found in named]
+        if any(starts_process(function) for function in (item.function, *fixtures) if is_ours(function)):
+            item.add_marker("process")
+
+
+@cache
+def starts_process(function: Any) -> bool:
+    """Whether a function or class of the tests starts a process, or uses one that does."""
+    seen: set[Any] = set()
+    waiting = [function]
+    while waiting:
+        found = waiting.pop()
+        if found in seen:
+            continue
+        seen.add(found)
+        for names, scope in names_of(found):
+            for name in names:
+                value = scope.get(name)
+                if STARTS.get(getattr(value, "__name__", ""), set()) & names:
+                    return True
+                if isinstance(value, FunctionType | type) and is_ours(value):
+                    waiting.append(value)
+    return False
+
+
+def names_of(found: Any) -> Iterator[tuple[set[str], dict[str, Any]]]:
+    """What a function, or each method of a class, refers to, and where that is looked up."""
+    found = getattr(found, "__wrapped__", found)
+    methods = vars(found).values() if isinstance(found, type) else [found]
+    for method in methods:
+        method = getattr(method, "__func__", getattr(method, "fget", method))
+        if isinstance(method, FunctionType):
+            method = getattr(method, "__wrapped__", method)
+            yield set(names_in(method.__code__)), method.__globals__
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from names_in(inner)
+
+
+@cache
+def is_ours(value: Any) -> bool:
+    """Whether it stands in the tests."""
+    file = getattr(sys.modules.get(value.__module__), "__file__", None)
+    return file is not None and Path(file).is_relative_to(TESTS)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Know which test runs."""
+    global _unmarked
+    _unmarked = "" if item.get_closest_marker("process") else item.nodeid
+    try:
+        return (yield)
+    finally:
+        _unmarked = ""
+
+
+def refuse(event: str, values: tuple[Any, ...]) -> None:
+    """Refuse a fork, or another Python; what libraries ask of the system, such as its fonts, takes no time."""
+    if _unmarked and event in EVENTS:
+        program = os.path.basename(os.fsdecode(values[0])) if values else ""
+        if not program or program.startswith(("python", "funasr")):
+            raise AssertionError(f"{_unmarked} starts a process: it takes @pytest.mark.process")
+
+
+sys.addaudithook(refuse)
