@@ -1,33 +1,28 @@
-"""Hugging Face: its client's cache, branches as commits, and weights that go on where a connection was lost."""
+"""Hugging Face, through the public functions of its client: its cache, branches as commits, progress in bytes."""
 
 import glob
-import hashlib
+import logging
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from funasr_cli.checkpoints.repository import (
-    SHA256,
-    Snapshot,
-    Tell,
-    causes,
-    failure,
-    is_complete,
-    quiet,
-    reason,
-    wanted,
-)
+from funasr_cli.checkpoints.hashes import sha256_of
+from funasr_cli.checkpoints.network import Access, failure, unreached, wrong_address, wrong_token
+from funasr_cli.checkpoints.repository import Snapshot, Tell, is_complete, wanted
 from funasr_cli.errors import FunASRError, ModelError, SetupError
 from funasr_cli.paths import require_space
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo, RepoSibling
+    from huggingface_hub.hf_api import ModelInfo
 
-UNREACHED_HINT = "HF_ENDPOINT names a mirror; --hub ms takes it from ModelScope, if that has it"
+ENDPOINT, TOKENS = "HF_ENDPOINT", ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+BROKEN_OFF = (
+    "run it again: whole files are kept; on a bad line, fetch it with hf download into a folder, and convert that"
+)
 ELSEWHERE = "make room there, or let HF_HOME name a folder on another disk"
-PARTIAL = ".funasr-incomplete"
-UNSATISFIABLE = 416  # HTTP: the file ends before what was asked for
 
 
 def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
@@ -41,12 +36,14 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
     Raises:
         ModelError: the hub does not have it, or there is no checkpoint in it.
         OutputError: there is no room for it.
-        SetupError: the hub cannot be reached and the cache does not have it, or the download ended early.
+        SetupError: the hub cannot be reached and the cache does not have it, the download ended early, or a
+            variable of the client's has a value that it refuses.
     """
-    from huggingface_hub import HfApi
+    _import_client()
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    with quiet("huggingface_hub"), _our_errors(hub_id, revision):
+    with _quiet(), _our_errors(hub_id, revision):
         try:
             info = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
         except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
@@ -55,12 +52,21 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
             found = cached(hub_id, revision)
             if found and is_complete(found.folder):
                 return found
-            raise _unreached(hub_id, error, "only in part" if found else "not") from error
+            if constants.HF_HUB_OFFLINE:
+                here = "only in part" if found else "not"
+                message = f"{hub_id}: {here} on this machine, and HF_HUB_OFFLINE forbids to download it"
+                raise SetupError(message, "unset it, or name a folder", code="hub-offline") from error
+            raise unreached(hub_id, error, _access()) from error
         return _download(hub_id, revision, info, tell)
 
 
 def cached(hub_id: str, revision: str | None = None) -> Snapshot | None:
-    """What the cache has of a repository, without asking the hub; it may lack files."""
+    """What the cache has of a repository, without asking the hub; it may lack files.
+
+    Raises:
+        SetupError: a variable of the client's has a value that it refuses.
+    """
+    _import_client()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -75,137 +81,97 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", tell: Tell) 
     from huggingface_hub import constants, snapshot_download
 
     files = {file.rfilename: file for file in info.siblings or ()}
-    names = wanted(hub_id, files)
-    missing = [files[name] for name in names if not _is_cached(hub_id, info.sha, files[name])]
-    total = sum(file.size or 0 for file in missing)
-    partial = sum(_size(_partial(blob)) for file in missing if (blob := _blob(hub_id, file)))
-    require_space(Path(constants.HF_HUB_CACHE), total - partial, f"the download of {hub_id}", ELSEWHERE)
-    done = 0
-
-    def telling(before: int) -> Callable[[int], None]:
-        return lambda count: tell(min(before + count, total), total)
-
-    for file in missing:
-        if blob := _blob(hub_id, file):
-            _fetch_blob(hub_id, info.sha, file, blob, _bars(telling(done)))
-            done += file.size or 0
-    folder = snapshot_download(
-        hub_id,
-        revision=revision,  # not the commit: the cache is to know which one the branch stood for
-        allow_patterns=list(map(glob.escape, names)),
-        tqdm_class=_bars(telling(done)),
+    patterns = list(map(glob.escape, wanted(hub_id, files)))
+    # The revision, not the commit: the cache is to know which one the branch stood for.
+    plan = snapshot_download(
+        hub_id, revision=revision, allow_patterns=patterns, dry_run=True, tqdm_class=_bars(lambda _: None)
     )
-    return Snapshot(Path(folder), Path(folder).name)
+    missing = {file.filename: file.file_size or 0 for file in plan if file.will_download}
+    total = sum(missing.values())
+    require_space(Path(constants.HF_HUB_CACHE), total, f"the download of {hub_id}", ELSEWHERE)
+    bars = _bars(lambda count: tell(min(count, total), total))
+    folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bars))
+    for name in missing:  # of what comes over HTTP, the client checks no more than the size
+        stated = files[name].lfs
+        if stated and stated.sha256 != sha256_of(folder / name):
+            (folder / name).resolve().unlink()
+            (folder / name).unlink(missing_ok=True)
+            raise OSError(f"{name} has arrived damaged: its SHA-256 is not the hub's")
+    return Snapshot(folder, folder.name)
 
 
-def _blob(hub_id: str, file: "RepoSibling") -> Path | None:
-    """Where the cache keeps a large file: under its SHA-256. None for the small ones, which git holds itself."""
+def _import_client() -> None:
+    """Import the client; what it refuses in the environment is named."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of variables that have no effect any more
+            import huggingface_hub.constants  # noqa: F401
+    except ValueError as error:
+        variables = {name: value for name, value in os.environ.items() if name.startswith("HF_") and value}
+        named = [f"{name}={value}" for name, value in variables.items() if repr(value) in str(error)]
+        message = f"{', '.join(named) or 'a variable HF_...'}: huggingface_hub refuses it ({error})"
+        wrong = wrong_address(os.environ.get(ENDPOINT, "https://huggingface.co"), ENDPOINT)
+        hint = "write a whole number, or unset it"
+        raise wrong or SetupError(message, hint, code="hub-setting") from error
+
+
+def _access() -> Access:
     from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
 
-    if file.lfs is None or not SHA256.fullmatch(file.lfs.sha256):
-        return None
-    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="model")
-    return repository / "blobs" / file.lfs.sha256
-
-
-def _lock(blob: Path) -> Path:
-    """The lock that the client itself takes for this file."""
-    repository = blob.parent.parent
-    return repository.parent / ".locks" / repository.name / f"{blob.name}.lock"
+    tokens = {name: os.environ[name] for name in TOKENS if os.environ.get(name)}
+    file = Path(constants.HF_TOKEN_PATH)
+    if not tokens and file.is_file():
+        tokens = {str(file): file.read_text(errors="replace")}
+    return Access(
+        constants.ENDPOINT, ENDPOINT, tokens, ("SSL_CERT_FILE", "SSL_CERT_DIR"), "socksio",
+        "HF_ENDPOINT names a mirror; --hub ms takes it from ModelScope, if that has it",
+    )  # fmt: skip
 
 
-def _partial(blob: Path) -> Path:
-    return blob.with_name(blob.name + PARTIAL)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _is_cached(hub_id: str, commit: str | None, file: "RepoSibling") -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    blob = _blob(hub_id, file)
-    if blob and blob.exists():
-        return True
-    return isinstance(try_to_load_from_cache(hub_id, file.rfilename, revision=commit), str)
-
-
-def _fetch_blob(hub_id: str, commit: str | None, file: "RepoSibling", blob: Path, bars: type) -> None:
-    """Put a large file into the cache, going on where an earlier run ended.
-
-    Since version 1.18 (pull request 4306), huggingface_hub begins a file anew in each run, and so does Xet; of
-    what has come it checks no more than the size.
-    """
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]  # lazy
-
-    partial, size = _partial(blob), file.size
-    url = hf_hub_url(hub_id, file.rfilename, revision=commit)
-    lock = _lock(blob)
-    for folder in (blob.parent, lock.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
-        if blob.exists():  # another run has been waited for
-            return
-        if _size(partial) > (size or 0):
-            partial.unlink()
-        with partial.open("ab") as target:
-            try:
-                http_get(
-                    url, target, resume_size=target.tell(), headers=build_hf_headers(), expected_size=size,
-                    displayed_filename=file.rfilename, tqdm_class=bars,
-                )  # fmt: skip
-            except Exception as error:
-                if _contradicts(error):
-                    partial.unlink()
-                raise
-        with partial.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        if digest != blob.name:
-            partial.unlink()
-            raise OSError(f"{file.rfilename} has arrived damaged: its SHA-256 is not the hub's")
-        partial.replace(blob)
-
-
-def _contradicts(error: Exception) -> bool:
-    """Whether the hub has another file than it lists, so that going on would never end well."""
-    response = getattr(error, "response", None)
-    if response is not None:
-        return bool(response.status_code == UNSATISFIABLE)
-    return isinstance(error, OSError) and error.errno is None  # http_get, about a size
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the client from logging: what there is to say, we say."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
 def _our_errors(hub_id: str, revision: str | None) -> Iterator[None]:
     from huggingface_hub import constants
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         yield
     except FunASRError:
         raise
+    except GatedRepoError as error:
+        hint = (
+            f"agree to its terms at {constants.ENDPOINT}/{hub_id}, and let HF_TOKEN hold a token of that account"
+        )
+        raise ModelError(f"{hub_id}: its owner asks for consent first", hint, code="hub-gated") from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"{hub_id}: not on the hub, or private", "check the spelling, or set HF_TOKEN") from error
+        access = _access()
+        token = f"see whether {next(iter(access.tokens))} may read it" if access.tokens else "set HF_TOKEN"
+        missing = ModelError(
+            f"{hub_id}: not on the hub, or private", f"check the spelling, or {token}", code="hub-missing"
+        )
+        raise wrong_token(access) or missing from error
     except RevisionNotFoundError as error:
-        raise ModelError(f"{hub_id}: no revision {revision}", "name a branch, tag or commit") from error
+        hint = "name a branch, tag or commit"
+        raise ModelError(f"{hub_id}: no revision {revision}", hint, code="revision-missing") from error
     except HFValidationError as error:
-        raise ModelError(f"{hub_id}: neither a folder nor a hub id", str(error)) from error
+        raise ModelError(f"{hub_id}: neither a folder nor a hub id", str(error), code="model-missing") from error
     except Exception as error:  # the client lets through what its HTTP and Xet libraries raise
-        raise failure(hub_id, error, Path(constants.HF_HUB_CACHE)) from error
-
-
-def _unreached(hub_id: str, error: Exception, here: str) -> FunASRError:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        offline = f"{hub_id}: {here} on this machine, and HF_HUB_OFFLINE forbids to download it"
-        return SetupError(offline, "unset it, or name a folder")
-    if any(isinstance(cause, OSError) and cause.errno for cause in causes(error)):
-        return SetupError(f"{hub_id}: {constants.ENDPOINT} cannot be reached ({reason(error)})", UNREACHED_HINT)
-    return SetupError(f"{hub_id}: {constants.ENDPOINT} is out of order ({reason(error)})", UNREACHED_HINT)
+        raise failure(hub_id, error, _access(), Path(constants.HF_HUB_CACHE), BROKEN_OFF) from error
 
 
 def _bars(tell: Callable[[int], None]) -> type:

@@ -1,7 +1,15 @@
-"""ModelScope, through the client that it publishes (`modelscope-hub`), which runs nothing that it fetches."""
+"""ModelScope, through the client that it publishes (`modelscope-hub`), which runs nothing that it fetches.
 
-import functools
+The client draws progress bars and cannot be told not to, logs and warns. So it works in a process of its own,
+which tells on its standard output, one JSON value a line, how far it is and how it ends.
+"""
+
 import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -9,26 +17,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from funasr_cli.checkpoints.repository import (
-    COMMIT,
-    RESUMES,
-    Snapshot,
-    Tell,
-    failure,
-    is_complete,
-    quiet,
-    reason,
-    wanted,
-)
+from funasr_cli import errors
+from funasr_cli.checkpoints.network import Access, failure, unreached, wrong_token
+from funasr_cli.checkpoints.repository import Snapshot, Tell, is_complete, wanted
 from funasr_cli.errors import FunASRError, ModelError, OutputError, SetupError
 from funasr_cli.paths import require_space
 
 if TYPE_CHECKING:
-    from modelscope_hub import HubApi
+    from modelscope_hub import HubApi, HubConfig
 
 DEFAULT_BRANCH = "master"
 MODEL = "model"  # what kind of repository it is
-UNREACHED_HINT = "MODELSCOPE_ENDPOINT names another site; --hub hf takes it from Hugging Face, if that has it"
+ENDPOINT, TOKEN = "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN"
+COMMIT = re.compile(r"[0-9a-f]{40}")  # it is made a folder's name of
+RESUMES = "run it again: it goes on where it stopped"
 ELSEWHERE = "make room there, or let MODELSCOPE_CACHE name a folder on another disk"
 PARTIAL = ".incomplete"  # of the client's
 
@@ -42,7 +44,8 @@ def require_client() -> None:
         SetupError: it is.
     """
     if importlib.util.find_spec("modelscope_hub") is None:
-        raise SetupError("--hub ms needs modelscope-hub", "pip install 'funasr-cli[modelscope]'")
+        install = "pip install 'funasr-cli[modelscope]'"
+        raise SetupError("--hub ms needs modelscope-hub", install, code="package-missing")
 
 
 def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
@@ -60,32 +63,68 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
             download ended early.
     """
     require_client()
-    from modelscope_hub import AuthenticationError, NotExistError, PermissionDeniedError
+    command = [sys.executable, "-P", "-m", __name__, hub_id, *([revision] if revision else [])]
+    surroundings = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        command, env=surroundings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            for kind, values in map(json.loads, process.stdout or ()):
+                if kind == "progress":
+                    tell(*values)
+                elif kind == "snapshot":
+                    return Snapshot(Path(values[0]), values[1])
+                else:
+                    raise getattr(errors, kind)(*values[:2], code=values[2])
+        finally:
+            process.kill()
+    raise SetupError(f"{hub_id}: the download was ended by something else", RESUMES, code="download-failed")
 
-    with quiet("modelscope_hub"), _without_bars():
-        api, cache = _client()
-        with _our_errors(hub_id, cache):
-            try:
-                commit, entries = _listing(api, hub_id, revision)
-            except (FunASRError, AuthenticationError, NotExistError, PermissionDeniedError):
-                raise
-            except Exception as error:  # no network: what is here will do
-                if found := _cached(api, hub_id, revision):
-                    return found
-                raise _unreached(hub_id, api.legacy.endpoint, error) from error
-            return _download(api, cache, hub_id, commit or revision or DEFAULT_BRANCH, entries, tell)
+
+def _run(hub_id: str, revision: str | None = None) -> None:
+    """What the process does; nothing but its own lines gets to its standard output."""
+    stdout, sys.stdout = sys.stdout, sys.stderr
+
+    def say(kind: str, *values: object) -> None:
+        print(json.dumps([kind, values]), file=stdout, flush=True)
+
+    try:
+        snapshot = _fetch(hub_id, revision, lambda *sizes: say("progress", *sizes))
+        say("snapshot", str(snapshot.folder), snapshot.commit)
+    except FunASRError as error:
+        say(type(error).__name__, error.message, error.hint, error.code)
 
 
-def _client() -> tuple["HubApi", Path]:
-    """The client and its cache; what it sends is not tied to an id that it would keep in the user's home."""
-    from modelscope_hub import HubApi, HubConfig
+def _fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
+    from modelscope_hub import AuthenticationError, HubApi, HubConfig, NotExistError, PermissionDeniedError
 
     class Config(HubConfig):
         def get_session_id(self) -> str:
+            """What is sent is not tied to an id that the client would keep in the user's home."""
             return uuid.uuid4().hex
 
     config = Config()
-    return HubApi(config), config.cache_dir
+    api = HubApi(config)
+    with _our_errors(hub_id, config):
+        try:
+            commit, entries = _listing(api, hub_id, revision)
+        except (FunASRError, AuthenticationError, NotExistError, PermissionDeniedError):
+            raise
+        except Exception as error:  # no network: what is here will do
+            if found := _cached(api, hub_id, revision):
+                return found
+            raise unreached(hub_id, error, _access(config)) from error
+        return _download(api, config.cache_dir, hub_id, commit or revision or DEFAULT_BRANCH, entries, tell)
+
+
+def _access(config: "HubConfig") -> Access:
+    """The client itself puts https:// before whatever is in the variable."""
+    stated, token = os.environ.get(ENDPOINT, ""), os.environ.get(TOKEN, "")
+    return Access(
+        stated if "://" in stated else str(config.endpoint), ENDPOINT, {TOKEN: token} if token else {},
+        ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "pysocks",
+        f"{ENDPOINT} names another site; --hub hf takes it from Hugging Face, if that has it",
+    )  # fmt: skip
 
 
 def _listing(api: "HubApi", hub_id: str, revision: str | None) -> tuple[str | None, list[Entry]]:
@@ -99,9 +138,8 @@ def _listing(api: "HubApi", hub_id: str, revision: str | None) -> tuple[str | No
         revisions = [str(entry.get("Revision")) for entry in api.list_repo_revisions(hub_id, MODEL)]
         if revision in revisions:
             return None, []
-        raise ModelError(
-            f"{hub_id}: no revision {revision or DEFAULT_BRANCH}", f"ModelScope has {', '.join(revisions)}"
-        )
+        message = f"{hub_id}: no revision {revision or DEFAULT_BRANCH}"
+        raise ModelError(message, f"ModelScope has {', '.join(revisions)}", code="revision-missing")
     latest = str(max(entries, key=lambda entry: entry.get("CommittedDate") or 0).get("Revision") or "")
     if revision and COMMIT.fullmatch(revision):
         return revision, entries
@@ -169,17 +207,19 @@ def _cached(api: "HubApi", hub_id: str, revision: str | None) -> Snapshot | None
 
 def _counter(total: int, tell: Tell) -> type:
     """What the client makes one of for each file: told of bytes that have come, of fewer when it starts over."""
-    lock, done = threading.Lock(), 0
+    lock, done, told = threading.Lock(), 0, 0
 
     class Counter:
         def __init__(self, filename: str, file_size: int) -> None:
             pass
 
         def update(self, size: int) -> None:
-            nonlocal done
+            nonlocal done, told
             with lock:
                 done += size
-                tell(min(done, total), total)
+                if abs(done - told) >= total / 1000 or done >= total:
+                    told = done
+                    tell(min(done, total), total)
 
         def end(self) -> None:
             pass
@@ -187,26 +227,8 @@ def _counter(total: int, tell: Tell) -> type:
     return Counter
 
 
-def _unreached(hub_id: str, endpoint: str, error: Exception) -> SetupError:
-    what = "cannot be reached" if isinstance(error, ConnectionError) else "is out of order"  # as NetworkError is
-    return SetupError(f"{hub_id}: {endpoint} {what} ({reason(error)})", UNREACHED_HINT)
-
-
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keep the client from drawing progress bars: it cannot be told not to."""
-    from tqdm.auto import tqdm
-
-    draw = tqdm.__init__
-    tqdm.__init__ = functools.partialmethod(draw, disable=True)
-    try:
-        yield
-    finally:
-        tqdm.__init__ = draw
-
-
-@contextmanager
-def _our_errors(hub_id: str, cache: Path) -> Iterator[None]:
+def _our_errors(hub_id: str, config: "HubConfig") -> Iterator[None]:
     from modelscope_hub import AuthenticationError, FileDownloadError, NotExistError, PermissionDeniedError
 
     try:
@@ -214,19 +236,19 @@ def _our_errors(hub_id: str, cache: Path) -> Iterator[None]:
     except FunASRError:
         raise
     except (NotExistError, AuthenticationError, PermissionDeniedError) as error:
-        raise ModelError(
-            f"{hub_id}: not on ModelScope, or private", "check the spelling, or set MODELSCOPE_API_TOKEN"
-        ) from error
+        token = f"see whether {TOKEN} may read it" if os.environ.get(TOKEN) else f"set {TOKEN}"
+        message, hint = f"{hub_id}: not on ModelScope, or private", f"check the spelling, or {token}"
+        raise wrong_token(_access(config)) or ModelError(message, hint, code="hub-missing") from error
     except FileDownloadError as error:
-        raise _file_failure(hub_id, error.failed_files, cache) from error
+        # Of the files that did not arrive, the first; a full disk is no matter of a file.
+        told = [
+            failure(f"{hub_id}/{name}", cause, _access(config), config.cache_dir, RESUMES)
+            for name, cause in error.failed_files.items()
+        ]
+        raise next((one for one in told if isinstance(one, OutputError)), told[0]) from error
     except Exception as error:  # the client lets through what its HTTP library raises
-        raise failure(hub_id, error, cache) from error
+        raise failure(hub_id, error, _access(config), config.cache_dir, RESUMES) from error
 
 
-def _file_failure(hub_id: str, failed: dict[str, BaseException], cache: Path) -> FunASRError:
-    """Of the files that did not arrive, the first; a full disk is no matter of a file."""
-    failures = [failure(hub_id, error, cache) for error in failed.values()]
-    if full := next((one for one in failures if isinstance(one, OutputError)), None):
-        return full
-    name, error = next(iter(failed.items()))
-    return SetupError(f"{hub_id}: the download of {name} failed ({reason(error)})", RESUMES)
+if __name__ == "__main__":
+    _run(*sys.argv[1:])

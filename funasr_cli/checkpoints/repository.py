@@ -1,10 +1,7 @@
-"""What both hubs share: the files that make a checkpoint, where a download stands, why one has failed."""
+"""Which files of a repository make a checkpoint, on either hub."""
 
-import errno
-import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +9,7 @@ from funasr_cli.checkpoints.format import CONFIG_FILE, CTC_VOCABULARY_FILE, TOKE
 from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS, require_torch
 from funasr_cli.checkpoints.layouts.transformers import INDEX_FILE
-from funasr_cli.errors import ModelError, OutputError, SetupError
+from funasr_cli.errors import ModelError
 
 Tell = Callable[[int, int], None]  # bytes fetched, bytes in all
 
@@ -30,10 +27,6 @@ TOP_FILES = DECODER_FILES | {
 }  # fmt: skip
 FOLDER = re.compile(r"\w[\w.+-]*")  # a plain name: no way up, nothing hidden
 SHARD = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-COMMIT = re.compile(r"[0-9a-f]{40}")  # these two are made folder and file names of
-SHA256 = re.compile(r"[0-9a-f]{64}")
-RESUMES = "run it again: it goes on where it stopped"
 
 
 @dataclass(frozen=True)
@@ -58,9 +51,8 @@ def wanted(hub_id: str, names: Iterable[str]) -> list[str]:
     names = sorted(set(names))
     tensors = weights(names)
     if not tensors:
-        raise ModelError(
-            f"{hub_id}: no {UPSTREAM_WEIGHTS} and no {WEIGHTS_FILE} in it", "name the repository of a checkpoint"
-        )
+        message = f"{hub_id}: no {UPSTREAM_WEIGHTS} and no {WEIGHTS_FILE} in it"
+        raise ModelError(message, "name the repository of a checkpoint", code="weights-missing")
     if UPSTREAM_WEIGHTS in tensors:
         require_torch()
     return [*filter(_is_wanted_text, names), *tensors]
@@ -90,37 +82,3 @@ def _is_wanted_text(name: str) -> bool:
         case [folder, file]:
             return file in DECODER_FILES and FOLDER.fullmatch(folder) is not None
     return False
-
-
-@contextmanager
-def quiet(client: str) -> Iterator[None]:
-    """Keep a client from logging: what there is to say, we say."""
-    logger = logging.getLogger(client)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what led to it, the innermost last."""
-    cause: BaseException | None = error
-    while cause:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def reason(error: BaseException) -> str:
-    """The innermost reason, in one line."""
-    *_, innermost = (cause for cause in causes(error) if not isinstance(cause, StopIteration))  # what JSON ends in
-    texts = (getattr(innermost, "strerror", None), getattr(innermost, "message", None), str(innermost))
-    return str(next(filter(None, texts), type(innermost).__name__)).splitlines()[0]
-
-
-def failure(hub_id: str, error: BaseException, cache: Path) -> OutputError | SetupError:
-    """A download that has ended early: the disk is full, or anything else."""
-    if any(isinstance(cause, OSError) and cause.errno in NO_ROOM for cause in causes(error)):
-        return OutputError(f"{cache}: the disk is full", "make room there and run it again")
-    return SetupError(f"{hub_id}: the download failed ({reason(error)})", RESUMES)

@@ -1,4 +1,6 @@
-"""`funasr convert ID`: downloads, through a hub on this machine."""
+"""`funasr convert ID`, with and without `--hub ms`, where both hubs are alike; servers on this machine play them."""
+
+from __future__ import annotations
 
 import json
 import socket
@@ -7,94 +9,149 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
-from support.hub_client import convert
-from support.hub_server import MAIN, OLDER, Hub, serving
-from support.running import Result
+from support.hub_client import NEEDED, convert, names
+from support.hub_client import fetch as fetch_only
+from support.hub_server import MAIN, OLDER, Hub, ModelScopeHub, Repository, serving
+from support.running import Result, invoke
+from support.small import MakeCheckpoint
 
-HINT = "HF_ENDPOINT names a mirror; --hub ms takes it from ModelScope, if that has it"
+KINDS = {"hf": Hub, "ms": ModelScopeHub}
+UNNEEDED = (
+    "model.py", "requirements.txt", "example/zh.mp3", "model.onnx", "model.pt.ep1", ".gitattributes",
+    ".hidden/config.json",
+)  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture
-def hub(checkpoint: Path) -> Iterator[Hub]:
-    (checkpoint / "example").mkdir()
-    (checkpoint / "example/zh.mp3").write_bytes(b"not needed")
-    with serving(Hub(checkpoint)) as served:
+def hub(checkpoint: Path, kind: str) -> Iterator[Repository]:
+    for name in UNNEEDED:
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        (checkpoint / name).write_bytes(b"not needed")
+    with serving(KINDS[kind](checkpoint)) as served:
         yield served
 
 
-@pytest.mark.parametrize(
-    ("options", "commit"),
-    [
-        pytest.param((), MAIN, marks=pytest.mark.slow),
-        (("--revision", "v1"), OLDER),
-        pytest.param(("--revision", OLDER), OLDER, marks=pytest.mark.slow),
-    ],
-)
-def test_download(hub: Hub, tmp_path: Path, options: tuple[str, ...], commit: str) -> None:
-    """The files that are needed, and the commit in what is written; no bars in a pipe."""
-    result = convert(tmp_path, hub.url, "owner/model", *options)
-    out = tmp_path / "home/models/owner/model"
-    assert (result.exit_code, result.stdout) == (0, f"{out}\n")
-    assert result.stderr.startswith("downloading owner/model\n87 tensors in the layout of FunASR, ")
-    assert "\r" not in result.stderr
-    assert "model.pt" in hub.downloaded
-    assert "zh.mp3" not in hub.downloaded
-    source = json.loads((out / "config.json").read_text())["source"]
-    assert (source["hub"], source["source"], source["revision"]) == ("hf", "owner/model", commit)
-    with safe_open(out / "model.safetensors", "np") as file:
-        metadata = file.metadata() or {}
-    assert (metadata["hub"], metadata["revision"]) == ("hf", commit)
-    assert f"- Source: owner/model, revision {commit}\n" in (out / "README.md").read_text()
+def ask(home: Path, hub: Repository, *arguments: str, url: str = "", **env: str) -> Result:
+    """`funasr convert owner/model` from this hub, or as much of one as is at another address."""
+    name = {Hub: "hf", ModelScopeHub: "ms"}[type(hub)]
+    return convert(home, url or hub.url, *(arguments or ("owner/model",)), "--hub", name, **env)
 
 
 @pytest.mark.slow
-def test_what_is_there_is_not_downloaded_again(hub: Hub, tmp_path: Path) -> None:
-    assert convert(tmp_path, hub.url, "owner/model", str(tmp_path / "a")).exit_code == 0
+def test_conversion(hub: Repository, kind: str, make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    """Hub and commit are recorded; no client draws or logs anything, and the variable does for the option."""
+    hub.files = type(hub)(make_checkpoint(with_ctc=True)).files
+    result = convert(tmp_path, hub.url, "owner/model", FUNASR_HUB=kind)
+    out = tmp_path / "home/models/owner/model"
+    assert (result.exit_code, result.stdout) == (0, f"{out}\n")
+    first, *notes = result.stderr.splitlines()
+    assert (first, len(notes)) == ("downloading owner/model", 5)
+    source = json.loads((out / "config.json").read_text())["source"]
+    assert (source["hub"], source["source"], source["revision"]) == (kind, "owner/model", MAIN)
+    with safe_open(out / "model.safetensors", "np") as file:
+        metadata = file.metadata() or {}
+    assert (metadata["hub"], metadata["revision"]) == (kind, MAIN)
+    assert f"- Source: owner/model, revision {MAIN}\n" in (out / "README.md").read_text()
+    ask(tmp_path, hub).assert_error(1, "output-exists", str(out))
+
+
+@pytest.mark.parametrize(("revision", "commit"), [("", MAIN), ("v1", OLDER), (OLDER, OLDER)])
+def test_what_comes_and_what_pins_it(
+    hub: Repository, kind: str, tmp_path: Path, revision: str, commit: str
+) -> None:
+    folder, recorded, name = fetch_only(tmp_path, hub, revision)
+    assert (names(folder), recorded, name) == (NEEDED, commit, kind)
+    assert len(hub.downloaded) == len(NEEDED)
+
+
+def test_what_is_there_needs_no_network(hub: Repository, kind: str, tmp_path: Path) -> None:
+    """It is not downloaded again, either; Hugging Face's client keeps what two revisions have once."""
+    first = fetch_only(tmp_path, hub)
     hub.downloaded.clear()
-    assert convert(tmp_path, hub.url, "owner/model", str(tmp_path / "b")).exit_code == 0
+    assert fetch_only(tmp_path, hub) == first
     assert hub.downloaded == []
+    hub.fault = (503, "")
+    assert fetch_only(tmp_path, hub) == first
+    if kind == "hf":
+        assert fetch_only(tmp_path, hub, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9") == first
+    hub.fault = None
+    assert fetch_only(tmp_path, hub, "v1")[1] == OLDER
+    assert ("model.pt" in hub.downloaded) == (kind == "ms")
 
 
-def test_unknown_id(hub: Hub, tmp_path: Path) -> None:
-    result = convert(tmp_path, hub.url, "owner/nothing")
-    result.assert_fails(
-        3, "error: owner/nothing: not on the hub, or private\n  check the spelling, or set HF_TOKEN\n"
-    )
+def test_token(hub: Repository, tmp_path: Path) -> None:
+    fetch_only(tmp_path, hub, HF_TOKEN="secret", MODELSCOPE_API_TOKEN="secret")
+    assert "Bearer secret" in hub.authorization
 
 
-def test_unknown_revision(hub: Hub, tmp_path: Path) -> None:
-    result = convert(tmp_path, hub.url, "owner/model", "--revision", "v9")
-    result.assert_fails(3, "error: owner/model: no revision v9\n  name a branch, tag or commit\n")
+@pytest.mark.parametrize(
+    ("fault", "exit_code", "code"),
+    [
+        ((401, "RepoNotFound"), 3, "hub-missing"),
+        ((500, ""), 5, "hub-unreachable"),
+    ],
+)
+def test_answers_of_a_hub(
+    hub: Repository, tmp_path: Path, fault: tuple[int, str], exit_code: int, code: str
+) -> None:
+    hub.fault = fault
+    ask(tmp_path, hub).assert_error(exit_code, code, "owner/model")
 
 
-def test_gated(hub: Hub, tmp_path: Path) -> None:
-    hub.fault = (403, "GatedRepo")
-    convert(tmp_path, hub.url, "owner/model").assert_fails(3, "owner/model: not on the hub, or private")
+@pytest.mark.parametrize(
+    "typed", ["owner/nothing", "owner/model --revision v9", f"owner/model --revision {40 * 'f'}"]
+)
+def test_what_a_hub_does_not_have(hub: Repository, tmp_path: Path, typed: str) -> None:
+    repository, *options = typed.split()
+    code = "revision-missing" if options else "hub-missing"
+    ask(tmp_path, hub, repository, *options).assert_error(3, code, repository, *options[1:])
 
 
-def test_hub_that_answers_nonsense(hub: Hub, tmp_path: Path) -> None:
+def test_a_hub_that_answers_nonsense(hub: Repository, tmp_path: Path) -> None:
     hub.answer = lambda path: (200, b"<html>", {})  # type: ignore[method-assign]
-    why = "Expecting value: line 1 column 1 (char 0)"
-    told = f"error: owner/model: {hub.url} is out of order ({why})\n  {HINT}\n"
-    assert convert(tmp_path, hub.url, "owner/model") == Result(5, "", told)
+    ask(tmp_path, hub).assert_error(5, "hub-unreachable", "owner/model", hub.url)
 
 
-def test_unreachable(tmp_path: Path) -> None:
+def test_no_hub(hub: Repository, tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, never listening: nobody else gets the port
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        result = convert(tmp_path, url, "owner/model")
-    assert result == Result(5, "", f"error: owner/model: {url} cannot be reached (Connection refused)\n  {HINT}\n")
+        ask(tmp_path, hub, url=url).assert_error(5, "hub-unreachable", "owner/model", url, "(Connection refused)")
 
 
-@pytest.mark.parametrize("endpoint", ["not a url", "ftp://example.invalid"])
-def test_bad_endpoint(tmp_path: Path, endpoint: str) -> None:
-    convert(tmp_path, endpoint, "owner/model").assert_fails(5, "error: owner/model: ")
+def test_no_checkpoint_in_it(hub: Repository, tmp_path: Path) -> None:
+    del hub.files["model.pt"]
+    ask(tmp_path, hub).assert_error(3, "weights-missing", "owner/model", "model.pt")
+    assert hub.downloaded == []
 
 
-def test_repository_in_another_layout(hub: Hub, tmp_path: Path) -> None:
-    hub.files = {name: path for name, path in hub.files.items() if name != "config.yaml"}
-    convert(tmp_path, hub.url, "owner/model").assert_fails(
-        3, f"/snapshots/{MAIN}/config.yaml: missing\n  FunASR writes one beside model.pt: copy it, or "
-    )
-    assert not list((tmp_path / "home").glob("**/*.safetensors"))
+def test_no_room_for_the_download(hub: Repository, tmp_path: Path) -> None:
+    """Nothing is begun."""
+    hub.stated_bytes = 10**15
+    ask(tmp_path, hub).assert_error(1, "disk-full", "the download of owner/model needs 1,000,000,")
+    assert hub.downloaded == []
+
+
+def test_fewer_bytes_than_announced(hub: Repository, tmp_path: Path) -> None:
+    """What does not add up is not kept: the next run starts over."""
+    hub.omits_bytes = 10
+    ask(tmp_path, hub).assert_error(5, "download-failed", "owner/model")
+    hub.omits_bytes = 0
+    hub.ranges.clear()
+    fetch_only(tmp_path, hub)
+    assert hub.ranges == [""]
+
+
+def test_unknown_hub_and_no_hub(checkpoint: Path, tmp_path: Path) -> None:
+    """FUNASR_HUB may stand for good: a local folder belongs to none."""
+    result = invoke("convert", "nano", "--hub", "gh")
+    assert (result.exit_code, "'gh'" in result.stderr) == (2, True)
+    out = tmp_path / "out"
+    result = invoke("convert", checkpoint, out, "--quiet", "--verify", "off", env={"FUNASR_HUB": "ms"})
+    assert result == Result(0, f"{out}\n", "")
+    assert json.loads((out / "config.json").read_text())["source"]["hub"] is None

@@ -1,16 +1,17 @@
 """Downloads from Hugging Face that end early, are unwanted or here already, through a hub on this machine."""
 
-import random
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.hub_client import NEEDED, convert, convert_on_a_full_disk, fetch, find_model, names
-from support.hub_server import MAIN, OLDER, Hub, serving
-from support.running import Result
+from support.hub_client import NEEDED, convert, fetch, find_model, names
+from support.hub_server import MAIN, Hub, serving
+from support.running import funasr
 
-MEBIBYTE = 1 << 20
-AGAIN = "  run it again: it goes on where it stopped\n"
+DATA = Path(__file__).parents[1] / "data"
+LENGTH = 12 << 20  # more than what the client writes at once
 
 
 @pytest.fixture
@@ -28,22 +29,6 @@ def add(hub: Hub, folder: Path, *files: str) -> None:
         hub.files[name] = path
 
 
-def test_only_what_is_needed(hub: Hub, tmp_path: Path) -> None:
-    add(
-        hub,
-        tmp_path,
-        "model.py",
-        "requirements.txt",
-        "example/zh.mp3",
-        "model.onnx",
-        "model.pt.ep1",
-        ".gitattributes",
-    )
-    folder, commit, name = fetch(tmp_path, hub)
-    assert (names(folder), commit, name) == (NEEDED, MAIN, "hf")
-    assert len(hub.downloaded) == len(NEEDED)
-
-
 def test_shards(hub: Hub, tmp_path: Path) -> None:
     del hub.files["model.pt"], hub.files["config.yaml"]
     shards = [f"model-0000{part}-of-00002.safetensors" for part in (1, 2)]
@@ -53,66 +38,41 @@ def test_shards(hub: Hub, tmp_path: Path) -> None:
     assert names(folder) == (NEEDED - {"model.pt", "config.yaml"}) | wanted
 
 
-def test_safetensors_go_before_a_pickle(hub: Hub, tmp_path: Path) -> None:
-    add(hub, tmp_path, "config.json", "model.safetensors")
-    fetch(tmp_path, hub)
-    assert "model.safetensors" in hub.downloaded
-    assert "model.pt" not in hub.downloaded
-
-
-def test_no_checkpoint_in_it(hub: Hub, tmp_path: Path) -> None:
-    del hub.files["model.pt"]
-    result = convert(tmp_path, hub.url, "owner/model")
-    result.assert_fails(
-        3,
-        "error: owner/model: no model.pt and no model.safetensors in it\n  name the repository of a checkpoint\n",
-    )
-    assert hub.downloaded == []
-
-
-def test_a_lost_connection_costs_little(hub: Hub, tmp_path: Path) -> None:
-    """A second run goes on behind the last ten megabytes that have come whole, in which the client writes."""
-    content = random.Random(0).randbytes(24 * MEBIBYTE)
+def test_a_connection_that_is_lost_once(hub: Hub, tmp_path: Path) -> None:
+    """The client goes on within the run."""
+    content = hub.files["model.pt"].read_bytes().ljust(LENGTH + (1 << 20), b"\0")
     hub.files["model.pt"].write_bytes(content)
-    hub.breaks_after = 15 * MEBIBYTE
-    size = len(content)
-    why = f"peer closed connection without sending complete message body (received {15 * MEBIBYTE} bytes"
-    told = f"error: owner/model: the download failed ({why}, expected {size}))\n{AGAIN}"
-    assert convert(tmp_path, hub.url, "owner/model") == Result(5, "", f"downloading owner/model\n{told}")
-    hub.fault = hub.breaks_after = None
-    hub.ranges.clear()
+    hub.breaks_after = LENGTH
     folder, commit, _ = fetch(tmp_path, hub)
-    assert hub.ranges == [f"bytes={10 * MEBIBYTE}-"]
     assert (folder / "model.pt").read_bytes() == content
     assert commit == MAIN
-    assert not list((tmp_path / "cache").rglob("*incomplete"))
+    first, second = hub.ranges
+    assert (first, second.startswith("bytes=")) == ("", True)
 
 
-def test_fewer_bytes_than_announced(hub: Hub, tmp_path: Path) -> None:
-    """What does not add up is not kept: the next run starts over."""
-    hub.omits_bytes = 10
+def test_a_connection_that_stays_lost(hub: Hub, tmp_path: Path) -> None:
+    """The next run fetches the broken file anew, and no other."""
+    hub.breaks_after, hub.stays_broken = 70_000, True
     result = convert(tmp_path, hub.url, "owner/model")
-    result.assert_fails(5, "error: owner/model: the download failed (", AGAIN)
-    hub.omits_bytes = 0
+    result.assert_error(5, "download-failed", "owner/model")
+    assert "hf download" in result.stderr
+    assert not list((tmp_path / "cache").rglob("*incomplete"))
+    hub.is_broken = hub.stays_broken = False
     hub.ranges.clear()
-    fetch(tmp_path, hub)
-    assert hub.ranges == [""]
+    hub.downloaded.clear()
+    folder, *_ = fetch(tmp_path, hub)
+    assert (hub.ranges, hub.downloaded) == ([""], ["model.pt"])
+    assert names(folder) == NEEDED
 
 
 def test_another_file_than_the_hub_lists(hub: Hub, tmp_path: Path) -> None:
     """Of the right size, but not of the right SHA-256."""
-    hub.sha256 = lambda name: "e" * 64  # type: ignore[method-assign]
-    result = convert(tmp_path, hub.url, "owner/model")
-    damaged = "model.pt has arrived damaged: its SHA-256 is not the hub's"
-    result.assert_fails(5, f"error: owner/model: the download failed ({damaged})\n{AGAIN}")
-    assert not list((tmp_path / "cache").rglob("*incomplete"))
-
-
-def test_what_is_here_needs_no_network(hub: Hub, tmp_path: Path) -> None:
-    first = fetch(tmp_path, hub)
-    hub.fault = (503, "")
-    assert fetch(tmp_path, hub) == first  # the hub is down
-    assert fetch(tmp_path, hub, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9") == first
+    sha256 = hub.sha256
+    hub.sha256 = lambda name: 64 * "e"  # type: ignore[method-assign]
+    convert(tmp_path, hub.url, "owner/model").assert_error(5, "download-failed", "model.pt")
+    assert not list((tmp_path / "cache").rglob("model.pt"))
+    hub.sha256 = sha256  # type: ignore[method-assign]
+    assert names(fetch(tmp_path, hub)[0]) == NEEDED
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -121,44 +81,66 @@ def test_offline_without_it(hub: Hub, tmp_path: Path, begun: bool) -> None:
         folder, *_ = fetch(tmp_path, hub)
         (folder / "model.pt").unlink()
     result = convert(tmp_path, hub.url, "owner/model", HF_HUB_OFFLINE="1")
-    here = "only in part" if begun else "not"
-    result.assert_fails(
-        5, f"error: owner/model: {here} on this machine, and HF_HUB_OFFLINE forbids to download it\n"
-    )
-
-
-def test_a_file_that_another_revision_has_too(hub: Hub, tmp_path: Path) -> None:
-    """The cache keeps it once; what is recorded is the commit asked for."""
-    fetch(tmp_path, hub)
-    hub.downloaded.clear()
-    _, commit, _ = fetch(tmp_path, hub, "v1")
-    assert commit == OLDER
-    assert "model.pt" not in hub.downloaded
-
-
-def test_token(hub: Hub, tmp_path: Path) -> None:
-    fetch(tmp_path, hub, HF_TOKEN="hf_secret")
-    assert "Bearer hf_secret" in hub.authorization
+    result.assert_error(5, "hub-offline", "owner/model", "in part" if begun else "not on this machine")
 
 
 def test_a_conversion_of_others_is_used_as_it_lies_in_the_cache(hub: Hub, tmp_path: Path) -> None:
-    """`--model ID`: without a conversion, and without a network."""
+    """`--model ID`: without a conversion, and without a network. Safetensors go before a pickle."""
     add(hub, tmp_path, "config.json", "model.safetensors")
     (tmp_path / "more/config.json").write_text('{"model_type": "fun_asr_nano", "text_config": {"vocab_size": 9}}')
     folder, *_ = fetch(tmp_path, hub)
+    assert "model.pt" not in hub.downloaded
     assert find_model(tmp_path, "owner/model") == f"{folder}\n"
     (folder / "model.safetensors").unlink()
     assert find_model(tmp_path, "owner/model").endswith("ModelError: owner/model: no such model")
 
 
-def test_no_room_for_the_download(hub: Hub, tmp_path: Path) -> None:
-    """Nothing is begun."""
-    result = convert_on_a_full_disk(tmp_path, hub, "owner/model")
-    needed = sum(hub.files[name].stat().st_size for name in NEEDED)
-    assert result == Result(
-        1,
-        "",
-        f"error: {tmp_path}: the download of owner/model needs {needed / 1e6:,.1f} MB, 0.0 MB are free\n"
-        "  make room there, or let HF_HOME name a folder on another disk\n",
+def test_a_repository_in_another_layout(hub: Hub, tmp_path: Path) -> None:
+    """Named by where it lies on this machine."""
+    hub.files = {name: path for name, path in hub.files.items() if name != "config.yaml"}
+    result = convert(tmp_path, hub.url, "owner/model")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert f"/snapshots/{MAIN}/config.yaml: missing" in result.stderr
+    assert not list((tmp_path / "home").glob("**/*.safetensors"))
+
+
+def test_gated(hub: Hub, tmp_path: Path) -> None:
+    """Where to agree to the terms; nothing else is said of it."""
+    hub.fault = (403, "GatedRepo")
+    result = convert(tmp_path, hub.url, "owner/model")
+    result.assert_error(3, "hub-gated", f"{hub.url}/owner/model", "HF_TOKEN")
+
+
+# --- settings of the user's: nothing listens at port 9 ---
+
+PROXY, SOCKS = "socks://127.0.0.1:9", "socks5://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "values"),
+    [
+        ({"ALL_PROXY": PROXY}, "proxy-setting", [f"ALL_PROXY={PROXY}", f"write it as {SOCKS}"]),
+        ({"ALL_PROXY": SOCKS}, "proxy-setting", [f"ALL_PROXY={SOCKS}", "pip install socksio"]),
+        ({"SSL_CERT_FILE": "/nonexistent.pem"}, "certificate-setting", ["SSL_CERT_FILE=/nonexistent.pem"]),
+        ({"HF_TOKEN": "“hf_abc”"}, "token-setting", ["HF_TOKEN: ", r"\u201c\u201d"]),
+        ({"HF_HUB_DOWNLOAD_TIMEOUT": "abc"}, "hub-setting", ["HF_HUB_DOWNLOAD_TIMEOUT=abc"]),
+        ({"HF_HUB_ETAG_TIMEOUT": "1.5"}, "hub-setting", ["HF_HUB_ETAG_TIMEOUT=1.5"]),
+        ({"HF_ENDPOINT": "http://[::1"}, "hub-setting", ["HF_ENDPOINT=http://[::1"]),
+        ({"HF_ENDPOINT": "hf-mirror.com"}, "hub-setting", ["write it as https://hf-mirror.com"]),
+        ({"HF_HUB_ENABLE_HF_TRANSFER": "1"}, "hub-unreachable", ["http://127.0.0.1:9"]),  # without a warning
+    ],
+)
+def test_a_setting_is_named(tmp_path: Path, variables: dict[str, str], code: str, values: list[str]) -> None:
+    """Nothing gets to standard output, and nothing is shown of a token."""
+    result = convert(tmp_path, "http://127.0.0.1:9", "acme/model", **variables)
+    result.assert_error(5, code, *values)
+    assert len(result.stderr.splitlines()) == 2
+    assert "hf_abc" not in result.stderr
+
+
+def test_a_refused_variable_and_a_model_by_its_id(tmp_path: Path) -> None:
+    """The client is also imported to look into its cache."""
+    env = {"FUNASR_HOME": str(tmp_path), "HF_HUB_DOWNLOAD_TIMEOUT": "abc", "HF_HOME": str(tmp_path)}
+    funasr("transcribe", DATA / "zh-6s.wav", "--model", "owner/model", env=env).assert_error(
+        5, "hub-setting", "HF_HUB_DOWNLOAD_TIMEOUT=abc"
     )
-    assert hub.downloaded == []

@@ -58,23 +58,6 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-FULL = """
-import shutil
-usage = shutil.disk_usage
-shutil.disk_usage = lambda path: usage(path)._replace(free=12_345)
-from funasr_cli.__main__ import main
-main()
-"""
-
-
-def convert_on_a_full_disk(home: Path, hub: Repository, *arguments: str) -> Result:
-    """`funasr convert` with 12 kB left."""
-    command = [PYTHON, "-c", FULL, "convert", *arguments]
-    env = environment(**surroundings(home, hub.url))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
 def find_model(home: Path, name: str) -> str:
     """What `--model` finds without a network: a folder, or why there is none."""
     script = f"from funasr_cli.checkpoints.hub import find_model; print(find_model({name!r}))"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,10 @@ class Repository:
 
     Attributes:
         fault: status and error code of every answer.
-        breaks_after: the connection is lost after so many bytes of a large file, and from then on all is `fault`.
+        breaks_after: the connection is lost after so many bytes of a large file; the next one holds, unless it
+            `stays_broken`: then large files are refused.
         omits_bytes: how many bytes of a large file do not come, without a word of it.
+        stated_bytes: the size of large files that the hub lists, if it is not the real one.
         downloaded: names of the files that were sent, or begun.
         ranges: what was asked for of the large ones.
     """
@@ -34,7 +37,10 @@ class Repository:
         self.files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         self.fault: tuple[int, str] | None = None
         self.breaks_after: int | None = None
+        self.stays_broken = False
+        self.is_broken = False
         self.omits_bytes = 0
+        self.stated_bytes: int | None = None
         self.downloaded: list[str] = []
         self.ranges: list[str] = []
         self.authorization: set[str] = set()
@@ -47,6 +53,10 @@ class Repository:
     def file_of(self, path: str) -> str | None:
         """The file that is asked for."""
         raise NotImplementedError
+
+    def size(self, name: str) -> int:
+        """As the hub lists it."""
+        return self.stated_bytes if self.stated_bytes and name.endswith(LARGE) else self.files[name].stat().st_size
 
     def sha256(self, name: str) -> str:
         return hashlib.sha256(self.files[name].read_bytes()).hexdigest()
@@ -74,7 +84,7 @@ class Hub(Repository):
             return 404, b"", {"X-Error-Code": "EntryNotFound"}
         content, commit = self.files[name].read_bytes(), self.revisions[parts[3]]
         if name.endswith(LARGE):
-            linked = {"X-Linked-ETag": f'"{self.sha256(name)}"', "X-Linked-Size": str(len(content))}
+            linked = {"X-Linked-ETag": f'"{self.sha256(name)}"', "X-Linked-Size": str(self.size(name))}
         else:
             linked = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
         return 200, content, {**linked, "X-Repo-Commit": commit}
@@ -94,10 +104,10 @@ class Hub(Repository):
 
     def _entry(self, name: str, name_key: str, blob_key: str, sha_key: str) -> dict[str, Any]:
         content = self.files[name].read_bytes()
-        entry = {name_key: name, "size": len(content), blob_key: hashlib.sha1(content).hexdigest()}
+        entry = {name_key: name, "size": self.size(name), blob_key: hashlib.sha1(content).hexdigest()}
         if not name.endswith(LARGE):
             return entry
-        return entry | {"lfs": {sha_key: self.sha256(name), "size": len(content), "pointerSize": 130}}
+        return entry | {"lfs": {sha_key: self.sha256(name), "size": self.size(name), "pointerSize": 130}}
 
 
 class ModelScopeHub(Repository):
@@ -143,7 +153,7 @@ class ModelScopeHub(Repository):
     def _entry(self, name: str, commit: str) -> dict[str, Any]:
         is_last = name == self.changed_last
         return {
-            "Path": name, "Type": "blob", "Size": self.files[name].stat().st_size, "Sha256": self.sha256(name),
+            "Path": name, "Type": "blob", "Size": self.size(name), "Sha256": self.sha256(name),
             "Revision": commit if is_last else "d" * 40, "CommittedDate": 1_700_000_000 + is_last,
         }  # fmt: skip
 
@@ -159,8 +169,8 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(repository: R) -> Iterator[R]:
-    """Answer requests at the repository's `url` until the block is left."""
+def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
+    """Answer requests at the repository's `url` until the block is left; with a certificate and key, over TLS."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -180,12 +190,12 @@ def serving(repository: R) -> Iterator[R]:
             if self.command != "GET":
                 return
             if is_large and repository.breaks_after is not None:
-                body = body[: repository.breaks_after]
-                repository.fault = (503, "")
+                body, repository.breaks_after = body[: repository.breaks_after], None
+                repository.is_broken = repository.stays_broken
                 self.close_connection = True
             self.wfile.write(body)
 
-        do_HEAD = do_GET
+        do_HEAD = do_CONNECT = do_GET  # the last one is what a proxy is asked for
 
         def faultless(self) -> Answer:
             repository.authorization.add(self.headers.get("Authorization", ""))
@@ -197,6 +207,8 @@ def serving(repository: R) -> Iterator[R]:
 
         def part(self, body: bytes, headers: dict[str, str]) -> Answer:
             """As `Range` asks for."""
+            if repository.is_broken:
+                return 503, b"", {}
             body = body[: len(body) - repository.omits_bytes]
             asked = self.headers.get("Range", "")
             repository.ranges.append(asked)
@@ -211,7 +223,11 @@ def serving(repository: R) -> Iterator[R]:
             pass
 
     server = Server(("127.0.0.1", 0), Handler)
-    repository.url = f"http://127.0.0.1:{server.server_port}"
+    repository.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that has gone
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

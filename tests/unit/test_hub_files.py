@@ -1,7 +1,6 @@
 """Which files of a repository are fetched, and whether there is room; what is told of a CTC branch."""
 
 import dataclasses
-import errno
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import funasr_cli
 from funasr_cli import demo
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import ALIASES, find_model, hub_of, is_model
-from funasr_cli.checkpoints.repository import failure, is_complete, wanted
+from funasr_cli.checkpoints.repository import is_complete, wanted
 from funasr_cli.cli.conversion_report import capabilities
 from funasr_cli.errors import ModelError, OutputError, SetupError, UsageError
 from funasr_cli.options import Hub
@@ -141,32 +140,6 @@ def test_no_room_for_the_result(small_checkpoint: Path, tmp_path: Path, monkeypa
     assert caught.value.message.endswith(" MB, 0.0 MB are free")
     assert caught.value.hint == "make room there, or name another folder"
     assert not list(tmp_path.iterdir())
-
-
-def wrapped(error: Exception) -> Exception:
-    try:
-        try:
-            raise error
-        except Exception as inner:
-            raise RuntimeError("the client's own words\non two lines") from inner
-    except RuntimeError as outer:
-        return outer
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_full_disk(number: int, tmp_path: Path) -> None:
-    error = failure("owner/model", wrapped(OSError(number, "No space left on device")), tmp_path)
-    assert isinstance(error, OutputError)
-    assert (error.message, error.hint) == (f"{tmp_path}: the disk is full", "make room there and run it again")
-
-
-def test_other_failures(tmp_path: Path) -> None:
-    error = failure(
-        "owner/model", wrapped(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")), tmp_path
-    )
-    assert isinstance(error, SetupError)
-    assert error.message == "owner/model: the download failed (Connection reset by peer)"
-    assert error.hint == "run it again: it goes on where it stopped"
 
 
 def test_what_is_a_model(small_model: Path, small_checkpoint: Path, tmp_path: Path) -> None:

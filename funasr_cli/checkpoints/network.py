@@ -1,0 +1,202 @@
+"""Why a hub does not answer: a setting of the user's (address, token, certificates, proxies), or the hub itself."""
+
+import errno
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass
+
+from funasr_cli.errors import OutputError, SetupError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")  # in capitals, too
+PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+NOT_OF_A_TOKEN = re.compile(r"[^!#-&(-_a-~]")  # spaces, quotes, and what is not ASCII
+UNAUTHORIZED, PROXY_AUTHENTICATION = 401, 407  # of HTTP
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a hub's client goes by.
+
+    Attributes:
+        endpoint: the address; ``endpoint_variable`` may hold another one.
+        tokens: by where they stand, a variable or a file; the first one is used.
+        certificates: variables that name them; the first one is the one to set.
+        socks: package that the client needs for SOCKS.
+        elsewhere: hint for a hub that is out of reach.
+    """
+
+    endpoint: str
+    endpoint_variable: str
+    tokens: Mapping[str, str]
+    certificates: tuple[str, ...]
+    socks: str
+    elsewhere: str
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it, the innermost last."""
+    cause: BaseException | None = error
+    while cause:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def reason(error: BaseException) -> str:
+    """The innermost reason, in one line."""
+    *_, innermost = (cause for cause in causes(error) if not isinstance(cause, StopIteration))  # what JSON ends in
+    texts = (getattr(innermost, "strerror", None), getattr(innermost, "message", None), str(innermost))
+    return str(next(filter(None, texts), type(innermost).__name__)).splitlines()[0]
+
+
+def unreached(hub_id: str, error: BaseException, access: Access) -> SetupError:
+    """What to say of a hub that does not answer, or not as a hub."""
+    if at_fault := setting_at_fault(error, access):
+        return at_fault
+    what = "cannot be reached" if _is_about_a_connection(error) else "is out of order"
+    message = f"{hub_id}: {access.endpoint} {what} ({reason(error)})"
+    return SetupError(message, access.elsewhere, code="hub-unreachable")
+
+
+def failure(hub_id: str, error: BaseException, access: Access, cache: Path, hint: str) -> OutputError | SetupError:
+    """What to say of a download that has ended early: the disk is full, a setting is wrong, or anything else."""
+    if any(isinstance(cause, OSError) and cause.errno in NO_ROOM for cause in causes(error)):
+        return OutputError(f"{cache}: the disk is full", "make room there and run it again", code="disk-full")
+    message = f"{hub_id}: the download failed ({reason(error)})"
+    return setting_at_fault(error, access) or SetupError(message, hint, code="download-failed")
+
+
+def setting_at_fault(error: BaseException, access: Access) -> SetupError | None:
+    """The setting of the user's that an error comes from; None where it is none, as far as one can tell."""
+    return (
+        wrong_address(access.endpoint, access.endpoint_variable)
+        or _token_at_fault(error, access)
+        or _certificates_at_fault(error, access)
+        or _proxy_at_fault(error, access)
+    )
+
+
+def wrong_address(endpoint: str, variable: str) -> SetupError | None:
+    """What to say of an address of a hub that is none."""
+    if _is_address(endpoint, ("http", "https")):
+        return None
+    hint = f"write it as https://{endpoint if '.' in endpoint and '/' not in endpoint else 'HOST'}, or unset it"
+    return SetupError(f"{variable}={endpoint}: not the address of a hub", hint, code="hub-setting")
+
+
+def wrong_token(access: Access) -> SetupError | None:
+    """What to say of a token with characters that none has; it is not shown itself."""
+    place, token = next(iter(access.tokens.items()), ("", ""))
+    if not (odd := "".join(sorted(set(NOT_OF_A_TOKEN.findall(token.strip()))))):
+        return None
+    hint = "paste it again, without quotes, spaces and line breaks"
+    return SetupError(f"{place}: no token has these characters: {odd!a}", hint, code="token-setting")
+
+
+def _token_at_fault(error: BaseException, access: Access) -> SetupError | None:
+    is_refused = _status(error) == UNAUTHORIZED
+    if not access.tokens or not (is_refused or any("header" in _described(cause) for cause in causes(error))):
+        return None
+    message = f"{next(iter(access.tokens))}: {access.endpoint} does not accept this token"
+    refused = SetupError(message, "make a new one, or unset it: public models need none", code="token-setting")
+    return wrong_token(access) or (refused if is_refused else None)
+
+
+def _certificates_at_fault(error: BaseException, access: Access) -> SetupError | None:
+    chosen = {name: os.environ[name] for name in access.certificates if os.environ.get(name)}
+    if untrusted := next(
+        (cause for cause in causes(error) if "certificate_verify_failed" in _described(cause)), None
+    ):
+        why = getattr(untrusted, "verify_message", None) or reason(error)
+        named = "".join(f", nor by {name}={value}" for name, value in chosen.items())
+        hint = (
+            f"if a proxy of your network signs it, let {access.certificates[0]} name a file with its certificate"
+        )
+        message = f"{access.endpoint}: its certificate is not vouched for by this machine{named} ({why})"
+        return SetupError(message, hint, code="certificate-setting")
+    is_about_tls = any(isinstance(cause, ssl.SSLError) for cause in causes(error))
+    if _status(error) or (_is_about_a_connection(error) and not is_about_tls):
+        return None
+    for name, value in chosen.items():
+        try:
+            if not os.path.isdir(value):
+                ssl.create_default_context(cafile=value)
+        except OSError as unusable:
+            message = f"{name}={value}: no certificates can be read there ({unusable.strerror})"
+            return SetupError(message, "name a file in PEM format, or unset it", code="certificate-setting")
+    return None
+
+
+def _proxy_at_fault(error: BaseException, access: Access) -> SetupError | None:
+    status, url = _status(error), urlsplit(access.endpoint)
+    if status not in (None, PROXY_AUTHENTICATION):
+        return None
+    used = {} if proxy_bypass(url.hostname or "") else _variables(f"{url.scheme}_proxy", "all_proxy")
+    proxies = dict(list(used.items())[:1])
+    is_connection = _is_about_a_connection(error)
+    # Some clients look at all of them, before they connect to anything.
+    for name, value in proxies.items() if is_connection else (proxies | _variables(*PROXIES)).items():
+        scheme, separator, rest = value.rpartition("://")
+        shown = f"{name}={scheme}{separator}{re.sub('.*@', '...@', rest)}"
+        if not _is_address(value if "://" in value else f"http://{value}", PROXY_SCHEMES):
+            better = f"socks5://{rest}" if scheme in ("socks", "socks4") else "http://HOST:PORT"
+            return SetupError(
+                f"{shown}: not the address of a proxy", f"write it as {better}", code="proxy-setting"
+            )
+        if (
+            not is_connection
+            and scheme.startswith("socks")
+            and "socks" in " ".join(map(_described, causes(error)))
+        ):
+            return SetupError(
+                f"{shown}: SOCKS needs {access.socks}", f"pip install {access.socks}", code="proxy-setting"
+            )
+        if status == PROXY_AUTHENTICATION or str(PROXY_AUTHENTICATION) in reason(error):
+            hint = "write it as http://USER:PASSWORD@HOST:PORT, with %40 for an @ in the password"
+            return SetupError(f"{shown}: the proxy wants another user or password", hint, code="proxy-setting")
+        if is_connection:
+            message = f"{shown}: {access.endpoint} cannot be reached through this proxy ({reason(error)})"
+            hint = f"see whether it is right; NO_PROXY={url.hostname} goes around it"
+            return SetupError(message, hint, code="proxy-setting")
+    return None
+
+
+def _variables(*names: str) -> dict[str, str]:
+    """Those that are set, in small letters or capitals."""
+    return {name: os.environ[name] for stem in names for name in (stem, stem.upper()) if os.environ.get(name)}
+
+
+def _is_address(value: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError:
+        return False
+    is_plain = value.isascii() and value.isprintable() and not set(value) & set(" \"'") and port != 0
+    return is_plain and url.scheme.lower() in schemes and bool(url.hostname)
+
+
+def _status(error: BaseException) -> int | None:
+    """Of the HTTP answer that an error comes from; None where there was no answer."""
+    holders = (holder for cause in causes(error) for holder in (cause, getattr(cause, "response", None)))
+    return next((status for holder in holders if (status := getattr(holder, "status_code", None))), None)
+
+
+def _is_about_a_connection(error: BaseException) -> bool:
+    kinds = (ConnectionError, TimeoutError, socket.gaierror)
+    return any(
+        isinstance(cause, kinds) or re.search("Proxy|Connect|Timeout", type(cause).__name__)
+        for cause in causes(error)
+    )
+
+
+def _described(error: BaseException) -> str:
+    """Kind and text, in small letters; what cannot be encoded is a header."""
+    kind = "header" if isinstance(error, UnicodeEncodeError) else type(error).__name__
+    return f"{kind} {error}".lower()

@@ -1,0 +1,198 @@
+"""Why a hub does not answer: each setting of the user's that is at fault is named, with both hubs' clients."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.hub_server import Hub, ModelScopeHub, Repository, serving
+
+from funasr_cli.checkpoints import huggingface, modelscope
+from funasr_cli.checkpoints.network import failure, setting_at_fault
+from funasr_cli.errors import FunASRError
+
+NOWHERE = "http://127.0.0.1:9"  # where nothing listens
+UNSET = (
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
+    "MODELSCOPE_API_TOKEN",
+)  # fmt: skip
+
+
+class Client:
+    """One of the two, in this process; what it goes by is read from variables anew each time."""
+
+    def __init__(self, name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.name, self.home, self.monkeypatch = name, home, monkeypatch
+        for variable in UNSET:
+            monkeypatch.delenv(variable, raising=False)
+        for variable in ("API_MAX_RETRIES", "REPO_TREE_PAGE_MAX_ATTEMPTS"):
+            monkeypatch.setenv(f"MODELSCOPE_{variable}", "1")  # read when its client is imported
+        for variable in ("MODELSCOPE_CACHE", "MODELSCOPE_HOME"):
+            monkeypatch.setenv(variable, str(home / variable))
+
+    def refused(self, endpoint: str, **variables: str) -> FunASRError:
+        """What asking it for a model ends in."""
+        for variable, value in variables.items():
+            self.monkeypatch.setenv(variable, value)
+        with pytest.raises(FunASRError) as caught:
+            {"hf": self._ask_hugging_face, "ms": self._ask_modelscope}[self.name](endpoint)
+        return caught.value
+
+    def _ask_modelscope(self, endpoint: str) -> None:
+        self.monkeypatch.setenv("MODELSCOPE_ENDPOINT", endpoint)
+        modelscope._fetch("acme/model", None, lambda *_: None)
+
+    def _ask_hugging_face(self, endpoint: str) -> None:
+        from huggingface_hub import close_session, constants
+
+        close_session()
+        for name, value in {
+            "ENDPOINT": endpoint, "HF_HUB_CACHE": str(self.home), "HF_TOKEN_PATH": str(self.home / "token"),
+            "HF_HUB_OFFLINE": False,
+        }.items():  # fmt: skip
+            self.monkeypatch.setattr(constants, name, value)
+        try:
+            huggingface.fetch("acme/model", None, lambda *_: None)
+        finally:
+            close_session()
+
+
+@pytest.fixture(params=["hf", "ms"])
+def client(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
+    return Client(request.param, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize(
+    ("value", "shown", "hint"),
+    [
+        ("socks://127.0.0.1:9", "socks://127.0.0.1:9", "socks5://127.0.0.1:9"),
+        ("socks5h://127.0.0.1:9", "socks5h://127.0.0.1:9", "pip install "),
+        ("ftp://127.0.0.1:9", "ftp://127.0.0.1:9", "http://HOST:PORT"),
+        ("“http://127.0.0.1:9”", "“http://127.0.0.1:9”", "http://HOST:PORT"),
+        ("http://127.0.0.1:abc", "http://127.0.0.1:abc", "http://HOST:PORT"),
+        ("http://", "http://", "http://HOST:PORT"),
+        ("127.0.0.1:9", "127.0.0.1:9", "NO_PROXY=hub.invalid"),
+        ("http://me:secret@127.0.0.1:9", "http://...@127.0.0.1:9", "NO_PROXY=hub.invalid"),
+    ],
+)
+def test_proxies(client: Client, variable: str, value: str, shown: str, hint: str) -> None:
+    error = client.refused("http://hub.invalid", **{variable: value})
+    assert error.code == "proxy-setting"
+    assert error.message.startswith(f"{variable}={shown}: ")
+    assert hint in error.hint
+    assert "secret" not in error.message + error.hint
+
+
+def test_a_proxy_that_is_not_used_is_not_blamed(client: Client) -> None:
+    """Not the one for another scheme, nor with an exception for this host, however odd its neighbours."""
+    for variables in ({"HTTPS_PROXY": NOWHERE}, {"HTTP_PROXY": NOWHERE, "NO_PROXY": "[::1, http://[, 127.0.0.1"}):
+        error = client.refused(NOWHERE, **variables)
+        assert (error.code, NOWHERE in error.message) == ("hub-unreachable", True)
+
+
+@pytest.mark.parametrize("endpoint", ["http://hub.invalid", "https://hub.invalid"])
+def test_a_proxy_that_wants_a_password(client: Client, tmp_path: Path, endpoint: str) -> None:
+    with serving(Repository(tmp_path)) as proxy:
+        proxy.fault = (407, "")
+        error = client.refused(endpoint, all_proxy=proxy.url)
+    assert (error.code, error.message.startswith(f"all_proxy={proxy.url}: ")) == ("proxy-setting", True)
+    assert "USER:PASSWORD@" in error.hint
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 127.0.0.1, signed by nobody, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("there is no openssl")
+    path = tmp_path_factory.mktemp("tls") / "self-signed.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
+    subprocess.run([*command, "-keyout", path.with_suffix(".key"), "-out", path], check=True, capture_output=True)
+    path.write_text(path.read_text() + path.with_suffix(".key").read_text())
+    return path
+
+
+def test_a_certificate_that_nobody_vouches_for(client: Client, certificate: Path, tmp_path: Path) -> None:
+    """As of a proxy that looks into everything."""
+    variable = {"hf": "SSL_CERT_FILE", "ms": "REQUESTS_CA_BUNDLE"}[client.name]
+    folder = {"hf": "SSL_CERT_DIR", "ms": "CURL_CA_BUNDLE"}[client.name]
+    with serving({"hf": Hub, "ms": ModelScopeHub}[client.name](tmp_path), certificate) as hub:
+        for variables in ({}, {folder: str(tmp_path)}):
+            error = client.refused(hub.url, **variables)
+            assert (error.code, hub.url in error.message) == ("certificate-setting", True)
+            assert variable in error.hint
+            assert all(f"{name}={value}" in error.message for name, value in variables.items())
+
+
+@pytest.mark.parametrize("value", ["/nonexistent.pem", __file__])
+def test_certificates_that_are_none(client: Client, value: str, certificate: Path, tmp_path: Path) -> None:
+    variable = {"hf": "SSL_CERT_FILE", "ms": "REQUESTS_CA_BUNDLE"}[client.name]
+    with serving(Repository(tmp_path), certificate) as hub:
+        error = client.refused(hub.url, **{variable: value})
+    assert error.code == "certificate-setting"
+    assert error.message.startswith(f"{variable}={value}: ")
+
+
+@pytest.mark.parametrize("token", ["“secret”", "sec ret", "'secret'", '"secret"', "secré", "secret​"])
+def test_a_token_that_was_pasted_badly(client: Client, token: str, tmp_path: Path) -> None:
+    """The hub is asked in vain with it, or not at all; it is not shown."""
+    variable = {"hf": "HF_TOKEN", "ms": "MODELSCOPE_API_TOKEN"}[client.name]
+    with serving(Repository(tmp_path)) as hub:
+        hub.fault = (401, "RepoNotFound")
+        error = client.refused(hub.url, **{variable: token})
+    assert (error.code, error.message.startswith(f"{variable}: ")) == ("token-setting", True)
+    assert "sec" not in error.message + error.hint
+
+
+def test_a_token_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the client's own login leaves it."""
+    client = Client("hf", tmp_path, monkeypatch)
+    (tmp_path / "token").write_text("“hf_abc”\n")
+    error = client.refused(NOWHERE)
+    assert (error.code, error.message.startswith(f"{tmp_path / 'token'}: ")) == ("token-setting", True)
+
+
+def test_a_token_that_is_not_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it looks like one."""
+    with serving(Repository(tmp_path)) as hub:
+        hub.fault = (401, "")
+        error = Client("hf", tmp_path, monkeypatch).refused(hub.url, HF_TOKEN="hf_abc")
+        assert (error.code, error.message.startswith("HF_TOKEN: ")) == ("token-setting", True)
+
+
+@pytest.mark.parametrize("endpoint", ["http://[::1", "ftp://hub.invalid", "http://", "http://hub.invalid:abc"])
+def test_addresses(client: Client, endpoint: str) -> None:
+    variable = {"hf": "HF_ENDPOINT", "ms": "MODELSCOPE_ENDPOINT"}[client.name]
+    error = client.refused(endpoint)
+    assert (error.code, error.message.startswith(f"{variable}={endpoint}: ")) == ("hub-setting", True)
+
+
+def test_an_answer_of_the_hub_is_no_matter_of_settings(tmp_path: Path) -> None:
+    class Answered(Exception):
+        status_code = 503
+
+    access = modelscope.Access(NOWHERE, "X", {"TOKEN": "“"}, ("SSL_CERT_FILE",), "pysocks", "")
+    assert setting_at_fault(Answered(), access) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.ECONNRESET, "download-failed")],
+)
+def test_downloads_that_end_early(tmp_path: Path, number: int, code: str) -> None:
+    """The innermost reason counts, in one line."""
+    access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "")
+    try:
+        try:
+            raise OSError(number, os.strerror(number))
+        except OSError as inner:
+            raise RuntimeError("the client's own words\non two lines") from inner
+    except RuntimeError as outer:
+        error = failure("owner/model", outer, access, tmp_path, "run it again")
+    assert error.code == code
+    assert (str(tmp_path) if code == "disk-full" else os.strerror(number)) in error.message
