@@ -7,7 +7,16 @@ from pathlib import Path
 from funasr_cli.options import AUTO_DRAFT, BENCH_TRIALS, DEFAULTS, NO_DRAFT, TranscribeOptions
 
 SYNTHETIC_SIZES = ("full", "demo")
-SYNTHETIC_TOKENS = 64  # of each segment, unless told otherwise: a random model would hardly ever stop
+SYNTHETIC_TOKENS = 64  # of each segment by default: a random model would hardly ever stop
+BATCHED_RECORDINGS = 32  # of `Mode.BATCHES` by default
+
+# What is timed, and what tables call it.
+STAGES = {
+    "read_s": "read", "vad_s": "VAD", "features_s": "features", "encoder_s": "encoder", "ctc_s": "CTC",
+    "prefill_s": "prefill", "first_token_s": "first token", "decode_s": "decode", "total_s": "total",
+}  # fmt: skip
+PARTS = tuple(name for name in STAGES if name not in ("first_token_s", "total_s"))  # that add up
+TEXT_PARTS = ("ctc_s", "prefill_s", "decode_s")  # from what has been heard to the text: what drafts change
 
 
 class Mode(StrEnum):
@@ -19,9 +28,8 @@ class Mode(StrEnum):
     MEMORY = "memory"
 
 
-BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # unless told otherwise
+BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # by default
 TOGETHER = (Mode.BATCHES, Mode.DRAFTS)  # modes that transcribe all recordings in one run
-BATCHED_RECORDINGS = 32  # of `Mode.BATCHES`, unless told otherwise
 
 
 @dataclass(frozen=True)
