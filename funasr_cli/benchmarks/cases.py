@@ -1,12 +1,13 @@
-"""What transcribing costs: models x recordings x batch sizes x drafts, in turns, each stage by itself."""
+"""What transcribing costs: models x recordings x batch sizes x drafts, in turns; what batches and drafts save."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from funasr_cli.benchmarks.request import PARTS, STAGES, TEXT_PARTS
 from funasr_cli.benchmarks.scoring import ErrorRate, error_rate, reference_of
 from funasr_cli.benchmarks.subjects import Subject
 from funasr_cli.benchmarks.workloads import Workload
@@ -19,12 +20,7 @@ from funasr_cli.measure import (
     rtf,
 )
 from funasr_cli.options import TranscribeOptions
-from funasr_cli.transcript import STAGES as PIPELINE_STAGES
 from funasr_cli.transcript import Transcript
-
-PARTS = tuple(f"{stage}_s" for stage in PIPELINE_STAGES)
-TEXT_PARTS = PARTS[PARTS.index("ctc_s") :]  # from what has been heard to the text: what drafts change
-STAGES = (*PARTS, "text_s", "first_token_s", "total_s")
 
 
 @dataclass(frozen=True)
@@ -42,9 +38,9 @@ class CaseCost:
         passes: runs of the decoder that these took, counted for each segment.
         drafted: tokens of drafts that were tried.
         accepted: of these, those that the decoder would have written itself.
-        stages: seconds of each of `STAGES`: `PARTS` are added up over the recordings, the first two run in a
-            thread beside the others; `TEXT_PARTS` together; from opening the first recording to its first token;
-            the whole run.
+        stages: seconds of each of `STAGES`, and of `TEXT_PARTS` together as "text_s". `PARTS` are added up over
+            the recordings; the first two run in a thread beside the others. The first token's are from opening the
+            first recording.
         tokens_per_s: behind the first token of each segment, in the time of the decoding alone.
         peak_mlx_bytes: most memory that MLX had allocated at once, other models left out.
         peak_process_bytes: most memory that the process had resident, all models included; since its start where
@@ -84,39 +80,52 @@ class CaseCost:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One trial of a case."""
+class Gain:
+    """A case against another one of the same recordings.
 
-    total_s: float
+    Attributes:
+        times_faster: throughput against that.
+        text_times_faster: the same of all that is done behind the encoder.
+        same_texts: how many recordings have the text that they have there.
+    """
+
+    times_faster: float
+    text_times_faster: float
+    same_texts: int
+
+
+def batch_gains(costs: Sequence[CaseCost]) -> list[Gain]:
+    """One for each case, against the first batch size of its model."""
+    return _gains(costs, lambda cost: cost.model)
+
+
+def draft_gains(costs: Sequence[CaseCost]) -> list[Gain]:
+    """One for each case, against the same one without drafts, which comes first."""
+    return _gains(costs, lambda cost: (cost.model, cost.audio, cost.batch_size))
+
+
+def _gains(costs: Sequence[CaseCost], group: Callable[[CaseCost], Hashable]) -> list[Gain]:
+    """Against the first case of each group; 1 where neither has anything to do, as in silence."""
+    bases = {group(cost): cost for cost in reversed(costs)}
+    gains = []
+    for cost in costs:
+        base = bases[group(cost)]
+        pairs = ((base.stages[stage].median, cost.stages[stage].median) for stage in ("total_s", "text_s"))
+        total, text = (before_s / now_s if now_s else 1.0 for before_s, now_s in pairs)
+        gains.append(Gain(total, text, sum(map(str.__eq__, cost.texts, base.texts))))
+    return gains
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One trial of a case: its stages, and the counts of the transcripts together."""
+
     transcripts: list[Transcript]
+    stages: dict[str, float]
+    counts: dict[str, int]
+    audio_s: float
     peak_mlx_bytes: int
     peak_process_bytes: int
-
-    def stage(self, name: str) -> float:
-        """Seconds of one of `STAGES`."""
-        if name == "total_s":
-            return self.total_s
-        if name == "text_s":
-            return sum(map(self.stage, TEXT_PARTS))
-        seconds = [getattr(transcript.timings, name) for transcript in self.transcripts]
-        return seconds[0] if name == "first_token_s" else sum(seconds)
-
-    @property
-    def audio_s(self) -> float:
-        return sum(transcript.duration_s for transcript in self.transcripts)
-
-    @property
-    def segments(self) -> int:
-        return sum(len(transcript.segments) for transcript in self.transcripts)
-
-    def count(self, name: str) -> int:
-        """Of "tokens", "passes", "drafted" or "accepted"."""
-        return sum(getattr(transcript.timings, name) for transcript in self.transcripts)
-
-    @property
-    def tokens_per_s(self) -> float:
-        decode_s = self.stage("decode_s")
-        return max(0, self.count("tokens") - self.segments) / decode_s if decode_s else 0.0
 
 
 @dataclass(frozen=True)
@@ -134,9 +143,46 @@ class _Case:
         reset_peak_mlx()
         reset_peak_process()
         started = time.perf_counter()
-        transcripts = self.subject.recognizer.transcribe_batch(self.workload.recordings, options)
+        done = self.subject.recognizer.transcribe_batch(self.workload.recordings, options)
         total_s = time.perf_counter() - started
-        return _Run(total_s, transcripts, peak_mlx_bytes() - others_bytes, peak_process_bytes())
+        peaks = peak_mlx_bytes() - others_bytes, peak_process_bytes()
+        stages = {name: sum(getattr(each.timings, name) for each in done) for name in PARTS}
+        stages |= {"text_s": sum(stages[name] for name in TEXT_PARTS), "total_s": total_s}
+        stages["first_token_s"] = done[0].timings.first_token_s
+        names = ("tokens", "passes", "drafted", "accepted")
+        counts = {name: sum(getattr(each.timings, name) for each in done) for name in names}
+        counts["segments"] = sum(len(each.segments) for each in done)
+        return _Run(done, stages, counts, sum(each.duration_s for each in done), *peaks)
+
+    def cost(self, runs: Sequence[_Run], references: Mapping[str, str] | None) -> CaseCost:
+        last, recordings = runs[-1], self.workload.recordings
+        texts = tuple(transcript.text for transcript in last.transcripts)
+        errors = None
+        if references is not None:  # each file counts once, however often it was transcribed
+            wanted = [reference_of(path, references) for path in self.workload.paths]
+            errors = error_rate(zip(wanted, texts, strict=False))
+        return CaseCost(
+            case=self.label,
+            model=self.subject.cost.model,
+            audio=self.workload.name,
+            recordings=len(recordings),
+            batch_size=self.batch_size,
+            draft=self.draft,
+            audio_s=last.audio_s,
+            stages={name: Spread.of([run.stages[name] for run in runs]) for name in (*STAGES, "text_s")},
+            tokens_per_s=Spread.of([_tokens_per_s(run) for run in runs]),
+            rtf=Spread.of([rtf(run.stages["total_s"], run.audio_s) for run in runs]),
+            peak_mlx_bytes=max(run.peak_mlx_bytes for run in runs),
+            peak_process_bytes=max(run.peak_process_bytes for run in runs),
+            errors=errors,
+            texts=texts,
+            **last.counts,
+        )
+
+
+def _tokens_per_s(run: _Run) -> float:
+    decode_s = run.stages["decode_s"]
+    return max(0, run.counts["tokens"] - run.counts["segments"]) / decode_s if decode_s else 0.0
 
 
 def run_cases(
@@ -155,7 +201,7 @@ def run_cases(
         AudioError: a recording cannot be read.
         UsageError: the language is not one of a model's.
     """
-    cases = _cases(subjects, workloads, batch_sizes, drafts)
+    cases = [*_cases(subjects, workloads, batch_sizes, drafts)]
     all_bytes = sum(subject.cost.mlx_bytes for subject in subjects)
     for case in cases:
         progress(f"warming up: {case.label}")
@@ -165,55 +211,18 @@ def run_cases(
         for case, own in zip(cases, runs, strict=True):
             progress(f"{trial + 1} of {trials}: {case.label}")
             own.append(case.run(options, all_bytes - case.subject.cost.mlx_bytes))
-    return tuple(_cost(case, own, references) for case, own in zip(cases, runs, strict=True))
+    return tuple(case.cost(own, references) for case, own in zip(cases, runs, strict=True))
 
 
 def _cases(
     subjects: list[Subject], workloads: list[Workload], batch_sizes: Sequence[int | None], drafts: Sequence[str]
-) -> list[_Case]:
+) -> Iterator[_Case]:
     """Workloads change slowest, so that what is compared runs close together."""
     short = Counter(Path(workload.name).name for workload in workloads)
-    cases = []
-    for workload in workloads:
+    for workload, size, own, draft in product(workloads, batch_sizes, subjects, drafts):
         name = Path(workload.name).name
-        audio = name if short[name] == 1 else workload.name
-        if workload.copies > 1:
-            audio += f" x {workload.copies}"
-        for size, own, draft in product(batch_sizes, subjects, drafts):
-            batch = f", batch of {size}" if size else ""
-            drafted = f", draft {draft}" if len(drafts) > 1 else ""
-            label = f"{own.cost.model}, {audio}{batch}{drafted}"
-            cases.append(_Case(label, own, workload, size, draft))
-    return cases
-
-
-def _cost(case: _Case, runs: list[_Run], references: Mapping[str, str] | None) -> CaseCost:
-    last = runs[-1]
-    texts = tuple(transcript.text for transcript in last.transcripts)
-    return CaseCost(
-        case=case.label,
-        model=case.subject.cost.model,
-        audio=case.workload.name,
-        recordings=len(case.workload.recordings),
-        batch_size=case.batch_size,
-        draft=case.draft,
-        audio_s=last.audio_s,
-        segments=last.segments,
-        tokens=last.count("tokens"),
-        passes=last.count("passes"),
-        drafted=last.count("drafted"),
-        accepted=last.count("accepted"),
-        stages={name: Spread.of([run.stage(name) for run in runs]) for name in STAGES},
-        tokens_per_s=Spread.of([run.tokens_per_s for run in runs]),
-        rtf=Spread.of([rtf(run.total_s, run.audio_s) for run in runs]),
-        peak_mlx_bytes=max(run.peak_mlx_bytes for run in runs),
-        peak_process_bytes=max(run.peak_process_bytes for run in runs),
-        errors=None if references is None else _errors(case.workload, texts, references),
-        texts=texts,
-    )
-
-
-def _errors(workload: Workload, texts: tuple[str, ...], references: Mapping[str, str]) -> ErrorRate:
-    """Each file counts once, however often it was transcribed."""
-    wanted = [reference_of(path, references) for path in workload.paths]
-    return error_rate(zip(wanted, texts, strict=False))
+        label = f"{own.cost.model}, {name if short[name] == 1 else workload.name}"
+        label += f" x {workload.copies}" if workload.copies > 1 else ""
+        label += f", batch of {size}" if size else ""
+        label += f", draft {draft}" if len(drafts) > 1 else ""
+        yield _Case(label, own, workload, size, draft)

@@ -9,8 +9,10 @@ from typing import Any
 from funasr_cli.benchmarks.report import FORMAT, FORMAT_VERSION
 from funasr_cli.errors import UsageError
 
-NO_METRICS = ("recordings", "batch_size", "audio_s", "steps")  # what tells cases apart, or does not vary
+NO_METRICS = ("recordings", "batch_size", "audio_s")  # what tells cases apart
 CONTEXT = ("device", "machine", "versions", "settings")
+SPREAD = {"median", "low", "high"}
+WANTED = "--compare takes what --json printed"
 
 
 @dataclass(frozen=True)
@@ -54,29 +56,28 @@ def read_report(path: Path, mode: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})", "--compare takes what --json printed") from error
+        raise UsageError(f"{path}: cannot be read ({error})", WANTED, code="file-unreadable") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UsageError(f"{path}: not a measurement", "--compare takes what --json printed")
-    if content.get("format_version") != FORMAT_VERSION:
-        raise UsageError(f"{path}: format version {content.get('format_version')}, not {FORMAT_VERSION}")
+        raise UsageError(f"{path}: not a measurement", WANTED, code="not-a-measurement")
+    if (version := content.get("format_version")) != FORMAT_VERSION:
+        raise UsageError(f"{path}: format version {version}, not {FORMAT_VERSION}", code="not-a-measurement")
     if content.get("mode") != mode:
-        raise UsageError(f"{path}: of --{content.get('mode')}, not of --{mode}", "compare like with like")
-    parts = [(content.get("models"), "model", "weights"), (content.get("cases"), "case", "case")]
-    for entries, *names in parts:
-        if not isinstance(entries, list) or not all(_has(entry, names) for entry in entries):
-            raise UsageError(f"{path}: not a whole measurement", "--compare takes what --json printed")
+        message = f"{path}: of --{content.get('mode')}, not of --{mode}"
+        raise UsageError(message, "compare like with like", code="options-conflict")
+    try:
+        names = [*(case["case"] for case in content["cases"]), *_weights(content), *_weights(content).values()]
+    except (LookupError, TypeError):
+        names = [None]
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{path}: not a whole measurement", WANTED, code="not-a-measurement")
     return content
-
-
-def _has(entry: Any, names: list[str]) -> bool:
-    return isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names)
 
 
 def compare(earlier: dict[str, Any], now: dict[str, Any]) -> Comparison:
     """Two reports as JSON has them."""
     before, after = ({case["case"]: case for case in report["cases"]} for report in (earlier, now))
     return Comparison(
-        ratios={case: _ratios(before[case], after[case]) for case in after if case in before},
+        ratios={name: _ratios(before[name], case) for name, case in after.items() if name in before},
         only_now=[case for case in after if case not in before],
         only_earlier=[case for case in before if case not in after],
         changes=[*_changes(earlier, now)],
@@ -84,29 +85,23 @@ def compare(earlier: dict[str, Any], now: dict[str, Any]) -> Comparison:
 
 
 def _ratios(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Ratio]:
-    before, after = dict(_metrics(earlier)), dict(_metrics(now))
-    return {name: _ratio(before[name], after[name]) for name in after if name in before}
+    before, after = dict(_leaves(earlier)), dict(_leaves(now))
+    ratios = {}
+    for name, value in after.items():
+        if name in before and name not in NO_METRICS and _is_number(value) and _is_number(before[name]):
+            (was, *past), (median, *present) = _range(before[name]), _range(value)
+            overlap = past[0] <= present[1] and present[0] <= past[1]
+            ratios[name] = Ratio(was, median, median / was if was else None, overlap)
+    return ratios
 
 
-def _metrics(value: Any, name: str = "") -> Iterator[tuple[str, tuple[float, float, float]]]:
-    """Median, lowest and highest of every number in a case, by its path."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        yield name, (value, value, value)
-    elif isinstance(value, dict) and value.keys() == {"median", "low", "high"}:
-        yield name, (value["median"], value["low"], value["high"])
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            if name or key not in NO_METRICS:
-                yield from _metrics(inner, f"{name}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for inner in value:
-            if isinstance(inner, dict) and "stage" in inner:
-                yield from _metrics(inner, f"{name}.{inner['stage']}")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _ratio(earlier: tuple[float, float, float], now: tuple[float, float, float]) -> Ratio:
-    overlap = earlier[1] <= now[2] and now[1] <= earlier[2]
-    return Ratio(earlier[0], now[0], now[0] / earlier[0] if earlier[0] else None, overlap)
+def _range(value: Any) -> tuple[float, float, float]:
+    """Median, lowest and highest."""
+    return (value["median"], value["low"], value["high"]) if isinstance(value, dict) else (value,) * 3
 
 
 def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
@@ -124,7 +119,8 @@ def _weights(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
+    """Values by their paths; a spread is one."""
+    if isinstance(value, dict) and value.keys() != SPREAD:
         for key, inner in value.items():
             yield from _leaves(inner, f"{name}.{key}".lstrip("."))
     else:

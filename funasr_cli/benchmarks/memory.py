@@ -16,6 +16,7 @@ from funasr_cli.measure import reset_peak_process
 DURATIONS_S = (600.0, 3600.0, 10800.0)
 ACCEPTED = (ExitCode.OK, ExitCode.PARTIAL)
 CUT_SHORT = (*ACCEPTED, ExitCode.INPUT_FAILED)  # a limit on the tokens may leave not a single text complete
+KEPT_VARIABLES = ("FUNASR_BLAS", "FUNASR_TRACEBACK")  # the others are somebody's settings for transcribing
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,8 @@ def run_memory(
     models: Mapping[str, Path],
     paths: Sequence[Path],
     durations_s: Sequence[float],
-    language: str,
-    max_tokens: int | None,
+    options: Sequence[str],
     progress: Callable[[str], None],
-    options: Sequence[str] = (),
 ) -> tuple[MemoryCost, ...]:
     """Transcribe files of several lengths with the command itself.
 
@@ -51,27 +50,23 @@ def run_memory(
         models: folders of converted models by what they are called.
         paths: clips of speech; they are repeated with pauses until the length is reached.
         durations_s: lengths of the files.
-        language: as for a transcription.
-        max_tokens: the same.
+        options: of the command, such as --dtype.
         progress: told what is being measured.
-        options: more of the command's, such as --dtype.
 
     Raises:
         AudioError: a clip cannot be read.
         FunASRError: the command failed.
     """
-    limit = [] if max_tokens is None else ["--max-tokens", str(max_tokens)]
-    more = [*limit, *options]
     costs = []
     with tempfile.TemporaryDirectory() as work:
         for duration_s in durations_s:
             length = f"{duration_s / 60:g} min" if duration_s >= 60 else f"{duration_s:g} s"
             file = Path(work) / f"{duration_s:g}s.flac"
             progress(f"writing {length}")
-            write_recording(file, list(paths), duration_s)
+            write_recording(file, paths, duration_s)
             for model, folder in models.items():
                 progress(f"transcribing {length}: {model}")
-                peak_bytes, wall_s = _run([str(file), "-m", str(folder), "--lang", language, *more])
+                peak_bytes, wall_s = _run([str(file), "-m", str(folder), *options])
                 costs.append(MemoryCost(f"{model}, {length}", model, duration_s, peak_bytes, wall_s))
             file.unlink()
     return tuple(costs)
@@ -80,21 +75,18 @@ def run_memory(
 def _run(arguments: list[str]) -> tuple[int, float]:
     """Most memory that a transcription had resident, and its seconds."""
     command = [sys.executable, "-m", "funasr_cli", "transcribe", *arguments]
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("FUNASR_")}
+    variables |= {key: os.environ[key] for key in KEPT_VARIABLES if key in os.environ}
+    variables["FUNASR_CONFIG"] = os.devnull
     reset_peak_process()  # a new process is charged with the peak of the one that it comes from
     started = time.perf_counter()
     with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints, env=_environment())
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints, env=variables)
         _, status, usage = os.wait4(process.pid, 0)  # the only way to one child's own peak
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode not in (CUT_SHORT if "--max-tokens" in arguments else ACCEPTED):
             complaints.seek(0)
-            raise FunASRError(f"funasr transcribe ended with {process.returncode}: {complaints.read().decode()}")
+            message = f"funasr transcribe ended with {process.returncode}: {complaints.read().decode()}"
+            raise FunASRError(message, code="command-failed")
     peak = usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024  # Linux counts in KiB
     return peak, time.perf_counter() - started
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without the settings that somebody may have for transcribing."""
-    kept = ("FUNASR_BLAS", "FUNASR_TRACEBACK")
-    ours = {name: value for name, value in os.environ.items() if name in kept or not name.startswith("FUNASR_")}
-    return ours | {"FUNASR_CONFIG": os.devnull}

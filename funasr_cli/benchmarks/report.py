@@ -1,17 +1,24 @@
 """Everything measured in a run, with what has to be known to compare it; and from there to JSON."""
 
-import dataclasses
-from dataclasses import dataclass
+import importlib.metadata
+import os
+import platform
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from funasr_cli.benchmarks.cases import CaseCost
-from funasr_cli.benchmarks.gains import Gain, batch_gains, draft_gains
+from funasr_cli import __version__
+from funasr_cli.backend import BLAS, mx, on_accelerator
+from funasr_cli.benchmarks.cases import CaseCost, Gain, batch_gains, draft_gains
 from funasr_cli.benchmarks.memory import MemoryCost
 from funasr_cli.benchmarks.request import Mode, Request
 from funasr_cli.benchmarks.subjects import ModelCost
 
 FORMAT = "funasr-bench"
 FORMAT_VERSION = 1
+PACKAGES = ("mlx", "numpy", "tokenizers", "mkl")
+SETTINGS = ("language", "max_tokens", "exact_tokens", "itn")  # of the options, that are no case's own
 
 
 @dataclass(frozen=True)
@@ -34,44 +41,66 @@ class Report:
     cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]
 
     @property
+    def runs(self) -> list[CaseCost]:
+        """The cases that were transcribed here."""
+        return [case for case in self.cases if isinstance(case, CaseCost)]
+
+    @property
     def gains(self) -> list[Gain]:
         """What batches or drafts save, for each case; empty in other modes."""
-        cases = [case for case in self.cases if isinstance(case, CaseCost)]
         if self.request.mode == Mode.DRAFTS:
-            return draft_gains(cases)
-        return batch_gains(cases) if self.request.mode == Mode.BATCHES else []
+            return draft_gains(self.runs)
+        return batch_gains(self.runs) if self.request.mode == Mode.BATCHES else []
 
     def as_json(self) -> dict[str, Any]:
         """For `json.dumps`."""
-        cases = [dataclasses.asdict(case) for case in self.cases]
-        for entry, case in zip(cases, self.cases, strict=True):
-            if isinstance(case, CaseCost) and case.errors:
+        request, cases = self.request, [asdict(case) for case in self.cases]
+        for entry, case in zip(cases, self.runs, strict=False):
+            if case.errors:
                 entry["errors"] |= {"edits": case.errors.edits, "percent": case.errors.percent}
         for entry, gain in zip(cases, self.gains, strict=False):
-            entry |= dataclasses.asdict(gain)
+            entry |= asdict(gain)
+        settings = {name: getattr(request.options, name) for name in SETTINGS}
+        settings |= {"drafts": list(request.drafts), "device": request.device, "dtype": request.dtype}
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "mode": str(self.request.mode),
+            "mode": str(request.mode),
             "started": self.started,
             "device": self.device,
             "machine": self.machine,
             "versions": self.versions,
-            "settings": self._settings(),
-            "models": [dataclasses.asdict(model) for model in self.models],
+            "settings": settings | {"trials": request.trials},
+            "models": [asdict(model) for model in self.models],
             "cases": cases,
         }
 
-    def _settings(self) -> dict[str, Any]:
-        """What was asked for and is no case's own."""
-        request, options = self.request, self.request.options
-        return {
-            "language": options.language,
-            "max_tokens": options.max_tokens,
-            "exact_tokens": options.exact_tokens,
-            "itn": options.itn,
-            "drafts": list(request.drafts),
-            "device": request.device,
-            "dtype": request.dtype,
-            "trials": request.trials,
-        }
+
+def describe_machine() -> dict[str, str | int | None]:
+    """System, processor, cores that this process may use, memory, device, BLAS."""
+    device = mx.device_info() if on_accelerator() else {}
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpu": str(device.get("device_name")) if device else None,
+        "blas": BLAS and os.path.basename(BLAS),
+        "threads": os.environ.get("OMP_NUM_THREADS"),  # None leaves the number to the BLAS
+    }
+
+
+def _processor() -> str:
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def describe_versions() -> dict[str, str]:
+    """Python's, ours and those of the packages that compute."""
+    versions = {"python": platform.python_version(), "funasr-cli": __version__}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -4,10 +4,21 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from funasr_cli import transcript
 from funasr_cli.options import AUTO_DRAFT, BENCH_TRIALS, DEFAULTS, NO_DRAFT, TranscribeOptions
 
 SYNTHETIC_SIZES = ("full", "demo")
-SYNTHETIC_TOKENS = 64  # of each segment, unless told otherwise: a random model would hardly ever stop
+SYNTHETIC_TOKENS = 64  # of each segment by default: a random model would hardly ever stop
+BATCHED_RECORDINGS = 32  # of `Mode.BATCHES` by default
+
+# What is timed, and what tables call it. The parts add up.
+PARTS = tuple(f"{stage}_s" for stage in transcript.STAGES)
+TEXT_PARTS = PARTS[PARTS.index("ctc_s") :]  # from the CTC branch to the text: what drafts change
+LABELS = {"vad_s": "VAD", "ctc_s": "CTC", "first_token_s": "first token"}
+STAGES = {
+    name: LABELS.get(name, name.removesuffix("_s"))
+    for name in (*PARTS[:-1], "first_token_s", PARTS[-1], "total_s")
+}
 
 
 class Mode(StrEnum):
@@ -19,9 +30,8 @@ class Mode(StrEnum):
     MEMORY = "memory"
 
 
-BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # unless told otherwise
+BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # by default
 TOGETHER = (Mode.BATCHES, Mode.DRAFTS)  # modes that transcribe all recordings in one run
-BATCHED_RECORDINGS = 32  # of `Mode.BATCHES`, unless told otherwise
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ punctuation is none. So the rate is a word error rate for English, a character e
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,14 @@ def units(text: str) -> list[str]:
     return [unit.key for unit in units_of(normal, whole_numbers=True)]
 
 
-@dataclass
+@dataclass(frozen=True)
 class ErrorRate:
     """Edits needed, over units that should have been there."""
 
-    substitutions: int = 0
-    deletions: int = 0
-    insertions: int = 0
-    total: int = 0
+    substitutions: int
+    deletions: int
+    insertions: int
+    total: int
 
     @property
     def edits(self) -> int:
@@ -40,24 +41,14 @@ class ErrorRate:
         """Error rate in percent."""
         return 100 * self.edits / self.total if self.total else 0.0
 
-    def add(self, wanted: str, got: str) -> None:
-        """Count one text."""
-        from rapidfuzz.distance import Levenshtein
-
-        wanted_units = units(wanted)
-        edits = [edit.tag for edit in Levenshtein.editops(wanted_units, units(got))]
-        self.substitutions += edits.count("replace")
-        self.deletions += edits.count("delete")
-        self.insertions += edits.count("insert")
-        self.total += len(wanted_units)
-
 
 def error_rate(pairs: Iterable[tuple[str, str]]) -> ErrorRate:
     """Of (wanted, got) texts together."""
-    rate = ErrorRate()
-    for wanted, got in pairs:
-        rate.add(wanted, got)
-    return rate
+    from rapidfuzz.distance import Levenshtein
+
+    split = [(units(wanted), units(got)) for wanted, got in pairs]
+    edits = Counter(edit.tag for wanted, got in split for edit in Levenshtein.editops(wanted, got))
+    return ErrorRate(edits["replace"], edits["delete"], edits["insert"], sum(len(wanted) for wanted, _ in split))
 
 
 def read_references(path: Path) -> dict[str, str]:
@@ -71,16 +62,16 @@ def read_references(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})", LINES) from error
+        raise UsageError(f"{path}: cannot be read ({error})", LINES, code="file-unreadable") from error
     texts: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         name, tab, text = line.partition("\t")
         if not line.strip():
             continue
         if not tab:
-            raise UsageError(f"{path}:{number}: no tab", LINES)
+            raise UsageError(f"{path}:{number}: no tab", LINES, code="references-wrong")
         if name in texts:
-            raise UsageError(f"{path}:{number}: {name} stands there twice")
+            raise UsageError(f"{path}:{number}: {name} stands there twice", code="references-wrong")
         texts[name] = text
     return texts
 
@@ -94,7 +85,8 @@ def reference_of(path: Path, texts: Mapping[str, str]) -> str:
     for name in (str(path), path.name):
         if name in texts:
             return texts[name]
-    raise UsageError(f"{path}: no text among the references", f"add a line: {path.name}, tab, text")
+    hint = f"add a line: {path.name}, tab, text"
+    raise UsageError(f"{path}: no text among the references", hint, code="reference-text-missing")
 
 
 def require_rapidfuzz() -> None:
@@ -102,6 +94,5 @@ def require_rapidfuzz() -> None:
     try:
         import rapidfuzz  # noqa: F401
     except ImportError as error:
-        raise SetupError(
-            f"error rates are counted by rapidfuzz ({error})", "install it: pip install rapidfuzz"
-        ) from error
+        message = f"error rates are counted by rapidfuzz ({error})"
+        raise SetupError(message, "install it: pip install rapidfuzz", code="library-missing") from error

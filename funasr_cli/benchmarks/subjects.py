@@ -42,23 +42,25 @@ class Subject:
 def load_subjects(
     folders: list[Path], dtype: str | None, trials: int, progress: Callable[[str], None]
 ) -> list[Subject]:
-    """Load each model so many times; the last one of each is kept, so that all of them are in memory.
+    """Load each model ``trials`` times; the last one of each is kept, so that all of them are in memory.
 
     Raises:
         ModelError: one is damaged.
     """
     loaded = [_load(folder, dtype, trials, progress) for folder in folders]
     labels = unambiguous([recognizer.loaded.name for recognizer, _, _ in loaded], folders)
-    return [Subject(own[0], _cost(label, *own)) for label, own in zip(labels, loaded, strict=True)]
+    subjects = []
+    for label, (recognizer, load_s, mlx_bytes) in zip(labels, loaded, strict=True):
+        parameters = sum(map(math.prod, model_shapes(FunASRNano(recognizer.config)).values()))
+        cost = ModelCost(label, recognizer.loaded.weights_type, parameters, mlx_bytes, load_s)
+        subjects.append(Subject(recognizer, cost))
+    return subjects
 
 
 def unambiguous(names: list[str], folders: list[Path]) -> list[str]:
     """What models are called: two conversions of the same checkpoint by their folders, too."""
-    counts = Counter(names)
-    return [
-        name if counts[name] == 1 else f"{name} in {folder.name}"
-        for name, folder in zip(names, folders, strict=True)
-    ]
+    counts, pairs = Counter(names), zip(names, folders, strict=True)
+    return [name if counts[name] == 1 else f"{name} in {folder.name}" for name, folder in pairs]
 
 
 def _load(
@@ -74,9 +76,3 @@ def _load(
         seconds.append(time.perf_counter() - started)
     assert recognizer is not None
     return recognizer, Spread.of(seconds), int(mx.get_active_memory()) - before
-
-
-def _cost(label: str, recognizer: Recognizer, load_s: Spread, mlx_bytes: int) -> ModelCost:
-    shapes = model_shapes(FunASRNano(recognizer.config)).values()
-    parameters = sum(map(math.prod, shapes))
-    return ModelCost(label, recognizer.loaded.weights_type, parameters, mlx_bytes, load_s)

@@ -79,26 +79,22 @@ def write_synthetic(folder: Path, size: str) -> Path:
         OutputError: there is no room for it.
     """
     out = folder / f"synthetic-{size}"
-    try:
-        _write(out, size)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error})", "TMPDIR names a folder with more room") from error
-    return out
-
-
-def _write(out: Path, size: str) -> None:
-    out.mkdir()
-    if size == "full":
-        config = RELEASE
-        _release_tokenizer().save(str(out / TOKENIZER_FILE))
-    else:
-        config = dataclasses.replace(read_config(demo.MODEL).config, ctc=None)
-        shutil.copyfile(demo.MODEL / TOKENIZER_FILE, out / TOKENIZER_FILE)
+    config = RELEASE if size == "full" else dataclasses.replace(read_config(demo.MODEL).config, ctc=None)
     source = {"source": f"synthetic {size}", "revision": None, "tool_version": f"funasr-cli {__version__}"}
     shapes = model_shapes(FunASRNano(config))
     specs = [TensorSpec(name, DTYPE, shape) for name, shape in shapes.items()]
-    write_safetensors(out / WEIGHTS_FILE, specs, _contents(shapes), {"format": FORMAT})
-    write_config(out, ModelFile(config, DTYPE, None, source))
+    try:
+        out.mkdir()
+        if size == "full":
+            _release_tokenizer().save(str(out / TOKENIZER_FILE))
+        else:
+            shutil.copyfile(demo.MODEL / TOKENIZER_FILE, out / TOKENIZER_FILE)
+        write_safetensors(out / WEIGHTS_FILE, specs, _contents(shapes), {"format": FORMAT})
+        write_config(out, ModelFile(config, DTYPE, None, source))
+    except OSError as error:
+        hint = "TMPDIR names a folder with more room"
+        raise OutputError(f"{out}: cannot be written ({error})", hint, code="disk-full") from error
+    return out
 
 
 def _contents(shapes: dict[str, Shape]) -> Iterator[memoryview]:
@@ -109,12 +105,8 @@ def _contents(shapes: dict[str, Shape]) -> Iterator[memoryview]:
             values = noise * math.prod(shape[1:]) ** -0.5
         else:
             values = np.full(1, name.endswith(".weight"), np.float32)
-        yield np.resize(_bfloat16(values), math.prod(shape)).data.cast("B")
-
-
-def _bfloat16(values: np.ndarray) -> np.ndarray:
-    """The upper halves of float32 numbers: (count,) uint16."""
-    return (values.view(np.uint32) >> 16).astype(np.uint16)
+        halves = (values.view(np.uint32) >> 16).astype(np.uint16)  # the upper ones are bfloat16
+        yield np.resize(halves, math.prod(shape)).data.cast("B")
 
 
 def _release_tokenizer() -> Tokenizer:

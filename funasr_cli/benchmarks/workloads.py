@@ -1,6 +1,6 @@
 """What is transcribed to be measured: recordings as they are, joined to a length, or generated."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -55,11 +55,17 @@ def make_workloads(paths: tuple[Path, ...], durations_s: tuple[float, ...], work
         return [Workload(clip.name, (clip,), vad=False) for clip in clips]
     if not durations_s:
         return [Workload(str(path), (open_recording(path, SAMPLE_RATE_HZ),), (path,)) for path in paths]
-    return [_joined(paths, duration_s, work) for duration_s in durations_s]
+    workloads = []
+    for duration_s in durations_s:
+        name = f"joined {duration_s:g} s"
+        file = work / f"{name}.flac"
+        write_recording(file, paths, duration_s)
+        workloads.append(Workload(name, (open_recording(file, SAMPLE_RATE_HZ, name=name),)))
+    return workloads
 
 
 def together(paths: tuple[Path, ...], count: int) -> Workload:
-    """So many recordings in one workload; they are repeated, or cut off.
+    """``count`` recordings in one workload; they are repeated, or cut off.
 
     Raises:
         AudioError: a recording cannot be read.
@@ -69,37 +75,22 @@ def together(paths: tuple[Path, ...], count: int) -> Workload:
     return Workload(f"{count} recordings", tuple(islice(cycle(recordings), count)), used)
 
 
-def _joined(paths: tuple[Path, ...], duration_s: float, work: Path) -> Workload:
-    name = f"joined {duration_s:g} s"
-    file = work / f"{name}.flac"
-    write_recording(file, list(paths), duration_s)
-    return Workload(name, (open_recording(file, SAMPLE_RATE_HZ, name=name),))
-
-
 def generated_clip(duration_s: float) -> Audio:
     """Noise with the slope and the four syllables a second of speech: costs what speech costs, says nothing."""
     samples = np.random.default_rng(0).standard_normal(int(duration_s * SAMPLE_RATE_HZ)).cumsum()
     samples -= np.convolve(samples, np.full(400, 1 / 400), mode="same")  # keep the slope, lose the drift
     envelope = 0.55 - 0.45 * np.cos(2 * np.pi * 4 * np.arange(len(samples)) / SAMPLE_RATE_HZ)
     loud = samples * envelope
-    name = f"generated {duration_s:g} s"
-    return from_array(0.3 * loud / np.abs(loud).max(), SAMPLE_RATE_HZ, SAMPLE_RATE_HZ, name)
+    loud *= 0.3 / np.abs(loud).max()
+    return from_array(loud, SAMPLE_RATE_HZ, SAMPLE_RATE_HZ, f"generated {duration_s:g} s")
 
 
-def write_recording(file: Path, paths: list[Path], duration_s: float) -> None:
+def write_recording(file: Path, paths: Iterable[Path], duration_s: float) -> None:
     """Write clips one after the other with pauses in between, as 16 kHz FLAC of exactly this length."""
-    missing = round(duration_s * SAMPLE_RATE_HZ)
+    missing, pause = round(duration_s * SAMPLE_RATE_HZ), np.zeros(round(PAUSE_S * SAMPLE_RATE_HZ), np.float32)
+    clips = cycle([load_audio(path, SAMPLE_RATE_HZ).samples for path in paths])
     with soundfile.SoundFile(file, "w", SAMPLE_RATE_HZ, 1) as out:
-        for piece in _pieces(paths):
-            out.write(piece[:missing])
-            missing -= len(piece[:missing])
-            if not missing:
-                return
-
-
-def _pieces(paths: list[Path]) -> Iterator[np.ndarray]:
-    """(samples,) float32 without end."""
-    pause = np.zeros(round(PAUSE_S * SAMPLE_RATE_HZ), np.float32)
-    for samples in cycle([load_audio(path, SAMPLE_RATE_HZ).samples for path in paths]):
-        yield samples
-        yield pause
+        while missing:
+            piece = np.concatenate([next(clips), pause])[:missing]  # (samples,)
+            out.write(piece)
+            missing -= len(piece)

@@ -2,8 +2,9 @@
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,6 @@ from funasr_cli.benchmarks.request import (
     Mode,
     Request,
 )
-from funasr_cli.cli import bench_parameters as given
 from funasr_cli.cli import console, measurements, parameters
 from funasr_cli.cli.run import warn_if_slow
 from funasr_cli.errors import UsageError
@@ -26,51 +26,100 @@ if TYPE_CHECKING:
     from funasr_cli.benchmarks.comparison import Comparison
     from funasr_cli.benchmarks.report import Report
 
-# Options that have an effect in some modes only.
+# Options that have no effect in a mode.
 IDLE = {
     Mode.RTF: (),
     Mode.BATCHES: ("durations",),
     Mode.DRAFTS: ("durations", "draft"),
     Mode.MEMORY: ("batch_sizes", "recordings", "trials", "exact_tokens", "draft", "itn", "refs"),
 }
+AUDIO_HELP = "Recordings. Default: the demo model's clips; with --rtf and other models, generated ones."
+DRAFTS_HELP = "What drafts save: each case with --draft off and auto in turns. Needs models with a CTC branch."
+MEMORY_HELP = "The memory that long recordings take, each in a process of its own."
+SYNTHETIC_HELP = "A model of random weights, full (830 million parameters) or demo. Repeatable."
+BATCH_SIZES_HELP = (
+    "Segments decoded side by side. Default: by the memory at hand; with --batches 1,4,16; with --drafts 1,16."
+)
+DURATIONS_HELP = (
+    "Join the recordings to these lengths, or generate them, in seconds. Default: as they are; with --memory "
+    "600,3600,10800."
+)
+RECORDINGS_HELP = (
+    "How many are transcribed in a run; they are repeated. Default: with --batches 32, with --drafts each once, "
+    "else the largest of --batch-sizes."
+)
+EXACT_TOKENS_HELP = (
+    "Write exactly so many tokens for each segment, whatever they are. "
+    f"Default with --synthetic: {SYNTHETIC_TOKENS}."
+)
+REFS_HELP = "Count errors against these texts: a file name, a tab and its text on each line."
+
+_what = partial(typer.Option, rich_help_panel="What to measure")
+_cases = partial(typer.Option, rich_help_panel="Cases")
+_result = partial(typer.Option, rich_help_panel="Result")
+
+Audio = Annotated[list[Path] | None, typer.Argument(metavar="AUDIO", help=AUDIO_HELP)]
+RTF = Annotated[bool, _what("--rtf", help="The real-time factor, each stage's time, memory.")]
+Batches = Annotated[bool, _what("--batches", help="The throughput of several batch sizes.")]
+Drafts = Annotated[bool, _what("--drafts", help=DRAFTS_HELP)]
+Memory = Annotated[bool, _what("--memory", help=MEMORY_HELP)]
+Synthetic = Annotated[list[str] | None, _cases(metavar="SIZE", help=SYNTHETIC_HELP)]
+BatchSizes = Annotated[str | None, _cases(metavar="N,N,...", help=BATCH_SIZES_HELP)]
+Durations = Annotated[str | None, _cases(metavar="S,S,...", help=DURATIONS_HELP)]
+Recordings = Annotated[int | None, _cases(min=1, help=RECORDINGS_HELP)]
+Trials = Annotated[int, _cases(min=1, help="Timed runs of each case, after a warm-up.")]
+ExactTokens = Annotated[
+    int | None, typer.Option(rich_help_panel=parameters.DECODING, help=f"{EXACT_TOKENS_HELP}{SYNTHETIC_TOKENS}.")
+]
+Refs = Annotated[Path | None, _result(metavar="FILE", help=REFS_HELP)]
+Compare = Annotated[Path | None, _result(metavar="FILE", help="Show ratios to what --json printed earlier.")]
+Plot = Annotated[Path | None, _result(metavar="FILE", help="Draw a picture: .png or .svg.")]
+JSON = Annotated[bool, _result("--json", help="Print everything measured as JSON.")]
+Markdown = Annotated[bool, _result("--markdown", help="Print tables as Markdown.")]
 
 
 def bench(
     context: typer.Context,
-    audio: given.Audio = None,
-    rtf: given.RTF = False,
-    batches: given.Batches = False,
-    drafts: given.Drafts = False,
-    memory: given.Memory = False,
+    audio: Audio = None,
+    rtf: RTF = False,
+    batches: Batches = False,
+    drafts: Drafts = False,
+    memory: Memory = False,
     model: parameters.Models = None,
-    synthetic: given.Synthetic = None,
+    synthetic: Synthetic = None,
     device: parameters.DeviceOption = None,
     dtype: parameters.DTypeOption = None,
-    batch_sizes: given.BatchSizes = None,
-    durations: given.Durations = None,
-    recordings: given.Recordings = None,
-    trials: given.Trials = BENCH_TRIALS,
+    batch_sizes: BatchSizes = None,
+    durations: Durations = None,
+    recordings: Recordings = None,
+    trials: Trials = BENCH_TRIALS,
     lang: parameters.Lang = AUTO,
     itn: parameters.ITN = DEFAULTS.itn,
     max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
-    exact_tokens: given.ExactTokens = DEFAULTS.exact_tokens,
+    exact_tokens: ExactTokens = DEFAULTS.exact_tokens,
     draft: parameters.DraftOption = parameters.DEFAULT_DRAFT,
-    refs: given.Refs = None,
-    compare: given.Compare = None,
-    plot: given.Plot = None,
-    as_json: given.JSON = False,
-    as_markdown: given.Markdown = False,
+    refs: Refs = None,
+    compare: Compare = None,
+    plot: Plot = None,
+    as_json: JSON = False,
+    as_markdown: Markdown = False,
 ) -> None:
     """Measure what transcribing costs."""
-    wanted = zip(Mode, (rtf, batches, drafts, memory), strict=True)
-    mode = _mode([mode for mode, is_wanted in wanted if is_wanted])
-    _refuse_idle_options(context, mode)
+    mode = _mode(rtf, batches, drafts, memory)
+    for name in IDLE[mode]:
+        if parameters.is_typed(context, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} with --{mode}", "it has no effect there", code="options-conflict")
     if as_json and as_markdown:
-        raise UsageError("--json with --markdown", "choose one")
+        raise UsageError("--json with --markdown", "choose one", code="options-conflict")
+    sizes = _sizes(batch_sizes, mode)
     options = TranscribeOptions(
         language=lang, itn=itn, max_tokens=max_tokens, exact_tokens=exact_tokens, draft=draft
     )
-    sizes = _sizes(batch_sizes, mode)
+    if synthetic and not max_tokens and not exact_tokens:
+        limit: dict[str, Any] = {"max_tokens" if mode == Mode.MEMORY else "exact_tokens": SYNTHETIC_TOKENS}
+        options = replace(options, **limit)
+    unfit = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
     request = Request(
         mode=mode,
         models=tuple(map(str, model or [])) if model or synthetic else (None,),
@@ -78,36 +127,29 @@ def bench(
         device=device,
         dtype=dtype,
         audio=tuple(audio or []),
-        options=_limited(options, mode, synthetic=bool(synthetic)),
+        options=options,
         batch_sizes=sizes,
         durations_s=_numbers("--durations", durations, 0.1),
         recordings=recordings or _recordings(mode, sizes),
         trials=trials,
-        references=_references(refs, exact_tokens, durations, synthetic),
+        references=_references(refs, [option for option, value in unfit.items() if value]),
     )
-    _show(*_measure(request, compare, plot), as_json=as_json, as_markdown=as_markdown)
+    report, comparison = _measure(request, compare, plot)
+    if as_json:
+        content: dict[str, Any] = report.as_json() | ({"comparison": asdict(comparison)} if comparison else {})
+        console.result(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    elif as_markdown:
+        console.result("\n".join(grid.markdown() for grid in measurements.grids(report, comparison)))
+    else:
+        measurements.show(report, comparison)
 
 
-def _mode(wanted: list[Mode]) -> Mode:
-    if len(wanted) != 1:
+def _mode(*wanted: bool) -> Mode:
+    modes = [mode for mode, is_wanted in zip(Mode, wanted, strict=True) if is_wanted]
+    if len(modes) != 1:
         *others, last = (f"--{mode}" for mode in Mode)
-        raise UsageError("say what to measure", f"one of {', '.join(others)} and {last}")
-    return wanted[0]
-
-
-def _refuse_idle_options(context: typer.Context, mode: Mode) -> None:
-    for name in IDLE[mode]:
-        if parameters.is_typed(context, name):
-            raise UsageError(f"--{name.replace('_', '-')} with --{mode}", "it has no effect there")
-
-
-def _limited(options: TranscribeOptions, mode: Mode, *, synthetic: bool) -> TranscribeOptions:
-    """The same with the limit on tokens that goes with the mode and the models."""
-    if not synthetic or options.max_tokens or options.exact_tokens:
-        return options
-    if mode == Mode.MEMORY:
-        return replace(options, max_tokens=SYNTHETIC_TOKENS)
-    return replace(options, exact_tokens=SYNTHETIC_TOKENS)
+        raise UsageError("say what to measure", f"one of {', '.join(others)} and {last}", code="options-conflict")
+    return modes[0]
 
 
 def _recordings(mode: Mode, sizes: tuple[int | None, ...]) -> int | None:
@@ -119,14 +161,15 @@ def _recordings(mode: Mode, sizes: tuple[int | None, ...]) -> int | None:
 
 def _synthetic(sizes: list[str]) -> tuple[str, ...]:
     if unknown := [size for size in sizes if size not in SYNTHETIC_SIZES]:
-        raise UsageError(f"--synthetic {unknown[0]}", f"choose from {', '.join(SYNTHETIC_SIZES)}")
+        hint = f"choose from {', '.join(SYNTHETIC_SIZES)}"
+        raise UsageError(f"--synthetic {unknown[0]}", hint, code="option-value")
     return tuple(dict.fromkeys(sizes))
 
 
 def _sizes(text: str | None, mode: Mode) -> tuple[int | None, ...]:
     sizes = _numbers("--batch-sizes", text, 1)
     if broken := [size for size in sizes if size != int(size)]:
-        raise UsageError(f"--batch-sizes {text}", f"{broken[0]:g} is no whole number")
+        raise UsageError(f"--batch-sizes {text}", f"{broken[0]:g} is no whole number", code="option-value")
     return tuple(map(int, sizes)) or BATCH_SIZES.get(mode, (None,))
 
 
@@ -135,21 +178,18 @@ def _numbers(option: str, text: str | None, least: float) -> tuple[float, ...]:
     try:
         numbers = tuple(dict.fromkeys(float(part) for part in text.split(","))) if text is not None else ()
     except ValueError:
-        raise UsageError(f"{option} {text}", "it takes numbers with commas in between, such as 1,4,16") from None
+        hint = "it takes numbers with commas in between, such as 1,4,16"
+        raise UsageError(f"{option} {text}", hint, code="option-value") from None
     if any(not least <= number < float("inf") for number in numbers):
-        raise UsageError(f"{option} {text}", f"each must be at least {least:g}")
+        raise UsageError(f"{option} {text}", f"each must be at least {least:g}", code="option-value")
     return numbers
 
 
-def _references(
-    path: Path | None, exact_tokens: int | None, durations: str | None, synthetic: list[str] | None
-) -> dict[str, str] | None:
+def _references(path: Path | None, unfit: list[str]) -> dict[str, str] | None:
     if path is None:
         return None
-    unfit = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
-    for option, value in unfit.items():
-        if value:
-            raise UsageError(f"--refs with {option}", "there are no texts to compare")
+    if unfit:
+        raise UsageError(f"--refs with {unfit[0]}", "there are no texts to compare", code="options-conflict")
     from funasr_cli.benchmarks.scoring import read_references
 
     return read_references(path)
@@ -172,17 +212,3 @@ def _measure(request: Request, earlier: Path | None, plot: Path | None) -> "tupl
     if plot:
         draw(report, plot)
     return report, compare(before, report.as_json()) if before else None
-
-
-def _show(report: "Report", comparison: "Comparison | None", *, as_json: bool, as_markdown: bool) -> None:
-    if as_json:
-        content: dict[str, Any] = report.as_json()
-        if comparison:
-            content["comparison"] = asdict(comparison)
-        console.result(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        return
-    grids = measurements.grids(report, comparison)
-    if as_markdown:
-        console.result("\n".join(grid.markdown() for grid in grids))
-    else:
-        measurements.show(grids, measurements.bars(report))

@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from funasr_cli.benchmarks.request import Mode
-from funasr_cli.characters import columns
+from funasr_cli.benchmarks.request import PARTS, STAGES, TEXT_PARTS, Mode
 from funasr_cli.cli import console, tables
-from funasr_cli.cli.console import CONTROLS
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from funasr_cli.benchmarks.cases import CaseCost
     from funasr_cli.benchmarks.comparison import Comparison, Ratio
     from funasr_cli.benchmarks.memory import MemoryCost
     from funasr_cli.benchmarks.report import Report
@@ -23,26 +20,20 @@ if TYPE_CHECKING:
 PIPED_WIDTH = 200
 MOST_NAME = 48  # columns of a case's name, before it is folded
 LEAST_BAR, MOST_BAR = 20, 100
-STYLES = {  # of the stages' bars
-    "read": "black on white", "VAD": "black on yellow", "features": "black on cyan", "encoder": "white on blue",
-    "CTC": "black on bright_blue", "prefill": "white on magenta", "decode": "black on green",
+BAR_STYLES = {  # of the stages' bars
+    "read_s": "black on white", "vad_s": "black on yellow", "features_s": "black on cyan",
+    "encoder_s": "white on blue", "ctc_s": "black on bright_blue", "prefill_s": "white on magenta",
+    "decode_s": "black on green",
 }  # fmt: skip
-STAGES = {
-    "read_s": "read", "vad_s": "VAD", "features_s": "features", "encoder_s": "encoder", "ctc_s": "CTC",
-    "prefill_s": "prefill", "first_token_s": "first token", "decode_s": "decode", "total_s": "total",
-}  # fmt: skip
-BARRED = {key: name for key, name in STAGES.items() if name in STYLES}
 COMPARED = {
     Mode.RTF: {
-        "stages.total_s": "total", "stages.encoder_s": "encoder", "stages.ctc_s": "CTC",
-        "stages.prefill_s": "prefill", "stages.first_token_s": "first token", "stages.decode_s": "decode",
+        "stages.total_s": "total", **{f"stages.{name}": STAGES[name] for name in list(STAGES)[3:-1]},
         "tokens_per_s": "tok/s", "passes": "passes", "peak_mlx_bytes": "MLX memory",
         "peak_process_bytes": "process memory",
     },
     Mode.DRAFTS: {
-        "passes": "passes", "accepted": "accepted", "stages.ctc_s": "CTC", "stages.prefill_s": "prefill",
-        "stages.decode_s": "decode", "stages.text_s": "all three", "stages.total_s": "total",
-        "peak_mlx_bytes": "MLX memory",
+        "passes": "passes", "accepted": "accepted", **{f"stages.{name}": STAGES[name] for name in TEXT_PARTS},
+        "stages.text_s": "all three", "stages.total_s": "total", "peak_mlx_bytes": "MLX memory",
     },
     Mode.MEMORY: {"peak_bytes": "peak", "wall_s": "seconds"},
 }  # fmt: skip
@@ -66,11 +57,13 @@ class Grid:
 
     def fitted(self, width: int) -> "Iterator[Grid]":
         """The same in as few tables below each other as a terminal has columns for."""
+        from rich.cells import cell_len
+
         # Numbers have a space before their headings, as `tables.plain` draws them.
         headings = [self.headings[0], *(f" {heading}" for heading in self.headings[1:])]
-        widths = [max(map(columns, column)) + 1 for column in zip(headings, *self.rows, strict=True)]
-        first = min(widths[0] - 1, MOST_NAME) + 2  # an edge on either side
-        cuts, used = [1], first
+        widths = [max(map(cell_len, column)) + 1 for column in zip(headings, *self.rows, strict=True)]
+        used = first = min(widths[0] - 1, MOST_NAME) + 2  # an edge on either side
+        cuts = [1]
         for index in range(1, len(widths)):
             used += widths[index]
             if used > width and index > cuts[-1]:
@@ -84,87 +77,73 @@ class Grid:
 def grids(report: "Report", comparison: "Comparison | None") -> list[Grid]:
     """Everything that is shown of a measurement."""
     make = {Mode.RTF: _cases, Mode.BATCHES: _batches, Mode.DRAFTS: _drafts, Mode.MEMORY: _memory}
-    shown = make[report.request.mode](report)
-    return [*shown, _comparison(comparison, report.request.mode)] if comparison else shown
+    grid = make[report.request.mode](report)
+    grid.notes = [*_about(report), *grid.notes, *_errors(report)]
+    return [grid, _comparison(comparison, report.request.mode)] if comparison else [grid]
 
 
-def _cases(report: "Report") -> list[Grid]:
-    cases: tuple[CaseCost, ...] = report.cases  # type: ignore[assignment]
+def _cases(report: "Report") -> Grid:
     scored = report.request.references is not None
-    rates = ["tok/s", "tok/pass", "RTF"]
-    headings = ["audio", "segments", *STAGES.values(), "spread", *rates, "MLX GB", "process GB"]
-    grid = Grid(["case", *headings, *(["errors %"] if scored else [])])
-    for case in cases:
+    rates = ["tok/s", "tok/pass", "RTF", "MLX GB", "process GB", *(["errors %"] if scored else [])]
+    grid = Grid(["case", "audio", "segments", *STAGES.values(), "spread", *rates])
+    for case in report.runs:
         stages = [_digits(case.stages[stage].median) for stage in STAGES]
-        numbers = [case.tokens_per_s.median, case.tokens_per_pass, case.rtf.median]
-        sizes = [case.peak_mlx_bytes / 1e9, case.peak_process_bytes / 1e9]
+        numbers = case.tokens_per_s.median, case.tokens_per_pass, case.rtf.median
+        sizes = case.peak_mlx_bytes / 1e9, case.peak_process_bytes / 1e9
         row = [_name(report, case.case), _digits(case.audio_s), str(case.segments), *stages]
         row += [_spread(case.stages["total_s"]), *map(_digits, numbers + sizes)]
         grid.rows.append(row + ([f"{case.errors.percent:.2f}"] if case.errors else []))
     trials = report.request.trials
-    grid.notes = [
-        *_about(report),
-        f"Seconds: medians of {trials} after a warm-up, in turns; spread: of the total, highest less lowest.",
-        *(_errors(cases) if scored else []),
-    ]
-    return [grid]
+    what = "in turns; spread: of the total, highest less lowest."
+    grid.notes = [f"Seconds: medians of {trials} after a warm-up, {what}"]
+    return grid
 
 
-def _batches(report: "Report") -> list[Grid]:
-    cases: tuple[CaseCost, ...] = report.cases  # type: ignore[assignment]
+def _batches(report: "Report") -> Grid:
     grid = Grid(["case", "seconds", "spread", "audio s/s", "tok/s", "times faster", "same texts"])
-    for case, gain in zip(cases, report.gains, strict=True):
+    for case, gain in zip(report.runs, report.gains, strict=True):
         total_s = case.stages["total_s"]
-        numbers = total_s.median, case.audio_s / total_s.median, case.tokens / total_s.median, gain.times_faster
-        seconds, *rates = map(_digits, numbers)
-        grid.rows.append([_name(report, case.case), seconds, _spread(total_s), *rates, str(gain.same_texts)])
-    grid.notes = [*_about(report), *_together(report, cases)]
-    return [grid]
+        rates = case.audio_s / total_s.median, case.tokens / total_s.median, gain.times_faster
+        row = [_name(report, case.case), _digits(total_s.median), _spread(total_s)]
+        grid.rows.append([*row, *map(_digits, rates), str(gain.same_texts)])
+    grid.notes = [_together(report)]
+    return grid
 
 
-def _drafts(report: "Report") -> list[Grid]:
-    cases: tuple[CaseCost, ...] = report.cases  # type: ignore[assignment]
+def _drafts(report: "Report") -> Grid:
     headings = ["passes", "tok/pass", "accepted %", "seconds", "spread", "times faster", "in all", "same texts"]
     grid = Grid(["case", *headings])
-    for case, gain in zip(cases, report.gains, strict=True):
+    for case, gain in zip(report.runs, report.gains, strict=True):
         text_s = case.stages["text_s"]
         accepted = "-" if case.acceptance is None else f"{100 * case.acceptance:.1f}"
         faster = map(_digits, (gain.text_times_faster, gain.times_faster))
         row = [_name(report, case.case), str(case.passes), _digits(case.tokens_per_pass), accepted]
         row += [_digits(text_s.median), _spread(text_s), *faster, f"{gain.same_texts} of {case.recordings}"]
         grid.rows.append(row)
-    grid.notes = [
-        *_about(report),
-        *_together(report, cases),
-        "Seconds and times faster: CTC, prefill and decode, all that drafts change; in all: of the total.",
-    ]
-    return [grid]
+    what = "Seconds and times faster: CTC, prefill and decode, all that drafts change; in all: of the total."
+    grid.notes = [_together(report), what]
+    return grid
 
 
-def _together(report: "Report", cases: "tuple[CaseCost, ...]") -> "Iterator[str]":
+def _together(report: "Report") -> str:
     """What all cases read and wrote."""
-    base, tokens = cases[0], sorted({case.tokens for case in cases})
-    yield (
+    base, tokens = report.runs[0], sorted({case.tokens for case in report.runs})
+    return (
         f"{base.recordings} recordings, {base.audio_s:.0f} s of audio, {' or '.join(map(str, tokens))} tokens; "
         f"medians of {report.request.trials} after a warm-up, in turns."
     )
-    if report.request.references is not None:
-        yield from _errors(cases)
 
 
-def _memory(report: "Report") -> list[Grid]:
+def _memory(report: "Report") -> Grid:
     cases: tuple[MemoryCost, ...] = report.cases  # type: ignore[assignment]
     grid = Grid(["case", "peak GB", "more, MB", "seconds", "RTF"])
-    least: dict[str, int] = {}
+    least = {case.model: case.peak_bytes for case in reversed(cases)}
     for case in cases:
-        more = (case.peak_bytes - least.setdefault(case.model, case.peak_bytes)) / 1e6
-        numbers = case.peak_bytes / 1e9, more, case.wall_s, case.wall_s / case.audio_s
+        more_mb = (case.peak_bytes - least[case.model]) / 1e6
+        numbers = case.peak_bytes / 1e9, more_mb, case.wall_s, case.wall_s / case.audio_s
         grid.rows.append([_plain(case.case), *map(_digits, numbers)])
-    grid.notes = [
-        *_about(report),
-        "Each in a process of its own: most memory resident, and the whole command's time.",
-    ]
-    return [grid]
+    grid.notes = ["Each in a process of its own: most memory resident, and the whole command's time."]
+    return grid
 
 
 def _comparison(comparison: "Comparison", mode: Mode) -> Grid:
@@ -199,17 +178,18 @@ def _about(report: "Report") -> Iterator[str]:
         yield f"Exactly {exact_tokens} tokens for each segment: texts mean nothing."
 
 
-def _errors(cases: "tuple[CaseCost, ...]") -> Iterator[str]:
-    for case in cases:
+def _errors(report: "Report") -> Iterator[str]:
+    for case in report.runs:
         if rate := case.errors:
             yield (
                 f"{_plain(case.case)}: {rate.percent:.2f} % errors, {rate.edits} of {rate.total} "
                 f"({rate.substitutions} wrong, {rate.deletions} missing, {rate.insertions} too many)."
             )
-    yield "Errors: NFKC, case-folded, a unit for each CJK character and each other word, no punctuation."
+    if report.request.references is not None:
+        yield "Errors: NFKC, case-folded, a unit for each CJK character and each other word, no punctuation."
 
 
-def show(shown: list[Grid], bars: "dict[str, dict[str, float]]") -> None:
+def show(report: "Report", comparison: "Comparison | None") -> None:
     """Print tables, and bars below the first of them.
 
     Raises:
@@ -220,7 +200,7 @@ def show(shown: list[Grid], bars: "dict[str, dict[str, float]]") -> None:
 
     stdout, colours = Console(), console.colours_stdout()
     width = stdout.width if stdout.is_terminal else PIPED_WIDTH
-    for index, grid in enumerate(shown):
+    for index, grid in enumerate(grids(report, comparison)):
         drawn = io.StringIO()
         out = Console(file=drawn, width=width, force_terminal=colours, markup=False, highlight=False)
         for part in grid.fitted(width):
@@ -228,51 +208,41 @@ def show(shown: list[Grid], bars: "dict[str, dict[str, float]]") -> None:
             for row in part.rows:
                 table.add_row(*row)
             out.print(table)
-        if not index and bars:
-            out.print(*_bar_lines(bars, width), sep="\n")
+        if not index and report.runs:
+            out.print(*_bars(report, width), sep="\n")
         text = drawn.getvalue().rstrip()
         console.result(Text.from_ansi(text) if colours else text)
         console.result("\n\n" + "\n".join(grid.notes) + "\n")
 
 
-def bars(report: "Report") -> dict[str, dict[str, float]]:
-    """Lengths of the stages of each case; seconds, where it can be for each second of audio."""
-    if report.request.mode == Mode.MEMORY:
-        return {}
-    cases: tuple[CaseCost, ...] = report.cases  # type: ignore[assignment]
-    return {
-        _name(report, case.case): {name: case.stages[key].median / case.audio_s for key, name in BARRED.items()}
-        for case in cases
-    }
-
-
-def _bar_lines(bars: dict[str, dict[str, float]], width: int) -> "Iterator[Text]":
-    """The stages of each case one behind the other; all to the same scale."""
-    from rich.cells import set_cell_size
+def _bars(report: "Report", width: int) -> "Iterator[Text]":
+    """The stages of each case one behind the other, for each second of audio; all to the same scale."""
+    from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
-    label = min(max(map(columns, bars)), MOST_NAME)
+    names = [_name(report, case.case) for case in report.runs]
+    lengths = [[case.stages[part].median / case.audio_s for part in PARTS] for case in report.runs]
+    label = min(max(map(cell_len, names)), MOST_NAME)
     room = min(MOST_BAR, max(LEAST_BAR, width - label - 2))
-    longest = max(sum(stages.values()) for stages in bars.values()) or 1.0
-    for case, stages in bars.items():
-        line = Text(set_cell_size(case, label) + " ")
+    longest = max(map(sum, lengths)) or 1.0
+    for name, own in zip(names, lengths, strict=True):
+        line = Text(set_cell_size(name, label) + " ")
         end = 0.0
-        for stage, length in stages.items():
+        for part, length in zip(PARTS, own, strict=True):
             start, end = end, end + length / longest * room
-            room_here = round(end) - round(start)
-            line.append(f"|{stage}"[:room_here].ljust(room_here, "-"), STYLES[stage])
+            columns = round(end) - round(start)
+            line.append(f"|{STAGES[part]}"[:columns].ljust(columns, "-"), BAR_STYLES[part])
         yield line
 
 
 def _name(report: "Report", case: str) -> str:
     """A case without its model, where there is only one."""
     models = {model.model for model in report.models}
-    name = case.removeprefix(f"{next(iter(models))}, ") if len(models) == 1 else case
-    return _plain(name)
+    return _plain(case.removeprefix(f"{next(iter(models))}, ") if len(models) == 1 else case)
 
 
 def _plain(text: str) -> str:
-    return text.translate(CONTROLS)
+    return text.translate(console.CONTROLS)
 
 
 def _spread(spread: "Spread") -> str:

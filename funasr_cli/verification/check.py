@@ -67,7 +67,7 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
         progress("hashing", hashed, size_bytes)
 
     sha256 = sha256_of(weights, on_hash)
-    differing = _differing(folder, sums, {weights.name: sha256})
+    differing = dict(_differing(folder, sums, {weights.name: sha256}))
     is_edited = differing.get(README_FILE) == CHANGED  # a model card is everyone's to edit
     if is_edited:
         del differing[README_FILE]
@@ -75,9 +75,9 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
     problems += [f"{name}: {what}" for name, what in differing.items()]
     problems += _not_finite(checkpoint, progress)
     if problems:
-        shown = problems[:SHOWN_PROBLEMS]
-        more = [f"and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
-        raise ModelError("\n  ".join([f"{folder}: is not whole", *shown, *more]), SOURCE_AGAIN)
+        shown, more = problems[:SHOWN_PROBLEMS], len(problems) - SHOWN_PROBLEMS
+        lines = [f"{folder}: is not whole", *shown, *([f"and {more} more"] if more > 0 else [])]
+        raise ModelError("\n  ".join(lines), SOURCE_AGAIN, code="model-damaged")
     notes = (f"{README_FILE} has been edited since",) if is_edited else ()
     return Checked(checkpoint, size_bytes, sha256, len(sums) - is_edited, notes)
 
@@ -91,16 +91,14 @@ def _unlisted(checkpoint: Checkpoint, sums: dict[str, str]) -> Iterator[str]:
                 yield f"{name}: {SUMS_FILE} does not list it"
 
 
-def _differing(folder: Path, sums: dict[str, str], known: dict[str, str]) -> dict[str, str]:
+def _differing(folder: Path, sums: dict[str, str], known: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Files that are not as listed, and why; ``known`` are digests by name that need not be computed again."""
-    found = {}
     for name, digest in sums.items():
         path = optional_file_in(folder, name)
         if path is None:
-            found[name] = f"{SUMS_FILE} lists it, and it is missing"
+            yield name, f"{SUMS_FILE} lists it, and it is missing"
         elif (known.get(name) or sha256_of(path)) != digest:
-            found[name] = CHANGED
-    return found
+            yield name, CHANGED
 
 
 def _not_finite(checkpoint: Checkpoint, progress: Progress) -> Iterator[str]:

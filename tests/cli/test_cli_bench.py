@@ -1,17 +1,23 @@
-"""`funasr bench --rtf`: the tables, the JSON, and what is refused."""
+"""`funasr bench`: what it measures, the tables, the JSON, the pictures."""
 
 import json
 import os
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 from support.running import COMMAND, environment, funasr, invoke
 from support.terminal import on_terminal, screen
 
+from funasr_cli import demo
+from funasr_cli.benchmarks.memory import run_memory
+from funasr_cli.benchmarks.workloads import write_recording
 from funasr_cli.demo import MODEL, clips
+from funasr_cli.errors import FunASRError
 
 STAGES = {
     "read_s", "vad_s", "features_s", "encoder_s", "ctc_s", "prefill_s", "decode_s", "text_s", "first_token_s",
@@ -23,6 +29,8 @@ CASE = {
     "texts",
 }  # fmt: skip
 QUICK = ("--max-tokens", "4")
+RTF = ("--rtf", "-m", "demo", "--trials", 1)
+CLIPS = demo.clips()[:2]
 
 
 def measured(*arguments: Any) -> dict[str, Any]:
@@ -202,47 +210,182 @@ def test_model_from_a_variable(small_model: Path, short_wav: Path, tmp_path: Pat
     assert len(json.loads(result.stdout)["models"]) == 1
 
 
-def test_bad_clip(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.wav").write_text("no recording")
-    result = funasr("bench", "--rtf", "-m", small_model, short_wav, tmp_path / "a.wav", *QUICK)
-    result.assert_fails(1, f"error: {tmp_path / 'a.wav'}: not audio that can be read here")
+def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> None:
+    options = ("--recordings", 5, "--trials", 2, "--exact-tokens", 3)
+    data = measured("--batches", "-m", small_model, clips()[0].path, clips()[1].path, *options)
+    cases = data["cases"]
+    assert [case["batch_size"] for case in cases] == [1, 4, 16]
+    for case in cases:
+        assert case["case"] == f"Small-Nano, 5 recordings, batch of {case['batch_size']}"
+        assert case["recordings"] == case["segments"] == 5
+        assert case["tokens"] == 5 * 3, "a segment each, whatever the model would rather write"
+        assert case["same_texts"] == 5
+        assert case["audio_s"] == pytest.approx(cases[0]["audio_s"])
+        seconds, first = case["stages"]["total_s"]["median"], cases[0]["stages"]["total_s"]["median"]
+        assert case["times_faster"] == pytest.approx(first / seconds)
+
+
+def test_table_of_batches(small_model: Path, short_wav: Path) -> None:
+    options = ("--recordings", 2, "--trials", 1, "--batch-sizes", "1,2", "--exact-tokens", 2)
+    result = invoke("bench", "--batches", "-m", small_model, short_wav, *options)
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()]
+    assert lines[0] == "case seconds spread audio s/s tok/s times faster same texts"
+    assert [line.split(" 0.")[0] for line in lines[2:4]] == [f"2 recordings, batch of {n}" for n in (1, 2)]
+    assert lines[2].endswith(" 1.00 2")
+    assert "2 recordings, 1 s of audio, 4 tokens; medians of 1 after a warm-up, in turns." in lines
+    assert "Exactly 2 tokens for each segment: texts mean nothing." in lines
+
+
+def test_memory_of_recordings_of_given_lengths() -> None:
+    said: list[str] = []
+    costs = run_memory(
+        {"demo": MODEL}, [clip.path for clip in clips()], (5.0, 90.0), ["--max-tokens", "4"], said.append
+    )
+    assert [(cost.case, cost.audio_s) for cost in costs] == [("demo, 5 s", 5.0), ("demo, 1.5 min", 90.0)]
+    assert all(50e6 < cost.peak_bytes < 4e9 for cost in costs)
+    assert said == [
+        "writing 5 s", "transcribing 5 s: demo", "writing 1.5 min", "transcribing 1.5 min: demo",
+    ]  # fmt: skip
+
+
+def test_memory_of_the_command(small_model: Path) -> None:
+    options = ("--durations", "3,6", "--max-tokens", 2)
+    data = measured("--memory", "-m", small_model, "--synthetic", "demo", *options)
+    assert data["models"] == []
+    assert [case["case"] for case in data["cases"]] == [
+        f"{model}, {length}" for length in ("3 s", "6 s") for model in ("Small-Nano", "synthetic demo")
+    ]
+    assert all(case["peak_bytes"] > 50e6 < case["wall_s"] * 1e12 for case in data["cases"])
+    table = invoke("bench", "--memory", "-m", small_model, "--durations", "3", "--max-tokens", 2).stdout
+    assert "Small-Nano, 3 s" in table
+    assert "Each in a process of its own: most memory resident, and the whole command's time.\n" in table
+
+
+def test_memory_of_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FunASRError, match=r"ended with 3: (?s:.*)no such model"):
+        run_memory({"none": tmp_path / "none"}, [clips()[0].path], (1.0,), [], lambda _: None)
+
+
+def test_recordings_are_as_long_as_asked_for(tmp_path: Path) -> None:
+    write_recording(tmp_path / "a.flac", [clip.path for clip in clips()[:2]], 12.5)
+    samples, rate_hz = soundfile.read(tmp_path / "a.flac")
+    assert len(samples) == 12.5 * rate_hz
+
+
+@pytest.fixture
+def refs(tmp_path: Path) -> Path:
+    """What is said in two clips, with a word too many and a character that is another."""
+    texts = [CLIPS[0].written + " Yes", CLIPS[1].written.replace("块", "元")]
+    assert texts[1] != CLIPS[1].written
+    path = tmp_path / "refs.tsv"
+    lines = [f"{clip.path.name}\t{text}\n" for clip, text in zip(CLIPS, texts, strict=True)]
+    path.write_text("".join(lines) + "\nelse.wav\t\n", encoding="utf-8")
+    return path
+
+
+def test_error_rates(refs: Path) -> None:
+    cases = measured(*RTF, *(clip.path for clip in CLIPS), "--refs", refs, "--recordings", 2)["cases"]
+    assert [case["errors"] for case in cases] == [
+        {"substitutions": 0, "deletions": 1, "insertions": 0, "total": 8, "edits": 1, "percent": 12.5},
+        {"substitutions": 1, "deletions": 0, "insertions": 0, "total": 6, "edits": 1, "percent": 100 / 6},
+    ]
+    assert cases[0]["texts"] == [CLIPS[0].written] * 2
+
+
+def test_error_rates_in_the_table(refs: Path) -> None:
+    paths = [clip.path for clip in CLIPS]
+    shown = invoke("bench", *RTF, *paths, "--refs", refs).stdout
+    assert f"demo, {paths[0].name}: 12.50 % errors, 1 of 8 (0 wrong, 1 missing, 0 too many).\n" in shown
+    assert (
+        "Errors: NFKC, case-folded, a unit for each CJK character and each other word, no punctuation.\n" in shown
+    )
+    batches = ("--batches", "-m", "demo", "--trials", 1, "--recordings", 4, "--batch-sizes", 4)
+    (case,) = measured(*batches, *paths, "--refs", refs)["cases"]
+    assert (case["errors"]["edits"], case["errors"]["total"]) == (2, 14), "each file counts once"
+
+
+def test_texts_with_numbers_in_words(tmp_path: Path) -> None:
+    (tmp_path / "refs.tsv").write_text(f"{CLIPS[0].path}\t{CLIPS[0].spoken}\n", encoding="utf-8")
+    for itn, wrong in (("--no-itn", False), ("--itn", True)):
+        data = measured(*RTF, CLIPS[0].path, "--refs", tmp_path / "refs.tsv", itn)
+        assert bool(data["cases"][0]["errors"]["edits"]) == wrong
+
+
+def test_comparison(tmp_path: Path) -> None:
+    """With a measurement whose memory was half as much, of a case that is gone, with another MLX."""
+    earlier = measured(*RTF, CLIPS[0].path)
+    [before] = earlier["cases"]
+    before["peak_mlx_bytes"] //= 2
+    earlier["cases"].append(before | {"case": "demo, gone.wav"})
+    earlier["versions"]["mlx"] = "0.1"
+    path = tmp_path / "earlier.json"
+    path.write_text(json.dumps(earlier), encoding="utf-8")
+    compared = (*RTF, *(clip.path for clip in CLIPS), "--compare", path)
+    data = measured(*compared)
+    comparison, case = data["comparison"], f"demo, {CLIPS[0].path.name}"
+    [(name, ratios)] = comparison["ratios"].items()
+    assert name == case
+    memory, tokens = ratios["peak_mlx_bytes"], ratios["tokens"]
+    now = data["cases"][0]["peak_mlx_bytes"]
+    assert memory["now_to_earlier"] == pytest.approx(now / before["peak_mlx_bytes"])
+    assert not memory["within_spread"]
+    assert (tokens["now_to_earlier"], tokens["within_spread"]) == (1, True)
+    assert {"stages.total_s", "stages.first_token_s", "tokens_per_s", "rtf"} <= ratios.keys()
+    assert not {"recordings", "batch_size", "audio_s", "texts", "model"} & ratios.keys()
+    assert (comparison["only_now"], comparison["only_earlier"]) == (
+        [f"demo, {CLIPS[1].path.name}"], ["demo, gone.wav"],
+    )  # fmt: skip
+    changes = [change for change in comparison["changes"] if "mlx" in change]
+    assert changes == [f"versions.mlx: 0.1, then {data['versions']['mlx']}"]
+    lines = invoke("bench", *compared, "--markdown").stdout.splitlines()
+    heading = "| now / earlier | total | encoder | CTC | prefill | first token | decode | tok/s | passes "
+    assert f"{heading}| MLX memory | process memory |" in lines
+    assert f"Not measured earlier: demo, {CLIPS[1].path.name}" in lines
+    assert "Not measured now: demo, gone.wav" in lines
+    assert f"Changed: {changes[0]}" in lines
+
+
+def test_pictures(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
+    """Names are taken as they are, also where matplotlib would read mathematics."""
+    clip = tmp_path / "$\\会议$.wav"
+    clip.write_bytes(short_wav.read_bytes())
+    options = ("--batch-sizes", "1,2", "--exact-tokens", 2, "--trials", 1, "--plot", tmp_path / "a.svg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = invoke("bench", "--rtf", "-m", small_model, clip, *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert drawn.startswith("<?xml")
+    for text in ("$\\会议$.wav x 2, batch of 1", "segments side by side", "VAD"):
+        assert f"{text}</text>" in drawn
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("mode", "label"),
     [
-        ((), "error: say what to measure\n  one of --rtf, --batches, --drafts and --memory\n"),
-        (("--rtf", "--memory"), "error: say what to measure\n"),
-        (("--rtf", "--trials", "0"), "--trials"),
-        (("--rtf", "--max-tokens", "0"), "error: max tokens is 0\n"),
-        (("--rtf", "--json", "--markdown"), "error: --json with --markdown\n  choose one\n"),
-        (
-            ("--rtf", "--batch-sizes", "1,x"),
-            "error: --batch-sizes 1,x\n  it takes numbers with commas in between, such as 1,4,16\n",
-        ),
-        (("--rtf", "--batch-sizes", "0"), "error: --batch-sizes 0\n  each must be at least 1\n"),
-        (("--rtf", "--batch-sizes", "1.5"), "error: --batch-sizes 1.5\n  1.5 is no whole number\n"),
-        (("--rtf", "--durations", "inf"), "error: --durations inf\n  each must be at least 0.1\n"),
-        (("--rtf", "--synthetic", "huge"), "error: --synthetic huge\n  choose from full, demo\n"),
+        (("--memory", "--durations", "2,3", "--max-tokens", 1), "minutes of audio"),
+        (("--rtf", "--durations", "1,2", "--exact-tokens", 2, "--trials", 1), "seconds of audio in a recording"),
     ],
 )
-def test_usage_errors(options: tuple[str, ...], message: str) -> None:
-    invoke("bench", "-m", "nowhere", *options).assert_fails(2, message)
+def test_pictures_of_lengths(
+    mode: tuple[Any, ...], label: str, small_model: Path, short_wav: Path, tmp_path: Path
+) -> None:
+    for name in ("a.png", "a.svg"):
+        assert invoke("bench", *mode, "-m", small_model, short_wav, "--plot", tmp_path / name).exit_code == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{label}</text>" in (tmp_path / "a.svg").read_text(encoding="utf-8")
 
 
-def test_language_of_another_model(small_model: Path, short_wav: Path) -> None:
-    result = invoke("bench", "--rtf", "-m", small_model, short_wav, "--lang", "ko")
-    result.assert_fails(2, "error: language 'ko' is not one of this model's\n")
+def test_synthetic_model_beside_a_real_one(short_wav: Path) -> None:
+    data = measured("--rtf", "-m", "demo", "--synthetic", "demo", short_wav, "--trials", 1)
+    assert [model["model"] for model in data["models"]] == ["demo", "synthetic demo"]
+    assert data["settings"]["exact_tokens"] == 64
+    assert [(case["segments"], case["tokens"]) for case in data["cases"]] == [(1, 64), (1, 64)]
 
 
-def test_no_model(tmp_path: Path) -> None:
-    invoke("bench", "--rtf", env={"FUNASR_HOME": str(tmp_path)}).assert_fails(3, "no model has been converted yet")
-
-
-def test_one_model_that_is_not_there(small_model: Path) -> None:
-    invoke("bench", "--rtf", "-m", small_model, "-m", "nowhere").assert_fails(3, "error: nowhere: no such model\n")
-
-
-def test_demo_clips_are_for_the_demo_model() -> None:
-    data = measured("--rtf", "-m", "demo", "--trials", 1, "--max-tokens", 1)
-    assert [case["audio"] for case in data["cases"]] == [str(clip.path) for clip in clips()]
+def test_synthetic_model_alone_reads_generated_clips(tmp_path: Path) -> None:
+    """It needs no model that has been converted, and a limit that was asked for stands."""
+    options = ("--synthetic", "demo", "--trials", 1, "--max-tokens", 3, "--durations", "2", "--json")
+    result = invoke("bench", "--rtf", *options, env={"FUNASR_HOME": str(tmp_path)})
+    (case,) = json.loads(result.stdout)["cases"]
+    assert (case["case"], case["tokens"]) == ("synthetic demo, generated 2 s", 3)

@@ -1,7 +1,7 @@
 """Run FunASR's own PyTorch code on a job and record what `--verify full` does not need, too: JOB OUT.
 
-Runs in the environment of the reference, without this package. Adds the CTC branch to each case. One that forces
-no tokens is decoded greedily for as many steps as it may take, also behind a stop token.
+Runs in the environment of the reference, without this package. Adds the CTC branch to every case. Where no tokens
+are forced, as many as the case allows are decoded greedily, also behind a stop token.
 """
 
 from __future__ import annotations

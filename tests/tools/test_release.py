@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from funasr_cli.benchmarks.cases import STAGES, CaseCost
+from funasr_cli.benchmarks.cases import CaseCost
+from funasr_cli.benchmarks.request import STAGES
 from funasr_cli.demo import MODEL, clips
 from funasr_cli.errors import ExitCode, SetupError
 from funasr_cli.measure import Spread

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from funasr_cli.benchmarks.machine import describe_machine
+from funasr_cli.benchmarks.report import describe_machine
 from funasr_cli.benchmarks.request import SYNTHETIC_SIZES
 from funasr_cli.errors import FunASRError
 from tools.peers.checkpoint import write_checkpoint, write_clips
