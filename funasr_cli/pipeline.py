@@ -83,7 +83,8 @@ class Recognizer(Stages):
     ) -> list[Transcript]:
         """Transcribe recordings side by side, as `transcribe` does; the first that fails raises its error."""
         if isinstance(recordings, str):
-            raise UsageError(f"{recordings}: one recording, not several", "pass a list, or call transcribe")
+            problem = f"{recordings}: one recording, not several"
+            raise UsageError(problem, "pass a list, or call transcribe", code="argument-type")
         openers = [opener(audio, self.sample_rate_hz, sample_rate_hz) for audio in recordings]
         events = self._run(openers, replace(options or DEFAULTS, **changes))
         done = {event.source: event.transcript for event in events if isinstance(event, Finished)}
@@ -149,10 +150,11 @@ class Recognizer(Stages):
         """
         source = opener(audio, self.sample_rate_hz, sample_rate_hz)()
         if source.sample_rate_hz != self.sample_rate_hz:
-            raise AudioError(f"{source.name}: {source.sample_rate_hz} Hz, not {self.sample_rate_hz}")
+            problem = f"{source.name}: {source.sample_rate_hz} Hz, not {self.sample_rate_hz}"
+            raise AudioError(problem, code="sample-rate")
         samples = read_whole(source, MAX_SEGMENT_S).samples
         if len(self.at_model_rate(samples)) < MIN_SAMPLES:
-            raise AudioError(f"{source.name}: too short to be encoded")
+            raise AudioError(f"{source.name}: too short to be encoded", code="audio-too-short")
         _clear_streams_with_thread()
         with FREED_BUFFERS:
             encoded = self.encode([self.features(samples)])

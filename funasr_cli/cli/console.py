@@ -51,6 +51,11 @@ def set_volume(*, quiet: bool, verbose: bool) -> None:
     _volume = Volume.QUIET if quiet else Volume.VERBOSE if verbose else Volume.NORMAL
 
 
+def is_verbose() -> bool:
+    """Whether details are said."""
+    return _volume == Volume.VERBOSE
+
+
 def is_terminal() -> bool:
     """Whether stderr is a terminal where things can be redrawn; FORCE_COLOR makes Rich take a pipe for one."""
     return stderr().is_terminal and stderr().file.isatty()

@@ -301,7 +301,7 @@ PlotAlignment = Annotated[
         "--plot-alignment",
         metavar="FILE",
         parser=file,
-        help="Draw the waveform, what the CTC branch heard, and the words at their times: .png or .svg.",
+        help="Draw waveform, spectrogram, what the CTC branch heard, and the words at their times: .png or .svg.",
     ),
 ]
 MaxLineWidth = Annotated[

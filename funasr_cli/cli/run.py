@@ -34,7 +34,7 @@ def load(
     with console.busy(f"loading {folder.name}"):
         recognizer = Recognizer(load_model(folder, dtype))
     prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)
-    gflops = gflops_a_core()
+    gflops = gflops_a_core() if console.is_verbose() else None  # a probe takes a moment
     weights = recognizer.loaded.weights_type
     console.detail(f"model {recognizer.loaded.name} from {folder}, {weights}")
     console.detail(f"on {in_words(gflops)}")

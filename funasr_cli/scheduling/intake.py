@@ -71,7 +71,8 @@ def read_sources(openers: Iterable[Opener], options: TranscribeOptions) -> Itera
         try:
             recording = opener()
             if recording.sample_rate_hz != SAMPLE_RATE_HZ:
-                raise AudioError(f"{recording.name}: {recording.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ}")
+                problem = f"{recording.name}: {recording.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ}"
+                raise AudioError(problem, code="sample-rate")
         except FunASRError as error:
             yield Opened(source, "", started)
             yield Ended(source, 0.0, error=error)

@@ -291,7 +291,8 @@ class Scheduler:
         self._waiting = [speech for speech in self._waiting if speech.source not in failed]
         hint = "a smaller --max-segment needs less memory"
         for book in [self._books.pop(source) for source in sorted(failed)]:
-            yield Failed(book.source, FunASRError(f"{book.name}: the computation failed ({error})", hint))
+            problem = f"{book.name}: the computation failed ({error})"
+            yield Failed(book.source, FunASRError(problem, hint, code="computation-failed"))
 
     def _is_open(self, speech: Speech) -> bool:
         book = self._books.get(speech.source)

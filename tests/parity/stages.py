@@ -17,7 +17,8 @@ from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.languages import language_code
 from funasr_cli.models import fun_asr_nano
 from funasr_cli.options import DEFAULTS, TranscribeOptions
-from funasr_cli.pipeline import Encoded, Recognizer
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.stages import Encoded
 
 
 @dataclass(frozen=True)

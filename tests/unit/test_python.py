@@ -31,7 +31,8 @@ from funasr_cli.backend import mx
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.options import DEFAULTS, TranscribeOptions
-from funasr_cli.pipeline import Encoded, Recognizer
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.stages import Encoded
 from funasr_cli.transcript import Transcript
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,8 @@ from funasr_cli.cli.app import app
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.options import TranscribeOptions
-from funasr_cli.pipeline import Encoded, Recognizer
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.stages import Encoded
 
 IN_A_THREAD = """
 import sys, threading
