@@ -109,7 +109,7 @@ def test_a_device_that_gives_up_fails_one_input_only(
     assert result.exit_code == 1
     assert result.stdout == f"{zh_wav}: {texts[0]}\n{en_flac}: {texts[1]}\n"
     assert result.stderr == (
-        f"error: {short_wav}: {GIVEN_UP}"
+        f"error[computation-failed]: {short_wav}: {GIVEN_UP}"
         "1 of 3 inputs failed; 100.0% of 0:17 speech transcribed, 0 segments repaired, 0 failed\n"
     )
 
@@ -127,7 +127,7 @@ def test_a_device_that_gives_up_is_asked_for_less_at_once(
     assert result.exit_code == 1
     assert result.stdout == f"{zh_wav}: {texts[0]}\n" + f"{en_flac}: {texts[1]}\n" * 2
     assert result.stderr == (
-        f"error: {short_wav}: {GIVEN_UP}"
+        f"error[computation-failed]: {short_wav}: {GIVEN_UP}"
         "1 of 4 inputs failed; 100.0% of 0:28 speech transcribed, 0 segments repaired, 0 failed\n"
     )
 
