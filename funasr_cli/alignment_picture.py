@@ -12,12 +12,10 @@ import numpy as np
 from funasr_cli.audio.decode import Audio
 from funasr_cli.audio.frontend import LOW_FREQUENCY_HZ, MIN_SAMPLES
 from funasr_cli.characters import columns
-from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.words import FIRST_MIDDLE_S
 from funasr_cli.errors import SetupError
 from funasr_cli.pictures import drawing, save
 from funasr_cli.transcript import Segment, Transcript, Word
-from funasr_cli.vocabulary import CTCVocabulary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,19 +92,6 @@ def require_librosa() -> None:
         raise SetupError(f"spectrograms are drawn by librosa ({error})", hint, code="package-missing") from error
 
 
-def _hear(recognizer: "Recognizer", audio: Audio, transcript: Transcript) -> list[Heard]:
-    """Ask the CTC branch once more, for the posteriors of each segment: a transcript holds none."""
-    heard = []
-    for segment in transcript.segments:
-        first = round((segment.start_s - transcript.start_s) * audio.sample_rate_hz)
-        count = round(segment.duration_s * audio.sample_rate_hz)
-        features = recognizer.features(audio.samples[first : first + count])
-        [reading] = recognizer.read_ctc(recognizer.encode([features]))
-        assert recognizer.loaded.ctc_vocabulary is not None  # else it has no reading
-        heard.append(_posteriors(reading, recognizer.loaded.ctc_vocabulary, segment))
-    return heard
-
-
 def draw(
     recognizer: "Recognizer", audio: Audio, transcript: Transcript, path: Path, *, replace: bool = False
 ) -> bool:
@@ -128,7 +113,7 @@ def draw(
     """
     from matplotlib.figure import Figure
 
-    heard = _hear(recognizer, audio, transcript)
+    heard = [_hear(recognizer, audio, transcript, segment) for segment in transcript.segments]
     count = ceil(audio.duration_s / LONGEST_ROW_S)
     row_s = audio.duration_s / count
     width = max(NARROWEST, INCHES_A_SECOND * row_s)
@@ -140,7 +125,6 @@ def draw(
             for segment, one in zip(transcript.segments, heard, strict=True):
                 _draw_posteriors(row, one, segment)
                 _draw_words(row, segment, width / row_s)
-            _shade(row, transcript)
             _label(row)
         title = f"{Path(transcript.source).name}, {transcript.model}"
         figure.axes[0].set_title(title, fontsize="small", loc="left")
@@ -162,10 +146,15 @@ def _rows(figure: "Figure", count: int, transcript: Transcript) -> list[Row]:
     return [Row(*span_s, *axes) for span_s, axes in zip(spans_s, panels, strict=True)]
 
 
-def _posteriors(reading: CTCReading, vocabulary: CTCVocabulary, segment: Segment) -> Heard:
-    frame_ids = reading.frame_ids
-    runs, frame = [], 0
-    for label, run in groupby(frame_ids):
+def _hear(recognizer: "Recognizer", audio: Audio, transcript: Transcript, segment: Segment) -> Heard:
+    """Ask the CTC branch once more, for the posteriors of a segment: a transcript holds none."""
+    first = round((segment.start_s - transcript.start_s) * audio.sample_rate_hz)
+    samples = audio.samples[first : first + round(segment.duration_s * audio.sample_rate_hz)]
+    [reading] = recognizer.read_ctc(recognizer.encode([recognizer.features(samples)]))
+    vocabulary = recognizer.loaded.ctc_vocabulary
+    assert vocabulary is not None  # else it has no reading
+    runs, frame = [], 0  # of the same label: it, its first frame, and the one behind
+    for label, run in groupby(reading.frame_ids):
         length = len(list(run))
         runs += [(label, frame, frame + length)] if label != reading.blank_id else []
         frame += length
@@ -175,7 +164,7 @@ def _posteriors(reading: CTCReading, vocabulary: CTCVocabulary, segment: Segment
         first + int(probabilities[first:last, index].argmax()) for index, (_, first, last) in enumerate(runs, 1)
     ]
     return Heard(
-        times_s=segment.start_s + FIRST_MIDDLE_S + reading.frame_duration_s * np.arange(len(frame_ids)),
+        times_s=segment.start_s + FIRST_MIDDLE_S + reading.frame_duration_s * np.arange(frame),
         blank=probabilities[:, 0],
         labels=[vocabulary.decode([label]).strip() for label, _, _ in runs],
         peaks=np.array(peaks, int),
@@ -238,7 +227,7 @@ def _draw_posteriors(row: Row, heard: Heard, segment: Segment) -> None:
 
 
 def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
-    """A box for each word; a dashed one where the times are estimated. Rows clip those over a border."""
+    """A box for each word, dashed where its times are estimated, and its shade above; rows clip both."""
     axes = row.words
     for index, word in enumerate(segment.words):
         if not row.shows(word):
@@ -246,29 +235,17 @@ def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
         colour, duration_s = COLOURS[index % len(COLOURS)], word.end_s - word.start_s
         line, strength = ("dashed", 0.08) if word.estimated else ("solid", 0.3)
         axes.broken_barh(
-            [(word.start_s, duration_s)],
-            (0.02, 0.96),
-            facecolor=(colour, strength),
-            edgecolor=colour,
-            linestyle=line,
-            linewidth=0.8,
-        )
+            [(word.start_s, duration_s)], (0.02, 0.96), facecolor=(colour, strength), edgecolor=colour,
+            linestyle=line, linewidth=0.8,
+        )  # fmt: skip
+        for above in (row.wave, row.spectrogram, row.posteriors):
+            above.axvspan(word.start_s, word.end_s, color=colour, alpha=0.08, linewidth=0)
         middle_s = (word.start_s + word.end_s) / 2
         fitting = inches_a_second * duration_s / COLUMN_INCHES / max(columns(word.text), 1)
         size = min(LARGEST, max(SMALLEST, fitting))
         score = "" if word.score is None else f"{word.score:.2f}"
         axes.text(middle_s, 0.62, word.text, clip_on=True, ha="center", va="center", fontsize=size)
         axes.text(middle_s, 0.2, score, clip_on=True, color=GREY, ha="center", va="center", fontsize=6)
-
-
-def _shade(row: Row, transcript: Transcript) -> None:
-    """The words' times behind the panels above them."""
-    for segment in transcript.segments:
-        for index, word in enumerate(segment.words):
-            if row.shows(word):
-                for axes in (row.wave, row.spectrogram, row.posteriors):
-                    colour = COLOURS[index % len(COLOURS)]
-                    axes.axvspan(word.start_s, word.end_s, color=colour, alpha=0.08, linewidth=0)
 
 
 def _label(row: Row) -> None:
