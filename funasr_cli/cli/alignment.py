@@ -1,7 +1,7 @@
 """``funasr transcribe --plot-alignment``: a picture of what was heard and written."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,43 +47,34 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
     require_librosa()
 
 
-class Picture:
-    """The picture of an input, which is read for it first.
+def prepare(
+    input: Input, recognizer: "Recognizer", path: Path, *, replace: bool
+) -> "Callable[[Transcript], None]":
+    """Read an input for its picture.
 
-    Args:
-        input: what is transcribed.
-        recognizer: which transcribes it.
-        path: of the picture.
-        replace: one that is there.
+    Returns:
+        What draws the picture of its transcript, or raises an OutputError.
 
     Raises:
         ModelError: the model has no CTC branch.
         AudioError: the input cannot be read.
         UsageError: it is too long.
     """
+    from funasr_cli.alignment_picture import LONGEST_S, draw
+    from funasr_cli.audio.decode import read_whole
+    from funasr_cli.audio.sources import open_input
 
-    def __init__(self, input: Input, recognizer: "Recognizer", path: Path, *, replace: bool):
-        from funasr_cli.alignment_picture import LONGEST_S
-        from funasr_cli.audio.decode import read_whole
-        from funasr_cli.audio.sources import open_input
+    recognizer.refuse_missing_word_times()
+    source = open_input(input, recognizer.sample_rate_hz)
+    if (source.expected_s or 0) > LONGEST_S:
+        longest = f"a picture shows {LONGEST_S:g} s at most; choose them with --clip"
+        raise UsageError(f"{source.name}: too long for a picture", longest, code="audio-too-long")
+    audio = read_whole(source, LONGEST_S)
 
-        recognizer.refuse_missing_word_times()
-        source = open_input(input, recognizer.sample_rate_hz)
-        if (source.expected_s or 0) > LONGEST_S:
-            longest = f"a picture shows {LONGEST_S:g} s at most; choose them with --clip"
-            raise UsageError(f"{source.name}: too long for a picture", longest, code="audio-too-long")
-        self._audio = read_whole(source, LONGEST_S)
-        self._recognizer, self._path, self._replace = recognizer, path, replace
+    def draw_it(transcript: "Transcript") -> None:
+        all_drawn = draw(recognizer, audio, transcript, path, replace=replace)
+        if not all_drawn and path.suffix.lower() == ".png":
+            console.warn(f"{path}: {NO_FONT}")
+        console.note(f"wrote {path}")
 
-    def draw(self, transcript: "Transcript") -> None:
-        """Draw it.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        from funasr_cli.alignment_picture import draw
-
-        all_drawn = draw(self._recognizer, self._audio, transcript, self._path, replace=self._replace)
-        if not all_drawn and self._path.suffix.lower() == ".png":
-            console.warn(f"{self._path}: {NO_FONT}")
-        console.note(f"wrote {self._path}")
+    return draw_it

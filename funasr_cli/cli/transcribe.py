@@ -102,13 +102,13 @@ def transcribe(
     options = times.with_words(options, plan, recognizer, must=times.needs_words(context))
     picture = None
     if plot_alignment:
-        picture = alignment.Picture(left[0], recognizer, plot_alignment, replace=force)
+        picture = alignment.prepare(left[0], recognizer, plot_alignment, replace=force)
         options = replace(options, word_times=True)
     if files:
         files.make_folder()
     outcome = Outcome(skipped=len(inputs) - len(left))
     display = Display(left, files, printer, stream=stream and not _prints_data(context, formats))
-    transcribe_all(left, recognizer, options, display, outcome, *([picture.draw] if picture else []))
+    transcribe_all(left, recognizer, options, display, outcome, *([picture] if picture else []))
     report(outcome, left)
     raise typer.Exit(outcome.exit_code(strict=strict))
 
