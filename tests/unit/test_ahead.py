@@ -56,12 +56,6 @@ def test_everything_comes_in_order() -> None:
         assert ahead.take(0.0) is None
 
 
-def test_nothing_at_all() -> None:
-    with closing(ReadAhead((nothing for nothing in ()), 3)) as ahead:
-        assert ahead.take(PATIENCE_S) is None
-        assert ahead.ended
-
-
 @pytest.mark.parametrize("limit", [1, 2, 7])
 def test_no_further_ahead_than_it_may(limit: int) -> None:
     """As many as may wait, and the one that it holds in hand."""
@@ -91,13 +85,6 @@ def test_it_waits_only_as_long_as_it_is_told() -> None:
         timer.join()
 
 
-def test_an_item_that_is_there_is_taken_without_waiting() -> None:
-    numbers = Numbers()
-    with closing(ReadAhead(numbers(), 2)) as ahead:
-        wait_for(lambda: numbers.made == 3)
-        assert [ahead.take(0.0), ahead.take(0.0)] == [1, 2]
-
-
 @pytest.mark.parametrize("error", [ValueError("a bug"), MemoryError(), KeyboardInterrupt(), SystemExit(3)])
 @pytest.mark.parametrize("before", [0, 2])
 def test_errors_come_behind_the_items_before_them(error: BaseException, before: int) -> None:
@@ -124,13 +111,6 @@ def test_leaving_stops_it_and_closes_the_generator_where_it_ran(taken: int) -> N
     assert numbers.made == taken + 3
     assert numbers.worked_in == {numbers.closed_in}
     assert numbers.closed_in != threading.get_ident()
-
-
-def test_leaving_with_an_error_stops_it_and_hides_nothing() -> None:
-    numbers = Numbers()
-    with pytest.raises(ValueError, match="mine"), closing(ReadAhead(numbers(), 2)):
-        raise ValueError("mine")
-    assert numbers.worked_in == {numbers.closed_in}
 
 
 def test_leaving_does_not_wait_for_a_read_that_never_returns() -> None:

@@ -128,15 +128,6 @@ def test_every_name_of_every_language_in_any_case(code: str, data: st.DataObject
     assert language_code(data.draw(st.sampled_from([name, name.upper(), name.lower(), f" {name}"]))) == code
 
 
-def test_no_name_belongs_to_two_languages() -> None:
-    names = [
-        name.casefold()
-        for code, language in LANGUAGES.items()
-        for name in {code, language.prompt_name, language.english_name, *language.own_names}
-    ]
-    assert len(names) == len(set(names))
-
-
 @pytest.mark.parametrize("name", [None, "auto", "AUTO", " Auto "])
 def test_automatic_language(name: str | None) -> None:
     assert resolve_language(name, NANO_LANGUAGES) is None
@@ -148,8 +139,3 @@ def test_other_languages_list_those_of_the_checkpoint(name: str) -> None:
         resolve_language(name, NANO_LANGUAGES)
     assert caught.value.message == f"language {name!r} is not one of this model's"
     assert caught.value.hint == "it writes zh (Chinese), en (English), ja (Japanese), or auto"
-
-
-def test_every_language_of_the_31_is_asked_for_by_its_own_name() -> None:
-    assert len(MLT_LANGUAGES) == 31
-    assert [LANGUAGES[code].prompt_name for code in MLT_LANGUAGES] == MLT_NAMES
