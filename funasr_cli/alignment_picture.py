@@ -1,4 +1,4 @@
-"""An alignment as a picture: the waveform, what the CTC branch heard in each frame, the words at their times."""
+"""An alignment as a picture: waveform, mel spectrogram, what the CTC branch heard, the words at their times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from funasr_cli.audio.decode import Audio
-from funasr_cli.audio.recording import Source
+from funasr_cli.audio.frontend import LOW_FREQUENCY_HZ, MIN_SAMPLES
 from funasr_cli.characters import columns
-from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.words import FIRST_MIDDLE_S
-from funasr_cli.errors import UsageError
+from funasr_cli.errors import SetupError
 from funasr_cli.pictures import drawing, save
 from funasr_cli.transcript import Segment, Transcript, Word
-from funasr_cli.vocabulary import CTCVocabulary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +25,9 @@ if TYPE_CHECKING:
 
 LONGEST_S = 60.0  # more would not fit on a page
 LONGEST_ROW_S = 10.0
-INCHES_A_SECOND, NARROWEST, ROW_HEIGHT, DPI = 2.2, 7.0, 4.4, 130
-PANEL_HEIGHTS = (1.0, 1.3, 0.5)  # shares of a row
+INCHES_A_SECOND, NARROWEST, ROW_HEIGHT, DPI = 2.2, 7.0, 5.6, 130
+PANEL_HEIGHTS = (0.7, 1.1, 1.3, 0.5)  # shares of a row
+DEEPEST = 12.0  # natural logarithms, 52 dB: so far below its loudest cell the spectrogram reaches
 COLOURS = ("#1f77b4", "#d9730d", "#2a8f3c", "#b3365b", "#6f52a3")  # of words, in turns
 GREY, FAINT = "#707070", "#e4e4e4"
 COLUMN_INCHES = 0.0095  # of text, for each point of its size
@@ -57,12 +56,13 @@ class Heard:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A part of the recording, in three panels below each other.
+    """A part of the recording, in panels below each other.
 
     Attributes:
         start_s: where it begins.
         end_s: where the next one begins; infinite for the last one: a frame's middle may lie behind all samples.
         wave: panel of the waveform.
+        spectrogram: panel of what the model reads of it.
         posteriors: panel of what was heard.
         words: panel of what was written.
     """
@@ -70,6 +70,7 @@ class Row:
     start_s: float
     end_s: float
     wave: "Axes"
+    spectrogram: "Axes"
     posteriors: "Axes"
     words: "Axes"
 
@@ -82,49 +83,24 @@ class Row:
         return self.holds(word.start_s) or word.start_s < self.start_s < word.end_s
 
 
-def read_short(source: Source) -> Audio:
-    """All samples of an input that is short enough for a picture.
-
-    Raises:
-        AudioError: it cannot be read.
-        UsageError: it is too long.
-    """
-    blocks, count = [], 0
-    for block in source.blocks():
-        blocks.append(block)
-        count += len(block)
-        if count > LONGEST_S * source.sample_rate_hz:
-            longest = f"a picture shows {LONGEST_S:g} s at most; choose them with --clip"
-            raise UsageError(f"{source.name}: too long for a picture", longest)
-    return Audio(source.name, np.concatenate(blocks), source.sample_rate_hz)
-
-
-def hear(recognizer: "Recognizer", audio: Audio, transcript: Transcript) -> list[Heard]:
-    """Ask the CTC branch once more, for the posteriors of each segment: a transcript holds none.
-
-    Raises:
-        ModelError: the model has no CTC branch.
-    """
-    heard = []
-    for segment in transcript.segments:
-        first = round((segment.start_s - transcript.start_s) * audio.sample_rate_hz)
-        count = round(segment.duration_s * audio.sample_rate_hz)
-        features = recognizer.features(audio.samples[first : first + count])
-        [reading] = recognizer.read_ctc(recognizer.encode([features]))
-        assert recognizer.loaded.ctc_vocabulary is not None  # else it has no reading
-        heard.append(_posteriors(reading, recognizer.loaded.ctc_vocabulary, segment))
-    return heard
+def require_librosa() -> None:
+    """Raise a SetupError if librosa is missing, which draws spectrograms."""
+    try:
+        import librosa.display  # noqa: F401
+    except ImportError as error:
+        hint = "install it with matplotlib: pip install 'funasr-cli[plot]'"
+        raise SetupError(f"spectrograms are drawn by librosa ({error})", hint, code="package-missing") from error
 
 
 def draw(
-    audio: Audio, transcript: Transcript, heard: Sequence[Heard], path: Path, *, replace: bool = False
+    recognizer: "Recognizer", audio: Audio, transcript: Transcript, path: Path, *, replace: bool = False
 ) -> bool:
     """Draw what was heard and written, in rows of the same length.
 
     Args:
+        recognizer: which has transcribed it.
         audio: that was transcribed.
         transcript: with the times of its words.
-        heard: of each of its segments.
         path: of the picture.
         replace: one that is there.
 
@@ -132,10 +108,12 @@ def draw(
         Whether there was a font for every character.
 
     Raises:
+        ModelError: the model has no CTC branch.
         OutputError: the file exists and is not to be replaced, or cannot be written.
     """
     from matplotlib.figure import Figure
 
+    heard = [_hear(recognizer, audio, transcript, segment) for segment in transcript.segments]
     count = ceil(audio.duration_s / LONGEST_ROW_S)
     row_s = audio.duration_s / count
     width = max(NARROWEST, INCHES_A_SECOND * row_s)
@@ -143,10 +121,10 @@ def draw(
         figure = Figure((width, ROW_HEIGHT * count), layout="constrained")
         for row in _rows(figure, count, transcript):
             _draw_wave(row, audio, transcript)
+            _draw_spectrogram(row, recognizer, audio, transcript)
             for segment, one in zip(transcript.segments, heard, strict=True):
                 _draw_posteriors(row, one, segment)
                 _draw_words(row, segment, width / row_s)
-            _shade(row, transcript)
             _label(row)
         title = f"{Path(transcript.source).name}, {transcript.model}"
         figure.axes[0].set_title(title, fontsize="small", loc="left")
@@ -156,21 +134,27 @@ def draw(
 
 def _rows(figure: "Figure", count: int, transcript: Transcript) -> list[Row]:
     """Panels for parts of the same length, all as wide as each other."""
-    panels = figure.subplots(3 * count, 1, height_ratios=PANEL_HEIGHTS * count).reshape(count, 3)  # (rows, panels)
+    each = len(PANEL_HEIGHTS)
+    panels = figure.subplots(each * count, 1, height_ratios=PANEL_HEIGHTS * count).reshape(count, each)
     borders_s = np.linspace(transcript.start_s, transcript.start_s + transcript.duration_s, count + 1).tolist()
-    for (wave, posteriors, words), limits_s in zip(panels, pairwise(borders_s), strict=True):
+    for (*others, words), limits_s in zip(panels, pairwise(borders_s), strict=True):
         words.set_xlim(limits_s)
-        for axes in (wave, posteriors):
+        for axes in others:
             axes.sharex(words)
             axes.tick_params(labelbottom=False)
     spans_s = pairwise([*borders_s[:-1], inf])
     return [Row(*span_s, *axes) for span_s, axes in zip(spans_s, panels, strict=True)]
 
 
-def _posteriors(reading: CTCReading, vocabulary: CTCVocabulary, segment: Segment) -> Heard:
-    frame_ids = reading.frame_ids
-    runs, frame = [], 0
-    for label, run in groupby(frame_ids):
+def _hear(recognizer: "Recognizer", audio: Audio, transcript: Transcript, segment: Segment) -> Heard:
+    """Ask the CTC branch once more, for the posteriors of a segment: a transcript holds none."""
+    first = round((segment.start_s - transcript.start_s) * audio.sample_rate_hz)
+    samples = audio.samples[first : first + round(segment.duration_s * audio.sample_rate_hz)]
+    [reading] = recognizer.read_ctc(recognizer.encode([recognizer.features(samples)]))
+    vocabulary = recognizer.loaded.ctc_vocabulary
+    assert vocabulary is not None  # else it has no reading
+    runs, frame = [], 0  # of the same label: it, its first frame, and the one behind
+    for label, run in groupby(reading.frame_ids):
         length = len(list(run))
         runs += [(label, frame, frame + length)] if label != reading.blank_id else []
         frame += length
@@ -180,7 +164,7 @@ def _posteriors(reading: CTCReading, vocabulary: CTCVocabulary, segment: Segment
         first + int(probabilities[first:last, index].argmax()) for index, (_, first, last) in enumerate(runs, 1)
     ]
     return Heard(
-        times_s=segment.start_s + FIRST_MIDDLE_S + reading.frame_duration_s * np.arange(len(frame_ids)),
+        times_s=segment.start_s + FIRST_MIDDLE_S + reading.frame_duration_s * np.arange(frame),
         blank=probabilities[:, 0],
         labels=[vocabulary.decode([label]).strip() for label, _, _ in runs],
         peaks=np.array(peaks, int),
@@ -194,6 +178,26 @@ def _draw_wave(row: Row, audio: Audio, transcript: Transcript) -> None:
     row.wave.plot(times_s[within], audio.samples[within], color=GREY, linewidth=0.4, rasterized=True)
     highest = max(float(np.abs(audio.samples).max()), 1e-6) * 1.05
     row.wave.set_ylim(-highest, highest)
+
+
+def _draw_spectrogram(row: Row, recognizer: "Recognizer", audio: Audio, transcript: Transcript) -> None:
+    """The filter bank that the model's features are made of."""
+    from librosa.display import specshow
+
+    config, samples = recognizer.config.frontend, recognizer.at_model_rate(audio.samples)
+    if len(samples) < MIN_SAMPLES:
+        return
+    energies = np.array(recognizer.frontend.filter_bank(samples))  # (frames, mel bins), natural logarithms
+    centre_s = min(config.frame_length_ms / 1000, audio.duration_s) / 2
+    times_s = transcript.start_s + centre_s + np.arange(len(energies)) * config.frame_shift_ms / 1000
+    within = _within(row, times_s)
+    loudest = max(float(energies.max()), 0.0)  # digital silence is not to look loud
+    if len(times_s[within]):
+        specshow(
+            energies[within].T, x_coords=times_s[within], x_axis="s", y_axis="mel", sr=config.sample_rate_hz,
+            htk=True, fmin=LOW_FREQUENCY_HZ, fmax=config.sample_rate_hz / 2, vmin=loudest - DEEPEST, vmax=loudest,
+            cmap="Greys", ax=row.spectrogram,
+        )  # fmt: skip
 
 
 def _within(row: Row, times_s: np.ndarray) -> slice:
@@ -223,7 +227,7 @@ def _draw_posteriors(row: Row, heard: Heard, segment: Segment) -> None:
 
 
 def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
-    """A box for each word; a dashed one where the times are estimated. Rows clip those over a border."""
+    """A box for each word, dashed where its times are estimated, and its shade above; rows clip both."""
     axes = row.words
     for index, word in enumerate(segment.words):
         if not row.shows(word):
@@ -231,13 +235,11 @@ def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
         colour, duration_s = COLOURS[index % len(COLOURS)], word.end_s - word.start_s
         line, strength = ("dashed", 0.08) if word.estimated else ("solid", 0.3)
         axes.broken_barh(
-            [(word.start_s, duration_s)],
-            (0.02, 0.96),
-            facecolor=(colour, strength),
-            edgecolor=colour,
-            linestyle=line,
-            linewidth=0.8,
-        )
+            [(word.start_s, duration_s)], (0.02, 0.96), facecolor=(colour, strength), edgecolor=colour,
+            linestyle=line, linewidth=0.8,
+        )  # fmt: skip
+        for above in (row.wave, row.spectrogram, row.posteriors):
+            above.axvspan(word.start_s, word.end_s, color=colour, alpha=0.08, linewidth=0)
         middle_s = (word.start_s + word.end_s) / 2
         fitting = inches_a_second * duration_s / COLUMN_INCHES / max(columns(word.text), 1)
         size = min(LARGEST, max(SMALLEST, fitting))
@@ -246,31 +248,21 @@ def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
         axes.text(middle_s, 0.2, score, clip_on=True, color=GREY, ha="center", va="center", fontsize=6)
 
 
-def _shade(row: Row, transcript: Transcript) -> None:
-    """The words' times behind the panels above them."""
-    for segment in transcript.segments:
-        for index, word in enumerate(segment.words):
-            if row.shows(word):
-                for axes in (row.wave, row.posteriors):
-                    colour = COLOURS[index % len(COLOURS)]
-                    axes.axvspan(word.start_s, word.end_s, color=colour, alpha=0.08, linewidth=0)
-
-
 def _label(row: Row) -> None:
-    wave, posteriors, words = row.wave, row.posteriors, row.words
-    wave.set_ylabel("waveform", fontsize="small")
-    posteriors.set_ylabel("CTC posteriors", fontsize="small")
-    posteriors.set_ylim(0, 1.4)
-    posteriors.set_yticks([0, 0.5, 1])
-    words.set_ylabel("words", fontsize="small")
-    words.set_ylim(0, 1)
-    words.set_xlabel("seconds", fontsize="small")
-    for axes in (wave, words):
-        axes.set_yticks([])
-    for axes in (wave, posteriors, words):
+    names = {
+        row.wave: "waveform", row.spectrogram: "mel, Hz", row.posteriors: "CTC posteriors", row.words: "words",
+    }  # fmt: skip
+    ticks: dict[Axes, list[float]] = {row.spectrogram: [500, 2000], row.posteriors: [0, 0.5, 1]}
+    for axes, name in names.items():
+        axes.set_ylabel(name, fontsize="small")
+        axes.set_xlabel("seconds" if axes is row.words else "", fontsize="small")
+        axes.set_yticks(ticks.get(axes, []))
         axes.tick_params(labelsize="x-small")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
+    row.spectrogram.minorticks_off()
+    row.posteriors.set_ylim(0, 1.4)
+    row.words.set_ylim(0, 1)
 
 
 def _colour(words: Sequence[Word], time_s: float) -> str:

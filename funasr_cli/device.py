@@ -12,9 +12,8 @@ from funasr_cli.options import AS_STORED
 
 SLOW_GFLOPS = 8.0  # a core: the reference BLAS reaches 4 on a fast one, any other ten times that
 PROBE_ROWS, PROBE_WIDTH = 256, 512
-PROBE_S = 0.02
-LONG_PROBE_S = 0.5  # where a BLAS seems slow: other work on the cores passes, a slow BLAS stays
-PROBES = 3  # at least: the first one also waits for the library to set itself up
+PROBES = 5  # at least: the first one also waits for the library to set itself up
+PROBE_S = 0.5  # where a BLAS seems slow: other work on the cores passes, a slow BLAS stays
 
 
 def use_device(name: str) -> None:
@@ -25,7 +24,8 @@ def use_device(name: str) -> None:
     """
     device = mx.Device(getattr(mx, name))
     if not mx.is_available(device):
-        raise SetupError(f"MLX cannot compute on the {name} here", "leave --device out, or install MLX's back end")
+        hint = "leave --device out, or install MLX's back end"
+        raise SetupError(f"MLX cannot compute on the {name} here", hint, code="device-missing")
     mx.set_default_device(device)
 
 
@@ -35,20 +35,17 @@ def default_dtype() -> str:
 
 
 def gflops_a_core() -> float | None:
-    """Billions of float32 operations in a matrix product for each second that a CPU's core works.
+    """Billions of float32 operations in a matrix product for each second that a CPU's core works; None on a GPU.
 
     Time of the processor, not of the clock: a machine that is busy with something else is not a slow one. Threads
-    that spin while they wait count as working, though, so a BLAS that seems slow is tried for longer. On a GPU,
-    None.
+    that spin while they wait count as working, though, so a BLAS that seems slow is tried for longer.
     """
     if on_accelerator():
         return None
     x, weight = mx.ones((PROBE_ROWS, PROBE_WIDTH)), mx.ones((PROBE_WIDTH, PROBE_WIDTH))
     mx.eval(x, weight)
-    began = time.perf_counter()
-    patience_s = PROBE_S if lacks_blas() else LONG_PROBE_S
-    probes, fastest = 0, 0.0
-    while probes < PROBES or time.perf_counter() - began < (PROBE_S if fastest > SLOW_GFLOPS else patience_s):
+    began, probes, fastest = time.perf_counter(), 0, 0.0
+    while probes < PROBES or (fastest < SLOW_GFLOPS and time.perf_counter() - began < PROBE_S):
         started = time.process_time()
         mx.eval(x @ weight)
         seconds = max(time.process_time() - started, 1e-6)
@@ -57,13 +54,13 @@ def gflops_a_core() -> float | None:
 
 
 def is_slow(gflops: float | None) -> bool:
-    """Whether a CPU is left to MLX's own BLAS: no other was found, or the one that was has not taken effect."""
-    return gflops is not None and (lacks_blas() or gflops < SLOW_GFLOPS)
+    """Whether a CPU is left to MLX's own BLAS: no other was found, or one without effect, if that was measured."""
+    return lacks_blas() or (gflops is not None and gflops < SLOW_GFLOPS)
 
 
 def slowness(gflops: float | None) -> str:
     """Why a CPU computes slowly, and what to do about it; empty where it does not."""
-    if gflops is None or not is_slow(gflops):
+    if not is_slow(gflops):
         return ""
     found = f"{os.path.basename(BLAS)} computes only {gflops:.0f} GFLOP/s a core" if BLAS else "no fast BLAS found"
     mkl = "pip install mkl, or " if platform.machine() == "x86_64" else ""
@@ -100,4 +97,5 @@ def refuse_too_large(what: str, sizes_bytes: Iterable[int], hint: str) -> None:
         raise SetupError(
             f"{what}: takes {needed_bytes / 1e9:.1f} GB of memory, and {there_bytes / 1e9:.1f} GB are at hand",
             f"close other programs; {hint}",
+            code="memory-short",
         )

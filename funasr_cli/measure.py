@@ -1,38 +1,15 @@
-"""Clocks, memory and the real-time factor."""
+"""Spreads of measurements, memory and the real-time factor."""
 
 import os
 import resource
 import statistics
 import sys
-import time
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from funasr_cli.backend import mx, on_accelerator
-
-
-@dataclass
-class StageClock:
-    """Adds up the wall clock time of named stages."""
-
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    started: float = field(default_factory=time.perf_counter)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time of a block towards a stage. MLX is lazy: the block has to evaluate its result."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
-
-    def since_start(self) -> float:
-        """Seconds since the clock was made."""
-        return time.perf_counter() - self.started
 
 
 def rtf(compute_s: float, audio_s: float) -> float:

@@ -1,10 +1,9 @@
 """The front door: recordings in, transcripts or events out."""
 
 import threading
-from collections.abc import Generator, Iterable
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any
 
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
@@ -83,7 +82,8 @@ class Recognizer(Stages):
     ) -> list[Transcript]:
         """Transcribe recordings side by side, as `transcribe` does; the first that fails raises its error."""
         if isinstance(recordings, str):
-            raise UsageError(f"{recordings}: one recording, not several", "pass a list, or call transcribe")
+            problem = f"{recordings}: one recording, not several"
+            raise UsageError(problem, "pass a list, or call transcribe", code="argument-type")
         openers = [opener(audio, self.sample_rate_hz, sample_rate_hz) for audio in recordings]
         events = self._run(openers, replace(options or DEFAULTS, **changes))
         done = {event.source: event.transcript for event in events if isinstance(event, Finished)}
@@ -133,7 +133,7 @@ class Recognizer(Stages):
         if options.word_times:
             self.refuse_missing_word_times()
         _clear_streams_with_thread()
-        with FREED_BUFFERS:
+        with FREED_BUFFERS.limited():
             yield from Scheduler(self, options).run(openers)
 
     def encode_audio(self, audio: AudioInput, *, sample_rate_hz: int | None = None) -> EncodedAudio:
@@ -149,12 +149,13 @@ class Recognizer(Stages):
         """
         source = opener(audio, self.sample_rate_hz, sample_rate_hz)()
         if source.sample_rate_hz != self.sample_rate_hz:
-            raise AudioError(f"{source.name}: {source.sample_rate_hz} Hz, not {self.sample_rate_hz}")
+            problem = f"{source.name}: {source.sample_rate_hz} Hz, not {self.sample_rate_hz}"
+            raise AudioError(problem, code="sample-rate")
         samples = read_whole(source, MAX_SEGMENT_S).samples
         if len(self.at_model_rate(samples)) < MIN_SAMPLES:
-            raise AudioError(f"{source.name}: too short to be encoded")
+            raise AudioError(f"{source.name}: too short to be encoded", code="audio-too-short")
         _clear_streams_with_thread()
-        with FREED_BUFFERS:
+        with FREED_BUFFERS.limited():
             encoded = self.encode([self.features(samples)])
             frames = encoded.hidden[0, : encoded.lengths[0]]  # (frames, encoder width)
             [audio_rows] = self.loaded.model.audio_rows(encoded.hidden, encoded.lengths)  # (rows, decoder width)
@@ -170,20 +171,20 @@ class _FreedBuffers:
         self._users = 0
         self._limit_before = 0
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def limited(self) -> Iterator[None]:
         with self._lock:
             if not self._users:
                 self._limit_before = mx.set_cache_limit(FREED_BUFFERS_BYTES)
             self._users += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                mx.set_cache_limit(self._limit_before)
-        mx.clear_cache()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    mx.set_cache_limit(self._limit_before)
+            mx.clear_cache()
 
 
 FREED_BUFFERS = _FreedBuffers()

@@ -52,7 +52,8 @@ class Stages:
             ModelError: with what to do.
         """
         if not self.has_ctc:
-            raise ModelError(f"{self.loaded.name}: no word times without a CTC branch", NO_CTC_HINT)
+            message = f"{self.loaded.name}: no word times without a CTC branch"
+            raise ModelError(message, NO_CTC_HINT, code="ctc-missing")
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) at `sample_rate_hz` -> (rows, row width)."""
@@ -106,7 +107,7 @@ class Stages:
         """
         vocabulary, ctc, model = self.loaded.ctc_vocabulary, self.config.ctc, self.loaded.model
         if vocabulary is None or ctc is None:
-            raise ModelError(f"{self.loaded.name}: has no CTC branch", NO_CTC_HINT)
+            raise ModelError(f"{self.loaded.name}: has no CTC branch", NO_CTC_HINT, code="ctc-missing")
         hidden = model.ctc_hidden(encoded.hidden, encoded.lengths)  # (batch, frames, CTC width)
         frame_s = self.config.frontend.row_duration_s
         return [

@@ -1,7 +1,7 @@
 """``funasr transcribe --plot-alignment``: a picture of what was heard and written."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,59 +22,59 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
 
     Raises:
         UsageError: there are several inputs or channels, or it can be read only once, or is the picture's file.
-        FunASRError: as `check_picture` does.
+        FunASRError: as `check_picture` does, or librosa is missing.
     """
+    from funasr_cli.alignment_picture import require_librosa
     from funasr_cli.audio.readers import is_pipe
     from funasr_cli.pictures import OTHER_NAME, check_picture
 
     check_picture(path, replace=replace, hint=FORCE_HINT)
     recordings = [input for input in inputs if input.channel in (None, 1)]
     if len(recordings) > 1:
-        raise UsageError(f"--plot-alignment with {len(recordings)} inputs", "a picture shows a single one")
+        inputs_given = f"--plot-alignment with {len(recordings)} inputs"
+        raise UsageError(inputs_given, "a picture shows a single one", code="options-conflict")
     if len(inputs) > 1:
         channels = f"{len(inputs)} channels, each transcribed for itself"
         hint = "a picture shows a single text; choose --channels mix"
-        raise UsageError(f"--plot-alignment with {channels}", hint)
+        raise UsageError(f"--plot-alignment with {channels}", hint, code="options-conflict")
     [input] = inputs
     if os.path.realpath(path) == os.path.realpath(input.path):
-        raise UsageError(f"{path} is an input", OTHER_NAME)
+        raise UsageError(f"{path} is an input", OTHER_NAME, code="output-is-input")
     if input.path == STDIN or is_pipe(input.path):
-        raise UsageError(f"{input.label}: can be read only once", "--plot-alignment needs a file")
+        raise UsageError(
+            f"{input.label}: can be read only once", "--plot-alignment needs a file", code="pipe-unusable"
+        )
+    require_librosa()
 
 
-class Picture:
-    """The picture of an input, which is read for it first.
+def prepare(
+    input: Input, recognizer: "Recognizer", path: Path, *, replace: bool
+) -> "Callable[[Transcript], None]":
+    """Read an input for its picture.
 
-    Args:
-        input: what is transcribed.
-        recognizer: which transcribes it.
-        path: of the picture.
-        replace: one that is there.
+    Returns:
+        What draws the picture of its transcript, or raises an OutputError.
 
     Raises:
         ModelError: the model has no CTC branch.
         AudioError: the input cannot be read.
         UsageError: it is too long.
     """
+    from funasr_cli.alignment_picture import LONGEST_S, draw
+    from funasr_cli.audio.decode import read_whole
+    from funasr_cli.audio.sources import open_input
 
-    def __init__(self, input: Input, recognizer: "Recognizer", path: Path, *, replace: bool):
-        from funasr_cli.alignment_picture import read_short
-        from funasr_cli.audio.sources import open_input
+    recognizer.refuse_missing_word_times()
+    source = open_input(input, recognizer.sample_rate_hz)
+    if (source.expected_s or 0) > LONGEST_S:
+        longest = f"a picture shows {LONGEST_S:g} s at most; choose them with --clip"
+        raise UsageError(f"{source.name}: too long for a picture", longest, code="audio-too-long")
+    audio = read_whole(source, LONGEST_S)
 
-        recognizer.refuse_missing_word_times()
-        self._audio = read_short(open_input(input, recognizer.sample_rate_hz))
-        self._recognizer, self._path, self._replace = recognizer, path, replace
+    def draw_it(transcript: "Transcript") -> None:
+        all_drawn = draw(recognizer, audio, transcript, path, replace=replace)
+        if not all_drawn and path.suffix.lower() == ".png":
+            console.warn(f"{path}: {NO_FONT}")
+        console.note(f"wrote {path}")
 
-    def draw(self, transcript: "Transcript") -> None:
-        """Draw it.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        from funasr_cli.alignment_picture import draw, hear
-
-        heard = hear(self._recognizer, self._audio, transcript)
-        all_drawn = draw(self._audio, transcript, heard, self._path, replace=self._replace)
-        if not all_drawn and self._path.suffix.lower() == ".png":
-            console.warn(f"{self._path}: {NO_FONT}")
-        console.note(f"wrote {self._path}")
+    return draw_it

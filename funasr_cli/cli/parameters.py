@@ -118,7 +118,7 @@ FORMATS_HELP = (
     f"{', '.join(WRITERS)}; several with commas, or all. On stdout one, where json is a line for each recording. "
     f"Default: {DEFAULT_FORMAT}."
 )
-PLOT_HELP = "Draw the waveform, what the CTC branch heard, and the words at their times: .png or .svg."
+PLOT_HELP = "Draw waveform, spectrogram, what the CTC branch heard, and the words at their times: .png or .svg."
 
 # fmt: off
 # Of several commands

@@ -105,7 +105,7 @@ def transcribe(
     options = times.with_words(options, plan, recognizer, must=times.needs_words(context))
     finish = []
     if plot_alignment:
-        finish.append(alignment.Picture(left[0], recognizer, plot_alignment, replace=force).draw)
+        finish.append(alignment.prepare(left[0], recognizer, plot_alignment, replace=force))
         options = replace(options, word_times=True)
     outcome = Outcome(skipped=len(inputs) - len(left))
     display = Display(left, files, printer, stream=stream and not _prints_data(context, formats))

@@ -8,8 +8,8 @@ tokens' frames, here they are put between them.
 """
 
 import re
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -95,16 +95,8 @@ def place(labels: list[int], reading: CTCReading) -> tuple[np.ndarray, np.ndarra
     return np.stack([spoken[first], spoken[last]], axis=1), np.exp(np.minimum(logprobs, 0))
 
 
-@dataclass
-class Core:
-    """The frames that say a group.
-
-    Attributes:
-        first_s: middle of the first frame.
-        last_s: middle of the last one.
-        first_length: of the first label, as long as it takes to say.
-        last_length: of the last label.
-    """
+class Core(NamedTuple):
+    """The frames that say a group: the middles of the first and the last one, and how long their labels take."""
 
     first_s: float
     last_s: float

@@ -33,16 +33,6 @@ class LayerCache:
         self.values = place.store(self.values, values)
         return self.keys[:, :, : place.columns], self.values[:, :, : place.columns]
 
-    def fill(self, rows: Sequence[tuple["LayerCache", int, int]], columns: int) -> None:
-        """Take over rows of other caches.
-
-        Args:
-            rows: of each the cache, its number there, and how many columns it has.
-            columns: of the longest.
-        """
-        self.keys = _gathered([(part.keys, row, length) for part, row, length in rows], columns)
-        self.values = _gathered([(part.values, row, length) for part, row, length in rows], columns)
-
 
 class Place:
     """Where new columns of each row go.
@@ -123,7 +113,11 @@ class DecoderCache:
         joined = cls(len(parts[0][0].layers), len(chosen))
         joined.lengths = [length for _, _, length in chosen]
         for index, layer in enumerate(joined.layers):
-            layer.fill([(cache.layers[index], row, length) for cache, row, length in chosen], joined.columns)
+            parts_of_it = [(cache.layers[index], row, length) for cache, row, length in chosen]
+            layer.keys = _gathered([(part.keys, row, length) for part, row, length in parts_of_it], joined.columns)
+            layer.values = _gathered(
+                [(part.values, row, length) for part, row, length in parts_of_it], joined.columns
+            )
         return joined
 
     @property

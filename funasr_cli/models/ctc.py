@@ -31,11 +31,6 @@ class CTCHead(nn.Module):
         super().__init__()
         self.ctc_lo = linear(width, vocab_size)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """(batch, frames, width) -> (batch, frames, vocab) log-probabilities, float32."""
-        logits = self.logits(x)
-        return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-
     def logits(self, x: mx.array) -> mx.array:
         """(..., width) -> (..., vocab), float32."""
         return self.ctc_lo(x.astype(self._dtype)).astype(mx.float32)

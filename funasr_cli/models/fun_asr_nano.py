@@ -99,12 +99,8 @@ class FunASRNano(nn.Module):
         counts = [audio_token_count(length, self.config.adaptor) for length in lengths]
         return [adapted[row, :count] for row, count in enumerate(counts)]
 
-    def ctc_log_probs(self, encoded: mx.array, lengths: list[int]) -> mx.array:
-        """(batch, frames, encoder width) -> (batch, frames, CTC vocabulary); needs the CTC branch."""
-        return self.ctc(self.ctc_hidden(encoded, lengths))
-
     def ctc_hidden(self, encoded: mx.array, lengths: list[int]) -> mx.array:
-        """(batch, frames, encoder width) -> (batch, frames, CTC width), what the CTC head reads."""
+        """(batch, frames, encoder width) -> (batch, frames, CTC width), what the CTC head reads; it needs one."""
         return self.ctc_decoder(encoded, batch_lengths(lengths, encoded.shape[1]))
 
 

@@ -1,41 +1,36 @@
-"""Reading ahead: an iterator that works in a thread of its own."""
+"""Reading ahead: a generator that works in a thread of its own."""
 
 import queue
 import threading
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from collections.abc import Generator
+from contextlib import closing
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 POLL_S = 0.1  # how soon the thread notices that nobody wants more
+LONGEST_WAIT_S = 2.0  # for the thread to end: it may hang in a read that never returns
 
 
 class ReadAhead(Generic[T]):
-    """Runs a generator in a thread, a limited number of items ahead of whoever takes them.
-
-    Used as a context manager: leaving it stops the thread and closes the generator.
+    """Runs a generator in a thread, a limited number of items ahead of whoever takes them, until it is closed.
 
     Args:
-        items: made, run and closed in the thread.
+        items: run and closed in the thread.
         limit: items that may wait.
     """
 
-    def __init__(self, items: Iterator[T], limit: int):
+    def __init__(self, items: Generator[T], limit: int):
         self._items = items
         self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(limit)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
         self.ended = False  # everything has been taken
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Stop the thread, and close the generator there."""
         self._stop.set()
-        self._thread.join(timeout=2.0)  # it may hang in a read that never returns
+        self._thread.join(LONGEST_WAIT_S)
 
     def take(self, timeout_s: float | None) -> T | None:
         """The next item; None when none came within the time (None waits as long as it takes) or all are taken.
@@ -46,7 +41,7 @@ class ReadAhead(Generic[T]):
         if self.ended:
             return None
         try:
-            item, error = self._queue.get(timeout=timeout_s) if timeout_s != 0 else self._queue.get_nowait()
+            item, error = self._queue.get(block=timeout_s != 0, timeout=timeout_s)
         except queue.Empty:
             return None
         self.ended = item is None
@@ -57,15 +52,12 @@ class ReadAhead(Generic[T]):
     def _work(self) -> None:
         error: BaseException | None = None
         try:
-            for item in self._items:
-                if not self._put(item):
-                    break
+            with closing(self._items):
+                for item in self._items:
+                    if not self._put(item):
+                        break
         except BaseException as raised:  # handed over to whoever takes
             error = raised
-        finally:
-            close = getattr(self._items, "close", None)
-            if close:
-                close()
         self._put(None, error)
 
     def _put(self, item: T | None, error: BaseException | None = None) -> bool:

@@ -4,14 +4,13 @@ Nothing here computes with MLX, which would keep a thread of its own for every t
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from funasr_cli.audio.recording import Source
 from funasr_cli.audio.segments import Segmenter, Stretch
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError, FunASRError
-from funasr_cli.measure import StageClock
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Read
 
@@ -64,14 +63,15 @@ class Ended:
 Arrival = Opened | Read | Speech | Ended
 
 
-def read_sources(openers: Iterable[Opener], options: TranscribeOptions) -> Iterator[Arrival]:
+def read_sources(openers: Iterable[Opener], options: TranscribeOptions) -> Generator[Arrival]:
     """Open one recording after the other; its speech, then its end. An unreadable one is an end with an error."""
     for source, opener in enumerate(openers):
         started = time.perf_counter()
         try:
             recording = opener()
             if recording.sample_rate_hz != SAMPLE_RATE_HZ:
-                raise AudioError(f"{recording.name}: {recording.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ}")
+                problem = f"{recording.name}: {recording.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ}"
+                raise AudioError(problem, code="sample-rate")
         except FunASRError as error:
             yield Opened(source, "", started)
             yield Ended(source, 0.0, error=error)
@@ -82,21 +82,23 @@ def read_sources(openers: Iterable[Opener], options: TranscribeOptions) -> Itera
 
 def _read(source: int, recording: Source, options: TranscribeOptions) -> Iterator[Arrival]:
     start_s, expected_s = recording.start_s, recording.expected_s
-    clock, segmenter = StageClock(), Segmenter(options, round(start_s * SAMPLE_RATE_HZ))
+    segmenter, seconds = Segmenter(options, round(start_s * SAMPLE_RATE_HZ)), {"read": 0.0, "vad": 0.0}
     blocks, error, first, ended = iter(recording.blocks()), None, True, False
     while not ended:
         yield Read(source, start_s, segmenter.read / SAMPLE_RATE_HZ, expected_s)
+        began = time.perf_counter()
         try:
-            with clock.stage("read"):
-                block = next(blocks, None)
+            block = next(blocks, None)
         except FunASRError as raised:
             block, error = None, raised
+        was_read = time.perf_counter()
         ended = block is None
-        with clock.stage("vad"):
-            stretches = segmenter.finish() if block is None else segmenter.push(block)
+        stretches = segmenter.finish() if block is None else segmenter.push(block)
+        seconds["read"] += was_read - began
+        seconds["vad"] += time.perf_counter() - was_read
         for stretch in stretches:
             yield Speech(source, stretch, first)
             first = False
     read_s = segmenter.read / SAMPLE_RATE_HZ
     unread_s = max(0.0, (expected_s or 0.0) - read_s) if error else 0.0
-    yield Ended(source, read_s, unread_s, error, dict(clock.seconds))
+    yield Ended(source, read_s, unread_s, error, seconds)

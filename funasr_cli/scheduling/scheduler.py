@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from math import ceil
 
-from funasr_cli.audio.segments import Stretch
 from funasr_cli.decoding.agreement import compare, said_before
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.ctc import CTCReading
@@ -94,7 +93,7 @@ class Scheduler:
     def run(self, openers: Iterable[Opener]) -> Iterator[Event]:
         """Events until every recording has come to its `Finished` or `Failed`."""
         arrivals = read_sources(openers, self._options)
-        with ReadAhead(arrivals, limit=2 * self._batch_size) as ahead:
+        with closing(ReadAhead(arrivals, limit=2 * self._batch_size)) as ahead:
             while True:
                 yield from self._take_in(ahead)
                 try:
@@ -162,13 +161,11 @@ class Scheduler:
         stream, draft = TextStream(self._recognizer.spell, earlier or ""), None
         if reading and self._drafts:
             draft = CTCDraft(reading.text, stream, self._recognizer.token_ids, self._habits)
-        return Row(speech, stream, self._guard(speech), reading, draft)
-
-    def _guard(self, speech: Speech) -> Guard:
         if self._options.exact_tokens is not None:
-            return Quota(self._options.exact_tokens)
-        stop_token_ids = self._recognizer.config.stop_token_ids
-        return Guard(stop_token_ids, speech.stretch.duration_s, self._options.max_tokens)
+            return Row(speech, stream, Quota(self._options.exact_tokens), reading, draft)
+        stops = self._recognizer.config.stop_token_ids
+        guard = Guard(stops, speech.stretch.duration_s, self._options.max_tokens)
+        return Row(speech, stream, guard, reading, draft)
 
     def _choose(self, count: int) -> list[Speech]:
         """The one that has waited longest, and those that are most like it in length.
@@ -217,19 +214,18 @@ class Scheduler:
         if row.guard.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES:
             parts = speech.stretch.halves()
             if parts:
-                again = [self._again(speech, part) for part in parts]
+                firsts = (speech.first, False)
+                self._waiting[:0] = [
+                    Speech(speech.source, part, first, speech.retries + 1)
+                    for part, first in zip(parts, firsts, strict=True)
+                ]
                 book.replace(attempt, parts)
-                self._waiting[:0] = again
                 return
         if row.draft and row.ctc and reason == StopReason.EOS and not attempt.segment.doubtful:
             self._habits.learn(row.ctc.text, attempt.segment.text)
         for settled in book.settle(attempt):
             yield Settled(book.source, settled)
         yield from self._finish(book)
-
-    def _again(self, speech: Speech, part: Stretch) -> Speech:
-        first = speech.first and part.start == speech.stretch.start
-        return Speech(speech.source, part, first, speech.retries + 1)
 
     def _attempt(self, row: Row, reason: StopReason) -> Attempt:
         stretch = row.speech.stretch
@@ -282,7 +278,8 @@ class Scheduler:
             self._rows, self._decoder = {}, self._new_decoder()
             yield from (Draft(speech.source, speech.stretch.start_s, None) for speech in written)
             lost += [speech for speech in written if id(speech) not in known]
-        lost = [speech for speech in lost if self._is_open(speech)]
+        books = self._books
+        lost = [one for one in lost if one.source in books and books[one.source].is_open(one.stretch)]
         if self._batch_size > 1:
             self._batch_size //= 2
             self._waiting[:0] = lost
@@ -291,11 +288,8 @@ class Scheduler:
         self._waiting = [speech for speech in self._waiting if speech.source not in failed]
         hint = "a smaller --max-segment needs less memory"
         for book in [self._books.pop(source) for source in sorted(failed)]:
-            yield Failed(book.source, FunASRError(f"{book.name}: the computation failed ({error})", hint))
-
-    def _is_open(self, speech: Speech) -> bool:
-        book = self._books.get(speech.source)
-        return book is not None and book.is_open(speech.stretch)
+            problem = f"{book.name}: the computation failed ({error})"
+            yield Failed(book.source, FunASRError(problem, hint, code="computation-failed"))
 
     @contextmanager
     def _shared(self, stage: str, speeches: list[Speech]) -> Iterator[None]:

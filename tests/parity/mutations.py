@@ -12,7 +12,8 @@ from funasr_cli.audio import frontend
 from funasr_cli.backend import mx, nn
 from funasr_cli.decoding import batch as decoding
 from funasr_cli.models import adaptor, fun_asr_nano, qwen3, sanm
-from funasr_cli.pipeline import Encoded, Recognizer
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.stages import Encoded
 
 Mutation = Callable[[pytest.MonkeyPatch, Recognizer], None]
 
@@ -171,7 +172,7 @@ def encoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -
 
 
 def encoder_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    monkeypatch.setattr("funasr_cli.pipeline.batch_lengths", lambda *_: None)
+    monkeypatch.setattr("funasr_cli.stages.batch_lengths", lambda *_: None)
 
 
 def memory_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:

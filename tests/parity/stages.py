@@ -16,8 +16,10 @@ from funasr_cli.decoding import batch as decoding
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.languages import language_code
 from funasr_cli.models import fun_asr_nano
+from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DEFAULTS, TranscribeOptions
-from funasr_cli.pipeline import Encoded, Recognizer
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.stages import Encoded
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,12 @@ def forced_logits(recognizer: Recognizer, prompts: list[mx.array], forced_ids: l
     return llm.logits(mx.stack([one[len(row) - steps : len(row)] for one, row in zip(hidden, rows, strict=True)]))
 
 
+def ctc_log_probs(model: FunASRNano, hidden: mx.array) -> mx.array:
+    """(batch, frames, CTC width) -> (batch, frames, CTC vocabulary)."""
+    logits = model.ctc.logits(hidden)
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+
+
 def compute_batch(
     recognizer: Recognizer,
     clips: list[Audio],
@@ -77,7 +85,8 @@ def compute_batch(
     )
     prompts = recognizer.prompts(encoded, options)
     logits = forced_logits(recognizer, prompts, forced_ids)
-    log_probs = model.ctc_log_probs(encoded.hidden, encoded.lengths) if recognizer.config.ctc else None
+    has_ctc = recognizer.config.ctc is not None
+    log_probs = ctc_log_probs(model, model.ctc_hidden(encoded.hidden, encoded.lengths)) if has_ctc else None
     downsample = recognizer.config.adaptor.downsample
     return [
         Stages(
@@ -103,7 +112,7 @@ def compute_unpadded(
     [prompt] = recognizer.prompts(Encoded(hidden, [len(features)]), options)
     row = mx.concatenate([prompt, model.llm.embed(mx.array(forced_ids[:-1]))])
     logits = model.llm.logits(model.llm(row[None], model.llm.make_cache(1))[0, -len(forced_ids) :])
-    ctc = recognizer.config.ctc is not None
+    has_ctc = recognizer.config.ctc is not None
     return Stages(
         samples=recognizer.at_model_rate(clip.samples),
         features=features,
@@ -111,7 +120,7 @@ def compute_unpadded(
         adaptor=np.array(model.audio_adaptor(hidden)[0]),
         prompt=np.array(prompt),
         forced_logits=np.array(logits),
-        ctc_log_probs=np.array(model.ctc(model.ctc_decoder(hidden))[0]) if ctc else None,
+        ctc_log_probs=np.array(ctc_log_probs(model, model.ctc_decoder(hidden))[0]) if has_ctc else None,
     )
 
 

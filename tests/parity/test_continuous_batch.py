@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from parity.small_decoder import WIDTH, random_prompt, small_decoder, written_alone
 
 from funasr_cli.backend import mx
-from funasr_cli.decoding import batch
 from funasr_cli.decoding.batch import Token, bucketed
 from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.cache import DecoderCache
+from funasr_cli.models.qwen3 import Qwen3
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
 LLM = small_decoder()
@@ -273,37 +273,64 @@ def test_a_broken_row_leaves_those_before_beside_and_behind_it_alone(
 
 
 @both_paces
-@greedy_and_sampling
-@pytest.mark.parametrize("shared_rows", [1, 9])
+@pytest.mark.parametrize(("options", "at_once"), [(DEFAULTS, 512), (DEFAULTS, 8), (SAMPLING, 1)])
+@pytest.mark.parametrize("shared_rows", [0, 1, 8, 9])
 def test_what_all_prompts_begin_with_is_computed_once(
-    options: TranscribeOptions, eager: bool, shared_rows: int, monkeypatch: pytest.MonkeyPatch
+    options: TranscribeOptions, eager: bool, shared_rows: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every row still says what it says alone, and only the first prompts are read from their beginning."""
+    """As one row, in pieces; every row still says what it says alone."""
     beginning, lengths = random_prompt(shared_rows, seed=99), [3, 12, 1, 40, 9, 25, 2, 70]
     prompts = [mx.concatenate([beginning, random_prompt(length, seed=length)]) for length in lengths]
-    columns: list[int] = []
-    pad = batch.right_pad
+    read: list[tuple[int, ...]] = []  # rows and columns of prompts
+    read_prompt, run = Qwen3.read, Qwen3.__call__
 
-    def watched(prompts: list[mx.array]) -> mx.array:
-        columns.append(max(len(prompt) for prompt in prompts))
-        return pad(prompts)
+    def watched_read(llm: Qwen3, embeddings: mx.array, cache: DecoderCache) -> mx.array:
+        read.append(embeddings.shape[:2])
+        return read_prompt(llm, embeddings, cache)
 
-    monkeypatch.setattr(batch, "right_pad", watched)
+    def watched_run(llm: Qwen3, embeddings: mx.array, cache: DecoderCache) -> mx.array:
+        assert embeddings.shape[1] <= max(1, at_once // embeddings.shape[0])
+        return run(llm, embeddings, cache)
+
     found: dict[int, list[Token]] = {}
-    with settings_of(eager, growth=8):
+    with settings_of(eager, growth=8), monkeypatch.context() as patch:
+        patch.setattr(Qwen3, "read", watched_read)
+        patch.setattr(Qwen3, "__call__", watched_run)
+        patch.setattr("funasr_cli.models.qwen3.POSITIONS_AT_ONCE", at_once)
         decoder = BatchDecoder(LLM, make_sampler(options), shared_rows)
         for first, last in ((0, 2), (2, 5), (5, 6), (6, 8)):
             decoder.add(prompts[first:last])
             for _ in range(3):
                 for token in decoder.step():
                     found.setdefault(token.row, []).append(token)
-    assert columns == [12 + shared_rows, 40, 25, 70]
-    for row, prompt in enumerate(prompts):
-        expected = written_alone(LLM, prompt, len(found[row]), options)
+    assert read == [(1, shared_rows)] * bool(shared_rows) + [(2, 12), (3, 40), (1, 25), (2, bucketed(70))]
+    assert [len(found[row]) for row in range(8)] == [12, 12, 9, 9, 9, 6, 3, 3]
+    for row, length in enumerate(lengths):
+        expected = written_behind(shared_rows, length, options)[: len(found[row])]
         assert [token.token_id for token in found[row]] == [token_id for token_id, _ in expected]
         for token, (_, logprob) in zip(found[row], expected, strict=True):
             assert abs(token.logprob - logprob) < LOGPROB_TOLERANCE
-    assert [len(found[row]) for row in range(8)] == [12, 12, 9, 9, 9, 6, 3, 3]
+
+
+@cache
+def written_behind(shared_rows: int, length: int, options: TranscribeOptions) -> list[tuple[int, float]]:
+    prompt = mx.concatenate([random_prompt(shared_rows, seed=99), random_prompt(length, seed=length)])
+    return written_alone(LLM, prompt, 12, options)
+
+
+def test_memory_grows_with_a_prompt_s_length_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one piece, and for each row, the scores of 3,072 columns alone would take 600 MB."""
+    monkeypatch.setattr("funasr_cli.models.qwen3.POSITIONS_AT_ONCE", 64)
+    peaks = []
+    for columns in (384, 3072):
+        decoder = BatchDecoder(LLM, make_sampler(DEFAULTS), columns)
+        prompts = [random_prompt(columns + 1)] * 4
+        mx.eval(prompts)
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        decoder.add(prompts)
+        peaks.append(mx.get_peak_memory() - before)
+    assert peaks[1] < 10 * peaks[0] < 10 * 2**22
 
 
 HEADS, HEAD_DIM, LAYERS = 2, 3, 2

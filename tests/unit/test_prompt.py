@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from funasr_cli.decoding.prompt import check_hotwords, prompt_texts
-from funasr_cli.errors import UsageError
+from funasr_cli.decoding.prompt import check_hotwords, prompt_texts, prompt_token_ids
+from funasr_cli.errors import ExitCode, UsageError
 from funasr_cli.languages import (
     LANGUAGES,
     MLT_LANGUAGES,
@@ -17,7 +17,7 @@ from funasr_cli.languages import (
     resolve_language,
 )
 from funasr_cli.models.fun_asr_nano import PromptConfig
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
 
 # Upstream's names, copied from the list that the MLT checkpoint was trained with.
 MLT_NAMES = (
@@ -79,6 +79,29 @@ def test_what_is_no_line_of_text_is_refused(tokenizer: Tokenizer, word: str) -> 
     assert caught.value.message == f"hotword {word!r} is {'not a line of text' if word.strip() else 'empty'}"
 
 
+def prompt_of(words: int, earlier: int) -> tuple[list[int], list[int]]:
+    """Ids of a prompt whose tokens are characters."""
+    tokenizer = Tokenizer(models.BPE(vocab={"<|unk|>": 0}, merges=[], unk_token="<|unk|>"))
+    config = PromptConfig(system_turn=False, empty_think=False, languages=NANO_LANGUAGES)
+    options = TranscribeOptions(hotwords=("滨",) * words, prev_text="a" * earlier)
+    return prompt_token_ids(options, config, tokenizer)
+
+
+@pytest.mark.parametrize(("words", "earlier"), [(1, 0), (0, 1)])
+def test_the_limit_counts_tokens(words: int, earlier: int) -> None:
+    """Of hotwords and the earlier text together: as many as there are is taken, one more is not."""
+    room = (MAX_PROMPT_TOKENS - sum(map(len, prompt_of(words, earlier)))) // (3 * words + earlier)
+    assert room > 1000
+    at_most = room * (words > 0) + words, room * (earlier > 0) + earlier
+    taken = sum(map(len, prompt_of(*at_most)))
+    assert MAX_PROMPT_TOKENS - 2 <= taken <= MAX_PROMPT_TOKENS
+    with pytest.raises(UsageError) as caught:
+        prompt_of(at_most[0], at_most[1] + MAX_PROMPT_TOKENS - taken + 1)
+    assert (caught.value.code, caught.value.exit_code) == ("prompt-too-long", ExitCode.USAGE)
+    assert str(MAX_PROMPT_TOKENS) in caught.value.message
+    assert str(MAX_PROMPT_TOKENS + 1) in caught.value.message
+
+
 def test_plain_words_are_taken(tokenizer: Tokenizer) -> None:
     """What only looks like a control token is none."""
     check_hotwords(("vector<int>", "<b>", "a<|b", "C++", "滨海 新区", "[red]", "it's"), tokenizer)
@@ -105,15 +128,6 @@ def test_every_name_of_every_language_in_any_case(code: str, data: st.DataObject
     assert language_code(data.draw(st.sampled_from([name, name.upper(), name.lower(), f" {name}"]))) == code
 
 
-def test_no_name_belongs_to_two_languages() -> None:
-    names = [
-        name.casefold()
-        for code, language in LANGUAGES.items()
-        for name in {code, language.prompt_name, language.english_name, *language.own_names}
-    ]
-    assert len(names) == len(set(names))
-
-
 @pytest.mark.parametrize("name", [None, "auto", "AUTO", " Auto "])
 def test_automatic_language(name: str | None) -> None:
     assert resolve_language(name, NANO_LANGUAGES) is None
@@ -125,8 +139,3 @@ def test_other_languages_list_those_of_the_checkpoint(name: str) -> None:
         resolve_language(name, NANO_LANGUAGES)
     assert caught.value.message == f"language {name!r} is not one of this model's"
     assert caught.value.hint == "it writes zh (Chinese), en (English), ja (Japanese), or auto"
-
-
-def test_every_language_of_the_31_is_asked_for_by_its_own_name() -> None:
-    assert len(MLT_LANGUAGES) == 31
-    assert [LANGUAGES[code].prompt_name for code in MLT_LANGUAGES] == MLT_NAMES

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
 from support.small import MakeCheckpoint, convert
-from support.transcripts import texts
 
 import funasr_cli
 from funasr_cli import demo
@@ -50,11 +48,6 @@ def test_words_of_the_clips(asr: Recognizer, itn: bool) -> None:
             assert not any(word.estimated for word in segment.words) or itn
 
 
-def test_words_are_not_there_unless_they_are_asked_for(asr: Recognizer) -> None:
-    said = asr.transcribe(demo.clips()[0].path, ctc=True)
-    assert (said.times, said.segments[0].words) == ("segment", ())
-
-
 def test_a_model_without_the_branch_is_refused(small_model: Path) -> None:
     """Before the recording is opened."""
     unable = funasr_cli.load(small_model)
@@ -89,13 +82,3 @@ def test_words_without_times_are_told(word_times: bool) -> None:
     assert (said.text, said.segments[0].words, said.times) == (clip.written, (), "segment")
     told = "0.1-2.7 s: no times of words: the text could not be aligned with what the CTC branch heard"
     assert said.warnings == ((told,) if word_times else ())
-
-
-@given(texts)
-def test_between_words_there_is_nothing_but_white_space(text: str) -> None:
-    """What cues are made of rests on it."""
-    ends = [0, *(end for _, end in word_spans(text)), len(text)]
-    starts = [*(start for start, _ in word_spans(text)), len(text)]
-    if word_spans(text):
-        assert not any(text[end:start].strip() for end, start in zip(ends, starts, strict=False))
-        assert not text[ends[-2] :].strip()

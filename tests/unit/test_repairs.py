@@ -152,20 +152,6 @@ def test_a_model_that_finds_no_end(write_model: WriteModel, ending: Path, clip: 
     assert invoke("transcribe", "-m", model, clip).exit_code == 1
 
 
-def test_a_limit_that_was_asked_for_is_final(write_model: WriteModel, ending: Path, clip: Path) -> None:
-    model, whole = write_model("", ENDLESS), transcribe(ending, clip)
-    transcript = transcribe(model, clip, max_tokens=10)
-    assert [(one.start_s, one.end_s) for one in transcript.segments] == [
-        (one.start_s, one.end_s) for one in whole.segments
-    ]
-    assert {(one.text, one.stop_reason, one.retries, one.tokens) for one in transcript.segments} == {
-        ("abcdefghij", "budget", 0, 10)
-    }
-    assert transcribe(ending, clip, max_tokens=4).complete  # the stop token is the last that is allowed
-    assert {one.text for one in transcribe(ending, clip, max_tokens=3).segments} == {"abc"}
-    assert not transcribe(ending, clip, max_tokens=3).complete
-
-
 def test_some_segments_are_long_enough_for_their_text(write_model: WriteModel, ending: Path, clip: Path) -> None:
     """50 tokens and the end are more than 1.6 s allow, and less than 2 s do."""
     model, whole = write_model(ENDLESS[:50], None), transcribe(ending, clip)
@@ -197,19 +183,6 @@ def test_a_decoder_that_breaks_down_midway(write_model: WriteModel, ending: Path
     )
 
 
-@pytest.mark.parametrize("name", ["llm.model.norm.weight", "audio_encoder.after_norm.weight"])
-def test_broken_weights(model: Path, ending: Path, clip: Path, name: str) -> None:
-    weights = dict(mx.load(str(model / "model.safetensors")))
-    mx.save_safetensors(str(model / "model.safetensors"), weights | {name: weights[name] * float("nan")})
-    transcript, whole = transcribe(model, clip), transcribe(ending, clip)
-    assert [(one.text, one.stop_reason, one.retries, one.tokens) for one in transcript.segments] == [
-        ("", "nonfinite", 0, 0)
-    ] * len(whole.segments)
-    assert {one.mean_logprob for one in transcript.segments} == {None}
-    result = invoke("transcribe", "-m", model, clip)
-    assert (result.exit_code, result.stdout) == (1, "")
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
 def test_no_thread_is_left_behind(ending: Path, clip: Path) -> None:
     """Of the operating system: MLX keeps one for each thread of ours that computes."""
@@ -237,3 +210,14 @@ def test_random_weights_in_batches_of_any_size(small_model: Path, ending: Path, 
     assert sum(ledger_of(many)) == pytest.approx(12)
     for one in many.segments:
         assert one.stop_reason != "loop" or find_loop(one.text, 40) is None
+
+
+@pytest.mark.parametrize("name", ["llm.model.norm.weight", "audio_encoder.after_norm.weight"])
+def test_broken_weights(model: Path, clip: Path, name: str) -> None:
+    weights = dict(mx.load(str(model / "model.safetensors")))
+    mx.save_safetensors(str(model / "model.safetensors"), weights | {name: weights[name] * float("nan")})
+    segments = transcribe(model, clip).segments
+    assert segments
+    assert {(one.text, one.stop_reason, one.retries, one.mean_logprob) for one in segments} == {
+        ("", "nonfinite", 0, None)
+    }

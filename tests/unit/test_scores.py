@@ -14,7 +14,7 @@ from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.decoding.guard import without_loop
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.decoding.text import TextStream, clean_text, thinking
+from funasr_cli.decoding.text import TextStream, clean_text
 from funasr_cli.options import DEFAULTS
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import Score
@@ -83,54 +83,28 @@ def test_pieces_spell_what_is_left_of_a_loop(tokens: list[tuple[bytes, float]], 
     assert_spell(stream.scores(text), text)
 
 
-def test_a_piece_for_each_token() -> None:
-    assert scored([(b"Turn", 0.9), (b" it", 0.5), (b" off", 0.25), (b".", 1.0)]) == [
-        ("Turn", 0.9), (" it", 0.5), (" off", 0.25), (".", 1.0)
-    ]  # fmt: skip
+YOU, FACE = "你".encode(), "😀".encode()
 
 
-def test_a_character_is_as_sure_as_the_least_likely_of_its_tokens() -> None:
-    first, second = "你".encode(), "😀".encode()
-    tokens = [(first[:1], 0.9), (first[1:], 0.8), (second[:2], 0.3), (second[2:3], 0.7), (second[3:], 0.6)]
-    assert scored(tokens) == [("你", 0.8), ("😀", 0.3)]
-
-
-def test_bytes_that_never_become_a_character() -> None:
-    assert scored([(b"a", 0.9), (b"\xe4", 0.2), (b"\xbd", 0.4)]) == [("a", 0.9), ("\ufffd", 0.2)]
-
-
-def test_white_space_belongs_to_what_follows() -> None:
-    tokens = [(b" ", 0.1), (b"a", 0.9), (b" ", 0.8), (b"\n", 0.7), (b"b", 0.9), (b" ", 0.3)]
-    assert scored(tokens) == [("a", 0.1), (" b", 0.7)]
-
-
-def test_a_mark_of_silence_is_a_space() -> None:
-    assert scored([(b"a", 0.9), (b"/s", 0.5), (b"il", 0.6), (b"b", 0.7)]) == [("a", 0.9), (" b", 0.5)]
-
-
-def test_what_is_thought_does_not_count() -> None:
-    tokens = [(b"<think>", 0.9), (b"so", 0.1), (b"</think>", 0.9), (b"\n\n", 0.8), (b"a", 0.7)]
-    assert scored(tokens) == [("a", 0.7)]
-    assert thinking(stream_of(tokens).raw) == "so"
-
-
-def test_loops_are_cut_away() -> None:
-    stream = stream_of([(b"a", 0.9), (b"b", 0.8), *[(b"c", 0.5)] * 20])
-    text = clean_text(without_loop(stream))
-    assert stream.scores(text) == (
-        Score("a", pytest.approx(0.9)), Score("b", pytest.approx(0.8)), Score("c", pytest.approx(0.5)),
-    )  # fmt: skip
-
-
-def test_earlier_text_is_certain() -> None:
-    assert scored([(b" seven", 0.4)], earlier="It is") == [("It is", 1.0), (" seven", 0.4)]
-    assert scored([(b"seven", 0.4)], earlier="It is ") == [("It is", 1.0), (" seven", 0.4)]
-    assert scored([(b" ", 0.1), (b"seven", 0.4)], earlier="It is") == [("It is", 1.0), (" seven", 0.1)]
-    assert scored([], earlier="It is ") == [("It is", 1.0)]
-
-
-def test_no_tokens() -> None:
-    assert scored([]) == []
+@pytest.mark.parametrize(
+    ("tokens", "earlier", "expected"),
+    [
+        ([], "", []),
+        ([(b"Turn", 0.9), (b" it", 0.5), (b".", 1.0)], "", [("Turn", 0.9), (" it", 0.5), (".", 1.0)]),
+        # A character is as sure as the least likely of its tokens.
+        ([(YOU[:1], 0.9), (YOU[1:], 0.8), (FACE[:2], 0.3), (FACE[2:], 0.6)], "", [("你", 0.8), ("😀", 0.3)]),
+        ([(b"a", 0.9), (b"\xe4", 0.2), (b"\xbd", 0.4)], "", [("a", 0.9), ("\ufffd", 0.2)]),  # it never becomes one
+        # White space belongs to what follows, and a mark of silence is white space.
+        ([(b" ", 0.1), (b"a", 0.9), (b" ", 0.8), (b"\n", 0.7), (b"b", 0.9)], "", [("a", 0.1), (" b", 0.7)]),
+        ([(b"a", 0.9), (b"/s", 0.5), (b"il", 0.6), (b"b", 0.7)], "", [("a", 0.9), (" b", 0.5)]),
+        ([(b"<think>", 0.9), (b"so", 0.1), (b"</think>", 0.9), (b"\n\n", 0.8), (b"a", 0.7)], "", [("a", 0.7)]),
+        ([(b" ", 0.1), (b"seven", 0.4)], "It is", [("It is", 1.0), (" seven", 0.1)]),  # said before: certain
+        ([(b"seven", 0.4)], "It is ", [("It is", 1.0), (" seven", 0.4)]),
+        ([], "It is ", [("It is", 1.0)]),
+    ],
+)
+def test_pieces(tokens: list[tuple[bytes, float]], earlier: str, expected: list[tuple[str, float]]) -> None:
+    assert scored(tokens, earlier) == expected
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.path.stem)
@@ -155,14 +129,6 @@ def test_scores_of_the_demo_model(recognizer: Recognizer, clip: demo.DemoClip) -
     if len(segment.scores) == len(written):  # each token has settled some text
         logprobs = [math.log(score.probability) for score in segment.scores] + [stop.logprob]
         assert segment.mean_logprob == pytest.approx(sum(logprobs) / len(logprobs), abs=1e-5)
-
-
-def test_most_tokens_of_the_demo_model_settle_text(recognizer: Recognizer) -> None:
-    """So that the comparison with the mean above is made."""
-    transcripts = [recognizer.transcribe(clip.path, vad=False, confidence=True) for clip in CLIPS]
-    segments = [segment for transcript in transcripts for segment in transcript.segments]
-    assert len(segments) == len(CLIPS)
-    assert sum(len(segment.scores) == segment.tokens - 1 for segment in segments) > len(CLIPS) / 2
 
 
 def test_scores_only_where_they_are_asked_for(recognizer: Recognizer) -> None:

@@ -52,21 +52,21 @@ def told(transcript: Transcript) -> list[tuple[str, float | None, bool, int]]:
     return [(one.state, one.disagreement, one.doubtful, one.retries) for one in transcript.segments]
 
 
-def test_without_a_ctc_branch_there_is_no_second_opinion() -> None:
-    transcript = only(None)
-    assert told(transcript) == [("transcribed", None, False, 0)]
-    assert (transcript.warnings, transcript.ledger.doubtful_s) == ((), 0.0)
-
-
-def test_what_both_have_read_is_not_doubted() -> None:
-    transcript = only(lambda attempt: f"{TEXT} ")
-    assert told(transcript) == [("transcribed", 0.0, False, 0)]
-    assert transcript.warnings == ()
-
-
-def test_one_character_of_three_is_no_doubt() -> None:
-    transcript = only(lambda attempt: TEXT[:2])
-    assert told(transcript) == [("transcribed", pytest.approx(1 / 5), False, 0)]
+@pytest.mark.parametrize(
+    ("heard", "options", "expected"),
+    [
+        (None, {}, ("transcribed", None, False, 0)),  # no CTC branch
+        (ELSE, {"second_opinion": False}, ("transcribed", None, False, 0)),
+        (f"{TEXT} ", {}, ("transcribed", 0.0, False, 0)),
+        (TEXT[:2], {}, ("transcribed", pytest.approx(1 / 5), False, 0)),  # one character of three is no doubt
+        (TEXT, {"prev_text": "What was said before"}, ("transcribed", 0.0, False, 0)),  # that is not compared
+        (ELSE, {"speech_s": 0.4}, ("transcribed", 1.0, True, 0)),  # too short to be cut
+    ],
+)
+def test_what_is_doubted(heard: str | None, options: dict, expected: tuple) -> None:
+    transcript = only(None if heard is None else lambda attempt: heard, **options)
+    assert told(transcript) == [expected]
+    assert bool(transcript.warnings) is bool(transcript.ledger.doubtful_s) is expected[2]
 
 
 @pytest.mark.parametrize("heard", [ELSE, ""])
@@ -121,17 +121,6 @@ def test_what_is_broken_is_told_once() -> None:
     ]
 
 
-def test_too_short_to_be_cut() -> None:
-    transcript = only(lambda attempt: ELSE, speech_s=0.4)
-    assert told(transcript) == [("transcribed", 1.0, True, 0)]
-
-
-def test_an_earlier_text_is_not_compared() -> None:
-    transcript = only(lambda attempt: TEXT, prev_text="What was said before this recording began")
-    assert told(transcript) == [("transcribed", 0.0, False, 0)]
-    assert transcript.text.startswith("What was said before")
-
-
 def test_no_text_where_something_was_heard() -> None:
     transcript = only(lambda attempt: ELSE, always("silent"), speech_s=0.4)
     [segment] = transcript.segments
@@ -140,12 +129,6 @@ def test_no_text_where_something_was_heard() -> None:
         f"{segment.start_s:.1f}-{segment.end_s:.1f} s: "
         "no text, but the CTC branch heard something: words may be missing",
     )
-
-
-def test_it_can_be_left_out() -> None:
-    transcript = only(lambda attempt: ELSE, second_opinion=False)
-    assert told(transcript) == [("transcribed", None, False, 0)]
-    assert (transcript.warnings, transcript.ledger.doubtful_s) == ((), 0.0)
 
 
 def test_a_text_does_not_depend_on_what_else_is_asked_for() -> None:

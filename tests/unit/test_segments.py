@@ -35,11 +35,6 @@ def test_margins_around_speech() -> None:
     assert stretch.duration_s == pytest.approx(3.392)
 
 
-def test_margins_end_where_the_recording_does() -> None:
-    samples, speech = scripted((0.064, 0.0), (1, 1.0), (0.064, 0.0))
-    assert places(stretches_of(samples[:-100], TranscribeOptions(), speech)) == [(0, len(samples) - 100)]
-
-
 def test_margins_do_not_overlap() -> None:
     """The shortest pause that ends a stretch is shorter than two margins."""
     samples, speech = scripted((1, 1.0), (0.416, 0.0), (1, 1.0))
@@ -88,46 +83,12 @@ def test_short_stretches_are_joined_over_pauses() -> None:
     assert len(stretches_of(with_long_pauses, TranscribeOptions(join_s=10), speech)) == 5
 
 
-def test_speech_that_grows_soft_behind_a_cut_is_kept() -> None:
-    """It would have been kept without the cut, so the cut must not turn it into silence."""
-    samples, speech = scripted((0.32, 0.0), (2.2, 0.9), (1.2, 0.4), (1, 0.0))
-    found = stretches_of(samples, TranscribeOptions(max_segment_s=2), speech)
-    assert found[0].end == found[1].start
-    assert found[-1].end == (in_frames(0.32) + in_frames(2.2) + in_frames(1.2) + 6) * FRAME_SAMPLES
-
-
 def test_the_end_of_a_word_behind_a_cut_is_no_click() -> None:
     """64 frames of speech are cut behind the 62nd, which is as long as a segment may be."""
     speech = [1.0] * 64 + [0.0] * 100
     samples = noise(len(speech) * FRAME_SAMPLES)
     found = stretches_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=2), speech)
     assert places(found) == [(0, 62 * FRAME_SAMPLES), (62 * FRAME_SAMPLES, 70 * FRAME_SAMPLES)]
-
-
-def test_a_pause_that_a_cut_lies_in_is_as_long_as_it_is() -> None:
-    """It ends the stretch behind the cut, although what lies behind the cut alone would not."""
-    quiet = noise(100 * FRAME_SAMPLES) * np.repeat([1.0, 0.1, 1.0], np.array([58, 5, 37]) * FRAME_SAMPLES)
-    samples = np.concatenate([quiet.astype(np.float32), noise(80 * FRAME_SAMPLES)])
-    speech = [1.0] * 40 + [0.0] * 75 + [1.0] * 65
-    found = stretches_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=2), speech)
-    assert places(found)[0] == (0, 60 * FRAME_SAMPLES)
-    assert found[1].start == (40 + 75 - 6) * FRAME_SAMPLES
-
-
-def test_a_stretch_that_ends_where_it_becomes_too_long() -> None:
-    """Both parts are short enough even if the deepest pause is close to one end."""
-    speech = [1.0] * 14 + [0.4] * 5 + [1.0] * 57 + [0.0] * 3  # 79 frames, 62 is the most
-    samples = noise(len(speech) * FRAME_SAMPLES)
-    found = stretches_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=0.1), speech)
-    assert places(found) == [(0, 17 * FRAME_SAMPLES), (17 * FRAME_SAMPLES, 79 * FRAME_SAMPLES)]
-
-
-def test_silence_behind_a_cut_is_left_out() -> None:
-    """The cut lies in a pause that is too short to end the stretch, and then goes on for long."""
-    samples, speech = scripted((1.7, 0.9), (4, 0.0))
-    found = stretches_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=2), speech)
-    assert len(found) == 1
-    assert found[0].end_s <= 2
 
 
 NO_VAD = TranscribeOptions(vad=False)
@@ -165,12 +126,6 @@ def test_what_is_just_too_long_is_cut_in_two(samples: int, found: int) -> None:
     assert len(stretches_of(noise(samples), NO_VAD)) == found
 
 
-def test_the_longest_segment_is_meant_to_the_sample() -> None:
-    options = TranscribeOptions(vad=False, max_segment_s=2.016)  # 63 frames
-    assert places(stretches_of(noise(63 * 512), options)) == [(0, 63 * 512)]
-    assert len(stretches_of(noise(63 * 512 + 1), options)) == 2
-
-
 def with_dips(duration_s: float, *dips_s: float) -> np.ndarray:
     """Noise with 0.2 s at each of these times at a tenth of its level."""
     samples = noise(seconds(duration_s))
@@ -193,12 +148,6 @@ def test_a_long_recording_without_pauses_is_cut_in_its_dips() -> None:
     assert 20 <= found[0].end_s == found[1].start_s <= 20.2
     assert 45 <= found[1].end_s == found[2].start_s <= 45.2
     assert (found[0].start, found[2].end) == (0, seconds(65))
-
-
-def test_a_dip_in_the_probabilities_counts_as_well() -> None:
-    samples, speech = scripted((22, 1.0), (0.2, 0.4), (10, 1.0))
-    first, second = stretches_of(samples, TranscribeOptions(), speech)
-    assert 22 <= first.end_s == second.start_s <= 22.2
 
 
 def a_stretch(samples: np.ndarray) -> Stretch:

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from funasr_cli.decoding.text import UNFINISHED, TextStream, clean_text, settled_text, thinking
-from funasr_cli.vocabulary import CTCVocabulary
+from funasr_cli.decoding.text import UNFINISHED, TextStream, clean_text, thinking
 
 FRAGMENTS = st.sampled_from(
     ["<think>", "</think>", "<thi", "nk>", "<", "/sil", "/s", "il", "/", " ", "  ", "\n", "\t", "\u3000", "a",
@@ -49,18 +48,6 @@ def test_thinking(raw: str, blocks: str) -> None:
     assert thinking(raw) == blocks
 
 
-@given(TEXTS)
-def test_clean_text_has_no_runs_of_space_and_no_marks(raw: str) -> None:
-    text = clean_text(raw)
-    assert text == " ".join(text.split())
-    assert "/sil" not in text
-
-
-@given(TEXTS, TEXTS)
-def test_settled_text_never_changes(raw: str, more: str) -> None:
-    assert clean_text(raw + more).startswith(settled_text(raw))
-
-
 def byte_stream(chunks: list[bytes]) -> TextStream:
     """A stream whose n-th token is the n-th of these chunks."""
     return TextStream(lambda ids: b"".join(chunks[index] for index in ids).decode(errors="replace"))
@@ -94,15 +81,6 @@ def test_settled_text_grows_to_the_final_text(content: bytes, data: st.DataObjec
     assert stream.raw == b"".join(chunks).decode(errors="replace")
     assert stream.token_ids == list(range(len(chunks)))
     assert_grows_to_the_final_text(steps, stream.raw)
-
-
-@pytest.mark.parametrize("text", ["你好，世界", "😀a😀", "é", "x /sil 你"])
-def test_no_half_characters(text: str) -> None:
-    """A byte at a time, what is settled is whole characters, and in the end everything."""
-    chunks = [bytes([byte]) for byte in text.encode()]
-    steps = settled_by_step(byte_stream(chunks), list(range(len(chunks))))
-    assert not any(UNFINISHED in step for step in steps)
-    assert steps[-1] == clean_text(text)
 
 
 def test_characters_come_as_soon_as_they_are_complete() -> None:
@@ -141,16 +119,3 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if folder not in TOKENIZERS:
         TOKENIZERS[folder] = Tokenizer.from_file(str(folder / "tokenizer.json"))
     return TOKENIZERS[folder]
-
-
-def test_ctc_vocabulary_joins_bytes_and_leaves_out_what_is_not_text() -> None:
-    vocabulary = CTCVocabulary("5L0= 0\noA== 1\n\nYQ== 7\n")
-    assert vocabulary.decode([0, 1, 7, 99]) == "你a"
-    assert vocabulary.decode([0]) == "\ufffd"
-    assert vocabulary.decode([]) == ""
-
-
-@pytest.mark.parametrize("ranks", ["YQ==", "YQ== x", "YQ== 1 2", "Y 1"])
-def test_ctc_vocabulary_refuses_damage(ranks: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - several kinds, all of them ValueError
-        CTCVocabulary(ranks)

@@ -1,7 +1,5 @@
 """What counts as a word, which words two texts share, and which label a character comes from."""
 
-import base64
-import difflib
 from itertools import pairwise
 
 import pytest
@@ -9,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funasr_cli.units import common, folded, is_spoken, word_spans
-from funasr_cli.vocabulary import CTCVocabulary
 
 TEXTS = st.text(st.sampled_from("ab9 3\n'.,-“”（）。，$€·々中文カーがが゙한é\u0301\N{HANGUL FILLER}"), max_size=30)
 
@@ -69,45 +66,3 @@ def test_common_is_a_longest_common_subsequence(ours: list[str], theirs: list[st
             shorter = max(lengths[i][j + 1], lengths[i + 1][j])
             lengths[i + 1][j + 1] = lengths[i][j] + 1 if own == other else shorter
     assert len(pairs) == lengths[-1][-1]
-
-
-def test_of_texts_that_differ_little_common_is_what_difflib_finds() -> None:
-    ours, theirs = "the meeting starts at three sharp".split(), "so the meeting start at three oh sharp".split()
-    blocks = difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
-    found = [(block.a + step, block.b + step) for block in blocks for step in range(block.size)]
-    assert common(ours, theirs) == found
-
-
-@pytest.fixture(scope="module")
-def vocabulary() -> CTCVocabulary:
-    """The bytes but `z`, and some pieces of characters and several characters."""
-    tokens = [bytes([byte]) for byte in range(256) if byte != ord("z")]
-    tokens += ["我们".encode(), "我".encode()[:2], b"the", b" me"]
-    return CTCVocabulary("\n".join(f"{base64.b64encode(t).decode()} {rank}" for rank, t in enumerate(tokens)))
-
-
-@given(st.lists(st.integers(0, 262), max_size=8))
-def test_each_character_comes_from_labels(vocabulary: CTCVocabulary, token_ids: list[int]) -> None:
-    text, sources = vocabulary.spell(token_ids)
-    assert text == vocabulary.decode(token_ids)
-    assert len(sources) == len(text)
-    assert all(0 <= first <= last < len(token_ids) for first, last in sources)
-    assert sources == sorted(sources)
-
-
-def test_characters_of_several_labels_and_several_of_one(vocabulary: CTCVocabulary) -> None:
-    first, rest = "我".encode()[:2], "我".encode()[2:]
-    token_ids = [
-        rank for piece in (b"a", "我们".encode(), first, rest) for rank in vocabulary_ids(vocabulary, piece)
-    ]
-    assert vocabulary.spell(token_ids) == ("a我们我", [(0, 0), (1, 1), (1, 1), (2, 3)])
-
-
-def vocabulary_ids(vocabulary: CTCVocabulary, piece: bytes) -> list[int]:
-    """The id of a piece that the vocabulary has."""
-    return [rank for rank in range(262) if vocabulary._bytes.get(rank) == piece]
-
-
-def test_a_byte_without_a_label_cannot_be_spelled(vocabulary: CTCVocabulary) -> None:
-    assert vocabulary.can_spell("the 我们")
-    assert not vocabulary.can_spell("zoo")

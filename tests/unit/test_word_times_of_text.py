@@ -139,13 +139,6 @@ def test_what_was_said_before_the_segment_is_not_aligned() -> None:
     assert (words[0].start_s, words[1].end_s) == pytest.approx((0.0, middle_s(9.5)))
 
 
-def test_what_was_heard_but_not_written_is_nobodys() -> None:
-    reading = hear(40, f4="the", f14=" is", f24=" meeting")
-    the, meeting = time("the meeting", reading)
-    assert the.end_s == pytest.approx(middle_s(4) + REACH_S)
-    assert meeting.start_s == pytest.approx(middle_s(24) - REACH_S)
-
-
 def test_characters_of_one_label_share_it() -> None:
     words = time("三我们点", hear(20, f4="三", f8="我们", f12="点"))
     assert [word.text for word in words] == ["三", "我", "们", "点"]
@@ -159,10 +152,6 @@ def test_characters_of_one_label_share_it() -> None:
 def test_nothing_to_align_has_no_words(text: str) -> None:
     """No words, or more than four frames can hold."""
     assert time(text, hear(4, f1="the")) == ()
-
-
-def test_digits_where_nothing_was_heard_have_no_times() -> None:
-    assert time("3:20", hear(20)) == ()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -215,3 +204,10 @@ def test_long_texts_that_have_little_in_common() -> None:
     words = time(text, read(logits))
     assert "".join(word.text for word in words) == text
     assert not any(word.estimated for word in words)
+
+
+def test_what_was_heard_but_not_written_is_nobodys() -> None:
+    reading = hear(40, f4="the", f14=" is", f24=" meeting")
+    the, meeting = time("the meeting", reading)
+    assert the.end_s == pytest.approx(middle_s(4) + REACH_S)
+    assert meeting.start_s == pytest.approx(middle_s(24) - REACH_S)
