@@ -197,12 +197,12 @@ def test_ctrl_c_halfway_into_the_live_region(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Console, "show_cursor", interrupted)
     region = Region(PATHS, drafts=True)
-    for change, code in ((region._start, "\x1b[?25l"), (region._stop, "\x1b[?25h")):
+    for change, code in ((region.__enter__, "\x1b[?25l"), (region.__exit__, "\x1b[?25h")):
         with pytest.raises(KeyboardInterrupt):
             change()
         assert re.findall(r"\x1b\[\?25[lh]", shown.getvalue())[-1] == code
     before = shown.getvalue()
-    region._stop()
+    region.__exit__()
     terminal.print("a line")
     assert shown.getvalue() == f"{before}a line\n", "nothing is drawn around it any more"
 

@@ -333,8 +333,8 @@ def test_any_pieces_spell_their_text(texts: list[str], layout: SubtitleLayout) -
         ("max_line_count", 0, "max line count is 0"),
         ("min_duration_s", -0.1, "the shortest cue is -0.1 s"),
         ("min_duration_s", float("nan"), "the shortest cue is nan s"),
-        ("max_columns_per_s", 0.5, "the reading speed is 0.5"),
-        ("max_columns_per_s", float("inf"), "the reading speed is inf"),
+        ("max_columns_per_s", 0.5, "reading speed is 0.5"),
+        ("max_columns_per_s", float("inf"), "reading speed is inf"),
     ],
 )
 def test_layouts_that_cannot_be(field: str, value: float, message: str) -> None:
