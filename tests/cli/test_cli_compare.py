@@ -91,16 +91,6 @@ def test_what_counts_as_a_hotword_written(word: str, text: str, times: int) -> N
     assert count(word, text) == times
 
 
-def test_a_hotword_given_twice_is_counted_once(tmp_path: Path) -> None:
-    (tmp_path / "words.txt").write_text("792\n")
-    clip = next(clip for clip in CLIPS if clip.written == "792")
-    words = ("--hotword", "792", "--hotword", "792", "--hotwords-file", tmp_path / "words.txt")
-    result = invoke("transcribe", "-m", "demo", clip.path, "--compare-hotwords", *words)
-    after = "once" if "792" in text_with(clip, "792") else "0 times"
-    assert result.stdout.splitlines()[-1] == f"792: written once without hotwords, {after} with them"
-    assert result.stdout.count("792: written") == 1
-
-
 def test_both_runs_show_their_progress() -> None:
     arguments = ("transcribe", "-m", "demo", SAME.path, "--compare-hotwords", "--hotword", "seven")
     _, shown, _ = on_terminal(*arguments, command=EAGER)

@@ -77,11 +77,6 @@ def test_colours_change_no_times(said: Transcript, times: Timestamps) -> None:
     assert tinted_lines(said.segments, "a: ", times).plain == as_lines(said.segments, "a: ", times)
 
 
-def test_segments_without_scores_are_plain() -> None:
-    lines = tinted_lines([segment(0.0, 1.0, "a b")])
-    assert (lines.plain, lines.spans) == ("a b\n", [])
-
-
 @given(
     st.lists(st.lists(st.tuples(texts, st.floats(0.0, 1.0)), max_size=4), max_size=3), st.sampled_from(["", "a: "])
 )
@@ -114,14 +109,6 @@ def test_prefixes_have_no_colour() -> None:
         f"{clips[0].path}: {UNSURE}Sarah\x1b[0m and {DOUBTFUL}Emma\x1b[0m are at the hospital.\r\n"
         f"{clips[1].path}: 这个要{UNSURE}6837\x1b[0m块钱。\r\n"
     )
-
-
-def test_forced_colours_in_a_pipe() -> None:
-    result = funasr(
-        "transcribe", "-m", "demo", CLIPS[3].path, "--confidence", env={"FORCE_COLOR": "1", "TERM": "xterm"}
-    )
-    assert result.exit_code == 0
-    assert result.stdout == f"{UNSURE}Sarah\x1b[0m and {DOUBTFUL}Emma\x1b[0m are at the hospital.\n"
 
 
 def test_refused_where_it_shows_nowhere() -> None:

@@ -19,8 +19,7 @@ from funasr_cli import demo
 CLIP = next(clip for clip in demo.clips() if clip.written == "792")
 RATE_HZ = 16000
 
-# What is typed behind `funasr transcribe -m nowhere`, the error's code ("" where that is tested elsewhere), and what
-# its message or hint names.
+# What is typed behind `funasr transcribe -m nowhere`, the error's code ("": tested elsewhere), and what is named.
 USAGE_ERRORS = [
     ("", "command-line", "AUDIO"),
     ("-o out", "command-line", "AUDIO"),

@@ -91,16 +91,6 @@ def test_piped_lines_are_written_whole(stopping_model: Path, zh_wav: Path, en_fl
     )
 
 
-def test_a_segment_is_printed_only_once_it_is_final(small_model: Path, zh_wav: Path) -> None:
-    """What the guard gives up is never printed: these texts go in circles, whole and in pieces."""
-    plain, streamed = (
-        funasr("transcribe", "-m", small_model, zh_wav, *options) for options in ((), ("--stream",))
-    )
-    assert plain == streamed
-    assert plain.stdout == lines_of(small_model, zh_wav)
-    assert "the text goes in circles" in plain.stderr
-
-
 def test_stream_and_files(small_model: Path, zh_wav: Path, tmp_path: Path) -> None:
     """With an output folder, the data goes there and the text to stdout."""
     options = ("--stream", "--output-dir", tmp_path / "out", "--format", "json", "--max-tokens", 12)
@@ -111,16 +101,6 @@ def test_stream_and_files(small_model: Path, zh_wav: Path, tmp_path: Path) -> No
         f"{cut_short(zh_wav, '0.9-2.4', 12)}{cut_short(zh_wav, '3.5-6.0', 12)}"
         f"wrote {tmp_path / 'out/zh-6s.json'}\n1 of 1 inputs failed; {summary('0:04', '0.0%', failed=2)}"
     )
-
-
-def test_bad_files_in_a_stream(tmp_path: Path) -> None:
-    (tmp_path / "a.wav").touch()
-    result = funasr("transcribe", "-m", "demo", tmp_path / "a.wav", PATHS[0], "--stream")
-    assert result.stdout == f"{PATHS[0]}: {CLIPS[0].written}\n"
-    assert result.stderr == (
-        f"error: {tmp_path / 'a.wav'}: the file is empty\n1 of 2 inputs failed; {summary('0:03')}"
-    )
-    assert result.exit_code == 1
 
 
 @pytest.mark.parametrize("options", [(), ("--stream",)])

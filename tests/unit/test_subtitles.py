@@ -278,20 +278,6 @@ def test_times_are_whole_milliseconds_in_order(
     assert [(cue.start_ms, cue.end_ms) for cue in cues] == expected
 
 
-WORD_TIMES = [
-    Piece("Good", 1.0, 1.5), Piece(" evening.", 1.5, 2.5), Piece(" How", 4.0, 4.5), Piece(" are", 4.5, 5.0),
-    Piece(" you", 5.0, 5.5), Piece("?", 5.5, 6.5),
-]  # fmt: skip
-
-
-def test_pieces_may_be_words() -> None:
-    """Then no time is estimated; a piece that does not begin with a space goes on with the word before."""
-    assert times(cues_of_pieces([WORD_TIMES], 9.0)) == [
-        (1000, 2500, "Good evening.", False),
-        (4000, 6500, "How are you?", False),
-    ]
-
-
 def test_a_cut_within_a_piece_is_estimated() -> None:
     layout = SubtitleLayout(max_line_width=4, max_line_count=1, min_duration_s=0)
     assert times(cues_of_pieces([[Piece("abcdefgh", 0.0, 4.0), Piece(" ij", 4.0, 5.0)]], 9.0, layout)) == [
@@ -306,11 +292,6 @@ def test_pieces_may_end_within_a_character() -> None:
     assert times(cues_of_pieces([[Piece("❤", 0.0, 1.0), Piece("\ufe0f", 1.0, 2.0)]], 9.0)) == [
         (0, 2000, "❤\ufe0f", False)
     ]
-
-
-def test_pieces_may_be_estimates_themselves() -> None:
-    pieces = [Piece("One.", 0.0, 1.0), Piece(" Two.", 1.0, 2.0, estimated=True), Piece(" Six.", 2.0, 3.0)]
-    assert [cue.estimated for cue in cues_of_pieces([pieces], 9.0)] == [False, True, False]
 
 
 @given(st.lists(texts, max_size=8), layouts)
