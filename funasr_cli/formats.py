@@ -39,8 +39,7 @@ MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>&#|~$])")
 
 def clock(seconds: float) -> str:
     """A time for people: minutes and seconds, with hours where there are some."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+    return precise_clock(round(seconds))[:-3]
 
 
 def precise_clock(seconds: float) -> str:
@@ -64,7 +63,7 @@ def as_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = 
 
 
 def as_text(transcript: Transcript, times: Timestamps = Timestamps.NONE) -> str:
-    """The text, a line for each segment that has some, or for each word, behind its times; or without any."""
+    """The same of all segments."""
     return as_lines(transcript.segments, times=times)
 
 
@@ -80,14 +79,8 @@ def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict
         row["state"] = segment.state
         sentences = sentences_of(segment) if times is not Timestamps.NONE else []
         row["sentences"] = list(map(dataclasses.asdict, sentences))
-    ledger = dataclasses.asdict(transcript.ledger)
-    return {
-        "text": transcript.text,
-        "complete": transcript.complete,
-        "times": transcript.times,
-        "ledger": ledger,
-        **data,
-    }
+    derived = {"text": transcript.text, "complete": transcript.complete, "times": transcript.times}
+    return {**derived, "ledger": dataclasses.asdict(transcript.ledger), **data}
 
 
 def as_json(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> str:
@@ -121,20 +114,16 @@ def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> st
 
 def as_srt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
     """SubRip. It knows no escaping: the text stands there as it is, but for ``-->``, which becomes ``->``."""
-    return "\n".join(
-        f"{number}\n{_stamp(cue.start_ms, ',')} --> {_stamp(cue.end_ms, ',')}\n{_marked(cue, _without_arrows)}\n"
-        for number, cue in enumerate(make_cues(transcript, layout), 1)
-    )
+    cues = make_cues(transcript, layout)
+    blocks = _cue_blocks(cues, ",", lambda text: ARROW.sub("->", text))
+    return "\n".join(f"{number}\n{block}" for number, block in enumerate(blocks, 1))
 
 
 def as_vtt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
     """WebVTT. A note says so where times are estimated."""
     cues = make_cues(transcript, layout)
-    blocks = [
-        f"{_stamp(cue.start_ms, '.')} --> {_stamp(cue.end_ms, '.')}\n{_marked(cue, _escaped)}\n" for cue in cues
-    ]
     notes = [f"{VTT_NOTES[transcript.times]}\n"] if any(cue.estimated for cue in cues) else []
-    return "\n".join(["WEBVTT\n", *notes, *blocks])
+    return "\n".join(["WEBVTT\n", *notes, *_cue_blocks(cues, ".", lambda text: text.translate(VTT_ESCAPES))])
 
 
 def as_markdown(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> str:
@@ -163,20 +152,13 @@ def _markdown_items(segment: Segment, times: Timestamps) -> Iterator[str]:
             yield f"  - **{precise_clock(word.start_s)}** {text}\n"
 
 
-def _marked(cue: Cue, safe: Callable[[str], str]) -> str:
-    """The text of a cue, the word that is being said underlined, for which both formats have the same tag."""
-    if cue.marked is None:
-        return safe(cue.text)
-    first, last = cue.marked
-    return f"{safe(cue.text[:first])}<u>{safe(cue.text[first:last])}</u>{safe(cue.text[last:])}"
-
-
-def _without_arrows(text: str) -> str:
-    return ARROW.sub("->", text)
-
-
-def _escaped(text: str) -> str:
-    return text.translate(VTT_ESCAPES)
+def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str]) -> Iterator[str]:
+    """Times and text of each cue; a word that is being said is underlined, for which both formats have one tag."""
+    for cue in cues:
+        first, last = cue.marked or (0, 0)
+        marked = f"<u>{safe(cue.text[first:last])}</u>" if cue.marked else ""
+        text = f"{safe(cue.text[:first])}{marked}{safe(cue.text[last:])}"
+        yield f"{_stamp(cue.start_ms, point)} --> {_stamp(cue.end_ms, point)}\n{text}\n"
 
 
 def _dumps(data: dict[str, Any], indent: int | None) -> str:

@@ -5,7 +5,7 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import accumulate, pairwise
 
 from funasr_cli.characters import clusters, columns
@@ -103,6 +103,7 @@ class Words:
 
 
 def _split(text: str, width: int) -> Iterator[Word]:
+    """The words of a text, and the parts of those within which a line may end or has to."""
     for word in text.split(" "):
         spaced = True
         for part in _parts(word):
@@ -125,9 +126,8 @@ def _cost(before: Word, after: Word) -> float:
 def _ends_sentence(word: Word, following: Word) -> bool:
     if not SENTENCE_END.search(word.text):
         return False
-    if not FULL_STOP.search(word.text):
-        return True
-    return following.spaced and not (following.text[0].islower() or ABBREVIATION.search(word.text))
+    is_plain = following.spaced and not (following.text[0].islower() or ABBREVIATION.search(word.text))
+    return is_plain or not FULL_STOP.search(word.text)
 
 
 def _parts(word: str) -> list[str]:
@@ -145,42 +145,27 @@ def _parts(word: str) -> list[str]:
 
 def _may_break(part: str, before: str, after: str) -> bool:
     """Whether a line may end between two clusters, the first of which is the last one of ``part``."""
-    if _opens(before[0]) or _closes(after[0]):
+    if before[0] in OPENING or after[0] in CLOSING:
+        return False
+    if unicodedata.category(before[0]) in ("Ps", "Pi") or unicodedata.category(after[0]) in ("Pe", "Pf"):
         return False
     if _is_ideograph(before[0]) or _is_ideograph(after[0]):
         return True
     return before in HYPHENS and part[-2:-1].isalnum() and after[0].isalpha()
 
 
-@lru_cache(maxsize=8192)
 def _is_ideograph(char: str) -> bool:
     """Chinese, Japanese or an emoji: a line may end before and behind it."""
     return unicodedata.east_asian_width(char) in "WF" and not HANGUL.match(char)
 
 
-@lru_cache(maxsize=8192)
-def _closes(char: str) -> bool:
-    return char in CLOSING or unicodedata.category(char) in ("Pe", "Pf")
-
-
-@lru_cache(maxsize=8192)
-def _opens(char: str) -> bool:
-    return char in OPENING or unicodedata.category(char) in ("Ps", "Pi")
-
-
 def _runs(part: str, width: int) -> Iterator[tuple[str, int]]:
-    """A part as it is, or cut wherever a line is full; with the columns."""
-    whole = columns(part)
-    if whole <= width:
-        yield part, whole
-        return
-    run: list[str] = []
-    used = 0
-    for cluster in clusters(part):
+    """A part as it is, or cut wherever a line is full, between clusters; with the columns."""
+    run, used = "", 0
+    for cluster in clusters(part) if columns(part) > width else [part]:
         needed = columns(cluster)
         if used + needed > width:
-            yield "".join(run), used
-            run, used = [], 0
-        run.append(cluster)
-        used += needed
-    yield "".join(run), used
+            yield run, used
+            run, used = "", 0
+        run, used = run + cluster, used + needed
+    yield run, used

@@ -37,15 +37,16 @@ def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) 
 
     Raises:
         UsageError: another kind of file.
-        OutputError: it exists already, or its folder does not.
+        OutputError: it exists already, or cannot be written.
         SetupError: matplotlib is not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: not a picture that can be drawn", f"choose from {', '.join(SUFFIXES)}")
+        message, choice = f"{path}: not a picture that can be drawn", f"choose from {', '.join(SUFFIXES)}"
+        raise UsageError(message, choice, code="option-value")
     if path.is_dir():
-        raise OutputError(f"{path}: a folder has this name", OTHER_NAME)
+        raise OutputError(f"{path}: a folder has this name", OTHER_NAME, code="output-unwritable")
     if os.path.lexists(path) and not replace:
-        raise _exists_already(path, hint)
+        raise OutputError(f"{path}: exists already", hint, code="output-exists")
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent}: no such folder", "make it first", code="output-unwritable")
     refuse_unwritable(path.parent, OTHER_NAME)
@@ -53,9 +54,8 @@ def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) 
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise SetupError(
-            f"pictures are drawn by matplotlib ({error})", "install it: pip install matplotlib"
-        ) from error
+        message = f"pictures are drawn by matplotlib ({error})"
+        raise SetupError(message, "install it: pip install matplotlib", code="package-missing") from error
 
 
 @contextmanager
@@ -82,8 +82,4 @@ def save(figure: "Figure", path: Path, dpi: float | None = None, *, replace: boo
     try:
         write_whole(path, content.getvalue(), replace=replace)
     except FileExistsError as error:  # somebody made it meanwhile
-        raise _exists_already(path, OTHER_NAME) from error
-
-
-def _exists_already(path: Path, hint: str) -> OutputError:
-    return OutputError(f"{path}: exists already", hint)
+        raise OutputError(f"{path}: exists already", OTHER_NAME, code="output-exists") from error

@@ -41,32 +41,41 @@ class SubtitleLayout:
         Raises:
             UsageError: naming the option and what it may be.
         """
-        if self.max_line_width < 2:
-            raise UsageError(f"max line width is {self.max_line_width}", "it must be at least 2 columns")
-        if self.max_line_count < 1:
-            raise UsageError(f"max line count is {self.max_line_count}", "it must be at least 1")
-        if not 0 <= self.min_duration_s <= 60:
-            raise UsageError(f"the shortest cue is {self.min_duration_s} s", "it must be 0 to 60 s")
-        if not 1 <= self.max_columns_per_s < math.inf:
-            raise UsageError(f"the reading speed is {self.max_columns_per_s}", "it must be at least 1 column/s")
+        for fits, found, wanted in (
+            (self.max_line_width >= 2, f"max line width is {self.max_line_width}", "at least 2 columns"),
+            (self.max_line_count >= 1, f"max line count is {self.max_line_count}", "at least 1"),
+            (0 <= self.min_duration_s <= 60, f"the shortest cue is {self.min_duration_s} s", "0 to 60 s"),
+            (1 <= self.max_columns_per_s < math.inf, f"reading speed is {self.max_columns_per_s}", "1 or more"),
+        ):
+            if not fits:
+                raise UsageError(found, f"it must be {wanted}", code="option-value")
 
 
 DEFAULT_LAYOUT = SubtitleLayout()
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A stretch of text with its times. Joined, the pieces of a segment spell its text, spaces included.
+class Sentence:
+    """A sentence of a segment, on one line.
 
     Attributes:
-        estimated: these times are not measured.
-        is_word: it can be marked while it is said.
+        estimated: a time at which it begins or ends is not measured.
     """
 
     text: str
     start_s: float
     end_s: float
     estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Piece(Sentence):
+    """A stretch of text with its times. Joined, the pieces of a segment spell its text, spaces included.
+
+    Attributes:
+        is_word: it can be marked while it is said.
+    """
+
     is_word: bool = False
 
 
@@ -90,20 +99,6 @@ class Cue:
     def text(self) -> str:
         """Its lines, joined with line feeds."""
         return "\n".join(self.lines)
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence of a segment, on one line.
-
-    Attributes:
-        estimated: a time at which it begins or ends is not measured.
-    """
-
-    text: str
-    start_s: float
-    end_s: float
-    estimated: bool
 
 
 def pieces_of(segment: Segment) -> list[Piece]:
@@ -167,18 +162,14 @@ def cues_of_pieces(
     return [part for cue, draft in zip(cues, drafts, strict=True) for part in _highlighted(cue, draft.marks)]
 
 
-@dataclass(frozen=True)
-class _Mark:
-    """A word of a cue: from where to where it stands in the cue's text, and when it is said."""
-
-    place: tuple[int, int]
-    start_s: float
-    end_s: float
+_Mark = tuple[
+    tuple[int, int], float, float
+]  # from where to where a word stands in a cue's text, and when it is said
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """A cue whose times may still collide or be too short to read it."""
+    """A cue whose times may still collide or be too short to read it, with its words."""
 
     lines: tuple[str, ...]
     start_s: float
@@ -230,7 +221,7 @@ class _Clock:
             begin, end = end, end + len("".join(one_line(piece.text).split(" ")))
             inside = letters[max(begin, 0) : max(end, 0)]
             if inside and piece.is_word:
-                yield _Mark((inside[0], inside[-1] + 1), piece.start_s, piece.end_s)
+                yield (inside[0], inside[-1] + 1), piece.start_s, piece.end_s
 
     def seconds(self, first: int, last: int) -> float:
         """How long a span of words is being said."""
@@ -258,9 +249,9 @@ def _parts(words: Words, first: int, last: int, layout: SubtitleLayout) -> Itera
 
 
 def _merged(
-    parts: Sequence[tuple[int, int]], words: Words, clock: _Clock, layout: SubtitleLayout
+    parts: Iterable[tuple[int, int]], words: Words, clock: _Clock, layout: SubtitleLayout
 ) -> list[tuple[int, int]]:
-    """The parts, those that are too short to be read together with a neighbour if that fits on a cue.
+    """Join parts that are too short to be read with the one before, if that fits on a cue.
 
     Not over a pause in which they can be read.
     """
@@ -271,8 +262,7 @@ def _merged(
             shortest_s = min(clock.seconds(before, first), clock.seconds(first, last))
             too_short = shortest_s < layout.min_duration_s and clock.pause(first) < layout.min_duration_s
             if too_short and words.fits(before, last, layout.max_line_count):
-                merged[-1] = (before, last)
-                continue
+                first = merged.pop()[0]
         merged.append((first, last))
     return merged
 
@@ -302,13 +292,13 @@ def _highlighted(cue: Cue, marks: Iterable[_Mark]) -> Iterator[Cue]:
     A word without any time of its own is never marked.
     """
     shown_ms = cue.start_ms
-    for mark in marks:
-        start_ms = min(max(round(mark.start_s * 1000), shown_ms), cue.end_ms)
-        end_ms = min(round(mark.end_s * 1000), cue.end_ms)
+    for place, start_s, end_s in marks:
+        start_ms = min(max(round(start_s * 1000), shown_ms), cue.end_ms)
+        end_ms = min(round(end_s * 1000), cue.end_ms)
         if start_ms < end_ms:
             if shown_ms < start_ms:
                 yield replace(cue, start_ms=shown_ms, end_ms=start_ms)
-            yield replace(cue, start_ms=start_ms, end_ms=end_ms, marked=mark.place)
+            yield replace(cue, start_ms=start_ms, end_ms=end_ms, marked=place)
             shown_ms = end_ms
     if shown_ms < cue.end_ms:
         yield replace(cue, start_ms=shown_ms)

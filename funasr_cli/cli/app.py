@@ -1,6 +1,5 @@
 """The app, ``--version``, and the one place where an exception becomes a message and an exit code."""
 
-import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from funasr_cli.cli import bench, console, convert, info, models, transcribe
 from funasr_cli.cli.settings import command_settings, origins
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, UnexpectedError, UsageError
 from funasr_cli.inputs import shown
+from funasr_cli.writers import FULL
 
 EXIT_CODES = (
     f"Exit codes: {ExitCode.OK} done, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
@@ -22,15 +22,10 @@ EXIT_CODES = (
     f"{ExitCode.ENVIRONMENT} something is not installed or reachable, {ExitCode.NO_SPEECH} no speech found, "
     f"{ExitCode.UNEXPECTED} an unexpected error, {ExitCode.INTERRUPTED} interrupted."
 )
-
-
 # Click's UsageError, which Typer brings along under changing names.
 BadCommandLine = cast(type[Exception], typer.BadParameter.__mro__[1])
 NAMES = ("funasr", "funasr-cli")
-FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 ENDINGS = (typer.Exit, typer.Abort, BrokenPipeError)  # what Typer ends the program with
-
-
 BUG_HINT = f"{console.TRACEBACK_VARIABLE}=1 shows where; please report it, with what funasr info prints"
 
 
@@ -39,37 +34,36 @@ def _boundary() -> Iterator[None]:
     """Turn errors into a message on stderr and an exit code."""
     try:
         yield
-    except FunASRError as error:
-        console.report(error)
-        raise typer.Exit(error.exit_code) from error
-    except BadCommandLine as error:
-        console.report(_in_our_form(error))
-        raise typer.Exit(ExitCode.USAGE) from error
+    except ENDINGS:
+        raise
     except KeyboardInterrupt as error:
         console.warn("interrupted")
         raise typer.Exit(ExitCode.INTERRUPTED) from error
-    except ENDINGS:
-        raise
     except Exception as error:
-        ours = _unforeseen(error)
+        ours = _in_our_form(error)
         console.report(ours)
         raise typer.Exit(ours.exit_code) from error
 
 
-def _unforeseen(error: Exception) -> FunASRError:
-    """The same in our form: what the system refuses, a full disk behind stdout, or a fault of ours."""
+def _in_our_form(error: Any) -> FunASRError:
+    """The same as an error of ours: a wrong command line, what the system refuses, or a fault of this program."""
     ours: FunASRError
+    if isinstance(error, FunASRError):
+        return error
+    if isinstance(error, BadCommandLine):
+        return _bad_command_line(error)
     if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
-        ours = OutputError(f"standard output: cannot be written ({error.strerror})")
+        ours = OutputError(f"standard output: cannot be written ({error.strerror})", code="disk-full")
     elif isinstance(error, OSError) and error.filename is not None:
-        ours = FunASRError(f"{shown(error.filename)}: {error.strerror}")
+        ours = FunASRError(f"{shown(error.filename)}: {error.strerror}", code="path-refused")
     else:
-        ours = UnexpectedError(f"unexpected {type(error).__name__}: {error}".rstrip(": "), BUG_HINT)
+        message = f"unexpected {type(error).__name__}: {error}".rstrip(": ")
+        ours = UnexpectedError(message, BUG_HINT, code="unexpected")
     return ours.with_traceback(error.__traceback__)
 
 
-def _in_our_form(error: Any) -> UsageError:
-    """The same of Click's error, with where the value comes from if it has not been typed."""
+def _bad_command_line(error: Any) -> UsageError:
+    """Click's error, with where the value comes from if it has not been typed."""
     context, parameter = error.ctx, getattr(error, "param", None)
     settings = origins(context, [parameter]) if context and parameter else []
     message, variable = error.format_message(), getattr(parameter, "envvar", None)
@@ -154,7 +148,7 @@ def main() -> None:
     try:
         app(prog_name=Path(sys.argv[0]).name if Path(sys.argv[0]).name in NAMES else NAMES[0])
     except Exception as error:
-        ours = _unforeseen(error)
+        ours = _in_our_form(error)
         console.report(ours)
         sys.exit(ours.exit_code)
     finally:

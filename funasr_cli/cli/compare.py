@@ -48,10 +48,12 @@ def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None
     from funasr_cli.audio.readers import is_pipe
 
     if not options.hotwords:
-        raise UsageError("--compare-hotwords without hotwords", "add --hotword or --hotwords-file")
+        hint = "add --hotword or --hotwords-file"
+        raise UsageError("--compare-hotwords without hotwords", hint, code="options-conflict")
     for input in inputs:
         if input.path == STDIN or is_pipe(input.path):
-            raise UsageError(f"{input.label}: can be read only once", "--compare-hotwords needs a file")
+            message = f"{input.label}: can be read only once"
+            raise UsageError(message, "--compare-hotwords needs a file", code="input-once")
 
 
 def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOptions) -> ExitCode:
@@ -70,9 +72,9 @@ def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOp
             console.result(_marked(part.without, part.with_hotwords, "  - ", REMOVED_STYLE))
             console.result(_marked(part.with_hotwords, part.without, "  + ", ADDED_STYLE))
     for word in options.hotwords:
-        before = sum(count(word, without[source].text) for source in both)
-        after = sum(count(word, with_hotwords[source].text) for source in both)
-        console.result(f"{word}: written {_times(before)} without hotwords, {_times(after)} with them\n")
+        counts = [sum(count(word, texts[source].text) for source in both) for texts in (without, with_hotwords)]
+        before, after = ("once" if number == 1 else f"{number} times" for number in counts)
+        console.result(f"{word}: written {before} without hotwords, {after} with them\n")
     outcome.failed |= again.failed
     outcome.partial = max(outcome.partial, again.partial)
     console.note(outcome.summary())
@@ -99,16 +101,12 @@ def _transcribe(
                 transcripts[event.source] = event.transcript
             if isinstance(event, Finished | Failed) and event.source not in reported:
                 with region.aside():
-                    _tell(event, inputs)
+                    if isinstance(event, Failed):
+                        console.report(event.error)
+                    else:
+                        warn(inputs[event.source], event.transcript)
             outcome.add(event)
     return transcripts
-
-
-def _tell(event: Finished | Failed, inputs: Sequence[Input]) -> None:
-    if isinstance(event, Failed):
-        console.report(event.error)
-    else:
-        warn(inputs[event.source], event.transcript)
 
 
 def matching_parts(without: Transcript, with_hotwords: Transcript) -> Iterator[Part]:
@@ -142,7 +140,3 @@ def count(word: str, text: str) -> int:
     before = rf"(?<!{LETTER})" if re.match(LETTER, word) else ""
     behind = rf"(?!{LETTER})" if re.search(rf"{LETTER}\Z", word) else ""
     return len(re.findall(f"{before}{re.escape(word)}{behind}", text.casefold()))
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"

@@ -26,8 +26,8 @@ def complete_codes(incomplete: str) -> list[str]:
 
 def _behind_commas(names: Iterable[str], incomplete: str) -> list[str]:
     before, comma, last = incomplete.rpartition(",")
-    taken = before.split(",")
-    return [f"{before}{comma}{name}" for name in names if name.startswith(last) and name not in taken]
+    free = (name for name in names if name.startswith(last) and name not in before.split(","))
+    return [f"{before}{comma}{name}" for name in free]
 
 
 def completer(values: Iterable[object]) -> Callable[[str], list[str]]:

@@ -20,7 +20,6 @@ from funasr_cli.errors import FunASRError, OutputError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
     from rich.text import Text
 
 # What a model or a file name might hold to play tricks on a terminal; line feeds and tabs are kept.
@@ -47,7 +46,7 @@ def set_volume(*, quiet: bool, verbose: bool) -> None:
     """
     global _volume
     if quiet and verbose:
-        raise UsageError("--quiet with --verbose", "choose one")
+        raise UsageError("--quiet with --verbose", "choose one", code="options-conflict")
     _volume = Volume.QUIET if quiet else Volume.VERBOSE if verbose else Volume.NORMAL
 
 
@@ -107,16 +106,30 @@ def colours_stdout() -> bool:
     return stdout.color_system is not None and not stdout.no_color
 
 
+def refuse_closed_stdout() -> None:
+    """Say that results would be lost.
+
+    Raises:
+        OutputError: standard output was closed when the program started.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output: is closed", "let it lead somewhere", code="stdout-closed")
+
+
 def result(text: "str | Text") -> None:
     """Write a result, or a piece of one, at once.
 
     Raises:
         OutputError: there is no room for it. A reader that has gone (``| head``) is Typer's to handle.
     """
-    if sys.stdout is None:
-        raise OutputError("standard output: is closed", "let it lead somewhere")
+    refuse_closed_stdout()
     if not isinstance(text, str):
-        text = _with_colours(text)
+        from rich.console import Console
+
+        coloured = Console(highlight=False)
+        with coloured.capture() as captured:
+            coloured.print(text, end="", soft_wrap=True)
+        text = captured.get()
     elif sys.stdout.isatty():
         text = text.translate(CONTROLS)
     try:
@@ -125,16 +138,8 @@ def result(text: "str | Text") -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror or error})") from error
-
-
-def _with_colours(text: "Text") -> str:
-    from rich.console import Console
-
-    stdout = Console(highlight=False)
-    with stdout.capture() as captured:
-        stdout.print(text, end="", soft_wrap=True)
-    return captured.get()
+        message = f"standard output: cannot be written ({error.strerror or error})"
+        raise OutputError(message, code="disk-full") from error
 
 
 @contextmanager
@@ -187,35 +192,22 @@ def report(error: FunASRError) -> None:
         _print(f"  {error.hint}")
 
 
-def table(content: "Table") -> None:
-    """Show a table on stderr."""
-    stderr().print(content)
-
-
-def progress(*, bytes_done: bool = False) -> "Progress":
-    """A progress bar that shows on a terminal only."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+def download_progress() -> "Progress":
+    """A bar of bytes that shows on a terminal only."""
+    from rich import progress as rich
     from rich.text import Text
 
-    class Bytes(DownloadColumn):
+    class Bytes(rich.DownloadColumn):
         """Nothing as long as nobody knows how many there are."""
 
-        def render(self, task: Task) -> Text:
+        def render(self, task: rich.Task) -> Text:
             return Text() if task.total is None else super().render(task)
 
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        Bytes() if bytes_done else MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    return rich.Progress(
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(),
+        Bytes(),
+        rich.TimeRemainingColumn(),
         console=stderr(),
         transient=True,
         redirect_stdout=False,  # Rich would send results to stderr while the bar shows

@@ -87,7 +87,7 @@ def _progress(source: str) -> Iterator["Progress"]:
     """Bars of bytes, one for each thing that is done; one that just moves for what is not counted in bytes."""
     from funasr_cli.checkpoints.hub import DOWNLOADING, VERIFYING
 
-    with console.progress(bytes_done=True) as bar:
+    with console.download_progress() as bar:
         tasks: dict[str, TaskID] = {}
 
         def on_progress(what: str, done: int, total: int) -> None:

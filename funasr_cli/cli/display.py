@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from funasr_cli.characters import one_line
@@ -44,15 +43,6 @@ class Region:
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
-        self._start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
-
-    def _start(self) -> None:
         """Show it, on a terminal."""
         from rich.live import Live
 
@@ -66,8 +56,9 @@ class Region:
             )
             with console.uninterrupted():
                 self._live.start()
+        return self
 
-    def _stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Take it away."""
         if self._live:
             with console.uninterrupted():
@@ -78,12 +69,12 @@ class Region:
     def aside(self) -> Iterator[None]:
         """Take it away for a moment: stdout may lead to the same terminal."""
         shown = self._live is not None
-        self._stop()
+        self.__exit__()
         try:
             yield
         finally:
             if shown:
-                self._start()
+                self.__enter__()
 
     def show(self, event: Event) -> None:
         """Take in what has happened: progress, or more text of a segment, or less when it is final or given up."""
@@ -93,10 +84,6 @@ class Region:
             self._drafts.pop((event.source, event.start_s), None)
         else:
             self._drafts[event.source, event.start_s] = event.text
-        self.redraw()
-
-    def redraw(self) -> None:
-        """Draw what has changed, if the last time is not just past."""
         now = time.perf_counter()
         if self._live and now - self._drawn > REDRAW_S:
             self._drawn = now
@@ -135,6 +122,9 @@ class Display:
         files: where results are written; None prints them.
         printer: prints them otherwise.
         stream: show text while it is being written, and print segments as soon as they are final.
+
+    Attributes:
+        region: to be shown meanwhile, as a context.
     """
 
     def __init__(self, inputs: Sequence[Input], files: Files | None, printer: Printer, *, stream: bool):
@@ -142,16 +132,7 @@ class Display:
         self._files = files
         self._stream = stream
         self._printer = printer
-        self._region = Region(short_names(inputs), drafts=stream)
-
-    def __enter__(self) -> Self:
-        self._region.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._region.__exit__(kind, error, trace)
+        self.region = Region(short_names(inputs), drafts=stream)
 
     def show(self, event: Event) -> None:
         """Take in an event.
@@ -159,12 +140,12 @@ class Display:
         Raises:
             OutputError: a result cannot be written.
         """
-        self._region.show(event)
+        self.region.show(event)
         if isinstance(event, Settled) and self._stream:
-            with self._region.aside():
+            with self.region.aside():
                 self._printer.print_segment(event.source, event.segment)
         elif isinstance(event, Finished | Failed):
-            with self._region.aside():
+            with self.region.aside():
                 try:
                     self._end(event)
                 finally:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from funasr_cli.errors import ExitCode
 from funasr_cli.formats import clock
 from funasr_cli.scheduling.events import Event, Failed, Finished
-from funasr_cli.transcript import Ledger, Transcript
+from funasr_cli.transcript import Ledger
 
 LOW_DBFS = -50.0  # speech is rarely that soft; the voice activity detection misses much of it
 SILENCE_DBFS = -100.0  # below that, there is nothing to hear
@@ -82,7 +82,8 @@ class Outcome:
             self.ledger += transcript.ledger
             self.states.update(segment.state for segment in transcript.segments)
             self.states["doubtful"] += sum(segment.doubtful for segment in transcript.segments)
-            state = "failed" if event.source in self.failed else _state(transcript)
+            state = "done" if transcript.segments else "silent"
+            state = "failed" if event.source in self.failed else state if transcript.complete else "gaps"
             facts = transcript.duration_s, len(transcript.segments), transcript.ledger, transcript.level_dbfs
             self.rows.append(Row(event.source, state, *facts))
 
@@ -116,12 +117,6 @@ class Outcome:
         rtf = f", RTF {taken_s / audio_s:.3f}" if audio_s else ""
         taken = clock(taken_s) if taken_s >= 60 else f"{taken_s:.1f} s"
         return f"{clock(audio_s)} of audio in {taken}{rtf}"
-
-
-def _state(transcript: Transcript) -> str:
-    if not transcript.complete:
-        return "gaps"
-    return "done" if transcript.segments else "silent"
 
 
 def _rounded_down(share: float) -> str:

@@ -69,19 +69,30 @@ class OutputPlan:
             UsageError: naming what can.
         """
         if self.folder is None and len(self.formats) > 1:
-            raise UsageError(f"{', '.join(self.formats)} together on stdout", "add --output-dir, or choose one")
+            message = f"{', '.join(self.formats)} together on stdout"
+            raise UsageError(message, "add --output-dir, or choose one", code="options-conflict")
         if self.replace and self.resume:
-            raise UsageError("--force with --resume", "one replaces what is there, the other keeps it")
+            hint = "one replaces what is there, the other keeps it"
+            raise UsageError("--force with --resume", hint, code="options-conflict")
         for format in self.formats:
             refuse_timeless(format, self.style.times)
+
+    def refuse_together(self, inputs: Sequence[Input]) -> None:
+        """Refuse several inputs on stdout in a format that is a file of its own.
+
+        Raises:
+            UsageError: naming the format.
+        """
+        if len(inputs) > 1 and self.folder is None and self.formats[0] not in LINES:
+            message = f"{self.formats[0]} of several inputs on stdout"
+            raise UsageError(message, "add --output-dir", code="options-conflict")
 
 
 class Files:
     """Files for each input, in a folder.
 
     Args:
-        folder: where they are written.
-        plan: what they are called and look like.
+        plan: where they are written, what they are called and look like.
         inputs: all of them.
         others: more files that no result may replace.
 
@@ -90,13 +101,14 @@ class Files:
         OutputError: nothing can be written to the folder.
     """
 
-    def __init__(self, folder: Path, plan: OutputPlan, inputs: Sequence[Input], others: Iterable[Path] = ()):
-        self._folder = folder
+    def __init__(self, plan: OutputPlan, inputs: Sequence[Input], others: Iterable[Path] = ()):
+        assert plan.folder is not None
+        self._folder = plan.folder
         self._plan = plan
         self._notes: Notes | None = None
         self._outdated: set[Path] = set()
         self._refuse_shared_names(inputs, others)
-        refuse_unwritable(folder, "choose another --output-dir")
+        refuse_unwritable(self._folder, "choose another --output-dir")
 
     def files(self, input: Input) -> dict[str, Path]:
         """Where its results go, by format."""
@@ -220,11 +232,6 @@ def _shared(one: tuple[str, Path], other: tuple[str, Path]) -> UsageError:
     )
 
 
-def _name_as_it_is(input: Input) -> str:
-    """With the bytes that are no text, so that whoever reads it can open the file by it."""
-    return input.label.replace(shown(input.path), str(input.path), 1)
-
-
 def _filled_in(template: str, fields: dict[str, str]) -> str:
     try:
         parts = list(string.Formatter().parse(template))
@@ -244,17 +251,14 @@ class Printer:
     Args:
         inputs: all of them.
         plan: what a transcript is printed as; `json` is a line each.
-
-    Raises:
-        UsageError: several inputs in a format that is a file of its own.
     """
 
     def __init__(self, inputs: Sequence[Input], plan: OutputPlan):
         self._format = plan.formats[0]
-        if len(inputs) > 1 and plan.folder is None and self._format not in LINES:
-            raise UsageError(f"{self._format} of several inputs on stdout", "add --output-dir")
         self._plan = plan
-        self._prefixes = [f"{_name_as_it_is(input)}: " if len(inputs) > 1 else "" for input in inputs]
+        # Names with the bytes that are no text, so that whoever reads one can open the file by it.
+        names = [input.label.replace(shown(input.path), str(input.path), 1) for input in inputs]
+        self._prefixes = [f"{name}: " if len(names) > 1 else "" for name in names]
         self._held: dict[int, list[str | Text]] = defaultdict(list)
         self._closed: set[int] = set()
         self._current = 0
@@ -267,10 +271,9 @@ class Printer:
         """Print all of it as soon as it is its turn."""
         if self._format == "txt":
             self._add(source, self._lines(source, transcript.segments))
-        elif self._format in LINES:
-            self._add(source, WRITERS["jsonl"](transcript, self._plan.style))
         else:
-            self._add(source, WRITERS[self._format](transcript, self._plan.style))
+            name = "jsonl" if self._format in LINES else self._format
+            self._add(source, WRITERS[name](transcript, self._plan.style))
 
     def close(self, source: int) -> None:
         """Nothing more comes of this input."""

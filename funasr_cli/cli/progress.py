@@ -77,13 +77,8 @@ class Progress:
         self._source = 0  # that is being read
         self._starts_s: dict[int, float] = {}
         self._started = time.perf_counter()
-        self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[facts]}", markup=False),
-            console=stderr(),
-            disable=not shows_progress(),
-        )
+        texts = [TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[facts]")]
+        self._bars = Bars(texts[0], BarColumn(), texts[1], console=stderr(), disable=not shows_progress())
         self._reading = self._bars.add_task("finding speech", total=len(names), facts="", visible=False)
         self._writing = self._bars.add_task(task, total=len(names), facts=self._facts())
 
@@ -93,31 +88,28 @@ class Progress:
 
     def show(self, event: Event) -> None:
         """Take in what has happened; drafts change nothing."""
-        if isinstance(event, Read):
-            self._read(event)
+        tally = self._tally
+        if isinstance(event, Read):  # one input after the other
+            tally.open(event.source, event.expected_s)
+            self._starts_s[event.source] = event.start_s
+            self._source = event.source
+            share = min(1.0, event.read_s / event.expected_s) if event.expected_s else 0.0
+            self._bars.update(
+                self._reading,
+                completed=event.source + share,
+                description=f"finding speech in {self._names[event.source]}",
+                facts=clock(event.start_s + event.read_s),
+                visible=event.source + share < len(self._names),
+            )
         elif isinstance(event, Settled):
-            self._tally.advance(event.source, event.segment.end_s - self._starts_s[event.source])
+            tally.advance(event.source, event.segment.end_s - self._starts_s[event.source])
         elif isinstance(event, Finished | Failed):
             if isinstance(event, Finished):
-                self._tally.advance(event.source, event.transcript.duration_s)
-            self._tally.close(event.source)
+                tally.advance(event.source, event.transcript.duration_s)
+            tally.close(event.source)
             if event.source == self._source:
                 self._bars.update(self._reading, visible=False)
-        self._bars.update(self._writing, completed=self._tally.completed)
-
-    def _read(self, event: Read) -> None:
-        """One input is read after the other."""
-        self._tally.open(event.source, event.expected_s)
-        self._starts_s[event.source] = event.start_s
-        self._source = event.source
-        share = min(1.0, event.read_s / event.expected_s) if event.expected_s else 0.0
-        self._bars.update(
-            self._reading,
-            completed=event.source + share,
-            description=f"finding speech in {self._names[event.source]}",
-            facts=clock(event.start_s + event.read_s),
-            visible=event.source + share < len(self._names),
-        )
+        self._bars.update(self._writing, completed=tally.completed)
 
     def _facts(self) -> str:
         """Inputs done, audio done, the real-time factor so far, and how long the rest takes at that."""

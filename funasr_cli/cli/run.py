@@ -68,14 +68,6 @@ def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
         console.say(AUDIO_MARK.join(texts))
 
 
-def split_channels(inputs: list[Input]) -> list[Input]:
-    """An input for each channel."""
-    from funasr_cli.audio.sources import split_channels as split
-
-    with console.busy("counting channels"):
-        return split(inputs)
-
-
 def transcribe_all(
     inputs: Sequence[Input],
     recognizer: "Recognizer",
@@ -98,7 +90,7 @@ def transcribe_all(
             files.prepare(input)
         return open_input(input, recognizer.sample_rate_hz)
 
-    with display:
+    with display.region:
         for event in recognizer.run([partial(open_one, input) for input in inputs], options):
             try:
                 display.show(event)
@@ -117,7 +109,7 @@ def report(outcome: "Outcome", inputs: Sequence[Input]) -> None:
         from funasr_cli.cli import tables
 
         names = [input.label for input in inputs]
-        console.table(tables.outcome(outcome, names, console.stderr().width))
+        console.stderr().print(tables.outcome(outcome, names, console.stderr().width))
     else:
         console.detail(outcome.costs())
     console.note(outcome.summary())

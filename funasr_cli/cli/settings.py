@@ -94,15 +94,15 @@ def settings_in_force(group: "Group", defaults: Defaults) -> list[Setting]:
     found: dict[str, tuple[str, Any, str]] = {}
     for command, definition in group.commands.items():
         for parameter in definition.params:
-            variable, own = parameter.envvar, defaults.get(command, {})
+            variable, value = parameter.envvar, defaults.get(command, {}).get(str(parameter.name))
+            origin = str(config_file())
             if isinstance(variable, str) and os.environ.get(variable):
-                setting = _typed_name(parameter), os.environ[variable], variable
-            elif parameter.name in own:
-                setting = _typed_name(parameter), _plain(own[parameter.name]), str(config_file())
-            else:
-                continue
-            commands[str(setting)].append(command)
-            found[str(setting)] = setting
+                value, origin = os.environ[variable], variable
+            if value is not None:
+                value = value[0] if isinstance(value, list) and len(value) == 1 else value
+                setting = _typed_name(parameter), value, origin
+                commands[str(setting)].append(command)
+                found[str(setting)] = setting
     return [Setting(*setting, tuple(commands[key])) for key, setting in found.items()]
 
 
@@ -142,11 +142,6 @@ def _default(option: Any, value: Any, where: str) -> Any:
             wanted = "true or false" if option.is_flag else "a text or a number"
             raise UsageError(f"{where} is {one!r}", f"it takes {wanted}", code="settings-value")
     return [str(one) for one in values] if option.multiple else value if option.is_flag else str(value)
-
-
-def _plain(value: Any) -> Any:
-    """As it stands in the file, or nearly so."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _refuse_unknown(given: Iterable[str], known: Iterable[str], complaint: str) -> None:

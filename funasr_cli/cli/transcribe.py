@@ -5,23 +5,30 @@ from pathlib import Path
 
 import typer
 
-from funasr_cli.cli import alignment, compare, console, parameters, times
+from funasr_cli.cli import alignment, compare, console, parameters
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
 from funasr_cli.cli.parameters import Channels
 from funasr_cli.cli.resume import Origin
-from funasr_cli.cli.run import load, report, split_channels, transcribe_all
+from funasr_cli.cli.run import load, report, transcribe_all
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import PCMFormat, find_inputs, has_folders, parse_clip
 from funasr_cli.languages import AUTO
-from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.options import DEFAULTS, Timestamps, TranscribeOptions
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
-from funasr_cli.writers import DEFAULT_FORMAT, Style, parse_formats
+from funasr_cli.writers import DEFAULT_FORMAT, DEFAULT_TIMES, OF_TIMES, Style, parse_formats
 
-HOTWORDS_HINT = "it is a file with a hotword on each line"
+# Fields of `TranscribeOptions`, by what they are called on the command line.
+OPTION_NAMES = {
+    name: name
+    for name in (
+        "prev_text", "itn", "max_tokens", "temperature", "top_p", "top_k", "seed", "confidence", "draft", "vad",
+        "vad_threshold", "batch_size",
+    )
+} | {"min_pause_s": "min_pause", "join_s": "join", "max_segment_s": "max_segment"}  # fmt: skip
 MOST_HOTWORDS_BYTES = 1 << 22  # many times what a prompt holds
-OF_SAMPLING = ("top_p", "top_k", "seed")  # may wait for a temperature, if they have not been typed
+OF_SAMPLING = ("top_p", "top_k", "seed")
 OF_RESULTS = (
     "output_template", "force", "resume", "timestamps", "highlight_words", "plot_alignment",
     "max_line_width", "max_line_count",
@@ -76,18 +83,24 @@ def transcribe(
     verbose: parameters.Verbose = False,
 ) -> None:
     """Transcribe recordings."""
-    from funasr_cli.checkpoints.hub import find_model
-
-    quiet, verbose = _typed_of(context, "quiet", "verbose")
-    console.set_volume(quiet=quiet, verbose=verbose)
+    typed = [name for name in ("quiet", "verbose") if parameters.is_typed(context, name)]
+    given = typed or [name for name in ("quiet", "verbose") if context.params[name]]  # what is typed goes first
+    console.set_volume(quiet="quiet" in given, verbose="verbose" in given)
     formats = _formats(context)
     _refuse_idle_options(context, formats)
     options, plan = _options(context, formats), _plan(context, formats)
+    if stream or not plan.folder:
+        console.refuse_closed_stdout()
     pcm_format = None if pcm is None else PCMFormat(pcm, rate, pcm_channels)
     part = None if clip is None else parse_clip(clip)
     inputs = find_inputs(audio, recursive=recursive, clip=part, pcm=pcm_format)
+    # What is wrong with the command line is known without these, which take time.
+    from funasr_cli.audio.sources import split_channels
+    from funasr_cli.checkpoints.hub import find_model
+
     if channels is Channels.SPLIT:
-        inputs = split_channels(inputs)
+        with console.busy("counting channels"):
+            inputs = split_channels(inputs)
     if compare_hotwords:
         compare.refuse_unusable(inputs, options)
         recognizer = load(find_model(model), options, device=device, dtype=dtype, show_prompt=show_prompt)
@@ -95,20 +108,23 @@ def transcribe(
     if plot_alignment:
         alignment.refuse_unusable(inputs, plot_alignment, replace=force)
     others = [path for path in (plot_alignment, hotwords_file) if path]
-    files = Files(plan.folder, plan, inputs, others) if plan.folder else None
+    files = Files(plan, inputs, others) if plan.folder else None
+    plan.refuse_together(inputs)
     folder = find_model(model)
     left = files.left(inputs, Origin(folder, options, plan.style, dtype)) if files else inputs
-    printer = Printer(left, plan)
     if not left:
         return
     recognizer = load(folder, options, device=device, dtype=dtype, show_prompt=show_prompt)
-    options = times.with_words(options, plan, recognizer, must=times.needs_words(context))
+    if timestamps is Timestamps.WORD or parameters.is_typed(context, "highlight_words"):
+        recognizer.refuse_missing_word_times()
+    shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
+    options = replace(options, word_times=recognizer.has_ctc and Timestamps.WORD in shown)
     finish = []
     if plot_alignment:
         finish.append(alignment.prepare(left[0], recognizer, plot_alignment, replace=force))
         options = replace(options, word_times=True)
     outcome = Outcome(skipped=len(inputs) - len(left))
-    display = Display(left, files, printer, stream=stream and not _prints_data(context, formats))
+    display = Display(left, files, Printer(left, plan), stream=stream and not _prints_data(context, formats))
     transcribe_all(left, recognizer, options, display, outcome, files, *finish)
     report(outcome, left)
     raise typer.Exit(outcome.exit_code(strict=strict))
@@ -123,50 +139,49 @@ def _formats(context: typer.Context) -> tuple[str, ...]:
 
 
 def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOptions:
-    given = context.params
-    sampling = {
-        name: given[name] for name in OF_SAMPLING if given["temperature"] or parameters.is_typed(context, name)
-    }
+    given = dict(context.params)
+    for name in OF_SAMPLING:  # they may wait for a temperature, if they have not been typed
+        if not given["temperature"] and not parameters.is_typed(context, name):
+            given[name] = None
     hotwords = (*(given["hotword"] or ()), *_read_hotwords(given["hotwords_file"]))
     return TranscribeOptions(
         language=given["lang"],
         hotwords=tuple(dict.fromkeys(hotwords)),
-        prev_text=given["prev_text"],
-        itn=given["itn"],
-        max_tokens=given["max_tokens"],
-        temperature=given["temperature"],
-        confidence=given["confidence"],
-        draft=given["draft"],
         ctc=not {"json", "jsonl"}.isdisjoint(formats),
-        vad=given["vad"],
-        vad_threshold=given["vad_threshold"],
-        min_pause_s=given["min_pause"],
-        join_s=given["join"],
-        max_segment_s=given["max_segment"],
-        batch_size=given["batch_size"],
-        **sampling,
+        **{field: given[name] for field, name in OPTION_NAMES.items()},
     )
 
 
 def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
     given = context.params
+    layout = SubtitleLayout(
+        max_line_width=given["max_line_width"],
+        max_line_count=given["max_line_count"],
+        highlight_words=given["highlight_words"],
+    )
     return OutputPlan(
         formats=formats,
         folder=given["output_dir"],
         template=DEFAULT_TEMPLATE if given["output_template"] is None else given["output_template"],
         language=given["lang"],
-        style=Style(
-            times=times.shown(context, formats),
-            subtitles=SubtitleLayout(
-                max_line_width=given["max_line_width"],
-                max_line_count=given["max_line_count"],
-                highlight_words=given["highlight_words"],
-            ),
-        ),
+        style=Style(_times(context, formats), layout),
         replace=given["force"],
         resume=given["resume"],
         tint=given["confidence"] and console.colours_stdout(),
     )
+
+
+def _times(context: typer.Context, formats: tuple[str, ...]) -> Timestamps | None:
+    """Whose times are shown; None leaves it to each format. What is typed goes before other settings."""
+    times: Timestamps | None = context.params["timestamps"]
+    typed = parameters.is_typed(context, "timestamps")
+    if parameters.is_typed(context, "highlight_words") and times not in (None, Timestamps.WORD):
+        if typed:
+            message = f"--highlight-words with --timestamps {times}"
+            raise UsageError(message, "it takes the times of words", code="options-conflict")
+        return None
+    waits = times is Timestamps.NONE and not typed and not set(OF_TIMES).isdisjoint(formats)
+    return None if waits else times
 
 
 def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> None:
@@ -179,17 +194,10 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
     raw = given["pcm"] is not None, "it is about samples without a header; add --pcm"
     pauses = given["vad"], "it is about pauses, which --no-vad does not look for"
     needs = {
-        "output_template": to_files,
-        "force": to_files,
-        "resume": to_files,
-        "highlight_words": subtitles,
-        "max_line_width": subtitles,
-        "max_line_count": subtitles,
-        "rate": raw,
-        "pcm_channels": raw,
-        "vad_threshold": pauses,
-        "min_pause": pauses,
-        "join": pauses,
+        **dict.fromkeys(("output_template", "force", "resume"), to_files),
+        **dict.fromkeys(("highlight_words", "max_line_width", "max_line_count"), subtitles),
+        **dict.fromkeys(("rate", "pcm_channels"), raw),
+        **dict.fromkeys(("vad_threshold", "min_pause", "join"), pauses),
         "confidence": (shows_confidence, "it shows in the colours of a terminal, and in json"),
         "recursive": (any(map(has_folders, given["audio"])), "it is about folders and patterns"),
         "prev_text": (bool(given["prev_text"]), "it is empty"),
@@ -202,22 +210,14 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         needs |= dict.fromkeys((*OF_RESULTS, "format", "output_dir", "stream", "confidence", "strict"), alone)
     for name, (has_effect, hint) in needs.items():
         if not has_effect and parameters.is_typed(context, name):
-            raise UsageError(f"--{name.replace('_', '-')} has no effect here", hint)
+            raise UsageError(f"--{name.replace('_', '-')} has no effect here", hint, code="option-idle")
     if _prints_data(context, formats) and parameters.is_typed(context, "stream"):
-        raise UsageError(
-            f"--stream writes text, --format {','.join(formats)} data, both to stdout",
-            "add --output-dir for the data",
-        )
+        message = f"--stream writes text, --format {','.join(formats)} data, both to stdout"
+        raise UsageError(message, "add --output-dir for the data", code="options-conflict")
 
 
 def _prints_data(context: typer.Context, formats: tuple[str, ...]) -> bool:
     return formats != (DEFAULT_FORMAT,) and context.params["output_dir"] is None
-
-
-def _typed_of(context: typer.Context, one: str, other: str) -> tuple[bool, bool]:
-    """Two options that exclude each other: what is typed goes before what comes from elsewhere."""
-    typed = parameters.is_typed(context, one), parameters.is_typed(context, other)
-    return typed if any(typed) else (context.params[one], context.params[other])
 
 
 def _read_hotwords(path: Path | None) -> list[str]:
@@ -227,13 +227,16 @@ def _read_hotwords(path: Path | None) -> list[str]:
         with path.open("rb") as file:
             content = file.read(MOST_HOTWORDS_BYTES + 1)
         if len(content) > MOST_HOTWORDS_BYTES:
-            limit = f"more than {MOST_HOTWORDS_BYTES >> 20} MB"
-            raise UsageError(f"{path}: {limit} of hotwords", HOTWORDS_HINT, code="prompt-too-long")
+            limit = f"more than {MOST_HOTWORDS_BYTES >> 20} MB of hotwords"
+            raise UsageError(
+                f"{path}: {limit}", "it is a file with a hotword on each line", code="prompt-too-long"
+            )
         words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+        problem = "" if words else "there are no hotwords in it"
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error})", HOTWORDS_HINT) from error
+        problem = f"cannot be read ({error.strerror or error})"
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})", HOTWORDS_HINT) from error
-    if not words:
-        raise UsageError(f"{path}: there are no hotwords in it", HOTWORDS_HINT)
+        problem = f"cannot be read as UTF-8 text ({error})"
+    if problem:
+        raise UsageError(f"{path}: {problem}", "it is a file with a hotword on each line", code="hotwords-file")
     return words

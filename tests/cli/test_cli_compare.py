@@ -7,6 +7,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,6 @@ from funasr_cli.transcript import Segment, Transcript, join_texts
 CLIPS = demo.clips()
 EN, ZH = CLIPS[0], CLIPS[1]
 SAME = CLIPS[4]  # no hotword changes it
-TERMS = ("<|im_start|>", "<|im_end|>")
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
 CONTEXT = (
@@ -91,16 +91,6 @@ def test_what_counts_as_a_hotword_written(word: str, text: str, times: int) -> N
     assert count(word, text) == times
 
 
-def test_a_hotword_given_twice_is_counted_once(tmp_path: Path) -> None:
-    (tmp_path / "words.txt").write_text("792\n")
-    clip = next(clip for clip in CLIPS if clip.written == "792")
-    words = ("--hotword", "792", "--hotword", "792", "--hotwords-file", tmp_path / "words.txt")
-    result = invoke("transcribe", "-m", "demo", clip.path, "--compare-hotwords", *words)
-    after = "once" if "792" in text_with(clip, "792") else "0 times"
-    assert result.stdout.splitlines()[-1] == f"792: written once without hotwords, {after} with them"
-    assert result.stdout.count("792: written") == 1
-
-
 def test_both_runs_show_their_progress() -> None:
     arguments = ("transcribe", "-m", "demo", SAME.path, "--compare-hotwords", "--hotword", "seven")
     _, shown, _ = on_terminal(*arguments, command=EAGER)
@@ -116,7 +106,8 @@ def test_a_failed_input(tmp_path: Path) -> None:
     assert result.stdout == (
         f"{SAME.path}: 0 of 1 segments differ\nseven: written 0 times without hotwords, 0 times with them\n"
     )
-    assert result.stderr == f"error: {missing}: no such file\n1 of 2 inputs failed; {summary('0:02')}"
+    assert result.stderr.count(f"{missing}: ") == 1
+    assert result.stderr.endswith(f"\n1 of 2 inputs failed; {summary('0:02')}")
     assert result.exit_code == 1
 
 
@@ -147,7 +138,7 @@ def test_a_file_that_goes_away_between_both(monkeypatch: pytest.MonkeyPatch, tmp
     result = invoke("transcribe", "-m", "demo", clip, "--compare-hotwords", "--hotword", "seven")
     assert len(passes) == 2
     assert result.stdout == "seven: written 0 times without hotwords, 0 times with them\n"
-    assert result.stderr.startswith(f"error: {clip}: no such file\n1 of 1 inputs failed")
+    assert f"{clip}: no such file\n1 of 1 inputs failed" in result.stderr
     assert result.exit_code == 1
 
 
@@ -158,59 +149,38 @@ def test_hotwords_from_a_file(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_compared(tmp_path: Path) -> None:
-    base = ("transcribe", "-m", "nothing-is-loaded", "--compare-hotwords")
-    invoke(*base, EN.path).assert_fails(
-        2, "error: --compare-hotwords without hotwords\n  add --hotword or --hotwords-file\n"
-    )
-    with open(EN.path, "rb") as clip:
-        funasr(*base, "-", "--hotword", "a", stdin=clip).assert_fails(
-            2, "error: -: can be read only once\n  --compare-hotwords needs a file\n"
-        )
     os.mkfifo(tmp_path / "pipe")
-    funasr(*base, tmp_path / "pipe", "--hotword", "a").assert_fails(
-        2, f"error: {tmp_path / 'pipe'}: can be read only"
-    )
-
-
-@pytest.mark.parametrize(
-    "options",
-    [("--format", "json"), ("--output-dir", "out"), ("--stream",), ("--strict",)],
-    ids=lambda pair: pair[0],
-)
-def test_options_that_do_not_go_with_it(options: tuple[str, ...]) -> None:
-    result = invoke("transcribe", EN.path, "--compare-hotwords", "--hotword", "a", *options)
-    result.assert_fails(2, f"error: {options[0]} has no effect here\n  it does not go with --compare-hotwords\n")
+    for path in ("-", tmp_path / "pipe"):
+        result = funasr("transcribe", "-m", "nowhere", "--compare-hotwords", path, "--hotword", "a", input=b"")
+        result.assert_error(2, "input-once", f"{path}: ")
 
 
 def pieces(*ends_s: float, name: str = "") -> list[Segment]:
     """Segments that follow each other, with texts that say where they are."""
-    starts_s = (0.0, *ends_s[:-1])
-    return [segment(start_s, end_s, f"{name}{end_s:g}") for start_s, end_s in zip(starts_s, ends_s, strict=True)]
+    return [segment(*span_s, f"{name}{span_s[1]:g}") for span_s in pairwise((0.0, *ends_s))]
 
 
 def of(*segments: Segment) -> Transcript:
     return transcript(*segments, duration_s=100.0)
 
 
-def test_parts_of_the_same_segments() -> None:
-    parts = list(matching_parts(of(*pieces(5, 9, name="a")), of(*pieces(5, 9, name="b"))))
-    assert parts == [Part(0.0, 5, "a5", "b5"), Part(5, 9, "a9", "b9")]
-
-
-def test_parts_where_one_was_repaired() -> None:
-    """Halves and quarters of a segment stand against the whole of it."""
-    parts = list(matching_parts(of(*pieces(4, 8, 12, name="a")), of(*pieces(4, 5, 6, 8, 12, name="b"))))
-    assert parts == [Part(0.0, 4, "a4", "b4"), Part(4, 8, "a8", "b5 b6 b8"), Part(8, 12, "a12", "b12")]
-    parts = list(matching_parts(of(*pieces(6, 12, name="a")), of(*pieces(4, 12, name="b"))))
-    assert parts == [Part(0.0, 12, "a6 a12", "b4 b12")]
-
-
-def test_parts_of_what_only_one_has() -> None:
-    assert list(matching_parts(of(), of())) == []
-    assert list(matching_parts(of(), of(segment(2.0, 3.0, "b")))) == [Part(2.0, 3.0, "", "b")]
-    assert list(matching_parts(of(*pieces(5, 9, name="a")), of(*pieces(5, name="b")))) == [
-        Part(0.0, 5, "a5", "b5"), Part(5, 9, "a9", "")
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("without", "with_hotwords", "parts"),
+    [
+        ((5, 9), (5, 9), [Part(0.0, 5, "a5", "b5"), Part(5, 9, "a9", "b9")]),
+        # one was repaired: halves and quarters stand against the whole
+        ((4, 8, 12), (4, 5, 6, 8, 12), [
+            Part(0.0, 4, "a4", "b4"), Part(4, 8, "a8", "b5 b6 b8"), Part(8, 12, "a12", "b12")
+        ]),
+        ((6, 12), (4, 12), [Part(0.0, 12, "a6 a12", "b4 b12")]),
+        # only one has it
+        ((), (), []),
+        ((), (3,), [Part(0.0, 3, "", "b3")]),
+        ((5, 9), (5,), [Part(0.0, 5, "a5", "b5"), Part(5, 9, "a9", "")]),
+    ],
+)  # fmt: skip
+def test_parts(without: tuple[float, ...], with_hotwords: tuple[float, ...], parts: list[Part]) -> None:
+    assert list(matching_parts(of(*pieces(*without, name="a")), of(*pieces(*with_hotwords, name="b")))) == parts
 
 
 CUTS = st.lists(st.integers(1, 40), max_size=8, unique=True).map(sorted)
@@ -292,9 +262,3 @@ def test_earlier_text_belongs_to_the_first_segment_only(tmp_path: Path) -> None:
     assert len(plain.segments) == 2
     assert told.segments[0].text.startswith("I think that")
     assert replace(told.segments[1], mean_logprob=None) == replace(plain.segments[1], mean_logprob=None)
-
-
-def test_earlier_text_that_is_no_text() -> None:
-    for token in TERMS:
-        result = invoke("transcribe", "-m", "demo", EN.path, "--prev-text", f"a{token}")
-        result.assert_fails(2, f"error: the earlier text contains the control token {token}\n  leave it out\n")

@@ -79,16 +79,6 @@ def test_what_is_offered(line: str, expected: list[str]) -> None:
     assert offered(line) == expected
 
 
-@pytest.mark.usefixtures("home")
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [("funasr transcribe --lang e", "en\net\nel\n"), ("funasr transcribe -f srt,v", "srt,vtt\n")],
-)
-def test_a_process(line: str, expected: str) -> None:
-    env = {name: value for name, value in in_bash(line).items() if value}
-    assert funasr(env=env) == Result(0, expected, "")
-
-
 def test_models(home: Path) -> None:
     """All that have been converted, and the bundled one; those that are unfinished or hidden are none."""
     for name in ("mine", "owner/nano", ".funasr-x", "owner/.funasr-y"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.running import funasr, invoke
-from support.terminal import COLOURS, account, on_terminal, screen
+from support.terminal import COLOURS, account, on_terminal
 from support.transcripts import segment, spoken, texts, worded
 
 from funasr_cli import demo
@@ -19,7 +19,6 @@ from funasr_cli.transcript import Score, Segment, Transcript
 
 CLIPS = demo.clips()
 UNSURE, DOUBTFUL = "\x1b[33m", "\x1b[4;31m"
-REFUSED = "error: --confidence has no effect here\n  it shows in the colours of a terminal, and in json\n"
 
 
 def segment_of(*pieces: tuple[str, float]) -> Segment:
@@ -78,11 +77,6 @@ def test_colours_change_no_times(said: Transcript, times: Timestamps) -> None:
     assert tinted_lines(said.segments, "a: ", times).plain == as_lines(said.segments, "a: ", times)
 
 
-def test_segments_without_scores_are_plain() -> None:
-    lines = tinted_lines([segment(0.0, 1.0, "a b")])
-    assert (lines.plain, lines.spans) == ("a b\n", [])
-
-
 @given(
     st.lists(st.lists(st.tuples(texts, st.floats(0.0, 1.0)), max_size=4), max_size=3), st.sampled_from(["", "a: "])
 )
@@ -117,23 +111,12 @@ def test_prefixes_have_no_colour() -> None:
     )
 
 
-def test_forced_colours_in_a_pipe() -> None:
-    result = funasr(
-        "transcribe", "-m", "demo", CLIPS[3].path, "--confidence", env={"FORCE_COLOR": "1", "TERM": "xterm"}
-    )
-    assert result.exit_code == 0
-    assert result.stdout == f"{UNSURE}Sarah\x1b[0m and {DOUBTFUL}Emma\x1b[0m are at the hospital.\n"
-
-
 def test_refused_where_it_shows_nowhere() -> None:
-    base = ("transcribe", "-m", "demo", CLIPS[0].path)
-    funasr(*base, "--confidence").assert_fails(2, REFUSED)
-    code, shown, _ = on_terminal(*base, "--confidence", "-f", "srt")
-    assert (code, "\n".join(screen(shown)) + "\n") == (2, REFUSED)
-    code, shown, _ = on_terminal(*base, "--confidence", NO_COLOR="1")
-    assert (code, "\n".join(screen(shown)) + "\n") == (2, REFUSED)
-    code, shown, printed = on_terminal(*base, "--confidence", stdout_too=False)
-    assert (code, "\n".join(screen(shown)) + "\n", printed) == (2, REFUSED, "")
+    base = ("transcribe", "-m", "demo", CLIPS[0].path, "--confidence")
+    funasr(*base).assert_error(2, "option-idle", "--confidence")
+    for options, env, both in ((("-f", "srt"), {}, True), ((), {"NO_COLOR": "1"}, True), ((), {}, False)):
+        code, shown, printed = on_terminal(*base, *options, stdout_too=both, **env)
+        assert (code, printed, "error[option-idle]: --confidence" in shown) == (2, "", True)
 
 
 def test_a_setting_waits_for_a_terminal() -> None:

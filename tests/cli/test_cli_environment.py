@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.expected import summary
-from support.running import COMMAND, PYTHON, Result, environment, funasr, invoke
+from support.running import COMMAND, PYTHON, environment, funasr, invoke
 
 import funasr_cli
 
@@ -61,23 +61,15 @@ def test_transcribing_imports_neither_torch_nor_librosa(small_model: Path, short
     assert not imported & {"torch", "librosa", "huggingface_hub", "yaml"}
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (RuntimeError("[malloc] Unable to allocate"), "unexpected RuntimeError: [malloc] Unable to allocate"),
-        (MemoryError(), "unexpected MemoryError"),
-        (KeyError("a"), "unexpected KeyError: 'a'"),
-    ],
-)
-def test_what_nobody_has_foreseen(monkeypatch: pytest.MonkeyPatch, error: Exception, message: str) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("[malloc] Unable to allocate"), MemoryError(), KeyError("a")])
+def test_what_nobody_has_foreseen(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """A message and an exit code of its own; a traceback only where it is asked for."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("funasr_cli.cli.transcribe.find_inputs", fail)
-    hint = "FUNASR_TRACEBACK=1 shows where; please report it, with what funasr info prints"
-    assert invoke("transcribe", "a.wav") == Result(70, "", f"error: {message}\n  {hint}\n")
+    invoke("transcribe", "a.wav").assert_error(70, "unexpected", type(error).__name__, str(error))
     traced = invoke("transcribe", "a.wav", env={"FUNASR_TRACEBACK": "1"})
     assert (traced.exit_code, traced.stdout) == (70, "")
     assert traced.stderr.startswith("Traceback (most recent call last):\n")
@@ -119,11 +111,7 @@ def test_no_arguments() -> None:
 def test_blas_that_is_none(library: str, small_model: Path, short_wav: Path) -> None:
     env = {"FUNASR_BLAS": library}
     for arguments in (("transcribe", "-m", small_model, short_wav), ("bench", "--rtf", "-m", small_model)):
-        funasr(*arguments, env=env).assert_fails(
-            5,
-            f"error: FUNASR_BLAS={library}: not a library that exports cblas_sgemm\n",
-            "  set it to the full path of libopenblas.so.0 or libmkl_rt.so.3, or unset it\n",
-        )
+        funasr(*arguments, env=env).assert_fails(5, f"FUNASR_BLAS={library}: ")
 
 
 @linux_only
@@ -154,11 +142,7 @@ def test_mlx_that_cannot_be_imported(
         "bench": ("--rtf", "-m", small_model),
         "convert": (small_checkpoint, tmp_path / "out"),
     }[command]
-    funasr(command, *arguments, env={"PYTHONPATH": str(tmp_path)}).assert_fails(
-        5,
-        "error: MLX has no back end on this machine (",
-        "  install one: pip install 'mlx[cpu]' mkl, or 'mlx[cuda12]' / 'mlx[cuda13]' for an NVIDIA card\n",
-    )
+    funasr(command, *arguments, env={"PYTHONPATH": str(tmp_path)}).assert_fails(5, "mlx[cpu]", "mlx[cuda12]")
 
 
 def test_help_without_mlx(tmp_path: Path) -> None:
@@ -169,12 +153,8 @@ def test_help_without_mlx(tmp_path: Path) -> None:
 
 def test_converting_without_torch(small_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
-    funasr("convert", small_checkpoint, tmp_path / "out", env={"PYTHONPATH": str(tmp_path)}).assert_fails(
-        5,
-        "error: reading model.pt needs torch\n  pip install torch; on Linux, --index-url "
-        "https://download.pytorch.org/whl/cpu spares you CUDA; the -hf repositories, "
-        "in Transformers' layout, do without\n",
-    )
+    result = funasr("convert", small_checkpoint, tmp_path / "out", env={"PYTHONPATH": str(tmp_path)})
+    result.assert_fails(5, "model.pt", "pip install torch")
 
 
 def run_in(encoding: str, *arguments: object) -> tuple[int, bytes, bytes]:

@@ -184,15 +184,6 @@ def test_a_result_where_the_folder_of_another_has_to_be(tmp_path: Path, out: Pat
     result.assert_error(2, "output-shared", str(out / "a.txt"), str(out / "A.TXT/b.txt"))
 
 
-def test_inputs_of_one_name_told_apart(tmp_path: Path, out: Path) -> None:
-    samples, rate_hz = soundfile.read(DIGITS.path)
-    for name in ("a.wav", "a.flac"):
-        soundfile.write(tmp_path / name, samples, rate_hz)
-    template = ("--output-template", "{stem}.{suffix}.{ext}")
-    assert invoke(*BASE, tmp_path / "a.wav", tmp_path / "a.flac", "-o", out, *template).exit_code == 0
-    assert tree(out) == dict.fromkeys(("a.wav.txt", "a.flac.txt"), f"{DIGITS.written}\n".encode())
-
-
 # --- what is there already ---
 
 

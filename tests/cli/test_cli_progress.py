@@ -20,7 +20,7 @@ from funasr_cli import demo
 from funasr_cli.cli import progress
 from funasr_cli.cli.progress import Progress, Tally
 from funasr_cli.errors import AudioError
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
+from funasr_cli.scheduling.events import Event, Failed, Finished, Read, Settled
 
 CLIPS = demo.clips()
 LINE = re.compile(r"(?P<what>.*?) +[━╸╺ ]+ (?P<facts>.*)")
@@ -88,12 +88,6 @@ def test_from_the_first_event_to_the_last(watch: Watch) -> None:
     ]
 
 
-def test_drafts_change_nothing(watch: Watch) -> None:
-    shown = watch("a.wav")
-    before = shown.at(1.0, Read(0, 0.0, 1.0, 9.0))
-    assert shown.at(1.0, Draft(0, 0.0, ""), Draft(0, 0.0, "text"), Draft(0, 0.0, None)) == before
-
-
 def test_unknown_lengths(watch: Watch) -> None:
     """How far it has come is shown nevertheless."""
     shown = watch("pipe")
@@ -140,12 +134,6 @@ def test_what_is_left(watch: Watch) -> None:
     assert shown.at(3.0, failed(0))[-1] == ("transcribing", "1/4 inputs, 0:10 of audio, RTF 0.300, 0:15 left")
 
 
-def test_the_line_of_reading_goes_away_with_an_input_that_fails_on_the_way(watch: Watch) -> None:
-    shown = watch("a.wav", "b.wav")
-    shown.at(1.0, Read(0, 0.0, 10.0, 10.0), Read(1, 0.0, 5.0, 10.0), settled(0, 0.0, 10.0), finished(0, 10.0))
-    assert shown.at(1.0, failed(1)) == [("transcribing", "2/2 inputs, 0:10 of audio, RTF 0.100, 0:00 left")]
-
-
 def test_reads_that_come_late(watch: Watch) -> None:
     """Those of the next input come between the segments of the one before."""
     shown = watch("a.wav", "b.wav")
@@ -156,19 +144,6 @@ def test_reads_that_come_late(watch: Watch) -> None:
     assert shown.at(2.0, finished(0, 10.0), settled(1, 0.0, 30.0))[-1] == (
         "transcribing", "1/2 inputs, 0:40 of audio, RTF 0.050"
     )  # fmt: skip
-
-
-def test_longer_than_expected(watch: Watch) -> None:
-    """What a header says need not be true; no input counts more than once."""
-    tally = Tally(2)
-    tally.open(0, 10.0)
-    tally.open(1, 0.0)
-    tally.advance(0, 25.0)
-    assert (tally.completed, tally.audio_s) == (1.0, 25.0)
-    shown = watch("a.wav", "b.wav")
-    assert shown.at(1.0, Read(0, 0.0, 25.0, 10.0)) == [
-        ("finding speech in a.wav", "0:25"), ("transcribing", "0/2 inputs, 0:00 of audio")
-    ]  # fmt: skip
 
 
 def test_names_are_no_markup(watch: Watch) -> None:

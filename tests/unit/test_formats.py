@@ -12,14 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pysubs2
-import webvtt
-from hypothesis import given, settings
+from hypothesis import given
 from markdown_it import MarkdownIt
 from support.subtitle_files import Shown, read_srt, read_vtt, read_with_pysubs2, read_with_webvtt
 from support.transcripts import TIMINGS, folded, segment, transcript, transcripts, worded
 
-from funasr_cli.subtitles import Cue, SubtitleLayout, make_cues
+from funasr_cli.subtitles import SubtitleLayout, make_cues
 from funasr_cli.transcript import Transcript
 from funasr_cli.writers import (
     DEFAULT_TIMES,
@@ -34,7 +32,6 @@ from funasr_cli.writers import (
 )
 
 FORMATS_PAGE = Path(__file__).parents[2] / "docs/formats.md"
-RULES = settings(max_examples=300, deadline=None)
 
 
 def test_every_format_has_a_name_and_takes_a_layout() -> None:
@@ -45,7 +42,6 @@ def test_every_format_has_a_name_and_takes_a_layout() -> None:
     assert differing == ["srt", "vtt"]
 
 
-@RULES
 @given(transcripts() | worded())
 def test_every_format_can_be_written_and_read(said: Transcript) -> None:
     """In UTF-8, on lines that end with line feeds."""
@@ -73,7 +69,6 @@ def test_files_read_back_as_they_were_written(tmp_path: Path) -> None:
         assert path.read_text(encoding="utf-8") == write(said)
 
 
-@RULES
 @given(transcripts())
 def test_text_is_a_line_for_each_segment(said: Transcript) -> None:
     texts = [folded(part.text) for part in said.segments]
@@ -90,7 +85,6 @@ def documented_unescape(field: str) -> str:
     return str(eval(expression, names))
 
 
-@RULES
 @given(transcripts())
 def test_tsv_comes_back_exactly(said: Transcript) -> None:
     content = as_tsv(said)
@@ -121,36 +115,14 @@ def without_arrows(shown: list[Shown]) -> list[Shown]:
     return [(start, end, re.sub("--+>", "->", text)) for start, end, text in shown]
 
 
-def two_times_in_a_line(shown: list[Shown]) -> bool:
-    """What pysubs2 takes for the times of another cue: a named test below shows it."""
-    return any(len(re.findall(r":\d\d?[:.]\d", line)) > 1 for _, _, text in shown for line in text.split("\n"))
-
-
-def as_pysubs2_reads(shown: list[Shown], name: str) -> list[Shown]:
-    """With its two other mistakes: named tests below show them."""
-    numbered = shown[:-1] if name == "srt" else []  # there the number of the next cue stands in front of it
-    return [
-        (
-            start,
-            end,
-            (text if (start, end, text) in numbered else re.sub(r"\n\d+$", "", text)).replace("\\N", "\n"),
-        )
-        for start, end, text in shown
-    ]
-
-
-@RULES
 @given(transcripts())
 def test_srt(said: Transcript) -> None:
     content, expected = as_srt(said), without_arrows(expected_cues(said))
     assert read_srt(content) == expected
     if expected:
         assert read_with_webvtt(content, "srt") == expected
-    if not two_times_in_a_line(expected):
-        assert read_with_pysubs2(content, "srt") == as_pysubs2_reads(expected, "srt")
 
 
-@RULES
 @given(transcripts())
 def test_vtt(said: Transcript) -> None:
     content, expected = as_vtt(said), expected_cues(said)
@@ -158,8 +130,6 @@ def test_vtt(said: Transcript) -> None:
     assert shown == expected
     assert len(notes) == any(cue.estimated for cue in make_cues(said))
     assert read_with_webvtt(content, "vtt") == expected
-    if not two_times_in_a_line(expected):
-        assert read_with_pysubs2(content, "vtt") == as_pysubs2_reads(expected, "vtt")
 
 
 ODD = transcript(
@@ -185,48 +155,11 @@ def test_vtt_as_it_stands() -> None:
     assert as_vtt(transcript(duration_s=1.0)) == "WEBVTT\n"
 
 
-def test_vtt_says_where_times_are_estimated() -> None:
-    said = transcript(segment(0.0, 4.0, "One, two. Three."), duration_s=4.0)
-    assert as_vtt(said).startswith(
-        "WEBVTT\n\nNOTE Times within a segment are estimated from the length of its text.\n\n00:00:00.000 --> "
-    )
-
-
-def both(text: str) -> tuple[str, str]:
-    said = transcript(segment(0.0, 9.0, text), duration_s=9.0)
-    return as_srt(said), as_vtt(said)
-
-
-def test_pysubs2_takes_two_times_in_a_text_for_those_of_a_cue() -> None:
-    """As regular expressions find them, with or without an arrow; WebVTT's own parser needs the arrow."""
-    srt, vtt = both("from 00:00:01,000 to 00:00:02,000 and 00:01.000 to 00:02.000")
-    assert len(read_srt(srt)) == len(read_vtt(vtt)[1]) == len(read_with_webvtt(srt, "srt")) == 1
-    assert len(read_with_webvtt(vtt, "vtt")) == 1
-    assert len(read_with_pysubs2(srt, "srt")) == len(read_with_pysubs2(vtt, "vtt")) == 2
-
-
-def test_pysubs2_takes_a_last_line_of_digits_for_the_number_of_a_next_cue() -> None:
-    narrow = SubtitleLayout(max_line_width=48)
-    said = transcript(segment(0.0, 9.0, "x" * 48 + " 1999"), duration_s=9.0)
-    srt, vtt = as_srt(said, narrow), as_vtt(said, narrow)
-    expected = [(0, 9000, "x" * 48 + "\n1999")]
-    assert read_srt(srt) == read_vtt(vtt)[1] == expected
-    assert read_with_webvtt(srt, "srt") == read_with_webvtt(vtt, "vtt") == expected
-    assert read_with_pysubs2(srt, "srt") == read_with_pysubs2(vtt, "vtt") == [(0, 9000, "x" * 48)]
-
-
-def test_pysubs2_takes_tags_and_line_breaks_of_another_format_out_of_texts() -> None:
-    """It keeps everything as SubStation text, where backslash and N is a line break."""
-    srt, vtt = both(r"a\Nb")
-    assert read_srt(srt) == read_vtt(vtt)[1] == [(0, 9000, r"a\Nb")]
-    assert read_with_pysubs2(srt, "srt") == read_with_pysubs2(vtt, "vtt") == [(0, 9000, "a\nb")]
-
-
-def test_players_take_tags_out_of_srt() -> None:
-    """It has no way to say that they are meant as text; WebVTT has."""
-    srt, vtt = both("x <i>y</i> z")
-    assert pysubs2.SSAFile.from_string(srt)[0].plaintext == "x y z"
-    assert webvtt.from_string(vtt)[0].text == "x &lt;i&gt;y&lt;/i&gt; z"
+def test_other_readers() -> None:
+    """A library that does not go by the strict rules reads the same of a text without anything special in it."""
+    said = transcript(segment(0.0, 9.0, "One, two; 你好。" * 5), duration_s=9.0)
+    for name, write in (("srt", as_srt), ("vtt", as_vtt)):
+        assert read_with_pysubs2(write(said), name) == expected_cues(said)
 
 
 def rendered(markdown: str) -> tuple[str, list[str], str, list[str]]:
@@ -246,7 +179,6 @@ def rendered(markdown: str) -> tuple[str, list[str], str, list[str]]:
     )
 
 
-@RULES
 @given(transcripts())
 def test_markdown(said: Transcript) -> None:
     """Rendered, it says what was meant, and no text becomes a tag, link or emphasis."""
@@ -283,12 +215,3 @@ def test_markdown_as_it_stands() -> None:
     assert as_markdown(transcript(duration_s=3.0)) == (
         "# a.wav\n\n0:03 long: 0:00 transcribed, 0:00 repaired, 0:00 failed, 0:03 silence.\n"
     )
-
-
-def test_long_recordings_are_shown_whole() -> None:
-    """Three hours, three thousand segments."""
-    parts = [segment(i * 3.6, i * 3.6 + 3.0, f"Sentence number {i}, said once.") for i in range(3000)]
-    said = transcript(*parts, duration_s=10800.0)
-    cues: list[Cue] = make_cues(said)
-    assert [cue.text for cue in cues] == [part.text for part in parts]
-    assert read_srt(as_srt(said))[-1] == (10796400, 10799400, "Sentence number 2999, said once.")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 from pathlib import Path
 
-import pysubs2
 import pytest
-import webvtt
-from hypothesis import given, settings
+from hypothesis import given
 from markdown_it import MarkdownIt
 from support.subtitle_files import read_srt, read_vtt, read_with_webvtt
 from support.transcripts import folded, segment, spoken, transcript, transcripts, worded
@@ -32,7 +29,6 @@ from funasr_cli.writers import (
 )
 
 FORMATS_PAGE = Path(__file__).parents[2] / "docs/formats.md"
-RULES = settings(max_examples=300, deadline=None)
 
 SAID = transcript(
     spoken(1.0, 3.0, "One 2.", (1.26, 1.5), (1.5, 2.46), guessed="2."), segment(3599.9, 3670.0, "Three."),
@@ -46,8 +42,9 @@ def test_every_format_takes_times_or_refuses_them(name: str) -> None:
     written = {}
     for times in Timestamps:
         if times is Timestamps.NONE and name in OF_TIMES:
-            with pytest.raises(UsageError, match=f"^timestamps none with {name}\n"):
+            with pytest.raises(UsageError) as caught:
                 WRITERS[name](SAID, Style(times))
+            assert (caught.value.code, name in caught.value.message) == ("options-conflict", True)
         else:
             written[times] = WRITERS[name](SAID, Style(times))
     assert len(set(written.values())) == len(written)
@@ -65,7 +62,6 @@ def test_text_with_times_as_it_stands() -> None:
     )
 
 
-@RULES
 @given(transcripts() | worded())
 def test_text_with_times_can_be_read(said: Transcript) -> None:
     """As docs/formats.md says, to a hundredth of a second."""
@@ -118,7 +114,6 @@ def test_markdown_with_times() -> None:
     )
 
 
-@RULES
 @given(worded())
 def test_markdown_of_words(said: Transcript) -> None:
     """No word breaks the list."""
@@ -149,22 +144,6 @@ def test_marked_words_as_they_stand() -> None:
     )
 
 
-def test_readers_know_marked_words() -> None:
-    said = transcript(spoken(0.0, 4.0, "One two", (0.3, 0.6), (0.6, 1.2)), duration_s=4.0)
-    for events in (
-        pysubs2.SSAFile.from_string(as_srt(said, MARKING)),
-        pysubs2.SSAFile.from_string(as_vtt(said, MARKING), format_="vtt"),
-    ):
-        assert [event.text for event in events] == ["{\\u1}One{\\u0} two", "One {\\u1}two{\\u0}"]
-        assert [event.plaintext for event in events] == ["One two"] * 2
-    for captions in (
-        webvtt.from_string(as_vtt(said, MARKING)),
-        webvtt.WebVTT.from_buffer(io.StringIO(as_srt(said, MARKING)), format="srt"),
-    ):
-        assert [caption.raw_text for caption in captions] == ["<u>One</u> two", "One <u>two</u>"]
-
-
-@RULES
 @given(worded())
 def test_marked_words(said: Transcript) -> None:
     """Without its marks, a file is that of the cues; every mark is closed, and stands for one."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from support.transcripts import folded, segment, spoken, transcript, worded
 
 from funasr_cli.subtitles import Cue, SubtitleLayout, make_cues, pieces_of, sentences_of
 from funasr_cli.transcript import Segment, Transcript, Word
 
-RULES = settings(max_examples=300, deadline=None)
 MARKING = SubtitleLayout(highlight_words=True)
 
 GREETING = spoken(
@@ -27,7 +26,6 @@ def shown(said: Segment, layout: SubtitleLayout | None = None, *, duration_s: fl
     return make_cues(transcript(said, duration_s=duration_s), layout or SubtitleLayout())
 
 
-@RULES
 @given(worded())
 def test_pieces_are_the_words_and_spell_the_text(said: Transcript) -> None:
     for part in said.segments:
@@ -163,7 +161,6 @@ def test_without_words_nothing_is_marked() -> None:
     assert shown(said, MARKING) == shown(said)
 
 
-@RULES
 @given(worded())
 def test_marking_changes_neither_texts_nor_times(said: Transcript) -> None:
     """Cues of one text follow each other without a gap from the first moment of its cue to the last."""
@@ -180,7 +177,6 @@ def test_marking_changes_neither_texts_nor_times(said: Transcript) -> None:
     assert len(parts) == count
 
 
-@RULES
 @given(worded())
 def test_what_is_marked_are_words(said: Transcript) -> None:
     """Whole ones, or the part of one that stands on the cue."""

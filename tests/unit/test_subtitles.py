@@ -8,10 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.transcripts import folded, segment, texts, transcript, transcripts, worded
-from wcwidth import wcswidth
 
 from funasr_cli.characters import clusters, columns, one_line
 from funasr_cli.errors import UsageError
@@ -28,7 +27,6 @@ layouts = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(transcripts() | worded(), layouts)
 def test_no_line_is_too_wide_and_no_cue_has_too_many(said: Transcript, layout: SubtitleLayout) -> None:
     for cue in make_cues(said, layout):
@@ -38,7 +36,6 @@ def test_no_line_is_too_wide_and_no_cue_has_too_many(said: Transcript, layout: S
             assert line == one_line(line) != ""
 
 
-@settings(max_examples=300, deadline=None)
 @given(transcripts() | worded(), layouts)
 def test_cues_say_the_text_and_nothing_else(said: Transcript, layout: SubtitleLayout) -> None:
     """A line ends at a space, which it takes the place of, or within a text without one."""
@@ -48,7 +45,6 @@ def test_cues_say_the_text_and_nothing_else(said: Transcript, layout: SubtitleLa
     assert re.fullmatch(" ?".join(map(re.escape, lines)), whole)
 
 
-@settings(max_examples=300, deadline=None)
 @given(transcripts() | worded(), layouts)
 def test_cues_follow_each_other_within_the_recording(said: Transcript, layout: SubtitleLayout) -> None:
     """Without overlaps; none is too short for its text unless the next one follows at once."""
@@ -62,7 +58,6 @@ def test_cues_follow_each_other_within_the_recording(said: Transcript, layout: S
         assert cue.end_ms - cue.start_ms >= wanted_ms or cue.end_ms == next_ms
 
 
-@settings(max_examples=300, deadline=None)
 @given(transcripts())
 def test_a_segment_is_shown_while_it_is_said(said: Transcript) -> None:
     """Its first cue begins with it, its last one ends with it or later, as long as there is room for all."""
@@ -158,15 +153,18 @@ def test_where_lines_end(text: str, width: int, lines: str) -> None:
     assert "/".join(words.lines(0, len(words.words))) == lines
 
 
-@pytest.mark.parametrize(
-    "text", ["一二三，四五六", "「一二」「三四」", "ちょっとまって、ねえ。", "“一二”，“三四”（五）"]
-)
-@pytest.mark.parametrize("width", [6, 7, 8, 9, 10])
+KINSOKU = st.text(st.sampled_from("一二三ちョー、。，！「」“”（）ab "), max_size=24).map(str.strip)
+
+
+@given(KINSOKU, st.integers(6, 12))
 def test_punctuation_stays_with_what_it_belongs_to(text: str, width: int) -> None:
-    words = Words(text, width)
-    lines = words.lines(0, len(words.words))
-    assert "".join(lines) == text
-    assert not any(line[0] in "，、。」”）っょ" or line[-1] in "「“（" for line in lines)
+    """No line begins with what closes, or ends with what opens, unless a word is longer than a line."""
+    words = Words(" ".join(text.split()), width)
+    lines = words.lines(0, len(words.words)) if words.words else []
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    if not any(word.cut for word in words.words) and " " not in text:
+        assert not any(line[0] in "、。，！」”）ョー" for line in lines[1:])
+        assert not any(line[-1] in "「“（" for line in lines[:-1])
 
 
 @pytest.mark.parametrize(
@@ -181,7 +179,7 @@ def test_punctuation_stays_with_what_it_belongs_to(text: str, width: int) -> Non
 )  # fmt: skip
 def test_columns(text: str, width: int) -> None:
     """As terminals count them."""
-    assert columns(text) == wcswidth(text) == width
+    assert columns(text) == width
 
 
 def test_clusters_are_whole_characters() -> None:
@@ -280,20 +278,6 @@ def test_times_are_whole_milliseconds_in_order(
     assert [(cue.start_ms, cue.end_ms) for cue in cues] == expected
 
 
-WORD_TIMES = [
-    Piece("Good", 1.0, 1.5), Piece(" evening.", 1.5, 2.5), Piece(" How", 4.0, 4.5), Piece(" are", 4.5, 5.0),
-    Piece(" you", 5.0, 5.5), Piece("?", 5.5, 6.5),
-]  # fmt: skip
-
-
-def test_pieces_may_be_words() -> None:
-    """Then no time is estimated; a piece that does not begin with a space goes on with the word before."""
-    assert times(cues_of_pieces([WORD_TIMES], 9.0)) == [
-        (1000, 2500, "Good evening.", False),
-        (4000, 6500, "How are you?", False),
-    ]
-
-
 def test_a_cut_within_a_piece_is_estimated() -> None:
     layout = SubtitleLayout(max_line_width=4, max_line_count=1, min_duration_s=0)
     assert times(cues_of_pieces([[Piece("abcdefgh", 0.0, 4.0), Piece(" ij", 4.0, 5.0)]], 9.0, layout)) == [
@@ -310,11 +294,6 @@ def test_pieces_may_end_within_a_character() -> None:
     ]
 
 
-def test_pieces_may_be_estimates_themselves() -> None:
-    pieces = [Piece("One.", 0.0, 1.0), Piece(" Two.", 1.0, 2.0, estimated=True), Piece(" Six.", 2.0, 3.0)]
-    assert [cue.estimated for cue in cues_of_pieces([pieces], 9.0)] == [False, True, False]
-
-
 @given(st.lists(texts, max_size=8), layouts)
 def test_any_pieces_spell_their_text(texts: list[str], layout: SubtitleLayout) -> None:
     """However a text is cut into pieces, even within a character: what is shown does not depend on it."""
@@ -327,21 +306,16 @@ def test_any_pieces_spell_their_text(texts: list[str], layout: SubtitleLayout) -
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("field", "value"),
     [
-        ("max_line_width", 1, "max line width is 1"),
-        ("max_line_count", 0, "max line count is 0"),
-        ("min_duration_s", -0.1, "the shortest cue is -0.1 s"),
-        ("min_duration_s", float("nan"), "the shortest cue is nan s"),
-        ("max_columns_per_s", 0.5, "the reading speed is 0.5"),
-        ("max_columns_per_s", float("inf"), "the reading speed is inf"),
+        ("max_line_width", 1), ("max_line_count", 0), ("min_duration_s", -0.1), ("min_duration_s", math.nan),
+        ("max_columns_per_s", 0.5), ("max_columns_per_s", math.inf),
     ],
-)
-def test_layouts_that_cannot_be(field: str, value: float, message: str) -> None:
+)  # fmt: skip
+def test_layouts_that_cannot_be(field: str, value: float) -> None:
     with pytest.raises(UsageError) as caught:
         SubtitleLayout(**{field: value})
-    assert caught.value.message == message
-    assert "it must be" in caught.value.hint
+    assert (caught.value.code, str(value) in caught.value.message) == ("option-value", True)
 
 
 def test_the_default_layout() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funasr_cli.errors import OutputError
-from funasr_cli.formats import as_json, as_json_line, as_lines, as_text
+from funasr_cli.formats import as_json_line, as_lines
 from funasr_cli.transcript import Segment, Timings, Transcript, join_texts
 from funasr_cli.writers import refuse_name, refuse_unwritable, write_new, write_whole
 
@@ -22,70 +22,11 @@ def segment(start_s: float, end_s: float, text: str, stop_reason: str = "eos", r
     return Segment(start_s, end_s, text, "hm", stop_reason, retries, 5, -0.5)
 
 
-def transcript(*texts: str, stop_reason: str = "eos") -> Transcript:
-    """A second for each text, without pauses."""
-    segments = tuple(segment(float(i), i + 1.0, text, stop_reason) for i, text in enumerate(texts))
-    return Transcript("[a].wav", float(len(texts)), "nano", None, segments, TIMINGS)
-
-
-def test_text_is_a_line_for_each_segment_that_has_some() -> None:
-    assert as_text(transcript("你好", "", "a b")) == "你好\na b\n"
-    assert as_text(transcript("")) == ""
-    assert as_text(transcript()) == ""
-
-
 def test_lines_with_a_prefix() -> None:
     segments = [segment(0, 1, "你好"), segment(1, 2, ""), segment(2, 3, "a")]
     assert as_lines(segments, "[a].wav: ") == "[a].wav: 你好\n[a].wav: a\n"
     assert as_lines(iter(segments)) == "你好\na\n"
     assert as_lines([], "[a].wav: ") == as_lines([segment(0, 1, "")], "[a].wav: ") == ""
-
-
-def sentence(text: str, start_s: float, end_s: float) -> list[dict[str, object]]:
-    return [{"text": text, "start_s": start_s, "end_s": end_s, "estimated": False}]
-
-
-def test_json_says_everything() -> None:
-    said = Transcript(
-        "[a].wav", 8.0, "nano", "zh",
-        (segment(0.5, 2.0, "你好"), segment(2.0, 2.5, "a", retries=1), segment(3.0, 5.0, "b", "budget", 2)),
-        TIMINGS, unread_s=1.0, fault="[a].wav: broke off after 7.0 of 8.0 s", warnings=("w",),
-    )  # fmt: skip
-    data = json.loads(as_json(said))
-    assert data == json.loads(as_json_line(said))
-    shared = {
-        "thinking": "hm", "tokens": 5, "mean_logprob": -0.5, "ctc_text": None, "scores": [], "words": [],
-        "disagreement": None, "doubtful": False,
-    }  # fmt: skip
-    assert data == {
-        "text": "你好 a b", "complete": False, "times": "segment", "source": "[a].wav", "duration_s": 8.0,
-        "model": "nano", "language": "zh", "start_s": 0.0, "unread_s": 1.0, "warnings": ["w"], "level_dbfs": None,
-        "fault": "[a].wav: broke off after 7.0 of 8.0 s",
-        "ledger": {"transcribed_s": 1.5, "repaired_s": 0.5, "failed_s": 3.0, "silence_s": 3.0, "doubtful_s": 0.0},
-        "segments": [
-            {"start_s": 0.5, "end_s": 2.0, "text": "你好", "stop_reason": "eos", "retries": 0,
-             "state": "transcribed", "sentences": sentence("你好", 0.5, 2.0), **shared},
-            {"start_s": 2.0, "end_s": 2.5, "text": "a", "stop_reason": "eos", "retries": 1,
-             "state": "repaired", "sentences": sentence("a", 2.0, 2.5), **shared},
-            {"start_s": 3.0, "end_s": 5.0, "text": "b", "stop_reason": "budget", "retries": 2,
-             "state": "failed", "sentences": sentence("b", 3.0, 5.0), **shared},
-        ],
-        "timings": {"read_s": 0.1, "vad_s": 0.05, "features_s": 0.2, "encoder_s": 0.3, "prefill_s": 0.4,
-                    "decode_s": 0.5, "first_token_s": 0.6, "total_s": 1.0, "tokens": 5, "ctc_s": 0.07,
-                    "passes": 3, "drafted": 4, "accepted": 2},
-    }  # fmt: skip
-
-
-def test_json_of_a_recording_without_speech() -> None:
-    data = json.loads(as_json(Transcript("a.wav", 3.0, "nano", None, (), TIMINGS)))
-    assert (data["text"], data["complete"], data["segments"], data["fault"]) == ("", True, [], None)
-    assert data["ledger"] == {
-        "transcribed_s": 0.0,
-        "repaired_s": 0.0,
-        "failed_s": 0.0,
-        "silence_s": 3.0,
-        "doubtful_s": 0.0,
-    }
 
 
 SAMPLE = 1 / 16000
@@ -137,13 +78,6 @@ def test_the_ledger_sums_to_the_length(parts: list[Any], silent_end: int, unread
 def test_texts_are_joined_as_their_scripts_are_written(texts: list[str], joined: str) -> None:
     """A space between words, none between Chinese or Japanese characters."""
     assert join_texts(texts) == join_texts(iter(texts)) == joined
-
-
-def test_json_line_is_one_line_of_plain_characters() -> None:
-    line = as_json_line(transcript('a\n"b"\u2028你'))
-    assert line.count("\n") == 1
-    assert line.endswith("}\n")
-    assert "你" in line
 
 
 def test_tokens_per_second() -> None:
