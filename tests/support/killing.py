@@ -2,8 +2,7 @@
 
 `with victims("support.placing") as kill:` starts a process that forks; `kill(job, ...)` has it run a job in a
 child and kill that with SIGKILL, some time after it has made its first folder, or before a step. A step is what
-Python audits and what concerns a folder: opening, listing, making, renaming and removing files and folders in it;
-each look-up of the system's renames counts, too.
+Python audits and what concerns a folder: opening, listing, making, renaming and removing files and folders in it.
 """
 
 from __future__ import annotations
