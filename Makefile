@@ -25,8 +25,7 @@ CONSTRAINTS ?= --constraint constraints.txt
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" \
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=20
-QUICK = -q --dist worksteal -m "not slow and not process and not full" --hypothesis-profile=quick \
-	--ignore=tests/parity --ignore=tests/accuracy
+QUICK = -q --dist worksteal -m "not slow and not process and not full" --hypothesis-profile=quick
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
 .PHONY: demo install lint format docs messages test test-quick test-full coverage eval bench-peers check-release demo-model clean

@@ -185,6 +185,7 @@ def test_names_in_pictures_are_taken_as_they_are(small_model: Path, short_wav: P
     assert "$\\会议$.wav</text>" in (tmp_path / "a.svg").read_text(encoding="utf-8")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "mode", [("--memory", "--durations", 2, "--max-tokens", 1), ("--profile", "--exact-tokens", 1, "--trials", 1)]
 )
