@@ -17,7 +17,6 @@ from funasr_cli.errors import FunASRError
 LINEAR = "Linear" if on_accelerator() else "layers.CPULinear"
 
 
-@pytest.mark.slow
 def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> None:
     options = ("--recordings", 5, "--trials", 2, "--exact-tokens", 3)
     data = measured("--batches", "-m", small_model, clips()[0].path, clips()[1].path, *options)
@@ -45,7 +44,6 @@ def test_table_of_batches(small_model: Path, short_wav: Path) -> None:
     assert "Exactly 2 tokens for each segment: texts mean nothing." in lines
 
 
-@pytest.mark.process
 def test_memory_of_recordings_of_given_lengths() -> None:
     said: list[str] = []
     costs = run_memory({"demo": MODEL}, [clip.path for clip in clips()], (5.0, 90.0), "auto", 4, said.append)
@@ -56,7 +54,6 @@ def test_memory_of_recordings_of_given_lengths() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.process
 def test_memory_of_the_command(small_model: Path) -> None:
     options = ("--durations", "3,6", "--max-tokens", 2)
     data = measured("--memory", "-m", small_model, "--synthetic", "demo", *options)
@@ -70,7 +67,6 @@ def test_memory_of_the_command(small_model: Path) -> None:
     assert "Each in a process of its own: most memory resident, and the whole command's time.\n" in table
 
 
-@pytest.mark.process
 def test_memory_of_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FunASRError, match=r"funasr transcribe ended with 3: error: .*no such model"):
         run_memory({"none": tmp_path / "none"}, [clips()[0].path], (1.0,), "auto", None, lambda _: None)

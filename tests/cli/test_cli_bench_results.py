@@ -37,7 +37,6 @@ def test_error_rates(refs: Path) -> None:
     assert cases[0]["texts"] == [CLIPS[0].written] * 2
 
 
-@pytest.mark.slow
 def test_error_rates_in_the_table(refs: Path) -> None:
     paths = [clip.path for clip in CLIPS]
     shown = invoke("bench", *RTF, *paths, "--refs", refs).stdout
@@ -185,7 +184,6 @@ def test_names_in_pictures_are_taken_as_they_are(small_model: Path, short_wav: P
     assert "$\\会议$.wav</text>" in (tmp_path / "a.svg").read_text(encoding="utf-8")
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
     "mode", [("--memory", "--durations", 2, "--max-tokens", 1), ("--profile", "--exact-tokens", 1, "--trials", 1)]
 )
@@ -210,7 +208,6 @@ def test_pictures_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.Monke
     )
 
 
-@pytest.mark.slow
 def test_synthetic_model_beside_a_real_one(short_wav: Path) -> None:
     data = measured("--rtf", "-m", "demo", "--synthetic", "demo", short_wav, "--trials", 1)
     assert [model["model"] for model in data["models"]] == ["demo", "synthetic demo"]
