@@ -23,10 +23,10 @@ RELEASE_OPTIONS ?=
 CONSTRAINTS ?= --constraint constraints.txt
 # Tests that run side by side, one thread each; a full-size model takes up to 4 GB in each of them.
 WORKERS ?= 2
-PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" \
+# Compiled modules are kept, whatever the shell says: else each process of the tests would compile them anew.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" \
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=20
-QUICK = -q --dist worksteal -m "not slow and not process and not full" --hypothesis-profile=quick \
-	--ignore=tests/parity --ignore=tests/accuracy
+QUICK = -q --dist worksteal -m "not slow and not process and not full" --hypothesis-profile=quick
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
 .PHONY: demo install lint format docs messages test test-quick test-full coverage eval bench-peers check-release demo-model clean

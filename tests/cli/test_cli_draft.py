@@ -30,7 +30,6 @@ def transcribed(*arguments: Any, **settings: str) -> list[dict[str, Any]]:
 # --- transcribe ---
 
 
-@pytest.mark.slow
 def test_the_text_is_the_same_in_fewer_passes() -> None:
     plain, drafted = (transcribed("-m", "demo", *CLIPS, "--draft", draft) for draft in ("off", "auto"))
     assert [one["segments"][0]["text"] for one in drafted] == [clip.written for clip in demo.clips()]
@@ -85,7 +84,6 @@ def test_bench_without_drafts() -> None:
     assert (case["tokens"], case["passes"], case["drafted"], case["accepted"]) == (6, 6, 0, 0)
 
 
-@pytest.mark.slow
 def test_what_drafts_save() -> None:
     data = measured("--drafts", "-m", "demo", *CLIPS[3:6], "--trials", 2, "--batch-sizes", "1,2")
     assert data["settings"]["drafts"] == ["off", "auto"]
@@ -109,7 +107,6 @@ def test_what_drafts_save() -> None:
             check_case({name: value for name, value in case.items() if name not in gains}, trials=2)
 
 
-@pytest.mark.slow
 def test_table_of_drafts() -> None:
     """Unless told otherwise, of the demo model's clips, each once; with their error rates, if there are texts."""
     result = invoke("bench", "--drafts", "-m", "demo", "--trials", 1)
@@ -133,7 +130,6 @@ def test_table_of_drafts() -> None:
     )
 
 
-@pytest.mark.slow
 def test_references_comparison_and_picture(tmp_path: Path) -> None:
     clip = demo.clips()[4]
     refs, earlier, picture = tmp_path / "refs.tsv", tmp_path / "earlier.json", tmp_path / "a.svg"

@@ -51,7 +51,6 @@ def test_a_recording_of_many_sentences(joined: Path) -> None:
     assert 20 < ledger.speech_s < 25 < ledger.speech_s + ledger.silence_s < 34
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [

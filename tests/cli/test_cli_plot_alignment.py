@@ -84,7 +84,6 @@ def test_a_part_of_a_recording_at_its_own_times(tmp_path: Path) -> None:
     assert {"kitchen", "70.5", "71"} <= {*texts(tmp_path / "a.svg")}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("duration_s", "rows", "row_s"), [(2, 1, 2), (10, 1, 10), (10.5, 2, 5.25), (35, 4, 8.75)])
 def test_rows_of_ten_seconds_at_most(duration_s: float, rows: int, row_s: float, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(round(duration_s * 16000)), 16000)

@@ -15,7 +15,7 @@ from support.checkpoints import release_spec, write_checkpoint
 from support.running import COMMAND, environment, funasr
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's"),
 ]
 RELEASE_PARAMETERS = 829_800_000

@@ -11,6 +11,7 @@ from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import Transcript
 
+pytestmark = pytest.mark.slow
 CLEAN = Path(__file__).parents[1] / "data" / "demo" / "clean"
 LOGPROB_TOLERANCE = 1e-4  # means over a segment; measured: 2e-6
 WAYS = {

@@ -10,6 +10,7 @@ from parity.stages import Stages, compute_batch, compute_unpadded, load_clip, pr
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 
+pytestmark = pytest.mark.slow
 MIXED = (
     "zh-2.5s", "zh", "zh-0.1s", "silence-1s", "stereo-44k", "noise-0.5s", "en-4.3s", "zh-0.02s", "zh-8k", "en-1s",
     "late-speech", "impulse", "square", "zh-0.3s", "zh-22k", "noisy-zh",

@@ -218,6 +218,7 @@ def test_keys_and_values_are_given_back_when_all_rows_have_ended(eager: bool) ->
         assert mx.get_active_memory() < held_before + cache_bytes // 10
 
 
+@pytest.mark.slow
 @both_paces
 def test_the_cache_stays_short_while_many_rows_pass_through(eager: bool) -> None:
     """200 rows of up to 20 columns, four at a time: never more columns than two of them one behind the other."""

@@ -27,6 +27,7 @@ from funasr_cli.checkpoints.hashes import sha256_of
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.errors import ModelError
 
+pytestmark = pytest.mark.slow
 # The release's names at a small width: 64, so that mlx-audio can quantize every row in its groups.
 SPEC = CheckpointSpec(adaptor_heads=8)
 TOKENS = 24
@@ -97,7 +98,6 @@ def expected_ids(model: Path, clip: Path) -> list[int]:
 # --- Transformers ---
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("tied", "shard_size"), [(True, "1GB"), (False, "500KB")])
 def test_transformers(
     nano_sources: dict[bool, Source], zh_wav: Path, tmp_path: Path, tied: bool, shard_size: str
@@ -130,7 +130,6 @@ def mlx_audio(nano_sources: dict[bool, Source], tmp_path_factory: pytest.TempPat
     return write_mlx_audio(nano_sources[True].folder, tmp_path_factory.mktemp("mlx-audio") / "Nano-mlx-audio")
 
 
-@pytest.mark.slow
 def test_mlx_audio(nano_sources: dict[bool, Source], mlx_audio: Path, zh_wav: Path, tmp_path: Path) -> None:
     """Read as it lies there, and converted."""
     source = nano_sources[True]
@@ -158,7 +157,6 @@ def test_mlx_audio_has_no_ctc_vocabulary(zh_wav: Path, tmp_path: Path) -> None:
     assert first_token_ids(folder, zh_wav, 8) == first_token_ids(conversion.folder, zh_wav, 8)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["4", "8", "mixed_4_6"])
 def test_mlx_audio_quantized(mlx_audio: Path, zh_wav: Path, tmp_path: Path, recipe: str) -> None:
     """By its own command: read as MLX multiplies it out, and kept as it is if that is asked for."""
@@ -200,7 +198,6 @@ def test_a_quantized_source_is_no_source(mlx_audio: Path, tmp_path: Path) -> Non
     assert caught.value.message == f"{model / 'model.safetensors'}: is quantized, its dense weights are gone"
 
 
-@pytest.mark.slow
 def test_mlx_audio_at_full_size(clips: dict[str, Path], tmp_path: Path) -> None:
     """Its own converter takes the release's sizes for granted, and so writes no other."""
     upstream = write_checkpoint(tmp_path / "Nano", release_spec(adaptor_heads=8))
@@ -249,7 +246,6 @@ def names_beside(folder: Path) -> set[str]:
 # --- our own ---
 
 
-@pytest.mark.slow
 def test_our_own(nano_sources: dict[bool, Source], zh_wav: Path, tmp_path: Path) -> None:
     """Unchanged it stays what it is; from float32, every type and recipe gives what the source itself gives."""
     source = nano_sources[True]

@@ -12,6 +12,7 @@ from parity.stages import Stages, compute_batch, compute_case, compute_unpadded,
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.pipeline import Recognizer
 
+pytestmark = pytest.mark.slow
 Check = Callable[[Recognizer, Case], None]
 NEIGHBOURS = ("zh-2.5s", "zh-0.3s", "en-1s")
 ONE_SHORT_OF_ITS_BUCKET = "stereo-44k"  # 67 rows, padded to 68
@@ -61,13 +62,11 @@ def _same_rows(
         checks.check_same_row(unpadded[name], row)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("check", [features, encoder, adaptor, prompt, logits, ctc, text])
 def test_passes_as_it_is(check: Check, nano: Pair) -> None:
     check(nano.recognizer(), nano.cases["zh-2.5s"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mutation", "check"),
     [
@@ -103,13 +102,11 @@ def test_shows(mutation: Mutation, check: Check, nano: Pair, monkeypatch: pytest
         check(recognizer, nano.cases["zh-2.5s"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("check", [encoder, adaptor, logits])
 def test_small_variances_pass_as_they_are(check: Check, small_variance: Pair) -> None:
     check(small_variance.recognizer(), small_variance.cases["zh"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mutation", "check"),
     [

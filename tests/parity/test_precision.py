@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from parity.stages import compute_batch, load_clip
 from support.checkpoints import CheckpointSpec, large_adaptor_spec, write_checkpoint
 from support.small import convert
@@ -17,6 +16,7 @@ from funasr_cli.models import sanm
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 
+pytestmark = pytest.mark.slow
 FORCED_IDS = np.random.default_rng(0).integers(0, 700, 64).tolist()
 # Root mean square of the logits' error over that of the logits themselves (their mean taken out), by (bits,
 # group size). Measured on these weights: 0.018, 0.019, 0.28 and 0.31. They are a mild case, chosen so that
@@ -30,9 +30,7 @@ Convert = Callable[..., Path]
 @pytest.fixture(scope="module")
 def quantizable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shallow decoder with quiet branches; see `LOGIT_ERRORS`."""
-    spec = CheckpointSpec(
-        dtype=torch.float32, encoder_blocks=4, encoder_tp_blocks=2, llm_layers=2, branch_gain=0.3
-    )
+    spec = CheckpointSpec(dtype="float32", encoder_blocks=4, encoder_tp_blocks=2, llm_layers=2, branch_gain=0.3)
     return write_checkpoint(tmp_path_factory.mktemp("quantizable") / "Fun-ASR-Nano-shallow", spec)
 
 
@@ -100,8 +98,8 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 # (peak 1,426, encoder 30,000). In the second all branches of the encoder are a thousand times as large. The worst
 # single row of the adaptor is further off: 0.985 and 0.990.
 LARGE = {
-    "large-adaptor": large_adaptor_spec(dtype=torch.float32),
-    "large-encoder": large_adaptor_spec(dtype=torch.float32, encoder_gain=1e3, encoder_entry_gain=1e3),
+    "large-adaptor": large_adaptor_spec(dtype="float32"),
+    "large-encoder": large_adaptor_spec(dtype="float32", encoder_gain=1e3, encoder_entry_gain=1e3),
 }
 
 

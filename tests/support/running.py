@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import typer.main
 from typer.testing import CliRunner
 
 from funasr_cli.backend import mx
+from funasr_cli.checkpoints.load import LoadedModel, load_model
 from funasr_cli.cli import console
 from funasr_cli.cli.app import app
 from funasr_cli.cli.resume import NOTES
@@ -82,20 +86,40 @@ def funasr(*arguments: Any, env: dict[str, str] | None = None, **options: Any) -
     )
 
 
+@cache
+def command() -> Any:
+    """The app as Typer makes it for each run; it keeps nothing of a run."""
+    return typer.main.get_command(app)
+
+
+@lru_cache(maxsize=4)
+def load_once(folder: Path, dtype: str | None, *_: Any) -> LoadedModel:
+    """A model, which no run changes; the rest is what it depends on."""
+    return load_model(folder, dtype)
+
+
+def load(folder: Path, dtype: str | None = None) -> LoadedModel:
+    """As `load_model`; one whose files are as they were is not read again."""
+    files = [(path, path.lstat().st_mtime_ns, path.lstat().st_size) for path in sorted(folder.rglob("*"))]
+    return load_once(folder, dtype, str(mx.default_device()), *files)
+
+
 def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
     """The same in this process; for what does not depend on the process."""
-    device = mx.default_device()
-    try:
-        result = CliRunner().invoke(
-            app, list(map(str, arguments)), env={"COLUMNS": "200", **(env or {})}, prog_name="funasr"
-        )
-    finally:  # what a process takes with it when it ends
-        console.set_volume(quiet=False, verbose=False)
-        console.stderr.cache_clear()
-        mx.set_default_device(device)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Result(result.exit_code, result.stdout, result.stderr)
+    device, exit_code = mx.default_device(), 0
+    isolation = CliRunner().isolation(env={"COLUMNS": "200", **(env or {})})
+    with isolation as (stdout, stderr, _), patch("funasr_cli.checkpoints.load.load_model", load):
+        try:
+            command().main(list(map(str, arguments)), prog_name="funasr")
+        except SystemExit as ended:
+            exit_code = int(ended.code or 0)
+        finally:  # what a process takes with it when it ends
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+            console.set_volume(quiet=False, verbose=False)
+            console.stderr.cache_clear()
+            mx.set_default_device(device)
+        return Result(exit_code, stdout.getvalue().decode(), stderr.getvalue().decode())
 
 
 def tree(folder: Path) -> dict[str, bytes]:
