@@ -7,6 +7,11 @@ from pathlib import Path
 from funasr_cli.errors import OutputError, UsageError
 
 
+def shown(path: str | Path) -> str:
+    """A path as text: file names may hold bytes that are none."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 def path_in_variable(variable: str) -> Path | None:
     """The path that a variable of the environment holds; None where it is unset or empty.
 

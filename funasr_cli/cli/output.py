@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from funasr_cli.cli import console
 from funasr_cli.decoding.languages import AUTO, language_code
 from funasr_cli.errors import OutputError, UsageError
-from funasr_cli.inputs import Input, shown
-from funasr_cli.paths import refuse_unwritable
+from funasr_cli.inputs import Input
+from funasr_cli.paths import refuse_unwritable, shown
 from funasr_cli.transcript import Segment, Transcript
 from funasr_cli.writers import (
     DEFAULT_STYLE,

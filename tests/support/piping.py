@@ -15,8 +15,8 @@ import soundfile
 from support.media import write_media
 
 from funasr_cli.audio.decode import open_recording
+from funasr_cli.audio.pcm import PCMFormat
 from funasr_cli.errors import AudioError
-from funasr_cli.inputs import PCMFormat
 
 RATE_HZ = 16000
 DURATION_S = 12

@@ -244,7 +244,6 @@ def test_a_file_that_vanishes(originals: dict[str, Path], tmp_path: Path) -> Non
         next(recording.blocks())
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:audioread")
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_ends_in_a_traceback(originals: dict[str, Path], tmp_path: Path, data: st.DataObject) -> None:

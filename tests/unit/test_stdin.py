@@ -28,7 +28,8 @@ import json, sys
 import numpy as np
 from funasr_cli.audio.sources import open_input, split_channels
 from funasr_cli.errors import FunASRError
-from funasr_cli.inputs import PCMFormat, find_inputs
+from funasr_cli.audio.pcm import PCMFormat
+from funasr_cli.inputs import find_inputs
 
 out, wanted = sys.argv[1], json.loads(sys.argv[2])
 times = wanted.pop("times", 1)
