@@ -103,9 +103,9 @@ def find_layout(tape: Tape) -> Layout | None:
         return None
     start, size = found
     head = tape.peek(start + HEAD_BYTES)
-    if family.magic == b"caff":  # libsndfile wants all of it there, unless its size is unknown
+    if family.magic == b"caff":  # of which libsndfile wants all to be there
         size_at = start - family.before - 8
-        head = head[:size_at] + b"\xff" * 8 + head[size_at + 8 :]
+        head = head[:size_at] + struct.pack(">q", len(head) - size_at - 8) + head[size_at + 8 :]
     stored = _described(io.BytesIO(head), family)
     if not stored and tape.size is not None and tape.position == 0:  # what describes them may follow them
         stored = _described(tape.descriptor(), family)

@@ -1,4 +1,4 @@
-"""What libsndfile does not read sample by sample, with PyAV: MP3, Ogg, m4a, webm, and whatever FFmpeg knows.
+"""Compressed sound, with PyAV: FLAC, MP3, Ogg, m4a, webm and whatever FFmpeg knows.
 
 Damage loses no more than it hits: what cannot be decoded is silence of the same length, by the time stamps behind
 it or, where a format has none, by its bytes.
@@ -63,8 +63,8 @@ MP3_SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]")  # versi
 MP3_LENGTH = re.compile(rb"(?:Xing|Info)(....)(....)|VBRI.{10}(....)", re.DOTALL)
 # FFmpeg also sees sound in texts, and follows playlists to other files and into the network.
 FORMATS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,mxf,ogg,rm,tta,"
-    "w64,wav,wv"
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,iff,ircam,matroska,mov,mp3,mpeg,mpegts,mxf,"
+    "nistsphere,ogg,pvf,rm,tta,voc,w64,wav,wv"
 )
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
 
@@ -120,17 +120,30 @@ class MediaReader:
             frame = self._first[0]
             self.sample_rate_hz: int = frame.sample_rate
             self.channels: int = frame.layout.nb_channels
-            self._origin_s = self._begin_s(frame)
+            self._origin_s, self._clock_s = self._begin_s(frame), 0.0
             self.expected_s = self._stated_s(head)
             self._opened = opened.pop_all()
 
     def seek(self, sample: int) -> int:
-        """Stay at the beginning."""
+        """Begin shortly before this sample in FLAC, whose frames say where they are; else stay at the beginning."""
+        if sample == 0 or self._format != "flac" or self.live:
+            return 0
+        at_s = sample / self.sample_rate_hz
+        for start_s in (max(0.0, at_s - 1), 0.0):
+            with suppress(av.FFmpegError):
+                self._container.seek(
+                    round((start_s + self._origin_s) / self._stream.time_base), stream=self._stream
+                )
+                self._frames = self._decoded()
+                self._first = next(self._frames, None)
+                if self._first and self._first[0].pts is not None:
+                    self._clock_s = self._late_s(self._first[0], 0.0)
+                    return round(self._clock_s * self.sample_rate_hz)
         return 0
 
     def pieces(self) -> Iterator[np.ndarray]:
         """(samples, channels) float32, short ones; EOFError where the file breaks off."""
-        samples = 0
+        samples = round(self._clock_s * self.sample_rate_hz)
         for piece in at_one_rate(self._timed(), self.sample_rate_hz):
             yield piece
             samples += len(piece)
@@ -144,7 +157,7 @@ class MediaReader:
 
     def _timed(self) -> Iterator[tuple[int, np.ndarray]]:
         """Sample rate and (samples, channels); silent where time stamps leave a gap, or something is damaged."""
-        clock_s, is_pcm = 0.0, self._stream.codec_context.name.startswith("pcm")
+        clock_s, is_pcm = self._clock_s, self._stream.codec_context.name.startswith("pcm")
         for current, following in pairwise(chain([self._first], self._frames, [None])):
             assert current
             frame, lost_packets = current

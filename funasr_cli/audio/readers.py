@@ -1,7 +1,6 @@
-"""Audio files and pipes piece by piece, as they are stored: with libsndfile if it finds every sample, or PyAV."""
+"""Audio files and pipes piece by piece, as they are stored: uncompressed samples here, all others with PyAV."""
 
 import io
-import mmap
 import re
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import soundfile
 
 from funasr_cli.audio.layouts import HEAD_BYTES, Layout, find_layout, walk
 from funasr_cli.audio.media import MP3_SYNC, MediaReader, states_length, tag_bytes
-from funasr_cli.audio.pcm import SAMPLE_BYTES, PCMFormat, StoredFormat
+from funasr_cli.audio.pcm import PCMFormat, StoredFormat
 from funasr_cli.audio.samples import at_one_rate
 from funasr_cli.audio.tape import Spool, Tape
 from funasr_cli.errors import AudioError
@@ -23,7 +22,6 @@ from funasr_cli.errors import AudioError
 PIECE_S = 0.1  # what gets lost at most where a file breaks off
 PIECE_VALUES = 1 << 20  # no more at once, whatever sample rate and channels a damaged header states
 SLACK_S = 0.1  # by how much a header may be wrong
-UNKNOWN_FRAMES = 2**60  # as many are as good as none: the header does not say
 OGG_LIVE = re.compile(rb"OggS.{24}(?:\x01vorbis|OpusHead)", re.DOTALL)  # its first page
 OTHERS = {  # what is no sound, by how it begins
     rb"<!doctype|<html": "an HTML page", rb"<\?xml": "an XML file", rb"\{\s*\"": "a JSON file",
@@ -84,10 +82,7 @@ def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
         layout = Layout(None, pcm.stored) if pcm else find_layout(tape)
         if layout:
             return PCMReader(tape, layout)
-        with_soundfile = SoundFileReader.opened(tape, path, name)
-        if with_soundfile:
-            tape.close()
-        return with_soundfile or MediaReader(tape, name)
+        return MediaReader(tape, name)
     except AudioError:
         tape.close()
         raise
@@ -205,83 +200,3 @@ def _decoded(data: bytes, stored: StoredFormat) -> np.ndarray:
         endian=stored.endian, samplerate=stored.sample_rate_hz, channels=stored.channels,
     )  # fmt: skip
     return samples
-
-
-class _ForwardFile(soundfile.SoundFile):
-    """Reads on: soundfile seeks after every read where it can, which clears errors."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-class SoundFileReader:
-    """FLAC, and whatever else libsndfile reads sample by sample; what it cannot because of damage, with FFmpeg."""
-
-    live = False
-
-    @classmethod
-    def opened(cls, tape: Tape, path: Path, name: str) -> "SoundFileReader | None":
-        """A reader of a file; None if libsndfile does not know it, or does not find every sample there."""
-        if tag_bytes(tape.peek(16)) or MP3_SYNC.match(tape.peek(16)):
-            return None  # libmpg123 would have its say on stderr
-        try:
-            file = _ForwardFile(tape.descriptor(), closefd=True)  # a name would make it guess by its ending
-        except (OSError, RuntimeError, TypeError):
-            return None
-        if file.format != "OGG" and (file.format == "FLAC" or file.subtype in SAMPLE_BYTES):
-            return cls(file, path, name)
-        file.close()
-        return None
-
-    def __init__(self, file: _ForwardFile, path: Path, name: str):
-        self._file, self._path, self._name = file, path, name
-        self._begin = 0  # the first sample of `pieces`
-        self.sample_rate_hz: int = file.samplerate
-        self.channels: int = file.channels
-        self.lost: list[tuple[int, int]] = []
-        is_known = file.frames < UNKNOWN_FRAMES
-        self.expected_s = file.frames / self.sample_rate_hz if is_known else None
-
-    def seek(self, sample: int) -> int:
-        """Begin with this sample; with the first one where the file is damaged there."""
-        try:
-            self._begin = self._file.seek(min(sample, self._file.frames))
-        except RuntimeError:
-            self._file.close()  # it cannot be read at all after that
-        return self._begin
-
-    def pieces(self) -> Iterator[np.ndarray]:
-        """(samples, channels) float32, short ones; EOFError where the file breaks off."""
-        position, is_damaged = self._begin, False
-        size = max(1, min(round(PIECE_S * self.sample_rate_hz), PIECE_VALUES // self.channels))
-        try:
-            while len(piece := self._file.read(size, dtype="float32", always_2d=True)):
-                yield piece
-                position += len(piece)
-        except (OSError, RuntimeError):
-            is_damaged = True
-        is_short = self.expected_s is not None and self.expected_s - position / self.sample_rate_hz > SLACK_S
-        if is_damaged or is_short or self._goes_on():
-            yield from self._behind(position)
-
-    def _goes_on(self) -> bool:
-        """Whether another FLAC file follows in this one."""
-        with open(self._path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.find(b"fLaC\0\0\0\x22", 4) > 0
-
-    def _behind(self, position: int) -> Iterator[np.ndarray]:
-        """What FFmpeg reads from this sample on."""
-        try:
-            rescuer = MediaReader(Tape(self._path, self._name), self._name)
-        except Exception as error:
-            raise EOFError from error
-        with closing(rescuer):
-            self.lost, at = rescuer.lost, 0
-            for piece in rescuer.pieces():
-                if at + len(piece) > position:
-                    yield piece[max(0, position - at) :]
-                at += len(piece)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
