@@ -84,7 +84,7 @@ class Layout:
     """Samples that follow each other in a file.
 
     Attributes:
-        start: bytes in front of them.
+        start: their first byte.
         size: bytes of them, as the header states it; None where it does not.
     """
 
@@ -93,21 +93,26 @@ class Layout:
     start: int = 0
     size: int | None = None
 
+    @property
+    def frames(self) -> int:
+        """Samples of each channel; 0 where their number is not stated."""
+        return (self.size or 0) // self.format.frame_bytes
 
-def find_layout(tape: Tape) -> Layout | None:
-    """Of what begins where the tape stands; None if it is of no known family, or compressed."""
-    magic = tape.peek(12)
-    family = next((family for family in FAMILIES if magic.startswith(family.magic)), None)
-    found = _find_samples(tape, family) if family else None
+
+def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
+    """Of the recording that begins at this byte; None if it is of no known family, or compressed."""
+    magic = tape.at(begin, 4)
+    family = next((family for family in FAMILIES if family.magic == magic), None)
+    found = _find_samples(tape, family, begin) if family else None
     if family is None or found is None:
         return None
     start, size = found
-    head = tape.peek(start + HEAD_BYTES)
+    head = tape.at(begin, start - begin + HEAD_BYTES)
     if family.magic == b"caff":  # of which libsndfile wants all to be there
-        size_at = start - family.before - 8
+        size_at = start - begin - family.before - 8
         head = head[:size_at] + struct.pack(">q", len(head) - size_at - 8) + head[size_at + 8 :]
     stored = _described(io.BytesIO(head), family)
-    if not stored and tape.size is not None and tape.position == 0:  # what describes them may follow them
+    if not stored and tape.size is not None and not begin:  # what describes them may follow them
         stored = _described(tape.descriptor(), family)
     return Layout(family, stored, start, size) if stored and stored.subtype in SAMPLE_BYTES else None
 
@@ -122,32 +127,24 @@ def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
         return None
 
 
-def _find_samples(tape: Tape, family: Family) -> tuple[int, int | None] | None:
-    """Where the samples begin, and their bytes."""
+def _find_samples(tape: Tape, family: Family, begin: int) -> tuple[int, int | None] | None:
+    """First byte of the samples, and how many there are."""
+    head = tape.at(begin, 24).ljust(24, b"\0")
     if family.samples is None:
-        start, size = struct.unpack(family.size[0] + "II", tape.peek(12)[4:].ljust(8, b"\0"))
-        return start, None if _is_placeholder(size) else size
-    total = struct.unpack_from(family.size, tape.peek(24).ljust(24, b"\0"), family.name_bytes)[0]
-    at, long_size = family.first, 0
-    for _ in range(MOST_CHUNKS):
-        head = tape.at(tape.position + at, family.head_bytes + 16)
-        chunk = family.chunk(head)
-        if chunk is None:
-            return None
+        start, size = struct.unpack_from(family.size[0] + "II", head, 4)
+        return begin + start, None if _is_placeholder(size) else size
+    total, long_size = struct.unpack_from(family.size, head, family.name_bytes)[0], 0
+    at, last = begin + family.first, begin + (HEAD_BYTES if tape.size is None else LARGEST_HEAD_BYTES)
+    while at < last and (chunk := family.chunk(head := tape.at(at, family.head_bytes + 16))):
         name, size = chunk
         at += family.head_bytes
         if name == family.samples:
-            if size == 0xFFFF_FFFF and long_size:
-                size = long_size
-            unset = size == 0 and (total == 0 or _is_placeholder(total))
-            return at + family.before, None if unset or _is_placeholder(size) else max(0, size - family.before)
+            size = long_size if size == 0xFFFF_FFFF and long_size else size
+            is_unset = _is_placeholder(size) or (size == 0 and (total == 0 or _is_placeholder(total)))
+            return at + family.before, None if is_unset else max(0, size - family.before)
         if name == b"ds64":
             long_size = int.from_bytes(head[family.head_bytes :][8:16], "little")
-        if size < 0:
-            return None
-        at += size + family.padding(size)
-        if at > (LARGEST_HEAD_BYTES if tape.size is not None else HEAD_BYTES):
-            return None
+        at += max(0, size) + family.padding(size)
     return None
 
 
@@ -155,40 +152,36 @@ def _is_placeholder(size: int) -> bool:
     return any(size in sizes for sizes in PLACEHOLDERS)
 
 
-def walk(tape: Tape, layout: Layout) -> Iterator[Layout]:
-    """Everything in a file or pipe that is sound, piece by piece; the first begins where the tape stands.
+def walk(tape: Tape, layout: Layout | None) -> Iterator[Layout]:
+    """Everything in a file or pipe that is sound, piece by piece.
 
     The tape is to be moved to the end of each piece before the next one is asked for.
     """
-    while True:
-        tape.skip(layout.start)
-        frame_bytes = layout.format.frame_bytes
-        size = None if layout.size is None else layout.size - layout.size % frame_bytes
-        yield replace(layout, start=0, size=size)
-        rest = (layout.size or 0) - (size or 0)
-        following = _behind(tape, layout, rest) if layout.size is not None else None
-        if following is None:
-            return
-        layout = following
+    while layout:
+        tape.skip(layout.start - tape.position)
+        size = None if layout.size is None else layout.size - layout.size % layout.format.frame_bytes
+        yield replace(layout, size=size)
+        layout = None if size is None else _behind(tape, layout)
 
 
-def _behind(tape: Tape, layout: Layout, rest: int) -> Layout | None:
-    """What sound follows the samples whose last `rest` bytes are no whole frame; chunks are left out."""
+def _behind(tape: Tape, layout: Layout) -> Layout | None:
+    """What sound follows stated samples, of which the tape may have left part of a frame; chunks are left out."""
     family, stored = layout.family, layout.format
-    rest += family.padding(layout.size or 0) if family else 0
+    if family is None or layout.size is None:
+        return None
+    begin = tape.position
+    at = layout.start + layout.size + family.padding(layout.size)
     for _ in range(MOST_CHUNKS):
-        head = tape.peek(rest + 64)[rest:]
-        left = None if tape.size is None else tape.size - tape.position - rest
-        chunk = family.chunk(head) if family and family.samples else None
-        if any(head.startswith(other.magic) for other in FAMILIES):
-            tape.skip(rest)
-            return find_layout(tape)
-        if family and chunk and 0 <= chunk[1] <= (LARGEST_HEAD_BYTES if left is None else left):
-            tape.skip(rest + family.head_bytes + chunk[1] + family.padding(chunk[1]))
-            rest = 0
-            continue
-        enough = min(round(LEFTOVER_S * stored.sample_rate_hz) * stored.frame_bytes, LARGEST_HEAD_BYTES)
-        if (left is not None and left < enough) or len(tape.peek(enough)) < enough:
-            return None
-        return replace(layout, start=0, size=WRAP_BYTES + rest if left and left > WRAP_BYTES else None)
-    return None
+        left = LARGEST_HEAD_BYTES if tape.size is None else tape.size - at
+        if found := find_layout(tape, at):
+            return found
+        chunk = family.chunk(tape.at(at, family.head_bytes)) if family.samples else None
+        if chunk is None or not 0 <= chunk[1] <= left:
+            break
+        begin = at = at + family.head_bytes + chunk[1] + family.padding(chunk[1])
+        tape.skip(at - tape.position)
+    enough = min(round(LEFTOVER_S * stored.sample_rate_hz) * stored.frame_bytes, LARGEST_HEAD_BYTES)
+    if left < enough or len(tape.at(begin, enough)) < enough:
+        return None
+    is_wrapped = tape.size is not None and left >= WRAP_BYTES
+    return replace(layout, start=begin, size=WRAP_BYTES + at - begin if is_wrapped else None)

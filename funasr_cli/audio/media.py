@@ -125,15 +125,14 @@ class MediaReader:
             self._opened = opened.pop_all()
 
     def seek(self, sample: int) -> int:
-        """Begin shortly before this sample in FLAC, whose frames say where they are; else stay at the beginning."""
+        """Begin a second before it in FLAC, whose frames say where they are; else stay at the beginning."""
         if sample == 0 or self._format != "flac" or self.live:
             return 0
         at_s = sample / self.sample_rate_hz
         for start_s in (max(0.0, at_s - 1), 0.0):
             with suppress(av.FFmpegError):
-                self._container.seek(
-                    round((start_s + self._origin_s) / self._stream.time_base), stream=self._stream
-                )
+                stamp = round((start_s + self._origin_s) / self._stream.time_base)
+                self._container.seek(stamp, stream=self._stream)
                 self._frames = self._decoded()
                 self._first = next(self._frames, None)
                 if self._first and self._first[0].pts is not None:

@@ -3,7 +3,7 @@
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +104,13 @@ def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
         head = tape.peek(HEAD_BYTES)
         if not head:
             raise AudioError(f"{name}: the file is empty", code="audio-empty")
-        layout = Layout(None, pcm.stored) if pcm else find_layout(tape) if head.startswith(b"RIFF") else None
+        layout = (
+            Layout(None, pcm.stored)
+            if pcm
+            else find_layout(tape, tape.position)
+            if head.startswith(b"RIFF")
+            else None
+        )
         is_broadcast = MP3_SYNC.match(head) and not states_length(head)
         if layout:
             return PCMReader(tape, layout)
@@ -138,35 +144,24 @@ class PCMReader:
 
     def __init__(self, tape: Tape, layout: Layout):
         """Takes the tape, and closes it."""
-        self._tape, self._layout = tape, layout
-        self._begin = 0
+        self._tape, self._begin = tape, 0
         self.sample_rate_hz = layout.format.sample_rate_hz
         self.channels = layout.format.channels
-        self.live = tape.size is None
         self.lost: list[tuple[int, int]] = []
-        self.expected_s = self._length_s()
-
-    def _length_s(self) -> float | None:
-        """By the header or the size of the file, whichever is more."""
-        tape, layout, length_s = self._tape, self._layout, 0.0
-        if tape.size is None:
-            return layout.size and layout.size / layout.format.frame_bytes / self.sample_rate_hz
-        for part in walk(tape, layout):
-            size = tape.size - tape.position if part.size is None else part.size
-            length_s += size // part.format.frame_bytes / part.format.sample_rate_hz
-            tape.skip(size)
-        tape.seek(0)
-        return length_s
+        self.live = tape.size is None
+        self._parts: Iterable[Layout] = walk(tape, layout)
+        self.expected_s = layout.size and layout.size / layout.format.frame_bytes / self.sample_rate_hz
+        if not self.live:
+            self._parts = parts = list(_joined(tape, self._parts))
+            self.expected_s = sum(part.frames / part.format.sample_rate_hz for part in parts)
 
     def seek(self, sample: int) -> int:
-        """Begin with this sample, or with the end of those that the header describes."""
-        layout, size = self._layout, self._tape.size
-        if size is not None:
-            held = size - layout.start if layout.size is None else min(layout.size, size - layout.start)
-            self._begin = min(sample, held // layout.format.frame_bytes)
-            skipped = self._begin * layout.format.frame_bytes
-            left = None if layout.size is None else layout.size - skipped
-            self._layout = replace(layout, start=layout.start + skipped, size=left)
+        """Begin with this sample, or with the end of the first recording in the file."""
+        if isinstance(self._parts, list):
+            first = self._parts[0]
+            self._begin = min(sample, first.frames)
+            skipped = self._begin * first.format.frame_bytes
+            self._parts[0] = replace(first, start=first.start + skipped, size=(first.size or 0) - skipped)
         return self._begin
 
     def pieces(self) -> Iterator[np.ndarray]:
@@ -174,9 +169,10 @@ class PCMReader:
         return at_one_rate(self._stored(), self.sample_rate_hz)
 
     def _stored(self) -> Iterator[tuple[int, np.ndarray]]:
-        for part in walk(self._tape, self._layout):
-            stored, rest = part.format, b""
-            left = sys.maxsize if part.size is None else part.size
+        for part in self._parts:
+            if not self.live:
+                self._tape.seek(part.start)
+            stored, rest, left = part.format, b"", sys.maxsize if part.size is None else part.size
             frames = max(1, min(round(PIECE_S * stored.sample_rate_hz), PIECE_VALUES // stored.channels))
             while left and (data := self._tape.read(min(left, frames * stored.frame_bytes))):
                 left -= len(data)
@@ -191,6 +187,22 @@ class PCMReader:
     def close(self) -> None:
         """Let go of the file."""
         self._tape.close()
+
+
+def _joined(tape: Tape, parts: Iterable[Layout]) -> Iterator[Layout]:
+    """Parts of a file with their sizes; those that go on where the one before ends are one."""
+    last = None
+    for part in parts:
+        size = max(0, (tape.size or 0) - part.start) if part.size is None else part.size
+        tape.seek(part.start + size)
+        if last and last.format == part.format and last.start + (last.size or 0) == part.start:
+            last = replace(last, size=(last.size or 0) + size)
+            continue
+        if last:
+            yield last
+        last = replace(part, size=size)
+    if last:
+        yield last
 
 
 def _decoded(data: bytes, stored: StoredFormat) -> np.ndarray:

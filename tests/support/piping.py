@@ -33,11 +33,6 @@ FORMATS = {  # name -> how soundfile or PyAV is to write it; whether it is hande
 LISTED = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf60.3.100\0\0"
 
 
-def noise(samples: int, channels: int = 1) -> np.ndarray:
-    """(samples, channels) quiet enough that no format clips it."""
-    return np.random.default_rng(0).uniform(-0.3, 0.3, (samples, channels)).astype(np.float32)
-
-
 def in_bits(content: bytes, size: int = 50_001) -> list[bytes]:
     return [content[start : start + size] for start in range(0, len(content), size)]
 

@@ -17,7 +17,8 @@ from typing import IO
 
 import numpy as np
 import pytest
-from support.piping import DURATION_S, FORMATS, RATE_HZ, in_bits, noise, wav_header, write
+from support.media import noise
+from support.piping import DURATION_S, FORMATS, RATE_HZ, in_bits, wav_header, write
 from support.running import environment
 
 from funasr_cli.audio.decode import load_audio, open_recording
