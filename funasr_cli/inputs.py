@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from funasr_cli.audio.pcm import PCMFormat
+from funasr_cli.audio.tape import STDIN
 from funasr_cli.errors import AudioError, FunASRError, UsageError
-
-STDIN = Path("/dev/stdin")  # what "-" stands for
+from funasr_cli.paths import shown
 
 # Files in a folder that are taken for recordings. "ts" is missing: it is TypeScript more often than MPEG.
 AUDIO_ENDINGS = (
@@ -25,19 +26,6 @@ AUDIO_ENDINGS = (
 VIDEO_ENDINGS = "3g2 3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
 ENDINGS = frozenset(f".{ending}" for ending in f"{AUDIO_ENDINGS} {VIDEO_ENDINGS}".split())
 
-# Name -> type and byte order, as libsndfile calls them.
-PCM_ENCODINGS = {
-    "u8": ("PCM_U8", "FILE"), "s8": ("PCM_S8", "FILE"),
-    "s16le": ("PCM_16", "LITTLE"), "s16be": ("PCM_16", "BIG"),
-    "s24le": ("PCM_24", "LITTLE"), "s24be": ("PCM_24", "BIG"),
-    "s32le": ("PCM_32", "LITTLE"), "s32be": ("PCM_32", "BIG"),
-    "f32le": ("FLOAT", "LITTLE"), "f32be": ("FLOAT", "BIG"),
-    "f64le": ("DOUBLE", "LITTLE"), "f64be": ("DOUBLE", "BIG"),
-    "mulaw": ("ULAW", "FILE"), "alaw": ("ALAW", "FILE"),
-}  # fmt: skip
-MAX_PCM_RATE_HZ = 768_000
-MAX_PCM_CHANNELS = 64
-
 CLOCK_TIME = re.compile(
     r"(?:[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]|[0-9]{1,5}:[0-5][0-9]|[0-9]{1,7})(?:[.,][0-9]{1,9})?"
 )
@@ -45,28 +33,6 @@ TIME_HINT = "write seconds (90, 130.5), minutes and seconds (1:30) or hours too 
 CLIP_HINT = "write from-to, either of which may be missing: 1:30-2:10, 90-130.5, 1:02:03-, -30"
 
 Clip = tuple[float, float | None]  # from, to: seconds; None is the end
-
-
-@dataclass(frozen=True)
-class PCMFormat:
-    """How samples without a header are stored: one of `PCM_ENCODINGS`, channels interleaved."""
-
-    encoding: str
-    sample_rate_hz: int = 16_000
-    channels: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            UsageError: naming what it may be.
-        """
-        if self.encoding not in PCM_ENCODINGS:
-            raise UsageError(f"unknown encoding {self.encoding!r}", f"choose from {', '.join(PCM_ENCODINGS)}")
-        if not 1 <= self.sample_rate_hz <= MAX_PCM_RATE_HZ:
-            raise UsageError(f"sample rate {self.sample_rate_hz} Hz", f"it must be 1 to {MAX_PCM_RATE_HZ} Hz")
-        if not 1 <= self.channels <= MAX_PCM_CHANNELS:
-            raise UsageError(f"{self.channels} channels", f"it must be 1 to {MAX_PCM_CHANNELS}")
 
 
 @dataclass(frozen=True)
@@ -124,11 +90,6 @@ def find_inputs(
 def has_folders(typed: str) -> bool:
     """Whether a name stands for a folder, or for what matches it."""
     return os.path.isdir(typed) or (glob.has_magic(typed) and not os.path.lexists(typed))
-
-
-def shown(path: str | Path) -> str:
-    """A path as text: file names may hold bytes that are none."""
-    return os.fsencode(path).decode(errors="replace")
 
 
 def parse_time(text: str) -> float:

@@ -9,6 +9,11 @@ from funasr_cli.errors import OutputError, UsageError
 REFERENCE_PYTHON = "FUNASR_REFERENCE_PYTHON"  # the variable that names the Python in which FunASR is installed
 
 
+def shown(path: str | Path) -> str:
+    """A path as text: file names may hold bytes that are none."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 def path_in_variable(variable: str) -> Path | None:
     """The path that a variable of the environment holds; None where it is unset or empty.
 

@@ -188,7 +188,8 @@ class Transcript:
         fault: why the input could not be read to its end; None when it could.
         warnings: what a reader of the text should know.
         start_s: where the input begins, if it is a part of a recording; all times are those of the recording.
-        level_dbfs: root mean square of its samples in dB of full scale, at least -120; None where it is not known.
+        lost: from, to of what is damaged: there is silence in its place, and the ledger counts it as failed.
+        level_dbfs: of its loudest moment, 0 being full scale; None where there is not one sound.
     """
 
     source: str
@@ -201,6 +202,7 @@ class Transcript:
     fault: str | None = None
     warnings: tuple[str, ...] = field(default=())
     start_s: float = 0.0
+    lost: tuple[tuple[float, float], ...] = ()
     level_dbfs: float | None = None
 
     @property
@@ -221,8 +223,11 @@ class Transcript:
     def ledger(self) -> Ledger:
         """What became of every second."""
         seconds = {"transcribed": 0.0, "repaired": 0.0, "failed": self.unread_s}
+        seconds["failed"] += sum(end_s - start_s for start_s, end_s in self.lost)
         for segment in self.segments:
-            seconds[segment.state] += segment.duration_s
+            common = ((max(start_s, segment.start_s), min(end_s, segment.end_s)) for start_s, end_s in self.lost)
+            lost_s = sum(max(0.0, end_s - start_s) for start_s, end_s in common)
+            seconds[segment.state] += segment.duration_s - lost_s
         silence_s = max(0.0, self.duration_s - sum(seconds.values()))
         doubtful_s = sum((segment.duration_s for segment in self.segments if segment.doubtful), 0.0)
         shares = seconds["transcribed"], seconds["repaired"], seconds["failed"], silence_s, doubtful_s
@@ -230,8 +235,8 @@ class Transcript:
 
     @property
     def complete(self) -> bool:
-        """Whether it was read to its end, and no segment was cut short."""
-        return self.fault is None and all(segment.complete for segment in self.segments)
+        """Whether all of it could be read, and no segment was cut short."""
+        return self.fault is None and not self.lost and all(segment.complete for segment in self.segments)
 
     @property
     def broken(self) -> bool:

@@ -1,7 +1,7 @@
 """Where audio comes from: files read block by block, whole files, arrays."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from funasr_cli.audio.recording import BLOCK_S, Recording, Source, open_recording
-from funasr_cli.audio.samples import as_float32, mono, resampled
+from funasr_cli.audio.samples import Findings, Mixer, as_float32, resampled
 from funasr_cli.errors import AudioError, UsageError
-from funasr_cli.inputs import shown
+from funasr_cli.paths import shown
 
 __all__ = [
     "Audio", "AudioInput", "Recording", "Source",
@@ -29,11 +29,13 @@ class Audio:
     Attributes:
         name: what to call it in messages and results.
         samples: (samples,) mono float32, nominally in [-1, 1].
+        findings: what was noticed in them.
     """
 
     name: str
     samples: np.ndarray
     sample_rate_hz: int
+    findings: Findings = field(default_factory=Findings, repr=False, compare=False)
 
     @property
     def duration_s(self) -> float:
@@ -57,10 +59,12 @@ class Audio:
             AudioError: there are no samples.
         """
         if not len(self.samples):
-            raise AudioError(f"{self.name}: no samples in it")
+            raise AudioError(f"{self.name}: no samples in it", code="audio-empty")
         size = round(BLOCK_S * self.sample_rate_hz)
         for start in range(0, len(self.samples), size):
-            yield self.samples[start : start + size]
+            block = self.samples[start : start + size]
+            self.findings.hear(block, self.sample_rate_hz)
+            yield block
 
 
 def opener(audio: AudioInput, model_rate_hz: int, sample_rate_hz: int | None = None) -> Callable[[], Source]:
@@ -76,13 +80,16 @@ def opener(audio: AudioInput, model_rate_hz: int, sample_rate_hz: int | None = N
     """
     if isinstance(audio, np.ndarray):
         if sample_rate_hz is None:
-            raise UsageError("samples without a sample rate", "pass sample_rate_hz, for example 16000")
+            hint = "pass sample_rate_hz, for example 16000"
+            raise UsageError("samples without a sample rate", hint, code="audio-array")
         return partial(from_array, audio, sample_rate_hz, model_rate_hz)
     if not (isinstance(audio, str | Path) or hasattr(audio, "blocks")):
-        raise UsageError(f"{type(audio).__name__} is not audio", "pass a path, a NumPy array or a Source")
+        hint = "pass a path, a NumPy array or a Source"
+        raise UsageError(f"{type(audio).__name__} is not audio", hint, code="audio-array")
     if sample_rate_hz is not None:
         name = shown(audio) if isinstance(audio, str | Path) else audio.name
-        raise UsageError(f"{name}: sample_rate_hz is for samples", "leave it out: this states its own")
+        hint = "leave it out: this states its own"
+        raise UsageError(f"{name}: sample_rate_hz is for samples", hint, code="audio-array")
     return partial(open_recording, audio, model_rate_hz) if isinstance(audio, str | Path) else lambda: audio
 
 
@@ -90,22 +97,23 @@ def read_whole(source: Source, longest_s: float = inf) -> Audio:
     """All blocks of a recording, joined.
 
     Raises:
-        AudioError: it breaks off, holds non-finite samples or none, or is too long.
+        AudioError: it breaks off, holds no samples or hardly a number, or is too long.
     """
     blocks, count = [], 0
     for block in source.blocks():
         blocks.append(block)
         count += len(block)
         if count > longest_s * source.sample_rate_hz:
-            raise AudioError(f"{source.name}: longer than {longest_s:g} s", "take it in parts")
-    return Audio(source.name, np.concatenate(blocks), source.sample_rate_hz)
+            reason = f"longer than {longest_s:g} s"
+            raise AudioError(f"{source.name}: {reason}", "take it in parts", code="audio-too-long")
+    return Audio(source.name, np.concatenate(blocks), source.sample_rate_hz, source.findings)
 
 
 def load_audio(path: str | Path, sample_rate_hz: int) -> Audio:
     """Read a whole file.
 
     Raises:
-        AudioError: the file is missing, unreadable, empty, incomplete or holds non-finite samples.
+        AudioError: the file is missing, unreadable, empty, incomplete or holds hardly a number.
     """
     return read_whole(open_recording(path, sample_rate_hz))
 
@@ -114,19 +122,24 @@ def from_array(samples: np.ndarray, source_rate_hz: int, sample_rate_hz: int, na
     """Samples at hand: (samples,) or (samples, channels), float in [-1, 1] or any integer type.
 
     Raises:
-        AudioError: no samples, non-finite samples, not one or two axes, not numbers, or no sample rate; or more
+        AudioError: no samples, hardly a finite one, not one or two axes, not numbers, or no sample rate; or more
             than `MAX_CHANNELS`.
     """
     if source_rate_hz < 1:
-        raise AudioError(f"{name}: sample rate {source_rate_hz} Hz")
+        raise AudioError(f"{name}: sample rate {source_rate_hz} Hz", code="audio-array")
     samples = as_float32(np.asarray(samples), name)
     if samples.ndim not in (1, 2):
-        raise AudioError(f"{name}: {samples.ndim} axes", "pass (samples,) or (samples, channels)")
+        hint = "pass (samples,) or (samples, channels)"
+        raise AudioError(f"{name}: {samples.ndim} axes", hint, code="audio-array")
     if not samples.size:
-        raise AudioError(f"{name}: no samples in it")
+        raise AudioError(f"{name}: no samples in it", code="audio-empty")
     if samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS:
-        raise AudioError(
-            f"{name}: {samples.shape[1]} channels", "pass (samples, channels), not the other way round"
-        )
-    pieces = list(resampled([mono(samples, name)], source_rate_hz, sample_rate_hz))
-    return Audio(name, np.concatenate(pieces), sample_rate_hz)
+        hint = "pass (samples, channels), not the other way round"
+        raise AudioError(f"{name}: {samples.shape[1]} channels", hint, code="audio-array")
+    findings = Findings()
+    mixer = Mixer(name, findings)
+    size = max(1, source_rate_hz // 10)
+    pieces = (samples[start : start + size] for start in range(0, len(samples), size))
+    blocks = list(resampled(map(mixer, pieces), source_rate_hz, sample_rate_hz))
+    mixer.finish()
+    return Audio(name, np.concatenate(blocks), sample_rate_hz, findings)

@@ -1,88 +1,153 @@
-"""What libsndfile cannot read, with PyAV: the sound of m4a, mp4, webm, mkv and whatever else FFmpeg knows."""
+"""Compressed sound, with PyAV: FLAC, MP3, Ogg, m4a, webm and whatever FFmpeg knows.
 
-import io
+Damage loses no more than it hits: what cannot be decoded is silence of the same length, by the time stamps behind
+it or, where a format has none, by its bytes.
+"""
+
 import os
+import re
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
-from itertools import chain, groupby
-from pathlib import Path
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import av
 import numpy as np
 
-from funasr_cli.audio.samples import as_float32, resampled
+from funasr_cli.audio.samples import as_float32, at_one_rate
+from funasr_cli.audio.tape import Tape
 from funasr_cli.errors import AudioError
 
 DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # "p" behind it: planar
 GAP_S = 0.1  # a time stamp so much later than what was heard so far means silence
+SHORTEST_LOSS_S = 0.005
+LOUDEST = 32.0  # 30 dB above full scale: a decoder that was fed with garbage
 LONGEST_GAP_S = 3600.0  # more is an error in the time stamps
+NEW_CLOCK_S = 1.0  # time stamps so much earlier begin anew
 FILLER_S = 1.0
 SLACK_S = 0.5  # by how much a stated length may be wrong: a few frames, of 128 ms each at 8 kHz
-# Containers whose length is stated for all streams together. FFmpeg makes up the others' from sizes and bit rates.
-WITH_LENGTH = ("matroska,webm", "flv", "asf", "wv")
-TIMED = ("mov,", "matroska", "flv", "asf", "mpegts", "mpeg")  # elsewhere FFmpeg only counts packets
-SKIPPED_BYTES = 1000  # between two packets of a Matroska file there are some dozens at most, or damage
+# Containers whose length is stated. FFmpeg makes up the others' from sizes and bit rates.
+WITH_LENGTH = (
+    "matroska,webm",
+    "flv",
+    "asf",
+    "wv",
+    "ogg",
+    "flac",
+    "caf",
+    "tta",
+    "ape",
+    "wav",
+    "w64",
+    "aiff",
+    "avi",
+)
+TIMED = ("mov,", "matroska", "flv", "asf", "mpegts", "mpeg")  # with time stamps that may leave gaps
+COUNTED = ("ogg", "flac", "mpegts", "mpeg")  # where a gap means that something is missing
+WITHOUT_TIMES = (
+    "mp3",
+    "aac",
+    "ac3",
+    "eac3",
+    "amr",
+    "dts",
+)  # frame behind frame, of which FFmpeg counts the packets
+ROOM_BYTES = {"matroska,webm": 1000, "flv": 100}  # between two packets of these there are fewer, or damage
+PADDING_BYTES = 2
+MOST_FAULTS = 10_000  # of a container, until it is given up
+CHECKS = {"flac": "crccheck+explode"}  # others mark a frame whose checksum is wrong
+HEAD_BYTES = 4096
+OGG_PAGE_BYTES = 65307  # the most that one can take
+MP3_SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]")  # version, layer, bit rate
+MP3_LENGTH = re.compile(rb"(?:Xing|Info)(....)(....)|VBRI.{10}(....)", re.DOTALL)
 # FFmpeg also sees sound in texts, and follows playlists to other files and into the network.
 FORMATS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,matroska,mov,mpeg,mpegts,mxf,ogg,rm,tta,w64,wav,wv"
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,iff,ircam,matroska,mov,mp3,mpeg,mpegts,mxf,"
+    "nistsphere,ogg,pvf,rm,tta,voc,w64,wav,wv"
 )
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
 
+av.logging.set_level(None)  # its libraries have nothing to say that is not said here
 
-def open_media(path: Path, name: str, reason: str) -> "MediaReader":
-    """Open a file; `reason` is why libsndfile could not read it.
 
-    Raises:
-        AudioError: there is no sound in it, or it cannot be read.
-    """
-    try:
-        return MediaReader(path, name)
-    except AudioError:
-        raise
-    except Exception as error:  # such as UnicodeDecodeError, ours, and those of FFmpeg
-        raise AudioError(
-            f"{name}: not audio that can be read here ({reason})",
-            "it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg",
-        ) from error
+def tag_bytes(head: bytes) -> int:
+    """Length of the tag (ID3, APE) that begins with these bytes; 0 if none does."""
+    if head.startswith(b"ID3") and len(head) >= 10:
+        return 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    if head.startswith(b"APETAGEX") and len(head) >= 32:
+        return int.from_bytes(head[12:16], "little") + 32 * bool(head[23] & 0x20)
+    return 128 if head.startswith(b"TAG") else 0
+
+
+def states_length(head: bytes) -> bool:
+    """Whether an MP3 file's first frame says how many follow."""
+    return bool(MP3_LENGTH.search(head[:HEAD_BYTES]))
 
 
 class MediaReader:
-    """The first audio stream of a file, with FFmpeg's libraries."""
+    """The first audio stream of a file or pipe, with FFmpeg's libraries."""
 
-    live = False
+    def __init__(self, tape: Tape, name: str):
+        """Takes the tape, and closes it.
 
-    def __init__(self, path: Path, name: str):
+        Raises:
+            AudioError: there is no sound in it.
+            Exception: it cannot be read: those of FFmpeg, UnicodeDecodeError and more.
+        """
         self._name = name
+        self.live = tape.size is None
+        self.lost: list[tuple[int, int]] = []
+        self._broke_off = False
+        self._sizes = _Sizes()
         with ExitStack() as opened:
-            file = opened.enter_context(_File(os.fspath(path)))  # not by name: FFmpeg takes some for addresses
-            self._container = opened.enter_context(av.open(file, metadata_errors="replace", options=OPTIONS))
+            opened.callback(tape.close)
+            self._file, frames_at = _File(tape), 0
+            while size := tag_bytes(tape.at(frames_at, 32)):
+                frames_at += size
+            head = tape.at(frames_at, HEAD_BYTES)
+            self._container = opened.enter_context(av.open(self._file, metadata_errors="replace", options=OPTIONS))
             if not self._container.streams.audio:
-                raise AudioError(f"{name}: there is no sound in it")
+                raise AudioError(f"{name}: there is no sound in it", code="audio-no-sound")
+            self._format = self._container.format.name
             self._stream = self._container.streams.audio[0]
-            self._begin_s = (self._container.start_time or 0) / av.time_base
-            self._is_matroska = self._container.format.name.startswith("matroska")
+            codec = self._stream.codec_context
+            codec.options = {"err_detect": CHECKS.get(codec.name, "crccheck")}
             self._frames = self._decoded()
             self._first = next(self._frames, None)  # more reliable than what the container says about it
             if self._first is None:
-                raise ValueError("nothing can be decoded")  # FFmpeg may have gone by the name's ending
-            self.sample_rate_hz = self._first.sample_rate
-            self.channels = self._first.layout.nb_channels
-            self.expected_s = self._stated_s()
+                raise ValueError("nothing can be decoded")
+            frame = self._first[0]
+            self.sample_rate_hz: int = frame.sample_rate
+            self.channels: int = frame.layout.nb_channels
+            self._origin_s, self._clock_s = self._begin_s(frame), 0.0
+            self.expected_s = self._stated_s(head)
             self._opened = opened.pop_all()
 
     def seek(self, sample: int) -> int:
-        """Stay at the beginning."""
+        """Begin a second before it in FLAC, whose frames say where they are; else stay at the beginning."""
+        if sample == 0 or self._format != "flac" or self.live:
+            return 0
+        at_s = sample / self.sample_rate_hz
+        for start_s in (max(0.0, at_s - 1), 0.0):
+            with suppress(av.FFmpegError):
+                stamp = round((start_s + self._origin_s) / self._stream.time_base)
+                self._container.seek(stamp, stream=self._stream)
+                self._frames = self._decoded()
+                self._first = next(self._frames, None)
+                if self._first and self._first[0].pts is not None:
+                    self._clock_s = self._late_s(self._first[0], 0.0)
+                    return round(self._clock_s * self.sample_rate_hz)
         return 0
 
     def pieces(self) -> Iterator[np.ndarray]:
         """(samples, channels) float32, short ones; EOFError where the file breaks off."""
-        samples = 0
-        for (rate_hz, channels), run in groupby(self._timed(), lambda piece: (piece[0], piece[1].shape[1])):
-            columns = (piece if channels > 1 else piece[:, 0] for _, piece in run)
-            for piece in resampled(columns, rate_hz, self.sample_rate_hz, channels):
-                yield piece.reshape(-1, channels)
-                samples += len(piece)
-        if (self.expected_s or 0) - samples / self.sample_rate_hz > SLACK_S:
+        samples = round(self._clock_s * self.sample_rate_hz)
+        for piece in at_one_rate(self._timed(), self.sample_rate_hz):
+            yield piece
+            samples += len(piece)
+        missing_s = None if self.expected_s is None else self.expected_s - samples / self.sample_rate_hz
+        if (self._broke_off and missing_s is None) or (missing_s or 0) > SLACK_S or self._ends_within_page():
             raise EOFError
 
     def close(self) -> None:
@@ -90,57 +155,116 @@ class MediaReader:
         self._opened.close()
 
     def _timed(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Sample rate and (samples, channels); where time stamps leave a gap, it is silent."""
-        clock_s = 0.0
-        try:
-            for frame in chain([self._first], self._frames):
-                samples, rate_hz = self._samples(frame), frame.sample_rate
-                late_s = self._start_s(frame, clock_s) - clock_s
-                if late_s > GAP_S:
-                    clock_s += late_s
-                    if late_s <= LONGEST_GAP_S:
-                        yield from _silence(late_s, rate_hz, samples.shape[1])
-                yield rate_hz, samples
-                clock_s += len(samples) / rate_hz
-        except (av.FFmpegError, OSError) as error:
-            raise EOFError from error
+        """Sample rate and (samples, channels); silent where time stamps leave a gap, or something is damaged."""
+        clock_s, is_pcm = self._clock_s, self._stream.codec_context.name.startswith("pcm")
+        for current, following in pairwise(chain([self._first], self._frames, [None])):
+            assert current
+            frame, lost_packets = current
+            samples, rate_hz = self._samples(frame), frame.sample_rate
+            duration_s = len(samples) / rate_hz
+            late_s = self._late_s(frame, clock_s)
+            if following and late_s:  # a time stamp that the next one denies is wrong
+                next_s = self._late_s(following[0], clock_s + duration_s)
+                late_s = 0.0 if abs(next_s - late_s) > abs(late_s) / 2 else late_s
+            if late_s > LONGEST_GAP_S or late_s < -NEW_CLOCK_S:
+                self._origin_s, late_s = self._origin_s + late_s, 0.0
+            is_lost = lost_packets > 0 or (self._format in COUNTED and clock_s > 0)
+            if self._format in WITHOUT_TIMES:
+                late_s = max(1, round(lost_packets)) * duration_s if lost_packets else 0.0
+            elif not is_lost and not self._format.startswith(TIMED):
+                late_s = 0.0
+            if late_s > (SHORTEST_LOSS_S if is_lost else GAP_S):
+                if is_lost:
+                    self._lose(clock_s, late_s)
+                yield from _silence(late_s, rate_hz, samples.shape[1])
+                clock_s += late_s
+            if not is_pcm and len(samples) and np.abs(samples).max() > LOUDEST:
+                self._lose(clock_s, duration_s)
+                samples = np.zeros_like(samples)
+            yield rate_hz, samples
+            clock_s += duration_s
 
-    def _decoded(self) -> Iterator[av.AudioFrame]:
-        """All frames; what cannot be decoded before the first one was cut off in front."""
-        begun, fault = False, None
-        for packet in self._packets():
+    def _lose(self, start_s: float, duration_s: float) -> None:
+        first, last = (round(time_s * self.sample_rate_hz) for time_s in (start_s, start_s + duration_s))
+        self.lost.append((first, last))
+
+    def _late_s(self, frame: av.AudioFrame, clock_s: float) -> float:
+        """By how much its time stamp is later than what was heard so far; 0 where it has none."""
+        return 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - self._origin_s - clock_s
+
+    def _begin_s(self, frame: av.AudioFrame) -> float:
+        """The time stamp at which the pictures begin, or the sound, whichever is first."""
+        if self._format.startswith(TIMED):
+            return (self._container.start_time or 0) / av.time_base
+        return 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+
+    def _decoded(self) -> Iterator[tuple[av.AudioFrame, float]]:
+        """All frames, each with the number of packets that were lost in front of it, unless it is the first."""
+        begun, lost, fault, sizes = False, 0.0, None, self._sizes
+        for packet, skipped_bytes in self._packets():
+            lost += sizes.packets_in(skipped_bytes) if skipped_bytes else 0
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
-                if begun:
-                    raise
-                fault = error
+                frames, fault = self._behind_tag(packet), error
+            if frames is None or any(frame.is_corrupt for frame in frames):
+                # One that is larger than any before may be several, with junk where their beginnings were.
+                lost += 1 if packet.size <= sizes.largest else sizes.packets_in(packet.size)
                 continue
-            begun = begun or bool(frames)
-            yield from frames
+            for frame in frames:
+                yield frame, lost if begun else 0.0
+                begun, lost = True, 0.0
+            if frames:
+                sizes.add(packet.size)
         if fault and not begun:
             raise fault
+        self._broke_off |= lost > 0
 
-    def _packets(self) -> Iterator[av.Packet]:
-        """Those of the stream; EOFError where Matroska is damaged, behind which FFmpeg goes on without a word."""
-        if not self._is_matroska:
-            yield from self._container.demux(self._stream)
-            return
+    def _behind_tag(self, packet: av.Packet) -> list[av.AudioFrame] | None:
+        """Frames of an MP3 packet that begins with a tag, as between two files in one; None if it is damaged."""
+        data = bytes(packet)
+        size = tag_bytes(data)
+        if not size:
+            return [] if states_length(data[:512]) and self._format == "mp3" else None
+        with suppress(av.FFmpegError):
+            return list(self._stream.codec_context.decode(av.Packet(data[size:]))) if data[size:] else []
+        return []
+
+    def _packets(self) -> Iterator[tuple[av.Packet, int]]:
+        """Those of the stream, each with the bytes in front of it that FFmpeg has left out without a word."""
         begin = end = None
-        for packet in self._container.demux():
-            if packet.pos is not None:
-                if end is not None and packet.pos - end > SKIPPED_BYTES:
-                    raise EOFError
+        for packet in self._demuxed():
+            skipped_bytes = 0
+            if packet.pos is not None and packet.size:
+                skipped_bytes = max(0, packet.pos - end) if end is not None else 0
                 end = (end if packet.pos == begin else packet.pos) + packet.size  # several may share a block
                 begin = packet.pos
+            if self._format in WITHOUT_TIMES:
+                skipped_bytes = self._without_tag(packet.pos, skipped_bytes)
+            elif skipped_bytes <= ROOM_BYTES.get(self._format, sys.maxsize):
+                skipped_bytes = 0
             if packet.stream.index == self._stream.index:
-                yield packet
+                yield packet, skipped_bytes
 
-    def _start_s(self, frame: av.AudioFrame, default_s: float) -> float:
-        """When it is heard, counted from the beginning of the file's pictures or sound, whichever is first."""
-        if frame.pts is None or not self._container.format.name.startswith(TIMED):
-            return default_s
-        return float(frame.pts * frame.time_base) - self._begin_s
+    def _without_tag(self, end: int, count: int) -> int:
+        """How many of the bytes in front of `end` are no tag."""
+        tape = self._file.tape
+        if not count or tape.size is None:
+            return 0
+        return max(0, count - tag_bytes(tape.at(end - count, 32)))
+
+    def _demuxed(self) -> Iterator[av.Packet]:
+        """Packets of all streams; behind a fault, too, as long as the file goes on."""
+        last = -1
+        for _ in range(MOST_FAULTS):
+            try:
+                yield from self._container.demux()
+                return
+            except av.FFmpegError:
+                self._broke_off = True
+                if self._file.tell() <= last:
+                    return
+                last = self._file.tell()
 
     def _samples(self, frame: av.AudioFrame) -> np.ndarray:
         """(samples, channels) float32."""
@@ -151,27 +275,101 @@ class MediaReader:
         samples = np.stack(planes, axis=1) if rows > 1 else planes[0].reshape(-1, channels)
         return as_float32(samples, self._name)
 
-    def _stated_s(self) -> float | None:
+    def _stated_s(self, head: bytes) -> float | None:
         """Length of the stream, where the file states it."""
         container, stream = self._container, self._stream
-        if "mp4" in container.format.name:
+        if self._format.startswith("mov,"):
             return float(stream.duration * stream.time_base) if stream.duration else None
         if end_s := _seconds(stream.metadata.get("DURATION", "")):  # of Matroska
-            return end_s - self._begin_s
-        is_estimate = self._is_matroska and stream.duration is not None
-        if container.format.name not in WITH_LENGTH or is_estimate or container.streams.video:
+            return end_s - self._origin_s
+        if self._format == "mp3":
+            return self._stated_by_mp3_s(head)
+        is_estimate = self._format.startswith("matroska") and stream.duration is not None
+        if self._format not in WITH_LENGTH or is_estimate or self.live or container.streams.video:
             return None  # a film may be longer than what is heard in it
         return container.duration / av.time_base if container.duration else None
 
+    def _stated_by_mp3_s(self, head: bytes) -> float | None:
+        """By its first frame, unless FFmpeg sees that there are more: several files in one."""
+        stream, found = self._stream, MP3_LENGTH.search(head)
+        if not found or not stream.duration or (found[1] and not found[1][-1] & 1):
+            return None
+        frame_samples = 1152 if self.sample_rate_hz >= 32000 else 576  # MPEG-1, or later ones
+        frames_s = int.from_bytes(found[2] or found[3]) * frame_samples / self.sample_rate_hz
+        stated_s = float(stream.duration * stream.time_base)
+        return stated_s if abs(stated_s - frames_s) < SLACK_S else None
 
-class _File(io.FileIO):
-    """PyAV prints the error of a seek that fails, as it does wherever a damaged size leads nowhere."""
+    def _ends_within_page(self) -> bool:
+        """Whether the last page of an Ogg file is incomplete."""
+        tail = self._file.tail()
+        page = tail[tail.rfind(b"OggS") :] if self._format == "ogg" and b"OggS" in tail else b""
+        if not page:
+            return False  # other things follow the last page
+        segments = page[27 : 27 + page[26]] if len(page) > 26 else b""  # a byte each: how long it is
+        return len(page) <= 26 or len(segments) < page[26] or len(page) < 27 + len(segments) + sum(segments)
+
+
+@dataclass
+class _Sizes:
+    """How large the packets are that were decoded, in bytes."""
+
+    count: int = 0
+    total: int = 0
+    smallest: int = sys.maxsize
+    largest: int = 0
+
+    def add(self, size: int) -> None:
+        """Count one more."""
+        self.count, self.total = self.count + 1, self.total + size
+        self.smallest, self.largest = min(self.smallest, size), max(self.largest, size)
+
+    def packets_in(self, damaged_bytes: int) -> float:
+        """How many packets were there, if something was written over them; one, if something was put in between.
+
+        Where all are of one size, but for a byte of padding, only their multiples can be packets.
+        """
+        packets = damaged_bytes * self.count / self.total if self.total else 1.0
+        is_constant = self.largest - self.smallest <= 1
+        if is_constant and abs(packets - round(packets)) * self.largest > PADDING_BYTES:
+            return 1.0
+        return packets
+
+
+class _File:
+    """What FFmpeg reads. It has no name, which could be taken for an address, or whose ending would mislead."""
+
+    def __init__(self, tape: Tape):
+        self.tape = tape
+        self._read = b""  # of a pipe: the last bytes
+
+    def seekable(self) -> bool:
+        """Whether it can be read in any order."""
+        return self.tape.size is not None
+
+    def read(self, count: int) -> bytes:
+        """The next bytes as they come."""
+        data = self.tape.read(count)
+        if self.tape.size is None:
+            self._read = (self._read + data)[-OGG_PAGE_BYTES:]
+        return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go on elsewhere; PyAV would print an error, such as of a damaged size that leads nowhere."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tape.position, os.SEEK_END: self.tape.size or 0}
         try:
-            return super().seek(offset, whence)
-        except OSError:
+            self.tape.seek(base[whence] + offset)
+        except (KeyError, OSError, ValueError):
             return -1  # to FFmpeg, a failure
+        return self.tape.position
+
+    def tail(self) -> bytes:
+        """The last bytes; in a pipe, of those that have been read."""
+        size = self.tape.size
+        return self._read if size is None else self.tape.at(max(0, size - OGG_PAGE_BYTES), OGG_PAGE_BYTES)
+
+    def tell(self) -> int:
+        """Where it goes on."""
+        return self.tape.position
 
 
 def _silence(duration_s: float, rate_hz: int, channels: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,23 +1,33 @@
-"""Audio files piece by piece, as they are stored, with whichever library can read them."""
+"""Audio files and pipes piece by piece, as they are stored: uncompressed samples here, all others with PyAV."""
 
-import contextlib
-import os
-import queue
-import stat
-from collections.abc import Iterator
+import io
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import soundfile
 
-from funasr_cli.audio.headers import Header, read_header
-from funasr_cli.audio.libsndfile import FedReader, SoundFileReader
+from funasr_cli.audio.layouts import HEAD_BYTES, Layout, find_layout, walk
+from funasr_cli.audio.media import MP3_SYNC, MediaReader, states_length, tag_bytes
+from funasr_cli.audio.pcm import PCMFormat, StoredFormat
+from funasr_cli.audio.samples import at_one_rate
+from funasr_cli.audio.tape import Spool, Tape
 from funasr_cli.errors import AudioError
-from funasr_cli.inputs import PCMFormat
 
-QUEUE_BUFFERS = 64  # of 8 KB, between ffmpeg and us
-CUT_SHORT = (b"partial file", b"ended prematurely")  # what ffmpeg says, and ends as if all were well
+PIECE_S = 0.1  # what gets lost at most where a file breaks off
+PIECE_VALUES = 1 << 20  # no more at once, whatever sample rate and channels a damaged header states
+SLACK_S = 0.1  # by how much a header may be wrong
+OGG_LIVE = re.compile(rb"OggS.{24}(?:\x01vorbis|OpusHead)", re.DOTALL)  # its first page
+OTHERS = {  # what is no sound, by how it begins
+    rb"<!doctype|<html": "an HTML page", rb"<\?xml": "an XML file", rb"\{\s*\"": "a JSON file",
+    rb"%pdf": "a PDF file", rb"pk\x03\x04": "a zip archive", rb"\x1f\x8b": "a gzip archive",
+    rb"\x89png|\xff\xd8\xff": "a picture",
+}  # fmt: skip
 
 
 class Reader(Protocol):
@@ -39,6 +49,10 @@ class Reader(Protocol):
     def live(self) -> bool:
         """Whether it may be going on right now: what comes is to be handed on."""
 
+    @property
+    def lost(self) -> list[tuple[int, int]]:
+        """Of what `pieces` has yielded: first sample of what was damaged, and the first one behind it."""
+
     def seek(self, sample: int) -> int:
         """Begin with this sample, if that one can be found exactly; with which sample `pieces` begins now."""
 
@@ -50,7 +64,7 @@ class Reader(Protocol):
 
 
 def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
-    """Open a file that `can_reopen`.
+    """Open a file that is no pipe.
 
     Args:
         path: where it is.
@@ -60,117 +74,141 @@ def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
     Raises:
         AudioError: it is missing, a folder, unreadable or no audio.
     """
+    tape = Tape(path, name)
+    head = tape.peek(HEAD_BYTES)
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise AudioError(f"{name}: is a folder", "name the files in it, for example with a shell pattern")
-        header = Header() if pcm else read_header(path)
-        if header.is_chained:
-            return _open_with_others(path, name, "several streams in one Ogg file")
-        return _open_with_libsndfile(path, header, pcm)
-    except soundfile.LibsndfileError as error:
-        if not status.st_size:
-            raise AudioError(f"{name}: {'nothing came' if is_pipe(path) else 'the file is empty'}") from error
-        return _open_with_others(path, name, reason=error.error_string.rstrip(". "))
-    except FileNotFoundError as error:
-        raise AudioError(f"{name}: no such file") from error
-    except TypeError as error:  # soundfile goes by the ending .raw, whatever is in the file
+        if not head:
+            raise AudioError(f"{name}: the file is empty", code="audio-empty")
+        layout = Layout(None, pcm.stored) if pcm else find_layout(tape)
+        if layout:
+            return PCMReader(tape, layout)
+        return MediaReader(tape, name)
+    except AudioError:
+        tape.close()
+        raise
+    except Exception as error:  # FFmpeg's, UnicodeDecodeError and more
+        tape.close()
+        raise _no_audio(path, name, head) from error
+
+
+def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
+    """Read what comes out of a pipe as it comes, if that can be done; else all of it.
+
+    Raises:
+        AudioError: nothing comes, or nothing that can be read.
+    """
+    tape = Tape(path, name)
+    try:
+        while size := 0 if pcm else tag_bytes(tape.peek(HEAD_BYTES)):
+            tape.skip(size)
+        head = tape.peek(HEAD_BYTES)
+        if not head:
+            raise AudioError(f"{name}: the file is empty", code="audio-empty")
+        layout = (
+            Layout(None, pcm.stored)
+            if pcm
+            else find_layout(tape, tape.position)
+            if head.startswith(b"RIFF")
+            else None
+        )
+        is_broadcast = MP3_SYNC.match(head) and not states_length(head)
+        if layout:
+            return PCMReader(tape, layout)
+        if OGG_LIVE.match(head) or is_broadcast:
+            return MediaReader(tape, name)
+        with closing(tape):
+            return Spool(tape, name)
+    except AudioError:
+        tape.close()
+        raise
+    except Exception as error:
+        tape.close()
+        raise _no_audio(path, name, head) from error
+
+
+def _no_audio(path: Path, name: str, head: bytes) -> AudioError:
+    """By what it seems to be."""
+    if path.suffix.lower() == ".raw":
         hint = "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
-        raise AudioError(f"{name}: samples without a header", hint) from error
-    except (OSError, RuntimeError, ValueError) as error:  # such as a name that is too long
-        raise AudioError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        return AudioError(f"{name}: samples without a header", hint, code="audio-unreadable")
+    begin = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    kinds = [kind for pattern, kind in OTHERS.items() if re.match(pattern, begin)]
+    if kinds:
+        return AudioError(f"{name}: not audio: it begins like {kinds[0]}", code="audio-unreadable")
+    hint = "it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg"
+    return AudioError(f"{name}: not audio that can be read here", hint, code="audio-unreadable")
 
 
-def can_reopen(path: Path) -> bool:
-    """Whether opening the path anew leads to the beginning of a file. On macOS, that of /dev/stdin does not."""
-    return os.path.isfile(path) and path.resolve().parent != Path("/dev/fd")
+class PCMReader:
+    """Uncompressed samples of a file or pipe."""
 
-
-def is_pipe(path: Path) -> bool:
-    """Whether something is there whose bytes come only once."""
-    return os.path.exists(path) and not os.path.isdir(path) and not can_reopen(path)
-
-
-def _open_with_libsndfile(path: Path, header: Header, pcm: PCMFormat | None) -> Reader:
-    reader = SoundFileReader(path, header, pcm)
-    is_guess = reader.is_mp3 and not header.has_mp3_length
-    if not is_guess and header.unset_size_at is None:
-        return reader
-    reader.close()  # it would go by a wrong length
-    return FedReader(header.content(path))
-
-
-def _open_with_others(path: Path, name: str, reason: str) -> Reader:
-    """What libsndfile cannot read, for this reason: with PyAV if it is installed, else with audioread."""
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        return _open_with_audioread(path, name, reason)
-    from funasr_cli.audio.media import open_media
-
-    return open_media(path, name, reason)
-
-
-def _open_with_audioread(path: Path, name: str, reason: str) -> Reader:
-    try:
-        return AudioreadReader(path)
-    except Exception as error:  # audioread's back ends raise what they like
-        raise AudioError(
-            f"{name}: not audio that can be read here ({reason})",
-            "m4a, mp4, webm and more need PyAV (pip install av) or ffmpeg on the PATH",
-        ) from error
-
-
-class AudioreadReader:
-    """What libsndfile cannot read, such as m4a: with Core Audio or ffmpeg."""
-
-    live = False
-
-    def __init__(self, path: Path):
-        import audioread  # most files do without
-
-        # Its reader of WAV and AIFF knows nothing that libsndfile does not, and leaves files open.
-        backends = [backend for backend in audioread.available_backends() if backend.__name__ != "RawAudioFile"]
-        # A real path cannot be taken for a URL, and is the same file in another process.
-        self._file: Any = audioread.audio_open(os.path.realpath(path), backends)
-        self.sample_rate_hz = int(self._file.samplerate)
-        self.channels = int(self._file.channels)
-        self.expected_s: float | None = float(self._file.duration) or None
-        self._is_ffmpeg = hasattr(self._file, "proc")
-        if self._is_ffmpeg:  # which would fill the memory if it is faster than us
-            self._file.stdout_reader.queue.maxsize = QUEUE_BUFFERS
-        if not self.sample_rate_hz or not self.channels:
-            self.close()
-            raise ValueError("sample rate or channels are not stated")
+    def __init__(self, tape: Tape, layout: Layout):
+        """Takes the tape, and closes it."""
+        self._tape, self._begin = tape, 0
+        self.sample_rate_hz = layout.format.sample_rate_hz
+        self.channels = layout.format.channels
+        self.lost: list[tuple[int, int]] = []
+        self.live = tape.size is None
+        self._parts: Iterable[Layout] = walk(tape, layout)
+        self.expected_s = layout.size and layout.size / layout.format.frame_bytes / self.sample_rate_hz
+        if not self.live:
+            self._parts = parts = list(_joined(tape, self._parts))
+            self.expected_s = sum(part.frames / part.format.sample_rate_hz for part in parts)
 
     def seek(self, sample: int) -> int:
-        """Stay at the beginning."""
-        return 0
+        """Begin with this sample, or with the end of the first recording in the file."""
+        if isinstance(self._parts, list):
+            first = self._parts[0]
+            self._begin = min(sample, first.frames)
+            skipped = self._begin * first.format.frame_bytes
+            self._parts[0] = replace(first, start=first.start + skipped, size=(first.size or 0) - skipped)
+        return self._begin
 
     def pieces(self) -> Iterator[np.ndarray]:
         """(samples, channels) float32, short ones; EOFError where the file breaks off."""
-        channels, rest = self.channels, b""
-        try:
-            for buffer in self._file:  # bytes of int16, interleaved, cut anywhere
-                held = rest + bytes(buffer)
-                rest = held[len(held) - len(held) % (2 * channels) :]
-                piece = np.frombuffer(held, "<i2", (len(held) - len(rest)) // 2).reshape(-1, channels)
-                yield piece.astype(np.float32) / 2**15  # (samples, channels)
-        except Exception as error:
-            raise EOFError from error
-        if self._is_ffmpeg and self._was_cut():
-            raise EOFError
+        return at_one_rate(self._stored(), self.sample_rate_hz)
 
-    def _was_cut(self) -> bool:
-        self._file.stderr_reader.join()
-        said = b"".join(self._file.stderr_reader.queue.queue)
-        return self._file.proc.wait() != 0 or any(phrase in said for phrase in CUT_SHORT)
+    def _stored(self) -> Iterator[tuple[int, np.ndarray]]:
+        for part in self._parts:
+            if not self.live:
+                self._tape.seek(part.start)
+            stored, rest, left = part.format, b"", sys.maxsize if part.size is None else part.size
+            frames = max(1, min(round(PIECE_S * stored.sample_rate_hz), PIECE_VALUES // stored.channels))
+            while left and (data := self._tape.read(min(left, frames * stored.frame_bytes))):
+                left -= len(data)
+                data = rest + data
+                whole = len(data) - len(data) % stored.frame_bytes
+                rest = data[whole:]
+                if whole:
+                    yield stored.sample_rate_hz, _decoded(data[:whole], stored)
+            if part.size is not None and left > SLACK_S * stored.sample_rate_hz * stored.frame_bytes:
+                raise EOFError
 
     def close(self) -> None:
-        """Let go of the file, or end ffmpeg; its buffers are emptied, or audioread would wait forever."""
-        if self._is_ffmpeg:
-            self._file.proc.kill()
-            while self._file.stdout_reader.is_alive():
-                with contextlib.suppress(queue.Empty):
-                    self._file.stdout_reader.queue.get(timeout=0.01)
-        self._file.close()
+        """Let go of the file."""
+        self._tape.close()
+
+
+def _joined(tape: Tape, parts: Iterable[Layout]) -> Iterator[Layout]:
+    """Parts of a file with their sizes; those that go on where the one before ends are one."""
+    last = None
+    for part in parts:
+        size = max(0, (tape.size or 0) - part.start) if part.size is None else part.size
+        tape.seek(part.start + size)
+        if last and last.format == part.format and last.start + (last.size or 0) == part.start:
+            last = replace(last, size=(last.size or 0) + size)
+            continue
+        if last:
+            yield last
+        last = replace(part, size=size)
+    if last:
+        yield last
+
+
+def _decoded(data: bytes, stored: StoredFormat) -> np.ndarray:
+    """Bytes of whole frames -> (samples, channels) float32."""
+    samples, _ = soundfile.read(
+        io.BytesIO(data), dtype="float32", always_2d=True, format="RAW", subtype=stored.subtype,
+        endian=stored.endian, samplerate=stored.sample_rate_hz, channels=stored.channels,
+    )  # fmt: skip
+    return samples

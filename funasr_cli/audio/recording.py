@@ -4,16 +4,18 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from funasr_cli.audio.readers import Reader, is_pipe, open_reader
-from funasr_cli.audio.samples import joined, mono, resampled
-from funasr_cli.audio.streams import Spool, open_pipe
+from funasr_cli.audio.pcm import PCMFormat
+from funasr_cli.audio.readers import Reader, open_pipe, open_reader
+from funasr_cli.audio.samples import Findings, Mixer, joined, resampled
+from funasr_cli.audio.tape import Spool, is_pipe
 from funasr_cli.errors import AudioError
-from funasr_cli.inputs import Clip, PCMFormat, shown
+from funasr_cli.paths import shown
 
 BLOCK_S = 10.0
 LIVE_BLOCK_S = 0.5  # of what may be spoken right now
@@ -42,8 +44,12 @@ class Source(Protocol):
         """(samples,) mono float32, about BLOCK_S each, or shorter; never empty.
 
         Raises:
-            AudioError: it breaks off, holds non-finite samples or none. Blocks already yielded stay valid.
+            AudioError: it breaks off, or holds no samples or hardly a number. Blocks already yielded stay valid.
         """
+
+    @property
+    def findings(self) -> Findings:
+        """What was noticed in the blocks that were read."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,16 @@ class Excerpt:
             return None
         return max(0.0, min(whole_s, self.end_s or whole_s) - self.start_s)
 
+    def overlaps(self, spans: list[tuple[int, int]], sample_rate_hz: int) -> list[tuple[float, float]]:
+        """What of these samples is wanted, in seconds."""
+        end_s = inf if self.end_s is None else self.end_s
+        wanted = (
+            (max(self.start_s, first / sample_rate_hz), min(end_s, last / sample_rate_hz)) for first, last in spans
+        )
+        return [(first_s, last_s) for first_s, last_s in wanted if first_s < last_s]
 
-@dataclass(frozen=True)
+
+@dataclass
 class Recording:
     """A file that is read block by block. It is open only while `blocks` runs; live pipes alone are open before.
 
@@ -75,6 +89,7 @@ class Recording:
         name: what to call it in messages and results.
         sample_rate_hz: of what `blocks` yields.
         expected_s: length of that by the file's header; None where unknown.
+        findings: what was noticed when it was last read.
     """
 
     name: str
@@ -82,6 +97,7 @@ class Recording:
     expected_s: float | None
     _open: Callable[[], Reader] = field(repr=False, compare=False)
     _excerpt: Excerpt = field(default=Excerpt(), repr=False)
+    findings: Findings = field(default_factory=Findings, repr=False, compare=False)
 
     @property
     def start_s(self) -> float:
@@ -94,21 +110,26 @@ class Recording:
         Those of a live pipe are LIVE_BLOCK_S long, and can be had only once.
 
         Raises:
-            AudioError: the file breaks off, holds non-finite samples or none, or is there no more. Blocks already
+            AudioError: the file breaks off, holds no samples or hardly a number, or is gone. Blocks already
                 yielded stay valid.
         """
         count = 0
+        self.findings = findings = Findings()
         with closing(self._open()) as reader:
-            pieces = _UntilFault(_mono_pieces(reader, self.name, self._excerpt))
+            mixer = Mixer(self.name, findings)
+            pieces = _UntilFault(_mono_pieces(reader, self.name, self._excerpt, mixer))
             at_rate = resampled(pieces, reader.sample_rate_hz, self.sample_rate_hz)
             block_s = LIVE_BLOCK_S if reader.live else BLOCK_S
             for block in joined(at_rate, round(block_s * self.sample_rate_hz)):
                 count += 1
+                findings.hear(block, self.sample_rate_hz)
                 yield block
+            findings.lost = self._excerpt.overlaps(reader.lost, reader.sample_rate_hz)
         if pieces.fault:
             raise pieces.fault
         if not count:
-            raise AudioError(f"{self.name}: no samples in it")
+            raise AudioError(f"{self.name}: no samples in it", code="audio-empty")
+        mixer.finish()
 
 
 def open_recording(
@@ -116,7 +137,7 @@ def open_recording(
     sample_rate_hz: int,
     *,
     name: str | None = None,
-    clip: Clip | None = None,
+    clip: tuple[float, float | None] | None = None,
     channel: int | None = None,
     pcm: PCMFormat | None = None,
 ) -> Recording:
@@ -126,7 +147,8 @@ def open_recording(
         path: where it is.
         sample_rate_hz: what it is to be resampled to.
         name: what to call it; None takes the path.
-        clip: the part that is wanted. Whether the file is long enough for it to begin is found out by reading.
+        clip: the part that is wanted, in seconds. Whether the file is long enough for it to begin is found out by
+            reading.
         channel: the only one that is wanted, the first being 1; None mixes all.
         pcm: how its samples are stored, if it has no header.
 
@@ -140,7 +162,7 @@ def open_recording(
         reader.close()
     if channel is not None and not 1 <= channel <= reader.channels:
         reader.close()
-        raise AudioError(f"{name}: there is no channel {channel}, only {reader.channels}")
+        raise AudioError(f"{name}: there is no channel {channel}, only {reader.channels}", code="audio-channel")
     excerpt = Excerpt(*(clip or (0.0, None)), channel)
     expected_s = excerpt.length_s(reader.expected_s)
     return Recording(name, sample_rate_hz, expected_s, reopen or _only_once(reader, name), excerpt)
@@ -171,7 +193,7 @@ class _UntilFault:
             self.fault = fault
 
 
-def _mono_pieces(reader: Reader, name: str, excerpt: Excerpt) -> Iterator[np.ndarray]:
+def _mono_pieces(reader: Reader, name: str, excerpt: Excerpt, mixer: Mixer) -> Iterator[np.ndarray]:
     """(samples,) float32 at the file's own rate, of what is wanted."""
     rate_hz = reader.sample_rate_hz
     start = round(excerpt.start_s * rate_hz)
@@ -181,17 +203,19 @@ def _mono_pieces(reader: Reader, name: str, excerpt: Excerpt) -> Iterator[np.nda
         for piece in reader.pieces():  # (samples, channels)
             wanted = piece[max(0, start - position) : None if end is None else end - position]
             if len(wanted):
-                yield mono(_channel(wanted, excerpt.channel, name), name)
+                yield mixer(_channel(wanted, excerpt.channel, name))
             position += len(piece)
             if end is not None and position >= end:
                 return
     except EOFError as error:
         done_s, expected_s = position / rate_hz, reader.expected_s or 0
         done = f"{done_s:.1f} of {expected_s:.1f} s" if expected_s > done_s else f"{done_s:.1f} s"
-        raise AudioError(f"{name}: broke off after {done}", "the file is damaged or incomplete") from error
+        hint = "the file is damaged or incomplete"
+        raise AudioError(f"{name}: broke off after {done}", hint, code="audio-cut-short") from error
     if 0 < position <= start:
         end_s = position / rate_hz
-        raise AudioError(f"{name}: ends at {end_s:.1f} s, before the part from {excerpt.start_s:.1f} s on")
+        reason = f"ends at {end_s:.1f} s, before the part from {excerpt.start_s:.1f} s on"
+        raise AudioError(f"{name}: {reason}", code="clip-behind-end")
 
 
 def _channel(samples: np.ndarray, channel: int | None, name: str) -> np.ndarray:
@@ -199,7 +223,7 @@ def _channel(samples: np.ndarray, channel: int | None, name: str) -> np.ndarray:
     if channel is None:
         return samples
     if channel > samples.shape[1]:  # it had as many when it was opened
-        raise AudioError(f"{name}: channel {channel} ends within it")
+        raise AudioError(f"{name}: channel {channel} ends within it", code="audio-channel")
     return samples[:, channel - 1]
 
 
@@ -209,7 +233,8 @@ def _only_once(reader: Reader, name: str) -> Callable[[], Reader]:
 
     def take() -> Reader:
         if not readers:
-            raise AudioError(f"{name}: has been read already, and is no file that can be read twice")
+            reason = "has been read already, and is no file that can be read twice"
+            raise AudioError(f"{name}: {reason}", code="audio-read-twice")
         return readers.pop()
 
     return take

@@ -1,11 +1,61 @@
-"""Arithmetic on samples: number types, channels, sample rates, lengths of pieces."""
+"""Arithmetic on samples: number types, channels, sample rates, lengths of pieces; and what is noticed in them."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import soxr
 
 from funasr_cli.errors import AudioError
+
+CANCELLED_SHARE = 0.05  # of the power that a mix of channels that do not agree has
+AUDIBLE_POWER = 1e-8  # -80 dBFS
+MEMORY = 0.9  # of the running powers, from piece to piece: about a second
+LEVEL_S = 0.4
+
+
+@dataclass
+class Findings:
+    """What was noticed in a recording while it was read.
+
+    Attributes:
+        lost: from, to, in seconds of the recording: what is damaged, with silence in its place; in order.
+        nonfinite: samples that were no numbers, and became zeros.
+        channel: the one that was taken alone where the channels cancel each other out, the first being 1.
+        power: mean of its loudest `LEVEL_S`.
+    """
+
+    lost: list[tuple[float, float]] = field(default_factory=list)
+    nonfinite: int = 0
+    channel: int | None = None
+    power: float = 0.0
+
+    @property
+    def level_dbfs(self) -> float | None:
+        """Of the loudest moment, below a full-scale square wave; None where there is not one sound."""
+        return round(10 * float(np.log10(self.power)), 1) if self.power else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The same in words."""
+        damaged = [
+            f"{start_s:.1f}-{end_s:.1f} s: damaged: what was said there is missing" for start_s, end_s in self.lost
+        ]
+        if self.nonfinite:
+            damaged.append(f"{self.nonfinite} samples are not numbers: silence in their place")
+        if self.channel:
+            damaged.append(
+                f"mixed, the channels cancel each other out: channel {self.channel} was taken alone there; "
+                "--channels split transcribes each"
+            )
+        return tuple(damaged)
+
+    def hear(self, block: np.ndarray, sample_rate_hz: int) -> None:
+        """Measure how loud (samples,) are."""
+        size = max(1, round(LEVEL_S * sample_rate_hz))
+        starts = range(0, len(block), size)
+        self.power = max([self.power, *(float(np.square(block[start : start + size]).mean()) for start in starts)])
 
 
 def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
@@ -19,22 +69,72 @@ def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
         half = 2.0 ** (bounds.bits - 1)
         return (samples / half + (-1.0 if bounds.min == 0 else 0.0)).astype(np.float32)
     if not np.issubdtype(samples.dtype, np.floating):
-        raise AudioError(f"{name}: samples of type {samples.dtype}", "pass floats or integers")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        reason = f"samples of type {samples.dtype}"
+        raise AudioError(f"{name}: {reason}", "pass floats or integers", code="audio-array")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is treated as such
         return samples.astype(np.float32, copy=False)
 
 
-def mono(samples: np.ndarray, name: str) -> np.ndarray:
-    """(samples,) or (samples, channels) float32 -> (samples,), mixed evenly.
+class Mixer:
+    """Makes one channel of a recording's pieces, evenly mixed, without values that are not numbers.
 
-    Raises:
-        AudioError: they are not all finite.
+    Where the mix has almost no power though the channels have, as of a channel and its copy upside down, one
+    channel is taken: the strongest where that first happens, until it is much weaker than another. Each piece is
+    decided by the powers of about the last second.
     """
-    with np.errstate(all="ignore"):
-        mixed = samples if samples.ndim == 1 else samples.mean(axis=1)  # (samples,)
-    if not np.isfinite(mixed).all():
-        raise AudioError(f"{name}: holds values that are not numbers")
-    return mixed
+
+    def __init__(self, name: str, findings: Findings):
+        self._name, self._findings = name, findings
+        self._total = 0  # samples so far
+        self._mix_power = 0.0
+        self._powers = np.zeros(0)  # (channels,)
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """(samples,) or (samples, channels) float32 -> (samples,)."""
+        with np.errstate(all="ignore"):
+            mixed = samples if samples.ndim == 1 else samples.mean(axis=1)  # (samples,)
+        self._total += len(mixed)
+        bad = ~np.isfinite(mixed)
+        if bad.any():
+            self._findings.nonfinite += int(bad.sum())
+            return np.where(bad, np.float32(0), mixed)
+        if samples.ndim == 1 or samples.shape[1] == 1 or not len(samples):
+            return mixed
+        channel = self._cancelled(samples, mixed)
+        return mixed if channel is None else np.ascontiguousarray(samples[:, channel])
+
+    def _cancelled(self, samples: np.ndarray, mixed: np.ndarray) -> int | None:
+        """The channel to take instead of the mix."""
+        powers = np.square(samples).mean(axis=0, dtype=np.float64)  # (channels,)
+        if len(powers) != len(self._powers):
+            self._mix_power, self._powers = 0.0, np.zeros(len(powers))
+        self._mix_power = MEMORY * self._mix_power + float(np.square(mixed).mean(dtype=np.float64))
+        self._powers = MEMORY * self._powers + powers
+        without_agreement = self._powers.sum() / len(powers) ** 2
+        if self._powers.max() < AUDIBLE_POWER or self._mix_power > CANCELLED_SHARE * without_agreement:
+            return None
+        known = (self._findings.channel or 0) - 1
+        if not 0 <= known < len(powers) or self._powers[known] < self._powers.max() / 10:
+            known = int(self._powers.argmax())
+            self._findings.channel = known + 1
+        return known
+
+    def finish(self) -> None:
+        """Say so if there was hardly a number in it.
+
+        Raises:
+            AudioError: most samples were none.
+        """
+        if self._findings.nonfinite * 2 > self._total:
+            raise AudioError(f"{self._name}: most of its samples are not numbers", code="audio-damaged")
+
+
+def at_one_rate(pieces: Iterable[tuple[int, np.ndarray]], sample_rate_hz: int) -> Iterator[np.ndarray]:
+    """Pieces (samples, channels) with the rate of each, at one rate; the number of channels may change, too."""
+    for (rate_hz, channels), run in groupby(pieces, lambda piece: (piece[0], piece[1].shape[1])):
+        columns = (piece if channels > 1 else piece[:, 0] for _, piece in run)
+        for piece in resampled(columns, rate_hz, sample_rate_hz, channels):
+            yield piece.reshape(-1, channels)
 
 
 def resampled(

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 
-from funasr_cli.audio.readers import is_pipe, open_reader
+from funasr_cli.audio.readers import open_reader
 from funasr_cli.audio.recording import Source, open_recording
-from funasr_cli.audio.streams import spooled
+from funasr_cli.audio.tape import is_pipe, spooled
 from funasr_cli.errors import AudioError
 from funasr_cli.inputs import Input
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from funasr_cli.audio.tape import STDIN
 from funasr_cli.cli import console
 from funasr_cli.errors import UsageError
-from funasr_cli.inputs import STDIN, Input
+from funasr_cli.inputs import Input
 
 if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
@@ -25,7 +26,7 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
         FunASRError: as `check_picture` does, or librosa is missing.
     """
     from funasr_cli.alignment_picture import require_librosa
-    from funasr_cli.audio.readers import is_pipe
+    from funasr_cli.audio.tape import is_pipe
     from funasr_cli.pictures import OTHER_NAME, check_picture
 
     check_picture(path, replace=replace, hint=FORCE_HINT)

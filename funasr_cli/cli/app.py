@@ -13,7 +13,7 @@ from funasr_cli import __version__
 from funasr_cli.cli import bench, console, convert, info, models, transcribe
 from funasr_cli.cli.settings import command_settings, origins
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, UnexpectedError, UsageError
-from funasr_cli.inputs import shown
+from funasr_cli.paths import shown
 from funasr_cli.writers import FULL
 
 EXIT_CODES = (

@@ -8,6 +8,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
+from funasr_cli.audio.tape import STDIN
 from funasr_cli.characters import UNSPACED_LETTERS, one_line
 from funasr_cli.cli import console
 from funasr_cli.cli.confidence import WORD
@@ -15,7 +16,7 @@ from funasr_cli.cli.display import Region, short_names, warn
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.errors import ExitCode, UsageError
 from funasr_cli.formats import clock
-from funasr_cli.inputs import STDIN, Input
+from funasr_cli.inputs import Input
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Failed, Finished
 from funasr_cli.transcript import Transcript, join_texts
@@ -45,7 +46,7 @@ def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None
     Raises:
         UsageError: there are no hotwords, or an input can be read only once.
     """
-    from funasr_cli.audio.readers import is_pipe
+    from funasr_cli.audio.tape import is_pipe
 
     if not options.hotwords:
         hint = "add --hotword or --hotwords-file"

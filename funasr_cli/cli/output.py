@@ -14,8 +14,9 @@ from funasr_cli.cli import console
 from funasr_cli.cli.resume import Notes, Origin
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.formats import as_lines
-from funasr_cli.inputs import Input, shown
+from funasr_cli.inputs import Input
 from funasr_cli.languages import AUTO, language_code
+from funasr_cli.paths import shown
 from funasr_cli.transcript import Segment, Transcript
 from funasr_cli.writers import (
     DEFAULT_STYLE,

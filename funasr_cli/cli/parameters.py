@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from funasr_cli.audio.pcm import PCM_ENCODINGS
 from funasr_cli.cli.completion import complete_formats, complete_languages, complete_models
-from funasr_cli.inputs import PCM_ENCODINGS
 from funasr_cli.options import (
     AUTO_DRAFT,
     DEFAULTS,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 
+from funasr_cli.audio.pcm import PCMFormat
 from funasr_cli.cli import alignment, compare, console, parameters
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
@@ -13,7 +14,7 @@ from funasr_cli.cli.parameters import Channels
 from funasr_cli.cli.resume import Origin
 from funasr_cli.cli.run import load, report, transcribe_all
 from funasr_cli.errors import UsageError
-from funasr_cli.inputs import PCMFormat, find_inputs, has_folders, parse_clip
+from funasr_cli.inputs import find_inputs, has_folders, parse_clip
 from funasr_cli.languages import AUTO
 from funasr_cli.options import DEFAULTS, Timestamps, TranscribeOptions
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout

@@ -115,7 +115,12 @@ class Book:
             ),
             unread_s=self.end.unread_s,
             fault=self.end.error.message if self.end.error else None,
-            warnings=tuple(text for segment in self._settled for text in _warnings(segment, word_times)),
+            warnings=(
+                *self.end.findings.warnings,
+                *(text for segment in self._settled for text in _warnings(segment, word_times)),
+            ),
+            lost=tuple(self.end.findings.lost),
+            level_dbfs=self.end.findings.level_dbfs,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from funasr_cli.audio.recording import Source
+from funasr_cli.audio.samples import Findings
 from funasr_cli.audio.segments import Segmenter, Stretch
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError, FunASRError
@@ -51,6 +52,7 @@ class Ended:
         unread_s: what its header promised beyond that.
         error: what went wrong, if it did.
         seconds: what reading and finding speech took.
+        findings: what was noticed in it.
     """
 
     source: int
@@ -58,6 +60,7 @@ class Ended:
     unread_s: float = 0.0
     error: FunASRError | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
 
 Arrival = Opened | Read | Speech | Ended
@@ -101,4 +104,5 @@ def _read(source: int, recording: Source, options: TranscribeOptions) -> Iterato
             first = False
     read_s = segmenter.read / SAMPLE_RATE_HZ
     unread_s = max(0.0, (expected_s or 0.0) - read_s) if error else 0.0
-    yield Ended(source, read_s, unread_s, error, seconds)
+    findings = getattr(recording, "findings", Findings())  # a caller's own source may have none
+    yield Ended(source, read_s, unread_s, error, seconds, findings)

@@ -24,14 +24,26 @@ def hum(samples: int, channels: int = 1, seed: int = 0) -> np.ndarray:
     return smooth.astype(np.float32)
 
 
+def noise(samples: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """(samples, channels) quiet enough that no format clips it."""
+    return np.random.default_rng(seed).uniform(-0.3, 0.3, (samples, channels)).astype(np.float32)
+
+
+def read_all(path: Path) -> tuple[np.ndarray, AudioError | None, list[tuple[float, float]]]:
+    """(samples,) what could be read, how it ended, and what was lost on the way."""
+    blocks, recording, fault = [np.zeros(0, np.float32)], None, None
+    try:
+        recording = open_recording(path, RATE_HZ)
+        blocks.extend(recording.blocks())  # what came before an error is kept
+    except AudioError as error:
+        fault = error
+    return np.concatenate(blocks), fault, recording.findings.lost if recording else []
+
+
 def read(path: Path) -> tuple[np.ndarray, AudioError | None]:
     """(samples,) what could be read, and how it ended."""
-    blocks = [np.zeros(0, np.float32)]
-    try:
-        blocks.extend(open_recording(path, RATE_HZ).blocks())  # what came before an error is kept
-    except AudioError as error:
-        return np.concatenate(blocks), error
-    return np.concatenate(blocks), None
+    samples, fault, _ = read_all(path)
+    return samples, fault
 
 
 def write_media(
@@ -64,6 +76,8 @@ def write_media(
         shown = container.add_stream(pictures, rate=10) if pictures_s else None
         layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[1]]
         sound = container.add_stream(codec, rate=rate_hz, layout=layout) if len(samples) else None
+        if sound and codec.startswith("wma"):
+            sound.bit_rate = 64_000
         if shown:
             _write_pictures(container, shown, pictures_s)
         if sound:

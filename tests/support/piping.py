@@ -15,8 +15,8 @@ import soundfile
 from support.media import write_media
 
 from funasr_cli.audio.decode import open_recording
+from funasr_cli.audio.pcm import PCMFormat
 from funasr_cli.errors import AudioError
-from funasr_cli.inputs import PCMFormat
 
 RATE_HZ = 16000
 DURATION_S = 12
@@ -31,11 +31,6 @@ FORMATS = {  # name -> how soundfile or PyAV is to write it; whether it is hande
     "a.mkv": ("aac", False), "a.webm": ("libopus", False), "a.aac": ("aac", False),
 }  # fmt: skip
 LISTED = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf60.3.100\0\0"
-
-
-def noise(samples: int, channels: int = 1) -> np.ndarray:
-    """(samples, channels) quiet enough that no format clips it."""
-    return np.random.default_rng(0).uniform(-0.3, 0.3, (samples, channels)).astype(np.float32)
 
 
 def in_bits(content: bytes, size: int = 50_001) -> list[bytes]:

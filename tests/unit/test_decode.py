@@ -107,7 +107,6 @@ def test_no_samples(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.wav").message.endswith(": no samples in it")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:audioread")  # for the modules that it imports
 @pytest.mark.parametrize(
     "content",
     [b"a text file, no recording\n" * 20, b"RIFF", b"RIFF" + bytes(4) + b"WAVE", b"fLaC" + bytes(60), bytes(5000)],

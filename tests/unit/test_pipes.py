@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from support.piping import DURATION_S, FORMATS, LISTED, RATE_HZ, in_bits, noise, through_a_pipe, wav_header, write
+from support.media import noise
+from support.piping import DURATION_S, FORMATS, LISTED, RATE_HZ, in_bits, through_a_pipe, wav_header, write
 
 from funasr_cli.audio.decode import load_audio, open_recording
+from funasr_cli.audio.pcm import PCMFormat
 from funasr_cli.errors import AudioError
-from funasr_cli.inputs import PCMFormat
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFF000, 0x7FFFFFFF, 0x80000000])

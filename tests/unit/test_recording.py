@@ -237,7 +237,6 @@ def one_block_then_dropped(recording: Recording) -> None:
 
 @pytest.mark.parametrize("use", [whole, not_at_all, one_block, one_block_then_dropped])
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "unknown.mp3", "cut.flac", "nan.wav", "text.wav"])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:audioread")
 def test_nothing_stays_open(tmp_path: Path, name: str, use: Callable[[Recording], None]) -> None:
     path, samples = tmp_path / name, noise(30 * RATE_HZ)
     if name == "unknown.mp3":

@@ -17,7 +17,8 @@ from typing import IO
 
 import numpy as np
 import pytest
-from support.piping import DURATION_S, FORMATS, RATE_HZ, in_bits, noise, wav_header, write
+from support.media import noise
+from support.piping import DURATION_S, FORMATS, RATE_HZ, in_bits, wav_header, write
 from support.running import environment
 
 from funasr_cli.audio.decode import load_audio, open_recording
@@ -28,7 +29,8 @@ import json, sys
 import numpy as np
 from funasr_cli.audio.sources import open_input, split_channels
 from funasr_cli.errors import FunASRError
-from funasr_cli.inputs import PCMFormat, find_inputs
+from funasr_cli.audio.pcm import PCMFormat
+from funasr_cli.inputs import find_inputs
 
 out, wanted = sys.argv[1], json.loads(sys.argv[2])
 times = wanted.pop("times", 1)

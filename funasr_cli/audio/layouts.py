@@ -1,0 +1,187 @@
+"""Where samples lie in WAV, AIFF, AU and their kin, whose headers may state too little, too much or nothing.
+
+libsndfile stops where a header says that the samples end. Recorders and programs that write into a pipe state a
+size before they know it, and 32 bits do not hold more than 4 GB. What follows the stated end tells: another chunk,
+another recording, or more sound.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import soundfile
+
+from funasr_cli.audio.pcm import SAMPLE_BYTES, StoredFormat
+from funasr_cli.audio.tape import Tape
+
+# Sizes that writers put where they cannot know it, as into a pipe: ffmpeg, sox and espeak, arecord, CAF's -1.
+PLACEHOLDERS = (range(-1, 0), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000))
+WRAP_BYTES = 1 << 32  # sizes of 32 bits begin anew
+MOST_CHUNKS = 1000
+HEAD_BYTES = 4096  # that describe the samples in a pipe
+LARGEST_HEAD_BYTES = 1 << 24  # of a file
+LEFTOVER_S = 0.1  # less than this behind the samples is neither sound nor missed
+CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ()]{4}")
+GUID_TAIL = bytes.fromhex("F3ACD3118CD100C04F8EDB8A")  # of every chunk's name in W64
+
+
+@dataclass(frozen=True)
+class Family:
+    """How files that begin with `magic` are made of chunks.
+
+    Attributes:
+        size: of a chunk, as `struct` reads it.
+        first: where the first chunk begins.
+        samples: name of the chunk that holds the samples; None where there are no chunks.
+        before: bytes of that chunk in front of the samples.
+        name_bytes: of a chunk's name.
+        align: chunks begin at multiples of this.
+        order: of the bytes of a sample, where libsndfile calls it usual.
+    """
+
+    magic: bytes
+    size: str
+    first: int = 12
+    samples: bytes | None = b"data"
+    before: int = 0
+    name_bytes: int = 4
+    align: int = 2
+    order: str = "LITTLE"
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of a chunk's name and size."""
+        return self.name_bytes + struct.calcsize(self.size)
+
+    def chunk(self, head: bytes) -> tuple[bytes, int] | None:
+        """Name and size of the chunk that begins with these bytes; None if none does."""
+        name = head[:4]
+        if len(head) < self.head_bytes or not CHUNK_NAME.fullmatch(name):
+            return None
+        if self.name_bytes == 16 and head[4:16] not in (GUID_TAIL, b""):
+            return None
+        (size,) = struct.unpack_from(self.size, head, self.name_bytes)
+        return name, size - (self.head_bytes if self.name_bytes == 16 else 0)
+
+    def padding(self, size: int) -> int:
+        """Bytes between a chunk of this size and the next one."""
+        return -size % self.align
+
+
+FAMILIES = (
+    Family(b"RIFF", "<I"), Family(b"RIFX", ">I", order="BIG"), Family(b"RF64", "<I"), Family(b"BW64", "<I"),
+    Family(b"FORM", ">I", samples=b"SSND", before=8, order="BIG"),
+    Family(b"caff", ">q", first=8, before=4, align=1, order="BIG"),
+    Family(b"riff", "<q", first=40, name_bytes=16, align=8),
+    Family(b".snd", ">I", samples=None, order="BIG"), Family(b"dns.", "<I", samples=None),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Samples that follow each other in a file.
+
+    Attributes:
+        start: their first byte.
+        size: bytes of them, as the header states it; None where it does not.
+    """
+
+    family: Family | None
+    format: StoredFormat
+    start: int = 0
+    size: int | None = None
+
+    @property
+    def frames(self) -> int:
+        """Samples of each channel; 0 where their number is not stated."""
+        return (self.size or 0) // self.format.frame_bytes
+
+
+def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
+    """Of the recording that begins at this byte; None if it is of no known family, or compressed."""
+    magic = tape.at(begin, 4)
+    family = next((family for family in FAMILIES if family.magic == magic), None)
+    found = _find_samples(tape, family, begin) if family else None
+    if family is None or found is None:
+        return None
+    start, size = found
+    head = tape.at(begin, start - begin + HEAD_BYTES)
+    if family.magic == b"caff":  # of which libsndfile wants all to be there
+        size_at = start - begin - family.before - 8
+        head = head[:size_at] + struct.pack(">q", len(head) - size_at - 8) + head[size_at + 8 :]
+    stored = _described(io.BytesIO(head), family)
+    if not stored and tape.size is not None and not begin:  # what describes them may follow them
+        stored = _described(tape.descriptor(), family)
+    return Layout(family, stored, start, size) if stored and stored.subtype in SAMPLE_BYTES else None
+
+
+def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
+    """How samples are stored, by their header; a descriptor is closed."""
+    try:
+        with soundfile.SoundFile(source, closefd=True) as file:
+            endian = family.order if file.endian == "FILE" else file.endian
+            return StoredFormat(file.subtype, endian, file.samplerate, file.channels)
+    except (OSError, RuntimeError, TypeError):
+        return None
+
+
+def _find_samples(tape: Tape, family: Family, begin: int) -> tuple[int, int | None] | None:
+    """First byte of the samples, and how many there are."""
+    head = tape.at(begin, 24).ljust(24, b"\0")
+    if family.samples is None:
+        start, size = struct.unpack_from(family.size[0] + "II", head, 4)
+        return begin + start, None if _is_placeholder(size) else size
+    total, long_size = struct.unpack_from(family.size, head, family.name_bytes)[0], 0
+    at, last = begin + family.first, begin + (HEAD_BYTES if tape.size is None else LARGEST_HEAD_BYTES)
+    while at < last and (chunk := family.chunk(head := tape.at(at, family.head_bytes + 16))):
+        name, size = chunk
+        at += family.head_bytes
+        if name == family.samples:
+            size = long_size if size == 0xFFFF_FFFF and long_size else size
+            is_unset = _is_placeholder(size) or (size == 0 and (total == 0 or _is_placeholder(total)))
+            return at + family.before, None if is_unset else max(0, size - family.before)
+        if name == b"ds64":
+            long_size = int.from_bytes(head[family.head_bytes :][8:16], "little")
+        at += max(0, size) + family.padding(size)
+    return None
+
+
+def _is_placeholder(size: int) -> bool:
+    return any(size in sizes for sizes in PLACEHOLDERS)
+
+
+def walk(tape: Tape, layout: Layout | None) -> Iterator[Layout]:
+    """Everything in a file or pipe that is sound, piece by piece.
+
+    The tape is to be moved to the end of each piece before the next one is asked for.
+    """
+    while layout:
+        tape.skip(layout.start - tape.position)
+        size = None if layout.size is None else layout.size - layout.size % layout.format.frame_bytes
+        yield replace(layout, size=size)
+        layout = None if size is None else _behind(tape, layout)
+
+
+def _behind(tape: Tape, layout: Layout) -> Layout | None:
+    """What sound follows stated samples, of which the tape may have left part of a frame; chunks are left out."""
+    family, stored = layout.family, layout.format
+    if family is None or layout.size is None:
+        return None
+    begin = tape.position
+    at = layout.start + layout.size + family.padding(layout.size)
+    for _ in range(MOST_CHUNKS):
+        left = LARGEST_HEAD_BYTES if tape.size is None else tape.size - at
+        if found := find_layout(tape, at):
+            return found
+        chunk = family.chunk(tape.at(at, family.head_bytes)) if family.samples else None
+        if chunk is None or not 0 <= chunk[1] <= left:
+            break
+        begin = at = at + family.head_bytes + chunk[1] + family.padding(chunk[1])
+        tape.skip(at - tape.position)
+    enough = min(round(LEFTOVER_S * stored.sample_rate_hz) * stored.frame_bytes, LARGEST_HEAD_BYTES)
+    if left < enough or len(tape.at(begin, enough)) < enough:
+        return None
+    is_wrapped = tape.size is not None and left >= WRAP_BYTES
+    return replace(layout, start=begin, size=WRAP_BYTES + at - begin if is_wrapped else None)

@@ -1,0 +1,136 @@
+"""Bytes of files and pipes: one after the other, with a look at the next ones."""
+
+import io
+import os
+import tempfile
+import weakref
+from contextlib import closing
+from pathlib import Path
+
+from funasr_cli.errors import AudioError
+
+STDIN = Path("/dev/stdin")  # what "-" stands for
+COPY_BYTES = 1 << 16
+
+
+def can_reopen(path: Path) -> bool:
+    """Whether opening the path anew leads to the beginning of a file. On macOS, that of /dev/stdin does not."""
+    return os.path.isfile(path) and path.resolve().parent != Path("/dev/fd")
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether something is there whose bytes come only once."""
+    return os.path.exists(path) and not os.path.isdir(path) and not can_reopen(path)
+
+
+class Tape:
+    """Bytes that are read one after the other.
+
+    Attributes:
+        size: of a regular file; None where they come once, and nobody knows how many.
+        position: bytes in front of those that come next.
+    """
+
+    def __init__(self, path: Path, name: str):
+        """Open it.
+
+        Raises:
+            AudioError: it is missing, a folder or cannot be opened.
+        """
+        self.position = 0
+        self.size: int | None = None
+        self._path, self._name = path, name
+        self._held = b""
+        try:
+            self._file = io.FileIO(os.dup(0) if path == STDIN and not can_reopen(path) else path)
+            if can_reopen(path):
+                self.size = os.fstat(self._file.fileno()).st_size
+            else:
+                os.set_blocking(self._file.fileno(), True)
+        except FileNotFoundError as error:
+            raise AudioError(f"{name}: no such file", code="audio-missing") from error
+        except IsADirectoryError as error:
+            hint = "name the files in it, for example with a shell pattern"
+            raise AudioError(f"{name}: is a folder", hint, code="audio-folder") from error
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+
+    def descriptor(self) -> int:
+        """Another one of the same file, which stands at its beginning; whoever takes it closes it."""
+        return os.open(self._path, os.O_RDONLY)
+
+    def peek(self, count: int) -> bytes:
+        """The next bytes, which will come again; fewer at the end."""
+        while len(self._held) < count and (more := self._read(max(COPY_BYTES, count - len(self._held)))):
+            self._held += more
+        return self._held[:count]
+
+    def at(self, position: int, count: int) -> bytes:
+        """Bytes that begin there, which in a pipe is not before those that come next."""
+        if self.size is None:
+            return self.peek(position - self.position + count)[position - self.position :]
+        return os.pread(self._file.fileno(), count, position)
+
+    def read(self, count: int) -> bytes:
+        """The next bytes as they come, at least one; none at the end."""
+        data = self._held[:count] or self._read(count)
+        self._held = self._held[count:]
+        self.position += len(data)
+        return data
+
+    def skip(self, count: int) -> None:
+        """Leave out so many bytes."""
+        if self.size is not None:
+            self.seek(self.position + count)
+        while self.size is None and count > 0 and (data := self.read(min(count, COPY_BYTES))):
+            count -= len(data)
+
+    def seek(self, position: int) -> None:
+        """Go on there, in a regular file."""
+        self._held, self.position = b"", self._file.seek(position)
+
+    def close(self) -> None:
+        """Let go of it; may be called twice."""
+        self._file.close()
+
+    def _read(self, count: int) -> bytes:
+        try:
+            return self._file.read(count)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> AudioError:
+        reason = getattr(error, "strerror", None) or error
+        return AudioError(f"{self._name}: cannot be read ({reason})", code="audio-unreadable")
+
+
+class Spool:
+    """What came out of a pipe, in a file that is deleted with this object, or at the end of the process."""
+
+    def __init__(self, tape: Tape, name: str):
+        """Read all of it.
+
+        Raises:
+            AudioError: it cannot be read, or kept: the disk is full, for example.
+        """
+        try:
+            descriptor, path = tempfile.mkstemp(prefix="funasr-")
+            self.path = Path(path)
+            delete = weakref.finalize(self, self.path.unlink, missing_ok=True)
+            with open(descriptor, "wb") as file:
+                file.writelines(iter(lambda: tape.read(COPY_BYTES), b""))
+        except OSError as error:
+            if "path" in vars(self):
+                delete()  # the error may outlive it, and the disk may be full
+            reason, hint = f"cannot be kept on disk until it is read ({error})", "TMPDIR names another folder"
+            raise AudioError(f"{name}: {reason}", hint, code="disk-full") from error
+
+
+def spooled(path: Path, name: str) -> Spool:
+    """All of what comes out of a pipe.
+
+    Raises:
+        AudioError: it cannot be read or kept.
+    """
+    with closing(Tape(path, name)) as tape:
+        return Spool(tape, name)

@@ -1,0 +1,186 @@
+"""Headers that state too much, too little or nothing: what is sound is read, what is missing is told."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support.media import noise, read
+from support.piping import RATE_HZ, through_a_pipe, wav_header
+
+from funasr_cli.audio.decode import open_recording
+
+SECONDS = 3
+SAMPLES = SECONDS * RATE_HZ
+CASES = Path(__file__).parents[1] / "data" / "reports"
+FAMILIES = {  # name -> format and byte order; where the size of the samples stands, and how it is written
+    "wav": ("WAV", "FILE", b"data", 4, "<I"), "rifx": ("WAV", "BIG", b"data", 4, ">I"),
+    "wavex": ("WAVEX", "FILE", b"data", 4, "<I"), "rf64": ("RF64", "FILE", b"ds64", 16, "<Q"),
+    "w64": ("W64", "FILE", b"data\xf3", 16, "<q"), "aiff": ("AIFF", "FILE", b"SSND", 4, ">I"),
+    "au": ("AU", "FILE", b".snd", 8, ">I"), "caf": ("CAF", "FILE", b"data", 4, ">q"),
+}  # fmt: skip
+WRITERS_GUESSES = [0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFF000, 0x7FFFFFFF, 0x80000000]
+
+
+def stored(name: str, samples: np.ndarray, rate_hz: int = RATE_HZ) -> bytes:
+    format, endian, *_ = FAMILIES[name]
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, "PCM_16", endian, format)
+    return file.getvalue()
+
+
+def stating(name: str, content: bytes, size: int, change: int) -> bytes:
+    """The same with another size in its header."""
+    *_, key, offset, kind = FAMILIES[name]
+    at = content.index(key) + offset
+    before = struct.unpack_from(kind, content, at)[0]
+    assert before >= size - 100
+    return content[:at] + struct.pack(kind, before + change) + content[at + struct.calcsize(kind) :]
+
+
+def whole(name: str, seconds: int = SECONDS) -> tuple[bytes, np.ndarray]:
+    samples = noise(seconds * RATE_HZ)
+    content = stored(name, samples)
+    return content, soundfile.read(io.BytesIO(content), dtype="float32")[0]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_more_than_is_stated(tmp_path: Path, name: str) -> None:
+    """A recorder that never came back to its header."""
+    content, samples = whole(name)
+    (tmp_path / "a").write_bytes(stating(name, content, 2 * SAMPLES, -2 * 2 * RATE_HZ))
+    got, error = read(tmp_path / "a")
+    assert error is None
+    if name == "caf":  # whose other chunks stand in front
+        got = got[: len(samples)]
+    np.testing.assert_array_equal(got, samples)
+    assert open_recording(tmp_path / "a", RATE_HZ).expected_s == pytest.approx(SECONDS)
+    part = np.concatenate(list(open_recording(tmp_path / "a", RATE_HZ, clip=(2.5, None)).blocks()))
+    np.testing.assert_array_equal(part[: RATE_HZ // 2], samples[5 * RATE_HZ // 2 :])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_less_than_is_stated(tmp_path: Path, name: str) -> None:
+    content, samples = whole(name)
+    (tmp_path / "a").write_bytes(content[: len(content) - 2 * RATE_HZ])
+    got, error = read(tmp_path / "a")
+    assert error is not None
+    assert (error.code, error.message) == ("audio-cut-short", f"{tmp_path / 'a'}: broke off after 2.0 of 3.0 s")
+    np.testing.assert_array_equal(got, samples[: len(got)])
+    assert open_recording(tmp_path / "a", RATE_HZ).expected_s == pytest.approx(SECONDS)
+
+
+@pytest.mark.parametrize("rate_hz", [RATE_HZ, 8000])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_another_recording_behind_it(tmp_path: Path, name: str, rate_hz: int) -> None:
+    """As of `cat a.wav b.wav`, with whatever sample rate."""
+    content, samples = whole(name)
+    (tmp_path / "a").write_bytes(content + stored(name, noise(2 * rate_hz), rate_hz))
+    got, error = read(tmp_path / "a")
+    assert error is None
+    assert len(got) == SAMPLES + 2 * RATE_HZ
+    np.testing.assert_array_equal(got[:SAMPLES], samples)
+    assert open_recording(tmp_path / "a", RATE_HZ).expected_s == pytest.approx(SECONDS + 2)
+
+
+@pytest.mark.parametrize("name", ["wav", "rifx", "aiff"])
+def test_chunks_are_no_sound(tmp_path: Path, name: str) -> None:
+    content, samples = whole(name)
+    chunk = b"LIST" + struct.pack(FAMILIES[name][4], 40_001) + b"INFO" + b"\x7f" * 39_998
+    (tmp_path / "a").write_bytes(content + chunk * 2)
+    got, error = read(tmp_path / "a")
+    assert error is None
+    np.testing.assert_array_equal(got, samples)
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+def test_sizes_that_have_wrapped(tmp_path: Path, loops: int) -> None:
+    """More than 4 GB: what 32 bits hold is the rest. Only the end is read, to the sample."""
+    rate_hz, channels = 768_000, 64
+    frame_bytes = 8 * channels
+    tail = np.repeat(noise(rate_hz // 100), channels, axis=1)
+    total = loops * 2**32 + 20 * frame_bytes
+    header = wav_header(total % 2**32, channels, rate_hz)
+    format = struct.pack("<HHIIHH", 3, channels, rate_hz, rate_hz * frame_bytes, frame_bytes, 64)
+    path = tmp_path / "a.wav"
+    with path.open("wb") as file:
+        file.write(header[:20] + format + header[36:])
+        file.seek(44 + total - len(tail) * frame_bytes)
+        file.write(tail.astype("<f8").tobytes() + b"LIST" + struct.pack("<I", 4) + b"INFO")
+    recording = open_recording(path, rate_hz)
+    assert recording.expected_s == pytest.approx(total / frame_bytes / rate_hz)
+    start_s = (total // frame_bytes - len(tail)) / rate_hz
+    got = np.concatenate(list(open_recording(path, rate_hz, clip=(start_s, None)).blocks()))
+    np.testing.assert_allclose(got, tail[:, 0], atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [0, *WRITERS_GUESSES])
+@pytest.mark.parametrize("through", ["file", "pipe"])
+def test_sizes_that_stand_for_unknown(tmp_path: Path, size: int, through: str) -> None:
+    """As written by programs that write into a pipe; zero, by a recorder that lost its power."""
+    samples = (noise(SAMPLES) * 2**15).astype("<i2")
+    content = wav_header(size) + samples.tobytes()
+    (tmp_path / "a.wav").write_bytes(content)
+    piped = through_a_pipe(content)
+    got, error = (piped.samples, piped.error) if through == "pipe" else read(tmp_path / "a.wav")
+    assert error is None
+    np.testing.assert_array_equal(got, samples[:, 0] / np.float32(2**15))
+
+
+@pytest.mark.parametrize("behind", ["sound", "recording", "chunks"])
+def test_behind_what_is_stated_in_a_pipe(behind: str) -> None:
+    content, samples = whole("wav")
+    content = {
+        "sound": lambda: stating("wav", content, 2 * SAMPLES, -2 * RATE_HZ),
+        "recording": lambda: content + content,
+        "chunks": lambda: content + b"LIST" + struct.pack("<I", 4) + b"INFO",
+    }[behind]()
+    piped = through_a_pipe(content)
+    assert piped.error is None
+    np.testing.assert_array_equal(piped.samples, np.tile(samples, 2 if behind == "recording" else 1))
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("short_header", 9.94), ("two_wavs", 19.88)])
+def test_reported(name: str, seconds: float) -> None:
+    content = (CASES / f"{name}.wav").read_bytes()
+    samples, error = read(CASES / f"{name}.wav")
+    piped = through_a_pipe(content)
+    assert (error, piped.error) == (None, None)
+    assert len(samples) / RATE_HZ == pytest.approx(seconds, abs=0.01)
+    np.testing.assert_array_equal(piped.samples, samples)
+
+
+def test_no_samples_but_something_behind(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(0), RATE_HZ)
+    data = (tmp_path / "a.wav").read_bytes() + b"LIST" + struct.pack("<I", 100) + bytes(100)
+    (tmp_path / "a.wav").write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
+    _, error = read(tmp_path / "a.wav")
+    assert error is not None
+    assert error.code == "audio-empty"
+
+
+@pytest.mark.parametrize(("rate_hz", "channels"), [(1, 1), (2**31 - 1, 1), (2**31 - 1, 1024), (0, 1), (8000, 0)])
+def test_headers_that_cannot_be(tmp_path: Path, rate_hz: int, channels: int) -> None:
+    """Memory is not taken by what they say."""
+    header = wav_header(4096, channels, 1)
+    (tmp_path / "a.wav").write_bytes(header[:24] + struct.pack("<I", rate_hz) + header[28:] + bytes(4096))
+    samples, error = read(tmp_path / "a.wav")
+    if rate_hz == 1:
+        assert (len(samples), error) == (2048 * RATE_HZ, None)
+    else:
+        assert error is not None
+
+
+@pytest.mark.parametrize("name", ["wav", "flac"])
+def test_a_file_that_grows_while_it_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"a.{name}"
+    soundfile.write(path, noise(32 * RATE_HZ), RATE_HZ)
+    blocks = open_recording(path, RATE_HZ).blocks()
+    count = len(next(blocks))
+    with path.open("ab") as file:
+        file.write(bytes(100_000))
+    assert count + sum(map(len, blocks)) == 32 * RATE_HZ

@@ -1,0 +1,319 @@
+"""Files that are damaged, cut off, changed meanwhile or no recording: what is left, and what is said."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.media import hum, read, read_all, write_media
+from support.piping import mp3_of_unknown_length, through_a_pipe
+
+from funasr_cli.audio.decode import load_audio, open_recording
+from funasr_cli.errors import AudioError
+
+RATE_HZ = 16000
+DURATION_S = 60
+CASES = Path(__file__).parents[1] / "data" / "reports"
+PCM = {"a.wav": None, "a.aiff": None, "a.au": None, "a.w64": None, "a.caf": None}  # libsndfile writes these
+WITH_LENGTH = {
+    "a.flac": None, "a.mp3": None, "a.mp4": ("aac", 44100), "a.mkv": ("aac", 8000), "a.webm": ("libopus", 48000),
+    "a.mka": ("libopus", 16000), "a.flv": ("aac", 16000), "b.mkv": ("flac", 16000), "c.mkv": ("libmp3lame", 16000),
+}  # fmt: skip
+CONTENT = {  # name -> codec and sample rate for PyAV
+    **WITH_LENGTH, "a.m4a": ("aac", 16000), "a.mov": ("aac", 48000), "b.m4a": ("alac", 16000), "a.ogg": None,
+    "a.opus": None, "b.ogg": ("flac", 16000), "a.aac": ("aac", 16000), "a.ac3": ("ac3", 48000),
+    "a.ts": ("aac", 16000), "a.wma": ("wmav2", 44100), "a.amr": ("libopencore_amrnb", 8000),
+    "b.caf": ("alac", 16000), "a.3gp": ("aac", 16000), "unknown.mp3": None,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Name -> content of a file that is in order; those of mp4 begin with their table of contents."""
+    folder = tmp_path_factory.mktemp("originals")
+    contents = {}
+    for name, how in {**PCM, **CONTENT}.items():
+        if how:
+            options = {"movflags": "faststart"} if name.endswith("mp4") else None
+            write_media(folder / name, how[0], hum(DURATION_S * how[1]), how[1], options=options)
+        elif name == "unknown.mp3":
+            (folder / name).write_bytes(mp3_of_unknown_length(hum(DURATION_S * RATE_HZ)))
+        else:
+            format, subtype = ("OGG", "OPUS") if name == "a.opus" else (None, None)
+            soundfile.write(folder / name, hum(DURATION_S * RATE_HZ) / 2, RATE_HZ, subtype, format=format)
+        contents[name] = (folder / name).read_bytes()
+    return contents
+
+
+def overwritten(data: bytearray, start: int, count: int = 60) -> None:
+    data[start : start + count] = np.random.default_rng(1).bytes(count)
+
+
+def zeros(data: bytearray, start: int) -> None:
+    data[start : start + 3000] = bytes(3000)
+
+
+def removed(data: bytearray, start: int) -> None:
+    del data[start : start + 3000]
+
+
+def inserted(data: bytearray, start: int) -> None:
+    data[start:start] = np.random.default_rng(0).bytes(5000)
+
+
+def like_before(samples: np.ndarray, intact: np.ndarray) -> float:
+    """Share of the intact recording's tenths of a second that are where they were, by the sound of them."""
+    count = len(intact) // 1600
+    pairs = zip(np.split(intact[: count * 1600], count), range(0, count * 1600, 1600), strict=True)
+    return float(np.mean([np.allclose(samples[at : at + 1600], part, atol=2e-3) for part, at in pairs]))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", {**PCM, **CONTENT})
+def test_damage_loses_what_it_hits(originals: dict[str, bytes], tmp_path: Path, name: str, share: float) -> None:
+    """Sixty bytes: the rest is there, and where it was."""
+    path, data = tmp_path / name, bytearray(originals[name])
+    path.write_bytes(data)
+    intact = load_audio(path, RATE_HZ).samples
+    overwritten(data, int(len(data) * share))
+    path.write_bytes(data)
+    recording = open_recording(path, RATE_HZ)
+    samples = np.concatenate(list(recording.blocks()))
+    assert len(samples) / RATE_HZ == pytest.approx(len(intact) / RATE_HZ, abs=0.2)
+    if name not in ("a.aac", "a.amr", "a.mp3", "unknown.mp3"):  # a packet more or less moves what follows
+        assert like_before(samples, intact) > 0.85
+    lost_s = sum(end_s - start_s for start_s, end_s in recording.findings.lost)
+    assert lost_s < 5.2
+    assert not (name in PCM and lost_s)
+
+
+@pytest.mark.parametrize("damage", [zeros, removed, inserted])
+@pytest.mark.parametrize("name", set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf", "a.wma"})
+def test_no_loss_goes_untold(
+    originals: dict[str, bytes], tmp_path: Path, name: str, damage: Callable[[bytearray, int], None]
+) -> None:
+    path, data = tmp_path / name, bytearray(originals[name])
+    damage(data, len(data) // 2)
+    path.write_bytes(data)
+    samples, error, lost = read_all(path)
+    assert lost or error
+    assert error is None or error.code == "audio-cut-short"
+    assert all(DURATION_S / 2 - 5 < start_s < end_s for start_s, end_s in lost)
+    if not error and damage is zeros:
+        assert len(samples) / RATE_HZ == pytest.approx(DURATION_S, abs=0.3)
+    first = slice(0, (DURATION_S // 2 - 6) * RATE_HZ)
+    for start_s, end_s in lost:
+        inside = samples[int((start_s + 0.02) * RATE_HZ) : int((end_s - 0.02) * RATE_HZ)]
+        assert not len(inside) or np.abs(inside).max() < 0.05
+    assert np.abs(samples[first]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.ogg", "a.opus", "a.mp4", "a.webm", "a.mkv", "a.wav"])
+def test_damage_elsewhere_does_not_matter(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+    path, data = tmp_path / name, bytearray(originals[name])
+    zeros(data, len(data) // 2)
+    path.write_bytes(data)
+    for clip in ((5, 15), (45, 55)):
+        recording = open_recording(path, RATE_HZ, clip=clip)
+        assert sum(map(len, recording.blocks())) == 10 * RATE_HZ
+        assert recording.findings.lost == []
+        assert recording.findings.warnings == ()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.62, 0.95])
+@pytest.mark.parametrize("name", [*PCM, *WITH_LENGTH, "a.ogg", "a.opus", "a.aac"])
+def test_cut_off(originals: dict[str, bytes], tmp_path: Path, name: str, share: float) -> None:
+    path = tmp_path / name
+    path.write_bytes(originals[name])
+    intact = load_audio(path, RATE_HZ).samples
+    path.write_bytes(originals[name][: int(len(originals[name]) * share)])
+    samples, error = read(path)
+    assert error is not None
+    assert error.code == "audio-cut-short"
+    found = re.fullmatch(re.escape(f"{path}: broke off after ") + r"(\d+\.\d)( of \d+\.\d)? s", error.message)
+    assert found, error.message
+    stated_s = float(found[2].split()[-1]) if found[2] else 0
+    assert (stated_s > DURATION_S - 0.2) == (name in (*PCM, *WITH_LENGTH))
+    assert float(found[1]) == pytest.approx(DURATION_S * share, abs=2)
+    assert float(found[1]) == pytest.approx(len(samples) / RATE_HZ, abs=0.06)
+    good = len(samples) - 3000  # the resampler and the codec do not see what comes behind
+    np.testing.assert_allclose(samples[:good], intact[:good], atol=1e-5)
+
+
+def test_reported_damage() -> None:
+    """Ten seconds each, damaged in their middle."""
+    for name in ("damaged.m4a", "damaged.webm", "damaged.aac", "junk.mp3"):
+        recording = open_recording(CASES / name, RATE_HZ)
+        assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(10, abs=0.8)
+        ((start_s, end_s),) = recording.findings.lost
+        assert (4.3 < start_s < end_s < 5.4, end_s - start_s < 0.8) == (True, True)
+        assert len(recording.findings.warnings) == 1
+
+
+def test_joined_recordings(originals: dict[str, bytes], tmp_path: Path) -> None:
+    """What states the length of its first part alone."""
+    samples, error = read(CASES / "joined.mp3")
+    assert error is None
+    assert len(samples) / RATE_HZ == pytest.approx(14.8, abs=0.1)
+    for name in ("a.mp3", "a.flac", "a.ogg", "a.opus", "b.ogg", "a.aac", "a.ac3", "a.ts"):
+        (tmp_path / name).write_bytes(originals[name] * 2)
+        recording = open_recording(tmp_path / name, RATE_HZ)
+        assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(2 * DURATION_S, abs=0.3), name
+        assert recording.findings.lost == [], name
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.mov"])
+def test_cut_off_before_the_table_of_contents(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(originals[name][:-2000])
+    with pytest.raises(AudioError) as caught:
+        open_recording(tmp_path / name, RATE_HZ)
+    assert caught.value.code == "audio-unreadable"
+    assert "incomplete" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_film_that_was_cut_off(tmp_path: Path, name: str) -> None:
+    options = {"movflags": "faststart"}
+    path = write_media(tmp_path / name, "aac", hum(12 * RATE_HZ), pictures_s=20, options=options)
+    os.truncate(path, path.stat().st_size // 3)
+    samples, error = read(path)
+    assert error is not None
+    assert re.search(r"broke off after \d\.\d of 12\.[01] s$", error.message)
+    assert 3 < len(samples) / RATE_HZ < 9
+
+
+@pytest.mark.parametrize("name", ["a.aac", "a.ts", "a.ac3", "unknown.mp3"])
+@pytest.mark.parametrize("extra", range(0, 500, 77))
+def test_recording_that_begins_within_a_frame(
+    originals: dict[str, bytes], tmp_path: Path, name: str, extra: int
+) -> None:
+    """As cut out of a broadcast."""
+    content = originals[name]
+    (tmp_path / name).write_bytes(content[len(content) // 2 + extra :])
+    recording = open_recording(tmp_path / name, RATE_HZ)
+    assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(DURATION_S / 2, abs=0.5)
+    assert recording.findings.lost == []
+
+
+@pytest.mark.parametrize("line", ["#EXTM3U\n#EXTINF:20,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"])
+def test_a_playlist_leads_nowhere(originals: dict[str, bytes], tmp_path: Path, line: str) -> None:
+    """It could name any file of this machine, or an address."""
+    other = tmp_path / "secret.ts"
+    other.write_bytes(originals["a.ts"])
+    for target in (other.name, str(other), f"file:{other}", "http://127.0.0.1:1/a.ts"):
+        (tmp_path / "a.m3u8").write_text(line.format(target))
+        with pytest.raises(AudioError) as caught:
+            open_recording(tmp_path / "a.m3u8", RATE_HZ)
+        assert caught.value.code == "audio-unreadable"
+
+
+@pytest.mark.parametrize("ending", ["txt", "mp4", "aac", "flac", "ac3", "ogg", "mp3", "wav"])
+@pytest.mark.parametrize(
+    "text", ["a text, no recording\n", "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n", "\0", "好", "\ufeff<html>"]
+)
+def test_texts_are_not_heard(tmp_path: Path, text: str, ending: str) -> None:
+    """FFmpeg takes a long one for the samples of a telephone."""
+    for length in (1, 100, 5000):
+        (tmp_path / f"a.{ending}").write_text(text * length, encoding="utf-8")
+        with pytest.raises(AudioError) as caught:
+            open_recording(tmp_path / f"a.{ending}", RATE_HZ)
+        assert caught.value.code == "audio-unreadable"
+        assert ("HTML" in caught.value.message) == ("html" in text)
+
+
+@pytest.mark.parametrize("ending", ["mp3", "wav", "flac", "m4a", "txt"])
+@pytest.mark.parametrize("name", ["a.aac", "a.mp3", "a.wav", "a.ogg", "a.mp4", "a.flac", "a.webm", "a.aiff"])
+def test_wrong_endings(originals: dict[str, bytes], tmp_path: Path, name: str, ending: str) -> None:
+    (tmp_path / f"b.{ending}").write_bytes(originals[name])
+    assert load_audio(tmp_path / f"b.{ending}", RATE_HZ).duration_s == pytest.approx(DURATION_S, abs=0.2)
+
+
+def test_nothing_is_printed(
+    originals: dict[str, bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a library thinks of a file."""
+    for name, content in originals.items():
+        for data in (
+            content[: len(content) // 2],
+            content[:1000] + bytes(3000) + content[4000:],
+            content[:99] * 50,
+        ):
+            (tmp_path / name).write_bytes(data)
+            read(tmp_path / name)
+            through_a_pipe(data)
+    for path in CASES.iterdir():
+        read(path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("name", ["a.mp4", "a.flac", "a.mp3", "a.wav", "a.ogg"])
+def test_nothing_stays_open(originals: dict[str, bytes], tmp_path: Path, name: str, cut: bool) -> None:
+    path = tmp_path / name
+    path.write_bytes(originals[name][: -9000 if cut else None])
+    (tmp_path / "b.mp4").write_bytes(originals["a.m4a"][:9000])
+    gc.collect()
+    before = len(os.listdir("/dev/fd"))
+    kept = [read(path), read(tmp_path / "b.mp4")]  # with errors, their tracebacks, and whatever those hold on to
+    blocks = open_recording(path, RATE_HZ).blocks()
+    next(blocks)
+    assert len(os.listdir("/dev/fd")) == before + 1
+    blocks.close()
+    assert len(os.listdir("/dev/fd")) == before
+    assert len(kept) == 2
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp4"])
+def test_a_file_that_shrinks_while_it_is_read(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(originals[name])
+    blocks = open_recording(path, RATE_HZ).blocks()
+    next(blocks)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(AudioError, match=r"broke off after [23][0-9.]+ of 60\.0 s"):
+        list(blocks)
+
+
+def test_a_file_that_vanishes(originals: dict[str, bytes], tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(originals["a.wav"])
+    recording = open_recording(path, RATE_HZ)
+    blocks = recording.blocks()
+    count = len(next(blocks))
+    path.unlink()
+    assert count + sum(map(len, blocks)) == DURATION_S * RATE_HZ  # it is still open
+    with pytest.raises(AudioError) as caught:
+        next(recording.blocks())
+    assert caught.value.code == "audio-missing"
+    path.mkdir()
+    with pytest.raises(AudioError) as caught:
+        next(recording.blocks())
+    assert caught.value.code == "audio-folder"
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage_ends_and_adds_up(originals: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:
+    """No crash, no end that does not come, no loss outside of what was read."""
+    content = bytearray(originals[data.draw(st.sampled_from(sorted(originals)))][:40_000])
+    within = st.integers(0, min(2000, len(content) - 1)) | st.integers(0, len(content) - 1)
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(within)] ^= data.draw(st.integers(1, 255))
+    start = data.draw(within)
+    damage = data.draw(st.sampled_from([lambda *_: None, overwritten, zeros, removed, inserted]))
+    damage(content, start)
+    (tmp_path / "a").write_bytes(content[: data.draw(within | st.just(len(content)))])
+    samples, error, lost = read_all(tmp_path / "a")
+    assert np.isfinite(samples).all()
+    assert error is None or error.code.startswith("audio-")
+    ends = [time_s for span in lost for time_s in span]
+    assert ends == sorted(ends)
+    assert all(0 <= time_s <= len(samples) / RATE_HZ + 0.1 for time_s in ends)
