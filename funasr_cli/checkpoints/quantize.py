@@ -78,13 +78,16 @@ def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Grou
                 raise ModelError(
                     f"{name}: rows of {shape[-1]} values do not divide into groups of {size}",
                     "choose a smaller --group-size",
+                    code="group-size",
                 )
             chosen[module] = Groups(_decoder_bits(module, options.quantize), size)
         elif options.quantize_encoder and name.startswith(keymap.ENCODER_PREFIX) and divides:
             chosen[module] = Groups(options.quantize_encoder, size)
     if options.quantize_encoder and not any(module.startswith(keymap.ENCODER_PREFIX) for module in chosen):
         raise ModelError(
-            f"no matrix of the encoder has rows that divide into groups of {size}", "choose a smaller --group-size"
+            f"no matrix of the encoder has rows that divide into groups of {size}",
+            "choose a smaller --group-size",
+            code="group-size",
         )
     return chosen
 
@@ -123,21 +126,28 @@ def from_json(content: Any, where: str) -> Quantization | None:
     if content is None:
         return None
     if not isinstance(content, dict):
-        raise ModelError(f"{where}: expected an object, found {type(content).__name__}")
+        raise ModelError(f"{where}: expected an object, found {type(content).__name__}", code="model-config")
     exceptions = {}
     for module, stated in content.items():
         if isinstance(stated, dict):
             exceptions[module] = _groups(stated, f"{where}: {quoted(module)}")
         elif module not in ("group_size", "bits", "mode") and not isinstance(stated, bool):  # false: dense
-            raise ModelError(f"{where}: {quoted(module)} is {quoted(stated)}: no known quantization")
+            raise ModelError(
+                f"{where}: {quoted(module)} is {quoted(stated)}: no known quantization", code="model-config"
+            )
     return Quantization(_groups(content, where), exceptions)
 
 
 def _groups(stated: dict[str, Any], where: str) -> Groups:
     for name in ("bits", "group_size"):
         if type(stated.get(name)) is not int:
-            raise ModelError(f"{where}: {name} is {quoted(stated.get(name))}, not a whole number")
+            raise ModelError(
+                f"{where}: {name} is {quoted(stated.get(name))}, not a whole number", code="model-config"
+            )
     bits, size, mode = stated["bits"], stated["group_size"], stated.get("mode", MODE)
     if bits not in READABLE_BITS or size not in GROUP_SIZES or mode != MODE:
-        raise ModelError(f"{where}: {bits} bits in groups of {size}, {quoted(mode)}: no known quantization")
+        raise ModelError(
+            f"{where}: {quoted(bits)} bits in groups of {quoted(size)}, {quoted(mode)}: no known quantization",
+            code="model-unsupported",
+        )
     return Groups(bits, size)

@@ -8,8 +8,6 @@ from pathlib import Path
 import tiktoken
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from funasr_cli.checkpoints.plain_tokenizer import QWEN_SPLIT
-
 from .grammar import lexicon
 from .numbers import ENGLISH_NUMBER_WORDS, MANDARIN_NUMBER_WORDS
 
@@ -23,6 +21,10 @@ QWEN_ADDED = (
     "<|file_sep|> <tool_response> </tool_response> <think> </think>"
 ).split()
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = QWEN_SPECIAL[:3]
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 # What SenseVoiceTokenizer splits a text by before it looks up ranks.
 CTC_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
