@@ -149,7 +149,6 @@ def _require_reference(checkpoint: Checkpoint) -> None:
         raise UsageError(
             f"--verify {FULL} with a source in {checkpoint.layout}'s layout",
             "FunASR's PyTorch code only reads its own layout: --verify clip compares the result with the source",
-            code="options-conflict",
         )
     reference_python()
 
@@ -177,7 +176,7 @@ def _prove(
             raise
         if options.verify == FULL:
             raise SetupError(
-                f"verifying failed: {readable(str(error))}", "--verify clip takes less memory", code="memory-short"
+                f"verifying failed: {readable(str(error))}", "--verify clip takes less memory"
             ) from error
         return None, (f"not verified: {readable(str(error))}",)
 

@@ -5,8 +5,6 @@ import hashlib
 import json
 import math
 import struct
-import types
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,10 @@ from funasr_cli.checkpoints.quantize import Quantization
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, DTYPE_CODES, Shape
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, readable
 from funasr_cli.checkpoints.validate import check_config
+from funasr_cli.checkpoints.values import parse_dataclass, stated_in
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
 from funasr_cli.options import DTYPES
-
-T = typing.TypeVar("T")
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -30,7 +27,6 @@ CTC_VOCABULARY_FILE = "multilingual.tiktoken"
 README_FILE = "README.md"
 FORMAT = "funasr-cli"
 FORMAT_VERSION = 1
-LARGEST_BITS = 64  # of whole numbers
 
 
 @dataclass(frozen=True)
@@ -83,8 +79,9 @@ def read_config(folder: Path) -> ModelFile:
             "upgrade funasr-cli, or convert the source again",
             code="model-unsupported",
         )
-    fields = {field.name: content.get(field.name) for field in dataclasses.fields(FunASRNanoConfig)}
-    config = parse_dataclass(FunASRNanoConfig, fields, str(path))
+    with stated_in(str(path)):
+        fields = {field.name: content.get(field.name) for field in dataclasses.fields(FunASRNanoConfig)}
+        config = parse_dataclass(FunASRNanoConfig, fields)
     check_config(config, str(path))
     source = content.get("source")
     if not isinstance(source, dict) or not all(isinstance(value, str | None) for value in source.values()):
@@ -100,38 +97,6 @@ def _printable(key: str, value: str | None) -> str | None:
     """What ``source`` says; only the digests of shards take several lines."""
     lines = value.splitlines() if value and key == "sha256" else [value or ""]
     return value and "\n".join(map(readable, lines))
-
-
-def parse_dataclass(kind: type[T], data: Any, where: str) -> T:
-    """Build a (nested) config dataclass from JSON data, strictly.
-
-    Raises:
-        ModelError: a field is missing, unknown or of the wrong type.
-    """
-    if not isinstance(data, dict):
-        raise ModelError(f"{where}: expected an object, found {type(data).__name__}", code="model-config")
-    hints = typing.get_type_hints(kind)
-    if missing := sorted(hints.keys() - data.keys()):
-        raise ModelError(f"{where}: missing {', '.join(missing)}", code="model-config")
-    if unknown := sorted(data.keys() - hints.keys()):
-        raise ModelError(f"{where}: unknown {readable(', '.join(unknown))}", code="model-config")
-    return kind(**{name: _parse_value(hint, data[name], f"{where}: {name}") for name, hint in hints.items()})
-
-
-def _parse_value(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(hint, types.UnionType):  # X | None
-        return None if value is None else _parse_value(typing.get_args(hint)[0], value, where)
-    if dataclasses.is_dataclass(hint):
-        return parse_dataclass(typing.cast(type, hint), value, where)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ModelError(f"{where}: expected a list, found {type(value).__name__}", code="model-config")
-        return tuple(_parse_value(typing.get_args(hint)[0], item, where) for item in value)
-    if hint is float and type(value) is int and value.bit_length() < LARGEST_BITS:
-        return float(value)
-    if type(value) is not hint or (hint is int and value.bit_length() >= LARGEST_BITS):
-        raise ModelError(f"{where}: expected {hint.__name__}, found {quoted(value)}", code="model-config")
-    return value
 
 
 @dataclass(frozen=True)

@@ -6,86 +6,38 @@ a file only within `stated_in`.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from funasr_cli.checkpoints.untrusted import quoted, readable
 from funasr_cli.checkpoints.validate import check_config
-from funasr_cli.errors import ModelError
+from funasr_cli.checkpoints.values import Misstated, Options, require, section, stated_in, value
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig
 from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNanoConfig, PromptConfig
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 
-Options = dict[str, Any]
-
 MODEL = "FunASRNano"  # what upstream calls its class
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
-LARGEST_BITS = 63
 
 # Our field; upstream's key; upstream's own default, or a type where the key has to be stated.
 FRONTEND = (  # WavFrontend
-    ("sample_rate_hz", "fs", 16000),
-    ("window", "window", "hamming"),
-    ("mel_bins", "n_mels", 80),
-    ("frame_length_ms", "frame_length", 25.0),
-    ("frame_shift_ms", "frame_shift", 10.0),
-    ("stack_frames", "lfr_m", 1),
-    ("stack_step", "lfr_n", 1),
-)
+    ("sample_rate_hz", "fs", 16000), ("window", "window", "hamming"), ("mel_bins", "n_mels", 80),
+    ("frame_length_ms", "frame_length", 25.0), ("frame_shift_ms", "frame_shift", 10.0),
+    ("stack_frames", "lfr_m", 1), ("stack_step", "lfr_n", 1),
+)  # fmt: skip
 ENCODER = (  # SenseVoiceEncoderSmall
-    ("width", "output_size", 256),
-    ("heads", "attention_heads", 4),
-    ("ffn_dim", "linear_units", 2048),
-    ("blocks", "num_blocks", 6),
-    ("tp_blocks", "tp_blocks", 0),
-    ("memory_taps", "kernel_size", 11),
-    ("memory_shift", "sanm_shfit", 0),
-)
+    ("width", "output_size", 256), ("heads", "attention_heads", 4), ("ffn_dim", "linear_units", 2048),
+    ("blocks", "num_blocks", 6), ("tp_blocks", "tp_blocks", 0),
+    ("memory_taps", "kernel_size", 11), ("memory_shift", "sanm_shfit", 0),
+)  # fmt: skip
 ADAPTOR = (  # llm_asr.adaptor.Transformer
-    ("ffn_dim", "ffn_dim", 2048),
-    ("layers", "n_layer", 2),
-    ("heads", "attention_heads", 8),
+    ("ffn_dim", "ffn_dim", 2048), ("layers", "n_layer", 2), ("heads", "attention_heads", 8),
     ("downsample", "downsample_rate", 2),
-)
-DECODER = (  # transformers.Qwen3Config, whose keys are our fields; rope_theta and head_dim have rules of their own
-    ("hidden_size", int),
-    ("num_hidden_layers", int),
-    ("num_attention_heads", int),
-    ("num_key_value_heads", int),
-    ("intermediate_size", int),
-    ("vocab_size", int),
-    ("rms_norm_eps", 1e-6),
-    ("tie_word_embeddings", False),
-    ("attention_bias", False),
-)
-
-
-class Misstated(ModelError):
-    """What is wrong in a configuration; the file is not named yet."""
-
-
-@contextmanager
-def stated_in(where: str) -> Iterator[None]:
-    """Name the file in what is said of its content.
-
-    Raises:
-        ModelError: what was raised of a configuration within.
-    """
-    try:
-        yield
-    except Misstated as error:
-        error.message = f"{where}: {error.message}"
-        error.args = (error.message,)
-        raise
-    except KeyError as error:
-        raise ModelError(f"{where}: does not state {error}", code="model-config") from error
-    except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"{where}: a value of the wrong type ({readable(str(error))})", code="model-config"
-        ) from error
+)  # fmt: skip
+# transformers.Qwen3Config, whose keys are our fields; rope_theta and head_dim have rules of their own.
+DECODER = dict.fromkeys(
+    ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
+     "vocab_size"), int,
+) | {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "attention_bias": False}  # fmt: skip
 
 
 def nano_config(
@@ -131,53 +83,6 @@ def nano_config(
         )
     check_config(config, f"{where}, {llm_where}" if llm_where else where)
     return config
-
-
-def section(yaml: Options, name: str) -> Options:
-    """A mapping in a configuration; empty where it is left out.
-
-    Raises:
-        ModelError: something else stands there.
-    """
-    content = yaml.get(name)
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise Misstated(f"{name} is not a mapping", code="model-config")
-    return content
-
-
-def value(options: Options, name: str, default: Any) -> Any:
-    """A value of the default's type; the default itself where it is left out, unless that is a type.
-
-    Raises:
-        ModelError: something else stands there.
-        KeyError: nothing does, and there is no default.
-    """
-    kind: Any = default if isinstance(default, type) else type(default)
-    found = options[name] if default is kind else options.get(name, default)
-    if type(found) is not kind and not (kind is float and type(found) is int):  # True is an int to isinstance
-        raise Misstated(
-            f"a value of the wrong type ({name} is {quoted(found)}, not {KINDS[kind]})", code="model-config"
-        )
-    if type(found) is int and found.bit_length() > LARGEST_BITS:
-        raise Misstated(f"{name} is {quoted(found)}", code="model-config")
-    return kind(found)
-
-
-def require(options: Options, name: str, supported: Any, default: Any = None) -> None:
-    """Refuse every value but one.
-
-    Raises:
-        ModelError: another one stands there.
-    """
-    found = options.get(name, default)
-    if found != supported:
-        raise Misstated(
-            f"{name} is {quoted(found)}: not supported",
-            f"this version knows {supported!r}",
-            code="model-unsupported",
-        )
 
 
 def _fields(conf: Options, fields: tuple[tuple[str, str, Any], ...]) -> dict[str, Any]:
@@ -232,7 +137,7 @@ def _decoder(conf: Options) -> Qwen3Config:
     require(conf, "hidden_act", "silu", default="silu")
     rope = {**(conf.get("rope_scaling") or {}), **(conf.get("rope_parameters") or {})}
     require(rope, "rope_type", "default", default=rope.get("type", "default"))  # "type": before transformers 4.45
-    sizes = {name: value(conf, name, default) for name, default in DECODER}
+    sizes = {name: value(conf, name, default) for name, default in DECODER.items()}
     _refuse_sliding(conf, sizes["num_hidden_layers"])
     theta = rope.get("rope_theta") or conf.get("rope_theta") or 10_000.0
     return Qwen3Config(

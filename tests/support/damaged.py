@@ -285,7 +285,7 @@ OURS: list[Row] = [
     *rows(
         "model-config",
         ("a field too many", state(encoder__dropout=0.1), "unknown dropout"),
-        ("a field too few", state(encoder__blocks=None), "missing blocks"),
+        ("a field too few", state(encoder__blocks=None), "'blocks'"),
         ("half a layer", state(encoder__blocks=2.5), "2.5"),
     ),
     ("cut", cut(WEIGHTS, -1), "model-damaged", WEIGHTS),

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from support.small import edit_json
 
-from funasr_cli.checkpoints.format import (
-    TensorSpec,
-    parse_dataclass,
-    read_config,
-    write_config,
-    write_safetensors,
-)
+from funasr_cli.checkpoints.format import TensorSpec, read_config, write_config, write_safetensors
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.errors import ModelError
 
@@ -79,61 +72,6 @@ def test_safetensors_asks_for_one_tensor_at_a_time(tmp_path: Path) -> None:
     write_safetensors(path, [TensorSpec(name, "float32", (1 << 18,)) for name in "abc"], contents(), {})
     assert all(later - earlier >= (1 << 20) - 4096 for earlier, later in itertools.pairwise(sizes))
     assert path.stat().st_size > 3 << 20
-
-
-@dataclass(frozen=True)
-class Inner:
-    values: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Outer:
-    number: int
-    share: float
-    flag: bool
-    name: str
-    inner: Inner | None
-
-
-GOOD: dict[str, Any] = {"number": 1, "share": 2, "flag": True, "name": "a", "inner": {"values": [1, 2]}}
-
-
-def test_parse_dataclass() -> None:
-    parsed = parse_dataclass(Outer, GOOD, "x")
-    assert parsed == Outer(1, 2.0, True, "a", Inner((1, 2)))
-    assert type(parsed.share) is float
-    assert parse_dataclass(Outer, {**GOOD, "inner": None}, "x").inner is None
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"number": True}, "x: number: expected int, found True"),
-        ({"number": 1.0}, "x: number: expected int, found 1.0"),
-        ({"number": "1"}, "x: number: expected int, found '1'"),
-        ({"number": None}, "x: number: expected int, found None"),
-        ({"share": "2"}, "x: share: expected float, found '2'"),
-        ({"share": True}, "x: share: expected float, found True"),
-        ({"flag": 1}, "x: flag: expected bool, found 1"),
-        ({"name": 1}, "x: name: expected str, found 1"),
-        ({"inner": []}, "x: inner: expected an object, found list"),
-        ({"inner": {"values": 3}}, "x: inner: values: expected a list, found int"),
-        ({"inner": {"values": [1, "2"]}}, "x: inner: values: expected int, found '2'"),
-        ({"inner": {}}, "x: inner: missing values"),
-        ({"b": 1, "a": 1}, "x: unknown a, b"),
-    ],
-)
-def test_parse_dataclass_is_strict(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        parse_dataclass(Outer, {**GOOD, **change}, "x")
-    assert caught.value.message == message
-
-
-def test_parse_dataclass_names_what_is_missing() -> None:
-    with pytest.raises(ModelError, match="x: missing flag, inner, name, number, share"):
-        parse_dataclass(Outer, {}, "x")
-    with pytest.raises(ModelError, match="x: expected an object, found list"):
-        parse_dataclass(Outer, [], "x")
 
 
 def test_config_round_trip(small_model: Path, tmp_path: Path) -> None:

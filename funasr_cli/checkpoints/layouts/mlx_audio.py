@@ -11,7 +11,8 @@ from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json, readable
-from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, section, stated_in
+from funasr_cli.checkpoints.upstream import MODEL, nano_config
+from funasr_cli.checkpoints.values import Options, section, stated_in
 from funasr_cli.errors import ModelError
 
 LAYOUT = "mlx-audio"

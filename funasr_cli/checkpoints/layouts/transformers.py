@@ -16,7 +16,8 @@ from funasr_cli.checkpoints.keymap import Spell
 from funasr_cli.checkpoints.layouts.files import GENERATION_FILE, tokenizer_files
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
-from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, require, section, stated_in, value
+from funasr_cli.checkpoints.upstream import MODEL, nano_config
+from funasr_cli.checkpoints.values import Options, require, section, stated_in, value
 from funasr_cli.errors import ModelError
 
 LAYOUT = "Transformers"
