@@ -21,7 +21,7 @@ LLM_PREFIX = "llm."
 ENCODER_PREFIX = "audio_encoder."
 CTC_PREFIXES = ("ctc_decoder.", "ctc.")
 # Adapters that are added to a matrix while it is computed with, as loralib and PEFT call their tensors.
-LORA = re.compile(r"(^|\.)lora_(A|B|E|embedding_A|embedding_B|magnitude_vector)(\.|$)")
+LORA = re.compile(r"(^|\.)lora_(A|B|E|up|down|embedding_A|embedding_B|magnitude_vector)(\.|$)")
 MERGING = (
     "merge them and leave them out: W + B·A·alpha/r for each weight W with a lora_A and a lora_B, alpha and r as "
     "in lora_conf; or call merge_and_unload() of PEFT"
@@ -108,7 +108,7 @@ def translate(
             its own where there should be none, or there are adapters.
     """
     if adapters := sorted(filter(LORA.search, tensors)):
-        raise lora_unmerged(where, f"{len(adapters)} tensors are LoRA weights, such as {adapters[0]}")
+        raise lora_unmerged(where, f"{len(adapters)} tensors, such as {adapters[0]}")
     found: dict[str, Tensor] = {}
     stacks: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
@@ -137,7 +137,9 @@ def translate(
 
 def lora_unmerged(where: str, what: str) -> ModelError:
     """What to raise of adapters that are not part of the matrices."""
-    return ModelError(f"{where}: {what}, that are not merged", MERGING, code="lora-unmerged")
+    return ModelError(
+        f"{where}: these are LoRA weights that are not merged ({what})", MERGING, code="lora-unmerged"
+    )
 
 
 def _check_tied(head: Tensor, embedding: Tensor, where: str) -> None:

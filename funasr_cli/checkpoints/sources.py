@@ -37,7 +37,7 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
         return open_funasr(folder, languages_of(name))
     if not has_config:
         if (folder / ADAPTER).exists():
-            raise keymap.lora_unmerged(f"{folder / ADAPTER}", "these are LoRA weights")
+            raise keymap.lora_unmerged(str(folder / ADAPTER), "a model is not beside them")
         raise ModelError(f"{folder}: no checkpoint in a layout that is known", KNOWN, code="model-unsupported")
     if _is_transformers(_config(folder)):
         return open_transformers(folder, languages_of(name))
