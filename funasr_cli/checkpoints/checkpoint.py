@@ -1,7 +1,7 @@
 """An opened checkpoint: what every reader of a layout gives, and every user of one takes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from funasr_cli.checkpoints import keymap
@@ -19,9 +19,9 @@ class Checkpoint:
         config: sizes, prompt, languages.
         dtype: type of most of its tensors.
         tensors: by the model's names and in its layout; quantized matrices are in three parts, as MLX has them.
-        quantization: how those are quantized.
         files: files that go with it, by the names that they have in a converted model.
         weights: the files that hold the tensors.
+        quantization: how those matrices are quantized.
         source: where it was taken from, as far as the checkpoint itself says.
         notes: what the user should know about it.
     """
@@ -30,10 +30,10 @@ class Checkpoint:
     config: FunASRNanoConfig
     dtype: str
     tensors: Mapping[str, Tensor]
-    quantization: Quantization | None
     files: Mapping[str, Path]
     weights: tuple[Path, ...]
-    source: Mapping[str, str | None]
+    quantization: Quantization | None = None
+    source: Mapping[str, str | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property

@@ -39,7 +39,7 @@ from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
-from funasr_cli.checkpoints.tensors import Shape, Tensor, from_bytes, is_finite, to_bytes
+from funasr_cli.checkpoints.tensors import Shape, Tensor, is_finite, to_bytes
 from funasr_cli.checkpoints.vocabularies import vocabulary_problems
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import FunASRNano
@@ -169,7 +169,11 @@ def convert(
 def _check_vocabularies(checkpoint: Checkpoint) -> None:
     """Refuse here what `load_model` or `check_model` would refuse later."""
     for problem in vocabulary_problems(checkpoint):
-        raise ModelError(f"{checkpoint.files[TOKENIZER_FILE].parent}/{problem}", "it is another model's")
+        raise ModelError(
+            f"{checkpoint.files[TOKENIZER_FILE].parent}/{problem}",
+            "it is another model's",
+            code="tokenizer-mismatch",
+        )
 
 
 def _with_languages(checkpoint: Checkpoint, languages: tuple[str, ...]) -> Checkpoint:
@@ -187,6 +191,7 @@ def _checked_shapes(checkpoint: Checkpoint) -> dict[str, Shape]:
         raise ModelError(
             f"{checkpoint.where}: is quantized, its dense weights are gone",
             "transcribe reads it as it is; to change the recipe, convert what it was made from",
+            code="model-quantized",
         )
     shapes = keymap.model_shapes(FunASRNano(checkpoint.config))
     check_stored(checkpoint, shapes)
@@ -268,11 +273,16 @@ def _write_weights(
     def contents() -> Iterator[memoryview]:
         done = 0
         for name, tensor in tensors.items():
-            raw = tensor.raw_in(dtype)
+            values = tensor.read_in(dtype)
+            raw = to_bytes(values)
             if not is_finite(raw, dtype):
-                raise ModelError(f"{checkpoint.where}: {name} has values that are no numbers", "it is damaged")
+                raise ModelError(
+                    f"{checkpoint.where}: {name} has values that are no numbers",
+                    "it is damaged",
+                    code="model-damaged",
+                )
             groups = chosen.get(name.removesuffix(".weight"))
-            for content in _quantized(from_bytes(raw, dtype, tensor.shape), groups) if groups else (raw,):
+            for content in _quantized(values, groups) if groups else (raw,):
                 yield content.data
                 done += content.nbytes
                 progress("writing", done, total)

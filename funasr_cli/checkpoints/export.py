@@ -10,7 +10,8 @@ import yaml
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_config
 from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
-from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS, require_torch
+from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
+from funasr_cli.checkpoints.pickles import CONTAINERS, require_torch
 from funasr_cli.checkpoints.upstream import upstream_options
 from funasr_cli.errors import ModelError, OutputError
 
@@ -32,9 +33,13 @@ def export(folder: Path, out: Path) -> None:
     require_torch("writing")
     model = read_config(folder)
     if model.quantization:
-        raise ModelError(f"{folder}: is quantized, its dense weights are gone", "export a dense conversion")
+        raise ModelError(
+            f"{folder}: is quantized, its dense weights are gone",
+            "export a dense conversion",
+            code="model-quantized",
+        )
     if out.exists():
-        raise OutputError(f"{out}: exists already", "name another folder")
+        raise OutputError(f"{out}: exists already", "name another folder", code="output-exists")
     options, llm_options = upstream_options(model.config, LLM_FOLDER)
     try:
         (out / LLM_FOLDER).mkdir(parents=True)
@@ -49,7 +54,7 @@ def export(folder: Path, out: Path) -> None:
             shutil.copyfile(folder / CTC_VOCABULARY_FILE, out / CTC_VOCABULARY_FILE)
     except OSError as error:
         shutil.rmtree(out, ignore_errors=True)
-        raise OutputError(f"{out}: cannot be written ({error})") from error
+        raise OutputError(f"{out}: cannot be written ({error})", code="output-unwritable") from error
 
 
 def _write_tensors(folder: Path, out: Path, tied: bool) -> None:
@@ -62,7 +67,7 @@ def _write_tensors(folder: Path, out: Path, tied: bool) -> None:
     }
     if tied:  # upstream's state dicts hold both
         tensors[keymap.LM_HEAD] = tensors[keymap.EMBEDDING]
-    torch.save({keymap.CONTAINERS[0]: tensors}, out / UPSTREAM_WEIGHTS)
+    torch.save({CONTAINERS[0]: tensors}, out / UPSTREAM_WEIGHTS)
 
 
 def _configuration() -> dict[str, Any]:

@@ -1,27 +1,24 @@
 """The layout of a converted model: file names, ``config.json`` and back, safetensors in bounded memory."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import struct
-import types
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from funasr_cli.checkpoints import quantize
-from funasr_cli.checkpoints.hashes import HashedWriter
 from funasr_cli.checkpoints.quantize import Quantization
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, DTYPE_CODES, Shape
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, readable
 from funasr_cli.checkpoints.validate import check_config
+from funasr_cli.checkpoints.values import parse_dataclass, stated_in
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
 from funasr_cli.options import DTYPES
-
-T = typing.TypeVar("T")
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -71,21 +68,27 @@ def read_config(folder: Path) -> ModelFile:
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     if content.get("format") != FORMAT or content.get("model_type") != MODEL_TYPE:
-        raise ModelError(f"{path}: not a model converted by funasr", "run: funasr convert on its source")
+        raise ModelError(
+            f"{path}: not a model converted by funasr",
+            "run: funasr convert on its source",
+            code="model-unsupported",
+        )
     if content.get("format_version") != FORMAT_VERSION:
         raise ModelError(
             f"{path}: format version {quoted(content.get('format_version'))}, this funasr reads {FORMAT_VERSION}",
             "upgrade funasr-cli, or convert the source again",
+            code="model-unsupported",
         )
-    fields = {field.name: content.get(field.name) for field in dataclasses.fields(FunASRNanoConfig)}
-    config = parse_dataclass(FunASRNanoConfig, fields, str(path))
+    with stated_in(str(path)):
+        fields = {field.name: content.get(field.name) for field in dataclasses.fields(FunASRNanoConfig)}
+        config = parse_dataclass(FunASRNanoConfig, fields)
     check_config(config, str(path))
     source = content.get("source")
     if not isinstance(source, dict) or not all(isinstance(value, str | None) for value in source.values()):
-        raise ModelError(f"{path}: source is not an object of strings")
+        raise ModelError(f"{path}: source is not an object of strings", code="model-config")
     dtype = content.get("dtype")
     if dtype not in DTYPES:
-        raise ModelError(f"{path}: dtype is {quoted(dtype)}, not one of {', '.join(DTYPES)}")
+        raise ModelError(f"{path}: dtype is {quoted(dtype)}, not one of {', '.join(DTYPES)}", code="model-config")
     quantization = quantize.from_json(content.get("quantization"), f"{path}: quantization")
     return ModelFile(config, dtype, quantization, {key: _printable(key, value) for key, value in source.items()})
 
@@ -94,38 +97,6 @@ def _printable(key: str, value: str | None) -> str | None:
     """What ``source`` says; only the digests of shards take several lines."""
     lines = value.splitlines() if value and key == "sha256" else [value or ""]
     return value and "\n".join(map(readable, lines))
-
-
-def parse_dataclass(kind: type[T], data: Any, where: str) -> T:
-    """Build a (nested) config dataclass from JSON data, strictly.
-
-    Raises:
-        ModelError: a field is missing, unknown or of the wrong type.
-    """
-    if not isinstance(data, dict):
-        raise ModelError(f"{where}: expected an object, found {type(data).__name__}")
-    hints = typing.get_type_hints(kind)
-    if missing := sorted(hints.keys() - data.keys()):
-        raise ModelError(f"{where}: missing {', '.join(missing)}")
-    if unknown := sorted(data.keys() - hints.keys()):
-        raise ModelError(f"{where}: unknown {readable(', '.join(unknown))}")
-    return kind(**{name: _parse_value(hint, data[name], f"{where}: {name}") for name, hint in hints.items()})
-
-
-def _parse_value(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(hint, types.UnionType):  # X | None
-        return None if value is None else _parse_value(typing.get_args(hint)[0], value, where)
-    if dataclasses.is_dataclass(hint):
-        return parse_dataclass(typing.cast(type, hint), value, where)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ModelError(f"{where}: expected a list, found {type(value).__name__}")
-        return tuple(_parse_value(typing.get_args(hint)[0], item, where) for item in value)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ModelError(f"{where}: expected {hint.__name__}, found {quoted(value)}")
-    return value
 
 
 @dataclass(frozen=True)
@@ -166,10 +137,13 @@ def write_safetensors(
         header[spec.name] = {"dtype": code, "shape": list(spec.shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header, ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)  # the data begins aligned
-    with path.open("xb") as file, HashedWriter(file) as writer:
-        writer.write(struct.pack("<Q", len(encoded)) + encoded)
+    begin_bytes = struct.pack("<Q", len(encoded)) + encoded
+    digest = hashlib.sha256(begin_bytes)
+    with path.open("xb") as file:
+        file.write(begin_bytes)
         for spec, content in zip(specs, contents, strict=True):
             if content.nbytes != spec.size_bytes:
-                raise ModelError(f"{spec.name}: {content.nbytes} bytes, expected {spec.size_bytes}")
-            writer.write(content)
-    return writer.hexdigest()
+                raise ValueError(f"{spec.name}: {content.nbytes} bytes, expected {spec.size_bytes}")
+            file.write(content)
+            digest.update(content)
+    return digest.hexdigest()

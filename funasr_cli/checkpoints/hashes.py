@@ -3,9 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Self
 
 from funasr_cli.checkpoints.untrusted import open_file, optional_file_in, read_limited
 from funasr_cli.errors import ModelError
@@ -26,34 +24,6 @@ def sha256_of(path: Path, progress: Callable[[int], None] = lambda _: None) -> s
     return digest.hexdigest()
 
 
-class HashedWriter:
-    """Writes to a file, and takes the SHA-256 of it in a thread meanwhile; to be used in a ``with``."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self._digest = hashlib.sha256()
-        self._thread = ThreadPoolExecutor(1)
-        self._pending: Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
-
-    def write(self, content: bytes | memoryview) -> None:
-        """Write; no more than this content and the one before it are held."""
-        hashed = self._thread.submit(self._digest.update, content)
-        self._file.write(content)
-        if self._pending:
-            self._pending.result()
-        self._pending = hashed
-
-    def hexdigest(self) -> str:
-        """Of all that has been written, once the block is left."""
-        return self._digest.hexdigest()
-
-
 def write_sums(folder: Path, known: Mapping[str, str]) -> None:
     """Write the list for all files in a folder; ``known`` are digests by name that need not be computed again."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
@@ -71,9 +41,9 @@ def read_sums(folder: Path) -> dict[str, str]:
         path = optional_file_in(folder, SUMS_FILE)
         content = read_limited(path, LIMIT_BYTES) if path else b""
     except ModelError as error:  # it can be had from nowhere else
-        raise ModelError(error.message, SOURCE_AGAIN) from error
+        raise ModelError(error.message, SOURCE_AGAIN, code="model-damaged") from error
     lines = content.decode(errors="replace").splitlines()
     matches = [LINE.fullmatch(line) for line in lines]
     if not all(matches):
-        raise ModelError(f"{path}: not a list of SHA-256 digests", SOURCE_AGAIN)
+        raise ModelError(f"{path}: not a list of SHA-256 digests", SOURCE_AGAIN, code="model-damaged")
     return {match[2]: match[1] for match in matches if match}

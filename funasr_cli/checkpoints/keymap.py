@@ -10,14 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
-
-from funasr_cli.backend import nn, tree_flatten
+from funasr_cli.backend import mx, nn, tree_flatten
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, Shape, Tensor, stackable, stacked
 from funasr_cli.errors import ModelError
-
-CONTAINERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts wrap the tensors
-WRAPPER_PREFIX = "module."  # left behind by PyTorch's DistributedDataParallel
 
 FSMN_SUFFIX = ".fsmn_block.weight"
 LM_HEAD = "llm.lm_head.weight"
@@ -25,6 +20,12 @@ EMBEDDING = "llm.model.embed_tokens.weight"
 LLM_PREFIX = "llm."
 ENCODER_PREFIX = "audio_encoder."
 CTC_PREFIXES = ("ctc_decoder.", "ctc.")
+# Adapters that are added to a matrix while it is computed with, as loralib and PEFT call their tensors.
+LORA = re.compile(r"(^|\.)lora_(A|B|E|up|down|embedding_A|embedding_B|magnitude_vector)(\.|$)")
+MERGING = (
+    "merge them and leave them out: W + B·A·alpha/r for each weight W with a lora_A and a lora_B, alpha and r as "
+    "in lora_conf; or call merge_and_unload() of PEFT"
+)
 
 SHOWN_PROBLEMS = 6  # of each kind
 
@@ -103,39 +104,53 @@ def translate(
         spell: how the number behind a placeholder is written here, by placeholder.
 
     Raises:
-        ModelError: two tensors have one name here, of q, k and v one is missing or misshapen, or there is a head
-            of its own where there should be none.
+        ModelError: two tensors have one name here, of q, k and v one is missing or misshapen, there is a head of
+            its own where there should be none, or there are adapters.
     """
+    if adapters := sorted(filter(LORA.search, tensors)):
+        raise lora_unmerged(where, f"{len(adapters)} tensors, such as {adapters[0]}")
     found: dict[str, Tensor] = {}
     stacks: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
         how, here, letter = _first_match(name, rules, spell)
         into, key = (stacks[here], letter) if how == STACK else (found, here)
         if key in into:
-            raise ModelError(f"{where}: two tensors would be {here}, {name} is one of them")
+            raise ModelError(f"{where}: two tensors would be {here}, {name} is one of them", code="model-misfit")
         into[key] = tensor.swapped() if how == SWAP else tensor
     for here, parts in stacks.items():
         if here in found:
-            raise ModelError(f"{where}: {here} is there both whole and in parts")
+            raise ModelError(f"{where}: {here} is there both whole and in parts", code="model-misfit")
         if missing := [letter for letter in "qkv" if letter not in parts]:
-            raise ModelError(f"{where}: of {here}, the part {missing[0]} is missing", "it is incomplete")
+            raise ModelError(
+                f"{where}: of {here}, the part {missing[0]} is missing", "it is incomplete", code="model-misfit"
+            )
         ordered = [parts[letter] for letter in "qkv"]
         if not stackable(ordered):
-            raise ModelError(f"{where}: the parts q, k and v of {here} differ in type or width")
+            raise ModelError(
+                f"{where}: the parts q, k and v of {here} differ in type or width", code="model-misfit"
+            )
         found[here] = stacked(ordered)
     if tied and LM_HEAD in found and EMBEDDING in found:
         _check_tied(found.pop(LM_HEAD), found[EMBEDDING], where)
     return found
 
 
+def lora_unmerged(where: str, what: str) -> ModelError:
+    """What to raise of adapters that are not part of the matrices."""
+    return ModelError(
+        f"{where}: these are LoRA weights that are not merged ({what})", MERGING, code="lora-unmerged"
+    )
+
+
 def _check_tied(head: Tensor, embedding: Tensor, where: str) -> None:
     if embedding.dtype not in DTYPE_BYTES or 0 in embedding.shape:  # which cannot be read, and is refused for it
         return
     alike = head.dtype in DTYPE_BYTES and head.shape == embedding.shape
-    if not alike or not np.array_equal(head.raw_in(embedding.dtype), embedding.raw()):
+    if not alike or not mx.array_equal(head.read_in(embedding.dtype), embedding.read(), equal_nan=True):
         raise ModelError(
             f"{where}: the configuration ties {LM_HEAD} to {EMBEDDING}, but they differ",
             "set tie_word_embeddings in the decoder's config.json to false if the head was trained on its own",
+            code="model-misfit",
         )
 
 
@@ -188,6 +203,7 @@ def check_tensors(expected: Mapping[str, Shape], found: Mapping[str, Shape], whe
         raise ModelError(
             f"{where}: {count} tensors do not fit the configuration\n  " + "\n  ".join(shown),
             "the checkpoint is incomplete, or its configuration belongs to another one",
+            code="model-misfit",
         )
 
 

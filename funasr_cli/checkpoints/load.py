@@ -15,7 +15,7 @@ from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, M
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, FLOATING, Shape
-from funasr_cli.checkpoints.untrusted import read_ctc_vocabulary, read_tokenizer
+from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.device import default_dtype, keep_in_memory, refuse_too_large
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
@@ -72,7 +72,9 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
     """
     dtype = dtype or default_dtype()
     if dtype not in (AS_STORED, *DTYPES):
-        raise UsageError(f"cannot compute in {dtype!r}", f"choose from {', '.join((AS_STORED, *DTYPES))}")
+        raise UsageError(
+            f"cannot compute in {dtype!r}", f"choose from {', '.join((AS_STORED, *DTYPES))}", code="option-value"
+        )
     return load_checkpoint(open_model(folder), folder, dtype)
 
 
@@ -130,7 +132,10 @@ def check_stored(checkpoint: Checkpoint, dense: Mapping[str, Shape]) -> None:
         packed = name in dense and expected[name] != dense[name]
         known = (PACKED,) if packed else FLOATING
         if tensor.dtype not in known:
-            raise ModelError(f"{checkpoint.where}: {name} is of type {tensor.dtype}, not {' or '.join(known)}")
+            raise ModelError(
+                f"{checkpoint.where}: {name} is of type {tensor.dtype}, not {' or '.join(known)}",
+                code="model-misfit",
+            )
 
 
 def _as_mlx_says(groups: Groups | None) -> dict[str, int] | bool:

@@ -8,6 +8,7 @@ from typing import Any
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.tensors import Shape
 from funasr_cli.checkpoints.untrusted import quoted
+from funasr_cli.checkpoints.values import Misstated, Options, stated_in, value
 from funasr_cli.errors import ModelError
 from funasr_cli.options import GROUP_SIZE, GROUP_SIZES, MIXED, ConvertOptions
 
@@ -78,13 +79,16 @@ def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Grou
                 raise ModelError(
                     f"{name}: rows of {shape[-1]} values do not divide into groups of {size}",
                     "choose a smaller --group-size",
+                    code="group-size",
                 )
             chosen[module] = Groups(_decoder_bits(module, options.quantize), size)
         elif options.quantize_encoder and name.startswith(keymap.ENCODER_PREFIX) and divides:
             chosen[module] = Groups(options.quantize_encoder, size)
     if options.quantize_encoder and not any(module.startswith(keymap.ENCODER_PREFIX) for module in chosen):
         raise ModelError(
-            f"no matrix of the encoder has rows that divide into groups of {size}", "choose a smaller --group-size"
+            f"no matrix of the encoder has rows that divide into groups of {size}",
+            "choose a smaller --group-size",
+            code="group-size",
         )
     return chosen
 
@@ -122,22 +126,22 @@ def from_json(content: Any, where: str) -> Quantization | None:
     """
     if content is None:
         return None
-    if not isinstance(content, dict):
-        raise ModelError(f"{where}: expected an object, found {type(content).__name__}")
-    exceptions = {}
-    for module, stated in content.items():
-        if isinstance(stated, dict):
-            exceptions[module] = _groups(stated, f"{where}: {quoted(module)}")
-        elif module not in ("group_size", "bits", "mode") and not isinstance(stated, bool):  # false: dense
-            raise ModelError(f"{where}: {quoted(module)} is {quoted(stated)}: no known quantization")
-    return Quantization(_groups(content, where), exceptions)
+    with stated_in(where):
+        if not isinstance(content, dict):
+            raise Misstated("it is not a mapping", code="model-config")
+        exceptions = {}
+        for module, stated in content.items():
+            if isinstance(stated, dict):
+                exceptions[module] = _groups(stated)
+            elif module not in ("group_size", "bits", "mode") and not isinstance(stated, bool):  # false: dense
+                what = f"{quoted(module)} is {quoted(stated)}: no known quantization"
+                raise Misstated(what, code="model-config")
+        return Quantization(_groups(content), exceptions)
 
 
-def _groups(stated: dict[str, Any], where: str) -> Groups:
-    for name in ("bits", "group_size"):
-        if type(stated.get(name)) is not int:
-            raise ModelError(f"{where}: {name} is {quoted(stated.get(name))}, not a whole number")
-    bits, size, mode = stated["bits"], stated["group_size"], stated.get("mode", MODE)
+def _groups(stated: Options) -> Groups:
+    bits, size, mode = value(stated, "bits", int), value(stated, "group_size", int), value(stated, "mode", MODE)
     if bits not in READABLE_BITS or size not in GROUP_SIZES or mode != MODE:
-        raise ModelError(f"{where}: {bits} bits in groups of {size}, {quoted(mode)}: no known quantization")
+        what = f"{bits} bits in groups of {size}, {quoted(mode)}: no known quantization"
+        raise Misstated(what, code="model-unsupported")
     return Groups(bits, size)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from funasr_cli.checkpoints.format import CONFIG_FILE, CTC_VOCABULARY_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
-from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS, require_torch
+from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.layouts.transformers import INDEX_FILE
+from funasr_cli.checkpoints.pickles import require_torch
 from funasr_cli.errors import ModelError
 
 Tell = Callable[[int, int], None]  # bytes fetched, bytes in all

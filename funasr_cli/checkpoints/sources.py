@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.converted import open_converted
@@ -14,6 +15,7 @@ from funasr_cli.errors import ModelError
 from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE
 
+ADAPTER = "adapter_config.json"  # of a folder that PEFT has written
 KNOWN = "funasr convert --explain lists the layouts that are known"
 
 
@@ -34,7 +36,9 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     if not is_safe and any((folder / file).exists() for file in (UPSTREAM_WEIGHTS, UPSTREAM_CONFIG)):
         return open_funasr(folder, languages_of(name))
     if not has_config:
-        raise ModelError(f"{folder}: no checkpoint in a layout that is known", KNOWN)
+        if (folder / ADAPTER).exists():
+            raise keymap.lora_unmerged(str(folder / ADAPTER), "a model is not beside them")
+        raise ModelError(f"{folder}: no checkpoint in a layout that is known", KNOWN, code="model-unsupported")
     if _is_transformers(_config(folder)):
         return open_transformers(folder, languages_of(name))
     return open_model(folder, name)
@@ -54,7 +58,9 @@ def open_model(folder: Path, name: str | None = None) -> Checkpoint:
     if content.get("format") == FORMAT:
         return open_converted(folder)
     if _is_transformers(content):
-        raise ModelError(f"{folder}: has to be converted first", f"run: funasr convert {folder}")
+        raise ModelError(
+            f"{folder}: has to be converted first", f"run: funasr convert {folder}", code="model-unconverted"
+        )
     # A snapshot in Hugging Face's cache: models--OWNER--NAME/snapshots/COMMIT. Of a folder, whatever it was,
     # mlx-audio writes Nano's id into model_repo.
     called = name or (folder.parents[1] if folder.parent.name == "snapshots" else folder).name
@@ -81,7 +87,11 @@ def _config(folder: Path) -> dict[str, Any]:
     path = file_in(folder, CONFIG_FILE, "this is no model that can be loaded")
     content = read_json(path)
     if content.get("model_type") != MODEL_TYPE:
-        raise ModelError(f"{path}: the model is {quoted(content.get('model_type'))}, not {MODEL_TYPE}", KNOWN)
+        raise ModelError(
+            f"{path}: the model is {quoted(content.get('model_type'))}, not {MODEL_TYPE}",
+            KNOWN,
+            code="model-unsupported",
+        )
     return content
 
 

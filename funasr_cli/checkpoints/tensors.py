@@ -4,12 +4,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from funasr_cli.backend import mx
-from funasr_cli.checkpoints.headers import StoredTensor, safetensors_header
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted, reason_in_a_line, unreadable
+from funasr_cli.errors import ModelError
 
 Shape = tuple[int, ...]
 
@@ -20,6 +23,8 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "uint32": 4}
 FLOATING = ("float32", "bfloat16", "float16")
 EXPONENTS = {"float32": 0x7F800000, "bfloat16": 0x7F80, "float16": 0x7C00}  # their bits
 PIECE = 1 << 18  # values that are looked at together
+LONGEST_NAME = 256
+HIGHEST_RANK = 8
 
 
 @dataclass(frozen=True)
@@ -29,32 +34,28 @@ class Tensor:
     Attributes:
         dtype: as MLX calls it; for types that no model is stored in, as the file does.
         read: reads it, anew at each call: nothing is kept.
-        mapped: (bytes,) of uint8, as they lie in the file and without a copy of them; None where they lie there in
-            another order.
     """
 
     dtype: str
     shape: Shape
     read: Callable[[], mx.array]
-    mapped: Callable[[], np.ndarray] | None = None
-
-    @classmethod
-    def of_file(cls, dtype: str, shape: Shape, mapped: Callable[[], np.ndarray]) -> "Tensor":
-        """One that lies in a file as it is wanted."""
-        return cls(dtype, shape, lambda: from_bytes(mapped(), dtype, shape), mapped)
 
     @property
     def size_bytes(self) -> int:
         """Bytes that it takes."""
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
+    def read_in(self, dtype: str) -> mx.array:
+        """Read it, cast to a type."""
+        return self.read().astype(getattr(mx, dtype))
+
     def raw(self) -> np.ndarray:
-        """(bytes,) of uint8; to be read only."""
-        return self.mapped() if self.mapped else to_bytes(self.read())
+        """(bytes,) of uint8."""
+        return to_bytes(self.read())
 
     def raw_in(self, dtype: str) -> np.ndarray:
         """The same, cast to a type."""
-        return self.raw() if self.dtype == dtype else to_bytes(self.read().astype(getattr(mx, dtype)))
+        return to_bytes(self.read_in(dtype))
 
     def swapped(self) -> "Tensor":
         """With the last two axes in the other order."""
@@ -78,33 +79,64 @@ def stackable(parts: Sequence[Tensor]) -> bool:
 
 
 def open_safetensors(path: Path) -> dict[str, Tensor]:
-    """Names and tensors of a safetensors file, whose header is checked; nothing else is read yet.
+    """Names and tensors of a safetensors file, in the order of their values, which are not read yet.
 
     Raises:
         ModelError: the file is missing or damaged.
     """
-    return {name: _stored(path, entry) for name, entry in safetensors_header(path).items()}
+    with open_file(path):  # says what else than a file of its own it may be
+        pass
+    try:
+        with safe_open(path, "numpy") as file:
+            stored = {name: file.get_slice(name) for name in file.offset_keys()}
+            described = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in stored.items()}
+    except (SafetensorError, OSError) as error:
+        reason = reason_in_a_line(error).removeprefix("Error while deserializing header: ")
+        raise ModelError(
+            f"{path}: not a safetensors file, or damaged ({reason})", DAMAGED_HINT, code="model-damaged"
+        ) from error
+    values = _Values(path)
+    return presentable(
+        {
+            name: Tensor(DTYPES.get(code, code), shape, partial(values.take, name))
+            for name, (code, shape) in described.items()
+        },
+        path,
+    )
 
 
-def _stored(path: Path, entry: StoredTensor) -> Tensor:
-    dtype = DTYPES.get(entry.dtype, entry.dtype)
+def presentable(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The same, if messages can name them.
 
-    def mapped() -> np.ndarray:
-        return np.memmap(path, np.uint8, "r", offset=entry.begin, shape=(entry.end - entry.begin,))
-
-    return Tensor.of_file(dtype, entry.shape, mapped)
-
-
-def from_bytes(raw: np.ndarray, dtype: str, shape: Shape) -> mx.array:
-    """A copy of the bytes as an array, since NumPy has no bfloat16.
-
-    Args:
-        raw: (bytes,) of uint8, at least one.
-        dtype: one of `DTYPE_BYTES`.
-        shape: of the result.
+    Raises:
+        ModelError: naming the first that is called or shaped like none.
     """
-    words = raw.view(f"u{DTYPE_BYTES[dtype]}")
-    return mx.array(words).view(getattr(mx, dtype)).reshape(shape)
+    for name, tensor in tensors.items():
+        if not (name.isprintable() and 0 < len(name) <= LONGEST_NAME and len(tensor.shape) <= HIGHEST_RANK):
+            what = f"{quoted(name)} of shape {quoted(tensor.shape)}"
+            raise ModelError(f"{path}: {what} is no tensor of a model", DAMAGED_HINT, code="model-damaged")
+    return tensors
+
+
+class _Values:
+    """The values of a safetensors file, which MLX reads when they are computed with; each is given away."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._unread: dict[str, mx.array] = {}
+
+    def take(self, name: str) -> mx.array:
+        if name not in self._unread:
+            self._unread = self._open()
+        return self._unread.pop(name)
+
+    def _open(self) -> dict[str, mx.array]:
+        name = str(self._path)
+        is_utf8 = name.encode(errors="ignore").decode() == name  # MLX opens no other names
+        try:
+            return dict(mx.load(name if is_utf8 else self._path.open("rb"), format="safetensors"))
+        except (RuntimeError, OSError) as error:
+            raise unreadable(self._path, error, DAMAGED_HINT) from error
 
 
 def usual_dtype(tensors: Mapping[str, Tensor]) -> str:
@@ -114,7 +146,7 @@ def usual_dtype(tensors: Mapping[str, Tensor]) -> str:
 
 
 def to_bytes(values: mx.array) -> np.ndarray:
-    """(bytes,) of uint8: the opposite of `from_bytes`."""
+    """(bytes,) of uint8, as they lie in memory; NumPy has no bfloat16."""
     return np.frombuffer(memoryview(mx.contiguous(values).view(mx.uint8)).cast("B"), np.uint8)
 
 

@@ -1,47 +1,43 @@
 """FunASR's ``config.yaml`` and the decoder's ``config.json`` -> our config.
 
 Where the files leave something out, upstream's own default is taken (class and argument are named beside it).
-What is refused is said of a file only within `stated_in`.
+Switches that the tensors decide, such as ``use_lora`` or ``freeze``, are not looked at. What is refused is said of
+a file only within `stated_in`.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from funasr_cli.checkpoints.untrusted import quoted, readable
 from funasr_cli.checkpoints.validate import check_config
-from funasr_cli.errors import ModelError
+from funasr_cli.checkpoints.values import Misstated, Options, require, section, stated_in, value
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig
 from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNanoConfig, PromptConfig
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 
-Options = dict[str, Any]
-
 MODEL = "FunASRNano"  # what upstream calls its class
 
-
-class _Misstated(ModelError):
-    """What is wrong in a configuration; the file is not named yet."""
-
-
-@contextmanager
-def stated_in(where: str) -> Iterator[None]:
-    """Name the file in what is said of its content.
-
-    Raises:
-        ModelError: what was raised of a configuration within.
-    """
-    try:
-        yield
-    except _Misstated as error:
-        raise ModelError(f"{where}: {error.message}", error.hint) from error
-    except KeyError as error:
-        raise ModelError(f"{where}: does not state {error}") from error
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{where}: a value of the wrong type ({readable(str(error))})") from error
+# Our field; upstream's key; upstream's own default, or a type where the key has to be stated.
+FRONTEND = (  # WavFrontend
+    ("sample_rate_hz", "fs", 16000), ("window", "window", "hamming"), ("mel_bins", "n_mels", 80),
+    ("frame_length_ms", "frame_length", 25.0), ("frame_shift_ms", "frame_shift", 10.0),
+    ("stack_frames", "lfr_m", 1), ("stack_step", "lfr_n", 1),
+)  # fmt: skip
+ENCODER = (  # SenseVoiceEncoderSmall
+    ("width", "output_size", 256), ("heads", "attention_heads", 4), ("ffn_dim", "linear_units", 2048),
+    ("blocks", "num_blocks", 6), ("tp_blocks", "tp_blocks", 0),
+    ("memory_taps", "kernel_size", 11), ("memory_shift", "sanm_shfit", 0),
+)  # fmt: skip
+ADAPTOR = (  # llm_asr.adaptor.Transformer
+    ("ffn_dim", "ffn_dim", 2048), ("layers", "n_layer", 2), ("heads", "attention_heads", 8),
+    ("downsample", "downsample_rate", 2),
+)  # fmt: skip
+# transformers.Qwen3Config, whose keys are our fields; rope_theta and head_dim have rules of their own.
+DECODER = dict.fromkeys(
+    ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
+     "vocab_size"), int,
+) | {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "attention_bias": False}  # fmt: skip
 
 
 def nano_config(
@@ -61,9 +57,13 @@ def nano_config(
         ModelError: another model, a variant that is not supported, or a value of the wrong type.
     """
     with stated_in(where):
-        require_nano(yaml)
+        require(yaml, "model", MODEL)
+        require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
+        require(yaml, "audio_adaptor", "Transformer")
+        require(yaml, "frontend", "WavFrontend")
         frontend = _frontend(section(yaml, "frontend_conf"))
-        encoder = _encoder(section(yaml, "audio_encoder_conf"), frontend.row_width)
+        encoder_options = section(yaml, "audio_encoder_conf")
+        encoder = SANMConfig(input_dim=frontend.row_width, **_fields(encoder_options, ENCODER))
     with stated_in(llm_where or where):
         decoder, stop_token_ids = _decoder(llm), _stop_token_ids(llm)
     with stated_in(where):
@@ -75,8 +75,8 @@ def nano_config(
             llm=decoder,
             ctc=_ctc(yaml, encoder.width) if ctc else None,
             prompt=PromptConfig(
-                system_turn=_switch(dataset, "sys_prompt", True),  # FunASRNano.data_load_speech
-                empty_think=not _switch(dataset, "do_think", True),
+                system_turn=value(dataset, "sys_prompt", True),  # FunASRNano.data_load_speech
+                empty_think=not value(dataset, "do_think", True),
                 languages=languages,
             ),
             stop_token_ids=stop_token_ids,
@@ -85,189 +85,93 @@ def nano_config(
     return config
 
 
-def require_nano(yaml: Options) -> None:
-    """Refuse other models, and other kinds of parts.
-
-    Raises:
-        ModelError: naming what is not known.
-    """
-    require(yaml, "model", MODEL)
-    require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
-    require(yaml, "audio_adaptor", "Transformer")
-    require(yaml, "frontend", "WavFrontend")
-    require(section(yaml, "llm_conf"), "use_lora", False, default=False)
-
-
-def section(yaml: Options, name: str) -> Options:
-    """A mapping in a configuration; empty where it is left out.
-
-    Raises:
-        ModelError: something else stands there.
-    """
-    content = yaml.get(name)
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise _Misstated(f"{name} is not a mapping")
-    return content
-
-
-def whole(options: Options, name: str, default: int | None = None) -> int:
-    """A whole number; the default where it is left out.
-
-    Raises:
-        ModelError: something else stands there.
-        KeyError: nothing does, and there is no default.
-    """
-    return int(_of_type(options, name, default, (int,), "a whole number"))
-
-
-def _number(options: Options, name: str, default: float | None = None) -> float:
-    return float(_of_type(options, name, default, (int, float), "a number"))
-
-
-def _switch(options: Options, name: str, default: bool) -> bool:
-    return bool(_of_type(options, name, default, (bool,), "true or false"))
-
-
-def _of_type(options: Options, name: str, default: Any, types: tuple[type, ...], what: str) -> Any:
-    value = options[name] if default is None else options.get(name, default)
-    if type(value) not in types:  # True is an int to isinstance
-        raise _Misstated(f"a value of the wrong type ({name} is {quoted(value)}, not {what})")
-    return value
-
-
-def require(options: Options, name: str, supported: Any, default: Any = None) -> None:
-    """Refuse every value but one.
-
-    Raises:
-        ModelError: another one stands there.
-    """
-    value = options.get(name, default)
-    if value != supported:
-        raise _Misstated(f"{name} is {quoted(value)}: not supported", f"this version knows {supported!r}")
+def _fields(conf: Options, fields: tuple[tuple[str, str, Any], ...]) -> dict[str, Any]:
+    return {ours: value(conf, theirs, default) for ours, theirs, default in fields}
 
 
 def _frontend(conf: Options) -> FrontendConfig:
     if conf.get("cmvn_file") is not None:
-        raise _Misstated("frontend_conf names a CMVN file: no Fun-ASR-Nano has one", "this is another model")
+        raise Misstated(
+            "frontend_conf names a CMVN file: no Fun-ASR-Nano has one",
+            "this is another model",
+            code="model-unsupported",
+        )
     require(conf, "snip_edges", True, default=True)
     require(conf, "upsacle_samples", True, default=True)
-    return FrontendConfig(  # these defaults: WavFrontend
-        sample_rate_hz=whole(conf, "fs", 16000),
-        window=_of_type(conf, "window", "hamming", (str,), "a name"),
-        mel_bins=whole(conf, "n_mels", 80),
-        frame_length_ms=_number(conf, "frame_length", 25),
-        frame_shift_ms=_number(conf, "frame_shift", 10),
-        stack_frames=whole(conf, "lfr_m", 1),
-        stack_step=whole(conf, "lfr_n", 1),
-    )
-
-
-def _encoder(conf: Options, input_dim: int) -> SANMConfig:
-    return SANMConfig(  # these defaults: SenseVoiceEncoderSmall
-        input_dim=input_dim,
-        width=whole(conf, "output_size", 256),
-        heads=whole(conf, "attention_heads", 4),
-        ffn_dim=whole(conf, "linear_units", 2048),
-        blocks=whole(conf, "num_blocks", 6),
-        tp_blocks=whole(conf, "tp_blocks", 0),
-        memory_taps=whole(conf, "kernel_size", 11),
-        memory_shift=whole(conf, "sanm_shfit", 0),
-    )
+    return FrontendConfig(**_fields(conf, FRONTEND))
 
 
 def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
-    config = AdaptorConfig(  # these defaults: llm_asr.adaptor.Transformer; upstream overrides both dims, too
+    config = AdaptorConfig(  # whose dimensions upstream overrides, too
         input_dim=input_dim,
         output_dim=output_dim,
-        ffn_dim=whole(conf, "ffn_dim", 2048),
-        layers=whole(conf, "n_layer", 2),
-        heads=whole(conf, "attention_heads", 8),
-        downsample=whole(conf, "downsample_rate", 2),
-        low_frame_rate=_switch(conf, "use_low_frame_rate", False),
+        low_frame_rate=value(conf, "use_low_frame_rate", False),
+        **_fields(conf, ADAPTOR),
     )
     if config.downsample > 1 and not config.low_frame_rate:
-        raise _Misstated(
+        raise Misstated(
             f"downsample_rate {config.downsample} without use_low_frame_rate: not supported",
             "upstream itself fills such prompts up with the embedding of token 0",
+            code="model-unsupported",
         )
     return config
 
 
 def _ctc(yaml: Options, encoder_width: int) -> CTCConfig:
-    require(yaml, "ctc_decoder", "Transformer")
+    require(yaml, "ctc_decoder", "Transformer", default="Transformer")
     conf = section(yaml, "ctc_decoder_conf")
-    vocab_size = whole(yaml, "ctc_vocab_size", 60515)  # FunASRNano
+    vocab_size = value(yaml, "ctc_vocab_size", 60515)  # FunASRNano
     return CTCConfig(
         decoder=_adaptor(
             {**conf, "use_low_frame_rate": True},  # concerns the prompt alone, which CTC rows never enter
             encoder_width,
-            whole(conf, "llm_dim", 4096),
+            value(conf, "llm_dim", 4096),
         ),
         vocab_size=vocab_size,
-        blank_id=whole(section(yaml, "ctc_conf"), "blank_id", vocab_size - 1),
+        blank_id=value(section(yaml, "ctc_conf"), "blank_id", vocab_size - 1),
     )
 
 
 def _decoder(conf: Options) -> Qwen3Config:
     require(conf, "model_type", "qwen3")
     require(conf, "hidden_act", "silu", default="silu")
-    require(conf, "use_sliding_window", False, default=False)
     rope = {**(conf.get("rope_scaling") or {}), **(conf.get("rope_parameters") or {})}
     require(rope, "rope_type", "default", default=rope.get("type", "default"))  # "type": before transformers 4.45
-    if any(kind != "full_attention" for kind in conf.get("layer_types") or ()):
-        raise _Misstated("layer_types names more than full_attention: not supported")
-    return Qwen3Config(  # these defaults: transformers.Qwen3Config
-        hidden_size=whole(conf, "hidden_size"),
-        num_hidden_layers=whole(conf, "num_hidden_layers"),
-        num_attention_heads=whole(conf, "num_attention_heads"),
-        num_key_value_heads=whole(conf, "num_key_value_heads"),
-        head_dim=whole({"head_dim": conf.get("head_dim") or 128}, "head_dim"),
-        intermediate_size=whole(conf, "intermediate_size"),
-        vocab_size=whole(conf, "vocab_size"),
-        rope_theta=_number(
-            {"rope_theta": rope.get("rope_theta") or conf.get("rope_theta") or 10_000.0}, "rope_theta"
-        ),
-        rms_norm_eps=_number(conf, "rms_norm_eps", 1e-6),
-        tie_word_embeddings=_switch(conf, "tie_word_embeddings", False),
-        attention_bias=_switch(conf, "attention_bias", False),
+    sizes = {name: value(conf, name, default) for name, default in DECODER.items()}
+    _refuse_sliding(conf, sizes["num_hidden_layers"])
+    theta = rope.get("rope_theta") or conf.get("rope_theta") or 10_000.0
+    return Qwen3Config(
+        head_dim=value({"head_dim": conf.get("head_dim") or 128}, "head_dim", int),
+        rope_theta=value({"rope_theta": theta}, "rope_theta", float),
+        **sizes,
     )
+
+
+def _refuse_sliding(conf: Options, layers: int) -> None:
+    """Refuse a window over the attention, unless no layer has it: as transformers reads these keys."""
+    if conf.get("layer_types") is None and conf.get("sliding_window", 4096) is not None:
+        if value(conf, "max_window_layers", 28) < layers:
+            require(conf, "use_sliding_window", False, default=False)
+    elif any(kind != "full_attention" for kind in conf.get("layer_types") or ()):
+        raise Misstated("layer_types names more than full_attention: not supported", code="model-unsupported")
 
 
 def _stop_token_ids(llm: Options) -> tuple[int, ...]:
     """``eos_token_id`` of the decoder's config, one id or several."""
     stop = llm["eos_token_id"]
     ids = stop if isinstance(stop, list) else [stop]
-    return tuple(whole({"eos_token_id": token_id}, "eos_token_id") for token_id in ids)
+    return tuple(value({"eos_token_id": token_id}, "eos_token_id", int) for token_id in ids)
 
 
 def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options, Options]:
     """The inverse of `nano_config`: ``config.yaml`` and the decoder's ``config.json`` that state this config."""
-    frontend, encoder, prompt = config.frontend, config.encoder, config.prompt
+    prompt = config.prompt
     options: Options = {
         "model": MODEL,
         "frontend": "WavFrontend",
-        "frontend_conf": {
-            "fs": frontend.sample_rate_hz,
-            "window": frontend.window,
-            "n_mels": frontend.mel_bins,
-            "frame_length": frontend.frame_length_ms,
-            "frame_shift": frontend.frame_shift_ms,
-            "lfr_m": frontend.stack_frames,
-            "lfr_n": frontend.stack_step,
-            "cmvn_file": None,
-        },
+        "frontend_conf": _stated(config.frontend, FRONTEND) | {"cmvn_file": None},
         "audio_encoder": "SenseVoiceEncoderSmall",
-        "audio_encoder_conf": {
-            "output_size": encoder.width,
-            "attention_heads": encoder.heads,
-            "linear_units": encoder.ffn_dim,
-            "num_blocks": encoder.blocks,
-            "tp_blocks": encoder.tp_blocks,
-            "kernel_size": encoder.memory_taps,
-            "sanm_shfit": encoder.memory_shift,
-        },
+        "audio_encoder_conf": _stated(config.encoder, ENCODER),
         "audio_adaptor": "Transformer",
         "audio_adaptor_conf": _adaptor_options(config.adaptor)
         | {"use_low_frame_rate": config.adaptor.low_frame_rate},
@@ -301,12 +205,9 @@ def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options
     return options, llm_options
 
 
+def _stated(config: Any, fields: tuple[tuple[str, str, Any], ...]) -> Options:
+    return {theirs: getattr(config, ours) for ours, theirs, _ in fields}
+
+
 def _adaptor_options(adaptor: AdaptorConfig) -> Options:
-    return {
-        "downsample_rate": adaptor.downsample,
-        "encoder_dim": adaptor.input_dim,
-        "llm_dim": adaptor.output_dim,
-        "ffn_dim": adaptor.ffn_dim,
-        "n_layer": adaptor.layers,
-        "attention_heads": adaptor.heads,
-    }
+    return {"encoder_dim": adaptor.input_dim, "llm_dim": adaptor.output_dim} | _stated(adaptor, ADAPTOR)

@@ -3,36 +3,106 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import TaskID
 
 from funasr_cli.cli import console, parameters
 from funasr_cli.cli import conversion_report as report
-from funasr_cli.cli import convert_parameters as own
+from funasr_cli.cli.completion import complete_codes, complete_sources, completer
 from funasr_cli.errors import UsageError
-from funasr_cli.options import CONVERT_DEFAULTS, DEFAULT_HUB, ConvertOptions
+from funasr_cli.options import (
+    CONVERT_DEFAULTS,
+    DEFAULT_HUB,
+    DTYPES,
+    ENCODER_BITS,
+    GROUP_SIZE,
+    GROUP_SIZES,
+    RECIPES,
+    VERIFICATIONS,
+    ConvertOptions,
+)
 
 if TYPE_CHECKING:
     from funasr_cli.checkpoints.hub import Progress
 
 
+def choices(values: tuple[object, ...]) -> str:
+    """``[4|8]``, as help pages write it."""
+    return f"[{'|'.join(map(str, values))}]"
+
+
+def explain(asked: bool) -> None:
+    """Print the rules of names and layouts, and end."""
+    if asked:
+        from funasr_cli.checkpoints.explain import explain as tables
+
+        console.result(tables())
+        raise typer.Exit
+
+
 def convert(
     context: typer.Context,
-    source: own.Source,
-    out: own.Out = None,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder in a layout that --explain lists, converted model, hub id, or "
+            "nano or mlt-nano for short.",
+            autocompletion=complete_sources,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="Folder to create. Default: the models folder.")
+    ] = None,
     hub: parameters.HubOption = DEFAULT_HUB,
-    revision: own.Revision = None,
-    dtype: own.DType = CONVERT_DEFAULTS.dtype,
-    quantize: own.Quantize = CONVERT_DEFAULTS.quantize,
-    quantize_encoder: own.QuantizeEncoder = CONVERT_DEFAULTS.quantize_encoder,
-    group_size: own.GroupSize = CONVERT_DEFAULTS.group_size,
-    languages: own.Languages = None,
-    force: own.Force = False,
-    verify: own.Verify = CONVERT_DEFAULTS.verify,
-    check: own.Check = False,
-    _: own.Explain = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar=choices(DTYPES), help="Type of what is not quantized.", autocompletion=completer(DTYPES)
+        ),
+    ] = CONVERT_DEFAULTS.dtype,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            metavar=choices(RECIPES),
+            help="Quantize the language model to so many bits, for GPUs. A CPU undoes it.",
+            autocompletion=completer(RECIPES),
+        ),
+    ] = CONVERT_DEFAULTS.quantize,
+    quantize_encoder: Annotated[
+        int | None, typer.Option(metavar=choices(ENCODER_BITS), help="Quantize the encoder, too.")
+    ] = CONVERT_DEFAULTS.quantize_encoder,
+    group_size: Annotated[
+        int | None,
+        typer.Option(metavar=choices(GROUP_SIZES), help=f"Values that share a scale. Default: {GROUP_SIZE}."),
+    ] = CONVERT_DEFAULTS.group_size,
+    languages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODES",
+            help="What the model can write, as in zh,en,ja. Default: from the source's name.",
+            autocompletion=complete_codes,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
+    verify: Annotated[
+        str,
+        typer.Option(
+            metavar=choices(VERIFICATIONS),
+            help="Decode a clip with source and result; full: each stage beside PyTorch, too.",
+            autocompletion=completer(VERIFICATIONS),
+        ),
+    ] = CONVERT_DEFAULTS.verify,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only look whether SOURCE, a converted model, is whole.")
+    ] = False,
+    _: Annotated[
+        bool, typer.Option("--explain", callback=explain, is_eager=True, help="Print what becomes of each tensor.")
+    ] = False,
     quiet: parameters.Quiet = False,
 ) -> None:
     """Convert a checkpoint to MLX, and prove what came out."""
@@ -54,7 +124,9 @@ def convert(
     from funasr_cli.verification.proof import verifier
 
     if typed_hub and (local := local_source(source)):
-        raise UsageError(f"--hub {hub} with the local folder {local.folder}", "it applies to a hub id")
+        raise UsageError(
+            f"--hub {hub} with the local folder {local.folder}", "it applies to a hub id", code="options-conflict"
+        )
     with _progress(source) as on_progress:
         conversion = run(
             source, out, options, verifier, revision=revision, hub=hub, force=force, progress=on_progress
@@ -79,7 +151,8 @@ def _refuse_others(options: ConvertOptions, given: Mapping[str, object]) -> None
     changed = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
     stated += [f"--{name.replace('_', '-')}" for name in changed]
     if stated:
-        raise UsageError(f"--check with {', '.join(stated)}", "it only looks at a model that has been converted")
+        hint = "it only looks at a model that has been converted"
+        raise UsageError(f"--check with {', '.join(stated)}", hint, code="options-conflict")
 
 
 @contextmanager

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from support.expected import lines_of
 from support.layouts import write_mlx_audio, write_transformers
-from support.running import Result, invoke
+from support.running import invoke
 from support.small import MakeCheckpoint
-from test_cli_errors import said
 from test_cli_input_errors import LIBRARY, assert_ends
 
 import funasr_cli
@@ -37,7 +36,7 @@ def test_transformers(small_checkpoint: Path, tmp_path: Path) -> None:
     result = invoke("convert", source, out, "--dtype", "float32", "--verify", "off")
     assert_ends(result, 0, f"{out}\n", stderr)
     result = invoke("transcribe", "clip.wav", "-m", source)
-    assert result == Result(3, "", said(f"{source}: has to be converted first", f"run: funasr convert {source}"))
+    result.assert_error(3, "model-unconverted", f"funasr convert {source}")
 
 
 def test_mlx_audio(ctc_checkpoint: Path, short_wav: Path, tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from support.damage import Call
 
 NORM = "audio_encoder.tp_norm.weight"  # 32 values
 
@@ -22,16 +23,6 @@ class Storage:
 
     key: str
     values: int
-
-
-class Call:
-    """A function that is called by whoever executes the pickle."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return self.function, self.arguments
 
 
 class Crafted(pickle.Pickler):
@@ -58,14 +49,14 @@ def entries_of(path: Path) -> Iterator[tuple[str, bytes]]:
         yield from ((entry.filename, archive.read(entry)) for entry in archive.infolist())
 
 
-def put_pickle(checkpoint: Path, pickle: bytes, compression: int = zipfile.ZIP_STORED) -> None:
-    """Exchange the pickle in its ``model.pt``, the storages stay."""
-    path = checkpoint / "model.pt"
+def put_pickle(folder: Path, pickle: bytes, compression: int = zipfile.ZIP_STORED) -> None:
+    """Exchange the pickle in a folder's ``model.pt``, the storages stay."""
+    path = folder / "model.pt"
     entries = list(entries_of(path))
     with zipfile.ZipFile(path, "w", compression, compresslevel=1) as archive:
         for name, content in entries:
             archive.writestr(name, pickle if name.endswith("/data.pkl") else content)
 
 
-def put_tensor(checkpoint: Path, tensor: Call) -> None:
-    put_pickle(checkpoint, pickled({NORM: tensor}))
+def put_tensor(folder: Path, tensor: Call) -> None:
+    put_pickle(folder, pickled({NORM: tensor}))

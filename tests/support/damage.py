@@ -32,10 +32,6 @@ def remove(name: str) -> Change:
     return lambda folder: (folder / name).unlink()
 
 
-def rename(name: str, other: str) -> Change:
-    return lambda folder: (folder / name).rename(folder / other)
-
-
 def cut(name: str, size_bytes: int) -> Change:
     """Leave so many bytes of a file; if negative, take so many away."""
     return lambda folder: os.truncate(folder / name, size_bytes % (folder / name).stat().st_size)
@@ -190,6 +186,16 @@ def word_pieces(name: str) -> Change:
 def more_tokens(name: str) -> Change:
     """Ids beyond the decoder's."""
     return lambda folder: edit_json(folder / name, lambda content: content["model"]["vocab"].update(extra=2000))
+
+
+def add_lora(*names: str) -> Change:
+    """Tensors of adapters beside q and v of the decoder, under names such as ``{}.lora_A``."""
+
+    def change(found: Tensors) -> None:
+        for weight in [name for name in found if name.endswith(("q_proj.weight", "v_proj.weight"))]:
+            found |= {name.format(weight.removesuffix(".weight")): torch.zeros(4, 4) for name in names}
+
+    return tensors(change, "model.pt")
 
 
 def index(change: Callable[[dict[str, str]], Any]) -> Change:

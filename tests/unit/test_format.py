@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from support.small import edit_json
 
-from funasr_cli.checkpoints.format import (
-    TensorSpec,
-    parse_dataclass,
-    read_config,
-    write_config,
-    write_safetensors,
-)
+from funasr_cli.checkpoints.format import TensorSpec, read_config, write_config, write_safetensors
 from funasr_cli.checkpoints.load import load_model
-from funasr_cli.checkpoints.untrusted import read_json
 from funasr_cli.errors import ModelError
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint32": torch.uint32}
@@ -60,7 +52,7 @@ def test_safetensors_round_trip(
 
 def test_safetensors_refuses_wrong_sizes_and_existing_files(tmp_path: Path) -> None:
     path, spec = tmp_path / "a", TensorSpec("x", "float32", (2,))
-    with pytest.raises(ModelError, match="x: 4 bytes, expected 8"):
+    with pytest.raises(ValueError, match="x: 4 bytes, expected 8"):
         write_safetensors(path, [spec], iter([memoryview(bytes(4))]), {})
     with pytest.raises(FileExistsError):
         write_safetensors(path, [spec], iter([memoryview(bytes(8))]), {})
@@ -82,117 +74,35 @@ def test_safetensors_asks_for_one_tensor_at_a_time(tmp_path: Path) -> None:
     assert path.stat().st_size > 3 << 20
 
 
-@dataclass(frozen=True)
-class Inner:
-    values: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Outer:
-    number: int
-    share: float
-    flag: bool
-    name: str
-    inner: Inner | None
-
-
-GOOD: dict[str, Any] = {"number": 1, "share": 2, "flag": True, "name": "a", "inner": {"values": [1, 2]}}
-
-
-def test_parse_dataclass() -> None:
-    parsed = parse_dataclass(Outer, GOOD, "x")
-    assert parsed == Outer(1, 2.0, True, "a", Inner((1, 2)))
-    assert type(parsed.share) is float
-    assert parse_dataclass(Outer, {**GOOD, "inner": None}, "x").inner is None
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"number": True}, "x: number: expected int, found True"),
-        ({"number": 1.0}, "x: number: expected int, found 1.0"),
-        ({"number": "1"}, "x: number: expected int, found '1'"),
-        ({"number": None}, "x: number: expected int, found None"),
-        ({"share": "2"}, "x: share: expected float, found '2'"),
-        ({"share": True}, "x: share: expected float, found True"),
-        ({"flag": 1}, "x: flag: expected bool, found 1"),
-        ({"name": 1}, "x: name: expected str, found 1"),
-        ({"inner": []}, "x: inner: expected an object, found list"),
-        ({"inner": {"values": 3}}, "x: inner: values: expected a list, found int"),
-        ({"inner": {"values": [1, "2"]}}, "x: inner: values: expected int, found '2'"),
-        ({"inner": {}}, "x: inner: missing values"),
-        ({"b": 1, "a": 1}, "x: unknown a, b"),
-    ],
-)
-def test_parse_dataclass_is_strict(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        parse_dataclass(Outer, {**GOOD, **change}, "x")
-    assert caught.value.message == message
-
-
-def test_parse_dataclass_names_what_is_missing() -> None:
-    with pytest.raises(ModelError, match="x: missing flag, inner, name, number, share"):
-        parse_dataclass(Outer, {}, "x")
-    with pytest.raises(ModelError, match="x: expected an object, found list"):
-        parse_dataclass(Outer, [], "x")
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "1", "\0", "[" * 100_000, "\ud800"])
-def test_read_json_refuses_garbage(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(content.encode(errors="surrogatepass"))
-    with pytest.raises(ModelError, match=r"a\.json: "):
-        read_json(path)
-    with pytest.raises(ModelError, match=r"b\.json: missing"):
-        read_json(tmp_path / "b.json")
-
-
 def test_config_round_trip(small_model: Path, tmp_path: Path) -> None:
     write_config(tmp_path, read_config(small_model))
     assert (tmp_path / "config.json").read_bytes() == (small_model / "config.json").read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "message"),
+    ("path", "value", "code"),
     [
-        ("format", "other", "neither funasr nor mlx-audio has converted this"),
-        ("model_type", "qwen3", "the model is 'qwen3', not fun_asr_nano"),
-        ("format_version", 2, "format version 2, this funasr reads 1"),
-        ("format_version", None, "format version None, this funasr reads 1"),
-        ("source", "x", "source is not an object of strings"),
-        ("source", None, "source is not an object of strings"),
-        ("source", {"name": 1}, "source is not an object of strings"),
-        ("dtype", None, "dtype is None, not one of bfloat16, float32"),
-        ("dtype", "float16", "dtype is 'float16', not one of bfloat16, float32"),
-        (
-            "quantization",
-            {"bits": 5, "group_size": 48},
-            "quantization: 5 bits in groups of 48, 'affine': no known quantization",
-        ),
-        ("quantization", [4, 64], "quantization: expected an object, found list"),
-        ("quantization", {"bits": 4}, "quantization: group_size is None, not a whole number"),
-        ("encoder", None, "encoder: expected an object, found NoneType"),
-        ("encoder.width", "32", "encoder: width: expected int, found '32'"),
-        ("encoder.heads", 0, "encoder.heads is 0"),
-        ("encoder.heads", 3, "encoder: 3 heads do not divide 32"),
-        ("encoder.blocks", -1, "encoder.blocks is -1"),
-        ("encoder.memory_shift", 6, "a shift of 6 exceeds 11 taps"),
-        ("adaptor.heads", 7, "adaptor: 7 heads do not divide 64"),
-        ("adaptor.downsample", 0, "adaptor.downsample is 0"),
-        ("llm.num_key_value_heads", 3, "decoder's query heads: 3 heads do not divide 4"),
-        ("llm.hidden_size", 10**12, "llm.hidden_size is 1000000000000"),
-        ("llm.rope_theta", 0.0, "llm.rope_theta is 0.0"),
-        ("frontend.window", "blackman", "window 'blackman' is not one of hamming, hanning, povey, rectangular"),
-        ("frontend.stack_step", 0, "frontend.stack_step is 0"),
-        ("frontend.frame_shift_ms", 0.01, "a frame shift of 0.01 ms is 0 samples at 16000 Hz"),
-        ("stop_token_ids", [], "stop tokens [] are not among 768 ids"),
-        ("stop_token_ids", [768], "stop tokens [768] are not among 768 ids"),
-        ("prompt.languages", ["zh", "xx"], "unknown languages xx"),
-        ("prompt.languages", [], "no language"),
-        ("ctc", {}, "ctc: missing blank_id, decoder, vocab_size"),
+        ("format", "other", "model-unsupported"), ("model_type", "qwen3", "model-unsupported"),
+        ("format_version", 2, "model-unsupported"), ("format_version", None, "model-unsupported"),
+        ("source", "x", "model-config"), ("source", None, "model-config"), ("source", {"name": 1}, "model-config"),
+        ("dtype", None, "model-config"), ("dtype", "float16", "model-config"), ("dtype", [], "model-config"),
+        ("quantization", {"bits": 5, "group_size": 48}, "model-unsupported"),
+        ("quantization", [4, 64], "model-config"), ("quantization", {"bits": 4}, "model-config"),
+        ("encoder", None, "model-config"), ("encoder.width", "32", "model-config"),
+        ("encoder.heads", 0, "model-config"), ("encoder.heads", 3, "model-config"),
+        ("encoder.blocks", -1, "model-config"), ("encoder.memory_shift", 6, "model-config"),
+        ("adaptor.heads", 7, "model-config"), ("adaptor.downsample", 0, "model-config"),
+        ("llm.num_key_value_heads", 3, "model-config"), ("llm.hidden_size", 10**12, "model-config"),
+        ("llm.hidden_size", 10**4000, "model-config"), ("llm.rope_theta", 10**4000, "model-config"),
+        ("llm.rope_theta", 0.0, "model-config"), ("llm.rms_norm_eps", math.inf, "model-config"),
+        ("llm.rms_norm_eps", math.nan, "model-config"), ("llm.rms_norm_eps", 1e300, "model-config"),
+        ("frontend.window", "blackman", "model-config"), ("frontend.stack_step", 0, "model-config"),
+        ("frontend.frame_shift_ms", 0.01, "model-config"), ("stop_token_ids", [], "model-config"),
+        ("stop_token_ids", [768], "model-config"), ("prompt.languages", ["zh", "xx"], "model-config"),
+        ("prompt.languages", [], "model-config"), ("ctc", {}, "model-config"),
     ],
-)
-def test_damaged_config_is_refused(model: Path, path: str, value: Any, message: str) -> None:
+)  # fmt: skip
+def test_damaged_config_is_refused(model: Path, path: str, value: Any, code: str) -> None:
     *outer, last = path.split(".")
 
     def change(config: dict[str, Any]) -> None:
@@ -203,17 +113,10 @@ def test_damaged_config_is_refused(model: Path, path: str, value: Any, message: 
     edit_json(model / "config.json", change)
     with pytest.raises(ModelError) as caught:
         load_model(model)
-    assert caught.value.message == f"{model / 'config.json'}: {message}"
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [(math.inf, r"cannot be read \(the number Infinity\)"), (1e300, r"llm\.rms_norm_eps is 1e\+300")],
-)
-def test_numbers_beyond_all_measure_are_refused(model: Path, value: float, message: str) -> None:
-    edit_json(model / "config.json", lambda config: config["llm"].update(rms_norm_eps=value))
-    with pytest.raises(ModelError, match=message):
-        load_model(model)
+    assert caught.value.code == code
+    assert caught.value.message.startswith(f"{model / 'config.json'}: ")
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 700
 
 
 def test_several_problems_are_named_together(model: Path) -> None:

@@ -11,7 +11,7 @@ from funasr_cli.benchmarks.synthetic import RELEASE, write_synthetic
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.load import load_model
-from funasr_cli.checkpoints.untrusted import read_tokenizer
+from funasr_cli.checkpoints.vocabularies import read_tokenizer
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.demo import MODEL
 from funasr_cli.errors import OutputError

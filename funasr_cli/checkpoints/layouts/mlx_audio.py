@@ -11,7 +11,8 @@ from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json, readable
-from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, section, stated_in
+from funasr_cli.checkpoints.upstream import MODEL, nano_config
+from funasr_cli.checkpoints.values import Options, section, stated_in
 from funasr_cli.errors import ModelError
 
 LAYOUT = "mlx-audio"
@@ -38,7 +39,11 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         decoder = decoder_of(content)
         options = _upstream_words(content)
     if not decoder:
-        raise ModelError(f"{path}: neither funasr nor mlx-audio has converted this", "convert its source")
+        raise ModelError(
+            f"{path}: neither funasr nor mlx-audio has converted this",
+            "convert its source",
+            code="model-unsupported",
+        )
     config = nano_config(options, decoder, ctc=False, languages=languages, where=str(path))
     weights = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT)
     stored = open_safetensors(weights)
@@ -84,5 +89,8 @@ def _upstream_words(content: Options) -> Options:
 def _tokenizer_folder(folder: Path, content: Options) -> Path:
     stated = content.get("qwen_tokenizer_path", "Qwen3-0.6B")
     if not isinstance(stated, str) or not (name := PurePosixPath(stated).name) or name == "..":
-        raise ModelError(f"{folder / CONFIG_FILE}: qwen_tokenizer_path does not name the tokenizer's folder")
+        raise ModelError(
+            f"{folder / CONFIG_FILE}: qwen_tokenizer_path does not name the tokenizer's folder",
+            code="model-config",
+        )
     return folder / name

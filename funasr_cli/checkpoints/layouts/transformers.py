@@ -16,7 +16,8 @@ from funasr_cli.checkpoints.keymap import Spell
 from funasr_cli.checkpoints.layouts.files import GENERATION_FILE, tokenizer_files
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
-from funasr_cli.checkpoints.upstream import MODEL, Options, nano_config, require, section, stated_in, whole
+from funasr_cli.checkpoints.upstream import MODEL, nano_config
+from funasr_cli.checkpoints.values import Options, require, section, stated_in, value
 from funasr_cli.errors import ModelError
 
 LAYOUT = "Transformers"
@@ -36,7 +37,9 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     if content.get("quantization_config"):
-        raise ModelError(f"{path}: quantized for PyTorch, which is not read", "convert its source")
+        raise ModelError(
+            f"{path}: quantized for PyTorch, which is not read", "convert its source", code="model-unsupported"
+        )
     with stated_in(str(path)):
         options, llm = _upstream_words(content, folder)
     config = nano_config(options, llm, ctc=False, languages=languages, where=str(path))
@@ -49,10 +52,8 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         config=config,
         dtype=usual_dtype(tensors),
         tensors=tensors,
-        quantization=None,
         files=tokenizer_files(folder, folder),
         weights=weights,
-        source={},
         notes=(NOTE,),
     )
 
@@ -82,11 +83,13 @@ def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
     for path in weights:
         found = open_safetensors(path)
         if twice := tensors.keys() & found.keys():
-            raise ModelError(f"{path}: {min(twice)} is in another shard, too", DAMAGED_HINT)
+            raise ModelError(f"{path}: {min(twice)} is in another shard, too", DAMAGED_HINT, code="model-damaged")
         tensors |= found
         places |= dict.fromkeys(found, path.name)
     if index and (wrong := places.items() ^ listed.items()):
-        raise ModelError(f"{index}: does not say where {quoted(min(wrong)[0])} is", DAMAGED_HINT)
+        raise ModelError(
+            f"{index}: does not say where {quoted(min(wrong)[0])} is", DAMAGED_HINT, code="model-damaged"
+        )
     return weights, tensors
 
 
@@ -100,7 +103,7 @@ def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
     for part in (audio, adaptor):
         require(part, "hidden_act", "relu", default="relu")
     require(adaptor, "projector_hidden_act", "relu", default="relu")
-    layers, timed = whole(audio, "num_hidden_layers", 70), whole(audio, "num_timestamp_prediction_layers", 20)
+    layers, timed = value(audio, "num_hidden_layers", 70), value(audio, "num_timestamp_prediction_layers", 20)
     width = audio.get("hidden_size", 512)
     yaml = {
         "model": MODEL,
@@ -144,6 +147,7 @@ def _decoder(config: Options, llm: Options, folder: Path) -> Options:
         raise ModelError(
             f"{folder}: no stop token in {CONFIG_FILE} or {GENERATION_FILE}",
             f"state eos_token_id in {GENERATION_FILE}: the id of <|im_end|> in {TOKENIZER_FILE}",
+            code="model-config",
         )
     llm = llm | {"eos_token_id": stop}
     return llm | {"tie_word_embeddings": llm.get("tie_word_embeddings", config.get("tie_word_embeddings", True))}

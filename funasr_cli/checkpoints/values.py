@@ -1,0 +1,114 @@
+"""Typed values out of configurations that somebody else wrote; what is wrong is said of a file by `stated_in`."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from funasr_cli.checkpoints.untrusted import quoted, readable
+from funasr_cli.errors import ModelError
+
+T = typing.TypeVar("T")
+Options = dict[str, Any]
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+LARGEST_BITS = 63
+
+
+class Misstated(ModelError):
+    """What is wrong in a configuration; where that stands is added on the way out."""
+
+
+@contextmanager
+def stated_in(where: str) -> Iterator[None]:
+    """Name the file, or the part of it, in what is said of its content.
+
+    Raises:
+        ModelError: what was raised of a configuration within.
+    """
+    try:
+        yield
+    except Misstated as error:
+        error.message = f"{where}: {error.message}"
+        error.args = (error.message,)
+        raise
+    except KeyError as error:
+        raise Misstated(f"{where}: does not state {error}", code="model-config") from error
+    except (TypeError, ValueError) as error:
+        what = f"a value of the wrong type ({readable(str(error))})"
+        raise Misstated(f"{where}: {what}", code="model-config") from error
+
+
+def section(yaml: Options, name: str) -> Options:
+    """A mapping in a configuration; empty where it is left out.
+
+    Raises:
+        ModelError: something else stands there.
+    """
+    content = yaml.get(name)
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise Misstated(f"{name} is not a mapping", code="model-config")
+    return content
+
+
+def value(options: Options, name: str, default: Any) -> Any:
+    """A value of the default's type; the default itself where it is left out, unless that is a type.
+
+    Raises:
+        ModelError: something else stands there.
+        KeyError: nothing does, and there is no default.
+    """
+    kind: Any = default if isinstance(default, type) else type(default)
+    found = options[name] if default is kind else options.get(name, default)
+    if type(found) is not kind and not (kind is float and type(found) is int):  # True is an int to isinstance
+        raise Misstated(
+            f"a value of the wrong type ({name} is {quoted(found)}, not {KINDS[kind]})", code="model-config"
+        )
+    if type(found) is int and found.bit_length() > LARGEST_BITS:
+        raise Misstated(f"{name} is {quoted(found)}", code="model-config")
+    return kind(found)
+
+
+def require(options: Options, name: str, supported: Any, default: Any = None) -> None:
+    """Refuse every value but one.
+
+    Raises:
+        ModelError: another one stands there.
+    """
+    found = options.get(name, default)
+    if found != supported:
+        raise Misstated(
+            f"{name} is {quoted(found)}: not supported",
+            f"this version knows {supported!r}",
+            code="model-unsupported",
+        )
+
+
+def parse_dataclass(kind: type[T], options: Options) -> T:
+    """Build a (nested) config dataclass, strictly.
+
+    Raises:
+        ModelError: a field is unknown or of the wrong type.
+        KeyError: one is missing.
+    """
+    hints = typing.get_type_hints(kind)
+    if unknown := sorted(options.keys() - hints.keys()):
+        raise Misstated(f"unknown {readable(', '.join(unknown))}", code="model-config")
+    return kind(**{name: _field(options, name, hint) for name, hint in hints.items()})
+
+
+def _field(options: Options, name: str, hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):  # X | None
+        return None if options[name] is None else _field(options, name, typing.get_args(hint)[0])
+    if dataclasses.is_dataclass(hint):
+        with stated_in(name):
+            return parse_dataclass(typing.cast(type, hint), section(options, name))
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(options[name], list):
+            raise Misstated(f"{name} is not a list", code="model-config")
+        return tuple(value({name: item}, name, typing.get_args(hint)[0]) for item in options[name])
+    return value(options, name, hint)

@@ -1,0 +1,170 @@
+"""Configurations of checkpoints: what is read of them, and which are refused before a model is built from them."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.checkpoints import upstream_config
+from support.small import SMALL
+
+from funasr_cli.checkpoints.keymap import model_shapes
+from funasr_cli.checkpoints.upstream import nano_config, upstream_options
+from funasr_cli.errors import ModelError
+from funasr_cli.models.fun_asr_nano import FunASRNano, FunASRNanoConfig
+
+LLM = {
+    "model_type": "qwen3", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 128, "vocab_size": 768, "rope_theta": 1e6,
+    "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "attention_bias": False, "eos_token_id": [1, 2],
+    "rope_scaling": {"rope_type": "default"}, "hidden_act": "silu", "max_window_layers": 28,
+    "sliding_window": None,
+}  # fmt: skip
+YAML = upstream_config(SMALL)
+WHERE, LLM_WHERE = "Nano/config.yaml", "Nano/Qwen3-0.6B/config.json"
+REMOVED = object()
+
+
+def config_with(path: str, value: Any) -> FunASRNanoConfig:
+    """Once this stands there; paths without a section are those of the decoder, or one of upstream's own."""
+    section, _, name = path.rpartition(".")
+    yaml, llm = {key: dict(part) if isinstance(part, dict) else part for key, part in YAML.items()}, dict(LLM)
+    content = yaml[section] if section else yaml if name in yaml else llm
+    if value is REMOVED:
+        del content[name]
+    else:
+        content[name] = value
+    return nano_config(yaml, llm, ctc=True, languages=("zh",), where=WHERE, llm_where=LLM_WHERE)
+
+
+def test_what_is_changed_here_is_good() -> None:
+    config = config_with("tie_word_embeddings", True)
+    assert (config.llm.hidden_size, config.stop_token_ids) == (64, (1, 2))
+    yaml, llm = upstream_options(config, "Qwen3-0.6B")
+    assert nano_config(yaml, llm, ctc=True, languages=("zh",), where="a") == config
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("audio_encoder_conf.tp_blocks", True), ("audio_encoder_conf.tp_blocks", None),
+        ("audio_encoder_conf.attention_heads", "4"), ("audio_encoder_conf.attention_heads", 4.5),
+        ("audio_encoder_conf.attention_heads", [4]), ("audio_encoder_conf.tp_blocks", "x" * 999),
+        ("audio_encoder_conf.attention_heads", math.inf), ("audio_encoder_conf.attention_heads", 10**4200),
+        ("audio_adaptor_conf.use_low_frame_rate", "no"), ("audio_adaptor_conf.use_low_frame_rate", 1),
+        ("dataset_conf.sys_prompt", {}), ("frontend_conf.window", 3), ("frontend_conf.frame_length", "25"),
+        ("frontend_conf.frame_length", True), ("frontend_conf.frame_length", 10**400),
+        ("frontend_conf.fs", "16k"), ("ctc_decoder_conf.llm_dim", {"a": 1}), ("vocab_size", "768"),
+        ("rms_norm_eps", []), ("hidden_size", None), ("tie_word_embeddings", "false"),
+        ("eos_token_id", [1, "2"]), ("eos_token_id", [[1]]), ("rope_scaling", [1]), ("layer_types", 3),
+        ("audio_encoder_conf", 3), ("dataset_conf", [1]), ("hidden_size", REMOVED), ("eos_token_id", REMOVED),
+        # numbers beyond all measure
+        ("audio_encoder_conf.num_blocks", 1001), ("audio_encoder_conf.tp_blocks", 1001),
+        ("audio_adaptor_conf.n_layer", 1001), ("ctc_decoder_conf.n_layer", 1001), ("num_hidden_layers", 1001),
+        ("num_hidden_layers", 10**18), ("audio_encoder_conf.linear_units", 1 << 21),
+        ("frontend_conf.fs", 1_000_001), ("frontend_conf.n_mels", 1001), ("frontend_conf.frame_length", 1e308),
+        ("frontend_conf.frame_length", 5000), ("rms_norm_eps", math.nan), ("rope_theta", 1e300),
+        ("eos_token_id", [768] * 999), ("eos_token_id", []), ("audio_encoder_conf.output_size", 10**12),
+        ("audio_encoder_conf.output_size", -32),
+        # what does not fit together
+        ("audio_encoder_conf.attention_heads", 0), ("audio_encoder_conf.attention_heads", 5),
+        ("audio_encoder_conf.sanm_shfit", 9), ("audio_adaptor_conf.downsample_rate", 0),
+        ("num_attention_heads", 0), ("num_key_value_heads", 3), ("frontend_conf.window", "kaiser"),
+        ("audio_adaptor_conf.downsample_rate", 16),
+    ],
+)  # fmt: skip
+def test_values_that_no_model_can_have(path: str, value: Any) -> None:
+    with pytest.raises(ModelError) as caught:
+        config_with(path, value)
+    message = caught.value.message
+    assert caught.value.code == "model-config"
+    assert message.startswith((f"{WHERE}: ", f"{LLM_WHERE}: ", f"{WHERE}, {LLM_WHERE}: "))
+    assert message.isprintable()
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model", "Paraformer"), ("model", REMOVED), ("audio_encoder", "SANMEncoder"), ("audio_adaptor", "Linear"),
+        ("frontend_conf.cmvn_file", "am.mvn"), ("frontend_conf.snip_edges", False), ("model_type", "llama"),
+        ("layer_types", ["full_attention", "sliding_attention"]), ("rope_scaling", {"rope_type": "yarn"}),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}), ("hidden_act", "gelu"), ("ctc_decoder", "Linear"),
+    ],
+)  # fmt: skip
+def test_variants_that_are_not_supported(path: str, value: Any) -> None:
+    with pytest.raises(ModelError) as caught:
+        config_with(path, value)
+    assert caught.value.code == "model-unsupported"
+    assert caught.value.message.startswith((f"{WHERE}: ", f"{LLM_WHERE}: "))
+
+
+def test_a_window_over_the_attention() -> None:
+    """It is refused where a layer has it, not for a switch that concerns none: as transformers reads it."""
+    slides = {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 1}
+    for change in ({"sliding_window": None}, {"max_window_layers": 2}, {"use_sliding_window": False},
+                   {"layer_types": ["full_attention"] * 2}):  # fmt: skip
+        nano_config(YAML, LLM | slides | change, ctc=False, languages=("zh",), where=WHERE)
+    with pytest.raises(ModelError) as caught:
+        nano_config(YAML, LLM | slides, ctc=False, languages=("zh",), where=WHERE)
+    assert caught.value.code == "model-unsupported"
+
+
+def test_the_largest_model_is_described_in_little_memory() -> None:
+    """Its tensors are held to the checkpoint's before any of them is computed."""
+    llm = LLM | dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size", "head_dim"), 1 << 20)
+    config = nano_config(YAML, llm, ctc=True, languages=("zh",), where=WHERE)
+    tracemalloc.start()
+    assert max(map(math.prod, model_shapes(FunASRNano(config)).values())) >= 1 << 40
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
+# --- anything ---
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(-3, 70), st.floats(), st.text(max_size=8),
+    st.sampled_from([10**12, 10**400, 2**63, 1 << 24, 0, -1, 1e308, 5e-324]),
+    st.sampled_from(["16000", "", "\ud800", "../x", "\x1b[2J"]),
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+)
+
+
+def paths_of(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of everything in nested objects."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        yield (*path, key)
+        yield from paths_of(value, (*path, key))
+
+
+def with_value(content: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy in which something else stands at the end of the path."""
+    return {**content, path[0]: with_value(content[path[0]], path[1:], value)} if path else value
+
+
+def edited(content: Any) -> st.SearchStrategy[Any]:
+    """A structure with one of its values exchanged."""
+    places = st.sampled_from(list(paths_of(content)))
+    return st.tuples(places, VALUES).map(lambda edit: with_value(content, *edit))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(edited(YAML) | st.just(YAML), edited(LLM) | st.just(LLM))
+def test_edited_configurations(yaml: Any, llm: Any) -> None:
+    """One that is let through is one that a model can be built from."""
+    refused = None
+    try:
+        assert model_shapes(FunASRNano(nano_config(yaml, llm, ctc=True, languages=("zh",), where="a")))
+    except ModelError as error:
+        refused = error
+    if refused:
+        assert (refused.message + refused.hint).isprintable()
+        assert len(refused.message) < 3000
+        assert refused.code in ("model-config", "model-unsupported")
