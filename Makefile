@@ -37,7 +37,7 @@ demo: $(VENV)/.runs
 
 install: $(VENV)/.installed
 
-$(VENV)/.runs: pyproject.toml
+$(VENV)/.runs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
 	$(BIN)/pip install $(PIP_FLAGS) $(CONSTRAINTS) --editable '.[$(BACKEND)]'

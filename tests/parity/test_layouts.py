@@ -198,6 +198,7 @@ def test_a_quantized_source_is_no_source(mlx_audio: Path, tmp_path: Path) -> Non
     assert caught.value.message == f"{model / 'model.safetensors'}: is quantized, its dense weights are gone"
 
 
+@pytest.mark.full
 def test_mlx_audio_at_full_size(clips: dict[str, Path], tmp_path: Path) -> None:
     """Its own converter takes the release's sizes for granted, and so writes no other."""
     upstream = write_checkpoint(tmp_path / "Nano", release_spec(adaptor_heads=8))

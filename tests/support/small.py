@@ -79,19 +79,6 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Upstream checkpoint of the release's depth at a tiny width, float32, without a CTC branch."""
-    spec = CheckpointSpec(dtype="float32")
-    return once(tmp_path_factory, "Fun-ASR-Nano-tiny", lambda folder: write_checkpoint(folder, spec))
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_checkpoint`, converted in float32."""
-    return once(tmp_path_factory, "tiny", lambda folder: convert(tiny_checkpoint, folder, dtype="float32"))
-
-
-@pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that converts in a moment. Not to be changed: see `make_checkpoint`."""
     return once(tmp_path_factory, "Small-Nano", lambda folder: write_checkpoint(folder, SMALL))
