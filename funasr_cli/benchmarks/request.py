@@ -6,7 +6,6 @@ from pathlib import Path
 
 from funasr_cli.options import AUTO_DRAFT, BENCH_TRIALS, DEFAULTS, NO_DRAFT, TranscribeOptions
 
-SYNTHETIC_SIZES = ("full", "demo")
 SYNTHETIC_TOKENS = 64  # of each segment by default: a random model would hardly ever stop
 BATCHED_RECORDINGS = 32  # of `Mode.BATCHES` by default
 
@@ -19,6 +18,13 @@ PARTS = tuple(name for name in STAGES if name not in ("first_token_s", "total_s"
 TEXT_PARTS = ("ctc_s", "prefill_s", "decode_s")  # from what has been heard to the text: what drafts change
 
 
+class Size(StrEnum):
+    """Of a model with random weights."""
+
+    FULL = "full"
+    DEMO = "demo"
+
+
 class Mode(StrEnum):
     """What can be measured."""
 
@@ -29,7 +35,6 @@ class Mode(StrEnum):
 
 
 BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # by default
-TOGETHER = (Mode.BATCHES, Mode.DRAFTS)  # modes that transcribe all recordings in one run
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Request:
 
     mode: Mode
     models: tuple[str | None, ...] = ()
-    synthetic: tuple[str, ...] = ()
+    synthetic: tuple[Size, ...] = ()
     device: str | None = None
     dtype: str | None = None
     audio: tuple[Path, ...] = ()
