@@ -22,6 +22,7 @@ from tools.release import __main__ as command
 from tools.release.clips import RELEASE_CLIPS, read_clips
 
 ROOT = Path(__file__).parents[2]
+DRY_MAKE = ["make", "--no-print-directory", "--dry-run", "check-release"]
 MANDARIN, ENGLISH = "打开车库的音乐。", "I will clean the kitchen this afternoon."
 CHECKS = [  # of a recipe, with the verdict on each where all is well and there is no PyTorch
     ("PASS", "is converted"),
@@ -243,14 +244,7 @@ def test_what_the_release_is_held_to() -> None:
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
 def test_make_passes_its_variables_on(tmp_path: Path) -> None:
     variables = ["MODEL=a/b", "HUB=ms", "RECIPES=none 4", f"OUT={tmp_path}", "REFERENCE_PYTHON=x/python"]
-    command = [
-        "make",
-        "--no-print-directory",
-        "--dry-run",
-        "check-release",
-        *variables,
-        "RELEASE_OPTIONS=--trials 1",
-    ]
+    command = [*DRY_MAKE, *variables, "RELEASE_OPTIONS=--trials 1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     words = done.stdout.replace("\\\n", " ").splitlines()[-1].split()
     assert words == [
@@ -276,6 +270,7 @@ def test_which_reference_make_asks(tmp_path: Path, files: list[str], named: str,
         (tmp_path / file).touch()
     env = {name: value for name, value in os.environ.items() if name != "REFERENCE_PYTHON"}
     env["FUNASR_REFERENCE_PYTHON"] = named
-    command = ["make", "--no-print-directory", "--dry-run", "check-release", f"REFERENCE={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=env)
+    done = subprocess.run(
+        [*DRY_MAKE, f"REFERENCE={tmp_path}"], capture_output=True, text=True, cwd=ROOT, check=True, env=env
+    )
     assert f'FUNASR_REFERENCE_PYTHON="{asked.format(reference=tmp_path)}" ' in done.stdout
