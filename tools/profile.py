@@ -22,10 +22,11 @@ from funasr_cli import demo
 from funasr_cli.audio.recording import Source, open_recording
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
-from funasr_cli.benchmarks.request import SYNTHETIC_SIZES
+from funasr_cli.benchmarks.request import Size
 from funasr_cli.benchmarks.subjects import Subject, load_subjects
 from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.checkpoints.hub import find_model
+from funasr_cli.cli import console
 from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.device import use_device
@@ -255,7 +256,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.profile", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("audio", nargs="*", help="recordings; without them, a clip of the demo model")
     parser.add_argument("-m", "--model", action="append", help="a converted model; repeatable")
-    parser.add_argument("--synthetic", choices=SYNTHETIC_SIZES, help="also a model of random weights")
+    parser.add_argument("--synthetic", choices=list(map(str, Size)), help="also a model of random weights")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], help="copies of the clip, side by side")
     parser.add_argument("--steps", type=int, default=DECODE_STEPS, help="tokens behind the first, for each row")
     parser.add_argument("--trials", type=int, default=BENCH_TRIALS, help="timed runs, behind a warm-up")
@@ -267,7 +268,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         costs = _run(given)
     except FunASRError as error:
-        print(f"error: {error.message}\n  {error.hint}".rstrip(), file=sys.stderr)
+        console.report(error)
         return error.exit_code
     content = [dataclasses.asdict(cost) for cost in costs]
     print(json.dumps(content, indent=2, ensure_ascii=False) if given.json else tables(costs, given.trials))

@@ -11,14 +11,7 @@ from funasr_cli.benchmarks.request import PARTS, STAGES, TEXT_PARTS
 from funasr_cli.benchmarks.scoring import ErrorRate, error_rate, reference_of
 from funasr_cli.benchmarks.subjects import Subject
 from funasr_cli.benchmarks.workloads import Workload
-from funasr_cli.measure import (
-    Spread,
-    peak_mlx_bytes,
-    peak_process_bytes,
-    reset_peak_mlx,
-    reset_peak_process,
-    rtf,
-)
+from funasr_cli.measure import Spread, peak_mlx_bytes, peak_process_bytes, reset_peak_mlx, reset_peak_process, rtf
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.transcript import Transcript
 
@@ -94,18 +87,8 @@ class Gain:
     same_texts: int
 
 
-def batch_gains(costs: Sequence[CaseCost]) -> list[Gain]:
-    """One for each case, against the first batch size of its model."""
-    return _gains(costs, lambda cost: cost.model)
-
-
-def draft_gains(costs: Sequence[CaseCost]) -> list[Gain]:
-    """One for each case, against the same one without drafts, which comes first."""
-    return _gains(costs, lambda cost: (cost.model, cost.audio, cost.batch_size))
-
-
-def _gains(costs: Sequence[CaseCost], group: Callable[[CaseCost], Hashable]) -> list[Gain]:
-    """Against the first case of each group; 1 where neither has anything to do, as in silence."""
+def gains_of(costs: Sequence[CaseCost], group: Callable[[CaseCost], Hashable]) -> list[Gain]:
+    """Compare each case with the first of its group; 1 where neither has anything to do, as in silence."""
     bases = {group(cost): cost for cost in reversed(costs)}
     gains = []
     for cost in costs:
@@ -126,6 +109,11 @@ class _Run:
     audio_s: float
     peak_mlx_bytes: int
     peak_process_bytes: int
+
+    @property
+    def tokens_per_s(self) -> float:
+        decode_s = self.stages["decode_s"]
+        return max(0, self.counts["tokens"] - self.counts["segments"]) / decode_s if decode_s else 0.0
 
 
 @dataclass(frozen=True)
@@ -170,7 +158,7 @@ class _Case:
             draft=self.draft,
             audio_s=last.audio_s,
             stages={name: Spread.of([run.stages[name] for run in runs]) for name in (*STAGES, "text_s")},
-            tokens_per_s=Spread.of([_tokens_per_s(run) for run in runs]),
+            tokens_per_s=Spread.of([run.tokens_per_s for run in runs]),
             rtf=Spread.of([rtf(run.stages["total_s"], run.audio_s) for run in runs]),
             peak_mlx_bytes=max(run.peak_mlx_bytes for run in runs),
             peak_process_bytes=max(run.peak_process_bytes for run in runs),
@@ -178,11 +166,6 @@ class _Case:
             texts=texts,
             **last.counts,
         )
-
-
-def _tokens_per_s(run: _Run) -> float:
-    decode_s = run.stages["decode_s"]
-    return max(0, run.counts["tokens"] - run.counts["segments"]) / decode_s if decode_s else 0.0
 
 
 def run_cases(

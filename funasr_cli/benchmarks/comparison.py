@@ -80,38 +80,34 @@ def compare(earlier: dict[str, Any], now: dict[str, Any]) -> Comparison:
         ratios={name: _ratios(before[name], case) for name, case in after.items() if name in before},
         only_now=[case for case in after if case not in before],
         only_earlier=[case for case in before if case not in after],
-        changes=[*_changes(earlier, now)],
+        changes=_changes(earlier, now),
     )
 
 
 def _ratios(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Ratio]:
-    before, after = dict(_leaves(earlier)), dict(_leaves(now))
-    ratios = {}
-    for name, value in after.items():
-        if name in before and name not in NO_METRICS and _is_number(value) and _is_number(before[name]):
-            (was, *past), (median, *present) = _range(before[name]), _range(value)
-            overlap = past[0] <= present[1] and present[0] <= past[1]
-            ratios[name] = Ratio(was, median, median / was if was else None, overlap)
+    before, ratios = dict(_leaves(earlier)), {}
+    for name, value in _leaves(now):
+        then, today = _range(before.get(name)), _range(value)
+        if then and today and name not in NO_METRICS:
+            overlap = then[1] <= today[2] and today[1] <= then[2]
+            ratios[name] = Ratio(then[0], today[0], today[0] / then[0] if then[0] else None, overlap)
     return ratios
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, int | float) and not isinstance(value, bool))
+def _range(value: Any) -> tuple[float, float, float] | None:
+    """Median, lowest and highest of what is a number."""
+    if isinstance(value, dict):
+        return value["median"], value["low"], value["high"]
+    return (value,) * 3 if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _range(value: Any) -> tuple[float, float, float]:
-    """Median, lowest and highest."""
-    return (value["median"], value["low"], value["high"]) if isinstance(value, dict) else (value,) * 3
-
-
-def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     before, after = (
         dict(_leaves({name: report.get(name) for name in CONTEXT} | {"weights": _weights(report)}))
         for report in (earlier, now)
     )
-    for name in before | after:
-        if before.get(name) != after.get(name):
-            yield f"{name}: {before.get(name)}, then {after.get(name)}"
+    names = [name for name in before | after if before.get(name) != after.get(name)]
+    return [f"{name}: {before.get(name)}, then {after.get(name)}" for name in names]
 
 
 def _weights(report: dict[str, Any]) -> dict[str, Any]:

@@ -43,36 +43,26 @@ def draw(report: Report, path: Path) -> None:
         save(figure, path)
 
 
-def _curves(report: Report) -> list[tuple[str, str, Iterable[Point]]]:
-    """Labels of the axes, and the points."""
-    cases = report.runs
-    curves: list[tuple[str, str, Iterable[Point]]] = []
+def _curves(report: Report) -> list[tuple[str, str, list[Point]]]:
+    """Labels of the axes, and the points, of each thing that was varied."""
+    cases, curves = report.runs, []
     memory = [case for case in report.cases if isinstance(case, MemoryCost)]
     if memory:
-        peaks = [(case.model, case.audio_s / 60, Spread.of([case.peak_bytes / 1e9])) for case in memory]
-        curves.append(("minutes of audio", "GB at the peak of the process", peaks))
-    if len({case.audio_s / case.recordings for case in cases}) > 1:
-        durations = [
-            (
-                case.model + (f", batch of {case.batch_size}" if case.batch_size else ""),
-                case.audio_s / case.recordings,
-                case.stages["total_s"],
-            )
-            for case in cases
-        ]
-        curves.append(("seconds of audio in a recording", "seconds", durations))
+        points = [(case.model, case.audio_s / 60, Spread.of([case.peak_bytes / 1e9])) for case in memory]
+        curves.append(("minutes of audio", "GB at the peak of the process", points))
+    lengths_s = [case.audio_s / case.recordings for case in cases]
+    if len(set(lengths_s)) > 1:
+        names = [case.model + (f", batch of {case.batch_size}" if case.batch_size else "") for case in cases]
+        points = [*zip(names, lengths_s, (case.stages["total_s"] for case in cases), strict=True)]
+        curves.append(("seconds of audio in a recording", "seconds", points))
     if len({case.batch_size for case in cases}) > 1:
-        several = len({case.draft for case in cases}) > 1
-        sizes = [
-            (
-                f"{case.model}, {Path(case.audio).name}" + (f", draft {case.draft}" if several else ""),
-                float(case.batch_size),
-                Spread(1 / case.rtf.median, 1 / case.rtf.high, 1 / case.rtf.low),
-            )
-            for case in cases
-            if case.batch_size
-        ]
-        curves.append(("segments side by side", "seconds of audio a second", sizes))
+        points = []
+        for case in cases:
+            name = f"{case.model}, {Path(case.audio).name}"
+            name += f", draft {case.draft}" if len({other.draft for other in cases}) > 1 else ""
+            speed = Spread(1 / case.rtf.median, 1 / case.rtf.high, 1 / case.rtf.low)
+            points += [(name, float(case.batch_size), speed)] if case.batch_size else []
+        curves.append(("segments side by side", "seconds of audio a second", points))
     return curves
 
 

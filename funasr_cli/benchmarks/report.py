@@ -10,7 +10,7 @@ from typing import Any
 
 from funasr_cli import __version__
 from funasr_cli.backend import BLAS, mx, on_accelerator
-from funasr_cli.benchmarks.cases import CaseCost, Gain, batch_gains, draft_gains
+from funasr_cli.benchmarks.cases import CaseCost, Gain, gains_of
 from funasr_cli.benchmarks.memory import MemoryCost
 from funasr_cli.benchmarks.request import Mode, Request
 from funasr_cli.benchmarks.subjects import ModelCost
@@ -47,10 +47,10 @@ class Report:
 
     @property
     def gains(self) -> list[Gain]:
-        """What batches or drafts save, for each case; empty in other modes."""
+        """What batches save against the first size, and drafts against none, for each case; else empty."""
         if self.request.mode == Mode.DRAFTS:
-            return draft_gains(self.runs)
-        return batch_gains(self.runs) if self.request.mode == Mode.BATCHES else []
+            return gains_of(self.runs, lambda case: (case.model, case.audio, case.batch_size))
+        return gains_of(self.runs, lambda case: case.model) if self.request.mode == Mode.BATCHES else []
 
     def as_json(self) -> dict[str, Any]:
         """For `json.dumps`."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from funasr_cli import transcript
 from funasr_cli.options import AUTO_DRAFT, BENCH_TRIALS, DEFAULTS, NO_DRAFT, TranscribeOptions
 
-SYNTHETIC_SIZES = ("full", "demo")
 SYNTHETIC_TOKENS = 64  # of each segment by default: a random model would hardly ever stop
 BATCHED_RECORDINGS = 32  # of `Mode.BATCHES` by default
 
@@ -21,6 +20,13 @@ STAGES = {
 }
 
 
+class Size(StrEnum):
+    """Of a model with random weights."""
+
+    FULL = "full"
+    DEMO = "demo"
+
+
 class Mode(StrEnum):
     """What can be measured."""
 
@@ -31,7 +37,6 @@ class Mode(StrEnum):
 
 
 BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # by default
-TOGETHER = (Mode.BATCHES, Mode.DRAFTS)  # modes that transcribe all recordings in one run
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Request:
 
     mode: Mode
     models: tuple[str | None, ...] = ()
-    synthetic: tuple[str, ...] = ()
+    synthetic: tuple[Size, ...] = ()
     device: str | None = None
     dtype: str | None = None
     audio: tuple[Path, ...] = ()

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from funasr_cli.backend import describe
 from funasr_cli.benchmarks.cases import CaseCost, run_cases
 from funasr_cli.benchmarks.memory import DURATIONS_S, MemoryCost, run_memory
 from funasr_cli.benchmarks.report import Report, describe_machine, describe_versions
-from funasr_cli.benchmarks.request import TOGETHER, Mode, Request
+from funasr_cli.benchmarks.request import Mode, Request
 from funasr_cli.benchmarks.scoring import reference_of
 from funasr_cli.benchmarks.subjects import ModelCost, Subject, load_subjects, unambiguous
 from funasr_cli.benchmarks.synthetic import write_synthetic
@@ -71,11 +72,11 @@ def _in_turns(
         if not subject.recognizer.has_ctc:
             message = f"{subject.cost.model}: no drafts without a CTC branch"
             raise ModelError(message, NO_CTC_HINT, code="no-ctc")
-    if request.mode in TOGETHER:
+    if request.mode in (Mode.BATCHES, Mode.DRAFTS):  # all recordings in one run
         workloads = [together(paths, request.recordings or len(paths))]
     else:
-        made = make_workloads(paths, request.durations_s, work)
-        workloads = [each.repeated(request.recordings or 1) for each in made]
+        copies, made = request.recordings or 1, make_workloads(paths, request.durations_s, work)
+        workloads = [replace(each, recordings=each.recordings * copies, copies=copies) for each in made]
     sizes, options, trials = request.batch_sizes, request.options, request.trials
     return run_cases(subjects, workloads, sizes, request.drafts, options, trials, request.references, progress)
 

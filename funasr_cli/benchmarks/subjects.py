@@ -47,7 +47,17 @@ def load_subjects(
     Raises:
         ModelError: one is damaged.
     """
-    loaded = [_load(folder, dtype, trials, progress) for folder in folders]
+    loaded = []
+    for folder in folders:
+        before, seconds, recognizer = mx.get_active_memory(), [], None
+        for trial in range(trials):
+            progress(f"loading {folder.name}, {trial + 1} of {trials}")
+            recognizer = None  # before the next one takes as much again
+            started = time.perf_counter()
+            recognizer = Recognizer(load_model(folder, dtype))
+            seconds.append(time.perf_counter() - started)
+        assert recognizer is not None
+        loaded.append((recognizer, Spread.of(seconds), int(mx.get_active_memory()) - before))
     labels = unambiguous([recognizer.loaded.name for recognizer, _, _ in loaded], folders)
     subjects = []
     for label, (recognizer, load_s, mlx_bytes) in zip(labels, loaded, strict=True):
@@ -61,18 +71,3 @@ def unambiguous(names: list[str], folders: list[Path]) -> list[str]:
     """What models are called: two conversions of the same checkpoint by their folders, too."""
     counts, pairs = Counter(names), zip(names, folders, strict=True)
     return [name if counts[name] == 1 else f"{name} in {folder.name}" for name, folder in pairs]
-
-
-def _load(
-    folder: Path, dtype: str | None, trials: int, progress: Callable[[str], None]
-) -> tuple[Recognizer, Spread, int]:
-    before, seconds = mx.get_active_memory(), []
-    recognizer = None
-    for trial in range(trials):
-        progress(f"loading {folder.name}, {trial + 1} of {trials}")
-        recognizer = None  # before the next one takes as much again
-        started = time.perf_counter()
-        recognizer = Recognizer(load_model(folder, dtype))
-        seconds.append(time.perf_counter() - started)
-    assert recognizer is not None
-    return recognizer, Spread.of(seconds), int(mx.get_active_memory()) - before

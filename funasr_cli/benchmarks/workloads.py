@@ -1,7 +1,7 @@
 """What is transcribed to be measured: recordings as they are, joined to a length, or generated."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -33,10 +33,6 @@ class Workload:
     paths: tuple[Path, ...] = ()
     vad: bool = True
     copies: int = 1
-
-    def repeated(self, copies: int) -> "Workload":
-        """Each of its recordings so often."""
-        return replace(self, recordings=self.recordings * copies, copies=copies)
 
 
 def make_workloads(paths: tuple[Path, ...], durations_s: tuple[float, ...], work: Path) -> list[Workload]:

@@ -77,7 +77,7 @@ class Proof:
         return self.agreeing * 2 < self.tokens
 
 
-Verifier = Callable[[Checkpoint, ConvertOptions], Callable[[Path], tuple[Proof | None, tuple[str, ...]]]]
+Verify = Callable[[Path], tuple[Proof | None, tuple[str, ...]]]  # a converted folder to what it shows, or notes
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def convert(
     name: str,
     out: Path | None,
     options: ConvertOptions,
-    verifier: Verifier,
+    verifier: Callable[[Checkpoint, ConvertOptions], Verify],
     *,
     revision: str | None = None,
     hub: Hub = DEFAULT_HUB,

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from funasr_cli.benchmarks.request import (
-    BATCH_SIZES,
-    BATCHED_RECORDINGS,
-    SYNTHETIC_SIZES,
-    SYNTHETIC_TOKENS,
-    Mode,
-    Request,
-)
+from funasr_cli.benchmarks.request import BATCH_SIZES, BATCHED_RECORDINGS, SYNTHETIC_TOKENS, Mode, Request, Size
 from funasr_cli.cli import console, measurements, parameters
 from funasr_cli.cli.run import warn_if_slow
 from funasr_cli.errors import UsageError
@@ -63,7 +56,7 @@ RTF = Annotated[bool, _what("--rtf", help="The real-time factor, each stage's ti
 Batches = Annotated[bool, _what("--batches", help="The throughput of several batch sizes.")]
 Drafts = Annotated[bool, _what("--drafts", help=DRAFTS_HELP)]
 Memory = Annotated[bool, _what("--memory", help=MEMORY_HELP)]
-Synthetic = Annotated[list[str] | None, _cases(metavar="SIZE", help=SYNTHETIC_HELP)]
+Synthetic = Annotated[list[Size] | None, _cases(help=SYNTHETIC_HELP)]
 BatchSizes = Annotated[str | None, _cases(metavar="N,N,...", help=BATCH_SIZES_HELP)]
 Durations = Annotated[str | None, _cases(metavar="S,S,...", help=DURATIONS_HELP)]
 Recordings = Annotated[int | None, _cases(min=1, help=RECORDINGS_HELP)]
@@ -119,18 +112,19 @@ def bench(
     if synthetic and not max_tokens and not exact_tokens:
         limit: dict[str, Any] = {"max_tokens" if mode == Mode.MEMORY else "exact_tokens": SYNTHETIC_TOKENS}
         options = replace(options, **limit)
+    many = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # drafts would profit from what is repeated
     unfit = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
     request = Request(
         mode=mode,
         models=tuple(map(str, model or [])) if model or synthetic else (None,),
-        synthetic=_synthetic(synthetic or []),
+        synthetic=tuple(dict.fromkeys(synthetic or [])),
         device=device,
         dtype=dtype,
         audio=tuple(audio or []),
         options=options,
         batch_sizes=sizes,
         durations_s=_numbers("--durations", durations, 0.1),
-        recordings=recordings or _recordings(mode, sizes),
+        recordings=recordings or many.get(mode, max(size or 1 for size in sizes)),
         trials=trials,
         references=_references(refs, [option for option, value in unfit.items() if value]),
     )
@@ -150,20 +144,6 @@ def _mode(*wanted: bool) -> Mode:
         *others, last = (f"--{mode}" for mode in Mode)
         raise UsageError("say what to measure", f"one of {', '.join(others)} and {last}", code="options-conflict")
     return modes[0]
-
-
-def _recordings(mode: Mode, sizes: tuple[int | None, ...]) -> int | None:
-    """As many as fill the largest batch, if each is a single segment; drafts profit from what is repeated."""
-    if mode == Mode.DRAFTS:
-        return None
-    return BATCHED_RECORDINGS if mode == Mode.BATCHES else max(size or 1 for size in sizes)
-
-
-def _synthetic(sizes: list[str]) -> tuple[str, ...]:
-    if unknown := [size for size in sizes if size not in SYNTHETIC_SIZES]:
-        hint = f"choose from {', '.join(SYNTHETIC_SIZES)}"
-        raise UsageError(f"--synthetic {unknown[0]}", hint, code="option-value")
-    return tuple(dict.fromkeys(sizes))
 
 
 def _sizes(text: str | None, mode: Mode) -> tuple[int | None, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from funasr_cli.benchmarks.request import PARTS, STAGES, TEXT_PARTS, Mode
+from funasr_cli.benchmarks.request import PARTS, STAGES, Mode
 from funasr_cli.cli import console, tables
 
 if TYPE_CHECKING:
@@ -25,19 +25,12 @@ BAR_STYLES = {  # of the stages' bars
     "encoder_s": "white on blue", "ctc_s": "black on bright_blue", "prefill_s": "white on magenta",
     "decode_s": "black on green",
 }  # fmt: skip
-COMPARED = {
-    Mode.RTF: {
-        "stages.total_s": "total", **{f"stages.{name}": STAGES[name] for name in list(STAGES)[3:-1]},
-        "tokens_per_s": "tok/s", "passes": "passes", "peak_mlx_bytes": "MLX memory",
-        "peak_process_bytes": "process memory",
-    },
-    Mode.DRAFTS: {
-        "passes": "passes", "accepted": "accepted", **{f"stages.{name}": STAGES[name] for name in TEXT_PARTS},
-        "stages.text_s": "all three", "stages.total_s": "total", "peak_mlx_bytes": "MLX memory",
-    },
-    Mode.MEMORY: {"peak_bytes": "peak", "wall_s": "seconds"},
+COMPARED = {  # as far as a mode has it
+    "stages.total_s": "total", **{f"stages.{name}": STAGES[name] for name in list(STAGES)[3:-1]},
+    "stages.text_s": "CTC to decode", "tokens_per_s": "tok/s", "passes": "passes", "accepted": "accepted",
+    "peak_mlx_bytes": "MLX memory", "peak_process_bytes": "process memory", "peak_bytes": "peak",
+    "wall_s": "seconds",
 }  # fmt: skip
-COMPARED[Mode.BATCHES] = COMPARED[Mode.RTF]
 
 
 @dataclass
@@ -79,7 +72,7 @@ def grids(report: "Report", comparison: "Comparison | None") -> list[Grid]:
     make = {Mode.RTF: _cases, Mode.BATCHES: _batches, Mode.DRAFTS: _drafts, Mode.MEMORY: _memory}
     grid = make[report.request.mode](report)
     grid.notes = [*_about(report), *grid.notes, *_errors(report)]
-    return [grid, _comparison(comparison, report.request.mode)] if comparison else [grid]
+    return [grid, _comparison(comparison)] if comparison else [grid]
 
 
 def _cases(report: "Report") -> Grid:
@@ -146,9 +139,10 @@ def _memory(report: "Report") -> Grid:
     return grid
 
 
-def _comparison(comparison: "Comparison", mode: Mode) -> Grid:
-    metrics = COMPARED[mode]
-    grid = Grid(["now / earlier", *metrics.values()])
+def _comparison(comparison: "Comparison") -> Grid:
+    measured = {name for ratios in comparison.ratios.values() for name in ratios}
+    metrics = [name for name in COMPARED if name in measured]
+    grid = Grid(["now / earlier", *(COMPARED[name] for name in metrics)])
     for case, ratios in comparison.ratios.items():
         grid.rows.append([_plain(case), *(_ratio(ratios.get(name)) for name in metrics)])
     grid.notes = ["Below 1, it is less than it was; ~: the ranges overlap, there may be no difference."]

@@ -25,13 +25,8 @@ def outcome(result: "Outcome", names: Sequence[str], width: int) -> "Table":
     table = plain("input", *shown)
     by_need = sorted(result.rows, key=lambda row: (row.state in ("done", "silent"), row.source))
     for row in sorted(by_need[:MOST_ROWS], key=lambda row: row.source):
-        ledger = row.ledger
-        seconds = {
-            "audio": row.duration_s,
-            "speech": ledger.speech_s,
-            "repaired": ledger.repaired_s,
-            "failed": ledger.failed_s,
-        }
+        seconds = {"audio": row.duration_s}
+        seconds |= {name: getattr(row.ledger, f"{name}_s") for name in ("speech", "repaired", "failed")}
         cells = {name: clock(value) if value else "-" for name, value in seconds.items()}
         cells |= {"segments": str(row.segments), "": row.state}
         table.add_row(names[row.source].translate(CONTROLS), *(cells[heading] for heading in shown))

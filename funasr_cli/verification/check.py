@@ -71,7 +71,15 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
     is_edited = differing.get(README_FILE) == CHANGED  # a model card is everyone's to edit
     if is_edited:
         del differing[README_FILE]
-    problems = [*vocabulary_problems(checkpoint), *_unlisted(checkpoint, sums)]
+    problems = [*vocabulary_problems(checkpoint)]
+    if checkpoint.layout == converted.LAYOUT:  # `convert` lists these in any case
+        written = [
+            WEIGHTS_FILE,
+            CONFIG_FILE,
+            TOKENIZER_FILE,
+            *([CTC_VOCABULARY_FILE] if checkpoint.config.ctc else []),
+        ]
+        problems += [f"{name}: {SUMS_FILE} does not list it" for name in written if name not in sums]
     problems += [f"{name}: {what}" for name, what in differing.items()]
     problems += _not_finite(checkpoint, progress)
     if problems:
@@ -80,15 +88,6 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
         raise ModelError("\n  ".join(lines), SOURCE_AGAIN, code="model-damaged")
     notes = (f"{README_FILE} has been edited since",) if is_edited else ()
     return Checked(checkpoint, size_bytes, sha256, len(sums) - is_edited, notes)
-
-
-def _unlisted(checkpoint: Checkpoint, sums: dict[str, str]) -> Iterator[str]:
-    """What `convert` writes and lists in any case."""
-    if checkpoint.layout == converted.LAYOUT:
-        vocabulary = (CTC_VOCABULARY_FILE,) if checkpoint.config.ctc else ()
-        for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE, *vocabulary):
-            if name not in sums:
-                yield f"{name}: {SUMS_FILE} does not list it"
 
 
 def _differing(folder: Path, sums: dict[str, str], known: dict[str, str]) -> Iterator[tuple[str, str]]:

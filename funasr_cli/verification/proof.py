@@ -2,7 +2,6 @@
 
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from funasr_cli import demo
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.convert import Proof
+from funasr_cli.checkpoints.convert import Proof, Verify
 from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.load import load_checkpoint, load_model
 from funasr_cli.checkpoints.sources import open_model
@@ -31,9 +30,7 @@ LARGEST_BESIDE_PYTORCH = 1e-2
 COMPONENTS = ("features", "encoder", "audio_rows", "logits")
 
 
-def verifier(
-    checkpoint: Checkpoint, options: ConvertOptions
-) -> Callable[[Path], tuple[Proof | None, tuple[str, ...]]]:
+def verifier(checkpoint: Checkpoint, options: ConvertOptions) -> Verify:
     """Say early what a conversion cannot be compared with; return what compares its folder with the checkpoint.
 
     That returns the proof, or a note that says why there is none.

@@ -26,7 +26,6 @@ USAGE = [
     ("--rtf --durations a", VALUE, "--durations a"),
     ("--rtf --durations 5,0", VALUE, "at least 0.1"),
     ("--rtf --durations nan", VALUE, "--durations nan"),
-    ("--rtf --synthetic demo --synthetic huge", VALUE, "--synthetic huge"),
     *(
         (f"--{mode} {typed}", CONFLICT, f"{typed.split()[0]} with --{mode}")
         for mode, options in {
@@ -60,6 +59,7 @@ ELSEWHERE = [
     ("--rtf --plt a.png", 2, "--plt"),
     ("--rtf --trials 0", 2, "--trials"),
     ("--rtf --recordings x", 2, "--recordings"),
+    ("--rtf --synthetic demo --synthetic huge", 2, "'huge'"),
     ("--batches --recordings 0", 2, "--recordings"),
     ("--rtf --max-tokens 0", 2, "max tokens is 0"),
     ("--rtf --exact-tokens 0", 2, "exact tokens is 0"),

@@ -18,36 +18,24 @@ from support.small import convert
 
 from funasr_cli.checkpoints.export import export
 from funasr_cli.demo import CLIPS, MODEL
+from tools.release import __main__ as command
 from tools.release.clips import RELEASE_CLIPS, read_clips
 
 ROOT = Path(__file__).parents[2]
+DRY_MAKE = ["make", "--no-print-directory", "--dry-run", "check-release"]
 MANDARIN, ENGLISH = "打开车库的音乐。", "I will clean the kitchen this afternoon."
-FIGURES = (  # that differ from run to run
-    (r"in \d+ s", "in _ s"),
-    (r"(RTF +)\d+\.\d{3}  ", r"\1_  "),
-    (r"(tokens per second +)\d+\.\d  ", r"\1_  "),
-    (r"(memory of (?:MLX|the process) +)\d+\.\d\d GB  ", r"\1_ GB  "),
-    (r"differ by [^ ]+", "differ by _"),
-    (r"largest error [^ ]+ \(\w+\)", "largest error _"),
-)
-HEADINGS = "result        recipe   check                                   found  [wanted]"
-NO_REFERENCE = "it is not installed; FUNASR_REFERENCE_PYTHON names a Python that has it"
-ALONE = f"not measured  PyTorch  transcribes                             {NO_REFERENCE}"
-FOUR_BITS = f"""\
-PASS          4        is converted                            212 tensors, 4.9 MB, in _ s  [no error]
-PASS          4        computes as its source                  10 of 10 tokens agree, logits differ by _  \
-[finite; the same where no value was rounded]
-PASS          4        is whole (--check)                      270 arrays, SHA-256 of 9 files  \
-[as written, all values finite]
-PASS          4        0010-zh-commands.flac, text             0.0 % errors: 打开车库的音乐。  \
-[at most 0 %: 打开车库的音乐。]
-PASS          4        0026-en-everyday.flac, text             0.0 % errors: {ENGLISH}  [at most 5 %: {ENGLISH}]
-not measured  4        texts beside PyTorch                    {NO_REFERENCE}
-not judged    4        RTF                                     _  [under 0.1 on a GPU]
-not judged    4        tokens per second                       _  [at least 30 on a GPU]
-not judged    4        memory of MLX                           _ GB  [under 3 GB at 4 bits on a GPU]
-not judged    4        memory of the process                   _ GB  [under 3 GB at 4 bits on a GPU]
-""".splitlines()
+CHECKS = [  # of a recipe, with the verdict on each where all is well and there is no PyTorch
+    ("PASS", "is converted"),
+    ("PASS", "computes as its source"),
+    ("PASS", "is whole (--check)"),
+    ("PASS", "0010-zh-commands.flac, text"),
+    ("PASS", "0026-en-everyday.flac, text"),
+    ("not measured", "texts beside PyTorch"),
+    ("not judged", "RTF"),
+    ("not judged", "tokens per second"),
+    ("not judged", "memory of MLX"),
+    ("not judged", "memory of the process"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -70,28 +58,22 @@ def write_clips(folder: Path, mandarin: str = MANDARIN, english: str = ENGLISH) 
 
 def check_release(*arguments: object, **env: str) -> Result:
     """Run it; on a CPU, so that what is judged does not depend on the machine."""
-    command = [
-        PYTHON,
-        "-m",
-        "tools.release",
-        *map(str, arguments),
-        "--device",
-        "cpu",
-        "--trials",
-        "1",
-    ]
+    command = [PYTHON, "-m", "tools.release", *map(str, arguments), "--device", "cpu", "--trials", "1"]
     done = subprocess.run(command, capture_output=True, env=environment(**env), cwd=ROOT, timeout=500, check=False)
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def shown(result: Result) -> list[str]:
-    """Its lines, without figures that differ from run to run, behind the headings."""
-    text = result.stdout.split("\n\n")[0]
-    for pattern, stands_for in FIGURES:
-        text = re.sub(pattern, stands_for, text)
-    headings, *lines = text.splitlines()
-    assert headings == HEADINGS
-    return lines
+def shown(result: Result) -> dict[tuple[str, str], tuple[str, str]]:
+    """The verdict on each check of each recipe, and what was found."""
+    headings, *lines = result.stdout.split("\n\n")[0].splitlines()
+    assert headings.split() == ["result", "recipe", "check", "found", "[wanted]"]
+    rows = [re.split("  +", line, maxsplit=3) for line in lines]
+    return {(recipe, what): (verdict, found) for verdict, recipe, what, found in rows}
+
+
+def verdicts(result: Result, recipe: str) -> list[tuple[str, str]]:
+    """Verdicts and checks of a recipe, in order."""
+    return [(verdict, what) for (own, what), (verdict, _) in shown(result).items() if own == recipe]
 
 
 def block(result: Result) -> str:
@@ -105,21 +87,18 @@ def test_everything_passes(upstream: Path, tmp_path: Path) -> None:
     arguments = (upstream, "--clips", write_clips(tmp_path), "--recipes", "none", "4")
     result = check_release(*arguments, TMPDIR=str(tmp_path / "tmp"))
     assert result.exit_code == 0, result
-    dense = [
-        line.replace("  4    ", "  none ")
-        .replace("4.9 MB", "7.4 MB")
-        .replace("270 arrays", "212 arrays")
-        .replace("10 of 10 tokens agree, logits differ by _", "nothing differs, 10 tokens")
-        for line in FOUR_BITS
-    ]
-    assert shown(result) == [ALONE, *dense, *FOUR_BITS]
-    assert block(result).startswith(
-        "## Release acceptance: PASS (10 PASS, 8 not judged, 3 not measured)\n\n"
-        "|  |  |\n| --- | --- |\n| model | upstream, a local folder, FunASR's layout |\n| revision | unknown |\n"
-    )
-    digest = re.search(r"\| SHA-256 of the source \| ([0-9a-f]{64}) \|", block(result))
-    assert digest
-    assert "| result | recipe | check | found | wanted |\n| --- | --- | --- | --- | --- |\n" in block(result)
+    assert verdicts(result, "PyTorch") == [("not measured", "transcribes")]
+    assert verdicts(result, "none") == verdicts(result, "4") == CHECKS
+    found = {key: text for key, (_, text) in shown(result).items()}
+    assert "FUNASR_REFERENCE_PYTHON" in found["PyTorch", "transcribes"]
+    for recipe, size, arrays, agreement in [("none", 7.4, 212, "nothing differs"), ("4", 4.9, 270, "10 of 10")]:
+        assert f"212 tensors, {size} MB" in found[recipe, "is converted"]
+        assert f"{arrays} arrays, SHA-256 of 9 files" in found[recipe, "is whole (--check)"]
+        assert agreement in found[recipe, "computes as its source"]
+        assert f"0.0 % errors: {ENGLISH}" in found[recipe, "0026-en-everyday.flac, text"]
+    assert block(result).startswith("## Release acceptance: PASS (10 PASS, 8 not judged, 3 not measured)\n")
+    assert "| model | upstream, a local folder, FunASR's layout |\n| revision | unknown |\n" in block(result)
+    assert re.search(r"\| SHA-256 of the source \| ([0-9a-f]{64}) \|", block(result))
     assert f"| PASS | 4 | 0026-en-everyday.flac, text | 0.0 % errors: {ENGLISH} | at most 5 %:" in block(result)
     assert re.search(r"\| versions \| python 3[\d.]+, funasr-cli [\d.]+, mlx [\d.]+, ", block(result))
     assert str(tmp_path) not in block(result)
@@ -133,18 +112,11 @@ def test_a_wrong_text_and_missed_targets_fail(upstream: Path, tmp_path: Path) ->
     targets = ("--max-rtf", "0.000001", "--max-memory-gb", "0.001", "--min-tokens-per-s", "0.5")
     result = check_release(upstream, "--clips", clips, "--recipes", "4", *targets)
     assert result.exit_code == 1
-    assert shown(result)[4:6] == [
-        "FAIL          4        0010-zh-commands.flac, text             28.6 % errors: 打开车库的音乐。  "
-        "[at most 0 %: 打开车库的声音]",
-        "FAIL          4        0026-en-everyday.flac, text             28.6 % errors: "
-        "I will clean the kitchen this afternoon.  [at most 5 %: I will clean this garden this afternoon.]",
-    ]
-    assert shown(result)[7:] == [
-        "FAIL          4        RTF                                     _  [under 1e-06]",
-        "PASS          4        tokens per second                       _  [at least 0.5]",
-        "FAIL          4        memory of MLX                           _ GB  [under 0.001 GB at 4 bits]",
-        "FAIL          4        memory of the process                   _ GB  [under 0.001 GB at 4 bits]",
-    ]
+    assert [verdict for verdict, _ in verdicts(result, "4")] == [
+        "PASS", "PASS", "PASS", "FAIL", "FAIL", "not measured", "FAIL", "PASS", "FAIL", "FAIL",
+    ]  # fmt: skip
+    assert shown(result)["4", "0010-zh-commands.flac, text"][1].startswith("28.6 % errors: ")
+    assert shown(result)["4", "RTF"][1].endswith("[under 1e-06]")
     assert block(result).startswith("## Release acceptance: FAIL (5 FAIL, 4 PASS, 2 not measured)\n")
 
 
@@ -154,19 +126,13 @@ def test_beside_pytorch(upstream: Path, tmp_path: Path) -> None:
     result = check_release(*arguments, FUNASR_REFERENCE_PYTHON=str(reference_python()))
     assert result.exit_code == 1, "the text is not what is expected, but PyTorch's"
     lines = shown(result)
-    assert lines[:2] == [
-        f"not judged    PyTorch  0010-zh-commands.flac, text             0.0 % errors: {MANDARIN}  "
-        f"[at most 0 %: {MANDARIN}]",
-        f"not judged    PyTorch  0026-en-everyday.flac, text             700.0 % errors: {ENGLISH}  "
-        "[at most 5 %: Goodbye.]",
-    ]
-    assert [line for line in lines if "as PyTorch" in line or "beside PyTorch" in line] == [
-        "PASS          none     computes as PyTorch                     largest error _  [at most 0.01]",
-        "PASS          none     0010-zh-commands.flac, beside PyTorch   0.0 % differs; 0.0 % errors, "
-        "PyTorch 0.0 %  [at most 0 % differs]",
-        "PASS          none     0026-en-everyday.flac, beside PyTorch   0.0 % differs; 700.0 % errors, "
-        "PyTorch 700.0 %  [at most 5 % differs]",
-    ]
+    assert {verdict for verdict, _ in verdicts(result, "PyTorch")} == {"not judged"}
+    assert lines["PyTorch", "0010-zh-commands.flac, text"][1].startswith(f"0.0 % errors: {MANDARIN}")
+    assert lines["PyTorch", "0026-en-everyday.flac, text"][1].startswith(f"700.0 % errors: {ENGLISH}")
+    assert lines["none", "computes as PyTorch"][0] == "PASS"
+    for clip in ("0010-zh-commands.flac", "0026-en-everyday.flac"):
+        verdict, found = lines["none", f"{clip}, beside PyTorch"]
+        assert (verdict, found[:13]) == ("PASS", "0.0 % differs")
     assert re.search(r"\| versions \| .*, torch [\w.+]+, transformers [\w.]+, funasr [\w.]+ \|", block(result))
 
 
@@ -179,9 +145,9 @@ def test_a_reference_that_breaks_down_fails(upstream: Path, tmp_path: Path) -> N
     arguments = (upstream, "--clips", write_clips(tmp_path), "--recipes", "4")
     result = check_release(*arguments, FUNASR_REFERENCE_PYTHON=str(python))
     assert result.exit_code == 1
-    why = f"{upstream}: the PyTorch reference failed (no such kernel)"
-    assert shown(result)[0] == f"FAIL          PyTorch  transcribes                             {why}"
-    assert shown(result)[6] == f"not measured  4        texts beside PyTorch                    {why}"
+    for key, verdict in ((("PyTorch", "transcribes"), "FAIL"), (("4", "texts beside PyTorch"), "not measured")):
+        assert shown(result)[key][0] == verdict
+        assert "(no such kernel)" in shown(result)[key][1]
     assert block(result).startswith("## Release acceptance: FAIL (1 FAIL, ")
 
 
@@ -191,21 +157,11 @@ def test_what_cannot_be_converted_fails(tmp_path: Path) -> None:
     quantized = convert(MODEL, tmp_path / "quantized", quantize="4").folder
     result = check_release(quantized, "--clips", write_clips(tmp_path), "--recipes", "none", "8")
     assert result.exit_code == 1
-    assert shown(result) == [
-        "not measured  PyTorch  transcribes                             PyTorch's FunASR does not read "
-        "funasr-cli's layout",
-        *(
-            line
-            for recipe in ("none ", "8    ")
-            for line in (
-                f"FAIL          {recipe}    is converted                            "
-                f"{quantized}/model.safetensors: is quantized, its dense weights are gone  [no error]",
-                f"not measured  {recipe}    all that follows                        it failed here: is converted",
-            )
-        ),
-    ]
+    assert verdicts(result, "PyTorch") == [("not measured", "transcribes")]
+    for recipe in ("none", "8"):
+        assert verdicts(result, recipe) == [("FAIL", "is converted"), ("not measured", "all that follows")]
+        assert f"{quantized}/model.safetensors" in shown(result)[recipe, "is converted"][1]
     assert block(result).startswith("## Release acceptance: FAIL (2 FAIL, 3 not measured)\n")
-    assert "| model | quantized, a local folder, funasr-cli's layout |\n| revision | unknown |\n" in block(result)
     assert "| SHA-256 of the source | unknown |\n" in block(result)
 
 
@@ -216,11 +172,8 @@ def test_a_language_that_the_model_lacks_fails(upstream: Path, tmp_path: Path) -
     clips.write_text(clips.read_text().replace('"zh"', '"sv"'))
     result = check_release(upstream, "--clips", clips, "--recipes", "none")
     assert result.exit_code == 1
-    assert shown(result)[-2:] == [
-        "FAIL          none     transcribes                             language 'sv' is not one of this model's  "
-        "[no error]",
-        "not measured  none     all that follows                        it failed here: transcribes",
-    ]
+    assert verdicts(result, "none")[-2:] == [("FAIL", "transcribes"), ("not measured", "all that follows")]
+    assert "'sv'" in shown(result)["none", "transcribes"][1]
 
 
 @pytest.mark.slow
@@ -238,47 +191,39 @@ def test_from_a_hub(upstream: Path, tmp_path: Path) -> None:
     assert f"| SHA-256 of the source | {source['sha256']} |\n" in block(result)
 
 
+CLIP = {"file": "a.wav", "language": "en", "text": "a", "max_error_percent": 0}
+
+
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("lines", "code", "value"),
     [
-        (
-            None,
-            "{clips}: the clips and their texts cannot be read ([Errno 2] No such file or directory: '{clips}')",
-        ),
-        ("", "{clips}: lists no clip"),
-        ("what?", "{clips}:1: no JSON (Expecting value: line 1 column 1 (char 0))"),
-        ("[]", "{clips}:1: other fields than file, language, text, max_error_percent"),
-        ('{"file": 5, "language": "en", "text": "a", "max_error_percent": 0}', "{clips}:1: file is 5"),
-        (
-            '{"file": "a.wav", "language": "xx", "text": "a", "max_error_percent": 0}',
-            "{clips}:1: unknown language 'xx'",
-        ),
-        (
-            '{"file": "a.wav", "language": "en", "text": "?", "max_error_percent": 0}',
-            "{clips}:1: no words in text '?'",
-        ),
-        (
-            '{"file": "a.wav", "language": "en", "text": "a", "max_error_percent": 0}',
-            "{folder}/a.wav: is not there",
-        ),
+        (None, "file-unreadable", "clips.jsonl"),
+        ("", "clips-wrong", "clips.jsonl"),
+        ("what?", "clips-wrong", "clips.jsonl:1"),
+        ("[]", "clips-wrong", "clips.jsonl:1"),
+        (json.dumps(CLIP | {"file": 5}), "clips-wrong", "clips.jsonl:1: file is 5"),
+        (json.dumps(CLIP | {"language": "xx"}), "language-unknown", "'xx'"),
+        (json.dumps(CLIP | {"text": "?"}), "clips-wrong", "'?'"),
+        (json.dumps(CLIP), "input-missing", "a.wav"),
     ],
 )
-def test_clips_that_are_not_there(tmp_path: Path, lines: str | None, message: str) -> None:
+def test_clips_that_are_not_there(
+    tmp_path: Path, lines: str | None, code: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     clips = tmp_path / "clips.jsonl"
     if lines is not None:
         clips.write_text(lines)
-    result = check_release(MODEL, "--clips", clips)
-    result.assert_fails(2, f"error: {message.format(clips=clips, folder=tmp_path)}\n  ")
+    exit_code = command.main([str(MODEL), "--clips", str(clips)])
+    Result(exit_code, *capsys.readouterr()).assert_error(2, code, value)
 
 
 def test_no_such_model(tmp_path: Path) -> None:
-    result = check_release(tmp_path / "nothing")
-    result.assert_fails(3, f"error: {tmp_path}/nothing: neither a folder nor a hub id\n  ")
+    check_release(tmp_path / "nothing").assert_fails(3, f"{tmp_path}/nothing: ")
 
 
 def test_a_reference_that_was_named_must_be_one(upstream: Path, tmp_path: Path) -> None:
     result = check_release(upstream, FUNASR_REFERENCE_PYTHON=str(tmp_path / "python"))
-    result.assert_fails(5, f"error: {tmp_path}/python: cannot be run (No such file or directory)\n  pip install ")
+    result.assert_error(5, "reference-missing", f"{tmp_path}/python: ")
 
 
 @pytest.mark.parametrize("arguments", [("--recipes", "5"), ("--hub", "no"), ("--trials", "x"), ()])
@@ -299,14 +244,7 @@ def test_what_the_release_is_held_to() -> None:
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
 def test_make_passes_its_variables_on(tmp_path: Path) -> None:
     variables = ["MODEL=a/b", "HUB=ms", "RECIPES=none 4", f"OUT={tmp_path}", "REFERENCE_PYTHON=x/python"]
-    command = [
-        "make",
-        "--no-print-directory",
-        "--dry-run",
-        "check-release",
-        *variables,
-        "RELEASE_OPTIONS=--trials 1",
-    ]
+    command = [*DRY_MAKE, *variables, "RELEASE_OPTIONS=--trials 1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     words = done.stdout.replace("\\\n", " ").splitlines()[-1].split()
     assert words == [
@@ -332,6 +270,7 @@ def test_which_reference_make_asks(tmp_path: Path, files: list[str], named: str,
         (tmp_path / file).touch()
     env = {name: value for name, value in os.environ.items() if name != "REFERENCE_PYTHON"}
     env["FUNASR_REFERENCE_PYTHON"] = named
-    command = ["make", "--no-print-directory", "--dry-run", "check-release", f"REFERENCE={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=env)
+    done = subprocess.run(
+        [*DRY_MAKE, f"REFERENCE={tmp_path}"], capture_output=True, text=True, cwd=ROOT, check=True, env=env
+    )
     assert f'FUNASR_REFERENCE_PYTHON="{asked.format(reference=tmp_path)}" ' in done.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from funasr_cli.benchmarks.report import describe_machine
-from funasr_cli.benchmarks.request import SYNTHETIC_SIZES
+from funasr_cli.benchmarks.request import Size
 from funasr_cli.errors import FunASRError
 from tools.peers.checkpoint import write_checkpoint, write_clips
 from tools.peers.engines import ENGINES, Worker
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, required=True, help="folder of environments, checkpoint, results")
     parser.add_argument("--out", type=Path, required=True, help="page to write")
     parser.add_argument("--from-json", type=Path, help="write the page of an earlier run again")
-    parser.add_argument("--size", choices=SYNTHETIC_SIZES, default="full", help="of the random model")
+    parser.add_argument("--size", choices=list(map(str, Size)), default="full", help="of the random model")
     parser.add_argument("--threads", type=int, default=2, help="of every engine")
     parser.add_argument("--tokens", type=int, default=64, help="of each clip")
     parser.add_argument("--duration", type=float, default=6.0, help="of each clip, in seconds")

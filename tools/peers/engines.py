@@ -96,7 +96,8 @@ class Worker:
 
     def __enter__(self) -> "Worker":
         if not self.python.is_file():
-            raise SetupError(f"{self.python}: not there", "`make bench-peers` sets the environments up")
+            hint = "`make bench-peers` sets the environments up"
+            raise SetupError(f"{self.python}: not there", hint, code="environment-missing")
         variables = needed_environment(self.threads)
         if self.engine.environment == "ours":  # the others must not find this package
             variables["PYTHONPATH"] = str(REPOSITORY)
@@ -129,13 +130,14 @@ class Worker:
         self._process.stdin.flush()
         answer = self._answer()
         if answer["tokens"] != [tokens] * len(clips):
-            raise FunASRError(f"{self.engine.name}: wrote {answer['tokens']} tokens, not {tokens} for each clip")
+            message = f"{self.engine.name}: wrote {answer['tokens']} tokens, not {tokens} for each clip"
+            raise FunASRError(message, code="tokens-differ")
         return answer
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise FunASRError(f"{self.engine.name}: its process ended", f"see {self.log}")
+            raise FunASRError(f"{self.engine.name}: its process ended", f"see {self.log}", code="process-ended")
         answer: dict[str, Any] = json.loads(line)
         return answer

@@ -11,6 +11,7 @@ from pathlib import Path
 from funasr_cli.backend import describe
 from funasr_cli.benchmarks.report import describe_machine, describe_versions
 from funasr_cli.benchmarks.scoring import require_rapidfuzz
+from funasr_cli.cli import console
 from funasr_cli.errors import ExitCode, FunASRError, UsageError
 from funasr_cli.options import BENCH_TRIALS, DEFAULT_HUB, Hub
 from tools.release.acceptance import PRECISIONS, Plan, accept
@@ -27,7 +28,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         return _run(given)
     except FunASRError as error:
-        print(f"error: {error.message}\n  {error.hint}".rstrip(), file=sys.stderr)
+        console.report(error)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> int:
     if given.trials < 1:
-        raise UsageError(f"--trials {given.trials}", "it must be at least 1")
+        raise UsageError(f"--trials {given.trials}", "it must be at least 1", code="option-value")
     require_rapidfuzz()
     plan = Plan(
         model=given.model,

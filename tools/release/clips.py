@@ -42,22 +42,25 @@ def read_clips(path: Path) -> tuple[Clip, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         hint = "run this from a clone of the repository, or name a list with --clips"
-        raise UsageError(f"{path}: the clips and their texts cannot be read ({error})", hint) from error
+        raise UsageError(
+            f"{path}: the clips and their texts cannot be read ({error})", hint, code="file-unreadable"
+        ) from error
     clips = tuple(_clip(line, f"{path}:{number}", path.parent) for number, line in enumerate(lines, 1) if line)
     if not clips:
-        raise UsageError(f"{path}: lists no clip", FORM)
+        raise UsageError(f"{path}: lists no clip", FORM, code="clips-wrong")
     return clips
 
 
 def _clip(line: str, where: str, folder: Path) -> Clip:
     row = _row(line, where)
     if row["language"] not in LANGUAGES:
-        raise UsageError(f"{where}: unknown language {row['language']!r}", f"known: {', '.join(LANGUAGES)}")
+        message = f"{where}: unknown language {row['language']!r}"
+        raise UsageError(message, f"known: {', '.join(LANGUAGES)}", code="language-unknown")
     if not units(row["text"]):  # of which no share could be wrong
-        raise UsageError(f"{where}: no words in text {row['text']!r}", FORM)
+        raise UsageError(f"{where}: no words in text {row['text']!r}", FORM, code="clips-wrong")
     clip = Clip(folder / row["file"], row["language"], row["text"], row["max_error_percent"])
     if not clip.path.is_file():
-        raise UsageError(f"{clip.path}: is not there", f"{where} names it")
+        raise UsageError(f"{clip.path}: is not there", f"{where} names it", code="input-missing")
     return clip
 
 
@@ -65,10 +68,10 @@ def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: no JSON ({error})", FORM) from error
+        raise UsageError(f"{where}: no JSON ({error})", FORM, code="clips-wrong") from error
     if not isinstance(row, dict) or row.keys() != FIELDS.keys():
-        raise UsageError(f"{where}: other fields than {', '.join(FIELDS)}", FORM)
+        raise UsageError(f"{where}: other fields than {', '.join(FIELDS)}", FORM, code="clips-wrong")
     for name, kind in FIELDS.items():
         if not isinstance(row[name], kind):
-            raise UsageError(f"{where}: {name} is {row[name]!r}", FORM)
+            raise UsageError(f"{where}: {name} is {row[name]!r}", FORM, code="clips-wrong")
     return row

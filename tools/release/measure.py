@@ -50,7 +50,8 @@ def measure_apart(
         try:
             return process.submit(measure, folder, tuple(clips), trials, device, progress).result()
         except BrokenProcessPool as error:
-            raise SetupError(f"{folder.name}: the process ended without a word", "is memory short?") from error
+            message = f"{folder.name}: the process ended without a word"
+            raise SetupError(message, "is memory short?", code="process-ended") from error
 
 
 def measure(
