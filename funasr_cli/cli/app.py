@@ -25,6 +25,7 @@ EXIT_CODES = (
 # Click's UsageError, which Typer brings along under changing names.
 BadCommandLine = cast(type[Exception], typer.BadParameter.__mro__[1])
 NAMES = ("funasr", "funasr-cli")
+PRINTING = ("bench", "models", "info")  # commands whose only result is what they print
 ENDINGS = (typer.Exit, typer.Abort, BrokenPipeError)  # what Typer ends the program with
 BUG_HINT = f"{console.TRACEBACK_VARIABLE}=1 shows where; please report it, with what funasr info prints"
 
@@ -88,6 +89,8 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
+        if ctx.info_name in PRINTING:
+            console.refuse_closed_stdout()
         try:
             return super().invoke(ctx)
         except (UsageError, ModelError) as error:

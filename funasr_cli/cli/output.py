@@ -112,13 +112,13 @@ class Files:
         refuse_unwritable(self._folder, "choose another --output-dir")
 
     def files(self, input: Input) -> dict[str, Path]:
-        """Where its results go, by format."""
+        """Name the files of an input, by format."""
         return {name: self._folder / self._name(input, name) for name in self._plan.formats}
 
     def left(self, inputs: Sequence[Input], origin: Origin) -> list[Input]:
-        """Those inputs that are to be transcribed: with `--resume`, not those whose results are there.
+        """Choose the inputs that are to be transcribed: with `--resume`, not those whose results are up to date.
 
-        Results that are not those of their recordings any more are made again, which is said.
+        Which results are made anew, and why, is said.
 
         Args:
             inputs: all of them.

@@ -58,23 +58,14 @@ class Drafting(StrEnum):
 DEFAULT_DRAFT = Drafting(DEFAULTS.draft)
 
 
-def folder(text: str) -> Path:
-    """A path to write to.
-
-    Raises:
-        BadParameter: it is empty.
-    """
-    if not text:
-        raise typer.BadParameter("a folder without a name: an empty shell variable?")
-    return file(text)
-
-
-def file(text: str) -> Path:
+def path(text: str) -> Path:
     """A path, with ~ as in a shell: in variables and settings there is none to see to it.
 
     Raises:
-        BadParameter: it is in the home of nobody.
+        BadParameter: it is empty, or in the home of nobody.
     """
+    if not text:
+        raise typer.BadParameter("a path without a name: an empty shell variable?")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -173,7 +164,7 @@ PCMChannels = Annotated[int, _once(INPUT, "--pcm-channels", "Channels of --pcm, 
 Hotword = Annotated[list[str] | None, _once(LANGUAGE, "--hotword", HOTWORD_HELP, metavar="WORD")]
 HotwordsFile = Annotated[
     Path | None,
-    _option(LANGUAGE, "--hotwords-file", "File with a hotword on each line.", metavar="FILE", parser=file),
+    _option(LANGUAGE, "--hotwords-file", "File with a hotword on each line.", metavar="FILE", parser=path),
 ]
 CompareHotwords = Annotated[
     bool, _once(LANGUAGE, "--compare-hotwords", "Transcribe with and without hotwords, and show the differences.")
@@ -223,7 +214,7 @@ OutputDir = Annotated[
     Path | None,
     _option(
         OUTPUT, "--output-dir", "Write files here, for each input and format.", "-o", metavar="FOLDER",
-        parser=folder,
+        parser=path,
     ),
 ]
 OutputTemplate = Annotated[str | None, _option(OUTPUT, "--output-template", TEMPLATE_HELP, metavar="TEMPLATE")]
@@ -236,7 +227,7 @@ TimestampsOption = Annotated[Timestamps | None, _option(OUTPUT, "--timestamps", 
 HighlightWords = Annotated[
     bool, _option(OUTPUT, "--highlight-words", "In subtitles, underline each word while it is said.")
 ]
-PlotAlignment = Annotated[Path | None, _once(OUTPUT, "--plot-alignment", PLOT_HELP, metavar="FILE", parser=file)]
+PlotAlignment = Annotated[Path | None, _once(OUTPUT, "--plot-alignment", PLOT_HELP, metavar="FILE", parser=path)]
 MaxLineWidth = Annotated[
     int, _option(OUTPUT, "--max-line-width", "Columns of a line of subtitles; a Chinese character takes two.")
 ]

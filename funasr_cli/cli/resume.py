@@ -61,7 +61,7 @@ class Notes:
         self._recordings: dict[Path, str] = {}
 
     def outdated(self, file: Path, format: str, input: Input) -> str | None:
-        """Why a result that is there is to be made again; None: it is not, or it is no file at all."""
+        """Tell why a result that is there is to be made again; None: it is not, or it is no file at all."""
         try:
             content, made_ns = file.read_bytes(), file.stat().st_mtime_ns
             recorded = os.stat(input.path)

@@ -59,6 +59,8 @@ def test_standard_output_that_is_closed(tmp_path: Path) -> None:
     """Text would be lost, so that is an error, and known at once; files are written as ever."""
     code, stderr = in_shell(f"funasr transcribe -m demo {CLIP.path} -q >&-".replace("demo", "nowhere"))
     assert (code, stderr.startswith("error[stdout-closed]: ")) == (1, True)
+    code, stderr = in_shell(f"funasr bench --rtf -m nowhere {CLIP.path} >&-")
+    assert (code, stderr.startswith("error[stdout-closed]: ")) == (1, True)
     code, stderr = in_shell(f"funasr transcribe -m demo {CLIP.path} -q -o {tmp_path} >&-")
     assert (code, stderr) == (0, "")
     assert (tmp_path / f"{CLIP.path.stem}.txt").read_text() == f"{CLIP.written}\n"
