@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups, Quantization
 from funasr_cli.checkpoints.tensors import Shape, Tensor
 from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
@@ -66,8 +65,3 @@ def stored_shapes(dense: Mapping[str, Shape], quantized: Mapping[str, Groups]) -
         else:
             shapes[name] = shape
     return shapes
-
-
-def without_ctc(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All but the CTC branch."""
-    return {name: tensor for name, tensor in tensors.items() if not keymap.has_ctc([name])}

@@ -103,7 +103,8 @@ def build_model(checkpoint: Checkpoint, dtype: str) -> FunASRNano:
     dense = keymap.model_shapes(model)
     check_stored(checkpoint, dense)
     if dtype == AS_STORED and quantized:
-        nn.quantize(model, class_predicate=lambda path, _: _as_mlx_says(quantized.get(path)))
+        stated = {module: dataclasses.asdict(groups) for module, groups in quantized.items()}
+        nn.quantize(model, class_predicate=lambda module, _: stated.get(module, False))
     lighter = LIGHTER_STORED if dtype == AS_STORED else LIGHTER_DENSE
     refuse_too_large(str(checkpoint.weights[0].parent), _sizes_bytes(checkpoint, dense, dtype), lighter)
     keep_in_memory()
@@ -136,10 +137,6 @@ def check_stored(checkpoint: Checkpoint, dense: Mapping[str, Shape]) -> None:
                 f"{checkpoint.where}: {name} is of type {tensor.dtype}, not {' or '.join(known)}",
                 code="model-misfit",
             )
-
-
-def _as_mlx_says(groups: Groups | None) -> dict[str, int] | bool:
-    return dataclasses.asdict(groups) if groups else False
 
 
 def _wanted(checkpoint: Checkpoint, dtype: str, quantized: Mapping[str, Groups]) -> list[str]:

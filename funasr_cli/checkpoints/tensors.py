@@ -58,13 +58,11 @@ class Tensor:
         return to_bytes(self.read_in(dtype))
 
     def swapped(self) -> "Tensor":
-        """With the last two axes in the other order."""
-        return Tensor(self.dtype, swapped_shape(self.shape), lambda: self.read().swapaxes(-1, -2))
-
-
-def swapped_shape(shape: Sequence[int]) -> Shape:
-    """Shape with the last two axes in the other order; unchanged where there are not two."""
-    return (*shape[:-2], shape[-1], shape[-2]) if len(shape) > 1 else tuple(shape)
+        """With the last two axes in the other order; unchanged where there are not two."""
+        if len(self.shape) < 2:
+            return self
+        *others, rows, columns = self.shape
+        return Tensor(self.dtype, (*others, columns, rows), lambda: self.read().swapaxes(-1, -2))
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:

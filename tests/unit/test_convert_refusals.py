@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import pytest
 import torch
 from support.small import convert, edit_tensors
 
-from funasr_cli.checkpoints.layouts.funasr import open_funasr
-from funasr_cli.errors import ExitCode, ModelError, SetupError, UsageError
+from funasr_cli.errors import ExitCode, ModelError
 
 Tensors = dict[str, torch.Tensor]
 NORM = "audio_encoder.tp_norm.weight"
@@ -85,27 +83,7 @@ def test_what_upstreams_trainer_leaves(checkpoint: Path, names: list[str], named
     assert f"mv {named} model.pt" in error.hint
 
 
-@pytest.mark.parametrize("languages", [("xx",), ("zh", ""), ("zh,en",)])
-def test_unknown_languages(checkpoint: Path, languages: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError) as caught:
-        convert(checkpoint, checkpoint.parent / "out", languages=languages)
-    assert repr(languages[-1]) in caught.value.message
-
-
-def test_without_torch(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(SetupError) as caught:
-        open_funasr(checkpoint, ("zh",))
-    assert caught.value.code == "torch-missing"
-    assert "pip install torch" in caught.value.hint
-
-
 def test_a_config_json_that_is_not_ours_is_no_matter(checkpoint: Path, tmp_path: Path) -> None:
     """FunASR's own layout does not need one."""
     (checkpoint / "config.json").write_text("{")
     assert convert(checkpoint, tmp_path / "out").tensors > 0
-
-
-def test_a_quantized_conversion_is_no_source(small_checkpoint: Path, tmp_path: Path) -> None:
-    quantized = convert(small_checkpoint, tmp_path / "quantized", quantize=8).folder
-    assert refusal(quantized).code == "model-quantized"

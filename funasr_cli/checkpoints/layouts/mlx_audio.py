@@ -6,7 +6,7 @@ Source: mlx-audio 0.6 ``stt/models/fun_asr_nano`` (``convert.py``, ``config.py``
 from pathlib import Path, PurePosixPath
 
 from funasr_cli.checkpoints import keymap, quantize
-from funasr_cli.checkpoints.checkpoint import Checkpoint, without_ctc
+from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
@@ -47,7 +47,8 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     config = nano_config(options, decoder, ctc=False, languages=languages, where=str(path))
     weights = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT)
     stored = open_safetensors(weights)
-    tensors = keymap.translate(without_ctc(stored), keymap.OURS, str(weights), tied=config.llm.tie_word_embeddings)
+    known = {name: tensor for name, tensor in stored.items() if not keymap.has_ctc([name])}
+    tensors = keymap.translate(known, keymap.OURS, str(weights), tied=config.llm.tie_word_embeddings)
     repository = content.get("model_repo")
     return Checkpoint(
         layout=LAYOUT,
