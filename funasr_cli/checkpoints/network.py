@@ -1,4 +1,4 @@
-"""Why a hub does not answer: a setting of the user's (address, token, certificates, proxies), or the hub itself."""
+"""Why a hub does not answer: a setting of the user's (address, token, certificates, proxies), or the hub."""
 
 import errno
 import os
