@@ -93,6 +93,8 @@ def _run(hub_id: str, revision: str | None = None) -> None:
         say("snapshot", str(snapshot.folder), snapshot.commit)
     except FunASRError as error:
         say(type(error).__name__, error.message, error.hint, error.code)
+    except Exception as error:
+        say("UnexpectedError", f"unexpected {type(error).__name__}: {error}", "", "unexpected")
 
 
 def _fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
