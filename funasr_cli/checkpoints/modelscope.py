@@ -93,6 +93,8 @@ def _run(hub_id: str, revision: str | None = None) -> None:
         say("snapshot", str(snapshot.folder), snapshot.commit)
     except FunASRError as error:
         say(type(error).__name__, error.message, error.hint, error.code)
+    except Exception as error:
+        say("UnexpectedError", f"unexpected {type(error).__name__}: {error}", "", "unexpected")
 
 
 def _fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
@@ -162,7 +164,8 @@ def _download(
 ) -> Snapshot:
     files = {str(entry.get("Path")): entry for entry in entries}
     chosen = [files[name] for name in wanted(hub_id, files)]  # plain names only: the client would follow any path
-    missing = sum(_missing_bytes(_folders(cache, hub_id, revision), entry) for entry in chosen)
+    begun = _folder(api, hub_id, revision)
+    missing = sum(_missing_bytes(begun, entry) for entry in chosen)
     require_space(cache, missing, f"the download of {hub_id}", ELSEWHERE)
     folder = api.download_repo(
         hub_id, MODEL, revision=revision, file_list=chosen, progress_callbacks=[_counter(missing, tell)]
@@ -170,37 +173,28 @@ def _download(
     return Snapshot(folder, revision)
 
 
-def _folders(cache: Path, hub_id: str, revision: str) -> list[Path]:
-    """Where the client looks for a repository's files: its own layout, and that of earlier ones, FunASR's too."""
-    owner, name = hub_id.split("/")
-    earlier = Path("models") / owner / name.replace(".", "___")
-    return [
-        cache / earlier,
-        cache / "hub" / earlier,
-        cache / "models" / f"{owner}--{name}" / "snapshots" / revision,
-    ]
+def _folder(api: "HubApi", hub_id: str, revision: str | None) -> Path | None:
+    """Where the cache has something of a revision, laid out as by this client or earlier ones, FunASR's too."""
+    from modelscope_hub import CacheNotFound
+
+    try:
+        return api.download_repo(hub_id, MODEL, revision=revision, local_files_only=True)
+    except CacheNotFound:
+        return None
 
 
-def _missing_bytes(folders: list[Path], entry: Entry) -> int:
-    size = int(entry.get("Size") or 0)
-    for path in (folder / str(entry["Path"]) for folder in folders):
-        partial = path.with_name(path.name + PARTIAL)
-        if path.exists() and path.stat().st_size == size:
-            return 0
-        if partial.exists():
-            return max(0, size - partial.stat().st_size)
-    return size
+def _missing_bytes(folder: Path | None, entry: Entry) -> int:
+    """What is still to come of a file: it may be there, or in part."""
+    size, path = int(entry.get("Size") or 0), (folder or Path()) / entry["Path"]
+    paths = (path, path.with_name(path.name + PARTIAL)) if folder else ()
+    here = next((path.stat().st_size for path in paths if path.exists()), 0)
+    return max(0, size - here)
 
 
 def _cached(api: "HubApi", hub_id: str, revision: str | None) -> Snapshot | None:
     """What the cache has of a repository, if it is whole."""
-    from modelscope_hub import CacheNotFound
-
-    try:
-        folder = api.download_repo(hub_id, MODEL, revision=revision, local_files_only=True)
-    except CacheNotFound:
-        return None
-    if not is_complete(folder):
+    folder = _folder(api, hub_id, revision)
+    if not folder or not is_complete(folder):
         return None
     return Snapshot(folder, folder.name if folder.parent.name == "snapshots" else None)
 

@@ -14,7 +14,6 @@ from urllib.request import proxy_bypass
 from funasr_cli.errors import OutputError, SetupError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-PROXIES = ("http_proxy", "https_proxy", "all_proxy")  # in capitals, too
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 NOT_OF_A_TOKEN = re.compile(r"[^!#-&(-_a-~]")  # spaces, quotes, and what is not ASCII
 UNAUTHORIZED, PROXY_AUTHENTICATION = 401, 407  # of HTTP
@@ -25,7 +24,7 @@ class Access:
     """What a hub's client goes by.
 
     Attributes:
-        endpoint: the address; ``endpoint_variable`` may hold another one.
+        endpoint: the address; ``variable`` may hold another one.
         tokens: by where they stand, a variable or a file; the first one is used.
         certificates: variables that name them; the first one is the one to set.
         socks: package that the client needs for SOCKS.
@@ -33,7 +32,7 @@ class Access:
     """
 
     endpoint: str
-    endpoint_variable: str
+    variable: str
     tokens: Mapping[str, str]
     certificates: tuple[str, ...]
     socks: str
@@ -57,11 +56,9 @@ def reason(error: BaseException) -> str:
 
 def unreached(hub_id: str, error: BaseException, access: Access) -> SetupError:
     """What to say of a hub that does not answer, or not as a hub."""
-    if at_fault := setting_at_fault(error, access):
-        return at_fault
     what = "cannot be reached" if _is_about_a_connection(error) else "is out of order"
     message = f"{hub_id}: {access.endpoint} {what} ({reason(error)})"
-    return SetupError(message, access.elsewhere, code="hub-unreachable")
+    return setting_at_fault(error, access) or SetupError(message, access.elsewhere, code="hub-unreachable")
 
 
 def failure(hub_id: str, error: BaseException, access: Access, cache: Path, hint: str) -> OutputError | SetupError:
@@ -75,7 +72,7 @@ def failure(hub_id: str, error: BaseException, access: Access, cache: Path, hint
 def setting_at_fault(error: BaseException, access: Access) -> SetupError | None:
     """The setting of the user's that an error comes from; None where it is none, as far as one can tell."""
     return (
-        wrong_address(access.endpoint, access.endpoint_variable)
+        wrong_address(access.endpoint, access.variable)
         or _token_at_fault(error, access)
         or _certificates_at_fault(error, access)
         or _proxy_at_fault(error, access)
@@ -100,25 +97,21 @@ def wrong_token(access: Access) -> SetupError | None:
 
 
 def _token_at_fault(error: BaseException, access: Access) -> SetupError | None:
-    is_refused = _status(error) == UNAUTHORIZED
-    if not access.tokens or not (is_refused or any("header" in _described(cause) for cause in causes(error))):
-        return None
-    message = f"{next(iter(access.tokens))}: {access.endpoint} does not accept this token"
-    refused = SetupError(message, "make a new one, or unset it: public models need none", code="token-setting")
-    return wrong_token(access) or (refused if is_refused else None)
+    if _status(error) == UNAUTHORIZED and access.tokens:
+        message = f"{next(iter(access.tokens))}: {access.endpoint} does not accept this token"
+        hint = "make a new one, or unset it: public models need none"
+        return wrong_token(access) or SetupError(message, hint, code="token-setting")
+    return wrong_token(access) if "header" in _described(error) else None  # of HTTP, which it cannot be put into
 
 
 def _certificates_at_fault(error: BaseException, access: Access) -> SetupError | None:
     chosen = {name: os.environ[name] for name in access.certificates if os.environ.get(name)}
-    if untrusted := next(
-        (cause for cause in causes(error) if "certificate_verify_failed" in _described(cause)), None
-    ):
-        why = getattr(untrusted, "verify_message", None) or reason(error)
+    if "certificate_verify_failed" in _described(error):
         named = "".join(f", nor by {name}={value}" for name, value in chosen.items())
         hint = (
             f"if a proxy of your network signs it, let {access.certificates[0]} name a file with its certificate"
         )
-        message = f"{access.endpoint}: its certificate is not vouched for by this machine{named} ({why})"
+        message = f"{access.endpoint}: its certificate is not vouched for by this machine{named}"
         return SetupError(message, hint, code="certificate-setting")
     is_about_tls = any(isinstance(cause, ssl.SSLError) for cause in causes(error))
     if _status(error) or (_is_about_a_connection(error) and not is_about_tls):
@@ -134,36 +127,31 @@ def _certificates_at_fault(error: BaseException, access: Access) -> SetupError |
 
 
 def _proxy_at_fault(error: BaseException, access: Access) -> SetupError | None:
-    status, url = _status(error), urlsplit(access.endpoint)
+    status, url, is_connection = _status(error), urlsplit(access.endpoint), _is_about_a_connection(error)
     if status not in (None, PROXY_AUTHENTICATION):
         return None
     used = {} if proxy_bypass(url.hostname or "") else _variables(f"{url.scheme}_proxy", "all_proxy")
-    proxies = dict(list(used.items())[:1])
-    is_connection = _is_about_a_connection(error)
-    # Some clients look at all of them, before they connect to anything.
-    for name, value in proxies.items() if is_connection else (proxies | _variables(*PROXIES)).items():
+    proxies = list(used.items())[:1]
+    if not is_connection:  # some clients look at all of them, before they connect to anything
+        proxies += _variables("http_proxy", "https_proxy", "all_proxy").items()
+    for name, value in proxies:
         scheme, separator, rest = value.rpartition("://")
         shown = f"{name}={scheme}{separator}{re.sub('.*@', '...@', rest)}"
-        if not _is_address(value if "://" in value else f"http://{value}", PROXY_SCHEMES):
-            better = f"socks5://{rest}" if scheme in ("socks", "socks4") else "http://HOST:PORT"
-            return SetupError(
-                f"{shown}: not the address of a proxy", f"write it as {better}", code="proxy-setting"
-            )
-        if (
-            not is_connection
-            and scheme.startswith("socks")
-            and "socks" in " ".join(map(_described, causes(error)))
-        ):
-            return SetupError(
-                f"{shown}: SOCKS needs {access.socks}", f"pip install {access.socks}", code="proxy-setting"
-            )
-        if status == PROXY_AUTHENTICATION or str(PROXY_AUTHENTICATION) in reason(error):
+        is_socks = scheme.startswith("socks")
+        if not _is_address(value if separator else f"http://{value}", PROXY_SCHEMES):
+            what = "not the address of a proxy"
+            hint = f"write it as {f'socks5://{rest}' if is_socks else 'http://HOST:PORT'}"
+        elif is_socks and not is_connection and "socks" in _described(error):
+            what, hint = f"SOCKS needs {access.socks}", f"pip install {access.socks}"
+        elif str(PROXY_AUTHENTICATION) in (str(status), *reason(error).split()):
+            what = "the proxy wants another user or password"
             hint = "write it as http://USER:PASSWORD@HOST:PORT, with %40 for an @ in the password"
-            return SetupError(f"{shown}: the proxy wants another user or password", hint, code="proxy-setting")
-        if is_connection:
-            message = f"{shown}: {access.endpoint} cannot be reached through this proxy ({reason(error)})"
+        elif is_connection:
+            what = f"{access.endpoint} cannot be reached through this proxy ({reason(error)})"
             hint = f"see whether it is right; NO_PROXY={url.hostname} goes around it"
-            return SetupError(message, hint, code="proxy-setting")
+        else:
+            continue
+        return SetupError(f"{shown}: {what}", hint, code="proxy-setting")
     return None
 
 
@@ -175,11 +163,11 @@ def _variables(*names: str) -> dict[str, str]:
 def _is_address(value: str, schemes: tuple[str, ...]) -> bool:
     try:
         url = urlsplit(value)
-        port = url.port
+        has_port = url.port != 0  # or it is no number
     except ValueError:
         return False
-    is_plain = value.isascii() and value.isprintable() and not set(value) & set(" \"'") and port != 0
-    return is_plain and url.scheme.lower() in schemes and bool(url.hostname)
+    is_plain = value.isascii() and value.isprintable() and not set(value) & set(" \"'")
+    return is_plain and has_port and url.scheme in schemes and bool(url.hostname)
 
 
 def _status(error: BaseException) -> int | None:
@@ -190,13 +178,11 @@ def _status(error: BaseException) -> int | None:
 
 def _is_about_a_connection(error: BaseException) -> bool:
     kinds = (ConnectionError, TimeoutError, socket.gaierror)
-    return any(
-        isinstance(cause, kinds) or re.search("Proxy|Connect|Timeout", type(cause).__name__)
-        for cause in causes(error)
-    )
+    names = re.compile("Proxy|Connect|Timeout")
+    return any(isinstance(cause, kinds) or names.search(type(cause).__name__) for cause in causes(error))
 
 
 def _described(error: BaseException) -> str:
-    """Kind and text, in small letters; what cannot be encoded is a header."""
-    kind = "header" if isinstance(error, UnicodeEncodeError) else type(error).__name__
-    return f"{kind} {error}".lower()
+    """Kinds and texts of an error and its causes, in small letters; what cannot be encoded is a header."""
+    texts = [f"{type(cause).__name__} {cause}" for cause in causes(error)]
+    return " ".join(texts).lower().replace("unicodeencodeerror", "header")

@@ -16,16 +16,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from os.path import lexists, samestat
 from pathlib import Path
 
-from funasr_cli.checkpoints.format import (
-    CONFIG_FILE,
-    CTC_VOCABULARY_FILE,
-    README_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-)
+from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.hashes import SUMS_FILE, read_sums
 from funasr_cli.checkpoints.hub import ASIDE_PREFIX, hub_of
 from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
+from funasr_cli.checkpoints.network import NO_ROOM
 from funasr_cli.checkpoints.sources import is_converted
 from funasr_cli.errors import ModelError, OutputError
 from funasr_cli.options import DEFAULT_HUB, Hub
@@ -36,12 +31,12 @@ RANDOM_BYTES = 8
 DRIVES = Path("/Volumes")  # where macOS shows them; nothing else is kept there
 # What may go with a model that is replaced, besides what its own list names; older ones have no list.
 WRITTEN = {
-    CONFIG_FILE, WEIGHTS_FILE, README_FILE, SUMS_FILE,
-    TOKENIZER_FILE, *OPTIONAL_TOKENIZER_FILES, CTC_VOCABULARY_FILE,
-    ".DS_Store",  # Finder's
+    files.CONFIG_FILE, files.WEIGHTS_FILE, files.README_FILE, files.TOKENIZER_FILE, files.CTC_VOCABULARY_FILE,
+    *OPTIONAL_TOKENIZER_FILES, SUMS_FILE, ".DS_Store",
 }  # fmt: skip
 
 ELSEWHERE = "name another folder"
+GONE = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
 HINTS = {
     errno.ENOSPC: "make room on that disk, or name a folder on another one",
     errno.EDQUOT: "your quota there is used up: delete something, or name a folder on another disk",
@@ -49,12 +44,8 @@ HINTS = {
     errno.EROFS: "that disk can only be read from: name a folder on another one",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "name a folder that you may write to"),
     errno.EBUSY: "it is a disk of its own: name a folder on it",
-    **dict.fromkeys(
-        (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
-        "see whether its disk is still connected, and run it again",
-    ),
+    **dict.fromkeys(GONE, "see whether its disk is still connected, and run it again"),
 }
-FULL = (errno.ENOSPC, errno.EDQUOT)
 # A file system without locks for folders, one that cannot synchronise them, or a folder that may not be opened.
 UNSUPPORTED = (
     errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOLCK, errno.EACCES,
@@ -76,12 +67,14 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
     target = _followed(out)
     with _output_errors(target):
         if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
-            raise OutputError(f"{out}: holds the source", "choose another folder", code="output-is-source")
-        if nearest_existing(target) == DRIVES != target.absolute():
-            drive = DRIVES / target.absolute().relative_to(DRIVES).parts[0]
             raise OutputError(
-                f"{drive}: no such drive is connected", f"connect it, or {ELSEWHERE}", code="output-unwritable"
+                f"{out}: holds the source",
+                "choose another folder for the converted model",
+                code="output-is-source",
             )
+        if nearest_existing(target) == DRIVES != target.absolute():
+            message = f"{DRIVES / target.absolute().relative_to(DRIVES).parts[0]}: no such drive is connected"
+            raise OutputError(message, f"connect it, or {ELSEWHERE}", code="output-unwritable")
         refuse_unwritable(target.parent, ELSEWHERE)
         _clean_up(target.parent)
         if not lexists(out):
@@ -110,18 +103,25 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
         ModelError: another file, which the block was to read, could not be read.
     """
     out = _followed(out)
-    with _output_errors(out):
-        _make_folders(out.parent)
+    with _output_errors(out), ExitStack() as stack:
+        missing = [path for path in (out.parent, *out.parent.parents) if not path.exists()]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            _sync(path.parent)
         if not replace:
             _refuse_appeared(out)
-        with _temporary_folder(out.parent) as temporary:
-            new = temporary / "new"
-            new.mkdir()
-            yield new
-            for path in (*new.rglob("*"), new):
-                _sync(path)
-            with _locked(out.parent):
-                _publish(new, out, replace)
+        temporary = _random(out.parent, TEMPORARY_PREFIX)
+        with _locked(out.parent):  # or another process would take it for a leftover before it is locked
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            temporary.mkdir(mode=0o700)
+            stack.enter_context(_locked(temporary))
+        new = temporary / "new"
+        new.mkdir()
+        yield new
+        for path in (*new.rglob("*"), new):
+            _sync(path)
+        with _locked(out.parent):
+            _publish(new, out, replace)
 
 
 # --- what may be replaced, and what the messages say ---
@@ -146,14 +146,14 @@ def _refuse_appeared(out: Path) -> None:
 
 def _refuse_foreign(out: Path) -> None:
     """Let only an empty folder or an earlier conversion pass, and only if nobody has put anything else there."""
-    files = sorted(out.iterdir()) if out.is_dir() else None
-    if files is None or (files and not is_converted(out)):  # many a foreign folder has a config.json, too
+    found = sorted(out.iterdir()) if out.is_dir() else None
+    if found is None or (found and not is_converted(out)):  # many a foreign folder has a config.json, too
         message = f"{out}: is not a converted model, so it is not replaced"
         raise OutputError(message, ELSEWHERE, code="output-foreign")
     listed: set[str] = set()
     with suppress(ModelError):
         listed.update(read_sums(out))  # a later version may write more files than this one
-    for path in files:
+    for path in found:
         if path.name not in WRITTEN | listed or not path.is_file():
             message = f"{out}: holds {path.name}, which no conversion writes, so it is not replaced"
             raise OutputError(message, f"move it, or {ELSEWHERE}", code="output-foreign")
@@ -166,28 +166,16 @@ def _output_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         names = [os.fsdecode(name) for name in (error.filename2, error.filename) if name]
-        temporary = any(TEMPORARY_PREFIX in name or ASIDE_PREFIX in name for name in names)
+        temporary = any(prefix in name for name in names for prefix in (TEMPORARY_PREFIX, ASIDE_PREFIX))
         if not temporary and names and not out.absolute().is_relative_to(Path(names[0]).absolute()):
             raise ModelError(f"{names[0]}: cannot be read ({error.strerror})", code="file-unreadable") from error
         reason = OSError(error.errno, error.strerror) if temporary else error
-        code = "disk-full" if error.errno in FULL else "output-unwritable"
+        code = "disk-full" if error.errno in NO_ROOM else "output-unwritable"
         hint = HINTS.get(error.errno or 0, "")
         raise OutputError(f"{out}: cannot be written ({reason})", hint, code=code) from error
 
 
 # --- into place, and after a death ---
-
-
-@contextmanager
-def _temporary_folder(parent: Path) -> Iterator[Path]:
-    """A folder that is locked while this process lives, and gone afterwards."""
-    folder = _random(parent, TEMPORARY_PREFIX)
-    with ExitStack() as stack:
-        with _locked(parent):  # or another process would take it for a leftover before it is locked
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            folder.mkdir(mode=0o700)
-            stack.enter_context(_locked(folder))
-        yield folder
 
 
 def _publish(new: Path, out: Path, replace: bool) -> None:
@@ -222,13 +210,15 @@ def _publish(new: Path, out: Path, replace: bool) -> None:
 def _clean_up(parent: Path) -> None:
     """Put back old models whose name is empty, and remove what dead processes have left; nothing without locks."""
     with suppress(OSError), _locked(parent) as is_locked:  # no process is between two renames
-        for folder in _real_folders(parent, ASIDE_PREFIX) if is_locked else ():
+        if not is_locked:
+            return
+        for folder in _real_folders(parent, ASIDE_PREFIX):
             for old in folder.iterdir():
                 place = parent / old.name
                 # Half deleted, it must not be found as an old model by the next process.
                 old.rename(_random(parent, TEMPORARY_PREFIX) if lexists(place) else place)
             folder.rmdir()
-        for folder in _real_folders(parent, TEMPORARY_PREFIX) if is_locked else ():
+        for folder in _real_folders(parent, TEMPORARY_PREFIX):
             with suppress(OSError), _locked(folder, wait=False) as is_dead:
                 if is_dead:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -262,14 +252,6 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
                 raise
             is_locked = False
         yield is_locked
-
-
-def _make_folders(folder: Path) -> None:
-    """Make a folder with its parents, and see to it that their names last."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.killing import Death, victims
-from support.running import COMMAND, Result, environment, funasr, tree
+from support.running import COMMAND, Result, environment, tree
 
 import funasr_cli
 from funasr_cli.checkpoints.load import load_model
@@ -98,32 +97,6 @@ def test_killed_while_it_converts(
         assert models.seen == ({"old", "nothing", "new"} if force else {"nothing", "new"})
     else:
         assert killed
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_killed_at_any_time(models: Models, small_checkpoint: Path, tmp_path: Path, force: bool) -> None:
-    """The whole process, imports and all."""
-    count = 6
-    whole = models.lay_out(tmp_path / "whole", force)
-    begin = time.monotonic()
-    assert funasr(*arguments(small_checkpoint, whole, force)).exit_code == 0
-    duration_s = time.monotonic() - begin
-    killed = 0
-    for number in range(count):
-        out = models.lay_out(tmp_path / str(number), force)
-        command = [*COMMAND, *arguments(small_checkpoint, out, force)]
-        with subprocess.Popen(
-            command, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        ) as run:
-            try:
-                run.wait(timeout=duration_s * (number + 1) / count)
-            except subprocess.TimeoutExpired:
-                run.kill()
-        killed += run.returncode == -signal.SIGKILL
-        models.check(out)
-    assert killed
-    assert funasr(*arguments(small_checkpoint, out, True)).exit_code == 0
-    assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("force", [False, True])

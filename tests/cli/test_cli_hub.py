@@ -1,4 +1,4 @@
-"""`funasr convert ID`, with and without `--hub ms`, where both hubs are alike, played by local servers."""
+"""`funasr convert ID`, with and without `--hub ms`, where hubs are alike; servers on this machine play them."""
 
 from __future__ import annotations
 

@@ -36,10 +36,13 @@ def add(home: Path, model: Path, *names: str) -> None:
         shutil.copytree(model, home / "models" / name)
 
 
-def refusal(name: str | None) -> tuple[str, str]:
+def assert_refused(name: str | None, code: str, *values: str) -> None:
+    """By what looks for a model; message and hint have these values."""
     with pytest.raises(ModelError) as caught:
         find_model(name)
-    return caught.value.message, caught.value.hint
+    assert caught.value.code == code
+    for value in values:
+        assert value in f"{caught.value.message}\n{caught.value.hint}"
 
 
 def test_models_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,29 +55,16 @@ def test_models_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert models_folder().parts[-2:] == ("funasr-cli", "models")
 
 
-def test_no_model_yet(home: Path) -> None:
-    assert refusal(None) == (
-        f"no model has been converted yet (looked in {home / 'models'})",
-        "run: funasr convert FunAudioLLM/Fun-ASR-Nano-2512; or try the small bundled model: --model demo",
-    )
-    assert refusal("nano") == (
-        "nano: no such model", "convert one with: funasr convert FunAudioLLM/Fun-ASR-Nano-2512",
-    )  # fmt: skip
-
-
-def test_the_only_model_is_the_default(home: Path, small_model: Path) -> None:
-    add(home, small_model, "mine")
-    assert find_model(None) == home / "models/mine"
-
-
-def test_nano_is_the_default_among_several(home: Path, small_model: Path) -> None:
-    add(home, small_model, "mine", "FunAudioLLM/Fun-ASR-Nano-2512")
+def test_which_model_is_the_default(home: Path, small_model: Path) -> None:
+    """The only one; Nano among several."""
+    assert_refused(None, "model-missing", str(home / "models"), "funasr convert FunAudioLLM/Fun-ASR-Nano-2512")
+    assert_refused("nano", "model-missing", "nano", "funasr convert FunAudioLLM/Fun-ASR-Nano-2512")
+    add(home, small_model, "b")
+    assert find_model(None) == home / "models/b"
+    add(home, small_model, "owner/a")
+    assert_refused(None, "model-ambiguous", "--model: b, owner/a")
+    add(home, small_model, "FunAudioLLM/Fun-ASR-Nano-2512")
     assert find_model(None) == home / "models/FunAudioLLM/Fun-ASR-Nano-2512"
-
-
-def test_no_default_among_several(home: Path, small_model: Path) -> None:
-    add(home, small_model, "b", "owner/a")
-    assert refusal(None) == ("several models have been converted", "choose one with --model: b, owner/a")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +79,11 @@ def test_names_of_a_model(home: Path, small_model: Path, name: str) -> None:
 
 def test_ambiguous_name(home: Path, small_model: Path) -> None:
     add(home, small_model, "one/x", "two/x", "y")
-    assert refusal("x") == ("x: more than one model goes by that name", "say which: one/x, two/x")
+    assert_refused("x", "model-ambiguous", "x: ", "one/x, two/x")
+    with pytest.raises(ModelError, match=r"^x: ") as caught:
+        fetch_source("x")
+    assert caught.value.code == "model-ambiguous"
+    assert f"{home / 'models/one/x'}, {home / 'models/two/x'}" in caught.value.hint
     assert find_model("two/x") == home / "models/two/x"
 
 
@@ -103,21 +97,22 @@ def test_a_folder_wins_over_a_name(home: Path, small_model: Path, tmp_path: Path
 
 def test_unknown_name_lists_what_there_is(home: Path, small_model: Path) -> None:
     add(home, small_model, "a", "b")
-    assert refusal("c") == ("c: no such model", "converted so far: a, b; convert one with: funasr convert nano")
-    assert refusal("dmo") == ("dmo: no such model", "did you mean demo?")
-    assert refusal("o/c")[1].endswith("; convert one with: funasr convert o/c")
+    assert_refused("c", "model-missing", "c: ", "a, b; convert one with: funasr convert nano")
+    assert_refused("dmo", "model-missing", "dmo: ", "did you mean demo?")
+    assert_refused("o/c", "model-missing", "; convert one with: funasr convert o/c")
 
 
 def test_folder_that_is_no_model(home: Path, small_checkpoint: Path) -> None:
     name = str(small_checkpoint)
-    assert refusal(name) == (f"{name}: not a converted model", f"convert it first: funasr convert {name}")
+    assert_refused(name, "model-unconverted", f"{name}: ", f"funasr convert {name}")
 
 
 @pytest.mark.parametrize("name", ["~nobody-has-this-name", "a" * 300, "a\0b", "a/" * 200, ""])
 def test_names_that_no_folder_can_have(home: Path, name: str) -> None:
-    refusal(name)
-    with pytest.raises(ModelError):
+    assert_refused(name, "model-missing")
+    with pytest.raises(ModelError) as caught:
         fetch_source(name)
+    assert caught.value.code == "model-missing"
 
 
 def test_unfinished_and_hidden_folders_are_no_models(home: Path, small_model: Path) -> None:
@@ -157,14 +152,6 @@ def test_a_folder_is_a_source_before_a_converted_model(home: Path, small_model: 
     assert fetch_source("mine") == Source(Path("mine"), "mine", None)
 
 
-def test_a_source_of_which_there_are_several(home: Path, small_model: Path) -> None:
-    add(home, small_model, "one/x", "two/x")
-    with pytest.raises(ModelError) as caught:
-        fetch_source("x")
-    assert caught.value.message == "x: more than one model goes by that name"
-    assert caught.value.hint == f"name its folder: {home / 'models/one/x'}, {home / 'models/two/x'}"
-
-
 @pytest.mark.parametrize("name", ["nano", "FunAudioLLM/Fun-ASR-Nano-2512", "owner/x"])
 def test_a_hub_id_or_an_alias_means_the_hub(
     home: Path, small_model: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -183,26 +170,27 @@ def test_converting_a_converted_model_by_its_name(home: Path, small_model: Path)
     add(home, small_model, "owner/x")
     assert convert(Path("x"), quantize=8).folder == home / "models/owner/x-8bit"
     assert converted_models().keys() == {"owner/x", "owner/x-8bit"}
-    with pytest.raises(OutputError) as caught:
+    with pytest.raises(OutputError, match=f"^{home / 'models/owner/x'}: ") as caught:
         convert(Path("x"), force=True)
-    assert caught.value.message == f"{home / 'models/owner/x'}: holds the source"
+    assert caught.value.code == "output-is-source"
 
 
 def test_revision_of_a_local_folder(small_checkpoint: Path) -> None:
     with pytest.raises(UsageError) as caught:
         fetch_source(str(small_checkpoint), "main")
-    assert caught.value.message == f"--revision main with the local folder {small_checkpoint}"
+    assert (caught.value.code, str(small_checkpoint) in caught.value.message) == ("options-conflict", True)
 
 
 @pytest.mark.parametrize("name", ["nosuchfolder", "a/b/c", "/a/b", "a b/c", "-a/b", "./a/b", "a/b--c", "a/b.."])
 def test_neither_folder_nor_id(home: Path, name: str) -> None:
-    with pytest.raises(ModelError, match="neither a folder nor a hub id"):
+    with pytest.raises(ModelError) as caught:
         fetch_source(name)
+    assert (caught.value.code, caught.value.message.startswith(f"{name}: ")) == ("model-missing", True)
 
 
 def test_a_file_is_no_source(home: Path, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/b").touch()
-    with pytest.raises(ModelError, match="neither a folder nor a hub id") as caught:
+    with pytest.raises(ModelError) as caught:
         fetch_source("a/b")
-    assert caught.value.hint == "name its folder"
+    assert (caught.value.code, caught.value.hint) == ("model-missing", "name its folder")

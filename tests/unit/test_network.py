@@ -67,24 +67,28 @@ def client(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return Client(request.param, tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize(
-    ("value", "shown", "hint"),
+    ("setting", "hint"),
     [
-        ("socks://127.0.0.1:9", "socks://127.0.0.1:9", "socks5://127.0.0.1:9"),
-        ("socks5h://127.0.0.1:9", "socks5h://127.0.0.1:9", "pip install "),
-        ("ftp://127.0.0.1:9", "ftp://127.0.0.1:9", "http://HOST:PORT"),
-        ("“http://127.0.0.1:9”", "“http://127.0.0.1:9”", "http://HOST:PORT"),
-        ("http://127.0.0.1:abc", "http://127.0.0.1:abc", "http://HOST:PORT"),
-        ("http://", "http://", "http://HOST:PORT"),
-        ("127.0.0.1:9", "127.0.0.1:9", "NO_PROXY=hub.invalid"),
-        ("http://me:secret@127.0.0.1:9", "http://...@127.0.0.1:9", "NO_PROXY=hub.invalid"),
+        ("ALL_PROXY=socks://127.0.0.1:9", "socks5://127.0.0.1:9"),
+        ("http_proxy=socks4://127.0.0.1:9", "socks5://127.0.0.1:9"),
+        ("ALL_PROXY=socks5://127.0.0.1:9", "pip install "),
+        ("all_proxy=socks5h://127.0.0.1:9", "pip install "),
+        ("HTTP_PROXY=ftp://127.0.0.1:9", "http://HOST:PORT"),
+        ("http_proxy=“http://127.0.0.1:9”", "http://HOST:PORT"),
+        ("HTTP_PROXY= http://127.0.0.1:9", "http://HOST:PORT"),
+        ("all_proxy=http://127.0.0.1:abc", "http://HOST:PORT"),
+        ("HTTP_PROXY=http://", "http://HOST:PORT"),
+        ("ALL_PROXY=127.0.0.1:9", "NO_PROXY=hub.invalid"),
+        ("http_proxy=http://me:secret@127.0.0.1:9", "NO_PROXY=hub.invalid"),
+        ("HTTP_PROXY=http://proxy.invalid:3128", "NO_PROXY=hub.invalid"),
     ],
 )
-def test_proxies(client: Client, variable: str, value: str, shown: str, hint: str) -> None:
+def test_proxies(client: Client, setting: str, hint: str) -> None:
+    variable, _, value = setting.partition("=")
     error = client.refused("http://hub.invalid", **{variable: value})
     assert error.code == "proxy-setting"
-    assert error.message.startswith(f"{variable}={shown}: ")
+    assert error.message.startswith(f"{setting.replace('me:secret', '...')}: ")
     assert hint in error.hint
     assert "secret" not in error.message + error.hint
 
