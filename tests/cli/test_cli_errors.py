@@ -68,6 +68,8 @@ USAGE_ERRORS = [
     ("a.flac --max-segment nan", "max segment is nan s", "it must be 2 to 300 s"),
     ("a.flac --join -1", "join is -1.0 s", "it must be 0 to max segment"),
     ("a.flac --join 31", "join is 31.0 s", "it must be 0 to max segment"),
+    ("a.flac" + "".join(f" --hotword a{n}" for n in range(201)), "201 hotwords", "the limit is 200"),
+    ("a.flac --hotword " + "b" * 81, "hotword 'bbbbbbbbbbbbbbbbbbbb'... has 81 characters", "the limit is 80"),
     # writers.py, output.py, subtitles.py
     ("a.flac -f doc", "unknown format 'doc'", FORMATS),
     ("a.flac -f [red]", "unknown format '[red]'", FORMATS),
