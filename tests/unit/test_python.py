@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import inspect
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.stages import Encoded
-from funasr_cli.transcript import Transcript
+from funasr_cli.transcript import STAGES, Transcript
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
@@ -160,6 +161,23 @@ def test_sample_rates_belong_to_samples(
         with pytest.raises(UsageError) as caught:
             use(audio, sample_rate_hz=sample_rate_hz)
         assert (caught.value.message, caught.value.hint) == (said[0].format(name="a.wav"), said[1])
+
+
+def test_samples_on_their_side_are_not_taken_for_channels(asr: Recognizer, samples: np.ndarray) -> None:
+    with pytest.raises(AudioError, match=f"{len(samples)} channels"):
+        asr.transcribe(np.stack([samples, samples]), sample_rate_hz=RATE_HZ)
+
+
+def test_timings_say_where_the_time_went(asr: Recognizer) -> None:
+    """All stages, in JSON's schema, too."""
+    timings = asr.transcribe(CLIPS[0].path).timings
+    stages = {f"{stage}_s" for stage in STAGES}
+    assert all(getattr(timings, stage) > 0 for stage in stages)
+    assert timings.tokens_per_s == (timings.tokens - 1) / timings.decode_s > 0
+    assert timings.first_token_s <= timings.total_s
+    schema = json.loads((ROOT / "docs/transcript.schema.json").read_text(encoding="utf-8"))
+    listed = re.findall(r'"(\w+_s)"', json.dumps(schema["$defs"]["timings"]["properties"]))
+    assert {name for name in listed if name not in ("first_token_s", "total_s", "tokens_per_s")} == stages
 
 
 def test_keywords_change_options(asr: Recognizer) -> None:

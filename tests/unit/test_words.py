@@ -18,23 +18,9 @@ from funasr_cli.vocabulary import CTCVocabulary
 FRAME_S = 0.06
 MIDDLE_S = 0.0125  # of the first frame
 PIECES = [
-    "the",
-    " the",
-    " meeting",
-    " is",
-    " at",
-    " three",
-    " twenty",
-    " pm",
-    " Paris",
-    " a",
-    " A",
-    "三",
-    "点",
-    "二",
-    "十",
-    "我们",
-]
+    "the", " the", " meeting", " is", " at", " three", " twenty", " pm", " Paris", " a", " A",
+    "三", "点", "二", "十", "我们",
+]  # fmt: skip
 TOKENS = [bytes([byte]) for byte in range(256) if byte != ord("z")] + [piece.encode() for piece in PIECES]
 VOCABULARY = CTCVocabulary("\n".join(f"{base64.b64encode(t).decode()} {rank}" for rank, t in enumerate(TOKENS)))
 BLANK = len(TOKENS)
