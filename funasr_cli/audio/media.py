@@ -53,9 +53,10 @@ WITHOUT_TIMES = (
     "amr",
     "dts",
 )  # frame behind frame, of which FFmpeg counts the packets
-ROOM_BYTES = {"matroska,webm": 1000, "flv": 100}  # between two packets of these there are fewer, or damage
+IN_ORDER = ("matroska,webm", "flv")  # packet behind packet, with less than this between them, or damage
+ROOM_BYTES = 40
 PADDING_BYTES = 2
-MOST_FAULTS = 10_000  # of a container, until it is given up
+MOST_FAULTS = 1000  # of a container in a row, until it is given up
 CHECKS = {"flac": "crccheck+explode"}  # others mark a frame whose checksum is wrong
 HEAD_BYTES = 4096
 OGG_PAGE_BYTES = 65307  # the most that one can take
@@ -241,7 +242,7 @@ class MediaReader:
                 begin = packet.pos
             if self._format in WITHOUT_TIMES:
                 skipped_bytes = self._without_tag(packet.pos, skipped_bytes)
-            elif skipped_bytes <= ROOM_BYTES.get(self._format, sys.maxsize):
+            elif skipped_bytes <= ROOM_BYTES or self._format not in IN_ORDER:
                 skipped_bytes = 0
             if packet.stream.index == self._stream.index:
                 yield packet, skipped_bytes
@@ -254,17 +255,17 @@ class MediaReader:
         return max(0, count - tag_bytes(tape.at(end - count, 32)))
 
     def _demuxed(self) -> Iterator[av.Packet]:
-        """Packets of all streams; behind a fault, too, as long as the file goes on."""
-        last = -1
-        for _ in range(MOST_FAULTS):
+        """Packets of all streams; behind a fault, too, as long as something comes."""
+        faults = 0
+        while faults < MOST_FAULTS:
             try:
-                yield from self._container.demux()
+                for packet in self._container.demux():
+                    faults = 0
+                    yield packet
                 return
-            except av.FFmpegError:
-                self._broke_off = True
-                if self._file.tell() <= last:
-                    return
-                last = self._file.tell()
+            except (av.FFmpegError, IndexError):  # or a stream that nobody knows
+                faults += 1
+        self._broke_off = True
 
     def _samples(self, frame: av.AudioFrame) -> np.ndarray:
         """(samples, channels) float32."""
@@ -285,7 +286,9 @@ class MediaReader:
         if self._format == "mp3":
             return self._stated_by_mp3_s(head)
         is_estimate = self._format.startswith("matroska") and stream.duration is not None
-        if self._format not in WITH_LENGTH or is_estimate or self.live or container.streams.video:
+        if self._format not in WITH_LENGTH or is_estimate or self.live or self._ends_within_page():
+            return None
+        if container.streams.video:
             return None  # a film may be longer than what is heard in it
         return container.duration / av.time_base if container.duration else None
 

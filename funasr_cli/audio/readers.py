@@ -159,7 +159,8 @@ class PCMReader:
         """Begin with this sample, or with the end of the first recording in the file."""
         if isinstance(self._parts, list):
             first = self._parts[0]
-            self._begin = min(sample, first.frames)
+            held = max(0, (self._tape.size or 0) - first.start) // first.format.frame_bytes
+            self._begin = min(sample, first.frames, held)
             skipped = self._begin * first.format.frame_bytes
             self._parts[0] = replace(first, start=first.start + skipped, size=(first.size or 0) - skipped)
         return self._begin

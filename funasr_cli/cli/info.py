@@ -64,7 +64,6 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
         "device": None,
         "blas": None,
         "memory": None,
-        "ffmpeg": shutil.which("ffmpeg"),
         "models folder": None,
         "models": [],
         "settings file": None,

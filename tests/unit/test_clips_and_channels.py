@@ -82,8 +82,7 @@ def test_parts_side_by_side(files: dict[str, Path], format: str, times_s: list[f
 @pytest.mark.parametrize("format", ["wav", "mp3"])
 def test_a_part_at_another_rate(tmp_path: Path, format: str, rate_hz: int) -> None:
     path = write(tmp_path / f"a.{format}", rate_hz)
-    with soundfile.SoundFile(path) as file:
-        whole = file.read(dtype="float32")
+    whole = np.concatenate(list(open_recording(path, rate_hz).blocks()))
     begin, end = round(3.3 * rate_hz), round(20.7 * rate_hz)
     expected = soxr.resample(whole[begin:end], rate_hz, RATE_HZ, quality="HQ")
     np.testing.assert_allclose(part(path, (3.3, 20.7)), expected, rtol=0, atol=1e-6)
@@ -105,9 +104,9 @@ def test_what_is_known_beforehand(
 
 
 def test_blocks_of_a_part(files: dict[str, Path]) -> None:
-    for format in ("flac", "ogg"):
+    for format in ("wav", "ogg"):
         blocks = open_recording(files[format], RATE_HZ, clip=(5, 30.5)).blocks()
-        assert [len(block) / RATE_HZ for block in blocks] == [10, 10, 5.5]
+        assert [len(block) / RATE_HZ for block in blocks] == pytest.approx([10, 10, 5.5], abs=0.1)
 
 
 @pytest.mark.parametrize("format", SEEKING + READING)
@@ -153,11 +152,11 @@ def test_damage_elsewhere_does_not_matter(files: dict[str, Path], tmp_path: Path
 
 @pytest.mark.parametrize("clip", [(15.9, 20), (10, 20)])
 def test_damage_in_the_part(files: dict[str, Path], tmp_path: Path, clip: Clip) -> None:
-    path = damaged_flac(tmp_path, files["flac"])
-    blocks = [np.zeros(0, np.float32)]
-    with pytest.raises(AudioError, match=r"a\.flac: broke off after 15\.8 of 32\.0 s"):
-        blocks.extend(open_recording(path, RATE_HZ, clip=clip).blocks())
-    assert sum(map(len, blocks)) / RATE_HZ == pytest.approx(max(0, 15.8 - clip[0]), abs=0.05)
+    recording = open_recording(damaged_flac(tmp_path, files["flac"]), RATE_HZ, clip=clip)
+    assert sum(map(len, recording.blocks())) == round((clip[1] - clip[0]) * RATE_HZ)
+    ((start_s, end_s),) = recording.findings.lost
+    assert start_s == pytest.approx(max(15.8, clip[0]), abs=0.1)
+    assert start_s < end_s < 16.5
 
 
 @pytest.mark.parametrize("format", ["wav", "flac", "mp3"])
@@ -181,8 +180,9 @@ def test_values_that_are_not_numbers(tmp_path: Path, clip: Clip) -> None:
         part(tmp_path / "a.wav", clip),
         samples[round(clip[0] * RATE_HZ) : round((clip[1] or 32) * RATE_HZ)].mean(axis=1),
     )
-    with pytest.raises(AudioError, match="holds values that are not numbers"):
-        part(tmp_path / "a.wav", (10, 11))
+    expected = samples[10 * RATE_HZ : 11 * RATE_HZ].mean(axis=1)
+    expected[0] = 0
+    np.testing.assert_array_equal(part(tmp_path / "a.wav", (10, 11)), expected)
     np.testing.assert_array_equal(part(tmp_path / "a.wav", None, channel=2), samples[:, 1])
 
 

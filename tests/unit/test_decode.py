@@ -114,7 +114,7 @@ def test_no_samples(tmp_path: Path) -> None:
 def test_not_audio(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.wav").write_bytes(content)
     error = refusal(tmp_path / "a.wav")
-    assert ": not audio that can be read here (" in error.message
+    assert error.code == "audio-unreadable"
     assert "ffmpeg" in error.hint
     assert (tmp_path / "a.wav").read_bytes() == content
 
@@ -135,10 +135,19 @@ def test_samples_without_a_header(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_samples_that_are_not_numbers(tmp_path: Path, value: float) -> None:
-    samples = np.zeros((100, 2), np.float32)
-    samples[50, 1] = value
+    """A few become silence, and are told; a file of nothing else is none."""
+    samples = np.tile(tone(RATE_HZ)[:, None], (1, 2))
+    samples[50, 1] = samples[4000:4003] = value
     soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
-    assert refusal(tmp_path / "a.wav").message.endswith(": holds values that are not numbers")
+    for audio in (load_audio(tmp_path / "a.wav", RATE_HZ), from_array(samples, RATE_HZ, RATE_HZ)):
+        expected = tone(RATE_HZ)
+        expected[[50, 4000, 4001, 4002]] = 0
+        np.testing.assert_allclose(audio.samples, expected, atol=1e-7)
+        assert audio.findings.nonfinite == 4
+        assert "4 samples" in "".join(audio.findings.warnings)
+    samples[: len(samples) // 2 + 1] = value
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
+    assert refusal(tmp_path / "a.wav").code == "audio-damaged"
 
 
 def test_a_single_sample(tmp_path: Path) -> None:

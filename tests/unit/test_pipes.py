@@ -81,21 +81,22 @@ def test_tags_in_front(tmp_path: Path, name: str, tag_bytes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("content", "code"),
     [
-        (b"", "-: the file is empty"),
-        (b"a text, no recording\n" * 1000, "-: not audio that can be read here (Format not recognised)"),
-        (b"\xff\xfe" + "a text, no recording\n".encode("utf-16-le"), "-: not audio that can be read here ("),
-        (b"RIFF", "-: not audio that can be read here ("),
-        (wav_header(0xFFFFFFFF), "-: no samples in it"),
-        (b"ID3\4\0\0\0\0\7\7", "-: the file is empty"),
-        (b"ID3\4\0\0\0\0\7\7" + bytes(5000), "-: not audio that can be read here ("),
+        (b"", "audio-empty"),
+        (b"a text, no recording\n" * 1000, "audio-unreadable"),
+        (b"\xff\xfe" + "a text, no recording\n".encode("utf-16-le"), "audio-unreadable"),
+        (b"RIFF", "audio-unreadable"),
+        (wav_header(0xFFFFFFFF), "audio-empty"),
+        (b"ID3\4\0\0\0\0\7\7", "audio-empty"),
+        (b"ID3\4\0\0\0\0\7\7" + bytes(5000), "audio-unreadable"),
     ],
 )
-def test_no_recording(content: bytes, reason: str) -> None:
+def test_no_recording(content: bytes, code: str) -> None:
     read = through_a_pipe(content)
-    assert read.message.startswith(reason)
-    assert len(read.samples) == 0
+    assert read.error is not None
+    assert (read.error.code, len(read.samples)) == (code, 0)
+    assert read.message.startswith("-: ")
 
 
 def test_no_room_for_what_must_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,16 +126,15 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
-@pytest.mark.parametrize("more_s", [1, 60])
-def test_another_stream_follows(tmp_path: Path, subtype: str, more_s: int) -> None:
-    """libsndfile ends with the first, and what it left must not keep the rest waiting for ever."""
+def test_another_stream_follows(tmp_path: Path, subtype: str) -> None:
+    """As in a broadcast, which begins a new one with every title."""
     contents = []
-    for seconds in (DURATION_S, more_s):
+    for seconds in (DURATION_S, 5):
         soundfile.write(tmp_path / "a.ogg", noise(seconds * RATE_HZ), RATE_HZ, subtype)
         contents.append((tmp_path / "a.ogg").read_bytes())
     read = through_a_pipe(b"".join(contents))
-    assert len(read.samples) == DURATION_S * RATE_HZ
-    assert read.message == "-: broke off after 12.0 s"
+    assert read.error is None
+    assert len(read.samples) / RATE_HZ == pytest.approx(DURATION_S + 5, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "text", "nothing"])

@@ -20,7 +20,7 @@ from funasr_cli.audio.decode import load_audio, open_recording
 from funasr_cli.errors import AudioError
 
 RATE_HZ = 16000
-DURATION_S = 60
+DURATION_S = 24
 CASES = Path(__file__).parents[1] / "data" / "reports"
 PCM = {"a.wav": None, "a.aiff": None, "a.au": None, "a.w64": None, "a.caf": None}  # libsndfile writes these
 WITH_LENGTH = {
@@ -35,22 +35,30 @@ CONTENT = {  # name -> codec and sample rate for PyAV
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def make(folder: Path, duration_s: int) -> dict[str, bytes]:
     """Name -> content of a file that is in order; those of mp4 begin with their table of contents."""
-    folder = tmp_path_factory.mktemp("originals")
     contents = {}
     for name, how in {**PCM, **CONTENT}.items():
         if how:
             options = {"movflags": "faststart"} if name.endswith("mp4") else None
-            write_media(folder / name, how[0], hum(DURATION_S * how[1]), how[1], options=options)
+            write_media(folder / name, how[0], hum(duration_s * how[1]), how[1], options=options)
         elif name == "unknown.mp3":
-            (folder / name).write_bytes(mp3_of_unknown_length(hum(DURATION_S * RATE_HZ)))
+            (folder / name).write_bytes(mp3_of_unknown_length(hum(duration_s * RATE_HZ)))
         else:
             format, subtype = ("OGG", "OPUS") if name == "a.opus" else (None, None)
-            soundfile.write(folder / name, hum(DURATION_S * RATE_HZ) / 2, RATE_HZ, subtype, format=format)
+            soundfile.write(folder / name, hum(duration_s * RATE_HZ) / 2, RATE_HZ, subtype, format=format)
         contents[name] = (folder / name).read_bytes()
     return contents
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return make(tmp_path_factory.mktemp("originals"), DURATION_S)
+
+
+@pytest.fixture(scope="module")
+def minutes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return make(tmp_path_factory.mktemp("minutes"), 60)
 
 
 def overwritten(data: bytearray, start: int, count: int = 60) -> None:
@@ -70,17 +78,23 @@ def inserted(data: bytearray, start: int) -> None:
 
 
 def like_before(samples: np.ndarray, intact: np.ndarray) -> float:
-    """Share of the intact recording's tenths of a second that are where they were, by the sound of them."""
-    count = len(intact) // 1600
-    pairs = zip(np.split(intact[: count * 1600], count), range(0, count * 1600, 1600), strict=True)
-    return float(np.mean([np.allclose(samples[at : at + 1600], part, atol=2e-3) for part, at in pairs]))
+    """Share of the intact recording's half seconds that are where they were, or a frame beside."""
+    half, room = RATE_HZ // 2, 400
+    samples = np.pad(samples, (room, max(0, len(intact) - len(samples)) + room))
+    found = []
+    for start in range(0, len(intact) - half, half):
+        part, around = intact[start : start + half], samples[start : start + half + 2 * room]
+        best = int(np.correlate(around, part).argmax())
+        found.append(np.corrcoef(around[best : best + half], part)[0, 1] > 0.9)
+    return float(np.mean(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", {**PCM, **CONTENT})
-def test_damage_loses_what_it_hits(originals: dict[str, bytes], tmp_path: Path, name: str, share: float) -> None:
+def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, name: str, share: float) -> None:
     """Sixty bytes: the rest is there, and where it was."""
-    path, data = tmp_path / name, bytearray(originals[name])
+    path, data = tmp_path / name, bytearray(minutes[name])
     path.write_bytes(data)
     intact = load_audio(path, RATE_HZ).samples
     overwritten(data, int(len(data) * share))
@@ -121,9 +135,9 @@ def test_damage_elsewhere_does_not_matter(originals: dict[str, bytes], tmp_path:
     path, data = tmp_path / name, bytearray(originals[name])
     zeros(data, len(data) // 2)
     path.write_bytes(data)
-    for clip in ((5, 15), (45, 55)):
+    for clip in ((1, 7), (18, 24)):
         recording = open_recording(path, RATE_HZ, clip=clip)
-        assert sum(map(len, recording.blocks())) == 10 * RATE_HZ
+        assert sum(map(len, recording.blocks())) == 6 * RATE_HZ
         assert recording.findings.lost == []
         assert recording.findings.warnings == ()
 
@@ -278,7 +292,7 @@ def test_a_file_that_shrinks_while_it_is_read(originals: dict[str, bytes], tmp_p
     blocks = open_recording(path, RATE_HZ).blocks()
     next(blocks)
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(AudioError, match=r"broke off after [23][0-9.]+ of 60\.0 s"):
+    with pytest.raises(AudioError, match=r"broke off after 1[0-9.]+ of 24\.0 s"):
         list(blocks)
 
 
