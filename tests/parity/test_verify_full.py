@@ -13,7 +13,7 @@ from support.small import edit_json
 import funasr_cli
 from funasr_cli.paths import REFERENCE_PYTHON
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 
 @pytest.mark.parametrize("with_ctc", [False, True])

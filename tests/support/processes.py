@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -60,8 +60,8 @@ def starts_process(function: Any) -> bool:
                 value = scope.get(name)
                 if STARTS.get(getattr(value, "__name__", ""), set()) & names:
                     return True
-                if isinstance(value, FunctionType | type) and is_ours(value):
-                    waiting.append(value)
+                parts = [vars(value).get(part) for part in names] if isinstance(value, ModuleType) else [value]
+                waiting += [part for part in parts if isinstance(part, FunctionType | type) and is_ours(part)]
     return False
 
 

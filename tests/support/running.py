@@ -16,6 +16,7 @@ from unittest.mock import patch
 import typer.main
 from typer.testing import CliRunner
 
+from funasr_cli import device
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel, load_model
 from funasr_cli.cli import console
@@ -99,14 +100,14 @@ def load_once(folder: Path, dtype: str | None, *_: Any) -> LoadedModel:
 
 
 def load(folder: Path, dtype: str | None = None) -> LoadedModel:
-    """As `load_model`; one whose files are as they were is not read again."""
+    """As `load_model`; one whose files are as they were, on a machine that is what it was, is not read again."""
     files = [(path, path.lstat().st_mtime_ns, path.lstat().st_size) for path in sorted(folder.rglob("*"))]
-    return load_once(folder, dtype, str(mx.default_device()), *files)
+    return load_once(folder, dtype, str(mx.default_device()), device.available_bytes, *files)
 
 
 def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
     """The same in this process; for what does not depend on the process."""
-    device, exit_code = mx.default_device(), 0
+    before, exit_code = mx.default_device(), 0
     isolation = CliRunner().isolation(env={"COLUMNS": "200", **(env or {})})
     with isolation as (stdout, stderr, _), patch("funasr_cli.checkpoints.load.load_model", load):
         try:
@@ -118,7 +119,7 @@ def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
                 stream.flush()
             console.set_volume(quiet=False, verbose=False)
             console.stderr.cache_clear()
-            mx.set_default_device(device)
+            mx.set_default_device(before)
         return Result(exit_code, stdout.getvalue().decode(), stderr.getvalue().decode())
 
 
