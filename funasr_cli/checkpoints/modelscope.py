@@ -37,17 +37,6 @@ PARTIAL = ".incomplete"  # of the client's
 Entry = dict[str, Any]  # a file as the hub lists it: Path, Size, Sha256, Revision, CommittedDate, ...
 
 
-def require_client() -> None:
-    """Say early that the client is missing.
-
-    Raises:
-        SetupError: it is.
-    """
-    if importlib.util.find_spec("modelscope_hub") is None:
-        install = "pip install 'funasr-cli[modelscope]'"
-        raise SetupError("--hub ms needs modelscope-hub", install, code="package-missing")
-
-
 def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
     """Download what makes a checkpoint, or find it in the cache.
 
@@ -62,7 +51,9 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
         SetupError: the client is not installed, the hub cannot be reached and the cache does not have it, or the
             download ended early.
     """
-    require_client()
+    if importlib.util.find_spec("modelscope_hub") is None:
+        install = "pip install 'funasr-cli[modelscope]'"
+        raise SetupError("--hub ms needs modelscope-hub", install, code="package-missing")
     command = [sys.executable, "-P", "-m", __name__, hub_id, *([revision] if revision else [])]
     surroundings = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
@@ -113,8 +104,9 @@ def _fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
         except (FunASRError, AuthenticationError, NotExistError, PermissionDeniedError):
             raise
         except Exception as error:  # no network: what is here will do
-            if found := _cached(api, hub_id, revision):
-                return found
+            folder = _folder(api, hub_id, revision)
+            if folder and is_complete(folder):
+                return Snapshot(folder, folder.name if folder.parent.name == "snapshots" else None)
             raise unreached(hub_id, error, _access(config)) from error
         return _download(api, config.cache_dir, hub_id, commit or revision or DEFAULT_BRANCH, entries, tell)
 
@@ -135,7 +127,15 @@ def _listing(api: "HubApi", hub_id: str, revision: str | None) -> tuple[str | No
     The hub does not say which commit a branch stands for, but which one changed each file last. The latest of
     these has all files as they are now, which a second listing confirms; if it does not, there is no commit.
     """
-    entries = _files(api, hub_id, revision or DEFAULT_BRANCH)
+
+    def files(revision: str) -> list[Entry]:
+        found = api.legacy.list_repo_files(hub_id, MODEL, revision=revision)
+        return [entry for entry in found if entry.get("Type") != "tree"]
+
+    def contents(entries: list[Entry]) -> set[tuple[Any, Any]]:
+        return {(entry.get("Path"), entry.get("Sha256")) for entry in entries}
+
+    entries = files(revision or DEFAULT_BRANCH)
     if not entries:  # also what an unknown revision is answered with
         revisions = [str(entry.get("Revision")) for entry in api.list_repo_revisions(hub_id, MODEL)]
         if revision in revisions:
@@ -145,18 +145,9 @@ def _listing(api: "HubApi", hub_id: str, revision: str | None) -> tuple[str | No
     latest = str(max(entries, key=lambda entry: entry.get("CommittedDate") or 0).get("Revision") or "")
     if revision and COMMIT.fullmatch(revision):
         return revision, entries
-    if COMMIT.fullmatch(latest) and _contents(_files(api, hub_id, latest)) == _contents(entries):
+    if COMMIT.fullmatch(latest) and contents(files(latest)) == contents(entries):
         return latest, entries
     return None, entries
-
-
-def _files(api: "HubApi", hub_id: str, revision: str) -> list[Entry]:
-    entries: list[Entry] = api.legacy.list_repo_files(hub_id, MODEL, revision=revision)
-    return [entry for entry in entries if entry.get("Type") != "tree"]
-
-
-def _contents(entries: list[Entry]) -> set[tuple[Any, Any]]:
-    return {(entry.get("Path"), entry.get("Sha256")) for entry in entries}
 
 
 def _download(
@@ -191,22 +182,13 @@ def _missing_bytes(folder: Path | None, entry: Entry) -> int:
     return max(0, size - here)
 
 
-def _cached(api: "HubApi", hub_id: str, revision: str | None) -> Snapshot | None:
-    """What the cache has of a repository, if it is whole."""
-    folder = _folder(api, hub_id, revision)
-    if not folder or not is_complete(folder):
-        return None
-    return Snapshot(folder, folder.name if folder.parent.name == "snapshots" else None)
-
-
 def _counter(total: int, tell: Tell) -> type:
     """What the client makes one of for each file: told of bytes that have come, of fewer when it starts over."""
+    from modelscope_hub import ProgressCallback
+
     lock, done, told = threading.Lock(), 0, 0
 
-    class Counter:
-        def __init__(self, filename: str, file_size: int) -> None:
-            pass
-
+    class Counter(ProgressCallback):
         def update(self, size: int) -> None:
             nonlocal done, told
             with lock:
@@ -214,9 +196,6 @@ def _counter(total: int, tell: Tell) -> type:
                 if abs(done - told) >= total / 1000 or done >= total:
                     told = done
                     tell(min(done, total), total)
-
-        def end(self) -> None:
-            pass
 
     return Counter
 
