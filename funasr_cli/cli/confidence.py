@@ -27,18 +27,10 @@ def tinted_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamp
             own, probabilities = probabilities[: len(text)], probabilities[len(text) :]
             if one_line(text):
                 lines.append(f"{prefix.translate(console.CONTROLS)}{head}")
-                for word, probability in _scored(text, own):
+                for word, probability in scored_words(text, own):
                     lines.append(" " if word.isspace() else word, "" if word.isspace() else _style(probability))
                 lines.append("\n")
     return lines
-
-
-def scored_words(segment: Segment) -> Iterator[tuple[str, float]]:
-    """Words, single Chinese and Japanese characters, and the white space between, with their probabilities.
-
-    What `one_line` leaves out is left out.
-    """
-    return _scored(printable(segment.text), _probabilities(segment))
 
 
 def _probabilities(segment: Segment) -> list[float]:
@@ -46,7 +38,8 @@ def _probabilities(segment: Segment) -> list[float]:
     return [score.probability for score in segment.scores for _ in printable(score.text)]
 
 
-def _scored(text: str, probabilities: Sequence[float]) -> Iterator[tuple[str, float]]:
+def scored_words(text: str, probabilities: Sequence[float]) -> Iterator[tuple[str, float]]:
+    """Words, single Chinese and Japanese characters, and the white space between, with their probabilities."""
     start, end = len(text) - len(text.lstrip()), len(text.rstrip())
     for match in WORD.finditer(text, start, end):
         yield match[0], min(probabilities[match.start() : match.end()], default=1.0)

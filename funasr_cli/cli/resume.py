@@ -25,8 +25,8 @@ NOTES = ".funasr-resume.jsonl"
 NOT_OF_THE_TEXT = ("draft", "batch_size", "ctc", "word_times", "confidence")
 CHANGED = {  # by what differs
     "recording": "the recording has changed",
-    "model": "they were made with another model",
-    "options": "they were made with other options",
+    "model": "the model is another one",
+    "options": "the options are others",
 }
 
 
@@ -63,6 +63,8 @@ class Notes:
     def outdated(self, file: Path, format: str, input: Input) -> str | None:
         """Tell why a result that is there is to be made again; None: it is not, or it is no file at all."""
         try:
+            if not file.is_file():
+                return None
             content, made_ns = file.read_bytes(), file.stat().st_mtime_ns
             recorded = os.stat(input.path)
         except OSError:
@@ -121,9 +123,12 @@ def _recording(input: Input) -> str:
 
 def _model_hash(folder: Path) -> str:
     """Of the configuration, which holds the source's SHA-256, and the sizes and names of all files."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".tiktoken"))
-    sizes = [(path.name, path.resolve().name, path.stat().st_size) for path in files]
-    return _hash((folder / "config.json").read_bytes() + json.dumps(sizes).encode())
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".tiktoken"))
+        sizes = [(path.name, path.resolve().name, path.stat().st_size) for path in files]
+        return _hash((folder / "config.json").read_bytes() + json.dumps(sizes).encode())
+    except OSError:  # loading it tells better what is wrong
+        return ""
 
 
 def _of_the_text(options: TranscribeOptions) -> dict[str, object]:

@@ -95,14 +95,15 @@ def settings_in_force(group: "Group", defaults: Defaults) -> list[Setting]:
     for command, definition in group.commands.items():
         for parameter in definition.params:
             variable, value = parameter.envvar, defaults.get(command, {}).get(str(parameter.name))
-            origin = str(config_file())
             if isinstance(variable, str) and os.environ.get(variable):
-                value, origin = os.environ[variable], variable
-            if value is not None:
+                setting = _typed_name(parameter), os.environ[variable], variable
+            elif value is not None:
                 value = value[0] if isinstance(value, list) and len(value) == 1 else value
-                setting = _typed_name(parameter), value, origin
-                commands[str(setting)].append(command)
-                found[str(setting)] = setting
+                setting = _typed_name(parameter), value, str(config_file())
+            else:
+                continue
+            commands[str(setting)].append(command)
+            found[str(setting)] = setting
     return [Setting(*setting, tuple(commands[key])) for key, setting in found.items()]
 
 

@@ -11,7 +11,7 @@ from support.terminal import COLOURS, account, on_terminal
 from support.transcripts import segment, spoken, texts, worded
 
 from funasr_cli import demo
-from funasr_cli.characters import one_line
+from funasr_cli.characters import one_line, printable
 from funasr_cli.cli.confidence import scored_words, tinted_lines
 from funasr_cli.formats import as_lines
 from funasr_cli.options import Timestamps
@@ -25,6 +25,12 @@ def segment_of(*pieces: tuple[str, float]) -> Segment:
     scores = tuple(Score(*piece) for piece in pieces)
     written = segment(0.0, 1.0, "".join(text for text, _ in pieces))
     return Segment(**{**vars(written), "scores": scores})
+
+
+def scored(said: Segment) -> list[tuple[str, float]]:
+    """Its words with their probabilities."""
+    probabilities = [score.probability for score in said.scores for _ in printable(score.text)]
+    return list(scored_words(printable(said.text), probabilities))
 
 
 def styles(*pieces: tuple[str, float]) -> list[tuple[str, str]]:
@@ -51,7 +57,7 @@ def styles(*pieces: tuple[str, float]) -> list[tuple[str, str]]:
     ],
 )  # fmt: skip
 def test_words(pieces: list[tuple[str, float]], words: list[tuple[str, float]]) -> None:
-    assert list(scored_words(segment_of(*pieces))) == words
+    assert scored(segment_of(*pieces)) == words
 
 
 def test_colours() -> None:
@@ -82,10 +88,10 @@ def test_colours_change_no_times(said: Transcript, times: Timestamps) -> None:
 )
 def test_nothing_but_colours_differs(segments: list[list[tuple[str, float]]], prefix: str) -> None:
     """Whatever the text, with control characters and white space of all kinds in it."""
-    scored = [segment_of(*pieces) for pieces in segments]
-    assert tinted_lines(scored, prefix).plain == as_lines(scored, prefix)
-    for one in scored:
-        assert one_line("".join(word for word, _ in scored_words(one))) == one_line(one.text)
+    said = [segment_of(*pieces) for pieces in segments]
+    assert tinted_lines(said, prefix).plain == as_lines(said, prefix)
+    for one in said:
+        assert one_line("".join(word for word, _ in scored(one))) == one_line(one.text)
 
 
 def test_words_on_a_terminal() -> None:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from funasr_cli import demo
 from funasr_cli.cli import progress
 from funasr_cli.cli.progress import Progress, Tally
 from funasr_cli.errors import AudioError
-from funasr_cli.scheduling.events import Event, Failed, Finished, Read, Settled
+from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 
 CLIPS = demo.clips()
 LINE = re.compile(r"(?P<what>.*?) +[━╸╺ ]+ (?P<facts>.*)")
@@ -70,85 +71,62 @@ def failed(source: int) -> Failed:
     return Failed(source, AudioError("broken"))
 
 
-def test_from_the_first_event_to_the_last(watch: Watch) -> None:
-    """Reading runs ahead; its line goes away when all has been read."""
-    shown = watch("a.wav", "b.wav")
-    assert shown.at(0.0) == [("transcribing", "0/2 inputs, 0:00 of audio")]
-    assert shown.at(1.0, Read(0, 0.0, 0.0, 100.0)) == [
-        ("finding speech in a.wav", "0:00"), ("transcribing", "0/2 inputs, 0:00 of audio")
-    ]  # fmt: skip
-    assert shown.at(2.0, Read(0, 0.0, 100.0, 100.0), Read(1, 0.0, 10.0, 20.0), settled(0, 0.5, 40.0)) == [
-        ("finding speech in b.wav", "0:10"), ("transcribing", "0/2 inputs, 0:40 of audio, RTF 0.050, 0:04 left")
-    ]  # fmt: skip
-    assert shown.at(10.0, Read(1, 0.0, 20.0, 20.0), finished(0, 100.0)) == [
-        ("transcribing", "1/2 inputs, 1:40 of audio, RTF 0.100, 0:02 left")
-    ]
-    assert shown.at(12.0, finished(1, 20.0)) == [
-        ("transcribing", "2/2 inputs, 2:00 of audio, RTF 0.100, 0:00 left")
-    ]
+READING = "finding speech in "
+AB = ("a.wav", "b.wav")
+# What happens until when, and the facts that are shown then: of reading, with the name, and of transcribing.
+SCENARIOS = {
+    "reading runs ahead, and its line goes away when all has been read": (AB, [
+        (0.0, [], None, "0/2 inputs, 0:00 of audio"),
+        (1.0, [Read(0, 0.0, 0.0, 100.0)], ("a.wav", "0:00"), "0/2 inputs, 0:00 of audio"),
+        (2.0, [Read(0, 0.0, 100.0, 100.0), Read(1, 0.0, 10.0, 20.0), settled(0, 0.5, 40.0)],
+         ("b.wav", "0:10"), "0/2 inputs, 0:40 of audio, RTF 0.050, 0:04 left"),
+        (10.0, [Read(1, 0.0, 20.0, 20.0), finished(0, 100.0)],
+         None, "1/2 inputs, 1:40 of audio, RTF 0.100, 0:02 left"),
+        (12.0, [finished(1, 20.0)], None, "2/2 inputs, 2:00 of audio, RTF 0.100, 0:00 left"),
+    ]),
+    "drafts change nothing": (AB[:1], [
+        (1.0, [Read(0, 0.0, 1.0, 9.0), Draft(0, 0.0, "text"), Draft(0, 0.0, None)],
+         ("a.wav", "0:01"), "0/1 inputs, 0:00 of audio"),
+    ]),
+    "of an unknown length, how far it has come is shown": (("pipe",), [
+        (60.0, [Read(0, 0.0, 3661.0, None), settled(0, 1.0, 600.0)],
+         ("pipe", "1:01:01"), "0/1 inputs, 10:00 of audio, RTF 0.100"),
+        (60.0, [finished(0, 3700.0)], None, "1/1 inputs, 1:01:40 of audio, RTF 0.016, 0:00 left"),
+    ]),
+    "of a part, reading shows the recording's own time": (AB[:1], [
+        (1.0, [Read(0, 90.0, 0.0, 30.0), Read(0, 90.0, 15.0, 30.0), settled(0, 91.0, 100.0)],
+         ("a.wav", "1:45"), "0/1 inputs, 0:10 of audio, RTF 0.100, 0:02 left"),
+        (3.0, [Read(0, 90.0, 30.0, 30.0), finished(0, 30.0, start_s=90.0)],
+         None, "1/1 inputs, 0:30 of audio, RTF 0.100, 0:00 left"),
+    ]),
+    "inputs that fail are done": (("a.wav", "b.wav", "c.wav"), [
+        (1.0, [failed(0)], None, "1/3 inputs, 0:00 of audio"),
+        (2.0, [Read(1, 0.0, 50.0, 100.0), settled(1, 0.0, 20.0), failed(1)],
+         None, "2/3 inputs, 0:20 of audio, RTF 0.100, 0:02 left"),
+        (3.0, [Read(2, 0.0, 10.0, 10.0), finished(2, 10.0)],
+         None, "3/3 inputs, 0:30 of audio, RTF 0.100, 0:00 left"),
+    ]),
+    "inputs that have not been opened count as long as the others": (("a.wav", "b.wav", "c.wav", "d.wav"), [
+        (1.0, [Read(0, 0.0, 0.0, 100.0), Read(1, 0.0, 0.0, 20.0), settled(0, 0.0, 10.0)],
+         ("b.wav", "0:00"), "0/4 inputs, 0:10 of audio, RTF 0.100, 0:23 left"),
+        (2.0, [], ("b.wav", "0:00"), "0/4 inputs, 0:10 of audio, RTF 0.200, 0:46 left"),
+        (3.0, [failed(0)], ("b.wav", "0:00"), "1/4 inputs, 0:10 of audio, RTF 0.300, 0:15 left"),
+    ]),
+    "what a header says need not be true": (AB, [
+        (1.0, [Read(0, 0.0, 25.0, 10.0)], ("a.wav", "0:25"), "0/2 inputs, 0:00 of audio"),
+    ]),
+    "names are no markup": (("[red]a[/red]",), [
+        (1.0, [Read(0, 0.0, 1.0, None)], ("[red]a[/red]", "0:01"), "0/1 inputs, 0:00 of audio"),
+    ]),
+}  # fmt: skip
 
 
-def test_unknown_lengths(watch: Watch) -> None:
-    """How far it has come is shown nevertheless."""
-    shown = watch("pipe")
-    assert shown.at(60.0, Read(0, 0.0, 3661.0, None), settled(0, 1.0, 600.0)) == [
-        ("finding speech in pipe", "1:01:01"), ("transcribing", "0/1 inputs, 10:00 of audio, RTF 0.100")
-    ]  # fmt: skip
-    assert shown.at(60.0, finished(0, 3700.0))[-1] == (
-        "transcribing",
-        "1/1 inputs, 1:01:40 of audio, RTF 0.016, 0:00 left",
-    )
-
-
-def test_parts_of_recordings(watch: Watch) -> None:
-    """Reading shows the recording's own time; what counts as transcribed is the part alone."""
-    shown = watch("a.wav")
-    events = (Read(0, 90.0, 0.0, 30.0), Read(0, 90.0, 15.0, 30.0), settled(0, 91.0, 100.0))
-    assert shown.at(1.0, *events) == [
-        ("finding speech in a.wav", "1:45"), ("transcribing", "0/1 inputs, 0:10 of audio, RTF 0.100, 0:02 left")
-    ]  # fmt: skip
-    assert shown.at(3.0, Read(0, 90.0, 30.0, 30.0), finished(0, 30.0, start_s=90.0)) == [
-        ("transcribing", "1/1 inputs, 0:30 of audio, RTF 0.100, 0:00 left")
-    ]
-
-
-def test_failed_inputs(watch: Watch) -> None:
-    """One that was never opened, and one that gave out on the way: both are done."""
-    shown = watch("a.wav", "b.wav", "c.wav")
-    assert shown.at(1.0, failed(0)) == [("transcribing", "1/3 inputs, 0:00 of audio")]
-    assert shown.at(2.0, Read(1, 0.0, 50.0, 100.0), settled(1, 0.0, 20.0), failed(1))[-1] == (
-        "transcribing", "2/3 inputs, 0:20 of audio, RTF 0.100, 0:02 left"
-    )  # fmt: skip
-    assert shown.at(3.0, Read(2, 0.0, 10.0, 10.0), finished(2, 10.0)) == [
-        ("transcribing", "3/3 inputs, 0:30 of audio, RTF 0.100, 0:00 left")
-    ]
-
-
-def test_what_is_left(watch: Watch) -> None:
-    """Inputs that have not been opened count as long as those whose length is known."""
-    shown = watch("a.wav", "b.wav", "c.wav", "d.wav")
-    assert shown.at(1.0, Read(0, 0.0, 0.0, 100.0), Read(1, 0.0, 0.0, 20.0), settled(0, 0.0, 10.0))[-1] == (
-        "transcribing", "0/4 inputs, 0:10 of audio, RTF 0.100, 0:23 left"
-    )  # fmt: skip
-    assert shown.at(2.0)[-1] == ("transcribing", "0/4 inputs, 0:10 of audio, RTF 0.200, 0:46 left")
-    assert shown.at(3.0, failed(0))[-1] == ("transcribing", "1/4 inputs, 0:10 of audio, RTF 0.300, 0:15 left")
-
-
-def test_reads_that_come_late(watch: Watch) -> None:
-    """Those of the next input come between the segments of the one before."""
-    shown = watch("a.wav", "b.wav")
-    shown.at(1.0, Read(0, 0.0, 9.0, 10.0), Read(1, 0.0, 0.0, None), settled(0, 0.0, 4.0))
-    assert shown.at(1.0, settled(0, 4.0, 10.0), Read(1, 0.0, 61.0, None)) == [
-        ("finding speech in b.wav", "1:01"), ("transcribing", "0/2 inputs, 0:10 of audio, RTF 0.100")
-    ]  # fmt: skip
-    assert shown.at(2.0, finished(0, 10.0), settled(1, 0.0, 30.0))[-1] == (
-        "transcribing", "1/2 inputs, 0:40 of audio, RTF 0.050"
-    )  # fmt: skip
-
-
-def test_names_are_no_markup(watch: Watch) -> None:
-    shown = watch("[red]a[/red].wav")
-    assert shown.at(1.0, Read(0, 0.0, 1.0, None))[0][0] == "finding speech in [red]a[/red].wav"
+@pytest.mark.parametrize(("names", "steps"), SCENARIOS.values(), ids=SCENARIOS)
+def test_what_both_lines_show(watch: Watch, names: tuple[str, ...], steps: list[Any]) -> None:
+    shown = watch(*names)
+    for now_s, events, reading, facts in steps:
+        above = [(f"{READING}{reading[0]}", reading[1])] if reading else []
+        assert shown.at(now_s, *events) == [*above, ("transcribing", facts)]
 
 
 @st.composite

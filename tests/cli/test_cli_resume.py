@@ -175,13 +175,15 @@ def test_only_the_formats_that_are_missing_are_written(pair: list[Path], tmp_pat
 
 
 def test_what_stands_in_the_way_is_kept(pair: list[Path], tmp_path: Path) -> None:
-    """Somebody else's file, a link to nowhere: they are there."""
+    """Somebody else's file, a link to nowhere, a pipe: they are there."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "0000.txt").write_text("mine")
     (out / "0001.txt").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(out / "0000.srt")
     result = invoke(*BASE, *pair, "-o", out, "--resume")
     assert (result.exit_code, result.stderr) == (0, skipped(2))
+    assert invoke(*BASE, pair[0], "-o", out, "-f", "srt", "--resume").stderr == skipped(1)
     assert (out / "0000.txt").read_text() == "mine"
     assert (out / "0001.txt").is_symlink()
     assert not (tmp_path / "nowhere").exists()
@@ -242,9 +244,9 @@ def test_a_recording_that_grows_while_it_is_transcribed(done: Path, monkeypatch:
     ],
 )  # fmt: skip
 def test_other_options(done: Path, options: tuple[str, ...]) -> None:
-    assert again(done, *options)[1] == "they were made with other options"
+    assert again(done, *options)[1] == "the options are others"
     assert again(done, *options)[1] == ""
-    assert again(done)[1] == "they were made with other options"
+    assert again(done)[1] == "the options are others"
 
 
 def test_options_that_change_nothing(done: Path) -> None:
@@ -267,7 +269,7 @@ def test_another_model(done: Path, tmp_path: Path) -> None:
     model = shutil.copytree(demo.MODEL, tmp_path / "models/same")
     assert again(done, "--model", str(model)) == (SEVEN.written, "")
     edit_json(model / "config.json", lambda config: config["source"].update(sha256="another"))
-    assert again(done, "--model", str(model))[1] == "they were made with another model"
+    assert again(done, "--model", str(model))[1] == "the model is another one"
     result = invoke("transcribe", "-m", "nowhere", done, "-o", tmp_path / "out", "--resume")
     assert (result.exit_code, "nowhere" in result.stderr) == (3, True)
 
@@ -290,7 +292,7 @@ def test_results_that_have_been_edited(done: Path) -> None:
     """They are kept, unless the recording is newer; what is empty now has been lost."""
     out = done.parent / "out"
     (out / "rec.txt").write_text("my own words\n", encoding="utf-8")
-    assert again(done, "--no-itn") == ("my own words", "they were made with other options"), "the subtitles"
+    assert again(done, "--no-itn") == ("my own words", "the options are others"), "the subtitles"
     shutil.copyfile(OTHER.path, done)
     age(done, -100)
     assert again(done)[0] == OTHER.written

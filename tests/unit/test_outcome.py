@@ -1,12 +1,19 @@
 """What is said in the end, and the exit code: of silence, what was found instead of speech."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
+from support.running import invoke
 from support.transcripts import segment, transcript
 
+from funasr_cli import demo
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.errors import AudioError, ExitCode
+from funasr_cli.scheduling.books import Book
 from funasr_cli.scheduling.events import Failed, Finished
 from funasr_cli.transcript import Segment, Transcript
 
@@ -61,3 +68,21 @@ def test_exit_codes(results: tuple[Transcript | None, ...], exit_code: int, stri
     found = outcome(*results)
     assert (found.exit_code(strict=False), found.exit_code(strict=True)) == (exit_code, strict)
     assert found.summary().startswith("1 of ") == (found.failed != set())
+
+
+def test_a_soft_recording_among_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where others hold speech; one that holds no sound at all is not."""
+    levels = {"soft.wav": -62.0, "zero.wav": -120.0, "loud.wav": -20.0}
+    make = Book.transcript
+
+    def measured(book: Book, *given: Any) -> Transcript:
+        return dataclasses.replace(make(book, *given), level_dbfs=levels.get(Path(book.name).name))
+
+    monkeypatch.setattr(Book, "transcript", measured)
+    for name in levels:
+        soundfile.write(tmp_path / name, np.zeros(16000), 16000)
+    result = invoke("transcribe", "-m", "demo", *(tmp_path / name for name in levels), demo.clips()[0].path)
+    assert result.exit_code == ExitCode.OK
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert [line.partition(": no speech")[0] for line in warnings] == [f"warning: {tmp_path / 'soft.wav'}"]
+    assert "-62 dBFS" in warnings[0]
