@@ -60,7 +60,7 @@ def require_torch(doing: str = READING) -> None:
         import torch  # noqa: F401
     except ImportError as error:
         hint = TORCH_HINT if doing == READING else INSTALL_TORCH
-        raise SetupError(f"{doing} model.pt needs torch", hint, code="torch-missing") from error
+        raise SetupError(f"{doing} model.pt needs torch", hint, code="package-missing") from error
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -119,11 +119,7 @@ def test_no_arguments() -> None:
 def test_blas_that_is_none(library: str, small_model: Path, short_wav: Path) -> None:
     env = {"FUNASR_BLAS": library}
     for arguments in (("transcribe", "-m", small_model, short_wav), ("bench", "--rtf", "-m", small_model)):
-        funasr(*arguments, env=env).assert_fails(
-            5,
-            f"error: FUNASR_BLAS={library}: not a library that exports cblas_sgemm\n",
-            "  set it to the full path of libopenblas.so.0 or libmkl_rt.so.3, or unset it\n",
-        )
+        funasr(*arguments, env=env).assert_fails(5, f"FUNASR_BLAS={library}: ")
 
 
 @linux_only
@@ -154,11 +150,7 @@ def test_mlx_that_cannot_be_imported(
         "bench": ("--rtf", "-m", small_model),
         "convert": (small_checkpoint, tmp_path / "out"),
     }[command]
-    funasr(command, *arguments, env={"PYTHONPATH": str(tmp_path)}).assert_fails(
-        5,
-        "error: MLX has no back end on this machine (",
-        "  install one: pip install 'mlx[cpu]' mkl, or 'mlx[cuda12]' / 'mlx[cuda13]' for an NVIDIA card\n",
-    )
+    funasr(command, *arguments, env={"PYTHONPATH": str(tmp_path)}).assert_fails(5, "mlx[cpu]", "mlx[cuda12]")
 
 
 def test_help_without_mlx(tmp_path: Path) -> None:
@@ -170,7 +162,7 @@ def test_help_without_mlx(tmp_path: Path) -> None:
 def test_converting_without_torch(small_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     result = funasr("convert", small_checkpoint, tmp_path / "out", env={"PYTHONPATH": str(tmp_path)})
-    result.assert_error(5, "torch-missing", "model.pt", "pip install torch")
+    result.assert_fails(5, "model.pt", "pip install torch")
 
 
 def run_in(encoding: str, *arguments: object) -> tuple[int, bytes, bytes]:
