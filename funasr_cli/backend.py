@@ -52,6 +52,7 @@ def _open_blas() -> str | None:
         raise SetupError(
             f"FUNASR_BLAS={wanted}: not a library that exports cblas_sgemm",
             "set it to the full path of libopenblas.so.0 or libmkl_rt.so.3, or unset it",
+            code="variable-value",
         )
     return next((path for path in _blas_candidates() if _open_globally(path)), None)
 
@@ -68,6 +69,7 @@ except ImportError as error:  # on Linux plain `mlx` comes without a back end
     raise SetupError(
         f"MLX has no back end on this machine ({error})",
         "install one: pip install 'mlx[cpu]' mkl, or 'mlx[cuda12]' / 'mlx[cuda13]' for an NVIDIA card",
+        code="package-missing",
     ) from error
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LEGACY_LIMIT_BYTES = 4 << 30  # of files from before PyTorch 1.6, which cannot be mapped
 LEGACY_PICKLES = 5  # the magic number, the protocol, the machine, the object, the keys of its storages
 PICKLE_LIMIT_BYTES = 1 << 22  # of everything but values; a release's has 0.2 MB
-MOST_OBJECTS = 1_000_000  # in anything, each counted as often as it is referred to
+MOST_OBJECTS = 10_000_000  # in anything, each counted as often as it is referred to
 PICKLE = "data.pkl"
 ARCHIVE_MAGIC = b"PK\x03\x04"
 # What tensors are pickled with; all of it is in torch's own list, too.
@@ -60,7 +60,7 @@ def require_torch(doing: str = READING) -> None:
         import torch  # noqa: F401
     except ImportError as error:
         hint = TORCH_HINT if doing == READING else INSTALL_TORCH
-        raise SetupError(f"{doing} model.pt needs torch", hint, code="torch-missing") from error
+        raise SetupError(f"{doing} model.pt needs torch", hint, code="package-missing") from error
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -79,7 +79,7 @@ def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Grou
                 raise ModelError(
                     f"{name}: rows of {shape[-1]} values do not divide into groups of {size}",
                     "choose a smaller --group-size",
-                    code="group-size",
+                    code="option-value",
                 )
             chosen[module] = Groups(_decoder_bits(module, options.quantize), size)
         elif options.quantize_encoder and name.startswith(keymap.ENCODER_PREFIX) and divides:
@@ -88,7 +88,7 @@ def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Grou
         raise ModelError(
             f"no matrix of the encoder has rows that divide into groups of {size}",
             "choose a smaller --group-size",
-            code="group-size",
+            code="option-value",
         )
     return chosen
 

@@ -106,7 +106,7 @@ def test_what_may_be_replaced(here: Path) -> None:
 
 def test_contents_and_options_that_do_not_go_together(here: Path) -> None:
     result = invoke("convert", "Nano", "out", "--quantize", 4, "--group-size", 128)
-    result.assert_error(3, "group-size", "llm.model.embed_tokens.weight", "64", "128")
+    result.assert_error(3, "option-value", "llm.model.embed_tokens.weight", "64", "128")
     assert not (here / "out").exists()
 
 
@@ -127,9 +127,9 @@ def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it is not there or cannot be imported; a source that needs none is converted."""
     (here / "torch.py").write_text("raise ImportError('no torch here')")
     result = funasr("convert", "Nano", "out", cwd=here, env={"PYTHONPATH": f"{here}{os.pathsep}{ROOT}"})
-    result.assert_error(5, "torch-missing", "pip install torch", "Transformers' layout")
+    result.assert_error(5, "package-missing", "pip install torch", "Transformers' layout")
     monkeypatch.setitem(sys.modules, "torch", None)
-    invoke("convert", "Nano", "out").assert_error(5, "torch-missing")
+    invoke("convert", "Nano", "out").assert_error(5, "package-missing")
     assert not (here / "out").exists()
     arguments = ("--languages", "zh", "--verify", "off", "--quiet")
     assert invoke("convert", "earlier", "out", *arguments) == Result(0, "out\n", "")
