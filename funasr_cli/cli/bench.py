@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from funasr_cli.benchmarks.request import BATCH_SIZES, BATCHED_RECORDINGS, SYNTHETIC_TOKENS, Mode, Request, Size
-from funasr_cli.cli import console, measurements, parameters
+from funasr_cli.cli import console, parameters, tables
 from funasr_cli.cli.run import warn_if_slow
 from funasr_cli.decoding.languages import AUTO
 from funasr_cli.errors import UsageError
@@ -28,7 +28,6 @@ IDLE = {
 }
 AUDIO_HELP = "Recordings. Default: the demo model's clips; with --rtf and other models, generated ones."
 DRAFTS_HELP = "What drafts save: each case with --draft off and auto in turns. Needs models with a CTC branch."
-MEMORY_HELP = "The memory that long recordings take, each in a process of its own."
 SYNTHETIC_HELP = "A model of random weights, full (830 million parameters) or demo. Repeatable."
 BATCH_SIZES_HELP = (
     "Segments decoded side by side. Default: by the memory at hand; with --batches 1,4,16; with --drafts 1,16."
@@ -55,7 +54,7 @@ Audio = Annotated[list[Path] | None, typer.Argument(metavar="AUDIO", help=AUDIO_
 RTF = Annotated[bool, _what("--rtf", help="The real-time factor, each stage's time, memory.")]
 Batches = Annotated[bool, _what("--batches", help="The throughput of several batch sizes.")]
 Drafts = Annotated[bool, _what("--drafts", help=DRAFTS_HELP)]
-Memory = Annotated[bool, _what("--memory", help=MEMORY_HELP)]
+Memory = Annotated[bool, _what("--memory", help="The memory of long recordings, each in a process of its own.")]
 Synthetic = Annotated[list[Size] | None, _cases(help=SYNTHETIC_HELP)]
 BatchSizes = Annotated[str | None, _cases(metavar="N,N,...", help=BATCH_SIZES_HELP)]
 Durations = Annotated[str | None, _cases(metavar="S,S,...", help=DURATIONS_HELP)]
@@ -133,9 +132,9 @@ def bench(
         content: dict[str, Any] = report.as_json() | ({"comparison": asdict(comparison)} if comparison else {})
         console.result(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     elif as_markdown:
-        console.result("\n".join(grid.markdown() for grid in measurements.grids(report, comparison)))
+        console.result("\n".join(grid.markdown() for grid in tables.grids(report, comparison)))
     else:
-        measurements.show(report, comparison)
+        tables.show(report, comparison)
 
 
 def _mode(*wanted: bool) -> Mode:
