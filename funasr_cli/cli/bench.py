@@ -104,7 +104,7 @@ def bench(
             raise UsageError(f"{option} with --{mode}", "it has no effect there", code="options-conflict")
     if as_json and as_markdown:
         raise UsageError("--json with --markdown", "choose one", code="options-conflict")
-    sizes = _sizes(batch_sizes, mode)
+    sizes = _numbers("--batch-sizes", batch_sizes, int, 1) or BATCH_SIZES.get(mode, (None,))
     options = TranscribeOptions(
         language=lang, itn=itn, max_tokens=max_tokens, exact_tokens=exact_tokens, draft=draft
     )
@@ -122,7 +122,7 @@ def bench(
         audio=tuple(audio or []),
         options=options,
         batch_sizes=sizes,
-        durations_s=_numbers("--durations", durations, 0.1),
+        durations_s=_numbers("--durations", durations, float, 0.1),
         recordings=recordings or many.get(mode, max(size or 1 for size in sizes)),
         trials=trials,
         references=_references(refs, [option for option, value in unfit.items() if value]),
@@ -145,19 +145,13 @@ def _mode(*wanted: bool) -> Mode:
     return modes[0]
 
 
-def _sizes(text: str | None, mode: Mode) -> tuple[int | None, ...]:
-    sizes = _numbers("--batch-sizes", text, 1)
-    if broken := [size for size in sizes if size != int(size)]:
-        raise UsageError(f"--batch-sizes {text}", f"{broken[0]:g} is no whole number", code="option-value")
-    return tuple(map(int, sizes)) or BATCH_SIZES.get(mode, (None,))
-
-
-def _numbers(option: str, text: str | None, least: float) -> tuple[float, ...]:
+def _numbers(option: str, text: str | None, kind: type[int] | type[float], least: float) -> tuple[Any, ...]:
     """Numbers with commas in between, each once."""
     try:
-        numbers = tuple(dict.fromkeys(float(part) for part in text.split(","))) if text is not None else ()
+        numbers = tuple(dict.fromkeys(map(kind, text.split(",")))) if text is not None else ()
     except ValueError:
-        hint = "it takes numbers with commas in between, such as 1,4,16"
+        whole = "whole " if kind is int else ""
+        hint = f"it takes {whole}numbers with commas in between, such as 1,4,16"
         raise UsageError(f"{option} {text}", hint, code="option-value") from None
     if any(not least <= number < float("inf") for number in numbers):
         raise UsageError(f"{option} {text}", f"each must be at least {least:g}", code="option-value")
