@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from funasr_cli.benchmarks.request import BATCH_SIZES, BATCHED_RECORDINGS, SYNTHETIC_TOKENS, Mode, Request, Size
-from funasr_cli.cli import console, measurements, parameters
+from funasr_cli.cli import console, parameters, tables
 from funasr_cli.cli.run import warn_if_slow
 from funasr_cli.errors import UsageError
 from funasr_cli.languages import AUTO
@@ -28,7 +28,6 @@ IDLE = {
 }
 AUDIO_HELP = "Recordings. Default: the demo model's clips; with --rtf and other models, generated ones."
 DRAFTS_HELP = "What drafts save: each case with --draft off and auto in turns. Needs models with a CTC branch."
-MEMORY_HELP = "The memory that long recordings take, each in a process of its own."
 SYNTHETIC_HELP = "A model of random weights, full (830 million parameters) or demo. Repeatable."
 BATCH_SIZES_HELP = (
     "Segments decoded side by side. Default: by the memory at hand; with --batches 1,4,16; with --drafts 1,16."
@@ -55,7 +54,7 @@ Audio = Annotated[list[Path] | None, typer.Argument(metavar="AUDIO", help=AUDIO_
 RTF = Annotated[bool, _what("--rtf", help="The real-time factor, each stage's time, memory.")]
 Batches = Annotated[bool, _what("--batches", help="The throughput of several batch sizes.")]
 Drafts = Annotated[bool, _what("--drafts", help=DRAFTS_HELP)]
-Memory = Annotated[bool, _what("--memory", help=MEMORY_HELP)]
+Memory = Annotated[bool, _what("--memory", help="The memory of long recordings, each in a process of its own.")]
 Synthetic = Annotated[list[Size] | None, _cases(help=SYNTHETIC_HELP)]
 BatchSizes = Annotated[str | None, _cases(metavar="N,N,...", help=BATCH_SIZES_HELP)]
 Durations = Annotated[str | None, _cases(metavar="S,S,...", help=DURATIONS_HELP)]
@@ -105,7 +104,7 @@ def bench(
             raise UsageError(f"{option} with --{mode}", "it has no effect there", code="options-conflict")
     if as_json and as_markdown:
         raise UsageError("--json with --markdown", "choose one", code="options-conflict")
-    sizes = _sizes(batch_sizes, mode)
+    sizes = _numbers("--batch-sizes", batch_sizes, int, 1) or BATCH_SIZES.get(mode, (None,))
     options = TranscribeOptions(
         language=lang, itn=itn, max_tokens=max_tokens, exact_tokens=exact_tokens, draft=draft
     )
@@ -123,7 +122,7 @@ def bench(
         audio=tuple(audio or []),
         options=options,
         batch_sizes=sizes,
-        durations_s=_numbers("--durations", durations, 0.1),
+        durations_s=_numbers("--durations", durations, float, 0.1),
         recordings=recordings or many.get(mode, max(size or 1 for size in sizes)),
         trials=trials,
         references=_references(refs, [option for option, value in unfit.items() if value]),
@@ -133,9 +132,9 @@ def bench(
         content: dict[str, Any] = report.as_json() | ({"comparison": asdict(comparison)} if comparison else {})
         console.result(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     elif as_markdown:
-        console.result("\n".join(grid.markdown() for grid in measurements.grids(report, comparison)))
+        console.result("\n".join(grid.markdown() for grid in tables.grids(report, comparison)))
     else:
-        measurements.show(report, comparison)
+        tables.show(report, comparison)
 
 
 def _mode(*wanted: bool) -> Mode:
@@ -146,19 +145,13 @@ def _mode(*wanted: bool) -> Mode:
     return modes[0]
 
 
-def _sizes(text: str | None, mode: Mode) -> tuple[int | None, ...]:
-    sizes = _numbers("--batch-sizes", text, 1)
-    if broken := [size for size in sizes if size != int(size)]:
-        raise UsageError(f"--batch-sizes {text}", f"{broken[0]:g} is no whole number", code="option-value")
-    return tuple(map(int, sizes)) or BATCH_SIZES.get(mode, (None,))
-
-
-def _numbers(option: str, text: str | None, least: float) -> tuple[float, ...]:
+def _numbers(option: str, text: str | None, kind: type[int] | type[float], least: float) -> tuple[Any, ...]:
     """Numbers with commas in between, each once."""
     try:
-        numbers = tuple(dict.fromkeys(float(part) for part in text.split(","))) if text is not None else ()
+        numbers = tuple(dict.fromkeys(map(kind, text.split(",")))) if text is not None else ()
     except ValueError:
-        hint = "it takes numbers with commas in between, such as 1,4,16"
+        whole = "whole " if kind is int else ""
+        hint = f"it takes {whole}numbers with commas in between, such as 1,4,16"
         raise UsageError(f"{option} {text}", hint, code="option-value") from None
     if any(not least <= number < float("inf") for number in numbers):
         raise UsageError(f"{option} {text}", f"each must be at least {least:g}", code="option-value")

@@ -1,15 +1,24 @@
-"""Tables, and the one of a run's inputs."""
+"""Tables: of a run's inputs, and of measurements, with bars and with what has to be known to read them."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from funasr_cli.cli.console import CONTROLS
+from funasr_cli.benchmarks.request import PARTS, STAGES, Mode
+from funasr_cli.cli import console
 from funasr_cli.formats import clock
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
+    from funasr_cli.benchmarks.comparison import Comparison, Ratio
+    from funasr_cli.benchmarks.memory import MemoryCost
+    from funasr_cli.benchmarks.report import Report
     from funasr_cli.cli.outcome import Outcome
+    from funasr_cli.measure import Spread
 
 MOST_ROWS = 20
 OUTCOME_HEADINGS = (  # from so many columns of a terminal on, so that some are left for a name
@@ -17,6 +26,20 @@ OUTCOME_HEADINGS = (  # from so many columns of a terminal on, so that some are 
     (40, ("audio", "failed", "")),
     (0, ("",)),
 )
+PIPED_WIDTH = 200
+MOST_NAME = 48  # columns of a case's name, before it is folded
+LEAST_BAR, MOST_BAR = 20, 100
+BAR_STYLES = {  # of the stages' bars
+    "read_s": "black on white", "vad_s": "black on yellow", "features_s": "black on cyan",
+    "encoder_s": "white on blue", "ctc_s": "black on bright_blue", "prefill_s": "white on magenta",
+    "decode_s": "black on green",
+}  # fmt: skip
+COMPARED = {  # as far as a mode has it
+    "stages.total_s": "total", **{f"stages.{name}": STAGES[name] for name in list(STAGES)[3:-1]},
+    "stages.text_s": "CTC to decode", "tokens_per_s": "tok/s", "passes": "passes", "accepted": "accepted",
+    "peak_mlx_bytes": "MLX memory", "peak_process_bytes": "process memory", "peak_bytes": "peak",
+    "wall_s": "seconds",
+}  # fmt: skip
 
 
 def outcome(result: "Outcome", names: Sequence[str], width: int) -> "Table":
@@ -29,7 +52,7 @@ def outcome(result: "Outcome", names: Sequence[str], width: int) -> "Table":
         seconds |= {name: getattr(row.ledger, f"{name}_s") for name in ("speech", "repaired", "failed")}
         cells = {name: clock(value) if value else "-" for name, value in seconds.items()}
         cells |= {"segments": str(row.segments), "": row.state}
-        table.add_row(names[row.source].translate(CONTROLS), *(cells[heading] for heading in shown))
+        table.add_row(names[row.source].translate(console.CONTROLS), *(cells[heading] for heading in shown))
     if len(result.rows) > MOST_ROWS:
         table.add_row(f"and {len(result.rows) - MOST_ROWS} more")
     table.caption, table.caption_justify, table.caption_style = result.costs(), "left", ""
@@ -46,3 +69,221 @@ def plain(*headings: str) -> "Table":
     for heading in headings[1:]:
         table.add_column(f" {heading}", justify="right", no_wrap=True)
     return table
+
+
+@dataclass
+class Grid:
+    """A table: names in the first column, numbers in the others, and notes below it."""
+
+    headings: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """The table of GitHub's Markdown."""
+        rule = ["---", *["---:"] * (len(self.headings) - 1)]
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in (self.headings, rule, *self.rows)]
+        lines = [f"| {' | '.join(row)} |" for row in cells]
+        return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes)])
+
+    def fitted(self, width: int) -> "Iterator[Grid]":
+        """The same in as few tables below each other as a terminal has columns for."""
+        from rich.cells import cell_len
+
+        # Numbers have a space before their headings, as `plain` draws them.
+        headings = [self.headings[0], *(f" {heading}" for heading in self.headings[1:])]
+        widths = [max(map(cell_len, column)) + 1 for column in zip(headings, *self.rows, strict=True)]
+        used = first = min(widths[0] - 1, MOST_NAME) + 2  # an edge on either side
+        cuts = [1]
+        for index in range(1, len(widths)):
+            used += widths[index]
+            if used > width and index > cuts[-1]:
+                cuts.append(index)
+                used = first + widths[index]
+        for start, end in pairwise([*cuts, len(widths)]):
+            rows = [[row[0], *row[start:end]] for row in self.rows]
+            yield Grid([self.headings[0], *self.headings[start:end]], rows)
+
+
+def grids(report: "Report", comparison: "Comparison | None") -> list[Grid]:
+    """Everything that is shown of a measurement."""
+    make = {Mode.RTF: _cases, Mode.BATCHES: _batches, Mode.DRAFTS: _drafts, Mode.MEMORY: _memory}
+    grid = make[report.request.mode](report)
+    grid.notes = [*_about(report), *grid.notes, *_errors(report)]
+    return [grid, _comparison(comparison)] if comparison else [grid]
+
+
+def _cases(report: "Report") -> Grid:
+    scored = report.request.references is not None
+    rates = ["tok/s", "tok/pass", "RTF", "MLX GB", "process GB", *(["errors %"] if scored else [])]
+    grid = Grid(["case", "audio", "segments", *STAGES.values(), "spread", *rates])
+    for case in report.runs:
+        stages = [_digits(case.stages[stage].median) for stage in STAGES]
+        numbers = case.tokens_per_s.median, case.tokens_per_pass, case.rtf.median
+        sizes = case.peak_mlx_bytes / 1e9, case.peak_process_bytes / 1e9
+        row = [_name(report, case.case), _digits(case.audio_s), str(case.segments), *stages]
+        row += [_spread(case.stages["total_s"]), *map(_digits, numbers + sizes)]
+        grid.rows.append(row + ([f"{case.errors.percent:.2f}"] if case.errors else []))
+    trials = report.request.trials
+    what = "in turns; spread: of the total, highest less lowest."
+    grid.notes = [f"Seconds: medians of {trials} after a warm-up, {what}"]
+    return grid
+
+
+def _batches(report: "Report") -> Grid:
+    grid = Grid(["case", "seconds", "spread", "audio s/s", "tok/s", "times faster", "same texts"])
+    for case, gain in zip(report.runs, report.gains, strict=True):
+        total_s = case.stages["total_s"]
+        rates = case.audio_s / total_s.median, case.tokens / total_s.median, gain.times_faster
+        row = [_name(report, case.case), _digits(total_s.median), _spread(total_s)]
+        grid.rows.append([*row, *map(_digits, rates), str(gain.same_texts)])
+    grid.notes = [_together(report)]
+    return grid
+
+
+def _drafts(report: "Report") -> Grid:
+    headings = ["passes", "tok/pass", "accepted %", "seconds", "spread", "times faster", "in all", "same texts"]
+    grid = Grid(["case", *headings])
+    for case, gain in zip(report.runs, report.gains, strict=True):
+        text_s = case.stages["text_s"]
+        accepted = "-" if case.acceptance is None else f"{100 * case.acceptance:.1f}"
+        faster = map(_digits, (gain.text_times_faster, gain.times_faster))
+        row = [_name(report, case.case), str(case.passes), _digits(case.tokens_per_pass), accepted]
+        row += [_digits(text_s.median), _spread(text_s), *faster, f"{gain.same_texts} of {case.recordings}"]
+        grid.rows.append(row)
+    what = "Seconds and times faster: CTC, prefill and decode, all that drafts change; in all: of the total."
+    grid.notes = [_together(report), what]
+    return grid
+
+
+def _together(report: "Report") -> str:
+    """What all cases read and wrote."""
+    base, tokens = report.runs[0], sorted({case.tokens for case in report.runs})
+    return (
+        f"{base.recordings} recordings, {base.audio_s:.0f} s of audio, {' or '.join(map(str, tokens))} tokens; "
+        f"medians of {report.request.trials} after a warm-up, in turns."
+    )
+
+
+def _memory(report: "Report") -> Grid:
+    cases: tuple[MemoryCost, ...] = report.cases  # type: ignore[assignment]
+    grid = Grid(["case", "peak GB", "more, MB", "seconds", "RTF"])
+    least = {case.model: case.peak_bytes for case in reversed(cases)}
+    for case in cases:
+        more_mb = (case.peak_bytes - least[case.model]) / 1e6
+        numbers = case.peak_bytes / 1e9, more_mb, case.wall_s, case.wall_s / case.audio_s
+        grid.rows.append([_plain(case.case), *map(_digits, numbers)])
+    grid.notes = ["Each in a process of its own: most memory resident, and the whole command's time."]
+    return grid
+
+
+def _comparison(comparison: "Comparison") -> Grid:
+    measured = {name for ratios in comparison.ratios.values() for name in ratios}
+    metrics = [name for name in COMPARED if name in measured]
+    grid = Grid(["now / earlier", *(COMPARED[name] for name in metrics)])
+    for case, ratios in comparison.ratios.items():
+        grid.rows.append([_plain(case), *(_ratio(ratios.get(name)) for name in metrics)])
+    grid.notes = ["Below 1, it is less than it was; ~: the ranges overlap, there may be no difference."]
+    grid.notes += [f"Not measured earlier: {_plain(case)}" for case in comparison.only_now]
+    grid.notes += [f"Not measured now: {_plain(case)}" for case in comparison.only_earlier]
+    grid.notes += [f"Changed: {_plain(change)}" for change in comparison.changes]
+    return grid
+
+
+def _ratio(ratio: "Ratio | None") -> str:
+    if ratio is None or ratio.now_to_earlier is None:
+        return "-"
+    return ("~" if ratio.within_spread and ratio.now != ratio.earlier else "") + f"{ratio.now_to_earlier:.2f}"
+
+
+def _about(report: "Report") -> Iterator[str]:
+    """Models, machine, and what was asked for."""
+    for model in report.models:
+        yield (
+            f"{_plain(model.model)}: {model.parameters / 1e6:.1f} million parameters, {model.weights}, "
+            f"{model.mlx_bytes / 1e9:.2f} GB, loaded in {model.load_s.median:.2f} s."
+        )
+    machine, exact_tokens = report.machine, report.request.options.exact_tokens
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    yield f"{machine['gpu'] or machine['processor']}, {machine['cores']} cores; {report.device}; {versions}."
+    if exact_tokens:
+        yield f"Exactly {exact_tokens} tokens for each segment: texts mean nothing."
+
+
+def _errors(report: "Report") -> Iterator[str]:
+    for case in report.runs:
+        if rate := case.errors:
+            yield (
+                f"{_plain(case.case)}: {rate.percent:.2f} % errors, {rate.edits} of {rate.total} "
+                f"({rate.substitutions} wrong, {rate.deletions} missing, {rate.insertions} too many)."
+            )
+    if report.request.references is not None:
+        yield "Errors: NFKC, case-folded, a unit for each CJK character and each other word, no punctuation."
+
+
+def show(report: "Report", comparison: "Comparison | None") -> None:
+    """Print tables, and bars below the first of them.
+
+    Raises:
+        OutputError: there is no room for them.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    stdout, colours = Console(), console.colours_stdout()
+    width = stdout.width if stdout.is_terminal else PIPED_WIDTH
+    for index, grid in enumerate(grids(report, comparison)):
+        drawn = io.StringIO()
+        out = Console(file=drawn, width=width, force_terminal=colours, markup=False, highlight=False)
+        for part in grid.fitted(width):
+            table = plain(*part.headings)
+            for row in part.rows:
+                table.add_row(*row)
+            out.print(table)
+        if not index and report.runs:
+            out.print(*_bars(report, width), sep="\n")
+        text = drawn.getvalue().rstrip()
+        console.result(Text.from_ansi(text) if colours else text)
+        console.result("\n\n" + "\n".join(grid.notes) + "\n")
+
+
+def _bars(report: "Report", width: int) -> "Iterator[Text]":
+    """The stages of each case one behind the other, for each second of audio; all to the same scale."""
+    from rich.cells import cell_len, set_cell_size
+    from rich.text import Text
+
+    names = [_name(report, case.case) for case in report.runs]
+    lengths = [[case.stages[part].median / case.audio_s for part in PARTS] for case in report.runs]
+    label = min(max(map(cell_len, names)), MOST_NAME)
+    room = min(MOST_BAR, max(LEAST_BAR, width - label - 2))
+    longest = max(map(sum, lengths)) or 1.0
+    for name, own in zip(names, lengths, strict=True):
+        line = Text(set_cell_size(name, label) + " ")
+        end = 0.0
+        for part, length in zip(PARTS, own, strict=True):
+            start, end = end, end + length / longest * room
+            columns = round(end) - round(start)
+            line.append(f"|{STAGES[part]}"[:columns].ljust(columns, "-"), BAR_STYLES[part])
+        yield line
+
+
+def _name(report: "Report", case: str) -> str:
+    """A case without its model, where there is only one."""
+    models = {model.model for model in report.models}
+    return _plain(case.removeprefix(f"{next(iter(models))}, ") if len(models) == 1 else case)
+
+
+def _plain(text: str) -> str:
+    return text.translate(console.CONTROLS)
+
+
+def _spread(spread: "Spread") -> str:
+    if spread.low == spread.high:  # of a single trial, say
+        return "-"
+    share = (spread.high - spread.low) / spread.median if spread.median else 0.0
+    return f"{share:.0%}"
+
+
+def _digits(value: float) -> str:
+    """At least three digits, but never more than three behind the point."""
+    return f"{value:.{3 if abs(value) < 1 else 2 if abs(value) < 10 else 1}f}"

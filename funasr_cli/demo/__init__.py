@@ -30,8 +30,5 @@ class DemoClip:
 
 def clips() -> list[DemoClip]:
     """The bundled clips, in order."""
-    lines = (CLIPS / "clips.jsonl").read_text(encoding="utf-8").splitlines()
-    return [
-        DemoClip(CLIPS / row["file"], row["language"], row["spoken"], row["written"])
-        for row in map(json.loads, lines)
-    ]
+    rows = map(json.loads, (CLIPS / "clips.jsonl").read_text(encoding="utf-8").splitlines())
+    return [DemoClip(CLIPS / row["file"], row["language"], row["spoken"], row["written"]) for row in rows]

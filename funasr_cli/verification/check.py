@@ -73,12 +73,8 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
         del differing[README_FILE]
     problems = [*vocabulary_problems(checkpoint)]
     if checkpoint.layout == converted.LAYOUT:  # `convert` lists these in any case
-        written = [
-            WEIGHTS_FILE,
-            CONFIG_FILE,
-            TOKENIZER_FILE,
-            *([CTC_VOCABULARY_FILE] if checkpoint.config.ctc else []),
-        ]
+        vocabulary = (CTC_VOCABULARY_FILE,) if checkpoint.config.ctc else ()
+        written = (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE, *vocabulary)
         problems += [f"{name}: {SUMS_FILE} does not list it" for name in written if name not in sums]
     problems += [f"{name}: {what}" for name, what in differing.items()]
     problems += _not_finite(checkpoint, progress)

@@ -221,26 +221,14 @@ def test_table_of_batches(small_model: Path, short_wav: Path) -> None:
     assert "Exactly 2 tokens for each segment: texts mean nothing." in lines
 
 
-def test_memory_of_recordings_of_given_lengths() -> None:
-    said: list[str] = []
-    costs = run_memory(
-        {"demo": MODEL}, [clip.path for clip in clips()], (5.0, 90.0), ["--max-tokens", "4"], said.append
-    )
-    assert [(cost.case, cost.audio_s) for cost in costs] == [("demo, 5 s", 5.0), ("demo, 1.5 min", 90.0)]
-    assert all(50e6 < cost.peak_bytes < 4e9 for cost in costs)
-    assert said == [
-        "writing 5 s", "transcribing 5 s: demo", "writing 1.5 min", "transcribing 1.5 min: demo",
-    ]  # fmt: skip
-
-
 def test_memory_of_the_command(small_model: Path) -> None:
-    options = ("--durations", "3,6", "--max-tokens", 2)
+    options = ("--durations", "3,90", "--max-tokens", 2)
     data = measured("--memory", "-m", small_model, "--synthetic", "demo", *options)
     assert data["models"] == []
     assert [case["case"] for case in data["cases"]] == [
-        f"{model}, {length}" for length in ("3 s", "6 s") for model in ("Small-Nano", "synthetic demo")
+        f"{model}, {length}" for length in ("3 s", "1.5 min") for model in ("Small-Nano", "synthetic demo")
     ]
-    assert all(case["peak_bytes"] > 50e6 < case["wall_s"] * 1e12 for case in data["cases"])
+    assert all(50e6 < case["peak_bytes"] < 4e9 for case in data["cases"])
     table = invoke("bench", "--memory", "-m", small_model, "--durations", "3", "--max-tokens", 2).stdout
     assert "Small-Nano, 3 s" in table
     assert "Each in a process of its own: most memory resident, and the whole command's time.\n" in table

@@ -22,7 +22,7 @@ USAGE = [
     ("--rtf --batch-sizes 4,", VALUE, "--batch-sizes 4,"),
     ("--rtf --batch-sizes 0", VALUE, "at least 1"),
     ("--rtf --batch-sizes inf", VALUE, "--batch-sizes inf"),
-    ("--rtf --batch-sizes 4,1.5", VALUE, "1.5 is no whole number"),
+    ("--rtf --batch-sizes 4,1.5", VALUE, "--batch-sizes 4,1.5"),
     ("--rtf --durations a", VALUE, "--durations a"),
     ("--rtf --durations 5,0", VALUE, "at least 0.1"),
     ("--rtf --durations nan", VALUE, "--durations nan"),

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from funasr_cli.cli import tables
-from funasr_cli.cli.measurements import Grid
+from funasr_cli.cli.tables import Grid, plain
 
 GRID = Grid(["case", "seconds", "tok/s"], [["a|b", "1.00", "20.0"], ["中文", "2.00", "10.0"]], ["A note."])
 
@@ -43,7 +42,7 @@ def test_names_stay_in_one_line(numbers: list[str], width: int) -> None:
     """As Rich draws the tables; where not even one number has room beside it, the name gives way."""
     grid = Grid(["case", *("x" * index for index in range(1, len(numbers) + 1))], [["short.wav", *numbers]])
     for part in grid.fitted(width):
-        table = tables.plain(*part.headings)
+        table = plain(*part.headings)
         table.add_row(*part.rows[0])
         least = len(" short.wav ") + max(len(part.headings[1]) + 1, len(part.rows[0][1])) + 1  # with one number
         assert Console(width=200).measure(table).maximum <= max(width, least)
