@@ -26,29 +26,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "AudioInput",
-    "Conversion",
-    "Draft",
-    "EncodedAudio",
-    "Event",
-    "Failed",
-    "Finished",
-    "FunASRError",
-    "Ledger",
-    "Read",
-    "Recognizer",
-    "Score",
-    "Segment",
-    "Settled",
-    "Source",
-    "Timings",
-    "TranscribeOptions",
-    "Transcript",
-    "Word",
-    "__version__",
-    "convert",
-    "load",
-]
+    "AudioInput", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished", "FunASRError", "Ledger",
+    "Read", "Recognizer", "Score", "Segment", "Settled", "Source", "Timings", "TranscribeOptions", "Transcript",
+    "Word", "__version__", "convert", "load",
+]  # fmt: skip
 
 _HEAVY = {  # types whose modules import NumPy or MLX
     "AudioInput": "audio.decode",

@@ -140,32 +140,28 @@ def tried_at_once(lengths: Sequence[int], odds: Sequence[tuple[float, float]], c
 _tried_at_once = lru_cache(maxsize=64)(tried_at_once)  # while drafts wait, each step asks the same
 
 
+@dataclass(eq=False)
 class Batch:
     """Rows that the decoder works on together: their cache, and what each of them reads next.
 
-    Args:
+    Attributes:
         llm: the decoder.
         sampler: picks ids from logits.
         rows: their numbers.
         drafts: of each row; None has none.
-        prefix: what all prompts begin with, a cache of one row.
+        cache: with what all prompts begin with in every row.
     """
 
-    def __init__(
-        self,
-        llm: Qwen3,
-        sampler: Sampler,
-        rows: list[int],
-        drafts: Sequence[Drafter | None],
-        prefix: DecoderCache | None,
-    ):
-        self._llm = llm
-        self._sampler = sampler
-        self._cost = RunCost.of(llm)
-        self.rows = rows
-        self._drafts = list(drafts)
-        self.cache = llm.make_cache(len(rows), prefix)
-        self._steps = [0] * len(rows)  # tokens sampled
+    llm: Qwen3
+    sampler: Sampler
+    rows: list[int]
+    drafts: list[Drafter | None]
+    cache: DecoderCache
+
+    def __post_init__(self) -> None:
+        """Nothing has been sampled yet."""
+        self._cost = RunCost.of(self.llm)
+        self._steps = [0] * len(self.rows)  # tokens sampled
         self._last_ids: mx.array | None = None  # (batch,) not yet in the cache
 
     def read(self, prompts: list[mx.array]) -> Answers:
@@ -174,11 +170,11 @@ class Batch:
         proposals = self._proposals(RunCost(self._cost.fixed))  # nothing is padded: the prompts are long
         embeddings = right_pad(
             [
-                mx.concatenate([prompt, self._llm.embed(mx.array(ids))]) if ids else prompt
+                mx.concatenate([prompt, self.llm.embed(mx.array(ids))]) if ids else prompt
                 for prompt, ids in zip(prompts, proposals, strict=True)
             ]
         )
-        hidden = self._llm.read(embeddings, self.cache)
+        hidden = self.llm.read(embeddings, self.cache)
         width = 1 + max(map(len, proposals))
         columns = mx.array(lengths)[:, None] - 1 + mx.arange(width)  # (batch, width)
         asked = hidden[mx.arange(len(prompts))[:, None], mx.minimum(columns, hidden.shape[1] - 1)]
@@ -195,11 +191,11 @@ class Batch:
         if width > 1:
             padded = [proposal + [0] * (width - 1 - len(proposal)) for proposal in proposals]
             ids = mx.concatenate([ids, mx.array(padded, ids.dtype)], axis=1)  # (batch, width)
-        return self._answers(self._llm(self._llm.embed(ids), self.cache), proposals)
+        return self._answers(self.llm(self.llm.embed(ids), self.cache), proposals)
 
     def end(self, row: int) -> None:
         """Nobody waits for this row any more."""
-        self._drafts[self.rows.index(row)] = None
+        self.drafts[self.rows.index(row)] = None
 
     @property
     def drafting(self) -> bool:
@@ -208,20 +204,20 @@ class Batch:
 
     def _most_that_pays(self, cost: RunCost, proposals: Sequence[Sequence[int]] | None = None) -> int:
         """How much of proposals to try; None takes those of full length, of which most pays."""
-        lengths = [MOST_TOKENS if draft else 0 for draft in self._drafts]
+        lengths = [MOST_TOKENS if draft else 0 for draft in self.drafts]
         if proposals is not None:
             lengths = list(map(len, proposals))
-        odds = [draft.odds if draft else (0.0, 0.0) for draft in self._drafts]
+        odds = [draft.odds if draft else (0.0, 0.0) for draft in self.drafts]
         return _tried_at_once(tuple(lengths), tuple(odds), cost)
 
     def _proposals(self, cost: RunCost) -> list[list[int]]:
         proposals: list[list[int]] = [[] for _ in self.rows]
         if not self._most_that_pays(cost):
             return proposals
-        for index, draft in enumerate(self._drafts):
+        for index, draft in enumerate(self.drafts):
             proposal = draft.propose() if draft else None
             if proposal is None:
-                self._drafts[index] = None
+                self.drafts[index] = None
             else:
                 proposals[index] = proposal
         tried = self._most_that_pays(cost, proposals)
@@ -230,8 +226,8 @@ class Batch:
     def _answers(self, hidden: mx.array, proposals: list[list[int]]) -> Answers:
         """(batch, width, hidden) -> what follows."""
         width = hidden.shape[1]
-        logits = self._llm.logits(hidden.reshape(-1, hidden.shape[-1]))  # (batch * width, vocab)
-        ids = self._sampler(logits, [step + place for step in self._steps for place in range(width)])
+        logits = self.llm.logits(hidden.reshape(-1, hidden.shape[-1]))  # (batch * width, vocab)
+        ids = self.sampler(logits, [step + place for step in self._steps for place in range(width)])
         logprobs = log_probabilities(logits, ids)
         if width == 1:  # known before it is computed
             self._last_ids = ids
@@ -249,7 +245,7 @@ class Batch:
             own = [says[count] for says, count in zip(ids, accepted, strict=True)]
             self._last_ids = mx.array(own, answers.ids.dtype)
             self._steps = [step + count + 1 for step, count in zip(self._steps, accepted, strict=True)]
-        for draft, proposal, count in zip(self._drafts, answers.proposals, accepted, strict=True):
+        for draft, proposal, count in zip(self.drafts, answers.proposals, accepted, strict=True):
             if draft and proposal:
                 draft.judge(len(proposal), count)
         return [
@@ -261,7 +257,7 @@ class Batch:
     def keep(self, kept: list[int]) -> None:
         """Drop the other rows; at least one must be left."""
         self.rows = [self.rows[index] for index in kept]
-        self._drafts = [self._drafts[index] for index in kept]
+        self.drafts = [self.drafts[index] for index in kept]
         self._steps = [self._steps[index] for index in kept]
         self.cache = DecoderCache.joined([(self.cache, kept)])
         assert self._last_ids is not None
@@ -272,7 +268,7 @@ class Batch:
         everyone = [(batch.cache, range(len(batch.rows))) for batch in (self, other)]
         self.cache = DecoderCache.joined(everyone)
         self.rows = self.rows + other.rows
-        self._drafts += other._drafts
+        self.drafts += other.drafts
         self._steps += other._steps
         self._last_ids = mx.concatenate([self._last_ids, other._last_ids])
 

@@ -50,9 +50,11 @@ class BatchDecoder:
         numbers = list(range(self._added, self._added + len(prompts)))
         self._added += len(prompts)
         if self._shared_rows and not self._prefix:
-            self._prefix = self._llm.make_cache(1)
-            self._llm.read(prompts[0][None, : self._shared_rows], self._prefix)
-        new = Batch(self._llm, self._sampler, numbers, drafts or [None] * len(prompts), self._prefix)
+            prefix = self._llm.make_cache(1)
+            self._llm.read(prompts[0][None, : self._shared_rows], prefix)
+            self._prefix = prefix
+        cache = self._llm.make_cache(len(prompts), self._prefix)
+        new = Batch(self._llm, self._sampler, numbers, list(drafts or [None] * len(prompts)), cache)
         tokens = new.take(new.read([prompt[self._shared_rows :] for prompt in prompts]))
         self._keep_live_rows()
         if self._batch:

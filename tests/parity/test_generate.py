@@ -77,13 +77,6 @@ def test_any_of_several_stop_tokens_ends_a_row() -> None:
     assert len(set(map(len, rows))) > 1
 
 
-@pytest.mark.parametrize("max_tokens", [1, 2, 5])
-def test_a_row_may_be_ended_at_any_step(max_tokens: int) -> None:
-    llm = small_decoder()
-    rows = ids_of(decode(llm, PROMPTS, max_tokens=max_tokens))
-    assert rows == [ids[:max_tokens] for ids in ids_of(decode(llm, PROMPTS))]
-
-
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 @pytest.mark.parametrize("options", [DEFAULTS, SAMPLING], ids=["greedy", "sampling"])
 def test_a_row_that_breaks_is_flagged_and_leaves_its_neighbours_alone(
@@ -114,15 +107,6 @@ def test_sampling_repeats_itself_with_the_same_seed_only() -> None:
     assert first == again
     assert first != other
     assert first != ids_of(decode(llm, PROMPTS))
-
-
-@pytest.mark.parametrize("options", [DEFAULTS, SAMPLING], ids=["greedy", "sampling"])
-def test_rows_do_not_depend_on_their_neighbours(options: TranscribeOptions) -> None:
-    llm = small_decoder()
-    together = ids_of(decode(llm, PROMPTS, options=options))
-    alone = [ids_of(decode(llm, [prompt], options=options))[0] for prompt in PROMPTS]
-    backwards = ids_of(decode(llm, PROMPTS[::-1], options=options))[::-1]
-    assert together == alone == backwards
 
 
 def test_random_numbers_depend_on_the_seed_and_the_step_alone() -> None:

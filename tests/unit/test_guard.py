@@ -120,15 +120,6 @@ def test_texts_of_real_clips_are_no_loops() -> None:
         assert stop_of(TextStream(tokenizer.decode), token_ids) == (len(token_ids), None), text
 
 
-@given(period=st.integers(2, 16), before=st.integers(0, 30))
-def test_a_phrase_over_and_over(period: int, before: int) -> None:
-    opening, phrase = [chr(0x4E00 + i) for i in range(before)], [chr(0x6000 + i) for i in range(period)]
-    stream, token_ids = stream_of(opening + phrase * 16)
-    count, reason = stop_of(stream, token_ids)
-    assert (count, reason) == (before + max(16, 4 * period), StopReason.LOOP)
-    assert without_loop(stream) == "".join(opening + phrase)
-
-
 def test_a_sentence_in_ever_different_tokens() -> None:
     """The same text four times, cut at other places each time: no two tokens in a row are alike."""
     sentence = "thanks for watching "
@@ -213,12 +204,6 @@ def test_not_a_number_comes_first(logprob: float, token_id: int) -> None:
 def test_a_stop_token_as_the_last_that_is_allowed_is_the_end(token_id: int) -> None:
     assert pushed(2, (1, -0.5), (token_id, -0.5)) == ([None, StopReason.EOS], [1])
     assert pushed(1, (token_id, -0.5)) == ([StopReason.EOS], [])
-
-
-def test_a_loop_at_the_end_of_the_budget_is_a_loop() -> None:
-    sixteen = [(7, -0.1)] * 16
-    assert pushed(16, *sixteen)[0] == [None] * 15 + [StopReason.LOOP]
-    assert pushed(15, *sixteen[:15])[0] == [None] * 14 + [StopReason.BUDGET]
 
 
 @pytest.mark.parametrize(
