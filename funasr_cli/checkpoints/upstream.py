@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from funasr_cli.audio.frontend import FrontendConfig
 from funasr_cli.checkpoints.untrusted import quoted, readable
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.errors import ModelError
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig
-from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNanoConfig, PromptConfig
+from funasr_cli.models.fun_asr_nano import FunASRNanoConfig, PromptConfig
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 

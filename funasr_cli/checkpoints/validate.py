@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from funasr_cli.audio.frontend import WINDOWS
+from funasr_cli.audio.frontend import WINDOWS, FrontendConfig
 from funasr_cli.checkpoints.untrusted import quoted, readable
 from funasr_cli.decoding.languages import LANGUAGES
 from funasr_cli.errors import ModelError
 from funasr_cli.models.adaptor import AdaptorConfig
-from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNanoConfig
+from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 

@@ -60,7 +60,7 @@ class Picture:
 
     def __init__(self, input: Input, recognizer: "Recognizer", path: Path, *, replace: bool):
         from funasr_cli.alignment_picture import read_short
-        from funasr_cli.audio.sources import open_input
+        from funasr_cli.sources import open_input
 
         recognizer.refuse_missing_word_times()
         self._audio = read_short(open_input(input, recognizer.sample_rate_hz))

@@ -67,7 +67,7 @@ def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
 
 def split_channels(inputs: list[Input]) -> list[Input]:
     """An input for each channel."""
-    from funasr_cli.audio.sources import split_channels as split
+    from funasr_cli.sources import split_channels as split
 
     with console.busy("counting channels"):
         return split(inputs)
@@ -86,8 +86,8 @@ def transcribe_all(
     `finish` gets each transcript, behind the display.
     """
     from funasr_cli.audio.recording import Source
-    from funasr_cli.audio.sources import open_input
     from funasr_cli.scheduling.events import Finished
+    from funasr_cli.sources import open_input
 
     def open_one(input: Input) -> Source:
         display.refuse_existing(input)
