@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pty
 import re
@@ -395,3 +396,34 @@ def test_no_room_for_a_synthetic_model(tmp_path: Path) -> None:
     reason = f"{tmp_path}/funasr-bench-{LIBRARY}/synthetic-demo: cannot be written ({LIBRARY})"
     assert_ends(result, 1, "", said(reason, "TMPDIR names a folder with more room"))
     assert os.listdir(tmp_path) == []
+
+
+# --- what is damaged ---
+
+CASES = Path(__file__).parents[1] / "data" / "reports"
+
+
+@pytest.mark.parametrize("name", ["damaged.m4a", "damaged.aac"])
+def test_damage_is_told_and_what_follows_is_transcribed(name: str) -> None:
+    """The lost moment is failed in the ledger; a part that does not hold it is whole."""
+    result = invoke("transcribe", "-m", "demo", CASES / name, "-f", "json")
+    assert result.exit_code == 4, result
+    transcript = json.loads(result.stdout)
+    ((start_s, end_s),) = transcript["lost"]
+    assert 4.6 < start_s < end_s < 4.9
+    assert transcript["ledger"]["failed_s"] == pytest.approx(end_s - start_s)
+    assert sum(transcript["ledger"][f"{kind}_s"] for kind in ("transcribed", "repaired", "failed", "silence")) == (
+        pytest.approx(transcript["duration_s"])
+    )
+    assert (transcript["complete"], transcript["fault"]) == (False, None)
+    assert transcript["segments"][-1]["end_s"] == pytest.approx(9.55, abs=0.2)
+    assert "100" not in result.stderr.splitlines()[-1]
+    part = invoke("transcribe", "-m", "demo", CASES / name, "--clip", "6.5-10")
+    assert part.exit_code == 0, part
+
+
+def test_libraries_have_nothing_to_say() -> None:
+    for name, code in (("page.mp3", 1), ("aac.mp3", 0), ("joined.mp3", 0)):
+        result = funasr("transcribe", "-m", "demo", CASES / name, "-q")
+        assert result.exit_code == code
+        assert len(result.stderr.splitlines()) == code
