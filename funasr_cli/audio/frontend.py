@@ -7,11 +7,11 @@ no dither (upstream's default adds random noise of one int16 step), no CMVN (no 
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from funasr_cli.backend import mx
-from funasr_cli.models.fun_asr_nano import FrontendConfig
 
 INT16_SCALE = 1 << 15  # Kaldi works on samples in int16's range
 PREEMPHASIS = 0.97
@@ -25,6 +25,34 @@ WINDOWS: dict[str, Callable[[int], np.ndarray]] = {
     "povey": lambda n: np.hanning(n) ** 0.85,
     "rectangular": lambda n: np.ones(n),
 }
+
+
+@dataclass(frozen=True)
+class FrontendConfig:
+    """Kaldi filter bank and low frame rate stacking.
+
+    Attributes:
+        stack_frames: ``lfr_m`` upstream: filter bank frames joined into one row.
+        stack_step: ``lfr_n`` upstream: filter bank frames from one row to the next.
+    """
+
+    sample_rate_hz: int
+    window: str
+    mel_bins: int
+    frame_length_ms: float
+    frame_shift_ms: float
+    stack_frames: int
+    stack_step: int
+
+    @property
+    def row_width(self) -> int:
+        """Values in a feature row."""
+        return self.mel_bins * self.stack_frames
+
+    @property
+    def row_duration_s(self) -> float:
+        """Seconds from one feature row to the next."""
+        return self.frame_shift_ms * self.stack_step / 1000
 
 
 def mel_filters(bins: int, fft_size: int, sample_rate_hz: int) -> np.ndarray:

@@ -68,6 +68,8 @@ FORMATS = (
     "nistsphere,ogg,pvf,rm,tta,voc,w64,wav,wv"
 )
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+# Titles may hold bytes that are no text, which from PyAV 19 on is no error anyway.
+LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 av.logging.set_level(None)  # its libraries have nothing to say that is not said here
 
@@ -107,7 +109,7 @@ class MediaReader:
             while size := tag_bytes(tape.at(frames_at, 32)):
                 frames_at += size
             head = tape.at(frames_at, HEAD_BYTES)
-            self._container = opened.enter_context(av.open(self._file, metadata_errors="replace", options=OPTIONS))
+            self._container = opened.enter_context(av.open(self._file, options=OPTIONS, **LENIENT))
             if not self._container.streams.audio:
                 raise AudioError(f"{name}: there is no sound in it", code="audio-no-sound")
             self._format = self._container.format.name

@@ -11,7 +11,7 @@ from funasr_cli.errors import AudioError
 
 CANCELLED_SHARE = 0.05  # of the power that a mix of channels that do not agree has
 AUDIBLE_POWER = 1e-8  # -80 dBFS
-MEMORY = 0.9  # of the running powers, from piece to piece: about a second
+MEMORY = 0.5  # of the running powers, from piece to piece of a tenth of a second
 LEVEL_S = 0.4
 
 
@@ -80,7 +80,7 @@ class Mixer:
 
     Where the mix has almost no power though the channels have, as of a channel and its copy upside down, one
     channel is taken: the strongest where that first happens, until it is much weaker than another. Each piece is
-    decided by the powers of about the last second.
+    decided by the powers of the last moments.
     """
 
     def __init__(self, name: str, findings: Findings):

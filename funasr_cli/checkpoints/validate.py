@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from funasr_cli.audio.frontend import WINDOWS
+from funasr_cli.audio.frontend import WINDOWS, FrontendConfig
 from funasr_cli.checkpoints.untrusted import quoted, readable
 from funasr_cli.errors import ModelError
 from funasr_cli.languages import LANGUAGES
-from funasr_cli.models.fun_asr_nano import FrontendConfig, FunASRNanoConfig
+from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
 
 MAY_BE_ZERO = ("memory_shift", "blank_id", "tp_blocks")
 LOW_FRAME_RATE = 8  # feature rows for each row of the prompt, see `audio_token_count`

@@ -63,7 +63,7 @@ def prepare(
     """
     from funasr_cli.alignment_picture import LONGEST_S, draw
     from funasr_cli.audio.decode import read_whole
-    from funasr_cli.audio.sources import open_input
+    from funasr_cli.sources import open_input
 
     recognizer.refuse_missing_word_times()
     source = open_input(input, recognizer.sample_rate_hz)

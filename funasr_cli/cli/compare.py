@@ -90,7 +90,7 @@ def _transcribe(
     reported: set[int],
 ) -> dict[int, Transcript]:
     """By the index of the input; what is missing is said, except of inputs of which that has been reported."""
-    from funasr_cli.audio.sources import open_input
+    from funasr_cli.sources import open_input
 
     openers = [partial(open_input, input, recognizer.sample_rate_hz) for input in inputs]
     transcripts = {}

@@ -82,8 +82,8 @@ def transcribe_all(
     `finish` gets each transcript, behind the display.
     """
     from funasr_cli.audio.recording import Source
-    from funasr_cli.audio.sources import open_input
     from funasr_cli.scheduling.events import Finished
+    from funasr_cli.sources import open_input
 
     def open_one(input: Input) -> Source:
         if files:

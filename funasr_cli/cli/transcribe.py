@@ -96,8 +96,8 @@ def transcribe(
     part = None if clip is None else parse_clip(clip)
     inputs = find_inputs(audio, recursive=recursive, clip=part, pcm=pcm_format)
     # What is wrong with the command line is known without these, which take time.
-    from funasr_cli.audio.sources import split_channels
     from funasr_cli.checkpoints.hub import find_model
+    from funasr_cli.sources import split_channels
 
     if channels is Channels.SPLIT:
         with console.busy("counting channels"):

@@ -5,6 +5,7 @@ Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``FunASRNano``).
 
 from dataclasses import dataclass
 
+from funasr_cli.audio.frontend import FrontendConfig
 from funasr_cli.backend import mx, nn
 from funasr_cli.models.adaptor import Adaptor, AdaptorConfig, audio_token_count
 from funasr_cli.models.ctc import CTCConfig, CTCHead
@@ -12,34 +13,6 @@ from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
 from funasr_cli.models.sanm import SANMConfig, SANMEncoder
 
 MODEL_TYPE = "fun_asr_nano"
-
-
-@dataclass(frozen=True)
-class FrontendConfig:
-    """Kaldi filter bank and low frame rate stacking.
-
-    Attributes:
-        stack_frames: ``lfr_m`` upstream: filter bank frames joined into one row.
-        stack_step: ``lfr_n`` upstream: filter bank frames from one row to the next.
-    """
-
-    sample_rate_hz: int
-    window: str
-    mel_bins: int
-    frame_length_ms: float
-    frame_shift_ms: float
-    stack_frames: int
-    stack_step: int
-
-    @property
-    def row_width(self) -> int:
-        """Values in a feature row."""
-        return self.mel_bins * self.stack_frames
-
-    @property
-    def row_duration_s(self) -> float:
-        """Seconds from one feature row to the next."""
-        return self.frame_shift_ms * self.stack_step / 1000
 
 
 @dataclass(frozen=True)

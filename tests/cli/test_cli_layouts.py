@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.expected import lines_of
+from support.expected import LIBRARY, assert_ends, lines_of
 from support.layouts import write_mlx_audio, write_transformers
 from support.running import invoke
 from support.small import MakeCheckpoint
-from test_cli_input_errors import LIBRARY, assert_ends
 
 import funasr_cli
 from funasr_cli.checkpoints.hashes import sha256_of

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -130,16 +129,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-WITH_PYAV = "  it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg\n"
-WITHOUT_PYAV = "  m4a, mp4, webm and more need PyAV (pip install av) or ffmpeg on the PATH\n"
 # What is said about each, and the seconds of speech in it, those that are missing among them.
 SAID = {
     "good": "",
     "silent": "",
     "still": "",
     "broken": (
-        "error: {path}: not audio that can be read here (Format not recognised)\n"
-        + (WITH_PYAV if find_spec("av") else WITHOUT_PYAV)
+        "error[audio-unreadable]: {path}: not audio that can be read here\n"
+        "  it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg\n"
     ),
     "partial": "warning: {path}: broke off after 3.2 of 6.0 s\n",
 }

@@ -14,9 +14,9 @@ from support.media import write_media
 
 from funasr_cli.audio.decode import from_array, load_audio, open_recording
 from funasr_cli.audio.pcm import PCMFormat
-from funasr_cli.audio.sources import open_input, split_channels
 from funasr_cli.errors import AudioError
 from funasr_cli.inputs import Clip, Input, find_inputs
+from funasr_cli.sources import open_input, split_channels
 
 RATE_HZ = 16000
 DURATION_S = 32

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from funasr_cli.audio.pcm import PCM_ENCODINGS, PCMFormat
 from funasr_cli.audio.readers import open_reader
-from funasr_cli.audio.sources import open_input
 from funasr_cli.audio.tape import STDIN
 from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.inputs import ENDINGS, Input, find_inputs, parse_clip, parse_time
+from funasr_cli.sources import open_input
 
 
 def make(folder: Path, *names: str) -> None:

@@ -27,7 +27,7 @@ from funasr_cli.audio.decode import load_audio, open_recording
 READ = """
 import json, sys
 import numpy as np
-from funasr_cli.audio.sources import open_input, split_channels
+from funasr_cli.sources import open_input, split_channels
 from funasr_cli.errors import FunASRError
 from funasr_cli.audio.pcm import PCMFormat
 from funasr_cli.inputs import find_inputs

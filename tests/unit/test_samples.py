@@ -1,0 +1,80 @@
+"""Channels that are mixed, and what is noticed in them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support.media import hum, noise
+
+from funasr_cli.audio.decode import from_array, load_audio, open_recording
+
+RATE_HZ = 16000
+VOICE = hum(5 * RATE_HZ)[:, 0]
+SILENCE = np.zeros_like(VOICE)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.8])
+def test_channels_that_cancel_each_other_out(tmp_path: Path, gain: float) -> None:
+    """One is taken alone, the same to the end, and that is said."""
+    samples = np.stack([gain * VOICE, -VOICE], axis=1)
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
+    for audio in (from_array(samples, RATE_HZ, RATE_HZ), load_audio(tmp_path / "a.wav", RATE_HZ)):
+        channel = audio.findings.channel
+        assert channel is not None
+        np.testing.assert_array_equal(audio.samples, samples[:, channel - 1])
+        assert gain == 1 or channel == 2
+        (warning,) = audio.findings.warnings
+        assert f"channel {channel}" in warning
+        assert "--channels split" in warning
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        [VOICE, VOICE], [VOICE, SILENCE], [SILENCE] * 7 + [VOICE], [VOICE, hum(len(VOICE), seed=1)[:, 0]],
+        [VOICE, 0.3 * VOICE], [VOICE, -0.3 * VOICE], [SILENCE, SILENCE], [1e-5 * VOICE, -1e-5 * VOICE],
+        [np.where(np.arange(len(VOICE)) < len(VOICE) // 2, VOICE, 0), np.roll(SILENCE, 1)],
+    ],
+)  # fmt: skip
+def test_channels_that_are_mixed(channels: list[np.ndarray]) -> None:
+    """Voices on one channel, or on each its own, are not taken for that; nor is what nobody could hear."""
+    samples = np.stack(channels, axis=1).astype(np.float32)
+    audio = from_array(samples, RATE_HZ, RATE_HZ)
+    np.testing.assert_allclose(audio.samples, samples.mean(axis=1), atol=1e-7)
+    assert (audio.findings.channel, audio.findings.warnings) == (None, ())
+
+
+def test_channels_that_cancel_each_other_out_for_a_while(tmp_path: Path) -> None:
+    other = np.concatenate([VOICE, -VOICE, VOICE])
+    samples = np.stack([np.tile(VOICE, 3), other], axis=1)
+    audio = from_array(samples, RATE_HZ, RATE_HZ)
+    middle = slice(6 * RATE_HZ, 10 * RATE_HZ)  # the running powers need a moment
+    np.testing.assert_array_equal(np.abs(audio.samples[middle]), np.abs(samples[middle, 0]))
+    end = slice(12 * RATE_HZ, None)
+    np.testing.assert_allclose(audio.samples[end], samples[end].mean(axis=1), atol=1e-7)
+
+
+def test_channels_one_by_one_are_as_they_are(tmp_path: Path) -> None:
+    samples = np.stack([VOICE, -VOICE], axis=1)
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
+    for channel in (1, 2):
+        recording = open_recording(tmp_path / "a.wav", RATE_HZ, channel=channel)
+        np.testing.assert_array_equal(np.concatenate(list(recording.blocks())), samples[:, channel - 1])
+        assert recording.findings.warnings == ()
+
+
+@pytest.mark.parametrize("gain_db", [0, -40, -60, -90])
+def test_level(tmp_path: Path, gain_db: int) -> None:
+    """Of the loudest moment, however long the silence around it."""
+    square = np.sign(noise(RATE_HZ))[:, 0] * 10 ** (gain_db / 20)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([np.zeros(30 * RATE_HZ), square]), RATE_HZ, "FLOAT")
+    recording = open_recording(tmp_path / "a.wav", RATE_HZ)
+    list(recording.blocks())
+    assert recording.findings.level_dbfs == pytest.approx(gain_db, abs=0.1)
+
+
+def test_no_level() -> None:
+    audio = from_array(SILENCE, RATE_HZ, RATE_HZ)
+    list(audio.blocks())
+    assert audio.findings.level_dbfs is None
