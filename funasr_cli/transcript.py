@@ -185,7 +185,7 @@ class Transcript:
         fault: why the input could not be read to its end; None when it could.
         warnings: what a reader of the text should know.
         start_s: where the input begins, if it is a part of a recording; all times are those of the recording.
-        level_dbfs: root mean square of its samples in dB of full scale, at least -120; None where it is not known.
+        level_dbfs: of its loudest moment, 0 being full scale; None where there is not one sound, or not known.
     """
 
     source: str
