@@ -205,7 +205,7 @@ def test_model_from_a_variable(small_model: Path, short_wav: Path, tmp_path: Pat
 def test_bad_clip(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("no recording")
     result = funasr("bench", "--rtf", "-m", small_model, short_wav, tmp_path / "a.wav", *QUICK)
-    result.assert_fails(1, f"error: {tmp_path / 'a.wav'}: not audio that can be read here")
+    result.assert_fails(1, f"error[audio-unreadable]: {tmp_path / 'a.wav'}: not audio that can be read here")
 
 
 @pytest.mark.parametrize(

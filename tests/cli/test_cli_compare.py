@@ -116,7 +116,9 @@ def test_a_failed_input(tmp_path: Path) -> None:
     assert result.stdout == (
         f"{SAME.path}: 0 of 1 segments differ\nseven: written 0 times without hotwords, 0 times with them\n"
     )
-    assert result.stderr == f"error: {missing}: no such file\n1 of 2 inputs failed; {summary('0:02')}"
+    assert (
+        result.stderr == f"error[audio-missing]: {missing}: no such file\n1 of 2 inputs failed; {summary('0:02')}"
+    )
     assert result.exit_code == 1
 
 
@@ -147,7 +149,7 @@ def test_a_file_that_goes_away_between_both(monkeypatch: pytest.MonkeyPatch, tmp
     result = invoke("transcribe", "-m", "demo", clip, "--compare-hotwords", "--hotword", "seven")
     assert len(passes) == 2
     assert result.stdout == "seven: written 0 times without hotwords, 0 times with them\n"
-    assert result.stderr.startswith(f"error: {clip}: no such file\n1 of 1 inputs failed")
+    assert result.stderr.startswith(f"error[audio-missing]: {clip}: no such file\n1 of 1 inputs failed")
     assert result.exit_code == 1
 
 

@@ -314,5 +314,5 @@ def test_a_name_that_is_too_long(clip: Path, out: Path) -> None:
 def test_piped_output_has_no_escape_codes(clip: Path, options: tuple[str, ...]) -> None:
     result = funasr(*BASE, clip, "nowhere.wav", *options, cwd=clip.parent)
     assert result.exit_code == 1
-    assert "error: nowhere.wav: no such file\n" in result.stderr
+    assert "error[audio-missing]: nowhere.wav: no such file\n" in result.stderr
     assert "\x1b" not in result.stdout + result.stderr

@@ -155,7 +155,7 @@ def test_what_failed_is_tried_again(pair: list[Path], tmp_path: Path) -> None:
     result = invoke(*arguments, "--resume")
     assert result.stderr == (
         "skipped 1 of 2 inputs: their results are there\n"
-        f"error: {broken}: the file is empty\n1 of 1 inputs failed\n"
+        f"error[audio-empty]: {broken}: the file is empty\n1 of 1 inputs failed\n"
     )
     assert result.exit_code == 1
     shutil.copyfile(pair[1], broken)

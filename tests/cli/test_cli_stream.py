@@ -118,7 +118,7 @@ def test_bad_files_in_a_stream(tmp_path: Path) -> None:
     result = funasr("transcribe", "-m", "demo", tmp_path / "a.wav", PATHS[0], "--stream")
     assert result.stdout == f"{PATHS[0]}: {CLIPS[0].written}\n"
     assert result.stderr == (
-        f"error: {tmp_path / 'a.wav'}: the file is empty\n1 of 2 inputs failed; {summary('0:03')}"
+        f"error[audio-empty]: {tmp_path / 'a.wav'}: the file is empty\n1 of 2 inputs failed; {summary('0:03')}"
     )
     assert result.exit_code == 1
 

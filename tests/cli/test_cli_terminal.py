@@ -124,7 +124,7 @@ def test_table_of_all_inputs(tmp_path: Path) -> None:
     assert (code, printed) == (1, f"a.flac: {CLIPS[0].written}\nb.flac: {CLIPS[1].written}\n")
     lines = screen(shown)
     assert lines[:-2] == [
-        "error: missing.wav: no such file",
+        "error[audio-missing]: missing.wav: no such file",
         "",
         " input        audio  speech  segments  repaired  failed",
         " " + "─" * 61,
