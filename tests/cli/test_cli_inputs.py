@@ -163,8 +163,10 @@ def test_standard_input_beside_files() -> None:
 
 
 def test_nothing_comes_through_a_pipe() -> None:
-    assert piped(b"", "-") == Result(1, "", "error: -: the file is empty\n1 of 1 inputs failed\n")
-    assert piped(b"", "-", "--pcm", "s16le") == Result(1, "", "error: -: no samples in it\n1 of 1 inputs failed\n")
+    assert piped(b"", "-") == Result(1, "", "error[audio-empty]: -: the file is empty\n1 of 1 inputs failed\n")
+    assert piped(b"", "-", "--pcm", "s16le") == Result(
+        1, "", "error[audio-empty]: -: no samples in it\n1 of 1 inputs failed\n"
+    )
 
 
 # --- parts ---
@@ -290,5 +292,5 @@ def test_channels_of_what_cannot_be_read(stereo: Path, tmp_path: Path) -> None:
     nothing = tmp_path / "nothing.wav"
     result = invoke("transcribe", "-m", "demo", nothing, stereo, "--channels", "split")
     assert result.stdout == f"{stereo} [ch 1]: {BOTH[0]}\n{stereo} [ch 2]: {BOTH[1]}\n"
-    said = f"error: {nothing}: no such file\n1 of 3 inputs failed; {summary('0:03')}"
+    said = f"error[audio-missing]: {nothing}: no such file\n1 of 3 inputs failed; {summary('0:03')}"
     assert (result.exit_code, result.stderr) == (1, said)

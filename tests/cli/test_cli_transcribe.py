@@ -174,7 +174,7 @@ def test_bad_files_among_good_ones(stopping_model: Path, zh_wav: Path, tmp_path:
     assert result.stdout == lines_of(stopping_model, zh_wav, f"{zh_wav}: ", vad=False) * 2
     assert result.exit_code == 1
     for name, reason in (bad | {"none.wav": "no such file"}).items():
-        assert f"error: {tmp_path / name}: {reason}" in result.stderr
+        assert f"]: {tmp_path / name}: {reason}" in result.stderr
     assert result.stderr.endswith(f"\n3 of 5 inputs failed; {summary('0:12')}")
     assert "Traceback" not in result.stderr
     assert tree(tmp_path) == before
@@ -188,7 +188,7 @@ def test_names_are_shown_as_they_are(small_model: Path, short_wav: Path, tmp_pat
     assert result.stdout.startswith(f"{path}: ")
     assert cut_short(path, "0.0-0.5", 6) * 2 in result.stderr
     path.write_text("no recording")
-    assert f"error: {path}: not audio" in invoke("transcribe", "-m", small_model, path).stderr
+    assert f"error[audio-unreadable]: {path}: not audio" in invoke("transcribe", "-m", small_model, path).stderr
 
 
 def test_languages(small_model: Path, short_wav: Path) -> None:
