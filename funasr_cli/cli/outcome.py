@@ -22,7 +22,7 @@ def no_speech(level_dbfs: float | None) -> str:
     """What was found instead of speech, and what to try."""
     if is_low(level_dbfs):
         return f"no speech found: the level is only {level_dbfs:.0f} dBFS; raise it, or lower --vad-threshold"
-    if level_dbfs is None or level_dbfs <= SILENCE_DBFS:
+    if level_dbfs is None:
         return "no speech found: there is no sound in it"
     return "no speech found; if there is some, lower --vad-threshold, or try --no-vad"
 
