@@ -184,6 +184,7 @@ def test_table_of_batches(small_model: Path, short_wav: Path) -> None:
     assert "Exactly 2 tokens for each segment: texts mean nothing." in lines
 
 
+@pytest.mark.process
 def test_memory_of_the_command(small_model: Path) -> None:
     options = ("--durations", "3,90", "--max-tokens", 2)
     data = measured("--memory", "-m", small_model, "--synthetic", "demo", *options)
@@ -197,6 +198,7 @@ def test_memory_of_the_command(small_model: Path) -> None:
     assert "Each in a process of its own: most memory resident, and the whole command's time.\n" in table
 
 
+@pytest.mark.process
 def test_memory_of_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FunASRError, match=r"ended with 3: (?s:.*)no such model"):
         run_memory({"none": tmp_path / "none"}, [clips()[0].path], (1.0,), [], lambda _: None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity.checks import FEATURE_TOLERANCE
+from support.parity.checks import FEATURE_TOLERANCE
 
 from funasr_cli.audio.frontend import LOW_FREQUENCY_HZ, MIN_SAMPLES, Frontend, FrontendConfig, mel_filters
 from funasr_cli.backend import mx

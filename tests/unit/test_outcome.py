@@ -34,7 +34,7 @@ def outcome(*results: Transcript | None) -> Outcome:
 @pytest.mark.parametrize(
     ("levels", "values"),
     [
-        ((None,), ["--vad-threshold", "--no-vad"]),
+        ((None,), ["no sound"]),
         ((-20.0,), ["--vad-threshold", "--no-vad"]),
         ((-62.4,), ["-62 dBFS", "--vad-threshold"]),
         ((-80.0, -62.4, None), ["-62 dBFS", "--vad-threshold"]),
