@@ -20,11 +20,11 @@ FOLDERS = ("checkpoints/layouts/",)  # named as a whole
 LAYERS = """
 errors demo
 backend characters languages paths vocabulary
-options units transcript linebreaks
+options units transcript linebreaks features
 measure models subtitles
 audio device formats
 inputs decoding writers checkpoints
-pictures stages
+pictures stages sources
 scheduling
 pipeline
 verification benchmarks alignment_picture
@@ -56,7 +56,17 @@ OWNERS = {  # of libraries that nobody else imports
     "rich": ("cli",),
     "torch": ("checkpoints", "verification"),
 }
-PURE = {"backend", "errors", "models", "numpy", "math", "dataclasses", "collections", "typing"}  # no I/O in these
+PURE = {
+    "backend",
+    "errors",
+    "features",
+    "models",
+    "numpy",
+    "math",
+    "dataclasses",
+    "collections",
+    "typing",
+}  # no I/O in these
 # Broken today; an entry goes when its rule holds.
 PENDING: set[tuple[str, str]] = set()
 
@@ -163,7 +173,10 @@ def test_models_do_no_io() -> None:
 
 
 def test_nothing_but_the_command_line_prints() -> None:
-    assert {module for module in modules() if "print" in calls(module) and top(module) != "cli"} <= {"__main__"}
+    assert {module for module in modules() if "print" in calls(module) and top(module) != "cli"} <= {
+        "__main__",
+        "checkpoints.modelscope",  # in a process of its own
+    }
 
 
 def test_every_module_is_named() -> None:
