@@ -238,16 +238,11 @@ def test_sampling_is_reproducible(small_model: Path, zh_wav: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "message"),
-    [
-        ("model.safetensors", 1000, "not a safetensors file, or cut short\n  copy or download it again\n"),
-        ("config.json", 100, "cannot be read"),
-        ("tokenizer.json", 100, "cannot be read ("),
-    ],
+    ("name", "size"), [("model.safetensors", 1000), ("config.json", 100), ("tokenizer.json", 100)]
 )
-def test_damaged_models(model: Path, short_wav: Path, name: str, size: int, message: str) -> None:
+def test_damaged_models(model: Path, short_wav: Path, name: str, size: int) -> None:
     os.truncate(model / name, size)
-    funasr("transcribe", "-m", model, short_wav).assert_fails(3, f"error: {model / name}: {message}")
+    funasr("transcribe", "-m", model, short_wav).assert_error(3, "model-damaged", str(model / name))
 
 
 def test_newer_models(model: Path, short_wav: Path) -> None:

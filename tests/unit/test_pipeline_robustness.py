@@ -95,7 +95,6 @@ def test_no_fast_blas_is_said_once(
     ("section", "change", "message"),
     [
         (None, {"frontend": "WavFrontendOnline"}, "frontend is 'WavFrontendOnline'"),
-        ("llm_conf", {"use_lora": True}, "use_lora is True"),
         ("frontend_conf", {"n_mels": 3, "lfr_m": 1}, "rows of 3 values"),
         ("audio_adaptor_conf", {"downsample_rate": 9}, "stacks 9 frames"),
     ],
