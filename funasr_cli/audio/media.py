@@ -294,7 +294,8 @@ class MediaReader:
         """Length of the stream, where the file states it."""
         container, stream = self._container, self._stream
         if self._format.startswith("mov,"):
-            return float(stream.duration * stream.time_base) if stream.duration else None
+            late_s = max(0.0, float((stream.start_time or 0) * stream.time_base) - self._origin_s)
+            return late_s + float(stream.duration * stream.time_base) if stream.duration else None
         if end_s := _seconds(stream.metadata.get("DURATION", "")):  # of Matroska
             return end_s - self._origin_s
         if self._format == "mp3":
