@@ -79,11 +79,12 @@ def find_inputs(
     groups = [_look_up(os.fspath(name), recursive) for name in typed]
     inputs = _without_repetitions(groups)
     if [input.path for input in inputs].count(STDIN) > 1:
-        raise UsageError("standard input is named more than once", "it can be read only once")
+        raise UsageError("standard input is named more than once", "it can be read only once", code="input-once")
     if pcm:
         inputs = [input if input.path.suffix.lower() in ENDINGS else replace(input, pcm=pcm) for input in inputs]
         if not any(input.pcm for input in inputs):
-            raise UsageError("no input holds samples without a header", "name one, or - for standard input")
+            hint = "name one, or - for standard input"
+            raise UsageError("no input holds samples without a header", hint, code="options-conflict")
     return [replace(input, clip=clip) for input in inputs]
 
 
@@ -99,7 +100,7 @@ def parse_time(text: str) -> float:
         UsageError: it is none of these.
     """
     if not CLOCK_TIME.fullmatch(text.strip()):
-        raise UsageError(f"{text!r} is not a time", TIME_HINT)
+        raise UsageError(f"{text!r} is not a time", TIME_HINT, code="option-value")
     seconds = 0.0
     for part in text.strip().replace(",", ".").split(":"):
         seconds = 60 * seconds + float(part)
@@ -114,10 +115,10 @@ def parse_clip(text: str) -> Clip:
     """
     start, dash, end = (part.strip() for part in text.partition("-"))
     if not dash or not (start or end):
-        raise UsageError(f"{text!r} is not a part of a recording", CLIP_HINT)
+        raise UsageError(f"{text!r} is not a part of a recording", CLIP_HINT, code="option-value")
     start_s, end_s = parse_time(start or "0"), parse_time(end) if end else None
     if end_s is not None and end_s <= start_s:
-        raise UsageError(f"{text!r} ends before it begins", CLIP_HINT)
+        raise UsageError(f"{text!r} ends before it begins", CLIP_HINT, code="option-value")
     return start_s, end_s
 
 
@@ -131,46 +132,33 @@ class _Group:
 
 def _look_up(name: str, recursive: bool) -> _Group:
     if not name:
-        raise UsageError("an input without a name", "an empty shell variable?")
+        raise UsageError("an input without a name", "an empty shell variable?", code="option-value")
     if name == "-":
-        _refuse_terminal()
+        if sys.stdin is None or os.isatty(0):  # None: it was closed when the program started
+            hint = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
+            raise UsageError("nothing is piped in", hint, code="stdin-terminal")
         return _Group([Input(STDIN, "-", "stdin")], typed=True)
-    if os.path.isdir(name):
-        return _Group(_in_folder(Path(name), recursive))
-    if glob.has_magic(name) and not os.path.lexists(name):
-        return _Group(_matching(name, recursive))
+    if has_folders(name):
+        return _Group(_found_by(name, recursive))
     return _Group([Input(Path(name), shown(Path(name)), Path(name).stem)], typed=True)
 
 
-def _refuse_terminal() -> None:
-    if sys.stdin is None or os.isatty(0):  # None: it was closed when the program started
-        hint = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
-        raise UsageError("nothing is piped in", hint)
-
-
-def _in_folder(folder: Path, recursive: bool) -> list[Input]:
-    problems: list[Input] = []
-    files = _recordings(folder, recursive, problems)
-    if not files and not problems:
-        deeper = "" if recursive else "; --recursive looks deeper"
-        hint = f"recordings have endings such as wav, mp3, m4a or mp4{deeper}"
-        raise UsageError(f"{shown(folder)}: no recording in this folder", hint)
-    return [_found(path, folder) for path in files] + problems
-
-
-def _matching(pattern: str, recursive: bool) -> list[Input]:
-    """Files whatever their ending, and the recordings in folders, as if the shell had expanded it."""
-    problems: list[Input] = []
-    files: list[Path] = []
-    for match in map(Path, _expanded(pattern, recursive, problems)):
+def _found_by(name: str, recursive: bool) -> list[Input]:
+    """Recordings in a folder; what matches a pattern: files whatever their ending, and recordings in folders."""
+    is_folder, problems, files = os.path.isdir(name), list[Input](), list[Path]()
+    for match in map(Path, [name] if is_folder else _expanded(name, recursive, problems)):
         if os.path.isdir(match):
             files += _recordings(match, recursive, problems)
         elif _is_plain(match):
             files.append(match)
+    if not files and not problems and is_folder:
+        deeper = "" if recursive else "; --recursive looks deeper"
+        hint = f"recordings have endings such as wav, mp3, m4a or mp4{deeper}"
+        raise UsageError(f"{shown(name)}: no recording in this folder", hint, code="inputs-missing")
     if not files and not problems:
-        deeper = "**" in pattern and not recursive
-        raise UsageError(f"{shown(pattern)}: nothing matches", "** needs --recursive" if deeper else "")
-    base = _before_wildcards(pattern)
+        hint = "** needs --recursive" if "**" in name and not recursive else ""
+        raise UsageError(f"{shown(name)}: nothing matches", hint, code="inputs-missing")
+    base = Path(name) if is_folder else _before_wildcards(name)
     return [_found(path, base) for path in sorted(files, key=_natural)] + problems
 
 
@@ -194,9 +182,9 @@ def _before_wildcards(pattern: str) -> Path:
 
 
 def _recordings(folder: Path, recursive: bool, problems: list[Input]) -> list[Path]:
-    """Files with known endings, in their natural order; links that lead nowhere are among them, to be reported."""
-    files = [Path(within, name) for within, names in _walk(folder, recursive, problems) for name in names]
-    return sorted((path for path in files if path.suffix.lower() in ENDINGS and _is_plain(path)), key=_natural)
+    """Files with known endings; links that lead nowhere are among them, to be reported."""
+    files = (Path(within, name) for within, names in _walk(folder, recursive, problems) for name in names)
+    return [path for path in files if path.suffix.lower() in ENDINGS and _is_plain(path)]
 
 
 def _is_plain(path: Path) -> bool:
@@ -209,7 +197,7 @@ def _walk(top: str | Path, recursive: bool, problems: list[Input]) -> Iterator[t
 
     def report(error: OSError) -> None:
         label = shown(error.filename)
-        problem = AudioError(f"{label}: cannot be read ({error.strerror})")
+        problem = AudioError(f"{label}: cannot be read ({error.strerror})", code="audio-unreadable")
         problems.append(Input(Path(error.filename), label, Path(error.filename).stem, problem=problem))
 
     def is_new(folder: str) -> bool:

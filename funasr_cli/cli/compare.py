@@ -77,9 +77,9 @@ def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOp
         before, after = ("once" if number == 1 else f"{number} times" for number in counts)
         console.result(f"{word}: written {before} without hotwords, {after} with them\n")
     outcome.failed |= again.failed
-    outcome.partial = max(outcome.partial, again.partial)
     console.note(outcome.summary())
-    return outcome.exit_code(strict=False)
+    codes = (each.exit_code(strict=False) for each in (outcome, again))
+    return min(filter(None, codes), default=ExitCode.OK)  # the graver one
 
 
 def _transcribe(

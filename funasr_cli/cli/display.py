@@ -1,6 +1,7 @@
 """What is seen while recordings are transcribed: progress, the segments being written, and results."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,11 +11,10 @@ from funasr_cli.characters import one_line
 from funasr_cli.cli import console
 from funasr_cli.cli.outcome import is_low, no_speech
 from funasr_cli.cli.output import Files, Printer
-from funasr_cli.cli.progress import Progress
 from funasr_cli.errors import OutputError
 from funasr_cli.formats import clock
 from funasr_cli.inputs import Input
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
+from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.transcript import STAGES, Transcript
 
 if TYPE_CHECKING:
@@ -23,6 +23,77 @@ if TYPE_CHECKING:
 
 REDRAW_S = 0.02
 SPARE_COLUMNS = 3  # for the ^C of a terminal, which would begin a line that nobody takes away
+
+
+class Progress:
+    """How far a run has come: a line for finding speech, which runs ahead, and one for transcribing.
+
+    Lengths are known only from opening an input on, so inputs count alike.
+
+    Args:
+        names: of the inputs.
+        task: what is being done to them.
+    """
+
+    def __init__(self, names: Sequence[str], task: str):
+        from rich import progress as rich
+
+        self._names = names
+        self._closed = 0
+        self._audio_s = 0.0  # done, of all inputs together
+        self._source = 0  # that is being read
+        self._opened: dict[int, Read] = {}
+        self._done_s: dict[int, float] = defaultdict(float)  # of those that are not closed
+        self._started = time.perf_counter()
+        texts = [rich.TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[facts]")]
+        columns = texts[0], rich.BarColumn(), texts[1], rich.TimeRemainingColumn()
+        self._bars = rich.Progress(*columns, console=console.stderr(), disable=not console.shows_progress())
+        self._reading = self._bars.add_task("finding speech", total=len(names), facts="", visible=False)
+        self._writing = self._bars.add_task(task, total=len(names), facts=self._facts())
+
+    def __rich__(self) -> "RenderableType":
+        self._bars.update(self._writing, facts=self._facts())  # time goes by without events, too
+        return self._bars
+
+    @property
+    def completed(self) -> float:
+        """Inputs that are done, with shares of those that are being worked on."""
+        lengths_s = ((done_s, self._opened[source].expected_s) for source, done_s in self._done_s.items())
+        return self._closed + sum(min(1.0, done_s / length_s) for done_s, length_s in lengths_s if length_s)
+
+    def show(self, event: Event) -> None:
+        """Take in what has happened; drafts change nothing."""
+        if isinstance(event, Read):  # one input after the other
+            self._opened[event.source] = event
+            self._source = event.source
+            share = min(1.0, event.read_s / event.expected_s) if event.expected_s else 0.0
+            self._bars.update(
+                self._reading,
+                completed=event.source + share,
+                description=f"finding speech in {self._names[event.source]}",
+                facts=clock(event.start_s + event.read_s),
+                visible=event.source + share < len(self._names),
+            )
+        elif isinstance(event, Settled):
+            self._advance(event.source, event.segment.end_s - self._opened[event.source].start_s)
+        elif isinstance(event, Finished | Failed):
+            if isinstance(event, Finished):
+                self._advance(event.source, event.transcript.duration_s)
+            self._done_s.pop(event.source, None)
+            self._closed += 1
+            if event.source == self._source:
+                self._bars.update(self._reading, visible=False)
+        self._bars.update(self._writing, completed=self.completed)
+
+    def _advance(self, source: int, done_s: float) -> None:
+        self._audio_s += done_s - self._done_s[source]
+        self._done_s[source] = done_s
+
+    def _facts(self) -> str:
+        """Inputs done, audio done, and the real-time factor so far."""
+        facts = f"{self._closed}/{len(self._names)} inputs, {clock(self._audio_s)} of audio"
+        rtf = (time.perf_counter() - self._started) / (self._audio_s or 1.0)
+        return f"{facts}, RTF {rtf:.3f}" if self._audio_s else facts
 
 
 class Region:

@@ -133,14 +133,12 @@ def _model_hash(folder: Path) -> str:
 
 def _of_the_text(options: TranscribeOptions) -> dict[str, object]:
     """Those that are no defaults, so that an option of a later version makes nothing outdated."""
-    given = {
-        field.name: getattr(options, field.name)
-        for field in dataclasses.fields(options)
-        if field.name not in NOT_OF_THE_TEXT and getattr(options, field.name) != field.default
+    by_code = dataclasses.replace(options, language=language_code(options.language or ""))
+    return {
+        field.name: value
+        for field in dataclasses.fields(by_code)
+        if field.name not in NOT_OF_THE_TEXT and (value := getattr(by_code, field.name)) != field.default
     }
-    if code := language_code(options.language or ""):
-        given["language"] = code
-    return given
 
 
 def _hash(content: bytes) -> str:

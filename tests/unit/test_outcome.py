@@ -34,11 +34,11 @@ def outcome(*results: Transcript | None) -> Outcome:
 @pytest.mark.parametrize(
     ("levels", "values"),
     [
-        ((None,), ["--vad-threshold", "--no-vad"]),
         ((-20.0,), ["--vad-threshold", "--no-vad"]),
         ((-62.4,), ["-62 dBFS", "--vad-threshold"]),
         ((-80.0, -62.4, -120.0), ["-62 dBFS", "--vad-threshold"]),
         ((-62.4, -20.0), ["--no-vad"]),
+        ((None,), ["no sound"]),
         ((-120.0,), ["no sound"]),
     ],
 )
