@@ -6,7 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.running import funasr, invoke
+from support.running import invoke
 from support.terminal import COLOURS, account, on_terminal
 from support.transcripts import segment, spoken, texts, worded
 
@@ -106,20 +106,9 @@ def test_words_on_a_terminal() -> None:
     assert coloured not in on_terminal("transcribe", "-m", "demo", clip.path)[1]
 
 
-def test_prefixes_have_no_colour() -> None:
-    clips = (CLIPS[3], CLIPS[1])
-    _, shown, _ = on_terminal(
-        "transcribe", "-m", "demo", *(clip.path for clip in clips), "--confidence", "--quiet"
-    )
-    assert shown == (
-        f"{clips[0].path}: {UNSURE}Sarah\x1b[0m and {DOUBTFUL}Emma\x1b[0m are at the hospital.\r\n"
-        f"{clips[1].path}: 这个要{UNSURE}6837\x1b[0m块钱。\r\n"
-    )
-
-
 def test_refused_where_it_shows_nowhere() -> None:
     base = ("transcribe", "-m", "demo", CLIPS[0].path, "--confidence")
-    funasr(*base).assert_error(2, "option-idle", "--confidence")
+    invoke(*base).assert_error(2, "option-idle", "--confidence")
     for options, env, both in ((("-f", "srt"), {}, True), ((), {"NO_COLOR": "1"}, True), ((), {}, False)):
         code, shown, printed = on_terminal(*base, *options, stdout_too=both, **env)
         assert (code, printed, "error[option-idle]: --confidence" in shown) == (2, "", True)
@@ -128,7 +117,7 @@ def test_refused_where_it_shows_nowhere() -> None:
 def test_a_setting_waits_for_a_terminal() -> None:
     """From the environment it is no error in a pipe, and colours nothing."""
     base = ("transcribe", "-m", "demo", CLIPS[3].path)
-    result = funasr(*base, env={"FUNASR_CONFIDENCE": "1"})
+    result = invoke(*base, env={"FUNASR_CONFIDENCE": "1"})
     assert (result.exit_code, result.stdout) == (0, f"{CLIPS[3].written}\n")
     _, shown, _ = on_terminal(*base, "--quiet", NO_COLOR="1", FUNASR_CONFIDENCE="1")
     assert shown == f"{CLIPS[3].written}\r\n"

@@ -82,31 +82,15 @@ def test_recordings_without_speech(tmp_path: Path, samples: int, level: float, o
 
 
 def test_a_minute_of_noise(tmp_path: Path) -> None:
-    """Neither the detector nor the model hears anything in it; as text, as data, and as files."""
+    """Neither the detector nor the model hears anything in it; as data, and as files."""
     clip = write(tmp_path / "noise.flac", 0.1 * np.random.default_rng(0).standard_normal(60 * RATE_HZ))
-    result = funasr("transcribe", "-m", "demo", clip)
-    assert (result.exit_code, result.stdout, result.stderr[:15]) == (6, "", "no speech found")
     result = invoke("transcribe", "-m", "demo", clip, "-f", "json")
     data = json.loads(result.stdout)
     assert (result.exit_code, result.stderr[:15]) == (6, "no speech found")
     assert (data["text"], data["segments"], data["complete"], data["duration_s"]) == ("", [], True, 60.0)
-    assert data["ledger"] == {
-        "transcribed_s": 0.0,
-        "repaired_s": 0.0,
-        "failed_s": 0.0,
-        "silence_s": 60.0,
-        "doubtful_s": 0.0,
-    }
-    result = invoke("transcribe", "-m", "demo", clip, "-o", tmp_path / "out")
-    assert result.stderr.startswith(f"wrote {tmp_path / 'out/noise.txt'}\nno speech found")
+    assert Ledger(**data["ledger"]) == Ledger(silence_s=60.0)
+    assert invoke("transcribe", "-m", "demo", clip, "-o", tmp_path / "out").exit_code == 6
     assert tree(tmp_path / "out") == {"noise.txt": b""}
-
-
-def test_no_samples_are_an_error(tmp_path: Path) -> None:
-    clip = write(tmp_path / "a.wav", np.zeros(0))
-    result = invoke("transcribe", "-m", "demo", clip)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"error: {clip}: no samples in it\n1 of 1 inputs failed\n"
 
 
 # --- exit codes, and which of them wins ---
@@ -130,16 +114,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 # What is said about each, and the seconds of speech in it, those that are missing among them.
-SAID = {
-    "good": "",
-    "silent": "",
-    "still": "",
-    "broken": (
-        "error[audio-unreadable]: {path}: not audio that can be read here\n"
-        "  it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg\n"
-    ),
-    "partial": "warning: {path}: broke off after 3.2 of 6.0 s\n",
-}
 GOOD, PARTIAL = summary("0:03"), summary("0:05", "49.0%")
 
 
@@ -173,11 +147,11 @@ def test_exit_code_and_summary(
     spoken = [inputs[name] for name in chosen if name in ("good", "partial")]
     prefixes = [f"{path}: " if len(chosen) > 1 else "" for path in spoken]
     assert result.stdout == "".join(f"{prefix}{CLIPS[0].written}\n" for prefix in prefixes)
-    said = sorted(SAID[name].format(path=inputs[name]) for name in chosen)
-    *others, ending = result.stderr.splitlines(keepends=True)
-    assert ending.startswith(last)
-    assert sorted(others) == sorted("".join(said).splitlines(keepends=True))
-    assert result.exit_code == exit_code
+    assert (result.exit_code, result.stderr.splitlines(keepends=True)[-1].startswith(last)) == (exit_code, True)
+    assert [code for code, _ in result.errors] == ["audio-unreadable"] * ("broken" in chosen)
+    assert (f"warning: {inputs['partial']}: broke off after 3.2 of 6.0 s\n" in result.stderr) == (
+        "partial" in chosen
+    )
 
 
 def test_a_recording_that_breaks_off_in_json(inputs: dict[str, Path]) -> None:
@@ -252,15 +226,8 @@ def test_what_goes_in_circles_is_decoded_in_smaller_pieces(mending: dict, zh_wav
     assert [(s["state"], s["retries"]) for s in data["segments"]] == [
         ("repaired", 2), ("repaired", 2), ("repaired", 1)
     ]  # fmt: skip
-    assert data["ledger"] == {
-        "transcribed_s": 0.0,
-        "repaired_s": 6.0,
-        "failed_s": 0.0,
-        "silence_s": 0.0,
-        "doubtful_s": 0.0,
-    }
-    assert data["complete"]
-    result = funasr(*arguments, "--strict")
+    assert (Ledger(**data["ledger"]), data["complete"]) == (Ledger(repaired_s=6.0), True)
+    result = invoke(*arguments, "--strict")
     assert result.stdout == "".join(f"{segment['text']}\n" for segment in data["segments"] if segment["text"])
     assert (result.exit_code, result.stderr) == (0, summary("0:06", repaired=3))
 
@@ -272,7 +239,7 @@ def test_what_stays_in_circles_is_said(mending: dict, zh_wav: Path) -> None:
     warning = f"0.0-{stuck.end_s:.1f} s: the text goes in circles: what follows the first round is missing"
     share = f"{1 - stuck.end_s / 6:.1%}"
     for options, exit_code in (((), 4), (("--strict",), 1)):
-        result = funasr(*arguments, *options)
+        result = invoke(*arguments, *options)
         assert result.stdout == lines_of(mending["some"], zh_wav, vad=False) != ""
         assert result.stderr == f"warning: {zh_wav}: {warning}\n{summary('0:06', share, repaired=2, failed=1)}"
         assert result.exit_code == exit_code
@@ -296,16 +263,11 @@ def test_a_hundred_files_of_which_seven_are_broken(tmp_path: Path) -> None:
     for number, path in enumerate(paths):
         shutil.copyfile(CLIPS[number % 10].path, path)
         written[path] = CLIPS[number % 10].written
-    reasons = {
-        0: "the file is empty",
-        13: "not audio that can be read here",
-        14: "no such file",
-        50: "no such file",
-        51: "no samples in it",
-        77: "holds values that are not numbers",
-        99: "not audio that can be read here",
-    }
-    for number in reasons:
+    codes = {
+        0: "audio-empty", 13: "audio-unreadable", 14: "audio-missing", 50: "audio-missing", 51: "audio-empty",
+        77: "audio-damaged", 99: "audio-unreadable",
+    }  # fmt: skip
+    for number in codes:
         paths[number].unlink()
         del written[paths[number]]
     paths[0].touch()
@@ -318,9 +280,8 @@ def test_a_hundred_files_of_which_seven_are_broken(tmp_path: Path) -> None:
     result = funasr("transcribe", "-m", "demo", *paths)
     assert result.stdout.splitlines() == [f"{path}: {text}" for path, text in written.items()]
     assert len(written) == 93
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert [error.split(" (")[0] for error in errors] == [
-        f"error: {paths[number]}: {reason}" for number, reason in reasons.items()
+    assert [(code, message.split(": ")[0]) for code, message in result.errors] == [
+        (code, str(paths[number])) for number, code in codes.items()
     ]
     ledger = sum((recognizer("demo").transcribe(path).ledger for path in written), Ledger())
     assert result.stderr.endswith(f"\n7 of 100 inputs failed; {summary(clock(ledger.speech_s))}")

@@ -11,9 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from support.running import COMMAND, environment, funasr, invoke, tree
 from support.small import edit_json
 
@@ -149,16 +147,6 @@ def test_what_is_done_and_what_is_not(pair: list[Path], tmp_path: Path) -> None:
     assert tree(out) == before | {"broken.txt": f"{CLIPS[1].written}\n".encode()}
     done = invoke(*arguments)
     assert (done.exit_code, done.stderr) == (0, skipped(3))
-
-
-def test_silence_is_a_result(tmp_path: Path) -> None:
-    """An empty file, which is not looked into again."""
-    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
-    arguments = (*BASE, tmp_path / "a.wav", "-o", tmp_path / "out")
-    assert invoke(*arguments).exit_code == 6
-    result = invoke(*arguments, "--resume")
-    assert (result.exit_code, result.stderr) == (0, skipped(1))
-    assert tree(tmp_path / "out") == {"a.txt": b""}
 
 
 def test_only_the_formats_that_are_missing_are_written(pair: list[Path], tmp_path: Path) -> None:
@@ -298,17 +286,6 @@ def test_results_that_have_been_edited(done: Path) -> None:
     assert again(done)[0] == OTHER.written
     (out / "rec.txt").write_bytes(b"")
     assert again(done) == (OTHER.written, "they are empty now")
-
-
-def test_one_of_several_inputs_and_formats(done: Path, tmp_path: Path) -> None:
-    """Only what is out of date is written."""
-    other, out = shutil.copyfile(OTHER.path, tmp_path / "b.flac"), tmp_path / "out"
-    assert invoke(*BASE, other, "-o", out, "-f", "txt,srt").exit_code == 0
-    before = {path: path.stat().st_ino for path in results(out)}
-    (out / "rec.srt").write_bytes(b"")
-    result = invoke(*BASE, done, other, "-o", out, "-f", "txt,srt", "--resume")
-    assert result.stderr.startswith(f"{skipped(1, 2)}results made anew, since they are empty now: {done}\nwrote ")
-    assert {path.name for path in results(out) if path.stat().st_ino != before[path]} == {"rec.srt"}
 
 
 def test_a_pipe_may_hold_another_recording(tmp_path: Path) -> None:

@@ -61,19 +61,6 @@ def test_live_region_of_long_names_on_a_narrow_terminal(tmp_path: Path) -> None:
         assert len(texts[-1]) == 30 - SPARE_COLUMNS - cell_len(start)
 
 
-def test_terminal_without_stream() -> None:
-    """The progress bar steps aside for the text; no draft is shown."""
-    clip = CLIPS[0]
-    code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, clip.path, command=EAGER)
-    assert code == 0
-    above, rows, _, below = account(shown)
-    assert above == [f"{clip.path}: {clip.written}"] * 2
-    assert rows == [[str(clip.path), "0:03", "0:03", "1", "-", "-", "done"]] * 2
-    assert below == [summary("0:05").rstrip()]
-    assert "0/2" in shown
-    assert shown.count(clip.written[:4]) == 2
-
-
 @pytest.mark.parametrize("options", [(), ("--stream",)])
 def test_stdout_piped_and_stderr_on_a_terminal(options: tuple[str, ...], tmp_path: Path) -> None:
     """`funasr transcribe a.wav > a.txt`: the file gets text without a control code, the terminal the progress."""

@@ -9,11 +9,10 @@ from pathlib import Path
 import pysubs2
 import pytest
 from support.expected import lines_of, recognizer, summary
-from support.running import Result, funasr, invoke, tree
+from support.running import Result, invoke, tree
 from support.terminal import on_terminal
 
 from funasr_cli import demo
-from funasr_cli.formats import as_lines
 from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import SubtitleLayout
 from funasr_cli.transcript import Word
@@ -35,7 +34,7 @@ def words_of(clip: demo.Clip) -> tuple[Word, ...]:
 
 @pytest.mark.parametrize("clip", [ENGLISH, CHINESE])
 def test_a_line_for_each_word(clip: demo.Clip) -> None:
-    result = funasr(*BASE, clip.path, "--timestamps", "word")
+    result = invoke(*BASE, clip.path, "--timestamps", "word")
     found = [LINE.fullmatch(line) for line in result.stdout.splitlines()]
     words = words_of(clip)
     assert len(words) == 7
@@ -53,17 +52,6 @@ def test_times_in_front_of_each_segment() -> None:
         assert match
         assert (float(match[1]), float(match[2])) == (round(segment.start_s, 2), round(segment.end_s, 2))
         assert match[3] == ENGLISH.written
-
-
-@pytest.mark.parametrize("options", [(), ("--stream",)])
-def test_names_stand_in_front_of_times(options: tuple[str, ...]) -> None:
-    result = invoke(*BASE, ENGLISH.path, CHINESE.path, "--timestamps", "word", *options)
-    expected = [
-        as_lines(recognizer("demo").transcribe(clip.path, word_times=True).segments, f"{clip.path}: ",
-                 Timestamps.WORD)
-        for clip in (ENGLISH, CHINESE)
-    ]  # fmt: skip
-    assert result == Result(0, "".join(expected), "")
 
 
 def test_times_on_a_terminal_with_colours() -> None:
