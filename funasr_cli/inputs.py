@@ -122,25 +122,18 @@ def parse_clip(text: str) -> Clip:
     return start_s, end_s
 
 
-@dataclass(frozen=True)
-class _Group:
-    """What one name stands for; `typed` where it is that very file."""
-
-    inputs: list[Input]
-    typed: bool = False
-
-
-def _look_up(name: str, recursive: bool) -> _Group:
+def _look_up(name: str, recursive: bool) -> tuple[list[Input], bool]:
+    """What a name stands for, and whether it is that very file."""
     if not name:
         raise UsageError("an input without a name", "an empty shell variable?", code="option-value")
     if name == "-":
         if sys.stdin is None or os.isatty(0):  # None: it was closed when the program started
             hint = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
             raise UsageError("nothing is piped in", hint, code="stdin-terminal")
-        return _Group([Input(STDIN, "-", "stdin")], typed=True)
+        return [Input(STDIN, "-", "stdin")], True
     if has_folders(name):
-        return _Group(_found_by(name, recursive))
-    return _Group([Input(Path(name), shown(Path(name)), Path(name).stem)], typed=True)
+        return _found_by(name, recursive), False
+    return [Input(Path(name), shown(Path(name)), Path(name).stem)], True
 
 
 def _found_by(name: str, recursive: bool) -> list[Input]:
@@ -235,18 +228,18 @@ def _natural(path: Path) -> list[tuple[list[str | int], str]]:
     return [(pieces(part), part) for part in path.parts]
 
 
-def _without_repetitions(groups: list[_Group]) -> list[Input]:
+def _without_repetitions(groups: list[tuple[list[Input], bool]]) -> list[Input]:
     real = cache(os.path.realpath)
 
     def identity(input: Input) -> tuple[str, str]:
         """The same for all ways to a file; links to it are files of their own."""
         return real(input.path.parent), input.path.name
 
-    known = {identity(input) for group in groups if group.typed for input in group.inputs}
-    inputs: list[Input] = []
-    for group in groups:
-        for input in group.inputs:
-            if group.typed or identity(input) not in known:
-                inputs.append(input)
+    known = {identity(input) for inputs, is_typed in groups if is_typed for input in inputs}
+    kept: list[Input] = []
+    for inputs, is_typed in groups:
+        for input in inputs:
+            if is_typed or identity(input) not in known:
+                kept.append(input)
                 known.add(identity(input))
-    return inputs
+    return kept

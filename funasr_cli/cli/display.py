@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -191,19 +191,32 @@ class Display:
     Args:
         inputs: all of them.
         files: where results are written; None prints them.
-        printer: prints them otherwise.
+        printer: prints them otherwise; None leaves that to others.
         stream: show text while it is being written, and print segments as soon as they are final.
+        task: what is being done, in a word or two.
+        reported: inputs of which nothing more is said.
 
     Attributes:
         region: to be shown meanwhile, as a context.
     """
 
-    def __init__(self, inputs: Sequence[Input], files: Files | None, printer: Printer, *, stream: bool):
+    def __init__(
+        self,
+        inputs: Sequence[Input],
+        files: Files | None = None,
+        printer: Printer | None = None,
+        *,
+        stream: bool = False,
+        task: str = "transcribing",
+        reported: Collection[int] = (),
+    ):
         self._inputs = inputs
+        self._reported = reported
         self._files = files
         self._stream = stream
         self._printer = printer
-        self.region = Region(short_names(inputs), drafts=stream)
+        names = [one_line(Path(input.label).name) for input in inputs]
+        self.region = Region(names, task=task, drafts=stream)
 
     def show(self, event: Event) -> None:
         """Take in an event.
@@ -212,50 +225,43 @@ class Display:
             OutputError: a result cannot be written.
         """
         self.region.show(event)
-        if isinstance(event, Settled) and self._stream:
+        if isinstance(event, Settled) and self._printer and self._stream:
             with self.region.aside():
                 self._printer.print_segment(event.source, event.segment)
         elif isinstance(event, Finished | Failed):
             with self.region.aside():
                 try:
-                    self._end(event)
+                    if event.source not in self._reported:
+                        self._end(event)
                 finally:
-                    self._printer.close(event.source)
+                    if self._printer:
+                        self._printer.close(event.source)
 
     def _end(self, event: Finished | Failed) -> None:
         if isinstance(event, Failed):
             console.report(event.error)
             return
         input, transcript = self._inputs[event.source], event.transcript
-        warn(input, transcript)
+        for warning in transcript.warnings:
+            console.warn(f"{input.label}: {warning}")
+        if transcript.fault:  # names the input itself
+            console.warn(transcript.fault)
         if len(self._inputs) > 1 and not transcript.segments and is_low(transcript.level_dbfs):
             console.warn(f"{input.label}: {no_speech(transcript.level_dbfs)}")
         console.detail(f"{input.label}: {_costs(transcript)}")
+        printer = None if self._stream else self._printer
         if not self._files:
-            if not self._stream:
-                self._printer.print_transcript(event.source, transcript)
+            if printer:
+                printer.print_transcript(event.source, transcript)
             return
         try:
             self._files.write(input, transcript)
         except OutputError as error:  # as of a disk that has become full: the work is not to be lost
-            if not self._stream:
+            if printer:
                 with suppress(OutputError):
-                    self._printer.print_transcript(event.source, transcript)
+                    printer.print_transcript(event.source, transcript)
                     error.hint = "the result is on standard output instead"
             raise
-
-
-def short_names(inputs: Sequence[Input]) -> list[str]:
-    """What inputs are called where there is little room."""
-    return [one_line(Path(input.label).name) for input in inputs]
-
-
-def warn(input: Input, transcript: Transcript) -> None:
-    """Say what is missing."""
-    for warning in transcript.warnings:
-        console.warn(f"{input.label}: {warning}")
-    if transcript.fault:  # names the input itself
-        console.warn(transcript.fault)
 
 
 def _costs(transcript: Transcript) -> str:

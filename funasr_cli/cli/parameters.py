@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from funasr_cli.audio.pcm import PCM_ENCODINGS
 from funasr_cli.errors import FunASRError
 from funasr_cli.languages import AUTO, LANGUAGES
-from funasr_cli.options import AUTO_DRAFT, DEFAULTS, MAX_PROMPT_TOKENS, NO_DRAFT, Hub, Timestamps
+from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Hub, Timestamps
 from funasr_cli.writers import ALL_FORMATS, DEFAULT_FORMAT, WRITERS
 
 INPUT = "Input"
@@ -22,36 +21,12 @@ OUTPUT = "Output"
 TERMINAL = "Terminal"
 
 
-class Channels(StrEnum):
-    """What becomes of a recording's channels."""
-
-    MIX = "mix"
-    SPLIT = "split"
-
-
-class Device(StrEnum):
-    """What MLX computes on."""
-
-    CPU = "cpu"
-    GPU = "gpu"
-
-
-class DType(StrEnum):
-    """What it computes in."""
-
-    STORED = "stored"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
-class Drafting(StrEnum):
-    """Whether the decoder is given drafts."""
-
-    AUTO = AUTO_DRAFT
-    OFF = NO_DRAFT
-
-
-DEFAULT_DRAFT = Drafting(DEFAULTS.draft)
+# What becomes of a recording's channels; what MLX computes on, and in; whether the decoder is given drafts.
+Channels = Literal["mix", "split"]
+Device = Literal["cpu", "gpu"]
+DType = Literal["stored", "float32", "bfloat16"]
+Drafting = Literal["auto", "off"]
+DEFAULT_DRAFT = cast(Drafting, DEFAULTS.draft)
 
 
 def path(text: str) -> Path:

@@ -10,9 +10,8 @@ from funasr_cli.cli import alignment, compare, console, parameters
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
-from funasr_cli.cli.parameters import Channels
 from funasr_cli.cli.resume import Origin
-from funasr_cli.cli.run import load, report, transcribe_all
+from funasr_cli.cli.run import load, transcribe_all
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import find_inputs, has_folders, parse_clip
 from funasr_cli.languages import AUTO
@@ -45,7 +44,7 @@ def transcribe(
     lang: parameters.Lang = AUTO,
     recursive: parameters.Recursive = False,
     clip: parameters.Clip = None,
-    channels: parameters.ChannelsOption = Channels.MIX,
+    channels: parameters.ChannelsOption = "mix",
     pcm: parameters.PCM = None,
     rate: parameters.Rate = PCMFormat.sample_rate_hz,
     pcm_channels: parameters.PCMChannels = PCMFormat.channels,
@@ -99,7 +98,7 @@ def transcribe(
     from funasr_cli.checkpoints.hub import find_model
     from funasr_cli.sources import split_channels
 
-    if channels is Channels.SPLIT:
+    if channels == "split":
         with console.busy("counting channels"):
             inputs = split_channels(inputs)
     if compare_hotwords:
@@ -127,7 +126,14 @@ def transcribe(
     outcome = Outcome(skipped=len(inputs) - len(left))
     display = Display(left, files, Printer(left, plan), stream=stream and not _prints_data(context, formats))
     transcribe_all(left, recognizer, options, display, outcome, files, *finish)
-    report(outcome, left)
+    if console.shows_progress():
+        from funasr_cli.cli import tables
+
+        names = [input.label for input in left]
+        console.stderr().print(tables.outcome(outcome, names, console.stderr().width))
+    else:
+        console.detail(outcome.costs())
+    console.note(outcome.summary())
     raise typer.Exit(outcome.exit_code(strict=strict))
 
 

@@ -12,7 +12,7 @@ from support.transcripts import segment, spoken, texts, worded
 
 from funasr_cli import demo
 from funasr_cli.characters import one_line, printable
-from funasr_cli.cli.confidence import scored_words, tinted_lines
+from funasr_cli.cli.output import scored_words, tinted_lines
 from funasr_cli.formats import as_lines
 from funasr_cli.options import Timestamps
 from funasr_cli.transcript import Score, Segment, Transcript

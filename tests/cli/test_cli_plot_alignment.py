@@ -145,7 +145,7 @@ def test_a_picture_that_somebody_made_meanwhile(tmp_path: Path) -> None:
         ("a.flac speech.png --plot-alignment b.png", 2, "options-conflict", "2 inputs"),
         ("stereo.wav --channels split --plot-alignment b.png", 2, "options-conflict", "2 channels"),
         ("stereo.wav a.flac --channels split --plot-alignment b.png", 2, "options-conflict", "2 inputs"),
-        ("- --plot-alignment b.png", 2, "pipe-unusable", "-: "),
+        ("- --plot-alignment b.png", 2, "input-once", "-: "),
         ("a.flac --plot-alignment b.png --hotword x --compare-hotwords", 2, "option-idle", "--plot-alignment"),
         ("a.flac --plot-alignment b.png -o . --resume", 2, "option-idle", "--resume"),
     ],
