@@ -11,7 +11,6 @@ import pytest
 import soundfile
 from support.measuring import check_case, measured
 from support.running import invoke, load_once
-from support.terminal import on_terminal, screen
 
 from funasr_cli import demo
 from funasr_cli.benchmarks.memory import run_memory
@@ -113,16 +112,6 @@ def test_memory_of_a_case_leaves_other_models_out(small_model: Path, short_wav: 
     assert [case["model"] for case in beside] == ["Small-Nano", "demo"]
     assert beside[0]["peak_mlx_bytes"] == pytest.approx(alone, abs=2e6)
     assert beside[1]["peak_mlx_bytes"] > alone + 10e6
-
-
-def test_narrow_terminals_get_several_tables(small_model: Path, short_wav: Path) -> None:
-    arguments = ("bench", "--rtf", "-m", small_model, short_wav, "--trials", 1, *QUICK)
-    code, shown, _ = on_terminal(*arguments, COLUMNS="60")
-    assert code == 0
-    lines = screen(shown)
-    assert sum(line.split()[:1] == ["case"] for line in lines) > 1
-    for heading in ("encoder", "first token", "process GB"):
-        assert any(heading in line for line in lines)
 
 
 @pytest.mark.slow

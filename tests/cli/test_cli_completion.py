@@ -106,23 +106,6 @@ def test_shells_that_show_descriptions() -> None:
         assert f'"{code}":"{name}"' in zsh.stdout
 
 
-def test_nothing_heavy_is_imported_for_languages_and_formats() -> None:
-    """Tab is pressed by someone who waits."""
-    code = (
-        "import sys\n"
-        "from funasr_cli.cli.app import main\n"
-        "try:\n    main()\n"
-        "except SystemExit:\n    pass\n"
-        "print(*{name.partition('.')[0] for name in sys.modules} & {'mlx', 'numpy', 'torch', 'huggingface_hub'})\n"
-    )
-    for line in ("funasr transcribe --lang z", "funasr transcribe -f srt,"):
-        env = environment(**{name: value for name, value in in_bash(line).items() if value})
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=env)
-        *lines, heavy = done.stdout.decode().splitlines()
-        assert lines
-        assert heavy == ""
-
-
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 @pytest.mark.parametrize("name", ["funasr", "funasr-cli"])
 def test_bash_itself(name: str, home: Path, tmp_path: Path) -> None:

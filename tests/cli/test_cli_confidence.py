@@ -1,6 +1,5 @@
 """``--confidence``: words in colour on a terminal, scores in json; refused where neither is."""
 
-import dataclasses
 import json
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.running import invoke
 from support.terminal import COLOURS, account, on_terminal
-from support.transcripts import segment, spoken, texts, worded
+from support.transcripts import segment, texts, worded
 
 from funasr_cli import demo
 from funasr_cli.characters import one_line, printable
@@ -64,17 +63,6 @@ def test_colours() -> None:
     """Below 0.5, below 0.8, and not at the limits; white space has none."""
     assert styles(("a", 0.49), (" b", 0.5), (" c", 0.79), (" d", 0.8), (" e", 1.0)) == [
         ("a", "red underline"), ("b", "yellow"), ("c", "yellow")
-    ]  # fmt: skip
-
-
-def test_words_on_lines_of_their_own() -> None:
-    """Behind their times, which have no colour."""
-    said = spoken(0.0, 2.0, "So  very sure", (0.0, 0.5), (0.5, 1.0), (1.0, 2.0))
-    scores = tuple(Score(*piece) for piece in (("So", 0.3), ("  ve", 0.9), ("ry", 0.7), (" sure", 1.0)))
-    lines = tinted_lines([dataclasses.replace(said, scores=scores)], "a: ", Timestamps.WORD)
-    assert lines.plain == "a: [0:00.00-0:00.50] So\na: [0:00.50-0:01.00] very\na: [0:01.00-0:02.00] sure\n"
-    assert [(lines.plain[span.start : span.end], str(span.style)) for span in lines.spans] == [
-        ("So", "red underline"), ("very", "yellow"),
     ]  # fmt: skip
 
 

@@ -10,15 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from support.expected import lines_of, recognizer, summary
+from support.expected import recognizer, summary
 from support.running import funasr, invoke, tree
-from support.small import edit_json, first_token_ids
 
 from funasr_cli import demo
-from funasr_cli.audio.decode import load_audio
-from funasr_cli.audio.segments import Segmenter, Stretch
 from funasr_cli.formats import clock
-from funasr_cli.options import TranscribeOptions
 from funasr_cli.transcript import Ledger
 
 CLIPS = demo.clips()
@@ -182,74 +178,6 @@ def test_one_text_of_two_is_cut_short(tmp_path: Path) -> None:
         f"warning: {clip}: {where}: cut short after 5 tokens: the end may be missing"
     )
     assert data["ledger"]["failed_s"] == pytest.approx(second["end_s"] - second["start_s"])
-
-
-# --- second attempts ---
-
-
-def in_quarters(clip: Path) -> tuple[Stretch, ...]:
-    """A recording without VAD, its halves, and the halves of the first: what is tried for a text in circles."""
-    segmenter = Segmenter(TranscribeOptions(vad=False))
-    (whole,) = [*segmenter.push(load_audio(clip, RATE_HZ).samples), *segmenter.finish()]
-    first, second = whole.halves() or ()
-    return whole, first, second, *(first.halves() or ())
-
-
-@pytest.fixture(scope="module")
-def mending(
-    small_model: Path, zh_wav: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path | list[Stretch]]:
-    """A model that ends its texts of the second half of a clip, and of quarters of the first, but not of more."""
-    work = tmp_path_factory.mktemp("mending")
-    whole, first, *parts = in_quarters(zh_wav)
-    written = {}
-    for stretch in (whole, first, *parts):
-        written[stretch.start, stretch.end] = first_token_ids(
-            small_model, write(work / "part.wav", stretch.samples), 20
-        )
-    stops = [written[part.start, part.end][11] for part in parts]
-    assert not {*stops} & {*written[whole.start, whole.end], *written[first.start, first.end]}
-    for name, ids in {"all": stops, "some": [stops[0], stops[2]]}.items():
-        shutil.copytree(small_model, work / name)
-        edit_json(work / name / "config.json", lambda config, ids=ids: config.update(stop_token_ids=ids))
-    second, third, fourth = parts
-    return {"all": work / "all", "some": work / "some", "parts": [third, fourth, second]}
-
-
-def test_what_goes_in_circles_is_decoded_in_smaller_pieces(mending: dict, zh_wav: Path) -> None:
-    """The second half at the second attempt, the quarters of the first at the third."""
-    arguments = ("transcribe", "-m", mending["all"], zh_wav, "--no-vad")
-    data = json.loads(invoke(*arguments, "-f", "json").stdout)
-    assert [(s["start_s"], s["end_s"]) for s in data["segments"]] == [
-        (part.start_s, part.end_s) for part in mending["parts"]
-    ]
-    assert [(s["state"], s["retries"]) for s in data["segments"]] == [
-        ("repaired", 2), ("repaired", 2), ("repaired", 1)
-    ]  # fmt: skip
-    assert (Ledger(**data["ledger"]), data["complete"]) == (Ledger(repaired_s=6.0), True)
-    result = invoke(*arguments, "--strict")
-    assert result.stdout == "".join(f"{segment['text']}\n" for segment in data["segments"] if segment["text"])
-    assert (result.exit_code, result.stderr) == (0, summary("0:06", repaired=3))
-
-
-def test_what_stays_in_circles_is_said(mending: dict, zh_wav: Path) -> None:
-    """One of the quarters never ends: a round of it is kept, the rest is whole."""
-    stuck = mending["parts"][0]
-    arguments = ("transcribe", "-m", mending["some"], zh_wav, "--no-vad")
-    warning = f"0.0-{stuck.end_s:.1f} s: the text goes in circles: what follows the first round is missing"
-    share = f"{1 - stuck.end_s / 6:.1%}"
-    for options, exit_code in (((), 4), (("--strict",), 1)):
-        result = invoke(*arguments, *options)
-        assert result.stdout == lines_of(mending["some"], zh_wav, vad=False) != ""
-        assert result.stderr == f"warning: {zh_wav}: {warning}\n{summary('0:06', share, repaired=2, failed=1)}"
-        assert result.exit_code == exit_code
-    data = json.loads(invoke(*arguments, "-f", "json").stdout)
-    assert [(s["state"], s["stop_reason"]) for s in data["segments"]] == [
-        ("failed", "loop"), ("repaired", "eos"), ("repaired", "eos")
-    ]  # fmt: skip
-    assert data["warnings"] == [warning]
-    assert data["ledger"]["failed_s"] == pytest.approx(stuck.end_s)
-    assert sum(data["ledger"].values()) == pytest.approx(6.0)
 
 
 # --- many files ---

@@ -1,12 +1,8 @@
 """The two lines of progress: what they count, what they show, and that they are seen."""
 
 import io
-import os
-import pty
 import re
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from support.terminal import EAGER, frames, on_terminal, read_all, terminal_environment
+from support.terminal import EAGER, frames, on_terminal
 from support.transcripts import segment, transcript
 
 from funasr_cli import demo
@@ -162,40 +158,3 @@ def test_both_lines_on_a_terminal() -> None:
         assert any(line.startswith(f"finding speech in {path.name} ") for line in lines)
     last = r"transcribing +━+ 3/3 inputs, 0:08 of audio, RTF 0\.\d\d\d +0:00:00 *"
     assert any(re.fullmatch(last, line) for line in lines)
-
-
-def test_a_pipe_that_is_fed_slowly(tmp_path: Path) -> None:
-    """While it waits for more, the terminal shows how far it has come."""
-    os.mkfifo(tmp_path / "live.flac.wav")
-    header, samples = wav_of_a_clip(tmp_path)
-    controller, terminal = pty.openpty()
-    command = [*EAGER, "transcribe", "-m", "demo", str(tmp_path / "live.flac.wav")]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=terminal, stdin=terminal, env=terminal_environment()
-    ) as process:
-        os.close(terminal)
-        with open(tmp_path / "live.flac.wav", "wb") as live:
-            live.write(header + samples)
-            live.flush()
-            shown = b""
-            while b"finding speech in live.flac.wav" not in shown or b"0:02 " not in shown.split(b"finding")[-1]:
-                shown += os.read(controller, 1 << 16)
-            live.write(samples)
-        assert process.stdout
-        shown += read_all(controller)
-        printed = process.stdout.read().decode()
-    os.close(controller)
-    assert process.returncode == 0
-    assert printed.count(CLIPS[0].written) == 2
-    assert "transcribing" in shown.decode()
-
-
-def wav_of_a_clip(folder: Path) -> tuple[bytes, bytes]:
-    """The header of an endless WAV file, and two seconds and more of samples."""
-    import soundfile
-
-    soundfile.write(folder / "clip.wav", soundfile.read(CLIPS[0].path, dtype="int16")[0], 16000)
-    content = (folder / "clip.wav").read_bytes()
-    header = bytearray(content[:44])
-    header[4:8] = header[40:44] = b"\xff" * 4
-    return bytes(header), content[44:]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from rich.console import Console
-from support.expected import lines_of, summary
+from support.expected import lines_of
 from support.running import COMMAND, environment, invoke, tree
 from support.terminal import read_all, screen, terminal_environment
 
@@ -61,22 +61,6 @@ def test_piped_lines_come_while_the_recording_goes_on(joined: Path, tmp_path: Pa
     assert first in {"".join(lines[:count]) for count in range(1, len(lines))}
     assert first + rest.decode() == "".join(lines)
     assert stderr.decode().startswith("100.0% of 0:2")
-
-
-def test_piped_lines_are_written_whole(stopping_model: Path, zh_wav: Path, en_flac: Path) -> None:
-    """Read as fast as they come: every read is whole lines, all of them the text."""
-    clips = [zh_wav, en_flac] * 3
-    options = ("--no-vad", "--stream", "--batch-size", "1")
-    with start("-m", stopping_model, *clips, *options) as process:
-        assert process.stdout
-        assert process.stderr
-        reads = list(iter(lambda: os.read(process.stdout.fileno(), 1 << 16), b""))
-        stderr = process.stderr.read().decode()
-    assert (process.returncode, stderr) == (0, summary("0:51"))
-    assert all(read.endswith(b"\n") for read in reads)
-    assert b"".join(reads).decode() == "".join(
-        lines_of(stopping_model, clip, f"{clip}: ", vad=False) for clip in clips
-    )
 
 
 def test_stream_and_files(small_model: Path, zh_wav: Path, tmp_path: Path) -> None:

@@ -94,18 +94,6 @@ def test_home_in_settings(tmp_path: Path) -> None:
     assert set(tree(tmp_path / "out")) == {f"{CLIP.path.stem}.txt"}
 
 
-def test_errors_name_the_settings_in_force(tmp_path: Path) -> None:
-    """What is wrong may not have been typed; what has been typed is not named."""
-    (tmp_path / "config.toml").write_text('lang = "en"\n')
-    env = {"FUNASR_MODEL": "demo", "FUNASR_CONFIG": str(tmp_path / "config.toml")}
-    told = f"settings in force: FUNASR_MODEL, lang in {tmp_path / 'config.toml'}\n"
-    refused = invoke("transcribe", CLIP.path, "--min-pause", "20", env=env)
-    refused.assert_fails(2, "20", told)
-    refused = invoke("transcribe", CLIP.path, env=env | {"FUNASR_MIN_PAUSE": "20"})
-    refused.assert_fails(2, "20", "FUNASR_MIN_PAUSE")
-    assert "settings" not in invoke("transcribe", "-m", "demo", CLIP.path, "-l", "fr").stderr
-
-
 def test_measuring_does_not_go_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNASR_OUTPUT_DIR", str(tmp_path / "out"))
     for _ in range(2):

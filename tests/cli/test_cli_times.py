@@ -9,14 +9,13 @@ from pathlib import Path
 import pysubs2
 import pytest
 from support.expected import lines_of, recognizer, summary
-from support.running import Result, invoke, tree
+from support.running import invoke
 from support.terminal import on_terminal
 
 from funasr_cli import demo
-from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import SubtitleLayout
 from funasr_cli.transcript import Word
-from funasr_cli.writers import OF_TIMES, WRITERS, Style
+from funasr_cli.writers import WRITERS, Style
 
 CLIPS = {clip.path.name[:4]: clip for clip in demo.clips()}
 DIGITS, ENGLISH, CHINESE = CLIPS["0006"], CLIPS["0009"], CLIPS["0010"]
@@ -63,23 +62,6 @@ def test_times_on_a_terminal_with_colours() -> None:
 
 
 # --- files ---
-
-
-@pytest.mark.parametrize("times", Timestamps)
-def test_every_format_with_and_without_times(times: Timestamps, tmp_path: Path) -> None:
-    formats = [name for name in WRITERS if times is not Timestamps.NONE or name not in OF_TIMES]
-    result = invoke(*BASE, DIGITS.path, "-o", tmp_path, "-f", ",".join(formats), "--timestamps", times)
-    assert result == Result(0, "", "")
-    said = recognizer("demo").transcribe(DIGITS.path, ctc=True, word_times=times is Timestamps.WORD)
-    assert set(tree(tmp_path)) == {f"{DIGITS.path.stem}.{name}" for name in formats}
-    for name in formats:
-        content = (tmp_path / f"{DIGITS.path.stem}.{name}").read_text(encoding="utf-8")
-        expected = WRITERS[name](said, Style(times))
-        if name in ("json", "jsonl"):  # these hold how long it took
-            taken = {"source": str(DIGITS.path), "timings": None}
-            assert {**json.loads(content), **taken} == {**json.loads(expected), **taken}
-        else:
-            assert content == expected
 
 
 def test_words_in_json() -> None:

@@ -70,6 +70,13 @@ def test_exit_codes(results: tuple[Transcript | None, ...], exit_code: int, stri
     assert found.summary().startswith("1 of ") == (found.failed != set())
 
 
+def test_segments_are_counted_by_their_state() -> None:
+    repaired = dataclasses.replace(segment(2.0, 3.0, "c"), retries=1, doubtful=True)
+    found = outcome(said(GOOD, CUT, repaired), said(repaired)).summary()
+    assert found.endswith("2 segments repaired, 1 failed, 2 doubtful")
+    assert found.startswith("75.0% of 0:04 speech ")
+
+
 def test_a_soft_recording_among_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where others hold speech; one that holds no sound at all is not."""
     levels = {"soft.wav": -62.0, "zero.wav": -120.0, "loud.wav": -20.0}
