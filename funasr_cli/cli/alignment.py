@@ -29,14 +29,13 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
     from funasr_cli.pictures import OTHER_NAME, check_picture
 
     check_picture(path, replace=replace, hint=FORCE_HINT)
-    recordings = [input for input in inputs if input.channel in (None, 1)]
-    if len(recordings) > 1:
-        inputs_given = f"--plot-alignment with {len(recordings)} inputs"
-        raise UsageError(inputs_given, "a picture shows a single one", code="options-conflict")
     if len(inputs) > 1:
-        channels = f"{len(inputs)} channels, each transcribed for itself"
-        hint = "a picture shows a single text; choose --channels mix"
-        raise UsageError(f"--plot-alignment with {channels}", hint, code="options-conflict")
+        recordings = sum(input.channel in (None, 1) for input in inputs)
+        several = (
+            f"{recordings} inputs" if recordings > 1 else f"{len(inputs)} channels, each transcribed for itself"
+        )
+        hint = "a picture shows a single text" + ("" if recordings > 1 else "; choose --channels mix")
+        raise UsageError(f"--plot-alignment with {several}", hint, code="options-conflict")
     [input] = inputs
     if os.path.realpath(path) == os.path.realpath(input.path):
         raise UsageError(f"{path} is an input", OTHER_NAME, code="output-is-input")

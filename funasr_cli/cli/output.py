@@ -13,7 +13,7 @@ from unicodedata import normalize
 
 from funasr_cli.characters import UNSPACED_LETTERS, one_line, printable
 from funasr_cli.cli import console
-from funasr_cli.cli.resume import Notes, Origin
+from funasr_cli.cli.resume import Notes
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.formats import as_lines, parts_of
 from funasr_cli.inputs import Input
@@ -122,22 +122,22 @@ class Files:
         """Name the files of an input, by format."""
         return {name: self._folder / self._name(input, name) for name in self._plan.formats}
 
-    def left(self, inputs: Sequence[Input], origin: Origin) -> list[Input]:
+    def left(self, inputs: Sequence[Input], notes: Notes) -> list[Input]:
         """Choose the inputs that are to be transcribed: with `--resume`, not those whose results are up to date.
 
         Which results are made anew, and why, is said.
 
         Args:
             inputs: all of them.
-            origin: what results are made with, which is noted beside them.
+            notes: of what is there, and of what will be.
         """
-        self._notes = Notes(self._folder, origin)
+        self._notes = notes
         if not self._plan.resume:
             return list(inputs)
         left, again = [], defaultdict(list)
         for input in inputs:
             there = {name: file for name, file in self.files(input).items() if os.path.lexists(file)}
-            found = {file: self._notes.outdated(file, name, input) for name, file in there.items()}
+            found = {file: notes.outdated(file, name, input) for name, file in there.items()}
             outdated = {file: reason for file, reason in found.items() if reason}
             self._outdated |= outdated.keys()
             if outdated or len(there) < len(self._plan.formats):

@@ -10,7 +10,7 @@ from funasr_cli.cli import alignment, compare, console, parameters
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
-from funasr_cli.cli.resume import Origin
+from funasr_cli.cli.resume import Notes
 from funasr_cli.cli.run import load, transcribe_all
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import find_inputs, has_folders, parse_clip
@@ -111,7 +111,9 @@ def transcribe(
     files = Files(plan, inputs, others) if plan.folder else None
     plan.refuse_together(inputs)
     folder = find_model(model)
-    left = files.left(inputs, Origin(folder, options, plan.style, dtype)) if files else inputs
+    left = inputs
+    if plan.folder and files:
+        left = files.left(inputs, Notes(plan.folder, folder, options, plan.style, dtype))
     if not left:
         return
     recognizer = load(folder, options, device=device, dtype=dtype, show_prompt=show_prompt)
@@ -230,20 +232,17 @@ def _prints_data(context: typer.Context, formats: tuple[str, ...]) -> bool:
 def _read_hotwords(path: Path | None) -> list[str]:
     if path is None:
         return []
+    hint = "it is a file with a hotword on each line"
     try:
         with path.open("rb") as file:
             content = file.read(MOST_HOTWORDS_BYTES + 1)
         if len(content) > MOST_HOTWORDS_BYTES:
             limit = f"more than {MOST_HOTWORDS_BYTES >> 20} MB of hotwords"
-            raise UsageError(
-                f"{path}: {limit}", "it is a file with a hotword on each line", code="prompt-too-long"
-            )
+            raise UsageError(f"{path}: {limit}", hint, code="prompt-too-long")
         words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
         problem = "" if words else "there are no hotwords in it"
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror or error})"
-    except UnicodeDecodeError as error:
-        problem = f"cannot be read as UTF-8 text ({error})"
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or error})"
     if problem:
-        raise UsageError(f"{path}: {problem}", "it is a file with a hotword on each line", code="hotwords-file")
+        raise UsageError(f"{path}: {problem}", hint, code="hotwords-file")
     return words
