@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from funasr_cli.audio.pcm import PCMFormat
@@ -151,7 +152,8 @@ def _found_by(name: str, recursive: bool) -> list[Input]:
     if not files and not problems:
         hint = "** needs --recursive" if "**" in name and not recursive else ""
         raise UsageError(f"{shown(name)}: nothing matches", hint, code="inputs-missing")
-    base = Path(name) if is_folder else _before_wildcards(name)
+    parts = list(takewhile(lambda part: is_folder or not glob.has_magic(part), name.split("/")))
+    base = Path("/".join(parts) or ("/" if name.startswith("/") else "."))
     return [_found(path, base) for path in sorted(files, key=_natural)] + problems
 
 
@@ -166,12 +168,6 @@ def _expanded(pattern: str, recursive: bool, problems: list[Input]) -> Iterator[
     for top in glob.iglob("/".join(parts[:stars]) or ("/" if pattern.startswith("/") else ".")):
         for folder, _ in _walk(top, True, problems):
             yield from _expanded(f"{glob.escape(folder)}/{tail}", True, problems) if tail else [folder]
-
-
-def _before_wildcards(pattern: str) -> Path:
-    parts = pattern.split("/")
-    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return Path("/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else "."))
 
 
 def _recordings(folder: Path, recursive: bool, problems: list[Input]) -> list[Path]:

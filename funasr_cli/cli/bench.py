@@ -103,7 +103,18 @@ def bench(
         limit: dict[str, Any] = {"max_tokens" if mode == Mode.MEMORY else "exact_tokens": SYNTHETIC_TOKENS}
         options = replace(options, **limit)
     many = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # drafts would profit from what is repeated
-    unfit = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
+    references = None
+    if refs:
+        for option, value in {
+            "--exact-tokens": exact_tokens,
+            "--durations": durations,
+            "--synthetic": synthetic,
+        }.items():
+            if value:
+                raise UsageError(f"--refs with {option}", "there are no texts to compare", code="options-conflict")
+        from funasr_cli.benchmarks.scoring import read_references
+
+        references = read_references(refs)
     request = Request(
         mode=mode,
         models=tuple(map(str, model or [])) if model or synthetic else (None,),
@@ -116,7 +127,7 @@ def bench(
         durations_s=_numbers("--durations", durations, float, 0.1),
         recordings=recordings or many.get(mode, max(size or 1 for size in sizes)),
         trials=trials,
-        references=_references(refs, [option for option, value in unfit.items() if value]),
+        references=references,
     )
     from funasr_cli.benchmarks import comparison as comparing
     from funasr_cli.benchmarks import plot as plotting
@@ -154,13 +165,3 @@ def _numbers(option: str, text: str | None, kind: type[int] | type[float], least
     if any(not least <= number < float("inf") for number in numbers):
         raise UsageError(f"{option} {text}", f"each must be at least {least:g}", code="option-value")
     return numbers
-
-
-def _references(path: Path | None, unfit: list[str]) -> dict[str, str] | None:
-    if path is None:
-        return None
-    if unfit:
-        raise UsageError(f"--refs with {unfit[0]}", "there are no texts to compare", code="options-conflict")
-    from funasr_cli.benchmarks.scoring import read_references
-
-    return read_references(path)

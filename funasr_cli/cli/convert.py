@@ -127,8 +127,20 @@ def convert(
     )
     typed_hub = parameters.is_typed(context, "hub")  # from a variable it may stand for good
     if check:
-        _refuse_others(options, {"OUT": out, "--hub": typed_hub, "--revision": revision, "--force": force})
-        return _check(source)
+        others = {"OUT": out, "--hub": typed_hub, "--revision": revision, "--force": force}
+        stated = [name for name, value in others.items() if value]
+        changed = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+        stated += [f"--{name.replace('_', '-')}" for name in changed]
+        if stated:
+            hint = "it only looks at a model that has been converted"
+            raise UsageError(f"--check with {', '.join(stated)}", hint, code="options-conflict")
+        from funasr_cli.checkpoints.hub import find_model
+        from funasr_cli.verification.check import check_model
+
+        with _progress(source) as on_progress:
+            checked = check_model(find_model(source), on_progress)
+        console.result("".join(f"{line}\n" for line in check_lines(checked)))
+        return
     from funasr_cli.checkpoints.convert import convert as run
     from funasr_cli.checkpoints.hub import local_source
     from funasr_cli.verification.proof import verifier
@@ -144,25 +156,6 @@ def convert(
     for line in conversion_lines(conversion):
         console.note(line)
     console.result(f"{conversion.folder}\n")
-
-
-def _check(folder: str) -> None:
-    from funasr_cli.checkpoints.hub import find_model
-    from funasr_cli.verification.check import check_model
-
-    with _progress(folder) as on_progress:
-        checked = check_model(find_model(folder), on_progress)
-    console.result("".join(f"{line}\n" for line in check_lines(checked)))
-
-
-def _refuse_others(options: ConvertOptions, given: Mapping[str, object]) -> None:
-    """`--check` converts nothing, so that no other option has a meaning."""
-    stated = [name for name, value in given.items() if value]
-    changed = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
-    stated += [f"--{name.replace('_', '-')}" for name in changed]
-    if stated:
-        hint = "it only looks at a model that has been converted"
-        raise UsageError(f"--check with {', '.join(stated)}", hint, code="options-conflict")
 
 
 @contextmanager

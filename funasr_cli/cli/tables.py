@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from funasr_cli.benchmarks.comparison import Comparison, Ratio
+    from funasr_cli.benchmarks.comparison import Comparison
     from funasr_cli.benchmarks.memory import MemoryCost
     from funasr_cli.benchmarks.report import Report
     from funasr_cli.cli.outcome import Outcome
@@ -182,18 +182,17 @@ def _comparison(comparison: "Comparison") -> Grid:
     metrics = [name for name in COMPARED if name in measured]
     grid = Grid(["now / earlier", *(COMPARED[name] for name in metrics)])
     for case, ratios in comparison.ratios.items():
-        grid.rows.append([_plain(case), *(_ratio(ratios.get(name)) for name in metrics)])
+        row = [_plain(case)]
+        for ratio in map(ratios.get, metrics):
+            is_doubtful = ratio and ratio.within_spread and ratio.now != ratio.earlier
+            known = ratio.now_to_earlier if ratio else None
+            row.append("-" if known is None else f"{'~' if is_doubtful else ''}{known:.2f}")
+        grid.rows.append(row)
     grid.notes = ["Below 1, it is less than it was; ~: the ranges overlap, there may be no difference."]
     grid.notes += [f"Not measured earlier: {_plain(case)}" for case in comparison.only_now]
     grid.notes += [f"Not measured now: {_plain(case)}" for case in comparison.only_earlier]
     grid.notes += [f"Changed: {_plain(change)}" for change in comparison.changes]
     return grid
-
-
-def _ratio(ratio: "Ratio | None") -> str:
-    if ratio is None or ratio.now_to_earlier is None:
-        return "-"
-    return ("~" if ratio.within_spread and ratio.now != ratio.earlier else "") + f"{ratio.now_to_earlier:.2f}"
 
 
 def _about(report: "Report") -> Iterator[str]:
