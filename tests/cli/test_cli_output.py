@@ -251,7 +251,7 @@ def test_lines_of_a_resumed_stream_are_those_of_their_inputs(out: Path) -> None:
 @pytest.mark.parametrize("name", ["a" * 300, "{ext}/" + "字" * 90, "b" * 300 + "/{stem}"])
 def test_names_that_are_too_long(clip: Path, out: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known before an input is read."""
-    monkeypatch.setattr("funasr_cli.audio.sources.open_input", None)
+    monkeypatch.setattr("funasr_cli.sources.open_input", None)
     result = invoke(*BASE, clip, "-o", out, "--output-template", name, "-q")
     result.assert_error(1, "output-unwritable", name.format(ext="txt", stem="a"))
     assert tree(out) == {}
