@@ -59,14 +59,6 @@ def test_text_that_is_cut_short(stopping_model: Path, zh_wav: Path, en_flac: Pat
     )
 
 
-def test_several_inputs_are_named(stopping_model: Path, zh_wav: Path, en_flac: Path) -> None:
-    result = invoke("transcribe", "-m", stopping_model, zh_wav, en_flac, WHOLE)
-    assert result.stdout == "".join(
-        lines_of(stopping_model, clip, f"{clip}: ", vad=False) for clip in (zh_wav, en_flac)
-    )
-    assert (result.exit_code, result.stderr) == (0, summary("0:17"))
-
-
 def test_json_lines(small_model: Path, clips: list[Path]) -> None:
     result = invoke("transcribe", "-m", small_model, *clips, "--format", "json", "--lang", "ja", *FEW)
     lines = [json.loads(line) for line in result.stdout.splitlines()]
