@@ -70,7 +70,7 @@ def test_json_lines(small_model: Path, clips: list[Path]) -> None:
         assert (segment["stop_reason"], segment["state"], segment["retries"]) == ("budget", "failed", 0)
         assert segment["tokens"] == line["timings"]["tokens"] == 6
         assert line["warnings"] == ["0.0-0.5 s: cut short after 6 tokens: the end may be missing"]
-        assert Ledger(**line["ledger"]) == Ledger(failed_s=0.5)
+        assert Ledger(**line["ledger"]) == Ledger(failed_s=pytest.approx(0.5, abs=0.02))
     assert result.exit_code == 1
 
 
@@ -160,17 +160,10 @@ def test_sampling_is_reproducible(small_model: Path, zh_wav: Path) -> None:
     assert run("--seed", "7", "--top-k", "1") == run("--top-p", "1e-9") == greedy
 
 
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [
-        ("model.safetensors", "model-damaged"),
-        ("config.json", "file-unreadable"),
-        ("tokenizer.json", "file-unreadable"),
-    ],
-)
-def test_damaged_models(model: Path, short_wav: Path, name: str, code: str) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_damaged_models(model: Path, short_wav: Path, name: str) -> None:
     os.truncate(model / name, 100)
-    invoke("transcribe", "-m", model, short_wav).assert_error(3, code, str(model / name))
+    invoke("transcribe", "-m", model, short_wav).assert_error(3, "model-damaged", str(model / name))
 
 
 def test_no_model(tmp_path: Path, short_wav: Path) -> None:
