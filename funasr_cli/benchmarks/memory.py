@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from funasr_cli.benchmarks.workloads import write_recording
+from funasr_cli.benchmarks.subjects import write_recording
 from funasr_cli.errors import ExitCode, FunASRError
 from funasr_cli.measure import reset_peak_process
 

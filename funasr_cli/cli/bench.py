@@ -172,7 +172,7 @@ def _measure(request: Request, earlier: Path | None, plot: Path | None) -> "tupl
     """Measure, compare and draw; what cannot work is refused before anything is measured."""
     from funasr_cli.benchmarks.comparison import compare, read_report
     from funasr_cli.benchmarks.plot import draw
-    from funasr_cli.benchmarks.run import measure
+    from funasr_cli.benchmarks.report import measure
     from funasr_cli.device import gflops_a_core
     from funasr_cli.pictures import check_picture
 

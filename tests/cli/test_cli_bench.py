@@ -15,7 +15,7 @@ from support.terminal import on_terminal, screen
 
 from funasr_cli import demo
 from funasr_cli.benchmarks.memory import run_memory
-from funasr_cli.benchmarks.workloads import write_recording
+from funasr_cli.benchmarks.subjects import write_recording
 from funasr_cli.demo import MODEL, clips
 from funasr_cli.errors import FunASRError
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from funasr_cli.benchmarks.cases import run_cases
-from funasr_cli.benchmarks.subjects import Subject, load_subjects
-from funasr_cli.benchmarks.workloads import make_workloads, together
+from funasr_cli.benchmarks.subjects import Subject, load_subjects, make_workloads, together
 from funasr_cli.options import TranscribeOptions
 
 OPTIONS = TranscribeOptions(exact_tokens=2)
