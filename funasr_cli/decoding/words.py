@@ -64,7 +64,10 @@ def time_words(
         return ()
     middles_s = frames * reading.frame_duration_s + FIRST_MIDDLE_S
     lengths = [spoken_length(vocabulary.decode([label])) for label in plan.labels]
-    cores = [_core(group.labels, middles_s, lengths) for group in plan.groups]
+    cores = []
+    for labels in (group.labels for group in plan.groups):
+        ends = (labels[0], labels[-1]) if labels else None
+        cores.append(ends and Core(middles_s[ends[0], 0], middles_s[ends[1], 1], *(lengths[end] for end in ends)))
     spans_s = _spans(cores, reading.frame_duration_s, end_s - start_s)
     words = []
     for group, span_s in zip(plan.groups, spans_s, strict=True):
@@ -104,48 +107,24 @@ class Core(NamedTuple):
     last_length: int
 
 
-def _core(labels: range, middles_s: np.ndarray, lengths: list[int]) -> Core | None:
-    """Of a group's labels; (labels, 2) middles of all labels' first and last frames."""
-    if not labels:
-        return None
-    first, last = labels[0], labels[-1]
-    return Core(float(middles_s[first, 0]), float(middles_s[last, 1]), lengths[first], lengths[last])
-
-
 def _spans(cores: list[Core | None], frame_s: float, duration_s: float) -> list[Span]:
-    """When each group was said, within the segment.
+    """When each group was said, without overlaps and within the segment.
 
     Args:
-        cores: of the groups, in order; None where nothing was heard.
+        cores: of the groups, in order; None where nothing was heard: these take what their neighbours leave.
         frame_s: from one frame to the next.
         duration_s: of the segment.
     """
-    half_s = frame_s / 2  # so far a word reaches next to one without frames, which gets what is left
+    half_s = frame_s / 2  # so far a word reaches next to one without frames
     spans_s: list[Span | None] = []
-    for index, core in enumerate(cores):
-        before = cores[index - 1] if index else None
-        behind = cores[index + 1] if index + 1 < len(cores) else None
+    for index, (before, core, behind) in enumerate(zip([None, *cores], cores, [*cores[1:], None], strict=False)):
         if core is None:
             spans_s.append(None)
             continue
         first_s = core.first_s - (half_s if index else FIRST_REACH_S)
         last_s = core.last_s + (half_s if index + 1 < len(cores) else REACH_S)
-        spans_s.append(
-            (_border(before, core)[1] if before else first_s, _border(core, behind)[0] if behind else last_s)
-        )
-    return _in_order(spans_s, duration_s)
-
-
-def _border(before: Core, behind: Core) -> Span:
-    """Where one of two neighbours ends, and where the other one begins."""
-    share = before.last_length / (before.last_length + behind.first_length)
-    border_s = before.last_s + share * (behind.first_s - before.last_s)
-    end_s, start_s = min(border_s, before.last_s + REACH_S), max(border_s, behind.first_s - REACH_S)
-    return (end_s, start_s) if start_s - end_s >= SHORTEST_PAUSE_S else (border_s, border_s)
-
-
-def _in_order(spans_s: list[Span | None], duration_s: float) -> list[Span]:
-    """Without overlaps and within the segment; what has no span of its own takes what its neighbours leave."""
+        begun_s = _border(before, core)[1] if before else first_s
+        spans_s.append((begun_s, _border(core, behind)[0] if behind else last_s))
     ordered: list[Span] = []
     for index, span_s in enumerate(spans_s):
         earliest_s = ordered[-1][1] if ordered else 0.0
@@ -154,6 +133,14 @@ def _in_order(spans_s: list[Span | None], duration_s: float) -> list[Span]:
         first_s = min(max(first_s, earliest_s), duration_s)
         ordered.append((first_s, min(max(first_s, min(last_s, latest_s)), duration_s)))
     return ordered
+
+
+def _border(before: Core, behind: Core) -> Span:
+    """Where one of two neighbours ends, and where the other one begins."""
+    share = before.last_length / (before.last_length + behind.first_length)
+    border_s = before.last_s + share * (behind.first_s - before.last_s)
+    end_s, start_s = min(border_s, before.last_s + REACH_S), max(border_s, behind.first_s - REACH_S)
+    return (end_s, start_s) if start_s - end_s >= SHORTEST_PAUSE_S else (border_s, border_s)
 
 
 def _shares(texts: list[str], span_s: Span) -> list[Span]:
