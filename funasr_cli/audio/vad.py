@@ -2,7 +2,7 @@
 
 Source: ``silero_vad_16k_op15.onnx`` of the PyPI package silero-vad 6.2.3 (https://github.com/snakers4/silero-vad),
 and the ``OnnxWrapper`` that feeds it there; the oracle of the tests. The weights here are that graph's, under
-its names (``tests/parity/extract_vad.py`` took them out). MIT, Copyright (c) 2020-present Silero Team: see
+its names (``tools/extract_vad.py`` took them out). MIT, Copyright (c) 2020-present Silero Team: see
 ``silero_vad.LICENSE``. The package's own ``silero_vad_16k.safetensors`` holds other weights.
 
 Every matrix product is one frame's own and of one shape, so that BLAS rounds it alike wherever the sound is cut.

@@ -138,64 +138,17 @@ def test_rows_do_not_depend_on_who_comes_and_goes(
 
 
 @both_paces
-@greedy_and_sampling
-def test_rows_added_at_every_step_of_another(options: TranscribeOptions, eager: bool) -> None:
-    with settings_of(eager, growth=8):
-        watched = Watched(options)
-        for step in range(LONGEST - 1):
-            watched.add([LENGTHS[step % len(LENGTHS)]])
-            watched.step()
-        assert watched.tokens[0] == LONGEST - 1
-        while watched.live:
-            watched.step()
-        assert set(watched.tokens.values()) == {LONGEST}
-
-
-@both_paces
-def test_new_rows_after_all_have_ended(eager: bool) -> None:
+def test_ended_rows_leave_the_batch(eager: bool) -> None:
+    """When they are half of it, and when others join."""
     with settings_of(eager):
-        watched = Watched(SAMPLING)
-        watched.add([47, 3])
-        watched.step()
-        watched.follow("end all", [])
-        assert watched.decoder.step() == []
-        watched.add([12])
-        watched.follow("end all", [])  # not a step later
-        watched.add([33, 1])
-        for _ in range(LONGEST):
+        watched, sizes = Watched(DEFAULTS), []
+        for action, values in (
+            ("add", [1, 3, 12, 33]), ("end", [1]), ("end", [2]), ("add", [47, 12]), ("end", [0]), ("add", [3])
+        ):  # fmt: skip
+            watched.follow(action, values)
             watched.step()
-        assert watched.tokens == {0: 1, 1: 1, 2: 0, 3: LONGEST, 4: LONGEST}
-
-
-def rows_computed(watched: Watched) -> int:
-    """Rows that a step works on, ended ones among them."""
-    return watched.decoder._batch.cache.layers[0].keys.shape[0]
-
-
-@both_paces
-def test_ended_rows_leave_the_batch_when_they_are_half_of_it(eager: bool) -> None:
-    with settings_of(eager):
-        watched = Watched(DEFAULTS)
-        watched.add([1, 3, 12, 33])
-        watched.step()
-        sizes = []
-        for row in (1, 3, 0):
-            watched.end(row)
-            watched.step()
-            sizes.append(rows_computed(watched))
-        assert sizes == [4, 2, 1]
-
-
-@both_paces
-def test_ended_rows_leave_the_batch_when_others_join(eager: bool) -> None:
-    with settings_of(eager):
-        watched = Watched(DEFAULTS)
-        watched.add([1, 3, 12, 33])
-        watched.step()
-        watched.end(1)
-        watched.add([47, 12])
-        assert rows_computed(watched) == 5
-        watched.step()
+            sizes.append(watched.decoder._batch.cache.layers[0].keys.shape[0])
+        assert sizes == [4, 4, 2, 4, 4, 4]
 
 
 @both_paces
@@ -242,10 +195,11 @@ def test_the_cache_stays_short_while_many_rows_pass_through(eager: bool) -> None
 
 @both_paces
 @greedy_and_sampling
+@pytest.mark.parametrize("value", [mx.nan, mx.inf])
 def test_a_broken_row_leaves_those_before_beside_and_behind_it_alone(
-    options: TranscribeOptions, eager: bool
+    options: TranscribeOptions, eager: bool, value: float
 ) -> None:
-    broken = mx.concatenate([prompt(12), mx.full((1, WIDTH), mx.nan)])
+    broken = mx.concatenate([prompt(12), mx.full((1, WIDTH), value)])
     with settings_of(eager, growth=8):
         decoder = BatchDecoder(LLM, make_sampler(options))
         rows: dict[int, int] = dict(zip(decoder.add([prompt(33), prompt(1)]), (33, 1), strict=True))

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from parity.small_decoder import VOCAB_SIZE, random_prompt, small_decoder, written_alone
+from parity.small_decoder import VOCAB_SIZE, random_prompt, small_decoder
 from support.batch import generate
 
 from funasr_cli.backend import mx
 from funasr_cli.decoding.batch import Token
-from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.qwen3 import Qwen3
 from funasr_cli.options import DEFAULTS, TranscribeOptions
@@ -37,57 +36,6 @@ def decode(
 
 def ids_of(rows: list[list[Token]]) -> list[list[int]]:
     return [[token.token_id for token in row] for row in rows]
-
-
-def expected(options: TranscribeOptions = DEFAULTS) -> list[list[tuple[int, float]]]:
-    """What the loop writes for each of `PROMPTS`."""
-    return [written_alone(small_decoder(), prompt, 10, options) for prompt in PROMPTS]
-
-
-@pytest.mark.parametrize("options", [DEFAULTS, SAMPLING], ids=["greedy", "sampling"])
-def test_rows_equal_the_loop(options: TranscribeOptions) -> None:
-    rows = decode(small_decoder(), PROMPTS, options=options)
-    loops = expected(options)
-    assert len({tuple(loop) for loop in loops}) == len(PROMPTS)
-    for row, loop in zip(rows, loops, strict=True):
-        assert [token.token_id for token in row] == [token_id for token_id, _ in loop]
-        assert [token.logprob for token in row] == pytest.approx([logprob for _, logprob in loop], abs=1e-4)
-
-
-def test_a_step_gives_each_row_a_token_in_the_order_of_adding() -> None:
-    decoder = BatchDecoder(small_decoder(), make_sampler(DEFAULTS))
-    assert (decoder.step(), len(decoder)) == ([], 0)
-    numbers = decoder.add(PROMPTS[:2]) + decoder.add(PROMPTS[2:])
-    assert numbers == [0, 1, 2, 3]
-    for _ in range(3):
-        assert [token.row for token in decoder.step()] == numbers
-    decoder.end(1)
-    assert len(decoder) == 3
-    assert [token.row for token in decoder.step()] == [0, 2, 3]
-
-
-def test_any_of_several_stop_tokens_ends_a_row() -> None:
-    llm = small_decoder()
-    free = [[token_id for token_id, _ in loop] for loop in expected()]
-    stop = (free[0][2], free[1][5])
-    rows = ids_of(decode(llm, PROMPTS, stop))
-    for ids, unstopped in zip(rows, free, strict=True):
-        ends = [k for k, token_id in enumerate(unstopped) if token_id in stop]
-        assert ids == unstopped[: ends[0] + 1 if ends else None]
-    assert len(set(map(len, rows))) > 1
-
-
-@pytest.mark.parametrize("broken", [np.nan, np.inf])
-@pytest.mark.parametrize("options", [DEFAULTS, SAMPLING], ids=["greedy", "sampling"])
-def test_a_row_that_breaks_is_flagged_and_leaves_its_neighbours_alone(
-    options: TranscribeOptions, broken: float
-) -> None:
-    llm = small_decoder()
-    bad = mx.concatenate([PROMPTS[1], mx.full((1, PROMPTS[1].shape[1]), broken)])
-    rows = decode(llm, [PROMPTS[0], bad, PROMPTS[3]], options=options)
-    assert [token.finite for token in rows[1]] == [False]
-    assert all(token.finite for row in (rows[0], rows[2]) for token in row)
-    assert ids_of([rows[0], rows[2]]) == ids_of(decode(llm, [PROMPTS[0], PROMPTS[3]], options=options))
 
 
 def test_a_nan_weight_breaks_every_row() -> None:

@@ -89,20 +89,3 @@ def lacks_reason(verdict: str) -> bool:
 @pytest.mark.parametrize("row", rows(), ids=lambda row: names_in(row[0])[0][1])
 def test_every_row_has_it_or_says_why_not(row: list[str]) -> None:
     assert not lacks_reason(row[2])
-
-
-@pytest.mark.parametrize(
-    ("verdict", "lacks"),
-    [
-        ("**has**: `--itn`", False),
-        ("**theirs**: no option", True),
-        ("**theirs**: no option. *Why:* too hard", True),
-        ("**theirs**: no option. *Why:* MLX does not offer any", False),
-        ("**better**: faster. **theirs** without a GPU", True),
-        ("**no** beams", True),
-        ("**no** need: it writes punctuation itself", False),
-        ("**other**: the same. **theirs** amid speech", True),
-    ],
-)
-def test_a_reason_is_missed(verdict: str, lacks: bool) -> None:
-    assert lacks_reason(verdict) == lacks

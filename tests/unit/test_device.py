@@ -60,11 +60,6 @@ def test_how_long_a_machine_is_probed(
     assert next(clock, None) is next(processor, None) is None
 
 
-def test_a_gpu_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "on_accelerator", lambda: True)
-    assert gflops_a_core() is None
-
-
 @pytest.mark.parametrize(
     ("metal", "chosen", "limits"),
     [(True, True, [12_000_000_000]), (True, False, []), (False, True, []), (False, False, [])],

@@ -3,7 +3,7 @@
 Needs ``onnx`` (1.23.2 was used), which is no dependency of this project; numpy and safetensors besides.
 
     pip download --no-deps silero-vad==6.2.3
-    python tests/parity/extract_vad.py silero_vad-6.2.3-py3-none-any.whl funasr_cli/audio
+    python tools/extract_vad.py silero_vad-6.2.3-py3-none-any.whl funasr_cli/audio
 
 The graph's initializers are written as they are: names, shapes, float32. The wheel's own
 ``silero_vad_16k.safetensors`` holds other weights.
