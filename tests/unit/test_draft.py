@@ -238,11 +238,3 @@ def test_the_oldest_habits_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     for word in ("monday", "tuesday", "friday"):
         habits.learn(f"on {word}", f"on {word.capitalize()}")
     assert habits.write("on monday or tuesday or friday") == "on monday or Tuesday or Friday"
-
-
-@pytest.mark.parametrize("count", [300, 1500])
-def test_learning_from_texts_that_repeat_themselves_ends(count: int) -> None:
-    """Alternating units, on which `difflib` takes the third power of their number."""
-    habits = Habits()
-    habits.learn("a b " * count + "a", "a c " * count + "a")
-    assert habits.write("b") == "c"

@@ -80,6 +80,7 @@ def test_a_device_that_gives_up_is_asked_for_less_at_once(
 def test_no_fast_blas_is_said_once(
     stopping_model: Path, short_wav: Path, zh_wav: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("funasr_cli.backend.lacks_blas", lambda: True)
     monkeypatch.setattr("funasr_cli.device.lacks_blas", lambda: True)
     monkeypatch.setattr("funasr_cli.device.BLAS", None)
     for command in (

@@ -37,16 +37,6 @@ def test_margins_around_speech() -> None:
     assert stretch.duration_s == pytest.approx(3.392)
 
 
-def test_margins_do_not_overlap() -> None:
-    """The shortest pause that ends a stretch is shorter than two margins."""
-    samples, speech = scripted((1, 1.0), (0.416, 0.0), (1, 1.0))
-    first, second = stretches_of(samples, TranscribeOptions(), speech)
-    assert first.end == (in_frames(1) + 6) * FRAME_SAMPLES
-    assert second.start == (in_frames(1) + 13 - 6) * FRAME_SAMPLES
-    first, second = stretches_of(samples, TranscribeOptions(min_pause_s=0.2), speech)
-    assert first.end < second.start
-
-
 @pytest.mark.parametrize(("frames", "found"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1)])
 def test_clicks_are_no_speech(frames: int, found: int) -> None:
     speech = [0.0] * 30 + [1.0] * frames + [0.0] * 30
@@ -103,11 +93,6 @@ def test_less_than_a_word_is_no_speech(samples: int) -> None:
     assert stretches_of(noise(samples), TranscribeOptions(), [1.0] * -(-samples // FRAME_SAMPLES)) == []
 
 
-@pytest.mark.parametrize("samples", [1025, 1536, 1537, 16000])
-def test_more_is_taken_to_the_last_sample(samples: int) -> None:
-    assert places(stretches_of(noise(samples), NO_VAD)) == [(0, samples)]
-
-
 @given(count=st.integers(1025, 200_000), max_segment_s=st.sampled_from([2.0, 2.5, 3.1]), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_without_vad_nothing_is_left_out(count: int, max_segment_s: float, data: st.DataObject) -> None:
@@ -142,14 +127,6 @@ def test_the_cut_is_in_the_deepest_pause(dip_s: float, duration_s: float) -> Non
     first, second = stretches_of(with_dips(duration_s, dip_s), NO_VAD)
     assert dip_s <= first.end_s == second.start_s <= dip_s + 0.2
     assert (first.start, second.end) == (0, seconds(duration_s))
-
-
-def test_a_long_recording_without_pauses_is_cut_in_its_dips() -> None:
-    found = stretches_of(with_dips(65, 5, 20, 33, 45, 62), NO_VAD)
-    assert len(found) == 3
-    assert 20 <= found[0].end_s == found[1].start_s <= 20.2
-    assert 45 <= found[1].end_s == found[2].start_s <= 45.2
-    assert (found[0].start, found[2].end) == (0, seconds(65))
 
 
 def a_stretch(samples: np.ndarray) -> Stretch:
@@ -211,17 +188,6 @@ def test_of_an_hour_of_speech_the_open_stretch_is_kept() -> None:
     assert 120 <= count <= 240
     assert kept < 6 * BLOCK.nbytes  # 30.5 s of it, and the block it ended in
     assert most < 16 * BLOCK.nbytes
-
-
-@example(1)
-@given(st.integers(1, 5000))
-@settings(max_examples=20, deadline=None)
-def test_tiny_blocks(size: int) -> None:
-    samples, speech = scripted((0.5, 0.0), (1.5, 1.0), (0.7, 0.0), (1, 1.0))
-    cuts = list(range(size, len(samples), max(size, 7)))
-    assert places(stretches_of(samples, TranscribeOptions(), speech, cuts)) == places(
-        stretches_of(samples, TranscribeOptions(), speech)
-    )
 
 
 # --- while the samples come in, against the same with the whole recording at hand ---

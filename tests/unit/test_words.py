@@ -179,19 +179,6 @@ def test_words_spell_the_text_in_order_within_the_segment(
     assert not rest
 
 
-def test_long_texts_that_have_little_in_common() -> None:
-    """3,000 characters of few kinds, against a thousand others: `difflib` would take minutes."""
-    rng = np.random.default_rng(5)
-    ids = np.full(4000, BLANK)
-    ids[::4] = rng.choice([label("三"), label("点"), label("二"), label("十")], 1000)
-    logits = np.zeros((len(ids), LABELS))
-    logits[np.arange(len(ids)), ids] = SURE
-    text = "".join(rng.choice(list("三点二十"), 3000))
-    words = time(text, read(logits))
-    assert "".join(word.text for word in words) == text
-    assert not any(word.estimated for word in words)
-
-
 def test_what_was_heard_but_not_written_is_nobodys() -> None:
     reading = hear(40, f4="the", f14=" is", f24=" meeting")
     the, meeting = time("the meeting", reading)
