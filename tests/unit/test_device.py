@@ -37,12 +37,7 @@ SLOW = "libslow.so.0 computes only 4 GFLOP/s a core"
         ("/usr/lib/libslow.so.0", None, "x86_64", ""),  # not measured
         ("/usr/lib/libslow.so.0", 4.0, "x86_64", SLOW),  # opened, and without effect
         (None, 200.0, "x86_64", "no fast BLAS found, .*pip install mkl, or"),
-        (
-            None,
-            None,
-            "aarch64",
-            "no fast BLAS found, so this takes many times as long as it needs: install OpenBLAS",
-        ),
+        (None, None, "aarch64", "no fast BLAS found, .*: install OpenBLAS"),
     ],
 )
 def test_when_it_is_slow_and_why(
@@ -52,7 +47,7 @@ def test_when_it_is_slow_and_why(
     monkeypatch.setattr(device, "BLAS", blas)
     monkeypatch.setattr(device.platform, "machine", lambda: machine)
     assert is_slow(gflops) is bool(said)
-    assert re.match(said, device.slowness(gflops)) and bool(device.slowness(gflops)) is bool(said)
+    assert re.match(said or "$", device.slowness(gflops))
 
 
 @pytest.mark.parametrize(
