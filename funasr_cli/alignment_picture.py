@@ -148,15 +148,13 @@ def _hear(recognizer: "Recognizer", audio: Audio, transcript: Transcript, segmen
     first = round((segment.start_s - transcript.start_s) * audio.sample_rate_hz)
     samples = audio.samples[first : first + round(segment.duration_s * audio.sample_rate_hz)]
     [reading] = recognizer.read_ctc(recognizer.encode([recognizer.features(samples)]))
-    vocabulary = recognizer.loaded.ctc_vocabulary
-    assert vocabulary is not None  # else it has no reading
     ids = np.array(reading.frame_ids)
     borders = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]  # of runs of the same label
     runs = [run for run in pairwise(borders) if ids[run[0]] != reading.blank_id]
     log_probs = reading.log_probs([reading.blank_id, *(int(ids[first]) for first, _ in runs)])
     blank, *likely = np.exp(np.minimum(log_probs, 0)).T  # (frames,) each
     labels = [
-        (vocabulary.decode([int(ids[first])]).strip(), first + int(own[first:last].argmax()), own)
+        (reading.vocabulary.decode([int(ids[first])]).strip(), first + int(own[first:last].argmax()), own)
         for (first, last), own in zip(runs, likely, strict=True)
     ]
     times_s = segment.start_s + FIRST_MIDDLE_S + reading.frame_duration_s * np.arange(len(ids))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.units import common, folded, is_spoken, word_spans
-from funasr_cli.vocabulary import CTCVocabulary
 
 APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 
@@ -36,19 +35,18 @@ class Plan:
     Args:
         text: what the decoder wrote.
         reading: of the same segment.
-        vocabulary: of the reading's labels.
         unsaid: how many characters at the beginning were not said in the segment.
     """
 
-    def __init__(self, text: str, reading: CTCReading, vocabulary: CTCVocabulary, unsaid: int = 0):
+    def __init__(self, text: str, reading: CTCReading, unsaid: int = 0):
         self.spans = word_spans(text)
         self.labels: list[int] = []
         self.groups: list[Group] = []
-        self._text, self._vocabulary = text, vocabulary
+        self._text, self._vocabulary = text, reading.vocabulary
         self._has_capitals = reading.text != reading.text.lower()
         self._heard = reading.token_ids
         self._next = 0  # of what was heard: those in front are in a group, or have been left out
-        heard, sources = vocabulary.spell(self._heard)
+        heard, sources = reading.vocabulary.spell(self._heard)
         letters = [_letters(heard, *span) for span in word_spans(heard)]
         done = sum(end <= unsaid for _, end in self.spans)
         if done:

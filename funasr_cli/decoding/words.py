@@ -20,7 +20,6 @@ from funasr_cli.decoding.text import UNFINISHED
 from funasr_cli.models.alignment import BLANK, AlignmentError, align
 from funasr_cli.transcript import Word
 from funasr_cli.units import is_spoken
-from funasr_cli.vocabulary import CTCVocabulary
 
 # Where the middle of the first CTC frame is: that of its middle feature frame, 25 ms long. Others follow evenly.
 FIRST_MIDDLE_S = 0.0125
@@ -38,14 +37,13 @@ Span = tuple[float, float]
 
 
 def time_words(
-    text: str, reading: CTCReading, vocabulary: CTCVocabulary, start_s: float, end_s: float, earlier: str = ""
+    text: str, reading: CTCReading, start_s: float, end_s: float, earlier: str = ""
 ) -> tuple[Word, ...]:
     """The words of a segment.
 
     Args:
         text: what the decoder wrote.
         reading: what the CTC branch made of the same segment.
-        vocabulary: of the reading's labels.
         start_s: where the segment begins.
         end_s: where it ends.
         earlier: what the text begins with that was said before the segment.
@@ -55,7 +53,7 @@ def time_words(
         score is that of the least likely label, each at its best frame. Nothing if the labels cannot be aligned:
         there are none, they do not fit into the frames, or the posteriors are not finite.
     """
-    plan = Plan(text, reading, vocabulary, len(earlier))
+    plan = Plan(text, reading, len(earlier))
     if not plan.labels or not plan.spans:
         return ()
     try:
@@ -63,7 +61,7 @@ def time_words(
     except AlignmentError:
         return ()
     middles_s = frames * reading.frame_duration_s + FIRST_MIDDLE_S
-    lengths = [spoken_length(vocabulary.decode([label])) for label in plan.labels]
+    lengths = [spoken_length(reading.vocabulary.decode([label])) for label in plan.labels]
     cores = []
     for labels in (group.labels for group in plan.groups):
         ends = (labels[0], labels[-1]) if labels else None

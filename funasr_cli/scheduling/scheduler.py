@@ -184,16 +184,15 @@ class Scheduler:
         with self._shared("decode", [row.speech for row in self._rows.values()]):
             tokens = self._decoder.step()
         for number in {token.row for token in tokens}:
-            self._books[self._rows[number].speech.source].passes += 1
+            self._books[self._rows[number].speech.source].counts["passes"] += 1
         for token in tokens:
             if token.row in self._rows:  # it may have ended before the last of its tokens
                 yield from self._write(self._rows[token.row], token)
 
     def _write(self, row: Row, token: Token) -> Iterator[Event]:
         book = self._books[row.speech.source]
-        book.tokens += 1
+        book.counts.update(tokens=1, accepted=int(token.drafted))
         book.first_token = book.first_token or time.perf_counter()
-        book.accepted += token.drafted
         if token.finite:
             row.logprobs.append(token.logprob)
         settled = row.stream.settled
@@ -210,7 +209,7 @@ class Scheduler:
         """Settle a segment, or try again in two halves where that may help."""
         speech, attempt = row.speech, self._attempt(row, reason)
         if row.draft:
-            book.drafted += row.draft.proposed
+            book.counts["drafted"] += row.draft.proposed
         if row.guard.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES:
             parts = speech.stretch.halves()
             if parts:
@@ -233,6 +232,10 @@ class Scheduler:
         text = clean_text(raw)
         before = said_before(text, clean_text(row.stream.earlier), row.ctc.text) if row.ctc else ""
         opinion = compare(text.removeprefix(before), row.ctc.text) if row.ctc and self._compares else None
+        words: tuple[Word, ...] = ()
+        if self._options.word_times:
+            assert row.ctc is not None  # else the recognizer has refused
+            words = time_words(text, row.ctc, stretch.start_s, stretch.end_s, before)
         segment = Segment(
             start_s=stretch.start_s,
             end_s=stretch.end_s,
@@ -244,18 +247,11 @@ class Scheduler:
             mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
             ctc_text=row.ctc.text if row.ctc and self._options.ctc else None,
             scores=row.stream.scores(text) if self._options.confidence else (),
-            words=self._words(row, text, before) if self._options.word_times else (),
+            words=words,
             disagreement=opinion.disagreement if opinion else None,
             doubtful=bool(opinion and opinion.doubtful) and reason == StopReason.EOS,
         )
         return Attempt(stretch, segment, opinion)
-
-    def _words(self, row: Row, text: str, before: str) -> tuple[Word, ...]:
-        """The segment's text with the times of its words; what was said before it begins it."""
-        vocabulary, stretch = self._recognizer.loaded.ctc_vocabulary, row.speech.stretch
-        assert row.ctc is not None  # else the recognizer has refused
-        assert vocabulary is not None
-        return time_words(text, row.ctc, vocabulary, stretch.start_s, stretch.end_s, before)
 
     def _finish(self, book: Book) -> Iterator[Event]:
         """The last event of a recording, if it is done."""
