@@ -53,15 +53,11 @@ class Heard:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A part of the recording, in panels below each other.
+    """A part of the recording, in panels below each other: what is heard, what the model reads, hears and writes.
 
     Attributes:
         start_s: where it begins.
         end_s: where the next one begins; infinite for the last one: a frame's middle may lie behind all samples.
-        wave: panel of the waveform.
-        spectrogram: panel of what the model reads of it.
-        posteriors: panel of what was heard.
-        words: panel of what was written.
     """
 
     start_s: float
@@ -226,14 +222,14 @@ def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
 
 
 def _label(row: Row) -> None:
-    names = {
-        row.wave: "waveform", row.spectrogram: "mel, Hz", row.posteriors: "CTC posteriors", row.words: "words",
-    }  # fmt: skip
-    ticks: dict[Axes, list[float]] = {row.spectrogram: [500, 2000], row.posteriors: [0, 0.5, 1]}
-    for axes, name in names.items():
+    labels: list[tuple[Axes, str, list[float]]] = [
+        (row.wave, "waveform", []), (row.spectrogram, "mel, Hz", [500, 2000]),
+        (row.posteriors, "CTC posteriors", [0, 0.5, 1]), (row.words, "words", []),
+    ]  # fmt: skip
+    for axes, name, ticks in labels:
         axes.set_ylabel(name, fontsize="small")
         axes.set_xlabel("seconds" if axes is row.words else "", fontsize="small")
-        axes.set_yticks(ticks.get(axes, []))
+        axes.set_yticks(ticks)
         axes.tick_params(labelsize="x-small")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -244,6 +240,7 @@ def _label(row: Row) -> None:
 
 def _colour(words: Sequence[Word], time_s: float) -> str:
     """That of the word which is said then; grey between words."""
-    said = (index for index, word in enumerate(words) if word.start_s <= time_s <= word.end_s)
-    index = next(said, None)
-    return GREY if index is None else COLOURS[index % len(COLOURS)]
+    said = (
+        COLOURS[index % len(COLOURS)] for index, word in enumerate(words) if word.start_s <= time_s <= word.end_s
+    )
+    return next(said, GREY)
