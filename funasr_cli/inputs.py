@@ -79,11 +79,14 @@ def find_inputs(
     groups = [_look_up(os.fspath(name), recursive) for name in typed]
     inputs = _without_repetitions(groups)
     if [input.path for input in inputs].count(STDIN) > 1:
-        raise UsageError("standard input is named more than once", "it can be read only once")
+        raise UsageError(
+            "standard input is named more than once", "it can be read only once", code="options-conflict"
+        )
     if pcm:
         inputs = [input if input.path.suffix.lower() in ENDINGS else replace(input, pcm=pcm) for input in inputs]
         if not any(input.pcm for input in inputs):
-            raise UsageError("no input holds samples without a header", "name one, or - for standard input")
+            hint = "name one, or - for standard input"
+            raise UsageError("no input holds samples without a header", hint, code="options-conflict")
     return [replace(input, clip=clip) for input in inputs]
 
 
@@ -99,7 +102,7 @@ def parse_time(text: str) -> float:
         UsageError: it is none of these.
     """
     if not CLOCK_TIME.fullmatch(text.strip()):
-        raise UsageError(f"{text!r} is not a time", TIME_HINT)
+        raise UsageError(f"{text!r} is not a time", TIME_HINT, code="option-value")
     seconds = 0.0
     for part in text.strip().replace(",", ".").split(":"):
         seconds = 60 * seconds + float(part)
@@ -114,10 +117,10 @@ def parse_clip(text: str) -> Clip:
     """
     start, dash, end = (part.strip() for part in text.partition("-"))
     if not dash or not (start or end):
-        raise UsageError(f"{text!r} is not a part of a recording", CLIP_HINT)
+        raise UsageError(f"{text!r} is not a part of a recording", CLIP_HINT, code="option-value")
     start_s, end_s = parse_time(start or "0"), parse_time(end) if end else None
     if end_s is not None and end_s <= start_s:
-        raise UsageError(f"{text!r} ends before it begins", CLIP_HINT)
+        raise UsageError(f"{text!r} ends before it begins", CLIP_HINT, code="option-value")
     return start_s, end_s
 
 
@@ -131,7 +134,7 @@ class _Group:
 
 def _look_up(name: str, recursive: bool) -> _Group:
     if not name:
-        raise UsageError("an input without a name", "an empty shell variable?")
+        raise UsageError("an input without a name", "an empty shell variable?", code="option-value")
     if name == "-":
         _refuse_terminal()
         return _Group([Input(STDIN, "-", "stdin")], typed=True)
@@ -145,7 +148,7 @@ def _look_up(name: str, recursive: bool) -> _Group:
 def _refuse_terminal() -> None:
     if sys.stdin is None or os.isatty(0):  # None: it was closed when the program started
         hint = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
-        raise UsageError("nothing is piped in", hint)
+        raise UsageError("nothing is piped in", hint, code="stdin-terminal")
 
 
 def _in_folder(folder: Path, recursive: bool) -> list[Input]:
@@ -154,7 +157,7 @@ def _in_folder(folder: Path, recursive: bool) -> list[Input]:
     if not files and not problems:
         deeper = "" if recursive else "; --recursive looks deeper"
         hint = f"recordings have endings such as wav, mp3, m4a or mp4{deeper}"
-        raise UsageError(f"{shown(folder)}: no recording in this folder", hint)
+        raise UsageError(f"{shown(folder)}: no recording in this folder", hint, code="no-recordings")
     return [_found(path, folder) for path in files] + problems
 
 
@@ -169,7 +172,8 @@ def _matching(pattern: str, recursive: bool) -> list[Input]:
             files.append(match)
     if not files and not problems:
         deeper = "**" in pattern and not recursive
-        raise UsageError(f"{shown(pattern)}: nothing matches", "** needs --recursive" if deeper else "")
+        hint = "** needs --recursive" if deeper else ""
+        raise UsageError(f"{shown(pattern)}: nothing matches", hint, code="no-recordings")
     base = _before_wildcards(pattern)
     return [_found(path, base) for path in sorted(files, key=_natural)] + problems
 
@@ -209,7 +213,7 @@ def _walk(top: str | Path, recursive: bool, problems: list[Input]) -> Iterator[t
 
     def report(error: OSError) -> None:
         label = shown(error.filename)
-        problem = AudioError(f"{label}: cannot be read ({error.strerror})")
+        problem = AudioError(f"{label}: cannot be read ({error.strerror})", code="audio-unreadable")
         problems.append(Input(Path(error.filename), label, Path(error.filename).stem, problem=problem))
 
     def is_new(folder: str) -> bool:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
-from funasr_cli.audio.frontend import MIN_SAMPLES
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel
 from funasr_cli.errors import AudioError, UsageError
+from funasr_cli.features import MIN_SAMPLES
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
 from funasr_cli.scheduling.intake import Opener

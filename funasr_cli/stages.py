@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
-from funasr_cli.audio.frontend import Frontend
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel
@@ -13,6 +12,7 @@ from funasr_cli.decoding.batch import bucketed
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.errors import ModelError
+from funasr_cli.features import Frontend
 from funasr_cli.models.fun_asr_nano import batch_lengths
 from funasr_cli.options import TranscribeOptions
 

@@ -150,6 +150,9 @@ class MediaReader:
             yield piece
             samples += len(piece)
         missing_s = None if self.expected_s is None else self.expected_s - samples / self.sample_rate_hz
+        if self._broke_off and missing_s and SHORTEST_LOSS_S < missing_s <= SLACK_S:  # damaged to the very end
+            self._lose(samples / self.sample_rate_hz, missing_s)
+            yield np.zeros((round(missing_s * self.sample_rate_hz), self.channels), np.float32)
         if (self._broke_off and missing_s is None) or (missing_s or 0) > SLACK_S or self._ends_within_page():
             raise EOFError
 

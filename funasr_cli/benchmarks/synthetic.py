@@ -16,7 +16,6 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from funasr_cli import __version__, demo
-from funasr_cli.audio.frontend import FrontendConfig
 from funasr_cli.checkpoints.format import (
     FORMAT,
     TOKENIZER_FILE,
@@ -30,6 +29,7 @@ from funasr_cli.checkpoints.format import (
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.tensors import Shape
 from funasr_cli.errors import OutputError
+from funasr_cli.features import FrontendConfig
 from funasr_cli.languages import NANO_LANGUAGES
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.fun_asr_nano import FunASRNano, FunASRNanoConfig, PromptConfig

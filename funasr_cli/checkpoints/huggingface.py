@@ -124,6 +124,7 @@ def _access() -> Access:
     return Access(
         constants.ENDPOINT, ENDPOINT, tokens, ("SSL_CERT_FILE", "SSL_CERT_DIR"), "socksio",
         "HF_ENDPOINT names a mirror; --hub ms takes it from ModelScope, if that has it",
+        Path(constants.HF_HUB_CACHE), ELSEWHERE,
     )  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def _our_errors(hub_id: str, revision: str | None) -> Iterator[None]:
     except HFValidationError as error:
         raise ModelError(f"{hub_id}: neither a folder nor a hub id", str(error), code="model-missing") from error
     except Exception as error:  # the client lets through what its HTTP and Xet libraries raise
-        raise failure(hub_id, error, _access(), Path(constants.HF_HUB_CACHE), BROKEN_OFF) from error
+        raise failure(hub_id, error, _access(), BROKEN_OFF) from error
 
 
 def _bars(tell: Callable[[int], None]) -> type:

@@ -109,9 +109,7 @@ def build_model(checkpoint: Checkpoint, dtype: str) -> FunASRNano:
     refuse_too_large(str(checkpoint.weights[0].parent), _sizes_bytes(checkpoint, dense, dtype), lighter)
     keep_in_memory()
     # The stored and the cast form of only one tensor are in memory together.
-    wanted = _wanted(checkpoint, dtype, quantized)
-    weights = [(name, _ready(name, checkpoint, dtype, quantized)) for name in wanted]
-    model.load_weights(weights, strict=True)
+    model.load_weights(list(_weights(checkpoint, dtype, quantized)), strict=True)
     model.eval()
     return model
 
@@ -139,28 +137,25 @@ def check_stored(checkpoint: Checkpoint, dense: Mapping[str, Shape]) -> None:
             )
 
 
-def _wanted(checkpoint: Checkpoint, dtype: str, quantized: Mapping[str, Groups]) -> list[str]:
-    """Names of the model's tensors; multiplied out, a quantized matrix is one instead of three."""
-    if dtype == AS_STORED:
-        return list(checkpoint.tensors)
-    parts = {f"{module}.{part}" for module in quantized for part in (SCALES, BIASES)}
-    return [name for name in checkpoint.tensors if name not in parts]
-
-
-def _ready(name: str, checkpoint: Checkpoint, dtype: str, quantized: Mapping[str, Groups]) -> mx.array:
-    """A tensor as it is computed with."""
-    tensor, module = checkpoint.tensors[name], name.removesuffix(".weight")
-    values = tensor.read()
-    if dtype == AS_STORED:
-        values = values.astype(mx.bfloat16) if tensor.dtype == OVERFLOWS else values
-    elif tensor.dtype == PACKED:
-        scales, biases = (checkpoint.tensors[f"{module}.{part}"].read() for part in (SCALES, BIASES))
-        groups = quantized[module]
-        values = mx.dequantize(values, scales, biases, group_size=groups.group_size, bits=groups.bits)
-    if dtype != AS_STORED:
-        values = values.astype(getattr(mx, dtype))
-    mx.eval(values)
-    return values
+def _weights(
+    checkpoint: Checkpoint, dtype: str, quantized: Mapping[str, Groups]
+) -> Iterator[tuple[str, mx.array]]:
+    """The tensors as they are computed with; multiplied out, a quantized matrix is one instead of three."""
+    for name, tensor in checkpoint.tensors.items():
+        module, _, part = name.rpartition(".")
+        if dtype == AS_STORED:
+            values = tensor.read_in("bfloat16") if tensor.dtype == OVERFLOWS else tensor.read()
+        elif module in quantized and part in (SCALES, BIASES):
+            continue
+        elif tensor.dtype == PACKED:
+            scales, biases = (checkpoint.tensors[f"{module}.{each}"].read() for each in (SCALES, BIASES))
+            groups = quantized[module]
+            dense = mx.dequantize(tensor.read(), scales, biases, group_size=groups.group_size, bits=groups.bits)
+            values = dense.astype(getattr(mx, dtype))
+        else:
+            values = tensor.read_in(dtype)
+        mx.eval(values)
+        yield name, values
 
 
 def _sizes_bytes(checkpoint: Checkpoint, dense: Mapping[str, Shape], dtype: str) -> Iterator[int]:

@@ -118,6 +118,7 @@ def _access(config: "HubConfig") -> Access:
         stated if "://" in stated else str(config.endpoint), ENDPOINT, {TOKEN: token} if token else {},
         ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "pysocks",
         f"{ENDPOINT} names another site; --hub hf takes it from Hugging Face, if that has it",
+        config.cache_dir, ELSEWHERE,
     )  # fmt: skip
 
 
@@ -215,12 +216,12 @@ def _our_errors(hub_id: str, config: "HubConfig") -> Iterator[None]:
     except FileDownloadError as error:
         # Of the files that did not arrive, the first; a full disk is no matter of a file.
         told = [
-            failure(f"{hub_id}/{name}", cause, _access(config), config.cache_dir, RESUMES)
+            failure(f"{hub_id}/{name}", cause, _access(config), RESUMES)
             for name, cause in error.failed_files.items()
         ]
         raise next((one for one in told if isinstance(one, OutputError)), told[0]) from error
     except Exception as error:  # the client lets through what its HTTP library raises
-        raise failure(hub_id, error, _access(config), config.cache_dir, RESUMES) from error
+        raise failure(hub_id, error, _access(config), RESUMES) from error
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ class Access:
         certificates: variables that name them; the first one is the one to set.
         socks: package that the client needs for SOCKS.
         elsewhere: hint for a hub that is out of reach.
+        cache: where downloads are kept.
+        room: hint for a cache that is full, or cannot be written.
     """
 
     endpoint: str
@@ -37,6 +39,8 @@ class Access:
     certificates: tuple[str, ...]
     socks: str
     elsewhere: str
+    cache: Path
+    room: str
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -54,25 +58,24 @@ def reason(error: BaseException) -> str:
     return str(next(filter(None, texts), type(innermost).__name__)).splitlines()[0]
 
 
-def unreached(hub_id: str, error: BaseException, access: Access) -> SetupError:
+def unreached(hub_id: str, error: BaseException, access: Access) -> OutputError | SetupError:
     """What to say of a hub that does not answer, or not as a hub."""
     what = "cannot be reached" if _is_about_a_connection(error) else "is out of order"
     message = f"{hub_id}: {access.endpoint} {what} ({reason(error)})"
     return setting_at_fault(error, access) or SetupError(message, access.elsewhere, code="hub-unreachable")
 
 
-def failure(hub_id: str, error: BaseException, access: Access, cache: Path, hint: str) -> OutputError | SetupError:
-    """What to say of a download that has ended early: the disk is full, a setting is wrong, or anything else."""
-    if any(isinstance(cause, OSError) and cause.errno in NO_ROOM for cause in causes(error)):
-        return OutputError(f"{cache}: the disk is full", "make room there and run it again", code="disk-full")
+def failure(hub_id: str, error: BaseException, access: Access, hint: str) -> OutputError | SetupError:
+    """What to say of a download that has ended early: the disk, a setting, or anything else."""
     message = f"{hub_id}: the download failed ({reason(error)})"
     return setting_at_fault(error, access) or SetupError(message, hint, code="download-failed")
 
 
-def setting_at_fault(error: BaseException, access: Access) -> SetupError | None:
+def setting_at_fault(error: BaseException, access: Access) -> OutputError | SetupError | None:
     """The setting of the user's that an error comes from; None where it is none, as far as one can tell."""
     return (
-        wrong_address(access.endpoint, access.variable)
+        _cache_at_fault(error, access)
+        or wrong_address(access.endpoint, access.variable)
         or _token_at_fault(error, access)
         or _certificates_at_fault(error, access)
         or _proxy_at_fault(error, access)
@@ -94,6 +97,17 @@ def wrong_token(access: Access) -> SetupError | None:
         return None
     hint = "paste it again, without quotes, spaces and line breaks"
     return SetupError(f"{place}: no token has these characters: {odd!a}", hint, code="token-setting")
+
+
+def _cache_at_fault(error: BaseException, access: Access) -> OutputError | None:
+    for cause in (cause for cause in causes(error) if isinstance(cause, OSError)):
+        if cause.errno in NO_ROOM:
+            return OutputError(f"{access.cache}: the disk is full", access.room, code="disk-full")
+        place = Path(os.fsdecode(cause.filename)) if isinstance(cause.filename, str | bytes) else None
+        if place and (place.is_relative_to(access.cache.parent) or access.cache.is_relative_to(place)):
+            message = f"{place}: cannot be used ({cause.strerror})"
+            return OutputError(message, access.room, code="output-unwritable")
+    return None
 
 
 def _token_at_fault(error: BaseException, access: Access) -> SetupError | None:

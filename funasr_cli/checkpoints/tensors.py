@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from funasr_cli.backend import mx
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted, reason_in_a_line, unreadable
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted, unreadable
 from funasr_cli.errors import ModelError
 
 Shape = tuple[int, ...]
@@ -89,18 +89,13 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
             stored = {name: file.get_slice(name) for name in file.offset_keys()}
             described = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in stored.items()}
     except (SafetensorError, OSError) as error:
-        reason = reason_in_a_line(error).removeprefix("Error while deserializing header: ")
-        raise ModelError(
-            f"{path}: not a safetensors file, or damaged ({reason})", DAMAGED_HINT, code="model-damaged"
-        ) from error
+        raise unreadable(path, error, DAMAGED_HINT) from error
     values = _Values(path)
-    return presentable(
-        {
-            name: Tensor(DTYPES.get(code, code), shape, partial(values.take, name))
-            for name, (code, shape) in described.items()
-        },
-        path,
-    )
+    found = {
+        name: Tensor(DTYPES.get(code, code), shape, partial(values.take, name))
+        for name, (code, shape) in described.items()
+    }
+    return presentable(found, path)
 
 
 def presentable(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

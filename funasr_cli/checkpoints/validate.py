@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from funasr_cli.audio.frontend import WINDOWS, FrontendConfig
 from funasr_cli.checkpoints.untrusted import quoted, readable
 from funasr_cli.errors import ModelError
+from funasr_cli.features import WINDOWS, FrontendConfig
 from funasr_cli.languages import LANGUAGES
 from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, quoted, read_limited, reason_in_a_line
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, quoted, read_limited, unreadable
 from funasr_cli.errors import ModelError
 from funasr_cli.vocabulary import MARKS, CTCVocabulary
 
@@ -41,9 +41,7 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
     except (ModelError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a bare Exception, or a panic of the Rust library, which is not even one
-        raise ModelError(
-            f"{path}: damaged ({reason_in_a_line(error)})", DAMAGED_HINT, code="model-damaged"
-        ) from error
+        raise unreadable(path, error, DAMAGED_HINT) from error
     if highest >= vocab_size:  # such a row would be read from foreign memory
         raise ModelError(
             f"{path}: has token {highest}, but the decoder only {vocab_size}",
@@ -80,9 +78,7 @@ def read_ctc_vocabulary(path: Path) -> CTCVocabulary:
     try:
         return CTCVocabulary(content.decode("ascii"))
     except ValueError as error:
-        raise ModelError(
-            f"{path}: damaged ({reason_in_a_line(error)})", DAMAGED_HINT, code="model-damaged"
-        ) from error
+        raise unreadable(path, error, DAMAGED_HINT) from error
 
 
 def vocabulary_problems(checkpoint: Checkpoint) -> Iterator[str]:

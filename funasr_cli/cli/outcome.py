@@ -10,20 +10,19 @@ from funasr_cli.formats import clock
 from funasr_cli.scheduling.events import Event, Failed, Finished
 from funasr_cli.transcript import Ledger
 
-LOW_DBFS = -50.0  # speech is rarely that soft; the voice activity detection misses much of it
-SILENCE_DBFS = -100.0  # below that, there is nothing to hear
+LOW_DBFS = -45.0  # the loudest moment of speech is rarely softer; the voice activity detection misses much of that
 
 
 def is_low(level_dbfs: float | None) -> bool:
     """Whether there is sound, but too soft to be found."""
-    return level_dbfs is not None and SILENCE_DBFS < level_dbfs < LOW_DBFS
+    return level_dbfs is not None and level_dbfs < LOW_DBFS
 
 
 def no_speech(level_dbfs: float | None) -> str:
     """What was found instead of speech, and what to try."""
     if is_low(level_dbfs):
         return f"no speech found: the level is only {level_dbfs:.0f} dBFS; raise it, or lower --vad-threshold"
-    if level_dbfs is None or level_dbfs <= SILENCE_DBFS:
+    if level_dbfs is None:
         return "no speech found: there is no sound in it"
     return "no speech found; if there is some, lower --vad-threshold, or try --no-vad"
 

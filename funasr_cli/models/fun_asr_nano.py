@@ -5,8 +5,8 @@ Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``FunASRNano``).
 
 from dataclasses import dataclass
 
-from funasr_cli.audio.frontend import FrontendConfig
 from funasr_cli.backend import mx, nn
+from funasr_cli.features import FrontendConfig
 from funasr_cli.models.adaptor import Adaptor, AdaptorConfig, audio_token_count
 from funasr_cli.models.ctc import CTCConfig, CTCHead
 from funasr_cli.models.qwen3 import Qwen3, Qwen3Config

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from parity.live import reference_python
+from support.parity.live import reference_python
 
 from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.checkpoints.export import export

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import soundfile
+from support.benching import check_case, measured
 from support.running import COMMAND, environment, funasr, invoke
 from support.terminal import on_terminal, screen
 
@@ -19,25 +20,9 @@ from funasr_cli.benchmarks.subjects import write_recording
 from funasr_cli.demo import MODEL, clips
 from funasr_cli.errors import FunASRError
 
-STAGES = {
-    "read_s", "vad_s", "features_s", "encoder_s", "ctc_s", "prefill_s", "decode_s", "text_s", "first_token_s",
-    "total_s",
-}  # fmt: skip
-CASE = {
-    "case", "model", "audio", "recordings", "batch_size", "draft", "audio_s", "segments", "tokens", "passes",
-    "drafted", "accepted", "stages", "tokens_per_s", "rtf", "peak_mlx_bytes", "peak_process_bytes", "errors",
-    "texts",
-}  # fmt: skip
 QUICK = ("--max-tokens", "4")
 RTF = ("--rtf", "-m", "demo", "--trials", 1)
 CLIPS = demo.clips()[:2]
-
-
-def measured(*arguments: Any) -> dict[str, Any]:
-    """What `--json` prints."""
-    result = invoke("bench", *arguments, "--json")
-    assert (result.exit_code, result.stderr) == (0, "")
-    return json.loads(result.stdout)
 
 
 def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
@@ -67,28 +52,6 @@ def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
         check_case(case, trials=3)
         assert (case["passes"], case["drafted"], case["accepted"]) == (case["tokens"], 0, 0), "no CTC branch"
         assert case["stages"]["ctc_s"]["high"] == 0
-
-
-def check_case(case: dict[str, Any], trials: int) -> None:
-    """What holds on any machine, however fast: parts are no more than the whole, medians lie in their range."""
-    assert case.keys() == CASE
-    assert case["peak_mlx_bytes"] > 0
-    assert case["peak_process_bytes"] > 10e6
-    stages = case["stages"]
-    assert stages.keys() == STAGES
-    for spread in (*stages.values(), case["rtf"], case["tokens_per_s"]):
-        assert 0 <= spread["low"] <= spread["median"] <= spread["high"]
-        assert trials > 1 or spread["low"] == spread["high"]
-    in_turn = ("features_s", "encoder_s", "text_s")  # the others run beside them
-    assert sum(stages[part]["low"] for part in in_turn) <= stages["total_s"]["high"]
-    assert 0 < stages["first_token_s"]["low"] <= stages["total_s"]["high"]
-    if trials == 1:
-        parts = [stages[part]["median"] for part in ("ctc_s", "prefill_s", "decode_s")]
-        assert stages["text_s"]["median"] == pytest.approx(sum(parts))
-        rate = (case["tokens"] - case["segments"]) / stages["decode_s"]["median"]
-        assert case["tokens_per_s"]["median"] == pytest.approx(rate)
-    for kind in ("low", "median", "high"):
-        assert case["rtf"][kind] == pytest.approx(stages["total_s"][kind] / case["audio_s"])
 
 
 def test_every_combination_is_measured(small_model: Path, tmp_path: Path, short_wav: Path) -> None:
@@ -221,6 +184,7 @@ def test_table_of_batches(small_model: Path, short_wav: Path) -> None:
     assert "Exactly 2 tokens for each segment: texts mean nothing." in lines
 
 
+@pytest.mark.process
 def test_memory_of_the_command(small_model: Path) -> None:
     options = ("--durations", "3,90", "--max-tokens", 2)
     data = measured("--memory", "-m", small_model, "--synthetic", "demo", *options)
@@ -234,6 +198,7 @@ def test_memory_of_the_command(small_model: Path) -> None:
     assert "Each in a process of its own: most memory resident, and the whole command's time.\n" in table
 
 
+@pytest.mark.process
 def test_memory_of_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FunASRError, match=r"ended with 3: (?s:.*)no such model"):
         run_memory({"none": tmp_path / "none"}, [clips()[0].path], (1.0,), [], lambda _: None)

@@ -137,6 +137,14 @@ def test_no_room_for_the_download(hub: Repository, tmp_path: Path) -> None:
     assert hub.downloaded == []
 
 
+def test_a_cache_that_is_a_file(hub: Repository, tmp_path: Path) -> None:
+    """The variable is named, not the hub."""
+    (tmp_path / "file").touch()
+    result = ask(tmp_path, hub, HF_HOME=str(tmp_path / "file"), MODELSCOPE_CACHE=str(tmp_path / "file"))
+    result.assert_error(1, "output-unwritable", str(tmp_path / "file"))
+    assert ("HF_HOME" if type(hub) is Hub else "MODELSCOPE_CACHE") in result.stderr
+
+
 def test_fewer_bytes_than_announced(hub: Repository, tmp_path: Path) -> None:
     """What does not add up is not kept: the next run starts over."""
     hub.omits_bytes = 10

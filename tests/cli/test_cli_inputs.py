@@ -163,8 +163,8 @@ def test_standard_input_beside_files() -> None:
 
 
 def test_nothing_comes_through_a_pipe() -> None:
-    assert piped(b"", "-") == Result(1, "", "error: -: the file is empty\n1 of 1 inputs failed\n")
-    assert piped(b"", "-", "--pcm", "s16le") == Result(1, "", "error: -: no samples in it\n1 of 1 inputs failed\n")
+    assert piped(b"", "-") == Result(1, "", "error[audio-empty]: -: the file is empty\n1 of 1 inputs failed\n")
+    piped(b"", "-", "--pcm", "s16le").assert_error(1, "audio-empty", "-: ")
 
 
 # --- parts ---
@@ -224,10 +224,10 @@ def test_a_part_behind_the_end(padded: Path) -> None:
     duration_s = soundfile.info(padded).duration
     result = funasr("transcribe", "-m", "demo", padded, DIGITS.path, "--clip", "0:07-1:00")
     assert result.stdout == f"{padded}: {DIGITS.written}\n"
-    reason = f"error: {DIGITS.path}: ends at 1.7 s, before the part from 7.0 s on\n"
+    reason = f"error[clip-behind-end]: {DIGITS.path}: ends at 1.7 s, before the part from 7.0 s on\n"
     assert (result.exit_code, result.stderr) == (1, f"{reason}1 of 2 inputs failed; {summary('0:01')}")
     result = invoke("transcribe", "-m", "demo", padded, "--clip", "1:00:00-")
-    reason = f"error: {padded}: ends at {duration_s:.1f} s, before the part from 3600.0 s on\n"
+    reason = f"error[clip-behind-end]: {padded}: ends at {duration_s:.1f} s, before the part from 3600.0 s on\n"
     assert result == Result(1, "", f"{reason}1 of 1 inputs failed\n")
 
 
@@ -290,5 +290,5 @@ def test_channels_of_what_cannot_be_read(stereo: Path, tmp_path: Path) -> None:
     nothing = tmp_path / "nothing.wav"
     result = invoke("transcribe", "-m", "demo", nothing, stereo, "--channels", "split")
     assert result.stdout == f"{stereo} [ch 1]: {BOTH[0]}\n{stereo} [ch 2]: {BOTH[1]}\n"
-    said = f"error: {nothing}: no such file\n1 of 3 inputs failed; {summary('0:03')}"
+    said = f"error[audio-missing]: {nothing}: no such file\n1 of 3 inputs failed; {summary('0:03')}"
     assert (result.exit_code, result.stderr) == (1, said)

@@ -130,6 +130,7 @@ def test_variables_that_belong_to_others(monkeypatch: pytest.MonkeyPatch) -> Non
     assert invoke("info").stdout.endswith("\nsettings       none\n")
 
 
+@pytest.mark.process
 def test_measuring_does_not_go_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNASR_OUTPUT_DIR", str(tmp_path / "out"))
     for _ in range(2):

@@ -174,7 +174,7 @@ def test_bad_files_among_good_ones(stopping_model: Path, zh_wav: Path, tmp_path:
     assert result.stdout == lines_of(stopping_model, zh_wav, f"{zh_wav}: ", vad=False) * 2
     assert result.exit_code == 1
     for name, reason in (bad | {"none.wav": "no such file"}).items():
-        assert f"error: {tmp_path / name}: {reason}" in result.stderr
+        assert f"]: {tmp_path / name}: {reason}" in result.stderr
     assert result.stderr.endswith(f"\n3 of 5 inputs failed; {summary('0:12')}")
     assert "Traceback" not in result.stderr
     assert tree(tmp_path) == before
@@ -188,7 +188,7 @@ def test_names_are_shown_as_they_are(small_model: Path, short_wav: Path, tmp_pat
     assert result.stdout.startswith(f"{path}: ")
     assert cut_short(path, "0.0-0.5", 6) * 2 in result.stderr
     path.write_text("no recording")
-    assert f"error: {path}: not audio" in invoke("transcribe", "-m", small_model, path).stderr
+    assert f"error[audio-unreadable]: {path}: not audio" in invoke("transcribe", "-m", small_model, path).stderr
 
 
 def test_languages(small_model: Path, short_wav: Path) -> None:
@@ -238,16 +238,11 @@ def test_sampling_is_reproducible(small_model: Path, zh_wav: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "message"),
-    [
-        ("model.safetensors", 1000, "not a safetensors file, or cut short\n  copy or download it again\n"),
-        ("config.json", 100, "cannot be read"),
-        ("tokenizer.json", 100, "cannot be read ("),
-    ],
+    ("name", "size"), [("model.safetensors", 1000), ("config.json", 100), ("tokenizer.json", 100)]
 )
-def test_damaged_models(model: Path, short_wav: Path, name: str, size: int, message: str) -> None:
+def test_damaged_models(model: Path, short_wav: Path, name: str, size: int) -> None:
     os.truncate(model / name, size)
-    funasr("transcribe", "-m", model, short_wav).assert_fails(3, f"error: {model / name}: {message}")
+    funasr("transcribe", "-m", model, short_wav).assert_error(3, "model-damaged", str(model / name))
 
 
 def test_newer_models(model: Path, short_wav: Path) -> None:

@@ -4,17 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parity.clips import clip_paths, write_clips
-from parity.live import Pair, run_pair
-from parity.stated import STATED
 from support.checkpoints import CheckpointSpec, small_variance_spec, write_checkpoint
+from support.parity.clips import BATCH_CLIPS, clip_paths, write_clips
+from support.parity.live import Pair, run_pair
+from support.parity.stated import STATED
 from support.small import convert, once
 
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES
 from funasr_cli.pipeline import Recognizer
 
-BATCH_CLIPS = ("zh", "en-1s", "noise-0.5s", "silence-1s", "zh-0.1s")
 CTC = CheckpointSpec(dtype="float32", with_ctc=True)
 HOTWORDS = ["Kennedy", "滨海新区", "it's"]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parity import checks
-from parity.stages import Stages, compute_batch, compute_unpadded, load_clip, prompts_of, written_ids
+from support.parity import checks
+from support.parity.stages import Stages, compute_batch, compute_unpadded, load_clip, prompts_of, written_ids
 
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity.small_decoder import WIDTH, random_prompt, small_decoder, written_alone
+from support.parity.small_decoder import WIDTH, random_prompt, small_decoder, written_alone
 
 from funasr_cli.backend import mx
 from funasr_cli.decoding.batch import Token, bucketed

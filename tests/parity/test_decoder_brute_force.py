@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from parity.small_decoder import decode_in_one_pass, random_prompt, small_decoder
+from support.parity.small_decoder import decode_in_one_pass, random_prompt, small_decoder
 
 from funasr_cli.backend import mx
 from funasr_cli.decoding.batch import right_pad

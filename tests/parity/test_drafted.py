@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity.small_decoder import VOCAB_SIZE, WIDTH, random_prompt, small_decoder, written_alone
+from support.parity.small_decoder import VOCAB_SIZE, WIDTH, random_prompt, small_decoder, written_alone
 
 from funasr_cli.backend import mx
 from funasr_cli.decoding.batch import MOST_POSITIONS, RunCost, tried_at_once

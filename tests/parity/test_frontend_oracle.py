@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity.checks import FEATURE_TOLERANCE
+from support.parity.checks import FEATURE_TOLERANCE
 
-from funasr_cli.audio.frontend import LOW_FREQUENCY_HZ, MIN_SAMPLES, Frontend, FrontendConfig, mel_filters
 from funasr_cli.backend import mx
+from funasr_cli.features import LOW_FREQUENCY_HZ, MIN_SAMPLES, Frontend, FrontendConfig, mel_filters
 
 RELEASE = FrontendConfig(
     sample_rate_hz=16000, window="hamming", mel_bins=80, frame_length_ms=25.0, frame_shift_ms=10.0,

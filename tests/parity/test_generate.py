@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from parity.small_decoder import VOCAB_SIZE, random_prompt, small_decoder
 from support.batch import generate
+from support.parity.small_decoder import VOCAB_SIZE, random_prompt, small_decoder
 
 from funasr_cli.backend import mx
 from funasr_cli.decoding.batch import Token

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parity.live import in_reference
 from support.checkpoints import CheckpointSpec, release_spec, write_configuration
 from support.layouts import read_configuration
+from support.parity.live import in_reference
 from support.weights import make_tensors
 
 from funasr_cli.backend import mx

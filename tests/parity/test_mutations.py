@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from parity import checks
-from parity.live import Case, Pair
-from parity.mutations import MUTATIONS
-from parity.stages import Stages, compute_batch, compute_case, compute_unpadded, load_clip
+from support.parity import checks
+from support.parity.live import Case, Pair
+from support.parity.mutations import MUTATIONS
+from support.parity.stages import Stages, compute_batch, compute_case, compute_unpadded, load_clip
 
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.pipeline import Recognizer

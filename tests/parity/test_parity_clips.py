@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from parity import checks
-from parity.clips import CLIP_NAMES
-from parity.live import Pair
-from parity.stages import Stages, compute_case, load_clip, options_of, prompts_of, written_ids
+from support.parity import checks
+from support.parity.clips import CLIP_NAMES
+from support.parity.live import Pair
+from support.parity.stages import Stages, compute_case, load_clip, options_of, prompts_of, written_ids
 
 from funasr_cli.decoding.batch import bucketed
 from funasr_cli.decoding.guard import LOOPING_TOKENS

@@ -3,10 +3,10 @@
 import warnings
 
 import pytest
-from parity import checks
-from parity.conftest import BATCH_CLIPS
-from parity.live import Pair
-from parity.stages import compute_case, load_clip, options_of, prompts_of, written_ids
+from support.parity import checks
+from support.parity.clips import BATCH_CLIPS
+from support.parity.live import Pair
+from support.parity.stages import compute_case, load_clip, options_of, prompts_of, written_ids
 
 from funasr_cli.decoding.text import clean_text
 from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES

@@ -4,11 +4,11 @@ import dataclasses
 import warnings
 
 import pytest
-from parity import checks
-from parity.live import Pair
-from parity.stages import compute_case, load_clip, options_of
-from parity.stated import OTHER_SHAPES, OTHER_SIZES
 from support.checkpoints import CheckpointSpec
+from support.parity import checks
+from support.parity.live import Pair
+from support.parity.stages import compute_case, load_clip, options_of
+from support.parity.stated import OTHER_SHAPES, OTHER_SIZES
 
 from funasr_cli.decoding.guard import LOOPING_TOKENS
 from funasr_cli.decoding.text import clean_text

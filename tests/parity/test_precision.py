@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parity.stages import compute_batch, load_clip
 from support.checkpoints import CheckpointSpec, large_adaptor_spec, write_checkpoint
+from support.parity.stages import compute_batch, load_clip
 from support.small import convert
 
 from funasr_cli.backend import mx

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from parity.live import reference_python
 from support.checkpoints import CheckpointSpec, write_checkpoint
+from support.parity.live import reference_python
 from support.small import edit_json
 
 import funasr_cli

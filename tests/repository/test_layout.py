@@ -8,17 +8,6 @@ from support.messages import PACKAGE, ROOT
 TESTS = ROOT / "tests"
 # A package counts by its folder's name, and each module by its own; `cases` covers `benchmarks/cases.py`.
 MODULES = {path.parent.name if path.stem == "__init__" else path.stem for path in PACKAGE.rglob("*.py")}
-# Still to be renamed.
-ELSEWHERE: set[str] = {
-    "audioread", "configurations", "docs_architecture", "docs_drafts", "json", "layout_readers", "pipes", "python",
-    "recognizer_words", "repairs", "robustness", "scores", "second_opinion", "stdin", "subtitle_words",
-    "tokenizer_files", "word_times_of_text",
-}  # fmt: skip
-# Still to move to `tests/support`.
-BORROWED: set[str] = {
-    "parity", "accuracy", "test_cli_errors", "test_cli_input_errors", "test_cli_convert_errors", "test_cli_bench",
-    "test_untrusted", "test_convert_refusals",
-}  # fmt: skip
 
 
 def mirrors(name: str) -> bool:
@@ -33,7 +22,7 @@ def imported(path: Path) -> set[str]:
 
 def test_unit_tests_mirror_the_package() -> None:
     names = {path.stem.removeprefix("test_") for path in TESTS.glob("unit/*.py")}
-    assert {name for name in names if not mirrors(name)} - ELSEWHERE == set()
+    assert {name for name in names if not mirrors(name)} == set()
 
 
 def test_no_test_imports_a_test() -> None:
@@ -41,7 +30,7 @@ def test_no_test_imports_a_test() -> None:
     tests = {path.stem for path in TESTS.rglob("*.py") if path.stem.startswith("test_")}
     folders = {path.name for path in TESTS.iterdir() if path.is_dir()} - {"support"}
     borrowed = {name for path in TESTS.rglob("*.py") for name in imported(path)} & (tests | folders | {"conftest"})
-    assert borrowed - BORROWED - {"tools"} == set()
+    assert borrowed - {"tools"} == set()
 
 
 def test_names_of_test_files_are_unique() -> None:

@@ -1,6 +1,6 @@
 """An upstream checkpoint in the layouts of other programs, without those programs.
 
-`parity/test_layouts.py` holds what is written here to what their own code writes.
+`parity/test_parity_layouts.py` holds what is written here to what their own code writes.
 """
 
 from __future__ import annotations

@@ -20,18 +20,6 @@ TESTS = Path(__file__).parents[1]
 STARTS = {"subprocess": {"Popen", "run", "check_output", "check_call"}, "os": {"fork"}, "pty": {"fork", "spawn"}}
 EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 
-# These leave it to the package, and do not bear the mark themselves yet.
-UNSEEN = {
-    "test_a_worker_answers_and_its_chatter_is_logged", "test_another_number_of_tokens_is_an_error",
-    "test_a_dead_process_is_an_error_that_names_the_log", "test_engines_take_turns",
-    "test_full_needs_the_reference_and_its_layout", "test_the_reference_unpickles_tensors_alone",
-    "test_the_reference_is_given_nothing_of_a_foreign_configuration", "test_a_full_temporary_folder_is_named",
-    "test_what_the_reference_says_last_is_printable", "test_memory_of_a_model_that_is_not_there",
-    "test_the_folder_one_stands_in_is_not_asked_for_the_reference", "test_memory_of_the_command",
-    "test_memory_of_recordings_of_given_lengths", "test_measuring_does_not_go_by_settings",
-    "test_pictures_of_other_modes",
-}  # fmt: skip
-
 _unmarked = ""  # the running test, if it may not start a process
 
 
@@ -41,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         assert isinstance(item, pytest.Function)
         fixtures = [found.func for named in item._fixtureinfo.name2fixturedefs.values() for found in named]
         used = filter(is_ours, (item.function, *fixtures))
-        if any(map(starts_process, used)) or item.originalname in UNSEEN:
+        if any(map(starts_process, used)):
             item.add_marker("process")
 
 

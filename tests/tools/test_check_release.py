@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from parity.live import reference_python
 from support.hub_client import surroundings
 from support.hub_server import MAIN, Hub, serving
+from support.parity.live import reference_python
 from support.running import PYTHON, Result, environment
 from support.small import convert
 

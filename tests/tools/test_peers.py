@@ -57,6 +57,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     return Worker(engine, Path(sys.executable), tmp_path, 1, tmp_path / "log")
 
 
+@pytest.mark.process
 def test_a_worker_answers_and_its_chatter_is_logged(fake: Worker) -> None:
     with fake:
         answer = fake.ask([Path("a"), Path("b")], 5)
@@ -67,11 +68,13 @@ def test_a_worker_answers_and_its_chatter_is_logged(fake: Worker) -> None:
     assert fake.log.read_text() == "chatter that is no answer\n"
 
 
+@pytest.mark.process
 def test_another_number_of_tokens_is_an_error(fake: Worker) -> None:
     with fake, pytest.raises(FunASRError, match=r"funasr-cli: wrote \[12\] tokens, not 13 for each clip"):
         fake.ask([Path("a")], 13)
 
 
+@pytest.mark.process
 def test_a_dead_process_is_an_error_that_names_the_log(fake: Worker) -> None:
     with fake, pytest.raises(FunASRError, match="funasr-cli: its process ended") as caught:
         fake.ask([Path("a")], 99)
@@ -91,6 +94,7 @@ def test_only_ours_sees_this_package() -> None:
     assert {variables[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} == {"2"}
 
 
+@pytest.mark.process
 def test_engines_take_turns(fake: Worker) -> None:
     """Round by round; counts are of what lies between two lengths; slow ones take part in fewer rounds."""
     slow_engine = replace(ENGINES[-1], script="run_fake.py", arguments=("slow ",), counts=False)

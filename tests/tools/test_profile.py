@@ -121,4 +121,4 @@ def test_tables_of_a_profile(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_profile_of_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert profile.main(["-m", "nowhere"]) == 3
-    assert capsys.readouterr().err.startswith("error: nowhere: no such model")
+    assert capsys.readouterr().err.startswith("error[model-missing]: nowhere: no such model")

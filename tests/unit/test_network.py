@@ -180,7 +180,7 @@ def test_an_answer_of_the_hub_is_no_matter_of_settings(tmp_path: Path) -> None:
     class Answered(Exception):
         status_code = 503
 
-    access = modelscope.Access(NOWHERE, "X", {"TOKEN": "“"}, ("SSL_CERT_FILE",), "pysocks", "")
+    access = modelscope.Access(NOWHERE, "X", {"TOKEN": "“"}, ("SSL_CERT_FILE",), "pysocks", "", tmp_path, "")
     assert setting_at_fault(Answered(), access) is None
 
 
@@ -190,13 +190,13 @@ def test_an_answer_of_the_hub_is_no_matter_of_settings(tmp_path: Path) -> None:
 )
 def test_downloads_that_end_early(tmp_path: Path, number: int, code: str) -> None:
     """The innermost reason counts, in one line."""
-    access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "")
+    access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "", tmp_path, "make room")
     try:
         try:
             raise OSError(number, os.strerror(number))
         except OSError as inner:
             raise RuntimeError("the client's own words\non two lines") from inner
     except RuntimeError as outer:
-        error = failure("owner/model", outer, access, tmp_path, "run it again")
-    assert error.code == code
+        error = failure("owner/model", outer, access, "run it again")
+    assert (error.code, error.hint) == (code, "make room" if code == "disk-full" else "run it again")
     assert (str(tmp_path) if code == "disk-full" else os.strerror(number)) in error.message

@@ -188,7 +188,6 @@ def itself() -> dict[str, Any]:
     [torch.ones(1)], torch.ones(1), {"state_dict": {"a": torch.ones(1), "b": "x"}}, itself(),
     {"a": torch.ones(1), "module.a": torch.zeros(1)},
     {"a": torch.ones(32).to_sparse()}, {"a": torch.ones(32, device="meta")},
-    {"a": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)},
 ])  # fmt: skip
 def test_other_objects(folder: Path, content: Any) -> None:
     torch.save(content, "model.pt")

@@ -132,6 +132,7 @@ def test_full_fails_where_the_device_gives_up(
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.process
 def test_full_needs_the_reference_and_its_layout(
     small_checkpoint: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +208,7 @@ def ask(source: Path) -> ModelError | SetupError:
     return caught.value
 
 
+@pytest.mark.process
 def test_the_reference_is_given_nothing_of_a_foreign_configuration(
     make_checkpoint: MakeCheckpoint, seen: Path
 ) -> None:
@@ -235,6 +237,7 @@ def test_the_reference_is_given_nothing_of_a_foreign_configuration(
     assert (seen / "model.pt").read_bytes() == (source / "model.pt").read_bytes()
 
 
+@pytest.mark.process
 def test_the_reference_unpickles_tensors_alone(
     small_checkpoint: Path, seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +253,7 @@ def test_the_reference_unpickles_tensors_alone(
         torch.load(tmp_path / "object.pt", weights_only=False)
 
 
+@pytest.mark.process
 def test_a_full_temporary_folder_is_named(
     small_checkpoint: Path, seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +266,7 @@ def test_a_full_temporary_folder_is_named(
     assert not seen.exists()
 
 
+@pytest.mark.process
 def test_what_the_reference_says_last_is_printable(small_checkpoint: Path, seen: Path) -> None:
     error = ask(small_checkpoint)
     assert seen.is_dir()
@@ -272,6 +277,7 @@ def test_what_the_reference_says_last_is_printable(small_checkpoint: Path, seen:
     assert f"({shown})" in error.message
 
 
+@pytest.mark.process
 def test_the_folder_one_stands_in_is_not_asked_for_the_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-WORKERS = Path(__file__).parents[2] / "tools/peers/workers"
+WORKERS = Path(__file__).parents[3] / "tools/peers/workers"
 sys.path.insert(0, str(WORKERS))
 
 from transformers_port import port_config, port_tensors  # noqa: E402

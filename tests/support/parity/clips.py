@@ -12,6 +12,7 @@ CLIP_NAMES = (
     "silence-1s", "silence-5s", "late-speech", "noise-0.5s", "noise-10s", "quiet-noise", "noisy-zh", "zh-8k",
     "en-8k-stereo", "stereo-44k", "zh-22k", "sweep-48k", "square", "impulse",
 )  # fmt: skip
+BATCH_CLIPS = ("zh", "en-1s", "noise-0.5s", "silence-1s", "zh-0.1s")
 
 
 def write_clips(folder: Path, zh_wav: Path, en_flac: Path) -> None:

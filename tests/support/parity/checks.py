@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from parity.live import Case
-from parity.stages import Stages, load_clip, options_of, prompts_of, written_ids
+from support.parity.live import Case
+from support.parity.stages import Stages, load_clip, options_of, prompts_of, written_ids
 
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.text import clean_text

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "funasr_cli/verification"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "funasr_cli/verification"))
 
 from reference import Reference, main
 

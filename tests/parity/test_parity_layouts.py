@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from parity.live import in_reference
 from safetensors.torch import load_file
 from support.checkpoints import CheckpointSpec, release_spec, write_checkpoint
 from support.layouts import write_mlx_audio, write_transformers
+from support.parity.live import in_reference
 from support.small import first_token_ids
 
 import funasr_cli

@@ -16,9 +16,9 @@ from support.small import convert, once
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.pipeline import Recognizer
 
-REPOSITORY = Path(__file__).parents[2]
-SCRIPT = REPOSITORY / "tests/parity/record.py"
-LAYOUTS_SCRIPT = REPOSITORY / "tests/parity/reference_layouts.py"
+REPOSITORY = Path(__file__).parents[3]
+SCRIPT = REPOSITORY / "tests/support/parity/record.py"
+LAYOUTS_SCRIPT = REPOSITORY / "tests/support/parity/reference_layouts.py"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""}
 VARIABLE = "REFERENCE_PYTHON"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from parity.live import Case
 from support.batch import generate
+from support.parity.live import Case
 
 from funasr_cli.audio.decode import Audio, load_audio
 from funasr_cli.backend import mx
