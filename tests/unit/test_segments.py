@@ -37,32 +37,23 @@ def test_margins_around_speech() -> None:
     assert stretch.duration_s == pytest.approx(3.392)
 
 
-@pytest.mark.parametrize(("frames", "found"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1)])
-def test_clicks_are_no_speech(frames: int, found: int) -> None:
-    speech = [0.0] * 30 + [1.0] * frames + [0.0] * 30
+@pytest.mark.parametrize(
+    ("runs", "options", "found"),
+    [
+        *(([(30, 0.0), (frames, 1.0), (30, 0.0)], {}, int(frames > 2)) for frames in range(5)),  # clicks
+        # Speech goes on at a lower probability than it begins at.
+        ([(31, 0.36), (31, 0.5), (31, 0.36), (31, 0.5)], {}, 1),
+        ([(31, 0.36), (31, 0.5), (31, 0.34), (31, 0.5)], {}, 2),
+        # A low threshold still finds pauses.
+        *(([(31, 0.6), (62, 0.0), (31, 0.6)], {"vad_threshold": low}, 2) for low in (0.005, 0.02, 0.1, 0.15)),
+        # The shortest pause that ends a stretch: 0.4 s are 12.5 frames.
+        *(([(30, 1.0), (pause, 0.0), (30, 1.0)], {}, 1 + (pause > 11)) for pause in (11, 12, 13)),
+    ],
+)
+def test_how_many_stretches(runs: list[tuple[int, float]], options: dict, found: int) -> None:
+    speech = [level for frames, level in runs for _ in range(frames)]
     samples = noise(len(speech) * FRAME_SAMPLES)
-    assert len(stretches_of(samples, TranscribeOptions(), speech)) == found
-
-
-@pytest.mark.parametrize(("dip", "found"), [(0.36, 1), (0.34, 2)])
-def test_speech_goes_on_at_a_lower_probability_than_it_begins_at(dip: float, found: int) -> None:
-    samples, speech = scripted((1, 0.36), (1, 0.5), (1, dip), (1, 0.5))
-    stretches = stretches_of(samples, TranscribeOptions(), speech)
-    assert len(stretches) == found
-    assert stretches[0].start == (in_frames(1) - 6) * FRAME_SAMPLES
-
-
-@pytest.mark.parametrize("threshold", [0.005, 0.02, 0.1, 0.15])
-def test_a_low_threshold_still_finds_pauses(threshold: float) -> None:
-    samples, speech = scripted((1, 0.0), (1, 0.6), (2, 0.0), (1, 0.6), (1, 0.0))
-    assert len(stretches_of(samples, TranscribeOptions(vad_threshold=threshold), speech)) == 2
-
-
-@pytest.mark.parametrize(("pause_frames", "found"), [(11, 1), (12, 2), (13, 2)])
-def test_the_shortest_pause_that_ends_a_stretch(pause_frames: int, found: int) -> None:
-    """0.4 s are 12.5 frames."""
-    speech = [1.0] * 30 + [0.0] * pause_frames + [1.0] * 30
-    assert len(stretches_of(noise(len(speech) * FRAME_SAMPLES), TranscribeOptions(), speech)) == found
+    assert len(stretches_of(samples, TranscribeOptions(**options), speech)) == found
 
 
 def test_short_stretches_are_joined_over_pauses() -> None:
