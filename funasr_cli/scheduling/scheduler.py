@@ -9,10 +9,9 @@ from math import ceil
 from funasr_cli.decoding.agreement import compare, said_before
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.ctc import CTCReading
-from funasr_cli.decoding.draft import CTCDraft
+from funasr_cli.decoding.draft import CTCDraft, Habits
 from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
-from funasr_cli.decoding.habits import Habits
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.decoding.text import TextStream, clean_text, thinking
@@ -22,10 +21,9 @@ from funasr_cli.languages import resolve_language
 from funasr_cli.measure import available_bytes
 from funasr_cli.models.adaptor import audio_token_count
 from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
-from funasr_cli.scheduling.ahead import ReadAhead
 from funasr_cli.scheduling.books import Attempt, Book
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
-from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Speech, read_sources
+from funasr_cli.scheduling.intake import Arrival, Opened, Opener, ReadAhead, Speech, read_sources
 from funasr_cli.stages import Stages
 from funasr_cli.transcript import Segment, Word
 

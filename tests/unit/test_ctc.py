@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funasr_cli.models.alignment import BLANK, AlignmentError, align
-from funasr_cli.models.ctc import best_path
+from funasr_cli.models.ctc import BLANK, AlignmentError, align, best_path
 
 BLANK_CLASS = 0
 
