@@ -6,9 +6,9 @@ there is nothing to hear. Where they have little in common, the text may be made
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from funasr_cli.units import common, units_of
 
@@ -68,8 +68,8 @@ def compare(text: str, ctc_text: str) -> Comparison:
     # Sorted: of several longest subsequences always the same is taken.
     one, other = sorted((compared_units(text), compared_units(ctc_text)))
     pairs = common(one, other)
-    gaps = _gaps(pairs, len(one), len(other))
-    different = sum(_differing(one[rows], other[columns]) for rows, columns in gaps)
+    borders = pairwise([(-1, -1), *pairs, (len(one), len(other))])  # of what lies between the pairs
+    different = sum(_differing(one[a + 1 : b], other[c + 1 : d]) for (a, c), (b, d) in borders)
     return Comparison(len(pairs), different)
 
 
@@ -88,14 +88,6 @@ def compared_units(text: str) -> list[str]:
     """Words, each digit, and each character of scripts without spaces, as they sound."""
     sounds = IN_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold())
     return [unit.key for unit in units_of(sounds, split_loose=True)]
-
-
-def _gaps(pairs: list[tuple[int, int]], rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-    """What lies between the pairs, in front of them and behind."""
-    row = column = 0
-    for next_row, next_column in [*pairs, (rows, columns)]:
-        yield slice(row, next_row), slice(column, next_column)
-        row, column = next_row + 1, next_column + 1
 
 
 def _differing(one: Units, other: Units) -> int:

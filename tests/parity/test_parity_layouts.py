@@ -23,7 +23,6 @@ from support.small import first_token_ids
 
 import funasr_cli
 from funasr_cli.backend import mx, tree_flatten
-from funasr_cli.checkpoints.hashes import sha256_of
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.errors import ModelError
 
@@ -259,13 +258,3 @@ def test_our_own(nano_sources: dict[bool, Source], zh_wav: Path, tmp_path: Path)
         second = converted(wide, tmp_path / f"second-{recipe}", **options)
         assert_same_tensors(load_file(second / "model.safetensors"), load_file(direct / "model.safetensors"))
         assert stated(second) == stated(direct)
-
-
-def test_where_it_came_from_stays_known(nano_sources: dict[bool, Source], tmp_path: Path) -> None:
-    """The name is that of the first source; layout and digest are those of the second."""
-    source = nano_sources[True]
-    again = funasr_cli.convert(source.model, tmp_path / "again", verify="off", languages=("zh",))
-    assert again.model.source["source"] == source.folder.name
-    assert again.model.source["layout"] == "funasr-cli"
-    assert again.model.source["sha256"] == sha256_of(source.model / "model.safetensors")
-    assert again.model.config.prompt.languages == ("zh",)

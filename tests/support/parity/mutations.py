@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from funasr_cli.audio import frontend
+from funasr_cli import features as frontend
 from funasr_cli.backend import mx, nn
 from funasr_cli.decoding import batch as decoding
 from funasr_cli.models import adaptor, fun_asr_nano, qwen3, sanm
