@@ -184,17 +184,6 @@ def test_how_much_is_tried_at_once(rows: list[tuple[int, tuple[float, float]]], 
     assert rate(width) == pytest.approx(max(map(rate, allowed)))
 
 
-def test_one_good_draft_among_many_rows_waits_until_it_pays() -> None:
-    """The others would be padded by as much."""
-    cost = RunCost(16, 16)
-    good, none, bad = (0.9, 0.9), (0.0, 0.0), (0.1, 0.1)
-    assert tried_at_once([20], [good], cost) == 15  # which cost as much as three
-    assert tried_at_once([20] + [0] * 15, [good] + [none] * 15, cost) == 0
-    assert tried_at_once([20] * 16, [good] * 16, cost) > 0
-    assert tried_at_once([20] * 16, [bad] * 16, cost) == 0
-    assert tried_at_once([20], [bad], cost) <= 1
-
-
 def test_what_a_run_costs() -> None:
     assert [RunCost(16, 16)(positions) for positions in (1, 2, 3, 16, 17)] == [17, 18, 32, 32, 33]
     assert [RunCost(128)(positions) for positions in (1, 3, 16)] == [129, 131, 144]
