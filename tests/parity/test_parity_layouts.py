@@ -145,17 +145,6 @@ def test_mlx_audio_leaves_an_untied_head_out(nano_sources: dict[bool, Source], t
         converted(folder, tmp_path / "out")
 
 
-def test_mlx_audio_has_no_ctc_vocabulary(zh_wav: Path, tmp_path: Path) -> None:
-    """Its converter takes the branch along, but not the file that spells its labels out."""
-    spec = dataclasses.replace(SPEC, with_ctc=True, encoder_blocks=2, encoder_tp_blocks=1, llm_layers=2)
-    folder = write_mlx_audio(write_checkpoint(tmp_path / "Nano", spec), tmp_path / "mlx-audio")
-    assert "ctc.ctc_lo.weight" in load_file(folder / "model.safetensors")
-    conversion = funasr_cli.convert(str(folder), tmp_path / "out", verify="off")
-    assert conversion.notes == ("its CTC branch is left out: mlx-audio's layout has no vocabulary for it",)
-    assert not any(name.startswith("ctc") for name in load_file(conversion.folder / "model.safetensors"))
-    assert first_token_ids(folder, zh_wav, 8) == first_token_ids(conversion.folder, zh_wav, 8)
-
-
 @pytest.mark.parametrize("recipe", ["4", "8", "mixed_4_6"])
 def test_mlx_audio_quantized(mlx_audio: Path, zh_wav: Path, tmp_path: Path, recipe: str) -> None:
     """By its own command: read as MLX multiplies it out, and kept as it is if that is asked for."""
