@@ -53,11 +53,6 @@ class Comparison:
         return self.different >= DOUBTFUL_UNITS and self.disagreement > DOUBTFUL_SHARE
 
 
-def disagreement(text: str, ctc_text: str) -> float:
-    """Share of the two texts that is not common to both, 0 to 1; the same either way."""
-    return compare(text, ctc_text).disagreement
-
-
 def compare(text: str, ctc_text: str) -> Comparison:
     """Compare what two ways of reading wrote, but for what they write differently on purpose.
 
@@ -80,7 +75,7 @@ def said_before(text: str, earlier: str, ctc_text: str) -> str:
     others hand over what stands before a cut.
     """
     later = text.removeprefix(earlier)
-    holds_all = disagreement(text, ctc_text) <= disagreement(later, ctc_text)
+    holds_all = compare(text, ctc_text).disagreement <= compare(later, ctc_text).disagreement
     return "" if not earlier or holds_all else earlier
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funasr_cli.decoding.agreement import Comparison, compare, disagreement
+from funasr_cli.decoding.agreement import Comparison, compare
 
 WORDS = [
     "hello", "the", "train", "don't", "Straße", "3", "20", "pm", "你", "好", "三点", "あ", "한국", "ไทย"
@@ -19,14 +19,14 @@ RULES = settings(max_examples=300, deadline=None)
 @RULES
 @given(anything, anything)
 def test_it_is_a_share_and_the_same_either_way(one: str, other: str) -> None:
-    assert 0 <= disagreement(one, other) <= 1
+    assert 0 <= compare(one, other).disagreement <= 1
     assert compare(one, other) == compare(other, one)
 
 
 @RULES
 @given(anything)
 def test_a_text_agrees_with_itself(text: str) -> None:
-    assert disagreement(text, text) == 0
+    assert compare(text, text).disagreement == 0
     assert compare(text, text).different == 0
 
 
@@ -54,7 +54,7 @@ def test_case_punctuation_and_white_space_are_nothing(one: str, other: str, betw
     ],
 )
 def test_shares(text: str, ctc_text: str, expected: float) -> None:
-    assert disagreement(text, ctc_text) == pytest.approx(expected)
+    assert compare(text, ctc_text).disagreement == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
