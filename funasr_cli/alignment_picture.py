@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from math import ceil, inf
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,29 +42,22 @@ class Heard:
     Attributes:
         times_s: (frames,) the middle of each frame.
         blank: (frames,) probability that nothing is said.
-        labels: what each label of its best path spells, in order.
-        peaks: (labels,) the frame at which each is likeliest.
-        probabilities: (frames, labels).
+        labels: what each label of its best path spells, the frame at which it is likeliest, and (frames,) its
+            probability, in order.
     """
 
     times_s: np.ndarray
     blank: np.ndarray
-    labels: list[str]
-    peaks: np.ndarray
-    probabilities: np.ndarray
+    labels: list[tuple[str, int, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A part of the recording, in panels below each other.
+    """A part of the recording, in panels below each other: what is heard, what the model reads, hears and writes.
 
     Attributes:
         start_s: where it begins.
         end_s: where the next one begins; infinite for the last one: a frame's middle may lie behind all samples.
-        wave: panel of the waveform.
-        spectrogram: panel of what the model reads of it.
-        posteriors: panel of what was heard.
-        words: panel of what was written.
     """
 
     start_s: float
@@ -151,31 +144,22 @@ def _hear(recognizer: "Recognizer", audio: Audio, transcript: Transcript, segmen
     first = round((segment.start_s - transcript.start_s) * audio.sample_rate_hz)
     samples = audio.samples[first : first + round(segment.duration_s * audio.sample_rate_hz)]
     [reading] = recognizer.read_ctc(recognizer.encode([recognizer.features(samples)]))
-    vocabulary = recognizer.loaded.ctc_vocabulary
-    assert vocabulary is not None  # else it has no reading
-    runs, frame = [], 0  # of the same label: it, its first frame, and the one behind
-    for label, run in groupby(reading.frame_ids):
-        length = len(list(run))
-        runs += [(label, frame, frame + length)] if label != reading.blank_id else []
-        frame += length
-    log_probs = reading.log_probs([reading.blank_id, *(label for label, _, _ in runs)])  # (frames, 1 + labels)
-    probabilities = np.exp(np.minimum(log_probs, 0))
-    peaks = [
-        first + int(probabilities[first:last, index].argmax()) for index, (_, first, last) in enumerate(runs, 1)
+    ids = np.array(reading.frame_ids)
+    borders = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]  # of runs of the same label
+    runs = [run for run in pairwise(borders) if ids[run[0]] != reading.blank_id]
+    log_probs = reading.log_probs([reading.blank_id, *(int(ids[first]) for first, _ in runs)])
+    blank, *likely = np.exp(np.minimum(log_probs, 0)).T  # (frames,) each
+    labels = [
+        (reading.vocabulary.decode([int(ids[first])]).strip(), first + int(own[first:last].argmax()), own)
+        for (first, last), own in zip(runs, likely, strict=True)
     ]
-    return Heard(
-        times_s=segment.start_s + FIRST_MIDDLE_S + reading.frame_duration_s * np.arange(frame),
-        blank=probabilities[:, 0],
-        labels=[vocabulary.decode([label]).strip() for label, _, _ in runs],
-        peaks=np.array(peaks, int),
-        probabilities=probabilities[:, 1:],
-    )
+    times_s = segment.start_s + FIRST_MIDDLE_S + reading.frame_duration_s * np.arange(len(ids))
+    return Heard(times_s, blank, labels)
 
 
 def _draw_wave(row: Row, audio: Audio, transcript: Transcript) -> None:
     times_s = transcript.start_s + np.arange(len(audio.samples)) / audio.sample_rate_hz
-    within = _within(row, times_s)
-    row.wave.plot(times_s[within], audio.samples[within], color=GREY, linewidth=0.4, rasterized=True)
+    row.wave.plot(times_s, audio.samples, color=GREY, linewidth=0.4, rasterized=True)
     highest = max(float(np.abs(audio.samples).max()), 1e-6) * 1.05
     row.wave.set_ylim(-highest, highest)
 
@@ -190,9 +174,10 @@ def _draw_spectrogram(row: Row, recognizer: "Recognizer", audio: Audio, transcri
     energies = np.array(recognizer.frontend.filter_bank(samples))  # (frames, mel bins), natural logarithms
     centre_s = min(config.frame_length_ms / 1000, audio.duration_s) / 2
     times_s = transcript.start_s + centre_s + np.arange(len(energies)) * config.frame_shift_ms / 1000
-    within = _within(row, times_s)
+    first, behind = np.searchsorted(times_s, (row.start_s, row.end_s)).tolist()
+    within = slice(max(first - 1, 0), behind + 1)  # also the neighbours, which may reach into the row
     loudest = max(float(energies.max()), 0.0)  # digital silence is not to look loud
-    if len(times_s[within]):
+    if first < behind:
         specshow(
             energies[within].T, x_coords=times_s[within], x_axis="s", y_axis="mel", sr=config.sample_rate_hz,
             htk=True, fmin=LOW_FREQUENCY_HZ, fmax=config.sample_rate_hz / 2, vmin=loudest - DEEPEST, vmax=loudest,
@@ -200,30 +185,18 @@ def _draw_spectrogram(row: Row, recognizer: "Recognizer", audio: Audio, transcri
         )  # fmt: skip
 
 
-def _within(row: Row, times_s: np.ndarray) -> slice:
-    """Those of ascending times that are in a row, and the next one on either side; nothing if none is in it."""
-    first, behind = np.searchsorted(times_s, (row.start_s, row.end_s)).tolist()
-    return slice(max(first - 1, 0), behind + 1) if first < behind else slice(0)
-
-
 def _draw_posteriors(row: Row, heard: Heard, segment: Segment) -> None:
-    """A peak for each label, in the colour of the word in which it was heard."""
-    within = _within(row, heard.times_s)
-    times_s, axes = heard.times_s[within], row.posteriors
-    if not len(times_s):
-        return
-    axes.fill_between(times_s, heard.blank[within], step="mid", color=FAINT, linewidth=0)
-    for index, (label, peak) in enumerate(zip(heard.labels, heard.peaks, strict=True)):
-        colour = _colour(segment.words, float(heard.times_s[peak]))
-        # Where the same label is heard again, that is another peak.
-        others = heard.peaks[[other == label for other in heard.labels]]
-        near = np.abs(heard.peaks[index] - np.arange(len(heard.times_s)))
-        own = near <= np.abs(others[:, None] - np.arange(len(heard.times_s))).min(axis=0)
-        likely = np.where(own, heard.probabilities[:, index], 0)[within]
-        axes.fill_between(times_s, likely, step="mid", color=colour, linewidth=0)
+    """A peak for each label, in the colour of the word in which it was heard; rows clip them."""
+    axes, times_s = row.posteriors, heard.times_s
+    axes.fill_between(times_s, heard.blank, step="mid", color=FAINT, linewidth=0)
+    peaks = [0, *(peak for _, peak, _ in heard.labels), len(times_s) - 1]
+    for index, (label, peak, likely) in enumerate(heard.labels):
+        colour = _colour(segment.words, float(times_s[peak]))
+        around = slice(peaks[index], peaks[index + 2] + 1)  # the same label may be heard again elsewhere
+        axes.fill_between(times_s[around], likely[around], step="mid", color=colour, linewidth=0)
         height = 1.05 + 0.17 * (index % 2)  # neighbours are not to cover each other
-        if row.holds(heard.times_s[peak]):
-            axes.text(heard.times_s[peak], height, label, color=colour, ha="center", fontsize=8)
+        if row.holds(times_s[peak]):
+            axes.text(times_s[peak], height, label, color=colour, ha="center", fontsize=8)
 
 
 def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
@@ -249,14 +222,14 @@ def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
 
 
 def _label(row: Row) -> None:
-    names = {
-        row.wave: "waveform", row.spectrogram: "mel, Hz", row.posteriors: "CTC posteriors", row.words: "words",
-    }  # fmt: skip
-    ticks: dict[Axes, list[float]] = {row.spectrogram: [500, 2000], row.posteriors: [0, 0.5, 1]}
-    for axes, name in names.items():
+    labels: list[tuple[Axes, str, list[float]]] = [
+        (row.wave, "waveform", []), (row.spectrogram, "mel, Hz", [500, 2000]),
+        (row.posteriors, "CTC posteriors", [0, 0.5, 1]), (row.words, "words", []),
+    ]  # fmt: skip
+    for axes, name, ticks in labels:
         axes.set_ylabel(name, fontsize="small")
         axes.set_xlabel("seconds" if axes is row.words else "", fontsize="small")
-        axes.set_yticks(ticks.get(axes, []))
+        axes.set_yticks(ticks)
         axes.tick_params(labelsize="x-small")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -267,6 +240,7 @@ def _label(row: Row) -> None:
 
 def _colour(words: Sequence[Word], time_s: float) -> str:
     """That of the word which is said then; grey between words."""
-    said = (index for index, word in enumerate(words) if word.start_s <= time_s <= word.end_s)
-    index = next(said, None)
-    return GREY if index is None else COLOURS[index % len(COLOURS)]
+    said = (
+        COLOURS[index % len(COLOURS)] for index, word in enumerate(words) if word.start_s <= time_s <= word.end_s
+    )
+    return next(said, GREY)

@@ -11,24 +11,17 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 from funasr_cli.errors import SetupError
 
 
-def _mkl_from_pypi() -> Iterator[str]:
-    """Path of the single dynamic library of the PyPI package ``mkl``, wherever pip put it."""
-    try:
-        files = importlib.metadata.files("mkl") or []
-    except importlib.metadata.PackageNotFoundError:
-        return
-    for file in files:
-        if file.name.startswith("libmkl_rt.so"):
-            yield str(file.locate().resolve())  # type: ignore[attr-defined]
-
-
 def _blas_candidates() -> Iterator[str]:
-    """Libraries that export a plain ``cblas_sgemm``, best first."""
-    yield from _mkl_from_pypi()
+    """Libraries that export a plain ``cblas_sgemm``, best first: that of PyPI's ``mkl`` is wherever pip put it."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("mkl") or []:
+            if file.name.startswith("libmkl_rt.so"):
+                yield str(file.locate().resolve())  # type: ignore[attr-defined]
     yield from ("libmkl_rt.so.3", "libmkl_rt.so.2", "libopenblas.so.0", "libopenblas.so", "libblis.so.4")
 
 

@@ -1,4 +1,4 @@
-"""Spreads of measurements, memory and the real-time factor."""
+"""Spreads of measurements, and memory."""
 
 import os
 import resource
@@ -10,11 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from funasr_cli.backend import mx, on_accelerator
-
-
-def rtf(compute_s: float, audio_s: float) -> float:
-    """Real-time factor: seconds of computing for each second of audio."""
-    return compute_s / audio_s
 
 
 @dataclass(frozen=True)
@@ -44,11 +39,6 @@ def reset_peak_process() -> None:
     """Start counting the process's peak anew, where the system lets us (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_mlx_bytes() -> int:
-    """Most memory that MLX had allocated at once since `reset_peak_mlx`."""
-    return int(mx.get_peak_memory())
 
 
 def total_bytes() -> int:
@@ -82,8 +72,3 @@ def _container_bytes() -> Iterator[int]:
         cached = int(counts.get("inactive_file", 0))  # given back when somebody wants it
         yield max(0, int(limit) - int(used) + cached)
     yield sys.maxsize
-
-
-def reset_peak_mlx() -> None:
-    """Start counting MLX's peak anew."""
-    mx.reset_peak_memory()

@@ -24,6 +24,7 @@ GROUP_SIZES = (32, 64, 128)  # those of `mx.quantize`
 GROUP_SIZE = 64
 AT_LEAST_1, SEGMENT_LIMITS = "it must be at least 1", f"it must be 2 to {MAX_SEGMENT_S} s"
 FLOAT16 = "float16 cannot hold this model: its encoder reaches 10,000 and its adaptor peaks above 1,000"
+BFLOAT16 = "use bfloat16, which takes the same space, or float32"
 ENCODER_RECIPE = "cannot quantize the encoder to {} bits"
 
 
@@ -161,12 +162,7 @@ class ConvertOptions:
         if isinstance(self.quantize, int):  # as is natural in Python
             object.__setattr__(self, "quantize", str(self.quantize))
         _refuse_first(
-            (
-                FLOAT16,
-                self.dtype,
-                lambda x: x != "float16",
-                "use bfloat16, which takes the same space, or float32",
-            ),
+            (FLOAT16, self.dtype, lambda x: x != "float16", BFLOAT16),
             ("unknown type {!r}", self.dtype, DTYPES.__contains__, _choice(DTYPES)),
             ("no recipe {!r} for quantization", self.quantize, RECIPES.__contains__, _choice(RECIPES)),
             (ENCODER_RECIPE, self.quantize_encoder, ENCODER_BITS.__contains__, _choice(ENCODER_BITS)),

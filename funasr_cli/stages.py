@@ -9,7 +9,7 @@ from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import LoadedModel
 from funasr_cli.decoding.batch import bucketed
-from funasr_cli.decoding.ctc import CTCReading, read_ctc
+from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.errors import ModelError
 from funasr_cli.features import Frontend
@@ -111,7 +111,7 @@ class Stages:
         hidden = model.ctc_hidden(encoded.hidden, encoded.lengths)  # (batch, frames, CTC width)
         frame_s = self.config.frontend.row_duration_s
         return [
-            read_ctc(model.ctc, row[:length], vocabulary, ctc.blank_id, frame_s)
+            CTCReading(model.ctc, row[:length], vocabulary, ctc.blank_id, frame_s)
             for row, length in zip(hidden, encoded.lengths, strict=True)
         ]
 

@@ -6,14 +6,17 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from funasr_cli.backend import mx
 from funasr_cli.benchmarks.request import PARTS, STAGES, TEXT_PARTS
 from funasr_cli.benchmarks.scoring import ErrorRate, error_rate, reference_of
-from funasr_cli.benchmarks.subjects import Subject
-from funasr_cli.benchmarks.workloads import Workload
-from funasr_cli.measure import Spread, peak_mlx_bytes, peak_process_bytes, reset_peak_mlx, reset_peak_process, rtf
+from funasr_cli.benchmarks.subjects import Subject, Workload
+from funasr_cli.measure import Spread, peak_process_bytes, reset_peak_process
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.transcript import Transcript
+
+COUNTS = ("tokens", "passes", "drafted", "accepted")  # of a transcript's timings
 
 
 @dataclass(frozen=True)
@@ -99,21 +102,13 @@ def gains_of(costs: Sequence[CaseCost], group: Callable[[CaseCost], Hashable]) -
     return gains
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One trial of a case: its stages, and the counts of the transcripts together."""
+class _Run(NamedTuple):
+    """One trial of a case."""
 
     transcripts: list[Transcript]
     stages: dict[str, float]
-    counts: dict[str, int]
-    audio_s: float
     peak_mlx_bytes: int
     peak_process_bytes: int
-
-    @property
-    def tokens_per_s(self) -> float:
-        decode_s = self.stages["decode_s"]
-        return max(0, self.counts["tokens"] - self.counts["segments"]) / decode_s if decode_s else 0.0
 
 
 @dataclass(frozen=True)
@@ -128,44 +123,49 @@ class _Case:
 
     def run(self, options: TranscribeOptions, others_bytes: int = 0) -> _Run:
         options = replace(options, batch_size=self.batch_size, draft=self.draft, vad=self.workload.vad)
-        reset_peak_mlx()
+        mx.reset_peak_memory()
         reset_peak_process()
         started = time.perf_counter()
         done = self.subject.recognizer.transcribe_batch(self.workload.recordings, options)
         total_s = time.perf_counter() - started
-        peaks = peak_mlx_bytes() - others_bytes, peak_process_bytes()
-        stages = {name: sum(getattr(each.timings, name) for each in done) for name in PARTS}
+        peaks = int(mx.get_peak_memory()) - others_bytes, peak_process_bytes()
+        stages = _sums(done, PARTS)
         stages |= {"text_s": sum(stages[name] for name in TEXT_PARTS), "total_s": total_s}
         stages["first_token_s"] = done[0].timings.first_token_s
-        names = ("tokens", "passes", "drafted", "accepted")
-        counts = {name: sum(getattr(each.timings, name) for each in done) for name in names}
-        counts["segments"] = sum(len(each.segments) for each in done)
-        return _Run(done, stages, counts, sum(each.duration_s for each in done), *peaks)
+        return _Run(done, stages, *peaks)
 
     def cost(self, runs: Sequence[_Run], references: Mapping[str, str] | None) -> CaseCost:
-        last, recordings = runs[-1], self.workload.recordings
-        texts = tuple(transcript.text for transcript in last.transcripts)
-        errors = None
+        done = runs[-1].transcripts
+        texts, audio_s = tuple(each.text for each in done), sum(each.duration_s for each in done)
+        counts, segments = _sums(done, COUNTS), sum(len(each.segments) for each in done)
+        errors, further_tokens = None, max(0, counts["tokens"] - segments)
         if references is not None:  # each file counts once, however often it was transcribed
             wanted = [reference_of(path, references) for path in self.workload.paths]
             errors = error_rate(zip(wanted, texts, strict=False))
+        seconds = {name: [run.stages[name] for run in runs] for name in (*STAGES, "text_s")}
         return CaseCost(
             case=self.label,
             model=self.subject.cost.model,
             audio=self.workload.name,
-            recordings=len(recordings),
+            recordings=len(self.workload.recordings),
             batch_size=self.batch_size,
             draft=self.draft,
-            audio_s=last.audio_s,
-            stages={name: Spread.of([run.stages[name] for run in runs]) for name in (*STAGES, "text_s")},
-            tokens_per_s=Spread.of([run.tokens_per_s for run in runs]),
-            rtf=Spread.of([rtf(run.stages["total_s"], run.audio_s) for run in runs]),
+            audio_s=audio_s,
+            segments=segments,
+            stages={name: Spread.of(values) for name, values in seconds.items()},
+            tokens_per_s=Spread.of([further_tokens / spent if spent else 0.0 for spent in seconds["decode_s"]]),
+            rtf=Spread.of([spent / audio_s for spent in seconds["total_s"]]),
             peak_mlx_bytes=max(run.peak_mlx_bytes for run in runs),
             peak_process_bytes=max(run.peak_process_bytes for run in runs),
             errors=errors,
             texts=texts,
-            **last.counts,
+            **counts,
         )
+
+
+def _sums(transcripts: Sequence[Transcript], names: Sequence[str]) -> dict[str, Any]:
+    """Of attributes of their timings."""
+    return {name: sum(getattr(each.timings, name) for each in transcripts) for name in names}
 
 
 def run_cases(

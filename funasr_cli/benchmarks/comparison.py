@@ -75,12 +75,19 @@ def read_report(path: Path, mode: str) -> dict[str, Any]:
 
 def compare(earlier: dict[str, Any], now: dict[str, Any]) -> Comparison:
     """Two reports as JSON has them."""
-    before, after = ({case["case"]: case for case in report["cases"]} for report in (earlier, now))
+    reports = earlier, now
+    before, after = ({case["case"]: case for case in report["cases"]} for report in reports)
+    stated = ({name: report.get(name) for name in CONTEXT} | {"weights": _weights(report)} for report in reports)
+    then, today = (dict(_leaves(each)) for each in stated)
     return Comparison(
         ratios={name: _ratios(before[name], case) for name, case in after.items() if name in before},
         only_now=[case for case in after if case not in before],
         only_earlier=[case for case in before if case not in after],
-        changes=_changes(earlier, now),
+        changes=[
+            f"{name}: {then.get(name)}, then {today.get(name)}"
+            for name in then | today
+            if then.get(name) != today.get(name)
+        ],
     )
 
 
@@ -99,15 +106,6 @@ def _range(value: Any) -> tuple[float, float, float] | None:
     if isinstance(value, dict):
         return value["median"], value["low"], value["high"]
     return (value,) * 3 if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    before, after = (
-        dict(_leaves({name: report.get(name) for name in CONTEXT} | {"weights": _weights(report)}))
-        for report in (earlier, now)
-    )
-    names = [name for name in before | after if before.get(name) != after.get(name)]
-    return [f"{name}: {before.get(name)}, then {after.get(name)}" for name in names]
 
 
 def _weights(report: dict[str, Any]) -> dict[str, Any]:

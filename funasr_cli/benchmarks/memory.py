@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from funasr_cli.benchmarks.workloads import write_recording
+from funasr_cli.benchmarks.subjects import write_recording
 from funasr_cli.errors import ExitCode, FunASRError
 from funasr_cli.measure import reset_peak_process
 
 DURATIONS_S = (600.0, 3600.0, 10800.0)
 ACCEPTED = (ExitCode.OK, ExitCode.PARTIAL)
 CUT_SHORT = (*ACCEPTED, ExitCode.INPUT_FAILED)  # a limit on the tokens may leave not a single text complete
-KEPT_VARIABLES = ("FUNASR_BLAS", "FUNASR_TRACEBACK")  # the others are somebody's settings for transcribing
+KEPT = ("FUNASR_BLAS", "FUNASR_TRACEBACK")  # the others are somebody's settings for transcribing
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,8 @@ def run_memory(
 def _run(arguments: list[str]) -> tuple[int, float]:
     """Most memory that a transcription had resident, and its seconds."""
     command = [sys.executable, "-m", "funasr_cli", "transcribe", *arguments]
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("FUNASR_")}
-    variables |= {key: os.environ[key] for key in KEPT_VARIABLES if key in os.environ}
-    variables["FUNASR_CONFIG"] = os.devnull
+    kept = {name: value for name, value in os.environ.items() if name in KEPT or not name.startswith("FUNASR_")}
+    variables = kept | {"FUNASR_CONFIG": os.devnull}
     reset_peak_process()  # a new process is charged with the peak of the one that it comes from
     started = time.perf_counter()
     with tempfile.TemporaryFile() as complaints:

@@ -1,9 +1,10 @@
 """Measurements as a picture: where the time goes, and cost curves over duration and batch size."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from funasr_cli.benchmarks.cases import CaseCost
 from funasr_cli.benchmarks.memory import MemoryCost
@@ -28,17 +29,13 @@ def draw(report: Report, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    cases, curves = report.runs, _curves(report)
-    panels = len(curves) + bool(cases)
+    panels = [partial(_draw_stages, report.runs)] if report.runs else []
+    panels += [partial(_draw_curves, *curve) for curve in _curves(report)]
     with drawing():
-        figure = Figure((PANEL_WIDTH * panels, PANEL_HEIGHT), layout="constrained")
-        axes = list(figure.subplots(1, panels, squeeze=False)[0])
-        if cases:
-            _draw_stages(axes.pop(0), cases)
-        for own, (x_label, y_label, points) in zip(axes, curves, strict=True):
-            _draw_curves(own, points)
-            own.set_xlabel(x_label)
-            own.set_ylabel(y_label)
+        figure = Figure((PANEL_WIDTH * len(panels), PANEL_HEIGHT), layout="constrained")
+        for draw_panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+            draw_panel(axes)
+            axes.legend(fontsize="x-small")
         figure.suptitle(f"{report.device}, {report.started}", fontsize="small")
         save(figure, path)
 
@@ -66,29 +63,25 @@ def _curves(report: Report) -> list[tuple[str, str, list[Point]]]:
     return curves
 
 
-def _draw_stages(axes: "Axes", cases: list[CaseCost]) -> None:
+def _draw_stages(cases: list[CaseCost], axes: "Axes") -> None:
     """A bar for each case, of its stages one behind the other."""
     names = [case.case for case in cases]
-    starts = [0.0] * len(cases)
+    starts = np.zeros(len(cases))
     for part in PARTS:
         widths = [case.stages[part].median / case.audio_s for case in cases]
         axes.barh(names, widths, left=starts, label=STAGES[part])
-        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+        starts += widths
     axes.invert_yaxis()
     axes.set_xlabel("seconds for each second of audio")
     axes.tick_params(axis="y", labelsize="x-small")
-    axes.legend(fontsize="x-small")
 
 
-def _draw_curves(axes: "Axes", points: Iterable[Point]) -> None:
+def _draw_curves(x_label: str, y_label: str, points: list[Point], axes: "Axes") -> None:
     """Medians joined by a line for each name, with their ranges around them."""
-    lines: dict[str, list[tuple[float, Spread]]] = defaultdict(list)
-    for name, x, y in points:
-        lines[name].append((x, y))
-    for name, line in lines.items():
-        line.sort(key=lambda point: point[0])
-        errors = [[y.median - y.low for _, y in line], [y.high - y.median for _, y in line]]
-        medians = [y.median for _, y in line]
-        axes.errorbar([x for x, _ in line], medians, yerr=errors, marker="o", capsize=3, label=name)
+    for name in dict.fromkeys(name for name, _, _ in points):
+        line = sorted((x, y.median, y.median - y.low, y.high - y.median) for of, x, y in points if of == name)
+        x, median, below, above = zip(*line, strict=True)
+        axes.errorbar(x, median, yerr=[below, above], marker="o", capsize=3, label=name)
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize="x-small")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)

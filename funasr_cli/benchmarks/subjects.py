@@ -1,18 +1,28 @@
-"""Models that are measured side by side, and what loading each of them costs."""
+"""What is measured: models side by side, with what loading each of them costs, and the recordings they read."""
 
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
+import soundfile
+
+from funasr_cli.audio.decode import Audio, from_array, load_audio
+from funasr_cli.audio.recording import Source, open_recording
+from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.measure import Spread
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.pipeline import Recognizer
+
+GENERATED_DURATIONS_S = (5.0, 10.0, 20.0)
+PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,3 +81,79 @@ def unambiguous(names: list[str], folders: list[Path]) -> list[str]:
     """What models are called: two conversions of the same checkpoint by their folders, too."""
     counts, pairs = Counter(names), zip(names, folders, strict=True)
     return [name if counts[name] == 1 else f"{name} in {folder.name}" for name, folder in pairs]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Recordings that are transcribed in one run.
+
+    Attributes:
+        name: what to call them all.
+        recordings: at least one.
+        paths: their files; empty where they have been made.
+        vad: whether to look for speech in them.
+        copies: how often each of them is among the recordings.
+    """
+
+    name: str
+    recordings: tuple[Source, ...]
+    paths: tuple[Path, ...] = ()
+    vad: bool = True
+    copies: int = 1
+
+
+def make_workloads(paths: tuple[Path, ...], durations_s: tuple[float, ...], work: Path) -> list[Workload]:
+    """One workload for each recording, or for each duration.
+
+    Args:
+        paths: recordings; none of them generates what stands in for speech.
+        durations_s: lengths to which they are joined, with pauses; empty takes them as they are.
+        work: a folder for the files that are made.
+
+    Raises:
+        AudioError: a recording cannot be read.
+    """
+    if not paths:
+        clips = [generated_clip(duration_s) for duration_s in durations_s or GENERATED_DURATIONS_S]
+        return [Workload(clip.name, (clip,), vad=False) for clip in clips]
+    if not durations_s:
+        return [Workload(str(path), (open_recording(path, SAMPLE_RATE_HZ),), (path,)) for path in paths]
+    workloads = []
+    for duration_s in durations_s:
+        name = f"joined {duration_s:g} s"
+        file = work / f"{name}.flac"
+        write_recording(file, paths, duration_s)
+        workloads.append(Workload(name, (open_recording(file, SAMPLE_RATE_HZ, name=name),)))
+    return workloads
+
+
+def together(paths: tuple[Path, ...], count: int) -> Workload:
+    """``count`` recordings in one workload; they are repeated, or cut off.
+
+    Raises:
+        AudioError: a recording cannot be read.
+    """
+    used = paths[:count]
+    recordings = [open_recording(path, SAMPLE_RATE_HZ) for path in used]
+    return Workload(f"{count} recordings", tuple(islice(cycle(recordings), count)), used)
+
+
+def generated_clip(duration_s: float) -> Audio:
+    """Noise with the slope and the four syllables a second of speech: costs what speech costs, says nothing."""
+    samples = np.random.default_rng(0).standard_normal(int(duration_s * SAMPLE_RATE_HZ)).cumsum()
+    samples -= np.convolve(samples, np.full(400, 1 / 400), mode="same")  # keep the slope, lose the drift
+    envelope = 0.55 - 0.45 * np.cos(2 * np.pi * 4 * np.arange(len(samples)) / SAMPLE_RATE_HZ)
+    loud = samples * envelope
+    loud *= 0.3 / np.abs(loud).max()
+    return from_array(loud, SAMPLE_RATE_HZ, SAMPLE_RATE_HZ, f"generated {duration_s:g} s")
+
+
+def write_recording(file: Path, paths: Iterable[Path], duration_s: float) -> None:
+    """Write clips one after the other with pauses in between, as 16 kHz FLAC of exactly this length."""
+    missing, pause = round(duration_s * SAMPLE_RATE_HZ), np.zeros(round(PAUSE_S * SAMPLE_RATE_HZ), np.float32)
+    clips = cycle([load_audio(path, SAMPLE_RATE_HZ).samples for path in paths])
+    with soundfile.SoundFile(file, "w", SAMPLE_RATE_HZ, 1) as out:
+        while missing:
+            piece = np.concatenate([next(clips), pause])[:missing]  # (samples,)
+            out.write(piece)
+            missing -= len(piece)

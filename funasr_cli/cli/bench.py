@@ -131,7 +131,7 @@ def bench(
     )
     from funasr_cli.benchmarks import comparison as comparing
     from funasr_cli.benchmarks import plot as plotting
-    from funasr_cli.benchmarks.run import measure
+    from funasr_cli.benchmarks.report import measure
     from funasr_cli.device import gflops_a_core
     from funasr_cli.pictures import check_picture
 

@@ -6,9 +6,9 @@ there is nothing to hear. Where they have little in common, the text may be made
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from funasr_cli.units import common, units_of
 
@@ -53,11 +53,6 @@ class Comparison:
         return self.different >= DOUBTFUL_UNITS and self.disagreement > DOUBTFUL_SHARE
 
 
-def disagreement(text: str, ctc_text: str) -> float:
-    """Share of the two texts that is not common to both, 0 to 1; the same either way."""
-    return compare(text, ctc_text).disagreement
-
-
 def compare(text: str, ctc_text: str) -> Comparison:
     """Compare what two ways of reading wrote, but for what they write differently on purpose.
 
@@ -68,8 +63,8 @@ def compare(text: str, ctc_text: str) -> Comparison:
     # Sorted: of several longest subsequences always the same is taken.
     one, other = sorted((compared_units(text), compared_units(ctc_text)))
     pairs = common(one, other)
-    gaps = _gaps(pairs, len(one), len(other))
-    different = sum(_differing(one[rows], other[columns]) for rows, columns in gaps)
+    borders = pairwise([(-1, -1), *pairs, (len(one), len(other))])  # of what lies between the pairs
+    different = sum(_differing(one[a + 1 : b], other[c + 1 : d]) for (a, c), (b, d) in borders)
     return Comparison(len(pairs), different)
 
 
@@ -80,7 +75,7 @@ def said_before(text: str, earlier: str, ctc_text: str) -> str:
     others hand over what stands before a cut.
     """
     later = text.removeprefix(earlier)
-    holds_all = disagreement(text, ctc_text) <= disagreement(later, ctc_text)
+    holds_all = compare(text, ctc_text).disagreement <= compare(later, ctc_text).disagreement
     return "" if not earlier or holds_all else earlier
 
 
@@ -88,14 +83,6 @@ def compared_units(text: str) -> list[str]:
     """Words, each digit, and each character of scripts without spaces, as they sound."""
     sounds = IN_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold())
     return [unit.key for unit in units_of(sounds, split_loose=True)]
-
-
-def _gaps(pairs: list[tuple[int, int]], rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-    """What lies between the pairs, in front of them and behind."""
-    row = column = 0
-    for next_row, next_column in [*pairs, (rows, columns)]:
-        yield slice(row, next_row), slice(column, next_column)
-        row, column = next_row + 1, next_column + 1
 
 
 def _differing(one: Units, other: Units) -> int:

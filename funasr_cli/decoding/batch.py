@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from funasr_cli.backend import mx, on_accelerator
 from funasr_cli.decoding.sampling import Sampler, log_probabilities
@@ -18,7 +18,6 @@ from funasr_cli.models.layers import FEW_ROWS, FULL_ROWS
 from funasr_cli.models.qwen3 import Qwen3
 
 BUCKETS_AN_OCTAVE = 16  # padded lengths are rounded up to one of these: at most 1/16 is wasted
-T = TypeVar("T")
 # What a run of the decoder costs whatever it computes (reading its weights), in positions: docs/performance.md.
 # On a CPU, MLX's products of other types than float32 cost as much for each position as if it were alone.
 CPU_FIXED_POSITIONS, CPU_SLOW_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 1, 128
@@ -238,7 +237,7 @@ class Batch:
         """Keep as much of the proposals as the decoder says itself, and what it says behind that."""
         mx.eval(answers.ids, answers.logprobs)
         width = answers.ids.size // len(self.rows)
-        ids, logprobs = (_in_rows(flat.tolist(), width) for flat in (answers.ids, answers.logprobs))
+        ids, logprobs = (flat.reshape(-1, width).tolist() for flat in (answers.ids, answers.logprobs))
         accepted = [_agreeing(proposal, says) for proposal, says in zip(answers.proposals, ids, strict=True)]
         if width > 1:
             self.cache.take_back([width - 1 - count for count in accepted])
@@ -271,10 +270,6 @@ class Batch:
         self.drafts += other.drafts
         self._steps += other._steps
         self._last_ids = mx.concatenate([self._last_ids, other._last_ids])
-
-
-def _in_rows(flat: list[T], width: int) -> list[list[T]]:
-    return [flat[start : start + width] for start in range(0, len(flat), width)]
 
 
 def _agreeing(proposal: Sequence[int], says: Sequence[int]) -> int:

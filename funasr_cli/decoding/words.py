@@ -8,6 +8,8 @@ tokens' frames, here they are put between them.
 """
 
 import re
+import unicodedata
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,13 +17,12 @@ import numpy as np
 
 from funasr_cli.characters import UNSPACED_LETTERS
 from funasr_cli.decoding.ctc import CTCReading
-from funasr_cli.decoding.labels import Plan
 from funasr_cli.decoding.text import UNFINISHED
-from funasr_cli.models.alignment import BLANK, AlignmentError, align
+from funasr_cli.models.ctc import BLANK, AlignmentError, align
 from funasr_cli.transcript import Word
-from funasr_cli.units import is_spoken
-from funasr_cli.vocabulary import CTCVocabulary
+from funasr_cli.units import common, folded, is_spoken, word_spans
 
+APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 # Where the middle of the first CTC frame is: that of its middle feature frame, 25 ms long. Others follow evenly.
 FIRST_MIDDLE_S = 0.0125
 # CTC says a label near the middle of what it stands for, in a frame or two. So the border between words in a flow
@@ -37,15 +38,118 @@ LONG = re.compile(rf"[{UNSPACED_LETTERS}\d{UNFINISHED}]")  # characters that sta
 Span = tuple[float, float]
 
 
+@dataclass
+class Group:
+    """Words that are aligned together: mostly one.
+
+    Attributes:
+        words: their positions among the words of the text; none where something was heard that is not written.
+        labels: positions among all labels that are aligned; none where nothing was heard of what is written.
+        measured: whether the labels say these words, so that the times are theirs.
+    """
+
+    words: range
+    labels: range
+    measured: bool
+
+
+class Plan:
+    """What to align for a text.
+
+    Attributes:
+        spans: where each word begins and ends in the text.
+        labels: of the CTC branch, in order.
+        groups: the words, in order, each in one group, with their labels.
+
+    Args:
+        text: what the decoder wrote.
+        reading: of the same segment.
+        unsaid: how many characters at the beginning were not said in the segment.
+    """
+
+    def __init__(self, text: str, reading: CTCReading, unsaid: int = 0):
+        self.spans = word_spans(text)
+        self.labels: list[int] = []
+        self.groups: list[Group] = []
+        self._text, self._vocabulary = text, reading.vocabulary
+        self._has_capitals = reading.text != reading.text.lower()
+        self._heard = reading.token_ids
+        self._next = 0  # of what was heard: those in front are in a group, or have been left out
+        heard, sources = reading.vocabulary.spell(self._heard)
+        letters = [_letters(heard, *span) for span in word_spans(heard)]
+        done = sum(end <= unsaid for _, end in self.spans)
+        if done:
+            self._add(range(done), [], measured=False)
+        written_keys = [folded(text[start:end]) for start, end in self.spans[done:]]
+        heard_keys = [folded(heard[first : last + 1]) for first, last in letters]
+        for word, other in [(done + own, other) for own, other in common(written_keys, heard_keys)]:
+            first, last = (sources[index] for index in letters[other])
+            self._add_unheard(range(done, word), first[0])
+            self._add_heard(word, first[0], last[1])
+            done = word + 1
+        self._add_unheard(range(done, len(self.spans)), len(self._heard))
+
+    def _add_unheard(self, words: range, end: int) -> None:
+        """Words that the CTC branch did not hear, in place of what it heard up to before `end`."""
+        spelled = [self._spell(*self.spans[word]) for word in words]
+        if words and all(spelled):
+            for word, labels in zip(words, spelled, strict=True):
+                self._add(range(word, word + 1), labels, measured=True)
+        elif words or self._next < end:  # what was heard holds the place
+            self._add(words, self._heard[self._next : end], measured=False)
+        self._next = max(self._next, end)
+
+    def _add_heard(self, word: int, first: int, last: int) -> None:
+        """A word that the CTC branch heard, too, as its labels from `first` to `last`."""
+        labels = self._heard[self._next : last + 1]
+        before = self.groups[-1] if self.groups else None
+        shared = first < self._next  # its first label also says the end of the word in front
+        self._next = max(self._next, last + 1)
+        if shared and before and before.measured and before.words.stop == word:
+            self.labels += labels
+            before.words = range(before.words.start, word + 1)
+            before.labels = range(before.labels.start, len(self.labels))
+        else:
+            self._add(range(word, word + 1), labels, measured=bool(labels))
+
+    def _add(self, words: range, labels: list[int], *, measured: bool) -> None:
+        start = len(self.labels)
+        self.labels += labels
+        self.groups.append(Group(words, range(start, len(self.labels)), measured))
+
+    def _spell(self, start: int, end: int) -> list[int]:
+        """Labels that say a word of the text; none where nobody knows, as of digits."""
+        first, last = _letters(self._text, start, end)
+        said = "".join(map(_said, self._text[first : last + 1]))
+        if any(unicodedata.category(char)[0] == "N" for char in said) or not self._vocabulary.can_spell(said):
+            return []
+        if not self._has_capitals:
+            said = said.lower()
+        labels = self._vocabulary.encode(f" {said}" if self._text[:start].endswith(" ") else said)
+        return [label for label in labels if self._vocabulary.decode([label]).strip()]
+
+
+def _said(char: str) -> str:
+    """What is heard of a character within a word: punctuation is not."""
+    if char in APOSTROPHES:
+        return "'"
+    return char if unicodedata.category(char)[0] in "LNM" else " "
+
+
+def _letters(text: str, start: int, end: int) -> tuple[int, int]:
+    """The first and the last letter or digit from `start` to before `end`."""
+    spoken = [index for index in range(start, end) if is_spoken(text[index])]
+    return spoken[0], spoken[-1]
+
+
 def time_words(
-    text: str, reading: CTCReading, vocabulary: CTCVocabulary, start_s: float, end_s: float, earlier: str = ""
+    text: str, reading: CTCReading, start_s: float, end_s: float, earlier: str = ""
 ) -> tuple[Word, ...]:
     """The words of a segment.
 
     Args:
         text: what the decoder wrote.
         reading: what the CTC branch made of the same segment.
-        vocabulary: of the reading's labels.
         start_s: where the segment begins.
         end_s: where it ends.
         earlier: what the text begins with that was said before the segment.
@@ -55,7 +159,7 @@ def time_words(
         score is that of the least likely label, each at its best frame. Nothing if the labels cannot be aligned:
         there are none, they do not fit into the frames, or the posteriors are not finite.
     """
-    plan = Plan(text, reading, vocabulary, len(earlier))
+    plan = Plan(text, reading, len(earlier))
     if not plan.labels or not plan.spans:
         return ()
     try:
@@ -63,8 +167,11 @@ def time_words(
     except AlignmentError:
         return ()
     middles_s = frames * reading.frame_duration_s + FIRST_MIDDLE_S
-    lengths = [spoken_length(vocabulary.decode([label])) for label in plan.labels]
-    cores = [_core(group.labels, middles_s, lengths) for group in plan.groups]
+    lengths = [spoken_length(reading.vocabulary.decode([label])) for label in plan.labels]
+    cores = []
+    for labels in (group.labels for group in plan.groups):
+        ends = (labels[0], labels[-1]) if labels else None
+        cores.append(ends and Core(middles_s[ends[0], 0], middles_s[ends[1], 1], *(lengths[end] for end in ends)))
     spans_s = _spans(cores, reading.frame_duration_s, end_s - start_s)
     words = []
     for group, span_s in zip(plan.groups, spans_s, strict=True):
@@ -104,48 +211,24 @@ class Core(NamedTuple):
     last_length: int
 
 
-def _core(labels: range, middles_s: np.ndarray, lengths: list[int]) -> Core | None:
-    """Of a group's labels; (labels, 2) middles of all labels' first and last frames."""
-    if not labels:
-        return None
-    first, last = labels[0], labels[-1]
-    return Core(float(middles_s[first, 0]), float(middles_s[last, 1]), lengths[first], lengths[last])
-
-
 def _spans(cores: list[Core | None], frame_s: float, duration_s: float) -> list[Span]:
-    """When each group was said, within the segment.
+    """When each group was said, without overlaps and within the segment.
 
     Args:
-        cores: of the groups, in order; None where nothing was heard.
+        cores: of the groups, in order; None where nothing was heard: these take what their neighbours leave.
         frame_s: from one frame to the next.
         duration_s: of the segment.
     """
-    half_s = frame_s / 2  # so far a word reaches next to one without frames, which gets what is left
+    half_s = frame_s / 2  # so far a word reaches next to one without frames
     spans_s: list[Span | None] = []
-    for index, core in enumerate(cores):
-        before = cores[index - 1] if index else None
-        behind = cores[index + 1] if index + 1 < len(cores) else None
+    for index, (before, core, behind) in enumerate(zip([None, *cores], cores, [*cores[1:], None], strict=False)):
         if core is None:
             spans_s.append(None)
             continue
         first_s = core.first_s - (half_s if index else FIRST_REACH_S)
         last_s = core.last_s + (half_s if index + 1 < len(cores) else REACH_S)
-        spans_s.append(
-            (_border(before, core)[1] if before else first_s, _border(core, behind)[0] if behind else last_s)
-        )
-    return _in_order(spans_s, duration_s)
-
-
-def _border(before: Core, behind: Core) -> Span:
-    """Where one of two neighbours ends, and where the other one begins."""
-    share = before.last_length / (before.last_length + behind.first_length)
-    border_s = before.last_s + share * (behind.first_s - before.last_s)
-    end_s, start_s = min(border_s, before.last_s + REACH_S), max(border_s, behind.first_s - REACH_S)
-    return (end_s, start_s) if start_s - end_s >= SHORTEST_PAUSE_S else (border_s, border_s)
-
-
-def _in_order(spans_s: list[Span | None], duration_s: float) -> list[Span]:
-    """Without overlaps and within the segment; what has no span of its own takes what its neighbours leave."""
+        begun_s = _border(before, core)[1] if before else first_s
+        spans_s.append((begun_s, _border(core, behind)[0] if behind else last_s))
     ordered: list[Span] = []
     for index, span_s in enumerate(spans_s):
         earliest_s = ordered[-1][1] if ordered else 0.0
@@ -154,6 +237,14 @@ def _in_order(spans_s: list[Span | None], duration_s: float) -> list[Span]:
         first_s = min(max(first_s, earliest_s), duration_s)
         ordered.append((first_s, min(max(first_s, min(last_s, latest_s)), duration_s)))
     return ordered
+
+
+def _border(before: Core, behind: Core) -> Span:
+    """Where one of two neighbours ends, and where the other one begins."""
+    share = before.last_length / (before.last_length + behind.first_length)
+    border_s = before.last_s + share * (behind.first_s - before.last_s)
+    end_s, start_s = min(border_s, before.last_s + REACH_S), max(border_s, behind.first_s - REACH_S)
+    return (end_s, start_s) if start_s - end_s >= SHORTEST_PAUSE_S else (border_s, border_s)
 
 
 def _shares(texts: list[str], span_s: Span) -> list[Span]:

@@ -7,7 +7,7 @@ and ``attention.py``.
 from dataclasses import dataclass
 
 from funasr_cli.backend import mx, nn
-from funasr_cli.models.layers import FeedForward, length_mask, linear, merge_heads, normalise, split_heads
+from funasr_cli.models.layers import FeedForward, length_mask, linear, normalise, self_attention
 
 LAYER_NORM_EPS = 1e-12  # ESPnet's, unlike the encoder's
 
@@ -42,16 +42,11 @@ class Attention(nn.Module):
         self.linear_v = linear(width, width)
         self.linear_out = linear(width, width)
         self._heads = heads
-        self._scale = (width // heads) ** -0.5
 
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
         """(batch, frames, width), (batch, frames) bool -> (batch, frames, width)."""
-        attended = mx.fast.scaled_dot_product_attention(
-            *(split_heads(project(x), self._heads) for project in (self.linear_q, self.linear_k, self.linear_v)),
-            scale=self._scale,
-            mask=None if valid is None else valid[:, None, None, :],
-        )
-        return self.linear_out(merge_heads(attended))
+        q, k, v = self.linear_q(x), self.linear_k(x), self.linear_v(x)
+        return self.linear_out(self_attention(q, k, v, self._heads, valid))
 
 
 class AdaptorLayer(nn.Module):

@@ -113,11 +113,9 @@ class DecoderCache:
         joined = cls(len(parts[0][0].layers), len(chosen))
         joined.lengths = [length for _, _, length in chosen]
         for index, layer in enumerate(joined.layers):
-            parts_of_it = [(cache.layers[index], row, length) for cache, row, length in chosen]
-            layer.keys = _gathered([(part.keys, row, length) for part, row, length in parts_of_it], joined.columns)
-            layer.values = _gathered(
-                [(part.values, row, length) for part, row, length in parts_of_it], joined.columns
-            )
+            own = [(cache.layers[index], row, length) for cache, row, length in chosen]
+            layer.keys = _gathered([(part.keys, row, length) for part, row, length in own], joined.columns)
+            layer.values = _gathered([(part.values, row, length) for part, row, length in own], joined.columns)
         return joined
 
     @property

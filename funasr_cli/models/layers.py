@@ -113,6 +113,14 @@ def merge_heads(x: mx.array) -> mx.array:
     return x.transpose(0, 2, 1, 3).reshape(batch, frames, -1)
 
 
+def self_attention(q: mx.array, k: mx.array, v: mx.array, heads: int, valid: mx.array | None) -> mx.array:
+    """Attend to all valid frames: (batch, frames, width) each, (batch, frames) bool -> (batch, frames, width)."""
+    q, k, v = (split_heads(part, heads) for part in (q, k, v))  # each (batch, heads, frames, head_dim)
+    mask = None if valid is None else valid[:, None, None, :]
+    attended = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
+    return merge_heads(attended)
+
+
 def normalise(norm: nn.LayerNorm, x: mx.array) -> mx.array:
     """Apply a layer norm to a float32 residual stream and go over to the weights' type.
 

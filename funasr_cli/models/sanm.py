@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from funasr_cli.backend import mx, nn
-from funasr_cli.models.layers import FeedForward, length_mask, linear, merge_heads, normalise, split_heads
+from funasr_cli.models.layers import FeedForward, length_mask, linear, normalise, self_attention
 
 LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream leaves alone here
 
@@ -80,7 +80,6 @@ class SANMAttention(nn.Module):
         self.linear_out = linear(config.width, config.width)
         self.fsmn_block = FSMNBlock(config.width, config.memory_taps, config.memory_shift)
         self._heads = config.heads
-        self._scale = (config.width // config.heads) ** -0.5
 
     def memory(self, v: mx.array, valid: mx.array | None) -> mx.array:
         """FSMN over the values: masked, filtered, added to itself, masked. (batch, frames, width) float32."""
@@ -93,12 +92,7 @@ class SANMAttention(nn.Module):
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
         """(batch, frames, input_dim), (batch, frames) bool -> (batch, frames, width)."""
         q, k, v = mx.split(self.linear_q_k_v(x), 3, axis=-1)  # each (batch, frames, width)
-        attended = mx.fast.scaled_dot_product_attention(
-            *(split_heads(part, self._heads) for part in (q, k, v)),
-            scale=self._scale,
-            mask=None if valid is None else valid[:, None, None, :],
-        )
-        return self.linear_out(merge_heads(attended)) + self.memory(v, valid)
+        return self.linear_out(self_attention(q, k, v, self._heads, valid)) + self.memory(v, valid)
 
 
 class SANMLayer(nn.Module):

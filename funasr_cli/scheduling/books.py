@@ -1,9 +1,10 @@
 """What is known of each input while it is being worked on: its segments in order, its costs, its warnings."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from funasr_cli.audio.segments import Stretch
 from funasr_cli.decoding.agreement import Comparison
@@ -40,10 +41,7 @@ class Book:
     started: float
     start_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    tokens: int = 0
-    passes: int = 0
-    drafted: int = 0
-    accepted: int = 0
+    counts: Counter[str] = field(default_factory=lambda: Counter(tokens=0))  # passes, drafted, accepted, too
     first_token: float | None = None
     end: Ended | None = None
     _open: set[int] = field(default_factory=set)  # first samples of stretches that are not final
@@ -97,6 +95,8 @@ class Book:
         """The result, once all is done; `word_times` tells whether its words should have times."""
         assert self.end is not None
         now = time.perf_counter()
+        measured: dict[str, Any] = dict(self.counts)
+        measured |= {f"{stage}_s": self.seconds[stage] + self.end.seconds.get(stage, 0.0) for stage in STAGES}
         return Transcript(
             source=self.name,
             start_s=self.start_s,
@@ -105,13 +105,9 @@ class Book:
             language=language,
             segments=tuple(self._settled),
             timings=Timings(
-                **{f"{stage}_s": self.seconds[stage] + self.end.seconds.get(stage, 0.0) for stage in STAGES},
                 first_token_s=(self.first_token or now) - self.started,
                 total_s=now - self.started,
-                tokens=self.tokens,
-                passes=self.passes,
-                drafted=self.drafted,
-                accepted=self.accepted,
+                **measured,
             ),
             unread_s=self.end.unread_s,
             fault=self.end.error.message if self.end.error else None,
@@ -144,10 +140,8 @@ def _problem(segment: Segment) -> str | None:
         return "no text, but the CTC branch heard something: words may be missing"
     if segment.doubtful:
         return "the CTC branch did not hear this: the text may be made up"
-    if segment.stop_reason == "budget":
-        return f"cut short after {segment.tokens} tokens: the end may be missing"
-    if segment.stop_reason == "loop":
-        return "the text goes in circles: what follows the first round is missing"
-    if segment.stop_reason == "nonfinite":
-        return "the decoder met a value that is not a number: the rest is missing"
-    return None
+    return {
+        "budget": f"cut short after {segment.tokens} tokens: the end may be missing",
+        "loop": "the text goes in circles: what follows the first round is missing",
+        "nonfinite": "the decoder met a value that is not a number: the rest is missing",
+    }.get(segment.stop_reason)

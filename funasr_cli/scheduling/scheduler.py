@@ -9,10 +9,9 @@ from math import ceil
 from funasr_cli.decoding.agreement import compare, said_before
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.ctc import CTCReading
-from funasr_cli.decoding.draft import CTCDraft
+from funasr_cli.decoding.draft import CTCDraft, Habits
 from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
-from funasr_cli.decoding.habits import Habits
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.decoding.text import TextStream, clean_text, thinking
@@ -22,10 +21,9 @@ from funasr_cli.languages import resolve_language
 from funasr_cli.measure import available_bytes
 from funasr_cli.models.adaptor import audio_token_count
 from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
-from funasr_cli.scheduling.ahead import ReadAhead
 from funasr_cli.scheduling.books import Attempt, Book
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
-from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Speech, read_sources
+from funasr_cli.scheduling.intake import Arrival, Opened, Opener, ReadAhead, Speech, read_sources
 from funasr_cli.stages import Stages
 from funasr_cli.transcript import Segment, Word
 
@@ -184,16 +182,15 @@ class Scheduler:
         with self._shared("decode", [row.speech for row in self._rows.values()]):
             tokens = self._decoder.step()
         for number in {token.row for token in tokens}:
-            self._books[self._rows[number].speech.source].passes += 1
+            self._books[self._rows[number].speech.source].counts["passes"] += 1
         for token in tokens:
             if token.row in self._rows:  # it may have ended before the last of its tokens
                 yield from self._write(self._rows[token.row], token)
 
     def _write(self, row: Row, token: Token) -> Iterator[Event]:
         book = self._books[row.speech.source]
-        book.tokens += 1
+        book.counts.update(tokens=1, accepted=int(token.drafted))
         book.first_token = book.first_token or time.perf_counter()
-        book.accepted += token.drafted
         if token.finite:
             row.logprobs.append(token.logprob)
         settled = row.stream.settled
@@ -210,7 +207,7 @@ class Scheduler:
         """Settle a segment, or try again in two halves where that may help."""
         speech, attempt = row.speech, self._attempt(row, reason)
         if row.draft:
-            book.drafted += row.draft.proposed
+            book.counts["drafted"] += row.draft.proposed
         if row.guard.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES:
             parts = speech.stretch.halves()
             if parts:
@@ -233,6 +230,10 @@ class Scheduler:
         text = clean_text(raw)
         before = said_before(text, clean_text(row.stream.earlier), row.ctc.text) if row.ctc else ""
         opinion = compare(text.removeprefix(before), row.ctc.text) if row.ctc and self._compares else None
+        words: tuple[Word, ...] = ()
+        if self._options.word_times:
+            assert row.ctc is not None  # else the recognizer has refused
+            words = time_words(text, row.ctc, stretch.start_s, stretch.end_s, before)
         segment = Segment(
             start_s=stretch.start_s,
             end_s=stretch.end_s,
@@ -244,18 +245,11 @@ class Scheduler:
             mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
             ctc_text=row.ctc.text if row.ctc and self._options.ctc else None,
             scores=row.stream.scores(text) if self._options.confidence else (),
-            words=self._words(row, text, before) if self._options.word_times else (),
+            words=words,
             disagreement=opinion.disagreement if opinion else None,
             doubtful=bool(opinion and opinion.doubtful) and reason == StopReason.EOS,
         )
         return Attempt(stretch, segment, opinion)
-
-    def _words(self, row: Row, text: str, before: str) -> tuple[Word, ...]:
-        """The segment's text with the times of its words; what was said before it begins it."""
-        vocabulary, stretch = self._recognizer.loaded.ctc_vocabulary, row.speech.stretch
-        assert row.ctc is not None  # else the recognizer has refused
-        assert vocabulary is not None
-        return time_words(text, row.ctc, vocabulary, stretch.start_s, stretch.end_s, before)
 
     def _finish(self, book: Book) -> Iterator[Event]:
         """The last event of a recording, if it is done."""

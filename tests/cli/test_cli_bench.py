@@ -14,7 +14,7 @@ from support.running import invoke, load_once
 
 from funasr_cli import demo
 from funasr_cli.benchmarks.memory import run_memory
-from funasr_cli.benchmarks.workloads import write_recording
+from funasr_cli.benchmarks.subjects import write_recording
 from funasr_cli.demo import MODEL, clips
 from funasr_cli.errors import FunASRError
 

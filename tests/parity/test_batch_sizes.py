@@ -31,34 +31,23 @@ def recordings(demo: Recognizer) -> list[Audio]:
     return [load_audio(path, demo.sample_rate_hz) for path in sorted(CLEAN.glob("*.flac"))]
 
 
-@pytest.fixture(scope="module", params=WAYS)
-def one_by_one(
-    request: pytest.FixtureRequest, demo: Recognizer, recordings: list[Audio]
-) -> tuple[str, list[Transcript]]:
-    """How to read, and what comes of it when there is a single row at any time."""
-    options = TranscribeOptions(**WAYS[request.param], batch_size=1)
-    return request.param, demo.transcribe_batch(recordings, options)
+def described(transcript: Transcript) -> list[tuple[object, ...]]:
+    return [
+        (one.start_s, one.end_s, one.text, one.stop_reason, one.retries, one.tokens,
+         pytest.approx(one.mean_logprob, abs=LOGPROB_TOLERANCE))
+        for one in transcript.segments
+    ]  # fmt: skip
 
 
-def test_the_clips_are_read(one_by_one: tuple[str, list[Transcript]]) -> None:
-    way, transcripts = one_by_one
-    assert len(transcripts) == 48
-    assert len({transcript.text for transcript in transcripts}) > 40
-    if way == "whole clips":
-        assert [len(transcript.segments) for transcript in transcripts] == [1] * 48
-
-
-@pytest.mark.parametrize("batch_size", [3, 16])
-def test_batch_size(
-    batch_size: int, one_by_one: tuple[str, list[Transcript]], demo: Recognizer, recordings: list[Audio]
-) -> None:
-    way, alone = one_by_one
-    together = demo.transcribe_batch(recordings, TranscribeOptions(**WAYS[way], batch_size=batch_size))
-    assert [transcript.source for transcript in together] == [recording.name for recording in recordings]
-    assert [transcript.text for transcript in together] == [transcript.text for transcript in alone]
-    for transcript, expected in zip(together, alone, strict=True):
-        for segment, single in zip(transcript.segments, expected.segments, strict=True):
-            assert (segment.start_s, segment.end_s, segment.stop_reason, segment.retries, segment.tokens) == (
-                single.start_s, single.end_s, single.stop_reason, single.retries, single.tokens,
-            )  # fmt: skip
-            assert segment.mean_logprob == pytest.approx(single.mean_logprob, abs=LOGPROB_TOLERANCE)
+@pytest.mark.parametrize("way", WAYS)
+def test_batch_size(way: str, demo: Recognizer, recordings: list[Audio]) -> None:
+    """As with a single row at any time."""
+    alone, *others = (
+        demo.transcribe_batch(recordings, TranscribeOptions(**WAYS[way], batch_size=size)) for size in (1, 3, 16)
+    )
+    assert len({transcript.text for transcript in alone}) > 40
+    assert way != "whole clips" or [len(transcript.segments) for transcript in alone] == [1] * 48
+    for together in others:
+        assert [transcript.source for transcript in together] == [recording.name for recording in recordings]
+        for transcript, expected in zip(together, alone, strict=True):
+            assert described(transcript) == described(expected)

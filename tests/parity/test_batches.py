@@ -34,20 +34,11 @@ def alone(ctc_recognizer: Recognizer, clips: dict[str, Path]) -> dict[str, Stage
     }
 
 
-@pytest.mark.parametrize("name", MIXED)
-def test_every_stage_of_a_single_row(
-    name: str, alone: dict[str, Stages], ctc_recognizer: Recognizer, clips: dict[str, Path]
-) -> None:
-    clip = load_clip(ctc_recognizer, clips[name])
-    [row] = compute_batch(ctc_recognizer, [clip], [forced_ids(name)], OPTIONS)
-    checks.check_same_row(alone[name], row)
-
-
-@pytest.mark.parametrize("size", BATCHES)
+@pytest.mark.parametrize("names", [*((name,) for name in MIXED), *BATCHES.values()], ids=lambda names: len(names))
 def test_every_stage(
-    size: int, alone: dict[str, Stages], ctc_recognizer: Recognizer, clips: dict[str, Path]
+    names: tuple[str, ...], alone: dict[str, Stages], ctc_recognizer: Recognizer, clips: dict[str, Path]
 ) -> None:
-    names = BATCHES[size]
+    """Of single rows, which may be padded, too, and of several."""
     loaded = [load_clip(ctc_recognizer, clips[name]) for name in names]
     batch = compute_batch(ctc_recognizer, loaded, [forced_ids(name) for name in names], OPTIONS)
     for name, row in zip(names, batch, strict=True):

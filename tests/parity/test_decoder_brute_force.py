@@ -1,19 +1,21 @@
 """The decoder's cache, its masks, sampling filters and CTC collapse against plain loops."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support.parity.small_decoder import decode_in_one_pass, random_prompt, small_decoder
+from support.parity.small_decoder import SAMPLING, VOCAB_SIZE, decode_in_one_pass, random_prompt, small_decoder
 
 from funasr_cli.backend import mx
 from funasr_cli.decoding.batch import right_pad
-from funasr_cli.decoding.sampling import keep_top_k, keep_top_p
+from funasr_cli.decoding.sampling import keep_top_k, keep_top_p, make_sampler
 from funasr_cli.models import cache as cache_module
 from funasr_cli.models.cache import Place
 from funasr_cli.models.ctc import best_path
+from funasr_cli.options import TranscribeOptions
 
 BLANK = 0
 logit_rows = st.lists(st.integers(-40, 40), min_size=2, max_size=12, unique=True)
@@ -42,7 +44,7 @@ def test_cache_equals_one_pass(chunks: list[int], growth: int, monkeypatch: pyte
 @pytest.mark.parametrize("lengths", [(5, 2), (1, 7, 7, 3), (33,), (34,), (33, 33), (70, 33, 5), (72, 34)])
 def test_padded_rows_equal_rows_alone(lengths: tuple[int, ...]) -> None:
     llm, tail = small_decoder(), random_prompt(3, seed=99)
-    prompts = [random_prompt(length, seed=length) for length in lengths]
+    prompts = [random_prompt(length) for length in lengths]
     padded, cache = right_pad(prompts), llm.make_cache(len(lengths))
     columns = padded.shape[1]
     hidden = llm(padded, cache)
@@ -118,3 +120,25 @@ def test_keep_top_p(values: list[int], share: float) -> None:
             expected[index] = row[index]
             held += probabilities[index]
         assert result.tolist() == expected.tolist()
+
+
+def test_random_numbers_depend_on_the_seed_and_the_step_alone() -> None:
+    logits = mx.array(np.random.default_rng(0).standard_normal((1, VOCAB_SIZE)), mx.float32)
+    in_order, anyhow = make_sampler(SAMPLING), make_sampler(SAMPLING)
+    by_step = [int(in_order(logits, [step])[0]) for step in range(20)]
+    assert len(set(by_step)) > 5
+    steps = [19, 3, 0, 3, 11]
+    assert anyhow(mx.repeat(logits, len(steps), axis=0), steps).tolist() == [by_step[step] for step in steps]
+    assert int(anyhow(logits, [12])[0]) == by_step[12]
+    other_seed = make_sampler(replace(SAMPLING, seed=8))
+    assert [int(other_seed(logits, [step])[0]) for step in range(20)] != by_step
+
+
+def test_samples_follow_the_filtered_distribution() -> None:
+    logits = mx.array([np.linspace(0, 2, VOCAB_SIZE).tolist()])
+    options = TranscribeOptions(temperature=0.5, top_k=3, seed=1)
+    sampler = make_sampler(options)
+    counts = np.bincount([int(sampler(logits, [step])[0]) for step in range(2000)], minlength=VOCAB_SIZE)
+    weights = np.exp(np.linspace(0, 2, VOCAB_SIZE)[-3:] / 0.5)
+    assert counts[:-3].sum() == 0
+    assert np.abs(counts[-3:] / 2000 - weights / weights.sum()).max() < 0.05

@@ -52,25 +52,22 @@ def test_noise_of_any_length_and_level(length: int, level_log10: float, seed: in
     assert_same(noise * 10**level_log10)
 
 
-@pytest.mark.parametrize("length", [MIN_SAMPLES, 3, 31, 32, 33, 255, 256, 257, 399, 400, 401, 559, 560, 561])
-def test_around_the_first_frames(length: int) -> None:
-    assert_same(np.random.default_rng(length).uniform(-0.5, 0.5, length))
+SIGNALS = {
+    "1 kHz": np.sin(2 * np.pi * 1000 * TIME_S),
+    "50 Hz": np.sin(2 * np.pi * 50 * TIME_S),
+    "square": np.sign(np.sin(2 * np.pi * 441 * TIME_S)),
+    "the Nyquist frequency at full scale": np.where(np.arange(8000) % 2, 1.0, -1.0),
+    "quiet": 1e-5 * np.sin(2 * np.pi * 300 * TIME_S),
+    "an offset alone": np.ones(8000),
+} | {
+    f"{length} samples": np.random.default_rng(length).uniform(-0.5, 0.5, length)
+    for length in (MIN_SAMPLES, 3, 31, 32, 33, 255, 256, 257, 399, 400, 401, 559, 560, 561)
+}
 
 
-@pytest.mark.parametrize(
-    "signal",
-    [
-        np.sin(2 * np.pi * 1000 * TIME_S),
-        np.sin(2 * np.pi * 50 * TIME_S),
-        np.sign(np.sin(2 * np.pi * 441 * TIME_S)),
-        np.where(np.arange(8000) % 2, 1.0, -1.0),  # the Nyquist frequency at full scale
-        1e-5 * np.sin(2 * np.pi * 300 * TIME_S),
-        np.ones(8000),  # an offset alone
-    ],
-    ids=["1 kHz", "50 Hz", "square", "nyquist", "quiet", "offset"],
-)
-def test_tones(signal: np.ndarray) -> None:
-    assert_same(signal)
+@pytest.mark.parametrize("name", SIGNALS)
+def test_tones_and_what_is_around_the_first_frames(name: str) -> None:
+    assert_same(SIGNALS[name])
 
 
 @pytest.mark.parametrize("length", [MIN_SAMPLES, 100, 400, 3000])

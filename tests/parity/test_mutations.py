@@ -1,50 +1,41 @@
 """The tests of the tests: the very checks that pass on the model fail when it is broken in a known way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.parity import checks, mutations
+from support.parity import checks
 from support.parity.live import Case, Pair
-from support.parity.mutations import Mutation
+from support.parity.mutations import MUTATIONS
 from support.parity.stages import Stages, compute_batch, compute_case, compute_unpadded, load_clip
 
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow
-Check = Callable[[Recognizer, Case], None]
 NEIGHBOURS = ("zh-2.5s", "zh-0.3s", "en-1s")
 ONE_SHORT_OF_ITS_BUCKET = "stereo-44k"  # 67 rows, padded to 68
 FORCED_IDS = [7, 77, 177, 277]
 
 
-def features(recognizer: Recognizer, case: Case) -> None:
-    checks.check_features(compute_case(recognizer, case), case)
-
-
-def encoder(recognizer: Recognizer, case: Case) -> None:
-    checks.check_encoder(compute_case(recognizer, case), case)
-
-
-def adaptor(recognizer: Recognizer, case: Case) -> None:
-    checks.check_adaptor(compute_case(recognizer, case), case)
-
-
-def prompt(recognizer: Recognizer, case: Case) -> None:
-    checks.check_prompt(recognizer, compute_case(recognizer, case), case)
-
-
-def logits(recognizer: Recognizer, case: Case) -> None:
-    checks.check_logits(compute_case(recognizer, case), case)
-
-
-def ctc(recognizer: Recognizer, case: Case) -> None:
-    checks.check_ctc(recognizer, compute_case(recognizer, case), case)
-
-
-def text(recognizer: Recognizer, case: Case) -> None:
-    checks.check_text(recognizer, case)
+SHOWN_BY = {  # each check, and what it has to notice
+    "features": ("no_preemphasis", "kaldis_default_window", "stacking_without_frames_in_front"),
+    "encoder": (
+        "positions_from_zero", "positions_interleaved", "input_not_scaled", "taps_reversed",
+        "memory_without_the_values", "residual_in_encoders0", "no_after_norm", "no_tp_norm",
+    ),
+    "adaptor": ("adaptor_with_four_heads",),
+    "prompt": ("all_rows_fed", "no_system_turn"),
+    "logits": (
+        "all_rows_fed", "no_system_turn", "rope_theta_of_llama", "rope_of_neighbouring_pairs", "keys_not_normed",
+    ),
+    "ctc": ("blank_is_zero", "positions_from_zero"),
+    "text": ("all_rows_fed", "keys_not_normed"),
+}  # fmt: skip
+SWAPPED_EPS = {
+    "encoder": "encoder_eps_of_the_adaptor", "adaptor": "adaptor_eps_of_the_encoder",
+    "logits": "decoder_eps_of_the_encoder",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,66 +53,31 @@ def _same_rows(
         checks.check_same_row(unpadded[name], row)
 
 
-@pytest.mark.parametrize("check", [features, encoder, adaptor, prompt, logits, ctc, text])
-def test_passes_as_it_is(check: Check, nano: Pair) -> None:
-    check(nano.recognizer(), nano.cases["zh-2.5s"])
+def check_passes(check: str, recognizer: Recognizer, case: Case) -> None:
+    checks.CHECKS[check](recognizer, compute_case(recognizer, case), case)
 
 
-@pytest.mark.parametrize(
-    ("mutation", "check"),
-    [
-        (mutations.no_preemphasis, features),
-        (mutations.kaldis_default_window, features),
-        (mutations.stacking_without_frames_in_front, features),
-        (mutations.positions_from_zero, encoder),
-        (mutations.positions_interleaved, encoder),
-        (mutations.input_not_scaled, encoder),
-        (mutations.taps_reversed, encoder),
-        (mutations.memory_without_the_values, encoder),
-        (mutations.residual_in_encoders0, encoder),
-        (mutations.no_after_norm, encoder),
-        (mutations.no_tp_norm, encoder),
-        (mutations.adaptor_with_four_heads, adaptor),
-        (mutations.all_rows_fed, prompt),
-        (mutations.all_rows_fed, logits),
-        (mutations.all_rows_fed, text),
-        (mutations.no_system_turn, prompt),
-        (mutations.no_system_turn, logits),
-        (mutations.rope_theta_of_llama, logits),
-        (mutations.rope_of_neighbouring_pairs, logits),
-        (mutations.keys_not_normed, logits),
-        (mutations.keys_not_normed, text),
-        (mutations.blank_is_zero, ctc),
-        (mutations.positions_from_zero, ctc),
-    ],
-)
-def test_shows(mutation: Mutation, check: Check, nano: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    recognizer = nano.recognizer()
-    mutation(monkeypatch, recognizer)
-    with pytest.raises(AssertionError):
-        check(recognizer, nano.cases["zh-2.5s"])
+def assert_shows(mutation: str, check: str, recognizer: Recognizer, case: Case) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        MUTATIONS[mutation](patch, recognizer)
+        with pytest.raises(AssertionError):
+            check_passes(check, recognizer, case)
 
 
-@pytest.mark.parametrize("check", [encoder, adaptor, logits])
-def test_small_variances_pass_as_they_are(check: Check, small_variance: Pair) -> None:
-    check(small_variance.recognizer(), small_variance.cases["zh"])
+@pytest.mark.parametrize("check", checks.CHECKS)
+def test_passes_as_it_is(check: str, nano: Pair) -> None:
+    check_passes(check, nano.recognizer(), nano.cases["zh-2.5s"])
 
 
-@pytest.mark.parametrize(
-    ("mutation", "check"),
-    [
-        (mutations.encoder_eps_of_the_adaptor, encoder),
-        (mutations.adaptor_eps_of_the_encoder, adaptor),
-        (mutations.decoder_eps_of_the_encoder, logits),
-    ],
-)
-def test_swapped_eps_shows(
-    mutation: Mutation, check: Check, small_variance: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recognizer = small_variance.recognizer()
-    mutation(monkeypatch, recognizer)
-    with pytest.raises(AssertionError):
-        check(recognizer, small_variance.cases["zh"])
+@pytest.mark.parametrize(("check", "mutation"), [(check, one) for check, all_ in SHOWN_BY.items() for one in all_])
+def test_shows(mutation: str, check: str, nano: Pair) -> None:
+    assert_shows(mutation, check, nano.recognizer(), nano.cases["zh-2.5s"])
+
+
+@pytest.mark.parametrize("check", SWAPPED_EPS)
+def test_swapped_eps_shows(check: str, small_variance: Pair) -> None:
+    check_passes(check, small_variance.recognizer(), small_variance.cases["zh"])
+    assert_shows(SWAPPED_EPS[check], check, small_variance.recognizer(), small_variance.cases["zh"])
 
 
 def test_batches_pass_as_they_are(
@@ -133,38 +89,31 @@ def test_batches_pass_as_they_are(
 
 
 NOT_MASKED = [
-    (mutations.encoder_padding_not_masked, "encoder"),
-    (mutations.memory_padding_not_masked, "encoder"),
-    (mutations.adaptor_padding_not_masked, "adaptor"),
-    (mutations.decoder_padded_on_the_left, "forced_logits"),
+    ("encoder_padding_not_masked", "encoder"),
+    ("memory_padding_not_masked", "encoder"),
+    ("adaptor_padding_not_masked", "adaptor"),
+    ("decoder_padded_on_the_left", "forced_logits"),
 ]
 
 
-@pytest.mark.parametrize(("mutation", "stage"), [*NOT_MASKED, (mutations.encoder_padded_on_the_left, "encoder")])
-def test_shows_in_a_batch(
-    mutation: Mutation,
+@pytest.mark.parametrize(
+    ("names", "mutation", "stage"),
+    [
+        *((NEIGHBOURS, *row) for row in [*NOT_MASKED, ("encoder_padded_on_the_left", "encoder")]),
+        *(((ONE_SHORT_OF_ITS_BUCKET,), *row) for row in NOT_MASKED),
+    ],
+)
+def test_shows_where_rows_are_padded(
+    names: Sequence[str],
+    mutation: str,
     stage: str,
     ctc_model: Path,
     clips: dict[str, Path],
     unpadded: dict[str, Stages],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """In a batch, and in a single row that is padded to its bucket."""
     recognizer = Recognizer(load_model(ctc_model, "float32"))
-    mutation(monkeypatch, recognizer)
+    MUTATIONS[mutation](monkeypatch, recognizer)
     with pytest.raises(AssertionError, match=f"^{stage}: "):
-        _same_rows(recognizer, NEIGHBOURS, clips, unpadded)
-
-
-@pytest.mark.parametrize(("mutation", "stage"), NOT_MASKED)
-def test_shows_in_a_single_row_that_is_padded_to_its_bucket(
-    mutation: Mutation,
-    stage: str,
-    ctc_model: Path,
-    clips: dict[str, Path],
-    unpadded: dict[str, Stages],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    recognizer = Recognizer(load_model(ctc_model, "float32"))
-    mutation(monkeypatch, recognizer)
-    with pytest.raises(AssertionError, match=f"^{stage}: "):
-        _same_rows(recognizer, [ONE_SHORT_OF_ITS_BUCKET], clips, unpadded)
+        _same_rows(recognizer, names, clips, unpadded)

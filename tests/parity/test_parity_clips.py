@@ -1,6 +1,5 @@
 """Every clip through every stage, against the reference on the same checkpoint."""
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -31,37 +30,10 @@ def ours(nano: Pair, recognizer: Recognizer) -> dict[str, Stages]:
 
 
 @every_clip
-def test_features(name: str, nano: Pair, ours: dict[str, Stages]) -> None:
-    checks.check_samples(ours[name], nano.cases[name])
-    checks.check_features(ours[name], nano.cases[name])
-
-
-@every_clip
-def test_encoder_and_adaptor(name: str, nano: Pair, ours: dict[str, Stages]) -> None:
-    checks.check_encoder(ours[name], nano.cases[name])
-    checks.check_adaptor(ours[name], nano.cases[name])
-
-
-@every_clip
-def test_prompt(name: str, nano: Pair, ours: dict[str, Stages], recognizer: Recognizer) -> None:
-    checks.check_prompt(recognizer, ours[name], nano.cases[name])
-
-
-@every_clip
-def test_teacher_forced_logits(name: str, nano: Pair, ours: dict[str, Stages]) -> None:
+@pytest.mark.parametrize("check", checks.CHECKS)
+def test_stage(check: str, name: str, nano: Pair, ours: dict[str, Stages], recognizer: Recognizer) -> None:
     assert len(nano.cases[name].arrays["forced_ids"]) == 64
-    checks.check_logits(ours[name], nano.cases[name])
-
-
-@every_clip
-def test_ctc_branch(name: str, nano: Pair, ours: dict[str, Stages], recognizer: Recognizer) -> None:
-    checks.check_ctc(recognizer, ours[name], nano.cases[name])
-
-
-@every_clip
-def test_text(name: str, nano: Pair, recognizer: Recognizer) -> None:
-    if parting := checks.check_text(recognizer, nano.cases[name]):
-        warnings.warn(parting, stacklevel=1)
+    checks.CHECKS[check](recognizer, ours[name], nano.cases[name])
 
 
 @pytest.mark.parametrize("name", [name for name in CLIP_NAMES if name != "zh-0.02s"])  # that is less than any word

@@ -23,7 +23,6 @@ from support.small import first_token_ids
 
 import funasr_cli
 from funasr_cli.backend import mx, tree_flatten
-from funasr_cli.checkpoints.hashes import sha256_of
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.errors import ModelError
 
@@ -146,17 +145,6 @@ def test_mlx_audio_leaves_an_untied_head_out(nano_sources: dict[bool, Source], t
         converted(folder, tmp_path / "out")
 
 
-def test_mlx_audio_has_no_ctc_vocabulary(zh_wav: Path, tmp_path: Path) -> None:
-    """Its converter takes the branch along, but not the file that spells its labels out."""
-    spec = dataclasses.replace(SPEC, with_ctc=True, encoder_blocks=2, encoder_tp_blocks=1, llm_layers=2)
-    folder = write_mlx_audio(write_checkpoint(tmp_path / "Nano", spec), tmp_path / "mlx-audio")
-    assert "ctc.ctc_lo.weight" in load_file(folder / "model.safetensors")
-    conversion = funasr_cli.convert(str(folder), tmp_path / "out", verify="off")
-    assert conversion.notes == ("its CTC branch is left out: mlx-audio's layout has no vocabulary for it",)
-    assert not any(name.startswith("ctc") for name in load_file(conversion.folder / "model.safetensors"))
-    assert first_token_ids(folder, zh_wav, 8) == first_token_ids(conversion.folder, zh_wav, 8)
-
-
 @pytest.mark.parametrize("recipe", ["4", "8", "mixed_4_6"])
 def test_mlx_audio_quantized(mlx_audio: Path, zh_wav: Path, tmp_path: Path, recipe: str) -> None:
     """By its own command: read as MLX multiplies it out, and kept as it is if that is asked for."""
@@ -259,13 +247,3 @@ def test_our_own(nano_sources: dict[bool, Source], zh_wav: Path, tmp_path: Path)
         second = converted(wide, tmp_path / f"second-{recipe}", **options)
         assert_same_tensors(load_file(second / "model.safetensors"), load_file(direct / "model.safetensors"))
         assert stated(second) == stated(direct)
-
-
-def test_where_it_came_from_stays_known(nano_sources: dict[bool, Source], tmp_path: Path) -> None:
-    """The name is that of the first source; layout and digest are those of the second."""
-    source = nano_sources[True]
-    again = funasr_cli.convert(source.model, tmp_path / "again", verify="off", languages=("zh",))
-    assert again.model.source["source"] == source.folder.name
-    assert again.model.source["layout"] == "funasr-cli"
-    assert again.model.source["sha256"] == sha256_of(source.model / "model.safetensors")
-    assert again.model.config.prompt.languages == ("zh",)

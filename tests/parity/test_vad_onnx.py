@@ -79,35 +79,28 @@ def test_same_as_official(
     assert difference(session, signals[name]) <= TOLERANCE
 
 
-def _with_weights(patch: pytest.MonkeyPatch, change: Callable[[str, np.ndarray], np.ndarray]) -> None:
-    changed = {name: change(name, tensor) for name, tensor in vad._weights().items()}
-    patch.setattr(vad, "_weights", lambda: changed)
+def with_weights(change: Callable[[str, np.ndarray], np.ndarray]) -> Mutation:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        changed = {name: change(name, tensor) for name, tensor in vad._weights().items()}
+        patch.setattr(vad, "_weights", lambda: changed)
+
+    return mutate
 
 
-def gates_in_onnx_order(patch: pytest.MonkeyPatch) -> None:
-    def swap(name: str, tensor: np.ndarray) -> np.ndarray:
-        return tensor.reshape(4, HIDDEN, -1)[[0, 3, 1, 2]].reshape(tensor.shape) if ".rnn." in name else tensor
-
-    _with_weights(patch, swap)
+def gates_in_onnx_order(name: str, tensor: np.ndarray) -> np.ndarray:
+    return tensor.reshape(4, HIDDEN, -1)[[0, 3, 1, 2]].reshape(tensor.shape) if ".rnn." in name else tensor
 
 
-def imaginary_part_left_out(patch: pytest.MonkeyPatch) -> None:
-    def halve(name: str, tensor: np.ndarray) -> np.ndarray:
-        return np.concatenate([tensor[:129], 0 * tensor[129:]]) if name.startswith("stft") else tensor
-
-    _with_weights(patch, halve)
+def imaginary_part_left_out(name: str, tensor: np.ndarray) -> np.ndarray:
+    return np.concatenate([tensor[:129], 0 * tensor[129:]]) if name.startswith("stft") else tensor
 
 
-def weights_of_the_wheels_safetensors(patch: pytest.MonkeyPatch) -> None:
-    others = load_file(wheel_data() / "silero_vad_16k.safetensors")
+def weights_of_the_wheels_safetensors(name: str, tensor: np.ndarray) -> np.ndarray:
     names = {f"encoder.{layer}.reparam_conv": f"conv{layer + 1}" for layer in range(4)}
     names |= {"decoder.rnn": "lstm_cell", "decoder.decoder.2": "final_conv"}
-
-    def replace(name: str, tensor: np.ndarray) -> np.ndarray:
-        module, _, kind = name.rpartition(".")
-        return others[f"{names[module]}.{kind}"] if module in names else tensor
-
-    _with_weights(patch, replace)
+    module, _, kind = name.rpartition(".")
+    others = load_file(wheel_data() / "silero_vad_16k.safetensors")
+    return others[f"{names[module]}.{kind}"] if module in names else tensor
 
 
 def padding_of_zeros(patch: pytest.MonkeyPatch) -> None:
@@ -115,47 +108,39 @@ def padding_of_zeros(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(np, "pad", lambda x, width, mode="constant": pad(x, width))
 
 
-def no_context(patch: pytest.MonkeyPatch) -> None:
-    _frame_by_frame(patch, ("_context",))
-
-
-def no_state(patch: pytest.MonkeyPatch) -> None:
-    _frame_by_frame(patch, ("_hidden", "_cell"))
-
-
-def _frame_by_frame(patch: pytest.MonkeyPatch, forgotten: tuple[str, ...]) -> None:
+def forgetting(*names: str) -> Mutation:
+    """From frame to frame."""
     chunk = VoiceActivityDetector._chunk
 
     def forget(self: VoiceActivityDetector, samples: np.ndarray) -> np.ndarray:
-        for name in forgotten:
+        for name in names:
             setattr(self, name, np.zeros_like(getattr(self, name)))
         return chunk(self, samples)
 
-    patch.setattr(vad, "CHUNK_FRAMES", 1)
-    patch.setattr(VoiceActivityDetector, "_chunk", forget)
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(vad, "CHUNK_FRAMES", 1)
+        patch.setattr(VoiceActivityDetector, "_chunk", forget)
+
+    return mutate
 
 
-def strides_moved_up(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(vad, "ENCODER_STRIDES", (2, 2, 1, 1))
+MUTATIONS: dict[str, Mutation] = {
+    "gates in ONNX's order": with_weights(gates_in_onnx_order),
+    "imaginary part left out": with_weights(imaginary_part_left_out),
+    "weights of the wheel's safetensors": with_weights(weights_of_the_wheels_safetensors),
+    "padding of zeros": padding_of_zeros,
+    "no context": forgetting("_context"),
+    "no state": forgetting("_hidden", "_cell"),
+    "strides moved up": lambda patch: patch.setattr(vad, "ENCODER_STRIDES", (2, 2, 1, 1)),
+}
 
 
-@pytest.mark.parametrize(
-    "mutation",
-    [
-        gates_in_onnx_order,
-        imaginary_part_left_out,
-        weights_of_the_wheels_safetensors,
-        padding_of_zeros,
-        no_context,
-        no_state,
-        strides_moved_up,
-    ],
-)
+@pytest.mark.parametrize("mutation", MUTATIONS)
 def test_shows(
-    mutation: Mutation,
+    mutation: str,
     session: onnxruntime.InferenceSession,
     signals: dict[str, np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    mutation(monkeypatch)
+    MUTATIONS[mutation](monkeypatch)
     assert difference(session, signals["zh"]) > SHOWS

@@ -13,7 +13,7 @@ from funasr_cli.decoding.batch import (
     RunCost,
     tried_at_once,
 )
-from funasr_cli.decoding.habits import CASES, FIRST, FURTHER
+from funasr_cli.decoding.draft import CASES, FIRST, FURTHER
 from funasr_cli.models.layers import FULL_ROWS
 
 PAGE = (Path(__file__).parents[2] / "docs/performance.md").read_text(encoding="utf-8")

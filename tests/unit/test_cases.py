@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from funasr_cli.benchmarks.cases import run_cases
-from funasr_cli.benchmarks.subjects import Subject, load_subjects
-from funasr_cli.benchmarks.workloads import make_workloads, together
+from funasr_cli.benchmarks.subjects import Subject, load_subjects, make_workloads, together
 from funasr_cli.options import TranscribeOptions
 
 OPTIONS = TranscribeOptions(exact_tokens=2)
@@ -33,21 +32,6 @@ def test_cases_take_turns(subjects: list[Subject], tmp_path: Path) -> None:
     for cost in costs:
         assert (cost.recordings, cost.segments, cost.tokens) == (1, 1, 2)
         assert cost.stages["total_s"].low < cost.stages["total_s"].high, "two trials"
-
-
-def test_with_and_without_drafts_by_turns(subjects: list[Subject], short_wav: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    workloads = make_workloads((short_wav,), (), tmp_path)
-    costs = run_cases(subjects, workloads, (1, 2), ("off", "auto"), OPTIONS, 2, None, said.append)
-    names = [
-        f"Small-Nano, short.wav, batch of {size}, draft {draft}" for size in (1, 2) for draft in ("off", "auto")
-    ]
-    assert said == [f"{turn}: {name}" for turn in ("warming up", "1 of 2", "2 of 2") for name in names]
-    assert [(cost.batch_size, cost.draft) for cost in costs] == [
-        (1, "off"), (1, "auto"), (2, "off"), (2, "auto"),
-    ]  # fmt: skip
-    for cost in costs:
-        assert (cost.passes, cost.drafted, cost.tokens_per_pass, cost.acceptance) == (2, 0, 1.0, None)
 
 
 def test_names_of_files_that_share_one(subjects: list[Subject], short_wav: Path, tmp_path: Path) -> None:

@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funasr_cli.decoding.batch import MOST_TOKENS
-from funasr_cli.decoding.draft import ADDED, CHANGED, MOST_MISSES, SKIPPED, CTCDraft, align
-from funasr_cli.decoding.habits import LONGEST_ENDING, LONGEST_FORM, Habits
+from funasr_cli.decoding.draft import (
+    ADDED,
+    CHANGED,
+    LONGEST_ENDING,
+    LONGEST_FORM,
+    MOST_MISSES,
+    SKIPPED,
+    CTCDraft,
+    Habits,
+    align,
+)
 from funasr_cli.decoding.text import TextStream
 from funasr_cli.units import units_of
 
@@ -233,16 +242,8 @@ def test_what_nobody_can_have_said_is_no_habit() -> None:
 
 
 def test_the_oldest_habits_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("funasr_cli.decoding.habits.MOST_FORMS", 2)
+    monkeypatch.setattr("funasr_cli.decoding.draft.MOST_FORMS", 2)
     habits = Habits()
     for word in ("monday", "tuesday", "friday"):
         habits.learn(f"on {word}", f"on {word.capitalize()}")
     assert habits.write("on monday or tuesday or friday") == "on monday or Tuesday or Friday"
-
-
-@pytest.mark.parametrize("count", [300, 1500])
-def test_learning_from_texts_that_repeat_themselves_ends(count: int) -> None:
-    """Alternating units, on which `difflib` takes the third power of their number."""
-    habits = Habits()
-    habits.learn("a b " * count + "a", "a c " * count + "a")
-    assert habits.write("b") == "c"

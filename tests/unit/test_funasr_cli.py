@@ -163,11 +163,6 @@ def test_sample_rates_belong_to_samples(
         assert (caught.value.message, caught.value.hint) == (said[0].format(name="a.wav"), said[1])
 
 
-def test_samples_on_their_side_are_not_taken_for_channels(asr: Recognizer, samples: np.ndarray) -> None:
-    with pytest.raises(AudioError, match=f"{len(samples)} channels"):
-        asr.transcribe(np.stack([samples, samples]), sample_rate_hz=RATE_HZ)
-
-
 def test_timings_say_where_the_time_went(asr: Recognizer) -> None:
     """All stages, in JSON's schema, too."""
     timings = asr.transcribe(CLIPS[0].path).timings

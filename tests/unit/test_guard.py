@@ -207,24 +207,20 @@ def test_a_stop_token_as_the_last_that_is_allowed_is_the_end(token_id: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("reason", "by_itself", "with_a_limit"),
+    ("reason", "by_itself", "with_a_limit", "doubtful"),
     [
-        (StopReason.LOOP, True, True),
-        (StopReason.BUDGET, True, False),
-        (StopReason.NONFINITE, False, False),
-        (StopReason.EOS, False, False),
+        (StopReason.LOOP, True, True, True),
+        (StopReason.BUDGET, True, False, True),
+        (StopReason.NONFINITE, False, False, False),
+        (StopReason.EOS, False, False, True),
     ],
 )
-def test_what_smaller_pieces_may_cure(reason: StopReason, by_itself: bool, with_a_limit: bool) -> None:
+def test_what_smaller_pieces_may_cure(
+    reason: StopReason, by_itself: bool, with_a_limit: bool, doubtful: bool
+) -> None:
     assert Guard((STOP,), 1.0, None).worth_retrying(reason) is by_itself
+    assert Guard((STOP,), 1.0, None).worth_retrying(reason, doubtful=True) is doubtful
     assert Guard((STOP,), 1.0, 40).worth_retrying(reason) is with_a_limit
-
-
-@pytest.mark.parametrize("max_tokens", [None, 40])
-def test_a_doubtful_text_is_worth_another_attempt(max_tokens: int | None) -> None:
-    guard = Guard((STOP,), 1.0, max_tokens)
-    assert guard.worth_retrying(StopReason.EOS, doubtful=True)
-    assert not guard.worth_retrying(StopReason.NONFINITE, doubtful=True)
     assert not Quota(5).worth_retrying(StopReason.BUDGET, doubtful=True)
 
 

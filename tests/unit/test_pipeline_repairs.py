@@ -146,23 +146,6 @@ def test_a_model_that_finds_no_end(write_model: WriteModel, ending: Path, clip: 
     assert invoke("transcribe", "-m", model, clip).exit_code == 1
 
 
-def test_some_segments_are_long_enough_for_their_text(write_model: WriteModel, ending: Path, clip: Path) -> None:
-    """50 tokens and the end are more than 1.6 s allow, and less than 2 s do."""
-    model, whole = write_model(ENDLESS[:50], None), transcribe(ending, clip)
-    fits = [token_budget(one.duration_s) >= 51 for one in whole.segments]
-    assert {*fits} == {True, False}
-    transcript = transcribe(model, clip)
-    assert [one.text for one in transcript.segments if one.complete] == [ENDLESS[:50]] * sum(fits)
-    assert_covers(transcript, whole)
-    transcribed_s = sum(one.duration_s for one, fit in zip(whole.segments, fits, strict=True) if fit)
-    assert ledger_of(transcript)[:2] == (pytest.approx(transcribed_s), 0)
-    assert sum(ledger_of(transcript)) == pytest.approx(12)
-    for options, exit_code in (((), 4), (("--strict",), 1)):
-        result = invoke("transcribe", "-m", model, clip, *options)
-        assert result.exit_code == exit_code
-        assert result.stdout == "".join(f"{one.text}\n" for one in transcript.segments)
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
 def test_no_thread_is_left_behind(ending: Path, clip: Path) -> None:
     """Of the operating system: MLX keeps one for each thread of ours that computes."""

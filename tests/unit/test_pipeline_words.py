@@ -10,7 +10,6 @@ from support.small import MakeCheckpoint, convert
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.backend import mx
-from funasr_cli.errors import ModelError
 from funasr_cli.options import Timestamps
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.subtitles import pieces_of
@@ -46,16 +45,6 @@ def test_words_of_the_clips(asr: Recognizer, itn: bool) -> None:
         for segment in said.segments:
             assert_words_are_those_of_the_text(segment)
             assert not any(word.estimated for word in segment.words) or itn
-
-
-def test_a_model_without_the_branch_is_refused(small_model: Path) -> None:
-    """Before the recording is opened."""
-    unable = funasr_cli.load(small_model)
-    assert not unable.has_ctc
-    with pytest.raises(ModelError) as caught:
-        unable.transcribe("missing.wav", word_times=True)
-    assert caught.value.message == "Small-Nano: no word times without a CTC branch"
-    assert caught.value.hint == "Hugging Face's files leave it out: convert the model again with --hub ms"
 
 
 def test_words_of_a_text_without_sense(make_checkpoint: MakeCheckpoint, tmp_path: Path, zh_wav: Path) -> None:

@@ -235,11 +235,3 @@ def test_reading_stays_a_little_ahead(batch_size: int) -> None:
     run(model, [recording])
     assert len(ahead) == 40
     assert max(ahead) <= 2 * batch_size + batch_size + 3
-
-
-def test_halves_are_decoded_before_what_came_later() -> None:
-    model = Model(lambda attempt: "eos" if attempt.level else "loop", scheduled(1))
-    run(model, [talk(0, 2.0, 2.0), talk(1, 2.0)])
-    assert [(attempt.source, attempt.level) for attempt in model.admitted] == [
-        (0, 0), (0, 1), (0, 1), (0, 0), (0, 1), (0, 1), (1, 0), (1, 1), (1, 1)
-    ]  # fmt: skip

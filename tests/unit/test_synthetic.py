@@ -6,16 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from funasr_cli.benchmarks import synthetic
 from funasr_cli.benchmarks.synthetic import RELEASE, write_synthetic
 from funasr_cli.checkpoints.format import read_config
-from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.checkpoints.vocabularies import read_tokenizer
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.demo import MODEL
-from funasr_cli.errors import OutputError
-from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 
@@ -37,21 +33,6 @@ def test_the_demo_models_size(tmp_path: Path, zh_wav: Path) -> None:
     assert (segment.tokens, segment.stop_reason) == (5, "budget")
     assert segment.mean_logprob is not None
     assert -100 < segment.mean_logprob < 0
-
-
-def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(synthetic, "write_safetensors", full_disk)
-    with pytest.raises(OutputError, match="No space left on device"):
-        write_synthetic(tmp_path, "demo")
-
-
-def test_the_releases_shapes() -> None:
-    shapes = model_shapes(FunASRNano(RELEASE))
-    assert len(shapes) == 1260
-    assert shapes["llm.model.embed_tokens.weight"] == (151_936, 1024)
 
 
 @pytest.mark.slow

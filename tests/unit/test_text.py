@@ -1,12 +1,10 @@
 """Final text, and text while it is being written."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
 
 from funasr_cli.decoding.text import UNFINISHED, TextStream, clean_text, thinking
 
@@ -99,23 +97,3 @@ def test_bytes_that_never_become_a_character_are_no_settled_text() -> None:
     stream = byte_stream([b"a", b"\xe4", b"\xbd"])
     assert settled_by_step(stream, [0, 1, 2]) == ["a", "a", "a"]
     assert clean_text(stream.raw) == f"a{UNFINISHED}"
-
-
-@given(st.lists(st.integers(0, 10_000), max_size=40))
-def test_settled_text_of_a_real_tokenizer(small_model: Path, numbers: list[int]) -> None:
-    """Byte-level tokens in any order, special tokens among them."""
-    tokenizer = load_tokenizer(small_model)
-    ids = [number % tokenizer.get_vocab_size() for number in numbers]
-    stream = TextStream(lambda token_ids: tokenizer.decode(token_ids, skip_special_tokens=True))
-    steps = settled_by_step(stream, ids)
-    assert stream.raw == tokenizer.decode(ids, skip_special_tokens=True)
-    assert_grows_to_the_final_text(steps, stream.raw)
-
-
-TOKENIZERS: dict[Path, Tokenizer] = {}
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    if folder not in TOKENIZERS:
-        TOKENIZERS[folder] = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return TOKENIZERS[folder]

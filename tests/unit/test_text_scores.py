@@ -135,14 +135,3 @@ def test_scores_only_where_they_are_asked_for(recognizer: Recognizer) -> None:
     with_scores, without = (recognizer.transcribe(CLIPS[0].path, confidence=wanted) for wanted in (True, False))
     assert [segment.scores for segment in without.segments] == [()]
     assert [replace(segment, scores=()) for segment in with_scores.segments] == list(without.segments)
-
-
-def test_earlier_text_in_front_of_a_real_one(recognizer: Recognizer) -> None:
-    """It is in the first segment, certain; what follows is the decoder's."""
-    earlier = "I think that"
-    (segment,) = recognizer.transcribe(CLIPS[0].path, prev_text=earlier, confidence=True).segments
-    assert segment.text.startswith(earlier)
-    assert_spell(segment.scores, segment.text)
-    assert segment.scores[0] == Score(earlier, 1.0)
-    assert len(segment.scores) > 2
-    assert all(score.probability < 1 for score in segment.scores[1:])

@@ -75,7 +75,7 @@ def test_what_is_changed_here_is_good() -> None:
         ("audio_encoder_conf.attention_heads", 0), ("audio_encoder_conf.attention_heads", 5),
         ("audio_encoder_conf.sanm_shfit", 9), ("audio_adaptor_conf.downsample_rate", 0),
         ("num_attention_heads", 0), ("num_key_value_heads", 3), ("frontend_conf.window", "kaiser"),
-        ("audio_adaptor_conf.downsample_rate", 16),
+        ("audio_adaptor_conf.downsample_rate", 16), ("num_key_value_heads", REMOVED), ("frontend_conf.n_mels", 1),
     ],
 )  # fmt: skip
 def test_values_that_no_model_can_have(path: str, value: Any) -> None:
@@ -91,7 +91,8 @@ def test_values_that_no_model_can_have(path: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("model", "Paraformer"), ("model", REMOVED), ("audio_encoder", "SANMEncoder"), ("audio_adaptor", "Linear"),
+        ("model", "Paraformer"), ("model", REMOVED), ("frontend", "WavFrontendOnline"),
+        ("audio_encoder", "SANMEncoder"), ("audio_adaptor", "Linear"),
         ("frontend_conf.cmvn_file", "am.mvn"), ("frontend_conf.snip_edges", False), ("model_type", "llama"),
         ("layer_types", ["full_attention", "sliding_attention"]), ("rope_scaling", {"rope_type": "yarn"}),
         ("rope_scaling", {"type": "linear", "factor": 2.0}), ("hidden_act", "gelu"), ("ctc_decoder", "Linear"),

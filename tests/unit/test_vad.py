@@ -54,29 +54,9 @@ def test_recordings_are_apart() -> None:
     np.testing.assert_array_equal(second(ZH), ZH_SPEECH)
 
 
-def test_most_frames_of_speech_are_speech(zh_wav: Path, en_flac: Path) -> None:
-    for path in (zh_wav, en_flac):
-        speech = VoiceActivityDetector()(whole_frames(path))
-        assert speech.dtype == np.float32
-        assert speech.min() >= 0
-        assert speech.max() <= 1
-        assert np.mean(speech > 0.5) > 0.5
-        assert np.mean(speech < 0.1) > 0.1  # the pauses
-
-
-def test_digital_silence() -> None:
-    silence = np.zeros(600 * FRAME_SAMPLES, np.float32)
-    assert VoiceActivityDetector()(silence).max() < 0.1
-
-
 def test_silence_after_speech() -> None:
     speech = VoiceActivityDetector()(np.concatenate([ZH, np.zeros(60 * FRAME_SAMPLES, np.float32)]))
     assert speech[ZH_FRAMES + 10 :].max() < 0.1  # 0.3 s later
-
-
-@pytest.mark.parametrize("level", [1e-4, 1e-2, 0.1, 0.5])
-def test_white_noise(level: float) -> None:
-    assert VoiceActivityDetector()(noise(300, level)).max() < 0.2
 
 
 def test_no_samples() -> None:

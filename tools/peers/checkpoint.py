@@ -9,8 +9,8 @@ import soundfile
 import yaml
 
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
+from funasr_cli.benchmarks.subjects import generated_clip
 from funasr_cli.benchmarks.synthetic import write_synthetic
-from funasr_cli.benchmarks.workloads import generated_clip
 from funasr_cli.checkpoints.export import LLM_FOLDER, export
 from funasr_cli.checkpoints.format import WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from funasr_cli.audio import frontend
+from funasr_cli import features as frontend
 from funasr_cli.backend import mx, nn
 from funasr_cli.decoding import batch as decoding
 from funasr_cli.models import adaptor, fun_asr_nano, qwen3, sanm
@@ -18,19 +18,41 @@ from funasr_cli.stages import Encoded
 Mutation = Callable[[pytest.MonkeyPatch, Recognizer], None]
 
 
-def _sanm_layers(recognizer: Recognizer) -> Iterator[Any]:
-    encoder = recognizer.loaded.model.audio_encoder
-    yield from (*encoder.encoders0, *encoder.encoders, *encoder.tp_encoders)
-
-
 def _set_eps(module: Any, kind: type, eps: float) -> None:
     for part in module.modules():
         if isinstance(part, kind):
             part.eps = eps
 
 
-def positions_from_zero(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    monkeypatch.setattr(sanm, "sinusoidal_positions", functools.partial(sanm.sinusoidal_positions, first=0))
+def _set_in_all(name: str, value: Any, *parents: Any) -> None:
+    """Give an attribute of each of them another value."""
+    for parent in parents:
+        setattr(parent, name, value)
+
+
+def _other_config(recognizer: Recognizer, part: str, **changes: Any) -> None:
+    changed = dataclasses.replace(getattr(recognizer.config, part), **changes)
+    recognizer.config = dataclasses.replace(recognizer.config, **{part: changed})
+
+
+def _encoder(recognizer: Recognizer) -> Any:
+    return recognizer.loaded.model.audio_encoder
+
+
+def _decoder_attention(recognizer: Recognizer) -> list[Any]:
+    return [layer.self_attn for layer in recognizer.loaded.model.llm.model.layers]
+
+
+def taps_reversed(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
+    encoder = _encoder(recognizer)
+    for layer in (*encoder.encoders0, *encoder.encoders, *encoder.tp_encoders):
+        block = layer.self_attn.fsmn_block
+        block.weight = block.weight[:, ::-1]
+
+
+def kaldis_default_window(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
+    config = dataclasses.replace(recognizer.config.frontend, window="povey")
+    recognizer.frontend = frontend.Frontend(config)
 
 
 def positions_interleaved(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
@@ -41,20 +63,6 @@ def positions_interleaved(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> Non
         return mx.stack(halves, axis=-1).reshape(frames, depth)
 
     monkeypatch.setattr(sanm, "sinusoidal_positions", interleaved)
-
-
-def input_not_scaled(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    recognizer.loaded.model.audio_encoder._input_scale = 1.0
-
-
-def taps_reversed(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    for layer in _sanm_layers(recognizer):
-        block = layer.self_attn.fsmn_block
-        block.weight = block.weight[:, ::-1]
-
-
-def memory_without_the_values(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    monkeypatch.setattr(sanm.SANMAttention, "memory", lambda self, v, valid: self.fsmn_block(v))
 
 
 def residual_in_encoders0(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
@@ -70,45 +78,6 @@ def residual_in_encoders0(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> Non
     monkeypatch.setattr(sanm.SANMLayer, "__call__", with_residual)
 
 
-def no_after_norm(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    recognizer.loaded.model.audio_encoder.after_norm = nn.Identity()
-
-
-def no_tp_norm(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    recognizer.loaded.model.audio_encoder.tp_norm = nn.Identity()
-
-
-def encoder_eps_of_the_adaptor(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    _set_eps(recognizer.loaded.model.audio_encoder, nn.LayerNorm, adaptor.LAYER_NORM_EPS)
-
-
-def adaptor_eps_of_the_encoder(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    _set_eps(recognizer.loaded.model.audio_adaptor, nn.LayerNorm, sanm.LAYER_NORM_EPS)
-
-
-def decoder_eps_of_the_encoder(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    _set_eps(recognizer.loaded.model.llm, nn.RMSNorm, sanm.LAYER_NORM_EPS)
-
-
-def adaptor_with_four_heads(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    for block in recognizer.loaded.model.audio_adaptor.blocks:
-        block.self_attn._heads = 4
-
-
-def all_rows_fed(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    monkeypatch.setattr(fun_asr_nano, "audio_token_count", lambda rows, _: rows)
-
-
-def no_system_turn(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    prompt = dataclasses.replace(recognizer.config.prompt, system_turn=False)
-    recognizer.config = dataclasses.replace(recognizer.config, prompt=prompt)
-
-
-def rope_theta_of_llama(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    for layer in recognizer.loaded.model.llm.model.layers:
-        layer.self_attn._config = dataclasses.replace(layer.self_attn._config, rope_theta=1e4)
-
-
 def rope_of_neighbouring_pairs(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
     def rotate(self: Any, x: mx.array, position: Any) -> mx.array:
         config = self._config
@@ -117,20 +86,6 @@ def rope_of_neighbouring_pairs(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -
         )
 
     monkeypatch.setattr(qwen3.Attention, "_rotate", rotate)
-
-
-def keys_not_normed(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    for layer in recognizer.loaded.model.llm.model.layers:
-        layer.self_attn.k_norm = nn.Identity()
-
-
-def no_preemphasis(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    monkeypatch.setattr(frontend, "PREEMPHASIS", 0.0)
-
-
-def kaldis_default_window(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    config = dataclasses.replace(recognizer.config.frontend, window="povey")
-    recognizer.frontend = frontend.Frontend(config)
 
 
 def stacking_without_frames_in_front(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
@@ -142,14 +97,6 @@ def stacking_without_frames_in_front(monkeypatch: pytest.MonkeyPatch, _: Recogni
         return original(self, mx.concatenate([frames[shift:], ending]))
 
     monkeypatch.setattr(frontend.Frontend, "_stack", late)
-
-
-def blank_is_zero(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    ctc = dataclasses.replace(recognizer.config.ctc, blank_id=0)
-    recognizer.config = dataclasses.replace(recognizer.config, ctc=ctc)
-
-
-# What follows shows in batches alone.
 
 
 def decoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
@@ -171,14 +118,46 @@ def encoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -
     monkeypatch.setattr(Recognizer, "encode", encode)
 
 
-def encoder_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    monkeypatch.setattr("funasr_cli.stages.batch_lengths", lambda *_: None)
-
-
 def memory_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
     original = sanm.SANMAttention.memory
     monkeypatch.setattr(sanm.SANMAttention, "memory", lambda self, v, valid: original(self, v, None))
 
 
-def adaptor_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    monkeypatch.setattr(fun_asr_nano, "batch_lengths", lambda *_: None)
+def rope_theta_of_llama(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
+    for attention in _decoder_attention(recognizer):
+        attention._config = dataclasses.replace(attention._config, rope_theta=1e4)
+
+
+WRITTEN_OUT: tuple[Mutation, ...] = (
+    positions_interleaved, taps_reversed, residual_in_encoders0, rope_theta_of_llama, rope_of_neighbouring_pairs,
+    kaldis_default_window, stacking_without_frames_in_front,
+    decoder_padded_on_the_left, encoder_padded_on_the_left, memory_padding_not_masked,
+)  # fmt: skip
+MUTATIONS: dict[str, Mutation] = {mutation.__name__: mutation for mutation in WRITTEN_OUT} | {
+    "positions_from_zero": lambda patch, _: patch.setattr(
+        sanm, "sinusoidal_positions", functools.partial(sanm.sinusoidal_positions, first=0)
+    ),
+    "input_not_scaled": lambda _, ours: _set_in_all("_input_scale", 1.0, _encoder(ours)),
+    "memory_without_the_values": lambda patch, _: patch.setattr(
+        sanm.SANMAttention, "memory", lambda self, v, valid: self.fsmn_block(v)
+    ),
+    "no_after_norm": lambda _, ours: _set_in_all("after_norm", nn.Identity(), _encoder(ours)),
+    "no_tp_norm": lambda _, ours: _set_in_all("tp_norm", nn.Identity(), _encoder(ours)),
+    "encoder_eps_of_the_adaptor": lambda _, ours: _set_eps(_encoder(ours), nn.LayerNorm, adaptor.LAYER_NORM_EPS),
+    "adaptor_eps_of_the_encoder": lambda _, ours: _set_eps(
+        ours.loaded.model.audio_adaptor, nn.LayerNorm, sanm.LAYER_NORM_EPS
+    ),
+    "decoder_eps_of_the_encoder": lambda _, ours: _set_eps(ours.loaded.model.llm, nn.RMSNorm, sanm.LAYER_NORM_EPS),
+    "adaptor_with_four_heads": lambda _, ours: _set_in_all(
+        "_heads", 4, *(block.self_attn for block in ours.loaded.model.audio_adaptor.blocks)
+    ),
+    "all_rows_fed": lambda patch, _: patch.setattr(fun_asr_nano, "audio_token_count", lambda rows, _: rows),
+    "no_system_turn": lambda _, ours: _other_config(ours, "prompt", system_turn=False),
+    "keys_not_normed": lambda _, ours: _set_in_all("k_norm", nn.Identity(), *_decoder_attention(ours)),
+    "no_preemphasis": lambda patch, _: patch.setattr(frontend, "PREEMPHASIS", 0.0),
+    "blank_is_zero": lambda _, ours: _other_config(ours, "ctc", blank_id=0),
+    "encoder_padding_not_masked": lambda patch, _: patch.setattr(
+        "funasr_cli.stages.batch_lengths", lambda *_: None
+    ),
+    "adaptor_padding_not_masked": lambda patch, _: patch.setattr(fun_asr_nano, "batch_lengths", lambda *_: None),
+}

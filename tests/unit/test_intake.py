@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from funasr_cli.scheduling.ahead import ReadAhead
+from funasr_cli.scheduling.intake import ReadAhead
 
 PATIENCE_S = 30.0  # for what comes at once, unless it never comes
 
