@@ -66,12 +66,8 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
     """
     target = _followed(out)
     with _output_errors(target):
-        if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
-            raise OutputError(
-                f"{out}: holds the source",
-                "choose another folder for the converted model",
-                code="output-is-source",
-            )
+        if source and source.resolve().is_relative_to(out.resolve()):
+            raise OutputError(f"{out}: holds the source", ELSEWHERE, code="output-is-source")
         if nearest_existing(target) == DRIVES != target.absolute():
             message = f"{DRIVES / target.absolute().relative_to(DRIVES).parts[0]}: no such drive is connected"
             raise OutputError(message, f"connect it, or {ELSEWHERE}", code="output-unwritable")
