@@ -102,7 +102,7 @@ def test_temporary_names_are_not_shown(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_not_said_to_be_unwritable(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught, new_folder(tmp_path / "out"):
         (tmp_path / "tokenizer.json").read_bytes()
-    assert caught.value.code == "file-unreadable"
+    assert caught.value.code == "model-damaged"
     assert caught.value.message.startswith(f"{tmp_path / 'tokenizer.json'}: ")
     assert os.listdir(tmp_path) == []
 
