@@ -144,21 +144,6 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.parametrize("replace", [False, True])
-def test_a_disk_that_is_full(mount: Mount, replace: bool) -> None:
-    out = mount("size=64k") / "out"
-    if replace:
-        write_model(out, "old")
-    assert_fault(refusal(out, 100 * "n", replace), out, errno.ENOSPC)
-
-
-def test_a_disk_that_can_only_be_read_from(mount: Mount) -> None:
-    disk = mount("size=64k,ro")
-    with pytest.raises(OutputError) as caught:
-        convert(disk / "out")
-    assert (caught.value.code, caught.value.message.startswith(f"{disk}: ")) == ("output-unwritable", True)
-
-
 @pytest.mark.parametrize(
     ("command", "number"),
     [(["mount", "-o", "remount,ro"], errno.EROFS), (["umount", "--lazy"], errno.ENOENT)],
