@@ -47,7 +47,13 @@ def options(batch: int, itn: bool) -> TranscribeOptions:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "batch", "itn"), CASES, ids=[f"{recipe.name}, {batch}, {itn}" for recipe, batch, itn in CASES]
+    ("recipe", "batch", "itn"),
+    [  # quantized ones take minutes on a CPU
+        pytest.param(
+            *case, id="{0.name}, {1}, {2}".format(*case), marks=[pytest.mark.full] * (case[0] in RECIPES[2:])
+        )
+        for case in CASES
+    ],
 )
 def test_the_text_is_the_same_in_fewer_passes(
     recognizers: dict[str, Recognizer], recipe: Recipe, batch: int, itn: bool, monkeypatch: pytest.MonkeyPatch
