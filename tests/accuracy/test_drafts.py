@@ -50,9 +50,9 @@ def options(batch: int, itn: bool) -> TranscribeOptions:
     ("recipe", "batch", "itn"),
     [  # quantized ones take minutes on a CPU
         pytest.param(
-            *case, id="{0.name}, {1}, {2}".format(*case), marks=[pytest.mark.full] * (case[0] in RECIPES[2:])
+            recipe, *case, id=f"{recipe.name}, {case}", marks=[pytest.mark.full] if recipe in RECIPES[2:] else []
         )
-        for case in CASES
+        for recipe, *case in CASES
     ],
 )
 def test_the_text_is_the_same_in_fewer_passes(
