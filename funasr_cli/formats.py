@@ -103,13 +103,12 @@ def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> st
         short = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
         re.sub(r"\\(u....|.)", lambda m: short.get(m[1]) or chr(int(m[1][1:], 16)), field)
     """
-    shown = transcript if times is Timestamps.WORD else transcript.without_words()
-    rows = [
-        f"{round(part.start_s * 1000)}\t{round(part.end_s * 1000)}\t{_tsv_field(part.text)}\n"
-        for segment in shown.segments
-        for part in segment.words or [segment]
-    ]
-    return "start\tend\ttext\n" + "".join(rows)
+    rows = "start\tend\ttext\n"
+    for segment in (transcript if times is Timestamps.WORD else transcript.without_words()).segments:
+        for part in segment.words or [segment]:
+            text = TSV_UNSAFE.sub(lambda found: TSV_SHORT.get(found[0]) or _as_hexadecimal(found), part.text)
+            rows += f"{round(part.start_s * 1000)}\t{round(part.end_s * 1000)}\t{text}\n"
+    return rows
 
 
 def as_srt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
@@ -164,10 +163,6 @@ def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str]) -> 
 def _dumps(data: dict[str, Any], indent: int | None) -> str:
     written = json.dumps(data, ensure_ascii=False, indent=indent)
     return JSON_UNSAFE.sub(_as_hexadecimal, written) + "\n"
-
-
-def _tsv_field(text: str) -> str:
-    return TSV_UNSAFE.sub(lambda found: TSV_SHORT.get(found[0]) or _as_hexadecimal(found), text)
 
 
 def _as_hexadecimal(found: re.Match[str]) -> str:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from funasr_cli.audio.pcm import PCMFormat
@@ -79,9 +80,7 @@ def find_inputs(
     groups = [_look_up(os.fspath(name), recursive) for name in typed]
     inputs = _without_repetitions(groups)
     if [input.path for input in inputs].count(STDIN) > 1:
-        raise UsageError(
-            "standard input is named more than once", "it can be read only once", code="options-conflict"
-        )
+        raise UsageError("standard input is named more than once", "it can be read only once", code="input-once")
     if pcm:
         inputs = [input if input.path.suffix.lower() in ENDINGS else replace(input, pcm=pcm) for input in inputs]
         if not any(input.pcm for input in inputs):
@@ -124,57 +123,37 @@ def parse_clip(text: str) -> Clip:
     return start_s, end_s
 
 
-@dataclass(frozen=True)
-class _Group:
-    """What one name stands for; `typed` where it is that very file."""
-
-    inputs: list[Input]
-    typed: bool = False
-
-
-def _look_up(name: str, recursive: bool) -> _Group:
+def _look_up(name: str, recursive: bool) -> tuple[list[Input], bool]:
+    """What a name stands for, and whether it is that very file."""
     if not name:
         raise UsageError("an input without a name", "an empty shell variable?", code="option-value")
     if name == "-":
-        _refuse_terminal()
-        return _Group([Input(STDIN, "-", "stdin")], typed=True)
-    if os.path.isdir(name):
-        return _Group(_in_folder(Path(name), recursive))
-    if glob.has_magic(name) and not os.path.lexists(name):
-        return _Group(_matching(name, recursive))
-    return _Group([Input(Path(name), shown(Path(name)), Path(name).stem)], typed=True)
+        if sys.stdin is None or os.isatty(0):  # None: it was closed when the program started
+            hint = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
+            raise UsageError("nothing is piped in", hint, code="stdin-terminal")
+        return [Input(STDIN, "-", "stdin")], True
+    if has_folders(name):
+        return _found_by(name, recursive), False
+    return [Input(Path(name), shown(Path(name)), Path(name).stem)], True
 
 
-def _refuse_terminal() -> None:
-    if sys.stdin is None or os.isatty(0):  # None: it was closed when the program started
-        hint = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
-        raise UsageError("nothing is piped in", hint, code="stdin-terminal")
-
-
-def _in_folder(folder: Path, recursive: bool) -> list[Input]:
-    problems: list[Input] = []
-    files = _recordings(folder, recursive, problems)
-    if not files and not problems:
-        deeper = "" if recursive else "; --recursive looks deeper"
-        hint = f"recordings have endings such as wav, mp3, m4a or mp4{deeper}"
-        raise UsageError(f"{shown(folder)}: no recording in this folder", hint, code="no-recordings")
-    return [_found(path, folder) for path in files] + problems
-
-
-def _matching(pattern: str, recursive: bool) -> list[Input]:
-    """Files whatever their ending, and the recordings in folders, as if the shell had expanded it."""
-    problems: list[Input] = []
-    files: list[Path] = []
-    for match in map(Path, _expanded(pattern, recursive, problems)):
+def _found_by(name: str, recursive: bool) -> list[Input]:
+    """Recordings in a folder; what matches a pattern: files whatever their ending, and recordings in folders."""
+    is_folder, problems, files = os.path.isdir(name), list[Input](), list[Path]()
+    for match in map(Path, [name] if is_folder else _expanded(name, recursive, problems)):
         if os.path.isdir(match):
             files += _recordings(match, recursive, problems)
         elif _is_plain(match):
             files.append(match)
+    if not files and not problems and is_folder:
+        deeper = "" if recursive else "; --recursive looks deeper"
+        hint = f"recordings have endings such as wav, mp3, m4a or mp4{deeper}"
+        raise UsageError(f"{shown(name)}: no recording in this folder", hint, code="inputs-missing")
     if not files and not problems:
-        deeper = "**" in pattern and not recursive
-        hint = "** needs --recursive" if deeper else ""
-        raise UsageError(f"{shown(pattern)}: nothing matches", hint, code="no-recordings")
-    base = _before_wildcards(pattern)
+        hint = "** needs --recursive" if "**" in name and not recursive else ""
+        raise UsageError(f"{shown(name)}: nothing matches", hint, code="inputs-missing")
+    parts = list(takewhile(lambda part: is_folder or not glob.has_magic(part), name.split("/")))
+    base = Path("/".join(parts) or ("/" if name.startswith("/") else "."))
     return [_found(path, base) for path in sorted(files, key=_natural)] + problems
 
 
@@ -191,16 +170,10 @@ def _expanded(pattern: str, recursive: bool, problems: list[Input]) -> Iterator[
             yield from _expanded(f"{glob.escape(folder)}/{tail}", True, problems) if tail else [folder]
 
 
-def _before_wildcards(pattern: str) -> Path:
-    parts = pattern.split("/")
-    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return Path("/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else "."))
-
-
 def _recordings(folder: Path, recursive: bool, problems: list[Input]) -> list[Path]:
-    """Files with known endings, in their natural order; links that lead nowhere are among them, to be reported."""
-    files = [Path(within, name) for within, names in _walk(folder, recursive, problems) for name in names]
-    return sorted((path for path in files if path.suffix.lower() in ENDINGS and _is_plain(path)), key=_natural)
+    """Files with known endings; links that lead nowhere are among them, to be reported."""
+    files = (Path(within, name) for within, names in _walk(folder, recursive, problems) for name in names)
+    return [path for path in files if path.suffix.lower() in ENDINGS and _is_plain(path)]
 
 
 def _is_plain(path: Path) -> bool:
@@ -251,18 +224,18 @@ def _natural(path: Path) -> list[tuple[list[str | int], str]]:
     return [(pieces(part), part) for part in path.parts]
 
 
-def _without_repetitions(groups: list[_Group]) -> list[Input]:
+def _without_repetitions(groups: list[tuple[list[Input], bool]]) -> list[Input]:
     real = cache(os.path.realpath)
 
     def identity(input: Input) -> tuple[str, str]:
         """The same for all ways to a file; links to it are files of their own."""
         return real(input.path.parent), input.path.name
 
-    known = {identity(input) for group in groups if group.typed for input in group.inputs}
-    inputs: list[Input] = []
-    for group in groups:
-        for input in group.inputs:
-            if group.typed or identity(input) not in known:
-                inputs.append(input)
+    known = {identity(input) for inputs, is_typed in groups if is_typed for input in inputs}
+    kept: list[Input] = []
+    for inputs, is_typed in groups:
+        for input in inputs:
+            if is_typed or identity(input) not in known:
+                kept.append(input)
                 known.add(identity(input))
-    return inputs
+    return kept

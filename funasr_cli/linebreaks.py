@@ -79,18 +79,13 @@ class Words:
         spelled = "".join(f" {word.text}" if word.spaced else word.text for word in self.words[first:last])
         return spelled.removeprefix(" ")
 
-    def fits(self, first: int, last: int, lines: int) -> bool:
-        """Whether a span needs no more than so many lines."""
-        return self.reach(first, last, lines) == last
-
     def lines(self, first: int, last: int) -> list[str]:
         """A span on as few lines as possible: about even ones that end at punctuation or spaces if they can."""
-        count = next(lines for lines in range(1, last - first + 1) if self.fits(first, last, lines))
+        count = next(lines for lines in range(1, last - first + 1) if self.reach(first, last, lines) == last)
         lines = []
         for left in range(count, 1, -1):
             cuts = range(first + 1, self.reach(first, last, 1) + 1)
-            rest_fits = partial(self.fits, last=last, lines=left - 1)
-            earliest = bisect_left(cuts, True, key=rest_fits)
+            earliest = bisect_left(cuts, last, key=partial(self.reach, last=last, lines=left - 1))
             cut = self.best_cut(first, last, cuts[earliest:], left)
             lines.append(self.line(first, cut))
             first = cut

@@ -43,9 +43,7 @@ def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) 
     if path.suffix.lower() not in SUFFIXES:
         message, choice = f"{path}: not a picture that can be drawn", f"choose from {', '.join(SUFFIXES)}"
         raise UsageError(message, choice, code="option-value")
-    if path.is_dir():
-        raise OutputError(f"{path}: a folder has this name", OTHER_NAME, code="output-unwritable")
-    if os.path.lexists(path) and not replace:
+    if os.path.lexists(path) and not replace and not path.is_dir():
         raise OutputError(f"{path}: exists already", hint, code="output-exists")
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent}: no such folder", "make it first", code="output-unwritable")

@@ -162,9 +162,7 @@ def cues_of_pieces(
     return [part for cue, draft in zip(cues, drafts, strict=True) for part in _highlighted(cue, draft.marks)]
 
 
-_Mark = tuple[
-    tuple[int, int], float, float
-]  # from where to where a word stands in a cue's text, and when it is said
+_Mark = tuple[tuple[int, int], float, float]  # where a word stands in a cue's text, and when it is said
 
 
 @dataclass(frozen=True)
@@ -209,10 +207,6 @@ class _Clock:
         end_s, end_estimated = self._time(bisect_left(self._ends, end), end)
         return start_s, end_s, start_estimated or end_estimated
 
-    def pause(self, place: int) -> float:
-        """How long nothing is said before a word that is not the first."""
-        return self.span(place, place + 1)[0] - self.span(place - 1, place)[1]
-
     def marks(self, first: int, lines: Sequence[str]) -> Iterator[_Mark]:
         """The words on the lines of a cue, which begins with such a word: found by counting letters."""
         letters = [place for place, char in enumerate("\n".join(lines)) if not char.isspace()]
@@ -222,11 +216,6 @@ class _Clock:
             inside = letters[max(begin, 0) : max(end, 0)]
             if inside and piece.is_word:
                 yield (inside[0], inside[-1] + 1), piece.start_s, piece.end_s
-
-    def seconds(self, first: int, last: int) -> float:
-        """How long a span of words is being said."""
-        start_s, end_s, _ = self.span(first, last)
-        return end_s - start_s
 
     def _time(self, index: int, place: int) -> tuple[float, bool]:
         index = min(index, len(self._ends) - 1)
@@ -259,9 +248,9 @@ def _merged(
     for first, last in parts:
         if merged:
             before = merged[-1][0]
-            shortest_s = min(clock.seconds(before, first), clock.seconds(first, last))
-            too_short = shortest_s < layout.min_duration_s and clock.pause(first) < layout.min_duration_s
-            if too_short and words.fits(before, last, layout.max_line_count):
+            (start_s, pause_s, _), (goes_on_s, end_s, _) = clock.span(before, first), clock.span(first, last)
+            shortest_s = max(min(pause_s - start_s, end_s - goes_on_s), goes_on_s - pause_s)
+            if shortest_s < layout.min_duration_s and words.reach(before, last, layout.max_line_count) == last:
                 first = merged.pop()[0]
         merged.append((first, last))
     return merged

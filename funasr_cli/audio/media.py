@@ -56,6 +56,7 @@ WITHOUT_TIMES = (
 IN_ORDER = ("matroska,webm", "flv")  # packet behind packet, with less than this between them, or damage
 ROOM_BYTES = 40
 PADDING_BYTES = 2
+LONGEST_JUNK_BYTES = 1 << 20
 MOST_FAULTS = 1000  # of a container in a row, until it is given up
 CHECKS = {"flac": "crccheck+explode"}  # others mark a frame whose checksum is wrong
 HEAD_BYTES = 4096
@@ -102,6 +103,7 @@ class MediaReader:
         self.live = tape.size is None
         self.lost: list[tuple[int, int]] = []
         self._broke_off = False
+        self._passed_bytes = 0
         self._sizes = _Sizes()
         with ExitStack() as opened:
             opened.callback(tape.close)
@@ -110,6 +112,8 @@ class MediaReader:
                 frames_at += size
             head = tape.at(frames_at, HEAD_BYTES)
             self._container = opened.enter_context(av.open(self._file, options=OPTIONS, **LENIENT))
+            if not self._container.streams.audio and not self._container.streams.video:
+                raise ValueError("its table of contents is not there, or not all of it")
             if not self._container.streams.audio:
                 raise AudioError(f"{name}: there is no sound in it", code="audio-no-sound")
             self._format = self._container.format.name
@@ -246,18 +250,23 @@ class MediaReader:
                 end = (end if packet.pos == begin else packet.pos) + packet.size  # several may share a block
                 begin = packet.pos
             if self._format in WITHOUT_TIMES:
-                skipped_bytes = self._without_tag(packet.pos, skipped_bytes)
+                skipped_bytes = self._passed_over(packet)
             elif skipped_bytes <= ROOM_BYTES or self._format not in IN_ORDER:
                 skipped_bytes = 0
             if packet.stream.index == self._stream.index:
                 yield packet, skipped_bytes
 
-    def _without_tag(self, end: int, count: int) -> int:
-        """How many of the bytes in front of `end` are no tag."""
-        tape = self._file.tape
-        if not count or tape.size is None:
+    def _passed_over(self, packet: av.Packet) -> int:
+        """How many bytes in front of a packet are in none, nor a tag: FFmpeg's positions leave them out."""
+        tape, head = self._file.tape, bytes(packet)[:32]
+        if tape.size is None or packet.pos is None or not head:
             return 0
-        return max(0, count - tag_bytes(tape.at(end - count, 32)))
+        begin = packet.pos + self._passed_bytes
+        if tape.at(begin, len(head)) == head:
+            return 0
+        count = max(0, tape.at(begin, LONGEST_JUNK_BYTES).find(head))
+        self._passed_bytes += count
+        return max(0, count - tag_bytes(tape.at(begin, 32)))
 
     def _demuxed(self) -> Iterator[av.Packet]:
         """Packets of all streams; behind a fault, too, as long as something comes."""
@@ -285,7 +294,8 @@ class MediaReader:
         """Length of the stream, where the file states it."""
         container, stream = self._container, self._stream
         if self._format.startswith("mov,"):
-            return float(stream.duration * stream.time_base) if stream.duration else None
+            late_s = max(0.0, float((stream.start_time or 0) * stream.time_base) - self._origin_s)
+            return late_s + float(stream.duration * stream.time_base) if stream.duration else None
         if end_s := _seconds(stream.metadata.get("DURATION", "")):  # of Matroska
             return end_s - self._origin_s
         if self._format == "mp3":

@@ -21,7 +21,6 @@ from funasr_cli.checkpoints.format import (
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     ModelFile,
-    TensorSpec,
     read_config,
     write_config,
     write_safetensors,
@@ -83,7 +82,7 @@ def write_synthetic(folder: Path, size: str) -> Path:
     config = RELEASE if size == "full" else dataclasses.replace(read_config(demo.MODEL).config, ctc=None)
     source = {"source": f"synthetic {size}", "revision": None, "tool_version": f"funasr-cli {__version__}"}
     shapes = model_shapes(FunASRNano(config))
-    specs = [TensorSpec(name, DTYPE, shape) for name, shape in shapes.items()]
+    specs = {name: (DTYPE, shape) for name, shape in shapes.items()}
     try:
         out.mkdir()
         if size == "full":

@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-import numpy as np
-
 from funasr_cli import __version__
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints import keymap, quantize
-from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.checkpoint import Checkpoint, stored_shapes
 from funasr_cli.checkpoints.format import (
     FORMAT,
     README_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     ModelFile,
-    TensorSpec,
     write_config,
     write_safetensors,
 )
@@ -35,12 +32,12 @@ from funasr_cli.checkpoints.hub import (
     source_name,
 )
 from funasr_cli.checkpoints.layouts import converted
-from funasr_cli.checkpoints.load import check_stored
+from funasr_cli.checkpoints.load import PACKED, check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
-from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
+from funasr_cli.checkpoints.quantize import Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
-from funasr_cli.checkpoints.tensors import Shape, Tensor, is_finite, to_bytes
-from funasr_cli.checkpoints.vocabularies import vocabulary_problems
+from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
+from funasr_cli.checkpoints.vocabularies import ANOTHERS, vocabulary_problems
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DEFAULT_HUB, ConvertOptions, Hub
@@ -141,9 +138,18 @@ def convert(
     source = fetch_source(name, revision, progress, hub)
     checkpoint = open_checkpoint(source.folder, source.name)
     if options.languages:
-        checkpoint = _with_languages(checkpoint, options.languages)
-    _check_vocabularies(checkpoint)
-    shapes = _checked_shapes(checkpoint)
+        prompt = dataclasses.replace(checkpoint.config.prompt, languages=options.languages)
+        config = dataclasses.replace(checkpoint.config, prompt=prompt)
+        checkpoint = dataclasses.replace(checkpoint, config=config)
+    for problem in vocabulary_problems(checkpoint):  # or `load_model` or `check_model` would refuse it later
+        message = f"{checkpoint.files[TOKENIZER_FILE].parent}/{problem}"
+        raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
+    if checkpoint.quantization:
+        message = f"{checkpoint.where}: is quantized, its dense weights are gone"
+        hint = "transcribe reads it as it is; to change the recipe, convert what it was made from"
+        raise ModelError(message, hint, code="model-quantized")
+    shapes = keymap.model_shapes(FunASRNano(checkpoint.config))
+    check_stored(checkpoint, shapes)
     checkpoint = dataclasses.replace(checkpoint, tensors={name: checkpoint.tensors[name] for name in shapes})
     chosen = quantize.plan(options, shapes)
     verify = verifier(checkpoint, options)
@@ -164,38 +170,6 @@ def convert(
         sha256=sums[WEIGHTS_FILE],
         proof=proof,
     )
-
-
-def _check_vocabularies(checkpoint: Checkpoint) -> None:
-    """Refuse here what `load_model` or `check_model` would refuse later."""
-    for problem in vocabulary_problems(checkpoint):
-        raise ModelError(
-            f"{checkpoint.files[TOKENIZER_FILE].parent}/{problem}",
-            "it is another model's",
-            code="tokenizer-mismatch",
-        )
-
-
-def _with_languages(checkpoint: Checkpoint, languages: tuple[str, ...]) -> Checkpoint:
-    prompt = dataclasses.replace(checkpoint.config.prompt, languages=languages)
-    return dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, prompt=prompt))
-
-
-def _checked_shapes(checkpoint: Checkpoint) -> dict[str, Shape]:
-    """Names and shapes of the model, in its order, once the checkpoint's tensors are known to fit.
-
-    Raises:
-        ModelError: they do not, or are quantized already.
-    """
-    if checkpoint.quantization:
-        raise ModelError(
-            f"{checkpoint.where}: is quantized, its dense weights are gone",
-            "transcribe reads it as it is; to change the recipe, convert what it was made from",
-            code="model-quantized",
-        )
-    shapes = keymap.model_shapes(FunASRNano(checkpoint.config))
-    check_stored(checkpoint, shapes)
-    return shapes
 
 
 def _write(
@@ -263,12 +237,11 @@ def _write_weights(
 ) -> str:
     """The tensors, in the model's order; one is in memory at a time. Returns the file's SHA-256."""
     tensors = checkpoint.tensors
-    specs = [spec for name, tensor in tensors.items() for spec in _specs(name, tensor, dtype, chosen)]
-    total = sum(spec.size_bytes for spec in specs)
-    copied = sum(path.stat().st_size for path in checkpoint.files.values())
-    require_space(
-        folder.parents[1], total + copied, "the converted model", "make room there, or name another folder"
-    )
+    shapes = stored_shapes({name: tensor.shape for name, tensor in tensors.items()}, chosen)
+    specs = {name: (PACKED if name.removesuffix(".weight") in chosen else dtype, shapes[name]) for name in shapes}
+    total = sum(size_bytes(*spec) for spec in specs.values())
+    needed = total + sum(path.stat().st_size for path in checkpoint.files.values())
+    require_space(folder.parents[1], needed, "the converted model", "make room there, or name another folder")
 
     def contents() -> Iterator[memoryview]:
         done = 0
@@ -276,38 +249,17 @@ def _write_weights(
             values = tensor.read_in(dtype)
             raw = to_bytes(values)
             if not is_finite(raw, dtype):
-                raise ModelError(
-                    f"{checkpoint.where}: {name} has values that are no numbers",
-                    "it is damaged",
-                    code="model-damaged",
-                )
+                message = f"{checkpoint.where}: {name} has values that are no numbers"
+                raise ModelError(message, "it is damaged", code="model-damaged")
             groups = chosen.get(name.removesuffix(".weight"))
-            for content in _quantized(values, groups) if groups else (raw,):
+            quantized = mx.quantize(values, **dataclasses.asdict(groups)) if groups else ()
+            for content in map(to_bytes, quantized) if groups else (raw,):  # integers, scales and biases
                 yield content.data
                 done += content.nbytes
                 progress("writing", done, total)
 
     metadata = {"format": FORMAT, **{key: value for key, value in origin.items() if value}}
     return write_safetensors(folder / WEIGHTS_FILE, specs, contents(), metadata)
-
-
-def _specs(name: str, tensor: Tensor, dtype: str, chosen: Mapping[str, Groups]) -> list[TensorSpec]:
-    module = name.removesuffix(".weight")
-    groups = chosen.get(module) if module != name else None
-    if groups is None:
-        return [TensorSpec(name, dtype, tensor.shape)]
-    rows, columns = tensor.shape
-    part = (rows, columns // groups.group_size)
-    return [
-        TensorSpec(name, "uint32", groups.packed(rows, columns)),
-        TensorSpec(f"{module}.{SCALES}", dtype, part),
-        TensorSpec(f"{module}.{BIASES}", dtype, part),
-    ]
-
-
-def _quantized(matrix: mx.array, groups: Groups) -> Iterator[np.ndarray]:
-    """Bytes of integers, scales and biases, as `_specs` announces them."""
-    return map(to_bytes, mx.quantize(matrix, group_size=groups.group_size, bits=groups.bits))
 
 
 def _readme(model: ModelFile, checkpoint: Checkpoint) -> str:

@@ -13,7 +13,7 @@ LAYOUTS = (
 def explain() -> str:
     """Markdown: a table for each layout, and what the braces in them stand for."""
     parts = [_table(f"Layout: {layout}", rules) for layout, rules in LAYOUTS]
-    words = "".join(f"- `{{{name}}}`: {said}\n" for name, said in keymap.PLACEHOLDERS_SAID.items())
+    words = "".join(f"- `{{{name}}}`: {said}\n" for name, (_, said) in keymap.PLACEHOLDERS.items())
     return "\n".join([*parts, f"In them:\n\n{words}"])
 
 

@@ -1,14 +1,19 @@
 """A converted model -> FunASR's layout again, so that the PyTorch reference can read it."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from funasr_cli.checkpoints import keymap
-from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_config
+from funasr_cli.checkpoints.format import (
+    CONFIG_FILE,
+    CTC_VOCABULARY_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    read_config,
+    write_json,
+)
 from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.pickles import CONTAINERS, require_torch
@@ -33,11 +38,8 @@ def export(folder: Path, out: Path) -> None:
     require_torch("writing")
     model = read_config(folder)
     if model.quantization:
-        raise ModelError(
-            f"{folder}: is quantized, its dense weights are gone",
-            "export a dense conversion",
-            code="model-quantized",
-        )
+        message = f"{folder}: is quantized, its dense weights are gone"
+        raise ModelError(message, "export a dense conversion", code="model-quantized")
     if out.exists():
         raise OutputError(f"{out}: exists already", "name another folder", code="output-exists")
     options, llm_options = upstream_options(model.config, LLM_FOLDER)
@@ -45,8 +47,14 @@ def export(folder: Path, out: Path) -> None:
         (out / LLM_FOLDER).mkdir(parents=True)
         _write_tensors(folder, out, tied=model.config.llm.tie_word_embeddings)
         (out / UPSTREAM_CONFIG).write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
-        _write_json(out / LLM_FOLDER / "config.json", llm_options | {"torch_dtype": model.dtype})
-        _write_json(out / "configuration.json", _configuration())
+        write_json(out / LLM_FOLDER / CONFIG_FILE, llm_options | {"torch_dtype": model.dtype})
+        llm = {"init_param_path": LLM_FOLDER}
+        places = {  # where FunASR finds the parts, relative to the folder
+            "init_param": UPSTREAM_WEIGHTS, "config": UPSTREAM_CONFIG, "tokenizer_conf": llm, "llm_conf": llm,
+            "dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": CTC_VOCABULARY_FILE}},
+        }  # fmt: skip
+        task = {"framework": "pytorch", "task": "auto-speech-recognition"}
+        write_json(out / "configuration.json", task | {"file_path_metas": places})
         for name in (TOKENIZER_FILE, *OPTIONAL_TOKENIZER_FILES):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, out / LLM_FOLDER / name)
@@ -68,23 +76,3 @@ def _write_tensors(folder: Path, out: Path, tied: bool) -> None:
     if tied:  # upstream's state dicts hold both
         tensors[keymap.LM_HEAD] = tensors[keymap.EMBEDDING]
     torch.save({CONTAINERS[0]: tensors}, out / UPSTREAM_WEIGHTS)
-
-
-def _configuration() -> dict[str, Any]:
-    """Where FunASR finds the parts, relative to the folder."""
-    llm = {"init_param_path": LLM_FOLDER}
-    return {
-        "framework": "pytorch",
-        "task": "auto-speech-recognition",
-        "file_path_metas": {
-            "init_param": UPSTREAM_WEIGHTS,
-            "config": UPSTREAM_CONFIG,
-            "tokenizer_conf": llm,
-            "llm_conf": llm,
-            "dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": CTC_VOCABULARY_FILE}},
-        },
-    }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -3,16 +3,15 @@
 import dataclasses
 import hashlib
 import json
-import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from funasr_cli.checkpoints import quantize
 from funasr_cli.checkpoints.quantize import Quantization
-from funasr_cli.checkpoints.tensors import DTYPE_BYTES, DTYPE_CODES, Shape
+from funasr_cli.checkpoints.tensors import DTYPE_CODES, Shape, size_bytes
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, readable
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.checkpoints.values import parse_dataclass, stated_in
@@ -27,6 +26,8 @@ CTC_VOCABULARY_FILE = "multilingual.tiktoken"
 README_FILE = "README.md"
 FORMAT = "funasr-cli"
 FORMAT_VERSION = 1
+
+Spec = tuple[str, Shape]  # type and shape of a tensor
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ def write_config(folder: Path, model: ModelFile) -> None:
         **dataclasses.asdict(model.config),
         "source": model.source,
     }
-    (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG_FILE, content)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object as people read it."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_config(folder: Path) -> ModelFile:
@@ -68,17 +74,12 @@ def read_config(folder: Path) -> ModelFile:
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     if content.get("format") != FORMAT or content.get("model_type") != MODEL_TYPE:
-        raise ModelError(
-            f"{path}: not a model converted by funasr",
-            "run: funasr convert on its source",
-            code="model-unsupported",
-        )
-    if content.get("format_version") != FORMAT_VERSION:
-        raise ModelError(
-            f"{path}: format version {quoted(content.get('format_version'))}, this funasr reads {FORMAT_VERSION}",
-            "upgrade funasr-cli, or convert the source again",
-            code="model-unsupported",
-        )
+        hint = "run: funasr convert on its source"
+        raise ModelError(f"{path}: not a model converted by funasr", hint, code="model-unsupported")
+    if (version := content.get("format_version")) != FORMAT_VERSION:
+        message = f"{path}: format version {quoted(version)}, this funasr reads {FORMAT_VERSION}"
+        hint = "upgrade funasr-cli, or convert the source again"
+        raise ModelError(message, hint, code="model-unsupported")
     with stated_in(str(path)):
         fields = {field.name: content.get(field.name) for field in dataclasses.fields(FunASRNanoConfig)}
         config = parse_dataclass(FunASRNanoConfig, fields)
@@ -99,22 +100,8 @@ def _printable(key: str, value: str | None) -> str | None:
     return value and "\n".join(map(readable, lines))
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, type and shape of a tensor in a safetensors file."""
-
-    name: str
-    dtype: str
-    shape: Shape
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes that the tensor takes."""
-        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
-
-
 def write_safetensors(
-    path: Path, specs: list[TensorSpec], contents: Iterable[memoryview], metadata: dict[str, str]
+    path: Path, specs: Mapping[str, Spec], contents: Iterable[memoryview], metadata: dict[str, str]
 ) -> str:
     """Write tensors one after the other, so that never more than one of them is in memory.
 
@@ -122,7 +109,7 @@ def write_safetensors(
 
     Args:
         path: file to create.
-        specs: what is to be written, in order.
+        specs: type and shape of what is to be written, by name, in order.
         contents: the bytes of each tensor, in the same order, made when asked for.
         metadata: strings for the header.
 
@@ -131,19 +118,18 @@ def write_safetensors(
     """
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    for spec in specs:
-        begin, end = end, end + spec.size_bytes
-        code = DTYPE_CODES[spec.dtype]
-        header[spec.name] = {"dtype": code, "shape": list(spec.shape), "data_offsets": [begin, end]}
+    for name, (dtype, shape) in specs.items():
+        begin, end = end, end + size_bytes(dtype, shape)
+        header[name] = {"dtype": DTYPE_CODES[dtype], "shape": shape, "data_offsets": [begin, end]}
     encoded = json.dumps(header, ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)  # the data begins aligned
     begin_bytes = struct.pack("<Q", len(encoded)) + encoded
     digest = hashlib.sha256(begin_bytes)
     with path.open("xb") as file:
         file.write(begin_bytes)
-        for spec, content in zip(specs, contents, strict=True):
-            if content.nbytes != spec.size_bytes:
-                raise ValueError(f"{spec.name}: {content.nbytes} bytes, expected {spec.size_bytes}")
+        for (name, spec), content in zip(specs.items(), contents, strict=True):
+            if content.nbytes != size_bytes(*spec):
+                raise ValueError(f"{name}: {content.nbytes} bytes, expected {size_bytes(*spec)}")
             file.write(content)
             digest.update(content)
     return digest.hexdigest()

@@ -19,10 +19,7 @@ from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.options import DEFAULT_HUB, Hub
 from funasr_cli.paths import path_in_variable
 
-ALIASES = {
-    "nano": "FunAudioLLM/Fun-ASR-Nano-2512",
-    "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512",
-}
+ALIASES = {"nano": "FunAudioLLM/Fun-ASR-Nano-2512", "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512"}
 CTC_ON_MODELSCOPE = ALIASES["nano"]  # whose copy on Hugging Face lacks the CTC branch
 DEMO = "demo"
 AMBIGUOUS = "more than one model goes by that name"
@@ -148,11 +145,8 @@ def converted_models() -> dict[str, Path]:
     """Names (``owner/model`` or ``model``) and folders of what lies in the models folder."""
     root = models_folder()
     folders = sorted(path.parent for pattern in ("*", "*/*") for path in root.glob(f"{pattern}/{CONFIG_FILE}"))
-    return {
-        folder.relative_to(root).as_posix(): folder
-        for folder in folders
-        if not any(part.startswith(".") for part in folder.relative_to(root).parts)
-    }
+    models = {folder.relative_to(root).as_posix(): folder for folder in folders}
+    return {name: folder for name, folder in models.items() if "/." not in f"/{name}"}
 
 
 def is_model(folder: Path) -> bool:
@@ -234,8 +228,6 @@ def _default_model(models: dict[str, Path]) -> Path:
         hint = f"choose one with --model: {', '.join(models)}"
         raise ModelError("several models have been converted", hint, code="model-ambiguous")
     _refuse_aside(ALIASES["nano"])
-    raise ModelError(
-        f"no model has been converted yet (looked in {models_folder()})",
-        f"run: funasr convert {ALIASES['nano']}; or try the small bundled model: --model {DEMO}",
-        code="model-missing",
-    )
+    message = f"no model has been converted yet (looked in {models_folder()})"
+    hint = f"run: funasr convert {ALIASES['nano']}; or try the small bundled model: --model {DEMO}"
+    raise ModelError(message, hint, code="model-missing")

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 ENDPOINT, TOKENS = "HF_ENDPOINT", ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-BROKEN_OFF = (
-    "run it again: whole files are kept; on a bad line, fetch it with hf download into a folder, and convert that"
-)
+BROKEN_OFF = "run it again: whole files are kept; on a bad line, convert a folder made with hf download"
 ELSEWHERE = "make room there, or let HF_HOME name a folder on another disk"
 
 
@@ -41,15 +39,14 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
     """
     _import_client()
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    with _quiet(), _our_errors(hub_id, revision):
+    with _quiet():
         try:
             info = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
-        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
-            raise
-        except Exception as error:  # no network, or none wanted: what is here will do
-            found = cached(hub_id, revision)
+        except Exception as error:
+            if answer := _answer(hub_id, revision, error):
+                raise answer from error
+            found = cached(hub_id, revision)  # no network, or none wanted: what is here will do
             if found and is_complete(found.folder):
                 return found
             if constants.HF_HUB_OFFLINE:
@@ -57,7 +54,12 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
                 message = f"{hub_id}: {here} on this machine, and HF_HUB_OFFLINE forbids to download it"
                 raise SetupError(message, "unset it, or name a folder", code="hub-offline") from error
             raise unreached(hub_id, error, _access()) from error
-        return _download(hub_id, revision, info, tell)
+        try:
+            return _download(hub_id, revision, info, tell)
+        except FunASRError:
+            raise
+        except Exception as error:  # the client lets through what its HTTP and Xet libraries raise
+            raise _answer(hub_id, revision, error) or failure(hub_id, error, _access(), BROKEN_OFF) from error
 
 
 def cached(hub_id: str, revision: str | None = None) -> Snapshot | None:
@@ -140,39 +142,24 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@contextmanager
-def _our_errors(hub_id: str, revision: str | None) -> Iterator[None]:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+def _answer(hub_id: str, revision: str | None, error: Exception) -> ModelError | SetupError | None:
+    """What to say where the hub has answered that it does not give this; None where it has not."""
+    from huggingface_hub import constants, errors
 
-    try:
-        yield
-    except FunASRError:
-        raise
-    except GatedRepoError as error:
-        hint = (
-            f"agree to its terms at {constants.ENDPOINT}/{hub_id}, and let HF_TOKEN hold a token of that account"
-        )
-        raise ModelError(f"{hub_id}: its owner asks for consent first", hint, code="hub-gated") from error
-    except RepositoryNotFoundError as error:
+    if isinstance(error, errors.GatedRepoError):
+        hint = f"agree to its terms at {constants.ENDPOINT}/{hub_id}, and let HF_TOKEN hold that account's token"
+        return ModelError(f"{hub_id}: its owner asks for consent first", hint, code="hub-gated")
+    if isinstance(error, errors.RepositoryNotFoundError):
         access = _access()
         token = f"see whether {next(iter(access.tokens))} may read it" if access.tokens else "set HF_TOKEN"
-        missing = ModelError(
-            f"{hub_id}: not on the hub, or private", f"check the spelling, or {token}", code="hub-missing"
-        )
-        raise wrong_token(access) or missing from error
-    except RevisionNotFoundError as error:
+        message, hint = f"{hub_id}: not on the hub, or private", f"check the spelling, or {token}"
+        return wrong_token(access) or ModelError(message, hint, code="hub-missing")
+    if isinstance(error, errors.RevisionNotFoundError):
         hint = "name a branch, tag or commit"
-        raise ModelError(f"{hub_id}: no revision {revision}", hint, code="revision-missing") from error
-    except HFValidationError as error:
-        raise ModelError(f"{hub_id}: neither a folder nor a hub id", str(error), code="model-missing") from error
-    except Exception as error:  # the client lets through what its HTTP and Xet libraries raise
-        raise failure(hub_id, error, _access(), BROKEN_OFF) from error
+        return ModelError(f"{hub_id}: no revision {revision}", hint, code="revision-missing")
+    if isinstance(error, errors.HFValidationError):
+        return ModelError(f"{hub_id}: neither a folder nor a hub id", str(error), code="model-missing")
+    return None
 
 
 def _bars(tell: Callable[[int], None]) -> type:

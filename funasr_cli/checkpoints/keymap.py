@@ -1,7 +1,7 @@
 """Names and layouts: how the tensors of a checkpoint become those of the MLX model, as data, checked strictly.
 
 The model's attributes are named after the upstream checkpoint's keys, so that its own map is short. What a rule's
-braces stand for is said in `PLACEHOLDERS_SAID`.
+braces stand for is said in `PLACEHOLDERS`.
 """
 
 import re
@@ -23,8 +23,7 @@ CTC_PREFIXES = ("ctc_decoder.", "ctc.")
 # Adapters that are added to a matrix while it is computed with, as loralib and PEFT call their tensors.
 LORA = re.compile(r"(^|\.)lora_(A|B|E|up|down|embedding_A|embedding_B|magnitude_vector)(\.|$)")
 MERGING = (
-    "merge them and leave them out: W + B·A·alpha/r for each weight W with a lora_A and a lora_B, alpha and r as "
-    "in lora_conf; or call merge_and_unload() of PEFT"
+    "merge them: W + B·A·alpha/r for each weight W, alpha and r as in lora_conf; or PEFT's merge_and_unload()"
 )
 
 SHOWN_PROBLEMS = 6  # of each kind
@@ -44,28 +43,17 @@ class Rule:
     how: str = COPY
 
 
-PLACEHOLDERS = {
-    "anything": r".+",
-    "p": r"weight|bias",
-    "qkv": r"[qkv]",
-    "n": r"\d+",
-    "block": r"\d+",
-    "last": r"\d+",
-}
-PLACEHOLDERS_SAID = {
-    "anything": "any name",
-    "p": "weight or bias",
-    "qkv": "q, k or v",
-    "n": "a number, the same on both sides",
-    "block": "there a number, here encoders0.0, encoders.0 ... or tp_encoders.0 ..., in this order",
-    "last": "there the number of the last block of each kind, here after_norm or tp_norm",
+PLACEHOLDERS = {  # as patterns, and in words
+    "anything": (r".+", "any name"),
+    "p": (r"weight|bias", "weight or bias"),
+    "qkv": (r"[qkv]", "q, k or v"),
+    "n": (r"\d+", "a number, the same on both sides"),
+    "block": (r"\d+", "there a number, here encoders0.0, encoders.0 ... or tp_encoders.0 ..., in this order"),
+    "last": (r"\d+", "there the number of the last block of each kind, here after_norm or tp_norm"),
 }
 
 OURS = (Rule(LM_HEAD, LM_HEAD, HEAD), Rule("{anything}", "{anything}"))  # mlx-audio's names are the same
-FUNASR = (
-    Rule(f"{{anything}}{FSMN_SUFFIX}", f"{{anything}}{FSMN_SUFFIX}", SWAP),
-    *OURS,
-)
+FUNASR = (Rule(f"{{anything}}{FSMN_SUFFIX}", f"{{anything}}{FSMN_SUFFIX}", SWAP), *OURS)
 _TOWER, _ENCODER = "model.audio_tower.layers.{block}", "audio_encoder.{block}"
 _PROJECTOR, _ADAPTOR = "model.multi_modal_projector", "audio_adaptor"
 _LAYER, _BLOCK = f"{_PROJECTOR}.layers.{{n}}", f"{_ADAPTOR}.blocks.{{n}}"
@@ -121,14 +109,12 @@ def translate(
         if here in found:
             raise ModelError(f"{where}: {here} is there both whole and in parts", code="model-misfit")
         if missing := [letter for letter in "qkv" if letter not in parts]:
-            raise ModelError(
-                f"{where}: of {here}, the part {missing[0]} is missing", "it is incomplete", code="model-misfit"
-            )
+            message = f"{where}: of {here}, the part {missing[0]} is missing"
+            raise ModelError(message, "it is incomplete", code="model-misfit")
         ordered = [parts[letter] for letter in "qkv"]
         if not stackable(ordered):
-            raise ModelError(
-                f"{where}: the parts q, k and v of {here} differ in type or width", code="model-misfit"
-            )
+            what = f"the parts q, k and v of {here} differ in type or width"
+            raise ModelError(f"{where}: {what}", code="model-misfit")
         found[here] = stacked(ordered)
     if tied and LM_HEAD in found and EMBEDDING in found:
         _check_tied(found.pop(LM_HEAD), found[EMBEDDING], where)
@@ -137,9 +123,7 @@ def translate(
 
 def lora_unmerged(where: str, what: str) -> ModelError:
     """What to raise of adapters that are not part of the matrices."""
-    return ModelError(
-        f"{where}: these are LoRA weights that are not merged ({what})", MERGING, code="lora-unmerged"
-    )
+    return ModelError(f"{where}: LoRA weights that are not merged ({what})", MERGING, code="lora-unmerged")
 
 
 def _check_tied(head: Tensor, embedding: Tensor, where: str) -> None:
@@ -147,11 +131,9 @@ def _check_tied(head: Tensor, embedding: Tensor, where: str) -> None:
         return
     alike = head.dtype in DTYPE_BYTES and head.shape == embedding.shape
     if not alike or not mx.array_equal(head.read_in(embedding.dtype), embedding.read(), equal_nan=True):
-        raise ModelError(
-            f"{where}: the configuration ties {LM_HEAD} to {EMBEDDING}, but they differ",
-            "set tie_word_embeddings in the decoder's config.json to false if the head was trained on its own",
-            code="model-misfit",
-        )
+        message = f"{where}: the configuration ties {LM_HEAD} to {EMBEDDING}, but they differ"
+        hint = "set tie_word_embeddings in the decoder's config.json to false if the head was trained on its own"
+        raise ModelError(message, hint, code="model-misfit")
 
 
 def _first_match(name: str, rules: Iterable[Rule], spell: Mapping[str, Spell]) -> tuple[str, str, str]:
@@ -168,7 +150,7 @@ def _first_match(name: str, rules: Iterable[Rule], spell: Mapping[str, Spell]) -
 @cache
 def _pattern(theirs: str) -> re.Pattern[str]:
     pattern = re.escape(theirs)
-    for name, words in PLACEHOLDERS.items():
+    for name, (words, _) in PLACEHOLDERS.items():
         pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>{words})")
     return re.compile(pattern)
 
@@ -200,11 +182,9 @@ def check_tensors(expected: Mapping[str, Shape], found: Mapping[str, Shape], whe
     }
     if count := sum(map(len, problems.values())):
         shown = [f"{kind}: {problem}" for kind, names in problems.items() for problem in _shortened(names)]
-        raise ModelError(
-            f"{where}: {count} tensors do not fit the configuration\n  " + "\n  ".join(shown),
-            "the checkpoint is incomplete, or its configuration belongs to another one",
-            code="model-misfit",
-        )
+        message = "\n  ".join([f"{where}: {count} tensors do not fit the configuration", *shown])
+        hint = "the checkpoint is incomplete, or its configuration belongs to another one"
+        raise ModelError(message, hint, code="model-misfit")
 
 
 def _shortened(problems: list[str]) -> list[str]:

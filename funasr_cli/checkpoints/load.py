@@ -1,7 +1,6 @@
 """A model on disk -> one that is ready: strict names and shapes, and the type that suits the device."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint, stored_shapes
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, ModelFile
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_model
-from funasr_cli.checkpoints.tensors import DTYPE_BYTES, FLOATING, Shape
+from funasr_cli.checkpoints.tensors import FLOATING, Shape, size_bytes
 from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.device import default_dtype, keep_in_memory, refuse_too_large
 from funasr_cli.errors import ModelError, UsageError
@@ -72,9 +71,8 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
     """
     dtype = dtype or default_dtype()
     if dtype not in (AS_STORED, *DTYPES):
-        raise UsageError(
-            f"cannot compute in {dtype!r}", f"choose from {', '.join((AS_STORED, *DTYPES))}", code="option-value"
-        )
+        hint = f"choose from {', '.join((AS_STORED, *DTYPES))}"
+        raise UsageError(f"cannot compute in {dtype!r}", hint, code="option-value")
     return load_checkpoint(open_model(folder), folder, dtype)
 
 
@@ -105,8 +103,11 @@ def build_model(checkpoint: Checkpoint, dtype: str) -> FunASRNano:
     if dtype == AS_STORED and quantized:
         stated = {module: dataclasses.asdict(groups) for module, groups in quantized.items()}
         nn.quantize(model, class_predicate=lambda module, _: stated.get(module, False))
-    lighter = LIGHTER_STORED if dtype == AS_STORED else LIGHTER_DENSE
-    refuse_too_large(str(checkpoint.weights[0].parent), _sizes_bytes(checkpoint, dense, dtype), lighter)
+    if dtype == AS_STORED:
+        sizes, lighter = (tensor.size_bytes for tensor in checkpoint.tensors.values()), LIGHTER_STORED
+    else:
+        sizes, lighter = (size_bytes(dtype, shape) for shape in dense.values()), LIGHTER_DENSE
+    refuse_too_large(str(checkpoint.weights[0].parent), sizes, lighter)
     keep_in_memory()
     # The stored and the cast form of only one tensor are in memory together.
     model.load_weights(list(_weights(checkpoint, dtype, quantized)), strict=True)
@@ -131,10 +132,8 @@ def check_stored(checkpoint: Checkpoint, dense: Mapping[str, Shape]) -> None:
         packed = name in dense and expected[name] != dense[name]
         known = (PACKED,) if packed else FLOATING
         if tensor.dtype not in known:
-            raise ModelError(
-                f"{checkpoint.where}: {name} is of type {tensor.dtype}, not {' or '.join(known)}",
-                code="model-misfit",
-            )
+            what = f"{name} is of type {tensor.dtype}, not {' or '.join(known)}"
+            raise ModelError(f"{checkpoint.where}: {what}", code="model-misfit")
 
 
 def _weights(
@@ -156,10 +155,3 @@ def _weights(
             values = tensor.read_in(dtype)
         mx.eval(values)
         yield name, values
-
-
-def _sizes_bytes(checkpoint: Checkpoint, dense: Mapping[str, Shape], dtype: str) -> Iterator[int]:
-    """Bytes of each tensor as it is computed with."""
-    if dtype == AS_STORED:
-        return (tensor.size_bytes for tensor in checkpoint.tensors.values())
-    return (math.prod(shape) * DTYPE_BYTES[dtype] for shape in dense.values())

@@ -12,8 +12,6 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +87,7 @@ def _run(hub_id: str, revision: str | None = None) -> None:
 
 
 def _fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
-    from modelscope_hub import AuthenticationError, HubApi, HubConfig, NotExistError, PermissionDeniedError
+    from modelscope_hub import HubApi, HubConfig
 
     class Config(HubConfig):
         def get_session_id(self) -> str:
@@ -98,17 +96,23 @@ def _fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
 
     config = Config()
     api = HubApi(config)
-    with _our_errors(hub_id, config):
-        try:
-            commit, entries = _listing(api, hub_id, revision)
-        except (FunASRError, AuthenticationError, NotExistError, PermissionDeniedError):
-            raise
-        except Exception as error:  # no network: what is here will do
-            folder = _folder(api, hub_id, revision)
-            if folder and is_complete(folder):
-                return Snapshot(folder, folder.name if folder.parent.name == "snapshots" else None)
-            raise unreached(hub_id, error, _access(config)) from error
+    try:
+        commit, entries = _listing(api, hub_id, revision)
+    except FunASRError:
+        raise
+    except Exception as error:
+        if answer := _answer(hub_id, config, error):
+            raise answer from error
+        folder = _folder(api, hub_id, revision)  # no network: what is here will do
+        if folder and is_complete(folder):
+            return Snapshot(folder, folder.name if folder.parent.name == "snapshots" else None)
+        raise unreached(hub_id, error, _access(config)) from error
+    try:
         return _download(api, config.cache_dir, hub_id, commit or revision or DEFAULT_BRANCH, entries, tell)
+    except FunASRError:
+        raise
+    except Exception as error:  # the client lets through what its HTTP library raises
+        raise _answer(hub_id, config, error) or failure(hub_id, error, _access(config), RESUMES) from error
 
 
 def _access(config: "HubConfig") -> Access:
@@ -187,41 +191,32 @@ def _counter(total: int, tell: Tell) -> type:
     """What the client makes one of for each file: told of bytes that have come, of fewer when it starts over."""
     from modelscope_hub import ProgressCallback
 
-    lock, done, told = threading.Lock(), 0, 0
+    lock, done = threading.Lock(), 0
 
     class Counter(ProgressCallback):
         def update(self, size: int) -> None:
-            nonlocal done, told
+            nonlocal done
             with lock:
                 done += size
-                if abs(done - told) >= total / 1000 or done >= total:
-                    told = done
-                    tell(min(done, total), total)
+                tell(min(done, total), total)
 
     return Counter
 
 
-@contextmanager
-def _our_errors(hub_id: str, config: "HubConfig") -> Iterator[None]:
+def _answer(hub_id: str, config: "HubConfig", error: Exception) -> FunASRError | None:
+    """What to say where the hub does not give this, or some of its files; None of other errors."""
     from modelscope_hub import AuthenticationError, FileDownloadError, NotExistError, PermissionDeniedError
 
-    try:
-        yield
-    except FunASRError:
-        raise
-    except (NotExistError, AuthenticationError, PermissionDeniedError) as error:
-        token = f"see whether {TOKEN} may read it" if os.environ.get(TOKEN) else f"set {TOKEN}"
+    access = _access(config)
+    if isinstance(error, NotExistError | AuthenticationError | PermissionDeniedError):
+        token = f"see whether {TOKEN} may read it" if access.tokens else f"set {TOKEN}"
         message, hint = f"{hub_id}: not on ModelScope, or private", f"check the spelling, or {token}"
-        raise wrong_token(_access(config)) or ModelError(message, hint, code="hub-missing") from error
-    except FileDownloadError as error:
-        # Of the files that did not arrive, the first; a full disk is no matter of a file.
-        told = [
-            failure(f"{hub_id}/{name}", cause, _access(config), RESUMES)
-            for name, cause in error.failed_files.items()
-        ]
-        raise next((one for one in told if isinstance(one, OutputError)), told[0]) from error
-    except Exception as error:  # the client lets through what its HTTP library raises
-        raise failure(hub_id, error, _access(config), RESUMES) from error
+        return wrong_token(access) or ModelError(message, hint, code="hub-missing")
+    if isinstance(error, FileDownloadError):  # the first of the files; a full disk is no matter of a file
+        failed = error.failed_files.items()
+        told = [failure(f"{hub_id}/{name}", cause, access, RESUMES) for name, cause in failed]
+        return next((one for one in told if isinstance(one, OutputError)), told[0])
+    return None
 
 
 if __name__ == "__main__":

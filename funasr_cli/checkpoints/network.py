@@ -122,9 +122,7 @@ def _certificates_at_fault(error: BaseException, access: Access) -> SetupError |
     chosen = {name: os.environ[name] for name in access.certificates if os.environ.get(name)}
     if "certificate_verify_failed" in _described(error):
         named = "".join(f", nor by {name}={value}" for name, value in chosen.items())
-        hint = (
-            f"if a proxy of your network signs it, let {access.certificates[0]} name a file with its certificate"
-        )
+        hint = f"if a proxy signs it, let {access.certificates[0]} name a file with that proxy's certificate"
         message = f"{access.endpoint}: its certificate is not vouched for by this machine{named}"
         return SetupError(message, hint, code="certificate-setting")
     is_about_tls = any(isinstance(cause, ssl.SSLError) for cause in causes(error))

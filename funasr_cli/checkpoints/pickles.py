@@ -144,9 +144,8 @@ def _check_pickle(content: bytes, pickles: int, path: Path) -> None:
         for operation, argument, _ in pickletools.genops(stream):
             if operation.name == "GLOBAL" and not ALLOWED.fullmatch(str(argument)):
                 asked = readable(str(argument).replace(" ", "."))
-                raise ModelError(
-                    f"{path}: refused, it asks for {asked}, which is not a tensor", CODE_HINT, code="model-unsafe"
-                )
+                what = f"refused, it asks for {asked}, which is not a tensor"
+                raise ModelError(f"{path}: {what}", CODE_HINT, code="model-unsafe")
             if operation.name == "MARK":
                 stack.append(None)
             elif operation.name in ("BINPUT", "LONG_BINPUT"):

@@ -66,12 +66,8 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
     """
     target = _followed(out)
     with _output_errors(target):
-        if source and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
-            raise OutputError(
-                f"{out}: holds the source",
-                "choose another folder for the converted model",
-                code="output-is-source",
-            )
+        if source and source.resolve().is_relative_to(out.resolve()):
+            raise OutputError(f"{out}: holds the source", ELSEWHERE, code="output-is-source")
         if nearest_existing(target) == DRIVES != target.absolute():
             message = f"{DRIVES / target.absolute().relative_to(DRIVES).parts[0]}: no such drive is connected"
             raise OutputError(message, f"connect it, or {ELSEWHERE}", code="output-unwritable")
@@ -168,11 +164,10 @@ def _output_errors(out: Path) -> Iterator[None]:
         names = [os.fsdecode(name) for name in (error.filename2, error.filename) if name]
         temporary = any(prefix in name for name in names for prefix in (TEMPORARY_PREFIX, ASIDE_PREFIX))
         if not temporary and names and not out.absolute().is_relative_to(Path(names[0]).absolute()):
-            raise ModelError(f"{names[0]}: cannot be read ({error.strerror})", code="file-unreadable") from error
-        reason = OSError(error.errno, error.strerror) if temporary else error
-        code = "disk-full" if error.errno in NO_ROOM else "output-unwritable"
-        hint = HINTS.get(error.errno or 0, "")
-        raise OutputError(f"{out}: cannot be written ({reason})", hint, code=code) from error
+            raise ModelError(f"{names[0]}: cannot be read ({error.strerror})", code="model-damaged") from error
+        message = f"{out}: cannot be written ({OSError(error.errno, error.strerror) if temporary else error})"
+        hint, is_full = HINTS.get(error.errno or 0, ""), error.errno in NO_ROOM
+        raise OutputError(message, hint, code="disk-full" if is_full else "output-unwritable") from error
 
 
 # --- into place, and after a death ---

@@ -14,6 +14,7 @@ from funasr_cli.options import GROUP_SIZE, GROUP_SIZES, MIXED, ConvertOptions
 
 READABLE_BITS = (2, 3, 4, 5, 6, 8)  # of `mx.quantize`
 MODE = "affine"  # a scale and a bias for each group, as `mx.quantize` has them
+SMALLER = "choose a smaller --group-size"
 COARSE_BITS, FINE_BITS = 4, 8  # of the mixed recipe
 # What the mixed recipe leaves in more bits: the embedding, which is the output head, too, and in each layer the
 # two matrices that llama.cpp's Q4_K_M and mlx-lm's mixed recipes favour.
@@ -76,20 +77,14 @@ def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Grou
         divides = shape[-1] % size == 0
         if options.quantize and name.startswith(keymap.LLM_PREFIX):
             if not divides:
-                raise ModelError(
-                    f"{name}: rows of {shape[-1]} values do not divide into groups of {size}",
-                    "choose a smaller --group-size",
-                    code="option-value",
-                )
+                message = f"{name}: rows of {shape[-1]} values do not divide into groups of {size}"
+                raise ModelError(message, SMALLER, code="option-value")
             chosen[module] = Groups(_decoder_bits(module, options.quantize), size)
         elif options.quantize_encoder and name.startswith(keymap.ENCODER_PREFIX) and divides:
             chosen[module] = Groups(options.quantize_encoder, size)
     if options.quantize_encoder and not any(module.startswith(keymap.ENCODER_PREFIX) for module in chosen):
-        raise ModelError(
-            f"no matrix of the encoder has rows that divide into groups of {size}",
-            "choose a smaller --group-size",
-            code="option-value",
-        )
+        message = f"no matrix of the encoder has rows that divide into groups of {size}"
+        raise ModelError(message, SMALLER, code="option-value")
     return chosen
 
 

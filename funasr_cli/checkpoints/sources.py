@@ -1,5 +1,6 @@
 """Which layout a folder is in, and its reader."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,8 @@ def open_model(folder: Path, name: str | None = None) -> Checkpoint:
     if content.get("format") == FORMAT:
         return open_converted(folder)
     if _is_transformers(content):
-        raise ModelError(
-            f"{folder}: has to be converted first", f"run: funasr convert {folder}", code="model-unconverted"
-        )
+        hint = f"run: funasr convert {folder}"
+        raise ModelError(f"{folder}: has to be converted first", hint, code="model-unconverted")
     # A snapshot in Hugging Face's cache: models--OWNER--NAME/snapshots/COMMIT. Of a folder, whatever it was,
     # mlx-audio writes Nano's id into model_repo.
     called = name or (folder.parents[1] if folder.parent.name == "snapshots" else folder).name
@@ -71,12 +71,11 @@ def can_be_loaded(content: dict[str, Any]) -> bool:
     """Whether a ``config.json`` is one that `open_model` reads."""
     if content.get("format") == FORMAT:
         return True
-    try:
-        return (
-            content.get("model_type") == MODEL_TYPE and not _is_transformers(content) and bool(decoder_of(content))
-        )
-    except ModelError:
+    if content.get("model_type") != MODEL_TYPE or _is_transformers(content):
         return False
+    with suppress(ModelError):
+        return bool(decoder_of(content))
+    return False
 
 
 def _is_transformers(content: dict[str, Any]) -> bool:
@@ -87,11 +86,8 @@ def _config(folder: Path) -> dict[str, Any]:
     path = file_in(folder, CONFIG_FILE, "this is no model that can be loaded")
     content = read_json(path)
     if content.get("model_type") != MODEL_TYPE:
-        raise ModelError(
-            f"{path}: the model is {quoted(content.get('model_type'))}, not {MODEL_TYPE}",
-            KNOWN,
-            code="model-unsupported",
-        )
+        message = f"{path}: the model is {quoted(content.get('model_type'))}, not {MODEL_TYPE}"
+        raise ModelError(message, KNOWN, code="model-unsupported")
     return content
 
 

@@ -43,7 +43,7 @@ class Tensor:
     @property
     def size_bytes(self) -> int:
         """Bytes that it takes."""
-        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+        return size_bytes(self.dtype, self.shape)
 
     def read_in(self, dtype: str) -> mx.array:
         """Read it, cast to a type."""
@@ -63,6 +63,11 @@ class Tensor:
             return self
         *others, rows, columns = self.shape
         return Tensor(self.dtype, (*others, columns, rows), lambda: self.read().swapaxes(-1, -2))
+
+
+def size_bytes(dtype: str, shape: Shape) -> int:
+    """Bytes that a tensor takes."""
+    return math.prod(shape) * DTYPE_BYTES[dtype]
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:

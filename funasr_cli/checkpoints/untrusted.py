@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 from funasr_cli.errors import ModelError
 
 # Several times what real files take: a release's config.yaml has 4 kB, the index of a hundred shards 0.2 MB.
+# PyYAML takes half a minute for a megabyte of aliases.
+YAML_LIMIT_BYTES = 1 << 17
 CONFIG_LIMIT_BYTES = 1 << 20
 INDEX_LIMIT_BYTES = 1 << 24
 SHOWN_CHARACTERS = 200  # of what somebody else wrote
@@ -45,9 +47,8 @@ def file_in(folder: Path, name: str, hint: str = "") -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, before Python 3.13
         raise unreadable(path, error, hint) from error
     if not (target.is_relative_to(root) or _is_blob(target, root)):
-        raise ModelError(
-            f"{path}: a link that leads out of the folder", "put the file itself there", code="model-path"
-        )
+        message = f"{path}: a link that leads out of the folder"
+        raise ModelError(message, "put the file itself there", code="model-path")
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"{path}: not a file", code="model-path")
     if not status.st_size:
@@ -97,9 +98,7 @@ def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         raise ModelError(f"{path}: not a file", code="model-path")
     with open(descriptor, "rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise ModelError(
-                f"{path}: a pointer of git-lfs, not the file itself", "run: git lfs pull", code="model-damaged"
-            )
+            raise ModelError(f"{path}: a pointer of git-lfs", "run: git lfs pull", code="model-damaged")
         file.seek(0)
         yield file, status.st_size
 
@@ -112,10 +111,8 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
     """
     with open_file(path) as (file, size_bytes):
         if size_bytes > limit_bytes:
-            raise ModelError(
-                f"{path}: {size_bytes:,} bytes, more than the {limit_bytes:,} read of such a file",
-                code="model-damaged",
-            )
+            what = f"{size_bytes:,} bytes, more than the {limit_bytes:,} read of such a file"
+            raise ModelError(f"{path}: {what}", code="model-damaged")
         return file.read(limit_bytes)
 
 
@@ -136,7 +133,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     import yaml  # loading a converted model needs none
 
-    return _parse(path, read_limited(path, CONFIG_LIMIT_BYTES), yaml.safe_load, "a mapping")
+    return _parse(path, read_limited(path, YAML_LIMIT_BYTES), yaml.safe_load, "a mapping")
 
 
 def _parse(path: Path, content: bytes, parse: Callable[[str], Any], what: str) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 
 MODEL = "FunASRNano"  # what upstream calls its class
+COMPONENTS: Options = {  # what ``config.yaml`` calls the parts that this version knows
+    "model": MODEL, "frontend": "WavFrontend", "audio_encoder": "SenseVoiceEncoderSmall",
+    "audio_adaptor": "Transformer",
+}  # fmt: skip
 
 # Our field; upstream's key; upstream's own default, or a type where the key has to be stated.
 FRONTEND = (  # WavFrontend
@@ -58,10 +62,8 @@ def nano_config(
         ModelError: another model, a variant that is not supported, or a value of the wrong type.
     """
     with stated_in(where):
-        require(yaml, "model", MODEL)
-        require(yaml, "audio_encoder", "SenseVoiceEncoderSmall")
-        require(yaml, "audio_adaptor", "Transformer")
-        require(yaml, "frontend", "WavFrontend")
+        for name, supported in COMPONENTS.items():
+            require(yaml, name, supported)
         frontend = _frontend(section(yaml, "frontend_conf"))
         encoder_options = section(yaml, "audio_encoder_conf")
         encoder = SANMConfig(input_dim=frontend.row_width, **_fields(encoder_options, ENCODER))
@@ -92,11 +94,8 @@ def _fields(conf: Options, fields: tuple[tuple[str, str, Any], ...]) -> dict[str
 
 def _frontend(conf: Options) -> FrontendConfig:
     if conf.get("cmvn_file") is not None:
-        raise Misstated(
-            "frontend_conf names a CMVN file: no Fun-ASR-Nano has one",
-            "this is another model",
-            code="model-unsupported",
-        )
+        message = "frontend_conf names a CMVN file: no Fun-ASR-Nano has one"
+        raise Misstated(message, "this is another model", code="model-unsupported")
     require(conf, "snip_edges", True, default=True)
     require(conf, "upsacle_samples", True, default=True)
     return FrontendConfig(**_fields(conf, FRONTEND))
@@ -110,11 +109,9 @@ def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
         **_fields(conf, ADAPTOR),
     )
     if config.downsample > 1 and not config.low_frame_rate:
-        raise Misstated(
-            f"downsample_rate {config.downsample} without use_low_frame_rate: not supported",
-            "upstream itself fills such prompts up with the embedding of token 0",
-            code="model-unsupported",
-        )
+        message = f"downsample_rate {config.downsample} without use_low_frame_rate: not supported"
+        hint = "upstream itself fills such prompts up with the embedding of token 0"
+        raise Misstated(message, hint, code="model-unsupported")
     return config
 
 
@@ -122,15 +119,9 @@ def _ctc(yaml: Options, encoder_width: int) -> CTCConfig:
     require(yaml, "ctc_decoder", "Transformer", default="Transformer")
     conf = section(yaml, "ctc_decoder_conf")
     vocab_size = value(yaml, "ctc_vocab_size", 60515)  # FunASRNano
-    return CTCConfig(
-        decoder=_adaptor(
-            {**conf, "use_low_frame_rate": True},  # concerns the prompt alone, which CTC rows never enter
-            encoder_width,
-            value(conf, "llm_dim", 4096),
-        ),
-        vocab_size=vocab_size,
-        blank_id=value(section(yaml, "ctc_conf"), "blank_id", vocab_size - 1),
-    )
+    conf = conf | {"use_low_frame_rate": True}  # concerns the prompt alone, which CTC rows never enter
+    decoder = _adaptor(conf, encoder_width, value(conf, "llm_dim", 4096))
+    return CTCConfig(decoder, vocab_size, value(section(yaml, "ctc_conf"), "blank_id", vocab_size - 1))
 
 
 def _decoder(conf: Options) -> Qwen3Config:
@@ -167,15 +158,11 @@ def _stop_token_ids(llm: Options) -> tuple[int, ...]:
 def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options, Options]:
     """The inverse of `nano_config`: ``config.yaml`` and the decoder's ``config.json`` that state this config."""
     prompt = config.prompt
-    options: Options = {
-        "model": MODEL,
-        "frontend": "WavFrontend",
+    adaptor = _adaptor_options(config.adaptor) | {"use_low_frame_rate": config.adaptor.low_frame_rate}
+    options = COMPONENTS | {
         "frontend_conf": _stated(config.frontend, FRONTEND) | {"cmvn_file": None},
-        "audio_encoder": "SenseVoiceEncoderSmall",
         "audio_encoder_conf": _stated(config.encoder, ENCODER),
-        "audio_adaptor": "Transformer",
-        "audio_adaptor_conf": _adaptor_options(config.adaptor)
-        | {"use_low_frame_rate": config.adaptor.low_frame_rate},
+        "audio_adaptor_conf": adaptor,
         "llm": "Qwen3",
         "llm_conf": {"hub": "hf", "init_param_path": llm_folder, "use_lora": False},
         "tokenizer": "HuggingfaceTokenizer",

@@ -65,9 +65,8 @@ def value(options: Options, name: str, default: Any) -> Any:
     kind: Any = default if isinstance(default, type) else type(default)
     found = options[name] if default is kind else options.get(name, default)
     if type(found) is not kind and not (kind is float and type(found) is int):  # True is an int to isinstance
-        raise Misstated(
-            f"a value of the wrong type ({name} is {quoted(found)}, not {KINDS[kind]})", code="model-config"
-        )
+        what = f"a value of the wrong type ({name} is {quoted(found)}, not {KINDS[kind]})"
+        raise Misstated(what, code="model-config")
     if type(found) is int and found.bit_length() > LARGEST_BITS:
         raise Misstated(f"{name} is {quoted(found)}", code="model-config")
     return kind(found)
@@ -81,11 +80,8 @@ def require(options: Options, name: str, supported: Any, default: Any = None) ->
     """
     found = options.get(name, default)
     if found != supported:
-        raise Misstated(
-            f"{name} is {quoted(found)}: not supported",
-            f"this version knows {supported!r}",
-            code="model-unsupported",
-        )
+        hint = f"this version knows {supported!r}"
+        raise Misstated(f"{name} is {quoted(found)}: not supported", hint, code="model-unsupported")
 
 
 def parse_dataclass(kind: type[T], options: Options) -> T:

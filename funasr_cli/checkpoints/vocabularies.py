@@ -15,6 +15,7 @@ from funasr_cli.vocabulary import MARKS, CTCVocabulary
 
 TOKENIZER_LIMIT_BYTES = 1 << 25  # Qwen3's tokenizer.json has 11 MB
 CTC_VOCABULARY_LIMIT_BYTES = 1 << 24
+ANOTHERS = "it is another model's"
 PROBE = "a 1, 你好"  # what a tokenizer has to be able to read
 # Of what a tokenizer may consist. Some other parts replace each letter by any number, again and again, and the
 # library ends the process where memory runs out.
@@ -43,11 +44,8 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
     except BaseException as error:  # a bare Exception, or a panic of the Rust library, which is not even one
         raise unreadable(path, error, DAMAGED_HINT) from error
     if highest >= vocab_size:  # such a row would be read from foreign memory
-        raise ModelError(
-            f"{path}: has token {highest}, but the decoder only {vocab_size}",
-            "it is another model's",
-            code="tokenizer-mismatch",
-        )
+        message = f"{path}: has token {highest}, but the decoder only {vocab_size}"
+        raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
     return tokenizer
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from funasr_cli.audio.tape import STDIN
 from funasr_cli.cli import console
+from funasr_cli.cli.run import refuse_pipes
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import Input
 
 if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
-    from funasr_cli.transcript import Transcript
+    from funasr_cli.scheduling.events import Finished
 
 FORCE_HINT = "add --force to replace it, or name another file"
 NO_FONT = "no font on this machine has all characters of the text: install one, for example Noto Sans CJK"
@@ -26,31 +26,24 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
         FunASRError: as `check_picture` does, or librosa is missing.
     """
     from funasr_cli.alignment_picture import require_librosa
-    from funasr_cli.audio.tape import is_pipe
     from funasr_cli.pictures import OTHER_NAME, check_picture
 
     check_picture(path, replace=replace, hint=FORCE_HINT)
-    recordings = [input for input in inputs if input.channel in (None, 1)]
-    if len(recordings) > 1:
-        inputs_given = f"--plot-alignment with {len(recordings)} inputs"
-        raise UsageError(inputs_given, "a picture shows a single one", code="options-conflict")
     if len(inputs) > 1:
-        channels = f"{len(inputs)} channels, each transcribed for itself"
-        hint = "a picture shows a single text; choose --channels mix"
-        raise UsageError(f"--plot-alignment with {channels}", hint, code="options-conflict")
+        recordings = sum(input.channel in (None, 1) for input in inputs)
+        several = (
+            f"{recordings} inputs" if recordings > 1 else f"{len(inputs)} channels, each transcribed for itself"
+        )
+        hint = "a picture shows a single text" + ("" if recordings > 1 else "; choose --channels mix")
+        raise UsageError(f"--plot-alignment with {several}", hint, code="options-conflict")
     [input] = inputs
     if os.path.realpath(path) == os.path.realpath(input.path):
         raise UsageError(f"{path} is an input", OTHER_NAME, code="output-is-input")
-    if input.path == STDIN or is_pipe(input.path):
-        raise UsageError(
-            f"{input.label}: can be read only once", "--plot-alignment needs a file", code="pipe-unusable"
-        )
+    refuse_pipes(inputs, "--plot-alignment")
     require_librosa()
 
 
-def prepare(
-    input: Input, recognizer: "Recognizer", path: Path, *, replace: bool
-) -> "Callable[[Transcript], None]":
+def prepare(input: Input, recognizer: "Recognizer", path: Path, *, replace: bool) -> "Callable[[Finished], None]":
     """Read an input for its picture.
 
     Returns:
@@ -72,8 +65,8 @@ def prepare(
         raise UsageError(f"{source.name}: too long for a picture", longest, code="audio-too-long")
     audio = read_whole(source, LONGEST_S)
 
-    def draw_it(transcript: "Transcript") -> None:
-        all_drawn = draw(recognizer, audio, transcript, path, replace=replace)
+    def draw_it(event: "Finished") -> None:
+        all_drawn = draw(recognizer, audio, event.transcript, path, replace=replace)
         if not all_drawn and path.suffix.lower() == ".png":
             console.warn(f"{path}: {NO_FONT}")
         console.note(f"wrote {path}")

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from funasr_cli import __version__
-from funasr_cli.cli import bench, console, convert, info, models, transcribe
+from funasr_cli.cli import bench, console, convert, info, transcribe
 from funasr_cli.cli.settings import command_settings, origins
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, UnexpectedError, UsageError
 from funasr_cli.paths import shown
@@ -126,7 +126,7 @@ app = typer.Typer(
 app.command("convert", cls=Command, epilog=EXIT_CODES)(convert.convert)
 app.command("transcribe", cls=Command, epilog=EXIT_CODES)(transcribe.transcribe)
 app.command("bench", cls=Command, epilog=EXIT_CODES)(bench.bench)
-app.command("models", cls=Command)(models.models)
+app.command("models", cls=Command)(info.models)
 app.command("info", cls=Command)(info.info)
 
 

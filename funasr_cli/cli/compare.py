@@ -4,21 +4,20 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from funasr_cli.audio.tape import STDIN
 from funasr_cli.characters import UNSPACED_LETTERS, one_line
 from funasr_cli.cli import console
-from funasr_cli.cli.confidence import WORD
-from funasr_cli.cli.display import Region, short_names, warn
+from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
+from funasr_cli.cli.output import WORD
+from funasr_cli.cli.run import refuse_pipes, transcribe_all
 from funasr_cli.errors import ExitCode, UsageError
 from funasr_cli.formats import clock
 from funasr_cli.inputs import Input
 from funasr_cli.options import TranscribeOptions
-from funasr_cli.scheduling.events import Failed, Finished
+from funasr_cli.scheduling.events import Finished
 from funasr_cli.transcript import Transcript, join_texts
 
 if TYPE_CHECKING:
@@ -46,15 +45,10 @@ def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None
     Raises:
         UsageError: there are no hotwords, or an input can be read only once.
     """
-    from funasr_cli.audio.tape import is_pipe
-
     if not options.hotwords:
         hint = "add --hotword or --hotwords-file"
         raise UsageError("--compare-hotwords without hotwords", hint, code="options-conflict")
-    for input in inputs:
-        if input.path == STDIN or is_pipe(input.path):
-            message = f"{input.label}: can be read only once"
-            raise UsageError(message, "--compare-hotwords needs a file", code="input-once")
+    refuse_pipes(inputs, "--compare-hotwords")
 
 
 def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOptions) -> ExitCode:
@@ -77,9 +71,9 @@ def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOp
         before, after = ("once" if number == 1 else f"{number} times" for number in counts)
         console.result(f"{word}: written {before} without hotwords, {after} with them\n")
     outcome.failed |= again.failed
-    outcome.partial = max(outcome.partial, again.partial)
     console.note(outcome.summary())
-    return outcome.exit_code(strict=False)
+    codes = (each.exit_code(strict=False) for each in (outcome, again))
+    return min(filter(None, codes), default=ExitCode.OK)  # the graver one
 
 
 def _transcribe(
@@ -90,23 +84,14 @@ def _transcribe(
     reported: set[int],
 ) -> dict[int, Transcript]:
     """By the index of the input; what is missing is said, except of inputs of which that has been reported."""
-    from funasr_cli.sources import open_input
-
-    openers = [partial(open_input, input, recognizer.sample_rate_hz) for input in inputs]
     transcripts = {}
+
+    def keep(event: Finished) -> None:
+        transcripts[event.source] = event.transcript
+
     task = f"{'with' if options.hotwords else 'without'} hotwords"
-    with Region(short_names(inputs), task=task) as region:
-        for event in recognizer.run(openers, options):
-            region.show(event)
-            if isinstance(event, Finished):
-                transcripts[event.source] = event.transcript
-            if isinstance(event, Finished | Failed) and event.source not in reported:
-                with region.aside():
-                    if isinstance(event, Failed):
-                        console.report(event.error)
-                    else:
-                        warn(inputs[event.source], event.transcript)
-            outcome.add(event)
+    display = Display(inputs, task=task, reported=reported)
+    transcribe_all(inputs, recognizer, options, display, outcome, finish=keep)
     return transcripts
 
 

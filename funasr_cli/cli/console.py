@@ -11,7 +11,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -27,15 +26,8 @@ CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
 TRACEBACK_VARIABLE = "FUNASR_TRACEBACK"
 
 
-class Volume(IntEnum):
-    """How much is said besides results."""
-
-    QUIET = 0  # warnings and errors
-    NORMAL = 1
-    VERBOSE = 2
-
-
-_volume = Volume.NORMAL
+QUIET, NORMAL, VERBOSE = range(3)  # how much is said besides results: only warnings and errors; the rest, too
+_volume = NORMAL
 
 
 def set_volume(*, quiet: bool, verbose: bool) -> None:
@@ -47,12 +39,12 @@ def set_volume(*, quiet: bool, verbose: bool) -> None:
     global _volume
     if quiet and verbose:
         raise UsageError("--quiet with --verbose", "choose one", code="options-conflict")
-    _volume = Volume.QUIET if quiet else Volume.VERBOSE if verbose else Volume.NORMAL
+    _volume = QUIET if quiet else VERBOSE if verbose else NORMAL
 
 
 def is_verbose() -> bool:
     """Whether details are wanted."""
-    return _volume == Volume.VERBOSE
+    return _volume == VERBOSE
 
 
 def is_terminal() -> bool:
@@ -62,7 +54,7 @@ def is_terminal() -> bool:
 
 def shows_progress() -> bool:
     """Whether bars and tables are wanted, and can be shown."""
-    return is_terminal() and _volume > Volume.QUIET
+    return is_terminal() and _volume > QUIET
 
 
 @cache
@@ -161,7 +153,7 @@ def _print(text: str, style: str = "") -> None:
 
 def note(text: str) -> None:
     """Say what is going on."""
-    if _volume > Volume.QUIET:
+    if _volume > QUIET:
         _print(text, "dim")
 
 

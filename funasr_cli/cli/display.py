@@ -1,7 +1,8 @@
 """What is seen while recordings are transcribed: progress, the segments being written, and results."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -10,11 +11,10 @@ from funasr_cli.characters import one_line
 from funasr_cli.cli import console
 from funasr_cli.cli.outcome import is_low, no_speech
 from funasr_cli.cli.output import Files, Printer
-from funasr_cli.cli.progress import Progress
 from funasr_cli.errors import OutputError
 from funasr_cli.formats import clock
 from funasr_cli.inputs import Input
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
+from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.transcript import STAGES, Transcript
 
 if TYPE_CHECKING:
@@ -23,6 +23,77 @@ if TYPE_CHECKING:
 
 REDRAW_S = 0.02
 SPARE_COLUMNS = 3  # for the ^C of a terminal, which would begin a line that nobody takes away
+
+
+class Progress:
+    """How far a run has come: a line for finding speech, which runs ahead, and one for transcribing.
+
+    Lengths are known only from opening an input on, so inputs count alike.
+
+    Args:
+        names: of the inputs.
+        task: what is being done to them.
+    """
+
+    def __init__(self, names: Sequence[str], task: str):
+        from rich import progress as rich
+
+        self._names = names
+        self._closed = 0
+        self._audio_s = 0.0  # done, of all inputs together
+        self._source = 0  # that is being read
+        self._opened: dict[int, Read] = {}
+        self._done_s: dict[int, float] = defaultdict(float)  # of those that are not closed
+        self._started = time.perf_counter()
+        texts = [rich.TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[facts]")]
+        columns = texts[0], rich.BarColumn(), texts[1], rich.TimeRemainingColumn()
+        self._bars = rich.Progress(*columns, console=console.stderr(), disable=not console.shows_progress())
+        self._reading = self._bars.add_task("finding speech", total=len(names), facts="", visible=False)
+        self._writing = self._bars.add_task(task, total=len(names), facts=self._facts())
+
+    def __rich__(self) -> "RenderableType":
+        self._bars.update(self._writing, facts=self._facts())  # time goes by without events, too
+        return self._bars
+
+    @property
+    def completed(self) -> float:
+        """Inputs that are done, with shares of those that are being worked on."""
+        lengths_s = ((done_s, self._opened[source].expected_s) for source, done_s in self._done_s.items())
+        return self._closed + sum(min(1.0, done_s / length_s) for done_s, length_s in lengths_s if length_s)
+
+    def show(self, event: Event) -> None:
+        """Take in what has happened; drafts change nothing."""
+        if isinstance(event, Read):  # one input after the other
+            self._opened[event.source] = event
+            self._source = event.source
+            share = min(1.0, event.read_s / event.expected_s) if event.expected_s else 0.0
+            self._bars.update(
+                self._reading,
+                completed=event.source + share,
+                description=f"finding speech in {self._names[event.source]}",
+                facts=clock(event.start_s + event.read_s),
+                visible=event.source + share < len(self._names),
+            )
+        elif isinstance(event, Settled):
+            self._advance(event.source, event.segment.end_s - self._opened[event.source].start_s)
+        elif isinstance(event, Finished | Failed):
+            if isinstance(event, Finished):
+                self._advance(event.source, event.transcript.duration_s)
+            self._done_s.pop(event.source, None)
+            self._closed += 1
+            if event.source == self._source:
+                self._bars.update(self._reading, visible=False)
+        self._bars.update(self._writing, completed=self.completed)
+
+    def _advance(self, source: int, done_s: float) -> None:
+        self._audio_s += done_s - self._done_s[source]
+        self._done_s[source] = done_s
+
+    def _facts(self) -> str:
+        """Inputs done, audio done, and the real-time factor so far."""
+        facts = f"{self._closed}/{len(self._names)} inputs, {clock(self._audio_s)} of audio"
+        rtf = (time.perf_counter() - self._started) / (self._audio_s or 1.0)
+        return f"{facts}, RTF {rtf:.3f}" if self._audio_s else facts
 
 
 class Region:
@@ -120,19 +191,32 @@ class Display:
     Args:
         inputs: all of them.
         files: where results are written; None prints them.
-        printer: prints them otherwise.
+        printer: prints them otherwise; None leaves that to others.
         stream: show text while it is being written, and print segments as soon as they are final.
+        task: what is being done, in a word or two.
+        reported: inputs of which nothing more is said.
 
     Attributes:
         region: to be shown meanwhile, as a context.
     """
 
-    def __init__(self, inputs: Sequence[Input], files: Files | None, printer: Printer, *, stream: bool):
+    def __init__(
+        self,
+        inputs: Sequence[Input],
+        files: Files | None = None,
+        printer: Printer | None = None,
+        *,
+        stream: bool = False,
+        task: str = "transcribing",
+        reported: Collection[int] = (),
+    ):
         self._inputs = inputs
+        self._reported = reported
         self._files = files
         self._stream = stream
         self._printer = printer
-        self.region = Region(short_names(inputs), drafts=stream)
+        names = [one_line(Path(input.label).name) for input in inputs]
+        self.region = Region(names, task=task, drafts=stream)
 
     def show(self, event: Event) -> None:
         """Take in an event.
@@ -141,50 +225,43 @@ class Display:
             OutputError: a result cannot be written.
         """
         self.region.show(event)
-        if isinstance(event, Settled) and self._stream:
+        if isinstance(event, Settled) and self._printer and self._stream:
             with self.region.aside():
                 self._printer.print_segment(event.source, event.segment)
         elif isinstance(event, Finished | Failed):
             with self.region.aside():
                 try:
-                    self._end(event)
+                    if event.source not in self._reported:
+                        self._end(event)
                 finally:
-                    self._printer.close(event.source)
+                    if self._printer:
+                        self._printer.close(event.source)
 
     def _end(self, event: Finished | Failed) -> None:
         if isinstance(event, Failed):
             console.report(event.error)
             return
         input, transcript = self._inputs[event.source], event.transcript
-        warn(input, transcript)
+        for warning in transcript.warnings:
+            console.warn(f"{input.label}: {warning}")
+        if transcript.fault:  # names the input itself
+            console.warn(transcript.fault)
         if len(self._inputs) > 1 and not transcript.segments and is_low(transcript.level_dbfs):
             console.warn(f"{input.label}: {no_speech(transcript.level_dbfs)}")
         console.detail(f"{input.label}: {_costs(transcript)}")
+        printer = None if self._stream else self._printer
         if not self._files:
-            if not self._stream:
-                self._printer.print_transcript(event.source, transcript)
+            if printer:
+                printer.print_transcript(event.source, transcript)
             return
         try:
             self._files.write(input, transcript)
         except OutputError as error:  # as of a disk that has become full: the work is not to be lost
-            if not self._stream:
+            if printer:
                 with suppress(OutputError):
-                    self._printer.print_transcript(event.source, transcript)
+                    printer.print_transcript(event.source, transcript)
                     error.hint = "the result is on standard output instead"
             raise
-
-
-def short_names(inputs: Sequence[Input]) -> list[str]:
-    """What inputs are called where there is little room."""
-    return [one_line(Path(input.label).name) for input in inputs]
-
-
-def warn(input: Input, transcript: Transcript) -> None:
-    """Say what is missing."""
-    for warning in transcript.warnings:
-        console.warn(f"{input.label}: {warning}")
-    if transcript.fault:  # names the input itself
-        console.warn(transcript.fault)
 
 
 def _costs(transcript: Transcript) -> str:

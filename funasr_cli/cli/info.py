@@ -1,6 +1,5 @@
-"""``funasr info``."""
+"""``funasr info`` and ``funasr models``: what is there, on this machine and for this program."""
 
-import dataclasses
 import difflib
 import importlib.metadata
 import json
@@ -10,7 +9,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +17,9 @@ import typer
 
 from funasr_cli import __version__
 from funasr_cli.cli import console
-from funasr_cli.cli.models import known_models
+from funasr_cli.cli.convert import ON_MODELSCOPE, has_ctc_on_modelscope
 from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
-from funasr_cli.errors import FunASRError
+from funasr_cli.errors import FunASRError, ModelError
 from funasr_cli.paths import REFERENCE_PYTHON
 
 # Those of no option.
@@ -37,7 +36,7 @@ def info(
     facts, problems = gather(group)
     settings = facts["settings"]
     if as_json:
-        facts |= {"settings": [dataclasses.asdict(setting) for setting in settings], "problems": problems}
+        facts |= {"settings": [setting._asdict() for setting in settings], "problems": problems}
         console.result(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     else:
         facts["settings"] = [_in_words(setting, group) for setting in settings]
@@ -55,7 +54,6 @@ def info(
 def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
     """Everything, by name, as far as it can be had; and what keeps the rest from it."""
     problems: list[str] = []
-    settings: list[Setting] = []
     facts: dict[str, Any] = {
         "funasr-cli": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -68,26 +66,14 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
         "models": [],
         "settings file": None,
         "environment": {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ},
-        "settings": settings,
+        "settings": settings_in_force(group, {}),
     }
-    for gather_some in (_computing, _models, _settings_file):
-        with _noting(problems):
+    for gather_some in (_computing, _models, _settings_file, partial(_settings, group)):
+        try:
             facts |= gather_some()
-    from_file: dict[str, dict[str, Any]] = {}
-    with _noting(problems):
-        from_file = command_settings(group)
-    settings += settings_in_force(group, from_file)
-    return facts, problems
-
-
-@contextmanager
-def _noting(problems: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except FunASRError as error:  # this is what one looks for here
-        text = "; ".join(filter(None, (error.message, error.hint)))
-        if text not in problems:
-            problems.append(text)
+        except FunASRError as error:  # this is what one looks for here
+            problems.append("; ".join(filter(None, (error.message, error.hint))))
+    return facts, list(dict.fromkeys(problems))
 
 
 def _computing() -> dict[str, Any]:
@@ -114,6 +100,10 @@ def _settings_file() -> dict[str, Any]:
     return {"settings file": f"{file}{'' if file.exists() else ' (not there)'}"}
 
 
+def _settings(group: Any) -> dict[str, Any]:
+    return {"settings": settings_in_force(group, command_settings(group))}
+
+
 def _unread_variables(group: Any) -> Iterator[tuple[str, str | None]]:
     """Variables that look like ours but set nothing, with what may have been meant."""
     options = {parameter.envvar for command in group.commands.values() for parameter in command.params}
@@ -132,14 +122,13 @@ def _version(package: str) -> str | None:
 
 def _in_words(setting: Setting, group: Any) -> str:
     """As in "lang = zh (FUNASR_LANG)"; with its commands, unless that is all that have the option."""
-    having = {name for name, command in group.commands.items() if _has(command, setting.option)}
+    having = {
+        name
+        for name, command in group.commands.items()
+        if any(f"--{setting.option}" in parameter.opts for parameter in command.params)
+    }
     where = "" if having == set(setting.commands) else f"{', '.join(setting.commands)}: "
-    value = ",".join(map(str, setting.value)) if isinstance(setting.value, list) else setting.value
-    return f"{where}{setting.option} = {value} ({setting.origin})"
-
-
-def _has(command: Any, option: str) -> bool:
-    return any(f"--{option}" in parameter.opts for parameter in command.params)
+    return f"{where}{setting.option} = {setting.value} ({setting.origin})"
 
 
 def _shown(value: Any, indent: int) -> str:
@@ -160,3 +149,61 @@ def _other_funasr() -> str | None:
     if found and os.path.realpath(found) not in ours:  # a link to ours is what pipx and uv install
         return f"another funasr comes first on PATH: {found}"
     return None
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything known as JSON.")] = False,
+) -> None:
+    """List converted models and where they are."""
+    from funasr_cli.checkpoints.hub import models_folder
+
+    rows = known_models()
+    if as_json:
+        console.result(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        return
+    for row in rows:
+        console.result(f"{row['name']}\n  {row['folder']}\n  {_facts(row)}\n")
+    if len(rows) == 1:
+        console.note(f"none converted yet in {models_folder()}; try --model demo, or: funasr convert nano")
+
+
+def known_models() -> list[dict[str, Any]]:
+    """Name, folder and facts of every model that ``--model`` can name; the bundled one comes last."""
+    from funasr_cli import demo
+    from funasr_cli.checkpoints.hub import DEMO, converted_models
+
+    found = converted_models()
+    bundled = {} if DEMO in found else {DEMO: demo.MODEL}
+    return [_describe(name, folder) for name, folder in {**found, **bundled}.items()]
+
+
+def _describe(name: str, folder: Path) -> dict[str, Any]:
+    from funasr_cli.checkpoints.format import WEIGHTS_FILE, read_config
+
+    row: dict[str, Any] = {"name": name, "folder": str(folder)}
+    try:
+        file = read_config(folder)
+        size = (folder / WEIGHTS_FILE).stat().st_size
+    except (ModelError, OSError) as error:
+        return row | {"problem": str(error)}
+    return row | {
+        "bytes": size,
+        "dtype": file.dtype,
+        "quantized_bits": file.quantization.usual.bits if file.quantization else None,
+        "languages": list(file.config.prompt.languages),
+        "ctc": file.config.ctc is not None,
+        "ctc_on_modelscope": file.config.ctc is None and has_ctc_on_modelscope(file.source),
+        "source": file.source.get("source"),
+        "revision": file.source.get("revision"),
+    }
+
+
+def _facts(row: dict[str, Any]) -> str:
+    if "problem" in row:
+        return f"unusable: {row['problem']}"
+    weights = f"{row['quantized_bits']}-bit" if row["quantized_bits"] else row["dtype"]
+    languages = row["languages"]
+    spoken = ", ".join(languages) if len(languages) < 6 else f"{len(languages)} languages"
+    branch = "with CTC branch and word times" if row["ctc"] else "without CTC branch and word times"
+    elsewhere = f"\n  {ON_MODELSCOPE}" if row["ctc_on_modelscope"] else ""
+    return f"{row['bytes'] / 1e6:,.0f} MB, {weights}, {spoken}, {branch}{elsewhere}"

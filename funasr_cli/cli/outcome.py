@@ -34,78 +34,76 @@ class Row:
     Attributes:
         source: its index.
         state: "done", "silent", "gaps" or "failed".
+        states: how many segments there are of each state; "doubtful" ones are counted a second time.
     """
 
     source: int
     state: str
+    complete: bool = False
     duration_s: float = 0.0
     segments: int = 0
+    states: Counter[str] = field(default_factory=Counter)
     ledger: Ledger = field(default_factory=Ledger)
     level_dbfs: float | None = None
 
 
 @dataclass
 class Outcome:
-    """Counts what happened.
+    """Keeps account of what happened.
 
     Attributes:
         failed: inputs without a result, or with one in which no segment is complete.
-        partial: inputs whose result has some gap.
-        silent: inputs without speech.
         skipped: inputs whose results were there already.
         rows: an account of each input that has come to its end, as they came.
     """
 
     failed: set[int] = field(default_factory=set)
-    partial: int = 0
-    silent: int = 0
     skipped: int = 0
-    inputs: int = 0
-    ledger: Ledger = field(default_factory=Ledger)
-    states: Counter[str] = field(default_factory=Counter)
     rows: list[Row] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, event: Event) -> None:
         """Count an input that has come to its end; other events change nothing."""
         if isinstance(event, Failed):
-            self.inputs += 1
             self.failed.add(event.source)
             self.rows.append(Row(event.source, "failed"))
         elif isinstance(event, Finished):
-            transcript = event.transcript
-            self.inputs += 1
+            transcript, segments = event.transcript, event.transcript.segments
             self.failed |= {event.source} if transcript.broken else set()
-            self.partial += not transcript.complete
-            self.silent += transcript.complete and not transcript.segments
-            self.ledger += transcript.ledger
-            self.states.update(segment.state for segment in transcript.segments)
-            self.states["doubtful"] += sum(segment.doubtful for segment in transcript.segments)
-            state = "done" if transcript.segments else "silent"
-            state = "failed" if event.source in self.failed else state if transcript.complete else "gaps"
-            facts = transcript.duration_s, len(transcript.segments), transcript.ledger, transcript.level_dbfs
-            self.rows.append(Row(event.source, state, *facts))
+            state = "gaps" if not transcript.complete else "done" if segments else "silent"
+            states = Counter(segment.state for segment in segments)
+            states["doubtful"] = sum(segment.doubtful for segment in segments)
+            self.rows.append(
+                Row(
+                    event.source, "failed" if event.source in self.failed else state, transcript.complete,
+                    transcript.duration_s, len(segments), states, transcript.ledger, transcript.level_dbfs,
+                )
+            )  # fmt: skip
 
     def exit_code(self, *, strict: bool) -> ExitCode:
         """The gravest thing that happened; silence counts only where there was nothing else."""
-        if self.failed or (strict and self.partial):
+        partial = any(not row.complete for row in self.rows)
+        if self.failed or (strict and partial):
             return ExitCode.INPUT_FAILED
-        if self.partial:
+        if partial:
             return ExitCode.PARTIAL
-        return ExitCode.NO_SPEECH if self.silent == self.inputs + self.skipped else ExitCode.OK
+        is_silent = not self.skipped and all(row.state == "silent" for row in self.rows)
+        return ExitCode.NO_SPEECH if is_silent else ExitCode.OK
 
     def summary(self) -> str:
         """The ledger of all inputs in a line."""
-        failed, speech_s = len(self.failed), self.ledger.speech_s
-        repaired = self.states["repaired"]
-        parts = [f"{failed} of {self.inputs} inputs failed"] if failed else []
-        if speech_s:
-            doubtful = f", {self.states['doubtful']} doubtful" if self.states["doubtful"] else ""
+        failed, ledger = len(self.failed), sum((row.ledger for row in self.rows), Ledger())
+        states = sum((row.states for row in self.rows), Counter[str]())
+        repaired = states["repaired"]
+        parts = [f"{failed} of {len(self.rows)} inputs failed"] if failed else []
+        if ledger.speech_s:
+            share = math.floor(ledger.done_share * 1000 + 1e-9) / 10  # all of it only where nothing is missing
+            doubtful = f", {states['doubtful']} doubtful" if states["doubtful"] else ""
             parts.append(
-                f"{_rounded_down(self.ledger.done_share)} of {clock(speech_s)} speech transcribed, "
-                f"{repaired} segment{'s' * (repaired != 1)} repaired, {self.states['failed']} failed{doubtful}"
+                f"{share:.1f}% of {clock(ledger.speech_s)} speech transcribed, "
+                f"{repaired} segment{'s' * (repaired != 1)} repaired, {states['failed']} failed{doubtful}"
             )
-        elif self.inputs > failed:
+        elif len(self.rows) > failed:
             levels = [row.level_dbfs for row in self.rows if row.state == "silent"]
             parts.append(no_speech(max((level for level in levels if level is not None), default=None)))
         return "; ".join(parts)
@@ -116,8 +114,3 @@ class Outcome:
         rtf = f", RTF {taken_s / audio_s:.3f}" if audio_s else ""
         taken = clock(taken_s) if taken_s >= 60 else f"{taken_s:.1f} s"
         return f"{clock(audio_s)} of audio in {taken}{rtf}"
-
-
-def _rounded_down(share: float) -> str:
-    """Percent; all of it only where nothing is missing."""
-    return f"{math.floor(share * 1000 + 1e-9) / 10:.1f}%"

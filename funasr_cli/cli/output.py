@@ -1,21 +1,24 @@
 """Where results go: to stdout in the order of the inputs, or each to files of its own."""
 
 import os
+import re
 import string
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
+from funasr_cli.characters import UNSPACED_LETTERS, one_line, printable
 from funasr_cli.cli import console
-from funasr_cli.cli.resume import Notes, Origin
+from funasr_cli.cli.resume import Notes
 from funasr_cli.errors import OutputError, UsageError
-from funasr_cli.formats import as_lines
+from funasr_cli.formats import as_lines, parts_of
 from funasr_cli.inputs import Input
 from funasr_cli.languages import AUTO, language_code
+from funasr_cli.options import Timestamps
 from funasr_cli.paths import shown
 from funasr_cli.transcript import Segment, Transcript
 from funasr_cli.writers import (
@@ -37,6 +40,10 @@ MOST_NAMED = 3  # inputs in a line
 LINES = ("txt", "json", "jsonl")  # formats of which several can follow each other on stdout
 DEFAULT_TEMPLATE = "{stem}.{ext}"
 TEMPLATE_HINT = "it is made of {stem}, {suffix}, {lang} and {ext}, as in '{stem}.{lang}.{ext}'"
+# A word is as sure as the least likely of its tokens.
+DOUBTFUL, DOUBTFUL_STYLE = 0.5, "red underline"
+UNSURE, UNSURE_STYLE = 0.8, "yellow"
+WORD = re.compile(rf"[{UNSPACED_LETTERS}]|[^\s{UNSPACED_LETTERS}]+|\s+")
 
 
 @dataclass(frozen=True)
@@ -115,22 +122,22 @@ class Files:
         """Name the files of an input, by format."""
         return {name: self._folder / self._name(input, name) for name in self._plan.formats}
 
-    def left(self, inputs: Sequence[Input], origin: Origin) -> list[Input]:
+    def left(self, inputs: Sequence[Input], notes: Notes) -> list[Input]:
         """Choose the inputs that are to be transcribed: with `--resume`, not those whose results are up to date.
 
         Which results are made anew, and why, is said.
 
         Args:
             inputs: all of them.
-            origin: what results are made with, which is noted beside them.
+            notes: of what is there, and of what will be.
         """
-        self._notes = Notes(self._folder, origin)
+        self._notes = notes
         if not self._plan.resume:
             return list(inputs)
         left, again = [], defaultdict(list)
         for input in inputs:
             there = {name: file for name, file in self.files(input).items() if os.path.lexists(file)}
-            found = {file: self._notes.outdated(file, name, input) for name, file in there.items()}
+            found = {file: notes.outdated(file, name, input) for name, file in there.items()}
             outdated = {file: reason for file, reason in found.items() if reason}
             self._outdated |= outdated.keys()
             if outdated or len(there) < len(self._plan.formats):
@@ -288,8 +295,6 @@ class Printer:
         prefix, times = self._prefixes[source], self._plan.style.times or DEFAULT_TIMES["txt"]
         if not self._plan.tint:
             return as_lines(segments, prefix, times)
-        from funasr_cli.cli.confidence import tinted_lines
-
         return tinted_lines(segments, prefix, times)
 
     def _add(self, source: int, text: "str | Text") -> None:
@@ -297,3 +302,30 @@ class Printer:
             console.result(text)
         else:
             self._held[source].append(text)
+
+
+def tinted_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = Timestamps.NONE) -> "Text":
+    """What `as_lines` gives, words in the colour of how sure the model was of them."""
+    from rich.text import Text
+
+    lines = Text()
+    for segment in segments:
+        probabilities = [score.probability for score in segment.scores for _ in printable(score.text)]
+        for head, piece in parts_of(segment, times):
+            text = printable(piece.text)
+            own, probabilities = probabilities[: len(text)], probabilities[len(text) :]
+            if one_line(text):
+                lines.append(f"{prefix.translate(console.CONTROLS)}{head}")
+                for word, probability in scored_words(text, own):
+                    style = DOUBTFUL_STYLE if probability < DOUBTFUL else UNSURE_STYLE
+                    is_plain = word.isspace() or probability >= UNSURE
+                    lines.append(" " if word.isspace() else word, "" if is_plain else style)
+                lines.append("\n")
+    return lines
+
+
+def scored_words(text: str, probabilities: Sequence[float]) -> Iterator[tuple[str, float]]:
+    """Words, single Chinese and Japanese characters, and the white space between, with their probabilities."""
+    start, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    for match in WORD.finditer(text, start, end):
+        yield match[0], min(probabilities[match.start() : match.end()], default=1.0)

@@ -1,22 +1,17 @@
-"""The options of ``funasr transcribe``, and those of several commands: names, help, variables, completion."""
+"""The options of ``funasr transcribe``, and those of several commands: names, help, variables, what Tab offers."""
 
-from enum import StrEnum
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from funasr_cli.audio.pcm import PCM_ENCODINGS
-from funasr_cli.cli.completion import complete_formats, complete_languages, complete_models
-from funasr_cli.options import (
-    AUTO_DRAFT,
-    DEFAULTS,
-    MAX_PROMPT_TOKENS,
-    NO_DRAFT,
-    Hub,
-    Timestamps,
-)  # fmt: skip
-from funasr_cli.writers import DEFAULT_FORMAT, WRITERS
+from funasr_cli.errors import FunASRError
+from funasr_cli.languages import AUTO, LANGUAGES
+from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Hub, Timestamps
+from funasr_cli.writers import ALL_FORMATS, DEFAULT_FORMAT, WRITERS
 
 INPUT = "Input"
 LANGUAGE = "Language and prompt"
@@ -26,36 +21,12 @@ OUTPUT = "Output"
 TERMINAL = "Terminal"
 
 
-class Channels(StrEnum):
-    """What becomes of a recording's channels."""
-
-    MIX = "mix"
-    SPLIT = "split"
-
-
-class Device(StrEnum):
-    """What MLX computes on."""
-
-    CPU = "cpu"
-    GPU = "gpu"
-
-
-class DType(StrEnum):
-    """What it computes in."""
-
-    STORED = "stored"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
-class Drafting(StrEnum):
-    """Whether the decoder is given drafts."""
-
-    AUTO = AUTO_DRAFT
-    OFF = NO_DRAFT
-
-
-DEFAULT_DRAFT = Drafting(DEFAULTS.draft)
+# What becomes of a recording's channels; what MLX computes on, and in; whether the decoder is given drafts.
+Channels = Literal["mix", "split"]
+Device = Literal["cpu", "gpu"]
+DType = Literal["stored", "float32", "bfloat16"]
+Drafting = Literal["auto", "off"]
+DEFAULT_DRAFT = cast(Drafting, DEFAULTS.draft)
 
 
 def path(text: str) -> Path:
@@ -76,6 +47,49 @@ def is_typed(context: typer.Context, name: str) -> bool:
     """Whether an option stands on the command line; not from a variable, the settings file or a default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def complete_languages(incomplete: str) -> list[tuple[str, str]]:
+    """Codes, with their English names."""
+    names = {AUTO: "let the model decide"} | {code: entry.english_name for code, entry in LANGUAGES.items()}
+    return [(code, name) for code, name in names.items() if code.startswith(incomplete)]
+
+
+def complete_formats(incomplete: str) -> list[str]:
+    """Formats, also the next one behind a comma."""
+    return _behind_commas((*WRITERS, ALL_FORMATS), incomplete)
+
+
+def complete_codes(incomplete: str) -> list[str]:
+    """Codes of languages, also the next one behind a comma."""
+    return _behind_commas(LANGUAGES, incomplete)
+
+
+def _behind_commas(names: Iterable[str], incomplete: str) -> list[str]:
+    before, comma, last = incomplete.rpartition(",")
+    free = (name for name in names if name.startswith(last) and name not in before.split(","))
+    return [f"{before}{comma}{name}" for name in free]
+
+
+def completer(values: Iterable[object]) -> Callable[[str], list[str]]:
+    """What completes one of a few values."""
+    return lambda incomplete: [str(value) for value in values if str(value).startswith(incomplete)]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Everything that has been converted, and the bundled one; folders are the shell's own business."""
+    from funasr_cli.checkpoints.hub import DEMO, converted_models
+
+    with suppress(FunASRError):  # a home that is wrong is no matter for the Tab key
+        return [name for name in sorted({*converted_models(), DEMO}) if name.startswith(incomplete)]
+    return [DEMO]
+
+
+def complete_sources(incomplete: str) -> list[str]:
+    """Checkpoints that have a short name, and the long ones."""
+    from funasr_cli.checkpoints.hub import ALIASES
+
+    return [name for name in (*ALIASES, *ALIASES.values()) if name.startswith(incomplete)]
 
 
 def _option(panel: str | None, name: str, help: str, *short: str, env: bool = True, **settings: Any) -> Any:

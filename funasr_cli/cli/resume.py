@@ -30,33 +30,21 @@ CHANGED = {  # by what differs
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """What every result of a run is made with, besides its recording.
-
-    Attributes:
-        model: folder of the converted model.
-        dtype: that was asked for.
-    """
-
-    model: Path
-    options: TranscribeOptions
-    style: Style
-    dtype: str | None = None
-
-
 class Notes:
     """What is noted of the results in a folder.
 
     Args:
         folder: where results are, and the notes with them.
-        origin: of the results of this run.
+        model: folder of the converted model that the results of this run are made with.
+        options: what they are made with, too.
+        style: what they look like.
+        dtype: that was asked for.
     """
 
-    def __init__(self, folder: Path, origin: Origin):
+    def __init__(self, folder: Path, model: Path, options: TranscribeOptions, style: Style, dtype: str | None):
         self._folder = folder
-        self._origin = origin
-        self._model = _model_hash(origin.model)
+        self._options, self._style, self._dtype = options, style, dtype
+        self._model = _model_hash(model)
         self._noted = dict(_read(folder / NOTES))
         self._recordings: dict[Path, str] = {}
 
@@ -94,12 +82,12 @@ class Notes:
         recording = self._recordings.get(input.path) or _recording(input)
         own = {
             "part": [input.clip, input.channel, input.pcm and dataclasses.astuple(input.pcm)],
-            "times": self._origin.style.times or DEFAULT_TIMES[format],
-            "subtitles": dataclasses.astuple(self._origin.style.subtitles) if format in SUBTITLES else None,
-            "confidence": self._origin.options.confidence and format in ("json", "jsonl"),
-            "dtype": self._origin.dtype,
+            "times": self._style.times or DEFAULT_TIMES[format],
+            "subtitles": dataclasses.astuple(self._style.subtitles) if format in SUBTITLES else None,
+            "confidence": self._options.confidence and format in ("json", "jsonl"),
+            "dtype": self._dtype,
         }
-        options = _hash(json.dumps([_of_the_text(self._origin.options), own]).encode())
+        options = _hash(json.dumps([_of_the_text(self._options), own]).encode())
         return {"recording": recording, "model": self._model, "options": options}
 
 
@@ -133,14 +121,12 @@ def _model_hash(folder: Path) -> str:
 
 def _of_the_text(options: TranscribeOptions) -> dict[str, object]:
     """Those that are no defaults, so that an option of a later version makes nothing outdated."""
-    given = {
-        field.name: getattr(options, field.name)
-        for field in dataclasses.fields(options)
-        if field.name not in NOT_OF_THE_TEXT and getattr(options, field.name) != field.default
+    by_code = dataclasses.replace(options, language=language_code(options.language or ""))
+    return {
+        field.name: value
+        for field in dataclasses.fields(by_code)
+        if field.name not in NOT_OF_THE_TEXT and (value := getattr(by_code, field.name)) != field.default
     }
-    if code := language_code(options.language or ""):
-        given["language"] = code
-    return given
 
 
 def _hash(content: bytes) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from funasr_cli.cli import console
-from funasr_cli.errors import OutputError
+from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.inputs import Input
 from funasr_cli.options import TranscribeOptions
 
@@ -15,9 +15,23 @@ if TYPE_CHECKING:
     from funasr_cli.cli.outcome import Outcome
     from funasr_cli.cli.output import Files
     from funasr_cli.pipeline import Recognizer
-    from funasr_cli.transcript import Transcript
+    from funasr_cli.scheduling.events import Finished
 
 AUDIO_MARK = "<audio>"
+
+
+def refuse_pipes(inputs: Sequence[Input], option: str) -> None:
+    """Refuse, for an option that reads inputs twice, what can be read only once.
+
+    Raises:
+        UsageError: naming the input.
+    """
+    from funasr_cli.audio.tape import STDIN, is_pipe
+
+    for input in inputs:
+        if input.path == STDIN or is_pipe(input.path):
+            message, hint = f"{input.label}: can be read only once", f"{option} needs a file"
+            raise UsageError(message, hint, code="input-once")
 
 
 def load(
@@ -75,11 +89,11 @@ def transcribe_all(
     display: "Display",
     outcome: "Outcome",
     files: "Files | None" = None,
-    finish: "Callable[[Transcript], None]" = lambda transcript: None,
+    finish: "Callable[[Finished], None]" = lambda event: None,
 ) -> None:
     """Transcribe all inputs; a bad one is reported and the others are still done.
 
-    `finish` gets each transcript, behind the display.
+    `finish` gets each result, behind the display.
     """
     from funasr_cli.audio.recording import Source
     from funasr_cli.scheduling.events import Finished
@@ -95,21 +109,9 @@ def transcribe_all(
             try:
                 display.show(event)
                 if isinstance(event, Finished):
-                    finish(event.transcript)
+                    finish(event)
             except OutputError as error:
                 if event.source not in outcome.failed:
                     console.report(error)
                 outcome.failed.add(event.source)
             outcome.add(event)
-
-
-def report(outcome: "Outcome", inputs: Sequence[Input]) -> None:
-    """A table on a terminal, and a line for everybody."""
-    if console.shows_progress():
-        from funasr_cli.cli import tables
-
-        names = [input.label for input in inputs]
-        console.stderr().print(tables.outcome(outcome, names, console.stderr().width))
-    else:
-        console.detail(outcome.costs())
-    console.note(outcome.summary())

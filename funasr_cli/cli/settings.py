@@ -15,9 +15,8 @@ import os
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import platformdirs
 
@@ -25,7 +24,7 @@ from funasr_cli.errors import UsageError
 from funasr_cli.paths import path_in_variable
 
 if TYPE_CHECKING:
-    from click import Command, Group, Parameter
+    from click import Group
 
 CONFIG_VARIABLE = "FUNASR_CONFIG"
 Defaults = dict[str, dict[str, Any]]  # by command and parameter
@@ -51,17 +50,20 @@ def command_settings(group: "Group") -> Defaults:
     settings = _read(path)
     tables = {name: table for name, table in settings.items() if isinstance(table, dict)}
     shared = {name: value for name, value in settings.items() if name not in tables}
-    known = {name: _settable(command) for name, command in group.commands.items()}
+    known = {  # those that have a variable, too; the others belong to a single run, as --force
+        name: {_typed_name(option): option for option in command.params if getattr(option, "envvar", None)}
+        for name, command in group.commands.items()
+    }
     _refuse_unknown(tables, known, f"{path}: no command")
     _refuse_unknown(shared, [name for options in known.values() for name in options], f"{path}: no option")
     defaults: Defaults = {}
     for command, options in known.items():
         own = tables.get(command, {})
         _refuse_unknown(own, options, f"{path}: [{command}] has no option")
-        wanted = {name: value for name, value in (shared | own).items() if name in options}
         defaults[command] = {
             str(options[name].name): _default(options[name], value, f"{path}: {name}")
-            for name, value in wanted.items()
+            for name, value in (shared | own).items()
+            if name in options
         }
     return defaults
 
@@ -78,8 +80,7 @@ def origins(context: Any, parameters: Iterable[Any]) -> list[str]:
     return found
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """An option that has its value from elsewhere than the command line, in these commands."""
 
     option: str
@@ -90,21 +91,17 @@ class Setting:
 
 def settings_in_force(group: "Group", defaults: Defaults) -> list[Setting]:
     """Options whose value comes from a variable, or else from the file (`command_settings`)."""
-    commands: dict[str, list[str]] = defaultdict(list)
-    found: dict[str, tuple[str, Any, str]] = {}
+    commands: dict[tuple[str, Any, str], list[str]] = defaultdict(list)
     for command, definition in group.commands.items():
         for parameter in definition.params:
-            variable, value = parameter.envvar, defaults.get(command, {}).get(str(parameter.name))
+            name, variable = _typed_name(parameter), parameter.envvar
+            value = defaults.get(command, {}).get(str(parameter.name))
             if isinstance(variable, str) and os.environ.get(variable):
-                setting = _typed_name(parameter), os.environ[variable], variable
+                commands[name, os.environ[variable], variable].append(command)
             elif value is not None:
-                value = value[0] if isinstance(value, list) and len(value) == 1 else value
-                setting = _typed_name(parameter), value, str(config_file())
-            else:
-                continue
-            commands[str(setting)].append(command)
-            found[str(setting)] = setting
-    return [Setting(*setting, tuple(commands[key])) for key, setting in found.items()]
+                value = ",".join(value) if isinstance(value, list) else value
+                commands[name, value, str(config_file())].append(command)
+    return [Setting(*key, tuple(names)) for key, names in commands.items()]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -127,19 +124,11 @@ def _typed_name(parameter: Any) -> str:
     return next((name[2:] for name in parameter.opts if name.startswith("--")), parameter.name or "")
 
 
-def _settable(command: "Command") -> dict[str, "Parameter"]:
-    """Options of a command that have a variable, too, by name; the others belong to a single run, as --force."""
-    return {
-        _typed_name(parameter): parameter for parameter in command.params if getattr(parameter, "envvar", None)
-    }
-
-
 def _default(option: Any, value: Any, where: str) -> Any:
     """A value as if it had been typed: then Click tells what it may be. A repeatable option may have just one."""
     values = value if isinstance(value, list) and option.multiple else [value]
     for one in values:
-        is_fit = isinstance(one, bool) if option.is_flag else isinstance(one, str | int | float)
-        if not is_fit or (isinstance(one, bool) and not option.is_flag):
+        if isinstance(one, bool) != option.is_flag or not isinstance(one, str | int | float):
             wanted = "true or false" if option.is_flag else "a text or a number"
             raise UsageError(f"{where} is {one!r}", f"it takes {wanted}", code="settings-value")
     return [str(one) for one in values] if option.multiple else value if option.is_flag else str(value)

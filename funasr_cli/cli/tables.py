@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from funasr_cli.benchmarks.request import PARTS, STAGES, Mode
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from funasr_cli.benchmarks.comparison import Comparison, Ratio
+    from funasr_cli.benchmarks.comparison import Comparison
     from funasr_cli.benchmarks.memory import MemoryCost
     from funasr_cli.benchmarks.report import Report
     from funasr_cli.cli.outcome import Outcome
@@ -86,23 +85,24 @@ class Grid:
         lines = [f"| {' | '.join(row)} |" for row in cells]
         return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes)])
 
-    def fitted(self, width: int) -> "Iterator[Grid]":
-        """The same in as few tables below each other as a terminal has columns for."""
-        from rich.cells import cell_len
+    def fitted(self, width: int) -> "Iterator[Table]":
+        """The same as Rich draws it, in as few tables below each other as a terminal has columns for."""
+        from rich.console import Console
 
-        # Numbers have a space before their headings, as `plain` draws them.
-        headings = [self.headings[0], *(f" {heading}" for heading in self.headings[1:])]
-        widths = [max(map(cell_len, column)) + 1 for column in zip(headings, *self.rows, strict=True)]
-        used = first = min(widths[0] - 1, MOST_NAME) + 2  # an edge on either side
-        cuts = [1]
-        for index in range(1, len(widths)):
-            used += widths[index]
-            if used > width and index > cuts[-1]:
-                cuts.append(index)
-                used = first + widths[index]
-        for start, end in pairwise([*cuts, len(widths)]):
-            rows = [[row[0], *row[start:end]] for row in self.rows]
-            yield Grid([self.headings[0], *self.headings[start:end]], rows)
+        def drawn(start: int, end: int) -> "Table":
+            table = plain(self.headings[0], *self.headings[start:end])
+            table.columns[0].max_width = MOST_NAME
+            for row in self.rows:
+                table.add_row(row[0], *row[start:end])
+            return table
+
+        console, start = Console(width=PIPED_WIDTH), 1
+        while start < len(self.headings):
+            ends = range(len(self.headings), start, -1)
+            fitting = (end for end in ends if console.measure(drawn(start, end)).maximum <= width)
+            end = next(fitting, start + 1)
+            yield drawn(start, end)
+            start = end
 
 
 def grids(report: "Report", comparison: "Comparison | None") -> list[Grid]:
@@ -182,18 +182,17 @@ def _comparison(comparison: "Comparison") -> Grid:
     metrics = [name for name in COMPARED if name in measured]
     grid = Grid(["now / earlier", *(COMPARED[name] for name in metrics)])
     for case, ratios in comparison.ratios.items():
-        grid.rows.append([_plain(case), *(_ratio(ratios.get(name)) for name in metrics)])
+        row = [_plain(case)]
+        for ratio in map(ratios.get, metrics):
+            is_doubtful = ratio and ratio.within_spread and ratio.now != ratio.earlier
+            known = ratio.now_to_earlier if ratio else None
+            row.append("-" if known is None else f"{'~' if is_doubtful else ''}{known:.2f}")
+        grid.rows.append(row)
     grid.notes = ["Below 1, it is less than it was; ~: the ranges overlap, there may be no difference."]
     grid.notes += [f"Not measured earlier: {_plain(case)}" for case in comparison.only_now]
     grid.notes += [f"Not measured now: {_plain(case)}" for case in comparison.only_earlier]
     grid.notes += [f"Changed: {_plain(change)}" for change in comparison.changes]
     return grid
-
-
-def _ratio(ratio: "Ratio | None") -> str:
-    if ratio is None or ratio.now_to_earlier is None:
-        return "-"
-    return ("~" if ratio.within_spread and ratio.now != ratio.earlier else "") + f"{ratio.now_to_earlier:.2f}"
 
 
 def _about(report: "Report") -> Iterator[str]:
@@ -235,11 +234,7 @@ def show(report: "Report", comparison: "Comparison | None") -> None:
     for index, grid in enumerate(grids(report, comparison)):
         drawn = io.StringIO()
         out = Console(file=drawn, width=width, force_terminal=colours, markup=False, highlight=False)
-        for part in grid.fitted(width):
-            table = plain(*part.headings)
-            for row in part.rows:
-                table.add_row(*row)
-            out.print(table)
+        out.print(*grid.fitted(width), sep="")
         if not index and report.runs:
             out.print(*_bars(report, width), sep="\n")
         text = drawn.getvalue().rstrip()

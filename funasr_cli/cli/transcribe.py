@@ -10,9 +10,8 @@ from funasr_cli.cli import alignment, compare, console, parameters
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
-from funasr_cli.cli.parameters import Channels
-from funasr_cli.cli.resume import Origin
-from funasr_cli.cli.run import load, report, transcribe_all
+from funasr_cli.cli.resume import Notes
+from funasr_cli.cli.run import load, transcribe_all
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import find_inputs, has_folders, parse_clip
 from funasr_cli.languages import AUTO
@@ -45,7 +44,7 @@ def transcribe(
     lang: parameters.Lang = AUTO,
     recursive: parameters.Recursive = False,
     clip: parameters.Clip = None,
-    channels: parameters.ChannelsOption = Channels.MIX,
+    channels: parameters.ChannelsOption = "mix",
     pcm: parameters.PCM = None,
     rate: parameters.Rate = PCMFormat.sample_rate_hz,
     pcm_channels: parameters.PCMChannels = PCMFormat.channels,
@@ -99,7 +98,7 @@ def transcribe(
     from funasr_cli.checkpoints.hub import find_model
     from funasr_cli.sources import split_channels
 
-    if channels is Channels.SPLIT:
+    if channels == "split":
         with console.busy("counting channels"):
             inputs = split_channels(inputs)
     if compare_hotwords:
@@ -112,7 +111,9 @@ def transcribe(
     files = Files(plan, inputs, others) if plan.folder else None
     plan.refuse_together(inputs)
     folder = find_model(model)
-    left = files.left(inputs, Origin(folder, options, plan.style, dtype)) if files else inputs
+    left = inputs
+    if plan.folder and files:
+        left = files.left(inputs, Notes(plan.folder, folder, options, plan.style, dtype))
     if not left:
         return
     recognizer = load(folder, options, device=device, dtype=dtype, show_prompt=show_prompt)
@@ -127,7 +128,14 @@ def transcribe(
     outcome = Outcome(skipped=len(inputs) - len(left))
     display = Display(left, files, Printer(left, plan), stream=stream and not _prints_data(context, formats))
     transcribe_all(left, recognizer, options, display, outcome, files, *finish)
-    report(outcome, left)
+    if console.shows_progress():
+        from funasr_cli.cli import tables
+
+        names = [input.label for input in left]
+        console.stderr().print(tables.outcome(outcome, names, console.stderr().width))
+    else:
+        console.detail(outcome.costs())
+    console.note(outcome.summary())
     raise typer.Exit(outcome.exit_code(strict=strict))
 
 
@@ -224,20 +232,17 @@ def _prints_data(context: typer.Context, formats: tuple[str, ...]) -> bool:
 def _read_hotwords(path: Path | None) -> list[str]:
     if path is None:
         return []
+    hint = "it is a file with a hotword on each line"
     try:
         with path.open("rb") as file:
             content = file.read(MOST_HOTWORDS_BYTES + 1)
         if len(content) > MOST_HOTWORDS_BYTES:
             limit = f"more than {MOST_HOTWORDS_BYTES >> 20} MB of hotwords"
-            raise UsageError(
-                f"{path}: {limit}", "it is a file with a hotword on each line", code="prompt-too-long"
-            )
+            raise UsageError(f"{path}: {limit}", hint, code="prompt-too-long")
         words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
         problem = "" if words else "there are no hotwords in it"
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror or error})"
-    except UnicodeDecodeError as error:
-        problem = f"cannot be read as UTF-8 text ({error})"
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or error})"
     if problem:
-        raise UsageError(f"{path}: {problem}", "it is a file with a hotword on each line", code="hotwords-file")
+        raise UsageError(f"{path}: {problem}", hint, code="hotwords-file")
     return words

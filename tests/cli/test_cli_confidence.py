@@ -1,18 +1,17 @@
 """``--confidence``: words in colour on a terminal, scores in json; refused where neither is."""
 
-import dataclasses
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.running import funasr, invoke
+from support.running import invoke
 from support.terminal import COLOURS, account, on_terminal
-from support.transcripts import segment, spoken, texts, worded
+from support.transcripts import segment, texts, worded
 
 from funasr_cli import demo
 from funasr_cli.characters import one_line, printable
-from funasr_cli.cli.confidence import scored_words, tinted_lines
+from funasr_cli.cli.output import scored_words, tinted_lines
 from funasr_cli.formats import as_lines
 from funasr_cli.options import Timestamps
 from funasr_cli.transcript import Score, Segment, Transcript
@@ -67,17 +66,6 @@ def test_colours() -> None:
     ]  # fmt: skip
 
 
-def test_words_on_lines_of_their_own() -> None:
-    """Behind their times, which have no colour."""
-    said = spoken(0.0, 2.0, "So  very sure", (0.0, 0.5), (0.5, 1.0), (1.0, 2.0))
-    scores = tuple(Score(*piece) for piece in (("So", 0.3), ("  ve", 0.9), ("ry", 0.7), (" sure", 1.0)))
-    lines = tinted_lines([dataclasses.replace(said, scores=scores)], "a: ", Timestamps.WORD)
-    assert lines.plain == "a: [0:00.00-0:00.50] So\na: [0:00.50-0:01.00] very\na: [0:01.00-0:02.00] sure\n"
-    assert [(lines.plain[span.start : span.end], str(span.style)) for span in lines.spans] == [
-        ("So", "red underline"), ("very", "yellow"),
-    ]  # fmt: skip
-
-
 @given(worded(), st.sampled_from(list(Timestamps)))
 def test_colours_change_no_times(said: Transcript, times: Timestamps) -> None:
     assert tinted_lines(said.segments, "a: ", times).plain == as_lines(said.segments, "a: ", times)
@@ -106,20 +94,9 @@ def test_words_on_a_terminal() -> None:
     assert coloured not in on_terminal("transcribe", "-m", "demo", clip.path)[1]
 
 
-def test_prefixes_have_no_colour() -> None:
-    clips = (CLIPS[3], CLIPS[1])
-    _, shown, _ = on_terminal(
-        "transcribe", "-m", "demo", *(clip.path for clip in clips), "--confidence", "--quiet"
-    )
-    assert shown == (
-        f"{clips[0].path}: {UNSURE}Sarah\x1b[0m and {DOUBTFUL}Emma\x1b[0m are at the hospital.\r\n"
-        f"{clips[1].path}: 这个要{UNSURE}6837\x1b[0m块钱。\r\n"
-    )
-
-
 def test_refused_where_it_shows_nowhere() -> None:
     base = ("transcribe", "-m", "demo", CLIPS[0].path, "--confidence")
-    funasr(*base).assert_error(2, "option-idle", "--confidence")
+    invoke(*base).assert_error(2, "option-idle", "--confidence")
     for options, env, both in ((("-f", "srt"), {}, True), ((), {"NO_COLOR": "1"}, True), ((), {}, False)):
         code, shown, printed = on_terminal(*base, *options, stdout_too=both, **env)
         assert (code, printed, "error[option-idle]: --confidence" in shown) == (2, "", True)
@@ -128,7 +105,7 @@ def test_refused_where_it_shows_nowhere() -> None:
 def test_a_setting_waits_for_a_terminal() -> None:
     """From the environment it is no error in a pipe, and colours nothing."""
     base = ("transcribe", "-m", "demo", CLIPS[3].path)
-    result = funasr(*base, env={"FUNASR_CONFIDENCE": "1"})
+    result = invoke(*base, env={"FUNASR_CONFIDENCE": "1"})
     assert (result.exit_code, result.stdout) == (0, f"{CLIPS[3].written}\n")
     _, shown, _ = on_terminal(*base, "--quiet", NO_COLOR="1", FUNASR_CONFIDENCE="1")
     assert shown == f"{CLIPS[3].written}\r\n"

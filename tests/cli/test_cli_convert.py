@@ -65,13 +65,6 @@ def test_options(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     assert "languages: ko, ja\nCTC head, and so word times: yes\n" in result.stderr
 
 
-def test_names_are_no_markup(small_checkpoint: Path, tmp_path: Path) -> None:
-    out = tmp_path / "[red]录音[bold]"
-    result = invoke("convert", small_checkpoint, out, "--verify", "off")
-    assert (result.exit_code, result.stdout) == (0, f"{out}\n")
-    assert f"{out}: exists already\n" in invoke("convert", small_checkpoint, out).stderr
-
-
 def test_progress_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
     """Bytes where they are known, and neither bytes nor a time where nobody knows how long it takes."""
     out = tmp_path / "out"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -110,19 +108,6 @@ def test_contents_and_options_that_do_not_go_together(here: Path) -> None:
     assert not (here / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("typed", "exit_code", "value"),
-    [("Nano out --quantize 3", 2, "'3'"), ("Nano notes --force", 1, "notes"), ("nowhere", 3, "nowhere")],
-)
-def test_errors_of_a_process(typed: str, exit_code: int, value: str, here: Path) -> None:
-    """One of each kind."""
-    before = tree(here)
-    result = funasr("convert", *typed.split(), cwd=here)
-    result.assert_fails(exit_code, "error", value)
-    assert len(result.stderr.splitlines()) == 2
-    assert tree(here) == before
-
-
 def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it is not there or cannot be imported; a source that needs none is converted."""
     (here / "torch.py").write_text("raise ImportError('no torch here')")
@@ -133,12 +118,6 @@ def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (here / "out").exists()
     arguments = ("--languages", "zh", "--verify", "off", "--quiet")
     assert invoke("convert", "earlier", "out", *arguments) == Result(0, "out\n", "")
-
-
-@pytest.mark.parametrize("command", ["convert Nano", "models", "models --json", "transcribe file", "bench --rtf"])
-def test_a_home_of_nobody(command: str, here: Path) -> None:
-    env: dict[str, str | None] = {"FUNASR_HOME": "~nobody-of-that-name/x"}
-    invoke(*command.split(), env=env).assert_fails(2, "FUNASR_HOME", "~nobody-of-that-name/x")
 
 
 @pytest.mark.usefixtures("here")
@@ -153,21 +132,3 @@ def test_a_home_that_is_a_file() -> None:
 )  # fmt: skip
 def test_commands_that_only_show(typed: str, value: str) -> None:
     invoke(*typed.split()).assert_fails(2, value, f"funasr {typed.split()[0]} --help")
-
-
-def test_models_that_are_damaged(here: Path) -> None:
-    """They are listed with what is wrong: the list itself is what helps to mend them."""
-    models = here / "home/models"
-    for name, content in (("a", b"{"), ("b", b'{"format": "mine"}'), ("c", None)):
-        shutil.copytree("earlier", models / name)
-        if content:
-            (models / name / "config.json").write_bytes(content)
-        else:
-            (models / name / "model.safetensors").unlink()
-    result = invoke("models", env={"FUNASR_HOME": str(here / "home")})
-    lines = result.stdout.splitlines()
-    assert (result.exit_code, result.stderr, lines[::3]) == (0, "", ["a", "b", "c", "demo"])
-    assert re.fullmatch(rf"  unusable: {models}/a/config\.json: cannot be read \(.+\)", lines[2])
-    assert lines[5] == f"  unusable: {models}/b/config.json: not a model converted by funasr"
-    assert lines[8].startswith("  unusable: ")
-    assert lines[10] == f"  {demo.MODEL}"

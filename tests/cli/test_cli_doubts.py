@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from support.expected import made_up, summary
-from support.running import funasr, invoke
+from support.running import invoke
 
 from funasr_cli import demo
 
@@ -25,7 +25,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_sentence_made_of_noise(noise: Path) -> None:
-    result = funasr("transcribe", "-m", "demo", "--no-vad", "-f", "json", noise)
+    result = invoke("transcribe", "-m", "demo", "--no-vad", "-f", "json", noise)
     content = json.loads(result.stdout)
     [segment] = content["segments"]
     assert result.stderr == made_up(noise, "0.0-3.0") + summary("0:03", doubtful=1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from support.benching import check_case, measured
+from support.measuring import check_case, measured
 from support.running import invoke
 
 from funasr_cli import demo
@@ -63,10 +63,6 @@ def test_a_model_without_the_branch_drafts_nothing(stopping_model: Path, zh_wav:
     assert [auto["timings"][name] for name in ("ctc_s", *DRAFTED)] == [0, 0, 0]
 
 
-def test_another_value_is_refused() -> None:
-    invoke("transcribe", "-m", "demo", CLIPS[0], "--draft", "on").assert_fails(2, "--draft", "'auto', 'off'")
-
-
 @pytest.mark.parametrize(("draft", "passes"), [("auto", r" in [2-5] passes"), ("off", "")])
 def test_verbose_tells_passes_where_there_were_drafts(draft: str, passes: str) -> None:
     result = invoke("transcribe", "-m", "demo", CLIPS[4], "--verbose", "--draft", draft)
@@ -75,13 +71,6 @@ def test_verbose_tells_passes_where_there_were_drafts(draft: str, passes: str) -
 
 
 # --- bench ---
-
-
-def test_bench_without_drafts() -> None:
-    data = measured("--rtf", "-m", "demo", CLIPS[4], "--trials", 1, "--draft", "off")
-    (case,) = data["cases"]
-    assert (data["settings"]["drafts"], case["draft"]) == (["off"], "off")
-    assert (case["tokens"], case["passes"], case["drafted"], case["accepted"]) == (6, 6, 0, 0)
 
 
 def test_what_drafts_save() -> None:
@@ -103,31 +92,7 @@ def test_what_drafts_save() -> None:
             ratio = off["stages"][stage]["median"] / auto["stages"][stage]["median"]
             assert auto[name] == pytest.approx(ratio)
         for case in (off, auto):
-            gains = ("times_faster", "text_times_faster", "same_texts")
-            check_case({name: value for name, value in case.items() if name not in gains}, trials=2)
-
-
-def test_table_of_drafts() -> None:
-    """Unless told otherwise, of the demo model's clips, each once; with their error rates, if there are texts."""
-    result = invoke("bench", "--drafts", "-m", "demo", "--trials", 1)
-    assert (result.exit_code, result.stderr) == (0, "")
-    lines = [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()]
-    assert lines[0] == "case passes tok/pass accepted % seconds spread times faster in all same texts"
-    count = len(CLIPS)
-    for line, (size, draft) in zip(lines[2:6], [(1, "off"), (1, "auto"), (16, "off"), (16, "auto")], strict=True):
-        name = f"{count} recordings, batch of {size}, draft {draft} "
-        assert line.startswith(name)
-        assert line.endswith(f" {count} of {count}")
-        passes, rate, accepted, *_ = line.removeprefix(name).split()
-        if draft == "off":
-            assert (passes, rate, accepted) == ("90", "1.00", "-")
-        else:
-            assert float(rate) == pytest.approx(90 / int(passes), abs=0.01)
-            assert 0 < float(accepted) <= 100
-    assert "10 recordings, 26 s of audio, 90 tokens; medians of 1 after a warm-up, in turns." in lines
-    assert lines[-1] == (
-        "Seconds and times faster: CTC, prefill and decode, all that drafts change; in all: of the total."
-    )
+            check_case(case, trials=2)
 
 
 def test_references_comparison_and_picture(tmp_path: Path) -> None:
@@ -135,19 +100,17 @@ def test_references_comparison_and_picture(tmp_path: Path) -> None:
     refs, earlier, picture = tmp_path / "refs.tsv", tmp_path / "earlier.json", tmp_path / "a.svg"
     refs.write_text(f"{clip.path.name}\t{clip.written}\n", encoding="utf-8")
     base = ("bench", "--drafts", "-m", "demo", clip.path, "--trials", 1, "--recordings", 2)
-    first = invoke(*base, "--json", "--plot", picture)
-    earlier.write_text(first.stdout, encoding="utf-8")
+    earlier.write_text(invoke(*base, "--json", "--plot", picture).stdout, encoding="utf-8")
     assert "demo, 2 recordings, draft auto</text>" in picture.read_text(encoding="utf-8")
     result = invoke(*base, "--refs", refs, "--compare", earlier, "--markdown")
     assert result.exit_code == 0
-    lines = result.stdout.splitlines()
-    assert lines[0].startswith("| case | passes | tok/pass | accepted % | seconds |")
     case = "demo, 2 recordings, batch of 1, draft auto"
-    assert f"{case}: 0.00 % errors, 0 of 7 (0 wrong, 0 missing, 0 too many)." in lines
-    rows = {line.split(" | ")[0]: line.split(" | ")[1:] for line in lines if " | " in line}
-    ratios = dict(zip(rows["| now / earlier"], rows[f"| {case}"], strict=True))
-    assert {"CTC", "prefill", "decode", "CTC to decode", "total", "passes"} <= ratios.keys()
-    assert (ratios["passes"], ratios["accepted"]) == ("1.00", "1.00")
+    for text in (
+        "| now / earlier | ",
+        f"| {case} | 1.00 | 1.00 | ",
+        f"{case}: 0.00 % errors, 0 of 7 ",
+    ):
+        assert text in result.stdout
 
 
 def test_silence_has_nothing_to_draft(tmp_path: Path) -> None:
@@ -159,4 +122,4 @@ def test_silence_has_nothing_to_draft(tmp_path: Path) -> None:
 
 def test_models_without_the_branch_are_refused(small_model: Path, short_wav: Path) -> None:
     result = invoke("bench", "--drafts", "-m", "demo", "-m", small_model, short_wav, "--trials", 1)
-    result.assert_error(3, "no-ctc", "Small-Nano", "--hub ms")
+    result.assert_fails(3, "Small-Nano", "--hub ms")

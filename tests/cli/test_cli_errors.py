@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,40 +17,29 @@ from funasr_cli import demo
 CLIP = next(clip for clip in demo.clips() if clip.written == "792")
 RATE_HZ = 16000
 
-# What is typed behind `funasr transcribe -m nowhere`, the error's code ("": tested elsewhere), and what is named.
+# What is typed behind `funasr transcribe -m nowhere`, the error's code, and what is named.
 USAGE_ERRORS = [
     ("", "command-line", "AUDIO"),
-    ("-o out", "command-line", "AUDIO"),
     ("a.flac -f", "command-line", "-f"),
     ("a.flac --stream=1", "command-line", "--stream"),
     ("a.flac -x", "command-line", "-x"),
     ("a.flac --max-tokens many", "command-line", "--max-tokens"),
-    ("a.flac --batch-size 1.5", "command-line", "--batch-size"),
     ("a.flac --channels stereo", "command-line", "'stereo'"),
     ("a.flac --output-dir ''", "command-line", "--output-dir"),
     ("a.flac --output-dir ~nobody-of-that-name/x", "command-line", "~nobody-of-that-name/x"),
     ("a.flac --hotwords-file ~nobody-of-that-name/x", "command-line", "~nobody-of-that-name/x"),
     ("a.flac --lnag zh", "command-line", "--lang"),
-    ("a.flac --max-line-widht 3", "command-line", "--max-line-width"),
     ("a.flac --quiet --verbose", "options-conflict", "--quiet with --verbose"),
     # options.py
     ("a.flac --max-tokens 0", "option-value", "is 0"),
-    ("a.flac --batch-size 0", "option-value", "is 0"),
-    ("a.flac --temperature -1", "option-value", "-1.0"),
     ("a.flac --temperature nan", "option-value", "nan"),
     ("a.flac --temperature 1 --top-p 0", "option-value", "top-p is 0.0"),
-    ("a.flac --temperature 1 --top-p 1.1", "option-value", "top-p is 1.1"),
-    ("a.flac --temperature 1 --top-k 0", "option-value", "top-k is 0"),
-    ("a.flac --temperature 1 --seed -1", "option-value", "seed is -1"),
     ("a.flac --top-k 5", "options-conflict", "top-k"),
     ("a.flac --seed 0 --top-p 1 --top-k 1 --temperature 0", "options-conflict", "top-p, top-k, seed"),
     ("a.flac --vad-threshold 0", "option-value", "0.0"),
     ("a.flac --min-pause 11", "option-value", "11.0 s"),
-    ("a.flac --max-segment nan", "option-value", "nan s"),
-    ("a.flac --join 31", "option-value", "31.0 s"),
     # writers.py, output.py, subtitles.py
     ("a.flac -f doc", "option-value", "'doc'"),
-    ("a.flac -f [red]", "option-value", "'[red]'"),
     ("a.flac -f txt,", "option-value", "''"),
     ("a.flac -f srt,vtt", "options-conflict", "srt, vtt"),
     ("a.flac -f all", "options-conflict", "jsonl, md"),
@@ -67,18 +54,18 @@ USAGE_ERRORS = [
     ("a.flac -f srt --max-line-width 1", "option-value", "max line width is 1"),
     ("a.flac -f vtt --max-line-count 0", "option-value", "max line count is 0"),
     # inputs.py
-    ("a.flac ''", "", "without a name"),
-    ("none", "", "none: "),
-    ("a.flac 'no*.wav'", "", "no*.wav: "),
-    ("'calls/**/a.wav'", "", "--recursive"),
-    ("- a.flac -", "", "standard input"),
-    ("a.flac --clip -", "", "'-'"),
-    ("a.flac --clip 0:01-0:61", "", "'0:61'"),
-    ("a.flac --clip 5-5", "", "'5-5'"),
-    ("a --pcm s16", "", "'s16'"),
-    ("a --pcm s16le --rate 768001", "", "768001 Hz"),
-    ("a --pcm s16le --pcm-channels 65", "", "65 channels"),
-    ("a.flac calls --pcm s16le", "", "without a header"),
+    ("a.flac ''", "option-value", "without a name"),
+    ("none", "inputs-missing", "none: "),
+    ("a.flac 'no*.wav'", "inputs-missing", "no*.wav: "),
+    ("'calls/**/a.wav'", "inputs-missing", "--recursive"),
+    ("- a.flac -", "input-once", "standard input"),
+    ("a.flac --clip -", "option-value", "'-'"),
+    ("a.flac --clip 0:01-0:61", "option-value", "'0:61'"),
+    ("a.flac --clip 5-5", "option-value", "'5-5'"),
+    ("a --pcm s16", "option-value", "'s16'"),
+    ("a --pcm s16le --rate 768001", "option-value", "768001 Hz"),
+    ("a --pcm s16le --pcm-channels 65", "option-value", "65 channels"),
+    ("a.flac calls --pcm s16le", "options-conflict", "without a header"),
     # what would change nothing
     ("a.flac --force", "option-idle", "--force"),
     ("a.flac --resume -f json", "option-idle", "--resume"),
@@ -89,7 +76,6 @@ USAGE_ERRORS = [
     ("a.flac --rate 16000", "option-idle", "--rate"),
     ("a.flac --pcm-channels 1", "option-idle", "--pcm-channels"),
     ("a.flac --confidence", "option-idle", "--confidence"),
-    ("a.flac --confidence -f srt", "option-idle", "--confidence"),
     ("a.flac --no-vad --vad-threshold 0.5", "option-idle", "--vad-threshold"),
     ("a.flac --no-vad --min-pause 1", "option-idle", "--min-pause"),
     ("a.flac --no-vad --join 5", "option-idle", "--join"),
@@ -124,22 +110,16 @@ def test_usage_errors(here: Path, typed: str, code: str, value: str, monkeypatch
     monkeypatch.setattr("os.isatty", lambda _: False)  # whatever the tests' own standard input is
     before = tree(here)
     result = invoke("transcribe", "-m", "nowhere", *shlex.split(typed))
-    result.assert_fails(2, value)
-    assert re.match(rf"error(\[{code or '[a-z-]+'}\]){'' if code else '?'}: .+\n(  .+\n)?\Z", result.stderr), (
-        result
-    )
+    result.assert_error(2, code, value)
+    assert len(result.stderr.splitlines()) <= 2
     assert tree(here) == before
 
 
 # One of each kind in a process of its own; the options stand behind the inputs.
 PROCESSES = [
     ("a.flac -f", 2, "-f"),
-    ("a.flac --force", 2, "--force"),
     ("a.flac --clip 5-3", 2, "'5-3'"),
-    ("a.flac -m nowhere", 3, "nowhere: "),
     ("a.flac -m none", 3, "none: "),
-    ("a.flac -m demo -l fr", 2, "'fr'"),
-    ("missing.wav -m demo", 1, "missing.wav: "),
     ("a.flac missing.wav -m demo -o a.flac", 1, "a.flac: "),
 ]
 
@@ -178,21 +158,6 @@ def test_texts_that_are_no_text_for_a_prompt(option: str, text: str) -> None:
 # --- inputs and models ---
 
 
-@pytest.mark.usefixtures("here")
-def test_inputs_that_cannot_be_read() -> None:
-    """All are reported, in their order, and what can be read is transcribed."""
-    Path("empty.wav").touch()
-    soundfile.write("hollow.wav", np.zeros(0), RATE_HZ)
-    Path("raw.raw").write_bytes(bytes(100))
-    names = ["missing.wav", "empty.wav", "hollow.wav", "raw.raw", "a" * 300 + ".wav"]
-    names = names[: None if sys.platform == "linux" else -1]
-    result = invoke("transcribe", "-m", "demo", *names, "a.flac")
-    assert (result.exit_code, result.stdout) == (1, f"a.flac: {CLIP.written}\n")
-    told = re.findall(r"^error(?:\[[a-z-]+\])?: (.+?): ", result.stderr, re.MULTILINE)
-    assert told == names
-    assert result.stderr.endswith(f"\n{len(names)} of {len(names) + 1} inputs failed; {summary('0:02')}")
-
-
 def test_names_of_models(here: Path) -> None:
     """What there is instead is named."""
     home, found = {"FUNASR_HOME": str(here)}, here / "models"
@@ -201,6 +166,7 @@ def test_names_of_models(here: Path) -> None:
         invoke("transcribe", "a.flac", *model, env=home).assert_fails(3, names)
 
     assert_refused(names=str(found))
+    assert_refused("-m", "nowhere", names="nowhere")
     for name in ("one/small", "two/small"):
         shutil.copytree(demo.MODEL, found / name)
     for model in ((), ("-m", "small"), ("-m", "nano")):

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from support.expected import summary
 from support.piping import in_bits
-from support.running import COMMAND, Result, environment, funasr, invoke, tree
+from support.running import COMMAND, Result, environment, invoke, tree
 
 from funasr_cli import demo
 
@@ -94,27 +94,20 @@ def test_folders_and_patterns(typed: str, lines: str) -> None:
     assert result == Result(0, "".join(LINES[name] for name in lines.split()), "")
 
 
-@pytest.mark.usefixtures("calls")
-def test_a_folder_with_a_single_recording_is_not_named() -> None:
-    result = funasr("transcribe", "-m", "demo", "calls/monday")
-    assert result == Result(0, f"{DIGITS.written}\n", summary("0:02"))
-
-
 @pytest.mark.parametrize(
     ("template", "places"),
     [
-        ("{lang}/{stem}.{ext}", ("auto/b9.txt", "auto/b10.txt", "auto/monday/a.txt", "auto/monday/early/c.txt")),
-        ("{lang}-{stem}", ("auto-b9", "auto-b10", "monday/auto-a", "monday/early/auto-c")),
-        ("x/{stem}/y.{ext}", ("x/b9/y.txt", "x/b10/y.txt", "x/monday/a/y.txt", "x/monday/early/c/y.txt")),
+        ("{lang}/{stem}.{ext}", "auto/b9.txt auto/b10.txt auto/monday/a.txt auto/monday/early/c.txt"),
+        ("{lang}-{stem}", "auto-b9 auto-b10 monday/auto-a monday/early/auto-c"),
+        ("x/{stem}/y.{ext}", "x/b9/y.txt x/b10/y.txt x/monday/a/y.txt x/monday/early/c/y.txt"),
     ],
 )
-def test_results_keep_their_places_in_the_folder(calls: Path, template: str, places: tuple[str, ...]) -> None:
+def test_results_keep_their_places_in_the_folder(calls: Path, template: str, places: str) -> None:
     before = tree(calls)
-    result = funasr("transcribe", "-m", "demo", "calls", "-r", "-o", "out", "--output-template", template)
+    result = invoke("transcribe", "-m", "demo", "calls", "-r", "-o", "out", "--output-template", template)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr.endswith(f"\n{summary('0:05')}")
     clips = (ZH_DIGITS, DIGITS, DIGITS, ZH_DIGITS)
-    texts = {place: f"{clip.written}\n".encode() for place, clip in zip(places, clips, strict=True)}
+    texts = {place: f"{clip.written}\n".encode() for place, clip in zip(places.split(), clips, strict=True)}
     assert tree(calls.parent / "out") == texts
     assert tree(calls) == before
 
@@ -163,8 +156,8 @@ def test_standard_input_beside_files() -> None:
 
 
 def test_nothing_comes_through_a_pipe() -> None:
-    assert piped(b"", "-") == Result(1, "", "error[audio-empty]: -: the file is empty\n1 of 1 inputs failed\n")
-    piped(b"", "-", "--pcm", "s16le").assert_error(1, "audio-empty", "-: ")
+    for options in ((), ("--pcm", "s16le")):
+        piped(b"", "-", *options).assert_error(1, "audio-empty", "-: ")
 
 
 # --- parts ---
@@ -181,34 +174,20 @@ def padded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def part(padded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of a part that holds the first sentence, in every format."""
-    out = tmp_path_factory.mktemp("part")
+def test_times_of_a_part_are_those_of_the_recording(padded: Path) -> None:
+    """In every format; the part holds the first sentence."""
     end_s = 3 + len(samples_of(LONG)) / RATE_HZ
-    arguments = ("-m", "demo", padded, "--clip", f"0:02.5-{end_s}", "-f", "all", "-o", out)
-    assert invoke("transcribe", *arguments).exit_code == 0
-    return out
-
-
-def test_times_of_a_part_are_those_of_the_recording(part: Path, padded: Path) -> None:
     whole = json.loads(invoke("transcribe", "-m", "demo", padded, "-f", "json").stdout)
-    data = json.loads((part / "padded.json").read_text(encoding="utf-8"))
-    end_s = 3 + len(samples_of(LONG)) / RATE_HZ
+    arguments = ("transcribe", "-m", "demo", padded, "--clip", f"0:02.5-{end_s}", "-f")
+    data = json.loads(invoke(*arguments, "json").stdout)
     assert (data["start_s"], data["text"]) == (START_S, LONG.written)
     assert data["duration_s"] == pytest.approx(end_s - START_S)
     assert sum(data["ledger"].values()) == pytest.approx(data["duration_s"])
     (segment,) = data["segments"]
     assert segment["start_s"] == pytest.approx(whole["segments"][0]["start_s"], abs=0.1)
     assert START_S <= segment["start_s"] < segment["end_s"] <= end_s
-    start_ms, end_ms = (round(1000 * segment[name]) for name in ("start_s", "end_s"))
-    assert (part / "padded.tsv").read_text() == f"start\tend\ttext\n{start_ms}\t{end_ms}\t{LONG.written}\n"
-    assert f"- **0:0{start_ms // 1000}** {LONG.written}\n" in (part / "padded.md").read_text()
-    for name in ("srt", "vtt"):
-        cues = pysubs2.load(str(part / f"padded.{name}"))
-        assert [cue.plaintext.replace("\n", " ") for cue in cues] == [LONG.written]
-        first_ms = round(1000 * segment["words"][0]["start_s"])
-        assert (cues[0].start, start_ms <= cues[0].start < cues[-1].end <= end_s * 1000) == (first_ms, True)
+    (cue,) = pysubs2.SSAFile.from_string(invoke(*arguments, "srt").stdout)
+    assert (cue.start, cue.end <= end_s * 1000) == (round(1000 * segment["words"][0]["start_s"]), True)
 
 
 @pytest.mark.parametrize(
@@ -220,20 +199,13 @@ def test_parts_of_which_an_end_is_missing(padded: Path, clip: str, texts: list[d
     assert (result.exit_code, result.stdout) == (0, "".join(f"{text.written}\n" for text in texts))
 
 
-def test_a_part_behind_the_end(padded: Path) -> None:
-    duration_s = soundfile.info(padded).duration
-    result = funasr("transcribe", "-m", "demo", padded, DIGITS.path, "--clip", "0:07-1:00")
-    assert result.stdout == f"{padded}: {DIGITS.written}\n"
-    reason = f"error[clip-behind-end]: {DIGITS.path}: ends at 1.7 s, before the part from 7.0 s on\n"
-    assert (result.exit_code, result.stderr) == (1, f"{reason}1 of 2 inputs failed; {summary('0:01')}")
-    result = invoke("transcribe", "-m", "demo", padded, "--clip", "1:00:00-")
-    reason = f"error[clip-behind-end]: {padded}: ends at {duration_s:.1f} s, before the part from 3600.0 s on\n"
-    assert result == Result(1, "", f"{reason}1 of 1 inputs failed\n")
-
-
-def test_a_part_without_speech(padded: Path) -> None:
+def test_a_part_behind_the_end_and_one_without_speech(padded: Path) -> None:
+    result = invoke("transcribe", "-m", "demo", padded, DIGITS.path, "--clip", "0:07-1:00")
+    assert (result.exit_code, result.stdout) == (1, f"{padded}: {DIGITS.written}\n")
+    [(code, message)] = result.errors
+    assert (code, message.startswith(f"{DIGITS.path}: ")) == ("clip-behind-end", True)
     result = invoke("transcribe", "-m", "demo", padded, "--clip", "0.5-2")
-    assert (result.exit_code, result.stdout, result.stderr[:15]) == (6, "", "no speech found")
+    assert (result.exit_code, result.stdout) == (6, "")
 
 
 # --- channels ---
@@ -242,7 +214,7 @@ BOTH = (DIGITS.written, ZH_DIGITS.written)
 
 
 def test_channels_are_inputs_of_their_own(stereo: Path) -> None:
-    result = funasr("transcribe", "-m", "demo", stereo, DIGITS.path, "--channels", "split")
+    result = invoke("transcribe", "-m", "demo", stereo, DIGITS.path, "--channels", "split")
     labels = f"{stereo} [ch 1]", f"{stereo} [ch 2]", DIGITS.path  # the last has one channel only
     lines = "".join(f"{label}: {text}\n" for label, text in zip(labels, (*BOTH, BOTH[0]), strict=True))
     assert result == Result(0, lines, summary("0:04"))
@@ -284,11 +256,3 @@ def test_a_part_of_each_channel(stereo: Path) -> None:
         (f"{stereo} [ch {number}]", text) for number, text in enumerate(BOTH, 1)
     ]
     assert {(row["start_s"], row["duration_s"]) for row in rows} == {(0.0, 1.6)}
-
-
-def test_channels_of_what_cannot_be_read(stereo: Path, tmp_path: Path) -> None:
-    nothing = tmp_path / "nothing.wav"
-    result = invoke("transcribe", "-m", "demo", nothing, stereo, "--channels", "split")
-    assert result.stdout == f"{stereo} [ch 1]: {BOTH[0]}\n{stereo} [ch 2]: {BOTH[1]}\n"
-    said = f"error[audio-missing]: {nothing}: no such file\n1 of 3 inputs failed; {summary('0:03')}"
-    assert (result.exit_code, result.stderr) == (1, said)

@@ -1,12 +1,8 @@
 """The two lines of progress: what they count, what they show, and that they are seen."""
 
 import io
-import os
-import pty
 import re
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from support.terminal import EAGER, frames, on_terminal, read_all, terminal_environment
+from support.terminal import EAGER, frames, on_terminal
 from support.transcripts import segment, transcript
 
 from funasr_cli import demo
-from funasr_cli.cli import progress
-from funasr_cli.cli.progress import Progress, Tally
+from funasr_cli.cli import display
+from funasr_cli.cli.display import Progress
 from funasr_cli.errors import AudioError
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 
 CLIPS = demo.clips()
-LINE = re.compile(r"(?P<what>.*?) +[━╸╺ ]+ (?P<facts>.*)")
+LINE = re.compile(r"(?P<what>.*?) +[━╸╺ ]+ (?P<facts>.*?) +[-\d]:[-\d]{2}:[-\d]{2}")  # and the time left
 Watch = Callable[..., "Shown"]
 
 
@@ -52,10 +48,9 @@ class Shown:
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     clock = SimpleNamespace(now_s=0.0)
     console = Console(file=io.StringIO(), width=160, color_system=None)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: clock.now_s))
-    monkeypatch.setattr(progress, "stderr", lambda: console)
-    monkeypatch.setattr(progress, "shows_progress", lambda: True)
-    monkeypatch.setattr(progress, "RELIABLE_S", 0.0)
+    monkeypatch.setattr(display, "time", SimpleNamespace(perf_counter=lambda: clock.now_s))
+    monkeypatch.setattr("funasr_cli.cli.console.stderr", lambda: console)
+    monkeypatch.setattr("funasr_cli.cli.console.shows_progress", lambda: True)
     return lambda *names: Shown(names, clock, console)
 
 
@@ -79,10 +74,10 @@ SCENARIOS = {
         (0.0, [], None, "0/2 inputs, 0:00 of audio"),
         (1.0, [Read(0, 0.0, 0.0, 100.0)], ("a.wav", "0:00"), "0/2 inputs, 0:00 of audio"),
         (2.0, [Read(0, 0.0, 100.0, 100.0), Read(1, 0.0, 10.0, 20.0), settled(0, 0.5, 40.0)],
-         ("b.wav", "0:10"), "0/2 inputs, 0:40 of audio, RTF 0.050, 0:04 left"),
+         ("b.wav", "0:10"), "0/2 inputs, 0:40 of audio, RTF 0.050"),
         (10.0, [Read(1, 0.0, 20.0, 20.0), finished(0, 100.0)],
-         None, "1/2 inputs, 1:40 of audio, RTF 0.100, 0:02 left"),
-        (12.0, [finished(1, 20.0)], None, "2/2 inputs, 2:00 of audio, RTF 0.100, 0:00 left"),
+         None, "1/2 inputs, 1:40 of audio, RTF 0.100"),
+        (12.0, [finished(1, 20.0)], None, "2/2 inputs, 2:00 of audio, RTF 0.100"),
     ]),
     "drafts change nothing": (AB[:1], [
         (1.0, [Read(0, 0.0, 1.0, 9.0), Draft(0, 0.0, "text"), Draft(0, 0.0, None)],
@@ -91,26 +86,25 @@ SCENARIOS = {
     "of an unknown length, how far it has come is shown": (("pipe",), [
         (60.0, [Read(0, 0.0, 3661.0, None), settled(0, 1.0, 600.0)],
          ("pipe", "1:01:01"), "0/1 inputs, 10:00 of audio, RTF 0.100"),
-        (60.0, [finished(0, 3700.0)], None, "1/1 inputs, 1:01:40 of audio, RTF 0.016, 0:00 left"),
+        (60.0, [finished(0, 3700.0)], None, "1/1 inputs, 1:01:40 of audio, RTF 0.016"),
     ]),
     "of a part, reading shows the recording's own time": (AB[:1], [
         (1.0, [Read(0, 90.0, 0.0, 30.0), Read(0, 90.0, 15.0, 30.0), settled(0, 91.0, 100.0)],
-         ("a.wav", "1:45"), "0/1 inputs, 0:10 of audio, RTF 0.100, 0:02 left"),
+         ("a.wav", "1:45"), "0/1 inputs, 0:10 of audio, RTF 0.100"),
         (3.0, [Read(0, 90.0, 30.0, 30.0), finished(0, 30.0, start_s=90.0)],
-         None, "1/1 inputs, 0:30 of audio, RTF 0.100, 0:00 left"),
+         None, "1/1 inputs, 0:30 of audio, RTF 0.100"),
     ]),
     "inputs that fail are done": (("a.wav", "b.wav", "c.wav"), [
         (1.0, [failed(0)], None, "1/3 inputs, 0:00 of audio"),
         (2.0, [Read(1, 0.0, 50.0, 100.0), settled(1, 0.0, 20.0), failed(1)],
-         None, "2/3 inputs, 0:20 of audio, RTF 0.100, 0:02 left"),
+         None, "2/3 inputs, 0:20 of audio, RTF 0.100"),
         (3.0, [Read(2, 0.0, 10.0, 10.0), finished(2, 10.0)],
-         None, "3/3 inputs, 0:30 of audio, RTF 0.100, 0:00 left"),
+         None, "3/3 inputs, 0:30 of audio, RTF 0.100"),
     ]),
-    "inputs that have not been opened count as long as the others": (("a.wav", "b.wav", "c.wav", "d.wav"), [
-        (1.0, [Read(0, 0.0, 0.0, 100.0), Read(1, 0.0, 0.0, 20.0), settled(0, 0.0, 10.0)],
-         ("b.wav", "0:00"), "0/4 inputs, 0:10 of audio, RTF 0.100, 0:23 left"),
-        (2.0, [], ("b.wav", "0:00"), "0/4 inputs, 0:10 of audio, RTF 0.200, 0:46 left"),
-        (3.0, [failed(0)], ("b.wav", "0:00"), "1/4 inputs, 0:10 of audio, RTF 0.300, 0:15 left"),
+    "time goes by without events": (AB, [
+        (1.0, [Read(0, 0.0, 0.0, 100.0), settled(0, 0.0, 10.0)],
+         ("a.wav", "0:00"), "0/2 inputs, 0:10 of audio, RTF 0.100"),
+        (2.0, [], ("a.wav", "0:00"), "0/2 inputs, 0:10 of audio, RTF 0.200"),
     ]),
     "what a header says need not be true": (AB, [
         (1.0, [Read(0, 0.0, 25.0, 10.0)], ("a.wav", "0:25"), "0/2 inputs, 0:00 of audio"),
@@ -130,30 +124,29 @@ def test_what_both_lines_show(watch: Watch, names: tuple[str, ...], steps: list[
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> list[list[Callable[[Tally], None]]]:
+def runs(draw: st.DrawFn) -> list[list[Event]]:
     """What happens to each input: opened with or without a length, advanced, closed."""
     inputs = []
     for source in range(draw(st.integers(1, 4))):
         expected_s = draw(st.none() | st.floats(0, 100))
         ends_s = sorted(draw(st.lists(st.floats(0, 150), max_size=4)))
-        steps: list[Callable[[Tally], None]] = [
-            lambda tally, source=source, length_s=expected_s: tally.open(source, length_s)
-        ]
-        steps += [lambda tally, source=source, end_s=end_s: tally.advance(source, end_s) for end_s in ends_s]
-        inputs.append([*steps, lambda tally, source=source: tally.close(source)])
+        last = draw(st.sampled_from([failed(source), finished(source, 150.0)]))
+        inputs.append(
+            [Read(source, 0.0, 0.0, expected_s), *(settled(source, 0.0, end_s) for end_s in ends_s), last]
+        )
     return inputs
 
 
 @given(runs(), st.randoms(use_true_random=False))
-def test_progress_never_goes_back(inputs: list[list[Callable[[Tally], None]]], random: object) -> None:
+def test_progress_never_goes_back(inputs: list[list[Event]], random: Any) -> None:
     """In whatever order inputs take their steps, it grows up to the number of inputs."""
-    tally, reached, count = Tally(len(inputs)), 0.0, len(inputs)
+    progress, reached, count = Progress(["a.wav"] * len(inputs), "transcribing"), 0.0, len(inputs)
     while waiting := [steps for steps in inputs if steps]:
-        random.choice(waiting).pop(0)(tally)  # type: ignore[attr-defined]
-        assert reached <= tally.completed + 1e-9
-        assert tally.completed <= count + 1e-9
-        reached = tally.completed
-    assert (tally.completed, tally.closed, tally.left_s or 0.0) == (count, count, 0.0)
+        progress.show(random.choice(waiting).pop(0))
+        assert reached <= progress.completed + 1e-9
+        assert progress.completed <= count + 1e-9
+        reached = progress.completed
+    assert progress.completed == count
 
 
 def test_both_lines_on_a_terminal() -> None:
@@ -163,42 +156,5 @@ def test_both_lines_on_a_terminal() -> None:
     lines = frames(shown)
     for path in paths:
         assert any(line.startswith(f"finding speech in {path.name} ") for line in lines)
-    last = r"transcribing +━+ 3/3 inputs, 0:08 of audio, RTF 0\.\d\d\d *"  # too soon to say what is left
+    last = r"transcribing +━+ 3/3 inputs, 0:08 of audio, RTF 0\.\d\d\d +0:00:00 *"
     assert any(re.fullmatch(last, line) for line in lines)
-
-
-def test_a_pipe_that_is_fed_slowly(tmp_path: Path) -> None:
-    """While it waits for more, the terminal shows how far it has come."""
-    os.mkfifo(tmp_path / "live.flac.wav")
-    header, samples = wav_of_a_clip(tmp_path)
-    controller, terminal = pty.openpty()
-    command = [*EAGER, "transcribe", "-m", "demo", str(tmp_path / "live.flac.wav")]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=terminal, stdin=terminal, env=terminal_environment()
-    ) as process:
-        os.close(terminal)
-        with open(tmp_path / "live.flac.wav", "wb") as live:
-            live.write(header + samples)
-            live.flush()
-            shown = b""
-            while b"finding speech in live.flac.wav" not in shown or b"0:02 " not in shown.split(b"finding")[-1]:
-                shown += os.read(controller, 1 << 16)
-            live.write(samples)
-        assert process.stdout
-        shown += read_all(controller)
-        printed = process.stdout.read().decode()
-    os.close(controller)
-    assert process.returncode == 0
-    assert printed.count(CLIPS[0].written) == 2
-    assert "transcribing" in shown.decode()
-
-
-def wav_of_a_clip(folder: Path) -> tuple[bytes, bytes]:
-    """The header of an endless WAV file, and two seconds and more of samples."""
-    import soundfile
-
-    soundfile.write(folder / "clip.wav", soundfile.read(CLIPS[0].path, dtype="int16")[0], 16000)
-    content = (folder / "clip.wav").read_bytes()
-    header = bytearray(content[:44])
-    header[4:8] = header[40:44] = b"\xff" * 4
-    return bytes(header), content[44:]

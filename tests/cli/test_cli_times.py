@@ -9,15 +9,13 @@ from pathlib import Path
 import pysubs2
 import pytest
 from support.expected import lines_of, recognizer, summary
-from support.running import Result, funasr, invoke, tree
+from support.running import invoke
 from support.terminal import on_terminal
 
 from funasr_cli import demo
-from funasr_cli.formats import as_lines
-from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import SubtitleLayout
 from funasr_cli.transcript import Word
-from funasr_cli.writers import OF_TIMES, WRITERS, Style
+from funasr_cli.writers import WRITERS, Style
 
 CLIPS = {clip.path.name[:4]: clip for clip in demo.clips()}
 DIGITS, ENGLISH, CHINESE = CLIPS["0006"], CLIPS["0009"], CLIPS["0010"]
@@ -35,7 +33,7 @@ def words_of(clip: demo.Clip) -> tuple[Word, ...]:
 
 @pytest.mark.parametrize("clip", [ENGLISH, CHINESE])
 def test_a_line_for_each_word(clip: demo.Clip) -> None:
-    result = funasr(*BASE, clip.path, "--timestamps", "word")
+    result = invoke(*BASE, clip.path, "--timestamps", "word")
     found = [LINE.fullmatch(line) for line in result.stdout.splitlines()]
     words = words_of(clip)
     assert len(words) == 7
@@ -55,17 +53,6 @@ def test_times_in_front_of_each_segment() -> None:
         assert match[3] == ENGLISH.written
 
 
-@pytest.mark.parametrize("options", [(), ("--stream",)])
-def test_names_stand_in_front_of_times(options: tuple[str, ...]) -> None:
-    result = invoke(*BASE, ENGLISH.path, CHINESE.path, "--timestamps", "word", *options)
-    expected = [
-        as_lines(recognizer("demo").transcribe(clip.path, word_times=True).segments, f"{clip.path}: ",
-                 Timestamps.WORD)
-        for clip in (ENGLISH, CHINESE)
-    ]  # fmt: skip
-    assert result == Result(0, "".join(expected), "")
-
-
 def test_times_on_a_terminal_with_colours() -> None:
     code, shown, _ = on_terminal(*BASE, ENGLISH.path, "--timestamps", "word", "--confidence")
     assert code == 0
@@ -75,23 +62,6 @@ def test_times_on_a_terminal_with_colours() -> None:
 
 
 # --- files ---
-
-
-@pytest.mark.parametrize("times", Timestamps)
-def test_every_format_with_and_without_times(times: Timestamps, tmp_path: Path) -> None:
-    formats = [name for name in WRITERS if times is not Timestamps.NONE or name not in OF_TIMES]
-    result = invoke(*BASE, DIGITS.path, "-o", tmp_path, "-f", ",".join(formats), "--timestamps", times)
-    assert result == Result(0, "", "")
-    said = recognizer("demo").transcribe(DIGITS.path, ctc=True, word_times=times is Timestamps.WORD)
-    assert set(tree(tmp_path)) == {f"{DIGITS.path.stem}.{name}" for name in formats}
-    for name in formats:
-        content = (tmp_path / f"{DIGITS.path.stem}.{name}").read_text(encoding="utf-8")
-        expected = WRITERS[name](said, Style(times))
-        if name in ("json", "jsonl"):  # these hold how long it took
-            taken = {"source": str(DIGITS.path), "timings": None}
-            assert {**json.loads(content), **taken} == {**json.loads(expected), **taken}
-        else:
-            assert content == expected
 
 
 def test_words_in_json() -> None:

@@ -71,49 +71,37 @@ FUNASR: list[Row] = [
         ("no weights", remove(MODEL_PT), "model.pt", "config.yaml"),
         ("no configuration", remove(YAML), "config.yaml", "fine-tuned"),
         ("no tokenizer", remove(QWEN_TOKENIZER), QWEN_TOKENIZER),
-        ("no decoder", lambda folder: shutil.rmtree(folder / QWEN), QWEN_CONFIG),
-        ("another decoder", state_yaml(llm_conf__init_param_path="/models/Qwen3-4B"), "Qwen3-4B/config.json"),
+        ("no decoder", lambda folder: shutil.rmtree(folder / QWEN), QWEN_CONFIG)
     ),
     *rows(
         "model-path",
         ("a folder", replace_by_folder(MODEL_PT), MODEL_PT),
         ("a pipe", replace_by_pipe(MODEL_PT), MODEL_PT),
-        ("a YAML pipe", replace_by_pipe(YAML), YAML),
         ("elsewhere", link(MODEL_PT, "../model.pt"), MODEL_PT),
         ("a way up", state_yaml(llm_conf__init_param_path="Qwen3\\..\\.."), "'Qwen3\\\\..\\\\../config.json'"),
-        ("decoder elsewhere", link(QWEN, f"../{QWEN}"), QWEN_CONFIG),
-        ("tokenizer elsewhere", link(QWEN_TOKENIZER, f"../../{TOKENIZER}"), QWEN_TOKENIZER),
+        ("decoder elsewhere", link(QWEN, f"../{QWEN}"), QWEN_CONFIG)
     ),
     *rows(
         "model-damaged",
         ("pointer", put(MODEL_PT, POINTER), MODEL_PT, "git lfs pull"),
         ("page", put(MODEL_PT, b"<html><body>404</body></html>"), MODEL_PT),
-        ("nothing", put(MODEL_PT, b""), MODEL_PT),
         ("cut", cut(MODEL_PT, 20_000), MODEL_PT),
         ("a bit of its magic", flip(MODEL_PT, 0), MODEL_PT),
         ("an optimizer", pickle({"optimizer": {"lr": 0.1}}), "'optimizer'"),
-        ("list", pickle([torch.ones(1)]), "list"),
-        ("number", pickle({"a": 3}), "'a'"),
         ("not a number", tensor(BIAS, NAN, MODEL_PT), BIAS),
-        ("infinite in float16", tensor(BIAS, lambda values: 1e6 * values.half(), MODEL_PT), BIAS),
         ("sparse", tensor(BIAS, torch.Tensor.to_sparse, MODEL_PT), BIAS),
         ("meta", tensor(BIAS, lambda values: values.to("meta"), MODEL_PT), BIAS),
-        ("deep YAML", put(YAML, b"{a: " * 5000), YAML),
         ("large YAML", put(YAML, b"a: b\n" * 400_000), YAML, "2,000,000"),
         ("a tag", put(YAML, b"a: b\nmodel: !!python/object/apply:os.system ['touch executed']\n"), YAML, "line 2"),
-        ("no YAML", put(YAML, b"\xff\xfe\x00"), YAML),
-        ("half a YAML", put(YAML, b"a: [b"), YAML),
-        ("a date", put(YAML, b"a: 2020-01-99"), YAML),
         ("no JSON", put(QWEN_CONFIG, b"{"), QWEN_CONFIG),
-        ("no tokens", put(QWEN_TOKENIZER, b'{"model": {"type": "BPE"}}'), QWEN_TOKENIZER),
+        ("no tokens", put(QWEN_TOKENIZER, b'{"model": {"type": "BPE"}}'), QWEN_TOKENIZER)
     ),
     *rows(
         "model-unsafe",
         ("code", pickle({"state_dict": {"a": Call(os.system, "touch executed")}}), SYSTEM),
         ("code in the old format",
          pickle({"a": Call(os.system, "touch executed")}, _use_new_zipfile_serialization=False), SYSTEM),
-        ("eval", pickle({"state_dict": {"a": Call(eval, "open('executed', 'w')")}}), "eval"),
-        ("module", pickle(torch.nn.Linear(1, 1)), "torch.nn.modules.linear.Linear"),
+        ("module", pickle(torch.nn.Linear(1, 1)), "torch.nn.modules.linear.Linear")
     ),
     *rows(
         "model-misfit",
@@ -124,35 +112,29 @@ FUNASR: list[Row] = [
         ("integers", tensor(BIAS, torch.Tensor.long, MODEL_PT), BIAS, "int64"),
         ("half a CTC branch", tensors(lambda found: found.update({"ctc.ctc_lo.bias": torch.ones(3)}), MODEL_PT),
          "ctc_decoder."),
-        ("one bias less", tensors(lambda found: found.pop(BIAS), MODEL_PT), "1 tensors", BIAS),
+        ("one bias less", tensors(lambda found: found.pop(BIAS), MODEL_PT), "1 tensors", BIAS)
     ),
     *rows(
         "lora-unmerged",
         ("LoRA", add_lora("{}.lora_A", "{}.lora_B"), "8 tensors", "q_proj.lora_A", "W + B·A·alpha/r"),
-        ("LoRA that is stated", lambda folder: (add_lora("{}.lora_A", "{}.lora_B")(folder),
-                                                state_yaml(llm_conf__use_lora=True)(folder)), "q_proj.lora_A"),
         ("PEFT's names", add_lora("{}.lora_A.default.weight", "{}.lora_B.default.weight"), "lora_A.default"),
-        ("DoRA", add_lora("{}.lora_magnitude_vector.default.weight"), "lora_magnitude_vector"),
         ("adapters alone", lambda folder: (
             add_lora("{}.lora_A", "{}.lora_B")(folder),
-            tensors(lambda found: [found.pop(key) for key in list(found) if "lora_" not in key], MODEL_PT)(folder),
-        ), "lora_A"),
+            tensors(lambda found: [found.pop(key) for key in list(found) if "lora_" not in key], MODEL_PT)(folder)
+        ), "lora_A")
     ),
     *rows(
         "model-unsupported",
         ("SenseVoice", put(YAML, SENSE_VOICE), "'SenseVoiceSmall'"),
-        ("Paraformer", put(YAML, PARAFORMER), "'Paraformer'"),
         ("aliases", put(YAML, BOMB.encode()), YAML, "None"),
         ("an alias for the model", put(YAML, (BOMB + "model: *j\n").encode()), YAML),
-        ("a circle of aliases", put(YAML, b"model: &a [*a]"), YAML),
         ("a tokenizer of another kind", word_pieces(QWEN_TOKENIZER), "'WordPiece'"),
-        ("a decoder of another kind", put(QWEN_CONFIG, b'{"model_type": "llama"}'), "'llama'"),
+        ("a decoder of another kind", put(QWEN_CONFIG, b'{"model_type": "llama"}'), "'llama'")
     ),
     *rows(
         "model-config",
         ("no mapping", put(YAML, b"- a\n"), YAML),
-        ("no path", put(YAML, b"model: FunASRNano\n"), "llm_conf.init_param_path"),
-        ("no JSON object", put(QWEN_CONFIG, b"[]"), QWEN_CONFIG),
+        ("no path", put(YAML, b"model: FunASRNano\n"), "llm_conf.init_param_path")
     ),
     ("another tokenizer", two_tokens(QWEN_TOKENIZER), "tokenizer-mismatch", QWEN_TOKENIZER, "<|im_start|>"),
 ]  # fmt: skip
@@ -162,40 +144,26 @@ TRANSFORMERS: list[Row] = [
         "model-damaged",
         ("cut in half", cut(WEIGHTS, 100_000), WEIGHTS),
         ("a byte less", cut(WEIGHTS, -1), WEIGHTS),
-        ("cut in its length", cut(WEIGHTS, 5), WEIGHTS),
-        ("nothing", put(WEIGHTS, b""), WEIGHTS),
-        ("a page", put(WEIGHTS, b"<html><body>404</body></html>"), WEIGHTS),
         ("a huge header", put(WEIGHTS, (1 << 60).to_bytes(8, "little") + b"{}"), WEIGHTS),
-        ("a large header", put(WEIGHTS, (1 << 25).to_bytes(8, "little") + bytes(1 << 25)), WEIGHTS),
         ("a deep header", put(WEIGHTS, (1 << 20).to_bytes(8, "little") + b'{"a":' * (1 << 18)), WEIGHTS),
         ("a bit of the header", flip(WEIGHTS, 8), WEIGHTS),
-        ("a bit of its length", flip(WEIGHTS, 0), WEIGHTS),
         ("a byte more", lambda folder: put(WEIGHTS, (folder / WEIGHTS).read_bytes() + b"x")(folder), WEIGHTS),
         ("overlap", entry(THEIR_BIAS, data_offsets=[0, 128]), WEIGHTS),
-        ("a gap", entry(THEIR_BIAS, data_offsets=[10**9, 10**9 + 128]), WEIGHTS),
         ("absurd shape", entry(THEIR_BIAS, shape=[1 << 40, 1 << 40]), WEIGHTS),
-        ("many axes", entry(THEIR_BIAS, shape=[1] * 1000 + [32]), WEIGHTS),
         ("unknown type", entry(THEIR_BIAS, dtype="F9"), WEIGHTS),
         ("a name with a bell", header(lambda found: found.update({"a\a": found.pop(THEIR_BIAS)})), r"'a\x07'"),
-        ("a long name", header(lambda found: found.update({"a" * 999: found.pop(THEIR_BIAS)})), "aaa"),
         ("not a number", tensor(EMBEDDING, NAN), "llm.model.embed_tokens.weight"),
-        ("infinite", tensor(THEIR_BIAS, INFINITE), BIAS),
         ("pointer", put(WEIGHTS, POINTER), WEIGHTS, "git lfs pull"),
-        ("pointer for the configuration", put(CONFIG, POINTER), CONFIG, "git lfs pull"),
-        ("pointer for the tokenizer", put(TOKENIZER, POINTER), TOKENIZER, "git lfs pull"),
         ("deep JSON", put(CONFIG, b'{"a":' * 100_000), CONFIG),
-        ("large JSON", put(CONFIG, b" " * (1 << 21)), CONFIG, "2,097,152"),
+        ("large JSON", put(CONFIG, b" " * (1 << 21)), CONFIG, "2,097,152")
     ),
     *rows(
         "model-missing",
-        ("missing", remove(WEIGHTS), WEIGHTS),
-        ("no tokenizer", remove(TOKENIZER), TOKENIZER),
+        ("missing", remove(WEIGHTS), WEIGHTS)
     ),
     *rows(
         "model-misfit",
         ("integers", tensor(THEIR_BIAS, torch.Tensor.long), BIAS, "I64"),
-        ("doubles", tensor(THEIR_BIAS, torch.Tensor.double), BIAS, "F64"),
-        ("eight bits", tensor(THEIR_BIAS, lambda values: values.to(torch.float8_e4m3fn)), BIAS, "F8_E4M3"),
         ("renamed", tensors(lambda found: found.update(offset=found.pop(THEIR_BIAS))), BIAS, "offset"),
         ("two of one name", tensors(lambda found: found.update({BIAS: torch.ones(32)})), BIAS),
         ("no k", tensors(lambda found: found.pop(K)), QKV, "part k"),
@@ -205,24 +173,20 @@ TRANSFORMERS: list[Row] = [
         ("another head", tensors(lambda found: found.update({"lm_head.weight": 1 + found[EMBEDDING]})),
          "llm.lm_head.weight", "tie_word_embeddings"),
         ("no head", state(tie_word_embeddings=False, text_config__tie_word_embeddings=False),
-         "llm.lm_head.weight (768, 64)"),
+         "llm.lm_head.weight (768, 64)")
     ),
     *rows(
         "model-unsupported",
         ("Whisper", only_weights({"model_type": "whisper", "d_model": 384}), "'whisper'"),
-        ("Qwen3", only_weights({"model_type": "qwen3", "hidden_size": 64}), "'qwen3'"),
         ("no configuration", remove(CONFIG)),
         ("quantized", state(quantization_config={"quant_method": "bitsandbytes"}), CONFIG),
-        ("another activation", state(audio_config__hidden_act="gelu"), "'gelu'"),
+        ("another activation", state(audio_config__hidden_act="gelu"), "'gelu'")
     ),
     *rows(
         "model-config",
         ("absurd width", state(text_config__hidden_size=10**9), "llm.hidden_size is 1000000000"),
-        ("absurd depth", state(audio_config__num_hidden_layers=10**9), "encoder.blocks is 999999999"),
-        ("negative depth", state(audio_config__num_timestamp_prediction_layers=4), "encoder.blocks is -1"),
         ("no object", state(audio_config=3), "audio_config"),
-        ("a huge number", state(text_config__hidden_size=10**4000), "hidden_size"),
-        ("half a number", state(audio_config__hidden_size=32.5), "32.5"),
+        ("a huge number", state(text_config__hidden_size=10**4000), "hidden_size")
     ),
     ("LoRA", tensors(lambda found: found.update({f"{EMBEDDING}.lora_A.weight": torch.ones(1)})), "lora-unmerged"),
     ("more tokens", more_tokens(TOKENIZER), "tokenizer-mismatch", TOKENIZER, "2000", "768"),
@@ -233,9 +197,7 @@ SHARDS: list[Row] = [
     *rows(
         "model-path",
         ("one elsewhere", link(SHARD("00001"), "../stolen"), SHARD("00001")),
-        ("a way up", index(lambda places: places.update(a="../secret")), "'../secret'"),
-        ("absolute", index(lambda places: places.update(a="/etc/passwd")), "'/etc/passwd'"),
-        ("further down", index(lambda places: places.update(a="a/b")), "'a/b'"),
+        ("a way up", index(lambda places: places.update(a="../secret")), "'../secret'")
     ),
     *rows(
         "model-damaged",
@@ -243,11 +205,9 @@ SHARDS: list[Row] = [
          SHARD("00002")),
         ("one cut", cut(SHARD("00003"), -4), SHARD("00003")),
         ("empty index", index(dict.clear), INDEX),
-        ("numbers", index(lambda places: places.update(a=1)), INDEX),
-        ("index cut", cut(INDEX, -10), INDEX),
         ("a tensor too few", index(lambda places: places.pop(THEIR_BIAS)), INDEX, repr(THEIR_BIAS)),
         ("a tensor too many", index(lambda places: places.update(a=SHARD("00001"))), INDEX, "'a'"),
-        ("a tensor elsewhere", index(lambda places: places.update({Q: SHARD("00003"), K: SHARD("00003")})), INDEX),
+        ("a tensor elsewhere", index(lambda places: places.update({Q: SHARD("00003"), K: SHARD("00003")})), INDEX)
     ),
 ]  # fmt: skip
 
@@ -255,13 +215,12 @@ MLX_AUDIO: list[Row] = [
     *rows(
         "model-damaged",
         ("cut", cut(WEIGHTS, -100), WEIGHTS),
-        ("infinite in float16", tensor(f"{GATE}.weight", lambda values: 1e6 * values.half()), f"{GATE}.weight"),
+        ("infinite in float16", tensor(f"{GATE}.weight", lambda values: 1e6 * values.half()), f"{GATE}.weight")
     ),
     ("elsewhere", link(WEIGHTS, "/etc/passwd"), "model-path", WEIGHTS),
     *rows(
         "model-misfit",
-        ("PyTorch's axes", tensor(TAPS, lambda values: values.transpose(-1, -2)), TAPS, "(32, 1, 11)"),
-        ("integers", tensor(BIAS, torch.Tensor.int), BIAS, "I32"),
+        ("PyTorch's axes", tensor(TAPS, lambda values: values.transpose(-1, -2)), TAPS, "(32, 1, 11)")
     ),
     ("another folder", state(qwen_tokenizer_path="/etc/Other"), "model-missing", f"Other/{TOKENIZER}"),
     ("another tokenizer", two_tokens(QWEN_TOKENIZER), "tokenizer-mismatch", QWEN_TOKENIZER),
@@ -269,25 +228,20 @@ MLX_AUDIO: list[Row] = [
     *rows(
         "model-config",
         ("a way up", state(qwen_tokenizer_path=".."), "qwen_tokenizer_path"),
-        ("no width", state(audio_encoder_conf__output_size=0), "encoder.width is 0"),
+        ("no width", state(audio_encoder_conf__output_size=0), "encoder.width is 0")
     ),
     *rows(
         "model-unsupported",
         ("no decoder", state(text_config=None), CONFIG),
         ("another model", state(model_type="sensevoice"), "'sensevoice'"),
         ("7 bits", state(quantization={"bits": 7, "group_size": 64}), "7 bits"),
-        ("another mode", state(quantization={"bits": 4, "group_size": 32, "mode": "mxfp4"}), "'mxfp4'"),
+        ("another mode", state(quantization={"bits": 4, "group_size": 32, "mode": "mxfp4"}), "'mxfp4'")
     ),
 ]  # fmt: skip
 
 OURS: list[Row] = [
     ("newer", state(format_version=2), "model-unsupported", "format version 2"),
-    *rows(
-        "model-config",
-        ("a field too many", state(encoder__dropout=0.1), "unknown dropout"),
-        ("a field too few", state(encoder__blocks=None), "'blocks'"),
-        ("half a layer", state(encoder__blocks=2.5), "2.5"),
-    ),
+    *rows("model-config", ("a field too few", state(encoder__blocks=None), "'blocks'")),
     ("cut", cut(WEIGHTS, -1), "model-damaged", WEIGHTS),
     ("a tensor too few", tensors(lambda found: found.pop(BIAS)), "model-misfit", BIAS),
     ("not a number", tensor(BIAS, NAN), "model-damaged", BIAS),

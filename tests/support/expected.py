@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
-
-from support.running import Result
 
 import funasr_cli
 from funasr_cli.formats import as_lines
 from funasr_cli.pipeline import Recognizer
-
-LIBRARY = "<...>"  # stands for the words of a library, which may be others in its next version
 
 
 @cache
@@ -41,15 +36,3 @@ def summary(speech: str, share: str = "100.0%", repaired: int = 0, failed: int =
     segments = "segment" if repaired == 1 else "segments"
     doubts = f", {doubtful} doubtful" if doubtful else ""
     return f"{share} of {speech} speech transcribed, {repaired} {segments} repaired, {failed} failed{doubts}\n"
-
-
-def said(message: str, hint: str = "") -> str:
-    """An error without its code, for `assert_ends`."""
-    return f"error: {message}\n" + (f"  {hint}\n" if hint else "")
-
-
-def assert_ends(result: Result, exit_code: int, stdout: str, stderr: str) -> None:
-    """Exactly so, but for the words of libraries and the codes of errors."""
-    assert (result.exit_code, result.stdout) == (exit_code, stdout), result
-    shown = re.sub(r"^error\[[a-z0-9-]+\]:", "error:", result.stderr, flags=re.MULTILINE)
-    assert re.fullmatch("[^\n]+".join(map(re.escape, stderr.split(LIBRARY))), shown), result

@@ -36,7 +36,8 @@ def test_json_comes_back_exactly(said: Transcript) -> None:
         for part, row in zip(said.segments, map(dataclasses.asdict, said.segments), strict=True)
     ]  # fmt: skip
     expected = {
-        **dataclasses.asdict(said), "segments": rows, "warnings": list(said.warnings), "lost": list(map(list, said.lost)), "text": said.text,
+        **dataclasses.asdict(said), "segments": rows, "warnings": list(said.warnings),
+        "lost": list(map(list, said.lost)), "text": said.text,
         "complete": said.complete, "times": said.times, "ledger": dataclasses.asdict(said.ledger),
     }  # fmt: skip
     line = as_json_line(said)

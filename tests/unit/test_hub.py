@@ -186,11 +186,3 @@ def test_neither_folder_nor_id(home: Path, name: str) -> None:
     with pytest.raises(ModelError) as caught:
         fetch_source(name)
     assert (caught.value.code, caught.value.message.startswith(f"{name}: ")) == ("model-missing", True)
-
-
-def test_a_file_is_no_source(home: Path, tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/b").touch()
-    with pytest.raises(ModelError) as caught:
-        fetch_source("a/b")
-    assert (caught.value.code, caught.value.hint) == ("model-missing", "name its folder")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.damage import Change, put, remove, state, tensors
+from support.damage import Change, put, state, tensors
 from support.layouts import write_mlx_audio, write_transformers
 from support.small import MakeCheckpoint, edit_json
 
@@ -168,11 +168,6 @@ def test_older_words(mlx_audio: Path) -> None:
     assert open_model(mlx_audio).config == expected
 
 
-def test_its_shift_reaches_the_encoder(mlx_audio: Path) -> None:
-    state(audio_encoder_conf__sanm_shift=3)(mlx_audio)
-    assert open_model(mlx_audio).config.encoder.memory_shift == 3
-
-
 def test_float16_is_widened(mlx_audio: Path, tmp_path: Path) -> None:
     """Its converter can write that; nothing here computes in it."""
     tensors(lambda found: found.update({name: values.half() for name, values in found.items()}))(mlx_audio)
@@ -238,8 +233,3 @@ def test_names_that_would_write_lines_of_their_own(small_checkpoint: Path, tmp_p
     source_of = open_model(conversion.folder).source
     assert (source_of["source"], source_of["revision"]) == (named, "a\ufffdb")
     assert source_of["sha256"] == "0  a\ufffd\n1  b"  # a line for each shard
-
-
-def test_a_missing_tokenizer_configuration_is_no_matter(transformers: Path, tmp_path: Path) -> None:
-    remove("tokenizer_config.json")(transformers)
-    assert funasr_cli.convert(transformers, tmp_path / "out", verify="off").tensors > 0

@@ -34,11 +34,12 @@ def outcome(*results: Transcript | None) -> Outcome:
 @pytest.mark.parametrize(
     ("levels", "values"),
     [
-        ((None,), ["no sound"]),
         ((-20.0,), ["--vad-threshold", "--no-vad"]),
         ((-62.4,), ["-62 dBFS", "--vad-threshold"]),
         ((-80.0, -62.4, None), ["-62 dBFS", "--vad-threshold"]),
         ((-62.4, -20.0), ["--no-vad"]),
+        ((None,), ["no sound"]),
+        ((-120.0,), ["no sound"]),
     ],
 )
 def test_no_speech_says_what_was_found(levels: tuple[float | None, ...], values: list[str]) -> None:
@@ -67,6 +68,13 @@ def test_exit_codes(results: tuple[Transcript | None, ...], exit_code: int, stri
     found = outcome(*results)
     assert (found.exit_code(strict=False), found.exit_code(strict=True)) == (exit_code, strict)
     assert found.summary().startswith("1 of ") == (found.failed != set())
+
+
+def test_segments_are_counted_by_their_state() -> None:
+    repaired = dataclasses.replace(segment(2.0, 3.0, "c"), retries=1, doubtful=True)
+    found = outcome(said(GOOD, CUT, repaired), said(repaired)).summary()
+    assert found.endswith("2 segments repaired, 1 failed, 2 doubtful")
+    assert found.startswith("75.0% of 0:04 speech ")
 
 
 def test_a_soft_recording_among_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,6 @@ from funasr_cli.checkpoints.place import new_folder
 from funasr_cli.errors import OutputError
 
 
-def test_new_and_replaced(tmp_path: Path) -> None:
-    for content in ("old", "new"):
-        convert(tmp_path / "out", content, replace=content == "new")
-        assert tree(tmp_path / "out") == model_of(content)
-        assert os.listdir(tmp_path) == ["out"]
-
-
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     """Of the result; nobody else looks into what is unfinished."""
     mask = os.umask(0o027)

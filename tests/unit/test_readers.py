@@ -6,6 +6,7 @@ import gc
 import os
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from support.media import hum, read, read_all, write_media
 from support.piping import mp3_of_unknown_length, through_a_pipe
 
 from funasr_cli.audio.decode import load_audio, open_recording
+from funasr_cli.audio.readers import open_reader
 from funasr_cli.errors import AudioError
 
 RATE_HZ = 16000
@@ -266,6 +268,25 @@ def test_nothing_is_printed(
     for path in CASES.iterdir():
         read(path)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "rate_hz", "channels", "begin_s", "end_s"),
+    [
+        ("two_tracks.mkv", 16000, 1, 0.3, 3.1),  # the first track, whatever others prefer
+        ("quad_aac.m4a", 48000, 4, 0.3, 9.9),
+        ("late.mp4", 16000, 1, 4.3, 7.1),  # the sound begins behind the pictures
+    ],
+)
+def test_films(name: str, rate_hz: int, channels: int, begin_s: float, end_s: float) -> None:
+    reader = open_reader(CASES / name, name)
+    with closing(reader):
+        samples = np.concatenate(list(reader.pieces()))  # (samples, channels)
+    assert (reader.sample_rate_hz, samples.shape[1]) == (rate_hz, channels)
+    loud = np.flatnonzero(np.abs(samples[:, 0]) > 0.01)
+    assert loud[0] / rate_hz == pytest.approx(begin_s, abs=0.1)
+    assert len(samples) / rate_hz == pytest.approx(end_s, abs=0.1)
+    assert reader.expected_s == pytest.approx(end_s, abs=0.1)
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -39,12 +39,7 @@ def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     files = tokenizer_files(folder, folder / llm_folder)
     stored = read_state_dict(weights)
     config = nano_config(
-        options,
-        llm,
-        ctc=keymap.has_ctc(stored),
-        languages=languages,
-        where=str(path),
-        llm_where=str(llm_path),
+        options, llm, ctc=keymap.has_ctc(stored), languages=languages, where=str(path), llm_where=str(llm_path)
     )
     if config.ctc is not None:
         files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE, "the CTC branch needs it")

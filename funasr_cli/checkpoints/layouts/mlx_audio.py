@@ -11,7 +11,7 @@ from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.files import tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json, readable
-from funasr_cli.checkpoints.upstream import MODEL, nano_config
+from funasr_cli.checkpoints.upstream import COMPONENTS, nano_config
 from funasr_cli.checkpoints.values import Options, section, stated_in
 from funasr_cli.errors import ModelError
 
@@ -39,11 +39,8 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         decoder = decoder_of(content)
         options = _upstream_words(content)
     if not decoder:
-        raise ModelError(
-            f"{path}: neither funasr nor mlx-audio has converted this",
-            "convert its source",
-            code="model-unsupported",
-        )
+        message = f"{path}: neither funasr nor mlx-audio has converted this"
+        raise ModelError(message, "convert its source", code="model-unsupported")
     config = nano_config(options, decoder, ctc=False, languages=languages, where=str(path))
     weights = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT)
     stored = open_safetensors(weights)
@@ -78,20 +75,12 @@ def _upstream_words(content: Options) -> Options:
     encoder = parts["audio_encoder_conf"]
     if "sanm_shift" in encoder:  # it mends upstream's spelling
         encoder["sanm_shfit"] = encoder.pop("sanm_shift")
-    return {
-        "model": MODEL,
-        "frontend": "WavFrontend",
-        "audio_encoder": "SenseVoiceEncoderSmall",
-        "audio_adaptor": "Transformer",
-        **parts,
-    }
+    return COMPONENTS | parts
 
 
 def _tokenizer_folder(folder: Path, content: Options) -> Path:
     stated = content.get("qwen_tokenizer_path", "Qwen3-0.6B")
     if not isinstance(stated, str) or not (name := PurePosixPath(stated).name) or name == "..":
-        raise ModelError(
-            f"{folder / CONFIG_FILE}: qwen_tokenizer_path does not name the tokenizer's folder",
-            code="model-config",
-        )
+        message = f"{folder / CONFIG_FILE}: qwen_tokenizer_path does not name the tokenizer's folder"
+        raise ModelError(message, code="model-config")
     return folder / name

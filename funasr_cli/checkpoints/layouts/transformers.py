@@ -16,16 +16,14 @@ from funasr_cli.checkpoints.keymap import Spell
 from funasr_cli.checkpoints.layouts.files import GENERATION_FILE, tokenizer_files
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
-from funasr_cli.checkpoints.upstream import MODEL, nano_config
+from funasr_cli.checkpoints.upstream import COMPONENTS, nano_config
 from funasr_cli.checkpoints.values import Options, require, section, stated_in, value
 from funasr_cli.errors import ModelError
 
 LAYOUT = "Transformers"
 INDEX_FILE = "model.safetensors.index.json"
 FEATURES_FILES = ("processor_config.json", "preprocessor_config.json")  # the first holds the second since 5.0
-NOTE = (
-    "read as upstream reads these weights: at a low frame rate, and with a prompt that Transformers' port has not"
-)
+NOTE = "read as upstream reads these weights: at a low frame rate, and with a prompt that Transformers' port lacks"
 
 
 def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
@@ -37,9 +35,8 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     if content.get("quantization_config"):
-        raise ModelError(
-            f"{path}: quantized for PyTorch, which is not read", "convert its source", code="model-unsupported"
-        )
+        message = f"{path}: quantized for PyTorch, which is not read"
+        raise ModelError(message, "convert its source", code="model-unsupported")
     with stated_in(str(path)):
         options, llm = _upstream_words(content, folder)
     config = nano_config(options, llm, ctc=False, languages=languages, where=str(path))
@@ -87,9 +84,8 @@ def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
         tensors |= found
         places |= dict.fromkeys(found, path.name)
     if index and (wrong := places.items() ^ listed.items()):
-        raise ModelError(
-            f"{index}: does not say where {quoted(min(wrong)[0])} is", DAMAGED_HINT, code="model-damaged"
-        )
+        message = f"{index}: does not say where {quoted(min(wrong)[0])} is"
+        raise ModelError(message, DAMAGED_HINT, code="model-damaged")
     return weights, tensors
 
 
@@ -105,9 +101,7 @@ def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
     require(adaptor, "projector_hidden_act", "relu", default="relu")
     layers, timed = value(audio, "num_hidden_layers", 70), value(audio, "num_timestamp_prediction_layers", 20)
     width = audio.get("hidden_size", 512)
-    yaml = {
-        "model": MODEL,
-        "frontend": "WavFrontend",
+    yaml = COMPONENTS | {
         "frontend_conf": {
             "fs": features.get("sampling_rate", 16000),
             "window": features.get("window", "hamming"),
@@ -117,7 +111,6 @@ def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
             "lfr_m": audio.get("num_stacked_frames", 7),
             "lfr_n": features.get("stride_lfr", 6),
         },
-        "audio_encoder": "SenseVoiceEncoderSmall",
         "audio_encoder_conf": {
             "output_size": width,
             "attention_heads": audio.get("num_attention_heads", 4),
@@ -126,7 +119,6 @@ def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
             "tp_blocks": timed,
             "kernel_size": audio.get("fsmn_kernel_size", 11),
         },
-        "audio_adaptor": "Transformer",
         "audio_adaptor_conf": {
             "downsample_rate": 1,
             "use_low_frame_rate": True,
@@ -144,11 +136,9 @@ def _decoder(config: Options, llm: Options, folder: Path) -> Options:
     places = (llm, read_json(path) if path else {}, config)
     stop = next((place["eos_token_id"] for place in places if place.get("eos_token_id") is not None), None)
     if stop is None:
-        raise ModelError(
-            f"{folder}: no stop token in {CONFIG_FILE} or {GENERATION_FILE}",
-            f"state eos_token_id in {GENERATION_FILE}: the id of <|im_end|> in {TOKENIZER_FILE}",
-            code="model-config",
-        )
+        hint = f"state eos_token_id in {GENERATION_FILE}: the id of <|im_end|> in {TOKENIZER_FILE}"
+        message = f"{folder}: no stop token in {CONFIG_FILE} or {GENERATION_FILE}"
+        raise ModelError(message, hint, code="model-config")
     llm = llm | {"eos_token_id": stop}
     return llm | {"tie_word_embeddings": llm.get("tie_word_embeddings", config.get("tie_word_embeddings", True))}
 

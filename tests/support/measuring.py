@@ -1,4 +1,4 @@
-"""What `funasr bench --json` prints, and what holds for every case of it."""
+"""What `funasr bench --json` prints, and what holds of every case in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def measured(*arguments: Any) -> dict[str, Any]:
 
 def check_case(case: dict[str, Any], trials: int) -> None:
     """What holds on any machine, however fast: parts are no more than the whole, medians lie in their range."""
-    assert case.keys() == CASE
+    assert case.keys() - {"times_faster", "text_times_faster", "same_texts"} == CASE
     assert case["peak_mlx_bytes"] > 0
     assert case["peak_process_bytes"] > 10e6
     stages = case["stages"]
