@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+import numpy as np
+
 from funasr_cli.backend import mx, on_accelerator
 from funasr_cli.decoding.sampling import Sampler, log_probabilities
 from funasr_cli.models.cache import DecoderCache
@@ -237,7 +239,7 @@ class Batch:
         """Keep as much of the proposals as the decoder says itself, and what it says behind that."""
         mx.eval(answers.ids, answers.logprobs)
         width = answers.ids.size // len(self.rows)
-        ids, logprobs = (flat.reshape(-1, width).tolist() for flat in (answers.ids, answers.logprobs))
+        ids, logprobs = (np.array(flat).reshape(-1, width).tolist() for flat in (answers.ids, answers.logprobs))
         accepted = [_agreeing(proposal, says) for proposal, says in zip(answers.proposals, ids, strict=True)]
         if width > 1:
             self.cache.take_back([width - 1 - count for count in accepted])
