@@ -13,7 +13,7 @@ from funasr_cli import demo
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import ALIASES, find_model, hub_of, is_model
 from funasr_cli.checkpoints.repository import is_complete, wanted
-from funasr_cli.cli.conversion_report import capabilities
+from funasr_cli.cli.convert import capabilities
 from funasr_cli.errors import ModelError, OutputError, SetupError, UsageError
 from funasr_cli.options import Hub
 from funasr_cli.paths import require_space
