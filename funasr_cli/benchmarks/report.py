@@ -141,7 +141,7 @@ def _in_turns(
     for subject in subjects if request.mode == Mode.DRAFTS else ():
         if not subject.recognizer.has_ctc:
             message = f"{subject.cost.model}: no drafts without a CTC branch"
-            raise ModelError(message, NO_CTC_HINT, code="no-ctc")
+            raise ModelError(message, NO_CTC_HINT, code="ctc-missing")
     if request.mode in (Mode.BATCHES, Mode.DRAFTS):  # all recordings in one run
         workloads = [together(paths, request.recordings or len(paths))]
     else:

@@ -86,7 +86,7 @@ def reference_of(path: Path, texts: Mapping[str, str]) -> str:
         if name in texts:
             return texts[name]
     hint = f"add a line: {path.name}, tab, text"
-    raise UsageError(f"{path}: no text among the references", hint, code="reference-text-missing")
+    raise UsageError(f"{path}: no text among the references", hint, code="references-wrong")
 
 
 def require_rapidfuzz() -> None:
@@ -95,4 +95,4 @@ def require_rapidfuzz() -> None:
         import rapidfuzz  # noqa: F401
     except ImportError as error:
         message = f"error rates are counted by rapidfuzz ({error})"
-        raise SetupError(message, "install it: pip install rapidfuzz", code="library-missing") from error
+        raise SetupError(message, "install it: pip install rapidfuzz", code="package-missing") from error

@@ -65,7 +65,7 @@ def _verify(source: Checkpoint, options: ConvertOptions, result: Path) -> tuple[
         if isinstance(error, SetupError):
             raise
         raise SetupError(
-            f"verifying failed: {reason}", "--verify clip takes less memory", code="out-of-memory"
+            f"verifying failed: {reason}", "--verify clip takes less memory", code="memory-short"
         ) from error
 
 

@@ -128,7 +128,7 @@ def test_full_fails_where_the_device_gives_up(
     monkeypatch.setattr(proof, "run_stages", give_up)
     with pytest.raises(SetupError, match="no memory") as caught:
         funasr_cli.convert(small_checkpoint, tmp_path / "m", verify="full")
-    assert caught.value.code == "out-of-memory"
+    assert caught.value.code == "memory-short"
     assert not (tmp_path / "m").exists()
 
 
