@@ -195,8 +195,8 @@ def refuse_name(path: Path) -> None:
 
 def unwritable(path: Path, error: OSError) -> OutputError:
     """Make the error of a file that the system refuses to write."""
-    code = "disk-full" if error.errno in FULL else "output-unwritable"
-    return OutputError(f"{path}: cannot be written ({_reason(error)})", code=code)
+    message = f"{path}: cannot be written ({_reason(error)})"
+    return OutputError(message, code="disk-full" if error.errno in FULL else "output-unwritable")
 
 
 def _reason(error: BaseException | None) -> str:

@@ -81,15 +81,15 @@ def opener(audio: AudioInput, model_rate_hz: int, sample_rate_hz: int | None = N
     if isinstance(audio, np.ndarray):
         if sample_rate_hz is None:
             hint = "pass sample_rate_hz, for example 16000"
-            raise UsageError("samples without a sample rate", hint, code="audio-array")
+            raise UsageError("samples without a sample rate", hint, code="argument-type")
         return partial(from_array, audio, sample_rate_hz, model_rate_hz)
     if not (isinstance(audio, str | Path) or hasattr(audio, "blocks")):
         hint = "pass a path, a NumPy array or a Source"
-        raise UsageError(f"{type(audio).__name__} is not audio", hint, code="audio-array")
+        raise UsageError(f"{type(audio).__name__} is not audio", hint, code="argument-type")
     if sample_rate_hz is not None:
         name = shown(audio) if isinstance(audio, str | Path) else audio.name
         hint = "leave it out: this states its own"
-        raise UsageError(f"{name}: sample_rate_hz is for samples", hint, code="audio-array")
+        raise UsageError(f"{name}: sample_rate_hz is for samples", hint, code="argument-type")
     return partial(open_recording, audio, model_rate_hz) if isinstance(audio, str | Path) else lambda: audio
 
 

@@ -10,26 +10,18 @@ from threading import Event
 
 from funasr_cli import __version__
 from funasr_cli.backend import mx
+from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import keymap, quantize
 from funasr_cli.checkpoints.checkpoint import Checkpoint, stored_shapes
-from funasr_cli.checkpoints.format import (
-    FORMAT,
-    README_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    ModelFile,
-    write_config,
-    write_safetensors,
-)
 from funasr_cli.checkpoints.hashes import sha256_of, write_sums
 from funasr_cli.checkpoints.hub import (
+    ALIASES,
     VERIFYING,
     Progress,
     Source,
     fetch_source,
     local_source,
     models_folder,
-    source_name,
 )
 from funasr_cli.checkpoints.layouts import converted
 from funasr_cli.checkpoints.load import PACKED, check_stored
@@ -91,7 +83,7 @@ class Conversion:
     """
 
     folder: Path
-    model: ModelFile
+    model: files.ModelFile
     tensors: int
     arrays: int
     size_bytes: int
@@ -131,9 +123,9 @@ def convert(
         ModelError: the checkpoint is not to be had, or does not fit its configuration.
         SetupError: torch is needed and not installed, or the hub cannot be reached.
     """
-    if out is None:
-        out = models_folder() / f"{source_name(name)}{options.suffix}"
     local = local_source(name)
+    if out is None:
+        out = models_folder() / f"{local.name if local else ALIASES.get(name, name)}{options.suffix}"
     check_place(out, local.folder if local else None, replace=force, hub=hub)
     source = fetch_source(name, revision, progress, hub)
     checkpoint = open_checkpoint(source.folder, source.name)
@@ -142,7 +134,7 @@ def convert(
         config = dataclasses.replace(checkpoint.config, prompt=prompt)
         checkpoint = dataclasses.replace(checkpoint, config=config)
     for problem in vocabulary_problems(checkpoint):  # or `load_model` or `check_model` would refuse it later
-        message = f"{checkpoint.files[TOKENIZER_FILE].parent}/{problem}"
+        message = f"{checkpoint.files[files.TOKENIZER_FILE].parent}/{problem}"
         raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
     if checkpoint.quantization:
         message = f"{checkpoint.where}: is quantized, its dense weights are gone"
@@ -157,17 +149,17 @@ def convert(
         model, sums = _write(folder, checkpoint, source, options, chosen, progress)
         progress(VERIFYING, 0, 1)
         proof, note = verify(folder)
-        (folder / README_FILE).write_text(_readme(model, checkpoint), encoding="utf-8")
+        (folder / files.README_FILE).write_text(_readme(model, checkpoint), encoding="utf-8")
         write_sums(folder, sums)
     return Conversion(
         folder=out,
         model=model,
         tensors=len(checkpoint.tensors),
         arrays=len(checkpoint.tensors) + 2 * len(chosen),  # scales and biases beside the integers
-        size_bytes=(out / WEIGHTS_FILE).stat().st_size,
+        size_bytes=(out / files.WEIGHTS_FILE).stat().st_size,
         layout=checkpoint.layout,
         notes=(*checkpoint.notes, *note),
-        sha256=sums[WEIGHTS_FILE],
+        sha256=sums[files.WEIGHTS_FILE],
         proof=proof,
     )
 
@@ -179,22 +171,22 @@ def _write(
     options: ConvertOptions,
     chosen: Mapping[str, Groups],
     progress: Progress,
-) -> tuple[ModelFile, dict[str, str]]:
+) -> tuple[files.ModelFile, dict[str, str]]:
     """Files of a converted model, and known digests of them; the source is hashed by another thread meanwhile."""
     origin = _origin(checkpoint, source)
     given_up = Event()
     with ThreadPoolExecutor(1) as thread:
         hashed = thread.submit(_hash_source, checkpoint.weights, progress, given_up)
         try:
-            sums = {WEIGHTS_FILE: _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)}
+            written = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)
             origin["sha256"] = hashed.result()
         finally:
             given_up.set()
-    model = ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen), origin)
+    model = files.ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen), origin)
     for name, path in checkpoint.files.items():
         shutil.copyfile(path, folder / name)
-    write_config(folder, model)
-    return model, sums
+    files.write_config(folder, model)
+    return model, {files.WEIGHTS_FILE: written}
 
 
 def _origin(checkpoint: Checkpoint, source: Source) -> dict[str, str | None]:
@@ -258,11 +250,11 @@ def _write_weights(
                 done += content.nbytes
                 progress("writing", done, total)
 
-    metadata = {"format": FORMAT, **{key: value for key, value in origin.items() if value}}
-    return write_safetensors(folder / WEIGHTS_FILE, specs, contents(), metadata)
+    metadata = {"format": files.FORMAT, **{key: value for key, value in origin.items() if value}}
+    return files.write_safetensors(folder / files.WEIGHTS_FILE, specs, contents(), metadata)
 
 
-def _readme(model: ModelFile, checkpoint: Checkpoint) -> str:
+def _readme(model: files.ModelFile, checkpoint: Checkpoint) -> str:
     source = model.source
     weights = f"{model.dtype}, {model.quantization}" if model.quantization else model.dtype
     hashes = "".join(f"    {line}\n" for line in str(source["sha256"]).splitlines())

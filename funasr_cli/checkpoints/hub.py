@@ -85,16 +85,6 @@ def local_source(name: str) -> Source | None:
     return next((Source(folder, model, None) for model, folder in matches.items()), None)
 
 
-def source_name(name: str) -> str:
-    """What a conversion of this folder, converted model, hub id or alias is called.
-
-    Raises:
-        ModelError: see `local_source`.
-    """
-    source = local_source(name)
-    return source.name if source else ALIASES.get(name, name)
-
-
 def fetch_source(
     name: str, revision: str | None = None, progress: Progress = lambda *_: None, hub: Hub = DEFAULT_HUB
 ) -> Source:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from funasr_cli.backend import mx, nn, tree_flatten
-from funasr_cli.checkpoints.tensors import DTYPE_BYTES, Shape, Tensor, stackable, stacked
+from funasr_cli.checkpoints.tensors import DTYPE_BYTES, Shape, Tensor, stacked
 from funasr_cli.errors import ModelError
 
 FSMN_SUFFIX = ".fsmn_block.weight"
@@ -112,7 +112,7 @@ def translate(
             message = f"{where}: of {here}, the part {missing[0]} is missing"
             raise ModelError(message, "it is incomplete", code="model-misfit")
         ordered = [parts[letter] for letter in "qkv"]
-        if not stackable(ordered):
+        if len({(part.dtype, part.shape[1:]) for part in ordered}) > 1 or not all(part.shape for part in ordered):
             what = f"the parts q, k and v of {here} differ in type or width"
             raise ModelError(f"{where}: {what}", code="model-misfit")
         found[here] = stacked(ordered)

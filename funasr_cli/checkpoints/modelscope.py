@@ -54,9 +54,8 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
         raise SetupError("--hub ms needs modelscope-hub", install, code="package-missing")
     command = [sys.executable, "-P", "-m", __name__, hub_id, *([revision] if revision else [])]
     surroundings = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(
-        command, env=surroundings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, env=surroundings, stdin=null, stdout=pipe, stderr=null) as process:
         try:
             for kind, values in map(json.loads, process.stdout or ()):
                 if kind == "progress":

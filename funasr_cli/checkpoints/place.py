@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from os.path import lexists, samestat
 from pathlib import Path
 
@@ -38,8 +38,7 @@ WRITTEN = {
 ELSEWHERE = "name another folder"
 GONE = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
 HINTS = {
-    errno.ENOSPC: "make room on that disk, or name a folder on another one",
-    errno.EDQUOT: "your quota there is used up: delete something, or name a folder on another disk",
+    **dict.fromkeys(NO_ROOM, "make room there (a quota may be used up), or name a folder on another disk"),
     errno.EFBIG: "that disk does not take files of this size: name a folder on another one",
     errno.EROFS: "that disk can only be read from: name a folder on another one",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "name a folder that you may write to"),
@@ -144,15 +143,13 @@ def _refuse_foreign(out: Path) -> None:
     """Let only an empty folder or an earlier conversion pass, and only if nobody has put anything else there."""
     found = sorted(out.iterdir()) if out.is_dir() else None
     if found is None or (found and not is_converted(out)):  # many a foreign folder has a config.json, too
-        message = f"{out}: is not a converted model, so it is not replaced"
-        raise OutputError(message, ELSEWHERE, code="output-foreign")
-    listed: set[str] = set()
+        raise OutputError(f"{out}: not a converted model, so not replaced", ELSEWHERE, code="output-foreign")
+    written = set(WRITTEN)
     with suppress(ModelError):
-        listed.update(read_sums(out))  # a later version may write more files than this one
-    for path in found:
-        if path.name not in WRITTEN | listed or not path.is_file():
-            message = f"{out}: holds {path.name}, which no conversion writes, so it is not replaced"
-            raise OutputError(message, f"move it, or {ELSEWHERE}", code="output-foreign")
+        written.update(read_sums(out))  # a later version may write more files than this one
+    if foreign := [path.name for path in found if path.name not in written or not path.is_file()]:
+        message = f"{out}: holds {foreign[0]}, which no conversion writes, so it is not replaced"
+        raise OutputError(message, f"move it, or {ELSEWHERE}", code="output-foreign")
 
 
 @contextmanager
@@ -237,26 +234,28 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
         BlockingIOError: another process holds it, and this one is not to wait.
     """
     with ExitStack() as stack:
-        try:
+        is_locked = False
+        with _tolerated():
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_locked = True
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:
-                raise
-            is_locked = False
         yield is_locked
 
 
 def _sync(path: Path) -> None:
     """Wait until a file or a folder is on the disk itself."""
-    try:
+    with _tolerated() if path.is_dir() else nullcontext(), ExitStack() as stack:
         descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        stack.callback(os.close, descriptor)
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _tolerated() -> Iterator[None]:
+    """Go on where a file system does not know how to do this with a folder."""
+    try:
+        yield
     except OSError as error:
-        if not (path.is_dir() and error.errno in UNSUPPORTED):
+        if error.errno not in UNSUPPORTED:
             raise

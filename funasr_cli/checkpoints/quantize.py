@@ -78,20 +78,15 @@ def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Grou
         if options.quantize and name.startswith(keymap.LLM_PREFIX):
             if not divides:
                 message = f"{name}: rows of {shape[-1]} values do not divide into groups of {size}"
-                raise ModelError(message, SMALLER, code="option-value")
-            chosen[module] = Groups(_decoder_bits(module, options.quantize), size)
+                raise ModelError(message, SMALLER, code="model-misfit")
+            mixed = FINE_BITS if module.rpartition(".")[2] in FINE else COARSE_BITS
+            chosen[module] = Groups(mixed if options.quantize == MIXED else int(options.quantize), size)
         elif options.quantize_encoder and name.startswith(keymap.ENCODER_PREFIX) and divides:
             chosen[module] = Groups(options.quantize_encoder, size)
     if options.quantize_encoder and not any(module.startswith(keymap.ENCODER_PREFIX) for module in chosen):
         message = f"no matrix of the encoder has rows that divide into groups of {size}"
-        raise ModelError(message, SMALLER, code="option-value")
+        raise ModelError(message, SMALLER, code="model-misfit")
     return chosen
-
-
-def _decoder_bits(module: str, recipe: str) -> int:
-    if recipe != MIXED:
-        return int(recipe)
-    return FINE_BITS if module.rpartition(".")[2] in FINE else COARSE_BITS
 
 
 def summarise(chosen: Mapping[str, Groups]) -> Quantization | None:

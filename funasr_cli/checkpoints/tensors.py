@@ -49,13 +49,9 @@ class Tensor:
         """Read it, cast to a type."""
         return self.read().astype(getattr(mx, dtype))
 
-    def raw(self) -> np.ndarray:
-        """(bytes,) of uint8."""
-        return to_bytes(self.read())
-
-    def raw_in(self, dtype: str) -> np.ndarray:
-        """The same, cast to a type."""
-        return to_bytes(self.read_in(dtype))
+    def raw(self, dtype: str = "") -> np.ndarray:
+        """(bytes,) of uint8; cast to a type, if one is given."""
+        return to_bytes(self.read_in(dtype) if dtype else self.read())
 
     def swapped(self) -> "Tensor":
         """With the last two axes in the other order; unchanged where there are not two."""
@@ -76,11 +72,6 @@ def stacked(parts: Sequence[Tensor]) -> Tensor:
     return Tensor(parts[0].dtype, shape, lambda: mx.concatenate([part.read() for part in parts]))
 
 
-def stackable(parts: Sequence[Tensor]) -> bool:
-    """Whether they have one type, and one shape but for the first axis."""
-    return len({(part.dtype, part.shape[1:]) for part in parts}) == 1 and all(part.shape for part in parts)
-
-
 def open_safetensors(path: Path) -> dict[str, Tensor]:
     """Names and tensors of a safetensors file, in the order of their values, which are not read yet.
 
@@ -95,9 +86,9 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
             described = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in stored.items()}
     except (SafetensorError, OSError) as error:
         raise unreadable(path, error, DAMAGED_HINT) from error
-    values = _Values(path)
+    take = _values(path)
     found = {
-        name: Tensor(DTYPES.get(code, code), shape, partial(values.take, name))
+        name: Tensor(DTYPES.get(code, code), shape, partial(take, name))
         for name, (code, shape) in described.items()
     }
     return presentable(found, path)
@@ -116,25 +107,21 @@ def presentable(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-class _Values:
-    """The values of a safetensors file, which MLX reads when they are computed with; each is given away."""
+def _values(path: Path) -> Callable[[str], mx.array]:
+    """What gives each tensor of a safetensors file away; MLX reads it when it is computed with."""
+    unread: dict[str, mx.array] = {}
+    name = str(path)
+    is_utf8 = name.encode(errors="ignore").decode() == name  # MLX opens no other names
 
-    def __init__(self, path: Path):
-        self._path = path
-        self._unread: dict[str, mx.array] = {}
-
-    def take(self, name: str) -> mx.array:
-        if name not in self._unread:
-            self._unread = self._open()
-        return self._unread.pop(name)
-
-    def _open(self) -> dict[str, mx.array]:
-        name = str(self._path)
-        is_utf8 = name.encode(errors="ignore").decode() == name  # MLX opens no other names
+    def take(tensor: str) -> mx.array:
         try:
-            return dict(mx.load(name if is_utf8 else self._path.open("rb"), format="safetensors"))
+            if tensor not in unread:
+                unread.update(mx.load(name if is_utf8 else path.open("rb"), format="safetensors"))
         except (RuntimeError, OSError) as error:
-            raise unreadable(self._path, error, DAMAGED_HINT) from error
+            raise unreadable(path, error, DAMAGED_HINT) from error
+        return unread.pop(tensor)
+
+    return take
 
 
 def usual_dtype(tensors: Mapping[str, Tensor]) -> str:

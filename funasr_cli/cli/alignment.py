@@ -62,7 +62,7 @@ def prepare(input: Input, recognizer: "Recognizer", path: Path, *, replace: bool
     source = open_input(input, recognizer.sample_rate_hz)
     if (source.expected_s or 0) > LONGEST_S:
         longest = f"a picture shows {LONGEST_S:g} s at most; choose them with --clip"
-        raise UsageError(f"{source.name}: too long for a picture", longest, code="audio-too-long")
+        raise UsageError(f"{source.name}: too long for a picture", longest, code="picture-too-long")
     audio = read_whole(source, LONGEST_S)
 
     def draw_it(event: "Finished") -> None:

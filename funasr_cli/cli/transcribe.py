@@ -244,5 +244,5 @@ def _read_hotwords(path: Path | None) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         problem = f"cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or error})"
     if problem:
-        raise UsageError(f"{path}: {problem}", hint, code="hotwords-file")
+        raise UsageError(f"{path}: {problem}", hint, code="file-unreadable")
     return words

@@ -113,7 +113,7 @@ def _refuse_other_values(source: Checkpoint, result: Checkpoint) -> None:
     for name, tensor in source.tensors.items():
         if name not in quantized:
             written = result.tensors[name]
-            if not np.array_equal(tensor.raw_in(written.dtype), written.raw()):
+            if not np.array_equal(tensor.raw(written.dtype), written.raw()):
                 message = f"{result.where}: {name} is not what was to be written"
                 raise ModelError(message, "see whether the disk is sound", code="model-differs")
 

@@ -104,6 +104,7 @@ def test_recipes_in_their_own_arithmetic(
     assert own <= exact + LOSSES[recipe.name]  # type: ignore[attr-defined]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("condition", ORDER)
 def test_text_is_the_references(
     upstream: Path, clips: dict[str, list[Clip]], texts: dict[str, list[tuple[str, str]]], condition: str

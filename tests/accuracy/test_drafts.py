@@ -47,7 +47,13 @@ def options(batch: int, itn: bool) -> TranscribeOptions:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "batch", "itn"), CASES, ids=[f"{recipe.name}, {batch}, {itn}" for recipe, batch, itn in CASES]
+    ("recipe", "batch", "itn"),
+    [  # quantized ones take minutes on a CPU
+        pytest.param(
+            recipe, *case, id=f"{recipe.name}, {case}", marks=[pytest.mark.full] if recipe in RECIPES[2:] else []
+        )
+        for recipe, *case in CASES
+    ],
 )
 def test_the_text_is_the_same_in_fewer_passes(
     recognizers: dict[str, Recognizer], recipe: Recipe, batch: int, itn: bool, monkeypatch: pytest.MonkeyPatch

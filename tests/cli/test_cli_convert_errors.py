@@ -104,7 +104,7 @@ def test_what_may_be_replaced(here: Path) -> None:
 
 def test_contents_and_options_that_do_not_go_together(here: Path) -> None:
     result = invoke("convert", "Nano", "out", "--quantize", 4, "--group-size", 128)
-    result.assert_error(3, "option-value", "llm.model.embed_tokens.weight", "64", "128")
+    result.assert_error(3, "model-misfit", "llm.model.embed_tokens.weight", "64", "128")
     assert not (here / "out").exists()
 
 

@@ -66,7 +66,7 @@ def test_a_part_of_a_recording_at_its_own_times(tmp_path: Path) -> None:
     speech = soundfile.read(ENGLISH.path)[0]
     soundfile.write(tmp_path / "long.wav", np.concatenate([np.zeros(70 * 16000), speech]), 16000)
     arguments = ("transcribe", "-m", "demo", tmp_path / "long.wav", "--plot-alignment", tmp_path / "a.svg")
-    invoke(*arguments).assert_error(2, "audio-too-long", "long.wav", "60 s", "--clip")
+    invoke(*arguments).assert_error(2, "picture-too-long", "long.wav", "60 s", "--clip")
     assert not (tmp_path / "a.svg").exists()
     result = invoke(*arguments, "--clip", "1:10-")
     assert (result.exit_code, result.stdout) == (0, f"{ENGLISH.written}\n")

@@ -144,7 +144,7 @@ def test_hotwords_files_that_are_none(short_wav: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"\n \n")
     for name in ("bytes", "empty", "missing", "."):
         path = tmp_path / name
-        invoke("transcribe", short_wav, "--hotwords-file", path).assert_error(2, "hotwords-file", f"{path}: ")
+        invoke("transcribe", short_wav, "--hotwords-file", path).assert_error(2, "file-unreadable", f"{path}: ")
 
 
 def test_sampling_is_reproducible(small_model: Path, zh_wav: Path) -> None:

@@ -77,7 +77,7 @@ def literals(node: ast.expr | None) -> Iterator[str]:
     if isinstance(node, ast.IfExp):
         yield from literals(node.body)
         yield from literals(node.orelse)
-    else:
+    elif not (isinstance(node, ast.Attribute) and node.attr == "code"):  # that of an error it stands for
         yield node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 

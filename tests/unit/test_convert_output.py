@@ -10,7 +10,7 @@ import pytest
 from support.running import tree
 
 import funasr_cli
-from funasr_cli.checkpoints import convert as module
+from funasr_cli.checkpoints import format as module
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.errors import ExitCode, OutputError
 

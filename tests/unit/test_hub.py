@@ -10,13 +10,11 @@ from support.small import SMALL, convert
 from funasr_cli import demo
 from funasr_cli.checkpoints import huggingface
 from funasr_cli.checkpoints.hub import (
-    ALIASES,
     Source,
     converted_models,
     fetch_source,
     find_model,
     models_folder,
-    source_name,
 )
 from funasr_cli.checkpoints.repository import Snapshot
 from funasr_cli.errors import ModelError, OutputError, UsageError
@@ -162,7 +160,6 @@ def test_a_hub_id_or_an_alias_means_the_hub(
     monkeypatch.setattr(huggingface, "fetch", lambda *_: snapshot)
     source = fetch_source(name)
     assert (source.folder, source.revision, source.hub) == (home / "snapshot", "0123", Hub.HF)
-    assert source_name(name) == ALIASES.get(name, name)
 
 
 def test_converting_a_converted_model_by_its_name(home: Path, small_model: Path) -> None:
