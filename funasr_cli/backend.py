@@ -45,13 +45,7 @@ def _open_blas() -> str | None:
         raise SetupError(
             f"FUNASR_BLAS={wanted}: not a library that exports cblas_sgemm",
             "set it to the full path of libopenblas.so.0 or libmkl_rt.so.3, or unset it",
-<<<<<<< HEAD
-            code="blas-unusable",
-||||||| abdc53a
-            code="variable-value",
-=======
             code="blas-setting",
->>>>>>> int
         )
     return next((path for path in _blas_candidates() if _open_globally(path)), None)
 
