@@ -154,6 +154,7 @@ def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> No
         assert case["times_faster"] == pytest.approx(first / seconds)
 
 
+@pytest.mark.process
 def test_memory_of_the_command(small_model: Path) -> None:
     options = ("--durations", "3,90", "--max-tokens", 2)
     data = measured("--memory", "-m", small_model, "--synthetic", "demo", *options)
