@@ -62,7 +62,7 @@ INDEX = "model.safetensors.index.json"
         (["config.yaml", "model.pt", "model.pt.ep1", "optimizer.pt"], ["model.pt"]),
         (["model.safetensors"], ["model.safetensors"]),
         (["config.json", "model.safetensors", "Qwen3-0.6B/model.safetensors"], ["model.safetensors"]),
-        (["config.json", "model.safetensors", "a.onnx", "a-00001-of-00001.safetensors"], ["model.safetensors"])
+        (["config.json", "model.safetensors", "a.onnx", "a-00001-of-00001.safetensors"], ["model.safetensors"]),
     ],
 )  # fmt: skip
 def test_one_set_of_weights(names: list[str], tensors: list[str]) -> None:
@@ -80,7 +80,7 @@ def test_a_way_out_of_the_folder() -> None:
     [
         (["model.pt"], True), (["config.json", "model.safetensors"], True), (["config.json", *SHARDS], True),
         (["config.json"], False), (["config.json", SHARDS[0]], False), (["config.json", SHARDS[1]], False),
-        ([], False)
+        ([], False),
     ],
 )  # fmt: skip
 def test_is_complete(names: list[str], complete: bool, tmp_path: Path) -> None:
