@@ -9,12 +9,12 @@ from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.format import (
     CONFIG_FILE,
     CTC_VOCABULARY_FILE,
+    OPTIONAL_TOKENIZER_FILES,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     read_config,
     write_json,
 )
-from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.pickles import CONTAINERS, require_torch
 from funasr_cli.checkpoints.upstream import upstream_options

@@ -12,7 +12,7 @@ from typing import Any
 from funasr_cli.checkpoints import quantize
 from funasr_cli.checkpoints.quantize import Quantization
 from funasr_cli.checkpoints.tensors import DTYPE_CODES, Shape, size_bytes
-from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json, readable
+from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, quoted, read_json, readable
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.checkpoints.values import parse_dataclass, stated_in
 from funasr_cli.errors import ModelError
@@ -24,6 +24,9 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 CTC_VOCABULARY_FILE = "multilingual.tiktoken"
 README_FILE = "README.md"
+GENERATION_FILE = "generation_config.json"
+OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", GENERATION_FILE)
+OF_THE_DECODER = "copy it from the decoder's own repository"
 FORMAT = "funasr-cli"
 FORMAT_VERSION = 1
 
@@ -98,6 +101,22 @@ def _printable(key: str, value: str | None) -> str | None:
     """What ``source`` says; only the digests of shards take several lines."""
     lines = value.splitlines() if value and key == "sha256" else [value or ""]
     return value and "\n".join(map(readable, lines))
+
+
+def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:
+    """The tokenizer's files in any layout, by name; only tokenizer.json has to be there.
+
+    Args:
+        root: the checkpoint's folder.
+        folder: where they lie, in it.
+
+    Raises:
+        ModelError: there is no tokenizer.
+    """
+    inside = folder.relative_to(root)
+    tokenizer = file_in(root, (inside / TOKENIZER_FILE).as_posix(), OF_THE_DECODER)
+    found = {name: optional_file_in(root, (inside / name).as_posix()) for name in OPTIONAL_TOKENIZER_FILES}
+    return {TOKENIZER_FILE: tokenizer} | {name: path for name, path in found.items() if path}
 
 
 def write_safetensors(

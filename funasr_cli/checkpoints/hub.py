@@ -12,8 +12,8 @@ from pathlib import Path
 import platformdirs
 
 from funasr_cli import demo
-from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
-from funasr_cli.checkpoints.sources import can_be_loaded
+from funasr_cli.checkpoints.format import CONFIG_FILE
+from funasr_cli.checkpoints.sources import is_model
 from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.options import DEFAULT_HUB, Hub
@@ -137,15 +137,6 @@ def converted_models() -> dict[str, Path]:
     folders = sorted(path.parent for pattern in ("*", "*/*") for path in root.glob(f"{pattern}/{CONFIG_FILE}"))
     models = {folder.relative_to(root).as_posix(): folder for folder in folders}
     return {name: folder for name, folder in models.items() if "/." not in f"/{name}"}
-
-
-def is_model(folder: Path) -> bool:
-    """Whether a folder is in a layout that `load_model` reads: ours, or that of mlx-audio."""
-    try:
-        content = read_json(folder / CONFIG_FILE)
-    except ModelError:
-        return False
-    return can_be_loaded(content) and (folder / WEIGHTS_FILE).is_file()
 
 
 def find_model(name: str | None) -> Path:

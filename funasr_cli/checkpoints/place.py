@@ -19,7 +19,6 @@ from pathlib import Path
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.hashes import SUMS_FILE, read_sums
 from funasr_cli.checkpoints.hub import ASIDE_PREFIX, hub_of
-from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
 from funasr_cli.checkpoints.network import NO_ROOM
 from funasr_cli.checkpoints.sources import is_converted
 from funasr_cli.errors import ModelError, OutputError
@@ -32,7 +31,7 @@ DRIVES = Path("/Volumes")  # where macOS shows them; nothing else is kept there
 # What may go with a model that is replaced, besides what its own list names; older ones have no list.
 WRITTEN = {
     files.CONFIG_FILE, files.WEIGHTS_FILE, files.README_FILE, files.TOKENIZER_FILE, files.CTC_VOCABULARY_FILE,
-    *OPTIONAL_TOKENIZER_FILES, SUMS_FILE, ".DS_Store",
+    *files.OPTIONAL_TOKENIZER_FILES, SUMS_FILE, ".DS_Store",
 }  # fmt: skip
 
 ELSEWHERE = "name another folder"

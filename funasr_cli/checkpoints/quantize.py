@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from funasr_cli.checkpoints import keymap
@@ -99,13 +99,9 @@ def summarise(chosen: Mapping[str, Groups]) -> Quantization | None:
 
 
 def to_json(quantization: Quantization) -> dict[str, Any]:
-    """As it stands in config.json: ``{"group_size": 64, "bits": 4, "mode": "affine", "path": {...}}``."""
-
-    def stated(groups: Groups) -> dict[str, Any]:
-        return {"group_size": groups.group_size, "bits": groups.bits, "mode": MODE}
-
-    exceptions = {module: stated(groups) for module, groups in quantization.exceptions.items()}
-    return stated(quantization.usual) | exceptions
+    """As it stands in config.json: ``{"bits": 4, "group_size": 64, "mode": "affine", "path": {...}}``."""
+    exceptions = {name: asdict(groups) | {"mode": MODE} for name, groups in quantization.exceptions.items()}
+    return asdict(quantization.usual) | {"mode": MODE} | exceptions
 
 
 def from_json(content: Any, where: str) -> Quantization | None:

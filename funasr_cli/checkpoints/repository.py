@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from funasr_cli.checkpoints.format import CONFIG_FILE, CTC_VOCABULARY_FILE, TOKENIZER_FILE, WEIGHTS_FILE
-from funasr_cli.checkpoints.layouts.files import OPTIONAL_TOKENIZER_FILES
+from funasr_cli.checkpoints import format as files
+from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.layouts.transformers import INDEX_FILE
 from funasr_cli.checkpoints.pickles import require_torch
@@ -16,14 +16,11 @@ Tell = Callable[[int, int], None]  # bytes fetched, bytes in all
 
 # Of the decoder and its tokenizer: at the top, or in a folder such as Qwen3-0.6B.
 DECODER_FILES = {
-    CONFIG_FILE,
-    TOKENIZER_FILE,
-    *OPTIONAL_TOKENIZER_FILES,
-    "special_tokens_map.json",
+    CONFIG_FILE, files.TOKENIZER_FILE, *files.OPTIONAL_TOKENIZER_FILES, "special_tokens_map.json",
     "added_tokens.json",
-}
+}  # fmt: skip
 TOP_FILES = DECODER_FILES | {
-    UPSTREAM_CONFIG, CTC_VOCABULARY_FILE, INDEX_FILE, "configuration.json", "README.md",
+    UPSTREAM_CONFIG, files.CTC_VOCABULARY_FILE, INDEX_FILE, "configuration.json", "README.md",
     "processor_config.json", "preprocessor_config.json", "chat_template.jinja",
 }  # fmt: skip
 FOLDER = re.compile(r"\w[\w.+-]*")  # a plain name: no way up, nothing hidden

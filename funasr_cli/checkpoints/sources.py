@@ -67,14 +67,13 @@ def open_model(folder: Path, name: str | None = None) -> Checkpoint:
     return open_mlx_audio(folder, languages_of(f"{content.get('model_repo')} {called}"))
 
 
-def can_be_loaded(content: dict[str, Any]) -> bool:
-    """Whether a ``config.json`` is one that `open_model` reads."""
-    if content.get("format") == FORMAT:
-        return True
-    if content.get("model_type") != MODEL_TYPE or _is_transformers(content):
-        return False
+def is_model(folder: Path) -> bool:
+    """Whether a folder is in a layout that `open_model` reads: ours, or that of mlx-audio."""
     with suppress(ModelError):
-        return bool(decoder_of(content))
+        content = _config(folder)
+        is_ours = content.get("format") == FORMAT
+        can_be_loaded = is_ours or (not _is_transformers(content) and bool(decoder_of(content)))
+        return can_be_loaded and (folder / WEIGHTS_FILE).is_file()
     return False
 
 

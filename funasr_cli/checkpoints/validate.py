@@ -6,7 +6,7 @@ from typing import Any
 
 from funasr_cli.checkpoints.untrusted import quoted, readable
 from funasr_cli.errors import ModelError
-from funasr_cli.features import WINDOWS, FrontendConfig
+from funasr_cli.features import WINDOWS
 from funasr_cli.languages import LANGUAGES
 from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
 
@@ -67,7 +67,13 @@ def _misfits(config: FunASRNanoConfig) -> Iterator[str]:
         yield f"rows of {encoder.input_dim} values have no sines and cosines in equal number"
     if encoder.memory_shift > encoder.memory_taps // 2:
         yield f"a shift of {encoder.memory_shift} exceeds {encoder.memory_taps} taps"
-    yield from _frontend_misfits(config.frontend)
+    frontend = config.frontend
+    if frontend.window not in WINDOWS:
+        yield f"window {quoted(frontend.window)} is not one of {', '.join(WINDOWS)}"
+    for name, length_ms in (("length", frontend.frame_length_ms), ("shift", frontend.frame_shift_ms)):
+        samples = round(frontend.sample_rate_hz * length_ms / 1000)
+        if not 1 <= samples <= LONGEST_FRAME_SAMPLES:
+            yield f"a frame {name} of {length_ms} ms is {samples} samples at {frontend.sample_rate_hz} Hz"
     stops = config.stop_token_ids
     if not stops or not all(0 <= token_id < llm.vocab_size for token_id in stops):
         yield f"stop tokens {quoted(list(stops))} are not among {llm.vocab_size} ids"
@@ -75,12 +81,3 @@ def _misfits(config: FunASRNanoConfig) -> Iterator[str]:
         yield "no language"
     if unknown := [code for code in config.prompt.languages if code not in LANGUAGES]:
         yield f"unknown languages {readable(', '.join(unknown))}"
-
-
-def _frontend_misfits(frontend: FrontendConfig) -> Iterator[str]:
-    if frontend.window not in WINDOWS:
-        yield f"window {quoted(frontend.window)} is not one of {', '.join(WINDOWS)}"
-    for name, length_ms in (("length", frontend.frame_length_ms), ("shift", frontend.frame_shift_ms)):
-        samples = round(frontend.sample_rate_hz * length_ms / 1000)
-        if not 1 <= samples <= LONGEST_FRAME_SAMPLES:
-            yield f"a frame {name} of {length_ms} ms is {samples} samples at {frontend.sample_rate_hz} Hz"

@@ -171,19 +171,19 @@ def upstream_config(spec: CheckpointSpec) -> dict[str, Any]:
             "tp_blocks": spec.encoder_tp_blocks, "dropout_rate": 0.1, "positional_dropout_rate": 0.1,
             "attention_dropout_rate": 0.1, "input_layer": "pe", "pos_enc_class": "SinusoidalPositionEncoder",
             "normalize_before": True, "kernel_size": spec.kernel_size, "sanm_shfit": spec.sanm_shift,
-            "selfattention_layer_type": "sanm", "freeze": True, "freeze_layer_num": -1, "feat_permute": True
+            "selfattention_layer_type": "sanm", "freeze": True, "freeze_layer_num": -1, "feat_permute": True,
         },
         "llm": "Qwen3-0.6b",
         "llm_conf": {
             "hub": "hf", "freeze": True, "llm_dtype": "bf16", "init_param_path": spec.llm_folder,
-            "use_lora": False
+            "use_lora": False,
         },
         "audio_adaptor": "Transformer",
         "audio_adaptor_conf": adaptor_conf,
         "ctc_decoder": "Transformer",
         "ctc_decoder_conf": {
             "downsample_rate": 1, "ffn_dim": spec.ctc_ffn_dim, "llm_dim": spec.encoder_dim,
-            "encoder_dim": spec.encoder_dim, "n_layer": spec.ctc_layers, "freeze": False
+            "encoder_dim": spec.encoder_dim, "n_layer": spec.ctc_layers, "freeze": False,
         },
         **ctc_vocab,
         "ctc_weight": 1.0,
@@ -193,7 +193,7 @@ def upstream_config(spec: CheckpointSpec) -> dict[str, Any]:
         "frontend_conf": {
             "fs": spec.sample_rate_hz, "window": spec.window, "n_mels": spec.n_mels,
             "frame_length": spec.frame_length_ms, "frame_shift": spec.frame_shift_ms,
-            "lfr_m": spec.lfr_m, "lfr_n": spec.lfr_n, "cmvn_file": None
+            "lfr_m": spec.lfr_m, "lfr_n": spec.lfr_n, "cmvn_file": None,
         },
         "dataset_conf": dataset_conf,
         "tokenizer": "HuggingfaceTokenizer",

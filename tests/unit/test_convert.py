@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support.running import tree
-from support.small import MakeCheckpoint, convert, edit_json, edit_tensors
+from support.small import MakeCheckpoint, convert, edit_tensors
 
 import funasr_cli
 from funasr_cli.checkpoints.hashes import sha256_of
@@ -103,22 +103,6 @@ def test_metadata_states_where_it_comes_from(small_checkpoint: Path, tmp_path: P
     assert (config["format"], config["format_version"], config["dtype"]) == ("funasr-cli", 1, "bfloat16")
 
 
-def test_readme_states_where_it_comes_from(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    folder = make_checkpoint(name="My-MLT-Nano", with_ctc=True)
-    convert(folder, tmp_path / "out", quantize=4, group_size=32)
-    readme = (tmp_path / "out/README.md").read_text()
-    for line in (
-        "# My-MLT-Nano, converted to MLX",
-        "- Source: My-MLT-Nano, revision unknown (a local folder)",
-        "- Its layout: FunASR",
-        f"- SHA-256 of what was read, model.pt:\n\n    {sha256_of(folder / 'model.pt')}",
-        f"- Converted by funasr-cli {funasr_cli.__version__}; "
-        "weights: bfloat16, quantized to 4 bits in groups of 32",
-        "- CTC branch, and so word times: yes",
-    ):
-        assert f"{line}\n" in readme
-
-
 def test_files_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     folder = make_checkpoint(with_ctc=True)
     (folder / "Qwen3-0.6B/merges.txt").unlink()
@@ -148,23 +132,6 @@ def test_languages(
     conversion = convert(make_checkpoint(name=name), tmp_path / "out", languages=languages)
     got = conversion.model.config.prompt.languages
     assert (len(got) if isinstance(expected, int) else got) == expected
-
-
-def test_what_the_checkpoint_states_reaches_the_config(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    folder = make_checkpoint(
-        kernel_size=7, encoder_heads=2, n_mels=40, lfr_m=5, lfr_n=4, adaptor_heads=4, use_low_frame_rate=False,
-        llm_heads=6, llm_kv_heads=3, llm_head_dim=16, llm_rope_theta=5e5, llm_rms_norm_eps=1e-5,
-        eos_token="<|endoftext|>", do_think=False, sys_prompt=False, llm_folder="Qwen3-4B",
-    )  # fmt: skip
-    edit_json(folder / "Qwen3-4B/config.json", lambda config: config.update(eos_token_id=[3, 5]))
-    config = convert(folder, tmp_path / "out").model.config
-    assert (config.encoder.memory_taps, config.encoder.heads, config.encoder.input_dim) == (7, 2, 200)
-    assert (config.frontend.mel_bins, config.frontend.stack_frames, config.frontend.stack_step) == (40, 5, 4)
-    assert (config.adaptor.heads, config.adaptor.low_frame_rate) == (4, False)
-    assert (config.llm.num_attention_heads, config.llm.num_key_value_heads, config.llm.head_dim) == (6, 3, 16)
-    assert (config.llm.rope_theta, config.llm.rms_norm_eps) == (5e5, 1e-5)
-    assert (config.prompt.system_turn, config.prompt.empty_think) == (False, True)
-    assert config.stop_token_ids == (3, 5)
 
 
 @pytest.mark.parametrize("recipe", [{"dtype": "bfloat16"}, {"dtype": "float32", "quantize": 4, "group_size": 32}])

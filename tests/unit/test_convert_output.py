@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from support.running import tree
@@ -59,20 +60,13 @@ def test_beside_and_inside_the_source(checkpoint: Path) -> None:
     assert read_config(checkpoint / "mlx")
 
 
-def fail_at(name: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise error
-
-    owners = {"write_text": Path, "copyfile": shutil, "fsync": os}
-    monkeypatch.setattr(owners.get(name, module), name, fail)
-
-
 @pytest.mark.parametrize("step", ["write_safetensors", "copyfile", "write_config", "write_text", "fsync"])
 @pytest.mark.parametrize("replacing", [False, True])
 def test_a_full_disk_leaves_the_old_model_and_nothing_else(
     small_checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch, step: str, replacing: bool
 ) -> None:
     out = model if replacing else model.parent / "new"
-    fail_at(step, OSError(errno.ENOSPC, "No space left on device"), monkeypatch)
+    owner = {"write_text": Path, "copyfile": shutil, "fsync": os}.get(step, module)
+    monkeypatch.setattr(owner, step, Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     assert "No space left on device" in refusal(small_checkpoint, out, force=True)
     assert os.listdir(model.parent) == [model.name]

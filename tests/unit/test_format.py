@@ -94,7 +94,7 @@ def test_config_round_trip(small_model: Path, tmp_path: Path) -> None:
         ("frontend.window", "blackman", "model-config"), ("frontend.stack_step", 0, "model-config"),
         ("frontend.frame_shift_ms", 0.01, "model-config"), ("stop_token_ids", [], "model-config"),
         ("stop_token_ids", [768], "model-config"), ("prompt.languages", ["zh", "xx"], "model-config"),
-        ("prompt.languages", [], "model-config"), ("ctc", {}, "model-config")
+        ("prompt.languages", [], "model-config"), ("ctc", {}, "model-config"),
     ],
 )  # fmt: skip
 def test_damaged_config_is_refused(model: Path, path: str, value: Any, code: str) -> None:

@@ -1,7 +1,9 @@
 """From what a user types to a model or a checkpoint."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.checkpoints import write_checkpoint
@@ -34,10 +36,10 @@ def add(home: Path, model: Path, *names: str) -> None:
         shutil.copytree(model, home / "models" / name)
 
 
-def assert_refused(name: str | None, code: str, *values: str) -> None:
+def assert_refused(name: str | None, code: str, *values: str, find: Callable[..., Any] = find_model) -> None:
     """By what looks for a model; message and hint have these values."""
     with pytest.raises(ModelError) as caught:
-        find_model(name)
+        find(name)
     assert caught.value.code == code
     for value in values:
         assert value in f"{caught.value.message}\n{caught.value.hint}"
@@ -78,10 +80,8 @@ def test_names_of_a_model(home: Path, small_model: Path, name: str) -> None:
 def test_ambiguous_name(home: Path, small_model: Path) -> None:
     add(home, small_model, "one/x", "two/x", "y")
     assert_refused("x", "model-ambiguous", "x: ", "one/x, two/x")
-    with pytest.raises(ModelError, match=r"^x: ") as caught:
-        fetch_source("x")
-    assert caught.value.code == "model-ambiguous"
-    assert f"{home / 'models/one/x'}, {home / 'models/two/x'}" in caught.value.hint
+    places = f"{home / 'models/one/x'}, {home / 'models/two/x'}"
+    assert_refused("x", "model-ambiguous", "x: ", places, find=fetch_source)
     assert find_model("two/x") == home / "models/two/x"
 
 
@@ -107,10 +107,8 @@ def test_folder_that_is_no_model(home: Path, small_checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("name", ["~nobody-has-this-name", "a" * 300, "a\0b", "a/" * 200, ""])
 def test_names_that_no_folder_can_have(home: Path, name: str) -> None:
-    assert_refused(name, "model-missing")
-    with pytest.raises(ModelError) as caught:
-        fetch_source(name)
-    assert caught.value.code == "model-missing"
+    for find in (find_model, fetch_source):
+        assert_refused(name, "model-missing", find=find)
 
 
 def test_unfinished_and_hidden_folders_are_no_models(home: Path, small_model: Path) -> None:
@@ -180,6 +178,4 @@ def test_revision_of_a_local_folder(small_checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nosuchfolder", "a/b/c", "/a/b", "a b/c", "-a/b", "./a/b", "a/b--c", "a/b.."])
 def test_neither_folder_nor_id(home: Path, name: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        fetch_source(name)
-    assert (caught.value.code, caught.value.message.startswith(f"{name}: ")) == ("model-missing", True)
+    assert_refused(name, "model-missing", f"{name}: ", find=fetch_source)

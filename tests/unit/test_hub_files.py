@@ -4,14 +4,14 @@ import dataclasses
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import pytest
 
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.checkpoints.format import read_config
-from funasr_cli.checkpoints.hub import ALIASES, find_model, hub_of, is_model
+from funasr_cli.checkpoints.hub import ALIASES, find_model, hub_of
 from funasr_cli.checkpoints.repository import is_complete, wanted
 from funasr_cli.cli.convert import capabilities
 from funasr_cli.errors import OutputError, SetupError
@@ -61,7 +61,7 @@ INDEX = "model.safetensors.index.json"
         (["config.yaml", "model.pt", "model.pt.ep1", "optimizer.pt"], ["model.pt"]),
         (["model.safetensors"], ["model.safetensors"]),
         (["config.json", "model.safetensors", "Qwen3-0.6B/model.safetensors"], ["model.safetensors"]),
-        (["config.json", "model.safetensors", "a.onnx", "a-00001-of-00001.safetensors"], ["model.safetensors"])
+        (["config.json", "model.safetensors", "a.onnx", "a-00001-of-00001.safetensors"], ["model.safetensors"]),
     ],
 )  # fmt: skip
 def test_one_set_of_weights(names: list[str], tensors: list[str]) -> None:
@@ -69,21 +69,9 @@ def test_one_set_of_weights(names: list[str], tensors: list[str]) -> None:
     assert [name for name in found if name.endswith((".pt", ".safetensors"))] == tensors
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../config.json",
-        "/config.json",
-        "a/b/config.json",
-        ".a/config.json",
-        "..",
-        "",
-        "config.json/",
-        "-/vocab.json",
-    ],
-)
-def test_a_way_out_of_the_folder(name: str) -> None:
-    assert wanted("owner/model", ["model.pt", name]) == ["model.pt"]
+def test_a_way_out_of_the_folder() -> None:
+    names = "../config.json /config.json a/b/config.json .a/config.json .. config.json/ -/vocab.json".split()
+    assert wanted("owner/model", ["model.pt", "", *names]) == ["model.pt"]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +79,7 @@ def test_a_way_out_of_the_folder(name: str) -> None:
     [
         (["model.pt"], True), (["config.json", "model.safetensors"], True), (["config.json", *SHARDS], True),
         (["config.json"], False), (["config.json", SHARDS[0]], False), (["config.json", SHARDS[1]], False),
-        ([], False)
+        ([], False),
     ],
 )  # fmt: skip
 def test_is_complete(names: list[str], complete: bool, tmp_path: Path) -> None:
@@ -100,20 +88,12 @@ def test_is_complete(names: list[str], complete: bool, tmp_path: Path) -> None:
     assert is_complete(tmp_path) is complete
 
 
-class Usage(NamedTuple):
-    total: int
-    used: int
-    free: int
-
-
 def test_no_room_for_the_result(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a local folder, too; nothing is left."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1_000, 1_000, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(OutputError) as caught:
         funasr_cli.convert(small_checkpoint, tmp_path / "out")
-    assert caught.value.message.startswith(f"{tmp_path}: the converted model needs ")
-    assert caught.value.message.endswith(" MB, 0.0 MB are free")
-    assert caught.value.hint == "make room there, or name another folder"
+    assert (caught.value.code, str(tmp_path) in caught.value.message) == ("disk-full", True)
     assert not list(tmp_path.iterdir())
 
 

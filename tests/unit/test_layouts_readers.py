@@ -147,14 +147,6 @@ def test_the_repository_that_it_names(repository: str, languages: tuple[str, ...
     assert opened.source["source"] == repository
 
 
-@pytest.mark.parametrize(
-    ("stated", "said"), [("a/b\n- License: \x1b[31mMIT", "a/b\ufffd- License: \ufffd[31mMIT"), (3, None)]
-)
-def test_what_it_calls_its_source_is_made_readable(stated: Any, said: str | None, mlx_audio: Path) -> None:
-    state(model_repo=stated)(mlx_audio)
-    assert open_model(mlx_audio).source["source"] == said
-
-
 def test_older_words(mlx_audio: Path) -> None:
     """Of its own code: `llm_config` for the decoder, upstream's spelling of the shift, no path of a tokenizer."""
     expected = open_model(mlx_audio).config

@@ -63,7 +63,7 @@ def test_files_in_a_folder(folder: Path, name: str) -> None:
     [
         "", "/", "/etc/passwd", "..", "../secret", "decoder/../../secret", "decoder/../a.json", ".", "./a.json",
         "decoder//b.json", "decoder/", "..\\secret", "decoder\\b.json", "C:a.json", "c:/a.json", "a.json\0", "a\n",
-        "\x1b[2J", "\ud800", "a\u202ejson"
+        "\x1b[2J", "\ud800", "a\u202ejson",
     ],
 )  # fmt: skip
 def test_names_that_lead_elsewhere(folder: Path, find: Callable[..., Any], name: str) -> None:
@@ -92,7 +92,7 @@ def test_what_is_no_file(folder: Path, find: Callable[..., Any]) -> None:
     ("target", "code"),
     [
         ("../secret", "model-path"), ("/dev/zero", "model-path"), ("..", "model-path"),
-        ("nothing", "model-missing"), ("link", "model-damaged"), ("decoder", "model-path"), (".", "model-path")
+        ("nothing", "model-missing"), ("link", "model-damaged"), ("decoder", "model-path"), (".", "model-path"),
     ],
 )  # fmt: skip
 def test_links(folder: Path, find: Callable[..., Any], target: str, code: str) -> None:

@@ -22,7 +22,7 @@ from funasr_cli import demo
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, open_safetensors
 from funasr_cli.checkpoints.untrusted import read_index, read_json, read_yaml
-from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
+from funasr_cli.checkpoints.vocabularies import read_tokenizer
 from funasr_cli.errors import ModelError
 
 FUZZ = settings(
@@ -117,14 +117,6 @@ def test_any_tokenizer(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     tokenizer = outcome(read_tokenizer, path, 2048)
     assert tokenizer is None or max(tokenizer.get_vocab().values()) < 2048
-
-
-@FUZZ
-@given(st.binary(max_size=200) | changed(b"IQ== 0\nIg== 1\nIw== 2\n"))
-def test_any_ctc_vocabulary(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    vocabulary = outcome(read_ctc_vocabulary, path)
-    assert vocabulary is None or isinstance(vocabulary.decode([0, 1, 2]), str)
 
 
 VALUES = st.recursive(

@@ -95,7 +95,7 @@ def test_values_that_no_model_can_have(path: str, value: Any) -> None:
         ("audio_encoder", "SANMEncoder"), ("audio_adaptor", "Linear"),
         ("frontend_conf.cmvn_file", "am.mvn"), ("frontend_conf.snip_edges", False), ("model_type", "llama"),
         ("layer_types", ["full_attention", "sliding_attention"]), ("rope_scaling", {"rope_type": "yarn"}),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}), ("hidden_act", "gelu"), ("ctc_decoder", "Linear")
+        ("rope_scaling", {"type": "linear", "factor": 2.0}), ("hidden_act", "gelu"), ("ctc_decoder", "Linear"),
     ],
 )  # fmt: skip
 def test_variants_that_are_not_supported(path: str, value: Any) -> None:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, WEIGHTS_FILE, read_config
-from funasr_cli.checkpoints.layouts.files import tokenizer_files
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, WEIGHTS_FILE, read_config, tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 

@@ -5,8 +5,7 @@ from typing import Any
 
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
-from funasr_cli.checkpoints.layouts.files import OF_THE_DECODER, tokenizer_files
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, OF_THE_DECODER, tokenizer_files
 from funasr_cli.checkpoints.pickles import read_state_dict, require_torch
 from funasr_cli.checkpoints.tensors import usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, read_json, read_yaml, readable

@@ -7,8 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from funasr_cli.checkpoints import keymap, quantize
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
-from funasr_cli.checkpoints.layouts.files import tokenizer_files
+from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE, tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json, readable
 from funasr_cli.checkpoints.upstream import COMPONENTS, nano_config

@@ -11,9 +11,14 @@ from typing import Any
 
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from funasr_cli.checkpoints.format import (
+    CONFIG_FILE,
+    GENERATION_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    tokenizer_files,
+)
 from funasr_cli.checkpoints.keymap import Spell
-from funasr_cli.checkpoints.layouts.files import GENERATION_FILE, tokenizer_files
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
 from funasr_cli.checkpoints.upstream import COMPONENTS, nano_config
