@@ -13,6 +13,7 @@ from funasr_cli import demo
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import ALIASES, find_model, hub_of
 from funasr_cli.checkpoints.repository import is_complete, wanted
+from funasr_cli.checkpoints.sources import is_model
 from funasr_cli.cli.convert import capabilities
 from funasr_cli.errors import OutputError, SetupError
 from funasr_cli.options import Hub
