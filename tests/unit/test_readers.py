@@ -112,7 +112,9 @@ def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, na
 
 
 @pytest.mark.parametrize("damage", [zeros, removed, inserted])
-@pytest.mark.parametrize("name", set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf", "a.wma"})
+@pytest.mark.parametrize(
+    "name", sorted(set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf", "a.wma"})
+)
 def test_no_loss_goes_untold(
     originals: dict[str, bytes], tmp_path: Path, name: str, damage: Callable[[bytearray, int], None]
 ) -> None:
