@@ -25,6 +25,7 @@ process = pytest.mark.process
 DIGITS = next(clip for clip in demo.clips() if clip.written == "792")
 
 
+@pytest.mark.slow
 def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
     load_once.cache_clear()  # loading is measured, too
     data = measured("--rtf", "-m", small_model, zh_wav, short_wav, "--trials", 3, *QUICK)
@@ -57,6 +58,7 @@ BATCH_COLUMNS = "case seconds spread audio s/s tok/s times faster same texts"
 DRAFT_COLUMNS = "case passes tok/pass accepted % seconds spread times faster in all same texts"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "columns", "rows"),
     [
@@ -86,6 +88,7 @@ def test_tables(mode: str, columns: str, rows: list[str], tmp_path: Path, monkey
     assert ("a.flac: 50.00 % errors, 1 of 2 (" in result.stdout) == ("refs" in mode)
 
 
+@pytest.mark.slow
 def test_every_combination_is_measured(small_model: Path, tmp_path: Path, short_wav: Path) -> None:
     """Models x durations x batch sizes; two models of one name are told apart by their folders."""
     other = shutil.copytree(small_model, tmp_path / "other")
@@ -104,6 +107,7 @@ def test_every_combination_is_measured(small_model: Path, tmp_path: Path, short_
         check_case(case, trials=1)
 
 
+@pytest.mark.slow
 def test_memory_of_a_case_leaves_other_models_out(small_model: Path, short_wav: Path) -> None:
     """The demo model takes 14 MB, the small one half of one."""
     load_once.cache_clear()
@@ -126,6 +130,7 @@ def test_generated_clips(small_model: Path) -> None:
     assert [case["texts"] for case in runs[0]] == [case["texts"] for case in runs[1]]
 
 
+@pytest.mark.slow
 def test_model_from_a_variable(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
     """Also of a folder with a space in its name; and a single one from the settings file."""
     model = shutil.copytree(small_model, tmp_path / "two words")
@@ -139,6 +144,7 @@ def test_model_from_a_variable(small_model: Path, short_wav: Path, tmp_path: Pat
     assert len(json.loads(result.stdout)["models"]) == 1
 
 
+@pytest.mark.slow
 def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> None:
     options = ("--recordings", 5, "--trials", 2, "--exact-tokens", 3)
     data = measured("--batches", "-m", small_model, clips()[0].path, clips()[1].path, *options)
@@ -188,6 +194,7 @@ def refs(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_error_rates(refs: Path) -> None:
     paths = [clip.path for clip in CLIPS]
     cases = measured(*RTF, *paths, "--refs", refs, "--recordings", 2)["cases"]
@@ -201,6 +208,7 @@ def test_error_rates(refs: Path) -> None:
     assert (case["errors"]["edits"], case["errors"]["total"]) == (2, 14), "each file counts once"
 
 
+@pytest.mark.slow
 def test_comparison(tmp_path: Path) -> None:
     """With a measurement whose memory was half as much, of a case that is gone, with another MLX."""
     earlier = measured(*RTF, CLIPS[0].path)
@@ -232,6 +240,7 @@ def test_comparison(tmp_path: Path) -> None:
     assert all(text in shown for text in (alone[0][0], alone[1][0], change))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "texts"),
     [
@@ -255,6 +264,7 @@ def test_pictures(mode: str, texts: list[str], small_model: Path, short_wav: Pat
     assert "--durations" in mode or clip.name in result.stdout
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has been measured is printed all the same."""
 
@@ -267,6 +277,7 @@ def test_a_picture_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.Monk
     assert (result.exit_code, [code for code, _ in result.errors]) == (1, ["path-refused"])
 
 
+@pytest.mark.slow
 def test_synthetic_models(short_wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside a real one; alone, it needs no converted model, and a limit that was asked for stands."""
     data = measured("--rtf", "-m", "demo", "--synthetic", "demo", short_wav, "--trials", 1)

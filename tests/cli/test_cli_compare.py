@@ -40,6 +40,7 @@ def text_with(clip: demo.DemoClip, *hotwords: str) -> str:
     return recognizer("demo").transcribe(clip.path, hotwords=hotwords).text
 
 
+@pytest.mark.slow
 def test_differences() -> None:
     """Of several inputs, each with its differences, then how often each hotword was written."""
     changed = text_with(EN, "seven", "meeting")
@@ -173,6 +174,7 @@ def test_parts(without: tuple[float, ...], with_hotwords: tuple[float, ...], par
 CUTS = st.lists(st.integers(1, 40), max_size=8, unique=True).map(sorted)
 
 
+@pytest.mark.slow
 @given(CUTS, CUTS, CUTS)
 def test_parts_hold_everything_once(shared: list[int], without: list[int], with_hotwords: list[int]) -> None:
     """In order, without overlaps, ending where both transcripts have an end."""
@@ -227,6 +229,7 @@ def test_show_prompt_with_an_earlier_text() -> None:
     assert others.endswith(f"{counts[1][1]} behind it:\n{SYSTEM}语音转写：<audio>{ANSWER}\n")
 
 
+@pytest.mark.slow
 def test_earlier_text(tmp_path: Path) -> None:
     """A recording's first segment goes on from it, and no other; as upstream does, it is part of the result."""
     samples, earlier = soundfile.read(EN.path)[0], "I think that"

@@ -57,6 +57,7 @@ def test_a_hub_that_would_be_ignored(small_checkpoint: Path, small_model: Path, 
     assert invoke("convert", "--check", small_model, env={"FUNASR_HUB": "ms"}).exit_code == 0
 
 
+@pytest.mark.slow
 def test_options(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     source = make_checkpoint(with_ctc=True)
     arguments = ("--dtype", "float32", "--quantize", 8, "--group-size", 32, "--languages", "ko,日文")

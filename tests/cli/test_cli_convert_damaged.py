@@ -63,6 +63,7 @@ def assert_readable(result: Result) -> None:
     assert all(line.isprintable() and len(line) < 700 for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "change", "code", "values"), ROWS)
 def test_damage(
     layout: str, change: Change, code: str, values: tuple[str, ...], layouts: dict[str, Path], here: Path

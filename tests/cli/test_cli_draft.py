@@ -30,6 +30,7 @@ def transcribed(*arguments: Any, **settings: str) -> list[dict[str, Any]]:
 # --- transcribe ---
 
 
+@pytest.mark.slow
 def test_the_text_is_the_same_in_fewer_passes() -> None:
     plain, drafted = (transcribed("-m", "demo", *CLIPS, "--draft", draft) for draft in ("off", "auto"))
     assert [one["segments"][0]["text"] for one in drafted] == [clip.written for clip in demo.clips()]
@@ -73,6 +74,7 @@ def test_verbose_tells_passes_where_there_were_drafts(draft: str, passes: str) -
 # --- bench ---
 
 
+@pytest.mark.slow
 def test_what_drafts_save() -> None:
     data = measured("--drafts", "-m", "demo", *CLIPS[3:6], "--trials", 2, "--batch-sizes", "1,2")
     assert data["settings"]["drafts"] == ["off", "auto"]
@@ -95,6 +97,7 @@ def test_what_drafts_save() -> None:
             check_case(case, trials=2)
 
 
+@pytest.mark.slow
 def test_references_comparison_and_picture(tmp_path: Path) -> None:
     clip = demo.clips()[4]
     refs, earlier, picture = tmp_path / "refs.tsv", tmp_path / "earlier.json", tmp_path / "a.svg"

@@ -46,6 +46,7 @@ def test_a_recording_of_many_sentences(joined: Path) -> None:
     assert 20 < ledger.speech_s < 25 < ledger.speech_s + ledger.silence_s < 34
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
@@ -77,6 +78,7 @@ def test_recordings_without_speech(tmp_path: Path, samples: int, level: float, o
     assert (result.exit_code, result.stdout, result.stderr[:15]) == (6, "", "no speech found")
 
 
+@pytest.mark.slow
 def test_a_minute_of_noise(tmp_path: Path) -> None:
     """Neither the detector nor the model hears anything in it; as data, and as files."""
     clip = write(tmp_path / "noise.flac", 0.1 * np.random.default_rng(0).standard_normal(60 * RATE_HZ))

@@ -33,6 +33,7 @@ def texts(picture: Path) -> list[str]:
     return TEXT.findall(picture.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [ENGLISH, CHINESE])
 def test_the_words_are_in_the_picture(clip: demo.DemoClip, tmp_path: Path) -> None:
     picture = tmp_path / "a.svg"
@@ -49,6 +50,7 @@ def test_the_words_are_in_the_picture(clip: demo.DemoClip, tmp_path: Path) -> No
     assert panels | {f"{clip.path.name}, demo"} <= {*drawn}
 
 
+@pytest.mark.slow
 def test_without_a_font_for_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "CJK_FONTS", ())
     with warnings.catch_warnings():
@@ -62,6 +64,7 @@ def test_without_a_font_for_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {*"打开车库"} <= {*texts(tmp_path / "a.svg")}
 
 
+@pytest.mark.slow
 def test_a_part_of_a_recording_at_its_own_times(tmp_path: Path) -> None:
     speech = soundfile.read(ENGLISH.path)[0]
     soundfile.write(tmp_path / "long.wav", np.concatenate([np.zeros(70 * 16000), speech]), 16000)
@@ -73,6 +76,7 @@ def test_a_part_of_a_recording_at_its_own_times(tmp_path: Path) -> None:
     assert {"kitchen", "70.5", "71"} <= {*texts(tmp_path / "a.svg")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("duration_s", "rows", "row_s"), [(2, 1, 2), (10, 1, 10), (10.5, 2, 5.25), (35, 4, 8.75)])
 def test_rows_of_ten_seconds_at_most(duration_s: float, rows: int, row_s: float, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(round(duration_s * 16000)), 16000)
@@ -86,6 +90,7 @@ def test_rows_of_ten_seconds_at_most(duration_s: float, rows: int, row_s: float,
     assert [drawn.count(text) for text in (*panels, "a.wav, demo")] == [rows] * 4 + [1]
 
 
+@pytest.mark.slow
 def test_a_word_over_the_border_of_rows_is_in_both(tmp_path: Path) -> None:
     speech = soundfile.read(ENGLISH.path)[0]
     samples = np.zeros(20 * 16000)
@@ -101,6 +106,7 @@ def test_a_word_over_the_border_of_rows_is_in_both(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_picture_is_replaced_with_force_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = tmp_path / "a.png"
     picture.write_text("mine")

@@ -19,6 +19,7 @@ WORDS = ["".join(LETTERS.choices("abcdefghijklmnopqrstuvwxyz", k=80)) for _ in r
 BASE = ("transcribe", "-m", "demo", CLIP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--compare-hotwords",), ("--batch-size", 16)])
 @pytest.mark.parametrize("content", ["\n".join(WORDS), "滨海\n" * 3, "a" * 10**6], ids=["words", "few", "1 MB"])
 def test_hotwords_from_a_file(content: str, more: tuple, tmp_path: Path) -> None:
@@ -45,6 +46,7 @@ def test_from_python() -> None:
     assert caught.value.code == "prompt-too-long"
 
 
+@pytest.mark.slow
 def test_many_short_hotwords_are_allowed(tmp_path: Path) -> None:
     """Words and their characters are not counted, only tokens are."""
     (tmp_path / "words.txt").write_text("\n".join(f"w{number}" for number in range(201)), encoding="utf-8")

@@ -193,6 +193,7 @@ def age(path: Path, seconds: float) -> None:
     os.utime(path, (time.time() - seconds,) * 2)
 
 
+@pytest.mark.slow
 def test_a_recording_that_has_changed(done: Path) -> None:
     """Newer, or older as from a backup, or of the same time, or of the same size."""
     assert again(done) == (SEVEN.written, "")
@@ -213,6 +214,7 @@ def test_a_recording_that_grows_while_it_is_transcribed(done: Path, monkeypatch:
     assert again(done) == (SEVEN.written, "the recording has changed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -226,6 +228,7 @@ def test_other_options(done: Path, options: tuple[str, ...]) -> None:
     assert again(done)[1] == "the options are others"
 
 
+@pytest.mark.slow
 def test_options_that_change_nothing(done: Path) -> None:
     assert again(done, "--batch-size", "3", "--draft", "off", "--device", "cpu", "--lang", "auto") == (
         SEVEN.written,
@@ -251,6 +254,7 @@ def test_another_model(done: Path, tmp_path: Path) -> None:
     assert (result.exit_code, "nowhere" in result.stderr) == (3, True)
 
 
+@pytest.mark.slow
 def test_results_that_nothing_is_noted_of(done: Path) -> None:
     """By an older version or by hand: only a newer recording counts. So with notes that are damaged."""
     out = done.parent / "out"
@@ -265,6 +269,7 @@ def test_results_that_nothing_is_noted_of(done: Path) -> None:
         assert again(done) == (SEVEN.written, "")
 
 
+@pytest.mark.slow
 def test_results_that_have_been_edited(done: Path) -> None:
     """They are kept, unless the recording is newer; what is empty now has been lost."""
     out = done.parent / "out"

@@ -94,6 +94,7 @@ def test_home_in_settings(tmp_path: Path) -> None:
     assert set(tree(tmp_path / "out")) == {f"{CLIP.path.stem}.txt"}
 
 
+@pytest.mark.process
 def test_measuring_does_not_go_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNASR_OUTPUT_DIR", str(tmp_path / "out"))
     for _ in range(2):

@@ -132,6 +132,7 @@ def test_without_the_branch_times_are_those_of_segments(stopping_model: Path, zh
 # --- settings ---
 
 
+@pytest.mark.slow
 def test_a_setting_waits_for_a_format_or_model_that_it_fits(stopping_model: Path, zh_wav: Path) -> None:
     """What is typed goes before what it excludes."""
     plain = invoke(*BASE, ENGLISH.path, "-f", "srt").stdout

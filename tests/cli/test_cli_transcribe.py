@@ -46,6 +46,7 @@ def test_a_line_for_each_segment(small_model: Path, zh_wav: Path) -> None:
     assert result.exit_code == 1
 
 
+@pytest.mark.slow
 def test_text_that_is_cut_short(stopping_model: Path, zh_wav: Path, en_flac: Path) -> None:
     """The one has a complete segment, the other none."""
     whole = lines_of(stopping_model, zh_wav, vad=False, max_tokens=6)
@@ -74,6 +75,7 @@ def test_json_lines(small_model: Path, clips: list[Path]) -> None:
     assert result.exit_code == 1
 
 
+@pytest.mark.slow
 def test_ctc_text_is_in_the_json(make_checkpoint: object, tmp_path: Path, short_wav: Path) -> None:
     checkpoint = make_checkpoint(with_ctc=True)  # type: ignore[operator]
     folder = convert(checkpoint, tmp_path / "m").folder
@@ -84,6 +86,7 @@ def test_ctc_text_is_in_the_json(make_checkpoint: object, tmp_path: Path, short_
     assert json.loads(result.stdout)["segments"][0]["ctc_text"] == expected
 
 
+@pytest.mark.slow
 def test_outputs_that_appear_meanwhile_are_kept(
     stopping_model: Path, zh_wav: Path, en_flac: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +150,7 @@ def test_hotwords_files_that_are_none(short_wav: Path, tmp_path: Path) -> None:
         invoke("transcribe", short_wav, "--hotwords-file", path).assert_error(2, "file-unreadable", f"{path}: ")
 
 
+@pytest.mark.slow
 def test_sampling_is_reproducible(small_model: Path, zh_wav: Path) -> None:
     def run(*options: str) -> str:
         return invoke(

@@ -58,6 +58,7 @@ def test_a_converted_model_of_that_name_wins(tmp_path: Path, monkeypatch: pytest
     assert find_model("demo") == tmp_path / "models/demo"
 
 
+@pytest.mark.slow
 def test_bench_times_its_clips() -> None:
     names = [case["audio"] for case in measured("--rtf", "-m", "demo", "--trials", "1")["cases"]]
     assert names == [str(clip.path) for clip in demo.clips()]

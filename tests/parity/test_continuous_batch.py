@@ -106,6 +106,7 @@ schedules = st.lists(
 )
 
 
+@pytest.mark.slow
 def test_the_rows_are_worth_comparing() -> None:
     """No two of them are alike, and none goes in circles."""
     for options in (DEFAULTS, SAMPLING):
@@ -223,6 +224,7 @@ def test_a_broken_row_leaves_those_before_beside_and_behind_it_alone(
         assert all(token.finite for token in tokens)
 
 
+@pytest.mark.slow
 @both_paces
 @pytest.mark.parametrize(("options", "at_once"), [(DEFAULTS, 512), (DEFAULTS, 8), (SAMPLING, 1)])
 @pytest.mark.parametrize("shared_rows", [0, 1, 8, 9])
@@ -269,6 +271,7 @@ def written_behind(shared_rows: int, length: int, options: TranscribeOptions) ->
     return written_alone(LLM, prompt, 12, options)
 
 
+@pytest.mark.slow
 def test_memory_grows_with_a_prompt_s_length_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one piece, and for each row, the scores of 3,072 columns alone would take 600 MB."""
     monkeypatch.setattr("funasr_cli.models.qwen3.POSITIONS_AT_ONCE", 64)

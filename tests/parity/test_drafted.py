@@ -104,6 +104,7 @@ def drafts(draw: Any, length: int, options: TranscribeOptions) -> Script | None:
     return Script(truth, stretches, mistakes, odds=(draw(chances), draw(chances)))
 
 
+@pytest.mark.slow
 @greedy_and_sampling
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)

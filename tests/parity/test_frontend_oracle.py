@@ -111,6 +111,7 @@ def test_number_of_rows(length: int) -> None:
     assert FRONTEND(np.zeros(length, np.float32)).shape == (-(-frames // 6), 560)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bins", "fft_size", "sample_rate_hz", "tolerance"),
     [(80, 512, 16000, 0.006), (40, 256, 8000, 0.009), (23, 1024, 16000, 0.02)],

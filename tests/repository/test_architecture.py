@@ -129,6 +129,7 @@ def upward() -> set[tuple[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_imports_point_down() -> None:
     """So there are no circles between packages, and nothing but `__main__` imports `cli`."""
     assert {top(module) for module in modules()} == set(HEIGHT)
@@ -179,6 +180,7 @@ def test_nothing_but_the_command_line_prints() -> None:
     }
 
 
+@pytest.mark.slow
 def test_every_module_is_named() -> None:
     """One by one, or by the folder of many of a kind."""
     paths = {

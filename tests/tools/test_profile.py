@@ -79,6 +79,7 @@ def profiled(capsys: pytest.CaptureFixture[str], *words: object) -> list[dict[st
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_profile_counts_the_same_every_time(
     small_model: Path, short_wav: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_profile_counts_the_same_every_time(
     assert [(stage["operations"], stage["kinds"]) for stage in again["stages"]] == counts
 
 
+@pytest.mark.slow
 def test_a_step_of_decoding_is_evaluated_once(capsys: pytest.CaptureFixture[str]) -> None:
     """On a CPU, too, where NumPy has a part in it."""
     [case] = profiled(capsys, "-m", "demo")
@@ -109,6 +111,7 @@ def test_a_step_of_decoding_is_evaluated_once(capsys: pytest.CaptureFixture[str]
     assert case["operations_per_token"] > 100
 
 
+@pytest.mark.slow
 def test_tables_of_a_profile(capsys: pytest.CaptureFixture[str]) -> None:
     assert profile.main(["--synthetic", "demo", "--trials", "1", "--steps", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()

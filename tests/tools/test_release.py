@@ -150,11 +150,13 @@ def die(_: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed() -> None:
     with pytest.raises(SetupError, match="model: the process ended without a word"):
         measure_apart(MODEL, [], 1, None, die)
 
 
+@pytest.mark.slow
 def test_what_nobody_has_foreseen_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The other recipes are still looked at, so that there is a block to paste."""
 
@@ -187,6 +189,7 @@ def test_what_nobody_has_foreseen_outside_of_the_recipes(
     assert shown.err == "error: unexpected OSError: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.slow
 def test_texts_read_whole_and_as_usual() -> None:
     """The first has a pause left out, the second has not; with the demo model they say the same."""
     clip = clips()[3]

@@ -55,6 +55,7 @@ def test_the_source_is_never_replaced(small_checkpoint: Path, tmp_path: Path, fo
     assert str(out) in refusal(checkpoint, out, force=force)
 
 
+@pytest.mark.slow
 def test_beside_and_inside_the_source(checkpoint: Path) -> None:
     funasr_cli.convert(str(checkpoint), checkpoint / "mlx")
     assert read_config(checkpoint / "mlx")

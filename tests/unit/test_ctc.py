@@ -77,6 +77,7 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
         align(log_probs, [1], BLANK_CLASS)
 
 
+@pytest.mark.slow
 def test_five_minutes_of_fast_speech_in_bounded_memory() -> None:
     """300 s are 5,000 frames: half as many labels, and 40 MB beside the log-probabilities."""
     rng = np.random.default_rng(3)

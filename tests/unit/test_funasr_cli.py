@@ -56,6 +56,7 @@ def same(one: Transcript, other: Transcript) -> bool:
     return one == dataclasses.replace(other, source=one.source, timings=one.timings)
 
 
+@pytest.mark.slow
 def test_every_block_of_the_page_runs_and_prints_what_it_says(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_model_by_the_path_of_its_folder(tmp_path: Path) -> None:
         funasr_cli.convert(tmp_path / "missing")
 
 
+@pytest.mark.slow
 def test_the_same_recording_in_any_form(asr: Recognizer, samples: np.ndarray) -> None:
     path = CLIPS[0].path
     expected = asr.transcribe(path)
@@ -248,6 +250,7 @@ def held() -> tuple[int, int, int]:
     return mx.get_active_memory(), mx.get_cache_memory(), cache_limit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["close", "drop", "throw"])
 def test_a_stream_that_is_given_up_leaves_nothing(asr: Recognizer, samples: np.ndarray, end: str) -> None:
     asr.transcribe(CLIPS[0].path)
@@ -272,6 +275,7 @@ def test_a_stream_that_is_given_up_leaves_nothing(asr: Recognizer, samples: np.n
     assert set(threading.enumerate()) <= set(threads)
 
 
+@pytest.mark.slow
 def test_streams_in_turns(asr: Recognizer) -> None:
     """The one that ends first takes nothing away from the other."""
     gc.collect()

@@ -56,6 +56,7 @@ def test_everything_comes_in_order() -> None:
         assert ahead.take(0.0) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2, 7])
 def test_no_further_ahead_than_it_may(limit: int) -> None:
     """As many as may wait, and the one that it holds in hand."""
@@ -113,6 +114,7 @@ def test_leaving_stops_it_and_closes_the_generator_where_it_ran(taken: int) -> N
     assert numbers.closed_in != threading.get_ident()
 
 
+@pytest.mark.slow
 def test_leaving_does_not_wait_for_a_read_that_never_returns() -> None:
     gate, closed = threading.Event(), threading.Event()
 

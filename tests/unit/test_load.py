@@ -18,6 +18,7 @@ def test_a_folder_whose_name_is_no_utf8(model: Path) -> None:
     assert load_model(folder).tokenizer.encode("a").ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("dtype", ["stored", "float32"])
 @pytest.mark.parametrize("damage", ["no scales", "wrong bits", "wrong group", "no recipe"])

@@ -31,6 +31,7 @@ LOSSLESS = [  # name, codec, most that a sample may be off
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(("name", "codec", "rate_hz", "is_stated", "delay"), LOSSY)
 def test_lossy_files(
@@ -70,6 +71,7 @@ def test_channels(tmp_path: Path, name: str, codec: str, channels: int) -> None:
         open_recording(path, RATE_HZ, channel=7)
 
 
+@pytest.mark.slow
 def test_blocks(tmp_path: Path) -> None:
     recording = open_recording(write_media(tmp_path / "a.m4a", "aac", hum(25 * RATE_HZ)), RATE_HZ)
     blocks = list(recording.blocks())
@@ -87,6 +89,7 @@ def joined(path: Path, *parts: tuple[int, np.ndarray]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_sample_rate_that_changes(tmp_path: Path) -> None:
     voice = hum(5 * 48000)
     path = joined(tmp_path / "a.aac", (16000, voice[: 5 * 16000]), (48000, voice), (16000, voice[: 5 * 16000]))
@@ -189,6 +192,7 @@ def test_pyav_is_left_alone_where_libsndfile_can_read(tmp_path: Path, monkeypatc
     assert len(load_audio(tmp_path / "a.flac", RATE_HZ).samples) == RATE_HZ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["libmp3lame", "ac3", "flac", "aac", "libopus", "pcm_s16le"])
 @pytest.mark.parametrize("pictures_s", [0, 20])
 def test_matroska_in_order_is_no_fault(tmp_path: Path, codec: str, pictures_s: float) -> None:

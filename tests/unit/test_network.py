@@ -100,6 +100,7 @@ def test_a_proxy_that_is_not_used_is_not_blamed(client: Client) -> None:
         assert (error.code, NOWHERE in error.message) == ("hub-unreachable", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ["http://hub.invalid", "https://hub.invalid"])
 def test_a_proxy_that_wants_a_password(client: Client, tmp_path: Path, endpoint: str) -> None:
     with serving(Repository(tmp_path)) as proxy:
@@ -142,6 +143,7 @@ def test_certificates_that_are_none(client: Client, value: str, certificate: Pat
     assert error.message.startswith(f"{variable}={value}: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", ["“secret”", "sec ret", "'secret'", '"secret"', "secré", "secret​"])
 def test_a_token_that_was_pasted_badly(client: Client, token: str, tmp_path: Path) -> None:
     """The hub is asked in vain with it, or not at all; it is not shown."""
@@ -161,6 +163,7 @@ def test_a_token_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (error.code, error.message.startswith(f"{tmp_path / 'token'}: ")) == ("token-setting", True)
 
 
+@pytest.mark.slow
 def test_a_token_that_is_not_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it looks like one."""
     with serving(Repository(tmp_path)) as hub:

@@ -105,6 +105,7 @@ def test_a_model_that_ends_its_texts(ending: Path, clip: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, "abc\n" * len(transcript.segments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("opening", "again"), [("", "x"), ("abc", "xyz"), ("a", "bcdefgh")])
 def test_a_model_that_goes_in_circles(
     write_model: WriteModel, ending: Path, clip: Path, opening: str, again: str
@@ -134,6 +135,7 @@ def test_a_model_that_goes_in_circles(
 ENDLESS = string.ascii_letters + string.digits + "!#$%&*+"  # a round that is too long to be noticed
 
 
+@pytest.mark.slow
 def test_a_model_that_finds_no_end(write_model: WriteModel, ending: Path, clip: Path) -> None:
     model, whole = write_model("", ENDLESS), transcribe(ending, clip)
     transcript = transcribe(model, clip)
@@ -159,6 +161,7 @@ def test_no_thread_is_left_behind(ending: Path, clip: Path) -> None:
     assert threads_after(1) >= threads_after(3)
 
 
+@pytest.mark.slow
 def test_random_weights_in_batches_of_any_size(small_model: Path, ending: Path, clip: Path) -> None:
     """They go in circles of all kinds; how often a segment is tried does not depend on its neighbours."""
     whole = transcribe(ending, clip)

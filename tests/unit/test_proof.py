@@ -57,6 +57,7 @@ def test_a_single_other_value_is_found(small_checkpoint: Path, tmp_path: Path) -
     assert caught.value.code == "model-differs"
 
 
+@pytest.mark.slow
 def test_the_same_values_that_compute_otherwise(small_checkpoint: Path, tmp_path: Path) -> None:
     """As with another configuration."""
     folder = convert(small_checkpoint, tmp_path / "m", dtype="float32").folder
@@ -94,6 +95,7 @@ def test_a_device_that_gives_up_costs_the_proof_alone(
     assert (tmp_path / "m/model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference itself is run in tests/parity; here somebody else answers in its place."""
     seen: list[Stages] = []

@@ -111,6 +111,7 @@ def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, na
     assert not (name in PCM and lost_s)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [zeros, removed, inserted])
 @pytest.mark.parametrize(
     "name", sorted(set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf", "a.wma"})
@@ -146,6 +147,7 @@ def test_damage_elsewhere_does_not_matter(originals: dict[str, bytes], tmp_path:
         assert recording.findings.warnings == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.62, 0.95])
 @pytest.mark.parametrize("name", [*PCM, *WITH_LENGTH, "a.ogg", "a.opus", "a.aac"])
 def test_cut_off(originals: dict[str, bytes], tmp_path: Path, name: str, share: float) -> None:
@@ -176,6 +178,7 @@ def test_reported_damage() -> None:
         assert len(recording.findings.warnings) == 1
 
 
+@pytest.mark.slow
 def test_joined_recordings(originals: dict[str, bytes], tmp_path: Path) -> None:
     """What states the length of its first part alone."""
     samples, error = read(CASES / "joined.mp3")
@@ -254,6 +257,7 @@ def test_wrong_endings(originals: dict[str, bytes], tmp_path: Path, name: str, e
     assert load_audio(tmp_path / f"b.{ending}", RATE_HZ).duration_s == pytest.approx(DURATION_S, abs=0.2)
 
 
+@pytest.mark.slow
 def test_nothing_is_printed(
     originals: dict[str, bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,6 +295,7 @@ def test_films(name: str, rate_hz: int, channels: int, begin_s: float, end_s: fl
     assert reader.expected_s == pytest.approx(end_s, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("name", ["a.mp4", "a.flac", "a.mp3", "a.wav", "a.ogg"])
 def test_nothing_stays_open(originals: dict[str, bytes], tmp_path: Path, name: str, cut: bool) -> None:

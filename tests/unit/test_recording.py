@@ -59,6 +59,7 @@ def ape_tag(size: int) -> bytes:
     return ends[0] + bytes(size) + ends[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("rate_hz", [RATE_HZ, 44100])
 def test_blocks_are_what_reading_at_once_gives(tmp_path: Path, format: str, rate_hz: int) -> None:
@@ -125,6 +126,7 @@ def test_a_file_can_be_read_again(tmp_path: Path) -> None:
     assert [list(map(len, recording.blocks())) for _ in range(2)] == [[160000, 32000]] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag_bytes", [0, 100, 1_000_000])
 def test_mp3_that_does_not_say_how_long_it_is(tmp_path: Path, tag_bytes: int) -> None:
     """libsndfile takes the first frames for typical, and would stop early where they are loud."""
@@ -158,6 +160,7 @@ def test_mp3_with_tags_behind_it(tmp_path: Path, states_length: bool, tag: bytes
     assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(30, abs=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", [b"", id3_tag(100_000)])
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 def test_several_mp3_files_in_one(tmp_path: Path, between: bytes, mode: str) -> None:
@@ -218,6 +221,7 @@ def one_block_then_dropped(recording: Recording) -> None:
         break
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", [whole, not_at_all, one_block, one_block_then_dropped])
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "unknown.mp3", "cut.flac", "nan.wav", "text.wav"])
 def test_nothing_stays_open(tmp_path: Path, name: str, use: Callable[[Recording], None]) -> None:

@@ -57,6 +57,7 @@ def part(path: Path, clip: Clip | None, channel: int | None = None) -> np.ndarra
     return np.concatenate(list(recording.blocks()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", SEEKING + READING)
 @pytest.mark.parametrize("clip", [(0, 1), (0, None), (12.34567, 25.5), (31.9, None), (7, 99)])
 def test_a_part_is_what_it_is_in_the_whole(files: dict[str, Path], format: str, clip: Clip) -> None:
@@ -65,6 +66,7 @@ def test_a_part_is_what_it_is_in_the_whole(files: dict[str, Path], format: str, 
     np.testing.assert_array_equal(part(files[format], clip), whole[begin:end])
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(SEEKING + READING[:2]), st.lists(st.floats(0, DURATION_S), min_size=3, max_size=3, unique=True)

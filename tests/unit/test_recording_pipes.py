@@ -125,6 +125,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert os.listdir(tmp_path / "kept") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 def test_another_stream_follows(tmp_path: Path, subtype: str) -> None:
     """As in a broadcast, which begins a new one with every title."""
@@ -137,6 +138,7 @@ def test_another_stream_follows(tmp_path: Path, subtype: str) -> None:
     assert len(read.samples) / RATE_HZ == pytest.approx(DURATION_S + 5, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "text", "nothing"])
 def test_nothing_stays_open(tmp_path: Path, name: str) -> None:
     contents = {"text": b"\xff\xfb" + b"a text" * 1000, "nothing": b""}

@@ -167,6 +167,7 @@ def an_hour_of(speech: float, options: TranscribeOptions) -> tuple[int, int, int
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_an_hour_of_silence_is_not_kept() -> None:
     kept, most, count = an_hour_of(0.0, TranscribeOptions())
     assert count == 0
@@ -174,6 +175,7 @@ def test_an_hour_of_silence_is_not_kept() -> None:
     assert most < 6 * BLOCK.nbytes
 
 
+@pytest.mark.slow
 def test_of_an_hour_of_speech_the_open_stretch_is_kept() -> None:
     kept, most, count = an_hour_of(1.0, TranscribeOptions())
     assert 120 <= count <= 240

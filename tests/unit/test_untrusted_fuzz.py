@@ -125,6 +125,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_transformers, write_mlx_audio])
 def test_edited_layouts(write: Callable[..., Path], small_checkpoint: Path, tmp_path: Path) -> None:
     """One value after the other is exchanged, with all files at hand."""

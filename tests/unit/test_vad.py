@@ -30,6 +30,7 @@ def noise(frames: int, level: float) -> np.ndarray:
     return (level * draw.standard_normal(frames * FRAME_SAMPLES)).astype(np.float32)
 
 
+@pytest.mark.slow
 @given(cuts=st.lists(st.integers(0, ZH_FRAMES), max_size=8), chunk_frames=st.integers(1, 300))
 @settings(max_examples=40, deadline=None)
 def test_blocks_change_nothing(cuts: list[int], chunk_frames: int) -> None:
@@ -75,6 +76,7 @@ def test_refuses_what_is_no_row_of_frames(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(detector(ZH), ZH_SPEECH)  # and stays as it was
 
 
+@pytest.mark.slow
 def test_memory_is_bounded() -> None:
     five_minutes = np.zeros(300 * SAMPLE_RATE_HZ, np.float32)
     tracemalloc.start()
