@@ -133,18 +133,18 @@ def test_samples_without_a_header(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.raw").message.endswith(": samples without a header")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -2e6])
 def test_samples_that_are_not_numbers(tmp_path: Path, value: float) -> None:
     """A few become silence, and are told; a file of nothing else is none."""
     samples = np.tile(tone(RATE_HZ)[:, None], (1, 2))
-    samples[50, 1] = samples[4000:4003] = value
+    samples[4000:4003] = value
     soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
     for audio in (load_audio(tmp_path / "a.wav", RATE_HZ), from_array(samples, RATE_HZ, RATE_HZ)):
         expected = tone(RATE_HZ)
-        expected[[50, 4000, 4001, 4002]] = 0
+        expected[[4000, 4001, 4002]] = 0
         np.testing.assert_allclose(audio.samples, expected, atol=1e-7)
-        assert audio.findings.nonfinite == 4
-        assert "4 samples" in "".join(audio.findings.warnings)
+        assert audio.findings.nonfinite == 3
+        assert "3 samples" in "".join(audio.findings.warnings)
     samples[: len(samples) // 2 + 1] = value
     soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
     assert refusal(tmp_path / "a.wav").code == "audio-damaged"
