@@ -12,6 +12,7 @@ from funasr_cli.languages import LANGUAGES, language_code
 # Of a prompt's text: hotwords, earlier text and what stands around them (some 30). In the release each one takes
 # 230 kB in every row (float32); it was taught with a few dozen hotwords.
 MAX_PROMPT_TOKENS = 4096
+LONG_PROMPT_TOKENS = 1024  # twice as many as 30 s of sound make: more of them is warned about
 MAX_SEGMENT_S = 300  # ten times what upstream's models were trained on
 AS_STORED = "stored"  # to compute in what a model is stored in
 DTYPES = ("bfloat16", "float32")

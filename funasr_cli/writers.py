@@ -18,6 +18,7 @@ from funasr_cli.transcript import Transcript
 
 FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT)  # the content itself is lost
 PARTIAL = ".funasr-"  # how names of files begin that are not whole
+LEFTOVER = f"{PARTIAL}leftover"  # what cannot be removed takes this name, so that there is one at most
 PROBE_BYTES = 1 << 20  # more than most results take
 
 
@@ -140,8 +141,7 @@ def write_whole(path: Path, content: bytes, *, replace: bool = False) -> None:
             else:
                 _publish(partial, path)
         finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+            _remove(partial)
     except FileExistsError:
         raise
     except OSError as error:
@@ -167,8 +167,7 @@ def refuse_unwritable(folder: Path, hint: str) -> None:
         message = f"{there}: nothing can be written there ({_reason(error.__cause__)})"
         raise OutputError(message, hint, code=error.code) from error
     finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
+        _remove(probe)
 
 
 def refuse_name(path: Path) -> None:
@@ -185,8 +184,7 @@ def refuse_name(path: Path) -> None:
             os.lstat(path)  # tells of a name that is too long
         with suppress(FileExistsError):
             probe.touch(exist_ok=False)
-            with suppress(OSError):
-                probe.unlink()
+            _remove(probe)
         if path.is_dir() and not path.is_symlink():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
@@ -201,6 +199,15 @@ def unwritable(path: Path, error: OSError) -> OutputError:
 
 def _reason(error: BaseException | None) -> str:
     return str(getattr(error, "strerror", None) or error)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, if it is there; where files may only be added, give it the name of what is left over."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        with suppress(OSError):
+            os.replace(path, path.with_name(LEFTOVER))
 
 
 def _sync(descriptor: int) -> None:

@@ -24,9 +24,11 @@ PIECE_VALUES = 1 << 20  # no more at once, whatever sample rate and channels a d
 SLACK_S = 0.1  # by how much a header may be wrong
 OGG_LIVE = re.compile(rb"OggS.{24}(?:\x01vorbis|OpusHead)", re.DOTALL)  # its first page
 OTHERS = {  # what is no sound, by how it begins
-    rb"<!doctype|<html": "an HTML page", rb"<\?xml": "an XML file", rb"\{\s*\"": "a JSON file",
+    rb"<!doctype|<html|<!--|<head|<body|<title|<meta|<script": "an HTML page", rb"<\?php": "a PHP script",
+    rb"<\?xml|<svg": "an XML file", rb"[\[{]\s*[\[\]{}\"]": "a JSON file", rb"#extm3u": "a playlist",
+    rb"version https://git-lfs": "a pointer of Git LFS (git lfs pull gets the file itself)",
     rb"%pdf": "a PDF file", rb"pk\x03\x04": "a zip archive", rb"\x1f\x8b": "a gzip archive",
-    rb"\x89png|\xff\xd8\xff": "a picture",
+    rb"\x89png|\xff\xd8\xff": "a picture", rb"$": "nothing but zeros or blanks",
 }  # fmt: skip
 
 
@@ -128,11 +130,13 @@ def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
 
 def _no_audio(path: Path, name: str, head: bytes) -> AudioError:
     """By what it seems to be."""
-    if path.suffix.lower() == ".raw":
+    begin = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").lower()
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
+        begin = begin.replace(b"\0", b"")
+    kinds = [kind for pattern, kind in OTHERS.items() if re.match(pattern, begin)]
+    if path.suffix.lower() == ".raw" and (not kinds or not begin):
         hint = "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
         return AudioError(f"{name}: samples without a header", hint, code="audio-unreadable")
-    begin = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    kinds = [kind for pattern, kind in OTHERS.items() if re.match(pattern, begin)]
     if kinds:
         return AudioError(f"{name}: not audio: it begins like {kinds[0]}", code="audio-unreadable")
     hint = "it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg"

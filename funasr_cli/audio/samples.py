@@ -11,6 +11,8 @@ from funasr_cli.errors import AudioError
 
 CANCELLED_SHARE = 0.05  # of the power that a mix of channels that do not agree has
 AUDIBLE_POWER = 1e-8  # -80 dBFS
+SILENT_POWER = 1e-15  # less than the smallest step of 24 bits: rounding
+LARGEST = 1e6  # some files hold floats in the range of int16; what is larger is no sound
 MEMORY = 0.5  # of the running powers, from piece to piece of a tenth of a second
 LEVEL_S = 0.4
 
@@ -21,20 +23,22 @@ class Findings:
 
     Attributes:
         lost: from, to, in seconds of the recording: what is damaged, with silence in its place; in order.
-        nonfinite: samples that were no numbers, and became zeros.
+        nonfinite: samples that were no numbers, or absurdly large, on every channel: they became zeros.
+        partly_nonfinite: those that were so on some channels only: the others make the mix.
         channel: the one that was taken alone where the channels cancel each other out, the first being 1.
         power: mean of its loudest `LEVEL_S`.
     """
 
     lost: list[tuple[float, float]] = field(default_factory=list)
     nonfinite: int = 0
+    partly_nonfinite: int = 0
     channel: int | None = None
     power: float = 0.0
 
     @property
     def level_dbfs(self) -> float | None:
         """Of the loudest moment, below a full-scale square wave; None where there is not one sound."""
-        return round(10 * float(np.log10(self.power)), 1) if self.power else None
+        return round(10 * float(np.log10(self.power)), 1) if SILENT_POWER < self.power < np.inf else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -43,7 +47,12 @@ class Findings:
             f"{start_s:.1f}-{end_s:.1f} s: damaged: what was said there is missing" for start_s, end_s in self.lost
         ]
         if self.nonfinite:
-            damaged.append(f"{self.nonfinite} samples are not numbers: silence in their place")
+            damaged.append(f"{self.nonfinite} samples are not numbers or absurdly large: silence in their place")
+        if self.partly_nonfinite:
+            damaged.append(
+                f"{self.partly_nonfinite} samples are not numbers or absurdly large on some channels: "
+                "the others were taken there"
+            )
         if self.channel:
             damaged.append(
                 f"mixed, the channels cancel each other out: channel {self.channel} was taken alone there; "
@@ -52,10 +61,15 @@ class Findings:
         return tuple(damaged)
 
     def hear(self, block: np.ndarray, sample_rate_hz: int) -> None:
-        """Measure how loud (samples,) are."""
+        """Measure how loud (samples,) are, without a constant offset."""
         size = max(1, round(LEVEL_S * sample_rate_hz))
         starts = range(0, len(block), size)
-        self.power = max([self.power, *(float(np.square(block[start : start + size]).mean()) for start in starts)])
+        self.power = max([self.power, *(float(_power(block[start : start + size])) for start in starts)])
+
+
+def _power(samples: np.ndarray) -> np.ndarray:
+    """(samples, ...) -> (...), without a constant offset, which nobody hears."""
+    return samples.var(axis=0, dtype=np.float64)
 
 
 def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
@@ -78,6 +92,8 @@ def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
 class Mixer:
     """Makes one channel of a recording's pieces, evenly mixed, without values that are not numbers.
 
+    Where one channel has such values, the mix is that of the others; where all have, it is zero.
+
     Where the mix has almost no power though the channels have, as of a channel and its copy upside down, one
     channel is taken: the strongest where that first happens, until it is much weaker than another. Each piece is
     decided by the powers of the last moments.
@@ -91,24 +107,26 @@ class Mixer:
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) or (samples, channels) float32 -> (samples,)."""
-        with np.errstate(all="ignore"):
-            mixed = samples if samples.ndim == 1 else samples.mean(axis=1)  # (samples,)
-        self._total += len(mixed)
-        bad = ~np.isfinite(mixed)
-        if bad.any():
-            self._findings.nonfinite += int(bad.sum())
-            return np.where(bad, np.float32(0), mixed)
+        self._total += len(samples)
+        good = np.abs(samples) <= LARGEST  # false for what is not a number
+        if not good.all():
+            samples = np.where(good, samples, np.float32(0))
         if samples.ndim == 1 or samples.shape[1] == 1 or not len(samples):
-            return mixed
+            self._findings.nonfinite += good.size - int(good.sum())
+            return samples.reshape(-1)
+        counts = good.sum(axis=1)  # (samples,), of channels
+        self._findings.nonfinite += int((counts == 0).sum())
+        self._findings.partly_nonfinite += int(((counts > 0) & (counts < samples.shape[1])).sum())
+        mixed = samples.sum(axis=1) / np.maximum(counts, 1).astype(np.float32)  # (samples,)
         channel = self._cancelled(samples, mixed)
         return mixed if channel is None else np.ascontiguousarray(samples[:, channel])
 
     def _cancelled(self, samples: np.ndarray, mixed: np.ndarray) -> int | None:
         """The channel to take instead of the mix."""
-        powers = np.square(samples).mean(axis=0, dtype=np.float64)  # (channels,)
+        powers = _power(samples)  # (channels,)
         if len(powers) != len(self._powers):
             self._mix_power, self._powers = 0.0, np.zeros(len(powers))
-        self._mix_power = MEMORY * self._mix_power + float(np.square(mixed).mean(dtype=np.float64))
+        self._mix_power = MEMORY * self._mix_power + float(_power(mixed))
         self._powers = MEMORY * self._powers + powers
         without_agreement = self._powers.sum() / len(powers) ** 2
         if self._powers.max() < AUDIBLE_POWER or self._mix_power > CANCELLED_SHARE * without_agreement:
@@ -123,7 +141,7 @@ class Mixer:
         """Say so if there was hardly a number in it.
 
         Raises:
-            AudioError: most samples were none.
+            AudioError: most samples were none, on every channel.
         """
         if self._findings.nonfinite * 2 > self._total:
             raise AudioError(f"{self._name}: most of its samples are not numbers", code="audio-damaged")

@@ -21,7 +21,7 @@ LLM_PREFIX = "llm."
 ENCODER_PREFIX = "audio_encoder."
 CTC_PREFIXES = ("ctc_decoder.", "ctc.")
 # Adapters that are added to a matrix while it is computed with, as loralib and PEFT call their tensors.
-LORA = re.compile(r"(^|\.)lora_(A|B|E|up|down|embedding_A|embedding_B|magnitude_vector)(\.|$)")
+LORA = re.compile(r"(^|\.)lora(_?[AB]|_(E|up|down|embedding_A|embedding_B|magnitude_vector))(\.|$)")
 MERGING = (
     "merge them: W + B·A·alpha/r for each weight W, alpha and r as in lora_conf; or PEFT's merge_and_unload()"
 )

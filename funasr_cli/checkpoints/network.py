@@ -130,7 +130,7 @@ def _certificates_at_fault(error: BaseException, access: Access) -> SetupError |
         return None
     for name, value in chosen.items():
         try:
-            if not os.path.isdir(value):
+            if not os.path.isdir(value) or name.endswith("_FILE"):
                 ssl.create_default_context(cafile=value)
         except OSError as unusable:
             message = f"{name}={value}: no certificates can be read there ({unusable.strerror})"
@@ -148,11 +148,13 @@ def _proxy_at_fault(error: BaseException, access: Access) -> SetupError | None:
         proxies += _variables("http_proxy", "https_proxy", "all_proxy").items()
     for name, value in proxies:
         scheme, separator, rest = value.rpartition("://")
-        shown = f"{name}={scheme}{separator}{re.sub('.*@', '...@', rest)}"
-        is_socks = scheme.startswith("socks")
-        if not _is_address(value if separator else f"http://{value}", PROXY_SCHEMES):
+        masked = re.sub(".*@", "...@", rest)  # never a password
+        shown = f"{name}={scheme}{separator}{masked}"
+        is_socks = scheme.lower().startswith("socks")
+        is_path = not separator and "/" in rest.rstrip("/")  # as of http:/HOST
+        if is_path or not _is_address(value if separator else f"http://{value}", PROXY_SCHEMES):
             what = "not the address of a proxy"
-            hint = f"write it as {f'socks5://{rest}' if is_socks else 'http://HOST:PORT'}"
+            hint = f"write it as {f'socks5://{masked}' if is_socks else 'http://HOST:PORT'}"
         elif is_socks and not is_connection and "socks" in _described(error):
             what, hint = f"SOCKS needs {access.socks}", f"pip install {access.socks}"
         elif str(PROXY_AUTHENTICATION) in (str(status), *reason(error).split()):

@@ -6,6 +6,7 @@ where the recording is newer than they are.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -15,12 +16,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from funasr_cli.cli import console
 from funasr_cli.inputs import Input
 from funasr_cli.languages import language_code
 from funasr_cli.options import TranscribeOptions
+from funasr_cli.paths import shown
 from funasr_cli.writers import DEFAULT_TIMES, SUBTITLES, Style
 
 NOTES = ".funasr-resume.jsonl"
+LARGEST_NOTES = 1 << 26  # bytes: those of 200,000 results
 # These change nothing in a text: how it is computed, and what a format asks for, which `Style` says.
 NOT_OF_THE_TEXT = ("draft", "batch_size", "ctc", "word_times", "confidence")
 CHANGED = {  # by what differs
@@ -47,6 +51,7 @@ class Notes:
         self._model = _model_hash(model)
         self._noted = dict(_read(folder / NOTES))
         self._recordings: dict[Path, str] = {}
+        self._has_warned = False
 
     def outdated(self, file: Path, format: str, input: Input) -> str | None:
         """Tell why a result that is there is to be made again; None: it is not, or it is no file at all."""
@@ -72,8 +77,17 @@ class Notes:
     def add(self, file: Path, format: str, input: Input, content: str) -> None:
         """Note what a result was made of; where that cannot be written, it is held to its time alone."""
         line = {"file": self._name(file), "content": _hash(content.encode()), **self._made_of(format, input)}
-        with suppress(OSError), (self._folder / NOTES).open("a", encoding="utf-8") as notes:
-            notes.write(json.dumps(line) + "\n")
+        path = self._folder / NOTES
+        try:
+            if path.exists() and not path.is_file():  # opening a pipe would wait for whoever reads it
+                raise OSError(errno.EEXIST, "it is no file")
+            with path.open("a", encoding="utf-8") as notes:
+                notes.write("\n" + json.dumps(line))  # first: what a kill cut off before stays a line of its own
+        except OSError as error:
+            if not self._has_warned:
+                effect = "--resume will go by the times of files alone"
+                console.warn(f"{shown(path)}: cannot be written ({error.strerror}): {effect}")
+            self._has_warned = True
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self._folder).as_posix()
@@ -92,10 +106,12 @@ class Notes:
 
 
 def _read(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """The last line of each file counts; a line that was cut off by a kill is none."""
+    """The last line of each file counts; a line that was cut off by a kill is none, nor is what is no file."""
     with suppress(OSError):
+        if not path.is_file() or path.stat().st_size > LARGEST_NOTES:
+            return
         for line in path.read_bytes().splitlines():
-            with suppress(ValueError, TypeError, KeyError):
+            with suppress(ValueError, TypeError, KeyError, RecursionError):
                 noted = json.loads(line)
                 yield str(noted["file"]), noted
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from funasr_cli.cli import console
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.inputs import Input
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import LONG_PROMPT_TOKENS, TranscribeOptions
 
 if TYPE_CHECKING:
     from funasr_cli.cli.display import Display
@@ -48,7 +48,9 @@ def load(
         use_device(device)
     with console.busy(f"loading {folder.name}"):
         recognizer = Recognizer(load_model(folder, dtype))
-    prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)
+    tokens = sum(map(len, prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)))
+    if tokens > LONG_PROMPT_TOKENS:
+        console.warn(f"a prompt of {tokens} tokens slows every segment down, and may displace what was said")
     if console.is_verbose():
         gflops = gflops_a_core()
         console.detail(f"model {recognizer.loaded.name} from {folder}, {recognizer.loaded.weights_type}")

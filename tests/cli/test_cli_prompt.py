@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from support.running import invoke
 
 from funasr_cli import demo
 from funasr_cli.errors import UsageError
-from funasr_cli.options import MAX_PROMPT_TOKENS
+from funasr_cli.options import LONG_PROMPT_TOKENS, MAX_PROMPT_TOKENS
 
 CLIP = demo.clips()[0].path
 LETTERS = random.Random(0)
@@ -52,3 +53,12 @@ def test_many_short_hotwords_are_allowed(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("\n".join(f"w{number}" for number in range(201)), encoding="utf-8")
     result = invoke(*BASE, "--hotwords-file", tmp_path / "words.txt", "--batch-size", 16)
     assert result.exit_code == 0, result
+
+
+@pytest.mark.parametrize("words", [5, 500])
+def test_a_long_prompt_is_warned_about(words: int) -> None:
+    result = invoke(*BASE, "--prev-text", " ".join(f"w{number}" for number in range(words)), "--max-tokens", 1)
+    counted = [
+        int(count) for count in re.findall(r"^warning: a prompt of (\d+) tokens", result.stderr, re.MULTILINE)
+    ]
+    assert [count > LONG_PROMPT_TOKENS for count in counted] == [True] * (words == 500)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -258,7 +259,13 @@ def test_another_model(done: Path, tmp_path: Path) -> None:
 def test_results_that_nothing_is_noted_of(done: Path) -> None:
     """By an older version or by hand: only a newer recording counts. So with notes that are damaged."""
     out = done.parent / "out"
-    for content in (None, b"", b'{"file": "rec.txt"\n[1]\n\xff\n{"file": "rec.txt"}\n', b'"rec.txt"\n' * 3):
+    for content in (
+        None,
+        b"",
+        b'{"file": "rec.txt"\n[1]\n\xff\n{"file": "rec.txt"}\n',
+        b'"rec.txt"\n' * 3,
+        b"[" * 200_000,
+    ):
         (out / NOTES).unlink(missing_ok=True)
         if content is not None:
             (out / NOTES).write_bytes(content)
@@ -289,10 +296,14 @@ def test_a_pipe_may_hold_another_recording(tmp_path: Path) -> None:
         assert (tmp_path / "out/stdin.txt").read_text() == f"{clip.written}\n"
 
 
-def test_notes_that_cannot_be_written(done: Path) -> None:
-    """It is done without."""
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_notes_that_cannot_be_written(done: Path, make: Callable[[Path], None]) -> None:
+    """It is done without, and said once."""
     (done.parent / "out" / NOTES).unlink()
-    (done.parent / "out" / NOTES).mkdir()
+    make(done.parent / "out" / NOTES)
     age(done, -100)
     assert again(done) == (SEVEN.written, "the recording is newer")
     assert again(done) == (SEVEN.written, "the recording is newer"), "its time lies in the future"
+    result = invoke(*BASE, done, "-o", done.parent / "out", "-f", "txt,srt", "--force")
+    assert result.exit_code == 0
+    assert result.stderr.count(f"warning: {done.parent / 'out' / NOTES}: ") == 1

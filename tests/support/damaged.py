@@ -118,6 +118,8 @@ FUNASR: list[Row] = [
         "lora-unmerged",
         ("LoRA", add_lora("{}.lora_A", "{}.lora_B"), "8 tensors", "q_proj.lora_A", "W + B·A·alpha/r"),
         ("PEFT's names", add_lora("{}.lora_A.default.weight", "{}.lora_B.default.weight"), "lora_A.default"),
+        ("names without a dash", add_lora("{}.loraA", "{}.loraB.weight"), "8 tensors", "q_proj.loraA"),
+        ("names of diffusers", add_lora("{}.lora_down.weight", "{}.lora_up.weight"), "8 tensors", "lora_down"),
         ("adapters alone", lambda folder: (
             add_lora("{}.lora_A", "{}.lora_B")(folder),
             tensors(lambda found: [found.pop(key) for key in list(found) if "lora_" not in key], MODEL_PT)(folder),

@@ -74,7 +74,46 @@ def test_level(tmp_path: Path, gain_db: int) -> None:
     assert recording.findings.level_dbfs == pytest.approx(gain_db, abs=0.1)
 
 
-def test_no_level() -> None:
-    audio = from_array(SILENCE, RATE_HZ, RATE_HZ)
+@pytest.mark.parametrize("offset", [0, 0.5, -0.3])
+def test_no_level(offset: float) -> None:
+    """A constant is no sound."""
+    audio = from_array(SILENCE + np.float32(offset), RATE_HZ, RATE_HZ)
     list(audio.blocks())
     assert audio.findings.level_dbfs is None
+
+
+@pytest.mark.parametrize("bad", [slice(None), slice(8000, 48000), slice(None, None, 3000)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("channel", [0, 1])
+def test_a_channel_that_is_damaged(tmp_path: Path, bad: slice, value: float, channel: int) -> None:
+    """The other one is taken there, and that is said."""
+    samples = np.stack([VOICE, VOICE], axis=1)
+    samples[bad, channel] = value
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
+    for audio in (from_array(samples, RATE_HZ, RATE_HZ), load_audio(tmp_path / "a.wav", RATE_HZ)):
+        np.testing.assert_allclose(audio.samples, VOICE, atol=1e-7)
+        (warning,) = audio.findings.warnings
+        assert warning.startswith(f"{len(VOICE[bad])} samples ")
+
+
+@pytest.mark.parametrize("bad", [[], slice(None, None, 3000)])
+@pytest.mark.parametrize("offset", [0, 0.3])
+def test_cancelling_channels_that_are_damaged_too(bad: slice, offset: float) -> None:
+    samples = np.stack([VOICE, -VOICE], axis=1) / 2 + np.float32(offset)
+    samples[bad, 1] = np.nan
+    findings = from_array(samples, RATE_HZ, RATE_HZ).findings
+    assert findings.channel
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_huge_sample_and_floats_in_the_range_of_integers() -> None:
+    """The first is no sound; the others are."""
+    samples = VOICE * 32768
+    audio = from_array(samples, RATE_HZ, RATE_HZ)
+    np.testing.assert_array_equal(audio.samples, samples)
+    samples = VOICE.copy()
+    samples[3000] = 3e38
+    audio = from_array(samples, RATE_HZ, RATE_HZ)
+    list(audio.blocks())
+    assert audio.findings.nonfinite == 1
+    assert audio.findings.level_dbfs < 0
