@@ -15,6 +15,8 @@ from itertools import chain, pairwise
 import av
 import numpy as np
 
+from funasr_cli.audio.joins import BEGIN, boxes_end, find_recording, tag_bytes
+from funasr_cli.audio.joins import HEAD_BYTES as JOIN_BYTES
 from funasr_cli.audio.samples import as_float32, at_one_rate
 from funasr_cli.audio.tape import Tape
 from funasr_cli.errors import AudioError
@@ -61,7 +63,6 @@ MOST_FAULTS = 1000  # of a container in a row, until it is given up
 CHECKS = {"flac": "crccheck+explode"}  # others mark a frame whose checksum is wrong
 HEAD_BYTES = 4096
 OGG_PAGE_BYTES = 65307  # the most that one can take
-MP3_SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]")  # version, layer, bit rate
 MP3_LENGTH = re.compile(rb"(?:Xing|Info)(....)(....)|VBRI.{10}(....)", re.DOTALL)
 # FFmpeg also sees sound in texts, and follows playlists to other files and into the network.
 FORMATS = (
@@ -75,15 +76,6 @@ LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 
 av.logging.set_level(None)  # its libraries have nothing to say that is not said here
 
 
-def tag_bytes(head: bytes) -> int:
-    """Length of the tag (ID3, APE) that begins with these bytes; 0 if none does."""
-    if head.startswith(b"ID3") and len(head) >= 10:
-        return 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    if head.startswith(b"APETAGEX") and len(head) >= 32:
-        return int.from_bytes(head[12:16], "little") + 32 * bool(head[23] & 0x20)
-    return 128 if head.startswith(b"TAG") else 0
-
-
 def states_length(head: bytes) -> bool:
     """Whether an MP3 file's first frame says how many follow."""
     return bool(MP3_LENGTH.search(head[:HEAD_BYTES]))
@@ -92,8 +84,8 @@ def states_length(head: bytes) -> bool:
 class MediaReader:
     """The first audio stream of a file or pipe, with FFmpeg's libraries."""
 
-    def __init__(self, tape: Tape, name: str):
-        """Takes the tape, and closes it.
+    def __init__(self, tape: Tape, name: str, begin: int = 0):
+        """Takes the tape, and closes it; the recording begins at that byte.
 
         Raises:
             AudioError: there is no sound in it.
@@ -104,13 +96,16 @@ class MediaReader:
         self.lost: list[tuple[int, int]] = []
         self._broke_off = False
         self._passed_bytes = 0
+        self.end_byte = begin
         self._sizes = _Sizes()
         with ExitStack() as opened:
             opened.callback(tape.close)
-            self._file, frames_at = _File(tape), 0
+            self._file, frames_at = _File(tape, begin), begin
             while size := tag_bytes(tape.at(frames_at, 32)):
                 frames_at += size
             head = tape.at(frames_at, HEAD_BYTES)
+            if begin:
+                tape.seek(begin)
             self._container = opened.enter_context(av.open(self._file, options=OPTIONS, **LENIENT))
             if not self._container.streams.audio and not self._container.streams.video:
                 raise ValueError("its table of contents is not there, or not all of it")
@@ -157,7 +152,10 @@ class MediaReader:
         if self._broke_off and missing_s and SHORTEST_LOSS_S < missing_s <= SLACK_S:  # damaged to the very end
             self._lose(samples / self.sample_rate_hz, missing_s)
             yield np.zeros((round(missing_s * self.sample_rate_hz), self.channels), np.float32)
-        if (self._broke_off and missing_s is None) or (missing_s or 0) > SLACK_S or self._ends_within_page():
+        if (missing_s or 0) > SLACK_S and self._format == "ogg" and find_recording(self._file.tape, self.end_byte):
+            missing_s = 0.0  # the length is that of the last recording in the file
+        is_cut = self._file.is_cut or self._ends_within_page() or self._file.last_join > self.end_byte
+        if (self._broke_off and missing_s is None) or (missing_s or 0) > SLACK_S or is_cut:
             raise EOFError
 
     def close(self) -> None:
@@ -225,6 +223,7 @@ class MediaReader:
                 yield frame, lost if begun else 0.0
                 begun, lost = True, 0.0
             if frames:
+                self._passed(packet)
                 sizes.add(packet.size)
         if fault and not begun:
             raise fault
@@ -255,13 +254,19 @@ class MediaReader:
                 skipped_bytes = 0
             if packet.stream.index == self._stream.index:
                 yield packet, skipped_bytes
+            else:
+                self._passed(packet)
+
+    def _passed(self, packet: av.Packet) -> None:
+        """Remember how far the recording goes; what was put behind it may be a part of its last packet."""
+        self.end_byte = max(self.end_byte, self._file.begin + (packet.pos or 0) + self._passed_bytes + 1)
 
     def _passed_over(self, packet: av.Packet) -> int:
         """How many bytes in front of a packet are in none, nor a tag: FFmpeg's positions leave them out."""
         tape, head = self._file.tape, bytes(packet)[:32]
         if tape.size is None or packet.pos is None or not head:
             return 0
-        begin = packet.pos + self._passed_bytes
+        begin = self._file.begin + packet.pos + self._passed_bytes
         if tape.at(begin, len(head)) == head:
             return 0
         count = max(0, tape.at(begin, LONGEST_JUNK_BYTES).find(head))
@@ -356,9 +361,18 @@ class _Sizes:
 class _File:
     """What FFmpeg reads. It has no name, which could be taken for an address, or whose ending would mislead."""
 
-    def __init__(self, tape: Tape):
-        self.tape = tape
+    def __init__(self, tape: Tape, begin: int):
+        self.tape, self.begin = tape, begin
+        self._end, self._start = tape.size, tape.position
+        self.last_join = -1  # in a pipe: the first byte of the last recording so far
+        if tape.size is not None and tape.at(begin, 8)[4:] == b"ftyp":
+            self._end = boxes_end(tape, begin)
         self._read = b""  # of a pipe: the last bytes
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is an MP4 file whose last box is incomplete."""
+        return self._end is not None and self._end > (self.tape.size or 0)
 
     def seekable(self) -> bool:
         """Whether it can be read in any order."""
@@ -366,19 +380,23 @@ class _File:
 
     def read(self, count: int) -> bytes:
         """The next bytes as they come."""
-        data = self.tape.read(count)
+        data = self.tape.read(count if self._end is None else max(0, min(count, self._end - self.tape.position)))
         if self.tape.size is None:
+            recent = self._read[-JOIN_BYTES:] + data
+            for found in BEGIN.finditer(recent):
+                if not found[0].startswith(b"ID3"):
+                    self.last_join = self.tape.position - self._start - len(recent) + found.start()
             self._read = (self._read + data)[-OGG_PAGE_BYTES:]
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go on elsewhere; PyAV would print an error, such as of a damaged size that leads nowhere."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tape.position, os.SEEK_END: self.tape.size or 0}
+        base = {os.SEEK_SET: self.begin, os.SEEK_CUR: self.tape.position, os.SEEK_END: self._end or 0}
         try:
             self.tape.seek(base[whence] + offset)
         except (KeyError, OSError, ValueError):
             return -1  # to FFmpeg, a failure
-        return self.tape.position
+        return self.tell()
 
     def tail(self) -> bytes:
         """The last bytes; in a pipe, of those that have been read."""
@@ -387,7 +405,7 @@ class _File:
 
     def tell(self) -> int:
         """Where it goes on."""
-        return self.tape.position
+        return self.tape.position - self.begin
 
 
 def _silence(duration_s: float, rate_hz: int, channels: int) -> Iterator[tuple[int, np.ndarray]]:

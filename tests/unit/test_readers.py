@@ -186,6 +186,70 @@ def test_joined_recordings(originals: dict[str, bytes], tmp_path: Path) -> None:
         assert recording.findings.lost == [], name
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.m4a", "aac"), ("a.mp4", "aac"), ("a.mov", "alac"), ("a.flv", "aac"), ("a.wav", "adpcm_ms"),
+        ("a.wav", "libmp3lame"), ("a.w64", "adpcm_ms"), ("a.aifc", "adpcm_ima_qt"), ("a.caf", "alac"),
+        ("a.tta", "tta"), ("a.wv", "wavpack"), ("a.voc", "pcm_u8"), ("fragments.mp4", "aac"),
+    ],
+)  # fmt: skip
+def test_joined_recordings_that_ffmpeg_does_not_see(tmp_path: Path, name: str, codec: str) -> None:
+    """It stops where the first one ends; here another one of half the sample rate follows."""
+    first_s, second_s, whole = 3, 5, b""
+    options = {"movflags": "empty_moov+frag_every_frame"} if name.startswith("fragments") else None
+    for duration_s, rate_hz in ((first_s, RATE_HZ), (second_s, RATE_HZ // 2)):
+        whole += write_media(
+            tmp_path / name, codec, hum(duration_s * rate_hz), rate_hz, options=options
+        ).read_bytes()
+    (tmp_path / name).write_bytes(whole)
+    samples, error, lost = read_all(tmp_path / name)
+    assert error is None
+    assert lost == []
+    assert len(samples) / RATE_HZ == pytest.approx(first_s + second_s, abs=0.4)
+    assert np.abs(samples[-2 * RATE_HZ : -RATE_HZ]).max() > 0.1
+    (tmp_path / name).write_bytes(whole[: -len(whole) // 3])
+    assert read_all(tmp_path / name)[1] or name == "a.voc"  # whose length is not stated
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("a.flac", "a.wav"), ("a.wav", "a.flac"), ("a.wav", "a.mp3"), ("a.aiff", "a.m4a"), ("a.ogg", "a.opus"),
+        ("a.opus", "a.ogg"), ("a.ogg", "b.ogg"), ("a.ogg", "a.flac"), ("a.m4a", "a.wav"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["file", "pipe"])
+def test_joined_recordings_of_several_kinds(
+    originals: dict[str, bytes], tmp_path: Path, first: str, second: str, way: str
+) -> None:
+    """Read, or out of a pipe at least not passed over in silence."""
+    content = originals[first] + originals[second]
+    (tmp_path / "a").write_bytes(content)
+    if way == "file":
+        samples, error = read(tmp_path / "a")
+    else:
+        samples, error = (got := through_a_pipe(content)).samples, got.error
+    assert len(samples) / RATE_HZ > DURATION_S - 0.3
+    if way == "file" or not error:
+        assert error is None
+        assert len(samples) / RATE_HZ == pytest.approx(2 * DURATION_S, abs=0.3)
+
+
+def test_what_follows_samples_and_is_none(tmp_path: Path) -> None:
+    """Tags, and an odd number of bytes without the padding behind them."""
+    soundfile.write(tmp_path / "a.wav", hum(RATE_HZ * 3), RATE_HZ)
+    content, tag = (tmp_path / "a.wav").read_bytes(), os.urandom(16000)
+    heads = (b"ID3\x03\0\0\0\0\x7d\x00", b"APETAGEX" + bytes([208, 7, 0, 0, 128, 62]) + bytes(18))
+    for head in heads:
+        (tmp_path / "a.wav").write_bytes(content + head + tag)
+        assert len(load_audio(tmp_path / "a.wav", RATE_HZ).samples) == 3 * RATE_HZ
+    soundfile.write(tmp_path / "b.wav", hum(RATE_HZ + 1), RATE_HZ, subtype="PCM_U8")
+    odd = (tmp_path / "b.wav").read_bytes()[: 44 + RATE_HZ + 1]
+    (tmp_path / "b.wav").write_bytes(odd + content)
+    assert len(load_audio(tmp_path / "b.wav", RATE_HZ).samples) == 4 * RATE_HZ + 1
+
+
 @pytest.mark.parametrize("name", ["a.m4a", "a.mov"])
 def test_cut_off_before_the_table_of_contents(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(originals[name][:-2000])
