@@ -15,6 +15,7 @@ BEGIN = re.compile(
     re.DOTALL,
 )
 BOX = re.compile(rb"ftyp|moov|mdat|free|skip|wide|styp|sidx|moof|mfra|uuid|emsg|prft|pnot|meta|udta")
+UNKNOWN_BYTES = 0xFFFF_0000  # sizes above it are made up
 HEAD_BYTES = 64  # enough for the longest of them
 PIECE_BYTES = 1 << 20
 FARTHEST_BYTES = 1 << 26  # tables of contents, pictures and tags in front of it are smaller
@@ -51,11 +52,24 @@ def find_recording(tape: Tape, begin: int) -> int | None:
     return None
 
 
-def boxes_end(tape: Tape, begin: int) -> int:
-    """Where the MP4 file that begins there ends, by the sizes of its boxes: behind the end of a file that is cut.
+def stated_end(tape: Tape, begin: int) -> int:
+    """Where a recording in a file ends that FFmpeg would read on behind it, or not miss the end of.
 
-    FFmpeg would mix up the fragments of one behind it.
+    It is behind the end of the file where that is cut: as MP4 and AVI state; AMR just begins anew.
     """
+    head, size = tape.at(begin, 12), tape.size or 0
+    if head[4:8] == b"ftyp":
+        return _boxes_end(tape, begin)
+    if head.startswith(b"RIFF") and head[8:] == b"AVI ":
+        stated = int.from_bytes(head[4:8], "little")
+        return max(size, begin + 8 + stated) if stated < UNKNOWN_BYTES else size
+    if head.startswith(b"#!AMR"):
+        return find_recording(tape, begin + 1) or size
+    return size
+
+
+def _boxes_end(tape: Tape, begin: int) -> int:
+    """By the sizes of its boxes; FFmpeg would mix up the fragments of the next recording."""
     at, size = begin, tape.size or 0
     while len(head := tape.at(at, 16)) >= 8 and BOX.fullmatch(head[4:8]) and (at == begin or head[4:8] != b"ftyp"):
         box_bytes = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])

@@ -15,7 +15,7 @@ from itertools import chain, pairwise
 import av
 import numpy as np
 
-from funasr_cli.audio.joins import BEGIN, boxes_end, find_recording, tag_bytes
+from funasr_cli.audio.joins import BEGIN, find_recording, stated_end, tag_bytes
 from funasr_cli.audio.joins import HEAD_BYTES as JOIN_BYTES
 from funasr_cli.audio.samples import as_float32, at_one_rate
 from funasr_cli.audio.tape import Tape
@@ -24,6 +24,7 @@ from funasr_cli.errors import AudioError
 DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # "p" behind it: planar
 GAP_S = 0.1  # a time stamp so much later than what was heard so far means silence
 SHORTEST_LOSS_S = 0.005
+NEAR_S = 0.1  # losses so close are one
 LOUDEST = 32.0  # 30 dB above full scale: a decoder that was fed with garbage
 LONGEST_GAP_S = 3600.0  # more is an error in the time stamps
 NEW_CLOCK_S = 1.0  # time stamps so much earlier begin anew
@@ -46,7 +47,7 @@ WITH_LENGTH = (
     "avi",
 )
 TIMED = ("mov,", "matroska", "flv", "asf", "mpegts", "mpeg")  # with time stamps that may leave gaps
-COUNTED = ("ogg", "flac", "mpegts", "mpeg")  # where a gap means that something is missing
+COUNTED = ("ogg", "flac", "mpegts", "mpeg", "asf")  # where a gap means that something is missing
 WITHOUT_TIMES = (
     "mp3",
     "aac",
@@ -60,9 +61,13 @@ ROOM_BYTES = 40
 PADDING_BYTES = 2
 LONGEST_JUNK_BYTES = 1 << 20
 MOST_FAULTS = 1000  # of a container in a row, until it is given up
-CHECKS = {"flac": "crccheck+explode"}  # others mark a frame whose checksum is wrong
+CHECKS = dict.fromkeys(
+    ("flac", "tta", "wavpack", "ape"), "crccheck+explode"
+)  # others mark a frame whose checksum is wrong
 HEAD_BYTES = 4096
 OGG_PAGE_BYTES = 65307  # the most that one can take
+OGG_CONTINUED, OGG_LAST = 1, 4  # flags of a page
+TS_PACKETS_BYTES = (188, 204)  # the latter with 16 bytes to mend errors
 MP3_LENGTH = re.compile(rb"(?:Xing|Info)(....)(....)|VBRI.{10}(....)", re.DOTALL)
 # FFmpeg also sees sound in texts, and follows playlists to other files and into the network.
 FORMATS = (
@@ -95,6 +100,7 @@ class MediaReader:
         self.live = tape.size is None
         self.lost: list[tuple[int, int]] = []
         self._broke_off = False
+        self._first_pts: int | None = None
         self._passed_bytes = 0
         self.end_byte = begin
         self._sizes = _Sizes()
@@ -154,7 +160,8 @@ class MediaReader:
             yield np.zeros((round(missing_s * self.sample_rate_hz), self.channels), np.float32)
         if (missing_s or 0) > SLACK_S and self._format == "ogg" and find_recording(self._file.tape, self.end_byte):
             missing_s = 0.0  # the length is that of the last recording in the file
-        is_cut = self._file.is_cut or self._ends_within_page() or self._file.last_join > self.end_byte
+        is_cut = self._file.is_cut or self._ends_within_page(all_read=True) or self._ends_within_packet()
+        is_cut |= self._file.last_join > self.end_byte
         if (self._broke_off and missing_s is None) or (missing_s or 0) > SLACK_S or is_cut:
             raise EOFError
 
@@ -176,7 +183,9 @@ class MediaReader:
                 late_s = 0.0 if abs(next_s - late_s) > abs(late_s) / 2 else late_s
             if late_s > LONGEST_GAP_S or late_s < -NEW_CLOCK_S:
                 self._origin_s, late_s = self._origin_s + late_s, 0.0
-            is_lost = lost_packets > 0 or (self._format in COUNTED and clock_s > 0)
+            is_lost = lost_packets > 0 or (
+                self._format in COUNTED and (clock_s > 0 or self._begins_damaged(frame))
+            )
             if self._format in WITHOUT_TIMES:
                 late_s = max(1, round(lost_packets)) * duration_s if lost_packets else 0.0
             elif not is_lost and not self._format.startswith(TIMED):
@@ -194,16 +203,29 @@ class MediaReader:
 
     def _lose(self, start_s: float, duration_s: float) -> None:
         first, last = (round(time_s * self.sample_rate_hz) for time_s in (start_s, start_s + duration_s))
+        near_s = NEAR_S if self._format == "amr" else 0.0  # where a few frames behind damage are garbage
+        if self.lost and first - self.lost[-1][1] <= near_s * self.sample_rate_hz:
+            first, _ = self.lost.pop()
         self.lost.append((first, last))
 
     def _late_s(self, frame: av.AudioFrame, clock_s: float) -> float:
         """By how much its time stamp is later than what was heard so far; 0 where it has none."""
         return 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - self._origin_s - clock_s
 
+    def _begins_damaged(self, frame: av.AudioFrame) -> bool:
+        """Whether the first frame that could be decoded is later than the first packet."""
+        if frame.pts is None or self._first_pts is None:
+            return False
+        first_s = float(self._first_pts * self._stream.time_base)
+        return float(frame.pts * frame.time_base) - first_s > GAP_S
+
     def _begin_s(self, frame: av.AudioFrame) -> float:
         """The time stamp at which the pictures begin, or the sound, whichever is first."""
         if self._format.startswith(TIMED):
-            return (self._container.start_time or 0) / av.time_base
+            begin_s = (self._container.start_time or 0) / av.time_base
+            late_s = 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - begin_s
+            is_delay = self._format == "asf" and 0 < late_s < GAP_S  # until the decoder has what it needs
+            return begin_s + late_s * is_delay
         return 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, float]]:
@@ -211,6 +233,7 @@ class MediaReader:
         begun, lost, fault, sizes = False, 0.0, None, self._sizes
         for packet, skipped_bytes in self._packets():
             lost += sizes.packets_in(skipped_bytes) if skipped_bytes else 0
+            self._first_pts = packet.pts if self._first_pts is None else self._first_pts
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
@@ -222,8 +245,9 @@ class MediaReader:
             for frame in frames:
                 yield frame, lost if begun else 0.0
                 begun, lost = True, 0.0
-            if frames:
+            if frames or self._format == "ogg":
                 self._passed(packet)
+            if frames:
                 sizes.add(packet.size)
         if fault and not begun:
             raise fault
@@ -322,14 +346,25 @@ class MediaReader:
         stated_s = float(stream.duration * stream.time_base)
         return stated_s if abs(stated_s - frames_s) < SLACK_S else None
 
-    def _ends_within_page(self) -> bool:
-        """Whether the last page of an Ogg file is incomplete."""
+    def _ends_within_page(self, *, all_read: bool = False) -> bool:
+        """Whether the last page of an Ogg file is incomplete or damaged, or junk follows where another should."""
         tail = self._file.tail()
-        page = tail[tail.rfind(b"OggS") :] if self._format == "ogg" and b"OggS" in tail else b""
-        if not page:
-            return False  # other things follow the last page
+        if self._format != "ogg" or b"OggS" not in tail:
+            return False
+        page = tail[tail.rfind(b"OggS") :]
         segments = page[27 : 27 + page[26]] if len(page) > 26 else b""  # a byte each: how long it is
-        return len(page) <= 26 or len(segments) < page[26] or len(page) < 27 + len(segments) + sum(segments)
+        if len(page) <= 26 or len(segments) < page[26]:
+            return True
+        behind = len(page) - 27 - len(segments) - sum(segments)
+        is_undecoded = all_read and (self._file.tape.size or 0) - len(page) >= self.end_byte
+        if is_undecoded and sum(segments) and not page[5] & OGG_CONTINUED:
+            return find_recording(self._file.tape, self.end_byte) is None
+        return behind < 0 or (behind > 0 and not page[5] & OGG_LAST)
+
+    def _ends_within_packet(self) -> bool:
+        """Whether the last packet of an MPEG transport stream is incomplete, or none."""
+        tail = self._file.tail()
+        return self._format == "mpegts" and not any(tail[-size:].startswith(b"\x47") for size in TS_PACKETS_BYTES)
 
 
 @dataclass
@@ -365,13 +400,13 @@ class _File:
         self.tape, self.begin = tape, begin
         self._end, self._start = tape.size, tape.position
         self.last_join = -1  # in a pipe: the first byte of the last recording so far
-        if tape.size is not None and tape.at(begin, 8)[4:] == b"ftyp":
-            self._end = boxes_end(tape, begin)
+        if tape.size is not None:
+            self._end = stated_end(tape, begin)
         self._read = b""  # of a pipe: the last bytes
 
     @property
     def is_cut(self) -> bool:
-        """Whether it is an MP4 file whose last box is incomplete."""
+        """Whether its outermost parts go on behind the end of the file."""
         return self._end is not None and self._end > (self.tape.size or 0)
 
     def seekable(self) -> bool:
