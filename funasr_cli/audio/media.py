@@ -7,9 +7,9 @@ it or, where a format has none, by its bytes.
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from itertools import chain, pairwise
 
 import av
@@ -59,6 +59,7 @@ WITHOUT_TIMES = (
 IN_ORDER = ("matroska,webm", "flv")  # packet behind packet, with less than this between them, or damage
 ROOM_BYTES = 40
 PADDING_BYTES = 2
+NEAR_PACKETS = 200  # by whose size the lost ones are counted
 LONGEST_JUNK_BYTES = 1 << 20
 MOST_FAULTS = 1000  # of a container in a row, until it is given up
 CHECKS = dict.fromkeys(
@@ -66,6 +67,8 @@ CHECKS = dict.fromkeys(
 )  # others mark a frame whose checksum is wrong
 HEAD_BYTES = 4096
 OGG_PAGE_BYTES = 65307  # the most that one can take
+OGG_HEAD_BYTES = 27 + 255
+OGG_NO_TIME = (bytes(8), b"\xff" * 8)  # on pages of headers, and on those where no packet ends
 OGG_CONTINUED, OGG_LAST = 1, 4  # flags of a page
 TS_PACKETS_BYTES = (188, 204)  # the latter with 16 bytes to mend errors
 MP3_LENGTH = re.compile(rb"(?:Xing|Info)(....)(....)|VBRI.{10}(....)", re.DOTALL)
@@ -214,6 +217,8 @@ class MediaReader:
 
     def _begins_damaged(self, frame: av.AudioFrame) -> bool:
         """Whether the first frame that could be decoded is later than the first packet."""
+        if self._format in ("flac", "ogg"):
+            return True  # what they begin with is known otherwise
         if frame.pts is None or self._first_pts is None:
             return False
         first_s = float(self._first_pts * self._stream.time_base)
@@ -226,13 +231,29 @@ class MediaReader:
             late_s = 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - begin_s
             is_delay = self._format == "asf" and 0 < late_s < GAP_S  # until the decoder has what it needs
             return begin_s + late_s * is_delay
-        return 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+        begin_s = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+        is_flac, stated = self._format == "flac", self._stream.duration
+        if is_flac and stated and not self.live and begin_s < float(stated * self._stream.time_base):
+            return 0.0  # of the frames in front of it, the first has the number 0
+        return 0.0 if self._format == "ogg" and self._pages_are_missing() else begin_s
+
+    def _pages_are_missing(self) -> bool:
+        """Whether there was sound in an Ogg file in front of the page that is decoded first."""
+        if self.live or self._container.streams.video:
+            return False
+        at, tape = self._file.begin, self._file.tape
+        while at < self.end_byte - 1:
+            page = tape.at(at, OGG_HEAD_BYTES)
+            if not page.startswith(b"OggS") or page[6:14] not in OGG_NO_TIME:
+                return True
+            at += 27 + page[26] + sum(page[27 : 27 + page[26]])
+        return False
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, float]]:
         """All frames, each with the number of packets that were lost in front of it, unless it is the first."""
-        begun, lost, fault, sizes = False, 0.0, None, self._sizes
-        for packet, skipped_bytes in self._packets():
-            lost += sizes.packets_in(skipped_bytes) if skipped_bytes else 0
+        begun, lost, damaged_bytes, fault, sizes = False, 0, 0, None, self._sizes
+        for packet, skipped_bytes in sizes.look_ahead(self._packets(), 0 if self.live else NEAR_PACKETS):
+            damaged_bytes += skipped_bytes
             self._first_pts = packet.pts if self._first_pts is None else self._first_pts
             try:
                 frames = packet.decode()
@@ -240,18 +261,20 @@ class MediaReader:
                 frames, fault = self._behind_tag(packet), error
             if frames is None or any(frame.is_corrupt for frame in frames):
                 # One that is larger than any before may be several, with junk where their beginnings were.
-                lost += 1 if packet.size <= sizes.largest else sizes.packets_in(packet.size)
+                is_several = packet.size > sizes.largest or sizes.are_constant
+                lost, damaged_bytes = lost + (not is_several), damaged_bytes + packet.size * is_several
                 continue
-            for frame in frames:
-                yield frame, lost if begun else 0.0
-                begun, lost = True, 0.0
             if frames or self._format == "ogg":
                 self._passed(packet)
+            for frame in frames:
+                packets = lost + (sizes.packets_in(damaged_bytes) if damaged_bytes else 0.0)
+                yield frame, packets if begun else 0.0
+                begun, lost, damaged_bytes = True, 0, 0
             if frames:
                 sizes.add(packet.size)
         if fault and not begun:
             raise fault
-        self._broke_off |= lost > 0
+        self._broke_off |= lost + damaged_bytes > 0
 
     def _behind_tag(self, packet: av.Packet) -> list[av.AudioFrame] | None:
         """Frames of an MP3 packet that begins with a tag, as between two files in one; None if it is damaged."""
@@ -352,43 +375,59 @@ class MediaReader:
         if self._format != "ogg" or b"OggS" not in tail:
             return False
         page = tail[tail.rfind(b"OggS") :]
-        segments = page[27 : 27 + page[26]] if len(page) > 26 else b""  # a byte each: how long it is
+        segments: bytes = page[27 : 27 + page[26]] if len(page) > 26 else b""  # a byte each: how long it is
         if len(page) <= 26 or len(segments) < page[26]:
             return True
         behind = len(page) - 27 - len(segments) - sum(segments)
         is_undecoded = all_read and (self._file.tape.size or 0) - len(page) >= self.end_byte
-        if is_undecoded and sum(segments) and not page[5] & OGG_CONTINUED:
+        if is_undecoded and any(segments) and not page[5] & OGG_CONTINUED:
             return find_recording(self._file.tape, self.end_byte) is None
         return behind < 0 or (behind > 0 and not page[5] & OGG_LAST)
 
     def _ends_within_packet(self) -> bool:
         """Whether the last packet of an MPEG transport stream is incomplete, or none."""
         tail = self._file.tail()
-        return self._format == "mpegts" and not any(tail[-size:].startswith(b"\x47") for size in TS_PACKETS_BYTES)
+        return self._format == "mpegts" and not any(tail[-size:][:1] == b"G" for size in TS_PACKETS_BYTES)
 
 
-@dataclass
 class _Sizes:
-    """How large the packets are that were decoded, in bytes."""
+    """How large packets are, in bytes: those that were decoded, and those that come."""
 
-    count: int = 0
-    total: int = 0
-    smallest: int = sys.maxsize
-    largest: int = 0
+    def __init__(self) -> None:
+        self.smallest, self.largest = sys.maxsize, 0
+        self._recent: deque[int] = deque(maxlen=NEAR_PACKETS)
+        self._coming: deque[tuple[av.Packet, int]] = deque()
 
     def add(self, size: int) -> None:
-        """Count one more."""
-        self.count, self.total = self.count + 1, self.total + size
+        """Count one more that was decoded."""
+        self._recent.append(size)
         self.smallest, self.largest = min(self.smallest, size), max(self.largest, size)
+
+    @property
+    def are_constant(self) -> bool:
+        """Whether all are of one size, but for a byte of padding."""
+        return self.largest - self.smallest <= 1
+
+    def look_ahead(self, packets: Iterator[tuple[av.Packet, int]], count: int) -> Iterator[tuple[av.Packet, int]]:
+        """The same ones, so many behind."""
+        self._coming.clear()
+        for packet in packets:
+            self._coming.append(packet)
+            if len(self._coming) > count:
+                yield self._coming.popleft()
+        while self._coming:
+            yield self._coming.popleft()
 
     def packets_in(self, damaged_bytes: int) -> float:
         """How many packets were there, if something was written over them; one, if something was put in between.
 
         Where all are of one size, but for a byte of padding, only their multiples can be packets.
         """
-        packets = damaged_bytes * self.count / self.total if self.total else 1.0
-        is_constant = self.largest - self.smallest <= 1
-        if is_constant and abs(packets - round(packets)) * self.largest > PADDING_BYTES:
+        near = [*self._recent, *(packet.size for packet, _ in self._coming if packet.size)]
+        largest = 4 * np.percentile(near, 90) if near else 0.0  # others are damaged
+        usual = [size for size in near if size <= largest]
+        packets = damaged_bytes / float(np.mean(usual)) if usual else 1.0
+        if self.are_constant and abs(packets - round(packets)) * self.largest > PADDING_BYTES:
             return 1.0
         return packets
 

@@ -111,6 +111,24 @@ def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, na
     assert not (name in PCM and lost_s)
 
 
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.opus", "a.ogg", "a.aac", "a.ac3", "a.wma"])
+def test_damage_in_the_first_packets_moves_nothing(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+    """What comes behind them keeps its time, though nothing in front of it could be decoded."""
+    path, data = tmp_path / name, bytearray(originals[name])
+    path.write_bytes(data)
+    intact = load_audio(path, RATE_HZ).samples
+    start = {"a.flac": 8400, "a.ogg": 5000}.get(name, 1200)
+    overwritten(data, start, len(data) // 20)
+    path.write_bytes(data)
+    samples, error, lost = read_all(path)
+    assert error is None
+    assert len(samples) / RATE_HZ == pytest.approx(DURATION_S, abs=0.3)
+    assert lost[0][0] < 1.5
+    assert 0.5 < sum(end_s - start_s for start_s, end_s in lost) < 3.5
+    if name not in ("a.aac", "a.wma"):  # of which a packet more or less moves what follows
+        assert like_before(samples[6 * RATE_HZ :], intact[6 * RATE_HZ :]) > 0.9
+
+
 @pytest.mark.parametrize("name", ["a.ogg", "a.opus", "a.ts", "a.wma", "a.flv", "a.mkv"])
 def test_junk_at_the_end_is_told(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
     data = bytearray(originals[name])
