@@ -46,6 +46,8 @@ WITH_LENGTH = (
     "aiff",
     "avi",
 )
+AVI_CHUNK = re.compile(rb"\x00?(?:ix\d\d|idx1|JUNK|LIST|RIFF)")  # FFmpeg counts packets, and skips these
+AVI_HEAD_BYTES = 8  # in front of each packet
 TIMED = ("mov,", "matroska", "flv", "asf", "mpegts", "mpeg")  # with time stamps that may leave gaps
 COUNTED = ("ogg", "flac", "mpegts", "mpeg", "asf")  # where a gap means that something is missing
 WITHOUT_TIMES = (
@@ -122,6 +124,8 @@ class MediaReader:
                 raise AudioError(f"{name}: there is no sound in it", code="audio-no-sound")
             self._format = self._container.format.name
             self._stream = self._container.streams.audio[0]
+            self._is_sound_avi = self._format == "avi" and not self._container.streams.video
+            self._sizes.head_bytes = AVI_HEAD_BYTES * self._is_sound_avi
             codec = self._stream.codec_context
             codec.options = {"err_detect": CHECKS.get(codec.name, "crccheck")}
             self._frames = self._decoded()
@@ -189,7 +193,7 @@ class MediaReader:
             is_lost = lost_packets > 0 or (
                 self._format in COUNTED and (clock_s > 0 or self._begins_damaged(frame))
             )
-            if self._format in WITHOUT_TIMES:
+            if self._format in WITHOUT_TIMES or self._is_sound_avi:
                 late_s = max(1, round(lost_packets)) * duration_s if lost_packets else 0.0
             elif not is_lost and not self._format.startswith(TIMED):
                 late_s = 0.0
@@ -297,6 +301,8 @@ class MediaReader:
                 begin = packet.pos
             if self._format in WITHOUT_TIMES:
                 skipped_bytes = self._passed_over(packet)
+            elif self._is_sound_avi:
+                skipped_bytes = self._in_no_chunk(packet.pos, skipped_bytes)
             elif skipped_bytes <= ROOM_BYTES or self._format not in IN_ORDER:
                 skipped_bytes = 0
             if packet.stream.index == self._stream.index:
@@ -319,6 +325,13 @@ class MediaReader:
         count = max(0, tape.at(begin, LONGEST_JUNK_BYTES).find(head))
         self._passed_bytes += count
         return max(0, count - tag_bytes(tape.at(begin, 32)))
+
+    def _in_no_chunk(self, position: int | None, skipped_bytes: int) -> int:
+        """How many of the bytes in front of a packet of an AVI file are no index nor other chunk."""
+        if position is None or self._file.tape.size is None or skipped_bytes <= ROOM_BYTES:
+            return 0
+        begin = self._file.begin + position - skipped_bytes
+        return 0 if AVI_CHUNK.match(self._file.tape.at(begin, 5)) else skipped_bytes
 
     def _demuxed(self) -> Iterator[av.Packet]:
         """Packets of all streams; behind a fault, too, as long as something comes."""
@@ -395,6 +408,7 @@ class _Sizes:
 
     def __init__(self) -> None:
         self.smallest, self.largest = sys.maxsize, 0
+        self.head_bytes = 0  # in front of each
         self._recent: deque[int] = deque(maxlen=NEAR_PACKETS)
         self._coming: deque[tuple[av.Packet, int]] = deque()
 
@@ -426,8 +440,12 @@ class _Sizes:
         near = [*self._recent, *(packet.size for packet, _ in self._coming if packet.size)]
         largest = 4 * np.percentile(near, 90) if near else 0.0  # others are damaged
         usual = [size for size in near if size <= largest]
-        packets = damaged_bytes / float(np.mean(usual)) if usual else 1.0
-        if self.are_constant and abs(packets - round(packets)) * self.largest > PADDING_BYTES:
+        packets = damaged_bytes / (float(np.mean(usual)) + self.head_bytes) if usual else 1.0
+        if (
+            self.are_constant
+            and not self.head_bytes
+            and abs(packets - round(packets)) * self.largest > PADDING_BYTES
+        ):
             return 1.0
         return packets
 
