@@ -256,7 +256,8 @@ class MediaReader:
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, float]]:
         """All frames, each with the number of packets that were lost in front of it, unless it is the first."""
         begun, lost, damaged_bytes, fault, sizes = False, 0, 0, None, self._sizes
-        for packet, skipped_bytes in sizes.look_ahead(self._packets(), 0 if self.live else NEAR_PACKETS):
+        is_counted = not self.live and (self._format in WITHOUT_TIMES or self._is_sound_avi)
+        for packet, skipped_bytes in sizes.look_ahead(self._packets(), NEAR_PACKETS * is_counted):
             damaged_bytes += skipped_bytes
             self._first_pts = packet.pts if self._first_pts is None else self._first_pts
             try:
