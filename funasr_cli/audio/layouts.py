@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import soundfile
 
+from funasr_cli.audio.joins import begins_recording, tag_bytes
 from funasr_cli.audio.pcm import SAMPLE_BYTES, StoredFormat
 from funasr_cli.audio.tape import Tape
 
@@ -171,14 +172,21 @@ def _behind(tape: Tape, layout: Layout) -> Layout | None:
         return None
     begin = tape.position
     at = layout.start + layout.size + family.padding(layout.size)
+    if found := find_layout(tape, layout.start + layout.size):  # some leave out the padding
+        return found
     for _ in range(MOST_CHUNKS):
         left = LARGEST_HEAD_BYTES if tape.size is None else tape.size - at
         if found := find_layout(tape, at):
             return found
-        chunk = family.chunk(tape.at(at, family.head_bytes)) if family.samples else None
-        if chunk is None or not 0 <= chunk[1] <= left:
+        if begins_recording(tape, at) or begins_recording(tape, begin):
+            return None
+        size = tag_bytes(tape.at(at, 32))
+        chunk = family.chunk(tape.at(at, family.head_bytes)) if family.samples and not size else None
+        if chunk and 0 <= chunk[1] <= left:
+            size = family.head_bytes + chunk[1] + family.padding(chunk[1])
+        if not size:
             break
-        begin = at = at + family.head_bytes + chunk[1] + family.padding(chunk[1])
+        begin = at = at + size
         tape.skip(at - tape.position)
     enough = min(round(LEFTOVER_S * stored.sample_rate_hz) * stored.frame_bytes, LARGEST_HEAD_BYTES)
     if left < enough or len(tape.at(begin, enough)) < enough:

@@ -7,14 +7,16 @@ it or, where a format has none, by its bytes.
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from itertools import chain, pairwise
 
 import av
 import numpy as np
 
+from funasr_cli.audio.joins import BEGIN, find_recording, stated_end, tag_bytes
+from funasr_cli.audio.joins import HEAD_BYTES as JOIN_BYTES
 from funasr_cli.audio.samples import as_float32, at_one_rate
 from funasr_cli.audio.tape import Tape
 from funasr_cli.errors import AudioError
@@ -22,6 +24,7 @@ from funasr_cli.errors import AudioError
 DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # "p" behind it: planar
 GAP_S = 0.1  # a time stamp so much later than what was heard so far means silence
 SHORTEST_LOSS_S = 0.005
+NEAR_S = 0.1  # losses so close are one
 LOUDEST = 32.0  # 30 dB above full scale: a decoder that was fed with garbage
 LONGEST_GAP_S = 3600.0  # more is an error in the time stamps
 NEW_CLOCK_S = 1.0  # time stamps so much earlier begin anew
@@ -43,8 +46,10 @@ WITH_LENGTH = (
     "aiff",
     "avi",
 )
+AVI_CHUNK = re.compile(rb"\x00?(?:ix\d\d|idx1|JUNK|LIST|RIFF)")  # FFmpeg counts packets, and skips these
+AVI_HEAD_BYTES = 8  # in front of each packet
 TIMED = ("mov,", "matroska", "flv", "asf", "mpegts", "mpeg")  # with time stamps that may leave gaps
-COUNTED = ("ogg", "flac", "mpegts", "mpeg")  # where a gap means that something is missing
+COUNTED = ("ogg", "flac", "mpegts", "mpeg", "asf")  # where a gap means that something is missing
 WITHOUT_TIMES = (
     "mp3",
     "aac",
@@ -56,12 +61,18 @@ WITHOUT_TIMES = (
 IN_ORDER = ("matroska,webm", "flv")  # packet behind packet, with less than this between them, or damage
 ROOM_BYTES = 40
 PADDING_BYTES = 2
+NEAR_PACKETS = 200  # by whose size the lost ones are counted
 LONGEST_JUNK_BYTES = 1 << 20
 MOST_FAULTS = 1000  # of a container in a row, until it is given up
-CHECKS = {"flac": "crccheck+explode"}  # others mark a frame whose checksum is wrong
+CHECKS = dict.fromkeys(
+    ("flac", "tta", "wavpack", "ape"), "crccheck+explode"
+)  # others mark a frame whose checksum is wrong
 HEAD_BYTES = 4096
 OGG_PAGE_BYTES = 65307  # the most that one can take
-MP3_SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]")  # version, layer, bit rate
+OGG_HEAD_BYTES = 27 + 255
+OGG_NO_TIME = (bytes(8), b"\xff" * 8)  # on pages of headers, and on those where no packet ends
+OGG_CONTINUED, OGG_LAST = 1, 4  # flags of a page
+TS_PACKETS_BYTES = (188, 204)  # the latter with 16 bytes to mend errors
 MP3_LENGTH = re.compile(rb"(?:Xing|Info)(....)(....)|VBRI.{10}(....)", re.DOTALL)
 # FFmpeg also sees sound in texts, and follows playlists to other files and into the network.
 FORMATS = (
@@ -75,15 +86,6 @@ LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 
 av.logging.set_level(None)  # its libraries have nothing to say that is not said here
 
 
-def tag_bytes(head: bytes) -> int:
-    """Length of the tag (ID3, APE) that begins with these bytes; 0 if none does."""
-    if head.startswith(b"ID3") and len(head) >= 10:
-        return 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    if head.startswith(b"APETAGEX") and len(head) >= 32:
-        return int.from_bytes(head[12:16], "little") + 32 * bool(head[23] & 0x20)
-    return 128 if head.startswith(b"TAG") else 0
-
-
 def states_length(head: bytes) -> bool:
     """Whether an MP3 file's first frame says how many follow."""
     return bool(MP3_LENGTH.search(head[:HEAD_BYTES]))
@@ -92,8 +94,8 @@ def states_length(head: bytes) -> bool:
 class MediaReader:
     """The first audio stream of a file or pipe, with FFmpeg's libraries."""
 
-    def __init__(self, tape: Tape, name: str):
-        """Takes the tape, and closes it.
+    def __init__(self, tape: Tape, name: str, begin: int = 0):
+        """Takes the tape, and closes it; the recording begins at that byte.
 
         Raises:
             AudioError: there is no sound in it.
@@ -103,14 +105,18 @@ class MediaReader:
         self.live = tape.size is None
         self.lost: list[tuple[int, int]] = []
         self._broke_off = False
+        self._first_pts: int | None = None
         self._passed_bytes = 0
+        self.end_byte = begin
         self._sizes = _Sizes()
         with ExitStack() as opened:
             opened.callback(tape.close)
-            self._file, frames_at = _File(tape), 0
+            self._file, frames_at = _File(tape, begin), begin
             while size := tag_bytes(tape.at(frames_at, 32)):
                 frames_at += size
             head = tape.at(frames_at, HEAD_BYTES)
+            if begin:
+                tape.seek(begin)
             self._container = opened.enter_context(av.open(self._file, options=OPTIONS, **LENIENT))
             if not self._container.streams.audio and not self._container.streams.video:
                 raise ValueError("its table of contents is not there, or not all of it")
@@ -118,6 +124,8 @@ class MediaReader:
                 raise AudioError(f"{name}: there is no sound in it", code="audio-no-sound")
             self._format = self._container.format.name
             self._stream = self._container.streams.audio[0]
+            self._is_sound_avi = self._format == "avi" and not self._container.streams.video
+            self._sizes.head_bytes = AVI_HEAD_BYTES * self._is_sound_avi
             codec = self._stream.codec_context
             codec.options = {"err_detect": CHECKS.get(codec.name, "crccheck")}
             self._frames = self._decoded()
@@ -157,7 +165,11 @@ class MediaReader:
         if self._broke_off and missing_s and SHORTEST_LOSS_S < missing_s <= SLACK_S:  # damaged to the very end
             self._lose(samples / self.sample_rate_hz, missing_s)
             yield np.zeros((round(missing_s * self.sample_rate_hz), self.channels), np.float32)
-        if (self._broke_off and missing_s is None) or (missing_s or 0) > SLACK_S or self._ends_within_page():
+        if (missing_s or 0) > SLACK_S and self._format == "ogg" and find_recording(self._file.tape, self.end_byte):
+            missing_s = 0.0  # the length is that of the last recording in the file
+        is_cut = self._file.is_cut or self._ends_within_page(all_read=True) or self._ends_within_packet()
+        is_cut |= self._file.last_join > self.end_byte
+        if (self._broke_off and missing_s is None) or (missing_s or 0) > SLACK_S or is_cut:
             raise EOFError
 
     def close(self) -> None:
@@ -178,8 +190,10 @@ class MediaReader:
                 late_s = 0.0 if abs(next_s - late_s) > abs(late_s) / 2 else late_s
             if late_s > LONGEST_GAP_S or late_s < -NEW_CLOCK_S:
                 self._origin_s, late_s = self._origin_s + late_s, 0.0
-            is_lost = lost_packets > 0 or (self._format in COUNTED and clock_s > 0)
-            if self._format in WITHOUT_TIMES:
+            is_lost = lost_packets > 0 or (
+                self._format in COUNTED and (clock_s > 0 or self._begins_damaged(frame))
+            )
+            if self._format in WITHOUT_TIMES or self._is_sound_avi:
                 late_s = max(1, round(lost_packets)) * duration_s if lost_packets else 0.0
             elif not is_lost and not self._format.startswith(TIMED):
                 late_s = 0.0
@@ -196,39 +210,76 @@ class MediaReader:
 
     def _lose(self, start_s: float, duration_s: float) -> None:
         first, last = (round(time_s * self.sample_rate_hz) for time_s in (start_s, start_s + duration_s))
+        near_s = NEAR_S if self._format == "amr" else 0.0  # where a few frames behind damage are garbage
+        if self.lost and first - self.lost[-1][1] <= near_s * self.sample_rate_hz:
+            first, _ = self.lost.pop()
         self.lost.append((first, last))
 
     def _late_s(self, frame: av.AudioFrame, clock_s: float) -> float:
         """By how much its time stamp is later than what was heard so far; 0 where it has none."""
         return 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - self._origin_s - clock_s
 
+    def _begins_damaged(self, frame: av.AudioFrame) -> bool:
+        """Whether the first frame that could be decoded is later than the first packet."""
+        if self._format in ("flac", "ogg"):
+            return True  # what they begin with is known otherwise
+        if frame.pts is None or self._first_pts is None:
+            return False
+        first_s = float(self._first_pts * self._stream.time_base)
+        return float(frame.pts * frame.time_base) - first_s > GAP_S
+
     def _begin_s(self, frame: av.AudioFrame) -> float:
         """The time stamp at which the pictures begin, or the sound, whichever is first."""
         if self._format.startswith(TIMED):
-            return (self._container.start_time or 0) / av.time_base
-        return 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+            begin_s = (self._container.start_time or 0) / av.time_base
+            late_s = 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - begin_s
+            is_delay = self._format == "asf" and 0 < late_s < GAP_S  # until the decoder has what it needs
+            return begin_s + late_s * is_delay
+        begin_s = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+        is_flac, stated = self._format == "flac", self._stream.duration
+        if is_flac and stated and not self.live and begin_s < float(stated * self._stream.time_base):
+            return 0.0  # of the frames in front of it, the first has the number 0
+        return 0.0 if self._format == "ogg" and self._pages_are_missing() else begin_s
+
+    def _pages_are_missing(self) -> bool:
+        """Whether there was sound in an Ogg file in front of the page that is decoded first."""
+        if self.live or self._container.streams.video:
+            return False
+        at, tape = self._file.begin, self._file.tape
+        while at < self.end_byte - 1:
+            page = tape.at(at, OGG_HEAD_BYTES)
+            if not page.startswith(b"OggS") or page[6:14] not in OGG_NO_TIME:
+                return True
+            at += 27 + page[26] + sum(page[27 : 27 + page[26]])
+        return False
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, float]]:
         """All frames, each with the number of packets that were lost in front of it, unless it is the first."""
-        begun, lost, fault, sizes = False, 0.0, None, self._sizes
-        for packet, skipped_bytes in self._packets():
-            lost += sizes.packets_in(skipped_bytes) if skipped_bytes else 0
+        begun, lost, damaged_bytes, fault, sizes = False, 0, 0, None, self._sizes
+        is_counted = not self.live and (self._format in WITHOUT_TIMES or self._is_sound_avi)
+        for packet, skipped_bytes in sizes.look_ahead(self._packets(), NEAR_PACKETS * is_counted):
+            damaged_bytes += skipped_bytes
+            self._first_pts = packet.pts if self._first_pts is None else self._first_pts
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
                 frames, fault = self._behind_tag(packet), error
             if frames is None or any(frame.is_corrupt for frame in frames):
                 # One that is larger than any before may be several, with junk where their beginnings were.
-                lost += 1 if packet.size <= sizes.largest else sizes.packets_in(packet.size)
+                is_several = packet.size > sizes.largest or sizes.are_constant
+                lost, damaged_bytes = lost + (not is_several), damaged_bytes + packet.size * is_several
                 continue
+            if frames or self._format == "ogg":
+                self._passed(packet)
             for frame in frames:
-                yield frame, lost if begun else 0.0
-                begun, lost = True, 0.0
+                packets = lost + (sizes.packets_in(damaged_bytes) if damaged_bytes else 0.0)
+                yield frame, packets if begun else 0.0
+                begun, lost, damaged_bytes = True, 0, 0
             if frames:
                 sizes.add(packet.size)
         if fault and not begun:
             raise fault
-        self._broke_off |= lost > 0
+        self._broke_off |= lost + damaged_bytes > 0
 
     def _behind_tag(self, packet: av.Packet) -> list[av.AudioFrame] | None:
         """Frames of an MP3 packet that begins with a tag, as between two files in one; None if it is damaged."""
@@ -251,22 +302,37 @@ class MediaReader:
                 begin = packet.pos
             if self._format in WITHOUT_TIMES:
                 skipped_bytes = self._passed_over(packet)
+            elif self._is_sound_avi:
+                skipped_bytes = self._in_no_chunk(packet.pos, skipped_bytes)
             elif skipped_bytes <= ROOM_BYTES or self._format not in IN_ORDER:
                 skipped_bytes = 0
             if packet.stream.index == self._stream.index:
                 yield packet, skipped_bytes
+            else:
+                self._passed(packet)
+
+    def _passed(self, packet: av.Packet) -> None:
+        """Remember how far the recording goes; what was put behind it may be a part of its last packet."""
+        self.end_byte = max(self.end_byte, self._file.begin + (packet.pos or 0) + self._passed_bytes + 1)
 
     def _passed_over(self, packet: av.Packet) -> int:
         """How many bytes in front of a packet are in none, nor a tag: FFmpeg's positions leave them out."""
         tape, head = self._file.tape, bytes(packet)[:32]
         if tape.size is None or packet.pos is None or not head:
             return 0
-        begin = packet.pos + self._passed_bytes
+        begin = self._file.begin + packet.pos + self._passed_bytes
         if tape.at(begin, len(head)) == head:
             return 0
         count = max(0, tape.at(begin, LONGEST_JUNK_BYTES).find(head))
         self._passed_bytes += count
         return max(0, count - tag_bytes(tape.at(begin, 32)))
+
+    def _in_no_chunk(self, position: int | None, skipped_bytes: int) -> int:
+        """How many of the bytes in front of a packet of an AVI file are no index nor other chunk."""
+        if position is None or self._file.tape.size is None or skipped_bytes <= ROOM_BYTES:
+            return 0
+        begin = self._file.begin + position - skipped_bytes
+        return 0 if AVI_CHUNK.match(self._file.tape.at(begin, 5)) else skipped_bytes
 
     def _demuxed(self) -> Iterator[av.Packet]:
         """Packets of all streams; behind a fault, too, as long as something comes."""
@@ -317,38 +383,70 @@ class MediaReader:
         stated_s = float(stream.duration * stream.time_base)
         return stated_s if abs(stated_s - frames_s) < SLACK_S else None
 
-    def _ends_within_page(self) -> bool:
-        """Whether the last page of an Ogg file is incomplete."""
+    def _ends_within_page(self, *, all_read: bool = False) -> bool:
+        """Whether the last page of an Ogg file is incomplete or damaged, or junk follows where another should."""
         tail = self._file.tail()
-        page = tail[tail.rfind(b"OggS") :] if self._format == "ogg" and b"OggS" in tail else b""
-        if not page:
-            return False  # other things follow the last page
-        segments = page[27 : 27 + page[26]] if len(page) > 26 else b""  # a byte each: how long it is
-        return len(page) <= 26 or len(segments) < page[26] or len(page) < 27 + len(segments) + sum(segments)
+        if self._format != "ogg" or b"OggS" not in tail:
+            return False
+        page = tail[tail.rfind(b"OggS") :]
+        segments: bytes = page[27 : 27 + page[26]] if len(page) > 26 else b""  # a byte each: how long it is
+        if len(page) <= 26 or len(segments) < page[26]:
+            return True
+        behind = len(page) - 27 - len(segments) - sum(segments)
+        is_undecoded = all_read and (self._file.tape.size or 0) - len(page) >= self.end_byte
+        if is_undecoded and any(segments) and not page[5] & OGG_CONTINUED:
+            return find_recording(self._file.tape, self.end_byte) is None
+        return behind < 0 or (behind > 0 and not page[5] & OGG_LAST)
+
+    def _ends_within_packet(self) -> bool:
+        """Whether the last packet of an MPEG transport stream is incomplete, or none."""
+        tail = self._file.tail()
+        return self._format == "mpegts" and not any(tail[-size:][:1] == b"G" for size in TS_PACKETS_BYTES)
 
 
-@dataclass
 class _Sizes:
-    """How large the packets are that were decoded, in bytes."""
+    """How large packets are, in bytes: those that were decoded, and those that come."""
 
-    count: int = 0
-    total: int = 0
-    smallest: int = sys.maxsize
-    largest: int = 0
+    def __init__(self) -> None:
+        self.smallest, self.largest = sys.maxsize, 0
+        self.head_bytes = 0  # in front of each
+        self._recent: deque[int] = deque(maxlen=NEAR_PACKETS)
+        self._coming: deque[tuple[av.Packet, int]] = deque()
 
     def add(self, size: int) -> None:
-        """Count one more."""
-        self.count, self.total = self.count + 1, self.total + size
+        """Count one more that was decoded."""
+        self._recent.append(size)
         self.smallest, self.largest = min(self.smallest, size), max(self.largest, size)
+
+    @property
+    def are_constant(self) -> bool:
+        """Whether all are of one size, but for a byte of padding."""
+        return self.largest - self.smallest <= 1
+
+    def look_ahead(self, packets: Iterator[tuple[av.Packet, int]], count: int) -> Iterator[tuple[av.Packet, int]]:
+        """The same ones, so many behind."""
+        self._coming.clear()
+        for packet in packets:
+            self._coming.append(packet)
+            if len(self._coming) > count:
+                yield self._coming.popleft()
+        while self._coming:
+            yield self._coming.popleft()
 
     def packets_in(self, damaged_bytes: int) -> float:
         """How many packets were there, if something was written over them; one, if something was put in between.
 
         Where all are of one size, but for a byte of padding, only their multiples can be packets.
         """
-        packets = damaged_bytes * self.count / self.total if self.total else 1.0
-        is_constant = self.largest - self.smallest <= 1
-        if is_constant and abs(packets - round(packets)) * self.largest > PADDING_BYTES:
+        near = [*self._recent, *(packet.size for packet, _ in self._coming if packet.size)]
+        largest = 4 * np.percentile(near, 90) if near else 0.0  # others are damaged
+        usual = [size for size in near if size <= largest]
+        packets = damaged_bytes / (float(np.mean(usual)) + self.head_bytes) if usual else 1.0
+        if (
+            self.are_constant
+            and not self.head_bytes
+            and abs(packets - round(packets)) * self.largest > PADDING_BYTES
+        ):
             return 1.0
         return packets
 
@@ -356,9 +454,18 @@ class _Sizes:
 class _File:
     """What FFmpeg reads. It has no name, which could be taken for an address, or whose ending would mislead."""
 
-    def __init__(self, tape: Tape):
-        self.tape = tape
+    def __init__(self, tape: Tape, begin: int):
+        self.tape, self.begin = tape, begin
+        self._end, self._start = tape.size, tape.position
+        self.last_join = -1  # in a pipe: the first byte of the last recording so far
+        if tape.size is not None:
+            self._end = stated_end(tape, begin)
         self._read = b""  # of a pipe: the last bytes
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether its outermost parts go on behind the end of the file."""
+        return self._end is not None and self._end > (self.tape.size or 0)
 
     def seekable(self) -> bool:
         """Whether it can be read in any order."""
@@ -366,19 +473,23 @@ class _File:
 
     def read(self, count: int) -> bytes:
         """The next bytes as they come."""
-        data = self.tape.read(count)
+        data = self.tape.read(count if self._end is None else max(0, min(count, self._end - self.tape.position)))
         if self.tape.size is None:
+            recent = self._read[-JOIN_BYTES:] + data
+            for found in BEGIN.finditer(recent):
+                if not found[0].startswith(b"ID3"):
+                    self.last_join = self.tape.position - self._start - len(recent) + found.start()
             self._read = (self._read + data)[-OGG_PAGE_BYTES:]
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go on elsewhere; PyAV would print an error, such as of a damaged size that leads nowhere."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tape.position, os.SEEK_END: self.tape.size or 0}
+        base = {os.SEEK_SET: self.begin, os.SEEK_CUR: self.tape.position, os.SEEK_END: self._end or 0}
         try:
             self.tape.seek(base[whence] + offset)
         except (KeyError, OSError, ValueError):
             return -1  # to FFmpeg, a failure
-        return self.tape.position
+        return self.tell()
 
     def tail(self) -> bytes:
         """The last bytes; in a pipe, of those that have been read."""
@@ -387,7 +498,7 @@ class _File:
 
     def tell(self) -> int:
         """Where it goes on."""
-        return self.tape.position
+        return self.tape.position - self.begin
 
 
 def _silence(duration_s: float, rate_hz: int, channels: int) -> Iterator[tuple[int, np.ndarray]]:

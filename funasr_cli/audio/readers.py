@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 import soundfile
 
+from funasr_cli.audio.joins import MP3_SYNC, begins_recording, find_recording, tag_bytes
 from funasr_cli.audio.layouts import HEAD_BYTES, Layout, find_layout, walk
-from funasr_cli.audio.media import MP3_SYNC, MediaReader, states_length, tag_bytes
+from funasr_cli.audio.media import MediaReader, states_length
 from funasr_cli.audio.pcm import PCMFormat, StoredFormat
 from funasr_cli.audio.samples import at_one_rate
 from funasr_cli.audio.tape import Spool, Tape
@@ -55,6 +56,10 @@ class Reader(Protocol):
     def lost(self) -> list[tuple[int, int]]:
         """Of what `pieces` has yielded: first sample of what was damaged, and the first one behind it."""
 
+    @property
+    def end_byte(self) -> int:
+        """When all has been read: another recording may begin there, or a little later."""
+
     def seek(self, sample: int) -> int:
         """Begin with this sample, if that one can be found exactly; with which sample `pieces` begins now."""
 
@@ -81,10 +86,7 @@ def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
     try:
         if not head:
             raise AudioError(f"{name}: the file is empty", code="audio-empty")
-        layout = Layout(None, pcm.stored) if pcm else find_layout(tape)
-        if layout:
-            return PCMReader(tape, layout)
-        return MediaReader(tape, name)
+        return PCMReader(tape, Layout(None, pcm.stored)) if pcm else JoinedReader(tape, name)
     except AudioError:
         tape.close()
         raise
@@ -128,6 +130,83 @@ def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
         raise _no_audio(path, name, head) from error
 
 
+class JoinedReader:
+    """A file of one recording or more, of any kind, one behind the other: at the sample rate of the first."""
+
+    def __init__(self, tape: Tape, name: str):
+        """Takes the tape, and closes it."""
+        self._tape, self._name = tape, name
+        self._first = self._reader(0)
+        self._parts = [(self._first, 0)]  # with the sample at which each begins
+        self._position, self.live = 0, False
+
+    def _reader(self, begin: int) -> Reader:
+        layout = find_layout(self._tape, begin)
+        return PCMReader(self._tape, layout) if layout else MediaReader(self._tape, self._name, begin)
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Of the first."""
+        return self._first.sample_rate_hz
+
+    @property
+    def channels(self) -> int:
+        """Of the first."""
+        return self._first.channels
+
+    @property
+    def expected_s(self) -> float | None:
+        """Length of the first: where others begin is not known before it has been read."""
+        return self._first.expected_s
+
+    @property
+    def end_byte(self) -> int:
+        """Of what has been read."""
+        return self._parts[-1][0].end_byte
+
+    @property
+    def lost(self) -> list[tuple[int, int]]:
+        """Of all, in samples of the first."""
+        return [
+            (begin + round(start * share), begin + round(end * share))
+            for reader, begin in self._parts
+            for share in [self.sample_rate_hz / reader.sample_rate_hz]
+            for start, end in reader.lost
+        ]
+
+    def seek(self, sample: int) -> int:
+        """Begin with this sample of the first, if that can be found exactly."""
+        self._position = self._first.seek(sample)
+        return self._position
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """(samples, channels) float32, short ones; EOFError where one breaks off, or the next cannot be read."""
+        reader: Reader | None = self._first
+        while reader:
+            rate_hz = reader.sample_rate_hz
+            for piece in at_one_rate(((rate_hz, piece) for piece in reader.pieces()), self.sample_rate_hz):
+                self._position += len(piece)
+                yield piece
+            reader = self._next()
+
+    def _next(self) -> Reader | None:
+        begin = find_recording(self._tape, self.end_byte)
+        if begin is None:
+            return None
+        try:
+            reader = self._reader(begin)
+        except Exception as error:  # FFmpeg's, UnicodeDecodeError and more
+            raise EOFError from error
+        self._parts.append((reader, self._position))
+        return reader
+
+    def close(self) -> None:
+        """Let go of the file."""
+        for reader, _ in self._parts:
+            reader.close()
+        self._tape.close()
+
+
 def _no_audio(path: Path, name: str, head: bytes) -> AudioError:
     """By what it seems to be."""
     begin = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").lower()
@@ -149,6 +228,7 @@ class PCMReader:
     def __init__(self, tape: Tape, layout: Layout):
         """Takes the tape, and closes it."""
         self._tape, self._begin = tape, 0
+        self.end_byte = 0
         self.sample_rate_hz = layout.format.sample_rate_hz
         self.channels = layout.format.channels
         self.lost: list[tuple[int, int]] = []
@@ -157,6 +237,7 @@ class PCMReader:
         self.expected_s = layout.size and layout.size / layout.format.frame_bytes / self.sample_rate_hz
         if not self.live:
             self._parts = parts = list(_joined(tape, self._parts))
+            self.end_byte = parts[-1].start + (parts[-1].size or 0)
             self.expected_s = sum(part.frames / part.format.sample_rate_hz for part in parts)
 
     def seek(self, sample: int) -> int:
@@ -188,6 +269,8 @@ class PCMReader:
                     yield stored.sample_rate_hz, _decoded(data[:whole], stored)
             if part.size is not None and left > SLACK_S * stored.sample_rate_hz * stored.frame_bytes:
                 raise EOFError
+        if self.live and begins_recording(self._tape, self._tape.position):
+            raise EOFError  # of another kind, which is not read out of a pipe
 
     def close(self) -> None:
         """Let go of the file."""

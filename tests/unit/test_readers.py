@@ -111,11 +111,87 @@ def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, na
     assert not (name in PCM and lost_s)
 
 
+<<<<<<< HEAD
 @pytest.mark.slow
+||||||| ae862cd
+=======
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.opus", "a.ogg", "a.aac", "a.ac3", "a.wma"])
+def test_damage_in_the_first_packets_moves_nothing(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+    """What comes behind them keeps its time, though nothing in front of it could be decoded."""
+    path, data = tmp_path / name, bytearray(originals[name])
+    path.write_bytes(data)
+    intact = load_audio(path, RATE_HZ).samples
+    start = {"a.flac": 8400, "a.ogg": 5000}.get(name, 1200)
+    overwritten(data, start, len(data) // 20)
+    path.write_bytes(data)
+    samples, error, lost = read_all(path)
+    assert error is None
+    assert len(samples) / RATE_HZ == pytest.approx(DURATION_S, abs=0.3)
+    assert lost[0][0] < 1.5
+    assert 0.5 < sum(end_s - start_s for start_s, end_s in lost) < 3.5
+    if name not in ("a.aac", "a.wma"):  # of which a packet more or less moves what follows
+        assert like_before(samples[6 * RATE_HZ :], intact[6 * RATE_HZ :]) > 0.9
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.opus", "a.ts", "a.wma", "a.flv", "a.mkv"])
+def test_junk_at_the_end_is_told(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+    data = bytearray(originals[name])
+    overwritten(data, len(data) * 19 // 20, len(data) - len(data) * 19 // 20)
+    (tmp_path / name).write_bytes(data)
+    samples, error = read(tmp_path / name)
+    assert error is not None
+    assert error.code == "audio-cut-short"
+    assert len(samples) / RATE_HZ > 0.85 * DURATION_S
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "mp2"), ("a.ts", "aac"), ("fragments.mp4", "aac")])
+def test_cut_that_only_the_container_shows(tmp_path: Path, name: str, codec: str) -> None:
+    options = {"movflags": "empty_moov+frag_every_frame"} if name.startswith("fragments") else None
+    path = write_media(tmp_path / name, codec, hum(9 * RATE_HZ), options=options)
+    os.truncate(path, path.stat().st_size * 2 // 3)
+    samples, error = read(path)
+    assert error is not None
+    assert error.code == "audio-cut-short"
+    assert 5 < len(samples) / RATE_HZ < 7
+
+
+def test_times_behind_damage_in_avi(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.avi", "mp2", hum(DURATION_S * RATE_HZ))
+    intact, data = load_audio(path, RATE_HZ).samples, bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) * 6 // 10] = bytes(len(data) * 6 // 10 - len(data) // 2)
+    path.write_bytes(data)
+    samples, error, lost = read_all(path)
+    assert error is None
+    assert len(samples) / RATE_HZ == pytest.approx(DURATION_S, abs=0.3)
+    assert sum(end_s - start_s for start_s, end_s in lost) == pytest.approx(DURATION_S / 10, abs=0.5)
+    assert like_before(samples[16 * RATE_HZ :], intact[16 * RATE_HZ :]) > 0.9
+
+
+@pytest.mark.parametrize(("name", "codec", "longest_s"), [("a.tta", "tta", 1.1), ("a.wv", "wavpack", 4.1)])
+def test_checksums_are_looked_at(tmp_path: Path, name: str, codec: str, longest_s: float) -> None:
+    path = write_media(tmp_path / name, codec, hum(20 * RATE_HZ))
+    data = bytearray(path.read_bytes())
+    overwritten(data, len(data) // 2)
+    path.write_bytes(data)
+    samples, error, lost = read_all(path)
+    assert error is None
+    assert len(samples) / RATE_HZ == pytest.approx(20, abs=0.1)
+    ((start_s, end_s),) = lost
+    assert start_s < 10.1 < end_s + 0.2
+    assert end_s - start_s < longest_s
+
+
+>>>>>>> fixmedia
 @pytest.mark.parametrize("damage", [zeros, removed, inserted])
+<<<<<<< HEAD
 @pytest.mark.parametrize(
     "name", sorted(set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf", "a.wma"})
 )
+||||||| ae862cd
+@pytest.mark.parametrize("name", set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf", "a.wma"})
+=======
+@pytest.mark.parametrize("name", set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf"})
+>>>>>>> fixmedia
 def test_no_loss_goes_untold(
     originals: dict[str, bytes], tmp_path: Path, name: str, damage: Callable[[bytearray, int], None]
 ) -> None:
@@ -174,7 +250,7 @@ def test_reported_damage() -> None:
         recording = open_recording(CASES / name, RATE_HZ)
         assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(10, abs=0.8)
         ((start_s, end_s),) = recording.findings.lost
-        assert (4.3 < start_s < end_s < 5.4, end_s - start_s < 0.8) == (True, True)
+        assert (4.3 < start_s < end_s < 5.5, end_s - start_s < 0.9) == (True, True)
         assert len(recording.findings.warnings) == 1
 
 
@@ -184,11 +260,75 @@ def test_joined_recordings(originals: dict[str, bytes], tmp_path: Path) -> None:
     samples, error = read(CASES / "joined.mp3")
     assert error is None
     assert len(samples) / RATE_HZ == pytest.approx(14.8, abs=0.1)
-    for name in ("a.mp3", "a.flac", "a.ogg", "a.opus", "b.ogg", "a.aac", "a.ac3", "a.ts"):
+    for name in ("a.mp3", "a.flac", "a.ogg", "a.opus", "b.ogg", "a.aac", "a.ac3", "a.ts", "a.amr"):
         (tmp_path / name).write_bytes(originals[name] * 2)
         recording = open_recording(tmp_path / name, RATE_HZ)
         assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(2 * DURATION_S, abs=0.3), name
         assert recording.findings.lost == [], name
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.m4a", "aac"), ("a.mp4", "aac"), ("a.mov", "alac"), ("a.flv", "aac"), ("a.wav", "adpcm_ms"),
+        ("a.wav", "libmp3lame"), ("a.w64", "adpcm_ms"), ("a.aifc", "adpcm_ima_qt"), ("a.caf", "alac"),
+        ("a.tta", "tta"), ("a.wv", "wavpack"), ("a.voc", "pcm_u8"), ("fragments.mp4", "aac"),
+    ],
+)  # fmt: skip
+def test_joined_recordings_that_ffmpeg_does_not_see(tmp_path: Path, name: str, codec: str) -> None:
+    """It stops where the first one ends; here another one of half the sample rate follows."""
+    first_s, second_s, whole = 3, 5, b""
+    options = {"movflags": "empty_moov+frag_every_frame"} if name.startswith("fragments") else None
+    for duration_s, rate_hz in ((first_s, RATE_HZ), (second_s, RATE_HZ // 2)):
+        whole += write_media(
+            tmp_path / name, codec, hum(duration_s * rate_hz), rate_hz, options=options
+        ).read_bytes()
+    (tmp_path / name).write_bytes(whole)
+    samples, error, lost = read_all(tmp_path / name)
+    assert error is None
+    assert lost == []
+    assert len(samples) / RATE_HZ == pytest.approx(first_s + second_s, abs=0.4)
+    assert np.abs(samples[-2 * RATE_HZ : -RATE_HZ]).max() > 0.1
+    (tmp_path / name).write_bytes(whole[: -len(whole) // 3])
+    assert read_all(tmp_path / name)[1] or name == "a.voc"  # whose length is not stated
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("a.flac", "a.wav"), ("a.wav", "a.flac"), ("a.wav", "a.mp3"), ("a.aiff", "a.m4a"), ("a.ogg", "a.opus"),
+        ("a.opus", "a.ogg"), ("a.ogg", "b.ogg"), ("a.ogg", "a.flac"), ("a.m4a", "a.wav"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["file", "pipe"])
+def test_joined_recordings_of_several_kinds(
+    originals: dict[str, bytes], tmp_path: Path, first: str, second: str, way: str
+) -> None:
+    """Read, or out of a pipe at least not passed over in silence."""
+    content = originals[first] + originals[second]
+    (tmp_path / "a").write_bytes(content)
+    if way == "file":
+        samples, error = read(tmp_path / "a")
+    else:
+        samples, error = (got := through_a_pipe(content)).samples, got.error
+    assert len(samples) / RATE_HZ > DURATION_S - 0.3
+    if way == "file" or not error:
+        assert error is None
+        assert len(samples) / RATE_HZ == pytest.approx(2 * DURATION_S, abs=0.3)
+
+
+def test_what_follows_samples_and_is_none(tmp_path: Path) -> None:
+    """Tags, and an odd number of bytes without the padding behind them."""
+    soundfile.write(tmp_path / "a.wav", hum(RATE_HZ * 3), RATE_HZ)
+    content, tag = (tmp_path / "a.wav").read_bytes(), os.urandom(16000)
+    heads = (b"ID3\x03\0\0\0\0\x7d\x00", b"APETAGEX" + bytes([208, 7, 0, 0, 128, 62]) + bytes(18))
+    for head in heads:
+        (tmp_path / "a.wav").write_bytes(content + head + tag)
+        assert len(load_audio(tmp_path / "a.wav", RATE_HZ).samples) == 3 * RATE_HZ
+    soundfile.write(tmp_path / "b.wav", hum(RATE_HZ + 1), RATE_HZ, subtype="PCM_U8")
+    odd = (tmp_path / "b.wav").read_bytes()[: 44 + RATE_HZ + 1]
+    (tmp_path / "b.wav").write_bytes(odd + content)
+    assert len(load_audio(tmp_path / "b.wav", RATE_HZ).samples) == 4 * RATE_HZ + 1
 
 
 @pytest.mark.parametrize("name", ["a.m4a", "a.mov"])
