@@ -111,10 +111,6 @@ def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, na
     assert not (name in PCM and lost_s)
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
-||||||| ae862cd
-=======
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.opus", "a.ogg", "a.aac", "a.ac3", "a.wma"])
 def test_damage_in_the_first_packets_moves_nothing(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
     """What comes behind them keeps its time, though nothing in front of it could be decoded."""
@@ -181,17 +177,12 @@ def test_checksums_are_looked_at(tmp_path: Path, name: str, codec: str, longest_
     assert end_s - start_s < longest_s
 
 
->>>>>>> fixmedia
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [zeros, removed, inserted])
-<<<<<<< HEAD
+@pytest.mark.parametrize("name", set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf"})
 @pytest.mark.parametrize(
     "name", sorted(set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf", "a.wma"})
 )
-||||||| ae862cd
-@pytest.mark.parametrize("name", set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf", "a.wma"})
-=======
-@pytest.mark.parametrize("name", set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf"})
->>>>>>> fixmedia
 def test_no_loss_goes_untold(
     originals: dict[str, bytes], tmp_path: Path, name: str, damage: Callable[[bytearray, int], None]
 ) -> None:
