@@ -179,10 +179,7 @@ def test_checksums_are_looked_at(tmp_path: Path, name: str, codec: str, longest_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [zeros, removed, inserted])
-@pytest.mark.parametrize("name", set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf"})
-@pytest.mark.parametrize(
-    "name", sorted(set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf", "a.wma"})
-)
+@pytest.mark.parametrize("name", sorted(set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf"}))
 def test_no_loss_goes_untold(
     originals: dict[str, bytes], tmp_path: Path, name: str, damage: Callable[[bytearray, int], None]
 ) -> None:
