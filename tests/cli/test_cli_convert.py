@@ -83,7 +83,7 @@ def test_progress_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
 WATCHER = """
 import re, sys, threading, time
 import funasr_cli, torch
-from funasr_cli.checkpoints import convert
+from funasr_cli.verification import proof  # and with it all that converting imports
 from pathlib import Path
 def anonymous():
     return 1024 * int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
