@@ -120,7 +120,7 @@ def test_memory_does_not_grow_with_the_checkpoint(large_checkpoint: Path, tmp_pa
     assert (large_checkpoint / "model.pt").stat().st_size > 190 * MEBIBYTE
     command = [sys.executable, "-c", WATCHER, str(large_checkpoint), str(tmp_path / "out"), str(bits)]
     output = subprocess.run(command, capture_output=True, check=True, env=environment()).stdout
-    assert int(output) < 64 * MEBIBYTE  # the largest tensor takes 16 as stored, 16 as MLX reads it, 8 in its new form
+    assert int(output) < 64 * MEBIBYTE  # of 240 MB; the allocator keeps some
 
 
 @pytest.mark.slow
