@@ -11,7 +11,7 @@ class ExitCode(IntEnum):
     USAGE = 2  # the command line itself is wrong (Typer's own code, too)
     MODEL = 3  # checkpoint missing, damaged or of an unknown layout
     PARTIAL = 4  # everything was read, but some text is cut short
-    ENVIRONMENT = 5  # a library, back end or download is not to be had
+    ENVIRONMENT = 5  # a library, back end or download is missing
     NO_SPEECH = 6  # there is no speech in any of the inputs
     UNEXPECTED = 70  # a fault of this program, or memory that ran out (EX_SOFTWARE of sysexits.h)
     INTERRUPTED = 130  # Ctrl-C, as shells report it

@@ -63,7 +63,7 @@ class TranscribeOptions:
             hotwords it may take `MAX_PROMPT_TOKENS` of the decoder's tokens.
         itn: inverse text normalisation, numbers as digits.
         max_tokens: stop writing a segment after this many tokens, for good; None goes by the segment's length.
-        exact_tokens: write exactly so many tokens for each segment, whatever they are: for measuring.
+        exact_tokens: write exactly this number of tokens for each segment, whatever they are: for measuring.
         temperature: 0 always takes the likeliest token.
         top_p: sample from the likeliest tokens that together hold this share; None samples from all.
         top_k: sample from this many of the likeliest tokens; None samples from all.

@@ -79,7 +79,7 @@ class Tape:
         return data
 
     def skip(self, count: int) -> None:
-        """Leave out so many bytes."""
+        """Leave out this number of bytes."""
         if self.size is not None:
             self.seek(self.position + count)
         while self.size is None and count > 0 and (data := self.read(min(count, COPY_BYTES))):

@@ -120,7 +120,7 @@ def convert(
 
     Raises:
         OutputError: ``out`` exists and may not be replaced, or a disk is too full.
-        ModelError: the checkpoint is not to be had, or does not fit its configuration.
+        ModelError: the checkpoint cannot be found or fetched, or does not fit its configuration.
         SetupError: torch is needed and not installed, or the hub cannot be reached.
     """
     local = local_source(name)

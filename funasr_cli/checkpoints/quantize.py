@@ -25,7 +25,7 @@ SCALES, BIASES = "scales", "biases"
 
 @dataclass(frozen=True)
 class Groups:
-    """How a matrix is quantized: to so many bits, with a scale and a bias for so many values of a row."""
+    """How a matrix is quantized: bits of a value, and how many values of a row share a scale and a bias."""
 
     bits: int
     group_size: int

@@ -27,7 +27,7 @@ MOST_PARTS = 16
 
 
 def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
-    """Read a ``tokenizer.json`` for a decoder with so many embeddings.
+    """Read a ``tokenizer.json`` for a decoder with ``vocab_size`` embeddings.
 
     Raises:
         ModelError: it is missing, damaged, or another model's.

@@ -36,7 +36,7 @@ RECORDINGS_HELP = (
     "else the largest of --batch-sizes."
 )
 EXACT_TOKENS_HELP = (
-    "Write exactly so many tokens for each segment, whatever they are. "
+    "Write exactly this number of tokens for each segment, whatever they are. "
     f"Default with --synthetic: {SYNTHETIC_TOKENS}."
 )
 

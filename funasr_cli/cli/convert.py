@@ -79,7 +79,7 @@ def convert(
         str | None,
         typer.Option(
             metavar=choices(RECIPES),
-            help="Quantize the language model to so many bits, for GPUs. A CPU undoes it.",
+            help="Quantize the language model to 4 or 8 bits, or both, for GPUs. A CPU undoes it.",
             autocompletion=completer(RECIPES),
         ),
     ] = CONVERT_DEFAULTS.quantize,

@@ -146,7 +146,7 @@ Lang = Annotated[
 ]
 MaxTokens = Annotated[
     int | None,
-    _option(DECODING, "--max-tokens", "Stop each segment after so many tokens. Default: by its length."),
+    _option(DECODING, "--max-tokens", "Stop each segment after this number of tokens. Default: by its length."),
 ]
 DraftOption = Annotated[Drafting, _option(DECODING, "--draft", DRAFT_HELP)]
 HubOption = Annotated[Hub, _option(None, "--hub", "Where to fetch a hub id: Hugging Face or ModelScope.")]
@@ -216,7 +216,7 @@ Temperature = Annotated[
     float, _option(DECODING, "--temperature", "Above 0, sample instead of taking the likeliest token.")
 ]
 TopP = Annotated[float | None, _option(DECODING, "--top-p", "Sample from this share of the likeliest tokens.")]
-TopK = Annotated[int | None, _option(DECODING, "--top-k", "Sample from so many of the likeliest tokens.")]
+TopK = Annotated[int | None, _option(DECODING, "--top-k", "Sample from this number of the likeliest tokens.")]
 Seed = Annotated[int | None, _option(DECODING, "--seed", "Start of the random numbers. Default: 0.")]
 
 # Output

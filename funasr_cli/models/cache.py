@@ -124,11 +124,11 @@ class DecoderCache:
         return max(self.lengths)
 
     def extend(self, new: int) -> Place:
-        """Let every row have so many columns more, which the layers are about to put there."""
+        """Give every row this number of columns more, which the layers are about to fill."""
         place = Place(self.lengths, new)
         self.lengths = [length + new for length in self.lengths]
         return place
 
     def take_back(self, counts: Sequence[int]) -> None:
-        """Let each row forget so many of its last columns."""
+        """Let each row forget this number of its last columns."""
         self.lengths = [length - count for length, count in zip(self.lengths, counts, strict=True)]

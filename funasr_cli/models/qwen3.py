@@ -122,7 +122,7 @@ class Qwen3(nn.Module):
         return self.model.embed_tokens(token_ids)
 
     def make_cache(self, rows: int, prefix: DecoderCache | None = None) -> DecoderCache:
-        """Cache for so many rows, empty or with the prefix, a cache of one row, in all of them."""
+        """Make a cache for this number of rows, empty or with the prefix, a cache of one row, in all of them."""
         return (
             DecoderCache.joined([(prefix, [0] * rows)]) if prefix else DecoderCache(len(self.model.layers), rows)
         )
