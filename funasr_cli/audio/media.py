@@ -32,41 +32,21 @@ FILLER_S = 1.0
 SLACK_S = 0.5  # by how much a stated length may be wrong: a few frames, of 128 ms each at 8 kHz
 # Containers whose length is stated. FFmpeg makes up the others' from sizes and bit rates.
 WITH_LENGTH = (
-    "matroska,webm",
-    "flv",
-    "asf",
-    "wv",
-    "ogg",
-    "flac",
-    "caf",
-    "tta",
-    "ape",
-    "wav",
-    "w64",
-    "aiff",
-    "avi",
-)
+    "matroska,webm", "flv", "asf", "wv", "ogg", "flac", "caf", "tta", "ape", "wav", "w64", "aiff", "avi",
+)  # fmt: skip
 AVI_CHUNK = re.compile(rb"\x00?(?:ix\d\d|idx1|JUNK|LIST|RIFF)")  # FFmpeg counts packets, and skips these
 AVI_HEAD_BYTES = 8  # in front of each packet
 TIMED = ("mov,", "matroska", "flv", "asf", "mpegts", "mpeg")  # with time stamps that may leave gaps
 COUNTED = ("ogg", "flac", "mpegts", "mpeg", "asf")  # where a gap means that something is missing
-WITHOUT_TIMES = (
-    "mp3",
-    "aac",
-    "ac3",
-    "eac3",
-    "amr",
-    "dts",
-)  # frame behind frame, of which FFmpeg counts the packets
+WITHOUT_TIMES = ("mp3", "aac", "ac3", "eac3", "amr", "dts")  # frame behind frame, of which FFmpeg counts the packets
 IN_ORDER = ("matroska,webm", "flv")  # packet behind packet, with less than this between them, or damage
 ROOM_BYTES = 40
 PADDING_BYTES = 2
 NEAR_PACKETS = 200  # by whose size the lost ones are counted
 LONGEST_JUNK_BYTES = 1 << 20
 MOST_FAULTS = 1000  # of a container in a row, until it is given up
-CHECKS = dict.fromkeys(
-    ("flac", "tta", "wavpack", "ape"), "crccheck+explode"
-)  # others mark a frame whose checksum is wrong
+# Others mark a frame whose checksum is wrong.
+CHECKS = dict.fromkeys(("flac", "tta", "wavpack", "ape"), "crccheck+explode")
 HEAD_BYTES = 4096
 OGG_PAGE_BYTES = 65307  # the most that one can take
 OGG_HEAD_BYTES = 27 + 255
