@@ -38,7 +38,14 @@ AVI_CHUNK = re.compile(rb"\x00?(?:ix\d\d|idx1|JUNK|LIST|RIFF)")  # FFmpeg counts
 AVI_HEAD_BYTES = 8  # in front of each packet
 TIMED = ("mov,", "matroska", "flv", "asf", "mpegts", "mpeg")  # with time stamps that may leave gaps
 COUNTED = ("ogg", "flac", "mpegts", "mpeg", "asf")  # where a gap means that something is missing
-WITHOUT_TIMES = ("mp3", "aac", "ac3", "eac3", "amr", "dts")  # frame behind frame, of which FFmpeg counts the packets
+WITHOUT_TIMES = (
+    "mp3",
+    "aac",
+    "ac3",
+    "eac3",
+    "amr",
+    "dts",
+)  # frame behind frame, of which FFmpeg counts the packets
 IN_ORDER = ("matroska,webm", "flv")  # packet behind packet, with less than this between them, or damage
 ROOM_BYTES = 40
 PADDING_BYTES = 2
