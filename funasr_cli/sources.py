@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from funasr_cli.audio.readers import open_reader
 from funasr_cli.audio.recording import Source, open_recording
-from funasr_cli.audio.tape import is_pipe, spooled
+from funasr_cli.audio.tape import Spool, Tape, is_pipe
 from funasr_cli.errors import AudioError
 from funasr_cli.inputs import Input
 
@@ -38,7 +38,8 @@ def _channels(input: Input) -> list[Input]:
         return [input]
     try:
         if is_pipe(input.path):
-            spool = spooled(input.path, input.label)
+            with closing(Tape(input.path, input.label)) as tape:
+                spool = Spool(tape, input.label)
             input = replace(input, path=spool.path, kept=spool)
         with closing(open_reader(input.path, input.label, input.pcm)) as reader:
             count = reader.channels

@@ -4,7 +4,6 @@ import io
 import os
 import tempfile
 import weakref
-from contextlib import closing
 from pathlib import Path
 
 from funasr_cli.errors import AudioError
@@ -124,13 +123,3 @@ class Spool:
                 delete()  # the error may outlive it, and the disk may be full
             reason, hint = f"cannot be kept on disk until it is read ({error})", "TMPDIR names another folder"
             raise AudioError(f"{name}: {reason}", hint, code="disk-full") from error
-
-
-def spooled(path: Path, name: str) -> Spool:
-    """All of what comes out of a pipe.
-
-    Raises:
-        AudioError: it cannot be read or kept.
-    """
-    with closing(Tape(path, name)) as tape:
-        return Spool(tape, name)
