@@ -108,6 +108,7 @@ def test_a_failed_input(tmp_path: Path) -> None:
     assert result.stderr.endswith(f"\n1 of 2 inputs failed; {summary('0:02')}")
 
 
+@pytest.mark.slow
 def test_gaps_are_told_once(small_model: Path, short_wav: Path) -> None:
     """What is missing is said as without a comparison, and shows in the exit code."""
     arguments = ("transcribe", "-m", small_model, short_wav, "--max-tokens", 3, "--hotword", "a")
@@ -187,6 +188,7 @@ def test_parts_hold_everything_once(shared: list[int], without: list[int], with_
     assert [part.start_s for part in parts] == [0.0, *(part.end_s for part in parts[:-1])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "options", "question"),
     [

@@ -66,6 +66,7 @@ def test_colours() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @given(worded(), st.sampled_from(list(Timestamps)))
 def test_colours_change_no_times(said: Transcript, times: Timestamps) -> None:
     assert tinted_lines(said.segments, "a: ", times).plain == as_lines(said.segments, "a: ", times)

@@ -44,6 +44,7 @@ def test_convert_then_transcribe_needs_no_path(small_checkpoint: Path, short_wav
     assert result.stdout == lines_of(folder, short_wav, max_tokens=2) != ""
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_where_the_type_holds_it(small_checkpoint: Path, tmp_path: Path) -> None:
     result = invoke("convert", small_checkpoint, tmp_path / "out", "--dtype", "float32")
     exactly = "verified: 0005-zh-numbers.flac gives exactly what the source gives, in every stage"

@@ -97,6 +97,7 @@ def test_damage_in_a_process(layout: str, what: str, layouts: dict[str, Path], h
     assert everything(here) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_not_damaged(layout: str, layouts: dict[str, Path], here: Path) -> None:
     """So that the tests above see what they changed."""

@@ -24,6 +24,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_sentence_made_of_noise(noise: Path) -> None:
     result = invoke("transcribe", "-m", "demo", "--no-vad", "-f", "json", noise)
     content = json.loads(result.stdout)
@@ -37,6 +38,7 @@ def test_a_sentence_made_of_noise(noise: Path) -> None:
     assert content["ledger"]["doubtful_s"] == content["ledger"]["transcribed_s"] == 3.0
 
 
+@pytest.mark.slow
 def test_it_is_no_gap(noise: Path, tmp_path: Path) -> None:
     """Strict or not: all of the speech has a text."""
     result = invoke("transcribe", "-m", "demo", "--no-vad", "--strict", "-f", "md,json", "-o", tmp_path, noise)
@@ -46,6 +48,7 @@ def test_it_is_no_gap(noise: Path, tmp_path: Path) -> None:
     assert "the CTC branch did not hear this" in page
 
 
+@pytest.mark.slow
 def test_nobody_is_warned_of_what_was_said(tmp_path: Path) -> None:
     clips = [clip.path for clip in demo.clips()]
     result = invoke("transcribe", "-m", "demo", "-f", "json", "-o", tmp_path, *clips)

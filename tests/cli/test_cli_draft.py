@@ -55,6 +55,7 @@ def test_off_in_a_variable_or_the_settings(tmp_path: Path) -> None:
     assert typed["timings"]["accepted"] > 0
 
 
+@pytest.mark.slow
 def test_a_model_without_the_branch_drafts_nothing(stopping_model: Path, zh_wav: Path) -> None:
     plain, auto = (
         transcribed("-m", stopping_model, zh_wav, "--no-vad", "--draft", draft)[0] for draft in ("off", "auto")

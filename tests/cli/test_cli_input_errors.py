@@ -209,6 +209,7 @@ def test_a_channel_that_goes_away(pipe: Path, tmp_path: Path, speech: np.ndarray
     assert (code, message.startswith(f"{call} [ch 2]: ")) == ("audio-channel", True)
 
 
+@pytest.mark.slow
 def test_a_channel_that_ends_within_the_file(tmp_path: Path, speech: np.ndarray) -> None:
     """AAC whose second half is mono."""
     path = tmp_path / "a.aac"
@@ -225,6 +226,7 @@ def test_a_channel_that_ends_within_the_file(tmp_path: Path, speech: np.ndarray)
 CASES = Path(__file__).parents[1] / "data" / "reports"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["damaged.m4a", "damaged.aac"])
 def test_damage_is_told_and_what_follows_is_transcribed(name: str) -> None:
     """The lost moment is failed in the ledger; a part that does not hold it is whole."""

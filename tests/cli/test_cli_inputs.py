@@ -72,6 +72,7 @@ LINES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "lines"),
     [
@@ -174,6 +175,7 @@ def padded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_times_of_a_part_are_those_of_the_recording(padded: Path) -> None:
     """In every format; the part holds the first sentence."""
     end_s = 3 + len(samples_of(LONG)) / RATE_HZ

@@ -34,6 +34,7 @@ def test_transformers(small_checkpoint: Path, tmp_path: Path) -> None:
     result.assert_error(3, "model-unconverted", f"funasr convert {source}")
 
 
+@pytest.mark.slow
 def test_mlx_audio(ctc_checkpoint: Path, short_wav: Path, tmp_path: Path) -> None:
     """Transcribed as it lies there, as if it had been converted; it says what becomes of the CTC branch."""
     source = write_mlx_audio(ctc_checkpoint, tmp_path / "Nano-mlx-audio")

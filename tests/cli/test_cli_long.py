@@ -115,6 +115,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 GOOD, PARTIAL = summary("0:03"), summary("0:05", "49.0%")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "options", "exit_code", "last"),
     [

@@ -129,6 +129,7 @@ def test_a_picture_is_replaced_with_force_only(tmp_path: Path, monkeypatch: pyte
     assert os.listdir(tmp_path) == ["a.png"]
 
 
+@pytest.mark.slow
 def test_a_picture_that_somebody_made_meanwhile(tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 

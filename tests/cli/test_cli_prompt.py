@@ -55,6 +55,7 @@ def test_many_short_hotwords_are_allowed(tmp_path: Path) -> None:
     assert result.exit_code == 0, result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [5, 500])
 def test_a_long_prompt_is_warned_about(words: int) -> None:
     result = invoke(*BASE, "--prev-text", " ".join(f"w{number}" for number in range(words)), "--max-tokens", 1)

@@ -132,6 +132,7 @@ def skipped(count: int, of: int | None = None) -> str:
     return f"skipped {count} of {of or count} inputs: their results are there\n"
 
 
+@pytest.mark.slow
 def test_what_is_done_and_what_is_not(pair: list[Path], tmp_path: Path) -> None:
     """The first run may have the option, too; where all is done, no model is loaded."""
     broken, out = tmp_path / "broken.wav", tmp_path / "out"
@@ -205,6 +206,7 @@ def test_a_recording_that_has_changed(done: Path) -> None:
         assert again(done) == (clip.written, "")
 
 
+@pytest.mark.slow
 def test_a_recording_that_grows_while_it_is_transcribed(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copyfile(OTHER.path, done)
     with monkeypatch.context() as patched:
@@ -245,6 +247,7 @@ def test_options_that_change_nothing(done: Path) -> None:
     assert invoke(*arguments, "-f", "json", "--confidence").stderr.startswith("results made anew")
 
 
+@pytest.mark.slow
 def test_another_model(done: Path, tmp_path: Path) -> None:
     """What counts is what it is, not where it is or what it is called; one that is not there is an error."""
     model = shutil.copytree(demo.MODEL, tmp_path / "models/same")
@@ -296,6 +299,7 @@ def test_a_pipe_may_hold_another_recording(tmp_path: Path) -> None:
         assert (tmp_path / "out/stdin.txt").read_text() == f"{clip.written}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
 def test_notes_that_cannot_be_written(done: Path, make: Callable[[Path], None]) -> None:
     """It is done without, and said once."""

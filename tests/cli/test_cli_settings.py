@@ -82,6 +82,7 @@ def test_what_is_in_force_and_from_where(config: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "value"), [("lang = @", "TOML"), ("lag = 1", "'lag'")])
 def test_what_helps_to_mend_settings_works_without_them(config: Path, content: str, value: str) -> None:
     config.write_text(content)
@@ -119,6 +120,7 @@ def test_another_funasr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "funasr 1.4.16" in invoke("info").stderr
 
 
+@pytest.mark.slow
 def test_the_file_is_asked_before_the_default_and_after_the_command_line(config: Path) -> None:
     config.write_text('model = "demo"\nlang = "fr"\n[transcribe]\nformat = "tsv"\n')
     clip, env = clips()[0], {"FUNASR_CONFIG": str(config)}
@@ -158,6 +160,7 @@ def test_settings_that_cannot_be(config: Path, content: str | None, code: str, v
     result.assert_error(2, code, str(config), *values)
 
 
+@pytest.mark.slow
 def test_formats_of_the_file_wait_for_an_output_folder(config: Path, tmp_path: Path) -> None:
     """What docs/settings.md shows works for a run that prints, too."""
     config.write_text('[transcribe]\nformat = ["srt", "json"]\n')

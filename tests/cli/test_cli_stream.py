@@ -63,6 +63,7 @@ def test_piped_lines_come_while_the_recording_goes_on(joined: Path, tmp_path: Pa
     assert stderr.decode().startswith("100.0% of 0:2")
 
 
+@pytest.mark.slow
 def test_stream_and_files(small_model: Path, zh_wav: Path, tmp_path: Path) -> None:
     """With an output folder, the data goes there and the text to stdout."""
     options = ("--stream", "--output-dir", tmp_path / "out", "--format", "json", "--max-tokens", 12)

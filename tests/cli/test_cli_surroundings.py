@@ -83,6 +83,7 @@ def test_paths_that_the_system_refuses() -> None:
 # --- settings ---
 
 
+@pytest.mark.slow
 def test_home_in_settings(tmp_path: Path) -> None:
     """No shell expands ~ there."""
     (tmp_path / "words.txt").write_text("seven\n")
@@ -115,6 +116,7 @@ def test_a_device_that_is_not_there() -> None:
         funasr(*command, "--device", "gpu").assert_error(5, "device-missing", "gpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "stored"])
 def test_types_to_compute_in(dtype: str) -> None:
     result = invoke(*BASE, "--dtype", dtype, "--device", "cpu", "-v")

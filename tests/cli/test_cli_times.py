@@ -75,6 +75,7 @@ def test_words_in_json() -> None:
     assert all(0.5 < word["score"] <= 1 and not word["estimated"] for word in words)
 
 
+@pytest.mark.slow
 def test_cues_begin_with_their_first_word() -> None:
     (cue,) = pysubs2.SSAFile.from_string(invoke(*BASE, ENGLISH.path, "-f", "srt").stdout)
     first, *_ = words_of(ENGLISH)
@@ -86,6 +87,7 @@ def test_cues_begin_with_their_first_word() -> None:
     assert cue.start == round(segment.start_s * 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["srt", "vtt"])
 def test_words_are_underlined_while_they_are_said(format: str) -> None:
     written = invoke(*BASE, ENGLISH.path, "-f", format, "--highlight-words").stdout
@@ -118,6 +120,7 @@ def test_without_the_branch_word_times_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_without_the_branch_times_are_those_of_segments(stopping_model: Path, zh_wav: Path) -> None:
     base = ("transcribe", "-m", stopping_model, zh_wav, "--no-vad", "-f")
     data = json.loads(invoke(*base, "json").stdout)

@@ -60,6 +60,7 @@ def test_text_that_is_cut_short(stopping_model: Path, zh_wav: Path, en_flac: Pat
     )
 
 
+@pytest.mark.slow
 def test_json_lines(small_model: Path, clips: list[Path]) -> None:
     result = invoke("transcribe", "-m", small_model, *clips, "--format", "json", "--lang", "ja", *FEW)
     lines = [json.loads(line) for line in result.stdout.splitlines()]

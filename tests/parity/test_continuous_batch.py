@@ -116,6 +116,7 @@ def test_the_rows_are_worth_comparing() -> None:
     assert all(written(length, DEFAULTS) != written(length, SAMPLING) for length in LENGTHS)
 
 
+@pytest.mark.slow
 @both_paces
 @greedy_and_sampling
 @given(schedule=schedules, growth=st.sampled_from([1, 8, 256]))

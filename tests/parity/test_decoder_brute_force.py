@@ -59,6 +59,7 @@ def test_padded_rows_equal_rows_alone(lengths: tuple[int, ...]) -> None:
         assert np.allclose(together[row], alone[-4:], atol=1e-5)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.data())
 @settings(max_examples=40, deadline=None)
 def test_what_is_taken_back_leaves_no_trace(lengths: list[int], data: st.DataObject) -> None:
@@ -134,6 +135,7 @@ def test_random_numbers_depend_on_the_seed_and_the_step_alone() -> None:
     assert [int(other_seed(logits, [step])[0]) for step in range(20)] != by_step
 
 
+@pytest.mark.slow
 def test_samples_follow_the_filtered_distribution() -> None:
     logits = mx.array([np.linspace(0, 2, VOCAB_SIZE).tolist()])
     options = TranscribeOptions(temperature=0.5, top_k=3, seed=1)

@@ -104,6 +104,7 @@ def test_noise_has_the_wanted_ratio_and_the_same_places(clips: list[Clip], tmp_p
     assert 10 * np.log10(np.mean(loud**2) / np.mean(pauses**2)) == pytest.approx(snr_db, abs=1)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_file(clips: list[Clip], tmp_path: Path) -> None:
     a, b, c = (join_clips(clips, tmp_path / f"{n}.flac", None, 10, seed) for n, seed in enumerate((1, 1, 2)))
     assert a.path.read_bytes() == b.path.read_bytes()

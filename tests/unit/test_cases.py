@@ -19,6 +19,7 @@ def subjects(small_model: Path) -> list[Subject]:
     return loaded
 
 
+@pytest.mark.slow
 def test_cases_take_turns(subjects: list[Subject], tmp_path: Path) -> None:
     workloads = make_workloads((), (1.0, 2.0), tmp_path)
     said: list[str] = []

@@ -114,6 +114,7 @@ def test_files_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path) ->
     assert {path.name for path in (tmp_path / "out").iterdir()} == copied | written
 
 
+@pytest.mark.slow
 def test_ctc_is_decided_by_the_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     """`config.yaml` names a CTC decoder in either case."""
     for name, with_ctc in (("a", True), ("b", False)):
@@ -150,6 +151,7 @@ def test_a_dense_conversion_is_a_source(
     assert source["sha256"] == sha256_of(small_model / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_several_types_is_proved(checkpoint: Path, tmp_path: Path) -> None:
     """Most of it is in the type that is asked for; what is narrowed may differ, and does."""
 

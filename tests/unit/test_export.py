@@ -34,6 +34,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_round_trip(make_checkpoint: MakeCheckpoint, tmp_path: Path, changes: dict[str, object]) -> None:
     source = make_checkpoint(**changes)

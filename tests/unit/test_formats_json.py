@@ -45,6 +45,7 @@ def test_json_comes_back_exactly(said: Transcript) -> None:
     assert len(line.splitlines()) == 1
 
 
+@pytest.mark.slow
 @RULES
 @given(transcripts() | worded())
 def test_json_follows_its_schema(said: Transcript) -> None:

@@ -192,6 +192,7 @@ def test_keywords_change_options(asr: Recognizer) -> None:
             use(Path("a.wav") if use != asr.transcribe_batch else [], max_tokens=0)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_several_come_back_in_order(asr: Recognizer) -> None:
     paths = [clip.path for clip in CLIPS[:4]]
     recordings = [paths[0], str(paths[1]), load_audio(paths[2], RATE_HZ), paths[3]]
@@ -204,6 +205,7 @@ def test_several_come_back_in_order(asr: Recognizer) -> None:
         asr.transcribe_batch("a.wav")
 
 
+@pytest.mark.slow
 def test_a_stream_tells_what_happens(asr: Recognizer) -> None:
     events = list(asr.stream(CLIPS[0].path, language="en"))
     assert {type(event) for event in events} == {funasr_cli.Draft, funasr_cli.Settled, funasr_cli.Finished}
@@ -300,6 +302,7 @@ def as_numpy(array: mx.array) -> np.ndarray:
     return np.array(array.astype(mx.float32))
 
 
+@pytest.mark.slow
 def test_encoded_audio_is_what_the_decoder_reads(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a recording that is one segment."""
     seen: list[tuple[Encoded, list[mx.array]]] = []

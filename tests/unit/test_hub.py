@@ -93,6 +93,7 @@ def test_a_folder_wins_over_a_name(home: Path, small_model: Path, tmp_path: Path
     assert find_model("x") == home / "models/x"
 
 
+@pytest.mark.slow
 def test_unknown_name_lists_what_there_is(home: Path, small_model: Path) -> None:
     add(home, small_model, "a", "b")
     assert_refused("c", "model-missing", "c: ", "a, b; convert one with: funasr convert nano")

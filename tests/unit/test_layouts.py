@@ -163,6 +163,7 @@ def test_no_samples_but_something_behind(tmp_path: Path) -> None:
     assert error.code == "audio-empty"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate_hz", "channels"), [(1, 1), (2**31 - 1, 1), (2**31 - 1, 1024), (0, 1), (8000, 0)])
 def test_headers_that_cannot_be(tmp_path: Path, rate_hz: int, channels: int) -> None:
     """Memory is not taken by what they say."""

@@ -76,6 +76,7 @@ def test_segments_are_counted_by_their_state() -> None:
     assert found.startswith("75.0% of 0:04 speech ")
 
 
+@pytest.mark.slow
 def test_a_soft_recording_among_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where others hold speech; one that holds no sound at all is not."""
     levels = {"soft.wav": -62.0, "zero.wav": None, "loud.wav": -20.0}

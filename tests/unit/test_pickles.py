@@ -220,6 +220,7 @@ def test_entries_that_overlap(folder: Path) -> None:
     assert refusal(folder).code == "model-damaged"
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=4),

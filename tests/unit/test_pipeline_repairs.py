@@ -92,6 +92,7 @@ def assert_covers(parts: Transcript, whole: Transcript) -> None:
         assert part.end_s == after.start_s or (part.end_s in ends and after.start_s in starts)
 
 
+@pytest.mark.slow
 def test_a_model_that_ends_its_texts(ending: Path, clip: Path) -> None:
     transcript = transcribe(ending, clip)
     assert len(transcript.segments) >= 3
@@ -148,6 +149,7 @@ def test_a_model_that_finds_no_end(write_model: WriteModel, ending: Path, clip: 
     assert invoke("transcribe", "-m", model, clip).exit_code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
 def test_no_thread_is_left_behind(ending: Path, clip: Path) -> None:
     """Of the operating system: MLX keeps one for each thread of ours that computes."""

@@ -58,6 +58,7 @@ def give_up_on_short_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recognizer, "encode", encode)
 
 
+@pytest.mark.slow
 def test_a_device_that_gives_up_is_asked_for_less_at_once(
     stopping_model: Path, short_wav: Path, zh_wav: Path, en_flac: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_device_that_gives_up_is_asked_for_less_at_once(
     )
 
 
+@pytest.mark.slow
 def test_no_fast_blas_is_said_once(
     stopping_model: Path, short_wav: Path, zh_wav: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

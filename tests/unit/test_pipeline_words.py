@@ -34,6 +34,7 @@ def asr() -> Recognizer:
     return funasr_cli.load("demo")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("itn", [True, False])
 def test_words_of_the_clips(asr: Recognizer, itn: bool) -> None:
     clips = demo.clips()
@@ -47,6 +48,7 @@ def test_words_of_the_clips(asr: Recognizer, itn: bool) -> None:
             assert not any(word.estimated for word in segment.words) or itn
 
 
+@pytest.mark.slow
 def test_words_of_a_text_without_sense(make_checkpoint: MakeCheckpoint, tmp_path: Path, zh_wav: Path) -> None:
     """Of random weights: whatever it is, every format can be made of it."""
     able = funasr_cli.load(convert(make_checkpoint(with_ctc=True), tmp_path / "m").folder)

@@ -43,6 +43,7 @@ def edit_weights(folder: Path, change: Callable[[dict[str, mx.array]], None]) ->
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
 
 
+@pytest.mark.slow
 def test_the_same_values_compute_the_same(small_checkpoint: Path, small_model: Path) -> None:
     found = proved(small_checkpoint, small_model)
     assert found.errors == {"features": 0, "encoder": 0, "audio_rows": 0, "logits": 0}
@@ -68,6 +69,7 @@ def test_the_same_values_that_compute_otherwise(small_checkpoint: Path, tmp_path
     assert proved(small_checkpoint, folder, exact=False).errors["logits"] > proof.LARGEST_OF_THE_SAME
 
 
+@pytest.mark.slow
 def test_what_is_no_number_is_refused(small_checkpoint: Path, tmp_path: Path) -> None:
     folder = convert(small_checkpoint, tmp_path / "m", dtype="float32", quantize=8).folder
     scales = "llm.model.layers.0.mlp.up_proj.scales"

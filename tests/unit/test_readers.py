@@ -111,6 +111,7 @@ def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, na
     assert not (name in PCM and lost_s)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.opus", "a.ogg", "a.aac", "a.ac3", "a.wma"])
 def test_damage_in_the_first_packets_moves_nothing(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
     """What comes behind them keeps its time, though nothing in front of it could be decoded."""
@@ -255,6 +256,7 @@ def test_joined_recordings(originals: dict[str, bytes], tmp_path: Path) -> None:
         assert recording.findings.lost == [], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "codec"),
     [
@@ -281,6 +283,7 @@ def test_joined_recordings_that_ffmpeg_does_not_see(tmp_path: Path, name: str, c
     assert read_all(tmp_path / name)[1] or name == "a.voc"  # whose length is not stated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -339,6 +342,7 @@ def test_film_that_was_cut_off(tmp_path: Path, name: str) -> None:
     assert 3 < len(samples) / RATE_HZ < 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.aac", "a.ts", "a.ac3", "unknown.mp3"])
 @pytest.mark.parametrize("extra", range(0, 500, 77))
 def test_recording_that_begins_within_a_frame(
@@ -378,6 +382,7 @@ def test_texts_are_not_heard(tmp_path: Path, text: str, ending: str) -> None:
         assert ("HTML" in caught.value.message) == ("html" in text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp3", "wav", "flac", "m4a", "txt"])
 @pytest.mark.parametrize("name", ["a.aac", "a.mp3", "a.wav", "a.ogg", "a.mp4", "a.flac", "a.webm", "a.aiff"])
 def test_wrong_endings(originals: dict[str, bytes], tmp_path: Path, name: str, ending: str) -> None:
@@ -469,6 +474,7 @@ def test_a_file_that_vanishes(originals: dict[str, bytes], tmp_path: Path) -> No
     assert caught.value.code == "audio-folder"
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_ends_and_adds_up(originals: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:

@@ -142,12 +142,14 @@ def test_mp3_that_does_not_say_how_long_it_is(tmp_path: Path, tag_bytes: int) ->
         assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(60, abs=0.2)
 
 
+@pytest.mark.slow
 def test_mp3_that_begins_within_a_frame(tmp_path: Path) -> None:
     """As recorded from a broadcast."""
     (tmp_path / "a.mp3").write_bytes(mp3_of_unknown_length(noise(30 * RATE_HZ))[100:])
     assert load_audio(tmp_path / "a.mp3", RATE_HZ).duration_s == pytest.approx(30, abs=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("states_length", [False, True])
 @pytest.mark.parametrize("tag", [b"TAG" + bytes(125), ape_tag(300_000), ape_tag(100) + b"TAG" + bytes(125)])
 def test_mp3_with_tags_behind_it(tmp_path: Path, states_length: bool, tag: bytes) -> None:
@@ -243,6 +245,7 @@ def test_nothing_stays_open(tmp_path: Path, name: str, use: Callable[[Recording]
     assert settle_at(before)
 
 
+@pytest.mark.slow
 def test_a_pipe_is_closed(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(30000), RATE_HZ)
     content = (tmp_path / "a.wav").read_bytes()

@@ -80,6 +80,7 @@ def test_parts_side_by_side(files: dict[str, Path], format: str, times_s: list[f
     np.testing.assert_array_equal(both, part(files[format], (first_s, last_s)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate_hz", [8000, 11025, 44100])
 @pytest.mark.parametrize("format", ["wav", "mp3"])
 def test_a_part_at_another_rate(tmp_path: Path, format: str, rate_hz: int) -> None:

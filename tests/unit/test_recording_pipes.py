@@ -54,6 +54,7 @@ def test_raw_samples(tmp_path: Path, encoding: str, rest: bytes) -> None:
     assert (len(read.samples), read.expected_s, read.error) == (24002, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.ogg", "b.ogg", "a.flac", "a.mkv"])
 def test_it_breaks_off(tmp_path: Path, name: str) -> None:
     """Where it does so as a file."""

@@ -91,6 +91,7 @@ def collections(draw: st.DrawFn) -> list[Recorded]:
     return recordings
 
 
+@pytest.mark.slow
 @given(
     recordings=collections(),
     seed=st.integers(0, 10**6),

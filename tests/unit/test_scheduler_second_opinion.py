@@ -126,6 +126,7 @@ def test_a_text_does_not_depend_on_what_else_is_asked_for() -> None:
     assert [segment.ctc_text for segment in transcript.segments] == [None, None]
 
 
+@pytest.mark.slow
 @given(
     speech_s=st.lists(st.sampled_from([0.4, 1.2, 2.5, 4.0]), min_size=1, max_size=4),
     seed=st.integers(0, 10**6),

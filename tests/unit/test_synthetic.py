@@ -23,6 +23,7 @@ def tensor_shapes(folder: Path) -> dict[str, list[int]]:
     return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 
+@pytest.mark.slow
 def test_the_demo_models_size(tmp_path: Path, zh_wav: Path) -> None:
     folder = write_synthetic(tmp_path, "demo")
     real = {name: shape for name, shape in tensor_shapes(MODEL).items() if not name.startswith("ctc")}

@@ -107,6 +107,7 @@ def test_pieces(tokens: list[tuple[bytes, float]], earlier: str, expected: list[
     assert scored(tokens, earlier) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.path.stem)
 def test_scores_of_the_demo_model(recognizer: Recognizer, clip: demo.DemoClip) -> None:
     """They are the decoder's own numbers: the mean over all tokens is that of the pieces and the stop token."""
