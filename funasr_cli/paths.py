@@ -1,11 +1,13 @@
-"""Paths in variables of the environment, and folders to write to."""
+"""Paths in variables of the environment, and room on disks."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 from funasr_cli.errors import OutputError, UsageError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # what a full disk says, or a quota that is used up
 REFERENCE_PYTHON = "FUNASR_REFERENCE_PYTHON"  # the variable that names the Python in which FunASR is installed
 
 
@@ -31,17 +33,6 @@ def path_in_variable(variable: str) -> Path | None:
 def nearest_existing(path: Path) -> Path:
     """The path itself or the closest folder above it that exists; in the end, that is the root."""
     return next(place for place in (path, *path.absolute().parents) if place.exists())
-
-
-def refuse_unwritable(folder: Path, hint: str) -> None:
-    """Say at once, before any work, that nothing can be put into a folder, which need not be there yet.
-
-    Raises:
-        OutputError: it cannot.
-    """
-    there = nearest_existing(folder)
-    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(f"{there}: nothing can be written there", hint, code="output-unwritable")
 
 
 def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.formats import as_json, as_json_line, as_markdown, as_srt, as_text, as_tsv, as_vtt
 from funasr_cli.options import Timestamps
-from funasr_cli.paths import nearest_existing
+from funasr_cli.paths import NO_ROOM, nearest_existing
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.transcript import Transcript
 
-FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT)  # the content itself is lost
+LOST = (*NO_ROOM, errno.EIO)  # what says that the content itself is not on the disk
 PARTIAL = ".funasr-"  # how names of files begin that are not whole
 LEFTOVER = f"{PARTIAL}leftover"  # what cannot be removed takes this name, so that there is one at most
 PROBE_BYTES = 1 << 20  # more than most results take
@@ -191,10 +191,10 @@ def refuse_name(path: Path) -> None:
         raise unwritable(path, error) from error
 
 
-def unwritable(path: Path, error: OSError) -> OutputError:
+def unwritable(path: Path | str, error: OSError) -> OutputError:
     """Make the error of a file that the system refuses to write."""
     message = f"{path}: cannot be written ({_reason(error)})"
-    return OutputError(message, code="disk-full" if error.errno in FULL else "output-unwritable")
+    return OutputError(message, code="disk-full" if error.errno in NO_ROOM else "output-unwritable")
 
 
 def _reason(error: BaseException | None) -> str:
@@ -215,7 +215,7 @@ def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in LOST:
             raise
 
 

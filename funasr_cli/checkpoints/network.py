@@ -1,6 +1,5 @@
 """Why a hub does not answer: a setting of the user's (address, token, certificates, proxies), or the hub."""
 
-import errno
 import os
 import re
 import socket
@@ -12,8 +11,8 @@ from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
 
 from funasr_cli.errors import OutputError, SetupError
+from funasr_cli.paths import NO_ROOM
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 NOT_OF_A_TOKEN = re.compile(r"[^!#-&(-_a-~]")  # spaces, quotes, and what is not ASCII
 UNAUTHORIZED, PROXY_AUTHENTICATION = 401, 407  # of HTTP

@@ -19,11 +19,10 @@ from pathlib import Path
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.hashes import SUMS_FILE, read_sums
 from funasr_cli.checkpoints.hub import ASIDE_PREFIX, hub_of
-from funasr_cli.checkpoints.network import NO_ROOM
 from funasr_cli.checkpoints.sources import is_converted
 from funasr_cli.errors import ModelError, OutputError
 from funasr_cli.options import DEFAULT_HUB, Hub
-from funasr_cli.paths import nearest_existing, refuse_unwritable
+from funasr_cli.paths import NO_ROOM, nearest_existing
 
 TEMPORARY_PREFIX = ".funasr-convert-"  # hidden: what is unfinished is no model yet
 RANDOM_BYTES = 8
@@ -69,7 +68,9 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
         if nearest_existing(target) == DRIVES != target.absolute():
             message = f"{DRIVES / target.absolute().relative_to(DRIVES).parts[0]}: no such drive is connected"
             raise OutputError(message, f"connect it, or {ELSEWHERE}", code="output-unwritable")
-        refuse_unwritable(target.parent, ELSEWHERE)
+        probe = _random(nearest_existing(target.parent), TEMPORARY_PREFIX)
+        probe.mkdir(mode=0o700)  # what a file system allows shows in no other way
+        shutil.rmtree(probe, ignore_errors=True)
         _clean_up(target.parent)
         if not lexists(out):
             return

@@ -12,9 +12,9 @@ from typer.core import TyperCommand, TyperGroup
 from funasr_cli import __version__
 from funasr_cli.cli import bench, console, convert, info, transcribe
 from funasr_cli.cli.settings import command_settings, origins
-from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, UnexpectedError, UsageError
+from funasr_cli.errors import ExitCode, FunASRError, ModelError, UnexpectedError, UsageError
 from funasr_cli.paths import shown
-from funasr_cli.writers import FULL
+from funasr_cli.writers import LOST, unwritable
 
 EXIT_CODES = (
     f"Exit codes: {ExitCode.OK} done, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
@@ -53,8 +53,8 @@ def _in_our_form(error: Any) -> FunASRError:
         return error
     if isinstance(error, BadCommandLine):
         return _bad_command_line(error)
-    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
-        ours = OutputError(f"standard output: cannot be written ({error.strerror})", code="disk-full")
+    if isinstance(error, OSError) and error.errno in LOST and error.filename is None:
+        ours = unwritable("standard output", error)
     elif isinstance(error, OSError) and error.filename is not None:
         ours = FunASRError(f"{shown(error.filename)}: {error.strerror}", code="path-refused")
     else:
