@@ -82,6 +82,7 @@ def test_tables(mode: str, columns: str, rows: list[str], tmp_path: Path, monkey
     assert (result.exit_code, result.stderr) == (0, ""), result
     lines = [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()]
     assert lines[0] == columns
+    assert len(lines) >= 2 + len(rows)
     for line, row in zip(lines[2:], rows, strict=False):
         assert line.startswith(row)
     assert ("|decode" in result.stdout) == ("memory" not in mode)

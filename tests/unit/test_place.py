@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from support.placing import NEW, OLD, convert, leftover, model_of, refusal, writ
 from support.running import tree
 
 from funasr_cli.checkpoints.hashes import write_sums
-from funasr_cli.checkpoints.place import new_folder
+from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.errors import OutputError
 
 
@@ -27,6 +28,25 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(mask)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_place_that_takes_no_folder_is_refused_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the system says that it may be written to, as shares on a network do."""
+    assert os.access(tmp_path, os.W_OK)
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", refuse)
+        with pytest.raises(OutputError) as caught:
+            check_place(tmp_path / "deep/out", None, replace=False)
+    assert caught.value.code == "output-unwritable"
+    assert str(tmp_path / "deep/out") in caught.value.message
+    check_place(tmp_path / "deep/out", None, replace=False)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("out", [".", "../here/."])
