@@ -4,10 +4,9 @@ import io
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -31,195 +30,6 @@ OTHERS = {  # what is no sound, by how it begins
     rb"%pdf": "a PDF file", rb"pk\x03\x04": "a zip archive", rb"\x1f\x8b": "a gzip archive",
     rb"\x89png|\xff\xd8\xff": "a picture", rb"$": "nothing but zeros or blanks",
 }  # fmt: skip
-
-
-class Reader(Protocol):
-    """A file that is open."""
-
-    @property
-    def sample_rate_hz(self) -> int:
-        """As stored."""
-
-    @property
-    def channels(self) -> int:
-        """As stored."""
-
-    @property
-    def expected_s(self) -> float | None:
-        """Length that the header claims."""
-
-    @property
-    def live(self) -> bool:
-        """Whether it may be going on right now: what comes is to be handed on."""
-
-    @property
-    def lost(self) -> list[tuple[int, int]]:
-        """Of what `pieces` has yielded: first sample of what was damaged, and the first one behind it."""
-
-    @property
-    def end_byte(self) -> int:
-        """When all has been read: another recording may begin there, or a little later."""
-
-    def seek(self, sample: int) -> int:
-        """Begin with this sample, if that one can be found exactly; with which sample `pieces` begins now."""
-
-    def pieces(self) -> Iterator[np.ndarray]:
-        """(samples, channels) float32, short ones; EOFError where the file breaks off."""
-
-    def close(self) -> None:
-        """Let go of the file; may be called twice."""
-
-
-def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
-    """Open a file that is no pipe.
-
-    Args:
-        path: where it is.
-        name: what to call it in messages.
-        pcm: how its samples are stored, if it has no header.
-
-    Raises:
-        AudioError: it is missing, a folder, unreadable or no audio.
-    """
-    tape = Tape(path, name)
-    head = tape.peek(HEAD_BYTES)
-    try:
-        if not head:
-            raise AudioError(f"{name}: the file is empty", code="audio-empty")
-        return PCMReader(tape, Layout(None, pcm.stored)) if pcm else JoinedReader(tape, name)
-    except AudioError:
-        tape.close()
-        raise
-    except Exception as error:  # FFmpeg's, UnicodeDecodeError and more
-        tape.close()
-        raise _no_audio(path, name, head) from error
-
-
-def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
-    """Read what comes out of a pipe as it comes, if that can be done; else all of it.
-
-    Raises:
-        AudioError: nothing comes, or nothing that can be read.
-    """
-    tape = Tape(path, name)
-    try:
-        while size := 0 if pcm else tag_bytes(tape.peek(HEAD_BYTES)):
-            tape.skip(size)
-        head = tape.peek(HEAD_BYTES)
-        if not head:
-            raise AudioError(f"{name}: the file is empty", code="audio-empty")
-        layout = (
-            Layout(None, pcm.stored)
-            if pcm
-            else find_layout(tape, tape.position)
-            if head.startswith(b"RIFF")
-            else None
-        )
-        is_broadcast = MP3_SYNC.match(head) and not states_length(head)
-        if layout:
-            return PCMReader(tape, layout)
-        if OGG_LIVE.match(head) or is_broadcast:
-            return MediaReader(tape, name)
-        with closing(tape):
-            return Spool(tape, name)
-    except AudioError:
-        tape.close()
-        raise
-    except Exception as error:
-        tape.close()
-        raise _no_audio(path, name, head) from error
-
-
-class JoinedReader:
-    """A file of one recording or more, of any kind, one behind the other: at the sample rate of the first."""
-
-    def __init__(self, tape: Tape, name: str):
-        """Takes the tape, and closes it."""
-        self._tape, self._name = tape, name
-        self._first = self._reader(0)
-        self._parts = [(self._first, 0)]  # with the sample at which each begins
-        self._position, self.live = 0, False
-
-    def _reader(self, begin: int) -> Reader:
-        layout = find_layout(self._tape, begin)
-        return PCMReader(self._tape, layout) if layout else MediaReader(self._tape, self._name, begin)
-
-    @property
-    def sample_rate_hz(self) -> int:
-        """Of the first."""
-        return self._first.sample_rate_hz
-
-    @property
-    def channels(self) -> int:
-        """Of the first."""
-        return self._first.channels
-
-    @property
-    def expected_s(self) -> float | None:
-        """Length of the first: where others begin is not known before it has been read."""
-        return self._first.expected_s
-
-    @property
-    def end_byte(self) -> int:
-        """Of what has been read."""
-        return self._parts[-1][0].end_byte
-
-    @property
-    def lost(self) -> list[tuple[int, int]]:
-        """Of all, in samples of the first."""
-        return [
-            (begin + round(start * share), begin + round(end * share))
-            for reader, begin in self._parts
-            for share in [self.sample_rate_hz / reader.sample_rate_hz]
-            for start, end in reader.lost
-        ]
-
-    def seek(self, sample: int) -> int:
-        """Begin with this sample of the first, if that can be found exactly."""
-        self._position = self._first.seek(sample)
-        return self._position
-
-    def pieces(self) -> Iterator[np.ndarray]:
-        """(samples, channels) float32, short ones; EOFError where one breaks off, or the next cannot be read."""
-        reader: Reader | None = self._first
-        while reader:
-            rate_hz = reader.sample_rate_hz
-            for piece in at_one_rate(((rate_hz, piece) for piece in reader.pieces()), self.sample_rate_hz):
-                self._position += len(piece)
-                yield piece
-            reader = self._next()
-
-    def _next(self) -> Reader | None:
-        begin = find_recording(self._tape, self.end_byte)
-        if begin is None:
-            return None
-        try:
-            reader = self._reader(begin)
-        except Exception as error:  # FFmpeg's, UnicodeDecodeError and more
-            raise EOFError from error
-        self._parts.append((reader, self._position))
-        return reader
-
-    def close(self) -> None:
-        """Let go of the file."""
-        for reader, _ in self._parts:
-            reader.close()
-        self._tape.close()
-
-
-def _no_audio(path: Path, name: str, head: bytes) -> AudioError:
-    """By what it seems to be."""
-    begin = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").lower()
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
-        begin = begin.replace(b"\0", b"")
-    kinds = [kind for pattern, kind in OTHERS.items() if re.match(pattern, begin)]
-    if path.suffix.lower() == ".raw" and (not kinds or not begin):
-        hint = "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
-        return AudioError(f"{name}: samples without a header", hint, code="audio-unreadable")
-    if kinds:
-        return AudioError(f"{name}: not audio: it begins like {kinds[0]}", code="audio-unreadable")
-    hint = "it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg"
-    return AudioError(f"{name}: not audio that can be read here", hint, code="audio-unreadable")
 
 
 class PCMReader:
@@ -300,3 +110,135 @@ def _decoded(data: bytes, stored: StoredFormat) -> np.ndarray:
         endian=stored.endian, samplerate=stored.sample_rate_hz, channels=stored.channels,
     )  # fmt: skip
     return samples
+
+
+class JoinedReader:
+    """A file of one recording or more, of any kind, one behind the other: at the sample rate of the first."""
+
+    live = False
+
+    def __init__(self, tape: Tape, name: str):
+        """Takes the tape, and closes it."""
+        self._tape, self._name = tape, name
+        self._first = first = self._reader(0)
+        self.sample_rate_hz, self.channels = first.sample_rate_hz, first.channels
+        self.expected_s = first.expected_s  # where others begin is not known before it has been read
+        self._parts = [(first, 0)]  # with the sample at which each begins
+        self._position = 0
+
+    def _reader(self, begin: int) -> "PCMReader | MediaReader":
+        layout = find_layout(self._tape, begin)
+        return PCMReader(self._tape, layout) if layout else MediaReader(self._tape, self._name, begin)
+
+    @property
+    def lost(self) -> list[tuple[int, int]]:
+        """Of all, in samples of the first."""
+        return [
+            (begin + round(start * share), begin + round(end * share))
+            for reader, begin in self._parts
+            for share in [self.sample_rate_hz / reader.sample_rate_hz]
+            for start, end in reader.lost
+        ]
+
+    def seek(self, sample: int) -> int:
+        """Begin with this sample of the first, if that can be found exactly."""
+        self._position = self._first.seek(sample)
+        return self._position
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """(samples, channels) float32, short ones; EOFError where one breaks off, or the next cannot be read."""
+        begin: int | None = 0
+        while begin is not None:
+            reader, _ = self._parts[-1]
+            rate_hz = reader.sample_rate_hz
+            for piece in at_one_rate(((rate_hz, piece) for piece in reader.pieces()), self.sample_rate_hz):
+                self._position += len(piece)
+                yield piece
+            begin = find_recording(self._tape, reader.end_byte)
+            if begin is not None:
+                try:
+                    self._parts.append((self._reader(begin), self._position))
+                except Exception as error:  # FFmpeg's, UnicodeDecodeError and more
+                    raise EOFError from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        for reader, _ in self._parts:
+            reader.close()
+        self._tape.close()
+
+
+# What the three have in common:
+# - `sample_rate_hz`, `channels`: as stored; `expected_s`: length that the header claims;
+# - `live`: whether it may be going on right now, so that what comes is to be handed on;
+# - `lost`: of what `pieces` has yielded, the first sample of what was damaged, and the first one behind it;
+# - `seek`: begin with a sample, if that one can be found exactly; says with which sample `pieces` begins now;
+# - `pieces`: (samples, channels) float32, short ones; EOFError where the file breaks off;
+# - `close`: let go of the file; may be called twice.
+Reader = PCMReader | MediaReader | JoinedReader
+
+
+def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
+    """Open a file that is no pipe.
+
+    Args:
+        path: where it is.
+        name: what to call it in messages.
+        pcm: how its samples are stored, if it has no header.
+
+    Raises:
+        AudioError: it is missing, a folder, unreadable or no audio.
+    """
+    with _opened(path, name) as (tape, _):
+        return PCMReader(tape, Layout(None, pcm.stored)) if pcm else JoinedReader(tape, name)
+
+
+def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
+    """Read what comes out of a pipe as it comes, if that can be done; else all of it.
+
+    Raises:
+        AudioError: nothing comes, or nothing that can be read.
+    """
+    with _opened(path, name, skip_tags=not pcm) as (tape, head):
+        layout = Layout(None, pcm.stored) if pcm else None
+        if not pcm and head.startswith(b"RIFF"):
+            layout = find_layout(tape, tape.position)
+        if layout:
+            return PCMReader(tape, layout)
+        if OGG_LIVE.match(head) or (MP3_SYNC.match(head) and not states_length(head)):
+            return MediaReader(tape, name)
+        with closing(tape):
+            return Spool(tape, name)
+
+
+@contextmanager
+def _opened(path: Path, name: str, *, skip_tags: bool = False) -> Iterator[tuple[Tape, bytes]]:
+    """A tape and its first bytes; where no reader can be made of it, it is closed."""
+    tape, head = Tape(path, name), b""
+    try:
+        while skip_tags and (size := tag_bytes(tape.peek(HEAD_BYTES))):
+            tape.skip(size)
+        if not (head := tape.peek(HEAD_BYTES)):
+            raise AudioError(f"{name}: the file is empty", code="audio-empty")
+        yield tape, head
+    except AudioError:
+        tape.close()
+        raise
+    except Exception as error:  # FFmpeg's, UnicodeDecodeError and more
+        tape.close()
+        raise _no_audio(path, name, head) from error
+
+
+def _no_audio(path: Path, name: str, head: bytes) -> AudioError:
+    """By what it seems to be."""
+    begin = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").lower()
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
+        begin = begin.replace(b"\0", b"")
+    kinds = [kind for pattern, kind in OTHERS.items() if re.match(pattern, begin)]
+    if path.suffix.lower() == ".raw" and (not kinds or not begin):
+        hint = "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
+        return AudioError(f"{name}: samples without a header", hint, code="audio-unreadable")
+    if kinds:
+        return AudioError(f"{name}: not audio: it begins like {kinds[0]}", code="audio-unreadable")
+    hint = "it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg"
+    return AudioError(f"{name}: not audio that can be read here", hint, code="audio-unreadable")

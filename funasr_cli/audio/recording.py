@@ -1,5 +1,6 @@
 """Recordings of any length: read block by block, mixed to mono, at the sample rate a model wants."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -52,35 +53,6 @@ class Source(Protocol):
         """What was noticed in the blocks that were read."""
 
 
-@dataclass(frozen=True)
-class Excerpt:
-    """What is wanted of a recording.
-
-    Attributes:
-        start_s: from there; exact to the sample.
-        end_s: to there; None is the end.
-        channel: the only one that is wanted, the first being 1; None mixes all.
-    """
-
-    start_s: float = 0.0
-    end_s: float | None = None
-    channel: int | None = None
-
-    def length_s(self, whole_s: float | None) -> float | None:
-        """Of its part of a recording that is so long; None where unknown."""
-        if whole_s is None:
-            return None
-        return max(0.0, min(whole_s, self.end_s or whole_s) - self.start_s)
-
-    def overlaps(self, spans: list[tuple[int, int]], sample_rate_hz: int) -> list[tuple[float, float]]:
-        """What of these samples is wanted, in seconds."""
-        end_s = inf if self.end_s is None else self.end_s
-        wanted = (
-            (max(self.start_s, first / sample_rate_hz), min(end_s, last / sample_rate_hz)) for first, last in spans
-        )
-        return [(first_s, last_s) for first_s, last_s in wanted if first_s < last_s]
-
-
 @dataclass
 class Recording:
     """A file that is read block by block. It is open only while `blocks` runs; live pipes alone are open before.
@@ -96,40 +68,87 @@ class Recording:
     sample_rate_hz: int
     expected_s: float | None
     _open: Callable[[], Reader] = field(repr=False, compare=False)
-    _excerpt: Excerpt = field(default=Excerpt(), repr=False)
     findings: Findings = field(default_factory=Findings, repr=False, compare=False)
+    _clip: tuple[float, float | None] = (0.0, None)
+    _channel: int | None = None
 
     @property
     def start_s(self) -> float:
         """Where the first sample of `blocks` is in the file."""
-        return self._excerpt.start_s
+        return self._clip[0]
 
     def blocks(self) -> Iterator[np.ndarray]:
         """(samples,) mono float32, about BLOCK_S each, never empty; from the beginning at every call.
 
-        Those of a live pipe are LIVE_BLOCK_S long, and can be had only once.
+        Those of a live pipe are LIVE_BLOCK_S long, and come only once.
 
         Raises:
             AudioError: the file breaks off, holds no samples or hardly a number, or is gone. Blocks already
                 yielded stay valid.
         """
-        count = 0
         self.findings = findings = Findings()
+        faults: list[AudioError] = []
+        is_empty = True
         with closing(self._open()) as reader:
             mixer = Mixer(self.name, findings)
-            pieces = _UntilFault(_mono_pieces(reader, self.name, self._excerpt, mixer))
+            pieces = self._pieces(reader, mixer, faults)
             at_rate = resampled(pieces, reader.sample_rate_hz, self.sample_rate_hz)
             block_s = LIVE_BLOCK_S if reader.live else BLOCK_S
             for block in joined(at_rate, round(block_s * self.sample_rate_hz)):
-                count += 1
+                is_empty = False
                 findings.hear(block, self.sample_rate_hz)
                 yield block
-            findings.lost = self._excerpt.overlaps(reader.lost, reader.sample_rate_hz)
-        if pieces.fault:
-            raise pieces.fault
-        if not count:
+            (start_s, end_s), rate_hz = self._clip, reader.sample_rate_hz
+            start, _ = self._wanted(rate_hz)
+            lost = sorted(reader.lost + [(start + first, start + last) for first, last in mixer.lost])
+            spans_s = [(max(start_s, first / rate_hz), min(end_s or inf, last / rate_hz)) for first, last in lost]
+            findings.lost = [(first_s, last_s) for first_s, last_s in spans_s if first_s < last_s]
+        if faults:
+            raise faults[0]
+        if is_empty:
             raise AudioError(f"{self.name}: no samples in it", code="audio-empty")
         mixer.finish()
+
+    def _wanted(self, rate_hz: int) -> tuple[int, int]:
+        """The first sample that is wanted, and the first one behind it, at the file's own rate."""
+        start_s, end_s = self._clip
+        return round(start_s * rate_hz), sys.maxsize if end_s is None else round(end_s * rate_hz)
+
+    def _pieces(self, reader: Reader, mixer: Mixer, faults: list[AudioError]) -> Iterator[np.ndarray]:
+        """(samples,) float32 at the file's own rate, of what is wanted.
+
+        Where the file fails, they end, and `faults` gets the error: so all of them get through what comes after.
+        """
+        rate_hz = reader.sample_rate_hz
+        start, end = self._wanted(rate_hz)
+        position = reader.seek(start)
+        try:
+            for piece in reader.pieces():  # (samples, channels)
+                wanted = piece[max(0, start - position) : end - position]
+                if len(wanted):
+                    yield mixer(self._of_channel(wanted))
+                position += len(piece)
+                if position >= end:
+                    return
+        except EOFError:
+            done_s, expected_s = position / rate_hz, reader.expected_s or 0
+            done = f"{done_s:.1f} of {expected_s:.1f} s" if expected_s > done_s else f"{done_s:.1f} s"
+            hint = "the file is damaged or incomplete"
+            faults.append(AudioError(f"{self.name}: broke off after {done}", hint, code="audio-cut-short"))
+        except AudioError as error:
+            faults.append(error)
+        else:
+            if 0 < position <= start:
+                reason = f"ends at {position / rate_hz:.1f} s, before the part from {self.start_s:.1f} s on"
+                faults.append(AudioError(f"{self.name}: {reason}", code="clip-behind-end"))
+
+    def _of_channel(self, samples: np.ndarray) -> np.ndarray:
+        """(samples, channels) -> that one alone (samples,), if only one is wanted."""
+        if self._channel is None:
+            return samples
+        if self._channel > samples.shape[1]:  # it had as many when it was opened
+            raise AudioError(f"{self.name}: channel {self._channel} ends within it", code="audio-channel")
+        return samples[:, self._channel - 1]
 
 
 def open_recording(
@@ -163,9 +182,11 @@ def open_recording(
     if channel is not None and not 1 <= channel <= reader.channels:
         reader.close()
         raise AudioError(f"{name}: there is no channel {channel}, only {reader.channels}", code="audio-channel")
-    excerpt = Excerpt(*(clip or (0.0, None)), channel)
-    expected_s = excerpt.length_s(reader.expected_s)
-    return Recording(name, sample_rate_hz, expected_s, reopen or _only_once(reader, name), excerpt)
+    (start_s, end_s), expected_s = clip or (0.0, None), reader.expected_s
+    if expected_s is not None:
+        expected_s = max(0.0, min(expected_s, end_s or expected_s) - start_s)
+    take = reopen or _only_once(reader, name)
+    return Recording(name, sample_rate_hz, expected_s, take, _clip=(start_s, end_s), _channel=channel)
 
 
 def _opened(path: Path, name: str, pcm: PCMFormat | None) -> tuple[Reader, Callable[[], Reader] | None]:
@@ -177,54 +198,6 @@ def _opened(path: Path, name: str, pcm: PCMFormat | None) -> tuple[Reader, Calla
             return pipe, None
         reopen = lambda: open_reader(pipe.path, name, pcm)  # noqa: E731 - it keeps the file as long as it is there
     return reopen(), reopen
-
-
-class _UntilFault:
-    """Pieces up to where their source fails, so that all of them get through what comes after."""
-
-    def __init__(self, pieces: Iterator[np.ndarray]):
-        self._pieces = pieces
-        self.fault: AudioError | None = None
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        try:
-            yield from self._pieces
-        except AudioError as fault:
-            self.fault = fault
-
-
-def _mono_pieces(reader: Reader, name: str, excerpt: Excerpt, mixer: Mixer) -> Iterator[np.ndarray]:
-    """(samples,) float32 at the file's own rate, of what is wanted."""
-    rate_hz = reader.sample_rate_hz
-    start = round(excerpt.start_s * rate_hz)
-    end = None if excerpt.end_s is None else round(excerpt.end_s * rate_hz)
-    position = reader.seek(start)
-    try:
-        for piece in reader.pieces():  # (samples, channels)
-            wanted = piece[max(0, start - position) : None if end is None else end - position]
-            if len(wanted):
-                yield mixer(_channel(wanted, excerpt.channel, name))
-            position += len(piece)
-            if end is not None and position >= end:
-                return
-    except EOFError as error:
-        done_s, expected_s = position / rate_hz, reader.expected_s or 0
-        done = f"{done_s:.1f} of {expected_s:.1f} s" if expected_s > done_s else f"{done_s:.1f} s"
-        hint = "the file is damaged or incomplete"
-        raise AudioError(f"{name}: broke off after {done}", hint, code="audio-cut-short") from error
-    if 0 < position <= start:
-        end_s = position / rate_hz
-        reason = f"ends at {end_s:.1f} s, before the part from {excerpt.start_s:.1f} s on"
-        raise AudioError(f"{name}: {reason}", code="clip-behind-end")
-
-
-def _channel(samples: np.ndarray, channel: int | None, name: str) -> np.ndarray:
-    """(samples, channels) -> that one alone (samples,), if only one is wanted."""
-    if channel is None:
-        return samples
-    if channel > samples.shape[1]:  # it had as many when it was opened
-        raise AudioError(f"{name}: channel {channel} ends within it", code="audio-channel")
-    return samples[:, channel - 1]
 
 
 def _only_once(reader: Reader, name: str) -> Callable[[], Reader]:

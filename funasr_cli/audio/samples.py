@@ -102,24 +102,35 @@ class Mixer:
     def __init__(self, name: str, findings: Findings):
         self._name, self._findings = name, findings
         self._total = 0  # samples so far
+        self._damaged: list[tuple[int, int]] = []  # stretches of which most are no numbers on any channel
         self._mix_power = 0.0
         self._powers = np.zeros(0)  # (channels,)
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) or (samples, channels) float32 -> (samples,)."""
-        self._total += len(samples)
+        samples = samples[:, None] if samples.ndim == 1 else samples  # (samples, channels)
         good = np.abs(samples) <= LARGEST  # false for what is not a number
+        counts = good.sum(axis=1)  # (samples,), of channels
         if not good.all():
             samples = np.where(good, samples, np.float32(0))
-        if samples.ndim == 1 or samples.shape[1] == 1 or not len(samples):
-            self._findings.nonfinite += good.size - int(good.sum())
-            return samples.reshape(-1)
-        counts = good.sum(axis=1)  # (samples,), of channels
-        self._findings.nonfinite += int((counts == 0).sum())
-        self._findings.partly_nonfinite += int(((counts > 0) & (counts < samples.shape[1])).sum())
+            self._note_damage(counts, samples.shape[1])
+        self._total += len(samples)
+        if samples.shape[1] == 1:
+            return samples[:, 0]
         mixed = samples.sum(axis=1) / np.maximum(counts, 1).astype(np.float32)  # (samples,)
         channel = self._cancelled(samples, mixed)
         return mixed if channel is None else np.ascontiguousarray(samples[:, channel])
+
+    def _note_damage(self, counts: np.ndarray, channels: int) -> None:
+        """Of a piece in which (samples,) so many of the channels are numbers."""
+        missing = int((counts == 0).sum())
+        self._findings.nonfinite += missing
+        self._findings.partly_nonfinite += int(((counts > 0) & (counts < channels)).sum())
+        if missing * 2 > len(counts):
+            start, end = self._total, self._total + len(counts)
+            if self._damaged and self._damaged[-1][1] == start:
+                start, _ = self._damaged.pop()
+            self._damaged.append((start, end))
 
     def _cancelled(self, samples: np.ndarray, mixed: np.ndarray) -> int | None:
         """The channel to take instead of the mix."""
@@ -137,13 +148,18 @@ class Mixer:
             self._findings.channel = known + 1
         return known
 
+    @property
+    def lost(self) -> list[tuple[int, int]]:
+        """From, to: where hardly a sample was a number, if so in most of the recording."""
+        return self._damaged if self._findings.nonfinite * 2 > self._total else []
+
     def finish(self) -> None:
         """Say so if there was hardly a number in it.
 
         Raises:
             AudioError: most samples were none, on every channel.
         """
-        if self._findings.nonfinite * 2 > self._total:
+        if self.lost:
             raise AudioError(f"{self._name}: most of its samples are not numbers", code="audio-damaged")
 
 

@@ -3,6 +3,7 @@
 import gc
 import os
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -243,6 +244,31 @@ def test_nothing_stays_open(tmp_path: Path, name: str, use: Callable[[Recording]
     except AudioError as error:
         kept.append(error)  # with its traceback, and whatever that holds on to
     assert settle_at(before)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="no such file there")
+def test_a_file_that_fails_as_it_is_read_is_closed() -> None:
+    """Even while the error is there."""
+    before = descriptors()
+    with pytest.raises(AudioError, match="cannot be read") as caught:
+        open_recording("/proc/self/mem", RATE_HZ)
+    assert (caught.value.code, settle_at(before)) == ("audio-unreadable", True)
+
+
+@pytest.mark.parametrize("clip", [None, (1.0, 4.0)])
+@pytest.mark.parametrize(("start_s", "end_s"), [(0, 5), (0.5, 4.5)])
+def test_seconds_without_numbers_are_lost(
+    tmp_path: Path, start_s: float, end_s: float, clip: tuple[float, float] | None
+) -> None:
+    """Where most of a file is so."""
+    samples = noise(5 * RATE_HZ)
+    samples[int(start_s * RATE_HZ) : int(end_s * RATE_HZ)] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
+    recording = open_recording(tmp_path / "a.wav", RATE_HZ, clip=clip)
+    with pytest.raises(AudioError) as caught:
+        list(recording.blocks())
+    assert caught.value.code == "audio-damaged"
+    assert recording.findings.lost == [clip or (start_s, end_s)]
 
 
 @pytest.mark.slow
