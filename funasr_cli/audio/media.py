@@ -4,7 +4,6 @@ Damage loses no more than it hits: what cannot be decoded is silence of the same
 it or, where a format has none, by its bytes.
 """
 
-import os
 import re
 import sys
 from collections import deque
@@ -15,19 +14,18 @@ from itertools import chain, pairwise
 import av
 import numpy as np
 
-from funasr_cli.audio.joins import BEGIN, find_recording, stated_end, tag_bytes
-from funasr_cli.audio.joins import HEAD_BYTES as JOIN_BYTES
+from funasr_cli.audio.joins import MP3_HEAD_BYTES, RecordingFile, find_recording, stated_frames, tag_bytes
 from funasr_cli.audio.samples import as_float32, at_one_rate
 from funasr_cli.audio.tape import Tape
 from funasr_cli.errors import AudioError
 
 DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # "p" behind it: planar
-GAP_S = 0.1  # a time stamp so much later than what was heard so far means silence
+GAP_S = 0.1  # a time stamp later by more than this than what was heard so far means silence
 SHORTEST_LOSS_S = 0.005
-NEAR_S = 0.1  # losses so close are one
+NEAR_S = 0.1  # losses that are closer are one
 LOUDEST = 32.0  # 30 dB above full scale: a decoder that was fed with garbage
 LONGEST_GAP_S = 3600.0  # more is an error in the time stamps
-NEW_CLOCK_S = 1.0  # time stamps so much earlier begin anew
+NEW_CLOCK_S = 1.0  # time stamps that are earlier by more than this begin anew
 FILLER_S = 1.0
 SLACK_S = 0.5  # by how much a stated length may be wrong: a few frames, of 128 ms each at 8 kHz
 # Containers whose length is stated. FFmpeg makes up the others' from sizes and bit rates.
@@ -38,29 +36,16 @@ AVI_CHUNK = re.compile(rb"\x00?(?:ix\d\d|idx1|JUNK|LIST|RIFF)")  # FFmpeg counts
 AVI_HEAD_BYTES = 8  # in front of each packet
 TIMED = ("mov,", "matroska", "flv", "asf", "mpegts", "mpeg")  # with time stamps that may leave gaps
 COUNTED = ("ogg", "flac", "mpegts", "mpeg", "asf")  # where a gap means that something is missing
-WITHOUT_TIMES = (
-    "mp3",
-    "aac",
-    "ac3",
-    "eac3",
-    "amr",
-    "dts",
-)  # frame behind frame, of which FFmpeg counts the packets
+WITHOUT_TIMES = ("mp3", "aac", "ac3", "eac3", "amr", "dts")  # frame behind frame: FFmpeg counts the packets
 IN_ORDER = ("matroska,webm", "flv")  # packet behind packet, with less than this between them, or damage
 ROOM_BYTES = 40
 PADDING_BYTES = 2
 NEAR_PACKETS = 200  # by whose size the lost ones are counted
 LONGEST_JUNK_BYTES = 1 << 20
+MATROSKA_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 MOST_FAULTS = 1000  # of a container in a row, until it is given up
 # Others mark a frame whose checksum is wrong.
 CHECKS = dict.fromkeys(("flac", "tta", "wavpack", "ape"), "crccheck+explode")
-HEAD_BYTES = 4096
-OGG_PAGE_BYTES = 65307  # the most that one can take
-OGG_HEAD_BYTES = 27 + 255
-OGG_NO_TIME = (bytes(8), b"\xff" * 8)  # on pages of headers, and on those where no packet ends
-OGG_CONTINUED, OGG_LAST = 1, 4  # flags of a page
-TS_PACKETS_BYTES = (188, 204)  # the latter with 16 bytes to mend errors
-MP3_LENGTH = re.compile(rb"(?:Xing|Info)(....)(....)|VBRI.{10}(....)", re.DOTALL)
 # FFmpeg also sees sound in texts, and follows playlists to other files and into the network.
 FORMATS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,iff,ircam,matroska,mov,mp3,mpeg,mpegts,mxf,"
@@ -70,12 +55,7 @@ OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
 # Titles may hold bytes that are no text, which from PyAV 19 on is no error anyway.
 LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
-av.logging.set_level(None)  # its libraries have nothing to say that is not said here
-
-
-def states_length(head: bytes) -> bool:
-    """Whether an MP3 file's first frame says how many follow."""
-    return bool(MP3_LENGTH.search(head[:HEAD_BYTES]))
+av.logging.set_level(None)  # what its libraries would print is said here
 
 
 class MediaReader:
@@ -98,10 +78,10 @@ class MediaReader:
         self._sizes = _Sizes()
         with ExitStack() as opened:
             opened.callback(tape.close)
-            self._file, frames_at = _File(tape, begin), begin
+            self._file, frames_at = RecordingFile(tape, begin), begin
             while size := tag_bytes(tape.at(frames_at, 32)):
                 frames_at += size
-            head = tape.at(frames_at, HEAD_BYTES)
+            head = tape.at(frames_at, MP3_HEAD_BYTES)
             if begin:
                 tape.seek(begin)
             self._container = opened.enter_context(av.open(self._file, options=OPTIONS, **LENIENT))
@@ -154,9 +134,8 @@ class MediaReader:
             yield np.zeros((round(missing_s * self.sample_rate_hz), self.channels), np.float32)
         if (missing_s or 0) > SLACK_S and self._format == "ogg" and find_recording(self._file.tape, self.end_byte):
             missing_s = 0.0  # the length is that of the last recording in the file
-        is_cut = self._file.is_cut or self._ends_within_page(all_read=True) or self._ends_within_packet()
-        is_cut |= self._file.last_join > self.end_byte
-        if (self._broke_off and missing_s is None) or (missing_s or 0) > SLACK_S or is_cut:
+        is_cut = self._file.is_cut(self._format, self.end_byte) or (missing_s or 0) > SLACK_S
+        if is_cut or (self._broke_off and missing_s is None):
             raise EOFError
 
     def close(self) -> None:
@@ -217,28 +196,16 @@ class MediaReader:
 
     def _begin_s(self, frame: av.AudioFrame) -> float:
         """The time stamp at which the pictures begin, or the sound, whichever is first."""
+        sound_s = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
         if self._format.startswith(TIMED):
             begin_s = (self._container.start_time or 0) / av.time_base
-            late_s = 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - begin_s
-            is_delay = self._format == "asf" and 0 < late_s < GAP_S  # until the decoder has what it needs
-            return begin_s + late_s * is_delay
-        begin_s = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+            is_delay = self._format == "asf" and 0 < sound_s - begin_s < GAP_S  # until it can decode
+            return sound_s if is_delay else begin_s
         is_flac, stated = self._format == "flac", self._stream.duration
-        if is_flac and stated and not self.live and begin_s < float(stated * self._stream.time_base):
+        if is_flac and stated and not self.live and sound_s < float(stated * self._stream.time_base):
             return 0.0  # of the frames in front of it, the first has the number 0
-        return 0.0 if self._format == "ogg" and self._pages_are_missing() else begin_s
-
-    def _pages_are_missing(self) -> bool:
-        """Whether there was sound in an Ogg file in front of the page that is decoded first."""
-        if self.live or self._container.streams.video:
-            return False
-        at, tape = self._file.begin, self._file.tape
-        while at < self.end_byte - 1:
-            page = tape.at(at, OGG_HEAD_BYTES)
-            if not page.startswith(b"OggS") or page[6:14] not in OGG_NO_TIME:
-                return True
-            at += 27 + page[26] + sum(page[27 : 27 + page[26]])
-        return False
+        is_sound_ogg = self._format == "ogg" and not self._container.streams.video
+        return 0.0 if is_sound_ogg and self._file.lacks_first_pages(self.end_byte) else sound_s
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, float]]:
         """All frames, each with the number of packets that were lost in front of it, unless it is the first."""
@@ -273,7 +240,7 @@ class MediaReader:
         data = bytes(packet)
         size = tag_bytes(data)
         if not size:
-            return [] if states_length(data[:512]) and self._format == "mp3" else None
+            return [] if stated_frames(data[:512]) and self._format == "mp3" else None
         with suppress(av.FFmpegError):
             return list(self._stream.codec_context.decode(av.Packet(data[size:]))) if data[size:] else []
         return []
@@ -289,8 +256,9 @@ class MediaReader:
                 begin = packet.pos
             if self._format in WITHOUT_TIMES:
                 skipped_bytes = self._passed_over(packet)
-            elif self._is_sound_avi:
-                skipped_bytes = self._in_no_chunk(packet.pos, skipped_bytes)
+            elif self._is_sound_avi and skipped_bytes > ROOM_BYTES:
+                skipped = self._file.tape.at(self._file.begin + packet.pos - skipped_bytes, 5)
+                skipped_bytes *= not AVI_CHUNK.match(skipped)
             elif skipped_bytes <= ROOM_BYTES or self._format not in IN_ORDER:
                 skipped_bytes = 0
             if packet.stream.index == self._stream.index:
@@ -314,13 +282,6 @@ class MediaReader:
         self._passed_bytes += count
         return max(0, count - tag_bytes(tape.at(begin, 32)))
 
-    def _in_no_chunk(self, position: int | None, skipped_bytes: int) -> int:
-        """How many of the bytes in front of a packet of an AVI file are no index nor other chunk."""
-        if position is None or self._file.tape.size is None or skipped_bytes <= ROOM_BYTES:
-            return 0
-        begin = self._file.begin + position - skipped_bytes
-        return 0 if AVI_CHUNK.match(self._file.tape.at(begin, 5)) else skipped_bytes
-
     def _demuxed(self) -> Iterator[av.Packet]:
         """Packets of all streams; behind a fault, too, as long as something comes."""
         faults = 0
@@ -340,8 +301,7 @@ class MediaReader:
         rows = channels if frame.format.is_planar else 1
         count = frame.samples * channels // rows
         planes = [np.frombuffer(plane, DTYPES[kind], count) for plane in list(frame.planes)[:rows]]
-        samples = np.stack(planes, axis=1) if rows > 1 else planes[0].reshape(-1, channels)
-        return as_float32(samples, self._name)
+        return as_float32(np.stack(planes, axis=1).reshape(-1, channels), self._name)
 
     def _stated_s(self, head: bytes) -> float | None:
         """Length of the stream, where the file states it."""
@@ -349,46 +309,27 @@ class MediaReader:
         if self._format.startswith("mov,"):
             late_s = max(0.0, float((stream.start_time or 0) * stream.time_base) - self._origin_s)
             return late_s + float(stream.duration * stream.time_base) if stream.duration else None
-        if end_s := _seconds(stream.metadata.get("DURATION", "")):  # of Matroska
+        stated = MATROSKA_TIME.fullmatch(stream.metadata.get("DURATION", ""))
+        if stated and (end_s := 3600 * float(stated[1]) + 60 * float(stated[2]) + float(stated[3])):
             return end_s - self._origin_s
         if self._format == "mp3":
             return self._stated_by_mp3_s(head)
         is_estimate = self._format.startswith("matroska") and stream.duration is not None
-        if self._format not in WITH_LENGTH or is_estimate or self.live or self._ends_within_page():
-            return None
-        if container.streams.video:
+        if self._format not in WITH_LENGTH or is_estimate or self.live or container.streams.video:
             return None  # a film may be longer than what is heard in it
+        if self._format == "ogg" and self._file.ends_within_page():
+            return None
         return container.duration / av.time_base if container.duration else None
 
     def _stated_by_mp3_s(self, head: bytes) -> float | None:
         """By its first frame, unless FFmpeg sees that there are more: several files in one."""
-        stream, found = self._stream, MP3_LENGTH.search(head)
+        stream, found = self._stream, stated_frames(head)
         if not found or not stream.duration or (found[1] and not found[1][-1] & 1):
             return None
         frame_samples = 1152 if self.sample_rate_hz >= 32000 else 576  # MPEG-1, or later ones
         frames_s = int.from_bytes(found[2] or found[3]) * frame_samples / self.sample_rate_hz
         stated_s = float(stream.duration * stream.time_base)
         return stated_s if abs(stated_s - frames_s) < SLACK_S else None
-
-    def _ends_within_page(self, *, all_read: bool = False) -> bool:
-        """Whether the last page of an Ogg file is incomplete or damaged, or junk follows where another should."""
-        tail = self._file.tail()
-        if self._format != "ogg" or b"OggS" not in tail:
-            return False
-        page = tail[tail.rfind(b"OggS") :]
-        segments: bytes = page[27 : 27 + page[26]] if len(page) > 26 else b""  # a byte each: how long it is
-        if len(page) <= 26 or len(segments) < page[26]:
-            return True
-        behind = len(page) - 27 - len(segments) - sum(segments)
-        is_undecoded = all_read and (self._file.tape.size or 0) - len(page) >= self.end_byte
-        if is_undecoded and any(segments) and not page[5] & OGG_CONTINUED:
-            return find_recording(self._file.tape, self.end_byte) is None
-        return behind < 0 or (behind > 0 and not page[5] & OGG_LAST)
-
-    def _ends_within_packet(self) -> bool:
-        """Whether the last packet of an MPEG transport stream is incomplete, or none."""
-        tail = self._file.tail()
-        return self._format == "mpegts" and not any(tail[-size:][:1] == b"G" for size in TS_PACKETS_BYTES)
 
 
 class _Sizes:
@@ -411,7 +352,7 @@ class _Sizes:
         return self.largest - self.smallest <= 1
 
     def look_ahead(self, packets: Iterator[tuple[av.Packet, int]], count: int) -> Iterator[tuple[av.Packet, int]]:
-        """The same ones, so many behind."""
+        """Yield the same packets, each when `count` more behind it are known."""
         self._coming.clear()
         for packet in packets:
             self._coming.append(packet)
@@ -429,63 +370,8 @@ class _Sizes:
         largest = 4 * np.percentile(near, 90) if near else 0.0  # others are damaged
         usual = [size for size in near if size <= largest]
         packets = damaged_bytes / (float(np.mean(usual)) + self.head_bytes) if usual else 1.0
-        if (
-            self.are_constant
-            and not self.head_bytes
-            and abs(packets - round(packets)) * self.largest > PADDING_BYTES
-        ):
-            return 1.0
-        return packets
-
-
-class _File:
-    """What FFmpeg reads. It has no name, which could be taken for an address, or whose ending would mislead."""
-
-    def __init__(self, tape: Tape, begin: int):
-        self.tape, self.begin = tape, begin
-        self._end, self._start = tape.size, tape.position
-        self.last_join = -1  # in a pipe: the first byte of the last recording so far
-        if tape.size is not None:
-            self._end = stated_end(tape, begin)
-        self._read = b""  # of a pipe: the last bytes
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether its outermost parts go on behind the end of the file."""
-        return self._end is not None and self._end > (self.tape.size or 0)
-
-    def seekable(self) -> bool:
-        """Whether it can be read in any order."""
-        return self.tape.size is not None
-
-    def read(self, count: int) -> bytes:
-        """The next bytes as they come."""
-        data = self.tape.read(count if self._end is None else max(0, min(count, self._end - self.tape.position)))
-        if self.tape.size is None:
-            recent = self._read[-JOIN_BYTES:] + data
-            for found in BEGIN.finditer(recent):
-                if not found[0].startswith(b"ID3"):
-                    self.last_join = self.tape.position - self._start - len(recent) + found.start()
-            self._read = (self._read + data)[-OGG_PAGE_BYTES:]
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go on elsewhere; PyAV would print an error, such as of a damaged size that leads nowhere."""
-        base = {os.SEEK_SET: self.begin, os.SEEK_CUR: self.tape.position, os.SEEK_END: self._end or 0}
-        try:
-            self.tape.seek(base[whence] + offset)
-        except (KeyError, OSError, ValueError):
-            return -1  # to FFmpeg, a failure
-        return self.tell()
-
-    def tail(self) -> bytes:
-        """The last bytes; in a pipe, of those that have been read."""
-        size = self.tape.size
-        return self._read if size is None else self.tape.at(max(0, size - OGG_PAGE_BYTES), OGG_PAGE_BYTES)
-
-    def tell(self) -> int:
-        """Where it goes on."""
-        return self.tape.position - self.begin
+        is_whole = abs(packets - round(packets)) * self.largest <= PADDING_BYTES
+        return packets if is_whole or self.head_bytes or not self.are_constant else 1.0
 
 
 def _silence(duration_s: float, rate_hz: int, channels: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -493,12 +379,3 @@ def _silence(duration_s: float, rate_hz: int, channels: int) -> Iterator[tuple[i
     while left > 0:
         yield rate_hz, np.zeros((min(left, size), channels), np.float32)
         left -= size
-
-
-def _seconds(text: str) -> float | None:
-    """Of "00:01:02.500000000"; None where it is something else."""
-    try:
-        hours, minutes, seconds = map(float, text.split(":"))
-    except ValueError:
-        return None
-    return 3600 * hours + 60 * minutes + seconds

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from funasr_cli.audio.joins import MP3_SYNC, begins_recording, find_recording, tag_bytes
+from funasr_cli.audio.joins import MP3_SYNC, begins_recording, find_recording, stated_frames, tag_bytes
 from funasr_cli.audio.layouts import HEAD_BYTES, Layout, find_layout, walk
-from funasr_cli.audio.media import MediaReader, states_length
+from funasr_cli.audio.media import MediaReader
 from funasr_cli.audio.pcm import PCMFormat, StoredFormat
 from funasr_cli.audio.samples import at_one_rate
 from funasr_cli.audio.tape import Spool, Tape
@@ -205,7 +205,7 @@ def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
             layout = find_layout(tape, tape.position)
         if layout:
             return PCMReader(tape, layout)
-        if OGG_LIVE.match(head) or (MP3_SYNC.match(head) and not states_length(head)):
+        if OGG_LIVE.match(head) or (MP3_SYNC.match(head) and not stated_frames(head)):
             return MediaReader(tape, name)
         with closing(tape):
             return Spool(tape, name)
