@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from funasr_cli.audio.segments import Stretch
 from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.scheduling.intake import Ended
+from funasr_cli.scheduling.segments import Stretch
 from funasr_cli.transcript import STAGES, Segment, Timings, Transcript
 from funasr_cli.units import is_spoken
 

@@ -13,11 +13,11 @@ from typing import Generic, TypeVar
 
 from funasr_cli.audio.recording import Source
 from funasr_cli.audio.samples import Findings
-from funasr_cli.audio.segments import Segmenter, Stretch
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError, FunASRError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Read
+from funasr_cli.scheduling.segments import Segmenter, Stretch
 
 T = TypeVar("T")
 POLL_S = 0.1  # how soon the thread notices that nobody wants more

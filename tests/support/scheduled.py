@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 from support.segmenting import in_frames
 
-from funasr_cli.audio import segments
-from funasr_cli.audio.segments import Segmenter, Stretch
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.guard import token_budget
 from funasr_cli.errors import FunASRError
 from funasr_cli.options import TranscribeOptions
-from funasr_cli.scheduling import scheduler
+from funasr_cli.scheduling import scheduler, segments
 from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
 from funasr_cli.scheduling.scheduler import MAX_RETRIES, Scheduler
+from funasr_cli.scheduling.segments import Segmenter, Stretch
 from funasr_cli.transcript import Transcript
 
 STOP = 5000

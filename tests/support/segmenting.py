@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from funasr_cli.audio import segments
-from funasr_cli.audio.segments import Segmenter, Stretch, deepest_pause
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from funasr_cli.options import TranscribeOptions
+from funasr_cli.scheduling import segments
+from funasr_cli.scheduling.segments import Segmenter, Stretch, deepest_pause
 
 PART_FRAMES = 16  # half a second
 CLICK_FRAMES = 3  # fewer are no speech

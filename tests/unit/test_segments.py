@@ -22,10 +22,10 @@ from support.segmenting import (
     stretches_of,
 )
 
-from funasr_cli.audio import segments
-from funasr_cli.audio.segments import Segmenter, Stretch, deepest_pause
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from funasr_cli.options import TranscribeOptions
+from funasr_cli.scheduling import segments
+from funasr_cli.scheduling.segments import Segmenter, Stretch, deepest_pause
 
 
 def test_margins_around_speech() -> None:

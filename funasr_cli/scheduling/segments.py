@@ -7,13 +7,13 @@ is too long is cut where speech and loudness are lowest.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ, VoiceActivityDetector
+from funasr_cli.options import TranscribeOptions
 
-HYSTERESIS = 0.15  # speech goes on at probabilities so far below the one that begins it...
+HYSTERESIS = 0.15  # speech goes on at probabilities that are lower by this than the one that begins it...
 NO_SPEECH = 0.01  # ...but not below this
 MARGIN_S = 0.2  # kept around speech: soft beginnings and endings
 JOIN_PAUSE_S = 1.0  # short segments go on over a pause of up to this, where they are joined
@@ -21,31 +21,7 @@ SHORTEST_SPEECH_S = 0.1  # less is a click
 SHORTEST_PART_S = 0.5  # of what is cut without a pause
 SMOOTHING_FRAMES = 5  # a cut wants 160 ms of quiet, not a single stop consonant
 SILENT_POWER = 1e-10
-QUIETER_DB = 20.0  # so much quieter is as good a place to cut as no speech at all
-
-
-class Cutting(Protocol):
-    """How recordings are cut: what of `TranscribeOptions` matters here."""
-
-    @property
-    def vad(self) -> bool:
-        """Whether silence is left out."""
-
-    @property
-    def vad_threshold(self) -> float:
-        """Probability from which a frame is speech."""
-
-    @property
-    def min_pause_s(self) -> float:
-        """Pause that ends a stretch."""
-
-    @property
-    def join_s(self) -> float:
-        """Length up to which short stretches go on over longer pauses."""
-
-    @property
-    def max_segment_s(self) -> float:
-        """Longest stretch."""
+QUIETER_DB = 20.0  # where it is quieter by this, a cut is as good as where there is no speech at all
 
 
 def _frames(duration_s: float) -> int:
@@ -116,7 +92,7 @@ class Segmenter:
         first_sample: where the first one stands in what the recording is a part of.
     """
 
-    def __init__(self, options: Cutting, first_sample: int = 0):
+    def __init__(self, options: TranscribeOptions, first_sample: int = 0):
         self._options = options
         self._first_sample = first_sample
         self._detect: Callable[[np.ndarray], np.ndarray] = (
