@@ -56,10 +56,9 @@ class FrontendConfig:
 
 
 def mel_filters(bins: int, fft_size: int, sample_rate_hz: int) -> np.ndarray:
-    """Triangular filters, evenly spaced in mel between 20 Hz and the Nyquist frequency.
+    """Make triangular filters, evenly spaced in mel between 20 Hz and the Nyquist frequency.
 
-    Returns:
-        (fft_size // 2 + 1, bins) float32; the Nyquist row is zero, as in Kaldi.
+    They are (fft_size // 2 + 1, bins) float32; the Nyquist row is zero, as in Kaldi.
     """
 
     def mel(frequency_hz: np.ndarray | float) -> np.ndarray:
@@ -87,13 +86,9 @@ class Frontend:
         self._tables: dict[int, tuple[mx.array, mx.array]] = {}
 
     def __call__(self, samples: np.ndarray) -> mx.array:
-        """Compute the rows that the encoder reads.
+        """Compute the rows that the encoder reads, one every 60 ms in the release.
 
-        Args:
-            samples: (samples,) mono float32 in [-1, 1] at the config's sample rate; at least `MIN_SAMPLES`.
-
-        Returns:
-            (rows, mel bins * stacked frames) float32, one row every 60 ms in the release.
+        (samples,) mono float32 in [-1, 1] at the config's rate, at least `MIN_SAMPLES` of them -> (rows, row width).
         """
         with mx.stream(mx.cpu):
             return self._stack(self.filter_bank(samples))

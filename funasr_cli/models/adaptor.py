@@ -76,14 +76,9 @@ class Adaptor(nn.Module):
         self._downsample = config.downsample
 
     def __call__(self, x: mx.array, lengths: mx.array | None = None) -> mx.array:
-        """Map encoder rows to reader rows.
+        """(batch, frames, input_dim) float32 -> (batch, ceil(frames / downsample), output_dim) float32.
 
-        Args:
-            x: (batch, frames, input_dim) float32, rows right-padded.
-            lengths: (batch,) valid frames; None when no row is padded.
-
-        Returns:
-            (batch, ceil(frames / downsample), output_dim) float32.
+        `lengths` are the valid frames of right-padded rows, (batch,); None when no row is padded.
         """
         if self._downsample > 1:
             x, lengths = self._stack(x, lengths)

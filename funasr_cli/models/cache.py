@@ -19,34 +19,21 @@ class LayerCache:
         self.values: mx.array | None = None
 
     def put(self, keys: mx.array, values: mx.array, place: "Place") -> tuple[mx.array, mx.array]:
-        """Add new columns and return all of them.
-
-        Args:
-            keys: (batch, kv_heads, new, head_dim).
-            values: the same shape.
-            place: where each row goes on.
-
-        Returns:
-            Keys and values so far, each (batch, kv_heads, columns, head_dim).
-        """
+        """Add new columns (batch, kv_heads, new, head_dim), return all (batch, kv_heads, columns, head_dim)."""
         self.keys = place.store(self.keys, keys)
         self.values = place.store(self.values, values)
         return self.keys[:, :, : place.columns], self.values[:, :, : place.columns]
 
 
 class Place:
-    """Where new columns of each row go.
-
-    Attributes:
-        columns: how many there are then, in the longest row.
-        position: of the first new column: one number where it is the same in all rows, else (batch,).
-    """
+    """Where new columns of each row go: `columns` are then in the longest row."""
 
     def __init__(self, lengths: Sequence[int], new: int):
         self.columns = max(lengths) + new
         self._even = len(set(lengths)) == 1
         self._new = new
         starts = mx.array(lengths)
+        # Of the first new column: one number where it is the same in all rows, else (batch,).
         self.position: int | mx.array = lengths[0] if self._even else starts
         if not self._even:
             self._rows = mx.arange(len(lengths))[:, None]  # (batch, 1)
@@ -90,12 +77,7 @@ def _gathered(rows: list[tuple[mx.array, int, int]], columns: int) -> mx.array:
 
 
 class DecoderCache:
-    """Caches of all layers, and how many columns each row has.
-
-    Args:
-        layers: how many.
-        rows: how many, empty ones.
-    """
+    """Caches of all layers, and how many columns each row has; none at first."""
 
     def __init__(self, layers: int, rows: int):
         self.layers = [LayerCache() for _ in range(layers)]
@@ -103,12 +85,7 @@ class DecoderCache:
 
     @classmethod
     def joined(cls, parts: Sequence[tuple["DecoderCache", Sequence[int]]]) -> "DecoderCache":
-        """A cache of chosen rows of others.
-
-        Args:
-            parts: caches, and which of their rows are wanted, at least one in all; a row may be wanted more than
-                once. They are not changed.
-        """
+        """Copy chosen rows of caches, at least one in all, into a new one; a row may be chosen more than once."""
         chosen = [(cache, row, cache.lengths[row]) for cache, rows in parts for row in rows]
         joined = cls(len(parts[0][0].layers), len(chosen))
         joined.lengths = [length for _, _, length in chosen]

@@ -58,14 +58,9 @@ class FunASRNano(nn.Module):
         self.config = config
 
     def audio_rows(self, encoded: mx.array, lengths: list[int]) -> list[mx.array]:
-        """Rows that stand for the audio in the prompt.
+        """Rows that stand for the audio in the prompt, in the decoder's type.
 
-        Args:
-            encoded: (batch, frames, encoder width), the encoder's output.
-            lengths: valid frames of each row.
-
-        Returns:
-            One (audio tokens, hidden) array a row, in the decoder's type.
+        (batch, frames, encoder width), with valid frames of each row -> one (audio tokens, hidden) array a row.
         """
         adapted = self.audio_adaptor(encoded, batch_lengths(lengths, encoded.shape[1]))
         adapted = adapted.astype(self.llm.model.norm.weight.dtype)

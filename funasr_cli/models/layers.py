@@ -6,7 +6,7 @@ from funasr_cli.backend import mx, nn, on_accelerator
 
 # Rows of a product on a CPU, as measured with MKL: docs/performance.md.
 FEW_ROWS = 2  # as fast either way
-FEW_QUERIES = 2  # for so few, MLX's own attention is faster
+FEW_QUERIES = 2  # up to these, MLX's own attention is faster
 FULL_ROWS = 16  # BLAS takes longer for 3 to 15 than for these
 MANY_ROWS = 256  # from here on, what is saved is lost on the result's unusual order
 
@@ -42,13 +42,7 @@ def cpu_product(x: mx.array, weight: mx.array) -> mx.array:
     """``x @ weight.T``, fast also for the few rows of a decoding batch.
 
     With the matrix as the left factor, BLAS splits the work along its many rows instead of along those of ``x``.
-
-    Args:
-        x: (..., in).
-        weight: (out, in).
-
-    Returns:
-        (..., out).
+    Shapes: (..., in), (out, in) -> (..., out).
     """
     *batch, width = x.shape
     rows = math.prod(batch)
@@ -65,16 +59,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.a
     """`mx.fast.scaled_dot_product_attention`; on a CPU, with a shorter way for a step of a whole batch.
 
     That function makes a product for every head there; here the queries that share keys are the rows of one.
-
-    Args:
-        q: (batch, heads, new, head_dim).
-        k: (batch, kv_heads, length, head_dim).
-        v: the same shape.
-        scale: of the scores.
-        mask: as it takes it.
-
-    Returns:
-        (batch, heads, new, head_dim).
+    Shapes: (batch, heads, new, head_dim), twice (batch, kv_heads, length, head_dim) -> that of the queries.
     """
     batch, heads, new, head_dim = q.shape
     if on_accelerator() or new > 1 or batch <= FEW_QUERIES:
@@ -88,15 +73,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.a
 
 
 def length_mask(lengths: mx.array, frames: int) -> mx.array:
-    """Mark the valid frames of right-padded rows.
-
-    Args:
-        lengths: (batch,) valid frames of each row.
-        frames: width of the padded batch.
-
-    Returns:
-        (batch, frames) bool, True where a frame belongs to its row.
-    """
+    """Mark the valid frames of right-padded rows: (batch,) lengths -> (batch, frames) bool."""
     return mx.arange(frames)[None, :] < lengths[:, None]
 
 

@@ -128,14 +128,9 @@ class Qwen3(nn.Module):
         )
 
     def __call__(self, embeddings: mx.array, cache: DecoderCache) -> mx.array:
-        """Append columns to the cache.
+        """Append columns to the cache: (batch, new, hidden) -> the same, hidden states behind the final norm.
 
-        Args:
-            embeddings: (batch, new, hidden); what pads a row on the right is to be taken back from the cache.
-            cache: filled in place.
-
-        Returns:
-            (batch, new, hidden) hidden states behind the final norm.
+        What pads a row on the right is to be taken back from the cache.
         """
         place = cache.extend(embeddings.shape[1])
         mask, x = place.mask(), embeddings

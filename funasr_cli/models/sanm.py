@@ -36,11 +36,7 @@ class SANMConfig:
 
 
 def sinusoidal_positions(frames: int, depth: int, first: int = 1) -> mx.array:
-    """Sines then cosines of positions ``first, first + 1, ...``; upstream counts from 1.
-
-    Returns:
-        (frames, depth) float32.
-    """
+    """Sines then cosines of positions ``first, first + 1, ...``, (frames, depth); upstream counts from 1."""
     step = math.log(10_000) / (depth / 2 - 1)
     inverse_timescales = mx.exp(mx.arange(depth // 2, dtype=mx.float32) * -step)  # (depth / 2,)
     positions = mx.arange(first, first + frames, dtype=mx.float32)
@@ -126,14 +122,10 @@ class SANMEncoder(nn.Module):
         self._input_scale = math.sqrt(config.width)
 
     def __call__(self, features: mx.array, lengths: mx.array | None = None) -> mx.array:
-        """Encode a batch of feature rows.
+        """(batch, frames, input_dim) float32 -> (batch, frames, width) float32.
 
-        Args:
-            features: (batch, frames, input_dim) float32, rows right-padded.
-            lengths: (batch,) valid frames; None when no row is padded.
-
-        Returns:
-            (batch, frames, width) float32; what lies beyond a row's length is not to be read.
+        `lengths` are the valid frames of right-padded rows, (batch,); None when no row is padded. What lies beyond
+        a row's length is not to be read.
         """
         _, frames, input_dim = features.shape
         valid = None if lengths is None else length_mask(lengths, frames)  # (batch, frames)
