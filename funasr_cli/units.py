@@ -80,7 +80,7 @@ def common(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
     codes = {text: code for code, text in enumerate(dict.fromkeys([*ours, *theirs]))}
     rows, columns = ([codes[text] for text in texts] for texts in (ours, theirs))
     other = np.array(columns, int)  # (columns,)
-    longest = np.zeros((len(rows) + 1, len(columns) + 1), np.uint16)  # of the first so many of both
+    longest = np.zeros((len(rows) + 1, len(columns) + 1), np.uint16)  # of the first units of both
     for row, code in enumerate(rows, 1):
         above = longest[row - 1]
         longest[row, 1:] = np.maximum.accumulate(np.maximum(above[1:], above[:-1] + (other == code)))

@@ -18,8 +18,6 @@ UNITS_A_DIGIT, UNITS_A_NUMBER = 2, 2  # most that a number has in words: "2026" 
 # Doubtful: the larger part differs, and more than one word that was heard as another.
 DOUBTFUL_SHARE, DOUBTFUL_UNITS = 0.5, 3
 
-Units = Sequence[str]
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -57,8 +55,8 @@ def compare(text: str, ctc_text: str) -> Comparison:
     """Compare what two ways of reading wrote, but for what they write differently on purpose.
 
     Case, punctuation and white space are left out. Where one text has a number in digits and the other something
-    else ("3:20 pm", "three twenty p m"), that is no evidence for either side, as long as it is about as long as
-    a number of so many digits can be.
+    else ("3:20 pm", "three twenty p m"), that is no evidence for either side, unless it is longer than a number of
+    that many digits can be in words.
     """
     # Sorted: of several longest subsequences always the same is taken.
     one, other = sorted((compared_units(text), compared_units(ctc_text)))
@@ -85,8 +83,8 @@ def compared_units(text: str) -> list[str]:
     return [unit.key for unit in units_of(sounds, split_loose=True)]
 
 
-def _differing(one: Units, other: Units) -> int:
-    """Units that count as different where two texts have nothing in common."""
+def _differing(one: Sequence[str], other: Sequence[str]) -> int:
+    """Count the units that are different where two texts have nothing in common."""
     numeric = [any(map(str.isdigit, side)) for side in (one, other)]
     if not one or not other or numeric[0] == numeric[1]:
         return len(one) + len(other)

@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 
 from funasr_cli.backend import mx, on_accelerator
+from funasr_cli.decoding.draft import MOST_TOKENS, CTCDraft
 from funasr_cli.decoding.sampling import Sampler, log_probabilities
 from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.layers import FEW_ROWS, FULL_ROWS
@@ -23,7 +23,6 @@ BUCKETS_AN_OCTAVE = 16  # padded lengths are rounded up to one of these: at most
 # What a run of the decoder costs whatever it computes (reading its weights), in positions: docs/performance.md.
 # On a CPU, MLX's products of other types than float32 cost as much for each position as if it were alone.
 CPU_FIXED_POSITIONS, CPU_SLOW_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 1, 128
-MOST_TOKENS = 32  # of a proposal: runs without a comma are rarely longer
 MOST_POSITIONS = 128  # whose logits are in memory together: 0.6 MB each in the release
 
 
@@ -45,20 +44,6 @@ class Token:
     def finite(self) -> bool:
         """Whether the decoder still works: one NaN or infinity among the logits shows in their sum."""
         return math.isfinite(self.logprob)
-
-
-class Drafter(Protocol):
-    """Guesses what a row will say."""
-
-    @property
-    def odds(self) -> tuple[float, float]:
-        """How likely the next proposal's first token is to be right, and each further one behind right ones."""
-
-    def propose(self) -> list[int] | None:
-        """Ids that may come next, at most `MOST_TOKENS`; None where there will be no guess any more."""
-
-    def judge(self, proposed: int, accepted: int) -> None:
-        """Told what became of as much of the proposal as was tried."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +84,7 @@ class RunCost:
 
     Attributes:
         fixed: whatever it computes.
-        padded: from three positions on, they cost as much as so many.
+        padded: what three positions or more cost at least.
     """
 
     fixed: int
@@ -107,24 +92,21 @@ class RunCost:
 
     @classmethod
     def of(cls, llm: Qwen3) -> "RunCost":
-        """Of this decoder on this device."""
+        """Estimate it for this decoder on this device."""
         if on_accelerator():
             return cls(GPU_FIXED_POSITIONS)
         dense = llm.model.layers[0].mlp.up_proj.weight.dtype == mx.float32
         return cls(CPU_FIXED_POSITIONS, FULL_ROWS) if dense else cls(CPU_SLOW_FIXED_POSITIONS)
 
     def __call__(self, positions: int) -> int:
-        """Of so many positions, those of all rows."""
+        """Return the cost of a run that computes this number of positions, all rows together."""
         return self.fixed + (positions if positions <= FEW_ROWS else max(positions, self.padded))
 
 
 def tried_at_once(lengths: Sequence[int], odds: Sequence[tuple[float, float]], cost: RunCost) -> int:
-    """How much of proposals to try in one run: what brings the most tokens for its cost.
+    """Choose how much of all rows' proposals to try in one run: what brings the most tokens for its cost.
 
-    Args:
-        lengths: of the proposals of all rows.
-        odds: how likely their tokens are to be right, as `Drafter.odds`.
-        cost: of a run.
+    `lengths` are those of the proposals, `odds` those of `CTCDraft.odds`.
     """
     tokens = float(len(lengths))  # one of each row in any case
     width, best_rate = 0, tokens / cost(len(lengths))
@@ -143,21 +125,13 @@ _tried_at_once = lru_cache(maxsize=64)(tried_at_once)  # while drafts wait, each
 
 @dataclass(eq=False)
 class Batch:
-    """Rows that the decoder works on together: their cache, and what each of them reads next.
-
-    Attributes:
-        llm: the decoder.
-        sampler: picks ids from logits.
-        rows: their numbers.
-        drafts: of each row; None has none.
-        cache: with what all prompts begin with in every row.
-    """
+    """Rows that the decoder works on together: their cache, and what each of them reads next."""
 
     llm: Qwen3
     sampler: Sampler
-    rows: list[int]
-    drafts: list[Drafter | None]
-    cache: DecoderCache
+    rows: list[int]  # their numbers
+    drafts: list[CTCDraft | None]  # of each row
+    cache: DecoderCache  # with what all prompts begin with in every row
 
     def __post_init__(self) -> None:
         """Nothing has been sampled yet."""
@@ -166,7 +140,7 @@ class Batch:
         self._last_ids: mx.array | None = None  # (batch,) not yet in the cache
 
     def read(self, prompts: list[mx.array]) -> Answers:
-        """Begin: (length, hidden) embeddings a row."""
+        """Begin with (length, hidden) embeddings a row."""
         lengths = [len(prompt) for prompt in prompts]
         proposals = self._proposals(RunCost(self._cost.fixed))  # nothing is padded: the prompts are long
         embeddings = right_pad(
@@ -195,7 +169,7 @@ class Batch:
         return self._answers(self.llm(self.llm.embed(ids), self.cache), proposals)
 
     def end(self, row: int) -> None:
-        """Nobody waits for this row any more."""
+        """Ask no more of this row's draft."""
         self.drafts[self.rows.index(row)] = None
 
     @property
@@ -204,12 +178,10 @@ class Batch:
         return self._most_that_pays(self._cost) > 0
 
     def _most_that_pays(self, cost: RunCost, proposals: Sequence[Sequence[int]] | None = None) -> int:
-        """How much of proposals to try; None takes those of full length, of which most pays."""
-        lengths = [MOST_TOKENS if draft else 0 for draft in self.drafts]
-        if proposals is not None:
-            lengths = list(map(len, proposals))
-        odds = [draft.odds if draft else (0.0, 0.0) for draft in self.drafts]
-        return _tried_at_once(tuple(lengths), tuple(odds), cost)
+        """Choose how much of proposals to try; None stands for those of full length, of which most pays."""
+        full = [[0] * MOST_TOKENS if draft else [] for draft in self.drafts]
+        odds = tuple(draft.odds if draft else (0.0, 0.0) for draft in self.drafts)
+        return _tried_at_once(tuple(map(len, full if proposals is None else proposals)), odds, cost)
 
     def _proposals(self, cost: RunCost) -> list[list[int]]:
         proposals: list[list[int]] = [[] for _ in self.rows]
@@ -275,6 +247,6 @@ class Batch:
 
 
 def _agreeing(proposal: Sequence[int], says: Sequence[int]) -> int:
-    """How many of the first tokens are the same."""
+    """Count the first tokens that are the same."""
     pairs = zip(proposal, says, strict=False)
     return next((count for count, (one, other) in enumerate(pairs) if one != other), len(proposal))

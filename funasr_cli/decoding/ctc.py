@@ -14,14 +14,7 @@ from funasr_cli.vocabulary import CTCVocabulary
 
 
 class CTCReading:
-    """What the CTC branch makes of one segment.
-
-    Args:
-        head: of the CTC branch.
-        hidden: (frames, width), the CTC decoder's output, without padding.
-        vocabulary: of its labels.
-        blank_id: the label that says nothing.
-        frame_duration_s: seconds from one frame to the next.
+    """What the CTC branch makes of one segment, by (frames, width) `hidden`, its decoder's output without padding.
 
     Attributes:
         frame_ids: the likeliest label of each frame.

@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from funasr_cli.decoding.batch import MOST_TOKENS
 from funasr_cli.decoding.text import UNFINISHED, TextStream
 from funasr_cli.units import Unit, common, units_of
 
@@ -21,20 +20,17 @@ MOST_FORMS = 20_000  # the oldest are forgotten
 MOST_MISSES = 6  # in a row: then the texts have nothing to do with each other
 OWN_CASES = 2  # how many of its own proposals change what a row expects
 SKIPPED, ADDED, CHANGED = 0.6, 1.0, 0.9  # costs of a heard unit that is not written, the reverse, and another one
+MOST_TOKENS = 32  # of a proposal: runs without a comma are rarely longer
 MOST_CHARACTERS = 8 * MOST_TOKENS
 REACH = 8  # units that one text may be ahead of the other
 LOST_AT = 32  # written units since both last agreed: from then on, they are taken to go on side by side
 
 
 class Rate:
-    """How often something comes out well, by experience.
-
-    Args:
-        expected: what is taken for it beforehand.
-        weight: how many cases' worth that is.
-    """
+    """How often something comes out well, 0 to 1, by experience."""
 
     def __init__(self, expected: float, weight: float):
+        """`expected` is what is taken for it beforehand, which counts as much as `weight` cases."""
         self._good, self._all = expected * weight, weight
 
     def count(self, good: int, bad: int) -> None:
@@ -125,13 +121,7 @@ class Habits:
 
 
 class CTCDraft:
-    """Proposes how a row goes on.
-
-    Args:
-        heard: text of the CTC branch.
-        stream: what the row has written so far.
-        encode: text -> ids of the decoder's tokens.
-        habits: how the decoder writes what CTC hears.
+    """Proposes how a row goes on whose text comes in on `stream`, by what the CTC branch `heard`.
 
     Attributes:
         proposed: tokens so far.
@@ -142,8 +132,8 @@ class CTCDraft:
         self._units = units_of(self._text)
         self._stream = stream
         self._encode = encode
-        self._at = 0  # so many of its units end where...
-        self._read = 0  # ...so many characters have been written
+        self._at = 0  # units of the draft behind which both texts go on...
+        self._read = 0  # ...and the number of characters that have been written up to there
         self._habits = habits
         self._first = Rate(habits.first.value, OWN_CASES)
         self._misses = self._wait = 0  # looks in a row that found nothing right, and steps until the next
@@ -152,11 +142,17 @@ class CTCDraft:
 
     @property
     def odds(self) -> tuple[float, float]:
-        """As `batch.Drafter` says: as in other rows, and as in this one."""
+        """How likely the next proposal's first token is to be right, and each further one behind right ones.
+
+        The first is learned from this row, the second from all rows.
+        """
         return self._first.value, self._habits.further.value
 
     def propose(self) -> list[int] | None:
-        """Ids that may come next; ever fewer tries after mistakes, None where there is nothing left to try."""
+        """Guess the ids that come next, at most `MOST_TOKENS`; None where there will be no guess any more.
+
+        After mistakes, there are ever fewer tries.
+        """
         raw = self._stream.raw
         if self._wait:
             self._wait -= 1
@@ -174,7 +170,7 @@ class CTCDraft:
         return self._encode(coming)[:MOST_TOKENS]
 
     def judge(self, proposed: int, accepted: int) -> None:
-        """Learn what became of a proposal, up to its first mistake."""
+        """Learn what became of as much of a proposal as was tried."""
         self.proposed += proposed
         for rate in (self._first, self._habits.first):
             rate.count(int(accepted > 0), int(accepted == 0))
@@ -221,14 +217,10 @@ class CTCDraft:
 
 
 def align(written: Sequence[Unit], heard: Sequence[Unit], open_end: bool) -> tuple[int, bool]:
-    """How many heard units a beginning of a text stands for, and whether the last of both agree.
+    """Count the heard units that a beginning of a text stands for, and tell whether the last of both agree.
 
-    Weighted edit distance (Wagner and Fischer 1974) between all that is written and each beginning of the heard.
-
-    Args:
-        written: at least one.
-        heard: from where both last agreed.
-        open_end: the last written unit may be the beginning of a word.
+    Weighted edit distance (Wagner and Fischer 1974) between all that is written, at least one unit, and each
+    beginning of the heard. With `open_end`, the last written unit may be the beginning of a word.
     """
     costs = [SKIPPED * count for count in range(len(heard) + 1)]
     agrees = [False] * (len(heard) + 1)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from funasr_cli.backend import mx, on_accelerator
-from funasr_cli.decoding.batch import Answers, Batch, Drafter, Token
+from funasr_cli.decoding.batch import Answers, Batch, Token
+from funasr_cli.decoding.draft import CTCDraft
 from funasr_cli.decoding.sampling import Sampler
 from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
@@ -15,11 +16,8 @@ class BatchDecoder:
     On a GPU the next step is under way while the caller handles the last one's tokens, unless drafts wait for
     these; a CPU would waste it on rows that have just ended.
 
-    Args:
-        llm: the decoder.
-        sampler: picks ids from logits.
-        shared_rows: how many rows all prompts begin with alike. They are read once, as one row, and what the
-            decoder keeps of them is copied to every row that joins.
+    The first `shared_rows` embeddings of all prompts are the same. They are read once, as one row, and what the
+    decoder keeps of them is copied to every row that joins.
     """
 
     def __init__(self, llm: Qwen3, sampler: Sampler, shared_rows: int = 0):
@@ -37,15 +35,10 @@ class BatchDecoder:
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, prompts: list[mx.array], drafts: Sequence[Drafter | None] | None = None) -> list[int]:
-        """Read prompts; their rows take part from the next step on.
+    def add(self, prompts: list[mx.array], drafts: Sequence[CTCDraft | None] | None = None) -> list[int]:
+        """Read prompts, (length, hidden) embeddings a row, and return the numbers of the new rows.
 
-        Args:
-            prompts: one (length, hidden) array of embeddings a row.
-            drafts: of each row; None has none.
-
-        Returns:
-            The numbers of the new rows.
+        They take part from the next step on.
         """
         numbers = list(range(self._added, self._added + len(prompts)))
         self._added += len(prompts)

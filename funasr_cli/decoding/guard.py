@@ -11,9 +11,9 @@ TOKENS_AT_ONCE = 24  # on top of the rate: punctuation, a short segment's last w
 TOKENS_A_SECOND = 16  # the fastest speakers come to about 8 tokens of Qwen's a second, more in rarer scripts
 LONGEST_PERIOD = 64
 LONGEST_CHARACTER = 4  # bytes, each of which may be a token
-ROUNDS = 4  # so often in a row is a loop...
-LOOPING_TOKENS = 16  # ...if it comes to so many tokens
-LOOPING_CHARACTERS = 40  # or to so many characters: one run can be cut into ever different tokens
+ROUNDS = 4  # in a row are a loop...
+LOOPING_TOKENS = 16  # ...if it is at least this long...
+LOOPING_CHARACTERS = 40  # ...in one or the other: the same characters can be cut into ever different tokens
 
 
 class StopReason(StrEnum):
@@ -26,7 +26,7 @@ class StopReason(StrEnum):
 
 
 def token_budget(duration_s: float) -> int:
-    """More tokens than can be said in so many seconds."""
+    """Return a number of tokens that nobody can say in this time."""
     return TOKENS_AT_ONCE + round(TOKENS_A_SECOND * duration_s)
 
 
@@ -43,11 +43,9 @@ class Loop(NamedTuple):
 
 
 def find_loop(sequence: Sequence[object], shortest: int) -> Loop | None:
-    """The loop of the shortest period at the end of tokens or characters.
+    """Find the loop of the shortest period at the end of tokens or characters.
 
-    Args:
-        sequence: what has been written so far.
-        shortest: repeated items that make a loop; four rounds are needed in any case.
+    It takes at least `shortest` repeated items, and `ROUNDS` rounds in any case.
     """
     for period in range(1, min(LONGEST_PERIOD, len(sequence) // ROUNDS) + 1):
         start = len(sequence) - period
@@ -59,15 +57,10 @@ def find_loop(sequence: Sequence[object], shortest: int) -> Loop | None:
 
 
 class Guard:
-    """Watches one row.
-
-    Args:
-        stop_token_ids: any of these is the model's own end of a text.
-        duration_s: length of the row's audio.
-        max_tokens: a limit that was asked for; None goes by the length of the audio.
-    """
+    """Watches one row."""
 
     def __init__(self, stop_token_ids: tuple[int, ...], duration_s: float, max_tokens: int | None):
+        """`max_tokens` is a limit that was asked for; None goes by the length of the row's audio."""
         self._stop_token_ids = stop_token_ids
         self._asked_for = max_tokens is not None
         self._budget = token_budget(duration_s) if max_tokens is None else max_tokens
@@ -88,9 +81,7 @@ class Guard:
     def worth_retrying(self, reason: StopReason, doubtful: bool = False) -> bool:
         """Whether smaller pieces may do better; not against a limit that was asked for, or with broken weights.
 
-        Args:
-            reason: why the row ended.
-            doubtful: the CTC branch heard something else.
+        `doubtful` is a text where the CTC branch heard something else.
         """
         if reason == StopReason.EOS:
             return doubtful
@@ -98,7 +89,7 @@ class Guard:
 
 
 class Quota(Guard):
-    """Lets exactly so many tokens through, whatever they are: for measuring."""
+    """Lets exactly this number of tokens through, whatever they are: for measuring."""
 
     def __init__(self, tokens: int):
         super().__init__((), 0.0, tokens)

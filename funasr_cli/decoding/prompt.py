@@ -32,12 +32,9 @@ def instruction(language: str | None, hotwords: tuple[str, ...], itn: bool) -> s
 
 
 def prompt_texts(options: TranscribeOptions, config: PromptConfig, *, first: bool = True) -> tuple[str, str]:
-    """Text in front of the audio rows and behind them.
+    """Write the text in front of the audio rows and behind them.
 
-    Args:
-        options: what is asked for.
-        config: how this checkpoint is asked.
-        first: whether it is for a recording's first segment, the one that goes on from an earlier text.
+    Only the `first` segment of a recording goes on from an earlier text.
 
     Raises:
         UsageError: a language that the checkpoint does not have.
@@ -77,13 +74,7 @@ def refuse_control_tokens(what: str, text: str, tokenizer: Tokenizer) -> None:
 def prompt_token_ids(
     options: TranscribeOptions, config: PromptConfig, tokenizer: Tokenizer, *, first: bool = True
 ) -> tuple[list[int], list[int]]:
-    """Token ids in front of the audio rows and behind them; each piece is tokenized on its own.
-
-    Args:
-        options: what is asked for.
-        config: how this checkpoint is asked.
-        tokenizer: the checkpoint's.
-        first: as in `prompt_texts`.
+    """Tokenize `prompt_texts`, each on its own: token ids in front of the audio rows and behind them.
 
     Raises:
         UsageError: a language that the checkpoint does not have, a hotword or text that is no plain text, or more

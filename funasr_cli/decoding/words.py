@@ -26,8 +26,8 @@ APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 # Where the middle of the first CTC frame is: that of its middle feature frame, 25 ms long. Others follow evenly.
 FIRST_MIDDLE_S = 0.0125
 # CTC says a label near the middle of what it stands for, in a frame or two. So the border between words in a flow
-# divides what lies between their frames as their labels' lengths do; next to a pause a word reaches so far beyond
-# its frames. Measured on training voices and sentences of the demo model (`tools.demo clips`,
+# divides what lies between their frames as their labels' lengths do; next to a pause a word reaches beyond its
+# frames by `REACH_S`. Measured on training voices and sentences of the demo model (`tools.demo clips`,
 # `--training`), never on held-out ones: the first word begins 0.09 s (English) or 0.11 s (Mandarin) before its
 # first frame, the last one ends 0.25 or 0.15 s behind its last.
 REACH_S = 0.25
@@ -54,17 +54,12 @@ class Group:
 
 
 class Plan:
-    """What to align for a text.
+    """What to align for a text, of which `unsaid` characters at the beginning were not said in the segment.
 
     Attributes:
         spans: where each word begins and ends in the text.
         labels: of the CTC branch, in order.
         groups: the words, in order, each in one group, with their labels.
-
-    Args:
-        text: what the decoder wrote.
-        reading: of the same segment.
-        unsaid: how many characters at the beginning were not said in the segment.
     """
 
     def __init__(self, text: str, reading: CTCReading, unsaid: int = 0):
@@ -145,19 +140,11 @@ def _letters(text: str, start: int, end: int) -> tuple[int, int]:
 def time_words(
     text: str, reading: CTCReading, start_s: float, end_s: float, earlier: str = ""
 ) -> tuple[Word, ...]:
-    """The words of a segment.
+    """Time the words of a segment, of whose text `earlier` was said before it.
 
-    Args:
-        text: what the decoder wrote.
-        reading: what the CTC branch made of the same segment.
-        start_s: where the segment begins.
-        end_s: where it ends.
-        earlier: what the text begins with that was said before the segment.
-
-    Returns:
-        In order, without overlaps, within the segment; joined with the text's own spaces they are the text. A
-        score is that of the least likely label, each at its best frame. Nothing if the labels cannot be aligned:
-        there are none, they do not fit into the frames, or the posteriors are not finite.
+    They are in order, without overlaps, within the segment; joined with the text's own spaces they are the text.
+    A score is that of the least likely label, each at its best frame. There are none if the labels cannot be
+    aligned: there are none, they do not fit into the frames, or the posteriors are not finite.
     """
     plan = Plan(text, reading, len(earlier))
     if not plan.labels or not plan.spans:
@@ -214,12 +201,9 @@ class Core(NamedTuple):
 def _spans(cores: list[Core | None], frame_s: float, duration_s: float) -> list[Span]:
     """When each group was said, without overlaps and within the segment.
 
-    Args:
-        cores: of the groups, in order; None where nothing was heard: these take what their neighbours leave.
-        frame_s: from one frame to the next.
-        duration_s: of the segment.
+    Groups without a core, of which nothing was heard, take what their neighbours leave.
     """
-    half_s = frame_s / 2  # so far a word reaches next to one without frames
+    half_s = frame_s / 2  # by which a word reaches beyond its frames next to one without frames
     spans_s: list[Span | None] = []
     for index, (before, core, behind) in enumerate(zip([None, *cores], cores, [*cores[1:], None], strict=False)):
         if core is None:

@@ -9,11 +9,10 @@ from funasr_cli.decoding.batch import (
     CPU_FIXED_POSITIONS,
     CPU_SLOW_FIXED_POSITIONS,
     GPU_FIXED_POSITIONS,
-    MOST_TOKENS,
     RunCost,
     tried_at_once,
 )
-from funasr_cli.decoding.draft import CASES, FIRST, FURTHER
+from funasr_cli.decoding.draft import CASES, FIRST, FURTHER, MOST_TOKENS
 from funasr_cli.models.layers import FULL_ROWS
 
 PAGE = (Path(__file__).parents[2] / "docs/performance.md").read_text(encoding="utf-8")

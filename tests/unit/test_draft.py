@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funasr_cli.decoding.batch import MOST_TOKENS
 from funasr_cli.decoding.draft import (
     ADDED,
     CHANGED,
     LONGEST_ENDING,
     LONGEST_FORM,
     MOST_MISSES,
+    MOST_TOKENS,
     SKIPPED,
     CTCDraft,
     Habits,
