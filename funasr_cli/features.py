@@ -88,7 +88,7 @@ class Frontend:
     def __call__(self, samples: np.ndarray) -> mx.array:
         """Compute the rows that the encoder reads, one every 60 ms in the release.
 
-        (samples,) mono float32 in [-1, 1] at the config's rate, at least `MIN_SAMPLES` of them -> (rows, row width).
+        (samples,) mono float32 in [-1, 1] at the config's rate, at least `MIN_SAMPLES` -> (rows, row width).
         """
         with mx.stream(mx.cpu):
             return self._stack(self.filter_bank(samples))

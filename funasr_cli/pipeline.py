@@ -18,7 +18,7 @@ from funasr_cli.scheduling.scheduler import Scheduler
 from funasr_cli.stages import Stages
 from funasr_cli.transcript import Transcript
 
-FREED_BUFFERS_BYTES = 1 << 29  # so much of what MLX has freed may be kept for reuse
+FREED_BUFFERS_BYTES = 1 << 29  # of what MLX has freed, the most that is kept for reuse
 
 
 @dataclass(frozen=True, eq=False)

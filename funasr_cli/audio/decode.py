@@ -36,6 +36,7 @@ class Audio:
     samples: np.ndarray
     sample_rate_hz: int
     findings: Findings = field(default_factory=Findings, repr=False, compare=False)
+    start_s = 0.0  # as a `Source` calls where it begins
 
     @property
     def duration_s(self) -> float:
@@ -46,11 +47,6 @@ class Audio:
     def expected_s(self) -> float | None:
         """The same, as a `Source` calls it."""
         return self.duration_s
-
-    @property
-    def start_s(self) -> float:
-        """Where it begins, as a `Source` calls it."""
-        return 0.0
 
     def blocks(self) -> Iterator[np.ndarray]:
         """(samples,) views of BLOCK_S each; the last one may be shorter.
@@ -68,12 +64,9 @@ class Audio:
 
 
 def opener(audio: AudioInput, model_rate_hz: int, sample_rate_hz: int | None = None) -> Callable[[], Source]:
-    """What opens a recording when its turn comes, at the rate that is wanted.
+    """Prepare what opens a recording when its turn comes, at the model's rate.
 
-    Args:
-        audio: a path, samples at hand, or what is a `Source` already.
-        model_rate_hz: sample rate that is wanted.
-        sample_rate_hz: that of the samples, if it is samples.
+    `sample_rate_hz` is that of samples at hand; what is a `Source` already is taken as it is.
 
     Raises:
         UsageError: `sample_rate_hz` is missing for samples, or given for something else; or it is no audio.

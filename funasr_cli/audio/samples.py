@@ -122,7 +122,7 @@ class Mixer:
         return mixed if channel is None else np.ascontiguousarray(samples[:, channel])
 
     def _note_damage(self, counts: np.ndarray, channels: int) -> None:
-        """Of a piece in which (samples,) so many of the channels are numbers."""
+        """Count the samples of a piece that are no numbers: `counts` of the channels, (samples,), are."""
         missing = int((counts == 0).sum())
         self._findings.nonfinite += missing
         self._findings.partly_nonfinite += int(((counts > 0) & (counts < channels)).sum())
@@ -176,11 +176,7 @@ def resampled(
 ) -> Iterator[np.ndarray]:
     """Float32 pieces of any length at another rate: joined, what resampling them joined would give.
 
-    Args:
-        pieces: (samples,), or (samples, channels) where there are several.
-        source_rate_hz: theirs.
-        sample_rate_hz: that of the result.
-        channels: theirs.
+    They are (samples,), or (samples, channels) where there are several channels.
     """
     if source_rate_hz == sample_rate_hz:
         yield from pieces

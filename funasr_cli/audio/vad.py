@@ -80,7 +80,7 @@ class VoiceActivityDetector:
             self._cell = _sigmoid(keep) * self._cell + _sigmoid(enter) * np.tanh(new)
             self._hidden = _sigmoid(show) * np.tanh(self._cell)
             states[index] = self._hidden
-        logits = _relu(states) @ weights["decoder.decoder.2.weight"][0] + weights["decoder.decoder.2.bias"]
+        logits = np.maximum(states, 0) @ weights["decoder.decoder.2.weight"][0] + weights["decoder.decoder.2.bias"]
         return _sigmoid(logits[:, 0, 0])
 
 
@@ -101,12 +101,8 @@ def _encode(x: np.ndarray) -> np.ndarray:
         padded = np.pad(x, [(0, 0), (1, 1), (0, 0)])
         taps = sliding_window_view(padded, 3, axis=1)[:, ::stride]  # (frames, windows, in, 3); windows: 4, 2, 1, 1
         columns = taps.reshape(*taps.shape[:2], -1)  # (frames, windows, in * 3)
-        x = _relu(columns @ weight.reshape(len(weight), -1).T + bias)  # (frames, windows, out)
+        x = np.maximum(columns @ weight.reshape(len(weight), -1).T + bias, 0)  # (frames, windows, out)
     return x
-
-
-def _relu(x: np.ndarray) -> np.ndarray:
-    return np.maximum(x, 0)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -49,11 +49,7 @@ class Scheduler:
     """Transcribes recordings with one batch whose rows are their segments.
 
     Segments wait in order. Whenever rows are free, the one that has waited longest joins, and with it those that
-    are most like it in length; so padding is short, and nobody waits forever.
-
-    Args:
-        recognizer: the model and its stages.
-        options: for all recordings.
+    are most like it in length; so padding is short, and none waits forever.
     """
 
     def __init__(self, recognizer: Stages, options: TranscribeOptions):
@@ -103,7 +99,7 @@ class Scheduler:
                 if ahead.ended and not self._waiting and not self._rows:
                     return
 
-    def _take_in(self, ahead: ReadAhead[Arrival]) -> Iterator[Event]:
+    def _take_in(self, ahead: ReadAhead) -> Iterator[Event]:
         """Let speech in, as far as there is some and room for it; an idle model waits for it."""
         gathered_by = None  # set when the first speech is there
         while not ahead.ended and len(self._waiting) < 2 * self._batch_size:
@@ -159,11 +155,9 @@ class Scheduler:
         stream, draft = TextStream(self._recognizer.spell, earlier or ""), None
         if reading and self._drafts:
             draft = CTCDraft(reading.text, stream, self._recognizer.token_ids, self._habits)
-        if self._options.exact_tokens is not None:
-            return Row(speech, stream, Quota(self._options.exact_tokens), reading, draft)
-        stops = self._recognizer.config.stop_token_ids
+        stops, exact = self._recognizer.config.stop_token_ids, self._options.exact_tokens
         guard = Guard(stops, speech.stretch.duration_s, self._options.max_tokens)
-        return Row(speech, stream, guard, reading, draft)
+        return Row(speech, stream, guard if exact is None else Quota(exact), reading, draft)
 
     def _choose(self, count: int) -> list[Speech]:
         """The one that has waited longest, and those that are most like it in length.
@@ -208,16 +202,12 @@ class Scheduler:
         speech, attempt = row.speech, self._attempt(row, reason)
         if row.draft:
             book.counts["drafted"] += row.draft.proposed
-        if row.guard.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES:
-            parts = speech.stretch.halves()
-            if parts:
-                firsts = (speech.first, False)
-                self._waiting[:0] = [
-                    Speech(speech.source, part, first, speech.retries + 1)
-                    for part, first in zip(parts, firsts, strict=True)
-                ]
-                book.replace(attempt, parts)
-                return
+        is_worth_it = row.guard.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES
+        if is_worth_it and (parts := speech.stretch.halves()):
+            firsts = zip(parts, (speech.first, False), strict=True)
+            self._waiting[:0] = [Speech(speech.source, part, first, speech.retries + 1) for part, first in firsts]
+            book.replace(attempt, parts)
+            return
         if row.draft and row.ctc and reason == StopReason.EOS and not attempt.segment.doubtful:
             self._habits.learn(row.ctc.text, attempt.segment.text)
         for settled in book.settle(attempt):

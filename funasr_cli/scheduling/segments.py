@@ -87,9 +87,7 @@ class Stretch:
 class Segmenter:
     """Cuts one recording into stretches while its samples come in.
 
-    Args:
-        options: whether silence is left out, and how long pauses and stretches are.
-        first_sample: where the first one stands in what the recording is a part of.
+    `first_sample` is where the first one stands in what the recording is a part of.
     """
 
     def __init__(self, options: TranscribeOptions, first_sample: int = 0):
