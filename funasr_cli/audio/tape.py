@@ -68,7 +68,10 @@ class Tape:
         """Bytes that begin there, which in a pipe is not before those that come next."""
         if self.size is None:
             return self.peek(position - self.position + count)[position - self.position :]
-        return os.pread(self._file.fileno(), count, position)
+        try:
+            return os.pread(self._file.fileno(), count, position)
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def read(self, count: int) -> bytes:
         """The next bytes as they come, at least one; none at the end."""

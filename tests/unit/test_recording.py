@@ -1,5 +1,6 @@
 """Files read block by block: what comes out, what it costs, what is left open."""
 
+import errno
 import gc
 import os
 import struct
@@ -253,6 +254,24 @@ def test_a_file_that_fails_as_it_is_read_is_closed() -> None:
     with pytest.raises(AudioError, match="cannot be read") as caught:
         open_recording("/proc/self/mem", RATE_HZ)
     assert (caught.value.code, settle_at(before)) == ("audio-unreadable", True)
+
+
+def test_a_disk_that_fails_behind_the_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another recording is looked for: what has been read is kept."""
+    read = os.pread
+
+    def failing(descriptor: int, count: int, position: int) -> bytes:
+        if position > 5000:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, count, position)
+
+    soundfile.write(tmp_path / "a.flac", noise(5 * RATE_HZ), RATE_HZ)
+    monkeypatch.setattr(os, "pread", failing)
+    blocks = open_recording(tmp_path / "a.flac", RATE_HZ).blocks()
+    assert len(next(blocks)) == 5 * RATE_HZ
+    with pytest.raises(AudioError) as caught:
+        next(blocks)
+    assert caught.value.code == "audio-unreadable"
 
 
 @pytest.mark.parametrize("clip", [None, (1.0, 4.0)])
