@@ -17,8 +17,11 @@ from funasr_cli.audio.joins import begins_recording, tag_bytes
 from funasr_cli.audio.pcm import SAMPLE_BYTES, StoredFormat
 from funasr_cli.audio.tape import Tape
 
-# Sizes that writers put where they cannot know it, as into a pipe: ffmpeg, sox and espeak, arecord, CAF's -1.
-PLACEHOLDERS = (range(-1, 0), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000))
+# Sizes that writers put where they cannot know it, as into a pipe: ffmpeg, sox and espeak, arecord, CAF's -1; and
+# those of 64 bits that no file has.
+PLACEHOLDERS = (
+    range(-1, 0), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000), range(1 << 60, 1 << 64)
+)  # fmt: skip
 WRAP_BYTES = 1 << 32  # sizes of 32 bits begin anew
 MOST_CHUNKS = 1000
 HEAD_BYTES = 4096  # that describe the samples in a pipe
@@ -109,9 +112,11 @@ def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
         return None
     start, size = found
     head = tape.at(begin, start - begin + HEAD_BYTES)
-    if family.magic == b"caff":  # of which libsndfile wants all to be there
+    if family.size[1] == "q":  # CAF, of which libsndfile wants all to be there, and W64, where it seeks to the end
         size_at = start - begin - family.before - 8
-        head = head[:size_at] + struct.pack(">q", len(head) - size_at - 8) + head[size_at + 8 :]
+        head = head[:size_at] + struct.pack(family.size, len(head) - size_at - 8) + head[size_at + 8 :]
+    elif family.magic in (b"RF64", b"BW64"):  # whose sizes of 64 bits stand in a chunk that RIFF does not have
+        head = b"RIFF" + head[4:]
     stored = _described(io.BytesIO(head), family)
     if not stored and tape.size is not None and not begin:  # what describes them may follow them
         stored = _described(tape.descriptor(), family)

@@ -74,6 +74,16 @@ def test_less_than_is_stated(tmp_path: Path, name: str) -> None:
     assert open_recording(tmp_path / "a", RATE_HZ).expected_s == pytest.approx(SECONDS)
 
 
+@pytest.mark.parametrize("size", [1 << 62, (1 << 63) - 1])
+@pytest.mark.parametrize("name", ["rf64", "w64", "caf"])
+def test_sizes_of_64_bits_that_no_file_has(tmp_path: Path, name: str, size: int) -> None:
+    content, samples = whole(name)
+    (tmp_path / "a").write_bytes(stating(name, content, 2 * SAMPLES, size - 2 * SAMPLES - 100))
+    got, error = read(tmp_path / "a")
+    assert error is None
+    np.testing.assert_array_equal(got, samples)
+
+
 @pytest.mark.parametrize("rate_hz", [RATE_HZ, 8000])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_another_recording_behind_it(tmp_path: Path, name: str, rate_hz: int) -> None:
