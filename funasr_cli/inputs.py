@@ -228,7 +228,7 @@ def _without_repetitions(groups: list[tuple[list[Input], bool]]) -> list[Input]:
     real = cache(os.path.realpath)
 
     def identity(input: Input) -> tuple[str, str]:
-        """The same for all ways to a file; links to it are files of their own."""
+        """Equal for all ways to write the path of a file; links to it are files of their own."""
         return real(input.path.parent), input.path.name
 
     known = {identity(input) for inputs, is_typed in groups if is_typed for input in inputs}

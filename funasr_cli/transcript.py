@@ -160,7 +160,7 @@ class Ledger:
     doubtful_s: float = 0.0
 
     def __add__(self, other: "Ledger") -> "Ledger":
-        """Of two recordings together."""
+        """Add up two recordings."""
         return Ledger(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
     @property
@@ -216,7 +216,7 @@ class Transcript:
         return "word" if any(segment.words for segment in self.segments) else "segment"
 
     def without_words(self) -> "Transcript":
-        """The same with the times of its segments only."""
+        """Leave out the times of words."""
         return replace(self, segments=tuple(replace(segment, words=()) for segment in self.segments))
 
     @property

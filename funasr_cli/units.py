@@ -28,7 +28,7 @@ def is_spoken(char: str) -> bool:
 
 
 def folded(text: str) -> str:
-    """Its letters and digits, in the form in which texts are compared: NFKC, without case and punctuation."""
+    """Keep letters and digits, in the form in which texts are compared: NFKC, without case and punctuation."""
     kept = (
         char for char in unicodedata.normalize("NFKC", text).casefold() if unicodedata.category(char)[0] in "LNM"
     )

@@ -45,7 +45,7 @@ class Audio:
 
     @property
     def expected_s(self) -> float | None:
-        """The same, as a `Source` calls it."""
+        """Length in seconds, as a `Source` calls it."""
         return self.duration_s
 
     def blocks(self) -> Iterator[np.ndarray]:

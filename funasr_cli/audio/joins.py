@@ -42,7 +42,7 @@ def tag_bytes(head: bytes) -> int:
 
 
 def stated_frames(head: bytes) -> re.Match[bytes] | None:
-    """Where an MP3 file's first frame says how many follow; None if it does not."""
+    """Find the number of frames that an MP3 file's first one states, as groups 2 or 3; None if it does not."""
     return MP3_LENGTH.search(head[:MP3_HEAD_BYTES])
 
 
@@ -69,7 +69,7 @@ def find_recording(tape: Tape, begin: int) -> int | None:
 
 
 def stated_end(tape: Tape, begin: int) -> int:
-    """Where a recording in a file ends that FFmpeg would read on behind it, or not miss the end of.
+    """Find the end of a recording in a file where FFmpeg would read on behind it, or would not miss the rest.
 
     It is behind the end of the file where that is cut: as MP4 and AVI state; AMR just begins anew.
     """
@@ -85,7 +85,7 @@ def stated_end(tape: Tape, begin: int) -> int:
 
 
 def _boxes_end(tape: Tape, begin: int) -> int:
-    """By the sizes of its boxes; FFmpeg would mix up the fragments of the next recording."""
+    """Find the end of an MP4 file by the sizes of its boxes; FFmpeg would mix in the next one's fragments."""
     at, size = begin, tape.size or 0
     while len(head := tape.at(at, 16)) >= 8 and BOX.fullmatch(head[4:8]) and (at == begin or head[4:8] != b"ftyp"):
         box_bytes = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
@@ -113,7 +113,7 @@ class RecordingFile:
         return self.tape.size is not None
 
     def read(self, count: int) -> bytes:
-        """The next bytes as they come."""
+        """Read the next bytes as they come."""
         data = self.tape.read(count if self._end is None else max(0, min(count, self._end - self.tape.position)))
         if self.tape.size is None:
             recent = self._read[-HEAD_BYTES:] + data
@@ -133,7 +133,7 @@ class RecordingFile:
         return self.tell()
 
     def tell(self) -> int:
-        """Where it goes on."""
+        """Position within the recording."""
         return self.tape.position - self.begin
 
     def is_cut(self, container: str, end_byte: int) -> bool:

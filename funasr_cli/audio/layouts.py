@@ -104,7 +104,7 @@ class Layout:
 
 
 def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
-    """Of the recording that begins at this byte; None if it is of no known family, or compressed."""
+    """Find the samples of the recording that begins here; None if it is of no known family, or compressed."""
     magic = tape.at(begin, 4)
     family = next((family for family in FAMILIES if family.magic == magic), None)
     found = _find_samples(tape, family, begin) if family else None
@@ -124,7 +124,7 @@ def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
 
 
 def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
-    """How samples are stored, by their header; a descriptor is closed."""
+    """Ask libsndfile how samples are stored, by their header; a descriptor is closed."""
     try:
         with soundfile.SoundFile(source, closefd=True) as file:
             endian = family.order if file.endian == "FILE" else file.endian
@@ -134,7 +134,7 @@ def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
 
 
 def _find_samples(tape: Tape, family: Family, begin: int) -> tuple[int, int | None] | None:
-    """First byte of the samples, and how many there are."""
+    """Find the first byte of the samples, and the number of bytes; None where it is not stated."""
     head = tape.at(begin, 24).ljust(24, b"\0")
     if family.samples is None:
         start, size = struct.unpack_from(family.size[0] + "II", head, 4)
@@ -171,7 +171,7 @@ def walk(tape: Tape, layout: Layout | None) -> Iterator[Layout]:
 
 
 def _behind(tape: Tape, layout: Layout) -> Layout | None:
-    """What sound follows stated samples, of which the tape may have left part of a frame; chunks are left out."""
+    """Find sound behind stated samples, of which the tape may have left part of a frame; chunks are none."""
     family, stored = layout.family, layout.format
     if family is None or layout.size is None:
         return None

@@ -182,7 +182,7 @@ class MediaReader:
         self.lost.append((first, last))
 
     def _late_s(self, frame: av.AudioFrame, clock_s: float) -> float:
-        """By how much its time stamp is later than what was heard so far; 0 where it has none."""
+        """Seconds by which its time stamp is later than what was heard so far; 0 where it has none."""
         return 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - self._origin_s - clock_s
 
     def _begins_damaged(self, frame: av.AudioFrame) -> bool:
@@ -208,7 +208,7 @@ class MediaReader:
         return 0.0 if is_sound_ogg and self._file.lacks_first_pages(self.end_byte) else sound_s
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, float]]:
-        """All frames, each with the number of packets that were lost in front of it, unless it is the first."""
+        """Yield all frames, each with the number of packets lost in front of it, unless it is the first."""
         begun, lost, damaged_bytes, fault, sizes = False, 0, 0, None, self._sizes
         is_counted = not self.live and (self._format in WITHOUT_TIMES or self._is_sound_avi)
         for packet, skipped_bytes in sizes.look_ahead(self._packets(), NEAR_PACKETS * is_counted):
@@ -246,7 +246,7 @@ class MediaReader:
         return []
 
     def _packets(self) -> Iterator[tuple[av.Packet, int]]:
-        """Those of the stream, each with the bytes in front of it that FFmpeg has left out without a word."""
+        """Yield the stream's packets, each with the number of bytes in front of it that FFmpeg left out."""
         begin = end = None
         for packet in self._demuxed():
             skipped_bytes = 0
@@ -271,7 +271,7 @@ class MediaReader:
         self.end_byte = max(self.end_byte, self._file.begin + (packet.pos or 0) + self._passed_bytes + 1)
 
     def _passed_over(self, packet: av.Packet) -> int:
-        """How many bytes in front of a packet are in none, nor a tag: FFmpeg's positions leave them out."""
+        """Count the bytes in front of a packet that are in none, nor a tag: FFmpeg's positions leave them out."""
         tape, head = self._file.tape, bytes(packet)[:32]
         if tape.size is None or packet.pos is None or not head:
             return 0
@@ -283,7 +283,7 @@ class MediaReader:
         return max(0, count - tag_bytes(tape.at(begin, 32)))
 
     def _demuxed(self) -> Iterator[av.Packet]:
-        """Packets of all streams; behind a fault, too, as long as something comes."""
+        """Yield the packets of all streams; behind a fault, too, as long as something comes."""
         faults = 0
         while faults < MOST_FAULTS:
             try:
@@ -322,7 +322,7 @@ class MediaReader:
         return container.duration / av.time_base if container.duration else None
 
     def _stated_by_mp3_s(self, head: bytes) -> float | None:
-        """By its first frame, unless FFmpeg sees that there are more: several files in one."""
+        """Length that the first frame states, unless FFmpeg sees that there is more: several files in one."""
         stream, found = self._stream, stated_frames(head)
         if not found or not stream.duration or (found[1] and not found[1][-1] & 1):
             return None
@@ -362,7 +362,7 @@ class _Sizes:
             yield self._coming.popleft()
 
     def packets_in(self, damaged_bytes: int) -> float:
-        """How many packets were there, if something was written over them; one, if something was put in between.
+        """Estimate how many packets something was written over; one, if something was put between them.
 
         Where all are of one size, but for a byte of padding, only their multiples can be packets.
         """

@@ -47,7 +47,7 @@ class PCMFormat:
 
     @property
     def stored(self) -> "StoredFormat":
-        """The same in libsndfile's terms."""
+        """Say it in libsndfile's terms."""
         return StoredFormat(*PCM_ENCODINGS[self.encoding], self.sample_rate_hz, self.channels)
 
 

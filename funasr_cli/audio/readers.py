@@ -104,7 +104,7 @@ def _joined(tape: Tape, parts: Iterable[Layout]) -> Iterator[Layout]:
 
 
 def _decoded(data: bytes, stored: StoredFormat) -> np.ndarray:
-    """Bytes of whole frames -> (samples, channels) float32."""
+    """Turn bytes of whole frames into (samples, channels) float32."""
     samples, _ = soundfile.read(
         io.BytesIO(data), dtype="float32", always_2d=True, format="RAW", subtype=stored.subtype,
         endian=stored.endian, samplerate=stored.sample_rate_hz, channels=stored.channels,
@@ -132,7 +132,7 @@ class JoinedReader:
 
     @property
     def lost(self) -> list[tuple[int, int]]:
-        """Of all, in samples of the first."""
+        """What was damaged in all of them, in samples of the first."""
         return [
             (begin + round(start * share), begin + round(end * share))
             for reader, begin in self._parts
@@ -230,7 +230,7 @@ def _opened(path: Path, name: str, *, skip_tags: bool = False) -> Iterator[tuple
 
 
 def _no_audio(path: Path, name: str, head: bytes) -> AudioError:
-    """By what it seems to be."""
+    """Say what the file seems to be by its first bytes."""
     begin = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").lower()
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
         begin = begin.replace(b"\0", b"")

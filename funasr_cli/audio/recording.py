@@ -31,7 +31,7 @@ class Source(Protocol):
 
     @property
     def sample_rate_hz(self) -> int:
-        """Of what `blocks` yields."""
+        """Sample rate of what `blocks` yields."""
 
     @property
     def expected_s(self) -> float | None:
@@ -119,14 +119,16 @@ class Recording:
 
         Where the file fails, they end, and `faults` gets the error: so all of them get through what comes after.
         """
-        rate_hz = reader.sample_rate_hz
+        rate_hz, channel = reader.sample_rate_hz, self._channel
         start, end = self._wanted(rate_hz)
         position = reader.seek(start)
         try:
             for piece in reader.pieces():  # (samples, channels)
                 wanted = piece[max(0, start - position) : end - position]
+                if len(wanted) and channel and channel > piece.shape[1]:  # it had as many when it was opened
+                    raise AudioError(f"{self.name}: channel {channel} ends within it", code="audio-channel")
                 if len(wanted):
-                    yield mixer(self._of_channel(wanted))
+                    yield mixer(wanted[:, channel - 1] if channel else wanted)
                 position += len(piece)
                 if position >= end:
                     return
@@ -141,14 +143,6 @@ class Recording:
             if 0 < position <= start:
                 reason = f"ends at {position / rate_hz:.1f} s, before the part from {self.start_s:.1f} s on"
                 faults.append(AudioError(f"{self.name}: {reason}", code="clip-behind-end"))
-
-    def _of_channel(self, samples: np.ndarray) -> np.ndarray:
-        """(samples, channels) -> that one alone (samples,), if only one is wanted."""
-        if self._channel is None:
-            return samples
-        if self._channel > samples.shape[1]:  # it had as many when it was opened
-            raise AudioError(f"{self.name}: channel {self._channel} ends within it", code="audio-channel")
-        return samples[:, self._channel - 1]
 
 
 def open_recording(
@@ -201,7 +195,7 @@ def _opened(path: Path, name: str, pcm: PCMFormat | None) -> tuple[Reader, Calla
 
 
 def _only_once(reader: Reader, name: str) -> Callable[[], Reader]:
-    """For a pipe, which cannot be opened anew."""
+    """Hand a reader out once: a pipe cannot be opened anew."""
     readers = [reader]
 
     def take() -> Reader:

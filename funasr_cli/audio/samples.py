@@ -37,12 +37,12 @@ class Findings:
 
     @property
     def level_dbfs(self) -> float | None:
-        """Of the loudest moment, below a full-scale square wave; None where there is not one sound."""
+        """Level of the loudest moment, below a full-scale square wave; None where there is no sound at all."""
         return round(10 * float(np.log10(self.power)), 1) if SILENT_POWER < self.power < np.inf else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The same in words."""
+        """Say what was noticed in words."""
         damaged = [
             f"{start_s:.1f}-{end_s:.1f} s: damaged: what was said there is missing" for start_s, end_s in self.lost
         ]
@@ -73,7 +73,7 @@ def _power(samples: np.ndarray) -> np.ndarray:
 
 
 def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
-    """Integers scaled to [-1, 1); unsigned ones are centred first, as in 8-bit wav files.
+    """Scale integers to [-1, 1); unsigned ones are centred first, as in 8-bit wav files.
 
     Raises:
         AudioError: they are no numbers.

@@ -26,7 +26,7 @@ class Tape:
     """Bytes that are read one after the other.
 
     Attributes:
-        size: of a regular file; None where they come once, and nobody knows how many.
+        size: of a regular file; None where they come once, in an unknown number.
         position: bytes in front of those that come next.
     """
 
@@ -55,17 +55,17 @@ class Tape:
             raise self._unreadable(error) from error
 
     def descriptor(self) -> int:
-        """Another one of the same file, which stands at its beginning; whoever takes it closes it."""
+        """Open the same file anew, at its beginning; the caller closes the descriptor."""
         return os.open(self._path, os.O_RDONLY)
 
     def peek(self, count: int) -> bytes:
-        """The next bytes, which will come again; fewer at the end."""
+        """Look at the next bytes, which will come again; fewer at the end."""
         while len(self._held) < count and (more := self._read(max(COPY_BYTES, count - len(self._held)))):
             self._held += more
         return self._held[:count]
 
     def at(self, position: int, count: int) -> bytes:
-        """Bytes that begin there, which in a pipe is not before those that come next."""
+        """Look at bytes elsewhere; in a pipe, not in front of those that come next."""
         if self.size is None:
             return self.peek(position - self.position + count)[position - self.position :]
         try:
@@ -74,7 +74,7 @@ class Tape:
             raise self._unreadable(error) from error
 
     def read(self, count: int) -> bytes:
-        """The next bytes as they come, at least one; none at the end."""
+        """Take the next bytes as they come, at least one; none at the end."""
         data = self._held[:count] or self._read(count)
         self._held = self._held[count:]
         self.position += len(data)

@@ -32,7 +32,7 @@ class Comparison:
     different: int
 
     def __add__(self, other: "Comparison") -> "Comparison":
-        """Of two pairs of texts together."""
+        """Compare two pairs of texts together."""
         return Comparison(self.common + other.common, self.different + other.different)
 
     def better_than(self, other: "Comparison") -> bool:

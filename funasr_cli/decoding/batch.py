@@ -61,7 +61,7 @@ class Answers:
     proposals: list[list[int]]
 
     def of_rows(self, chosen: list[int]) -> "Answers":
-        """The same of some of the rows, of one position each."""
+        """Keep some of the rows, where each has one position."""
         rows = mx.array(chosen)
         return Answers(self.ids[rows], self.logprobs[rows], [self.proposals[row] for row in chosen])
 

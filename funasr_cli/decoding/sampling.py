@@ -40,7 +40,7 @@ def make_sampler(options: TranscribeOptions) -> Sampler:
 
 
 def log_probabilities(logits: mx.array, ids: mx.array) -> mx.array:
-    """Of chosen ids: (batch, vocab) float32, (batch,) -> (batch,).
+    """Log-probabilities of chosen ids: (batch, vocab) float32, (batch,) -> (batch,).
 
     On x86, MLX computes one exponential at a time and NumPy sixteen: there both arguments are evaluated for it.
     """

@@ -26,7 +26,7 @@ class LayerCache:
 
 
 class Place:
-    """Where new columns of each row go: `columns` are then in the longest row."""
+    """Where new columns of each row go; the longest row then has `columns`."""
 
     def __init__(self, lengths: Sequence[int], new: int):
         self.columns = max(lengths) + new
@@ -97,7 +97,7 @@ class DecoderCache:
 
     @property
     def columns(self) -> int:
-        """Of the longest row."""
+        """Number of columns in the longest row."""
         return max(self.lengths)
 
     def extend(self, new: int) -> Place:

@@ -31,7 +31,7 @@ class CPULinear(nn.Linear):
 
 
 class CPUEmbedding(nn.Embedding):
-    """The same for an embedding table that is the output head, too."""
+    """An embedding table that is the output head, too, in the same order of factors."""
 
     def as_linear(self, x: mx.array) -> mx.array:
         """(..., width) -> (..., entries)."""

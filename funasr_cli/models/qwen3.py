@@ -139,7 +139,7 @@ class Qwen3(nn.Module):
         return self.model.norm(x)
 
     def read(self, embeddings: mx.array, cache: DecoderCache) -> mx.array:
-        """Do the same in pieces, for prompts: memory grows with their length, not with its square."""
+        """Append the columns of prompts in pieces: memory grows with their length, not with its square."""
         rows, columns, _ = embeddings.shape
         size = max(1, POSITIONS_AT_ONCE // rows)
         pieces = []

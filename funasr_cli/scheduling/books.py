@@ -59,18 +59,18 @@ class Book:
         return stretch.start in self._open
 
     def expect(self, stretch: Stretch) -> None:
-        """A segment will come of this stretch."""
+        """Wait for the segment of this stretch."""
         self._open.add(stretch.start)
 
     def replace(self, attempt: Attempt, parts: tuple[Stretch, ...]) -> None:
-        """Its parts will become segments instead; of a complete one only if they are better."""
+        """Wait for its parts instead; in place of a complete segment they are taken only if they are better."""
         self._open.remove(attempt.start)
         self._open.update(part.start for part in parts)
         if attempt.segment.complete:
             self._doubts.append(attempt)
 
     def settle(self, attempt: Attempt) -> list[Segment]:
-        """A segment is final; those that have become so and have no earlier one to wait for."""
+        """Take a final segment; return those that no longer wait for an earlier one, in order."""
         self._open.remove(attempt.start)
         self._final[attempt.start] = attempt
         self._decide()
@@ -81,7 +81,7 @@ class Book:
         return released
 
     def _decide(self) -> None:
-        """Of each doubtful segment whose parts are all final, keep what the CTC branch agrees with better."""
+        """Keep a doubtful segment or its parts, once these are final: what the CTC branch agrees with better."""
         for doubt in self._doubts[::-1]:
             samples = range(doubt.start, doubt.stretch.end)
             if any(start in samples for start in self._open):

@@ -73,7 +73,7 @@ class Scheduler:
         self._habits = Habits()
 
     def _rows_that_fit(self, text_tokens: int) -> int:
-        """As many as pay, if half of the memory at hand holds their keys and values, twice while rows join."""
+        """Choose as many as pay, if half of the free memory holds their keys and values, twice while rows join."""
         config, llm = self._recognizer.config, self._recognizer.loaded.model.llm
         longest_s = self._options.max_segment_s
         audio_tokens = audio_token_count(ceil(longest_s / config.frontend.row_duration_s), config.adaptor)
