@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
 
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.text import UNFINISHED, TextStream
@@ -30,20 +29,8 @@ def token_budget(duration_s: float) -> int:
     return TOKENS_AT_ONCE + round(TOKENS_A_SECOND * duration_s)
 
 
-class Loop(NamedTuple):
-    """A repetition that reaches to the end of a sequence."""
-
-    start: int
-    period: int
-
-    @property
-    def once(self) -> int:
-        """Length of the sequence with a single round left."""
-        return self.start + self.period
-
-
-def find_loop(sequence: Sequence[object], shortest: int) -> Loop | None:
-    """Find the loop of the shortest period at the end of tokens or characters.
+def find_loop(sequence: Sequence[object], shortest: int) -> int | None:
+    """Find the loop of the shortest period at the end of tokens or characters, and where its first round ends.
 
     It takes at least `shortest` repeated items, and `ROUNDS` rounds in any case.
     """
@@ -52,7 +39,7 @@ def find_loop(sequence: Sequence[object], shortest: int) -> Loop | None:
         while start > 0 and sequence[start - 1] == sequence[start - 1 + period]:
             start -= 1
         if len(sequence) - start >= max(ROUNDS * period, shortest):
-            return Loop(start, period)
+            return start + period
     return None
 
 
@@ -103,9 +90,7 @@ class Quota(Guard):
 
 def without_loop(stream: TextStream) -> str:
     """Raw text up to the end of the first round of its loop, or of the character that this would cut."""
-    if loop := find_loop(stream.token_ids, LOOPING_TOKENS):
-        ends = range(loop.once, loop.once + LONGEST_CHARACTER)
-        texts = [stream.spell(stream.token_ids[:end]) for end in ends]
+    if end := find_loop(stream.token_ids, LOOPING_TOKENS):
+        texts = [stream.spell(stream.token_ids[: end + more]) for more in range(LONGEST_CHARACTER)]
         return next((text for text in texts if not text.endswith(UNFINISHED)), texts[0])
-    loop = find_loop(stream.raw, LOOPING_CHARACTERS)
-    return stream.raw[: loop.once] if loop else stream.raw
+    return stream.raw[: find_loop(stream.raw, LOOPING_CHARACTERS)]  # all of it where there is none

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 import funasr_cli
 from funasr_cli.decoding.batch import Token
-from funasr_cli.decoding.guard import Guard, Loop, Quota, StopReason, find_loop, token_budget, without_loop
+from funasr_cli.decoding.guard import Guard, Quota, StopReason, find_loop, token_budget, without_loop
 from funasr_cli.decoding.text import TextStream
 
 DATA = Path(__file__).parents[1] / "data"
@@ -57,14 +57,14 @@ def stop_of(
     return len(token_ids), None
 
 
-def loop_by_definition(sequence: Sequence[object], shortest: int) -> Loop | None:
+def loop_by_definition(sequence: Sequence[object], shortest: int) -> int | None:
     for period in range(1, 65):
         for start in range(len(sequence)):
             repeated = len(sequence) - start
             same = all(sequence[i] == sequence[i + period] for i in range(start, len(sequence) - period))
             if same and repeated > period:
                 if repeated >= 4 * period and repeated >= shortest:
-                    return Loop(start, period)
+                    return start + period
                 break
     return None
 
@@ -85,11 +85,11 @@ def test_limits_of_what_is_a_loop() -> None:
     """Four rounds of at most 64 items; of several periods the shortest counts."""
     for period in (1, 2, 64):
         phrase = list(range(period))
-        assert find_loop([-1, *phrase * 4], 4 * period) == Loop(1, period)
+        assert find_loop([-1, *phrase * 4], 4 * period) == 1 + period
         assert find_loop([-1, *(phrase * 4)[1:]], 1) is None
         assert find_loop([-1, *phrase * 4], 4 * period + 1) is None
     assert find_loop([*range(65)] * 5, 1) is None
-    assert find_loop([1, 2, 1, 2] * 4, 16) == Loop(0, 2)
+    assert find_loop([1, 2, 1, 2] * 4, 16) == 2
     for times, reason in ((15, None), (16, StopReason.LOOP)):
         assert stop_of(*stream_of(["ha"] * times)) == (times, reason)
 
@@ -140,12 +140,12 @@ def test_one_round_is_left(before: list[str], phrase: list[str]) -> None:
     assert stop_of(stream, token_ids)[1] == StopReason.LOOP
     text = without_loop(stream)
     assert find_loop(text, 40) is None
-    if loop := loop_by_definition(stream.token_ids, 16):
-        assert text == stream.spell(stream.token_ids[: loop.start + loop.period])
+    if end := loop_by_definition(stream.token_ids, 16):
+        assert text == stream.spell(stream.token_ids[:end])
     else:
-        loop = loop_by_definition(stream.raw, 40)
-        assert loop
-        assert text == stream.raw[: loop.start + loop.period]
+        end = loop_by_definition(stream.raw, 40)
+        assert end
+        assert text == stream.raw[:end]
 
 
 def bytewise(text: str) -> tuple[TextStream, list[int]]:
