@@ -64,8 +64,8 @@ def bench(
     ] = False,
     model: parameters.Models = None,
     synthetic: Annotated[list[Size] | None, _cases(help=SYNTHETIC_HELP)] = None,
-    device: parameters.DeviceOption = None,
-    dtype: parameters.DTypeOption = None,
+    device: parameters.Device = None,
+    dtype: parameters.DType = None,
     batch_sizes: Annotated[str | None, _cases(metavar="N,N,...", help=BATCH_SIZES_HELP)] = None,
     durations: Annotated[str | None, _cases(metavar="S,S,...", help=DURATIONS_HELP)] = None,
     recordings: Annotated[int | None, _cases(min=1, help=RECORDINGS_HELP)] = None,
@@ -74,7 +74,7 @@ def bench(
     itn: parameters.ITN = DEFAULTS.itn,
     max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
     exact_tokens: Annotated[int | None, _exact] = DEFAULTS.exact_tokens,
-    draft: parameters.DraftOption = parameters.DEFAULT_DRAFT,
+    draft: parameters.Draft = parameters.DEFAULT_DRAFT,
     refs: Annotated[Path | None, _refs] = None,
     compare: Annotated[
         Path | None, _result(metavar="FILE", help="Show ratios to what --json printed earlier.")
