@@ -28,9 +28,7 @@ class CaseCost:
         audio: the recording's file, or what was made.
         recordings: how often it was transcribed side by side.
         batch_size: None where it went by the memory at hand.
-        draft: of `DRAFTS`.
-        segments: of all recordings.
-        tokens: decoded for all of them.
+        tokens: decoded for all segments of all recordings.
         passes: runs of the decoder that these took, counted for each segment.
         drafted: tokens of drafts that were tried.
         accepted: of these, those that the decoder would have written itself.
@@ -75,19 +73,12 @@ class CaseCost:
         return self.accepted / self.drafted if self.drafted else None
 
 
-@dataclass(frozen=True)
-class Gain:
-    """A case against another one of the same recordings.
-
-    Attributes:
-        times_faster: throughput against that.
-        text_times_faster: the same of all that is done behind the encoder.
-        same_texts: how many recordings have the text that they have there.
-    """
+class Gain(NamedTuple):
+    """A case against another one of the same recordings."""
 
     times_faster: float
-    text_times_faster: float
-    same_texts: int
+    text_times_faster: float  # of all that is done behind the encoder
+    same_texts: int  # how many recordings have the text that they have there
 
 
 def gains_of(costs: Sequence[CaseCost], group: Callable[[CaseCost], Hashable]) -> list[Gain]:

@@ -44,14 +44,7 @@ def run_memory(
     options: Sequence[str],
     progress: Callable[[str], None],
 ) -> tuple[MemoryCost, ...]:
-    """Transcribe files of several lengths with the command itself.
-
-    Args:
-        models: folders of converted models by what they are called.
-        paths: clips of speech; they are repeated with pauses until the length is reached.
-        durations_s: lengths of the files.
-        options: of the command, such as --dtype.
-        progress: told what is being measured.
+    """Transcribe files of several lengths, of repeated clips, with the command itself and these options of it.
 
     Raises:
         AudioError: a clip cannot be read.

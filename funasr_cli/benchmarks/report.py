@@ -22,11 +22,10 @@ from funasr_cli.benchmarks.subjects import (
     Subject,
     load_subjects,
     make_workloads,
+    names_of,
     together,
-    unambiguous,
 )
 from funasr_cli.benchmarks.synthetic import write_synthetic
-from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import find_model
 from funasr_cli.device import use_device
 from funasr_cli.errors import ModelError
@@ -77,7 +76,7 @@ class Report:
             if case.errors:
                 entry["errors"] |= {"edits": case.errors.edits, "percent": case.errors.percent}
         for entry, gain in zip(cases, self.gains, strict=False):
-            entry |= asdict(gain)
+            entry |= gain._asdict()
         settings = {name: getattr(request.options, name) for name in SETTINGS}
         settings |= {"drafts": list(request.drafts), "device": request.device, "dtype": request.dtype}
         return {
@@ -95,11 +94,7 @@ class Report:
 
 
 def measure(request: Request, progress: Callable[[str], None]) -> Report:
-    """Measure.
-
-    Args:
-        request: what.
-        progress: told what is being done.
+    """Measure what is asked for; `progress` is given what is being done.
 
     Raises:
         ModelError: a model is not there, damaged, or lacks the CTC branch that drafts come from.
@@ -154,8 +149,7 @@ def _in_turns(
 def _memory(
     request: Request, folders: list[Path], paths: Sequence[Path], progress: Callable[[str], None]
 ) -> tuple[MemoryCost, ...]:
-    names = [read_config(folder).source.get("source") or folder.name for folder in folders]
-    models = dict(zip(unambiguous(names, folders), folders, strict=True))
+    models = dict(zip(names_of(folders), folders, strict=True))
     given = {
         "--lang": request.options.language or AUTO,
         "--max-tokens": request.options.max_tokens,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from funasr_cli.benchmarks.request import BATCH_SIZES, BATCHED_RECORDINGS, SYNTHETIC_TOKENS, Mode, Request, Size
+from funasr_cli.benchmarks.scoring import read_references
 from funasr_cli.cli import console, parameters, tables
 from funasr_cli.cli.run import warn_if_slow
 from funasr_cli.errors import UsageError
@@ -103,18 +104,9 @@ def bench(
         limit: dict[str, Any] = {"max_tokens" if mode == Mode.MEMORY else "exact_tokens": SYNTHETIC_TOKENS}
         options = replace(options, **limit)
     many = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # drafts would profit from what is repeated
-    references = None
-    if refs:
-        for option, value in {
-            "--exact-tokens": exact_tokens,
-            "--durations": durations,
-            "--synthetic": synthetic,
-        }.items():
-            if value:
-                raise UsageError(f"--refs with {option}", "there are no texts to compare", code="options-conflict")
-        from funasr_cli.benchmarks.scoring import read_references
-
-        references = read_references(refs)
+    textless = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
+    for option in (option for option, value in textless.items() if refs and value):
+        raise UsageError(f"--refs with {option}", "there are no texts to compare", code="options-conflict")
     request = Request(
         mode=mode,
         models=tuple(map(str, model or [])) if model or synthetic else (None,),
@@ -127,7 +119,7 @@ def bench(
         durations_s=_numbers("--durations", durations, float, 0.1),
         recordings=recordings or many.get(mode, max(size or 1 for size in sizes)),
         trials=trials,
-        references=references,
+        references=read_references(refs) if refs else None,
     )
     from funasr_cli.benchmarks import comparison as comparing
     from funasr_cli.benchmarks import plot as plotting

@@ -1,6 +1,5 @@
 """Tables: of a run's inputs, and of measurements, with bars and with what has to be known to read them."""
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -226,20 +225,15 @@ def show(report: "Report", comparison: "Comparison | None") -> None:
     Raises:
         OutputError: there is no room for them.
     """
-    from rich.console import Console
-    from rich.text import Text
+    from rich.console import Console, Group
 
-    stdout, colours = Console(), console.colours_stdout()
+    stdout = Console()
     width = stdout.width if stdout.is_terminal else PIPED_WIDTH
-    for index, grid in enumerate(grids(report, comparison)):
-        drawn = io.StringIO()
-        out = Console(file=drawn, width=width, force_terminal=colours, markup=False, highlight=False)
-        out.print(*grid.fitted(width), sep="")
-        if not index and report.runs:
-            out.print(*_bars(report, width), sep="\n")
-        text = drawn.getvalue().rstrip()
-        console.result(Text.from_ansi(text) if colours else text)
-        console.result("\n\n" + "\n".join(grid.notes) + "\n")
+    bars = [*_bars(report, width), ""] if report.runs else []
+    for grid in grids(report, comparison):
+        console.result(Group(*grid.fitted(width), *bars), width)
+        console.result("\n".join([*grid.notes, ""]))
+        bars = []
 
 
 def _bars(report: "Report", width: int) -> "Iterator[Text]":
