@@ -28,12 +28,7 @@ STYLE = {"svg.fonttype": "none", "text.parse_math": False}  # texts stay texts, 
 
 
 def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) -> None:
-    """Refuse what could not be drawn, before anything is computed.
-
-    Args:
-        path: of the picture.
-        replace: one that is there.
-        hint: what to do about one that is there and not to be replaced.
+    """Refuse what could not be drawn, before anything is computed; the hint is for a file that is there already.
 
     Raises:
         UsageError: another kind of file.
