@@ -26,7 +26,7 @@ LONGEST_S = 60.0  # more would not fit on a page
 LONGEST_ROW_S = 10.0
 INCHES_A_SECOND, NARROWEST, ROW_HEIGHT, DPI = 2.2, 7.0, 5.6, 130
 PANEL_HEIGHTS = (0.7, 1.1, 1.3, 0.5)  # shares of a row
-LABELS = (("waveform", []), ("mel, Hz", [500, 2000]), ("CTC posteriors", [0, 0.5, 1]), ("words", []))  # and ticks
+NAMES, TICKS = ("waveform", "mel, Hz", "CTC posteriors", "words"), ((), (500, 2000), (0, 0.5, 1), ())
 DEEPEST = 12.0  # natural logarithms, 52 dB: so far below its loudest cell the spectrogram reaches
 COLOURS = ("#1f77b4", "#d9730d", "#2a8f3c", "#b3365b", "#6f52a3")  # of words, in turns
 GREY, FAINT = "#707070", "#e4e4e4"
@@ -111,16 +111,16 @@ def draw(
 
 def _rows(figure: "Figure", count: int, transcript: Transcript) -> list[Row]:
     """Panels for parts of the same length, all as wide as each other."""
-    panels = figure.subplots(len(PANEL_HEIGHTS) * count, 1, height_ratios=PANEL_HEIGHTS * count)
+    each = len(PANEL_HEIGHTS)
+    panels = figure.subplots(each * count, 1, height_ratios=PANEL_HEIGHTS * count).reshape(count, each)
     borders_s = np.linspace(transcript.start_s, transcript.start_s + transcript.duration_s, count + 1).tolist()
-    rows = []
-    for (*others, words), (start_s, end_s) in zip(panels.reshape(count, -1), pairwise(borders_s), strict=True):
-        words.set_xlim(start_s, end_s)
+    for (*others, words), limits_s in zip(panels, pairwise(borders_s), strict=True):
+        words.set_xlim(limits_s)
         for axes in others:
             axes.sharex(words)
             axes.tick_params(labelbottom=False)
-        rows.append(Row(start_s, inf if len(rows) == count - 1 else end_s, *others, words))
-    return rows
+    spans_s = pairwise([*borders_s[:-1], inf])
+    return [Row(*span_s, *axes) for span_s, axes in zip(spans_s, panels, strict=True)]
 
 
 def _hear(recognizer: "Recognizer", audio: Audio, transcript: Transcript, segment: Segment) -> Heard:
@@ -206,7 +206,7 @@ def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
 
 
 def _label(row: Row) -> None:
-    for axes, (name, ticks) in zip(row[2:], LABELS, strict=True):
+    for axes, name, ticks in zip(row[2:], NAMES, TICKS, strict=True):
         axes.set_ylabel(name, fontsize="small")
         axes.set_xlabel("seconds" if axes is row.words else "", fontsize="small")
         axes.set_yticks(ticks)

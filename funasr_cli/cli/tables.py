@@ -229,11 +229,10 @@ def show(report: "Report", comparison: "Comparison | None") -> None:
 
     stdout = Console()
     width = stdout.width if stdout.is_terminal else PIPED_WIDTH
-    bars = [*_bars(report, width), ""] if report.runs else []
-    for grid in grids(report, comparison):
+    for index, grid in enumerate(grids(report, comparison)):
+        bars = list(_bars(report, width)) if report.runs and not index else []
         console.result(Group(*grid.fitted(width), *bars), width)
-        console.result("\n".join([*grid.notes, ""]))
-        bars = []
+        console.result("\n".join(["", *grid.notes, ""] if bars else [*grid.notes, ""]))
 
 
 def _bars(report: "Report", width: int) -> "Iterator[Text]":
