@@ -24,30 +24,25 @@ PROBE_BYTES = 1 << 20  # more than most results take
 
 @dataclass(frozen=True)
 class Style:
-    """What transcripts look like in files.
+    """What transcripts look like in files; where words have no times, those of segments take their place."""
 
-    Attributes:
-        times: those that are shown; None leaves it to each format: `DEFAULT_TIMES`. Where words have none, those
-            of segments take their place.
-        subtitles: how subtitles look.
-    """
-
-    times: Timestamps | None = None
+    times: Timestamps | None = None  # None leaves it to each format: `DEFAULT_TIMES`
     subtitles: SubtitleLayout = DEFAULT_LAYOUT
 
 
 DEFAULT_STYLE = Style()
 DEFAULT_FORMAT = "txt"
 ALL_FORMATS = "all"
-DEFAULT_TIMES = {
-    "txt": Timestamps.NONE,
-    "srt": Timestamps.WORD,
-    "vtt": Timestamps.WORD,
-    "tsv": Timestamps.SEGMENT,
-    "json": Timestamps.WORD,
-    "jsonl": Timestamps.WORD,
-    "md": Timestamps.SEGMENT,
+_FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {  # with the times shown by default
+    "txt": (as_text, Timestamps.NONE),
+    "srt": (as_srt, Timestamps.WORD),
+    "vtt": (as_vtt, Timestamps.WORD),
+    "tsv": (as_tsv, Timestamps.SEGMENT),
+    "json": (as_json, Timestamps.WORD),
+    "jsonl": (as_json_line, Timestamps.WORD),
+    "md": (as_markdown, Timestamps.SEGMENT),
 }
+DEFAULT_TIMES = {name: times for name, (_, times) in _FORMATS.items()}
 SUBTITLES = ("srt", "vtt")
 OF_TIMES = (*SUBTITLES, "tsv")  # formats that are nothing without them
 
@@ -63,28 +58,21 @@ def refuse_timeless(format: str, times: Timestamps | None) -> None:
         raise UsageError(f"timestamps {times} with {format}", hint, code="options-conflict")
 
 
-def _writer(format: str, write: Callable[[Transcript, Any], str]) -> Callable[..., str]:
+def _writer(format: str) -> Callable[..., str]:
+    write, times = _FORMATS[format]
+
     def written(transcript: Transcript, style: Style = DEFAULT_STYLE, /) -> str:
         refuse_timeless(format, style.times)
         if format not in SUBTITLES:
-            return write(transcript, style.times or DEFAULT_TIMES[format])
+            return write(transcript, style.times or times)
         shown = transcript.without_words() if style.times is Timestamps.SEGMENT else transcript
         return write(shown, style.subtitles)
 
     return written
 
 
-_FORMATS: dict[str, Callable[[Transcript, Any], str]] = {
-    "txt": as_text,
-    "srt": as_srt,
-    "vtt": as_vtt,
-    "tsv": as_tsv,
-    "json": as_json,
-    "jsonl": as_json_line,
-    "md": as_markdown,
-}
 # By the ending of the file's name: a transcript, and its `Style`, as text that can be encoded as UTF-8.
-WRITERS = {name: _writer(name, write) for name, write in _FORMATS.items()}
+WRITERS = {name: _writer(name) for name in _FORMATS}
 
 
 def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:

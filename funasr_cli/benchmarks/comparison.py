@@ -17,17 +17,12 @@ WANTED = "--compare takes what --json printed"
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of two measurements.
-
-    Attributes:
-        now_to_earlier: below 1, it is less than it was; None where it was 0.
-        within_spread: the ranges of the two overlap, so that there may be no difference.
-    """
+    """Of two measurements."""
 
     earlier: float
     now: float
-    now_to_earlier: float | None
-    within_spread: bool
+    now_to_earlier: float | None  # below 1, it is less than it was; None where it was 0
+    within_spread: bool  # the ranges of the two overlap, so that there may be no difference
 
 
 @dataclass(frozen=True)

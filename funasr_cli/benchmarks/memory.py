@@ -21,20 +21,13 @@ KEPT = ("FUNASR_BLAS", "FUNASR_TRACEBACK")  # the others are somebody's settings
 
 @dataclass(frozen=True)
 class MemoryCost:
-    """What a recording of some length costs.
+    """What a recording of some length costs."""
 
-    Attributes:
-        case: what tells it from the others, also from those of another day.
-        audio_s: length of the recording.
-        peak_bytes: most memory that the process had resident.
-        wall_s: the whole command, loading the model included.
-    """
-
-    case: str
+    case: str  # what tells it from the others, also from those of another day
     model: str
     audio_s: float
-    peak_bytes: int
-    wall_s: float
+    peak_bytes: int  # most memory that the process had resident
+    wall_s: float  # the whole command, loading the model included
 
 
 def run_memory(

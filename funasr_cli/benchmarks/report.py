@@ -40,22 +40,15 @@ SETTINGS = ("language", "max_tokens", "exact_tokens", "itn")  # of the options, 
 
 @dataclass(frozen=True)
 class Report:
-    """What came out.
-
-    Attributes:
-        device: device and BLAS in a few words.
-        started: when, ISO 8601 with the time zone.
-        models: empty for `Mode.MEMORY`, where each run loads its own.
-        cases: all of the mode's kind.
-    """
+    """What came out."""
 
     request: Request
-    device: str
-    started: str
+    device: str  # and BLAS, in a few words
+    started: str  # ISO 8601 with the time zone
     machine: dict[str, str | int | None]
     versions: dict[str, str]
-    models: tuple[ModelCost, ...]
-    cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]
+    models: tuple[ModelCost, ...]  # none for `Mode.MEMORY`, where each run loads its own
+    cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]  # of the mode's kind
 
     @property
     def runs(self) -> list[CaseCost]:

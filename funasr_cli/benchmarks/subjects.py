@@ -27,17 +27,12 @@ PAUSE_S = 1.0
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model is, and what loading it costs.
+    """What a model is, and what loading it costs."""
 
-    Attributes:
-        model: what the cases call it.
-        mlx_bytes: memory that MLX has allocated for it once it is loaded.
-    """
-
-    model: str
+    model: str  # what the cases call it
     weights: str
     parameters: int
-    mlx_bytes: int
+    mlx_bytes: int  # that MLX has allocated for it once it is loaded
     load_s: Spread
 
 
@@ -83,21 +78,13 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 @dataclass(frozen=True)
 class Workload:
-    """Recordings that are transcribed in one run.
+    """Recordings that are transcribed in one run, at least one."""
 
-    Attributes:
-        name: what to call them all.
-        recordings: at least one.
-        paths: their files; empty where they have been made.
-        vad: whether to look for speech in them.
-        copies: how often each of them is among the recordings.
-    """
-
-    name: str
+    name: str  # of them all
     recordings: tuple[Source, ...]
-    paths: tuple[Path, ...] = ()
-    vad: bool = True
-    copies: int = 1
+    paths: tuple[Path, ...] = ()  # their files; empty where they have been made
+    vad: bool = True  # whether to look for speech in them
+    copies: int = 1  # how often each of them is among the recordings
 
 
 def make_workloads(paths: tuple[Path, ...], durations_s: tuple[float, ...], work: Path) -> list[Workload]:
