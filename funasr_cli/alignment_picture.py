@@ -82,7 +82,7 @@ def draw(
         audio: that was transcribed.
         transcript: with the times of its words.
         path: of the picture.
-        replace: one that is there.
+        replace: a picture that exists.
 
     Raises:
         ModelError: the model has no CTC branch.

@@ -21,26 +21,17 @@ from funasr_cli.transcript import Segment, Transcript
 class SubtitleLayout:
     """How subtitles look: the one place where these defaults stand.
 
-    Attributes:
-        max_line_width: columns of a line; Chinese, Japanese and Korean characters and emoji take two.
-        max_line_count: lines of a cue.
-        min_duration_s: a cue is shown at least so long where there is room: up to the next cue, or to the end.
-        max_columns_per_s: reading speed; a cue that wants more is shown longer where there is room.
-        highlight_words: show a cue once for each of its words, with that word marked, where words have times.
+    A cue that is shorter, or faster to read, than this is shown longer, if there is room before the next one.
     """
 
-    max_line_width: int = 42
-    max_line_count: int = 2
+    max_line_width: int = 42  # columns; Chinese, Japanese and Korean characters and emoji take two
+    max_line_count: int = 2  # of a cue
     min_duration_s: float = 0.8
-    max_columns_per_s: float = 20.0
-    highlight_words: bool = False
+    max_columns_per_s: float = 20.0  # reading speed
+    highlight_words: bool = False  # show a cue once for each word that has times, with that word marked
 
     def __post_init__(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            UsageError: naming the option and what it may be.
-        """
+        """Raise a UsageError for a value out of range, with what it may be."""
         for fits, found, wanted in (
             (self.max_line_width >= 2, f"max line width is {self.max_line_width}", "at least 2 columns"),
             (self.max_line_count >= 1, f"max line count is {self.max_line_count}", "at least 1"),

@@ -48,11 +48,7 @@ OF_TIMES = (*SUBTITLES, "tsv")  # formats that are nothing without them
 
 
 def refuse_timeless(format: str, times: Timestamps | None) -> None:
-    """Refuse a format without the times that it consists of.
-
-    Raises:
-        UsageError: naming what there is.
-    """
+    """Raise a UsageError for a format without the times that it consists of."""
     if times is Timestamps.NONE and format in OF_TIMES:
         hint = "it consists of times; choose word or segment"
         raise UsageError(f"timestamps {times} with {format}", hint, code="options-conflict")
@@ -90,17 +86,13 @@ def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def exists_already(path: Path) -> OutputError:
-    """Make the error of a result that is there and not to be replaced."""
+    """Make the error of a result that exists and is not to be replaced."""
     hint = "add --resume to skip it, --force to replace it, or choose another --output-dir"
     return OutputError(f"{path}: exists already", hint, code="output-exists")
 
 
 def write_new(path: Path, content: str, *, replace: bool = False) -> None:
-    """Write a result.
-
-    Raises:
-        OutputError: it exists, or cannot be written.
-    """
+    """Write a result; raise an OutputError if it exists or cannot be written."""
     try:
         write_whole(path, content.encode(), replace=replace)
     except FileExistsError as error:
@@ -159,11 +151,7 @@ def refuse_unwritable(folder: Path, hint: str) -> None:
 
 
 def refuse_name(path: Path) -> None:
-    """Say before any work that a file system does not take a name, or its folder nothing; makes the folder.
-
-    Raises:
-        OutputError: it does not.
-    """
+    """Make a file's folder, and raise an OutputError, before any work, if the name cannot be used in it."""
     # Characters are tried under another name: a run that is killed right then leaves no empty result.
     probe = path.with_name(PARTIAL + path.name[len(PARTIAL) :])
     try:

@@ -30,11 +30,7 @@ _volume = NORMAL
 
 
 def set_volume(*, quiet: bool, verbose: bool) -> None:
-    """Choose how much is said from now on.
-
-    Raises:
-        UsageError: both.
-    """
+    """Choose how much is said from now on; raise a UsageError for both at once."""
     global _volume
     if quiet and verbose:
         raise UsageError("--quiet with --verbose", "choose one", code="options-conflict")
@@ -98,17 +94,13 @@ def colours_stdout() -> bool:
 
 
 def refuse_closed_stdout() -> None:
-    """Say that results would be lost.
-
-    Raises:
-        OutputError: standard output was closed when the program started.
-    """
+    """Raise an OutputError if standard output was closed when the program started: results would be lost."""
     if sys.stdout is None:
         raise OutputError("standard output: is closed", "let it lead somewhere", code="stdout-closed")
 
 
 def result(text: "str | RenderableType", width: int | None = None) -> None:
-    """Write a result, or a piece of one, at once; what Rich draws goes on so many columns, or is never folded.
+    """Write a result, or a piece of one, at once; what Rich draws is this wide, or never folded.
 
     Raises:
         OutputError: there is no room for it. A reader that has gone (``| head``) is Typer's to handle.

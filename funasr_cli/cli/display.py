@@ -203,11 +203,7 @@ class Display:
         self.region = Region(names, task=task, drafts=stream)
 
     def show(self, event: Event) -> None:
-        """Take in an event.
-
-        Raises:
-            OutputError: a result cannot be written.
-        """
+        """Take in an event; raise an OutputError if a result cannot be written."""
         self.region.show(event)
         if isinstance(event, Settled) and self._printer and self._stream:
             with self.region.aside():

@@ -1,4 +1,4 @@
-"""``funasr info`` and ``funasr models``: what is there, on this machine and for this program."""
+"""``funasr info`` and ``funasr models``: versions, device, settings, models."""
 
 import difflib
 import importlib.metadata

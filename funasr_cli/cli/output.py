@@ -60,26 +60,18 @@ class OutputPlan:
     tint: bool = False  # colour the words that the decoder was unsure of, where text is printed
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            UsageError: naming what can.
-        """
+        """Raise a UsageError for what cannot go together."""
         if self.folder is None and len(self.formats) > 1:
             message = f"{', '.join(self.formats)} together on stdout"
             raise UsageError(message, "add --output-dir, or choose one", code="options-conflict")
         if self.replace and self.resume:
-            hint = "one replaces what is there, the other keeps it"
+            hint = "one replaces what exists, the other keeps it"
             raise UsageError("--force with --resume", hint, code="options-conflict")
         for format in self.formats:
             refuse_timeless(format, self.style.times)
 
     def refuse_together(self, inputs: Sequence[Input]) -> None:
-        """Refuse several inputs on stdout in a format that is a file of its own.
-
-        Raises:
-            UsageError: naming the format.
-        """
+        """Raise a UsageError for several inputs on stdout in a format that is a file of its own."""
         if len(inputs) > 1 and self.folder is None and self.formats[0] not in LINES:
             message = f"{self.formats[0]} of several inputs on stdout"
             raise UsageError(message, "add --output-dir", code="options-conflict")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from funasr_cli.measure import Spread
 
 MOST_ROWS = 20
-OUTCOME_HEADINGS = (  # from so many columns of a terminal on, so that some are left for a name
+OUTCOME_HEADINGS = (  # from this width of a terminal on, so that columns are left for a name
     (72, ("audio", "speech", "segments", "repaired", "failed", "")),
     (40, ("audio", "failed", "")),
     (0, ("",)),
@@ -220,11 +220,7 @@ def _errors(report: "Report") -> Iterator[str]:
 
 
 def show(report: "Report", comparison: "Comparison | None") -> None:
-    """Print tables, and bars below the first of them.
-
-    Raises:
-        OutputError: there is no room for them.
-    """
+    """Print tables, and bars below the first of them."""
     from rich.console import Console, Group
 
     stdout = Console()

@@ -52,11 +52,7 @@ PLOT_HELP = "Draw waveform, spectrogram, what the CTC branch heard, and the word
 
 
 def _path(text: str) -> Path:
-    """A path, with ~ as in a shell: in variables and settings there is none to see to it.
-
-    Raises:
-        BadParameter: it is empty, or in the home of nobody.
-    """
+    """Read a path, with ~ as in a shell, which does not see to variables and settings."""
     if not text:
         raise typer.BadParameter("a path without a name: an empty shell variable?")
     try:
