@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
+from funasr_cli import writers
 from funasr_cli.characters import UNSPACED_LETTERS, one_line, printable
 from funasr_cli.cli import console
 from funasr_cli.cli.resume import Notes
@@ -21,17 +22,7 @@ from funasr_cli.languages import AUTO, language_code
 from funasr_cli.options import Timestamps
 from funasr_cli.paths import shown
 from funasr_cli.transcript import Segment, Transcript
-from funasr_cli.writers import (
-    DEFAULT_STYLE,
-    DEFAULT_TIMES,
-    WRITERS,
-    Style,
-    exists_already,
-    refuse_name,
-    refuse_timeless,
-    refuse_unwritable,
-    write_new,
-)
+from funasr_cli.writers import DEFAULT_STYLE, DEFAULT_TIMES, WRITERS, Style
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -68,7 +59,7 @@ class OutputPlan:
             hint = "one replaces what exists, the other keeps it"
             raise UsageError("--force with --resume", hint, code="options-conflict")
         for format in self.formats:
-            refuse_timeless(format, self.style.times)
+            writers.refuse_timeless(format, self.style.times)
 
     def refuse_together(self, inputs: Sequence[Input]) -> None:
         """Raise a UsageError for several inputs on stdout in a format that is a file of its own."""
@@ -92,7 +83,7 @@ class Files:
         self._notes: Notes | None = None
         self._outdated: set[Path] = set()
         self._refuse_shared_names(inputs, others)
-        refuse_unwritable(self._folder, "choose another --output-dir")
+        writers.refuse_unwritable(self._folder, "choose another --output-dir")
 
     def files(self, input: Input) -> dict[str, Path]:
         """Name the files of an input, by format."""
@@ -131,9 +122,9 @@ class Files:
         """
         for file in self.files(input).values():
             if not (self._plan.replace or self._plan.resume) and os.path.lexists(file):
-                raise exists_already(file)
+                raise writers.exists_already(file)
             if not self._kept(file):
-                refuse_name(file)
+                writers.refuse_name(file)
         if self._notes:
             self._notes.read(input)
 
@@ -150,7 +141,7 @@ class Files:
             content = WRITERS[name](transcript, self._plan.style)
             try:
                 with console.uninterrupted():
-                    write_new(file, content, replace=self._plan.replace or file in self._outdated)
+                    writers.write_new(file, content, replace=self._plan.replace or file in self._outdated)
                     if self._notes:
                         self._notes.add(file, name, input, content)
                 console.note(f"wrote {shown(file)}")

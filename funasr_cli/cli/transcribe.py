@@ -1,6 +1,6 @@
 """``funasr transcribe``: its options, what they come to, and one run."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,14 +21,6 @@ from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Timestamps, Transcri
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import ALL_FORMATS, DEFAULT_FORMAT, DEFAULT_TIMES, OF_TIMES, WRITERS, Style, parse_formats
 
-# Fields of `TranscribeOptions`, by what they are called on the command line.
-OPTION_NAMES = {
-    name: name
-    for name in (
-        "prev_text", "itn", "max_tokens", "temperature", "top_p", "top_k", "seed", "confidence", "draft", "vad",
-        "vad_threshold", "batch_size",
-    )
-} | {"min_pause_s": "min_pause", "join_s": "join", "max_segment_s": "max_segment"}  # fmt: skip
 MOST_HOTWORDS_BYTES = 1 << 22  # many times what a prompt holds
 OF_SAMPLING = ("top_p", "top_k", "seed")
 OF_RESULTS = (
@@ -269,11 +261,12 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
         if not given["temperature"] and not parameters.is_typed(context, name):
             given[name] = None
     hotwords = (*(given["hotword"] or ()), *_read_hotwords(given["hotwords_file"]))
+    names = {field.name: field.name.removesuffix("_s") for field in fields(TranscribeOptions)}  # without the unit
     return TranscribeOptions(
         language=given["lang"],
         hotwords=tuple(dict.fromkeys(hotwords)),
         ctc=not {"json", "jsonl"}.isdisjoint(formats),
-        **{field: given[name] for field, name in OPTION_NAMES.items()},
+        **{field: given[name] for field, name in names.items() if name in given},
     )
 
 
