@@ -78,10 +78,10 @@ class Cue:
         return "\n".join(self.lines)
 
 
-def pieces_of(segment: Segment) -> list[Piece]:
+def pieces_of(segment: Segment, *, words: bool = True) -> list[Piece]:
     """The smallest parts of a segment whose times are known: words, with what stands between, or all of it."""
-    if not segment.words:
-        return [whole(segment)]
+    if not words or not segment.words:
+        return [Piece(segment.text, segment.start_s, segment.end_s)]
     borders = [0]
     for word in segment.words:
         borders.append(segment.text.index(word.text, borders[-1]) + len(word.text))
@@ -90,11 +90,6 @@ def pieces_of(segment: Segment) -> list[Piece]:
         Piece(segment.text[first:last], word.start_s, word.end_s, word.estimated, is_word=True)
         for word, (first, last) in zip(segment.words, pairwise(borders), strict=True)
     ]
-
-
-def whole(segment: Segment) -> Piece:
-    """All of a segment, whether its words have times or not."""
-    return Piece(segment.text, segment.start_s, segment.end_s)
 
 
 def sentences_of(segment: Segment) -> list[Sentence]:

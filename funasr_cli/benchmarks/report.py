@@ -17,14 +17,7 @@ from funasr_cli.benchmarks.cases import CaseCost, Gain, gains_of, run_cases
 from funasr_cli.benchmarks.memory import DURATIONS_S, MemoryCost, run_memory
 from funasr_cli.benchmarks.request import Mode, Request
 from funasr_cli.benchmarks.scoring import reference_of
-from funasr_cli.benchmarks.subjects import (
-    ModelCost,
-    Subject,
-    load_subjects,
-    make_workloads,
-    names_of,
-    together,
-)
+from funasr_cli.benchmarks.subjects import ModelCost, Subject, load_subjects, make_workloads, names_of, together
 from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.checkpoints.hub import find_model
 from funasr_cli.device import use_device
@@ -120,11 +113,7 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
 
 
 def _in_turns(
-    request: Request,
-    subjects: list[Subject],
-    paths: tuple[Path, ...],
-    work: Path,
-    progress: Callable[[str], None],
+    request: Request, subjects: list[Subject], paths: tuple[Path, ...], work: Path, progress: Callable[[str], None]
 ) -> tuple[CaseCost, ...]:
     for subject in subjects if request.mode == Mode.DRAFTS else ():
         if not subject.recognizer.has_ctc:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
     from funasr_cli.verification.check import Checked
 
-CTC = "CTC head, and so word times: yes"
-NO_CTC = "CTC head, and so word times: no, this model has none"
 ON_MODELSCOPE = "ModelScope's copy has one: --hub ms"
 STAGES = {"features": "features", "encoder": "encoder", "audio_rows": "adaptor", "logits": "logits"}
 
@@ -195,10 +193,8 @@ def check_lines(checked: "Checked") -> Iterator[str]:
 def capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -> Iterator[str]:
     """What the model can do, by its configuration and by where it came from."""
     yield f"languages: {', '.join(config.prompt.languages)}"
-    if config.ctc:
-        yield CTC
-    else:
-        yield f"{NO_CTC}; {ON_MODELSCOPE}" if has_ctc_on_modelscope(source) else NO_CTC
+    elsewhere = f"; {ON_MODELSCOPE}" if has_ctc_on_modelscope(source) else ""
+    yield f"CTC head, and so word times: {'yes' if config.ctc else f'no, this model has none{elsewhere}'}"
 
 
 def has_ctc_on_modelscope(source: Mapping[str, str | None]) -> bool:

@@ -91,8 +91,7 @@ def transcribe(
     ] = PCMFormat.channels,
     hotword: Annotated[list[str] | None, _prompt("--hotword", HOTWORD_HELP, metavar="WORD", env=False)] = None,
     hotwords_file: Annotated[
-        Path | None,
-        _prompt("--hotwords-file", "File with a hotword on each line.", metavar="FILE", parser=_path),
+        Path | None, _prompt("--hotwords-file", "File with a hotword on each line.", metavar="FILE", parser=_path)
     ] = None,
     compare_hotwords: Annotated[
         bool,
@@ -118,16 +117,14 @@ def transcribe(
         float, _segments("--min-pause", "Shortest pause that ends a segment, in seconds.")
     ] = DEFAULTS.min_pause_s,
     join: Annotated[
-        float,
-        _segments("--join", "Let segments shorter than this, in seconds, go on over pauses of up to 1 s."),
+        float, _segments("--join", "Let segments shorter than this, in seconds, go on over pauses of up to 1 s.")
     ] = DEFAULTS.join_s,
     max_segment: Annotated[
         float,
         _segments("--max-segment", "Longest segment, in seconds; longer speech is cut at its deepest pause."),
     ] = DEFAULTS.max_segment_s,
     batch_size: Annotated[
-        int | None,
-        _segments("--batch-size", "Segments decoded side by side. Default: by the memory at hand."),
+        int | None, _segments("--batch-size", "Segments decoded side by side. Default: by the memory at hand.")
     ] = DEFAULTS.batch_size,
     max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
     temperature: Annotated[
@@ -154,11 +151,7 @@ def transcribe(
     output_dir: Annotated[
         Path | None,
         _output(
-            "--output-dir",
-            "Write files here, for each input and format.",
-            "-o",
-            metavar="FOLDER",
-            parser=_path,
+            "--output-dir", "Write files here, for each input and format.", "-o", metavar="FOLDER", parser=_path
         ),
     ] = None,
     output_template: Annotated[str | None, _output("--output-template", TEMPLATE_HELP, metavar="TEMPLATE")] = None,
@@ -184,8 +177,7 @@ def transcribe(
     ] = DEFAULT_LAYOUT.max_line_count,
     stream: Annotated[bool, _terminal("--stream", "Show text while it is being written.")] = False,
     confidence: Annotated[
-        bool,
-        _terminal("--confidence", "Colour words that the model was unsure of; in json, say how sure."),
+        bool, _terminal("--confidence", "Colour words that the model was unsure of; in json, say how sure.")
     ] = False,
     quiet: parameters.Quiet = False,
     verbose: Annotated[bool, _terminal("--verbose", "Say more about what is being done.", "-v")] = False,
