@@ -72,11 +72,7 @@ WRITERS = {name: _writer(name) for name in _FORMATS}
 
 
 def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
-    """Names of formats, of which each text may hold several with commas, or `ALL_FORMATS`; each name once.
-
-    Raises:
-        UsageError: there is no such format, or none is named.
-    """
+    """Read names of formats, each text several with commas, or `ALL_FORMATS`; raise a UsageError for others."""
     names = [name.strip().lower() for text in texts for name in text.split(",")]
     for name in names:
         if name not in (*WRITERS, ALL_FORMATS):

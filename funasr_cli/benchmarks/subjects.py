@@ -47,11 +47,7 @@ class Subject:
 def load_subjects(
     folders: list[Path], dtype: str | None, trials: int, progress: Callable[[str], None]
 ) -> list[Subject]:
-    """Load each model ``trials`` times; the last one of each is kept, so that all of them are in memory.
-
-    Raises:
-        ModelError: one is damaged.
-    """
+    """Load each model ``trials`` times; the last one of each is kept, so that all of them are in memory."""
     subjects = []
     for name, folder in zip(names_of(folders), folders, strict=True):
         before, seconds, recognizer = mx.get_active_memory(), [], None
@@ -110,11 +106,7 @@ def make_workloads(paths: tuple[Path, ...], durations_s: tuple[float, ...], work
 
 
 def together(paths: tuple[Path, ...], count: int) -> Workload:
-    """``count`` recordings in one workload; they are repeated, or cut off.
-
-    Raises:
-        AudioError: a recording cannot be read.
-    """
+    """Put ``count`` recordings into one workload; they are repeated, or the last ones left out."""
     used = paths[:count]
     recordings = [open_recording(path, SAMPLE_RATE_HZ) for path in used]
     return Workload(f"{count} recordings", tuple(islice(cycle(recordings), count)), used)

@@ -31,11 +31,7 @@ Defaults = dict[str, dict[str, Any]]  # by command and parameter
 
 
 def config_file() -> Path:
-    """``$FUNASR_CONFIG``, else ``config.toml`` in the user's folder for settings.
-
-    Raises:
-        UsageError: it is named in a home that does not exist.
-    """
+    """Find ``$FUNASR_CONFIG``, else ``config.toml`` in the user's folder for settings."""
     return path_in_variable(CONFIG_VARIABLE) or platformdirs.user_config_path("funasr-cli") / "config.toml"
 
 
