@@ -95,7 +95,7 @@ class Grid:
                 table.add_row(row[0], *row[start:end])
             return table
 
-        console, start = Console(width=PIPED_WIDTH), 1
+        console, start = Console(width=PIPED_WIDTH, markup=False, emoji=False), 1
         while start < len(self.headings):
             ends = range(len(self.headings), start, -1)
             fitting = (end for end in ends if console.measure(drawn(start, end)).maximum <= width)
