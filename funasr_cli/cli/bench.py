@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from funasr_cli.benchmarks.request import BATCH_SIZES, BATCHED_RECORDINGS, SYNTHETIC_TOKENS, Mode, Request, Size
-from funasr_cli.benchmarks.scoring import read_references
 from funasr_cli.cli import console, parameters, tables
 from funasr_cli.cli.run import warn_if_slow
 from funasr_cli.errors import UsageError
@@ -107,6 +106,8 @@ def bench(
     textless = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
     for option in (option for option, value in textless.items() if refs and value):
         raise UsageError(f"--refs with {option}", "there are no texts to compare", code="options-conflict")
+    from funasr_cli.benchmarks.scoring import read_references
+
     request = Request(
         mode=mode,
         models=tuple(map(str, model or [])) if model or synthetic else (None,),
