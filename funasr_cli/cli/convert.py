@@ -38,7 +38,7 @@ STAGES = {"features": "features", "encoder": "encoder", "audio_rows": "adaptor",
 
 
 def _one_of(values: Sequence[object], help: str) -> Any:
-    """An option that takes one of a few values, as its help and Tab say; `ConvertOptions` refuses others."""
+    """Make an option of a few values, which its help and Tab offer; `ConvertOptions` refuses others."""
     names = list(map(str, values))
     return typer.Option(
         metavar=f"[{'|'.join(names)}]",
@@ -48,7 +48,7 @@ def _one_of(values: Sequence[object], help: str) -> Any:
 
 
 def _complete_sources(incomplete: str) -> list[str]:
-    """Checkpoints that have a short name, and the long ones."""
+    """Offer the checkpoints that have a short name, and the long names."""
     from funasr_cli.checkpoints.hub import ALIASES
 
     return [name for name in (*ALIASES, *ALIASES.values()) if name.startswith(incomplete)]

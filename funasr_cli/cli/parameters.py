@@ -23,7 +23,7 @@ def is_typed(context: typer.Context, name: str) -> bool:
 
 
 def behind_commas(*names: str) -> Callable[[str], list[str]]:
-    """What completes the last of several of these names, with commas between them."""
+    """Make a function that completes the last of several of these names, with commas between them."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
@@ -34,13 +34,13 @@ def behind_commas(*names: str) -> Callable[[str], list[str]]:
 
 
 def complete_languages(incomplete: str) -> list[tuple[str, str]]:
-    """Codes, with their English names."""
+    """Offer codes, with their English names."""
     names = {AUTO: "let the model decide"} | {code: entry.english_name for code, entry in LANGUAGES.items()}
     return [(code, name) for code, name in names.items() if code.startswith(incomplete)]
 
 
 def complete_models(incomplete: str) -> list[str]:
-    """Everything that has been converted, and the bundled one; folders are the shell's own business."""
+    """Offer all converted models and the bundled one; folders are left to the shell."""
     from funasr_cli.checkpoints.hub import DEMO, converted_models
 
     with suppress(FunASRError):  # a home that is wrong is no matter for the Tab key
@@ -49,7 +49,7 @@ def complete_models(incomplete: str) -> list[str]:
 
 
 def option(panel: str | None, name: str, help: str, *short: str, env: bool = True, **settings: Any) -> Any:
-    """An option, by default with a variable of its long name; those that belong to a single run have none."""
+    """Make an option; a variable is named after it, unless it belongs to a single run (`env=False`)."""
     variable = "FUNASR_" + name.split("/")[0].removeprefix("--").replace("-", "_").upper()
     envvar = variable if env else None
     return typer.Option(name, *short, help=help, rich_help_panel=panel, envvar=envvar, **settings)

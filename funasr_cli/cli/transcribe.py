@@ -155,9 +155,9 @@ def transcribe(
         ),
     ] = None,
     output_template: Annotated[str | None, _output("--output-template", TEMPLATE_HELP, metavar="TEMPLATE")] = None,
-    force: Annotated[bool, _output("--force", "Replace results that are there.", env=False)] = False,
+    force: Annotated[bool, _output("--force", "Replace existing results.", env=False)] = False,
     resume: Annotated[
-        bool, _output("--resume", "Skip inputs whose results are there and up to date.", env=False)
+        bool, _output("--resume", "Skip inputs whose results exist and are up to date.", env=False)
     ] = False,
     strict: Annotated[
         bool, _output("--strict", "A single second of speech without its text fails the input.")
