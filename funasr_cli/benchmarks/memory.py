@@ -37,7 +37,7 @@ def run_memory(
     options: Sequence[str],
     progress: Callable[[str], None],
 ) -> tuple[MemoryCost, ...]:
-    """Transcribe files of several lengths, of repeated clips, with the command itself and these options of it.
+    """Transcribe files of several lengths, clips repeated with pauses, with the command itself and its options.
 
     Raises:
         AudioError: a clip cannot be read.

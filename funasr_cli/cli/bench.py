@@ -104,8 +104,8 @@ def bench(
         options = replace(options, **limit)
     many = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # drafts would profit from what is repeated
     textless = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
-    for option in (option for option, value in textless.items() if refs and value):
-        raise UsageError(f"--refs with {option}", "there are no texts to compare", code="options-conflict")
+    if refs and (typed := [option for option, value in textless.items() if value]):
+        raise UsageError(f"--refs with {typed[0]}", "there are no texts to compare", code="options-conflict")
     from funasr_cli.benchmarks.scoring import read_references
 
     request = Request(
