@@ -1,11 +1,10 @@
 """An alignment as a picture: waveform, mel spectrogram, what the CTC branch heard, the words at their times."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,6 +26,7 @@ LONGEST_S = 60.0  # more would not fit on a page
 LONGEST_ROW_S = 10.0
 INCHES_A_SECOND, NARROWEST, ROW_HEIGHT, DPI = 2.2, 7.0, 5.6, 130
 PANEL_HEIGHTS = (0.7, 1.1, 1.3, 0.5)  # shares of a row
+NAMES, TICKS = ("waveform", "mel, Hz", "CTC posteriors", "words"), ((), (500, 2000), (0, 0.5, 1), ())
 DEEPEST = 12.0  # natural logarithms, 52 dB: so far below its loudest cell the spectrogram reaches
 COLOURS = ("#1f77b4", "#d9730d", "#2a8f3c", "#b3365b", "#6f52a3")  # of words, in turns
 GREY, FAINT = "#707070", "#e4e4e4"
@@ -35,33 +35,20 @@ LARGEST, SMALLEST = 10.0, 4.5  # points
 MISSING_GLYPH = "Glyph"  # how matplotlib's warning of a character begins that no font has
 
 
-@dataclass(frozen=True, eq=False)
-class Heard:
-    """What the CTC branch heard in a segment.
+class Heard(NamedTuple):
+    """What the CTC branch heard in a segment."""
 
-    Attributes:
-        times_s: (frames,) the middle of each frame.
-        blank: (frames,) probability that nothing is said.
-        labels: what each label of its best path spells, the frame at which it is likeliest, and (frames,) its
-            probability, in order.
-    """
-
-    times_s: np.ndarray
-    blank: np.ndarray
+    times_s: np.ndarray  # (frames,) the middle of each frame
+    blank: np.ndarray  # (frames,) probability that nothing is said
+    # Of its best path: what a label spells, the frame at which it is likeliest, (frames,) its probability.
     labels: list[tuple[str, int, np.ndarray]]
 
 
-@dataclass(frozen=True, eq=False)
-class Row:
-    """A part of the recording, in panels below each other: what is heard, what the model reads, hears and writes.
-
-    Attributes:
-        start_s: where it begins.
-        end_s: where the next one begins; infinite for the last one: a frame's middle may lie behind all samples.
-    """
+class Row(NamedTuple):
+    """A part of the recording, in panels: what is heard, and what the model reads, hears and writes."""
 
     start_s: float
-    end_s: float
+    end_s: float  # infinite for the last one: a frame's middle may lie behind all samples
     wave: "Axes"
     spectrogram: "Axes"
     posteriors: "Axes"
@@ -88,17 +75,14 @@ def require_librosa() -> None:
 def draw(
     recognizer: "Recognizer", audio: Audio, transcript: Transcript, path: Path, *, replace: bool = False
 ) -> bool:
-    """Draw what was heard and written, in rows of the same length.
+    """Draw what was heard and written, in rows of the same length; tell whether every character has a font.
 
     Args:
         recognizer: which has transcribed it.
         audio: that was transcribed.
         transcript: with the times of its words.
         path: of the picture.
-        replace: one that is there.
-
-    Returns:
-        Whether there was a font for every character.
+        replace: a picture that exists.
 
     Raises:
         ModelError: the model has no CTC branch.
@@ -222,11 +206,7 @@ def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
 
 
 def _label(row: Row) -> None:
-    labels: list[tuple[Axes, str, list[float]]] = [
-        (row.wave, "waveform", []), (row.spectrogram, "mel, Hz", [500, 2000]),
-        (row.posteriors, "CTC posteriors", [0, 0.5, 1]), (row.words, "words", []),
-    ]  # fmt: skip
-    for axes, name, ticks in labels:
+    for axes, name, ticks in zip(row[2:], NAMES, TICKS, strict=True):
         axes.set_ylabel(name, fontsize="small")
         axes.set_xlabel("seconds" if axes is row.words else "", fontsize="small")
         axes.set_yticks(ticks)
@@ -240,7 +220,5 @@ def _label(row: Row) -> None:
 
 def _colour(words: Sequence[Word], time_s: float) -> str:
     """That of the word which is said then; grey between words."""
-    said = (
-        COLOURS[index % len(COLOURS)] for index, word in enumerate(words) if word.start_s <= time_s <= word.end_s
-    )
-    return next(said, GREY)
+    said = (index for index, word in enumerate(words) if word.start_s <= time_s <= word.end_s)
+    return next((COLOURS[index % len(COLOURS)] for index in said), GREY)

@@ -12,16 +12,7 @@ from typing import Any
 
 from funasr_cli.characters import one_line
 from funasr_cli.options import Timestamps
-from funasr_cli.subtitles import (
-    DEFAULT_LAYOUT,
-    Cue,
-    Piece,
-    SubtitleLayout,
-    make_cues,
-    pieces_of,
-    sentences_of,
-    whole,
-)
+from funasr_cli.subtitles import DEFAULT_LAYOUT, Cue, Piece, SubtitleLayout, make_cues, pieces_of, sentences_of
 from funasr_cli.transcript import Segment, Transcript
 
 ARROW = re.compile("-{2,}>")  # what separates the times of a cue
@@ -51,7 +42,7 @@ def precise_clock(seconds: float) -> str:
 
 def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]:
     """What stands on lines of their own, each with its times in front of it, if these are wanted."""
-    for piece in pieces_of(segment) if times is Timestamps.WORD else [whole(segment)]:
+    for piece in pieces_of(segment, words=times is Timestamps.WORD):
         shown = f"[{precise_clock(piece.start_s)}-{precise_clock(piece.end_s)}] "
         yield "" if times is Timestamps.NONE else shown, piece
 

@@ -26,18 +26,12 @@ AT_SENTENCE, AT_CLAUSE, AT_SPACE, ELSEWHERE = -0.1, 0.0, 0.3, 0.6  # costs of a 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What stays on one line: a word, or a Chinese character with the punctuation around it.
-
-    Attributes:
-        columns: its width on a screen.
-        spaced: a space separates it from the one before.
-        cut: it begins within a word that is longer than a line.
-    """
+    """What stays on one line: a word, or a Chinese character with the punctuation around it."""
 
     text: str
-    columns: int
-    spaced: bool
-    cut: bool
+    columns: int  # its width on a screen
+    spaced: bool  # a space separates it from the one before
+    cut: bool  # it begins within a word that is longer than a line
 
 
 class Words:
@@ -67,7 +61,7 @@ class Words:
         return self._spaced_before[last] - self._spaced_before[first] - self.words[first].spaced
 
     def reach(self, first: int, last: int, lines: int) -> int:
-        """Where the part of a span ends that fits on so many lines."""
+        """Where the part of a span ends that fits on a number of lines."""
         for _ in range(lines):
             if first < last:
                 room = self._spaced_before[first] + self.words[first].spaced + self._width
@@ -92,7 +86,7 @@ class Words:
         return [*lines, self.line(first, last)]
 
     def best_cut(self, first: int, last: int, cuts: Iterable[int], parts: int) -> int:
-        """The cut that best makes the first of so many even parts of a span."""
+        """The cut behind which the first of a number of even parts of a span ends best."""
         even = self.width(first, last) / parts
         return min(cuts, key=lambda cut: self._costs[cut - 1] + abs(self.width(first, cut) / even - 1))
 

@@ -28,12 +28,7 @@ STYLE = {"svg.fonttype": "none", "text.parse_math": False}  # texts stay texts, 
 
 
 def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) -> None:
-    """Refuse what could not be drawn, before anything is computed.
-
-    Args:
-        path: of the picture.
-        replace: one that is there.
-        hint: what to do about one that is there and not to be replaced.
+    """Refuse what could not be drawn, before anything is computed; the hint is for a file that exists already.
 
     Raises:
         UsageError: another kind of file.
@@ -70,11 +65,7 @@ def drawing() -> Iterator[list[warnings.WarningMessage]]:
 
 
 def save(figure: "Figure", path: Path, dpi: float | None = None, *, replace: bool = False) -> None:
-    """Write a picture, whole or not at all.
-
-    Raises:
-        OutputError: it exists and is not to be replaced, or cannot be written.
-    """
+    """Write a picture, whole or not at all; raise an OutputError if it exists already or cannot be written."""
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix.lower().removeprefix("."), dpi=dpi or "figure")
     try:

@@ -21,26 +21,17 @@ from funasr_cli.transcript import Segment, Transcript
 class SubtitleLayout:
     """How subtitles look: the one place where these defaults stand.
 
-    Attributes:
-        max_line_width: columns of a line; Chinese, Japanese and Korean characters and emoji take two.
-        max_line_count: lines of a cue.
-        min_duration_s: a cue is shown at least so long where there is room: up to the next cue, or to the end.
-        max_columns_per_s: reading speed; a cue that wants more is shown longer where there is room.
-        highlight_words: show a cue once for each of its words, with that word marked, where words have times.
+    A cue that is shorter, or faster to read, than this is shown longer, if there is room before the next one.
     """
 
-    max_line_width: int = 42
-    max_line_count: int = 2
+    max_line_width: int = 42  # columns; Chinese, Japanese and Korean characters and emoji take two
+    max_line_count: int = 2  # of a cue
     min_duration_s: float = 0.8
-    max_columns_per_s: float = 20.0
-    highlight_words: bool = False
+    max_columns_per_s: float = 20.0  # reading speed
+    highlight_words: bool = False  # show a cue once for each word that has times, with that word marked
 
     def __post_init__(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            UsageError: naming the option and what it may be.
-        """
+        """Raise a UsageError for a value out of range, with what it may be."""
         for fits, found, wanted in (
             (self.max_line_width >= 2, f"max line width is {self.max_line_width}", "at least 2 columns"),
             (self.max_line_count >= 1, f"max line count is {self.max_line_count}", "at least 1"),
@@ -56,44 +47,30 @@ DEFAULT_LAYOUT = SubtitleLayout()
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of a segment, on one line.
-
-    Attributes:
-        estimated: a time at which it begins or ends is not measured.
-    """
+    """A sentence of a segment, on one line."""
 
     text: str
     start_s: float
     end_s: float
-    estimated: bool = False
+    estimated: bool = False  # a time at which it begins or ends is not measured
 
 
 @dataclass(frozen=True)
 class Piece(Sentence):
-    """A stretch of text with its times. Joined, the pieces of a segment spell its text, spaces included.
+    """A stretch of text with its times. Joined, the pieces of a segment spell its text, spaces included."""
 
-    Attributes:
-        is_word: it can be marked while it is said.
-    """
-
-    is_word: bool = False
+    is_word: bool = False  # it can be marked while it is said
 
 
 @dataclass(frozen=True)
 class Cue:
-    """What is shown together.
-
-    Attributes:
-        lines: at least one, none of them blank.
-        estimated: a time at which it begins or ends is not measured.
-        marked: from where to where in its text the word stands that is being said; None: nowhere.
-    """
+    """What is shown together."""
 
     start_ms: int
     end_ms: int
-    lines: tuple[str, ...]
-    estimated: bool
-    marked: tuple[int, int] | None = None
+    lines: tuple[str, ...]  # at least one, none of them blank
+    estimated: bool  # a time at which it begins or ends is not measured
+    marked: tuple[int, int] | None = None  # the place in its text of the word that is being said
 
     @property
     def text(self) -> str:
@@ -101,24 +78,18 @@ class Cue:
         return "\n".join(self.lines)
 
 
-def pieces_of(segment: Segment) -> list[Piece]:
+def pieces_of(segment: Segment, *, words: bool = True) -> list[Piece]:
     """The smallest parts of a segment whose times are known: words, with what stands between, or all of it."""
-    if not segment.words:
-        return [whole(segment)]
-    ends, end = [], 0
+    if not words or not segment.words:
+        return [Piece(segment.text, segment.start_s, segment.end_s)]
+    borders = [0]
     for word in segment.words:
-        end = segment.text.index(word.text, end) + len(word.text)
-        ends.append(end)
-    ends[-1] = len(segment.text)
+        borders.append(segment.text.index(word.text, borders[-1]) + len(word.text))
+    borders[-1] = len(segment.text)
     return [
         Piece(segment.text[first:last], word.start_s, word.end_s, word.estimated, is_word=True)
-        for word, (first, last) in zip(segment.words, pairwise([0, *ends]), strict=True)
+        for word, (first, last) in zip(segment.words, pairwise(borders), strict=True)
     ]
-
-
-def whole(segment: Segment) -> Piece:
-    """All of a segment, whether its words have times or not."""
-    return Piece(segment.text, segment.start_s, segment.end_s)
 
 
 def sentences_of(segment: Segment) -> list[Sentence]:
@@ -145,15 +116,9 @@ def cues_of_pieces(
     layout: SubtitleLayout = DEFAULT_LAYOUT,
     start_s: float = 0.0,
 ) -> list[Cue]:
-    """Cues of timed text: in order, without overlaps, between the start and the end of the recording.
+    """Cues of segments, given as their pieces: in order, without overlaps, between start and end of the recording.
 
     Only where a recording has fewer milliseconds than cues, the last ones go beyond its end.
-
-    Args:
-        segments: pieces that may share a cue, in order.
-        end_s: where the recording ends.
-        layout: how wide, how many lines, how fast.
-        start_s: where it begins, if it is a part of one.
     """
     drafts = [draft for segment in segments for draft in _drafts(segment, layout)]
     cues = _timed(drafts, start_s, end_s, layout)

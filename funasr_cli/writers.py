@@ -24,75 +24,55 @@ PROBE_BYTES = 1 << 20  # more than most results take
 
 @dataclass(frozen=True)
 class Style:
-    """What transcripts look like in files.
+    """What transcripts look like in files; where words have no times, those of segments take their place."""
 
-    Attributes:
-        times: those that are shown; None leaves it to each format: `DEFAULT_TIMES`. Where words have none, those
-            of segments take their place.
-        subtitles: how subtitles look.
-    """
-
-    times: Timestamps | None = None
+    times: Timestamps | None = None  # None leaves it to each format: `DEFAULT_TIMES`
     subtitles: SubtitleLayout = DEFAULT_LAYOUT
 
 
 DEFAULT_STYLE = Style()
 DEFAULT_FORMAT = "txt"
 ALL_FORMATS = "all"
-DEFAULT_TIMES = {
-    "txt": Timestamps.NONE,
-    "srt": Timestamps.WORD,
-    "vtt": Timestamps.WORD,
-    "tsv": Timestamps.SEGMENT,
-    "json": Timestamps.WORD,
-    "jsonl": Timestamps.WORD,
-    "md": Timestamps.SEGMENT,
+_FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {  # with the times shown by default
+    "txt": (as_text, Timestamps.NONE),
+    "srt": (as_srt, Timestamps.WORD),
+    "vtt": (as_vtt, Timestamps.WORD),
+    "tsv": (as_tsv, Timestamps.SEGMENT),
+    "json": (as_json, Timestamps.WORD),
+    "jsonl": (as_json_line, Timestamps.WORD),
+    "md": (as_markdown, Timestamps.SEGMENT),
 }
+DEFAULT_TIMES = {name: times for name, (_, times) in _FORMATS.items()}
 SUBTITLES = ("srt", "vtt")
 OF_TIMES = (*SUBTITLES, "tsv")  # formats that are nothing without them
 
 
 def refuse_timeless(format: str, times: Timestamps | None) -> None:
-    """Refuse a format without the times that it consists of.
-
-    Raises:
-        UsageError: naming what there is.
-    """
+    """Raise a UsageError for a format without the times that it consists of."""
     if times is Timestamps.NONE and format in OF_TIMES:
         hint = "it consists of times; choose word or segment"
         raise UsageError(f"timestamps {times} with {format}", hint, code="options-conflict")
 
 
-def _writer(format: str, write: Callable[[Transcript, Any], str]) -> Callable[..., str]:
+def _writer(format: str) -> Callable[..., str]:
+    write, times = _FORMATS[format]
+
     def written(transcript: Transcript, style: Style = DEFAULT_STYLE, /) -> str:
         refuse_timeless(format, style.times)
         if format not in SUBTITLES:
-            return write(transcript, style.times or DEFAULT_TIMES[format])
+            return write(transcript, style.times or times)
         shown = transcript.without_words() if style.times is Timestamps.SEGMENT else transcript
         return write(shown, style.subtitles)
 
     return written
 
 
-_FORMATS: dict[str, Callable[[Transcript, Any], str]] = {
-    "txt": as_text,
-    "srt": as_srt,
-    "vtt": as_vtt,
-    "tsv": as_tsv,
-    "json": as_json,
-    "jsonl": as_json_line,
-    "md": as_markdown,
-}
 # By the ending of the file's name: a transcript, and its `Style`, as text that can be encoded as UTF-8.
-WRITERS = {name: _writer(name, write) for name, write in _FORMATS.items()}
+WRITERS = {name: _writer(name) for name in _FORMATS}
 
 
 def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
-    """Names of formats, of which each text may hold several with commas, or `ALL_FORMATS`; each name once.
-
-    Raises:
-        UsageError: there is no such format, or none is named.
-    """
+    """Read names of formats, each text several with commas, or `ALL_FORMATS`; raise a UsageError for others."""
     names = [name.strip().lower() for text in texts for name in text.split(",")]
     for name in names:
         if name not in (*WRITERS, ALL_FORMATS):
@@ -102,17 +82,13 @@ def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def exists_already(path: Path) -> OutputError:
-    """Make the error of a result that is there and not to be replaced."""
+    """Make the error of a result that exists and is not to be replaced."""
     hint = "add --resume to skip it, --force to replace it, or choose another --output-dir"
     return OutputError(f"{path}: exists already", hint, code="output-exists")
 
 
 def write_new(path: Path, content: str, *, replace: bool = False) -> None:
-    """Write a result.
-
-    Raises:
-        OutputError: it exists, or cannot be written.
-    """
+    """Write a result; raise an OutputError if it exists or cannot be written."""
     try:
         write_whole(path, content.encode(), replace=replace)
     except FileExistsError as error:
@@ -171,11 +147,7 @@ def refuse_unwritable(folder: Path, hint: str) -> None:
 
 
 def refuse_name(path: Path) -> None:
-    """Say before any work that a file system does not take a name, or its folder nothing; makes the folder.
-
-    Raises:
-        OutputError: it does not.
-    """
+    """Make a file's folder, and raise an OutputError, before any work, if the name cannot be used in it."""
     # Characters are tried under another name: a run that is killed right then leaves no empty result.
     probe = path.with_name(PARTIAL + path.name[len(PARTIAL) :])
     try:

@@ -23,45 +23,29 @@ COUNTS = ("tokens", "passes", "drafted", "accepted")  # of a transcript's timing
 class CaseCost:
     """What a model needs for a workload with a batch size.
 
-    Attributes:
-        case: what tells it from the others, also from those of another day.
-        audio: the recording's file, or what was made.
-        recordings: how often it was transcribed side by side.
-        batch_size: None where it went by the memory at hand.
-        draft: of `DRAFTS`.
-        segments: of all recordings.
-        tokens: decoded for all of them.
-        passes: runs of the decoder that these took, counted for each segment.
-        drafted: tokens of drafts that were tried.
-        accepted: of these, those that the decoder would have written itself.
-        stages: seconds of each of `STAGES`, and of `TEXT_PARTS` together as "text_s". `PARTS` are added up over
-            the recordings; the first two run in a thread beside the others. The first token's are from opening the
-            first recording.
-        tokens_per_s: behind the first token of each segment, in the time of the decoding alone.
-        peak_mlx_bytes: most memory that MLX had allocated at once, other models left out.
-        peak_process_bytes: most memory that the process had resident, all models included; since its start where
-            the system does not tell it for a run (macOS).
-        errors: against the references, where there are some.
+    Seconds are those of each of `STAGES`, and of `TEXT_PARTS` together as "text_s". `PARTS` are added up over the
+    recordings; the first two run in a thread beside the others. The first token's are from opening the first
+    recording. The process's peak includes all models; macOS tells it since the start of the process only.
     """
 
-    case: str
+    case: str  # what tells it from the others, also from those of another day
     model: str
-    audio: str
-    recordings: int
-    batch_size: int | None
+    audio: str  # the recording's file, or what was made
+    recordings: int  # how often it was transcribed side by side
+    batch_size: int | None  # None where it went by the memory at hand
     draft: str
     audio_s: float
-    segments: int
-    tokens: int
-    passes: int
-    drafted: int
-    accepted: int
+    segments: int  # of all recordings
+    tokens: int  # decoded for all of them
+    passes: int  # runs of the decoder that these took, counted for each segment
+    drafted: int  # tokens of drafts that were tried
+    accepted: int  # of these, those that the decoder would have written itself
     stages: dict[str, Spread]
-    tokens_per_s: Spread
+    tokens_per_s: Spread  # behind the first token of each segment, in the time of the decoding alone
     rtf: Spread
-    peak_mlx_bytes: int
-    peak_process_bytes: int
-    errors: ErrorRate | None
+    peak_mlx_bytes: int  # most memory that MLX had allocated at once, other models left out
+    peak_process_bytes: int  # most memory that the process had resident
+    errors: ErrorRate | None  # against the references, where there are some
     texts: tuple[str, ...]
 
     @property
@@ -75,19 +59,12 @@ class CaseCost:
         return self.accepted / self.drafted if self.drafted else None
 
 
-@dataclass(frozen=True)
-class Gain:
-    """A case against another one of the same recordings.
-
-    Attributes:
-        times_faster: throughput against that.
-        text_times_faster: the same of all that is done behind the encoder.
-        same_texts: how many recordings have the text that they have there.
-    """
+class Gain(NamedTuple):
+    """A case against another one of the same recordings."""
 
     times_faster: float
-    text_times_faster: float
-    same_texts: int
+    text_times_faster: float  # of all that is done behind the encoder
+    same_texts: int  # how many recordings have the text that they have there
 
 
 def gains_of(costs: Sequence[CaseCost], group: Callable[[CaseCost], Hashable]) -> list[Gain]:

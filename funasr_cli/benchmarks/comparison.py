@@ -17,34 +17,22 @@ WANTED = "--compare takes what --json printed"
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of two measurements.
-
-    Attributes:
-        now_to_earlier: below 1, it is less than it was; None where it was 0.
-        within_spread: the ranges of the two overlap, so that there may be no difference.
-    """
+    """Of two measurements."""
 
     earlier: float
     now: float
-    now_to_earlier: float | None
-    within_spread: bool
+    now_to_earlier: float | None  # below 1, it is less than it was; None where it was 0
+    within_spread: bool  # the ranges of the two overlap, so that there may be no difference
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What has changed.
+    """What has changed in the cases of both, which cases one side lacks, and what else differs."""
 
-    Attributes:
-        ratios: of each case that stands on both sides, by the metric's name, such as "stages.total_s".
-        only_now: cases without an earlier measurement.
-        only_earlier: cases that have not been measured this time.
-        changes: what else differs, such as a library's version: "versions.mlx: 0.32.4, then 0.33.0".
-    """
-
-    ratios: dict[str, dict[str, Ratio]]
+    ratios: dict[str, dict[str, Ratio]]  # by case and metric, such as "stages.total_s"
     only_now: list[str]
     only_earlier: list[str]
-    changes: list[str]
+    changes: list[str]  # such as "versions.mlx: 0.32.4, then 0.33.0"
 
 
 def read_report(path: Path, mode: str) -> dict[str, Any]:

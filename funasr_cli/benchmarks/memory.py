@@ -21,20 +21,13 @@ KEPT = ("FUNASR_BLAS", "FUNASR_TRACEBACK")  # the others are somebody's settings
 
 @dataclass(frozen=True)
 class MemoryCost:
-    """What a recording of some length costs.
+    """What a recording of some length costs."""
 
-    Attributes:
-        case: what tells it from the others, also from those of another day.
-        audio_s: length of the recording.
-        peak_bytes: most memory that the process had resident.
-        wall_s: the whole command, loading the model included.
-    """
-
-    case: str
+    case: str  # what tells it from the others, also from those of another day
     model: str
     audio_s: float
-    peak_bytes: int
-    wall_s: float
+    peak_bytes: int  # most memory that the process had resident
+    wall_s: float  # the whole command, loading the model included
 
 
 def run_memory(
@@ -44,14 +37,7 @@ def run_memory(
     options: Sequence[str],
     progress: Callable[[str], None],
 ) -> tuple[MemoryCost, ...]:
-    """Transcribe files of several lengths with the command itself.
-
-    Args:
-        models: folders of converted models by what they are called.
-        paths: clips of speech; they are repeated with pauses until the length is reached.
-        durations_s: lengths of the files.
-        options: of the command, such as --dtype.
-        progress: told what is being measured.
+    """Transcribe files of several lengths, clips repeated with pauses, with the command itself and its options.
 
     Raises:
         AudioError: a clip cannot be read.

@@ -22,11 +22,7 @@ Point = tuple[str, float, Spread]  # a line's name, x, and y with its range
 
 
 def draw(report: Report, path: Path) -> None:
-    """Draw what was measured: the stages, and a curve for each thing that was varied.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Draw what was measured, or raise an OutputError: the stages, and a curve for each thing that was varied."""
     from matplotlib.figure import Figure
 
     panels = [partial(_draw_stages, report.runs)] if report.runs else []

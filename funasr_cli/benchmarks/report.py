@@ -17,16 +17,8 @@ from funasr_cli.benchmarks.cases import CaseCost, Gain, gains_of, run_cases
 from funasr_cli.benchmarks.memory import DURATIONS_S, MemoryCost, run_memory
 from funasr_cli.benchmarks.request import Mode, Request
 from funasr_cli.benchmarks.scoring import reference_of
-from funasr_cli.benchmarks.subjects import (
-    ModelCost,
-    Subject,
-    load_subjects,
-    make_workloads,
-    together,
-    unambiguous,
-)
+from funasr_cli.benchmarks.subjects import ModelCost, Subject, load_subjects, make_workloads, names_of, together
 from funasr_cli.benchmarks.synthetic import write_synthetic
-from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import find_model
 from funasr_cli.device import use_device
 from funasr_cli.errors import ModelError
@@ -41,22 +33,15 @@ SETTINGS = ("language", "max_tokens", "exact_tokens", "itn")  # of the options, 
 
 @dataclass(frozen=True)
 class Report:
-    """What came out.
-
-    Attributes:
-        device: device and BLAS in a few words.
-        started: when, ISO 8601 with the time zone.
-        models: empty for `Mode.MEMORY`, where each run loads its own.
-        cases: all of the mode's kind.
-    """
+    """What came out."""
 
     request: Request
-    device: str
-    started: str
+    device: str  # and BLAS, in a few words
+    started: str  # ISO 8601 with the time zone
     machine: dict[str, str | int | None]
     versions: dict[str, str]
-    models: tuple[ModelCost, ...]
-    cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]
+    models: tuple[ModelCost, ...]  # none for `Mode.MEMORY`, where each run loads its own
+    cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]  # of the mode's kind
 
     @property
     def runs(self) -> list[CaseCost]:
@@ -77,7 +62,7 @@ class Report:
             if case.errors:
                 entry["errors"] |= {"edits": case.errors.edits, "percent": case.errors.percent}
         for entry, gain in zip(cases, self.gains, strict=False):
-            entry |= asdict(gain)
+            entry |= gain._asdict()
         settings = {name: getattr(request.options, name) for name in SETTINGS}
         settings |= {"drafts": list(request.drafts), "device": request.device, "dtype": request.dtype}
         return {
@@ -95,11 +80,7 @@ class Report:
 
 
 def measure(request: Request, progress: Callable[[str], None]) -> Report:
-    """Measure.
-
-    Args:
-        request: what.
-        progress: told what is being done.
+    """Measure what is asked for; `progress` is given what is being done.
 
     Raises:
         ModelError: a model is not there, damaged, or lacks the CTC branch that drafts come from.
@@ -132,11 +113,7 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
 
 
 def _in_turns(
-    request: Request,
-    subjects: list[Subject],
-    paths: tuple[Path, ...],
-    work: Path,
-    progress: Callable[[str], None],
+    request: Request, subjects: list[Subject], paths: tuple[Path, ...], work: Path, progress: Callable[[str], None]
 ) -> tuple[CaseCost, ...]:
     for subject in subjects if request.mode == Mode.DRAFTS else ():
         if not subject.recognizer.has_ctc:
@@ -154,8 +131,7 @@ def _in_turns(
 def _memory(
     request: Request, folders: list[Path], paths: Sequence[Path], progress: Callable[[str], None]
 ) -> tuple[MemoryCost, ...]:
-    names = [read_config(folder).source.get("source") or folder.name for folder in folders]
-    models = dict(zip(unambiguous(names, folders), folders, strict=True))
+    models = dict(zip(names_of(folders), folders, strict=True))
     given = {
         "--lang": request.options.language or AUTO,
         "--max-tokens": request.options.max_tokens,

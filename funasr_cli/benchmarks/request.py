@@ -1,11 +1,11 @@
 """What is to be measured: plain data. Imports nothing heavy."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from funasr_cli import transcript
-from funasr_cli.options import AUTO_DRAFT, BENCH_TRIALS, DEFAULTS, NO_DRAFT, TranscribeOptions
+from funasr_cli.options import AUTO_DRAFT, NO_DRAFT, TranscribeOptions
 
 SYNTHETIC_TOKENS = 64  # of each segment by default: a random model would hardly ever stop
 BATCHED_RECORDINGS = 32  # of `Mode.BATCHES` by default
@@ -41,34 +41,20 @@ BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # by default
 
 @dataclass(frozen=True)
 class Request:
-    """Models x audio x batch sizes x durations, and how to run them.
-
-    Attributes:
-        models: names of converted models; None is the default one.
-        synthetic: sizes of models with random weights, measured with the others.
-        device: where to compute; None lets MLX choose.
-        dtype: type to compute in; None goes by the device.
-        audio: recordings; none takes the demo model's clips or generated ones, as suits the mode.
-        options: as for a transcription.
-        batch_sizes: None as a size goes by the memory at hand.
-        durations_s: lengths to which the recordings are joined, or generated; empty takes them as they are.
-        recordings: how many are transcribed in a run; they are repeated. None takes each once.
-        trials: timed runs of each case, behind one that is not timed.
-        references: texts by file name, to count errors against; None counts none.
-    """
+    """Models x audio x batch sizes x durations, and how to run them."""
 
     mode: Mode
-    models: tuple[str | None, ...] = ()
-    synthetic: tuple[Size, ...] = ()
-    device: str | None = None
-    dtype: str | None = None
-    audio: tuple[Path, ...] = ()
-    options: TranscribeOptions = DEFAULTS
-    batch_sizes: tuple[int | None, ...] = (None,)
-    durations_s: tuple[float, ...] = ()
-    recordings: int | None = None
-    trials: int = BENCH_TRIALS
-    references: dict[str, str] | None = field(default=None, repr=False)
+    models: tuple[str | None, ...]  # names of converted models; None is the default one
+    synthetic: tuple[Size, ...]  # models with random weights, measured with the others
+    device: str | None  # None lets MLX choose
+    dtype: str | None  # to compute in; None goes by the device
+    audio: tuple[Path, ...]  # none takes the demo model's clips or generated ones, as suits the mode
+    options: TranscribeOptions
+    batch_sizes: tuple[int | None, ...]  # None goes by the memory at hand
+    durations_s: tuple[float, ...]  # to which recordings are joined, or generated; empty takes them as they are
+    recordings: int | None  # how many are transcribed in a run; they are repeated. None takes each once
+    trials: int  # timed runs of each case, behind one that is not timed
+    references: dict[str, str] | None  # texts by file name, to count errors against
 
     @property
     def drafts(self) -> tuple[str, ...]:

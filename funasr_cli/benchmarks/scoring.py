@@ -77,11 +77,7 @@ def read_references(path: Path) -> dict[str, str]:
 
 
 def reference_of(path: Path, texts: Mapping[str, str]) -> str:
-    """The text of a recording, by its path as it was typed or by its file's name.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Find the text of a recording by its path as typed or its file's name; raise a UsageError if it has none."""
     for name in (str(path), path.name):
         if name in texts:
             return texts[name]

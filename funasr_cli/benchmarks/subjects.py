@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from funasr_cli.audio.decode import Audio, from_array, load_audio
 from funasr_cli.audio.recording import Source, open_recording
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
+from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.measure import Spread
@@ -27,17 +27,12 @@ PAUSE_S = 1.0
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model is, and what loading it costs.
+    """What a model is, and what loading it costs."""
 
-    Attributes:
-        model: what the cases call it.
-        mlx_bytes: memory that MLX has allocated for it once it is loaded.
-    """
-
-    model: str
+    model: str  # what the cases call it
     weights: str
     parameters: int
-    mlx_bytes: int
+    mlx_bytes: int  # that MLX has allocated for it once it is loaded
     load_s: Spread
 
 
@@ -52,13 +47,9 @@ class Subject:
 def load_subjects(
     folders: list[Path], dtype: str | None, trials: int, progress: Callable[[str], None]
 ) -> list[Subject]:
-    """Load each model ``trials`` times; the last one of each is kept, so that all of them are in memory.
-
-    Raises:
-        ModelError: one is damaged.
-    """
-    loaded = []
-    for folder in folders:
+    """Load each model ``trials`` times; the last one of each is kept, so that all of them are in memory."""
+    subjects = []
+    for name, folder in zip(names_of(folders), folders, strict=True):
         before, seconds, recognizer = mx.get_active_memory(), [], None
         for trial in range(trials):
             progress(f"loading {folder.name}, {trial + 1} of {trials}")
@@ -67,48 +58,35 @@ def load_subjects(
             recognizer = Recognizer(load_model(folder, dtype))
             seconds.append(time.perf_counter() - started)
         assert recognizer is not None
-        loaded.append((recognizer, Spread.of(seconds), int(mx.get_active_memory()) - before))
-    labels = unambiguous([recognizer.loaded.name for recognizer, _, _ in loaded], folders)
-    subjects = []
-    for label, (recognizer, load_s, mlx_bytes) in zip(labels, loaded, strict=True):
+        mlx_bytes = int(mx.get_active_memory()) - before
         parameters = sum(map(math.prod, model_shapes(FunASRNano(recognizer.config)).values()))
-        cost = ModelCost(label, recognizer.loaded.weights_type, parameters, mlx_bytes, load_s)
+        cost = ModelCost(name, recognizer.loaded.weights_type, parameters, mlx_bytes, Spread.of(seconds))
         subjects.append(Subject(recognizer, cost))
     return subjects
 
 
-def unambiguous(names: list[str], folders: list[Path]) -> list[str]:
-    """What models are called: two conversions of the same checkpoint by their folders, too."""
-    counts, pairs = Counter(names), zip(names, folders, strict=True)
-    return [name if counts[name] == 1 else f"{name} in {folder.name}" for name, folder in pairs]
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Name models by their sources, two conversions of the same checkpoint by their folders, too."""
+    names = [read_config(folder).source.get("source") or folder.name for folder in folders]
+    pairs = zip(names, folders, strict=True)
+    return [name if names.count(name) == 1 else f"{name} in {folder.name}" for name, folder in pairs]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Recordings that are transcribed in one run.
+    """Recordings that are transcribed in one run, at least one."""
 
-    Attributes:
-        name: what to call them all.
-        recordings: at least one.
-        paths: their files; empty where they have been made.
-        vad: whether to look for speech in them.
-        copies: how often each of them is among the recordings.
-    """
-
-    name: str
+    name: str  # of them all
     recordings: tuple[Source, ...]
-    paths: tuple[Path, ...] = ()
-    vad: bool = True
-    copies: int = 1
+    paths: tuple[Path, ...] = ()  # their files; empty where they have been made
+    vad: bool = True  # whether to look for speech in them
+    copies: int = 1  # how often each of them is among the recordings
 
 
 def make_workloads(paths: tuple[Path, ...], durations_s: tuple[float, ...], work: Path) -> list[Workload]:
-    """One workload for each recording, or for each duration.
+    """Make a workload for each recording, or for each duration, to which they are joined in files below `work`.
 
-    Args:
-        paths: recordings; none of them generates what stands in for speech.
-        durations_s: lengths to which they are joined, with pauses; empty takes them as they are.
-        work: a folder for the files that are made.
+    Without recordings, noise is generated that stands in for speech.
 
     Raises:
         AudioError: a recording cannot be read.
@@ -128,11 +106,7 @@ def make_workloads(paths: tuple[Path, ...], durations_s: tuple[float, ...], work
 
 
 def together(paths: tuple[Path, ...], count: int) -> Workload:
-    """``count`` recordings in one workload; they are repeated, or cut off.
-
-    Raises:
-        AudioError: a recording cannot be read.
-    """
+    """Put ``count`` recordings into one workload; they are repeated, or the last ones left out."""
     used = paths[:count]
     recordings = [open_recording(path, SAMPLE_RATE_HZ) for path in used]
     return Workload(f"{count} recordings", tuple(islice(cycle(recordings), count)), used)

@@ -71,9 +71,7 @@ RELEASE = FunASRNanoConfig(
 def write_synthetic(folder: Path, size: str) -> Path:
     """Write a converted model of random weights into a new folder below this one, and return that.
 
-    Args:
-        folder: where to put it.
-        size: "full", that of Fun-ASR-Nano, or "demo", that of the bundled model.
+    Its size is "full", that of Fun-ASR-Nano, or "demo", that of the bundled model.
 
     Raises:
         OutputError: there is no room for it.

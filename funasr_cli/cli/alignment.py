@@ -31,10 +31,12 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
     check_picture(path, replace=replace, hint=FORCE_HINT)
     if len(inputs) > 1:
         recordings = sum(input.channel in (None, 1) for input in inputs)
-        several = (
-            f"{recordings} inputs" if recordings > 1 else f"{len(inputs)} channels, each transcribed for itself"
-        )
-        hint = "a picture shows a single text" + ("" if recordings > 1 else "; choose --channels mix")
+        several, hint = f"{recordings} inputs", "a picture shows a single text"
+        if recordings == 1:
+            several, hint = (
+                f"{len(inputs)} channels, each transcribed for itself",
+                f"{hint}; choose --channels mix",
+            )
         raise UsageError(f"--plot-alignment with {several}", hint, code="options-conflict")
     [input] = inputs
     if os.path.realpath(path) == os.path.realpath(input.path):
@@ -44,10 +46,7 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
 
 
 def prepare(input: Input, recognizer: "Recognizer", path: Path, *, replace: bool) -> "Callable[[Finished], None]":
-    """Read an input for its picture.
-
-    Returns:
-        What draws the picture of its transcript, or raises an OutputError.
+    """Read an input, and return what draws the picture of its transcript, or raises an OutputError.
 
     Raises:
         ModelError: the model has no CTC branch.

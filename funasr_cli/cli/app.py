@@ -32,18 +32,18 @@ BUG_HINT = f"{console.TRACEBACK_VARIABLE}=1 shows where; please report it, with 
 
 @contextmanager
 def _boundary() -> Iterator[None]:
-    """Turn errors into a message on stderr and an exit code."""
+    """Turn errors into a message on stderr, and end the program with an exit code."""
     try:
         yield
     except ENDINGS:
         raise
     except KeyboardInterrupt as error:
         console.warn("interrupted")
-        raise typer.Exit(ExitCode.INTERRUPTED) from error
+        raise SystemExit(ExitCode.INTERRUPTED) from error
     except Exception as error:
         ours = _in_our_form(error)
         console.report(ours)
-        raise typer.Exit(ours.exit_code) from error
+        raise SystemExit(ours.exit_code) from error
 
 
 def _in_our_form(error: Any) -> FunASRError:
@@ -148,11 +148,9 @@ def options(
 def main() -> None:
     """Run the program; what happens outside of a command, as on a page of help, ends here, too."""
     console.prepare_streams()
+    name = Path(sys.argv[0]).name
     try:
-        app(prog_name=Path(sys.argv[0]).name if Path(sys.argv[0]).name in NAMES else NAMES[0])
-    except Exception as error:
-        ours = _in_our_form(error)
-        console.report(ours)
-        sys.exit(ours.exit_code)
+        with _boundary():
+            app(prog_name=name if name in NAMES else NAMES[0])
     finally:
         console.forget_unwritten()

@@ -64,8 +64,8 @@ def bench(
     ] = False,
     model: parameters.Models = None,
     synthetic: Annotated[list[Size] | None, _cases(help=SYNTHETIC_HELP)] = None,
-    device: parameters.DeviceOption = None,
-    dtype: parameters.DTypeOption = None,
+    device: parameters.Device = None,
+    dtype: parameters.DType = None,
     batch_sizes: Annotated[str | None, _cases(metavar="N,N,...", help=BATCH_SIZES_HELP)] = None,
     durations: Annotated[str | None, _cases(metavar="S,S,...", help=DURATIONS_HELP)] = None,
     recordings: Annotated[int | None, _cases(min=1, help=RECORDINGS_HELP)] = None,
@@ -74,7 +74,7 @@ def bench(
     itn: parameters.ITN = DEFAULTS.itn,
     max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
     exact_tokens: Annotated[int | None, _exact] = DEFAULTS.exact_tokens,
-    draft: parameters.DraftOption = parameters.DEFAULT_DRAFT,
+    draft: parameters.Draft = parameters.DEFAULT_DRAFT,
     refs: Annotated[Path | None, _refs] = None,
     compare: Annotated[
         Path | None, _result(metavar="FILE", help="Show ratios to what --json printed earlier.")
@@ -103,18 +103,11 @@ def bench(
         limit: dict[str, Any] = {"max_tokens" if mode == Mode.MEMORY else "exact_tokens": SYNTHETIC_TOKENS}
         options = replace(options, **limit)
     many = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # drafts would profit from what is repeated
-    references = None
-    if refs:
-        for option, value in {
-            "--exact-tokens": exact_tokens,
-            "--durations": durations,
-            "--synthetic": synthetic,
-        }.items():
-            if value:
-                raise UsageError(f"--refs with {option}", "there are no texts to compare", code="options-conflict")
-        from funasr_cli.benchmarks.scoring import read_references
+    textless = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
+    if refs and (typed := [option for option, value in textless.items() if value]):
+        raise UsageError(f"--refs with {typed[0]}", "there are no texts to compare", code="options-conflict")
+    from funasr_cli.benchmarks.scoring import read_references
 
-        references = read_references(refs)
     request = Request(
         mode=mode,
         models=tuple(map(str, model or [])) if model or synthetic else (None,),
@@ -127,7 +120,7 @@ def bench(
         durations_s=_numbers("--durations", durations, float, 0.1),
         recordings=recordings or many.get(mode, max(size or 1 for size in sizes)),
         trials=trials,
-        references=references,
+        references=read_references(refs) if refs else None,
     )
     from funasr_cli.benchmarks import comparison as comparing
     from funasr_cli.benchmarks import plot as plotting

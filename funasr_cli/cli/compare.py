@@ -40,11 +40,7 @@ class Part:
 
 
 def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None:
-    """Refuse what cannot be compared, before a model is loaded.
-
-    Raises:
-        UsageError: there are no hotwords, or an input can be read only once.
-    """
+    """Raise a UsageError, before a model is loaded, if there are no hotwords or an input can be read only once."""
     if not options.hotwords:
         hint = "add --hotword or --hotwords-file"
         raise UsageError("--compare-hotwords without hotwords", hint, code="options-conflict")

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 from funasr_cli.errors import FunASRError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Progress
-    from rich.text import Text
 
 # What a model or a file name might hold to play tricks on a terminal; line feeds and tabs are kept.
 CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
@@ -31,11 +30,7 @@ _volume = NORMAL
 
 
 def set_volume(*, quiet: bool, verbose: bool) -> None:
-    """Choose how much is said from now on.
-
-    Raises:
-        UsageError: both.
-    """
+    """Choose how much is said from now on; raise a UsageError for both at once."""
     global _volume
     if quiet and verbose:
         raise UsageError("--quiet with --verbose", "choose one", code="options-conflict")
@@ -99,17 +94,13 @@ def colours_stdout() -> bool:
 
 
 def refuse_closed_stdout() -> None:
-    """Say that results would be lost.
-
-    Raises:
-        OutputError: standard output was closed when the program started.
-    """
+    """Raise an OutputError if standard output was closed when the program started: results would be lost."""
     if sys.stdout is None:
         raise OutputError("standard output: is closed", "let it lead somewhere", code="stdout-closed")
 
 
-def result(text: "str | Text") -> None:
-    """Write a result, or a piece of one, at once.
+def result(text: "str | RenderableType", width: int | None = None) -> None:
+    """Write a result, or a piece of one, at once; what Rich draws is this wide, or never folded.
 
     Raises:
         OutputError: there is no room for it. A reader that has gone (``| head``) is Typer's to handle.
@@ -118,9 +109,9 @@ def result(text: "str | Text") -> None:
     if not isinstance(text, str):
         from rich.console import Console
 
-        coloured = Console(highlight=False)
-        with coloured.capture() as captured:
-            coloured.print(text, end="", soft_wrap=True)
+        stdout = Console(highlight=False, markup=False, emoji=False, width=width)
+        with stdout.capture() as captured:
+            stdout.print(text, end="", soft_wrap=width is None)
         text = captured.get()
     elif sys.stdout.isatty():
         text = text.translate(CONTROLS)

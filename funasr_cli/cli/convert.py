@@ -1,17 +1,17 @@
 """``funasr convert``, and what it says of a conversion or of a model that it has looked at."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import TaskID
 
 from funasr_cli.cli import console, parameters
-from funasr_cli.cli.parameters import complete_codes, complete_sources, completer
 from funasr_cli.errors import UsageError
+from funasr_cli.languages import LANGUAGES
 from funasr_cli.options import (
     CONVERT_DEFAULTS,
     DEFAULT_HUB,
@@ -33,15 +33,25 @@ if TYPE_CHECKING:
     from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
     from funasr_cli.verification.check import Checked
 
-CTC = "CTC head, and so word times: yes"
-NO_CTC = "CTC head, and so word times: no, this model has none"
 ON_MODELSCOPE = "ModelScope's copy has one: --hub ms"
 STAGES = {"features": "features", "encoder": "encoder", "audio_rows": "adaptor", "logits": "logits"}
 
 
-def choices(values: tuple[object, ...]) -> str:
-    """``[4|8]``, as help pages write it."""
-    return f"[{'|'.join(map(str, values))}]"
+def _one_of(values: Sequence[object], help: str) -> Any:
+    """Make an option of a few values, which its help and Tab offer; `ConvertOptions` refuses others."""
+    names = list(map(str, values))
+    return typer.Option(
+        metavar=f"[{'|'.join(names)}]",
+        help=help,
+        autocompletion=lambda incomplete: [name for name in names if name.startswith(incomplete)],
+    )
+
+
+def _complete_sources(incomplete: str) -> list[str]:
+    """Offer the checkpoints that have a short name, and the long names."""
+    from funasr_cli.checkpoints.hub import ALIASES
+
+    return [name for name in (*ALIASES, *ALIASES.values()) if name.startswith(incomplete)]
 
 
 def explain(asked: bool) -> None:
@@ -53,66 +63,44 @@ def explain(asked: bool) -> None:
         raise typer.Exit
 
 
+_source = typer.Argument(
+    metavar="SOURCE",
+    help="Folder in a layout that --explain lists, converted model, hub id, or nano or mlt-nano for short.",
+    autocompletion=_complete_sources,
+)
+_hub = parameters.option(None, "--hub", "Where to fetch a hub id: Hugging Face or ModelScope.")
+_languages = typer.Option(
+    metavar="CODES",
+    help="What the model can write, as in zh,en,ja. Default: from the source's name.",
+    autocompletion=parameters.behind_commas(*LANGUAGES),
+)
+QUANTIZE_HELP = "Quantize the language model to 4 or 8 bits, or both, for GPUs. A CPU undoes it."
+VERIFY_HELP = "Decode a clip with source and result; full: each stage beside PyTorch, too."
+_check = typer.Option("--check", help="Only look whether SOURCE, a converted model, is whole.")
+_explain = typer.Option("--explain", callback=explain, is_eager=True, help="Print what becomes of each tensor.")
+
+
 def convert(
     context: typer.Context,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="Folder in a layout that --explain lists, converted model, hub id, or "
-            "nano or mlt-nano for short.",
-            autocompletion=complete_sources,
-        ),
-    ],
+    source: Annotated[str, _source],
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Folder to create. Default: the models folder.")
     ] = None,
-    hub: parameters.HubOption = DEFAULT_HUB,
+    hub: Annotated[Hub, _hub] = DEFAULT_HUB,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            metavar=choices(DTYPES), help="Type of what is not quantized.", autocompletion=completer(DTYPES)
-        ),
-    ] = CONVERT_DEFAULTS.dtype,
-    quantize: Annotated[
-        str | None,
-        typer.Option(
-            metavar=choices(RECIPES),
-            help="Quantize the language model to 4 or 8 bits, or both, for GPUs. A CPU undoes it.",
-            autocompletion=completer(RECIPES),
-        ),
-    ] = CONVERT_DEFAULTS.quantize,
+    dtype: Annotated[str, _one_of(DTYPES, "Type of what is not quantized.")] = CONVERT_DEFAULTS.dtype,
+    quantize: Annotated[str | None, _one_of(RECIPES, QUANTIZE_HELP)] = CONVERT_DEFAULTS.quantize,
     quantize_encoder: Annotated[
-        int | None, typer.Option(metavar=choices(ENCODER_BITS), help="Quantize the encoder, too.")
+        int | None, _one_of(ENCODER_BITS, "Quantize the encoder, too.")
     ] = CONVERT_DEFAULTS.quantize_encoder,
     group_size: Annotated[
-        int | None,
-        typer.Option(metavar=choices(GROUP_SIZES), help=f"Values that share a scale. Default: {GROUP_SIZE}."),
+        int | None, _one_of(GROUP_SIZES, f"Values that share a scale. Default: {GROUP_SIZE}.")
     ] = CONVERT_DEFAULTS.group_size,
-    languages: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CODES",
-            help="What the model can write, as in zh,en,ja. Default: from the source's name.",
-            autocompletion=complete_codes,
-        ),
-    ] = None,
+    languages: Annotated[str | None, _languages] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
-    verify: Annotated[
-        str,
-        typer.Option(
-            metavar=choices(VERIFICATIONS),
-            help="Decode a clip with source and result; full: each stage beside PyTorch, too.",
-            autocompletion=completer(VERIFICATIONS),
-        ),
-    ] = CONVERT_DEFAULTS.verify,
-    check: Annotated[
-        bool, typer.Option("--check", help="Only look whether SOURCE, a converted model, is whole.")
-    ] = False,
-    _: Annotated[
-        bool, typer.Option("--explain", callback=explain, is_eager=True, help="Print what becomes of each tensor.")
-    ] = False,
+    verify: Annotated[str, _one_of(VERIFICATIONS, VERIFY_HELP)] = CONVERT_DEFAULTS.verify,
+    check: Annotated[bool, _check] = False,
+    _: Annotated[bool, _explain] = False,
     quiet: parameters.Quiet = False,
 ) -> None:
     """Convert a checkpoint to MLX, and prove what came out."""
@@ -205,10 +193,8 @@ def check_lines(checked: "Checked") -> Iterator[str]:
 def capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -> Iterator[str]:
     """What the model can do, by its configuration and by where it came from."""
     yield f"languages: {', '.join(config.prompt.languages)}"
-    if config.ctc:
-        yield CTC
-    else:
-        yield f"{NO_CTC}; {ON_MODELSCOPE}" if has_ctc_on_modelscope(source) else NO_CTC
+    elsewhere = f"; {ON_MODELSCOPE}" if has_ctc_on_modelscope(source) else ""
+    yield f"CTC head, and so word times: {'yes' if config.ctc else f'no, this model has none{elsewhere}'}"
 
 
 def has_ctc_on_modelscope(source: Mapping[str, str | None]) -> bool:

@@ -29,10 +29,6 @@ class Progress:
     """How far a run has come: a line for finding speech, which runs ahead, and one for transcribing.
 
     Lengths are known only from opening an input on, so inputs count alike.
-
-    Args:
-        names: of the inputs.
-        task: what is being done to them.
     """
 
     def __init__(self, names: Sequence[str], task: str):
@@ -97,13 +93,7 @@ class Progress:
 
 
 class Region:
-    """The part of a terminal that is redrawn: the segments being written, and progress. Empty in a pipe.
-
-    Args:
-        names: of the inputs.
-        task: what is being done, in a word or two.
-        drafts: show text while it is being written.
-    """
+    """The part of a terminal that is redrawn: progress and, if asked for, drafts of segments. Empty in a pipe."""
 
     def __init__(self, names: Sequence[str], *, task: str = "transcribing", drafts: bool = False):
         self._names = names
@@ -186,7 +176,7 @@ class Region:
 
 
 class Display:
-    """Shows and stores what happens.
+    """Shows and stores what happens; its region is to be shown meanwhile, as a context.
 
     Args:
         inputs: all of them.
@@ -195,9 +185,6 @@ class Display:
         stream: show text while it is being written, and print segments as soon as they are final.
         task: what is being done, in a word or two.
         reported: inputs of which nothing more is said.
-
-    Attributes:
-        region: to be shown meanwhile, as a context.
     """
 
     def __init__(
@@ -210,20 +197,13 @@ class Display:
         task: str = "transcribing",
         reported: Collection[int] = (),
     ):
-        self._inputs = inputs
-        self._reported = reported
-        self._files = files
-        self._stream = stream
-        self._printer = printer
+        self._inputs, self._reported, self._stream = inputs, reported, stream
+        self._files, self._printer = files, printer
         names = [one_line(Path(input.label).name) for input in inputs]
         self.region = Region(names, task=task, drafts=stream)
 
     def show(self, event: Event) -> None:
-        """Take in an event.
-
-        Raises:
-            OutputError: a result cannot be written.
-        """
+        """Take in an event; raise an OutputError if a result cannot be written."""
         self.region.show(event)
         if isinstance(event, Settled) and self._printer and self._stream:
             with self.region.aside():
@@ -249,17 +229,15 @@ class Display:
         if len(self._inputs) > 1 and not transcript.segments and is_low(transcript.level_dbfs):
             console.warn(f"{input.label}: {no_speech(transcript.level_dbfs)}")
         console.detail(f"{input.label}: {_costs(transcript)}")
-        printer = None if self._stream else self._printer
-        if not self._files:
-            if printer:
-                printer.print_transcript(event.source, transcript)
-            return
         try:
-            self._files.write(input, transcript)
+            if self._files:
+                self._files.write(input, transcript)
+            elif self._printer and not self._stream:
+                self._printer.print_transcript(event.source, transcript)
         except OutputError as error:  # as of a disk that has become full: the work is not to be lost
-            if printer:
+            if self._files and self._printer and not self._stream:
                 with suppress(OutputError):
-                    printer.print_transcript(event.source, transcript)
+                    self._printer.print_transcript(event.source, transcript)
                     error.hint = "the result is on standard output instead"
             raise
 

@@ -1,4 +1,4 @@
-"""``funasr info`` and ``funasr models``: what is there, on this machine and for this program."""
+"""``funasr info`` and ``funasr models``: versions, device, settings, models."""
 
 import difflib
 import importlib.metadata
@@ -9,7 +9,6 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,23 +51,27 @@ def info(
 
 
 def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
-    """Everything, by name, as far as it can be had; and what keeps the rest from it."""
+    """Everything, by name, as far as it can be known; and what keeps the rest from it."""
+    from funasr_cli.checkpoints.hub import models_folder
+
     problems: list[str] = []
     facts: dict[str, Any] = {
         "funasr-cli": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "device": None,
-        "blas": None,
-        "memory": None,
-        "models folder": None,
+        **dict.fromkeys(("device", "blas", "memory", "models folder")),
         "models": [],
         "settings file": None,
         "environment": {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ},
         "settings": settings_in_force(group, {}),
     }
-    for gather_some in (_computing, _models, _settings_file, partial(_settings, group)):
+    for gather_some in (
+        _computing,
+        lambda: {"models folder": str(models_folder()), "models": [model["name"] for model in known_models()]},
+        lambda: {"settings file": f"{config_file()}{'' if config_file().exists() else ' (not there)'}"},
+        lambda: {"settings": settings_in_force(group, command_settings(group))},
+    ):
         try:
             facts |= gather_some()
         except FunASRError as error:  # this is what one looks for here
@@ -87,21 +90,6 @@ def _computing() -> dict[str, Any]:
         "blas": (BLAS or "MLX's own") + (", which is slow" if is_slow(gflops) else ""),
         "memory": f"{available_bytes() / 1e9:.1f} of {total_bytes() / 1e9:.1f} GB at hand",
     }
-
-
-def _models() -> dict[str, Any]:
-    from funasr_cli.checkpoints.hub import models_folder
-
-    return {"models folder": str(models_folder()), "models": [model["name"] for model in known_models()]}
-
-
-def _settings_file() -> dict[str, Any]:
-    file = config_file()
-    return {"settings file": f"{file}{'' if file.exists() else ' (not there)'}"}
-
-
-def _settings(group: Any) -> dict[str, Any]:
-    return {"settings": settings_in_force(group, command_settings(group))}
 
 
 def _unread_variables(group: Any) -> Iterator[tuple[str, str | None]]:
@@ -173,8 +161,8 @@ def known_models() -> list[dict[str, Any]]:
     from funasr_cli.checkpoints.hub import DEMO, converted_models
 
     found = converted_models()
-    bundled = {} if DEMO in found else {DEMO: demo.MODEL}
-    return [_describe(name, folder) for name, folder in {**found, **bundled}.items()]
+    found.setdefault(DEMO, demo.MODEL)
+    return [_describe(name, folder) for name, folder in found.items()]
 
 
 def _describe(name: str, folder: Path) -> dict[str, Any]:

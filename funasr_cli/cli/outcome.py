@@ -29,37 +29,25 @@ def no_speech(level_dbfs: float | None) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one input.
+    """What came of one input."""
 
-    Attributes:
-        source: its index.
-        state: "done", "silent", "gaps" or "failed".
-        states: how many segments there are of each state; "doubtful" ones are counted a second time.
-    """
-
-    source: int
-    state: str
+    source: int  # its index
+    state: str  # "done", "silent", "gaps" or "failed"
     complete: bool = False
     duration_s: float = 0.0
     segments: int = 0
-    states: Counter[str] = field(default_factory=Counter)
+    states: Counter[str] = field(default_factory=Counter)  # of its segments; "doubtful" ones count twice
     ledger: Ledger = field(default_factory=Ledger)
     level_dbfs: float | None = None
 
 
 @dataclass
 class Outcome:
-    """Keeps account of what happened.
+    """Keeps account of what happened."""
 
-    Attributes:
-        failed: inputs without a result, or with one in which no segment is complete.
-        skipped: inputs whose results were there already.
-        rows: an account of each input that has come to its end, as they came.
-    """
-
-    failed: set[int] = field(default_factory=set)
-    skipped: int = 0
-    rows: list[Row] = field(default_factory=list)
+    failed: set[int] = field(default_factory=set)  # without a result, or with one in which no segment is complete
+    skipped: int = 0  # inputs that had their results already
+    rows: list[Row] = field(default_factory=list)  # of the inputs that have come to their end, in that order
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, event: Event) -> None:

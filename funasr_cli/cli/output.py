@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
+from funasr_cli import writers
 from funasr_cli.characters import UNSPACED_LETTERS, one_line, printable
 from funasr_cli.cli import console
 from funasr_cli.cli.resume import Notes
@@ -21,17 +22,7 @@ from funasr_cli.languages import AUTO, language_code
 from funasr_cli.options import Timestamps
 from funasr_cli.paths import shown
 from funasr_cli.transcript import Segment, Transcript
-from funasr_cli.writers import (
-    DEFAULT_STYLE,
-    DEFAULT_TIMES,
-    WRITERS,
-    Style,
-    exists_already,
-    refuse_name,
-    refuse_timeless,
-    refuse_unwritable,
-    write_new,
-)
+from funasr_cli.writers import DEFAULT_STYLE, DEFAULT_TIMES, WRITERS, Style
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -48,61 +39,37 @@ WORD = re.compile(rf"[{UNSPACED_LETTERS}]|[^\s{UNSPACED_LETTERS}]+|\s+")
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """What becomes of results.
+    """What becomes of results."""
 
-    Attributes:
-        formats: names of `WRITERS`, one at least.
-        folder: where files are written; None prints the only format.
-        template: their names below it.
-        language: as it was asked for, for the template.
-        style: what they look like.
-        replace: overwrite what is there.
-        resume: leave what is there, and write what is missing.
-        tint: colour the words that the decoder was unsure of, where text is printed.
-    """
-
-    formats: tuple[str, ...]
-    folder: Path | None = None
-    template: str = DEFAULT_TEMPLATE
-    language: str = AUTO
+    formats: tuple[str, ...]  # names of `WRITERS`, one at least
+    folder: Path | None = None  # where files are written; None prints the only format
+    template: str = DEFAULT_TEMPLATE  # of their names below it
+    language: str = AUTO  # as it was asked for, for the template
     style: Style = DEFAULT_STYLE
-    replace: bool = False
-    resume: bool = False
-    tint: bool = False
+    replace: bool = False  # overwrite results that exist
+    resume: bool = False  # leave results that exist, and write what is missing
+    tint: bool = False  # colour the words that the decoder was unsure of, where text is printed
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            UsageError: naming what can.
-        """
+        """Raise a UsageError for what cannot go together."""
         if self.folder is None and len(self.formats) > 1:
             message = f"{', '.join(self.formats)} together on stdout"
             raise UsageError(message, "add --output-dir, or choose one", code="options-conflict")
         if self.replace and self.resume:
-            hint = "one replaces what is there, the other keeps it"
+            hint = "one replaces what exists, the other keeps it"
             raise UsageError("--force with --resume", hint, code="options-conflict")
         for format in self.formats:
-            refuse_timeless(format, self.style.times)
+            writers.refuse_timeless(format, self.style.times)
 
     def refuse_together(self, inputs: Sequence[Input]) -> None:
-        """Refuse several inputs on stdout in a format that is a file of its own.
-
-        Raises:
-            UsageError: naming the format.
-        """
+        """Raise a UsageError for several inputs on stdout in a format that is a file of its own."""
         if len(inputs) > 1 and self.folder is None and self.formats[0] not in LINES:
             message = f"{self.formats[0]} of several inputs on stdout"
             raise UsageError(message, "add --output-dir", code="options-conflict")
 
 
 class Files:
-    """Files for each input, in a folder.
-
-    Args:
-        plan: where they are written, what they are called and look like.
-        inputs: all of them.
-        others: more files that no result may replace.
+    """Files for each input, in a folder; none may replace an input or one of the other files named here.
 
     Raises:
         UsageError: the template cannot be, or two results would share a file, or one would replace an input.
@@ -116,7 +83,7 @@ class Files:
         self._notes: Notes | None = None
         self._outdated: set[Path] = set()
         self._refuse_shared_names(inputs, others)
-        refuse_unwritable(self._folder, "choose another --output-dir")
+        writers.refuse_unwritable(self._folder, "choose another --output-dir")
 
     def files(self, input: Input) -> dict[str, Path]:
         """Name the files of an input, by format."""
@@ -125,22 +92,18 @@ class Files:
     def left(self, inputs: Sequence[Input], notes: Notes) -> list[Input]:
         """Choose the inputs that are to be transcribed: with `--resume`, not those whose results are up to date.
 
-        Which results are made anew, and why, is said.
-
-        Args:
-            inputs: all of them.
-            notes: of what is there, and of what will be.
+        Which results are made anew, and why, is said. What is written later goes into the same notes.
         """
         self._notes = notes
         if not self._plan.resume:
             return list(inputs)
         left, again = [], defaultdict(list)
         for input in inputs:
-            there = {name: file for name, file in self.files(input).items() if os.path.lexists(file)}
-            found = {file: notes.outdated(file, name, input) for name, file in there.items()}
+            files = [(name, file) for name, file in self.files(input).items() if os.path.lexists(file)]
+            found = {file: notes.outdated(file, name, input) for name, file in files}
             outdated = {file: reason for file, reason in found.items() if reason}
             self._outdated |= outdated.keys()
-            if outdated or len(there) < len(self._plan.formats):
+            if outdated or len(files) < len(self._plan.formats):
                 left.append(input)
             for reason in sorted(set(outdated.values())):
                 again[reason].append(input.label)
@@ -159,9 +122,9 @@ class Files:
         """
         for file in self.files(input).values():
             if not (self._plan.replace or self._plan.resume) and os.path.lexists(file):
-                raise exists_already(file)
+                raise writers.exists_already(file)
             if not self._kept(file):
-                refuse_name(file)
+                writers.refuse_name(file)
         if self._notes:
             self._notes.read(input)
 
@@ -178,7 +141,7 @@ class Files:
             content = WRITERS[name](transcript, self._plan.style)
             try:
                 with console.uninterrupted():
-                    write_new(file, content, replace=self._plan.replace or file in self._outdated)
+                    writers.write_new(file, content, replace=self._plan.replace or file in self._outdated)
                     if self._notes:
                         self._notes.add(file, name, input, content)
                 console.note(f"wrote {shown(file)}")
@@ -211,10 +174,9 @@ class Files:
 
     def _name(self, input: Input, format: str) -> PurePath:
         """What a folder brought keeps its place in it, below the folders that the template makes."""
-        language = language_code(self._plan.language) or AUTO
-        place, suffix = PurePath(input.stem), input.path.suffix.removeprefix(".")
+        template, place = self._plan.template, PurePath(input.stem)
+        language, suffix = language_code(self._plan.language) or AUTO, input.path.suffix.removeprefix(".")
         fields = {"stem": place.name, "suffix": suffix, "lang": language, "ext": format}
-        template = self._plan.template
         name = PurePath(_filled_in(template, fields))
         if not name.name or name.is_absolute() or ".." in name.parts:
             message = f"--output-template {template!r} leads out of the folder"
@@ -254,15 +216,10 @@ def _filled_in(template: str, fields: dict[str, str]) -> str:
 class Printer:
     """Prints results in the order of the inputs; what comes too early waits.
 
-    With several inputs each line begins with its input's name, as grep does it.
-
-    Args:
-        inputs: all of them.
-        plan: what a transcript is printed as; `json` is a line each.
+    With several inputs each line begins with its input's name, as grep does it; `json` is a line for each.
     """
 
     def __init__(self, inputs: Sequence[Input], plan: OutputPlan):
-        self._format = plan.formats[0]
         self._plan = plan
         # Names with the bytes that are no text, so that whoever reads one can open the file by it.
         names = [input.label.replace(shown(input.path), str(input.path), 1) for input in inputs]
@@ -277,11 +234,11 @@ class Printer:
 
     def print_transcript(self, source: int, transcript: Transcript) -> None:
         """Print all of it as soon as it is its turn."""
-        if self._format == "txt":
+        format = self._plan.formats[0]
+        if format == "txt":
             self._add(source, self._lines(source, transcript.segments))
         else:
-            name = "jsonl" if self._format in LINES else self._format
-            self._add(source, WRITERS[name](transcript, self._plan.style))
+            self._add(source, WRITERS["jsonl" if format in LINES else format](transcript, self._plan.style))
 
     def close(self, source: int) -> None:
         """Nothing more comes of this input."""
@@ -292,10 +249,8 @@ class Printer:
                 console.result(text)
 
     def _lines(self, source: int, segments: Iterable[Segment]) -> "str | Text":
-        prefix, times = self._prefixes[source], self._plan.style.times or DEFAULT_TIMES["txt"]
-        if not self._plan.tint:
-            return as_lines(segments, prefix, times)
-        return tinted_lines(segments, prefix, times)
+        times = self._plan.style.times or DEFAULT_TIMES["txt"]
+        return (tinted_lines if self._plan.tint else as_lines)(segments, self._prefixes[source], times)
 
     def _add(self, source: int, text: "str | Text") -> None:
         if source == self._current:

@@ -1,4 +1,4 @@
-"""``--resume``: whether a result that is there is still that of its recording, by what a file beside it notes.
+"""``--resume``: whether a result is still that of its recording, by what a file beside it notes.
 
 For each file that it writes, a run adds a line to `NOTES` in the output folder: what the result was made of, as
 hashes. A result without a line, one that has been edited since, and one of an older version are made again only
@@ -35,15 +35,7 @@ CHANGED = {  # by what differs
 
 
 class Notes:
-    """What is noted of the results in a folder.
-
-    Args:
-        folder: where results are, and the notes with them.
-        model: folder of the converted model that the results of this run are made with.
-        options: what they are made with, too.
-        style: what they look like.
-        dtype: that was asked for.
-    """
+    """What is noted of the results in a folder, in that folder, and what those of this run are made with."""
 
     def __init__(self, folder: Path, model: Path, options: TranscribeOptions, style: Style, dtype: str | None):
         self._folder = folder
@@ -54,7 +46,7 @@ class Notes:
         self._has_warned = False
 
     def outdated(self, file: Path, format: str, input: Input) -> str | None:
-        """Tell why a result that is there is to be made again; None: it is not, or it is no file at all."""
+        """Tell why a result that exists is to be made again; None: it is not, or it is no file at all."""
         try:
             if not file.is_file():
                 return None

@@ -21,11 +21,7 @@ AUDIO_MARK = "<audio>"
 
 
 def refuse_pipes(inputs: Sequence[Input], option: str) -> None:
-    """Refuse, for an option that reads inputs twice, what can be read only once.
-
-    Raises:
-        UsageError: naming the input.
-    """
+    """Raise a UsageError for an input that can be read only once, if an option reads inputs twice."""
     from funasr_cli.audio.tape import STDIN, is_pipe
 
     for input in inputs:

@@ -31,11 +31,7 @@ Defaults = dict[str, dict[str, Any]]  # by command and parameter
 
 
 def config_file() -> Path:
-    """``$FUNASR_CONFIG``, else ``config.toml`` in the user's folder for settings.
-
-    Raises:
-        UsageError: it is named in a home that does not exist.
-    """
+    """Find ``$FUNASR_CONFIG``, else ``config.toml`` in the user's folder for settings."""
     return path_in_variable(CONFIG_VARIABLE) or platformdirs.user_config_path("funasr-cli") / "config.toml"
 
 
@@ -106,18 +102,15 @@ def settings_in_force(group: "Group", defaults: Defaults) -> list[Setting]:
 
 def _read(path: Path) -> dict[str, Any]:
     """Contents of a settings file; none where there is no such file, unless it has been named."""
+    is_named = bool(os.environ.get(CONFIG_VARIABLE))
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if os.environ.get(CONFIG_VARIABLE):
-            hint = f"it is what {CONFIG_VARIABLE} says"
-            raise UsageError(f"{path}: no such file", hint, code="settings-unreadable") from error
-        return {}
-    except OSError as error:
-        reason = f"({error.strerror or error})"
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = f"as TOML ({error})"
-    raise UsageError(f"{path}: cannot be read {reason}", "mend or remove it", code="settings-unreadable")
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and not is_named:
+            return {}
+        hint = "mend or remove it" if not is_named else f"mend it, or {CONFIG_VARIABLE}, which names it"
+        reason = getattr(error, "strerror", None) or f"not TOML: {error}"
+        raise UsageError(f"{path}: cannot be read ({reason})", hint, code="settings-unreadable") from error
 
 
 def _typed_name(parameter: Any) -> str:

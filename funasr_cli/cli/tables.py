@@ -1,6 +1,5 @@
 """Tables: of a run's inputs, and of measurements, with bars and with what has to be known to read them."""
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from funasr_cli.measure import Spread
 
 MOST_ROWS = 20
-OUTCOME_HEADINGS = (  # from so many columns of a terminal on, so that some are left for a name
+OUTCOME_HEADINGS = (  # from this width of a terminal on, so that columns are left for a name
     (72, ("audio", "speech", "segments", "repaired", "failed", "")),
     (40, ("audio", "failed", "")),
     (0, ("",)),
@@ -96,7 +95,7 @@ class Grid:
                 table.add_row(row[0], *row[start:end])
             return table
 
-        console, start = Console(width=PIPED_WIDTH), 1
+        console, start = Console(width=PIPED_WIDTH, markup=False, emoji=False), 1
         while start < len(self.headings):
             ends = range(len(self.headings), start, -1)
             fitting = (end for end in ends if console.measure(drawn(start, end)).maximum <= width)
@@ -221,25 +220,15 @@ def _errors(report: "Report") -> Iterator[str]:
 
 
 def show(report: "Report", comparison: "Comparison | None") -> None:
-    """Print tables, and bars below the first of them.
+    """Print tables, and bars below the first of them."""
+    from rich.console import Console, Group
 
-    Raises:
-        OutputError: there is no room for them.
-    """
-    from rich.console import Console
-    from rich.text import Text
-
-    stdout, colours = Console(), console.colours_stdout()
+    stdout = Console()
     width = stdout.width if stdout.is_terminal else PIPED_WIDTH
     for index, grid in enumerate(grids(report, comparison)):
-        drawn = io.StringIO()
-        out = Console(file=drawn, width=width, force_terminal=colours, markup=False, highlight=False)
-        out.print(*grid.fitted(width), sep="")
-        if not index and report.runs:
-            out.print(*_bars(report, width), sep="\n")
-        text = drawn.getvalue().rstrip()
-        console.result(Text.from_ansi(text) if colours else text)
-        console.result("\n\n" + "\n".join(grid.notes) + "\n")
+        bars = list(_bars(report, width)) if report.runs and not index else []
+        console.result(Group(*grid.fitted(width), *bars), width)
+        console.result("\n".join(["", *grid.notes, ""] if bars else [*grid.notes, ""]))
 
 
 def _bars(report: "Report", width: int) -> "Iterator[Text]":

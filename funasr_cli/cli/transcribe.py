@@ -1,11 +1,13 @@
-"""``funasr transcribe``."""
+"""``funasr transcribe``: its options, what they come to, and one run."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-from funasr_cli.audio.pcm import PCMFormat
+from funasr_cli.audio.pcm import PCM_ENCODINGS, PCMFormat
 from funasr_cli.cli import alignment, compare, console, parameters
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
@@ -15,72 +17,170 @@ from funasr_cli.cli.run import load, transcribe_all
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import find_inputs, has_folders, parse_clip
 from funasr_cli.languages import AUTO
-from funasr_cli.options import DEFAULTS, Timestamps, TranscribeOptions
+from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Timestamps, TranscribeOptions
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
-from funasr_cli.writers import DEFAULT_FORMAT, DEFAULT_TIMES, OF_TIMES, Style, parse_formats
+from funasr_cli.writers import ALL_FORMATS, DEFAULT_FORMAT, DEFAULT_TIMES, OF_TIMES, WRITERS, Style, parse_formats
 
-# Fields of `TranscribeOptions`, by what they are called on the command line.
-OPTION_NAMES = {
-    name: name
-    for name in (
-        "prev_text", "itn", "max_tokens", "temperature", "top_p", "top_k", "seed", "confidence", "draft", "vad",
-        "vad_threshold", "batch_size",
-    )
-} | {"min_pause_s": "min_pause", "join_s": "join", "max_segment_s": "max_segment"}  # fmt: skip
 MOST_HOTWORDS_BYTES = 1 << 22  # many times what a prompt holds
 OF_SAMPLING = ("top_p", "top_k", "seed")
 OF_RESULTS = (
     "output_template", "force", "resume", "timestamps", "highlight_words", "plot_alignment",
     "max_line_width", "max_line_count",
 )  # fmt: skip
+HOTWORD_HELP = f"A word to expect. Repeatable; the prompt may have {MAX_PROMPT_TOKENS} tokens in all."
+TEMPLATE_HELP = (
+    "Names of these files: {stem} and {suffix} of the input's, {lang} as asked for, {ext} of the format. "
+    "Default: {stem}.{ext}."
+)
+TIMESTAMPS_HELP = (
+    "Whose times are shown. Default: of words in srt, vtt and json where the model has a CTC branch, else of "
+    "segments; none in txt."
+)
+FORMATS_HELP = (
+    f"{', '.join(WRITERS)}; several with commas, or all. On stdout one, where json is a line for each recording. "
+    f"Default: {DEFAULT_FORMAT}."
+)
+PLOT_HELP = "Draw waveform, spectrogram, what the CTC branch heard, and the words at their times: .png or .svg."
+
+
+def _path(text: str) -> Path:
+    """Read a path, with ~ as in a shell, which does not see to variables and settings."""
+    if not text:
+        raise typer.BadParameter("a path without a name: an empty shell variable?")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise typer.BadParameter(f"{text}: {error}") from error
+
+
+_input = partial(parameters.option, "Input")
+_prompt = partial(parameters.option, parameters.LANGUAGE)
+_segments = partial(parameters.option, "Segments and batches")
+_decoding = partial(parameters.option, parameters.DECODING)
+_output = partial(parameters.option, "Output")
+_terminal = partial(parameters.option, parameters.TERMINAL)
 
 
 def transcribe(
     context: typer.Context,
-    audio: parameters.AudioArgument,
+    audio: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="AUDIO", help="Files, folders, quoted patterns such as 'calls/*.mp3', or - for standard input."
+        ),
+    ],
     model: parameters.Model = None,
-    device: parameters.DeviceOption = None,
-    dtype: parameters.DTypeOption = None,
+    device: parameters.Device = None,
+    dtype: parameters.DType = None,
     lang: parameters.Lang = AUTO,
-    recursive: parameters.Recursive = False,
-    clip: parameters.Clip = None,
-    channels: parameters.ChannelsOption = "mix",
-    pcm: parameters.PCM = None,
-    rate: parameters.Rate = PCMFormat.sample_rate_hz,
-    pcm_channels: parameters.PCMChannels = PCMFormat.channels,
-    hotword: parameters.Hotword = None,
-    hotwords_file: parameters.HotwordsFile = None,
-    compare_hotwords: parameters.CompareHotwords = False,
-    prev_text: parameters.PrevText = DEFAULTS.prev_text,
+    recursive: Annotated[bool, _input("--recursive", "Look into folders below folders, too.", "-r")] = False,
+    clip: Annotated[
+        str | None,
+        _input("--clip", "A part of each recording: 1:30-2:10, 90-130.5, 1:02:03-.", metavar="FROM-TO", env=False),
+    ] = None,
+    channels: Annotated[
+        Literal["mix", "split"], _input("--channels", "Mix all channels, or transcribe each for itself.")
+    ] = "mix",
+    pcm: Annotated[
+        str | None,
+        _input("--pcm", f"The input has no header: {', '.join(PCM_ENCODINGS)}.", metavar="ENCODING", env=False),
+    ] = None,
+    rate: Annotated[int, _input("--rate", "Sample rate of --pcm in Hz.", env=False)] = PCMFormat.sample_rate_hz,
+    pcm_channels: Annotated[
+        int, _input("--pcm-channels", "Channels of --pcm, interleaved.", env=False)
+    ] = PCMFormat.channels,
+    hotword: Annotated[list[str] | None, _prompt("--hotword", HOTWORD_HELP, metavar="WORD", env=False)] = None,
+    hotwords_file: Annotated[
+        Path | None, _prompt("--hotwords-file", "File with a hotword on each line.", metavar="FILE", parser=_path)
+    ] = None,
+    compare_hotwords: Annotated[
+        bool,
+        _prompt(
+            "--compare-hotwords", "Transcribe with and without hotwords, and show the differences.", env=False
+        ),
+    ] = False,
+    prev_text: Annotated[
+        str | None,
+        _prompt(
+            "--prev-text", "Text that each recording's first segment goes on from.", metavar="TEXT", env=False
+        ),
+    ] = DEFAULTS.prev_text,
     itn: parameters.ITN = DEFAULTS.itn,
-    show_prompt: parameters.ShowPrompt = False,
-    vad: parameters.VAD = DEFAULTS.vad,
-    vad_threshold: parameters.VADThreshold = DEFAULTS.vad_threshold,
-    min_pause: parameters.MinPause = DEFAULTS.min_pause_s,
-    join: parameters.Join = DEFAULTS.join_s,
-    max_segment: parameters.MaxSegment = DEFAULTS.max_segment_s,
-    batch_size: parameters.BatchSize = DEFAULTS.batch_size,
+    show_prompt: Annotated[
+        bool, _prompt("--show-prompt", "Show what the model is asked, word for word.", env=False)
+    ] = False,
+    vad: Annotated[bool, _segments("--vad/--no-vad", "Leave out silence, end segments in pauses.")] = DEFAULTS.vad,
+    vad_threshold: Annotated[
+        float, _segments("--vad-threshold", "Probability from which a moment counts as speech.")
+    ] = DEFAULTS.vad_threshold,
+    min_pause: Annotated[
+        float, _segments("--min-pause", "Shortest pause that ends a segment, in seconds.")
+    ] = DEFAULTS.min_pause_s,
+    join: Annotated[
+        float, _segments("--join", "Let segments shorter than this, in seconds, go on over pauses of up to 1 s.")
+    ] = DEFAULTS.join_s,
+    max_segment: Annotated[
+        float,
+        _segments("--max-segment", "Longest segment, in seconds; longer speech is cut at its deepest pause."),
+    ] = DEFAULTS.max_segment_s,
+    batch_size: Annotated[
+        int | None, _segments("--batch-size", "Segments decoded side by side. Default: by the memory at hand.")
+    ] = DEFAULTS.batch_size,
     max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
-    temperature: parameters.Temperature = DEFAULTS.temperature,
-    top_p: parameters.TopP = DEFAULTS.top_p,
-    top_k: parameters.TopK = DEFAULTS.top_k,
-    seed: parameters.Seed = DEFAULTS.seed,
-    draft: parameters.DraftOption = parameters.DEFAULT_DRAFT,
-    format: parameters.Formats = None,
-    output_dir: parameters.OutputDir = None,
-    output_template: parameters.OutputTemplate = None,
-    force: parameters.Force = False,
-    resume: parameters.Resume = False,
-    strict: parameters.Strict = False,
-    timestamps: parameters.TimestampsOption = None,
-    highlight_words: parameters.HighlightWords = False,
-    plot_alignment: parameters.PlotAlignment = None,
-    max_line_width: parameters.MaxLineWidth = DEFAULT_LAYOUT.max_line_width,
-    max_line_count: parameters.MaxLineCount = DEFAULT_LAYOUT.max_line_count,
-    stream: parameters.Stream = False,
-    confidence: parameters.Confidence = False,
+    temperature: Annotated[
+        float, _decoding("--temperature", "Above 0, sample instead of taking the likeliest token.")
+    ] = DEFAULTS.temperature,
+    top_p: Annotated[
+        float | None, _decoding("--top-p", "Sample from this share of the likeliest tokens.")
+    ] = DEFAULTS.top_p,
+    top_k: Annotated[
+        int | None, _decoding("--top-k", "Sample from this number of the likeliest tokens.")
+    ] = DEFAULTS.top_k,
+    seed: Annotated[int | None, _decoding("--seed", "Start of the random numbers. Default: 0.")] = DEFAULTS.seed,
+    draft: parameters.Draft = parameters.DEFAULT_DRAFT,
+    format: Annotated[
+        list[str] | None,
+        _output(
+            "--format",
+            FORMATS_HELP,
+            "-f",
+            metavar="FORMATS",
+            autocompletion=parameters.behind_commas(*WRITERS, ALL_FORMATS),
+        ),
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        _output(
+            "--output-dir", "Write files here, for each input and format.", "-o", metavar="FOLDER", parser=_path
+        ),
+    ] = None,
+    output_template: Annotated[str | None, _output("--output-template", TEMPLATE_HELP, metavar="TEMPLATE")] = None,
+    force: Annotated[bool, _output("--force", "Replace existing results.", env=False)] = False,
+    resume: Annotated[
+        bool, _output("--resume", "Skip inputs whose results exist and are up to date.", env=False)
+    ] = False,
+    strict: Annotated[
+        bool, _output("--strict", "A single second of speech without its text fails the input.")
+    ] = False,
+    timestamps: Annotated[Timestamps | None, _output("--timestamps", TIMESTAMPS_HELP)] = None,
+    highlight_words: Annotated[
+        bool, _output("--highlight-words", "In subtitles, underline each word while it is said.")
+    ] = False,
+    plot_alignment: Annotated[
+        Path | None, _output("--plot-alignment", PLOT_HELP, metavar="FILE", parser=_path, env=False)
+    ] = None,
+    max_line_width: Annotated[
+        int, _output("--max-line-width", "Columns of a line of subtitles; a Chinese character takes two.")
+    ] = DEFAULT_LAYOUT.max_line_width,
+    max_line_count: Annotated[
+        int, _output("--max-line-count", "Lines of a subtitle.")
+    ] = DEFAULT_LAYOUT.max_line_count,
+    stream: Annotated[bool, _terminal("--stream", "Show text while it is being written.")] = False,
+    confidence: Annotated[
+        bool, _terminal("--confidence", "Colour words that the model was unsure of; in json, say how sure.")
+    ] = False,
     quiet: parameters.Quiet = False,
-    verbose: parameters.Verbose = False,
+    verbose: Annotated[bool, _terminal("--verbose", "Say more about what is being done.", "-v")] = False,
 ) -> None:
     """Transcribe recordings."""
     typed = [name for name in ("quiet", "verbose") if parameters.is_typed(context, name)]
@@ -153,11 +253,12 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
         if not given["temperature"] and not parameters.is_typed(context, name):
             given[name] = None
     hotwords = (*(given["hotword"] or ()), *_read_hotwords(given["hotwords_file"]))
+    names = {field.name: field.name.removesuffix("_s") for field in fields(TranscribeOptions)}  # without the unit
     return TranscribeOptions(
         language=given["lang"],
         hotwords=tuple(dict.fromkeys(hotwords)),
         ctc=not {"json", "jsonl"}.isdisjoint(formats),
-        **{field: given[name] for field, name in OPTION_NAMES.items()},
+        **{field: given[name] for field, name in names.items() if name in given},
     )
 
 

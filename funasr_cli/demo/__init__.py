@@ -13,19 +13,12 @@ CLIPS = Path(__file__).parent / "clips"
 
 @dataclass(frozen=True)
 class DemoClip:
-    """A clip that no part of the training has heard, voice or sentence.
-
-    Attributes:
-        path: the recording.
-        language: ISO code of what is spoken.
-        spoken: its text in words, as the model writes it without inverse text normalisation.
-        written: its text with numbers in digits, as the model writes it by default.
-    """
+    """A clip that no part of the training has heard, voice or sentence."""
 
     path: Path
-    language: str
-    spoken: str
-    written: str
+    language: str  # ISO code of what is spoken
+    spoken: str  # its text in words, as the model writes it without inverse text normalisation
+    written: str  # its text with numbers in digits, as the model writes it by default
 
 
 def clips() -> list[DemoClip]:

@@ -251,8 +251,8 @@ def test_comparison(tmp_path: Path) -> None:
     ],
 )
 def test_pictures(mode: str, texts: list[str], small_model: Path, short_wav: Path, tmp_path: Path) -> None:
-    """Names are taken as they are, also where matplotlib would read mathematics, and Rich markup."""
-    clip = tmp_path / "[red]$\\会议$.wav"
+    """Names are taken as they are, also where matplotlib would read mathematics, and Rich markup or emoji."""
+    clip = tmp_path / "[red]:smile:$\\会议$.wav"
     clip.write_bytes(short_wav.read_bytes())
     options = ("--max-tokens", 2) if "memory" in mode else ("--exact-tokens", 2, "--trials", 1)
     with warnings.catch_warnings():

@@ -265,7 +265,7 @@ def test_a_disk_that_becomes_full(clip: Path, out: Path, monkeypatch: pytest.Mon
             raise OutputError(f"{path}: full", code="disk-full")
         write_new(path, content, replace=replace)
 
-    monkeypatch.setattr("funasr_cli.cli.output.write_new", full)
+    monkeypatch.setattr("funasr_cli.writers.write_new", full)
     result = invoke(*BASE, clip, ZH_DIGITS.path, "-o", out, "-f", "txt,srt")
     assert (result.exit_code, result.stdout) == (1, f"{clip}: {DIGITS.written}\n")
     assert result.errors == [("disk-full", f"{out / 'a.txt'}: full")]
