@@ -32,7 +32,7 @@ def path_in_variable(variable: str) -> Path | None:
 
 def nearest_existing(path: Path) -> Path:
     """The path itself or the closest folder above it that exists; in the end, that is the root."""
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
+    return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
 
 
 def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> None:

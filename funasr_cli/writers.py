@@ -19,7 +19,7 @@ from funasr_cli.transcript import Transcript
 LOST = (*NO_ROOM, errno.EIO)  # what says that the content itself is not on the disk
 PARTIAL = ".funasr-"  # how names of files begin that are not whole
 LEFTOVER = f"{PARTIAL}leftover"  # what cannot be removed takes this name, so that there is one at most
-PROBE_BYTES = 1 << 20  # more than most results take
+PROBE_BYTES = 1 << 16  # as much as the text of an hour
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def no_speech(level_dbfs: float | None) -> str:
         return f"no speech found: the level is only {level_dbfs:.0f} dBFS; raise it, or lower --vad-threshold"
     if level_dbfs is None:
         return "no speech found: there is no sound in it"
-    return "no speech found; if there is some, lower --vad-threshold, or try --no-vad"
+    return "no speech found; if there is some, lower --vad-threshold, or try --no-vad or --channels split"
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Outcome:
 
     failed: set[int] = field(default_factory=set)  # without a result, or with one in which no segment is complete
     skipped: int = 0  # inputs that had their results already
+    incomplete: int = 0  # of these, the ones whose results lack something
     rows: list[Row] = field(default_factory=list)  # of the inputs that have come to their end, in that order
     started: float = field(default_factory=time.perf_counter)
 
@@ -70,7 +71,7 @@ class Outcome:
 
     def exit_code(self, *, strict: bool) -> ExitCode:
         """The gravest thing that happened; silence counts only where there was nothing else."""
-        partial = any(not row.complete for row in self.rows)
+        partial = self.incomplete > 0 or any(not row.complete for row in self.rows)
         if self.failed or (strict and partial):
             return ExitCode.INPUT_FAILED
         if partial:

@@ -14,7 +14,7 @@ from unicodedata import normalize
 from funasr_cli import writers
 from funasr_cli.characters import UNSPACED_LETTERS, one_line, printable
 from funasr_cli.cli import console
-from funasr_cli.cli.resume import Notes
+from funasr_cli.cli.resume import NOTES, Notes
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.formats import as_lines, parts_of
 from funasr_cli.inputs import Input
@@ -82,7 +82,8 @@ class Files:
         self._plan = plan
         self._notes: Notes | None = None
         self._outdated: set[Path] = set()
-        self._refuse_shared_names(inputs, others)
+        self.incomplete = 0  # inputs that `left` leaves out though their results lack something
+        self._refuse_shared_names(inputs, (*others, self._folder / NOTES))
         writers.refuse_unwritable(self._folder, "choose another --output-dir")
 
     def files(self, input: Input) -> dict[str, Path]:
@@ -105,10 +106,14 @@ class Files:
             self._outdated |= outdated.keys()
             if outdated or len(files) < len(self._plan.formats):
                 left.append(input)
+            else:
+                self.incomplete += any(map(notes.is_incomplete, found))
             for reason in sorted(set(outdated.values())):
                 again[reason].append(input.label)
         if len(left) < len(inputs):
-            console.note(f"skipped {len(inputs) - len(left)} of {len(inputs)} inputs: their results are there")
+            missing = f"; something is missing in those of {self.incomplete}" if self.incomplete else ""
+            skipped = f"skipped {len(inputs) - len(left)} of {len(inputs)} inputs"
+            console.note(f"{skipped}: their results are there{missing}")
         for reason, labels in again.items():
             more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
             console.note(f"results made anew, since {reason}: {', '.join(labels[:MOST_NAMED])}{more}")
@@ -143,7 +148,7 @@ class Files:
                 with console.uninterrupted():
                     writers.write_new(file, content, replace=self._plan.replace or file in self._outdated)
                     if self._notes:
-                        self._notes.add(file, name, input, content)
+                        self._notes.add(file, name, input, content, complete=transcript.complete)
                 console.note(f"wrote {shown(file)}")
             except OutputError as error:
                 problem = problem or error
@@ -163,7 +168,8 @@ class Files:
                 identity = _identity(file)
                 if identity in taken:
                     hint = "choose another --output-dir or --output-template"
-                    raise UsageError(f"{shown(file)} is an input", hint, code="output-is-input")
+                    message = f"{shown(file)} is an input, or another file that this run needs"
+                    raise UsageError(message, hint, code="output-is-input")
                 if identity in owners:
                     raise _shared(owners[identity], (input.label, file))
                 owners[identity] = input.label, file

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from funasr_cli.cli import console
 from funasr_cli.inputs import Input
@@ -62,13 +63,18 @@ class Notes:
             return "they are empty now"
         return "the recording is newer" if recorded.st_mtime_ns > made_ns else None
 
+    def is_incomplete(self, file: Path) -> bool:
+        """Whether a result lacked something when it was written."""
+        return self._noted.get(self._name(file), {}).get("complete") is False
+
     def read(self, input: Input) -> None:
         """Take down which recording is read: it may change while it is transcribed."""
         self._recordings[input.path] = _recording(input)
 
-    def add(self, file: Path, format: str, input: Input, content: str) -> None:
+    def add(self, file: Path, format: str, input: Input, content: str, *, complete: bool) -> None:
         """Note what a result was made of; where that cannot be written, it is held to its time alone."""
         line = {"file": self._name(file), "content": _hash(content.encode()), **self._made_of(format, input)}
+        line["complete"] = complete
         path = self._folder / NOTES
         try:
             if path.exists() and not path.is_file():  # opening a pipe would wait for whoever reads it
@@ -84,7 +90,7 @@ class Notes:
     def _name(self, file: Path) -> str:
         return file.relative_to(self._folder).as_posix()
 
-    def _made_of(self, format: str, input: Input) -> dict[str, str]:
+    def _made_of(self, format: str, input: Input) -> dict[str, Any]:
         recording = self._recordings.get(input.path) or _recording(input)
         own = {
             "part": [input.clip, input.channel, input.pcm and dataclasses.astuple(input.pcm)],
@@ -97,7 +103,7 @@ class Notes:
         return {"recording": recording, "model": self._model, "options": options}
 
 
-def _read(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The last line of each file counts; a line that was cut off by a kill is none, nor is what is no file."""
     with suppress(OSError):
         if not path.is_file() or path.stat().st_size > LARGEST_NOTES:

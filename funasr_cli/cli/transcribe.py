@@ -214,8 +214,9 @@ def transcribe(
     left = inputs
     if plan.folder and files:
         left = files.left(inputs, Notes(plan.folder, folder, options, plan.style, dtype))
+    outcome = Outcome(skipped=len(inputs) - len(left), incomplete=files.incomplete if files else 0)
     if not left:
-        return
+        raise typer.Exit(outcome.exit_code(strict=strict))
     recognizer = load(folder, options, device=device, dtype=dtype, show_prompt=show_prompt)
     if timestamps is Timestamps.WORD or parameters.is_typed(context, "highlight_words"):
         recognizer.refuse_missing_word_times()
@@ -225,7 +226,6 @@ def transcribe(
     if plot_alignment:
         finish.append(alignment.prepare(left[0], recognizer, plot_alignment, replace=force))
         options = replace(options, word_times=True)
-    outcome = Outcome(skipped=len(inputs) - len(left))
     display = Display(left, files, Printer(left, plan), stream=stream and not _prints_data(context, formats))
     transcribe_all(left, recognizer, options, display, outcome, files, *finish)
     if console.shows_progress():

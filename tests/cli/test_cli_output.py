@@ -228,6 +228,8 @@ def test_an_input_is_never_replaced(tmp_path: Path, options: tuple[str, ...]) ->
     for more in ((), ("--output-template", "link.txt"), ("--output-template", "A.TXT")):
         result = invoke("transcribe", tmp_path / "a.txt", "--pcm", "s16le", "-o", tmp_path, *options, *more)
         result.assert_error(2, "output-is-input", str(tmp_path))
+    notes = (tmp_path / "a.txt", "--output-template", NOTES.replace(".jsonl", ".{ext}"), "--format", "jsonl")
+    invoke("transcribe", *notes, "-o", tmp_path, *options).assert_error(2, "output-is-input", NOTES)
     assert tree(tmp_path) == before
     (tmp_path / "words.txt").write_text("seven\n")
     words = ("--hotwords-file", tmp_path / "words.txt")

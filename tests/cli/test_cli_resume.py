@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import soundfile
 from support.running import COMMAND, environment, funasr, invoke, tree
 from support.small import edit_json
 
@@ -151,6 +152,19 @@ def test_what_is_done_and_what_is_not(pair: list[Path], tmp_path: Path) -> None:
     assert (done.exit_code, done.stderr) == (0, skipped(3))
 
 
+@pytest.mark.slow
+def test_what_is_incomplete_stays_so(tmp_path: Path) -> None:
+    """A result that lacks something is kept, and the run does not claim that all went well."""
+    samples, rate_hz = soundfile.read(SEVEN.path)
+    soundfile.write(tmp_path / "cut.wav", samples, rate_hz)
+    os.truncate(tmp_path / "cut.wav", 2 * len(samples) * 3 // 4)
+    arguments = (*BASE, tmp_path / "cut.wav", "-o", tmp_path / "out")
+    assert invoke(*arguments).exit_code == 4
+    again = invoke(*arguments, "--resume")
+    assert (again.exit_code, again.stderr.startswith(skipped(1)[:-1])) == (4, True)
+    assert invoke(*arguments, "--resume", "--strict").exit_code == 1
+
+
 def test_what_stands_in_the_way_is_kept(pair: list[Path], tmp_path: Path) -> None:
     """Somebody else's file, a link to nowhere, a pipe: they are there; formats that are missing are written."""
     out = tmp_path / "out"
@@ -210,7 +224,7 @@ def test_a_recording_that_has_changed(done: Path) -> None:
 def test_a_recording_that_grows_while_it_is_transcribed(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copyfile(OTHER.path, done)
     with monkeypatch.context() as patched:
-        patched.setattr("funasr_cli.cli.output.write_new", lambda *given, **more: (
+        patched.setattr("funasr_cli.writers.write_new", lambda *given, **more: (
             shutil.copyfile(SEVEN.path, done), write_new(*given, **more)
         ))  # fmt: skip
         assert again(done)[0] == OTHER.written

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from funasr_cli import errors
 from funasr_cli.errors import ExitCode, FunASRError
@@ -20,6 +19,8 @@ from funasr_cli.errors import ExitCode, FunASRError
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funasr_cli"
 PAGE = ROOT / "docs/messages.md"
+Texts = dict[str, list[ast.expr]]  # what a name may stand for
+TEXTS = (ast.Constant, ast.JoinedStr, ast.BinOp, ast.IfExp)
 HEAD = """# Error messages
 
 An error is shown as `error[code]: message`, with what to do about it in the next line. Codes are stable: scripts
@@ -61,15 +62,31 @@ def raised_in(path: Path) -> Iterator[Raised]:
         return
     file = path.relative_to(ROOT)
     module = importlib.import_module(".".join(file.with_suffix("").parts).removesuffix(".__init__"))
-    for node in ast.walk(ast.parse(source)):
-        name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+    constants = {name: [ast.Constant(value)] for name, value in vars(module).items() if isinstance(value, str)}
+    for node, texts in calls(ast.parse(source), constants):
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
         type = getattr(module, name, None) or getattr(errors, name, None)
-        if isinstance(node, ast.Call) and inspect.isclass(type) and issubclass(type, FunASRError):
+        if inspect.isclass(type) and issubclass(type, FunASRError):
             given = dict(zip(("message", "hint"), node.args, strict=False))
             given |= {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
-            message, hint = (spell(given[part], module) if part in given else "" for part in ("message", "hint"))
+            message, hint = (spell(given[part], texts) if part in given else "" for part in ("message", "hint"))
             codes = tuple(literals(given.get("code")))
             yield Raised(file.as_posix(), node.lineno, type.exit_code, codes, message, hint)
+
+
+def calls(node: ast.AST, texts: Texts) -> Iterator[tuple[ast.Call, Texts]]:
+    """Every call below a node, with the texts that the names around it stand for."""
+    if isinstance(node, ast.FunctionDef):
+        own: dict[str, list[ast.expr]] = defaultdict(list)
+        for part in ast.walk(node):
+            target = part.targets[0] if isinstance(part, ast.Assign) else None
+            if isinstance(part, ast.Assign) and isinstance(target, ast.Name) and isinstance(part.value, TEXTS):
+                own[target.id].append(part.value)
+        texts = texts | own
+    if isinstance(node, ast.Call):
+        yield node, texts
+    for child in ast.iter_child_nodes(node):
+        yield from calls(child, texts)
 
 
 def literals(node: ast.expr | None) -> Iterator[str]:
@@ -81,20 +98,21 @@ def literals(node: ast.expr | None) -> Iterator[str]:
         yield node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
-def spell(node: ast.expr, module: ModuleType) -> str:
+def spell(node: ast.expr, texts: Texts) -> str:
     """A message as a template: what is filled in stands in braces."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
-        return "".join(spell(part, module) for part in node.values)
+        return "".join(spell(part, texts) for part in node.values)
     if isinstance(node, ast.FormattedValue):
-        return spell(node.value, module)
+        return spell(node.value, texts)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return spell(node.left, module) + spell(node.right, module)
-    if isinstance(node, ast.IfExp):
-        return " / ".join(spell(part, module) or '""' for part in (node.body, node.orelse))
-    constant = getattr(module, node.id, None) if isinstance(node, ast.Name) else None
-    return constant if isinstance(constant, str) else "{" + ast.unparse(node) + "}"
+        return spell(node.left, texts) + spell(node.right, texts)
+    choices = [node.body, node.orelse] if isinstance(node, ast.IfExp) else []
+    if isinstance(node, ast.Name):
+        choices = [text for text in texts.get(node.id, ()) if getattr(text, "lineno", 0) <= node.lineno]
+        texts = {name: choice for name, choice in texts.items() if name != node.id}
+    return " / ".join(spell(choice, texts) or '""' for choice in choices) or "{" + ast.unparse(node) + "}"
 
 
 def page(raised: list[Raised]) -> str:
