@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import socket
 import struct
@@ -198,13 +197,6 @@ def test_blocks_come_while_it_is_broadcast(tmp_path: Path, name: str) -> None:
     assert got + sum(line.get("samples", 0) for line in rest) == pytest.approx(30 * RATE_HZ, abs=2000)
 
 
-def test_live_can_be_read_only_once(tmp_path: Path) -> None:
-    content = write(tmp_path / "a.wav", {}, noise(RATE_HZ)).read_bytes()
-    said, got = Child(tmp_path, times=2).feed([content])
-    assert said[-1]["error"] == "-: has been read already, and is no file that can be read twice"
-    assert len(got) == RATE_HZ
-
-
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.m4a", "a.mp3"])
 def test_file_as_standard_input(tmp_path: Path, name: str) -> None:
     how, _ = FORMATS[name]
@@ -215,23 +207,10 @@ def test_file_as_standard_input(tmp_path: Path, name: str) -> None:
     assert said[-1] == {"end": True}
 
 
-def test_nothing_as_standard_input(tmp_path: Path) -> None:
-    said, _ = Child(tmp_path, stdin=subprocess.DEVNULL).end()
-    assert said[-1]["error"] == "-: the file is empty"
-
-
 def test_closed_standard_input(tmp_path: Path) -> None:
     command = [sys.executable, "-c", READ, str(tmp_path / "out"), "{}"]
     done = subprocess.run(["sh", "-c", '"$0" "$@" <&-', *command], capture_output=True, env=environment())
     assert json.loads(done.stdout)["error"] == "nothing is piped in"
-
-
-def test_terminal_as_standard_input(tmp_path: Path) -> None:
-    controller, terminal = pty.openpty()
-    said, _ = Child(tmp_path, stdin=terminal).end()
-    assert (said[-1]["error"], said[-1]["kind"]) == ("nothing is piped in", "UsageError")
-    os.close(controller)
-    os.close(terminal)
 
 
 Ends = AbstractContextManager[tuple[int, int]]
