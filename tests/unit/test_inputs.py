@@ -238,7 +238,7 @@ def test_what_holds_for_every_input(here: Path) -> None:
     assert [(input.clip, input.pcm) for input in inputs] == [
         ((1.0, None), each) for each in (None, pcm, None, pcm)
     ]
-    with refused("options-conflict", "--pcm"):
+    with refused("options-conflict"):
         find_inputs(["calls", "c.wav"], pcm=pcm)
 
 

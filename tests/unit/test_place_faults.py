@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.errors import refused
 from support.placing import NEW, convert, refusal, write_model
 from support.running import tree
 
 import funasr_cli
 from funasr_cli.checkpoints import place
 from funasr_cli.checkpoints.place import HINTS, new_folder
-from funasr_cli.errors import FunASRError, ModelError, OutputError
+from funasr_cli.errors import FunASRError, OutputError
 
 CODES = dict.fromkeys((errno.EROFS, errno.EACCES, errno.EBUSY, errno.EIO, errno.EMFILE), "output-unwritable")
 CODES |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "disk-full")
@@ -100,10 +101,8 @@ def test_temporary_names_are_not_shown(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_not_said_to_be_unwritable(tmp_path: Path) -> None:
-    with pytest.raises(ModelError) as caught, new_folder(tmp_path / "out"):
+    with refused("model-damaged", tmp_path / "tokenizer.json"), new_folder(tmp_path / "out"):
         (tmp_path / "tokenizer.json").read_bytes()
-    assert caught.value.code == "model-damaged"
-    assert caught.value.message.startswith(f"{tmp_path / 'tokenizer.json'}: ")
     assert os.listdir(tmp_path) == []
 
 
@@ -111,7 +110,7 @@ def test_a_drive_that_is_not_connected(tmp_path: Path, monkeypatch: pytest.Monke
     """Its name must not become a folder on another one."""
     monkeypatch.setattr(place, "DRIVES", tmp_path)
     for name in ("Backup", "Backup/models/nano"):
-        with pytest.raises(OutputError, match=f"^{tmp_path}/Backup: no such drive"):
+        with refused("output-unwritable", f"{tmp_path}/Backup: "):
             convert(tmp_path / name)
         assert os.listdir(tmp_path) == []
     (tmp_path / "Backup").mkdir()
