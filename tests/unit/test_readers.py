@@ -246,7 +246,7 @@ def test_reported_damage() -> None:
 def test_joined_recordings(originals: dict[str, bytes], tmp_path: Path) -> None:
     """What states the length of its first part alone."""
     assert load_audio(CASES / "joined.mp3", RATE_HZ).duration_s == pytest.approx(14.8, abs=0.1)
-    for name in ("a.mp3", "a.flac", "a.ogg", "a.opus", "b.ogg", "a.aac", "a.ac3", "a.ts", "a.amr"):
+    for name in ("a.mp3", "a.flac", "b.ogg", "a.aac", "a.ac3", "a.ts", "a.amr"):
         (tmp_path / name).write_bytes(originals[name] * 2)
         recording = open_recording(tmp_path / name, RATE_HZ)
         assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(2 * DURATION_S, abs=0.3), name
@@ -285,20 +285,21 @@ def test_joined_recordings_that_ffmpeg_does_not_see(tmp_path: Path, name: str, c
     ("first", "second"),
     [
         ("a.flac", "a.wav"), ("a.wav", "a.flac"), ("a.wav", "a.mp3"), ("a.aiff", "a.m4a"), ("a.ogg", "a.opus"),
-        ("a.opus", "a.ogg"), ("a.ogg", "b.ogg"), ("a.ogg", "a.flac"), ("a.m4a", "a.wav"),
+        ("a.opus", "a.ogg"), ("a.ogg", "b.ogg"), ("a.ogg", "a.flac"), ("a.m4a", "a.wav"), ("a.ogg", "a.ogg"),
+        ("a.opus", "a.opus"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("way", ["file", "pipe"])
 def test_joined_recordings_of_several_kinds(
     originals: dict[str, bytes], tmp_path: Path, first: str, second: str, way: str
 ) -> None:
-    """Read, or out of a pipe at least not passed over in silence."""
+    """Read, or out of a pipe at least told; a broadcast begins a new one of its kind with every title."""
     content = originals[first] + originals[second]
     (tmp_path / "a").write_bytes(content)
     piped = through_a_pipe(content)
     samples, error = read(tmp_path / "a") if way == "file" else (piped.samples, piped.error)
     assert len(samples) / RATE_HZ > DURATION_S - 0.3
-    if way == "file" or not error:
+    if way == "file" or first == second or not error:
         assert error is None
         assert len(samples) / RATE_HZ == pytest.approx(2 * DURATION_S, abs=0.3)
 
