@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+from support.errors import refused
 from support.scheduled import (
     Attempt,
     Model,
-    Recorded,
     always,
     assert_protocol,
     failures_of,
@@ -19,10 +20,9 @@ from support.scheduled import (
     transcripts_of,
 )
 
-from funasr_cli.errors import AudioError, FunASRError, OutputError, UsageError
+from funasr_cli.errors import AudioError, FunASRError, OutputError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling import scheduler
-from funasr_cli.scheduling.events import Finished
 from funasr_cli.scheduling.scheduler import Scheduler
 
 OPTIONS = TranscribeOptions(batch_size=3)
@@ -36,17 +36,10 @@ def _no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
-def refusing(error: Exception) -> Callable[[], Recorded]:
-    def opener() -> Recorded:
-        raise error
-
-    return opener
-
-
 @pytest.mark.parametrize("error", [BROKEN, OutputError("out/a.txt: exists already"), FunASRError("no")])
 def test_an_input_that_cannot_be_opened(error: FunASRError) -> None:
     others = [talk(0, 1.0), talk(2, 1.0)]
-    openers = [lambda: others[0], refusing(error), lambda: others[1]]
+    openers = [lambda: others[0], Mock(side_effect=error), lambda: others[1]]
     events = list(Model(always("eos"), OPTIONS).run(others, openers))
     assert_protocol(events, [0, 1, 2])
     assert failures_of(events) == {1: error}
@@ -55,7 +48,8 @@ def test_an_input_that_cannot_be_opened(error: FunASRError) -> None:
 
 def test_an_input_at_another_rate() -> None:
     events = run(Model(always("eos"), OPTIONS), [talk(0, 1.0, sample_rate_hz=8000, name="slow.wav")])
-    assert failures_of(events)[0].message == "slow.wav: 8000 Hz, not 16000"
+    error = failures_of(events)[0]
+    assert (error.code, error.message) == ("sample-rate", "slow.wav: 8000 Hz, not 16000")
 
 
 @pytest.mark.parametrize(("expected_s", "unread_s"), [(None, 0.0), (9.0, 6.0), (3.0, 0.0), (2.5, 0.0)])
@@ -81,8 +75,9 @@ def test_one_at_a_time_a_crash_fails_one() -> None:
     assert_protocol(events, [0, 1, 2])
     assert list(failures_of(events)) == [1]
     error = failures_of(events)[1]
-    assert error.message == "1.wav: the computation failed ([malloc] out of memory)"
-    assert error.hint == "a smaller --max-segment needs less memory"
+    assert (error.code, "--max-segment" in error.hint) == ("computation-failed", True)
+    assert error.message.startswith("1.wav: ")
+    assert "[malloc] out of memory" in error.message
     assert [attempt.source for attempt in model.admitted] == [0, 1, 2, 2]  # the rest of it is not tried any more
     assert model.decoders == 2
     assert [len(transcript.segments) for transcript in transcripts_of(events).values()] == [1, 2]
@@ -124,11 +119,7 @@ def test_bugs_in_readers_surface(bug: Exception, blocks: int) -> None:
 
 def test_bugs_in_the_decoder_surface(monkeypatch: pytest.MonkeyPatch) -> None:
     model, recording = Model(always("eos"), OPTIONS), talk(0, 1.0, 1.0)
-
-    def step() -> None:
-        raise ValueError("a bug")
-
-    monkeypatch.setattr(model, "step", step)
+    monkeypatch.setattr(model, "step", Mock(side_effect=ValueError("a bug")))
     with pytest.raises(ValueError, match="a bug"):
         run(model, [recording])
     assert recording.closed
@@ -148,20 +139,16 @@ def test_abandoned_midway(taken: int) -> None:
 
 
 def test_an_unknown_language_opens_nothing() -> None:
-    options = TranscribeOptions(batch_size=3, language="ko")
-    opened: list[int] = []
-    with pytest.raises(UsageError):
-        list(Model(always("eos"), options).run([], [lambda: opened.append(0)]))  # type: ignore[arg-type, return-value]
-    assert opened == []
+    opener = Mock()
+    with refused("language-unknown", "ko"):
+        list(Model(always("eos"), TranscribeOptions(batch_size=3, language="ko")).run([], [opener]))
+    opener.assert_not_called()
 
 
 def test_the_language_is_in_the_result_as_a_code() -> None:
     options = TranscribeOptions(batch_size=3, language="English")
-    (event,) = [
-        event for event in run(Model(always("eos"), options), [talk(0, 0.0)]) if isinstance(event, Finished)
-    ]
-    assert event.transcript.language == "en"
-    assert event.transcript.model == "scripted"
+    transcript = transcripts_of(run(Model(always("eos"), options), [talk(0, 0.0)]))[0]
+    assert (transcript.language, transcript.model) == ("en", "scripted")
 
 
 @pytest.mark.parametrize(
@@ -190,11 +177,7 @@ def test_as_many_rows_as_fit(available: int, text_tokens: int, rows: int, monkey
 
 def test_no_memory_for_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(always("eos"), OPTIONS)
-
-    def encode(features: object) -> list[Attempt]:
-        raise MemoryError("std::bad_alloc")
-
-    monkeypatch.setattr(model, "encode", encode)
+    monkeypatch.setattr(model, "encode", Mock(side_effect=MemoryError("std::bad_alloc")))
     events = run(model, [talk(source, 1.0, 1.0) for source in range(5)])
     assert_protocol(events, range(5))
     assert sorted(failures_of(events)) == list(range(5))
