@@ -94,7 +94,7 @@ def test_a_few_samples_that_are_missing_are_not_missed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples, tone(RATE_HZ)[: len(samples)])
 
 
-@pytest.mark.parametrize("ending", ["mp3", "wav", "raw", "flac"])
+@pytest.mark.parametrize("ending", ["mp3", "wav", "raw", "flac", "txt", "mp4", "aac", "ac3", "ogg"])
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
@@ -105,11 +105,16 @@ def test_a_few_samples_that_are_missing_are_not_missed(tmp_path: Path) -> None:
         (b"#EXTM3U\n#EXT-X-VERSION:3\nhttp://127.0.0.1:9/a.ts\n", "playlist"), (b"<svg xmlns='x'>", "XML"),
         (bytes(5000), "zeros"), (b"  \n" * 20, "blanks"), (b"a text file, no recording\n" * 20, "ffmpeg"),
         (b"RIFF", "ffmpeg"), (b"RIFF" + bytes(4) + b"WAVE", "ffmpeg"), (b"fLaC" + bytes(60), "ffmpeg"),
-        (b"fLaC\xff" * 9, "ffmpeg"),
+        (b"fLaC\xff" * 9, "ffmpeg"), ("好".encode() * 5000, "ffmpeg"), (b"a text\n" * 5000, "ffmpeg"),
+        (b"1\n00:00:01,000 --> 00:00:02,000\nhello\n\n" * 5000, "ffmpeg"), ("好".encode(), "ffmpeg"),
+        (b"<html>" * 5000, "HTML"),
     ],
 )  # fmt: skip
 def test_what_it_is_instead(tmp_path: Path, content: bytes, kind: str, ending: str) -> None:
-    """Whatever its name promises; but what has no header may begin with silence, or with anything unknown."""
+    """Whatever its name promises; but what has no header may begin with silence, or with anything unknown.
+
+    FFmpeg takes a long text for the samples of a telephone.
+    """
     path = tmp_path / f"a.{ending}"
     path.write_bytes(content)
     with refused("audio-unreadable", path, "--pcm" if ending == "raw" and kind in UNKNOWN else kind):

@@ -26,7 +26,7 @@ from funasr_cli.audio.decode import load_audio, open_recording
 READ = """
 import json, sys
 import numpy as np
-from funasr_cli.sources import open_input, split_channels
+from funasr_cli.sources import open_input
 from funasr_cli.errors import FunASRError
 from funasr_cli.audio.pcm import PCMFormat
 from funasr_cli.inputs import find_inputs
@@ -40,8 +40,7 @@ def say(**data):
 
 blocks = []
 try:
-    inputs = find_inputs(["-"], pcm=pcm)
-    for input in split_channels(inputs) if wanted.get("split") else inputs:
+    for input in find_inputs(["-"], pcm=pcm):
         source = open_input(input, 16000)
         say(name=source.name, stem=input.stem, expected_s=source.expected_s)
         for _ in range(times):
@@ -50,7 +49,7 @@ try:
                 say(samples=len(block))
     say(end=True)
 except FunASRError as error:
-    say(error=error.message, hint=error.hint, kind=type(error).__name__)
+    say(error=error.message)
 np.save(out, np.concatenate(blocks) if blocks else np.zeros(0, np.float32))
 """
 
@@ -133,23 +132,6 @@ def test_it_is_kept_on_disk_meanwhile(tmp_path: Path) -> None:
     _, samples = child.feed([content[len(content) // 2 :]])
     once = load_audio(path, RATE_HZ).samples
     np.testing.assert_array_equal(samples, np.concatenate([once, once]))
-    assert os.listdir(child.kept) == []
-
-
-@pytest.mark.parametrize("container", ["wav", "raw"])
-def test_channels(tmp_path: Path, container: str) -> None:
-    """It is kept for that, too."""
-    samples = (noise(2 * RATE_HZ, 2) * 2**15).astype("<i2")
-    if container == "raw":
-        child = Child(tmp_path, split=True, pcm={"encoding": "s16le", "sample_rate_hz": RATE_HZ, "channels": 2})
-        said, got = child.feed([samples.tobytes()])
-    else:
-        child = Child(tmp_path, split=True)
-        said, got = child.feed([wav_header(0xFFFFFFFF, 2), samples.tobytes()])
-    named = [(line["name"], line["stem"]) for line in said if "name" in line]
-    assert named == [("- [ch 1]", "stdin.ch1"), ("- [ch 2]", "stdin.ch2")]
-    np.testing.assert_array_equal(got, samples.T.ravel() / np.float32(2**15))
-    assert said[-1] == {"end": True}
     assert os.listdir(child.kept) == []
 
 

@@ -21,6 +21,7 @@ from funasr_cli.audio.decode import load_audio, open_recording
 from funasr_cli.audio.readers import open_reader
 
 RATE_HZ = 16000
+Contents = dict[str, bytes]  # by their file names
 DURATION_S = 24
 CASES = Path(__file__).parents[1] / "data" / "reports"
 PCM = {"a.wav": None, "a.aiff": None, "a.au": None, "a.w64": None, "a.caf": None}  # libsndfile writes these
@@ -36,7 +37,7 @@ CONTENT = {  # name -> codec and sample rate for PyAV
 }  # fmt: skip
 
 
-def make(folder: Path, duration_s: int) -> dict[str, bytes]:
+def make(folder: Path, duration_s: int) -> Contents:
     """Name -> content of a file that is in order; those of mp4 begin with their table of contents."""
     contents = {}
     for name, how in {**PCM, **CONTENT}.items():
@@ -53,12 +54,12 @@ def make(folder: Path, duration_s: int) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Contents:
     return make(tmp_path_factory.mktemp("originals"), DURATION_S)
 
 
 @pytest.fixture(scope="module")
-def minutes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def minutes(tmp_path_factory: pytest.TempPathFactory) -> Contents:
     return make(tmp_path_factory.mktemp("minutes"), 60)
 
 
@@ -108,7 +109,7 @@ def like_before(samples: np.ndarray, intact: np.ndarray) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", {**PCM, **CONTENT})
-def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, name: str, share: float) -> None:
+def test_damage_loses_what_it_hits(minutes: Contents, tmp_path: Path, name: str, share: float) -> None:
     """Sixty bytes: the rest is there, and where it was."""
     path, content = tmp_path / name, minutes[name]
     path.write_bytes(content)
@@ -126,7 +127,7 @@ def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, na
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.opus", "a.ogg", "a.aac", "a.ac3", "a.wma"])
-def test_damage_in_the_first_packets_moves_nothing(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+def test_damage_in_the_first_packets_moves_nothing(originals: Contents, tmp_path: Path, name: str) -> None:
     """What comes behind them keeps its time, though nothing in front of it could be decoded."""
     path, content = tmp_path / name, originals[name]
     path.write_bytes(content)
@@ -142,7 +143,7 @@ def test_damage_in_the_first_packets_moves_nothing(originals: dict[str, bytes], 
 
 
 @pytest.mark.parametrize("name", ["a.ogg", "a.opus", "a.ts", "a.wma", "a.flv", "a.mkv"])
-def test_junk_at_the_end_is_told(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+def test_junk_at_the_end_is_told(originals: Contents, tmp_path: Path, name: str) -> None:
     start = len(originals[name]) * 19 // 20
     damaged(tmp_path / name, originals[name], overwritten, start, len(originals[name]) - start)
     assert len(cut_short(tmp_path / name)[0]) / RATE_HZ > 0.85 * DURATION_S
@@ -183,7 +184,7 @@ def test_checksums_are_looked_at(tmp_path: Path, name: str, codec: str, longest_
 @pytest.mark.parametrize("damage", [zeros, removed, inserted])
 @pytest.mark.parametrize("name", sorted(set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf"}))
 def test_no_loss_goes_untold(
-    originals: dict[str, bytes], tmp_path: Path, name: str, damage: Callable[[bytearray, int], None]
+    originals: Contents, tmp_path: Path, name: str, damage: Callable[[bytearray, int], None]
 ) -> None:
     path = damaged(tmp_path / name, originals[name], damage, len(originals[name]) // 2)
     samples, error, lost = read_all(path)
@@ -200,7 +201,7 @@ def test_no_loss_goes_untold(
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.ogg", "a.opus", "a.mp4", "a.webm", "a.mkv", "a.wav"])
-def test_damage_elsewhere_does_not_matter(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+def test_damage_elsewhere_does_not_matter(originals: Contents, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     for clip in ((1, 7), (18, 24)):
         path.write_bytes(originals[name])
@@ -219,7 +220,7 @@ def test_damage_elsewhere_does_not_matter(originals: dict[str, bytes], tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.62, 0.95])
 @pytest.mark.parametrize("name", [*PCM, *WITH_LENGTH, "a.ogg", "a.opus", "a.aac"])
-def test_cut_off(originals: dict[str, bytes], tmp_path: Path, name: str, share: float) -> None:
+def test_cut_off(originals: Contents, tmp_path: Path, name: str, share: float) -> None:
     path = tmp_path / name
     path.write_bytes(originals[name])
     intact = load_audio(path, RATE_HZ).samples
@@ -243,7 +244,7 @@ def test_reported_damage() -> None:
 
 
 @pytest.mark.slow
-def test_joined_recordings(originals: dict[str, bytes], tmp_path: Path) -> None:
+def test_joined_recordings(originals: Contents, tmp_path: Path) -> None:
     """What states the length of its first part alone."""
     assert load_audio(CASES / "joined.mp3", RATE_HZ).duration_s == pytest.approx(14.8, abs=0.1)
     for name in ("a.mp3", "a.flac", "b.ogg", "a.aac", "a.ac3", "a.ts", "a.amr"):
@@ -291,7 +292,7 @@ def test_joined_recordings_that_ffmpeg_does_not_see(tmp_path: Path, name: str, c
 )  # fmt: skip
 @pytest.mark.parametrize("way", ["file", "pipe"])
 def test_joined_recordings_of_several_kinds(
-    originals: dict[str, bytes], tmp_path: Path, first: str, second: str, way: str
+    originals: Contents, tmp_path: Path, first: str, second: str, way: str
 ) -> None:
     """Read, or out of a pipe at least told; a broadcast begins a new one of its kind with every title."""
     content = originals[first] + originals[second]
@@ -319,7 +320,7 @@ def test_what_follows_samples_and_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.m4a", "a.mov"])
-def test_cut_off_before_the_table_of_contents(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+def test_cut_off_before_the_table_of_contents(originals: Contents, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(originals[name][:-2000])
     with refused("audio-unreadable", tmp_path / name, "incomplete"):
         open_recording(tmp_path / name, RATE_HZ)
@@ -338,9 +339,7 @@ def test_film_that_was_cut_off(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.aac", "a.ts", "a.ac3", "unknown.mp3"])
 @pytest.mark.parametrize("extra", range(0, 500, 77))
-def test_recording_that_begins_within_a_frame(
-    originals: dict[str, bytes], tmp_path: Path, name: str, extra: int
-) -> None:
+def test_recording_that_begins_within_a_frame(originals: Contents, tmp_path: Path, name: str, extra: int) -> None:
     """As cut out of a broadcast."""
     content = originals[name]
     (tmp_path / name).write_bytes(content[len(content) // 2 + extra :])
@@ -350,7 +349,7 @@ def test_recording_that_begins_within_a_frame(
 
 
 @pytest.mark.parametrize("line", ["#EXTM3U\n#EXTINF:20,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"])
-def test_a_playlist_leads_nowhere(originals: dict[str, bytes], tmp_path: Path, line: str) -> None:
+def test_a_playlist_leads_nowhere(originals: Contents, tmp_path: Path, line: str) -> None:
     """It could name any file of this machine, or an address."""
     other = tmp_path / "secret.ts"
     other.write_bytes(originals["a.ts"])
@@ -360,31 +359,16 @@ def test_a_playlist_leads_nowhere(originals: dict[str, bytes], tmp_path: Path, l
             open_recording(tmp_path / "a.m3u8", RATE_HZ)
 
 
-@pytest.mark.parametrize("ending", ["txt", "mp4", "aac", "flac", "ac3", "ogg", "mp3", "wav"])
-@pytest.mark.parametrize(
-    "text", ["a text, no recording\n", "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n", "\0", "好", "\ufeff<html>"]
-)
-def test_texts_are_not_heard(tmp_path: Path, text: str, ending: str) -> None:
-    """FFmpeg takes a long one for the samples of a telephone."""
-    for length in (1, 100, 5000):
-        (tmp_path / f"a.{ending}").write_text(text * length, encoding="utf-8")
-        with refused("audio-unreadable") as caught:
-            open_recording(tmp_path / f"a.{ending}", RATE_HZ)
-        assert ("HTML" in caught.value.message) == ("html" in text)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp3", "wav", "flac", "m4a", "txt"])
 @pytest.mark.parametrize("name", ["a.aac", "a.mp3", "a.wav", "a.ogg", "a.mp4", "a.flac", "a.webm", "a.aiff"])
-def test_wrong_endings(originals: dict[str, bytes], tmp_path: Path, name: str, ending: str) -> None:
+def test_wrong_endings(originals: Contents, tmp_path: Path, name: str, ending: str) -> None:
     (tmp_path / f"b.{ending}").write_bytes(originals[name])
     assert load_audio(tmp_path / f"b.{ending}", RATE_HZ).duration_s == pytest.approx(DURATION_S, abs=0.2)
 
 
 @pytest.mark.slow
-def test_nothing_is_printed(
-    originals: dict[str, bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_printed(originals: Contents, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Whatever a library thinks of a file."""
     for name, content in originals.items():
         for data in (
@@ -420,7 +404,7 @@ def test_films(name: str, rate_hz: int, channels: int, begin_s: float, end_s: fl
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp4"])
-def test_a_file_that_shrinks_while_it_is_read(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+def test_a_file_that_shrinks_while_it_is_read(originals: Contents, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(originals[name])
     blocks = open_recording(path, RATE_HZ).blocks()
@@ -430,7 +414,7 @@ def test_a_file_that_shrinks_while_it_is_read(originals: dict[str, bytes], tmp_p
         list(blocks)
 
 
-def test_a_file_that_vanishes(originals: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_file_that_vanishes(originals: Contents, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(originals["a.wav"])
     recording = open_recording(path, RATE_HZ)
@@ -448,7 +432,7 @@ def test_a_file_that_vanishes(originals: dict[str, bytes], tmp_path: Path) -> No
 @pytest.mark.slow
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_damage_ends_and_adds_up(originals: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:
+def test_any_damage_ends_and_adds_up(originals: Contents, tmp_path: Path, data: st.DataObject) -> None:
     """No crash, no end that does not come, no loss outside of what was read."""
     content = bytearray(originals[data.draw(st.sampled_from(sorted(originals)))][:40_000])
     within = st.integers(0, min(2000, len(content) - 1)) | st.integers(0, len(content) - 1)

@@ -157,9 +157,6 @@ def test_values_that_are_not_numbers(tmp_path: Path, clip: Clip) -> None:
         part(tmp_path / "a.wav", clip),
         samples[round(clip[0] * RATE_HZ) : round((clip[1] or 32) * RATE_HZ)].mean(axis=1),
     )
-    expected = samples[10 * RATE_HZ : 11 * RATE_HZ].mean(axis=1)
-    expected[0] = samples[10 * RATE_HZ, 1]  # the other channel has a number
-    np.testing.assert_array_equal(part(tmp_path / "a.wav", (10, 11)), expected)
     np.testing.assert_array_equal(part(tmp_path / "a.wav", None, channel=2), samples[:, 1])
 
 
@@ -227,30 +224,20 @@ def test_channels_split(tmp_path: Path) -> None:
     assert split_channels(inputs[:2]) == inputs[:2]
 
 
-def test_channels_of_everything_that_can_be_read(tmp_path: Path) -> None:
-    samples = noise(2 * RATE_HZ, 2)
-    soundfile.write(tmp_path / "a.flac", samples, RATE_HZ)
-    write_media(tmp_path / "b.m4a", "alac", samples)
-    samples.tofile(tmp_path / "c.raw")
-    typed = find_inputs(
-        [tmp_path / name for name in ("a.flac", "b.m4a", "c.raw")], pcm=PCMFormat("f32le", RATE_HZ, 2)
-    )
-    inputs = split_channels(typed)
-    assert [input.stem for input in inputs] == ["a.ch1", "a.ch2", "b.ch1", "b.ch2", "c.ch1", "c.ch2"]
-    for input in inputs:
-        got = np.concatenate(list(open_input(input, RATE_HZ).blocks()))
-        np.testing.assert_allclose(got, samples[:, (input.channel or 0) - 1], atol=1e-4)
-
-
-@pytest.mark.parametrize("format", ["wav", "flac"])
+@pytest.mark.parametrize("format", ["wav", "flac", "raw", "m4a"])
 def test_channels_of_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
     """It is read once and kept, as long as its inputs are there."""
     (tmp_path / "kept").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "kept"))
-    samples = noise(12 * RATE_HZ, 2)
-    soundfile.write(tmp_path / f"a.{format}", samples, RATE_HZ)
-    with named_pipe(tmp_path / "pipe", (tmp_path / f"a.{format}").read_bytes()) as pipe:
-        inputs = split_channels(find_inputs([pipe]))
+    samples, stored = noise(12 * RATE_HZ, 2), tmp_path / f"a.{format}"
+    if format == "m4a":
+        write_media(stored, "alac", samples)
+    else:
+        soundfile.write(stored, samples, RATE_HZ, "FLOAT" if format == "raw" else None)
+    with named_pipe(tmp_path / "pipe", stored.read_bytes()) as pipe:
+        inputs = split_channels(
+            find_inputs([pipe], pcm=PCMFormat("f32le", RATE_HZ, 2) if format == "raw" else None)
+        )
     assert [(input.label, input.stem) for input in inputs] == [
         (f"{pipe} [ch 1]", "pipe.ch1"), (f"{pipe} [ch 2]", "pipe.ch2"),
     ]  # fmt: skip

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.segmenting import noise
 
 from funasr_cli.audio import vad
 from funasr_cli.audio.decode import load_audio
@@ -23,11 +24,6 @@ def whole_frames(path: Path) -> np.ndarray:
 ZH = whole_frames(ZH_WAV)
 ZH_FRAMES = len(ZH) // FRAME_SAMPLES
 ZH_SPEECH = VoiceActivityDetector()(ZH)
-
-
-def noise(frames: int, level: float) -> np.ndarray:
-    draw = np.random.default_rng(0)
-    return (level * draw.standard_normal(frames * FRAME_SAMPLES)).astype(np.float32)
 
 
 @pytest.mark.slow
@@ -51,7 +47,7 @@ def test_frame_by_frame_from_one_buffer() -> None:
 
 def test_recordings_are_apart() -> None:
     first, second = VoiceActivityDetector(), VoiceActivityDetector()
-    first(noise(20, 0.1))
+    first(noise(20 * FRAME_SAMPLES))
     np.testing.assert_array_equal(second(ZH), ZH_SPEECH)
 
 
