@@ -9,7 +9,6 @@ import copy
 import os
 import pickle
 import subprocess
-import sys
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import peak_memory
 from support.crafted import NORM, Storage, entries_of, pickled, put_pickle, put_tensor, tensor_of
 from support.damage import Call
 from support.errors import refused
@@ -238,24 +238,16 @@ def test_damaged_files_never_raise_anything_else(
             tensor.read()
 
 
-PEAK = """
-import resource, sys
+REFUSE = """
 from pathlib import Path
 from funasr_cli.checkpoints.pickles import read_state_dict
 from funasr_cli.errors import ModelError
 
-def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-read_state_dict(Path(sys.argv[1]))
-before = peak_mib()
-for path in sys.argv[2:]:
+def use(path):
     try:
-        read_state_dict(Path(path))
+        return len(read_state_dict(Path(path)))
     except ModelError:
-        continue
-    raise SystemExit("it was read")
-print(peak_mib() - before)
+        return 0
 """
 
 
@@ -275,6 +267,6 @@ def test_the_memory_that_refusals_take(folder: Path, tmp_path_factory: pytest.Te
         (hostile / "model.pt").write_bytes(paths[0].read_bytes())
         change(hostile)
         paths.append(hostile / "model.pt")
-    command = [sys.executable, "-c", PEAK, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 200
+    counts, peaks_mib = zip(*peak_memory.after_each(paths, REFUSE), strict=True)
+    assert counts == (2, *(0 for _ in changes))
+    assert peaks_mib[-1] - peaks_mib[0] < 200

@@ -134,12 +134,9 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     disk.mkdir()
 
     def mount(options: str) -> Path:
-        try:
-            run = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True)
-        except FileNotFoundError:
-            pytest.skip("there is no mount")
-        if run.returncode:
-            pytest.skip("mounting is not allowed here")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("mounting is not possible here")
         return disk
 
     yield mount

@@ -89,9 +89,10 @@ def test_a_device_that_gives_up_costs_the_proof_alone(
     monkeypatch.setattr(proof, "run_stages", Mock(side_effect=error))
     conversion = funasr_cli.convert(small_checkpoint, tmp_path / "m")
     assert conversion.proof is None
-    assert [note.replace("\ufffd", " ") for note in conversion.notes] == [
-        "not verified: " + str(error).splitlines()[0] + (" memory" if isinstance(error, RuntimeError) else "")
-    ]
+    [note] = conversion.notes
+    assert note.startswith("not verified: ")
+    assert str(error).splitlines()[0] in note
+    assert note.isprintable()
     assert (tmp_path / "m/model.safetensors").is_file()
 
 
