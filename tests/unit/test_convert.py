@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support.errors import refused
+from support.layouts import read_tensors
 from support.running import tree
 from support.small import MakeCheckpoint, convert, edit_tensors
 
@@ -28,10 +29,6 @@ NORM = "audio_encoder.tp_norm.weight"
 Tensors = dict[str, torch.Tensor]
 
 
-def source_tensors(folder: Path) -> Tensors:
-    return torch.load(folder / "model.pt", weights_only=True)["state_dict"]
-
-
 def converted(folder: Path, out: Path, **options: object) -> Tensors:
     convert(folder, out, **options)
     return load_file(out / "model.safetensors")
@@ -41,7 +38,7 @@ def converted(folder: Path, out: Path, **options: object) -> Tensors:
 def test_tensors_are_those_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path, dtype: str) -> None:
     """To the bit, only FSMN taps change their layout, and the copy of the tied head is gone."""
     folder = make_checkpoint(dtype=getattr(torch, dtype), with_ctc=True)
-    before, source = tree(folder), source_tensors(folder)
+    before, source = tree(folder), read_tensors(folder)
     out = converted(folder, tmp_path / "out", dtype=dtype)
     assert source.keys() - out.keys() == {LM_HEAD}
     assert out.keys() <= source.keys()
@@ -63,7 +60,7 @@ def test_other_floating_point_types_are_cast(checkpoint: Path, tmp_path: Path, d
 def test_untied_head_is_kept(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     folder = make_checkpoint(llm_tied=False)
     out = converted(folder, tmp_path / "out", dtype="float32")
-    assert torch.equal(out[LM_HEAD], source_tensors(folder)[LM_HEAD])
+    assert torch.equal(out[LM_HEAD], read_tensors(folder)[LM_HEAD])
     assert not torch.equal(out[LM_HEAD], out[EMBEDDING])
 
 
@@ -73,7 +70,7 @@ def test_quantized_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path, bits
     """Every matrix of the decoder, embeddings too, and nothing else; the values are within half a step."""
     folder = make_checkpoint(llm_tied=tied)
     out = converted(folder, tmp_path / "out", dtype="float32", quantize=bits, group_size=32)
-    source = source_tensors(folder)
+    source = read_tensors(folder)
     quantized = {name.removesuffix(".scales") for name in out if name.endswith(".scales")}
     matrices = {n.removesuffix(".weight") for n, t in source.items() if n.startswith("llm.") and t.ndim == 2}
     assert quantized == matrices - ({LM_HEAD.removesuffix(".weight")} if tied else set())

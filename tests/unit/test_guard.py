@@ -94,30 +94,18 @@ def test_limits_of_what_is_a_loop() -> None:
         assert stop_of(*stream_of(["ha"] * times)) == (times, reason)
 
 
-@pytest.mark.parametrize("text", ORDINARY)
-def test_ordinary_texts_are_no_loops(text: str) -> None:
-    stream, token_ids = stream_of(WORD.findall(text))
-    assert stop_of(stream, token_ids) == (len(token_ids), None)
-    assert stream.raw == text
-    assert without_loop(stream) == text
-
-
-def clip_texts() -> list[str]:
+def test_ordinary_texts_and_those_of_real_clips_are_no_loops() -> None:
     files = [DEMO / "clips/clips.jsonl", DATA / "demo/clean/clips.jsonl", DATA / "demo/noisy/clips.jsonl"]
     clips = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    return [clip[key] for clip in clips for key in ("spoken", "written")]
-
-
-def test_texts_of_real_clips_are_no_loops() -> None:
-    tokenizer = Tokenizer.from_file(str(DEMO / "model/tokenizer.json"))
-    texts = clip_texts()
+    texts = [clip[key] for clip in clips for key in ("spoken", "written")]
     assert len(texts) > 100
-    for text in texts:
-        for pieces in (WORD.findall(text), list(text)):
-            stream, token_ids = stream_of(pieces)
-            assert stop_of(stream, token_ids) == (len(token_ids), None), text
-        token_ids = tokenizer.encode(text).ids
-        assert stop_of(TextStream(tokenizer.decode), token_ids) == (len(token_ids), None), text
+    tokenizer = Tokenizer.from_file(str(DEMO / "model/tokenizer.json"))
+    streams = [(text, *stream_of(WORD.findall(text))) for text in (*ORDINARY, *texts)]
+    streams += [(text, *stream_of(text)) for text in texts]
+    streams += [(text, TextStream(tokenizer.decode), tokenizer.encode(text).ids) for text in texts]
+    for text, stream, token_ids in streams:
+        assert stop_of(stream, token_ids) == (len(token_ids), None), text
+        assert without_loop(stream) == text
 
 
 def test_a_sentence_in_ever_different_tokens() -> None:

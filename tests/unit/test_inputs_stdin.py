@@ -9,8 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -195,39 +194,23 @@ def test_closed_standard_input(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["error"] == "nothing is piped in"
 
 
-Ends = AbstractContextManager[tuple[int, int]]
-
-
-@contextmanager
-def ends_of_a_socket() -> Iterator[tuple[int, int]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours.detach(), theirs.detach()
-
-
-@contextmanager
-def ends_of_a_pipe_that_does_not_wait() -> Iterator[tuple[int, int]]:
-    theirs, ours = os.pipe()
-    os.set_blocking(theirs, False)
-    yield ours, theirs
-
-
-@pytest.mark.parametrize("ends", [ends_of_a_socket, ends_of_a_pipe_that_does_not_wait])
+@pytest.mark.parametrize("kind", ["a socket", "a pipe that does not wait"])
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
-def test_other_things_than_a_pipe(tmp_path: Path, name: str, ends: Callable[[], Ends]) -> None:
+def test_other_things_than_a_pipe(tmp_path: Path, name: str, kind: str) -> None:
     """As other programs hand them down; and nothing is there to be read for a while."""
     content = write(tmp_path / name, {}, noise(DURATION_S * RATE_HZ)).read_bytes()
-    with ends() as (ours, theirs):
-        child = Child(tmp_path, stdin=theirs)
-        os.close(theirs)
-        with open(ours, "wb", buffering=0) as file:
-            file.write(content[:10_000])
-            if name == "a.wav":
-                assert next(child.said())["name"] == "-"
-            else:
-                child.wait_until_it_keeps_something()
-            file.write(content[10_000:])
-        said, got = child.end()
+    theirs, ours = (end.detach() for end in socket.socketpair()) if kind == "a socket" else os.pipe()
+    os.set_blocking(theirs, kind == "a socket")
+    child = Child(tmp_path, stdin=theirs)
+    os.close(theirs)
+    with open(ours, "wb", buffering=0) as file:
+        file.write(content[:10_000])
+        if name == "a.wav":
+            assert next(child.said())["name"] == "-"
+        else:
+            child.wait_until_it_keeps_something()
+        file.write(content[10_000:])
+    said, got = child.end()
     np.testing.assert_array_equal(got, load_audio(tmp_path / name, RATE_HZ).samples)
     assert said[-1] == {"end": True}
 

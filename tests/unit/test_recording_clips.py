@@ -192,13 +192,9 @@ def test_one_channel(tmp_path: Path, channel: int) -> None:
     np.testing.assert_array_equal(part(tmp_path / "a.wav", None, channel), samples[:, channel - 1])
     clip = samples[5 * RATE_HZ : 6 * RATE_HZ]
     np.testing.assert_array_equal(part(tmp_path / "a.wav", (5, 6), channel), clip[:, channel - 1])
-
-
-@pytest.mark.parametrize("channel", [0, -1, 3])
-def test_no_such_channel(tmp_path: Path, channel: int) -> None:
-    soundfile.write(tmp_path / "a.wav", noise(100, 2), RATE_HZ)
-    with refused("audio-channel", tmp_path / "a.wav", channel, 2):
-        open_recording(tmp_path / "a.wav", RATE_HZ, channel=channel)
+    for other in (0, -channel, 3 + channel):
+        with refused("audio-channel", tmp_path / "a.wav", other, 3):
+            open_recording(tmp_path / "a.wav", RATE_HZ, channel=other)
 
 
 def test_channels_split(tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ def only(
     hears: Hears | None, outcome: Outcome | None = None, speech_s: float = 4.0, **options: object
 ) -> Transcript:
     """One recording with speech of a few seconds, and what comes of it."""
-    wanted = TranscribeOptions(batch_size=4, ctc=hears is not None, draft=OFF, **options)  # type: ignore[arg-type]
+    options = {"ctc": hears is not None} | options
+    wanted = TranscribeOptions(batch_size=4, draft=OFF, **options)  # type: ignore[arg-type]
     model = Model(outcome or always("eos"), wanted, hears=hears)
     recording = talk(0, speech_s)
     events = run(model, [recording])
@@ -255,10 +256,13 @@ def test_parts_that_are_no_better_are_given_up(heard: str) -> None:
     assert transcript.complete
 
 
-def test_parts_that_are_heard_stay() -> None:
-    transcript = only(lambda attempt: TEXT if attempt.level else ELSE)
+@pytest.mark.parametrize("ctc", [True, False])
+def test_parts_that_are_heard_stay(ctc: bool) -> None:
+    """Whether what the CTC branch heard is asked for, too, or not."""
+    transcript = only(lambda attempt: TEXT if attempt.level else ELSE, ctc=ctc)
     assert told(transcript) == [("repaired", 0.0, False, 1)] * 2
     assert (transcript.warnings, transcript.ledger.doubtful_s, transcript.ledger.transcribed_s) == ((), 0.0, 0.0)
+    assert [segment.ctc_text for segment in transcript.segments] == [TEXT if ctc else None] * 2
 
 
 def test_parts_of_parts() -> None:
@@ -283,15 +287,6 @@ def test_a_complete_text_does_not_give_way_to_broken_parts(kind: str) -> None:
     )
     assert told(transcript) == [("transcribed", 1.0, True, 0)]
     assert transcript.complete
-
-
-def test_a_text_does_not_depend_on_what_else_is_asked_for() -> None:
-    """The CTC branch is read for the second opinion alone, too."""
-    options = TranscribeOptions(batch_size=4, draft=OFF)
-    model = Model(always("eos"), options, hears=lambda attempt: TEXT if attempt.level else ELSE)
-    transcript = transcripts_of(run(model, [talk(0, 4.0)]))[0]
-    assert told(transcript) == [("repaired", 0.0, False, 1)] * 2
-    assert [segment.ctc_text for segment in transcript.segments] == [None, None]
 
 
 @pytest.mark.slow

@@ -31,21 +31,12 @@ BYTES = st.lists(TEXTS.map(str.encode) | st.binary(max_size=4), max_size=8).map(
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
-        ("", ""),
-        ("  a \n\t b  ", "a b"),
-        ("a/silb", "a b"),
-        ("/sil/sil", ""),
-        ("a\u3000b\u00a0c", "a b c"),
-        ("<think>x</think>a", "a"),
-        ("a<think>x\ny</think>b", "ab"),
-        ("a<think>never closed", "a"),
-        ("<think></think>\n\na", "a"),
-        ("<think>a<think>b</think>c", "c"),
-        ("a</think>b", "a</think>b"),
-        ("/s<think>x</think>il", ""),
-        ("a\ufffdb", "a\ufffdb"),
+        ("", ""), ("  a \n\t b  ", "a b"), ("a/silb", "a b"), ("/sil/sil", ""), ("a\u3000b\u00a0c", "a b c"),
+        ("<think>x</think>a", "a"), ("a<think>x\ny</think>b", "ab"), ("a<think>never closed", "a"),
+        ("<think></think>\n\na", "a"), ("<think>a<think>b</think>c", "c"), ("a</think>b", "a</think>b"),
+        ("/s<think>x</think>il", ""), ("a\ufffdb", "a\ufffdb"),
     ],
-)
+)  # fmt: skip
 def test_clean_text(raw: str, text: str) -> None:
     assert clean_text(raw) == text
 

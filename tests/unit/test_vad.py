@@ -16,12 +16,8 @@ from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ, VoiceActivityDet
 ZH_WAV = Path(__file__).parents[1] / "data" / "zh-6s.wav"
 
 
-def whole_frames(path: Path) -> np.ndarray:
-    samples = load_audio(path, SAMPLE_RATE_HZ).samples
-    return samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES]
-
-
-ZH = whole_frames(ZH_WAV)
+ZH = load_audio(ZH_WAV, SAMPLE_RATE_HZ).samples
+ZH = ZH[: len(ZH) // FRAME_SAMPLES * FRAME_SAMPLES]
 ZH_FRAMES = len(ZH) // FRAME_SAMPLES
 ZH_SPEECH = VoiceActivityDetector()(ZH)
 

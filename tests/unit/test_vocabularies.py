@@ -61,7 +61,8 @@ def test_parts_that_are_known(tmp_path: Path, parts: dict[str, Any]) -> None:
 
 
 REPLACE = {"type": "Replace", "pattern": {"Regex": "."}, "content": "a" * 20}
-UNKNOWN = {
+REFUSED: dict[str, dict[str, dict[str, Any]]] = {}
+REFUSED["model-unsupported"] = {
     "Replace": {"normalizer": sequence("normalizers", *[REPLACE] * 7)},
     "Prepend": {"normalizer": {"type": "Prepend", "prepend": "x" * 10_000_000}},
     "Precompiled": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}},
@@ -78,13 +79,7 @@ UNKNOWN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_parts_that_are_not_known(tmp_path: Path, name: str) -> None:
-    """Some can make gigabytes of a line of text, at which the library ends the process, or panics."""
-    assert_refused(edited(tmp_path / "tokenizer.json", **UNKNOWN[name]), "model-unsupported", name)
-
-
-DAMAGED: dict[str, Any] = {
+REFUSED["model-damaged"] = {
     "no model": {"model": None},
     "a pattern that is none": {"pre_tokenizer": SPLIT | {"pattern": {"Regex": "("}}},
     "a merge of nothing": {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["zz", "q"]]}},
@@ -98,25 +93,20 @@ DAMAGED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGED)
-def test_parts_that_are_damaged(tmp_path: Path, name: str) -> None:
-    """Also where the library panics, and where it only does so once it is used."""
-    assert_refused(edited(tmp_path / "tokenizer.json", **DAMAGED[name]), "model-damaged")
-
-
 SPECIAL = {"special_tokens": {"x": {"id": "x", "ids": [4_000_000_000], "tokens": ["x"]}}}
+REFUSED["tokenizer-mismatch"] = {  # such a row would be read from somewhere in memory
+    "an id as large as the embeddings": {"model": {"type": "BPE", "vocab": {"a": 2048, "b": 1}, "merges": []}},
+    "a large id": {
+        "post_processor": TEMPLATE | {"single": [{"SpecialToken": {"id": "x", "type_id": 0}}, TEXT]} | SPECIAL
+    },
+}
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {"model": {"type": "BPE", "vocab": {"a": 2048, "b": 1}, "merges": []}},
-        {"post_processor": TEMPLATE | {"single": [{"SpecialToken": {"id": "x", "type_id": 0}}, TEXT]} | SPECIAL},
-    ],
-)
-def test_ids_beyond_the_embeddings(tmp_path: Path, parts: dict[str, Any]) -> None:
-    """However few tokens there are: such a row would be read from somewhere in memory."""
-    assert_refused(edited(tmp_path / "tokenizer.json", **parts), "tokenizer-mismatch", 2048)
+@pytest.mark.parametrize(("code", "name"), [(code, name) for code, cases in REFUSED.items() for name in cases])
+def test_parts_that_are_refused(tmp_path: Path, code: str, name: str) -> None:
+    """Some can make gigabytes of a line of text, at which the library ends the process, or panics."""
+    values = {"model-unsupported": name, "model-damaged": "", "tokenizer-mismatch": "2048"}
+    assert_refused(edited(tmp_path / "tokenizer.json", **REFUSED[code][name]), code, values[code])
 
 
 def test_truncation_and_padding_are_left_out(tmp_path: Path) -> None:

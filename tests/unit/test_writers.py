@@ -63,19 +63,13 @@ def test_the_ledger_sums_to_the_length(parts: list[Any], silent_end: int, unread
 @pytest.mark.parametrize(
     ("texts", "joined"),
     [
-        ([], ""),
-        (["", ""], ""),
-        (["a", "b c"], "a b c"),
-        (["", "a", "", "b", ""], "a b"),
+        ([], ""), (["", ""], ""), (["a", "b c"], "a b c"), (["", "a", "", "b", ""], "a b"),
         (["你好。", "世界"], "你好。世界"),
         (["こんにちは", "カタカナ、", "「漢字」"], "こんにちはカタカナ、「漢字」"),
-        (["你好", "ok", "世界"], "你好 ok 世界"),
-        (["619", "你好"], "619 你好"),
-        (["안녕", "세계"], "안녕 세계"),
-        (["！", "？"], "！？"),
-        (["时时々", "ｶﾀｶﾅ", "𠮷野家"], "时时々ｶﾀｶﾅ𠮷野家"),
+        (["你好", "ok", "世界"], "你好 ok 世界"), (["619", "你好"], "619 你好"), (["안녕", "세계"], "안녕 세계"),
+        (["！", "？"], "！？"), (["时时々", "ｶﾀｶﾅ", "𠮷野家"], "时时々ｶﾀｶﾅ𠮷野家"),
     ],
-)
+)  # fmt: skip
 def test_texts_are_joined_as_their_scripts_are_written(texts: list[str], joined: str) -> None:
     """A space between words, none between Chinese or Japanese characters."""
     assert join_texts(texts) == join_texts(iter(texts)) == joined
