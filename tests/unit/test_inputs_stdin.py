@@ -60,12 +60,9 @@ class Child:
         self.kept = folder / "kept"  # where it may put what it cannot read at once
         self.kept.mkdir(exist_ok=True)
         self._out = folder / "out.npy"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", READ, str(self._out), json.dumps(wanted)],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            env=environment(TMPDIR=str(self.kept)),
-        )
+        command = [sys.executable, "-c", READ, str(self._out), json.dumps(wanted)]
+        env = environment(TMPDIR=str(self.kept))
+        self.process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, env=env)
         self.alarm = threading.Timer(120, self.process.kill)  # rather than wait for ever
         self.alarm.daemon = True
         self.alarm.start()

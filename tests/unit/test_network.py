@@ -177,11 +177,10 @@ def test_addresses(client: Client, endpoint: str) -> None:
 
 
 def test_an_answer_of_the_hub_is_no_matter_of_settings(tmp_path: Path) -> None:
-    class Answered(Exception):
-        status_code = 503
-
+    answer = Exception()
+    answer.status_code = 503  # type: ignore[attr-defined]
     access = modelscope.Access(NOWHERE, "X", {"TOKEN": "“"}, ("SSL_CERT_FILE",), "pysocks", "", tmp_path, "")
-    assert setting_at_fault(Answered(), access) is None
+    assert setting_at_fault(answer, access) is None
 
 
 @pytest.mark.parametrize(
