@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_else(
     monkeypatch.setattr(owner, step, Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     before = tree(model.parent)
     with refused("disk-full", out):
-        convert(small_checkpoint, out, force=True)
+        funasr_cli.convert(small_checkpoint, out, force=True)
     assert tree(model.parent) == before
     assert os.listdir(model.parent) == [model.name]
 
