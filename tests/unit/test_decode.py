@@ -109,6 +109,7 @@ def test_a_few_samples_that_are_missing_are_not_missed(tmp_path: Path) -> None:
         (b"1\n00:00:01,000 --> 00:00:02,000\nhello\n\n" * 5000, "ffmpeg"), ("好".encode(), "ffmpeg"),
         (b"<html>" * 5000, "HTML"),
     ],
+    ids=lambda value: repr(value)[:30],
 )  # fmt: skip
 def test_what_it_is_instead(tmp_path: Path, content: bytes, kind: str, ending: str) -> None:
     """Whatever its name promises; but what has no header may begin with silence, or with anything unknown.
