@@ -6,7 +6,8 @@ import io
 import os
 import struct
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,3 +98,19 @@ def through_a_pipe(content: bytes, pcm: PCMFormat | None = None) -> Read:
     feeder.join()
     read.samples = np.concatenate(blocks)
     return read
+
+
+@contextmanager
+def named_pipe(path: Path, content: bytes) -> Iterator[Path]:
+    """A pipe of this name, into which this is written in small bits."""
+    os.mkfifo(path)
+
+    def feed() -> None:
+        with open(path, "wb", buffering=0) as pipe:
+            for chunk in in_bits(content):
+                pipe.write(chunk)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    yield path
+    feeder.join()

@@ -1,28 +1,35 @@
-"""What a conversion writes."""
+"""What a conversion writes, and where; what is not converted, and what helps (more damage: support/damaged.py)."""
 
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from support.errors import refused
+from support.layouts import read_tensors
 from support.running import tree
 from support.small import MakeCheckpoint, convert, edit_tensors
 
 import funasr_cli
+from funasr_cli.checkpoints import format as module
+from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hashes import sha256_of
 from funasr_cli.checkpoints.load import load_model
+from funasr_cli.errors import ModelError
 
 LM_HEAD, EMBEDDING = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
+NORM = "audio_encoder.tp_norm.weight"
+Tensors = dict[str, torch.Tensor]
 
 
-def source_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "model.pt", weights_only=True)["state_dict"]
-
-
-def converted(folder: Path, out: Path, **options: object) -> dict[str, torch.Tensor]:
+def converted(folder: Path, out: Path, **options: object) -> Tensors:
     convert(folder, out, **options)
     return load_file(out / "model.safetensors")
 
@@ -31,7 +38,7 @@ def converted(folder: Path, out: Path, **options: object) -> dict[str, torch.Ten
 def test_tensors_are_those_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path, dtype: str) -> None:
     """To the bit, only FSMN taps change their layout, and the copy of the tied head is gone."""
     folder = make_checkpoint(dtype=getattr(torch, dtype), with_ctc=True)
-    before, source = tree(folder), source_tensors(folder)
+    before, source = tree(folder), read_tensors(folder)
     out = converted(folder, tmp_path / "out", dtype=dtype)
     assert source.keys() - out.keys() == {LM_HEAD}
     assert out.keys() <= source.keys()
@@ -53,7 +60,7 @@ def test_other_floating_point_types_are_cast(checkpoint: Path, tmp_path: Path, d
 def test_untied_head_is_kept(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     folder = make_checkpoint(llm_tied=False)
     out = converted(folder, tmp_path / "out", dtype="float32")
-    assert torch.equal(out[LM_HEAD], source_tensors(folder)[LM_HEAD])
+    assert torch.equal(out[LM_HEAD], read_tensors(folder)[LM_HEAD])
     assert not torch.equal(out[LM_HEAD], out[EMBEDDING])
 
 
@@ -63,7 +70,7 @@ def test_quantized_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path, bits
     """Every matrix of the decoder, embeddings too, and nothing else; the values are within half a step."""
     folder = make_checkpoint(llm_tied=tied)
     out = converted(folder, tmp_path / "out", dtype="float32", quantize=bits, group_size=32)
-    source = source_tensors(folder)
+    source = read_tensors(folder)
     quantized = {name.removesuffix(".scales") for name in out if name.endswith(".scales")}
     matrices = {n.removesuffix(".weight") for n, t in source.items() if n.startswith("llm.") and t.ndim == 2}
     assert quantized == matrices - ({LM_HEAD.removesuffix(".weight")} if tied else set())
@@ -155,10 +162,112 @@ def test_a_dense_conversion_is_a_source(
 def test_a_checkpoint_of_several_types_is_proved(checkpoint: Path, tmp_path: Path) -> None:
     """Most of it is in the type that is asked for; what is narrowed may differ, and does."""
 
-    def change(tensors: dict[str, torch.Tensor]) -> None:
+    def change(tensors: Tensors) -> None:
         tensors |= {n: t.bfloat16() for n, t in tensors.items() if not n.startswith("audio_encoder.encoders.")}
 
     edit_tensors(checkpoint, change)
     proof = funasr_cli.convert(checkpoint, tmp_path / "out").proof
     assert proof is not None
     assert 0 < proof.errors["encoder"] < 0.1
+
+
+# --- where ---
+
+
+def test_the_source_is_never_replaced(small_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(small_checkpoint, tmp_path / "deeper/checkpoint")
+    (checkpoint.parent / "link").symlink_to(checkpoint)
+    before = tree(tmp_path)
+    for out in (checkpoint, checkpoint.parent, checkpoint / ".", checkpoint.parent / "link"):
+        for force in (False, True):
+            with refused("output-is-source", out):
+                convert(checkpoint, out, force=force)
+    assert tree(tmp_path) == before
+
+
+def test_inside_the_source(checkpoint: Path) -> None:
+    convert(checkpoint, checkpoint / "mlx")
+    assert read_config(checkpoint / "mlx")
+
+
+@pytest.mark.parametrize("step", ["write_safetensors", "copyfile", "write_config", "write_text", "fsync"])
+@pytest.mark.parametrize("replacing", [False, True])
+def test_a_full_disk_leaves_the_old_model_and_nothing_else(
+    small_checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch, step: str, replacing: bool
+) -> None:
+    out = model if replacing else model.parent / "new"
+    owner = {"write_text": Path, "copyfile": shutil, "fsync": os}.get(step, module)
+    monkeypatch.setattr(owner, step, Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    before = tree(model.parent)
+    with refused("disk-full", out):
+        funasr_cli.convert(small_checkpoint, out, force=True)
+    assert tree(model.parent) == before
+    assert os.listdir(model.parent) == [model.name]
+
+
+# --- what is not converted ---
+
+
+def refusal(folder: Path, code: str, *values: str) -> ModelError:
+    with refused(code, *values) as caught:
+        convert(folder, folder.parent / "out")
+    assert os.listdir(folder.parent) == [folder.name]
+    assert isinstance(caught.value, ModelError)
+    return caught.value
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_listed(checkpoint: Path) -> None:
+    taps = "audio_encoder.encoders.0.self_attn.fsmn_block.weight"
+
+    def change(tensors: Tensors) -> None:
+        del tensors[NORM]
+        tensors["audio_encoder.extra.weight"] = torch.zeros(2, 3)
+        tensors["audio_encoder.tp_norm.bias"] = torch.zeros(5)
+        tensors[taps] = tensors[taps].transpose(-1, -2).contiguous()  # as if converted once already
+
+    edit_tensors(checkpoint, change)
+    head, *lines = refusal(checkpoint, "model-misfit").message.splitlines()
+    assert head.startswith(f"{checkpoint / 'model.pt'}: 4 tensors")
+    assert lines[:2] == [f"  missing: {NORM} (32,)", "  unexpected: audio_encoder.extra.weight (2, 3)"]
+    for line, parts in zip(
+        lines[2:], [(taps, "(32, 1, 11)", "(32, 11, 1)"), ("bias", "(5,)", "(32,)")], strict=True
+    ):
+        assert line.startswith("  misshapen: ")
+        assert all(part in line for part in parts)
+
+
+def test_long_lists_are_cut(checkpoint: Path) -> None:
+    edit_tensors(checkpoint, lambda tensors: [tensors.pop(n) for n in list(tensors) if n.startswith("llm.")])
+    lines = refusal(checkpoint, "model-misfit").message.splitlines()
+    assert ": 24 tensors" in lines[0]
+    assert "18 more" in lines[-1]
+    assert len(lines) == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
+def test_tensors_that_are_not_real_numbers(checkpoint: Path, dtype: torch.dtype) -> None:
+    """A tied head and embedding among them cannot even be compared."""
+    names = (EMBEDDING, LM_HEAD)
+    edit_tensors(checkpoint, lambda tensors: tensors.update({name: tensors[name].to(dtype) for name in names}))
+    refusal(checkpoint, "model-misfit", f"{EMBEDDING} is of type {str(dtype).removeprefix('torch.')}")
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["model.pt.ep2", "model.pt.ep10", "model.pt.best"], "model.pt.best"),
+        (["model.pt.ep1", "model.pt.avg10"], "model.pt.avg10"),
+        (["model.pt.\x1b[31m"], "model.pt.\N{REPLACEMENT CHARACTER}[31m"),
+    ],
+)
+def test_what_upstreams_trainer_leaves(checkpoint: Path, names: list[str], named: str) -> None:
+    for name in names:
+        shutil.copyfile(checkpoint / "model.pt", checkpoint / name)
+    (checkpoint / "model.pt").unlink()
+    refusal(checkpoint, "model-missing", f"mv {named} model.pt")
+
+
+def test_a_config_json_that_is_not_ours_is_no_matter(checkpoint: Path, tmp_path: Path) -> None:
+    """FunASR's own layout does not need one."""
+    (checkpoint / "config.json").write_text("{")
+    assert convert(checkpoint, tmp_path / "out").tensors > 0

@@ -202,15 +202,11 @@ LEARNED = [
 @pytest.mark.parametrize(
     ("heard", "written"),
     [
-        ("see page ten", "See page 10."),
-        ("my room is two one two", "My room is 212."),
-        ("one two", "12."),
-        ("on monday see you", "On Monday see you."),
-        ("unknown words", "Unknown words."),
-        ("十一点", "11点。"),
+        ("see page ten", "See page 10."), ("my room is two one two", "My room is 212."), ("one two", "12."),
+        ("on monday see you", "On Monday see you."), ("unknown words", "Unknown words."), ("十一点", "11点。"),
         ("", ""),
     ],
-)
+)  # fmt: skip
 def test_habits(heard: str, written: str) -> None:
     habits = Habits()
     assert habits.write(heard) == heard

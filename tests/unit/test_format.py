@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
+from support.errors import refused
 from support.small import edit_json
 
 from funasr_cli.checkpoints.format import Spec, read_config, write_config, write_safetensors
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.checkpoints.tensors import size_bytes
-from funasr_cli.errors import ModelError
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint32": torch.uint32}
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
@@ -87,10 +87,8 @@ def test_config_round_trip(small_model: Path, tmp_path: Path) -> None:
         ("encoder.heads", 0, "model-config"), ("encoder.heads", 3, "model-config"),
         ("encoder.blocks", -1, "model-config"), ("encoder.memory_shift", 6, "model-config"),
         ("adaptor.heads", 7, "model-config"), ("adaptor.downsample", 0, "model-config"),
-        ("llm.num_key_value_heads", 3, "model-config"), ("llm.hidden_size", 10**12, "model-config"),
-        ("llm.hidden_size", 10**4000, "model-config"), ("llm.rope_theta", 10**4000, "model-config"),
-        ("llm.rope_theta", 0.0, "model-config"), ("llm.rms_norm_eps", math.inf, "model-config"),
-        ("llm.rms_norm_eps", math.nan, "model-config"), ("llm.rms_norm_eps", 1e300, "model-config"),
+        ("llm.num_key_value_heads", 3, "model-config"), ("llm.hidden_size", 10**4000, "model-config"),
+        ("llm.rope_theta", 0.0, "model-config"), ("llm.rms_norm_eps", math.nan, "model-config"),
         ("frontend.window", "blackman", "model-config"), ("frontend.stack_step", 0, "model-config"),
         ("frontend.frame_shift_ms", 0.01, "model-config"), ("stop_token_ids", [], "model-config"),
         ("stop_token_ids", [768], "model-config"), ("prompt.languages", ["zh", "xx"], "model-config"),
@@ -106,9 +104,8 @@ def test_damaged_config_is_refused(model: Path, path: str, value: Any, code: str
         config[last] = value
 
     edit_json(model / "config.json", change)
-    with pytest.raises(ModelError) as caught:
+    with refused(code) as caught:
         load_model(model)
-    assert caught.value.code == code
     assert caught.value.message.startswith(f"{model / 'config.json'}: ")
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 700
@@ -118,5 +115,5 @@ def test_several_problems_are_named_together(model: Path) -> None:
     edit_json(
         model / "config.json", lambda config: (config["llm"].update(head_dim=0), config["encoder"].update(heads=0))
     )
-    with pytest.raises(ModelError, match=r"encoder\.heads is 0; llm\.head_dim is 0"):
+    with refused("model-config", "encoder.heads is 0; llm.head_dim is 0"):
         load_model(model)

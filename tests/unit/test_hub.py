@@ -1,25 +1,34 @@
-"""From what a user types to a model or a checkpoint."""
+"""From what a user types to a model or a checkpoint; which files of a repository are fetched, and what is told."""
 
+import dataclasses
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.checkpoints import write_checkpoint
+from support.errors import refused
 from support.small import SMALL, convert
 
+import funasr_cli
 from funasr_cli import demo
 from funasr_cli.checkpoints import huggingface
+from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import (
+    ALIASES,
     Source,
     converted_models,
     fetch_source,
     find_model,
+    hub_of,
     models_folder,
 )
-from funasr_cli.checkpoints.repository import Snapshot
-from funasr_cli.errors import ModelError, OutputError, UsageError
+from funasr_cli.checkpoints.repository import Snapshot, is_complete, wanted
+from funasr_cli.checkpoints.sources import is_model
+from funasr_cli.cli.convert import capabilities
 from funasr_cli.options import Hub
 
 
@@ -38,11 +47,8 @@ def add(home: Path, model: Path, *names: str) -> None:
 
 def assert_refused(name: str | None, code: str, *values: str, find: Callable[..., Any] = find_model) -> None:
     """By what looks for a model; message and hint have these values."""
-    with pytest.raises(ModelError) as caught:
+    with refused(code, *values):
         find(name)
-    assert caught.value.code == code
-    for value in values:
-        assert value in f"{caught.value.message}\n{caught.value.hint}"
 
 
 def test_models_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +95,7 @@ def test_a_folder_wins_over_a_name(home: Path, small_model: Path, tmp_path: Path
     add(home, small_model, "x")
     shutil.copytree(small_model, tmp_path / "x")
     assert find_model("x") == Path("x")
+    assert fetch_source("x") == Source(Path("x"), "x", None)
     (tmp_path / "x/config.json").unlink()
     assert find_model("x") == home / "models/x"
 
@@ -143,12 +150,6 @@ def test_a_converted_model_is_a_source_by_its_name(home: Path, small_model: Path
     assert fetch_source("demo") == Source(home / "models/demo", "demo", None)
 
 
-def test_a_folder_is_a_source_before_a_converted_model(home: Path, small_model: Path, tmp_path: Path) -> None:
-    add(home, small_model, "mine")
-    (tmp_path / "mine").mkdir()
-    assert fetch_source("mine") == Source(Path("mine"), "mine", None)
-
-
 @pytest.mark.parametrize("name", ["nano", "FunAudioLLM/Fun-ASR-Nano-2512", "owner/x"])
 def test_a_hub_id_or_an_alias_means_the_hub(
     home: Path, small_model: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -166,17 +167,157 @@ def test_converting_a_converted_model_by_its_name(home: Path, small_model: Path)
     add(home, small_model, "owner/x")
     assert convert(Path("x"), quantize=8).folder == home / "models/owner/x-8bit"
     assert converted_models().keys() == {"owner/x", "owner/x-8bit"}
-    with pytest.raises(OutputError, match=f"^{home / 'models/owner/x'}: ") as caught:
+    with refused("output-is-source", home / "models/owner/x"):
         convert(Path("x"), force=True)
-    assert caught.value.code == "output-is-source"
 
 
 def test_revision_of_a_local_folder(small_checkpoint: Path) -> None:
-    with pytest.raises(UsageError) as caught:
+    with refused("options-conflict", small_checkpoint):
         fetch_source(str(small_checkpoint), "main")
-    assert (caught.value.code, str(small_checkpoint) in caught.value.message) == ("options-conflict", True)
 
 
 @pytest.mark.parametrize("name", ["nosuchfolder", "a/b/c", "/a/b", "a b/c", "-a/b", "./a/b", "a/b--c", "a/b.."])
 def test_neither_folder_nor_id(home: Path, name: str) -> None:
     assert_refused(name, "model-missing", f"{name}: ", find=fetch_source)
+
+
+# --- which files of a repository are fetched ---
+
+# What the repositories of the release hold, on either hub.
+UPSTREAM = """
+.gitattributes README.md README_zh.md config.yaml configuration.json ctc.py example/en.mp3 example/zh.mp3
+images/funasr-v2.png model.pt model.py multilingual.tiktoken requirements.txt tools/utils.py
+Qwen3-0.6B/config.json Qwen3-0.6B/generation_config.json Qwen3-0.6B/merges.txt Qwen3-0.6B/tokenizer.json
+Qwen3-0.6B/tokenizer_config.json Qwen3-0.6B/vocab.json
+""".split()
+TRANSFORMERS = """
+.gitattributes README.md chat_template.jinja config.json generation_config.json model.safetensors
+processor_config.json tokenizer.json tokenizer_config.json
+""".split()
+MLX_AUDIO = """
+.gitattributes README.md config.json model.safetensors Qwen3-0.6B/config.json Qwen3-0.6B/merges.txt
+Qwen3-0.6B/tokenizer.json Qwen3-0.6B/tokenizer_config.json Qwen3-0.6B/vocab.json multilingual.tiktoken
+""".split()
+UNWANTED = {
+    ".gitattributes", "README_zh.md", "ctc.py", "example/en.mp3", "example/zh.mp3", "images/funasr-v2.png",
+    "model.py", "requirements.txt", "tools/utils.py",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "names", [UPSTREAM, TRANSFORMERS, MLX_AUDIO], ids=["upstream", "transformers", "mlx-audio"]
+)
+def test_what_is_wanted(names: list[str]) -> None:
+    found = wanted("owner/model", names)
+    assert set(found) == set(names) - UNWANTED
+    assert len(found) == len(set(found))
+
+
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize(
+    ("names", "tensors"),
+    [
+        (["config.json", INDEX, *SHARDS], SHARDS),
+        (["config.json", "model.safetensors", *SHARDS], ["model.safetensors"]),
+        (["config.yaml", "config.json", "model.pt", "model.safetensors"], ["model.safetensors"]),
+        (["config.yaml", "model.pt", "model.safetensors"], ["model.pt"]),
+        (["config.yaml", "model.pt", "model.pt.ep1", "optimizer.pt"], ["model.pt"]),
+        (["model.safetensors"], ["model.safetensors"]),
+        (["config.json", "model.safetensors", "Qwen3-0.6B/model.safetensors"], ["model.safetensors"]),
+        (["config.json", "model.safetensors", "a.onnx", "a-00001-of-00001.safetensors"], ["model.safetensors"]),
+    ],
+)  # fmt: skip
+def test_one_set_of_weights(names: list[str], tensors: list[str]) -> None:
+    found = wanted("owner/model", names)
+    assert [name for name in found if name.endswith((".pt", ".safetensors"))] == tensors
+
+
+def test_a_way_out_of_the_folder() -> None:
+    names = "../config.json /config.json a/b/config.json .a/config.json .. config.json/ -/vocab.json".split()
+    assert wanted("owner/model", ["model.pt", "", *names]) == ["model.pt"]
+
+
+@pytest.mark.parametrize(
+    ("names", "complete"),
+    [
+        (["model.pt"], True), (["config.json", "model.safetensors"], True), (["config.json", *SHARDS], True),
+        (["config.json"], False), (["config.json", SHARDS[0]], False), (["config.json", SHARDS[1]], False),
+        ([], False),
+    ],
+)  # fmt: skip
+def test_is_complete(names: list[str], complete: bool, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert is_complete(tmp_path) is complete
+
+
+def test_no_room_for_the_result(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a local folder, too; nothing is left."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with refused("disk-full", tmp_path):
+        funasr_cli.convert(small_checkpoint, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_a_model(small_model: Path, small_checkpoint: Path, tmp_path: Path) -> None:
+    """What we have written, and what mlx-audio has; not a source, nor what lacks its weights."""
+    assert is_model(small_model)
+    assert not is_model(small_checkpoint)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    config = theirs / "config.json"
+    decoder = '{"hidden_size": 64}'
+    for content in (
+        "{}", "{", '{"model_type": "fun_asr_nano"}', '{"model_type": "fun_asr_nano", "text_config": {}}',
+        '{"model_type": "fun_asr_nano", "text_config": 3}', f'{{"model_type": "qwen3", "text_config": {decoder}}}',
+        f'{{"model_type": "fun_asr_nano", "audio_config": {{}}, "text_config": {decoder}}}',  # Transformers'
+    ):  # fmt: skip
+        config.write_text(content)
+        (theirs / "model.safetensors").touch()
+        assert not is_model(theirs)
+    for name in ("llm_config", "text_config"):
+        config.write_text(f'{{"model_type": "fun_asr_nano", "{name}": {decoder}}}')
+        assert is_model(theirs)
+    assert find_model(str(theirs)) == theirs
+    (theirs / "model.safetensors").unlink()
+    assert not is_model(theirs)
+
+
+def test_where_a_model_came_from(small_model: Path, tmp_path: Path) -> None:
+    assert hub_of(small_model) is None  # a local folder
+    (tmp_path / "config.json").write_text('{"source": {"hub": "ms"}}')
+    assert hub_of(tmp_path) is Hub.MS
+    for content in ('{"source": {"hub": "elsewhere"}}', '{"source": "ms"}', "{}", "", '{"source": {"hub": 3}}'):
+        (tmp_path / "config.json").write_text(content)
+        assert hub_of(tmp_path) is None
+
+
+PRESENT = "CTC head, and so word times: yes"
+ABSENT = "CTC head, and so word times: no, this model has none"
+ELSEWHERE = f"{ABSENT}; ModelScope's copy has one: --hub ms"
+
+
+@pytest.mark.parametrize(
+    ("name", "hub", "has_ctc", "said"),
+    [
+        *((name, hub, True, PRESENT) for name in (ALIASES["nano"], "My-Nano") for hub in ("hf", "ms", None)),
+        (ALIASES["nano"], "hf", False, ELSEWHERE), (ALIASES["nano"], None, False, ELSEWHERE),
+        (ALIASES["nano"], "ms", False, ABSENT), (ALIASES["mlt-nano"], "hf", False, ABSENT),
+        ("My-Nano", None, False, ABSENT),
+    ],
+)  # fmt: skip
+def test_which_hub_has_the_ctc_branch(name: str, hub: str | None, has_ctc: bool, said: str) -> None:
+    config = read_config(demo.MODEL).config
+    able = dataclasses.replace(config, ctc=config.ctc if has_ctc else None)
+    assert list(capabilities(able, {"source": name, "hub": hub})) == ["languages: zh, en", said]
+
+
+def test_torch_is_asked_for_before_a_pickle_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else needs it."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert set(wanted("owner/model", TRANSFORMERS)) == set(TRANSFORMERS) - UNWANTED
+    with refused("package-missing", "model.pt", "torch"):
+        wanted("owner/model", UPSTREAM)

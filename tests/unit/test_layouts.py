@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from support.errors import refused
 from support.media import noise, read
-from support.piping import RATE_HZ, through_a_pipe, wav_header
+from support.piping import LISTED, RATE_HZ, through_a_pipe, wav_header
 
-from funasr_cli.audio.decode import open_recording
+from funasr_cli.audio.decode import load_audio, open_recording
 
 SECONDS = 3
 SAMPLES = SECONDS * RATE_HZ
@@ -53,8 +54,7 @@ def test_more_than_is_stated(tmp_path: Path, name: str) -> None:
     """A recorder that never came back to its header."""
     content, samples = whole(name)
     (tmp_path / "a").write_bytes(stating(name, content, 2 * SAMPLES, -2 * 2 * RATE_HZ))
-    got, error = read(tmp_path / "a")
-    assert error is None
+    got = load_audio(tmp_path / "a", RATE_HZ).samples
     if name == "caf":  # whose other chunks stand in front
         got = got[: len(samples)]
     np.testing.assert_array_equal(got, samples)
@@ -69,7 +69,7 @@ def test_less_than_is_stated(tmp_path: Path, name: str) -> None:
     (tmp_path / "a").write_bytes(content[: len(content) - 2 * RATE_HZ])
     got, error = read(tmp_path / "a")
     assert error is not None
-    assert (error.code, error.message) == ("audio-cut-short", f"{tmp_path / 'a'}: broke off after 2.0 of 3.0 s")
+    assert (error.code, "2.0 of 3.0 s" in error.message) == ("audio-cut-short", True)
     np.testing.assert_array_equal(got, samples[: len(got)])
     assert open_recording(tmp_path / "a", RATE_HZ).expected_s == pytest.approx(SECONDS)
 
@@ -90,8 +90,7 @@ def test_another_recording_behind_it(tmp_path: Path, name: str, rate_hz: int) ->
     """As of `cat a.wav b.wav`, with whatever sample rate."""
     content, samples = whole(name)
     (tmp_path / "a").write_bytes(content + stored(name, noise(2 * rate_hz), rate_hz))
-    got, error = read(tmp_path / "a")
-    assert error is None
+    got = load_audio(tmp_path / "a", RATE_HZ).samples
     assert len(got) == SAMPLES + 2 * RATE_HZ
     np.testing.assert_array_equal(got[:SAMPLES], samples)
     assert open_recording(tmp_path / "a", RATE_HZ).expected_s == pytest.approx(SECONDS + 2)
@@ -102,9 +101,7 @@ def test_chunks_are_no_sound(tmp_path: Path, name: str) -> None:
     content, samples = whole(name)
     chunk = b"LIST" + struct.pack(FAMILIES[name][4], 40_001) + b"INFO" + b"\x7f" * 39_998
     (tmp_path / "a").write_bytes(content + chunk * 2)
-    got, error = read(tmp_path / "a")
-    assert error is None
-    np.testing.assert_array_equal(got, samples)
+    np.testing.assert_array_equal(load_audio(tmp_path / "a", RATE_HZ).samples, samples)
 
 
 @pytest.mark.parametrize("loops", [1, 2])
@@ -129,38 +126,36 @@ def test_sizes_that_have_wrapped(tmp_path: Path, loops: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, *WRITERS_GUESSES])
+@pytest.mark.parametrize("extra", [b"", LISTED])
 @pytest.mark.parametrize("through", ["file", "pipe"])
-def test_sizes_that_stand_for_unknown(tmp_path: Path, size: int, through: str) -> None:
-    """As written by programs that write into a pipe; zero, by a recorder that lost its power."""
+def test_sizes_that_stand_for_unknown(tmp_path: Path, size: int, through: str, extra: bytes) -> None:
+    """As ffmpeg, sox and arecord write them into a pipe; zero, as a recorder that lost its power."""
     samples = (noise(SAMPLES) * 2**15).astype("<i2")
-    content = wav_header(size) + samples.tobytes()
+    content = wav_header(size, extra=extra) + samples.tobytes()
     (tmp_path / "a.wav").write_bytes(content)
-    piped = through_a_pipe(content)
-    got, error = (piped.samples, piped.error) if through == "pipe" else read(tmp_path / "a.wav")
-    assert error is None
-    np.testing.assert_array_equal(got, samples[:, 0] / np.float32(2**15))
+    got = load_audio(tmp_path / "a.wav", RATE_HZ) if through == "file" else through_a_pipe(content)
+    np.testing.assert_array_equal(got.samples, samples[:, 0] / np.float32(2**15))
+    assert through == "file" or (got.expected_s, got.error) == (None, None)
 
 
 @pytest.mark.parametrize("behind", ["sound", "recording", "chunks"])
 def test_behind_what_is_stated_in_a_pipe(behind: str) -> None:
     content, samples = whole("wav")
-    content = {
-        "sound": lambda: stating("wav", content, 2 * SAMPLES, -2 * RATE_HZ),
-        "recording": lambda: content + content,
-        "chunks": lambda: content + b"LIST" + struct.pack("<I", 4) + b"INFO",
-    }[behind]()
-    piped = through_a_pipe(content)
+    contents = {
+        "sound": stating("wav", content, 2 * SAMPLES, -2 * RATE_HZ), "recording": content + content,
+        "chunks": content + b"LIST" + struct.pack("<I", 4) + b"INFO",
+    }  # fmt: skip
+    piped = through_a_pipe(contents[behind])
     assert piped.error is None
     np.testing.assert_array_equal(piped.samples, np.tile(samples, 2 if behind == "recording" else 1))
 
 
 @pytest.mark.parametrize(("name", "seconds"), [("short_header", 9.94), ("two_wavs", 19.88)])
 def test_reported(name: str, seconds: float) -> None:
-    content = (CASES / f"{name}.wav").read_bytes()
-    samples, error = read(CASES / f"{name}.wav")
-    piped = through_a_pipe(content)
-    assert (error, piped.error) == (None, None)
+    samples = load_audio(CASES / f"{name}.wav", RATE_HZ).samples
     assert len(samples) / RATE_HZ == pytest.approx(seconds, abs=0.01)
+    piped = through_a_pipe((CASES / f"{name}.wav").read_bytes())
+    assert piped.error is None
     np.testing.assert_array_equal(piped.samples, samples)
 
 
@@ -168,9 +163,8 @@ def test_no_samples_but_something_behind(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(0), RATE_HZ)
     data = (tmp_path / "a.wav").read_bytes() + b"LIST" + struct.pack("<I", 100) + bytes(100)
     (tmp_path / "a.wav").write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
-    _, error = read(tmp_path / "a.wav")
-    assert error is not None
-    assert error.code == "audio-empty"
+    with refused("audio-empty"):
+        load_audio(tmp_path / "a.wav", RATE_HZ)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from support.errors import refused
 from support.small import convert, edit_json
 
 import funasr_cli
@@ -41,7 +42,7 @@ def test_the_model_to_load_by_default(
     small_checkpoint: Path, short_wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
-    with pytest.raises(ModelError, match="no model has been converted yet"):
+    with refused("model-missing"):
         funasr_cli.load().transcribe(short_wav)
     convert(small_checkpoint)
     assert funasr_cli.load().transcribe(short_wav, max_tokens=2).model == "Small-Nano"

@@ -1,6 +1,5 @@
 """What libsndfile cannot read, with PyAV: files that PyAV itself made, compared with what went into them."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -9,10 +8,10 @@ import pytest
 import soundfile
 import soxr
 from support import peak_memory
-from support.media import hum, laced_matroska, read, write_media
+from support.errors import refused
+from support.media import hum, laced_matroska, write_media
 
 from funasr_cli.audio.decode import load_audio, open_recording
-from funasr_cli.errors import AudioError
 
 RATE_HZ = 16000
 DURATION_S = 12
@@ -59,33 +58,21 @@ def test_every_type_of_sample(tmp_path: Path, name: str, codec: str, tolerance: 
     np.testing.assert_allclose(got, samples.mean(axis=1), atol=tolerance)
 
 
-@pytest.mark.parametrize(("name", "codec", "channels"), [("a.m4a", "alac", 6), ("a.mkv", "pcm_f32le", 6)])
-def test_channels(tmp_path: Path, name: str, codec: str, channels: int) -> None:
+@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "alac"), ("a.mkv", "pcm_f32le")])
+def test_channels(tmp_path: Path, name: str, codec: str) -> None:
     """One after the other in the file, or sample by sample."""
-    samples = hum(RATE_HZ, channels)
+    samples = hum(RATE_HZ, 6)
     path = write_media(tmp_path / name, codec, samples)
-    for channel in range(1, channels + 1):
-        got = np.concatenate(list(open_recording(path, RATE_HZ, channel=channel).blocks()))
-        np.testing.assert_allclose(got, samples[:, channel - 1], atol=1e-6)
-    with pytest.raises(AudioError, match="there is no channel 7, only 6"):
+    for channel in range(6):
+        got = np.concatenate(list(open_recording(path, RATE_HZ, channel=channel + 1).blocks()))
+        np.testing.assert_allclose(got, samples[:, channel], atol=1e-6)
+    with refused("audio-channel", path, 7):
         open_recording(path, RATE_HZ, channel=7)
-
-
-@pytest.mark.slow
-def test_blocks(tmp_path: Path) -> None:
-    recording = open_recording(write_media(tmp_path / "a.m4a", "aac", hum(25 * RATE_HZ)), RATE_HZ)
-    blocks = list(recording.blocks())
-    assert [len(block) / RATE_HZ for block in blocks] == pytest.approx([10, 10, 5], abs=0.2)
-    assert {block.dtype for block in blocks} == {np.dtype(np.float32)}
-    np.testing.assert_array_equal(np.concatenate(blocks), np.concatenate(list(recording.blocks())))
 
 
 def joined(path: Path, *parts: tuple[int, np.ndarray]) -> Path:
     """AAC whose sample rate or number of channels changes on the way."""
-    contents = []
-    for rate_hz, samples in parts:
-        contents.append(write_media(path, "aac", samples, rate_hz).read_bytes())
-    path.write_bytes(b"".join(contents))
+    path.write_bytes(b"".join([write_media(path, "aac", voice, rate_hz).read_bytes() for rate_hz, voice in parts]))
     return path
 
 
@@ -108,7 +95,7 @@ def test_channels_that_change(tmp_path: Path) -> None:
     assert sum(map(len, open_recording(path, RATE_HZ, channel=1).blocks())) > 9.7 * RATE_HZ
     blocks = open_recording(path, RATE_HZ, channel=2).blocks()
     assert len(next(blocks)) / RATE_HZ == pytest.approx(5, abs=0.2)
-    with pytest.raises(AudioError, match=r"a\.aac: channel 2 ends within it"):
+    with refused("audio-channel", path):
         next(blocks)
 
 
@@ -116,9 +103,7 @@ def test_channels_that_change(tmp_path: Path) -> None:
 def test_film(tmp_path: Path, name: str, pictures: str) -> None:
     """It shows more than what is heard, and neither is missing anything."""
     path = write_media(tmp_path / name, "aac", hum(5 * RATE_HZ), pictures_s=8, pictures=pictures)
-    samples, error = read(path)
-    assert error is None
-    assert len(samples) / RATE_HZ == pytest.approx(5, abs=0.2)
+    assert load_audio(path, RATE_HZ).duration_s == pytest.approx(5, abs=0.2)
 
 
 def test_sound_that_begins_later_than_the_film(tmp_path: Path) -> None:
@@ -148,12 +133,12 @@ def test_gap_in_the_time_stamps(tmp_path: Path) -> None:
 
 def test_time_stamps_that_cannot_be(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.ts", "aac", hum(5 * RATE_HZ), skip_s=(2, 20_000))
-    assert len(load_audio(path, RATE_HZ).samples) / RATE_HZ == pytest.approx(5, abs=0.2)
+    assert load_audio(path, RATE_HZ).duration_s == pytest.approx(5, abs=0.2)
 
 
 def test_film_without_sound(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.mp4", "", np.zeros((0, 1)), pictures_s=2)
-    with pytest.raises(AudioError, match=r"a\.mp4: there is no sound in it$"):
+    with refused("audio-no-sound", path):
         open_recording(path, RATE_HZ)
 
 
@@ -165,18 +150,27 @@ def test_length_that_is_only_an_estimate(tmp_path: Path) -> None:
     assert sum(map(len, recording.blocks())) == 60 * RATE_HZ
 
 
-@pytest.mark.parametrize("name", ["-a.m4a", "http:a.m4a", "pipe:0", "a\nb.m4a", "%03d.m4a", "录音.m4a"])
-def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("ending", ["wav", "m4a"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "录音 é", "[red]a[/red]", "a\nb", "-a", " ", "%s{x}", "http:a", "pipe:0", "%03d",
+        pytest.param("a\udcff", marks=pytest.mark.skipif(sys.platform == "darwin", reason="names are text there")),
+    ],
+)  # fmt: skip
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ending: str) -> None:
+    """With either library; one that is not text is shown as well as it can be."""
     monkeypatch.chdir(tmp_path)
-    write_media(Path("whatever.m4a"), "aac", hum(RATE_HZ)).rename(name)
-    assert load_audio(name, RATE_HZ).duration_s == pytest.approx(1, abs=0.1)
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="names must be text there")
-def test_name_that_is_not_text(tmp_path: Path) -> None:
-    path = tmp_path / os.fsdecode(b"a\xff.m4a")
-    write_media(tmp_path / "whatever.m4a", "aac", hum(RATE_HZ)).rename(path)
-    assert load_audio(path, RATE_HZ).name == str(tmp_path / "a\ufffd.m4a")
+    path = Path(f"{name}.{ending}")
+    path.parent.mkdir(exist_ok=True)  # a slash is a folder, even in markup
+    if ending == "m4a":
+        write_media(Path("whatever.m4a"), "aac", hum(RATE_HZ)).rename(path)
+    else:
+        soundfile.write("whatever.wav", hum(RATE_HZ), RATE_HZ)
+        Path("whatever.wav").rename(path)
+    audio = load_audio(path, RATE_HZ)
+    assert audio.name == str(path).replace("\udcff", "\ufffd")
+    assert audio.duration_s == pytest.approx(1, abs=0.1)
 
 
 def test_title_that_is_not_text(tmp_path: Path) -> None:
@@ -197,9 +191,7 @@ def test_pyav_is_left_alone_where_libsndfile_can_read(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("pictures_s", [0, 20])
 def test_matroska_in_order_is_no_fault(tmp_path: Path, codec: str, pictures_s: float) -> None:
     path = write_media(tmp_path / "a.mkv", codec, hum(20 * 48000), 48000, pictures_s=pictures_s)
-    samples, error = read(path)
-    assert error is None
-    assert len(samples) / RATE_HZ == pytest.approx(20, abs=0.1)
+    assert load_audio(path, RATE_HZ).duration_s == pytest.approx(20, abs=0.1)
 
 
 def test_matroska_with_several_packets_in_a_block(tmp_path: Path) -> None:

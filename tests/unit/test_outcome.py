@@ -54,15 +54,11 @@ GOOD, CUT = segment(0.0, 1.0, "a"), segment(1.0, 2.0, "b", "budget")
 @pytest.mark.parametrize(
     ("results", "exit_code", "strict"),
     [
-        ((said(GOOD),), 0, 0),
-        ((said(GOOD), said()), 0, 0),
-        ((said(GOOD, CUT),), 4, 1),
-        ((said(GOOD, fault="broke off"), said()), 4, 1),
-        ((said(CUT),), 1, 1),
-        ((said(GOOD), None), 1, 1),
+        ((said(GOOD),), 0, 0), ((said(GOOD), said()), 0, 0), ((said(GOOD, CUT),), 4, 1),
+        ((said(GOOD, fault="broke off"), said()), 4, 1), ((said(CUT),), 1, 1), ((said(GOOD), None), 1, 1),
         ((said(), None), 1, 1),
     ],
-)
+)  # fmt: skip
 def test_exit_codes(results: tuple[Transcript | None, ...], exit_code: int, strict: int) -> None:
     found = outcome(*results)
     assert (found.exit_code(strict=False), found.exit_code(strict=True)) == (exit_code, strict)

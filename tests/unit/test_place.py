@@ -6,14 +6,15 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from support.errors import refused
 from support.placing import NEW, OLD, convert, leftover, model_of, refusal, write_model
 from support.running import tree
 
 from funasr_cli.checkpoints.hashes import write_sums
 from funasr_cli.checkpoints.place import check_place, new_folder
-from funasr_cli.errors import OutputError
 
 
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
@@ -35,17 +36,15 @@ def test_a_place_that_takes_no_folder_is_refused_beforehand(
 ) -> None:
     """Also where the system says that it may be written to, as shares on a network do."""
     assert os.access(tmp_path, os.W_OK)
-
-    def refuse(path: Path, *_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
-
+    out, unwilling = (
+        tmp_path / "deep/out",
+        Mock(side_effect=PermissionError(errno.EPERM, os.strerror(errno.EPERM))),
+    )
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "mkdir", refuse)
-        with pytest.raises(OutputError) as caught:
-            check_place(tmp_path / "deep/out", None, replace=False)
-    assert caught.value.code == "output-unwritable"
-    assert str(tmp_path / "deep/out") in caught.value.message
-    check_place(tmp_path / "deep/out", None, replace=False)
+        patched.setattr(Path, "mkdir", unwilling)
+        with refused("output-unwritable", out):
+            check_place(out, None, replace=False)
+    check_place(out, None, replace=False)
     assert os.listdir(tmp_path) == []
 
 
@@ -82,19 +81,13 @@ def test_what_a_link_leads_to_is_replaced(tmp_path: Path, before: str) -> None:
     assert os.listdir(tmp_path / "disk") == ["elsewhere"]
 
 
-@pytest.mark.parametrize(
-    ("target", "replace", "code"),
-    [
-        ("nowhere", False, "output-unwritable"),
-        ("nowhere", True, "output-unwritable"),
-        ("file", False, "output-exists"),
-        ("file", True, "output-foreign"),
-    ],
-)
-def test_other_links(tmp_path: Path, target: str, replace: bool, code: str) -> None:
+@pytest.mark.parametrize(("target", "codes"), [
+    ("nowhere", ("output-unwritable", "output-unwritable")), ("file", ("output-exists", "output-foreign")),
+])  # fmt: skip
+def test_other_links(tmp_path: Path, target: str, codes: tuple[str, str]) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "out").symlink_to(target)
-    assert refusal(tmp_path / "out", replace=replace).code == code
+    assert codes == tuple(refusal(tmp_path / "out", replace=replace).code for replace in (False, True))
 
 
 # --- what somebody else has put there ---
@@ -155,10 +148,19 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkey
 # --- others ---
 
 
+@pytest.mark.parametrize("config", ["", '{"model_type": "qwen3"}', "[]", "{"])
+def test_a_folder_that_is_no_model_of_ours_is_not_replaced(tmp_path: Path, config: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt" if not config else out / "config.json").write_text(config)
+    assert refusal(out, replace=True).code == "output-foreign"
+    assert refusal(out).code == "output-exists"
+
+
 def test_what_has_appeared_before_anything_is_written(tmp_path: Path) -> None:
     """During a download."""
     out = write_model(tmp_path / "out", "old")
-    with pytest.raises(OutputError, match="has appeared meanwhile"), new_folder(out):
+    with refused("output-exists", out), new_folder(out):
         pytest.fail("it could have been known before")
 
 
@@ -172,9 +174,8 @@ def test_what_appears_meanwhile_is_not_overwritten(tmp_path: Path, appeared: str
         "file": out.touch,
         "link": lambda: out.symlink_to("nowhere"),
     }
-    with pytest.raises(OutputError) as caught:
+    with refused("output-exists", out):
         convert(out, meanwhile=appear[appeared])
-    assert caught.value.code == "output-exists"
     kind = "link" if out.is_symlink() else "file" if out.is_file() else "model" if tree(out) else "empty folder"
     assert kind == appeared
     assert os.listdir(tmp_path) == ["out"]
@@ -205,9 +206,8 @@ def test_a_model_that_is_gone_when_it_is_to_be_replaced(tmp_path: Path) -> None:
 def test_what_has_become_foreign_is_not_replaced(tmp_path: Path) -> None:
     """While a model was converted for an hour, its user has put something else there."""
     out = write_model(tmp_path / "out", "old")
-    with pytest.raises(OutputError) as caught:
+    with refused("output-foreign", out):
         convert(out, replace=True, meanwhile=(out / "thesis").mkdir)
-    assert caught.value.code == "output-foreign"
     assert (out / "thesis").is_dir()
     assert tree(out) == OLD
     assert os.listdir(tmp_path) == ["out"]

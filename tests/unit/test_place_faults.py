@@ -1,23 +1,28 @@
-"""Disks that are full, read-only or gone; Ctrl-C. Which hint goes with it, and that nothing is left behind."""
+"""Disks that are full, read-only or gone; Ctrl-C, SIGKILL: what is said, what is left behind, what comes back."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from support.placing import NEW, convert, refusal, write_model
+from support.errors import refused
+from support.killing import Death, victims
+from support.placing import NEW, OLD, convert, leftover, refusal, write_model
 from support.running import tree
 
 import funasr_cli
 from funasr_cli.checkpoints import place
-from funasr_cli.checkpoints.place import HINTS, new_folder
-from funasr_cli.errors import FunASRError, ModelError, OutputError
+from funasr_cli.checkpoints.hub import ASIDE_PREFIX, find_model
+from funasr_cli.checkpoints.place import HINTS, check_place, new_folder
+from funasr_cli.errors import FunASRError, OutputError
 
 CODES = dict.fromkeys((errno.EROFS, errno.EACCES, errno.EBUSY, errno.EIO, errno.EMFILE), "output-unwritable")
 CODES |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "disk-full")
@@ -100,10 +105,8 @@ def test_temporary_names_are_not_shown(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_not_said_to_be_unwritable(tmp_path: Path) -> None:
-    with pytest.raises(ModelError) as caught, new_folder(tmp_path / "out"):
+    with refused("model-damaged", tmp_path / "tokenizer.json"), new_folder(tmp_path / "out"):
         (tmp_path / "tokenizer.json").read_bytes()
-    assert caught.value.code == "model-damaged"
-    assert caught.value.message.startswith(f"{tmp_path / 'tokenizer.json'}: ")
     assert os.listdir(tmp_path) == []
 
 
@@ -111,7 +114,7 @@ def test_a_drive_that_is_not_connected(tmp_path: Path, monkeypatch: pytest.Monke
     """Its name must not become a folder on another one."""
     monkeypatch.setattr(place, "DRIVES", tmp_path)
     for name in ("Backup", "Backup/models/nano"):
-        with pytest.raises(OutputError, match=f"^{tmp_path}/Backup: no such drive"):
+        with refused("output-unwritable", f"{tmp_path}/Backup: "):
             convert(tmp_path / name)
         assert os.listdir(tmp_path) == []
     (tmp_path / "Backup").mkdir()
@@ -131,12 +134,9 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     disk.mkdir()
 
     def mount(options: str) -> Path:
-        try:
-            run = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True)
-        except FileNotFoundError:
-            pytest.skip("there is no mount")
-        if run.returncode:
-            pytest.skip("mounting is not allowed here")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("mounting is not possible here")
         return disk
 
     yield mount
@@ -186,3 +186,122 @@ def test_a_conversion_onto_a_disk_that_gets_full(
     assert_fault(caught.value, out, errno.ENOSPC)
     assert tree(out) == (tree(small_model) if replace else {})
     assert os.listdir(out.parent) == (["out"] if replace else [])
+
+
+# --- what processes leave behind that die: who removes it, what comes back, and what is never touched ---
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Least of all a file, such as an unfinished result of `transcribe`, or what a link leads to."""
+    for digit in "0a":
+        leftover(tmp_path, digit)
+    foreign = {".funasr-abcdefgh", ".funasr-convert", ".funasr-convert-" + 16 * "g", ".funasr-old-1", ".out.old-1"}
+    for name in foreign:
+        (tmp_path / name).mkdir()
+    file, link, aside = (tmp_path / name for name in (
+        f"{place.TEMPORARY_PREFIX}{16 * '1'}", f"{place.TEMPORARY_PREFIX}{16 * '2'}", f"{ASIDE_PREFIX}{16 * '3'}"
+    ))  # fmt: skip
+    file.write_text("mine")
+    for path in (link, aside):
+        path.symlink_to(write_model(tmp_path / "linked", "old"))
+    convert(tmp_path / "out")
+    assert set(os.listdir(tmp_path)) == foreign | {file.name, link.name, aside.name, "linked", "out"}
+    assert tree(tmp_path / "linked") == OLD
+
+
+def test_folders_of_the_living_stay(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out") as folder:
+        write_model(folder, "new")
+        convert(tmp_path / "other")
+        assert tree(folder) == NEW
+    assert tree(tmp_path / "out") == NEW
+    assert sorted(os.listdir(tmp_path)) == ["other", "out"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EBADF])
+def test_without_locks_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Nobody could tell whose it is. Converting itself does without, also in place of an old model."""
+
+    leftover(tmp_path, aside="old")
+    before = tree(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(number, os.strerror(number))))
+    for content in ("old", "new"):
+        convert(tmp_path / "out", content, replace=content == "new")
+    assert tree(tmp_path / "out") == NEW
+    shutil.rmtree(tmp_path / "out")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_stood_aside_comes_back(tmp_path: Path, replace: bool) -> None:
+    """Whatever is converted next, and before `out` is looked for."""
+    leftover(tmp_path, aside="out")
+    leftover(tmp_path, "1")
+    convert(tmp_path / "next", replace=replace)
+    assert tree(tmp_path / "out") == OLD
+    assert sorted(os.listdir(tmp_path)) == ["next", "out"]
+    leftover(tmp_path, aside="other")
+    with refused("output-exists", tmp_path / "other"):
+        convert(tmp_path / "other")
+    assert tree(tmp_path / "other") == OLD
+
+
+def test_what_stood_aside_is_removed_when_its_place_is_taken(tmp_path: Path) -> None:
+    """Also when a process has died while it removed one, whose place has become free since."""
+    for is_interrupted in (False, True):
+        leftover(tmp_path, aside="out")
+        write_model(tmp_path / "out", "new")
+        with pytest.MonkeyPatch.context() as broken:
+            if is_interrupted:
+                broken.setattr(shutil, "rmtree", lambda *_, **__: None)
+            check_place(tmp_path / "next", None, replace=False)
+        assert tree(tmp_path / "out") == NEW
+        shutil.rmtree(tmp_path / "out")
+        check_place(tmp_path / "out", None, replace=False)
+        assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("named", ["folder", "id"])
+def test_a_model_that_stands_aside_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    """By what looks for it, and does not write there."""
+    monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
+    leftover(tmp_path / "models/owner", aside="model")
+    name = str(tmp_path / "models/owner/model") if named == "folder" else "owner/model"
+    with refused("model-aside", f"{tmp_path}/models/owner/{ASIDE_PREFIX}{16 * '0'}/model"):
+        find_model(name)
+
+
+# --- SIGKILL ---
+
+
+@pytest.fixture(scope="module")
+def kill() -> Iterator[Callable[..., Death]]:
+    with victims("support.placing") as kill:
+        yield kill
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_killed_before_every_step(kill: Callable[..., Death], tmp_path: Path, replace: bool) -> None:
+    """What is there is whole, what stood aside comes back, and the rest goes when the next model is written."""
+    contents: dict[str, dict[str, bytes]] = {"nothing": {}, "old": OLD, "new": NEW}
+    seen: list[str] = []
+    for step in range(1, 300):
+        out = tmp_path / str(step) / "out"
+        write_model(out, "old") if replace else out.parent.mkdir()
+        death = kill("write", out, replace, within=out.parent, at_step=step)
+        if death.exit_code != -9:
+            assert death == Death(0, death.writing_s, step - 1)
+            assert tree(out) == NEW
+            break
+        [outcome] = [name for name, content in contents.items() if tree(out) == content]
+        assert out.exists() == (outcome != "nothing")
+        if replace and outcome == "nothing":  # between the two renames
+            assert [tree(old) for old in out.parent.glob(f"{ASIDE_PREFIX}*/out")] == [OLD]
+        seen.append(outcome)
+        check_place(out, None, replace=True)
+        assert tree(out) == (OLD if replace and outcome == "nothing" else contents[outcome])
+        convert(out.parent / "next")
+        there = ["next", "out"] if replace or outcome == "new" else ["next"]
+        assert sorted(os.listdir(out.parent)) == there
+    assert set(seen) == ({"old", "nothing", "new"} if replace else {"nothing", "new"})
+    assert len(seen) > 15

@@ -5,17 +5,11 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.errors import refused
 from tokenizers import Tokenizer, models
 
 from funasr_cli.decoding.prompt import check_hotwords, prompt_texts, prompt_token_ids
-from funasr_cli.errors import ExitCode, UsageError
-from funasr_cli.languages import (
-    LANGUAGES,
-    MLT_LANGUAGES,
-    NANO_LANGUAGES,
-    language_code,
-    resolve_language,
-)
+from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES, NANO_LANGUAGES, language_code, resolve_language
 from funasr_cli.models.fun_asr_nano import PromptConfig
 from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
 
@@ -29,14 +23,13 @@ TASKS = {(None, True): "语音转写：", (None, False): "语音转写，不进�
 for code, name in zip(MLT_LANGUAGES, MLT_NAMES, strict=True):
     TASKS[code, True] = f"语音转写成{name}："
     TASKS[code, False] = f"语音转写成{name}，不进行文本规整："
+CONTEXT = (
+    "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n**上下文信息：**\n\n\n"
+)
 CONTEXTS = {
     (): "",
-    (
-        "滨海",
-    ): "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n**上下文信息：**\n\n\n"
-    "热词列表：[滨海]\n",
-    ("a b", "c{x}", "]"): "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n"
-    "**上下文信息：**\n\n\n热词列表：[a b, c{x}, ]]\n",
+    ("滨海",): f"{CONTEXT}热词列表：[滨海]\n",
+    ("a b", "c{x}", "]"): f"{CONTEXT}热词列表：[a b, c{{x}}, ]]\n",
 }
 SYSTEM = {False: "", True: "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"}
 THINK = {False: "", True: "<think>\n\n</think>\n\n"}
@@ -70,10 +63,8 @@ def tokenizer() -> Tokenizer:
      "a\nb", "", "  ", "\n", "a\rb", "a\udcff", "a\n", "\u2028", "\x1b[31m"],
 )  # fmt: skip
 def test_control_tokens_and_what_is_no_line_of_text_are_refused(tokenizer: Tokenizer, word: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with refused("prompt-text", repr(word)):
         check_hotwords(("fine", word), tokenizer)
-    assert caught.value.code == "prompt-text"
-    assert repr(word) in caught.value.message
 
 
 def prompt_of(words: int, earlier: int) -> tuple[list[int], list[int]]:
@@ -92,11 +83,8 @@ def test_the_limit_counts_tokens(words: int, earlier: int) -> None:
     at_most = room * (words > 0) + words, room * (earlier > 0) + earlier
     taken = sum(map(len, prompt_of(*at_most)))
     assert MAX_PROMPT_TOKENS - 2 <= taken <= MAX_PROMPT_TOKENS
-    with pytest.raises(UsageError) as caught:
+    with refused("prompt-too-long", MAX_PROMPT_TOKENS, MAX_PROMPT_TOKENS + 1):
         prompt_of(at_most[0], at_most[1] + MAX_PROMPT_TOKENS - taken + 1)
-    assert (caught.value.code, caught.value.exit_code) == ("prompt-too-long", ExitCode.USAGE)
-    assert str(MAX_PROMPT_TOKENS) in caught.value.message
-    assert str(MAX_PROMPT_TOKENS + 1) in caught.value.message
 
 
 def test_plain_words_are_taken(tokenizer: Tokenizer) -> None:
@@ -132,8 +120,5 @@ def test_automatic_language(name: str | None) -> None:
 
 @pytest.mark.parametrize("name", ["ko", "Korean", "klingon", "", "zh,en"])
 def test_other_languages_list_those_of_the_checkpoint(name: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with refused("language-unknown", repr(name), "zh (Chinese), en (English), ja (Japanese)"):
         resolve_language(name, NANO_LANGUAGES)
-    assert caught.value.code == "language-unknown"
-    assert repr(name) in caught.value.message
-    assert "zh (Chinese), en (English), ja (Japanese)" in caught.value.hint

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 import yaml
+from support.errors import refused
 from support.layouts import write_mlx_audio
 from support.small import MakeCheckpoint, convert, edit_json
 
@@ -23,7 +24,7 @@ from funasr_cli.checkpoints.convert import Proof
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import Tensor
 from funasr_cli.checkpoints.untrusted import SHOWN_CHARACTERS
-from funasr_cli.errors import ModelError, SetupError, UsageError
+from funasr_cli.errors import SetupError
 from funasr_cli.paths import REFERENCE_PYTHON
 from funasr_cli.verification import proof, reference
 from funasr_cli.verification.proof import prove
@@ -53,9 +54,8 @@ def test_the_same_values_compute_the_same(small_checkpoint: Path, small_model: P
 def test_a_single_other_value_is_found(small_checkpoint: Path, tmp_path: Path) -> None:
     folder = convert(small_checkpoint, tmp_path / "m", dtype="float32").folder
     edit_weights(folder, lambda weights: weights.update({NORM: weights[NORM] + mx.eye(64)[3] * 1e-6}))
-    with pytest.raises(ModelError, match=f"{NORM} is not what was to be written") as caught:
+    with refused("model-differs", NORM):
         proved(small_checkpoint, folder)
-    assert caught.value.code == "model-differs"
 
 
 @pytest.mark.slow
@@ -63,9 +63,8 @@ def test_the_same_values_that_compute_otherwise(small_checkpoint: Path, tmp_path
     """As with another configuration."""
     folder = convert(small_checkpoint, tmp_path / "m", dtype="float32").folder
     edit_json(folder / "config.json", lambda config: config["llm"].update(rope_theta=10.0))
-    with pytest.raises(ModelError, match=r"features 0.0e[+]00, encoder 0") as caught:
+    with refused("model-differs", "features 0.0e+00, encoder 0"):
         proved(small_checkpoint, folder)
-    assert caught.value.code == "model-differs"
     assert proved(small_checkpoint, folder, exact=False).errors["logits"] > proof.LARGEST_OF_THE_SAME
 
 
@@ -74,9 +73,8 @@ def test_what_is_no_number_is_refused(small_checkpoint: Path, tmp_path: Path) ->
     folder = convert(small_checkpoint, tmp_path / "m", dtype="float32", quantize=8).folder
     scales = "llm.model.layers.0.mlp.up_proj.scales"
     edit_weights(folder, lambda weights: weights.update({scales: weights[scales] * mx.inf}))
-    with pytest.raises(ModelError, match=r" logits inf\n") as caught:
+    with refused("model-differs", "logits inf"):
         proved(small_checkpoint, folder, exact=False)
-    assert caught.value.code == "model-differs"
 
 
 def test_most_tokens_are_others() -> None:
@@ -91,9 +89,10 @@ def test_a_device_that_gives_up_costs_the_proof_alone(
     monkeypatch.setattr(proof, "run_stages", Mock(side_effect=error))
     conversion = funasr_cli.convert(small_checkpoint, tmp_path / "m")
     assert conversion.proof is None
-    assert [note.replace("\ufffd", " ") for note in conversion.notes] == [
-        "not verified: " + str(error).splitlines()[0] + (" memory" if isinstance(error, RuntimeError) else "")
-    ]
+    [note] = conversion.notes
+    assert note.startswith("not verified: ")
+    assert str(error).splitlines()[0] in note
+    assert note.isprintable()
     assert (tmp_path / "m/model.safetensors").is_file()
 
 
@@ -112,9 +111,8 @@ def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(
         proof, "run_reference", lambda *_: Stages(**{**vars(seen[0]), "encoder": seen[0].encoder * 1.1})
     )
-    with pytest.raises(ModelError, match="in PyTorch: features 0") as caught:
+    with refused("model-differs", "in PyTorch: features 0"):
         funasr_cli.convert(small_checkpoint, tmp_path / "other", verify="full")
-    assert caught.value.code == "model-differs"
     assert not (tmp_path / "other").exists()
 
 
@@ -122,12 +120,10 @@ def test_full_fails_where_the_device_gives_up(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was asked for could not be proved: no model is left behind."""
-
     monkeypatch.setattr(proof, "reference_python", lambda: None)
     monkeypatch.setattr(proof, "run_stages", Mock(side_effect=MemoryError("no memory")))
-    with pytest.raises(SetupError, match="no memory") as caught:
+    with refused("memory-short", "no memory"):
         funasr_cli.convert(small_checkpoint, tmp_path / "m", verify="full")
-    assert caught.value.code == "memory-short"
     assert not (tmp_path / "m").exists()
 
 
@@ -136,15 +132,14 @@ def test_full_needs_the_reference_and_its_layout(
     small_checkpoint: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FUNASR_REFERENCE_PYTHON", "/nowhere/python")
-    with pytest.raises(SetupError, match=r"^/nowhere/python: ") as missing:
+    with refused("reference-missing", "/nowhere/python: "):
         funasr_cli.convert(small_checkpoint, tmp_path / "m", verify="full")
-    with pytest.raises(UsageError, match=r"--verify full .* funasr-cli's layout") as conflict:
+    with refused("options-conflict", "--verify full"):
         funasr_cli.convert(small_model, tmp_path / "m", verify="full")
-    assert (missing.value.code, conflict.value.code) == ("reference-missing", "options-conflict")
     assert not (tmp_path / "m").exists()
 
 
-def test_two_tensors_of_one_name(make_checkpoint: MakeCheckpoint) -> None:
+def test_two_tensors_of_one_name() -> None:
     tensor = Tensor("float32", (1,), lambda: mx.zeros(1))
     spell = {"block": lambda number: f"encoders.{number}", "last": lambda _: None}
     whole = "audio_encoder.encoders.1.self_attn.linear_q_k_v.bias"
@@ -153,9 +148,8 @@ def test_two_tensors_of_one_name(make_checkpoint: MakeCheckpoint) -> None:
         for name in ("1.self_attn.q", "01.self_attn.q", "1.self_attn.k", "1.self_attn.v")
     )
     for names in ([q, twice], [whole, q, k, v]):
-        with pytest.raises(ModelError, match=r"^here: ") as caught:
+        with refused("model-misfit", "here: ", whole):
             keymap.translate(dict.fromkeys(names, tensor), keymap.TRANSFORMERS, "here", tied=False, **spell)
-        assert (caught.value.code, whole in caught.value.message) == ("model-misfit", True)
 
 
 def test_where_a_conversion_comes_from(small_checkpoint: Path, tmp_path: Path) -> None:
@@ -171,7 +165,7 @@ def test_where_a_conversion_comes_from(small_checkpoint: Path, tmp_path: Path) -
 
 def test_an_encoder_that_cannot_be_quantized(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     source = make_checkpoint(encoder_dim=32, encoder_ffn_dim=48)
-    with pytest.raises(ModelError, match="no matrix of the encoder has rows that divide into groups of 128"):
+    with refused("model-misfit", "encoder", 128):
         convert(source, tmp_path / "m", quantize_encoder=8, group_size=128)
 
 
@@ -195,11 +189,11 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return seen
 
 
-def ask(source: Path) -> ModelError | SetupError:
-    """The error that ends it."""
-    with pytest.raises((ModelError, SetupError)) as caught:
+def ask(source: Path, code: str = "reference-failed", *values: str) -> None:
+    """It ends with this error."""
+    with refused(code, *values) as caught:
         reference.run_reference(open_checkpoint(source, "Small-Nano"), source / "clip.wav", [1])
-    return caught.value
+    assert "\x1b" not in caught.value.message
 
 
 @pytest.mark.process
@@ -252,23 +246,16 @@ def test_a_full_temporary_folder_is_named(
     small_checkpoint: Path, seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    error = ask(small_checkpoint)
-    assert isinstance(error, SetupError)
-    assert error.code == "temporary-folder"
-    assert error.message.startswith(f"{tmp_path / 'nowhere'}: ")
-    assert "TMPDIR" in error.hint
+    ask(small_checkpoint, "temporary-folder", f"{tmp_path / 'nowhere'}: ", "TMPDIR")
     assert not seen.exists()
 
 
 @pytest.mark.process
 def test_what_the_reference_says_last_is_printable(small_checkpoint: Path, seen: Path) -> None:
-    error = ask(small_checkpoint)
-    assert seen.is_dir()
     words = "last \N{REPLACEMENT CHARACTER}[2J"
     shown = words + "x" * (SHOWN_CHARACTERS - len(words))
-    assert error.code == "reference-failed"
-    assert error.message.startswith(f"{small_checkpoint}: ")
-    assert f"({shown})" in error.message
+    ask(small_checkpoint, "reference-failed", f"{small_checkpoint}: ", f"({shown})")
+    assert seen.is_dir()
 
 
 @pytest.mark.process

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 from collections.abc import Callable
@@ -14,14 +13,15 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.errors import refused
 from support.media import hum, read, read_all, write_media
 from support.piping import mp3_of_unknown_length, through_a_pipe
 
 from funasr_cli.audio.decode import load_audio, open_recording
 from funasr_cli.audio.readers import open_reader
-from funasr_cli.errors import AudioError
 
 RATE_HZ = 16000
+Contents = dict[str, bytes]  # by their file names
 DURATION_S = 24
 CASES = Path(__file__).parents[1] / "data" / "reports"
 PCM = {"a.wav": None, "a.aiff": None, "a.au": None, "a.w64": None, "a.caf": None}  # libsndfile writes these
@@ -37,7 +37,10 @@ CONTENT = {  # name -> codec and sample rate for PyAV
 }  # fmt: skip
 
 
-def make(folder: Path, duration_s: int) -> dict[str, bytes]:
+OGG = ["a.ogg", "a.opus", "b.ogg"]
+
+
+def make(folder: Path, duration_s: int) -> Contents:
     """Name -> content of a file that is in order; those of mp4 begin with their table of contents."""
     contents = {}
     for name, how in {**PCM, **CONTENT}.items():
@@ -54,12 +57,12 @@ def make(folder: Path, duration_s: int) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Contents:
     return make(tmp_path_factory.mktemp("originals"), DURATION_S)
 
 
 @pytest.fixture(scope="module")
-def minutes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def minutes(tmp_path_factory: pytest.TempPathFactory) -> Contents:
     return make(tmp_path_factory.mktemp("minutes"), 60)
 
 
@@ -67,8 +70,8 @@ def overwritten(data: bytearray, start: int, count: int = 60) -> None:
     data[start : start + count] = np.random.default_rng(1).bytes(count)
 
 
-def zeros(data: bytearray, start: int) -> None:
-    data[start : start + 3000] = bytes(3000)
+def zeros(data: bytearray, start: int, count: int = 3000) -> None:
+    data[start : start + count] = bytes(count)
 
 
 def removed(data: bytearray, start: int) -> None:
@@ -77,6 +80,21 @@ def removed(data: bytearray, start: int) -> None:
 
 def inserted(data: bytearray, start: int) -> None:
     data[start:start] = np.random.default_rng(0).bytes(5000)
+
+
+def damaged(path: Path, content: bytes, damage: Callable[..., None], *where: int) -> Path:
+    data = bytearray(content)
+    damage(data, *where)
+    path.write_bytes(data)
+    return path
+
+
+def cut_short(path: Path) -> tuple[np.ndarray, list[float]]:
+    """(samples,) of what breaks off, and the seconds that the message names: read, and expected where known."""
+    samples, error = read(path)
+    assert error is not None
+    assert error.code == "audio-cut-short"
+    return samples, [float(found) for found in re.findall(r"\d+\.\d", error.message.removeprefix(str(path)))]
 
 
 def like_before(samples: np.ndarray, intact: np.ndarray) -> float:
@@ -94,13 +112,12 @@ def like_before(samples: np.ndarray, intact: np.ndarray) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", {**PCM, **CONTENT})
-def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, name: str, share: float) -> None:
+def test_damage_loses_what_it_hits(minutes: Contents, tmp_path: Path, name: str, share: float) -> None:
     """Sixty bytes: the rest is there, and where it was."""
-    path, data = tmp_path / name, bytearray(minutes[name])
-    path.write_bytes(data)
+    path, content = tmp_path / name, minutes[name]
+    path.write_bytes(content)
     intact = load_audio(path, RATE_HZ).samples
-    overwritten(data, int(len(data) * share))
-    path.write_bytes(data)
+    damaged(path, content, overwritten, int(len(content) * share))
     recording = open_recording(path, RATE_HZ)
     samples = np.concatenate(list(recording.blocks()))
     assert len(samples) / RATE_HZ == pytest.approx(len(intact) / RATE_HZ, abs=0.2)
@@ -113,14 +130,12 @@ def test_damage_loses_what_it_hits(minutes: dict[str, bytes], tmp_path: Path, na
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.opus", "a.ogg", "a.aac", "a.ac3", "a.wma"])
-def test_damage_in_the_first_packets_moves_nothing(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+def test_damage_in_the_first_packets_moves_nothing(originals: Contents, tmp_path: Path, name: str) -> None:
     """What comes behind them keeps its time, though nothing in front of it could be decoded."""
-    path, data = tmp_path / name, bytearray(originals[name])
-    path.write_bytes(data)
+    path, content = tmp_path / name, originals[name]
+    path.write_bytes(content)
     intact = load_audio(path, RATE_HZ).samples
-    start = {"a.flac": 8400, "a.ogg": 5000}.get(name, 1200)
-    overwritten(data, start, len(data) // 20)
-    path.write_bytes(data)
+    damaged(path, content, overwritten, {"a.flac": 8400, "a.ogg": 5000}.get(name, 1200), len(content) // 20)
     samples, error, lost = read_all(path)
     assert error is None
     assert len(samples) / RATE_HZ == pytest.approx(DURATION_S, abs=0.3)
@@ -131,14 +146,10 @@ def test_damage_in_the_first_packets_moves_nothing(originals: dict[str, bytes], 
 
 
 @pytest.mark.parametrize("name", ["a.ogg", "a.opus", "a.ts", "a.wma", "a.flv", "a.mkv"])
-def test_junk_at_the_end_is_told(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
-    data = bytearray(originals[name])
-    overwritten(data, len(data) * 19 // 20, len(data) - len(data) * 19 // 20)
-    (tmp_path / name).write_bytes(data)
-    samples, error = read(tmp_path / name)
-    assert error is not None
-    assert error.code == "audio-cut-short"
-    assert len(samples) / RATE_HZ > 0.85 * DURATION_S
+def test_junk_at_the_end_is_told(originals: Contents, tmp_path: Path, name: str) -> None:
+    start = len(originals[name]) * 19 // 20
+    damaged(tmp_path / name, originals[name], overwritten, start, len(originals[name]) - start)
+    assert len(cut_short(tmp_path / name)[0]) / RATE_HZ > 0.85 * DURATION_S
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "mp2"), ("a.ts", "aac"), ("fragments.mp4", "aac")])
@@ -146,17 +157,13 @@ def test_cut_that_only_the_container_shows(tmp_path: Path, name: str, codec: str
     options = {"movflags": "empty_moov+frag_every_frame"} if name.startswith("fragments") else None
     path = write_media(tmp_path / name, codec, hum(9 * RATE_HZ), options=options)
     os.truncate(path, path.stat().st_size * 2 // 3)
-    samples, error = read(path)
-    assert error is not None
-    assert error.code == "audio-cut-short"
-    assert 5 < len(samples) / RATE_HZ < 7
+    assert 5 < len(cut_short(path)[0]) / RATE_HZ < 7
 
 
 def test_times_behind_damage_in_avi(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.avi", "mp2", hum(DURATION_S * RATE_HZ))
-    intact, data = load_audio(path, RATE_HZ).samples, bytearray(path.read_bytes())
-    data[len(data) // 2 : len(data) * 6 // 10] = bytes(len(data) * 6 // 10 - len(data) // 2)
-    path.write_bytes(data)
+    intact, content = load_audio(path, RATE_HZ).samples, path.read_bytes()
+    damaged(path, content, zeros, len(content) // 2, len(content) // 10)
     samples, error, lost = read_all(path)
     assert error is None
     assert len(samples) / RATE_HZ == pytest.approx(DURATION_S, abs=0.3)
@@ -167,9 +174,7 @@ def test_times_behind_damage_in_avi(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "codec", "longest_s"), [("a.tta", "tta", 1.1), ("a.wv", "wavpack", 4.1)])
 def test_checksums_are_looked_at(tmp_path: Path, name: str, codec: str, longest_s: float) -> None:
     path = write_media(tmp_path / name, codec, hum(20 * RATE_HZ))
-    data = bytearray(path.read_bytes())
-    overwritten(data, len(data) // 2)
-    path.write_bytes(data)
+    damaged(path, path.read_bytes(), overwritten, path.stat().st_size // 2)
     samples, error, lost = read_all(path)
     assert error is None
     assert len(samples) / RATE_HZ == pytest.approx(20, abs=0.1)
@@ -182,11 +187,9 @@ def test_checksums_are_looked_at(tmp_path: Path, name: str, codec: str, longest_
 @pytest.mark.parametrize("damage", [zeros, removed, inserted])
 @pytest.mark.parametrize("name", sorted(set(CONTENT) - {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.caf"}))
 def test_no_loss_goes_untold(
-    originals: dict[str, bytes], tmp_path: Path, name: str, damage: Callable[[bytearray, int], None]
+    originals: Contents, tmp_path: Path, name: str, damage: Callable[[bytearray, int], None]
 ) -> None:
-    path, data = tmp_path / name, bytearray(originals[name])
-    damage(data, len(data) // 2)
-    path.write_bytes(data)
+    path = damaged(tmp_path / name, originals[name], damage, len(originals[name]) // 2)
     samples, error, lost = read_all(path)
     assert lost or error
     assert error is None or error.code == "audio-cut-short"
@@ -201,59 +204,48 @@ def test_no_loss_goes_untold(
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.ogg", "a.opus", "a.mp4", "a.webm", "a.mkv", "a.wav"])
-def test_damage_elsewhere_does_not_matter(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
-    path, data = tmp_path / name, bytearray(originals[name])
-    zeros(data, len(data) // 2)
-    path.write_bytes(data)
+def test_damage_elsewhere_does_not_matter(originals: Contents, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(originals[name])
+    intact = np.concatenate(list(open_recording(path, RATE_HZ, clip=(18, 24)).blocks()))
+    damaged(path, originals[name], zeros, len(originals[name]) // 2)
     for clip in ((1, 7), (18, 24)):
         recording = open_recording(path, RATE_HZ, clip=clip)
-        assert sum(map(len, recording.blocks())) == 6 * RATE_HZ
+        samples = np.concatenate(list(recording.blocks()))
+        assert len(samples) == 6 * RATE_HZ
         assert recording.findings.lost == []
         assert recording.findings.warnings == ()
+    if name in ("a.mp4", "a.opus", "a.webm"):  # which may come a frame beside
+        assert like_before(samples, intact) > 0.9
+    else:
+        np.testing.assert_array_equal(samples, intact)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.62, 0.95])
 @pytest.mark.parametrize("name", [*PCM, *WITH_LENGTH, "a.ogg", "a.opus", "a.aac"])
-def test_cut_off(originals: dict[str, bytes], tmp_path: Path, name: str, share: float) -> None:
+def test_cut_off(originals: Contents, tmp_path: Path, name: str, share: float) -> None:
     path = tmp_path / name
     path.write_bytes(originals[name])
     intact = load_audio(path, RATE_HZ).samples
     path.write_bytes(originals[name][: int(len(originals[name]) * share)])
-    samples, error = read(path)
-    assert error is not None
-    assert error.code == "audio-cut-short"
-    found = re.fullmatch(re.escape(f"{path}: broke off after ") + r"(\d+\.\d)( of \d+\.\d)? s", error.message)
-    assert found, error.message
-    stated_s = float(found[2].split()[-1]) if found[2] else 0
-    assert (stated_s > DURATION_S - 0.2) == (name in (*PCM, *WITH_LENGTH))
-    assert float(found[1]) == pytest.approx(DURATION_S * share, abs=2)
-    assert float(found[1]) == pytest.approx(len(samples) / RATE_HZ, abs=0.06)
+    samples, (read_s, *stated_s) = cut_short(path)
+    assert stated_s == ([pytest.approx(DURATION_S, abs=0.2)] if name in (*PCM, *WITH_LENGTH) else [])
+    assert read_s == pytest.approx(DURATION_S * share, abs=2)
+    assert read_s == pytest.approx(len(samples) / RATE_HZ, abs=0.06)
     good = len(samples) - 3000  # the resampler and the codec do not see what comes behind
     np.testing.assert_allclose(samples[:good], intact[:good], atol=1e-5)
 
 
-def test_reported_damage() -> None:
-    """Ten seconds each, damaged in their middle."""
+def test_reported() -> None:
+    """Ten seconds each, damaged in their middle; and what states the length of its first part alone."""
+    assert load_audio(CASES / "joined.mp3", RATE_HZ).duration_s == pytest.approx(14.8, abs=0.1)
     for name in ("damaged.m4a", "damaged.webm", "damaged.aac", "junk.mp3"):
         recording = open_recording(CASES / name, RATE_HZ)
         assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(10, abs=0.8)
         ((start_s, end_s),) = recording.findings.lost
         assert (4.3 < start_s < end_s < 5.5, end_s - start_s < 0.9) == (True, True)
         assert len(recording.findings.warnings) == 1
-
-
-@pytest.mark.slow
-def test_joined_recordings(originals: dict[str, bytes], tmp_path: Path) -> None:
-    """What states the length of its first part alone."""
-    samples, error = read(CASES / "joined.mp3")
-    assert error is None
-    assert len(samples) / RATE_HZ == pytest.approx(14.8, abs=0.1)
-    for name in ("a.mp3", "a.flac", "a.ogg", "a.opus", "b.ogg", "a.aac", "a.ac3", "a.ts", "a.amr"):
-        (tmp_path / name).write_bytes(originals[name] * 2)
-        recording = open_recording(tmp_path / name, RATE_HZ)
-        assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(2 * DURATION_S, abs=0.3), name
-        assert recording.findings.lost == [], name
 
 
 @pytest.mark.slow
@@ -289,22 +281,19 @@ def test_joined_recordings_that_ffmpeg_does_not_see(tmp_path: Path, name: str, c
     [
         ("a.flac", "a.wav"), ("a.wav", "a.flac"), ("a.wav", "a.mp3"), ("a.aiff", "a.m4a"), ("a.ogg", "a.opus"),
         ("a.opus", "a.ogg"), ("a.ogg", "b.ogg"), ("a.ogg", "a.flac"), ("a.m4a", "a.wav"),
+        *((name, name) for name in ("a.mp3", "a.flac", "a.aac", "a.ac3", "a.ts", "a.amr", *OGG)),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("way", ["file", "pipe"])
-def test_joined_recordings_of_several_kinds(
-    originals: dict[str, bytes], tmp_path: Path, first: str, second: str, way: str
-) -> None:
-    """Read, or out of a pipe at least not passed over in silence."""
+def test_joined_recordings(originals: Contents, tmp_path: Path, first: str, second: str, way: str) -> None:
+    """Read, or out of a pipe at least told; a broadcast in Ogg begins a new one with every title."""
     content = originals[first] + originals[second]
     (tmp_path / "a").write_bytes(content)
-    if way == "file":
-        samples, error = read(tmp_path / "a")
-    else:
-        samples, error = (got := through_a_pipe(content)).samples, got.error
+    piped = through_a_pipe(content)
+    samples, error, lost = read_all(tmp_path / "a") if way == "file" else (piped.samples, piped.error, [])
     assert len(samples) / RATE_HZ > DURATION_S - 0.3
-    if way == "file" or not error:
-        assert error is None
+    if way == "file" or (first in OGG[:2] and first == second) or not error:
+        assert (error, lost) == (None, [])
         assert len(samples) / RATE_HZ == pytest.approx(2 * DURATION_S, abs=0.3)
 
 
@@ -323,12 +312,10 @@ def test_what_follows_samples_and_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.m4a", "a.mov"])
-def test_cut_off_before_the_table_of_contents(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+def test_cut_off_before_the_table_of_contents(originals: Contents, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(originals[name][:-2000])
-    with pytest.raises(AudioError) as caught:
+    with refused("audio-unreadable", tmp_path / name, "incomplete"):
         open_recording(tmp_path / name, RATE_HZ)
-    assert caught.value.code == "audio-unreadable"
-    assert "incomplete" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
@@ -336,18 +323,15 @@ def test_film_that_was_cut_off(tmp_path: Path, name: str) -> None:
     options = {"movflags": "faststart"}
     path = write_media(tmp_path / name, "aac", hum(12 * RATE_HZ), pictures_s=20, options=options)
     os.truncate(path, path.stat().st_size // 3)
-    samples, error = read(path)
-    assert error is not None
-    assert re.search(r"broke off after \d\.\d of 12\.[01] s$", error.message)
+    samples, (_, stated_s) = cut_short(path)
+    assert stated_s == pytest.approx(12, abs=0.1)
     assert 3 < len(samples) / RATE_HZ < 9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.aac", "a.ts", "a.ac3", "unknown.mp3"])
 @pytest.mark.parametrize("extra", range(0, 500, 77))
-def test_recording_that_begins_within_a_frame(
-    originals: dict[str, bytes], tmp_path: Path, name: str, extra: int
-) -> None:
+def test_recording_that_begins_within_a_frame(originals: Contents, tmp_path: Path, name: str, extra: int) -> None:
     """As cut out of a broadcast."""
     content = originals[name]
     (tmp_path / name).write_bytes(content[len(content) // 2 + extra :])
@@ -357,43 +341,26 @@ def test_recording_that_begins_within_a_frame(
 
 
 @pytest.mark.parametrize("line", ["#EXTM3U\n#EXTINF:20,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"])
-def test_a_playlist_leads_nowhere(originals: dict[str, bytes], tmp_path: Path, line: str) -> None:
+def test_a_playlist_leads_nowhere(originals: Contents, tmp_path: Path, line: str) -> None:
     """It could name any file of this machine, or an address."""
     other = tmp_path / "secret.ts"
     other.write_bytes(originals["a.ts"])
     for target in (other.name, str(other), f"file:{other}", "http://127.0.0.1:1/a.ts"):
         (tmp_path / "a.m3u8").write_text(line.format(target))
-        with pytest.raises(AudioError) as caught:
+        with refused("audio-unreadable", tmp_path / "a.m3u8"):
             open_recording(tmp_path / "a.m3u8", RATE_HZ)
-        assert caught.value.code == "audio-unreadable"
-
-
-@pytest.mark.parametrize("ending", ["txt", "mp4", "aac", "flac", "ac3", "ogg", "mp3", "wav"])
-@pytest.mark.parametrize(
-    "text", ["a text, no recording\n", "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n", "\0", "好", "\ufeff<html>"]
-)
-def test_texts_are_not_heard(tmp_path: Path, text: str, ending: str) -> None:
-    """FFmpeg takes a long one for the samples of a telephone."""
-    for length in (1, 100, 5000):
-        (tmp_path / f"a.{ending}").write_text(text * length, encoding="utf-8")
-        with pytest.raises(AudioError) as caught:
-            open_recording(tmp_path / f"a.{ending}", RATE_HZ)
-        assert caught.value.code == "audio-unreadable"
-        assert ("HTML" in caught.value.message) == ("html" in text)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp3", "wav", "flac", "m4a", "txt"])
 @pytest.mark.parametrize("name", ["a.aac", "a.mp3", "a.wav", "a.ogg", "a.mp4", "a.flac", "a.webm", "a.aiff"])
-def test_wrong_endings(originals: dict[str, bytes], tmp_path: Path, name: str, ending: str) -> None:
+def test_wrong_endings(originals: Contents, tmp_path: Path, name: str, ending: str) -> None:
     (tmp_path / f"b.{ending}").write_bytes(originals[name])
     assert load_audio(tmp_path / f"b.{ending}", RATE_HZ).duration_s == pytest.approx(DURATION_S, abs=0.2)
 
 
 @pytest.mark.slow
-def test_nothing_is_printed(
-    originals: dict[str, bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_printed(originals: Contents, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Whatever a library thinks of a file."""
     for name, content in originals.items():
         for data in (
@@ -428,36 +395,18 @@ def test_films(name: str, rate_hz: int, channels: int, begin_s: float, end_s: fl
     assert reader.expected_s == pytest.approx(end_s, abs=0.1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cut", [False, True])
-@pytest.mark.parametrize("name", ["a.mp4", "a.flac", "a.mp3", "a.wav", "a.ogg"])
-def test_nothing_stays_open(originals: dict[str, bytes], tmp_path: Path, name: str, cut: bool) -> None:
-    path = tmp_path / name
-    path.write_bytes(originals[name][: -9000 if cut else None])
-    (tmp_path / "b.mp4").write_bytes(originals["a.m4a"][:9000])
-    gc.collect()
-    before = len(os.listdir("/dev/fd"))
-    kept = [read(path), read(tmp_path / "b.mp4")]  # with errors, their tracebacks, and whatever those hold on to
-    blocks = open_recording(path, RATE_HZ).blocks()
-    next(blocks)
-    assert len(os.listdir("/dev/fd")) == before + 1
-    blocks.close()
-    assert len(os.listdir("/dev/fd")) == before
-    assert len(kept) == 2
-
-
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp4"])
-def test_a_file_that_shrinks_while_it_is_read(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
+def test_a_file_that_shrinks_while_it_is_read(originals: Contents, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(originals[name])
     blocks = open_recording(path, RATE_HZ).blocks()
     next(blocks)
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(AudioError, match=r"broke off after 1[0-9.]+ of 24\.0 s"):
+    with refused("audio-cut-short", path, 24.0):
         list(blocks)
 
 
-def test_a_file_that_vanishes(originals: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_file_that_vanishes(originals: Contents, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(originals["a.wav"])
     recording = open_recording(path, RATE_HZ)
@@ -465,19 +414,17 @@ def test_a_file_that_vanishes(originals: dict[str, bytes], tmp_path: Path) -> No
     count = len(next(blocks))
     path.unlink()
     assert count + sum(map(len, blocks)) == DURATION_S * RATE_HZ  # it is still open
-    with pytest.raises(AudioError) as caught:
+    with refused("audio-missing", path):
         next(recording.blocks())
-    assert caught.value.code == "audio-missing"
     path.mkdir()
-    with pytest.raises(AudioError) as caught:
+    with refused("audio-folder", path):
         next(recording.blocks())
-    assert caught.value.code == "audio-folder"
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_damage_ends_and_adds_up(originals: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:
+def test_any_damage_ends_and_adds_up(originals: Contents, tmp_path: Path, data: st.DataObject) -> None:
     """No crash, no end that does not come, no loss outside of what was read."""
     content = bytearray(originals[data.draw(st.sampled_from(sorted(originals)))][:40_000])
     within = st.integers(0, min(2000, len(content) - 1)) | st.integers(0, len(content) - 1)

@@ -10,11 +10,12 @@ import soundfile
 import soxr
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support.media import write_media
+from support.errors import refused
+from support.media import noise, write_media
+from support.piping import named_pipe
 
-from funasr_cli.audio.decode import from_array, load_audio, open_recording
+from funasr_cli.audio.decode import from_array, open_recording
 from funasr_cli.audio.pcm import PCMFormat
-from funasr_cli.errors import AudioError
 from funasr_cli.inputs import Clip, Input, find_inputs
 from funasr_cli.sources import open_input, split_channels
 
@@ -24,11 +25,6 @@ SAMPLES = DURATION_S * RATE_HZ
 SEEKING = ["wav", "flac", "aiff", "au", "caf", "w64", "rf64", "raw"]
 READING = ["mp3", "ogg", "m4a", "mkv"]
 PCM = PCMFormat("f32le", RATE_HZ, 1)
-
-
-def noise(samples: int, channels: int = 1) -> np.ndarray:
-    """(samples, channels) quiet enough that no format clips it."""
-    return np.random.default_rng(0).uniform(-0.3, 0.3, (samples, channels)).astype(np.float32)
 
 
 def write(path: Path, rate_hz: int = RATE_HZ) -> Path:
@@ -107,55 +103,33 @@ def test_what_is_known_beforehand(
 
 
 def test_blocks_of_a_part(files: dict[str, Path]) -> None:
-    for format in ("wav", "ogg"):
+    for format in ("wav", "ogg", "m4a"):
         blocks = open_recording(files[format], RATE_HZ, clip=(5, 30.5)).blocks()
         assert [len(block) / RATE_HZ for block in blocks] == pytest.approx([10, 10, 5.5], abs=0.1)
 
 
 @pytest.mark.parametrize("format", SEEKING + READING)
-@pytest.mark.parametrize("clip", [(40, None), (40, 50), (32.1, 32.2)])
+@pytest.mark.parametrize("clip", [(40, None), (40, 50), (32.1, 32.2), (32, None)])
 def test_a_part_behind_the_end(files: dict[str, Path], format: str, clip: Clip) -> None:
-    with pytest.raises(AudioError) as caught:
+    with refused("clip-behind-end", files[format], 32.0, clip[0]):
         part(files[format], clip)
-    message = f"{files[format]}: ends at 32.0 s, before the part from {clip[0]:.1f} s on"
-    assert caught.value.message == message
 
 
-def test_a_part_that_begins_with_the_end(files: dict[str, Path]) -> None:
-    with pytest.raises(AudioError, match=r"ends at 32\.0 s, before the part from 32\.0 s on"):
-        part(files["wav"], (32, None))
-    assert len(part(files["wav"], (32 - 1 / RATE_HZ, None))) == 1
-
-
-def test_a_part_too_short_for_a_sample(files: dict[str, Path]) -> None:
-    with pytest.raises(AudioError, match="no samples in it"):
-        part(files["wav"], (5, 5 + 0.1 / RATE_HZ))
-
-
-def test_a_part_of_nothing(tmp_path: Path) -> None:
+def test_a_part_of_a_sample_or_less(files: dict[str, Path], tmp_path: Path) -> None:
+    assert len(part(files["wav"], (DURATION_S - 1 / RATE_HZ, None))) == 1
     soundfile.write(tmp_path / "a.wav", np.zeros(0), RATE_HZ)
-    with pytest.raises(AudioError, match="no samples in it"):
-        part(tmp_path / "a.wav", (5, 6))
-
-
-def damaged_flac(folder: Path, intact: Path) -> Path:
-    """Broken in the middle, at 15.8 to 16 s."""
-    data = bytearray(intact.read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 3000] = bytes(3000)
-    (folder / "a.flac").write_bytes(data)
-    return folder / "a.flac"
-
-
-def test_damage_elsewhere_does_not_matter(files: dict[str, Path], tmp_path: Path) -> None:
-    """Which also shows that what comes before is not read."""
-    path, whole = damaged_flac(tmp_path, files["flac"]), part(files["flac"], None)
-    np.testing.assert_array_equal(part(path, (20, 30)), whole[20 * RATE_HZ : 30 * RATE_HZ])
-    np.testing.assert_array_equal(part(path, (0, 15)), whole[: 15 * RATE_HZ])
+    for path, clip in ((files["wav"], (5, 5 + 0.1 / RATE_HZ)), (tmp_path / "a.wav", (5, 6))):
+        with refused("audio-empty", path):
+            part(path, clip)
 
 
 @pytest.mark.parametrize("clip", [(15.9, 20), (10, 20)])
 def test_damage_in_the_part(files: dict[str, Path], tmp_path: Path, clip: Clip) -> None:
-    recording = open_recording(damaged_flac(tmp_path, files["flac"]), RATE_HZ, clip=clip)
+    """At 15.8 to 16 s."""
+    path, data = tmp_path / "a.flac", bytearray(files["flac"].read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 3000] = bytes(3000)
+    path.write_bytes(data)
+    recording = open_recording(path, RATE_HZ, clip=clip)
     assert sum(map(len, recording.blocks())) == round((clip[1] - clip[0]) * RATE_HZ)
     ((start_s, end_s),) = recording.findings.lost
     assert start_s == pytest.approx(max(15.8, clip[0]), abs=0.1)
@@ -169,7 +143,7 @@ def test_a_part_that_was_cut_off(files: dict[str, Path], tmp_path: Path, format:
     path = tmp_path / f"a.{format}"
     path.write_bytes(data[: len(data) // 2])
     blocks = [np.zeros(0, np.float32)]
-    with pytest.raises(AudioError, match=r"broke off after 1[56]\.. of 32\.0 s"):
+    with refused("audio-cut-short", path, 32.0):
         blocks.extend(open_recording(path, RATE_HZ, clip=clip).blocks())
     assert sum(map(len, blocks)) / RATE_HZ == pytest.approx(max(0, 16 - clip[0]), abs=0.5)
 
@@ -183,43 +157,32 @@ def test_values_that_are_not_numbers(tmp_path: Path, clip: Clip) -> None:
         part(tmp_path / "a.wav", clip),
         samples[round(clip[0] * RATE_HZ) : round((clip[1] or 32) * RATE_HZ)].mean(axis=1),
     )
-    expected = samples[10 * RATE_HZ : 11 * RATE_HZ].mean(axis=1)
-    expected[0] = samples[10 * RATE_HZ, 1]  # the other channel has a number
-    np.testing.assert_array_equal(part(tmp_path / "a.wav", (10, 11)), expected)
     np.testing.assert_array_equal(part(tmp_path / "a.wav", None, channel=2), samples[:, 1])
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
 @pytest.mark.parametrize("format", ["wav", "mp3", "flac"])
 def test_a_part_of_what_comes_out_of_a_pipe(files: dict[str, Path], tmp_path: Path, format: str) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(files[format].read_bytes()))
-    writer.start()
-    recording = open_recording(tmp_path / "pipe", RATE_HZ, clip=(5, 30))
-    assert (recording.start_s, recording.expected_s) == (5, 25)
-    np.testing.assert_array_equal(np.concatenate(list(recording.blocks())), part(files[format], (5, 30)))
-    writer.join()
+    with named_pipe(tmp_path / "pipe", files[format].read_bytes()) as pipe:
+        recording = open_recording(pipe, RATE_HZ, clip=(5, 30))
+        assert (recording.start_s, recording.expected_s) == (5, 25)
+        np.testing.assert_array_equal(np.concatenate(list(recording.blocks())), part(files[format], (5, 30)))
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
 def test_a_part_ends_while_the_pipe_goes_on(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    written, done = [0], threading.Event()
+    """The writer is told that nobody wants more."""
+    pipe, told = tmp_path / "pipe", threading.Event()
+    os.mkfifo(pipe)
 
     def write() -> None:
         try:
-            with open(tmp_path / "pipe", "wb", buffering=0) as pipe:
-                while not done.is_set():
-                    written[0] += pipe.write(noise(RATE_HZ).tobytes())
+            pipe.write_bytes(noise(64 * RATE_HZ).tobytes())
         except BrokenPipeError:
-            done.set()
+            told.set()
 
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    recording = open_recording(tmp_path / "pipe", RATE_HZ, clip=(1, 3), pcm=PCM)
+    threading.Thread(target=write, daemon=True).start()
+    recording = open_recording(pipe, RATE_HZ, clip=(1, 3), pcm=PCM)
     assert sum(map(len, recording.blocks())) == 2 * RATE_HZ
-    assert done.wait(60)  # the writer is told that nobody wants more
-    assert written[0] < 64 * 4 * RATE_HZ
+    assert told.wait(60)
 
 
 @pytest.mark.parametrize("channel", [1, 2, 3])
@@ -229,13 +192,9 @@ def test_one_channel(tmp_path: Path, channel: int) -> None:
     np.testing.assert_array_equal(part(tmp_path / "a.wav", None, channel), samples[:, channel - 1])
     clip = samples[5 * RATE_HZ : 6 * RATE_HZ]
     np.testing.assert_array_equal(part(tmp_path / "a.wav", (5, 6), channel), clip[:, channel - 1])
-
-
-@pytest.mark.parametrize("channel", [0, -1, 3])
-def test_no_such_channel(tmp_path: Path, channel: int) -> None:
-    soundfile.write(tmp_path / "a.wav", noise(100, 2), RATE_HZ)
-    with pytest.raises(AudioError, match=rf"a\.wav: there is no channel {channel}, only 2"):
-        open_recording(tmp_path / "a.wav", RATE_HZ, channel=channel)
+    for other in (0, -channel, 3 + channel):
+        with refused("audio-channel", tmp_path / "a.wav", other, 3):
+            open_recording(tmp_path / "a.wav", RATE_HZ, channel=other)
 
 
 def test_channels_split(tmp_path: Path) -> None:
@@ -256,43 +215,27 @@ def test_channels_split(tmp_path: Path) -> None:
         assert (source.name, source.start_s) == (f"{tmp_path}/call.wav [ch {channel + 1}]", 1)
         got = np.concatenate(list(source.blocks()))
         np.testing.assert_array_equal(got, samples[RATE_HZ : 2 * RATE_HZ, channel])
-    with pytest.raises(AudioError, match=r"^missing\.wav: no such file$"):
+    with refused("audio-missing", "missing.wav"):
         open_input(inputs[2], RATE_HZ)
     assert split_channels(inputs[:2]) == inputs[:2]
 
 
-def test_channels_of_everything_that_can_be_read(tmp_path: Path) -> None:
-    samples = noise(2 * RATE_HZ, 2)
-    soundfile.write(tmp_path / "a.flac", samples, RATE_HZ)
-    write_media(tmp_path / "b.m4a", "alac", samples)
-    samples.tofile(tmp_path / "c.raw")
-    typed = find_inputs(
-        [tmp_path / name for name in ("a.flac", "b.m4a", "c.raw")], pcm=PCMFormat("f32le", RATE_HZ, 2)
-    )
-    inputs = split_channels(typed)
-    assert [input.stem for input in inputs] == ["a.ch1", "a.ch2", "b.ch1", "b.ch2", "c.ch1", "c.ch2"]
-    for input in inputs:
-        got = np.concatenate(list(open_input(input, RATE_HZ).blocks()))
-        np.testing.assert_allclose(got, samples[:, (input.channel or 0) - 1], atol=1e-4)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
-@pytest.mark.parametrize("format", ["wav", "flac"])
+@pytest.mark.parametrize("format", ["wav", "flac", "raw", "m4a"])
 def test_channels_of_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
     """It is read once and kept, as long as its inputs are there."""
     (tmp_path / "kept").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "kept"))
-    samples = noise(12 * RATE_HZ, 2)
-    soundfile.write(tmp_path / f"a.{format}", samples, RATE_HZ)
-    os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(
-        target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / f"a.{format}").read_bytes())
-    )
-    writer.start()
-    inputs = split_channels(find_inputs([tmp_path / "pipe"]))
-    writer.join()
+    samples, stored = noise(12 * RATE_HZ, 2), tmp_path / f"a.{format}"
+    if format == "m4a":
+        write_media(stored, "alac", samples)
+    else:
+        soundfile.write(stored, samples, RATE_HZ, "FLOAT" if format == "raw" else None)
+    with named_pipe(tmp_path / "pipe", stored.read_bytes()) as pipe:
+        inputs = split_channels(
+            find_inputs([pipe], pcm=PCMFormat("f32le", RATE_HZ, 2) if format == "raw" else None)
+        )
     assert [(input.label, input.stem) for input in inputs] == [
-        (f"{tmp_path}/pipe [ch 1]", "pipe.ch1"), (f"{tmp_path}/pipe [ch 2]", "pipe.ch2"),
+        (f"{pipe} [ch 1]", "pipe.ch1"), (f"{pipe} [ch 2]", "pipe.ch2"),
     ]  # fmt: skip
     for _ in range(2):
         for channel, input in enumerate(inputs):
@@ -301,10 +244,3 @@ def test_channels_of_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for
     assert len(os.listdir(tmp_path / "kept")) == 1
     del inputs, input
     assert os.listdir(tmp_path / "kept") == []
-
-
-def test_the_whole_is_what_it_was(files: dict[str, Path]) -> None:
-    """Without a part or a channel, nothing changes."""
-    whole = load_audio(files["flac"], RATE_HZ)
-    np.testing.assert_array_equal(whole.samples, part(files["flac"], (0, None)))
-    assert open_recording(files["flac"], RATE_HZ, name="x").name == "x"

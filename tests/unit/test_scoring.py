@@ -12,14 +12,10 @@ from funasr_cli.benchmarks.scoring import error_rate, units
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Is it 5 o'clock?", ["is", "it", "5", "o'clock"]),
-        ("我要15块钱。", ["我", "要", "15", "块", "钱"]),
-        ("ＡＢＣ　ｄ", ["abc", "d"]),
-        ("OK我 们,好", ["ok", "我", "们", "好"]),
-        ("", []),
-        ("。！?", []),
+        ("Is it 5 o'clock?", ["is", "it", "5", "o'clock"]), ("我要15块钱。", ["我", "要", "15", "块", "钱"]),
+        ("ＡＢＣ　ｄ", ["abc", "d"]), ("OK我 们,好", ["ok", "我", "们", "好"]), ("", []), ("。！?", []),
     ],
-)
+)  # fmt: skip
 def test_units(text: str, expected: list[str]) -> None:
     assert units(text) == expected
 

@@ -43,16 +43,11 @@ def test_words_are_found_behind_each_other() -> None:
     assert [piece.text for piece in pieces_of(said)] == [" a", " an", "  a "]
 
 
-def test_cues_begin_and_end_with_their_words() -> None:
+def test_cues_and_sentences_begin_and_end_with_their_words() -> None:
     """Not with the segment, which begins before the first word and ends behind the last."""
     assert times(shown(GREETING)) == [(1200, 2460, "Good evening.", False), (4020, 5580, "How are you?", False)]
-
-
-def test_sentences_begin_and_end_with_their_words() -> None:
-    assert [(one.text, one.start_s, one.end_s, one.estimated) for one in sentences_of(GREETING)] == [
-        ("Good evening.", 1.2, 2.46, False),
-        ("How are you?", 4.02, 5.58, False),
-    ]
+    sentences = [(one.text, one.start_s, one.end_s, one.estimated) for one in sentences_of(GREETING)]
+    assert sentences == [("Good evening.", 1.2, 2.46, False), ("How are you?", 4.02, 5.58, False)]
 
 
 def test_characters_without_spaces_have_times_of_their_own() -> None:
@@ -105,10 +100,7 @@ def test_short_sentences_share_a_cue_unless_the_pause_lets_them_be_read(pause_s:
 def test_segments_without_words_stand_beside_those_with() -> None:
     said = transcript(segment(0.0, 1.0, "Hi. You!"), GREETING, duration_s=9.0)
     assert said.times == "word"
-    assert times(make_cues(said)) == [
-        (0, 1000, "Hi. You!", False),
-        *times(make_cues(transcript(GREETING, duration_s=9.0))),
-    ]
+    assert times(make_cues(said)) == [(0, 1000, "Hi. You!", False), *times(shown(GREETING))]
     assert said.without_words().times == "segment"
     assert times(make_cues(said.without_words()))[1:] == [
         (1000, 4273, "Good evening.", True),

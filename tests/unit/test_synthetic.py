@@ -1,7 +1,5 @@
 """Models of random weights have the shapes of the real ones, and load."""
 
-import json
-import struct
 from pathlib import Path
 
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from funasr_cli.benchmarks.synthetic import RELEASE, write_synthetic
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.load import load_model
+from funasr_cli.checkpoints.tensors import open_safetensors
 from funasr_cli.checkpoints.vocabularies import read_tokenizer
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.demo import MODEL
@@ -16,11 +15,8 @@ from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 
 
-def tensor_shapes(folder: Path) -> dict[str, list[int]]:
-    with (folder / "model.safetensors").open("rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(size))
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    return {name: tensor.shape for name, tensor in open_safetensors(folder / "model.safetensors").items()}
 
 
 @pytest.mark.slow

@@ -1,12 +1,24 @@
-"""Final text, and text while it is being written."""
+"""Final text, text while it is being written, and how sure the decoder was of each piece of it."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.batch import generate
 
+import funasr_cli
+from funasr_cli import demo
+from funasr_cli.audio.decode import load_audio
+from funasr_cli.decoding.guard import without_loop
+from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.decoding.text import UNFINISHED, TextStream, clean_text, thinking
+from funasr_cli.options import DEFAULTS
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.transcript import Score
 
 FRAGMENTS = st.sampled_from(
     ["<think>", "</think>", "<thi", "nk>", "<", "/sil", "/s", "il", "/", " ", "  ", "\n", "\t", "\u3000", "a",
@@ -19,21 +31,12 @@ BYTES = st.lists(TEXTS.map(str.encode) | st.binary(max_size=4), max_size=8).map(
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
-        ("", ""),
-        ("  a \n\t b  ", "a b"),
-        ("a/silb", "a b"),
-        ("/sil/sil", ""),
-        ("a\u3000b\u00a0c", "a b c"),
-        ("<think>x</think>a", "a"),
-        ("a<think>x\ny</think>b", "ab"),
-        ("a<think>never closed", "a"),
-        ("<think></think>\n\na", "a"),
-        ("<think>a<think>b</think>c", "c"),
-        ("a</think>b", "a</think>b"),
-        ("/s<think>x</think>il", ""),
-        ("a\ufffdb", "a\ufffdb"),
+        ("", ""), ("  a \n\t b  ", "a b"), ("a/silb", "a b"), ("/sil/sil", ""), ("a\u3000b\u00a0c", "a b c"),
+        ("<think>x</think>a", "a"), ("a<think>x\ny</think>b", "ab"), ("a<think>never closed", "a"),
+        ("<think></think>\n\na", "a"), ("<think>a<think>b</think>c", "c"), ("a</think>b", "a</think>b"),
+        ("/s<think>x</think>il", ""), ("a\ufffdb", "a\ufffdb"),
     ],
-)
+)  # fmt: skip
 def test_clean_text(raw: str, text: str) -> None:
     assert clean_text(raw) == text
 
@@ -46,54 +49,165 @@ def test_thinking(raw: str, blocks: str) -> None:
     assert thinking(raw) == blocks
 
 
-def byte_stream(chunks: list[bytes]) -> TextStream:
+@st.composite
+def cut_anywhere(draw: st.DrawFn) -> list[bytes]:
+    """Any bytes, cut anywhere."""
+    content, chunks = draw(BYTES), []
+    while content:
+        size = draw(st.integers(1, min(6, len(content))))
+        chunks.append(content[:size])
+        content = content[size:]
+    return chunks
+
+
+def byte_stream(chunks: Sequence[bytes], earlier: str = "") -> TextStream:
     """A stream whose n-th token is the n-th of these chunks."""
-    return TextStream(lambda ids: b"".join(chunks[index] for index in ids).decode(errors="replace"))
+    return TextStream(lambda ids: b"".join(chunks[index] for index in ids).decode(errors="replace"), earlier)
 
 
-def settled_by_step(stream: TextStream, token_ids: list[int]) -> list[str]:
-    """What is settled after each of the tokens."""
+def settled_by_step(stream: TextStream, tokens: int) -> list[str]:
+    """What is settled after each of the first tokens."""
     steps = []
-    for token_id in token_ids:
+    for token_id in range(tokens):
         assert stream.push(token_id) is None
         steps.append(stream.settled)
     return steps
 
 
-def assert_grows_to_the_final_text(steps: list[str], raw: str) -> None:
+@given(cut_anywhere())
+def test_settled_text_grows_to_the_final_text(chunks: list[bytes]) -> None:
     """Nothing that was settled is ever taken back, and all of it is the beginning of the final text."""
-    for earlier, later in pairwise(["", *steps, clean_text(raw)]):
-        assert later.startswith(earlier)
-
-
-@given(BYTES, st.data())
-def test_settled_text_grows_to_the_final_text(content: bytes, data: st.DataObject) -> None:
-    """Whatever the bytes, and wherever the tokens cut them."""
-    chunks = []
-    while content:
-        size = data.draw(st.integers(1, min(4, len(content))))
-        chunks.append(content[:size])
-        content = content[size:]
     stream = byte_stream(chunks)
-    steps = settled_by_step(stream, list(range(len(chunks))))
+    steps = settled_by_step(stream, len(chunks))
     assert stream.raw == b"".join(chunks).decode(errors="replace")
     assert stream.token_ids == list(range(len(chunks)))
-    assert_grows_to_the_final_text(steps, stream.raw)
+    for earlier, later in pairwise(["", *steps, clean_text(stream.raw)]):
+        assert later.startswith(earlier)
 
 
 def test_characters_come_as_soon_as_they_are_complete() -> None:
     chunks = [bytes([byte]) for byte in "a你b".encode()]
-    assert settled_by_step(byte_stream(chunks), list(range(5))) == ["a", "a", "a", "a你", "a你b"]
+    assert settled_by_step(byte_stream(chunks), 5) == ["a", "a", "a", "a你", "a你b"]
 
 
 def test_marks_are_held_back_until_they_are_none() -> None:
     """What may yet become `<think>` or `/sil` is not shown, and comes as soon as it cannot."""
     chunks = [b"a <t", b"h", b"e /s", b"i", b"de"]
-    assert settled_by_step(byte_stream(chunks), list(range(5))) == ["a", "a", "a <the", "a <the", "a <the /side"]
+    assert settled_by_step(byte_stream(chunks), 5) == ["a", "a", "a <the", "a <the", "a <the /side"]
 
 
 def test_bytes_that_never_become_a_character_are_no_settled_text() -> None:
     """They stand in the final text alone, as the replacement character."""
     stream = byte_stream([b"a", b"\xe4", b"\xbd"])
-    assert settled_by_step(stream, [0, 1, 2]) == ["a", "a", "a"]
+    assert settled_by_step(stream, 3) == ["a", "a", "a"]
     assert clean_text(stream.raw) == f"a{UNFINISHED}"
+
+
+# --- how sure the decoder was of each piece ---
+
+CLIPS = demo.clips()
+PROBABILITIES = st.floats(1e-6, 1.0)
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return funasr_cli.load("demo")
+
+
+def stream_of(tokens: Sequence[tuple[bytes, float]], earlier: str = "") -> TextStream:
+    """A stream that has been given tokens of these bytes and probabilities."""
+    vocabulary = list(dict.fromkeys(spelling for spelling, _ in tokens))
+    stream = byte_stream(vocabulary, earlier)
+    for spelling, probability in tokens:
+        stream.push(vocabulary.index(spelling), math.log(probability))
+    return stream
+
+
+def scored(tokens: Sequence[tuple[bytes, float]], earlier: str = "") -> list[tuple[str, float]]:
+    """Pieces of the final text with their probabilities."""
+    stream = stream_of(tokens, earlier)
+    return [(score.text, pytest.approx(score.probability)) for score in stream.scores(clean_text(stream.raw))]
+
+
+@st.composite
+def token_lists(draw: st.DrawFn) -> list[tuple[bytes, float]]:
+    return [(chunk, draw(PROBABILITIES)) for chunk in draw(cut_anywhere())]
+
+
+def assert_spell(scores: tuple[Score, ...], text: str) -> None:
+    assert "".join(score.text for score in scores) == text
+    assert all(score.text for score in scores)
+    assert all(0 < score.probability <= 1 for score in scores)
+
+
+@given(token_lists(), TEXTS)
+def test_pieces_spell_the_text(tokens: list[tuple[bytes, float]], earlier: str) -> None:
+    stream = stream_of(tokens, earlier)
+    text = clean_text(stream.raw)
+    scores = stream.scores(text)
+    assert_spell(scores, text)
+    assert {score.probability for score in scores} <= {math.exp(math.log(p)) for _, p in tokens} | {1.0}
+
+
+@given(token_lists(), st.integers(1, 4), PROBABILITIES)
+def test_pieces_spell_what_is_left_of_a_loop(tokens: list[tuple[bytes, float]], period: int, low: float) -> None:
+    """What has been cut away is in no piece."""
+    round_of = [(f"{index} 你".encode(), low) for index in range(period)]
+    stream = stream_of([*tokens, *round_of * 20])
+    text = clean_text(without_loop(stream))
+    assert_spell(stream.scores(text), text)
+
+
+YOU, FACE = "你".encode(), "😀".encode()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "earlier", "expected"),
+    [
+        ([], "", []),
+        ([(b"Turn", 0.9), (b" it", 0.5), (b".", 1.0)], "", [("Turn", 0.9), (" it", 0.5), (".", 1.0)]),
+        # A character is as sure as the least likely of its tokens.
+        ([(YOU[:1], 0.9), (YOU[1:], 0.8), (FACE[:2], 0.3), (FACE[2:], 0.6)], "", [("你", 0.8), ("😀", 0.3)]),
+        ([(b"a", 0.9), (b"\xe4", 0.2), (b"\xbd", 0.4)], "", [("a", 0.9), ("\ufffd", 0.2)]),  # it never becomes one
+        # White space belongs to what follows, and a mark of silence is white space.
+        ([(b" ", 0.1), (b"a", 0.9), (b" ", 0.8), (b"\n", 0.7), (b"b", 0.9)], "", [("a", 0.1), (" b", 0.7)]),
+        ([(b"a", 0.9), (b"/s", 0.5), (b"il", 0.6), (b"b", 0.7)], "", [("a", 0.9), (" b", 0.5)]),
+        ([(b"<think>", 0.9), (b"so", 0.1), (b"</think>", 0.9), (b"\n\n", 0.8), (b"a", 0.7)], "", [("a", 0.7)]),
+        ([(b" ", 0.1), (b"seven", 0.4)], "It is", [("It is", 1.0), (" seven", 0.1)]),  # said before: certain
+        ([(b"seven", 0.4)], "It is ", [("It is", 1.0), (" seven", 0.4)]),
+        ([], "It is ", [("It is", 1.0)]),
+    ],
+)
+def test_pieces(tokens: list[tuple[bytes, float]], earlier: str, expected: list[tuple[str, float]]) -> None:
+    assert scored(tokens, earlier) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.path.stem)
+def test_scores_of_the_demo_model(recognizer: Recognizer, clip: demo.DemoClip) -> None:
+    """They are the decoder's own numbers: the mean over all tokens is that of the pieces and the stop token."""
+    (segment,) = recognizer.transcribe(clip.path, vad=False, confidence=True).segments
+    assert_spell(segment.scores, segment.text)
+    samples = load_audio(clip.path, recognizer.sample_rate_hz).samples
+    prompts = recognizer.prompts(recognizer.encode([recognizer.features(samples)]), DEFAULTS)
+    llm, stops = recognizer.loaded.model.llm, recognizer.config.stop_token_ids
+    (tokens,) = generate(llm, prompts, stops, 100, make_sampler(DEFAULTS))
+    *written, stop = tokens
+    assert stop.token_id in stops
+    assert segment.tokens == len(tokens)
+    assert segment.mean_logprob == pytest.approx(sum(token.logprob for token in tokens) / len(tokens), abs=1e-6)
+    expected = TextStream(recognizer.spell)
+    for token in written:
+        expected.push(token.token_id, token.logprob)
+    assert segment.scores == tuple(
+        Score(score.text, pytest.approx(score.probability, abs=1e-5)) for score in expected.scores(segment.text)
+    )
+    if len(segment.scores) == len(written):  # each token has settled some text
+        logprobs = [math.log(score.probability) for score in segment.scores] + [stop.logprob]
+        assert segment.mean_logprob == pytest.approx(sum(logprobs) / len(logprobs), abs=1e-5)
+
+
+def test_scores_only_where_they_are_asked_for(recognizer: Recognizer) -> None:
+    with_scores, without = (recognizer.transcribe(CLIPS[0].path, confidence=wanted) for wanted in (True, False))
+    assert [segment.scores for segment in without.segments] == [()]
+    assert [replace(segment, scores=()) for segment in with_scores.segments] == list(without.segments)

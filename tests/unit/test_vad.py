@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.segmenting import noise
 
 from funasr_cli.audio import vad
 from funasr_cli.audio.decode import load_audio
@@ -15,19 +16,10 @@ from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ, VoiceActivityDet
 ZH_WAV = Path(__file__).parents[1] / "data" / "zh-6s.wav"
 
 
-def whole_frames(path: Path) -> np.ndarray:
-    samples = load_audio(path, SAMPLE_RATE_HZ).samples
-    return samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES]
-
-
-ZH = whole_frames(ZH_WAV)
+ZH = load_audio(ZH_WAV, SAMPLE_RATE_HZ).samples
+ZH = ZH[: len(ZH) // FRAME_SAMPLES * FRAME_SAMPLES]
 ZH_FRAMES = len(ZH) // FRAME_SAMPLES
 ZH_SPEECH = VoiceActivityDetector()(ZH)
-
-
-def noise(frames: int, level: float) -> np.ndarray:
-    draw = np.random.default_rng(0)
-    return (level * draw.standard_normal(frames * FRAME_SAMPLES)).astype(np.float32)
 
 
 @pytest.mark.slow
@@ -51,7 +43,7 @@ def test_frame_by_frame_from_one_buffer() -> None:
 
 def test_recordings_are_apart() -> None:
     first, second = VoiceActivityDetector(), VoiceActivityDetector()
-    first(noise(20, 0.1))
+    first(noise(20 * FRAME_SAMPLES))
     np.testing.assert_array_equal(second(ZH), ZH_SPEECH)
 
 

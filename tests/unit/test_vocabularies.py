@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.errors import refused
 from support.tokenizers_bpe import QWEN_SPLIT
 from tokenizers import Tokenizer
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
-from funasr_cli.errors import ModelError
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 SPLIT = {"type": "Split", "pattern": {"Regex": QWEN_SPLIT}, "behavior": "Isolated", "invert": False}
@@ -32,13 +32,12 @@ def edited(path: Path, **parts: Any) -> Path:
     return path
 
 
-def refusal(path: Path) -> ModelError:
-    with pytest.raises(ModelError) as caught:
+def assert_refused(path: Path, code: str, *values: object) -> None:
+    with refused(code, *values) as caught:
         read_tokenizer(path, 2048)
     assert caught.value.message.startswith(f"{path}: ")
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 500
-    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,8 @@ def test_parts_that_are_known(tmp_path: Path, parts: dict[str, Any]) -> None:
 
 
 REPLACE = {"type": "Replace", "pattern": {"Regex": "."}, "content": "a" * 20}
-UNKNOWN = {
+REFUSED: dict[str, dict[str, dict[str, Any]]] = {}
+REFUSED["model-unsupported"] = {
     "Replace": {"normalizer": sequence("normalizers", *[REPLACE] * 7)},
     "Prepend": {"normalizer": {"type": "Prepend", "prepend": "x" * 10_000_000}},
     "Precompiled": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}},
@@ -79,15 +79,7 @@ UNKNOWN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_parts_that_are_not_known(tmp_path: Path, name: str) -> None:
-    """Some can make gigabytes of a line of text, at which the library ends the process, or panics."""
-    error = refusal(edited(tmp_path / "tokenizer.json", **UNKNOWN[name]))
-    assert error.code == "model-unsupported"
-    assert name in error.message
-
-
-DAMAGED: dict[str, Any] = {
+REFUSED["model-damaged"] = {
     "no model": {"model": None},
     "a pattern that is none": {"pre_tokenizer": SPLIT | {"pattern": {"Regex": "("}}},
     "a merge of nothing": {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["zz", "q"]]}},
@@ -101,27 +93,20 @@ DAMAGED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGED)
-def test_parts_that_are_damaged(tmp_path: Path, name: str) -> None:
-    """Also where the library panics, and where it only does so once it is used."""
-    assert refusal(edited(tmp_path / "tokenizer.json", **DAMAGED[name])).code == "model-damaged"
-
-
 SPECIAL = {"special_tokens": {"x": {"id": "x", "ids": [4_000_000_000], "tokens": ["x"]}}}
+REFUSED["tokenizer-mismatch"] = {  # such a row would be read from somewhere in memory
+    "an id as large as the embeddings": {"model": {"type": "BPE", "vocab": {"a": 2048, "b": 1}, "merges": []}},
+    "a large id": {
+        "post_processor": TEMPLATE | {"single": [{"SpecialToken": {"id": "x", "type_id": 0}}, TEXT]} | SPECIAL
+    },
+}
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {"model": {"type": "BPE", "vocab": {"a": 2048, "b": 1}, "merges": []}},
-        {"post_processor": TEMPLATE | {"single": [{"SpecialToken": {"id": "x", "type_id": 0}}, TEXT]} | SPECIAL},
-    ],
-)
-def test_ids_beyond_the_embeddings(tmp_path: Path, parts: dict[str, Any]) -> None:
-    """However few tokens there are: such a row would be read from somewhere in memory."""
-    error = refusal(edited(tmp_path / "tokenizer.json", **parts))
-    assert error.code == "tokenizer-mismatch"
-    assert "2048" in error.message
+@pytest.mark.parametrize(("code", "name"), [(code, name) for code, cases in REFUSED.items() for name in cases])
+def test_parts_that_are_refused(tmp_path: Path, code: str, name: str) -> None:
+    """Some can make gigabytes of a line of text, at which the library ends the process, or panics."""
+    values = {"model-unsupported": name, "model-damaged": "", "tokenizer-mismatch": "2048"}
+    assert_refused(edited(tmp_path / "tokenizer.json", **REFUSED[code][name]), code, values[code])
 
 
 def test_truncation_and_padding_are_left_out(tmp_path: Path) -> None:
@@ -140,6 +125,5 @@ def test_truncation_and_padding_are_left_out(tmp_path: Path) -> None:
 def test_damaged_ctc_vocabularies(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "multilingual.tiktoken"
     path.write_bytes(content)
-    with pytest.raises(ModelError) as caught:
+    with refused("model-damaged", path):
         read_ctc_vocabulary(path)
-    assert caught.value.code == "model-damaged"

@@ -1,0 +1,20 @@
+"""Errors that a test expects: by their code and the values that they name, not by their words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from funasr_cli.errors import FunASRError
+
+
+@contextmanager
+def refused(code: str, *values: object) -> Iterator[pytest.ExceptionInfo[FunASRError]]:
+    """Whatever is done within ends with an error of this code, whose message or hint names these values."""
+    with pytest.raises(FunASRError) as caught:
+        yield caught
+    said = f"{caught.value.message}\n{caught.value.hint}"
+    assert caught.value.code == code, said
+    assert [value for value in values if str(value) not in said] == [], said

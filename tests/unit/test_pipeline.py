@@ -1,0 +1,315 @@
+"""Real networks, good and bad: texts that go in circles, times of words, devices that give up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from support.checkpoints import write_checkpoint
+from support.errors import refused
+from support.running import invoke
+from support.small import MakeCheckpoint, convert, edit_tensors, small_spec
+from tokenizers import Tokenizer
+
+import funasr_cli
+from funasr_cli import demo
+from funasr_cli.audio.decode import load_audio
+from funasr_cli.audio.vad import SAMPLE_RATE_HZ
+from funasr_cli.backend import mx
+from funasr_cli.cli import console
+from funasr_cli.decoding.guard import find_loop
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.options import Timestamps, TranscribeOptions
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.stages import Encoded
+from funasr_cli.subtitles import pieces_of
+from funasr_cli.transcript import Segment, Transcript
+from funasr_cli.units import word_spans
+from funasr_cli.writers import DEFAULT_TIMES, WRITERS, Style
+
+WriteModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def clip(zh_wav: Path, en_flac: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve seconds: Mandarin, a second of silence, English."""
+    chinese, english = (load_audio(path, SAMPLE_RATE_HZ).samples for path in (zh_wav, en_flac))
+    samples = np.concatenate([chinese, np.zeros(SAMPLE_RATE_HZ, np.float32), english[: 5 * SAMPLE_RATE_HZ]])
+    path = tmp_path_factory.mktemp("clip") / "clip.wav"
+    soundfile.write(path, samples, SAMPLE_RATE_HZ)
+    return path
+
+
+@pytest.fixture(scope="module")
+def write_model(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> WriteModel:
+    """A model that writes a text, whatever it hears: `write_model("ab", "xyz")` writes abxyzxyzxyz...
+
+    No layer of its decoder adds anything, so that a token alone decides on the next one. A round that is None
+    ends the text.
+    """
+    tokenizer = Tokenizer.from_file(str(small_model / "tokenizer.json"))
+    stop = tokenizer.token_to_id("<|im_end|>")
+
+    def write(opening: str, again: str | None) -> Path:
+        ids = [tokenizer.token_to_id(character) for character in opening + (again or "")]
+        assert len({stop, *ids}) == len(ids) + 1
+        following = [*ids[1:], stop if again is None else ids[len(opening)]]
+
+        def change(tensors: dict[str, torch.Tensor]) -> None:
+            embedding, head = tensors["llm.model.embed_tokens.weight"], tensors["llm.lm_head.weight"]
+            for name in tensors:
+                if name.startswith("llm.") and name.endswith(("o_proj.weight", "down_proj.weight")):
+                    tensors[name].zero_()
+            tensors["llm.model.norm.weight"].fill_(1.0)
+            head.zero_()
+            head[ids[0]] = embedding[tokenizer.encode("\n").ids[-1]]  # what the prompt ends with
+            for one, after in zip(ids, following, strict=True):
+                head[after] += embedding[one]
+
+        folder = write_checkpoint(tmp_path_factory.mktemp("source") / "Writer-Nano", small_spec(llm_tied=False))
+        edit_tensors(folder, change)
+        return convert(folder, tmp_path_factory.mktemp("out") / "writer", dtype="float32").folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def ending(write_model: WriteModel) -> Path:
+    return write_model("abc", None)
+
+
+def transcribe(model: Path, clip: Path, **options: object) -> Transcript:
+    return funasr_cli.load(str(model)).transcribe(str(clip), **options)
+
+
+def ledger_of(transcript: Transcript) -> tuple[float, float, float, float]:
+    ledger = transcript.ledger
+    return ledger.transcribed_s, ledger.repaired_s, ledger.failed_s, ledger.silence_s
+
+
+def assert_covers(parts: Transcript, whole: Transcript) -> None:
+    """The segments of both reach over the same speech."""
+    starts = {segment.start_s for segment in whole.segments}
+    ends = {segment.end_s for segment in whole.segments}
+    assert {part.start_s for part in parts.segments} >= starts
+    assert {part.end_s for part in parts.segments} >= ends
+    for part, after in zip(parts.segments, parts.segments[1:], strict=False):
+        assert part.end_s == after.start_s or (part.end_s in ends and after.start_s in starts)
+
+
+@pytest.mark.slow
+def test_a_model_that_ends_its_texts(ending: Path, clip: Path) -> None:
+    transcript = transcribe(ending, clip)
+    assert len(transcript.segments) >= 3
+    assert {(one.text, one.state, one.tokens) for one in transcript.segments} == {("abc", "transcribed", 4)}
+    transcribed_s = ledger_of(transcript)[0]
+    assert 6 < transcribed_s < 10
+    assert ledger_of(transcript) == (transcribed_s, 0.0, 0.0, pytest.approx(12 - transcribed_s))
+    result = invoke("transcribe", "-m", ending, clip, "--strict")
+    assert (result.exit_code, result.stdout) == (0, "abc\n" * len(transcript.segments))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("opening", "again"), [("", "x"), ("abc", "xyz"), ("a", "bcdefgh")])
+def test_a_model_that_goes_in_circles(
+    write_model: WriteModel, ending: Path, clip: Path, opening: str, again: str
+) -> None:
+    model, whole = write_model(opening, again), transcribe(ending, clip)
+    transcript = transcribe(model, clip)
+    assert_covers(transcript, whole)
+    assert {(one.text, one.stop_reason, one.state) for one in transcript.segments} == {
+        (opening + again, "loop", "failed")
+    }
+    assert {one.tokens for one in transcript.segments} == {len(opening) + max(16, 4 * len(again))}
+    assert {one.retries for one in transcript.segments} == {1, 2}  # pieces of a second are not cut again
+    assert min(one.duration_s for one in transcript.segments) > 0.5
+    assert ledger_of(transcript) == (0, 0, *map(pytest.approx, (ledger_of(whole)[0], ledger_of(whole)[3])))
+    result = invoke("transcribe", "-m", model, clip)
+    assert result.exit_code == 1
+    assert result.stdout == f"{opening}{again}\n" * len(transcript.segments)
+    *warnings, summary = result.stderr.splitlines()
+    assert len(warnings) == len(transcript.segments)
+    assert summary.startswith("1 of 1 inputs failed; 0.0% of 0:08 speech ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_no_thread_is_left_behind(ending: Path, clip: Path) -> None:
+    """Of the operating system: MLX keeps one for each thread of ours that computes."""
+    recognizer = funasr_cli.load(str(ending))
+
+    def threads_after(runs: int) -> int:
+        for _ in range(runs):
+            recognizer.transcribe(str(clip))
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    assert threads_after(1) >= threads_after(3)
+
+
+@pytest.mark.slow
+def test_random_weights_in_batches_of_any_size(small_model: Path, ending: Path, clip: Path) -> None:
+    """They go in circles of all kinds; how often a segment is tried does not depend on its neighbours."""
+    whole = transcribe(ending, clip)
+    one_by_one, few, many = (transcribe(small_model, clip, batch_size=size) for size in (1, 3, 16))
+    described = [
+        [(one.start_s, one.end_s, one.text, one.stop_reason, one.retries, one.tokens) for one in each.segments]
+        for each in (one_by_one, few, many)
+    ]
+    assert described[0] == described[1] == described[2]
+    assert_covers(many, whole)
+    assert max(one.retries for one in many.segments) == 2
+    assert sum(ledger_of(many)) == pytest.approx(12)
+    for one in many.segments:
+        assert one.stop_reason != "loop" or find_loop(one.text, 40) is None
+
+
+@pytest.mark.parametrize("name", ["llm.model.norm.weight", "audio_encoder.after_norm.weight"])
+def test_broken_weights(model: Path, clip: Path, name: str) -> None:
+    weights = dict(mx.load(str(model / "model.safetensors")))
+    mx.save_safetensors(str(model / "model.safetensors"), weights | {name: weights[name] * float("nan")})
+    segments = transcribe(model, clip).segments
+    assert segments
+    assert {(one.text, one.stop_reason, one.retries, one.mean_logprob) for one in segments} == {
+        ("", "nonfinite", 0, None)
+    }
+
+
+# --- times of words: asked for, refused, and in every format ---
+
+
+def assert_words_are_those_of_the_text(segment: Segment) -> None:
+    """All of them, in order, without overlaps, within the segment."""
+    assert [word.text for word in segment.words] == [
+        segment.text[slice(*span)] for span in word_spans(segment.text)
+    ]
+    assert "".join(piece.text for piece in pieces_of(segment)) == segment.text
+    times = [time_s for word in segment.words for time_s in (word.start_s, word.end_s)]
+    assert [segment.start_s, *times, segment.end_s] == sorted([segment.start_s, *times, segment.end_s])
+    assert all((word.score is None) == word.estimated for word in segment.words)
+
+
+@pytest.fixture(scope="module")
+def asr() -> Recognizer:
+    return funasr_cli.load("demo")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("itn", [True, False])
+def test_words_of_the_clips(asr: Recognizer, itn: bool) -> None:
+    clips = demo.clips()
+    for clip, said in zip(
+        clips, asr.transcribe_batch([clip.path for clip in clips], itn=itn, word_times=True), strict=True
+    ):
+        assert said.text == (clip.written if itn else clip.spoken)
+        assert said.times == "word"
+        for segment in said.segments:
+            assert_words_are_those_of_the_text(segment)
+            assert not any(word.estimated for word in segment.words) or itn
+
+
+@pytest.mark.slow
+def test_words_of_a_text_without_sense(make_checkpoint: MakeCheckpoint, tmp_path: Path, zh_wav: Path) -> None:
+    """Of random weights: whatever it is, every format can be made of it."""
+    able = funasr_cli.load(convert(make_checkpoint(with_ctc=True), tmp_path / "m").folder)
+    assert able.has_ctc
+    said = able.transcribe(zh_wav, word_times=True, vad=False, max_tokens=20, temperature=1.5, seed=3)
+    assert len(said.segments[0].words) > 5
+    for segment in said.segments:
+        assert_words_are_those_of_the_text(segment)
+    for name, write in WRITERS.items():
+        worded = write(said, Style(Timestamps.WORD))
+        assert (worded == write(said)) == (DEFAULT_TIMES[name] is Timestamps.WORD)
+
+
+@pytest.mark.parametrize("word_times", [True, False])
+def test_words_without_times_are_told(word_times: bool) -> None:
+    """A CTC head without sense: the text is there, and what it is good for is said."""
+    clip = demo.clips()[0]
+    unable = funasr_cli.load("demo")
+    head = unable.loaded.model.ctc.ctc_lo
+    head.weight = mx.full(head.weight.shape, float("nan"))
+    said = unable.transcribe(clip.path, word_times=word_times, draft="off", second_opinion=False)
+    assert (said.text, said.segments[0].words, said.times) == (clip.written, (), "segment")
+    told = "0.1-2.7 s: no times of words: the text could not be aligned with what the CTC branch heard"
+    assert said.warnings == ((told,) if word_times else ())
+
+
+# --- what must not happen: aborts, silent garbage, one failure for all ---
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int32", "bogus"])
+def test_types_that_cannot_hold_the_model(small_model: Path, dtype: str) -> None:
+    with refused("option-value", repr(dtype)):
+        funasr_cli.load(str(small_model), dtype)
+
+
+@pytest.mark.parametrize("temperature", [1e-38, 1e-30, 1e-6])
+def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
+    """Dividing by it must not push several logits to infinity, where the first would win."""
+    logits = mx.array(np.random.default_rng(0).normal(0, 20, (4, 50)).astype(np.float32))
+    sampled = make_sampler(TranscribeOptions(temperature=temperature))(logits, [0, 1, 1, 7])
+    assert sampled.tolist() == mx.argmax(logits, axis=-1).tolist()
+
+
+@pytest.mark.slow
+def test_a_device_that_gives_up_is_asked_for_less_at_once(
+    stopping_model: Path, short_wav: Path, zh_wav: Path, en_flac: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder fails on every batch with half a second in it: which is too much shows when each is alone."""
+    recognizer, encode = funasr_cli.load(str(stopping_model)), Recognizer.encode
+    texts = [recognizer.transcribe(clip, vad=False).text for clip in (zh_wav, en_flac)]
+
+    def give_up(self: Recognizer, features: list[np.ndarray]) -> Encoded:
+        if min(map(len, features)) < 15:
+            raise RuntimeError("[metal::malloc] out of memory")
+        return encode(self, features)
+
+    monkeypatch.setattr(Recognizer, "encode", give_up)
+    monkeypatch.setattr("funasr_cli.scheduling.scheduler.GATHER_S", 60.0)  # so that nothing depends on the time
+    clips = (short_wav, zh_wav, en_flac, en_flac)
+    result = invoke("transcribe", "-m", stopping_model, *clips, "--no-vad", "--batch-size", 2)
+    assert result.stdout == f"{zh_wav}: {texts[0]}\n" + f"{en_flac}: {texts[1]}\n" * 2
+    [(code, message)] = result.errors
+    assert (result.exit_code, code, message.startswith(f"{short_wav}: ")) == (1, "computation-failed", True)
+    assert result.stderr.splitlines()[-1].startswith("1 of 4 inputs failed; 100.0% of 0:28 speech transcribed, ")
+
+
+@pytest.mark.slow
+def test_no_fast_blas_is_said_once(
+    stopping_model: Path, short_wav: Path, zh_wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("funasr_cli.backend.lacks_blas", lambda: True)
+    monkeypatch.setattr("funasr_cli.device.lacks_blas", lambda: True)
+    monkeypatch.setattr("funasr_cli.device.BLAS", None)
+    for command in (
+        ("transcribe", short_wav, zh_wav, "--max-tokens", 2),
+        ("bench", "--rtf", short_wav, "--trials", 1),
+    ):
+        result = invoke(*command, "-m", stopping_model)
+        assert result.stderr.count("warning: no fast BLAS found") == 1
+
+
+def test_control_characters_do_not_reach_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.result("a\x1b[31mb\x9bc\td\n")
+    assert capsys.readouterr().out == "a\x1b[31mb\x9bc\td\n"  # a pipe gets what there is
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    console.result("a\x1b[31mb\x9bc\td\n")
+    assert capsys.readouterr().out == "a[31mbc\td\n"
+
+
+def test_existing_output_is_refused_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = Mock()
+    monkeypatch.setattr("funasr_cli.checkpoints.convert.fetch_source", fetch)
+    (tmp_path / "file").touch()
+    invoke("convert", "owner/model", tmp_path).assert_error(1, "output-exists", str(tmp_path))
+    invoke("convert", "owner/model", "--languages", "zh,xx").assert_error(2, "language-unknown", "'xx'")
+    fetch.assert_not_called()

@@ -1,0 +1,323 @@
+"""Recordings that cannot be read, computations that fail, bugs, callers that leave; texts that are doubted."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.errors import refused
+from support.scheduled import (
+    Attempt,
+    Model,
+    Outcome,
+    Recorded,
+    always,
+    assert_protocol,
+    character,
+    failures_of,
+    run,
+    talk,
+    transcripts_of,
+)
+
+from funasr_cli.errors import AudioError, FunASRError, OutputError
+from funasr_cli.options import OFF, TranscribeOptions
+from funasr_cli.scheduling import scheduler
+from funasr_cli.scheduling.scheduler import MAX_RETRIES, Scheduler
+from funasr_cli.transcript import Transcript
+
+OPTIONS = TranscribeOptions(batch_size=3)
+BROKEN = AudioError("b.wav: broke off", "the file is damaged")
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("error", [BROKEN, OutputError("out/a.txt: exists already"), FunASRError("no")])
+def test_an_input_that_cannot_be_opened(error: FunASRError) -> None:
+    others = [talk(0, 1.0), talk(2, 1.0)]
+    openers = [lambda: others[0], Mock(side_effect=error), lambda: others[1]]
+    events = list(Model(always("eos"), OPTIONS).run(others, openers))
+    assert_protocol(events, [0, 1, 2])
+    assert failures_of(events) == {1: error}
+    assert sorted(transcripts_of(events)) == [0, 2]
+
+
+def test_an_input_at_another_rate() -> None:
+    events = run(Model(always("eos"), OPTIONS), [talk(0, 1.0, sample_rate_hz=8000, name="slow.wav")])
+    error = failures_of(events)[0]
+    assert (error.code, error.message) == ("sample-rate", "slow.wav: 8000 Hz, not 16000")
+
+
+@pytest.mark.parametrize(("expected_s", "unread_s"), [(None, 0.0), (9.0, 6.0), (3.0, 0.0), (2.5, 0.0)])
+def test_an_input_that_breaks_off_midway(expected_s: float | None, unread_s: float) -> None:
+    """Three seconds were read: a second of speech, and one that the fault cuts short."""
+    recording = talk(0, 0.992, 3.0, pause_s=0.96, fault=BROKEN, fault_after=3, expected_s=expected_s)
+    transcript = transcripts_of(run(Model(always("eos"), OPTIONS), [recording]))[0]
+    assert (transcript.unread_s, transcript.duration_s) == (unread_s, 3.0 + unread_s)
+    assert transcript.fault == "b.wav: broke off"
+    assert not transcript.complete
+    assert [segment.complete for segment in transcript.segments] == [True, True]
+    assert transcript.segments[-1].end_s == 3.0
+    assert transcript.ledger.failed_s == unread_s
+
+
+def crash_in(*sources: int) -> Callable[[Attempt], str]:
+    return lambda attempt: "crash" if attempt.source in sources else "eos"
+
+
+def test_one_at_a_time_a_crash_fails_one() -> None:
+    model = Model(crash_in(1), TranscribeOptions(batch_size=1))
+    events = run(model, [talk(0, 1.0), talk(1, 1.0, 1.0, 1.0), talk(2, 1.0, 1.0)])
+    assert_protocol(events, [0, 1, 2])
+    assert list(failures_of(events)) == [1]
+    error = failures_of(events)[1]
+    assert (error.code, "--max-segment" in error.hint) == ("computation-failed", True)
+    assert error.message.startswith("1.wav: ")
+    assert "[malloc] out of memory" in error.message
+    assert [attempt.source for attempt in model.admitted] == [0, 1, 2, 2]  # the rest of it is not tried any more
+    assert model.decoders == 2
+    assert [len(transcript.segments) for transcript in transcripts_of(events).values()] == [1, 2]
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 16])
+def test_side_by_side_a_crash_is_tried_again_with_less_until_one_fails(batch_size: int) -> None:
+    model = Model(crash_in(1), TranscribeOptions(batch_size=batch_size))
+    events = run(model, [talk(0, 3.0), talk(1, 3.0), talk(2, 3.0), talk(3, 3.0)])
+    assert_protocol(events, range(4))
+    assert list(failures_of(events)) == [1]
+    assert [len(transcript.segments) for transcript in transcripts_of(events).values()] == [1, 1, 1]
+    assert all(transcript.ledger.failed_s == 0 for transcript in transcripts_of(events).values())
+
+
+def test_a_crash_in_the_encoder_leaves_the_rows_alone() -> None:
+    """Four are being decoded when the next two are to join, one of which takes too much."""
+    model = Model(
+        lambda attempt: "budget" if attempt.source == 0 else "eos",
+        TranscribeOptions(batch_size=8, max_tokens=20),
+        crash_in_encoder=lambda attempt: attempt.source == 2,
+    )
+    events = run(model, [talk(0, *[3.0] * 4), talk(1, 1.0), talk(2, 1.0)])
+    assert_protocol(events, range(3))
+    assert model.groups == [4, 1]
+    assert list(failures_of(events)) == [2]
+    assert [segment.tokens for segment in transcripts_of(events)[0].segments] == [20] * 4
+    assert model.decoders == 1
+
+
+@pytest.mark.parametrize("bug", [ValueError("a bug"), RuntimeError("a bug"), KeyError("a bug")])
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_bugs_in_readers_surface(bug: Exception, blocks: int) -> None:
+    recordings = [talk(0, 0.3), talk(1, 0.3, 0.3, fault=bug, fault_after=blocks), talk(2, 0.3)]
+    with pytest.raises(type(bug)) as raised:
+        run(Model(always("eos"), OPTIONS), recordings)
+    assert raised.value is bug
+
+
+def test_bugs_in_the_decoder_surface(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, recording = Model(always("eos"), OPTIONS), talk(0, 1.0, 1.0)
+    monkeypatch.setattr(model, "step", Mock(side_effect=ValueError("a bug")))
+    with pytest.raises(ValueError, match="a bug"):
+        run(model, [recording])
+    assert recording.closed
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 30])
+def test_abandoned_midway(taken: int) -> None:
+    """Nothing runs on, and the file is not kept open."""
+    recordings = [talk(0, *[0.5] * 40), talk(1, 1.0)]
+    events = Model(always("eos"), OPTIONS).run(recordings, [lambda: recordings[0], lambda: recordings[1]])
+    for _ in range(taken):
+        next(events)
+    events.close()
+    assert list(events) == []
+    assert recordings[0].closed == (taken > 0)
+    assert recordings[1].blocks_read == 0
+
+
+def test_an_unknown_language_opens_nothing() -> None:
+    opener = Mock()
+    with refused("language-unknown", "ko"):
+        list(Model(always("eos"), TranscribeOptions(batch_size=3, language="ko")).run([], [opener]))
+    opener.assert_not_called()
+
+
+def test_the_language_is_in_the_result_as_a_code() -> None:
+    options = TranscribeOptions(batch_size=3, language="English")
+    transcript = transcripts_of(run(Model(always("eos"), options), [talk(0, 0.0)]))[0]
+    assert (transcript.language, transcript.model) == ("en", "scripted")
+
+
+@pytest.mark.parametrize(
+    ("available", "text_tokens", "rows"),
+    [
+        (0, 30, 1), (5_000_000, 30, 1), (30_000_000, 30, 3), (140_000_000, 30, 14), (10**12, 30, 16),
+        (140_000_000, 4093, 1), (10**12, 4093, 16),
+    ],
+)  # fmt: skip
+def test_as_many_rows_as_fit(available: int, text_tokens: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row has the text, 63 and 504 columns of 1,000 values of 4 bytes, and is held twice; half is for others."""
+    model = Model(always("eos"), TranscribeOptions())
+    llm = SimpleNamespace(
+        config=SimpleNamespace(cache_values_a_token=1000),
+        model=SimpleNamespace(norm=SimpleNamespace(weight=SimpleNamespace(dtype=SimpleNamespace(size=4)))),
+    )
+    model.loaded.model.llm = llm
+    model.config.frontend = SimpleNamespace(row_duration_s=0.06)
+    model.config.adaptor = SimpleNamespace(low_frame_rate=True)
+    monkeypatch.setattr(scheduler, "prompt_token_ids", lambda *_: ([0] * (text_tokens - 5), [0] * 5))
+    monkeypatch.setattr(scheduler, "available_bytes", lambda: available)
+    monkeypatch.setattr(scheduler, "BatchDecoder", lambda *_: None)
+    assert Scheduler(model, TranscribeOptions())._batch_size == rows  # type: ignore[arg-type]
+    assert Scheduler(model, TranscribeOptions(batch_size=5))._batch_size == 5  # type: ignore[arg-type]
+
+
+def test_no_memory_for_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(always("eos"), OPTIONS)
+    monkeypatch.setattr(model, "encode", Mock(side_effect=MemoryError("std::bad_alloc")))
+    events = run(model, [talk(source, 1.0, 1.0) for source in range(5)])
+    assert_protocol(events, range(5))
+    assert sorted(failures_of(events)) == list(range(5))
+    assert {error.code for error in failures_of(events).values()} == {"computation-failed"}
+
+
+# --- what the CTC branch did not hear is decoded again in parts; one of both attempts stays ---
+
+TEXT = "".join(map(character, (7, 8, 9)))  # what the scripted decoder writes until it stops by itself
+ELSE = "nothing of the sort"
+MADE_UP = "the CTC branch did not hear this: the text may be made up"
+Hears = Callable[[Attempt], str]
+
+
+def only(
+    hears: Hears | None, outcome: Outcome | None = None, speech_s: float = 4.0, **options: object
+) -> Transcript:
+    """One recording with speech of a few seconds, and what comes of it."""
+    options = {"ctc": hears is not None} | options
+    wanted = TranscribeOptions(batch_size=4, draft=OFF, **options)  # type: ignore[arg-type]
+    model = Model(outcome or always("eos"), wanted, hears=hears)
+    recording = talk(0, speech_s)
+    events = run(model, [recording])
+    assert_protocol(events, [0])
+    transcript = transcripts_of(events)[0]
+    ledger = transcript.ledger
+    parts = (ledger.transcribed_s, ledger.repaired_s, ledger.failed_s, ledger.silence_s)
+    assert sum(parts) == pytest.approx(transcript.duration_s)
+    assert ledger.doubtful_s <= ledger.transcribed_s + ledger.repaired_s
+    return transcript
+
+
+def told(transcript: Transcript) -> list[tuple[str, float | None, bool, int]]:
+    return [(one.state, one.disagreement, one.doubtful, one.retries) for one in transcript.segments]
+
+
+@pytest.mark.parametrize(
+    ("heard", "options", "expected"),
+    [
+        (None, {}, ("transcribed", None, False, 0)),  # no CTC branch
+        (ELSE, {"second_opinion": False}, ("transcribed", None, False, 0)),
+        (f"{TEXT} ", {}, ("transcribed", 0.0, False, 0)),
+        (TEXT[:2], {}, ("transcribed", pytest.approx(1 / 5), False, 0)),  # one character of three is no doubt
+        (TEXT, {"prev_text": "What was said before"}, ("transcribed", 0.0, False, 0)),  # that is not compared
+        (ELSE, {"speech_s": 0.4}, ("transcribed", 1.0, True, 0)),  # too short to be cut
+        (ELSE, {"exact_tokens": 3}, ("failed", None, False, 0)),  # tokens are counted, nothing else
+        (ELSE, {"speech_s": 0.4, "outcome": always("silent")}, ("transcribed", 1.0, True, 0)),  # words are missing
+        (ELSE, {"outcome": always("nonfinite")}, ("failed", 1.0, False, 0)),
+    ],
+)
+def test_what_is_doubted(heard: str | None, options: dict, expected: tuple) -> None:
+    transcript = only(None if heard is None else lambda attempt: heard, **options)
+    assert told(transcript) == [expected]
+    assert bool(transcript.ledger.doubtful_s) is expected[2]
+    assert len(transcript.warnings) == (expected[2] or expected[0] == "failed")  # each is told once
+
+
+@pytest.mark.parametrize("heard", [ELSE, ""])
+def test_parts_that_are_no_better_are_given_up(heard: str) -> None:
+    attempts: list[Attempt] = []
+    transcript = only(lambda attempt: attempts.append(attempt) or heard)
+    levels = [sum(attempt.level == level for attempt in attempts) for level in range(4)]
+    assert levels == [1, 2, 2, 0]  # one of the halves is too short to be cut again
+    assert told(transcript) == [("transcribed", 1.0, True, 0)]
+    [segment] = transcript.segments
+    assert segment.text == TEXT
+    assert transcript.warnings == (f"{segment.start_s:.1f}-{segment.end_s:.1f} s: {MADE_UP}",)
+    assert transcript.ledger.doubtful_s == transcript.ledger.transcribed_s == pytest.approx(segment.duration_s)
+    assert transcript.complete
+
+
+@pytest.mark.parametrize("ctc", [True, False])
+def test_parts_that_are_heard_stay(ctc: bool) -> None:
+    """Whether what the CTC branch heard is asked for, too, or not."""
+    transcript = only(lambda attempt: TEXT if attempt.level else ELSE, ctc=ctc)
+    assert told(transcript) == [("repaired", 0.0, False, 1)] * 2
+    assert (transcript.warnings, transcript.ledger.doubtful_s, transcript.ledger.transcribed_s) == ((), 0.0, 0.0)
+    assert [segment.ctc_text for segment in transcript.segments] == [TEXT if ctc else None] * 2
+
+
+def test_parts_of_parts() -> None:
+    """The first half is heard; in the second, of which nothing is heard, its quarters are no better."""
+    starts: list[int] = []
+
+    def hears(attempt: Attempt) -> str:
+        starts.append(attempt.start)
+        return TEXT if attempt.level and attempt.start == starts[0] else ELSE
+
+    transcript = only(hears)
+    assert told(transcript) == [("repaired", 0.0, False, 1), ("repaired", 1.0, True, 1)]
+    second = transcript.segments[1]
+    assert transcript.warnings == (f"{second.start_s:.1f}-{second.end_s:.1f} s: {MADE_UP}",)
+    assert transcript.ledger.doubtful_s == pytest.approx(second.duration_s) != transcript.ledger.repaired_s
+
+
+@pytest.mark.parametrize("kind", ["loop", "budget", "nonfinite"])
+def test_a_complete_text_does_not_give_way_to_broken_parts(kind: str) -> None:
+    transcript = only(
+        lambda attempt: TEXT if attempt.level else ELSE, lambda attempt: kind if attempt.level else "eos"
+    )
+    assert told(transcript) == [("transcribed", 1.0, True, 0)]
+    assert transcript.complete
+
+
+@pytest.mark.slow
+@given(
+    speech_s=st.lists(st.sampled_from([0.4, 1.2, 2.5, 4.0]), min_size=1, max_size=4),
+    seed=st.integers(0, 10**6),
+    batch_size=st.integers(1, 5),
+    sources=st.integers(1, 3),
+)
+@settings(max_examples=80, deadline=None)
+def test_whatever_is_heard(speech_s: list[float], seed: int, batch_size: int, sources: int) -> None:
+    """Every second is told once, in order, however attempts end and agree."""
+
+    def chosen(kind: str, attempt: Attempt, values: list[str]) -> str:
+        return random.Random(f"{seed} {kind} {attempt}").choice(values)
+
+    recordings: list[Recorded] = [talk(source, *speech_s) for source in range(sources)]
+    model = Model(
+        lambda attempt: chosen("ends", attempt, ["eos", "eos", "eos", "loop", "nonfinite"]),
+        TranscribeOptions(batch_size=batch_size, ctc=True, draft=OFF),
+        hears=lambda attempt: chosen("hears", attempt, [TEXT, TEXT[:1], ELSE, ""]),
+    )
+    events = run(model, recordings)
+    assert_protocol(events, range(sources))
+    spans = Model(always("eos"), TranscribeOptions(batch_size=1))
+    plain = transcripts_of(run(spans, recordings))
+    for source, transcript in transcripts_of(events).items():
+        assert sum(segment.duration_s for segment in transcript.segments) == pytest.approx(
+            sum(segment.duration_s for segment in plain[source].segments)
+        )
+        assert all(segment.retries <= MAX_RETRIES for segment in transcript.segments)
+        assert len(transcript.warnings) == sum(
+            segment.doubtful or not segment.complete for segment in transcript.segments
+        )
