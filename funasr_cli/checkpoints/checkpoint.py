@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups, Quantization
-from funasr_cli.checkpoints.tensors import Shape, Tensor
-from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
+from funasr_cli.checkpoints.keymap import model_shapes
+from funasr_cli.checkpoints.quantize import BIASES, PACKED, SCALES, Groups, Quantization
+from funasr_cli.checkpoints.tensors import FLOATING, Shape, Tensor
+from funasr_cli.errors import ModelError
+from funasr_cli.models.fun_asr_nano import FunASRNano, FunASRNanoConfig
+
+SHOWN_PROBLEMS = 6  # of each kind
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,7 @@ class Checkpoint:
 
 
 def stored_shapes(dense: Mapping[str, Shape], quantized: Mapping[str, Groups]) -> dict[str, Shape]:
-    """Names and shapes of a model's tensors once some of its modules are quantized.
-
-    Args:
-        dense: those of the model.
-        quantized: its quantized modules.
-    """
+    """Names and shapes of a model's tensors once some of its modules are quantized."""
     shapes = {}
     for name, shape in dense.items():
         module = name.removesuffix(".weight")
@@ -65,3 +64,41 @@ def stored_shapes(dense: Mapping[str, Shape], quantized: Mapping[str, Groups]) -
         else:
             shapes[name] = shape
     return shapes
+
+
+def empty_model(checkpoint: Checkpoint) -> FunASRNano:
+    """The dense model of a checkpoint's configuration, still without values, if the tensors are those of it.
+
+    Raises:
+        ModelError: listing what is missing, unexpected, misshapen, or of a type that no model is stored in.
+    """
+    model = FunASRNano(checkpoint.config)
+    dense, found = model_shapes(model), checkpoint.tensors
+    expected = stored_shapes(dense, checkpoint.quantized())
+    problems = {
+        "missing": [f"{name} {shape}" for name, shape in expected.items() if name not in found],
+        "unexpected": [f"{name} {tensor.shape}" for name, tensor in found.items() if name not in expected],
+        "misshapen": [
+            f"{name} is {found[name].shape}, the configuration says {shape}"
+            for name, shape in expected.items()
+            if name in found and found[name].shape != shape
+        ],
+    }
+    if count := sum(map(len, problems.values())):
+        lines = [f"{checkpoint.where}: {count} tensors do not fit the configuration"]
+        for kind, names in problems.items():
+            lines += [f"{kind}: {name}" for name in shortened(names, SHOWN_PROBLEMS)]
+        hint = "the checkpoint is incomplete, or its configuration belongs to another one"
+        raise ModelError("\n  ".join(lines), hint, code="model-misfit")
+    for name, tensor in found.items():
+        known = (PACKED,) if name in dense and expected[name] != dense[name] else FLOATING
+        if tensor.dtype not in known:
+            what = f"{name} is of type {tensor.dtype}, not {' or '.join(known)}"
+            raise ModelError(f"{checkpoint.where}: {what}", code="model-misfit")
+    return model
+
+
+def shortened(problems: list[str], most: int) -> list[str]:
+    """The first ones, and how many more there are."""
+    more = len(problems) - most
+    return [*problems[:most], *([f"... and {more} more"] if more > 0 else [])]

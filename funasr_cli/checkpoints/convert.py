@@ -11,27 +11,27 @@ from threading import Event
 from funasr_cli import __version__
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints import format as files
-from funasr_cli.checkpoints import keymap, quantize
-from funasr_cli.checkpoints.checkpoint import Checkpoint, stored_shapes
+from funasr_cli.checkpoints import quantize
+from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, stored_shapes
 from funasr_cli.checkpoints.hashes import sha256_of, write_sums
 from funasr_cli.checkpoints.hub import (
     ALIASES,
     VERIFYING,
     Progress,
     Source,
+    counter,
     fetch_source,
     local_source,
     models_folder,
 )
+from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.layouts import converted
-from funasr_cli.checkpoints.load import PACKED, check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
-from funasr_cli.checkpoints.quantize import Groups
+from funasr_cli.checkpoints.quantize import PACKED, Groups
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
 from funasr_cli.checkpoints.vocabularies import ANOTHERS, vocabulary_problems
 from funasr_cli.errors import ModelError
-from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DEFAULT_HUB, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 
@@ -41,9 +41,6 @@ class Proof:
     """What a clip showed of a result beside its source.
 
     Attributes:
-        clip: its name.
-        source_text: what the source writes.
-        result_text: what the converted model writes.
         tokens: how many the source wrote.
         agreeing: how many of them the result would write next, too, behind the same words.
         errors: relative errors of the result by component, of the root mean square.
@@ -74,12 +71,10 @@ class Conversion:
     """What came out.
 
     Attributes:
-        sha256: of the weights.
-        tensors: of the model.
         arrays: in the file: a quantized tensor is three.
+        sha256: of the weights.
         layout: of the source.
-        notes: what the user should know about it.
-        proof: what a clip showed; None where nobody asked, or where there was not enough memory.
+        proof: None where nobody asked, or where there was not enough memory.
     """
 
     folder: Path
@@ -106,17 +101,10 @@ def convert(
 ) -> Conversion:
     """Fetch a checkpoint and convert it to a folder that `load_model` reads.
 
-    The folder is written beside ``out`` and renamed when it is complete; nothing is left behind on failure.
-
-    Args:
-        name: folder in any known layout, name of a converted model, hub id or alias.
-        out: folder to create; None takes the models folder, and in it the source's name and recipe.
-        options: type, recipe, languages.
-        verifier: `verification.proof.verifier`, which compares the result with its source as the options ask for.
-        revision: branch, tag or commit of a hub id.
-        hub: where to look for a hub id.
-        force: replace ``out`` if it is a converted model.
-        progress: told what is being done and how far it is.
+    ``name``, ``revision`` and ``hub`` are those of `fetch_source`. The folder is written beside ``out`` and
+    renamed when it is complete; nothing is left behind on failure. None as ``out`` takes the models folder, and in
+    it the source's name and recipe; with ``force``, ``out`` may be a converted model, which is replaced.
+    ``verifier`` is `verification.proof.verifier`, which compares the result with its source as the options say.
 
     Raises:
         OutputError: ``out`` exists and may not be replaced, or a disk is too full.
@@ -140,8 +128,7 @@ def convert(
         message = f"{checkpoint.where}: is quantized, its dense weights are gone"
         hint = "transcribe reads it as it is; to change the recipe, convert what it was made from"
         raise ModelError(message, hint, code="model-quantized")
-    shapes = keymap.model_shapes(FunASRNano(checkpoint.config))
-    check_stored(checkpoint, shapes)
+    shapes = model_shapes(empty_model(checkpoint))
     checkpoint = dataclasses.replace(checkpoint, tensors={name: checkpoint.tensors[name] for name in shapes})
     chosen = quantize.plan(options, shapes)
     verify = verifier(checkpoint, options)
@@ -206,14 +193,12 @@ def _origin(checkpoint: Checkpoint, source: Source) -> dict[str, str | None]:
 
 def _hash_source(weights: tuple[Path, ...], progress: Progress, given_up: Event) -> str:
     """SHA-256 of the file; of several, a line for each as sha256sum writes them. Ends early if nobody wants it."""
-    total, done = sum(path.stat().st_size for path in weights), 0
+    count = counter(progress, "reading the source", sum(path.stat().st_size for path in weights))
 
-    def on_hash(count: int) -> None:
-        nonlocal done
-        done += count
+    def on_hash(size: int) -> None:
         if given_up.is_set():
             raise CancelledError
-        progress("reading the source", done, total)
+        count(size)
 
     sums = [(sha256_of(path, on_hash), path.name) for path in weights]
     return sums[0][0] if len(sums) == 1 else "\n".join(f"{digest}  {name}" for digest, name in sums)
@@ -235,8 +220,9 @@ def _write_weights(
     needed = total + sum(path.stat().st_size for path in checkpoint.files.values())
     require_space(folder.parents[1], needed, "the converted model", "make room there, or name another folder")
 
+    count = counter(progress, "writing", total)
+
     def contents() -> Iterator[memoryview]:
-        done = 0
         for name, tensor in tensors.items():
             values = tensor.read_in(dtype)
             raw = to_bytes(values)
@@ -247,8 +233,7 @@ def _write_weights(
             quantized = mx.quantize(values, **dataclasses.asdict(groups)) if groups else ()
             for content in map(to_bytes, quantized) if groups else (raw,):  # integers, scales and biases
                 yield content.data
-                done += content.nbytes
-                progress("writing", done, total)
+                count(content.nbytes)
 
     metadata = {"format": files.FORMAT, **{key: value for key, value in origin.items() if value}}
     return files.write_safetensors(folder / files.WEIGHTS_FILE, specs, contents(), metadata)

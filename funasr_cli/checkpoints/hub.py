@@ -30,6 +30,18 @@ DOWNLOADING, VERIFYING = "downloading", "verifying"  # what progress is told
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 
 
+def counter(progress: Progress, doing: str, total: int) -> Callable[[int], None]:
+    """What is called with the bytes of each piece, and tells the progress of all of them."""
+    done = 0
+
+    def count(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        progress(doing, done, total)
+
+    return count
+
+
 @dataclass(frozen=True)
 class Source:
     """A checkpoint to convert.

@@ -21,6 +21,7 @@ COARSE_BITS, FINE_BITS = 4, 8  # of the mixed recipe
 FINE = ("embed_tokens", "lm_head", "v_proj", "down_proj")
 # The arrays that a quantized matrix becomes, `weight` among them.
 SCALES, BIASES = "scales", "biases"
+PACKED = "uint32"  # what quantized values are stored in
 
 
 @dataclass(frozen=True)

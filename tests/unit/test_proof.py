@@ -26,8 +26,7 @@ from funasr_cli.checkpoints.untrusted import SHOWN_CHARACTERS
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.paths import REFERENCE_PYTHON
 from funasr_cli.verification import proof, reference
-from funasr_cli.verification.proof import prove
-from funasr_cli.verification.stages import Stages
+from funasr_cli.verification.proof import Stages, prove
 
 NORM = "llm.model.norm.weight"
 

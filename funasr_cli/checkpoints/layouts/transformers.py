@@ -32,11 +32,7 @@ NOTE = "read as upstream reads these weights: at a low frame rate, and with a pr
 
 
 def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
-    """Open a folder in this layout.
-
-    Raises:
-        ModelError: something is missing, damaged or not supported.
-    """
+    """Open a folder in this layout."""
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     if content.get("quantization_config"):
