@@ -17,11 +17,7 @@ PROBE_S = 0.5  # where a BLAS seems slow: other work on the cores passes, a slow
 
 
 def use_device(name: str) -> None:
-    """Let MLX compute there from now on; models have to be loaded afterwards.
-
-    Raises:
-        SetupError: MLX has no such device here.
-    """
+    """Let MLX compute there from now on, or raise a `SetupError`; models have to be loaded afterwards."""
     device = mx.Device(getattr(mx, name))
     if not mx.is_available(device):
         hint = "leave --device out, or install MLX's back end"
@@ -82,16 +78,7 @@ def keep_in_memory() -> None:
 
 
 def refuse_too_large(what: str, sizes_bytes: Iterable[int], hint: str) -> None:
-    """Say that tensors will not fit before the system ends the program.
-
-    Args:
-        what: they belong to.
-        sizes_bytes: of each of them.
-        hint: what takes less.
-
-    Raises:
-        SetupError: with what is needed, and what there is.
-    """
+    """Say, as a `SetupError`, that the tensors of something will not fit, before the system ends the program."""
     needed_bytes, there_bytes = sum(sizes_bytes), available_bytes()
     if needed_bytes > there_bytes:
         raise SetupError(

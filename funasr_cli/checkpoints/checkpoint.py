@@ -19,12 +19,10 @@ class Checkpoint:
 
     Attributes:
         layout: what the layout is called.
-        config: sizes, prompt, languages.
         dtype: type of most of its tensors.
         tensors: by the model's names and in its layout; quantized matrices are in three parts, as MLX has them.
         files: files that go with it, by the names that they have in a converted model.
         weights: the files that hold the tensors.
-        quantization: how those matrices are quantized.
         source: where it was taken from, as far as the checkpoint itself says.
         notes: what the user should know about it.
     """

@@ -18,7 +18,6 @@ from funasr_cli.checkpoints.hub import (
     ALIASES,
     VERIFYING,
     Progress,
-    Source,
     counter,
     fetch_source,
     local_source,
@@ -28,6 +27,7 @@ from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.layouts import converted
 from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import PACKED, Groups
+from funasr_cli.checkpoints.repository import Source
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
 from funasr_cli.checkpoints.vocabularies import ANOTHERS, vocabulary_problems

@@ -35,12 +35,9 @@ Spec = tuple[str, Shape]  # type and shape of a tensor
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What ``config.json`` of a converted model says.
+    """What ``config.json`` of a converted model says: ``dtype`` is the type of what is not quantized.
 
-    Attributes:
-        dtype: type of what is not quantized.
-        quantization: how the rest is; None where nothing is.
-        source: where it came from, see docs/porting.md.
+    Where it came from, its ``source``, is described in docs/porting.md.
     """
 
     config: FunASRNanoConfig
@@ -104,15 +101,7 @@ def _printable(key: str, value: str | None) -> str | None:
 
 
 def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:
-    """The tokenizer's files in any layout, by name; only tokenizer.json has to be there.
-
-    Args:
-        root: the checkpoint's folder.
-        folder: where they lie, in it.
-
-    Raises:
-        ModelError: there is no tokenizer.
-    """
+    """The tokenizer's files by name, in this folder of a checkpoint's; only the first has to be there."""
     inside = folder.relative_to(root)
     tokenizer = file_in(root, (inside / TOKENIZER_FILE).as_posix(), OF_THE_DECODER)
     found = {name: optional_file_in(root, (inside / name).as_posix()) for name in OPTIONAL_TOKENIZER_FILES}
@@ -126,14 +115,8 @@ def write_safetensors(
 
     The safetensors library takes all tensors at once; its format is a JSON header and the bare bytes.
 
-    Args:
-        path: file to create.
-        specs: type and shape of what is to be written, by name, in order.
-        contents: the bytes of each tensor, in the same order, made when asked for.
-        metadata: strings for the header.
-
-    Returns:
-        SHA-256 of the file.
+    ``contents`` are the bytes of each tensor, in the order of ``specs``, made when asked for. Returns the file's
+    SHA-256.
     """
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0

@@ -32,11 +32,7 @@ def write_sums(folder: Path, known: Mapping[str, str]) -> None:
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """Digests by name; none where there is no list.
-
-    Raises:
-        ModelError: it is not such a list.
-    """
+    """Digests by name; none where there is no list, a `ModelError` where it is not such a list."""
     try:
         path = optional_file_in(folder, SUMS_FILE)
         content = read_limited(path, LIMIT_BYTES) if path else b""

@@ -82,12 +82,8 @@ def translate(
 ) -> dict[str, Tensor]:
     """Tensors under the model's names and in its layout; those that no rule knows keep their names.
 
-    Args:
-        tensors: of the checkpoint.
-        rules: the first that fits a name is taken.
-        where: for messages.
-        tied: whether the decoder's head is its embedding.
-        spell: how the number behind a placeholder is written here, by placeholder.
+    The first rule that fits a name is taken. ``tied`` tells whether the decoder's head is its embedding, ``spell``
+    how the number behind a placeholder is written here.
 
     Raises:
         ModelError: two tensors have one name here, of q, k and v one is missing or misshapen, there is a head of

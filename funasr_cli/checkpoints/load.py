@@ -29,11 +29,7 @@ OVERFLOWS = "float16"  # mlx-audio can store it; it cannot hold this model's val
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with everything that decoding needs.
-
-    Attributes:
-        dtype: what it computes in, as `load_model` takes it.
-    """
+    """A model with everything that decoding needs; ``dtype`` is what it computes in, as `load_model` takes it."""
 
     model: FunASRNano
     tokenizer: Tokenizer

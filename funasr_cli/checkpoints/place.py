@@ -50,16 +50,10 @@ UNSUPPORTED = (
 
 
 def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEFAULT_HUB) -> None:
-    """Refuse an unsuitable ``out`` before gigabytes are downloaded; clean up what killed runs left beside it.
+    """Refuse, as an `OutputError`, an ``out`` that does not suit `new_folder`, before gigabytes are downloaded.
 
-    Args:
-        out: what `new_folder` will be asked for.
-        source: a local folder that must not be replaced.
-        replace: an empty folder or an earlier conversion may be replaced.
-        hub: where a source that is no local folder will come from.
-
-    Raises:
-        OutputError: it exists and may not be replaced, or nothing can be written there.
+    Clean up what killed runs left beside it, too. ``source`` is a local folder, which must not be replaced; what
+    is none comes from ``hub``.
     """
     target = _followed(out)
     with _output_errors(target):
@@ -87,11 +81,8 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to write into, which becomes ``out`` at the end, unless an exception leaves the block.
 
     After an exception, everything is as it was before. SIGKILL leaves ``out`` as it was, or whole and new, or an
-    old model aside, which `check_place` puts back.
-
-    Args:
-        out: folder to create, and its parents; see `check_place`. Of a link to a folder, that folder is meant.
-        replace: an empty folder or an earlier conversion is replaced.
+    old model aside, which `check_place` puts back. Of a link to a folder, that folder is meant. With ``replace``,
+    an empty folder or an earlier conversion is replaced.
 
     Raises:
         OutputError: ``out`` has appeared meanwhile, or cannot be written.
@@ -230,8 +221,7 @@ def _real_folders(parent: Path, prefix: str) -> list[Path]:
 def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of a folder; False where there is no such thing, as on many disks on a network.
 
-    Raises:
-        BlockingIOError: another process holds it, and this one is not to wait.
+    A `BlockingIOError` says that another process holds it, if this one is not to wait.
     """
     with ExitStack() as stack:
         is_locked = False

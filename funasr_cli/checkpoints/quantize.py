@@ -38,11 +38,9 @@ class Groups:
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a file says of its quantized matrices; which ones are quantized, their scales show.
+    """What a file says of its quantized matrices, with exceptions by the path of the module.
 
-    Attributes:
-        usual: how, where nothing else is said.
-        exceptions: by the path of the module.
+    Which ones are quantized, their scales show.
     """
 
     usual: Groups
@@ -59,11 +57,7 @@ class Quantization:
 
 
 def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Groups]:
-    """The modules to quantize and how.
-
-    Args:
-        options: the recipe.
-        shapes: of the dense model, by tensor.
+    """The modules to quantize and how, from the shapes of the dense model's tensors.
 
     Raises:
         ModelError: rows of the decoder do not divide into groups of this size, or none of the encoder's do. Single
@@ -106,11 +100,7 @@ def to_json(quantization: Quantization) -> dict[str, Any]:
 
 
 def from_json(content: Any, where: str) -> Quantization | None:
-    """The opposite of `to_json`; None for nothing.
-
-    Raises:
-        ModelError: it is of another form, or a quantization that is not supported.
-    """
+    """The opposite of `to_json`; None for nothing, a `ModelError` for what is not supported."""
     if content is None:
         return None
     with stated_in(where):

@@ -47,7 +47,7 @@ def choices(values: tuple[object, ...]) -> str:
 def explain(asked: bool) -> None:
     """Print the rules of names and layouts, and end."""
     if asked:
-        from funasr_cli.checkpoints.explain import explain as tables
+        from funasr_cli.checkpoints.sources import explain as tables
 
         console.result(tables())
         raise typer.Exit

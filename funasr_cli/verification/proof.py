@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -94,13 +94,10 @@ def _verify(source: Checkpoint, options: ConvertOptions, result: Path) -> tuple[
 
 
 def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool) -> Proof:
-    """Take a bundled clip through the source and through the result.
+    """Take a bundled clip through the source, which is not quantized, and through the converted folder.
 
-    Args:
-        source: opened; not quantized.
-        result: the converted folder.
-        exact: whether both hold the same values, so that nothing may differ but by rounding.
-        beside_pytorch: compare the source with FunASR's own model, too.
+    ``exact`` tells whether both hold the same values, so that nothing may differ but by rounding; with
+    ``beside_pytorch``, the source is compared with FunASR's own model, too.
 
     Raises:
         ModelError: something differs that must not, or is not a number.
@@ -115,20 +112,23 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
     after = run_stages(Recognizer(load_model(result, DTYPE if exact else None)), clip, before.token_ids)
     mx.clear_cache()
     limit = LARGEST_OF_THE_SAME if exact else sys.float_info.max
-    proof = Proof(
+    errors = _errors(after, before, limit, "the result computes otherwise")
+    port_errors, port_agreeing = None, 0
+    if beside_pytorch:
+        theirs = run_reference(source, clip, before.token_ids)
+        what = "the source computes otherwise than in PyTorch"
+        port_errors = _errors(before, theirs, LARGEST_BESIDE_PYTORCH, what)
+        port_agreeing = sum(a == b for a, b in zip(before.token_ids, theirs.token_ids, strict=False))
+    return Proof(
         clip=clip.name,
         source_text=before.text,
         result_text=after.text,
         tokens=len(before.token_ids),
         agreeing=int((after.logits.argmax(-1) == np.array(before.token_ids)).sum()),
-        errors=_errors(after, before, limit, "the result computes otherwise"),
+        errors=errors,
+        port_errors=port_errors,
+        port_agreeing=port_agreeing,
     )
-    if not beside_pytorch:
-        return proof
-    theirs = run_reference(source, clip, before.token_ids)
-    errors = _errors(before, theirs, LARGEST_BESIDE_PYTORCH, "the source computes otherwise than in PyTorch")
-    same = sum(a == b for a, b in zip(before.token_ids, theirs.token_ids, strict=False))
-    return Proof(**asdict(proof) | {"port_errors": errors, "port_agreeing": same})
 
 
 def run_stages(
@@ -139,11 +139,7 @@ def run_stages(
 ) -> Stages:
     """Take a clip through the model, as one segment; silence is not left out.
 
-    Args:
-        recognizer: the model.
-        clip: to read.
-        forced_ids: whose logits are wanted; None takes those that the model itself writes.
-        options: with a limit on the tokens.
+    The options need a limit on the tokens. None as ``forced_ids`` takes those that the model itself writes.
     """
     features = recognizer.features(load_audio(clip, recognizer.sample_rate_hz).samples)
     encoded = recognizer.encode([features])

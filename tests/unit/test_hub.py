@@ -12,13 +12,12 @@ from support.small import SMALL, convert
 from funasr_cli import demo
 from funasr_cli.checkpoints import huggingface
 from funasr_cli.checkpoints.hub import (
-    Source,
     converted_models,
     fetch_source,
     find_model,
     models_folder,
 )
-from funasr_cli.checkpoints.repository import Snapshot
+from funasr_cli.checkpoints.repository import Source
 from funasr_cli.errors import ModelError, OutputError, UsageError
 from funasr_cli.options import Hub
 
@@ -155,10 +154,9 @@ def test_a_hub_id_or_an_alias_means_the_hub(
 ) -> None:
     """Whatever has been converted from it already: it is to be fetched again."""
     add(home, small_model, "nano", "FunAudioLLM/Fun-ASR-Nano-2512", "owner/x")
-    snapshot = Snapshot(home / "snapshot", "0123")
-    monkeypatch.setattr(huggingface, "fetch", lambda *_: snapshot)
-    source = fetch_source(name)
-    assert (source.folder, source.revision, source.hub) == (home / "snapshot", "0123", Hub.HF)
+    fetched = Source(home / "snapshot", "owner/x", "0123", Hub.HF)
+    monkeypatch.setattr(huggingface, "fetch", lambda *_: fetched)
+    assert fetch_source(name) is fetched
 
 
 def test_converting_a_converted_model_by_its_name(home: Path, small_model: Path) -> None:
