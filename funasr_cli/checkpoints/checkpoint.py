@@ -83,11 +83,10 @@ def empty_model(checkpoint: Checkpoint) -> FunASRNano:
         ],
     }
     if count := sum(map(len, problems.values())):
-        lines = [f"{checkpoint.where}: {count} tensors do not fit the configuration"]
-        for kind, names in problems.items():
-            lines += [f"{kind}: {name}" for name in shortened(names, SHOWN_PROBLEMS)]
+        listed = [f"\n  {kind}: {each}" for kind in problems for each in shortened(problems[kind], SHOWN_PROBLEMS)]
+        message = f"{checkpoint.where}: {count} tensors do not fit the configuration{''.join(listed)}"
         hint = "the checkpoint is incomplete, or its configuration belongs to another one"
-        raise ModelError("\n  ".join(lines), hint, code="model-misfit")
+        raise ModelError(message, hint, code="model-misfit")
     for name, tensor in found.items():
         known = (PACKED,) if name in dense and expected[name] != dense[name] else FLOATING
         if tensor.dtype not in known:

@@ -3,17 +3,14 @@
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 from funasr_cli import __version__
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import quantize
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, stored_shapes
-from funasr_cli.checkpoints.hashes import sha256_of, write_sums
 from funasr_cli.checkpoints.hub import (
     ALIASES,
     VERIFYING,
@@ -116,28 +113,21 @@ def convert(
         out = models_folder() / f"{local.name if local else ALIASES.get(name, name)}{options.suffix}"
     check_place(out, local.folder if local else None, replace=force, hub=hub)
     source = fetch_source(name, revision, progress, hub)
-    checkpoint = open_checkpoint(source.folder, source.name)
-    if options.languages:
-        prompt = dataclasses.replace(checkpoint.config.prompt, languages=options.languages)
-        config = dataclasses.replace(checkpoint.config, prompt=prompt)
-        checkpoint = dataclasses.replace(checkpoint, config=config)
-    for problem in vocabulary_problems(checkpoint):  # or `load_model` or `check_model` would refuse it later
-        message = f"{checkpoint.files[files.TOKENIZER_FILE].parent}/{problem}"
-        raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
-    if checkpoint.quantization:
-        message = f"{checkpoint.where}: is quantized, its dense weights are gone"
-        hint = "transcribe reads it as it is; to change the recipe, convert what it was made from"
-        raise ModelError(message, hint, code="model-quantized")
-    shapes = model_shapes(empty_model(checkpoint))
-    checkpoint = dataclasses.replace(checkpoint, tensors={name: checkpoint.tensors[name] for name in shapes})
-    chosen = quantize.plan(options, shapes)
+    checkpoint = _convertible(open_checkpoint(source.folder, source.name), options)
+    chosen = quantize.plan(options, {name: tensor.shape for name, tensor in checkpoint.tensors.items()})
     verify = verifier(checkpoint, options)
     with new_folder(out, replace=force) as folder:
-        model, sums = _write(folder, checkpoint, source, options, chosen, progress)
+        origin = _origin(checkpoint, source)
+        sha256 = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)
+        origin["sha256"] = _hash_source(checkpoint.weights, progress)
+        model = files.ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen), origin)
+        for file, path in checkpoint.files.items():
+            shutil.copyfile(path, folder / file)
+        files.write_config(folder, model)
         progress(VERIFYING, 0, 1)
         proof, note = verify(folder)
         (folder / files.README_FILE).write_text(_readme(model, checkpoint), encoding="utf-8")
-        write_sums(folder, sums)
+        files.write_sums(folder, {files.WEIGHTS_FILE: sha256})
     return Conversion(
         folder=out,
         model=model,
@@ -146,34 +136,25 @@ def convert(
         size_bytes=(out / files.WEIGHTS_FILE).stat().st_size,
         layout=checkpoint.layout,
         notes=(*checkpoint.notes, *note),
-        sha256=sums[files.WEIGHTS_FILE],
+        sha256=sha256,
         proof=proof,
     )
 
 
-def _write(
-    folder: Path,
-    checkpoint: Checkpoint,
-    source: Source,
-    options: ConvertOptions,
-    chosen: Mapping[str, Groups],
-    progress: Progress,
-) -> tuple[files.ModelFile, dict[str, str]]:
-    """Files of a converted model, and known digests of them; the source is hashed by another thread meanwhile."""
-    origin = _origin(checkpoint, source)
-    given_up = Event()
-    with ThreadPoolExecutor(1) as thread:
-        hashed = thread.submit(_hash_source, checkpoint.weights, progress, given_up)
-        try:
-            written = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)
-            origin["sha256"] = hashed.result()
-        finally:
-            given_up.set()
-    model = files.ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen), origin)
-    for name, path in checkpoint.files.items():
-        shutil.copyfile(path, folder / name)
-    files.write_config(folder, model)
-    return model, {files.WEIGHTS_FILE: written}
+def _convertible(checkpoint: Checkpoint, options: ConvertOptions) -> Checkpoint:
+    """A checkpoint with the languages that are asked for and its tensors in the model's order, if it is whole."""
+    if options.languages:
+        prompt = dataclasses.replace(checkpoint.config.prompt, languages=options.languages)
+        checkpoint = dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, prompt=prompt))
+    for problem in vocabulary_problems(checkpoint):  # or `load_model` or `check_model` would refuse it later
+        message = f"{checkpoint.files[files.TOKENIZER_FILE].parent}/{problem}"
+        raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
+    if checkpoint.quantization:
+        message = f"{checkpoint.where}: is quantized, its dense weights are gone"
+        hint = "transcribe reads it as it is; to change the recipe, convert what it was made from"
+        raise ModelError(message, hint, code="model-quantized")
+    tensors = {name: checkpoint.tensors[name] for name in model_shapes(empty_model(checkpoint))}
+    return dataclasses.replace(checkpoint, tensors=tensors)
 
 
 def _origin(checkpoint: Checkpoint, source: Source) -> dict[str, str | None]:
@@ -191,16 +172,10 @@ def _origin(checkpoint: Checkpoint, source: Source) -> dict[str, str | None]:
     return origin | ({"origin": first} if first and first != origin["source"] else {})
 
 
-def _hash_source(weights: tuple[Path, ...], progress: Progress, given_up: Event) -> str:
-    """SHA-256 of the file; of several, a line for each as sha256sum writes them. Ends early if nobody wants it."""
+def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
+    """SHA-256 of the file; of several, a line for each as sha256sum writes them."""
     count = counter(progress, "reading the source", sum(path.stat().st_size for path in weights))
-
-    def on_hash(size: int) -> None:
-        if given_up.is_set():
-            raise CancelledError
-        count(size)
-
-    sums = [(sha256_of(path, on_hash), path.name) for path in weights]
+    sums = [(files.sha256_of(path, count), path.name) for path in weights]
     return sums[0][0] if len(sums) == 1 else "\n".join(f"{digest}  {name}" for digest, name in sums)
 
 

@@ -1,10 +1,11 @@
-"""The layout of a converted model: file names, ``config.json`` and back, safetensors in bounded memory."""
+"""The layout of a converted model: ``config.json`` and back, safetensors in bounded memory, digests of files."""
 
 import dataclasses
 import hashlib
 import json
+import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from typing import Any
 from funasr_cli.checkpoints import quantize
 from funasr_cli.checkpoints.quantize import Quantization
 from funasr_cli.checkpoints.tensors import DTYPE_CODES, Shape, size_bytes
-from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, quoted, read_json, readable
+from funasr_cli.checkpoints.untrusted import (
+    file_in,
+    open_file,
+    optional_file_in,
+    quoted,
+    read_json,
+    read_limited,
+    readable,
+)
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.checkpoints.values import parse_dataclass, stated_in
 from funasr_cli.errors import ModelError
@@ -26,6 +35,10 @@ CTC_VOCABULARY_FILE = "multilingual.tiktoken"
 README_FILE = "README.md"
 GENERATION_FILE = "generation_config.json"
 OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", GENERATION_FILE)
+SUMS_FILE = "SHA256SUMS"  # of all the others, as ``sha256sum --check`` reads it
+SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+SUMS_LIMIT_BYTES = 1 << 16
+SOURCE_AGAIN = "convert the source again"
 OF_THE_DECODER = "copy it from the decoder's own repository"
 FORMAT = "funasr-cli"
 FORMAT_VERSION = 1
@@ -135,3 +148,34 @@ def write_safetensors(
             file.write(content)
             digest.update(content)
     return digest.hexdigest()
+
+
+def sha256_of(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
+    """Hex digest of a file; ``progress`` is told the bytes read since it was last called."""
+    digest = hashlib.sha256()
+    with open_file(path) as (file, _):
+        while block := file.read(1 << 20):
+            digest.update(block)
+            progress(len(block))
+    return digest.hexdigest()
+
+
+def write_sums(folder: Path, known: Mapping[str, str]) -> None:
+    """Write the list for all files in a folder; ``known`` are digests by name that need not be computed again."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    lines = [f"{known.get(name) or sha256_of(folder / name)}  {name}\n" for name in names]
+    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Digests by name; none where there is no list, a `ModelError` where it is not such a list."""
+    try:
+        path = optional_file_in(folder, SUMS_FILE)
+        content = read_limited(path, SUMS_LIMIT_BYTES) if path else b""
+    except ModelError as error:  # it can be had from nowhere else
+        raise ModelError(error.message, SOURCE_AGAIN, code="model-damaged") from error
+    lines = content.decode(errors="replace").splitlines()
+    matches = [SUMS_LINE.fullmatch(line) for line in lines]
+    if not all(matches):
+        raise ModelError(f"{path}: not a list of SHA-256 digests", SOURCE_AGAIN, code="model-damaged")
+    return {match[2]: match[1] for match in matches if match}

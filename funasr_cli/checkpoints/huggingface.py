@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from funasr_cli.checkpoints.hashes import sha256_of
+from funasr_cli.checkpoints.format import sha256_of
 from funasr_cli.checkpoints.network import Access, failure, unreached, wrong_address, wrong_token
 from funasr_cli.checkpoints.repository import Source, Tell, is_complete, wanted
 from funasr_cli.errors import FunASRError, ModelError, SetupError

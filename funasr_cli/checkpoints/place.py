@@ -17,7 +17,6 @@ from os.path import lexists, samestat
 from pathlib import Path
 
 from funasr_cli.checkpoints import format as files
-from funasr_cli.checkpoints.hashes import SUMS_FILE, read_sums
 from funasr_cli.checkpoints.hub import ASIDE_PREFIX, hub_of
 from funasr_cli.checkpoints.sources import is_converted
 from funasr_cli.errors import ModelError, OutputError
@@ -30,7 +29,7 @@ DRIVES = Path("/Volumes")  # where macOS shows them; nothing else is kept there
 # What may go with a model that is replaced, besides what its own list names; older ones have no list.
 WRITTEN = {
     files.CONFIG_FILE, files.WEIGHTS_FILE, files.README_FILE, files.TOKENIZER_FILE, files.CTC_VOCABULARY_FILE,
-    *files.OPTIONAL_TOKENIZER_FILES, SUMS_FILE, ".DS_Store",
+    *files.OPTIONAL_TOKENIZER_FILES, files.SUMS_FILE, ".DS_Store",
 }  # fmt: skip
 
 ELSEWHERE = "name another folder"
@@ -137,7 +136,7 @@ def _refuse_foreign(out: Path) -> None:
         raise OutputError(f"{out}: not a converted model, so not replaced", ELSEWHERE, code="output-foreign")
     written = set(WRITTEN)
     with suppress(ModelError):
-        written.update(read_sums(out))  # a later version may write more files than this one
+        written.update(files.read_sums(out))  # a later version may write more files than this one
     if foreign := [path.name for path in found if path.name not in written or not path.is_file()]:
         message = f"{out}: holds {foreign[0]}, which no conversion writes, so it is not replaced"
         raise OutputError(message, f"move it, or {ELSEWHERE}", code="output-foreign")

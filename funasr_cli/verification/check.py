@@ -6,7 +6,7 @@ from pathlib import Path
 
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, shortened
-from funasr_cli.checkpoints.hashes import SOURCE_AGAIN, SUMS_FILE, read_sums, sha256_of
+from funasr_cli.checkpoints.format import SOURCE_AGAIN, SUMS_FILE, read_sums, sha256_of
 from funasr_cli.checkpoints.hub import Progress, counter
 from funasr_cli.checkpoints.layouts import converted
 from funasr_cli.checkpoints.sources import open_model

@@ -12,7 +12,7 @@ from support.running import tree
 from support.small import MakeCheckpoint, convert, edit_tensors
 
 import funasr_cli
-from funasr_cli.checkpoints.hashes import sha256_of
+from funasr_cli.checkpoints.format import sha256_of
 from funasr_cli.checkpoints.load import load_model
 
 LM_HEAD, EMBEDDING = "llm.lm_head.weight", "llm.model.embed_tokens.weight"

@@ -28,6 +28,20 @@ from funasr_cli.errors import ModelError
 LAYOUT = "Transformers"
 INDEX_FILE = "model.safetensors.index.json"
 FEATURES_FILES = ("processor_config.json", "preprocessor_config.json")  # the first holds the second since 5.0
+# What Transformers calls them, by FunASR's names, and its defaults: save_pretrained leaves those out.
+FEATURES = {
+    "fs": ("sampling_rate", 16000), "window": ("window", "hamming"), "frame_length": ("frame_length", 25),
+    "frame_shift": ("frame_shift", 10), "lfr_n": ("stride_lfr", 6),
+}  # fmt: skip
+INPUT = {"n_mels": ("num_mel_bins", 80), "lfr_m": ("num_stacked_frames", 7)}
+ENCODER = {
+    "output_size": ("hidden_size", 512), "attention_heads": ("num_attention_heads", 4),
+    "linear_units": ("intermediate_size", 2048), "kernel_size": ("fsmn_kernel_size", 11),
+}  # fmt: skip
+ADAPTOR = {
+    "ffn_dim": ("projector_hidden_size", 2048), "n_layer": ("num_hidden_layers", 2),
+    "attention_heads": ("num_attention_heads", 8),
+}  # fmt: skip
 NOTE = "read as upstream reads these weights: at a low frame rate, and with a prompt that Transformers' port lacks"
 
 
@@ -91,44 +105,24 @@ def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
 
 
 def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
-    """FunASR's ``config.yaml`` and the decoder's ``config.json`` that say the same.
-
-    What save_pretrained leaves out is transformers' own default.
-    """
+    """FunASR's ``config.yaml`` and the decoder's ``config.json`` that say the same."""
     audio, adaptor, llm = (section(config, name) for name in ("audio_config", "adaptor_config", "text_config"))
     features = _features(folder)
     for part in (audio, adaptor):
         require(part, "hidden_act", "relu", default="relu")
     require(adaptor, "projector_hidden_act", "relu", default="relu")
     layers, timed = value(audio, "num_hidden_layers", 70), value(audio, "num_timestamp_prediction_layers", 20)
-    width = audio.get("hidden_size", 512)
+    low_frame_rate = {"downsample_rate": 1, "use_low_frame_rate": True}
     yaml = COMPONENTS | {
-        "frontend_conf": {
-            "fs": features.get("sampling_rate", 16000),
-            "window": features.get("window", "hamming"),
-            "n_mels": audio.get("num_mel_bins", 80),
-            "frame_length": features.get("frame_length", 25),
-            "frame_shift": features.get("frame_shift", 10),
-            "lfr_m": audio.get("num_stacked_frames", 7),
-            "lfr_n": features.get("stride_lfr", 6),
-        },
-        "audio_encoder_conf": {
-            "output_size": width,
-            "attention_heads": audio.get("num_attention_heads", 4),
-            "linear_units": audio.get("intermediate_size", 2048),
-            "num_blocks": layers - timed,
-            "tp_blocks": timed,
-            "kernel_size": audio.get("fsmn_kernel_size", 11),
-        },
-        "audio_adaptor_conf": {
-            "downsample_rate": 1,
-            "use_low_frame_rate": True,
-            "ffn_dim": adaptor.get("projector_hidden_size", 2048),
-            "n_layer": adaptor.get("num_hidden_layers", 2),
-            "attention_heads": adaptor.get("num_attention_heads", 8),
-        },
+        "frontend_conf": _renamed(features, FEATURES) | _renamed(audio, INPUT),
+        "audio_encoder_conf": _renamed(audio, ENCODER) | {"num_blocks": layers - timed, "tp_blocks": timed},
+        "audio_adaptor_conf": _renamed(adaptor, ADAPTOR) | low_frame_rate,
     }
     return yaml, _decoder(config, llm, folder)
+
+
+def _renamed(stated: Mapping[str, Any], names: Mapping[str, tuple[str, Any]]) -> Options:
+    return {ours: stated.get(theirs, default) for ours, (theirs, default) in names.items()}
 
 
 def _decoder(config: Options, llm: Options, folder: Path) -> Options:
