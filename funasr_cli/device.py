@@ -49,14 +49,12 @@ def gflops_a_core() -> float | None:
     return fastest
 
 
-def is_slow(gflops: float | None) -> bool:
-    """Whether a CPU is left to MLX's own BLAS: no other was found, or one without effect, if that was measured."""
-    return lacks_blas() or (gflops is not None and gflops < SLOW_GFLOPS)
-
-
 def slowness(gflops: float | None) -> str:
-    """Why a CPU computes slowly, and what to do about it; empty where it does not."""
-    if not is_slow(gflops):
+    """Why a CPU computes slowly, and what to do about it; empty where it does not.
+
+    It is left to MLX's own BLAS if no other was found, or one without effect, if that was measured.
+    """
+    if not lacks_blas() and (gflops is None or gflops >= SLOW_GFLOPS):
         return ""
     found = f"{os.path.basename(BLAS)} computes only {gflops:.0f} GFLOP/s a core" if BLAS else "no fast BLAS found"
     mkl = "pip install mkl, or " if platform.machine() == "x86_64" else ""

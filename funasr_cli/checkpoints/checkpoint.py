@@ -46,18 +46,19 @@ class Checkpoint:
         """Its quantized modules."""
         if self.quantization is None:
             return {}
+        usual, exceptions = self.quantization.usual, self.quantization.exceptions
         modules = (name.removesuffix(f".{SCALES}") for name in self.tensors if name.endswith(f".{SCALES}"))
-        return {module: self.quantization.of(module) for module in modules}
+        return {module: exceptions.get(module, usual) for module in modules}
 
 
 def stored_shapes(dense: Mapping[str, Shape], quantized: Mapping[str, Groups]) -> dict[str, Shape]:
     """Names and shapes of a model's tensors once some of its modules are quantized."""
-    shapes = {}
+    shapes: dict[str, Shape] = {}
     for name, shape in dense.items():
         module = name.removesuffix(".weight")
         if (groups := quantized.get(module)) and name != module:
             rows, columns = shape
-            shapes[name] = groups.packed(rows, columns)
+            shapes[name] = (rows, columns * groups.bits // 32)  # as many to a 32-bit integer as fit
             shapes |= {f"{module}.{part}": (rows, columns // groups.group_size) for part in (SCALES, BIASES)}
         else:
             shapes[name] = shape

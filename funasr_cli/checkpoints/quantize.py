@@ -31,10 +31,6 @@ class Groups:
     bits: int
     group_size: int
 
-    def packed(self, rows: int, columns: int) -> Shape:
-        """Shape of the integers, 32 bits each."""
-        return rows, columns * self.bits // 32
-
 
 @dataclass(frozen=True)
 class Quantization:
@@ -45,10 +41,6 @@ class Quantization:
 
     usual: Groups
     exceptions: Mapping[str, Groups] = field(default_factory=dict)
-
-    def of(self, module: str) -> Groups:
-        """Of the module at this path, if it is quantized."""
-        return self.exceptions.get(module, self.usual)
 
     def __str__(self) -> str:
         others = sorted({groups.bits for groups in self.exceptions.values()} - {self.usual.bits})

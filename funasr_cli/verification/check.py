@@ -16,7 +16,6 @@ from funasr_cli.checkpoints.vocabularies import vocabulary_problems
 from funasr_cli.errors import ModelError
 
 SHOWN_PROBLEMS = 8
-CHANGED = "is another one than when it was converted, by its SHA-256"
 
 
 @dataclass(frozen=True)
@@ -46,31 +45,25 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
     [weights] = checkpoint.weights
     size_bytes, sums = weights.stat().st_size, read_sums(folder)
     sha256 = sha256_of(weights, counter(progress, "hashing", size_bytes))
-    differing = dict(_differing(folder, sums, {weights.name: sha256}))
-    is_edited = differing.get(files.README_FILE) == CHANGED  # a model card is everyone's to edit
-    if is_edited:
-        del differing[files.README_FILE]
     problems = [*vocabulary_problems(checkpoint)]
+    notes: tuple[str, ...] = ()
     if checkpoint.layout == converted.LAYOUT:  # `convert` lists these in any case
         written = {files.CONFIG_FILE, weights.name, *checkpoint.files} - {*files.OPTIONAL_TOKENIZER_FILES}
         problems += [f"{name}: {SUMS_FILE} does not list it" for name in sorted(written - sums.keys())]
-    problems += [f"{name}: {what}" for name, what in differing.items()]
+    for name, digest in sums.items():
+        path = optional_file_in(folder, name)
+        if path is None:
+            problems.append(f"{name}: {SUMS_FILE} lists it, and it is missing")
+        elif (sha256 if name == weights.name else sha256_of(path)) != digest:
+            if name == files.README_FILE:  # a model card is everyone's to edit
+                notes = (f"{name} has been edited since",)
+            else:
+                problems.append(f"{name}: is another one than when it was converted, by its SHA-256")
     problems += _not_finite(checkpoint, progress)
     if problems:
         lines = [f"{folder}: is not whole", *shortened(problems, SHOWN_PROBLEMS)]
         raise ModelError("\n  ".join(lines), SOURCE_AGAIN, code="model-damaged")
-    notes = (f"{files.README_FILE} has been edited since",) if is_edited else ()
-    return Checked(checkpoint, size_bytes, sha256, len(sums) - is_edited, notes)
-
-
-def _differing(folder: Path, sums: dict[str, str], known: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Files that are not as listed, and why; ``known`` are digests by name that need not be computed again."""
-    for name, digest in sums.items():
-        path = optional_file_in(folder, name)
-        if path is None:
-            yield name, f"{SUMS_FILE} lists it, and it is missing"
-        elif (known.get(name) or sha256_of(path)) != digest:
-            yield name, CHANGED
+    return Checked(checkpoint, size_bytes, sha256, len(sums) - len(notes), notes)
 
 
 def _not_finite(checkpoint: Checkpoint, progress: Progress) -> Iterator[str]:

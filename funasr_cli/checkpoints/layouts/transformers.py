@@ -9,15 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import (
-    CONFIG_FILE,
-    GENERATION_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    tokenizer_files,
-)
 from funasr_cli.checkpoints.keymap import Spell
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
@@ -47,7 +41,7 @@ NOTE = "read as upstream reads these weights: at a low frame rate, and with a pr
 
 def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     """Open a folder in this layout."""
-    path = file_in(folder, CONFIG_FILE)
+    path = file_in(folder, files.CONFIG_FILE)
     content = read_json(path)
     if content.get("quantization_config"):
         message = f"{path}: quantized for PyTorch, which is not read"
@@ -64,7 +58,7 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         config=config,
         dtype=usual_dtype(tensors),
         tensors=tensors,
-        files=tokenizer_files(folder, folder),
+        files=files.tokenizer_files(folder, folder),
         weights=weights,
         notes=(NOTE,),
     )
@@ -88,7 +82,7 @@ def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
     """The file, or its shards in their order; and the tensors in them."""
     index = optional_file_in(folder, INDEX_FILE)
     listed = read_index(index) if index else {}
-    names = sorted(set(listed.values())) or [WEIGHTS_FILE]
+    names = sorted(set(listed.values())) or [files.WEIGHTS_FILE]
     weights = tuple(file_in(folder, name, DAMAGED_HINT) for name in names)
     tensors: dict[str, Tensor] = {}
     places: dict[str, str] = {}
@@ -127,12 +121,12 @@ def _renamed(stated: Mapping[str, Any], names: Mapping[str, tuple[str, Any]]) ->
 
 def _decoder(config: Options, llm: Options, folder: Path) -> Options:
     """Its configuration with a stop token, which stands in one of three places."""
-    path = optional_file_in(folder, GENERATION_FILE)
+    path = optional_file_in(folder, files.GENERATION_FILE)
     places = (llm, read_json(path) if path else {}, config)
     stop = next((place["eos_token_id"] for place in places if place.get("eos_token_id") is not None), None)
     if stop is None:
-        hint = f"state eos_token_id in {GENERATION_FILE}: the id of <|im_end|> in {TOKENIZER_FILE}"
-        message = f"{folder}: no stop token in {CONFIG_FILE} or {GENERATION_FILE}"
+        hint = f"state eos_token_id in {files.GENERATION_FILE}: the id of <|im_end|> in {files.TOKENIZER_FILE}"
+        message = f"{folder}: no stop token in {files.CONFIG_FILE} or {files.GENERATION_FILE}"
         raise ModelError(message, hint, code="model-config")
     llm = llm | {"eos_token_id": stop}
     return llm | {"tie_word_embeddings": llm.get("tie_word_embeddings", config.get("tie_word_embeddings", True))}
