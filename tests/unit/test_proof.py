@@ -197,7 +197,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ask(source: Path) -> ModelError | SetupError:
     """The error that ends it."""
     with pytest.raises((ModelError, SetupError)) as caught:
-        reference.run_reference(open_checkpoint(source, "Small-Nano"), source / "clip.wav", [1])
+        proof.run_reference(open_checkpoint(source, "Small-Nano"), source / "clip.wav", [1])
     return caught.value
 
 
