@@ -17,11 +17,7 @@ PROBE_S = 0.5  # where a BLAS seems slow: other work on the cores passes, a slow
 
 
 def use_device(name: str) -> None:
-    """Let MLX compute there from now on; models have to be loaded afterwards.
-
-    Raises:
-        SetupError: MLX has no such device here.
-    """
+    """Let MLX compute there from now on, or raise a `SetupError`; models have to be loaded afterwards."""
     device = mx.Device(getattr(mx, name))
     if not mx.is_available(device):
         hint = "leave --device out, or install MLX's back end"
@@ -53,14 +49,12 @@ def gflops_a_core() -> float | None:
     return fastest
 
 
-def is_slow(gflops: float | None) -> bool:
-    """Whether a CPU is left to MLX's own BLAS: no other was found, or one without effect, if that was measured."""
-    return lacks_blas() or (gflops is not None and gflops < SLOW_GFLOPS)
-
-
 def slowness(gflops: float | None) -> str:
-    """Why a CPU computes slowly, and what to do about it; empty where it does not."""
-    if not is_slow(gflops):
+    """Why a CPU computes slowly, and what to do about it; empty where it does not.
+
+    It is left to MLX's own BLAS if no other was found, or one without effect, if that was measured.
+    """
+    if not lacks_blas() and (gflops is None or gflops >= SLOW_GFLOPS):
         return ""
     found = f"{os.path.basename(BLAS)} computes only {gflops:.0f} GFLOP/s a core" if BLAS else "no fast BLAS found"
     mkl = "pip install mkl, or " if platform.machine() == "x86_64" else ""
@@ -82,16 +76,7 @@ def keep_in_memory() -> None:
 
 
 def refuse_too_large(what: str, sizes_bytes: Iterable[int], hint: str) -> None:
-    """Say that tensors will not fit before the system ends the program.
-
-    Args:
-        what: they belong to.
-        sizes_bytes: of each of them.
-        hint: what takes less.
-
-    Raises:
-        SetupError: with what is needed, and what there is.
-    """
+    """Say, as a `SetupError`, that the tensors of something will not fit, before the system ends the program."""
     needed_bytes, there_bytes = sum(sizes_bytes), available_bytes()
     if needed_bytes > there_bytes:
         raise SetupError(

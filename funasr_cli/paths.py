@@ -17,11 +17,7 @@ def shown(path: str | Path) -> str:
 
 
 def path_in_variable(variable: str) -> Path | None:
-    """The path that a variable of the environment holds; None where it is unset or empty.
-
-    Raises:
-        UsageError: it is in the home of a user that there is not.
-    """
+    """The path that a variable holds, if it is set; a `UsageError` where that is in the home of no user."""
     value = os.environ.get(variable)
     try:
         return Path(value).expanduser() if value else None
@@ -36,16 +32,9 @@ def nearest_existing(path: Path) -> Path:
 
 
 def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> None:
-    """Say at once, before any work, that a volume is too full.
+    """Say at once, before any work, as an `OutputError`, that a disk is too full.
 
-    Args:
-        folder: where it is to be; need not be there yet.
-        bytes_needed: how much will be written.
-        what_for: what that is, for the message.
-        hint: what to do about it.
-
-    Raises:
-        OutputError: with what is needed and what there is.
+    The folder need not be there yet; ``what_for`` names what will be written.
     """
     there = nearest_existing(folder)
     free = shutil.disk_usage(there).free

@@ -46,11 +46,7 @@ class Stages:
         return self.loaded.ctc_vocabulary is not None and self.config.ctc is not None
 
     def refuse_missing_word_times(self) -> None:
-        """Refuse a model that cannot tell the times of words.
-
-        Raises:
-            ModelError: with what to do.
-        """
+        """Refuse, with a `ModelError`, a model that cannot tell the times of words."""
         if not self.has_ctc:
             message = f"{self.loaded.name}: no word times without a CTC branch"
             raise ModelError(message, NO_CTC_HINT, code="ctc-missing")
@@ -80,31 +76,22 @@ class Stages:
     ) -> list[mx.array]:
         """Embeddings that the decoder reads: (length, hidden) a row, audio between the two pieces of text.
 
-        Args:
-            encoded: the audio.
-            options: what is asked for.
-            first: which rows are the first of their recordings; None takes all of them for that.
+        ``first`` tells which rows are the first of their recordings; None takes all of them for that.
         """
-        audio_rows = self.loaded.model.audio_rows(encoded.hidden, encoded.lengths)
+        model, prompt, tokenizer = self.loaded.model, self.config.prompt, self.loaded.tokenizer
+        audio_rows = model.audio_rows(encoded.hidden, encoded.lengths)
         first = first or [True] * len(audio_rows)
-        texts = {is_first: self._prompt_texts(options, is_first) for is_first in set(first)}
+        texts = {}  # (tokens, hidden) in front of the audio rows and behind them
+        for is_first in set(first):
+            ids = prompt_token_ids(options, prompt, tokenizer, first=is_first)
+            texts[is_first] = [model.llm.embed(mx.array(part)) for part in ids]
         return [
             mx.concatenate([texts[is_first][0], audio, texts[is_first][1]])
             for audio, is_first in zip(audio_rows, first, strict=True)
         ]
 
-    def _prompt_texts(self, options: TranscribeOptions, first: bool) -> tuple[mx.array, mx.array]:
-        """(tokens, hidden) in front of the audio rows and behind them."""
-        before, after = prompt_token_ids(options, self.config.prompt, self.loaded.tokenizer, first=first)
-        embed = self.loaded.model.llm.embed
-        return embed(mx.array(before)), embed(mx.array(after))
-
     def read_ctc(self, encoded: Encoded) -> list[CTCReading]:
-        """What the CTC branch makes of each row.
-
-        Raises:
-            ModelError: the model has none.
-        """
+        """What the CTC branch makes of each row; a `ModelError` where there is none."""
         vocabulary, ctc, model = self.loaded.ctc_vocabulary, self.config.ctc, self.loaded.model
         if vocabulary is None or ctc is None:
             raise ModelError(f"{self.loaded.name}: has no CTC branch", NO_CTC_HINT, code="ctc-missing")

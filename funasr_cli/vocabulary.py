@@ -19,11 +19,9 @@ PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?
 class CTCVocabulary:
     """Token ids of the CTC branch to text and back.
 
-    What differs from upstream: ids behind the ranks (languages, events, emotions) are left out of the text instead
-    of being spelled ``<|zh|>``, and no text makes them.
-
-    Args:
-        ranks: contents of ``multilingual.tiktoken``, a base64 token and its id on each line.
+    Made of what stands in ``multilingual.tiktoken``: a base64 token and its id on each line. What differs from
+    upstream: ids behind those (languages, events, emotions) are left out of the text instead of being spelled
+    ``<|zh|>``, and no text makes them.
     """
 
     def __init__(self, ranks: str):

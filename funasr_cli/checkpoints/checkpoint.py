@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups, Quantization
-from funasr_cli.checkpoints.tensors import Shape, Tensor
-from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
+from funasr_cli.checkpoints.keymap import model_shapes
+from funasr_cli.checkpoints.quantize import BIASES, PACKED, SCALES, Groups, Quantization
+from funasr_cli.checkpoints.tensors import FLOATING, Shape, Tensor
+from funasr_cli.errors import ModelError
+from funasr_cli.models.fun_asr_nano import FunASRNano, FunASRNanoConfig
+
+SHOWN_PROBLEMS = 6  # of each kind
 
 
 @dataclass(frozen=True)
@@ -15,12 +19,10 @@ class Checkpoint:
 
     Attributes:
         layout: what the layout is called.
-        config: sizes, prompt, languages.
         dtype: type of most of its tensors.
         tensors: by the model's names and in its layout; quantized matrices are in three parts, as MLX has them.
         files: files that go with it, by the names that they have in a converted model.
         weights: the files that hold the tensors.
-        quantization: how those matrices are quantized.
         source: where it was taken from, as far as the checkpoint itself says.
         notes: what the user should know about it.
     """
@@ -44,24 +46,57 @@ class Checkpoint:
         """Its quantized modules."""
         if self.quantization is None:
             return {}
+        usual, exceptions = self.quantization.usual, self.quantization.exceptions
         modules = (name.removesuffix(f".{SCALES}") for name in self.tensors if name.endswith(f".{SCALES}"))
-        return {module: self.quantization.of(module) for module in modules}
+        return {module: exceptions.get(module, usual) for module in modules}
 
 
 def stored_shapes(dense: Mapping[str, Shape], quantized: Mapping[str, Groups]) -> dict[str, Shape]:
-    """Names and shapes of a model's tensors once some of its modules are quantized.
-
-    Args:
-        dense: those of the model.
-        quantized: its quantized modules.
-    """
-    shapes = {}
+    """Names and shapes of a model's tensors once some of its modules are quantized."""
+    shapes: dict[str, Shape] = {}
     for name, shape in dense.items():
         module = name.removesuffix(".weight")
         if (groups := quantized.get(module)) and name != module:
             rows, columns = shape
-            shapes[name] = groups.packed(rows, columns)
+            shapes[name] = (rows, columns * groups.bits // 32)  # as many to a 32-bit integer as fit
             shapes |= {f"{module}.{part}": (rows, columns // groups.group_size) for part in (SCALES, BIASES)}
         else:
             shapes[name] = shape
     return shapes
+
+
+def empty_model(checkpoint: Checkpoint) -> FunASRNano:
+    """The dense model of a checkpoint's configuration, still without values, if the tensors are those of it.
+
+    Raises:
+        ModelError: listing what is missing, unexpected, misshapen, or of a type that no model is stored in.
+    """
+    model = FunASRNano(checkpoint.config)
+    dense, found = model_shapes(model), checkpoint.tensors
+    expected = stored_shapes(dense, checkpoint.quantized())
+    problems = {
+        "missing": [f"{name} {shape}" for name, shape in expected.items() if name not in found],
+        "unexpected": [f"{name} {tensor.shape}" for name, tensor in found.items() if name not in expected],
+        "misshapen": [
+            f"{name} is {found[name].shape}, the configuration says {shape}"
+            for name, shape in expected.items()
+            if name in found and found[name].shape != shape
+        ],
+    }
+    if count := sum(map(len, problems.values())):
+        listed = [f"\n  {kind}: {each}" for kind in problems for each in shortened(problems[kind], SHOWN_PROBLEMS)]
+        message = f"{checkpoint.where}: {count} tensors do not fit the configuration{''.join(listed)}"
+        hint = "the checkpoint is incomplete, or its configuration belongs to another one"
+        raise ModelError(message, hint, code="model-misfit")
+    for name, tensor in found.items():
+        known = (PACKED,) if name in dense and expected[name] != dense[name] else FLOATING
+        if tensor.dtype not in known:
+            what = f"{name} is of type {tensor.dtype}, not {' or '.join(known)}"
+            raise ModelError(f"{checkpoint.where}: {what}", code="model-misfit")
+    return model
+
+
+def shortened(problems: list[str], most: int) -> list[str]:
+    """The first ones, and how many more there are."""
+    more = len(problems) - most
+    return [*problems[:most], *([f"... and {more} more"] if more > 0 else [])]

@@ -3,35 +3,32 @@
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 from funasr_cli import __version__
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints import format as files
-from funasr_cli.checkpoints import keymap, quantize
-from funasr_cli.checkpoints.checkpoint import Checkpoint, stored_shapes
-from funasr_cli.checkpoints.hashes import sha256_of, write_sums
+from funasr_cli.checkpoints import quantize
+from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, stored_shapes
 from funasr_cli.checkpoints.hub import (
     ALIASES,
     VERIFYING,
     Progress,
-    Source,
+    counter,
     fetch_source,
     local_source,
     models_folder,
 )
+from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.layouts import converted
-from funasr_cli.checkpoints.load import PACKED, check_stored
 from funasr_cli.checkpoints.place import check_place, new_folder
-from funasr_cli.checkpoints.quantize import Groups
+from funasr_cli.checkpoints.quantize import PACKED, Groups
+from funasr_cli.checkpoints.repository import Source
 from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
 from funasr_cli.checkpoints.vocabularies import ANOTHERS, vocabulary_problems
 from funasr_cli.errors import ModelError
-from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DEFAULT_HUB, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 
@@ -41,9 +38,6 @@ class Proof:
     """What a clip showed of a result beside its source.
 
     Attributes:
-        clip: its name.
-        source_text: what the source writes.
-        result_text: what the converted model writes.
         tokens: how many the source wrote.
         agreeing: how many of them the result would write next, too, behind the same words.
         errors: relative errors of the result by component, of the root mean square.
@@ -74,12 +68,10 @@ class Conversion:
     """What came out.
 
     Attributes:
-        sha256: of the weights.
-        tensors: of the model.
         arrays: in the file: a quantized tensor is three.
+        sha256: of the weights.
         layout: of the source.
-        notes: what the user should know about it.
-        proof: what a clip showed; None where nobody asked, or where there was not enough memory.
+        proof: None where nobody asked, or where there was not enough memory.
     """
 
     folder: Path
@@ -106,17 +98,10 @@ def convert(
 ) -> Conversion:
     """Fetch a checkpoint and convert it to a folder that `load_model` reads.
 
-    The folder is written beside ``out`` and renamed when it is complete; nothing is left behind on failure.
-
-    Args:
-        name: folder in any known layout, name of a converted model, hub id or alias.
-        out: folder to create; None takes the models folder, and in it the source's name and recipe.
-        options: type, recipe, languages.
-        verifier: `verification.proof.verifier`, which compares the result with its source as the options ask for.
-        revision: branch, tag or commit of a hub id.
-        hub: where to look for a hub id.
-        force: replace ``out`` if it is a converted model.
-        progress: told what is being done and how far it is.
+    ``name``, ``revision`` and ``hub`` are those of `fetch_source`. The folder is written beside ``out`` and
+    renamed when it is complete; nothing is left behind on failure. None as ``out`` takes the models folder, and in
+    it the source's name and recipe; with ``force``, ``out`` may be a converted model, which is replaced.
+    ``verifier`` is `verification.proof.verifier`, which compares the result with its source as the options say.
 
     Raises:
         OutputError: ``out`` exists and may not be replaced, or a disk is too full.
@@ -128,29 +113,21 @@ def convert(
         out = models_folder() / f"{local.name if local else ALIASES.get(name, name)}{options.suffix}"
     check_place(out, local.folder if local else None, replace=force, hub=hub)
     source = fetch_source(name, revision, progress, hub)
-    checkpoint = open_checkpoint(source.folder, source.name)
-    if options.languages:
-        prompt = dataclasses.replace(checkpoint.config.prompt, languages=options.languages)
-        config = dataclasses.replace(checkpoint.config, prompt=prompt)
-        checkpoint = dataclasses.replace(checkpoint, config=config)
-    for problem in vocabulary_problems(checkpoint):  # or `load_model` or `check_model` would refuse it later
-        message = f"{checkpoint.files[files.TOKENIZER_FILE].parent}/{problem}"
-        raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
-    if checkpoint.quantization:
-        message = f"{checkpoint.where}: is quantized, its dense weights are gone"
-        hint = "transcribe reads it as it is; to change the recipe, convert what it was made from"
-        raise ModelError(message, hint, code="model-quantized")
-    shapes = keymap.model_shapes(FunASRNano(checkpoint.config))
-    check_stored(checkpoint, shapes)
-    checkpoint = dataclasses.replace(checkpoint, tensors={name: checkpoint.tensors[name] for name in shapes})
-    chosen = quantize.plan(options, shapes)
+    checkpoint = _convertible(open_checkpoint(source.folder, source.name), options)
+    chosen = quantize.plan(options, {name: tensor.shape for name, tensor in checkpoint.tensors.items()})
     verify = verifier(checkpoint, options)
     with new_folder(out, replace=force) as folder:
-        model, sums = _write(folder, checkpoint, source, options, chosen, progress)
+        origin = _origin(checkpoint, source)
+        sha256 = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)
+        origin["sha256"] = _hash_source(checkpoint.weights, progress)
+        model = files.ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen), origin)
+        for file, path in checkpoint.files.items():
+            shutil.copyfile(path, folder / file)
+        files.write_config(folder, model)
         progress(VERIFYING, 0, 1)
         proof, note = verify(folder)
         (folder / files.README_FILE).write_text(_readme(model, checkpoint), encoding="utf-8")
-        write_sums(folder, sums)
+        files.write_sums(folder, {files.WEIGHTS_FILE: sha256})
     return Conversion(
         folder=out,
         model=model,
@@ -159,34 +136,25 @@ def convert(
         size_bytes=(out / files.WEIGHTS_FILE).stat().st_size,
         layout=checkpoint.layout,
         notes=(*checkpoint.notes, *note),
-        sha256=sums[files.WEIGHTS_FILE],
+        sha256=sha256,
         proof=proof,
     )
 
 
-def _write(
-    folder: Path,
-    checkpoint: Checkpoint,
-    source: Source,
-    options: ConvertOptions,
-    chosen: Mapping[str, Groups],
-    progress: Progress,
-) -> tuple[files.ModelFile, dict[str, str]]:
-    """Files of a converted model, and known digests of them; the source is hashed by another thread meanwhile."""
-    origin = _origin(checkpoint, source)
-    given_up = Event()
-    with ThreadPoolExecutor(1) as thread:
-        hashed = thread.submit(_hash_source, checkpoint.weights, progress, given_up)
-        try:
-            written = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)
-            origin["sha256"] = hashed.result()
-        finally:
-            given_up.set()
-    model = files.ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen), origin)
-    for name, path in checkpoint.files.items():
-        shutil.copyfile(path, folder / name)
-    files.write_config(folder, model)
-    return model, {files.WEIGHTS_FILE: written}
+def _convertible(checkpoint: Checkpoint, options: ConvertOptions) -> Checkpoint:
+    """A checkpoint with the languages that are asked for and its tensors in the model's order, if it is whole."""
+    if options.languages:
+        prompt = dataclasses.replace(checkpoint.config.prompt, languages=options.languages)
+        checkpoint = dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, prompt=prompt))
+    for problem in vocabulary_problems(checkpoint):  # or `load_model` or `check_model` would refuse it later
+        message = f"{checkpoint.files[files.TOKENIZER_FILE].parent}/{problem}"
+        raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
+    if checkpoint.quantization:
+        message = f"{checkpoint.where}: is quantized, its dense weights are gone"
+        hint = "transcribe reads it as it is; to change the recipe, convert what it was made from"
+        raise ModelError(message, hint, code="model-quantized")
+    tensors = {name: checkpoint.tensors[name] for name in model_shapes(empty_model(checkpoint))}
+    return dataclasses.replace(checkpoint, tensors=tensors)
 
 
 def _origin(checkpoint: Checkpoint, source: Source) -> dict[str, str | None]:
@@ -204,18 +172,10 @@ def _origin(checkpoint: Checkpoint, source: Source) -> dict[str, str | None]:
     return origin | ({"origin": first} if first and first != origin["source"] else {})
 
 
-def _hash_source(weights: tuple[Path, ...], progress: Progress, given_up: Event) -> str:
-    """SHA-256 of the file; of several, a line for each as sha256sum writes them. Ends early if nobody wants it."""
-    total, done = sum(path.stat().st_size for path in weights), 0
-
-    def on_hash(count: int) -> None:
-        nonlocal done
-        done += count
-        if given_up.is_set():
-            raise CancelledError
-        progress("reading the source", done, total)
-
-    sums = [(sha256_of(path, on_hash), path.name) for path in weights]
+def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
+    """SHA-256 of the file; of several, a line for each as sha256sum writes them."""
+    count = counter(progress, "reading the source", sum(path.stat().st_size for path in weights))
+    sums = [(files.sha256_of(path, count), path.name) for path in weights]
     return sums[0][0] if len(sums) == 1 else "\n".join(f"{digest}  {name}" for digest, name in sums)
 
 
@@ -235,8 +195,9 @@ def _write_weights(
     needed = total + sum(path.stat().st_size for path in checkpoint.files.values())
     require_space(folder.parents[1], needed, "the converted model", "make room there, or name another folder")
 
+    count = counter(progress, "writing", total)
+
     def contents() -> Iterator[memoryview]:
-        done = 0
         for name, tensor in tensors.items():
             values = tensor.read_in(dtype)
             raw = to_bytes(values)
@@ -247,8 +208,7 @@ def _write_weights(
             quantized = mx.quantize(values, **dataclasses.asdict(groups)) if groups else ()
             for content in map(to_bytes, quantized) if groups else (raw,):  # integers, scales and biases
                 yield content.data
-                done += content.nbytes
-                progress("writing", done, total)
+                count(content.nbytes)
 
     metadata = {"format": files.FORMAT, **{key: value for key, value in origin.items() if value}}
     return files.write_safetensors(folder / files.WEIGHTS_FILE, specs, contents(), metadata)

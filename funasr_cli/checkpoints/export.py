@@ -5,16 +5,8 @@ from pathlib import Path
 
 import yaml
 
+from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import keymap
-from funasr_cli.checkpoints.format import (
-    CONFIG_FILE,
-    CTC_VOCABULARY_FILE,
-    OPTIONAL_TOKENIZER_FILES,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    read_config,
-    write_json,
-)
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.pickles import CONTAINERS, require_torch
 from funasr_cli.checkpoints.upstream import upstream_options
@@ -36,7 +28,7 @@ def export(folder: Path, out: Path) -> None:
         SetupError: torch is not installed.
     """
     require_torch("writing")
-    model = read_config(folder)
+    model = files.read_config(folder)
     if model.quantization:
         message = f"{folder}: is quantized, its dense weights are gone"
         raise ModelError(message, "export a dense conversion", code="model-quantized")
@@ -47,19 +39,19 @@ def export(folder: Path, out: Path) -> None:
         (out / LLM_FOLDER).mkdir(parents=True)
         _write_tensors(folder, out, tied=model.config.llm.tie_word_embeddings)
         (out / UPSTREAM_CONFIG).write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
-        write_json(out / LLM_FOLDER / CONFIG_FILE, llm_options | {"torch_dtype": model.dtype})
+        files.write_json(out / LLM_FOLDER / files.CONFIG_FILE, llm_options | {"torch_dtype": model.dtype})
         llm = {"init_param_path": LLM_FOLDER}
         places = {  # where FunASR finds the parts, relative to the folder
             "init_param": UPSTREAM_WEIGHTS, "config": UPSTREAM_CONFIG, "tokenizer_conf": llm, "llm_conf": llm,
-            "dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": CTC_VOCABULARY_FILE}},
+            "dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": files.CTC_VOCABULARY_FILE}},
         }  # fmt: skip
         task = {"framework": "pytorch", "task": "auto-speech-recognition"}
-        write_json(out / "configuration.json", task | {"file_path_metas": places})
-        for name in (TOKENIZER_FILE, *OPTIONAL_TOKENIZER_FILES):
+        files.write_json(out / "configuration.json", task | {"file_path_metas": places})
+        for name in (files.TOKENIZER_FILE, *files.OPTIONAL_TOKENIZER_FILES):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, out / LLM_FOLDER / name)
-        if (folder / CTC_VOCABULARY_FILE).exists():
-            shutil.copyfile(folder / CTC_VOCABULARY_FILE, out / CTC_VOCABULARY_FILE)
+        if (folder / files.CTC_VOCABULARY_FILE).exists():
+            shutil.copyfile(folder / files.CTC_VOCABULARY_FILE, out / files.CTC_VOCABULARY_FILE)
     except OSError as error:
         shutil.rmtree(out, ignore_errors=True)
         raise OutputError(f"{out}: cannot be written ({error})", code="output-unwritable") from error
@@ -71,7 +63,7 @@ def _write_tensors(folder: Path, out: Path, tied: bool) -> None:
 
     tensors: dict[str, torch.Tensor] = {
         name: (tensor.transpose(-1, -2) if name.endswith(keymap.FSMN_SUFFIX) else tensor).contiguous()
-        for name, tensor in load_file(folder / WEIGHTS_FILE).items()
+        for name, tensor in load_file(folder / files.WEIGHTS_FILE).items()
     }
     if tied:  # upstream's state dicts hold both
         tensors[keymap.LM_HEAD] = tensors[keymap.EMBEDDING]

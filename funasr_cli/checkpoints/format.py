@@ -1,10 +1,11 @@
-"""The layout of a converted model: file names, ``config.json`` and back, safetensors in bounded memory."""
+"""The layout of a converted model: ``config.json`` and back, safetensors in bounded memory, digests of files."""
 
 import dataclasses
 import hashlib
 import json
+import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from typing import Any
 from funasr_cli.checkpoints import quantize
 from funasr_cli.checkpoints.quantize import Quantization
 from funasr_cli.checkpoints.tensors import DTYPE_CODES, Shape, size_bytes
-from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, quoted, read_json, readable
+from funasr_cli.checkpoints.untrusted import (
+    file_in,
+    open_file,
+    optional_file_in,
+    quoted,
+    read_json,
+    read_limited,
+    readable,
+)
 from funasr_cli.checkpoints.validate import check_config
 from funasr_cli.checkpoints.values import parse_dataclass, stated_in
 from funasr_cli.errors import ModelError
@@ -26,6 +35,10 @@ CTC_VOCABULARY_FILE = "multilingual.tiktoken"
 README_FILE = "README.md"
 GENERATION_FILE = "generation_config.json"
 OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", GENERATION_FILE)
+SUMS_FILE = "SHA256SUMS"  # of all the others, as ``sha256sum --check`` reads it
+SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+SUMS_LIMIT_BYTES = 1 << 16
+SOURCE_AGAIN = "convert the source again"
 OF_THE_DECODER = "copy it from the decoder's own repository"
 FORMAT = "funasr-cli"
 FORMAT_VERSION = 1
@@ -35,12 +48,9 @@ Spec = tuple[str, Shape]  # type and shape of a tensor
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What ``config.json`` of a converted model says.
+    """What ``config.json`` of a converted model says: ``dtype`` is the type of what is not quantized.
 
-    Attributes:
-        dtype: type of what is not quantized.
-        quantization: how the rest is; None where nothing is.
-        source: where it came from, see docs/porting.md.
+    Where it came from, its ``source``, is described in docs/porting.md.
     """
 
     config: FunASRNanoConfig
@@ -104,15 +114,7 @@ def _printable(key: str, value: str | None) -> str | None:
 
 
 def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:
-    """The tokenizer's files in any layout, by name; only tokenizer.json has to be there.
-
-    Args:
-        root: the checkpoint's folder.
-        folder: where they lie, in it.
-
-    Raises:
-        ModelError: there is no tokenizer.
-    """
+    """The tokenizer's files by name, in this folder of a checkpoint's; only the first has to be there."""
     inside = folder.relative_to(root)
     tokenizer = file_in(root, (inside / TOKENIZER_FILE).as_posix(), OF_THE_DECODER)
     found = {name: optional_file_in(root, (inside / name).as_posix()) for name in OPTIONAL_TOKENIZER_FILES}
@@ -126,14 +128,8 @@ def write_safetensors(
 
     The safetensors library takes all tensors at once; its format is a JSON header and the bare bytes.
 
-    Args:
-        path: file to create.
-        specs: type and shape of what is to be written, by name, in order.
-        contents: the bytes of each tensor, in the same order, made when asked for.
-        metadata: strings for the header.
-
-    Returns:
-        SHA-256 of the file.
+    ``contents`` are the bytes of each tensor, in the order of ``specs``, made when asked for. Returns the file's
+    SHA-256.
     """
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -152,3 +148,34 @@ def write_safetensors(
             file.write(content)
             digest.update(content)
     return digest.hexdigest()
+
+
+def sha256_of(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
+    """Hex digest of a file; ``progress`` is told the bytes read since it was last called."""
+    digest = hashlib.sha256()
+    with open_file(path) as (file, _):
+        while block := file.read(1 << 20):
+            digest.update(block)
+            progress(len(block))
+    return digest.hexdigest()
+
+
+def write_sums(folder: Path, known: Mapping[str, str]) -> None:
+    """Write the list for all files in a folder; ``known`` are digests by name that need not be computed again."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    lines = [f"{known.get(name) or sha256_of(folder / name)}  {name}\n" for name in names]
+    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Digests by name; none where there is no list, a `ModelError` where it is not such a list."""
+    try:
+        path = optional_file_in(folder, SUMS_FILE)
+        content = read_limited(path, SUMS_LIMIT_BYTES) if path else b""
+    except ModelError as error:  # it can be had from nowhere else
+        raise ModelError(error.message, SOURCE_AGAIN, code="model-damaged") from error
+    lines = content.decode(errors="replace").splitlines()
+    matches = [SUMS_LINE.fullmatch(line) for line in lines]
+    if not all(matches):
+        raise ModelError(f"{path}: not a list of SHA-256 digests", SOURCE_AGAIN, code="model-damaged")
+    return {match[2]: match[1] for match in matches if match}

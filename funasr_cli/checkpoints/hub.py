@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import platformdirs
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.format import CONFIG_FILE
+from funasr_cli.checkpoints.repository import Source
 from funasr_cli.checkpoints.sources import is_model
 from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
@@ -30,28 +31,20 @@ DOWNLOADING, VERIFYING = "downloading", "verifying"  # what progress is told
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 
 
-@dataclass(frozen=True)
-class Source:
-    """A checkpoint to convert.
+def counter(progress: Progress, doing: str, total: int) -> Callable[[int], None]:
+    """What is called with the bytes of each piece, and tells the progress of all of them."""
+    done = 0
 
-    Attributes:
-        name: hub id, or the folder's name.
-        revision: commit of the hub it was taken from; None for a local folder.
-        hub: which one that is; None for a local folder.
-    """
+    def count(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        progress(doing, done, total)
 
-    folder: Path
-    name: str
-    revision: str | None
-    hub: Hub | None = None
+    return count
 
 
 def models_folder() -> Path:
-    """Where converted models are kept: ``$FUNASR_HOME/models``, else in the platform's cache folder.
-
-    Raises:
-        UsageError: the variable holds no path.
-    """
+    """Where converted models are kept: ``$FUNASR_HOME/models``, else in the platform's cache folder."""
     return (path_in_variable("FUNASR_HOME") or platformdirs.user_cache_path("funasr-cli")) / "models"
 
 
@@ -88,19 +81,21 @@ def local_source(name: str) -> Source | None:
 def fetch_source(
     name: str, revision: str | None = None, progress: Progress = lambda *_: None, hub: Hub = DEFAULT_HUB
 ) -> Source:
-    """Find a checkpoint on disk, or download it from a hub.
+    """Find a checkpoint on disk, or download what makes one from a hub, but for what its client's cache has.
 
     Args:
         name: folder, name of a converted model, hub id or alias.
-        revision: branch, tag or commit of a hub id.
+        revision: branch, tag or commit of a hub id; None takes the default branch.
         progress: told how many bytes of how many have been downloaded.
         hub: where to look for a hub id.
 
     Raises:
         UsageError: a revision was given for a local folder.
-        ModelError: neither a folder nor a hub id, the hub does not have it, or see `local_source`.
+        ModelError: neither a folder nor a hub id, the hub does not have it, it is no checkpoint, or see
+            `local_source`.
         OutputError: there is no room for it.
-        SetupError: the hub cannot be reached, or its client is not installed.
+        SetupError: the hub cannot be reached and the cache does not have it, the download ended early, or the
+            client is not installed or refuses the value of a variable.
     """
     source = local_source(name)
     if source:
@@ -117,8 +112,7 @@ def fetch_source(
         from funasr_cli.checkpoints.modelscope import fetch
     else:
         from funasr_cli.checkpoints.huggingface import fetch
-    snapshot = fetch(name, revision, lambda done, total: progress(DOWNLOADING, done, total))
-    return Source(snapshot.folder, name, snapshot.commit, hub)
+    return fetch(name, revision, partial(progress, DOWNLOADING))
 
 
 def hub_of(model: Path) -> Hub | None:

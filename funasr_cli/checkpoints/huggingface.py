@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from funasr_cli.checkpoints.hashes import sha256_of
+from funasr_cli.checkpoints.format import sha256_of
 from funasr_cli.checkpoints.network import Access, failure, unreached, wrong_address, wrong_token
-from funasr_cli.checkpoints.repository import Snapshot, Tell, is_complete, wanted
+from funasr_cli.checkpoints.repository import Source, Tell, is_complete, wanted
 from funasr_cli.errors import FunASRError, ModelError, SetupError
+from funasr_cli.options import Hub
 from funasr_cli.paths import require_space
 
 if TYPE_CHECKING:
@@ -23,20 +24,8 @@ BROKEN_OFF = "run it again: whole files are kept; on a bad line, convert a folde
 ELSEWHERE = "make room there, or let HF_HOME name a folder on another disk"
 
 
-def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
-    """Download what makes a checkpoint, or find it in the cache.
-
-    Args:
-        hub_id: ``owner/name``.
-        revision: branch, tag or commit; None takes the default branch.
-        tell: told how far the download is.
-
-    Raises:
-        ModelError: the hub does not have it, or there is no checkpoint in it.
-        OutputError: there is no room for it.
-        SetupError: the hub cannot be reached and the cache does not have it, the download ended early, or a
-            variable of the client's has a value that it refuses.
-    """
+def fetch(hub_id: str, revision: str | None, tell: Tell) -> Source:
+    """Download what makes a checkpoint, or find it in the cache; see `hub.fetch_source`."""
     _import_client()
     from huggingface_hub import HfApi, constants
 
@@ -62,12 +51,8 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
             raise _answer(hub_id, revision, error) or failure(hub_id, error, _access(), BROKEN_OFF) from error
 
 
-def cached(hub_id: str, revision: str | None = None) -> Snapshot | None:
-    """What the cache has of a repository, without asking the hub; it may lack files.
-
-    Raises:
-        SetupError: a variable of the client's has a value that it refuses.
-    """
+def cached(hub_id: str, revision: str | None = None) -> Source | None:
+    """What the cache has of a repository, without asking the hub; it may lack files."""
     _import_client()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -76,10 +61,14 @@ def cached(hub_id: str, revision: str | None = None) -> Snapshot | None:
         folder = snapshot_download(hub_id, revision=revision, allow_patterns=[], local_files_only=True)
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return Snapshot(Path(folder), Path(folder).name)  # a snapshot's folder is named after its commit
+    return _source(hub_id, Path(folder))
 
 
-def _download(hub_id: str, revision: str | None, info: "ModelInfo", tell: Tell) -> Snapshot:
+def _source(hub_id: str, snapshot: Path) -> Source:
+    return Source(snapshot, hub_id, snapshot.name, Hub.HF)  # a snapshot's folder is named after its commit
+
+
+def _download(hub_id: str, revision: str | None, info: "ModelInfo", tell: Tell) -> Source:
     from huggingface_hub import constants, snapshot_download
 
     files = {file.rfilename: file for file in info.siblings or ()}
@@ -99,7 +88,7 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", tell: Tell) 
             (folder / name).resolve().unlink()
             (folder / name).unlink(missing_ok=True)
             raise OSError(f"{name} has arrived damaged: its SHA-256 is not the hub's")
-    return Snapshot(folder, folder.name)
+    return _source(hub_id, folder)
 
 
 def _import_client() -> None:

@@ -26,8 +26,6 @@ MERGING = (
     "merge them: W + B·A·alpha/r for each weight W, alpha and r as in lora_conf; or PEFT's merge_and_unload()"
 )
 
-SHOWN_PROBLEMS = 6  # of each kind
-
 COPY = "as it is"
 SWAP = "last two axes swapped: PyTorch (width, 1, taps), MLX (width, taps, 1)"
 STACK = "q, k and v stacked, in this order, along the first axis"
@@ -84,12 +82,8 @@ def translate(
 ) -> dict[str, Tensor]:
     """Tensors under the model's names and in its layout; those that no rule knows keep their names.
 
-    Args:
-        tensors: of the checkpoint.
-        rules: the first that fits a name is taken.
-        where: for messages.
-        tied: whether the decoder's head is its embedding.
-        spell: how the number behind a placeholder is written here, by placeholder.
+    The first rule that fits a name is taken. ``tied`` tells whether the decoder's head is its embedding, ``spell``
+    how the number behind a placeholder is written here.
 
     Raises:
         ModelError: two tensors have one name here, of q, k and v one is missing or misshapen, there is a head of
@@ -163,30 +157,3 @@ def has_ctc(names: Iterable[str]) -> bool:
 def model_shapes(model: nn.Module) -> dict[str, Shape]:
     """Names and shapes that a model expects."""
     return {name: tuple(tensor.shape) for name, tensor in tree_flatten(model.parameters())}
-
-
-def check_tensors(expected: Mapping[str, Shape], found: Mapping[str, Shape], where: str) -> None:
-    """Compare names and shapes.
-
-    Raises:
-        ModelError: listing what is missing, unexpected or misshapen.
-    """
-    problems = {
-        "missing": [f"{name} {shape}" for name, shape in expected.items() if name not in found],
-        "unexpected": [f"{name} {shape}" for name, shape in found.items() if name not in expected],
-        "misshapen": [
-            f"{name} is {found[name]}, the configuration says {shape}"
-            for name, shape in expected.items()
-            if name in found and found[name] != shape
-        ],
-    }
-    if count := sum(map(len, problems.values())):
-        shown = [f"{kind}: {problem}" for kind, names in problems.items() for problem in _shortened(names)]
-        message = "\n  ".join([f"{where}: {count} tensors do not fit the configuration", *shown])
-        hint = "the checkpoint is incomplete, or its configuration belongs to another one"
-        raise ModelError(message, hint, code="model-misfit")
-
-
-def _shortened(problems: list[str]) -> list[str]:
-    more = len(problems) - SHOWN_PROBLEMS
-    return [*problems[:SHOWN_PROBLEMS], f"... and {more} more"] if more > 0 else problems

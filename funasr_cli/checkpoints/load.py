@@ -8,15 +8,15 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from funasr_cli.backend import mx, nn
-from funasr_cli.checkpoints import keymap
-from funasr_cli.checkpoints.checkpoint import Checkpoint, stored_shapes
+from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, ModelFile
-from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
+from funasr_cli.checkpoints.keymap import model_shapes
+from funasr_cli.checkpoints.quantize import BIASES, PACKED, SCALES, Groups
 from funasr_cli.checkpoints.sources import open_model
-from funasr_cli.checkpoints.tensors import FLOATING, Shape, size_bytes
+from funasr_cli.checkpoints.tensors import size_bytes
 from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.device import default_dtype, keep_in_memory, refuse_too_large
-from funasr_cli.errors import ModelError, UsageError
+from funasr_cli.errors import UsageError
 from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import AS_STORED, DTYPES
 from funasr_cli.vocabulary import CTCVocabulary
@@ -24,17 +24,12 @@ from funasr_cli.vocabulary import CTCVocabulary
 # What takes less memory.
 LIGHTER_STORED = "or convert the model with --quantize 4"
 LIGHTER_DENSE = "--dtype stored takes less, and on a CPU much more time"
-PACKED = "uint32"  # what quantized values are stored in
 OVERFLOWS = "float16"  # mlx-audio can store it; it cannot hold this model's values, so nothing computes in it
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with everything that decoding needs.
-
-    Attributes:
-        dtype: what it computes in, as `load_model` takes it.
-    """
+    """A model with everything that decoding needs; ``dtype`` is what it computes in, as `load_model` takes it."""
 
     model: FunASRNano
     tokenizer: Tokenizer
@@ -80,60 +75,21 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> LoadedM
     """Load an opened checkpoint, whatever its layout; see `load_model`."""
     tokenizer = read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
     vocabulary = read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE]) if checkpoint.config.ctc else None
-    model = build_model(checkpoint, dtype)
-    file = ModelFile(checkpoint.config, checkpoint.dtype, checkpoint.quantization, dict(checkpoint.source))
-    return LoadedModel(model, tokenizer, vocabulary, file, folder, dtype)
-
-
-def build_model(checkpoint: Checkpoint, dtype: str) -> FunASRNano:
-    """The model with a checkpoint's weights, whatever its layout.
-
-    Args:
-        checkpoint: opened; its tensors are read one at a time.
-        dtype: as for `load_model`.
-
-    Raises:
-        ModelError: tensors do not fit the configuration, or are of a type that no model has.
-        SetupError: there is not enough memory for it.
-    """
-    quantized = checkpoint.quantized()
-    model = FunASRNano(checkpoint.config)
-    dense = keymap.model_shapes(model)
-    check_stored(checkpoint, dense)
-    if dtype == AS_STORED and quantized:
-        stated = {module: dataclasses.asdict(groups) for module, groups in quantized.items()}
-        nn.quantize(model, class_predicate=lambda module, _: stated.get(module, False))
+    model, quantized = empty_model(checkpoint), checkpoint.quantized()
     if dtype == AS_STORED:
         sizes, lighter = (tensor.size_bytes for tensor in checkpoint.tensors.values()), LIGHTER_STORED
     else:
-        sizes, lighter = (size_bytes(dtype, shape) for shape in dense.values()), LIGHTER_DENSE
+        sizes, lighter = (size_bytes(dtype, shape) for shape in model_shapes(model).values()), LIGHTER_DENSE
     refuse_too_large(str(checkpoint.weights[0].parent), sizes, lighter)
     keep_in_memory()
+    if dtype == AS_STORED and quantized:
+        stated = {module: dataclasses.asdict(groups) for module, groups in quantized.items()}
+        nn.quantize(model, class_predicate=lambda module, _: stated.get(module, False))
     # The stored and the cast form of only one tensor are in memory together.
     model.load_weights(list(_weights(checkpoint, dtype, quantized)), strict=True)
     model.eval()
-    return model
-
-
-def check_stored(checkpoint: Checkpoint, dense: Mapping[str, Shape]) -> None:
-    """Refuse tensors that do not fit.
-
-    Args:
-        checkpoint: opened.
-        dense: names and shapes of its model without quantization.
-
-    Raises:
-        ModelError: listing them.
-    """
-    expected = stored_shapes(dense, checkpoint.quantized())
-    found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    keymap.check_tensors(expected, found, checkpoint.where)
-    for name, tensor in checkpoint.tensors.items():
-        packed = name in dense and expected[name] != dense[name]
-        known = (PACKED,) if packed else FLOATING
-        if tensor.dtype not in known:
-            what = f"{name} is of type {tensor.dtype}, not {' or '.join(known)}"
-            raise ModelError(f"{checkpoint.where}: {what}", code="model-misfit")
+    file = ModelFile(checkpoint.config, checkpoint.dtype, checkpoint.quantization, dict(checkpoint.source))
+    return LoadedModel(model, tokenizer, vocabulary, file, folder, dtype)
 
 
 def _weights(

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from funasr_cli import errors
 from funasr_cli.checkpoints.network import Access, failure, unreached, wrong_token
-from funasr_cli.checkpoints.repository import Snapshot, Tell, is_complete, wanted
+from funasr_cli.checkpoints.repository import Source, Tell, is_complete, wanted
 from funasr_cli.errors import FunASRError, ModelError, OutputError, SetupError
+from funasr_cli.options import Hub
 from funasr_cli.paths import require_space
 
 if TYPE_CHECKING:
@@ -35,20 +36,8 @@ PARTIAL = ".incomplete"  # of the client's
 Entry = dict[str, Any]  # a file as the hub lists it: Path, Size, Sha256, Revision, CommittedDate, ...
 
 
-def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
-    """Download what makes a checkpoint, or find it in the cache.
-
-    Args:
-        hub_id: ``owner/name``.
-        revision: branch, tag or commit; None takes ``master``.
-        tell: told how far the download is.
-
-    Raises:
-        ModelError: the hub does not have it, or there is no checkpoint in it.
-        OutputError: there is no room for it.
-        SetupError: the client is not installed, the hub cannot be reached and the cache does not have it, or the
-            download ended early.
-    """
+def fetch(hub_id: str, revision: str | None, tell: Tell) -> Source:
+    """Download what makes a checkpoint, or find it in the cache; see `hub.fetch_source`."""
     if importlib.util.find_spec("modelscope_hub") is None:
         install = "pip install 'funasr-cli[modelscope]'"
         raise SetupError("--hub ms needs modelscope-hub", install, code="package-missing")
@@ -60,8 +49,8 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
             for kind, values in map(json.loads, process.stdout or ()):
                 if kind == "progress":
                     tell(*values)
-                elif kind == "snapshot":
-                    return Snapshot(Path(values[0]), values[1])
+                elif kind == "source":
+                    return Source(Path(values[0]), hub_id, values[1], Hub.MS)
                 else:
                     raise getattr(errors, kind)(*values[:2], code=values[2])
         finally:
@@ -77,15 +66,15 @@ def _run(hub_id: str, revision: str | None = None) -> None:
         print(json.dumps([kind, values]), file=stdout, flush=True)
 
     try:
-        snapshot = _fetch(hub_id, revision, lambda *sizes: say("progress", *sizes))
-        say("snapshot", str(snapshot.folder), snapshot.commit)
+        say("source", *_fetch(hub_id, revision, lambda *sizes: say("progress", *sizes)))
     except FunASRError as error:
         say(type(error).__name__, error.message, error.hint, error.code)
     except Exception as error:
         say("UnexpectedError", f"unexpected {type(error).__name__}: {error}", "", "unexpected")
 
 
-def _fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
+def _fetch(hub_id: str, revision: str | None, tell: Tell) -> tuple[str, str | None]:
+    """Folder and commit."""
     from modelscope_hub import HubApi, HubConfig
 
     class Config(HubConfig):
@@ -104,10 +93,11 @@ def _fetch(hub_id: str, revision: str | None, tell: Tell) -> Snapshot:
             raise answer from error
         folder = _folder(api, hub_id, revision)  # no network: what is here will do
         if folder and is_complete(folder):
-            return Snapshot(folder, folder.name if folder.parent.name == "snapshots" else None)
+            return str(folder), folder.name if folder.parent.name == "snapshots" else None
         raise unreached(hub_id, error, _access(config)) from error
     try:
-        return _download(api, config.cache_dir, hub_id, commit or revision or DEFAULT_BRANCH, entries, tell)
+        revision = commit or revision or DEFAULT_BRANCH
+        return _download(api, config.cache_dir, hub_id, revision, entries, tell), revision
     except FunASRError:
         raise
     except Exception as error:  # the client lets through what its HTTP library raises
@@ -154,18 +144,14 @@ def _listing(api: "HubApi", hub_id: str, revision: str | None) -> tuple[str | No
     return None, entries
 
 
-def _download(
-    api: "HubApi", cache: Path, hub_id: str, revision: str, entries: list[Entry], tell: Tell
-) -> Snapshot:
+def _download(api: "HubApi", cache: Path, hub_id: str, revision: str, entries: list[Entry], tell: Tell) -> str:
     files = {str(entry.get("Path")): entry for entry in entries}
     chosen = [files[name] for name in wanted(hub_id, files)]  # plain names only: the client would follow any path
     begun = _folder(api, hub_id, revision)
     missing = sum(_missing_bytes(begun, entry) for entry in chosen)
     require_space(cache, missing, f"the download of {hub_id}", ELSEWHERE)
-    folder = api.download_repo(
-        hub_id, MODEL, revision=revision, file_list=chosen, progress_callbacks=[_counter(missing, tell)]
-    )
-    return Snapshot(folder, revision)
+    told = [_counter(missing, tell)]
+    return str(api.download_repo(hub_id, MODEL, revision=revision, file_list=chosen, progress_callbacks=told))
 
 
 def _folder(api: "HubApi", hub_id: str, revision: str | None) -> Path | None:

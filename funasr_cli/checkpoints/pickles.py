@@ -48,14 +48,7 @@ CODE_HINT = "only plain state dicts are read; nothing in a checkpoint is ever ex
 
 
 def require_torch(doing: str = READING) -> None:
-    """Say early that torch is missing.
-
-    Args:
-        doing: what it is needed for.
-
-    Raises:
-        SetupError: it is.
-    """
+    """Say early, as a `SetupError`, that torch is missing; and what it is needed for."""
     try:
         import torch  # noqa: F401
     except ImportError as error:

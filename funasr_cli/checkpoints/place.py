@@ -12,12 +12,11 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from os.path import lexists, samestat
 from pathlib import Path
 
 from funasr_cli.checkpoints import format as files
-from funasr_cli.checkpoints.hashes import SUMS_FILE, read_sums
 from funasr_cli.checkpoints.hub import ASIDE_PREFIX, hub_of
 from funasr_cli.checkpoints.sources import is_converted
 from funasr_cli.errors import ModelError, OutputError
@@ -30,7 +29,7 @@ DRIVES = Path("/Volumes")  # where macOS shows them; nothing else is kept there
 # What may go with a model that is replaced, besides what its own list names; older ones have no list.
 WRITTEN = {
     files.CONFIG_FILE, files.WEIGHTS_FILE, files.README_FILE, files.TOKENIZER_FILE, files.CTC_VOCABULARY_FILE,
-    *files.OPTIONAL_TOKENIZER_FILES, SUMS_FILE, ".DS_Store",
+    *files.OPTIONAL_TOKENIZER_FILES, files.SUMS_FILE, ".DS_Store",
 }  # fmt: skip
 
 ELSEWHERE = "name another folder"
@@ -43,23 +42,17 @@ HINTS = {
     errno.EBUSY: "it is a disk of its own: name a folder on it",
     **dict.fromkeys(GONE, "see whether its disk is still connected, and run it again"),
 }
-# A file system without locks for folders, one that cannot synchronise them, or a folder that may not be opened.
+# A file system without locks for folders, one that cannot synchronise, or a folder that may not be opened.
 UNSUPPORTED = (
     errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOLCK, errno.EACCES,
 )  # fmt: skip
 
 
 def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEFAULT_HUB) -> None:
-    """Refuse an unsuitable ``out`` before gigabytes are downloaded; clean up what killed runs left beside it.
+    """Refuse, as an `OutputError`, an ``out`` that does not suit `new_folder`, before gigabytes are downloaded.
 
-    Args:
-        out: what `new_folder` will be asked for.
-        source: a local folder that must not be replaced.
-        replace: an empty folder or an earlier conversion may be replaced.
-        hub: where a source that is no local folder will come from.
-
-    Raises:
-        OutputError: it exists and may not be replaced, or nothing can be written there.
+    Clean up what killed runs left beside it, too. ``source`` is a local folder, which must not be replaced; what
+    is none comes from ``hub``.
     """
     target = _followed(out)
     with _output_errors(target):
@@ -87,11 +80,8 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to write into, which becomes ``out`` at the end, unless an exception leaves the block.
 
     After an exception, everything is as it was before. SIGKILL leaves ``out`` as it was, or whole and new, or an
-    old model aside, which `check_place` puts back.
-
-    Args:
-        out: folder to create, and its parents; see `check_place`. Of a link to a folder, that folder is meant.
-        replace: an empty folder or an earlier conversion is replaced.
+    old model aside, which `check_place` puts back. Of a link to a folder, that folder is meant. With ``replace``,
+    an empty folder or an earlier conversion is replaced.
 
     Raises:
         OutputError: ``out`` has appeared meanwhile, or cannot be written.
@@ -146,7 +136,7 @@ def _refuse_foreign(out: Path) -> None:
         raise OutputError(f"{out}: not a converted model, so not replaced", ELSEWHERE, code="output-foreign")
     written = set(WRITTEN)
     with suppress(ModelError):
-        written.update(read_sums(out))  # a later version may write more files than this one
+        written.update(files.read_sums(out))  # a later version may write more files than this one
     if foreign := [path.name for path in found if path.name not in written or not path.is_file()]:
         message = f"{out}: holds {foreign[0]}, which no conversion writes, so it is not replaced"
         raise OutputError(message, f"move it, or {ELSEWHERE}", code="output-foreign")
@@ -230,8 +220,7 @@ def _real_folders(parent: Path, prefix: str) -> list[Path]:
 def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of a folder; False where there is no such thing, as on many disks on a network.
 
-    Raises:
-        BlockingIOError: another process holds it, and this one is not to wait.
+    A `BlockingIOError` says that another process holds it, if this one is not to wait.
     """
     with ExitStack() as stack:
         is_locked = False
@@ -245,7 +234,7 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 def _sync(path: Path) -> None:
     """Wait until a file or a folder is on the disk itself."""
-    with _tolerated() if path.is_dir() else nullcontext(), ExitStack() as stack:
+    with _tolerated(), ExitStack() as stack:
         descriptor = os.open(path, os.O_RDONLY)
         stack.callback(os.close, descriptor)
         os.fsync(descriptor)
@@ -253,7 +242,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _tolerated() -> Iterator[None]:
-    """Go on where a file system does not know how to do this with a folder."""
+    """Go on where a file system does not know how to do this."""
     try:
         yield
     except OSError as error:

@@ -21,6 +21,7 @@ COARSE_BITS, FINE_BITS = 4, 8  # of the mixed recipe
 FINE = ("embed_tokens", "lm_head", "v_proj", "down_proj")
 # The arrays that a quantized matrix becomes, `weight` among them.
 SCALES, BIASES = "scales", "biases"
+PACKED = "uint32"  # what quantized values are stored in
 
 
 @dataclass(frozen=True)
@@ -30,26 +31,16 @@ class Groups:
     bits: int
     group_size: int
 
-    def packed(self, rows: int, columns: int) -> Shape:
-        """Shape of the integers, 32 bits each."""
-        return rows, columns * self.bits // 32
-
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a file says of its quantized matrices; which ones are quantized, their scales show.
+    """What a file says of its quantized matrices, with exceptions by the path of the module.
 
-    Attributes:
-        usual: how, where nothing else is said.
-        exceptions: by the path of the module.
+    Which ones are quantized, their scales show.
     """
 
     usual: Groups
     exceptions: Mapping[str, Groups] = field(default_factory=dict)
-
-    def of(self, module: str) -> Groups:
-        """Of the module at this path, if it is quantized."""
-        return self.exceptions.get(module, self.usual)
 
     def __str__(self) -> str:
         others = sorted({groups.bits for groups in self.exceptions.values()} - {self.usual.bits})
@@ -58,11 +49,7 @@ class Quantization:
 
 
 def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Groups]:
-    """The modules to quantize and how.
-
-    Args:
-        options: the recipe.
-        shapes: of the dense model, by tensor.
+    """The modules to quantize and how, from the shapes of the dense model's tensors.
 
     Raises:
         ModelError: rows of the decoder do not divide into groups of this size, or none of the encoder's do. Single
@@ -105,11 +92,7 @@ def to_json(quantization: Quantization) -> dict[str, Any]:
 
 
 def from_json(content: Any, where: str) -> Quantization | None:
-    """The opposite of `to_json`; None for nothing.
-
-    Raises:
-        ModelError: it is of another form, or a quantization that is not supported.
-    """
+    """The opposite of `to_json`; None for nothing, a `ModelError` for what is not supported."""
     if content is None:
         return None
     with stated_in(where):

@@ -11,6 +11,7 @@ from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIG
 from funasr_cli.checkpoints.layouts.transformers import INDEX_FILE
 from funasr_cli.checkpoints.pickles import require_torch
 from funasr_cli.errors import ModelError
+from funasr_cli.options import Hub
 
 Tell = Callable[[int, int], None]  # bytes fetched, bytes in all
 
@@ -28,15 +29,20 @@ SHARD = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A repository's files on disk.
+class Source:
+    """A checkpoint on disk.
 
     Attributes:
-        commit: what they were taken from; a branch or tag where the hub does not tell which commit that is.
+        name: hub id, or the folder's name.
+        revision: commit that it was taken from; a branch or tag where the hub does not tell which commit that is;
+            None for a local folder.
+        hub: which one it was taken from; None for a local folder.
     """
 
     folder: Path
-    commit: str | None
+    name: str
+    revision: str | None
+    hub: Hub | None = None
 
 
 def wanted(hub_id: str, names: Iterable[str]) -> list[str]:

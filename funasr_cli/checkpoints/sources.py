@@ -1,4 +1,4 @@
-"""Which layout a folder is in, and its reader."""
+"""Which layout a folder is in, and its reader; the rules of each layout, as tables for people."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,10 +7,8 @@ from typing import Any
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE
-from funasr_cli.checkpoints.layouts.converted import open_converted
-from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS, open_funasr
-from funasr_cli.checkpoints.layouts.mlx_audio import decoder_of, open_mlx_audio
-from funasr_cli.checkpoints.layouts.transformers import INDEX_FILE, open_transformers
+from funasr_cli.checkpoints.layouts import converted, funasr, mlx_audio, transformers
+from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
 from funasr_cli.errors import ModelError
 from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
@@ -18,14 +16,17 @@ from funasr_cli.models.fun_asr_nano import MODEL_TYPE
 
 ADAPTER = "adapter_config.json"  # of a folder that PEFT has written
 KNOWN = "funasr convert --explain lists the layouts that are known"
+RULES = {
+    funasr.LAYOUT: keymap.FUNASR,
+    transformers.LAYOUT: keymap.TRANSFORMERS,
+    f"{mlx_audio.LAYOUT} and {converted.LAYOUT}": keymap.OURS,
+}
 
 
 def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     """Open a checkpoint in any layout.
 
-    Args:
-        folder: of the checkpoint.
-        name: its hub id or folder's name; which languages it can write stands in no file but a converted one.
+    Which languages it can write, its hub id or folder's name tells: that stands in no file but a converted one.
 
     Raises:
         ModelError: it is in no known layout, of another model, incomplete, damaged or hostile.
@@ -33,38 +34,36 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     """
     has_config = (folder / CONFIG_FILE).exists()
     # With both, safetensors go before the pickle, as in what the hubs' files are chosen by.
-    is_safe = has_config and any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE))
+    is_safe = has_config and any((folder / file).exists() for file in (WEIGHTS_FILE, transformers.INDEX_FILE))
     if not is_safe and any((folder / file).exists() for file in (UPSTREAM_WEIGHTS, UPSTREAM_CONFIG)):
-        return open_funasr(folder, languages_of(name))
+        return funasr.open_funasr(folder, languages_of(name))
     if not has_config:
         if (folder / ADAPTER).exists():
             raise keymap.lora_unmerged(str(folder / ADAPTER), "a model is not beside them")
         raise ModelError(f"{folder}: no checkpoint in a layout that is known", KNOWN, code="model-unsupported")
     if _is_transformers(_config(folder)):
-        return open_transformers(folder, languages_of(name))
+        return transformers.open_transformers(folder, languages_of(name))
     return open_model(folder, name)
 
 
 def open_model(folder: Path, name: str | None = None) -> Checkpoint:
     """Open a model that can be computed with as it lies there: converted by us or by mlx-audio.
 
-    Args:
-        folder: of the model.
-        name: what it is called, where its files do not say; None takes the folder's name.
+    What it is called counts where its files do not say; None takes the folder's name.
 
     Raises:
         ModelError: it is something else, incomplete or damaged.
     """
     content = _config(folder)
     if content.get("format") == FORMAT:
-        return open_converted(folder)
+        return converted.open_converted(folder)
     if _is_transformers(content):
         hint = f"run: funasr convert {folder}"
         raise ModelError(f"{folder}: has to be converted first", hint, code="model-unconverted")
     # A snapshot in Hugging Face's cache: models--OWNER--NAME/snapshots/COMMIT. Of a folder, whatever it was,
     # mlx-audio writes Nano's id into model_repo.
     called = name or (folder.parents[1] if folder.parent.name == "snapshots" else folder).name
-    return open_mlx_audio(folder, languages_of(f"{content.get('model_repo')} {called}"))
+    return mlx_audio.open_mlx_audio(folder, languages_of(f"{content.get('model_repo')} {called}"))
 
 
 def is_model(folder: Path) -> bool:
@@ -72,7 +71,7 @@ def is_model(folder: Path) -> bool:
     with suppress(ModelError):
         content = _config(folder)
         is_ours = content.get("format") == FORMAT
-        can_be_loaded = is_ours or (not _is_transformers(content) and bool(decoder_of(content)))
+        can_be_loaded = is_ours or (not _is_transformers(content) and bool(mlx_audio.decoder_of(content)))
         return can_be_loaded and (folder / WEIGHTS_FILE).is_file()
     return False
 
@@ -101,3 +100,14 @@ def is_converted(folder: Path) -> bool:
         return bool(read_json(folder / CONFIG_FILE).get("format") == FORMAT)
     except ModelError:
         return False
+
+
+def explain() -> str:
+    """Markdown for ``convert --explain``: a table for each layout, and what the braces in them stand for."""
+    tables = [
+        f"### Layout: {layout}\n\n| there | here | how |\n|---|---|---|\n"
+        + "".join(f"| `{rule.theirs}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
+        for layout, rules in RULES.items()
+    ]
+    words = "".join(f"- `{{{name}}}`: {said}\n" for name, (_, said) in keymap.PLACEHOLDERS.items())
+    return "\n".join([*tables, f"In them:\n\n{words}"])

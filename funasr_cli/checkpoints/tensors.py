@@ -78,10 +78,8 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing or damaged.
     """
-    with open_file(path):  # says what else than a file of its own it may be
-        pass
     try:
-        with safe_open(path, "numpy") as file:
+        with open_file(path), safe_open(path, "numpy") as file:
             stored = {name: file.get_slice(name) for name in file.offset_keys()}
             described = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in stored.items()}
     except (SafetensorError, OSError) as error:
@@ -95,11 +93,7 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def presentable(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The same, if messages can name them.
-
-    Raises:
-        ModelError: naming the first that is called or shaped like none.
-    """
+    """The same, if messages can name them; a `ModelError` of the first that is called or shaped like none."""
     for name, tensor in tensors.items():
         if not (name.isprintable() and 0 < len(name) <= LONGEST_NAME and len(tensor.shape) <= HIGHEST_RANK):
             what = f"{quoted(name)} of shape {quoted(tensor.shape)}"
@@ -136,11 +130,9 @@ def to_bytes(values: mx.array) -> np.ndarray:
 
 
 def is_finite(raw: np.ndarray, dtype: str) -> bool:
-    """Whether all values are numbers: no exponent has all bits set. In pieces, which stay in the cache.
+    """Whether all values of (bytes,) of uint8 are numbers: no exponent has all bits set.
 
-    Args:
-        raw: (bytes,) of uint8.
-        dtype: one of `FLOATING`.
+    In pieces, which stay in the cache. The type is one of `FLOATING`.
     """
     words = raw.view(f"u{DTYPE_BYTES[dtype]}")
     mask = words.dtype.type(EXPONENTS[dtype])

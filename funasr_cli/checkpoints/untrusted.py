@@ -1,6 +1,6 @@
 """The one place through which files of a checkpoint are opened: it may come from anybody.
 
-What is refused is a `ModelError` in one line; so is what the parsers of libraries raise.
+What is missing, damaged or refused is a `ModelError` in one line; so is what the parsers of libraries raise.
 """
 
 import json
@@ -27,15 +27,12 @@ DAMAGED_HINT = "copy or download it again"
 
 
 def file_in(folder: Path, name: str, hint: str = "") -> Path:
-    """A regular file in a checkpoint's folder that is not empty.
+    """A regular file in a checkpoint's folder that is not empty, and no link that leads elsewhere.
 
     Args:
         folder: the checkpoint's; it may itself be reached through a link.
         name: of the file, with forward slashes where it is further down.
         hint: what to do if it is missing.
-
-    Raises:
-        ModelError: there is no such file, it lies or leads elsewhere, or it is no file at all.
     """
     path = folder / _plain_name(folder, name)
     try:
@@ -57,11 +54,7 @@ def file_in(folder: Path, name: str, hint: str = "") -> Path:
 
 
 def optional_file_in(folder: Path, name: str) -> Path | None:
-    """The same; None where nothing of that name is there.
-
-    Raises:
-        ModelError: something is there, but no file that `file_in` would give.
-    """
+    """The same; None where nothing of that name is there."""
     return file_in(folder, name) if os.path.lexists(folder / _plain_name(folder, name)) else None
 
 
@@ -80,11 +73,7 @@ def _is_blob(target: Path, root: Path) -> bool:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a regular file to read; with its size in bytes.
-
-    Raises:
-        ModelError: it cannot be opened, it is a pipe or a device, or git-lfs has not fetched it.
-    """
+    """Open a regular file to read, with its size in bytes: no pipe, no device, and no pointer of git-lfs."""
     try:
         # Non-blocking, since a pipe would wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -104,11 +93,7 @@ def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def read_limited(path: Path, limit_bytes: int) -> bytes:
-    """All of a file that has no business being large.
-
-    Raises:
-        ModelError: it is larger, or cannot be read.
-    """
+    """All of a file that has no business being large."""
     with open_file(path) as (file, size_bytes):
         if size_bytes > limit_bytes:
             what = f"{size_bytes:,} bytes, more than the {limit_bytes:,} read of such a file"
@@ -117,20 +102,12 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
 
 
 def read_json(path: Path, limit_bytes: int = CONFIG_LIMIT_BYTES) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ModelError: missing, unreadable, too large, or not an object.
-    """
+    """Read a JSON object."""
     return _parse(path, read_limited(path, limit_bytes), json.loads, "a JSON object")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping. Aliases share what they stand for: no caller may walk through all of it.
-
-    Raises:
-        ModelError: missing, unreadable, too large, or not a mapping.
-    """
+    """Read a YAML mapping. Aliases share what they stand for: no caller may walk through all of it."""
     import yaml  # loading a converted model needs none
 
     return _parse(path, read_limited(path, YAML_LIMIT_BYTES), yaml.safe_load, "a mapping")
@@ -147,11 +124,7 @@ def _parse(path: Path, content: bytes, parse: Callable[[str], Any], what: str) -
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Which file holds each tensor, as ``model.safetensors.index.json`` says; open those with `file_in`.
-
-    Raises:
-        ModelError: the index is damaged, or names something else than files beside it.
-    """
+    """Which file beside it holds each tensor, as ``model.safetensors.index.json`` says; for `file_in` to open."""
     names = read_json(path, INDEX_LIMIT_BYTES).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ModelError(f"{path}: weight_map is not an object of file names", code="model-damaged")

@@ -48,15 +48,9 @@ DECODER = dict.fromkeys(
 def nano_config(
     yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str, ...], where: str, llm_where: str = ""
 ) -> FunASRNanoConfig:
-    """Translate a checkpoint's configuration.
+    """Translate a checkpoint's ``config.yaml``, and its decoder's ``config.json`` with the file that it stands in.
 
-    Args:
-        yaml: ``config.yaml``.
-        llm: the decoder's ``config.json``.
-        ctc: whether the checkpoint holds the tensors of the CTC branch.
-        languages: ISO codes.
-        where: the file that ``yaml`` stands in.
-        llm_where: that of ``llm``, if it is another one.
+    The tensors tell whether there is a CTC branch, the checkpoint's name which languages, as ISO codes.
 
     Raises:
         ModelError: another model, a variant that is not supported, or a value of the wrong type.

@@ -1,4 +1,8 @@
-"""Typed values out of configurations that somebody else wrote; what is wrong is said of a file by `stated_in`."""
+"""Typed values out of configurations that somebody else wrote; `stated_in` names the file in what is refused.
+
+A value that is unknown, not supported or of another type is a `ModelError`; a missing one is a `KeyError`, until
+`stated_in` makes a `ModelError` of it.
+"""
 
 import dataclasses
 import types
@@ -23,11 +27,7 @@ class Misstated(ModelError):
 
 @contextmanager
 def stated_in(where: str) -> Iterator[None]:
-    """Name the file, or the part of it, in what is said of its content.
-
-    Raises:
-        ModelError: what was raised of a configuration within.
-    """
+    """Name the file, or the part of it, in what is said of its content."""
     try:
         yield
     except Misstated as error:
@@ -42,11 +42,7 @@ def stated_in(where: str) -> Iterator[None]:
 
 
 def section(yaml: Options, name: str) -> Options:
-    """A mapping in a configuration; empty where it is left out.
-
-    Raises:
-        ModelError: something else stands there.
-    """
+    """A mapping in a configuration; empty where it is left out."""
     content = yaml.get(name)
     if content is None:
         return {}
@@ -56,12 +52,7 @@ def section(yaml: Options, name: str) -> Options:
 
 
 def value(options: Options, name: str, default: Any) -> Any:
-    """A value of the default's type; the default itself where it is left out, unless that is a type.
-
-    Raises:
-        ModelError: something else stands there.
-        KeyError: nothing does, and there is no default.
-    """
+    """A value of the default's type; the default itself where it is left out, unless that is a type."""
     kind: Any = default if isinstance(default, type) else type(default)
     found = options[name] if default is kind else options.get(name, default)
     if type(found) is not kind and not (kind is float and type(found) is int):  # True is an int to isinstance
@@ -73,11 +64,7 @@ def value(options: Options, name: str, default: Any) -> Any:
 
 
 def require(options: Options, name: str, supported: Any, default: Any = None) -> None:
-    """Refuse every value but one.
-
-    Raises:
-        ModelError: another one stands there.
-    """
+    """Refuse every value but one."""
     found = options.get(name, default)
     if found != supported:
         hint = f"this version knows {supported!r}"
@@ -85,12 +72,7 @@ def require(options: Options, name: str, supported: Any, default: Any = None) ->
 
 
 def parse_dataclass(kind: type[T], options: Options) -> T:
-    """Build a (nested) config dataclass, strictly.
-
-    Raises:
-        ModelError: a field is unknown or of the wrong type.
-        KeyError: one is missing.
-    """
+    """Build a (nested) config dataclass, strictly."""
     hints = typing.get_type_hints(kind)
     if unknown := sorted(options.keys() - hints.keys()):
         raise Misstated(f"unknown {readable(', '.join(unknown))}", code="model-config")

@@ -1,4 +1,7 @@
-"""The vocabularies that come with a checkpoint: the decoder's tokenizer, and the labels of the CTC branch."""
+"""The vocabularies that come with a checkpoint: the decoder's tokenizer, and the labels of the CTC branch.
+
+One that is missing, damaged or another model's is a `ModelError`.
+"""
 
 import json
 from collections.abc import Iterator
@@ -27,11 +30,7 @@ MOST_PARTS = 16
 
 
 def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
-    """Read a ``tokenizer.json`` for a decoder with ``vocab_size`` embeddings.
-
-    Raises:
-        ModelError: it is missing, damaged, or another model's.
-    """
+    """Read a ``tokenizer.json`` for a decoder with ``vocab_size`` embeddings."""
     content = read_limited(path, TOKENIZER_LIMIT_BYTES)
     try:
         _refuse_unknown(json.loads(content), path)
@@ -67,11 +66,7 @@ def _kinds(part: Any) -> Iterator[Any]:
 
 
 def read_ctc_vocabulary(path: Path) -> CTCVocabulary:
-    """Read a ``multilingual.tiktoken``.
-
-    Raises:
-        ModelError: it is missing or damaged.
-    """
+    """Read a ``multilingual.tiktoken``."""
     content = read_limited(path, CTC_VOCABULARY_LIMIT_BYTES)
     try:
         return CTCVocabulary(content.decode("ascii"))
@@ -80,11 +75,7 @@ def read_ctc_vocabulary(path: Path) -> CTCVocabulary:
 
 
 def vocabulary_problems(checkpoint: Checkpoint) -> Iterator[str]:
-    """The tokenizer has to know the marks of the prompt, and the ids at which a text ends.
-
-    Raises:
-        ModelError: it is missing or damaged, or has more tokens than the decoder; or so is the CTC vocabulary.
-    """
+    """The tokenizer has to know the marks of the prompt, and the ids at which a text ends."""
     tokenizer = read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
     for mark in MARKS:
         if tokenizer.token_to_id(mark) is None:

@@ -57,7 +57,7 @@ def _complete_sources(incomplete: str) -> list[str]:
 def explain(asked: bool) -> None:
     """Print the rules of names and layouts, and end."""
     if asked:
-        from funasr_cli.checkpoints.explain import explain as tables
+        from funasr_cli.checkpoints.sources import explain as tables
 
         console.result(tables())
         raise typer.Exit

@@ -81,13 +81,13 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
 
 def _computing() -> dict[str, Any]:
     from funasr_cli.backend import BLAS
-    from funasr_cli.device import gflops_a_core, in_words, is_slow
+    from funasr_cli.device import gflops_a_core, in_words, slowness
     from funasr_cli.measure import available_bytes, total_bytes
 
     gflops = gflops_a_core()
     return {
         "device": in_words(gflops),
-        "blas": (BLAS or "MLX's own") + (", which is slow" if is_slow(gflops) else ""),
+        "blas": (BLAS or "MLX's own") + (", which is slow" if slowness(gflops) else ""),
         "memory": f"{available_bytes() / 1e9:.1f} of {total_bytes() / 1e9:.1f} GB at hand",
     }
 

@@ -4,28 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from funasr_cli.checkpoints import keymap
-from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import (
-    CONFIG_FILE,
-    CTC_VOCABULARY_FILE,
-    README_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-)
-from funasr_cli.checkpoints.hashes import SOURCE_AGAIN, SUMS_FILE, read_sums, sha256_of
-from funasr_cli.checkpoints.hub import Progress
+from funasr_cli.checkpoints import format as files
+from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, shortened
+from funasr_cli.checkpoints.format import SOURCE_AGAIN, SUMS_FILE, read_sums, sha256_of
+from funasr_cli.checkpoints.hub import Progress, counter
 from funasr_cli.checkpoints.layouts import converted
-from funasr_cli.checkpoints.load import check_stored
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import FLOATING, is_finite
 from funasr_cli.checkpoints.untrusted import optional_file_in
 from funasr_cli.checkpoints.vocabularies import vocabulary_problems
 from funasr_cli.errors import ModelError
-from funasr_cli.models.fun_asr_nano import FunASRNano
 
 SHOWN_PROBLEMS = 8
-CHANGED = "is another one than when it was converted, by its SHA-256"
 
 
 @dataclass(frozen=True)
@@ -35,7 +25,6 @@ class Checked:
     Attributes:
         sha256: of its weights.
         listed: files that are as listed; none where no list lies beside them.
-        notes: what the user should know about it.
     """
 
     checkpoint: Checkpoint
@@ -46,60 +35,41 @@ class Checked:
 
 
 def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
-    """Look at everything in a folder that `load_model` reads.
-
-    Args:
-        folder: converted by us or by mlx-audio.
-        progress: told what is being done and how far it is.
+    """Look at everything in a folder that `load_model` reads, converted by us or by mlx-audio.
 
     Raises:
         ModelError: naming what is wrong.
     """
     checkpoint = open_model(folder)
-    check_stored(checkpoint, keymap.model_shapes(FunASRNano(checkpoint.config)))
+    empty_model(checkpoint)  # whose names, shapes and types they have to be
     [weights] = checkpoint.weights
     size_bytes, sums = weights.stat().st_size, read_sums(folder)
-    hashed = 0
-
-    def on_hash(count: int) -> None:
-        nonlocal hashed
-        hashed += count
-        progress("hashing", hashed, size_bytes)
-
-    sha256 = sha256_of(weights, on_hash)
-    differing = dict(_differing(folder, sums, {weights.name: sha256}))
-    is_edited = differing.get(README_FILE) == CHANGED  # a model card is everyone's to edit
-    if is_edited:
-        del differing[README_FILE]
+    sha256 = sha256_of(weights, counter(progress, "hashing", size_bytes))
     problems = [*vocabulary_problems(checkpoint)]
+    notes: tuple[str, ...] = ()
     if checkpoint.layout == converted.LAYOUT:  # `convert` lists these in any case
-        vocabulary = (CTC_VOCABULARY_FILE,) if checkpoint.config.ctc else ()
-        written = (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE, *vocabulary)
-        problems += [f"{name}: {SUMS_FILE} does not list it" for name in written if name not in sums]
-    problems += [f"{name}: {what}" for name, what in differing.items()]
-    problems += _not_finite(checkpoint, progress)
-    if problems:
-        shown, more = problems[:SHOWN_PROBLEMS], len(problems) - SHOWN_PROBLEMS
-        lines = [f"{folder}: is not whole", *shown, *([f"and {more} more"] if more > 0 else [])]
-        raise ModelError("\n  ".join(lines), SOURCE_AGAIN, code="model-damaged")
-    notes = (f"{README_FILE} has been edited since",) if is_edited else ()
-    return Checked(checkpoint, size_bytes, sha256, len(sums) - is_edited, notes)
-
-
-def _differing(folder: Path, sums: dict[str, str], known: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Files that are not as listed, and why; ``known`` are digests by name that need not be computed again."""
+        written = {files.CONFIG_FILE, weights.name, *checkpoint.files} - {*files.OPTIONAL_TOKENIZER_FILES}
+        problems += [f"{name}: {SUMS_FILE} does not list it" for name in sorted(written - sums.keys())]
     for name, digest in sums.items():
         path = optional_file_in(folder, name)
         if path is None:
-            yield name, f"{SUMS_FILE} lists it, and it is missing"
-        elif (known.get(name) or sha256_of(path)) != digest:
-            yield name, CHANGED
+            problems.append(f"{name}: {SUMS_FILE} lists it, and it is missing")
+        elif (sha256 if name == weights.name else sha256_of(path)) != digest:
+            if name == files.README_FILE:  # a model card is everyone's to edit
+                notes = (f"{name} has been edited since",)
+            else:
+                problems.append(f"{name}: is another one than when it was converted, by its SHA-256")
+    problems += _not_finite(checkpoint, progress)
+    if problems:
+        lines = [f"{folder}: is not whole", *shortened(problems, SHOWN_PROBLEMS)]
+        raise ModelError("\n  ".join(lines), SOURCE_AGAIN, code="model-damaged")
+    return Checked(checkpoint, size_bytes, sha256, len(sums) - len(notes), notes)
 
 
 def _not_finite(checkpoint: Checkpoint, progress: Progress) -> Iterator[str]:
-    total, done = sum(tensor.size_bytes for tensor in checkpoint.tensors.values()), 0
+    total = sum(tensor.size_bytes for tensor in checkpoint.tensors.values())
+    count = counter(progress, "looking at the values", total)
     for name, tensor in checkpoint.tensors.items():
         if tensor.dtype in FLOATING and not is_finite(tensor.raw(), tensor.dtype):
             yield f"{name}: has values that are no numbers"
-        done += tensor.size_bytes
-        progress("looking at the values", done, total)
+        count(tensor.size_bytes)

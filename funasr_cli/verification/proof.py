@@ -2,13 +2,15 @@
 
 import math
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from funasr_cli import demo
+from funasr_cli.audio.decode import load_audio
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.convert import Proof, Verify
@@ -16,11 +18,12 @@ from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.load import load_checkpoint, load_model
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.untrusted import readable
+from funasr_cli.decoding.generate import BatchDecoder
+from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import ModelError, SetupError, UsageError
-from funasr_cli.options import FULL, OFF, ConvertOptions
+from funasr_cli.options import DEFAULTS, FULL, OFF, ConvertOptions, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.verification.reference import reference_python, run_reference
-from funasr_cli.verification.stages import Stages, run_stages
+from funasr_cli.verification.reference import reference_python, run_job
 
 DTYPE = "float32"  # of both: what differs then are the weights
 # Relative errors that rounding explains, in float32. On CPUs none was seen where the values are the same, and 1e-4
@@ -28,6 +31,27 @@ DTYPE = "float32"  # of both: what differs then are the weights
 LARGEST_OF_THE_SAME = 1e-3
 LARGEST_BESIDE_PYTORCH = 1e-2
 COMPONENTS = ("features", "encoder", "audio_rows", "logits")
+SENTENCE = replace(DEFAULTS, max_tokens=24)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One clip's way through a model, in float32.
+
+    Attributes:
+        features: (rows, row width).
+        encoder: (rows, encoder width).
+        audio_rows: (audio tokens, hidden), what the adaptor puts into the prompt.
+        token_ids: written greedily, the stop token among them.
+        logits: (steps, vocab) in front of each token that was forced.
+    """
+
+    features: np.ndarray
+    encoder: np.ndarray
+    audio_rows: np.ndarray
+    token_ids: tuple[int, ...]
+    logits: np.ndarray
+    text: str
 
 
 def verifier(checkpoint: Checkpoint, options: ConvertOptions) -> Verify:
@@ -70,13 +94,10 @@ def _verify(source: Checkpoint, options: ConvertOptions, result: Path) -> tuple[
 
 
 def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool) -> Proof:
-    """Take a bundled clip through the source and through the result.
+    """Take a bundled clip through the source, which is not quantized, and through the converted folder.
 
-    Args:
-        source: opened; not quantized.
-        result: the converted folder.
-        exact: whether both hold the same values, so that nothing may differ but by rounding.
-        beside_pytorch: compare the source with FunASR's own model, too.
+    ``exact`` tells whether both hold the same values, so that nothing may differ but by rounding; with
+    ``beside_pytorch``, the source is compared with FunASR's own model, too.
 
     Raises:
         ModelError: something differs that must not, or is not a number.
@@ -91,20 +112,66 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
     after = run_stages(Recognizer(load_model(result, DTYPE if exact else None)), clip, before.token_ids)
     mx.clear_cache()
     limit = LARGEST_OF_THE_SAME if exact else sys.float_info.max
-    proof = Proof(
+    errors = _errors(after, before, limit, "the result computes otherwise")
+    port_errors, port_agreeing = None, 0
+    if beside_pytorch:
+        theirs = run_reference(source, clip, before.token_ids)
+        what = "the source computes otherwise than in PyTorch"
+        port_errors = _errors(before, theirs, LARGEST_BESIDE_PYTORCH, what)
+        port_agreeing = sum(a == b for a, b in zip(before.token_ids, theirs.token_ids, strict=False))
+    return Proof(
         clip=clip.name,
         source_text=before.text,
         result_text=after.text,
         tokens=len(before.token_ids),
         agreeing=int((after.logits.argmax(-1) == np.array(before.token_ids)).sum()),
-        errors=_errors(after, before, limit, "the result computes otherwise"),
+        errors=errors,
+        port_errors=port_errors,
+        port_agreeing=port_agreeing,
     )
-    if not beside_pytorch:
-        return proof
-    theirs = run_reference(source, clip, before.token_ids)
-    errors = _errors(before, theirs, LARGEST_BESIDE_PYTORCH, "the source computes otherwise than in PyTorch")
-    same = sum(a == b for a, b in zip(before.token_ids, theirs.token_ids, strict=False))
-    return Proof(**asdict(proof) | {"port_errors": errors, "port_agreeing": same})
+
+
+def run_stages(
+    recognizer: Recognizer,
+    clip: Path,
+    forced_ids: Sequence[int] | None = None,
+    options: TranscribeOptions = SENTENCE,
+) -> Stages:
+    """Take a clip through the model, as one segment; silence is not left out.
+
+    The options need a limit on the tokens. None as ``forced_ids`` takes those that the model itself writes.
+    """
+    features = recognizer.features(load_audio(clip, recognizer.sample_rate_hz).samples)
+    encoded = recognizer.encode([features])
+    model, stops = recognizer.loaded.model, recognizer.config.stop_token_ids
+    [audio_rows] = model.audio_rows(encoded.hidden, encoded.lengths)
+    [prompt] = recognizer.prompts(encoded, options)
+    decoder = BatchDecoder(model.llm, make_sampler(options))
+    decoder.add([prompt])
+    written: list[int] = []
+    while len(written) != options.max_tokens and not (written and written[-1] in stops):
+        written += [token.token_id for token in decoder.step()]
+    forced = forced_ids or written
+    embeddings = mx.concatenate([prompt, model.llm.embed(mx.array(forced[:-1], mx.int32))])  # (columns, hidden)
+    hidden = model.llm(embeddings[None], model.llm.make_cache(1))[0, -len(forced) :]  # (steps, hidden)
+    return Stages(
+        features=features,
+        encoder=np.array(encoded.hidden[0, : encoded.lengths[0]]),
+        audio_rows=np.array(audio_rows),
+        token_ids=tuple(written),
+        logits=np.array(model.llm.logits(hidden)),
+        text=recognizer.loaded.tokenizer.decode([token_id for token_id in written if token_id not in stops]),
+    )
+
+
+def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int]) -> Stages:
+    """Take a clip through FunASR's own model, in float32; see `run_job`."""
+    case = {"name": "clip", "audio": str(clip.resolve()), "max_tokens": len(forced_ids)}
+    reports, arrays = run_job(checkpoint, {"cases": [case | {"forced_ids": list(forced_ids)}]})
+    features, encoder, audio_rows, written, logits = (
+        arrays[f"clip/{name}"] for name in ("features", "encoder", "audio_rows", "generated_ids", "forced_logits")
+    )
+    return Stages(features, encoder, audio_rows, tuple(written.tolist()), logits, reports["clip"]["text"])
 
 
 def _refuse_other_values(source: Checkpoint, result: Checkpoint) -> None:

@@ -1,6 +1,6 @@
 """FunASR's own model on PyTorch, every stage of a clip: asked from here, and run by this same file elsewhere.
 
-`run_reference` writes a job and starts `python reference.py JOB OUT` in the Python that has FunASR, torch,
+`run_job` writes a job and starts `python reference.py JOB OUT` in the Python that has FunASR, torch,
 transformers and kaldi-native-fbank, but not this package: each of the two sides has imports of its own. A job is
 JSON: {"checkpoint": folder, "threads": 2, "cases": [{"name": ..., "audio": path, "forced_ids": [...]}], "batches":
 [{"name": ..., "audio": [paths]}]}; a case and a batch may name a "language" in Chinese, "hotwords", "itn" and
@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ if __package__:
     from funasr_cli.checkpoints.upstream import upstream_options
     from funasr_cli.errors import ModelError, SetupError
     from funasr_cli.paths import REFERENCE_PYTHON, path_in_variable
-    from funasr_cli.verification.stages import Stages
 else:
     import torch
     from funasr import AutoModel
@@ -68,28 +66,13 @@ def reference_python() -> Path:
     return python.absolute() if python.is_file() else python  # a name alone is found by the system
 
 
-def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int]) -> Stages:
-    """Take a clip through the reference, in float32.
-
-    Args:
-        checkpoint: opened; in FunASR's layout.
-        clip: to read.
-        forced_ids: whose logits are wanted.
+def run_job(checkpoint: Checkpoint, work: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Run cases and batches on a checkpoint, opened, in FunASR's layout; return the reports and the arrays.
 
     Raises:
         SetupError: the reference is not installed, or the temporary folder cannot be written.
         ModelError: the reference failed.
     """
-    case = {"name": "clip", "audio": str(clip.resolve()), "max_tokens": len(forced_ids)}
-    reports, arrays = run_job(checkpoint, {"cases": [case | {"forced_ids": list(forced_ids)}]})
-    features, encoder, audio_rows, written, logits = (
-        arrays[f"clip/{name}"] for name in ("features", "encoder", "audio_rows", "generated_ids", "forced_logits")
-    )
-    return Stages(features, encoder, audio_rows, tuple(written.tolist()), logits, reports["clip"]["text"])
-
-
-def run_job(checkpoint: Checkpoint, work: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Run cases and batches on a checkpoint; return the reports and the arrays. Raises as `run_reference` does."""
     python = reference_python()
     # Nobody asks the network or unpickles code, and this package is not in the way of the one called FunASR.
     environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}

@@ -15,7 +15,7 @@ from support.running import COMMAND, environment, funasr, invoke
 from support.small import MakeCheckpoint, small_spec
 from support.terminal import frames, on_terminal
 
-from funasr_cli.checkpoints.hashes import sha256_of
+from funasr_cli.checkpoints.format import sha256_of
 
 MEBIBYTE = 1 << 20
 

@@ -11,7 +11,7 @@ from support.running import invoke
 from support.small import MakeCheckpoint
 
 import funasr_cli
-from funasr_cli.checkpoints.hashes import sha256_of
+from funasr_cli.checkpoints.format import sha256_of
 
 HEAD = "CTC head, and so word times: no, this model has none"
 ELSEWHERE = "ModelScope's copy has one: --hub ms"

@@ -19,8 +19,7 @@ from support.small import MakeCheckpoint, convert, edit_tensors
 
 import funasr_cli
 from funasr_cli.checkpoints import format as module
-from funasr_cli.checkpoints.format import read_config
-from funasr_cli.checkpoints.hashes import sha256_of
+from funasr_cli.checkpoints.format import read_config, sha256_of
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.errors import ModelError
 

@@ -19,14 +19,13 @@ from funasr_cli.checkpoints import huggingface
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.hub import (
     ALIASES,
-    Source,
     converted_models,
     fetch_source,
     find_model,
     hub_of,
     models_folder,
 )
-from funasr_cli.checkpoints.repository import Snapshot, is_complete, wanted
+from funasr_cli.checkpoints.repository import Source, is_complete, wanted
 from funasr_cli.checkpoints.sources import is_model
 from funasr_cli.cli.convert import capabilities
 from funasr_cli.options import Hub
@@ -156,10 +155,9 @@ def test_a_hub_id_or_an_alias_means_the_hub(
 ) -> None:
     """Whatever has been converted from it already: it is to be fetched again."""
     add(home, small_model, "nano", "FunAudioLLM/Fun-ASR-Nano-2512", "owner/x")
-    snapshot = Snapshot(home / "snapshot", "0123")
-    monkeypatch.setattr(huggingface, "fetch", lambda *_: snapshot)
-    source = fetch_source(name)
-    assert (source.folder, source.revision, source.hub) == (home / "snapshot", "0123", Hub.HF)
+    fetched = Source(home / "snapshot", "owner/x", "0123", Hub.HF)
+    monkeypatch.setattr(huggingface, "fetch", lambda *_: fetched)
+    assert fetch_source(name) is fetched
 
 
 def test_converting_a_converted_model_by_its_name(home: Path, small_model: Path) -> None:

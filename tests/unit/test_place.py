@@ -13,7 +13,7 @@ from support.errors import refused
 from support.placing import NEW, OLD, convert, leftover, model_of, refusal, write_model
 from support.running import tree
 
-from funasr_cli.checkpoints.hashes import write_sums
+from funasr_cli.checkpoints.format import write_sums
 from funasr_cli.checkpoints.place import check_place, new_folder
 
 

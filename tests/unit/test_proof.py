@@ -27,8 +27,7 @@ from funasr_cli.checkpoints.untrusted import SHOWN_CHARACTERS
 from funasr_cli.errors import SetupError
 from funasr_cli.paths import REFERENCE_PYTHON
 from funasr_cli.verification import proof, reference
-from funasr_cli.verification.proof import prove
-from funasr_cli.verification.stages import Stages
+from funasr_cli.verification.proof import Stages, prove
 
 NORM = "llm.model.norm.weight"
 
@@ -192,7 +191,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ask(source: Path, code: str = "reference-failed", *values: str) -> None:
     """It ends with this error."""
     with refused(code, *values) as caught:
-        reference.run_reference(open_checkpoint(source, "Small-Nano"), source / "clip.wav", [1])
+        proof.run_reference(open_checkpoint(source, "Small-Nano"), source / "clip.wav", [1])
     assert "\x1b" not in caught.value.message
 
 

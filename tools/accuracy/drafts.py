@@ -18,7 +18,7 @@ from funasr_cli.decoding import batch
 from funasr_cli.demo import MODEL
 from funasr_cli.options import AUTO_DRAFT, NO_DRAFT, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.verification.stages import run_stages
+from funasr_cli.verification.proof import run_stages
 from tools.accuracy.decoding import MAX_TOKENS, RECIPES, Clip, load_recipe, read_clips
 
 BATCH_SIZES = {"float32": (1, 16, 2, 3, 8)}  # of types that must not differ at all

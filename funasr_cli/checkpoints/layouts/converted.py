@@ -12,11 +12,7 @@ LAYOUT = "funasr-cli"
 
 
 def open_converted(folder: Path) -> Checkpoint:
-    """Open a converted folder.
-
-    Raises:
-        ModelError: something is missing or damaged, or its format is newer.
-    """
+    """Open a converted folder."""
     model = read_config(folder)
     weights, tied = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT), model.config.llm.tie_word_embeddings
     files = tokenizer_files(folder, folder)

@@ -20,12 +20,7 @@ NO_WEIGHTS = f"the weights belong beside {UPSTREAM_CONFIG}: copy or download the
 
 
 def open_funasr(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
-    """Open a folder in this layout.
-
-    Raises:
-        ModelError: something is missing, damaged, hostile or not supported.
-        SetupError: torch is not installed.
-    """
+    """Open a folder in this layout."""
     require_torch()
     path = file_in(folder, UPSTREAM_CONFIG, NO_CONFIG)
     options = read_yaml(path)

@@ -27,11 +27,7 @@ DEFAULTS: dict[str, Options] = {
 
 
 def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
-    """Open a folder in this layout.
-
-    Raises:
-        ModelError: something is missing, damaged or not supported.
-    """
+    """Open a folder in this layout."""
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     with stated_in(str(path)):
@@ -60,11 +56,7 @@ def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
 
 
 def decoder_of(content: Options) -> Options:
-    """What its ``config.json`` says of the decoder; empty in what it has not written.
-
-    Raises:
-        ModelError: something else stands there.
-    """
+    """What its ``config.json`` says of the decoder; empty in what it has not written."""
     return section(content, "text_config") or section(content, "llm_config")
 
 

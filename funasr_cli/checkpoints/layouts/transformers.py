@@ -9,15 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import (
-    CONFIG_FILE,
-    GENERATION_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    tokenizer_files,
-)
 from funasr_cli.checkpoints.keymap import Spell
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
@@ -28,16 +22,26 @@ from funasr_cli.errors import ModelError
 LAYOUT = "Transformers"
 INDEX_FILE = "model.safetensors.index.json"
 FEATURES_FILES = ("processor_config.json", "preprocessor_config.json")  # the first holds the second since 5.0
+# What Transformers calls them, by FunASR's names, and its defaults: save_pretrained leaves those out.
+FEATURES = {
+    "fs": ("sampling_rate", 16000), "window": ("window", "hamming"), "frame_length": ("frame_length", 25),
+    "frame_shift": ("frame_shift", 10), "lfr_n": ("stride_lfr", 6),
+}  # fmt: skip
+INPUT = {"n_mels": ("num_mel_bins", 80), "lfr_m": ("num_stacked_frames", 7)}
+ENCODER = {
+    "output_size": ("hidden_size", 512), "attention_heads": ("num_attention_heads", 4),
+    "linear_units": ("intermediate_size", 2048), "kernel_size": ("fsmn_kernel_size", 11),
+}  # fmt: skip
+ADAPTOR = {
+    "ffn_dim": ("projector_hidden_size", 2048), "n_layer": ("num_hidden_layers", 2),
+    "attention_heads": ("num_attention_heads", 8),
+}  # fmt: skip
 NOTE = "read as upstream reads these weights: at a low frame rate, and with a prompt that Transformers' port lacks"
 
 
 def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
-    """Open a folder in this layout.
-
-    Raises:
-        ModelError: something is missing, damaged or not supported.
-    """
-    path = file_in(folder, CONFIG_FILE)
+    """Open a folder in this layout."""
+    path = file_in(folder, files.CONFIG_FILE)
     content = read_json(path)
     if content.get("quantization_config"):
         message = f"{path}: quantized for PyTorch, which is not read"
@@ -54,7 +58,7 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         config=config,
         dtype=usual_dtype(tensors),
         tensors=tensors,
-        files=tokenizer_files(folder, folder),
+        files=files.tokenizer_files(folder, folder),
         weights=weights,
         notes=(NOTE,),
     )
@@ -78,7 +82,7 @@ def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
     """The file, or its shards in their order; and the tensors in them."""
     index = optional_file_in(folder, INDEX_FILE)
     listed = read_index(index) if index else {}
-    names = sorted(set(listed.values())) or [WEIGHTS_FILE]
+    names = sorted(set(listed.values())) or [files.WEIGHTS_FILE]
     weights = tuple(file_in(folder, name, DAMAGED_HINT) for name in names)
     tensors: dict[str, Tensor] = {}
     places: dict[str, str] = {}
@@ -95,54 +99,34 @@ def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
 
 
 def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
-    """FunASR's ``config.yaml`` and the decoder's ``config.json`` that say the same.
-
-    What save_pretrained leaves out is transformers' own default.
-    """
+    """FunASR's ``config.yaml`` and the decoder's ``config.json`` that say the same."""
     audio, adaptor, llm = (section(config, name) for name in ("audio_config", "adaptor_config", "text_config"))
     features = _features(folder)
     for part in (audio, adaptor):
         require(part, "hidden_act", "relu", default="relu")
     require(adaptor, "projector_hidden_act", "relu", default="relu")
     layers, timed = value(audio, "num_hidden_layers", 70), value(audio, "num_timestamp_prediction_layers", 20)
-    width = audio.get("hidden_size", 512)
+    low_frame_rate = {"downsample_rate": 1, "use_low_frame_rate": True}
     yaml = COMPONENTS | {
-        "frontend_conf": {
-            "fs": features.get("sampling_rate", 16000),
-            "window": features.get("window", "hamming"),
-            "n_mels": audio.get("num_mel_bins", 80),
-            "frame_length": features.get("frame_length", 25),
-            "frame_shift": features.get("frame_shift", 10),
-            "lfr_m": audio.get("num_stacked_frames", 7),
-            "lfr_n": features.get("stride_lfr", 6),
-        },
-        "audio_encoder_conf": {
-            "output_size": width,
-            "attention_heads": audio.get("num_attention_heads", 4),
-            "linear_units": audio.get("intermediate_size", 2048),
-            "num_blocks": layers - timed,
-            "tp_blocks": timed,
-            "kernel_size": audio.get("fsmn_kernel_size", 11),
-        },
-        "audio_adaptor_conf": {
-            "downsample_rate": 1,
-            "use_low_frame_rate": True,
-            "ffn_dim": adaptor.get("projector_hidden_size", 2048),
-            "n_layer": adaptor.get("num_hidden_layers", 2),
-            "attention_heads": adaptor.get("num_attention_heads", 8),
-        },
+        "frontend_conf": _renamed(features, FEATURES) | _renamed(audio, INPUT),
+        "audio_encoder_conf": _renamed(audio, ENCODER) | {"num_blocks": layers - timed, "tp_blocks": timed},
+        "audio_adaptor_conf": _renamed(adaptor, ADAPTOR) | low_frame_rate,
     }
     return yaml, _decoder(config, llm, folder)
 
 
+def _renamed(stated: Mapping[str, Any], names: Mapping[str, tuple[str, Any]]) -> Options:
+    return {ours: stated.get(theirs, default) for ours, (theirs, default) in names.items()}
+
+
 def _decoder(config: Options, llm: Options, folder: Path) -> Options:
     """Its configuration with a stop token, which stands in one of three places."""
-    path = optional_file_in(folder, GENERATION_FILE)
+    path = optional_file_in(folder, files.GENERATION_FILE)
     places = (llm, read_json(path) if path else {}, config)
     stop = next((place["eos_token_id"] for place in places if place.get("eos_token_id") is not None), None)
     if stop is None:
-        hint = f"state eos_token_id in {GENERATION_FILE}: the id of <|im_end|> in {TOKENIZER_FILE}"
-        message = f"{folder}: no stop token in {CONFIG_FILE} or {GENERATION_FILE}"
+        hint = f"state eos_token_id in {files.GENERATION_FILE}: the id of <|im_end|> in {files.TOKENIZER_FILE}"
+        message = f"{folder}: no stop token in {files.CONFIG_FILE} or {files.GENERATION_FILE}"
         raise ModelError(message, hint, code="model-config")
     llm = llm | {"eos_token_id": stop}
     return llm | {"tie_word_embeddings": llm.get("tie_word_embeddings", config.get("tie_word_embeddings", True))}
