@@ -1,17 +1,16 @@
 """Checkpoints that both implementations load: the reference runs once on each of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.checkpoints import CheckpointSpec, small_variance_spec, write_checkpoint
-from support.parity.clips import BATCH_CLIPS, clip_paths, write_clips
+from support.parity.clips import BATCH_CLIPS, FEW_CLIPS, FEW_SPOKEN, SPOKEN, clip_paths, write_clips
 from support.parity.live import Pair, run_pair
-from support.parity.stated import STATED
 from support.small import convert, once
 
 from funasr_cli.checkpoints.load import load_model
-from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES
 from funasr_cli.pipeline import Recognizer
 
 CTC = CheckpointSpec(dtype="float32", with_ctc=True)
@@ -41,9 +40,17 @@ def ctc_recognizer(ctc_model: Path) -> Recognizer:
     return Recognizer(load_model(ctc_model, "float32"))
 
 
+def part_of(
+    request: pytest.FixtureRequest, cases: list[dict[str, Any]], few: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Cases of the part that is asked for: a few, which `make test` takes, or the rest."""
+    rest = getattr(request, "param", "few") == "rest"
+    return [case for case in cases if (case["name"] in few) != rest]
+
+
 @pytest.fixture(scope="session")
-def nano(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Every clip, with the languages, hotwords and ITN taking turns."""
+def nano(request: pytest.FixtureRequest, clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Clips, with the languages, hotwords and ITN taking turns."""
     languages = (None, "中文", "英文", "日文")
     cases: list[dict[str, Any]] = [
         {
@@ -56,29 +63,32 @@ def nano(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
         }
         for turn, (name, path) in enumerate(clips.items())
     ]
-    return run_pair(tmp_path_factory, "Fun-ASR-Nano-pair", CTC, cases)
+    part = part_of(request, cases, FEW_CLIPS)
+    return run_pair(tmp_path_factory, f"Fun-ASR-Nano-{len(part)}", CTC, part)
 
 
 @pytest.fixture(scope="session")
-def mlt(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """All languages on one clip; no CTC branch, so that the reference decodes batches, too."""
-    spoken: list[str | None] = [None, *(LANGUAGES[code].prompt_name for code in MLT_LANGUAGES)]
+def mlt(request: pytest.FixtureRequest, clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Languages on one clip; no CTC branch, so that the reference decodes batches, too."""
     cases: list[dict[str, Any]] = [
         {
-            "name": language or "auto",
+            "name": name,
             "audio": clips["en-1s"],
-            "language": language,
+            "language": None if name == "auto" else name,
             "hotwords": HOTWORDS[: turn % 3],
             "itn": turn % 2 == 0,
             "max_tokens": 16,
         }
-        for turn, language in enumerate(spoken)
+        for turn, name in enumerate(SPOKEN)
     ]
-    shared = {"language": "中文", "max_tokens": 24}
-    cases += [{"name": name, "audio": clips[name], **shared} for name in BATCH_CLIPS]
-    batch = {"name": "batch", "audio": [clips[name] for name in BATCH_CLIPS], **shared}
-    spec = CheckpointSpec(dtype="float32")
-    return run_pair(tmp_path_factory, "Fun-ASR-MLT-Nano-tiny", spec, cases, [batch])
+    part, batches = part_of(request, cases, FEW_SPOKEN), []
+    if part[0]["name"] in FEW_SPOKEN:
+        shared = {"language": "中文", "max_tokens": 24}
+        part += [{"name": name, "audio": clips[name], **shared} for name in BATCH_CLIPS]
+        batches = [{"name": "batch", "audio": [clips[name] for name in BATCH_CLIPS], **shared}]
+    return run_pair(
+        tmp_path_factory, f"Fun-ASR-MLT-Nano-{len(part)}", CheckpointSpec(dtype="float32"), part, batches
+    )
 
 
 @pytest.fixture(scope="session")
@@ -86,12 +96,3 @@ def small_variance(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFact
     """Norms see variances near their eps."""
     cases = [{"name": "zh", "audio": clips["zh"], "max_tokens": 16}]
     return run_pair(tmp_path_factory, "Fun-ASR-Nano-small", small_variance_spec(dtype="float32"), cases)
-
-
-@pytest.fixture(scope="session", params=STATED)
-def stated(
-    request: pytest.FixtureRequest, clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Pair:
-    """Nothing is as in the release."""
-    cases = [{"name": name, "audio": clips[name], "language": "英文"} for name in ("zh-2.5s", "en-1s", "zh-0.1s")]
-    return run_pair(tmp_path_factory, f"Fun-ASR-Nano-{request.param}", STATED[request.param], cases)

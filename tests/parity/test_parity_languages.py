@@ -2,12 +2,12 @@
 
 import pytest
 from support.parity import checks
-from support.parity.clips import BATCH_CLIPS
+from support.parity.clips import BATCH_CLIPS, FEW_SPOKEN, SPOKEN, few_and_rest
 from support.parity.live import Pair
 from support.parity.stages import compute_case, load_clip, options_of, prompts_of, written_ids
 
 from funasr_cli.decoding.text import clean_text
-from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES
+from funasr_cli.languages import MLT_LANGUAGES
 from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow
@@ -18,7 +18,7 @@ def recognizer(mlt: Pair) -> Recognizer:
     return mlt.recognizer()
 
 
-@pytest.mark.parametrize("name", ["auto", *(LANGUAGES[code].prompt_name for code in MLT_LANGUAGES)])
+@pytest.mark.parametrize(("mlt", "name"), few_and_rest(SPOKEN, FEW_SPOKEN), indirect=["mlt"])
 def test_language(name: str, mlt: Pair, recognizer: Recognizer) -> None:
     case = mlt.cases[name]
     ours = compute_case(recognizer, case)

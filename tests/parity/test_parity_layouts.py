@@ -145,7 +145,7 @@ def test_mlx_audio_leaves_an_untied_head_out(nano_sources: dict[bool, Source], t
         converted(folder, tmp_path / "out")
 
 
-@pytest.mark.parametrize("recipe", ["4", "8", "mixed_4_6"])
+@pytest.mark.parametrize("recipe", [*(pytest.param(bits, marks=pytest.mark.full) for bits in "48"), "mixed_4_6"])
 def test_mlx_audio_quantized(mlx_audio: Path, zh_wav: Path, tmp_path: Path, recipe: str) -> None:
     """By its own command: read as MLX multiplies it out, and kept as it is if that is asked for."""
     quantized = in_reference("quantize_mlx_audio", mlx_audio, tmp_path / "quantized", recipe)

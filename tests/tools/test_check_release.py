@@ -120,7 +120,7 @@ def test_a_wrong_text_and_missed_targets_fail(upstream: Path, tmp_path: Path) ->
     assert block(result).startswith("## Release acceptance: FAIL (5 FAIL, 4 PASS, 2 not measured)\n")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_beside_pytorch(upstream: Path, tmp_path: Path) -> None:
     arguments = (upstream, "--clips", write_clips(tmp_path, english="Goodbye."), "--recipes", "none")
     result = check_release(*arguments, FUNASR_REFERENCE_PYTHON=str(reference_python()))
@@ -176,7 +176,7 @@ def test_a_language_that_the_model_lacks_fails(upstream: Path, tmp_path: Path) -
     assert "'sv'" in shown(result)["none", "transcribes"][1]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_from_a_hub(upstream: Path, tmp_path: Path) -> None:
     """Name, hub and commit are in the block, and what was converted is kept where it was asked for, twice."""
     arguments = ("owner/model", "--clips", write_clips(tmp_path), "--recipes", "8", "--out", tmp_path / "out")
