@@ -111,31 +111,20 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-# What is said about each, and the seconds of speech in it, those that are missing among them.
-GOOD, PARTIAL = summary("0:03"), summary("0:05", "49.0%")
+GOOD = summary("0:03")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "options", "exit_code", "last"),
     [
-        ("good", (), 0, GOOD),
-        ("good", ("--strict",), 0, GOOD),
-        ("good silent", (), 0, GOOD),
         ("silent good still", ("--strict",), 0, GOOD),
-        ("silent", (), 6, "no speech found"),
         ("silent still", ("--strict",), 6, "no speech found"),
-        ("partial", (), 4, PARTIAL),
-        ("partial", ("--strict",), 1, PARTIAL),
-        ("partial silent", (), 4, PARTIAL),
-        ("partial silent", ("--strict",), 1, PARTIAL),
         ("good partial", (), 4, summary("0:08", "65.4%")),
         ("good partial silent", ("--strict",), 1, summary("0:08", "65.4%")),
         ("broken", (), 1, "1 of 1 inputs failed\n"),
         ("silent broken", (), 1, "1 of 2 inputs failed; no speech found"),
-        ("broken good", (), 1, f"1 of 2 inputs failed; {GOOD}"),
-        ("partial broken", (), 1, f"1 of 2 inputs failed; {PARTIAL}"),
-        ("broken partial silent", ("--strict",), 1, f"1 of 3 inputs failed; {PARTIAL}"),
+        ("broken partial silent", ("--strict",), 1, f"1 of 3 inputs failed; {summary('0:05', '49.0%')}"),
     ],
 )
 def test_exit_code_and_summary(
@@ -213,7 +202,8 @@ def test_a_hundred_files_of_which_six_are_broken(tmp_path: Path) -> None:
     assert [(code, message.split(": ")[0]) for code, message in result.errors] == [
         (code, str(paths[number])) for number, code in codes.items()
     ]
-    ledger = sum((recognizer("demo").transcribe(path).ledger for path in written), Ledger())
+    ledgers = [recognizer("demo").transcribe(clip.path).ledger for clip in CLIPS[:10]]
+    ledger = sum((ledgers[int(path.stem) % 10] for path in written), Ledger())
     assert result.stderr.endswith(f"\n6 of 100 inputs failed; {summary(clock(ledger.speech_s))}")
     assert result.exit_code == 1
     assert tree(tmp_path) == before
