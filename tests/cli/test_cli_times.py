@@ -76,18 +76,6 @@ def test_words_in_json() -> None:
 
 
 @pytest.mark.slow
-def test_cues_begin_with_their_first_word() -> None:
-    (cue,) = pysubs2.SSAFile.from_string(invoke(*BASE, ENGLISH.path, "-f", "srt").stdout)
-    first, *_ = words_of(ENGLISH)
-    (segment,) = recognizer("demo").transcribe(ENGLISH.path).segments
-    assert cue.start == round(first.start_s * 1000) > round(segment.start_s * 1000) + 100
-    (cue,) = pysubs2.SSAFile.from_string(
-        invoke(*BASE, ENGLISH.path, "-f", "srt", "--timestamps", "segment").stdout
-    )
-    assert cue.start == round(segment.start_s * 1000)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("format", ["srt", "vtt"])
 def test_words_are_underlined_while_they_are_said(format: str) -> None:
     written = invoke(*BASE, ENGLISH.path, "-f", format, "--highlight-words").stdout
