@@ -79,4 +79,4 @@ def test_everything_is_stated_differently_somewhere() -> None:
     others = [dataclasses.asdict(spec) for spec in STATED.values()]
     same = {name for name, value in release.items() if all(other[name] == value for other in others)}
     scales = {name for name in release if name.endswith(("_gain", "_std"))}
-    assert same - scales == {"qwen_bpe", "sharpness"}
+    assert same - scales == {"sharpness"}
