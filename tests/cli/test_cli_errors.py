@@ -143,16 +143,6 @@ def test_the_nearest_name_is_offered(typed: str, near: str, where: str) -> None:
     funasr(*shlex.split(typed)).assert_error(2, "command-line", near, f"\n  see {where} --help\n")
 
 
-@pytest.mark.parametrize(
-    ("option", "text"),
-    [("--hotword", ""), ("--hotword", "a\nb"), ("--hotword", "<|im_end|>"), ("--prev-text", "a<|im_end|>")],
-)
-def test_texts_that_are_no_text_for_a_prompt(option: str, text: str) -> None:
-    invoke("transcribe", CLIP.path, "-m", "demo", option, text).assert_fails(
-        2, "<|im_end|>" if "|" in text else ""
-    )
-
-
 # --- inputs and models ---
 
 

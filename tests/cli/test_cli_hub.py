@@ -11,7 +11,7 @@ from safetensors import safe_open
 from support.hub_client import NEEDED, convert, names
 from support.hub_client import fetch as fetch_only
 from support.hub_server import MAIN, OLDER, Hub, ModelScopeHub, Repository, serving
-from support.running import Result, invoke
+from support.running import Result
 from support.small import MakeCheckpoint
 
 KINDS = {"hf": Hub, "ms": ModelScopeHub}
@@ -138,13 +138,3 @@ def test_fewer_bytes_than_announced(hub: Repository, tmp_path: Path) -> None:
     hub.ranges.clear()
     fetch_only(tmp_path, hub)
     assert hub.ranges == [""]
-
-
-def test_unknown_hub_and_no_hub(checkpoint: Path, tmp_path: Path) -> None:
-    """FUNASR_HUB may stand for good: a local folder belongs to none."""
-    result = invoke("convert", "nano", "--hub", "gh")
-    assert (result.exit_code, "'gh'" in result.stderr) == (2, True)
-    out = tmp_path / "out"
-    result = invoke("convert", checkpoint, out, "--quiet", "--verify", "off", env={"FUNASR_HUB": "ms"})
-    assert result == Result(0, f"{out}\n", "")
-    assert json.loads((out / "config.json").read_text())["source"]["hub"] is None

@@ -141,36 +141,6 @@ def test_exit_code_and_summary(
     )
 
 
-def test_a_recording_that_breaks_off_in_json(inputs: dict[str, Path]) -> None:
-    data = json.loads(invoke("transcribe", "-m", "demo", inputs["partial"], "-f", "json").stdout)
-    assert (data["complete"], data["text"]) == (False, CLIPS[0].written)
-    assert data["fault"] == f"{inputs['partial']}: broke off after 3.2 of 6.0 s"
-    assert [segment["state"] for segment in data["segments"]] == ["transcribed"]
-    assert data["unread_s"] == pytest.approx(data["duration_s"] - 3.195)
-    assert data["ledger"]["failed_s"] == pytest.approx(data["unread_s"])
-    assert sum(data["ledger"].values()) == pytest.approx(data["duration_s"])
-
-
-def test_one_text_of_two_is_cut_short(tmp_path: Path) -> None:
-    """The limit was asked for, so nothing is tried again."""
-    short, long = CLIPS[2], CLIPS[-1]
-    clip = write(tmp_path / "a.wav", samples_of(short), PAUSE, samples_of(long), PAUSE)
-    result = invoke("transcribe", "-m", "demo", clip, "--max-tokens", 5, "-f", "json")
-    data = json.loads(result.stdout)
-    assert result.exit_code == 4
-    assert [(s["state"], s["retries"]) for s in data["segments"]] == [("transcribed", 0), ("failed", 0)]
-    first, second = data["segments"]
-    assert first["text"] == short.written
-    assert second["text"]
-    assert long.written.startswith(second["text"])
-    assert second["text"] != long.written
-    where = f"{second['start_s']:.1f}-{second['end_s']:.1f} s"
-    assert result.stderr.splitlines()[0] == (
-        f"warning: {clip}: {where}: cut short after 5 tokens: the end may be missing"
-    )
-    assert data["ledger"]["failed_s"] == pytest.approx(second["end_s"] - second["start_s"])
-
-
 # --- many files ---
 
 

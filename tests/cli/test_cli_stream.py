@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from rich.console import Console
 from support.expected import lines_of
-from support.running import COMMAND, environment, invoke, tree
+from support.running import COMMAND, environment
 from support.terminal import read_all, screen, terminal_environment
 
 from funasr_cli import demo
@@ -61,16 +61,6 @@ def test_piped_lines_come_while_the_recording_goes_on(joined: Path, tmp_path: Pa
     assert first in {"".join(lines[:count]) for count in range(1, len(lines))}
     assert first + rest.decode() == "".join(lines)
     assert stderr.decode().startswith("100.0% of 0:2")
-
-
-@pytest.mark.slow
-def test_stream_and_files(small_model: Path, zh_wav: Path, tmp_path: Path) -> None:
-    """With an output folder, the data goes there and the text to stdout."""
-    options = ("--stream", "--output-dir", tmp_path / "out", "--format", "json", "--max-tokens", 12)
-    result = invoke("transcribe", "-m", small_model, zh_wav, *options)
-    assert result.stdout == lines_of(small_model, zh_wav, max_tokens=12) != ""
-    assert list(tree(tmp_path / "out")) == ["zh-6s.json"]
-    assert (result.exit_code, result.stderr.count("cut short after 12 tokens")) == (1, 2)
 
 
 @pytest.mark.parametrize("options", [(), ("--stream",)])

@@ -10,7 +10,6 @@ import pysubs2
 import pytest
 from support.expected import lines_of, recognizer, summary
 from support.running import invoke
-from support.terminal import on_terminal
 
 from funasr_cli import demo
 from funasr_cli.subtitles import SubtitleLayout
@@ -51,14 +50,6 @@ def test_times_in_front_of_each_segment() -> None:
         assert match
         assert (float(match[1]), float(match[2])) == (round(segment.start_s, 2), round(segment.end_s, 2))
         assert match[3] == ENGLISH.written
-
-
-def test_times_on_a_terminal_with_colours() -> None:
-    code, shown, _ = on_terminal(*BASE, ENGLISH.path, "--timestamps", "word", "--confidence")
-    assert code == 0
-    first, second, *_ = shown.split("\r\n")
-    assert re.fullmatch(r"\[0:00\.\d\d-0:00\.\d\d\] \x1b\[33mSarah\x1b\[0m", first)
-    assert re.fullmatch(r"\[0:00\.\d\d-0:00\.\d\d\] and", second)
 
 
 # --- files ---

@@ -78,13 +78,6 @@ def test_outputs_that_appear_meanwhile_are_kept(
     assert tree(out) == {"zh-6s.txt": b"mine", "en-11s-jfk.txt": lines.encode()}
 
 
-def test_output_dir_that_cannot_be_made(small_model: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for out in ("file/out", "file"):
-        result = invoke("transcribe", "-m", small_model, "a.wav", "-o", tmp_path / out)
-        result.assert_error(1, "output-unwritable", str(tmp_path / out))
-
-
 @pytest.mark.parametrize("name", ["[red]a[bold].wav", "录音 1.wav", "a\nb.wav", ":smile:.wav", "%s{0}.wav"])
 def test_names_are_shown_as_they_are(small_model: Path, short_wav: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -178,14 +178,6 @@ def dense(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
     return result
 
 
-def test_a_quantized_source_is_no_source(mlx_audio: Path, tmp_path: Path) -> None:
-    """Nothing is quantized twice."""
-    model = converted(mlx_audio, tmp_path / "quantized", quantize=4)
-    with pytest.raises(ModelError) as caught:
-        converted(model, tmp_path / "out", quantize=8)
-    assert caught.value.message == f"{model / 'model.safetensors'}: is quantized, its dense weights are gone"
-
-
 @pytest.mark.full
 def test_mlx_audio_at_full_size(clips: dict[str, Path], tmp_path: Path) -> None:
     """Its own converter takes the release's sizes for granted, and so writes no other."""
