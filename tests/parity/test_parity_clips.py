@@ -1,17 +1,18 @@
-"""Every clip through every stage, against the reference on the same checkpoint."""
+"""Every clip through every stage, and every language, against the reference on the same checkpoint."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.parity import checks
-from support.parity.clips import CLIP_NAMES, FEW_CLIPS, few_and_rest
+from support.parity.clips import BATCH_CLIPS, CLIP_NAMES, FEW_CLIPS, FEW_SPOKEN, SPOKEN, few_and_rest
 from support.parity.live import Pair
 from support.parity.stages import Stages, compute_case, load_clip, options_of, prompts_of, written_ids
 
 from funasr_cli.decoding.batch import bucketed
 from funasr_cli.decoding.guard import LOOPING_TOKENS
 from funasr_cli.decoding.text import clean_text
+from funasr_cli.languages import MLT_LANGUAGES
 from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow
@@ -85,3 +86,36 @@ def test_blanks_and_tokens_share_the_frames(nano: Pair) -> None:
     best = [case.arrays["ctc_log_probs"].argmax(-1) for case in nano.cases.values()]
     blank = nano.recognizer().config.ctc.blank_id
     assert 0.1 < (np.concatenate(best) == blank).mean() < 0.9
+
+
+# --- a checkpoint without CTC tensors under MLT's name: its languages, and batches on both sides ---
+
+
+@pytest.fixture(scope="module")
+def mlt_recognizer(mlt: Pair) -> Recognizer:
+    return mlt.recognizer()
+
+
+@pytest.mark.parametrize(("mlt", "name"), few_and_rest(SPOKEN, FEW_SPOKEN), indirect=["mlt"])
+def test_language(name: str, mlt: Pair, mlt_recognizer: Recognizer) -> None:
+    case = mlt.cases[name]
+    ours = compute_case(mlt_recognizer, case)
+    for check in ("prompt", "logits", "text"):
+        checks.CHECKS[check](mlt_recognizer, ours, case)
+
+
+def test_the_name_gives_31_languages(mlt_recognizer: Recognizer) -> None:
+    assert mlt_recognizer.config.prompt.languages == MLT_LANGUAGES
+    assert len(MLT_LANGUAGES) == 31
+    assert mlt_recognizer.config.ctc is None
+
+
+def test_batch_against_the_references_own_batch(mlt: Pair, mlt_recognizer: Recognizer) -> None:
+    case = mlt.batches["batch"]
+    options = options_of(case.job)
+    clips = [load_clip(mlt_recognizer, path) for path in case.job["audio"]]
+    ids = written_ids(mlt_recognizer, prompts_of(mlt_recognizer, clips, options), options)
+    for row, name in enumerate(BATCH_CLIPS):
+        if clean_text(mlt_recognizer.spell(ids[row])) != clean_text(case.report["texts"][row]):
+            theirs, logits = case.arrays["generated_ids"][row].tolist(), mlt.cases[name].arrays["forced_logits"]
+            checks.explain_parting(name, ids[row], theirs, logits)
