@@ -1,6 +1,5 @@
 """Checkpoints that both implementations load: the reference runs once on each of them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +39,13 @@ def ctc_recognizer(ctc_model: Path) -> Recognizer:
     return Recognizer(load_model(ctc_model, "float32"))
 
 
-def part_of(
-    request: pytest.FixtureRequest, cases: list[dict[str, Any]], few: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Cases of the part that is asked for: a few, which `make test` takes, or the rest."""
-    rest = getattr(request, "param", "few") == "rest"
-    return [case for case in cases if (case["name"] in few) != rest]
+Cases = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="session")
-def nano(request: pytest.FixtureRequest, clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Clips, with the languages, hotwords and ITN taking turns."""
+def nano_cases(clips: dict[str, Path]) -> Cases:
+    """Every clip, with the languages, hotwords and ITN taking turns."""
     languages = (None, "中文", "英文", "日文")
-    cases: list[dict[str, Any]] = [
+    return [
         {
             "name": name,
             "audio": path,
@@ -63,14 +56,25 @@ def nano(request: pytest.FixtureRequest, clips: dict[str, Path], tmp_path_factor
         }
         for turn, (name, path) in enumerate(clips.items())
     ]
-    part = part_of(request, cases, FEW_CLIPS)
-    return run_pair(tmp_path_factory, f"Fun-ASR-Nano-{len(part)}", CTC, part)
 
 
 @pytest.fixture(scope="session")
-def mlt(request: pytest.FixtureRequest, clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Languages on one clip; no CTC branch, so that the reference decodes batches, too."""
-    cases: list[dict[str, Any]] = [
+def nano(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A few clips."""
+    cases = [case for case in nano_cases(clips) if case["name"] in FEW_CLIPS]
+    return run_pair(tmp_path_factory, "Fun-ASR-Nano-pair", CTC, cases)
+
+
+@pytest.fixture(scope="session")
+def nano_rest(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The other clips, which take minutes."""
+    cases = [case for case in nano_cases(clips) if case["name"] not in FEW_CLIPS]
+    return run_pair(tmp_path_factory, "Fun-ASR-Nano-rest", CTC, cases)
+
+
+def mlt_cases(clips: dict[str, Path]) -> Cases:
+    """All languages on one clip."""
+    return [
         {
             "name": name,
             "audio": clips["en-1s"],
@@ -81,14 +85,23 @@ def mlt(request: pytest.FixtureRequest, clips: dict[str, Path], tmp_path_factory
         }
         for turn, name in enumerate(SPOKEN)
     ]
-    part, batches = part_of(request, cases, FEW_SPOKEN), []
-    if part[0]["name"] in FEW_SPOKEN:
-        shared = {"language": "中文", "max_tokens": 24}
-        part += [{"name": name, "audio": clips[name], **shared} for name in BATCH_CLIPS]
-        batches = [{"name": "batch", "audio": [clips[name] for name in BATCH_CLIPS], **shared}]
-    return run_pair(
-        tmp_path_factory, f"Fun-ASR-MLT-Nano-{len(part)}", CheckpointSpec(dtype="float32"), part, batches
-    )
+
+
+@pytest.fixture(scope="session")
+def mlt(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A few languages; no CTC branch, so that the reference decodes batches, too."""
+    cases = [case for case in mlt_cases(clips) if case["name"] in FEW_SPOKEN]
+    shared = {"language": "中文", "max_tokens": 24}
+    cases += [{"name": name, "audio": clips[name], **shared} for name in BATCH_CLIPS]
+    batch = {"name": "batch", "audio": [clips[name] for name in BATCH_CLIPS], **shared}
+    return run_pair(tmp_path_factory, "Fun-ASR-MLT-Nano-tiny", CheckpointSpec(dtype="float32"), cases, [batch])
+
+
+@pytest.fixture(scope="session")
+def mlt_rest(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The other languages."""
+    cases = [case for case in mlt_cases(clips) if case["name"] not in FEW_SPOKEN]
+    return run_pair(tmp_path_factory, "Fun-ASR-MLT-Nano-rest", CheckpointSpec(dtype="float32"), cases)
 
 
 @pytest.fixture(scope="session")
