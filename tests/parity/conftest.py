@@ -1,12 +1,11 @@
 """Checkpoints that both implementations load: the reference runs once on each of them."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.checkpoints import CheckpointSpec, write_checkpoint
 from support.parity.clips import BATCH_CLIPS, FEW_CLIPS, FEW_SPOKEN, SPOKEN, clip_paths, write_clips
-from support.parity.live import Pair, run_pair
+from support.parity.live import Jobs, Pair, run_pair
 from support.small import convert, once
 
 from funasr_cli.checkpoints.load import load_model
@@ -39,10 +38,7 @@ def ctc_recognizer(ctc_model: Path) -> Recognizer:
     return Recognizer(load_model(ctc_model, "float32"))
 
 
-Cases = list[dict[str, Any]]
-
-
-def nano_cases(clips: dict[str, Path]) -> Cases:
+def nano_cases(clips: dict[str, Path]) -> Jobs:
     """Every clip, with the languages, hotwords and ITN taking turns."""
     languages = (None, "中文", "英文", "日文")
     return [
@@ -72,7 +68,7 @@ def nano_rest(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     return run_pair(tmp_path_factory, "Fun-ASR-Nano-rest", CTC, cases)
 
 
-def mlt_cases(clips: dict[str, Path]) -> Cases:
+def mlt_cases(clips: dict[str, Path]) -> Jobs:
     """All languages on one clip."""
     return [
         {

@@ -119,7 +119,7 @@ def test_the_name_gives_31_languages(mlt_recognizer: Recognizer) -> None:
 
 
 def test_batch_against_the_references_own_batch(mlt: Pair, mlt_recognizer: Recognizer) -> None:
-    case = mlt.batches["batch"]
+    case = mlt.cases["batch"]
     options = options_of(case.job)
     clips = [load_clip(mlt_recognizer, path) for path in case.job["audio"]]
     ids = written_ids(mlt_recognizer, prompts_of(mlt_recognizer, clips, options), options)
