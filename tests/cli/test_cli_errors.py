@@ -143,24 +143,6 @@ def test_the_nearest_name_is_offered(typed: str, near: str, where: str) -> None:
     funasr(*shlex.split(typed)).assert_error(2, "command-line", near, f"\n  see {where} --help\n")
 
 
-# --- inputs and models ---
-
-
-def test_names_of_models(here: Path) -> None:
-    """What there is instead is named."""
-    home, found = {"FUNASR_HOME": str(here)}, here / "models"
-
-    def assert_refused(*model: str, names: str) -> None:
-        invoke("transcribe", "a.flac", *model, env=home).assert_fails(3, names)
-
-    assert_refused(names=str(found))
-    assert_refused("-m", "nowhere", names="nowhere")
-    for name in ("one/small", "two/small"):
-        shutil.copytree(demo.MODEL, found / name)
-    for model in ((), ("-m", "small"), ("-m", "nano")):
-        assert_refused(*model, names="one/small, two/small")
-
-
 # --- the same from elsewhere ---
 
 IDLE_SETTINGS = {

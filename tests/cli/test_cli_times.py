@@ -6,15 +6,12 @@ import json
 import re
 from pathlib import Path
 
-import pysubs2
 import pytest
 from support.expected import lines_of, recognizer, summary
 from support.running import invoke
 
 from funasr_cli import demo
-from funasr_cli.subtitles import SubtitleLayout
 from funasr_cli.transcript import Word
-from funasr_cli.writers import WRITERS, Style
 
 CLIPS = {clip.path.name[:4]: clip for clip in demo.clips()}
 DIGITS, ENGLISH, CHINESE = CLIPS["0006"], CLIPS["0009"], CLIPS["0010"]
@@ -64,18 +61,6 @@ def test_words_in_json() -> None:
     words = data["segments"][0]["words"]
     assert [word["text"] for word in words] == DIGITS.spoken.split()
     assert all(0.5 < word["score"] <= 1 and not word["estimated"] for word in words)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("format", ["srt", "vtt"])
-def test_words_are_underlined_while_they_are_said(format: str) -> None:
-    written = invoke(*BASE, ENGLISH.path, "-f", format, "--highlight-words").stdout
-    said = recognizer("demo").transcribe(ENGLISH.path, word_times=True)
-    assert written == WRITERS[format](said, Style(subtitles=SubtitleLayout(highlight_words=True)))
-    cues = pysubs2.SSAFile.from_string(written, format_=format, keep_html_tags=True)
-    found = [(cue.start, match[1]) for cue in cues if (match := re.search("<u>(.+)</u>", cue.text))]
-    assert found == [(round(word.start_s * 1000), word.text) for word in words_of(ENGLISH)]
-    assert {re.sub("</?u>", "", cue.text) for cue in cues} == {ENGLISH.written}
 
 
 # --- models without the branch ---

@@ -275,6 +275,7 @@ CHECKS: list[Row] = [  # of our own, quantized: what stands in each line of the 
     ("a file too few", remove("merges.txt"), "merges.txt: SHA256SUMS"),
     ("no digests", put("SHA256SUMS", b"none\n"), "SHA256SUMS: "),
     ("an empty list", put("SHA256SUMS", b""), "SHA256SUMS: "),
+    ("no list", remove("SHA256SUMS"), *(f"{name}: SHA256SUMS" for name in (WEIGHTS, CONFIG, TOKENIZER))),
     ("a list without the weights", unlist(WEIGHTS), f"{WEIGHTS}: SHA256SUMS"),
     ("a list without a configuration", unlist(CONFIG), f"{CONFIG}: SHA256SUMS"),
     ("a list without the tokenizer", unlist(TOKENIZER), f"{TOKENIZER}: SHA256SUMS"),
