@@ -162,15 +162,6 @@ def test_times_of_a_part_are_those_of_the_recording(padded: Path) -> None:
     assert (cue.start, cue.end <= end_s * 1000) == (round(1000 * segment["words"][0]["start_s"]), True)
 
 
-@pytest.mark.parametrize(
-    ("clip", "texts"),
-    [("-0:06", [LONG]), ("7-", [DIGITS]), ("2,5 - 99", [LONG, DIGITS])],
-)
-def test_parts_of_which_an_end_is_missing(padded: Path, clip: str, texts: list[demo.DemoClip]) -> None:
-    result = invoke("transcribe", "-m", "demo", padded, "--clip", clip)
-    assert (result.exit_code, result.stdout) == (0, "".join(f"{text.written}\n" for text in texts))
-
-
 def test_a_part_behind_the_end_and_one_without_speech(padded: Path) -> None:
     result = invoke("transcribe", "-m", "demo", padded, DIGITS.path, "--clip", "0:07-1:00")
     assert (result.exit_code, result.stdout) == (1, f"{padded}: {DIGITS.written}\n")

@@ -11,7 +11,6 @@ from support.parity.small_decoder import SAMPLING, VOCAB_SIZE, decode_in_one_pas
 
 from funasr_cli.backend import mx
 from funasr_cli.decoding.sampling import keep_top_k, keep_top_p, make_sampler
-from funasr_cli.models import cache as cache_module
 from funasr_cli.models.cache import Place
 from funasr_cli.models.ctc import best_path
 from funasr_cli.options import TranscribeOptions
@@ -25,18 +24,6 @@ def test_best_path_of_all_short_sequences(length: int) -> None:
     for frame_ids in itertools.product(range(3), repeat=length):
         merged = [token for token, _ in itertools.groupby(frame_ids)]
         assert best_path(list(frame_ids), BLANK) == [token for token in merged if token != BLANK]
-
-
-@pytest.mark.parametrize("chunks", [[1] * 11, [4, 1, 1, 5], [10, 1]])
-@pytest.mark.parametrize("growth", [1, 3, 256])
-def test_cache_equals_one_pass(chunks: list[int], growth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "GROWTH_COLUMNS", growth)
-    llm, prompt = small_decoder(), random_prompt(11)
-    expected = decode_in_one_pass(llm, prompt)
-    cache = llm.make_cache(1)
-    parts = [llm(part[None], cache) for part in mx.split(prompt, np.cumsum(chunks)[:-1].tolist())]
-    assert cache.lengths == [11]
-    assert np.allclose(np.array(mx.concatenate(parts, axis=1)[0]), expected, atol=1e-5)
 
 
 @pytest.mark.slow
