@@ -31,13 +31,6 @@ def samples_of(clip: demo.DemoClip) -> np.ndarray:
     return soundfile.read(clip.path)[0]
 
 
-@pytest.fixture(scope="module")
-def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All clips in one recording."""
-    parts = [part for clip in CLIPS for part in (samples_of(clip), PAUSE)]
-    return write(tmp_path_factory.mktemp("joined") / "joined.wav", *parts)
-
-
 def test_a_recording_of_many_sentences(joined: Path) -> None:
     result = funasr("transcribe", "-m", "demo", joined)
     assert result.stdout == "".join(f"{clip.written}\n" for clip in CLIPS)

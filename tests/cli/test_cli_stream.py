@@ -10,9 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from rich.console import Console
 from support.expected import lines_of
 from support.running import COMMAND, environment
@@ -30,16 +28,6 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
     """The command, with both its outputs in pipes."""
     command = [*COMMAND, "transcribe", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
-
-
-@pytest.fixture(scope="module")
-def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All clips of the demo model in one recording, with pauses of 0.8 s: half a minute."""
-    pause = np.zeros(12800, np.int16)
-    parts = [part for path in PATHS for part in (soundfile.read(path, dtype="int16")[0], pause)]
-    path = tmp_path_factory.mktemp("joined") / "joined.wav"
-    soundfile.write(path, np.concatenate(parts), 16000)
-    return path
 
 
 def test_piped_lines_come_while_the_recording_goes_on(joined: Path, tmp_path: Path) -> None:

@@ -43,13 +43,3 @@ def test_every_stage(
     batch = compute_batch(ctc_recognizer, loaded, [forced_ids(name) for name in names], OPTIONS)
     for name, row in zip(names, batch, strict=True):
         checks.check_same_row(alone[name], row)
-
-
-def test_texts_of_the_ctc_branch(ctc_recognizer: Recognizer, clips: dict[str, Path]) -> None:
-    options = TranscribeOptions(max_tokens=1, ctc=True, vad=False)
-    loaded = [load_clip(ctc_recognizer, clips[name]) for name in BATCHES[5]]
-    together = ctc_recognizer.transcribe_batch(loaded, options)
-    for clip, transcript in zip(loaded, together, strict=True):
-        [segment] = transcript.segments
-        assert segment.ctc_text is not None
-        assert segment.ctc_text == ctc_recognizer.transcribe(clip, options).segments[0].ctc_text
