@@ -4,7 +4,9 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import settings
 
 pytest_plugins = ["support.small", "support.processes"]
@@ -44,3 +46,14 @@ def zh_wav() -> Path:
 def en_flac() -> Path:
     """Eleven seconds of English, 44.1 kHz stereo."""
     return DATA / "en-11s-jfk.flac"
+
+
+@pytest.fixture(scope="session")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All clips of the demo model in one recording, each with a pause of 0.6 s behind it: half a minute."""
+    from funasr_cli import demo  # not before the environment above is clean
+
+    path = tmp_path_factory.mktemp("joined") / "joined.wav"
+    samples = [soundfile.read(clip.path, dtype="int16")[0] for clip in demo.clips()]
+    soundfile.write(path, np.concatenate([np.pad(part, (0, 9600)) for part in samples]), 16000)
+    return path

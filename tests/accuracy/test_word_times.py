@@ -100,18 +100,3 @@ def test_words_are_those_of_the_segment_wherever_it_is(recognizer: Recognizer, t
             dataclasses.replace(word, score=None) for word in other.words
         ]
         assert [word.score for word in one.words] == pytest.approx([word.score for word in other.words], abs=1e-3)
-
-
-def test_text_of_before_has_no_times_of_its_own(recognizer: Recognizer) -> None:
-    """The first segment's text goes on from it, and what is said there is where it is."""
-    clip = next(clip for clip in read_clips(CLIPS) if clip.language == "en" and clip.domain == "everyday")
-    (segment,) = recognizer.transcribe(
-        clip.path, word_times=True, itn=False, vad=False, prev_text="It is late.", second_opinion=False
-    ).segments
-    check(segment)
-    before, said = segment.words[:3], segment.words[3:]
-    assert [(word.text, word.estimated) for word in before] == [("It", True), ("is", True), ("late.", True)]
-    errors = Errors()
-    errors.add(clip, said)
-    assert errors.measured
-    assert max(map(abs, errors.measured)) <= MOST_S

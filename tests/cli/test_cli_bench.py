@@ -121,17 +121,6 @@ def test_memory_of_a_case_leaves_other_models_out(small_model: Path, short_wav: 
 
 
 @pytest.mark.slow
-def test_generated_clips(small_model: Path) -> None:
-    """Without a recording; the same ones every time."""
-    runs = [measured("--rtf", "-m", small_model, "--trials", 1, *QUICK)["cases"] for _ in range(2)]
-    for cases in runs:
-        assert [(case["audio"], case["audio_s"]) for case in cases] == [
-            (f"generated {seconds} s", float(seconds)) for seconds in (5, 10, 20)
-        ]
-    assert [case["texts"] for case in runs[0]] == [case["texts"] for case in runs[1]]
-
-
-@pytest.mark.slow
 def test_model_from_a_variable(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
     """Also of a folder with a space in its name; and a single one from the settings file."""
     model = shutil.copytree(small_model, tmp_path / "two words")
@@ -159,17 +148,6 @@ def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> No
         assert case["audio_s"] == pytest.approx(cases[0]["audio_s"])
         seconds, first = case["stages"]["total_s"]["median"], cases[0]["stages"]["total_s"]["median"]
         assert case["times_faster"] == pytest.approx(first / seconds)
-
-
-@pytest.mark.process
-def test_memory_of_the_command(small_model: Path) -> None:
-    options = ("--durations", "3,90", "--max-tokens", 2)
-    data = measured("--memory", "-m", small_model, "--synthetic", "demo", *options)
-    assert data["models"] == []
-    assert [case["case"] for case in data["cases"]] == [
-        f"{model}, {length}" for length in ("3 s", "1.5 min") for model in ("Small-Nano", "synthetic demo")
-    ]
-    assert all(50e6 < case["peak_bytes"] < 4e9 for case in data["cases"])
 
 
 @pytest.mark.process

@@ -105,10 +105,6 @@ def test_what_cannot_be_done(typed: str, exit_code: int, value: str, desk: Path)
     assert tree(desk) == before
 
 
-def test_a_process_ends_the_same(desk: Path) -> None:
-    funasr("bench", "--rtf", "--batch-sizes", "0", cwd=desk).assert_error(2, VALUE, "--batch-sizes 0")
-
-
 @pytest.mark.parametrize(("package", "typed"), [("rapidfuzz", "--refs other.tsv"), ("matplotlib", "--plot b.svg")])
 @pytest.mark.usefixtures("desk")
 def test_a_missing_library_is_named(package: str, typed: str, monkeypatch: pytest.MonkeyPatch) -> None:

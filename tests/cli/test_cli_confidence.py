@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.running import invoke
-from support.terminal import COLOURS, account, on_terminal
+from support.terminal import account, on_terminal
 from support.transcripts import segment, texts, worded
 
 from funasr_cli import demo
@@ -101,16 +101,6 @@ def test_refused_where_it_shows_nowhere() -> None:
     for options, env, both in ((("-f", "srt"), {}, True), ((), {"NO_COLOR": "1"}, True), ((), {}, False)):
         code, shown, printed = on_terminal(*base, *options, stdout_too=both, **env)
         assert (code, printed, "error[option-idle]: --confidence" in shown) == (2, "", True)
-
-
-def test_a_setting_waits_for_a_terminal() -> None:
-    """From the environment it is no error in a pipe, and colours nothing."""
-    base = ("transcribe", "-m", "demo", CLIPS[3].path)
-    result = invoke(*base, env={"FUNASR_CONFIDENCE": "1"})
-    assert (result.exit_code, result.stdout) == (0, f"{CLIPS[3].written}\n")
-    _, shown, _ = on_terminal(*base, "--quiet", NO_COLOR="1", FUNASR_CONFIDENCE="1")
-    assert shown == f"{CLIPS[3].written}\r\n"
-    assert not COLOURS.search(shown)
 
 
 @pytest.mark.parametrize("format", ["json", "jsonl"])

@@ -1,5 +1,6 @@
 """`funasr convert`: what it prints, what it refuses, and how much memory it takes."""
 
+import json
 import os
 import re
 import signal
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 from support.checkpoints import write_checkpoint
 from support.expected import cut_short, lines_of
+from support.layouts import write_mlx_audio, write_transformers
 from support.running import COMMAND, environment, funasr, invoke
 from support.small import MakeCheckpoint, small_spec
 from support.terminal import frames, on_terminal
 
+import funasr_cli
 from funasr_cli.checkpoints.format import sha256_of
 
 MEBIBYTE = 1 << 20
@@ -56,15 +59,9 @@ def test_a_hub_that_would_be_ignored(small_checkpoint: Path, small_model: Path, 
     invoke("convert", small_checkpoint, tmp_path / "m", "--hub", "ms").assert_fails(2, "--hub ms", "local folder")
     invoke("convert", "--check", small_model, "--hub", "hf").assert_fails(2, "--check with --hub")
     assert invoke("convert", "--check", small_model, env={"FUNASR_HUB": "ms"}).exit_code == 0
-
-
-@pytest.mark.slow
-def test_options(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    source = make_checkpoint(with_ctc=True)
-    arguments = ("--dtype", "float32", "--quantize", 8, "--group-size", 32, "--languages", "ko,日文")
-    result = invoke("convert", source, tmp_path / "out", *arguments)
-    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'out'}\n")
-    assert "languages: ko, ja\nCTC head, and so word times: yes\n" in result.stderr
+    out = tmp_path / "out"
+    assert invoke("convert", small_checkpoint, out, "--verify", "off", env={"FUNASR_HUB": "ms"}).exit_code == 0
+    assert json.loads((out / "config.json").read_text())["source"]["hub"] is None
 
 
 def test_progress_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
@@ -138,3 +135,45 @@ def test_ctrl_c_leaves_nothing_behind(large_checkpoint: Path, tmp_path: Path) ->
     assert (process.returncode, stdout) == (130, b"")
     assert stderr.decode() == "warning: interrupted\n"
     assert os.listdir(out.parent) == []
+
+
+# --- layouts of other programs: what is said of them, and which are read as they are ---
+
+HEAD = "CTC head, and so word times: no, this model has none"
+ELSEWHERE = "ModelScope's copy has one: --hub ms"
+
+
+def test_transformers(small_checkpoint: Path, tmp_path: Path) -> None:
+    """It says that upstream's frame rate and prompt are stated."""
+    source, out = write_transformers(small_checkpoint, tmp_path / "Nano-hf"), tmp_path / "out"
+    result = invoke("convert", source, out, "--dtype", "float32", "--verify", "off")
+    assert (result.exit_code, result.stdout) == (0, f"{out}\n")
+    first, note, *others = result.stderr.splitlines()
+    assert first.startswith("87 tensors in the layout of Transformers, ")
+    assert ("frame rate" in note, others[1]) == (True, HEAD)
+    result = invoke("transcribe", "clip.wav", "-m", source)
+    result.assert_error(3, "model-unconverted", f"funasr convert {source}")
+
+
+@pytest.mark.slow
+def test_mlx_audio(make_checkpoint: MakeCheckpoint, short_wav: Path, tmp_path: Path) -> None:
+    """Transcribed as it lies there, as if it had been converted; it says what becomes of the CTC branch."""
+    ctc_checkpoint = make_checkpoint("Nano", with_ctc=True)
+    source = write_mlx_audio(ctc_checkpoint, tmp_path / "Nano-mlx-audio")
+    out = tmp_path / "out"
+    result = invoke("convert", source, out, "--dtype", "float32", "--verify", "off")
+    assert (result.exit_code, result.stdout) == (0, f"{out}\n")
+    first, note, *others = result.stderr.splitlines()
+    assert first.startswith("87 tensors in the layout of mlx-audio, ")
+    assert ("CTC branch is left out" in note, others[1]) == (True, f"{HEAD}; {ELSEWHERE}")
+    model = funasr_cli.convert(ctc_checkpoint, tmp_path / "model", dtype="float32", verify="off").folder
+    expected = lines_of(model, short_wav, max_tokens=4)
+    assert expected
+    for folder in (source, out):
+        assert invoke("transcribe", short_wav, "-m", folder, "--max-tokens", 4).stdout == expected
+    checked = invoke("convert", "--check", source)
+    assert (checked.exit_code, checked.stderr) == (0, "")
+    whole, digest, *others = checked.stdout.splitlines()
+    assert whole.startswith("whole: 87 arrays, ")
+    assert digest == f"SHA-256 of the weights: {sha256_of(source / 'model.safetensors')}"
+    assert others == ["no list of SHA-256 lies there", "languages: zh, en, ja", f"{HEAD}; {ELSEWHERE}"]

@@ -64,25 +64,35 @@ def arguments(source: Path, out: Path, force: bool) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Metal does not survive a fork")
-@pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("what", [pytest.param("moment", marks=pytest.mark.full), "step"])
+@pytest.mark.parametrize(
+    ("what", "force"),
+    [
+        ("end", True),
+        *(
+            pytest.param(what, force, marks=pytest.mark.full)
+            for what in ("step", "moment")
+            for force in (False, True)
+        ),
+    ],
+)
 def test_killed_while_it_converts(
     kill: Callable[..., Death], models: Models, small_checkpoint: Path, tmp_path: Path, what: str, force: bool
 ) -> None:
-    """The command after its imports: at random moments of its writing, or before every step in that folder.
+    """The command after its imports: before the last steps in that folder, before each, or at random moments.
 
-    Of the random ones, one more is certain to come between the two renames.
+    The renames are among the last steps. Of random moments, one more is certain to come between the two renames.
+    Every step of a smaller job: `unit/test_place_leftovers.py`.
     """
-    chance = random.Random(7)
     for _ in range(2):  # the first child is slower than the others
         whole = models.lay_out(tmp_path / "whole", force)
         run = kill("command", *arguments(small_checkpoint, whole, force), within=whole.parent)
         assert run.exit_code == 0
         shutil.rmtree(whole.parent)
-    moments = [{"after_s": chance.uniform(0, run.writing_s)} for _ in range(KILLS)]
-    steps = [{"at_step": step} for step in range(run.steps, 0, -1)]  # the renames are among the last ones
+    assert run.steps > 20
+    steps = [{"at_step": step} for step in range(run.steps, 0, -1)]
+    moments = [{"after_s": random.Random(number).uniform(0, run.writing_s)} for number in range(KILLS)]
     killed = 0
-    for number, when in enumerate([*moments, *steps] if what == "moment" else steps):
+    for number, when in enumerate({"end": steps[:12], "step": steps, "moment": moments + steps}[what]):
         if what == "moment" and number >= KILLS and (not force or "nothing" in models.seen):
             break
         out = models.lay_out(tmp_path / str(number), force)
@@ -97,12 +107,12 @@ def test_killed_while_it_converts(
         assert models.check(out) == ("old" if force and found == "nothing" else found)
         assert {path.name for path in out.parent.iterdir()} <= {"out", "beside"}
         shutil.rmtree(out.parent)
-    assert killed
-    if what == "step":
-        assert killed == run.steps > 20
+    if what == "moment":
+        assert killed
+        assert not force or "nothing" in models.seen
+    else:
+        assert killed == len(steps[:12] if what == "end" else steps)
         assert models.seen == ({"old", "nothing", "new"} if force else {"nothing", "new"})
-    elif force:
-        assert "nothing" in models.seen
 
 
 @pytest.mark.parametrize("force", [False, True])

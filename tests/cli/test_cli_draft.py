@@ -1,4 +1,4 @@
-"""``--draft``, and what `funasr bench --drafts` measures of it."""
+"""``--draft``, and what `funasr bench --drafts` measures of it; what drafts come to: `accuracy/test_drafts.py`."""
 
 from __future__ import annotations
 
@@ -30,21 +30,6 @@ def transcribed(*arguments: Any, **settings: str) -> list[dict[str, Any]]:
 # --- transcribe ---
 
 
-@pytest.mark.slow
-def test_the_text_is_the_same_in_fewer_passes() -> None:
-    plain, drafted = (transcribed("-m", "demo", *CLIPS, "--draft", draft) for draft in ("off", "auto"))
-    assert [one["segments"][0]["text"] for one in drafted] == [clip.written for clip in demo.clips()]
-    for one, other in zip(plain, drafted, strict=True):
-        assert one["text"] == other["text"]
-        off, auto = one["timings"], other["timings"]
-        assert off["tokens"] == auto["tokens"] == off["passes"] >= auto["passes"]
-        assert [off[name] for name in DRAFTED] == [0, 0]
-        assert auto["tokens"] - auto["passes"] <= auto["accepted"] <= auto["drafted"]
-        assert auto["ctc_s"] > 0
-    passes, tokens = (sum(one["timings"][name] for one in drafted) for name in ("passes", "tokens"))
-    assert passes < tokens
-
-
 def test_off_in_a_variable_or_the_settings(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('draft = "off"\n')
     settings = {"FUNASR_CONFIG": str(tmp_path / "config.toml")}
@@ -53,16 +38,6 @@ def test_off_in_a_variable_or_the_settings(tmp_path: Path) -> None:
         assert [one["timings"][name] for name in DRAFTED] == [0, 0]
     (typed,) = transcribed("-m", "demo", CLIPS[4], "--draft", "auto", **settings)
     assert typed["timings"]["accepted"] > 0
-
-
-@pytest.mark.slow
-def test_a_model_without_the_branch_drafts_nothing(stopping_model: Path, zh_wav: Path) -> None:
-    plain, auto = (
-        transcribed("-m", stopping_model, zh_wav, "--no-vad", "--draft", draft)[0] for draft in ("off", "auto")
-    )
-    assert plain["text"] == auto["text"] != ""
-    assert auto["timings"]["passes"] == auto["timings"]["tokens"]
-    assert [auto["timings"][name] for name in ("ctc_s", *DRAFTED)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("draft", "passes"), [("auto", r" in [2-5] passes"), ("off", "")])
@@ -89,32 +64,13 @@ def test_what_drafts_save() -> None:
         assert off["same_texts"] == auto["same_texts"] == 3
         assert off["tokens"] == off["passes"] == auto["tokens"] > auto["passes"]
         assert (off["drafted"], off["accepted"]) == (0, 0)
-        assert 0 < auto["accepted"] <= auto["drafted"]
+        assert auto["tokens"] - auto["passes"] <= auto["accepted"] <= auto["drafted"]
         assert (off["times_faster"], off["text_times_faster"]) == (1, 1)
         for name, stage in (("times_faster", "total_s"), ("text_times_faster", "text_s")):
             ratio = off["stages"][stage]["median"] / auto["stages"][stage]["median"]
             assert auto[name] == pytest.approx(ratio)
         for case in (off, auto):
             check_case(case, trials=2)
-
-
-@pytest.mark.slow
-def test_references_comparison_and_picture(tmp_path: Path) -> None:
-    clip = demo.clips()[4]
-    refs, earlier, picture = tmp_path / "refs.tsv", tmp_path / "earlier.json", tmp_path / "a.svg"
-    refs.write_text(f"{clip.path.name}\t{clip.written}\n", encoding="utf-8")
-    base = ("bench", "--drafts", "-m", "demo", clip.path, "--trials", 1, "--recordings", 2)
-    earlier.write_text(invoke(*base, "--json", "--plot", picture).stdout, encoding="utf-8")
-    assert "demo, 2 recordings, draft auto</text>" in picture.read_text(encoding="utf-8")
-    result = invoke(*base, "--refs", refs, "--compare", earlier, "--markdown")
-    assert result.exit_code == 0
-    case = "demo, 2 recordings, batch of 1, draft auto"
-    for text in (
-        "| now / earlier | ",
-        f"\n| {case} | ",
-        f"{case}: 0.00 % errors, 0 of 7 ",
-    ):
-        assert text in result.stdout
 
 
 def test_silence_has_nothing_to_draft(tmp_path: Path) -> None:

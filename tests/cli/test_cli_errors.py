@@ -118,8 +118,6 @@ def test_usage_errors(here: Path, typed: str, code: str, value: str, monkeypatch
 # One of each kind in a process of its own; the options stand behind the inputs.
 PROCESSES = [
     ("a.flac -f", 2, "-f"),
-    ("a.flac --clip 5-3", 2, "'5-3'"),
-    ("a.flac -m none", 3, "none: "),
     ("a.flac missing.wav -m demo -o a.flac", 1, "a.flac: "),
 ]
 
@@ -143,34 +141,6 @@ def test_errors_of_a_process(here: Path, typed: str, exit_code: int, value: str)
 ])  # fmt: skip
 def test_the_nearest_name_is_offered(typed: str, near: str, where: str) -> None:
     funasr(*shlex.split(typed)).assert_error(2, "command-line", near, f"\n  see {where} --help\n")
-
-
-@pytest.mark.parametrize(
-    ("option", "text"),
-    [("--hotword", ""), ("--hotword", "a\nb"), ("--hotword", "<|im_end|>"), ("--prev-text", "a<|im_end|>")],
-)
-def test_texts_that_are_no_text_for_a_prompt(option: str, text: str) -> None:
-    invoke("transcribe", CLIP.path, "-m", "demo", option, text).assert_fails(
-        2, "<|im_end|>" if "|" in text else ""
-    )
-
-
-# --- inputs and models ---
-
-
-def test_names_of_models(here: Path) -> None:
-    """What there is instead is named."""
-    home, found = {"FUNASR_HOME": str(here)}, here / "models"
-
-    def assert_refused(*model: str, names: str) -> None:
-        invoke("transcribe", "a.flac", *model, env=home).assert_fails(3, names)
-
-    assert_refused(names=str(found))
-    assert_refused("-m", "nowhere", names="nowhere")
-    for name in ("one/small", "two/small"):
-        shutil.copytree(demo.MODEL, found / name)
-    for model in ((), ("-m", "small"), ("-m", "nano")):
-        assert_refused(*model, names="one/small, two/small")
 
 
 # --- the same from elsewhere ---

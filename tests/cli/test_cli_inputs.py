@@ -76,15 +76,8 @@ LINES = {
 @pytest.mark.parametrize(
     ("typed", "lines"),
     [
-        ("calls", "b9 b10"),
-        ("calls/", "b9 b10"),
         ("calls --recursive", "b9 b10 a c"),
-        ("-r calls/monday calls/b10.flac", "a c b10"),
-        ("calls/*.flac", "b9 b10"),
-        ("calls/b?.flac calls/monday/*", "b9 a c"),
-        ("calls/**/[ac].flac -r", "a c"),
         ("calls calls/*.flac ./calls/../calls", "b9 b10"),
-        ("calls calls/b9.flac", "b10 b9"),
         ("calls/b9.flac calls/b10.flac calls/b9.flac", "b9 b10 b9"),
     ],
 )
@@ -98,7 +91,6 @@ def test_folders_and_patterns(typed: str, lines: str) -> None:
 @pytest.mark.parametrize(
     ("template", "places"),
     [
-        ("{lang}/{stem}.{ext}", "auto/b9.txt auto/b10.txt auto/monday/a.txt auto/monday/early/c.txt"),
         ("{lang}-{stem}", "auto-b9 auto-b10 monday/auto-a monday/early/auto-c"),
         ("x/{stem}/y.{ext}", "x/b9/y.txt x/b10/y.txt x/monday/a/y.txt x/monday/early/c/y.txt"),
     ],
@@ -116,38 +108,17 @@ def test_results_keep_their_places_in_the_folder(calls: Path, template: str, pla
 # --- standard input ---
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
-def test_recordings_through_a_pipe(tmp_path: Path, name: str) -> None:
-    soundfile.write(tmp_path / name, samples_of(DIGITS), RATE_HZ)
-    content = (tmp_path / name).read_bytes()
-    assert piped(content, "-") == Result(0, f"{DIGITS.written}\n", summary("0:02"))
-
-
-@pytest.mark.parametrize(
-    ("encoding", "rate_hz", "channels"),
-    [("s16le", 16000, 1), ("s16le", 8000, 1), ("s16be", 16000, 2), ("f32le", 48000, 1)],
-)
-def test_samples_without_a_header(encoding: str, rate_hz: int, channels: int) -> None:
+def test_samples_without_a_header(tmp_path: Path) -> None:
     """What they say at that rate, and not at another: the time is that of the samples."""
-    step = max(1, RATE_HZ // rate_hz)
-    samples = np.repeat(samples_of(LONG)[::step], max(1, rate_hz // RATE_HZ))
-    types = {"s16le": "<i2", "s16be": ">i2", "f32le": "<f4"}
-    scale = 1 / 32768 if encoding.startswith("f") else 1
-    content = np.repeat((samples * scale)[:, None], channels, axis=1).astype(types[encoding]).tobytes()
-    told = ("--pcm", encoding, "--rate", rate_hz, "--pcm-channels", channels)
-    result = piped(content, "-", *told, "-f", "json")
+    samples = samples_of(LONG)[::2]  # at 8 kHz
+    content = np.repeat(samples[:, None], 2, axis=1).astype(">i2").tobytes()
+    told = ("--pcm", "s16be", "--rate", 8000, "--pcm-channels", 2, "-f", "json")
+    result = piped(content, "-", *told)
     data = json.loads(result.stdout)
-    assert result.exit_code == 0
-    assert (data["source"], data["duration_s"]) == ("-", pytest.approx(len(samples) / rate_hz, abs=1e-3))
-    assert data["text"] == LONG.written
-
-
-def test_the_rest_of_a_sample_is_no_sample(tmp_path: Path) -> None:
-    content = samples_of(DIGITS).tobytes()
+    assert (result.exit_code, data["source"], data["text"]) == (0, "-", LONG.written)
+    assert data["duration_s"] == pytest.approx(len(samples) / 8000, abs=1e-3)
     (tmp_path / "call").write_bytes(content)
-    plain = invoke("transcribe", "-m", "demo", tmp_path / "call", "--pcm", "s16le")
-    assert plain == Result(0, f"{DIGITS.written}\n", summary("0:02"))
-    assert piped(content + b"\1", "-", "--pcm", "s16le").stdout == plain.stdout
+    assert json.loads(invoke("transcribe", "-m", "demo", tmp_path / "call", *told).stdout)["text"] == LONG.written
 
 
 def test_standard_input_beside_files() -> None:
@@ -157,8 +128,7 @@ def test_standard_input_beside_files() -> None:
 
 
 def test_nothing_comes_through_a_pipe() -> None:
-    for options in ((), ("--pcm", "s16le")):
-        piped(b"", "-", *options).assert_error(1, "audio-empty", "-: ")
+    piped(b"", "-", "--pcm", "s16le").assert_error(1, "audio-empty", "-: ")
 
 
 # --- parts ---
@@ -190,15 +160,6 @@ def test_times_of_a_part_are_those_of_the_recording(padded: Path) -> None:
     assert START_S <= segment["start_s"] < segment["end_s"] <= end_s
     (cue,) = pysubs2.SSAFile.from_string(invoke(*arguments, "srt").stdout)
     assert (cue.start, cue.end <= end_s * 1000) == (round(1000 * segment["words"][0]["start_s"]), True)
-
-
-@pytest.mark.parametrize(
-    ("clip", "texts"),
-    [("-0:06", [LONG]), ("7-", [DIGITS]), ("0-1:00:00", [LONG, DIGITS]), ("2,5 - 99", [LONG, DIGITS])],
-)
-def test_parts_of_which_an_end_is_missing(padded: Path, clip: str, texts: list[demo.DemoClip]) -> None:
-    result = invoke("transcribe", "-m", "demo", padded, "--clip", clip)
-    assert (result.exit_code, result.stdout) == (0, "".join(f"{text.written}\n" for text in texts))
 
 
 def test_a_part_behind_the_end_and_one_without_speech(padded: Path) -> None:
@@ -239,22 +200,6 @@ def test_files_of_channels(stereo: Path, tmp_path: Path) -> None:
     assert {name for name in tree(out) if "/" in name} == {"wav/call.ch1.zh.txt", "wav/call.ch2.zh.txt"}
 
 
-def test_channels_of_standard_input(stereo: Path, tmp_path: Path) -> None:
+def test_channels_of_standard_input(stereo: Path) -> None:
     result = piped(stereo.read_bytes(), "-", "--channels", "split")
     assert result == Result(0, f"- [ch 1]: {BOTH[0]}\n- [ch 2]: {BOTH[1]}\n", summary("0:03"))
-    raw = soundfile.read(stereo, dtype="int16")[0].tobytes()
-    told = ("--pcm", "s16le", "--pcm-channels", 2)
-    assert piped(raw, "-", "--channels", "split", *told) == result
-    assert piped(stereo.read_bytes(), "-", "--channels", "split", "-o", tmp_path / "out").exit_code == 0
-    assert tree(tmp_path / "out") == {
-        f"stdin.ch{number}.txt": f"{text}\n".encode() for number, text in enumerate(BOTH, 1)
-    }
-
-
-def test_a_part_of_each_channel(stereo: Path) -> None:
-    result = invoke("transcribe", "-m", "demo", stereo, "--channels", "split", "--clip", "0-1.6", "-f", "json")
-    rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [(row["source"], row["text"]) for row in rows] == [
-        (f"{stereo} [ch {number}]", text) for number, text in enumerate(BOTH, 1)
-    ]
-    assert {(row["start_s"], row["duration_s"]) for row in rows} == {(0.0, 1.6)}

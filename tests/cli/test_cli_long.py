@@ -31,13 +31,6 @@ def samples_of(clip: demo.DemoClip) -> np.ndarray:
     return soundfile.read(clip.path)[0]
 
 
-@pytest.fixture(scope="module")
-def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All clips in one recording."""
-    parts = [part for clip in CLIPS for part in (samples_of(clip), PAUSE)]
-    return write(tmp_path_factory.mktemp("joined") / "joined.wav", *parts)
-
-
 def test_a_recording_of_many_sentences(joined: Path) -> None:
     result = funasr("transcribe", "-m", "demo", joined)
     assert result.stdout == "".join(f"{clip.written}\n" for clip in CLIPS)
@@ -79,16 +72,15 @@ def test_recordings_without_speech(tmp_path: Path, samples: int, level: float, o
 
 
 @pytest.mark.slow
-def test_a_minute_of_noise(tmp_path: Path) -> None:
-    """Neither the detector nor the model hears anything in it; as data, and as files."""
-    clip = write(tmp_path / "noise.flac", 0.1 * np.random.default_rng(0).standard_normal(60 * RATE_HZ))
-    result = invoke("transcribe", "-m", "demo", clip, "-f", "json")
-    data = json.loads(result.stdout)
-    assert (result.exit_code, result.stderr[:15]) == (6, "no speech found")
-    assert (data["text"], data["segments"], data["complete"], data["duration_s"]) == ("", [], True, 60.0)
-    assert Ledger(**data["ledger"]) == Ledger(silence_s=60.0)
-    assert invoke("transcribe", "-m", "demo", clip, "-o", tmp_path / "out").exit_code == 6
-    assert tree(tmp_path / "out") == {"noise.txt": b""}
+def test_noise(tmp_path: Path) -> None:
+    """Neither the detector nor the model hears anything in it; as files."""
+    clip = write(tmp_path / "noise.flac", 0.1 * np.random.default_rng(0).standard_normal(20 * RATE_HZ))
+    assert invoke("transcribe", "-m", "demo", clip, "-f", "txt,json", "-o", tmp_path / "out").exit_code == 6
+    written = tree(tmp_path / "out")
+    data = json.loads(written.pop("noise.json"))
+    assert (data["text"], data["segments"], data["complete"], data["duration_s"]) == ("", [], True, 20.0)
+    assert Ledger(**data["ledger"]) == Ledger(silence_s=20.0)
+    assert written == {"noise.txt": b""}
 
 
 # --- exit codes, and which of them wins ---
@@ -111,31 +103,20 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-# What is said about each, and the seconds of speech in it, those that are missing among them.
-GOOD, PARTIAL = summary("0:03"), summary("0:05", "49.0%")
+GOOD = summary("0:03")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "options", "exit_code", "last"),
     [
-        ("good", (), 0, GOOD),
-        ("good", ("--strict",), 0, GOOD),
-        ("good silent", (), 0, GOOD),
         ("silent good still", ("--strict",), 0, GOOD),
-        ("silent", (), 6, "no speech found"),
         ("silent still", ("--strict",), 6, "no speech found"),
-        ("partial", (), 4, PARTIAL),
-        ("partial", ("--strict",), 1, PARTIAL),
-        ("partial silent", (), 4, PARTIAL),
-        ("partial silent", ("--strict",), 1, PARTIAL),
         ("good partial", (), 4, summary("0:08", "65.4%")),
         ("good partial silent", ("--strict",), 1, summary("0:08", "65.4%")),
         ("broken", (), 1, "1 of 1 inputs failed\n"),
         ("silent broken", (), 1, "1 of 2 inputs failed; no speech found"),
-        ("broken good", (), 1, f"1 of 2 inputs failed; {GOOD}"),
-        ("partial broken", (), 1, f"1 of 2 inputs failed; {PARTIAL}"),
-        ("broken partial silent", ("--strict",), 1, f"1 of 3 inputs failed; {PARTIAL}"),
+        ("broken partial silent", ("--strict",), 1, f"1 of 3 inputs failed; {summary('0:05', '49.0%')}"),
     ],
 )
 def test_exit_code_and_summary(
@@ -151,36 +132,6 @@ def test_exit_code_and_summary(
     assert (f"warning: {inputs['partial']}: broke off after 3.2 of 6.0 s\n" in result.stderr) == (
         "partial" in chosen
     )
-
-
-def test_a_recording_that_breaks_off_in_json(inputs: dict[str, Path]) -> None:
-    data = json.loads(invoke("transcribe", "-m", "demo", inputs["partial"], "-f", "json").stdout)
-    assert (data["complete"], data["text"]) == (False, CLIPS[0].written)
-    assert data["fault"] == f"{inputs['partial']}: broke off after 3.2 of 6.0 s"
-    assert [segment["state"] for segment in data["segments"]] == ["transcribed"]
-    assert data["unread_s"] == pytest.approx(data["duration_s"] - 3.195)
-    assert data["ledger"]["failed_s"] == pytest.approx(data["unread_s"])
-    assert sum(data["ledger"].values()) == pytest.approx(data["duration_s"])
-
-
-def test_one_text_of_two_is_cut_short(tmp_path: Path) -> None:
-    """The limit was asked for, so nothing is tried again."""
-    short, long = CLIPS[2], CLIPS[-1]
-    clip = write(tmp_path / "a.wav", samples_of(short), PAUSE, samples_of(long), PAUSE)
-    result = invoke("transcribe", "-m", "demo", clip, "--max-tokens", 5, "-f", "json")
-    data = json.loads(result.stdout)
-    assert result.exit_code == 4
-    assert [(s["state"], s["retries"]) for s in data["segments"]] == [("transcribed", 0), ("failed", 0)]
-    first, second = data["segments"]
-    assert first["text"] == short.written
-    assert second["text"]
-    assert long.written.startswith(second["text"])
-    assert second["text"] != long.written
-    where = f"{second['start_s']:.1f}-{second['end_s']:.1f} s"
-    assert result.stderr.splitlines()[0] == (
-        f"warning: {clip}: {where}: cut short after 5 tokens: the end may be missing"
-    )
-    assert data["ledger"]["failed_s"] == pytest.approx(second["end_s"] - second["start_s"])
 
 
 # --- many files ---
@@ -213,7 +164,8 @@ def test_a_hundred_files_of_which_six_are_broken(tmp_path: Path) -> None:
     assert [(code, message.split(": ")[0]) for code, message in result.errors] == [
         (code, str(paths[number])) for number, code in codes.items()
     ]
-    ledger = sum((recognizer("demo").transcribe(path).ledger for path in written), Ledger())
+    ledgers = [recognizer("demo").transcribe(clip.path).ledger for clip in CLIPS[:10]]
+    ledger = sum((ledgers[int(path.stem) % 10] for path in written), Ledger())
     assert result.stderr.endswith(f"\n6 of 100 inputs failed; {summary(clock(ledger.speech_s))}")
     assert result.exit_code == 1
     assert tree(tmp_path) == before

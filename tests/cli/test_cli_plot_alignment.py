@@ -6,16 +6,14 @@ import errno
 import os
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from support.running import environment, invoke, tree
+from support.running import invoke, tree
 
 from funasr_cli import demo, pictures
 from funasr_cli.errors import OutputError
@@ -178,22 +176,6 @@ def test_without_what_draws(module: str, package: str, tmp_path: Path, monkeypat
     result = invoke("transcribe", "-m", "demo", ENGLISH.path, "--plot-alignment", tmp_path / "b.png")
     result.assert_error(5, "package-missing", package)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_of_pictures_is_imported_to_transcribe() -> None:
-    code = f"""
-import sys
-from funasr_cli.cli.app import app
-try:
-    app(["transcribe", "-m", "demo", "-f", "all", "-o", sys.argv[1], {str(ENGLISH.path)!r}])
-except SystemExit as ended:
-    assert not ended.code
-print({{"librosa", "matplotlib", "numba", "scipy", "sklearn", "torch"}} & {{*sys.modules}})
-"""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", code, folder]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-    assert (done.returncode, done.stdout) == (0, "set()\n"), done
 
 
 def test_without_a_ctc_branch(small_model: Path, short_wav: Path, tmp_path: Path) -> None:

@@ -7,11 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from support.expected import recognizer
 from support.running import invoke
 
 from funasr_cli import demo
-from funasr_cli.errors import UsageError
 from funasr_cli.options import LONG_PROMPT_TOKENS, MAX_PROMPT_TOKENS
 
 CLIP = demo.clips()[0].path
@@ -39,12 +37,6 @@ def test_a_file_without_end() -> None:
 
 def test_an_earlier_text() -> None:
     invoke(*BASE, "--prev-text", " ".join(WORDS)).assert_error(2, "prompt-too-long", str(MAX_PROMPT_TOKENS))
-
-
-def test_from_python() -> None:
-    with pytest.raises(UsageError) as caught:
-        recognizer("demo").transcribe(CLIP, hotwords=tuple(WORDS))
-    assert caught.value.code == "prompt-too-long"
 
 
 @pytest.mark.slow

@@ -120,17 +120,6 @@ def test_another_funasr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "funasr 1.4.16" in invoke("info").stderr
 
 
-@pytest.mark.slow
-def test_the_file_is_asked_before_the_default_and_after_the_command_line(config: Path) -> None:
-    config.write_text('model = "demo"\nlang = "fr"\n[transcribe]\nformat = "tsv"\n')
-    clip, env = clips()[0], {"FUNASR_CONFIG": str(config)}
-    invoke("transcribe", clip.path, env=env).assert_fails(2, "'fr'")
-    result = invoke("transcribe", clip.path, "--lang", "en", env=env)
-    assert result.stdout.startswith("start\tend\ttext\n")
-    assert result.stdout.endswith(f"\t{clip.written}\n")
-    assert invoke("transcribe", clip.path, "--lang", "en", "-f", "txt", env=env).stdout == f"{clip.written}\n"
-
-
 @pytest.mark.parametrize(
     ("content", "code", "values"),
     [

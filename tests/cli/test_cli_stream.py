@@ -10,12 +10,10 @@ import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from rich.console import Console
 from support.expected import lines_of
-from support.running import COMMAND, environment, invoke, tree
+from support.running import COMMAND, environment
 from support.terminal import read_all, screen, terminal_environment
 
 from funasr_cli import demo
@@ -30,16 +28,6 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
     """The command, with both its outputs in pipes."""
     command = [*COMMAND, "transcribe", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
-
-
-@pytest.fixture(scope="module")
-def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All clips of the demo model in one recording, with pauses of 0.8 s: half a minute."""
-    pause = np.zeros(12800, np.int16)
-    parts = [part for path in PATHS for part in (soundfile.read(path, dtype="int16")[0], pause)]
-    path = tmp_path_factory.mktemp("joined") / "joined.wav"
-    soundfile.write(path, np.concatenate(parts), 16000)
-    return path
 
 
 def test_piped_lines_come_while_the_recording_goes_on(joined: Path, tmp_path: Path) -> None:
@@ -61,16 +49,6 @@ def test_piped_lines_come_while_the_recording_goes_on(joined: Path, tmp_path: Pa
     assert first in {"".join(lines[:count]) for count in range(1, len(lines))}
     assert first + rest.decode() == "".join(lines)
     assert stderr.decode().startswith("100.0% of 0:2")
-
-
-@pytest.mark.slow
-def test_stream_and_files(small_model: Path, zh_wav: Path, tmp_path: Path) -> None:
-    """With an output folder, the data goes there and the text to stdout."""
-    options = ("--stream", "--output-dir", tmp_path / "out", "--format", "json", "--max-tokens", 12)
-    result = invoke("transcribe", "-m", small_model, zh_wav, *options)
-    assert result.stdout == lines_of(small_model, zh_wav, max_tokens=12) != ""
-    assert list(tree(tmp_path / "out")) == ["zh-6s.json"]
-    assert (result.exit_code, result.stderr.count("cut short after 12 tokens")) == (1, 2)
 
 
 @pytest.mark.parametrize("options", [(), ("--stream",)])

@@ -6,16 +6,12 @@ import json
 import re
 from pathlib import Path
 
-import pysubs2
 import pytest
 from support.expected import lines_of, recognizer, summary
 from support.running import invoke
-from support.terminal import on_terminal
 
 from funasr_cli import demo
-from funasr_cli.subtitles import SubtitleLayout
 from funasr_cli.transcript import Word
-from funasr_cli.writers import WRITERS, Style
 
 CLIPS = {clip.path.name[:4]: clip for clip in demo.clips()}
 DIGITS, ENGLISH, CHINESE = CLIPS["0006"], CLIPS["0009"], CLIPS["0010"]
@@ -53,14 +49,6 @@ def test_times_in_front_of_each_segment() -> None:
         assert match[3] == ENGLISH.written
 
 
-def test_times_on_a_terminal_with_colours() -> None:
-    code, shown, _ = on_terminal(*BASE, ENGLISH.path, "--timestamps", "word", "--confidence")
-    assert code == 0
-    first, second, *_ = shown.split("\r\n")
-    assert re.fullmatch(r"\[0:00\.\d\d-0:00\.\d\d\] \x1b\[33mSarah\x1b\[0m", first)
-    assert re.fullmatch(r"\[0:00\.\d\d-0:00\.\d\d\] and", second)
-
-
 # --- files ---
 
 
@@ -73,30 +61,6 @@ def test_words_in_json() -> None:
     words = data["segments"][0]["words"]
     assert [word["text"] for word in words] == DIGITS.spoken.split()
     assert all(0.5 < word["score"] <= 1 and not word["estimated"] for word in words)
-
-
-@pytest.mark.slow
-def test_cues_begin_with_their_first_word() -> None:
-    (cue,) = pysubs2.SSAFile.from_string(invoke(*BASE, ENGLISH.path, "-f", "srt").stdout)
-    first, *_ = words_of(ENGLISH)
-    (segment,) = recognizer("demo").transcribe(ENGLISH.path).segments
-    assert cue.start == round(first.start_s * 1000) > round(segment.start_s * 1000) + 100
-    (cue,) = pysubs2.SSAFile.from_string(
-        invoke(*BASE, ENGLISH.path, "-f", "srt", "--timestamps", "segment").stdout
-    )
-    assert cue.start == round(segment.start_s * 1000)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("format", ["srt", "vtt"])
-def test_words_are_underlined_while_they_are_said(format: str) -> None:
-    written = invoke(*BASE, ENGLISH.path, "-f", format, "--highlight-words").stdout
-    said = recognizer("demo").transcribe(ENGLISH.path, word_times=True)
-    assert written == WRITERS[format](said, Style(subtitles=SubtitleLayout(highlight_words=True)))
-    cues = pysubs2.SSAFile.from_string(written, format_=format, keep_html_tags=True)
-    found = [(cue.start, match[1]) for cue in cues if (match := re.search("<u>(.+)</u>", cue.text))]
-    assert found == [(round(word.start_s * 1000), word.text) for word in words_of(ENGLISH)]
-    assert {re.sub("</?u>", "", cue.text) for cue in cues} == {ENGLISH.written}
 
 
 # --- models without the branch ---

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from support.expected import summary
-from support.measuring import measured
 from support.running import funasr, invoke
 
 from funasr_cli import demo
@@ -50,15 +50,7 @@ def test_it_is_offered_but_never_taken_silently(tmp_path: Path) -> None:
 
 
 def test_a_converted_model_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
     assert find_model("demo") == demo.MODEL
     shutil.copytree(demo.MODEL, tmp_path / "models/demo")
     assert find_model("demo") == tmp_path / "models/demo"
-
-
-@pytest.mark.slow
-def test_bench_times_its_clips() -> None:
-    names = [case["audio"] for case in measured("--rtf", "-m", "demo", "--trials", "1")["cases"]]
-    assert names == [str(clip.path) for clip in demo.clips()]

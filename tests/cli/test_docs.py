@@ -10,7 +10,17 @@ import typer.main
 from support.running import environment, invoke
 
 from funasr_cli.cli.app import app
+from funasr_cli.decoding.batch import (
+    CPU_FIXED_POSITIONS,
+    CPU_SLOW_FIXED_POSITIONS,
+    GPU_FIXED_POSITIONS,
+    MOST_TOKENS,
+    RunCost,
+    tried_at_once,
+)
+from funasr_cli.decoding.draft import CASES, FIRST, FURTHER
 from funasr_cli.errors import ExitCode
+from funasr_cli.models.layers import FULL_ROWS
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -83,3 +93,35 @@ def test_no_placeholder_is_left() -> None:
     """What is still to be filled in stands as @NAME@ while a page is being written."""
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         assert not re.findall(r"@[A-Z]+@", page.read_text(encoding="utf-8")), page
+
+
+# --- drafts, in the page on performance ---
+
+PAGE = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+SECTION = " ".join(PAGE.split("## Drafted decoding")[1].split("\n## ")[0].split())
+ROWS = [
+    list(map(int, row))
+    for row in re.findall(
+        r"^\| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE
+    )
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]} rows")
+def test_the_table_of_what_is_tried_at_once(row: list[int]) -> None:
+    rows, *shown = row
+    costs = RunCost(CPU_FIXED_POSITIONS, FULL_ROWS), RunCost(GPU_FIXED_POSITIONS)
+    tried = [
+        tried_at_once([MOST_TOKENS] * rows, [(first, FURTHER)] * rows, cost)
+        for cost in costs
+        for first in (0.8, 0.4, 0.1)
+    ]
+    assert tried == shown
+
+
+def test_constants_of_drafts() -> None:
+    assert len(ROWS) == 3
+    assert f"{CPU_FIXED_POSITIONS} on a CPU in float32" in SECTION
+    assert f"{CPU_SLOW_FIXED_POSITIONS} on a CPU in other types" in SECTION
+    assert f"{GPU_FIXED_POSITIONS} on a GPU" in SECTION
+    assert f"({FIRST:g} and {FURTHER:g}, worth {CASES} cases)" in SECTION

@@ -39,7 +39,9 @@ def described(transcript: Transcript) -> list[tuple[object, ...]]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", ["whole clips", *(pytest.param(way, marks=pytest.mark.full) for way in [*WAYS][1:])]
+)
 def test_batch_size(way: str, demo: Recognizer, recordings: list[Audio]) -> None:
     """As with a single row at any time."""
     alone, *others = (

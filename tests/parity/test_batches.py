@@ -1,11 +1,11 @@
-"""A clip's numbers and text do not depend on its neighbours."""
+"""A clip's numbers do not depend on its neighbours. Tokens: `test_continuous_batch.py`, `test_batch_sizes.py`."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.parity import checks
-from support.parity.stages import Stages, compute_batch, compute_unpadded, load_clip, prompts_of, written_ids
+from support.parity.stages import Stages, compute_batch, compute_unpadded, load_clip
 
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
@@ -43,41 +43,3 @@ def test_every_stage(
     batch = compute_batch(ctc_recognizer, loaded, [forced_ids(name) for name in names], OPTIONS)
     for name, row in zip(names, batch, strict=True):
         checks.check_same_row(alone[name], row)
-
-
-@pytest.fixture(scope="module", params=[0.0, 0.7])
-def written_alone(
-    request: pytest.FixtureRequest, ctc_recognizer: Recognizer, clips: dict[str, Path]
-) -> tuple[TranscribeOptions, dict[str, list[int]]]:
-    """How to decode (greedily, by sampling), and what each clip gives by itself."""
-    temperature = request.param
-    options = TranscribeOptions(max_tokens=8, temperature=temperature, seed=5 if temperature else None)
-    ids = {}
-    for name in MIXED:
-        clip = load_clip(ctc_recognizer, clips[name])
-        [ids[name]] = written_ids(ctc_recognizer, prompts_of(ctc_recognizer, [clip], options), options)
-    return options, ids
-
-
-@pytest.mark.parametrize("size", BATCHES)
-def test_written_tokens(
-    size: int,
-    written_alone: tuple[TranscribeOptions, dict[str, list[int]]],
-    ctc_recognizer: Recognizer,
-    clips: dict[str, Path],
-) -> None:
-    options, alone_ids = written_alone
-    names = BATCHES[size]
-    loaded = [load_clip(ctc_recognizer, clips[name]) for name in names]
-    together = written_ids(ctc_recognizer, prompts_of(ctc_recognizer, loaded, options), options)
-    assert dict(zip(names, together, strict=True)) == {name: alone_ids[name] for name in names}
-
-
-def test_texts_of_the_ctc_branch(ctc_recognizer: Recognizer, clips: dict[str, Path]) -> None:
-    options = TranscribeOptions(max_tokens=1, ctc=True, vad=False)
-    loaded = [load_clip(ctc_recognizer, clips[name]) for name in BATCHES[5]]
-    together = ctc_recognizer.transcribe_batch(loaded, options)
-    for clip, transcript in zip(loaded, together, strict=True):
-        [segment] = transcript.segments
-        assert segment.ctc_text is not None
-        assert segment.ctc_text == ctc_recognizer.transcribe(clip, options).segments[0].ctc_text

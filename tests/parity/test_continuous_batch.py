@@ -17,6 +17,7 @@ from support.parity.small_decoder import (
     LONGEST,
     SAMPLING,
     WIDTH,
+    Watched,
     random_prompt,
     written,
     written_alone,
@@ -45,53 +46,17 @@ def settings_of(eager: bool, growth: int = 256) -> Iterator[None]:
         yield
 
 
-class Watched:
-    """A decoder whose every token is compared with its row's own."""
-
-    def __init__(self, options: TranscribeOptions):
-        self.decoder = BatchDecoder(LLM, make_sampler(options))
-        self.options = options
-        self.live: dict[int, int] = {}  # row -> length of its prompt
-        self.tokens: dict[int, int] = {}  # row -> how many it has
-
-    def add(self, lengths: list[int]) -> None:
-        numbers = self.decoder.add([random_prompt(length) for length in lengths])
-        assert numbers == list(range(len(self.tokens), len(self.tokens) + len(lengths)))
-        self.live |= dict(zip(numbers, lengths, strict=True))
-        self.tokens |= dict.fromkeys(numbers, 0)
-
-    def step(self) -> None:
-        tokens = self.decoder.step()
-        assert [token.row for token in tokens] == list(self.live)
-        for token in tokens:
-            self._compare(token)
-            if self.tokens[token.row] == LONGEST:
-                self.end(token.row)
-
-    def _compare(self, token: Token) -> None:
-        token_id, logprob = written(self.live[token.row], self.options)[self.tokens[token.row]]
-        assert token.token_id == token_id
-        assert token.logprob == pytest.approx(logprob, abs=LOGPROB_TOLERANCE)
-        self.tokens[token.row] += 1
-
-    def end(self, row: int) -> None:
-        self.decoder.end(row)
-        del self.live[row]
-        assert len(self.decoder) == len(self.live)
-
-    def follow(self, action: str, values: list[int]) -> None:
-        """Part of a schedule: `values` are prompts' lengths, places among the live rows, or how many steps."""
-        if action == "add":
-            self.add(values)
-        elif action == "step":
-            for _ in range(*values):
-                self.step()
-        elif action == "end":
-            for row in {list(self.live)[place] for place in values if place < len(self.live)}:
-                self.end(row)
-        else:
-            for row in list(self.live):
-                self.end(row)
+def follow(watched: Watched, action: str, values: list[int]) -> None:
+    """Part of a schedule: `values` are prompts' lengths, places among the live rows, or how many steps."""
+    if action == "add":
+        watched.add(values)
+    elif action == "step":
+        for _ in range(*values):
+            watched.step()
+    else:
+        rows = list(watched.live)
+        for row in rows if action == "end all" else {rows[place] for place in values if place < len(rows)}:
+            watched.end(row)
 
 
 schedules = st.lists(
@@ -127,7 +92,7 @@ def test_rows_do_not_depend_on_who_comes_and_goes(
     with settings_of(eager, growth):
         watched = Watched(options)
         for action, values in schedule:
-            watched.follow(action, values)
+            follow(watched, action, values)
         while watched.live:
             watched.step()
         assert watched.decoder.step() == []
@@ -137,11 +102,11 @@ def test_rows_do_not_depend_on_who_comes_and_goes(
 def test_ended_rows_leave_the_batch(eager: bool) -> None:
     """When they are half of it, and when others join."""
     with settings_of(eager):
-        watched, sizes = Watched(DEFAULTS), []
+        watched, sizes = Watched(), []
         for action, values in (
             ("add", [1, 3, 12, 33]), ("end", [1]), ("end", [2]), ("add", [47, 12]), ("end", [0]), ("add", [3])
         ):  # fmt: skip
-            watched.follow(action, values)
+            follow(watched, action, values)
             watched.step()
             sizes.append(watched.decoder._batch.cache.layers[0].keys.shape[0])
         assert sizes == [4, 4, 2, 4, 4, 4]
@@ -150,10 +115,10 @@ def test_ended_rows_leave_the_batch(eager: bool) -> None:
 @both_paces
 def test_keys_and_values_are_given_back_when_all_rows_have_ended(eager: bool) -> None:
     with settings_of(eager):
-        watched = Watched(DEFAULTS)
+        watched = Watched()
         watched.add([47])
         watched.step()  # everything that outlives the rows is in memory now
-        watched.follow("end all", [])
+        follow(watched, "end all", [])
         watched.step()
         mx.synchronize()  # what is under way holds memory, too
         held_before = mx.get_active_memory()
@@ -161,7 +126,7 @@ def test_keys_and_values_are_given_back_when_all_rows_have_ended(eager: bool) ->
         watched.step()
         cache_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in watched.decoder._batch.cache.layers)
         assert mx.get_active_memory() >= held_before + cache_bytes
-        watched.follow("end all", [])
+        follow(watched, "end all", [])
         watched.step()
         mx.synchronize()
         assert mx.get_active_memory() < held_before + cache_bytes // 10
@@ -174,7 +139,7 @@ def test_the_cache_stays_short_while_many_rows_pass_through(eager: bool) -> None
     draw = np.random.default_rng(0)
     columns, capacities = [], set()
     with settings_of(eager, growth=8):
-        watched = Watched(DEFAULTS)
+        watched = Watched()
         while len(watched.tokens) < 200 or watched.live:
             if len(watched.live) < 4 and len(watched.tokens) < 200:
                 watched.add(draw.choice([1, 3, 12], 4 - len(watched.live)).tolist())

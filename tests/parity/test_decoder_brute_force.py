@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from support.parity.small_decoder import SAMPLING, VOCAB_SIZE, decode_in_one_pass, random_prompt, small_decoder
 
 from funasr_cli.backend import mx
-from funasr_cli.decoding.batch import right_pad
 from funasr_cli.decoding.sampling import keep_top_k, keep_top_p, make_sampler
-from funasr_cli.models import cache as cache_module
 from funasr_cli.models.cache import Place
 from funasr_cli.models.ctc import best_path
 from funasr_cli.options import TranscribeOptions
@@ -26,37 +24,6 @@ def test_best_path_of_all_short_sequences(length: int) -> None:
     for frame_ids in itertools.product(range(3), repeat=length):
         merged = [token for token, _ in itertools.groupby(frame_ids)]
         assert best_path(list(frame_ids), BLANK) == [token for token in merged if token != BLANK]
-
-
-@pytest.mark.parametrize("chunks", [[1] * 11, [4, 1, 1, 5], [10, 1]])
-@pytest.mark.parametrize("growth", [1, 3, 256])
-def test_cache_equals_one_pass(chunks: list[int], growth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "GROWTH_COLUMNS", growth)
-    llm, prompt = small_decoder(), random_prompt(11)
-    expected = decode_in_one_pass(llm, prompt)
-    cache = llm.make_cache(1)
-    parts = [llm(part[None], cache) for part in mx.split(prompt, np.cumsum(chunks)[:-1].tolist())]
-    assert cache.lengths == [11]
-    assert np.allclose(np.array(mx.concatenate(parts, axis=1)[0]), expected, atol=1e-5)
-
-
-# Up to 32 every length is a bucket; 33 is padded to 34, 70 to 72; 34 and 72 fill theirs.
-@pytest.mark.parametrize("lengths", [(5, 2), (1, 7, 7, 3), (33,), (34,), (33, 33), (70, 33, 5), (72, 34)])
-def test_padded_rows_equal_rows_alone(lengths: tuple[int, ...]) -> None:
-    llm, tail = small_decoder(), random_prompt(3, seed=99)
-    prompts = [random_prompt(length) for length in lengths]
-    padded, cache = right_pad(prompts), llm.make_cache(len(lengths))
-    columns = padded.shape[1]
-    hidden = llm(padded, cache)
-    cache.take_back([columns - length for length in lengths])
-    assert cache.lengths == list(lengths)
-    outputs = [mx.stack([row[length - 1 : length] for row, length in zip(hidden, lengths, strict=True)])]
-    for step in range(3):
-        outputs.append(llm(mx.broadcast_to(tail[step], (len(lengths), 1, tail.shape[1])), cache))
-    together = np.array(mx.concatenate(outputs, axis=1))
-    for row, prompt in enumerate(prompts):
-        alone = decode_in_one_pass(llm, mx.concatenate([prompt, tail]))
-        assert np.allclose(together[row], alone[-4:], atol=1e-5)
 
 
 @pytest.mark.slow

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.parity.small_decoder import (
     LLM,
-    LOGPROB_TOLERANCE,
     LONGEST,
     SAMPLING,
     VOCAB_SIZE,
     WIDTH,
+    Watched,
     random_prompt,
     written,
 )
@@ -52,45 +52,6 @@ class Script:
         self.judged.append((proposed, accepted))
 
 
-class Drafted:
-    """A decoder whose rows have drafts, each token compared with the row's own."""
-
-    def __init__(self, options: TranscribeOptions):
-        self.options = options
-        self.decoder = BatchDecoder(LLM, make_sampler(options))
-        self.live: dict[int, tuple[int, Script | None]] = {}
-        self.tokens: dict[int, int] = {}
-        self.passes: dict[int, int] = {}
-
-    def add(self, rows: list[tuple[int, Script | None]]) -> None:
-        prompts = [random_prompt(length) for length, _ in rows]
-        numbers = self.decoder.add(prompts, [draft for _, draft in rows])
-        self.live |= dict(zip(numbers, rows, strict=True))
-        self.tokens |= dict.fromkeys(numbers, 0)
-        self.passes |= dict.fromkeys(numbers, 0)
-
-    def step(self) -> None:
-        tokens = self.decoder.step()
-        assert list(dict.fromkeys(token.row for token in tokens)) == list(self.live)
-        own = [token.row for token in tokens if not token.drafted]
-        assert own == list(self.live), "each run gives each row one token that is not the draft's"
-        for token in tokens:
-            if token.row not in self.live:
-                continue  # it ended before the last of its tokens
-            length, draft = self.live[token.row]
-            token_id, logprob = written(length, self.options)[self.tokens[token.row]]
-            assert token.token_id == token_id
-            assert token.logprob == pytest.approx(logprob, abs=LOGPROB_TOLERANCE)
-            self.tokens[token.row] += 1
-            if draft:
-                draft.done += 1
-            if self.tokens[token.row] == LONGEST:
-                self.decoder.end(token.row)
-                del self.live[token.row]
-        for row in dict.fromkeys(token.row for token in tokens):
-            self.passes[row] += 1
-
-
 chances = st.sampled_from([0.2, 0.6, 0.9, 1.0])
 
 
@@ -110,10 +71,10 @@ def drafts(draw: Any, length: int, options: TranscribeOptions) -> Script | None:
 @settings(max_examples=15, deadline=None)
 def test_the_text_does_not_depend_on_drafts(options: TranscribeOptions, data: st.DataObject) -> None:
     """Rows join and go at any step; proposals of all lengths, right, partly right and wrong."""
-    drafted = Drafted(options)
+    drafted = Watched(options)
     for _ in range(data.draw(st.integers(1, 3))):
         lengths = data.draw(st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=4))
-        drafted.add([(length, data.draw(drafts(length, options))) for length in lengths])
+        drafted.add(lengths, [data.draw(drafts(length, options)) for length in lengths])
         for _ in range(data.draw(st.integers(1, 4))):
             if drafted.live:
                 drafted.step()
@@ -127,8 +88,8 @@ def right(length: int) -> Script:
 
 
 def test_a_right_draft_is_read_with_the_prompt() -> None:
-    drafted = Drafted(DEFAULTS)
-    drafted.add([(12, draft := right(12))])
+    drafted = Watched()
+    drafted.add([12], [draft := right(12)])
     drafted.step()
     [(proposed, accepted)] = draft.judged
     assert proposed == accepted > 1
@@ -141,8 +102,8 @@ def test_a_draft_saves_passes_where_it_is_right_and_none_where_it_is_wrong() -> 
     rows["wrong"].mistakes = set(range(LONGEST))
     passes = {}
     for name, draft in rows.items():
-        drafted = Drafted(DEFAULTS)
-        drafted.add([(12, draft)])
+        drafted = Watched()
+        drafted.add([12], [draft])
         while drafted.live:
             drafted.step()
         passes[name] = drafted.passes[0]

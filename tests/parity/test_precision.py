@@ -1,19 +1,17 @@
 """What quantization and bfloat16 cost, against float32 of the same weights."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.checkpoints import CheckpointSpec, large_adaptor_spec, write_checkpoint
+from support.checkpoints import CheckpointSpec, write_checkpoint
 from support.parity.stages import compute_batch, load_clip
 from support.small import convert
 
 from funasr_cli.backend import mx
 from funasr_cli.checkpoints.load import load_model
 from funasr_cli.models import sanm
-from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow
@@ -23,8 +21,6 @@ FORCED_IDS = np.random.default_rng(0).integers(0, 700, 64).tolist()
 # a bound can tell recipes apart. Random weights of full depth (28 layers, the default spec) gave 0.09, 0.10, 0.74
 # and 0.83, and four layers 0.04, 0.04, 0.56 and 0.59. None of this says what a trained checkpoint loses.
 LOGIT_ERRORS = {(8, 32): 0.03, (8, 64): 0.03, (4, 32): 0.40, (4, 64): 0.45}
-
-Convert = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +62,6 @@ def test_quantized_arithmetic_is_that_of_the_dequantized_weights(
     assert np.abs(stored - dense).max() < 1e-3 * np.abs(dense).max()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_quantized_models_decode(bits: int, quantizable: Path, zh_wav: Path) -> None:
-    folder = converted(quantizable, dtype="bfloat16", quantize=bits)
-    assert load_model(folder, "stored").model.llm.model.layers[0].mlp.up_proj.weight.dtype == mx.uint32
-    for dtype in ("stored", "float32"):
-        recognizer = Recognizer(load_model(folder, dtype))
-        options = TranscribeOptions(max_tokens=8, vad=False)
-        [segment] = recognizer.transcribe(load_clip(recognizer, zh_wav), options).segments
-        assert (segment.stop_reason, segment.tokens) == ("budget", 8) or segment.stop_reason == "eos"
-
-
 def encode(folder: Path, dtype: str, clip: Path) -> tuple[np.ndarray, np.ndarray]:
     """Encoder and adaptor output, (rows, width) each, in float32 for the comparison."""
     recognizer = Recognizer(load_model(folder, dtype))
@@ -97,9 +82,10 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 # Cosines of whole tensors, encoder and adaptor. Measured: 0.99982 and 0.99969 (peak 2,220); 0.99976 and 0.99929
 # (peak 1,426, encoder 30,000). In the second all branches of the encoder are a thousand times as large. The worst
 # single row of the adaptor is further off: 0.985 and 0.990.
+LARGE_ADAPTOR = CheckpointSpec(dtype="float32", llm_layers=1, adaptor_gain=28.0, outlier_gain=40.0)
 LARGE = {
-    "large-adaptor": large_adaptor_spec(dtype="float32"),
-    "large-encoder": large_adaptor_spec(dtype="float32", encoder_gain=1e3, encoder_entry_gain=1e3),
+    "large-adaptor": LARGE_ADAPTOR,
+    "large-encoder": dataclasses.replace(LARGE_ADAPTOR, encoder_gain=1e3, encoder_entry_gain=1e3),
 }
 
 
@@ -107,7 +93,7 @@ LARGE = {
 def test_bfloat16_holds_large_values(
     name: str, tmp_path: Path, zh_wav: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = write_checkpoint(tmp_path / "Fun-ASR-Nano-large", dataclasses.replace(LARGE[name], llm_layers=1))
+    checkpoint = write_checkpoint(tmp_path / "Fun-ASR-Nano-large", LARGE[name])
     folder = converted(checkpoint, dtype="float32")
     half = encode(folder, "bfloat16", zh_wav)
     peaks = record_peaks(monkeypatch)

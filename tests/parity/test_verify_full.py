@@ -16,45 +16,36 @@ from funasr_cli.paths import REFERENCE_PYTHON
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 
-@pytest.mark.parametrize("with_ctc", [False, True])
-def test_verify_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_ctc: bool) -> None:
-    spec = CheckpointSpec(encoder_blocks=4, encoder_tp_blocks=2, llm_layers=2, with_ctc=with_ctc)
-    source = write_checkpoint(tmp_path / "Nano", spec)
+def make_hostile(source: Path, llm_folder: str, marker: Path) -> None:
+    """State whatever makes FunASR import, install, download or unpickle something."""
+    (source / "model.py").write_text(f"open({str(marker)!r}, 'w').close()\n", encoding="utf-8")
+    (source / "requirements.txt").write_text("./nowhere\n", encoding="utf-8")
+    options = yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8"))
+    options |= {
+        "trust_remote_code": True, "remote_code": str(source / "model.py"), "vad_model": "fsmn-vad",
+        "init_param": "/nowhere/other.pt",
+    }  # fmt: skip
+    options["llm_conf"] |= {
+        "init_param_path": f"/trained/elsewhere/{llm_folder}", "load_kwargs": {"trust_remote_code": True},
+    }  # fmt: skip
+    options["ctc_decoder_conf"]["init_param_path"] = "/nowhere/ctc.pt"
+    (source / "config.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
+    classes = {"AutoConfig": "model.Config", "AutoModelForCausalLM": "model.Model"}
+    edit_json(source / llm_folder / "config.json", lambda config: config.update(auto_map=classes))
+
+
+@pytest.mark.parametrize("hostile", [pytest.param(False, marks=pytest.mark.full), True])
+def test_verify_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: bool) -> None:
+    """With a CTC branch and nothing of a hostile configuration obeyed; and without both."""
+    spec = CheckpointSpec(encoder_blocks=4, encoder_tp_blocks=2, llm_layers=2, with_ctc=hostile)
+    source, marker = write_checkpoint(tmp_path / "Nano", spec), tmp_path / "marker"
+    if hostile:
+        make_hostile(source, spec.llm_folder, marker)
     monkeypatch.setenv(REFERENCE_PYTHON, str(reference_python()))
     found = funasr_cli.convert(source, tmp_path / "out", quantize=8, group_size=32, verify="full").proof
+    assert not marker.exists()
     assert found
     assert found.port_errors
     assert max(found.port_errors.values()) < 1e-3
     assert (found.port_agreeing, found.tokens) == (found.tokens, 24)
     assert found.errors["encoder"] == 0 < found.errors["logits"]
-
-
-def test_nothing_of_a_hostile_configuration_reaches_the_reference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each of these settings makes FunASR import, install, download or unpickle something."""
-    spec = CheckpointSpec(encoder_blocks=4, encoder_tp_blocks=2, llm_layers=2, with_ctc=True)
-    source, marker = write_checkpoint(tmp_path / "Nano", spec), tmp_path / "marker"
-    (source / "model.py").write_text(f"open({str(marker)!r}, 'w').close()\n", encoding="utf-8")
-    (source / "requirements.txt").write_text("./nowhere\n", encoding="utf-8")
-    options = yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8"))
-    options |= {
-        "trust_remote_code": True,
-        "remote_code": str(source / "model.py"),
-        "vad_model": "fsmn-vad",
-        "init_param": "/nowhere/other.pt",
-    }
-    options["llm_conf"] |= {
-        "init_param_path": f"/trained/elsewhere/{spec.llm_folder}",
-        "load_kwargs": {"trust_remote_code": True},
-    }
-    options["ctc_decoder_conf"]["init_param_path"] = "/nowhere/ctc.pt"
-    (source / "config.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
-    classes = {"AutoConfig": "model.Config", "AutoModelForCausalLM": "model.Model"}
-    edit_json(source / spec.llm_folder / "config.json", lambda config: config.update(auto_map=classes))
-    monkeypatch.setenv(REFERENCE_PYTHON, str(reference_python()))
-    found = funasr_cli.convert(source, tmp_path / "out", verify="full").proof
-    assert not marker.exists()
-    assert found
-    assert found.port_errors
-    assert max(found.port_errors.values()) < 1e-3

@@ -22,10 +22,7 @@ SHARD = "model-{}-of-00003.safetensors".format
 
 
 def put(name: str, content: bytes) -> Change:
-    def change(folder: Path) -> None:
-        (folder / name).write_bytes(content)
-
-    return change
+    return lambda folder: (folder / name).write_bytes(content)
 
 
 def remove(name: str) -> Change:
@@ -64,29 +61,14 @@ def link(name: str, target: str) -> Change:
     return change
 
 
-def replace_by_folder(name: str) -> Change:
-    def change(folder: Path) -> None:
-        (folder / name).unlink()
-        (folder / name).mkdir()
-
-    return change
-
-
-def replace_by_pipe(name: str) -> Change:
-    def change(folder: Path) -> None:
-        (folder / name).unlink()
-        os.mkfifo(folder / name)
-
-    return change
+def replace(name: str, make: Callable[[Path], None]) -> Change:
+    """A folder or a pipe in a file's place."""
+    return lambda folder: ((folder / name).unlink(), make(folder / name))
 
 
 def state(**entries: Any) -> Change:
     """Entries of ``config.json``, also of objects in it, as ``audio_config__hidden_size``; None takes one out."""
-    return json_entries(CONFIG, entries)
-
-
-def json_entries(name: str, entries: dict[str, Any]) -> Change:
-    return lambda folder: edit_json(folder / name, lambda content: _set_all(content, entries))
+    return lambda folder: edit_json(folder / CONFIG, lambda content: _set_all(content, entries))
 
 
 def state_yaml(**entries: Any) -> Change:
@@ -154,38 +136,13 @@ def header(change: Callable[[dict[str, Any]], Any], name: str = WEIGHTS) -> Chan
     return apply
 
 
-def entry(key: str, name: str = WEIGHTS, **values: Any) -> Change:
-    """What a header says of one tensor."""
-    return header(lambda described: described[key].update(values), name)
-
-
-def only_weights(config: dict[str, Any]) -> Change:
-    """Nothing but the weights, and another program's ``config.json``."""
-
-    def change(folder: Path) -> None:
-        for path in folder.iterdir():
-            if path.name != WEIGHTS:
-                path.unlink()
-        (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-
-    return change
+def tokenizer(name: str, model: models.Model) -> Change:
+    return lambda folder: Tokenizer(model).save(str(folder / name))
 
 
 def two_tokens(name: str) -> Change:
     """A tokenizer like Qwen's, without what the prompt needs."""
-    tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
-    return lambda folder: tokenizer.save(str(folder / name))
-
-
-def word_pieces(name: str) -> Change:
-    """A tokenizer as BERT's has it."""
-    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
-    return lambda folder: tokenizer.save(str(folder / name))
-
-
-def more_tokens(name: str) -> Change:
-    """Ids beyond the decoder's."""
-    return lambda folder: edit_json(folder / name, lambda content: content["model"]["vocab"].update(extra=2000))
+    return tokenizer(name, models.BPE({"a": 0, "b": 1}, []))
 
 
 def add_lora(*names: str) -> Change:

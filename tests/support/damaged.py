@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from itertools import pairwise
 from typing import Any
@@ -17,26 +18,24 @@ from support.damage import (
     Change,
     add_lora,
     cut,
-    entry,
     first_value,
     flip,
     header,
     index,
     link,
-    more_tokens,
-    only_weights,
     pickle,
     put,
     remove,
-    replace_by_folder,
-    replace_by_pipe,
+    replace,
     state,
     state_yaml,
     tensor,
     tensors,
+    tokenizer,
     two_tokens,
-    word_pieces,
 )
+from support.small import edit_json
+from tokenizers import models
 
 MODEL_PT, YAML, TOKENIZER, QWEN = "model.pt", "config.yaml", "tokenizer.json", "Qwen3-0.6B"
 QWEN_TOKENIZER, QWEN_CONFIG = f"{QWEN}/{TOKENIZER}", f"{QWEN}/{CONFIG}"
@@ -54,6 +53,7 @@ BOMB = "a: &a x\n" + "".join(f"{name}: &{name} [{10 * f'*{last}, '}]\n" for last
 SENSE_VOICE = b"encoder: SenseVoiceEncoderSmall\nmodel: SenseVoiceSmall\nfrontend: WavFrontend\n"
 PARAFORMER = b"model: Paraformer\nencoder: SANMEncoder\npredictor: CifPredictorV2\n"
 NAN, INFINITE = first_value(float("nan")), first_value(float("-inf"))
+BERTS = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
 SYSTEM = f"{os.system.__module__}.system"
 
 # What it is; how to do it; the code of the error; what its message names.
@@ -75,8 +75,8 @@ FUNASR: list[Row] = [
     ),
     *rows(
         "model-path",
-        ("a folder", replace_by_folder(MODEL_PT), MODEL_PT),
-        ("a pipe", replace_by_pipe(MODEL_PT), MODEL_PT),
+        ("a folder", replace(MODEL_PT, os.mkdir), MODEL_PT),
+        ("a pipe", replace(MODEL_PT, os.mkfifo), MODEL_PT),
         ("elsewhere", link(MODEL_PT, "../model.pt"), MODEL_PT),
         ("a way up", state_yaml(llm_conf__init_param_path="Qwen3\\..\\.."), "'Qwen3\\\\..\\\\../config.json'"),
         ("decoder elsewhere", link(QWEN, f"../{QWEN}"), QWEN_CONFIG),
@@ -130,7 +130,7 @@ FUNASR: list[Row] = [
         ("SenseVoice", put(YAML, SENSE_VOICE), "'SenseVoiceSmall'"),
         ("aliases", put(YAML, BOMB.encode()), YAML, "None"),
         ("an alias for the model", put(YAML, (BOMB + "model: *j\n").encode()), YAML),
-        ("a tokenizer of another kind", word_pieces(QWEN_TOKENIZER), "'WordPiece'"),
+        ("a tokenizer of another kind", tokenizer(QWEN_TOKENIZER, BERTS), "'WordPiece'"),
         ("a decoder of another kind", put(QWEN_CONFIG, b'{"model_type": "llama"}'), "'llama'"),
     ),
     *rows(
@@ -150,19 +150,16 @@ TRANSFORMERS: list[Row] = [
         ("a deep header", put(WEIGHTS, (1 << 20).to_bytes(8, "little") + b'{"a":' * (1 << 18)), WEIGHTS),
         ("a bit of the header", flip(WEIGHTS, 8), WEIGHTS),
         ("a byte more", lambda folder: put(WEIGHTS, (folder / WEIGHTS).read_bytes() + b"x")(folder), WEIGHTS),
-        ("overlap", entry(THEIR_BIAS, data_offsets=[0, 128]), WEIGHTS),
-        ("absurd shape", entry(THEIR_BIAS, shape=[1 << 40, 1 << 40]), WEIGHTS),
-        ("unknown type", entry(THEIR_BIAS, dtype="F9"), WEIGHTS),
+        ("overlap", header(lambda found: found[THEIR_BIAS].update(data_offsets=[0, 128])), WEIGHTS),
+        ("absurd shape", header(lambda found: found[THEIR_BIAS].update(shape=[1 << 40, 1 << 40])), WEIGHTS),
+        ("unknown type", header(lambda found: found[THEIR_BIAS].update(dtype="F9")), WEIGHTS),
         ("a name with a bell", header(lambda found: found.update({"a\a": found.pop(THEIR_BIAS)})), r"'a\x07'"),
         ("not a number", tensor(EMBEDDING, NAN), "llm.model.embed_tokens.weight"),
         ("pointer", put(WEIGHTS, POINTER), WEIGHTS, "git lfs pull"),
         ("deep JSON", put(CONFIG, b'{"a":' * 100_000), CONFIG),
         ("large JSON", put(CONFIG, b" " * (1 << 21)), CONFIG, "2,097,152"),
     ),
-    *rows(
-        "model-missing",
-        ("missing", remove(WEIGHTS), WEIGHTS),
-    ),
+    ("missing", remove(WEIGHTS), "model-missing", WEIGHTS),
     *rows(
         "model-misfit",
         ("integers", tensor(THEIR_BIAS, torch.Tensor.long), BIAS, "I64"),
@@ -179,7 +176,7 @@ TRANSFORMERS: list[Row] = [
     ),
     *rows(
         "model-unsupported",
-        ("Whisper", only_weights({"model_type": "whisper", "d_model": 384}), "'whisper'"),
+        ("Whisper", put(CONFIG, b'{"model_type": "whisper", "d_model": 384}'), "'whisper'"),
         ("no configuration", remove(CONFIG)),
         ("quantized", state(quantization_config={"quant_method": "bitsandbytes"}), CONFIG),
         ("another activation", state(audio_config__hidden_act="gelu"), "'gelu'"),
@@ -191,7 +188,9 @@ TRANSFORMERS: list[Row] = [
         ("a huge number", state(text_config__hidden_size=10**4000), "hidden_size"),
     ),
     ("LoRA", tensors(lambda found: found.update({f"{EMBEDDING}.lora_A.weight": torch.ones(1)})), "lora-unmerged"),
-    ("more tokens", more_tokens(TOKENIZER), "tokenizer-mismatch", TOKENIZER, "2000", "768"),
+    ("ids beyond the decoder's", lambda folder: edit_json(
+        folder / TOKENIZER, lambda content: content["model"]["vocab"].update(extra=2000)
+    ), "tokenizer-mismatch", TOKENIZER, "2000", "768"),
 ]  # fmt: skip
 
 SHARDS: list[Row] = [
@@ -220,10 +219,7 @@ MLX_AUDIO: list[Row] = [
         ("infinite in float16", tensor(f"{GATE}.weight", lambda values: 1e6 * values.half()), f"{GATE}.weight"),
     ),
     ("elsewhere", link(WEIGHTS, "/etc/passwd"), "model-path", WEIGHTS),
-    *rows(
-        "model-misfit",
-        ("PyTorch's axes", tensor(TAPS, lambda values: values.transpose(-1, -2)), TAPS, "(32, 1, 11)"),
-    ),
+    ("PyTorch's axes", tensor(TAPS, lambda values: values.transpose(-1, -2)), "model-misfit", TAPS, "(32, 1, 11)"),
     ("another folder", state(qwen_tokenizer_path="/etc/Other"), "model-missing", f"Other/{TOKENIZER}"),
     ("another tokenizer", two_tokens(QWEN_TOKENIZER), "tokenizer-mismatch", QWEN_TOKENIZER),
     ("quantized", state(quantization={"bits": 4, "group_size": 64}), "model-quantized", WEIGHTS),
@@ -243,7 +239,7 @@ MLX_AUDIO: list[Row] = [
 
 OURS: list[Row] = [
     ("newer", state(format_version=2), "model-unsupported", "format version 2"),
-    *rows("model-config", ("a field too few", state(encoder__blocks=None), "'blocks'")),
+    ("a field too few", state(encoder__blocks=None), "model-config", "'blocks'"),
     ("cut", cut(WEIGHTS, -1), "model-damaged", WEIGHTS),
     ("a tensor too few", tensors(lambda found: found.pop(BIAS)), "model-misfit", BIAS),
     ("not a number", tensor(BIAS, NAN), "model-damaged", BIAS),
@@ -257,9 +253,9 @@ def unlist(name: str) -> Change:
 
     def change(folder: Any) -> None:
         path = folder / "SHA256SUMS"
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(line for line in lines if not line.endswith(f"  {name}\n")))
-        assert len(path.read_text().splitlines()) == len(lines) - 1
+        kept, found = re.subn(rf"^\w+  {re.escape(name)}\n", "", path.read_text(), flags=re.MULTILINE)
+        assert found == 1
+        path.write_text(kept)
 
     return change
 
@@ -268,16 +264,24 @@ CHECKS: list[Row] = [  # of our own, quantized: what stands in each line of the 
     ("a bit of a value", flip(WEIGHTS, -1), f"{WEIGHTS}: "),
     ("not a number", tensor(BIAS, NAN), f"{WEIGHTS}: ", f"{BIAS}: "),
     ("a space more", lambda folder: put(TOKENIZER, (folder / TOKENIZER).read_bytes() + b" ")(folder), TOKENIZER),
-    ("another tokenizer", two_tokens(TOKENIZER), "<|im_start|>", "<|im_end|>", "token 688", f"{TOKENIZER}: "),
+    (
+        "another tokenizer",
+        two_tokens(TOKENIZER),
+        "<|im_start|>",
+        "<|im_end|>",
+        "token 688",
+        f"{TOKENIZER}: ",
+    ),
     ("a file too few", remove("merges.txt"), "merges.txt: SHA256SUMS"),
     ("no digests", put("SHA256SUMS", b"none\n"), "SHA256SUMS: "),
     ("an empty list", put("SHA256SUMS", b""), "SHA256SUMS: "),
+    ("no list", remove("SHA256SUMS"), *(f"{name}: SHA256SUMS" for name in (WEIGHTS, CONFIG, TOKENIZER))),
     ("a list without the weights", unlist(WEIGHTS), f"{WEIGHTS}: SHA256SUMS"),
     ("a list without a configuration", unlist(CONFIG), f"{CONFIG}: SHA256SUMS"),
     ("a list without the tokenizer", unlist(TOKENIZER), f"{TOKENIZER}: SHA256SUMS"),
     ("no model card", remove("README.md"), "README.md: SHA256SUMS"),
     ("a digest of something else", put("SHA256SUMS", f"{64 * '0'}  ../secret\n".encode()), "'../secret'"),
-    ("a pipe", replace_by_pipe("merges.txt"), "merges.txt: "),
+    ("a pipe", replace("merges.txt", os.mkfifo), "merges.txt: "),
     ("no scales", tensors(lambda found: found.pop(f"{GATE}.scales")), f"{GATE}.biases", f"{GATE}.weight"),
     ("a header cut", cut(WEIGHTS, 1000), f"{WEIGHTS}: "),
 ]

@@ -56,11 +56,3 @@ def fetch(home: Path, hub: Repository, revision: str = "", **env: str) -> tuple[
 def names(folder: Path) -> set[str]:
     """The files in a folder and those below."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
-def find_model(home: Path, name: str) -> str:
-    """What `--model` finds without a network: a folder, or why there is none."""
-    script = f"from funasr_cli.checkpoints.hub import find_model; print(find_model({name!r}))"
-    env = environment(HF_HOME=str(home / "cache"), FUNASR_HOME=str(home / "home"))
-    done = subprocess.run([PYTHON, "-c", script], capture_output=True, text=True, timeout=60, env=env)
-    return done.stdout or done.stderr.splitlines()[-2]  # the hint is a note below

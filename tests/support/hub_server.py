@@ -21,30 +21,21 @@ R = TypeVar("R", bound="Repository")
 
 
 class Repository:
-    """`owner/model`; the faults stand until they are taken back.
+    """`owner/model`; the faults stand until they are taken back."""
 
-    Attributes:
-        fault: status and error code of every answer.
-        breaks_after: the connection is lost after so many bytes of a large file; the next one holds, unless it
-            `stays_broken`: then large files are refused.
-        omits_bytes: how many bytes of a large file do not come, without a word of it.
-        stated_bytes: the size of large files that the hub lists, if it is not the real one.
-        downloaded: names of the files that were sent, or begun.
-        ranges: what was asked for of the large ones.
-    """
+    fault: tuple[int, str] | None = None  # status and error code of every answer
+    breaks_after: int | None = None  # bytes of a large file, then the connection is lost; the next one holds,
+    stays_broken = False  # or large files are refused from then on
+    is_broken = False
+    omits_bytes = 0  # of a large file, which do not come, without a word of it
+    stated_bytes: int | None = None  # the size of large files that the hub lists, if it is not the real one
+    url = ""
 
     def __init__(self, folder: Path) -> None:
         self.files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        self.fault: tuple[int, str] | None = None
-        self.breaks_after: int | None = None
-        self.stays_broken = False
-        self.is_broken = False
-        self.omits_bytes = 0
-        self.stated_bytes: int | None = None
-        self.downloaded: list[str] = []
-        self.ranges: list[str] = []
+        self.downloaded: list[str] = []  # names of the files that were sent, or begun
+        self.ranges: list[str] = []  # what was asked for of the large ones
         self.authorization: set[str] = set()
-        self.url = ""
 
     def answer(self, path: str) -> Answer:
         """Status, body and headers for a GET, unless `fault` stands."""
@@ -176,7 +167,11 @@ def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            status, body, headers = self.faultless() if repository.fault is None else self.faulty()
+            repository.authorization.add(self.headers.get("Authorization", ""))
+            if fault := repository.fault:
+                status, body, headers = fault[0], b"", {"X-Error-Code": fault[1]}
+            else:
+                status, body, headers = repository.answer(self.path)
             name = repository.file_of(self.path) if status < 300 else None
             is_large = name is not None and name.endswith(LARGE)
             if self.command == "GET" and name:
@@ -196,14 +191,6 @@ def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
             self.wfile.write(body)
 
         do_HEAD = do_CONNECT = do_GET  # the last one is what a proxy is asked for
-
-        def faultless(self) -> Answer:
-            repository.authorization.add(self.headers.get("Authorization", ""))
-            return repository.answer(self.path)
-
-        def faulty(self) -> Answer:
-            assert repository.fault
-            return repository.fault[0], b"", {"X-Error-Code": repository.fault[1]}
 
         def part(self, body: bytes, headers: dict[str, str]) -> Answer:
             """As `Range` asks for."""

@@ -35,13 +35,9 @@ CORPUS = (
 )
 
 
-def write_tokenizer(folder: Path, qwen_bpe: Path | None, vocab_size: int) -> Tokenizer:
-    """Write Qwen's tokenizer files; return the tokenizer as `tokenizer.json` gives it back.
-
-    `qwen_bpe` is a folder with Qwen's vocab.json and merges.txt; without one, a BPE of `vocab_size` ordinary
-    tokens is learnt from `CORPUS`.
-    """
-    _build_tokenizer(qwen_bpe, vocab_size).save(str(folder / "tokenizer.json"))
+def write_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """Write Qwen's tokenizer files; return the tokenizer as `tokenizer.json` gives it back."""
+    _build_tokenizer(vocab_size).save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.model.save(str(folder))  # vocab.json and merges.txt
     added = {
@@ -60,22 +56,17 @@ def write_tokenizer(folder: Path, qwen_bpe: Path | None, vocab_size: int) -> Tok
     return tokenizer
 
 
-def _build_tokenizer(qwen_bpe: Path | None, vocab_size: int) -> Tokenizer:
-    """Qwen's byte-level BPE pipeline around its own merges, or around merges learnt from `CORPUS`."""
-    if qwen_bpe:
-        model = models.BPE.from_file(str(qwen_bpe / "vocab.json"), str(qwen_bpe / "merges.txt"))
-    else:
-        model = models.BPE()
-    tokenizer = Tokenizer(model)
+def _build_tokenizer(vocab_size: int) -> Tokenizer:
+    """Qwen's byte-level BPE pipeline around `vocab_size` ordinary tokens, learnt from `CORPUS`."""
+    tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
-    if not qwen_bpe:
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
-        tokenizer.train_from_iterator(CORPUS, trainer)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in QWEN_SPECIAL])
     tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in QWEN_ADDED])
     return tokenizer

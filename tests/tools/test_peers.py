@@ -121,36 +121,26 @@ def answer(first_token_s: float, total_s: float, text: str) -> dict[str, Any]:
     return {"first_token_s": first_token_s, "total_s": total_s, "texts": [text]}
 
 
+MACHINE = {
+    "processor": "Abacus", "cores": 2, "memory_bytes": 16_000_000_000, "system": "Linux", "gpu": None,
+    "blas": "libblas.so",
+}  # fmt: skip
+WORK = {
+    "further": {"operations": 683.0, "computing": 339.5, "evaluations": 1.0},
+    "whole": {"operations": 45022, "computing": 22297, "evaluations": 66},
+}
+OURS = {
+    "clip": [answer(0.5, 4.0, "x"), answer(0.4, 5.0, "x"), answer(0.6, 3.0, "x")],
+    "batch": [{"first_token_s": 1.0, "total_s": 16.0, "texts": ["x"] * 16}],
+    "work": WORK,
+}
 RUN: dict[str, Any] = {
-    "started": "2030-01-02T03:04+00:00",
-    "command": "python -m tools.peers --size full",
-    "machine": {
-        "processor": "Abacus",
-        "cores": 2,
-        "memory_bytes": 16_000_000_000,
-        "system": "Linux",
-        "gpu": None,
-        "blas": "libblas.so",
-    },
-    "threads": 2,
-    "model": "random weights",
-    "tokens": 64,
-    "clips": 16,
-    "duration_s": 6.0,
+    "started": "2030-01-02T03:04+00:00", "command": "python -m tools.peers --size full", "machine": MACHINE,
+    "threads": 2, "model": "random weights", "tokens": 64, "clips": 16, "duration_s": 6.0,
     "asked": {"ours": "this", "theirs": "that"},
     "versions": {"ours": {"mlx": "1"}, "theirs": {"torch": "2", "numpy": "3"}},
-    "results": {
-        "ours": {
-            "clip": [answer(0.5, 4.0, "x"), answer(0.4, 5.0, "x"), answer(0.6, 3.0, "x")],
-            "batch": [{"first_token_s": 1.0, "total_s": 16.0, "texts": ["x"] * 16}],
-            "work": {
-                "further": {"operations": 683.0, "computing": 339.5, "evaluations": 1.0},
-                "whole": {"operations": 45022, "computing": 22297, "evaluations": 66},
-            },
-        },
-        "theirs": {"clip": [answer(2.0, 10.0, "x")], "batch": [], "work": None},
-    },
-}
+    "results": {"ours": OURS, "theirs": {"clip": [answer(2.0, 10.0, "x")], "batch": [], "work": None}},
+}  # fmt: skip
 
 
 def rows(page: str) -> list[list[str]]:
@@ -210,7 +200,7 @@ def test_the_page_says_what_was_measured_on_what() -> None:
     assert ["device", "CPU; ours with libblas.so"] in found
     assert ["theirs", "torch 2, numpy 3", "that"] in found
     assert "no GPU was at hand" in page
-    with_gpu = write_page(RUN | {"machine": RUN["machine"] | {"gpu": "Card"}})
+    with_gpu = write_page(RUN | {"machine": MACHINE | {"gpu": "Card"}})
     assert "no GPU was at hand" not in with_gpu
     assert ["device", "Card for MLX, the CPU for PyTorch"] in rows(with_gpu)
 

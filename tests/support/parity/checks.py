@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from support.parity.live import Case
@@ -12,6 +11,8 @@ from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.text import clean_text
 from funasr_cli.models.ctc import best_path
 from funasr_cli.pipeline import Recognizer
+
+Check = Callable[[Recognizer, Stages, Case], None]
 
 FEATURE_TOLERANCE = 2e-3
 COSINE = 0.99999
@@ -46,32 +47,26 @@ def margins(logits: np.ndarray) -> np.ndarray:
     return (best - second) / (logits.max(-1) - logits.min(-1))
 
 
-def check_samples(_: Recognizer, ours: Stages, case: Case) -> None:
-    """The same waveform reaches the model."""
-    theirs = case.arrays["samples"]
-    require(ours.samples.shape == theirs.shape, f"{len(ours.samples)} samples, expected {len(theirs)}")
-    worst = float(np.abs(ours.samples - theirs).max())
-    require(worst < 1e-6, f"samples differ by {worst:.1e}")
+def check_values(stage: str, tolerance: float) -> Check:
+    """The waveform that reaches the model; filter bank and stacking."""
+
+    def check(_: Recognizer, ours: Stages, case: Case) -> None:
+        own, theirs = getattr(ours, stage), case.arrays[stage]
+        require(own.shape == theirs.shape, f"{stage} {own.shape}, expected {theirs.shape}")
+        worst = float(np.abs(own - theirs).max())
+        require(worst < tolerance, f"{stage} differ by {worst:.1e}")
+
+    return check
 
 
-def check_features(_: Recognizer, ours: Stages, case: Case) -> None:
-    """Filter bank and stacking."""
-    theirs = case.arrays["features"]
-    require(ours.features.shape == theirs.shape, f"features {ours.features.shape}, expected {theirs.shape}")
-    worst = float(np.abs(ours.features - theirs).max())
-    require(worst < FEATURE_TOLERANCE, f"features differ by {worst:.1e}")
+def check_rows(stage: str) -> Check:
+    """Output of the encoder, or of the adaptor, row by row."""
 
+    def check(_: Recognizer, ours: Stages, case: Case) -> None:
+        cosine = worst_cosine(getattr(ours, stage), case.arrays[stage])
+        require(cosine > COSINE, f"{stage}: cosine 1 - {1 - cosine:.1e}")
 
-def check_encoder(_: Recognizer, ours: Stages, case: Case) -> None:
-    """Encoder output, row by row."""
-    cosine = worst_cosine(ours.encoder, case.arrays["encoder"])
-    require(cosine > COSINE, f"encoder: cosine 1 - {1 - cosine:.1e}")
-
-
-def check_adaptor(_: Recognizer, ours: Stages, case: Case) -> None:
-    """Adaptor output, row by row."""
-    cosine = worst_cosine(ours.adaptor, case.arrays["adaptor"])
-    require(cosine > COSINE, f"adaptor: cosine 1 - {1 - cosine:.1e}")
+    return check
 
 
 def check_prompt(recognizer: Recognizer, ours: Stages, case: Case) -> None:
@@ -140,19 +135,17 @@ def explain_parting(name: str, ours: list[int], theirs: list[int], logits: np.nd
     warnings.warn(message, stacklevel=2)
 
 
-CHECKS: dict[str, Callable[[Recognizer, Stages, Case], None]] = {
-    "samples": check_samples, "features": check_features, "encoder": check_encoder, "adaptor": check_adaptor,
+CHECKS: dict[str, Check] = {
+    "samples": check_values("samples", 1e-6), "features": check_values("features", FEATURE_TOLERANCE),
+    "encoder": check_rows("encoder"), "adaptor": check_rows("adaptor"),
     "prompt": check_prompt, "logits": check_logits, "ctc": check_ctc, "text": check_text,
 }  # fmt: skip
 
 
 def check_same_row(alone: Stages, batched: Stages) -> None:
     """A clip that is padded, or among others, against the same clip alone and without padding."""
-    pairs: dict[str, tuple[Any, Any]] = {
-        name: (getattr(batched, name), getattr(alone, name))
-        for name in ("features", "encoder", "adaptor", "prompt", "forced_logits", "ctc_log_probs")
-    }
-    for name, (ours, theirs) in pairs.items():
+    for name in ("features", "encoder", "adaptor", "prompt", "forced_logits", "ctc_log_probs"):
+        ours, theirs = getattr(batched, name), getattr(alone, name)
         if theirs is None:
             continue
         if not np.any(theirs):

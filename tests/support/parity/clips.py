@@ -1,10 +1,14 @@
 """The clips that both implementations transcribe: 20 ms to 30 s, speech, noise, silence, other sample rates."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 import soxr
+
+from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES
 
 RATE_HZ = 16000
 CLIP_NAMES = (
@@ -13,6 +17,17 @@ CLIP_NAMES = (
     "en-8k-stereo", "stereo-44k", "zh-22k", "sweep-48k", "square", "impulse",
 )  # fmt: skip
 BATCH_CLIPS = ("zh", "en-1s", "noise-0.5s", "silence-1s", "zh-0.1s")
+SPOKEN = ("auto", *(LANGUAGES[code].prompt_name for code in MLT_LANGUAGES))
+# What `make test` compares with the reference; the rest takes minutes.
+FEW_CLIPS = (
+    "zh-0.02s", "zh-2.5s", "en-1s", "en-4.3s", "silence-1s", "late-speech", "en-8k-stereo", "stereo-44k",
+)  # fmt: skip
+FEW_SPOKEN = ("auto", "中文", "越南语")
+
+
+def few_at_first(names: tuple[str, ...], few: tuple[str, ...]) -> list[Any]:
+    """Parameters for a test that takes them all, and only a few in `make test`."""
+    return [pytest.param(name, marks=[] if name in few else pytest.mark.full) for name in names]
 
 
 def write_clips(folder: Path, zh_wav: Path, en_flac: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ SCRIPT = REPOSITORY / "tests/support/parity/record.py"
 LAYOUTS_SCRIPT = REPOSITORY / "tests/support/parity/reference_layouts.py"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""}
 VARIABLE = "REFERENCE_PYTHON"
+
+Jobs = list[dict[str, Any]]
 
 
 def reference_python() -> Path:
@@ -67,8 +68,7 @@ class Pair:
     """A checkpoint's conversion and the reference's answers on the checkpoint itself."""
 
     model: Path
-    cases: dict[str, Case]
-    batches: dict[str, Case]
+    cases: dict[str, Case]  # batches among them
 
     def recognizer(self) -> Recognizer:
         """A freshly loaded one, in float32: free to be tampered with."""
@@ -76,24 +76,14 @@ class Pair:
 
 
 def run_pair(
-    factory: pytest.TempPathFactory,
-    name: str,
-    spec: CheckpointSpec,
-    cases: list[dict[str, Any]],
-    batches: list[dict[str, Any]] | None = None,
+    factory: pytest.TempPathFactory, name: str, spec: CheckpointSpec, cases: Jobs, batches: Jobs | None = None
 ) -> Pair:
     """Write a random checkpoint, convert it in float32 and run the reference on it: once, for all workers.
 
-    Args:
-        factory: of temporary folders.
-        name: of the checkpoint's folder.
-        spec: what it is.
-        cases: as `funasr_cli/verification/pytorch.py` takes them.
-        batches: the same.
+    The folder has that name. Cases and batches are as `funasr_cli/verification/reference.py` takes them.
     """
-    batches = batches or []
     # Matrices this small gain nothing from threads, which wait for each other for ever on a busy machine.
-    content = {"threads": 1, "cases": cases, "batches": batches}
+    content = {"threads": 1, "cases": cases, "batches": batches or []}
 
     def make(folder: Path) -> None:
         checkpoint, job = write_checkpoint(folder / name, spec), folder / "job.json"
@@ -104,19 +94,10 @@ def run_pair(
 
     folder = once(factory, f"pair-{name}", make)
     answers = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
-    with np.load(folder / "answers.npz") as arrays:
-        found = {name: arrays[name] for name in arrays.files}
-    return Pair(
-        model=folder / "mlx",
-        cases=dict(_answered(cases, answers, found)),
-        batches=dict(_answered(batches, answers, found)),
-    )
-
-
-def _answered(
-    jobs: list[dict[str, Any]], answers: dict[str, Any], arrays: dict[str, np.ndarray]
-) -> Iterator[tuple[str, Case]]:
-    for job in jobs:
-        prefix = f"{job['name']}/"
-        own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        yield job["name"], Case(job, answers[job["name"]], own)
+    arrays: dict[str, dict[str, np.ndarray]] = {asked: {} for asked in answers}
+    with np.load(folder / "answers.npz") as stored:
+        for path in stored.files:
+            asked, _, what = path.rpartition("/")
+            arrays[asked][what] = stored[path]
+    jobs = {job["name"]: job for job in (*cases, *(batches or []))}
+    return Pair(folder / "mlx", {asked: Case(job, answers[asked], arrays[asked]) for asked, job in jobs.items()})

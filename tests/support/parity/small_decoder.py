@@ -1,10 +1,15 @@
 """A decoder of two layers, for what needs no checkpoint."""
 
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
+import pytest
 
 from funasr_cli.backend import mx
+from funasr_cli.decoding.batch import Token
+from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
 from funasr_cli.options import DEFAULTS, TranscribeOptions
@@ -70,3 +75,49 @@ LOGPROB_TOLERANCE = 5e-4  # measured: 3e-5
 def written(length: int, options: TranscribeOptions) -> list[tuple[int, float]]:
     """Ids and log-probabilities of the row whose prompt has this length, by itself."""
     return written_alone(LLM, random_prompt(length), LONGEST, options)
+
+
+class Watched:
+    """A decoder whose every token is compared with its row's own, whatever draft the row has."""
+
+    def __init__(self, options: TranscribeOptions = DEFAULTS):
+        self.decoder = BatchDecoder(LLM, make_sampler(options))
+        self.options = options
+        self.live: dict[int, tuple[int, Any]] = {}  # row -> length of its prompt, draft or None
+        self.tokens: dict[int, int] = {}  # row -> how many it has
+        self.passes: dict[int, int] = {}
+
+    def add(self, lengths: list[int], drafts: Sequence[Any] = ()) -> None:
+        drafts = drafts or [None] * len(lengths)
+        numbers = self.decoder.add([random_prompt(length) for length in lengths], list(drafts))
+        assert numbers == list(range(len(self.tokens), len(self.tokens) + len(lengths)))
+        self.live |= dict(zip(numbers, zip(lengths, drafts, strict=True), strict=True))
+        self.tokens |= dict.fromkeys(numbers, 0)
+        self.passes |= dict.fromkeys(numbers, 0)
+
+    def step(self) -> None:
+        tokens = self.decoder.step()
+        assert list(dict.fromkeys(token.row for token in tokens)) == list(self.live)
+        own = [token.row for token in tokens if not token.drafted]
+        assert own == list(self.live), "each run gives each row one token that is not the draft's"
+        for row in own:
+            self.passes[row] += 1
+        for token in tokens:
+            if token.row in self.live:  # else it ended before the last of its tokens
+                self._compare(token)
+
+    def _compare(self, token: Token) -> None:
+        length, draft = self.live[token.row]
+        token_id, logprob = written(length, self.options)[self.tokens[token.row]]
+        assert token.token_id == token_id
+        assert token.logprob == pytest.approx(logprob, abs=LOGPROB_TOLERANCE)
+        self.tokens[token.row] += 1
+        if draft:
+            draft.done += 1
+        if self.tokens[token.row] == LONGEST:
+            self.end(token.row)
+
+    def end(self, row: int) -> None:
+        self.decoder.end(row)
+        del self.live[row]
+        assert len(self.decoder) == len(self.live)
