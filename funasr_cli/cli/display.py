@@ -148,7 +148,8 @@ class Region:
         now = time.perf_counter()
         if self._live and now - self._drawn > REDRAW_S:
             self._drawn = now
-            self._live.refresh()
+            with console.uninterrupted():  # else Rich would take it away by a height that was never drawn
+                self._live.refresh()
 
     def _render(self) -> "RenderableType":
         from rich.console import Group

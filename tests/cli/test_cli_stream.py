@@ -9,18 +9,21 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from rich._loop import loop_last
 from rich.console import Console
 from support.expected import lines_of
 from support.running import COMMAND, environment, invoke, tree
 from support.terminal import read_all, screen, terminal_environment
 
 from funasr_cli import demo
-from funasr_cli.cli import console
+from funasr_cli.cli import console, display
 from funasr_cli.cli.display import Region
+from funasr_cli.scheduling.events import Draft
 
 CLIPS = demo.clips()
 PATHS = [clip.path for clip in CLIPS]
@@ -148,6 +151,48 @@ def test_ctrl_c_halfway_into_the_live_region(monkeypatch: pytest.MonkeyPatch) ->
     region.__exit__()
     terminal.print("a line")
     assert shown.getvalue() == f"{before}a line\n", "nothing is drawn around it any more"
+
+
+def test_ctrl_c_while_the_live_region_is_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is left on screen, although it has just become higher."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(display, "REDRAW_S", -1.0)
+
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=80)
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
+    region = Region(["a.wav"], drafts=True)
+    terminal.print("above")
+
+    def interrupted(lines: list[Any]) -> Any:  # at this point, Rich has noted the new height, but drawn nothing
+        signal.raise_signal(signal.SIGINT)
+        return loop_last(lines)
+
+    with region:
+        region.show(Draft(0, 0.0, "a draft"))
+        monkeypatch.setattr("rich.live_render.loop_last", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            region.show(Draft(0, 9.0, "another"))
+        monkeypatch.setattr("rich.live_render.loop_last", loop_last)
+    terminal.print("below")
+    assert screen(shown.getvalue()) == ["above", "below"]
+
+
+def test_ctrl_c_tells_how_far_it_came(tmp_path: Path) -> None:
+    """And how to go on, where results are written to files."""
+    for number in range(300):
+        (tmp_path / f"{number}.flac").symlink_to(PATHS[0])
+    out = tmp_path / "out"
+    with start("-m", "demo", tmp_path, "-o", out, "--batch-size", 2) as process:
+        assert process.stderr
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        stderr = (first + process.communicate(timeout=60)[1]).decode()
+    done = re.search(r"^warning: interrupted: (\d+) of 300 inputs are done; --resume goes on", stderr, re.M)
+    assert done, stderr
+    assert process.returncode == 130
+    assert 0 < int(done[1]) <= len(list(out.glob("*.txt"))) < 300
 
 
 def test_ctrl_c_while_reading(small_model: Path, tmp_path: Path) -> None:
