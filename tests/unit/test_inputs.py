@@ -57,6 +57,17 @@ def test_files_as_they_are(here: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("address", ["http://example.com/a.mp3", "HTTPS://example.com/?a=[1]", "s3://a//b.wav"])
+def test_an_address(here: Path, address: str) -> None:
+    """It is no pattern, and stands in the message as it was typed; a file of that name is a file."""
+    (input,) = find_inputs([address])
+    with pytest.raises(AudioError) as caught:
+        open_input(input, 16000)
+    assert (caught.value.code, caught.value.message) == ("audio-address", f"{address}: addresses are not fetched")
+    make(here, address)
+    assert find_inputs([address])[0].problem is None
+
+
 def test_a_missing_file_fails_when_it_is_opened() -> None:
     (input,) = find_inputs(["missing.wav"])
     with pytest.raises(AudioError, match=r"^missing\.wav: no such file$"):
