@@ -179,22 +179,6 @@ def test_ctrl_c_while_the_live_region_is_redrawn(monkeypatch: pytest.MonkeyPatch
     assert screen(shown.getvalue()) == ["above", "below"]
 
 
-def test_ctrl_c_tells_how_far_it_came(tmp_path: Path) -> None:
-    """And how to go on, where results are written to files."""
-    for number in range(300):
-        (tmp_path / f"{number}.flac").symlink_to(PATHS[0])
-    out = tmp_path / "out"
-    with start("-m", "demo", tmp_path, "-o", out, "--batch-size", 2) as process:
-        assert process.stderr
-        first = process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        stderr = (first + process.communicate(timeout=60)[1]).decode()
-    done = re.search(r"^warning: interrupted: (\d+) of 300 inputs are done; --resume goes on", stderr, re.M)
-    assert done, stderr
-    assert process.returncode == 130
-    assert 0 < int(done[1]) <= len(list(out.glob("*.txt"))) < 300
-
-
 def test_ctrl_c_while_reading(small_model: Path, tmp_path: Path) -> None:
     """While it waits for a recording that never comes."""
     os.mkfifo(tmp_path / "pipe")

@@ -42,7 +42,7 @@ def test_a_line_for_each_segment(small_model: Path, zh_wav: Path) -> None:
     assert result.stdout == lines_of(small_model, zh_wav, max_tokens=6)
     assert len(result.stdout.splitlines()) == 2
     warnings = cut_short(zh_wav, "0.9-2.4", 6) + cut_short(zh_wav, "3.5-6.0", 6)
-    assert result.stderr == f"{warnings}1 of 1 inputs failed; {summary('0:04', '0.0%', failed=2)}"
+    assert result.stderr == f"{warnings}1 of 1 inputs failed; {summary('0:04', '0.0%', failed=2, lost='0:04')}"
     assert result.exit_code == 1
 
 
@@ -55,9 +55,8 @@ def test_text_that_is_cut_short(stopping_model: Path, zh_wav: Path, en_flac: Pat
     cut = lines_of(stopping_model, en_flac, vad=False, max_tokens=5)
     result = invoke("transcribe", "-m", stopping_model, en_flac, WHOLE, "--max-tokens", 5)
     assert (result.exit_code, result.stdout) == (1, cut)
-    assert result.stderr == (
-        f"{cut_short(en_flac, '0.0-11.0', 5)}1 of 1 inputs failed; {summary('0:11', '0.0%', failed=1)}"
-    )
+    last = f"1 of 1 inputs failed; {summary('0:11', '0.0%', failed=1, lost='0:11')}"
+    assert result.stderr == f"{cut_short(en_flac, '0.0-11.0', 5)}{last}"
 
 
 @pytest.mark.slow

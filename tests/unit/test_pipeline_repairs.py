@@ -129,7 +129,7 @@ def test_a_model_that_goes_in_circles(
     assert all("the text goes in circles: what follows the first round is missing" in line for line in warnings)
     assert summary == (
         "1 of 1 inputs failed; 0.0% of 0:08 speech transcribed, 0 segments repaired, "
-        f"{len(transcript.segments)} failed"
+        f"{len(transcript.segments)} failed, 0:08 of audio failed"
     )
 
 
