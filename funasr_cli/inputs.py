@@ -30,6 +30,7 @@ ENDINGS = frozenset(f".{ending}" for ending in f"{AUDIO_ENDINGS} {VIDEO_ENDINGS}
 CLOCK_TIME = re.compile(
     r"(?:[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]|[0-9]{1,5}:[0-5][0-9]|[0-9]{1,7})(?:[.,][0-9]{1,9})?"
 )
+ADDRESS = re.compile("[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 TIME_HINT = "write seconds (90, 130.5), minutes and seconds (1:30) or hours too (1:02:03)"
 CLIP_HINT = "write from-to, either of which may be missing: 1:30-2:10, 90-130.5, 1:02:03-, -30"
 
@@ -132,6 +133,9 @@ def _look_up(name: str, recursive: bool) -> tuple[list[Input], bool]:
             hint = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
             raise UsageError("nothing is piped in", hint, code="stdin-terminal")
         return [Input(STDIN, "-", "stdin")], True
+    if ADDRESS.match(name) and not os.path.lexists(name):
+        problem = AudioError(f"{name}: addresses are not fetched", "download it first", code="audio-address")
+        return [Input(Path(name), name, Path(name).stem, problem=problem)], True
     if has_folders(name):
         return _found_by(name, recursive), False
     return [Input(Path(name), shown(Path(name)), Path(name).stem)], True

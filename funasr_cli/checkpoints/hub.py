@@ -138,8 +138,9 @@ def find_model(name: str | None) -> Path:
 
     Args:
         name: a folder, a hub id, an alias, the last part of a converted model's name, or "demo" for the
-            bundled model; None takes Fun-ASR-Nano where it has been converted, else the only model converted.
-            Of a hub id that has not been converted, what Hugging Face's cache has, if it can be used as it is.
+            bundled model; None takes Fun-ASR-Nano where it has been converted, else the only model converted
+            but for the demo. Of a hub id that has not been converted, what Hugging Face's cache has, if it can be
+            used as it is.
 
     Raises:
         ModelError: nothing, or more than one model, goes by that name.
@@ -197,12 +198,13 @@ def _what_else(name: str, models: dict[str, Path]) -> str:
 def _default_model(models: dict[str, Path]) -> Path:
     if ALIASES["nano"] in models:
         return models[ALIASES["nano"]]
-    if len(models) == 1:
-        return next(iter(models.values()))
-    if models:
+    others = [name for name in models if name != DEMO]  # the demo is never taken unasked
+    if len(others) == 1:
+        return models[others[0]]
+    if others:
         hint = f"choose one with --model: {', '.join(models)}"
         raise ModelError("several models have been converted", hint, code="model-ambiguous")
     _refuse_aside(ALIASES["nano"])
-    message = f"no model has been converted yet (looked in {models_folder()})"
+    message = f"no model{' but the demo' if models else ''} has been converted yet (looked in {models_folder()})"
     hint = f"run: funasr convert {ALIASES['nano']}; or try the small bundled model: --model {DEMO}"
     raise ModelError(message, hint, code="model-missing")

@@ -38,7 +38,7 @@ def _boundary() -> Iterator[None]:
     except ENDINGS:
         raise
     except KeyboardInterrupt as error:
-        console.warn("interrupted")
+        console.warn(f"interrupted{error}")
         raise SystemExit(ExitCode.INTERRUPTED) from error
     except Exception as error:
         ours = _in_our_form(error)

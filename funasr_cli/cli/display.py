@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 REDRAW_S = 0.02
-SPARE_COLUMNS = 3  # for the ^C of a terminal, which would begin a line that nobody takes away
+SPARE_COLUMNS = 5  # for the ^C of a terminal, or two, which would begin a line that nobody takes away
 
 
 class Progress:
@@ -148,13 +148,15 @@ class Region:
         now = time.perf_counter()
         if self._live and now - self._drawn > REDRAW_S:
             self._drawn = now
-            self._live.refresh()
+            with console.uninterrupted():  # else Rich would take it away by a height that was never drawn
+                self._live.refresh()
 
     def _render(self) -> "RenderableType":
         from rich.console import Group
-        from rich.padding import Padding
+        from rich.constrain import Constrain
 
-        progress = [Padding(self._progress, (0, SPARE_COLUMNS, 0, 0))] if console.shows_progress() else []
+        room = console.stderr().width - SPARE_COLUMNS
+        progress = [Constrain(self._progress, room)] if console.shows_progress() else []
         return Group(*self._rows(), *progress)
 
     def _rows(self) -> "Iterator[RenderableType]":

@@ -152,7 +152,7 @@ def models(
     for row in rows:
         console.result(f"{row['name']}\n  {row['folder']}\n  {_facts(row)}\n")
     if len(rows) == 1:
-        console.note(f"none converted yet in {models_folder()}; try --model demo, or: funasr convert nano")
+        console.note(f"none but the demo yet in {models_folder()}; try --model demo, or: funasr convert nano")
 
 
 def known_models() -> list[dict[str, Any]]:

@@ -88,9 +88,10 @@ class Outcome:
         if ledger.speech_s:
             share = math.floor(ledger.done_share * 1000 + 1e-9) / 10  # all of it only where nothing is missing
             doubtful = f", {states['doubtful']} doubtful" if states["doubtful"] else ""
+            lost = f", {clock(ledger.failed_s)} of audio failed" if ledger.failed_s else ""
             parts.append(
                 f"{share:.1f}% of {clock(ledger.speech_s)} speech transcribed, "
-                f"{repaired} segment{'s' * (repaired != 1)} repaired, {states['failed']} failed{doubtful}"
+                f"{repaired} segment{'s' * (repaired != 1)} repaired, {states['failed']} failed{lost}{doubtful}"
             )
         elif len(self.rows) > failed:
             levels = [row.level_dbfs for row in self.rows if row.state == "silent"]

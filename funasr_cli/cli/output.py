@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 MOST_NAMED = 3  # inputs in a line
 LINES = ("txt", "json", "jsonl")  # formats of which several can follow each other on stdout
 DEFAULT_TEMPLATE = "{stem}.{ext}"
+FULL_TEMPLATE = "{stem}.{suffix}.{ext}"
 TEMPLATE_HINT = "it is made of {stem}, {suffix}, {lang} and {ext}, as in '{stem}.{lang}.{ext}'"
 # A word is as sure as the least likely of its tokens.
 DOUBTFUL, DOUBTFUL_STYLE = 0.5, "red underline"
 UNSURE, UNSURE_STYLE = 0.8, "yellow"
+Result = tuple[Input, Path]  # what it is of, and its file
 WORD = re.compile(rf"[{UNSPACED_LETTERS}]|[^\s{UNSPACED_LETTERS}]+|\s+")
 
 
@@ -88,7 +90,10 @@ class Files:
 
     def files(self, input: Input) -> dict[str, Path]:
         """Name the files of an input, by format."""
-        return {name: self._folder / self._name(input, name) for name in self._plan.formats}
+        return self._files(input, self._plan.template)
+
+    def _files(self, input: Input, template: str) -> dict[str, Path]:
+        return {name: self._folder / self._name(input, name, template) for name in self._plan.formats}
 
     def left(self, inputs: Sequence[Input], notes: Notes) -> list[Input]:
         """Choose the inputs that are to be transcribed: with `--resume`, not those whose results are up to date.
@@ -162,25 +167,33 @@ class Files:
     def _refuse_shared_names(self, inputs: Sequence[Input], others: Iterable[Path]) -> None:
         """Names that differ in case or Unicode form alone are the same: on some file systems they are."""
         taken = {_identity(path) for path in (*(input.path for input in inputs), *others)}
-        owners: dict[str, tuple[str, Path]] = {}
+        for file in (file for input in inputs for file in self.files(input).values()):
+            if _identity(file) in taken:
+                hint = "choose another --output-dir or --output-template"
+                message = f"{shown(file)} is an input, or another file that this run needs"
+                raise UsageError(message, hint, code="output-is-input")
+        if clash := self._clash(inputs, self._plan.template):
+            better = (name for name in (DEFAULT_TEMPLATE, FULL_TEMPLATE) if not self._clash(inputs, name))
+            raise _shared(*clash, next(better, None))
+
+    def _clash(self, inputs: Sequence[Input], template: str) -> tuple[Result, Result] | None:
+        """Find two results of which only one can be, the other having its name or that of its folder."""
+        owners: dict[str, Result] = {}
         for input in inputs:
-            for file in self.files(input).values():
+            for file in self._files(input, template).values():
                 identity = _identity(file)
-                if identity in taken:
-                    hint = "choose another --output-dir or --output-template"
-                    message = f"{shown(file)} is an input, or another file that this run needs"
-                    raise UsageError(message, hint, code="output-is-input")
                 if identity in owners:
-                    raise _shared(owners[identity], (input.label, file))
-                owners[identity] = input.label, file
+                    return owners[identity], (input, file)
+                owners[identity] = input, file
         for identity, owner in owners.items():
             for folder in map(str, PurePath(identity).parents):
                 if folder in owners:
-                    raise _shared(owners[folder], owner)
+                    return owners[folder], owner
+        return None
 
-    def _name(self, input: Input, format: str) -> PurePath:
+    def _name(self, input: Input, format: str, template: str) -> PurePath:
         """What a folder brought keeps its place in it, below the folders that the template makes."""
-        template, place = self._plan.template, PurePath(input.stem)
+        place = PurePath(input.stem)
         language, suffix = language_code(self._plan.language) or AUTO, input.path.suffix.removeprefix(".")
         fields = {"stem": place.name, "suffix": suffix, "lang": language, "ext": format}
         name = PurePath(_filled_in(template, fields))
@@ -196,16 +209,18 @@ def _identity(path: Path) -> str:
     return normalize("NFC", normalize("NFD", os.path.realpath(path)).casefold())
 
 
-def _shared(one: tuple[str, Path], other: tuple[str, Path]) -> UsageError:
-    """Make the error of two results, given with their inputs' names, of which only one can be."""
-    (label, file), (other_label, other_file) = one, other
+def _shared(one: Result, other: Result, better: str | None) -> UsageError:
+    """Make the error of two results of which only one can be; a better template tells all results apart."""
+    (input, file), (other_input, other_file) = one, other
     names = f"{shown(file)}" if file == other_file else f"{shown(file)} and {shown(other_file)}"
-    whose = label if label == other_label else f"{label} and {other_label}"
-    return UsageError(
-        f"several results would be written to {names}, those of {whose}",
-        "tell them apart with --output-template, as in '{stem}.{suffix}.{ext}', or use separate folders",
-        code="output-shared",
-    )
+    whose = input.label if input.label == other_input.label else f"{input.label} and {other_input.label}"
+    hint = "give each an --output-dir of its own, or name a folder above both, with --recursive"
+    if better:
+        hint = f"tell them apart with --output-template {better!r}"
+    elif input is not other_input and os.path.realpath(input.path) == os.path.realpath(other_input.path):
+        hint = "it is the same file: name it once"
+    message = f"several results would be written to {names}, those of {whose}"
+    return UsageError(message, hint, code="output-shared")
 
 
 def _filled_in(template: str, fields: dict[str, str]) -> str:

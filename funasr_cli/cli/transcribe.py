@@ -227,7 +227,11 @@ def transcribe(
         finish.append(alignment.prepare(left[0], recognizer, plot_alignment, replace=force))
         options = replace(options, word_times=True)
     display = Display(left, files, Printer(left, plan), stream=stream and not _prints_data(context, formats))
-    transcribe_all(left, recognizer, options, display, outcome, files, *finish)
+    try:
+        transcribe_all(left, recognizer, options, display, outcome, files, *finish)
+    except KeyboardInterrupt as error:
+        done = f": {len(outcome.rows)} of {len(left)} inputs are done; --resume goes on with the others"
+        raise KeyboardInterrupt(done if files and outcome.rows else "") from error
     if console.shows_progress():
         from funasr_cli.cli import tables
 

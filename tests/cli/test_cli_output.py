@@ -161,6 +161,23 @@ def test_names_that_results_would_share(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("inputs", "template", "hint"),
+    [
+        (("x/a.wav", "y/a.mp3"), "{stem}.{ext}", "with --output-template '{stem}.{suffix}.{ext}'"),
+        (("a.wav", "b.wav"), "{lang}.{ext}", "with --output-template '{stem}.{ext}'"),
+        (("x/a.wav", "y/a.wav"), "{stem}.{suffix}.{ext}", "an --output-dir of its own"),
+        (("a.wav", "./a.wav"), "{stem}.{ext}", "name it once"),
+    ],
+)
+def test_advice_on_names_that_results_would_share(
+    out: Path, inputs: tuple[str, ...], template: str, hint: str
+) -> None:
+    """It would help: a template that tells all results apart, if there is one."""
+    result = invoke("transcribe", *inputs, "-m", "nowhere", "-o", out, "--output-template", template)
+    result.assert_error(2, "output-shared", *map(str, map(Path, inputs)), hint)
+
+
 def test_a_result_where_the_folder_of_another_has_to_be(tmp_path: Path, out: Path) -> None:
     for name in ("in/a.flac", "in/A.TXT/b.flac"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
     assert "mine/model\n" in shown.stdout
     assert "MB, bfloat16, zh, en, with CTC branch and word times\n" in shown.stdout
     nothing = invoke("models", env={"FUNASR_HOME": str(tmp_path / "empty")})
-    assert nothing.stderr.startswith("none converted yet in ")
+    assert nothing.stderr.startswith("none but the demo yet in ")
 
 
 @pytest.mark.parametrize(("hub", "on_modelscope"), [("hf", True), ("ms", False)])

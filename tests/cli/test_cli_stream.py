@@ -9,16 +9,19 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich._loop import loop_last
 from rich.console import Console
 from support.expected import lines_of
 from support.running import COMMAND, environment
 from support.terminal import read_all, screen, terminal_environment
 
 from funasr_cli import demo
-from funasr_cli.cli import console
+from funasr_cli.cli import console, display
 from funasr_cli.cli.display import Region
+from funasr_cli.scheduling.events import Draft
 
 CLIPS = demo.clips()
 PATHS = [clip.path for clip in CLIPS]
@@ -126,6 +129,32 @@ def test_ctrl_c_halfway_into_the_live_region(monkeypatch: pytest.MonkeyPatch) ->
     region.__exit__()
     terminal.print("a line")
     assert shown.getvalue() == f"{before}a line\n", "nothing is drawn around it any more"
+
+
+def test_ctrl_c_while_the_live_region_is_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is left on screen, although it has just become higher."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(display, "REDRAW_S", -1.0)
+
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=80)
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
+    region = Region(["a.wav"], drafts=True)
+    terminal.print("above")
+
+    def interrupted(lines: list[Any]) -> Any:  # at this point, Rich has noted the new height, but drawn nothing
+        signal.raise_signal(signal.SIGINT)
+        return loop_last(lines)
+
+    with region:
+        region.show(Draft(0, 0.0, "a draft"))
+        monkeypatch.setattr("rich.live_render.loop_last", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            region.show(Draft(0, 9.0, "another"))
+        monkeypatch.setattr("rich.live_render.loop_last", loop_last)
+    terminal.print("below")
+    assert screen(shown.getvalue()) == ["above", "below"]
 
 
 def test_ctrl_c_while_reading(small_model: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_line_for_each_segment(small_model: Path, zh_wav: Path) -> None:
     assert result.stdout == lines_of(small_model, zh_wav, max_tokens=6)
     assert len(result.stdout.splitlines()) == 2
     warnings = cut_short(zh_wav, "0.9-2.4", 6) + cut_short(zh_wav, "3.5-6.0", 6)
-    assert result.stderr == f"{warnings}1 of 1 inputs failed; {summary('0:04', '0.0%', failed=2)}"
+    assert result.stderr == f"{warnings}1 of 1 inputs failed; {summary('0:04', '0.0%', failed=2, lost='0:04')}"
     assert result.exit_code == 1
 
 

@@ -42,11 +42,19 @@ def test_it_reads_its_clips(options: tuple[str, ...], tmp_path: Path) -> None:
     assert result.stdout == "".join(f"{clip.path}: {clip.written}\n" for clip in clips)
 
 
-def test_it_is_offered_but_never_taken_silently(tmp_path: Path) -> None:
+def test_it_is_offered_but_never_taken_silently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a copy of it under its own name, as `funasr convert demo` makes one."""
     home = {"FUNASR_HOME": str(tmp_path)}
     for command in (("transcribe", demo.clips()[0].path), ("bench", "--rtf")):
-        result = invoke(*command, env=home)
-        result.assert_fails(3, "no model has been converted yet", "--model demo")
+        invoke(*command, env=home).assert_error(3, "model-missing", "no model has been", "--model demo")
+    shutil.copytree(demo.MODEL, tmp_path / "models/demo")
+    for command in (("transcribe", demo.clips()[0].path), ("bench", "--rtf")):
+        invoke(*command, env=home).assert_error(3, "model-missing", "no model but the demo", "--model demo")
+    result = invoke("models", env=home)
+    assert (result.stdout.split("\n")[0], result.stderr[:16]) == ("demo", "none but the dem")
+    shutil.copytree(demo.MODEL, tmp_path / "models/mine")
+    monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
+    assert find_model(None) == tmp_path / "models/mine"
 
 
 def test_a_converted_model_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,12 @@ def made_up(clip: Path, where: str) -> str:
     return f"warning: {clip}: {where} s: the CTC branch did not hear this: the text may be made up\n"
 
 
-def summary(speech: str, share: str = "100.0%", repaired: int = 0, failed: int = 0, doubtful: int = 0) -> str:
+def summary(
+    speech: str, share: str = "100.0%", repaired: int = 0, failed: int = 0, doubtful: int = 0, lost: str = ""
+) -> str:
     """The last line on stderr."""
     segments = "segment" if repaired == 1 else "segments"
     doubts = f", {doubtful} doubtful" if doubtful else ""
-    return f"{share} of {speech} speech transcribed, {repaired} {segments} repaired, {failed} failed{doubts}\n"
+    lost = f", {lost} of audio failed" if lost else ""
+    done = f"{share} of {speech} speech transcribed"
+    return f"{done}, {repaired} {segments} repaired, {failed} failed{lost}{doubts}\n"

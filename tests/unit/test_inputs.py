@@ -58,6 +58,16 @@ def test_files_as_they_are(here: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("address", ["http://example.com/a.mp3", "HTTPS://example.com/?a=[1]", "s3://a//b.wav"])
+def test_an_address(here: Path, address: str) -> None:
+    """It is no pattern, and stands in the message as it was typed; a file of that name is a file."""
+    (input,) = find_inputs([address])
+    with refused("audio-address", address):
+        open_input(input, 16000)
+    make(here, address)
+    assert find_inputs([address])[0].problem is None
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="names must be text there")
 def test_name_that_is_not_text(here: Path) -> None:
     name = os.fsdecode(b"a\xff.wav")
