@@ -28,17 +28,12 @@ MOST_POSITIONS = 128  # whose logits are in memory together: 0.6 MB each in the 
 
 @dataclass(frozen=True)
 class Token:
-    """One decoded token of one row.
+    """One decoded token of one row."""
 
-    Attributes:
-        row: the number that `BatchDecoder.add` gave the row.
-        drafted: the row's draft had it.
-    """
-
-    row: int
+    row: int  # the number that `BatchDecoder.add` gave the row
     token_id: int
     logprob: float
-    drafted: bool = False
+    drafted: bool = False  # the row's draft had it
 
     @property
     def finite(self) -> bool:
@@ -48,17 +43,11 @@ class Token:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one run of the decoder says.
+    """What one run of the decoder says."""
 
-    Attributes:
-        ids: (batch * width,) what follows each position that was asked about, row by row.
-        logprobs: (batch * width,), of these.
-        proposals: of each row; a row was asked about its last position before and all of its proposal.
-    """
-
-    ids: mx.array
-    logprobs: mx.array
-    proposals: list[list[int]]
+    ids: mx.array  # (batch * width,) what follows each position that was asked about, row by row
+    logprobs: mx.array  # (batch * width,), of these
+    proposals: list[list[int]]  # of each row, which was asked about its last position before and all of these
 
     def of_rows(self, chosen: list[int]) -> "Answers":
         """Keep some of the rows, where each has one position."""
@@ -80,15 +69,10 @@ def right_pad(rows: Sequence[mx.array]) -> mx.array:
 
 @dataclass(frozen=True)
 class RunCost:
-    """What a run of the decoder costs, in positions.
+    """What a run of the decoder costs, in positions."""
 
-    Attributes:
-        fixed: whatever it computes.
-        padded: what three positions or more cost at least.
-    """
-
-    fixed: int
-    padded: int = 0
+    fixed: int  # whatever it computes
+    padded: int = 0  # what three positions or more cost at least
 
     @classmethod
     def of(cls, llm: Qwen3) -> "RunCost":

@@ -20,17 +20,12 @@ SHOWN_PROBLEMS = 8
 
 @dataclass(frozen=True)
 class Checked:
-    """A model that is whole.
-
-    Attributes:
-        sha256: of its weights.
-        listed: files that are as listed; none where no list lies beside them.
-    """
+    """A model that is whole."""
 
     checkpoint: Checkpoint
     size_bytes: int
-    sha256: str
-    listed: int
+    sha256: str  # of its weights
+    listed: int  # files that are as listed; none where no list lies beside them
     notes: tuple[str, ...] = ()
 
 
