@@ -18,7 +18,7 @@ from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.load import load_checkpoint, load_model
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.untrusted import readable
-from funasr_cli.decoding.generate import BatchDecoder
+from funasr_cli.decoding.batch import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.options import DEFAULTS, FULL, OFF, ConvertOptions, TranscribeOptions
