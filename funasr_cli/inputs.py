@@ -173,22 +173,15 @@ def _walk(top: str | Path, recursive: bool, problems: list[Input]) -> Iterator[t
         problem = AudioError(f"{label}: cannot be read ({error.strerror})", code="audio-unreadable")
         problems.append(Input(Path(error.filename), label, Path(error.filename).stem, problem=problem))
 
-    def is_new(folder: str) -> bool:
-        try:
-            status = os.stat(folder)
-        except OSError as error:
-            report(error)
-            return False
-        known = (status.st_dev, status.st_ino) in visited
-        visited.add((status.st_dev, status.st_ino))
-        return not known
-
-    visited: set[tuple[int, int]] = set()
-    is_new(str(top))
+    visited = {os.path.realpath(top)}
     for folder, folders, files in os.walk(top, onerror=report, followlinks=True):
         yield folder, [name for name in files if not name.startswith(".")]
         names = sorted(name for name in folders if recursive and not name.startswith("."))
-        folders[:] = [name for name in names if is_new(os.path.join(folder, name))]
+        folders.clear()
+        for name in names:
+            if (real := os.path.realpath(os.path.join(folder, name))) not in visited:
+                visited.add(real)
+                folders.append(name)
 
 
 def _found(path: Path, base: Path) -> Input:

@@ -21,7 +21,6 @@ from funasr_cli.checkpoints.hub import (
     models_folder,
 )
 from funasr_cli.checkpoints.keymap import model_shapes
-from funasr_cli.checkpoints.layouts import converted
 from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import PACKED, Groups
 from funasr_cli.checkpoints.repository import Source
@@ -145,7 +144,7 @@ def _convertible(checkpoint: Checkpoint, options: ConvertOptions) -> Checkpoint:
 def _origin(checkpoint: Checkpoint, source: Source) -> dict[str, str | None]:
     """Where a model comes from, as its config.json says; of a conversion of ours on disk, what that one says."""
     stated = checkpoint.source
-    inherited = stated if checkpoint.layout == converted.LAYOUT and source.hub is None else {}
+    inherited = stated if checkpoint.layout == files.FORMAT and source.hub is None else {}
     origin = {
         "source": inherited.get("source") or source.name,
         "hub": inherited.get("hub") or source.hub,

@@ -8,7 +8,6 @@ from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, shortened
 from funasr_cli.checkpoints.format import SOURCE_AGAIN, SUMS_FILE, read_sums, sha256_of
 from funasr_cli.checkpoints.hub import Progress, counter
-from funasr_cli.checkpoints.layouts import converted
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import FLOATING, is_finite
 from funasr_cli.checkpoints.untrusted import optional_file_in
@@ -42,7 +41,7 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
     sha256 = sha256_of(weights, counter(progress, "hashing", size_bytes))
     problems = [*vocabulary_problems(checkpoint)]
     notes: tuple[str, ...] = ()
-    if checkpoint.layout == converted.LAYOUT:  # `convert` lists these in any case
+    if checkpoint.layout == files.FORMAT:  # `convert` lists these in any case
         written = {files.CONFIG_FILE, weights.name, *checkpoint.files} - {*files.OPTIONAL_TOKENIZER_FILES}
         problems += [f"{name}: {SUMS_FILE} does not list it" for name in sorted(written - sums.keys())]
     for name, digest in sums.items():
