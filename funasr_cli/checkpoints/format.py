@@ -24,8 +24,7 @@ from funasr_cli.checkpoints.untrusted import (
     read_limited,
     readable,
 )
-from funasr_cli.checkpoints.validate import check_config
-from funasr_cli.checkpoints.values import parse_dataclass, stated_in
+from funasr_cli.checkpoints.values import check_config, parse_dataclass, stated_in
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
 from funasr_cli.options import DTYPES
