@@ -77,12 +77,7 @@ def draw(
 ) -> bool:
     """Draw what was heard and written, in rows of the same length; tell whether every character has a font.
 
-    Args:
-        recognizer: which has transcribed it.
-        audio: that was transcribed.
-        transcript: with the times of its words.
-        path: of the picture.
-        replace: a picture that exists.
+    The transcript is that of the audio, by this recognizer, with the times of its words.
 
     Raises:
         ModelError: the model has no CTC branch.

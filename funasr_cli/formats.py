@@ -74,14 +74,15 @@ def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict
     return {**derived, "ledger": dataclasses.asdict(transcript.ledger), **data}
 
 
-def as_json(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> str:
-    """Everything known, indented."""
-    return _dumps(as_dict(transcript, times), indent=2)
+def as_json(transcript: Transcript, times: Timestamps = Timestamps.WORD, indent: int | None = 2) -> str:
+    """Everything known, indented; None puts it on one line."""
+    written = json.dumps(as_dict(transcript, times), ensure_ascii=False, indent=indent)
+    return JSON_UNSAFE.sub(_as_hexadecimal, written) + "\n"
 
 
 def as_json_line(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> str:
     """Everything known, on one line: JSON Lines with a line for each recording, so that files can be joined."""
-    return _dumps(as_dict(transcript, times), indent=None)
+    return as_json(transcript, times, indent=None)
 
 
 def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> str:
@@ -149,11 +150,6 @@ def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str]) -> 
         marked = f"<u>{safe(cue.text[first:last])}</u>" if cue.marked else ""
         text = f"{safe(cue.text[:first])}{marked}{safe(cue.text[last:])}"
         yield f"{_stamp(cue.start_ms, point)} --> {_stamp(cue.end_ms, point)}\n{text}\n"
-
-
-def _dumps(data: dict[str, Any], indent: int | None) -> str:
-    written = json.dumps(data, ensure_ascii=False, indent=indent)
-    return JSON_UNSAFE.sub(_as_hexadecimal, written) + "\n"
 
 
 def _as_hexadecimal(found: re.Match[str]) -> str:

@@ -41,26 +41,18 @@ Clip = tuple[float, float | None]  # from, to: seconds; None is the end
 class Input:
     """Something to transcribe, by name.
 
-    Attributes:
-        path: a file, which may be missing, or `STDIN`.
-        label: what to call it in messages and results.
-        stem: where its result goes below the output folder, without an ending. What a folder or a pattern brings
-            keeps its place in that folder, as in "monday/call"; a channel of it is "monday/call.ch1".
-        clip: the part of it that is wanted; None is all of it.
-        channel: the one that is wanted, the first being 1; None mixes all.
-        pcm: how its samples are stored, if they have no header.
-        problem: why it is known already that it cannot be read.
-        kept: what must not go away before it.
+    `stem` is where its result goes below the output folder, without an ending: what a folder or a pattern brings
+    keeps its place in that folder, as in "monday/call"; a channel of it is "monday/call.ch1".
     """
 
-    path: Path
-    label: str
+    path: Path  # a file, which may be missing, or `STDIN`
+    label: str  # what to call it in messages and results
     stem: str
-    clip: Clip | None = None
-    channel: int | None = None
-    pcm: PCMFormat | None = None
-    problem: FunASRError | None = None
-    kept: object = field(default=None, repr=False, compare=False)
+    clip: Clip | None = None  # the part of it that is wanted; None is all of it
+    channel: int | None = None  # the one that is wanted, the first being 1; None mixes all
+    pcm: PCMFormat | None = None  # how its samples are stored, if they have no header
+    problem: FunASRError | None = None  # why it is known already that it cannot be read
+    kept: object = field(default=None, repr=False, compare=False)  # what must not go away before it
 
 
 def find_inputs(
@@ -96,11 +88,7 @@ def has_folders(typed: str) -> bool:
 
 
 def parse_time(text: str) -> float:
-    """Seconds of "90", "130.5", "1:30" or "1:02:03,250".
-
-    Raises:
-        UsageError: it is none of these.
-    """
+    """Seconds of "90", "130.5", "1:30" or "1:02:03,250"; a `UsageError` for anything else."""
     if not CLOCK_TIME.fullmatch(text.strip()):
         raise UsageError(f"{text!r} is not a time", TIME_HINT, code="option-value")
     seconds = 0.0
@@ -110,11 +98,7 @@ def parse_time(text: str) -> float:
 
 
 def parse_clip(text: str) -> Clip:
-    """From and to, of "1:30-2:10", "90-130.5", "1:02:03-" or "-30".
-
-    Raises:
-        UsageError: it is none of these, or empty.
-    """
+    """From and to, of "1:30-2:10", "90-130.5", "1:02:03-" or "-30"; a `UsageError` for anything else."""
     start, dash, end = (part.strip() for part in text.partition("-"))
     if not dash or not (start or end):
         raise UsageError(f"{text!r} is not a part of a recording", CLIP_HINT, code="option-value")
@@ -193,22 +177,15 @@ def _walk(top: str | Path, recursive: bool, problems: list[Input]) -> Iterator[t
         problem = AudioError(f"{label}: cannot be read ({error.strerror})", code="audio-unreadable")
         problems.append(Input(Path(error.filename), label, Path(error.filename).stem, problem=problem))
 
-    def is_new(folder: str) -> bool:
-        try:
-            status = os.stat(folder)
-        except OSError as error:
-            report(error)
-            return False
-        known = (status.st_dev, status.st_ino) in visited
-        visited.add((status.st_dev, status.st_ino))
-        return not known
-
-    visited: set[tuple[int, int]] = set()
-    is_new(str(top))
+    visited = {os.path.realpath(top)}
     for folder, folders, files in os.walk(top, onerror=report, followlinks=True):
         yield folder, [name for name in files if not name.startswith(".")]
         names = sorted(name for name in folders if recursive and not name.startswith("."))
-        folders[:] = [name for name in names if is_new(os.path.join(folder, name))]
+        folders.clear()
+        for name in names:
+            if (real := os.path.realpath(os.path.join(folder, name))) not in visited:
+                visited.add(real)
+                folders.append(name)
 
 
 def _found(path: Path, base: Path) -> Input:

@@ -38,22 +38,19 @@ class Words:
     """A text that is on one line with single spaces, as words that are at most a line wide.
 
     A span of them is named by its first word and the one behind its last.
-
-    Attributes:
-        words: those that are wider than a line are cut.
-        columns_before: width of everything before each word and before the end, without spaces.
-        sentence_ends: words before which a sentence ends, and the end of the text.
     """
 
     def __init__(self, text: str, line_width: int):
         self._width = line_width
-        self.words = list(_split(text, line_width)) if text else []
+        self.words = list(_split(text, line_width)) if text else []  # those wider than a line are cut
         widths = [word.columns for word in self.words]
         spaced = [word.spaced + word.columns for word in self.words]
+        # Width of everything before each word and before the end, without spaces.
         self.columns_before = list(accumulate(widths, initial=0))
         self._spaced_before = list(accumulate(spaced, initial=0))
         self._costs = [_cost(before, after) for before, after in pairwise(self.words)]
         ends = [i for i, cost in enumerate(self._costs, 1) if cost == AT_SENTENCE]
+        # Words before which a sentence ends, and the end of the text.
         self.sentence_ends = [*ends, len(self.words)] if self.words else []
 
     def width(self, first: int, last: int) -> int:

@@ -106,11 +106,7 @@ class TranscribeOptions:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, and sampling options that greedy decoding would ignore.
-
-        Raises:
-            UsageError: naming the option and what it may be.
-        """
+        """Raise a UsageError for a value out of range, or sampling options that greedy decoding would ignore."""
         _refuse_first(
             ("max tokens is {}", self.max_tokens, lambda x: x >= 1, AT_LEAST_1),
             ("exact tokens is {}", self.exact_tokens, lambda x: x >= 1, AT_LEAST_1),
@@ -155,11 +151,7 @@ class ConvertOptions:
     verify: str = CLIP
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            UsageError: with the reason.
-        """
+        """Raise a UsageError for what cannot work."""
         if isinstance(self.quantize, int):  # as is natural in Python
             object.__setattr__(self, "quantize", str(self.quantize))
         _refuse_first(
@@ -183,11 +175,7 @@ class ConvertOptions:
 
 
 def known_hub(name: str) -> Hub:
-    """The hub of a name.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """The hub of a name; a `UsageError` where there is none."""
     _refuse_first(("unknown hub {!r}", name, tuple(Hub).__contains__, _choice(Hub)))
     return Hub(name)
 

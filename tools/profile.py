@@ -27,7 +27,7 @@ from funasr_cli.benchmarks.subjects import Subject, load_subjects
 from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.checkpoints.hub import find_model
 from funasr_cli.cli import console
-from funasr_cli.decoding.generate import BatchDecoder
+from funasr_cli.decoding.batch import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.device import use_device
 from funasr_cli.errors import ExitCode, FunASRError

@@ -1,8 +1,7 @@
 """What transcribing costs: models x recordings x batch sizes x drafts, in turns; what batches and drafts save."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -161,7 +160,16 @@ def run_cases(
         AudioError: a recording cannot be read.
         UsageError: the language is not one of a model's.
     """
-    cases = [*_cases(subjects, workloads, batch_sizes, drafts)]
+    cases = []
+    names = [Path(workload.name).name for workload in workloads]
+    # Workloads change slowest, so that what is compared runs close together.
+    for workload, size, subject, draft in product(workloads, batch_sizes, subjects, drafts):
+        name = Path(workload.name).name
+        label = f"{subject.cost.model}, {name if names.count(name) == 1 else workload.name}"
+        label += f" x {workload.copies}" if workload.copies > 1 else ""
+        label += f", batch of {size}" if size else ""
+        label += f", draft {draft}" if len(drafts) > 1 else ""
+        cases.append(_Case(label, subject, workload, size, draft))
     all_bytes = sum(subject.cost.mlx_bytes for subject in subjects)
     for case in cases:
         progress(f"warming up: {case.label}")
@@ -172,17 +180,3 @@ def run_cases(
             progress(f"{trial + 1} of {trials}: {case.label}")
             own.append(case.run(options, all_bytes - case.subject.cost.mlx_bytes))
     return tuple(case.cost(own, references) for case, own in zip(cases, runs, strict=True))
-
-
-def _cases(
-    subjects: list[Subject], workloads: list[Workload], batch_sizes: Sequence[int | None], drafts: Sequence[str]
-) -> Iterator[_Case]:
-    """Workloads change slowest, so that what is compared runs close together."""
-    short = Counter(Path(workload.name).name for workload in workloads)
-    for workload, size, own, draft in product(workloads, batch_sizes, subjects, drafts):
-        name = Path(workload.name).name
-        label = f"{own.cost.model}, {name if short[name] == 1 else workload.name}"
-        label += f" x {workload.copies}" if workload.copies > 1 else ""
-        label += f", batch of {size}" if size else ""
-        label += f", draft {draft}" if len(drafts) > 1 else ""
-        yield _Case(label, own, workload, size, draft)

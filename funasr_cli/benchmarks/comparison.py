@@ -36,11 +36,7 @@ class Comparison:
 
 
 def read_report(path: Path, mode: str) -> dict[str, Any]:
-    """Read what ``funasr bench --json`` printed in the same mode.
-
-    Raises:
-        UsageError: it cannot be read, is something else, or of another mode.
-    """
+    """Read what ``funasr bench --json`` printed; a `UsageError` for anything else, or another mode's."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

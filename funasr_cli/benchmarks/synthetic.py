@@ -16,15 +16,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from funasr_cli import __version__, demo
-from funasr_cli.checkpoints.format import (
-    FORMAT,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    ModelFile,
-    read_config,
-    write_config,
-    write_safetensors,
-)
+from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.tensors import Shape
 from funasr_cli.errors import OutputError
@@ -77,18 +69,18 @@ def write_synthetic(folder: Path, size: str) -> Path:
         OutputError: there is no room for it.
     """
     out = folder / f"synthetic-{size}"
-    config = RELEASE if size == "full" else dataclasses.replace(read_config(demo.MODEL).config, ctc=None)
+    config = RELEASE if size == "full" else dataclasses.replace(files.read_config(demo.MODEL).config, ctc=None)
     source = {"source": f"synthetic {size}", "revision": None, "tool_version": f"funasr-cli {__version__}"}
     shapes = model_shapes(FunASRNano(config))
     specs = {name: (DTYPE, shape) for name, shape in shapes.items()}
     try:
         out.mkdir()
         if size == "full":
-            _release_tokenizer().save(str(out / TOKENIZER_FILE))
+            _release_tokenizer().save(str(out / files.TOKENIZER_FILE))
         else:
-            shutil.copyfile(demo.MODEL / TOKENIZER_FILE, out / TOKENIZER_FILE)
-        write_safetensors(out / WEIGHTS_FILE, specs, _contents(shapes), {"format": FORMAT})
-        write_config(out, ModelFile(config, DTYPE, None, source))
+            shutil.copyfile(demo.MODEL / files.TOKENIZER_FILE, out / files.TOKENIZER_FILE)
+        files.write_safetensors(out / files.WEIGHTS_FILE, specs, _contents(shapes), {"format": files.FORMAT})
+        files.write_config(out, files.ModelFile(config, DTYPE, None, source))
     except OSError as error:
         hint = "TMPDIR names a folder with more room"
         raise OutputError(f"{out}: cannot be written ({error})", hint, code="disk-full") from error

@@ -17,25 +17,18 @@ SHOWN_PROBLEMS = 6  # of each kind
 class Checkpoint:
     """A checkpoint in any layout, in our words; its tensors have not been read.
 
-    Attributes:
-        layout: what the layout is called.
-        dtype: type of most of its tensors.
-        tensors: by the model's names and in its layout; quantized matrices are in three parts, as MLX has them.
-        files: files that go with it, by the names that they have in a converted model.
-        weights: the files that hold the tensors.
-        source: where it was taken from, as far as the checkpoint itself says.
-        notes: what the user should know about it.
+    They are in the model's layout, by its names; quantized matrices are in three parts, as MLX has them.
     """
 
-    layout: str
+    layout: str  # what the layout is called
     config: FunASRNanoConfig
-    dtype: str
+    dtype: str  # of most of its tensors
     tensors: Mapping[str, Tensor]
-    files: Mapping[str, Path]
-    weights: tuple[Path, ...]
+    files: Mapping[str, Path]  # that go with it, by the names that they have in a converted model
+    weights: tuple[Path, ...]  # the files that hold the tensors
     quantization: Quantization | None = None
-    source: Mapping[str, str | None] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    source: Mapping[str, str | None] = field(default_factory=dict)  # as far as the checkpoint itself says
+    notes: tuple[str, ...] = ()  # what the user should know about it
 
     @property
     def where(self) -> str:

@@ -21,7 +21,6 @@ from funasr_cli.checkpoints.hub import (
     models_folder,
 )
 from funasr_cli.checkpoints.keymap import model_shapes
-from funasr_cli.checkpoints.layouts import converted
 from funasr_cli.checkpoints.place import check_place, new_folder
 from funasr_cli.checkpoints.quantize import PACKED, Groups
 from funasr_cli.checkpoints.repository import Source
@@ -35,24 +34,16 @@ from funasr_cli.paths import require_space
 
 @dataclass(frozen=True)
 class Proof:
-    """What a clip showed of a result beside its source.
-
-    Attributes:
-        tokens: how many the source wrote.
-        agreeing: how many of them the result would write next, too, behind the same words.
-        errors: relative errors of the result by component, of the root mean square.
-        port_errors: the same of the source computed here, beside PyTorch; None where that was not asked for.
-        port_agreeing: how many of the source's tokens PyTorch writes, too.
-    """
+    """What a clip showed of a result beside its source."""
 
     clip: str
     source_text: str
     result_text: str
-    tokens: int
-    agreeing: int
-    errors: dict[str, float]
-    port_errors: dict[str, float] | None = None
-    port_agreeing: int = 0
+    tokens: int  # that the source wrote
+    agreeing: int  # those of them that the result would write next, too, behind the same words
+    errors: dict[str, float]  # relative errors of the result by component, of the root mean square
+    port_errors: dict[str, float] | None = None  # of the source beside PyTorch; None: that was not asked for
+    port_agreeing: int = 0  # how many of the source's tokens PyTorch writes, too
 
     @property
     def is_doubtful(self) -> bool:
@@ -65,24 +56,17 @@ Verify = Callable[[Path], tuple[Proof | None, tuple[str, ...]]]  # a converted f
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came out.
-
-    Attributes:
-        arrays: in the file: a quantized tensor is three.
-        sha256: of the weights.
-        layout: of the source.
-        proof: None where nobody asked, or where there was not enough memory.
-    """
+    """What came out."""
 
     folder: Path
     model: files.ModelFile
     tensors: int
-    arrays: int
+    arrays: int  # in the file: a quantized tensor is three
     size_bytes: int
-    sha256: str
-    layout: str
+    sha256: str  # of the weights
+    layout: str  # of the source
     notes: tuple[str, ...]
-    proof: Proof | None
+    proof: Proof | None  # None where nobody asked, or where there was not enough memory
 
 
 def convert(
@@ -160,7 +144,7 @@ def _convertible(checkpoint: Checkpoint, options: ConvertOptions) -> Checkpoint:
 def _origin(checkpoint: Checkpoint, source: Source) -> dict[str, str | None]:
     """Where a model comes from, as its config.json says; of a conversion of ours on disk, what that one says."""
     stated = checkpoint.source
-    inherited = stated if checkpoint.layout == converted.LAYOUT and source.hub is None else {}
+    inherited = stated if checkpoint.layout == files.FORMAT and source.hub is None else {}
     origin = {
         "source": inherited.get("source") or source.name,
         "hub": inherited.get("hub") or source.hub,

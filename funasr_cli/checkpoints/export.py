@@ -16,11 +16,7 @@ LLM_FOLDER = "Qwen3-0.6B"
 
 
 def export(folder: Path, out: Path) -> None:
-    """Write a converted model in the layout that it came from; no value changes.
-
-    Args:
-        folder: what `convert` wrote, not quantized.
-        out: folder to create.
+    """Write what `convert` wrote, not quantized, in FunASR's layout to a new folder; no value changes.
 
     Raises:
         ModelError: no converted model, or a quantized one, whose dense values are gone.

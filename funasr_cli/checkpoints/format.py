@@ -1,4 +1,4 @@
-"""The layout of a converted model: ``config.json`` and back, safetensors in bounded memory, digests of files."""
+"""A converted model's own layout: its reader, ``config.json``, safetensors in bounded memory, digests of files."""
 
 import dataclasses
 import hashlib
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from funasr_cli.checkpoints import quantize
+from funasr_cli.checkpoints import keymap, quantize
+from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.quantize import Quantization
-from funasr_cli.checkpoints.tensors import DTYPE_CODES, Shape, size_bytes
+from funasr_cli.checkpoints.tensors import DTYPE_CODES, Shape, open_safetensors, size_bytes
 from funasr_cli.checkpoints.untrusted import (
+    DAMAGED_HINT,
     file_in,
     open_file,
     optional_file_in,
@@ -22,8 +24,7 @@ from funasr_cli.checkpoints.untrusted import (
     read_limited,
     readable,
 )
-from funasr_cli.checkpoints.validate import check_config
-from funasr_cli.checkpoints.values import parse_dataclass, stated_in
+from funasr_cli.checkpoints.values import check_config, parse_dataclass, stated_in
 from funasr_cli.errors import ModelError
 from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
 from funasr_cli.options import DTYPES
@@ -40,7 +41,7 @@ SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 SUMS_LIMIT_BYTES = 1 << 16
 SOURCE_AGAIN = "convert the source again"
 OF_THE_DECODER = "copy it from the decoder's own repository"
-FORMAT = "funasr-cli"
+FORMAT = "funasr-cli"  # also what the layout is called
 FORMAT_VERSION = 1
 
 Spec = tuple[str, Shape]  # type and shape of a tensor
@@ -111,6 +112,25 @@ def _printable(key: str, value: str | None) -> str | None:
     """What ``source`` says; only the digests of shards take several lines."""
     lines = value.splitlines() if value and key == "sha256" else [value or ""]
     return value and "\n".join(map(readable, lines))
+
+
+def open_converted(folder: Path) -> Checkpoint:
+    """Open a converted folder."""
+    model = read_config(folder)
+    weights, tied = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT), model.config.llm.tie_word_embeddings
+    files = tokenizer_files(folder, folder)
+    if model.config.ctc is not None:
+        files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE)
+    return Checkpoint(
+        layout=FORMAT,
+        config=model.config,
+        dtype=model.dtype,
+        tensors=keymap.translate(open_safetensors(weights), keymap.OURS, str(weights), tied=tied),
+        quantization=model.quantization,
+        files=files,
+        weights=(weights,),
+        source=model.source,
+    )
 
 
 def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:

@@ -20,26 +20,16 @@ UNAUTHORIZED, PROXY_AUTHENTICATION = 401, 407  # of HTTP
 
 @dataclass(frozen=True)
 class Access:
-    """What a hub's client goes by.
+    """What a hub's client goes by."""
 
-    Attributes:
-        endpoint: the address; ``variable`` may hold another one.
-        tokens: by where they stand, a variable or a file; the first one is used.
-        certificates: variables that name them; the first one is the one to set.
-        socks: package that the client needs for SOCKS.
-        elsewhere: hint for a hub that is out of reach.
-        cache: where downloads are kept.
-        room: hint for a cache that is full, or cannot be written.
-    """
-
-    endpoint: str
-    variable: str
-    tokens: Mapping[str, str]
-    certificates: tuple[str, ...]
-    socks: str
-    elsewhere: str
-    cache: Path
-    room: str
+    endpoint: str  # the address
+    variable: str  # which may hold another one
+    tokens: Mapping[str, str]  # by where they stand, a variable or a file; the first one is used
+    certificates: tuple[str, ...]  # variables that name them; the first one is the one to set
+    socks: str  # package that the client needs for SOCKS
+    elsewhere: str  # hint for a hub that is out of reach
+    cache: Path  # where downloads are kept
+    room: str  # hint for a cache that is full, or cannot be written
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -30,19 +30,12 @@ SHARD = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint on disk.
-
-    Attributes:
-        name: hub id, or the folder's name.
-        revision: commit that it was taken from; a branch or tag where the hub does not tell which commit that is;
-            None for a local folder.
-        hub: which one it was taken from; None for a local folder.
-    """
+    """A checkpoint on disk; a local folder has neither revision nor hub."""
 
     folder: Path
-    name: str
-    revision: str | None
-    hub: Hub | None = None
+    name: str  # hub id, or the folder's name
+    revision: str | None  # commit, or a branch or tag where the hub does not tell which commit that is
+    hub: Hub | None = None  # which one it was taken from
 
 
 def wanted(hub_id: str, names: Iterable[str]) -> list[str]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE
-from funasr_cli.checkpoints.layouts import converted, funasr, mlx_audio, transformers
+from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE, open_converted
+from funasr_cli.checkpoints.layouts import funasr, mlx_audio, transformers
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
 from funasr_cli.errors import ModelError
@@ -19,7 +19,7 @@ KNOWN = "funasr convert --explain lists the layouts that are known"
 RULES = {
     funasr.LAYOUT: keymap.FUNASR,
     transformers.LAYOUT: keymap.TRANSFORMERS,
-    f"{mlx_audio.LAYOUT} and {converted.LAYOUT}": keymap.OURS,
+    f"{mlx_audio.LAYOUT} and {FORMAT}": keymap.OURS,
 }
 
 
@@ -56,7 +56,7 @@ def open_model(folder: Path, name: str | None = None) -> Checkpoint:
     """
     content = _config(folder)
     if content.get("format") == FORMAT:
-        return converted.open_converted(folder)
+        return open_converted(folder)
     if _is_transformers(content):
         hint = f"run: funasr convert {folder}"
         raise ModelError(f"{folder}: has to be converted first", hint, code="model-unconverted")

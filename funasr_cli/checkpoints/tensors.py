@@ -29,16 +29,11 @@ HIGHEST_RANK = 8
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor that has not been read yet.
+    """A tensor that has not been read yet."""
 
-    Attributes:
-        dtype: as MLX calls it; for types that no model is stored in, as the file does.
-        read: reads it, anew at each call: nothing is kept.
-    """
-
-    dtype: str
+    dtype: str  # as MLX calls it; for types that no model is stored in, as the file does
     shape: Shape
-    read: Callable[[], mx.array]
+    read: Callable[[], mx.array]  # anew at each call: nothing is kept
 
     @property
     def size_bytes(self) -> int:

@@ -29,10 +29,8 @@ DAMAGED_HINT = "copy or download it again"
 def file_in(folder: Path, name: str, hint: str = "") -> Path:
     """A regular file in a checkpoint's folder that is not empty, and no link that leads elsewhere.
 
-    Args:
-        folder: the checkpoint's; it may itself be reached through a link.
-        name: of the file, with forward slashes where it is further down.
-        hint: what to do if it is missing.
+    The folder may itself be reached through a link; the name has forward slashes where the file is further down.
+    The hint says what to do if it is missing.
     """
     path = folder / _plain_name(folder, name)
     try:

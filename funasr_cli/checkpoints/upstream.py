@@ -8,8 +8,7 @@ a file only within `stated_in`.
 import dataclasses
 from typing import Any
 
-from funasr_cli.checkpoints.validate import check_config
-from funasr_cli.checkpoints.values import Misstated, Options, require, section, stated_in, value
+from funasr_cli.checkpoints.values import Misstated, Options, check_config, require, section, stated_in, value
 from funasr_cli.features import FrontendConfig
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig

@@ -80,15 +80,11 @@ def _transcribe(
     reported: set[int],
 ) -> dict[int, Transcript]:
     """By the index of the input; what is missing is said, except of inputs of which that has been reported."""
-    transcripts = {}
-
-    def keep(event: Finished) -> None:
-        transcripts[event.source] = event.transcript
-
     task = f"{'with' if options.hotwords else 'without'} hotwords"
     display = Display(inputs, task=task, reported=reported)
-    transcribe_all(inputs, recognizer, options, display, outcome, finish=keep)
-    return transcripts
+    done: list[Finished] = []
+    transcribe_all(inputs, recognizer, options, display, outcome, finish=done.append)
+    return {event.source: event.transcript for event in done}
 
 
 def matching_parts(without: Transcript, with_hotwords: Transcript) -> Iterator[Part]:

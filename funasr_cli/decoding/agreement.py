@@ -21,15 +21,10 @@ DOUBTFUL_SHARE, DOUBTFUL_UNITS = 0.5, 3
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two texts side by side, in units: characters of scripts without spaces, words of others.
+    """Two texts side by side, in units: characters of scripts without spaces, words of others."""
 
-    Attributes:
-        common: units that both texts have, in the same order; each counts once.
-        different: units of either text that the other lacks.
-    """
-
-    common: int
-    different: int
+    common: int  # units that both texts have, in the same order; each counts once
+    different: int  # units of either text that the other lacks
 
     def __add__(self, other: "Comparison") -> "Comparison":
         """Compare two pairs of texts together."""

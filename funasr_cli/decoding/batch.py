@@ -1,4 +1,4 @@
-"""Rows that the decoder works on together, each perhaps with a draft that saves it steps.
+"""Token by token, in a batch whose rows come and go, each perhaps with a draft that saves it steps.
 
 Source of the drafted steps: Leviathan, Kalman and Matias 2023, "Fast Inference from Transformers via Speculative
 Decoding", section 2.3. What differs: a draft is a text instead of a distribution. A token of it is kept where the
@@ -28,17 +28,12 @@ MOST_POSITIONS = 128  # whose logits are in memory together: 0.6 MB each in the 
 
 @dataclass(frozen=True)
 class Token:
-    """One decoded token of one row.
+    """One decoded token of one row."""
 
-    Attributes:
-        row: the number that `BatchDecoder.add` gave the row.
-        drafted: the row's draft had it.
-    """
-
-    row: int
+    row: int  # the number that `BatchDecoder.add` gave the row
     token_id: int
     logprob: float
-    drafted: bool = False
+    drafted: bool = False  # the row's draft had it
 
     @property
     def finite(self) -> bool:
@@ -48,17 +43,11 @@ class Token:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one run of the decoder says.
+    """What one run of the decoder says."""
 
-    Attributes:
-        ids: (batch * width,) what follows each position that was asked about, row by row.
-        logprobs: (batch * width,), of these.
-        proposals: of each row; a row was asked about its last position before and all of its proposal.
-    """
-
-    ids: mx.array
-    logprobs: mx.array
-    proposals: list[list[int]]
+    ids: mx.array  # (batch * width,) what follows each position that was asked about, row by row
+    logprobs: mx.array  # (batch * width,), of these
+    proposals: list[list[int]]  # of each row, which was asked about its last position before and all of these
 
     def of_rows(self, chosen: list[int]) -> "Answers":
         """Keep some of the rows, where each has one position."""
@@ -80,15 +69,10 @@ def right_pad(rows: Sequence[mx.array]) -> mx.array:
 
 @dataclass(frozen=True)
 class RunCost:
-    """What a run of the decoder costs, in positions.
+    """What a run of the decoder costs, in positions."""
 
-    Attributes:
-        fixed: whatever it computes.
-        padded: what three positions or more cost at least.
-    """
-
-    fixed: int
-    padded: int = 0
+    fixed: int  # whatever it computes
+    padded: int = 0  # what three positions or more cost at least
 
     @classmethod
     def of(cls, llm: Qwen3) -> "RunCost":
@@ -250,3 +234,87 @@ def _agreeing(proposal: Sequence[int], says: Sequence[int]) -> int:
     """Count the first tokens that are the same."""
     pairs = zip(proposal, says, strict=False)
     return next((count for count, (one, other) in enumerate(pairs) if one != other), len(proposal))
+
+
+class BatchDecoder:
+    """Writes many rows side by side, at least a token of each at every step; rows come and go between the steps.
+
+    On a GPU the next step is under way while the caller handles the last one's tokens, unless drafts wait for
+    these; a CPU would waste it on rows that have just ended.
+
+    The first `shared_rows` embeddings of all prompts are the same. They are read once, as one row, and what the
+    decoder keeps of them is copied to every row that joins.
+    """
+
+    def __init__(self, llm: Qwen3, sampler: Sampler, shared_rows: int = 0):
+        self._llm = llm
+        self._sampler = sampler
+        self._eager = on_accelerator()
+        self._shared_rows = shared_rows
+        self._prefix: DecoderCache | None = None  # what the decoder keeps of them, one row
+        self._added = 0
+        self._live: set[int] = set()
+        self._batch: Batch | None = None  # ended rows may still be in it
+        self._under_way: Answers | None = None
+        self._ready: list[Token] = []  # what the next step returns; of all rows or of none
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add(self, prompts: list[mx.array], drafts: Sequence[CTCDraft | None] | None = None) -> list[int]:
+        """Read prompts, (length, hidden) embeddings a row, and return the numbers of the new rows.
+
+        They take part from the next step on.
+        """
+        numbers = list(range(self._added, self._added + len(prompts)))
+        self._added += len(prompts)
+        if self._shared_rows and not self._prefix:
+            prefix = self._llm.make_cache(1)
+            self._llm.read(prompts[0][None, : self._shared_rows], prefix)
+            self._prefix = prefix
+        cache = self._llm.make_cache(len(prompts), self._prefix)
+        new = Batch(self._llm, self._sampler, numbers, list(drafts or [None] * len(prompts)), cache)
+        tokens = new.take(new.read([prompt[self._shared_rows :] for prompt in prompts]))
+        self._keep_live_rows()
+        if self._batch:
+            self._ready = self._ready or self._batch.take(self._under_way or self._batch.go_on())
+            self._batch.join(new)
+        else:
+            self._batch, self._ready = new, []
+        self._ready += tokens
+        self._under_way = None
+        self._live.update(numbers)
+        return numbers
+
+    def end(self, row: int) -> None:
+        """Take a row out."""
+        if row in self._live and self._batch:
+            self._live.remove(row)
+            self._batch.end(row)
+
+    def step(self) -> list[Token]:
+        """The next tokens of each row that has not been ended, row by row, in the order of their adding."""
+        if self._batch and len(self._live) * 2 <= len(self._batch.rows):
+            self._keep_live_rows()
+        if not self._batch:
+            return []
+        ready, self._ready = self._ready, []
+        answers = None if ready else self._under_way or self._batch.go_on()
+        self._under_way = None
+        if self._eager and not self._batch.drafting:
+            self._under_way = self._batch.go_on()
+            mx.async_eval(self._under_way.ids, self._under_way.logprobs)
+        if answers:
+            ready = self._batch.take(answers)
+        return [token for token in ready if token.row in self._live]
+
+    def _keep_live_rows(self) -> None:
+        """Make the batch smaller where rows have ended."""
+        if not self._batch:
+            return
+        kept = [index for index, row in enumerate(self._batch.rows) if row in self._live]
+        if not kept:
+            self._batch = self._under_way = None
+        elif len(kept) < len(self._batch.rows):
+            self._batch.keep(kept)
+            self._under_way = self._under_way and self._under_way.of_rows(kept)

@@ -14,22 +14,16 @@ from funasr_cli.vocabulary import CTCVocabulary
 
 
 class CTCReading:
-    """What the CTC branch makes of one segment, by (frames, width) `hidden`, its decoder's output without padding.
-
-    Attributes:
-        frame_ids: the likeliest label of each frame.
-        token_ids: labels of the best path, repeats merged and blanks removed.
-        text: what these spell, cleaned as the decoder's text is.
-    """
+    """What the CTC branch makes of its decoder's output for one segment, (frames, width) `hidden`, not padded."""
 
     def __init__(
         self, head: CTCHead, hidden: mx.array, vocabulary: CTCVocabulary, blank_id: int, frame_duration_s: float
     ):
         self._head, self._hidden = head, hidden
         self.vocabulary, self.blank_id, self.frame_duration_s = vocabulary, blank_id, frame_duration_s
-        self.frame_ids: list[int] = head.best(hidden).tolist()
-        self.token_ids = best_path(self.frame_ids, blank_id)
-        self.text = clean_text(vocabulary.decode(self.token_ids))
+        self.frame_ids: list[int] = head.best(hidden).tolist()  # the likeliest label of each frame
+        self.token_ids = best_path(self.frame_ids, blank_id)  # repeats merged and blanks removed
+        self.text = clean_text(vocabulary.decode(self.token_ids))  # as the decoder's text is cleaned
 
     def log_probs(self, labels: list[int]) -> np.ndarray:
         """(frames, labels) log-probabilities of these labels alone: all of them would be 240 kB a frame."""

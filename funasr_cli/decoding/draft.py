@@ -44,15 +44,11 @@ class Rate:
 
 
 class Habits:
-    """Forms that the decoder has given to units of the CTC text, by whether they follow a digit.
-
-    Attributes:
-        first: how often a proposal's first token has been right.
-        further: how often one behind right ones.
-    """
+    """Forms that the decoder has given to units of the CTC text, by whether they follow a digit."""
 
     def __init__(self) -> None:
-        self.first, self.further = Rate(FIRST, CASES), Rate(FURTHER, CASES)
+        self.first = Rate(FIRST, CASES)  # how often a proposal's first token has been right
+        self.further = Rate(FURTHER, CASES)  # how often one behind right ones
         self._forms: dict[tuple[bool, tuple[str, ...]], Counter[str]] = {}
         self._capitals: Counter[bool] = Counter()  # at the beginning of a text
         self._endings: dict[str, Counter[str]] = defaultdict(Counter)  # by a text's last unit, and "" of all
@@ -121,11 +117,7 @@ class Habits:
 
 
 class CTCDraft:
-    """Proposes how a row goes on whose text comes in on `stream`, by what the CTC branch `heard`.
-
-    Attributes:
-        proposed: tokens so far.
-    """
+    """Proposes how a row goes on whose text comes in on `stream`, by what the CTC branch `heard`."""
 
     def __init__(self, heard: str, stream: TextStream, encode: Callable[[str], list[int]], habits: Habits):
         self._text = habits.write(heard)
@@ -138,7 +130,7 @@ class CTCDraft:
         self._first = Rate(habits.first.value, OWN_CASES)
         self._misses = self._wait = 0  # looks in a row that found nothing right, and steps until the next
         self._agreed = False  # both texts, anywhere so far
-        self.proposed = 0
+        self.proposed = 0  # tokens so far
 
     @property
     def odds(self) -> tuple[float, float]:

@@ -47,11 +47,9 @@ def prompt_texts(options: TranscribeOptions, config: PromptConfig, *, first: boo
 
 
 def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
-    """Refuse what would change the structure of the prompt.
+    """Refuse, as a `UsageError`, what would change the structure of the prompt.
 
-    Raises:
-        UsageError: a hotword is empty, has a line break or control character in it, or one of the tokenizer's
-            own tokens, such as ``<|im_end|>``.
+    That is a line break, a control character or one of the tokenizer's own tokens, such as ``<|im_end|>``.
     """
     for word in hotwords:
         refuse_control_tokens(f"hotword {word!r}", word, tokenizer)

@@ -40,32 +40,20 @@ Span = tuple[float, float]
 
 @dataclass
 class Group:
-    """Words that are aligned together: mostly one.
+    """Words that are aligned together: mostly one."""
 
-    Attributes:
-        words: their positions among the words of the text; none where something was heard that is not written.
-        labels: positions among all labels that are aligned; none where nothing was heard of what is written.
-        measured: whether the labels say these words, so that the times are theirs.
-    """
-
-    words: range
-    labels: range
-    measured: bool
+    words: range  # among the words of the text; none where something was heard that is not written
+    labels: range  # among all labels that are aligned; none where nothing was heard of what is written
+    measured: bool  # the labels say these words, so that the times are theirs
 
 
 class Plan:
-    """What to align for a text, of which `unsaid` characters at the beginning were not said in the segment.
-
-    Attributes:
-        spans: where each word begins and ends in the text.
-        labels: of the CTC branch, in order.
-        groups: the words, in order, each in one group, with their labels.
-    """
+    """What to align for a text, of which `unsaid` characters at the beginning were not said in the segment."""
 
     def __init__(self, text: str, reading: CTCReading, unsaid: int = 0):
-        self.spans = word_spans(text)
-        self.labels: list[int] = []
-        self.groups: list[Group] = []
+        self.spans = word_spans(text)  # where each word begins and ends in the text
+        self.labels: list[int] = []  # of the CTC branch, in order
+        self.groups: list[Group] = []  # the words, in order, each in one group, with their labels
         self._text, self._vocabulary = text, reading.vocabulary
         self._has_capitals = reading.text != reading.text.lower()
         self._heard = reading.token_ids

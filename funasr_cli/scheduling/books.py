@@ -15,16 +15,11 @@ from funasr_cli.units import is_spoken
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """What has come of a stretch.
-
-    Attributes:
-        segment: made of it.
-        opinion: the segment's text beside what the CTC branch heard; None where it was not asked.
-    """
+    """What has come of a stretch."""
 
     stretch: Stretch
-    segment: Segment
-    opinion: Comparison | None
+    segment: Segment  # made of it
+    opinion: Comparison | None  # its text beside what the CTC branch heard; None where that was not asked
 
     @property
     def start(self) -> int:

@@ -8,33 +8,21 @@ from funasr_cli.transcript import Segment, Transcript
 
 @dataclass(frozen=True)
 class Read:
-    """How far an input has been read and searched for speech, which runs ahead of the decoding.
+    """How far an input has been read and searched for speech, which runs ahead of the decoding."""
 
-    Attributes:
-        source: index of the input.
-        start_s: where it begins in what it is a part of.
-        read_s: its length so far; 0 when it has just been opened.
-        expected_s: its whole length; None where that is unknown.
-    """
-
-    source: int
-    start_s: float
-    read_s: float
-    expected_s: float | None
+    source: int  # index of the input
+    start_s: float  # where it begins in what it is a part of
+    read_s: float  # its length so far; 0 when it has just been opened
+    expected_s: float | None  # its whole length; None where that is unknown
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Text of a segment that is being written; it may yet be given up, when the segment is decoded again.
+    """Text of a segment that is being written; it may yet be given up, when the segment is decoded again."""
 
-    Attributes:
-        source: index of the input.
-        text: everything so far; None when the segment is not being written any more.
-    """
-
-    source: int
+    source: int  # index of the input
     start_s: float
-    text: str | None
+    text: str | None  # everything so far; None when the segment is not being written any more
 
 
 @dataclass(frozen=True)

@@ -35,37 +35,24 @@ class Opened:
 
 @dataclass(frozen=True)
 class Speech:
-    """A stretch of a recording on its way to a text.
-
-    Attributes:
-        first: whether it is where the recording's speech begins.
-        retries: how often what it is a part of has been decoded before.
-    """
+    """A stretch of a recording on its way to a text."""
 
     source: int
     stretch: Stretch
-    first: bool
-    retries: int = 0
+    first: bool  # it is where the recording's speech begins
+    retries: int = 0  # how often what it is a part of has been decoded before
 
 
 @dataclass(frozen=True)
 class Ended:
-    """Nothing more comes of a recording.
-
-    Attributes:
-        read_s: its length as far as it could be read.
-        unread_s: what its header promised beyond that.
-        error: what went wrong, if it did.
-        seconds: what reading and finding speech took.
-        findings: what was noticed in it.
-    """
+    """Nothing more comes of a recording."""
 
     source: int
-    read_s: float
-    unread_s: float = 0.0
-    error: FunASRError | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    findings: Findings = field(default_factory=Findings)
+    read_s: float  # its length as far as it could be read
+    unread_s: float = 0.0  # what its header promised beyond that
+    error: FunASRError | None = None  # what went wrong, if it did
+    seconds: dict[str, float] = field(default_factory=dict)  # what reading and finding speech took
+    findings: Findings = field(default_factory=Findings)  # what was noticed in it
 
 
 Arrival = Opened | Read | Speech | Ended

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from funasr_cli.decoding.agreement import compare, said_before
-from funasr_cli.decoding.batch import Token
+from funasr_cli.decoding.batch import BatchDecoder, Token
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.draft import CTCDraft, Habits
-from funasr_cli.decoding.generate import BatchDecoder
 from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
 from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.sampling import make_sampler

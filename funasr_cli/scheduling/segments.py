@@ -36,17 +36,11 @@ def deepest_pause(activity: np.ndarray, first: int, last: int) -> int:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a recording that is decoded in one piece.
+    """A part of a recording that is decoded in one piece."""
 
-    Attributes:
-        start: its first sample in the recording.
-        samples: (samples,) float32 at 16 kHz.
-        activity: (frames,) how much speech there is in each frame of 32 ms; comparable within the stretch.
-    """
-
-    start: int
-    samples: np.ndarray
-    activity: np.ndarray
+    start: int  # its first sample in the recording
+    samples: np.ndarray  # (samples,) float32 at 16 kHz
+    activity: np.ndarray  # (frames,) how much speech is in each frame of 32 ms; comparable within the stretch
 
     @property
     def end(self) -> int:

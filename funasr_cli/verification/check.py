@@ -6,9 +6,7 @@ from pathlib import Path
 
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, shortened
-from funasr_cli.checkpoints.format import SOURCE_AGAIN, SUMS_FILE, read_sums, sha256_of
 from funasr_cli.checkpoints.hub import Progress, counter
-from funasr_cli.checkpoints.layouts import converted
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import FLOATING, is_finite
 from funasr_cli.checkpoints.untrusted import optional_file_in
@@ -20,17 +18,12 @@ SHOWN_PROBLEMS = 8
 
 @dataclass(frozen=True)
 class Checked:
-    """A model that is whole.
-
-    Attributes:
-        sha256: of its weights.
-        listed: files that are as listed; none where no list lies beside them.
-    """
+    """A model that is whole."""
 
     checkpoint: Checkpoint
     size_bytes: int
-    sha256: str
-    listed: int
+    sha256: str  # of its weights
+    listed: int  # files that are as listed; none where no list lies beside them
     notes: tuple[str, ...] = ()
 
 
@@ -43,18 +36,18 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
     checkpoint = open_model(folder)
     empty_model(checkpoint)  # whose names, shapes and types they have to be
     [weights] = checkpoint.weights
-    size_bytes, sums = weights.stat().st_size, read_sums(folder)
-    sha256 = sha256_of(weights, counter(progress, "hashing", size_bytes))
+    size_bytes, sums = weights.stat().st_size, files.read_sums(folder)
+    sha256 = files.sha256_of(weights, counter(progress, "hashing", size_bytes))
     problems = [*vocabulary_problems(checkpoint)]
     notes: tuple[str, ...] = ()
-    if checkpoint.layout == converted.LAYOUT:  # `convert` lists these in any case
+    if checkpoint.layout == files.FORMAT:  # `convert` lists these in any case
         written = {files.CONFIG_FILE, weights.name, *checkpoint.files} - {*files.OPTIONAL_TOKENIZER_FILES}
-        problems += [f"{name}: {SUMS_FILE} does not list it" for name in sorted(written - sums.keys())]
+        problems += [f"{name}: {files.SUMS_FILE} does not list it" for name in sorted(written - sums.keys())]
     for name, digest in sums.items():
         path = optional_file_in(folder, name)
         if path is None:
-            problems.append(f"{name}: {SUMS_FILE} lists it, and it is missing")
-        elif (sha256 if name == weights.name else sha256_of(path)) != digest:
+            problems.append(f"{name}: {files.SUMS_FILE} lists it, and it is missing")
+        elif (sha256 if name == weights.name else files.sha256_of(path)) != digest:
             if name == files.README_FILE:  # a model card is everyone's to edit
                 notes = (f"{name} has been edited since",)
             else:
@@ -62,7 +55,7 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
     problems += _not_finite(checkpoint, progress)
     if problems:
         lines = [f"{folder}: is not whole", *shortened(problems, SHOWN_PROBLEMS)]
-        raise ModelError("\n  ".join(lines), SOURCE_AGAIN, code="model-damaged")
+        raise ModelError("\n  ".join(lines), files.SOURCE_AGAIN, code="model-damaged")
     return Checked(checkpoint, size_bytes, sha256, len(sums) - len(notes), notes)
 
 

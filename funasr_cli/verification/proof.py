@@ -18,7 +18,7 @@ from funasr_cli.checkpoints.layouts import funasr
 from funasr_cli.checkpoints.load import load_checkpoint, load_model
 from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.untrusted import readable
-from funasr_cli.decoding.generate import BatchDecoder
+from funasr_cli.decoding.batch import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.options import DEFAULTS, FULL, OFF, ConvertOptions, TranscribeOptions
@@ -36,21 +36,13 @@ SENTENCE = replace(DEFAULTS, max_tokens=24)
 
 @dataclass(frozen=True)
 class Stages:
-    """One clip's way through a model, in float32.
+    """One clip's way through a model, in float32."""
 
-    Attributes:
-        features: (rows, row width).
-        encoder: (rows, encoder width).
-        audio_rows: (audio tokens, hidden), what the adaptor puts into the prompt.
-        token_ids: written greedily, the stop token among them.
-        logits: (steps, vocab) in front of each token that was forced.
-    """
-
-    features: np.ndarray
-    encoder: np.ndarray
-    audio_rows: np.ndarray
-    token_ids: tuple[int, ...]
-    logits: np.ndarray
+    features: np.ndarray  # (rows, row width)
+    encoder: np.ndarray  # (rows, encoder width)
+    audio_rows: np.ndarray  # (audio tokens, hidden), what the adaptor puts into the prompt
+    token_ids: tuple[int, ...]  # written greedily, the stop token among them
+    logits: np.ndarray  # (steps, vocab) in front of each token that was forced
     text: str
 
 

@@ -50,11 +50,7 @@ TOKENIZER_PROBES = (
 
 
 def reference_python() -> Path:
-    """Interpreter that has FunASR, findable from any folder.
-
-    Raises:
-        SetupError: the one that is named, or else this one, has not.
-    """
+    """Interpreter that has FunASR, findable from any folder; a `SetupError` if the one named, or ours, has not."""
     python = path_in_variable(REFERENCE_PYTHON) or Path(sys.executable)
     try:
         found = subprocess.run([python, "-c", f"{APART}import funasr, kaldi_native_fbank"], capture_output=True)

@@ -20,8 +20,7 @@ from support.parity.small_decoder import (
 )
 
 from funasr_cli.backend import mx
-from funasr_cli.decoding.batch import MOST_POSITIONS, RunCost, tried_at_once
-from funasr_cli.decoding.generate import BatchDecoder
+from funasr_cli.decoding.batch import MOST_POSITIONS, BatchDecoder, RunCost, tried_at_once
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
