@@ -18,6 +18,7 @@ from funasr_cli.errors import UsageError
 from funasr_cli.inputs import find_inputs, has_folders, parse_clip
 from funasr_cli.languages import AUTO
 from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Timestamps, TranscribeOptions
+from funasr_cli.paths import why_unreadable
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import ALL_FORMATS, DEFAULT_FORMAT, DEFAULT_TIMES, OF_TIMES, WRITERS, Style, parse_formats
 
@@ -347,7 +348,7 @@ def _read_hotwords(path: Path | None) -> list[str]:
         words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
         problem = "" if words else "there are no hotwords in it"
     except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or error})"
+        problem = why_unreadable(error)
     if problem:
         raise UsageError(f"{path}: {problem}", hint, code="file-unreadable")
     return words

@@ -38,7 +38,7 @@ USAGE = [
     ("--rtf --refs x --exact-tokens 3", CONFLICT, "--refs with --exact-tokens"),
     ("--rtf --refs x --durations 3", CONFLICT, "--refs with --durations"),
     ("--batches --refs x --synthetic demo", CONFLICT, "--refs with --synthetic"),
-    ("--rtf --refs none.tsv", FILE, "none.tsv"),
+    ("--rtf --refs none.tsv", FILE, "none.tsv: no such file"),
     ("--rtf --refs latin.tsv", FILE, "latin.tsv"),
     ("--rtf --refs space.tsv", "references-wrong", "space.tsv:2"),
     ("--rtf --refs twice.tsv", "references-wrong", "twice.tsv:3: a.flac"),
@@ -109,11 +109,15 @@ def test_a_process_ends_the_same(desk: Path) -> None:
     funasr("bench", "--rtf", "--batch-sizes", "0", cwd=desk).assert_error(2, VALUE, "--batch-sizes 0")
 
 
-@pytest.mark.parametrize(("package", "typed"), [("rapidfuzz", "--refs other.tsv"), ("matplotlib", "--plot b.svg")])
+@pytest.mark.parametrize(
+    ("package", "typed", "extra"),
+    [("rapidfuzz", "--refs other.tsv", "bench"), ("matplotlib", "--plot b.svg", "plot")],
+)
 @pytest.mark.usefixtures("desk")
-def test_a_missing_library_is_named(package: str, typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named(package: str, typed: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    invoke("bench", "--rtf", *typed.split()).assert_fails(5, f"pip install {package}\n")
+    result = invoke("bench", "--rtf", *typed.split())
+    result.assert_error(5, "package-missing", package, f"pip install 'funasr-cli[{extra}]'\n")
 
 
 def allow_small_files_only() -> None:

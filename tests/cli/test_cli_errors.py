@@ -89,6 +89,7 @@ USAGE_ERRORS = [
     ),
     ("a.flac --compare-hotwords", "options-conflict", "--hotwords-file"),
     ("- --compare-hotwords --hotword a", "input-once", "-: "),
+    ("a.flac -o -", "option-value", "--output-dir -"),
 ]  # fmt: skip
 
 

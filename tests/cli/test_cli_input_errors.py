@@ -142,8 +142,10 @@ def test_recordings_that_break_off(name: str, options: tuple, tmp_path: Path, sp
 @pytest.mark.parametrize("options", [(), ("--channels", "split")])
 def test_standard_input_that_is_no_recording(options: tuple[str, ...]) -> None:
     """Such as samples without a header, where --pcm is missing; or a terminal."""
-    result = funasr("transcribe", "-m", "demo", "-", *options, input=bytes(5000))
-    result.assert_error(1, "audio-unreadable", "-: ")
+    samples = (soundfile.read(CLIP.path)[0] * 32767).astype(np.int16).tobytes()
+    for raw in (samples, samples[4000:]):  # which begin with zeros, and with sound
+        result = funasr("transcribe", "-m", "demo", "-", *options, input=raw)
+        result.assert_error(1, "audio-unreadable", "-: ", "--pcm s16le --rate 16000")
     controller, terminal = pty.openpty()
     result = funasr("transcribe", "-m", "demo", "-", *options, stdin=terminal)
     os.close(controller)

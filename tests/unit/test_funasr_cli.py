@@ -119,7 +119,7 @@ def test_a_model_by_the_path_of_its_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         funasr_cli.load(tmp_path / "missing")
     assert caught.value.message == f"{tmp_path / 'missing'}: no such model"
-    with pytest.raises(ModelError, match="neither a folder nor a hub id"):
+    with pytest.raises(ModelError, match="missing: no such folder"):
         funasr_cli.convert(tmp_path / "missing")
 
 

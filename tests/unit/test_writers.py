@@ -184,6 +184,15 @@ def test_what_would_lose_a_result_is_known_before(
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc there")
+def test_a_folder_in_which_nothing_can_be_made() -> None:
+    """Linux says that the new file is not there, which explains nothing."""
+    with pytest.raises(OutputError) as caught:
+        refuse_unwritable(Path("/proc/x"), "")
+    assert caught.value.code == "output-unwritable"
+    assert "No such file" not in caught.value.message
+
+
 @pytest.mark.parametrize("name", ["a" * 256, "字" * 86, "file/a.txt", f"{'b' * 256}/a.txt", "folder"])
 def test_names_are_tried_before(tmp_path: Path, name: str) -> None:
     """What cannot be written fails then; what can leaves nothing, and no file under the name itself."""
