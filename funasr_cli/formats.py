@@ -152,8 +152,17 @@ def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str]) -> 
 
 
 def _dumps(data: dict[str, Any], indent: int | None) -> str:
-    written = json.dumps(data, ensure_ascii=False, indent=indent)
+    written = json.dumps(_rounded(data), ensure_ascii=False, indent=indent)
     return JSON_UNSAFE.sub(_as_hexadecimal, written) + "\n"
+
+
+def _rounded(data: Any) -> Any:
+    """The same with numbers to six digits behind the point, of seconds to the microsecond."""
+    if isinstance(data, dict):
+        return {name: _rounded(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_rounded(value) for value in data]
+    return round(data, 6) if isinstance(data, float) else data
 
 
 def _as_hexadecimal(found: re.Match[str]) -> str:
