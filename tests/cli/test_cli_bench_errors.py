@@ -55,7 +55,7 @@ ELSEWHERE = [
     ("--rtf --plt a.png", 2, "--plt"),
     ("--rtf --trials 0", 2, "--trials"),
     ("--rtf --synthetic demo --synthetic huge", 2, "'huge'"),
-    ("--rtf --exact-tokens 0", 2, "exact tokens is 0"),
+    ("--rtf --exact-tokens 0", 2, "--exact-tokens is 0"),
     ("--rtf --plot a.gif", 2, "a.gif"),
     ("--rtf --plot a.svg", 1, "a.svg"),
     ("--rtf --plot none/a.svg", 1, "none"),

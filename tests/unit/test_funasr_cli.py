@@ -188,7 +188,7 @@ def test_keywords_change_options(asr: Recognizer) -> None:
     for use in (asr.transcribe, asr.stream, asr.transcribe_batch):
         with pytest.raises(TypeError, match="no_such_option"):
             use(Path("a.wav") if use != asr.transcribe_batch else [], no_such_option=1)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="max tokens is 0"):
+        with pytest.raises(UsageError, match="--max-tokens is 0"):
             use(Path("a.wav") if use != asr.transcribe_batch else [], max_tokens=0)  # type: ignore[arg-type]
 
 
