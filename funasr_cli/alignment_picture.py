@@ -68,8 +68,8 @@ def require_librosa() -> None:
     try:
         import librosa.display  # noqa: F401
     except ImportError as error:
-        hint = "install it with matplotlib: pip install 'funasr-cli[plot]'"
-        raise SetupError(f"spectrograms are drawn by librosa ({error})", hint, code="package-missing") from error
+        message = f"spectrograms are drawn by librosa ({error})"
+        raise SetupError(message, "pip install 'funasr-cli[plot]'", code="package-missing") from error
 
 
 def draw(

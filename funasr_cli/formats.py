@@ -76,7 +76,7 @@ def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict
 
 def as_json(transcript: Transcript, times: Timestamps = Timestamps.WORD, indent: int | None = 2) -> str:
     """Everything known, indented; None puts it on one line."""
-    written = json.dumps(as_dict(transcript, times), ensure_ascii=False, indent=indent)
+    written = json.dumps(_rounded(as_dict(transcript, times)), ensure_ascii=False, indent=indent)
     return JSON_UNSAFE.sub(_as_hexadecimal, written) + "\n"
 
 
@@ -150,6 +150,15 @@ def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str]) -> 
         marked = f"<u>{safe(cue.text[first:last])}</u>" if cue.marked else ""
         text = f"{safe(cue.text[:first])}{marked}{safe(cue.text[last:])}"
         yield f"{_stamp(cue.start_ms, point)} --> {_stamp(cue.end_ms, point)}\n{text}\n"
+
+
+def _rounded(data: Any) -> Any:
+    """The same with numbers to six digits behind the point, of seconds to the microsecond."""
+    if isinstance(data, dict):
+        return {name: _rounded(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_rounded(value) for value in data]
+    return round(data, 6) if isinstance(data, float) else data
 
 
 def _as_hexadecimal(found: re.Match[str]) -> str:

@@ -87,6 +87,12 @@ def has_folders(typed: str) -> bool:
     return os.path.isdir(typed) or (glob.has_magic(typed) and not os.path.lexists(typed))
 
 
+def folders_below(typed: Iterable[str]) -> set[str]:
+    """Folders with recordings in them that lie in those that are named: only `recursive` takes them."""
+    below = (path for name in typed if os.path.isdir(name) for path in glob.iglob(f"{glob.escape(name)}/*/*"))
+    return {os.path.dirname(path) for path in below if Path(path).suffix.lower() in ENDINGS}
+
+
 def parse_time(text: str) -> float:
     """Seconds of "90", "130.5", "1:30" or "1:02:03,250"; a `UsageError` for anything else."""
     if not CLOCK_TIME.fullmatch(text.strip()):

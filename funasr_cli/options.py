@@ -106,23 +106,23 @@ class TranscribeOptions:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise a UsageError for a value out of range, or sampling options that greedy decoding would ignore."""
+        """Raise a UsageError, in the words of the command line, for values that are out of range or idle."""
         _refuse_first(
-            ("max tokens is {}", self.max_tokens, lambda x: x >= 1, AT_LEAST_1),
-            ("exact tokens is {}", self.exact_tokens, lambda x: x >= 1, AT_LEAST_1),
+            ("--max-tokens is {}", self.max_tokens, lambda x: x >= 1, AT_LEAST_1),
+            ("--exact-tokens is {}", self.exact_tokens, lambda x: x >= 1, AT_LEAST_1),
             ("hotwords is a text", self.hotwords, lambda x: not isinstance(x, str), "pass a tuple of words"),
-            ("temperature is {}", self.temperature, lambda x: 0 <= x < inf, "it must be 0 (greedy) or above"),
-            ("VAD threshold is {}", self.vad_threshold, lambda x: 0 < x < 1, "it must be between 0 and 1"),
-            ("min pause is {} s", self.min_pause_s, lambda x: 0.1 <= x <= 10, "it must be 0.1 to 10 s"),
-            ("max segment is {} s", self.max_segment_s, lambda x: 2 <= x <= MAX_SEGMENT_S, SEGMENT_LIMITS),
-            ("join is {} s", self.join_s, lambda x: 0 <= x <= self.max_segment_s, "it must be 0 to max segment"),
+            ("--temperature is {}", self.temperature, lambda x: 0 <= x < inf, "it must be 0 (greedy) or above"),
+            ("--vad-threshold is {}", self.vad_threshold, lambda x: 0 < x < 1, "it must be between 0 and 1"),
+            ("--min-pause is {} s", self.min_pause_s, lambda x: 0.1 <= x <= 10, "it must be 0.1 to 10 s"),
+            ("--max-segment is {} s", self.max_segment_s, lambda x: 2 <= x <= MAX_SEGMENT_S, SEGMENT_LIMITS),
+            ("--join is {} s", self.join_s, lambda x: 0 <= x <= self.max_segment_s, "from 0 to --max-segment"),
             ("cannot draft {!r}", self.draft, DRAFTS.__contains__, _choice(DRAFTS)),
-            ("batch size is {}", self.batch_size, lambda x: x >= 1, AT_LEAST_1),
-            ("top-p is {}", self.top_p, lambda x: 0 < x <= 1, "it must be above 0 and at most 1"),
-            ("top-k is {}", self.top_k, lambda x: x >= 1, AT_LEAST_1),
-            ("seed is {}", self.seed, lambda x: 0 <= x < 2**63, "it must be at least 0 and below 2**63"),
+            ("--batch-size is {}", self.batch_size, lambda x: x >= 1, AT_LEAST_1),
+            ("--top-p is {}", self.top_p, lambda x: 0 < x <= 1, "it must be above 0 and at most 1"),
+            ("--top-k is {}", self.top_k, lambda x: x >= 1, AT_LEAST_1),
+            ("--seed is {}", self.seed, lambda x: 0 <= x < 2**63, "it must be at least 0 and below 2**63"),
         )
-        sampling = {"top-p": self.top_p, "top-k": self.top_k, "seed": self.seed}
+        sampling = {"--top-p": self.top_p, "--top-k": self.top_k, "--seed": self.seed}
         unused = ", ".join(name for name, value in sampling.items() if value is not None)
         if unused and self.temperature == 0:
             hint = "add --temperature, for example 0.6"

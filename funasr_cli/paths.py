@@ -16,6 +16,14 @@ def shown(path: str | Path) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 
+def why_unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """Say why a text file that was named cannot be read."""
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8 text"
+    known = {errno.ENOENT: "no such file", errno.EISDIR: "is a folder"}
+    return known.get(error.errno or 0, f"cannot be read ({error.strerror})")
+
+
 def path_in_variable(variable: str) -> Path | None:
     """The path that a variable holds, if it is set; a `UsageError` where that is in the home of no user."""
     value = os.environ.get(variable)

@@ -48,7 +48,7 @@ def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) 
         import matplotlib  # noqa: F401
     except ImportError as error:
         message = f"pictures are drawn by matplotlib ({error})"
-        raise SetupError(message, "install it: pip install matplotlib", code="package-missing") from error
+        raise SetupError(message, "pip install 'funasr-cli[plot]'", code="package-missing") from error
 
 
 @contextmanager

@@ -33,8 +33,8 @@ class SubtitleLayout:
     def __post_init__(self) -> None:
         """Raise a UsageError for a value out of range, with what it may be."""
         for fits, found, wanted in (
-            (self.max_line_width >= 2, f"max line width is {self.max_line_width}", "at least 2 columns"),
-            (self.max_line_count >= 1, f"max line count is {self.max_line_count}", "at least 1"),
+            (self.max_line_width >= 2, f"--max-line-width is {self.max_line_width}", "at least 2 columns"),
+            (self.max_line_count >= 1, f"--max-line-count is {self.max_line_count}", "at least 1"),
             (0 <= self.min_duration_s <= 60, f"the shortest cue is {self.min_duration_s} s", "0 to 60 s"),
             (1 <= self.max_columns_per_s < math.inf, f"reading speed is {self.max_columns_per_s}", "1 or more"),
         ):

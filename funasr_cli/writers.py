@@ -140,8 +140,8 @@ def refuse_unwritable(folder: Path, hint: str) -> None:
         write_whole(probe, bytes(PROBE_BYTES))
         write_whole(probe, b"", replace=True)
     except OutputError as error:
-        message = f"{there}: nothing can be written there ({_reason(error.__cause__)})"
-        raise OutputError(message, hint, code=error.code) from error
+        why = "" if isinstance(error.__cause__, FileNotFoundError) else f" ({_reason(error.__cause__)})"
+        raise OutputError(f"{there}: nothing can be written there{why}", hint, code=error.code) from error
     finally:
         _remove(probe)
 

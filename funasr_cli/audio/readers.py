@@ -235,10 +235,12 @@ def _no_audio(path: Path, name: str, head: bytes) -> AudioError:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
         begin = begin.replace(b"\0", b"")
     kinds = [kind for pattern, kind in OTHERS.items() if re.match(pattern, begin)]
-    if path.suffix.lower() == ".raw" and (not kinds or not begin):
-        hint = "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
+    may_be_raw = not kinds or not begin
+    hint = "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
+    if path.suffix.lower() == ".raw" and may_be_raw:
         return AudioError(f"{name}: samples without a header", hint, code="audio-unreadable")
+    hint = f"if it is samples without a header, {hint}" if name == "-" and may_be_raw else ""
     if kinds:
-        return AudioError(f"{name}: not audio: it begins like {kinds[0]}", code="audio-unreadable")
-    hint = "it may be incomplete; if it plays elsewhere, convert it to wav or flac, for example with ffmpeg"
+        return AudioError(f"{name}: not audio: it begins like {kinds[0]}", hint, code="audio-unreadable")
+    hint = hint or "it may be incomplete; if it plays elsewhere, convert it to wav or flac, as with ffmpeg"
     return AudioError(f"{name}: not audio that can be read here", hint, code="audio-unreadable")

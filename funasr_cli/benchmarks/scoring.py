@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from funasr_cli.errors import SetupError, UsageError
+from funasr_cli.paths import why_unreadable
 from funasr_cli.units import units_of
 
 LINES = "each line is a file name, a tab and a text"
@@ -62,7 +63,7 @@ def read_references(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})", LINES, code="file-unreadable") from error
+        raise UsageError(f"{path}: {why_unreadable(error)}", LINES, code="file-unreadable") from error
     texts: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         name, tab, text = line.partition("\t")
@@ -91,4 +92,4 @@ def require_rapidfuzz() -> None:
         import rapidfuzz  # noqa: F401
     except ImportError as error:
         message = f"error rates are counted by rapidfuzz ({error})"
-        raise SetupError(message, "install it: pip install rapidfuzz", code="package-missing") from error
+        raise SetupError(message, "pip install 'funasr-cli[bench]'", code="package-missing") from error

@@ -105,7 +105,9 @@ def fetch_source(
         return source
     name = ALIASES.get(name, name)
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
-        is_file = os.path.isfile(name)
+        is_file, is_address = os.path.isfile(name), "://" in name
+        if not (is_file or is_address) and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
+            raise ModelError(f"{name}: no such folder", code="model-missing")
         hint = "name its folder" if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
         raise ModelError(f"{name}: neither a folder nor a hub id", hint, code="model-missing")
     if hub is Hub.MS:

@@ -91,6 +91,7 @@ class Command(TyperCommand):
         """Run it."""
         if ctx.info_name in PRINTING:
             console.refuse_closed_stdout()
+        info.warn_of_unread_variables(ctx.parent.command)
         try:
             return super().invoke(ctx)
         except (UsageError, ModelError) as error:

@@ -1,7 +1,7 @@
 """What is seen while recordings are transcribed: progress, the segments being written, and results."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -201,8 +201,10 @@ class Display:
     ):
         self._inputs, self._reported, self._stream = inputs, reported, stream
         self._files, self._printer = files, printer
-        names = [one_line(Path(input.label).name) for input in inputs]
-        self.region = Region(names, task=task, drafts=stream)
+        paths = [Path(input.label) for input in inputs]
+        count = Counter(path.name for path in paths)  # those that share a name are told apart by their folders
+        names = [path.name if count[path.name] == 1 else "/".join(path.parts[-2:]) for path in paths]
+        self.region = Region(list(map(one_line, names)), task=task, drafts=stream)
 
     def show(self, event: Event) -> None:
         """Take in an event; raise an OutputError if a result cannot be written."""

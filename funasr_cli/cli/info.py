@@ -8,7 +8,6 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,8 +43,6 @@ def info(
             console.result(f"{name:<{width}}  {_shown(value, width + 2)}\n")
     for problem in problems:
         console.warn(problem)
-    for name, near in _unread_variables(group):
-        console.warn(f"nothing reads {name}" + (f"; did you mean {near}?" if near else ""))
     if other := _other_funasr():
         console.warn(f"{other}; call ours as funasr-cli")
 
@@ -92,13 +89,14 @@ def _computing() -> dict[str, Any]:
     }
 
 
-def _unread_variables(group: Any) -> Iterator[tuple[str, str | None]]:
-    """Variables that look like ours but set nothing, with what may have been meant."""
+def warn_of_unread_variables(group: Any) -> None:
+    """Name variables that look like ours but set nothing, with what may have been meant."""
     options = {parameter.envvar for command in group.commands.values() for parameter in command.params}
     known = [*OWN_VARIABLES, *sorted(filter(None, options))]
     for name in sorted(os.environ):
         if name.startswith("FUNASR_") and name not in known:
-            yield name, next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.8)), None)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            console.warn(f"nothing reads {name}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def _version(package: str) -> str | None:

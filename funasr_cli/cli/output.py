@@ -57,6 +57,9 @@ class OutputPlan:
         if self.folder is None and len(self.formats) > 1:
             message = f"{', '.join(self.formats)} together on stdout"
             raise UsageError(message, "add --output-dir, or choose one", code="options-conflict")
+        if str(self.folder) == "-":
+            message = "--output-dir -: not a folder's name"
+            raise UsageError(message, "without it, results go to standard output", code="option-value")
         if self.replace and self.resume:
             hint = "one replaces what exists, the other keeps it"
             raise UsageError("--force with --resume", hint, code="options-conflict")

@@ -15,9 +15,10 @@ from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
 from funasr_cli.cli.resume import Notes
 from funasr_cli.cli.run import load, transcribe_all
 from funasr_cli.errors import UsageError
-from funasr_cli.inputs import find_inputs, has_folders, parse_clip
+from funasr_cli.inputs import find_inputs, folders_below, has_folders, parse_clip
 from funasr_cli.languages import AUTO
 from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Timestamps, TranscribeOptions
+from funasr_cli.paths import why_unreadable
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import ALL_FORMATS, DEFAULT_FORMAT, DEFAULT_TIMES, OF_TIMES, WRITERS, Style, parse_formats
 
@@ -194,6 +195,9 @@ def transcribe(
     pcm_format = None if pcm is None else PCMFormat(pcm, rate, pcm_channels)
     part = None if clip is None else parse_clip(clip)
     inputs = find_inputs(audio, recursive=recursive, clip=part, pcm=pcm_format)
+    if not recursive and (below := folders_below(audio)):
+        folders = f"{len(below)} folder{'s' * (len(below) > 1)} with recordings"
+        console.note(f"{folders} left out; --recursive looks into folders, too")
     # What is wrong with the command line is known without these, which take time.
     from funasr_cli.checkpoints.hub import find_model
     from funasr_cli.sources import split_channels
@@ -347,7 +351,7 @@ def _read_hotwords(path: Path | None) -> list[str]:
         words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
         problem = "" if words else "there are no hotwords in it"
     except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or error})"
+        problem = why_unreadable(error)
     if problem:
         raise UsageError(f"{path}: {problem}", hint, code="file-unreadable")
     return words

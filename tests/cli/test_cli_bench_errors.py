@@ -38,7 +38,7 @@ USAGE = [
     ("--rtf --refs x --exact-tokens 3", CONFLICT, "--refs with --exact-tokens"),
     ("--rtf --refs x --durations 3", CONFLICT, "--refs with --durations"),
     ("--batches --refs x --synthetic demo", CONFLICT, "--refs with --synthetic"),
-    ("--rtf --refs none.tsv", FILE, "none.tsv"),
+    ("--rtf --refs none.tsv", FILE, "none.tsv: no such file"),
     ("--rtf --refs latin.tsv", FILE, "latin.tsv"),
     ("--rtf --refs space.tsv", "references-wrong", "space.tsv:2"),
     ("--rtf --refs twice.tsv", "references-wrong", "twice.tsv:3: a.flac"),
@@ -55,7 +55,7 @@ ELSEWHERE = [
     ("--rtf --plt a.png", 2, "--plt"),
     ("--rtf --trials 0", 2, "--trials"),
     ("--rtf --synthetic demo --synthetic huge", 2, "'huge'"),
-    ("--rtf --exact-tokens 0", 2, "exact tokens is 0"),
+    ("--rtf --exact-tokens 0", 2, "--exact-tokens is 0"),
     ("--rtf --plot a.gif", 2, "a.gif"),
     ("--rtf --plot a.svg", 1, "a.svg"),
     ("--rtf --plot none/a.svg", 1, "none"),
@@ -105,11 +105,15 @@ def test_what_cannot_be_done(typed: str, exit_code: int, value: str, desk: Path)
     assert tree(desk) == before
 
 
-@pytest.mark.parametrize(("package", "typed"), [("rapidfuzz", "--refs other.tsv"), ("matplotlib", "--plot b.svg")])
+@pytest.mark.parametrize(
+    ("package", "typed", "extra"),
+    [("rapidfuzz", "--refs other.tsv", "bench"), ("matplotlib", "--plot b.svg", "plot")],
+)
 @pytest.mark.usefixtures("desk")
-def test_a_missing_library_is_named(package: str, typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named(package: str, typed: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    invoke("bench", "--rtf", *typed.split()).assert_fails(5, f"pip install {package}\n")
+    result = invoke("bench", "--rtf", *typed.split())
+    result.assert_error(5, "package-missing", package, f"pip install 'funasr-cli[{extra}]'\n")
 
 
 def allow_small_files_only() -> None:

@@ -31,13 +31,14 @@ USAGE_ERRORS = [
     ("a.flac --lnag zh", "command-line", "--lang"),
     ("a.flac --quiet --verbose", "options-conflict", "--quiet with --verbose"),
     # options.py
-    ("a.flac --max-tokens 0", "option-value", "is 0"),
-    ("a.flac --temperature nan", "option-value", "nan"),
-    ("a.flac --temperature 1 --top-p 0", "option-value", "top-p is 0.0"),
+    ("a.flac --max-tokens 0", "option-value", "--max-tokens is 0"),
+    ("a.flac --temperature nan", "option-value", "--temperature is nan"),
+    ("a.flac --temperature 1 --top-p 0", "option-value", "--top-p is 0.0"),
     ("a.flac --top-k 5", "options-conflict", "top-k"),
-    ("a.flac --seed 0 --top-p 1 --top-k 1 --temperature 0", "options-conflict", "top-p, top-k, seed"),
-    ("a.flac --vad-threshold 0", "option-value", "0.0"),
-    ("a.flac --min-pause 11", "option-value", "11.0 s"),
+    ("a.flac --seed 0 --top-p 1 --top-k 1 --temperature 0", "options-conflict", "--top-p, --top-k, --seed"),
+    ("a.flac --vad-threshold 0", "option-value", "--vad-threshold is 0.0"),
+    ("a.flac --min-pause 11", "option-value", "--min-pause is 11.0 s"),
+    ("a.flac --max-segment 0", "option-value", "--max-segment is 0.0 s"),
     # writers.py, output.py, subtitles.py
     ("a.flac -f doc", "option-value", "'doc'"),
     ("a.flac -f txt,", "option-value", "''"),
@@ -51,8 +52,8 @@ USAGE_ERRORS = [
     ("a.flac -f srt --timestamps none", "options-conflict", "none with srt"),
     ("a.flac -f txt,vtt,tsv -o out --timestamps none", "options-conflict", "none with vtt"),
     ("a.flac -f vtt --highlight-words --timestamps segment", "options-conflict", "segment"),
-    ("a.flac -f srt --max-line-width 1", "option-value", "max line width is 1"),
-    ("a.flac -f vtt --max-line-count 0", "option-value", "max line count is 0"),
+    ("a.flac -f srt --max-line-width 1", "option-value", "--max-line-width is 1"),
+    ("a.flac -f vtt --max-line-count 0", "option-value", "--max-line-count is 0"),
     # inputs.py
     ("a.flac ''", "option-value", "without a name"),
     ("none", "inputs-missing", "none: "),
@@ -89,6 +90,7 @@ USAGE_ERRORS = [
     ),
     ("a.flac --compare-hotwords", "options-conflict", "--hotwords-file"),
     ("- --compare-hotwords --hotword a", "input-once", "-: "),
+    ("a.flac -o -", "option-value", "--output-dir -"),
 ]  # fmt: skip
 
 

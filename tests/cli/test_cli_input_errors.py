@@ -97,7 +97,10 @@ def test_unreadable_ones_beside_a_good_one() -> None:
 
 def test_standard_input_that_is_no_recording() -> None:
     """Such as samples without a header, where --pcm is missing; or a terminal."""
-    funasr("transcribe", "-m", "demo", "-", input=bytes(5000)).assert_error(1, "audio-unreadable", "-: ")
+    samples = (soundfile.read(CLIP.path)[0] * 32767).astype(np.int16).tobytes()
+    for raw in (samples, samples[4000:]):  # which begin with zeros, and with sound
+        result = funasr("transcribe", "-m", "demo", "-", input=raw)
+        result.assert_error(1, "audio-unreadable", "-: ", "--pcm s16le --rate 16000")
     controller, terminal = pty.openpty()
     result = funasr("transcribe", "-m", "demo", "-", "--channels", "split", stdin=terminal)
     os.close(controller)

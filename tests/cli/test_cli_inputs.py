@@ -88,6 +88,14 @@ def test_folders_and_patterns(typed: str, lines: str) -> None:
     assert result == Result(0, "".join(LINES[name] for name in lines.split()), "")
 
 
+@pytest.mark.usefixtures("calls")
+def test_folders_that_are_left_out_are_told() -> None:
+    left = "1 folder with recordings left out; --recursive looks into folders, too\n"
+    for typed, told in ((["calls"], left), (["calls", "-r"], ""), (["calls/monday/a.flac"], "")):
+        result = invoke("transcribe", "-m", "demo", *typed)
+        assert (result.exit_code, result.stderr.splitlines(keepends=True)[:-1]) == (0, [told] * bool(told))
+
+
 @pytest.mark.parametrize(
     ("template", "places"),
     [

@@ -174,7 +174,7 @@ def test_what_cannot_be_drawn(
 def test_without_what_draws(module: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     result = invoke("transcribe", "-m", "demo", ENGLISH.path, "--plot-alignment", tmp_path / "b.png")
-    result.assert_error(5, "package-missing", package)
+    result.assert_error(5, "package-missing", package, "pip install 'funasr-cli[plot]'")
     assert list(tmp_path.iterdir()) == []
 
 

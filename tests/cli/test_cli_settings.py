@@ -160,3 +160,12 @@ def test_formats_of_the_file_wait_for_an_output_folder(config: Path, tmp_path: P
     assert invoke(*base, "--stream", env=env).stdout == f"{clip.written}\n"
     assert invoke(*base, "-o", tmp_path / "out", env=env).exit_code == 0
     assert {path.suffix for path in (tmp_path / "out").glob("0*")} == {".srt", ".json"}
+
+
+@pytest.mark.parametrize("typed", ["transcribe none.wav -m demo", "convert ./nowhere", "models", "info"])
+def test_a_misspelt_variable_is_named(typed: str, tmp_path: Path) -> None:
+    """Once, by every command."""
+    env = {"FUNASR_LNAG": "en", "FUNASR_FORMAT": "srt", "FUNASR_HOME": str(tmp_path)}
+    stderr = invoke(*typed.split(), env=env).stderr
+    assert stderr.count("warning: nothing reads ") == 1
+    assert "warning: nothing reads FUNASR_LNAG; did you mean FUNASR_LANG?\n" in stderr

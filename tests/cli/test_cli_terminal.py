@@ -63,6 +63,16 @@ def test_live_region_of_long_names_on_a_narrow_terminal(tmp_path: Path) -> None:
         assert len(texts[-1]) == 30 - SPARE_COLUMNS - cell_len(start)
 
 
+def test_live_region_of_files_that_share_a_name(tmp_path: Path) -> None:
+    for name in ("monday/1.flac", "tuesday/1.flac", "tuesday/2.flac"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(CLIPS[-1].path)
+    arguments = ("transcribe", "-m", "demo", tmp_path, "-r", "--stream")
+    code, shown, _ = on_terminal(*arguments, command=EAGER)
+    heads = {line.partition(" 0:00 ")[0] for line in frames(shown) if ".flac 0:00 " in line}
+    assert (code, heads) == (0, {"monday/1.flac", "tuesday/1.flac", "2.flac"})
+
+
 @pytest.mark.parametrize("options", [(), ("--stream",)])
 def test_stdout_piped_and_stderr_on_a_terminal(options: tuple[str, ...], tmp_path: Path) -> None:
     """`funasr transcribe a.wav > a.txt`: the file gets text without a control code, the terminal the progress."""

@@ -82,9 +82,16 @@ def test_hotwords_from_options_and_a_file(small_model: Path, short_wav: Path, tm
 def test_hotwords_files_that_are_none(short_wav: Path, tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "empty").write_bytes(b"\n \n")
-    for name in ("bytes", "empty", "missing", "."):
+    reasons = {
+        "bytes": "is not UTF-8 text",
+        "empty": "there are no",
+        "missing": "no such file",
+        ".": "is a folder",
+    }
+    for name, reason in reasons.items():
         path = tmp_path / name
-        invoke("transcribe", short_wav, "--hotwords-file", path).assert_error(2, "file-unreadable", f"{path}: ")
+        result = invoke("transcribe", short_wav, "--hotwords-file", path)
+        result.assert_error(2, "file-unreadable", f"{path}: {reason}")
 
 
 @pytest.mark.slow

@@ -176,7 +176,7 @@ def test_keywords_change_options(asr: Recognizer) -> None:
     for use in (asr.transcribe, asr.stream, lambda audio, **options: asr.transcribe_batch([audio], **options)):
         with pytest.raises(TypeError, match="no_such_option"):
             use(Path("a.wav"), no_such_option=1)  # type: ignore[arg-type]
-        with refused("option-value", "max tokens is 0"):
+        with refused("option-value", "--max-tokens is 0"):
             use(Path("a.wav"), max_tokens=0)
 
 

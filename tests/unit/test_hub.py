@@ -139,6 +139,12 @@ def test_source_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (source.name, source.revision, source.folder.resolve()) == ("My-Nano", None, folder)
 
 
+@pytest.mark.parametrize("name", ["/nothere", "./x", "../x/y", "~/nothere", "a/b/c"])
+def test_no_such_folder(home: Path, name: str) -> None:
+    """What can be no hub id is taken for a path."""
+    assert_refused(name, "model-missing", f"{name}: no such folder", find=fetch_source)
+
+
 def test_a_converted_model_is_a_source_by_its_name(home: Path, small_model: Path) -> None:
     """By what `funasr models` calls it, or the last part of that."""
     add(home, small_model, "mine", "owner/theirs")
