@@ -77,16 +77,11 @@ def test_differences_on_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("word", "text", "times"),
     [
-        ("AI", "An AI said: ai!", 2),
-        ("AI", "He said it again.", 0),
-        ("AI", "用AI写", 1),
-        ("C++", "C++ and c++, not C", 2),
-        ("房", "滨海新区有房，房子", 2),
-        ("New York", "new york, newyork", 1),
-        ("3", "13 3 33", 1),
-        ("straße", "STRASSE", 1),
+        ("AI", "An AI said: ai!", 2), ("AI", "He said it again.", 0), ("AI", "用AI写", 1),
+        ("C++", "C++ and c++, not C", 2), ("房", "滨海新区有房，房子", 2), ("New York", "new york, newyork", 1),
+        ("3", "13 3 33", 1), ("straße", "STRASSE", 1),
     ],
-)
+)  # fmt: skip
 def test_what_counts_as_a_hotword_written(word: str, text: str, times: int) -> None:
     assert count(word, text) == times
 

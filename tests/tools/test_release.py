@@ -75,11 +75,8 @@ def test_targets_that_were_given_hold_on_a_cpu() -> None:
     assert verdicts([GOOD], "none", targets, on_gpu=False) == ["FAIL", *["not judged"] * 3]
     lines = list(cost_lines("none", [GOOD], targets, on_gpu=False))
     assert [line.wanted for line in lines] == [
-        "under 0.01",
-        "at least 30 on a GPU",
-        "under 3 GB at 4 bits on a GPU",
-        "under 3 GB at 4 bits on a GPU",
-    ]
+        "under 0.01", "at least 30 on a GPU", "under 3 GB at 4 bits on a GPU", "under 3 GB at 4 bits on a GPU",
+    ]  # fmt: skip
     assert [line.found for line in lines] == ["0.050", "40.0", "2.00 GB", "2.50 GB"]
 
 

@@ -127,12 +127,9 @@ def test_each_word_is_marked_while_it_is_said() -> None:
     """Between words, and while the cue stays longer, nothing is."""
     said = spoken(0.0, 6.0, "One, two. Three!", (0.3, 0.6), (0.9, 1.8), (3.0, 3.3))
     assert marked(shown(said, MARKING)) == [
-        (300, 600, "[One,] two."),
-        (600, 900, "One, two."),
-        (900, 1800, "One, [two.]"),
-        (3000, 3300, "[Three!]"),
+        (300, 600, "[One,] two."), (600, 900, "One, two."), (900, 1800, "One, [two.]"), (3000, 3300, "[Three!]"),
         (3300, 3800, "Three!"),
-    ]
+    ]  # fmt: skip
 
 
 def test_a_word_on_two_lines_or_two_cues_is_marked_on_both() -> None:
