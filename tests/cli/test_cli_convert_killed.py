@@ -81,7 +81,7 @@ def test_killed_while_it_converts(
     """The command after its imports: before the last steps in that folder, before each, or at random moments.
 
     The renames are among the last steps. Of random moments, one more is certain to come between the two renames.
-    Every step of a smaller job: `unit/test_place_leftovers.py`.
+    Every step of a smaller job: `unit/test_place_faults.py`.
     """
     for _ in range(2):  # the first child is slower than the others
         whole = models.lay_out(tmp_path / "whole", force)

@@ -1,10 +1,9 @@
-"""Recordings of any length, many files: segments, second attempts, the ledger, the summary, exit codes."""
+"""Recordings of any length: segments, second attempts, the ledger, the summary, exit codes."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -132,40 +131,3 @@ def test_exit_code_and_summary(
     assert (f"warning: {inputs['partial']}: broke off after 3.2 of 6.0 s\n" in result.stderr) == (
         "partial" in chosen
     )
-
-
-# --- many files ---
-
-
-@pytest.mark.slow
-def test_a_hundred_files_of_which_six_are_broken(tmp_path: Path) -> None:
-    """Each is named with its reason, the 94 others are done, in the order of the inputs."""
-    paths = [tmp_path / f"{number:03}.flac" for number in range(100)]
-    written = {}
-    for number, path in enumerate(paths):
-        shutil.copyfile(CLIPS[number % 10].path, path)
-        written[path] = CLIPS[number % 10].written
-    codes = {
-        0: "audio-empty", 13: "audio-unreadable", 14: "audio-missing", 50: "audio-missing", 51: "audio-empty",
-        99: "audio-unreadable",
-    }  # fmt: skip
-    for number in codes:
-        paths[number].unlink()
-        del written[paths[number]]
-    paths[0].touch()
-    paths[13].write_text("no recording")
-    paths[14].symlink_to(tmp_path / "nowhere")
-    soundfile.write(paths[51], np.zeros(0), RATE_HZ, format="WAV")
-    paths[99].write_bytes(CLIPS[0].path.read_bytes()[:20])
-    before = tree(tmp_path)
-    result = funasr("transcribe", "-m", "demo", *paths)
-    assert result.stdout.splitlines() == [f"{path}: {text}" for path, text in written.items()]
-    assert len(written) == 94
-    assert [(code, message.split(": ")[0]) for code, message in result.errors] == [
-        (code, str(paths[number])) for number, code in codes.items()
-    ]
-    ledgers = [recognizer("demo").transcribe(clip.path).ledger for clip in CLIPS[:10]]
-    ledger = sum((ledgers[int(path.stem) % 10] for path in written), Ledger())
-    assert result.stderr.endswith(f"\n6 of 100 inputs failed; {summary(clock(ledger.speech_s))}")
-    assert result.exit_code == 1
-    assert tree(tmp_path) == before
