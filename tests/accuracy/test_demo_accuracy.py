@@ -92,11 +92,7 @@ def test_numbers_as_digits_when_asked(clips: Clips, exact: Recognizer) -> None:
 
 @pytest.mark.parametrize("name", ["bfloat16", pytest.param("8-bit", marks=pytest.mark.full), "4-bit"])
 def test_recipes_in_their_own_arithmetic(
-    upstream: Path,
-    clips: Clips,
-    texts: Texts,
-    name: str,
-    tmp_path: Path,
+    upstream: Path, clips: Clips, texts: Texts, name: str, tmp_path: Path
 ) -> None:
     [recipe] = [recipe for recipe in RECIPES if recipe.name == name]
     recognizer = load_recipe(upstream, recipe, tmp_path)

@@ -34,8 +34,7 @@ MEASURE = "bench --rtf --synthetic demo --durations 1 --trials 1"
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this device")
 @pytest.mark.parametrize(
-    "arguments",
-    ["", "--help", "transcribe --help", "--version", "models", "info", MEASURE, f"{MEASURE} --json"],
+    "arguments", ["", "--help", "transcribe --help", "--version", "models", "info", MEASURE, f"{MEASURE} --json"]
 )
 def test_no_room_for_what_is_printed(arguments: str) -> None:
     in_shell(f"funasr {arguments} > /dev/full").assert_error(1, "disk-full", os.strerror(errno.ENOSPC))

@@ -242,8 +242,7 @@ def test_segments_never_share_a_cue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end_s", "next_s", "shown_ms"),
-    [(1.2, 9.0, 800), (1.2, 1.5, 500), (1.2, 1.2, 200), (2.5, 9.0, 1500)],
+    ("end_s", "next_s", "shown_ms"), [(1.2, 9.0, 800), (1.2, 1.5, 500), (1.2, 1.2, 200), (2.5, 9.0, 1500)]
 )
 def test_a_short_cue_stays_as_long_as_there_is_room(end_s: float, next_s: float, shown_ms: int) -> None:
     said = transcript(segment(1.0, end_s, "Hi."), segment(next_s, 10.0, "Ho."), duration_s=10.0)

@@ -73,10 +73,7 @@ def test_a_long_sentence_is_cut_between_words() -> None:
     text = "one two three four five six"
     said = spoken(0.0, 9.0, text, *((index * 1.5, index * 1.5 + 1.2) for index in range(6)))
     layout = SubtitleLayout(max_line_width=14, max_line_count=1)
-    assert times(shown(said, layout)) == [
-        (0, 4200, "one two three", False),
-        (4500, 8700, "four five six", False),
-    ]
+    assert times(shown(said, layout)) == [(0, 4200, "one two three", False), (4500, 8700, "four five six", False)]
 
 
 def test_a_cue_ends_with_its_last_word_unless_it_takes_longer_to_read() -> None:
