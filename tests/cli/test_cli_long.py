@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from support.expected import recognizer, summary
+from support.expected import made_up, recognizer, summary
 from support.running import funasr, invoke, tree
 
 from funasr_cli import demo
@@ -131,3 +131,26 @@ def test_exit_code_and_summary(
     assert (f"warning: {inputs['partial']}: broke off after 3.2 of 6.0 s\n" in result.stderr) == (
         "partial" in chosen
     )
+
+
+# --- text that the CTC branch did not hear ---
+
+
+@pytest.mark.slow
+def test_a_sentence_made_of_noise(tmp_path: Path) -> None:
+    """Nobody says a word, and the CTC branch hears none; it is no gap, strict or not: all of it has a text."""
+    noise = write(tmp_path / "a.wav", 0.1 * np.random.default_rng(3).standard_normal(3 * RATE_HZ))
+    result = invoke("transcribe", "-m", "demo", "--no-vad", "--strict", "-f", "md,json", "-o", tmp_path, noise)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(made_up(noise, "0.0-3.0"))
+    assert result.stderr.endswith(summary("0:03", doubtful=1))
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    [segment] = content["segments"]
+    assert [f"warning: {noise}: {warning}\n" for warning in content["warnings"]] == [made_up(noise, "0.0-3.0")]
+    assert (segment["doubtful"], segment["state"], segment["retries"]) == (True, "transcribed", 0)
+    assert segment["disagreement"] > 0.5
+    assert segment["text"].strip()
+    assert content["ledger"]["doubtful_s"] == content["ledger"]["transcribed_s"] == 3.0
+    page = (tmp_path / "a.md").read_text(encoding="utf-8")
+    assert "0:03 long: 0:03 transcribed, 0:00 repaired, 0:00 failed, 0:00 silence; 0:03 of it doubtful.\n" in page
+    assert "the CTC branch did not hear this" in page

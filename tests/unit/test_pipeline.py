@@ -22,7 +22,6 @@ from funasr_cli.audio.decode import load_audio
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
 from funasr_cli.cli import console
-from funasr_cli.decoding.guard import find_loop
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.options import Timestamps, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
@@ -149,23 +148,6 @@ def test_no_thread_is_left_behind(ending: Path, clip: Path) -> None:
         return len(list(Path("/proc/self/task").iterdir()))
 
     assert threads_after(1) >= threads_after(3)
-
-
-@pytest.mark.slow
-def test_random_weights_in_batches_of_any_size(small_model: Path, ending: Path, clip: Path) -> None:
-    """They go in circles of all kinds; how often a segment is tried does not depend on its neighbours."""
-    whole = transcribe(ending, clip)
-    one_by_one, few, many = (transcribe(small_model, clip, batch_size=size) for size in (1, 3, 16))
-    described = [
-        [(one.start_s, one.end_s, one.text, one.stop_reason, one.retries, one.tokens) for one in each.segments]
-        for each in (one_by_one, few, many)
-    ]
-    assert described[0] == described[1] == described[2]
-    assert_covers(many, whole)
-    assert max(one.retries for one in many.segments) == 2
-    assert sum(ledger_of(many)) == pytest.approx(12)
-    for one in many.segments:
-        assert one.stop_reason != "loop" or find_loop(one.text, 40) is None
 
 
 @pytest.mark.parametrize("name", ["llm.model.norm.weight", "audio_encoder.after_norm.weight"])
