@@ -95,6 +95,7 @@ def test_both_runs_show_their_progress() -> None:
         assert any(re.match(rf"{task} hotwords +━+ 1/1 inputs, 0:02 of audio", line) for line in lines), lines
 
 
+@pytest.mark.slow
 def test_a_failed_input(tmp_path: Path) -> None:
     """It is reported once, and the others are still compared."""
     missing = tmp_path / "missing.wav"

@@ -54,6 +54,7 @@ def test_nothing_is_lost_where_the_type_holds_it(small_checkpoint: Path, tmp_pat
     assert (result.exit_code, result.stderr.splitlines()[5:]) == (0, [exactly])
 
 
+@pytest.mark.slow
 def test_a_hub_that_would_be_ignored(small_checkpoint: Path, small_model: Path, tmp_path: Path) -> None:
     """From a variable it may stand for good."""
     invoke("convert", small_checkpoint, tmp_path / "m", "--hub", "ms").assert_fails(2, "--hub ms", "local folder")

@@ -178,6 +178,7 @@ def test_without_what_draws(module: str, package: str, tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_without_a_ctc_branch(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
     result = invoke("transcribe", "-m", small_model, short_wav, "--plot-alignment", tmp_path / "a.png")
     result.assert_error(3, "ctc-missing", "--hub ms")

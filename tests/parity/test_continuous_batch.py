@@ -97,6 +97,7 @@ def test_rows_do_not_depend_on_who_comes_and_goes(
         assert watched.decoder.step() == []
 
 
+@pytest.mark.slow
 @both_paces
 def test_ended_rows_leave_the_batch(eager: bool) -> None:
     """When they are half of it, and when others join."""

@@ -104,6 +104,7 @@ class Child:
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """As it is read from a file, here in this process; nothing is left behind."""

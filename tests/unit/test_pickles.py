@@ -206,7 +206,9 @@ PICKLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PICKLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "marks" else []) for name in PICKLES]
+)
 def test_pickles(folder: Path, name: str) -> None:
     put_pickle(folder, PICKLES[name])
     is_unsafe = name in ("a space", "a terminal's", "a long name", "text", "large")

@@ -208,6 +208,7 @@ def test_words_of_a_text_without_sense(make_checkpoint: MakeCheckpoint, tmp_path
         assert (worded == write(said)) == (DEFAULT_TIMES[name] is Timestamps.WORD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word_times", [True, False])
 def test_words_without_times_are_told(word_times: bool) -> None:
     """A CTC head without sense: the text is there, and what it is good for is said."""
