@@ -75,7 +75,7 @@ def test_it_calls_itself_what_it_was_called(
 
 def test_paths_that_the_system_refuses() -> None:
     name = "a" * 300
-    invoke(*BASE, "-o", name).assert_error(1, "path-refused", name)
+    invoke(*BASE, "-o", name).assert_error(1, "output-unwritable", name)
     invoke("models", env={"FUNASR_HOME": name}).assert_error(1, "path-refused", f"{name}/models")
 
 
