@@ -198,16 +198,13 @@ CLIP = {"file": "a.wav", "language": "en", "text": "a", "max_error_percent": 0}
 @pytest.mark.parametrize(
     ("lines", "code", "value"),
     [
-        (None, "file-unreadable", "clips.jsonl"),
-        ("", "clips-wrong", "clips.jsonl"),
-        ("what?", "clips-wrong", "clips.jsonl:1"),
-        ("[]", "clips-wrong", "clips.jsonl:1"),
+        (None, "file-unreadable", "clips.jsonl"), ("", "clips-wrong", "clips.jsonl"),
+        ("what?", "clips-wrong", "clips.jsonl:1"), ("[]", "clips-wrong", "clips.jsonl:1"),
         (json.dumps(CLIP | {"file": 5}), "clips-wrong", "clips.jsonl:1: file is 5"),
         (json.dumps(CLIP | {"language": "xx"}), "language-unknown", "'xx'"),
-        (json.dumps(CLIP | {"text": "?"}), "clips-wrong", "'?'"),
-        (json.dumps(CLIP), "input-missing", "a.wav"),
+        (json.dumps(CLIP | {"text": "?"}), "clips-wrong", "'?'"), (json.dumps(CLIP), "input-missing", "a.wav"),
     ],
-)
+)  # fmt: skip
 def test_clips_that_are_not_there(tmp_path: Path, lines: str | None, code: str, value: str, main: Main) -> None:
     clips = tmp_path / "clips.jsonl"
     if lines is not None:

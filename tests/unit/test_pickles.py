@@ -219,20 +219,14 @@ def test_pickles(folder: Path, name: str) -> None:
 
 HUGE = 1 << 40
 CLAIMS = [
-    tensor_of(Storage("0", HUGE), 0, (HUGE,), (1,)),
-    tensor_of(Storage("0", 4), 0, (HUGE,), (1,)),
-    tensor_of(Storage("0", 4), HUGE, (4,), (1,)),
-    tensor_of(Storage("0", 4), -1, (4,), (1,)),
-    tensor_of(Storage("0", 4), 0, (4,), (-1,)),
-    tensor_of(Storage("0", 4), 0, (-4,), (1,)),
+    tensor_of(Storage("0", HUGE), 0, (HUGE,), (1,)), tensor_of(Storage("0", 4), 0, (HUGE,), (1,)),
+    tensor_of(Storage("0", 4), HUGE, (4,), (1,)), tensor_of(Storage("0", 4), -1, (4,), (1,)),
+    tensor_of(Storage("0", 4), 0, (4,), (-1,)), tensor_of(Storage("0", 4), 0, (-4,), (1,)),
     tensor_of(Storage("0", 4), 0, (2, 2), (1 << 62, 1 << 62)),
-    tensor_of(Storage("0", 4), 0, (1 << 62, 8), (0, 0)),
-    tensor_of(Storage("0", -4), 0, (4,), (1,)),
-    tensor_of(Storage("none", 4), 0, (4,), (1,)),
-    tensor_of(Storage("../version", 4), 0, (4,), (1,)),
-    tensor_of(Storage("0", 4), 0, (1 << 20, 1 << 20), (0, 0)),
-    tensor_of(Storage("0", 4), 0, (8,), (0,)),
-]
+    tensor_of(Storage("0", 4), 0, (1 << 62, 8), (0, 0)), tensor_of(Storage("0", -4), 0, (4,), (1,)),
+    tensor_of(Storage("none", 4), 0, (4,), (1,)), tensor_of(Storage("../version", 4), 0, (4,), (1,)),
+    tensor_of(Storage("0", 4), 0, (1 << 20, 1 << 20), (0, 0)), tensor_of(Storage("0", 4), 0, (8,), (0,)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("tensor", CLAIMS)
