@@ -132,8 +132,14 @@ def refuse_unwritable(folder: Path, hint: str) -> None:
     Raises:
         OutputError: it cannot, or there is no room.
     """
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(folder)  # tells of a name that is too long, or lies where nobody may look
+    except OSError as error:
+        problem = f"{folder}: cannot be made ({_reason(error)})"
+        raise OutputError(problem, hint, code="output-unwritable") from error
     there = nearest_existing(folder)
-    if there is None or not there.is_dir():
+    if not there.is_dir():
         raise OutputError(f"{folder}: cannot be made ({there} is not a folder)", hint, code="output-unwritable")
     probe = there / f"{PARTIAL}{secrets.token_hex(8)}"
     try:

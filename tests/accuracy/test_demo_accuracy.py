@@ -6,13 +6,16 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.parity.live import reference_python
 
+import funasr_cli
 from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.checkpoints.export import export
 from funasr_cli.demo import MODEL
 from funasr_cli.pipeline import Recognizer
+from funasr_cli.transcript import Segment
 from tools.accuracy.decoding import RECIPES, Clip, decode, decode_with_reference, load_recipe, read_clips
 
 pytestmark = pytest.mark.slow
@@ -89,11 +92,7 @@ def test_numbers_as_digits_when_asked(clips: Clips, exact: Recognizer) -> None:
 
 @pytest.mark.parametrize("name", ["bfloat16", pytest.param("8-bit", marks=pytest.mark.full), "4-bit"])
 def test_recipes_in_their_own_arithmetic(
-    upstream: Path,
-    clips: Clips,
-    texts: Texts,
-    name: str,
-    tmp_path: Path,
+    upstream: Path, clips: Clips, texts: Texts, name: str, tmp_path: Path
 ) -> None:
     [recipe] = [recipe for recipe in RECIPES if recipe.name == name]
     recognizer = load_recipe(upstream, recipe, tmp_path)
@@ -123,3 +122,44 @@ def test_without_its_ctc_branch_it_reads_the_same(
     assert recognizer.config.ctc is None
     part = clips["clean"][:12]
     assert decode(recognizer, part, itn=False) == [(text, "") for text, _ in texts["clean"][:12]]
+
+
+# --- which texts are doubted: right ones never, most of those that it makes of noise ---
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return funasr_cli.load(str(MODEL))
+
+
+@pytest.mark.parametrize("condition", ["clean", "noisy"])
+@pytest.mark.parametrize("itn", [True, False])
+def test_right_texts_are_not_doubted(recognizer: Recognizer, condition: str, itn: bool) -> None:
+    clips = read_clips(DATA / condition)
+    said = recognizer.transcribe_batch([clip.path for clip in clips], itn=itn, ctc=True, vad=False)
+    right = [
+        segment
+        for clip, transcript in zip(clips, said, strict=True)
+        for segment in transcript.segments
+        if _is_right(clip, segment, itn)
+    ]
+    assert len(right) > 0.6 * len(clips)
+    assert [segment for segment in right if segment.doubtful] == []
+    assert [segment for segment in right if segment.disagreement is None] == []
+
+
+def test_most_of_what_is_made_of_noise_is_doubted(recognizer: Recognizer) -> None:
+    rng = np.random.default_rng(7)
+    noise = [
+        10 ** rng.uniform(-2, -0.7) * rng.standard_normal(int(rng.uniform(1.5, 6) * 16000)) for _ in range(40)
+    ]
+    transcripts = [recognizer.transcribe(samples, sample_rate_hz=16000, vad=False, ctc=True) for samples in noise]
+    written = [transcript for transcript in transcripts if transcript.text]
+    doubted = [transcript for transcript in written if transcript.ledger.doubtful_s]
+    assert len(written) > 20
+    assert len(doubted) > 0.7 * len(written)
+    assert all(transcript.warnings for transcript in doubted)
+
+
+def _is_right(clip: Clip, segment: Segment, itn: bool) -> bool:
+    return error_rate([(clip.wanted(itn), segment.text)]).edits == 0

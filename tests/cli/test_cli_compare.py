@@ -5,6 +5,7 @@ The demo model has never seen a hotword. It reacts to them all the same, if wron
 
 import json
 import os
+import random
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,7 @@ from support.transcripts import segment, transcript
 from funasr_cli import demo
 from funasr_cli.cli.compare import Part, count, matching_parts
 from funasr_cli.decoding.prompt import prompt_texts, prompt_token_ids
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import LONG_PROMPT_TOKENS, MAX_PROMPT_TOKENS, TranscribeOptions
 from funasr_cli.transcript import Segment, Transcript, join_texts
 
 CLIPS = demo.clips()
@@ -77,16 +78,11 @@ def test_differences_on_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("word", "text", "times"),
     [
-        ("AI", "An AI said: ai!", 2),
-        ("AI", "He said it again.", 0),
-        ("AI", "用AI写", 1),
-        ("C++", "C++ and c++, not C", 2),
-        ("房", "滨海新区有房，房子", 2),
-        ("New York", "new york, newyork", 1),
-        ("3", "13 3 33", 1),
-        ("straße", "STRASSE", 1),
+        ("AI", "An AI said: ai!", 2), ("AI", "He said it again.", 0), ("AI", "用AI写", 1),
+        ("C++", "C++ and c++, not C", 2), ("房", "滨海新区有房，房子", 2), ("New York", "new york, newyork", 1),
+        ("3", "13 3 33", 1), ("straße", "STRASSE", 1),
     ],
-)
+)  # fmt: skip
 def test_what_counts_as_a_hotword_written(word: str, text: str, times: int) -> None:
     assert count(word, text) == times
 
@@ -99,6 +95,7 @@ def test_both_runs_show_their_progress() -> None:
         assert any(re.match(rf"{task} hotwords +━+ 1/1 inputs, 0:02 of audio", line) for line in lines), lines
 
 
+@pytest.mark.slow
 def test_a_failed_input(tmp_path: Path) -> None:
     """It is reported once, and the others are still compared."""
     missing = tmp_path / "missing.wav"
@@ -231,3 +228,49 @@ def test_earlier_text(tmp_path: Path) -> None:
     assert told[0].startswith(earlier)
     assert told[0] not in (earlier, f"{earlier}{plain[0]}", f"{earlier} {plain[0]}")
     assert (len(told), told[1]) == (2, plain[1])
+
+
+# --- prompts that are too long are refused before anything is computed; long ones that fit work ---
+
+LETTERS = random.Random(0)
+WORDS = ["".join(LETTERS.choices("abcdefghijklmnopqrstuvwxyz", k=80)) for _ in range(200)]
+BASE = ("transcribe", "-m", "demo", EN.path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--compare-hotwords",), ("--batch-size", 16)])
+@pytest.mark.parametrize("content", ["\n".join(WORDS), "滨海\n" * 3, "a" * 10**6], ids=["words", "few", "1 MB"])
+def test_hotwords_from_a_file(content: str, more: tuple, tmp_path: Path) -> None:
+    """200 words of 80 characters made 14,000 tokens, took 10 GB and ended the process."""
+    (tmp_path / "words.txt").write_text(content, encoding="utf-8")
+    result = invoke(*BASE, "--hotwords-file", tmp_path / "words.txt", *more)
+    if len(content) < 100:
+        assert result.exit_code == 0, result
+    else:
+        result.assert_error(2, "prompt-too-long", str(MAX_PROMPT_TOKENS))
+
+
+def test_a_file_without_end() -> None:
+    invoke(*BASE, "--hotwords-file", "/dev/zero").assert_error(2, "prompt-too-long", "/dev/zero")
+
+
+def test_an_earlier_text_that_is_too_long() -> None:
+    invoke(*BASE, "--prev-text", " ".join(WORDS)).assert_error(2, "prompt-too-long", str(MAX_PROMPT_TOKENS))
+
+
+@pytest.mark.slow
+def test_many_short_hotwords_are_allowed(tmp_path: Path) -> None:
+    """Words and their characters are not counted, only tokens are."""
+    (tmp_path / "words.txt").write_text("\n".join(f"w{number}" for number in range(201)), encoding="utf-8")
+    result = invoke(*BASE, "--hotwords-file", tmp_path / "words.txt", "--batch-size", 16)
+    assert result.exit_code == 0, result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [5, 500])
+def test_a_long_prompt_is_warned_about(words: int) -> None:
+    result = invoke(*BASE, "--prev-text", " ".join(f"w{number}" for number in range(words)), "--max-tokens", 1)
+    counted = [
+        int(count) for count in re.findall(r"^warning: a prompt of (\d+) tokens", result.stderr, re.MULTILINE)
+    ]
+    assert [count > LONG_PROMPT_TOKENS for count in counted] == [True] * (words == 500)

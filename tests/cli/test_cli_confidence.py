@@ -72,6 +72,7 @@ def test_colours_change_no_times(said: Transcript, times: Timestamps) -> None:
     assert tinted_lines(said.segments, "a: ", times).plain == as_lines(said.segments, "a: ", times)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.tuples(texts, st.floats(0.0, 1.0)), max_size=4), max_size=3), st.sampled_from(["", "a: "])
 )
@@ -103,6 +104,7 @@ def test_refused_where_it_shows_nowhere() -> None:
         assert (code, printed, "error[option-idle]: --confidence" in shown) == (2, "", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["json", "jsonl"])
 def test_scores_in_json(format: str) -> None:
     """They spell the text; without the option there are none."""

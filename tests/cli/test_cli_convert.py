@@ -1,19 +1,16 @@
 """`funasr convert`: what it prints, what it refuses, and how much memory it takes."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from support.checkpoints import write_checkpoint
 from support.expected import cut_short, lines_of
 from support.layouts import write_mlx_audio, write_transformers
-from support.running import COMMAND, environment, funasr, invoke
+from support.running import environment, funasr, invoke
 from support.small import MakeCheckpoint, small_spec
 from support.terminal import frames, on_terminal
 
@@ -54,6 +51,7 @@ def test_nothing_is_lost_where_the_type_holds_it(small_checkpoint: Path, tmp_pat
     assert (result.exit_code, result.stderr.splitlines()[5:]) == (0, [exactly])
 
 
+@pytest.mark.slow
 def test_a_hub_that_would_be_ignored(small_checkpoint: Path, small_model: Path, tmp_path: Path) -> None:
     """From a variable it may stand for good."""
     invoke("convert", small_checkpoint, tmp_path / "m", "--hub", "ms").assert_fails(2, "--hub ms", "local folder")
@@ -119,22 +117,6 @@ def test_memory_does_not_grow_with_the_checkpoint(large_checkpoint: Path, tmp_pa
     command = [sys.executable, "-c", WATCHER, str(large_checkpoint), str(tmp_path / "out"), str(bits)]
     output = subprocess.run(command, capture_output=True, check=True, env=environment()).stdout
     assert int(output) < 64 * MEBIBYTE  # of 240 MB; the allocator keeps some
-
-
-@pytest.mark.slow
-def test_ctrl_c_leaves_nothing_behind(large_checkpoint: Path, tmp_path: Path) -> None:
-    out = tmp_path / "deep/out"
-    with subprocess.Popen(
-        [*COMMAND, "convert", str(large_checkpoint), str(out), "--verify", "off"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
-    ) as process:  # fmt: skip
-        while process.poll() is None and not (out.parent.exists() and os.listdir(out.parent)):
-            time.sleep(0.002)
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (130, b"")
-    assert stderr.decode() == "warning: interrupted\n"
-    assert os.listdir(out.parent) == []
 
 
 # --- layouts of other programs: what is said of them, and which are read as they are ---

@@ -122,6 +122,7 @@ GOOD: list[tuple[str, Change]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [row[1] for row in GOOD], ids=[row[0] for row in GOOD])
 def test_tensors_decide(change: Change, layouts: dict[str, Path], here: Path) -> None:
     """Switches for training, and the names of what wrapped the model then, refuse nothing."""

@@ -90,6 +90,7 @@ def test_places(row: tuple[Any, ...], here: Path) -> None:
     assert tree(here) == before
 
 
+@pytest.mark.slow
 def test_what_may_be_replaced(here: Path) -> None:
     """An earlier conversion and an empty folder, if that is asked for."""
     (here / "empty").mkdir()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.killing import Death, victims
-from support.running import COMMAND, Result, environment, tree
+from support.running import tree
 
 import funasr_cli
 from funasr_cli.checkpoints.load import load_model
@@ -81,7 +80,7 @@ def test_killed_while_it_converts(
     """The command after its imports: before the last steps in that folder, before each, or at random moments.
 
     The renames are among the last steps. Of random moments, one more is certain to come between the two renames.
-    Every step of a smaller job: `unit/test_place_leftovers.py`.
+    Every step of a smaller job: `unit/test_place_faults.py`.
     """
     for _ in range(2):  # the first child is slower than the others
         whole = models.lay_out(tmp_path / "whole", force)
@@ -113,23 +112,3 @@ def test_killed_while_it_converts(
     else:
         assert killed == len(steps[:12] if what == "end" else steps)
         assert models.seen == ({"old", "nothing", "new"} if force else {"nothing", "new"})
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_two_at_once(models: Models, small_checkpoint: Path, tmp_path: Path, force: bool) -> None:
-    """Each has a folder of its own; without --force, one of them comes too late."""
-    out = models.lay_out(tmp_path / "both", force)
-    command = [*COMMAND, *arguments(small_checkpoint, out, force)]
-    runs = [
-        subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    ends = sorted((run.communicate(timeout=120)[::-1], run.returncode) for run in runs)
-    assert tree(out) == models.contents["new"]
-    assert [path.name for path in out.parent.iterdir()] == ["out"]
-    assert ends[0] == (("", f"{out}\n"), 0)
-    if force:
-        assert ends[1] == ends[0]
-    else:
-        (stderr, stdout), code = ends[1]
-        Result(code, stdout, stderr).assert_error(1, "output-exists", str(out))

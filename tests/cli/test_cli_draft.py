@@ -30,6 +30,7 @@ def transcribed(*arguments: Any, **settings: str) -> list[dict[str, Any]]:
 # --- transcribe ---
 
 
+@pytest.mark.slow
 def test_off_in_a_variable_or_the_settings(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('draft = "off"\n')
     settings = {"FUNASR_CONFIG": str(tmp_path / "config.toml")}
@@ -73,6 +74,7 @@ def test_what_drafts_save() -> None:
             check_case(case, trials=2)
 
 
+@pytest.mark.slow
 def test_silence_has_nothing_to_draft(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
     for case in measured("--drafts", "-m", "demo", tmp_path / "silence.wav", "--trials", 1)["cases"]:

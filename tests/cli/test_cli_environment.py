@@ -57,30 +57,12 @@ def test_nothing_heavy_is_imported_to_complete(line: str) -> None:
 def test_transcribing_imports_nothing_that_converts_or_draws(
     small_model: Path, short_wav: Path, tmp_path: Path
 ) -> None:
-    line = [
-        "transcribe",
-        "-m",
-        str(small_model),
-        str(short_wav),
-        "--max-tokens",
-        "1",
-        "-f",
-        "all",
-        "-o",
-        str(tmp_path),
-    ]
-    imported = modules_of(line)
+    options = ["--max-tokens", "1", "-f", "all", "-o", str(tmp_path)]
+    imported = modules_of(["transcribe", "-m", str(small_model), str(short_wav), *options])
     assert {"mlx", "soundfile"} <= imported
     assert not imported & {
-        "torch",
-        "librosa",
-        "huggingface_hub",
-        "yaml",
-        "matplotlib",
-        "numba",
-        "scipy",
-        "sklearn",
-    }
+        "torch", "librosa", "huggingface_hub", "yaml", "matplotlib", "numba", "scipy", "sklearn",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("error", [RuntimeError("[malloc] Unable to allocate"), MemoryError(), KeyError("a")])

@@ -1,51 +1,33 @@
-"""`funasr convert ID`, with and without `--hub ms`, where hubs are alike; servers on this machine play them."""
+"""`funasr convert ID` from hubs that servers on this machine play; most of it: `unit/test_hub_downloads.py`."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
-from support.hub_client import NEEDED, convert, names
-from support.hub_client import fetch as fetch_only
-from support.hub_server import MAIN, OLDER, Hub, ModelScopeHub, Repository, serving
-from support.running import Result
+from support.hub_client import HUBS, convert, surroundings
+from support.hub_server import MAIN, ModelScopeHub, Repository, serving
+from support.running import COMMAND, PYTHON, environment, funasr, invoke
 from support.small import MakeCheckpoint
 
-KINDS = {"hf": Hub, "ms": ModelScopeHub}
-UNNEEDED = (
-    "model.py", "requirements.txt", "example/zh.mp3", "model.onnx", "model.pt.ep1", ".gitattributes",
-    ".hidden/config.json",
-)  # fmt: skip
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def hub(checkpoint: Path, kind: str) -> Iterator[Repository]:
-    for name in UNNEEDED:
-        (checkpoint / name).parent.mkdir(exist_ok=True)
-        (checkpoint / name).write_bytes(b"not needed")
-    with serving(KINDS[kind](checkpoint)) as served:
-        yield served
-
-
-def ask(home: Path, hub: Repository, *arguments: str, **env: str) -> Result:
-    """`funasr convert owner/model` from this hub."""
-    name = {Hub: "hf", ModelScopeHub: "ms"}[type(hub)]
-    return convert(home, hub.url, *(arguments or ("owner/model",)), "--hub", name, **env)
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.mark.slow
-def test_conversion(hub: Repository, kind: str, make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", HUBS)
+def test_conversion(kind: str, make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     """Hub and commit are recorded; no client draws or logs anything, and the variable does for the option."""
-    hub.files = type(hub)(make_checkpoint(with_ctc=True)).files
-    result = convert(tmp_path, hub.url, "owner/model", FUNASR_HUB=kind)
+    with serving(HUBS[kind](make_checkpoint(with_ctc=True))) as hub:
+        result = convert(tmp_path, hub.url, "owner/model", FUNASR_HUB=kind)
+        again = convert(tmp_path, hub.url, "owner/model", "--hub", kind)
     out = tmp_path / "home/models/owner/model"
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
     first, *notes = result.stderr.splitlines()
@@ -56,85 +38,106 @@ def test_conversion(hub: Repository, kind: str, make_checkpoint: MakeCheckpoint,
         metadata = file.metadata() or {}
     assert (metadata["hub"], metadata["revision"]) == (kind, MAIN)
     assert f"- Source: owner/model, revision {MAIN}\n" in (out / "README.md").read_text()
-    ask(tmp_path, hub).assert_error(1, "output-exists", str(out))
+    again.assert_error(1, "output-exists", str(out))
 
 
-@pytest.mark.parametrize(("revision", "commit"), [("", MAIN), ("v1", OLDER), (OLDER, OLDER)])
-def test_what_comes_and_what_pins_it(
-    hub: Repository, kind: str, tmp_path: Path, revision: str, commit: str
-) -> None:
-    folder, recorded, name = fetch_only(tmp_path, hub, revision)
-    assert (names(folder), recorded, name) == (NEEDED, commit, kind)
-    assert len(hub.downloaded) == len(NEEDED)
+@pytest.mark.parametrize("kind", HUBS)
+@pytest.mark.parametrize(("status", "exit_code", "code"), [(401, 3, "hub-missing"), (500, 5, "hub-unreachable")])
+def test_refusals(kind: str, status: int, exit_code: int, code: str, checkpoint: Path, tmp_path: Path) -> None:
+    """Whichever process meets them."""
+    with serving(HUBS[kind](checkpoint)) as hub:
+        hub.fault = status, "RepoNotFound" if status == 401 else ""
+        convert(tmp_path, hub.url, "owner/model", "--hub", kind).assert_error(exit_code, code, "owner/model")
 
 
-def test_what_is_there_needs_no_network(hub: Repository, kind: str, tmp_path: Path) -> None:
-    """It is not downloaded again, either; Hugging Face's client keeps what two revisions have once."""
-    first = fetch_only(tmp_path, hub)
-    hub.downloaded.clear()
-    assert fetch_only(tmp_path, hub) == first
-    assert hub.downloaded == []
-    hub.fault = (503, "")
-    assert fetch_only(tmp_path, hub) == first
-    if kind == "hf":
-        assert fetch_only(tmp_path, hub, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9") == first
-    hub.fault = None
-    assert fetch_only(tmp_path, hub, "v1")[1] == OLDER
-    assert ("model.pt" in hub.downloaded) == (kind == "ms")
-
-
-def test_token(hub: Repository, tmp_path: Path) -> None:
-    fetch_only(tmp_path, hub, HF_TOKEN="secret", MODELSCOPE_API_TOKEN="secret")
-    assert "Bearer secret" in hub.authorization
+# --- settings that Hugging Face's client reads once; more: `unit/test_network.py`. Nothing listens at port 9 ---
 
 
 @pytest.mark.parametrize(
-    ("typed", "fault", "exit_code", "code"),
+    ("variables", "code", "values"),
     [
-        ("owner/model", (401, "RepoNotFound"), 3, "hub-missing"),
-        ("owner/model", (500, ""), 5, "hub-unreachable"),
-        ("owner/model", None, 5, "hub-unreachable"),
-        ("owner/nothing", None, 3, "hub-missing"),
-        ("owner/model --revision v9", None, 3, "revision-missing"),
-        (f"owner/model --revision {40 * 'f'}", None, 3, "revision-missing"),
+        ({"ALL_PROXY": "socks5://127.0.0.1:9"}, "proxy-setting", ["ALL_PROXY=socks5://", "pip install socksio"]),
+        ({"HF_HUB_ETAG_TIMEOUT": "1.5"}, "hub-setting", ["HF_HUB_ETAG_TIMEOUT=1.5"]),
+        ({"HF_ENDPOINT": "hf-mirror.com"}, "hub-setting", ["write it as https://hf-mirror.com"]),
+        ({"HF_HUB_ENABLE_HF_TRANSFER": "1"}, "hub-unreachable", ["http://127.0.0.1:9"]),  # without a warning
     ],
 )
-def test_answers_of_a_hub(
-    hub: Repository, tmp_path: Path, typed: str, fault: tuple[int, str] | None, exit_code: int, code: str
-) -> None:
-    """The third one is nonsense."""
-    hub.fault = fault
-    if code == "hub-unreachable" and not fault:
-        hub.answer = lambda path: (200, b"<html>", {})  # type: ignore[method-assign]
-    ask(tmp_path, hub, *typed.split()).assert_error(exit_code, code, *typed.replace("--revision ", "").split())
+def test_a_setting_is_named(tmp_path: Path, variables: dict[str, str], code: str, values: list[str]) -> None:
+    result = convert(tmp_path, "http://127.0.0.1:9", "acme/model", **variables)
+    result.assert_error(5, code, *values)
+    assert len(result.stderr.splitlines()) == 2
 
 
-def test_no_checkpoint_in_it(hub: Repository, tmp_path: Path) -> None:
-    del hub.files["model.pt"]
-    ask(tmp_path, hub).assert_error(3, "weights-missing", "owner/model", "model.pt")
-    assert hub.downloaded == []
+def test_a_refused_variable_and_a_model_by_its_id(tmp_path: Path) -> None:
+    """The client is also imported to look into its cache."""
+    env = {"FUNASR_HOME": str(tmp_path), "HF_HUB_DOWNLOAD_TIMEOUT": "abc", "HF_HOME": str(tmp_path)}
+    result = funasr("transcribe", DATA / "zh-6s.wav", "--model", "owner/model", env=env)
+    result.assert_error(5, "hub-setting", "HF_HUB_DOWNLOAD_TIMEOUT=abc")
 
 
-def test_no_room_for_the_download(hub: Repository, tmp_path: Path) -> None:
-    """Nothing is begun."""
-    hub.stated_bytes = 10**15
-    ask(tmp_path, hub).assert_error(1, "disk-full", "the download of owner/model needs 1,000,000,")
-    assert hub.downloaded == []
+# --- ModelScope's client works in a process of its own ---
 
 
-def test_a_cache_that_is_a_file(hub: Repository, tmp_path: Path) -> None:
-    """The variable is named, not the hub."""
-    (tmp_path / "file").touch()
-    result = ask(tmp_path, hub, HF_HOME=str(tmp_path / "file"), MODELSCOPE_CACHE=str(tmp_path / "file"))
-    result.assert_error(1, "output-unwritable", str(tmp_path / "file"))
-    assert ("HF_HOME" if type(hub) is Hub else "MODELSCOPE_CACHE") in result.stderr
+@pytest.fixture
+def hub(checkpoint: Path) -> Iterator[Repository]:
+    with serving(ModelScopeHub(checkpoint)) as served:
+        yield served
 
 
-def test_fewer_bytes_than_announced(hub: Repository, tmp_path: Path) -> None:
-    """What does not add up is not kept: the next run starts over."""
-    hub.omits_bytes = 10
-    ask(tmp_path, hub).assert_error(5, "download-failed", "owner/model")
-    hub.omits_bytes = 0
-    hub.ranges.clear()
-    fetch_only(tmp_path, hub)
-    assert hub.ranges == [""]
+BESIDE = """
+import sys
+from tqdm.auto import tqdm
+from funasr_cli.checkpoints.hub import fetch_source
+from funasr_cli.options import Hub
+sizes = []
+with tqdm(total=2, mininterval=0, file=sys.stdout) as bar:
+    fetch_source("owner/model", progress=lambda *told: (sizes.append(told), bar.refresh()), hub=Hub.MS)
+    assert tqdm(total=1, file=sys.stdout).disable is False
+    bar.update(2)
+what, done, total = sizes[-1]
+assert done == total > 1_000_000, sizes
+assert "modelscope_hub" not in sys.modules
+"""
+
+
+def test_the_rest_of_the_process_is_left_alone(hub: Repository, tmp_path: Path) -> None:
+    """Other bars go on; ours is told of every byte."""
+    env = environment(**surroundings(tmp_path, hub.url))
+    done = subprocess.run([PYTHON, "-c", BESIDE], capture_output=True, text=True, timeout=120, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2/2" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_ctrl_c_ends_the_download_too(hub: Repository, tmp_path: Path) -> None:
+    command = [*COMMAND, "convert", "owner/model", "--hub", "ms"]
+    answer, asked = hub.answer, []
+
+    def interrupt(path: str) -> object:
+        if not asked:
+            asked.append(path)
+            os.kill(process.pid, signal.SIGINT)
+            process.wait(timeout=60)
+        return answer(path)
+
+    hub.answer = interrupt  # type: ignore[assignment, method-assign]
+    env = environment(**surroundings(tmp_path, hub.url))
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        _, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr.splitlines()[-1]) == (130, "warning: interrupted")
+    running = [path for path in Path("/proc").glob("[0-9]*/environ") if is_of(path, tmp_path)]
+    assert running == []
+
+
+def is_of(environ: Path, folder: Path) -> bool:
+    try:
+        return str(folder).encode() in environ.read_bytes()
+    except OSError:
+        return False
+
+
+def test_client_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "modelscope_hub" else find(name))
+    result = invoke("convert", "nano", "--hub", "ms")
+    result.assert_error(5, "package-missing", "modelscope-hub", "pip install 'funasr-cli[modelscope]'")

@@ -56,18 +56,11 @@ def here(bad: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 UNREADABLE = {
-    "empty.wav": "audio-empty",
-    "text.wav": "audio-unreadable",
-    "text.mp3": "audio-unreadable",
-    "page.mp4": "audio-unreadable",
-    "cut.m4a": "audio-unreadable",
-    "samples": "audio-unreadable",
-    "samples.raw": "audio-unreadable",
-    "film.mp4": "audio-no-sound",
-    "gone.wav": "audio-missing",
-    "loop.wav": "audio-unreadable",
-    "empty.wav/a.wav": "audio-unreadable",
-}
+    "empty.wav": "audio-empty", "text.wav": "audio-unreadable", "text.mp3": "audio-unreadable",
+    "page.mp4": "audio-unreadable", "cut.m4a": "audio-unreadable", "samples": "audio-unreadable",
+    "samples.raw": "audio-unreadable", "film.mp4": "audio-no-sound", "gone.wav": "audio-missing",
+    "loop.wav": "audio-unreadable", "empty.wav/a.wav": "audio-unreadable",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

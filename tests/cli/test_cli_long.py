@@ -1,16 +1,15 @@
-"""Recordings of any length, many files: segments, second attempts, the ledger, the summary, exit codes."""
+"""Recordings of any length: segments, second attempts, the ledger, the summary, exit codes."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from support.expected import recognizer, summary
+from support.expected import made_up, recognizer, summary
 from support.running import funasr, invoke, tree
 
 from funasr_cli import demo
@@ -134,38 +133,24 @@ def test_exit_code_and_summary(
     )
 
 
-# --- many files ---
+# --- text that the CTC branch did not hear ---
 
 
 @pytest.mark.slow
-def test_a_hundred_files_of_which_six_are_broken(tmp_path: Path) -> None:
-    """Each is named with its reason, the 94 others are done, in the order of the inputs."""
-    paths = [tmp_path / f"{number:03}.flac" for number in range(100)]
-    written = {}
-    for number, path in enumerate(paths):
-        shutil.copyfile(CLIPS[number % 10].path, path)
-        written[path] = CLIPS[number % 10].written
-    codes = {
-        0: "audio-empty", 13: "audio-unreadable", 14: "audio-missing", 50: "audio-missing", 51: "audio-empty",
-        99: "audio-unreadable",
-    }  # fmt: skip
-    for number in codes:
-        paths[number].unlink()
-        del written[paths[number]]
-    paths[0].touch()
-    paths[13].write_text("no recording")
-    paths[14].symlink_to(tmp_path / "nowhere")
-    soundfile.write(paths[51], np.zeros(0), RATE_HZ, format="WAV")
-    paths[99].write_bytes(CLIPS[0].path.read_bytes()[:20])
-    before = tree(tmp_path)
-    result = funasr("transcribe", "-m", "demo", *paths)
-    assert result.stdout.splitlines() == [f"{path}: {text}" for path, text in written.items()]
-    assert len(written) == 94
-    assert [(code, message.split(": ")[0]) for code, message in result.errors] == [
-        (code, str(paths[number])) for number, code in codes.items()
-    ]
-    ledgers = [recognizer("demo").transcribe(clip.path).ledger for clip in CLIPS[:10]]
-    ledger = sum((ledgers[int(path.stem) % 10] for path in written), Ledger())
-    assert result.stderr.endswith(f"\n6 of 100 inputs failed; {summary(clock(ledger.speech_s))}")
-    assert result.exit_code == 1
-    assert tree(tmp_path) == before
+def test_a_sentence_made_of_noise(tmp_path: Path) -> None:
+    """Nobody says a word, and the CTC branch hears none; it is no gap, strict or not: all of it has a text."""
+    noise = write(tmp_path / "a.wav", 0.1 * np.random.default_rng(3).standard_normal(3 * RATE_HZ))
+    result = invoke("transcribe", "-m", "demo", "--no-vad", "--strict", "-f", "md,json", "-o", tmp_path, noise)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(made_up(noise, "0.0-3.0"))
+    assert result.stderr.endswith(summary("0:03", doubtful=1))
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    [segment] = content["segments"]
+    assert [f"warning: {noise}: {warning}\n" for warning in content["warnings"]] == [made_up(noise, "0.0-3.0")]
+    assert (segment["doubtful"], segment["state"], segment["retries"]) == (True, "transcribed", 0)
+    assert segment["disagreement"] > 0.5
+    assert segment["text"].strip()
+    assert content["ledger"]["doubtful_s"] == content["ledger"]["transcribed_s"] == 3.0
+    page = (tmp_path / "a.md").read_text(encoding="utf-8")
+    assert "0:03 long: 0:03 transcribed, 0:00 repaired, 0:00 failed, 0:00 silence; 0:03 of it doubtful.\n" in page
+    assert "the CTC branch did not hear this" in page

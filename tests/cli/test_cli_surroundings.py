@@ -34,8 +34,7 @@ MEASURE = "bench --rtf --synthetic demo --durations 1 --trials 1"
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this device")
 @pytest.mark.parametrize(
-    "arguments",
-    ["", "--help", "transcribe --help", "--version", "models", "info", MEASURE, f"{MEASURE} --json"],
+    "arguments", ["", "--help", "transcribe --help", "--version", "models", "info", MEASURE, f"{MEASURE} --json"]
 )
 def test_no_room_for_what_is_printed(arguments: str) -> None:
     in_shell(f"funasr {arguments} > /dev/full").assert_error(1, "disk-full", os.strerror(errno.ENOSPC))
@@ -76,7 +75,9 @@ def test_it_calls_itself_what_it_was_called(
 
 def test_paths_that_the_system_refuses() -> None:
     name = "a" * 300
-    invoke(*BASE, "-o", name).assert_error(1, "path-refused", name)
+    result = invoke(*BASE, "-o", name)
+    result.assert_error(1, "output-unwritable", name, "--output-dir")
+    assert "inputs failed" not in result.stderr, "it is said once, before any input"
     invoke("models", env={"FUNASR_HOME": name}).assert_error(1, "path-refused", f"{name}/models")
 
 

@@ -43,15 +43,11 @@ def nano_cases(clips: dict[str, Path]) -> Jobs:
     languages = (None, "中文", "英文", "日文")
     return [
         {
-            "name": name,
-            "audio": path,
-            "language": languages[turn % 4],
-            "hotwords": HOTWORDS if turn % 3 == 1 else [],
-            "itn": turn % 5 != 2,
-            "max_tokens": 64,
+            "name": name, "audio": path, "language": languages[turn % 4],
+            "hotwords": HOTWORDS if turn % 3 == 1 else [], "itn": turn % 5 != 2, "max_tokens": 64,
         }
         for turn, (name, path) in enumerate(clips.items())
-    ]
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -72,15 +68,11 @@ def mlt_cases(clips: dict[str, Path]) -> Jobs:
     """All languages on one clip."""
     return [
         {
-            "name": name,
-            "audio": clips["en-1s"],
-            "language": None if name == "auto" else name,
-            "hotwords": HOTWORDS[: turn % 3],
-            "itn": turn % 2 == 0,
-            "max_tokens": 16,
+            "name": name, "audio": clips["en-1s"], "language": None if name == "auto" else name,
+            "hotwords": HOTWORDS[: turn % 3], "itn": turn % 2 == 0, "max_tokens": 16,
         }
         for turn, name in enumerate(SPOKEN)
-    ]
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")

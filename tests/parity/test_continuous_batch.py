@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +96,7 @@ def test_rows_do_not_depend_on_who_comes_and_goes(
         assert watched.decoder.step() == []
 
 
+@pytest.mark.slow
 @both_paces
 def test_ended_rows_leave_the_batch(eager: bool) -> None:
     """When they are half of it, and when others join."""
@@ -250,84 +250,6 @@ def test_memory_grows_with_a_prompt_s_length_only(monkeypatch: pytest.MonkeyPatc
         decoder.add(prompts)
         peaks.append(mx.get_peak_memory() - before)
     assert peaks[1] < 10 * peaks[0] < 10 * 2**22
-
-
-HEADS, HEAD_DIM, LAYERS = 2, 3, 2
-
-
-def filled_cache(lengths: list[int], seed: int) -> DecoderCache:
-    """Random keys and values in every column, in two pieces; behind each row's last ones are some left over."""
-    draw = np.random.default_rng(seed)
-    made = DecoderCache(LAYERS, len(lengths))
-    columns = max(lengths)
-    for piece in (columns - columns // 2, columns // 2):
-        append_columns(made, piece, draw)
-    made.take_back([columns - length for length in lengths])
-    return made
-
-
-def append_columns(to: DecoderCache, count: int, draw: np.random.Generator) -> list[np.ndarray]:
-    """What has been put there, by layer and keys or values."""
-    shape = (len(to.lengths), HEADS, count, HEAD_DIM)
-    place, put = to.extend(count), []
-    for layer in to.layers:
-        keys, values = (mx.array(draw.standard_normal(shape), mx.float32) for _ in range(2))
-        layer.put(keys, values, place)
-        put += [np.array(keys), np.array(values)]
-    return put
-
-
-def contents(of: DecoderCache) -> list[list[np.ndarray]]:
-    """(heads, columns of its own, head_dim) of each row, by layer and keys or values."""
-    buffers = [np.array(buffer) for layer in of.layers for buffer in (layer.keys, layer.values)]
-    return [[buffer[row, :, :length] for buffer in buffers] for row, length in enumerate(of.lengths)]
-
-
-@st.composite
-def caches_with_rows(draw: Any) -> list[tuple[DecoderCache, list[int]]]:
-    """Caches of rows, and which of their rows are wanted: some, of one at least."""
-    parts = []
-    for number in range(draw(st.integers(1, 3))):
-        lengths = draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
-        wanted = draw(st.lists(st.sampled_from(range(len(lengths)))))
-        parts.append((filled_cache(lengths, number), wanted))
-    if not any(wanted for _, wanted in parts):
-        parts[-1][1].append(0)
-    return parts
-
-
-def same(ours: list[list[np.ndarray]], theirs: list[list[np.ndarray]]) -> bool:
-    return all(
-        np.array_equal(one, other)
-        for row, expected in zip(ours, theirs, strict=True)
-        for one, other in zip(row, expected, strict=True)
-    )
-
-
-@given(parts=caches_with_rows(), growth=st.sampled_from([1, 4, 256]))
-@settings(max_examples=150, deadline=None)
-def test_joined_caches(parts: list[tuple[DecoderCache, list[int]]], growth: int) -> None:
-    before = [contents(source) for source, _ in parts]
-    expected = [contents(source)[row] for source, rows in parts for row in rows]
-    longest = max(own[0].shape[1] for own in expected)
-    with settings_of(eager=False, growth=growth):
-        joined = DecoderCache.joined(parts)
-        assert joined.columns == longest
-        assert joined.lengths == [own[0].shape[1] for own in expected]
-        for layer in joined.layers:
-            for buffer in (layer.keys, layer.values):
-                assert buffer.shape == (len(expected), HEADS, -(-longest // growth) * growth, HEAD_DIM)
-        assert same(contents(joined), expected)
-        new = append_columns(joined, 2, np.random.default_rng(9))
-    grown = [
-        [np.concatenate([own, put[row]], axis=1) for own, put in zip(each, new, strict=True)]
-        for row, each in enumerate(expected)
-    ]
-    assert same(contents(joined), grown)
-    for layer in joined.layers:  # what no row has, too: a NaN there would spread in spite of the mask
-        assert np.isfinite(np.array(layer.keys)).all()
-        assert np.isfinite(np.array(layer.values)).all()
-    assert all(same(contents(source), then) for (source, _), then in zip(parts, before, strict=True))
 
 
 @given(st.integers(1, 1 << 20), st.integers(0, 5000))

@@ -8,16 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.parity.small_decoder import (
-    LLM,
-    LONGEST,
-    SAMPLING,
-    VOCAB_SIZE,
-    WIDTH,
-    Watched,
-    random_prompt,
-    written,
-)
+from support.parity.small_decoder import LLM, LONGEST, SAMPLING, VOCAB_SIZE, WIDTH, Watched, random_prompt, written
 
 from funasr_cli.backend import mx
 from funasr_cli.decoding.batch import MOST_POSITIONS, BatchDecoder, RunCost, tried_at_once

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from safetensors.numpy import load_file
 
 from funasr_cli.audio import vad
 from funasr_cli.audio.decode import load_audio
@@ -91,18 +90,6 @@ def gates_in_onnx_order(name: str, tensor: np.ndarray) -> np.ndarray:
     return tensor.reshape(4, HIDDEN, -1)[[0, 3, 1, 2]].reshape(tensor.shape) if ".rnn." in name else tensor
 
 
-def imaginary_part_left_out(name: str, tensor: np.ndarray) -> np.ndarray:
-    return np.concatenate([tensor[:129], 0 * tensor[129:]]) if name.startswith("stft") else tensor
-
-
-def weights_of_the_wheels_safetensors(name: str, tensor: np.ndarray) -> np.ndarray:
-    names = {f"encoder.{layer}.reparam_conv": f"conv{layer + 1}" for layer in range(4)}
-    names |= {"decoder.rnn": "lstm_cell", "decoder.decoder.2": "final_conv"}
-    module, _, kind = name.rpartition(".")
-    others = load_file(wheel_data() / "silero_vad_16k.safetensors")
-    return others[f"{names[module]}.{kind}"] if module in names else tensor
-
-
 def padding_of_zeros(patch: pytest.MonkeyPatch) -> None:
     pad = np.pad
     patch.setattr(np, "pad", lambda x, width, mode="constant": pad(x, width))
@@ -126,8 +113,6 @@ def forgetting(*names: str) -> Mutation:
 
 MUTATIONS: dict[str, Mutation] = {
     "gates in ONNX's order": with_weights(gates_in_onnx_order),
-    "imaginary part left out": with_weights(imaginary_part_left_out),
-    "weights of the wheel's safetensors": with_weights(weights_of_the_wheels_safetensors),
     "padding of zeros": padding_of_zeros,
     "no context": forgetting("_context"),
     "no state": forgetting("_hidden", "_cell"),

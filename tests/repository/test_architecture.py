@@ -114,6 +114,7 @@ def test_imports_point_down() -> None:
     assert upward() == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", OWNERS)
 def test_libraries_with_a_single_place(library: str) -> None:
     users = {module for module in modules() for other in imports(module) if top(other) == library}

@@ -51,7 +51,6 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 # Ten times itself, and again, and again: a billion.
 BOMB = "a: &a x\n" + "".join(f"{name}: &{name} [{10 * f'*{last}, '}]\n" for last, name in pairwise("abcdefghij"))
 SENSE_VOICE = b"encoder: SenseVoiceEncoderSmall\nmodel: SenseVoiceSmall\nfrontend: WavFrontend\n"
-PARAFORMER = b"model: Paraformer\nencoder: SANMEncoder\npredictor: CifPredictorV2\n"
 NAN, INFINITE = first_value(float("nan")), first_value(float("-inf"))
 BERTS = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
 SYSTEM = f"{os.system.__module__}.system"
@@ -264,14 +263,7 @@ CHECKS: list[Row] = [  # of our own, quantized: what stands in each line of the 
     ("a bit of a value", flip(WEIGHTS, -1), f"{WEIGHTS}: "),
     ("not a number", tensor(BIAS, NAN), f"{WEIGHTS}: ", f"{BIAS}: "),
     ("a space more", lambda folder: put(TOKENIZER, (folder / TOKENIZER).read_bytes() + b" ")(folder), TOKENIZER),
-    (
-        "another tokenizer",
-        two_tokens(TOKENIZER),
-        "<|im_start|>",
-        "<|im_end|>",
-        "token 688",
-        f"{TOKENIZER}: ",
-    ),
+    ("another tokenizer", two_tokens(TOKENIZER), "<|im_start|>", "<|im_end|>", "token 688", f"{TOKENIZER}: "),
     ("a file too few", remove("merges.txt"), "merges.txt: SHA256SUMS"),
     ("no digests", put("SHA256SUMS", b"none\n"), "SHA256SUMS: "),
     ("an empty list", put("SHA256SUMS", b""), "SHA256SUMS: "),

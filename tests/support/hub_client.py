@@ -1,36 +1,84 @@
-"""Commands that meet a hub on this machine, with caches of their own."""
+"""Both hubs' clients, in this process and in that of a command, with caches of their own."""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
-from support.hub_server import Hub, ModelScopeHub, Repository
-from support.running import PYTHON, Result, environment, funasr
+import pytest
+from support.errors import refused
+from support.hub_server import Hub, ModelScopeHub
+from support.running import Result, funasr
 
+from funasr_cli.checkpoints import huggingface, modelscope
+
+HUBS = {"hf": Hub, "ms": ModelScopeHub}
 # Of the small checkpoint, in FunASR's layout.
 NEEDED = {
     "config.yaml", "configuration.json", "model.pt", "multilingual.tiktoken", "Qwen3-0.6B/config.json",
     "Qwen3-0.6B/generation_config.json", "Qwen3-0.6B/merges.txt", "Qwen3-0.6B/tokenizer.json",
     "Qwen3-0.6B/tokenizer_config.json", "Qwen3-0.6B/vocab.json",
 }  # fmt: skip
-FETCH = """
-import sys
-from funasr_cli.checkpoints.hub import fetch_source
-from funasr_cli.options import Hub
-source = fetch_source("owner/model", sys.argv[2] or None, hub=Hub(sys.argv[1]))
-print(source.folder, source.revision, source.hub, sep="\\n")
-"""
+UNSET = (
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
+    "MODELSCOPE_API_TOKEN",
+)  # fmt: skip
+# Read when ModelScope's client is imported: no waiting for a server that is gone.
+IMPATIENT = {
+    "MODELSCOPE_API_MAX_RETRIES": "1", "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1",
+    "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "0",
+}  # fmt: skip
+
+
+class Client:
+    """One of the two, in this process; what it goes by is read from variables anew each time."""
+
+    def __init__(self, name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.name, self.home, self.cache, self.monkeypatch = name, home, home / "cache", monkeypatch
+        self.is_offline = False
+        for variable in UNSET:
+            monkeypatch.delenv(variable, raising=False)
+        for variable, value in {**IMPATIENT, "MODELSCOPE_HOME": str(home / "ms-home")}.items():
+            monkeypatch.setenv(variable, value)
+
+    def fetch(self, endpoint: str, hub_id: str = "owner/model", revision: str | None = None) -> tuple[Path, str]:
+        """Folder and commit of what it downloads, or finds in its cache."""
+        from huggingface_hub import close_session, constants
+
+        if self.name == "ms":
+            self.monkeypatch.setenv("MODELSCOPE_ENDPOINT", endpoint)
+            self.monkeypatch.setenv("MODELSCOPE_CACHE", str(self.cache))
+            folder, commit = modelscope._fetch(hub_id, revision, lambda *_: None)
+            return Path(folder), str(commit)
+        for name, value in {
+            "ENDPOINT": endpoint, "HF_HUB_CACHE": str(self.cache), "HF_TOKEN_PATH": str(self.home / "token"),
+            "HF_HUB_OFFLINE": self.is_offline,
+            "HUGGINGFACE_CO_URL_TEMPLATE": f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        }.items():  # fmt: skip
+            self.monkeypatch.setattr(constants, name, value)
+        close_session()
+        try:
+            source = huggingface.fetch(hub_id, revision, lambda *_: None)
+        finally:
+            close_session()
+        return source.folder, str(source.revision)
+
+    def assert_refused(self, endpoint: str, code: str, *values: object, **variables: str) -> str:
+        """With these variables it ends in this error, which names these values: first of all the first one."""
+        for variable, value in variables.items():
+            self.monkeypatch.setenv(variable, value)
+        with refused(code, *values) as caught:
+            self.fetch(endpoint)
+        assert caught.value.message.startswith(str(values[0]))
+        return caught.value.message + caught.value.hint
 
 
 def surroundings(home: Path, endpoint: str) -> dict[str, str]:
-    """Variables of both hubs; no waiting for a server that is gone."""
+    """Variables of both hubs for another process."""
     return {
         "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "cache"), "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1", "MODELSCOPE_ENDPOINT": endpoint,
-        "MODELSCOPE_CACHE": str(home / "ms-cache"), "MODELSCOPE_HOME": str(home / "ms-home"),
-        "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "0",
-        "MODELSCOPE_API_MAX_RETRIES": "1", "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1",
+        "MODELSCOPE_CACHE": str(home / "ms-cache"), "MODELSCOPE_HOME": str(home / "ms-home"), **IMPATIENT,
         "FUNASR_HOME": str(home / "home"), "NO_PROXY": "127.0.0.1",
     }  # fmt: skip
 
@@ -38,19 +86,6 @@ def surroundings(home: Path, endpoint: str) -> dict[str, str]:
 def convert(home: Path, endpoint: str, *arguments: str, **env: str) -> Result:
     """`funasr convert`, as its users run it, but for the proof, which has tests of its own."""
     return funasr("convert", *arguments, "--verify", "off", env=surroundings(home, endpoint) | env)
-
-
-def fetch(home: Path, hub: Repository, revision: str = "", **env: str) -> tuple[Path, str, str]:
-    """Folder, commit and hub of a download that is not converted, which saves loading torch."""
-    name = {Hub: "hf", ModelScopeHub: "ms"}[type(hub)]
-    command = [PYTHON, "-c", FETCH, name, revision]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=environment(**surroundings(home, hub.url) | env)
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no client draws or logs anything
-    folder, commit, label = done.stdout.splitlines()
-    return Path(folder), commit, label
 
 
 def names(folder: Path) -> set[str]:

@@ -79,16 +79,12 @@ def write_mlx_audio(checkpoint: Path, out: Path) -> Path:
     encoder = {name: value for name, value in encoder.items() if name in ENCODER_KEYS}
     adaptor = {name: value for name, value in options["audio_adaptor_conf"].items() if name != "freeze"}
     config = {
-        "model_type": "fun_asr_nano",
-        "model_repo": "FunAudioLLM/Fun-ASR-Nano-2512",
-        "input_size": frontend["n_mels"] * frontend["lfr_m"],
-        "qwen_tokenizer_path": folder.name,
+        "model_type": "fun_asr_nano", "model_repo": "FunAudioLLM/Fun-ASR-Nano-2512",
+        "input_size": frontend["n_mels"] * frontend["lfr_m"], "qwen_tokenizer_path": folder.name,
         "frontend_conf": frontend,
         "audio_encoder_conf": encoder | {"sanm_shift": options["audio_encoder_conf"]["sanm_shfit"]},
-        "audio_adaptor_conf": {"attention_heads": 8} | adaptor,
-        "text_config": llm,
-        "default_max_tokens": 512,
-    }
+        "audio_adaptor_conf": {"attention_heads": 8} | adaptor, "text_config": llm, "default_max_tokens": 512,
+    }  # fmt: skip
     write_json(out / "config.json", config)
     return out
 

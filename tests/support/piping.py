@@ -69,6 +69,7 @@ class Read:
 
     samples: np.ndarray
     expected_s: float | None = None
+    blocks: int = 0  # in how many they came
     error: AudioError | None = None
 
     @property
@@ -77,7 +78,7 @@ class Read:
 
 
 def through_a_pipe(content: bytes, pcm: PCMFormat | None = None) -> Read:
-    """The same in this process, which is faster."""
+    """Read what another thread writes into a pipe."""
     reading, writing = os.pipe()
 
     def feed() -> None:
@@ -96,7 +97,7 @@ def through_a_pipe(content: bytes, pcm: PCMFormat | None = None) -> Read:
         read.error = error
     os.close(reading)
     feeder.join()
-    read.samples = np.concatenate(blocks)
+    read.samples, read.blocks = np.concatenate(blocks), len(blocks) - 1
     return read
 
 

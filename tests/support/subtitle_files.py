@@ -54,22 +54,19 @@ def read_vtt(content: str) -> tuple[list[str], list[Shown]]:
     return notes, [(start, end, html.unescape(text)) for start, end, text in shown]
 
 
+def plain(text: str, name: str) -> str:
+    return html.unescape(text) if name == "vtt" else text
+
+
 def read_with_pysubs2(content: str, name: str) -> list[Shown]:
     events = pysubs2.SSAFile.from_string(content, format_=name, keep_html_tags=True)
     texts = [event.text.replace("\\N", "\n") for event in events]
-    return [
-        (event.start, event.end, html.unescape(text) if name == "vtt" else text)
-        for event, text in zip(events, texts, strict=True)
-    ]
+    return [(event.start, event.end, plain(text, name)) for event, text in zip(events, texts, strict=True)]
 
 
 def read_with_webvtt(content: str, name: str) -> list[Shown]:
     captions = webvtt.WebVTT.from_buffer(io.StringIO(content), format=name)
     return [
-        (
-            caption.start_time.in_milliseconds(),
-            caption.end_time.in_milliseconds(),
-            html.unescape(caption.raw_text) if name == "vtt" else caption.raw_text,
-        )
-        for caption in captions
+        (one.start_time.in_milliseconds(), one.end_time.in_milliseconds(), plain(one.raw_text, name))
+        for one in captions
     ]

@@ -15,11 +15,7 @@ CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x08]")
 COLOURS = re.compile(r"\x1b\[(?:3|4|9)[0-9]")
 COSTS = re.compile(r"([0-9:]+) of audio in [0-9:.]+(?: s)?, RTF [0-9]+\.[0-9]{3}")
 # Draws every change, however soon it comes: what is seen does not depend on the time.
-EAGER = [
-    PYTHON,
-    "-c",
-    "from funasr_cli.cli import app, display; display.REDRAW_S = -1.0; app.main()",
-]
+EAGER = [PYTHON, "-c", "from funasr_cli.cli import app, display; display.REDRAW_S = -1.0; app.main()"]
 
 
 def terminal_environment(**changes: str) -> dict[str, str]:
@@ -27,11 +23,7 @@ def terminal_environment(**changes: str) -> dict[str, str]:
 
 
 def on_terminal(
-    *arguments: object,
-    command: list[str] = COMMAND,
-    stdout_too: bool = True,
-    cwd: Path | None = None,
-    **env: str,
+    *arguments: object, command: list[str] = COMMAND, stdout_too: bool = True, cwd: Path | None = None, **env: str
 ) -> tuple[int, str, str]:
     """Run on a terminal: exit code, what the terminal got, and what a pipe in stdout's place got."""
     controller, terminal = pty.openpty()

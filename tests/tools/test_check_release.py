@@ -26,17 +26,11 @@ ROOT = Path(__file__).parents[2]
 DRY_MAKE = ["make", "--no-print-directory", "--dry-run", "check-release"]
 MANDARIN, ENGLISH = "打开车库的音乐。", "I will clean the kitchen this afternoon."
 CHECKS = [  # of a recipe, with the verdict on each where all is well and there is no PyTorch
-    ("PASS", "is converted"),
-    ("PASS", "computes as its source"),
-    ("PASS", "is whole (--check)"),
-    ("PASS", "0010-zh-commands.flac, text"),
-    ("PASS", "0026-en-everyday.flac, text"),
-    ("not measured", "texts beside PyTorch"),
-    ("not judged", "RTF"),
-    ("not judged", "tokens per second"),
-    ("not judged", "memory of MLX"),
-    ("not judged", "memory of the process"),
-]
+    ("PASS", "is converted"), ("PASS", "computes as its source"), ("PASS", "is whole (--check)"),
+    ("PASS", "0010-zh-commands.flac, text"), ("PASS", "0026-en-everyday.flac, text"),
+    ("not measured", "texts beside PyTorch"), ("not judged", "RTF"), ("not judged", "tokens per second"),
+    ("not judged", "memory of MLX"), ("not judged", "memory of the process"),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -204,16 +198,13 @@ CLIP = {"file": "a.wav", "language": "en", "text": "a", "max_error_percent": 0}
 @pytest.mark.parametrize(
     ("lines", "code", "value"),
     [
-        (None, "file-unreadable", "clips.jsonl"),
-        ("", "clips-wrong", "clips.jsonl"),
-        ("what?", "clips-wrong", "clips.jsonl:1"),
-        ("[]", "clips-wrong", "clips.jsonl:1"),
+        (None, "file-unreadable", "clips.jsonl"), ("", "clips-wrong", "clips.jsonl"),
+        ("what?", "clips-wrong", "clips.jsonl:1"), ("[]", "clips-wrong", "clips.jsonl:1"),
         (json.dumps(CLIP | {"file": 5}), "clips-wrong", "clips.jsonl:1: file is 5"),
         (json.dumps(CLIP | {"language": "xx"}), "language-unknown", "'xx'"),
-        (json.dumps(CLIP | {"text": "?"}), "clips-wrong", "'?'"),
-        (json.dumps(CLIP), "input-missing", "a.wav"),
+        (json.dumps(CLIP | {"text": "?"}), "clips-wrong", "'?'"), (json.dumps(CLIP), "input-missing", "a.wav"),
     ],
-)
+)  # fmt: skip
 def test_clips_that_are_not_there(tmp_path: Path, lines: str | None, code: str, value: str, main: Main) -> None:
     clips = tmp_path / "clips.jsonl"
     if lines is not None:

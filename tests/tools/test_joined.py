@@ -92,6 +92,7 @@ def test_speech_is_found_within_the_clips(clips: list[Clip], tmp_path: Path) -> 
     assert joined.speech_s == pytest.approx(12 + 6.6, abs=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snr_db", [20.0, 10.0])
 def test_noise_has_the_wanted_ratio_and_the_same_places(clips: list[Clip], tmp_path: Path, snr_db: float) -> None:
     clean, noisy = (join_clips(clips, tmp_path / f"{snr}.flac", snr_db=snr) for snr in (None, snr_db))

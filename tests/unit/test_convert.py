@@ -33,6 +33,7 @@ def converted(folder: Path, out: Path, **options: object) -> Tensors:
     return load_file(out / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tensors_are_those_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path, dtype: str) -> None:
     """To the bit, only FSMN taps change their layout, and the copy of the tied head is gone."""
@@ -56,6 +57,7 @@ def test_other_floating_point_types_are_cast(checkpoint: Path, tmp_path: Path, d
     assert all(tensor.dtype == torch.bfloat16 for tensor in converted(checkpoint, tmp_path / "out").values())
 
 
+@pytest.mark.slow
 def test_untied_head_is_kept(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     folder = make_checkpoint(llm_tied=False)
     out = converted(folder, tmp_path / "out", dtype="float32")
@@ -63,6 +65,7 @@ def test_untied_head_is_kept(make_checkpoint: MakeCheckpoint, tmp_path: Path) ->
     assert not torch.equal(out[LM_HEAD], out[EMBEDDING])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("tied", [True, False])
 def test_quantized_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path, bits: int, tied: bool) -> None:
@@ -129,6 +132,7 @@ def test_ctc_is_decided_by_the_tensors(make_checkpoint: MakeCheckpoint, tmp_path
         assert (load_model(conversion.folder).ctc_vocabulary is not None) == with_ctc
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "languages", "expected"),
     [("Nano", None, 3), ("Fun-ASR-MLT-Nano", None, 31), ("Nano", ("ko", "日本語", "ENGLISH"), ("ko", "ja", "en"))],
@@ -141,6 +145,7 @@ def test_languages(
     assert (len(got) if isinstance(expected, int) else got) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [{"dtype": "bfloat16"}, {"dtype": "float32", "quantize": 4, "group_size": 32}])
 def test_a_dense_conversion_is_a_source(
     small_checkpoint: Path, small_model: Path, tmp_path: Path, recipe: dict[str, object]

@@ -191,12 +191,9 @@ def test_alignment_against_all_ways(written: list[str], heard: list[str]) -> Non
 
 
 LEARNED = [
-    ("open page ten", "Open page 10."),
-    ("my room is one two", "My room is 12."),
-    ("two one two", "212"),
-    ("see you on monday", "See you on Monday."),
-    ("现在是十一点", "现在是11点。"),
-]
+    ("open page ten", "Open page 10."), ("my room is one two", "My room is 12."), ("two one two", "212"),
+    ("see you on monday", "See you on Monday."), ("现在是十一点", "现在是11点。"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,7 @@ def test_markdown_with_times() -> None:
     )
 
 
+@pytest.mark.slow
 @given(worded())
 def test_markdown_of_words(said: Transcript) -> None:
     """No word breaks the list."""

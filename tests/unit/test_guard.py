@@ -94,6 +94,7 @@ def test_limits_of_what_is_a_loop() -> None:
         assert stop_of(*stream_of(["ha"] * times)) == (times, reason)
 
 
+@pytest.mark.slow
 def test_ordinary_texts_and_those_of_real_clips_are_no_loops() -> None:
     files = [DEMO / "clips/clips.jsonl", DATA / "demo/clean/clips.jsonl", DATA / "demo/noisy/clips.jsonl"]
     clips = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]

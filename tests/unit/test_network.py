@@ -9,61 +9,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.errors import refused
-from support.hub_server import Hub, ModelScopeHub, Repository, serving
+from support.hub_client import HUBS, Client
+from support.hub_server import Repository, serving
 
-from funasr_cli.checkpoints import huggingface, modelscope
+from funasr_cli.checkpoints import modelscope
 from funasr_cli.checkpoints.network import failure, setting_at_fault
 
 NOWHERE = "http://127.0.0.1:9"  # where nothing listens
-UNSET = (
-    "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
-    "MODELSCOPE_API_TOKEN",
-)  # fmt: skip
 
 
-class Client:
-    """One of the two, in this process; what it goes by is read from variables anew each time."""
-
-    def __init__(self, name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.name, self.home, self.monkeypatch = name, home, monkeypatch
-        for variable in UNSET:
-            monkeypatch.delenv(variable, raising=False)
-        for variable in ("API_MAX_RETRIES", "REPO_TREE_PAGE_MAX_ATTEMPTS"):
-            monkeypatch.setenv(f"MODELSCOPE_{variable}", "1")  # read when its client is imported
-        for variable in ("MODELSCOPE_CACHE", "MODELSCOPE_HOME"):
-            monkeypatch.setenv(variable, str(home / variable))
-
-    def assert_refused(self, endpoint: str, code: str, *values: object, **variables: str) -> str:
-        """Asking it for a model ends in this error, which names these values: first of all the first one."""
-        for variable, value in variables.items():
-            self.monkeypatch.setenv(variable, value)
-        with refused(code, *values) as caught:
-            {"hf": self._ask_hugging_face, "ms": self._ask_modelscope}[self.name](endpoint)
-        assert caught.value.message.startswith(str(values[0]))
-        return caught.value.message + caught.value.hint
-
-    def _ask_modelscope(self, endpoint: str) -> None:
-        self.monkeypatch.setenv("MODELSCOPE_ENDPOINT", endpoint)
-        modelscope._fetch("acme/model", None, lambda *_: None)
-
-    def _ask_hugging_face(self, endpoint: str) -> None:
-        from huggingface_hub import close_session, constants
-
-        close_session()
-        for name, value in {
-            "ENDPOINT": endpoint, "HF_HUB_CACHE": str(self.home), "HF_TOKEN_PATH": str(self.home / "token"),
-            "HF_HUB_OFFLINE": False,
-        }.items():  # fmt: skip
-            self.monkeypatch.setattr(constants, name, value)
-        try:
-            huggingface.fetch("acme/model", None, lambda *_: None)
-        finally:
-            close_session()
-
-
-@pytest.fixture(params=["hf", "ms"])
+@pytest.fixture(params=HUBS)
 def client(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
     return Client(request.param, tmp_path, monkeypatch)
 
@@ -128,7 +83,7 @@ def test_a_certificate_that_nobody_vouches_for(client: Client, certificate: Path
     """As of a proxy that looks into everything."""
     variable = {"hf": "SSL_CERT_FILE", "ms": "REQUESTS_CA_BUNDLE"}[client.name]
     folder = {"hf": "SSL_CERT_DIR", "ms": "CURL_CA_BUNDLE"}[client.name]
-    with serving({"hf": Hub, "ms": ModelScopeHub}[client.name](tmp_path), certificate) as hub:
+    with serving(HUBS[client.name](tmp_path), certificate) as hub:
         for variables in ({}, {folder: str(tmp_path)}):
             named = [f"{name}={value}" for name, value in variables.items()]
             client.assert_refused(hub.url, "certificate-setting", "", hub.url, variable, *named, **variables)

@@ -13,7 +13,7 @@ import torch
 from support.checkpoints import write_checkpoint
 from support.errors import refused
 from support.running import invoke
-from support.small import MakeCheckpoint, convert, edit_tensors, small_spec
+from support.small import convert, edit_tensors, small_spec
 from tokenizers import Tokenizer
 
 import funasr_cli
@@ -22,15 +22,11 @@ from funasr_cli.audio.decode import load_audio
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.backend import mx
 from funasr_cli.cli import console
-from funasr_cli.decoding.guard import find_loop
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.options import Timestamps, TranscribeOptions
+from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.stages import Encoded
-from funasr_cli.subtitles import pieces_of
-from funasr_cli.transcript import Segment, Transcript
-from funasr_cli.units import word_spans
-from funasr_cli.writers import DEFAULT_TIMES, WRITERS, Style
+from funasr_cli.transcript import Transcript
 
 WriteModel = Callable[..., Path]
 
@@ -151,23 +147,6 @@ def test_no_thread_is_left_behind(ending: Path, clip: Path) -> None:
     assert threads_after(1) >= threads_after(3)
 
 
-@pytest.mark.slow
-def test_random_weights_in_batches_of_any_size(small_model: Path, ending: Path, clip: Path) -> None:
-    """They go in circles of all kinds; how often a segment is tried does not depend on its neighbours."""
-    whole = transcribe(ending, clip)
-    one_by_one, few, many = (transcribe(small_model, clip, batch_size=size) for size in (1, 3, 16))
-    described = [
-        [(one.start_s, one.end_s, one.text, one.stop_reason, one.retries, one.tokens) for one in each.segments]
-        for each in (one_by_one, few, many)
-    ]
-    assert described[0] == described[1] == described[2]
-    assert_covers(many, whole)
-    assert max(one.retries for one in many.segments) == 2
-    assert sum(ledger_of(many)) == pytest.approx(12)
-    for one in many.segments:
-        assert one.stop_reason != "loop" or find_loop(one.text, 40) is None
-
-
 @pytest.mark.parametrize("name", ["llm.model.norm.weight", "audio_encoder.after_norm.weight"])
 def test_broken_weights(model: Path, clip: Path, name: str) -> None:
     weights = dict(mx.load(str(model / "model.safetensors")))
@@ -179,53 +158,10 @@ def test_broken_weights(model: Path, clip: Path, name: str) -> None:
     }
 
 
-# --- times of words: asked for, refused, and in every format ---
-
-
-def assert_words_are_those_of_the_text(segment: Segment) -> None:
-    """All of them, in order, without overlaps, within the segment."""
-    assert [word.text for word in segment.words] == [
-        segment.text[slice(*span)] for span in word_spans(segment.text)
-    ]
-    assert "".join(piece.text for piece in pieces_of(segment)) == segment.text
-    times = [time_s for word in segment.words for time_s in (word.start_s, word.end_s)]
-    assert [segment.start_s, *times, segment.end_s] == sorted([segment.start_s, *times, segment.end_s])
-    assert all((word.score is None) == word.estimated for word in segment.words)
-
-
-@pytest.fixture(scope="module")
-def asr() -> Recognizer:
-    return funasr_cli.load("demo")
+# --- times of words; what they are: `accuracy/test_word_times.py` ---
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("itn", [True, False])
-def test_words_of_the_clips(asr: Recognizer, itn: bool) -> None:
-    clips = demo.clips()
-    for clip, said in zip(
-        clips, asr.transcribe_batch([clip.path for clip in clips], itn=itn, word_times=True), strict=True
-    ):
-        assert said.text == (clip.written if itn else clip.spoken)
-        assert said.times == "word"
-        for segment in said.segments:
-            assert_words_are_those_of_the_text(segment)
-            assert not any(word.estimated for word in segment.words) or itn
-
-
-@pytest.mark.slow
-def test_words_of_a_text_without_sense(make_checkpoint: MakeCheckpoint, tmp_path: Path, zh_wav: Path) -> None:
-    """Of random weights: whatever it is, every format can be made of it."""
-    able = funasr_cli.load(convert(make_checkpoint(with_ctc=True), tmp_path / "m").folder)
-    assert able.has_ctc
-    said = able.transcribe(zh_wav, word_times=True, vad=False, max_tokens=20, temperature=1.5, seed=3)
-    assert len(said.segments[0].words) > 5
-    for segment in said.segments:
-        assert_words_are_those_of_the_text(segment)
-    for name, write in WRITERS.items():
-        worded = write(said, Style(Timestamps.WORD))
-        assert (worded == write(said)) == (DEFAULT_TIMES[name] is Timestamps.WORD)
-
-
 @pytest.mark.parametrize("word_times", [True, False])
 def test_words_without_times_are_told(word_times: bool) -> None:
     """A CTC head without sense: the text is there, and what it is good for is said."""

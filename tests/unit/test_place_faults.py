@@ -18,7 +18,6 @@ from support.killing import Death, victims
 from support.placing import NEW, OLD, convert, leftover, refusal, write_model
 from support.running import tree
 
-import funasr_cli
 from funasr_cli.checkpoints import place
 from funasr_cli.checkpoints.hub import ASIDE_PREFIX, find_model
 from funasr_cli.checkpoints.place import HINTS, check_place, new_folder
@@ -163,31 +162,6 @@ def test_a_disk_itself(mount: Mount) -> None:
     """It has no other name that it could get."""
     disk = mount("size=64k")
     assert_fault(refusal(disk, replace=True), disk, errno.EBUSY)
-
-
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
-@pytest.mark.parametrize("replace", [False, True])
-def test_a_conversion_onto_a_disk_that_gets_full(
-    small_checkpoint: Path,
-    small_model: Path,
-    mount: Mount,
-    share: float,
-    replace: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """At the first file, in the weights, behind them: another program has filled it since it was asked."""
-    monkeypatch.setattr("funasr_cli.checkpoints.convert.require_space", lambda *_: None)
-    page = 4096
-    pages = sum(-(-len(content) // page) for content in tree(small_model).values()) + 2  # folders take some, too
-    old = pages if replace else 0
-    out = mount(f"size={(old + int(share * pages)) * page}") / "out"
-    if replace:
-        shutil.copytree(small_model, out)
-    with pytest.raises(OutputError) as caught:
-        funasr_cli.convert(str(small_checkpoint), out, dtype="float32", force=replace)
-    assert_fault(caught.value, out, errno.ENOSPC)
-    assert tree(out) == (tree(small_model) if replace else {})
-    assert os.listdir(out.parent) == (["out"] if replace else [])
 
 
 # --- what processes leave behind that die: who removes it, what comes back, and what is never touched ---

@@ -50,6 +50,7 @@ def test_the_same_values_compute_the_same(small_checkpoint: Path, small_model: P
     assert (found.agreeing, found.result_text, found.is_doubtful) == (found.tokens, found.source_text, False)
 
 
+@pytest.mark.slow
 def test_a_single_other_value_is_found(small_checkpoint: Path, tmp_path: Path) -> None:
     folder = convert(small_checkpoint, tmp_path / "m", dtype="float32").folder
     edit_weights(folder, lambda weights: weights.update({NORM: weights[NORM] + mx.eye(64)[3] * 1e-6}))

@@ -203,6 +203,7 @@ def test_no_loss_goes_untold(
     assert np.abs(samples[first]).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.ogg", "a.opus", "a.mp4", "a.webm", "a.mkv", "a.wav"])
 def test_damage_elsewhere_does_not_matter(originals: Contents, tmp_path: Path, name: str) -> None:
     path = tmp_path / name

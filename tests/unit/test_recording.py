@@ -370,6 +370,7 @@ def test_nothing_of_a_pipe_stays_open(tmp_path: Path, name: str) -> None:
     assert bool(read.error) == ("." not in name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [0, 1])
 def test_nothing_stays_open_where_nobody_reads_on(blocks: int) -> None:
     """Though more is to come than a pipe holds."""

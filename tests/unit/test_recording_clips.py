@@ -102,6 +102,7 @@ def test_what_is_known_beforehand(
     assert from_array(noise(100), RATE_HZ, RATE_HZ).start_s == 0
 
 
+@pytest.mark.slow
 def test_blocks_of_a_part(files: dict[str, Path]) -> None:
     for format in ("wav", "ogg", "m4a"):
         blocks = open_recording(files[format], RATE_HZ, clip=(5, 30.5)).blocks()

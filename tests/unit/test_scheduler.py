@@ -109,6 +109,7 @@ def test_whatever_happens(recordings: list[Recorded], seed: int, batch_size: int
     assert max(model.groups, default=0) <= PREFILL_ROWS
 
 
+@pytest.mark.slow
 @given(recordings=collections(), seed=st.integers(0, 10**6), batch_size=st.integers(1, 6))
 @settings(max_examples=100, deadline=None)
 def test_whatever_crashes(recordings: list[Recorded], seed: int, batch_size: int) -> None:

@@ -123,31 +123,21 @@ def test_long_sentences_are_cut_evenly_and_at_commas() -> None:
 @pytest.mark.parametrize(
     ("text", "width", "lines"),
     [
-        ("aaa bbb ccc", 11, "aaa bbb ccc"),
-        ("aaa bbb ccc", 10, "aaa bbb/ccc"),
+        ("aaa bbb ccc", 11, "aaa bbb ccc"), ("aaa bbb ccc", 10, "aaa bbb/ccc"),
         ("aaaa bbb, ccc ddd eee", 20, "aaaa bbb,/ccc ddd eee"),
-        ("one two three four five six", 15, "one two three/four five six"),
-        ("well-known", 8, "well-/known"),
-        ("run it with -v or --help", 14, "run it with/-v or --help"),
-        ("either/or", 8, "either//or"),
-        ("你好世界你好世界", 8, "你好世界/你好世界"),
-        ("今天，我们出发吧", 10, "今天，/我们出发吧"),
-        ("一二三，四五六", 6, "一二/三，/四五六"),
-        ("一二三（四五六", 8, "一二三/（四五六"),
-        ("一二三“四五”六", 8, "一二三/“四五”六"),
-        ("一二三ー四", 6, "一二/三ー四"),
-        ("用Python写代码", 9, "用Python/写代码"),
-        ("100%的人", 6, "100%/的人"),
-        ("한국어 문장 하나", 8, "한국어/문장/하나"),
-        ("아 한국어문장", 10, "아/한국어문장"),
-        ("use -verbose", 10, "use/-verbose"),
-        ("🎉🎉🎉🎉", 4, "🎉🎉/🎉🎉"),
-        ("abcdefghij", 4, "abcd/efgh/ij"),
+        ("one two three four five six", 15, "one two three/four five six"), ("well-known", 8, "well-/known"),
+        ("run it with -v or --help", 14, "run it with/-v or --help"), ("either/or", 8, "either//or"),
+        ("你好世界你好世界", 8, "你好世界/你好世界"), ("今天，我们出发吧", 10, "今天，/我们出发吧"),
+        ("一二三，四五六", 6, "一二/三，/四五六"), ("一二三（四五六", 8, "一二三/（四五六"),
+        ("一二三“四五”六", 8, "一二三/“四五”六"), ("一二三ー四", 6, "一二/三ー四"),
+        ("用Python写代码", 9, "用Python/写代码"), ("100%的人", 6, "100%/的人"),
+        ("한국어 문장 하나", 8, "한국어/문장/하나"), ("아 한국어문장", 10, "아/한국어문장"),
+        ("use -verbose", 10, "use/-verbose"), ("🎉🎉🎉🎉", 4, "🎉🎉/🎉🎉"), ("abcdefghij", 4, "abcd/efgh/ij"),
         ("a abcdefghij", 4, "a/abcd/efgh/ij"),
         ("👩\u200d👩\u200d👧👩\u200d👩\u200d👧", 3, "👩\u200d👩\u200d👧/👩\u200d👩\u200d👧"),
         ("e\u0301e\u0301e\u0301e\u0301", 2, "e\u0301e\u0301/e\u0301e\u0301"),
     ],
-)
+)  # fmt: skip
 def test_where_lines_end(text: str, width: int, lines: str) -> None:
     words = Words(text, width)
     assert "/".join(words.lines(0, len(words.words))) == lines
@@ -242,8 +232,7 @@ def test_segments_never_share_a_cue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end_s", "next_s", "shown_ms"),
-    [(1.2, 9.0, 800), (1.2, 1.5, 500), (1.2, 1.2, 200), (2.5, 9.0, 1500)],
+    ("end_s", "next_s", "shown_ms"), [(1.2, 9.0, 800), (1.2, 1.5, 500), (1.2, 1.2, 200), (2.5, 9.0, 1500)]
 )
 def test_a_short_cue_stays_as_long_as_there_is_room(end_s: float, next_s: float, shown_ms: int) -> None:
     said = transcript(segment(1.0, end_s, "Hi."), segment(next_s, 10.0, "Ho."), duration_s=10.0)

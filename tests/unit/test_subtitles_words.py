@@ -73,10 +73,7 @@ def test_a_long_sentence_is_cut_between_words() -> None:
     text = "one two three four five six"
     said = spoken(0.0, 9.0, text, *((index * 1.5, index * 1.5 + 1.2) for index in range(6)))
     layout = SubtitleLayout(max_line_width=14, max_line_count=1)
-    assert times(shown(said, layout)) == [
-        (0, 4200, "one two three", False),
-        (4500, 8700, "four five six", False),
-    ]
+    assert times(shown(said, layout)) == [(0, 4200, "one two three", False), (4500, 8700, "four five six", False)]
 
 
 def test_a_cue_ends_with_its_last_word_unless_it_takes_longer_to_read() -> None:
@@ -127,12 +124,9 @@ def test_each_word_is_marked_while_it_is_said() -> None:
     """Between words, and while the cue stays longer, nothing is."""
     said = spoken(0.0, 6.0, "One, two. Three!", (0.3, 0.6), (0.9, 1.8), (3.0, 3.3))
     assert marked(shown(said, MARKING)) == [
-        (300, 600, "[One,] two."),
-        (600, 900, "One, two."),
-        (900, 1800, "One, [two.]"),
-        (3000, 3300, "[Three!]"),
+        (300, 600, "[One,] two."), (600, 900, "One, two."), (900, 1800, "One, [two.]"), (3000, 3300, "[Three!]"),
         (3300, 3800, "Three!"),
-    ]
+    ]  # fmt: skip
 
 
 def test_a_word_on_two_lines_or_two_cues_is_marked_on_both() -> None:

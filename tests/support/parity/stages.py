@@ -71,10 +71,7 @@ def ctc_log_probs(model: FunASRNano, hidden: mx.array) -> mx.array:
 
 
 def compute_batch(
-    recognizer: Recognizer,
-    clips: list[Audio],
-    forced_ids: list[list[int]],
-    options: TranscribeOptions = DEFAULTS,
+    recognizer: Recognizer, clips: list[Audio], forced_ids: list[list[int]], options: TranscribeOptions = DEFAULTS
 ) -> list[Stages]:
     """All stages of clips that go through the model side by side, padded as the package pads them."""
     model = recognizer.loaded.model
