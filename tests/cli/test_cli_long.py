@@ -53,7 +53,10 @@ def test_options_that_move_the_cuts(joined: Path, arguments: tuple[str, ...], op
     result = invoke("transcribe", "-m", "demo", joined, "-f", "json", *arguments)
     cut = [(segment["start_s"], segment["end_s"]) for segment in json.loads(result.stdout)["segments"]]
     wanted, default = (
-        [(round(one.start_s, 6), round(one.end_s, 6)) for one in recognizer("demo").transcribe(joined, **o).segments]
+        [
+            (round(one.start_s, 6), round(one.end_s, 6))
+            for one in recognizer("demo").transcribe(joined, **o).segments
+        ]
         for o in (options, {})
     )
     assert cut == wanted != default
