@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import soundfile
 
-from funasr_cli.audio.joins import begins_recording, tag_bytes
+from funasr_cli.audio.joins import begins_recording, find_recording, tag_bytes
 from funasr_cli.audio.pcm import SAMPLE_BYTES, StoredFormat
 from funasr_cli.audio.tape import Tape
 
@@ -26,6 +26,7 @@ WRAP_BYTES = 1 << 32  # sizes of 32 bits begin anew
 MOST_CHUNKS = 1000
 HEAD_BYTES = 4096  # that describe the samples in a pipe
 LARGEST_HEAD_BYTES = 1 << 24  # of a file
+LOWEST_RATE_HZ = 1000  # of sound; headers that state less are damaged
 LEFTOVER_S = 0.1  # less than this behind the samples is neither sound nor missed
 CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ()]{4}")
 GUID_TAIL = bytes.fromhex("F3ACD3118CD100C04F8EDB8A")  # of every chunk's name in W64
@@ -105,8 +106,7 @@ class Layout:
 
 def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
     """Find the samples of the recording that begins here; None if it is of no known family, or compressed."""
-    magic = tape.at(begin, 4)
-    family = next((family for family in FAMILIES if family.magic == magic), None)
+    family = _family(tape, begin)
     found = _find_samples(tape, family, begin) if family else None
     if family is None or found is None:
         return None
@@ -120,7 +120,13 @@ def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
     stored = _described(io.BytesIO(head), family)
     if not stored and tape.size is not None and not begin:  # what describes them may follow them
         stored = _described(tape.descriptor(), family)
-    return Layout(family, stored, start, size) if stored and stored.subtype in SAMPLE_BYTES else None
+    is_usual = stored and stored.subtype in SAMPLE_BYTES and stored.sample_rate_hz >= LOWEST_RATE_HZ
+    return Layout(family, stored, start, size) if stored and is_usual else None
+
+
+def _family(tape: Tape, begin: int) -> Family | None:
+    magic = tape.at(begin, 4)
+    return next((family for family in FAMILIES if family.magic == magic), None)
 
 
 def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
@@ -154,6 +160,28 @@ def _find_samples(tape: Tape, family: Family, begin: int) -> tuple[int, int | No
     return None
 
 
+def _chunk_bytes(tape: Tape, family: Family | None, at: int) -> int:
+    """Length of the chunk or tag that begins there, with its padding; 0 if none does."""
+    if (size := tag_bytes(tape.at(at, 32))) or not (family and family.samples):
+        return size
+    chunk = family.chunk(tape.at(at, family.head_bytes))
+    left = LARGEST_HEAD_BYTES if tape.size is None else tape.size - at
+    return family.head_bytes + chunk[1] + family.padding(chunk[1]) if chunk and 0 <= chunk[1] <= left else 0
+
+
+def unread_bytes(tape: Tape, begin: int, at: int) -> int:
+    """Count a file's bytes from this one on that are of a recording: in no tag, nor in a chunk without sound."""
+    family, size, unread = _family(tape, begin), tape.size or 0, 0
+    if family and (found := _find_samples(tape, family, begin)) and found[1] is not None:
+        end = found[0] + found[1]
+        unread, at = max(0, min(end, size) - at), max(at, end + family.padding(found[1]))
+    for _ in range(MOST_CHUNKS):
+        at += (step := _chunk_bytes(tape, family, at))
+        if not step:
+            break
+    return unread + max(0, (find_recording(tape, at) or size) - at)
+
+
 def _is_placeholder(size: int) -> bool:
     return any(size in sizes for sizes in PLACEHOLDERS)
 
@@ -185,11 +213,7 @@ def _behind(tape: Tape, layout: Layout) -> Layout | None:
             return found
         if begins_recording(tape, at) or begins_recording(tape, begin):
             return None
-        size = tag_bytes(tape.at(at, 32))
-        chunk = family.chunk(tape.at(at, family.head_bytes)) if family.samples and not size else None
-        if chunk and 0 <= chunk[1] <= left:
-            size = family.head_bytes + chunk[1] + family.padding(chunk[1])
-        if not size:
+        if not (size := _chunk_bytes(tape, family, at)):
             break
         begin = at = at + size
         tape.skip(at - tape.position)
