@@ -15,6 +15,7 @@ BEGIN = re.compile(
     rb"|ID3[\x02-\x04]\x00.[\x00-\x7f]{4}|\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef].{10,40}(?:Xing|Info|VBRI)",
     re.DOTALL,
 )
+BEGIN_OR_ADTS = re.compile(BEGIN.pattern + rb"|\xff[\xf0\xf1\xf8\xf9]", re.DOTALL)
 ADTS_FRAMES = 4  # in a row are no chance
 MP3_LENGTH = re.compile(rb"(?:Xing|Info)(....)(....)|VBRI.{10}(....)", re.DOTALL)  # flags, frames; frames
 MP3_HEAD_BYTES = 4096
@@ -60,6 +61,5 @@ def _begins_adts(tape: Tape, at: int) -> bool:
 
 def find_recording(tape: Tape, begin: int) -> int | None:
     """First byte of the next recording in a file, which begins there or a little later."""
-    starts = tape.find(BEGIN, begin, begin + FARTHEST_BYTES)
-    near = (at for at in (begin, begin + 1) if begins_recording(tape, at))  # the latter behind padding
-    return next(near, None) or next((at for at in starts if begins_recording(tape, at)), None)
+    starts = tape.find(BEGIN_OR_ADTS, begin, begin + FARTHEST_BYTES)
+    return next((at for at in starts if begins_recording(tape, at)), None)

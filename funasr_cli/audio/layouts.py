@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import soundfile
 
-from funasr_cli.audio.joins import begins_recording, find_recording, tag_bytes
+from funasr_cli.audio.joins import begins_recording, tag_bytes
 from funasr_cli.audio.pcm import SAMPLE_BYTES, StoredFormat
 from funasr_cli.audio.tape import Tape
 
@@ -28,7 +28,7 @@ HEAD_BYTES = 4096  # that describe the samples in a pipe
 LARGEST_HEAD_BYTES = 1 << 24  # of a file
 LOWEST_RATE_HZ = 1000  # of sound; headers that state less are damaged
 LEFTOVER_S = 0.1  # less than this behind the samples is neither sound nor missed
-CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ()]{4}")
+CHUNK_NAME = re.compile(rb"(?!\d\d[a-z]{2})[A-Za-z0-9_ ()]{4}")  # but for packets, as 00wb in AVI
 GUID_TAIL = bytes.fromhex("F3ACD3118CD100C04F8EDB8A")  # of every chunk's name in W64
 
 
@@ -169,17 +169,22 @@ def _chunk_bytes(tape: Tape, family: Family | None, at: int) -> int:
     return family.head_bytes + chunk[1] + family.padding(chunk[1]) if chunk and 0 <= chunk[1] <= left else 0
 
 
-def unread_bytes(tape: Tape, begin: int, at: int) -> int:
-    """Count a file's bytes from this one on that are of a recording: in no tag, nor in a chunk without sound."""
-    family, size, unread = _family(tape, begin), tape.size or 0, 0
+def behind_sound(tape: Tape, begin: int, at: int) -> tuple[int, int]:
+    """Find what is left of the samples of a compressed recording in a file, which was read up to `at`.
+
+    Returns:
+        The bytes of samples from there on, and the first byte behind them and the chunks and tags that follow.
+    """
+    family, left = _family(tape, begin), 0
     if family and (found := _find_samples(tape, family, begin)) and found[1] is not None:
         end = found[0] + found[1]
-        unread, at = max(0, min(end, size) - at), max(at, end + family.padding(found[1]))
+        left, at = max(0, min(end, tape.size or 0) - at), max(at, end + family.padding(found[1]))
     for _ in range(MOST_CHUNKS):
-        at += (step := _chunk_bytes(tape, family, at))
+        step = 0 if begins_recording(tape, at) else _chunk_bytes(tape, family, at)
         if not step:
             break
-    return unread + max(0, (find_recording(tape, at) or size) - at)
+        at += step
+    return left, at
 
 
 def _is_placeholder(size: int) -> bool:

@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from funasr_cli.audio.joins import MP3_HEAD_BYTES, find_recording, stated_frames, tag_bytes
-from funasr_cli.audio.layouts import LEFTOVER_S, LOWEST_RATE_HZ, unread_bytes
+from funasr_cli.audio.layouts import LEFTOVER_S, LOWEST_RATE_HZ, behind_sound
 from funasr_cli.audio.recording_file import RecordingFile
 from funasr_cli.audio.samples import as_float32, at_one_rate
 from funasr_cli.audio.tape import Tape
@@ -66,20 +66,21 @@ class Container:
     by_header: bool = False
 
 
-COUNTED = Container(has_length=True, gap_is_loss=True, from_zero=True, by_header=True)
-CHUNKS = Container(has_length=True, by_header=True)
 CONTAINERS = {  # by FFmpeg's name, or the first of them
-    "mov": Container(has_gaps=True, by_header=True),
+    "mov": Container(has_gaps=True),
     "matroska": Container(has_length=True, has_gaps=True, in_order=True),
     "flv": Container(has_length=True, has_gaps=True, in_order=True),
     "asf": Container(has_length=True, has_gaps=True, gap_is_loss=True),
     **dict.fromkeys(("mpegts", "mpeg"), Container(has_gaps=True, gap_is_loss=True)),
     "ogg": Container(has_length=True, gap_is_loss=True),
     "flac": Container(has_length=True, gap_is_loss=True, from_zero=True),
-    **dict.fromkeys(("wv", "tta", "caf", "ape"), COUNTED),
-    **dict.fromkeys(("wav", "w64", "aiff"), CHUNKS),
+    **dict.fromkeys(
+        ("wv", "tta", "caf", "ape"), Container(has_length=True, gap_is_loss=True, from_zero=True, by_header=True)
+    ),
+    **dict.fromkeys(("wav", "w64", "aiff"), Container(has_length=True, by_header=True)),
     **dict.fromkeys(("mp3", "aac", "ac3", "eac3", "amr", "dts"), Container(by_bytes=True)),
-    **dict.fromkeys(("au", "avi", "dsf", "iff", "ircam", "mxf", "nistsphere", "pvf", "rm"), Container()),
+    "avi": Container(by_header=True),
+    **dict.fromkeys(("au", "dsf", "iff", "ircam", "mxf", "nistsphere", "pvf", "rm"), Container()),
 }
 # FFmpeg also sees sound in texts, and follows playlists to other files and into the network.
 OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "none"}
@@ -175,12 +176,10 @@ class MediaReader:
         if (missing_s or 0) > SLACK_S and self._format == "ogg" and find_recording(self._file.tape, self.end_byte):
             missing_s = 0.0  # the length is that of the last recording in the file
         is_cut = self._file.is_cut(self._format, self.end_byte) or (missing_s or 0) > SLACK_S
-        if self._format == "mov" and self._file.end:  # behind the sound are tables of contents
-            self.end_byte = self._sound_end = max(self.end_byte, self._file.end)
+        if self._format == "mov":  # behind the sound are tables of contents
+            self.end_byte = max(self.end_byte, self._file.end or 0)
         if self._kind.by_header and not self.live:
-            sound_bytes = max(1, self._sound_end - self._file.begin)
-            unread = unread_bytes(self._file.tape, self._file.begin, self._sound_end) / sound_bytes  # share
-            is_cut |= unread * samples / self.sample_rate_hz > LEFTOVER_S
+            is_cut |= self._unread_share() * samples / self.sample_rate_hz > LEFTOVER_S
         if is_cut or (self._broke_off and missing_s is None):
             raise EOFError
 
@@ -320,7 +319,15 @@ class MediaReader:
         """Remember how far the recording goes; what was put behind it may be a part of its last packet."""
         begin = self._file.begin + (packet.pos or 0) + self._passed_bytes
         self.end_byte = max(self.end_byte, begin + 1)
-        self._sound_end = max(self._sound_end, begin + packet.size)
+        end = begin + packet.size
+        self._sound_end = max(self._sound_end, end + end % 2 * (self._format == "avi"))  # with padding
+
+    def _unread_share(self) -> float:
+        """Bytes of sound that the header left out, by those that were read; the recording ends behind them."""
+        tape, begin, end = self._file.tape, self._file.begin, self._sound_end
+        unread, self.end_byte = behind_sound(tape, begin, end)
+        following = find_recording(tape, self.end_byte) or tape.size or 0
+        return (unread + max(0, following - self.end_byte)) / max(1, end - begin)
 
     def _passed_over(self, packet: av.Packet) -> int:
         """Count the bytes in front of a packet that are in none, nor a tag: FFmpeg's positions leave them out."""

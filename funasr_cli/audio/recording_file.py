@@ -7,10 +7,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from funasr_cli.audio.joins import BEGIN, HEAD_BYTES, find_recording, tag_bytes
+from funasr_cli.audio.joins import BEGIN, HEAD_BYTES, begins_recording, find_recording, tag_bytes
 from funasr_cli.audio.tape import Tape
 from funasr_cli.errors import AudioError
 
+EBML = b"\x1a\x45\xdf\xa3"  # Matroska and webm
 BOX = re.compile(rb"[A-Za-z0-9_ -]{4}")
 LARGE_BOXES = (b"mdat", b"moof", b"moov")  # by which a file that is cut is known
 # Where MP4 files and WavPack go on behind damage.
@@ -141,23 +142,39 @@ def survey(tape: Tape, begin: int) -> tuple[int, dict[int, bytes]]:
     if head.startswith(b"RIFF") and head[8:] == b"AVI ":
         stated = int.from_bytes(head[4:8], "little")
         return max(size, begin + 8 + stated) if stated < UNKNOWN_BYTES else size, {}
+    if head.startswith(EBML):
+        end = _element_end(tape, _element_end(tape, begin))
+        return end if tape.at(end, 4) == EBML else size, {}
     if head.startswith(b"#!AMR"):
         return find_recording(tape, begin + 1) or size, {}
     return size, {}
 
 
+def _element_end(tape: Tape, at: int) -> int:
+    """Find the end of an element of Matroska whose number has four bytes, as its size says."""
+    head = tape.at(at + 4, 8).ljust(8, b"\0")
+    size_bytes = 9 - head[0].bit_length()
+    return at + 4 + size_bytes + (int.from_bytes(head[:size_bytes]) & ((1 << 7 * size_bytes) - 1))
+
+
 def _units(tape: Tape, begin: int, is_mp4: bool) -> tuple[int, dict[int, bytes]]:
     at, size = begin, tape.size or 0
     fillers: dict[int, bytes] = {}
+    has_fragments = False
     while at < size:
         if count := _box_bytes(tape, at) if is_mp4 else _block_bytes(tape, at):
+            has_fragments |= tape.at(at + 4, 4) == b"moof"
             at += count
             if tape.at(at + 4, 4) == b"ftyp" or tag_bytes(tape.at(at, 32)):  # another recording, or behind all
                 break
             continue
         found = next(tape.find(NEXT_BOX if is_mp4 else NEXT_BLOCK, at + BLOCK_HEAD_BYTES, size), None)
-        if found is None or tape.at(found + 4, 4) == b"ftyp":
+        is_other = at > begin and tape.at(at, 4) != b"wvpk" and begins_recording(tape, at)
+        if is_other or (found and tape.at(found + 4, 4) == b"ftyp"):
             break
+        if found is None and not has_fragments:  # what follows is no sound
+            break
+        found = found or size
         parts = 1 if is_mp4 else (found - at) // LARGEST_BLOCK_BYTES + 1
         bounds = [at + (found - at) * part // parts for part in range(parts + 1)]
         fillers |= {start: _filler(is_mp4, end - start) for start, end in pairwise(bounds)}
