@@ -112,6 +112,8 @@ def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
         return None
     start, size = found
     head = tape.at(begin, start - begin + HEAD_BYTES)
+    if re.search(rb"fmt .{4}[\x50\x55]\0", head[: start - begin], re.DOTALL):
+        return None  # MP3 within WAV, over which libmpg123 would print what it thinks
     if family.size[1] == "q":  # CAF, of which libsndfile wants all to be there, and W64, where it seeks to the end
         size_at = start - begin - family.before - 8
         head = head[:size_at] + struct.pack(family.size, len(head) - size_at - 8) + head[size_at + 8 :]

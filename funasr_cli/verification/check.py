@@ -100,6 +100,6 @@ def _not_finite(checkpoint: Checkpoint, progress: Progress) -> Iterator[str]:
     total, done = sum(tensor.size_bytes for tensor in checkpoint.tensors.values()), 0
     for name, tensor in checkpoint.tensors.items():
         if tensor.dtype in FLOATING and not is_finite(tensor.raw(), tensor.dtype):
-            yield f"{name}: has values that are no numbers"
+            yield f"{name}: has values that are not numbers"
         done += tensor.size_bytes
         progress("looking at the values", done, total)
