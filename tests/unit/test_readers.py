@@ -37,7 +37,8 @@ CONTENT = {  # name -> codec and sample rate for PyAV
     "a.opus": None, "b.ogg": ("flac", 16000), "a.aac": ("aac", 16000), "a.ac3": ("ac3", 48000),
     "a.ts": ("aac", 16000), "a.wma": ("wmav2", 44100), "a.amr": ("libopencore_amrnb", 8000),
     "b.caf": ("alac", 16000), "a.3gp": ("aac", 16000), "unknown.mp3": None, "b.mp4": ("flac", 16000),
-    "fragments.mp4": ("aac", 16000), "a.avi": ("mp2", 16000), "b.avi": ("pcm_s16le", 16000), "c.wav": ("libmp3lame", 16000),
+    "fragments.mp4": ("aac", 16000), "a.avi": ("mp2", 16000), "b.avi": ("pcm_s16le", 16000),
+    "c.wav": ("libmp3lame", 16000),
 }  # fmt: skip
 UNFOUND = {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.mp4", "b.caf"}  # whose damage may not show
 MP4_OPTIONS = {  # others have their table of contents at the end
