@@ -12,7 +12,7 @@ from funasr_cli.audio.tape import Tape
 from funasr_cli.errors import AudioError
 
 EBML = b"\x1a\x45\xdf\xa3"  # Matroska and webm
-BOX = re.compile(rb"[A-Za-z0-9_ -]{4}")
+BOX = re.compile(rb"[A-Za-z0-9_ \xa9-]{4}")
 LARGE_BOXES = (b"mdat", b"moof", b"moov")  # by which a file that is cut is known
 # Where MP4 files and WavPack go on behind damage.
 NEXT_BOX = re.compile(
@@ -72,7 +72,7 @@ class RecordingFile:
         base = {os.SEEK_SET: self.begin, os.SEEK_CUR: self.tape.position, os.SEEK_END: self.end or 0}
         try:
             self.tape.seek(base[whence] + offset)
-        except (KeyError, OSError, ValueError):
+        except (KeyError, OSError, OverflowError, ValueError):
             return -1  # to FFmpeg, a failure
         return self.tell()
 

@@ -15,6 +15,7 @@ STDIN = Path("/dev/stdin")  # what "-" stands for
 COPY_BYTES = 1 << 16
 PIECE_BYTES = 1 << 20  # of a search
 LONGEST_PATTERN_BYTES = 64
+LAST_POSITION = 1 << 62  # larger ones are no numbers to the system
 SECTOR_BYTES = 4096
 MOST_BAD_SECTORS = 100  # each may take seconds
 
@@ -81,6 +82,8 @@ class Tape:
         """Look at bytes elsewhere; in a pipe, not in front of those that come next."""
         if self.size is None:
             return self.peek(position - self.position + count)[position - self.position :]
+        if position > LAST_POSITION:  # as a damaged size may say
+            return b""
         data = self._pread(position, count)
         while 0 < len(data) < count and (more := self._pread(position + len(data), count - len(data))):
             data += more
@@ -111,9 +114,7 @@ class Tape:
 
     def seek(self, position: int) -> None:
         """Go on there, in a regular file."""
-        if position < 0:
-            raise ValueError(position)
-        self.position = position
+        self.position = self._file.seek(position)
 
     def close(self) -> None:
         """Let go of it; may be called twice."""

@@ -258,6 +258,20 @@ def test_headers_that_leave_packets_out(
     assert len(samples) / RATE_HZ < 6
 
 
+@pytest.mark.parametrize("at", ["begin", "mdat"])
+@pytest.mark.parametrize("size", [2**63 - 1, 2**63, 2**64 - 1])
+def test_sizes_that_no_file_has(originals: dict[str, bytes], tmp_path: Path, size: int, at: str) -> None:
+    """Of a box, in 64 bits."""
+    data = originals["a.mp4"]
+    start = data.index(b"mdat") - 4 if at == "mdat" else data.index(b"moov") - 4
+    huge = (1).to_bytes(4) + data[start + 4 : start + 8] + size.to_bytes(8)
+    (tmp_path / "a.mp4").write_bytes(data[:start] + huge + data[start + 8 :])
+    _, error = read(tmp_path / "a.mp4")
+    assert error is not None
+    assert error.code in ("audio-cut-short", "audio-unreadable")
+    assert "Invalid argument" not in error.message
+
+
 def test_avi_out_of_a_pipe(tmp_path: Path) -> None:
     """The program that writes it cannot go back to fill in its length."""
     reading, writing = os.pipe()
