@@ -26,8 +26,9 @@ WRAP_BYTES = 1 << 32  # sizes of 32 bits begin anew
 MOST_CHUNKS = 1000
 HEAD_BYTES = 4096  # that describe the samples in a pipe
 LARGEST_HEAD_BYTES = 1 << 24  # of a file
+LOWEST_RATE_HZ = 1000  # of sound; headers that state less are damaged
 LEFTOVER_S = 0.1  # less than this behind the samples is neither sound nor missed
-CHUNK_NAME = re.compile(rb"[A-Za-z0-9_ ()]{4}")
+CHUNK_NAME = re.compile(rb"(?!\d\d[a-z]{2})[A-Za-z0-9_ ()]{4}")  # but for packets, as 00wb in AVI
 GUID_TAIL = bytes.fromhex("F3ACD3118CD100C04F8EDB8A")  # of every chunk's name in W64
 
 
@@ -105,13 +106,14 @@ class Layout:
 
 def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
     """Find the samples of the recording that begins here; None if it is of no known family, or compressed."""
-    magic = tape.at(begin, 4)
-    family = next((family for family in FAMILIES if family.magic == magic), None)
+    family = _family(tape, begin)
     found = _find_samples(tape, family, begin) if family else None
     if family is None or found is None:
         return None
     start, size = found
     head = tape.at(begin, start - begin + HEAD_BYTES)
+    if re.search(rb"fmt .{4}[\x50\x55]\0", head[: start - begin], re.DOTALL):
+        return None  # MP3 within WAV, over which libmpg123 would print what it thinks
     if family.size[1] == "q":  # CAF, of which libsndfile wants all to be there, and W64, where it seeks to the end
         size_at = start - begin - family.before - 8
         head = head[:size_at] + struct.pack(family.size, len(head) - size_at - 8) + head[size_at + 8 :]
@@ -120,7 +122,13 @@ def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
     stored = _described(io.BytesIO(head), family)
     if not stored and tape.size is not None and not begin:  # what describes them may follow them
         stored = _described(tape.descriptor(), family)
-    return Layout(family, stored, start, size) if stored and stored.subtype in SAMPLE_BYTES else None
+    is_usual = stored and stored.subtype in SAMPLE_BYTES and stored.sample_rate_hz >= LOWEST_RATE_HZ
+    return Layout(family, stored, start, size) if stored and is_usual else None
+
+
+def _family(tape: Tape, begin: int) -> Family | None:
+    magic = tape.at(begin, 4)
+    return next((family for family in FAMILIES if family.magic == magic), None)
 
 
 def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
@@ -154,6 +162,33 @@ def _find_samples(tape: Tape, family: Family, begin: int) -> tuple[int, int | No
     return None
 
 
+def _chunk_bytes(tape: Tape, family: Family | None, at: int) -> int:
+    """Length of the chunk or tag that begins there, with its padding; 0 if none does."""
+    if (size := tag_bytes(tape.at(at, 32))) or not (family and family.samples):
+        return size
+    chunk = family.chunk(tape.at(at, family.head_bytes))
+    left = LARGEST_HEAD_BYTES if tape.size is None else tape.size - at
+    return family.head_bytes + chunk[1] + family.padding(chunk[1]) if chunk and 0 <= chunk[1] <= left else 0
+
+
+def behind_sound(tape: Tape, begin: int, at: int) -> tuple[int, int]:
+    """Find what is left of the samples of a compressed recording in a file, which was read up to `at`.
+
+    Returns:
+        The bytes of samples from there on, and the first byte behind them and the chunks and tags that follow.
+    """
+    family, left = _family(tape, begin), 0
+    if family and (found := _find_samples(tape, family, begin)) and found[1] is not None:
+        end = found[0] + found[1]
+        left, at = max(0, min(end, tape.size or 0) - at), max(at, end + family.padding(found[1]))
+    for _ in range(MOST_CHUNKS):
+        step = 0 if begins_recording(tape, at) else _chunk_bytes(tape, family, at)
+        if not step:
+            break
+        at += step
+    return left, at
+
+
 def _is_placeholder(size: int) -> bool:
     return any(size in sizes for sizes in PLACEHOLDERS)
 
@@ -185,11 +220,7 @@ def _behind(tape: Tape, layout: Layout) -> Layout | None:
             return found
         if begins_recording(tape, at) or begins_recording(tape, begin):
             return None
-        size = tag_bytes(tape.at(at, 32))
-        chunk = family.chunk(tape.at(at, family.head_bytes)) if family.samples and not size else None
-        if chunk and 0 <= chunk[1] <= left:
-            size = family.head_bytes + chunk[1] + family.padding(chunk[1])
-        if not size:
+        if not (size := _chunk_bytes(tape, family, at)):
             break
         begin = at = at + size
         tape.skip(at - tape.position)

@@ -9,12 +9,15 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 import av
 import numpy as np
 
-from funasr_cli.audio.joins import MP3_HEAD_BYTES, RecordingFile, find_recording, stated_frames, tag_bytes
+from funasr_cli.audio.joins import MP3_HEAD_BYTES, find_recording, stated_frames, tag_bytes
+from funasr_cli.audio.layouts import LEFTOVER_S, LOWEST_RATE_HZ, behind_sound
+from funasr_cli.audio.recording_file import RecordingFile
 from funasr_cli.audio.samples import as_float32, at_one_rate
 from funasr_cli.audio.tape import Tape
 from funasr_cli.errors import AudioError
@@ -28,17 +31,9 @@ LONGEST_GAP_S = 3600.0  # more is an error in the time stamps
 NEW_CLOCK_S = 1.0  # time stamps that are earlier by more than this begin anew
 FILLER_S = 1.0
 SLACK_S = 0.5  # by how much a stated length may be wrong: a few frames, of 128 ms each at 8 kHz
-# Containers whose length is stated. FFmpeg makes up the others' from sizes and bit rates.
-WITH_LENGTH = (
-    "matroska,webm", "flv", "asf", "wv", "ogg", "flac", "caf", "tta", "ape", "wav", "w64", "aiff", "avi",
-)  # fmt: skip
 AVI_CHUNK = re.compile(rb"\x00?(?:ix\d\d|idx1|JUNK|LIST|RIFF)")  # FFmpeg counts packets, and skips these
 AVI_HEAD_BYTES = 8  # in front of each packet
-TIMED = ("mov,", "matroska", "flv", "asf", "mpegts", "mpeg")  # with time stamps that may leave gaps
-COUNTED = ("ogg", "flac", "mpegts", "mpeg", "asf")  # where a gap means that something is missing
-WITHOUT_TIMES = ("mp3", "aac", "ac3", "eac3", "amr", "dts")  # frame behind frame: FFmpeg counts the packets
-IN_ORDER = ("matroska,webm", "flv")  # packet behind packet, with less than this between them, or damage
-ROOM_BYTES = 40
+ROOM_BYTES = 40  # packets that are further from each other have damage between them
 PADDING_BYTES = 2
 NEAR_PACKETS = 200  # by whose size the lost ones are counted
 LONGEST_JUNK_BYTES = 1 << 20
@@ -46,12 +41,49 @@ MATROSKA_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 MOST_FAULTS = 1000  # of a container in a row, until it is given up
 # Others mark a frame whose checksum is wrong.
 CHECKS = dict.fromkeys(("flac", "tta", "wavpack", "ape"), "crccheck+explode")
+
+
+@dataclass(frozen=True)
+class Container:
+    """What can be relied on in files of one kind.
+
+    Attributes:
+        has_length: it is stated. FFmpeg makes up the others' from sizes and bit rates.
+        has_gaps: time stamps may leave gaps, which are silence.
+        gap_is_loss: where time stamps leave one, something is missing.
+        from_zero: they count from the beginning, whatever the first one is.
+        by_bytes: there are none, and FFmpeg counts the packets: frame behind frame.
+        in_order: packet behind packet.
+        by_header: a header or table says what is read, and more may lie behind.
+    """
+
+    has_length: bool = False
+    has_gaps: bool = False
+    gap_is_loss: bool = False
+    from_zero: bool = False
+    by_bytes: bool = False
+    in_order: bool = False
+    by_header: bool = False
+
+
+CONTAINERS = {  # by FFmpeg's name, or the first of them
+    "mov": Container(has_gaps=True),
+    "matroska": Container(has_length=True, has_gaps=True, in_order=True),
+    "flv": Container(has_length=True, has_gaps=True, in_order=True),
+    "asf": Container(has_length=True, has_gaps=True, gap_is_loss=True),
+    **dict.fromkeys(("mpegts", "mpeg"), Container(has_gaps=True, gap_is_loss=True)),
+    "ogg": Container(has_length=True, gap_is_loss=True),
+    "flac": Container(has_length=True, gap_is_loss=True, from_zero=True),
+    **dict.fromkeys(
+        ("wv", "tta", "caf", "ape"), Container(has_length=True, gap_is_loss=True, from_zero=True, by_header=True)
+    ),
+    **dict.fromkeys(("wav", "w64", "aiff"), Container(has_length=True, by_header=True)),
+    **dict.fromkeys(("mp3", "aac", "ac3", "eac3", "amr", "dts"), Container(by_bytes=True)),
+    "avi": Container(by_header=True),
+    **dict.fromkeys(("au", "dsf", "iff", "ircam", "mxf", "nistsphere", "pvf", "rm"), Container()),
+}
 # FFmpeg also sees sound in texts, and follows playlists to other files and into the network.
-FORMATS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,iff,ircam,matroska,mov,mp3,mpeg,mpegts,mxf,"
-    "nistsphere,ogg,pvf,rm,tta,voc,w64,wav,wv"
-)
-OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "none"}
 # Titles may hold bytes that are no text, which from PyAV 19 on is no error anyway.
 LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
@@ -74,7 +106,7 @@ class MediaReader:
         self._broke_off = False
         self._first_pts: int | None = None
         self._passed_bytes = 0
-        self.end_byte = begin
+        self.end_byte = self._sound_end = begin
         self._sizes = _Sizes()
         with ExitStack() as opened:
             opened.callback(tape.close)
@@ -86,22 +118,29 @@ class MediaReader:
                 tape.seek(begin)
             self._container = opened.enter_context(av.open(self._file, options=OPTIONS, **LENIENT))
             if not self._container.streams.audio and not self._container.streams.video:
-                raise ValueError("its table of contents is not there, or not all of it")
+                raise EOFError  # its table of contents is not there, or not all of it
             if not self._container.streams.audio:
                 raise AudioError(f"{name}: there is no sound in it", code="audio-no-sound")
-            self._format = self._container.format.name
+            self._format = self._container.format.name.split(",")[0]
+            self._kind = CONTAINERS[self._format]
+            if self._format == "wav" and self._container.streams.audio[0].codec_context.name.startswith("mp3"):
+                self._kind = replace(self._kind, by_bytes=True)
             self._stream = self._container.streams.audio[0]
             self._is_sound_avi = self._format == "avi" and not self._container.streams.video
+            self._is_by_bytes = self._kind.by_bytes or self._is_sound_avi
             self._sizes.head_bytes = AVI_HEAD_BYTES * self._is_sound_avi
             codec = self._stream.codec_context
             codec.options = {"err_detect": CHECKS.get(codec.name, "crccheck")}
             self._frames = self._decoded()
             self._first = next(self._frames, None)  # more reliable than what the container says about it
             if self._first is None:
-                raise ValueError("nothing can be decoded")
-            frame = self._first[0]
+                raise AudioError(f"{name}: nothing in it can be decoded", code="audio-unreadable")
+            frame, self._first_byte = self._first[0], self.end_byte
             self.sample_rate_hz: int = frame.sample_rate
             self.channels: int = frame.layout.nb_channels
+            if self.sample_rate_hz < LOWEST_RATE_HZ:
+                rate_hz, hint = self.sample_rate_hz, "its header may be damaged"
+                raise AudioError(f"{name}: a sample rate of {rate_hz} Hz", hint, code="audio-unreadable")
             self._origin_s, self._clock_s = self._begin_s(frame), 0.0
             self.expected_s = self._stated_s(head)
             self._opened = opened.pop_all()
@@ -128,6 +167,8 @@ class MediaReader:
         for piece in at_one_rate(self._timed(), self.sample_rate_hz):
             yield piece
             samples += len(piece)
+        if self.live:
+            self._file.tape.check()
         missing_s = None if self.expected_s is None else self.expected_s - samples / self.sample_rate_hz
         if self._broke_off and missing_s and SHORTEST_LOSS_S < missing_s <= SLACK_S:  # damaged to the very end
             self._lose(samples / self.sample_rate_hz, missing_s)
@@ -135,6 +176,10 @@ class MediaReader:
         if (missing_s or 0) > SLACK_S and self._format == "ogg" and find_recording(self._file.tape, self.end_byte):
             missing_s = 0.0  # the length is that of the last recording in the file
         is_cut = self._file.is_cut(self._format, self.end_byte) or (missing_s or 0) > SLACK_S
+        if self._format == "mov":  # behind the sound are tables of contents
+            self.end_byte = max(self.end_byte, self._file.end or 0)
+        if self._kind.by_header and not self.live:
+            is_cut |= self._unread_share() * samples / self.sample_rate_hz > LEFTOVER_S
         if is_cut or (self._broke_off and missing_s is None):
             raise EOFError
 
@@ -156,12 +201,11 @@ class MediaReader:
                 late_s = 0.0 if abs(next_s - late_s) > abs(late_s) / 2 else late_s
             if late_s > LONGEST_GAP_S or late_s < -NEW_CLOCK_S:
                 self._origin_s, late_s = self._origin_s + late_s, 0.0
-            is_lost = lost_packets > 0 or (
-                self._format in COUNTED and (clock_s > 0 or self._begins_damaged(frame))
-            )
-            if self._format in WITHOUT_TIMES or self._is_sound_avi:
+            gap_is_loss = self._kind.gap_is_loss or bool(self._file.fillers)
+            is_lost = lost_packets > 0 or (gap_is_loss and (clock_s > 0 or self._begins_damaged(frame)))
+            if self._is_by_bytes:
                 late_s = max(1, round(lost_packets)) * duration_s if lost_packets else 0.0
-            elif not is_lost and not self._format.startswith(TIMED):
+            elif not is_lost and not self._kind.has_gaps:
                 late_s = 0.0
             if late_s > (SHORTEST_LOSS_S if is_lost else GAP_S):
                 if is_lost:
@@ -187,31 +231,36 @@ class MediaReader:
 
     def _begins_damaged(self, frame: av.AudioFrame) -> bool:
         """Whether the first frame that could be decoded is later than the first packet."""
-        if self._format in ("flac", "ogg"):
+        if self._kind.from_zero or self._format == "ogg" or self._is_begin_mended:
             return True  # what they begin with is known otherwise
         if frame.pts is None or self._first_pts is None:
             return False
         first_s = float(self._first_pts * self._stream.time_base)
         return float(frame.pts * frame.time_base) - first_s > GAP_S
 
+    @property
+    def _is_begin_mended(self) -> bool:
+        """Whether something damaged is in front of the first frame that could be decoded."""
+        return any(at < self._first_byte for at in self._file.fillers)
+
     def _begin_s(self, frame: av.AudioFrame) -> float:
         """The time stamp at which the pictures begin, or the sound, whichever is first."""
         sound_s = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
-        if self._format.startswith(TIMED):
+        if self._kind.has_gaps:
             begin_s = (self._container.start_time or 0) / av.time_base
             is_delay = self._format == "asf" and 0 < sound_s - begin_s < GAP_S  # until it can decode
-            return sound_s if is_delay else begin_s
-        is_flac, stated = self._format == "flac", self._stream.duration
-        if is_flac and stated and not self.live and sound_s < float(stated * self._stream.time_base):
-            return 0.0  # of the frames in front of it, the first has the number 0
+            return 0.0 if self._is_begin_mended else sound_s if is_delay else begin_s
+        is_whole, stated = not (self.live or self._file.begin), self._stream.duration
+        if self._kind.from_zero and is_whole and stated and sound_s < float(stated * self._stream.time_base):
+            return min(0.0, sound_s)  # of the frames in front of it, the first has the number 0
         is_sound_ogg = self._format == "ogg" and not self._container.streams.video
         return 0.0 if is_sound_ogg and self._file.lacks_first_pages(self.end_byte) else sound_s
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, float]]:
         """Yield all frames, each with the number of packets lost in front of it, unless it is the first."""
         begun, lost, damaged_bytes, fault, sizes = False, 0, 0, None, self._sizes
-        is_counted = not self.live and (self._format in WITHOUT_TIMES or self._is_sound_avi)
-        for packet, skipped_bytes in sizes.look_ahead(self._packets(), NEAR_PACKETS * is_counted):
+        ahead = NEAR_PACKETS * (self._is_by_bytes and not self.live)
+        for packet, skipped_bytes in sizes.look_ahead(self._packets(), ahead):
             damaged_bytes += skipped_bytes
             self._first_pts = packet.pts if self._first_pts is None else self._first_pts
             try:
@@ -254,12 +303,12 @@ class MediaReader:
                 skipped_bytes = max(0, packet.pos - end) if end is not None else 0
                 end = (end if packet.pos == begin else packet.pos) + packet.size  # several may share a block
                 begin = packet.pos
-            if self._format in WITHOUT_TIMES:
+            if self._kind.by_bytes:
                 skipped_bytes = self._passed_over(packet)
             elif self._is_sound_avi and skipped_bytes > ROOM_BYTES:
                 skipped = self._file.tape.at(self._file.begin + packet.pos - skipped_bytes, 5)
                 skipped_bytes *= not AVI_CHUNK.match(skipped)
-            elif skipped_bytes <= ROOM_BYTES or self._format not in IN_ORDER:
+            elif skipped_bytes <= ROOM_BYTES or not self._kind.in_order:
                 skipped_bytes = 0
             if packet.stream.index == self._stream.index:
                 yield packet, skipped_bytes
@@ -268,7 +317,17 @@ class MediaReader:
 
     def _passed(self, packet: av.Packet) -> None:
         """Remember how far the recording goes; what was put behind it may be a part of its last packet."""
-        self.end_byte = max(self.end_byte, self._file.begin + (packet.pos or 0) + self._passed_bytes + 1)
+        begin = self._file.begin + (packet.pos or 0) + self._passed_bytes
+        self.end_byte = max(self.end_byte, begin + 1)
+        end = begin + packet.size
+        self._sound_end = max(self._sound_end, end + end % 2 * (self._format == "avi"))  # with padding
+
+    def _unread_share(self) -> float:
+        """Bytes of sound that the header left out, by those that were read; the recording ends behind them."""
+        tape, begin, end = self._file.tape, self._file.begin, self._sound_end
+        unread, self.end_byte = behind_sound(tape, begin, end)
+        following = find_recording(tape, self.end_byte) or tape.size or 0
+        return (unread + max(0, following - self.end_byte)) / max(1, end - begin)
 
     def _passed_over(self, packet: av.Packet) -> int:
         """Count the bytes in front of a packet that are in none, nor a tag: FFmpeg's positions leave them out."""
@@ -306,16 +365,17 @@ class MediaReader:
     def _stated_s(self, head: bytes) -> float | None:
         """Length of the stream, where the file states it."""
         container, stream = self._container, self._stream
-        if self._format.startswith("mov,"):
+        if self._format == "mov":
             late_s = max(0.0, float((stream.start_time or 0) * stream.time_base) - self._origin_s)
+            late_s *= not self._is_begin_mended
             return late_s + float(stream.duration * stream.time_base) if stream.duration else None
         stated = MATROSKA_TIME.fullmatch(stream.metadata.get("DURATION", ""))
         if stated and (end_s := 3600 * float(stated[1]) + 60 * float(stated[2]) + float(stated[3])):
             return end_s - self._origin_s
         if self._format == "mp3":
             return self._stated_by_mp3_s(head)
-        is_estimate = self._format.startswith("matroska") and stream.duration is not None
-        if self._format not in WITH_LENGTH or is_estimate or self.live or container.streams.video:
+        is_estimate = self._format == "matroska" and stream.duration is not None
+        if not self._kind.has_length or is_estimate or self.live or container.streams.video:
             return None  # a film may be longer than what is heard in it
         if self._format == "ogg" and self._file.ends_within_page():
             return None

@@ -24,11 +24,13 @@ PIECE_VALUES = 1 << 20  # no more at once, whatever sample rate and channels a d
 SLACK_S = 0.1  # by how much a header may be wrong
 OGG_LIVE = re.compile(rb"OggS.{24}(?:\x01vorbis|OpusHead)", re.DOTALL)  # its first page
 OTHERS = {  # what is no sound, by how it begins
-    rb"<!doctype|<html|<!--|<head|<body|<title|<meta|<script": "an HTML page", rb"<\?php": "a PHP script",
-    rb"<\?xml|<svg": "an XML file", rb"[\[{]\s*[\[\]{}\"]": "a JSON file", rb"#extm3u": "a playlist",
-    rb"version https://git-lfs": "a pointer of Git LFS (git lfs pull gets the file itself)",
-    rb"%pdf": "a PDF file", rb"pk\x03\x04": "a zip archive", rb"\x1f\x8b": "a gzip archive",
-    rb"\x89png|\xff\xd8\xff": "a picture", rb"$": "nothing but zeros or blanks",
+    rb"<!doctype|<html|<!--|<head|<body|<title|<meta|<script": "it begins like an HTML page",
+    rb"<\?php": "it begins like a PHP script", rb"<\?xml|<svg": "it begins like an XML file",
+    rb"[\[{]\s*[\[\]{}\"]": "it begins like a JSON file", rb"#extm3u": "it begins like a playlist",
+    rb"version https://git-lfs": "it is a pointer of Git LFS (git lfs pull gets the file itself)",
+    rb"%pdf": "it begins like a PDF file", rb"pk\x03\x04": "it begins like a zip archive",
+    rb"\x1f\x8b": "it begins like a gzip archive", rb"\x89png|\xff\xd8\xff": "it begins like a picture",
+    rb"$": "its first bytes are all zeros or blanks",
 }  # fmt: skip
 
 
@@ -65,10 +67,12 @@ class PCMReader:
         return at_one_rate(self._stored(), self.sample_rate_hz)
 
     def _stored(self) -> Iterator[tuple[int, np.ndarray]]:
+        position = float(self._begin)
         for part in self._parts:
             if not self.live:
                 self._tape.seek(part.start)
             stored, rest, left = part.format, b"", sys.maxsize if part.size is None else part.size
+            share = self.sample_rate_hz / stored.sample_rate_hz
             frames = max(1, min(round(PIECE_S * stored.sample_rate_hz), PIECE_VALUES // stored.channels))
             while left and (data := self._tape.read(min(left, frames * stored.frame_bytes))):
                 left -= len(data)
@@ -76,6 +80,9 @@ class PCMReader:
                 whole = len(data) - len(data) % stored.frame_bytes
                 rest = data[whole:]
                 if whole:
+                    start, position = position, position + whole / stored.frame_bytes * share
+                    if self._tape.is_bad(self._tape.position - whole, whole):
+                        self.lost.append((round(start), round(position)))
                     yield stored.sample_rate_hz, _decoded(data[:whole], stored)
             if part.size is not None and left > SLACK_S * stored.sample_rate_hz * stored.frame_bytes:
                 raise EOFError
@@ -117,10 +124,10 @@ class JoinedReader:
 
     live = False
 
-    def __init__(self, tape: Tape, name: str):
-        """Takes the tape, and closes it."""
+    def __init__(self, tape: Tape, name: str, layout: Layout | None = None):
+        """Takes the tape, and closes it; the layout is that of samples without a header."""
         self._tape, self._name = tape, name
-        self._first = first = self._reader(0)
+        self._first = first = PCMReader(tape, layout) if layout else self._reader(0)
         self.sample_rate_hz, self.channels = first.sample_rate_hz, first.channels
         self.expected_s = first.expected_s  # where others begin is not known before it has been read
         self._parts = [(first, 0)]  # with the sample at which each begins
@@ -147,6 +154,14 @@ class JoinedReader:
 
     def pieces(self) -> Iterator[np.ndarray]:
         """(samples, channels) float32, short ones; EOFError where one breaks off, or the next cannot be read."""
+        try:
+            yield from self._joined()
+        except EOFError:
+            self._tape.check()
+            raise
+        self._tape.check()
+
+    def _joined(self) -> Iterator[np.ndarray]:
         begin: int | None = 0
         while begin is not None:
             reader, _ = self._parts[-1]
@@ -190,7 +205,7 @@ def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
         AudioError: it is missing, a folder, unreadable or no audio.
     """
     with _opened(path, name) as (tape, _):
-        return PCMReader(tape, Layout(None, pcm.stored)) if pcm else JoinedReader(tape, name)
+        return JoinedReader(tape, name, Layout(None, pcm.stored) if pcm else None)
 
 
 def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
@@ -221,16 +236,16 @@ def _opened(path: Path, name: str, *, skip_tags: bool = False) -> Iterator[tuple
         if not (head := tape.peek(HEAD_BYTES)):
             raise AudioError(f"{name}: the file is empty", code="audio-empty")
         yield tape, head
-    except AudioError:
-        tape.close()
-        raise
     except Exception as error:  # FFmpeg's, UnicodeDecodeError and more
         tape.close()
-        raise _no_audio(path, name, head) from error
+        tape.check()
+        if isinstance(error, AudioError) and error.code != "audio-unreadable":
+            raise
+        raise _no_audio(path, name, head, error) from error
 
 
-def _no_audio(path: Path, name: str, head: bytes) -> AudioError:
-    """Say what the file seems to be by its first bytes."""
+def _no_audio(path: Path, name: str, head: bytes, error: Exception) -> AudioError:
+    """Say what the file seems to be by its first bytes, or else what the error says."""
     begin = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").lower()
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
         begin = begin.replace(b"\0", b"")
@@ -241,6 +256,11 @@ def _no_audio(path: Path, name: str, head: bytes) -> AudioError:
         return AudioError(f"{name}: samples without a header", hint, code="audio-unreadable")
     hint = f"if it is samples without a header, {hint}" if name == "-" and may_be_raw else ""
     if kinds:
-        return AudioError(f"{name}: not audio: it begins like {kinds[0]}", hint, code="audio-unreadable")
+        return AudioError(f"{name}: not audio: {kinds[0]}", hint, code="audio-unreadable")
+    if isinstance(error, AudioError):
+        return error
+    if head[4:8] in (b"ftyp", b"mdat", b"wide", b"free"):
+        hint = "it is incomplete: cut off, or its recording was never finished"
+        return AudioError(f"{name}: its table of contents is missing", hint, code="audio-unreadable")
     hint = hint or "it may be incomplete; if it plays elsewhere, convert it to wav or flac, as with ffmpeg"
     return AudioError(f"{name}: not audio that can be read here", hint, code="audio-unreadable")

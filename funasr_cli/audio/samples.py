@@ -23,7 +23,7 @@ class Findings:
 
     Attributes:
         lost: from, to, in seconds of the recording: what is damaged, with silence in its place; in order.
-        nonfinite: samples that were no numbers, or absurdly large, on every channel: they became zeros.
+        nonfinite: samples that were not numbers, or absurdly large, on every channel: they became zeros.
         partly_nonfinite: those that were so on some channels only: the others make the mix.
         channel: the one that was taken alone where the channels cancel each other out, the first being 1.
         power: mean of its loudest `LEVEL_S`.
@@ -76,7 +76,7 @@ def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
     """Scale integers to [-1, 1); unsigned ones are centred first, as in 8-bit wav files.
 
     Raises:
-        AudioError: they are no numbers.
+        AudioError: they are not numbers.
     """
     if np.issubdtype(samples.dtype, np.integer):
         bounds = np.iinfo(samples.dtype)
@@ -102,7 +102,7 @@ class Mixer:
     def __init__(self, name: str, findings: Findings):
         self._name, self._findings = name, findings
         self._total = 0  # samples so far
-        self._damaged: list[tuple[int, int]] = []  # stretches of which most are no numbers on any channel
+        self._damaged: list[tuple[int, int]] = []  # stretches of which most are not numbers on any channel
         self._mix_power = 0.0
         self._powers = np.zeros(0)  # (channels,)
 
@@ -122,7 +122,7 @@ class Mixer:
         return mixed if channel is None else np.ascontiguousarray(samples[:, channel])
 
     def _note_damage(self, counts: np.ndarray, channels: int) -> None:
-        """Count the samples of a piece that are no numbers: `counts` of the channels, (samples,), are."""
+        """Count the samples of a piece that are not numbers: `counts` of the channels, (samples,), are."""
         missing = int((counts == 0).sum())
         self._findings.nonfinite += missing
         self._findings.partly_nonfinite += int(((counts > 0) & (counts < channels)).sum())

@@ -64,5 +64,5 @@ def _not_finite(checkpoint: Checkpoint, progress: Progress) -> Iterator[str]:
     count = counter(progress, "looking at the values", total)
     for name, tensor in checkpoint.tensors.items():
         if tensor.dtype in FLOATING and not is_finite(tensor.raw(), tensor.dtype):
-            yield f"{name}: has values that are no numbers"
+            yield f"{name}: has values that are not numbers"
         count(tensor.size_bytes)

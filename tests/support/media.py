@@ -53,6 +53,7 @@ def write_media(
     rate_hz: int = 16000,
     *,
     options: dict[str, str] | None = None,
+    format: str | None = None,
     metadata: dict[str, str] | None = None,
     pictures_s: float = 0.0,
     pictures: str = "mpeg4",
@@ -66,12 +67,13 @@ def write_media(
         samples: what is to be heard.
         rate_hz: theirs.
         options: of the container.
+        format: the container, if the ending does not say so.
         metadata: such as a title.
         pictures_s: how long it also shows something, from the beginning.
         pictures: its codec.
         skip_s: from this second on, time stamps are so much later.
     """
-    with av.open(path, "w", options=options or {}) as container:
+    with av.open(path, "w", format=format, options=options or {}) as container:
         container.metadata.update(metadata or {})
         shown = container.add_stream(pictures, rate=10) if pictures_s else None
         layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[1]]

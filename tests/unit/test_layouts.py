@@ -168,16 +168,16 @@ def test_no_samples_but_something_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rate_hz", "channels"), [(1, 1), (2**31 - 1, 1), (2**31 - 1, 1024), (0, 1), (8000, 0)])
+@pytest.mark.parametrize(
+    ("rate_hz", "channels"), [(1, 1), (999, 1), (2**31 - 1, 1), (2**31 - 1, 1024), (0, 1), (8000, 0)]
+)
 def test_headers_that_cannot_be(tmp_path: Path, rate_hz: int, channels: int) -> None:
     """Memory is not taken by what they say."""
     header = wav_header(4096, channels, 1)
     (tmp_path / "a.wav").write_bytes(header[:24] + struct.pack("<I", rate_hz) + header[28:] + bytes(4096))
-    samples, error = read(tmp_path / "a.wav")
-    if rate_hz == 1:
-        assert (len(samples), error) == (2048 * RATE_HZ, None)
-    else:
-        assert error is not None
+    _, error = read(tmp_path / "a.wav")
+    assert error is not None
+    assert ("a sample rate of" in error.message) == (rate_hz in (1, 999))
 
 
 @pytest.mark.parametrize("name", ["wav", "flac"])

@@ -20,7 +20,7 @@ LOSSY = [
     ("a.m4a", "aac", 16000, True, 0), ("a.mp4", "aac", 44100, True, 0), ("a.mov", "aac", 48000, True, 0),
     ("a.mkv", "aac", 8000, True, 0), ("a.webm", "libopus", 48000, True, 0), ("a.mka", "libopus", 16000, True, 0),
     ("a.aac", "aac", 16000, False, 1024), ("a.ts", "aac", 16000, False, 1024), ("a.flv", "aac", 16000, True, 1024),
-    ("a.avi", "libmp3lame", 16000, True, 1105),
+    ("a.avi", "libmp3lame", 16000, False, 1105),
 ]  # fmt: skip
 LOSSLESS = [  # name, codec, most that a sample may be off
     ("a.m4a", "alac", 1e-6), ("a.mkv", "flac", 1e-4), ("a.wv", "wavpack", 1e-2), ("a.mkv", "pcm_u8", 1e-2),

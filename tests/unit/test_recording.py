@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import peak_memory
 from support.errors import refused
-from support.media import noise, write_media
+from support.media import noise, read_all, write_media
 from support.piping import (
     DURATION_S,
     LISTED,
@@ -218,22 +218,36 @@ def test_a_file_that_fails_as_it_is_read_is_closed() -> None:
     assert (caught.value.code, len(os.listdir("/dev/fd"))) == ("audio-unreadable", before)
 
 
-def test_a_disk_that_fails_behind_the_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where another recording is looked for: what has been read is kept."""
-    read = os.pread
+@pytest.mark.parametrize(
+    ("name", "codec", "fault"),
+    [("a.wav", None, errno.EIO), ("a.flac", None, errno.EIO), ("a.webm", "libopus", errno.EIO),
+     ("a.flac", None, errno.ESTALE)],
+)  # fmt: skip
+def test_a_disk_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    name: str, codec: str | None, fault: int,
+) -> None:  # fmt: skip
+    """What is behind a bad sector is read; what does not come back ends it. Nothing is printed."""
+    path, read = tmp_path / name, os.pread
+    if codec:
+        write_media(path, codec, noise(30 * 48000), 48000)
+    else:
+        soundfile.write(path, noise(30 * RATE_HZ), RATE_HZ)
+    bad = path.stat().st_size // 2
 
     def failing(descriptor: int, count: int, position: int) -> bytes:
-        if position > 5000:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if position <= bad < position + count:
+            raise OSError(fault, os.strerror(fault))
         return read(descriptor, count, position)
 
-    soundfile.write(tmp_path / "a.flac", noise(5 * RATE_HZ), RATE_HZ)
     monkeypatch.setattr(os, "pread", failing)
-    blocks = open_recording(tmp_path / "a.flac", RATE_HZ).blocks()
-    assert len(next(blocks)) == 5 * RATE_HZ
-    with pytest.raises(AudioError) as caught:
-        next(blocks)
-    assert caught.value.code == "audio-unreadable"
+    samples, error, lost = read_all(path)
+    assert error is not None
+    assert error.message == f"{path}: cannot be read ({os.strerror(fault)})"
+    assert (len(samples) == pytest.approx(30 * RATE_HZ, abs=200)) == (fault == errno.EIO)
+    assert bool(lost) == (fault == errno.EIO)
+    assert all(12 < start_s < end_s < 21 for start_s, end_s in lost)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("clip", [None, (1.0, 4.0)])
