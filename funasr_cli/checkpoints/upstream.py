@@ -17,6 +17,7 @@ from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 
 MODEL = "FunASRNano"  # what upstream calls its class
+LLM_FOLDER = "Qwen3-0.6B"  # of the decoder, in a release
 COMPONENTS: Options = {  # what ``config.yaml`` calls the parts that this version knows
     "model": MODEL, "frontend": "WavFrontend", "audio_encoder": "SenseVoiceEncoderSmall",
     "audio_adaptor": "Transformer",

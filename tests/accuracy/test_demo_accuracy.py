@@ -12,11 +12,11 @@ from support.parity.live import reference_python
 
 import funasr_cli
 from funasr_cli.benchmarks.scoring import error_rate
-from funasr_cli.checkpoints.export import export
 from funasr_cli.demo import MODEL
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import Segment
 from tools.accuracy.decoding import RECIPES, Clip, decode, decode_with_reference, load_recipe, read_clips
+from tools.export import export
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data" / "demo"

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from funasr_cli.checkpoints.export import export
 from funasr_cli.decoding.batch import RunCost
 from funasr_cli.decoding.draft import CTCDraft
 from funasr_cli.demo import MODEL
@@ -17,6 +16,7 @@ from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling import scheduler
 from tools.accuracy.decoding import MAX_TOKENS, RECIPES, Recipe, load_recipe, read_clips
 from tools.accuracy.drafts import compare
+from tools.export import export
 
 pytestmark = pytest.mark.slow
 CLIPS = [

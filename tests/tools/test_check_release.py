@@ -17,8 +17,8 @@ from support.parity.live import reference_python
 from support.running import PYTHON, Result, environment
 from support.small import convert
 
-from funasr_cli.checkpoints.export import export
 from funasr_cli.demo import CLIPS, MODEL
+from tools.export import export
 from tools.release import __main__ as command
 from tools.release.clips import RELEASE_CLIPS, read_clips
 

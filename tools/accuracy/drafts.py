@@ -13,13 +13,13 @@ import numpy as np
 
 from funasr_cli.audio.recording import open_recording
 from funasr_cli.backend import describe
-from funasr_cli.checkpoints.export import export
 from funasr_cli.decoding import batch
 from funasr_cli.demo import MODEL
 from funasr_cli.options import AUTO_DRAFT, NO_DRAFT, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.verification.proof import run_stages
 from tools.accuracy.decoding import MAX_TOKENS, RECIPES, Clip, load_recipe, read_clips
+from tools.export import export
 
 BATCH_SIZES = {"float32": (1, 16, 2, 3, 8)}  # of types that must not differ at all
 FEW_BATCH_SIZES = (16,)  # of the others, which are slow on a CPU...

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from funasr_cli.benchmarks.scoring import error_rate
-from funasr_cli.checkpoints.export import export
 from funasr_cli.demo import MODEL
 from tools.accuracy.decoding import (
     RECIPES,
@@ -19,6 +18,7 @@ from tools.accuracy.decoding import (
     load_recipe,
     read_clips,
 )
+from tools.export import export
 
 RECIPES_SAID = """\
 What quantization loses, apart from the arithmetic of a device: its values multiplied out, everything computed in

@@ -9,10 +9,8 @@ from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.pickles import CONTAINERS, require_torch
-from funasr_cli.checkpoints.upstream import upstream_options
+from funasr_cli.checkpoints.upstream import LLM_FOLDER, upstream_options
 from funasr_cli.errors import ModelError, OutputError
-
-LLM_FOLDER = "Qwen3-0.6B"
 
 
 def export(folder: Path, out: Path) -> None:

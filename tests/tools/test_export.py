@@ -14,9 +14,9 @@ from support.layouts import read_tensors
 from support.running import tree
 from support.small import MakeCheckpoint, convert
 
-from funasr_cli.checkpoints.export import export
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.demo import MODEL
+from tools.export import export
 
 
 def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
