@@ -29,20 +29,15 @@ WINDOWS: dict[str, Callable[[int], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class FrontendConfig:
-    """Kaldi filter bank and low frame rate stacking.
-
-    Attributes:
-        stack_frames: ``lfr_m`` upstream: filter bank frames joined into one row.
-        stack_step: ``lfr_n`` upstream: filter bank frames from one row to the next.
-    """
+    """Kaldi filter bank and low frame rate stacking."""
 
     sample_rate_hz: int
     window: str
     mel_bins: int
     frame_length_ms: float
     frame_shift_ms: float
-    stack_frames: int
-    stack_step: int
+    stack_frames: int  # ``lfr_m`` upstream: filter bank frames joined into one row
+    stack_step: int  # ``lfr_n`` upstream: filter bank frames from one row to the next
 
     @property
     def row_width(self) -> int:

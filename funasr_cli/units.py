@@ -99,17 +99,11 @@ def common(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of a text that is compared as a whole.
+    """A piece of a text that is compared as a whole."""
 
-    Attributes:
-        key: without case and white space.
-        text: as it stands in the text, with the white space before it.
-        end: where it ends.
-    """
-
-    key: str
-    text: str
-    end: int
+    key: str  # without case and white space
+    text: str  # as it stands in the text, with the white space before it
+    end: int  # where it ends
 
     @property
     def start(self) -> int:

@@ -34,26 +34,16 @@ GUID_TAIL = bytes.fromhex("F3ACD3118CD100C04F8EDB8A")  # of every chunk's name i
 
 @dataclass(frozen=True)
 class Family:
-    """How files that begin with `magic` are made of chunks.
-
-    Attributes:
-        size: of a chunk, as `struct` reads it.
-        first: where the first chunk begins.
-        samples: name of the chunk that holds the samples; None where there are no chunks.
-        before: bytes of that chunk in front of the samples.
-        name_bytes: of a chunk's name.
-        align: chunks begin at multiples of this.
-        order: of the bytes of a sample, where libsndfile calls it usual.
-    """
+    """How files that begin with `magic` are made of chunks."""
 
     magic: bytes
-    size: str
-    first: int = 12
-    samples: bytes | None = b"data"
-    before: int = 0
-    name_bytes: int = 4
-    align: int = 2
-    order: str = "LITTLE"
+    size: str  # of a chunk, as `struct` reads it
+    first: int = 12  # where the first chunk begins
+    samples: bytes | None = b"data"  # name of the chunk that holds the samples; None where there are no chunks
+    before: int = 0  # bytes of that chunk in front of the samples
+    name_bytes: int = 4  # of a chunk's name
+    align: int = 2  # chunks begin at multiples of this
+    order: str = "LITTLE"  # of the bytes of a sample, where libsndfile calls it usual
 
     @property
     def head_bytes(self) -> int:
@@ -86,17 +76,12 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Samples that follow each other in a file.
-
-    Attributes:
-        start: their first byte.
-        size: bytes of them, as the header states it; None where it does not.
-    """
+    """Samples that follow each other in a file."""
 
     family: Family | None
     format: StoredFormat
-    start: int = 0
-    size: int | None = None
+    start: int = 0  # their first byte
+    size: int | None = None  # bytes of them, as the header states it; None where it does not
 
     @property
     def frames(self) -> int:

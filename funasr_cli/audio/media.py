@@ -45,25 +45,15 @@ CHECKS = dict.fromkeys(("flac", "tta", "wavpack", "ape"), "crccheck+explode")
 
 @dataclass(frozen=True)
 class Container:
-    """What can be relied on in files of one kind.
+    """What can be relied on in files of one kind."""
 
-    Attributes:
-        has_length: it is stated. FFmpeg makes up the others' from sizes and bit rates.
-        has_gaps: time stamps may leave gaps, which are silence.
-        gap_is_loss: where time stamps leave one, something is missing.
-        from_zero: they count from the beginning, whatever the first one is.
-        by_bytes: there are none, and FFmpeg counts the packets: frame behind frame.
-        in_order: packet behind packet.
-        by_header: a header or table says what is read, and more may lie behind.
-    """
-
-    has_length: bool = False
-    has_gaps: bool = False
-    gap_is_loss: bool = False
-    from_zero: bool = False
-    by_bytes: bool = False
-    in_order: bool = False
-    by_header: bool = False
+    has_length: bool = False  # it is stated. FFmpeg makes up the others' from sizes and bit rates
+    has_gaps: bool = False  # time stamps may leave gaps, which are silence
+    gap_is_loss: bool = False  # where time stamps leave one, something is missing
+    from_zero: bool = False  # they count from the beginning, whatever the first one is
+    by_bytes: bool = False  # there are none, and FFmpeg counts the packets: frame behind frame
+    in_order: bool = False  # packet behind packet
+    by_header: bool = False  # a header or table says what is read, and more may lie behind
 
 
 CONTAINERS = {  # by FFmpeg's name, or the first of them

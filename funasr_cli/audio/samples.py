@@ -19,21 +19,15 @@ LEVEL_S = 0.4
 
 @dataclass
 class Findings:
-    """What was noticed in a recording while it was read.
+    """What was noticed in a recording while it was read."""
 
-    Attributes:
-        lost: from, to, in seconds of the recording: what is damaged, with silence in its place; in order.
-        nonfinite: samples that were not numbers, or absurdly large, on every channel: they became zeros.
-        partly_nonfinite: those that were so on some channels only: the others make the mix.
-        channel: the one that was taken alone where the channels cancel each other out, the first being 1.
-        power: mean of its loudest `LEVEL_S`.
-    """
-
+    # from, to, in seconds of the recording: what is damaged, with silence in its place; in order
     lost: list[tuple[float, float]] = field(default_factory=list)
-    nonfinite: int = 0
-    partly_nonfinite: int = 0
+    nonfinite: int = 0  # samples that were not numbers, or absurdly large, on every channel: they became zeros
+    partly_nonfinite: int = 0  # those that were so on some channels only: the others make the mix
+    # the one that was taken alone where the channels cancel each other out, the first being 1
     channel: int | None = None
-    power: float = 0.0
+    power: float = 0.0  # mean of its loudest `LEVEL_S`
 
     @property
     def level_dbfs(self) -> float | None:

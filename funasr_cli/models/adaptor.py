@@ -14,22 +14,15 @@ LAYER_NORM_EPS = 1e-12  # ESPnet's, unlike the encoder's
 
 @dataclass(frozen=True)
 class AdaptorConfig:
-    """Sizes of an adaptor.
+    """Sizes of an adaptor."""
 
-    Attributes:
-        input_dim: ``encoder_dim`` upstream.
-        output_dim: ``llm_dim`` upstream.
-        downsample: ``downsample_rate`` upstream: how many frames are stacked into one.
-        low_frame_rate: ``use_low_frame_rate`` upstream: only the first rows, one in eight, enter the prompt.
-    """
-
-    input_dim: int
-    output_dim: int
+    input_dim: int  # ``encoder_dim`` upstream
+    output_dim: int  # ``llm_dim`` upstream
     ffn_dim: int
     layers: int
     heads: int
-    downsample: int
-    low_frame_rate: bool
+    downsample: int  # ``downsample_rate`` upstream: how many frames are stacked into one
+    low_frame_rate: bool  # ``use_low_frame_rate`` upstream: only the first rows, one in eight, enter the prompt
 
 
 class Attention(nn.Module):

@@ -16,23 +16,16 @@ LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream leaves alone here
 
 @dataclass(frozen=True)
 class SANMConfig:
-    """Sizes of a SAN-M encoder.
+    """Sizes of a SAN-M encoder."""
 
-    Attributes:
-        input_dim: width of a feature row (80 mel bins times 7 stacked frames in the release).
-        width: ``output_size`` upstream.
-        memory_taps: ``kernel_size`` upstream: length of the FSMN filter.
-        memory_shift: ``sanm_shfit`` upstream: taps by which the filter looks further back.
-    """
-
-    input_dim: int
-    width: int
+    input_dim: int  # width of a feature row (80 mel bins times 7 stacked frames in the release)
+    width: int  # ``output_size`` upstream
     heads: int
     ffn_dim: int
     blocks: int
     tp_blocks: int
-    memory_taps: int
-    memory_shift: int
+    memory_taps: int  # ``kernel_size`` upstream: length of the FSMN filter
+    memory_shift: int  # ``sanm_shfit`` upstream: taps by which the filter looks further back
 
 
 def sinusoidal_positions(frames: int, depth: int, first: int = 1) -> mx.array:
