@@ -42,13 +42,11 @@ def test_a_recording_of_many_sentences(joined: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
-        (("--no-vad",), {"vad": False}),
-        (("--vad-threshold", "0.98"), {"vad_threshold": 0.98}),
-        (("--min-pause", "0.1"), {"min_pause_s": 0.1}),
-        (("--join", "12"), {"join_s": 12.0}),
+        (("--no-vad",), {"vad": False}), (("--vad-threshold", "0.98"), {"vad_threshold": 0.98}),
+        (("--min-pause", "0.1"), {"min_pause_s": 0.1}), (("--join", "12"), {"join_s": 12.0}),
         (("--max-segment", "2"), {"max_segment_s": 2.0}),
     ],
-)
+)  # fmt: skip
 def test_options_that_move_the_cuts(joined: Path, arguments: tuple[str, ...], options: dict) -> None:
     result = invoke("transcribe", "-m", "demo", joined, "-f", "json", *arguments)
     cut = [(segment["start_s"], segment["end_s"]) for segment in json.loads(result.stdout)["segments"]]

@@ -101,8 +101,7 @@ def damaged(path: Path, content: bytes, damage: Callable[..., None], *where: int
 def cut_short(path: Path) -> tuple[np.ndarray, list[float]]:
     """(samples,) of what breaks off, and the seconds that the message names: read, and expected where known."""
     samples, error = read(path)
-    assert error is not None
-    assert error.code == "audio-cut-short"
+    assert (error and error.code) == "audio-cut-short"
     return samples, [float(found) for found in re.findall(r"\d+\.\d", error.message.removeprefix(str(path)))]
 
 
@@ -230,8 +229,7 @@ def test_damage_where_ffmpeg_stops(
     (tmp_path / name).write_bytes(data)
     samples, error, lost = read_all(tmp_path / name)
     if lost_s is None:
-        assert error is not None
-        assert error.code == "audio-cut-short"
+        assert (error and error.code) == "audio-cut-short"
         return
     assert error is None
     assert len(samples) == pytest.approx(len(intact), abs=200)

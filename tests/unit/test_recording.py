@@ -211,11 +211,10 @@ def test_nothing_stays_open(tmp_path: Path, name: str, use: Callable[[Recording]
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="no such file there")
 def test_a_file_that_fails_as_it_is_read_is_closed() -> None:
-    """Even while the error is there."""
     before = len(os.listdir("/dev/fd"))
-    with pytest.raises(AudioError, match="cannot be read") as caught:
+    with refused("audio-unreadable", "/proc/self/mem"):
         open_recording("/proc/self/mem", RATE_HZ)
-    assert (caught.value.code, len(os.listdir("/dev/fd"))) == ("audio-unreadable", before)
+    assert len(os.listdir("/dev/fd")) == before
 
 
 @pytest.mark.parametrize(
@@ -260,9 +259,8 @@ def test_seconds_without_numbers_are_lost(
     samples[int(start_s * RATE_HZ) : int(end_s * RATE_HZ)] = np.nan
     soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
     recording = open_recording(tmp_path / "a.wav", RATE_HZ, clip=clip)
-    with pytest.raises(AudioError) as caught:
+    with refused("audio-damaged"):
         list(recording.blocks())
-    assert caught.value.code == "audio-damaged"
     assert recording.findings.lost == [clip or (start_s, end_s)]
 
 
