@@ -103,8 +103,8 @@ def test_permissions_follow_the_umask(tmp_path: Path, umask: int, monkeypatch: p
 @pytest.mark.parametrize("kind", ["file", "link", "folder"])
 def test_never_overwrites(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.txt"
-    how = {"file": lambda: path.write_text("old"), "link": lambda: path.symlink_to("nowhere"), "folder": path.mkdir}
-    how[kind]()
+    make = {"file": lambda: path.write_text("old"), "link": lambda: path.symlink_to("/no"), "folder": path.mkdir}
+    make[kind]()
     with refused("output-exists", path):
         write_new(path, "new")
     assert os.listdir(tmp_path) == ["a.txt"]
