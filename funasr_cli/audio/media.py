@@ -169,7 +169,10 @@ class MediaReader:
         if self._format == "mov":  # behind the sound are tables of contents
             self.end_byte = max(self.end_byte, self._file.end or 0)
         if self._kind.by_header and not self.live:
-            is_cut |= self._unread_share() * samples / self.sample_rate_hz > LEFTOVER_S
+            read_s = samples / self.sample_rate_hz
+            unread_s = self._unread_share() * read_s
+            if unread_s > LEFTOVER_S:
+                is_cut, self.expected_s = True, max(self.expected_s or 0.0, read_s + unread_s)
         if is_cut or (self._broke_off and missing_s is None):
             raise EOFError
 

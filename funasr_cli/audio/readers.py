@@ -164,11 +164,16 @@ class JoinedReader:
     def _joined(self) -> Iterator[np.ndarray]:
         begin: int | None = 0
         while begin is not None:
-            reader, _ = self._parts[-1]
+            reader, first = self._parts[-1]
             rate_hz = reader.sample_rate_hz
-            for piece in at_one_rate(((rate_hz, piece) for piece in reader.pieces()), self.sample_rate_hz):
-                self._position += len(piece)
-                yield piece
+            try:
+                for piece in at_one_rate(((rate_hz, piece) for piece in reader.pieces()), self.sample_rate_hz):
+                    self._position += len(piece)
+                    yield piece
+            except EOFError:
+                if reader.expected_s is not None:  # the first one's length alone was known before
+                    self.expected_s = first / self.sample_rate_hz + reader.expected_s
+                raise
             begin = find_recording(self._tape, reader.end_byte)
             if begin is not None:
                 try:

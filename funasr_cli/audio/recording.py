@@ -134,6 +134,8 @@ class Recording:
                     return
         except EOFError:
             done_s, expected_s = position / rate_hz, reader.expected_s or 0
+            if expected_s > done_s:  # more than what the header claimed, it may be
+                self.expected_s = _within(self._clip, expected_s)
             done = f"{done_s:.1f} of {expected_s:.1f} s" if expected_s > done_s else f"{done_s:.1f} s"
             hint = "the file is damaged or incomplete"
             faults.append(AudioError(f"{self.name}: broke off after {done}", hint, code="audio-cut-short"))
@@ -176,11 +178,16 @@ def open_recording(
     if channel is not None and not 1 <= channel <= reader.channels:
         reader.close()
         raise AudioError(f"{name}: there is no channel {channel}, only {reader.channels}", code="audio-channel")
-    (start_s, end_s), expected_s = clip or (0.0, None), reader.expected_s
-    if expected_s is not None:
-        expected_s = max(0.0, min(expected_s, end_s or expected_s) - start_s)
+    clip = clip or (0.0, None)
+    expected_s = None if reader.expected_s is None else _within(clip, reader.expected_s)
     take = reopen or _only_once(reader, name)
-    return Recording(name, sample_rate_hz, expected_s, take, _clip=(start_s, end_s), _channel=channel)
+    return Recording(name, sample_rate_hz, expected_s, take, _clip=clip, _channel=channel)
+
+
+def _within(clip: tuple[float, float | None], duration_s: float) -> float:
+    """Seconds of a part of a recording, by the length of the recording."""
+    start_s, end_s = clip
+    return max(0.0, min(duration_s, end_s or duration_s) - start_s)
 
 
 def _opened(path: Path, name: str, pcm: PCMFormat | None) -> tuple[Reader, Callable[[], Reader] | None]:

@@ -149,6 +149,6 @@ def _read(source: int, recording: Source, options: TranscribeOptions) -> Iterato
             yield Speech(source, stretch, first)
             first = False
     read_s = segmenter.read / SAMPLE_RATE_HZ
-    unread_s = max(0.0, (expected_s or 0.0) - read_s) if error else 0.0
+    unread_s = max(0.0, (recording.expected_s or 0.0) - read_s) if error else 0.0
     findings = getattr(recording, "findings", Findings())  # a caller's own source may have none
     yield Ended(source, read_s, unread_s, error, seconds, findings)

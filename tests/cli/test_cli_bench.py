@@ -38,7 +38,7 @@ def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
     assert data["machine"].keys() == {"system", "processor", "cores", "memory_bytes", "gpu", "blas", "threads"}
     (model,) = data["models"]
     assert (model["model"], model["weights"]) == ("Small-Nano", "float32")
-    assert 4 * model["parameters"] == pytest.approx(model["mlx_bytes"], rel=0.02)
+    assert 4 * model["parameters"] == pytest.approx(model["mlx_bytes"], rel=0.1)  # other arrays may live
     assert 0 < model["load_s"]["low"] <= model["load_s"]["high"]
     facts = ("case", "audio", "audio_s", "segments", "tokens", "passes", "drafted", "accepted")
     assert [tuple(case[name] for name in facts) for case in data["cases"]] == [

@@ -22,6 +22,7 @@ from support.piping import mp3_of_unknown_length, through_a_pipe
 
 from funasr_cli.audio.decode import load_audio, open_recording
 from funasr_cli.audio.readers import open_reader
+from funasr_cli.errors import FunASRError
 
 RATE_HZ = 16000
 Contents = dict[str, bytes]  # by their file names
@@ -113,7 +114,8 @@ def like_before(samples: np.ndarray, intact: np.ndarray, room: int = 400) -> flo
     for start in range(0, len(intact) - half, half):
         part, around = intact[start : start + half], samples[start : start + half + 2 * room]
         best = int(np.correlate(around, part).argmax())
-        found.append(np.corrcoef(around[best : best + half], part)[0, 1] > 0.9)
+        with np.errstate(invalid="ignore"):  # of silence, which is like nothing
+            found.append(np.corrcoef(around[best : best + half], part)[0, 1] > 0.9)
     return float(np.mean(found))
 
 
@@ -242,7 +244,6 @@ def test_damage_where_ffmpeg_stops(
     ("name", "codec", "fields"),
     [
         ("a.caf", "alac", [(b"pakt", 12, ">q")]), ("a.wav", "adpcm_ms", [(b"data", 4, "<I"), (b"fact", 8, "<I")]),
-        ("a.tta", "tta", [(b"TTA1", 14, "<I")]),
     ],
 )  # fmt: skip
 def test_headers_that_leave_packets_out(
@@ -255,10 +256,10 @@ def test_headers_that_leave_packets_out(
         (value,) = struct.unpack_from(kind, data, at)
         struct.pack_into(kind, data, at, value // 4)
     (tmp_path / name).write_bytes(data)
-    samples, error = read(tmp_path / name)
-    assert error is not None
-    assert error.code in ("audio-cut-short", "audio-unreadable")
-    assert len(samples) / RATE_HZ < 6
+    recording = open_recording(tmp_path / name, RATE_HZ)
+    with pytest.raises(FunASRError):
+        list(recording.blocks())
+    assert recording.expected_s == pytest.approx(20, abs=1.5)  # by the bytes: the ledger has what is missing
 
 
 @pytest.mark.parametrize("at", ["begin", "mdat"])
