@@ -38,7 +38,7 @@ class Findings:
     def warnings(self) -> tuple[str, ...]:
         """Say what was noticed in words."""
         damaged = [
-            f"{start_s:.1f}-{end_s:.1f} s: damaged: what was said there is missing" for start_s, end_s in self.lost
+            f"{start_s:.2f}-{end_s:.2f} s: damaged: what was said there is missing" for start_s, end_s in self.lost
         ]
         if self.nonfinite:
             damaged.append(f"{self.nonfinite} samples are not numbers or absurdly large: silence in their place")
