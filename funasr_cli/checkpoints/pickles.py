@@ -160,7 +160,7 @@ def _check_pickle(content: bytes, pickles: int, path: Path) -> None:
 
 
 def _fault(value: "torch.Tensor") -> str | None:
-    """What keeps a tensor from being read as so many values in the file."""
+    """Say why a tensor cannot be read as plain values in the file; None where it can."""
     import torch
 
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
