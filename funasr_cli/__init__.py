@@ -16,24 +16,43 @@ from typing import TYPE_CHECKING, Any
 
 from funasr_cli.errors import FunASRError
 from funasr_cli.options import DEFAULT_HUB, TranscribeOptions, known_hub
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
+from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 from funasr_cli.transcript import Ledger, Score, Segment, Timings, Transcript, Word
 
 if TYPE_CHECKING:
     from funasr_cli.audio.decode import AudioInput, Source
-    from funasr_cli.checkpoints.convert import Conversion
+    from funasr_cli.conversion.convert import Conversion
     from funasr_cli.pipeline import EncodedAudio, Recognizer
 
 __version__ = "0.1.0"
 __all__ = [
-    "AudioInput", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished", "FunASRError", "Ledger",
-    "Read", "Recognizer", "Score", "Segment", "Settled", "Source", "Timings", "TranscribeOptions", "Transcript",
-    "Word", "__version__", "convert", "load",
+    "AudioInput",
+    "Conversion",
+    "EncodedAudio",
+    "Event",
+    "Failed",
+    "Finished",
+    "FunASRError",
+    "Ledger",
+    "PartialText",
+    "Read",
+    "Recognizer",
+    "Score",
+    "Segment",
+    "SegmentFinished",
+    "Source",
+    "Timings",
+    "TranscribeOptions",
+    "Transcript",
+    "Word",
+    "__version__",
+    "convert",
+    "load",
 ]  # fmt: skip
 
 _HEAVY = {  # types whose modules import NumPy or MLX
     "AudioInput": "audio.decode",
-    "Conversion": "checkpoints.convert",
+    "Conversion": "conversion.convert",
     "EncodedAudio": "pipeline",
     "Recognizer": "pipeline",
     "Source": "audio.decode",
@@ -58,8 +77,8 @@ def load(model: str | Path | None = None, dtype: str | None = None) -> "Recogniz
     Raises:
         ModelError: it has not been converted, or is damaged.
     """
-    from funasr_cli.checkpoints.hub import find_model
-    from funasr_cli.checkpoints.load import load_model
+    from funasr_cli.families.load import load_model
+    from funasr_cli.hubs.find import find_model
     from funasr_cli.pipeline import Recognizer
 
     return Recognizer(load_model(find_model(os.fspath(model) if model is not None else None), dtype))
@@ -90,7 +109,7 @@ def convert(
         UsageError: an option is out of range.
         SetupError: torch is needed and not installed, or the hub cannot be reached.
     """
-    from funasr_cli.checkpoints.convert import convert as run
+    from funasr_cli.conversion.convert import convert as run
     from funasr_cli.options import ConvertOptions
     from funasr_cli.verification.proof import verifier
 

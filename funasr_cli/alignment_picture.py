@@ -12,7 +12,7 @@ from funasr_cli.audio.decode import Audio
 from funasr_cli.characters import columns
 from funasr_cli.decoding.words import FIRST_MIDDLE_S
 from funasr_cli.errors import SetupError
-from funasr_cli.features import LOW_FREQUENCY_HZ, MIN_SAMPLES
+from funasr_cli.features.fbank import LOW_FREQUENCY_HZ, MIN_SAMPLES
 from funasr_cli.pictures import drawing, save
 from funasr_cli.transcript import Segment, Transcript, Word
 

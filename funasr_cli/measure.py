@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from funasr_cli.backend import mx, on_accelerator
+from funasr_cli.compute.backend import mx, on_accelerator
 
 
 @dataclass(frozen=True)

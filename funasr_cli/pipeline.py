@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
-from funasr_cli.backend import mx
-from funasr_cli.checkpoints.load import LoadedModel
+from funasr_cli.compute.backend import mx
 from funasr_cli.errors import AudioError, UsageError
-from funasr_cli.features import MIN_SAMPLES
+from funasr_cli.families.fun_asr_nano.stages import Stages
+from funasr_cli.families.load import LoadedModel
+from funasr_cli.features.fbank import MIN_SAMPLES
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Settled
+from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Opener
 from funasr_cli.scheduling.scheduler import Scheduler
-from funasr_cli.stages import Stages
 from funasr_cli.transcript import Transcript
 
 FREED_BUFFERS_BYTES = 1 << 29  # of what MLX has freed, the most that is kept for reuse
@@ -27,14 +27,14 @@ class EncodedAudio:
 
     Attributes:
         frames: (frames, encoder width), the encoder's output, one every `frame_duration_s`.
-        audio_rows: (rows, decoder width), the embeddings that stand for the audio in the prompt, in the decoder's
+        audio_embeddings: (rows, decoder width), the embeddings that stand for the audio in the prompt, in the decoder's
             type. In the release these are an eighth as many, and made at the first frames, with attention to
             all of them: a row stands for no stretch of time.
         frame_duration_s: seconds from one frame to the next: 0.06 in the release (10 ms shift, low frame rate 6).
     """
 
     frames: mx.array
-    audio_rows: mx.array
+    audio_embeddings: mx.array
     frame_duration_s: float
 
 
@@ -96,24 +96,26 @@ class Recognizer(Stages):
         *,
         sample_rate_hz: int | None = None,
         **changes: Any,
-    ) -> Generator[Draft | Settled | Finished]:
+    ) -> Generator[PartialText | SegmentFinished | Finished]:
         """Transcribe one recording, as `transcribe` does, and tell what happens as it happens.
 
         Closing the iterator, or dropping it, stops the work.
 
         Yields:
-            `Draft`s of the segments that are being written; each segment as `Settled`, in order; `Finished`.
+            `PartialText`s of the segments that are being written; each segment as `SegmentFinished`, in order; `Finished`.
         """
         open_audio = opener(audio, self.sample_rate_hz, sample_rate_hz)
         return self._run([open_audio], replace(options or DEFAULTS, **changes))
 
-    def _run(self, openers: Iterable[Opener], options: TranscribeOptions) -> Generator[Draft | Settled | Finished]:
+    def _run(
+        self, openers: Iterable[Opener], options: TranscribeOptions
+    ) -> Generator[PartialText | SegmentFinished | Finished]:
         """What `run` yields, until an input fails: that raises its error."""
         with closing(self.run(openers, options)) as events:
             for event in events:
                 if isinstance(event, Failed):
                     raise event.error
-                if isinstance(event, Draft | Settled | Finished):
+                if isinstance(event, PartialText | SegmentFinished | Finished):
                     yield event
 
     def run(self, openers: Iterable[Opener], options: TranscribeOptions = DEFAULTS) -> Generator[Event]:
@@ -158,9 +160,11 @@ class Recognizer(Stages):
         with FREED_BUFFERS.limited():
             encoded = self.encode([self.features(samples)])
             frames = encoded.hidden[0, : encoded.lengths[0]]  # (frames, encoder width)
-            [audio_rows] = self.loaded.model.audio_rows(encoded.hidden, encoded.lengths)  # (rows, decoder width)
-            mx.eval(frames, audio_rows)
-        return EncodedAudio(frames, audio_rows, self.config.frontend.row_duration_s)
+            [audio_embeddings] = self.loaded.model.audio_embeddings(
+                encoded.hidden, encoded.lengths
+            )  # (rows, decoder width)
+            mx.eval(frames, audio_embeddings)
+        return EncodedAudio(frames, audio_embeddings, self.config.frontend.row_duration_s)
 
 
 class _FreedBuffers:

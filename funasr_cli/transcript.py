@@ -89,8 +89,25 @@ class Word:
 
 
 @dataclass(frozen=True)
+class TimedText:
+    """A part of a segment's text with its times, where the model itself divides segments."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What a segment says, in another language."""
+
+    text: str
+    language: str  # ISO code
+
+
+@dataclass(frozen=True)
 class Segment:
-    """A stretch of the recording that was decoded in one piece.
+    """A part of the recording that was decoded in one piece.
 
     Attributes:
         text: what was said.
@@ -107,6 +124,11 @@ class Segment:
         disagreement: share of the CTC branch's and the decoder's texts that is not common to both, 0 to 1; None
             where they were not compared.
         doubtful: they have so little in common that a complete text may be made up.
+        language: ISO code of the language that the model heard; None where it does not tell.
+        tags: emotion and sounds that the model heard, as `tags.py` names them, in its own order.
+        no_speech_probability: how likely nobody speaks in it, 0 to 1; None where the model does not tell.
+        pieces: the text in parts with times, where the model divides it; in order, without overlaps.
+        translation: what it says in another language; the text stays what was said.
     """
 
     start_s: float
@@ -122,6 +144,11 @@ class Segment:
     words: tuple[Word, ...] = ()
     disagreement: float | None = None
     doubtful: bool = False
+    language: str | None = None
+    tags: tuple[str, ...] = ()
+    no_speech_probability: float | None = None
+    pieces: tuple[TimedText, ...] = ()
+    translation: Translation | None = None
 
     @property
     def complete(self) -> bool:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from funasr_cli.backend import mx, nn, tree_flatten
+from funasr_cli.compute.backend import mx, nn, tree_flatten
 
 OPERATION = re.compile(r'label ="([^"]*)", shape=rectangle')  # in what `mx.export_to_dot` writes
 EXPLICIT = ("eval", "async_eval")  # functions of `mlx.core`

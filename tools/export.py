@@ -7,10 +7,10 @@ import yaml
 
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import keymap
-from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.pickles import CONTAINERS, require_torch
-from funasr_cli.checkpoints.upstream import LLM_FOLDER, upstream_options
 from funasr_cli.errors import ModelError, OutputError
+from funasr_cli.families.fun_asr_nano.layout_funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
+from funasr_cli.families.fun_asr_nano.upstream import LLM_FOLDER, upstream_options
 
 
 def export(folder: Path, out: Path) -> None:

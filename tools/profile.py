@@ -21,16 +21,16 @@ import numpy as np
 from funasr_cli import demo
 from funasr_cli.audio.recording import Source, open_recording
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.backend import mx
 from funasr_cli.benchmarks.request import Size
 from funasr_cli.benchmarks.subjects import Subject, load_subjects
 from funasr_cli.benchmarks.synthetic import write_synthetic
-from funasr_cli.checkpoints.hub import find_model
 from funasr_cli.cli import console
+from funasr_cli.compute.backend import mx
+from funasr_cli.compute.device import use_device
 from funasr_cli.decoding.batch import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.device import use_device
 from funasr_cli.errors import ExitCode, FunASRError
+from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
 from funasr_cli.measure import Spread
 from funasr_cli.options import BENCH_TRIALS, TranscribeOptions

@@ -7,10 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from funasr_cli.backend import mx
 from funasr_cli.benchmarks.request import PARTS, STAGES, TEXT_PARTS
 from funasr_cli.benchmarks.scoring import ErrorRate, error_rate, reference_of
 from funasr_cli.benchmarks.subjects import Subject, Workload
+from funasr_cli.compute.backend import mx
 from funasr_cli.measure import Spread, peak_process_bytes, reset_peak_process
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.transcript import Transcript

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from funasr_cli import __version__, demo
-from funasr_cli.backend import BLAS, describe, mx, on_accelerator
 from funasr_cli.benchmarks.cases import CaseCost, Gain, gains_of, run_cases
 from funasr_cli.benchmarks.memory import DURATIONS_S, MemoryCost, run_memory
 from funasr_cli.benchmarks.request import Mode, Request
 from funasr_cli.benchmarks.scoring import reference_of
 from funasr_cli.benchmarks.subjects import ModelCost, Subject, load_subjects, make_workloads, names_of, together
 from funasr_cli.benchmarks.synthetic import write_synthetic
-from funasr_cli.checkpoints.hub import find_model
-from funasr_cli.device import use_device
+from funasr_cli.compute.backend import BLAS, describe, mx, on_accelerator
+from funasr_cli.compute.device import use_device
 from funasr_cli.errors import ModelError
+from funasr_cli.families.fun_asr_nano.stages import NO_CTC_HINT
+from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
-from funasr_cli.stages import NO_CTC_HINT
 
 FORMAT = "funasr-bench"
 FORMAT_VERSION = 1

@@ -13,12 +13,12 @@ import soundfile
 from funasr_cli.audio.decode import Audio, from_array, load_audio
 from funasr_cli.audio.recording import Source, open_recording
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.backend import mx
 from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.keymap import model_shapes
-from funasr_cli.checkpoints.load import load_model
+from funasr_cli.compute.backend import mx
+from funasr_cli.families.fun_asr_nano.network import FunASRNano
+from funasr_cli.families.load import load_model
 from funasr_cli.measure import Spread
-from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.pipeline import Recognizer
 
 GENERATED_DURATIONS_S = (5.0, 10.0, 20.0)

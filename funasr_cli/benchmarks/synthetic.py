@@ -20,10 +20,11 @@ from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.tensors import Shape
 from funasr_cli.errors import OutputError
-from funasr_cli.features import FrontendConfig
+from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, PromptConfig
+from funasr_cli.families.fun_asr_nano.network import FunASRNano
+from funasr_cli.features.fbank import FrontendConfig
 from funasr_cli.languages import NANO_LANGUAGES
 from funasr_cli.models.adaptor import AdaptorConfig
-from funasr_cli.models.fun_asr_nano import FunASRNano, FunASRNanoConfig, PromptConfig
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 

@@ -8,7 +8,8 @@ from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.quantize import BIASES, PACKED, SCALES, Groups, Quantization
 from funasr_cli.checkpoints.tensors import FLOATING, Shape, Tensor
 from funasr_cli.errors import ModelError
-from funasr_cli.models.fun_asr_nano import FunASRNano, FunASRNanoConfig
+from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig
+from funasr_cli.families.fun_asr_nano.network import FunASRNano
 
 SHOWN_PROBLEMS = 6  # of each kind
 

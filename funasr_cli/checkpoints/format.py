@@ -26,7 +26,7 @@ from funasr_cli.checkpoints.untrusted import (
 )
 from funasr_cli.checkpoints.values import check_config, parse_dataclass, stated_in
 from funasr_cli.errors import ModelError
-from funasr_cli.models.fun_asr_nano import MODEL_TYPE, FunASRNanoConfig
+from funasr_cli.families.fun_asr_nano.config import MODEL_TYPE, FunASRNanoConfig
 from funasr_cli.options import DTYPES
 
 CONFIG_FILE = "config.json"

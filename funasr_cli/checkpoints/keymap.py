@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from funasr_cli.backend import mx, nn, tree_flatten
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, Shape, Tensor, stacked
+from funasr_cli.compute.backend import mx, nn, tree_flatten
 from funasr_cli.errors import ModelError
 
 FSMN_SUFFIX = ".fsmn_block.weight"

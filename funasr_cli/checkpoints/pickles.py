@@ -14,9 +14,9 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from funasr_cli.backend import mx
 from funasr_cli.checkpoints.tensors import FLOATING, Tensor, presentable
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted, readable
+from funasr_cli.compute.backend import mx
 from funasr_cli.errors import ModelError, SetupError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from funasr_cli.backend import mx
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted, unreadable
+from funasr_cli.compute.backend import mx
 from funasr_cli.errors import ModelError
 
 Shape = tuple[int, ...]

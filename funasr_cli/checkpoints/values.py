@@ -13,9 +13,9 @@ from typing import Any
 
 from funasr_cli.checkpoints.untrusted import quoted, readable
 from funasr_cli.errors import ModelError
-from funasr_cli.features import WINDOWS
+from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig
+from funasr_cli.features.fbank import WINDOWS
 from funasr_cli.languages import LANGUAGES
-from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
 
 T = typing.TypeVar("T")
 Options = dict[str, Any]

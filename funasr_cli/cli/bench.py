@@ -125,7 +125,7 @@ def bench(
     from funasr_cli.benchmarks import comparison as comparing
     from funasr_cli.benchmarks import plot as plotting
     from funasr_cli.benchmarks.report import measure
-    from funasr_cli.device import gflops_a_core
+    from funasr_cli.compute.device import gflops_a_core
     from funasr_cli.pictures import check_picture
 
     # What cannot work is refused before anything is measured.

@@ -27,14 +27,14 @@ from funasr_cli.options import (
 
 if TYPE_CHECKING:
     from funasr_cli.checkpoints.checkpoint import Checkpoint
-    from funasr_cli.checkpoints.convert import Conversion, Proof
     from funasr_cli.checkpoints.format import ModelFile
-    from funasr_cli.checkpoints.hub import Progress
-    from funasr_cli.models.fun_asr_nano import FunASRNanoConfig
+    from funasr_cli.conversion.convert import Conversion, Proof
+    from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig
+    from funasr_cli.hubs.find import Progress
     from funasr_cli.verification.check import Checked
 
 ON_MODELSCOPE = "ModelScope's copy has one: --hub ms"
-STAGES = {"features": "features", "encoder": "encoder", "audio_rows": "adaptor", "logits": "logits"}
+STAGES = {"features": "features", "encoder": "encoder", "audio_embeddings": "adaptor", "logits": "logits"}
 
 
 def _one_of(values: Sequence[object], help: str) -> Any:
@@ -49,7 +49,7 @@ def _one_of(values: Sequence[object], help: str) -> Any:
 
 def _complete_sources(incomplete: str) -> list[str]:
     """Offer the checkpoints that have a short name, and the long names."""
-    from funasr_cli.checkpoints.hub import ALIASES
+    from funasr_cli.hubs.find import ALIASES
 
     return [name for name in (*ALIASES, *ALIASES.values()) if name.startswith(incomplete)]
 
@@ -57,7 +57,7 @@ def _complete_sources(incomplete: str) -> list[str]:
 def explain(asked: bool) -> None:
     """Print the rules of names and layouts, and end."""
     if asked:
-        from funasr_cli.checkpoints.sources import explain as tables
+        from funasr_cli.families.open import explain as tables
 
         console.result(tables())
         raise typer.Exit
@@ -122,15 +122,15 @@ def convert(
         if stated:
             hint = "it only looks at a model that has been converted"
             raise UsageError(f"--check with {', '.join(stated)}", hint, code="options-conflict")
-        from funasr_cli.checkpoints.hub import find_model
+        from funasr_cli.hubs.find import find_model
         from funasr_cli.verification.check import check_model
 
         with _progress(source) as on_progress:
             checked = check_model(find_model(source), on_progress)
         console.result("".join(f"{line}\n" for line in check_lines(checked)))
         return
-    from funasr_cli.checkpoints.convert import convert as run
-    from funasr_cli.checkpoints.hub import local_source
+    from funasr_cli.conversion.convert import convert as run
+    from funasr_cli.hubs.find import local_source
     from funasr_cli.verification.proof import verifier
 
     if typed_hub and (local := local_source(source)):
@@ -149,7 +149,7 @@ def convert(
 @contextmanager
 def _progress(source: str) -> Iterator["Progress"]:
     """Bars of bytes, one for each thing that is done; one that just moves for what is not counted in bytes."""
-    from funasr_cli.checkpoints.hub import DOWNLOADING, VERIFYING
+    from funasr_cli.hubs.find import DOWNLOADING, VERIFYING
 
     with console.download_progress() as bar:
         tasks: dict[str, TaskID] = {}
@@ -199,7 +199,7 @@ def capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -
 
 def has_ctc_on_modelscope(source: Mapping[str, str | None]) -> bool:
     """Whether the other hub's copy of a model that has no CTC head has one."""
-    from funasr_cli.checkpoints.hub import CTC_ON_MODELSCOPE
+    from funasr_cli.hubs.find import CTC_ON_MODELSCOPE
 
     return CTC_ON_MODELSCOPE in (source.get("source"), source.get("origin")) and source.get("hub") != Hub.MS
 

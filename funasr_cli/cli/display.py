@@ -14,7 +14,7 @@ from funasr_cli.cli.output import Files, Printer
 from funasr_cli.errors import OutputError
 from funasr_cli.formats import clock
 from funasr_cli.inputs import Input
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
+from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 from funasr_cli.transcript import STAGES, Transcript
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Progress:
                 facts=clock(event.start_s + event.read_s),
                 visible=event.source + share < len(self._names),
             )
-        elif isinstance(event, Settled):
+        elif isinstance(event, SegmentFinished):
             self._advance(event.source, event.segment.end_s - self._opened[event.source].start_s)
         elif isinstance(event, Finished | Failed):
             if isinstance(event, Finished):
@@ -139,7 +139,7 @@ class Region:
 
     def show(self, event: Event) -> None:
         """Take in what has happened: progress, or more text of a segment, or less when it is final or given up."""
-        if not isinstance(event, Draft):
+        if not isinstance(event, PartialText):
             self._progress.show(event)
         elif event.text is None:
             self._drafts.pop((event.source, event.start_s), None)
@@ -209,7 +209,7 @@ class Display:
     def show(self, event: Event) -> None:
         """Take in an event; raise an OutputError if a result cannot be written."""
         self.region.show(event)
-        if isinstance(event, Settled) and self._printer and self._stream:
+        if isinstance(event, SegmentFinished) and self._printer and self._stream:
             with self.region.aside():
                 self._printer.print_segment(event.source, event.segment)
         elif isinstance(event, Finished | Failed):

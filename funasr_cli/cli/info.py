@@ -49,7 +49,7 @@ def info(
 
 def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
     """Everything, by name, as far as it can be known; and what keeps the rest from it."""
-    from funasr_cli.checkpoints.hub import models_folder
+    from funasr_cli.hubs.find import models_folder
 
     problems: list[str] = []
     facts: dict[str, Any] = {
@@ -77,8 +77,8 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def _computing() -> dict[str, Any]:
-    from funasr_cli.backend import BLAS
-    from funasr_cli.device import gflops_a_core, in_words, slowness
+    from funasr_cli.compute.backend import BLAS
+    from funasr_cli.compute.device import gflops_a_core, in_words, slowness
     from funasr_cli.measure import available_bytes, total_bytes
 
     gflops = gflops_a_core()
@@ -141,7 +141,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything known as JSON.")] = False,
 ) -> None:
     """List converted models and where they are."""
-    from funasr_cli.checkpoints.hub import models_folder
+    from funasr_cli.hubs.find import models_folder
 
     rows = known_models()
     if as_json:
@@ -156,7 +156,7 @@ def models(
 def known_models() -> list[dict[str, Any]]:
     """Name, folder and facts of every model that ``--model`` can name; the bundled one comes last."""
     from funasr_cli import demo
-    from funasr_cli.checkpoints.hub import DEMO, converted_models
+    from funasr_cli.hubs.find import DEMO, converted_models
 
     found = converted_models()
     found.setdefault(DEMO, demo.MODEL)

@@ -41,7 +41,7 @@ def complete_languages(incomplete: str) -> list[tuple[str, str]]:
 
 def complete_models(incomplete: str) -> list[str]:
     """Offer all converted models and the bundled one; folders are left to the shell."""
-    from funasr_cli.checkpoints.hub import DEMO, converted_models
+    from funasr_cli.hubs.find import DEMO, converted_models
 
     with suppress(FunASRError):  # a home that is wrong is no matter for the Tab key
         return [name for name in sorted({*converted_models(), DEMO}) if name.startswith(incomplete)]

@@ -34,10 +34,10 @@ def load(
     folder: Path, options: TranscribeOptions, *, device: str | None, dtype: str | None, show_prompt: bool
 ) -> "Recognizer":
     """Load the model, and let it refuse a language or hotword before any audio is read."""
-    from funasr_cli.backend import lacks_blas
-    from funasr_cli.checkpoints.load import load_model
-    from funasr_cli.decoding.prompt import prompt_token_ids
-    from funasr_cli.device import gflops_a_core, in_words, use_device
+    from funasr_cli.compute.backend import lacks_blas
+    from funasr_cli.compute.device import gflops_a_core, in_words, use_device
+    from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
+    from funasr_cli.families.load import load_model
     from funasr_cli.pipeline import Recognizer
 
     if device:
@@ -61,7 +61,7 @@ def load(
 
 def warn_if_slow(gflops: float | None) -> None:
     """Say that a CPU is left to MLX's own BLAS, or that the one found has no effect."""
-    from funasr_cli.device import slowness
+    from funasr_cli.compute.device import slowness
 
     if problem := slowness(gflops):
         console.warn(problem)
@@ -69,7 +69,7 @@ def warn_if_slow(gflops: float | None) -> None:
 
 def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
     """What the decoder reads for a recording's first segment, and for later ones if that differs."""
-    from funasr_cli.decoding.prompt import prompt_texts, prompt_token_ids
+    from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
 
     config, tokenizer = recognizer.config.prompt, recognizer.loaded.tokenizer
     for first in (True, False) if options.prev_text else (True,):

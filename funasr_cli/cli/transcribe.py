@@ -199,7 +199,7 @@ def transcribe(
         folders = f"{len(below)} folder{'s' * (len(below) > 1)} with recordings"
         console.note(f"{folders} left out; --recursive looks into folders, too")
     # What is wrong with the command line is known without these, which take time.
-    from funasr_cli.checkpoints.hub import find_model
+    from funasr_cli.hubs.find import find_model
     from funasr_cli.sources import split_channels
 
     if channels == "split":

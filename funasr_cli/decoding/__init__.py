@@ -1,1 +1,1 @@
-"""From audio rows to text: prompt, token by token decoding, and what the tokens spell."""
+"""From audio embeddings to text: prompt, token by token decoding, and what the tokens spell."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from funasr_cli.backend import mx, on_accelerator
+from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.decoding.draft import MOST_TOKENS, CTCDraft
 from funasr_cli.decoding.sampling import Sampler, log_probabilities
 from funasr_cli.models.cache import DecoderCache

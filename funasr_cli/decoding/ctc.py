@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from funasr_cli.backend import mx
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.text import clean_text
 from funasr_cli.models.ctc import CTCHead, best_path
 from funasr_cli.vocabulary import CTCVocabulary

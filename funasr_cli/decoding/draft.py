@@ -43,7 +43,7 @@ class Rate:
         return self._good / self._all
 
 
-class Habits:
+class SpellingMemory:
     """Forms that the decoder has given to units of the CTC text, by whether they follow a digit."""
 
     def __init__(self) -> None:
@@ -119,15 +119,15 @@ class Habits:
 class CTCDraft:
     """Proposes how a row goes on whose text comes in on `stream`, by what the CTC branch `heard`."""
 
-    def __init__(self, heard: str, stream: TextStream, encode: Callable[[str], list[int]], habits: Habits):
-        self._text = habits.write(heard)
+    def __init__(self, heard: str, stream: TextStream, encode: Callable[[str], list[int]], memory: SpellingMemory):
+        self._text = memory.write(heard)
         self._units = units_of(self._text)
         self._stream = stream
         self._encode = encode
         self._at = 0  # units of the draft behind which both texts go on...
         self._read = 0  # ...and the number of characters that have been written up to there
-        self._habits = habits
-        self._first = Rate(habits.first.value, OWN_CASES)
+        self._memory = memory
+        self._first = Rate(memory.first.value, OWN_CASES)
         self._misses = self._wait = 0  # looks in a row that found nothing right, and steps until the next
         self._agreed = False  # both texts, anywhere so far
         self.proposed = 0  # tokens so far
@@ -138,7 +138,7 @@ class CTCDraft:
 
         The first is learned from this row, the second from all rows.
         """
-        return self._first.value, self._habits.further.value
+        return self._first.value, self._memory.further.value
 
     def propose(self) -> list[int] | None:
         """Guess the ids that come next, at most `MOST_TOKENS`; None where there will be no guess any more.
@@ -164,10 +164,10 @@ class CTCDraft:
     def judge(self, proposed: int, accepted: int) -> None:
         """Learn what became of as much of a proposal as was tried."""
         self.proposed += proposed
-        for rate in (self._first, self._habits.first):
+        for rate in (self._first, self._memory.first):
             rate.count(int(accepted > 0), int(accepted == 0))
         if accepted:
-            self._habits.further.count(accepted - 1, int(accepted < proposed))
+            self._memory.further.count(accepted - 1, int(accepted < proposed))
             self._agreed, self._misses = True, 0
         else:
             self._miss()

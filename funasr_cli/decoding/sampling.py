@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from funasr_cli.backend import mx, on_accelerator
+from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.options import TranscribeOptions
 
 # (batch, vocab) logits, and how many tokens each row has so far -> (batch,) ids

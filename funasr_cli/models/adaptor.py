@@ -6,7 +6,7 @@ and ``attention.py``.
 
 from dataclasses import dataclass
 
-from funasr_cli.backend import mx, nn
+from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.layers import FeedForward, length_mask, linear, normalise, self_attention
 
 LAYER_NORM_EPS = 1e-12  # ESPnet's, unlike the encoder's

@@ -6,7 +6,7 @@ further right is left over from padding or from tokens that were taken back; no 
 
 from collections.abc import Sequence
 
-from funasr_cli.backend import mx
+from funasr_cli.compute.backend import mx
 
 GROWTH_COLUMNS = 64  # allocate this many positions at a time instead of copying at every token
 
@@ -18,14 +18,14 @@ class LayerCache:
         self.keys: mx.array | None = None  # (batch, kv_heads, capacity, head_dim)
         self.values: mx.array | None = None
 
-    def put(self, keys: mx.array, values: mx.array, place: "Place") -> tuple[mx.array, mx.array]:
+    def put(self, keys: mx.array, values: mx.array, positions: "Positions") -> tuple[mx.array, mx.array]:
         """Add new columns (batch, kv_heads, new, head_dim), return all (batch, kv_heads, columns, head_dim)."""
-        self.keys = place.store(self.keys, keys)
-        self.values = place.store(self.values, values)
-        return self.keys[:, :, : place.columns], self.values[:, :, : place.columns]
+        self.keys = positions.store(self.keys, keys)
+        self.values = positions.store(self.values, values)
+        return self.keys[:, :, : positions.columns], self.values[:, :, : positions.columns]
 
 
-class Place:
+class Positions:
     """Where new columns of each row go; the longest row then has `columns`."""
 
     def __init__(self, lengths: Sequence[int], new: int):
@@ -71,8 +71,8 @@ def _gathered(rows: list[tuple[mx.array, int, int]], columns: int) -> mx.array:
     """(batch, heads, capacity, head_dim) of (buffer, row, length) each; copies what is in use alone."""
     _, heads, _, head_dim = rows[0][0].shape
     room = mx.zeros((len(rows), heads, _whole_steps(columns), head_dim), dtype=rows[0][0].dtype)
-    for place, (buffer, row, length) in enumerate(rows):
-        room[place, :, :length] = buffer[row, :, :length]
+    for index, (buffer, row, length) in enumerate(rows):
+        room[index, :, :length] = buffer[row, :, :length]
     return room
 
 
@@ -100,11 +100,11 @@ class DecoderCache:
         """Number of columns in the longest row."""
         return max(self.lengths)
 
-    def extend(self, new: int) -> Place:
+    def extend(self, new: int) -> Positions:
         """Give every row this number of columns more, which the layers are about to fill."""
-        place = Place(self.lengths, new)
+        positions = Positions(self.lengths, new)
         self.lengths = [length + new for length in self.lengths]
-        return place
+        return positions
 
     def take_back(self, counts: Sequence[int]) -> None:
         """Let each row forget this number of its last columns."""

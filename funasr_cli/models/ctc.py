@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from funasr_cli.backend import mx, nn
+from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.layers import linear
 

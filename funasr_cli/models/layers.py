@@ -2,7 +2,7 @@
 
 import math
 
-from funasr_cli.backend import mx, nn, on_accelerator
+from funasr_cli.compute.backend import mx, nn, on_accelerator
 
 # Rows of a product on a CPU, as measured with MKL: docs/performance.md.
 FEW_ROWS = 2  # as fast either way
@@ -118,3 +118,8 @@ class FeedForward(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(batch, frames, width) -> the same."""
         return self.w_2(nn.relu(self.w_1(x)))
+
+
+def batch_lengths(lengths: list[int], frames: int) -> mx.array | None:
+    """(batch,) for the masks, or None when no row is padded to ``frames``: no mask is the fastest mask."""
+    return None if all(length == frames for length in lengths) else mx.array(lengths)

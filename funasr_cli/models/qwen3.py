@@ -6,8 +6,8 @@ no sliding window and no RoPE scaling (no Qwen3 from 0.6B to 32B uses them; conf
 
 from dataclasses import dataclass
 
-from funasr_cli.backend import mx, nn
-from funasr_cli.models.cache import DecoderCache, LayerCache, Place
+from funasr_cli.compute.backend import mx, nn
+from funasr_cli.models.cache import DecoderCache, LayerCache, Positions
 from funasr_cli.models.layers import attention, embedding, linear, merge_heads, split_heads
 
 POSITIONS_AT_ONCE = 512  # of a prompt, all rows together: 16 heads' scores for 4,096 columns take 130 MB
@@ -55,14 +55,16 @@ class Attention(nn.Module):
             x, config.head_dim, traditional=False, base=config.rope_theta, scale=1.0, offset=position
         )
 
-    def __call__(self, x: mx.array, mask: mx.array | str | None, place: Place, cache: LayerCache) -> mx.array:
+    def __call__(
+        self, x: mx.array, mask: mx.array | str | None, positions: Positions, cache: LayerCache
+    ) -> mx.array:
         """(batch, new, hidden) -> the same, attending to everything in the cache."""
         config = self._config
         q = split_heads(self.q_proj(x), config.num_attention_heads, self.q_norm)  # (batch, heads, new, head_dim)
         k = split_heads(self.k_proj(x), config.num_key_value_heads, self.k_norm)
         v = split_heads(self.v_proj(x), config.num_key_value_heads)
-        q, k = self._rotate(q, place.position), self._rotate(k, place.position)
-        k, v = cache.put(k, v, place)  # (batch, kv_heads, columns, head_dim)
+        q, k = self._rotate(q, positions.position), self._rotate(k, positions.position)
+        k, v = cache.put(k, v, positions)  # (batch, kv_heads, columns, head_dim)
         attended = attention(q, k, v, scale=config.head_dim**-0.5, mask=mask)  # (batch, heads, new, head_dim)
         return self.o_proj(merge_heads(attended))
 
@@ -91,9 +93,11 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def __call__(self, x: mx.array, mask: mx.array | str | None, place: Place, cache: LayerCache) -> mx.array:
+    def __call__(
+        self, x: mx.array, mask: mx.array | str | None, positions: Positions, cache: LayerCache
+    ) -> mx.array:
         """(batch, new, hidden) -> the same."""
-        x = x + self.self_attn(self.input_layernorm(x), mask, place, cache)
+        x = x + self.self_attn(self.input_layernorm(x), mask, positions, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -132,10 +136,10 @@ class Qwen3(nn.Module):
 
         What pads a row on the right is to be taken back from the cache.
         """
-        place = cache.extend(embeddings.shape[1])
-        mask, x = place.mask(), embeddings
+        positions = cache.extend(embeddings.shape[1])
+        mask, x = positions.mask(), embeddings
         for layer, layer_cache in zip(self.model.layers, cache.layers, strict=True):
-            x = layer(x, mask, place, layer_cache)
+            x = layer(x, mask, positions, layer_cache)
         return self.model.norm(x)
 
     def read(self, embeddings: mx.array, cache: DecoderCache) -> mx.array:

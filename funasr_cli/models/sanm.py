@@ -8,7 +8,7 @@ streaming caches, and the ``concat_after`` / post-norm variants, which no releas
 import math
 from dataclasses import dataclass
 
-from funasr_cli.backend import mx, nn
+from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.layers import FeedForward, length_mask, linear, normalise, self_attention
 
 LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream leaves alone here

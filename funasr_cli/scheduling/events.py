@@ -17,7 +17,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Draft:
+class PartialText:
     """Text of a segment that is being written; it may yet be given up, when the segment is decoded again."""
 
     source: int  # index of the input
@@ -26,7 +26,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Settled:
+class SegmentFinished:
     """A segment that is final. Those of an input come in order."""
 
     source: int
@@ -49,4 +49,4 @@ class Failed:
     error: FunASRError
 
 
-Event = Read | Draft | Settled | Finished | Failed
+Event = Read | PartialText | SegmentFinished | Finished | Failed

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 from funasr_cli.audio.recording import Source
 from funasr_cli.audio.samples import Findings
+from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError, FunASRError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Read
-from funasr_cli.scheduling.segments import Segmenter, Stretch
+from funasr_cli.scheduling.segments import Segmenter
 
 POLL_S = 0.1  # how soon the thread notices that nobody wants more
 LONGEST_WAIT_S = 2.0  # for the thread to end: it may hang in a read that never returns
@@ -38,7 +39,7 @@ class Speech:
     """A stretch of a recording on its way to a text."""
 
     source: int
-    stretch: Stretch
+    stretch: AudioSegment
     first: bool  # it is where the recording's speech begins
     retries: int = 0  # how often what it is a part of has been decoded before
 
@@ -58,7 +59,7 @@ class Ended:
 Arrival = Opened | Read | Speech | Ended
 
 
-class ReadAhead:
+class Prefetcher:
     """Runs a generator in a thread, at most `limit` items ahead of whoever takes them, until it is closed."""
 
     def __init__(self, items: Generator[Arrival], limit: int):

@@ -9,21 +9,21 @@ from math import ceil
 from funasr_cli.decoding.agreement import compare, said_before
 from funasr_cli.decoding.batch import BatchDecoder, Token
 from funasr_cli.decoding.ctc import CTCReading
-from funasr_cli.decoding.draft import CTCDraft, Habits
-from funasr_cli.decoding.guard import Guard, Quota, StopReason, token_budget, without_loop
-from funasr_cli.decoding.prompt import prompt_token_ids
+from funasr_cli.decoding.draft import CTCDraft, SpellingMemory
 from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.decoding.stopping import Quota, StoppingCriteria, StopReason, token_budget, without_loop
 from funasr_cli.decoding.text import TextStream, clean_text, thinking
 from funasr_cli.decoding.words import time_words
 from funasr_cli.errors import FunASRError
+from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
+from funasr_cli.families.fun_asr_nano.stages import Stages
 from funasr_cli.languages import resolve_language
 from funasr_cli.measure import available_bytes
 from funasr_cli.models.adaptor import audio_token_count
 from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
-from funasr_cli.scheduling.books import Attempt, Book
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
-from funasr_cli.scheduling.intake import Arrival, Opened, Opener, ReadAhead, Speech, read_sources
-from funasr_cli.stages import Stages
+from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
+from funasr_cli.scheduling.intake import Arrival, Opened, Opener, Prefetcher, Speech, read_sources
+from funasr_cli.scheduling.recording_state import Attempt, Book
 from funasr_cli.transcript import Segment, Word
 
 PREFILL_ROWS = 4  # read together: enough to keep the processor busy, few enough not to hold up the others
@@ -38,7 +38,7 @@ class Row:
 
     speech: Speech
     stream: TextStream
-    guard: Guard
+    stopping: StoppingCriteria
     ctc: CTCReading | None
     draft: CTCDraft | None
     logprobs: list[float] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Scheduler:
         self._drafts = has_ctc and options.draft == AUTO_DRAFT
         self._compares = options.second_opinion and options.exact_tokens is None
         self._hears = has_ctc and (self._drafts or self._compares or options.ctc or options.word_times)
-        self._habits = Habits()
+        self._memory = SpellingMemory()
 
     def _rows_that_fit(self, text_tokens: int) -> int:
         """Choose as many as pay, if half of the free memory holds their keys and values, twice while rows join."""
@@ -86,7 +86,7 @@ class Scheduler:
     def run(self, openers: Iterable[Opener]) -> Iterator[Event]:
         """Events until every recording has come to its `Finished` or `Failed`."""
         arrivals = read_sources(openers, self._options)
-        with closing(ReadAhead(arrivals, limit=2 * self._batch_size)) as ahead:
+        with closing(Prefetcher(arrivals, limit=2 * self._batch_size)) as ahead:
             while True:
                 yield from self._take_in(ahead)
                 try:
@@ -98,7 +98,7 @@ class Scheduler:
                 if ahead.ended and not self._waiting and not self._rows:
                     return
 
-    def _take_in(self, ahead: ReadAhead) -> Iterator[Event]:
+    def _take_in(self, ahead: Prefetcher) -> Iterator[Event]:
         """Let speech in, as far as there is some and room for it; an idle model waits for it."""
         gathered_by = None  # set when the first speech is there
         while not ahead.ended and len(self._waiting) < 2 * self._batch_size:
@@ -146,17 +146,17 @@ class Scheduler:
             prompts = recognizer.prompts(encoded, options, [speech.first for speech in chosen])
             numbers = self._decoder.add(prompts, [row.draft for row in rows])
         self._rows.update(zip(numbers, rows, strict=True))
-        yield from (Draft(speech.source, speech.stretch.start_s, "") for speech in chosen)
+        yield from (PartialText(speech.source, speech.stretch.start_s, "") for speech in chosen)
 
     def _row(self, speech: Speech, reading: CTCReading | None) -> Row:
         """The first row of a recording goes on from an earlier text, if there is one."""
         earlier = self._options.prev_text if speech.first else None
         stream, draft = TextStream(self._recognizer.spell, earlier or ""), None
         if reading and self._drafts:
-            draft = CTCDraft(reading.text, stream, self._recognizer.token_ids, self._habits)
+            draft = CTCDraft(reading.text, stream, self._recognizer.token_ids, self._memory)
         stops, exact = self._recognizer.config.stop_token_ids, self._options.exact_tokens
-        guard = Guard(stops, speech.stretch.duration_s, self._options.max_tokens)
-        return Row(speech, stream, guard if exact is None else Quota(exact), reading, draft)
+        stopping = StoppingCriteria(stops, speech.stretch.duration_s, self._options.max_tokens)
+        return Row(speech, stream, stopping if exact is None else Quota(exact), reading, draft)
 
     def _choose(self, count: int) -> list[Speech]:
         """The one that has waited longest, and those that are most like it in length.
@@ -187,30 +187,32 @@ class Scheduler:
         if token.finite:
             row.logprobs.append(token.logprob)
         settled = row.stream.settled
-        reason = row.guard.push(token, row.stream)
+        reason = row.stopping.push(token, row.stream)
         if reason:
             self._decoder.end(token.row)
             del self._rows[token.row]
-            yield Draft(book.source, row.speech.stretch.start_s, None)
+            yield PartialText(book.source, row.speech.stretch.start_s, None)
             yield from self._end(book, row, reason)
         elif row.stream.settled != settled:
-            yield Draft(book.source, row.speech.stretch.start_s, row.stream.settled)
+            yield PartialText(book.source, row.speech.stretch.start_s, row.stream.settled)
 
     def _end(self, book: Book, row: Row, reason: StopReason) -> Iterator[Event]:
         """Settle a segment, or try again in two halves where that may help."""
         speech, attempt = row.speech, self._attempt(row, reason)
         if row.draft:
             book.counts["drafted"] += row.draft.proposed
-        is_worth_it = row.guard.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES
+        is_worth_it = (
+            row.stopping.worth_retrying(reason, attempt.segment.doubtful) and speech.retries < MAX_RETRIES
+        )
         if is_worth_it and (parts := speech.stretch.halves()):
             firsts = zip(parts, (speech.first, False), strict=True)
             self._waiting[:0] = [Speech(speech.source, part, first, speech.retries + 1) for part, first in firsts]
             book.replace(attempt, parts)
             return
         if row.draft and row.ctc and reason == StopReason.EOS and not attempt.segment.doubtful:
-            self._habits.learn(row.ctc.text, attempt.segment.text)
+            self._memory.learn(row.ctc.text, attempt.segment.text)
         for settled in book.settle(attempt):
-            yield Settled(book.source, settled)
+            yield SegmentFinished(book.source, settled)
         yield from self._finish(book)
 
     def _attempt(self, row: Row, reason: StopReason) -> Attempt:
@@ -259,7 +261,7 @@ class Scheduler:
             known = set(map(id, lost))
             written = [row.speech for row in self._rows.values()]
             self._rows, self._decoder = {}, self._new_decoder()
-            yield from (Draft(speech.source, speech.stretch.start_s, None) for speech in written)
+            yield from (PartialText(speech.source, speech.stretch.start_s, None) for speech in written)
             lost += [speech for speech in written if id(speech) not in known]
         books = self._books
         lost = [one for one in lost if one.source in books and books[one.source].is_open(one.stretch)]

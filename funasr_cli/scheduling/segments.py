@@ -1,15 +1,15 @@
-"""Where a recording is cut: stretches of speech that begin and end in pauses, found while it is being read.
+"""Where a recording is cut: segments of speech that begin and end in pauses, found while it is being read.
 
 Source of the two thresholds and their hysteresis: silero-vad ``utils_vad.py`` (``get_speech_timestamps``). What
-differs: it works on a stream; the pause that ends a stretch is the shorter the longer the stretch has become; what
+differs: it works on a stream; the pause that ends a segment is the shorter the longer the segment has become; what
 is too long is cut where speech and loudness are lowest.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from funasr_cli.audio.segment import SHORTEST_PART_S, AudioSegment, frames_in
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ, VoiceActivityDetector
 from funasr_cli.options import TranscribeOptions
 
@@ -18,68 +18,12 @@ NO_SPEECH = 0.01  # ...but not below this
 MARGIN_S = 0.2  # kept around speech: soft beginnings and endings
 JOIN_PAUSE_S = 1.0  # short segments go on over a pause of up to this, where they are joined
 SHORTEST_SPEECH_S = 0.1  # less is a click
-SHORTEST_PART_S = 0.5  # of what is cut without a pause
-SMOOTHING_FRAMES = 5  # a cut wants 160 ms of quiet, not a single stop consonant
 SILENT_POWER = 1e-10
 QUIETER_DB = 20.0  # where it is quieter by this, a cut is as good as where there is no speech at all
 
 
-def _frames(duration_s: float) -> int:
-    return max(1, round(duration_s * SAMPLE_RATE_HZ / FRAME_SAMPLES))
-
-
-def deepest_pause(activity: np.ndarray, first: int, last: int) -> int:
-    """The frame from ``first`` to ``last`` around which there is least speech, ``activity`` being (frames,)."""
-    smooth = np.convolve(np.pad(activity, SMOOTHING_FRAMES // 2, mode="edge"), np.ones(SMOOTHING_FRAMES), "valid")
-    return first + int(smooth[first : last + 1].argmin())
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A part of a recording that is decoded in one piece."""
-
-    start: int  # its first sample in the recording
-    samples: np.ndarray  # (samples,) float32 at 16 kHz
-    activity: np.ndarray  # (frames,) how much speech is in each frame of 32 ms; comparable within the stretch
-
-    @property
-    def end(self) -> int:
-        """The first sample behind it."""
-        return self.start + len(self.samples)
-
-    @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-        return len(self.samples) / SAMPLE_RATE_HZ
-
-    @property
-    def start_s(self) -> float:
-        """Where it begins, in seconds."""
-        return self.start / SAMPLE_RATE_HZ
-
-    @property
-    def end_s(self) -> float:
-        """Where it ends, in seconds."""
-        return self.end / SAMPLE_RATE_HZ
-
-    def cut(self, first: int, last: int) -> tuple["Stretch", "Stretch"]:
-        """Two parts, cut at the deepest pause from frame ``first`` to frame ``last``."""
-        frame = deepest_pause(self.activity, first, last)
-        sample = frame * FRAME_SAMPLES
-        return (
-            Stretch(self.start, self.samples[:sample], self.activity[:frame]),
-            Stretch(self.start + sample, self.samples[sample:], self.activity[frame:]),
-        )
-
-    def halves(self) -> tuple["Stretch", "Stretch"] | None:
-        """Two parts, cut at the deepest pause; None where that would leave less than half a second."""
-        shortest = _frames(SHORTEST_PART_S)
-        last = len(self.samples) // FRAME_SAMPLES - shortest
-        return self.cut(shortest, last) if last >= shortest else None
-
-
 class Segmenter:
-    """Cuts one recording into stretches while its samples come in.
+    """Cuts one recording into segments while its samples come in.
 
     `first_sample` is where the first one stands in what the recording is a part of.
     """
@@ -90,7 +34,7 @@ class Segmenter:
         self._detect: Callable[[np.ndarray], np.ndarray] = (
             VoiceActivityDetector() if options.vad else lambda samples: np.ones(len(samples) // FRAME_SAMPLES)
         )
-        self._margin = _frames(min(MARGIN_S, options.min_pause_s))
+        self._margin = frames_in(min(MARGIN_S, options.min_pause_s))
         self._low = max(options.vad_threshold - HYSTERESIS, min(options.vad_threshold, NO_SPEECH))
         self.read = 0  # samples taken in
         self._rest = np.zeros(0, np.float32)  # those that do not fill a frame yet
@@ -98,31 +42,31 @@ class Segmenter:
         self._samples = np.zeros(0, np.float32)  # of the frames from `_base` on
         self._speech = np.zeros(0, np.float32)  # (frames,) their probabilities
         self._next = 0  # the next frame to look at
-        self._start: int | None = None  # first frame of the stretch that is open
+        self._start: int | None = None  # first frame of the segment that is open
         self._goes_on = False  # whether it begins at a cut
         self._pause: int | None = None  # first frame of the pause that it has come to
-        self._free = 0  # the first frame that belongs to no stretch yet
+        self._free = 0  # the first frame that belongs to no segment yet
 
-    def push(self, samples: np.ndarray) -> list[Stretch]:
-        """Take in (samples,) float32 at 16 kHz; the stretches that have ended."""
+    def push(self, samples: np.ndarray) -> list[AudioSegment]:
+        """Take in (samples,) float32 at 16 kHz; the segments that have ended."""
         self.read += len(samples)
         samples = np.concatenate([self._rest, samples])
         whole = len(samples) // FRAME_SAMPLES * FRAME_SAMPLES
         self._rest = samples[whole:]
         return self._take(samples[:whole])
 
-    def finish(self) -> list[Stretch]:
-        """The last stretches, once everything has been pushed."""
+    def finish(self) -> list[AudioSegment]:
+        """The last segments, once everything has been pushed."""
         ended = self._take(np.pad(self._rest, (0, -len(self._rest) % FRAME_SAMPLES)))
         if self._start is not None:
             quiet_from = self._next if self._pause is None else self._pause + self._margin
             ended += self._close(min(quiet_from, self._next))
         return ended
 
-    def _take(self, samples: np.ndarray) -> list[Stretch]:
+    def _take(self, samples: np.ndarray) -> list[AudioSegment]:
         self._samples = np.concatenate([self._samples, samples])
         self._speech = np.concatenate([self._speech, self._detect(samples)])
-        ended: list[Stretch] = []
+        ended: list[AudioSegment] = []
         while self._next < self._base + len(self._speech):
             self._look(self._next)
             self._next += 1
@@ -131,7 +75,7 @@ class Segmenter:
         return ended
 
     def _look(self, frame: int) -> None:
-        """Open a stretch, or notice that a pause begins or ends."""
+        """Open a segment, or notice that a pause begins or ends."""
         speech = self._speech[frame - self._base]
         if self._start is None:
             if speech >= self._options.vad_threshold:
@@ -142,16 +86,16 @@ class Segmenter:
         elif self._pause is None:
             self._pause = frame
 
-    def _what_ended(self) -> list[Stretch]:
-        """The open stretch when its pause has become long enough, or the first part of one that is too long."""
+    def _what_ended(self) -> list[AudioSegment]:
+        """The open segment when its pause has become long enough, or the first part of one that is too long."""
         if self._start is None:
             return []
         if self._pause is not None and self._next - self._pause >= self._pause_needed():
             return self._close(self._pause + self._margin)
         longest = self._longest_frames
-        if self._next - self._start <= longest + _frames(SHORTEST_PART_S):
+        if self._next - self._start <= longest + frames_in(SHORTEST_PART_S):
             return []
-        first, _ = self._stretch(self._next).cut(longest // 2, longest)
+        first, _ = self._segment(self._next).cut(longest // 2, longest)
         self._start = self._free = self._start + len(first.activity)
         self._goes_on = True
         return [first]
@@ -161,35 +105,35 @@ class Segmenter:
         return int(self._options.max_segment_s * SAMPLE_RATE_HZ) // FRAME_SAMPLES
 
     def _pause_needed(self) -> int:
-        """Frames of pause that end a stretch: the longer it is by now, the fewer."""
+        """Frames of pause that end a segment: the longer it is by now, the fewer."""
         assert self._start is not None
         assert self._pause is not None
         options = self._options
         speech = max(0, self._pause - self._start)  # a pause may have begun before the cut that it goes on behind
-        grown = min(1.0, speech / _frames(options.join_s)) if options.join_s else 1.0
+        grown = min(1.0, speech / frames_in(options.join_s)) if options.join_s else 1.0
         longest_s = max(JOIN_PAUSE_S, options.min_pause_s)
-        return _frames(longest_s + grown * (options.min_pause_s - longest_s))
+        return frames_in(longest_s + grown * (options.min_pause_s - longest_s))
 
-    def _close(self, end: int) -> list[Stretch]:
-        """The open stretch up to frame ``end``, in two if it is too long; nothing if it was only a click.
+    def _close(self, end: int) -> list[AudioSegment]:
+        """The open segment up to frame ``end``, in two if it is too long; nothing if it was only a click.
 
         What goes on behind a cut has been speech already: there, the softest rest of it counts.
         """
         assert self._start is not None
         end = max(end, self._start)
-        stretch = self._stretch(end)
+        segment = self._segment(end)
         speech = self._speech[self._start - self._base : end - self._base]
         self._start, self._pause, self._free = None, None, end
         spoken = (speech >= (self._low if self._goes_on else self._options.vad_threshold)).sum()
-        if spoken < (1 if self._goes_on else _frames(SHORTEST_SPEECH_S)):
+        if spoken < (1 if self._goes_on else frames_in(SHORTEST_SPEECH_S)):
             return []
-        if len(stretch.samples) <= self._options.max_segment_s * SAMPLE_RATE_HZ:
-            return [stretch]
-        frames, longest, shortest = len(stretch.activity), self._longest_frames, _frames(SHORTEST_PART_S)
-        return list(stretch.cut(max(shortest, frames - longest), min(longest, frames - shortest)))
+        if len(segment.samples) <= self._options.max_segment_s * SAMPLE_RATE_HZ:
+            return [segment]
+        frames, longest, shortest = len(segment.activity), self._longest_frames, frames_in(SHORTEST_PART_S)
+        return list(segment.cut(max(shortest, frames - longest), min(longest, frames - shortest)))
 
-    def _stretch(self, end: int) -> Stretch:
-        """The open stretch up to frame ``end``."""
+    def _segment(self, end: int) -> AudioSegment:
+        """The open segment up to frame ``end``."""
         assert self._start is not None
         first, last = self._start - self._base, end - self._base
         samples = self._samples[first * FRAME_SAMPLES : last * FRAME_SAMPLES]
@@ -198,10 +142,10 @@ class Segmenter:
         within = self.read - self._start * FRAME_SAMPLES  # the last frame may be filled up with zeros
         activity = self._speech[first:last] + loudness_db / QUIETER_DB
         start = self._first_sample + self._start * FRAME_SAMPLES
-        return Stretch(start, samples[:within].copy(), activity)
+        return AudioSegment(start, samples[:within].copy(), activity)
 
     def _forget(self) -> None:
-        """Let go of everything before the open stretch, or before the margin of one that may open next."""
+        """Let go of everything before the open segment, or before the margin of one that may open next."""
         keep = self._start if self._start is not None else max(self._free, self._next - self._margin)
         self._samples = self._samples[(keep - self._base) * FRAME_SAMPLES :]
         self._speech = self._speech[keep - self._base :]

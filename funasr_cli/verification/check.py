@@ -6,12 +6,12 @@ from pathlib import Path
 
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, shortened
-from funasr_cli.checkpoints.hub import Progress, counter
-from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import FLOATING, is_finite
 from funasr_cli.checkpoints.untrusted import optional_file_in
 from funasr_cli.checkpoints.vocabularies import vocabulary_problems
 from funasr_cli.errors import ModelError
+from funasr_cli.families.open import open_model
+from funasr_cli.hubs.find import Progress, counter
 
 SHOWN_PROBLEMS = 8
 

@@ -11,16 +11,16 @@ import numpy as np
 
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
-from funasr_cli.backend import mx
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.convert import Proof, Verify
-from funasr_cli.checkpoints.layouts import funasr
-from funasr_cli.checkpoints.load import load_checkpoint, load_model
-from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.untrusted import readable
+from funasr_cli.compute.backend import mx
+from funasr_cli.conversion.convert import Proof, Verify
 from funasr_cli.decoding.batch import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import ModelError, SetupError, UsageError
+from funasr_cli.families.fun_asr_nano import layout_funasr as funasr
+from funasr_cli.families.load import load_checkpoint, load_model
+from funasr_cli.families.open import open_model
 from funasr_cli.options import DEFAULTS, FULL, OFF, ConvertOptions, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.verification.reference import reference_python, run_job
@@ -30,7 +30,7 @@ DTYPE = "float32"  # of both: what differs then are the weights
 # beside PyTorch; a layout misread gives 0.1 and more.
 LARGEST_OF_THE_SAME = 1e-3
 LARGEST_BESIDE_PYTORCH = 1e-2
-COMPONENTS = ("features", "encoder", "audio_rows", "logits")
+COMPONENTS = ("features", "encoder", "audio_embeddings", "logits")
 SENTENCE = replace(DEFAULTS, max_tokens=24)
 
 
@@ -40,7 +40,7 @@ class Stages:
 
     features: np.ndarray  # (rows, row width)
     encoder: np.ndarray  # (rows, encoder width)
-    audio_rows: np.ndarray  # (audio tokens, hidden), what the adaptor puts into the prompt
+    audio_embeddings: np.ndarray  # (audio tokens, hidden), what the adaptor puts into the prompt
     token_ids: tuple[int, ...]  # written greedily, the stop token among them
     logits: np.ndarray  # (steps, vocab) in front of each token that was forced
     text: str
@@ -136,7 +136,7 @@ def run_stages(
     features = recognizer.features(load_audio(clip, recognizer.sample_rate_hz).samples)
     encoded = recognizer.encode([features])
     model, stops = recognizer.loaded.model, recognizer.config.stop_token_ids
-    [audio_rows] = model.audio_rows(encoded.hidden, encoded.lengths)
+    [audio_embeddings] = model.audio_embeddings(encoded.hidden, encoded.lengths)
     [prompt] = recognizer.prompts(encoded, options)
     decoder = BatchDecoder(model.llm, make_sampler(options))
     decoder.add([prompt])
@@ -149,7 +149,7 @@ def run_stages(
     return Stages(
         features=features,
         encoder=np.array(encoded.hidden[0, : encoded.lengths[0]]),
-        audio_rows=np.array(audio_rows),
+        audio_embeddings=np.array(audio_embeddings),
         token_ids=tuple(written),
         logits=np.array(model.llm.logits(hidden)),
         text=recognizer.loaded.tokenizer.decode([token_id for token_id in written if token_id not in stops]),
@@ -160,10 +160,11 @@ def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int])
     """Take a clip through FunASR's own model, in float32; see `run_job`."""
     case = {"name": "clip", "audio": str(clip.resolve()), "max_tokens": len(forced_ids)}
     reports, arrays = run_job(checkpoint, {"cases": [case | {"forced_ids": list(forced_ids)}]})
-    features, encoder, audio_rows, written, logits = (
-        arrays[f"clip/{name}"] for name in ("features", "encoder", "audio_rows", "generated_ids", "forced_logits")
+    features, encoder, audio_embeddings, written, logits = (
+        arrays[f"clip/{name}"]
+        for name in ("features", "encoder", "audio_embeddings", "generated_ids", "forced_logits")
     )
-    return Stages(features, encoder, audio_rows, tuple(written.tolist()), logits, reports["clip"]["text"])
+    return Stages(features, encoder, audio_embeddings, tuple(written.tolist()), logits, reports["clip"]["text"])
 
 
 def _refuse_other_values(source: Checkpoint, result: Checkpoint) -> None:

@@ -23,10 +23,10 @@ import yaml
 if __package__:
     from funasr_cli.checkpoints.checkpoint import Checkpoint
     from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
-    from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
     from funasr_cli.checkpoints.untrusted import readable, reason_in_a_line
-    from funasr_cli.checkpoints.upstream import LLM_FOLDER, upstream_options
     from funasr_cli.errors import ModelError, SetupError
+    from funasr_cli.families.fun_asr_nano.layout_funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
+    from funasr_cli.families.fun_asr_nano.upstream import LLM_FOLDER, upstream_options
     from funasr_cli.paths import REFERENCE_PYTHON, path_in_variable
 else:
     import torch
@@ -145,14 +145,14 @@ class Reference:
             **kwargs,
         )
         begin, count = int(batch["fbank_beg"]), int(batch["fake_token_len"])
-        audio_rows, adaptor = embeds[0, begin : begin + count], stages["audio_adaptor_out"][0]
-        if not torch.equal(audio_rows, adaptor[:count]):
-            raise AssertionError("the prompt's audio rows are not the adaptor's first rows")
+        audio_embeddings, adaptor = embeds[0, begin : begin + count], stages["audio_adaptor_out"][0]
+        if not torch.equal(audio_embeddings, adaptor[:count]):
+            raise AssertionError("the prompt's audio embeddings are not the adaptor's first rows")
         forced = self.forced_ids(case, embeds)
         texts, generated_ids = self.transcribe([case["audio"]], case)
         arrays = {
             "samples": samples, "features": features[0], "encoder": stages["encoder_out"][0], "adaptor": adaptor,
-            "audio_rows": audio_rows, "prompt_ids": prompt_ids[0], "inputs_embeds": embeds[0],
+            "audio_embeddings": audio_embeddings, "prompt_ids": prompt_ids[0], "inputs_embeds": embeds[0],
             "forced_ids": torch.tensor(forced), "forced_logits": self._forced_logits(embeds, forced),
             "generated_ids": generated_ids[0],
         }  # fmt: skip

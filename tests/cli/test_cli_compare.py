@@ -22,7 +22,7 @@ from support.transcripts import segment, transcript
 
 from funasr_cli import demo
 from funasr_cli.cli.compare import Part, count, matching_parts
-from funasr_cli.decoding.prompt import prompt_texts, prompt_token_ids
+from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
 from funasr_cli.options import LONG_PROMPT_TOKENS, MAX_PROMPT_TOKENS, TranscribeOptions
 from funasr_cli.transcript import Segment, Transcript, join_texts
 

@@ -14,7 +14,7 @@ from support.killing import Death, victims
 from support.running import tree
 
 import funasr_cli
-from funasr_cli.checkpoints.load import load_model
+from funasr_cli.families.load import load_model
 
 pytestmark = pytest.mark.slow
 KILLS = 50
@@ -54,7 +54,7 @@ def models(small_checkpoint: Path, small_model: Path, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="module")
 def kill() -> Iterator[Callable[..., Death]]:
-    with victims("torch,funasr_cli.cli.app,funasr_cli.checkpoints.convert") as kill:
+    with victims("torch,funasr_cli.cli.app,funasr_cli.conversion.convert") as kill:
         yield kill
 
 

@@ -118,7 +118,7 @@ def test_blas_that_is_none(library: str, small_model: Path, short_wav: Path) -> 
 @linux_only
 def test_blas_that_is_chosen(small_model: Path, short_wav: Path) -> None:
     """Whatever is open by default can be named, and an empty name is none."""
-    from funasr_cli.backend import BLAS
+    from funasr_cli.compute.backend import BLAS
 
     arguments = ("bench", "--rtf", "-m", small_model, short_wav, "--trials", 1, "--max-tokens", 1, "--json")
     device = json.loads(funasr(*arguments).stdout)["device"]

@@ -87,7 +87,7 @@ def hub(checkpoint: Path) -> Iterator[Repository]:
 BESIDE = """
 import sys
 from tqdm.auto import tqdm
-from funasr_cli.checkpoints.hub import fetch_source
+from funasr_cli.hubs.find import fetch_source
 from funasr_cli.options import Hub
 sizes = []
 with tqdm(total=2, mininterval=0, file=sys.stdout) as bar:

@@ -17,7 +17,7 @@ from funasr_cli import demo
 from funasr_cli.cli import display
 from funasr_cli.cli.display import Progress
 from funasr_cli.errors import AudioError
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
+from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 
 CLIPS = demo.clips()
 LINE = re.compile(r"(?P<what>.*?) +[━╸╺ ]+ (?P<facts>.*?) +[-\d]:[-\d]{2}:[-\d]{2}")  # and the time left
@@ -54,8 +54,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     return lambda *names: Shown(names, clock, console)
 
 
-def settled(source: int, start_s: float, end_s: float) -> Settled:
-    return Settled(source, segment(start_s, end_s, "text"))
+def settled(source: int, start_s: float, end_s: float) -> SegmentFinished:
+    return SegmentFinished(source, segment(start_s, end_s, "text"))
 
 
 def finished(source: int, duration_s: float, start_s: float = 0.0) -> Finished:
@@ -80,7 +80,7 @@ SCENARIOS = {
         (12.0, [finished(1, 20.0)], None, "2/2 inputs, 2:00 of audio, RTF 0.100"),
     ]),
     "drafts change nothing": (AB[:1], [
-        (1.0, [Read(0, 0.0, 1.0, 9.0), Draft(0, 0.0, "text"), Draft(0, 0.0, None)],
+        (1.0, [Read(0, 0.0, 1.0, 9.0), PartialText(0, 0.0, "text"), PartialText(0, 0.0, None)],
          ("a.wav", "0:01"), "0/1 inputs, 0:00 of audio"),
     ]),
     "of an unknown length, how far it has come is shown": (("pipe",), [

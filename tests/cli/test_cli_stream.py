@@ -21,7 +21,7 @@ from support.terminal import read_all, screen, terminal_environment
 from funasr_cli import demo
 from funasr_cli.cli import console, display
 from funasr_cli.cli.display import Region
-from funasr_cli.scheduling.events import Draft
+from funasr_cli.scheduling.events import PartialText
 
 CLIPS = demo.clips()
 PATHS = [clip.path for clip in CLIPS]
@@ -148,10 +148,10 @@ def test_ctrl_c_while_the_live_region_is_redrawn(monkeypatch: pytest.MonkeyPatch
         return loop_last(lines)
 
     with region:
-        region.show(Draft(0, 0.0, "a draft"))
+        region.show(PartialText(0, 0.0, "a draft"))
         monkeypatch.setattr("rich.live_render.loop_last", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            region.show(Draft(0, 9.0, "another"))
+            region.show(PartialText(0, 9.0, "another"))
         monkeypatch.setattr("rich.live_render.loop_last", loop_last)
     terminal.print("below")
     assert screen(shown.getvalue()) == ["above", "below"]

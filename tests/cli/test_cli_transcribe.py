@@ -12,7 +12,7 @@ from support.expected import cut_short, lines_of, summary
 from support.running import funasr, invoke, tree
 
 from funasr_cli import demo
-from funasr_cli.checkpoints.hub import find_model
+from funasr_cli.hubs.find import find_model
 
 FEW = ("--max-tokens", "6")
 WHOLE = "--no-vad"  # random weights end their texts of whole clips only

@@ -8,7 +8,7 @@ from support.parity.clips import BATCH_CLIPS, FEW_CLIPS, FEW_SPOKEN, SPOKEN, cli
 from support.parity.live import Jobs, Pair, run_pair
 from support.small import convert, once
 
-from funasr_cli.checkpoints.load import load_model
+from funasr_cli.families.load import load_model
 from funasr_cli.pipeline import Recognizer
 
 CTC = CheckpointSpec(dtype="float32", with_ctc=True)

@@ -22,7 +22,7 @@ from support.parity.small_decoder import (
     written_alone,
 )
 
-from funasr_cli.backend import mx
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.batch import BatchDecoder, Token, bucketed
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.cache import DecoderCache

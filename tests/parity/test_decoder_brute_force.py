@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.parity.small_decoder import SAMPLING, VOCAB_SIZE, decode_in_one_pass, random_prompt, small_decoder
 
-from funasr_cli.backend import mx
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.sampling import keep_top_k, keep_top_p, make_sampler
-from funasr_cli.models.cache import Place
+from funasr_cli.models.cache import Positions
 from funasr_cli.models.ctc import best_path
 from funasr_cli.options import TranscribeOptions
 
@@ -50,8 +50,8 @@ def test_what_is_taken_back_leaves_no_trace(lengths: list[int], data: st.DataObj
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(1, 5))
 @settings(max_examples=100, deadline=None)
 def test_attention_mask(lengths: list[int], new: int) -> None:
-    place = Place(lengths, new)
-    mask = place.mask()
+    positions = Positions(lengths, new)
+    mask = positions.mask()
     if len(set(lengths)) == 1:
         assert mask == ("causal" if new > 1 else None)
         return

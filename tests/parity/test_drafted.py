@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.parity.small_decoder import LLM, LONGEST, SAMPLING, VOCAB_SIZE, WIDTH, Watched, random_prompt, written
 
-from funasr_cli.backend import mx
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.batch import MOST_POSITIONS, BatchDecoder, RunCost, tried_at_once
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.options import DEFAULTS, TranscribeOptions

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.parity.checks import FEATURE_TOLERANCE
 
-from funasr_cli.backend import mx
-from funasr_cli.features import LOW_FREQUENCY_HZ, MIN_SAMPLES, Frontend, FrontendConfig, mel_filters
+from funasr_cli.compute.backend import mx
+from funasr_cli.features.fbank import LOW_FREQUENCY_HZ, MIN_SAMPLES, Frontend, FrontendConfig, mel_filters
 
 RELEASE = FrontendConfig(
     sample_rate_hz=16000, window="hamming", mel_bins=80, frame_length_ms=25.0, frame_shift_ms=10.0,

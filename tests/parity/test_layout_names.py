@@ -14,14 +14,15 @@ from support.layouts import read_configuration
 from support.parity.live import in_reference
 from support.weights import make_tensors
 
-from funasr_cli.backend import mx
 from funasr_cli.benchmarks.synthetic import RELEASE
 from funasr_cli.checkpoints import keymap
-from funasr_cli.checkpoints.layouts.transformers import spelling
 from funasr_cli.checkpoints.tensors import Tensor
-from funasr_cli.checkpoints.upstream import nano_config
+from funasr_cli.compute.backend import mx
+from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig
+from funasr_cli.families.fun_asr_nano.layout_transformers import spelling
+from funasr_cli.families.fun_asr_nano.network import FunASRNano
+from funasr_cli.families.fun_asr_nano.upstream import nano_config
 from funasr_cli.languages import NANO_LANGUAGES
-from funasr_cli.models.fun_asr_nano import FunASRNano, FunASRNanoConfig
 
 pytestmark = pytest.mark.slow
 

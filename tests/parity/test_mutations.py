@@ -15,13 +15,14 @@ from support.parity import checks
 from support.parity.live import Case, Pair
 from support.parity.stages import Stages, compute_batch, compute_case, compute_unpadded, load_clip
 
-from funasr_cli import features as frontend
-from funasr_cli.backend import mx, nn
-from funasr_cli.checkpoints.load import load_model
+from funasr_cli.compute.backend import mx, nn
 from funasr_cli.decoding import batch as decoding
-from funasr_cli.models import adaptor, fun_asr_nano, qwen3, sanm
+from funasr_cli.families.fun_asr_nano import network as fun_asr_nano
+from funasr_cli.families.fun_asr_nano.stages import Encoded
+from funasr_cli.families.load import load_model
+from funasr_cli.features.fbank import fbank as frontend
+from funasr_cli.models import adaptor, qwen3, sanm
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.stages import Encoded
 
 pytestmark = pytest.mark.slow
 
@@ -169,7 +170,7 @@ MUTATIONS: dict[str, Mutation] = {mutation.__name__: mutation for mutation in WR
     "no_preemphasis": lambda patch, _: patch.setattr(frontend, "PREEMPHASIS", 0.0),
     "blank_is_zero": lambda _, ours: _other_config(ours, "ctc", blank_id=0),
     "encoder_padding_not_masked": lambda patch, _: patch.setattr(
-        "funasr_cli.stages.batch_lengths", lambda *_: None
+        "funasr_cli.families.fun_asr_nano.stages.batch_lengths", lambda *_: None
     ),
     "adaptor_padding_not_masked": lambda patch, _: patch.setattr(fun_asr_nano, "batch_lengths", lambda *_: None),
 }

@@ -22,8 +22,8 @@ from support.parity.live import in_reference
 from support.small import first_token_ids
 
 import funasr_cli
-from funasr_cli.backend import mx, tree_flatten
-from funasr_cli.checkpoints.load import load_model
+from funasr_cli.compute.backend import mx, tree_flatten
+from funasr_cli.families.load import load_model
 
 pytestmark = pytest.mark.slow
 # The release's names at a small width: 64, so that mlx-audio can quantize every row in its groups.

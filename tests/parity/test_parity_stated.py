@@ -9,7 +9,7 @@ from support.parity import checks
 from support.parity.live import Pair, run_pair
 from support.parity.stages import compute_case, load_clip, options_of
 
-from funasr_cli.decoding.guard import LOOPING_TOKENS
+from funasr_cli.decoding.stopping import LOOPING_TOKENS
 from funasr_cli.decoding.text import clean_text
 
 pytestmark = pytest.mark.slow

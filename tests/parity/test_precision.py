@@ -9,8 +9,8 @@ from support.checkpoints import CheckpointSpec, write_checkpoint
 from support.parity.stages import compute_batch, load_clip
 from support.small import convert
 
-from funasr_cli.backend import mx
-from funasr_cli.checkpoints.load import load_model
+from funasr_cli.compute.backend import mx
+from funasr_cli.families.load import load_model
 from funasr_cli.models import sanm
 from funasr_cli.pipeline import Recognizer
 

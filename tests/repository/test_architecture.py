@@ -19,13 +19,17 @@ FOLDERS = ("checkpoints/layouts/",)  # named as a whole
 # From the bottom to the top: a module imports its own package, and what stands in lower lines.
 LAYERS = """
 errors demo
-backend characters languages paths vocabulary
-options units transcript linebreaks features
-measure models subtitles
-audio device formats
+characters languages paths vocabulary
+options units transcript linebreaks
+measure capabilities subtitles
+compute audio formats
+features
+models
 inputs decoding writers checkpoints
-pictures stages sources
-scheduling
+pictures speech_model sources
+families
+hubs
+scheduling conversion
 pipeline
 verification benchmarks alignment_picture
 funasr_cli
@@ -35,18 +39,20 @@ __main__
 HEIGHT = {name: height for height, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 NOT_EVEN_BELOW = {  # what a layer would allow
     "audio": {"models", "options"},
-    "models": {*"characters demo languages measure options paths transcript units vocabulary".split()},
+    "models": {
+        *"audio capabilities characters demo languages measure options paths transcript units vocabulary".split()
+    },
 }
 SEPARATE = ("verification.reference",)  # other programs
 HEAVY = {"librosa", "torch", "modelscope_hub", "modelscope", "matplotlib", "rapidfuzz", "numba", "scipy"}
 OWNERS = {  # of libraries that nobody else imports
-    "mlx": ("backend",),
+    "mlx": ("compute.backend",),
     "librosa": ("alignment_picture",),
     "typer": ("cli",),
     "rich": ("cli",),
     "torch": ("checkpoints", "verification"),
 }
-PURE = {*"backend errors features models numpy math dataclasses collections typing".split()}  # no I/O in these
+PURE = {*"compute errors features models numpy math dataclasses collections typing".split()}  # no I/O in these
 
 
 @cache
@@ -134,7 +140,7 @@ def test_the_command_line_holds_no_arrays() -> None:
         alias.name
         for module in command
         for node in ast.walk(modules()[module])
-        if isinstance(node, ast.ImportFrom) and node.module == "funasr_cli.backend"
+        if isinstance(node, ast.ImportFrom) and node.module == "funasr_cli.compute.backend"
         for alias in node.names
     ]
     assert {"mx", "nn"}.isdisjoint(names)
@@ -155,7 +161,7 @@ def test_models_do_no_io() -> None:
 def test_nothing_but_the_command_line_prints() -> None:
     assert {module for module in modules() if "print" in calls(module) and top(module) != "cli"} <= {
         "__main__",
-        "checkpoints.modelscope",  # in a process of its own
+        "hubs.modelscope",  # in a process of its own
     }
 
 

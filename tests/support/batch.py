@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from funasr_cli.backend import mx
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.batch import BatchDecoder, Token
 from funasr_cli.decoding.sampling import Sampler
 from funasr_cli.models.qwen3 import Qwen3

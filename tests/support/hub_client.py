@@ -9,7 +9,7 @@ from support.errors import refused
 from support.hub_server import Hub, ModelScopeHub
 from support.running import Result, funasr
 
-from funasr_cli.checkpoints import huggingface, modelscope
+from funasr_cli.hubs import huggingface, modelscope
 
 HUBS = {"hf": Hub, "ms": ModelScopeHub}
 # Of the small checkpoint, in FunASR's layout.

@@ -1,4 +1,4 @@
-"""What tests of `funasr_cli.checkpoints.place` have in common: small folders that pass for models."""
+"""What tests of `funasr_cli.conversion.place` have in common: small folders that pass for models."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from support.running import tree
 
-from funasr_cli.checkpoints import place
-from funasr_cli.checkpoints.hub import ASIDE_PREFIX
-from funasr_cli.checkpoints.place import check_place, new_folder
+from funasr_cli.conversion import place
+from funasr_cli.conversion.place import check_place, new_folder
 from funasr_cli.errors import FunASRError
+from funasr_cli.hubs.find import ASIDE_PREFIX
 
 
 def model_of(content: str) -> dict[str, bytes]:

@@ -16,12 +16,12 @@ from unittest.mock import patch
 import typer.main
 from typer.testing import CliRunner
 
-from funasr_cli import device
-from funasr_cli.backend import mx
-from funasr_cli.checkpoints.load import LoadedModel, load_model
 from funasr_cli.cli import console
 from funasr_cli.cli.app import app
 from funasr_cli.cli.resume import NOTES
+from funasr_cli.compute import device
+from funasr_cli.compute.backend import mx
+from funasr_cli.families.load import LoadedModel, load_model
 
 PYTHON = sys.executable
 COMMAND = [PYTHON, "-m", "funasr_cli"]
@@ -109,7 +109,7 @@ def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
     """The same in this process; for what does not depend on the process."""
     before, exit_code = mx.default_device(), 0
     isolation = CliRunner().isolation(env={"COLUMNS": "200", **(env or {})})
-    with isolation as (stdout, stderr, _), patch("funasr_cli.checkpoints.load.load_model", load):
+    with isolation as (stdout, stderr, _), patch("funasr_cli.families.load.load_model", load):
         try:
             command().main(list(map(str, arguments)), prog_name="funasr")
         except SystemExit as ended:

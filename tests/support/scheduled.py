@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from support.segmenting import in_frames
 
+from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from funasr_cli.decoding.batch import Token
-from funasr_cli.decoding.guard import token_budget
+from funasr_cli.decoding.stopping import token_budget
 from funasr_cli.errors import FunASRError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling import scheduler, segments
-from funasr_cli.scheduling.events import Draft, Event, Failed, Finished, Read, Settled
+from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 from funasr_cli.scheduling.scheduler import MAX_RETRIES, Scheduler
-from funasr_cli.scheduling.segments import Segmenter, Stretch
+from funasr_cli.scheduling.segments import Segmenter
 from funasr_cli.transcript import Transcript
 
 STOP = 5000
@@ -273,7 +274,7 @@ def expected_segments(recording: Recorded, outcome: Outcome, options: Transcribe
 
 
 def _expected(
-    source: int, stretch: Stretch, level: int, outcome: Outcome, options: TranscribeOptions
+    source: int, stretch: AudioSegment, level: int, outcome: Outcome, options: TranscribeOptions
 ) -> list[Expected]:
     script = tokens_for(outcome(Attempt(source, stretch.start, stretch.end, level)))
     kind, tokens, text = _written(script, options.max_tokens or token_budget(stretch.duration_s))
@@ -308,7 +309,7 @@ def assert_protocol(events: Sequence[Event], sources: Sequence[int]) -> None:
     settled: dict[int, list[object]] = {source: [] for source in sources}
     for event in events:
         assert event.source not in ended
-        if isinstance(event, Draft):
+        if isinstance(event, PartialText):
             key = event.source, event.start_s
             if event.text is None:
                 del drafts[key]
@@ -317,7 +318,7 @@ def assert_protocol(events: Sequence[Event], sources: Sequence[int]) -> None:
                 assert event.text != drafts.get(key)  # it grows, or it is the first
                 assert (event.text == "") == (key not in drafts)
                 drafts[key] = event.text
-        elif isinstance(event, Settled):
+        elif isinstance(event, SegmentFinished):
             segment = event.segment
             assert (event.source, segment.start_s) not in drafts
             assert reached.get(event.source, 0.0) <= segment.start_s < segment.end_s

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from funasr_cli.audio.segment import AudioSegment, deepest_pause
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling import segments
-from funasr_cli.scheduling.segments import Segmenter, Stretch, deepest_pause
+from funasr_cli.scheduling.segments import Segmenter
 
 PART_FRAMES = 16  # half a second
 CLICK_FRAMES = 3  # fewer are no speech
@@ -36,7 +37,7 @@ def stretches_of(
     options: TranscribeOptions,
     speech: Sequence[float] | None = None,
     cuts: Sequence[int] = (),
-) -> list[Stretch]:
+) -> list[AudioSegment]:
     """All stretches of a recording that comes in blocks, cut at ``cuts``."""
     with pytest.MonkeyPatch.context() as patch:
         if speech is not None:
@@ -61,7 +62,7 @@ def in_frames(duration_s: float) -> int:
     return round(duration_s * SAMPLE_RATE_HZ / FRAME_SAMPLES)
 
 
-def places(stretches: Sequence[Stretch]) -> list[tuple[int, int]]:
+def places(stretches: Sequence[AudioSegment]) -> list[tuple[int, int]]:
     return [(stretch.start, stretch.end) for stretch in stretches]
 
 

@@ -18,7 +18,7 @@ from support.checkpoints import CheckpointSpec, write_checkpoint
 
 import funasr_cli
 from funasr_cli.audio.decode import load_audio
-from funasr_cli.checkpoints.convert import Conversion
+from funasr_cli.conversion.convert import Conversion
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.options import DEFAULTS
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from funasr_cli.backend import mx, nn, on_accelerator
+from funasr_cli.compute.backend import mx, nn, on_accelerator
 from tools import profile
 from tools.counting import counting, operations_of, timing_modules
 

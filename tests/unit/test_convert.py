@@ -20,8 +20,8 @@ from support.small import MakeCheckpoint, convert, edit_tensors
 import funasr_cli
 from funasr_cli.checkpoints import format as module
 from funasr_cli.checkpoints.format import read_config, sha256_of
-from funasr_cli.checkpoints.load import load_model
 from funasr_cli.errors import ModelError
+from funasr_cli.families.load import load_model
 
 LM_HEAD, EMBEDDING = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
 NORM = "audio_encoder.tp_norm.weight"

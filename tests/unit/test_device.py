@@ -9,11 +9,12 @@ import pytest
 from support.errors import refused
 from support.running import invoke
 
-from funasr_cli import demo, device, measure
-from funasr_cli.backend import mx
-from funasr_cli.checkpoints.load import load_model
+from funasr_cli import demo, measure
+from funasr_cli.compute import device
+from funasr_cli.compute.backend import mx
+from funasr_cli.compute.device import gflops_a_core, keep_in_memory, refuse_too_large, use_device
 from funasr_cli.demo import MODEL
-from funasr_cli.device import gflops_a_core, keep_in_memory, refuse_too_large, use_device
+from funasr_cli.families.load import load_model
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

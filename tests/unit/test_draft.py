@@ -17,7 +17,7 @@ from funasr_cli.decoding.draft import (
     MOST_TOKENS,
     SKIPPED,
     CTCDraft,
-    Habits,
+    SpellingMemory,
     align,
 )
 from funasr_cli.decoding.text import TextStream
@@ -36,7 +36,7 @@ def encode(text: str) -> list[int]:
 def draft_behind(text: str, *written: str) -> str | None:
     """What a draft proposes when these pieces have been written, asked in front of each."""
     stream = TextStream(spell)
-    draft = CTCDraft(text, stream, encode, Habits())
+    draft = CTCDraft(text, stream, encode, SpellingMemory())
     for piece in written:
         draft.propose()
         for token_id in encode(piece):
@@ -77,13 +77,13 @@ def test_where_a_draft_goes_on(text: str, written: str, rest: str) -> None:
 
 def test_a_draft_that_has_nothing_to_do_with_the_text_is_hopeless_soon() -> None:
     stream = TextStream(spell)
-    habits = Habits()
-    draft = CTCDraft("open the door " * 20, stream, encode, habits)
+    memory = SpellingMemory()
+    draft = CTCDraft("open the door " * 20, stream, encode, memory)
     assert draft.odds == pytest.approx((0.8, 0.9))
     for _ in range(4):
         draft.judge(5, 0)
     assert draft.odds == pytest.approx((0.8 / 3, 0.9))
-    assert 0.5 < CTCDraft("", stream, encode, habits).odds[0] < 0.6  # others have not been given up
+    assert 0.5 < CTCDraft("", stream, encode, memory).odds[0] < 0.6  # others have not been given up
     draft.judge(10, 7)
     assert draft.odds[1] == pytest.approx((0.9 * 8 + 6) / (8 + 7))
 
@@ -91,7 +91,7 @@ def test_a_draft_that_has_nothing_to_do_with_the_text_is_hopeless_soon() -> None
 def asked_at(text: str, written: str, right: int) -> list[int]:
     """Steps at which a draft proposes something for a row, if the first token of the first so many is right."""
     stream = TextStream(spell)
-    draft, asked = CTCDraft(text, stream, encode, Habits()), []
+    draft, asked = CTCDraft(text, stream, encode, SpellingMemory()), []
     for step, token_id in enumerate(encode(written)):
         proposal = draft.propose()
         if proposal:
@@ -116,7 +116,7 @@ def test_a_draft_that_begins_wrong_is_not_tried_again(written: str) -> None:
 
 def test_a_draft_that_begins_wrong_is_tried_where_the_texts_agree() -> None:
     stream = TextStream(spell)
-    draft = CTCDraft("I open the door", stream, encode, Habits())
+    draft = CTCDraft("I open the door", stream, encode, SpellingMemory())
     for piece, proposal in (("We", "I open the door"), (" ", ""), ("open", ""), (".", ""), ("", " the door")):
         assert spell(draft.propose() or []) == proposal
         if proposal:
@@ -133,7 +133,7 @@ words = st.lists(st.sampled_from("the cat sat on 1 20 the mat 我 在 海 , . Ma
 def passes_for(heard: str, written: str, most: int) -> int:
     """As the decoder does: what agrees is kept, then comes a token of its own."""
     stream = TextStream(spell)
-    draft, wanted, passes = CTCDraft(heard, stream, encode, Habits()), encode(written), 0
+    draft, wanted, passes = CTCDraft(heard, stream, encode, SpellingMemory()), encode(written), 0
     while rest := wanted[len(stream.token_ids) :]:
         proposal = (draft.propose() or [])[:most]
         same = list(takewhile(lambda pair: pair[0] == pair[1], zip(proposal, rest, strict=False)))
@@ -205,38 +205,38 @@ LEARNED = [
     ],
 )  # fmt: skip
 def test_habits(heard: str, written: str) -> None:
-    habits = Habits()
-    assert habits.write(heard) == heard
+    memory = SpellingMemory()
+    assert memory.write(heard) == heard
     for each in LEARNED:
-        habits.learn(*each)
-    assert habits.write(heard) == written
+        memory.learn(*each)
+    assert memory.write(heard) == written
 
 
 @given(st.lists(st.tuples(words, words), max_size=6), words)
 @settings(max_examples=200, deadline=None)
 def test_habits_of_any_texts(pairs: list[tuple[str, str]], heard: str) -> None:
     """What is made of a text stays about as long; what is written as it is heard is proposed as it is."""
-    habits, plain = Habits(), Habits()
+    memory, plain = SpellingMemory(), SpellingMemory()
     for one, other in pairs:
-        habits.learn(one, other)
+        memory.learn(one, other)
         plain.learn(one, one)
     units = units_of(heard)
-    assert len(habits.write(heard)) <= len(heard) + LONGEST_FORM * len(units) + LONGEST_ENDING
+    assert len(memory.write(heard)) <= len(heard) + LONGEST_FORM * len(units) + LONGEST_ENDING
     assert [unit.key for unit in units_of(plain.write(heard))] == [unit.key for unit in units]
 
 
 def test_what_nobody_can_have_said_is_no_habit() -> None:
-    habits = Habits()
-    habits.learn("one two three", "one " + "and on " * 300 + "three")
-    habits.learn("uh", "x" * 5000)
-    habits.learn("yes", "Yes" + "." * 3000)
-    assert habits.write("one two three") == "one two three"
-    assert habits.write("uh") == "uh"
+    memory = SpellingMemory()
+    memory.learn("one two three", "one " + "and on " * 300 + "three")
+    memory.learn("uh", "x" * 5000)
+    memory.learn("yes", "Yes" + "." * 3000)
+    assert memory.write("one two three") == "one two three"
+    assert memory.write("uh") == "uh"
 
 
 def test_the_oldest_habits_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("funasr_cli.decoding.draft.MOST_FORMS", 2)
-    habits = Habits()
+    memory = SpellingMemory()
     for word in ("monday", "tuesday", "friday"):
-        habits.learn(f"on {word}", f"on {word.capitalize()}")
-    assert habits.write("on monday or tuesday or friday") == "on monday or Tuesday or Friday"
+        memory.learn(f"on {word}", f"on {word.capitalize()}")
+    assert memory.write("on monday or tuesday or friday") == "on monday or Tuesday or Friday"

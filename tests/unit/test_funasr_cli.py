@@ -29,11 +29,11 @@ from support.running import environment
 import funasr_cli
 from funasr_cli import Read, demo
 from funasr_cli.audio.decode import Audio, load_audio, open_recording
-from funasr_cli.backend import mx
-from funasr_cli.decoding.prompt import prompt_token_ids
+from funasr_cli.compute.backend import mx
+from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
+from funasr_cli.families.fun_asr_nano.stages import Encoded
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.stages import Encoded
 from funasr_cli.transcript import STAGES, Transcript
 
 ROOT = Path(__file__).parents[2]
@@ -196,13 +196,17 @@ def test_several_come_back_in_order(asr: Recognizer) -> None:
 @pytest.mark.slow
 def test_a_stream_tells_what_happens(asr: Recognizer) -> None:
     events = list(asr.stream(CLIPS[0].path, language="en"))
-    assert {type(event) for event in events} == {funasr_cli.Draft, funasr_cli.Settled, funasr_cli.Finished}
+    assert {type(event) for event in events} == {
+        funasr_cli.PartialText,
+        funasr_cli.SegmentFinished,
+        funasr_cli.Finished,
+    }
     finished = events[-1]
     assert isinstance(finished, funasr_cli.Finished)
     assert same(finished.transcript, asr.transcribe(CLIPS[0].path, language="en"))
-    settled = [event.segment for event in events if isinstance(event, funasr_cli.Settled)]
+    settled = [event.segment for event in events if isinstance(event, funasr_cli.SegmentFinished)]
     assert tuple(settled) == finished.transcript.segments
-    drafts = [event.text for event in events if isinstance(event, funasr_cli.Draft)]
+    drafts = [event.text for event in events if isinstance(event, funasr_cli.PartialText)]
     assert drafts[0] == ""
     assert drafts[-2:] == [CLIPS[0].written, None]
 
@@ -249,7 +253,7 @@ def test_a_stream_that_is_given_up_leaves_nothing(asr: Recognizer, samples: np.n
     before, threads = held(), threading.enumerate()
     long = np.tile(np.append(samples, np.zeros(RATE_HZ, np.float32)), 30)
     events = asr.stream(long, sample_rate_hz=RATE_HZ, batch_size=2)
-    while not isinstance(next(events), funasr_cli.Settled):
+    while not isinstance(next(events), funasr_cli.SegmentFinished):
         pass
     assert set(threading.enumerate()) - set(threads)  # one reads ahead
     assert cache_limit() != before[-1]
@@ -311,8 +315,10 @@ def test_encoded_audio_is_what_the_decoder_reads(asr: Recognizer, monkeypatch: p
         np.testing.assert_array_equal(as_numpy(audio.frames), as_numpy(encoded.hidden[0, : len(audio.frames)]))
         assert encoded.lengths == [len(audio.frames)]
         before, after = prompt_token_ids(DEFAULTS, asr.config.prompt, asr.loaded.tokenizer)
-        np.testing.assert_array_equal(as_numpy(audio.audio_rows), as_numpy(prompt[len(before) : -len(after)]))
-        assert len(audio.audio_rows) == len(prompt) - len(before) - len(after) > 0
+        np.testing.assert_array_equal(
+            as_numpy(audio.audio_embeddings), as_numpy(prompt[len(before) : -len(after)])
+        )
+        assert len(audio.audio_embeddings) == len(prompt) - len(before) - len(after) > 0
 
 
 def test_samples_are_encoded_like_their_file(asr: Recognizer, samples: np.ndarray) -> None:

@@ -15,9 +15,11 @@ from support.small import SMALL, convert
 
 import funasr_cli
 from funasr_cli import demo
-from funasr_cli.checkpoints import huggingface
 from funasr_cli.checkpoints.format import read_config
-from funasr_cli.checkpoints.hub import (
+from funasr_cli.cli.convert import capabilities
+from funasr_cli.families.open import is_model
+from funasr_cli.hubs import huggingface
+from funasr_cli.hubs.find import (
     ALIASES,
     converted_models,
     fetch_source,
@@ -25,9 +27,7 @@ from funasr_cli.checkpoints.hub import (
     hub_of,
     models_folder,
 )
-from funasr_cli.checkpoints.repository import Source, is_complete, wanted
-from funasr_cli.checkpoints.sources import is_model
-from funasr_cli.cli.convert import capabilities
+from funasr_cli.hubs.repository import Source, is_complete, wanted
 from funasr_cli.options import Hub
 
 

@@ -11,7 +11,7 @@ from support.errors import refused
 from support.hub_client import HUBS, NEEDED, Client, names
 from support.hub_server import MAIN, OLDER, Hub, ModelScopeHub, Repository, serving
 
-from funasr_cli.checkpoints.hub import find_model
+from funasr_cli.hubs.find import find_model
 
 pytestmark = pytest.mark.slow
 LENGTH = 12 << 20  # more than what Hugging Face's client writes at once

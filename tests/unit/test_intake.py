@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from funasr_cli.scheduling.intake import ReadAhead
+from funasr_cli.scheduling.intake import Prefetcher
 
 PATIENCE_S = 30.0  # for what comes at once, unless it never comes
 
@@ -47,7 +47,7 @@ class Numbers:
 
 
 def test_everything_comes_in_order() -> None:
-    with closing(ReadAhead((number for number in (3, 1, 2)), 1)) as ahead:
+    with closing(Prefetcher((number for number in (3, 1, 2)), 1)) as ahead:
         assert [ahead.take(PATIENCE_S) for _ in range(3)] == [3, 1, 2]
         assert not ahead.ended
         assert ahead.take(PATIENCE_S) is None
@@ -61,7 +61,7 @@ def test_everything_comes_in_order() -> None:
 def test_no_further_ahead_than_it_may(limit: int) -> None:
     """As many as may wait, and the one that it holds in hand."""
     numbers = Numbers()
-    with closing(ReadAhead(numbers(), limit)) as ahead:
+    with closing(Prefetcher(numbers(), limit)) as ahead:
         for taken in range(3):
             wait_for(lambda taken=taken: numbers.made == taken + limit + 1)
             time.sleep(0.15)  # time to go too far
@@ -76,7 +76,7 @@ def test_it_waits_only_as_long_as_it_is_told() -> None:
         gate.wait()
         yield "late"
 
-    with closing(ReadAhead(items(), 2)) as ahead:
+    with closing(Prefetcher(items(), 2)) as ahead:
         assert ahead.take(0.0) is None
         assert ahead.take(0.01) is None
         assert not ahead.ended
@@ -93,7 +93,7 @@ def test_errors_come_behind_the_items_before_them(error: BaseException, before: 
         yield from range(1, before + 1)
         raise error
 
-    with closing(ReadAhead(items(), 1)) as ahead:
+    with closing(Prefetcher(items(), 1)) as ahead:
         assert [ahead.take(PATIENCE_S) for _ in range(before)] == list(range(1, before + 1))
         with pytest.raises(type(error)) as raised:
             ahead.take(PATIENCE_S)
@@ -105,7 +105,7 @@ def test_errors_come_behind_the_items_before_them(error: BaseException, before: 
 @pytest.mark.parametrize("taken", [0, 3])
 def test_leaving_stops_it_and_closes_the_generator_where_it_ran(taken: int) -> None:
     numbers = Numbers()
-    with closing(ReadAhead(numbers(), 2)) as ahead:
+    with closing(Prefetcher(numbers(), 2)) as ahead:
         for _ in range(taken):
             ahead.take(PATIENCE_S)
         wait_for(lambda: numbers.made == taken + 3)
@@ -126,7 +126,7 @@ def test_leaving_does_not_wait_for_a_read_that_never_returns() -> None:
             closed.set()
 
     before = set(threading.enumerate())
-    with closing(ReadAhead(items(), 2)):
+    with closing(Prefetcher(items(), 2)):
         pass
     (left,) = set(threading.enumerate()) - before
     assert left.daemon  # it does not keep the process alive

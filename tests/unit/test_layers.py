@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from funasr_cli.backend import mx, nn
+from funasr_cli.compute.backend import mx, nn
 from funasr_cli.decoding import sampling
 from funasr_cli.decoding.sampling import log_probabilities
 from funasr_cli.models.layers import CPUEmbedding, CPULinear, attention, cpu_product

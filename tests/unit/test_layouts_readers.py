@@ -18,11 +18,11 @@ from support.layouts import write_mlx_audio, write_transformers
 from support.small import edit_json
 
 import funasr_cli
-from funasr_cli.backend import mx, tree_flatten
 from funasr_cli.benchmarks.synthetic import RELEASE
-from funasr_cli.checkpoints.layouts.transformers import open_transformers
-from funasr_cli.checkpoints.load import load_model
-from funasr_cli.checkpoints.sources import open_checkpoint, open_model
+from funasr_cli.compute.backend import mx, tree_flatten
+from funasr_cli.families.fun_asr_nano.layout_transformers import open_transformers
+from funasr_cli.families.load import load_model
+from funasr_cli.families.open import open_checkpoint, open_model
 from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
 
 

@@ -9,8 +9,8 @@ from support.errors import refused
 from support.small import convert, edit_json
 
 import funasr_cli
-from funasr_cli.checkpoints.load import load_model
 from funasr_cli.errors import ModelError
+from funasr_cli.families.load import load_model
 
 
 def test_a_folder_whose_name_is_no_utf8(model: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from support.hub_client import HUBS, Client
 from support.hub_server import Repository, serving
 
-from funasr_cli.checkpoints import modelscope
-from funasr_cli.checkpoints.network import failure, setting_at_fault
+from funasr_cli.hubs import modelscope
+from funasr_cli.hubs.network import failure, setting_at_fault
 
 NOWHERE = "http://127.0.0.1:9"  # where nothing listens
 

@@ -13,8 +13,8 @@ from support.transcripts import segment, transcript
 from funasr_cli import demo
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.errors import AudioError, ExitCode
-from funasr_cli.scheduling.books import Book
 from funasr_cli.scheduling.events import Failed, Finished
+from funasr_cli.scheduling.recording_state import Book
 from funasr_cli.transcript import Segment, Transcript
 
 

@@ -20,12 +20,12 @@ import funasr_cli
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.backend import mx
 from funasr_cli.cli import console
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.families.fun_asr_nano.stages import Encoded
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.stages import Encoded
 from funasr_cli.transcript import Transcript
 
 WriteModel = Callable[..., Path]
@@ -219,9 +219,9 @@ def test_a_device_that_gives_up_is_asked_for_less_at_once(
 def test_no_fast_blas_is_said_once(
     stopping_model: Path, short_wav: Path, zh_wav: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("funasr_cli.backend.lacks_blas", lambda: True)
-    monkeypatch.setattr("funasr_cli.device.lacks_blas", lambda: True)
-    monkeypatch.setattr("funasr_cli.device.BLAS", None)
+    monkeypatch.setattr("funasr_cli.compute.backend.lacks_blas", lambda: True)
+    monkeypatch.setattr("funasr_cli.compute.device.lacks_blas", lambda: True)
+    monkeypatch.setattr("funasr_cli.compute.device.BLAS", None)
     for command in (
         ("transcribe", short_wav, zh_wav, "--max-tokens", 2),
         ("bench", "--rtf", short_wav, "--trials", 1),
@@ -244,7 +244,7 @@ def test_existing_output_is_refused_before_anything_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch = Mock()
-    monkeypatch.setattr("funasr_cli.checkpoints.convert.fetch_source", fetch)
+    monkeypatch.setattr("funasr_cli.conversion.convert.fetch_source", fetch)
     (tmp_path / "file").touch()
     invoke("convert", "owner/model", tmp_path).assert_error(1, "output-exists", str(tmp_path))
     invoke("convert", "owner/model", "--languages", "zh,xx").assert_error(2, "language-unknown", "'xx'")

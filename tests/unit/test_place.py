@@ -14,7 +14,7 @@ from support.placing import NEW, OLD, convert, leftover, model_of, refusal, writ
 from support.running import tree
 
 from funasr_cli.checkpoints.format import write_sums
-from funasr_cli.checkpoints.place import check_place, new_folder
+from funasr_cli.conversion.place import check_place, new_folder
 
 
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from support.killing import Death, victims
 from support.placing import NEW, OLD, convert, leftover, refusal, write_model
 from support.running import tree
 
-from funasr_cli.checkpoints import place
-from funasr_cli.checkpoints.hub import ASIDE_PREFIX, find_model
-from funasr_cli.checkpoints.place import HINTS, check_place, new_folder
+from funasr_cli.conversion import place
+from funasr_cli.conversion.place import HINTS, check_place, new_folder
 from funasr_cli.errors import FunASRError, OutputError
+from funasr_cli.hubs.find import ASIDE_PREFIX, find_model
 
 CODES = dict.fromkeys((errno.EROFS, errno.EACCES, errno.EBUSY, errno.EIO, errno.EMFILE), "output-unwritable")
 CODES |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "disk-full")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from support.errors import refused
 from tokenizers import Tokenizer, models
 
-from funasr_cli.decoding.prompt import check_hotwords, prompt_texts, prompt_token_ids
+from funasr_cli.families.fun_asr_nano.config import PromptConfig
+from funasr_cli.families.fun_asr_nano.prompt import check_hotwords, prompt_texts, prompt_token_ids
 from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES, NANO_LANGUAGES, language_code, resolve_language
-from funasr_cli.models.fun_asr_nano import PromptConfig
 from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
 
 # Upstream's names, copied from the list that the MLT checkpoint was trained with.

@@ -18,13 +18,13 @@ from support.layouts import write_mlx_audio
 from support.small import MakeCheckpoint, convert, edit_json
 
 import funasr_cli
-from funasr_cli.backend import mx
 from funasr_cli.checkpoints import keymap
-from funasr_cli.checkpoints.convert import Proof
-from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import Tensor
 from funasr_cli.checkpoints.untrusted import SHOWN_CHARACTERS
+from funasr_cli.compute.backend import mx
+from funasr_cli.conversion.convert import Proof
 from funasr_cli.errors import SetupError
+from funasr_cli.families.open import open_checkpoint
 from funasr_cli.paths import REFERENCE_PYTHON
 from funasr_cli.verification import proof, reference
 from funasr_cli.verification.proof import Stages, prove
@@ -46,7 +46,7 @@ def edit_weights(folder: Path, change: Callable[[dict[str, mx.array]], None]) ->
 @pytest.mark.slow
 def test_the_same_values_compute_the_same(small_checkpoint: Path, small_model: Path) -> None:
     found = proved(small_checkpoint, small_model)
-    assert found.errors == {"features": 0, "encoder": 0, "audio_rows": 0, "logits": 0}
+    assert found.errors == {"features": 0, "encoder": 0, "audio_embeddings": 0, "logits": 0}
     assert (found.agreeing, found.result_text, found.is_doubtful) == (found.tokens, found.source_text, False)
 
 
@@ -106,7 +106,7 @@ def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(proof, "run_reference", lambda *_: seen[0])
     found = funasr_cli.convert(small_checkpoint, tmp_path / "same", verify="full").proof
     assert found
-    assert found.port_errors == {"features": 0, "encoder": 0, "audio_rows": 0, "logits": 0}
+    assert found.port_errors == {"features": 0, "encoder": 0, "audio_embeddings": 0, "logits": 0}
     assert found.port_agreeing == found.tokens
     monkeypatch.setattr(
         proof, "run_reference", lambda *_: Stages(**{**vars(seen[0]), "encoder": seen[0].encoder * 1.1})

@@ -24,7 +24,7 @@ from support.scheduled import (
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError
 from funasr_cli.options import TranscribeOptions
-from funasr_cli.scheduling.events import Draft, Settled
+from funasr_cli.scheduling.events import PartialText, SegmentFinished
 from funasr_cli.scheduling.scheduler import PREFILL_ROWS
 from funasr_cli.transcript import Transcript
 
@@ -139,7 +139,7 @@ def test_events_of_a_segment_that_is_repaired() -> None:
     events = run(model, [recording])
     assert_protocol(events, [0])
     first, second = transcripts_of(events)[0].segments
-    drafts = [(event.start_s, event.text) for event in events if isinstance(event, Draft)]
+    drafts = [(event.start_s, event.text) for event in events if isinstance(event, PartialText)]
     parent, starts = drafts.index((first.start_s, None)), (first.start_s, second.start_s)
     assert {start_s for start_s, _ in drafts[: parent + 1]} == {first.start_s}
     assert drafts[parent - 1][1] == chr(0x4E01) + chr(0x4E02) + chr(0x4E03) * 15
@@ -147,7 +147,7 @@ def test_events_of_a_segment_that_is_repaired() -> None:
     for start_s in starts:
         texts = [text for at_s, text in drafts[parent + 1 :] if at_s == start_s]
         assert texts == ["", "\u4e07", "\u4e07\u4e08", "\u4e07\u4e08\u4e09", None]
-    assert [event.segment for event in events if isinstance(event, Settled)] == [first, second]
+    assert [event.segment for event in events if isinstance(event, SegmentFinished)] == [first, second]
     assert [(one.text, one.retries, one.state) for one in (first, second)] == [
         ("\u4e07\u4e08\u4e09", 1, "repaired")
     ] * 2

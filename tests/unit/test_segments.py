@@ -22,10 +22,11 @@ from support.segmenting import (
     stretches_of,
 )
 
+from funasr_cli.audio.segment import AudioSegment, deepest_pause
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling import segments
-from funasr_cli.scheduling.segments import Segmenter, Stretch, deepest_pause
+from funasr_cli.scheduling.segments import Segmenter
 
 
 def test_margins_around_speech() -> None:
@@ -120,8 +121,8 @@ def test_the_cut_is_in_the_deepest_pause(dip_s: float, duration_s: float) -> Non
     assert (first.start, second.end) == (0, seconds(duration_s))
 
 
-def a_stretch(samples: np.ndarray) -> Stretch:
-    return Stretch(7000, samples, loudness_db(samples) / 20)
+def a_stretch(samples: np.ndarray) -> AudioSegment:
+    return AudioSegment(7000, samples, loudness_db(samples) / 20)
 
 
 @example(count=32 * FRAME_SAMPLES)

@@ -13,8 +13,8 @@ from support.batch import generate
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
-from funasr_cli.decoding.guard import without_loop
 from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.decoding.stopping import without_loop
 from funasr_cli.decoding.text import UNFINISHED, TextStream, clean_text, thinking
 from funasr_cli.options import DEFAULTS
 from funasr_cli.pipeline import Recognizer

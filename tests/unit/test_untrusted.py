@@ -24,7 +24,6 @@ from support.layouts import write_mlx_audio, write_transformers
 from support.small import SMALL
 
 from funasr_cli import demo
-from funasr_cli.checkpoints.sources import open_checkpoint
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, open_safetensors
 from funasr_cli.checkpoints.untrusted import (
     SHOWN_CHARACTERS,
@@ -38,6 +37,7 @@ from funasr_cli.checkpoints.untrusted import (
 )
 from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.errors import FunASRError, ModelError
+from funasr_cli.families.open import open_checkpoint
 
 FIND = pytest.mark.parametrize("find", [file_in, optional_file_in])
 

@@ -15,9 +15,10 @@ from support.errors import refused
 from support.small import SMALL
 
 from funasr_cli.checkpoints.keymap import model_shapes
-from funasr_cli.checkpoints.upstream import nano_config, upstream_options
 from funasr_cli.errors import ModelError
-from funasr_cli.models.fun_asr_nano import FunASRNano, FunASRNanoConfig
+from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig
+from funasr_cli.families.fun_asr_nano.network import FunASRNano
+from funasr_cli.families.fun_asr_nano.upstream import nano_config, upstream_options
 
 LLM = {
     "model_type": "qwen3", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from funasr_cli.audio.recording import open_recording
-from funasr_cli.backend import describe
+from funasr_cli.compute.backend import describe
 from funasr_cli.decoding import batch
 from funasr_cli.demo import MODEL
 from funasr_cli.options import AUTO_DRAFT, NO_DRAFT, TranscribeOptions

@@ -168,8 +168,8 @@ class Batch:
     ctc_ids: torch.Tensor  # (sum of ctc_lengths,)
     ctc_lengths: torch.Tensor  # (B,)
     prompt_ids: torch.Tensor  # (P,): what stands in front of the audio
-    token_ids: torch.Tensor  # (B, L): zeros for the audio rows, assistant tag, text, end of turn, padding
-    audio: torch.Tensor  # (B, L) bool: columns that the audio rows fill
+    token_ids: torch.Tensor  # (B, L): zeros for the audio embeddings, assistant tag, text, end of turn, padding
+    audio: torch.Tensor  # (B, L) bool: columns that the audio embeddings fill
     labels: torch.Tensor  # (B, L): the next token where it is to be learnt, else IGNORED
 
 

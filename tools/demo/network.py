@@ -114,8 +114,8 @@ class TrainingAid(nn.Module):
         self.locate = nn.Linear(WIDTH, 2 * len(PERIODS))
 
     def rows_loss(self, adapted: torch.Tensor, network: DemoNetwork, batch: Batch) -> torch.Tensor:
-        """CTC's loss on what the audio rows, of (B, T, llm width), spell through CTC's head, which stays as is."""
-        counts = batch.audio.sum(1)  # (B,) audio rows
+        """CTC's loss on what the audio embeddings, of (B, T, llm width), spell through CTC's head, which stays as is."""
+        counts = batch.audio.sum(1)  # (B,) audio embeddings
         slots = self.spread(adapted[:, : int(counts.max())]).unflatten(-1, (SLOTS, WIDTH)).flatten(1, 2)
         head = network.ctc.ctc_lo
         log_probs = F.linear(slots, head.weight.detach(), head.bias.detach()).float().log_softmax(-1)

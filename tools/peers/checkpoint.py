@@ -12,8 +12,8 @@ from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.benchmarks.subjects import generated_clip
 from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.checkpoints.format import WEIGHTS_FILE
-from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG
-from funasr_cli.checkpoints.upstream import LLM_FOLDER
+from funasr_cli.families.fun_asr_nano.layout_funasr import UPSTREAM_CONFIG
+from funasr_cli.families.fun_asr_nano.upstream import LLM_FOLDER
 from tools.export import export
 
 OURS, FUNASR, MLX_AUDIO = "ours", "funasr", "mlx-audio"

@@ -8,10 +8,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from funasr_cli.backend import describe
 from funasr_cli.benchmarks.report import describe_machine, describe_versions
 from funasr_cli.benchmarks.scoring import require_rapidfuzz
 from funasr_cli.cli import console
+from funasr_cli.compute.backend import describe
 from funasr_cli.errors import ExitCode, FunASRError, UsageError
 from funasr_cli.options import BENCH_TRIALS, DEFAULT_HUB, Hub
 from tools.release.acceptance import PRECISIONS, Plan, accept

@@ -10,7 +10,7 @@ from pathlib import Path
 from funasr_cli.audio.recording import open_recording
 from funasr_cli.benchmarks.cases import CaseCost, run_cases
 from funasr_cli.benchmarks.subjects import load_subjects, make_workloads
-from funasr_cli.device import use_device
+from funasr_cli.compute.device import use_device
 from funasr_cli.errors import SetupError
 from funasr_cli.options import TranscribeOptions
 from tools.release.clips import Clip

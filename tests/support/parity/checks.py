@@ -7,8 +7,8 @@ import numpy as np
 from support.parity.live import Case
 from support.parity.stages import Stages, load_clip, options_of, prompts_of, written_ids
 
-from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.decoding.text import clean_text
+from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
 from funasr_cli.models.ctc import best_path
 from funasr_cli.pipeline import Recognizer
 
@@ -70,7 +70,7 @@ def check_rows(stage: str) -> Check:
 
 
 def check_prompt(recognizer: Recognizer, ours: Stages, case: Case) -> None:
-    """Token ids around the audio, how many audio rows there are, and the embeddings of both."""
+    """Token ids around the audio, how many audio embeddings there are, and the embeddings of both."""
     before, after = prompt_token_ids(options_of(case.job), recognizer.config.prompt, recognizer.loaded.tokenizer)
     begin, count = case.report["audio_begin"], case.report["audio_tokens"]
     ids = case.arrays["prompt_ids"].tolist()

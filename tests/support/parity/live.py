@@ -12,7 +12,7 @@ import pytest
 from support.checkpoints import CheckpointSpec, write_checkpoint
 from support.small import convert, once
 
-from funasr_cli.checkpoints.load import load_model
+from funasr_cli.families.load import load_model
 from funasr_cli.pipeline import Recognizer
 
 REPOSITORY = Path(__file__).parents[3]

@@ -11,15 +11,15 @@ from support.batch import generate
 from support.parity.live import Case
 
 from funasr_cli.audio.decode import Audio, load_audio
-from funasr_cli.backend import mx
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding import batch as decoding
 from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.families.fun_asr_nano import network as fun_asr_nano
+from funasr_cli.families.fun_asr_nano.network import FunASRNano
+from funasr_cli.families.fun_asr_nano.stages import Encoded
 from funasr_cli.languages import language_code
-from funasr_cli.models import fun_asr_nano
-from funasr_cli.models.fun_asr_nano import FunASRNano
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.stages import Encoded
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Stages:
     features: np.ndarray  # (rows, row width)
     encoder: np.ndarray  # (rows, encoder width)
     adaptor: np.ndarray  # (rows, hidden)
-    prompt: np.ndarray  # (tokens and audio rows, hidden)
+    prompt: np.ndarray  # (tokens and audio embeddings, hidden)
     forced_logits: np.ndarray  # (steps, vocab)
     ctc_log_probs: np.ndarray | None  # (rows, CTC vocab)
 

@@ -22,9 +22,9 @@ from mlx_audio.stt.models.fun_asr_nano.fun_asr_nano import _normalise_text_for_j
 
 def load_counting(path: str) -> Any:
     """The module of this project that counts, over this environment's own MLX."""
-    for name in ("funasr_cli", "funasr_cli.backend"):
+    for name in ("funasr_cli", "funasr_cli.compute.backend"):
         sys.modules[name] = ModuleType(name)
-    vars(sys.modules["funasr_cli.backend"]).update(mx=mx, nn=nn, tree_flatten=tree_flatten)
+    vars(sys.modules["funasr_cli.compute.backend"]).update(mx=mx, nn=nn, tree_flatten=tree_flatten)
     spec = importlib.util.spec_from_file_location("counting", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules["counting"] = module

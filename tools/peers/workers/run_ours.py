@@ -11,8 +11,8 @@ ANSWERS = claim_stdout()
 
 from pathlib import Path
 
-from funasr_cli.backend import mx
-from funasr_cli.checkpoints.load import load_model
+from funasr_cli.compute.backend import mx
+from funasr_cli.families.load import load_model
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from tools.counting import counting

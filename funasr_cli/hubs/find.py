@@ -13,10 +13,10 @@ import platformdirs
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.format import CONFIG_FILE
-from funasr_cli.checkpoints.repository import Source
-from funasr_cli.checkpoints.sources import is_model
 from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
+from funasr_cli.families.open import is_model
+from funasr_cli.hubs.repository import Source
 from funasr_cli.options import DEFAULT_HUB, Hub
 from funasr_cli.paths import path_in_variable
 
@@ -111,9 +111,9 @@ def fetch_source(
         hint = "name its folder" if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
         raise ModelError(f"{name}: neither a folder nor a hub id", hint, code="model-missing")
     if hub is Hub.MS:
-        from funasr_cli.checkpoints.modelscope import fetch
+        from funasr_cli.hubs.modelscope import fetch
     else:
-        from funasr_cli.checkpoints.huggingface import fetch
+        from funasr_cli.hubs.huggingface import fetch
     return fetch(name, revision, partial(progress, DOWNLOADING))
 
 
@@ -157,7 +157,7 @@ def find_model(name: str | None) -> Path:
     if len(matches) == 1:
         return next(iter(matches.values()))
     if HUB_ID.fullmatch(name) and not matches and not folder:
-        from funasr_cli.checkpoints.huggingface import cached
+        from funasr_cli.hubs.huggingface import cached
 
         found = cached(name)
         if found and is_model(found.folder):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
-from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
-from funasr_cli.checkpoints.layouts.transformers import INDEX_FILE
 from funasr_cli.checkpoints.pickles import require_torch
 from funasr_cli.errors import ModelError
+from funasr_cli.families.fun_asr_nano.layout_funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
+from funasr_cli.families.fun_asr_nano.layout_transformers import INDEX_FILE
 from funasr_cli.options import Hub
 
 Tell = Callable[[int, int], None]  # bytes fetched, bytes in all

@@ -9,8 +9,8 @@ from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, OF_THE_DECODER, t
 from funasr_cli.checkpoints.pickles import read_state_dict, require_torch
 from funasr_cli.checkpoints.tensors import usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, read_json, read_yaml, readable
-from funasr_cli.checkpoints.upstream import MODEL, nano_config
 from funasr_cli.checkpoints.values import Misstated, require, section, stated_in
+from funasr_cli.families.fun_asr_nano.upstream import MODEL, nano_config
 
 LAYOUT = "FunASR"
 UPSTREAM_WEIGHTS = "model.pt"

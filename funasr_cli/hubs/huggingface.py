@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from funasr_cli.checkpoints.format import sha256_of
-from funasr_cli.checkpoints.network import Access, failure, unreached, wrong_address, wrong_token
-from funasr_cli.checkpoints.repository import Source, Tell, is_complete, wanted
 from funasr_cli.errors import FunASRError, ModelError, SetupError
+from funasr_cli.hubs.network import Access, failure, unreached, wrong_address, wrong_token
+from funasr_cli.hubs.repository import Source, Tell, is_complete, wanted
 from funasr_cli.options import Hub
 from funasr_cli.paths import require_space
 

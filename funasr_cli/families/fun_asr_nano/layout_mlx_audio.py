@@ -10,9 +10,9 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE, tokenizer_files
 from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json, readable
-from funasr_cli.checkpoints.upstream import COMPONENTS, nano_config
 from funasr_cli.checkpoints.values import Options, section, stated_in
 from funasr_cli.errors import ModelError
+from funasr_cli.families.fun_asr_nano.upstream import COMPONENTS, nano_config
 
 LAYOUT = "mlx-audio"
 NO_CTC = "its CTC branch is left out: mlx-audio's layout has no vocabulary for it"

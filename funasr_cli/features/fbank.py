@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from funasr_cli.backend import mx
+from funasr_cli.compute.backend import mx
 
 INT16_SCALE = 1 << 15  # Kaldi works on samples in int16's range
 PREEMPHASIS = 0.97

@@ -1,6 +1,6 @@
 """The one place where MLX is imported, and what has to happen before and after that.
 
-Everything else says ``from funasr_cli.backend import mx, nn``. MLX's Linux CPU wheel is linked against the
+Everything else says ``from funasr_cli.compute.backend import mx, nn``. MLX's Linux CPU wheel is linked against the
 reference BLAS; a BLAS that is already open globally when MLX is loaded wins the symbol lookup, so a fast one is
 opened first. On macOS (Accelerate, Metal) nothing of this applies; with a CUDA back end it does no harm.
 """

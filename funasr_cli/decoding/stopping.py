@@ -43,7 +43,7 @@ def find_loop(sequence: Sequence[object], shortest: int) -> int | None:
     return None
 
 
-class Guard:
+class StoppingCriteria:
     """Watches one row."""
 
     def __init__(self, stop_token_ids: tuple[int, ...], duration_s: float, max_tokens: int | None):
@@ -75,7 +75,7 @@ class Guard:
         return reason == StopReason.LOOP or (reason == StopReason.BUDGET and not self._asked_for)
 
 
-class Quota(Guard):
+class Quota(StoppingCriteria):
     """Lets exactly this number of tokens through, whatever they are: for measuring."""
 
     def __init__(self, tokens: int):

@@ -15,9 +15,9 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.keymap import Spell
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
-from funasr_cli.checkpoints.upstream import COMPONENTS, nano_config
 from funasr_cli.checkpoints.values import Options, require, section, stated_in, value
 from funasr_cli.errors import ModelError
+from funasr_cli.families.fun_asr_nano.upstream import COMPONENTS, nano_config
 
 LAYOUT = "Transformers"
 INDEX_FILE = "model.safetensors.index.json"

@@ -9,8 +9,8 @@ import unicodedata
 from tokenizers import Tokenizer
 
 from funasr_cli.errors import UsageError
+from funasr_cli.families.fun_asr_nano.config import PromptConfig
 from funasr_cli.languages import LANGUAGES, resolve_language
-from funasr_cli.models.fun_asr_nano import PromptConfig
 from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
 
 SYSTEM_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -32,7 +32,7 @@ def instruction(language: str | None, hotwords: tuple[str, ...], itn: bool) -> s
 
 
 def prompt_texts(options: TranscribeOptions, config: PromptConfig, *, first: bool = True) -> tuple[str, str]:
-    """Write the text in front of the audio rows and behind them.
+    """Write the text in front of the audio embeddings and behind them.
 
     Only the `first` segment of a recording goes on from an earlier text.
 
@@ -72,7 +72,7 @@ def refuse_control_tokens(what: str, text: str, tokenizer: Tokenizer) -> None:
 def prompt_token_ids(
     options: TranscribeOptions, config: PromptConfig, tokenizer: Tokenizer, *, first: bool = True
 ) -> tuple[list[int], list[int]]:
-    """Tokenize `prompt_texts`, each on its own: token ids in front of the audio rows and behind them.
+    """Tokenize `prompt_texts`, each on its own: token ids in front of the audio embeddings and behind them.
 
     Raises:
         UsageError: a language that the checkpoint does not have, a hotword or text that is no plain text, or more

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from funasr_cli import __version__
-from funasr_cli.backend import mx
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import quantize
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, stored_shapes
-from funasr_cli.checkpoints.hub import (
+from funasr_cli.checkpoints.keymap import model_shapes
+from funasr_cli.checkpoints.quantize import PACKED, Groups
+from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
+from funasr_cli.checkpoints.vocabularies import ANOTHERS, vocabulary_problems
+from funasr_cli.compute.backend import mx
+from funasr_cli.conversion.place import check_place, new_folder
+from funasr_cli.errors import ModelError
+from funasr_cli.families.open import open_checkpoint
+from funasr_cli.hubs.find import (
     ALIASES,
     VERIFYING,
     Progress,
@@ -20,14 +27,7 @@ from funasr_cli.checkpoints.hub import (
     local_source,
     models_folder,
 )
-from funasr_cli.checkpoints.keymap import model_shapes
-from funasr_cli.checkpoints.place import check_place, new_folder
-from funasr_cli.checkpoints.quantize import PACKED, Groups
-from funasr_cli.checkpoints.repository import Source
-from funasr_cli.checkpoints.sources import open_checkpoint
-from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
-from funasr_cli.checkpoints.vocabularies import ANOTHERS, vocabulary_problems
-from funasr_cli.errors import ModelError
+from funasr_cli.hubs.repository import Source
 from funasr_cli.options import DEFAULT_HUB, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 

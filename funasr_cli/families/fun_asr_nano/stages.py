@@ -6,14 +6,14 @@ import numpy as np
 import soxr
 
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.backend import mx
-from funasr_cli.checkpoints.load import LoadedModel
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.batch import bucketed
 from funasr_cli.decoding.ctc import CTCReading
-from funasr_cli.decoding.prompt import prompt_token_ids
 from funasr_cli.errors import ModelError
-from funasr_cli.features import Frontend
-from funasr_cli.models.fun_asr_nano import batch_lengths
+from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
+from funasr_cli.families.load import LoadedModel
+from funasr_cli.features.fbank import Frontend
+from funasr_cli.models.layers import batch_lengths
 from funasr_cli.options import TranscribeOptions
 
 NO_CTC_HINT = "Hugging Face's files leave it out: convert the model again with --hub ms"
@@ -79,15 +79,15 @@ class Stages:
         ``first`` tells which rows are the first of their recordings; None takes all of them for that.
         """
         model, prompt, tokenizer = self.loaded.model, self.config.prompt, self.loaded.tokenizer
-        audio_rows = model.audio_rows(encoded.hidden, encoded.lengths)
-        first = first or [True] * len(audio_rows)
-        texts = {}  # (tokens, hidden) in front of the audio rows and behind them
+        audio_embeddings = model.audio_embeddings(encoded.hidden, encoded.lengths)
+        first = first or [True] * len(audio_embeddings)
+        texts = {}  # (tokens, hidden) in front of the audio embeddings and behind them
         for is_first in set(first):
             ids = prompt_token_ids(options, prompt, tokenizer, first=is_first)
             texts[is_first] = [model.llm.embed(mx.array(part)) for part in ids]
         return [
             mx.concatenate([texts[is_first][0], audio, texts[is_first][1]])
-            for audio, is_first in zip(audio_rows, first, strict=True)
+            for audio, is_first in zip(audio_embeddings, first, strict=True)
         ]
 
     def read_ctc(self, encoded: Encoded) -> list[CTCReading]:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from funasr_cli.backend import mx, nn
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE, ModelFile
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.quantize import BIASES, PACKED, SCALES, Groups
-from funasr_cli.checkpoints.sources import open_model
 from funasr_cli.checkpoints.tensors import size_bytes
 from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
-from funasr_cli.device import default_dtype, keep_in_memory, refuse_too_large
+from funasr_cli.compute.backend import mx, nn
+from funasr_cli.compute.device import default_dtype, keep_in_memory, refuse_too_large
 from funasr_cli.errors import UsageError
-from funasr_cli.models.fun_asr_nano import FunASRNano
+from funasr_cli.families.fun_asr_nano.network import FunASRNano
+from funasr_cli.families.open import open_model
 from funasr_cli.options import AS_STORED, DTYPES
 from funasr_cli.vocabulary import CTCVocabulary
 

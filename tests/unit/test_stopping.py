@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 import funasr_cli
 from funasr_cli.decoding.batch import Token
-from funasr_cli.decoding.guard import Guard, Quota, StopReason, find_loop, token_budget, without_loop
+from funasr_cli.decoding.stopping import Quota, StoppingCriteria, StopReason, find_loop, token_budget, without_loop
 from funasr_cli.decoding.text import TextStream
 
 DATA = Path(__file__).parents[1] / "data"
@@ -50,9 +50,9 @@ def stop_of(
     stream: TextStream, token_ids: Sequence[int], duration_s: float = 1000
 ) -> tuple[int, StopReason | None]:
     """How many tokens a guard lets pass until it stops the row, and why."""
-    guard = Guard((STOP,), duration_s, None)
+    stopping = StoppingCriteria((STOP,), duration_s, None)
     for count, token_id in enumerate(token_ids, 1):
-        if reason := guard.push(Token(0, token_id, -1.0), stream):
+        if reason := stopping.push(Token(0, token_id, -1.0), stream):
             return count, reason
     return len(token_ids), None
 
@@ -173,8 +173,8 @@ def test_the_budget_goes_by_the_length(duration_s: float, tokens: int) -> None:
 
 def pushed(max_tokens: int | None, *tokens: tuple[int, float]) -> tuple[list[StopReason | None], list[int]]:
     """What a guard says to each token of (id, log-probability), and which of them became text."""
-    guard, stream = Guard((STOP, STOP + 1), 1.0, max_tokens), TextStream(str)
-    reasons = [guard.push(Token(0, token_id, logprob), stream) for token_id, logprob in tokens]
+    stopping, stream = StoppingCriteria((STOP, STOP + 1), 1.0, max_tokens), TextStream(str)
+    reasons = [stopping.push(Token(0, token_id, logprob), stream) for token_id, logprob in tokens]
     return reasons, stream.token_ids
 
 
@@ -202,9 +202,9 @@ def test_a_stop_token_as_the_last_that_is_allowed_is_the_end(token_id: int) -> N
 def test_what_smaller_pieces_may_cure(
     reason: StopReason, by_itself: bool, with_a_limit: bool, doubtful: bool
 ) -> None:
-    assert Guard((STOP,), 1.0, None).worth_retrying(reason) is by_itself
-    assert Guard((STOP,), 1.0, None).worth_retrying(reason, doubtful=True) is doubtful
-    assert Guard((STOP,), 1.0, 40).worth_retrying(reason) is with_a_limit
+    assert StoppingCriteria((STOP,), 1.0, None).worth_retrying(reason) is by_itself
+    assert StoppingCriteria((STOP,), 1.0, None).worth_retrying(reason, doubtful=True) is doubtful
+    assert StoppingCriteria((STOP,), 1.0, 40).worth_retrying(reason) is with_a_limit
     assert not Quota(5).worth_retrying(StopReason.BUDGET, doubtful=True)
 
 

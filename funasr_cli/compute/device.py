@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Iterable
 
-from funasr_cli.backend import BLAS, describe, lacks_blas, mx, on_accelerator
+from funasr_cli.compute.backend import BLAS, describe, lacks_blas, mx, on_accelerator
 from funasr_cli.errors import SetupError
 from funasr_cli.measure import available_bytes
 from funasr_cli.options import AS_STORED

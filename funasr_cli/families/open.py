@@ -7,12 +7,14 @@ from typing import Any
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE, open_converted
-from funasr_cli.checkpoints.layouts import funasr, mlx_audio, transformers
-from funasr_cli.checkpoints.layouts.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
 from funasr_cli.errors import ModelError
+from funasr_cli.families.fun_asr_nano import layout_funasr as funasr
+from funasr_cli.families.fun_asr_nano import layout_mlx_audio as mlx_audio
+from funasr_cli.families.fun_asr_nano import layout_transformers as transformers
+from funasr_cli.families.fun_asr_nano.config import MODEL_TYPE
+from funasr_cli.families.fun_asr_nano.layout_funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
-from funasr_cli.models.fun_asr_nano import MODEL_TYPE
 
 ADAPTER = "adapter_config.json"  # of a folder that PEFT has written
 KNOWN = "funasr convert --explain lists the layouts that are known"

@@ -9,10 +9,10 @@ import dataclasses
 from typing import Any
 
 from funasr_cli.checkpoints.values import Misstated, Options, check_config, require, section, stated_in, value
-from funasr_cli.features import FrontendConfig
+from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, PromptConfig
+from funasr_cli.features.fbank import FrontendConfig
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig
-from funasr_cli.models.fun_asr_nano import FunASRNanoConfig, PromptConfig
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.scheduling.intake import Ended
-from funasr_cli.scheduling.segments import Stretch
 from funasr_cli.transcript import STAGES, Segment, Timings, Transcript
 from funasr_cli.units import is_spoken
 
@@ -17,7 +17,7 @@ from funasr_cli.units import is_spoken
 class Attempt:
     """What has come of a stretch."""
 
-    stretch: Stretch
+    stretch: AudioSegment
     segment: Segment  # made of it
     opinion: Comparison | None  # its text beside what the CTC branch heard; None where that was not asked
 
@@ -49,15 +49,15 @@ class Book:
         """Whether nothing more can come."""
         return self.end is not None and not self._open
 
-    def is_open(self, stretch: Stretch) -> bool:
+    def is_open(self, stretch: AudioSegment) -> bool:
         """Whether a segment is still to come of this stretch."""
         return stretch.start in self._open
 
-    def expect(self, stretch: Stretch) -> None:
+    def expect(self, stretch: AudioSegment) -> None:
         """Wait for the segment of this stretch."""
         self._open.add(stretch.start)
 
-    def replace(self, attempt: Attempt, parts: tuple[Stretch, ...]) -> None:
+    def replace(self, attempt: Attempt, parts: tuple[AudioSegment, ...]) -> None:
         """Wait for its parts instead; in place of a complete segment they are taken only if they are better."""
         self._open.remove(attempt.start)
         self._open.update(part.start for part in parts)

@@ -17,9 +17,9 @@ from os.path import lexists, samestat
 from pathlib import Path
 
 from funasr_cli.checkpoints import format as files
-from funasr_cli.checkpoints.hub import ASIDE_PREFIX, hub_of
-from funasr_cli.checkpoints.sources import is_converted
 from funasr_cli.errors import ModelError, OutputError
+from funasr_cli.families.open import is_converted
+from funasr_cli.hubs.find import ASIDE_PREFIX, hub_of
 from funasr_cli.options import DEFAULT_HUB, Hub
 from funasr_cli.paths import NO_ROOM, nearest_existing
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from funasr_cli import errors
-from funasr_cli.checkpoints.network import Access, failure, unreached, wrong_token
-from funasr_cli.checkpoints.repository import Source, Tell, is_complete, wanted
 from funasr_cli.errors import FunASRError, ModelError, OutputError, SetupError
+from funasr_cli.hubs.network import Access, failure, unreached, wrong_token
+from funasr_cli.hubs.repository import Source, Tell, is_complete, wanted
 from funasr_cli.options import Hub
 from funasr_cli.paths import require_space
 

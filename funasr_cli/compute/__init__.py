@@ -1,0 +1,1 @@
+"""Where MLX computes: its back end, the device, its buffers and streams."""

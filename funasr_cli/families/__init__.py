@@ -1,0 +1,1 @@
+"""The model families, each a folder; which of them a checkpoint belongs to, and loading it."""

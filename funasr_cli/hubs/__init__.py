@@ -1,0 +1,1 @@
+"""From a name or a hub id to a folder on disk."""
