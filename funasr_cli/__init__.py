@@ -14,48 +14,43 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from funasr_cli.capabilities import Capabilities
 from funasr_cli.errors import FunASRError
 from funasr_cli.options import DEFAULT_HUB, TranscribeOptions, known_hub
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
-from funasr_cli.transcript import Ledger, Score, Segment, Timings, Transcript, Word
+from funasr_cli.transcript import (
+    Ledger,
+    Score,
+    Segment,
+    TimedText,
+    Timings,
+    Transcript,
+    Translation,
+    Word,
+)
 
 if TYPE_CHECKING:
     from funasr_cli.audio.decode import AudioInput, Source
     from funasr_cli.conversion.convert import Conversion
-    from funasr_cli.pipeline import EncodedAudio, Recognizer
+    from funasr_cli.pipeline import Recognizer
+    from funasr_cli.speech_model import EncodedAudio, TranscriptStage
 
 __version__ = "0.1.0"
+Draft, Settled = PartialText, SegmentFinished  # their earlier names
 __all__ = [
-    "AudioInput",
-    "Conversion",
-    "EncodedAudio",
-    "Event",
-    "Failed",
-    "Finished",
-    "FunASRError",
-    "Ledger",
-    "PartialText",
-    "Read",
-    "Recognizer",
-    "Score",
-    "Segment",
-    "SegmentFinished",
-    "Source",
-    "Timings",
-    "TranscribeOptions",
-    "Transcript",
-    "Word",
-    "__version__",
-    "convert",
-    "load",
+    "AudioInput", "Capabilities", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished",
+    "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished", "Settled", "Source",
+    "TimedText", "Timings", "TranscribeOptions", "Transcript", "TranscriptStage", "Translation", "Word",
+    "__version__", "convert", "load",
 ]  # fmt: skip
 
 _HEAVY = {  # types whose modules import NumPy or MLX
     "AudioInput": "audio.decode",
     "Conversion": "conversion.convert",
-    "EncodedAudio": "pipeline",
+    "EncodedAudio": "speech_model",
     "Recognizer": "pipeline",
     "Source": "audio.decode",
+    "TranscriptStage": "speech_model",
 }
 
 if not TYPE_CHECKING:  # where it would give every misspelt name a type

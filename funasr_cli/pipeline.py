@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
@@ -16,26 +16,10 @@ from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Opener
 from funasr_cli.scheduling.scheduler import Scheduler
+from funasr_cli.speech_model import EncodedAudio
 from funasr_cli.transcript import Transcript
 
 FREED_BUFFERS_BYTES = 1 << 29  # of what MLX has freed, the most that is kept for reuse
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedAudio:
-    """One piece of audio behind the encoder, and what the decoder reads of it.
-
-    Attributes:
-        frames: (frames, encoder width), the encoder's output, one every `frame_duration_s`.
-        audio_embeddings: (rows, decoder width), the embeddings that stand for the audio in the prompt, in the decoder's
-            type. In the release these are an eighth as many, and made at the first frames, with attention to
-            all of them: a row stands for no stretch of time.
-        frame_duration_s: seconds from one frame to the next: 0.06 in the release (10 ms shift, low frame rate 6).
-    """
-
-    frames: mx.array
-    audio_embeddings: mx.array
-    frame_duration_s: float
 
 
 class Recognizer(Stages):
@@ -102,7 +86,7 @@ class Recognizer(Stages):
         Closing the iterator, or dropping it, stops the work.
 
         Yields:
-            `PartialText`s of the segments that are being written; each segment as `SegmentFinished`, in order; `Finished`.
+            `PartialText` of the segments that are being written; each as `SegmentFinished`, in order; `Finished`.
         """
         open_audio = opener(audio, self.sample_rate_hz, sample_rate_hz)
         return self._run([open_audio], replace(options or DEFAULTS, **changes))

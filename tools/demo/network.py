@@ -114,7 +114,7 @@ class TrainingAid(nn.Module):
         self.locate = nn.Linear(WIDTH, 2 * len(PERIODS))
 
     def rows_loss(self, adapted: torch.Tensor, network: DemoNetwork, batch: Batch) -> torch.Tensor:
-        """CTC's loss on what the audio embeddings, of (B, T, llm width), spell through CTC's head, which stays as is."""
+        """CTC's loss on what the audio embeddings, (B, T, llm width), spell through CTC's fixed head."""
         counts = batch.audio.sum(1)  # (B,) audio embeddings
         slots = self.spread(adapted[:, : int(counts.max())]).unflatten(-1, (SLOTS, WIDTH)).flatten(1, 2)
         head = network.ctc.ctc_lo
