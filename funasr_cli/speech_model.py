@@ -83,6 +83,11 @@ class EncodedAudio:
     audio_embeddings: mx.array | None
     frame_duration_s: float
 
+    @property
+    def audio_rows(self) -> mx.array | None:
+        """The earlier name of `audio_embeddings`, for one release."""
+        return self.audio_embeddings
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
