@@ -74,6 +74,7 @@ def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict
             row["pieces"] = []
         sentences = sentences_of(segment) if times is not Timestamps.NONE else []
         row["sentences"] = list(map(dataclasses.asdict, sentences))
+    data["timings"]["passes"] = transcript.timings.passes
     derived = {"text": transcript.text, "complete": transcript.complete, "times": transcript.times}
     return {**derived, "ledger": dataclasses.asdict(transcript.ledger), **data}
 

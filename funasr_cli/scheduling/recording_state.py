@@ -36,7 +36,9 @@ class Book:
     started: float
     start_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    counts: Counter[str] = field(default_factory=lambda: Counter(tokens=0))  # passes, drafted, accepted, too
+    counts: Counter[str] = field(
+        default_factory=lambda: Counter(tokens=0)
+    )  # decoder_calls, drafted, accepted, too
     first_token: float | None = None
     end: Ended | None = None
     _open: set[int] = field(default_factory=set)  # first samples of stretches that are not final

@@ -175,7 +175,7 @@ class Scheduler:
         with self._shared("decode", [row.speech for row in self._rows.values()]):
             tokens = self._decoder.step()
         for number in {token.row for token in tokens}:
-            self._books[self._rows[number].speech.source].counts["passes"] += 1
+            self._books[self._rows[number].speech.source].counts["decoder_calls"] += 1
         for token in tokens:
             if token.row in self._rows:  # it may have ended before the last of its tokens
                 yield from self._write(self._rows[token.row], token)
