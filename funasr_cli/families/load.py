@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
@@ -20,6 +21,9 @@ from funasr_cli.families.fun_asr_nano.network import FunASRNano
 from funasr_cli.families.open import open_model
 from funasr_cli.options import AS_STORED, DTYPES
 from funasr_cli.vocabulary import CTCVocabulary
+
+if TYPE_CHECKING:
+    from funasr_cli.families.fun_asr_nano.model import NanoModel
 
 # What takes less memory.
 LIGHTER_STORED = "or convert the model with --quantize 4"
@@ -51,7 +55,7 @@ class LoadedModel:
         return stored if self.dtype in (AS_STORED, stored) else f"{self.dtype} (stored as {stored})"
 
 
-def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
+def load_model(folder: Path, dtype: str | None = None) -> "NanoModel":
     """Load a model that MLX can read: converted by us or by mlx-audio.
 
     Args:
@@ -71,7 +75,7 @@ def load_model(folder: Path, dtype: str | None = None) -> LoadedModel:
     return load_checkpoint(open_model(folder), folder, dtype)
 
 
-def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> LoadedModel:
+def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> "NanoModel":
     """Load an opened checkpoint, whatever its layout; see `load_model`."""
     tokenizer = read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
     vocabulary = read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE]) if checkpoint.config.ctc else None
@@ -89,7 +93,9 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> LoadedM
     model.load_weights(list(_weights(checkpoint, dtype, quantized)), strict=True)
     model.eval()
     file = ModelFile(checkpoint.config, checkpoint.dtype, checkpoint.quantization, dict(checkpoint.source))
-    return LoadedModel(model, tokenizer, vocabulary, file, folder, dtype)
+    from funasr_cli.families.fun_asr_nano.model import NanoModel
+
+    return NanoModel(LoadedModel(model, tokenizer, vocabulary, file, folder, dtype))
 
 
 def _weights(
