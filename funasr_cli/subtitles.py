@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 from funasr_cli.characters import columns, one_line
 from funasr_cli.errors import UsageError
 from funasr_cli.linebreaks import Words
-from funasr_cli.transcript import Segment, Transcript, Word
+from funasr_cli.transcript import Segment, TimedText, Transcript, Word
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,18 @@ def pieces_of(segment: Segment, *, words: bool = True) -> list[Piece]:
 
     What stands between two of them belongs to the second.
     """
-    parts = segment.words if words and segment.words else segment.pieces
+    parts: Sequence[Word | TimedText] = segment.words if words and segment.words else segment.pieces
     if not parts:
         return [Piece(segment.text, segment.start_s, segment.end_s)]
     borders = [0]
     for part in parts:
         borders.append(segment.text.index(part.text, borders[-1]) + len(part.text))
     borders[-1] = len(segment.text)
-    return [
-        Piece(segment.text[first:last], part.start_s, part.end_s, is_word and part.estimated, is_word)
-        for part, (first, last) in zip(parts, pairwise(borders), strict=True)
-        for is_word in [isinstance(part, Word)]
-    ]
+    pieces = []
+    for part, (first, last) in zip(parts, pairwise(borders), strict=True):
+        as_word = (part.estimated, True) if isinstance(part, Word) else ()
+        pieces.append(Piece(segment.text[first:last], part.start_s, part.end_s, *as_word))
+    return pieces
 
 
 def sentences_of(segment: Segment) -> list[Sentence]:
