@@ -124,7 +124,8 @@ def refuse_unsupported(
     switched = "itn" in typed or options.itn != DEFAULTS.itn
     if switched and not capabilities.itn_switch and options.itn != capabilities.digits:
         refuse_missing("--itn" if options.itn else "--no-itn", "itn_switch", capabilities, model)
-    if options.max_segment_s != DEFAULTS.max_segment_s and options.max_segment_s > longest_segment_s:
+    chosen = "max_segment_s" in typed or options.max_segment_s != DEFAULTS.max_segment_s
+    if chosen and options.max_segment_s > longest_segment_s:
         message = f"--max-segment is {options.max_segment_s:g} s: {model} takes {longest_segment_s:g} s at most"
         raise UsageError(message, f"it must be 2 to {longest_segment_s:g} s", code="option-unsupported")
     if options.word_times:
