@@ -48,7 +48,7 @@ TIMESTAMPS_HELP = (
     "segments; none in txt."
 )
 TAGS_HELP = (
-    "Show emotion and sounds that the model heard beside the text: as [names], or as emoji. JSON always has them."
+    "Show emotion and sounds that the model heard beside the text: as names or emoji; JSON always has them."
 )
 ALIGN_WITH_HELP = (
     "Converted model that tells when words were said, for one that cannot tell: sensevoice, for example."
