@@ -118,12 +118,8 @@ def refuse_unsupported(
         ModelError: it cannot tell when words were said.
     """
     resolve_language(options.language, capabilities.languages)
-    for field, (option, capability) in NEEDS.items():
-        if getattr(options, field) != getattr(DEFAULTS, field):
-            refuse_missing(option, capability, capabilities, model)
-    switched = "itn" in typed or options.itn != DEFAULTS.itn
-    if switched and not capabilities.itn_switch and options.itn != capabilities.digits:
-        refuse_missing("--itn" if options.itn else "--no-itn", "itn_switch", capabilities, model)
+    for need in _lacking(options, capabilities, typed).values():
+        refuse_missing(need.option, need.capability, capabilities, model)
     chosen = "max_segment_s" in typed or options.max_segment_s != DEFAULTS.max_segment_s
     if chosen and options.max_segment_s > longest_segment_s:
         message = f"--max-segment is {options.max_segment_s:g} s: {model} takes {longest_segment_s:g} s at most"
@@ -137,15 +133,19 @@ def supported(options: TranscribeOptions, model: Able, typed: Collection[str]) -
 
     If something has been typed that it cannot honour either, all stays, to be refused.
     """
-    able, defaults = model.capabilities, vars(DEFAULTS)
-    asked = {field for field in NEEDS if getattr(options, field) != defaults[field]}
-    lacking = {field for field in asked if not getattr(able, NEEDS[field].capability)}
-    if options.itn != DEFAULTS.itn and not able.itn_switch:
-        lacking.add("itn")
+    lacking = set(_lacking(options, model.capabilities, typed))
     if options.max_segment_s > model.longest_segment_s:
         lacking.add("max_segment_s")
-    changes: dict[str, Any] = {field: defaults[field] for field in lacking}
+    changes: dict[str, Any] = {field: getattr(DEFAULTS, field) for field in lacking}
     return options if lacking & set(typed) else replace(options, **changes)
+
+
+def _lacking(options: TranscribeOptions, able: Capabilities, typed: Collection[str]) -> dict[str, Need]:
+    """What is asked for that a model cannot do, by the fields of the options."""
+    asked = {field: need for field, need in NEEDS.items() if getattr(options, field) != getattr(DEFAULTS, field)}
+    if ("itn" in typed or options.itn != DEFAULTS.itn) and options.itn != able.digits:
+        asked["itn"] = Need("--itn" if options.itn else "--no-itn", "itn_switch")
+    return {field: need for field, need in asked.items() if not getattr(able, need.capability)}
 
 
 def refuse_missing(option: str, capability: str, capabilities: Capabilities, model: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from funasr_cli.options import Tags
-from funasr_cli.transcript import Segment, TimedText, Word
+from funasr_cli.transcript import Score, Segment, TimedText, Word
 
 EMOTIONS = {  # by name: the emoji, behind the text
     "happy": "😊", "sad": "😔", "angry": "😡", "neutral": "", "fearful": "😰", "disgusted": "🤢",
@@ -43,11 +43,14 @@ def decorated(segment: Segment, style: Tags) -> Segment:
     if not front and not behind:
         return segment
     if not segment.text.strip():
-        return replace(segment, text=f"{front}{behind}".strip(), words=(), pieces=())
+        return replace(segment, text=f"{front}{behind}".strip(), words=(), pieces=(), scores=())
     start, end = len(segment.text) - len(segment.text.lstrip()), len(segment.text.rstrip())
     text = f"{segment.text[:start]}{front}{segment.text[start:end]}{behind}{segment.text[end:]}"
     words, pieces = _between(front, segment.words, behind), _between(front, segment.pieces, behind)
-    return replace(segment, text=text, words=words, pieces=pieces)
+    scores = (
+        (Score(front, 1.0), *segment.scores, Score(behind, 1.0)) if segment.scores else ()
+    )  # they spell the text
+    return replace(segment, text=text, words=words, pieces=pieces, scores=scores)
 
 
 def _between(front: str, parts: tuple[Part, ...], behind: str) -> tuple[Part, ...]:

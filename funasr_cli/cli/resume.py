@@ -20,7 +20,7 @@ from typing import Any
 from funasr_cli.cli import console
 from funasr_cli.inputs import Input
 from funasr_cli.languages import language_code
-from funasr_cli.options import Tags, TranscribeOptions
+from funasr_cli.options import Tags, Timestamps, TranscribeOptions
 from funasr_cli.paths import shown
 from funasr_cli.writers import DATA, DEFAULT_TIMES, SUBTITLES, Style
 
@@ -110,7 +110,7 @@ class Notes:
         # Of what came later only what is no default, so that it makes nothing outdated.
         if self._style.tags is not Tags.NONE and format not in DATA:
             own["tags"] = self._style.tags
-        if self._aligner:
+        if self._aligner and own["times"] is Timestamps.WORD:
             own["align_with"] = _model_hash(self._aligner)
         options = _hash(json.dumps([_of_the_text(self._options), own]).encode())
         return {"recording": recording, "model": self._model, "options": options}

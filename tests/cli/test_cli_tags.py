@@ -150,6 +150,13 @@ def test_another_model_without_times_of_words(home: Path, options: str) -> None:
     assert transcribe(*options.split(), FUNASR_ALIGN_WITH="missing").exit_code == 0
 
 
+def test_resume_makes_times_by_another_model_anew(home: Path, tmp_path: Path) -> None:
+    """But not what shows none."""
+    base = ("transcribe", "-m", "demo", CLIP, "-f", "txt,json", "-o", tmp_path / "out", "--resume")
+    for options, made in (((), 2), (("--align-with", "aligner"), 1), (("--align-with", "aligner"), 0)):
+        assert invoke(*base, *options).stderr.count("wrote ") == made
+
+
 @pytest.mark.parametrize("name", ["sensevoice", "nonsense"])
 def test_another_model_that_is_not_at_hand(home: Path, name: str) -> None:
     """One line says which command fetches one."""

@@ -134,6 +134,14 @@ def test_settings_wait_for_a_model_that_can(field: str) -> None:
     assert supported(options, everything, typed=[]) == options
 
 
+def test_what_a_model_always_does_is_no_reason_to_refuse_settings() -> None:
+    """Typed words for numbers, which it writes anyhow, and a temperature in a variable, which waits."""
+    options = TranscribeOptions(itn=False, temperature=0.5)
+    left = supported(options, SpeakingModel(capabilities=NOTHING), typed=["itn"])
+    assert left == replace(options, temperature=0.0)
+    refuse_unsupported(left, NOTHING, "Speaking", typed=["itn"])
+
+
 def test_a_second_model_for_word_times() -> None:
     """It has to be needed, and able; a language that it does not know is refused, others are not."""
     model, aligner = SpeakingModel(), SpeakingModel("owner/Aligner", replace(NOTHING, word_times=True))

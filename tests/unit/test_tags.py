@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.transcripts import segment, spoken, transcript, transcripts, worded
 
+from funasr_cli.cli.output import tinted_lines
 from funasr_cli.formats import as_dict
 from funasr_cli.options import Tags, Timestamps
 from funasr_cli.subtitles import make_cues
 from funasr_cli.tags import EMOTIONS, SOUNDS, UNSAID, decorated, decoration
-from funasr_cli.transcript import Segment, Transcript
+from funasr_cli.transcript import Score, Segment, Transcript
 from funasr_cli.writers import WRITERS, Style
 
 SHOWN = (Tags.TEXT, Tags.EMOJI)
@@ -71,7 +72,20 @@ def test_without_its_decoration_a_text_is_what_was_said(said: Transcript, style:
                 plain[0], plain[-1] = f"{front}{plain[0]}", f"{plain[-1]}{behind}" if len(plain) > 1 else plain[-1]
                 plain[0] += behind * (len(plain) == 1)
             assert [one.text for one in after] == plain
-        assert dataclasses.replace(shown, text=part.text, words=part.words, pieces=part.pieces) == part
+        same = {name: getattr(part, name) for name in ("text", "words", "pieces", "scores")}
+        assert dataclasses.replace(shown, **same) == part
+
+
+@pytest.mark.parametrize("style", SHOWN)
+@pytest.mark.parametrize("times", [Timestamps.NONE, Timestamps.WORD])
+def test_colours_stay_with_their_words(style: Tags, times: Timestamps) -> None:
+    """On a terminal, what the model was unsure of is coloured, not what stands before it."""
+    part = spoken(0.0, 3.0, "so it was", (0.0, 1.0), (1.0, 2.0), (2.0, 3.0))
+    scores = Score("so ", 0.9), Score("it", 0.1), Score(" was", 0.9)
+    shown = tinted_lines(
+        [decorated(dataclasses.replace(part, scores=scores, tags=("sad", "music")), style)], "", times
+    )
+    assert [shown.plain[span.start : span.end] for span in shown.spans if span.style] == ["it"]
 
 
 @given(worded(), st.sampled_from(Tags), st.sampled_from(Timestamps))
