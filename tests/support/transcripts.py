@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from funasr_cli.tags import EMOTIONS, SOUNDS
 from funasr_cli.transcript import Score, Segment, TimedText, Timings, Transcript, Translation, Word
 
-TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5)
+TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5, decoder_calls=4)
 
 WORDS = [
     "hello", "Well,", "yes.", "Mr.", "O.K.!", "well-known", "1", "2024", "3.14", "00:00:01,000", "00:01.500",
