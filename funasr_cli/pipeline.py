@@ -5,9 +5,9 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from funasr_cli.align import Aligner, aligned
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
 from funasr_cli.capabilities import (
-    Capabilities,
     refuse_aligner,
     refuse_missing_word_times,
     refuse_unaligned_language,
@@ -15,6 +15,7 @@ from funasr_cli.capabilities import (
 )
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import AudioError, UsageError
+from funasr_cli.languages import resolve_language
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Opener
@@ -32,16 +33,22 @@ class Recognizer:
     """
 
     def __init__(
-        self, model: SpeechModel, stages: Sequence[TranscriptStage] = (), *, align_with: SpeechModel | None = None
+        self, model: SpeechModel, stages: Sequence[TranscriptStage] = (), align_with: SpeechModel | None = None
     ):
-        """Take a model, the stages behind it in their order, and another model that tells when words were said.
+        """Put stages behind the model, in this order.
+
+        Args:
+            model: what recognizes.
+            stages: change segments and transcripts.
+            align_with: tells when words were said, where the model cannot.
 
         Raises:
-            UsageError: the other model cannot tell that, or the model itself can.
+            UsageError: `align_with` cannot either, or the model can.
         """
         if align_with:
             refuse_aligner(model, align_with)
         self.model, self._stages, self._aligner = model, tuple(stages), align_with
+        self.capabilities = aligned(model.capabilities, align_with) if align_with else model.capabilities
         clear_streams_with_thread()  # those of loading
 
     @property
@@ -50,15 +57,9 @@ class Recognizer:
         return self.model.sample_rate_hz
 
     @property
-    def capabilities(self) -> Capabilities:
-        """What the model can do, with word times where another model tells them for it."""
-        capabilities = self.model.capabilities
-        return replace(capabilities, word_times=capabilities.word_times or self._aligner is not None)
-
-    @property
     def has_ctc(self) -> bool:
-        """Whether the model itself tells when words were said; `model.capabilities` knows more."""
-        return self.model.capabilities.word_times
+        """Whether it is known when words were said; `capabilities` tells more."""
+        return self.capabilities.word_times
 
     def refuse_missing_word_times(self) -> None:
         """Refuse, with a `ModelError`, a model that cannot tell the times of words."""
@@ -66,12 +67,12 @@ class Recognizer:
 
     def refuse_unsupported(self, options: TranscribeOptions, typed: Collection[str] = ()) -> None:
         """Refuse what the models cannot do, as `capabilities.refuse_unsupported` does; `run` begins with it."""
+        if self._aligner:
+            refuse_unaligned_language(options, self._aligner)
         longest_segment_s = self.model.longest_segment_s
         refuse_unsupported(
             options, self.capabilities, self.model.name, longest_segment_s=longest_segment_s, typed=typed
         )
-        if self._aligner:
-            refuse_unaligned_language(options, self._aligner)
 
     def transcribe(
         self,
@@ -155,9 +156,13 @@ class Recognizer:
             UsageError: the model cannot do what an option asks for, or does not know the language.
         """
         self.refuse_unsupported(options)
+        stages = self._stages
+        if self._aligner and options.word_times:
+            language = resolve_language(options.language, self.capabilities.languages)
+            stages = (Aligner(self._aligner, language), *stages)
         clear_streams_with_thread()
         with FREED_BUFFERS.limited():
-            yield from Scheduler(self.model, options, self._stages).run(openers)
+            yield from Scheduler(self.model, options, stages).run(openers)
 
     def encode_audio(self, audio: AudioInput, *, sample_rate_hz: int | None = None) -> EncodedAudio:
         """Run the encoder over one piece of audio in one go, as over one segment: silence is not left out.

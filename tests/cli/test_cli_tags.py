@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import running
+from support.expected import recognizer
 from support.running import invoke
 from support.speaking import SAID, SpeakingModel
 
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.capabilities import Capabilities
+from funasr_cli.families.load import load_model
+from funasr_cli.speech_model import SpeechModel
 
 CLIP = demo.clips()[3].path
 NANO_WITHOUT_CTC = Capabilities(
@@ -28,7 +32,7 @@ def speaking(monkeypatch: pytest.MonkeyPatch) -> SpeakingModel:
     return loading(monkeypatch, SpeakingModel())
 
 
-def loading(monkeypatch: pytest.MonkeyPatch, model: SpeakingModel, **others: SpeakingModel) -> SpeakingModel:
+def loading(monkeypatch: pytest.MonkeyPatch, model: SpeakingModel, **others: SpeechModel) -> SpeakingModel:
     """Load this model whatever is asked for, but in folders of these names."""
     monkeypatch.setattr(running, "load", lambda folder, dtype=None: others.get(folder.name, model))
     return model
@@ -118,12 +122,11 @@ def test_settings_wait_for_a_model_that_can(speaking: SpeakingModel, tmp_path: P
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model without word times, and in `models/aligner` one that has them."""
-    (tmp_path / "models/aligner").mkdir(parents=True)
-    (tmp_path / "models/aligner/config.json").write_text("{}")
+    """A model without word times, which says what the clip says; in `models/aligner` the demo, which has them."""
+    shutil.copytree(demo.MODEL, tmp_path / "models/aligner")
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
-    able = SpeakingModel("owner/Aligner", Capabilities(("zh", "en"), word_times=True))
-    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC), aligner=able)
+    said = replace(SAID, text=demo.clips()[3].written)
+    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC, said=said), aligner=load_model(demo.MODEL))
     return tmp_path
 
 
@@ -134,13 +137,24 @@ def test_a_model_without_word_times_is_told_of_both_ways(home: Path) -> None:
 
 @pytest.mark.parametrize("options", ["-f json", "-f srt", "--timestamps word", "-f vtt --highlight-words"])
 def test_with_another_model_word_times_are_not_refused(home: Path, options: str) -> None:
-    assert transcribe("--align-with", "aligner", *options.split()).exit_code == 0
+    typed = transcribe("--align-with", "aligner", *options.split())
+    assert (typed.exit_code, typed.stderr) == (0, "")
     assert transcribe(*options.split(), FUNASR_ALIGN_WITH="aligner").exit_code == 0
+
+
+def test_words_have_the_times_that_the_other_model_tells(home: Path) -> None:
+    """It is the demo, which writes the same, and times it by its own branch."""
+    [row] = json.loads(transcribe("--align-with", "aligner", "-f", "json").stdout)["segments"]
+    (own,) = recognizer("demo").transcribe(CLIP, word_times=True).segments
+    assert [(word["text"], word["start_s"], word["end_s"]) for word in row["words"]] == [
+        (word.text, round(word.start_s, 6), round(word.end_s, 6)) for word in own.words
+    ]
+    assert len(row["words"]) > 3
 
 
 def test_a_language_that_the_other_model_lacks(home: Path) -> None:
     result = transcribe("--align-with", "aligner", "-f", "json", "-l", "ja")
-    result.assert_error(2, "language-unknown", "owner/Aligner", "ja")
+    result.assert_error(2, "language-unknown", "--align-with", "ja")
 
 
 @pytest.mark.parametrize("options", ["", "-f tsv", "-f srt --timestamps segment"])
