@@ -200,10 +200,9 @@ def _what_else(name: str, models: dict[str, Path]) -> str:
     if near and name not in ALIASES:
         return f"did you mean {near[0]}?"
     known = f"converted so far: {', '.join(models)}; " if models else ""
-    wanted = ALIASES.get(name, name)
-    return (
-        f"{known}convert one with: funasr convert {wanted if HUB_ID.fullmatch(wanted) else registry.DEFAULT_ALIAS}"
-    )
+    hub_id = ALIASES.get(name, name)
+    wanted = hub_id if HUB_ID.fullmatch(hub_id) else registry.DEFAULT_ALIAS
+    return f"{known}convert one with: funasr convert {wanted}"
 
 
 def _default_model(models: dict[str, Path]) -> Path:
