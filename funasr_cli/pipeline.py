@@ -5,11 +5,13 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from funasr_cli.align import Aligner, aligned
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
 from funasr_cli.capabilities import refuse_unsupported
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.families.fun_asr_nano.model import NO_CTC_HINT
+from funasr_cli.languages import resolve_language
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Opener
@@ -26,9 +28,21 @@ class Recognizer:
     `options` (else the defaults), with single fields of `TranscribeOptions` changed by keyword.
     """
 
-    def __init__(self, model: SpeechModel, stages: Sequence[TranscriptStage] = ()):
-        """`stages` stand behind the model, in this order."""
-        self.model, self._stages = model, tuple(stages)
+    def __init__(
+        self, model: SpeechModel, stages: Sequence[TranscriptStage] = (), align_with: SpeechModel | None = None
+    ):
+        """Put stages behind the model, in this order.
+
+        Args:
+            model: what recognizes.
+            stages: change segments and transcripts.
+            align_with: tells when words were said, where the model cannot.
+
+        Raises:
+            UsageError: `align_with` cannot either.
+        """
+        self.model, self._stages, self._aligner = model, tuple(stages), align_with
+        self.capabilities = aligned(model.capabilities, align_with) if align_with else model.capabilities
         clear_streams_with_thread()  # those of loading
 
     @property
@@ -38,12 +52,12 @@ class Recognizer:
 
     @property
     def has_ctc(self) -> bool:
-        """Whether the model itself tells when words were said; `model.capabilities` knows more."""
-        return self.model.capabilities.word_times
+        """Whether it is known when words were said; `capabilities` tells more."""
+        return self.capabilities.word_times
 
     def refuse_missing_word_times(self) -> None:
         """Refuse, with a `ModelError`, a model that cannot tell the times of words."""
-        if not self.model.capabilities.word_times:
+        if not self.capabilities.word_times:
             message = f"{self.model.name}: no word times without a CTC branch"
             raise ModelError(message, NO_CTC_HINT, code="ctc-missing")
 
@@ -130,10 +144,14 @@ class Recognizer:
         """
         if options.word_times:
             self.refuse_missing_word_times()
-        refuse_unsupported(options, self.model.capabilities, self.model.name)
+        refuse_unsupported(options, self.capabilities, self.model.name)
+        stages = self._stages
+        if self._aligner and options.word_times and not self.model.capabilities.word_times:
+            language = resolve_language(options.language, self.capabilities.languages)
+            stages = (Aligner(self._aligner, language), *stages)
         clear_streams_with_thread()
         with FREED_BUFFERS.limited():
-            yield from Scheduler(self.model, options, self._stages).run(openers)
+            yield from Scheduler(self.model, options, stages).run(openers)
 
     def encode_audio(self, audio: AudioInput, *, sample_rate_hz: int | None = None) -> EncodedAudio:
         """Run the encoder over one piece of audio in one go, as over one segment: silence is not left out.

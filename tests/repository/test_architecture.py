@@ -27,6 +27,7 @@ features
 models
 inputs decoding writers checkpoints
 pictures speech_model sources
+align
 families
 hubs
 scheduling conversion
