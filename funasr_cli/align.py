@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 from funasr_cli.audio.segment import AudioSegment
-from funasr_cli.capabilities import Capabilities
 from funasr_cli.decoding.words import time_words
-from funasr_cli.errors import UsageError
 from funasr_cli.speech_model import SpeechModel, TranscriptStage
 from funasr_cli.transcript import Segment
 from funasr_cli.units import is_spoken
@@ -30,12 +28,3 @@ class Aligner(TranscriptStage):
             return segment
         reading = self._model.read_ctc(audio.samples, self._language)
         return replace(segment, words=time_words(segment.text, reading, audio.start_s, audio.end_s))
-
-
-def aligned(capabilities: Capabilities, aligner: SpeechModel) -> Capabilities:
-    """Tell what a model can do together with one that aligns; a `UsageError` where that one cannot."""
-    if not aligner.capabilities.word_times:
-        message = f"{aligner.name}: has no CTC output to align words with"
-        raise UsageError(message, "funasr convert sensevoice makes a model that has", code="option-unsupported")
-    languages = [code for code in capabilities.languages if code in aligner.capabilities.languages]
-    return replace(capabilities, languages=tuple(languages), word_times=True)

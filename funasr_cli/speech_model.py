@@ -98,7 +98,7 @@ class EncodedAudio:
 
     @property
     def audio_rows(self) -> mx.array | None:
-        """The earlier name of `audio_embeddings`."""
+        """The earlier name of `audio_embeddings`, for one release."""
         return self.audio_embeddings
 
 

@@ -179,6 +179,16 @@ def find_model(name: str | None) -> Path:
     raise ModelError(f"{name}: no such model", _what_else(name, models), code="model-missing")
 
 
+def find_aligner(name: str) -> Path:
+    """Folder of a converted model that tells when words were said, as `find_model` does; errors name one."""
+    try:
+        return find_model(name)
+    except ModelError as error:
+        if error.code == "model-missing":
+            error.hint = "fetch one that can tell when words were said: funasr convert sensevoice"
+        raise
+
+
 def _refuse_aside(name: str) -> None:
     """Say where an old model is whose replacement was killed; the next conversion beside it puts it back."""
     for place in (Path(name), models_folder() / ALIASES.get(name, name)) if name else ():

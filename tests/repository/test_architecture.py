@@ -21,7 +21,7 @@ LAYERS = """
 errors demo
 characters languages paths tags vocabulary
 options units transcript linebreaks
-measure capabilities subtitles
+measure capabilities tags subtitles
 compute audio formats
 features
 models
@@ -41,7 +41,8 @@ HEIGHT = {name: height for height, line in enumerate(LAYERS.split("\n")) for nam
 NOT_EVEN_BELOW = {  # what a layer would allow
     "audio": {"models", "options"},
     "models": {
-        *"audio capabilities characters demo languages measure options paths transcript units vocabulary".split()
+        *"audio capabilities characters demo languages measure options paths".split(),
+        *"tags transcript units vocabulary".split(),
     },
 }
 SEPARATE = ("verification.reference",)  # other programs

@@ -25,7 +25,6 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.families.fun_asr_nano.model import Encoded, NanoModel
 from funasr_cli.options import TranscribeOptions
-from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import Transcript
 
 WriteModel = Callable[..., Path]
