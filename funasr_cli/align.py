@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from funasr_cli.audio.segment import AudioSegment
-from funasr_cli.capabilities import Capabilities
 from funasr_cli.decoding.words import time_words
 from funasr_cli.speech_model import SpeechModel, TranscriptStage
 from funasr_cli.transcript import Segment
@@ -29,9 +28,3 @@ class Aligner(TranscriptStage):
             return segment
         reading = self._model.read_ctc(audio.samples, self._language)
         return replace(segment, words=time_words(segment.text, reading, audio.start_s, audio.end_s))
-
-
-def aligned(capabilities: Capabilities, aligner: SpeechModel) -> Capabilities:
-    """Tell what a model can do together with one that aligns."""
-    languages = [code for code in capabilities.languages if code in aligner.capabilities.languages]
-    return replace(capabilities, languages=tuple(languages), word_times=True)

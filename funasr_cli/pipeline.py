@@ -5,9 +5,10 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from funasr_cli.align import Aligner, aligned
+from funasr_cli.align import Aligner
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
 from funasr_cli.capabilities import (
+    Capabilities,
     refuse_aligner,
     refuse_missing_word_times,
     refuse_unaligned_language,
@@ -33,28 +34,28 @@ class Recognizer:
     """
 
     def __init__(
-        self, model: SpeechModel, stages: Sequence[TranscriptStage] = (), align_with: SpeechModel | None = None
+        self, model: SpeechModel, stages: Sequence[TranscriptStage] = (), *, align_with: SpeechModel | None = None
     ):
-        """Put stages behind the model, in this order.
-
-        Args:
-            model: what recognizes.
-            stages: change segments and transcripts.
-            align_with: tells when words were said, where the model cannot.
+        """Take a model, the stages behind it in their order, and another model that tells when words were said.
 
         Raises:
-            UsageError: `align_with` cannot either, or the model can.
+            UsageError: the other model cannot tell that, or the model itself can.
         """
         if align_with:
             refuse_aligner(model, align_with)
         self.model, self._stages, self._aligner = model, tuple(stages), align_with
-        self.capabilities = aligned(model.capabilities, align_with) if align_with else model.capabilities
         clear_streams_with_thread()  # those of loading
 
     @property
     def sample_rate_hz(self) -> int:
         """Sample rate of the recordings that it takes."""
         return self.model.sample_rate_hz
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model can do, with word times where another model tells them for it."""
+        capabilities = self.model.capabilities
+        return replace(capabilities, word_times=capabilities.word_times or self._aligner is not None)
 
     @property
     def has_ctc(self) -> bool:
@@ -67,12 +68,12 @@ class Recognizer:
 
     def refuse_unsupported(self, options: TranscribeOptions, typed: Collection[str] = ()) -> None:
         """Refuse what the models cannot do, as `capabilities.refuse_unsupported` does; `run` begins with it."""
-        if self._aligner:
-            refuse_unaligned_language(options, self._aligner)
         longest_segment_s = self.model.longest_segment_s
         refuse_unsupported(
             options, self.capabilities, self.model.name, longest_segment_s=longest_segment_s, typed=typed
         )
+        if self._aligner:
+            refuse_unaligned_language(options, self._aligner)
 
     def transcribe(
         self,
@@ -158,7 +159,7 @@ class Recognizer:
         self.refuse_unsupported(options)
         stages = self._stages
         if self._aligner and options.word_times:
-            language = resolve_language(options.language, self.capabilities.languages)
+            language = resolve_language(options.language, self._aligner.capabilities.languages)
             stages = (Aligner(self._aligner, language), *stages)
         clear_streams_with_thread()
         with FREED_BUFFERS.limited():

@@ -12,8 +12,8 @@ import soundfile
 from funasr_cli.audio.decode import Audio, from_array, load_audio
 from funasr_cli.audio.recording import Source, open_recording
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.checkpoints.format import read_config
 from funasr_cli.compute.backend import mx
+from funasr_cli.families.converted import read_config
 from funasr_cli.families.load import load_model
 from funasr_cli.measure import Spread
 from funasr_cli.pipeline import Recognizer

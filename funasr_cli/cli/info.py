@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 
 from funasr_cli import __version__
-from funasr_cli.capabilities import Capabilities
 from funasr_cli.cli import console
 from funasr_cli.cli.convert import ON_MODELSCOPE, has_ctc_on_modelscope
 from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
@@ -174,7 +173,9 @@ def known_models() -> list[dict[str, Any]]:
 
 
 def _describe(name: str, folder: Path) -> dict[str, Any]:
-    from funasr_cli.checkpoints.format import WEIGHTS_FILE, read_config
+    from funasr_cli.checkpoints.format import WEIGHTS_FILE
+    from funasr_cli.families.converted import read_config
+    from funasr_cli.families.registry import capabilities
 
     row: dict[str, Any] = {"name": name, "folder": str(folder)}
     try:
@@ -182,7 +183,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         size = (folder / WEIGHTS_FILE).stat().st_size
     except (ModelError, OSError) as error:
         return row | {"problem": str(error)}
-    able = known_capabilities(file.config)
+    able = capabilities(file.config)
     return row | {
         "bytes": size,
         "dtype": file.dtype,
@@ -194,13 +195,6 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         "source": file.source.get("source"),
         "revision": file.source.get("revision"),
     }
-
-
-def known_capabilities(config: Any) -> Capabilities:
-    """What a model with this configuration can do."""
-    from funasr_cli.families.fun_asr_nano.model import capabilities
-
-    return capabilities(config)
 
 
 def _facts(row: dict[str, Any]) -> str:

@@ -52,7 +52,6 @@ def test_a_language_that_the_other_lacks(whole: NanoModel, bare: NanoModel) -> N
     other = NanoModel(whole.loaded)
     other.capabilities = dataclasses.replace(other.capabilities, languages=("zh",))
     recognizer = Recognizer(bare, align_with=other)
-    assert recognizer.capabilities.languages == ("zh",)
     with refused("language-unknown", "en"):
         recognizer.transcribe(CLIPS[0].path, language="en", word_times=True)
 

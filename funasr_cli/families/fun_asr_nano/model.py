@@ -1,6 +1,5 @@
 """Fun-ASR-Nano, ready to transcribe: samples to features, encoder, CTC branch and prompt; tokens to text."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,18 +7,16 @@ import numpy as np
 import soxr
 
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.capabilities import Capabilities
-from funasr_cli.checkpoints.keymap import model_shapes
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
+from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.batch import BatchDecoder, bucketed
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import AudioError, ModelError
-from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig
-from funasr_cli.families.fun_asr_nano.network import FunASRNano
+from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
 from funasr_cli.families.fun_asr_nano.session import NanoSession
-from funasr_cli.families.load import LoadedModel
 from funasr_cli.features.fbank import MIN_SAMPLES, Frontend
 from funasr_cli.models.layers import batch_lengths
 from funasr_cli.options import MAX_SEGMENT_S, TranscribeOptions
@@ -37,25 +34,6 @@ class Encoded:
     lengths: list[int]
 
 
-def capabilities(config: FunASRNanoConfig) -> Capabilities:
-    """Tell what a checkpoint can do: its CTC branch times words and drafts text."""
-    has_ctc = config.ctc is not None
-    return Capabilities(
-        languages=config.prompt.languages,
-        hotwords=True,
-        previous_text=True,
-        sampling=True,
-        token_limit=True,
-        itn_switch=True,
-        partial_text=True,
-        word_times=has_ctc,
-        confidence=True,
-        ctc_text=has_ctc,
-        drafts=has_ctc,
-        second_opinion=has_ctc,
-    )
-
-
 class NanoModel:
     """A loaded model, stage by stage, for batches whose rows do not depend on each other; see `SpeechModel`."""
 
@@ -65,11 +43,13 @@ class NanoModel:
 
     def __init__(self, loaded: LoadedModel):
         self.loaded = loaded
-        self.config, self.network = loaded.file.config, loaded.model
-        self.tokenizer, self.ctc_vocabulary = loaded.tokenizer, loaded.ctc_vocabulary
+        self.config, self.network = loaded.file.config, loaded.network
+        files, has_ctc = loaded.files, self.config.ctc is not None
+        self.tokenizer = read_tokenizer(files[TOKENIZER_FILE], self.config.llm.vocab_size)
+        self.ctc_vocabulary = read_ctc_vocabulary(files[CTC_VOCABULARY_FILE]) if has_ctc else None
         self.name, self.weights_type = loaded.name, loaded.weights_type
-        self.capabilities = capabilities(self.config)
-        self.parameters = sum(map(math.prod, model_shapes(FunASRNano(self.config)).values()))
+        self.capabilities = loaded.family.capabilities(self.config)
+        self.parameters = loaded.parameters
         self.frontend = Frontend(self.config.frontend)
 
     def session(self, options: TranscribeOptions) -> NanoSession:
