@@ -192,7 +192,7 @@ def test_show_prompt() -> None:
     arguments = ("--lang", "English", "--no-itn", "--hotword", words[0], "--hotword", words[1])
     result = invoke("transcribe", "-m", "demo", EN.path, "--show-prompt", "--quiet", *arguments)
     asked, config = TranscribeOptions(language="en", itn=False, hotwords=words), recognizer("demo").model.config
-    tokenizer = recognizer("demo").model.loaded.tokenizer
+    tokenizer = recognizer("demo").model.tokenizer
     before, after = prompt_token_ids(asked, config.prompt, tokenizer)
     heading = f"prompt, {len(before)} tokens before the audio, {len(after)} behind it:\n"
     question = f"{CONTEXT.format(words=', '.join(words))}语音转写成英文，不进行文本规整："
@@ -204,14 +204,9 @@ def test_show_prompt() -> None:
 def test_show_prompt_with_an_earlier_text() -> None:
     """The first segment of a recording is asked to go on from it, the others are not."""
     result = invoke("transcribe", "-m", "demo", EN.path, "--show-prompt", "--quiet", "--prev-text", "It is")
-    options, config = TranscribeOptions(prev_text="It is"), recognizer("demo").model.config
+    options, model = TranscribeOptions(prev_text="It is"), recognizer("demo").model
     counts = [
-        tuple(
-            map(
-                len,
-                prompt_token_ids(options, config.prompt, recognizer("demo").model.loaded.tokenizer, first=first),
-            )
-        )
+        tuple(map(len, prompt_token_ids(options, model.config.prompt, model.tokenizer, first=first)))
         for first in (True, False)
     ]
     assert counts[0][1] > counts[1][1]

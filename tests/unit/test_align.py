@@ -25,7 +25,7 @@ def bare(whole: NanoModel) -> NanoModel:
     """The same without its CTC branch."""
     config = dataclasses.replace(whole.config, ctc=None)
     file = dataclasses.replace(whole.loaded.file, config=config)
-    return NanoModel(dataclasses.replace(whole.loaded, file=file, ctc_vocabulary=None))
+    return NanoModel(dataclasses.replace(whole.loaded, file=file))
 
 
 @pytest.mark.parametrize("clip", CLIPS[:3], ids=lambda clip: clip.path.name)
