@@ -47,9 +47,9 @@ def decorated(segment: Segment, style: Tags) -> Segment:
     start, end = len(segment.text) - len(segment.text.lstrip()), len(segment.text.rstrip())
     text = f"{segment.text[:start]}{front}{segment.text[start:end]}{behind}{segment.text[end:]}"
     words, pieces = _between(front, segment.words, behind), _between(front, segment.pieces, behind)
-    scores = (
-        (Score(front, 1.0), *segment.scores, Score(behind, 1.0)) if segment.scores else ()
-    )  # they spell the text
+    scores = segment.scores  # they spell the text
+    if scores:
+        scores = (Score(front, 1.0), *scores, Score(behind, 1.0))
     return replace(segment, text=text, words=words, pieces=pieces, scores=scores)
 
 
