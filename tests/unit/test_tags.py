@@ -69,8 +69,8 @@ def test_without_its_decoration_a_text_is_what_was_said(said: Transcript, style:
         for before, after in ((part.words, shown.words), (part.pieces, shown.pieces)):
             plain = [one.text for one in before]
             if plain:
-                plain[0], plain[-1] = f"{front}{plain[0]}", f"{plain[-1]}{behind}" if len(plain) > 1 else plain[-1]
-                plain[0] += behind * (len(plain) == 1)
+                plain[0] = f"{front}{plain[0]}"
+                plain[-1] += behind
             assert [one.text for one in after] == plain
         same = {name: getattr(part, name) for name in ("text", "words", "pieces", "scores")}
         assert dataclasses.replace(shown, **same) == part
