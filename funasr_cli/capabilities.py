@@ -9,10 +9,8 @@ from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
-NO_TIMES_HINT = (
-    "Hugging Face's files of Fun-ASR-Nano leave it out: convert it again with --hub ms, or let another model tell "
-    "them with --align-with sensevoice"
-)
+NO_CTC_HINT = "Hugging Face's files of Fun-ASR-Nano leave it out: convert it again with --hub ms"
+NO_TIMES_HINT = f"{NO_CTC_HINT}, or let another model tell them with --align-with sensevoice"
 
 
 @dataclass(frozen=True)

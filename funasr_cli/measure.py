@@ -1,15 +1,11 @@
-"""Spreads of measurements, and memory."""
+"""Spreads of measurements, and the memory that a process takes."""
 
-import os
 import resource
 import statistics
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from funasr_cli.compute.backend import mx, on_accelerator
 
 
 @dataclass(frozen=True)
@@ -39,36 +35,3 @@ def reset_peak_process() -> None:
     """Start counting the process's peak anew, where the system lets us (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def total_bytes() -> int:
-    """Memory that the device has for MLX, or this machine's."""
-    if on_accelerator():
-        info = mx.device_info()
-        names = ("max_recommended_working_set_size", "memory_size", "total_memory")  # Metal's, and CUDA's
-        return next((int(info[name]) for name in names if info.get(name)), 0)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def available_bytes() -> int:
-    """Memory that can still be taken: the device's, or this machine's within its container."""
-    if on_accelerator():
-        free = mx.device_info().get("free_memory")  # CUDA's
-        return int(free) if free else max(0, total_bytes() - int(mx.get_active_memory()))
-    try:
-        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
-        available = int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024
-    except (OSError, IndexError, ValueError):  # macOS has no such file
-        available = total_bytes() // 2
-    return min(available, *_container_bytes())
-
-
-def _container_bytes() -> Iterator[int]:
-    """What a control group leaves us, if there is one with a limit."""
-    folder = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError):
-        limit, used = ((folder / f"memory.{name}").read_text() for name in ("max", "current"))
-        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        cached = int(counts.get("inactive_file", 0))  # given back when somebody wants it
-        yield max(0, int(limit) - int(used) + cached)
-    yield sys.maxsize

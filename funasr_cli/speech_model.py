@@ -36,7 +36,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What a step brought for one row. With a hypothesis the row has ended, and its number is free."""
+    """What a step brought for one row, perhaps one of several; with a hypothesis the row has ended."""
 
     row: int
     text: str | None = None  # everything so far that cannot change any more; None where nothing is new

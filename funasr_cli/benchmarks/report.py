@@ -18,10 +18,10 @@ from funasr_cli.benchmarks.request import Mode, Request
 from funasr_cli.benchmarks.scoring import reference_of
 from funasr_cli.benchmarks.subjects import ModelCost, Subject, load_subjects, make_workloads, names_of, together
 from funasr_cli.benchmarks.synthetic import write_synthetic
+from funasr_cli.capabilities import NO_CTC_HINT
 from funasr_cli.compute.backend import BLAS, describe, mx, on_accelerator
 from funasr_cli.compute.device import use_device
 from funasr_cli.errors import ModelError
-from funasr_cli.families.fun_asr_nano.model import NO_CTC_HINT
 from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
 

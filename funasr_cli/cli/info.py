@@ -88,7 +88,7 @@ def _models() -> dict[str, Any]:
 def _computing() -> dict[str, Any]:
     from funasr_cli.compute.backend import BLAS
     from funasr_cli.compute.device import gflops_a_core, in_words, slowness
-    from funasr_cli.measure import available_bytes, total_bytes
+    from funasr_cli.compute.memory import available_bytes, total_bytes
 
     gflops = gflops_a_core()
     return {

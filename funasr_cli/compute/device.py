@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable
 
 from funasr_cli.compute.backend import BLAS, describe, lacks_blas, mx, on_accelerator
+from funasr_cli.compute.memory import available_bytes
 from funasr_cli.errors import SetupError
-from funasr_cli.measure import available_bytes
 from funasr_cli.options import AS_STORED
 
 SLOW_GFLOPS = 8.0  # a core: the reference BLAS reaches 4 on a fast one, any other ten times that

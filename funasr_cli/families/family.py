@@ -72,6 +72,8 @@ class Family:
         parts: what the options of quantization mean; the first part tells which recipe is said to be the model's.
         tied: tell which head is not stored because it is an embedding.
         with_languages: the same configuration with other languages; None where a model's languages are fixed.
+        upstream_options: FunASR's ``config.yaml`` and the decoder's ``config.json`` that state a configuration,
+            given the decoder's folder; None where results are not compared with PyTorch.
         readme: lines for the page that lies beside a converted model.
         hub_files: files of a repository to download besides what all have: patterns such as ``*.bpe.model``, or
             ``*/vocab.json`` in any folder.
@@ -94,6 +96,7 @@ class Family:
     parts: tuple[Part, ...] = ()
     tied: Callable[[Any], Tied | None] = lambda _: None
     with_languages: Callable[[Any, tuple[str, ...]], Any] | None = None
+    upstream_options: Callable[[Any, str], tuple[Options, Options]] | None = None
     readme: Callable[[Any], Iterable[str]] = lambda _: ()
     hub_files: tuple[str, ...] = ()
     modelscope_ids: Mapping[str, str] = field(default_factory=dict)

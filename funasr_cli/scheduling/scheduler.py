@@ -26,6 +26,7 @@ class Scheduler:
 
     def __init__(self, model: SpeechModel, options: TranscribeOptions, stages: Sequence[TranscriptStage] = ()):
         self._model, self._stages = model, stages
+        options = replace(options, max_segment_s=min(options.max_segment_s, model.longest_segment_s))
         if model.window_s and not options.join_s:  # short segments would cost as much as a whole window
             options = replace(options, join_s=min(model.window_s, options.max_segment_s))
         self._options = options

@@ -17,6 +17,7 @@ from funasr_cli.checkpoints.untrusted import readable
 from funasr_cli.compute.backend import mx
 from funasr_cli.conversion.convert import Proof, Verify
 from funasr_cli.errors import ModelError, SetupError, UsageError
+from funasr_cli.families import registry
 from funasr_cli.families.load import load_checkpoint, load_model
 from funasr_cli.families.open import open_model
 from funasr_cli.options import DEFAULTS, FULL, OFF, ConvertOptions, TranscribeOptions
@@ -45,6 +46,11 @@ def verifier(checkpoint: Checkpoint, options: ConvertOptions) -> Verify:
             message = f"--verify {FULL} with a source in {checkpoint.layout}'s layout"
             hint = "FunASR's own code reads that layout alone: --verify clip compares the result with the source"
             raise UsageError(message, hint, code="options-conflict")
+        family = registry.of_config(checkpoint.config)
+        if family.upstream_options is None:
+            message = f"--verify {FULL} with {family.upstream_class}"
+            hint = "PyTorch is asked about Fun-ASR-Nano alone: --verify clip compares the result with the source"
+            raise UsageError(message, hint, code="option-unsupported")
         reference_python()
     return partial(_verify, checkpoint, options)
 
@@ -82,7 +88,8 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
     """
     _refuse_other_values(source, open_model(result))
     clips = demo.clips()
-    clip = next((clip for clip in clips if clip.language == source.config.prompt.languages[0]), clips[0]).path
+    languages = registry.capabilities(source.config).languages
+    clip = next((clip for clip in clips if clip.language == languages[0]), clips[0]).path
     mx.clear_cache()
     before = trace(load_checkpoint(source, source.weights[0].parent, DTYPE), clip)
     mx.clear_cache()

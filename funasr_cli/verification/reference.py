@@ -26,7 +26,7 @@ if __package__:
     from funasr_cli.checkpoints.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
     from funasr_cli.checkpoints.untrusted import readable, reason_in_a_line
     from funasr_cli.errors import ModelError, SetupError
-    from funasr_cli.families.fun_asr_nano.upstream import LLM_FOLDER, upstream_options
+    from funasr_cli.families import registry
     from funasr_cli.paths import REFERENCE_PYTHON, path_in_variable
 else:
     import torch
@@ -34,6 +34,7 @@ else:
     from funasr.utils.load_utils import extract_fbank, load_audio_text_image_video
     from tokenizers import Tokenizer
 
+DECODER_FOLDER = "Qwen3-0.6B"  # as in a release
 APART = "import sys; del sys.path[0]; "  # the folder that one stands in, which may be a checkpoint's
 HINT = (
     "pip install funasr kaldi-native-fbank transformers torch into an environment of its own (it brings another "
@@ -100,8 +101,10 @@ def _write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     FunASR obeys a ``config.yaml`` that asks for code to be imported and packages to be installed, and transformers
     one of a decoder: theirs are written anew from what has been checked, beside links to files that have been.
     """
-    options, llm_options = upstream_options(checkpoint.config, LLM_FOLDER)
-    decoder = folder / LLM_FOLDER
+    upstream_options = registry.of_config(checkpoint.config).upstream_options
+    assert upstream_options is not None  # else `proof.verifier` refuses
+    options, llm_options = upstream_options(checkpoint.config, DECODER_FOLDER)
+    decoder = folder / DECODER_FOLDER
     decoder.mkdir(parents=True)
     (folder / UPSTREAM_WEIGHTS).symlink_to(checkpoint.weights[0].resolve())
     for name, path in checkpoint.files.items():

@@ -65,7 +65,7 @@ def taps_reversed(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
 
 def kaldis_default_window(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
     config = dataclasses.replace(recognizer.model.config.frontend, window="povey")
-    recognizer.frontend = frontend.Frontend(config)
+    recognizer.model.frontend = frontend.Frontend(config)
 
 
 def positions_interleaved(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funasr_cli"
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))`", PAGE))
-FOLDERS = ("checkpoints/layouts/",)  # named as a whole
+FOLDERS = ("families/fun_asr_nano/",)  # named as a whole
 
 # From the bottom to the top: a module imports its own package, and what stands in lower lines.
 LAYERS = """
@@ -167,6 +167,15 @@ def test_the_command_line_holds_no_arrays() -> None:
         for alias in node.names
     ]
     assert {"mx", "nn"}.isdisjoint(names)
+
+
+def test_the_scheduler_knows_no_model() -> None:
+    """But what the seam says of one."""
+    known = {*"audio errors languages options scheduling speech_model transcript units decoding.agreement".split()}
+    scheduling = [module for module in modules() if top(module) == "scheduling"]
+    ours = {other for module in scheduling for other in imports(module) if top(other) in HEIGHT}
+    assert {other for other in ours if not {other, top(other)} & known} == set()
+    assert {top(other) for module in scheduling for other in imports(module)}.isdisjoint({"mlx", "tokenizers"})
 
 
 def calls(module: str) -> set[str]:

@@ -172,7 +172,7 @@ class Model:
             prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=self.hears
         )
         self.name, self.tokenizer, self.network = "scripted", None, SimpleNamespace(llm=self)
-        self.window_s = None
+        self.window_s, self.longest_segment_s = None, 300.0
         self.capabilities = Capabilities(("zh", "en"), partial_text=True)
 
     def session(self, options: TranscribeOptions) -> NanoSession:

@@ -9,8 +9,8 @@ import pytest
 from support.errors import refused
 from support.running import invoke
 
-from funasr_cli import demo, measure
-from funasr_cli.compute import device
+from funasr_cli import demo
+from funasr_cli.compute import device, memory
 from funasr_cli.compute.backend import mx
 from funasr_cli.compute.device import gflops_a_core, keep_in_memory, refuse_too_large, use_device
 from funasr_cli.demo import MODEL
@@ -95,10 +95,10 @@ def test_memory_that_is_kept_in_place(
     ],
 )
 def test_memory_of_a_gpu(info: dict[str, int], total: int, there: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "on_accelerator", lambda: True)
+    monkeypatch.setattr(memory, "on_accelerator", lambda: True)
     monkeypatch.setattr(mx, "device_info", lambda: info)
     monkeypatch.setattr(mx, "get_active_memory", lambda: 1_000)
-    assert (measure.total_bytes(), measure.available_bytes()) == (total, there)
+    assert (memory.total_bytes(), memory.available_bytes()) == (total, there)
 
 
 def test_models_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

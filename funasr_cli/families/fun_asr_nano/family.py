@@ -17,7 +17,7 @@ from funasr_cli.families.fun_asr_nano import names
 from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, languages_of, misfits
 from funasr_cli.families.fun_asr_nano.layout_funasr import open_funasr
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
-from funasr_cli.families.fun_asr_nano.upstream import MODEL
+from funasr_cli.families.fun_asr_nano.upstream import MODEL, upstream_options
 from funasr_cli.vocabulary import MARKS
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ FAMILY = Family(
     parts=names.PARTS,
     tied=names.tied,
     with_languages=_with_languages,
+    upstream_options=upstream_options,
     readme=_readme,
     hub_files=(*DECODER_FILES, *(f"*/{name}" for name in DECODER_FILES), *TOP_FILES),
 )

@@ -7,6 +7,7 @@ import numpy as np
 import soxr
 
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
+from funasr_cli.capabilities import NO_CTC_HINT
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
 from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.compute.backend import mx
@@ -23,7 +24,6 @@ from funasr_cli.options import MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Prompt, Trace
 
 BEST_SEGMENT_S = 30.0  # upstream's models were trained on no longer ones
-NO_CTC_HINT = "Hugging Face's files leave it out: convert the model again with --hub ms"
 
 
 @dataclass

@@ -1,13 +1,14 @@
 """A run of Fun-ASR-Nano: rows that are written token by token, side by side, with drafts of the CTC branch."""
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING
 
+from funasr_cli.compute.memory import available_bytes
 from funasr_cli.decoding.agreement import compare, said_before
 from funasr_cli.decoding.batch import BatchDecoder, Token
 from funasr_cli.decoding.ctc import CTCReading
@@ -17,7 +18,6 @@ from funasr_cli.decoding.stopping import Quota, StoppingCriteria, StopReason, to
 from funasr_cli.decoding.text import TextStream, clean_text, thinking
 from funasr_cli.decoding.words import time_words
 from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
-from funasr_cli.measure import available_bytes
 from funasr_cli.models.adaptor import audio_token_count
 from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
 from funasr_cli.speech_model import Hypothesis, SegmentRequest, Update
@@ -112,24 +112,26 @@ class NanoSession:
         """One more token for every row, or several."""
         with self._timed("decode"):
             tokens = self._decoder.step()
-        written: dict[int, list[Token]] = defaultdict(list)
+        updates, begun = [], set[int]()
         for token in tokens:
-            written[token.row].append(token)
-        return [self._write(number, own) for number, own in written.items()]
+            if token.row in self._rows:  # it may have ended before the last of its tokens
+                updates.append(self._write(token, decoder_calls=int(token.row not in begun)))
+                begun.add(token.row)
+        return updates
 
-    def _write(self, number: int, tokens: Sequence[Token]) -> Update:
-        """Let tokens into a row's text; it may end before the last of them."""
-        row = self._rows[number]
-        settled, counts = row.stream.settled, Counter(decoder_calls=1)
-        for token in tokens:
-            counts.update(tokens=1, accepted=int(token.drafted))
-            if token.finite:
-                row.logprobs.append(token.logprob)
-            if reason := row.stopping.push(token, row.stream):
-                counts["drafted"] = row.draft.proposed if row.draft else 0
-                self.drop(number)
-                return Update(number, hypothesis=self._hypothesis(row, reason), counts=counts)
-        return Update(number, None if row.stream.settled == settled else row.stream.settled, counts=counts)
+    def _write(self, token: Token, decoder_calls: int) -> Update:
+        """Let a token into its row's text."""
+        row = self._rows[token.row]
+        counts = {"decoder_calls": decoder_calls, "tokens": 1, "accepted": int(token.drafted)}
+        if token.finite:
+            row.logprobs.append(token.logprob)
+        settled = row.stream.settled
+        if reason := row.stopping.push(token, row.stream):
+            counts["drafted"] = row.draft.proposed if row.draft else 0
+            self.drop(token.row)
+            return Update(token.row, hypothesis=self._hypothesis(row, reason), counts=counts)
+        text = row.stream.settled
+        return Update(token.row, None if text == settled else text, counts=counts)
 
     def _hypothesis(self, row: Row, reason: StopReason) -> Hypothesis:
         audio, options = row.request.audio, self._options
