@@ -133,8 +133,8 @@ def write_sense_voice(folder: Path, spec: SenseVoiceSpec | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     weights = Weights(sizes)
     put_encoder(weights, "encoder", sizes)
-    weights.linear("ctc.ctc_lo", sizes.encoder_dim, len(texts), gain=4.0)
-    weights.tensors["ctc.ctc_lo.bias"][0] += 6  # the blank
+    weights.linear("ctc.ctc_lo", sizes.encoder_dim, len(texts), gain=1.5)
+    weights.tensors["ctc.ctc_lo.bias"][0] += 3  # the blank
     # As large as normalised features, so that another row is another question.
     weights.put("embed.weight", weights.draw(16, sizes.input_dim, std=1.0))
     tensors = {sizes.key_prefix + name: value for name, value in weights.tensors.items()}
