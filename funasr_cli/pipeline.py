@@ -10,13 +10,12 @@ from funasr_cli.audio.decode import AudioInput, opener, read_whole
 from funasr_cli.compute.backend import mx
 from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.families.fun_asr_nano.stages import Stages
-from funasr_cli.families.load import LoadedModel
 from funasr_cli.features.fbank import MIN_SAMPLES
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Opener
 from funasr_cli.scheduling.scheduler import Scheduler
-from funasr_cli.speech_model import EncodedAudio
+from funasr_cli.speech_model import EncodedAudio, SpeechModel
 from funasr_cli.transcript import Transcript
 
 FREED_BUFFERS_BYTES = 1 << 29  # of what MLX has freed, the most that is kept for reuse
@@ -30,8 +29,8 @@ class Recognizer(Stages):
     `options` (else the defaults), with single fields of `TranscribeOptions` changed by keyword.
     """
 
-    def __init__(self, loaded: LoadedModel):
-        super().__init__(loaded)
+    def __init__(self, model: SpeechModel):
+        super().__init__(model)
         _clear_streams_with_thread()  # those of loading
 
     def transcribe(

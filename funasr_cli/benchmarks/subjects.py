@@ -13,9 +13,9 @@ import soundfile
 from funasr_cli.audio.decode import Audio, from_array, load_audio
 from funasr_cli.audio.recording import Source, open_recording
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.compute.backend import mx
+from funasr_cli.families.converted import read_config
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
 from funasr_cli.families.load import load_model
 from funasr_cli.measure import Spread

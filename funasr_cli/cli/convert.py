@@ -27,8 +27,8 @@ from funasr_cli.options import (
 
 if TYPE_CHECKING:
     from funasr_cli.checkpoints.checkpoint import Checkpoint
-    from funasr_cli.checkpoints.format import ModelFile
     from funasr_cli.conversion.convert import Conversion, Proof
+    from funasr_cli.families.converted import ModelFile
     from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig
     from funasr_cli.hubs.find import Progress
     from funasr_cli.verification.check import Checked
@@ -130,10 +130,10 @@ def convert(
         console.result("".join(f"{line}\n" for line in check_lines(checked)))
         return
     from funasr_cli.conversion.convert import convert as run
-    from funasr_cli.hubs.find import local_source
+    from funasr_cli.hubs.find import local_checkpoint
     from funasr_cli.verification.proof import verifier
 
-    if typed_hub and (local := local_source(source)):
+    if typed_hub and (local := local_checkpoint(source)):
         raise UsageError(
             f"--hub {hub} with the local folder {local.folder}", "it applies to a hub id", code="options-conflict"
         )

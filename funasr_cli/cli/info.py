@@ -164,7 +164,8 @@ def known_models() -> list[dict[str, Any]]:
 
 
 def _describe(name: str, folder: Path) -> dict[str, Any]:
-    from funasr_cli.checkpoints.format import WEIGHTS_FILE, read_config
+    from funasr_cli.checkpoints.format import WEIGHTS_FILE
+    from funasr_cli.families.converted import read_config
 
     row: dict[str, Any] = {"name": name, "folder": str(folder)}
     try:

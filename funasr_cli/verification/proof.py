@@ -11,6 +11,7 @@ import numpy as np
 
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
+from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.untrusted import readable
 from funasr_cli.compute.backend import mx
@@ -18,7 +19,6 @@ from funasr_cli.conversion.convert import Proof, Verify
 from funasr_cli.decoding.batch import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import ModelError, SetupError, UsageError
-from funasr_cli.families.fun_asr_nano import layout_funasr as funasr
 from funasr_cli.families.load import load_checkpoint, load_model
 from funasr_cli.families.open import open_model
 from funasr_cli.options import DEFAULTS, FULL, OFF, ConvertOptions, TranscribeOptions

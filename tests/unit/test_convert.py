@@ -19,8 +19,10 @@ from support.small import MakeCheckpoint, convert, edit_tensors
 
 import funasr_cli
 from funasr_cli.checkpoints import format as module
-from funasr_cli.checkpoints.format import read_config, sha256_of
+from funasr_cli.checkpoints.format import sha256_of
 from funasr_cli.errors import ModelError
+from funasr_cli.families import converted as own_layout
+from funasr_cli.families.converted import read_config
 from funasr_cli.families.load import load_model
 
 LM_HEAD, EMBEDDING = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
@@ -200,7 +202,7 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_else(
     small_checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch, step: str, replacing: bool
 ) -> None:
     out = model if replacing else model.parent / "new"
-    owner = {"write_text": Path, "copyfile": shutil, "fsync": os}.get(step, module)
+    owner = {"write_config": own_layout, "write_text": Path, "copyfile": shutil, "fsync": os}.get(step, module)
     monkeypatch.setattr(owner, step, Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     before = tree(model.parent)
     with refused("disk-full", out):

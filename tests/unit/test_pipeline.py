@@ -244,7 +244,7 @@ def test_existing_output_is_refused_before_anything_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch = Mock()
-    monkeypatch.setattr("funasr_cli.conversion.convert.fetch_source", fetch)
+    monkeypatch.setattr("funasr_cli.conversion.convert.fetch_checkpoint", fetch)
     (tmp_path / "file").touch()
     invoke("convert", "owner/model", tmp_path).assert_error(1, "output-exists", str(tmp_path))
     invoke("convert", "owner/model", "--languages", "zh,xx").assert_error(2, "language-unknown", "'xx'")

@@ -24,6 +24,7 @@ from funasr_cli.checkpoints.untrusted import SHOWN_CHARACTERS
 from funasr_cli.compute.backend import mx
 from funasr_cli.conversion.convert import Proof
 from funasr_cli.errors import SetupError
+from funasr_cli.families.fun_asr_nano import names
 from funasr_cli.families.open import open_checkpoint
 from funasr_cli.paths import REFERENCE_PYTHON
 from funasr_cli.verification import proof, reference
@@ -147,9 +148,9 @@ def test_two_tensors_of_one_name() -> None:
         f"model.audio_tower.layers.{name}_proj.bias"
         for name in ("1.self_attn.q", "01.self_attn.q", "1.self_attn.k", "1.self_attn.v")
     )
-    for names in ([q, twice], [whole, q, k, v]):
+    for both in ([q, twice], [whole, q, k, v]):
         with refused("model-misfit", "here: ", whole):
-            keymap.translate(dict.fromkeys(names, tensor), keymap.TRANSFORMERS, "here", tied=False, **spell)
+            keymap.translate(dict.fromkeys(both, tensor), names.TRANSFORMERS, "here", **spell)
 
 
 def test_where_a_conversion_comes_from(small_checkpoint: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The stages of a loaded model: samples to features, encoder, CTC branch and prompt; tokens to text."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import soxr
@@ -11,7 +13,6 @@ from funasr_cli.decoding.batch import bucketed
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.errors import ModelError
 from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
-from funasr_cli.families.load import LoadedModel
 from funasr_cli.features.fbank import Frontend
 from funasr_cli.models.layers import batch_lengths
 from funasr_cli.options import TranscribeOptions
@@ -30,8 +31,12 @@ class Encoded:
 class Stages:
     """What a loaded model computes, stage by stage, of batches whose rows do not depend on each other."""
 
-    def __init__(self, loaded: LoadedModel):
-        self.loaded = loaded
+    def __init__(self, model: Any):
+        loaded = model.loaded
+        self.loaded: Any = SimpleNamespace(
+            model=model.network, tokenizer=model.tokenizer, ctc_vocabulary=model.ctc_vocabulary, file=loaded.file,
+            folder=loaded.folder, dtype=loaded.dtype, name=loaded.name, weights_type=loaded.weights_type,
+        )  # fmt: skip
         self.config = loaded.file.config
         self.frontend = Frontend(self.config.frontend)
 
