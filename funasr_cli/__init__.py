@@ -39,8 +39,8 @@ __version__ = "0.1.0"
 Draft, Settled = PartialText, SegmentFinished  # their earlier names
 __all__ = [
     "AudioInput", "Capabilities", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished",
-    "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished", "Settled", "Source",
-    "TimedText", "Timings", "TranscribeOptions", "Transcript", "TranscriptStage", "Translation", "Word",
+    "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished", "Settled",
+    "Source", "TimedText", "Timings", "TranscribeOptions", "Transcript", "TranscriptStage", "Translation", "Word",
     "__version__", "convert", "load",
 ]  # fmt: skip
 

@@ -50,9 +50,12 @@ class Session(Protocol):
     Numbers of rows are unique within a session. Time that its stages take is collected in `seconds`.
     """
 
-    max_rows: int  # that memory holds side by side, and that pay
     rows_at_once: int  # that join together: enough to keep the processor busy, without holding up the others
     seconds: dict[str, float]  # by stage, of `STAGES`, since the caller last emptied it
+
+    @property
+    def max_rows(self) -> int:
+        """Return how many rows memory holds side by side, at most as many as pay."""
 
     def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
         """Let rows join, and return their numbers."""
@@ -65,6 +68,16 @@ class Session(Protocol):
 
     def reset(self) -> set[int]:
         """Go on after an error in `add` or `step`; return the rows that were lost with it."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a language model is asked about a segment: text around the audio."""
+
+    before: str
+    behind: str
+    tokens_before: int
+    tokens_behind: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +95,11 @@ class EncodedAudio:
     frames: mx.array
     audio_embeddings: mx.array | None
     frame_duration_s: float
+
+    @property
+    def audio_rows(self) -> mx.array | None:
+        """The earlier name of `audio_embeddings`."""
+        return self.audio_embeddings
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,21 +122,24 @@ class SpeechModel(Protocol):
     longest_segment_s: float
     window_s: float | None  # every segment costs as much as one of this length; None: it costs by the second
     weights_type: str  # of the weights as computed with, for logs and tables
+    parameters: int  # of its networks
 
     def session(self, options: TranscribeOptions) -> Session:
         """Begin a run; raises a `UsageError` for options that cannot work."""
 
     def encode(self, samples: np.ndarray) -> EncodedAudio:
-        """Run the encoder over (samples,) at `sample_rate_hz`."""
+        """Run the encoder over (samples,) at `sample_rate_hz`; an `AudioError` where they are too few."""
 
     def read_ctc(self, samples: np.ndarray) -> CTCReading:
         """Return what its CTC output hears in (samples,); a `ModelError` where it has none."""
 
-    def trace(self, samples: np.ndarray, forced_ids: Sequence[int] | None = None) -> Trace:
+    def trace(
+        self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
+    ) -> Trace:
         """Take (samples,) through the model as one segment; None as `forced_ids` takes what it writes itself."""
 
-    def prompt_texts(self, options: TranscribeOptions) -> tuple[str, ...]:
-        """Return what the model is asked, word for word; nothing where it is not asked in words."""
+    def prompt(self, options: TranscribeOptions, *, first: bool = True) -> Prompt | None:
+        """Return what is asked about the `first` segment of a recording, or a later one; None: nothing is."""
 
 
 class TranscriptStage:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from funasr_cli.capabilities import refuse_unsupported
 from funasr_cli.cli import console
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.inputs import Input
@@ -36,7 +37,6 @@ def load(
     """Load the model, and let it refuse a language or hotword before any audio is read."""
     from funasr_cli.compute.backend import lacks_blas
     from funasr_cli.compute.device import gflops_a_core, in_words, use_device
-    from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
     from funasr_cli.families.load import load_model
     from funasr_cli.pipeline import Recognizer
 
@@ -44,12 +44,13 @@ def load(
         use_device(device)
     with console.busy(f"loading {folder.name}"):
         recognizer = Recognizer(load_model(folder, dtype))
-    tokens = sum(map(len, prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)))
-    if tokens > LONG_PROMPT_TOKENS:
+    refuse_unsupported(options, recognizer.model.capabilities, recognizer.model.name)
+    prompt = recognizer.model.prompt(options)
+    if prompt and (tokens := prompt.tokens_before + prompt.tokens_behind) > LONG_PROMPT_TOKENS:
         console.warn(f"a prompt of {tokens} tokens slows every segment down, and may displace what was said")
     if console.is_verbose():
         gflops = gflops_a_core()
-        console.detail(f"model {recognizer.loaded.name} from {folder}, {recognizer.loaded.weights_type}")
+        console.detail(f"model {recognizer.model.name} from {folder}, {recognizer.model.weights_type}")
         console.detail(f"on {in_words(gflops)}")
         warn_if_slow(gflops)
     elif lacks_blas():
@@ -68,16 +69,16 @@ def warn_if_slow(gflops: float | None) -> None:
 
 
 def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
-    """What the decoder reads for a recording's first segment, and for later ones if that differs."""
-    from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
-
-    config, tokenizer = recognizer.config.prompt, recognizer.loaded.tokenizer
+    """What the model reads for a recording's first segment, and for later ones if that differs."""
     for first in (True, False) if options.prev_text else (True,):
-        texts = prompt_texts(options, config, first=first)
-        before, after = map(len, prompt_token_ids(options, config, tokenizer, first=first))
+        prompt = recognizer.model.prompt(options, first=first)
+        if prompt is None:
+            message = f"--show-prompt: {recognizer.model.name} is not asked in words"
+            raise UsageError(message, "leave it out", code="option-unsupported")
+        before, after = prompt.tokens_before, prompt.tokens_behind
         which = "" if not options.prev_text else " of a recording's first segment" if first else " of the others"
         console.say(f"prompt{which}, {before} tokens before the audio, {after} behind it:")
-        console.say(AUDIO_MARK.join(texts))
+        console.say(AUDIO_MARK.join((prompt.before, prompt.behind)))
 
 
 def transcribe_all(

@@ -225,7 +225,7 @@ def transcribe(
     if timestamps is Timestamps.WORD or parameters.is_typed(context, "highlight_words"):
         recognizer.refuse_missing_word_times()
     shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
-    options = replace(options, word_times=recognizer.has_ctc and Timestamps.WORD in shown)
+    options = replace(options, word_times=recognizer.model.capabilities.word_times and Timestamps.WORD in shown)
     finish = []
     if plot_alignment:
         finish.append(alignment.prepare(left[0], recognizer, plot_alignment, replace=force))

@@ -12,6 +12,7 @@ two, `checkpoints.checkpoint.read_small_json` reads such a file from either plac
 the means and variances of features, may also stand in the configuration, as tuples of floats.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.keymap import Rule, Tied
+from funasr_cli.checkpoints.keymap import Rule, Tied, model_shapes
 from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.values import Options
 from funasr_cli.compute.backend import nn
@@ -117,6 +118,11 @@ class LoadedModel:
     def name(self) -> str:
         """What it was converted from."""
         return self.file.source.get("source") or self.folder.name
+
+    @property
+    def parameters(self) -> int:
+        """How many values its network has, whatever they are stored in."""
+        return sum(map(math.prod, model_shapes(self.family.network(self.file.config)).values()))
 
     @property
     def weights_type(self) -> str:

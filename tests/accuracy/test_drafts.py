@@ -80,7 +80,7 @@ def test_of_a_bad_draft_little_is_tried(exact: Recognizer, batch: int, monkeypat
 def test_no_draft_is_made_for_a_model_without_the_branch(
     exact: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exact, "config", replace(exact.config, ctc=None))
+    monkeypatch.setattr(exact, "config", replace(exact.model.config, ctc=None))
     plain, drafted = compare(exact, CLIPS[:3], options(4, itn=False))
     assert drafted.texts == plain.texts
     assert drafted.counts["drafted"] == drafted.counts["ctc_s"] == 0

@@ -60,7 +60,7 @@ def first_token_ids(folder: Path, clip: Path, count: int, dtype: str | None = No
     recognizer = funasr_cli.load(str(folder), dtype)
     samples = load_audio(clip, recognizer.sample_rate_hz).samples
     prompts = recognizer.prompts(recognizer.encode([recognizer.features(samples)]), DEFAULTS)
-    (tokens,) = generate(recognizer.loaded.model.llm, prompts, (), count, make_sampler(DEFAULTS))
+    (tokens,) = generate(recognizer.model.network.llm, prompts, (), count, make_sampler(DEFAULTS))
     return [token.token_id for token in tokens]
 
 

@@ -23,7 +23,7 @@ from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.cli import console
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.families.fun_asr_nano.stages import Encoded
+from funasr_cli.families.fun_asr_nano.model import Encoded
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import Transcript

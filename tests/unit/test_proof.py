@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -27,8 +28,9 @@ from funasr_cli.errors import SetupError
 from funasr_cli.families.fun_asr_nano import names
 from funasr_cli.families.open import open_checkpoint
 from funasr_cli.paths import REFERENCE_PYTHON
+from funasr_cli.speech_model import Trace
 from funasr_cli.verification import proof, reference
-from funasr_cli.verification.proof import Stages, prove
+from funasr_cli.verification.proof import prove
 
 NORM = "llm.model.norm.weight"
 
@@ -87,7 +89,7 @@ def test_most_tokens_are_others() -> None:
 def test_a_device_that_gives_up_costs_the_proof_alone(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(proof, "run_stages", Mock(side_effect=error))
+    monkeypatch.setattr(proof, "trace", Mock(side_effect=error))
     conversion = funasr_cli.convert(small_checkpoint, tmp_path / "m")
     assert conversion.proof is None
     [note] = conversion.notes
@@ -100,9 +102,9 @@ def test_a_device_that_gives_up_costs_the_proof_alone(
 @pytest.mark.slow
 def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference itself is run in tests/parity; here somebody else answers in its place."""
-    seen: list[Stages] = []
-    original = proof.run_stages
-    monkeypatch.setattr(proof, "run_stages", lambda *a: seen.append(original(*a)) or seen[-1])
+    seen: list[Trace] = []
+    original = proof.trace
+    monkeypatch.setattr(proof, "trace", lambda *a: seen.append(original(*a)) or seen[-1])
     monkeypatch.setattr(proof, "reference_python", lambda: None)
     monkeypatch.setattr(proof, "run_reference", lambda *_: seen[0])
     found = funasr_cli.convert(small_checkpoint, tmp_path / "same", verify="full").proof
@@ -110,7 +112,9 @@ def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
     assert found.port_errors == {"features": 0, "encoder": 0, "audio_embeddings": 0, "logits": 0}
     assert found.port_agreeing == found.tokens
     monkeypatch.setattr(
-        proof, "run_reference", lambda *_: Stages(**{**vars(seen[0]), "encoder": seen[0].encoder * 1.1})
+        proof,
+        "run_reference",
+        lambda *_: replace(seen[0], stages={**seen[0].stages, "encoder": seen[0].stages["encoder"] * 1.1}),
     )
     with refused("model-differs", "in PyTorch: features 0"):
         funasr_cli.convert(small_checkpoint, tmp_path / "other", verify="full")
@@ -122,7 +126,7 @@ def test_full_fails_where_the_device_gives_up(
 ) -> None:
     """What was asked for could not be proved: no model is left behind."""
     monkeypatch.setattr(proof, "reference_python", lambda: None)
-    monkeypatch.setattr(proof, "run_stages", Mock(side_effect=MemoryError("no memory")))
+    monkeypatch.setattr(proof, "trace", Mock(side_effect=MemoryError("no memory")))
     with refused("memory-short", "no memory"):
         funasr_cli.convert(small_checkpoint, tmp_path / "m", verify="full")
     assert not (tmp_path / "m").exists()

@@ -23,9 +23,9 @@ from support.scheduled import (
 
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError
+from funasr_cli.families.fun_asr_nano.session import ROWS_AT_ONCE
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import PartialText, SegmentFinished
-from funasr_cli.scheduling.scheduler import PREFILL_ROWS
 from funasr_cli.transcript import Transcript
 
 KINDS = ["eos", "eos", "eos", "loop", "budget", "nonfinite"]
@@ -106,7 +106,7 @@ def test_whatever_happens(recordings: list[Recorded], seed: int, batch_size: int
             assert_expected(transcripts[recording.source], recording, outcome, options)
             assert transcripts[recording.source].timings.tokens == model.tokens.get(recording.source, 0)
     assert model.most_live <= batch_size
-    assert max(model.groups, default=0) <= PREFILL_ROWS
+    assert max(model.groups, default=0) <= ROWS_AT_ONCE
 
 
 @pytest.mark.slow
@@ -210,7 +210,7 @@ def test_one_unlike_all_others_is_not_left_behind(batch_size: int) -> None:
     run(model, [talk(0, *[0.5] * 6, 25.0), talk(1, *[0.5] * 40)])
     assert len(model.admitted) == 47
     longest = max(range(47), key=lambda index: model.admitted[index].end - model.admitted[index].start)
-    assert 0 < longest < 6 + PREFILL_ROWS * 6
+    assert 0 < longest < 6 + ROWS_AT_ONCE * 6
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])

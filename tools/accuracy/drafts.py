@@ -17,7 +17,7 @@ from funasr_cli.decoding import batch
 from funasr_cli.demo import MODEL
 from funasr_cli.options import AUTO_DRAFT, NO_DRAFT, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.verification.proof import run_stages
+from funasr_cli.verification.proof import trace
 from tools.accuracy.decoding import MAX_TOKENS, RECIPES, Clip, load_recipe, read_clips
 from tools.export import export
 
@@ -74,7 +74,7 @@ def compare(recognizer: Recognizer, clips: Sequence[Clip], options: TranscribeOp
 
 def least_margin(recognizer: Recognizer, clip: Clip, options: TranscribeOptions) -> float:
     """How far the best token of a text is ahead of the second best, where they are closest, in logits."""
-    best = np.sort(run_stages(recognizer, clip.path, options=options).logits, axis=-1)  # (steps, vocab)
+    best = np.sort(trace(recognizer.model, clip.path, options=options).logits, axis=-1)  # (steps, vocab)
     return float((best[:, -1] - best[:, -2]).min())
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints import format as files
@@ -52,7 +52,7 @@ def capabilities(config: FunASRNanoConfig) -> Capabilities:
 def _load(loaded: LoadedModel) -> "SpeechModel":
     from funasr_cli.families.fun_asr_nano.model import NanoModel
 
-    return cast("SpeechModel", NanoModel(loaded))
+    return NanoModel(loaded)
 
 
 def _files(folder: Path, config: FunASRNanoConfig) -> dict[str, Path]:
