@@ -51,6 +51,7 @@ OWNERS = {  # of libraries that nobody else imports
     "typer": ("cli",),
     "rich": ("cli",),
     "torch": ("checkpoints", "verification"),
+    "sentencepiece": ("checkpoints",),
 }
 PURE = {*"compute errors features models numpy math dataclasses collections typing".split()}  # no I/O in these
 

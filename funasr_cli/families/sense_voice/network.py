@@ -7,7 +7,7 @@ batch has queries of its own.
 import numpy as np
 
 from funasr_cli.compute.backend import mx, nn
-from funasr_cli.decoding.batch import bucketed
+from funasr_cli.decoding.batch import right_pad
 from funasr_cli.families.sense_voice.config import QUERIES, QUERY_ROWS, SenseVoiceConfig
 from funasr_cli.models.ctc import CTCHead
 from funasr_cli.models.layers import batch_lengths, embedding
@@ -29,13 +29,10 @@ class SenseVoice(nn.Module):
 
         (rows, row width) and the rows of its queries each -> (`QUERIES` + rows, encoder width) each.
         """
-        lengths = [QUERIES + len(rows) for rows in features]
-        frames = bucketed(max(lengths))
-        audio = np.zeros((len(features), frames - QUERIES, features[0].shape[1]), np.float32)
-        for row, rows in zip(audio, features, strict=True):
-            row[: len(rows)] = rows
         asked = self.embed(mx.array(queries)).astype(mx.float32)  # (batch, QUERIES, row width)
-        batch = mx.concatenate([asked, mx.array(audio)], axis=1)  # (batch, frames, row width)
-        hidden = self.encoder(batch, batch_lengths(lengths, frames))
+        pairs = zip(asked, features, strict=True)
+        batch = right_pad([mx.concatenate([query, mx.array(rows)]) for query, rows in pairs])
+        lengths = [QUERIES + len(rows) for rows in features]
+        hidden = self.encoder(batch, batch_lengths(lengths, batch.shape[1]))  # (batch, frames, encoder width)
         mx.eval(hidden)
         return [row[:length] for row, length in zip(hidden, lengths, strict=True)]
