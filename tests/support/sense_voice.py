@@ -14,6 +14,7 @@ from support.checkpoints import CheckpointSpec
 
 BPE_FILE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
 CMVN_FILE = "am.mvn"
+TOKENS_FILE = "tokens.json"
 SPACE_ID = 124  # FunASR's timestamps take this id for a space by itself
 RELEASE_PIECES = 25055
 # Ids of the release: those of other languages, and of closing marks, are left out.
@@ -26,8 +27,8 @@ TAGS = {
 }  # fmt: skip
 # Each is made of two that are there, too, so that SentencePiece can merge up to it.
 MERGED = (
-    "▁h", "el", "lo", "ello", "▁hello", "▁w", "or", "ld", "orld", "▁world", "he", "llo", "hello", "th", "▁th", "in",
-    "ing", "▁t", "▁the", "an", "and", "▁and", "今天", "天气",
+    "▁h", "el", "lo", "ello", "▁hello", "▁w", "or", "ld", "orld", "▁world", "he", "llo", "hello", "th", "▁th",
+    "in", "ing", "▁t", "▁the", "an", "and", "▁and", "今天", "天气",
 )  # fmt: skip
 CHARACTERS = (
     "abcdefghijklmnopqrstuvwxyzAHTW'.,?!0123456789，。？！你好世界今天气很不错我们开始语音识别こんにちは안녕하세요"
@@ -134,12 +135,13 @@ def write_sense_voice(folder: Path, spec: SenseVoiceSpec | None = None) -> Path:
     weights = Weights(sizes)
     put_encoder(weights, "encoder", sizes)
     weights.linear("ctc.ctc_lo", sizes.encoder_dim, len(texts), gain=1.5)
-    weights.tensors["ctc.ctc_lo.bias"][0] += 3  # the blank
+    weights.tensors["ctc.ctc_lo.bias"][0] += 5  # the blank has about a third of the frames
     # As large as normalised features, so that another row is another question.
     weights.put("embed.weight", weights.draw(16, sizes.input_dim, std=1.0))
     tensors = {sizes.key_prefix + name: value for name, value in weights.tensors.items()}
     torch.save({sizes.container: tensors} if sizes.container else tensors, folder / "model.pt")
     (folder / BPE_FILE).write_bytes(sentencepiece_model(texts))
+    (folder / TOKENS_FILE).write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
     draw = np.random.default_rng(sizes.seed)
     shift, scale = draw.normal(-11, 1.5, sizes.input_dim), draw.normal(0.3, 0.02, sizes.input_dim)
     (folder / CMVN_FILE).write_text(cmvn_text(shift, scale), encoding="utf-8")

@@ -1,9 +1,9 @@
 """Run FunASR's own SenseVoiceSmall on a job, stage by stage: JOB OUT.
 
-Runs in the environment of the reference, without this package. A job is JSON: {"checkpoint": folder, "lessons":
-[{"audio": path, "language": "zh", "itn": true, "pieces": [...]}], "cases": [{"name": ..., "audio": [paths],
-"language": "auto", "itn": true, "timestamps": false, "generate": false}]}. Where there are lessons, the CTC head is
-solved for first, so that the checkpoint reads these pieces out of these clips, and the checkpoint is written anew.
+Runs in the environment of the reference, without this package. A job is a JSON list of {"checkpoint": folder,
+"lessons": [{"audio": path, "language": "zh", "itn": true, "pieces": [...]}], "cases": [{"name": ..., "audio":
+[paths], "language": "auto", "itn": true, "timestamps": false, "generate": false}]}. Where there are lessons, the
+CTC head is solved for first, so that the checkpoint reads these pieces out of these clips, and it is written anew.
 OUT.json receives what each row of a case says, OUT.npz arrays by "{case}/{row}/{array}".
 """
 
@@ -87,9 +87,11 @@ class Reference:
 
     def teach(self, lessons: list[dict[str, Any]]) -> None:
         """Solve for a head under which each clip says its pieces: four tags, then text, spread over the frames."""
+        if not lessons:
+            return
         hidden, labels = [], []
         for number, lesson in enumerate(lessons):
-            case = {"name": str(number), "audio": [lesson["audio"]], **lesson}
+            case = lesson | {"name": str(number), "audio": [lesson["audio"]]}
             encoded = torch.from_numpy(self.run(case)[1]["0/encoder"])
             ids = [self.tokenizer.sp.PieceToId(piece) for piece in lesson["pieces"]]
             frames = [*ids[:QUERIES], *[0] * (len(encoded) - QUERIES)]
@@ -115,19 +117,18 @@ class Reference:
 
 def main() -> None:
     """Read the job, run it, write both files."""
-    job, out = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), sys.argv[2]
     torch.set_num_threads(1)
-    reference = Reference(Path(job["checkpoint"]))
     reports: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
     with torch.inference_mode():
-        if job.get("lessons"):
-            reference.teach(job["lessons"])
-        for case in job["cases"]:
-            reports[case["name"]], found = reference.run(case)
-            arrays |= {f"{case['name']}/{name}": array for name, array in found.items()}
-    Path(f"{out}.json").write_text(json.dumps(reports, ensure_ascii=False), encoding="utf-8")
-    np.savez(f"{out}.npz", **arrays)
+        for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+            reference = Reference(Path(job["checkpoint"]))
+            reference.teach(job.get("lessons", []))
+            for case in job["cases"]:
+                reports[case["name"]], found = reference.run(case)
+                arrays |= {f"{case['name']}/{name}": array for name, array in found.items()}
+    Path(f"{sys.argv[2]}.json").write_text(json.dumps(reports, ensure_ascii=False), encoding="utf-8")
+    np.savez(f"{sys.argv[2]}.npz", **arrays)
 
 
 if __name__ == "__main__":
