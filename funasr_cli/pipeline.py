@@ -1,15 +1,22 @@
 """The front door: recordings in, transcripts or events out."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from funasr_cli.align import Aligner
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
-from funasr_cli.capabilities import refuse_unsupported
+from funasr_cli.capabilities import (
+    Capabilities,
+    refuse_aligner,
+    refuse_missing_word_times,
+    refuse_unaligned_language,
+    refuse_unsupported,
+)
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
-from funasr_cli.errors import AudioError, ModelError, UsageError
-from funasr_cli.families.fun_asr_nano.model import NO_CTC_HINT
+from funasr_cli.errors import AudioError, UsageError
+from funasr_cli.languages import resolve_language
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Opener
@@ -26,9 +33,17 @@ class Recognizer:
     `options` (else the defaults), with single fields of `TranscribeOptions` changed by keyword.
     """
 
-    def __init__(self, model: SpeechModel, stages: Sequence[TranscriptStage] = ()):
-        """`stages` stand behind the model, in this order."""
-        self.model, self._stages = model, tuple(stages)
+    def __init__(
+        self, model: SpeechModel, stages: Sequence[TranscriptStage] = (), *, align_with: SpeechModel | None = None
+    ):
+        """Take a model, the stages behind it in their order, and another model that tells when words were said.
+
+        Raises:
+            UsageError: the other model cannot tell that, or the model itself can.
+        """
+        if align_with:
+            refuse_aligner(model, align_with)
+        self.model, self._stages, self._aligner = model, tuple(stages), align_with
         clear_streams_with_thread()  # those of loading
 
     @property
@@ -37,15 +52,28 @@ class Recognizer:
         return self.model.sample_rate_hz
 
     @property
+    def capabilities(self) -> Capabilities:
+        """What the model can do, with word times where another model tells them for it."""
+        capabilities = self.model.capabilities
+        return replace(capabilities, word_times=capabilities.word_times or self._aligner is not None)
+
+    @property
     def has_ctc(self) -> bool:
-        """Whether the model itself tells when words were said; `model.capabilities` knows more."""
-        return self.model.capabilities.word_times
+        """Whether it is known when words were said; `capabilities` tells more."""
+        return self.capabilities.word_times
 
     def refuse_missing_word_times(self) -> None:
         """Refuse, with a `ModelError`, a model that cannot tell the times of words."""
-        if not self.model.capabilities.word_times:
-            message = f"{self.model.name}: no word times without a CTC branch"
-            raise ModelError(message, NO_CTC_HINT, code="ctc-missing")
+        refuse_missing_word_times(self.capabilities, self.model.name)
+
+    def refuse_unsupported(self, options: TranscribeOptions, typed: Collection[str] = ()) -> None:
+        """Refuse what the models cannot do, as `capabilities.refuse_unsupported` does; `run` begins with it."""
+        longest_segment_s = self.model.longest_segment_s
+        refuse_unsupported(
+            options, self.capabilities, self.model.name, longest_segment_s=longest_segment_s, typed=typed
+        )
+        if self._aligner:
+            refuse_unaligned_language(options, self._aligner)
 
     def transcribe(
         self,
@@ -128,12 +156,14 @@ class Recognizer:
         Raises:
             UsageError: the model cannot do what an option asks for, or does not know the language.
         """
-        if options.word_times:
-            self.refuse_missing_word_times()
-        refuse_unsupported(options, self.model.capabilities, self.model.name)
+        self.refuse_unsupported(options)
+        stages = self._stages
+        if self._aligner and options.word_times:
+            language = resolve_language(options.language, self._aligner.capabilities.languages)
+            stages = (Aligner(self._aligner, language), *stages)
         clear_streams_with_thread()
         with FREED_BUFFERS.limited():
-            yield from Scheduler(self.model, options, self._stages).run(openers)
+            yield from Scheduler(self.model, options, stages).run(openers)
 
     def encode_audio(self, audio: AudioInput, *, sample_rate_hz: int | None = None) -> EncodedAudio:
         """Run the encoder over one piece of audio in one go, as over one segment: silence is not left out.

@@ -98,7 +98,7 @@ class EncodedAudio:
 
     @property
     def audio_rows(self) -> mx.array | None:
-        """The earlier name of `audio_embeddings`."""
+        """The earlier name of `audio_embeddings`, for one release."""
         return self.audio_embeddings
 
 
@@ -130,8 +130,8 @@ class SpeechModel(Protocol):
     def encode(self, samples: np.ndarray) -> EncodedAudio:
         """Run the encoder over (samples,) at `sample_rate_hz`; an `AudioError` where they are too few."""
 
-    def read_ctc(self, samples: np.ndarray) -> CTCReading:
-        """Return what its CTC output hears in (samples,); a `ModelError` where it has none."""
+    def read_ctc(self, samples: np.ndarray, language: str | None = None) -> CTCReading:
+        """Return what its CTC output hears in (samples,) of this language; a `ModelError` where it has none."""
 
     def trace(
         self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
@@ -143,7 +143,12 @@ class SpeechModel(Protocol):
 
 
 class TranscriptStage:
-    """Something behind the model, such as punctuation; each method may be left as it is."""
+    """Something behind the model, such as punctuation; each method may be left as it is.
+
+    Segments come as they are finished, also some that are made again in parts afterwards.
+    """
+
+    timed_as: str = "decode"  # the stage, of `STAGES`, whose time its own is added to
 
     def segment(self, audio: AudioSegment, segment: Segment) -> Segment:
         """Change a segment that is final; its text, words, scores and times have to stay in step."""

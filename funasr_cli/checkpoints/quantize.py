@@ -1,7 +1,7 @@
 """Recipes of quantization, and how config.json states them: in the form that mlx-lm uses."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -55,7 +55,7 @@ class Part:
         option: the field of `ConvertOptions`.
         name: what messages call them, such as "the encoder".
         prefixes: what the names of their tensors begin with.
-        recipes: the values that may be chosen.
+        recipes: the values that may be chosen, the one that saves most first.
         why: why others may not, for messages.
         whole: refuse a matrix whose rows do not divide into groups, instead of leaving it dense; that no row
             divides is refused in any case.
@@ -64,7 +64,7 @@ class Part:
     option: str
     name: str
     prefixes: tuple[str, ...]
-    recipes: Collection[str | int]
+    recipes: tuple[str | int, ...]
     why: str = ""
     whole: bool = False
 

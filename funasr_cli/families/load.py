@@ -19,7 +19,8 @@ from funasr_cli.options import AS_STORED, DTYPES
 from funasr_cli.speech_model import SpeechModel
 
 # What takes less memory.
-LIGHTER_STORED = "or convert the model with --quantize 4"
+LIGHTER_STORED = "or convert the model with --quantize {}"
+ELSEWHERE = "or use a machine with more of it"
 LIGHTER_DENSE = "--dtype stored takes less, and on a CPU much more time"
 OVERFLOWS = "float16"  # mlx-audio can store it; it cannot hold this model's values, so nothing computes in it
 
@@ -49,7 +50,8 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> SpeechM
     family = registry.of_config(checkpoint.config)
     network, quantized = empty_model(checkpoint, family.network(checkpoint.config)), checkpoint.quantized()
     if dtype == AS_STORED:
-        sizes, lighter = (tensor.size_bytes for tensor in checkpoint.tensors.values()), LIGHTER_STORED
+        lighter = LIGHTER_STORED.format(family.parts[0].recipes[0]) if family.parts else ELSEWHERE
+        sizes = (tensor.size_bytes for tensor in checkpoint.tensors.values())
     else:
         sizes, lighter = (size_bytes(dtype, shape) for shape in model_shapes(network).values()), LIGHTER_DENSE
     refuse_too_large(str(checkpoint.weights[0].parent), sizes, lighter)

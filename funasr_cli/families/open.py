@@ -103,7 +103,7 @@ def is_converted(folder: Path) -> bool:
 def explain() -> str:
     """Markdown for ``convert --explain``: a table for each layout, and what the braces in them stand for."""
     tables = [
-        f"### Layout: {layout}\n\n| there | here | how |\n|---|---|---|\n"
+        f"### {family.upstream_class} in the layout of {layout}\n\n| there | here | how |\n|---|---|---|\n"
         + "".join(f"| `{rule.theirs}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
         for family in registry.FAMILIES
         for layout, rules in family.rules.items()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints.untrusted import quoted
 from funasr_cli.checkpoints.values import Misstated
 from funasr_cli.families.family import Family
@@ -31,6 +32,11 @@ def of_upstream_class(name: object) -> Family:
 def of_config(config: Any) -> Family:
     """The family whose configuration this is."""
     return next(family for family in FAMILIES if type(config) is family.config)
+
+
+def capabilities(config: Any) -> Capabilities:
+    """What a model with this configuration can do."""
+    return of_config(config).capabilities(config)
 
 
 def model_types() -> str:

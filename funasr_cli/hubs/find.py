@@ -179,6 +179,16 @@ def find_model(name: str | None) -> Path:
     raise ModelError(f"{name}: no such model", _what_else(name, models), code="model-missing")
 
 
+def find_aligner(name: str) -> Path:
+    """Folder of a converted model that tells when words were said, as `find_model` does; errors name one."""
+    try:
+        return find_model(name)
+    except ModelError as error:
+        if error.code == "model-missing":
+            error.hint = "fetch one that can tell when words were said: funasr convert sensevoice"
+        raise
+
+
 def _refuse_aside(name: str) -> None:
     """Say where an old model is whose replacement was killed; the next conversion beside it puts it back."""
     for place in (Path(name), models_folder() / ALIASES.get(name, name)) if name else ():
@@ -200,10 +210,9 @@ def _what_else(name: str, models: dict[str, Path]) -> str:
     if near and name not in ALIASES:
         return f"did you mean {near[0]}?"
     known = f"converted so far: {', '.join(models)}; " if models else ""
-    wanted = ALIASES.get(name, name)
-    return (
-        f"{known}convert one with: funasr convert {wanted if HUB_ID.fullmatch(wanted) else registry.DEFAULT_ALIAS}"
-    )
+    hub_id = ALIASES.get(name, name)
+    wanted = hub_id if HUB_ID.fullmatch(hub_id) else registry.DEFAULT_ALIAS
+    return f"{known}convert one with: funasr convert {wanted}"
 
 
 def _default_model(models: dict[str, Path]) -> Path:

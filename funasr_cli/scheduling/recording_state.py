@@ -96,7 +96,6 @@ class RecordingState:
         assert self.end is not None
         now = time.perf_counter()
         measured: dict[str, Any] = dict(self.counts)
-        measured["passes"] = measured.pop("decoder_calls", 0)
         measured |= {f"{stage}_s": self.seconds[stage] + self.end.seconds.get(stage, 0.0) for stage in STAGES}
         return Transcript(
             source=self.name,

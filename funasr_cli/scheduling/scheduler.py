@@ -135,7 +135,9 @@ class Scheduler:
         """Let the stages behind the model see a segment, also one that may yet be made again in parts."""
         segment = hypothesis.segment
         for stage in self._stages:
+            started = time.perf_counter()
             segment = stage.segment(request.audio, segment)
+            self._recordings[request.source].seconds[stage.timed_as] += time.perf_counter() - started
         return Attempt(request.audio, replace(hypothesis, segment=segment))
 
     def _end(self, recording: RecordingState, request: SegmentRequest, attempt: Attempt) -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""`funasr convert ID` from hubs that servers on this machine play; most of it: `unit/test_hub_downloads.py`."""
+"""`funasr convert ID` from hubs that servers on this machine play; most: `unit/test_repository_downloads.py`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from funasr_cli.decoding import batch as decoding
 from funasr_cli.families.fun_asr_nano import network as fun_asr_nano
 from funasr_cli.families.fun_asr_nano.model import Encoded
 from funasr_cli.families.load import load_model
-from funasr_cli.features.fbank import fbank as frontend
+from funasr_cli.features import fbank as frontend
 from funasr_cli.models import adaptor, qwen3, sanm
 from funasr_cli.pipeline import Recognizer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,6 +165,7 @@ class Model:
     crashed: list[set[int]] = field(default_factory=list)
     decoders: int = 0
     hears: Callable[[Attempt], str] | None = None
+    stages: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         self.config = SimpleNamespace(
@@ -246,7 +248,7 @@ class Model:
             patch.setattr(session, "BatchDecoder", self.new_decoder)
             patch.setattr(session, "prompt_token_ids", lambda *_: ([], []))
             patch.setattr(segments, "VoiceActivityDetector", scripted_detector(recordings))
-            yield from Scheduler(self, self.options).run(openers)  # type: ignore[arg-type]
+            yield from Scheduler(self, self.options, self.stages).run(openers)  # type: ignore[arg-type]
 
 
 def always(kind: str) -> Outcome:

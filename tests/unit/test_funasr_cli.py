@@ -91,6 +91,14 @@ def test_all_names_are_there_and_no_others() -> None:
         funasr_cli.transcribe  # type: ignore[attr-defined]  # noqa: B018
 
 
+def test_earlier_names_remain_for_one_release(asr: Recognizer) -> None:
+    assert (funasr_cli.Draft, funasr_cli.Settled) == (funasr_cli.PartialText, funasr_cli.SegmentFinished)
+    transcript, encoded = asr.transcribe(CLIPS[0].path), asr.encode_audio(CLIPS[0].path)
+    assert transcript.timings.passes == transcript.timings.decoder_calls > 0
+    assert encoded.audio_rows is encoded.audio_embeddings is not None
+    assert asr.has_ctc is asr.capabilities.word_times is True
+
+
 def test_every_type_that_a_user_meets_is_at_the_front_door() -> None:
     """What the public functions take and return, and what is in that."""
     methods = (Recognizer.transcribe, Recognizer.stream, Recognizer.run, Recognizer.encode_audio)

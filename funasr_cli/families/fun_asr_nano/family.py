@@ -39,6 +39,7 @@ def capabilities(config: FunASRNanoConfig) -> Capabilities:
         hotwords=True,
         previous_text=True,
         sampling=True,
+        token_limit=True,
         itn_switch=True,
         partial_text=True,
         word_times=has_ctc,

@@ -66,8 +66,8 @@ class NanoModel:
         mx.eval(frames, embeddings)
         return EncodedAudio(frames, embeddings, self.config.frontend.row_duration_s)
 
-    def read_ctc(self, samples: np.ndarray) -> CTCReading:
-        """Return what the CTC branch hears in (samples,); a `ModelError` where there is none."""
+    def read_ctc(self, samples: np.ndarray, language: str | None = None) -> CTCReading:
+        """Return what the CTC branch, which needs no language, hears; a `ModelError` where there is none."""
         [reading] = self.ctc_readings(self.encoded([self.features(samples)]))
         return reading
 

@@ -16,6 +16,7 @@ from support.small import SMALL, convert
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.cli.convert import capabilities
+from funasr_cli.families import registry
 from funasr_cli.families.converted import read_config
 from funasr_cli.families.open import is_model
 from funasr_cli.hubs import huggingface
@@ -242,6 +243,30 @@ def test_one_set_of_weights(names: list[str], tensors: list[str]) -> None:
 def test_a_way_out_of_the_folder() -> None:
     names = "../config.json /config.json a/b/config.json .a/config.json .. config.json/ -/vocab.json".split()
     assert wanted("owner/model", ["model.pt", "", *names]) == ["model.pt"]
+
+
+def test_files_that_another_family_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patterns, at the top or in a folder; a star is no way into another one, nor to what is hidden."""
+    other = dataclasses.replace(registry.FAMILIES[0], hub_files=("am.mvn", "*.bpe.model", "*/seg_dict"))
+    names = ["am.mvn", "a.b.bpe.model", "x/seg_dict", "config.yaml"]
+    others = ["x/am.mvn", "x/a.bpe.model", "seg_dict", "x/y/seg_dict", ".x/seg_dict", ".bpe.model", "..bpe.model"]
+    assert set(wanted("owner/model", ["model.pt", *names, *others])) == {"model.pt", "config.yaml"}
+    monkeypatch.setattr(registry, "FAMILIES", (*registry.FAMILIES, other))
+    assert set(wanted("owner/model", ["model.pt", *names, *others])) == {"model.pt", *names}
+
+
+def test_an_alias_whose_id_is_another_one_on_modelscope(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An id is taken as it is."""
+    asked = []
+    for hub in ("huggingface", "modelscope"):
+        monkeypatch.setattr(f"funasr_cli.hubs.{hub}.fetch", lambda *details: asked.append(details[0]))
+    there = dataclasses.replace(registry.FAMILIES[0], modelscope_ids={ALIASES["nano"]: "iic/nano"})
+    monkeypatch.setattr(registry, "FAMILIES", (there,))
+    for name in ("nano", "mlt-nano", ALIASES["nano"]):
+        for hub in Hub:
+            fetch_checkpoint(name, hub=hub)
+    same = ALIASES["mlt-nano"]
+    assert asked == [ALIASES["nano"], "iic/nano", same, same, ALIASES["nano"], ALIASES["nano"]]
 
 
 @pytest.mark.parametrize(
