@@ -1,6 +1,6 @@
 """The tests of the tests: checks that pass on SenseVoice fail when it is broken in a known way.
 
-That they pass: `test_sense_voice.py`.
+That they pass: `test_sense_voice_parity.py`.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ Mutation = Callable[[pytest.MonkeyPatch, Any], None]
 
 @pytest.fixture(scope="module")
 def references(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> References:
-    """Those of `test_sense_voice.py`."""
+    """Those of `test_sense_voice_parity.py`."""
     return parity.run_references(tmp_path_factory, "sense-voice", clips, parity.asked_of(clips))
 
 

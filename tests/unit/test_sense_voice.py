@@ -1,6 +1,6 @@
 """SenseVoice: what a session says of its rows, what a folder has to have, and what may be quantized.
 
-What it computes: tests/parity/test_sense_voice.py.
+What it computes: tests/parity/test_sense_voice_parity.py.
 """
 
 import dataclasses
@@ -26,6 +26,7 @@ from funasr_cli.families import registry
 from funasr_cli.families.load import load_model
 from funasr_cli.families.sense_voice import config as tables
 from funasr_cli.families.sense_voice.model import SenseVoiceModel
+from funasr_cli.hubs.repository import wanted
 from funasr_cli.options import MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import SegmentRequest, Update
 from funasr_cli.tags import EMOTIONS, SOUNDS
@@ -166,6 +167,12 @@ def test_a_text_made_of_silence(model: SenseVoiceModel, language: str, pieces: s
     assert segment.text == text
     assert "".join(score.text for score in segment.scores) == text
     assert bool(segment.words) == bool(text)
+
+
+def test_a_space_by_itself_ends_a_word(model: SenseVoiceModel) -> None:
+    """And punctuation, though it has a piece of its own, stands at its word."""
+    say(model, *TAGGED, "he", "▁", "w", ",", "▁", "▁h")
+    assert [word.text for word in hear(model).words] == ["he", "w,", "h"]
 
 
 def test_repeats_need_a_blank_between_them(model: SenseVoiceModel) -> None:
@@ -429,6 +436,12 @@ def test_other_recipes_are_refused(source: Path, tmp_path: Path, recipe: dict[st
 def test_languages_cannot_be_changed(source: Path, tmp_path: Path) -> None:
     with refused("option-unsupported", "SenseVoiceSmall"):
         convert(source, tmp_path / "out", languages=("zh",))
+
+
+def test_what_is_downloaded() -> None:
+    small = ["am.mvn", "chn_jpn_yue_eng_ko_spectok.bpe.model", "config.yaml", "configuration.json", "tokens.json"]
+    others = ["example/zh.mp3", "fig/ser.png", "model.onnx", ".gitattributes"]
+    assert {*wanted("iic/SenseVoiceSmall", [*small, *others, "model.pt"])} == {*small, "model.pt"}
 
 
 def test_it_has_short_names() -> None:

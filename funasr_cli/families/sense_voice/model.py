@@ -74,9 +74,9 @@ class SenseVoiceModel:
         frames = self.hidden([samples], DEFAULTS, {})[0][tables.QUERIES :]  # (rows, encoder width)
         return EncodedAudio(frames, None, self.config.frontend.row_duration_s)
 
-    def read_ctc(self, samples: np.ndarray) -> CTCReading:
-        """Return what it hears in (samples,), asked for any language and for digits."""
-        return self.reading(self.hidden([samples], DEFAULTS, {})[0])
+    def read_ctc(self, samples: np.ndarray, language: str | None = None) -> CTCReading:
+        """Return what it hears in (samples,), asked for this language and for digits."""
+        return self.reading(self.hidden([samples], TranscribeOptions(language=language), {})[0])
 
     def trace(
         self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
