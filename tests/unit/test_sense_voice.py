@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from support.errors import refused
@@ -28,6 +29,7 @@ from funasr_cli.families.sense_voice import config as tables
 from funasr_cli.families.sense_voice.model import SenseVoiceModel
 from funasr_cli.hubs.repository import wanted
 from funasr_cli.options import MAX_SEGMENT_S, TranscribeOptions
+from funasr_cli.pipeline import Recognizer
 from funasr_cli.speech_model import SegmentRequest, Update
 from funasr_cli.tags import EMOTIONS, SOUNDS
 from funasr_cli.transcript import STAGES
@@ -256,6 +258,30 @@ def test_the_model_itself(model: SenseVoiceModel) -> None:
     assert model.prompt(TranscribeOptions()) is None
     with refused("audio-too-short"):
         model.encode(SAMPLES[:1])
+
+
+def test_a_recording_of_several_segments(model: SenseVoiceModel, zh_wav: Path) -> None:
+    """Side by side with another one, as alone; every second is accounted for."""
+    speech, rate_hz = soundfile.read(zh_wav, dtype="float32")
+    pause = np.zeros(rate_hz, np.float32)
+    long, short = np.concatenate([speech, pause, speech, pause, speech]), speech[: 2 * rate_hz]
+    options = TranscribeOptions(word_times=True, confidence=True, max_segment_s=8)
+    both = Recognizer(model).transcribe_batch([long, short], options, sample_rate_hz=rate_hz)
+    assert len(both[0].segments) >= 3
+    for samples, transcript in zip((long, short), both, strict=True):
+        alone = Recognizer(model).transcribe(samples, options, sample_rate_hz=rate_hz)
+        assert [segment.text for segment in alone.segments] == [segment.text for segment in transcript.segments]
+        ledger = transcript.ledger
+        heard_s = ledger.transcribed_s + ledger.repaired_s + ledger.failed_s + ledger.silence_s
+        assert heard_s == pytest.approx(len(samples) / rate_hz, abs=1e-3)
+        for segment in transcript.segments:
+            times_s = [time_s for word in segment.words for time_s in (word.start_s, word.end_s)]
+            assert times_s == sorted(times_s)
+            assert segment.start_s <= times_s[0] <= times_s[-1] <= segment.end_s
+            assert segment.tags
+        timings = transcript.timings
+        assert min(timings.features_s, timings.encoder_s, timings.ctc_s) > 0
+        assert timings.tokens == sum(segment.tokens for segment in transcript.segments)
 
 
 def test_a_model_for_telephones(tmp_path: Path) -> None:

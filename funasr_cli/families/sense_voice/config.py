@@ -31,7 +31,7 @@ EMOTION_TAGS = {
 EVENT_TAGS = {
     "Speech": "speech", "BGM": "music", "Laughter": "laughter", "Applause": "applause", "Cry": "crying",
     "Sneeze": "sneeze", "Breath": "breath", "Cough": "cough", "Sing": "singing", "Speech_Noise": "noise",
-    "GBG": "noise", "Event_UNK": None,
+    "GBG": None, "Event_UNK": None,  # upstream says of neither what it is
 }  # fmt: skip
 TAGS = (LANGUAGE_TAGS, EMOTION_TAGS, EVENT_TAGS)
 
