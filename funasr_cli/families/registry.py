@@ -8,8 +8,9 @@ from funasr_cli.checkpoints.untrusted import quoted
 from funasr_cli.checkpoints.values import Misstated
 from funasr_cli.families.family import Family
 from funasr_cli.families.fun_asr_nano.family import FAMILY as FUN_ASR_NANO
+from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
 
-FAMILIES = (FUN_ASR_NANO,)
+FAMILIES = (FUN_ASR_NANO, SENSE_VOICE)
 DEFAULT_ALIAS = "nano"  # the model that is taken where none is named
 
 

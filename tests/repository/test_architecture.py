@@ -53,6 +53,7 @@ OWNERS = {  # of libraries that nobody else imports
     "typer": ("cli",),
     "rich": ("cli",),
     "torch": ("checkpoints", "verification"),
+    "sentencepiece": ("checkpoints",),
 }
 FAMILIES = {path.parent.name for path in PACKAGE.glob("families/*/__init__.py")}
 OF_ANY_FAMILY = ("checkpoints", "conversion", "hubs")  # and so import none
