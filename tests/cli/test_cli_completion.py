@@ -17,7 +17,7 @@ from funasr_cli.writers import ALL_FORMATS, WRITERS
 
 CODES = list(LANGUAGES)
 FORMATS = [*WRITERS, ALL_FORMATS]
-IDS = ["FunAudioLLM/Fun-ASR-Nano-2512", "FunAudioLLM/Fun-ASR-MLT-Nano-2512"]
+IDS = ["FunAudioLLM/Fun-ASR-Nano-2512", "FunAudioLLM/Fun-ASR-MLT-Nano-2512", "FunAudioLLM/SenseVoiceSmall"]
 NOBODY = "~nobody-of-that-name/x"
 
 
@@ -56,8 +56,8 @@ LINES = [
     ("funasr transcribe --max-s", ["--max-segment"]),
     ("funasr transcribe a.wav --no-", ["--no-itn", "--no-vad"]),
     ("funasr models --", ["--json", "--help"]),
-    ("funasr convert ", ["nano", "mlt-nano", *IDS]),
-    ("funasr convert FunAudioLLM/Fun-ASR-M", IDS[1:]),
+    ("funasr convert ", ["nano", "mlt-nano", "sensevoice", "sense-voice-small", *IDS]),
+    ("funasr convert FunAudioLLM/Fun-ASR-M", IDS[1:2]),
     ("funasr convert nano --dtype ", list(DTYPES)),
     ("funasr convert nano --quantize ", list(RECIPES)),
     ("funasr convert nano --languages zh,e", ["zh,en", "zh,et", "zh,el"]),

@@ -50,7 +50,7 @@ GATE = "llm.model.layers.0.mlp.gate_proj"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 # Ten times itself, and again, and again: a billion.
 BOMB = "a: &a x\n" + "".join(f"{name}: &{name} [{10 * f'*{last}, '}]\n" for last, name in pairwise("abcdefghij"))
-SENSE_VOICE = b"encoder: SenseVoiceEncoderSmall\nmodel: SenseVoiceSmall\nfrontend: WavFrontend\n"
+PARAFORMER = b"encoder: SANMEncoder\nmodel: Paraformer\nfrontend: WavFrontend\n"
 NAN, INFINITE = first_value(float("nan")), first_value(float("-inf"))
 BERTS = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
 SYSTEM = f"{os.system.__module__}.system"
@@ -126,7 +126,7 @@ FUNASR: list[Row] = [
     ),
     *rows(
         "model-unsupported",
-        ("SenseVoice", put(YAML, SENSE_VOICE), "'SenseVoiceSmall'"),
+        ("Paraformer", put(YAML, PARAFORMER), "'Paraformer'"),
         ("aliases", put(YAML, BOMB.encode()), YAML, "None"),
         ("an alias for the model", put(YAML, (BOMB + "model: *j\n").encode()), YAML),
         ("a tokenizer of another kind", tokenizer(QWEN_TOKENIZER, BERTS), "'WordPiece'"),
