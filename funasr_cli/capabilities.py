@@ -56,7 +56,12 @@ class Capabilities:
     def names(self) -> tuple[str, ...]:
         """Return what it can do, in words, languages left out."""
         held = [field.name for field in fields(self) if getattr(self, field.name) is True]
-        return tuple(name.replace("_", " ") for name in held)
+        return tuple(map(in_words, held))
+
+
+def in_words(capability: str) -> str:
+    """Return what people call a capability."""
+    return capability.replace("_", " ").replace("itn", "ITN").replace("ctc", "CTC")
 
 
 class Able(Protocol):
@@ -149,7 +154,7 @@ def _lacking(options: TranscribeOptions, able: Capabilities, typed: Collection[s
 def refuse_missing(option: str, capability: str, capabilities: Capabilities, model: str) -> None:
     """Raise a `UsageError` for an option of a model that lacks what it takes."""
     if not getattr(capabilities, capability):
-        message = f"{option}: {model} has no {capability.replace('_', ' ')}"
+        message = f"{option}: {model} has no {in_words(capability)}"
         raise UsageError(message, "leave it out, or choose another model", code="option-unsupported")
 
 

@@ -33,7 +33,8 @@ class Timings:
         first_token_s: from opening the recording to its first token.
         total_s: from opening the recording to its last token; others may have been worked on in between.
         tokens: decoded tokens, the stop tokens and those of attempts that were given up among them.
-        ctc_s: what the CTC branch takes.
+        ctc_s: what CTC takes, beside a decoder or in place of one.
+        post_s: what stands behind the model, such as the times of words by another one.
         decoder_calls: runs of the decoder that these tokens took, counted for each segment.
         drafted: tokens of drafts that these calls have tried.
         accepted: of these, those that the decoder would have written itself.
@@ -49,6 +50,7 @@ class Timings:
     total_s: float
     tokens: int
     ctc_s: float = 0.0
+    post_s: float = 0.0
     decoder_calls: int = 0
     drafted: int = 0
     accepted: int = 0

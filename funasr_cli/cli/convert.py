@@ -50,7 +50,8 @@ def _complete_sources(incomplete: str) -> list[str]:
     """Offer the checkpoints that have a short name, and the long names."""
     from funasr_cli.hubs.find import ALIASES
 
-    return [name for name in (*ALIASES, *ALIASES.values()) if name.startswith(incomplete)]
+    names = dict.fromkeys((*ALIASES, *ALIASES.values()))  # a model may have several short names
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def explain(asked: bool) -> None:

@@ -81,7 +81,7 @@ class RecordingState:
         return released
 
     def _decide(self) -> None:
-        """Keep a doubtful segment or its parts, once these are final: what the CTC branch agrees with better."""
+        """Keep a doubtful segment or its parts, once these are final: what a second reading agrees with better."""
         for doubt in self._doubts[::-1]:
             samples = range(doubt.start, doubt.audio.end)
             if any(start in samples for start in self._open):
@@ -97,6 +97,7 @@ class RecordingState:
         now = time.perf_counter()
         measured: dict[str, Any] = dict(self.counts)
         measured |= {f"{stage}_s": self.seconds[stage] + self.end.seconds.get(stage, 0.0) for stage in STAGES}
+        measured["post_s"] = self.seconds["post"]
         return Transcript(
             source=self.name,
             start_s=self.start_s,
@@ -133,14 +134,14 @@ def _warnings(segment: Segment, word_times: bool) -> Iterator[str]:
     if problem := _problem(segment):
         yield f"{where}: {problem}"
     if word_times and not segment.words and any(map(is_spoken, segment.text)):
-        yield f"{where}: no times of words: the text could not be aligned with what the CTC branch heard"
+        yield f"{where}: no times of words: the text could not be aligned with what was heard"
 
 
 def _problem(segment: Segment) -> str | None:
     if segment.doubtful and not segment.text:
-        return "no text, but the CTC branch heard something: words may be missing"
+        return "no text, but a second reading heard something: words may be missing"
     if segment.doubtful:
-        return "the CTC branch did not hear this: the text may be made up"
+        return "a second reading did not hear this: the text may be made up"
     return {
         "budget": f"cut short after {segment.tokens} tokens: the end may be missing",
         "loop": "the text goes in circles: what follows the first round is missing",

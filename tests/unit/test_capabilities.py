@@ -159,4 +159,4 @@ def test_a_second_model_for_word_times() -> None:
 
 def test_names_say_what_it_can_do() -> None:
     assert NOTHING.names() == ()
-    assert replace(NOTHING, itn_switch=True, tags=True).names() == ("itn switch", "tags")
+    assert replace(NOTHING, itn_switch=True, tags=True).names() == ("ITN switch", "tags")
