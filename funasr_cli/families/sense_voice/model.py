@@ -75,9 +75,9 @@ class SenseVoiceModel:
         frames = self.hidden([samples], DEFAULTS, {})[0][tables.QUERIES :]  # (rows, encoder width)
         return EncodedAudio(frames, None, self.config.frontend.row_duration_s)
 
-    def read_ctc(self, samples: np.ndarray, language: str | None = None) -> CTCReading:
-        """Return what it hears in (samples,), asked for this language and for digits."""
-        return self.reading(self.hidden([samples], TranscribeOptions(language=language), {})[0])
+    def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
+        """Return what it hears in (samples,), asked for the language and spelling of the options."""
+        return self.reading(self.hidden([samples], options, {})[0])
 
     def trace(
         self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
@@ -161,8 +161,8 @@ class SenseVoiceSession:
         ]
 
     def drop(self, row: int) -> None:
-        """Take a row out."""
-        del self._rows[row]
+        """Take a row out, if it has not ended."""
+        self._rows.pop(row, None)
 
     def reset(self) -> set[int]:
         """Go on after an error; rows that have not ended are lost."""
