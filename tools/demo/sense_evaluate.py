@@ -23,7 +23,6 @@ from .vocabulary import load_ctc_encoding
 
 BATCH_CLIPS = 40
 FRAME_S = 0.06
-NEAR_S = 0.12  # a word start further than this from the demo's own is counted as far
 
 
 def evaluate(model: Path, clips: Path) -> dict[str, Any]:
@@ -87,15 +86,15 @@ def split_tags(text: str) -> tuple[list[str], str]:
 
 
 def word_starts(auto: Any, rows: list[dict[str, Any]], samples: Sequence[np.ndarray]) -> dict[str, float]:
-    """Align what was spoken on both models: how far apart the words start, and from the truth.
+    """Align what was spoken on both models: how far apart the words start, in percent of the words.
 
-    A word of Mandarin is a character. `truth` holds those starts alone that espeak-ng reports.
+    A word of Mandarin is a character.
     """
     ranks = load_ctc_encoding(DEMO_MODEL / "multilingual.tiktoken")
     teacher = Teacher(DEMO_MODEL, ranks.n_vocab)
     network, pieces = auto.model, auto.kwargs["tokenizer"].sp
     frontend = auto.kwargs["frontend"]
-    between, mine_off, own_off = [], [], []
+    between: list[float] = []
     for row, clip in zip(rows, samples, strict=True):
         text = row["spoken"]
         plain = stack_rows(filter_bank(clip))
@@ -110,13 +109,11 @@ def word_starts(auto: Any, rows: list[dict[str, Any]], samples: Sequence[np.ndar
         own_starts = _word_starts(own, ranks.encode(text), lambda i: ranks.decode([i]), ranks.n_vocab)
         mine_starts = _word_starts(mine, pieces.encode(text), lambda i: pieces.id_to_piece(i).replace("▁", " "), 0)
         between += [abs(own_starts[place] - mine_starts[place]) for place in own_starts]
-        for place, start_s in row["word_starts_s"]:
-            mine_off.append(abs(mine_starts[place] - start_s))
-            own_off.append(abs(own_starts[place] - start_s))
     return {
-        "within 120 ms of the demo's": _share(between), "within 60 ms of the demo's": _share(between, 0.061),
-        "within 120 ms of the truth": _share(mine_off), "the demo's within 120 ms of the truth": _share(own_off),
-    }  # fmt: skip
+        "words": len(between),
+        "within 120 ms of the demo's": _share(between, 2),
+        "within 60 ms of the demo's": _share(between, 1),
+    }
 
 
 def _word_starts(
@@ -143,5 +140,5 @@ def _count(counts: dict[str, Count], row: dict[str, Any], heard: str, right: str
         count.units += len(reference)
 
 
-def _share(distances: Sequence[float], near_s: float = NEAR_S + 0.001) -> float:
-    return round(100 * float(np.mean(np.array(distances) <= near_s)), 2)
+def _share(distances_s: Sequence[float], frames: int) -> float:
+    return round(100 * float(np.mean(np.array(distances_s) < (frames + 0.5) * FRAME_S)), 2)

@@ -46,7 +46,7 @@ class SensePlan:
 
     state: Path
     out: Path
-    steps: int = 3000
+    steps: int = 2000
     shards: int = 24
     rate: float = 1.2e-3
     seed: int = 0
