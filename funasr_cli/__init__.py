@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from funasr_cli.speech_model import EncodedAudio, TranscriptStage
 
 __version__ = "0.1.0"
-Draft, Settled = PartialText, SegmentFinished  # their earlier names
+Draft, Settled = PartialText, SegmentFinished  # their earlier names, for one release
 __all__ = [
     "AudioInput", "Capabilities", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished",
-    "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished", "Settled", "Source",
-    "TimedText", "Timings", "TranscribeOptions", "Transcript", "TranscriptStage", "Translation", "Word",
+    "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished", "Settled",
+    "Source", "TimedText", "Timings", "TranscribeOptions", "Transcript", "TranscriptStage", "Translation", "Word",
     "__version__", "convert", "load",
 ]  # fmt: skip
 
@@ -62,21 +62,28 @@ if not TYPE_CHECKING:  # where it would give every misspelt name a type
         return getattr(import_module(f"{__name__}.{_HEAVY[name]}"), name)
 
 
-def load(model: str | Path | None = None, dtype: str | None = None) -> "Recognizer":
+def load(
+    model: str | Path | None = None, dtype: str | None = None, align_with: str | Path | None = None
+) -> "Recognizer":
     """Load a converted model.
 
     Args:
         model: folder, hub id or alias; None takes the model that `funasr transcribe` would.
         dtype: "stored", "float32" or "bfloat16"; None chooses for the device.
+        align_with: another converted model, which tells when words were said for one that cannot tell it itself.
 
     Raises:
-        ModelError: it has not been converted, or is damaged.
+        ModelError: one of them has not been converted, or is damaged.
+        UsageError: the other model cannot tell when words were said, or the model itself can.
     """
     from funasr_cli.families.load import load_model
-    from funasr_cli.hubs.find import find_model
+    from funasr_cli.hubs.find import find_aligner, find_model
     from funasr_cli.pipeline import Recognizer
 
-    return Recognizer(load_model(find_model(os.fspath(model) if model is not None else None), dtype))
+    folder = find_model(os.fspath(model) if model is not None else None)
+    aligner = find_aligner(os.fspath(align_with)) if align_with is not None else None
+    loaded = load_model(folder, dtype)
+    return Recognizer(loaded, align_with=load_model(aligner, dtype) if aligner else None)
 
 
 def convert(

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from funasr_cli.audio.decode import Audio
+from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.characters import columns
 from funasr_cli.decoding.words import FIRST_MIDDLE_S
 from funasr_cli.errors import SetupError
-from funasr_cli.features.fbank import LOW_FREQUENCY_HZ, MIN_SAMPLES
+from funasr_cli.features.fbank import LOW_FREQUENCY_HZ, MIN_SAMPLES, Frontend, FrontendConfig
 from funasr_cli.pictures import drawing, save
 from funasr_cli.transcript import Segment, Transcript, Word
 
@@ -27,6 +28,7 @@ LONGEST_ROW_S = 10.0
 INCHES_A_SECOND, NARROWEST, ROW_HEIGHT, DPI = 2.2, 7.0, 5.6, 130
 PANEL_HEIGHTS = (0.7, 1.1, 1.3, 0.5)  # shares of a row
 NAMES, TICKS = ("waveform", "mel, Hz", "CTC posteriors", "words"), ((), (500, 2000), (0, 0.5, 1), ())
+SPECTROGRAM = FrontendConfig(SAMPLE_RATE_HZ, "hamming", 80, 25.0, 10.0, stack_frames=1, stack_step=1)
 DEEPEST = 12.0  # natural logarithms, 52 dB: so far below its loudest cell the spectrogram reaches
 COLOURS = ("#1f77b4", "#d9730d", "#2a8f3c", "#b3365b", "#6f52a3")  # of words, in turns
 GREY, FAINT = "#707070", "#e4e4e4"
@@ -93,7 +95,7 @@ def draw(
         figure = Figure((width, ROW_HEIGHT * count), layout="constrained")
         for row in _rows(figure, count, transcript):
             _draw_wave(row, audio, transcript)
-            _draw_spectrogram(row, recognizer, audio, transcript)
+            _draw_spectrogram(row, audio, transcript)
             for segment, one in zip(transcript.segments, heard, strict=True):
                 _draw_posteriors(row, one, segment)
                 _draw_words(row, segment, width / row_s)
@@ -122,7 +124,7 @@ def _hear(recognizer: "Recognizer", audio: Audio, transcript: Transcript, segmen
     """Ask the CTC branch once more, for the posteriors of a segment: a transcript holds none."""
     first = round((segment.start_s - transcript.start_s) * audio.sample_rate_hz)
     samples = audio.samples[first : first + round(segment.duration_s * audio.sample_rate_hz)]
-    [reading] = recognizer.read_ctc(recognizer.encode([recognizer.features(samples)]))
+    reading = recognizer.model.read_ctc(samples)
     ids = np.array(reading.frame_ids)
     borders = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]  # of runs of the same label
     runs = [run for run in pairwise(borders) if ids[run[0]] != reading.blank_id]
@@ -143,14 +145,14 @@ def _draw_wave(row: Row, audio: Audio, transcript: Transcript) -> None:
     row.wave.set_ylim(-highest, highest)
 
 
-def _draw_spectrogram(row: Row, recognizer: "Recognizer", audio: Audio, transcript: Transcript) -> None:
-    """The filter bank that the model's features are made of."""
+def _draw_spectrogram(row: Row, audio: Audio, transcript: Transcript) -> None:
+    """The filter bank that models' features are made of."""
     from librosa.display import specshow
 
-    config, samples = recognizer.config.frontend, recognizer.at_model_rate(audio.samples)
+    config, samples = SPECTROGRAM, audio.samples
     if len(samples) < MIN_SAMPLES:
         return
-    energies = np.array(recognizer.frontend.filter_bank(samples))  # (frames, mel bins), natural logarithms
+    energies = np.array(Frontend(config).filter_bank(samples))  # (frames, mel bins), natural logarithms
     centre_s = min(config.frame_length_ms / 1000, audio.duration_s) / 2
     times_s = transcript.start_s + centre_s + np.arange(len(energies)) * config.frame_shift_ms / 1000
     first, behind = np.searchsorted(times_s, (row.start_s, row.end_s)).tolist()

@@ -1,10 +1,18 @@
 """What a model can do, and the one place that refuses what it cannot. Imports nothing heavy."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
+from math import inf
+from typing import Any, NamedTuple, Protocol
 
-from funasr_cli.errors import UsageError
-from funasr_cli.languages import resolve_language
+from funasr_cli.errors import ModelError, UsageError
+from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.options import DEFAULTS, TranscribeOptions
+
+NO_TIMES_HINT = (
+    "Hugging Face's files of Fun-ASR-Nano leave it out: convert it again with --hub ms, or let another model tell "
+    "them with --align-with sensevoice"
+)
 
 
 @dataclass(frozen=True)
@@ -15,8 +23,10 @@ class Capabilities:
         languages: ISO codes of those it can be asked for.
         hotwords: expect words that are named beforehand.
         previous_text: go on from an earlier text.
-        sampling: choose tokens by chance, and end a text after a number of them.
+        sampling: choose tokens by chance.
+        token_limit: end a text after a number of tokens.
         itn_switch: write numbers as digits or as words, as asked.
+        digits: write numbers as digits, where there is no switch.
         partial_text: show text while it is being written.
         word_times: tell when each word was said.
         confidence: tell how sure it was of each piece of text.
@@ -32,7 +42,9 @@ class Capabilities:
     hotwords: bool = False
     previous_text: bool = False
     sampling: bool = False
+    token_limit: bool = False
     itn_switch: bool = False
+    digits: bool = False
     partial_text: bool = False
     word_times: bool = False
     confidence: bool = False
@@ -49,26 +61,118 @@ class Capabilities:
         return tuple(name.replace("_", " ") for name in held)
 
 
-# Options of the command line that only some models honour: the option, its field, what it takes.
-NEEDS = (
-    ("--hotword", "hotwords", "hotwords"),
-    ("--prev-text", "prev_text", "previous_text"),
-    ("--temperature", "temperature", "sampling"),
-    ("--top-p", "top_p", "sampling"),
-    ("--top-k", "top_k", "sampling"),
-    ("--seed", "seed", "sampling"),
-    ("--max-tokens", "max_tokens", "sampling"),
-    ("--exact-tokens", "exact_tokens", "sampling"),
-    ("--itn", "itn", "itn_switch"),
-    ("--confidence", "confidence", "confidence"),
-    ("--timestamps word", "word_times", "word_times"),
-)
+class Able(Protocol):
+    """A model, as far as it matters here."""
+
+    name: str
+    capabilities: Capabilities
+    longest_segment_s: float
 
 
-def refuse_unsupported(options: TranscribeOptions, capabilities: Capabilities, model: str) -> None:
-    """Raise a `UsageError` for an option that a model cannot honour, naming both, or for an unknown language."""
+class Need(NamedTuple):
+    """What an option takes, once its value is not the default."""
+
+    option: str  # in the words of the command line
+    capability: str
+
+
+# By the field of `TranscribeOptions`. What stands in none of these tables fails a test.
+NEEDS = {
+    "hotwords": Need("--hotword", "hotwords"),
+    "prev_text": Need("--prev-text", "previous_text"),
+    "temperature": Need("--temperature", "sampling"),
+    "top_p": Need("--top-p", "sampling"),
+    "top_k": Need("--top-k", "sampling"),
+    "seed": Need("--seed", "sampling"),
+    "max_tokens": Need("--max-tokens", "token_limit"),
+    "exact_tokens": Need("--exact-tokens", "token_limit"),
+    "confidence": Need("--confidence", "confidence"),
+}
+BEST_EFFORT = ("ctc", "draft", "second_opinion")  # they mean: where the model has it
+UNIVERSAL = ("vad", "vad_threshold", "min_pause_s", "join_s", "batch_size")  # nothing is asked of the model
+BY_THEMSELVES = ("language", "itn", "max_segment_s", "word_times")  # refused in ways of their own, below
+
+
+def refuse_unsupported(
+    options: TranscribeOptions,
+    capabilities: Capabilities,
+    model: str,
+    *,
+    longest_segment_s: float = inf,
+    typed: Collection[str] = (),
+) -> None:
+    """Refuse an option that a model cannot honour, naming both.
+
+    An option is asked for where its value is not the default. Numbers as digits are the default of all, so that a
+    model without the switch is asked for them only where somebody has typed it, and for what it always does never.
+
+    Args:
+        options: what is asked for.
+        capabilities: the model's, with word times where another model tells them for it.
+        model: its name.
+        longest_segment_s: the longest segment that it takes; the default of `max_segment_s` is cut down to it.
+        typed: fields of which somebody has typed the value, even if it is the default.
+
+    Raises:
+        UsageError: it lacks something, or the language is not one of its own.
+        ModelError: it cannot tell when words were said.
+    """
     resolve_language(options.language, capabilities.languages)
-    for option, field, needed in NEEDS:
-        if getattr(options, field) != getattr(DEFAULTS, field) and not getattr(capabilities, needed):
-            message = f"{option}: {model} has no {needed.replace('_', ' ')}"
-            raise UsageError(message, "leave it out, or choose another model", code="option-unsupported")
+    for need in _lacking(options, capabilities, typed).values():
+        refuse_missing(need.option, need.capability, capabilities, model)
+    chosen = "max_segment_s" in typed or options.max_segment_s != DEFAULTS.max_segment_s
+    if chosen and options.max_segment_s > longest_segment_s:
+        message = f"--max-segment is {options.max_segment_s:g} s: {model} takes {longest_segment_s:g} s at most"
+        raise UsageError(message, f"it must be 2 to {longest_segment_s:g} s", code="option-unsupported")
+    if options.word_times:
+        refuse_missing_word_times(capabilities, model)
+
+
+def supported(options: TranscribeOptions, model: Able, typed: Collection[str]) -> TranscribeOptions:
+    """Leave out what a model cannot honour, if nobody has typed it: as of a settings file, where it waits.
+
+    If something has been typed that it cannot honour either, all stays, to be refused.
+    """
+    lacking = set(_lacking(options, model.capabilities, typed))
+    if options.max_segment_s > model.longest_segment_s:
+        lacking.add("max_segment_s")
+    changes: dict[str, Any] = {field: getattr(DEFAULTS, field) for field in lacking}
+    return options if lacking & set(typed) else replace(options, **changes)
+
+
+def _lacking(options: TranscribeOptions, able: Capabilities, typed: Collection[str]) -> dict[str, Need]:
+    """What is asked for that a model cannot do, by the fields of the options."""
+    asked = {field: need for field, need in NEEDS.items() if getattr(options, field) != getattr(DEFAULTS, field)}
+    if ("itn" in typed or options.itn != DEFAULTS.itn) and options.itn != able.digits:
+        asked["itn"] = Need("--itn" if options.itn else "--no-itn", "itn_switch")
+    return {field: need for field, need in asked.items() if not getattr(able, need.capability)}
+
+
+def refuse_missing(option: str, capability: str, capabilities: Capabilities, model: str) -> None:
+    """Raise a `UsageError` for an option of a model that lacks what it takes."""
+    if not getattr(capabilities, capability):
+        message = f"{option}: {model} has no {capability.replace('_', ' ')}"
+        raise UsageError(message, "leave it out, or choose another model", code="option-unsupported")
+
+
+def refuse_missing_word_times(capabilities: Capabilities, model: str) -> None:
+    """Raise a `ModelError` for a model that cannot tell when words were said."""
+    if not capabilities.word_times:
+        raise ModelError(f"{model}: no word times without a CTC branch", NO_TIMES_HINT, code="ctc-missing")
+
+
+def refuse_aligner(model: Able, aligner: Able) -> None:
+    """Raise a `UsageError` for a second model that cannot tell when words were said, or is not needed for it."""
+    if model.capabilities.word_times:
+        message = f"--align-with {aligner.name}: {model.name} has word times of its own"
+        raise UsageError(message, "leave it out", code="option-idle")
+    refuse_missing("--align-with", "word_times", aligner.capabilities, aligner.name)
+
+
+def refuse_unaligned_language(options: TranscribeOptions, aligner: Able) -> None:
+    """Raise a `UsageError` for a language that the second model does not know."""
+    code = resolve_language(options.language, tuple(LANGUAGES))
+    if code and code not in aligner.capabilities.languages:
+        message = f"--align-with {aligner.name}: it does not know language {options.language!r}"
+        hint = f"it tells word times in {', '.join(aligner.capabilities.languages)}"
+        raise UsageError(message, hint, code="language-unknown")

@@ -42,9 +42,11 @@ def precise_clock(seconds: float) -> str:
 
 def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]:
     """What stands on lines of their own, each with its times in front of it, if these are wanted."""
+    if times is Timestamps.NONE:
+        yield "", Piece(segment.text, segment.start_s, segment.end_s)
+        return
     for piece in pieces_of(segment, words=times is Timestamps.WORD):
-        shown = f"[{precise_clock(piece.start_s)}-{precise_clock(piece.end_s)}] "
-        yield "" if times is Timestamps.NONE else shown, piece
+        yield f"[{precise_clock(piece.start_s)}-{precise_clock(piece.end_s)}] ", piece
 
 
 def as_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = Timestamps.NONE) -> str:
@@ -68,8 +70,11 @@ def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict
     data = dataclasses.asdict(transcript)
     for segment, row in zip(transcript.segments, data["segments"], strict=True):
         row["state"] = segment.state
+        if times is Timestamps.NONE:
+            row["pieces"] = []
         sentences = sentences_of(segment) if times is not Timestamps.NONE else []
         row["sentences"] = list(map(dataclasses.asdict, sentences))
+    data["timings"]["passes"] = transcript.timings.passes
     derived = {"text": transcript.text, "complete": transcript.complete, "times": transcript.times}
     return {**derived, "ledger": dataclasses.asdict(transcript.ledger), **data}
 
@@ -97,7 +102,7 @@ def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> st
     """
     rows = "start\tend\ttext\n"
     for segment in (transcript if times is Timestamps.WORD else transcript.without_words()).segments:
-        for part in segment.words or [segment]:
+        for part in segment.words or segment.pieces or [segment]:
             text = TSV_UNSAFE.sub(lambda found: TSV_SHORT.get(found[0]) or _as_hexadecimal(found), part.text)
             rows += f"{round(part.start_s * 1000)}\t{round(part.end_s * 1000)}\t{text}\n"
     return rows

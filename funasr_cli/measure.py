@@ -4,8 +4,9 @@ import os
 import resource
 import statistics
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,16 @@ class Spread:
     def of(cls, values: list[float]) -> "Spread":
         """Summarise at least one value."""
         return cls(statistics.median(values), min(values), max(values))
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the time that a block takes to that of a stage."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
 
 
 def peak_process_bytes() -> int:

@@ -52,6 +52,14 @@ class Timestamps(StrEnum):
     NONE = "none"
 
 
+class Tags(StrEnum):
+    """How emotion and sounds are shown beside a text; JSON always has them in a field of their own."""
+
+    NONE = "none"
+    TEXT = "text"
+    EMOJI = "emoji"
+
+
 @dataclass(frozen=True)
 class TranscribeOptions:
     """How to transcribe.

@@ -1,28 +1,31 @@
 """The front door: recordings in, transcripts or events out."""
 
-import threading
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from funasr_cli.align import Aligner
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
-from funasr_cli.compute.backend import mx
+from funasr_cli.capabilities import (
+    Capabilities,
+    refuse_aligner,
+    refuse_missing_word_times,
+    refuse_unaligned_language,
+    refuse_unsupported,
+)
+from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import AudioError, UsageError
-from funasr_cli.families.fun_asr_nano.stages import Stages
-from funasr_cli.families.load import LoadedModel
-from funasr_cli.features.fbank import MIN_SAMPLES
-from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
+from funasr_cli.languages import resolve_language
+from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Opener
 from funasr_cli.scheduling.scheduler import Scheduler
-from funasr_cli.speech_model import EncodedAudio
+from funasr_cli.speech_model import EncodedAudio, SpeechModel, TranscriptStage
 from funasr_cli.transcript import Transcript
 
-FREED_BUFFERS_BYTES = 1 << 29  # of what MLX has freed, the most that is kept for reuse
 
-
-class Recognizer(Stages):
+class Recognizer:
     """Transcribes recordings with a loaded model; the text of a segment does not depend on what is beside it.
 
     A recording is a path, samples as a NumPy array, or a `Source`. Samples are (samples,) or (samples, channels),
@@ -30,9 +33,47 @@ class Recognizer(Stages):
     `options` (else the defaults), with single fields of `TranscribeOptions` changed by keyword.
     """
 
-    def __init__(self, loaded: LoadedModel):
-        super().__init__(loaded)
-        _clear_streams_with_thread()  # those of loading
+    def __init__(
+        self, model: SpeechModel, stages: Sequence[TranscriptStage] = (), *, align_with: SpeechModel | None = None
+    ):
+        """Take a model, the stages behind it in their order, and another model that tells when words were said.
+
+        Raises:
+            UsageError: the other model cannot tell that, or the model itself can.
+        """
+        if align_with:
+            refuse_aligner(model, align_with)
+        self.model, self._stages, self._aligner = model, tuple(stages), align_with
+        clear_streams_with_thread()  # those of loading
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Sample rate of the recordings that it takes."""
+        return self.model.sample_rate_hz
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model can do, with word times where another model tells them for it."""
+        capabilities = self.model.capabilities
+        return replace(capabilities, word_times=capabilities.word_times or self._aligner is not None)
+
+    @property
+    def has_ctc(self) -> bool:
+        """Whether it is known when words were said; `capabilities` tells more."""
+        return self.capabilities.word_times
+
+    def refuse_missing_word_times(self) -> None:
+        """Refuse, with a `ModelError`, a model that cannot tell the times of words."""
+        refuse_missing_word_times(self.capabilities, self.model.name)
+
+    def refuse_unsupported(self, options: TranscribeOptions, typed: Collection[str] = ()) -> None:
+        """Refuse what the models cannot do, as `capabilities.refuse_unsupported` does; `run` begins with it."""
+        longest_segment_s = self.model.longest_segment_s
+        refuse_unsupported(
+            options, self.capabilities, self.model.name, longest_segment_s=longest_segment_s, typed=typed
+        )
+        if self._aligner:
+            refuse_unaligned_language(options, self._aligner)
 
     def transcribe(
         self,
@@ -113,20 +154,22 @@ class Recognizer(Stages):
             What happens, as it happens. Every input ends with `Finished` or `Failed`.
 
         Raises:
-            UsageError: the model does not know the language.
-            ModelError: word times are asked for, and the model has no CTC branch.
+            UsageError: the model cannot do what an option asks for, or does not know the language.
         """
-        if options.word_times:
-            self.refuse_missing_word_times()
-        _clear_streams_with_thread()
+        self.refuse_unsupported(options)
+        stages = self._stages
+        if self._aligner and options.word_times:
+            language = resolve_language(options.language, self._aligner.capabilities.languages)
+            stages = (Aligner(self._aligner, language), *stages)
+        clear_streams_with_thread()
         with FREED_BUFFERS.limited():
-            yield from Scheduler(self, options).run(openers)
+            yield from Scheduler(self.model, options, stages).run(openers)
 
     def encode_audio(self, audio: AudioInput, *, sample_rate_hz: int | None = None) -> EncodedAudio:
         """Run the encoder over one piece of audio in one go, as over one segment: silence is not left out.
 
         Args:
-            audio: a path, samples or a `Source`, of at most `MAX_SEGMENT_S`.
+            audio: a path, samples or a `Source`, of at most the model's `longest_segment_s`.
             sample_rate_hz: that of samples.
 
         Raises:
@@ -137,58 +180,10 @@ class Recognizer(Stages):
         if source.sample_rate_hz != self.sample_rate_hz:
             problem = f"{source.name}: {source.sample_rate_hz} Hz, not {self.sample_rate_hz}"
             raise AudioError(problem, code="sample-rate")
-        samples = read_whole(source, MAX_SEGMENT_S).samples
-        if len(self.at_model_rate(samples)) < MIN_SAMPLES:
-            raise AudioError(f"{source.name}: too short to be encoded", code="audio-too-short")
-        _clear_streams_with_thread()
-        with FREED_BUFFERS.limited():
-            encoded = self.encode([self.features(samples)])
-            frames = encoded.hidden[0, : encoded.lengths[0]]  # (frames, encoder width)
-            [audio_embeddings] = self.loaded.model.audio_embeddings(
-                encoded.hidden, encoded.lengths
-            )  # (rows, decoder width)
-            mx.eval(frames, audio_embeddings)
-        return EncodedAudio(frames, audio_embeddings, self.config.frontend.row_duration_s)
-
-
-class _FreedBuffers:
-    """Limits what MLX keeps of freed memory while anybody computes here, and gives it back behind each."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._limit_before = 0
-
-    @contextmanager
-    def limited(self) -> Iterator[None]:
-        with self._lock:
-            if not self._users:
-                self._limit_before = mx.set_cache_limit(FREED_BUFFERS_BYTES)
-            self._users += 1
+        samples = read_whole(source, self.model.longest_segment_s).samples
+        clear_streams_with_thread()
         try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if not self._users:
-                    mx.set_cache_limit(self._limit_before)
-            mx.clear_cache()
-
-
-FREED_BUFFERS = _FreedBuffers()
-
-
-class _Streams:
-    """MLX's streams of a thread, or MLX aborts the process when that thread has ended."""
-
-    def __del__(self) -> None:
-        mx.clear_streams()
-
-
-_of_thread = threading.local()  # what it holds goes away with its thread, and in it
-
-
-def _clear_streams_with_thread() -> None:
-    """Let MLX's streams of this thread end with it."""
-    if threading.current_thread() is not threading.main_thread():
-        _of_thread.streams = getattr(_of_thread, "streams", None) or _Streams()
+            with FREED_BUFFERS.limited():
+                return self.model.encode(samples)
+        except AudioError as error:
+            raise AudioError(f"{source.name}: {error.message}", code="audio-too-short") from error

@@ -50,9 +50,12 @@ class Session(Protocol):
     Numbers of rows are unique within a session. Time that its stages take is collected in `seconds`.
     """
 
-    max_rows: int  # that memory holds side by side, and that pay
     rows_at_once: int  # that join together: enough to keep the processor busy, without holding up the others
     seconds: dict[str, float]  # by stage, of `STAGES`, since the caller last emptied it
+
+    @property
+    def max_rows(self) -> int:
+        """Return how many rows memory holds side by side, at most as many as pay."""
 
     def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
         """Let rows join, and return their numbers."""
@@ -65,6 +68,16 @@ class Session(Protocol):
 
     def reset(self) -> set[int]:
         """Go on after an error in `add` or `step`; return the rows that were lost with it."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a language model is asked about a segment: text around the audio."""
+
+    before: str
+    behind: str
+    tokens_before: int
+    tokens_behind: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +95,11 @@ class EncodedAudio:
     frames: mx.array
     audio_embeddings: mx.array | None
     frame_duration_s: float
+
+    @property
+    def audio_rows(self) -> mx.array | None:
+        """The earlier name of `audio_embeddings`, for one release."""
+        return self.audio_embeddings
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,25 +122,33 @@ class SpeechModel(Protocol):
     longest_segment_s: float
     window_s: float | None  # every segment costs as much as one of this length; None: it costs by the second
     weights_type: str  # of the weights as computed with, for logs and tables
+    parameters: int  # of its networks
 
     def session(self, options: TranscribeOptions) -> Session:
         """Begin a run; raises a `UsageError` for options that cannot work."""
 
     def encode(self, samples: np.ndarray) -> EncodedAudio:
-        """Run the encoder over (samples,) at `sample_rate_hz`."""
+        """Run the encoder over (samples,) at `sample_rate_hz`; an `AudioError` where they are too few."""
 
-    def read_ctc(self, samples: np.ndarray) -> CTCReading:
-        """Return what its CTC output hears in (samples,); a `ModelError` where it has none."""
+    def read_ctc(self, samples: np.ndarray, language: str | None = None) -> CTCReading:
+        """Return what its CTC output hears in (samples,) of this language; a `ModelError` where it has none."""
 
-    def trace(self, samples: np.ndarray, forced_ids: Sequence[int] | None = None) -> Trace:
+    def trace(
+        self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
+    ) -> Trace:
         """Take (samples,) through the model as one segment; None as `forced_ids` takes what it writes itself."""
 
-    def prompt_texts(self, options: TranscribeOptions) -> tuple[str, ...]:
-        """Return what the model is asked, word for word; nothing where it is not asked in words."""
+    def prompt(self, options: TranscribeOptions, *, first: bool = True) -> Prompt | None:
+        """Return what is asked about the `first` segment of a recording, or a later one; None: nothing is."""
 
 
 class TranscriptStage:
-    """Something behind the model, such as punctuation; each method may be left as it is."""
+    """Something behind the model, such as punctuation; each method may be left as it is.
+
+    Segments come as they are finished, also some that are made again in parts afterwards.
+    """
+
+    timed_as: str = "decode"  # the stage, of `STAGES`, whose time its own is added to
 
     def segment(self, audio: AudioSegment, segment: Segment) -> Segment:
         """Change a segment that is final; its text, words, scores and times have to stay in step."""

@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 from funasr_cli.characters import columns, one_line
 from funasr_cli.errors import UsageError
 from funasr_cli.linebreaks import Words
-from funasr_cli.transcript import Segment, Transcript
+from funasr_cli.transcript import Segment, TimedText, Transcript, Word
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,22 @@ class Cue:
 
 
 def pieces_of(segment: Segment, *, words: bool = True) -> list[Piece]:
-    """The smallest parts of a segment whose times are known: words, with what stands between, or all of it."""
-    if not words or not segment.words:
+    """The smallest parts of a segment whose times are known: words, what the model divides it into, or all of it.
+
+    What stands between two of them belongs to the second.
+    """
+    parts: Sequence[Word | TimedText] = segment.words if words and segment.words else segment.pieces
+    if not parts:
         return [Piece(segment.text, segment.start_s, segment.end_s)]
     borders = [0]
-    for word in segment.words:
-        borders.append(segment.text.index(word.text, borders[-1]) + len(word.text))
+    for part in parts:
+        borders.append(segment.text.index(part.text, borders[-1]) + len(part.text))
     borders[-1] = len(segment.text)
-    return [
-        Piece(segment.text[first:last], word.start_s, word.end_s, word.estimated, is_word=True)
-        for word, (first, last) in zip(segment.words, pairwise(borders), strict=True)
-    ]
+    pieces = []
+    for part, (first, last) in zip(parts, pairwise(borders), strict=True):
+        as_word = (part.estimated, True) if isinstance(part, Word) else ()
+        pieces.append(Piece(segment.text[first:last], part.start_s, part.end_s, *as_word))
+    return pieces
 
 
 def sentences_of(segment: Segment) -> list[Sentence]:
@@ -105,9 +110,16 @@ def sentences_of(segment: Segment) -> list[Sentence]:
 
 
 def make_cues(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> list[Cue]:
-    """Cues of a transcript; a segment without visible text has none."""
+    """Cues of a transcript; a segment without visible text has none.
+
+    Where no words have times, cues do not go over the borders of what the model divides a segment into.
+    """
     end_s = transcript.start_s + transcript.duration_s
-    return cues_of_pieces(map(pieces_of, transcript.segments), end_s, layout, transcript.start_s)
+    groups: list[list[Piece]] = []
+    for segment in transcript.segments:
+        pieces = pieces_of(segment)
+        groups += [pieces] if segment.words else [[piece] for piece in pieces]
+    return cues_of_pieces(groups, end_s, layout, transcript.start_s)
 
 
 def cues_of_pieces(

@@ -34,8 +34,8 @@ class Timings:
         total_s: from opening the recording to its last token; others may have been worked on in between.
         tokens: decoded tokens, the stop tokens and those of attempts that were given up among them.
         ctc_s: what the CTC branch takes.
-        passes: runs of the decoder that these tokens took, counted for each segment.
-        drafted: tokens of drafts that these runs have tried.
+        decoder_calls: runs of the decoder that these tokens took, counted for each segment.
+        drafted: tokens of drafts that these calls have tried.
         accepted: of these, those that the decoder would have written itself.
     """
 
@@ -49,9 +49,14 @@ class Timings:
     total_s: float
     tokens: int
     ctc_s: float = 0.0
-    passes: int = 0
+    decoder_calls: int = 0
     drafted: int = 0
     accepted: int = 0
+
+    @property
+    def passes(self) -> int:
+        """The earlier name of `decoder_calls`, for one release."""
+        return self.decoder_calls
 
     @property
     def tokens_per_s(self) -> float:

@@ -1,11 +1,15 @@
-"""The marks that every tokenizer has to know, and the vocabulary of the CTC branch.
+"""The marks that every tokenizer has to know, and the vocabularies of CTC outputs: of bytes, and of pieces.
 
 Source: FunASR ``funasr/models/sense_voice/whisper_lib/tokenizer.py``.
 """
 
 import base64
 import codecs
+import math
+import re
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +18,10 @@ if TYPE_CHECKING:
 MARKS = ("<|im_start|>", "<|im_end|>")  # of the prompt: single tokens, whatever the tokenizer
 # How text is cut before its bytes are merged: upstream's ``get_encoding``, GPT-2's pattern.
 PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # stands for a space in a piece of SentencePiece's
+TAG = re.compile(r"<\|(.*)\|>", re.DOTALL)  # a piece that is no text, such as <|zh|>
+BYTE = re.compile("<0x([0-9A-F]{2})>")  # a piece that is one byte of a character
+NO_TEXT = ("<unk>", "<s>", "</s>")
 
 
 class CTCVocabulary:
@@ -62,3 +70,40 @@ class CTCVocabulary:
     @cached_property
     def _tokens(self) -> dict[bytes, int]:
         return {token: rank for rank, token in self._bytes.items()}
+
+
+class PieceVocabulary(CTCVocabulary):
+    """Token ids to text and back, where each token is a piece of text as SentencePiece learns them.
+
+    Tags among the pieces, such as ``<|zh|>``, are no part of a text.
+    """
+
+    def __init__(self, pieces: Sequence[str]):
+        self._bytes, self._ids, self.tags = dict[int, bytes](), dict[str, int](), dict[str, int]()
+        for token_id, piece in enumerate(pieces):
+            if tag := TAG.fullmatch(piece):
+                self.tags.setdefault(tag[1], token_id)
+            elif byte := BYTE.fullmatch(piece):
+                self._bytes[token_id] = bytes([int(byte[1], 16)])
+            elif piece not in NO_TEXT:
+                self._bytes[token_id] = piece.replace(SPACE, " ").encode()
+                self._ids.setdefault(piece, token_id)
+
+    def can_spell(self, text: str) -> bool:
+        """Whether each character is a piece."""
+        return all(char in self._ids for char in text.replace(" ", SPACE))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids that spell a text, of which each character is a piece.
+
+        Neighbours are merged as in SentencePiece's BPE: first the pair whose piece was learned first, which is the
+        one with the lowest id. What differs: the text is taken as it is, without normalisation or a space put in
+        front, and nothing in it is a tag.
+        """
+        parts, none = list(text.replace(" ", SPACE)), math.inf
+        while True:
+            merged = [self._ids.get(one + other, none) for one, other in pairwise(parts)]
+            if min(merged, default=none) == none:
+                return [self._ids[part] for part in parts]
+            index = merged.index(min(merged))
+            parts[index : index + 2] = [parts[index] + parts[index + 1]]

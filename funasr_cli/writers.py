@@ -5,15 +5,16 @@ import os
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.formats import as_json, as_json_line, as_markdown, as_srt, as_text, as_tsv, as_vtt
-from funasr_cli.options import Timestamps
+from funasr_cli.options import Tags, Timestamps
 from funasr_cli.paths import NO_ROOM, nearest_existing
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
+from funasr_cli.tags import decorated
 from funasr_cli.transcript import Transcript
 
 LOST = (*NO_ROOM, errno.EIO)  # what says that the content itself is not on the disk
@@ -28,6 +29,7 @@ class Style:
 
     times: Timestamps | None = None  # None leaves it to each format: `DEFAULT_TIMES`
     subtitles: SubtitleLayout = DEFAULT_LAYOUT
+    tags: Tags = Tags.NONE
 
 
 DEFAULT_STYLE = Style()
@@ -44,6 +46,7 @@ _FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {  # 
 }
 DEFAULT_TIMES = {name: times for name, (_, times) in _FORMATS.items()}
 SUBTITLES = ("srt", "vtt")
+DATA = ("json", "jsonl")  # formats that have tags in a field of their own, and the text as it was said
 OF_TIMES = (*SUBTITLES, "tsv")  # formats that are nothing without them
 
 
@@ -59,6 +62,9 @@ def _writer(format: str) -> Callable[..., str]:
 
     def written(transcript: Transcript, style: Style = DEFAULT_STYLE, /) -> str:
         refuse_timeless(format, style.times)
+        if format not in DATA:
+            segments = (decorated(segment, style.tags) for segment in transcript.segments)
+            transcript = replace(transcript, segments=tuple(segments))
         if format not in SUBTITLES:
             return write(transcript, style.times or times)
         shown = transcript.without_words() if style.times is Timestamps.SEGMENT else transcript

@@ -6,10 +6,12 @@ from pathlib import Path
 import yaml
 
 from funasr_cli.checkpoints import format as files
-from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
+from funasr_cli.checkpoints.keymap import FSMN_SUFFIX
 from funasr_cli.checkpoints.pickles import CONTAINERS, require_torch
 from funasr_cli.errors import ModelError, OutputError
-from funasr_cli.families.fun_asr_nano.layout_funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
+from funasr_cli.families.converted import read_config
+from funasr_cli.families.fun_asr_nano.names import EMBEDDING, LM_HEAD
 from funasr_cli.families.fun_asr_nano.upstream import LLM_FOLDER, upstream_options
 
 
@@ -22,7 +24,7 @@ def export(folder: Path, out: Path) -> None:
         SetupError: torch is not installed.
     """
     require_torch("writing")
-    model = files.read_config(folder)
+    model = read_config(folder)
     if model.quantization:
         message = f"{folder}: is quantized, its dense weights are gone"
         raise ModelError(message, "export a dense conversion", code="model-quantized")
@@ -56,9 +58,9 @@ def _write_tensors(folder: Path, out: Path, tied: bool) -> None:
     from safetensors.torch import load_file
 
     tensors: dict[str, torch.Tensor] = {
-        name: (tensor.transpose(-1, -2) if name.endswith(keymap.FSMN_SUFFIX) else tensor).contiguous()
+        name: (tensor.transpose(-1, -2) if name.endswith(FSMN_SUFFIX) else tensor).contiguous()
         for name, tensor in load_file(folder / files.WEIGHTS_FILE).items()
     }
     if tied:  # upstream's state dicts hold both
-        tensors[keymap.LM_HEAD] = tensors[keymap.EMBEDDING]
+        tensors[LM_HEAD] = tensors[EMBEDDING]
     torch.save({CONTAINERS[0]: tensors}, out / UPSTREAM_WEIGHTS)

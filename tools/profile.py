@@ -30,6 +30,7 @@ from funasr_cli.compute.device import use_device
 from funasr_cli.decoding.batch import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import ExitCode, FunASRError
+from funasr_cli.families.fun_asr_nano.model import NanoModel
 from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
 from funasr_cli.measure import Spread
@@ -117,7 +118,7 @@ def run_profile(
             audio, model = Path(source.name).name, subject.cost.model
             case = f"{model}, {audio}, batch of {size}"
             progress(case)
-            cost = _profile(subject.recognizer, [samples] * size, options, trials)
+            cost = _profile(_nano(subject.recognizer), [samples] * size, options, trials)
             costs.append(replace(cost, case=case, model=model, audio=source.name))
     return costs
 
@@ -133,9 +134,7 @@ def _beginning(source: Source, longest_s: float) -> np.ndarray:
     return np.concatenate(blocks)
 
 
-def _profile(
-    recognizer: Recognizer, batch: list[np.ndarray], options: TranscribeOptions, trials: int
-) -> ProfileCost:
+def _profile(model: NanoModel, batch: list[np.ndarray], options: TranscribeOptions, trials: int) -> ProfileCost:
     seen, steps = _Pass(), options.exact_tokens or DECODE_STEPS
 
     @contextmanager
@@ -153,31 +152,36 @@ def _profile(
     @contextmanager
     def by_module(stage: str) -> Iterator[None]:
         started = time.perf_counter()
-        with timing_modules(recognizer.loaded.model) as seconds:
+        with timing_modules(model.network) as seconds:
             yield
         elsewhere_s = time.perf_counter() - started - sum(seconds.values())
         seen.modules[stage] += Counter(seconds) + Counter({ELSEWHERE: elsewhere_s})
 
-    _run_stages(recognizer, batch, options, steps, lambda stage: nullcontext())
+    _run_stages(model, batch, options, steps, lambda stage: nullcontext())
     for _ in range(trials):
-        _run_stages(recognizer, batch, options, steps, timing)
-    _run_stages(recognizer, batch, options, steps, counted)
-    _run_stages(recognizer, batch, options, steps, by_module)
+        _run_stages(model, batch, options, steps, timing)
+    _run_stages(model, batch, options, steps, counted)
+    _run_stages(model, batch, options, steps, by_module)
     return _summary(seen, len(batch), len(batch[0]) / SAMPLE_RATE_HZ, steps)
 
 
+def _nano(recognizer: Recognizer) -> NanoModel:
+    assert isinstance(recognizer.model, NanoModel), "only Fun-ASR-Nano has these stages"
+    return recognizer.model
+
+
 def _run_stages(
-    recognizer: Recognizer, batch: list[np.ndarray], options: TranscribeOptions, steps: int, watch: Watch
+    model: NanoModel, batch: list[np.ndarray], options: TranscribeOptions, steps: int, watch: Watch
 ) -> None:
     with watch("features"):
-        rows = [recognizer.frontend(recognizer.at_model_rate(samples)) for samples in batch]
+        rows = [model.frontend(model.at_model_rate(samples)) for samples in batch]
         mx.eval(rows)  # copying them into NumPy arrays would evaluate them unseen
         features = [np.array(each) for each in rows]
     with watch("encoder"):
-        encoded = recognizer.encode(features)
-    decoder = BatchDecoder(recognizer.loaded.model.llm, make_sampler(options))
+        encoded = model.encoded(features)
+    decoder = BatchDecoder(model.network.llm, make_sampler(options))
     with watch("prefill"):
-        decoder.add(recognizer.prompts(encoded, options))
+        decoder.add(model.prompts(encoded, options))
     decoder.step()  # what the prefill has computed; on a GPU, it also starts the first step
     for _ in range(steps):
         with watch("decode"):

@@ -15,7 +15,7 @@ from funasr_cli.measure import Spread, peak_process_bytes, reset_peak_process
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.transcript import Transcript
 
-COUNTS = ("tokens", "passes", "drafted", "accepted")  # of a transcript's timings
+COUNTS = ("tokens", "decoder_calls", "drafted", "accepted")  # of a transcript's timings
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CaseCost:
     audio_s: float
     segments: int  # of all recordings
     tokens: int  # decoded for all of them
-    passes: int  # runs of the decoder that these took, counted for each segment
+    decoder_calls: int  # runs of the decoder that these took, counted for each segment
     drafted: int  # tokens of drafts that were tried
     accepted: int  # of these, those that the decoder would have written itself
     stages: dict[str, Spread]
@@ -48,9 +48,9 @@ class CaseCost:
     texts: tuple[str, ...]
 
     @property
-    def tokens_per_pass(self) -> float:
+    def tokens_per_call(self) -> float:
         """Of each segment by itself, whatever is beside it."""
-        return self.tokens / self.passes if self.passes else 0.0
+        return self.tokens / self.decoder_calls if self.decoder_calls else 0.0
 
     @property
     def acceptance(self) -> float | None:

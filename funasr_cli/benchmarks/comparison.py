@@ -9,7 +9,7 @@ from typing import Any
 from funasr_cli.benchmarks.report import FORMAT, FORMAT_VERSION
 from funasr_cli.errors import UsageError
 
-NO_METRICS = ("recordings", "batch_size", "audio_s")  # what tells cases apart
+NO_METRICS = ("recordings", "batch_size", "audio_s", "passes")  # what tells cases apart, and an earlier name
 CONTEXT = ("device", "machine", "versions", "settings")
 SPREAD = {"median", "low", "high"}
 WANTED = "--compare takes what --json printed"
@@ -77,6 +77,7 @@ def compare(earlier: dict[str, Any], now: dict[str, Any]) -> Comparison:
 
 def _ratios(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Ratio]:
     before, ratios = dict(_leaves(earlier)), {}
+    before.setdefault("decoder_calls", before.get("passes"))
     for name, value in _leaves(now):
         then, today = _range(before.get(name)), _range(value)
         if then and today and name not in NO_METRICS:

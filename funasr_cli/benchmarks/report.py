@@ -21,7 +21,7 @@ from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.compute.backend import BLAS, describe, mx, on_accelerator
 from funasr_cli.compute.device import use_device
 from funasr_cli.errors import ModelError
-from funasr_cli.families.fun_asr_nano.stages import NO_CTC_HINT
+from funasr_cli.families.fun_asr_nano.model import NO_CTC_HINT
 from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
 
@@ -59,6 +59,7 @@ class Report:
         """For `json.dumps`."""
         request, cases = self.request, [asdict(case) for case in self.cases]
         for entry, case in zip(cases, self.runs, strict=False):
+            entry["passes"] = case.decoder_calls  # the earlier name, for one release
             if case.errors:
                 entry["errors"] |= {"edits": case.errors.edits, "percent": case.errors.percent}
         for entry, gain in zip(cases, self.gains, strict=False):
@@ -116,7 +117,7 @@ def _in_turns(
     request: Request, subjects: list[Subject], paths: tuple[Path, ...], work: Path, progress: Callable[[str], None]
 ) -> tuple[CaseCost, ...]:
     for subject in subjects if request.mode == Mode.DRAFTS else ():
-        if not subject.recognizer.has_ctc:
+        if not subject.recognizer.model.capabilities.drafts:
             message = f"{subject.cost.model}: no drafts without a CTC branch"
             raise ModelError(message, NO_CTC_HINT, code="ctc-missing")
     if request.mode in (Mode.BATCHES, Mode.DRAFTS):  # all recordings in one run

@@ -1,6 +1,5 @@
 """What is measured: models side by side, with what loading each of them costs, and the recordings they read."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,8 @@ import soundfile
 from funasr_cli.audio.decode import Audio, from_array, load_audio
 from funasr_cli.audio.recording import Source, open_recording
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.checkpoints.format import read_config
-from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.compute.backend import mx
-from funasr_cli.families.fun_asr_nano.network import FunASRNano
+from funasr_cli.families.converted import read_config
 from funasr_cli.families.load import load_model
 from funasr_cli.measure import Spread
 from funasr_cli.pipeline import Recognizer
@@ -59,8 +56,8 @@ def load_subjects(
             seconds.append(time.perf_counter() - started)
         assert recognizer is not None
         mlx_bytes = int(mx.get_active_memory()) - before
-        parameters = sum(map(math.prod, model_shapes(FunASRNano(recognizer.config)).values()))
-        cost = ModelCost(name, recognizer.loaded.weights_type, parameters, mlx_bytes, Spread.of(seconds))
+        model = recognizer.model
+        cost = ModelCost(name, model.weights_type, model.parameters, mlx_bytes, Spread.of(seconds))
         subjects.append(Subject(recognizer, cost))
     return subjects
 

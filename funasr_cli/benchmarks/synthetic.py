@@ -20,6 +20,7 @@ from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.tensors import Shape
 from funasr_cli.errors import OutputError
+from funasr_cli.families.converted import ModelFile, read_config, write_config
 from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, PromptConfig
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
 from funasr_cli.features.fbank import FrontendConfig
@@ -70,7 +71,7 @@ def write_synthetic(folder: Path, size: str) -> Path:
         OutputError: there is no room for it.
     """
     out = folder / f"synthetic-{size}"
-    config = RELEASE if size == "full" else dataclasses.replace(files.read_config(demo.MODEL).config, ctc=None)
+    config = RELEASE if size == "full" else dataclasses.replace(read_config(demo.MODEL).config, ctc=None)
     source = {"source": f"synthetic {size}", "revision": None, "tool_version": f"funasr-cli {__version__}"}
     shapes = model_shapes(FunASRNano(config))
     specs = {name: (DTYPE, shape) for name, shape in shapes.items()}
@@ -81,7 +82,7 @@ def write_synthetic(folder: Path, size: str) -> Path:
         else:
             shutil.copyfile(demo.MODEL / files.TOKENIZER_FILE, out / files.TOKENIZER_FILE)
         files.write_safetensors(out / files.WEIGHTS_FILE, specs, _contents(shapes), {"format": files.FORMAT})
-        files.write_config(out, files.ModelFile(config, DTYPE, None, source))
+        write_config(out, ModelFile(config, DTYPE, None, source))
     except OSError as error:
         hint = "TMPDIR names a folder with more room"
         raise OutputError(f"{out}: cannot be written ({error})", hint, code="disk-full") from error

@@ -1,15 +1,17 @@
 """An opened checkpoint: what every reader of a layout gives, and every user of one takes."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.quantize import BIASES, PACKED, SCALES, Groups, Quantization
 from funasr_cli.checkpoints.tensors import FLOATING, Shape, Tensor
+from funasr_cli.checkpoints.untrusted import CONFIG_LIMIT_BYTES, read_json
+from funasr_cli.compute.backend import nn
 from funasr_cli.errors import ModelError
-from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig
-from funasr_cli.families.fun_asr_nano.network import FunASRNano
 
 SHOWN_PROBLEMS = 6  # of each kind
 
@@ -18,15 +20,17 @@ SHOWN_PROBLEMS = 6  # of each kind
 class Checkpoint:
     """A checkpoint in any layout, in our words; its tensors have not been read.
 
-    They are in the model's layout, by its names; quantized matrices are in three parts, as MLX has them.
+    They are in the model's layout, by its names; quantized matrices are in three parts, as MLX has them. The class
+    of its configuration tells which family it is of.
     """
 
     layout: str  # what the layout is called
-    config: FunASRNanoConfig
+    config: Any  # a dataclass, that of its family
     dtype: str  # of most of its tensors
     tensors: Mapping[str, Tensor]
     files: Mapping[str, Path]  # that go with it, by the names that they have in a converted model
     weights: tuple[Path, ...]  # the files that hold the tensors
+    texts: Mapping[str, str] = field(default_factory=dict)  # files of a converted model that are made, by name
     quantization: Quantization | None = None
     source: Mapping[str, str | None] = field(default_factory=dict)  # as far as the checkpoint itself says
     notes: tuple[str, ...] = ()  # what the user should know about it
@@ -59,13 +63,12 @@ def stored_shapes(dense: Mapping[str, Shape], quantized: Mapping[str, Groups]) -
     return shapes
 
 
-def empty_model(checkpoint: Checkpoint) -> FunASRNano:
-    """The dense model of a checkpoint's configuration, still without values, if the tensors are those of it.
+def empty_model(checkpoint: Checkpoint, model: nn.Module) -> nn.Module:
+    """The dense network of a checkpoint's configuration, still without values, if the tensors are those of it.
 
     Raises:
         ModelError: listing what is missing, unexpected, misshapen, or of a type that no model is stored in.
     """
-    model = FunASRNano(checkpoint.config)
     dense, found = model_shapes(model), checkpoint.tensors
     expected = stored_shapes(dense, checkpoint.quantized())
     problems = {
@@ -94,3 +97,10 @@ def shortened(problems: list[str], most: int) -> list[str]:
     """The first ones, and how many more there are."""
     more = len(problems) - most
     return [*problems[:most], *([f"... and {more} more"] if more > 0 else [])]
+
+
+def read_small_json(
+    files: Mapping[str, Path], texts: Mapping[str, str], name: str, limit_bytes: int = CONFIG_LIMIT_BYTES
+) -> dict[str, Any]:
+    """Read a JSON object that goes with a checkpoint: it lies in a folder, or is still to be written into one."""
+    return json.loads(texts[name]) if name in texts else read_json(files[name], limit_bytes)

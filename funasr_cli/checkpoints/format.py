@@ -1,36 +1,20 @@
-"""A converted model's own layout: its reader, ``config.json``, safetensors in bounded memory, digests of files."""
+"""Files of a converted model: their names, safetensors in bounded memory, digests."""
 
-import dataclasses
 import hashlib
 import json
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from funasr_cli.checkpoints import keymap, quantize
-from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.quantize import Quantization
-from funasr_cli.checkpoints.tensors import DTYPE_CODES, Shape, open_safetensors, size_bytes
-from funasr_cli.checkpoints.untrusted import (
-    DAMAGED_HINT,
-    file_in,
-    open_file,
-    optional_file_in,
-    quoted,
-    read_json,
-    read_limited,
-    readable,
-)
-from funasr_cli.checkpoints.values import check_config, parse_dataclass, stated_in
+from funasr_cli.checkpoints.tensors import DTYPE_CODES, Shape, size_bytes
+from funasr_cli.checkpoints.untrusted import file_in, open_file, optional_file_in, read_limited
 from funasr_cli.errors import ModelError
-from funasr_cli.families.fun_asr_nano.config import MODEL_TYPE, FunASRNanoConfig
-from funasr_cli.options import DTYPES
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"  # where they are in shards, as Hugging Face's libraries write them
 TOKENIZER_FILE = "tokenizer.json"
 CTC_VOCABULARY_FILE = "multilingual.tiktoken"
 README_FILE = "README.md"
@@ -42,95 +26,13 @@ SUMS_LIMIT_BYTES = 1 << 16
 SOURCE_AGAIN = "convert the source again"
 OF_THE_DECODER = "copy it from the decoder's own repository"
 FORMAT = "funasr-cli"  # also what the layout is called
-FORMAT_VERSION = 1
 
 Spec = tuple[str, Shape]  # type and shape of a tensor
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """What ``config.json`` of a converted model says: ``dtype`` is the type of what is not quantized.
-
-    Where it came from, its ``source``, is described in docs/porting.md.
-    """
-
-    config: FunASRNanoConfig
-    dtype: str
-    quantization: Quantization | None
-    source: dict[str, str | None]
-
-
-def write_config(folder: Path, model: ModelFile) -> None:
-    """Write ``config.json``."""
-    content = {
-        "model_type": MODEL_TYPE,
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "dtype": model.dtype,
-        **({"quantization": quantize.to_json(model.quantization)} if model.quantization else {}),
-        **dataclasses.asdict(model.config),
-        "source": model.source,
-    }
-    write_json(folder / CONFIG_FILE, content)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write an object as people read it."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_config(folder: Path) -> ModelFile:
-    """Read and check ``config.json``.
-
-    Raises:
-        ModelError: not a model of ours, of a newer format, or with fields missing, unknown or of a wrong type.
-    """
-    path = file_in(folder, CONFIG_FILE)
-    content = read_json(path)
-    if content.get("format") != FORMAT or content.get("model_type") != MODEL_TYPE:
-        hint = "run: funasr convert on its source"
-        raise ModelError(f"{path}: not a model converted by funasr", hint, code="model-unsupported")
-    if (version := content.get("format_version")) != FORMAT_VERSION:
-        message = f"{path}: format version {quoted(version)}, this funasr reads {FORMAT_VERSION}"
-        hint = "upgrade funasr-cli, or convert the source again"
-        raise ModelError(message, hint, code="model-unsupported")
-    with stated_in(str(path)):
-        fields = {field.name: content.get(field.name) for field in dataclasses.fields(FunASRNanoConfig)}
-        config = parse_dataclass(FunASRNanoConfig, fields)
-    check_config(config, str(path))
-    source = content.get("source")
-    if not isinstance(source, dict) or not all(isinstance(value, str | None) for value in source.values()):
-        raise ModelError(f"{path}: source is not an object of strings", code="model-config")
-    dtype = content.get("dtype")
-    if dtype not in DTYPES:
-        raise ModelError(f"{path}: dtype is {quoted(dtype)}, not one of {', '.join(DTYPES)}", code="model-config")
-    quantization = quantize.from_json(content.get("quantization"), f"{path}: quantization")
-    return ModelFile(config, dtype, quantization, {key: _printable(key, value) for key, value in source.items()})
-
-
-def _printable(key: str, value: str | None) -> str | None:
-    """What ``source`` says; only the digests of shards take several lines."""
-    lines = value.splitlines() if value and key == "sha256" else [value or ""]
-    return value and "\n".join(map(readable, lines))
-
-
-def open_converted(folder: Path) -> Checkpoint:
-    """Open a converted folder."""
-    model = read_config(folder)
-    weights, tied = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT), model.config.llm.tie_word_embeddings
-    files = tokenizer_files(folder, folder)
-    if model.config.ctc is not None:
-        files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE)
-    return Checkpoint(
-        layout=FORMAT,
-        config=model.config,
-        dtype=model.dtype,
-        tensors=keymap.translate(open_safetensors(weights), keymap.OURS, str(weights), tied=tied),
-        quantization=model.quantization,
-        files=files,
-        weights=(weights,),
-        source=model.source,
-    )
 
 
 def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:

@@ -1,7 +1,7 @@
 """Names and layouts: how the tensors of a checkpoint become those of the MLX model, as data, checked strictly.
 
-The model's attributes are named after the upstream checkpoint's keys, so that its own map is short. What a rule's
-braces stand for is said in `PLACEHOLDERS`.
+The rules of each layout are its family's. A model's attributes are named after the upstream checkpoint's keys, so
+that the map of those is short. What a rule's braces stand for is said in `PLACEHOLDERS`.
 """
 
 import re
@@ -15,11 +15,6 @@ from funasr_cli.compute.backend import mx, nn, tree_flatten
 from funasr_cli.errors import ModelError
 
 FSMN_SUFFIX = ".fsmn_block.weight"
-LM_HEAD = "llm.lm_head.weight"
-EMBEDDING = "llm.model.embed_tokens.weight"
-LLM_PREFIX = "llm."
-ENCODER_PREFIX = "audio_encoder."
-CTC_PREFIXES = ("ctc_decoder.", "ctc.")
 # Adapters that are added to a matrix while it is computed with, as loralib and PEFT call their tensors.
 LORA = re.compile(r"(^|\.)lora(_?[AB]|_(E|up|down|embedding_A|embedding_B|magnitude_vector))(\.|$)")
 MERGING = (
@@ -41,6 +36,14 @@ class Rule:
     how: str = COPY
 
 
+@dataclass(frozen=True)
+class Tied:
+    """The names of a head and of the embedding that serves as it."""
+
+    head: str
+    embedding: str
+
+
 PLACEHOLDERS = {  # as patterns, and in words
     "anything": (r".+", "any name"),
     "p": (r"weight|bias", "weight or bias"),
@@ -50,40 +53,24 @@ PLACEHOLDERS = {  # as patterns, and in words
     "last": (r"\d+", "there the number of the last block of each kind, here after_norm or tp_norm"),
 }
 
-OURS = (Rule(LM_HEAD, LM_HEAD, HEAD), Rule("{anything}", "{anything}"))  # mlx-audio's names are the same
-FUNASR = (Rule(f"{{anything}}{FSMN_SUFFIX}", f"{{anything}}{FSMN_SUFFIX}", SWAP), *OURS)
-_TOWER, _ENCODER = "model.audio_tower.layers.{block}", "audio_encoder.{block}"
-_PROJECTOR, _ADAPTOR = "model.multi_modal_projector", "audio_adaptor"
-_LAYER, _BLOCK = f"{_PROJECTOR}.layers.{{n}}", f"{_ADAPTOR}.blocks.{{n}}"
-TRANSFORMERS = (
-    Rule(f"{_TOWER}.self_attn.{{qkv}}_proj.{{p}}", f"{_ENCODER}.self_attn.linear_q_k_v.{{p}}", STACK),
-    Rule(f"{_TOWER}.self_attn.o_proj.{{p}}", f"{_ENCODER}.self_attn.linear_out.{{p}}"),
-    Rule(f"{_TOWER}.self_attn.fsmn.conv.weight", f"{_ENCODER}.self_attn.fsmn_block.weight", SWAP),
-    Rule(f"{_TOWER}.mlp.fc{{n}}.{{p}}", f"{_ENCODER}.feed_forward.w_{{n}}.{{p}}"),
-    Rule(f"{_TOWER}.input_layernorm.{{p}}", f"{_ENCODER}.norm1.{{p}}"),
-    Rule(f"{_TOWER}.post_attention_layernorm.{{p}}", f"{_ENCODER}.norm2.{{p}}"),
-    Rule("model.audio_tower.layers.{last}.final_layernorm.{p}", "audio_encoder.{last}.{p}"),
-    Rule(f"{_PROJECTOR}.linear_{{n}}.{{p}}", f"{_ADAPTOR}.linear{{n}}.{{p}}"),
-    Rule(f"{_LAYER}.self_attn.{{qkv}}_proj.{{p}}", f"{_BLOCK}.self_attn.linear_{{qkv}}.{{p}}"),
-    Rule(f"{_LAYER}.self_attn.o_proj.{{p}}", f"{_BLOCK}.self_attn.linear_out.{{p}}"),
-    Rule(f"{_LAYER}.mlp.fc1.{{p}}", f"{_BLOCK}.feed_forward.w_1.{{p}}"),
-    Rule(f"{_LAYER}.mlp.fc2.{{p}}", f"{_BLOCK}.feed_forward.w_2.{{p}}"),
-    Rule(f"{_LAYER}.input_layernorm.{{p}}", f"{_BLOCK}.norm1.{{p}}"),
-    Rule(f"{_LAYER}.post_attention_layernorm.{{p}}", f"{_BLOCK}.norm2.{{p}}"),
-    Rule("model.language_model.{anything}", "llm.model.{anything}"),
-    Rule("lm_head.weight", LM_HEAD, HEAD),
-)  # fmt: skip
+SAME = (Rule("{anything}", "{anything}"),)  # the model's own names
+FSMN = Rule(f"{{anything}}{FSMN_SUFFIX}", f"{{anything}}{FSMN_SUFFIX}", SWAP)  # of FunASR's SAN-M layers
 
 Spell = Callable[[int], str | None]  # how a number there is written here; None: the rule does not apply
 
 
 def translate(
-    tensors: Mapping[str, Tensor], rules: Iterable[Rule], where: str, *, tied: bool, **spell: Spell
+    tensors: Mapping[str, Tensor],
+    rules: Iterable[Rule],
+    where: str,
+    *,
+    tied: Tied | None = None,
+    **spell: Spell,
 ) -> dict[str, Tensor]:
     """Tensors under the model's names and in its layout; those that no rule knows keep their names.
 
-    The first rule that fits a name is taken. ``tied`` tells whether the decoder's head is its embedding, ``spell``
-    how the number behind a placeholder is written here.
+    The first rule that fits a name is taken. ``tied`` names a head and the embedding that it is, if the
+    configuration says so, ``spell`` tells how the number behind a placeholder is written here.
 
     Raises:
         ModelError: two tensors have one name here, of q, k and v one is missing or misshapen, there is a head of
@@ -110,8 +97,8 @@ def translate(
             what = f"the parts q, k and v of {here} differ in type or width"
             raise ModelError(f"{where}: {what}", code="model-misfit")
         found[here] = stacked(ordered)
-    if tied and LM_HEAD in found and EMBEDDING in found:
-        _check_tied(found.pop(LM_HEAD), found[EMBEDDING], where)
+    if tied and tied.head in found and tied.embedding in found:
+        _check_tied(found.pop(tied.head), found[tied.embedding], tied, where)
     return found
 
 
@@ -120,12 +107,12 @@ def lora_unmerged(where: str, what: str) -> ModelError:
     return ModelError(f"{where}: LoRA weights that are not merged ({what})", MERGING, code="lora-unmerged")
 
 
-def _check_tied(head: Tensor, embedding: Tensor, where: str) -> None:
+def _check_tied(head: Tensor, embedding: Tensor, tied: Tied, where: str) -> None:
     if embedding.dtype not in DTYPE_BYTES or 0 in embedding.shape:  # which cannot be read, and is refused for it
         return
     alike = head.dtype in DTYPE_BYTES and head.shape == embedding.shape
     if not alike or not mx.array_equal(head.read_in(embedding.dtype), embedding.read(), equal_nan=True):
-        message = f"{where}: the configuration ties {LM_HEAD} to {EMBEDDING}, but they differ"
+        message = f"{where}: the configuration ties {tied.head} to {tied.embedding}, but they differ"
         hint = "set tie_word_embeddings in the decoder's config.json to false if the head was trained on its own"
         raise ModelError(message, hint, code="model-misfit")
 
@@ -147,11 +134,6 @@ def _pattern(theirs: str) -> re.Pattern[str]:
     for name, (words, _) in PLACEHOLDERS.items():
         pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>{words})")
     return re.compile(pattern)
-
-
-def has_ctc(names: Iterable[str]) -> bool:
-    """Whether the checkpoint brings a CTC branch: its tensors decide, never its configuration."""
-    return any(name.startswith(CTC_PREFIXES) for name in names)
 
 
 def model_shapes(model: nn.Module) -> dict[str, Shape]:

@@ -1,15 +1,14 @@
 """Recipes of quantization, and how config.json states them: in the form that mlx-lm uses."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.tensors import Shape
 from funasr_cli.checkpoints.untrusted import quoted
 from funasr_cli.checkpoints.values import Misstated, Options, stated_in, value
-from funasr_cli.errors import ModelError
+from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.options import GROUP_SIZE, GROUP_SIZES, MIXED, ConvertOptions
 
 READABLE_BITS = (2, 3, 4, 5, 6, 8)  # of `mx.quantize`
@@ -48,40 +47,75 @@ class Quantization:
         return f"quantized to {bits} bits in groups of {self.usual.group_size}"
 
 
-def plan(options: ConvertOptions, shapes: Mapping[str, Shape]) -> dict[str, Groups]:
+@dataclass(frozen=True)
+class Part:
+    """The matrices that an option of quantization means.
+
+    Attributes:
+        option: the field of `ConvertOptions`.
+        name: what messages call them, such as "the encoder".
+        prefixes: what the names of their tensors begin with.
+        recipes: the values that may be chosen, the one that saves most first.
+        why: why others may not, for messages.
+        whole: refuse a matrix whose rows do not divide into groups, instead of leaving it dense; that no row
+            divides is refused in any case.
+    """
+
+    option: str
+    name: str
+    prefixes: tuple[str, ...]
+    recipes: tuple[str | int, ...]
+    why: str = ""
+    whole: bool = False
+
+
+def refuse_recipes(options: ConvertOptions, parts: Sequence[Part], model: str) -> None:
+    """Raise a `UsageError` for a recipe that these parts do not take, naming the model."""
+    known = {part.option: part for part in parts}
+    for option in ("quantize", "quantize_encoder"):
+        recipe, part = getattr(options, option), known.get(option)
+        if recipe is not None and (part is None or recipe not in part.recipes):
+            typed = f"--{option.replace('_', '-')} {recipe}"
+            taken = ", ".join(f"--{each.option.replace('_', '-')} {one}" for each in parts for one in each.recipes)
+            reason = f": {part.why}" if part and part.why else ""
+            message = f"{typed}: not for {model}{reason}"
+            raise UsageError(message, f"it takes {taken or 'no recipe'}", code="option-unsupported")
+
+
+def plan(options: ConvertOptions, parts: Sequence[Part], shapes: Mapping[str, Shape]) -> dict[str, Groups]:
     """The modules to quantize and how, from the shapes of the dense model's tensors.
 
     Raises:
-        ModelError: rows of the decoder do not divide into groups of this size, or none of the encoder's do. Single
-            matrices of the encoder (the first, whose rows are features) stay dense.
+        ModelError: rows do not divide into groups of this size, as `Part` says.
     """
     size = options.group_size or GROUP_SIZE
+    asked = [part for part in parts if getattr(options, part.option)]
     chosen = {}
     for name, shape in shapes.items():
         module, _, kind = name.rpartition(".")
         if kind != "weight" or len(shape) != 2:
             continue
-        divides = shape[-1] % size == 0
-        if options.quantize and name.startswith(keymap.LLM_PREFIX):
-            if not divides:
-                message = f"{name}: rows of {shape[-1]} values do not divide into groups of {size}"
-                raise ModelError(message, SMALLER, code="model-misfit")
+        part = next((part for part in asked if name.startswith(part.prefixes)), None)
+        if part and shape[-1] % size == 0:
+            recipe = getattr(options, part.option)
             mixed = FINE_BITS if module.rpartition(".")[2] in FINE else COARSE_BITS
-            chosen[module] = Groups(mixed if options.quantize == MIXED else int(options.quantize), size)
-        elif options.quantize_encoder and name.startswith(keymap.ENCODER_PREFIX) and divides:
-            chosen[module] = Groups(options.quantize_encoder, size)
-    if options.quantize_encoder and not any(module.startswith(keymap.ENCODER_PREFIX) for module in chosen):
-        message = f"no matrix of the encoder has rows that divide into groups of {size}"
-        raise ModelError(message, SMALLER, code="model-misfit")
+            chosen[module] = Groups(mixed if recipe == MIXED else int(recipe), size)
+        elif part and part.whole:
+            message = f"{name}: rows of {shape[-1]} values do not divide into groups of {size}"
+            raise ModelError(message, SMALLER, code="model-misfit")
+    for part in asked:
+        if not any(module.startswith(part.prefixes) for module in chosen):
+            message = f"no matrix of {part.name} has rows that divide into groups of {size}"
+            raise ModelError(message, SMALLER, code="model-misfit")
     return chosen
 
 
-def summarise(chosen: Mapping[str, Groups]) -> Quantization | None:
-    """The commonest groups, and who has others; None where nothing is quantized."""
+def summarise(chosen: Mapping[str, Groups], parts: Sequence[Part]) -> Quantization | None:
+    """The commonest groups of the first part that has any, and who has others; None where nothing is quantized."""
     if not chosen:
         return None
-    decoder = [groups for module, groups in chosen.items() if module.startswith(keymap.LLM_PREFIX)]
-    usual = Counter(decoder or chosen.values()).most_common(1)[0][0]
+    found = ([groups for name, groups in chosen.items() if name.startswith(part.prefixes)] for part in parts)
+    usual = Counter(next(filter(None, found))).most_common(1)[0][0]
     return Quantization(usual, {module: groups for module, groups in chosen.items() if groups != usual})
 
 

@@ -1,4 +1,4 @@
-"""The vocabularies that come with a checkpoint: the decoder's tokenizer, and the labels of the CTC branch.
+"""Vocabularies that come with checkpoints: the tokenizer of a decoder, and the labels of a CTC branch.
 
 One that is missing, damaged or another model's is a `ModelError`.
 """
@@ -10,11 +10,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, quoted, read_limited, unreadable
 from funasr_cli.errors import ModelError
-from funasr_cli.vocabulary import MARKS, CTCVocabulary
+from funasr_cli.vocabulary import CTCVocabulary
 
 TOKENIZER_LIMIT_BYTES = 1 << 25  # Qwen3's tokenizer.json has 11 MB
 CTC_VOCABULARY_LIMIT_BYTES = 1 << 24
@@ -72,16 +70,3 @@ def read_ctc_vocabulary(path: Path) -> CTCVocabulary:
         return CTCVocabulary(content.decode("ascii"))
     except ValueError as error:
         raise unreadable(path, error, DAMAGED_HINT) from error
-
-
-def vocabulary_problems(checkpoint: Checkpoint) -> Iterator[str]:
-    """The tokenizer has to know the marks of the prompt, and the ids at which a text ends."""
-    tokenizer = read_tokenizer(checkpoint.files[TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
-    for mark in MARKS:
-        if tokenizer.token_to_id(mark) is None:
-            yield f"{TOKENIZER_FILE}: has no token {mark}"
-    for token_id in checkpoint.config.stop_token_ids:
-        if tokenizer.id_to_token(token_id) is None:
-            yield f"{TOKENIZER_FILE}: has no token {token_id}, at which the model stops"
-    if checkpoint.config.ctc:
-        read_ctc_vocabulary(checkpoint.files[CTC_VOCABULARY_FILE])

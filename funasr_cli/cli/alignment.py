@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from funasr_cli.capabilities import refuse_missing_word_times
 from funasr_cli.cli import console
 from funasr_cli.cli.run import refuse_pipes
 from funasr_cli.errors import UsageError
@@ -57,7 +58,7 @@ def prepare(input: Input, recognizer: "Recognizer", path: Path, *, replace: bool
     from funasr_cli.audio.decode import read_whole
     from funasr_cli.sources import open_input
 
-    recognizer.refuse_missing_word_times()
+    refuse_missing_word_times(recognizer.model.capabilities, recognizer.model.name)  # the picture shows its CTC
     source = open_input(input, recognizer.sample_rate_hz)
     if (source.expected_s or 0) > LONGEST_S:
         longest = f"a picture shows {LONGEST_S:g} s at most; choose them with --clip"

@@ -27,9 +27,8 @@ from funasr_cli.options import (
 
 if TYPE_CHECKING:
     from funasr_cli.checkpoints.checkpoint import Checkpoint
-    from funasr_cli.checkpoints.format import ModelFile
     from funasr_cli.conversion.convert import Conversion, Proof
-    from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig
+    from funasr_cli.families.converted import ModelFile
     from funasr_cli.hubs.find import Progress
     from funasr_cli.verification.check import Checked
 
@@ -130,10 +129,10 @@ def convert(
         console.result("".join(f"{line}\n" for line in check_lines(checked)))
         return
     from funasr_cli.conversion.convert import convert as run
-    from funasr_cli.hubs.find import local_source
+    from funasr_cli.hubs.find import local_checkpoint
     from funasr_cli.verification.proof import verifier
 
-    if typed_hub and (local := local_source(source)):
+    if typed_hub and (local := local_checkpoint(source)):
         raise UsageError(
             f"--hub {hub} with the local folder {local.folder}", "it applies to a hub id", code="options-conflict"
         )
@@ -190,11 +189,14 @@ def check_lines(checked: "Checked") -> Iterator[str]:
     yield from capabilities(checkpoint.config, checkpoint.source)
 
 
-def capabilities(config: "FunASRNanoConfig", source: Mapping[str, str | None]) -> Iterator[str]:
+def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]:
     """What the model can do, by its configuration and by where it came from."""
-    yield f"languages: {', '.join(config.prompt.languages)}"
+    from funasr_cli.families import registry
+
+    able = registry.capabilities(config)
+    yield f"languages: {', '.join(able.languages)}"
     elsewhere = f"; {ON_MODELSCOPE}" if has_ctc_on_modelscope(source) else ""
-    yield f"CTC head, and so word times: {'yes' if config.ctc else f'no, this model has none{elsewhere}'}"
+    yield f"CTC head, and so word times: {'yes' if able.word_times else f'no, this model has none{elsewhere}'}"
 
 
 def has_ctc_on_modelscope(source: Mapping[str, str | None]) -> bool:

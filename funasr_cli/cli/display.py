@@ -251,5 +251,5 @@ def _costs(transcript: Transcript) -> str:
     timings = transcript.timings
     seconds = ", ".join(f"{stage} {getattr(timings, f'{stage}_s'):.2f} s" for stage in STAGES)
     count = len(transcript.segments)
-    passes = f" in {timings.passes} passes" if timings.drafted else ""
-    return f"{count} segment{'s' * (count != 1)}, {timings.tokens} tokens{passes}; {seconds}"
+    calls = f" in {timings.decoder_calls} decoder calls" if timings.drafted else ""
+    return f"{count} segment{'s' * (count != 1)}, {timings.tokens} tokens{calls}; {seconds}"

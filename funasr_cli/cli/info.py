@@ -38,6 +38,8 @@ def info(
         console.result(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     else:
         facts["settings"] = [_in_words(setting, group) for setting in settings]
+        abilities = facts["capabilities"].items()
+        facts["capabilities"] = [f"{name}: {', '.join(able)}" for name, able in abilities]
         width = max(map(len, facts))
         for name, value in facts.items():
             console.result(f"{name:<{width}}  {_shown(value, width + 2)}\n")
@@ -59,13 +61,14 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         **dict.fromkeys(("device", "blas", "memory", "models folder")),
         "models": [],
+        "capabilities": {},
         "settings file": None,
         "environment": {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ},
         "settings": settings_in_force(group, {}),
     }
     for gather_some in (
         _computing,
-        lambda: {"models folder": str(models_folder()), "models": [model["name"] for model in known_models()]},
+        lambda: {"models folder": str(models_folder()), **_models()},
         lambda: {"settings file": f"{config_file()}{'' if config_file().exists() else ' (not there)'}"},
         lambda: {"settings": settings_in_force(group, command_settings(group))},
     ):
@@ -74,6 +77,12 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
         except FunASRError as error:  # this is what one looks for here
             problems.append("; ".join(filter(None, (error.message, error.hint))))
     return facts, list(dict.fromkeys(problems))
+
+
+def _models() -> dict[str, Any]:
+    rows = known_models()
+    abilities = {row["name"]: row["capabilities"] for row in rows if "problem" not in row}
+    return {"models": [row["name"] for row in rows], "capabilities": abilities}
 
 
 def _computing() -> dict[str, Any]:
@@ -164,7 +173,9 @@ def known_models() -> list[dict[str, Any]]:
 
 
 def _describe(name: str, folder: Path) -> dict[str, Any]:
-    from funasr_cli.checkpoints.format import WEIGHTS_FILE, read_config
+    from funasr_cli.checkpoints.format import WEIGHTS_FILE
+    from funasr_cli.families.converted import read_config
+    from funasr_cli.families.registry import capabilities
 
     row: dict[str, Any] = {"name": name, "folder": str(folder)}
     try:
@@ -172,13 +183,15 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         size = (folder / WEIGHTS_FILE).stat().st_size
     except (ModelError, OSError) as error:
         return row | {"problem": str(error)}
+    able = capabilities(file.config)
     return row | {
         "bytes": size,
         "dtype": file.dtype,
         "quantized_bits": file.quantization.usual.bits if file.quantization else None,
-        "languages": list(file.config.prompt.languages),
-        "ctc": file.config.ctc is not None,
-        "ctc_on_modelscope": file.config.ctc is None and has_ctc_on_modelscope(file.source),
+        "languages": list(able.languages),
+        "capabilities": list(able.names()),
+        "ctc": able.ctc_text,
+        "ctc_on_modelscope": not able.word_times and has_ctc_on_modelscope(file.source),
         "source": file.source.get("source"),
         "revision": file.source.get("revision"),
     }
@@ -190,6 +203,7 @@ def _facts(row: dict[str, Any]) -> str:
     weights = f"{row['quantized_bits']}-bit" if row["quantized_bits"] else row["dtype"]
     languages = row["languages"]
     spoken = ", ".join(languages) if len(languages) < 6 else f"{len(languages)} languages"
-    branch = "with CTC branch and word times" if row["ctc"] else "without CTC branch and word times"
+    timed = "with word times" if "word times" in row["capabilities"] else "without word times"
+    abilities = f"\n  it can do: {', '.join(row['capabilities'])}"
     elsewhere = f"\n  {ON_MODELSCOPE}" if row["ctc_on_modelscope"] else ""
-    return f"{row['bytes'] / 1e6:,.0f} MB, {weights}, {spoken}, {branch}{elsewhere}"
+    return f"{row['bytes'] / 1e6:,.0f} MB, {weights}, {spoken}, {timed}{abilities}{elsewhere}"

@@ -21,6 +21,7 @@ from funasr_cli.inputs import Input
 from funasr_cli.languages import AUTO, language_code
 from funasr_cli.options import Timestamps
 from funasr_cli.paths import shown
+from funasr_cli.tags import decorated
 from funasr_cli.transcript import Segment, Transcript
 from funasr_cli.writers import DEFAULT_STYLE, DEFAULT_TIMES, WRITERS, Style
 
@@ -273,8 +274,12 @@ class Printer:
                 console.result(text)
 
     def _lines(self, source: int, segments: Iterable[Segment]) -> "str | Text":
-        times = self._plan.style.times or DEFAULT_TIMES["txt"]
-        return (tinted_lines if self._plan.tint else as_lines)(segments, self._prefixes[source], times)
+        style = self._plan.style
+        times, shown = (
+            style.times or DEFAULT_TIMES["txt"],
+            [decorated(segment, style.tags) for segment in segments],
+        )
+        return (tinted_lines if self._plan.tint else as_lines)(shown, self._prefixes[source], times)
 
     def _add(self, source: int, text: "str | Text") -> None:
         if source == self._current:

@@ -20,9 +20,9 @@ from typing import Any
 from funasr_cli.cli import console
 from funasr_cli.inputs import Input
 from funasr_cli.languages import language_code
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import Tags, Timestamps, TranscribeOptions
 from funasr_cli.paths import shown
-from funasr_cli.writers import DEFAULT_TIMES, SUBTITLES, Style
+from funasr_cli.writers import DATA, DEFAULT_TIMES, SUBTITLES, Style
 
 NOTES = ".funasr-resume.jsonl"
 LARGEST_NOTES = 1 << 26  # bytes: those of 200,000 results
@@ -38,9 +38,17 @@ CHANGED = {  # by what differs
 class Notes:
     """What is noted of the results in a folder, in that folder, and what those of this run are made with."""
 
-    def __init__(self, folder: Path, model: Path, options: TranscribeOptions, style: Style, dtype: str | None):
+    def __init__(
+        self,
+        folder: Path,
+        model: Path,
+        options: TranscribeOptions,
+        style: Style,
+        dtype: str | None,
+        aligner: Path | None = None,
+    ):
         self._folder = folder
-        self._options, self._style, self._dtype = options, style, dtype
+        self._options, self._style, self._dtype, self._aligner = options, style, dtype, aligner
         self._model = _model_hash(model)
         self._noted = dict(_read(folder / NOTES))
         self._recordings: dict[Path, str] = {}
@@ -99,6 +107,11 @@ class Notes:
             "confidence": self._options.confidence and format in ("json", "jsonl"),
             "dtype": self._dtype,
         }
+        # Of what came later only what is no default, so that it makes nothing outdated.
+        if self._style.tags is not Tags.NONE and format not in DATA:
+            own["tags"] = self._style.tags
+        if self._aligner and own["times"] is Timestamps.WORD:
+            own["align_with"] = _model_hash(self._aligner)
         options = _hash(json.dumps([_of_the_text(self._options), own]).encode())
         return {"recording": recording, "model": self._model, "options": options}
 

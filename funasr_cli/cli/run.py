@@ -1,10 +1,11 @@
 """What a run of ``funasr transcribe`` consists of: loading the model, transcribing all inputs, the account."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from funasr_cli.capabilities import supported
 from funasr_cli.cli import console
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.inputs import Input
@@ -31,32 +32,60 @@ def refuse_pipes(inputs: Sequence[Input], option: str) -> None:
 
 
 def load(
-    folder: Path, options: TranscribeOptions, *, device: str | None, dtype: str | None, show_prompt: bool
-) -> "Recognizer":
-    """Load the model, and let it refuse a language or hotword before any audio is read."""
+    folder: Path,
+    options: TranscribeOptions,
+    typed: Collection[str],
+    aligner: Path | None = None,
+    *,
+    device: str | None,
+    dtype: str | None,
+    show_prompt: bool,
+) -> "tuple[Recognizer, TranscribeOptions]":
+    """Load the model, and let it refuse what it cannot do before any audio is read.
+
+    What comes from a variable or the settings file, and which it lacks, is left out of the options: it waits there
+    for a model that has it. So does the aligner.
+
+    Args:
+        folder: of the model.
+        options: what is asked for.
+        typed: fields of the options that have been typed, and "align_with".
+        aligner: folder of a model that tells when words were said.
+        device: "cpu" or "gpu"; None leaves it to MLX.
+        dtype: what to compute in, as `load_model` takes it.
+        show_prompt: also show what the model is asked.
+    """
     from funasr_cli.compute.backend import lacks_blas
     from funasr_cli.compute.device import gflops_a_core, in_words, use_device
-    from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
     from funasr_cli.families.load import load_model
     from funasr_cli.pipeline import Recognizer
 
     if device:
         use_device(device)
     with console.busy(f"loading {folder.name}"):
-        recognizer = Recognizer(load_model(folder, dtype))
-    tokens = sum(map(len, prompt_token_ids(options, recognizer.config.prompt, recognizer.loaded.tokenizer)))
-    if tokens > LONG_PROMPT_TOKENS:
+        model = load_model(folder, dtype)
+    if aligner and model.capabilities.word_times and "align_with" not in typed:
+        aligner = None
+    if aligner:
+        with console.busy(f"loading {aligner.name}"):
+            recognizer = Recognizer(model, align_with=load_model(aligner, dtype))
+    else:
+        recognizer = Recognizer(model)
+    options = supported(options, model, typed)
+    recognizer.refuse_unsupported(options, typed)
+    prompt = recognizer.model.prompt(options)
+    if prompt and (tokens := prompt.tokens_before + prompt.tokens_behind) > LONG_PROMPT_TOKENS:
         console.warn(f"a prompt of {tokens} tokens slows every segment down, and may displace what was said")
     if console.is_verbose():
         gflops = gflops_a_core()
-        console.detail(f"model {recognizer.loaded.name} from {folder}, {recognizer.loaded.weights_type}")
+        console.detail(f"model {recognizer.model.name} from {folder}, {recognizer.model.weights_type}")
         console.detail(f"on {in_words(gflops)}")
         warn_if_slow(gflops)
     elif lacks_blas():
         warn_if_slow(0.0)  # it is known without measuring
     if show_prompt:
         _show_prompt(recognizer, options)
-    return recognizer
+    return recognizer, options
 
 
 def warn_if_slow(gflops: float | None) -> None:
@@ -68,16 +97,16 @@ def warn_if_slow(gflops: float | None) -> None:
 
 
 def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
-    """What the decoder reads for a recording's first segment, and for later ones if that differs."""
-    from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
-
-    config, tokenizer = recognizer.config.prompt, recognizer.loaded.tokenizer
+    """What the model reads for a recording's first segment, and for later ones if that differs."""
     for first in (True, False) if options.prev_text else (True,):
-        texts = prompt_texts(options, config, first=first)
-        before, after = map(len, prompt_token_ids(options, config, tokenizer, first=first))
+        prompt = recognizer.model.prompt(options, first=first)
+        if prompt is None:
+            message = f"--show-prompt: {recognizer.model.name} is not asked in words"
+            raise UsageError(message, "leave it out", code="option-unsupported")
+        before, after = prompt.tokens_before, prompt.tokens_behind
         which = "" if not options.prev_text else " of a recording's first segment" if first else " of the others"
         console.say(f"prompt{which}, {before} tokens before the audio, {after} behind it:")
-        console.say(AUDIO_MARK.join(texts))
+        console.say(AUDIO_MARK.join((prompt.before, prompt.behind)))
 
 
 def transcribe_all(

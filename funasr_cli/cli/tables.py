@@ -34,7 +34,7 @@ BAR_STYLES = {  # of the stages' bars
 }  # fmt: skip
 COMPARED = {  # as far as a mode has it
     "stages.total_s": "total", **{f"stages.{name}": STAGES[name] for name in list(STAGES)[3:-1]},
-    "stages.text_s": "CTC to decode", "tokens_per_s": "tok/s", "passes": "passes", "accepted": "accepted",
+    "stages.text_s": "CTC to decode", "tokens_per_s": "tok/s", "decoder_calls": "calls", "accepted": "accepted",
     "peak_mlx_bytes": "MLX memory", "peak_process_bytes": "process memory", "peak_bytes": "peak",
     "wall_s": "seconds",
 }  # fmt: skip
@@ -114,11 +114,11 @@ def grids(report: "Report", comparison: "Comparison | None") -> list[Grid]:
 
 def _cases(report: "Report") -> Grid:
     scored = report.request.references is not None
-    rates = ["tok/s", "tok/pass", "RTF", "MLX GB", "process GB", *(["errors %"] if scored else [])]
+    rates = ["tok/s", "tok/call", "RTF", "MLX GB", "process GB", *(["errors %"] if scored else [])]
     grid = Grid(["case", "audio", "segments", *STAGES.values(), "spread", *rates])
     for case in report.runs:
         stages = [_digits(case.stages[stage].median) for stage in STAGES]
-        numbers = case.tokens_per_s.median, case.tokens_per_pass, case.rtf.median
+        numbers = case.tokens_per_s.median, case.tokens_per_call, case.rtf.median
         sizes = case.peak_mlx_bytes / 1e9, case.peak_process_bytes / 1e9
         row = [_name(report, case.case), _digits(case.audio_s), str(case.segments), *stages]
         row += [_spread(case.stages["total_s"]), *map(_digits, numbers + sizes)]
@@ -141,13 +141,13 @@ def _batches(report: "Report") -> Grid:
 
 
 def _drafts(report: "Report") -> Grid:
-    headings = ["passes", "tok/pass", "accepted %", "seconds", "spread", "times faster", "in all", "same texts"]
+    headings = ["calls", "tok/call", "accepted %", "seconds", "spread", "times faster", "in all", "same texts"]
     grid = Grid(["case", *headings])
     for case, gain in zip(report.runs, report.gains, strict=True):
         text_s = case.stages["text_s"]
         accepted = "-" if case.acceptance is None else f"{100 * case.acceptance:.1f}"
         faster = map(_digits, (gain.text_times_faster, gain.times_faster))
-        row = [_name(report, case.case), str(case.passes), _digits(case.tokens_per_pass), accepted]
+        row = [_name(report, case.case), str(case.decoder_calls), _digits(case.tokens_per_call), accepted]
         row += [_digits(text_s.median), _spread(text_s), *faster, f"{gain.same_texts} of {case.recordings}"]
         grid.rows.append(row)
     what = "Seconds and times faster: CTC, prefill and decode, all that drafts change; in all: of the total."

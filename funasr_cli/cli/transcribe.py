@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from funasr_cli.audio.pcm import PCM_ENCODINGS, PCMFormat
+from funasr_cli.capabilities import refuse_missing
 from funasr_cli.cli import alignment, compare, console, parameters
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
@@ -17,15 +18,24 @@ from funasr_cli.cli.run import load, transcribe_all
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import find_inputs, folders_below, has_folders, parse_clip
 from funasr_cli.languages import AUTO
-from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Timestamps, TranscribeOptions
+from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Tags, Timestamps, TranscribeOptions
 from funasr_cli.paths import why_unreadable
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
-from funasr_cli.writers import ALL_FORMATS, DEFAULT_FORMAT, DEFAULT_TIMES, OF_TIMES, WRITERS, Style, parse_formats
+from funasr_cli.writers import (
+    ALL_FORMATS,
+    DATA,
+    DEFAULT_FORMAT,
+    DEFAULT_TIMES,
+    OF_TIMES,
+    WRITERS,
+    Style,
+    parse_formats,
+)
 
 MOST_HOTWORDS_BYTES = 1 << 22  # many times what a prompt holds
 OF_SAMPLING = ("top_p", "top_k", "seed")
 OF_RESULTS = (
-    "output_template", "force", "resume", "timestamps", "highlight_words", "plot_alignment",
+    "output_template", "force", "resume", "timestamps", "tags", "align_with", "highlight_words", "plot_alignment",
     "max_line_width", "max_line_count",
 )  # fmt: skip
 HOTWORD_HELP = f"A word to expect. Repeatable; the prompt may have {MAX_PROMPT_TOKENS} tokens in all."
@@ -34,8 +44,14 @@ TEMPLATE_HELP = (
     "Default: {stem}.{ext}."
 )
 TIMESTAMPS_HELP = (
-    "Whose times are shown. Default: of words in srt, vtt and json where the model has a CTC branch, else of "
+    "Whose times are shown. Default: of words in srt, vtt and json where the model can tell them, else of "
     "segments; none in txt."
+)
+TAGS_HELP = (
+    "Show emotion and sounds that the model heard beside the text: as names or emoji; JSON always has them."
+)
+ALIGN_WITH_HELP = (
+    "Converted model that tells when words were said, for one that cannot tell: sensevoice, for example."
 )
 FORMATS_HELP = (
     f"{', '.join(WRITERS)}; several with commas, or all. On stdout one, where json is a line for each recording. "
@@ -164,6 +180,8 @@ def transcribe(
         bool, _output("--strict", "A single second of speech without its text fails the input.")
     ] = False,
     timestamps: Annotated[Timestamps | None, _output("--timestamps", TIMESTAMPS_HELP)] = None,
+    tags: Annotated[Tags, _output("--tags", TAGS_HELP)] = Tags.NONE,
+    align_with: Annotated[str | None, _output("--align-with", ALIGN_WITH_HELP, **parameters.OF_MODELS)] = None,
     highlight_words: Annotated[
         bool, _output("--highlight-words", "In subtitles, underline each word while it is said.")
     ] = False,
@@ -184,12 +202,12 @@ def transcribe(
     verbose: Annotated[bool, _terminal("--verbose", "Say more about what is being done.", "-v")] = False,
 ) -> None:
     """Transcribe recordings."""
-    typed = [name for name in ("quiet", "verbose") if parameters.is_typed(context, name)]
-    given = typed or [name for name in ("quiet", "verbose") if context.params[name]]  # what is typed goes first
+    volume = [name for name in ("quiet", "verbose") if parameters.is_typed(context, name)]
+    given = volume or [name for name in ("quiet", "verbose") if context.params[name]]  # what is typed goes first
     console.set_volume(quiet="quiet" in given, verbose="verbose" in given)
     formats = _formats(context)
     _refuse_idle_options(context, formats)
-    options, plan = _options(context, formats), _plan(context, formats)
+    options, plan, typed = _options(context, formats), _plan(context, formats), _typed_fields(context)
     if stream or not plan.folder:
         console.refuse_closed_stdout()
     pcm_format = None if pcm is None else PCMFormat(pcm, rate, pcm_channels)
@@ -199,7 +217,7 @@ def transcribe(
         folders = f"{len(below)} folder{'s' * (len(below) > 1)} with recordings"
         console.note(f"{folders} left out; --recursive looks into folders, too")
     # What is wrong with the command line is known without these, which take time.
-    from funasr_cli.hubs.find import find_model
+    from funasr_cli.hubs.find import find_aligner, find_model
     from funasr_cli.sources import split_channels
 
     if channels == "split":
@@ -207,25 +225,32 @@ def transcribe(
             inputs = split_channels(inputs)
     if compare_hotwords:
         compare.refuse_unusable(inputs, options)
-        recognizer = load(find_model(model), options, device=device, dtype=dtype, show_prompt=show_prompt)
+        recognizer, options = load(
+            find_model(model), options, typed, device=device, dtype=dtype, show_prompt=show_prompt
+        )
         raise typer.Exit(compare.run(inputs, recognizer, options))
     if plot_alignment:
         alignment.refuse_unusable(inputs, plot_alignment, replace=force)
     others = [path for path in (plot_alignment, hotwords_file) if path]
     files = Files(plan, inputs, others) if plan.folder else None
     plan.refuse_together(inputs)
+    shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
     folder = find_model(model)
+    aligner = find_aligner(align_with) if align_with and Timestamps.WORD in shown else None
     left = inputs
     if plan.folder and files:
-        left = files.left(inputs, Notes(plan.folder, folder, options, plan.style, dtype))
+        left = files.left(inputs, Notes(plan.folder, folder, options, plan.style, dtype, aligner))
     outcome = Outcome(skipped=len(inputs) - len(left), incomplete=files.incomplete if files else 0)
     if not left:
         raise typer.Exit(outcome.exit_code(strict=strict))
-    recognizer = load(folder, options, device=device, dtype=dtype, show_prompt=show_prompt)
+    recognizer, options = load(
+        folder, options, typed, aligner, device=device, dtype=dtype, show_prompt=show_prompt
+    )
+    if parameters.is_typed(context, "tags") and tags is not Tags.NONE:
+        refuse_missing(f"--tags {tags}", "tags", recognizer.capabilities, recognizer.model.name)
     if timestamps is Timestamps.WORD or parameters.is_typed(context, "highlight_words"):
         recognizer.refuse_missing_word_times()
-    shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
-    options = replace(options, word_times=recognizer.has_ctc and Timestamps.WORD in shown)
+    options = replace(options, word_times=recognizer.capabilities.word_times and Timestamps.WORD in shown)
     finish = []
     if plot_alignment:
         finish.append(alignment.prepare(left[0], recognizer, plot_alignment, replace=force))
@@ -255,19 +280,27 @@ def _formats(context: typer.Context) -> tuple[str, ...]:
     return (DEFAULT_FORMAT,) if waits or given["compare_hotwords"] else formats
 
 
+def _parameters() -> dict[str, tuple[str, ...]]:
+    """The parameters that fields of `TranscribeOptions` come from: their names without the unit, but for two."""
+    names = {field.name: (field.name.removesuffix("_s"),) for field in fields(TranscribeOptions)}
+    return names | {"language": ("lang",), "hotwords": ("hotword", "hotwords_file")}
+
+
+def _typed_fields(context: typer.Context) -> set[str]:
+    """Fields of `TranscribeOptions` that stand on the command line, and "align_with"."""
+    names = _parameters() | {"align_with": ("align_with",)}
+    return {field for field, of in names.items() if any(parameters.is_typed(context, name) for name in of)}
+
+
 def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOptions:
     given = dict(context.params)
     for name in OF_SAMPLING:  # they may wait for a temperature, if they have not been typed
         if not given["temperature"] and not parameters.is_typed(context, name):
             given[name] = None
     hotwords = (*(given["hotword"] or ()), *_read_hotwords(given["hotwords_file"]))
-    names = {field.name: field.name.removesuffix("_s") for field in fields(TranscribeOptions)}  # without the unit
-    return TranscribeOptions(
-        language=given["lang"],
-        hotwords=tuple(dict.fromkeys(hotwords)),
-        ctc=not {"json", "jsonl"}.isdisjoint(formats),
-        **{field: given[name] for field, name in names.items() if name in given},
-    )
+    same = {field: given[names[0]] for field, names in _parameters().items() if names[0] in given}
+    own = {"hotwords": tuple(dict.fromkeys(hotwords)), "ctc": not set(DATA).isdisjoint(formats)}
+    return TranscribeOptions(**(same | own))
 
 
 def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
@@ -282,7 +315,7 @@ def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
         folder=given["output_dir"],
         template=DEFAULT_TEMPLATE if given["output_template"] is None else given["output_template"],
         language=given["lang"],
-        style=Style(_times(context, formats), layout),
+        style=Style(_times(context, formats), layout, given["tags"]),
         replace=given["force"],
         resume=given["resume"],
         tint=given["confidence"] and console.colours_stdout(),
@@ -306,6 +339,8 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
     """Refuse what has been typed but would change nothing; the environment and a settings file may hold it."""
     given = context.params
     prints_text = given["stream"] or (given["output_dir"] is None and formats == (DEFAULT_FORMAT,))
+    has_text, times = not set(formats) <= set(DATA), _times(context, formats)
+    has_words = any((times or DEFAULT_TIMES[format]) is Timestamps.WORD for format in formats)
     shows_confidence = "json" in formats or "jsonl" in formats or (prints_text and console.colours_stdout())
     to_files = given["output_dir"] is not None, "it is about files; add --output-dir"
     subtitles = "srt" in formats or "vtt" in formats, "it is about subtitles; add --format srt or vtt"
@@ -319,6 +354,11 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         "confidence": (shows_confidence, "it shows in the colours of a terminal, and in json"),
         "recursive": (any(map(has_folders, given["audio"])), "it is about folders and patterns"),
         "prev_text": (bool(given["prev_text"]), "it is empty"),
+        "tags": (has_text or given["tags"] is Tags.NONE, "json always has them, in a field of their own"),
+        "align_with": (
+            has_words,
+            "it is about times of words; add --timestamps word, or --format srt, vtt or json",
+        ),
     }
     if given["plot_alignment"]:
         needs["resume"] = False, "it does not go with --plot-alignment"

@@ -1,4 +1,4 @@
-"""Source -> map -> cast -> quantize -> check -> write."""
+"""Checkpoint -> map -> cast -> quantize -> check -> write."""
 
 import dataclasses
 import shutil
@@ -13,21 +13,24 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, stored_sh
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.quantize import PACKED, Groups
 from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
-from funasr_cli.checkpoints.vocabularies import ANOTHERS, vocabulary_problems
+from funasr_cli.checkpoints.vocabularies import ANOTHERS
 from funasr_cli.compute.backend import mx
 from funasr_cli.conversion.place import check_place, new_folder
-from funasr_cli.errors import ModelError
+from funasr_cli.errors import ModelError, UsageError
+from funasr_cli.families import converted, registry
+from funasr_cli.families.converted import ModelFile
+from funasr_cli.families.family import Family
 from funasr_cli.families.open import open_checkpoint
 from funasr_cli.hubs.find import (
     ALIASES,
     VERIFYING,
     Progress,
     counter,
-    fetch_source,
-    local_source,
+    fetch_checkpoint,
+    local_checkpoint,
     models_folder,
 )
-from funasr_cli.hubs.repository import Source
+from funasr_cli.hubs.repository import CheckpointFolder
 from funasr_cli.options import DEFAULT_HUB, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 
@@ -59,7 +62,7 @@ class Conversion:
     """What came out."""
 
     folder: Path
-    model: files.ModelFile
+    model: ModelFile
     tensors: int
     arrays: int  # in the file: a quantized tensor is three
     size_bytes: int
@@ -82,7 +85,7 @@ def convert(
 ) -> Conversion:
     """Fetch a checkpoint and convert it to a folder that `load_model` reads.
 
-    ``name``, ``revision`` and ``hub`` are those of `fetch_source`. The folder is written beside ``out`` and
+    ``name``, ``revision`` and ``hub`` are those of `fetch_checkpoint`. The folder is written beside ``out`` and
     renamed when it is complete; nothing is left behind on failure. None as ``out`` takes the models folder, and in
     it the source's name and recipe; with ``force``, ``out`` may be a converted model, which is replaced.
     ``verifier`` is `verification.proof.verifier`, which compares the result with its source as the options say.
@@ -92,25 +95,31 @@ def convert(
         ModelError: the checkpoint cannot be found or fetched, or does not fit its configuration.
         SetupError: torch is needed and not installed, or the hub cannot be reached.
     """
-    local = local_source(name)
+    local = local_checkpoint(name)
     if out is None:
         out = models_folder() / f"{local.name if local else ALIASES.get(name, name)}{options.suffix}"
     check_place(out, local.folder if local else None, replace=force, hub=hub)
-    source = fetch_source(name, revision, progress, hub)
-    checkpoint = _convertible(open_checkpoint(source.folder, source.name), options)
-    chosen = quantize.plan(options, {name: tensor.shape for name, tensor in checkpoint.tensors.items()})
+    found = fetch_checkpoint(name, revision, progress, hub)
+    checkpoint = open_checkpoint(found.folder, found.name)
+    family = registry.of_config(checkpoint.config)
+    quantize.refuse_recipes(options, family.parts, family.upstream_class)
+    checkpoint = _convertible(checkpoint, family, options)
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    chosen = quantize.plan(options, family.parts, shapes)
     verify = verifier(checkpoint, options)
     with new_folder(out, replace=force) as folder:
-        origin = _origin(checkpoint, source)
+        origin = _origin(checkpoint, found)
         sha256 = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)
         origin["sha256"] = _hash_source(checkpoint.weights, progress)
-        model = files.ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen), origin)
+        model = ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen, family.parts), origin)
         for file, path in checkpoint.files.items():
             shutil.copyfile(path, folder / file)
-        files.write_config(folder, model)
+        for file, text in checkpoint.texts.items():
+            (folder / file).write_text(text, encoding="utf-8")
+        converted.write_config(folder, model)
         progress(VERIFYING, 0, 1)
         proof, note = verify(folder)
-        (folder / files.README_FILE).write_text(_readme(model, checkpoint), encoding="utf-8")
+        (folder / files.README_FILE).write_text(_readme(model, family, checkpoint), encoding="utf-8")
         files.write_sums(folder, {files.WEIGHTS_FILE: sha256})
     return Conversion(
         folder=out,
@@ -125,30 +134,35 @@ def convert(
     )
 
 
-def _convertible(checkpoint: Checkpoint, options: ConvertOptions) -> Checkpoint:
+def _convertible(checkpoint: Checkpoint, family: Family, options: ConvertOptions) -> Checkpoint:
     """A checkpoint with the languages that are asked for and its tensors in the model's order, if it is whole."""
     if options.languages:
-        prompt = dataclasses.replace(checkpoint.config.prompt, languages=options.languages)
-        checkpoint = dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, prompt=prompt))
-    for problem in vocabulary_problems(checkpoint):  # or `load_model` or `check_model` would refuse it later
-        message = f"{checkpoint.files[files.TOKENIZER_FILE].parent}/{problem}"
+        if family.with_languages is None:
+            message = f"--languages: those of {family.upstream_class} are fixed"
+            raise UsageError(message, "leave it out", code="option-unsupported")
+        config = family.with_languages(checkpoint.config, options.languages)
+        checkpoint = dataclasses.replace(checkpoint, config=config)
+    # Or `load_model` or `check_model` would refuse it later.
+    for file, problem in family.vocabulary_problems(checkpoint):
+        message = f"{checkpoint.files.get(file, checkpoint.weights[0].parent / file)}: {problem}"
         raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
     if checkpoint.quantization:
         message = f"{checkpoint.where}: is quantized, its dense weights are gone"
         hint = "transcribe reads it as it is; to change the recipe, convert what it was made from"
         raise ModelError(message, hint, code="model-quantized")
-    tensors = {name: checkpoint.tensors[name] for name in model_shapes(empty_model(checkpoint))}
+    network = empty_model(checkpoint, family.network(checkpoint.config))
+    tensors = {name: checkpoint.tensors[name] for name in model_shapes(network)}
     return dataclasses.replace(checkpoint, tensors=tensors)
 
 
-def _origin(checkpoint: Checkpoint, source: Source) -> dict[str, str | None]:
+def _origin(checkpoint: Checkpoint, found: CheckpointFolder) -> dict[str, str | None]:
     """Where a model comes from, as its config.json says; of a conversion of ours on disk, what that one says."""
     stated = checkpoint.source
-    inherited = stated if checkpoint.layout == files.FORMAT and source.hub is None else {}
+    inherited = stated if checkpoint.layout == files.FORMAT and found.hub is None else {}
     origin = {
-        "source": inherited.get("source") or source.name,
-        "hub": inherited.get("hub") or source.hub,
-        "revision": inherited.get("revision") or source.revision,
+        "source": inherited.get("source") or found.name,
+        "hub": inherited.get("hub") or found.hub,
+        "revision": inherited.get("revision") or found.revision,
         "layout": checkpoint.layout,
         "tool_version": f"funasr-cli {__version__}",
     }
@@ -177,6 +191,7 @@ def _write_weights(
     specs = {name: (PACKED if name.removesuffix(".weight") in chosen else dtype, shapes[name]) for name in shapes}
     total = sum(size_bytes(*spec) for spec in specs.values())
     needed = total + sum(path.stat().st_size for path in checkpoint.files.values())
+    needed += sum(len(text.encode()) for text in checkpoint.texts.values())
     require_space(folder.parents[1], needed, "the converted model", "make room there, or name another folder")
 
     count = counter(progress, "writing", total)
@@ -198,17 +213,19 @@ def _write_weights(
     return files.write_safetensors(folder / files.WEIGHTS_FILE, specs, contents(), metadata)
 
 
-def _readme(model: files.ModelFile, checkpoint: Checkpoint) -> str:
-    source = model.source
+def _readme(model: ModelFile, family: Family, checkpoint: Checkpoint) -> str:
+    source, capabilities = model.source, family.capabilities(model.config)
     weights = f"{model.dtype}, {model.quantization}" if model.quantization else model.dtype
+    lines = "".join(f"- {line}\n" for line in family.readme(model.config))
     hashes = "".join(f"    {line}\n" for line in str(source["sha256"]).splitlines())
     return (
         f"# {source['source']}, converted to MLX\n\n"
         f"- Source: {source['source']}, revision {source['revision'] or 'unknown (a local folder)'}\n"
         f"- Its layout: {source['layout']}\n"
         f"- Converted by {source['tool_version']}; weights: {weights}\n"
-        f"- Languages: {', '.join(model.config.prompt.languages)}\n"
-        f"- CTC branch, and so word times: {'yes' if model.config.ctc else 'no, the source has no such tensors'}\n"
+        f"- Languages: {', '.join(capabilities.languages)}\n"
+        f"- Capabilities: {', '.join(capabilities.names())}\n"
+        f"{lines}"
         f"- SHA-256 of what was read, {', '.join(path.name for path in checkpoint.weights)}:\n\n{hashes}\n"
         "Use it with `funasr transcribe --model FOLDER AUDIO`; `funasr convert --check FOLDER` tells whether it "
         "is still whole. The license is that of the source.\n"

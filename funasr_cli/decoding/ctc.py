@@ -4,6 +4,7 @@ Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``inference_llm``).
 """
 
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 
@@ -28,6 +29,17 @@ class CTCReading:
     def log_probs(self, labels: list[int]) -> np.ndarray:
         """(frames, labels) log-probabilities of these labels alone: all of them would be 240 kB a frame."""
         return self._head.logits_of(self._hidden, labels) - self._log_totals[:, None]
+
+    def token_logprobs(self) -> list[float]:
+        """Log-probability of each token of the best path, at the frame where it is likeliest."""
+        classes = sorted(set(self.token_ids))
+        log_probs = self.log_probs(classes) if classes else np.zeros((0, 0))  # (frames, classes)
+        runs = groupby(enumerate(self.frame_ids), key=lambda frame: frame[1])  # of frames with the same label
+        return [
+            min(0.0, max(float(log_probs[frame, classes.index(label)]) for frame, _ in run))  # a sum may round up
+            for label, run in runs
+            if label != self.blank_id
+        ]
 
     @cached_property
     def _log_totals(self) -> np.ndarray:

@@ -1,34 +1,26 @@
-"""Which layout a folder is in, and its reader; the rules of each layout, as tables for people."""
+"""Which layout a folder is in, and of which family: its reader. The rules of each layout, as tables for people."""
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from funasr_cli.checkpoints import keymap
+from funasr_cli.checkpoints import funasr, keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, WEIGHTS_FILE, open_converted
+from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, INDEX_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
+from funasr_cli.checkpoints.values import Options, stated_in
 from funasr_cli.errors import ModelError
-from funasr_cli.families.fun_asr_nano import layout_funasr as funasr
-from funasr_cli.families.fun_asr_nano import layout_mlx_audio as mlx_audio
-from funasr_cli.families.fun_asr_nano import layout_transformers as transformers
-from funasr_cli.families.fun_asr_nano.config import MODEL_TYPE
-from funasr_cli.families.fun_asr_nano.layout_funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
-from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
+from funasr_cli.families import registry
+from funasr_cli.families.converted import open_converted
+from funasr_cli.families.family import Family, Layout
 
 ADAPTER = "adapter_config.json"  # of a folder that PEFT has written
 KNOWN = "funasr convert --explain lists the layouts that are known"
-RULES = {
-    funasr.LAYOUT: keymap.FUNASR,
-    transformers.LAYOUT: keymap.TRANSFORMERS,
-    f"{mlx_audio.LAYOUT} and {FORMAT}": keymap.OURS,
-}
 
 
 def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     """Open a checkpoint in any layout.
 
-    Which languages it can write, its hub id or folder's name tells: that stands in no file but a converted one.
+    It is called by its hub id, or its folder's name: which languages it can write may stand in nothing else.
 
     Raises:
         ModelError: it is in no known layout, of another model, incomplete, damaged or hostile.
@@ -36,64 +28,68 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     """
     has_config = (folder / CONFIG_FILE).exists()
     # With both, safetensors go before the pickle, as in what the hubs' files are chosen by.
-    is_safe = has_config and any((folder / file).exists() for file in (WEIGHTS_FILE, transformers.INDEX_FILE))
-    if not is_safe and any((folder / file).exists() for file in (UPSTREAM_WEIGHTS, UPSTREAM_CONFIG)):
-        return funasr.open_funasr(folder, languages_of(name))
+    is_safe = has_config and any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE))
+    upstream = (funasr.UPSTREAM_WEIGHTS, funasr.UPSTREAM_CONFIG)
+    if not is_safe and any((folder / file).exists() for file in upstream):
+        path, options = funasr.read_config(folder)
+        with stated_in(str(path)):
+            family = registry.of_upstream_class(options.get("model"))
+        return family.open_funasr(folder, options, name)
     if not has_config:
         if (folder / ADAPTER).exists():
             raise keymap.lora_unmerged(str(folder / ADAPTER), "a model is not beside them")
         raise ModelError(f"{folder}: no checkpoint in a layout that is known", KNOWN, code="model-unsupported")
-    if _is_transformers(_config(folder)):
-        return transformers.open_transformers(folder, languages_of(name))
-    return open_model(folder, name)
+    family, content = _config(folder)
+    if content.get("format") == FORMAT:
+        return open_converted(folder)
+    return _layout(family, folder, content).open(folder, name)
 
 
-def open_model(folder: Path, name: str | None = None) -> Checkpoint:
-    """Open a model that can be computed with as it lies there: converted by us or by mlx-audio.
-
-    What it is called counts where its files do not say; None takes the folder's name.
+def open_model(folder: Path) -> Checkpoint:
+    """Open a model that can be computed with as it lies there, converted by us or, for some families, by others.
 
     Raises:
         ModelError: it is something else, incomplete or damaged.
     """
-    content = _config(folder)
+    family, content = _config(folder)
     if content.get("format") == FORMAT:
         return open_converted(folder)
-    if _is_transformers(content):
+    layout = _layout(family, folder, content)
+    if not layout.is_ready:
         hint = f"run: funasr convert {folder}"
         raise ModelError(f"{folder}: has to be converted first", hint, code="model-unconverted")
-    # A snapshot in Hugging Face's cache: models--OWNER--NAME/snapshots/COMMIT. Of a folder, whatever it was,
-    # mlx-audio writes Nano's id into model_repo.
-    called = name or (folder.parents[1] if folder.parent.name == "snapshots" else folder).name
-    return mlx_audio.open_mlx_audio(folder, languages_of(f"{content.get('model_repo')} {called}"))
+    # A snapshot in Hugging Face's cache: models--OWNER--NAME/snapshots/COMMIT.
+    return layout.open(folder, (folder.parents[1] if folder.parent.name == "snapshots" else folder).name)
 
 
 def is_model(folder: Path) -> bool:
-    """Whether a folder is in a layout that `open_model` reads: ours, or that of mlx-audio."""
+    """Whether a folder is in a layout that `open_model` reads."""
     with suppress(ModelError):
-        content = _config(folder)
-        is_ours = content.get("format") == FORMAT
-        can_be_loaded = is_ours or (not _is_transformers(content) and bool(mlx_audio.decoder_of(content)))
-        return can_be_loaded and (folder / WEIGHTS_FILE).is_file()
+        family, content = _config(folder)
+        is_ready = content.get("format") == FORMAT or _layout(family, folder, content).is_ready
+        return is_ready and (folder / WEIGHTS_FILE).is_file()
     return False
 
 
-def _is_transformers(content: dict[str, Any]) -> bool:
-    return "audio_config" in content
-
-
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> tuple[Family, Options]:
     path = file_in(folder, CONFIG_FILE, "this is no model that can be loaded")
     content = read_json(path)
-    if content.get("model_type") != MODEL_TYPE:
-        message = f"{path}: the model is {quoted(content.get('model_type'))}, not {MODEL_TYPE}"
+    family = registry.of_model_type(content.get("model_type"))
+    if family is None:
+        message = f"{path}: the model is {quoted(content.get('model_type'))}, not {registry.model_types()}"
         raise ModelError(message, KNOWN, code="model-unsupported")
-    return content
+    return family, content
 
 
-def languages_of(name: str) -> tuple[str, ...]:
-    """ISO codes, by the name of a checkpoint."""
-    return MLT_LANGUAGES if "mlt" in name.casefold() else NANO_LANGUAGES
+def _layout(family: Family, folder: Path, content: Options) -> Layout:
+    """The layout of a folder that is not in our own."""
+    path = folder / CONFIG_FILE
+    with stated_in(str(path)):
+        for layout in family.layouts:
+            if layout.is_it(content):
+                return layout
+    message = f"{path}: neither funasr nor mlx-audio has converted this"
+    raise ModelError(message, "convert its source", code="model-unsupported")
 
 
 def is_converted(folder: Path) -> bool:
@@ -107,9 +103,10 @@ def is_converted(folder: Path) -> bool:
 def explain() -> str:
     """Markdown for ``convert --explain``: a table for each layout, and what the braces in them stand for."""
     tables = [
-        f"### Layout: {layout}\n\n| there | here | how |\n|---|---|---|\n"
+        f"### {family.upstream_class} in the layout of {layout}\n\n| there | here | how |\n|---|---|---|\n"
         + "".join(f"| `{rule.theirs}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
-        for layout, rules in RULES.items()
+        for family in registry.FAMILIES
+        for layout, rules in family.rules.items()
     ]
     words = "".join(f"- `{{{name}}}`: {said}\n" for name, (_, said) in keymap.PLACEHOLDERS.items())
     return "\n".join([*tables, f"In them:\n\n{words}"])

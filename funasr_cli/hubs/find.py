@@ -15,12 +15,14 @@ from funasr_cli import demo
 from funasr_cli.checkpoints.format import CONFIG_FILE
 from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
+from funasr_cli.families import registry
 from funasr_cli.families.open import is_model
-from funasr_cli.hubs.repository import Source
+from funasr_cli.hubs.repository import CheckpointFolder
 from funasr_cli.options import DEFAULT_HUB, Hub
 from funasr_cli.paths import path_in_variable
 
-ALIASES = {"nano": "FunAudioLLM/Fun-ASR-Nano-2512", "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512"}
+ALIASES = registry.aliases()  # hub ids by short names
+DEFAULT_MODEL = ALIASES[registry.DEFAULT_ALIAS]  # where none is named
 CTC_ON_MODELSCOPE = ALIASES["nano"]  # whose copy on Hugging Face lacks the CTC branch
 DEMO = "demo"
 AMBIGUOUS = "more than one model goes by that name"
@@ -57,8 +59,8 @@ def local_folder(name: str) -> Path | None:
         return None
 
 
-def local_source(name: str) -> Source | None:
-    """A source that is on this machine: a folder, else a converted model; None: it is to come from a hub.
+def local_checkpoint(name: str) -> CheckpointFolder | None:
+    """A checkpoint that is on this machine: a folder, else a converted model; None: it is to come from a hub.
 
     Hub ids and aliases mean the hub, whatever has been converted from it.
 
@@ -68,19 +70,21 @@ def local_source(name: str) -> Source | None:
     if not name:
         raise ModelError("SOURCE is empty", "name a folder or a hub id", code="model-missing")
     if folder := local_folder(name):
-        return Source(folder, readable(os.fsencode(folder.resolve().name).decode(errors="replace")), None)
+        return CheckpointFolder(
+            folder, readable(os.fsencode(folder.resolve().name).decode(errors="replace")), None
+        )
     if name in ALIASES or HUB_ID.fullmatch(name):
         return None
     matches = _called(name, converted_models())
     if len(matches) > 1:
         folders = ", ".join(map(str, matches.values()))
         raise ModelError(f"{name}: {AMBIGUOUS}", f"name its folder: {folders}", code="model-ambiguous")
-    return next((Source(folder, model, None) for model, folder in matches.items()), None)
+    return next((CheckpointFolder(folder, model, None) for model, folder in matches.items()), None)
 
 
-def fetch_source(
+def fetch_checkpoint(
     name: str, revision: str | None = None, progress: Progress = lambda *_: None, hub: Hub = DEFAULT_HUB
-) -> Source:
+) -> CheckpointFolder:
     """Find a checkpoint on disk, or download what makes one from a hub, but for what its client's cache has.
 
     Args:
@@ -92,18 +96,21 @@ def fetch_source(
     Raises:
         UsageError: a revision was given for a local folder.
         ModelError: neither a folder nor a hub id, the hub does not have it, it is no checkpoint, or see
-            `local_source`.
+            `local_checkpoint`.
         OutputError: there is no room for it.
         SetupError: the hub cannot be reached and the cache does not have it, the download ended early, or the
             client is not installed or refuses the value of a variable.
     """
-    source = local_source(name)
-    if source:
+    local = local_checkpoint(name)
+    if local:
         if revision is not None:
-            message = f"--revision {revision} with the local folder {source.folder}"
+            message = f"--revision {revision} with the local folder {local.folder}"
             raise UsageError(message, "it applies to a hub id", code="options-conflict")
-        return source
-    name = ALIASES.get(name, name)
+        return local
+    if name in ALIASES:
+        name = ALIASES[name]
+        if hub is Hub.MS:
+            name = registry.modelscope_ids().get(name, name)
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
         is_file, is_address = os.path.isfile(name), "://" in name
         if not (is_file or is_address) and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
@@ -172,6 +179,16 @@ def find_model(name: str | None) -> Path:
     raise ModelError(f"{name}: no such model", _what_else(name, models), code="model-missing")
 
 
+def find_aligner(name: str) -> Path:
+    """Folder of a converted model that tells when words were said, as `find_model` does; errors name one."""
+    try:
+        return find_model(name)
+    except ModelError as error:
+        if error.code == "model-missing":
+            error.hint = "fetch one that can tell when words were said: funasr convert sensevoice"
+        raise
+
+
 def _refuse_aside(name: str) -> None:
     """Say where an old model is whose replacement was killed; the next conversion beside it puts it back."""
     for place in (Path(name), models_folder() / ALIASES.get(name, name)) if name else ():
@@ -193,20 +210,21 @@ def _what_else(name: str, models: dict[str, Path]) -> str:
     if near and name not in ALIASES:
         return f"did you mean {near[0]}?"
     known = f"converted so far: {', '.join(models)}; " if models else ""
-    wanted = ALIASES.get(name, name)
-    return f"{known}convert one with: funasr convert {wanted if HUB_ID.fullmatch(wanted) else 'nano'}"
+    hub_id = ALIASES.get(name, name)
+    wanted = hub_id if HUB_ID.fullmatch(hub_id) else registry.DEFAULT_ALIAS
+    return f"{known}convert one with: funasr convert {wanted}"
 
 
 def _default_model(models: dict[str, Path]) -> Path:
-    if ALIASES["nano"] in models:
-        return models[ALIASES["nano"]]
+    if DEFAULT_MODEL in models:
+        return models[DEFAULT_MODEL]
     others = [name for name in models if name != DEMO]  # the demo is never taken unasked
     if len(others) == 1:
         return models[others[0]]
     if others:
         hint = f"choose one with --model: {', '.join(models)}"
         raise ModelError("several models have been converted", hint, code="model-ambiguous")
-    _refuse_aside(ALIASES["nano"])
+    _refuse_aside(DEFAULT_MODEL)
     message = f"no model{' but the demo' if models else ''} has been converted yet (looked in {models_folder()})"
-    hint = f"run: funasr convert {ALIASES['nano']}; or try the small bundled model: --model {DEMO}"
+    hint = f"run: funasr convert {DEFAULT_MODEL}; or try the small bundled model: --model {DEMO}"
     raise ModelError(message, hint, code="model-missing")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from funasr_cli.checkpoints.format import sha256_of
 from funasr_cli.errors import FunASRError, ModelError, SetupError
 from funasr_cli.hubs.network import Access, failure, unreached, wrong_address, wrong_token
-from funasr_cli.hubs.repository import Source, Tell, is_complete, wanted
+from funasr_cli.hubs.repository import CheckpointFolder, Tell, is_complete, wanted
 from funasr_cli.options import Hub
 from funasr_cli.paths import require_space
 
@@ -24,8 +24,8 @@ BROKEN_OFF = "run it again: whole files are kept; on a bad line, convert a folde
 ELSEWHERE = "make room there, or let HF_HOME name a folder on another disk"
 
 
-def fetch(hub_id: str, revision: str | None, tell: Tell) -> Source:
-    """Download what makes a checkpoint, or find it in the cache; see `hub.fetch_source`."""
+def fetch(hub_id: str, revision: str | None, tell: Tell) -> CheckpointFolder:
+    """Download what makes a checkpoint, or find it in the cache; see `find.fetch_checkpoint`."""
     _import_client()
     from huggingface_hub import HfApi, constants
 
@@ -51,7 +51,7 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Source:
             raise _answer(hub_id, revision, error) or failure(hub_id, error, _access(), BROKEN_OFF) from error
 
 
-def cached(hub_id: str, revision: str | None = None) -> Source | None:
+def cached(hub_id: str, revision: str | None = None) -> CheckpointFolder | None:
     """What the cache has of a repository, without asking the hub; it may lack files."""
     _import_client()
     from huggingface_hub import snapshot_download
@@ -61,14 +61,15 @@ def cached(hub_id: str, revision: str | None = None) -> Source | None:
         folder = snapshot_download(hub_id, revision=revision, allow_patterns=[], local_files_only=True)
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return _source(hub_id, Path(folder))
+    return _folder(hub_id, Path(folder))
 
 
-def _source(hub_id: str, snapshot: Path) -> Source:
-    return Source(snapshot, hub_id, snapshot.name, Hub.HF)  # a snapshot's folder is named after its commit
+def _folder(hub_id: str, snapshot: Path) -> CheckpointFolder:
+    # A snapshot's folder is named after its commit.
+    return CheckpointFolder(snapshot, hub_id, snapshot.name, Hub.HF)
 
 
-def _download(hub_id: str, revision: str | None, info: "ModelInfo", tell: Tell) -> Source:
+def _download(hub_id: str, revision: str | None, info: "ModelInfo", tell: Tell) -> CheckpointFolder:
     from huggingface_hub import constants, snapshot_download
 
     files = {file.rfilename: file for file in info.siblings or ()}
@@ -88,7 +89,7 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", tell: Tell) 
             (folder / name).resolve().unlink()
             (folder / name).unlink(missing_ok=True)
             raise OSError(f"{name} has arrived damaged: its SHA-256 is not the hub's")
-    return _source(hub_id, folder)
+    return _folder(hub_id, folder)
 
 
 def _import_client() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from funasr_cli import errors
 from funasr_cli.errors import FunASRError, ModelError, OutputError, SetupError
 from funasr_cli.hubs.network import Access, failure, unreached, wrong_token
-from funasr_cli.hubs.repository import Source, Tell, is_complete, wanted
+from funasr_cli.hubs.repository import CheckpointFolder, Tell, is_complete, wanted
 from funasr_cli.options import Hub
 from funasr_cli.paths import require_space
 
@@ -36,8 +36,8 @@ PARTIAL = ".incomplete"  # of the client's
 Entry = dict[str, Any]  # a file as the hub lists it: Path, Size, Sha256, Revision, CommittedDate, ...
 
 
-def fetch(hub_id: str, revision: str | None, tell: Tell) -> Source:
-    """Download what makes a checkpoint, or find it in the cache; see `hub.fetch_source`."""
+def fetch(hub_id: str, revision: str | None, tell: Tell) -> CheckpointFolder:
+    """Download what makes a checkpoint, or find it in the cache; see `find.fetch_checkpoint`."""
     if importlib.util.find_spec("modelscope_hub") is None:
         install = "pip install 'funasr-cli[modelscope]'"
         raise SetupError("--hub ms needs modelscope-hub", install, code="package-missing")
@@ -49,8 +49,8 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> Source:
             for kind, values in map(json.loads, process.stdout or ()):
                 if kind == "progress":
                     tell(*values)
-                elif kind == "source":
-                    return Source(Path(values[0]), hub_id, values[1], Hub.MS)
+                elif kind == "fetched":
+                    return CheckpointFolder(Path(values[0]), hub_id, values[1], Hub.MS)
                 else:
                     raise getattr(errors, kind)(*values[:2], code=values[2])
         finally:
@@ -66,7 +66,7 @@ def _run(hub_id: str, revision: str | None = None) -> None:
         print(json.dumps([kind, values]), file=stdout, flush=True)
 
     try:
-        say("source", *_fetch(hub_id, revision, lambda *sizes: say("progress", *sizes)))
+        say("fetched", *_fetch(hub_id, revision, lambda *sizes: say("progress", *sizes)))
     except FunASRError as error:
         say(type(error).__name__, error.message, error.hint, error.code)
     except Exception as error:

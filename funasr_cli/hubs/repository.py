@@ -1,35 +1,28 @@
 """Which files of a repository make a checkpoint, on either hub."""
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from funasr_cli.checkpoints import format as files
-from funasr_cli.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE
+from funasr_cli.checkpoints.format import CONFIG_FILE, INDEX_FILE, README_FILE, WEIGHTS_FILE
+from funasr_cli.checkpoints.funasr import PLACES_FILE, UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.pickles import require_torch
 from funasr_cli.errors import ModelError
-from funasr_cli.families.fun_asr_nano.layout_funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
-from funasr_cli.families.fun_asr_nano.layout_transformers import INDEX_FILE
+from funasr_cli.families import registry
 from funasr_cli.options import Hub
 
 Tell = Callable[[int, int], None]  # bytes fetched, bytes in all
 
-# Of the decoder and its tokenizer: at the top, or in a folder such as Qwen3-0.6B.
-DECODER_FILES = {
-    CONFIG_FILE, files.TOKENIZER_FILE, *files.OPTIONAL_TOKENIZER_FILES, "special_tokens_map.json",
-    "added_tokens.json",
-}  # fmt: skip
-TOP_FILES = DECODER_FILES | {
-    UPSTREAM_CONFIG, files.CTC_VOCABULARY_FILE, INDEX_FILE, "configuration.json", "README.md",
-    "processor_config.json", "preprocessor_config.json", "chat_template.jinja",
-}  # fmt: skip
-FOLDER = re.compile(r"\w[\w.+-]*")  # a plain name: no way up, nothing hidden
+# Whatever the family; what each of them needs besides, `registry.hub_files` tells.
+COMMON_FILES = {CONFIG_FILE, UPSTREAM_CONFIG, PLACES_FILE, INDEX_FILE, README_FILE}
+PLAIN = re.compile(r"\w[\w.+-]*")  # the name of a file or folder: no way up, nothing hidden
 SHARD = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointFolder:
     """A checkpoint on disk; a local folder has neither revision nor hub."""
 
     folder: Path
@@ -39,7 +32,7 @@ class Source:
 
 
 def wanted(hub_id: str, names: Iterable[str]) -> list[str]:
-    """The files to fetch: configuration, tokenizer and weights; never audio, ONNX or code.
+    """The files to fetch: configuration, vocabularies and weights; never audio, ONNX or code.
 
     Raises:
         ModelError: there are no weights among them that could be converted.
@@ -52,7 +45,8 @@ def wanted(hub_id: str, names: Iterable[str]) -> list[str]:
         raise ModelError(message, "name the repository of a checkpoint", code="weights-missing")
     if UPSTREAM_WEIGHTS in tensors:
         require_torch()
-    return [*filter(_is_wanted_text, names), *tensors]
+    patterns = [pattern.split("/") for pattern in COMMON_FILES | registry.hub_files()]
+    return [*(name for name in names if _fits(name, patterns)), *tensors]
 
 
 def weights(names: Collection[str]) -> list[str]:
@@ -72,10 +66,9 @@ def is_complete(folder: Path) -> bool:
     return bool(found) and all(len(shards) == int(match[1]) for match in shards)
 
 
-def _is_wanted_text(name: str) -> bool:
-    match name.split("/"):
-        case [file]:
-            return file in TOP_FILES
-        case [folder, file]:
-            return file in DECODER_FILES and FOLDER.fullmatch(folder) is not None
-    return False
+def _fits(name: str, patterns: Iterable[Sequence[str]]) -> bool:
+    """Whether a plain name is that of a pattern, folder by folder."""
+    parts = name.split("/")
+    return all(map(PLAIN.fullmatch, parts)) and any(
+        len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern)) for pattern in patterns
+    )

@@ -125,8 +125,12 @@ class CTCHead(nn.Module):
 
     def logits_of(self, x: mx.array, labels: list[int]) -> np.ndarray:
         """(frames, width) -> (frames, labels), of these labels alone."""
-        rows = mx.array(labels)
-        logits = x.astype(self._dtype) @ self.ctc_lo.weight[rows].T + self.ctc_lo.bias[rows]
+        rows, head = mx.array(labels), self.ctc_lo
+        weight = head.weight[rows]  # (labels, width), or packed
+        if isinstance(head, nn.QuantizedLinear):
+            scales, biases = head.scales[rows], head.biases[rows]
+            weight = mx.dequantize(weight, scales, biases, group_size=head.group_size, bits=head.bits)
+        logits = x.astype(self._dtype) @ weight.T + head.bias[rows]
         return np.array(logits.astype(mx.float32))
 
     @property

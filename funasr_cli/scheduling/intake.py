@@ -1,4 +1,4 @@
-"""Recordings to stretches of speech: what runs ahead of the model, in a thread of its own.
+"""Recordings to segments of speech: what runs ahead of the model, in a thread of its own.
 
 Nothing here computes with MLX, which would keep a thread of its own for every thread that it has met.
 """
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from funasr_cli.audio.recording import Source
 from funasr_cli.audio.samples import Findings
-from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError, FunASRError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Read
 from funasr_cli.scheduling.segments import Segmenter
+from funasr_cli.speech_model import SegmentRequest
 
 POLL_S = 0.1  # how soon the thread notices that nobody wants more
 LONGEST_WAIT_S = 2.0  # for the thread to end: it may hang in a read that never returns
@@ -35,16 +35,6 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Speech:
-    """A stretch of a recording on its way to a text."""
-
-    source: int
-    stretch: AudioSegment
-    first: bool  # it is where the recording's speech begins
-    retries: int = 0  # how often what it is a part of has been decoded before
-
-
-@dataclass(frozen=True)
 class Ended:
     """Nothing more comes of a recording."""
 
@@ -56,7 +46,7 @@ class Ended:
     findings: Findings = field(default_factory=Findings)  # what was noticed in it
 
 
-Arrival = Opened | Read | Speech | Ended
+Arrival = Opened | Read | SegmentRequest | Ended
 
 
 class Prefetcher:
@@ -143,11 +133,11 @@ def _read(source: int, recording: Source, options: TranscribeOptions) -> Iterato
             block, error = None, raised
         was_read = time.perf_counter()
         ended = block is None
-        stretches = segmenter.finish() if block is None else segmenter.push(block)
+        segments = segmenter.finish() if block is None else segmenter.push(block)
         seconds["read"] += was_read - began
         seconds["vad"] += time.perf_counter() - was_read
-        for stretch in stretches:
-            yield Speech(source, stretch, first)
+        for audio in segments:
+            yield SegmentRequest(source, audio, first)
             first = False
     read_s = segmenter.read / SAMPLE_RATE_HZ
     unread_s = max(0.0, (recording.expected_s or 0.0) - read_s) if error else 0.0

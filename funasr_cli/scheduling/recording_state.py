@@ -1,4 +1,4 @@
-"""What is known of each input while it is being worked on: its segments in order, its costs, its warnings."""
+"""The state of each recording while it is being worked on: its segments in order, its costs, its warnings."""
 
 import time
 from collections import Counter, defaultdict
@@ -9,37 +9,42 @@ from typing import Any
 from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.scheduling.intake import Ended
+from funasr_cli.speech_model import Hypothesis
 from funasr_cli.transcript import STAGES, Segment, Timings, Transcript
 from funasr_cli.units import is_spoken
 
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """What has come of a stretch."""
+    """What has come of a segment of audio."""
 
-    stretch: AudioSegment
-    segment: Segment  # made of it
-    opinion: Comparison | None  # its text beside what the CTC branch heard; None where that was not asked
+    audio: AudioSegment
+    hypothesis: Hypothesis  # made of it
+
+    @property
+    def segment(self) -> Segment:
+        """What stands in the transcript, if it is kept."""
+        return self.hypothesis.segment
 
     @property
     def start(self) -> int:
         """First sample."""
-        return self.stretch.start
+        return self.audio.start
 
 
 @dataclass
-class Book:
-    """One input's account, from its opening to its transcript."""
+class RecordingState:
+    """One recording's account, from its opening to its transcript."""
 
     source: int
     name: str
     started: float
     start_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    counts: Counter[str] = field(default_factory=lambda: Counter(tokens=0))  # passes, drafted, accepted, too
+    counts: Counter[str] = field(default_factory=lambda: Counter(tokens=0))  # those of `Update`
     first_token: float | None = None
     end: Ended | None = None
-    _open: set[int] = field(default_factory=set)  # first samples of stretches that are not final
+    _open: set[int] = field(default_factory=set)  # first samples of those that are not final
     _final: dict[int, Attempt] = field(default_factory=dict)  # those that wait for an earlier one
     _doubts: list[Attempt] = field(default_factory=list)  # that are made again in parts; the longest come first
     _settled: list[Segment] = field(default_factory=list)
@@ -49,13 +54,13 @@ class Book:
         """Whether nothing more can come."""
         return self.end is not None and not self._open
 
-    def is_open(self, stretch: AudioSegment) -> bool:
-        """Whether a segment is still to come of this stretch."""
-        return stretch.start in self._open
+    def is_open(self, audio: AudioSegment) -> bool:
+        """Whether its segment is still to come."""
+        return audio.start in self._open
 
-    def expect(self, stretch: AudioSegment) -> None:
-        """Wait for the segment of this stretch."""
-        self._open.add(stretch.start)
+    def expect(self, audio: AudioSegment) -> None:
+        """Wait for its segment."""
+        self._open.add(audio.start)
 
     def replace(self, attempt: Attempt, parts: tuple[AudioSegment, ...]) -> None:
         """Wait for its parts instead; in place of a complete segment they are taken only if they are better."""
@@ -78,7 +83,7 @@ class Book:
     def _decide(self) -> None:
         """Keep a doubtful segment or its parts, once these are final: what the CTC branch agrees with better."""
         for doubt in self._doubts[::-1]:
-            samples = range(doubt.start, doubt.stretch.end)
+            samples = range(doubt.start, doubt.audio.end)
             if any(start in samples for start in self._open):
                 continue
             self._doubts.remove(doubt)
@@ -116,10 +121,11 @@ class Book:
 
 
 def _are_better(parts: list[Attempt], whole: Attempt) -> bool:
-    """Whether a second attempt is complete, and the CTC branch agrees with more of it than of the first."""
-    opinions = [part.opinion for part in parts if part.opinion and part.segment.complete]
-    both = sum(opinions, Comparison(0, 0))
-    return len(opinions) == len(parts) and whole.opinion is not None and both.better_than(whole.opinion)
+    """Whether a second attempt is complete, and agrees better with what else was heard than the first."""
+    complete = [part.hypothesis.agreement for part in parts if part.segment.complete]
+    known = [agreement for agreement in complete if agreement]
+    first = whole.hypothesis.agreement
+    return len(known) == len(parts) and first is not None and sum(known, Comparison(0, 0)).better_than(first)
 
 
 def _warnings(segment: Segment, word_times: bool) -> Iterator[str]:

@@ -8,8 +8,8 @@ from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, shortened
 from funasr_cli.checkpoints.tensors import FLOATING, is_finite
 from funasr_cli.checkpoints.untrusted import optional_file_in
-from funasr_cli.checkpoints.vocabularies import vocabulary_problems
 from funasr_cli.errors import ModelError
+from funasr_cli.families import registry
 from funasr_cli.families.open import open_model
 from funasr_cli.hubs.find import Progress, counter
 
@@ -28,17 +28,18 @@ class Checked:
 
 
 def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
-    """Look at everything in a folder that `load_model` reads, converted by us or by mlx-audio.
+    """Look at everything in a folder that `load_model` reads.
 
     Raises:
         ModelError: naming what is wrong.
     """
     checkpoint = open_model(folder)
-    empty_model(checkpoint)  # whose names, shapes and types they have to be
+    family = registry.of_config(checkpoint.config)
+    empty_model(checkpoint, family.network(checkpoint.config))  # whose names, shapes and types they have to be
     [weights] = checkpoint.weights
     size_bytes, sums = weights.stat().st_size, files.read_sums(folder)
     sha256 = files.sha256_of(weights, counter(progress, "hashing", size_bytes))
-    problems = [*vocabulary_problems(checkpoint)]
+    problems = [f"{file}: {what}" for file, what in family.vocabulary_problems(checkpoint)]
     notes: tuple[str, ...] = ()
     if checkpoint.layout == files.FORMAT:  # `convert` lists these in any case
         written = {files.CONFIG_FILE, weights.name, *checkpoint.files} - {*files.OPTIONAL_TOKENIZER_FILES}

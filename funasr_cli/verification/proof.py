@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,18 +11,16 @@ import numpy as np
 
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
+from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.untrusted import readable
 from funasr_cli.compute.backend import mx
 from funasr_cli.conversion.convert import Proof, Verify
-from funasr_cli.decoding.batch import BatchDecoder
-from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import ModelError, SetupError, UsageError
-from funasr_cli.families.fun_asr_nano import layout_funasr as funasr
 from funasr_cli.families.load import load_checkpoint, load_model
 from funasr_cli.families.open import open_model
 from funasr_cli.options import DEFAULTS, FULL, OFF, ConvertOptions, TranscribeOptions
-from funasr_cli.pipeline import Recognizer
+from funasr_cli.speech_model import SpeechModel, Trace
 from funasr_cli.verification.reference import reference_python, run_job
 
 DTYPE = "float32"  # of both: what differs then are the weights
@@ -30,20 +28,7 @@ DTYPE = "float32"  # of both: what differs then are the weights
 # beside PyTorch; a layout misread gives 0.1 and more.
 LARGEST_OF_THE_SAME = 1e-3
 LARGEST_BESIDE_PYTORCH = 1e-2
-COMPONENTS = ("features", "encoder", "audio_embeddings", "logits")
 SENTENCE = replace(DEFAULTS, max_tokens=24)
-
-
-@dataclass(frozen=True)
-class Stages:
-    """One clip's way through a model, in float32."""
-
-    features: np.ndarray  # (rows, row width)
-    encoder: np.ndarray  # (rows, encoder width)
-    audio_embeddings: np.ndarray  # (audio tokens, hidden), what the adaptor puts into the prompt
-    token_ids: tuple[int, ...]  # written greedily, the stop token among them
-    logits: np.ndarray  # (steps, vocab) in front of each token that was forced
-    text: str
 
 
 def verifier(checkpoint: Checkpoint, options: ConvertOptions) -> Verify:
@@ -99,9 +84,9 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
     clips = demo.clips()
     clip = next((clip for clip in clips if clip.language == source.config.prompt.languages[0]), clips[0]).path
     mx.clear_cache()
-    before = run_stages(Recognizer(load_checkpoint(source, source.weights[0].parent, DTYPE)), clip)
+    before = trace(load_checkpoint(source, source.weights[0].parent, DTYPE), clip)
     mx.clear_cache()
-    after = run_stages(Recognizer(load_model(result, DTYPE if exact else None)), clip, before.token_ids)
+    after = trace(load_model(result, DTYPE if exact else None), clip, before.token_ids)
     mx.clear_cache()
     limit = LARGEST_OF_THE_SAME if exact else sys.float_info.max
     errors = _errors(after, before, limit, "the result computes otherwise")
@@ -123,48 +108,20 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
     )
 
 
-def run_stages(
-    recognizer: Recognizer,
-    clip: Path,
-    forced_ids: Sequence[int] | None = None,
-    options: TranscribeOptions = SENTENCE,
-) -> Stages:
-    """Take a clip through the model, as one segment; silence is not left out.
-
-    The options need a limit on the tokens. None as ``forced_ids`` takes those that the model itself writes.
-    """
-    features = recognizer.features(load_audio(clip, recognizer.sample_rate_hz).samples)
-    encoded = recognizer.encode([features])
-    model, stops = recognizer.loaded.model, recognizer.config.stop_token_ids
-    [audio_embeddings] = model.audio_embeddings(encoded.hidden, encoded.lengths)
-    [prompt] = recognizer.prompts(encoded, options)
-    decoder = BatchDecoder(model.llm, make_sampler(options))
-    decoder.add([prompt])
-    written: list[int] = []
-    while len(written) != options.max_tokens and not (written and written[-1] in stops):
-        written += [token.token_id for token in decoder.step()]
-    forced = forced_ids or written
-    embeddings = mx.concatenate([prompt, model.llm.embed(mx.array(forced[:-1], mx.int32))])  # (columns, hidden)
-    hidden = model.llm(embeddings[None], model.llm.make_cache(1))[0, -len(forced) :]  # (steps, hidden)
-    return Stages(
-        features=features,
-        encoder=np.array(encoded.hidden[0, : encoded.lengths[0]]),
-        audio_embeddings=np.array(audio_embeddings),
-        token_ids=tuple(written),
-        logits=np.array(model.llm.logits(hidden)),
-        text=recognizer.loaded.tokenizer.decode([token_id for token_id in written if token_id not in stops]),
-    )
+def trace(
+    model: SpeechModel, clip: Path, forced_ids: Sequence[int] | None = None, options: TranscribeOptions = SENTENCE
+) -> Trace:
+    """Take a clip through the model, as one segment; silence is not left out."""
+    return model.trace(load_audio(clip, model.sample_rate_hz).samples, options, forced_ids)
 
 
-def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int]) -> Stages:
+def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int]) -> Trace:
     """Take a clip through FunASR's own model, in float32; see `run_job`."""
     case = {"name": "clip", "audio": str(clip.resolve()), "max_tokens": len(forced_ids)}
     reports, arrays = run_job(checkpoint, {"cases": [case | {"forced_ids": list(forced_ids)}]})
-    features, encoder, audio_embeddings, written, logits = (
-        arrays[f"clip/{name}"]
-        for name in ("features", "encoder", "audio_embeddings", "generated_ids", "forced_logits")
-    )
-    return Stages(features, encoder, audio_embeddings, tuple(written.tolist()), logits, reports["clip"]["text"])
+    stages = {name: arrays[f"clip/{name}"] for name in ("features", "encoder", "audio_embeddings")}
+    written, logits = arrays["clip/generated_ids"], arrays["clip/forced_logits"]
+    return Trace(stages, logits, tuple(written.tolist()), reports["clip"]["text"])
 
 
 def _refuse_other_values(source: Checkpoint, result: Checkpoint) -> None:
@@ -178,9 +135,11 @@ def _refuse_other_values(source: Checkpoint, result: Checkpoint) -> None:
                 raise ModelError(message, "see whether the disk is sound", code="model-differs")
 
 
-def _errors(got: Stages, wanted: Stages, limit: float, what: str) -> dict[str, float]:
+def _errors(got: Trace, wanted: Trace, limit: float, what: str) -> dict[str, float]:
     """Relative errors by component, refused above the limit."""
-    errors = {name: relative_error(getattr(got, name), getattr(wanted, name)) for name in COMPONENTS}
+    arrays = {name: (got.stages[name], stage) for name, stage in wanted.stages.items()}
+    arrays["logits"] = got.logits, wanted.logits
+    errors = {name: relative_error(*pair) for name, pair in arrays.items()}
     if not all(error <= limit for error in errors.values()):
         shown = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
         raise ModelError(f"{what}: {shown}", "please report it", code="model-differs")

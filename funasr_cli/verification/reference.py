@@ -23,9 +23,9 @@ import yaml
 if __package__:
     from funasr_cli.checkpoints.checkpoint import Checkpoint
     from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE
+    from funasr_cli.checkpoints.funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
     from funasr_cli.checkpoints.untrusted import readable, reason_in_a_line
     from funasr_cli.errors import ModelError, SetupError
-    from funasr_cli.families.fun_asr_nano.layout_funasr import UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
     from funasr_cli.families.fun_asr_nano.upstream import LLM_FOLDER, upstream_options
     from funasr_cli.paths import REFERENCE_PYTHON, path_in_variable
 else:

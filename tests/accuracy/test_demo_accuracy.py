@@ -119,7 +119,7 @@ def test_without_its_ctc_branch_it_reads_the_same(
     tensors = torch.load(bare / "model.pt", weights_only=True)["state_dict"]
     torch.save({n: t for n, t in tensors.items() if not n.startswith(("ctc.", "ctc_decoder."))}, bare / "model.pt")
     recognizer = load_recipe(bare, dataclasses.replace(RECIPES[0], name="without"), tmp_path)
-    assert recognizer.config.ctc is None
+    assert recognizer.model.config.ctc is None
     part = clips["clean"][:12]
     assert decode(recognizer, part, itn=False) == [(text, "") for text, _ in texts["clean"][:12]]
 

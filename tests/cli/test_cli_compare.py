@@ -191,8 +191,8 @@ def test_show_prompt() -> None:
     words = ("Kubernetes", "滨海 [b]")
     arguments = ("--lang", "English", "--no-itn", "--hotword", words[0], "--hotword", words[1])
     result = invoke("transcribe", "-m", "demo", EN.path, "--show-prompt", "--quiet", *arguments)
-    asked, config = TranscribeOptions(language="en", itn=False, hotwords=words), recognizer("demo").config
-    tokenizer = recognizer("demo").loaded.tokenizer
+    asked, config = TranscribeOptions(language="en", itn=False, hotwords=words), recognizer("demo").model.config
+    tokenizer = recognizer("demo").model.loaded.tokenizer
     before, after = prompt_token_ids(asked, config.prompt, tokenizer)
     heading = f"prompt, {len(before)} tokens before the audio, {len(after)} behind it:\n"
     question = f"{CONTEXT.format(words=', '.join(words))}语音转写成英文，不进行文本规整："
@@ -204,9 +204,14 @@ def test_show_prompt() -> None:
 def test_show_prompt_with_an_earlier_text() -> None:
     """The first segment of a recording is asked to go on from it, the others are not."""
     result = invoke("transcribe", "-m", "demo", EN.path, "--show-prompt", "--quiet", "--prev-text", "It is")
-    options, config = TranscribeOptions(prev_text="It is"), recognizer("demo").config
+    options, config = TranscribeOptions(prev_text="It is"), recognizer("demo").model.config
     counts = [
-        tuple(map(len, prompt_token_ids(options, config.prompt, recognizer("demo").loaded.tokenizer, first=first)))
+        tuple(
+            map(
+                len,
+                prompt_token_ids(options, config.prompt, recognizer("demo").model.loaded.tokenizer, first=first),
+            )
+        )
         for first in (True, False)
     ]
     assert counts[0][1] > counts[1][1]

@@ -41,10 +41,10 @@ def test_off_in_a_variable_or_the_settings(tmp_path: Path) -> None:
     assert typed["timings"]["accepted"] > 0
 
 
-@pytest.mark.parametrize(("draft", "passes"), [("auto", r" in [2-5] passes"), ("off", "")])
-def test_verbose_tells_passes_where_there_were_drafts(draft: str, passes: str) -> None:
+@pytest.mark.parametrize(("draft", "calls"), [("auto", r" in [2-5] decoder calls"), ("off", "")])
+def test_verbose_tells_decoder_calls_where_there_were_drafts(draft: str, calls: str) -> None:
     result = invoke("transcribe", "-m", "demo", CLIPS[4], "--verbose", "--draft", draft)
-    costs = rf"{re.escape(str(CLIPS[4]))}: 1 segment, 6 tokens{passes}; read "
+    costs = rf"{re.escape(str(CLIPS[4]))}: 1 segment, 6 tokens{calls}; read "
     assert re.search(rf"^{costs}", result.stderr, re.MULTILINE)
 
 
@@ -63,9 +63,9 @@ def test_what_drafts_save() -> None:
         assert (off["draft"], auto["draft"]) == ("off", "auto")
         assert off["texts"] == auto["texts"] == [clip.written for clip in demo.clips()[3:6]]
         assert off["same_texts"] == auto["same_texts"] == 3
-        assert off["tokens"] == off["passes"] == auto["tokens"] > auto["passes"]
+        assert off["tokens"] == off["decoder_calls"] == auto["tokens"] > auto["decoder_calls"]
         assert (off["drafted"], off["accepted"]) == (0, 0)
-        assert auto["tokens"] - auto["passes"] <= auto["accepted"] <= auto["drafted"]
+        assert auto["tokens"] - auto["decoder_calls"] <= auto["accepted"] <= auto["drafted"]
         assert (off["times_faster"], off["text_times_faster"]) == (1, 1)
         for name, stage in (("times_faster", "total_s"), ("text_times_faster", "text_s")):
             ratio = off["stages"][stage]["median"] / auto["stages"][stage]["median"]
@@ -78,7 +78,7 @@ def test_what_drafts_save() -> None:
 def test_silence_has_nothing_to_draft(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
     for case in measured("--drafts", "-m", "demo", tmp_path / "silence.wav", "--trials", 1)["cases"]:
-        assert (case["tokens"], case["passes"], case["drafted"]) == (0, 0, 0)
+        assert (case["tokens"], case["decoder_calls"], case["drafted"]) == (0, 0, 0)
         assert (case["text_times_faster"], case["same_texts"]) == (1, 1)
 
 

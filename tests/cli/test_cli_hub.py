@@ -1,4 +1,4 @@
-"""`funasr convert ID` from hubs that servers on this machine play; most of it: `unit/test_hub_downloads.py`."""
+"""`funasr convert ID` from hubs that servers on this machine play; most: `unit/test_repository_downloads.py`."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ def hub(checkpoint: Path) -> Iterator[Repository]:
 BESIDE = """
 import sys
 from tqdm.auto import tqdm
-from funasr_cli.hubs.find import fetch_source
+from funasr_cli.hubs.find import fetch_checkpoint
 from funasr_cli.options import Hub
 sizes = []
 with tqdm(total=2, mininterval=0, file=sys.stdout) as bar:
-    fetch_source("owner/model", progress=lambda *told: (sizes.append(told), bar.refresh()), hub=Hub.MS)
+    fetch_checkpoint("owner/model", progress=lambda *told: (sizes.append(told), bar.refresh()), hub=Hub.MS)
     assert tqdm(total=1, file=sys.stdout).disable is False
     bar.update(2)
 what, done, total = sizes[-1]

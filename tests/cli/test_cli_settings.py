@@ -35,7 +35,12 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
     assert (rows[2]["folder"], rows[2]["languages"], rows[2]["ctc"]) == (str(MODEL), ["zh", "en"], True)
     shown = invoke("models", env={"FUNASR_HOME": str(home)})
     assert "mine/model\n" in shown.stdout
-    assert "MB, bfloat16, zh, en, with CTC branch and word times\n" in shown.stdout
+    assert "MB, bfloat16, zh, en, with word times\n" in shown.stdout
+    assert {"hotwords", "sampling", "word times"} <= set(rows[2]["capabilities"])
+    assert set(rows[2]["capabilities"]) - set(rows[1]["capabilities"]) == {
+        "word times", "ctc text", "drafts", "second opinion"
+    }  # fmt: skip
+    assert f"  it can do: {', '.join(rows[2]['capabilities'])}\n" in shown.stdout
     nothing = invoke("models", env={"FUNASR_HOME": str(tmp_path / "empty")})
     assert nothing.stderr.startswith("none but the demo yet in ")
 
@@ -52,8 +57,9 @@ def test_models_say_where_word_times_are_to_be_had(
     assert (row["ctc"], row["ctc_on_modelscope"]) == (False, on_modelscope)
     head, shown, facts, *rest = invoke("models", env=home).stdout.splitlines()
     assert (head, shown) == ("nano", f"  {tmp_path / 'home/models/nano'}")
-    assert facts.endswith(" MB, float32, zh, en, ja, without CTC branch and word times")
-    assert rest[:-3] == (["  ModelScope's copy has one: --hub ms"] if on_modelscope else [])
+    assert facts.endswith(" MB, float32, zh, en, ja, without word times")
+    assert rest.pop(0).startswith("  it can do: hotwords, ")
+    assert rest[:-4] == (["  ModelScope's copy has one: --hub ms"] if on_modelscope else [])
 
 
 def test_info(config: Path) -> None:

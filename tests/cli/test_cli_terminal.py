@@ -163,7 +163,9 @@ def test_verbose_on_a_terminal() -> None:
     assert above[0] == f"model demo from {demo.MODEL}, float32 (stored as bfloat16)"
     assert re.fullmatch(r"on CPU, .+, \d+ GFLOP/s a core", above[1])
     stages = ", ".join(rf"{stage} \d\.\d\d s" for stage in STAGES)
-    assert re.fullmatch(rf"{re.escape(str(clip.path))}: 1 segment, 13 tokens in \d+ passes; {stages}", above[2])
+    assert re.fullmatch(
+        rf"{re.escape(str(clip.path))}: 1 segment, 13 tokens in \d+ decoder calls; {stages}", above[2]
+    )
     assert (above[3:], len(rows), costs, below) == ([clip.written], 1, "0:03", [summary("0:03").rstrip()])
 
 

@@ -80,7 +80,7 @@ def test_variables_in_the_settings_exist() -> None:
 
 
 def test_the_tables_of_names_are_what_explain_prints() -> None:
-    """Copied after the last change of `keymap.py`."""
+    """Copied after the last change of any family's rules."""
     page = (ROOT / "docs/porting.md").read_text(encoding="utf-8")
     [tables] = re.findall(
         r"<!-- the tables of `funasr convert --explain` -->\n(.*?)<!-- their end -->\n", page, re.DOTALL

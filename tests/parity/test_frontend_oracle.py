@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.parity.checks import FEATURE_TOLERANCE
+from support.sense_voice import cmvn_text
 
 from funasr_cli.compute.backend import mx
+from funasr_cli.features.cmvn import CMVN
 from funasr_cli.features.fbank import LOW_FREQUENCY_HZ, MIN_SAMPLES, Frontend, FrontendConfig, mel_filters
 
 RELEASE = FrontendConfig(
@@ -133,3 +135,16 @@ def test_mel_filters_against_librosa(bins: int, fft_size: int, sample_rate_hz: i
     assert not ours[-1].any()
     assert np.array_equal(ours > 0, theirs > 1e-9)
     assert np.abs(ours - theirs).max() < tolerance
+
+
+def test_normalised_rows() -> None:
+    """Kaldi's own frames, stacked and normalised in plain NumPy by the two lines of numbers in the file."""
+    draw = np.random.default_rng(5)
+    text = cmvn_text(draw.normal(-11, 1.5, 560), draw.normal(0.15, 0.01, 560))
+    lines = [line for line in text.splitlines() if line.startswith("<LearnRateCoef>")]
+    shift, scale = (np.array(line.partition("[")[2].split()[:-1], np.float64) for line in lines)
+    samples = draw.uniform(-0.3, 0.3, 16000).astype(np.float32)
+    expected = (naive_stack(oracle(samples), 7, 6) + shift) * scale
+    ours = CMVN.parse(text, 560)(np.array(FRONTEND(samples)))
+    assert ours.shape == expected.shape == (17, 560)
+    assert np.abs(ours - expected).max() < FEATURE_TOLERANCE

@@ -18,6 +18,7 @@ from funasr_cli.benchmarks.synthetic import RELEASE
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.tensors import Tensor
 from funasr_cli.compute.backend import mx
+from funasr_cli.families.fun_asr_nano import names
 from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig
 from funasr_cli.families.fun_asr_nano.layout_transformers import spelling
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
@@ -57,11 +58,11 @@ def release_config(folder: Path, *, ctc: bool) -> FunASRNanoConfig:
 def test_every_tensor_of_the_release(release_shapes: dict[str, Any], ctc: bool, count: int) -> None:
     """The lists are those of FunASR's own class."""
     upstream = {
-        name: shape for name, shape in release_shapes["FunASR"].items() if ctc or not keymap.has_ctc([name])
+        name: shape for name, shape in release_shapes["FunASR"].items() if ctc or not names.has_ctc([name])
     }
     assert len(upstream) == count
     config = release_config(release_shapes["folder"], ctc=ctc)
-    mapped = keymap.translate(unread(upstream), keymap.FUNASR, "list", tied=True)
+    mapped = keymap.translate(unread(upstream), names.FUNASR, "list", tied=names.tied(config))
     assert shapes_of(mapped) == keymap.model_shapes(FunASRNano(config))
 
 
@@ -71,7 +72,7 @@ def test_every_tensor_of_the_release_in_transformers_layout(release_shapes: dict
     assert len(theirs) == 1540
     encoder = RELEASE.encoder
     spell = spelling(encoder.blocks, encoder.tp_blocks)
-    mapped = keymap.translate(unread(theirs), keymap.TRANSFORMERS, "list", tied=True, **spell)
+    mapped = keymap.translate(unread(theirs), names.TRANSFORMERS, "list", tied=names.tied(RELEASE), **spell)
     assert shapes_of(mapped) == keymap.model_shapes(FunASRNano(RELEASE))
 
 
@@ -81,5 +82,5 @@ def test_the_checkpoints_of_these_tests_have_those_names(
 ) -> None:
     """At another width."""
     spec = CheckpointSpec(with_ctc=ctc)
-    names = make_tensors(spec, write_configuration(tmp_path, spec)).keys()
-    assert names == {name for name in release_shapes["FunASR"] if ctc or not keymap.has_ctc([name])}
+    made = make_tensors(spec, write_configuration(tmp_path, spec)).keys()
+    assert made == {name for name in release_shapes["FunASR"] if ctc or not names.has_ctc([name])}

@@ -18,9 +18,9 @@ from support.parity.stages import Stages, compute_batch, compute_case, compute_u
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.decoding import batch as decoding
 from funasr_cli.families.fun_asr_nano import network as fun_asr_nano
-from funasr_cli.families.fun_asr_nano.stages import Encoded
+from funasr_cli.families.fun_asr_nano.model import Encoded
 from funasr_cli.families.load import load_model
-from funasr_cli.features.fbank import fbank as frontend
+from funasr_cli.features import fbank as frontend
 from funasr_cli.models import adaptor, qwen3, sanm
 from funasr_cli.pipeline import Recognizer
 
@@ -44,16 +44,16 @@ def _set_in_all(name: str, value: Any, *parents: Any) -> None:
 
 
 def _other_config(recognizer: Recognizer, part: str, **changes: Any) -> None:
-    changed = dataclasses.replace(getattr(recognizer.config, part), **changes)
-    recognizer.config = dataclasses.replace(recognizer.config, **{part: changed})
+    changed = dataclasses.replace(getattr(recognizer.model.config, part), **changes)
+    recognizer.model.config = dataclasses.replace(recognizer.model.config, **{part: changed})
 
 
 def _encoder(recognizer: Recognizer) -> Any:
-    return recognizer.loaded.model.audio_encoder
+    return recognizer.model.network.audio_encoder
 
 
 def _decoder_attention(recognizer: Recognizer) -> list[Any]:
-    return [layer.self_attn for layer in recognizer.loaded.model.llm.model.layers]
+    return [layer.self_attn for layer in recognizer.model.network.llm.model.layers]
 
 
 def taps_reversed(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
@@ -64,7 +64,7 @@ def taps_reversed(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
 
 
 def kaldis_default_window(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
-    config = dataclasses.replace(recognizer.config.frontend, window="povey")
+    config = dataclasses.replace(recognizer.model.config.frontend, window="povey")
     recognizer.frontend = frontend.Frontend(config)
 
 
@@ -158,11 +158,13 @@ MUTATIONS: dict[str, Mutation] = {mutation.__name__: mutation for mutation in WR
     "no_tp_norm": lambda _, ours: _set_in_all("tp_norm", nn.Identity(), _encoder(ours)),
     "encoder_eps_of_the_adaptor": lambda _, ours: _set_eps(_encoder(ours), nn.LayerNorm, adaptor.LAYER_NORM_EPS),
     "adaptor_eps_of_the_encoder": lambda _, ours: _set_eps(
-        ours.loaded.model.audio_adaptor, nn.LayerNorm, sanm.LAYER_NORM_EPS
+        ours.model.network.audio_adaptor, nn.LayerNorm, sanm.LAYER_NORM_EPS
     ),
-    "decoder_eps_of_the_encoder": lambda _, ours: _set_eps(ours.loaded.model.llm, nn.RMSNorm, sanm.LAYER_NORM_EPS),
+    "decoder_eps_of_the_encoder": lambda _, ours: _set_eps(
+        ours.model.network.llm, nn.RMSNorm, sanm.LAYER_NORM_EPS
+    ),
     "adaptor_with_four_heads": lambda _, ours: _set_in_all(
-        "_heads", 4, *(block.self_attn for block in ours.loaded.model.audio_adaptor.blocks)
+        "_heads", 4, *(block.self_attn for block in ours.model.network.audio_adaptor.blocks)
     ),
     "all_rows_fed": lambda patch, _: patch.setattr(fun_asr_nano, "audio_token_count", lambda rows, _: rows),
     "no_system_turn": lambda _, ours: _other_config(ours, "prompt", system_turn=False),
@@ -170,7 +172,7 @@ MUTATIONS: dict[str, Mutation] = {mutation.__name__: mutation for mutation in WR
     "no_preemphasis": lambda patch, _: patch.setattr(frontend, "PREEMPHASIS", 0.0),
     "blank_is_zero": lambda _, ours: _other_config(ours, "ctc", blank_id=0),
     "encoder_padding_not_masked": lambda patch, _: patch.setattr(
-        "funasr_cli.families.fun_asr_nano.stages.batch_lengths", lambda *_: None
+        "funasr_cli.families.fun_asr_nano.model.batch_lengths", lambda *_: None
     ),
     "adaptor_padding_not_masked": lambda patch, _: patch.setattr(fun_asr_nano, "batch_lengths", lambda *_: None),
 }

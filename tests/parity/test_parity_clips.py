@@ -56,15 +56,15 @@ def test_transcript(case: Case, recognizer: Recognizer) -> None:
     [ids] = written_ids(recognizer, prompts_of(recognizer, [clip], options), options)
     [segment] = segments
     assert (segment.start_s, segment.end_s, segment.tokens) == (0, clip.duration_s, len(ids))
-    assert segment.text == clean_text(recognizer.spell(ids))
+    assert segment.text == clean_text(recognizer.model.spell(ids))
 
 
 @every_clip
 def test_ctc_reading(case: Case, recognizer: Recognizer) -> None:
     """The branch as the pipeline reads it: labels, text, posteriors of some labels alone, text back to labels."""
-    ctc, vocabulary = recognizer.config.ctc, recognizer.loaded.ctc_vocabulary
+    ctc, vocabulary = recognizer.model.config.ctc, recognizer.model.ctc_vocabulary
     clip = load_clip(recognizer, case.job["audio"])
-    [reading] = recognizer.read_ctc(recognizer.encode([recognizer.features(clip.samples)]))
+    [reading] = recognizer.model.ctc_readings(recognizer.model.encoded([recognizer.model.features(clip.samples)]))
     theirs = case.arrays["ctc_log_probs"]
     clear = checks.margins(theirs) > checks.CLEAR_MARGIN
     assert len(reading.frame_ids) == len(theirs)

@@ -156,7 +156,7 @@ def test_mlx_audio_quantized(mlx_audio: Path, zh_wav: Path, tmp_path: Path, reci
         first_token_ids(folder, zh_wav, TOKENS, "float32") for folder in (multiplied_out, quantized, mlx_audio)
     )
     assert theirs == ids != unquantized
-    kept = dict(tree_flatten(load_model(quantized, "stored").model.parameters()))
+    kept = dict(tree_flatten(load_model(quantized, "stored").network.parameters()))
     assert kept.keys() == stored.keys()
     assert all(mx.array_equal(values, stored[name]) for name, values in kept.items())
 

@@ -70,7 +70,7 @@ def test_decoding_stops_at_the_stated_token(stated: Pair) -> None:
         assert segment.text == clean_text(recognizer.spell(ids))
         lengths.add(len(ids))
     assert len(lengths) > 1
-    assert stop != recognizer.loaded.tokenizer.token_to_id("<|im_end|>")
+    assert stop != recognizer.model.tokenizer.token_to_id("<|im_end|>")
 
 
 def test_everything_is_stated_differently_somewhere() -> None:

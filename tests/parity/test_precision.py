@@ -65,11 +65,11 @@ def test_quantized_arithmetic_is_that_of_the_dequantized_weights(
 def encode(folder: Path, dtype: str, clip: Path) -> tuple[np.ndarray, np.ndarray]:
     """Encoder and adaptor output, (rows, width) each, in float32 for the comparison."""
     recognizer = Recognizer(load_model(folder, dtype))
-    features = recognizer.features(load_clip(recognizer, clip).samples)
-    encoded = recognizer.encode([features])
+    features = recognizer.model.features(load_clip(recognizer, clip).samples)
+    encoded = recognizer.model.encoded([features])
     assert encoded.lengths == [encoded.hidden.shape[1]]  # no padding that the adaptor would have to be told of
-    adapted = recognizer.loaded.model.audio_adaptor(encoded.hidden)
-    weight = recognizer.loaded.model.audio_encoder.encoders[0].feed_forward.w_1.weight
+    adapted = recognizer.model.network.audio_adaptor(encoded.hidden)
+    weight = recognizer.model.network.audio_encoder.encoders[0].feed_forward.w_1.weight
     assert weight.dtype == getattr(mx, dtype)
     return np.array(encoded.hidden[0].astype(mx.float32)), np.array(adapted[0].astype(mx.float32))
 

@@ -19,14 +19,15 @@ FOLDERS = ("checkpoints/layouts/",)  # named as a whole
 # From the bottom to the top: a module imports its own package, and what stands in lower lines.
 LAYERS = """
 errors demo
-characters languages paths vocabulary
+characters languages paths tags vocabulary
 options units transcript linebreaks
-measure capabilities subtitles
+measure capabilities tags subtitles
 compute audio formats
 features
 models
 inputs decoding writers checkpoints
 pictures speech_model sources
+align
 families
 hubs
 scheduling conversion
@@ -40,7 +41,8 @@ HEIGHT = {name: height for height, line in enumerate(LAYERS.split("\n")) for nam
 NOT_EVEN_BELOW = {  # what a layer would allow
     "audio": {"models", "options"},
     "models": {
-        *"audio capabilities characters demo languages measure options paths transcript units vocabulary".split()
+        *"audio capabilities characters demo languages measure options paths".split(),
+        *"tags transcript units vocabulary".split(),
     },
 }
 SEPARATE = ("verification.reference",)  # other programs
@@ -51,7 +53,10 @@ OWNERS = {  # of libraries that nobody else imports
     "typer": ("cli",),
     "rich": ("cli",),
     "torch": ("checkpoints", "verification"),
+    "sentencepiece": ("checkpoints",),
 }
+FAMILIES = {path.parent.name for path in PACKAGE.glob("families/*/__init__.py")}
+OF_ANY_FAMILY = ("checkpoints", "conversion", "hubs")  # and so import none
 PURE = {*"compute errors features models numpy math dataclasses collections typing".split()}  # no I/O in these
 
 
@@ -118,6 +123,25 @@ def test_imports_point_down() -> None:
     """So there are no circles between packages, and nothing but `__main__` imports `cli`."""
     assert {top(module) for module in modules()} == set(HEIGHT)
     assert upward() == set()
+
+
+def family_of(module: str) -> str | None:
+    """The family in whose folder a module lies."""
+    match module.split("."):
+        case ["families", folder, *_] if folder in FAMILIES:
+            return folder
+    return None
+
+
+def test_families_know_nothing_of_each_other() -> None:
+    """The registry alone imports them, and what they share stands beside their folders."""
+    assert "fun_asr_nano" in FAMILIES
+    users = {(module, family_of(other)) for module in modules() for other in imports(module) if family_of(other)}
+    within = {(module, family) for module, family in users if top(module) == "families"}
+    assert {(module, family) for module, family in within if family_of(module) != family} == {
+        ("families.registry", family) for family in FAMILIES
+    }
+    assert {(module, family) for module, family in users if top(module) in OF_ANY_FAMILY} == set()
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ STAGES = {
     "total_s",
 }  # fmt: skip
 CASE = {
-    "case", "model", "audio", "recordings", "batch_size", "draft", "audio_s", "segments", "tokens", "passes",
-    "drafted", "accepted", "stages", "tokens_per_s", "rtf", "peak_mlx_bytes", "peak_process_bytes", "errors",
-    "texts",
+    "case", "model", "audio", "recordings", "batch_size", "draft", "audio_s", "segments", "tokens",
+    "decoder_calls", "passes", "drafted", "accepted", "stages", "tokens_per_s", "rtf", "peak_mlx_bytes",
+    "peak_process_bytes", "errors", "texts",
 }  # fmt: skip
 
 

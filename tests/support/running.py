@@ -21,7 +21,8 @@ from funasr_cli.cli.app import app
 from funasr_cli.cli.resume import NOTES
 from funasr_cli.compute import device
 from funasr_cli.compute.backend import mx
-from funasr_cli.families.load import LoadedModel, load_model
+from funasr_cli.families.load import load_model
+from funasr_cli.speech_model import SpeechModel
 
 PYTHON = sys.executable
 COMMAND = [PYTHON, "-m", "funasr_cli"]
@@ -94,12 +95,12 @@ def command() -> Any:
 
 
 @lru_cache(maxsize=4)
-def load_once(folder: Path, dtype: str | None, *_: Any) -> LoadedModel:
+def load_once(folder: Path, dtype: str | None, *_: Any) -> SpeechModel:
     """A model, which no run changes; the rest is what it depends on."""
     return load_model(folder, dtype)
 
 
-def load(folder: Path, dtype: str | None = None) -> LoadedModel:
+def load(folder: Path, dtype: str | None = None) -> SpeechModel:
     """As `load_model`; one whose files are as they were, on a machine that is what it was, is not read again."""
     files = [(path, path.lstat().st_mtime_ns, path.lstat().st_size) for path in sorted(folder.rglob("*"))]
     return load_once(folder, dtype, str(mx.default_device()), device.available_bytes, *files)

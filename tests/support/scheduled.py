@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from support.segmenting import in_frames
 
 from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from funasr_cli.capabilities import Capabilities
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.stopping import token_budget
 from funasr_cli.errors import FunASRError
+from funasr_cli.families.fun_asr_nano import session
+from funasr_cli.families.fun_asr_nano.session import NanoSession
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling import scheduler, segments
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
@@ -139,7 +143,7 @@ def tokens_for(kind: str) -> Iterator[tuple[int, float]]:
 
 @dataclass
 class Model:
-    """Stands in for a recognizer, and for the decoder.
+    """Stands in for Fun-ASR-Nano, and for its decoder.
 
     Attributes:
         outcome: what becomes of an attempt.
@@ -161,18 +165,24 @@ class Model:
     crashed: list[set[int]] = field(default_factory=list)
     decoders: int = 0
     hears: Callable[[Attempt], str] | None = None
+    stages: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         self.config = SimpleNamespace(
             prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=self.hears
         )
-        self.loaded = SimpleNamespace(name="scripted", tokenizer=None, model=SimpleNamespace(llm=self))
+        self.name, self.tokenizer, self.network = "scripted", None, SimpleNamespace(llm=self)
+        self.window_s = None
+        self.capabilities = Capabilities(("zh", "en"), partial_text=True)
+
+    def session(self, options: TranscribeOptions) -> NanoSession:
+        return NanoSession(self, options)  # type: ignore[arg-type]
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         source, start = numbers_of(samples)
         return np.full((1 + len(samples) // 960, 3), [source, start, len(samples)], np.int64)
 
-    def encode(self, features: list[np.ndarray]) -> list[Attempt]:
+    def encoded(self, features: list[np.ndarray]) -> list[Attempt]:
         attempts = [self._attempt(*rows[0].tolist()) for rows in features]
         if any(map(self.crash_in_encoder, attempts)):
             self.crashed.append({attempt.source for attempt in attempts})
@@ -182,7 +192,7 @@ class Model:
     def prompts(self, encoded: list[Attempt], *_: object) -> list[Attempt]:
         return encoded
 
-    def read_ctc(self, encoded: list[Attempt]) -> list[SimpleNamespace]:
+    def ctc_readings(self, encoded: list[Attempt]) -> list[SimpleNamespace]:
         assert self.hears
         return [SimpleNamespace(text=self.hears(attempt)) for attempt in encoded]
 
@@ -235,10 +245,10 @@ class Model:
         """What the scheduler says about recordings, with this model; it waits until its queue is full."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scheduler, "GATHER_S", 60.0)
-            patch.setattr(scheduler, "BatchDecoder", self.new_decoder)
-            patch.setattr(scheduler, "prompt_token_ids", lambda *_: ([], []))
+            patch.setattr(session, "BatchDecoder", self.new_decoder)
+            patch.setattr(session, "prompt_token_ids", lambda *_: ([], []))
             patch.setattr(segments, "VoiceActivityDetector", scripted_detector(recordings))
-            yield from Scheduler(self, self.options).run(openers)  # type: ignore[arg-type]
+            yield from Scheduler(self, self.options, self.stages).run(openers)  # type: ignore[arg-type]
 
 
 def always(kind: str) -> Outcome:

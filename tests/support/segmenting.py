@@ -140,3 +140,11 @@ class Offline:
 
     def deepest(self, start: int, end: int, first: int, last: int) -> int:
         return start + deepest_pause(self.activity[start:end], first, last)
+
+
+def with_dips(duration_s: float, *dips_s: float) -> np.ndarray:
+    """Noise with 0.2 s at each of these times at a tenth of its level."""
+    samples = noise(seconds(duration_s))
+    for dip_s in dips_s:
+        samples[seconds(dip_s) : seconds(dip_s + 0.2)] *= 0.1
+    return samples

@@ -57,10 +57,10 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def first_token_ids(folder: Path, clip: Path, count: int, dtype: str | None = None) -> list[int]:
     """Of a whole clip, as `--no-vad` reads it."""
-    recognizer = funasr_cli.load(str(folder), dtype)
-    samples = load_audio(clip, recognizer.sample_rate_hz).samples
-    prompts = recognizer.prompts(recognizer.encode([recognizer.features(samples)]), DEFAULTS)
-    (tokens,) = generate(recognizer.loaded.model.llm, prompts, (), count, make_sampler(DEFAULTS))
+    model = funasr_cli.load(str(folder), dtype).model
+    samples = load_audio(clip, model.sample_rate_hz).samples
+    prompts = model.prompts(model.encoded([model.features(samples)]), DEFAULTS)
+    (tokens,) = generate(model.network.llm, prompts, (), count, make_sampler(DEFAULTS))
     return [token.token_id for token in tokens]
 
 

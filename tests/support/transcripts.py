@@ -9,9 +9,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from funasr_cli.transcript import Score, Segment, Timings, Transcript, Word
+from funasr_cli.tags import EMOTIONS, SOUNDS
+from funasr_cli.transcript import Score, Segment, TimedText, Timings, Transcript, Translation, Word
 
-TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5)
+TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5, decoder_calls=4)
 
 WORDS = [
     "hello", "Well,", "yes.", "Mr.", "O.K.!", "well-known", "1", "2024", "3.14", "00:00:01,000", "00:01.500",
@@ -34,16 +35,39 @@ seconds = st.sampled_from([0.0, 0.0004, 0.0006, 0.05, 0.3, 2.5, 29.9996, 3599.99
 ODD_NAMES = ["a.wav", "x/[b]_*c*.flac", "&lt;.wav", "a\udcff.wav", "录\u2028音.wav", "a\nb.wav", "", "#1 # .wav"]
 
 
+tags = st.lists(st.sampled_from([*EMOTIONS, *SOUNDS]), max_size=4, unique=True).map(tuple)
+heard_beside = st.fixed_dictionaries(  # fields of a segment that few models fill
+    {
+        "language": st.sampled_from([None, "zh", "yue"]),
+        "tags": tags,
+        "no_speech_probability": st.none() | st.floats(0, 1),
+        "translation": st.none() | st.builds(Translation, texts, st.just("en")),
+    }
+)
+
+
 @st.composite
-def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> Transcript:
-    """In order, without overlaps; segments may touch or have no length."""
+def _pieces(draw: st.DrawFn, text: str, start_s: float, length_s: float) -> tuple[TimedText, ...]:
+    """What stands between spaces, or nothing."""
+    runs = re.findall(r"\S+", text) if draw(st.booleans()) else []
+    shares = sorted(draw(st.lists(st.floats(0, 1), min_size=2 * len(runs), max_size=2 * len(runs))))
+    bounds = [start_s + share * length_s for share in shares]
+    return tuple(map(TimedText, runs, bounds[::2], bounds[1::2]))
+
+
+@st.composite
+def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts, *, divided: bool = False) -> Transcript:
+    """In order, without overlaps; segments may touch or have no length, and be divided into parts with times."""
     start_s = draw(st.just(0.0) | seconds)
     segments, position_s = [], start_s
     for text, gap_s, length_s in draw(st.lists(st.tuples(texts, seconds, seconds), max_size=6)):
         from_s, position_s = position_s + gap_s, position_s + gap_s + length_s
         stop_reason = draw(st.sampled_from(["eos", "budget", "loop", "nonfinite"]))
         scores = draw(st.sampled_from([(), tuple(Score(char, 1 / 3) for char in text)]))
-        segments.append(dataclasses.replace(segment(from_s, position_s, text, stop_reason), scores=scores))
+        heard = {**draw(heard_beside), "pieces": draw(_pieces(text, from_s, length_s)) if divided else ()}
+        segments.append(
+            dataclasses.replace(segment(from_s, position_s, text, stop_reason), scores=scores, **heard)
+        )
     name, problem = draw(st.sampled_from(ODD_NAMES)), draw(texts)
     return transcript(
         *segments, duration_s=position_s - start_s + draw(seconds), source=name, fault=problem or None,

@@ -59,12 +59,7 @@ class Weights:
 def make_tensors(spec: CheckpointSpec, tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
     """Every tensor of the state dict by upstream name (no key prefix)."""
     weights = Weights(spec)
-    stacks = {"encoders0": 1, "encoders": spec.encoder_blocks - 1, "tp_encoders": spec.encoder_tp_blocks}
-    for stack, count in stacks.items():
-        for index in range(count):
-            _put_sanm_layer(weights, f"audio_encoder.{stack}.{index}", spec, first=stack == "encoders0")
-    weights.norm("audio_encoder.after_norm", spec.encoder_dim)
-    weights.norm("audio_encoder.tp_norm", spec.encoder_dim)
+    put_encoder(weights, "audio_encoder", spec)
     gain = torch.full((spec.llm_dim,), spec.adaptor_gain)
     gain[::32] *= spec.outlier_gain
     _put_adaptor(
@@ -79,6 +74,16 @@ def make_tensors(spec: CheckpointSpec, tokenizer: Tokenizer) -> dict[str, torch.
         bias[-1] = 14
     _put_llm(weights, spec, tokenizer)
     return weights.tensors
+
+
+def put_encoder(weights: Weights, name: str, spec: CheckpointSpec) -> None:
+    """The SAN-M encoder, as Fun-ASR-Nano and SenseVoice have it."""
+    stacks = {"encoders0": 1, "encoders": spec.encoder_blocks - 1, "tp_encoders": spec.encoder_tp_blocks}
+    for stack, count in stacks.items():
+        for index in range(count):
+            _put_sanm_layer(weights, f"{name}.{stack}.{index}", spec, first=stack == "encoders0")
+    weights.norm(f"{name}.after_norm", spec.encoder_dim)
+    weights.norm(f"{name}.tp_norm", spec.encoder_dim)
 
 
 def _put_sanm_layer(weights: Weights, name: str, spec: CheckpointSpec, first: bool) -> None:

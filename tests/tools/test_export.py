@@ -14,8 +14,8 @@ from support.layouts import read_tensors
 from support.running import tree
 from support.small import MakeCheckpoint, convert
 
-from funasr_cli.checkpoints.format import read_config
 from funasr_cli.demo import MODEL
+from funasr_cli.families.converted import read_config
 from tools.export import export
 
 

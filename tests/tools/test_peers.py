@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from safetensors.torch import load_file
 from support.errors import refused
 
-from funasr_cli.checkpoints.format import read_config
+from funasr_cli.families.converted import read_config
 from tools.peers import engines
 from tools.peers.checkpoint import write_checkpoint, write_clips
 from tools.peers.engines import ENGINES, Worker

@@ -33,7 +33,7 @@ from tools.release.measure import measure, measure_apart
 
 GOOD = CaseCost(
     case="a", model="a", audio="a.wav", recordings=1, batch_size=None, draft="auto", audio_s=6.0, segments=1,
-    tokens=20, passes=20, drafted=0, accepted=0, stages={stage: Spread.of([0.1]) for stage in STAGES},
+    tokens=20, decoder_calls=20, drafted=0, accepted=0, stages={stage: Spread.of([0.1]) for stage in STAGES},
     tokens_per_s=Spread.of([40.0]), rtf=Spread.of([0.05]),
     peak_mlx_bytes=2_000_000_000, peak_process_bytes=2_500_000_000, errors=None, texts=("a",),
 )  # fmt: skip

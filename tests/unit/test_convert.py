@@ -1,10 +1,12 @@
 """What a conversion writes, and where; what is not converted, and what helps (more damage: support/damaged.py)."""
 
+import dataclasses
 import errno
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -19,12 +21,21 @@ from support.small import MakeCheckpoint, convert, edit_tensors
 
 import funasr_cli
 from funasr_cli.checkpoints import format as module
-from funasr_cli.checkpoints.format import read_config, sha256_of
+from funasr_cli.checkpoints.checkpoint import Checkpoint, read_small_json
+from funasr_cli.checkpoints.format import sha256_of
+from funasr_cli.checkpoints.quantize import Groups, Part, Quantization
 from funasr_cli.errors import ModelError
+from funasr_cli.families import converted as own_layout
+from funasr_cli.families import registry
+from funasr_cli.families.converted import read_config
+from funasr_cli.families.family import Family
 from funasr_cli.families.load import load_model
+from funasr_cli.families.open import open_checkpoint
+from funasr_cli.verification.check import check_model
 
 LM_HEAD, EMBEDDING = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
 NORM = "audio_encoder.tp_norm.weight"
+MADE = '{"pieces": ["▁", "你"]}'
 Tensors = dict[str, torch.Tensor]
 
 
@@ -145,6 +156,59 @@ def test_languages(
     assert (len(got) if isinstance(expected, int) else got) == expected
 
 
+@pytest.fixture
+def strict_family(monkeypatch: pytest.MonkeyPatch) -> Family:
+    """One whose languages are fixed, that takes 8 bits and no recipe for its encoder, and makes a file."""
+    nano = registry.FAMILIES[0]
+
+    def open_funasr(*details: Any) -> Checkpoint:
+        return dataclasses.replace(nano.open_funasr(*details), texts={"made.json": MADE})
+
+    def files(folder: Path, config: Any) -> dict[str, Path]:
+        return {**nano.files(folder, config), "made.json": folder / "made.json"}
+
+    part = Part("quantize", "the model", ("llm.", "audio_encoder."), ("8",), "its words go wrong")
+    family = dataclasses.replace(nano, parts=(part,), with_languages=None, open_funasr=open_funasr, files=files)
+    monkeypatch.setattr(registry, "FAMILIES", (family,))
+    return family
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"languages": ("zh",)}, "--languages"), ({"quantize": 4}, "its words go wrong"),
+        ({"quantize": "mixed"}, "--quantize 8"), ({"quantize_encoder": 8}, "--quantize-encoder 8"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("strict_family")
+def test_options_that_a_family_refuses(
+    small_checkpoint: Path, tmp_path: Path, options: dict[str, Any], named: str
+) -> None:
+    with refused("option-unsupported", "FunASRNano", named) as caught:
+        convert(small_checkpoint, tmp_path / "m", **options)
+    assert caught.value.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_family_quantizes_and_writes(small_checkpoint: Path, tmp_path: Path, strict_family: Family) -> None:
+    """Rows that do not divide are left dense; the file that is made is one of the model's like any other."""
+    source = open_checkpoint(small_checkpoint, "Nano")
+    assert read_small_json(source.files, source.texts, "made.json") == json.loads(MADE)
+    conversion = convert(small_checkpoint, tmp_path / "m", quantize=8, group_size=32)
+    checked = check_model(conversion.folder).checkpoint
+    assert checked.quantization == Quantization(Groups(8, 32))
+    prefixes = {name.partition(".")[0] for name in checked.quantized()}
+    assert prefixes == {"llm", "audio_encoder"}
+    assert read_small_json(checked.files, checked.texts, "made.json") == json.loads(MADE)
+    assert (conversion.folder / "made.json").read_text(encoding="utf-8") == MADE
+    page = (conversion.folder / "README.md").read_text(encoding="utf-8")
+    for stated in (*strict_family.readme(checked.config), *strict_family.capabilities(checked.config).names()):
+        assert stated in page
+    (conversion.folder / "made.json").write_text("{}", encoding="utf-8")
+    with refused("model-damaged", "made.json"):
+        check_model(conversion.folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [{"dtype": "bfloat16"}, {"dtype": "float32", "quantize": 4, "group_size": 32}])
 def test_a_dense_conversion_is_a_source(
@@ -200,7 +264,7 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_else(
     small_checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch, step: str, replacing: bool
 ) -> None:
     out = model if replacing else model.parent / "new"
-    owner = {"write_text": Path, "copyfile": shutil, "fsync": os}.get(step, module)
+    owner = {"write_config": own_layout, "write_text": Path, "copyfile": shutil, "fsync": os}.get(step, module)
     monkeypatch.setattr(owner, step, Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     before = tree(model.parent)
     with refused("disk-full", out):

@@ -106,7 +106,7 @@ def test_models_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "available_bytes", lambda: 10_000_000)
     result = invoke("transcribe", "-m", "demo", demo.clips()[0].path)
     result.assert_error(5, "memory-short", str(MODEL), "--dtype stored")
-    assert load_model(MODEL, "bfloat16").dtype == "bfloat16"
+    assert load_model(MODEL, "bfloat16").loaded.dtype == "bfloat16"
     refuse_too_large("exactly", [4 * 2_500_000], "")
     with refused("memory-short", "a byte more"):
         refuse_too_large("a byte more", [10_000_000, 1], "")

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from support.errors import refused
 from support.small import edit_json
 
-from funasr_cli.checkpoints.format import Spec, read_config, write_config, write_safetensors
+from funasr_cli.checkpoints.format import Spec, write_safetensors
 from funasr_cli.checkpoints.tensors import size_bytes
+from funasr_cli.families.converted import read_config, write_config
 from funasr_cli.families.load import load_model
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint32": torch.uint32}

@@ -19,7 +19,7 @@ from support.transcripts import TIMINGS, folded, segment, spoken, transcript, tr
 
 from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import SubtitleLayout, make_cues
-from funasr_cli.transcript import Transcript
+from funasr_cli.transcript import TimedText, Transcript
 from funasr_cli.writers import (
     DEFAULT_TIMES,
     OF_TIMES,
@@ -259,6 +259,15 @@ def seconds(stamp: str) -> float:
     for part in larger:
         whole = 60 * whole + int(part)
     return round(60 * whole + float(rest), 2)
+
+
+def test_parts_that_a_model_times_take_the_segments_place() -> None:
+    """Where times are shown, and words have none."""
+    parts = TimedText("one", 1.0, 2.0), TimedText("two.", 4.0, 8.0)
+    said = transcript(dataclasses.replace(segment(0.0, 9.0, "one two."), pieces=parts), duration_s=9.0)
+    assert as_text(said) == "one two.\n"
+    assert as_text(said, Timestamps.SEGMENT) == "[0:01.00-0:02.00] one\n[0:04.00-0:08.00] two.\n"
+    assert as_tsv(said) == "start\tend\ttext\n1000\t2000\tone\n4000\t8000\ttwo.\n"
 
 
 def test_tsv_of_words() -> None:

@@ -19,7 +19,7 @@ import funasr_cli
 from funasr_cli.formats import as_dict, as_json, as_json_line
 from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import Sentence, sentences_of
-from funasr_cli.transcript import Ledger, Segment, Timings, Transcript, Word
+from funasr_cli.transcript import Ledger, Segment, TimedText, Timings, Transcript, Translation, Word
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/transcript.schema.json").read_text(encoding="utf-8"))
 RULES = settings(max_examples=300, deadline=None)
@@ -33,12 +33,12 @@ def test_numbers_carry_no_noise_of_their_type() -> None:
 
 
 @RULES
-@given(transcripts() | worded())
+@given(transcripts(divided=True) | worded())
 def test_json_comes_back(said: Transcript) -> None:
     rows = [
         {
-            **row, "state": part.state, "scores": list(row["scores"]), "words": list(row["words"]),
-            "sentences": list(map(dataclasses.asdict, sentences_of(part))),
+            **row, "state": part.state, "sentences": list(map(dataclasses.asdict, sentences_of(part))),
+            **{name: list(row[name]) for name in ("scores", "words", "tags", "pieces")},
         }
         for part, row in zip(said.segments, map(dataclasses.asdict, said.segments), strict=True)
     ]  # fmt: skip
@@ -47,6 +47,7 @@ def test_json_comes_back(said: Transcript) -> None:
         "lost": list(map(list, said.lost)), "text": said.text,
         "complete": said.complete, "times": said.times, "ledger": dataclasses.asdict(said.ledger),
     }  # fmt: skip
+    expected["timings"]["passes"] = said.timings.decoder_calls
     line = as_json_line(said)
     rounded = json.loads(json.dumps(expected), parse_float=lambda digits: round(float(digits), 6))
     assert json.loads(as_json(said)) == json.loads(line) == rounded
@@ -55,14 +56,15 @@ def test_json_comes_back(said: Transcript) -> None:
 
 @pytest.mark.slow
 @RULES
-@given(transcripts() | worded())
+@given(transcripts(divided=True) | worded())
 def test_json_follows_its_schema(said: Transcript) -> None:
     Draft202012Validator(SCHEMA).validate(json.loads(as_json(said)))
 
 
 def test_words_say_when_they_are_said() -> None:
     """Asked for segments' times only, or for none, they are left out; without any, the sentences are, too."""
-    said = transcript(spoken(1.0, 3.0, "One 2.", (1.2, 1.5), (1.5, 2.46), guessed="2."), duration_s=3.0)
+    part = spoken(1.0, 3.0, "One 2.", (1.2, 1.5), (1.5, 2.46), guessed="2.")
+    said = transcript(dataclasses.replace(part, pieces=(TimedText("One 2.", 1.0, 3.0),)), duration_s=3.0)
     sentence = {"text": "One 2.", "start_s": 1.2, "end_s": 2.46, "estimated": True}
     words = [
         {"text": "One", "start_s": 1.2, "end_s": 1.5, "score": 0.9, "estimated": False},
@@ -77,6 +79,7 @@ def test_words_say_when_they_are_said() -> None:
         data = json.loads(as_json(said, times))
         (row,) = data["segments"]
         assert (data["times"], row["words"], row["sentences"]) == (measured, kept, sentences)
+        assert len(row["pieces"]) == (times is not Timestamps.NONE)
         assert (row["start_s"], row["end_s"]) == (1.0, 3.0)
         Draft202012Validator(SCHEMA).validate(data)
         assert json.loads(as_json_line(said, times)) == data
@@ -132,7 +135,7 @@ def test_what_is_transcribed_follows_the_schema(
 @pytest.mark.parametrize(
     ("kind", "more"),
     [(Transcript, {"text", "complete", "times", "ledger"}), (Segment, {"state", "sentences"}),
-     *((kind, set()) for kind in (Word, Sentence, Ledger, Timings))],
+     (Timings, {"passes"}), *((kind, set()) for kind in (Word, TimedText, Translation, Sentence, Ledger))],
 )  # fmt: skip
 def test_the_schema_describes_every_field(kind: Any, more: set[str]) -> None:
     Draft202012Validator.check_schema(SCHEMA)
@@ -148,12 +151,16 @@ def test_the_schema_describes_every_field(kind: Any, more: set[str]) -> None:
 def test_the_schema_refuses_what_is_not_a_transcript() -> None:
     """Anything missing, anything more, and values that there are not."""
     validator = Draft202012Validator(SCHEMA)
-    good = as_dict(transcript(spoken(0.0, 1.0, "a", (0.2, 0.8)), duration_s=1.0)) | {"warnings": []}
+    part = dataclasses.replace(
+        spoken(0.0, 1.0, "a", (0.2, 0.8)), pieces=(TimedText("a", 0.1, 0.9),), translation=Translation("b", "en")
+    )
+    good = as_dict(transcript(part, duration_s=1.0)) | {"warnings": []}
     good = json.loads(json.dumps(good))
     assert validator.is_valid(good)
     places = [lambda data: data, lambda data: data["segments"][0], lambda data: data["ledger"],
               lambda data: data["timings"], lambda data: data["segments"][0]["sentences"][0],
-              lambda data: data["segments"][0]["words"][0]]  # fmt: skip
+              *(lambda data, name=name: data["segments"][0][name][0] for name in ("words", "pieces")),
+              lambda data: data["segments"][0]["translation"]]  # fmt: skip
     for place in places:
         for key in [*place(good), "more"]:
             bad = copy.deepcopy(good)
@@ -163,3 +170,7 @@ def test_the_schema_refuses_what_is_not_a_transcript() -> None:
             assert validator.is_valid(bad) == (key == "more"), key
     for key, value in [("times", "token"), ("duration_s", -1)]:
         assert not validator.is_valid(good | {key: value})
+    good["segments"][0]["tags"] = ["happy", "music"]
+    assert validator.is_valid(good)
+    good["segments"][0]["tags"] = ["HAPPY"]
+    assert not validator.is_valid(good)

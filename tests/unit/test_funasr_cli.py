@@ -30,8 +30,8 @@ import funasr_cli
 from funasr_cli import Read, demo
 from funasr_cli.audio.decode import Audio, load_audio, open_recording
 from funasr_cli.compute.backend import mx
+from funasr_cli.families.fun_asr_nano.model import Encoded, NanoModel
 from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
-from funasr_cli.families.fun_asr_nano.stages import Encoded
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import STAGES, Transcript
@@ -91,6 +91,14 @@ def test_all_names_are_there_and_no_others() -> None:
         funasr_cli.transcribe  # type: ignore[attr-defined]  # noqa: B018
 
 
+def test_earlier_names_remain_for_one_release(asr: Recognizer) -> None:
+    assert (funasr_cli.Draft, funasr_cli.Settled) == (funasr_cli.PartialText, funasr_cli.SegmentFinished)
+    transcript, encoded = asr.transcribe(CLIPS[0].path), asr.encode_audio(CLIPS[0].path)
+    assert transcript.timings.passes == transcript.timings.decoder_calls > 0
+    assert encoded.audio_rows is encoded.audio_embeddings is not None
+    assert asr.has_ctc is asr.capabilities.word_times is True
+
+
 def test_every_type_that_a_user_meets_is_at_the_front_door() -> None:
     """What the public functions take and return, and what is in that."""
     methods = (Recognizer.transcribe, Recognizer.stream, Recognizer.run, Recognizer.encode_audio)
@@ -113,7 +121,7 @@ def test_importing_brings_nothing_heavy_until_it_is_asked_for(module: str, heavy
 
 
 def test_a_model_by_the_path_of_its_folder(tmp_path: Path) -> None:
-    assert funasr_cli.load(demo.MODEL).loaded.folder == demo.MODEL
+    assert funasr_cli.load(demo.MODEL).model.loaded.folder == demo.MODEL
     for use in (funasr_cli.load, funasr_cli.convert):
         with refused("model-missing", tmp_path / "missing"):
             use(tmp_path / "missing")
@@ -298,13 +306,13 @@ def as_numpy(array: mx.array) -> np.ndarray:
 def test_encoded_audio_is_what_the_decoder_reads(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a recording that is one segment."""
     seen: list[tuple[Encoded, list[mx.array]]] = []
-    original = Recognizer.prompts
+    original = NanoModel.prompts
 
-    def prompts(self: Recognizer, encoded: Encoded, *rest: Any) -> list[mx.array]:
+    def prompts(self: NanoModel, encoded: Encoded, *rest: Any) -> list[mx.array]:
         seen.append((encoded, original(self, encoded, *rest)))
         return seen[-1][1]
 
-    monkeypatch.setattr(Recognizer, "prompts", prompts)
+    monkeypatch.setattr(NanoModel, "prompts", prompts)
     for clip in CLIPS[:3]:
         seen.clear()
         transcript = asr.transcribe(clip.path, vad=False)
@@ -314,7 +322,7 @@ def test_encoded_audio_is_what_the_decoder_reads(asr: Recognizer, monkeypatch: p
         assert len(audio.frames) == pytest.approx(transcript.duration_s / audio.frame_duration_s, abs=2)
         np.testing.assert_array_equal(as_numpy(audio.frames), as_numpy(encoded.hidden[0, : len(audio.frames)]))
         assert encoded.lengths == [len(audio.frames)]
-        before, after = prompt_token_ids(DEFAULTS, asr.config.prompt, asr.loaded.tokenizer)
+        before, after = prompt_token_ids(DEFAULTS, asr.model.config.prompt, asr.model.tokenizer)
         np.testing.assert_array_equal(
             as_numpy(audio.audio_embeddings), as_numpy(prompt[len(before) : -len(after)])
         )
@@ -335,7 +343,7 @@ def test_too_much_to_be_encoded_in_one_go(asr: Recognizer, monkeypatch: pytest.M
     endless = SimpleNamespace(name="endless", sample_rate_hz=RATE_HZ, expected_s=None, start_s=0.0, blocks=blocks)
     with refused("audio-too-long", "endless", 300):
         asr.encode_audio(endless)
-    monkeypatch.setattr("funasr_cli.pipeline.MAX_SEGMENT_S", 1.0)
+    monkeypatch.setattr(asr.model, "longest_segment_s", 1.0)
     assert len(asr.encode_audio(np.zeros(RATE_HZ, np.float32), sample_rate_hz=RATE_HZ).frames) == 17
     with refused("audio-too-long", "array"):
         asr.encode_audio(np.zeros(RATE_HZ + 1, np.float32), sample_rate_hz=RATE_HZ)

@@ -159,7 +159,7 @@ def test_float16_is_widened(mlx_audio: Path, tmp_path: Path) -> None:
     """Its converter can write that; nothing here computes in it."""
     tensors(lambda found: found.update({name: values.half() for name, values in found.items()}))(mlx_audio)
     assert open_model(mlx_audio).dtype == "float16"
-    loaded = dict(tree_flatten(load_model(mlx_audio, "stored").model.parameters()))
+    loaded = dict(tree_flatten(load_model(mlx_audio, "stored").network.parameters()))
     assert {values.dtype for values in loaded.values()} == {mx.bfloat16}
     out = funasr_cli.convert(mlx_audio, tmp_path / "out", dtype="float32", verify="off").folder
     stored, converted = (load_file(folder / "model.safetensors") for folder in (mlx_audio, out))

@@ -14,7 +14,7 @@ from funasr_cli import demo
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.errors import AudioError, ExitCode
 from funasr_cli.scheduling.events import Failed, Finished
-from funasr_cli.scheduling.recording_state import Book
+from funasr_cli.scheduling.recording_state import RecordingState
 from funasr_cli.transcript import Segment, Transcript
 
 
@@ -82,12 +82,12 @@ def test_audio_that_is_in_no_segment_failed_as_well() -> None:
 def test_a_soft_recording_among_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where others hold speech; one that holds no sound at all is not."""
     levels = {"soft.wav": -62.0, "zero.wav": None, "loud.wav": -20.0}
-    make = Book.transcript
+    make = RecordingState.transcript
 
-    def measured(book: Book, *given: Any) -> Transcript:
-        return dataclasses.replace(make(book, *given), level_dbfs=levels.get(Path(book.name).name))
+    def measured(state: RecordingState, *given: Any) -> Transcript:
+        return dataclasses.replace(make(state, *given), level_dbfs=levels.get(Path(state.name).name))
 
-    monkeypatch.setattr(Book, "transcript", measured)
+    monkeypatch.setattr(RecordingState, "transcript", measured)
     for name in levels:
         soundfile.write(tmp_path / name, np.zeros(16000), 16000)
     result = invoke("transcribe", "-m", "demo", *(tmp_path / name for name in levels), demo.clips()[0].path)

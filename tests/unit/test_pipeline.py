@@ -23,9 +23,8 @@ from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.cli import console
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.families.fun_asr_nano.stages import Encoded
+from funasr_cli.families.fun_asr_nano.model import Encoded, NanoModel
 from funasr_cli.options import TranscribeOptions
-from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import Transcript
 
 WriteModel = Callable[..., Path]
@@ -167,7 +166,7 @@ def test_words_without_times_are_told(word_times: bool) -> None:
     """A CTC head without sense: the text is there, and what it is good for is said."""
     clip = demo.clips()[0]
     unable = funasr_cli.load("demo")
-    head = unable.loaded.model.ctc.ctc_lo
+    head = unable.model.network.ctc.ctc_lo
     head.weight = mx.full(head.weight.shape, float("nan"))
     said = unable.transcribe(clip.path, word_times=word_times, draft="off", second_opinion=False)
     assert (said.text, said.segments[0].words, said.times) == (clip.written, (), "segment")
@@ -197,15 +196,15 @@ def test_a_device_that_gives_up_is_asked_for_less_at_once(
     stopping_model: Path, short_wav: Path, zh_wav: Path, en_flac: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The encoder fails on every batch with half a second in it: which is too much shows when each is alone."""
-    recognizer, encode = funasr_cli.load(str(stopping_model)), Recognizer.encode
+    recognizer, encode = funasr_cli.load(str(stopping_model)), NanoModel.encoded
     texts = [recognizer.transcribe(clip, vad=False).text for clip in (zh_wav, en_flac)]
 
-    def give_up(self: Recognizer, features: list[np.ndarray]) -> Encoded:
+    def give_up(self: NanoModel, features: list[np.ndarray]) -> Encoded:
         if min(map(len, features)) < 15:
             raise RuntimeError("[metal::malloc] out of memory")
         return encode(self, features)
 
-    monkeypatch.setattr(Recognizer, "encode", give_up)
+    monkeypatch.setattr(NanoModel, "encoded", give_up)
     monkeypatch.setattr("funasr_cli.scheduling.scheduler.GATHER_S", 60.0)  # so that nothing depends on the time
     clips = (short_wav, zh_wav, en_flac, en_flac)
     result = invoke("transcribe", "-m", stopping_model, *clips, "--no-vad", "--batch-size", 2)
@@ -244,7 +243,7 @@ def test_existing_output_is_refused_before_anything_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch = Mock()
-    monkeypatch.setattr("funasr_cli.conversion.convert.fetch_source", fetch)
+    monkeypatch.setattr("funasr_cli.conversion.convert.fetch_checkpoint", fetch)
     (tmp_path / "file").touch()
     invoke("convert", "owner/model", tmp_path).assert_error(1, "output-exists", str(tmp_path))
     invoke("convert", "owner/model", "--languages", "zh,xx").assert_error(2, "language-unknown", "'xx'")

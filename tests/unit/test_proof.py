@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -24,10 +25,12 @@ from funasr_cli.checkpoints.untrusted import SHOWN_CHARACTERS
 from funasr_cli.compute.backend import mx
 from funasr_cli.conversion.convert import Proof
 from funasr_cli.errors import SetupError
+from funasr_cli.families.fun_asr_nano import names
 from funasr_cli.families.open import open_checkpoint
 from funasr_cli.paths import REFERENCE_PYTHON
+from funasr_cli.speech_model import Trace
 from funasr_cli.verification import proof, reference
-from funasr_cli.verification.proof import Stages, prove
+from funasr_cli.verification.proof import prove
 
 NORM = "llm.model.norm.weight"
 
@@ -86,7 +89,7 @@ def test_most_tokens_are_others() -> None:
 def test_a_device_that_gives_up_costs_the_proof_alone(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(proof, "run_stages", Mock(side_effect=error))
+    monkeypatch.setattr(proof, "trace", Mock(side_effect=error))
     conversion = funasr_cli.convert(small_checkpoint, tmp_path / "m")
     assert conversion.proof is None
     [note] = conversion.notes
@@ -99,9 +102,9 @@ def test_a_device_that_gives_up_costs_the_proof_alone(
 @pytest.mark.slow
 def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference itself is run in tests/parity; here somebody else answers in its place."""
-    seen: list[Stages] = []
-    original = proof.run_stages
-    monkeypatch.setattr(proof, "run_stages", lambda *a: seen.append(original(*a)) or seen[-1])
+    seen: list[Trace] = []
+    original = proof.trace
+    monkeypatch.setattr(proof, "trace", lambda *a: seen.append(original(*a)) or seen[-1])
     monkeypatch.setattr(proof, "reference_python", lambda: None)
     monkeypatch.setattr(proof, "run_reference", lambda *_: seen[0])
     found = funasr_cli.convert(small_checkpoint, tmp_path / "same", verify="full").proof
@@ -109,7 +112,9 @@ def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
     assert found.port_errors == {"features": 0, "encoder": 0, "audio_embeddings": 0, "logits": 0}
     assert found.port_agreeing == found.tokens
     monkeypatch.setattr(
-        proof, "run_reference", lambda *_: Stages(**{**vars(seen[0]), "encoder": seen[0].encoder * 1.1})
+        proof,
+        "run_reference",
+        lambda *_: replace(seen[0], stages={**seen[0].stages, "encoder": seen[0].stages["encoder"] * 1.1}),
     )
     with refused("model-differs", "in PyTorch: features 0"):
         funasr_cli.convert(small_checkpoint, tmp_path / "other", verify="full")
@@ -121,7 +126,7 @@ def test_full_fails_where_the_device_gives_up(
 ) -> None:
     """What was asked for could not be proved: no model is left behind."""
     monkeypatch.setattr(proof, "reference_python", lambda: None)
-    monkeypatch.setattr(proof, "run_stages", Mock(side_effect=MemoryError("no memory")))
+    monkeypatch.setattr(proof, "trace", Mock(side_effect=MemoryError("no memory")))
     with refused("memory-short", "no memory"):
         funasr_cli.convert(small_checkpoint, tmp_path / "m", verify="full")
     assert not (tmp_path / "m").exists()
@@ -147,9 +152,9 @@ def test_two_tensors_of_one_name() -> None:
         f"model.audio_tower.layers.{name}_proj.bias"
         for name in ("1.self_attn.q", "01.self_attn.q", "1.self_attn.k", "1.self_attn.v")
     )
-    for names in ([q, twice], [whole, q, k, v]):
+    for both in ([q, twice], [whole, q, k, v]):
         with refused("model-misfit", "here: ", whole):
-            keymap.translate(dict.fromkeys(names, tensor), keymap.TRANSFORMERS, "here", tied=False, **spell)
+            keymap.translate(dict.fromkeys(both, tensor), names.TRANSFORMERS, "here", **spell)
 
 
 def test_where_a_conversion_comes_from(small_checkpoint: Path, tmp_path: Path) -> None:

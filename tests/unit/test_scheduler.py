@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -21,12 +22,14 @@ from support.scheduled import (
     transcripts_of,
 )
 
+from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError
+from funasr_cli.families.fun_asr_nano.session import ROWS_AT_ONCE
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import PartialText, SegmentFinished
-from funasr_cli.scheduling.scheduler import PREFILL_ROWS
-from funasr_cli.transcript import Transcript
+from funasr_cli.speech_model import TranscriptStage
+from funasr_cli.transcript import Score, Segment, Transcript
 
 KINDS = ["eos", "eos", "eos", "loop", "budget", "nonfinite"]
 
@@ -106,7 +109,7 @@ def test_whatever_happens(recordings: list[Recorded], seed: int, batch_size: int
             assert_expected(transcripts[recording.source], recording, outcome, options)
             assert transcripts[recording.source].timings.tokens == model.tokens.get(recording.source, 0)
     assert model.most_live <= batch_size
-    assert max(model.groups, default=0) <= PREFILL_ROWS
+    assert max(model.groups, default=0) <= ROWS_AT_ONCE
 
 
 @pytest.mark.slow
@@ -210,7 +213,7 @@ def test_one_unlike_all_others_is_not_left_behind(batch_size: int) -> None:
     run(model, [talk(0, *[0.5] * 6, 25.0), talk(1, *[0.5] * 40)])
     assert len(model.admitted) == 47
     longest = max(range(47), key=lambda index: model.admitted[index].end - model.admitted[index].start)
-    assert 0 < longest < 6 + PREFILL_ROWS * 6
+    assert 0 < longest < 6 + ROWS_AT_ONCE * 6
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
@@ -224,3 +227,60 @@ def test_reading_stays_a_little_ahead(batch_size: int) -> None:
     run(model, [recording])
     assert len(ahead) == 40
     assert max(ahead) <= 2 * batch_size + batch_size + 3
+
+
+# --- what stands behind the model ---
+
+
+class Shout(TranscriptStage):
+    """Changes text and words of each segment, and counts what it is given."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str]] = []
+
+    def segment(self, audio: AudioSegment, segment: Segment) -> Segment:
+        self.seen.append((len(audio.samples), segment.text))
+        return dataclasses.replace(segment, text=segment.text + "!", scores=(Score(segment.text + "!", 1.0),))
+
+    def transcript(self, transcript: Transcript) -> Transcript:
+        return dataclasses.replace(transcript, warnings=(*transcript.warnings, "loud"))
+
+
+def test_stages_see_segments_and_transcripts() -> None:
+    recordings = [talk(0, 1.0, 2.0), talk(1, 1.5)]
+    plain = transcripts_of(run(Model(always("eos"), TranscribeOptions(batch_size=4)), recordings))
+    model = Model(always("eos"), TranscribeOptions(batch_size=4), stages=[Shout(), Shout()])
+    events = run(model, recordings)
+    changed = transcripts_of(events)
+    finished = [event.segment.text for event in events if isinstance(event, SegmentFinished)]
+    assert sorted(finished) == sorted(each.text for one in changed.values() for each in one.segments)
+    for source, transcript in plain.items():
+        texts = [segment.text for segment in transcript.segments]
+        assert [segment.text for segment in changed[source].segments] == [f"{text}!!" for text in texts]
+        assert all(segment.scores[0].text == segment.text for segment in changed[source].segments)
+        assert changed[source].warnings == (*transcript.warnings, "loud", "loud")
+    first, second = model.stages
+    assert len(first.seen) == len(second.seen) == sum(len(one.segments) for one in plain.values())
+    assert [text for _, text in second.seen] == [f"{text}!" for _, text in first.seen]
+
+
+def test_a_stage_that_runs_out_of_memory_loses_nothing() -> None:
+    """Its segment is decoded again, with fewer beside it."""
+
+    class Fails(TranscriptStage):
+        failures = 2
+
+        def segment(self, audio: AudioSegment, segment: Segment) -> Segment:
+            if self.failures:
+                self.failures -= 1
+                raise RuntimeError("[malloc] out of memory")
+            return segment
+
+    recordings = [talk(source, 1.0, 2.0, 1.0) for source in range(4)]
+    plain = transcripts_of(run(Model(always("eos"), TranscribeOptions(batch_size=8)), recordings))
+    events = run(Model(always("eos"), TranscribeOptions(batch_size=8), stages=[Fails()]), recordings)
+    assert_protocol(events, range(4))
+    again = transcripts_of(events)
+    assert {source: one.segments for source, one in again.items()} == {
+        source: one.segments for source, one in plain.items()
+    }

@@ -27,8 +27,8 @@ from support.scheduled import (
 )
 
 from funasr_cli.errors import AudioError, FunASRError, OutputError
+from funasr_cli.families.fun_asr_nano import session
 from funasr_cli.options import OFF, TranscribeOptions
-from funasr_cli.scheduling import scheduler
 from funasr_cli.scheduling.scheduler import MAX_RETRIES, Scheduler
 from funasr_cli.transcript import Transcript
 
@@ -172,19 +172,19 @@ def test_as_many_rows_as_fit(available: int, text_tokens: int, rows: int, monkey
         config=SimpleNamespace(cache_values_a_token=1000),
         model=SimpleNamespace(norm=SimpleNamespace(weight=SimpleNamespace(dtype=SimpleNamespace(size=4)))),
     )
-    model.loaded.model.llm = llm
+    model.network.llm = llm  # type: ignore[assignment]
     model.config.frontend = SimpleNamespace(row_duration_s=0.06)
     model.config.adaptor = SimpleNamespace(low_frame_rate=True)
-    monkeypatch.setattr(scheduler, "prompt_token_ids", lambda *_: ([0] * (text_tokens - 5), [0] * 5))
-    monkeypatch.setattr(scheduler, "available_bytes", lambda: available)
-    monkeypatch.setattr(scheduler, "BatchDecoder", lambda *_: None)
+    monkeypatch.setattr(session, "prompt_token_ids", lambda *_: ([0] * (text_tokens - 5), [0] * 5))
+    monkeypatch.setattr(session, "available_bytes", lambda: available)
+    monkeypatch.setattr(session, "BatchDecoder", lambda *_: None)
     assert Scheduler(model, TranscribeOptions())._batch_size == rows  # type: ignore[arg-type]
     assert Scheduler(model, TranscribeOptions(batch_size=5))._batch_size == 5  # type: ignore[arg-type]
 
 
 def test_no_memory_for_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(always("eos"), OPTIONS)
-    monkeypatch.setattr(model, "encode", Mock(side_effect=MemoryError("std::bad_alloc")))
+    monkeypatch.setattr(model, "encoded", Mock(side_effect=MemoryError("std::bad_alloc")))
     events = run(model, [talk(source, 1.0, 1.0) for source in range(5)])
     assert_protocol(events, range(5))
     assert sorted(failures_of(events)) == list(range(5))

@@ -7,22 +7,21 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.segmenting import (
     PART_FRAMES,
     Offline,
     Scripted,
     in_frames,
-    loudness_db,
     noise,
     places,
     scripted,
     seconds,
     stretches_of,
+    with_dips,
 )
 
-from funasr_cli.audio.segment import AudioSegment, deepest_pause
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling import segments
@@ -105,45 +104,12 @@ def test_what_is_just_too_long_is_cut_in_two(samples: int, found: int) -> None:
     assert len(stretches_of(noise(samples), NO_VAD)) == found
 
 
-def with_dips(duration_s: float, *dips_s: float) -> np.ndarray:
-    """Noise with 0.2 s at each of these times at a tenth of its level."""
-    samples = noise(seconds(duration_s))
-    for dip_s in dips_s:
-        samples[seconds(dip_s) : seconds(dip_s + 0.2)] *= 0.1
-    return samples
-
-
 @pytest.mark.parametrize("dip_s", [0.6, 3.0, 15.0, 23.456, 29.2])
 @pytest.mark.parametrize("duration_s", [30.01, 30.3])
 def test_the_cut_is_in_the_deepest_pause(dip_s: float, duration_s: float) -> None:
     first, second = stretches_of(with_dips(duration_s, dip_s), NO_VAD)
     assert dip_s <= first.end_s == second.start_s <= dip_s + 0.2
     assert (first.start, second.end) == (0, seconds(duration_s))
-
-
-def a_stretch(samples: np.ndarray) -> AudioSegment:
-    return AudioSegment(7000, samples, loudness_db(samples) / 20)
-
-
-@example(count=32 * FRAME_SAMPLES)
-@example(count=32 * FRAME_SAMPLES - 1)
-@given(count=st.integers(0, 60_000))
-def test_halves_are_all_of_a_stretch(count: int) -> None:
-    stretch = a_stretch(noise(count))
-    halves = stretch.halves()
-    assert (halves is None) == (count < 32 * FRAME_SAMPLES)
-    if halves:
-        np.testing.assert_array_equal(np.concatenate([half.samples for half in halves]), stretch.samples)
-        np.testing.assert_array_equal(np.concatenate([half.activity for half in halves]), stretch.activity)
-        assert (halves[0].start, halves[0].end, halves[1].end) == (7000, halves[1].start, stretch.end)
-        assert all(half.duration_s >= 0.5 for half in halves)
-
-
-@pytest.mark.parametrize("dip_s", [0.6, 2.0, 4.2])
-def test_halves_meet_in_the_deepest_pause(dip_s: float) -> None:
-    halves = a_stretch(with_dips(5, dip_s)).halves()
-    assert halves
-    assert seconds(dip_s) <= halves[1].start - 7000 <= seconds(dip_s + 0.2)
 
 
 BLOCK = noise(seconds(10))
@@ -241,14 +207,3 @@ def test_speech_is_in_and_silence_is_out(case: Case) -> None:
             assert last - first <= max(longest_pause - 1, margin)
     for first, last in runs_of(np.array(speech) >= options.vad_threshold):
         assert last - first < SURE_FRAMES or covered[first:last].all()
-
-
-@given(st.lists(st.integers(-9, 9), min_size=1, max_size=40), st.data())
-def test_deepest_pause_has_the_least_speech_around_it(activity: list[int], data: st.DataObject) -> None:
-    first = data.draw(st.integers(0, len(activity) - 1))
-    last = data.draw(st.integers(first, len(activity) - 1))
-
-    def around(frame: int) -> int:
-        return sum(activity[min(max(frame + step, 0), len(activity) - 1)] for step in (-2, -1, 0, 1, 2))
-
-    assert deepest_pause(np.array(activity), first, last) == min(range(first, last + 1), key=around)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from support.transcripts import folded, segment, texts, transcript, transcripts,
 from funasr_cli.characters import clusters, columns, one_line
 from funasr_cli.linebreaks import Words
 from funasr_cli.subtitles import Cue, Piece, SubtitleLayout, cues_of_pieces, make_cues
-from funasr_cli.transcript import Transcript
+from funasr_cli.transcript import TimedText, Transcript, Word
 
 layouts = st.builds(
     SubtitleLayout,
@@ -224,6 +225,19 @@ def test_short_sentences_share_a_cue() -> None:
     assert shown("A rather long sentence. Oh.", 2.0) == ["A rather long sentence. Oh."]
     assert shown("Oh! A rather long sentence.", 2.0) == ["Oh! A rather long sentence."]
     assert shown("A long sentence. Oh.", 2.0, max_line_width=10, max_line_count=2) == ["A long/sentence.", "Oh."]
+
+
+def test_cues_keep_to_what_a_model_divides_a_segment_into() -> None:
+    """Where no words have times; as one piece, its three words would be one cue."""
+    part = replace(
+        segment(0.0, 9.0, "one two. three"), pieces=(TimedText("one", 1.0, 2.0), TimedText("two. three", 4.0, 8.0))
+    )
+    cues = make_cues(transcript(part, duration_s=9.0))
+    assert times(cues) == [(1000, 2000, "one", False), (4000, 8000, "two. three", False)]
+    timed = replace(
+        part, words=(Word("one", 1.5, 2.5, 0.9), Word("two.", 2.5, 3.0, 0.9), Word("three", 3.0, 5.0, 0.9))
+    )
+    assert times(make_cues(transcript(timed, duration_s=9.0))) == [(1500, 5000, "one two. three", False)]
 
 
 def test_segments_never_share_a_cue() -> None:

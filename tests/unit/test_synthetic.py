@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from funasr_cli.benchmarks.synthetic import RELEASE, write_synthetic
-from funasr_cli.checkpoints.format import read_config
 from funasr_cli.checkpoints.tensors import open_safetensors
 from funasr_cli.checkpoints.vocabularies import read_tokenizer
 from funasr_cli.demo import MODEL
+from funasr_cli.families.converted import read_config
 from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
 from funasr_cli.families.load import load_model
 from funasr_cli.options import TranscribeOptions

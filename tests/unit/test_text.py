@@ -189,14 +189,14 @@ def test_scores_of_the_demo_model(recognizer: Recognizer, clip: demo.DemoClip) -
     (segment,) = recognizer.transcribe(clip.path, vad=False, confidence=True).segments
     assert_spell(segment.scores, segment.text)
     samples = load_audio(clip.path, recognizer.sample_rate_hz).samples
-    prompts = recognizer.prompts(recognizer.encode([recognizer.features(samples)]), DEFAULTS)
-    llm, stops = recognizer.loaded.model.llm, recognizer.config.stop_token_ids
+    prompts = recognizer.model.prompts(recognizer.model.encoded([recognizer.model.features(samples)]), DEFAULTS)
+    llm, stops = recognizer.model.network.llm, recognizer.model.config.stop_token_ids
     (tokens,) = generate(llm, prompts, stops, 100, make_sampler(DEFAULTS))
     *written, stop = tokens
     assert stop.token_id in stops
     assert segment.tokens == len(tokens)
     assert segment.mean_logprob == pytest.approx(sum(token.logprob for token in tokens) / len(tokens), abs=1e-6)
-    expected = TextStream(recognizer.spell)
+    expected = TextStream(recognizer.model.spell)
     for token in written:
         expected.push(token.token_id, token.logprob)
     assert segment.scores == tuple(

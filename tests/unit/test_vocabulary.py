@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funasr_cli.vocabulary import CTCVocabulary
+from funasr_cli.vocabulary import CTCVocabulary, PieceVocabulary
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +55,62 @@ def test_ctc_vocabulary_joins_bytes_and_leaves_out_what_is_not_text() -> None:
 def test_ctc_vocabulary_refuses_damage(ranks: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - several kinds, all of them ValueError
         CTCVocabulary(ranks)
+
+
+PIECES = [
+    "<unk>", "<s>", "</s>", "<|zh|>", "<|a|>b", "▁", *"ehlo你好", "<0xE6>", "<0x88>", "<0x91>", "▁h", "el", "lo",
+    "ello", "▁hello", "你好", "lo",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def of_pieces() -> PieceVocabulary:
+    return PieceVocabulary(PIECES)
+
+
+def piece_ids(*pieces: str) -> list[int]:
+    return [PIECES.index(piece) for piece in pieces]
+
+
+def test_pieces_spell_text_and_tags_do_not(of_pieces: PieceVocabulary) -> None:
+    ids = [0, 1, 2, *piece_ids("<|zh|>", "▁hello", "▁", "你好", "<|zh|>", "<|a|>b"), 99]
+    assert of_pieces.decode(ids) == " hello 你好<|a|>b"
+    assert of_pieces.tags == {"zh": 3}
+
+
+def test_pieces_that_are_bytes_of_a_character(of_pieces: PieceVocabulary) -> None:
+    ids = piece_ids("你", "<0xE6>", "<0x88>", "<0x91>", "<0xE6>")
+    assert of_pieces.spell(ids) == ("你我\ufffd", [(0, 0), (1, 3), (4, 4)])
+
+
+@given(st.lists(st.integers(0, len(PIECES)), max_size=8))
+def test_each_character_comes_from_pieces(of_pieces: PieceVocabulary, token_ids: list[int]) -> None:
+    text, sources = of_pieces.spell(token_ids)
+    assert text == of_pieces.decode(token_ids)
+    assert len(sources) == len(text)
+    assert sources == sorted(sources)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        (" hello", ["▁hello"]),
+        ("hello", ["h", "ello"]),
+        ("你好hel", ["你好", "h", "el"]),
+        ("lolo", ["lo", "lo"]),
+        ("  h", ["▁", "▁h"]),
+        ("", []),
+    ],
+)
+def test_the_pair_that_was_learned_first_is_merged_first(
+    of_pieces: PieceVocabulary, text: str, pieces: list[str]
+) -> None:
+    assert of_pieces.encode(text) == piece_ids(*pieces)
+    assert of_pieces.decode(of_pieces.encode(text)) == text
+
+
+def test_characters_without_a_piece_cannot_be_spelled(of_pieces: PieceVocabulary) -> None:
+    assert of_pieces.can_spell(" hello 你好")
+    assert not of_pieces.can_spell("hellO")
+    assert not of_pieces.can_spell("我")  # whose bytes the model can say
+    assert not of_pieces.can_spell("<|zh|>")

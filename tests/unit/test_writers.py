@@ -16,7 +16,7 @@ from funasr_cli.formats import as_json_line, as_lines
 from funasr_cli.transcript import Segment, Timings, Transcript, join_texts
 from funasr_cli.writers import LEFTOVER, refuse_name, refuse_unwritable, write_new, write_whole
 
-TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5, ctc_s=0.07, passes=3, drafted=4, accepted=2)
+TIMINGS = Timings(0.1, 0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0, 5, ctc_s=0.07, decoder_calls=3, drafted=4, accepted=2)
 
 
 def segment(start_s: float, end_s: float, text: str, stop_reason: str = "eos", retries: int = 0) -> Segment:

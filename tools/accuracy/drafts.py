@@ -17,7 +17,7 @@ from funasr_cli.decoding import batch
 from funasr_cli.demo import MODEL
 from funasr_cli.options import AUTO_DRAFT, NO_DRAFT, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.verification.proof import run_stages
+from funasr_cli.verification.proof import trace
 from tools.accuracy.decoding import MAX_TOKENS, RECIPES, Clip, load_recipe, read_clips
 from tools.export import export
 
@@ -31,7 +31,7 @@ HEAD = """\
 
 Held-out voices and sentences, each clip decoded plainly and with drafts of the CTC branch, in turns. "The same":
 clips whose text does not differ by a character. A turn is a run of {turn} clips, in which the drafts learn how
-the decoder writes. Passes: runs of the decoder, counted for each clip, the prompt's among them. "Shorter": time
+the decoder writes. Calls: runs of the decoder, counted for each clip, the prompt's among them. "Shorter": time
 of CTC branch, prompt and decoding together without drafts, divided by that with them; decoding alone in
 brackets. Numbers as digits is what `--itn`, the default, asks for: there the decoder writes what CTC does not.
 The other types try as much as on a GPU: on a CPU drafts do not pay in them, and hardly any is tried.
@@ -52,7 +52,7 @@ class Tally:
         sources = [open_recording(clip.path, recognizer.sample_rate_hz) for clip in clips]
         for transcript in recognizer.transcribe_batch(sources, options):
             self.texts.append(transcript.text)
-            for name in (*TIMED, "tokens", "passes", "drafted", "accepted"):
+            for name in (*TIMED, "tokens", "decoder_calls", "drafted", "accepted"):
                 self.counts[name] += getattr(transcript.timings, name)
 
     @property
@@ -74,7 +74,7 @@ def compare(recognizer: Recognizer, clips: Sequence[Clip], options: TranscribeOp
 
 def least_margin(recognizer: Recognizer, clip: Clip, options: TranscribeOptions) -> float:
     """How far the best token of a text is ahead of the second best, where they are closest, in logits."""
-    best = np.sort(run_stages(recognizer, clip.path, options=options).logits, axis=-1)  # (steps, vocab)
+    best = np.sort(trace(recognizer.model, clip.path, options=options).logits, axis=-1)  # (steps, vocab)
     return float((best[:, -1] - best[:, -2]).min())
 
 
@@ -90,8 +90,9 @@ def row(name: str, itn: bool, size: int, plain: Tally, drafted: Tally) -> str:
     shorter, decoding = plain.seconds / drafted.seconds, plain.counts["decode_s"] / max(counts["decode_s"], 1e-9)
     cells = [
         name, "digits" if itn else "words", str(size), f"{same} of {len(plain.texts)}",
-        f"{counts['tokens']:,}", f"{plain.counts['passes']:,}", f"{counts['passes']:,}",
-        f"{plain.counts['passes'] / counts['passes']:.2f}", f"{100 * counts['accepted'] / counts['drafted']:.1f}",
+        f"{counts['tokens']:,}", f"{plain.counts['decoder_calls']:,}", f"{counts['decoder_calls']:,}",
+        f"{plain.counts['decoder_calls'] / counts['decoder_calls']:.2f}",
+        f"{100 * counts['accepted'] / counts['drafted']:.1f}",
         f"{shorter:.2f} ({decoding:.1f})",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
@@ -117,7 +118,7 @@ def main() -> None:
     arguments = parser.parse_args()
     clips = [clip for folder in arguments.clips for clip in read_clips(folder)]
     headings = (
-        "type, numbers as, batch, the same, tokens, passes, with drafts, times fewer, accepted %, times shorter"
+        "type, numbers as, batch, the same, tokens, calls, with drafts, times fewer, accepted %, times shorter"
     )
     lines = [f"| {headings.replace(', ', ' | ')} |", "|---|---|" + "---:|" * 8]
     notes: list[str] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.demo import MODEL
+from funasr_cli.families.fun_asr_nano.model import NanoModel
 from tools.accuracy.decoding import (
     RECIPES,
     STORED_RECIPES,
@@ -81,7 +82,8 @@ def recipes_table(conditions: dict[str, list[Clip]], upstream: Path, folder: Pat
     dense: list[str] = []
     for recipe in STORED_RECIPES:
         recognizer = load_recipe(upstream, recipe, folder)
-        size_mb = (recognizer.loaded.folder / "model.safetensors").stat().st_size / 1e6
+        assert isinstance(recognizer.model, NanoModel)
+        size_mb = (recognizer.model.loaded.folder / "model.safetensors").stat().st_size / 1e6
         rates, texts = [], []
         for clips in conditions.values():
             own = [text for text, _ in decode(recognizer, clips, itn=False)]

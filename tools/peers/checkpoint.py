@@ -12,7 +12,7 @@ from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.benchmarks.subjects import generated_clip
 from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.checkpoints.format import WEIGHTS_FILE
-from funasr_cli.families.fun_asr_nano.layout_funasr import UPSTREAM_CONFIG
+from funasr_cli.checkpoints.funasr import UPSTREAM_CONFIG
 from funasr_cli.families.fun_asr_nano.upstream import LLM_FOLDER
 from tools.export import export
 

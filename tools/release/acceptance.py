@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.compute.backend import on_accelerator
 from funasr_cli.compute.device import use_device
 from funasr_cli.conversion.convert import Conversion, Proof, convert
 from funasr_cli.errors import FunASRError, ModelError, SetupError
-from funasr_cli.families.fun_asr_nano import layout_funasr as funasr
 from funasr_cli.families.open import open_checkpoint
-from funasr_cli.hubs.find import Progress, fetch_source
+from funasr_cli.hubs.find import Progress, fetch_checkpoint
 from funasr_cli.languages import LANGUAGES
 from funasr_cli.options import BENCH_TRIALS, CLIP, DEFAULT_HUB, FULL, RECIPES, ConvertOptions, Hub
 from funasr_cli.paths import REFERENCE_PYTHON, path_in_variable
@@ -104,7 +104,7 @@ def accept(plan: Plan, work: Path, show: Callable[[Line], None], tell: Callable[
     if plan.device:
         use_device(plan.device)
     tell(f"looking for {plan.model}")
-    source = fetch_source(plan.model, plan.revision, _steps(tell), plan.hub)
+    source = fetch_checkpoint(plan.model, plan.revision, _steps(tell), plan.hub)
     plan = replace(plan, revision=source.revision or plan.revision)  # all recipes from one commit
     checkpoint = open_checkpoint(source.folder, source.name)
     reference = _ask_reference(checkpoint, plan.clips, tell)

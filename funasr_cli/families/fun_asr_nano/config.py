@@ -1,14 +1,18 @@
-"""What a Fun-ASR-Nano checkpoint states."""
+"""What a Fun-ASR-Nano checkpoint states, and what in it does not add up."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from funasr_cli.checkpoints.untrusted import quoted, readable
+from funasr_cli.families.components import encoder_misfits, frontend_misfits, heads_misfit
 from funasr_cli.features.fbank import FrontendConfig
+from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 
-MODEL_TYPE = "fun_asr_nano"
+LOW_FRAME_RATE = 8  # feature rows for each row of the prompt, see `audio_token_count`
 
 
 @dataclass(frozen=True)
@@ -38,3 +42,31 @@ class FunASRNanoConfig:
     ctc: CTCConfig | None
     prompt: PromptConfig
     stop_token_ids: tuple[int, ...]
+
+
+def languages_of(name: str) -> tuple[str, ...]:
+    """ISO codes, by the name of a checkpoint."""
+    return MLT_LANGUAGES if "mlt" in name.casefold() else NANO_LANGUAGES
+
+
+def misfits(config: FunASRNanoConfig) -> Iterator[str]:
+    """Name what does not add up in a configuration whose numbers are in range."""
+    llm, ctc, encoder = config.llm, config.ctc, config.encoder
+    if ctc and ctc.blank_id >= ctc.vocab_size:
+        yield f"CTC blank {ctc.blank_id} is not among {ctc.vocab_size} ids"
+    yield from heads_misfit("encoder", encoder.width, encoder.heads)
+    yield from heads_misfit("adaptor", config.adaptor.output_dim, config.adaptor.heads)
+    yield from heads_misfit("decoder's query heads", llm.num_attention_heads, llm.num_key_value_heads)
+    if ctc:
+        yield from heads_misfit("CTC decoder", ctc.decoder.output_dim, ctc.decoder.heads)
+    if config.adaptor.downsample > LOW_FRAME_RATE:
+        yield f"the adaptor stacks {config.adaptor.downsample} frames, more than one row of the prompt stands for"
+    yield from encoder_misfits(encoder)
+    yield from frontend_misfits(config.frontend)
+    stops = config.stop_token_ids
+    if not stops or not all(0 <= token_id < llm.vocab_size for token_id in stops):
+        yield f"stop tokens {quoted(list(stops))} are not among {llm.vocab_size} ids"
+    if not config.prompt.languages:
+        yield "no language"
+    if unknown := [code for code in config.prompt.languages if code not in LANGUAGES]:
+        yield f"unknown languages {readable(', '.join(unknown))}"

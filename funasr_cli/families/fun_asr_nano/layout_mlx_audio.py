@@ -12,6 +12,8 @@ from funasr_cli.checkpoints.tensors import open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_json, readable
 from funasr_cli.checkpoints.values import Options, section, stated_in
 from funasr_cli.errors import ModelError
+from funasr_cli.families.fun_asr_nano import names
+from funasr_cli.families.fun_asr_nano.config import languages_of
 from funasr_cli.families.fun_asr_nano.upstream import COMPONENTS, nano_config
 
 LAYOUT = "mlx-audio"
@@ -26,22 +28,21 @@ DEFAULTS: dict[str, Options] = {
 }  # fmt: skip
 
 
-def open_mlx_audio(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
-    """Open a folder in this layout."""
+def open_mlx_audio(folder: Path, name: str) -> Checkpoint:
+    """Open a folder in this layout; its name tells the languages where its ``config.json`` does not."""
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     with stated_in(str(path)):
         decoder = decoder_of(content)
         options = _upstream_words(content)
-    if not decoder:
-        message = f"{path}: neither funasr nor mlx-audio has converted this"
-        raise ModelError(message, "convert its source", code="model-unsupported")
+    repository = content.get("model_repo")
+    # Of a folder, whatever it was, mlx-audio writes Nano's id into model_repo.
+    languages = languages_of(f"{repository} {name}")
     config = nano_config(options, decoder, ctc=False, languages=languages, where=str(path))
     weights = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT)
     stored = open_safetensors(weights)
-    known = {name: tensor for name, tensor in stored.items() if not keymap.has_ctc([name])}
-    tensors = keymap.translate(known, keymap.OURS, str(weights), tied=config.llm.tie_word_embeddings)
-    repository = content.get("model_repo")
+    known = {name: tensor for name, tensor in stored.items() if not names.has_ctc([name])}
+    tensors = keymap.translate(known, names.OURS, str(weights), tied=names.tied(config))
     return Checkpoint(
         layout=LAYOUT,
         config=config,

@@ -17,10 +17,10 @@ from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
 from funasr_cli.checkpoints.values import Options, require, section, stated_in, value
 from funasr_cli.errors import ModelError
+from funasr_cli.families.fun_asr_nano import names
 from funasr_cli.families.fun_asr_nano.upstream import COMPONENTS, nano_config
 
 LAYOUT = "Transformers"
-INDEX_FILE = "model.safetensors.index.json"
 FEATURES_FILES = ("processor_config.json", "preprocessor_config.json")  # the first holds the second since 5.0
 # What Transformers calls them, by FunASR's names, and its defaults: save_pretrained leaves those out.
 FEATURES = {
@@ -50,9 +50,9 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         options, llm = _upstream_words(content, folder)
     config = nano_config(options, llm, ctc=False, languages=languages, where=str(path))
     weights, stored = _open_weights(folder)
-    encoder, tied = config.encoder, config.llm.tie_word_embeddings
-    spell = spelling(encoder.blocks, encoder.tp_blocks)
-    tensors = keymap.translate(stored, keymap.TRANSFORMERS, str(folder), tied=tied, **spell)
+    spell = spelling(config.encoder.blocks, config.encoder.tp_blocks)
+    tied = names.tied(config)
+    tensors = keymap.translate(stored, names.TRANSFORMERS, str(folder), tied=tied, **spell)
     return Checkpoint(
         layout=LAYOUT,
         config=config,
@@ -80,7 +80,7 @@ def spelling(blocks: int, tp_blocks: int) -> dict[str, Spell]:
 
 def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
     """The file, or its shards in their order; and the tensors in them."""
-    index = optional_file_in(folder, INDEX_FILE)
+    index = optional_file_in(folder, files.INDEX_FILE)
     listed = read_index(index) if index else {}
     names = sorted(set(listed.values())) or [files.WEIGHTS_FILE]
     weights = tuple(file_in(folder, name, DAMAGED_HINT) for name in names)

@@ -6,15 +6,22 @@ a file only within `stated_in`.
 """
 
 import dataclasses
-from typing import Any
 
 from funasr_cli.checkpoints.values import Misstated, Options, check_config, require, section, stated_in, value
-from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, PromptConfig
+from funasr_cli.families.components import (
+    ENCODER,
+    FRONTEND,
+    Fields,
+    encoder_config,
+    fields_of,
+    frontend_config,
+    stated,
+)
+from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, PromptConfig, misfits
 from funasr_cli.features.fbank import FrontendConfig
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig
 from funasr_cli.models.qwen3 import Qwen3Config
-from funasr_cli.models.sanm import SANMConfig
 
 MODEL = "FunASRNano"  # what upstream calls its class
 LLM_FOLDER = "Qwen3-0.6B"  # of the decoder, in a release
@@ -23,18 +30,8 @@ COMPONENTS: Options = {  # what ``config.yaml`` calls the parts that this versio
     "audio_adaptor": "Transformer",
 }  # fmt: skip
 
-# Our field; upstream's key; upstream's own default, or a type where the key has to be stated.
-FRONTEND = (  # WavFrontend
-    ("sample_rate_hz", "fs", 16000), ("window", "window", "hamming"), ("mel_bins", "n_mels", 80),
-    ("frame_length_ms", "frame_length", 25.0), ("frame_shift_ms", "frame_shift", 10.0),
-    ("stack_frames", "lfr_m", 1), ("stack_step", "lfr_n", 1),
-)  # fmt: skip
-ENCODER = (  # SenseVoiceEncoderSmall
-    ("width", "output_size", 256), ("heads", "attention_heads", 4), ("ffn_dim", "linear_units", 2048),
-    ("blocks", "num_blocks", 6), ("tp_blocks", "tp_blocks", 0),
-    ("memory_taps", "kernel_size", 11), ("memory_shift", "sanm_shfit", 0),
-)  # fmt: skip
-ADAPTOR = (  # llm_asr.adaptor.Transformer
+# As in `components`.
+ADAPTOR: Fields = (  # llm_asr.adaptor.Transformer
     ("ffn_dim", "ffn_dim", 2048), ("layers", "n_layer", 2), ("heads", "attention_heads", 8),
     ("downsample", "downsample_rate", 2),
 )  # fmt: skip
@@ -59,8 +56,7 @@ def nano_config(
         for name, supported in COMPONENTS.items():
             require(yaml, name, supported)
         frontend = _frontend(section(yaml, "frontend_conf"))
-        encoder_options = section(yaml, "audio_encoder_conf")
-        encoder = SANMConfig(input_dim=frontend.row_width, **_fields(encoder_options, ENCODER))
+        encoder = encoder_config(section(yaml, "audio_encoder_conf"), frontend.row_width)
     with stated_in(llm_where or where):
         decoder, stop_token_ids = _decoder(llm), _stop_token_ids(llm)
     with stated_in(where):
@@ -78,21 +74,15 @@ def nano_config(
             ),
             stop_token_ids=stop_token_ids,
         )
-    check_config(config, f"{where}, {llm_where}" if llm_where else where)
+    check_config(config, f"{where}, {llm_where}" if llm_where else where, misfits)
     return config
-
-
-def _fields(conf: Options, fields: tuple[tuple[str, str, Any], ...]) -> dict[str, Any]:
-    return {ours: value(conf, theirs, default) for ours, theirs, default in fields}
 
 
 def _frontend(conf: Options) -> FrontendConfig:
     if conf.get("cmvn_file") is not None:
         message = "frontend_conf names a CMVN file: no Fun-ASR-Nano has one"
         raise Misstated(message, "this is another model", code="model-unsupported")
-    require(conf, "snip_edges", True, default=True)
-    require(conf, "upsacle_samples", True, default=True)
-    return FrontendConfig(**_fields(conf, FRONTEND))
+    return frontend_config(conf)
 
 
 def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
@@ -100,7 +90,7 @@ def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
         input_dim=input_dim,
         output_dim=output_dim,
         low_frame_rate=value(conf, "use_low_frame_rate", False),
-        **_fields(conf, ADAPTOR),
+        **fields_of(conf, ADAPTOR),
     )
     if config.downsample > 1 and not config.low_frame_rate:
         message = f"downsample_rate {config.downsample} without use_low_frame_rate: not supported"
@@ -154,8 +144,8 @@ def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options
     prompt = config.prompt
     adaptor = _adaptor_options(config.adaptor) | {"use_low_frame_rate": config.adaptor.low_frame_rate}
     options = COMPONENTS | {
-        "frontend_conf": _stated(config.frontend, FRONTEND) | {"cmvn_file": None},
-        "audio_encoder_conf": _stated(config.encoder, ENCODER),
+        "frontend_conf": stated(config.frontend, FRONTEND) | {"cmvn_file": None},
+        "audio_encoder_conf": stated(config.encoder, ENCODER),
         "audio_adaptor_conf": adaptor,
         "llm": "Qwen3",
         "llm_conf": {"hub": "hf", "init_param_path": llm_folder, "use_lora": False},
@@ -187,9 +177,5 @@ def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options
     return options, llm_options
 
 
-def _stated(config: Any, fields: tuple[tuple[str, str, Any], ...]) -> Options:
-    return {theirs: getattr(config, ours) for ours, theirs, _ in fields}
-
-
 def _adaptor_options(adaptor: AdaptorConfig) -> Options:
-    return {"encoder_dim": adaptor.input_dim, "llm_dim": adaptor.output_dim} | _stated(adaptor, ADAPTOR)
+    return {"encoder_dim": adaptor.input_dim, "llm_dim": adaptor.output_dim} | stated(adaptor, ADAPTOR)

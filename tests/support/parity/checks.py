@@ -71,7 +71,9 @@ def check_rows(stage: str) -> Check:
 
 def check_prompt(recognizer: Recognizer, ours: Stages, case: Case) -> None:
     """Token ids around the audio, how many audio embeddings there are, and the embeddings of both."""
-    before, after = prompt_token_ids(options_of(case.job), recognizer.config.prompt, recognizer.loaded.tokenizer)
+    before, after = prompt_token_ids(
+        options_of(case.job), recognizer.model.config.prompt, recognizer.model.tokenizer
+    )
     begin, count = case.report["audio_begin"], case.report["audio_tokens"]
     ids = case.arrays["prompt_ids"].tolist()
     require(before == ids[:begin], f"prompt before the audio: {before}, expected {ids[:begin]}")
@@ -95,7 +97,7 @@ def check_logits(_: Recognizer, ours: Stages, case: Case) -> None:
 def check_ctc(recognizer: Recognizer, ours: Stages, case: Case) -> None:
     """Log-probabilities, the best path where it is a clear one, its ids and their text."""
     theirs = case.arrays["ctc_log_probs"]
-    ctc, vocabulary = recognizer.config.ctc, recognizer.loaded.ctc_vocabulary
+    ctc, vocabulary = recognizer.model.config.ctc, recognizer.model.ctc_vocabulary
     require(ours.ctc_log_probs is not None and ctc is not None, "no CTC branch")
     require(ours.ctc_log_probs.shape == theirs.shape, f"{ours.ctc_log_probs.shape}, expected {theirs.shape}")
     worst = float(np.abs(ours.ctc_log_probs - theirs).max())
@@ -118,7 +120,7 @@ def check_text(recognizer: Recognizer, _: Stages, case: Case) -> None:
     options = options_of(case.job)
     clip = load_clip(recognizer, case.job["audio"])
     [ours] = written_ids(recognizer, prompts_of(recognizer, [clip], options), options)
-    if clean_text(recognizer.spell(ours)) != clean_text(case.report["text"]):
+    if clean_text(recognizer.model.spell(ours)) != clean_text(case.report["text"]):
         explain_parting(case.name, ours, case.arrays["generated_ids"].tolist(), case.arrays["forced_logits"])
 
 

@@ -15,8 +15,8 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.decoding import batch as decoding
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.families.fun_asr_nano import network as fun_asr_nano
+from funasr_cli.families.fun_asr_nano.model import Encoded
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
-from funasr_cli.families.fun_asr_nano.stages import Encoded
 from funasr_cli.languages import language_code
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
@@ -54,7 +54,7 @@ def load_clip(recognizer: Recognizer, path: Any) -> Audio:
 
 def forced_logits(recognizer: Recognizer, prompts: list[mx.array], forced_ids: list[list[int]]) -> mx.array:
     """(batch, steps, vocab) logits in front of each of `forced_ids`, all rows in one right-padded pass."""
-    llm = recognizer.loaded.model.llm
+    llm = recognizer.model.network.llm
     steps = len(forced_ids[0])
     vocab_size = llm.config.vocab_size
     assert max(map(max, forced_ids)) < vocab_size, "MLX reads whatever lies behind the embedding table"
@@ -74,20 +74,20 @@ def compute_batch(
     recognizer: Recognizer, clips: list[Audio], forced_ids: list[list[int]], options: TranscribeOptions = DEFAULTS
 ) -> list[Stages]:
     """All stages of clips that go through the model side by side, padded as the package pads them."""
-    model = recognizer.loaded.model
-    features = [recognizer.features(clip.samples) for clip in clips]
-    encoded = recognizer.encode(features)
+    model = recognizer.model.network
+    features = [recognizer.model.features(clip.samples) for clip in clips]
+    encoded = recognizer.model.encoded(features)
     adapted = model.audio_adaptor(
         encoded.hidden, fun_asr_nano.batch_lengths(encoded.lengths, encoded.hidden.shape[1])
     )
-    prompts = recognizer.prompts(encoded, options)
+    prompts = recognizer.model.prompts(encoded, options)
     logits = forced_logits(recognizer, prompts, forced_ids)
-    has_ctc = recognizer.config.ctc is not None
+    has_ctc = recognizer.model.config.ctc is not None
     log_probs = ctc_log_probs(model, model.ctc_hidden(encoded.hidden, encoded.lengths)) if has_ctc else None
-    downsample = recognizer.config.adaptor.downsample
+    downsample = recognizer.model.config.adaptor.downsample
     return [
         Stages(
-            samples=recognizer.at_model_rate(clip.samples),
+            samples=recognizer.model.at_model_rate(clip.samples),
             features=features[row],
             encoder=np.array(encoded.hidden[row, :length]),
             adaptor=np.array(adapted[row, : -(-length // downsample)]),
@@ -103,15 +103,15 @@ def compute_unpadded(
     recognizer: Recognizer, clip: Audio, forced_ids: list[int], options: TranscribeOptions = DEFAULTS
 ) -> Stages:
     """All stages of one clip without a single row or column of padding, and so without masks."""
-    model = recognizer.loaded.model
-    features = recognizer.features(clip.samples)
+    model = recognizer.model.network
+    features = recognizer.model.features(clip.samples)
     hidden = model.audio_encoder(mx.array(features)[None])
-    [prompt] = recognizer.prompts(Encoded(hidden, [len(features)]), options)
+    [prompt] = recognizer.model.prompts(Encoded(hidden, [len(features)]), options)
     row = mx.concatenate([prompt, model.llm.embed(mx.array(forced_ids[:-1]))])
     logits = model.llm.logits(model.llm(row[None], model.llm.make_cache(1))[0, -len(forced_ids) :])
-    has_ctc = recognizer.config.ctc is not None
+    has_ctc = recognizer.model.config.ctc is not None
     return Stages(
-        samples=recognizer.at_model_rate(clip.samples),
+        samples=recognizer.model.at_model_rate(clip.samples),
         features=features,
         encoder=np.array(hidden[0]),
         adaptor=np.array(model.audio_adaptor(hidden)[0]),
@@ -124,7 +124,7 @@ def compute_unpadded(
 def written_ids(recognizer: Recognizer, prompts: list[mx.array], options: TranscribeOptions) -> list[list[int]]:
     """Ids that free decoding writes for each row, the stop token among them; no guard looks at them."""
     assert options.max_tokens is not None
-    llm, stop = recognizer.loaded.model.llm, recognizer.config.stop_token_ids
+    llm, stop = recognizer.model.network.llm, recognizer.model.config.stop_token_ids
     rows = generate(llm, prompts, stop, options.max_tokens, make_sampler(options))
     assert all(token.finite for row in rows for token in row)
     return [[token.token_id for token in row] for row in rows]
@@ -132,7 +132,8 @@ def written_ids(recognizer: Recognizer, prompts: list[mx.array], options: Transc
 
 def prompts_of(recognizer: Recognizer, clips: list[Audio], options: TranscribeOptions) -> list[mx.array]:
     """Embeddings that the decoder reads for these clips, encoded side by side."""
-    return recognizer.prompts(recognizer.encode([recognizer.features(clip.samples) for clip in clips]), options)
+    model = recognizer.model
+    return model.prompts(model.encoded([model.features(clip.samples) for clip in clips]), options)
 
 
 def compute_case(recognizer: Recognizer, case: Case) -> Stages:

@@ -15,19 +15,20 @@ from support.small import SMALL, convert
 
 import funasr_cli
 from funasr_cli import demo
-from funasr_cli.checkpoints.format import read_config
 from funasr_cli.cli.convert import capabilities
+from funasr_cli.families import registry
+from funasr_cli.families.converted import read_config
 from funasr_cli.families.open import is_model
 from funasr_cli.hubs import huggingface
 from funasr_cli.hubs.find import (
     ALIASES,
     converted_models,
-    fetch_source,
+    fetch_checkpoint,
     find_model,
     hub_of,
     models_folder,
 )
-from funasr_cli.hubs.repository import Source, is_complete, wanted
+from funasr_cli.hubs.repository import CheckpointFolder, is_complete, wanted
 from funasr_cli.options import Hub
 
 
@@ -86,7 +87,7 @@ def test_ambiguous_name(home: Path, small_model: Path) -> None:
     add(home, small_model, "one/x", "two/x", "y")
     assert_refused("x", "model-ambiguous", "x: ", "one/x, two/x")
     places = f"{home / 'models/one/x'}, {home / 'models/two/x'}"
-    assert_refused("x", "model-ambiguous", "x: ", places, find=fetch_source)
+    assert_refused("x", "model-ambiguous", "x: ", places, find=fetch_checkpoint)
     assert find_model("two/x") == home / "models/two/x"
 
 
@@ -94,7 +95,7 @@ def test_a_folder_wins_over_a_name(home: Path, small_model: Path, tmp_path: Path
     add(home, small_model, "x")
     shutil.copytree(small_model, tmp_path / "x")
     assert find_model("x") == Path("x")
-    assert fetch_source("x") == Source(Path("x"), "x", None)
+    assert fetch_checkpoint("x") == CheckpointFolder(Path("x"), "x", None)
     (tmp_path / "x/config.json").unlink()
     assert find_model("x") == home / "models/x"
 
@@ -114,7 +115,7 @@ def test_folder_that_is_no_model(home: Path, small_checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("name", ["~nobody-has-this-name", "a" * 300, "a\0b", "a/" * 200, ""])
 def test_names_that_no_folder_can_have(home: Path, name: str) -> None:
-    for find in (find_model, fetch_source):
+    for find in (find_model, fetch_checkpoint):
         assert_refused(name, "model-missing", find=find)
 
 
@@ -135,24 +136,24 @@ def test_source_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_checkpoint(tmp_path / "My-Nano", SMALL)
     monkeypatch.chdir(folder)
     for name in (".", str(folder), "../My-Nano/"):
-        source = fetch_source(name)
+        source = fetch_checkpoint(name)
         assert (source.name, source.revision, source.folder.resolve()) == ("My-Nano", None, folder)
 
 
 @pytest.mark.parametrize("name", ["/nothere", "./x", "../x/y", "~/nothere", "a/b/c"])
 def test_no_such_folder(home: Path, name: str) -> None:
     """What can be no hub id is taken for a path."""
-    assert_refused(name, "model-missing", f"{name}: no such folder", find=fetch_source)
+    assert_refused(name, "model-missing", f"{name}: no such folder", find=fetch_checkpoint)
 
 
 def test_a_converted_model_is_a_source_by_its_name(home: Path, small_model: Path) -> None:
     """By what `funasr models` calls it, or the last part of that."""
     add(home, small_model, "mine", "owner/theirs")
-    assert fetch_source("mine") == Source(home / "models/mine", "mine", None)
-    assert fetch_source("theirs") == Source(home / "models/owner/theirs", "owner/theirs", None)
-    assert fetch_source("demo") == Source(demo.MODEL, "demo", None)
+    assert fetch_checkpoint("mine") == CheckpointFolder(home / "models/mine", "mine", None)
+    assert fetch_checkpoint("theirs") == CheckpointFolder(home / "models/owner/theirs", "owner/theirs", None)
+    assert fetch_checkpoint("demo") == CheckpointFolder(demo.MODEL, "demo", None)
     add(home, small_model, "demo")
-    assert fetch_source("demo") == Source(home / "models/demo", "demo", None)
+    assert fetch_checkpoint("demo") == CheckpointFolder(home / "models/demo", "demo", None)
 
 
 @pytest.mark.parametrize("name", ["nano", "FunAudioLLM/Fun-ASR-Nano-2512", "owner/x"])
@@ -161,9 +162,9 @@ def test_a_hub_id_or_an_alias_means_the_hub(
 ) -> None:
     """Whatever has been converted from it already: it is to be fetched again."""
     add(home, small_model, "nano", "FunAudioLLM/Fun-ASR-Nano-2512", "owner/x")
-    fetched = Source(home / "snapshot", "owner/x", "0123", Hub.HF)
+    fetched = CheckpointFolder(home / "snapshot", "owner/x", "0123", Hub.HF)
     monkeypatch.setattr(huggingface, "fetch", lambda *_: fetched)
-    assert fetch_source(name) is fetched
+    assert fetch_checkpoint(name) is fetched
 
 
 def test_converting_a_converted_model_by_its_name(home: Path, small_model: Path) -> None:
@@ -177,12 +178,12 @@ def test_converting_a_converted_model_by_its_name(home: Path, small_model: Path)
 
 def test_revision_of_a_local_folder(small_checkpoint: Path) -> None:
     with refused("options-conflict", small_checkpoint):
-        fetch_source(str(small_checkpoint), "main")
+        fetch_checkpoint(str(small_checkpoint), "main")
 
 
 @pytest.mark.parametrize("name", ["nosuchfolder", "a/b/c", "/a/b", "a b/c", "-a/b", "./a/b", "a/b--c", "a/b.."])
 def test_neither_folder_nor_id(home: Path, name: str) -> None:
-    assert_refused(name, "model-missing", f"{name}: ", find=fetch_source)
+    assert_refused(name, "model-missing", f"{name}: ", find=fetch_checkpoint)
 
 
 # --- which files of a repository are fetched ---
@@ -242,6 +243,31 @@ def test_one_set_of_weights(names: list[str], tensors: list[str]) -> None:
 def test_a_way_out_of_the_folder() -> None:
     names = "../config.json /config.json a/b/config.json .a/config.json .. config.json/ -/vocab.json".split()
     assert wanted("owner/model", ["model.pt", "", *names]) == ["model.pt"]
+
+
+def test_files_that_another_family_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patterns, at the top or in a folder; a star is no way into another one, nor to what is hidden."""
+    monkeypatch.setattr(registry, "FAMILIES", registry.FAMILIES[:1])
+    other = dataclasses.replace(registry.FAMILIES[0], hub_files=("am.mvn", "*.bpe.model", "*/seg_dict"))
+    names = ["am.mvn", "a.b.bpe.model", "x/seg_dict", "config.yaml"]
+    others = ["x/am.mvn", "x/a.bpe.model", "seg_dict", "x/y/seg_dict", ".x/seg_dict", ".bpe.model", "..bpe.model"]
+    assert set(wanted("owner/model", ["model.pt", *names, *others])) == {"model.pt", "config.yaml"}
+    monkeypatch.setattr(registry, "FAMILIES", (*registry.FAMILIES, other))
+    assert set(wanted("owner/model", ["model.pt", *names, *others])) == {"model.pt", *names}
+
+
+def test_an_alias_whose_id_is_another_one_on_modelscope(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An id is taken as it is."""
+    asked = []
+    for hub in ("huggingface", "modelscope"):
+        monkeypatch.setattr(f"funasr_cli.hubs.{hub}.fetch", lambda *details: asked.append(details[0]))
+    there = dataclasses.replace(registry.FAMILIES[0], modelscope_ids={ALIASES["nano"]: "iic/nano"})
+    monkeypatch.setattr(registry, "FAMILIES", (there,))
+    for name in ("nano", "mlt-nano", ALIASES["nano"]):
+        for hub in Hub:
+            fetch_checkpoint(name, hub=hub)
+    same = ALIASES["mlt-nano"]
+    assert asked == [ALIASES["nano"], "iic/nano", same, same, ALIASES["nano"], ALIASES["nano"]]
 
 
 @pytest.mark.parametrize(

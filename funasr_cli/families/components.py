@@ -1,0 +1,72 @@
+"""What several families' configurations have in common: FunASR's front end and its SAN-M encoder.
+
+Our field; upstream's key; upstream's own default, or a type where the key has to be stated.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from funasr_cli.checkpoints.untrusted import quoted
+from funasr_cli.checkpoints.values import Options, require, value
+from funasr_cli.features.fbank import WINDOWS, FrontendConfig
+from funasr_cli.models.sanm import SANMConfig
+
+Fields = tuple[tuple[str, str, Any], ...]
+
+FRONTEND: Fields = (  # WavFrontend
+    ("sample_rate_hz", "fs", 16000), ("window", "window", "hamming"), ("mel_bins", "n_mels", 80),
+    ("frame_length_ms", "frame_length", 25.0), ("frame_shift_ms", "frame_shift", 10.0),
+    ("stack_frames", "lfr_m", 1), ("stack_step", "lfr_n", 1),
+)  # fmt: skip
+ENCODER: Fields = (  # SenseVoiceEncoderSmall
+    ("width", "output_size", 256), ("heads", "attention_heads", 4), ("ffn_dim", "linear_units", 2048),
+    ("blocks", "num_blocks", 6), ("tp_blocks", "tp_blocks", 0),
+    ("memory_taps", "kernel_size", 11), ("memory_shift", "sanm_shfit", 0),
+)  # fmt: skip
+LONGEST_FRAME_SAMPLES = 1 << 16  # the release's has 400, one of 25 ms at 192 kHz 4,800
+
+
+def fields_of(conf: Options, fields: Fields) -> dict[str, Any]:
+    """Our fields, with the values that upstream's section states."""
+    return {ours: value(conf, theirs, default) for ours, theirs, default in fields}
+
+
+def stated(config: Any, fields: Fields) -> Options:
+    """Do the inverse: upstream's section that states what a configuration says."""
+    return {theirs: getattr(config, ours) for ours, theirs, _ in fields}
+
+
+def frontend_config(conf: Options) -> FrontendConfig:
+    """Translate ``frontend_conf``; a ``cmvn_file`` in it is left to the caller."""
+    require(conf, "snip_edges", True, default=True)
+    require(conf, "upsacle_samples", True, default=True)
+    return FrontendConfig(**fields_of(conf, FRONTEND))
+
+
+def encoder_config(conf: Options, input_dim: int) -> SANMConfig:
+    """Translate ``encoder_conf``, or whatever the family calls it."""
+    return SANMConfig(input_dim=input_dim, **fields_of(conf, ENCODER))
+
+
+def heads_misfit(name: str, width: int, heads: int) -> Iterator[str]:
+    """Name attention whose heads do not share its width evenly."""
+    if width % heads:
+        yield f"{name}: {heads} heads do not divide {width}"
+
+
+def encoder_misfits(encoder: SANMConfig) -> Iterator[str]:
+    """Name what else does not add up in an encoder."""
+    if encoder.input_dim % 2 or encoder.input_dim < 4:
+        yield f"rows of {encoder.input_dim} values have no sines and cosines in equal number"
+    if encoder.memory_shift > encoder.memory_taps // 2:
+        yield f"a shift of {encoder.memory_shift} exceeds {encoder.memory_taps} taps"
+
+
+def frontend_misfits(frontend: FrontendConfig) -> Iterator[str]:
+    """Name what does not add up in a front end."""
+    if frontend.window not in WINDOWS:
+        yield f"window {quoted(frontend.window)} is not one of {', '.join(WINDOWS)}"
+    for name, length_ms in (("length", frontend.frame_length_ms), ("shift", frontend.frame_shift_ms)):
+        samples = round(frontend.sample_rate_hz * length_ms / 1000)
+        if not 1 <= samples <= LONGEST_FRAME_SAMPLES:
+            yield f"a frame {name} of {length_ms} ms is {samples} samples at {frontend.sample_rate_hz} Hz"

@@ -1,0 +1,122 @@
+"""Fun-ASR-Nano as a family; see `Family`."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from funasr_cli.capabilities import Capabilities
+from funasr_cli.checkpoints import format as files
+from funasr_cli.checkpoints import funasr
+from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.untrusted import file_in
+from funasr_cli.families.family import Family, Layout, LoadedModel
+from funasr_cli.families.fun_asr_nano import layout_mlx_audio as mlx_audio
+from funasr_cli.families.fun_asr_nano import layout_transformers as transformers
+from funasr_cli.families.fun_asr_nano import names
+from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, languages_of, misfits
+from funasr_cli.families.fun_asr_nano.layout_funasr import open_funasr
+from funasr_cli.families.fun_asr_nano.network import FunASRNano
+from funasr_cli.families.fun_asr_nano.upstream import MODEL
+from funasr_cli.vocabulary import MARKS
+
+if TYPE_CHECKING:
+    from funasr_cli.speech_model import SpeechModel
+
+# Of the decoder and its tokenizer: at the top of a repository, or in a folder such as Qwen3-0.6B.
+DECODER_FILES = (
+    files.CONFIG_FILE, files.TOKENIZER_FILE, *files.OPTIONAL_TOKENIZER_FILES, "special_tokens_map.json",
+    "added_tokens.json",
+)  # fmt: skip
+TOP_FILES = (*transformers.FEATURES_FILES, files.CTC_VOCABULARY_FILE, "chat_template.jinja")
+
+
+def capabilities(config: FunASRNanoConfig) -> Capabilities:
+    """Tell what a checkpoint can do: its CTC branch times words and drafts text."""
+    has_ctc = config.ctc is not None
+    return Capabilities(
+        languages=config.prompt.languages,
+        hotwords=True,
+        previous_text=True,
+        sampling=True,
+        token_limit=True,
+        itn_switch=True,
+        partial_text=True,
+        word_times=has_ctc,
+        confidence=True,
+        ctc_text=has_ctc,
+        drafts=has_ctc,
+        second_opinion=has_ctc,
+    )
+
+
+def _load(loaded: LoadedModel) -> "SpeechModel":
+    from funasr_cli.families.fun_asr_nano.model import NanoModel
+
+    return NanoModel(loaded)
+
+
+def _files(folder: Path, config: FunASRNanoConfig) -> dict[str, Path]:
+    found = files.tokenizer_files(folder, folder)
+    if config.ctc is not None:
+        found[files.CTC_VOCABULARY_FILE] = file_in(folder, files.CTC_VOCABULARY_FILE)
+    return found
+
+
+def _vocabulary_problems(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """The tokenizer has to know the marks of the prompt, and the ids at which a text ends."""
+    from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
+
+    tokenizer = read_tokenizer(checkpoint.files[files.TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
+    for mark in MARKS:
+        if tokenizer.token_to_id(mark) is None:
+            yield files.TOKENIZER_FILE, f"has no token {mark}"
+    for token_id in checkpoint.config.stop_token_ids:
+        if tokenizer.id_to_token(token_id) is None:
+            yield files.TOKENIZER_FILE, f"has no token {token_id}, at which the model stops"
+    if checkpoint.config.ctc:
+        read_ctc_vocabulary(checkpoint.files[files.CTC_VOCABULARY_FILE])
+
+
+def _with_languages(config: FunASRNanoConfig, languages: tuple[str, ...]) -> FunASRNanoConfig:
+    return dataclasses.replace(config, prompt=dataclasses.replace(config.prompt, languages=languages))
+
+
+def _readme(config: FunASRNanoConfig) -> Iterator[str]:
+    yield f"CTC branch, and so word times: {'yes' if config.ctc else 'no, the source has no such tensors'}"
+
+
+FAMILY = Family(
+    model_type="fun_asr_nano",
+    upstream_class=MODEL,
+    aliases={"nano": "FunAudioLLM/Fun-ASR-Nano-2512", "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512"},
+    config=FunASRNanoConfig,
+    misfits=misfits,
+    network=FunASRNano,
+    load=_load,
+    capabilities=capabilities,
+    open_funasr=open_funasr,
+    layouts=(
+        Layout(
+            is_it=lambda content: "audio_config" in content,
+            open=lambda folder, name: transformers.open_transformers(folder, languages_of(name)),
+        ),
+        Layout(
+            is_it=lambda content: bool(mlx_audio.decoder_of(content)),
+            open=mlx_audio.open_mlx_audio,
+            is_ready=True,
+        ),
+    ),
+    rules={
+        funasr.LAYOUT: names.FUNASR,
+        transformers.LAYOUT: names.TRANSFORMERS,
+        f"{mlx_audio.LAYOUT} and {files.FORMAT}": names.OURS,
+    },
+    files=_files,
+    vocabulary_problems=_vocabulary_problems,
+    parts=names.PARTS,
+    tied=names.tied,
+    with_languages=_with_languages,
+    readme=_readme,
+    hub_files=(*DECODER_FILES, *(f"*/{name}" for name in DECODER_FILES), *TOP_FILES),
+)

@@ -1,0 +1,164 @@
+"""Fun-ASR-Nano, ready to transcribe: samples to features, encoder, CTC branch and prompt; tokens to text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+
+from funasr_cli.audio.vad import SAMPLE_RATE_HZ
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
+from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
+from funasr_cli.compute.backend import mx
+from funasr_cli.decoding.batch import BatchDecoder, bucketed
+from funasr_cli.decoding.ctc import CTCReading
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.errors import AudioError, ModelError
+from funasr_cli.families.family import LoadedModel
+from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
+from funasr_cli.families.fun_asr_nano.session import NanoSession
+from funasr_cli.features.fbank import MIN_SAMPLES, Frontend
+from funasr_cli.models.layers import batch_lengths
+from funasr_cli.options import MAX_SEGMENT_S, TranscribeOptions
+from funasr_cli.speech_model import EncodedAudio, Prompt, Trace
+
+BEST_SEGMENT_S = 30.0  # upstream's models were trained on no longer ones
+NO_CTC_HINT = "Hugging Face's files leave it out: convert the model again with --hub ms"
+
+
+@dataclass
+class Encoded:
+    """A batch behind the encoder."""
+
+    hidden: mx.array  # (batch, frames, encoder width)
+    lengths: list[int]
+
+
+class NanoModel:
+    """A loaded model, stage by stage, for batches whose rows do not depend on each other; see `SpeechModel`."""
+
+    sample_rate_hz = SAMPLE_RATE_HZ
+    best_segment_s, longest_segment_s = BEST_SEGMENT_S, float(MAX_SEGMENT_S)
+    window_s: float | None = None
+
+    def __init__(self, loaded: LoadedModel):
+        self.loaded = loaded
+        self.config, self.network = loaded.file.config, loaded.network
+        files, has_ctc = loaded.files, self.config.ctc is not None
+        self.tokenizer = read_tokenizer(files[TOKENIZER_FILE], self.config.llm.vocab_size)
+        self.ctc_vocabulary = read_ctc_vocabulary(files[CTC_VOCABULARY_FILE]) if has_ctc else None
+        self.name, self.weights_type = loaded.name, loaded.weights_type
+        self.capabilities = loaded.family.capabilities(self.config)
+        self.parameters = loaded.parameters
+        self.frontend = Frontend(self.config.frontend)
+
+    def session(self, options: TranscribeOptions) -> NanoSession:
+        """Begin a run; a `UsageError` refuses what the prompt cannot hold."""
+        return NanoSession(self, options)
+
+    def encode(self, samples: np.ndarray) -> EncodedAudio:
+        """Run the encoder over (samples,) at `sample_rate_hz`; an `AudioError` where they are too few."""
+        if len(self.at_model_rate(samples)) < MIN_SAMPLES:
+            raise AudioError("too short to be encoded", code="audio-too-short")
+        encoded = self.encoded([self.features(samples)])
+        frames = encoded.hidden[0, : encoded.lengths[0]]  # (frames, encoder width)
+        [embeddings] = self.network.audio_embeddings(encoded.hidden, encoded.lengths)
+        mx.eval(frames, embeddings)
+        return EncodedAudio(frames, embeddings, self.config.frontend.row_duration_s)
+
+    def read_ctc(self, samples: np.ndarray, language: str | None = None) -> CTCReading:
+        """Return what the CTC branch, which needs no language, hears; a `ModelError` where there is none."""
+        [reading] = self.ctc_readings(self.encoded([self.features(samples)]))
+        return reading
+
+    def trace(
+        self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
+    ) -> Trace:
+        """Take (samples,) through the model as one segment, which ends after `options.max_tokens`."""
+        features = self.features(samples)
+        encoded = self.encoded([features])
+        llm, stops = self.network.llm, self.config.stop_token_ids
+        [embeddings] = self.network.audio_embeddings(encoded.hidden, encoded.lengths)
+        [prompt] = self.prompts(encoded, options)
+        decoder = BatchDecoder(llm, make_sampler(options))
+        decoder.add([prompt])
+        written: list[int] = []
+        while len(written) != options.max_tokens and not (written and written[-1] in stops):
+            written += [token.token_id for token in decoder.step()]
+        forced = forced_ids or written
+        columns = mx.concatenate([prompt, llm.embed(mx.array(forced[:-1], mx.int32))])  # (columns, hidden)
+        hidden = llm(columns[None], llm.make_cache(1))[0, -len(forced) :]  # (steps, hidden)
+        return Trace(
+            stages={
+                "features": features,
+                "encoder": np.array(encoded.hidden[0, : encoded.lengths[0]]),
+                "audio_embeddings": np.array(embeddings),
+            },
+            logits=np.array(llm.logits(hidden)),
+            token_ids=tuple(written),
+            text=self.tokenizer.decode([token_id for token_id in written if token_id not in stops]),
+        )
+
+    def prompt(self, options: TranscribeOptions, *, first: bool = True) -> Prompt:
+        """Return what is asked about the `first` segment of a recording, or a later one."""
+        config = self.config.prompt
+        ids = prompt_token_ids(options, config, self.tokenizer, first=first)
+        return Prompt(*prompt_texts(options, config, first=first), *map(len, ids))
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        """(samples,) at `sample_rate_hz` -> (rows, row width)."""
+        return np.array(self.frontend(self.at_model_rate(samples)))
+
+    def at_model_rate(self, samples: np.ndarray) -> np.ndarray:
+        """(samples,) at `sample_rate_hz` -> the same at the rate that the model states, 8 kHz for telephones."""
+        rate_hz = self.config.frontend.sample_rate_hz
+        return samples if rate_hz == SAMPLE_RATE_HZ else soxr.resample(samples, SAMPLE_RATE_HZ, rate_hz)
+
+    def encoded(self, features: list[np.ndarray]) -> Encoded:
+        """Run the encoder over a right-padded batch of (rows, row width) each."""
+        lengths = [len(rows) for rows in features]
+        frames = bucketed(max(lengths))
+        batch = np.zeros((len(features), frames, features[0].shape[1]), np.float32)
+        for row, rows in zip(batch, features, strict=True):
+            row[: len(rows)] = rows
+        hidden = self.network.audio_encoder(mx.array(batch), batch_lengths(lengths, frames))
+        mx.eval(hidden)
+        return Encoded(hidden, lengths)
+
+    def prompts(
+        self, encoded: Encoded, options: TranscribeOptions, first: list[bool] | None = None
+    ) -> list[mx.array]:
+        """Embeddings that the decoder reads: (length, hidden) a row, audio between the two pieces of text.
+
+        ``first`` tells which rows are the first of their recordings; None takes all of them for that.
+        """
+        embeddings = self.network.audio_embeddings(encoded.hidden, encoded.lengths)
+        first = first or [True] * len(embeddings)
+        texts = {}  # (tokens, hidden) in front of the audio embeddings and behind them
+        for is_first in set(first):
+            ids = prompt_token_ids(options, self.config.prompt, self.tokenizer, first=is_first)
+            texts[is_first] = [self.network.llm.embed(mx.array(part)) for part in ids]
+        return [
+            mx.concatenate([texts[is_first][0], audio, texts[is_first][1]])
+            for audio, is_first in zip(embeddings, first, strict=True)
+        ]
+
+    def ctc_readings(self, encoded: Encoded) -> list[CTCReading]:
+        """What the CTC branch makes of each row; a `ModelError` where there is none."""
+        vocabulary, ctc, network = self.ctc_vocabulary, self.config.ctc, self.network
+        if vocabulary is None or ctc is None:
+            raise ModelError(f"{self.name}: has no CTC branch", NO_CTC_HINT, code="ctc-missing")
+        hidden = network.ctc_hidden(encoded.hidden, encoded.lengths)  # (batch, frames, CTC width)
+        frame_s = self.config.frontend.row_duration_s
+        return [
+            CTCReading(network.ctc, row[:length], vocabulary, ctc.blank_id, frame_s)
+            for row, length in zip(hidden, encoded.lengths, strict=True)
+        ]
+
+    def token_ids(self, text: str) -> list[int]:
+        """The decoder's tokens of a text."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def spell(self, token_ids: list[int]) -> str:
+        """Text of the decoder's tokens."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)

@@ -1,0 +1,181 @@
+"""A run of Fun-ASR-Nano: rows that are written token by token, side by side, with drafts of the CTC branch."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from typing import TYPE_CHECKING
+
+from funasr_cli.decoding.agreement import compare, said_before
+from funasr_cli.decoding.batch import BatchDecoder, Token
+from funasr_cli.decoding.ctc import CTCReading
+from funasr_cli.decoding.draft import CTCDraft, SpellingMemory
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.decoding.stopping import Quota, StoppingCriteria, StopReason, token_budget, without_loop
+from funasr_cli.decoding.text import TextStream, clean_text, thinking
+from funasr_cli.decoding.words import time_words
+from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
+from funasr_cli.measure import available_bytes
+from funasr_cli.models.adaptor import audio_token_count
+from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
+from funasr_cli.speech_model import Hypothesis, SegmentRequest, Update
+from funasr_cli.transcript import Segment, Word
+
+if TYPE_CHECKING:
+    from funasr_cli.families.fun_asr_nano.model import NanoModel
+
+ROWS_AT_ONCE = 4  # read together: enough to keep the processor busy, few enough not to hold up the others
+MOST_ROWS = 16  # rows beyond that add little on the machines measured
+
+
+@dataclass
+class Row:
+    """A segment that is being written."""
+
+    request: SegmentRequest
+    stream: TextStream
+    stopping: StoppingCriteria
+    ctc: CTCReading | None
+    draft: CTCDraft | None
+    logprobs: list[float] = field(default_factory=list)
+
+
+class NanoSession:
+    """One batch of the decoder, whose rows come and go; see `Session`."""
+
+    rows_at_once = ROWS_AT_ONCE
+
+    def __init__(self, model: "NanoModel", options: TranscribeOptions):
+        self._model, self._options = model, options
+        # Refuses bad hotwords. What stands in front of the audio is the same for all.
+        before, after = prompt_token_ids(options, model.config.prompt, model.tokenizer)
+        self._shared_rows = len(before)
+        self._text_tokens = len(before) + len(after)
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._stage = ""  # the current computation
+        self._rows: dict[int, Row] = {}
+        self._decoder = self._new_decoder()
+        has_ctc = model.config.ctc is not None
+        self._drafts = has_ctc and options.draft == AUTO_DRAFT
+        self._compares = options.second_opinion and options.exact_tokens is None
+        self._hears = has_ctc and (self._drafts or self._compares or options.ctc or options.word_times)
+        self._spelling = SpellingMemory()
+
+    @property
+    def max_rows(self) -> int:
+        """Choose as many as pay, if half of the free memory holds their keys and values, twice while rows join."""
+        config, llm = self._model.config, self._model.network.llm
+        longest_s = self._options.max_segment_s
+        audio_tokens = audio_token_count(ceil(longest_s / config.frontend.row_duration_s), config.adaptor)
+        columns = self._text_tokens + audio_tokens + token_budget(longest_s)
+        row_bytes = 2 * columns * llm.config.cache_values_a_token * llm.model.norm.weight.dtype.size
+        return max(1, min(MOST_ROWS, available_bytes() // 2 // row_bytes))
+
+    def _new_decoder(self) -> BatchDecoder:
+        return BatchDecoder(self._model.network.llm, make_sampler(self._options), self._shared_rows)
+
+    def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
+        """Encode segments, let the CTC branch read them, and read their prompts."""
+        model = self._model
+        with self._timed("features"):
+            features = [model.features(request.audio.samples) for request in requests]
+        with self._timed("encoder"):
+            encoded = model.encoded(features)
+        readings: Sequence[CTCReading | None] = [None] * len(requests)
+        if self._hears:
+            with self._timed("ctc"):
+                readings = model.ctc_readings(encoded)
+        rows = [self._row(request, reading) for request, reading in zip(requests, readings, strict=True)]
+        with self._timed("prefill"):
+            prompts = model.prompts(encoded, self._options, [request.first for request in requests])
+            numbers = self._decoder.add(prompts, [row.draft for row in rows])
+        self._rows.update(zip(numbers, rows, strict=True))
+        return numbers
+
+    def _row(self, request: SegmentRequest, reading: CTCReading | None) -> Row:
+        """The first row of a recording goes on from an earlier text, if there is one."""
+        options = self._options
+        stream, draft = TextStream(self._model.spell, (request.first and options.prev_text) or ""), None
+        if reading and self._drafts:
+            draft = CTCDraft(reading.text, stream, self._model.token_ids, self._spelling)
+        stops = self._model.config.stop_token_ids
+        stopping = (
+            StoppingCriteria(stops, request.audio.duration_s, options.max_tokens)
+            if options.exact_tokens is None
+            else Quota(options.exact_tokens)
+        )
+        return Row(request, stream, stopping, reading, draft)
+
+    def step(self) -> list[Update]:
+        """One more token for every row, or several."""
+        with self._timed("decode"):
+            tokens = self._decoder.step()
+        written: dict[int, list[Token]] = defaultdict(list)
+        for token in tokens:
+            written[token.row].append(token)
+        return [self._write(number, own) for number, own in written.items()]
+
+    def _write(self, number: int, tokens: Sequence[Token]) -> Update:
+        """Let tokens into a row's text; it may end before the last of them."""
+        row = self._rows[number]
+        settled, counts = row.stream.settled, Counter(decoder_calls=1)
+        for token in tokens:
+            counts.update(tokens=1, accepted=int(token.drafted))
+            if token.finite:
+                row.logprobs.append(token.logprob)
+            if reason := row.stopping.push(token, row.stream):
+                counts["drafted"] = row.draft.proposed if row.draft else 0
+                self.drop(number)
+                return Update(number, hypothesis=self._hypothesis(row, reason), counts=counts)
+        return Update(number, None if row.stream.settled == settled else row.stream.settled, counts=counts)
+
+    def _hypothesis(self, row: Row, reason: StopReason) -> Hypothesis:
+        audio, options = row.request.audio, self._options
+        raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
+        text = clean_text(raw)
+        before = said_before(text, clean_text(row.stream.earlier), row.ctc.text) if row.ctc else ""
+        agreement = compare(text.removeprefix(before), row.ctc.text) if row.ctc and self._compares else None
+        words: tuple[Word, ...] = ()
+        if row.ctc and options.word_times:
+            words = time_words(text, row.ctc, audio.start_s, audio.end_s, before)
+        doubtful = bool(agreement and agreement.doubtful) and reason == StopReason.EOS
+        if row.draft and row.ctc and reason == StopReason.EOS and not doubtful:
+            self._spelling.learn(row.ctc.text, text)
+        segment = Segment(
+            start_s=audio.start_s,
+            end_s=audio.end_s,
+            text=text,
+            thinking=thinking(raw),
+            stop_reason=str(reason),
+            retries=row.request.retries,
+            tokens=len(row.logprobs),
+            mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
+            ctc_text=row.ctc.text if row.ctc and options.ctc else None,
+            scores=row.stream.scores(text) if options.confidence else (),
+            words=words,
+            disagreement=agreement.disagreement if agreement else None,
+            doubtful=doubtful,
+        )
+        return Hypothesis(segment, agreement, row.stopping.worth_retrying(reason, doubtful))
+
+    def drop(self, row: int) -> None:
+        """Take a row out."""
+        if self._rows.pop(row, None):
+            self._decoder.end(row)
+
+    def reset(self) -> set[int]:
+        """Go on after an error: the decoder may have stopped anywhere, and its rows are lost then."""
+        if self._stage not in ("prefill", "decode"):
+            return set()
+        lost = set(self._rows)
+        self._rows, self._decoder = {}, self._new_decoder()
+        return lost
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to that of its stage."""
+        self._stage, started = stage, time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - started

@@ -1,0 +1,63 @@
+"""The families that are known, by model type, by upstream's class, and by a configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from funasr_cli.capabilities import Capabilities
+from funasr_cli.checkpoints.untrusted import quoted
+from funasr_cli.checkpoints.values import Misstated
+from funasr_cli.families.family import Family
+from funasr_cli.families.fun_asr_nano.family import FAMILY as FUN_ASR_NANO
+from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
+
+FAMILIES = (FUN_ASR_NANO, SENSE_VOICE)
+DEFAULT_ALIAS = "nano"  # the model that is taken where none is named
+
+
+def of_model_type(model_type: object) -> Family | None:
+    """The family that ``config.json`` names; None for one that is unknown."""
+    return next((family for family in FAMILIES if family.model_type == model_type), None)
+
+
+def of_upstream_class(name: object) -> Family:
+    """The family of a class of FunASR's; `Misstated`, within `stated_in`, for one that is unknown."""
+    for family in FAMILIES:
+        if family.upstream_class == name:
+            return family
+    known = ", ".join(repr(family.upstream_class) for family in FAMILIES)
+    message = f"model is {quoted(name)}: not supported"
+    raise Misstated(message, f"this version knows {known}", code="model-unsupported")
+
+
+def of_config(config: Any) -> Family:
+    """The family whose configuration this is."""
+    return next(family for family in FAMILIES if type(config) is family.config)
+
+
+def capabilities(config: Any) -> Capabilities:
+    """What a model with this configuration can do."""
+    return of_config(config).capabilities(config)
+
+
+def model_types() -> str:
+    """The model types that are known, for messages."""
+    return " or ".join(family.model_type for family in FAMILIES)
+
+
+def aliases() -> dict[str, str]:
+    """Hub ids by the short names of all families."""
+    return _merged(*(family.aliases for family in FAMILIES))
+
+
+def modelscope_ids() -> dict[str, str]:
+    """Hub ids on ModelScope by those of the aliases, where they differ."""
+    return _merged(*(family.modelscope_ids for family in FAMILIES))
+
+
+def hub_files() -> set[str]:
+    """Patterns of the files that any family needs of a repository; see `Family`."""
+    return {pattern for family in FAMILIES for pattern in family.hub_files}
+
+
+def _merged(*tables: Mapping[str, str]) -> dict[str, str]:
+    return {name: hub_id for table in tables for name, hub_id in table.items()}

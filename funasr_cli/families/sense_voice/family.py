@@ -1,0 +1,55 @@
+"""SenseVoiceSmall as a family; see `Family`."""
+
+from typing import TYPE_CHECKING
+
+from funasr_cli.checkpoints import funasr
+from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.format import FORMAT
+from funasr_cli.checkpoints.keymap import SAME
+from funasr_cli.checkpoints.pieces import PIECES_FILE, TOKENS_FILE
+from funasr_cli.checkpoints.quantize import Part
+from funasr_cli.checkpoints.untrusted import file_in
+from funasr_cli.families.cmvn import CMVN_FILE, read_cmvn
+from funasr_cli.families.family import Family, LoadedModel
+from funasr_cli.families.sense_voice.config import CAPABILITIES, SenseVoiceConfig, misfits
+from funasr_cli.families.sense_voice.layout_funasr import MODEL, RULES, open_funasr
+from funasr_cli.families.sense_voice.network import SenseVoice
+
+if TYPE_CHECKING:
+    from funasr_cli.speech_model import SpeechModel
+
+HUB_ID = "FunAudioLLM/SenseVoiceSmall"
+WORSE = "4 bits raise its error rate by a tenth"  # transcribe.cpp's model card, LibriSpeech test-clean
+
+
+def _load(loaded: LoadedModel) -> "SpeechModel":
+    from funasr_cli.families.sense_voice.model import SenseVoiceModel
+
+    return SenseVoiceModel(loaded)
+
+
+def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
+    from funasr_cli.families.sense_voice.model import read_vocabulary
+
+    read_cmvn(checkpoint.files, checkpoint.config.frontend.row_width)
+    read_vocabulary(checkpoint.files, checkpoint.texts, checkpoint.config.vocab_size)
+    return ()
+
+
+FAMILY = Family(
+    model_type="sense_voice",
+    upstream_class=MODEL,
+    aliases={"sensevoice": HUB_ID, "sense-voice-small": HUB_ID},
+    config=SenseVoiceConfig,
+    misfits=misfits,
+    network=SenseVoice,
+    load=_load,
+    capabilities=lambda _: CAPABILITIES,
+    open_funasr=open_funasr,
+    rules={funasr.LAYOUT: RULES, FORMAT: SAME},
+    files=lambda folder, _: {name: file_in(folder, name) for name in (CMVN_FILE, PIECES_FILE)},
+    vocabulary_problems=_vocabulary_problems,
+    parts=(Part("quantize", "the encoder", ("encoder.", "ctc."), ("8",), WORSE),),
+    hub_files=(CMVN_FILE, "*bpe.model", TOKENS_FILE),
+    modelscope_ids={HUB_ID: "iic/SenseVoiceSmall"},
+)

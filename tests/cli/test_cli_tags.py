@@ -1,0 +1,193 @@
+"""``--tags``, ``--align-with``, and what is refused of models that can do less, with models that say the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import running
+from support.running import invoke
+from support.speaking import SAID, SpeakingModel
+
+import funasr_cli
+from funasr_cli import demo
+from funasr_cli.capabilities import Capabilities
+
+CLIP = demo.clips()[3].path
+NANO_WITHOUT_CTC = Capabilities(
+    ("zh", "en", "ja"), hotwords=True, sampling=True, token_limit=True, itn_switch=True
+)
+
+
+@pytest.fixture
+def speaking(monkeypatch: pytest.MonkeyPatch) -> SpeakingModel:
+    """Whatever is loaded is this model; the folder is that of the demo."""
+    return loading(monkeypatch, SpeakingModel())
+
+
+def loading(monkeypatch: pytest.MonkeyPatch, model: SpeakingModel, **others: SpeakingModel) -> SpeakingModel:
+    """Load this model whatever is asked for, but in folders of these names."""
+    monkeypatch.setattr(running, "load", lambda folder, dtype=None: others.get(folder.name, model))
+    return model
+
+
+def transcribe(*arguments: Any, **env: str) -> running.Result:
+    return invoke("transcribe", "-q", "-m", "demo", CLIP, *arguments, env=env)
+
+
+@pytest.mark.parametrize("stream", [(), ("--stream",)])
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ((), "Hello there."),
+        (("--tags", "none"), "Hello there."),
+        (("--tags", "emoji"), "😀🎼Hello there.😊"),
+        (("--tags", "text"), "[laughter] [music] [happy] Hello there."),
+    ],
+)
+def test_tags_in_text(speaking: SpeakingModel, options: tuple[str, ...], shown: str, stream: tuple[str]) -> None:
+    result = transcribe(*options, *stream)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{shown}\n", "")
+
+
+def test_tags_in_json_and_files(speaking: SpeakingModel, tmp_path: Path) -> None:
+    """The text stays plain there, beside files in which it does not."""
+    assert transcribe("--tags", "emoji", "-f", "json,srt", "-o", tmp_path).exit_code == 0
+    [row] = json.loads((tmp_path / f"{CLIP.stem}.json").read_text(encoding="utf-8"))["segments"]
+    assert (row["text"], row["tags"], row["language"]) == (SAID.text, list(SAID.tags), "en")
+    assert "😀🎼Hello there.😊" in (tmp_path / f"{CLIP.stem}.srt").read_text(encoding="utf-8")
+
+
+def test_tags_from_a_variable_and_the_settings_file(speaking: SpeakingModel, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('tags = "text"\n')
+    for env in ({"FUNASR_TAGS": "text"}, {"FUNASR_CONFIG": str(tmp_path / "config.toml")}):
+        assert transcribe(**env).stdout == "[laughter] [music] [happy] Hello there.\n"
+
+
+def test_resume_makes_results_with_other_tags_anew(speaking: SpeakingModel, tmp_path: Path) -> None:
+    """Those of a format that shows them; without tags, what was noted before there were any still holds."""
+    base = ("-f", "txt,json", "-o", tmp_path, "--resume")
+    for options, made in (((), 2), ((), 0), (("--tags", "emoji"), 1), (("--tags", "emoji"), 0)):
+        said = invoke("transcribe", "-m", "demo", CLIP, *base, *options).stderr
+        assert said.count("wrote ") == made
+    assert (tmp_path / f"{CLIP.stem}.txt").read_text(encoding="utf-8") == "😀🎼Hello there.😊\n"
+
+
+@pytest.mark.parametrize("style", ["text", "emoji"])
+def test_a_model_without_tags(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is typed is refused; what a variable says waits for a model that has them."""
+    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC, said=replace(SAID, tags=())))
+    transcribe("--tags", style).assert_error(2, "option-unsupported", f"--tags {style}", "owner/Speaking")
+    assert transcribe(FUNASR_TAGS=style).stdout == "Hello there.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--hotword Kubernetes", "--hotword"), ("--prev-text So", "--prev-text"), ("--no-itn", ""),
+        ("--itn", "--itn"), ("--temperature 0.5", "--temperature"), ("--max-tokens 5", "--max-tokens"),
+        ("-f json --confidence", "--confidence"), ("--max-segment 41", "--max-segment"),
+        ("--max-segment 40", ""), ("--draft auto", ""), ("--stream", ""), ("--batch-size 2", ""),
+        ("--show-prompt", "--show-prompt"), ("--hotword a --compare-hotwords", "--hotword"),
+    ],
+)  # fmt: skip
+def test_what_a_model_lacks_is_refused_by_name(speaking: SpeakingModel, options: str, named: str) -> None:
+    result = transcribe(*options.split())
+    if named:
+        result.assert_error(2, "option-unsupported", named, "owner/Speaking")
+    else:
+        assert (result.exit_code, result.stdout) == (0, "Hello there.\n")
+
+
+def test_settings_wait_for_a_model_that_can(speaking: SpeakingModel, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("Kubernetes\n")
+    waiting = {
+        "FUNASR_TEMPERATURE": "0.5", "FUNASR_TOP_P": "0.5", "FUNASR_ITN": "1", "FUNASR_MAX_SEGMENT": "60",
+        "FUNASR_HOTWORDS_FILE": str(tmp_path / "words.txt"), "FUNASR_MAX_TOKENS": "5",
+    }  # fmt: skip
+    result = transcribe(**waiting)
+    assert (result.exit_code, result.stdout) == (0, "Hello there.\n")
+    transcribe("--top-k", "5", **waiting).assert_error(2, "option-unsupported", "owner/Speaking")
+
+
+# --- times by another model ---
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model without word times, and in `models/aligner` one that has them."""
+    (tmp_path / "models/aligner").mkdir(parents=True)
+    (tmp_path / "models/aligner/config.json").write_text("{}")
+    monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
+    able = SpeakingModel("owner/Aligner", Capabilities(("zh", "en"), word_times=True))
+    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC), aligner=able)
+    return tmp_path
+
+
+def test_a_model_without_word_times_is_told_of_both_ways(home: Path) -> None:
+    result = transcribe("--timestamps", "word")
+    result.assert_error(3, "ctc-missing", "--hub ms", "--align-with sensevoice")
+
+
+@pytest.mark.parametrize("options", ["-f json", "-f srt", "--timestamps word", "-f vtt --highlight-words"])
+def test_with_another_model_word_times_are_not_refused(home: Path, options: str) -> None:
+    assert transcribe("--align-with", "aligner", *options.split()).exit_code == 0
+    assert transcribe(*options.split(), FUNASR_ALIGN_WITH="aligner").exit_code == 0
+
+
+def test_a_language_that_the_other_model_lacks(home: Path) -> None:
+    result = transcribe("--align-with", "aligner", "-f", "json", "-l", "ja")
+    result.assert_error(2, "language-unknown", "owner/Aligner", "ja")
+
+
+@pytest.mark.parametrize("options", ["", "-f tsv", "-f srt --timestamps segment"])
+def test_another_model_without_times_of_words(home: Path, options: str) -> None:
+    """Nothing would come of it; in a variable it waits, and is not even looked for."""
+    transcribe("--align-with", "aligner", *options.split()).assert_error(2, "option-idle", "--align-with")
+    assert transcribe(*options.split(), FUNASR_ALIGN_WITH="missing").exit_code == 0
+
+
+def test_resume_makes_times_by_another_model_anew(home: Path, tmp_path: Path) -> None:
+    """But not what shows none."""
+    base = ("transcribe", "-m", "demo", CLIP, "-f", "txt,json", "-o", tmp_path / "out", "--resume")
+    for options, made in (((), 2), (("--align-with", "aligner"), 1), (("--align-with", "aligner"), 0)):
+        assert invoke(*base, *options).stderr.count("wrote ") == made
+
+
+@pytest.mark.parametrize("name", ["sensevoice", "nonsense"])
+def test_another_model_that_is_not_at_hand(home: Path, name: str) -> None:
+    """One line says which command fetches one."""
+    result = transcribe("--align-with", name, "-f", "json")
+    result.assert_error(3, "model-missing", name, "funasr convert sensevoice")
+
+
+def test_another_model_that_is_not_needed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typed, it is refused; in a variable it waits for a model that needs it."""
+    timed = SpeakingModel("owner/Timed", Capabilities(("zh", "en"), word_times=True))
+    loading(monkeypatch, timed)
+    transcribe("--align-with", "aligner", "-f", "json").assert_error(2, "option-idle", "--align-with")
+    assert transcribe("-f", "json", FUNASR_ALIGN_WITH="aligner").exit_code == 0
+
+
+def test_another_model_that_cannot_tell_either(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC))
+    result = transcribe("--align-with", "aligner", "-f", "json")
+    result.assert_error(2, "option-unsupported", "--align-with", "word times")
+
+
+def test_another_model_from_python(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "funasr_cli.families.load.load_model", lambda folder, dtype=None: running.load(folder, dtype)
+    )
+    asr = funasr_cli.load("demo", align_with="aligner")
+    assert asr.capabilities.word_times
+    assert not funasr_cli.load("demo").capabilities.word_times
+    with pytest.raises(funasr_cli.FunASRError) as caught:
+        asr.transcribe(CLIP, language="ja")
+    assert caught.value.code == "language-unknown"
+    with pytest.raises(funasr_cli.FunASRError) as caught:
+        funasr_cli.load("demo", align_with="sensevoice")
+    assert (caught.value.code, "funasr convert sensevoice" in caught.value.hint) == ("model-missing", True)

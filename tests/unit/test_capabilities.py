@@ -1,0 +1,162 @@
+"""What a model lacks is refused, and nothing else; no option is forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from support.errors import refused
+from support.speaking import SpeakingModel
+
+from funasr_cli.capabilities import (
+    BEST_EFFORT,
+    BY_THEMSELVES,
+    NEEDS,
+    UNIVERSAL,
+    Capabilities,
+    refuse_aligner,
+    refuse_unaligned_language,
+    refuse_unsupported,
+    supported,
+)
+from funasr_cli.cli.app import app
+from funasr_cli.errors import ModelError, UsageError
+from funasr_cli.options import DEFAULTS, NO_DRAFT, TranscribeOptions
+
+LANGUAGES = ("zh", "en")
+NOTHING = Capabilities(LANGUAGES)
+EVERYTHING = Capabilities(LANGUAGES, **{field.name: True for field in fields(Capabilities)[1:]})
+ASKED: dict[str, Any] = {  # by field: what is not the default
+    "language": "en", "hotwords": ("Kubernetes",), "prev_text": "So", "itn": False, "max_tokens": 5,
+    "exact_tokens": 5, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "seed": 5, "confidence": True, "ctc": True,
+    "draft": NO_DRAFT, "second_opinion": False, "word_times": True, "vad": False, "vad_threshold": 0.3,
+    "min_pause_s": 0.3, "join_s": 3.0, "max_segment_s": 20.0, "batch_size": 2,
+}  # fmt: skip
+OF_SAMPLING = ("top_p", "top_k", "seed")
+
+
+def asking(field: str) -> TranscribeOptions:
+    """All defaults but this one, and a temperature where it takes one."""
+    others = {"temperature": ASKED["temperature"]} if field in OF_SAMPLING else {}
+    return TranscribeOptions(**(others | {field: ASKED[field]}))
+
+
+def test_every_option_says_what_it_takes() -> None:
+    """Whoever adds one has to decide: a need, best effort, nothing, or a rule of its own."""
+    tables = [*NEEDS, *BEST_EFFORT, *UNIVERSAL, *BY_THEMSELVES]
+    assert sorted(tables) == sorted(ASKED) == sorted(field.name for field in fields(TranscribeOptions))
+    assert all(ASKED[name] != getattr(DEFAULTS, name) for name in ASKED)
+
+
+def test_needs_are_of_options_and_capabilities_that_exist() -> None:
+    from typer.main import get_command
+
+    transcribe = get_command(app).commands["transcribe"]  # type: ignore[attr-defined]
+    known = {name for parameter in transcribe.params for name in parameter.opts}
+    options = {need.option for field, need in NEEDS.items() if field != "exact_tokens"}  # which `bench` has
+    assert options <= known
+    assert {need.capability for need in NEEDS.values()} <= {field.name for field in fields(Capabilities)}
+
+
+@pytest.mark.parametrize("field", NEEDS)
+def test_what_a_model_lacks_is_refused(field: str) -> None:
+    """Naming option and model; a model that has nothing but this takes it."""
+    option, capability = NEEDS[field]
+    named = "--temperature" if field in OF_SAMPLING else option
+    with refused("option-unsupported", named, "Speaking") as caught:
+        refuse_unsupported(asking(field), NOTHING, "Speaking")
+    assert isinstance(caught.value, UsageError)
+    refuse_unsupported(asking(field), replace(NOTHING, **{capability: True}), "Speaking")
+    without = replace(EVERYTHING, **{capability: False})
+    with refused("option-unsupported", named):
+        refuse_unsupported(asking(field), without, "Speaking")
+
+
+@pytest.mark.parametrize("field", [*BEST_EFFORT, *UNIVERSAL, "language"])
+def test_what_takes_nothing_goes_with_every_model(field: str) -> None:
+    refuse_unsupported(asking(field), NOTHING, "Speaking", typed=[field])
+
+
+def test_defaults_go_with_every_model() -> None:
+    """Typed or not, but for numbers as digits and the longest segment; drafts are of models that have them."""
+    typed = set(ASKED) - {"itn", "max_segment_s"}
+    refuse_unsupported(DEFAULTS, NOTHING, "Speaking", longest_segment_s=10.0, typed=typed)
+
+
+@pytest.mark.parametrize("itn", [True, False])
+@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize("switch", [True, False])
+@pytest.mark.parametrize("digits", [True, False])
+def test_numbers_as_digits(itn: bool, typed: bool, switch: bool, digits: bool) -> None:
+    """A model without the switch takes what it always does, and the default unless it has been typed."""
+    able = replace(NOTHING, itn_switch=switch, digits=digits)
+    options, names = TranscribeOptions(itn=itn), ["itn"] if typed else []
+    if switch or itn == digits or (itn and not typed):
+        refuse_unsupported(options, able, "Speaking", typed=names)
+    else:
+        with refused("option-unsupported", "--itn" if itn else "--no-itn", "Speaking"):
+            refuse_unsupported(options, able, "Speaking", typed=names)
+
+
+def test_segments_that_are_too_long_for_the_model() -> None:
+    refuse_unsupported(TranscribeOptions(max_segment_s=40.0), NOTHING, "Speaking", longest_segment_s=40.0)
+    with refused("option-unsupported", "--max-segment", "Speaking", 41, 40):
+        refuse_unsupported(TranscribeOptions(max_segment_s=41.0), NOTHING, "Speaking", longest_segment_s=40.0)
+    with refused("option-unsupported", "--max-segment", 30, 10):
+        refuse_unsupported(DEFAULTS, NOTHING, "Speaking", longest_segment_s=10.0, typed=["max_segment_s"])
+
+
+def test_a_language_that_the_model_does_not_have() -> None:
+    with refused("language-unknown", "ja", "zh", "en"):
+        refuse_unsupported(TranscribeOptions(language="ja"), EVERYTHING, "Speaking")
+
+
+def test_word_times_that_the_model_cannot_tell() -> None:
+    """Two ways are named in which they can be told after all."""
+    with refused("ctc-missing", "--hub ms", "--align-with sensevoice") as caught:
+        refuse_unsupported(asking("word_times"), replace(EVERYTHING, word_times=False), "Speaking")
+    assert isinstance(caught.value, ModelError)
+    refuse_unsupported(asking("word_times"), replace(NOTHING, word_times=True), "Speaking")
+
+
+@pytest.mark.parametrize("field", [*NEEDS, "itn", "max_segment_s"])
+def test_settings_wait_for_a_model_that_can(field: str) -> None:
+    """What nobody has typed is left out, and nothing else is; what has been typed stays, to be refused."""
+    able, options = replace(NOTHING, digits=True), asking(field)
+    model = SpeakingModel(capabilities=able, longest_segment_s=10.0)
+    left = supported(options, model, typed=["language", "vad"])
+    refuse_unsupported(left, able, model.name, longest_segment_s=10.0)
+    expected = dict.fromkeys((field, "temperature") if field in OF_SAMPLING else (field,))
+    assert left == replace(options, **{name: getattr(DEFAULTS, name) for name in expected})
+    assert supported(options, model, typed=[field]) == options
+    everything = SpeakingModel(capabilities=EVERYTHING)
+    assert supported(options, everything, typed=[]) == options
+
+
+def test_what_a_model_always_does_is_no_reason_to_refuse_settings() -> None:
+    """Typed words for numbers, which it writes anyhow, and a temperature in a variable, which waits."""
+    options = TranscribeOptions(itn=False, temperature=0.5)
+    left = supported(options, SpeakingModel(capabilities=NOTHING), typed=["itn"])
+    assert left == replace(options, temperature=0.0)
+    refuse_unsupported(left, NOTHING, "Speaking", typed=["itn"])
+
+
+def test_a_second_model_for_word_times() -> None:
+    """It has to be needed, and able; a language that it does not know is refused, others are not."""
+    model, aligner = SpeakingModel(), SpeakingModel("owner/Aligner", replace(NOTHING, word_times=True))
+    refuse_aligner(model, aligner)
+    with refused("option-idle", "--align-with", "owner/Aligner"):
+        refuse_aligner(aligner, aligner)
+    with refused("option-unsupported", "--align-with", "owner/Speaking"):
+        refuse_aligner(model, model)
+    for language in (None, "auto", "en", "Chinese"):
+        refuse_unaligned_language(TranscribeOptions(language=language), aligner)
+    with refused("language-unknown", "--align-with", "owner/Aligner", "ja") as caught:
+        refuse_unaligned_language(TranscribeOptions(language="ja"), aligner)
+    assert isinstance(caught.value, UsageError)
+
+
+def test_names_say_what_it_can_do() -> None:
+    assert NOTHING.names() == ()
+    assert replace(NOTHING, itn_switch=True, tags=True).names() == ("itn switch", "tags")

@@ -1,0 +1,47 @@
+"""The families that are known, and what is said of others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.errors import refused
+
+from funasr_cli.checkpoints.values import stated_in
+from funasr_cli.families import registry
+from funasr_cli.families.family import Family
+
+KEYS: tuple[Callable[[Family], list[Any]], ...] = (
+    lambda family: [family.model_type],
+    lambda family: [family.upstream_class],
+    lambda family: [family.config],
+    lambda family: [*family.aliases],
+)
+
+
+@pytest.mark.parametrize("keys", KEYS)
+def test_nothing_means_two_families(keys: Callable[[Family], list[Any]]) -> None:
+    """Model types, upstream classes, configurations and aliases."""
+    found = [key for family in registry.FAMILIES for key in keys(family)]
+    assert len(found) == len(set(found)) > 0
+
+
+def test_each_is_found() -> None:
+    for family in registry.FAMILIES:
+        assert registry.of_model_type(family.model_type) is family
+        assert registry.of_upstream_class(family.upstream_class) is family
+        assert dataclasses.is_dataclass(family.config)
+        assert family.aliases.items() <= registry.aliases().items()
+        assert set(family.modelscope_ids) <= set(family.aliases.values())
+    assert registry.DEFAULT_ALIAS in registry.aliases()
+
+
+@pytest.mark.parametrize("name", [None, "Whisper", ["FunASRNano"], {}])
+def test_unknown_ones(name: Any) -> None:
+    """All that are known are named."""
+    assert registry.of_model_type(name) is None
+    known = [family.upstream_class for family in registry.FAMILIES]
+    with refused("model-unsupported", "config.yaml", repr(name), *known), stated_in("config.yaml"):
+        registry.of_upstream_class(name)
