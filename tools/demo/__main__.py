@@ -73,6 +73,7 @@ def add_sense(commands: Any) -> None:
     measure = commands.add_parser("sense-evaluate", help="error rates and word starts of a small SenseVoice")
     measure.add_argument("--model", type=Path, required=True, help="folder of the checkpoint")
     measure.add_argument("--clips", type=Path, required=True, help="folder that `clips` wrote")
+    measure.add_argument("--texts", type=Path, help="file for what was read, as JSON")
 
 
 if __name__ == "__main__":

@@ -25,22 +25,24 @@ BATCH_CLIPS = 40
 FRAME_S = 0.06
 
 
-def evaluate(model: Path, clips: Path) -> dict[str, Any]:
+def evaluate(model: Path, clips: Path, texts: Path | None = None) -> dict[str, Any]:
     """Rates in percent over the clips that `tools.demo clips` wrote to a folder.
 
     `spoken` is without ITN and `written` with it, both without a named language; `named` is `spoken` with the
-    language named. `tags` is the share of clips whose four tags are right.
+    language named. `tags` is the share of clips whose four tags are right. To the file `texts` goes what was read,
+    a list for each of the three.
     """
     rows = [json.loads(line) for line in (clips / "clips.jsonl").read_text(encoding="utf-8").splitlines()]
     samples = [soundfile.read(clips / row["file"], dtype="float32")[0] for row in rows]
     auto = load(model)
     found: dict[str, Any] = {"clips": len(rows)}
+    read: dict[str, list[str]] = {}
     for kind, itn, named in (("spoken", False, False), ("written", True, False), ("named", False, True)):
         languages = [row["language"] if named else "auto" for row in rows]
-        texts = transcribe(auto, samples, languages, itn)
+        read[kind] = transcribe(auto, samples, languages, itn)
         counts: dict[str, Count] = {}
         right = 0
-        for row, text in zip(rows, texts, strict=True):
+        for row, text in zip(rows, read[kind], strict=True):
             tags, words = split_tags(text)
             norm = "withitn" if itn else "woitn"
             right += tags == [f"<|{tag}|>" for tag in (row["language"], "NEUTRAL", "Speech", norm)]
@@ -48,6 +50,8 @@ def evaluate(model: Path, clips: Path) -> dict[str, Any]:
         found[kind] = {name: count.percent for name, count in sorted(counts.items())}
         found[kind]["tags"] = round(100 * right / len(rows), 2)
     found["word_starts"] = word_starts(auto, rows, samples)
+    if texts is not None:
+        texts.write_text(json.dumps(read, ensure_ascii=False), encoding="utf-8")
     return found
 
 
