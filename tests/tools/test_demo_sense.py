@@ -81,7 +81,7 @@ def test_alignment_is_the_best_path(labels: list[int]) -> None:
 
 
 def test_each_word_is_one_piece_and_tags_are_whole() -> None:
-    pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
     from tools.demo import sense_vocabulary
 
     pieces = sense_vocabulary.load_pieces(sense_vocabulary.build_pieces())
@@ -101,7 +101,7 @@ def test_each_word_is_one_piece_and_tags_are_whole() -> None:
 
 
 def test_labels_of_the_demo_model_become_pieces() -> None:
-    pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
     from tools.demo import sense_vocabulary
 
     pieces = sense_vocabulary.load_pieces(sense_vocabulary.build_pieces())
