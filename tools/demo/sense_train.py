@@ -119,13 +119,15 @@ class SenseTrainer:
         """Batches without end; each pass over the clips takes those that have been made by then."""
         for index in range(10**9):
             self._listen()
+            if self.stopping:
+                return
             rng = random.Random(f"{self.plan.seed}/{self.step}/{index}")
             for lessons in sense_data.split_batches(self._lessons, rng):
                 numbers = np.random.default_rng(rng.getrandbits(63))
                 yield sense_data.collate(lessons, self.pieces, self.cmvn, numbers)
 
     def _listen(self) -> None:
-        while self._heard < self.plan.shards:
+        while self._heard < self.plan.shards and not self.stopping:
             if self._heard >= SHARDS_AT_FIRST and not data.shard_path(self._shards, self._heard).exists():
                 return
             self._lessons += self._lecturer(self._wait_for(self._heard))
