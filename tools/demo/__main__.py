@@ -1,4 +1,4 @@
-"""`python -m tools.demo train --state DIR`, then `evaluate`, `export`, `clips`."""
+"""`python -m tools.demo train --state DIR`, then `evaluate`, `export`, `clips`; or `sense`, `sense-evaluate`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 # Threads that wait must not spin: next to a busy process the training would all but stop. Read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -37,6 +38,7 @@ def main() -> None:
         command.add_argument("--clips", type=int, default=1000, help="how many clips")
         command.add_argument("--snr", type=float, help="signal-to-noise ratio in dB; clean without it")
         command.add_argument("--seed", type=int, default=1, help="which clips")
+    add_sense(commands)
     arguments = vars(parser.parse_args())
     command = arguments.pop("command")
     if command == "train":
@@ -45,8 +47,33 @@ def main() -> None:
         print(json.dumps(train.evaluate_state(**arguments), indent=2))
     elif command == "export":
         train.export_state(**arguments)
+    elif command == "sense":
+        from . import sense_train
+
+        sense_train.train(sense_train.SensePlan(**arguments))
+    elif command == "sense-evaluate":
+        from . import sense_evaluate
+
+        print(json.dumps(sense_evaluate.evaluate(**arguments), indent=2))
     else:
         evaluate.write_clips(**arguments)
+
+
+def add_sense(commands: Any) -> None:
+    """Add the commands of the small SenseVoice."""
+    from .sense_train import SensePlan
+
+    sense = commands.add_parser("sense", help="train a small SenseVoice from the demo model, in half an hour")
+    for field in fields(SensePlan):
+        option = f"--{field.name.replace('_', '-')}"
+        if field.name in ("state", "out"):
+            sense.add_argument(option, type=Path, required=True, help=f"see {SensePlan.__name__}")
+        else:
+            sense.add_argument(option, type=type(field.default), default=field.default)
+    measure = commands.add_parser("sense-evaluate", help="error rates and word starts of a small SenseVoice")
+    measure.add_argument("--model", type=Path, required=True, help="folder of the checkpoint")
+    measure.add_argument("--clips", type=Path, required=True, help="folder that `clips` wrote")
+    measure.add_argument("--texts", type=Path, help="file for what was read, as JSON")
 
 
 if __name__ == "__main__":

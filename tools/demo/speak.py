@@ -8,7 +8,6 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-import espeakng_loader
 import numpy as np
 from scipy.signal import resample_poly
 
@@ -105,6 +104,8 @@ class Speaker:
     """The synthesiser. One for each process: the library keeps global state."""
 
     def __init__(self) -> None:
+        import espeakng_loader  # here: what only reads clips does without the synthesiser
+
         self._lib = ctypes.CDLL(espeakng_loader.get_library_path())
         data_path = espeakng_loader.get_data_path().encode()
         self._rate_hz = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, data_path, 0)
