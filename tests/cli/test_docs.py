@@ -86,7 +86,7 @@ def test_the_tables_of_names_are_what_explain_prints() -> None:
         r"<!-- the tables of `funasr convert --explain` -->\n(.*?)<!-- their end -->\n", page, re.DOTALL
     )
     assert tables == invoke("convert", "--explain").stdout
-    assert tables.count("###") == 3
+    assert tables.count("###") == 5
 
 
 def test_no_placeholder_is_left() -> None:

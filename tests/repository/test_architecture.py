@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funasr_cli"
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))`", PAGE))
-FOLDERS = ("families/fun_asr_nano/",)  # named as a whole
+FOLDERS = ("families/fun_asr_nano/", "families/sense_voice/")  # named as a whole
 
 # From the bottom to the top: a module imports its own package, and what stands in lower lines.
 LAYERS = """
