@@ -139,11 +139,11 @@ def _warnings(segment: Segment, word_times: bool) -> Iterator[str]:
 
 def _problem(segment: Segment) -> str | None:
     if segment.doubtful and not segment.text:
-        return "no text, but a second reading heard something: words may be missing"
+        return "no text, although something was heard: words may be missing"
     if segment.doubtful:
         return "a second reading did not hear this: the text may be made up"
     return {
         "budget": f"cut short after {segment.tokens} tokens: the end may be missing",
         "loop": "the text goes in circles: what follows the first round is missing",
-        "nonfinite": "the decoder met a value that is not a number: the rest is missing",
+        "nonfinite": "the model met a value that is not a number: the rest is missing",
     }.get(segment.stop_reason)
