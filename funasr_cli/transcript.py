@@ -124,7 +124,7 @@ class Segment:
         retries: how often the speech was cut into smaller pieces and decoded again to get here.
         tokens: how many tokens were decoded.
         mean_logprob: their mean log-probability; None when there are none.
-        ctc_text: the best path of a CTC branch beside the decoder; None where it was not asked for or does not exist.
+        ctc_text: the best path of a CTC branch beside the decoder; None without one, or if not asked for.
         scores: how sure the decoder was of each piece of the text; empty where it was not asked for.
         words: the text with the times of its words, in order and without overlaps; empty where they were not asked
             for, or cannot be measured.
