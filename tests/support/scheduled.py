@@ -278,9 +278,7 @@ def expected_segments(recording: Recorded, outcome: Outcome, options: Transcribe
         patch.setattr(segments, "VoiceActivityDetector", scripted_detector([recording]))
         segmenter = Segmenter(options)
     cut = segmenter.push(recording.readable()) + segmenter.finish()
-    return [
-        segment for audio in cut for segment in _expected(recording.source, audio, 0, outcome, options)
-    ]
+    return [segment for audio in cut for segment in _expected(recording.source, audio, 0, outcome, options)]
 
 
 def _expected(
