@@ -83,9 +83,9 @@ class Word:
     """A word, or a character of a script without spaces, with the punctuation that stands at it.
 
     Attributes:
-        score: how sure the CTC branch is that it is said there, 0 to 1; None where its times are estimated.
+        score: how sure the CTC output is that it is said there, 0 to 1; None where its times are estimated.
         estimated: its times are those of what was heard in its place, or what its neighbours leave where nothing
-            was: a number written as digits, a word that the CTC branch cannot spell.
+            was: a number written as digits, a word that CTC cannot spell.
     """
 
     text: str
@@ -124,11 +124,11 @@ class Segment:
         retries: how often the speech was cut into smaller pieces and decoded again to get here.
         tokens: how many tokens were decoded.
         mean_logprob: their mean log-probability; None when there are none.
-        ctc_text: the best path of the CTC branch; None where it was not asked for or does not exist.
+        ctc_text: the best path of a CTC branch beside the decoder; None without one, or if not asked for.
         scores: how sure the decoder was of each piece of the text; empty where it was not asked for.
         words: the text with the times of its words, in order and without overlaps; empty where they were not asked
             for, or cannot be measured.
-        disagreement: share of the CTC branch's and the decoder's texts that is not common to both, 0 to 1; None
+        disagreement: share of the text and a second reading of it that is not common to both, 0 to 1; None
             where they were not compared.
         doubtful: they have so little in common that a complete text may be made up.
         language: ISO code of the language that the model heard; None where it does not tell.
@@ -184,7 +184,7 @@ class Ledger:
         repaired_s: decoded in smaller pieces, after a first text that went in circles or found no end.
         failed_s: speech whose text is cut short or broken, and audio that could not be read.
         silence_s: no speech in it.
-        doubtful_s: of the transcribed and repaired ones those whose text the CTC branch did not hear.
+        doubtful_s: of the transcribed and repaired ones those whose text a second reading did not hear.
     """
 
     transcribed_s: float = 0.0

@@ -156,7 +156,7 @@ class Scheduler:
             ]
             recording.replace(attempt, parts)
             return
-        for segment in recording.settle(attempt):
+        for segment in recording.finish(attempt):
             yield SegmentFinished(recording.source, segment)
         yield from self._finish(recording)
 
