@@ -3,6 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
+from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints import funasr, keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, INDEX_FILE, WEIGHTS_FILE
@@ -10,7 +11,7 @@ from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
 from funasr_cli.checkpoints.values import Options, stated_in
 from funasr_cli.errors import ModelError
 from funasr_cli.families import registry
-from funasr_cli.families.converted import open_converted
+from funasr_cli.families.converted import open_converted, read_config
 from funasr_cli.families.family import Family, Layout
 
 ADAPTER = "adapter_config.json"  # of a folder that PEFT has written
@@ -60,6 +61,13 @@ def open_model(folder: Path) -> Checkpoint:
         raise ModelError(f"{folder}: has to be converted first", hint, code="model-unconverted")
     # A snapshot in Hugging Face's cache: models--OWNER--NAME/snapshots/COMMIT.
     return layout.open(folder, (folder.parents[1] if folder.parent.name == "snapshots" else folder).name)
+
+
+def capabilities(folder: Path) -> Capabilities:
+    """Tell what a model that `open_model` reads can do, by its configuration, without loading it."""
+    if is_converted(folder):
+        return registry.capabilities(read_config(folder).config)
+    return registry.capabilities(open_model(folder).config)
 
 
 def is_model(folder: Path) -> bool:
