@@ -71,7 +71,7 @@ def capabilities(folder: Path) -> Capabilities:
 
 
 def is_model(folder: Path) -> bool:
-    """Whether a folder is in a layout that `open_model` reads."""
+    """Tell whether a folder is in a layout that `open_model` reads."""
     with suppress(ModelError):
         family, content = _config(folder)
         is_ready = content.get("format") == FORMAT or _layout(family, folder, content).is_ready
@@ -101,7 +101,7 @@ def _layout(family: Family, folder: Path, content: Options) -> Layout:
 
 
 def is_converted(folder: Path) -> bool:
-    """Whether its ``config.json`` is ours; one that cannot be read is not."""
+    """Tell whether its ``config.json`` is ours; one that cannot be read is not."""
     try:
         return bool(read_json(folder / CONFIG_FILE).get("format") == FORMAT)
     except ModelError:
@@ -109,7 +109,7 @@ def is_converted(folder: Path) -> bool:
 
 
 def explain() -> str:
-    """Markdown for ``convert --explain``: a table for each layout, and what the braces in them stand for."""
+    """Write Markdown for ``convert --explain``: a table for each layout, their braces, and short names."""
     tables = [
         f"### {family.upstream_class} in the layout of {layout}\n\n| there | here | how |\n|---|---|---|\n"
         + "".join(f"| `{rule.theirs}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
@@ -117,4 +117,5 @@ def explain() -> str:
         for layout, rules in family.rules.items()
     ]
     words = "".join(f"- `{{{name}}}`: {said}\n" for name, (_, said) in keymap.PLACEHOLDERS.items())
-    return "\n".join([*tables, f"In them:\n\n{words}"])
+    short = "".join(f"- `{alias}`: {hub_id}\n" for alias, hub_id in registry.aliases().items())
+    return "\n".join([*tables, f"In them:\n\n{words}", f"Short names of hub ids:\n\n{short}"])

@@ -80,7 +80,9 @@ def test_without_the_branch_word_times_are_refused(
 ) -> None:
     """Before any input is opened, or a folder made."""
     monkeypatch.chdir(tmp_path)
-    invoke("transcribe", "-m", small_model, "missing.wav", *options).assert_error(2, "option-unsupported", "--hub ms")
+    invoke("transcribe", "-m", small_model, "missing.wav", *options).assert_error(
+        2, "option-unsupported", "--hub ms"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
