@@ -132,18 +132,18 @@ def cues_of_pieces(
 
     Only where a recording has fewer milliseconds than cues, the last ones go beyond its end.
     """
-    drafts = [draft for segment in segments for draft in _drafts(segment, layout)]
-    cues = _timed(drafts, start_s, end_s, layout)
+    plans = [plan for segment in segments for plan in _planned(segment, layout)]
+    cues = _timed(plans, start_s, end_s, layout)
     if not layout.highlight_words:
         return cues
-    return [part for cue, draft in zip(cues, drafts, strict=True) for part in _highlighted(cue, draft.marks)]
+    return [part for cue, plan in zip(cues, plans, strict=True) for part in _highlighted(cue, plan.marks)]
 
 
 _Mark = tuple[tuple[int, int], float, float]  # where a word stands in a cue's text, and when it is said
 
 
 @dataclass(frozen=True)
-class _Draft:
+class _Plan:
     """A cue whose times may still collide or be too short to read it, with its words."""
 
     lines: tuple[str, ...]
@@ -153,7 +153,7 @@ class _Draft:
     marks: tuple[_Mark, ...]
 
 
-def _drafts(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Draft]:
+def _planned(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Plan]:
     """The cues of a segment, with the times of their texts."""
     words = Words(one_line("".join(piece.text for piece in segment)), layout.max_line_width)
     if not words.columns_before[-1]:
@@ -164,7 +164,7 @@ def _drafts(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Draft
     for first, last in _merged(parts, words, clock, layout):
         lines = tuple(words.lines(first, last))
         marks = tuple(clock.marks(first, lines)) if layout.highlight_words else ()
-        yield _Draft(lines, *clock.span(first, last), marks)
+        yield _Plan(lines, *clock.span(first, last), marks)
 
 
 class _Clock:
@@ -233,21 +233,21 @@ def _merged(
     return merged
 
 
-def _timed(drafts: Sequence[_Draft], start_s: float, end_s: float, layout: SubtitleLayout) -> list[Cue]:
+def _timed(plans: Sequence[_Plan], start_s: float, end_s: float, layout: SubtitleLayout) -> list[Cue]:
     """Whole milliseconds, put in order, and cues that are too short for their text shown longer."""
     free = math.ceil(start_s * 1000)
-    limit = max(math.floor(end_s * 1000), free + len(drafts))
+    limit = max(math.floor(end_s * 1000), free + len(plans))
     times: list[tuple[int, int]] = []
-    for draft in drafts:
-        start = max(free, round(draft.start_s * 1000))
-        free = max(start + 1, round(draft.end_s * 1000))
+    for plan in plans:
+        start = max(free, round(plan.start_s * 1000))
+        free = max(start + 1, round(plan.end_s * 1000))
         times.append((start, free))
     cues: list[Cue] = []
-    for draft, (start, end) in zip(reversed(drafts), reversed(times), strict=True):
-        wanted_s = max(layout.min_duration_s, sum(map(columns, draft.lines)) / layout.max_columns_per_s)
+    for plan, (start, end) in zip(reversed(plans), reversed(times), strict=True):
+        wanted_s = max(layout.min_duration_s, sum(map(columns, plan.lines)) / layout.max_columns_per_s)
         start = min(start, limit - 1)
         end = min(max(end, start + math.ceil(wanted_s * 1000)), limit)
-        cues.append(Cue(start, end, draft.lines, draft.estimated))
+        cues.append(Cue(start, end, plan.lines, plan.estimated))
         limit = start
     return cues[::-1]
 

@@ -52,7 +52,7 @@ def decorated(segment: Segment, style: Tags) -> Segment:
 
 
 def _inserted(scores: tuple[Score, ...], at: int, text: str) -> tuple[Score, ...]:
-    """Insert a certain piece at a position of the text that they spell; the one that it falls into is cut in two."""
+    """Insert a certain text at a position of what they spell; a piece that it falls into is cut in two."""
     before = 0
     for index, score in enumerate(scores):
         left, right = score.text[: max(0, at - before)], score.text[max(0, at - before) :]
