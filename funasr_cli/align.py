@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
-from funasr_cli.audio.segment import AudioSegment
+from funasr_cli.decoding.agreement import said_before
+from funasr_cli.decoding.text import clean_text
 from funasr_cli.decoding.words import time_words
-from funasr_cli.speech_model import SpeechModel, TranscriptStage
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.speech_model import SegmentRequest, SpeechModel, TranscriptStage
 from funasr_cli.transcript import Segment
 from funasr_cli.units import is_spoken
 
@@ -16,15 +18,15 @@ class Aligner(TranscriptStage):
     that cannot be bridged are marked as estimated.
     """
 
-    timed_as = "ctc"
+    def __init__(self, model: SpeechModel, options: TranscribeOptions):
+        """`options` are those of the run: the other model is asked for the same language and spelling."""
+        self._model, self._options = model, options
 
-    def __init__(self, model: SpeechModel, language: str | None):
-        """`language` is what the recording is in, an ISO code; None lets the model decide."""
-        self._model, self._language = model, language
-
-    def segment(self, audio: AudioSegment, segment: Segment) -> Segment:
+    def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
         """Add the words, if there are any."""
         if not any(map(is_spoken, segment.text)):
             return segment
-        reading = self._model.read_ctc(audio.samples, self._language)
-        return replace(segment, words=time_words(segment.text, reading, audio.start_s, audio.end_s))
+        reading = self._model.read_ctc(request.audio.samples, self._options)
+        earlier = clean_text((request.first and self._options.prev_text) or "")
+        before = said_before(segment.text, earlier, reading.text)
+        return replace(segment, words=time_words(segment.text, reading, segment.start_s, segment.end_s, before))

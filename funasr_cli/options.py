@@ -82,7 +82,7 @@ class TranscribeOptions:
             token by itself, where the checkpoint has the branch; "off" does not. The text is the same.
         second_opinion: compare each text with what the CTC branch heard, where the checkpoint has one; where they
             differ too much, decode it again in parts, and warn if that does not help.
-        word_times: also find out when each word was said, which needs the CTC branch.
+        word_times: also find out when each word was said, where the model or another one can tell.
         vad: leave out silence (voice activity detection) and end segments in pauses.
         vad_threshold: probability from which a frame counts as speech.
         min_pause_s: shortest pause that ends a segment.

@@ -17,7 +17,6 @@ from funasr_cli.capabilities import (
 )
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import AudioError, UsageError
-from funasr_cli.languages import resolve_language
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Opener
@@ -166,8 +165,7 @@ class Recognizer:
         self.refuse_unsupported(options)
         stages = self._stages
         if self._aligner and options.word_times:
-            language = resolve_language(options.language, self._aligner.capabilities.languages)
-            stages = (Aligner(self._aligner, language), *stages)
+            stages = (Aligner(self._aligner, options), *stages)
         clear_streams_with_thread()
         with FREED_BUFFERS.limited():
             yield from Scheduler(self.model, options, stages).run(openers)

@@ -11,7 +11,7 @@ from funasr_cli.capabilities import Capabilities
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.decoding.ctc import CTCReading
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.transcript import Segment, Transcript
 
 
@@ -47,7 +47,7 @@ class Update:
 class Session(Protocol):
     """One run of a model with one set of options; owns caches, drafts and what was learned from earlier segments.
 
-    Numbers of rows are unique within a session. Time that its stages take is collected in `seconds`.
+    Rows that have not ended have different numbers. Time that its stages take is collected in `seconds`.
     """
 
     rows_at_once: int  # that join together: enough to keep the processor busy, without holding up the others
@@ -64,10 +64,10 @@ class Session(Protocol):
         """Work on all rows: a few tokens more of each, or everything at once."""
 
     def drop(self, row: int) -> None:
-        """Take a row out."""
+        """Take a row out, if it has not ended."""
 
     def reset(self) -> set[int]:
-        """Go on after an error in `add` or `step`; return the rows that were lost with it."""
+        """Go on after an error in `add` or `step`; return the rows that were lost, to be added again."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ class SpeechModel(Protocol):
     def encode(self, samples: np.ndarray) -> EncodedAudio:
         """Run the encoder over (samples,) at `sample_rate_hz`; an `AudioError` where they are too few."""
 
-    def read_ctc(self, samples: np.ndarray, language: str | None = None) -> CTCReading:
-        """Return what its CTC output hears in (samples,) of this language; a `ModelError` where it has none."""
+    def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
+        """Return what its CTC output hears in (samples,); a `ModelError` where it has none."""
 
     def trace(
         self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
@@ -148,9 +148,7 @@ class TranscriptStage:
     Segments come as they are finished, also some that are made again in parts afterwards.
     """
 
-    timed_as: str = "decode"  # the stage, of `STAGES`, whose time its own is added to
-
-    def segment(self, audio: AudioSegment, segment: Segment) -> Segment:
+    def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
         """Change a segment that is final; its text, words, scores and times have to stay in step."""
         return segment
 

@@ -33,7 +33,8 @@ class Timings:
         first_token_s: from opening the recording to its first token.
         total_s: from opening the recording to its last token; others may have been worked on in between.
         tokens: decoded tokens, the stop tokens and those of attempts that were given up among them.
-        ctc_s: what the CTC branch takes.
+        ctc_s: what CTC takes, beside a decoder or in place of one.
+        post_s: what stands behind the model, such as the times of words by another one.
         decoder_calls: runs of the decoder that these tokens took, counted for each segment.
         drafted: tokens of drafts that these calls have tried.
         accepted: of these, those that the decoder would have written itself.
@@ -49,6 +50,7 @@ class Timings:
     total_s: float
     tokens: int
     ctc_s: float = 0.0
+    post_s: float = 0.0
     decoder_calls: int = 0
     drafted: int = 0
     accepted: int = 0
@@ -81,9 +83,9 @@ class Word:
     """A word, or a character of a script without spaces, with the punctuation that stands at it.
 
     Attributes:
-        score: how sure the CTC branch is that it is said there, 0 to 1; None where its times are estimated.
+        score: how sure the CTC output is that it is said there, 0 to 1; None where its times are estimated.
         estimated: its times are those of what was heard in its place, or what its neighbours leave where nothing
-            was: a number written as digits, a word that the CTC branch cannot spell.
+            was: a number written as digits, a word that CTC cannot spell.
     """
 
     text: str
@@ -122,11 +124,11 @@ class Segment:
         retries: how often the speech was cut into smaller pieces and decoded again to get here.
         tokens: how many tokens were decoded.
         mean_logprob: their mean log-probability; None when there are none.
-        ctc_text: the best path of the CTC branch; None where it was not asked for or does not exist.
+        ctc_text: the best path of a CTC branch beside the decoder; None without one, or if not asked for.
         scores: how sure the decoder was of each piece of the text; empty where it was not asked for.
         words: the text with the times of its words, in order and without overlaps; empty where they were not asked
             for, or cannot be measured.
-        disagreement: share of the CTC branch's and the decoder's texts that is not common to both, 0 to 1; None
+        disagreement: share of the text and a second reading of it that is not common to both, 0 to 1; None
             where they were not compared.
         doubtful: they have so little in common that a complete text may be made up.
         language: ISO code of the language that the model heard; None where it does not tell.
@@ -182,7 +184,7 @@ class Ledger:
         repaired_s: decoded in smaller pieces, after a first text that went in circles or found no end.
         failed_s: speech whose text is cut short or broken, and audio that could not be read.
         silence_s: no speech in it.
-        doubtful_s: of the transcribed and repaired ones those whose text the CTC branch did not hear.
+        doubtful_s: of the transcribed and repaired ones those whose text a second reading did not hear.
     """
 
     transcribed_s: float = 0.0

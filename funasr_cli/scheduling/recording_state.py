@@ -47,7 +47,7 @@ class RecordingState:
     _open: set[int] = field(default_factory=set)  # first samples of those that are not final
     _final: dict[int, Attempt] = field(default_factory=dict)  # those that wait for an earlier one
     _doubts: list[Attempt] = field(default_factory=list)  # that are made again in parts; the longest come first
-    _settled: list[Segment] = field(default_factory=list)
+    _finished: list[Segment] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -69,7 +69,7 @@ class RecordingState:
         if attempt.segment.complete:
             self._doubts.append(attempt)
 
-    def settle(self, attempt: Attempt) -> list[Segment]:
+    def finish(self, attempt: Attempt) -> list[Segment]:
         """Take a final segment; return those that no longer wait for an earlier one, in order."""
         self._open.remove(attempt.start)
         self._final[attempt.start] = attempt
@@ -77,11 +77,11 @@ class RecordingState:
         earliest = min([*self._open, *(doubt.start for doubt in self._doubts)], default=None)
         ready = sorted(start for start in self._final if earliest is None or start < earliest)
         released = [self._final.pop(start).segment for start in ready]
-        self._settled += released
+        self._finished += released
         return released
 
     def _decide(self) -> None:
-        """Keep a doubtful segment or its parts, once these are final: what the CTC branch agrees with better."""
+        """Keep a doubtful segment or its parts, once these are final: what a second reading agrees with better."""
         for doubt in self._doubts[::-1]:
             samples = range(doubt.start, doubt.audio.end)
             if any(start in samples for start in self._open):
@@ -97,13 +97,14 @@ class RecordingState:
         now = time.perf_counter()
         measured: dict[str, Any] = dict(self.counts)
         measured |= {f"{stage}_s": self.seconds[stage] + self.end.seconds.get(stage, 0.0) for stage in STAGES}
+        measured["post_s"] = self.seconds["post"]
         return Transcript(
             source=self.name,
             start_s=self.start_s,
             duration_s=self.end.read_s + self.end.unread_s,
             model=model,
             language=language,
-            segments=tuple(self._settled),
+            segments=tuple(self._finished),
             timings=Timings(
                 first_token_s=(self.first_token or now) - self.started,
                 total_s=now - self.started,
@@ -113,7 +114,7 @@ class RecordingState:
             fault=self.end.error.message if self.end.error else None,
             warnings=(
                 *self.end.findings.warnings,
-                *(text for segment in self._settled for text in _warnings(segment, word_times)),
+                *(text for segment in self._finished for text in _warnings(segment, word_times)),
             ),
             lost=tuple(self.end.findings.lost),
             level_dbfs=self.end.findings.level_dbfs,
@@ -133,16 +134,16 @@ def _warnings(segment: Segment, word_times: bool) -> Iterator[str]:
     if problem := _problem(segment):
         yield f"{where}: {problem}"
     if word_times and not segment.words and any(map(is_spoken, segment.text)):
-        yield f"{where}: no times of words: the text could not be aligned with what the CTC branch heard"
+        yield f"{where}: no times of words: the text could not be aligned with what was heard"
 
 
 def _problem(segment: Segment) -> str | None:
     if segment.doubtful and not segment.text:
-        return "no text, but the CTC branch heard something: words may be missing"
+        return "no text, although something was heard: words may be missing"
     if segment.doubtful:
-        return "the CTC branch did not hear this: the text may be made up"
+        return "a second reading did not hear this: the text may be made up"
     return {
         "budget": f"cut short after {segment.tokens} tokens: the end may be missing",
         "loop": "the text goes in circles: what follows the first round is missing",
-        "nonfinite": "the decoder met a value that is not a number: the rest is missing",
+        "nonfinite": "the model met a value that is not a number: the rest is missing",
     }.get(segment.stop_reason)

@@ -26,9 +26,10 @@ class Scheduler:
 
     def __init__(self, model: SpeechModel, options: TranscribeOptions, stages: Sequence[TranscriptStage] = ()):
         self._model, self._stages = model, stages
-        options = replace(options, max_segment_s=min(options.max_segment_s, model.longest_segment_s))
+        longest_s = min(options.max_segment_s, model.longest_segment_s)
+        options = replace(options, max_segment_s=longest_s, join_s=min(options.join_s, longest_s))
         if model.window_s and not options.join_s:  # short segments would cost as much as a whole window
-            options = replace(options, join_s=min(model.window_s, options.max_segment_s))
+            options = replace(options, join_s=min(model.window_s, longest_s))
         self._options = options
         self._language = resolve_language(options.language, model.capabilities.languages)
         self._session = model.session(options)
@@ -90,10 +91,12 @@ class Scheduler:
         """Let some of those that wait join."""
         chosen = self._choose(min(self._session.rows_at_once, self._batch_size - len(self._rows)))
         self._joining = chosen
-        numbers = self._session.add(chosen)
+        try:
+            numbers = self._session.add(chosen)
+        finally:
+            self._share_time(chosen)
         self._joining = []
         self._rows.update(zip(numbers, chosen, strict=True))
-        self._share_time(chosen)
         if self._model.capabilities.partial_text:
             yield from (PartialText(request.source, request.audio.start_s, "") for request in chosen)
 
@@ -112,11 +115,14 @@ class Scheduler:
     def _step(self) -> Iterator[Event]:
         """Go on with all rows."""
         working = list(self._rows.values())
-        updates = self._session.step() if working else []
-        self._share_time(working)
+        try:
+            updates = self._session.step() if working else []
+        finally:
+            self._share_time(working)
         self._ended = {update.row for update in updates if update.hypothesis}
         for update in updates:
             yield from self._take(update)
+        self._ended.clear()
 
     def _take(self, update: Update) -> Iterator[Event]:
         request = self._rows[update.row]
@@ -134,11 +140,10 @@ class Scheduler:
 
     def _attempt(self, request: SegmentRequest, hypothesis: Hypothesis) -> Attempt:
         """Let the stages behind the model see a segment, also one that may yet be made again in parts."""
-        segment = hypothesis.segment
+        started, segment = time.perf_counter(), hypothesis.segment
         for stage in self._stages:
-            started = time.perf_counter()
-            segment = stage.segment(request.audio, segment)
-            self._recordings[request.source].seconds[stage.timed_as] += time.perf_counter() - started
+            segment = stage.segment(request, segment)
+        self._recordings[request.source].seconds["post"] += time.perf_counter() - started
         return Attempt(request.audio, replace(hypothesis, segment=segment))
 
     def _end(self, recording: RecordingState, request: SegmentRequest, attempt: Attempt) -> Iterator[Event]:
@@ -151,7 +156,7 @@ class Scheduler:
             ]
             recording.replace(attempt, parts)
             return
-        for segment in recording.settle(attempt):
+        for segment in recording.finish(attempt):
             yield SegmentFinished(recording.source, segment)
         yield from self._finish(recording)
 
@@ -165,13 +170,18 @@ class Scheduler:
             yield Failed(recording.source, recording.end.error)
             return
         transcript = recording.transcript(self._model.name, self._language, self._options.word_times)
-        for stage in self._stages:
-            transcript = stage.transcript(transcript)
-        yield Finished(recording.source, transcript)
+        try:
+            for stage in self._stages:
+                transcript = stage.transcript(transcript)
+        except (MemoryError, RuntimeError) as error:  # as in `run`
+            yield Failed(recording.source, _computation_failed(recording, error))
+        else:
+            yield Finished(recording.source, transcript)
 
     def _give_up(self, error: Exception) -> Iterator[Event]:
         """The computation failed: try again with half as much at once; a single row fails its recording."""
         numbers = self._session.reset() | self._ended
+        self._ended = set()
         written = [self._rows.pop(number) for number in sorted(numbers & self._rows.keys())]
         lost, self._joining = [*self._joining, *written], []
         if self._model.capabilities.partial_text:
@@ -184,10 +194,8 @@ class Scheduler:
             return
         failed = {request.source for request in lost}
         self._waiting = [request for request in self._waiting if request.source not in failed]
-        hint = "a smaller --max-segment needs less memory"
         for recording in [self._recordings.pop(source) for source in sorted(failed)]:
-            problem = f"{recording.name}: the computation failed ({error})"
-            yield Failed(recording.source, FunASRError(problem, hint, code="computation-failed"))
+            yield Failed(recording.source, _computation_failed(recording, error))
 
     def _share_time(self, requests: Sequence[SegmentRequest]) -> None:
         """Share out what the session's stages took among the recordings that they worked on."""
@@ -197,3 +205,11 @@ class Scheduler:
             if recording := self._recordings.get(request.source):
                 for stage, taken_s in spent.items():
                     recording.seconds[stage] += taken_s / len(requests)
+
+
+def _computation_failed(recording: RecordingState, error: Exception) -> FunASRError:
+    problem, hint = (
+        f"{recording.name}: the computation failed ({error})",
+        "a smaller --max-segment needs less memory",
+    )
+    return FunASRError(problem, hint, code="computation-failed")

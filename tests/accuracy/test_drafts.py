@@ -11,9 +11,9 @@ import pytest
 from funasr_cli.decoding.batch import RunCost
 from funasr_cli.decoding.draft import CTCDraft
 from funasr_cli.demo import MODEL
+from funasr_cli.families.fun_asr_nano import session
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.scheduling import scheduler
 from tools.accuracy.decoding import MAX_TOKENS, RECIPES, Recipe, load_recipe, read_clips
 from tools.accuracy.drafts import compare
 from tools.export import export
@@ -70,7 +70,7 @@ def test_of_a_bad_draft_little_is_tried(exact: Recognizer, batch: int, monkeypat
     def other_text(text: str, *rest: Any) -> CTCDraft:
         return CTCDraft("entirely different words that nobody in these recordings has ever said", *rest)
 
-    monkeypatch.setattr(scheduler, "CTCDraft", other_text)
+    monkeypatch.setattr(session, "CTCDraft", other_text)
     plain, drafted = compare(exact, CLIPS, options(batch, itn=False))
     assert drafted.texts == plain.texts
     assert drafted.counts["accepted"] < drafted.counts["drafted"] // 20
@@ -80,7 +80,7 @@ def test_of_a_bad_draft_little_is_tried(exact: Recognizer, batch: int, monkeypat
 def test_no_draft_is_made_for_a_model_without_the_branch(
     exact: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exact, "config", replace(exact.model.config, ctc=None))
+    monkeypatch.setattr(exact.model, "config", replace(exact.model.config, ctc=None))
     plain, drafted = compare(exact, CLIPS[:3], options(4, itn=False))
     assert drafted.texts == plain.texts
     assert drafted.counts["drafted"] == drafted.counts["ctc_s"] == 0

@@ -18,7 +18,7 @@ from support.parity.stages import Stages, compute_batch, compute_case, compute_u
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.decoding import batch as decoding
 from funasr_cli.families.fun_asr_nano import network as fun_asr_nano
-from funasr_cli.families.fun_asr_nano.model import Encoded
+from funasr_cli.families.fun_asr_nano.model import Encoded, NanoModel
 from funasr_cli.families.load import load_model
 from funasr_cli.features import fbank as frontend
 from funasr_cli.models import adaptor, qwen3, sanm
@@ -121,14 +121,14 @@ def decoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -
 
 
 def encoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    original = Recognizer.encode
+    original = NanoModel.encoded
 
-    def encode(self: Recognizer, features: list[np.ndarray]) -> Encoded:
+    def encode(self: NanoModel, features: list[np.ndarray]) -> Encoded:
         longest = max(len(rows) for rows in features)
         padded = [np.pad(rows, [(longest - len(rows), 0), (0, 0)]) for rows in features]
         return Encoded(original(self, padded).hidden, [len(rows) for rows in features])
 
-    monkeypatch.setattr(Recognizer, "encode", encode)
+    monkeypatch.setattr(NanoModel, "encoded", encode)
 
 
 def memory_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:

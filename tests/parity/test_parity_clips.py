@@ -92,7 +92,7 @@ def test_the_cases_cover_the_options(nano: Pair) -> None:
 
 def test_blanks_and_tokens_share_the_frames(nano: Pair) -> None:
     best = [case.arrays["ctc_log_probs"].argmax(-1) for case in nano.cases.values()]
-    blank = nano.recognizer().config.ctc.blank_id
+    blank = nano.recognizer().model.config.ctc.blank_id
     assert 0.1 < (np.concatenate(best) == blank).mean() < 0.9
 
 
@@ -113,9 +113,9 @@ def test_language(name: str, mlt: Pair, mlt_recognizer: Recognizer, request: pyt
 
 
 def test_the_name_gives_31_languages(mlt_recognizer: Recognizer) -> None:
-    assert mlt_recognizer.config.prompt.languages == MLT_LANGUAGES
+    assert mlt_recognizer.model.config.prompt.languages == MLT_LANGUAGES
     assert len(MLT_LANGUAGES) == 31
-    assert mlt_recognizer.config.ctc is None
+    assert mlt_recognizer.model.config.ctc is None
 
 
 def test_batch_against_the_references_own_batch(mlt: Pair, mlt_recognizer: Recognizer) -> None:
@@ -124,6 +124,6 @@ def test_batch_against_the_references_own_batch(mlt: Pair, mlt_recognizer: Recog
     clips = [load_clip(mlt_recognizer, path) for path in case.job["audio"]]
     ids = written_ids(mlt_recognizer, prompts_of(mlt_recognizer, clips, options), options)
     for row, name in enumerate(BATCH_CLIPS):
-        if clean_text(mlt_recognizer.spell(ids[row])) != clean_text(case.report["texts"][row]):
+        if clean_text(mlt_recognizer.model.spell(ids[row])) != clean_text(case.report["texts"][row]):
             theirs, logits = case.arrays["generated_ids"][row].tolist(), mlt.cases[name].arrays["forced_logits"]
             checks.explain_parting(name, ids[row], theirs, logits)

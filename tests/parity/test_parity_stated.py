@@ -51,13 +51,13 @@ def test_every_stage(stated: Pair) -> None:
     for case in stated.cases.values():
         ours = compute_case(recognizer, case)
         for name, check in checks.CHECKS.items():
-            if name != "ctc" or recognizer.config.ctc:
+            if name != "ctc" or recognizer.model.config.ctc:
                 check(recognizer, ours, case)
 
 
 def test_decoding_stops_at_the_stated_token(stated: Pair) -> None:
     recognizer = stated.recognizer()
-    [stop] = recognizer.config.stop_token_ids
+    [stop] = recognizer.model.config.stop_token_ids
     lengths = set()
     for case in stated.cases.values():
         ids = case.arrays["generated_ids"].tolist()
@@ -67,7 +67,7 @@ def test_decoding_stops_at_the_stated_token(stated: Pair) -> None:
         [segment] = recognizer.transcribe(load_clip(recognizer, case.job["audio"]), options_of(case.job)).segments
         assert segment.stop_reason == "eos"
         assert segment.tokens == len(ids)
-        assert segment.text == clean_text(recognizer.spell(ids))
+        assert segment.text == clean_text(recognizer.model.spell(ids))
         lengths.add(len(ids))
     assert len(lengths) > 1
     assert stop != recognizer.model.tokenizer.token_to_id("<|im_end|>")

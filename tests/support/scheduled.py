@@ -277,22 +277,20 @@ def expected_segments(recording: Recorded, outcome: Outcome, options: Transcribe
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segments, "VoiceActivityDetector", scripted_detector([recording]))
         segmenter = Segmenter(options)
-    stretches = segmenter.push(recording.readable()) + segmenter.finish()
-    return [
-        segment for stretch in stretches for segment in _expected(recording.source, stretch, 0, outcome, options)
-    ]
+    cut = segmenter.push(recording.readable()) + segmenter.finish()
+    return [segment for audio in cut for segment in _expected(recording.source, audio, 0, outcome, options)]
 
 
 def _expected(
-    source: int, stretch: AudioSegment, level: int, outcome: Outcome, options: TranscribeOptions
+    source: int, audio: AudioSegment, level: int, outcome: Outcome, options: TranscribeOptions
 ) -> list[Expected]:
-    script = tokens_for(outcome(Attempt(source, stretch.start, stretch.end, level)))
-    kind, tokens, text = _written(script, options.max_tokens or token_budget(stretch.duration_s))
+    script = tokens_for(outcome(Attempt(source, audio.start, audio.end, level)))
+    kind, tokens, text = _written(script, options.max_tokens or token_budget(audio.duration_s))
     again = kind == "loop" or (kind == "budget" and options.max_tokens is None)
-    halves = stretch.halves() if again and level < MAX_RETRIES else None
+    halves = audio.halves() if again and level < MAX_RETRIES else None
     if halves:
         return [one for half in halves for one in _expected(source, half, level + 1, outcome, options)]
-    return [(stretch.start, stretch.end, kind, level, text, tokens)]
+    return [(audio.start, audio.end, kind, level, text, tokens)]
 
 
 def _written(script: Iterator[tuple[int, float]], budget: int) -> tuple[str, int, str]:

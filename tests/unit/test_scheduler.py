@@ -22,13 +22,12 @@ from support.scheduled import (
     transcripts_of,
 )
 
-from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError
 from funasr_cli.families.fun_asr_nano.session import ROWS_AT_ONCE
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import PartialText, SegmentFinished
-from funasr_cli.speech_model import TranscriptStage
+from funasr_cli.speech_model import SegmentRequest, TranscriptStage
 from funasr_cli.transcript import Score, Segment, Transcript
 
 KINDS = ["eos", "eos", "eos", "loop", "budget", "nonfinite"]
@@ -238,8 +237,8 @@ class Shout(TranscriptStage):
     def __init__(self) -> None:
         self.seen: list[tuple[int, str]] = []
 
-    def segment(self, audio: AudioSegment, segment: Segment) -> Segment:
-        self.seen.append((len(audio.samples), segment.text))
+    def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
+        self.seen.append((len(request.audio.samples), segment.text))
         return dataclasses.replace(segment, text=segment.text + "!", scores=(Score(segment.text + "!", 1.0),))
 
     def transcript(self, transcript: Transcript) -> Transcript:
@@ -270,7 +269,7 @@ def test_a_stage_that_runs_out_of_memory_loses_nothing() -> None:
     class Fails(TranscriptStage):
         failures = 2
 
-        def segment(self, audio: AudioSegment, segment: Segment) -> Segment:
+        def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
             if self.failures:
                 self.failures -= 1
                 raise RuntimeError("[malloc] out of memory")
@@ -284,3 +283,16 @@ def test_a_stage_that_runs_out_of_memory_loses_nothing() -> None:
     assert {source: one.segments for source, one in again.items()} == {
         source: one.segments for source, one in plain.items()
     }
+
+
+def test_a_stage_that_fails_at_the_end_fails_the_recording() -> None:
+    class Fails(TranscriptStage):
+        def transcript(self, transcript: Transcript) -> Transcript:
+            if transcript.source == "1.wav":
+                raise RuntimeError("[malloc] out of memory")
+            return transcript
+
+    recordings = [talk(0, 1.0), talk(1, 2.0), talk(2, 1.5)]
+    events = run(Model(always("eos"), TranscribeOptions(batch_size=2), stages=[Fails()]), recordings)
+    assert_protocol(events, range(3))
+    assert {source: error.code for source, error in failures_of(events).items()} == {1: "computation-failed"}

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -191,11 +192,37 @@ def test_no_memory_for_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {error.code for error in failures_of(events).values()} == {"computation-failed"}
 
 
+@pytest.mark.parametrize("failures", [1, 2, 9])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_memory_that_runs_out_while_a_text_is_finished(
+    failures: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row and those that ended beside it are decoded again; a single row fails its recording."""
+    left, compare = [failures], session.compare
+
+    def give_up(*texts: str) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("[malloc] out of memory")
+        return compare(*texts)
+
+    monkeypatch.setattr(session, "compare", give_up)
+    options = TranscribeOptions(batch_size=batch_size, draft=OFF)
+    recordings = [talk(source, 1.0) for source in range(5)]
+    events = run(Model(always("eos"), options, hears=lambda attempt: TEXT), recordings)
+    assert_protocol(events, range(5))
+    failed = failures_of(events)
+    assert {error.code for error in failed.values()} <= {"computation-failed"}
+    assert len(failed) == {(1, 1): 1, (2, 1): 2, (9, 1): 5}.get((failures, batch_size), len(failed))
+    assert len(failed) <= failures
+    assert {one.text for one in transcripts_of(events).values()} <= {TEXT}
+
+
 # --- what the CTC branch did not hear is decoded again in parts; one of both attempts stays ---
 
 TEXT = "".join(map(character, (7, 8, 9)))  # what the scripted decoder writes until it stops by itself
 ELSE = "nothing of the sort"
-MADE_UP = "the CTC branch did not hear this: the text may be made up"
+MADE_UP = "a second reading did not hear this: the text may be made up"
 Hears = Callable[[Attempt], str]
 
 

@@ -19,7 +19,7 @@ from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_i
 from funasr_cli.families.fun_asr_nano.session import NanoSession
 from funasr_cli.features.fbank import MIN_SAMPLES, Frontend
 from funasr_cli.models.layers import batch_lengths
-from funasr_cli.options import MAX_SEGMENT_S, TranscribeOptions
+from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Prompt, Trace
 
 BEST_SEGMENT_S = 30.0  # upstream's models were trained on no longer ones
@@ -65,8 +65,8 @@ class NanoModel:
         mx.eval(frames, embeddings)
         return EncodedAudio(frames, embeddings, self.config.frontend.row_duration_s)
 
-    def read_ctc(self, samples: np.ndarray, language: str | None = None) -> CTCReading:
-        """Return what the CTC branch, which needs no language, hears; a `ModelError` where there is none."""
+    def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
+        """Return what the CTC branch hears, whatever the options; a `ModelError` where there is none."""
         [reading] = self.ctc_readings(self.encoded([self.features(samples)]))
         return reading
 

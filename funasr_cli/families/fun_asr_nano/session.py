@@ -112,11 +112,16 @@ class NanoSession:
         """One more token for every row, or several."""
         with self._timed("decode"):
             tokens = self._decoder.step()
-        updates, begun = [], set[int]()
+        updates, begun, ended = [], set[int](), set[int]()
         for token in tokens:
-            if token.row in self._rows:  # it may have ended before the last of its tokens
-                updates.append(self._write(token, decoder_calls=int(token.row not in begun)))
-                begun.add(token.row)
+            if token.row in ended:  # before the last of its tokens
+                continue
+            updates.append(self._write(token, decoder_calls=int(token.row not in begun)))
+            begun.add(token.row)
+            if updates[-1].hypothesis:
+                ended.add(token.row)
+        for row in ended:  # none of them before all are made: `reset` names those that are lost
+            self.drop(row)
         return updates
 
     def _write(self, token: Token, decoder_calls: int) -> Update:
@@ -128,7 +133,6 @@ class NanoSession:
         settled = row.stream.settled
         if reason := row.stopping.push(token, row.stream):
             counts["drafted"] = row.draft.proposed if row.draft else 0
-            self.drop(token.row)
             return Update(token.row, hypothesis=self._hypothesis(row, reason), counts=counts)
         text = row.stream.settled
         return Update(token.row, None if text == settled else text, counts=counts)
