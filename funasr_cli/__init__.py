@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from funasr_cli.audio.decode import AudioInput, Source
     from funasr_cli.conversion.convert import Conversion
     from funasr_cli.pipeline import Recognizer
-    from funasr_cli.speech_model import EncodedAudio, TranscriptStage
+    from funasr_cli.speech_model import EncodedAudio, SegmentRequest, TranscriptStage
 
 __version__ = "0.1.0"
 Draft, Settled = PartialText, SegmentFinished  # their earlier names, for one release
 __all__ = [
     "AudioInput", "Capabilities", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished",
-    "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished", "Settled",
-    "Source", "TimedText", "Timings", "TranscribeOptions", "Transcript", "TranscriptStage", "Translation", "Word",
+    "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished",
+    "SegmentRequest", "Settled", "Source", "TimedText", "Timings", "TranscribeOptions", "Transcript", "TranscriptStage", "Translation", "Word",
     "__version__", "convert", "load",
 ]  # fmt: skip
 
@@ -50,6 +50,7 @@ _HEAVY = {  # types whose modules import NumPy or MLX
     "Conversion": "conversion.convert",
     "EncodedAudio": "speech_model",
     "Recognizer": "pipeline",
+    "SegmentRequest": "speech_model",
     "Source": "audio.decode",
     "TranscriptStage": "speech_model",
 }

@@ -10,7 +10,7 @@ from funasr_cli.cli import console
 from funasr_cli.cli.run import refuse_pipes
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import Input
-from funasr_cli.languages import resolve_language
+from funasr_cli.options import TranscribeOptions
 
 if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
@@ -48,7 +48,7 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
 
 
 def prepare(
-    input: Input, recognizer: "Recognizer", language: str | None, path: Path, *, replace: bool
+    input: Input, recognizer: "Recognizer", options: TranscribeOptions, path: Path, *, replace: bool
 ) -> "Callable[[Finished], None]":
     """Read an input, and return what draws the picture of its transcript, or raises an OutputError.
 
@@ -60,8 +60,7 @@ def prepare(
     from funasr_cli.audio.decode import read_whole
     from funasr_cli.sources import open_input
 
-    model = recognizer.timing_model
-    read_ctc = partial(model.read_ctc, language=resolve_language(language, model.capabilities.languages))
+    read_ctc = partial(recognizer.timing_model.read_ctc, options=options)
     source = open_input(input, recognizer.sample_rate_hz)
     if (source.expected_s or 0) > LONGEST_S:
         longest = f"a picture shows {LONGEST_S:g} s at most; choose them with --clip"

@@ -255,7 +255,7 @@ def transcribe(
     )
     finish = []
     if plot_alignment:
-        finish.append(alignment.prepare(left[0], recognizer, lang, plot_alignment, replace=force))
+        finish.append(alignment.prepare(left[0], recognizer, options, plot_alignment, replace=force))
     display = Display(left, files, Printer(left, plan), stream=stream and not _prints_data(context, formats))
     try:
         transcribe_all(left, recognizer, options, display, outcome, files, *finish)
