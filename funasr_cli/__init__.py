@@ -41,8 +41,8 @@ Draft, Settled = PartialText, SegmentFinished  # their earlier names, for one re
 __all__ = [
     "AudioInput", "Capabilities", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished",
     "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished",
-    "SegmentRequest", "Settled", "Source", "TimedText", "Timings", "TranscribeOptions", "Transcript", "TranscriptStage", "Translation", "Word",
-    "__version__", "convert", "load",
+    "SegmentRequest", "Settled", "Source", "TimedText", "Timings", "TranscribeOptions", "Transcript",
+    "TranscriptStage", "Translation", "Word", "__version__", "convert", "load",
 ]  # fmt: skip
 
 _HEAVY = {  # types whose modules import NumPy or MLX

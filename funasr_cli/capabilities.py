@@ -167,7 +167,7 @@ def supported(
 
 
 def _lacking(options: TranscribeOptions, able: Capabilities, typed: Mapping[str, str]) -> dict[str, Need]:
-    """What is asked for that a model cannot do, by the names of the tables."""
+    """Find what is asked for that a model cannot do, by the names of the tables."""
     asked = {name: need for name, need in NEEDS.items() if getattr(options, name) != getattr(DEFAULTS, name)}
     asked |= {name: need for name, need in NEEDS_IF_TYPED.items() if name in typed}
     if ("itn" in typed or options.itn != DEFAULTS.itn) and options.itn != able.digits:

@@ -56,7 +56,7 @@ class Report:
         return gains_of(self.runs, lambda case: case.model) if self.request.mode == Mode.BATCHES else []
 
     def as_json(self) -> dict[str, Any]:
-        """For `json.dumps`."""
+        """Return everything for `json.dumps`."""
         request, cases = self.request, [asdict(case) for case in self.cases]
         for entry, case in zip(cases, self.runs, strict=False):
             entry["passes"] = case.decoder_calls  # the earlier name, for one release
@@ -151,7 +151,7 @@ def _memory(
 
 
 def describe_machine() -> dict[str, str | int | None]:
-    """System, processor, cores that this process may use, memory, device, BLAS."""
+    """Describe system, processor, cores that this process may use, memory, device, BLAS."""
     device = mx.device_info() if on_accelerator() else {}
     return {
         "system": f"{platform.system()} {platform.release()}",
@@ -172,7 +172,7 @@ def _processor() -> str:
 
 
 def describe_versions() -> dict[str, str]:
-    """Python's, ours and those of the packages that compute."""
+    """Return the versions of Python, of ours and of the packages that compute."""
     versions = {"python": platform.python_version(), "funasr-cli": __version__}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -150,7 +150,7 @@ def bench(
 
 
 def _numbers(option: str, text: str | None, kind: type[int] | type[float], least: float) -> tuple[Any, ...]:
-    """Numbers with commas in between, each once."""
+    """Read numbers with commas in between, each once."""
     try:
         numbers = tuple(dict.fromkeys(map(kind, text.split(",")))) if text is not None else ()
     except ValueError:

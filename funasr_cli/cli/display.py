@@ -86,7 +86,7 @@ class Progress:
         self._done_s[source] = done_s
 
     def _facts(self) -> str:
-        """Inputs done, audio done, and the real-time factor so far."""
+        """Tell inputs done, audio done, and the real-time factor so far."""
         facts = f"{self._closed}/{len(self._names)} inputs, {clock(self._audio_s)} of audio"
         rtf = (time.perf_counter() - self._started) / (self._audio_s or 1.0)
         return f"{facts}, RTF {rtf:.3f}" if self._audio_s else facts
@@ -160,7 +160,7 @@ class Region:
         return Group(*self._rows(), *progress)
 
     def _rows(self) -> "Iterator[RenderableType]":
-        """A line for each segment, its end if it does not fit; the earliest if there are too many."""
+        """Make a line for each segment, its end if it does not fit; the earliest if there are too many."""
         from rich.text import Text
 
         if not self._shows_texts:
@@ -247,7 +247,7 @@ class Display:
 
 
 def _costs(transcript: Transcript) -> str:
-    """Where the time went."""
+    """Tell where the time went."""
     timings = transcript.timings
     seconds = ", ".join(f"{stage} {getattr(timings, f'{stage}_s'):.2f} s" for stage in STAGES)
     count = len(transcript.segments)

@@ -17,7 +17,7 @@ DEFAULT_DRAFT = cast(Drafting, DEFAULTS.draft)
 
 
 def is_typed(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line; not from a variable, the settings file or a default."""
+    """Tell whether an option stands on the command line; not in a variable, the settings file or a default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 

@@ -113,7 +113,7 @@ def warn_if_slow(gflops: float | None) -> None:
 
 
 def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
-    """What the model reads for a recording's first segment, and for later ones if that differs."""
+    """Show what the model reads for a recording's first segment, and for later ones if that differs."""
     for first in (True, False) if options.prev_text else (True,):
         prompt = recognizer.model.prompt(options, first=first)
         assert prompt is not None, "what states that it has a prompt"

@@ -274,7 +274,7 @@ def transcribe(
 
 
 def _formats(context: typer.Context) -> tuple[str, ...]:
-    """Those wanted; several of them from a variable or the settings file wait for an output folder."""
+    """Return those wanted; several of them from a variable or the settings file wait for an output folder."""
     given = context.params
     formats = parse_formats(given["format"] or [DEFAULT_FORMAT])
     waits = len(formats) > 1 and given["output_dir"] is None and not parameters.is_typed(context, "format")
@@ -282,13 +282,13 @@ def _formats(context: typer.Context) -> tuple[str, ...]:
 
 
 def _parameters() -> dict[str, tuple[str, ...]]:
-    """The parameters that fields of `TranscribeOptions` come from: their names without the unit, but for two."""
+    """Name the parameters that fields of `TranscribeOptions` come from: the same without the unit, but for two."""
     names = {field.name: (field.name.removesuffix("_s"),) for field in fields(TranscribeOptions)}
     return names | {"language": ("lang",), "hotwords": ("hotword", "hotwords_file")}
 
 
 def _typed(context: typer.Context) -> dict[str, str]:
-    """What stands on the command line, by fields of `TranscribeOptions` and what else may be refused."""
+    """Return what stands on the command line, by fields of `TranscribeOptions` and what else may be refused."""
     given = context.params
     names = _parameters() | {name: (name,) for name in ("align_with", "show_prompt")}
     typed = parameters.typed(context, names)
@@ -334,7 +334,7 @@ def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
 
 
 def _times(context: typer.Context, formats: tuple[str, ...]) -> Timestamps | None:
-    """Whose times are shown; None leaves it to each format. What is typed goes before other settings."""
+    """Tell whose times are shown; None leaves it to each format. What is typed goes before other settings."""
     times: Timestamps | None = context.params["timestamps"]
     typed = parameters.is_typed(context, "timestamps")
     if parameters.is_typed(context, "highlight_words") and times not in (None, Timestamps.WORD):

@@ -90,7 +90,7 @@ def _config(folder: Path) -> tuple[Family, Options]:
 
 
 def _layout(family: Family, folder: Path, content: Options) -> Layout:
-    """The layout of a folder that is not in our own."""
+    """Find the layout of a folder that is not in our own."""
     path = folder / CONFIG_FILE
     with stated_in(str(path)):
         for layout in family.layouts:
