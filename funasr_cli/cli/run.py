@@ -10,6 +10,7 @@ from funasr_cli.cli import console
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.inputs import Input
 from funasr_cli.options import LONG_PROMPT_TOKENS, TranscribeOptions
+from funasr_cli.paths import why_unreadable
 
 if TYPE_CHECKING:
     from funasr_cli.cli.display import Display
@@ -19,6 +20,27 @@ if TYPE_CHECKING:
     from funasr_cli.scheduling.events import Finished
 
 AUDIO_MARK = "<audio>"
+MOST_HOTWORDS_BYTES = 1 << 22  # many times what a prompt holds
+
+
+def read_hotwords(path: Path | None) -> list[str]:
+    """Read a file with a hotword on each line; none without a file."""
+    if path is None:
+        return []
+    hint = "it is a file with a hotword on each line"
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_HOTWORDS_BYTES + 1)
+        if len(content) > MOST_HOTWORDS_BYTES:
+            limit = f"more than {MOST_HOTWORDS_BYTES >> 20} MB of hotwords"
+            raise UsageError(f"{path}: {limit}", hint, code="prompt-too-long")
+        words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+        problem = "" if words else "there are no hotwords in it"
+    except (OSError, UnicodeDecodeError) as error:
+        problem = why_unreadable(error)
+    if problem:
+        raise UsageError(f"{path}: {problem}", hint, code="file-unreadable")
+    return words
 
 
 def refuse_pipes(inputs: Sequence[Input], option: str) -> None:

@@ -14,12 +14,11 @@ from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
 from funasr_cli.cli.resume import Notes
-from funasr_cli.cli.run import choose_aligner, load, transcribe_all
+from funasr_cli.cli.run import choose_aligner, load, read_hotwords, transcribe_all
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import find_inputs, folders_below, has_folders, parse_clip
 from funasr_cli.languages import AUTO
 from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Tags, Timestamps, TranscribeOptions
-from funasr_cli.paths import why_unreadable
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import (
     ALL_FORMATS,
@@ -32,7 +31,6 @@ from funasr_cli.writers import (
     parse_formats,
 )
 
-MOST_HOTWORDS_BYTES = 1 << 22  # many times what a prompt holds
 OF_SAMPLING = ("top_p", "top_k", "seed")
 OF_RESULTS = (
     "output_template", "force", "resume", "timestamps", "tags", "align_with", "highlight_words", "plot_alignment",
@@ -308,7 +306,7 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
     for name in OF_SAMPLING:  # they may wait for a temperature, if they have not been typed
         if not given["temperature"] and not parameters.is_typed(context, name):
             given[name] = None
-    hotwords = (*(given["hotword"] or ()), *_read_hotwords(given["hotwords_file"]))
+    hotwords = (*(given["hotword"] or ()), *read_hotwords(given["hotwords_file"]))
     same = {field: given[names[0]] for field, names in _parameters().items() if names[0] in given}
     own = {"hotwords": tuple(dict.fromkeys(hotwords)), "ctc": not set(DATA).isdisjoint(formats)}
     return TranscribeOptions(**(same | own))
@@ -389,22 +387,3 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
 
 def _prints_data(context: typer.Context, formats: tuple[str, ...]) -> bool:
     return formats != (DEFAULT_FORMAT,) and context.params["output_dir"] is None
-
-
-def _read_hotwords(path: Path | None) -> list[str]:
-    if path is None:
-        return []
-    hint = "it is a file with a hotword on each line"
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_HOTWORDS_BYTES + 1)
-        if len(content) > MOST_HOTWORDS_BYTES:
-            limit = f"more than {MOST_HOTWORDS_BYTES >> 20} MB of hotwords"
-            raise UsageError(f"{path}: {limit}", hint, code="prompt-too-long")
-        words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
-        problem = "" if words else "there are no hotwords in it"
-    except (OSError, UnicodeDecodeError) as error:
-        problem = why_unreadable(error)
-    if problem:
-        raise UsageError(f"{path}: {problem}", hint, code="file-unreadable")
-    return words
