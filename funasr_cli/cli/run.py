@@ -138,7 +138,7 @@ def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
     """Show what the model reads for a recording's first segment, and for later ones if that differs."""
     for first in (True, False) if options.prev_text else (True,):
         prompt = recognizer.model.prompt(options, first=first)
-        assert prompt is not None, "what states that it has a prompt"
+        assert prompt is not None, "its capabilities say that there is one"
         before, after = prompt.tokens_before, prompt.tokens_behind
         which = "" if not options.prev_text else " of a recording's first segment" if first else " of the others"
         console.say(f"prompt{which}, {before} tokens before the audio, {after} behind it:")
