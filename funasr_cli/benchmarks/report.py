@@ -18,7 +18,7 @@ from funasr_cli.benchmarks.request import Mode, Request
 from funasr_cli.benchmarks.scoring import reference_of
 from funasr_cli.benchmarks.subjects import ModelCost, Subject, load_subjects, make_workloads, names_of, together
 from funasr_cli.benchmarks.synthetic import write_synthetic
-from funasr_cli.capabilities import refuse_missing, supported
+from funasr_cli.capabilities import refuse_missing, refuse_unsupported, supported
 from funasr_cli.compute.backend import BLAS, describe, mx, on_accelerator
 from funasr_cli.compute.device import use_device
 from funasr_cli.families.open import capabilities
@@ -138,7 +138,9 @@ def _memory(
 ) -> tuple[MemoryCost, ...]:
     models = {}
     for name, folder in zip(names_of(folders), folders, strict=True):
-        options = supported(request.options, capabilities(folder), typed=request.typed)
+        able = capabilities(folder)
+        options = supported(request.options, able, typed=request.typed)
+        refuse_unsupported(options, able, name, typed=request.typed)
         given = {
             "--lang": options.language or AUTO,
             "--max-tokens": options.max_tokens,

@@ -17,6 +17,7 @@ from support.speaking import SpeakingModel
 from funasr_cli import demo
 from funasr_cli.benchmarks.memory import run_memory
 from funasr_cli.benchmarks.subjects import write_recording
+from funasr_cli.capabilities import Capabilities
 from funasr_cli.demo import MODEL, clips
 
 QUICK = ("--max-tokens", "4")
@@ -278,3 +279,19 @@ def test_settings_wait_for_a_model_that_can(short_wav: Path, monkeypatch: pytest
     assert invoke(*base, env={"FUNASR_MAX_TOKENS": "50", "FUNASR_DRAFT": "off"}).exit_code == 0
     for typed in (("--max-tokens", 50), ("--draft", "off"), ("--itn",)):
         invoke(*base, *typed).assert_error(2, "option-unsupported", typed[0], "owner/Speaking")
+
+
+def test_what_a_model_lacks_is_refused_before_memory_is_measured(
+    short_wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not given on, where it is a setting."""
+    given: list[dict[str, list[str]]] = []
+    monkeypatch.setattr("funasr_cli.benchmarks.report.capabilities", lambda _: Capabilities(("zh", "en")))
+    monkeypatch.setattr("funasr_cli.benchmarks.report.run_memory", lambda models, *_: given.append(models) or ())
+    base = ("bench", "--memory", "-m", "demo", short_wav, "--json")
+    invoke(*base, "--max-tokens", 50).assert_error(2, "option-unsupported", "--max-tokens", "demo")
+    assert given == []
+    assert invoke(*base, env={"FUNASR_MAX_TOKENS": "50"}).exit_code == 0
+    assert [arguments for models in given for arguments in models.values()] == [
+        ["-m", str(demo.MODEL), "--lang", "auto"]
+    ]
