@@ -10,6 +10,7 @@ Importing this package imports nothing heavy; the functions do when they are cal
 """
 
 import os
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,15 +34,15 @@ if TYPE_CHECKING:
     from funasr_cli.audio.decode import AudioInput, Source
     from funasr_cli.conversion.convert import Conversion
     from funasr_cli.pipeline import Recognizer
-    from funasr_cli.speech_model import EncodedAudio, TranscriptStage
+    from funasr_cli.speech_model import EncodedAudio, SegmentRequest, TranscriptStage
 
 __version__ = "0.1.0"
 Draft, Settled = PartialText, SegmentFinished  # their earlier names, for one release
 __all__ = [
     "AudioInput", "Capabilities", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished",
-    "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished", "Settled",
-    "Source", "TimedText", "Timings", "TranscribeOptions", "Transcript", "TranscriptStage", "Translation", "Word",
-    "__version__", "convert", "load",
+    "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished",
+    "SegmentRequest", "Settled", "Source", "TimedText", "Timings", "TranscribeOptions", "Transcript",
+    "TranscriptStage", "Translation", "Word", "__version__", "convert", "load",
 ]  # fmt: skip
 
 _HEAVY = {  # types whose modules import NumPy or MLX
@@ -49,6 +50,7 @@ _HEAVY = {  # types whose modules import NumPy or MLX
     "Conversion": "conversion.convert",
     "EncodedAudio": "speech_model",
     "Recognizer": "pipeline",
+    "SegmentRequest": "speech_model",
     "Source": "audio.decode",
     "TranscriptStage": "speech_model",
 }
@@ -63,7 +65,11 @@ if not TYPE_CHECKING:  # where it would give every misspelt name a type
 
 
 def load(
-    model: str | Path | None = None, dtype: str | None = None, align_with: str | Path | None = None
+    model: str | Path | None = None,
+    dtype: str | None = None,
+    align_with: str | Path | None = None,
+    *,
+    stages: "Sequence[TranscriptStage]" = (),
 ) -> "Recognizer":
     """Load a converted model.
 
@@ -71,6 +77,7 @@ def load(
         model: folder, hub id or alias; None takes the model that `funasr transcribe` would.
         dtype: "stored", "float32" or "bfloat16"; None chooses for the device.
         align_with: another converted model, which tells when words were said for one that cannot tell it itself.
+        stages: what changes its transcripts, in this order.
 
     Raises:
         ModelError: one of them has not been converted, or is damaged.
@@ -83,7 +90,7 @@ def load(
     folder = find_model(os.fspath(model) if model is not None else None)
     aligner = find_aligner(os.fspath(align_with)) if align_with is not None else None
     loaded = load_model(folder, dtype)
-    return Recognizer(loaded, align_with=load_model(aligner, dtype) if aligner else None)
+    return Recognizer(loaded, stages, align_with=load_model(aligner, dtype) if aligner else None)
 
 
 def convert(

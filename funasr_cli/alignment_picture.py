@@ -1,6 +1,6 @@
 """An alignment as a picture: waveform, mel spectrogram, what the CTC branch heard, the words at their times."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import ceil, inf
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 from funasr_cli.audio.decode import Audio
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.characters import columns
+from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.words import FIRST_MIDDLE_S
 from funasr_cli.errors import SetupError
 from funasr_cli.features.fbank import LOW_FREQUENCY_HZ, MIN_SAMPLES, Frontend, FrontendConfig
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from funasr_cli.pipeline import Recognizer
-
+ReadCTC = Callable[[np.ndarray], CTCReading]  # (samples,) of a segment to what a CTC output hears in them
 LONGEST_S = 60.0  # more would not fit on a page
 LONGEST_ROW_S = 10.0
 INCHES_A_SECOND, NARROWEST, ROW_HEIGHT, DPI = 2.2, 7.0, 5.6, 130
@@ -74,20 +74,18 @@ def require_librosa() -> None:
         raise SetupError(message, "pip install 'funasr-cli[plot]'", code="package-missing") from error
 
 
-def draw(
-    recognizer: "Recognizer", audio: Audio, transcript: Transcript, path: Path, *, replace: bool = False
-) -> bool:
+def draw(read_ctc: ReadCTC, audio: Audio, transcript: Transcript, path: Path, *, replace: bool = False) -> bool:
     """Draw what was heard and written, in rows of the same length; tell whether every character has a font.
 
-    The transcript is that of the audio, by this recognizer, with the times of its words.
+    The transcript is that of the audio, with the times of its words, by what `read_ctc` hears.
 
     Raises:
-        ModelError: the model has no CTC branch.
+        ModelError: there is no CTC output to read.
         OutputError: the file exists and is not to be replaced, or cannot be written.
     """
     from matplotlib.figure import Figure
 
-    heard = [_hear(recognizer, audio, transcript, segment) for segment in transcript.segments]
+    heard = [_hear(read_ctc, audio, transcript, segment) for segment in transcript.segments]
     count = ceil(audio.duration_s / LONGEST_ROW_S)
     row_s = audio.duration_s / count
     width = max(NARROWEST, INCHES_A_SECOND * row_s)
@@ -120,11 +118,11 @@ def _rows(figure: "Figure", count: int, transcript: Transcript) -> list[Row]:
     return [Row(*span_s, *axes) for span_s, axes in zip(spans_s, panels, strict=True)]
 
 
-def _hear(recognizer: "Recognizer", audio: Audio, transcript: Transcript, segment: Segment) -> Heard:
+def _hear(read_ctc: ReadCTC, audio: Audio, transcript: Transcript, segment: Segment) -> Heard:
     """Ask the CTC branch once more, for the posteriors of a segment: a transcript holds none."""
     first = round((segment.start_s - transcript.start_s) * audio.sample_rate_hz)
     samples = audio.samples[first : first + round(segment.duration_s * audio.sample_rate_hz)]
-    reading = recognizer.model.read_ctc(samples)
+    reading = read_ctc(samples)
     ids = np.array(reading.frame_ids)
     borders = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]  # of runs of the same label
     runs = [run for run in pairwise(borders) if ids[run[0]] != reading.blank_id]

@@ -29,19 +29,19 @@ MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>&#|~$])")
 
 
 def clock(seconds: float) -> str:
-    """A time for people: minutes and seconds, with hours where there are some."""
+    """Write a time for people: minutes and seconds, with hours where there are some."""
     return precise_clock(round(seconds))[:-3]
 
 
 def precise_clock(seconds: float) -> str:
-    """A time in hundredths of a second: finer is nothing that is measured."""
+    """Write a time in hundredths of a second: finer is nothing that is measured."""
     minutes, hundredths = divmod(round(seconds * 100), 6000)
     rest = f"{hundredths // 100:02}.{hundredths % 100:02}"
     return f"{minutes // 60}:{minutes % 60:02}:{rest}" if minutes >= 60 else f"{minutes}:{rest}"
 
 
 def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]:
-    """What stands on lines of their own, each with its times in front of it, if these are wanted."""
+    """Return what stands on lines of their own, each with its times in front of it, if these are wanted."""
     if times is Timestamps.NONE:
         yield "", Piece(segment.text, segment.start_s, segment.end_s)
         return
@@ -50,18 +50,18 @@ def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]
 
 
 def as_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = Timestamps.NONE) -> str:
-    """The text, a line for each segment that has some, or for each word, behind its times; or without any."""
+    """Write a line for each segment that has text, or for each word, behind its times or without any."""
     parts = (part for segment in segments for part in parts_of(segment, times))
     return "".join(f"{prefix}{head}{text}\n" for head, piece in parts if (text := one_line(piece.text)))
 
 
 def as_text(transcript: Transcript, times: Timestamps = Timestamps.NONE) -> str:
-    """The same of all segments."""
+    """Write the same of all segments."""
     return as_lines(transcript.segments, times=times)
 
 
 def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict[str, Any]:
-    """Everything known, as JSON data; described field by field in docs/transcript.schema.json.
+    """Return everything known as JSON data; docs/transcript.schema.json describes it field by field.
 
     Without times, those of the segments remain: they are what was transcribed.
     """
@@ -80,18 +80,18 @@ def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict
 
 
 def as_json(transcript: Transcript, times: Timestamps = Timestamps.WORD, indent: int | None = 2) -> str:
-    """Everything known, indented; None puts it on one line."""
+    """Write everything known as JSON, indented; None puts it on one line."""
     written = json.dumps(_rounded(as_dict(transcript, times)), ensure_ascii=False, indent=indent)
     return JSON_UNSAFE.sub(_as_hexadecimal, written) + "\n"
 
 
 def as_json_line(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> str:
-    """Everything known, on one line: JSON Lines with a line for each recording, so that files can be joined."""
+    """Write everything known on one line: JSON Lines, a line for each recording, so that files can be joined."""
     return as_json(transcript, times, indent=None)
 
 
 def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> str:
-    r"""A row for each segment, or word: start and end in milliseconds, and the text; the columns are Whisper's.
+    r"""Write a row for each segment, or word: start and end in milliseconds, and the text, as Whisper does.
 
     A backslash, tab, line feed and carriage return are written ``\\``, ``\t``, ``\n`` and ``\r``, other control
     characters, line ends and lone surrogates ``\u`` and four hexadecimal digits. Quotation marks mean nothing. The
@@ -109,21 +109,21 @@ def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> st
 
 
 def as_srt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
-    """SubRip. It knows no escaping: the text stands there as it is, but for ``-->``, which becomes ``->``."""
+    """Write SubRip, which knows no escaping: the text stands there as it is, but ``-->`` becomes ``->``."""
     cues = make_cues(transcript, layout)
     blocks = _cue_blocks(cues, ",", lambda text: ARROW.sub("->", text))
     return "\n".join(f"{number}\n{block}" for number, block in enumerate(blocks, 1))
 
 
 def as_vtt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
-    """WebVTT. A note says so where times are estimated."""
+    """Write WebVTT; a note says so where times are estimated."""
     cues = make_cues(transcript, layout)
     notes = [f"{VTT_NOTES[transcript.times]}\n"] if any(cue.estimated for cue in cues) else []
     return "\n".join(["WEBVTT\n", *notes, *_cue_blocks(cues, ".", lambda text: text.translate(VTT_ESCAPES))])
 
 
 def as_markdown(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> str:
-    """For people: the file's name, a list of the segments that have text, and what became of the recording.
+    """Write for people: the file's name, the segments that have text, and what became of the recording.
 
     With the times of words, these stand below their segments.
     """
@@ -149,7 +149,7 @@ def _markdown_items(segment: Segment, times: Timestamps) -> Iterator[str]:
 
 
 def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str]) -> Iterator[str]:
-    """Times and text of each cue; a word that is being said is underlined, for which both formats have one tag."""
+    """Write times and text of each cue; a word that is being said is underlined, by a tag of both formats."""
     for cue in cues:
         first, last = cue.marked or (0, 0)
         marked = f"<u>{safe(cue.text[first:last])}</u>" if cue.marked else ""
@@ -158,7 +158,7 @@ def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str]) -> 
 
 
 def _rounded(data: Any) -> Any:
-    """The same with numbers to six digits behind the point, of seconds to the microsecond."""
+    """Return the same with numbers to six digits behind the point, of seconds to the microsecond."""
     if isinstance(data, dict):
         return {name: _rounded(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
@@ -171,7 +171,7 @@ def _as_hexadecimal(found: re.Match[str]) -> str:
 
 
 def _stamp(time_ms: int, point: str) -> str:
-    """A time in a subtitle file: hours, minutes, seconds, milliseconds."""
+    """Write a time of a subtitle file: hours, minutes, seconds, milliseconds."""
     seconds, milliseconds = divmod(time_ms, 1000)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{milliseconds:03}"
 

@@ -1,6 +1,6 @@
 """The front door: recordings in, transcripts or events out."""
 
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -8,11 +8,12 @@ from typing import Any
 from funasr_cli.align import Aligner
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
 from funasr_cli.capabilities import (
+    NOBODY_TYPED,
     Capabilities,
     refuse_aligner,
-    refuse_missing_word_times,
     refuse_unaligned_language,
     refuse_unsupported,
+    supported,
 )
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import AudioError, UsageError
@@ -57,21 +58,27 @@ class Recognizer:
         return replace(capabilities, word_times=capabilities.word_times or self._aligner is not None)
 
     @property
+    def timing_model(self) -> SpeechModel:
+        """The model whose CTC output tells when words were said, its own or the other one."""
+        return self._aligner or self.model
+
+    @property
     def has_ctc(self) -> bool:
         """Whether it is known when words were said; `capabilities` tells more."""
         return self.capabilities.word_times
 
-    def refuse_missing_word_times(self) -> None:
-        """Refuse, with a `ModelError`, a model that cannot tell the times of words."""
-        refuse_missing_word_times(self.capabilities, self.model.name)
+    def supported(self, options: TranscribeOptions, typed: Mapping[str, str] = NOBODY_TYPED) -> TranscribeOptions:
+        """Leave out what the models cannot do and nobody has typed, as `capabilities.supported` does."""
+        longest_segment_s = self.model.longest_segment_s
+        return supported(options, self.capabilities, longest_segment_s=longest_segment_s, typed=typed)
 
-    def refuse_unsupported(self, options: TranscribeOptions, typed: Collection[str] = ()) -> None:
+    def refuse_unsupported(self, options: TranscribeOptions, typed: Mapping[str, str] = NOBODY_TYPED) -> None:
         """Refuse what the models cannot do, as `capabilities.refuse_unsupported` does; `run` begins with it."""
         longest_segment_s = self.model.longest_segment_s
         refuse_unsupported(
             options, self.capabilities, self.model.name, longest_segment_s=longest_segment_s, typed=typed
         )
-        if self._aligner:
+        if self._aligner and options.word_times:
             refuse_unaligned_language(options, self._aligner)
 
     def transcribe(

@@ -79,7 +79,7 @@ class Cue:
 
 
 def pieces_of(segment: Segment, *, words: bool = True) -> list[Piece]:
-    """The smallest parts of a segment whose times are known: words, what the model divides it into, or all of it.
+    """Return a segment's smallest parts that have times: words, what the model divides it into, or all of it.
 
     What stands between two of them belongs to the second.
     """
@@ -98,7 +98,7 @@ def pieces_of(segment: Segment, *, words: bool = True) -> list[Piece]:
 
 
 def sentences_of(segment: Segment) -> list[Sentence]:
-    """The sentences of a segment, with its time shared out by their lengths; none where nothing is visible."""
+    """Return a segment's sentences, its time shared out by their lengths; none where nothing is visible."""
     words = Words(one_line(segment.text), sys.maxsize)
     if not words.columns_before[-1]:
         return []
@@ -110,7 +110,7 @@ def sentences_of(segment: Segment) -> list[Sentence]:
 
 
 def make_cues(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> list[Cue]:
-    """Cues of a transcript; a segment without visible text has none.
+    """Make the cues of a transcript; a segment without visible text has none.
 
     Where no words have times, cues do not go over the borders of what the model divides a segment into.
     """
@@ -128,22 +128,22 @@ def cues_of_pieces(
     layout: SubtitleLayout = DEFAULT_LAYOUT,
     start_s: float = 0.0,
 ) -> list[Cue]:
-    """Cues of segments, given as their pieces: in order, without overlaps, between start and end of the recording.
+    """Make cues of segments, given as their pieces: in order, without overlaps, within the recording.
 
     Only where a recording has fewer milliseconds than cues, the last ones go beyond its end.
     """
-    drafts = [draft for segment in segments for draft in _drafts(segment, layout)]
-    cues = _timed(drafts, start_s, end_s, layout)
+    plans = [plan for segment in segments for plan in _planned(segment, layout)]
+    cues = _timed(plans, start_s, end_s, layout)
     if not layout.highlight_words:
         return cues
-    return [part for cue, draft in zip(cues, drafts, strict=True) for part in _highlighted(cue, draft.marks)]
+    return [part for cue, plan in zip(cues, plans, strict=True) for part in _highlighted(cue, plan.marks)]
 
 
 _Mark = tuple[tuple[int, int], float, float]  # where a word stands in a cue's text, and when it is said
 
 
 @dataclass(frozen=True)
-class _Draft:
+class _Plan:
     """A cue whose times may still collide or be too short to read it, with its words."""
 
     lines: tuple[str, ...]
@@ -153,8 +153,8 @@ class _Draft:
     marks: tuple[_Mark, ...]
 
 
-def _drafts(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Draft]:
-    """The cues of a segment, with the times of their texts."""
+def _planned(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Plan]:
+    """Plan the cues of a segment, with the times of their texts."""
     words = Words(one_line("".join(piece.text for piece in segment)), layout.max_line_width)
     if not words.columns_before[-1]:
         return
@@ -164,7 +164,7 @@ def _drafts(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Draft
     for first, last in _merged(parts, words, clock, layout):
         lines = tuple(words.lines(first, last))
         marks = tuple(clock.marks(first, lines)) if layout.highlight_words else ()
-        yield _Draft(lines, *clock.span(first, last), marks)
+        yield _Plan(lines, *clock.span(first, last), marks)
 
 
 class _Clock:
@@ -178,14 +178,14 @@ class _Clock:
         self._letters_before = list(accumulate((len(word.text) for word in words.words), initial=0))
 
     def span(self, first: int, last: int) -> tuple[float, float, bool]:
-        """When a span of words begins and ends, and whether one of these is estimated."""
+        """Tell when a span of words begins and ends, and whether one of these is estimated."""
         begin, end = self._places[first], self._places[last]
         start_s, start_estimated = self._time(bisect_right(self._ends, begin), begin)
         end_s, end_estimated = self._time(bisect_left(self._ends, end), end)
         return start_s, end_s, start_estimated or end_estimated
 
     def marks(self, first: int, lines: Sequence[str]) -> Iterator[_Mark]:
-        """The words on the lines of a cue, which begins with such a word: found by counting letters."""
+        """Find the words on the lines of a cue, which begins with such a word, by counting letters."""
         letters = [place for place, char in enumerate("\n".join(lines)) if not char.isspace()]
         end = -self._letters_before[first]
         for piece in self._pieces:
@@ -204,7 +204,7 @@ class _Clock:
 
 
 def _parts(words: Words, first: int, last: int, layout: SubtitleLayout) -> Iterator[tuple[int, int]]:
-    """A sentence in parts that fit on a cue: about even ones, cut at its commas if they are near."""
+    """Cut a sentence into parts that fit on a cue: about even ones, at its commas if they are near."""
     room = layout.max_line_width * layout.max_line_count
     while (fitting := words.reach(first, last, layout.max_line_count)) < last:
         needed = max(2, math.ceil(words.width(first, last) / room))
@@ -233,27 +233,27 @@ def _merged(
     return merged
 
 
-def _timed(drafts: Sequence[_Draft], start_s: float, end_s: float, layout: SubtitleLayout) -> list[Cue]:
-    """Whole milliseconds, put in order, and cues that are too short for their text shown longer."""
+def _timed(plans: Sequence[_Plan], start_s: float, end_s: float, layout: SubtitleLayout) -> list[Cue]:
+    """Make whole milliseconds, in order, and show cues that are too short for their text longer."""
     free = math.ceil(start_s * 1000)
-    limit = max(math.floor(end_s * 1000), free + len(drafts))
+    limit = max(math.floor(end_s * 1000), free + len(plans))
     times: list[tuple[int, int]] = []
-    for draft in drafts:
-        start = max(free, round(draft.start_s * 1000))
-        free = max(start + 1, round(draft.end_s * 1000))
+    for plan in plans:
+        start = max(free, round(plan.start_s * 1000))
+        free = max(start + 1, round(plan.end_s * 1000))
         times.append((start, free))
     cues: list[Cue] = []
-    for draft, (start, end) in zip(reversed(drafts), reversed(times), strict=True):
-        wanted_s = max(layout.min_duration_s, sum(map(columns, draft.lines)) / layout.max_columns_per_s)
+    for plan, (start, end) in zip(reversed(plans), reversed(times), strict=True):
+        wanted_s = max(layout.min_duration_s, sum(map(columns, plan.lines)) / layout.max_columns_per_s)
         start = min(start, limit - 1)
         end = min(max(end, start + math.ceil(wanted_s * 1000)), limit)
-        cues.append(Cue(start, end, draft.lines, draft.estimated))
+        cues.append(Cue(start, end, plan.lines, plan.estimated))
         limit = start
     return cues[::-1]
 
 
 def _highlighted(cue: Cue, marks: Iterable[_Mark]) -> Iterator[Cue]:
-    """A cue once for each word, while it is said, with that word marked; unmarked where nothing is said.
+    """Repeat a cue for each word, while it is said, with that word marked; unmarked where nothing is said.
 
     A word without any time of its own is never marked.
     """

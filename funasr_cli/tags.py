@@ -47,10 +47,20 @@ def decorated(segment: Segment, style: Tags) -> Segment:
     start, end = len(segment.text) - len(segment.text.lstrip()), len(segment.text.rstrip())
     text = f"{segment.text[:start]}{front}{segment.text[start:end]}{behind}{segment.text[end:]}"
     words, pieces = _between(front, segment.words, behind), _between(front, segment.pieces, behind)
-    scores = segment.scores  # they spell the text
-    if scores:
-        scores = (Score(front, 1.0), *scores, Score(behind, 1.0))
+    scores = _inserted(_inserted(segment.scores, end, behind), start, front)
     return replace(segment, text=text, words=words, pieces=pieces, scores=scores)
+
+
+def _inserted(scores: tuple[Score, ...], at: int, text: str) -> tuple[Score, ...]:
+    """Insert a certain text at a position of what they spell; a piece that it falls into is cut in two."""
+    before = 0
+    for index, score in enumerate(scores):
+        left, right = score.text[: max(0, at - before)], score.text[max(0, at - before) :]
+        if right or (text and index == len(scores) - 1):
+            parts = (replace(score, text=left), Score(text, 1.0), replace(score, text=right))
+            return (*scores[:index], *(part for part in parts if part.text), *scores[index + 1 :])
+        before += len(score.text)
+    return scores
 
 
 def _between(front: str, parts: tuple[Part, ...], behind: str) -> tuple[Part, ...]:

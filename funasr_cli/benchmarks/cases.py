@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from funasr_cli.benchmarks.request import PARTS, STAGES, TEXT_PARTS
 from funasr_cli.benchmarks.scoring import ErrorRate, error_rate, reference_of
 from funasr_cli.benchmarks.subjects import Subject, Workload
+from funasr_cli.capabilities import NOBODY_TYPED
 from funasr_cli.compute.backend import mx
 from funasr_cli.measure import Spread, peak_process_bytes, reset_peak_process
 from funasr_cli.options import TranscribeOptions
@@ -97,7 +98,8 @@ class _Case:
     batch_size: int | None
     draft: str
 
-    def run(self, options: TranscribeOptions, others_bytes: int = 0) -> _Run:
+    def run(self, options: TranscribeOptions, typed: Mapping[str, str], others_bytes: int = 0) -> _Run:
+        options = self.subject.recognizer.supported(options, typed)
         options = replace(options, batch_size=self.batch_size, draft=self.draft, vad=self.workload.vad)
         mx.reset_peak_memory()
         reset_peak_process()
@@ -153,12 +155,15 @@ def run_cases(
     trials: int,
     references: Mapping[str, str] | None,
     progress: Callable[[str], None],
+    typed: Mapping[str, str] = NOBODY_TYPED,
 ) -> tuple[CaseCost, ...]:
     """Run every combination once to warm up, then all of them in turns.
 
+    What a model cannot honour and nobody has ``typed`` is left out of its ``options``.
+
     Raises:
         AudioError: a recording cannot be read.
-        UsageError: the language is not one of a model's.
+        UsageError: a model cannot honour what has been typed, or does not know the language.
     """
     cases = []
     names = [Path(workload.name).name for workload in workloads]
@@ -173,10 +178,10 @@ def run_cases(
     all_bytes = sum(subject.cost.mlx_bytes for subject in subjects)
     for case in cases:
         progress(f"warming up: {case.label}")
-        case.run(options)
+        case.run(options, typed)
     runs: list[list[_Run]] = [[] for _ in cases]
     for trial in range(trials):
         for case, own in zip(cases, runs, strict=True):
             progress(f"{trial + 1} of {trials}: {case.label}")
-            own.append(case.run(options, all_bytes - case.subject.cost.mlx_bytes))
+            own.append(case.run(options, typed, all_bytes - case.subject.cost.mlx_bytes))
     return tuple(case.cost(own, references) for case, own in zip(cases, runs, strict=True))

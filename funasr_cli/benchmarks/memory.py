@@ -31,13 +31,14 @@ class MemoryCost:
 
 
 def run_memory(
-    models: Mapping[str, Path],
+    models: Mapping[str, Sequence[str]],
     paths: Sequence[Path],
     durations_s: Sequence[float],
-    options: Sequence[str],
     progress: Callable[[str], None],
 ) -> tuple[MemoryCost, ...]:
-    """Transcribe files of several lengths, clips repeated with pauses, with the command itself and its options.
+    """Transcribe files of several lengths, clips repeated with pauses, with the command itself.
+
+    ``models`` has for each what the command is given, its folder and options.
 
     Raises:
         AudioError: a clip cannot be read.
@@ -50,9 +51,9 @@ def run_memory(
             file = Path(work) / f"{duration_s:g}s.flac"
             progress(f"writing {length}")
             write_recording(file, paths, duration_s)
-            for model, folder in models.items():
+            for model, arguments in models.items():
                 progress(f"transcribing {length}: {model}")
-                peak_bytes, wall_s = _run([str(file), "-m", str(folder), *options])
+                peak_bytes, wall_s = _run([str(file), *arguments])
                 costs.append(MemoryCost(f"{model}, {length}", model, duration_s, peak_bytes, wall_s))
             file.unlink()
     return tuple(costs)

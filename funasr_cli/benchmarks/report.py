@@ -18,10 +18,10 @@ from funasr_cli.benchmarks.request import Mode, Request
 from funasr_cli.benchmarks.scoring import reference_of
 from funasr_cli.benchmarks.subjects import ModelCost, Subject, load_subjects, make_workloads, names_of, together
 from funasr_cli.benchmarks.synthetic import write_synthetic
-from funasr_cli.capabilities import NO_CTC_HINT
+from funasr_cli.capabilities import refuse_missing, refuse_unsupported, supported
 from funasr_cli.compute.backend import BLAS, describe, mx, on_accelerator
 from funasr_cli.compute.device import use_device
-from funasr_cli.errors import ModelError
+from funasr_cli.families.open import capabilities
 from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
 
@@ -56,7 +56,7 @@ class Report:
         return gains_of(self.runs, lambda case: case.model) if self.request.mode == Mode.BATCHES else []
 
     def as_json(self) -> dict[str, Any]:
-        """For `json.dumps`."""
+        """Return everything for `json.dumps`."""
         request, cases = self.request, [asdict(case) for case in self.cases]
         for entry, case in zip(cases, self.runs, strict=False):
             entry["passes"] = case.decoder_calls  # the earlier name, for one release
@@ -84,9 +84,9 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
     """Measure what is asked for; `progress` is given what is being done.
 
     Raises:
-        ModelError: a model is not there, damaged, or lacks the CTC branch that drafts come from.
+        ModelError: a model is not there or damaged.
         AudioError: a recording cannot be read.
-        UsageError: an option that a model does not go with, or a recording without a reference.
+        UsageError: an option that a model cannot honour, drafts too, or a recording without a reference.
     """
     models: tuple[ModelCost, ...] = ()
     cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]
@@ -116,35 +116,44 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
 def _in_turns(
     request: Request, subjects: list[Subject], paths: tuple[Path, ...], work: Path, progress: Callable[[str], None]
 ) -> tuple[CaseCost, ...]:
-    for subject in subjects if request.mode == Mode.DRAFTS else ():
-        if not subject.recognizer.model.capabilities.drafts:
-            message = f"{subject.cost.model}: no drafts without a CTC branch"
-            raise ModelError(message, NO_CTC_HINT, code="ctc-missing")
+    typed = request.typed
+    for subject in subjects:
+        able = subject.recognizer.capabilities
+        if request.mode == Mode.DRAFTS:
+            refuse_missing("--drafts", "drafts", able, subject.cost.model)
+        subject.recognizer.refuse_unsupported(subject.recognizer.supported(request.options, typed), typed)
     if request.mode in (Mode.BATCHES, Mode.DRAFTS):  # all recordings in one run
         workloads = [together(paths, request.recordings or len(paths))]
     else:
         copies, made = request.recordings or 1, make_workloads(paths, request.durations_s, work)
         workloads = [replace(each, recordings=each.recordings * copies, copies=copies) for each in made]
-    sizes, options, trials = request.batch_sizes, request.options, request.trials
-    return run_cases(subjects, workloads, sizes, request.drafts, options, trials, request.references, progress)
+    return run_cases(
+        subjects, workloads, request.batch_sizes, request.drafts, request.options, request.trials,
+        request.references, progress, typed,
+    )  # fmt: skip
 
 
 def _memory(
     request: Request, folders: list[Path], paths: Sequence[Path], progress: Callable[[str], None]
 ) -> tuple[MemoryCost, ...]:
-    models = dict(zip(names_of(folders), folders, strict=True))
-    given = {
-        "--lang": request.options.language or AUTO,
-        "--max-tokens": request.options.max_tokens,
-        "--device": request.device,
-        "--dtype": request.dtype,
-    }
-    options = [str(part) for option, value in given.items() if value for part in (option, value)]
-    return run_memory(models, paths, request.durations_s or DURATIONS_S, options, progress)
+    models = {}
+    for name, folder in zip(names_of(folders), folders, strict=True):
+        able = capabilities(folder)
+        options = supported(request.options, able, typed=request.typed)
+        refuse_unsupported(options, able, name, typed=request.typed)
+        given = {
+            "--lang": options.language or AUTO,
+            "--max-tokens": options.max_tokens,
+            "--device": request.device,
+            "--dtype": request.dtype,
+        }
+        arguments = [str(part) for option, value in given.items() if value for part in (option, value)]
+        models[name] = ["-m", str(folder), *arguments]
+    return run_memory(models, paths, request.durations_s or DURATIONS_S, progress)
 
 
 def describe_machine() -> dict[str, str | int | None]:
-    """System, processor, cores that this process may use, memory, device, BLAS."""
+    """Describe system, processor, cores that this process may use, memory, device, BLAS."""
     device = mx.device_info() if on_accelerator() else {}
     return {
         "system": f"{platform.system()} {platform.release()}",
@@ -165,7 +174,7 @@ def _processor() -> str:
 
 
 def describe_versions() -> dict[str, str]:
-    """Python's, ours and those of the packages that compute."""
+    """Return the versions of Python, of ours and of the packages that compute."""
     versions = {"python": platform.python_version(), "funasr-cli": __version__}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):

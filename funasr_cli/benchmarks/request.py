@@ -1,5 +1,6 @@
 """What is to be measured: plain data. Imports nothing heavy."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -55,6 +56,7 @@ class Request:
     recordings: int | None  # how many are transcribed in a run; they are repeated. None takes each once
     trials: int  # timed runs of each case, behind one that is not timed
     references: dict[str, str] | None  # texts by file name, to count errors against
+    typed: Mapping[str, str]  # which options somebody has typed, as `refuse_unsupported` takes it
 
     @property
     def drafts(self) -> tuple[str, ...]:

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from funasr_cli.capabilities import refuse_missing_word_times
 from funasr_cli.cli import console
 from funasr_cli.cli.run import refuse_pipes
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import Input
+from funasr_cli.options import TranscribeOptions
 
 if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
@@ -46,11 +47,12 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
     require_librosa()
 
 
-def prepare(input: Input, recognizer: "Recognizer", path: Path, *, replace: bool) -> "Callable[[Finished], None]":
+def prepare(
+    input: Input, recognizer: "Recognizer", options: TranscribeOptions, path: Path, *, replace: bool
+) -> "Callable[[Finished], None]":
     """Read an input, and return what draws the picture of its transcript, or raises an OutputError.
 
     Raises:
-        ModelError: the model has no CTC branch.
         AudioError: the input cannot be read.
         UsageError: it is too long.
     """
@@ -58,7 +60,7 @@ def prepare(input: Input, recognizer: "Recognizer", path: Path, *, replace: bool
     from funasr_cli.audio.decode import read_whole
     from funasr_cli.sources import open_input
 
-    refuse_missing_word_times(recognizer.model.capabilities, recognizer.model.name)  # the picture shows its CTC
+    read_ctc = partial(recognizer.timing_model.read_ctc, options=options)
     source = open_input(input, recognizer.sample_rate_hz)
     if (source.expected_s or 0) > LONGEST_S:
         longest = f"a picture shows {LONGEST_S:g} s at most; choose them with --clip"
@@ -66,7 +68,7 @@ def prepare(input: Input, recognizer: "Recognizer", path: Path, *, replace: bool
     audio = read_whole(source, LONGEST_S)
 
     def draw_it(event: "Finished") -> None:
-        all_drawn = draw(recognizer, audio, event.transcript, path, replace=replace)
+        all_drawn = draw(read_ctc, audio, event.transcript, path, replace=replace)
         if not all_drawn and path.suffix.lower() == ".png":
             console.warn(f"{path}: {NO_FONT}")
         console.note(f"wrote {path}")

@@ -15,6 +15,7 @@ from funasr_cli.errors import UsageError
 from funasr_cli.languages import AUTO
 from funasr_cli.options import BENCH_TRIALS, DEFAULTS, TranscribeOptions
 
+OPTIONS = {name: (name,) for name in ("itn", "max_tokens", "exact_tokens", "draft")}  # of `TranscribeOptions`
 # Options that have no effect in a mode.
 IDLE = {
     Mode.RTF: (),
@@ -121,6 +122,7 @@ def bench(
         recordings=recordings or many.get(mode, max(size or 1 for size in sizes)),
         trials=trials,
         references=read_references(refs) if refs else None,
+        typed=parameters.typed(context, OPTIONS),
     )
     from funasr_cli.benchmarks import comparison as comparing
     from funasr_cli.benchmarks import plot as plotting
@@ -148,7 +150,7 @@ def bench(
 
 
 def _numbers(option: str, text: str | None, kind: type[int] | type[float], least: float) -> tuple[Any, ...]:
-    """Numbers with commas in between, each once."""
+    """Read numbers with commas in between, each once."""
     try:
         numbers = tuple(dict.fromkeys(map(kind, text.split(",")))) if text is not None else ()
     except ValueError:

@@ -79,7 +79,7 @@ def _transcribe(
     outcome: Outcome,
     reported: set[int],
 ) -> dict[int, Transcript]:
-    """By the index of the input; what is missing is said, except of inputs of which that has been reported."""
+    """Return transcripts by input; what is missing is said, except of inputs of which that has been reported."""
     task = f"{'with' if options.hotwords else 'without'} hotwords"
     display = Display(inputs, task=task, reported=reported)
     done: list[Finished] = []
@@ -88,7 +88,7 @@ def _transcribe(
 
 
 def matching_parts(without: Transcript, with_hotwords: Transcript) -> Iterator[Part]:
-    """Both texts between the ends that they share: one may have been cut into smaller pieces on the way."""
+    """Pair both texts between the ends that they share: one may have been cut into smaller pieces."""
     both = without.segments, with_hotwords.segments
     shared = set.intersection(*({segment.end_s for segment in segments} for segments in both))
     start_s = 0.0
@@ -102,7 +102,7 @@ def matching_parts(without: Transcript, with_hotwords: Transcript) -> Iterator[P
 
 
 def _marked(text: str, other: str, prefix: str, style: str) -> "Text":
-    """A line whose words that the other text does not have are coloured."""
+    """Make a line whose words that the other text does not have are coloured."""
     from rich.text import Text
 
     words, others = ([match[0] for match in WORD.finditer(one_line(side))] for side in (text, other))
@@ -113,7 +113,7 @@ def _marked(text: str, other: str, prefix: str, style: str) -> "Text":
 
 
 def count(word: str, text: str) -> int:
-    """How often a hotword is written, whatever its case; "AI" is no part of "said", but of "用AI写"."""
+    """Count how often a hotword is written, in any case; "AI" is no part of "said", but of "用AI写"."""
     word = word.casefold().strip()
     before = rf"(?<!{LETTER})" if re.match(LETTER, word) else ""
     behind = rf"(?!{LETTER})" if re.search(rf"{LETTER}\Z", word) else ""

@@ -47,7 +47,7 @@ def _one_of(values: Sequence[object], help: str) -> Any:
 
 
 def _complete_sources(incomplete: str) -> list[str]:
-    """Offer the checkpoints that have a short name, and the long names."""
+    """Offer the checkpoints that have a short name, and their hub ids."""
     from funasr_cli.hubs.find import ALIASES
 
     names = dict.fromkeys((*ALIASES, *ALIASES.values()))  # a model may have several short names
@@ -65,7 +65,7 @@ def explain(asked: bool) -> None:
 
 _source = typer.Argument(
     metavar="SOURCE",
-    help="Folder in a layout that --explain lists, converted model, hub id, or nano or mlt-nano for short.",
+    help="Folder in a layout that --explain lists, converted model, hub id, or its short name, listed there.",
     autocompletion=_complete_sources,
 )
 _hub = parameters.option(None, "--hub", "Where to fetch a hub id: Hugging Face or ModelScope.")
@@ -74,10 +74,12 @@ _languages = typer.Option(
     help="What the model can write, as in zh,en,ja. Default: from the source's name.",
     autocompletion=parameters.behind_commas(*LANGUAGES),
 )
-QUANTIZE_HELP = "Quantize the language model to 4 or 8 bits, or both, for GPUs. A CPU undoes it."
+QUANTIZE_HELP = "Quantize the weights: to 4 bits, 8 bits, or mixed. It pays on GPUs; a CPU undoes it."
 VERIFY_HELP = "Decode a clip with source and result; full: each stage beside PyTorch, too."
 _check = typer.Option("--check", help="Only look whether SOURCE, a converted model, is whole.")
-_explain = typer.Option("--explain", callback=explain, is_eager=True, help="Print what becomes of each tensor.")
+_explain = typer.Option(
+    "--explain", callback=explain, is_eager=True, help="Print what becomes of each tensor, and short names."
+)
 
 
 def convert(
@@ -148,7 +150,7 @@ def convert(
 
 @contextmanager
 def _progress(source: str) -> Iterator["Progress"]:
-    """Bars of bytes, one for each thing that is done; one that just moves for what is not counted in bytes."""
+    """Show bars of bytes, one for each thing that is done; one just moves for what is not counted in bytes."""
     from funasr_cli.hubs.find import DOWNLOADING, VERIFYING
 
     with console.download_progress() as bar:
@@ -166,7 +168,7 @@ def _progress(source: str) -> Iterator["Progress"]:
 
 
 def conversion_lines(conversion: "Conversion") -> Iterator[str]:
-    """For stderr, after a conversion."""
+    """Tell what a conversion came to, for stderr."""
     model = conversion.model
     weights = _weights(model, conversion.size_bytes)
     stored = f", stored as {conversion.arrays}" if conversion.arrays != conversion.tensors else ""
@@ -180,7 +182,7 @@ def conversion_lines(conversion: "Conversion") -> Iterator[str]:
 
 
 def check_lines(checked: "Checked") -> Iterator[str]:
-    """For stdout, of a model that is whole."""
+    """Describe a model that is whole, for stdout."""
     checkpoint = checked.checkpoint
     weights = _weights(checkpoint, checked.size_bytes)
     yield f"whole: {len(checkpoint.tensors)} arrays, {weights}; all values are numbers"
@@ -191,7 +193,7 @@ def check_lines(checked: "Checked") -> Iterator[str]:
 
 
 def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]:
-    """What the model can do, by its configuration and by where it came from."""
+    """Tell what the model can do, by its configuration and by where it came from."""
     from funasr_cli.families import registry
 
     able = registry.capabilities(config)
@@ -201,7 +203,7 @@ def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]
 
 
 def has_ctc_on_modelscope(source: Mapping[str, str | None]) -> bool:
-    """Whether the other hub's copy of a model that has no CTC head has one."""
+    """Tell whether the other hub's copy of a model that has no CTC head has one."""
     from funasr_cli.hubs.find import CTC_ON_MODELSCOPE
 
     return CTC_ON_MODELSCOPE in (source.get("source"), source.get("origin")) and source.get("hub") != Hub.MS

@@ -58,7 +58,7 @@ class Progress:
         return self._closed + sum(min(1.0, done_s / length_s) for done_s, length_s in lengths_s if length_s)
 
     def show(self, event: Event) -> None:
-        """Take in what has happened; drafts change nothing."""
+        """Take in what has happened; partial texts change nothing."""
         if isinstance(event, Read):  # one input after the other
             self._opened[event.source] = event
             self._source = event.source
@@ -86,19 +86,19 @@ class Progress:
         self._done_s[source] = done_s
 
     def _facts(self) -> str:
-        """Inputs done, audio done, and the real-time factor so far."""
+        """Tell inputs done, audio done, and the real-time factor so far."""
         facts = f"{self._closed}/{len(self._names)} inputs, {clock(self._audio_s)} of audio"
         rtf = (time.perf_counter() - self._started) / (self._audio_s or 1.0)
         return f"{facts}, RTF {rtf:.3f}" if self._audio_s else facts
 
 
 class Region:
-    """The part of a terminal that is redrawn: progress and, if asked for, drafts of segments. Empty in a pipe."""
+    """The part of a terminal that is redrawn: progress and, if asked for, texts so far. Empty in a pipe."""
 
-    def __init__(self, names: Sequence[str], *, task: str = "transcribing", drafts: bool = False):
+    def __init__(self, names: Sequence[str], *, task: str = "transcribing", partial_texts: bool = False):
         self._names = names
-        self._show_drafts = drafts
-        self._drafts: dict[tuple[int, float], str] = {}
+        self._shows_texts = partial_texts
+        self._texts: dict[tuple[int, float], str] = {}
         self._progress = Progress(names, task)
         self._live: Live | None = None
         self._drawn = 0.0
@@ -107,7 +107,7 @@ class Region:
         """Show it, on a terminal."""
         from rich.live import Live
 
-        if console.shows_progress() or (self._show_drafts and console.is_terminal()):
+        if console.shows_progress() or (self._shows_texts and console.is_terminal()):
             self._live = Live(
                 console=console.stderr(),
                 get_renderable=self._render,
@@ -142,9 +142,9 @@ class Region:
         if not isinstance(event, PartialText):
             self._progress.show(event)
         elif event.text is None:
-            self._drafts.pop((event.source, event.start_s), None)
+            self._texts.pop((event.source, event.start_s), None)
         else:
-            self._drafts[event.source, event.start_s] = event.text
+            self._texts[event.source, event.start_s] = event.text
         now = time.perf_counter()
         if self._live and now - self._drawn > REDRAW_S:
             self._drawn = now
@@ -160,17 +160,17 @@ class Region:
         return Group(*self._rows(), *progress)
 
     def _rows(self) -> "Iterator[RenderableType]":
-        """A line for each segment, its end if it does not fit; the earliest if there are too many."""
+        """Make a line for each segment, its end if it does not fit; the earliest if there are too many."""
         from rich.text import Text
 
-        if not self._show_drafts:
+        if not self._shows_texts:
             return
         width, height = console.stderr().size
-        for source, start_s in sorted(self._drafts)[: max(1, height - 3)]:
+        for source, start_s in sorted(self._texts)[: max(1, height - 3)]:
             head = Text(self._names[source] if len(self._names) > 1 else "", style="dim")
             head.truncate(width // 3, overflow="ellipsis")
             head.append(f"{' ' if head else ''}{clock(start_s)} ")
-            text = Text(self._drafts[source, start_s].translate(console.CONTROLS))
+            text = Text(self._texts[source, start_s].translate(console.CONTROLS))
             room = max(1, width - head.cell_len - SPARE_COLUMNS)
             while text.cell_len > room:
                 text = text[max(1, (text.cell_len - room) // 2) :]
@@ -204,7 +204,7 @@ class Display:
         paths = [Path(input.label) for input in inputs]
         count = Counter(path.name for path in paths)  # those that share a name are told apart by their folders
         names = [path.name if count[path.name] == 1 else "/".join(path.parts[-2:]) for path in paths]
-        self.region = Region(list(map(one_line, names)), task=task, drafts=stream)
+        self.region = Region(list(map(one_line, names)), task=task, partial_texts=stream)
 
     def show(self, event: Event) -> None:
         """Take in an event; raise an OutputError if a result cannot be written."""
@@ -247,7 +247,7 @@ class Display:
 
 
 def _costs(transcript: Transcript) -> str:
-    """Where the time went."""
+    """Tell where the time went."""
     timings = transcript.timings
     seconds = ", ".join(f"{stage} {getattr(timings, f'{stage}_s'):.2f} s" for stage in STAGES)
     count = len(transcript.segments)

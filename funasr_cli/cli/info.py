@@ -22,7 +22,7 @@ from funasr_cli.paths import REFERENCE_PYTHON
 
 # Those of no option.
 OWN_VARIABLES = (CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_TRACEBACK", REFERENCE_PYTHON)
-PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "huggingface_hub", "torch", "av")
+PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "sentencepiece", "huggingface_hub", "torch", "av")
 
 
 def info(
@@ -50,7 +50,7 @@ def info(
 
 
 def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
-    """Everything, by name, as far as it can be known; and what keeps the rest from it."""
+    """Find everything, by name, as far as it can be known; and what keeps the rest from it."""
     from funasr_cli.hubs.find import models_folder
 
     problems: list[str] = []
@@ -116,7 +116,7 @@ def _version(package: str) -> str | None:
 
 
 def _in_words(setting: Setting, group: Any) -> str:
-    """As in "lang = zh (FUNASR_LANG)"; with its commands, unless that is all that have the option."""
+    """Write "lang = zh (FUNASR_LANG)", with its commands, unless that is all that have the option."""
     having = {
         name
         for name, command in group.commands.items()
@@ -135,7 +135,7 @@ def _shown(value: Any, indent: int) -> str:
 
 
 def _other_funasr() -> str | None:
-    """A command of that name which may be run instead of ours: the PyPI package funasr installs one."""
+    """Find a command of that name which may be run instead of ours: the PyPI package funasr installs one."""
     if version := _version("funasr"):
         return f"the package funasr {version} in the same environment has a command of that name, too"
     folders = Path(sys.argv[0]).resolve().parent, sysconfig.get_path("scripts")

@@ -1,6 +1,6 @@
 """Options of several commands, how all are made (names, help, variables), and what Tab offers for a name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -17,9 +17,20 @@ DEFAULT_DRAFT = cast(Drafting, DEFAULTS.draft)
 
 
 def is_typed(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line; not from a variable, the settings file or a default."""
+    """Tell whether an option stands on the command line; not in a variable, the settings file or a default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def typed(context: typer.Context, names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Return what stands on the command line, as it was typed, by names that come from these parameters."""
+    found = {}
+    for name, of in names.items():
+        for parameter in of:
+            if is_typed(context, parameter) and name not in found:
+                off = "no-" if context.params[parameter] is False else ""
+                found[name] = f"--{off}{parameter.replace('_', '-')}"
+    return found
 
 
 def behind_commas(*names: str) -> Callable[[str], list[str]]:

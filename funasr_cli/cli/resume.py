@@ -72,7 +72,7 @@ class Notes:
         return "the recording is newer" if recorded.st_mtime_ns > made_ns else None
 
     def is_incomplete(self, file: Path) -> bool:
-        """Whether a result lacked something when it was written."""
+        """Tell whether a result lacked something when it was written."""
         return self._noted.get(self._name(file), {}).get("complete") is False
 
     def read(self, input: Input) -> None:
@@ -117,7 +117,7 @@ class Notes:
 
 
 def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The last line of each file counts; a line that was cut off by a kill is none, nor is what is no file."""
+    """Read lines, the last of each file counts; one that a kill cut off is none, nor is what is no file."""
     with suppress(OSError):
         if not path.is_file() or path.stat().st_size > LARGEST_NOTES:
             return
@@ -128,7 +128,7 @@ def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _recording(input: Input) -> str:
-    """Size and time of a recording; of a pipe, out of which another one may come each time, some number."""
+    """Return size and time of a recording; of a pipe, which may bring another each time, some number."""
     try:
         found = os.stat(input.path)
         return f"{found.st_size}-{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else secrets.token_hex(8)
@@ -137,7 +137,7 @@ def _recording(input: Input) -> str:
 
 
 def _model_hash(folder: Path) -> str:
-    """Of the configuration, which holds the source's SHA-256, and the sizes and names of all files."""
+    """Hash the configuration, which holds the source's SHA-256, and the sizes and names of all files."""
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".tiktoken"))
         sizes = [(path.name, path.resolve().name, path.stat().st_size) for path in files]
@@ -147,7 +147,7 @@ def _model_hash(folder: Path) -> str:
 
 
 def _of_the_text(options: TranscribeOptions) -> dict[str, object]:
-    """Those that are no defaults, so that an option of a later version makes nothing outdated."""
+    """Return those that are no defaults, so that an option of a later version makes nothing outdated."""
     by_code = dataclasses.replace(options, language=language_code(options.language or ""))
     return {
         field.name: value

@@ -1,15 +1,16 @@
 """What a run of ``funasr transcribe`` consists of: loading the model, transcribing all inputs, the account."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from funasr_cli.capabilities import supported
+from funasr_cli.capabilities import Capabilities, knows
 from funasr_cli.cli import console
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.inputs import Input
 from funasr_cli.options import LONG_PROMPT_TOKENS, TranscribeOptions
+from funasr_cli.paths import why_unreadable
 
 if TYPE_CHECKING:
     from funasr_cli.cli.display import Display
@@ -19,6 +20,27 @@ if TYPE_CHECKING:
     from funasr_cli.scheduling.events import Finished
 
 AUDIO_MARK = "<audio>"
+MOST_HOTWORDS_BYTES = 1 << 22  # many times what a prompt holds
+
+
+def read_hotwords(path: Path | None) -> list[str]:
+    """Read a file with a hotword on each line; none without a file."""
+    if path is None:
+        return []
+    hint = "it is a file with a hotword on each line"
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_HOTWORDS_BYTES + 1)
+        if len(content) > MOST_HOTWORDS_BYTES:
+            limit = f"more than {MOST_HOTWORDS_BYTES >> 20} MB of hotwords"
+            raise UsageError(f"{path}: {limit}", hint, code="prompt-too-long")
+        words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+        problem = "" if words else "there are no hotwords in it"
+    except (OSError, UnicodeDecodeError) as error:
+        problem = why_unreadable(error)
+    if problem:
+        raise UsageError(f"{path}: {problem}", hint, code="file-unreadable")
+    return words
 
 
 def refuse_pipes(inputs: Sequence[Input], option: str) -> None:
@@ -31,10 +53,28 @@ def refuse_pipes(inputs: Sequence[Input], option: str) -> None:
             raise UsageError(message, hint, code="input-once")
 
 
+def choose_aligner(
+    name: str | None, able: Capabilities, options: TranscribeOptions, typed: Mapping[str, str]
+) -> Path | None:
+    """Find the folder of the model that tells when words were said, where one is needed.
+
+    One that nobody has typed waits for a model that needs it, and for a language that it knows.
+    """
+    from funasr_cli.families.open import capabilities
+    from funasr_cli.hubs.find import find_aligner
+
+    waits = "align_with" not in typed
+    if not name or not options.word_times or (waits and able.word_times):
+        return None
+    folder = find_aligner(name)
+    needed = not waits or "word_times" in typed
+    return folder if needed or knows(options, capabilities(folder)) else None
+
+
 def load(
     folder: Path,
     options: TranscribeOptions,
-    typed: Collection[str],
+    typed: Mapping[str, str],
     aligner: Path | None = None,
     *,
     device: str | None,
@@ -44,12 +84,12 @@ def load(
     """Load the model, and let it refuse what it cannot do before any audio is read.
 
     What comes from a variable or the settings file, and which it lacks, is left out of the options: it waits there
-    for a model that has it. So does the aligner.
+    for a model that has it.
 
     Args:
         folder: of the model.
         options: what is asked for.
-        typed: fields of the options that have been typed, and "align_with".
+        typed: what has been typed, as `refuse_unsupported` takes it.
         aligner: folder of a model that tells when words were said.
         device: "cpu" or "gpu"; None leaves it to MLX.
         dtype: what to compute in, as `load_model` takes it.
@@ -64,14 +104,12 @@ def load(
         use_device(device)
     with console.busy(f"loading {folder.name}"):
         model = load_model(folder, dtype)
-    if aligner and model.capabilities.word_times and "align_with" not in typed:
-        aligner = None
     if aligner:
         with console.busy(f"loading {aligner.name}"):
             recognizer = Recognizer(model, align_with=load_model(aligner, dtype))
     else:
         recognizer = Recognizer(model)
-    options = supported(options, model, typed)
+    options = recognizer.supported(options, typed)
     recognizer.refuse_unsupported(options, typed)
     prompt = recognizer.model.prompt(options)
     if prompt and (tokens := prompt.tokens_before + prompt.tokens_behind) > LONG_PROMPT_TOKENS:
@@ -97,12 +135,10 @@ def warn_if_slow(gflops: float | None) -> None:
 
 
 def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
-    """What the model reads for a recording's first segment, and for later ones if that differs."""
+    """Show what the model reads for a recording's first segment, and for later ones if that differs."""
     for first in (True, False) if options.prev_text else (True,):
         prompt = recognizer.model.prompt(options, first=first)
-        if prompt is None:
-            message = f"--show-prompt: {recognizer.model.name} is not asked in words"
-            raise UsageError(message, "leave it out", code="option-unsupported")
+        assert prompt is not None, "its capabilities say that there is one"
         before, after = prompt.tokens_before, prompt.tokens_behind
         which = "" if not options.prev_text else " of a recording's first segment" if first else " of the others"
         console.say(f"prompt{which}, {before} tokens before the audio, {after} behind it:")

@@ -8,18 +8,17 @@ from typing import Annotated, Literal
 import typer
 
 from funasr_cli.audio.pcm import PCM_ENCODINGS, PCMFormat
-from funasr_cli.capabilities import refuse_missing
+from funasr_cli.capabilities import supported
 from funasr_cli.cli import alignment, compare, console, parameters
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
 from funasr_cli.cli.resume import Notes
-from funasr_cli.cli.run import load, transcribe_all
+from funasr_cli.cli.run import choose_aligner, load, read_hotwords, transcribe_all
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import find_inputs, folders_below, has_folders, parse_clip
 from funasr_cli.languages import AUTO
 from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Tags, Timestamps, TranscribeOptions
-from funasr_cli.paths import why_unreadable
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import (
     ALL_FORMATS,
@@ -32,7 +31,6 @@ from funasr_cli.writers import (
     parse_formats,
 )
 
-MOST_HOTWORDS_BYTES = 1 << 22  # many times what a prompt holds
 OF_SAMPLING = ("top_p", "top_k", "seed")
 OF_RESULTS = (
     "output_template", "force", "resume", "timestamps", "tags", "align_with", "highlight_words", "plot_alignment",
@@ -207,7 +205,7 @@ def transcribe(
     console.set_volume(quiet="quiet" in given, verbose="verbose" in given)
     formats = _formats(context)
     _refuse_idle_options(context, formats)
-    options, plan, typed = _options(context, formats), _plan(context, formats), _typed_fields(context)
+    options, plan, typed = _options(context, formats), _plan(context, formats), _typed(context)
     if stream or not plan.folder:
         console.refuse_closed_stdout()
     pcm_format = None if pcm is None else PCMFormat(pcm, rate, pcm_channels)
@@ -217,7 +215,8 @@ def transcribe(
         folders = f"{len(below)} folder{'s' * (len(below) > 1)} with recordings"
         console.note(f"{folders} left out; --recursive looks into folders, too")
     # What is wrong with the command line is known without these, which take time.
-    from funasr_cli.hubs.find import find_aligner, find_model
+    from funasr_cli.families.open import capabilities
+    from funasr_cli.hubs.find import find_model
     from funasr_cli.sources import split_channels
 
     if channels == "split":
@@ -225,6 +224,7 @@ def transcribe(
             inputs = split_channels(inputs)
     if compare_hotwords:
         compare.refuse_unusable(inputs, options)
+        typed = {"hotwords": "--compare-hotwords"} | typed  # those of a variable are asked for, too
         recognizer, options = load(
             find_model(model), options, typed, device=device, dtype=dtype, show_prompt=show_prompt
         )
@@ -235,26 +235,25 @@ def transcribe(
     files = Files(plan, inputs, others) if plan.folder else None
     plan.refuse_together(inputs)
     shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
+    options = replace(options, word_times=Timestamps.WORD in shown or plot_alignment is not None)
     folder = find_model(model)
-    aligner = find_aligner(align_with) if align_with and Timestamps.WORD in shown else None
+    able = capabilities(folder)
+    aligner = choose_aligner(align_with, able, options, typed)
     left = inputs
-    if plan.folder and files:
-        left = files.left(inputs, Notes(plan.folder, folder, options, plan.style, dtype, aligner))
+    if plan.folder and files:  # a result is made of what has an effect
+        able = replace(able, word_times=able.word_times or aligner is not None)
+        style = plan.style if able.tags or "tags" in typed else replace(plan.style, tags=Tags.NONE)
+        effective = supported(options, able, typed=typed)
+        left = files.left(inputs, Notes(plan.folder, folder, effective, style, dtype, aligner))
     outcome = Outcome(skipped=len(inputs) - len(left), incomplete=files.incomplete if files else 0)
     if not left:
         raise typer.Exit(outcome.exit_code(strict=strict))
     recognizer, options = load(
         folder, options, typed, aligner, device=device, dtype=dtype, show_prompt=show_prompt
     )
-    if parameters.is_typed(context, "tags") and tags is not Tags.NONE:
-        refuse_missing(f"--tags {tags}", "tags", recognizer.capabilities, recognizer.model.name)
-    if timestamps is Timestamps.WORD or parameters.is_typed(context, "highlight_words"):
-        recognizer.refuse_missing_word_times()
-    options = replace(options, word_times=recognizer.capabilities.word_times and Timestamps.WORD in shown)
     finish = []
     if plot_alignment:
-        finish.append(alignment.prepare(left[0], recognizer, plot_alignment, replace=force))
-        options = replace(options, word_times=True)
+        finish.append(alignment.prepare(left[0], recognizer, options, plot_alignment, replace=force))
     display = Display(left, files, Printer(left, plan), stream=stream and not _prints_data(context, formats))
     try:
         transcribe_all(left, recognizer, options, display, outcome, files, *finish)
@@ -273,7 +272,7 @@ def transcribe(
 
 
 def _formats(context: typer.Context) -> tuple[str, ...]:
-    """Those wanted; several of them from a variable or the settings file wait for an output folder."""
+    """Return those wanted; several of them from a variable or the settings file wait for an output folder."""
     given = context.params
     formats = parse_formats(given["format"] or [DEFAULT_FORMAT])
     waits = len(formats) > 1 and given["output_dir"] is None and not parameters.is_typed(context, "format")
@@ -281,15 +280,25 @@ def _formats(context: typer.Context) -> tuple[str, ...]:
 
 
 def _parameters() -> dict[str, tuple[str, ...]]:
-    """The parameters that fields of `TranscribeOptions` come from: their names without the unit, but for two."""
+    """Name the parameters that fields of `TranscribeOptions` come from: the same without the unit, but for two."""
     names = {field.name: (field.name.removesuffix("_s"),) for field in fields(TranscribeOptions)}
     return names | {"language": ("lang",), "hotwords": ("hotword", "hotwords_file")}
 
 
-def _typed_fields(context: typer.Context) -> set[str]:
-    """Fields of `TranscribeOptions` that stand on the command line, and "align_with"."""
-    names = _parameters() | {"align_with": ("align_with",)}
-    return {field for field, of in names.items() if any(parameters.is_typed(context, name) for name in of)}
+def _typed(context: typer.Context) -> dict[str, str]:
+    """Return what stands on the command line, by fields of `TranscribeOptions` and what else may be refused."""
+    given = context.params
+    names = _parameters() | {name: (name,) for name in ("align_with", "show_prompt")}
+    typed = parameters.typed(context, names)
+    if parameters.is_typed(context, "tags") and given["tags"] is not Tags.NONE:
+        typed["tags"] = f"--tags {given['tags']}"
+    if parameters.is_typed(context, "highlight_words"):
+        typed["word_times"] = "--highlight-words"
+    elif given["timestamps"] is Timestamps.WORD:  # also of a variable: nothing else would be shown
+        typed["word_times"] = f"--timestamps {Timestamps.WORD}"
+    elif given["plot_alignment"]:
+        typed["word_times"] = "--plot-alignment"
+    return typed
 
 
 def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOptions:
@@ -297,7 +306,7 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
     for name in OF_SAMPLING:  # they may wait for a temperature, if they have not been typed
         if not given["temperature"] and not parameters.is_typed(context, name):
             given[name] = None
-    hotwords = (*(given["hotword"] or ()), *_read_hotwords(given["hotwords_file"]))
+    hotwords = (*(given["hotword"] or ()), *read_hotwords(given["hotwords_file"]))
     same = {field: given[names[0]] for field, names in _parameters().items() if names[0] in given}
     own = {"hotwords": tuple(dict.fromkeys(hotwords)), "ctc": not set(DATA).isdisjoint(formats)}
     return TranscribeOptions(**(same | own))
@@ -323,7 +332,7 @@ def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
 
 
 def _times(context: typer.Context, formats: tuple[str, ...]) -> Timestamps | None:
-    """Whose times are shown; None leaves it to each format. What is typed goes before other settings."""
+    """Tell whose times are shown; None leaves it to each format. What is typed goes before other settings."""
     times: Timestamps | None = context.params["timestamps"]
     typed = parameters.is_typed(context, "timestamps")
     if parameters.is_typed(context, "highlight_words") and times not in (None, Timestamps.WORD):
@@ -356,8 +365,10 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         "prev_text": (bool(given["prev_text"]), "it is empty"),
         "tags": (has_text or given["tags"] is Tags.NONE, "json always has them, in a field of their own"),
         "align_with": (
-            has_words,
-            "it is about times of words; add --timestamps word, or --format srt, vtt or json",
+            bool(given["align_with"]) and (has_words or given["plot_alignment"]),
+            "it is about times of words; add --timestamps word, or --format srt, vtt or json"
+            if given["align_with"]
+            else "it is empty",
         ),
     }
     if given["plot_alignment"]:
@@ -376,22 +387,3 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
 
 def _prints_data(context: typer.Context, formats: tuple[str, ...]) -> bool:
     return formats != (DEFAULT_FORMAT,) and context.params["output_dir"] is None
-
-
-def _read_hotwords(path: Path | None) -> list[str]:
-    if path is None:
-        return []
-    hint = "it is a file with a hotword on each line"
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_HOTWORDS_BYTES + 1)
-        if len(content) > MOST_HOTWORDS_BYTES:
-            limit = f"more than {MOST_HOTWORDS_BYTES >> 20} MB of hotwords"
-            raise UsageError(f"{path}: {limit}", hint, code="prompt-too-long")
-        words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
-        problem = "" if words else "there are no hotwords in it"
-    except (OSError, UnicodeDecodeError) as error:
-        problem = why_unreadable(error)
-    if problem:
-        raise UsageError(f"{path}: {problem}", hint, code="file-unreadable")
-    return words

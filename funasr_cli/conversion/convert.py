@@ -31,7 +31,7 @@ from funasr_cli.hubs.find import (
     models_folder,
 )
 from funasr_cli.hubs.repository import CheckpointFolder
-from funasr_cli.options import DEFAULT_HUB, ConvertOptions, Hub
+from funasr_cli.options import DEFAULT_HUB, FULL, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 
 
@@ -99,10 +99,12 @@ def convert(
     if out is None:
         out = models_folder() / f"{local.name if local else ALIASES.get(name, name)}{options.suffix}"
     check_place(out, local.folder if local else None, replace=force, hub=hub)
+    if expected := registry.of_hub_name(name) if local is None else None:
+        _refuse_unsupported(options, expected)  # before gigabytes are fetched
     found = fetch_checkpoint(name, revision, progress, hub)
     checkpoint = open_checkpoint(found.folder, found.name)
     family = registry.of_config(checkpoint.config)
-    quantize.refuse_recipes(options, family.parts, family.upstream_class)
+    _refuse_unsupported(options, family)
     checkpoint = _convertible(checkpoint, family, options)
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
     chosen = quantize.plan(options, family.parts, shapes)
@@ -134,12 +136,21 @@ def convert(
     )
 
 
+def _refuse_unsupported(options: ConvertOptions, family: Family) -> None:
+    """Raise a `UsageError` for what cannot be done with a model of this family, naming both."""
+    quantize.refuse_recipes(options, family.parts, family.upstream_class)
+    if options.languages and family.with_languages is None:
+        message = f"--languages: those of {family.upstream_class} are fixed"
+        raise UsageError(message, "leave it out", code="option-unsupported")
+    if options.verify == FULL and family.upstream_options is None:
+        message = f"--verify {FULL}: {family.upstream_class} is not compared with PyTorch"
+        hint = "--verify clip compares the result with the source"
+        raise UsageError(message, hint, code="option-unsupported")
+
+
 def _convertible(checkpoint: Checkpoint, family: Family, options: ConvertOptions) -> Checkpoint:
     """A checkpoint with the languages that are asked for and its tensors in the model's order, if it is whole."""
-    if options.languages:
-        if family.with_languages is None:
-            message = f"--languages: those of {family.upstream_class} are fixed"
-            raise UsageError(message, "leave it out", code="option-unsupported")
+    if options.languages and family.with_languages:
         config = family.with_languages(checkpoint.config, options.languages)
         checkpoint = dataclasses.replace(checkpoint, config=config)
     # Or `load_model` or `check_model` would refuse it later.

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
+from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints import funasr, keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, INDEX_FILE, WEIGHTS_FILE
@@ -10,7 +11,7 @@ from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
 from funasr_cli.checkpoints.values import Options, stated_in
 from funasr_cli.errors import ModelError
 from funasr_cli.families import registry
-from funasr_cli.families.converted import open_converted
+from funasr_cli.families.converted import open_converted, read_config
 from funasr_cli.families.family import Family, Layout
 
 ADAPTER = "adapter_config.json"  # of a folder that PEFT has written
@@ -62,8 +63,15 @@ def open_model(folder: Path) -> Checkpoint:
     return layout.open(folder, (folder.parents[1] if folder.parent.name == "snapshots" else folder).name)
 
 
+def capabilities(folder: Path) -> Capabilities:
+    """Tell what a model that `open_model` reads can do, by its configuration, without loading it."""
+    if is_converted(folder):
+        return registry.capabilities(read_config(folder).config)
+    return registry.capabilities(open_model(folder).config)
+
+
 def is_model(folder: Path) -> bool:
-    """Whether a folder is in a layout that `open_model` reads."""
+    """Tell whether a folder is in a layout that `open_model` reads."""
     with suppress(ModelError):
         family, content = _config(folder)
         is_ready = content.get("format") == FORMAT or _layout(family, folder, content).is_ready
@@ -82,7 +90,7 @@ def _config(folder: Path) -> tuple[Family, Options]:
 
 
 def _layout(family: Family, folder: Path, content: Options) -> Layout:
-    """The layout of a folder that is not in our own."""
+    """Find the layout of a folder that is not in our own."""
     path = folder / CONFIG_FILE
     with stated_in(str(path)):
         for layout in family.layouts:
@@ -93,7 +101,7 @@ def _layout(family: Family, folder: Path, content: Options) -> Layout:
 
 
 def is_converted(folder: Path) -> bool:
-    """Whether its ``config.json`` is ours; one that cannot be read is not."""
+    """Tell whether its ``config.json`` is ours; one that cannot be read is not."""
     try:
         return bool(read_json(folder / CONFIG_FILE).get("format") == FORMAT)
     except ModelError:
@@ -101,7 +109,7 @@ def is_converted(folder: Path) -> bool:
 
 
 def explain() -> str:
-    """Markdown for ``convert --explain``: a table for each layout, and what the braces in them stand for."""
+    """Write Markdown for ``convert --explain``: a table for each layout, their braces, and short names."""
     tables = [
         f"### {family.upstream_class} in the layout of {layout}\n\n| there | here | how |\n|---|---|---|\n"
         + "".join(f"| `{rule.theirs}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
@@ -109,4 +117,5 @@ def explain() -> str:
         for layout, rules in family.rules.items()
     ]
     words = "".join(f"- `{{{name}}}`: {said}\n" for name, (_, said) in keymap.PLACEHOLDERS.items())
-    return "\n".join([*tables, f"In them:\n\n{words}"])
+    short = "".join(f"- `{alias}`: {hub_id}\n" for alias, hub_id in registry.aliases().items())
+    return "\n".join([*tables, f"In them:\n\n{words}", f"Short names of hub ids:\n\n{short}"])

@@ -1,4 +1,4 @@
-"""The families that are known, by model type, by upstream's class, and by a configuration."""
+"""The families that are known, by model type, upstream's class, hub id, and configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +15,12 @@ DEFAULT_ALIAS = "nano"  # the model that is taken where none is named
 
 
 def of_model_type(model_type: object) -> Family | None:
-    """The family that ``config.json`` names; None for one that is unknown."""
+    """Return the family that ``config.json`` names; None for one that is unknown."""
     return next((family for family in FAMILIES if family.model_type == model_type), None)
 
 
 def of_upstream_class(name: object) -> Family:
-    """The family of a class of FunASR's; `Misstated`, within `stated_in`, for one that is unknown."""
+    """Return the family of a class of FunASR's; `Misstated`, within `stated_in`, for one that is unknown."""
     for family in FAMILIES:
         if family.upstream_class == name:
             return family
@@ -30,32 +30,41 @@ def of_upstream_class(name: object) -> Family:
 
 
 def of_config(config: Any) -> Family:
-    """The family whose configuration this is."""
+    """Return the family whose configuration this is."""
     return next(family for family in FAMILIES if type(config) is family.config)
 
 
+def of_hub_name(name: str) -> Family | None:
+    """Return the family of a short name, or of a hub id that has one; None for others."""
+    for family in FAMILIES:
+        ids = (*family.aliases.items(), *family.modelscope_ids.items())
+        if any(name in pair for pair in ids):
+            return family
+    return None
+
+
 def capabilities(config: Any) -> Capabilities:
-    """What a model with this configuration can do."""
+    """Tell what a model with this configuration can do."""
     return of_config(config).capabilities(config)
 
 
 def model_types() -> str:
-    """The model types that are known, for messages."""
+    """Name the model types that are known, for messages."""
     return " or ".join(family.model_type for family in FAMILIES)
 
 
 def aliases() -> dict[str, str]:
-    """Hub ids by the short names of all families."""
+    """Return hub ids by the short names of all families."""
     return _merged(*(family.aliases for family in FAMILIES))
 
 
 def modelscope_ids() -> dict[str, str]:
-    """Hub ids on ModelScope by those of the aliases, where they differ."""
+    """Return hub ids on ModelScope by those of the aliases, where they differ."""
     return _merged(*(family.modelscope_ids for family in FAMILIES))
 
 
 def hub_files() -> set[str]:
-    """Patterns of the files that any family needs of a repository; see `Family`."""
+    """Return patterns of the files that any family needs of a repository; see `Family`."""
     return {pattern for family in FAMILIES for pattern in family.hub_files}
 
 

@@ -46,11 +46,6 @@ def verifier(checkpoint: Checkpoint, options: ConvertOptions) -> Verify:
             message = f"--verify {FULL} with a source in {checkpoint.layout}'s layout"
             hint = "FunASR's own code reads that layout alone: --verify clip compares the result with the source"
             raise UsageError(message, hint, code="options-conflict")
-        family = registry.of_config(checkpoint.config)
-        if family.upstream_options is None:
-            message = f"--verify {FULL} with {family.upstream_class}"
-            hint = "PyTorch is asked about Fun-ASR-Nano alone: --verify clip compares the result with the source"
-            raise UsageError(message, hint, code="option-unsupported")
         reference_python()
     return partial(_verify, checkpoint, options)
 

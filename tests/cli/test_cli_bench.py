@@ -12,10 +12,12 @@ import soundfile
 from support.errors import refused
 from support.measuring import check_case, measured
 from support.running import invoke, load_once
+from support.speaking import SpeakingModel
 
 from funasr_cli import demo
 from funasr_cli.benchmarks.memory import run_memory
 from funasr_cli.benchmarks.subjects import write_recording
+from funasr_cli.capabilities import Capabilities
 from funasr_cli.demo import MODEL, clips
 
 QUICK = ("--max-tokens", "4")
@@ -153,7 +155,7 @@ def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> No
 @pytest.mark.process
 def test_memory_of_a_model_that_is_not_there(tmp_path: Path) -> None:
     with refused("command-failed", "ended with 3: ", "no such model"):
-        run_memory({"none": tmp_path / "none"}, [clips()[0].path], (1.0,), [], lambda _: None)
+        run_memory({"none": ["-m", str(tmp_path / "none")]}, [clips()[0].path], (1.0,), lambda _: None)
 
 
 def test_recordings_are_as_long_as_asked_for(tmp_path: Path) -> None:
@@ -268,3 +270,28 @@ def test_synthetic_models(short_wav: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
     alone = measured("--rtf", "--synthetic", "demo", "--trials", 1, "--max-tokens", 3, "--durations", "2")
     assert [(case["case"], case["tokens"]) for case in alone["cases"]] == [("synthetic demo, generated 2 s", 3)]
+
+
+def test_settings_wait_for_a_model_that_can(short_wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do for `funasr transcribe`; what is typed is refused, by a model that has no tokens to count."""
+    monkeypatch.setattr("funasr_cli.benchmarks.subjects.load_model", lambda *_: SpeakingModel())
+    base = ("bench", "--rtf", "-m", "demo", short_wav, "--trials", 1, "--json")
+    assert invoke(*base, env={"FUNASR_MAX_TOKENS": "50", "FUNASR_DRAFT": "off"}).exit_code == 0
+    for typed in (("--max-tokens", 50), ("--draft", "off"), ("--itn",)):
+        invoke(*base, *typed).assert_error(2, "option-unsupported", typed[0], "owner/Speaking")
+
+
+def test_what_a_model_lacks_is_refused_before_memory_is_measured(
+    short_wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not given on, where it is a setting."""
+    given: list[dict[str, list[str]]] = []
+    monkeypatch.setattr("funasr_cli.benchmarks.report.capabilities", lambda _: Capabilities(("zh", "en")))
+    monkeypatch.setattr("funasr_cli.benchmarks.report.run_memory", lambda models, *_: given.append(models) or ())
+    base = ("bench", "--memory", "-m", "demo", short_wav, "--json")
+    invoke(*base, "--max-tokens", 50).assert_error(2, "option-unsupported", "--max-tokens", "demo")
+    assert given == []
+    assert invoke(*base, env={"FUNASR_MAX_TOKENS": "50"}).exit_code == 0
+    assert [arguments for models in given for arguments in models.values()] == [
+        ["-m", str(demo.MODEL), "--lang", "auto"]
+    ]

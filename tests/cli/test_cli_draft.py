@@ -84,4 +84,4 @@ def test_silence_has_nothing_to_draft(tmp_path: Path) -> None:
 
 def test_models_without_the_branch_are_refused(small_model: Path, short_wav: Path) -> None:
     result = invoke("bench", "--drafts", "-m", "demo", "-m", small_model, short_wav, "--trials", 1)
-    result.assert_fails(3, "Small-Nano", "--hub ms")
+    result.assert_error(2, "option-unsupported", "--drafts", "Small-Nano", "--hub ms")

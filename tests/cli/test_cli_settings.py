@@ -58,7 +58,7 @@ def test_models_say_where_word_times_are_to_be_had(
     head, shown, facts, *rest = invoke("models", env=home).stdout.splitlines()
     assert (head, shown) == ("nano", f"  {tmp_path / 'home/models/nano'}")
     assert facts.endswith(" MB, float32, zh, en, ja, without word times")
-    assert rest.pop(0).startswith("  it can do: hotwords, ")
+    assert rest.pop(0).startswith("  it can do: prompt, hotwords, ")
     assert rest[:-4] == (["  ModelScope's copy has one: --hub ms"] if on_modelscope else [])
 
 

@@ -120,7 +120,7 @@ def test_ctrl_c_halfway_into_the_live_region(monkeypatch: pytest.MonkeyPatch) ->
         return show_cursor(self, show)
 
     monkeypatch.setattr(Console, "show_cursor", interrupted)
-    region = Region(PATHS, drafts=True)
+    region = Region(PATHS, partial_texts=True)
     for change, code in ((region.__enter__, "\x1b[?25l"), (region.__exit__, "\x1b[?25h")):
         with pytest.raises(KeyboardInterrupt):
             change()
@@ -140,7 +140,7 @@ def test_ctrl_c_while_the_live_region_is_redrawn(monkeypatch: pytest.MonkeyPatch
     terminal = Console(file=shown, force_terminal=True, width=80)
     monkeypatch.setattr(console, "stderr", lambda: terminal)
     monkeypatch.setattr(console, "is_terminal", lambda: True)
-    region = Region(["a.wav"], drafts=True)
+    region = Region(["a.wav"], partial_texts=True)
     terminal.print("above")
 
     def interrupted(lines: list[Any]) -> Any:  # at this point, Rich has noted the new height, but drawn nothing

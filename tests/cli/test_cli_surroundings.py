@@ -100,7 +100,9 @@ def test_home_in_settings(tmp_path: Path) -> None:
 def test_measuring_does_not_go_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNASR_OUTPUT_DIR", str(tmp_path / "out"))
     for _ in range(2):
-        [cost] = run_memory({"demo": demo.MODEL}, [CLIP.path], [2.0], ["--max-tokens", "2"], lambda _: None)
+        [cost] = run_memory(
+            {"demo": ["-m", str(demo.MODEL), "--max-tokens", "2"]}, [CLIP.path], [2.0], lambda _: None
+        )
         assert cost.peak_bytes > 1 << 20
     assert not (tmp_path / "out").exists()
 

@@ -22,8 +22,9 @@ from funasr_cli.speech_model import SpeechModel
 
 CLIP = demo.clips()[3].path
 NANO_WITHOUT_CTC = Capabilities(
-    ("zh", "en", "ja"), hotwords=True, sampling=True, token_limit=True, itn_switch=True
-)
+    ("zh", "en", "ja"), hotwords=True, sampling=True, decoder=True, token_limit=True, itn_switch=True,
+    hints={"word_times": "way one, or way two"},
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -35,6 +36,9 @@ def speaking(monkeypatch: pytest.MonkeyPatch) -> SpeakingModel:
 def loading(monkeypatch: pytest.MonkeyPatch, model: SpeakingModel, **others: SpeechModel) -> SpeakingModel:
     """Load this model whatever is asked for, but in folders of these names."""
     monkeypatch.setattr(running, "load", lambda folder, dtype=None: others.get(folder.name, model))
+    monkeypatch.setattr(
+        "funasr_cli.families.open.capabilities", lambda folder: others.get(folder.name, model).capabilities
+    )
     return model
 
 
@@ -94,7 +98,8 @@ def test_a_model_without_tags(style: str, monkeypatch: pytest.MonkeyPatch) -> No
         ("--hotword Kubernetes", "--hotword"), ("--prev-text So", "--prev-text"), ("--no-itn", ""),
         ("--itn", "--itn"), ("--temperature 0.5", "--temperature"), ("--max-tokens 5", "--max-tokens"),
         ("-f json --confidence", "--confidence"), ("--max-segment 41", "--max-segment"),
-        ("--max-segment 40", ""), ("--draft auto", ""), ("--stream", ""), ("--batch-size 2", ""),
+        ("--max-segment 40", ""), ("--draft auto", "--draft"), ("--draft off", "--draft"),
+        ("--stream", ""), ("--batch-size 2", ""),
         ("--show-prompt", "--show-prompt"), ("--hotword a --compare-hotwords", "--hotword"),
     ],
 )  # fmt: skip
@@ -114,7 +119,31 @@ def test_settings_wait_for_a_model_that_can(speaking: SpeakingModel, tmp_path: P
     }  # fmt: skip
     result = transcribe(**waiting)
     assert (result.exit_code, result.stdout) == (0, "Hello there.\n")
-    transcribe("--top-k", "5", **waiting).assert_error(2, "option-unsupported", "owner/Speaking")
+    transcribe("--top-k", "5", **waiting).assert_error(2, "option-unsupported", "--top-k", "owner/Speaking")
+    hotwords = ("--hotwords-file", tmp_path / "words.txt")
+    transcribe(*hotwords).assert_error(2, "option-unsupported", "--hotwords-file", "owner/Speaking")
+
+
+def test_hotwords_in_a_setting_are_compared(speaking: SpeakingModel, tmp_path: Path) -> None:
+    """What says what they change asks for them, wherever they stand."""
+    (tmp_path / "words.txt").write_text("Kubernetes\n")
+    result = transcribe("--compare-hotwords", FUNASR_HOTWORDS_FILE=str(tmp_path / "words.txt"))
+    result.assert_error(2, "option-unsupported", "--compare-hotwords", "owner/Speaking")
+
+
+@pytest.mark.parametrize("waiting", ["hotwords", "tags"])
+def test_resume_keeps_what_settings_did_not_change(
+    waiting: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They wait for a model that has it, and came to nothing."""
+    loading(monkeypatch, SpeakingModel(capabilities=Capabilities(("zh", "en"))))
+    (tmp_path / "words.txt").write_text("Kubernetes\n")
+    env = {
+        "hotwords": {"FUNASR_HOTWORDS_FILE": str(tmp_path / "words.txt")}, "tags": {"FUNASR_TAGS": "emoji"},
+    }[waiting]  # fmt: skip
+    base = ("transcribe", "-m", "demo", CLIP, "-f", "txt,json", "-o", tmp_path / "out", "--resume")
+    for settings, made in ((env, 2), ({}, 0), (env, 0)):
+        assert invoke(*base, env=settings).stderr.count("wrote ") == made
 
 
 # --- times by another model ---
@@ -130,9 +159,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_model_without_word_times_is_told_of_both_ways(home: Path) -> None:
-    result = transcribe("--timestamps", "word")
-    result.assert_error(3, "ctc-missing", "--hub ms", "--align-with sensevoice")
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--timestamps word", "--timestamps word"), ("-f srt --highlight-words", "--highlight-words"),
+        ("--plot-alignment a.png", "--plot-alignment"),
+    ],
+)  # fmt: skip
+def test_without_word_times_what_asks_for_them_is_named(
+    home: Path, options: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the hint that the model's family has for it."""
+    monkeypatch.chdir(home)
+    result = transcribe(*options.split())
+    result.assert_error(2, "option-unsupported", named, "owner/Speaking", "way one, or way two")
 
 
 @pytest.mark.parametrize("options", ["-f json", "-f srt", "--timestamps word", "-f vtt --highlight-words"])
@@ -184,6 +224,31 @@ def test_another_model_that_is_not_needed(home: Path, monkeypatch: pytest.Monkey
     loading(monkeypatch, timed)
     transcribe("--align-with", "aligner", "-f", "json").assert_error(2, "option-idle", "--align-with")
     assert transcribe("-f", "json", FUNASR_ALIGN_WITH="aligner").exit_code == 0
+    assert transcribe("-f", "json", FUNASR_ALIGN_WITH="missing").exit_code == 0
+    base = ("transcribe", "-m", "demo", CLIP, "-f", "json", "-o", home / "out", "--resume")
+    for env, made in (({"FUNASR_ALIGN_WITH": "aligner"}, 1), ({}, 0)):
+        assert invoke(*base, env=env).stderr.count("wrote ") == made
+
+
+def test_in_a_variable_it_waits_for_a_language_that_it_knows(home: Path) -> None:
+    """Unless words are asked for by name: then it is needed."""
+    result = transcribe("-f", "json", "-l", "ja", FUNASR_ALIGN_WITH="aligner")
+    assert (result.exit_code, result.stderr) == (0, "")
+    result = transcribe("--timestamps", "word", "-l", "ja", FUNASR_ALIGN_WITH="aligner")
+    result.assert_error(2, "language-unknown", "--align-with", "ja")
+
+
+@pytest.mark.parametrize("format", ["json", "txt"])
+def test_another_model_without_a_name(home: Path, format: str) -> None:
+    transcribe("--align-with", "", "-f", format).assert_error(2, "option-idle", "--align-with", "empty")
+
+
+def test_a_picture_of_what_the_other_model_hears(home: Path) -> None:
+    pytest.importorskip("librosa")
+    picture = home / "a.png"
+    result = transcribe("--align-with", "aligner", "--plot-alignment", picture)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert picture.stat().st_size > 10000
 
 
 def test_another_model_that_cannot_tell_either(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +264,9 @@ def test_another_model_from_python(home: Path, monkeypatch: pytest.MonkeyPatch) 
     asr = funasr_cli.load("demo", align_with="aligner")
     assert asr.capabilities.word_times
     assert not funasr_cli.load("demo").capabilities.word_times
+    assert asr.transcribe(CLIP, language="ja").text, "nothing is asked of the other model"
     with pytest.raises(funasr_cli.FunASRError) as caught:
-        asr.transcribe(CLIP, language="ja")
+        asr.transcribe(CLIP, language="ja", word_times=True)
     assert caught.value.code == "language-unknown"
     with pytest.raises(funasr_cli.FunASRError) as caught:
         funasr_cli.load("demo", align_with="sensevoice")

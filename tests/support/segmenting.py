@@ -32,18 +32,18 @@ class Scripted:
         return self.speech[start : self.seen]
 
 
-def stretches_of(
+def segments_of(
     samples: np.ndarray,
     options: TranscribeOptions,
     speech: Sequence[float] | None = None,
     cuts: Sequence[int] = (),
 ) -> list[AudioSegment]:
-    """All stretches of a recording that comes in blocks, cut at ``cuts``."""
+    """All segments of a recording that comes in blocks, cut at ``cuts``."""
     with pytest.MonkeyPatch.context() as patch:
         if speech is not None:
             patch.setattr(segments, "VoiceActivityDetector", lambda: Scripted(speech))
         segmenter = Segmenter(options)
-    found = [stretch for block in np.split(samples, cuts) for stretch in segmenter.push(block)]
+    found = [segment for block in np.split(samples, cuts) for segment in segmenter.push(block)]
     found += segmenter.finish()
     assert segmenter.read == len(samples)
     return found
@@ -62,8 +62,8 @@ def in_frames(duration_s: float) -> int:
     return round(duration_s * SAMPLE_RATE_HZ / FRAME_SAMPLES)
 
 
-def places(stretches: Sequence[AudioSegment]) -> list[tuple[int, int]]:
-    return [(stretch.start, stretch.end) for stretch in stretches]
+def places(segments: Sequence[AudioSegment]) -> list[tuple[int, int]]:
+    return [(segment.start, segment.end) for segment in segments]
 
 
 def scripted(*runs: tuple[float, float]) -> tuple[np.ndarray, list[float]]:
@@ -80,7 +80,7 @@ def loudness_db(samples: np.ndarray) -> np.ndarray:
 
 
 class Offline:
-    """The same segmentation, with everything at hand and no state between the stretches."""
+    """The same segmentation, with everything at hand and no state between the segments."""
 
     def __init__(self, samples: np.ndarray, speech: Sequence[float], options: TranscribeOptions):
         self.speech = np.array(speech, np.float32)
@@ -92,7 +92,7 @@ class Offline:
         self.longest = int(options.max_segment_s * SAMPLE_RATE_HZ) // FRAME_SAMPLES
 
     def places(self) -> list[tuple[int, int]]:
-        """Start and end of every stretch, in samples."""
+        """Start and end of every segment, in samples."""
         found = []
         free = frame = 0
         while (onset := self.first_speech(frame)) is not None:

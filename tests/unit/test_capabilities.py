@@ -13,6 +13,7 @@ from funasr_cli.capabilities import (
     BEST_EFFORT,
     BY_THEMSELVES,
     NEEDS,
+    NEEDS_IF_TYPED,
     UNIVERSAL,
     Capabilities,
     refuse_aligner,
@@ -21,12 +22,12 @@ from funasr_cli.capabilities import (
     supported,
 )
 from funasr_cli.cli.app import app
-from funasr_cli.errors import ModelError, UsageError
+from funasr_cli.errors import UsageError
 from funasr_cli.options import DEFAULTS, NO_DRAFT, TranscribeOptions
 
 LANGUAGES = ("zh", "en")
 NOTHING = Capabilities(LANGUAGES)
-EVERYTHING = Capabilities(LANGUAGES, **{field.name: True for field in fields(Capabilities)[1:]})
+EVERYTHING = Capabilities(LANGUAGES, **{field.name: True for field in fields(Capabilities)[1:-1]})
 ASKED: dict[str, Any] = {  # by field: what is not the default
     "language": "en", "hotwords": ("Kubernetes",), "prev_text": "So", "itn": False, "max_tokens": 5,
     "exact_tokens": 5, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "seed": 5, "confidence": True, "ctc": True,
@@ -54,9 +55,10 @@ def test_needs_are_of_options_and_capabilities_that_exist() -> None:
 
     transcribe = get_command(app).commands["transcribe"]  # type: ignore[attr-defined]
     known = {name for parameter in transcribe.params for name in parameter.opts}
-    options = {need.option for field, need in NEEDS.items() if field != "exact_tokens"}  # which `bench` has
+    needs = NEEDS | NEEDS_IF_TYPED
+    options = {need.option.split()[0] for field, need in needs.items() if field != "exact_tokens"}  # of `bench`
     assert options <= known
-    assert {need.capability for need in NEEDS.values()} <= {field.name for field in fields(Capabilities)}
+    assert {need.capability for need in needs.values()} <= {field.name for field in fields(Capabilities)}
 
 
 @pytest.mark.parametrize("field", NEEDS)
@@ -73,14 +75,36 @@ def test_what_a_model_lacks_is_refused(field: str) -> None:
         refuse_unsupported(asking(field), without, "Speaking")
 
 
+@pytest.mark.parametrize("field", NEEDS_IF_TYPED)
+def test_what_is_asked_for_by_being_typed(field: str) -> None:
+    """A draft even as "off", where there is nothing that could be drafted; a setting waits."""
+    typed = {field: f"--as-typed-{field}"}
+    with refused("option-unsupported", f"--as-typed-{field}", "Speaking"):
+        refuse_unsupported(DEFAULTS, NOTHING, "Speaking", typed=typed)
+    refuse_unsupported(DEFAULTS, replace(NOTHING, **{NEEDS_IF_TYPED[field].capability: True}), "M", typed=typed)
+    refuse_unsupported(TranscribeOptions(draft=NO_DRAFT), NOTHING, "Speaking")
+    assert supported(DEFAULTS, NOTHING, typed=typed) == DEFAULTS
+
+
+def test_what_was_typed_is_named_as_it_was() -> None:
+    """And what waits in a setting is not blamed for it, whatever it is."""
+    with refused("option-unsupported", "--hotwords-file"):
+        refuse_unsupported(asking("hotwords"), NOTHING, "Speaking", typed={"hotwords": "--hotwords-file"})
+    options = TranscribeOptions(temperature=0.5, seed=3, max_tokens=5)
+    with refused("option-unsupported", "--seed") as caught:
+        refuse_unsupported(options, NOTHING, "Speaking", typed={"seed": "--seed"})
+    assert "--temperature" not in caught.value.message
+
+
 @pytest.mark.parametrize("field", [*BEST_EFFORT, *UNIVERSAL, "language"])
 def test_what_takes_nothing_goes_with_every_model(field: str) -> None:
-    refuse_unsupported(asking(field), NOTHING, "Speaking", typed=[field])
+    able = replace(NOTHING, decoder=True)
+    refuse_unsupported(asking(field), able, "Speaking", typed={field: f"--{field}"})
 
 
 def test_defaults_go_with_every_model() -> None:
-    """Typed or not, but for numbers as digits and the longest segment; drafts are of models that have them."""
-    typed = set(ASKED) - {"itn", "max_segment_s"}
+    """Typed or not, but for numbers as digits, the longest segment and drafts."""
+    typed = dict.fromkeys(set(ASKED) - {"itn", "max_segment_s", "draft"}, "--typed")
     refuse_unsupported(DEFAULTS, NOTHING, "Speaking", longest_segment_s=10.0, typed=typed)
 
 
@@ -91,7 +115,7 @@ def test_defaults_go_with_every_model() -> None:
 def test_numbers_as_digits(itn: bool, typed: bool, switch: bool, digits: bool) -> None:
     """A model without the switch takes what it always does, and the default unless it has been typed."""
     able = replace(NOTHING, itn_switch=switch, digits=digits)
-    options, names = TranscribeOptions(itn=itn), ["itn"] if typed else []
+    options, names = TranscribeOptions(itn=itn), {"itn": "--itn" if itn else "--no-itn"} if typed else {}
     if switch or itn == digits or (itn and not typed):
         refuse_unsupported(options, able, "Speaking", typed=names)
     else:
@@ -104,7 +128,9 @@ def test_segments_that_are_too_long_for_the_model() -> None:
     with refused("option-unsupported", "--max-segment", "Speaking", 41, 40):
         refuse_unsupported(TranscribeOptions(max_segment_s=41.0), NOTHING, "Speaking", longest_segment_s=40.0)
     with refused("option-unsupported", "--max-segment", 30, 10):
-        refuse_unsupported(DEFAULTS, NOTHING, "Speaking", longest_segment_s=10.0, typed=["max_segment_s"])
+        refuse_unsupported(
+            DEFAULTS, NOTHING, "Speaking", longest_segment_s=10.0, typed={"max_segment_s": "--max-segment"}
+        )
 
 
 def test_a_language_that_the_model_does_not_have() -> None:
@@ -113,10 +139,12 @@ def test_a_language_that_the_model_does_not_have() -> None:
 
 
 def test_word_times_that_the_model_cannot_tell() -> None:
-    """Two ways are named in which they can be told after all."""
-    with refused("ctc-missing", "--hub ms", "--align-with sensevoice") as caught:
-        refuse_unsupported(asking("word_times"), replace(EVERYTHING, word_times=False), "Speaking")
-    assert isinstance(caught.value, ModelError)
+    """By the name of what asks for them, with the hint that the model's family has for it."""
+    able = replace(EVERYTHING, word_times=False, hints={"word_times": "buy a watch"})
+    with refused("option-unsupported", "--timestamps word", "Speaking", "buy a watch"):
+        refuse_unsupported(asking("word_times"), able, "Speaking")
+    with refused("option-unsupported", "--highlight-words", "Speaking"):
+        refuse_unsupported(asking("word_times"), able, "Speaking", typed={"word_times": "--highlight-words"})
     refuse_unsupported(asking("word_times"), replace(NOTHING, word_times=True), "Speaking")
 
 
@@ -124,22 +152,20 @@ def test_word_times_that_the_model_cannot_tell() -> None:
 def test_settings_wait_for_a_model_that_can(field: str) -> None:
     """What nobody has typed is left out, and nothing else is; what has been typed stays, to be refused."""
     able, options = replace(NOTHING, digits=True), asking(field)
-    model = SpeakingModel(capabilities=able, longest_segment_s=10.0)
-    left = supported(options, model, typed=["language", "vad"])
-    refuse_unsupported(left, able, model.name, longest_segment_s=10.0)
+    left = supported(options, able, longest_segment_s=10.0, typed={"language": "--lang", "vad": "--vad"})
+    refuse_unsupported(left, able, "Speaking", longest_segment_s=10.0)
     expected = dict.fromkeys((field, "temperature") if field in OF_SAMPLING else (field,))
     assert left == replace(options, **{name: getattr(DEFAULTS, name) for name in expected})
-    assert supported(options, model, typed=[field]) == options
-    everything = SpeakingModel(capabilities=EVERYTHING)
-    assert supported(options, everything, typed=[]) == options
+    assert supported(options, able, longest_segment_s=10.0, typed={field: "--typed"}) == options
+    assert supported(options, EVERYTHING, longest_segment_s=40.0) == options
 
 
 def test_what_a_model_always_does_is_no_reason_to_refuse_settings() -> None:
     """Typed words for numbers, which it writes anyhow, and a temperature in a variable, which waits."""
     options = TranscribeOptions(itn=False, temperature=0.5)
-    left = supported(options, SpeakingModel(capabilities=NOTHING), typed=["itn"])
+    left = supported(options, NOTHING, typed={"itn": "--no-itn"})
     assert left == replace(options, temperature=0.0)
-    refuse_unsupported(left, NOTHING, "Speaking", typed=["itn"])
+    refuse_unsupported(left, NOTHING, "Speaking", typed={"itn": "--no-itn"})
 
 
 def test_a_second_model_for_word_times() -> None:

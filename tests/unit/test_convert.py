@@ -168,7 +168,9 @@ def strict_family(monkeypatch: pytest.MonkeyPatch) -> Family:
         return {**nano.files(folder, config), "made.json": folder / "made.json"}
 
     part = Part("quantize", "the model", ("llm.", "audio_encoder."), ("8",), "its words go wrong")
-    family = dataclasses.replace(nano, parts=(part,), with_languages=None, open_funasr=open_funasr, files=files)
+    family = dataclasses.replace(
+        nano, parts=(part,), with_languages=None, upstream_options=None, open_funasr=open_funasr, files=files
+    )
     monkeypatch.setattr(registry, "FAMILIES", (family,))
     return family
 
@@ -187,6 +189,25 @@ def test_options_that_a_family_refuses(
     with refused("option-unsupported", "FunASRNano", named) as caught:
         convert(small_checkpoint, tmp_path / "m", **options)
     assert caught.value.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"languages": ("zh",)}, "--languages"), ({"quantize": 4}, "--quantize 4"),
+        ({"quantize_encoder": 8}, "--quantize-encoder 8"), ({"verify": "full"}, "--verify full"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["nano", "FunAudioLLM/Fun-ASR-Nano-2512"])
+@pytest.mark.usefixtures("strict_family")
+def test_what_is_known_of_a_short_name_is_refused_before_anything_is_fetched(
+    name: str, options: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("funasr_cli.conversion.convert.fetch_checkpoint", lambda *_: pytest.fail("fetched"))
+    with refused("option-unsupported", "FunASRNano", named):
+        funasr_cli.convert(name, tmp_path / "m", **options)
     assert not list(tmp_path.iterdir())
 
 

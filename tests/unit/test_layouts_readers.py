@@ -18,11 +18,12 @@ from support.layouts import write_mlx_audio, write_transformers
 from support.small import edit_json
 
 import funasr_cli
+from funasr_cli import demo
 from funasr_cli.benchmarks.synthetic import RELEASE
 from funasr_cli.compute.backend import mx, tree_flatten
 from funasr_cli.families.fun_asr_nano.layout_transformers import open_transformers
 from funasr_cli.families.load import load_model
-from funasr_cli.families.open import open_checkpoint, open_model
+from funasr_cli.families.open import capabilities, open_checkpoint, open_model
 from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
 
 
@@ -153,6 +154,15 @@ def test_older_words(mlx_audio: Path) -> None:
 
     edit_json(mlx_audio / "config.json", change)
     assert open_model(mlx_audio).config == expected
+
+
+def test_what_a_model_can_do_is_known_without_loading_it(mlx_audio: Path) -> None:
+    """Of a converted model, and of a folder of theirs."""
+    for folder in (demo.MODEL, mlx_audio):
+        assert capabilities(folder) == load_model(folder).capabilities
+    with refused("model-unsupported"):
+        state(model_type="whisper")(mlx_audio)
+        capabilities(mlx_audio)
 
 
 def test_float16_is_widened(mlx_audio: Path, tmp_path: Path) -> None:

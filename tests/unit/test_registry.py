@@ -35,7 +35,10 @@ def test_each_is_found() -> None:
         assert dataclasses.is_dataclass(family.config)
         assert family.aliases.items() <= registry.aliases().items()
         assert set(family.modelscope_ids) <= set(family.aliases.values())
+        for name in (*family.aliases, *family.aliases.values(), *family.modelscope_ids.values()):
+            assert registry.of_hub_name(name) is family
     assert registry.DEFAULT_ALIAS in registry.aliases()
+    assert registry.of_hub_name("owner/unknown") is None
 
 
 @pytest.mark.parametrize("name", [None, "Whisper", ["FunASRNano"], {}])

@@ -12,27 +12,27 @@ from funasr_cli.audio.segment import AudioSegment, deepest_pause
 from funasr_cli.audio.vad import FRAME_SAMPLES
 
 
-def a_stretch(samples: np.ndarray) -> AudioSegment:
+def a_segment(samples: np.ndarray) -> AudioSegment:
     return AudioSegment(7000, samples, loudness_db(samples) / 20)
 
 
 @example(count=32 * FRAME_SAMPLES)
 @example(count=32 * FRAME_SAMPLES - 1)
 @given(count=st.integers(0, 60_000))
-def test_halves_are_all_of_a_stretch(count: int) -> None:
-    stretch = a_stretch(noise(count))
-    halves = stretch.halves()
+def test_halves_are_all_of_a_segment(count: int) -> None:
+    segment = a_segment(noise(count))
+    halves = segment.halves()
     assert (halves is None) == (count < 32 * FRAME_SAMPLES)
     if halves:
-        np.testing.assert_array_equal(np.concatenate([half.samples for half in halves]), stretch.samples)
-        np.testing.assert_array_equal(np.concatenate([half.activity for half in halves]), stretch.activity)
-        assert (halves[0].start, halves[0].end, halves[1].end) == (7000, halves[1].start, stretch.end)
+        np.testing.assert_array_equal(np.concatenate([half.samples for half in halves]), segment.samples)
+        np.testing.assert_array_equal(np.concatenate([half.activity for half in halves]), segment.activity)
+        assert (halves[0].start, halves[0].end, halves[1].end) == (7000, halves[1].start, segment.end)
         assert all(half.duration_s >= 0.5 for half in halves)
 
 
 @pytest.mark.parametrize("dip_s", [0.6, 2.0, 4.2])
 def test_halves_meet_in_the_deepest_pause(dip_s: float) -> None:
-    halves = a_stretch(with_dips(5, dip_s)).halves()
+    halves = a_segment(with_dips(5, dip_s)).halves()
     assert halves
     assert seconds(dip_s) <= halves[1].start - 7000 <= seconds(dip_s + 0.2)
 

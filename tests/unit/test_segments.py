@@ -18,7 +18,7 @@ from support.segmenting import (
     places,
     scripted,
     seconds,
-    stretches_of,
+    segments_of,
     with_dips,
 )
 
@@ -30,11 +30,11 @@ from funasr_cli.scheduling.segments import Segmenter
 
 def test_margins_around_speech() -> None:
     samples, speech = scripted((2, 0.0), (3, 1.0), (2, 0.0))
-    (stretch,) = stretches_of(samples, TranscribeOptions(), speech)
+    (segment,) = segments_of(samples, TranscribeOptions(), speech)
     first, last = in_frames(2) - 6, in_frames(2) + in_frames(3) + 6  # 6 frames: 0.19 s
-    assert places([stretch]) == [(first * FRAME_SAMPLES, last * FRAME_SAMPLES)]
-    assert (stretch.start_s, stretch.end_s) == (1.792, 5.184)
-    assert stretch.duration_s == pytest.approx(3.392)
+    assert places([segment]) == [(first * FRAME_SAMPLES, last * FRAME_SAMPLES)]
+    assert (segment.start_s, segment.end_s) == (1.792, 5.184)
+    assert segment.duration_s == pytest.approx(3.392)
 
 
 @pytest.mark.parametrize(
@@ -46,31 +46,31 @@ def test_margins_around_speech() -> None:
         ([(31, 0.36), (31, 0.5), (31, 0.34), (31, 0.5)], {}, 2),
         # A low threshold still finds pauses.
         *(([(31, 0.6), (62, 0.0), (31, 0.6)], {"vad_threshold": low}, 2) for low in (0.005, 0.02, 0.1, 0.15)),
-        # The shortest pause that ends a stretch: 0.4 s are 12.5 frames.
+        # The shortest pause that ends a segment: 0.4 s are 12.5 frames.
         *(([(30, 1.0), (pause, 0.0), (30, 1.0)], {}, 1 + (pause > 11)) for pause in (11, 12, 13)),
     ],
 )
-def test_how_many_stretches(runs: list[tuple[int, float]], options: dict, found: int) -> None:
+def test_how_many_segments(runs: list[tuple[int, float]], options: dict, found: int) -> None:
     speech = [level for frames, level in runs for _ in range(frames)]
     samples = noise(len(speech) * FRAME_SAMPLES)
-    assert len(stretches_of(samples, TranscribeOptions(**options), speech)) == found
+    assert len(segments_of(samples, TranscribeOptions(**options), speech)) == found
 
 
-def test_short_stretches_are_joined_over_pauses() -> None:
+def test_short_segments_are_joined_over_pauses() -> None:
     samples, speech = scripted(*[(1, 1.0), (0.6, 0.0)] * 20)
-    apart = stretches_of(samples, TranscribeOptions(), speech)
+    apart = segments_of(samples, TranscribeOptions(), speech)
     assert len(apart) == 20
-    joined = stretches_of(samples, TranscribeOptions(join_s=10), speech)
-    assert [stretch.duration_s > 6.3 for stretch in joined] == [True] * 4  # from there on, 0.6 s is a pause
+    joined = segments_of(samples, TranscribeOptions(join_s=10), speech)
+    assert [segment.duration_s > 6.3 for segment in joined] == [True] * 4  # from there on, 0.6 s is a pause
     with_long_pauses, speech = scripted(*[(1, 1.0), (1.1, 0.0)] * 5)
-    assert len(stretches_of(with_long_pauses, TranscribeOptions(join_s=10), speech)) == 5
+    assert len(segments_of(with_long_pauses, TranscribeOptions(join_s=10), speech)) == 5
 
 
 def test_the_end_of_a_word_behind_a_cut_is_no_click() -> None:
     """64 frames of speech are cut behind the 62nd, which is as long as a segment may be."""
     speech = [1.0] * 64 + [0.0] * 100
     samples = noise(len(speech) * FRAME_SAMPLES)
-    found = stretches_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=2), speech)
+    found = segments_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=2), speech)
     assert places(found) == [(0, 62 * FRAME_SAMPLES), (62 * FRAME_SAMPLES, 70 * FRAME_SAMPLES)]
 
 
@@ -79,18 +79,18 @@ NO_VAD = TranscribeOptions(vad=False)
 
 @pytest.mark.parametrize("samples", [0, 1, 160, 511, 512, 513, 1024])
 def test_less_than_a_word_is_no_speech(samples: int) -> None:
-    assert stretches_of(noise(samples), NO_VAD) == []
-    assert stretches_of(noise(samples), TranscribeOptions()) == []
-    assert stretches_of(noise(samples), TranscribeOptions(), [1.0] * -(-samples // FRAME_SAMPLES)) == []
+    assert segments_of(noise(samples), NO_VAD) == []
+    assert segments_of(noise(samples), TranscribeOptions()) == []
+    assert segments_of(noise(samples), TranscribeOptions(), [1.0] * -(-samples // FRAME_SAMPLES)) == []
 
 
 @given(count=st.integers(1025, 200_000), max_segment_s=st.sampled_from([2.0, 2.5, 3.1]), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_without_vad_nothing_is_left_out(count: int, max_segment_s: float, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, count), max_size=4)))
-    found = stretches_of(noise(count), TranscribeOptions(vad=False, max_segment_s=max_segment_s), cuts=cuts)
-    assert [0, *(stretch.end for stretch in found)] == [*(stretch.start for stretch in found), count]
-    lengths = [len(stretch.samples) for stretch in found]
+    found = segments_of(noise(count), TranscribeOptions(vad=False, max_segment_s=max_segment_s), cuts=cuts)
+    assert [0, *(segment.end for segment in found)] == [*(segment.start for segment in found), count]
+    lengths = [len(segment.samples) for segment in found]
     assert max(lengths) <= max_segment_s * SAMPLE_RATE_HZ
     if len(found) > 1:
         assert min(lengths) > (PART_FRAMES - 1) * FRAME_SAMPLES
@@ -101,13 +101,13 @@ def test_without_vad_nothing_is_left_out(count: int, max_segment_s: float, data:
     [(seconds(29.99), 1), (seconds(30), 1), (seconds(30) + 1, 2), (seconds(30.01), 2), (seconds(30.4), 2)],
 )
 def test_what_is_just_too_long_is_cut_in_two(samples: int, found: int) -> None:
-    assert len(stretches_of(noise(samples), NO_VAD)) == found
+    assert len(segments_of(noise(samples), NO_VAD)) == found
 
 
 @pytest.mark.parametrize("dip_s", [0.6, 3.0, 15.0, 23.456, 29.2])
 @pytest.mark.parametrize("duration_s", [30.01, 30.3])
 def test_the_cut_is_in_the_deepest_pause(dip_s: float, duration_s: float) -> None:
-    first, second = stretches_of(with_dips(duration_s, dip_s), NO_VAD)
+    first, second = segments_of(with_dips(duration_s, dip_s), NO_VAD)
     assert dip_s <= first.end_s == second.start_s <= dip_s + 0.2
     assert (first.start, second.end) == (0, seconds(duration_s))
 
@@ -116,7 +116,7 @@ BLOCK = noise(seconds(10))
 
 
 def an_hour_of(speech: float, options: TranscribeOptions) -> tuple[int, int, int]:
-    """Most bytes kept between the blocks, most bytes in use within one, and how many stretches there were."""
+    """Most bytes kept between the blocks, most bytes in use within one, and how many segments there were."""
     kept = count = 0
     script = np.full(seconds(3600) // FRAME_SAMPLES + 1, speech, np.float32)
     with pytest.MonkeyPatch.context() as patch:
@@ -136,14 +136,14 @@ def an_hour_of(speech: float, options: TranscribeOptions) -> tuple[int, int, int
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("speech", "stretches", "kept_blocks", "most_blocks"),
-    [(0.0, range(1), 3, 6), (1.0, range(120, 241), 6, 16)],  # the open stretch: 30.5 s, and the block it ended in
+    ("speech", "segments", "kept_blocks", "most_blocks"),
+    [(0.0, range(1), 3, 6), (1.0, range(120, 241), 6, 16)],  # the open segment: 30.5 s, and the block it ended in
 )
-def test_of_an_hour_the_open_stretch_is_kept(
-    speech: float, stretches: range, kept_blocks: int, most_blocks: int
+def test_of_an_hour_the_open_segment_is_kept(
+    speech: float, segments: range, kept_blocks: int, most_blocks: int
 ) -> None:
     kept, most, count = an_hour_of(speech, TranscribeOptions())
-    assert count in stretches
+    assert count in segments
     assert kept < kept_blocks * BLOCK.nbytes
     assert most < most_blocks * BLOCK.nbytes
 
@@ -175,15 +175,15 @@ def recordings(draw: st.DrawFn) -> Case:
 
 @given(recordings())
 @settings(max_examples=300, deadline=None)
-def test_stretches_are_those_of_the_whole_recording(case: Case) -> None:
+def test_segments_are_those_of_the_whole_recording(case: Case) -> None:
     samples, speech, options, cuts = case
-    found = stretches_of(samples, options, speech, cuts)
+    found = segments_of(samples, options, speech, cuts)
     assert places(found) == Offline(samples, speech, options).places()
-    at_once = stretches_of(samples, options, speech)
-    for stretch, same in zip(found, at_once, strict=True):
-        np.testing.assert_array_equal(stretch.activity, same.activity)
-        np.testing.assert_array_equal(stretch.samples, samples[stretch.start : stretch.end])
-        assert SHORTEST_SAMPLES < len(stretch.samples) <= options.max_segment_s * SAMPLE_RATE_HZ
+    at_once = segments_of(samples, options, speech)
+    for segment, same in zip(found, at_once, strict=True):
+        np.testing.assert_array_equal(segment.activity, same.activity)
+        np.testing.assert_array_equal(segment.samples, samples[segment.start : segment.end])
+        assert SHORTEST_SAMPLES < len(segment.samples) <= options.max_segment_s * SAMPLE_RATE_HZ
 
 
 def runs_of(hits: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -200,8 +200,8 @@ def test_speech_is_in_and_silence_is_out(case: Case) -> None:
     quiet = np.array(speech) < options.vad_threshold - 0.15
     longest_pause = in_frames(max(1.0, options.min_pause_s) if options.join_s else options.min_pause_s)
     margin = in_frames(min(0.2, options.min_pause_s))
-    for stretch in stretches_of(samples, options, speech, cuts):
-        frames = slice(stretch.start // FRAME_SAMPLES, -(-stretch.end // FRAME_SAMPLES))
+    for segment in segments_of(samples, options, speech, cuts):
+        frames = slice(segment.start // FRAME_SAMPLES, -(-segment.end // FRAME_SAMPLES))
         covered[frames] = True
         for first, last in runs_of(quiet[frames]):
             assert last - first <= max(longest_pause - 1, margin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.transcripts import segment, spoken, transcript, transcripts, worded
 
@@ -86,6 +86,23 @@ def test_colours_stay_with_their_words(style: Tags, times: Timestamps) -> None:
         [decorated(dataclasses.replace(part, scores=scores, tags=("sad", "music")), style)], "", times
     )
     assert [shown.plain[span.start : span.end] for span in shown.spans if span.style] == ["it"]
+
+
+@given(st.lists(st.text(" \u3000a你.", min_size=1, max_size=4), min_size=1), st.sampled_from(SHOWN))
+@example([" Hello", " there. "], Tags.TEXT)
+@example([" ", " \u3000", "a"], Tags.EMOJI)
+def test_scores_go_on_spelling_the_text(pieces: list[str], style: Tags) -> None:
+    """Wherever white space begins or ends it; each character keeps its score, and a tag is certain."""
+    scores = tuple(Score(piece, index / 100) for index, piece in enumerate(pieces))
+    part = segment(0.0, 1.0, "".join(pieces))
+    shown = decorated(dataclasses.replace(part, scores=scores, tags=("sad", "music")), style)
+    if not part.text.strip():
+        assert shown.scores == ()
+        return
+    assert "".join(score.text for score in shown.scores) == shown.text
+    assert all(score.text for score in shown.scores)
+    kept = [(sign, score.probability) for score in shown.scores for sign in score.text if score.probability < 1]
+    assert kept == [(sign, score.probability) for score in scores for sign in score.text]
 
 
 @given(worded(), st.sampled_from(Tags), st.sampled_from(Timestamps))

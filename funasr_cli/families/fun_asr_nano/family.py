@@ -18,6 +18,7 @@ from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, languages_
 from funasr_cli.families.fun_asr_nano.layout_funasr import open_funasr
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
 from funasr_cli.families.fun_asr_nano.upstream import MODEL, upstream_options
+from funasr_cli.languages import NANO_LANGUAGES
 from funasr_cli.vocabulary import MARKS
 
 if TYPE_CHECKING:
@@ -28,17 +29,23 @@ DECODER_FILES = (
     files.CONFIG_FILE, files.TOKENIZER_FILE, *files.OPTIONAL_TOKENIZER_FILES, "special_tokens_map.json",
     "added_tokens.json",
 )  # fmt: skip
+CTC_ON_MODELSCOPE = "convert Fun-ASR-Nano-2512 with --hub ms: that copy has a CTC branch"
+ALIGN = "let another model tell them: --align-with sensevoice"
 TOP_FILES = (*transformers.FEATURES_FILES, files.CTC_VOCABULARY_FILE, "chat_template.jinja")
 
 
 def capabilities(config: FunASRNanoConfig) -> Capabilities:
     """Tell what a checkpoint can do: its CTC branch times words and drafts text."""
     has_ctc = config.ctc is not None
+    ways = (CTC_ON_MODELSCOPE,) if config.prompt.languages == NANO_LANGUAGES else ()  # no copy of MLT-Nano has it
+    instead = ways[0] if ways else "leave it out, or choose a model that has a CTC branch"
     return Capabilities(
         languages=config.prompt.languages,
+        prompt=True,
         hotwords=True,
         previous_text=True,
         sampling=True,
+        decoder=True,
         token_limit=True,
         itn_switch=True,
         partial_text=True,
@@ -47,6 +54,11 @@ def capabilities(config: FunASRNanoConfig) -> Capabilities:
         ctc_text=has_ctc,
         drafts=has_ctc,
         second_opinion=has_ctc,
+        hints={
+            "word_times": ", or ".join((*ways, ALIGN)),
+            "ctc_text": instead,
+            "drafts": instead,
+        },
     )
 
 

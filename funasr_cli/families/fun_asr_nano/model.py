@@ -7,7 +7,6 @@ import numpy as np
 import soxr
 
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.capabilities import NO_CTC_HINT
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
 from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.compute.backend import mx
@@ -147,7 +146,8 @@ class NanoModel:
         """What the CTC branch makes of each row; a `ModelError` where there is none."""
         vocabulary, ctc, network = self.ctc_vocabulary, self.config.ctc, self.network
         if vocabulary is None or ctc is None:
-            raise ModelError(f"{self.name}: has no CTC branch", NO_CTC_HINT, code="ctc-missing")
+            hint = self.capabilities.hints["ctc_text"]
+            raise ModelError(f"{self.name}: has no CTC branch", hint, code="ctc-missing")
         hidden = network.ctc_hidden(encoded.hidden, encoded.lengths)  # (batch, frames, CTC width)
         frame_s = self.config.frontend.row_duration_s
         return [
