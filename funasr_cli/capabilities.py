@@ -30,6 +30,7 @@ class Capabilities:
         digits: write numbers as digits, where there is no switch.
         partial_text: show text while it is being written.
         word_times: tell when each word was said.
+        alignment: tell when the words of another model's text were said, by a CTC output.
         confidence: tell how sure it was of each piece of text.
         ctc_text: spell out what a CTC branch beside the decoder heard.
         drafts: let the decoder check a draft instead of writing each token by itself.
@@ -51,6 +52,7 @@ class Capabilities:
     digits: bool = False
     partial_text: bool = False
     word_times: bool = False
+    alignment: bool = False
     confidence: bool = False
     ctc_text: bool = False
     drafts: bool = False
@@ -188,7 +190,7 @@ def refuse_aligner(model: Able, aligner: Able) -> None:
     if model.capabilities.word_times:
         message = f"--align-with {aligner.name}: {model.name} has word times of its own"
         raise UsageError(message, "leave it out", code="option-idle")
-    refuse_missing("--align-with", "word_times", aligner.capabilities, aligner.name)
+    refuse_missing("--align-with", "alignment", aligner.capabilities, aligner.name)
 
 
 def knows(options: TranscribeOptions, capabilities: Capabilities) -> bool:

@@ -190,7 +190,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         "quantized_bits": file.quantization.usual.bits if file.quantization else None,
         "languages": list(able.languages),
         "capabilities": list(able.names()),
-        "ctc": able.ctc_text,
+        "ctc": able.alignment,
         "ctc_on_modelscope": not able.word_times and has_ctc_on_modelscope(file.source),
         "source": file.source.get("source"),
         "revision": file.source.get("revision"),

@@ -50,6 +50,7 @@ def capabilities(config: FunASRNanoConfig) -> Capabilities:
         itn_switch=True,
         partial_text=True,
         word_times=has_ctc,
+        alignment=has_ctc,
         confidence=True,
         ctc_text=has_ctc,
         drafts=has_ctc,
