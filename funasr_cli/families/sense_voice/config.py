@@ -19,7 +19,8 @@ ITN_ROWS = {True: 14, False: 15}
 QUERIES = 4
 LANGUAGES = tuple(code for code in LANGUAGE_ROWS if code)
 CAPABILITIES = Capabilities(
-    languages=LANGUAGES, itn_switch=True, word_times=True, confidence=True, language_found=True, tags=True
+    languages=LANGUAGES, itn_switch=True, word_times=True, alignment=True, confidence=True, language_found=True,
+    tags=True,
 )
 # What the frames of the first three queries say, by tag; of emotions and events, their names in `tags.py`.
 NO_SPEECH = "nospeech"
