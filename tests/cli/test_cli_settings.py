@@ -38,7 +38,7 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
     assert "MB, bfloat16, zh, en, with word times\n" in shown.stdout
     assert {"hotwords", "sampling", "word times"} <= set(rows[2]["capabilities"])
     assert set(rows[2]["capabilities"]) - set(rows[1]["capabilities"]) == {
-        "word times", "CTC text", "drafts", "second opinion"
+        "word times", "alignment", "CTC text", "drafts", "second opinion"
     }  # fmt: skip
     assert f"  it can do: {', '.join(rows[2]['capabilities'])}\n" in shown.stdout
     nothing = invoke("models", env={"FUNASR_HOME": str(tmp_path / "empty")})

@@ -170,7 +170,10 @@ def test_what_a_model_always_does_is_no_reason_to_refuse_settings() -> None:
 
 def test_a_second_model_for_word_times() -> None:
     """It has to be needed, and able; a language that it does not know is refused, others are not."""
-    model, aligner = SpeakingModel(), SpeakingModel("owner/Aligner", replace(NOTHING, word_times=True, alignment=True))
+    model, aligner = (
+        SpeakingModel(),
+        SpeakingModel("owner/Aligner", replace(NOTHING, word_times=True, alignment=True)),
+    )
     refuse_aligner(model, aligner)
     with refused("option-idle", "--align-with", "owner/Aligner"):
         refuse_aligner(aligner, aligner)
