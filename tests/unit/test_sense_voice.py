@@ -182,6 +182,26 @@ def test_repeats_need_a_blank_between_them(model: SenseVoiceModel) -> None:
     assert hear(model).text == "ll"
 
 
+@pytest.mark.parametrize(
+    ("language", "pieces", "seconds", "doubtful"),
+    [
+        ("en", "", 1.0, True), ("en", "", 0.9, False), ("nospeech", "", 1.0, False),
+        ("nospeech", "T he .", 1.0, False), ("en", "T he .", 1.0, False), ("en", "▁hello", 1.0, False),
+    ],
+)  # fmt: skip
+def test_speech_without_a_text_is_doubtful(
+    model: SenseVoiceModel, language: str, pieces: str, seconds: float, doubtful: bool
+) -> None:
+    """It is in the account and among the warnings; what the model finds silent is not, nor a moment."""
+    say(model, f"<|{language}|>", *TAGGED[1:], *pieces.split())
+    options = TranscribeOptions(vad=False)
+    transcript = Recognizer(model).transcribe(SAMPLES[: int(seconds * 16000)], options, sample_rate_hz=16000)
+    [segment] = transcript.segments
+    assert (segment.doubtful, segment.state) == (doubtful, "transcribed")
+    assert transcript.ledger.doubtful_s == pytest.approx(seconds if doubtful else 0)
+    assert bool(transcript.warnings) == doubtful
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_no_numbers_fail_the_segment(model: SenseVoiceModel, value: float) -> None:
     say(model, *TAGGED, "▁hello")
