@@ -16,7 +16,17 @@ import soundfile
 import torch
 import yaml
 from support.errors import refused
-from support.sense_voice import BPE_FILE, CMVN_FILE, SIZES, TAGS, TOKENS_FILE, SenseVoiceSpec, piece_texts
+from support.sense_voice import (
+    BPE_FILE,
+    CMVN_FILE,
+    EMOTION_NAMES,
+    SIZES,
+    SOUND_NAMES,
+    TAGS,
+    TOKENS_FILE,
+    SenseVoiceSpec,
+    piece_texts,
+)
 from support.sense_voice import write_sense_voice as write
 from support.small import convert, edit_json, once
 
@@ -130,18 +140,23 @@ def test_nothing_that_was_not_asked_for(model: SenseVoiceModel) -> None:
     assert segment.words == segment.scores == ()
 
 
-@pytest.mark.parametrize(
-    ("tags", "language", "found"),
-    [
-        (("<|yue|>", "<|EMO_UNKNOWN|>", "<|Event_UNK|>"), "yue", ()),
-        (("<|nospeech|>", "<|NEUTRAL|>", "<|BGM|>"), None, ("neutral", "music")),
-        (("<|ko|>", "<|OTHER|>", "<|Sing|>"), "ko", ("other-emotion", "singing")),
-    ],
-)
-def test_tags(model: SenseVoiceModel, tags: tuple[str, ...], language: str | None, found: tuple[str, ...]) -> None:
-    say(model, *tags, "<|woitn|>", "你", "<|zh|>", "好")
+@pytest.mark.parametrize("emotion", EMOTION_NAMES)
+def test_emotions(model: SenseVoiceModel, emotion: str) -> None:
+    say(model, "<|en|>", f"<|{emotion}|>", "<|Event_UNK|>", "<|woitn|>", "▁hello")
+    assert hear(model).tags == tuple(filter(None, [EMOTION_NAMES[emotion]]))
+
+
+@pytest.mark.parametrize("event", SOUND_NAMES)
+def test_sounds(model: SenseVoiceModel, event: str) -> None:
+    say(model, "<|en|>", "<|EMO_UNKNOWN|>", f"<|{event}|>", "<|woitn|>", "▁hello")
+    assert hear(model).tags == tuple(filter(None, [SOUND_NAMES[event]]))
+
+
+@pytest.mark.parametrize("language", ["zh", "en", "yue", "ja", "ko", None])
+def test_languages(model: SenseVoiceModel, language: str | None) -> None:
+    say(model, f"<|{language or 'nospeech'}|>", "<|SAD|>", "<|Sing|>", "<|woitn|>", "你", "<|zh|>", "好")
     segment = hear(model)
-    assert (segment.text, segment.language, segment.tags) == ("你好", language, found)
+    assert (segment.text, segment.language, segment.tags) == ("你好", language, ("sad", "singing"))
     assert (segment.no_speech_probability > 0.99) == (language is None)
 
 
@@ -313,8 +328,8 @@ def test_a_model_for_telephones(tmp_path: Path) -> None:
 
 
 def test_names_of_tags_are_everybodys() -> None:
-    assert {name for name in tables.EMOTION_TAGS.values() if name} <= EMOTIONS.keys()
-    assert {name for name in tables.EVENT_TAGS.values() if name} <= SOUNDS.keys()
+    assert {name for name in EMOTION_NAMES.values() if name} == EMOTIONS.keys()
+    assert {name for name in SOUND_NAMES.values() if name} == SOUNDS.keys()
     known = {*tables.LANGUAGE_TAGS, *tables.EMOTION_TAGS, *tables.EVENT_TAGS}
     assert known == {*TAGS.values()} - {"SER", "withitn", "woitn"}
 
