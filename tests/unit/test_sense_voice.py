@@ -20,6 +20,7 @@ from support.sense_voice import (
     BPE_FILE,
     CMVN_FILE,
     EMOTION_NAMES,
+    LANGUAGE_TAGS,
     SIZES,
     SOUND_NAMES,
     TAGS,
@@ -371,11 +372,12 @@ def test_the_files_that_are_stated_go_first(checkpoint: Path, tmp_path: Path) ->
     assert (tmp_path / "out" / CMVN_FILE).read_bytes() == (checkpoint / "own.mvn").read_bytes()
 
 
-def test_a_fine_tune_without_configuration_json(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stated", ["/mnt/data/tuned.mvn", "C:\\data\\tuned.mvn", "tuned.mvn"])
+def test_a_fine_tune_without_configuration_json(checkpoint: Path, tmp_path: Path, stated: str) -> None:
     """Its config.yaml names files by absolute paths of another machine."""
     (checkpoint / "configuration.json").unlink()
     (checkpoint / CMVN_FILE).rename(checkpoint / "tuned.mvn")
-    conf = {"cmvn_file": "/mnt/data/tuned.mvn"}
+    conf = {"cmvn_file": stated}
     edit_yaml(checkpoint / "config.yaml", lambda content: content["frontend_conf"].update(conf))
     convert(checkpoint, tmp_path / "out")
     assert load(tmp_path / "out").features(SAMPLES).shape == (ROWS, 560)
@@ -388,6 +390,9 @@ CONFIGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "other normalisation": lambda content: content.update(normalize="utterance_mvn"),
     "post-norm": lambda content: content["encoder_conf"].update(normalize_before=False),
     "another input layer": lambda content: content["encoder_conf"].update(input_layer="conv2d"),
+    "a head without a matrix": lambda content: content.update(ctc_conf={"extra_linear": False}),
+    "another blank of the head": lambda content: content.update(ctc_conf={"blank_id": 3}),
+    "what is unknown of the head": lambda content: content.update(ctc_conf={"scale": 2.0}),
     "other attention": lambda content: content["encoder_conf"].update(selfattention_layer_type="selfattn"),
 }
 
@@ -399,11 +404,55 @@ def test_variants_that_are_not_supported(checkpoint: Path, tmp_path: Path, name:
         convert(checkpoint, tmp_path / "out")
 
 
+def test_what_the_head_was_trained_with(checkpoint: Path, tmp_path: Path) -> None:
+    """It changes no result."""
+    conf = {
+        "dropout_rate": 0.1,
+        "ctc_type": "builtin",
+        "reduce": True,
+        "ignore_nan_grad": True,
+        "extra_linear": True,
+    }
+    edit_yaml(checkpoint / "config.yaml", lambda content: content.update(ctc_conf=conf))
+    assert convert(checkpoint, tmp_path / "out").tensors
+
+
+@pytest.mark.parametrize("stated", ["best.pt", "/trained/elsewhere/best.pt", "D:\\trained\\best.pt"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_weights_that_are_stated_go_first(checkpoint: Path, tmp_path: Path, stated: str, is_there: bool) -> None:
+    """Without them, model.pt is taken, as upstream does."""
+    edit_json(
+        checkpoint / "configuration.json", lambda content: content["file_path_metas"].update(init_param=stated)
+    )
+    if is_there:
+        (checkpoint / "model.pt").rename(checkpoint / "best.pt")
+        (checkpoint / "model.pt").write_bytes(b"another")
+    convert(checkpoint, tmp_path / "out")
+    assert f"read, {'best' if is_there else 'model'}.pt:" in (tmp_path / "out/README.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_weights_that_are_stated_lie_in_the_folder(checkpoint: Path, tmp_path: Path) -> None:
+    metas = {"init_param": "../model.pt"}
+    edit_json(checkpoint / "configuration.json", lambda content: content["file_path_metas"].update(metas))
+    with refused("model-path", "../model.pt"):
+        convert(checkpoint, tmp_path / "out")
+
+
 DAMAGE: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "no CMVN": ("model-missing", lambda folder: (folder / CMVN_FILE).unlink()),
     "CMVN cut off": ("model-damaged", lambda folder: (folder / CMVN_FILE).write_bytes(b"<Nnet> <Splice> 560")),
     "CMVN of other bytes": ("model-damaged", lambda folder: (folder / CMVN_FILE).write_bytes(b"\xff\xfe")),
     "huge CMVN": ("model-damaged", lambda folder: (folder / CMVN_FILE).write_bytes(b" " * (1 << 21))),
+    "CMVN of no name": (
+        "model-config", lambda folder: [
+            (folder / "configuration.json").unlink(),
+            edit_yaml(
+                folder / "config.yaml", lambda content: content["frontend_conf"].update(cmvn_file=[1, 2])
+            ),
+        ],
+    ),
     "no pieces": (
         "model-missing", lambda folder: [(folder / name).unlink() for name in (BPE_FILE, TOKENS_FILE)],
     ),
@@ -444,13 +493,40 @@ def test_tensors_that_are_missing_or_misshapen(
         convert(checkpoint, tmp_path / "out")
 
 
-def test_pieces_without_tags_are_another_models(checkpoint: Path, tmp_path: Path) -> None:
-    (checkpoint / "configuration.json").unlink()
-    (checkpoint / BPE_FILE).unlink()
-    texts = [text.replace("<|", "<") for text in TEXTS]
-    (checkpoint / TOKENS_FILE).write_text(json.dumps(texts), encoding="utf-8")
-    with refused("tokenizer-mismatch"):
+def only_tokens(folder: Path, texts: list[str]) -> None:
+    (folder / BPE_FILE).unlink()
+    (folder / TOKENS_FILE).write_text(json.dumps(texts), encoding="utf-8")
+
+
+OTHERS: dict[str, list[str]] = {
+    "no tags": [text.replace("<|", "<") for text in TEXTS],
+    "too few": TEXTS[:5] + TEXTS[6:],
+    "too many": [*TEXTS, "x"],
+} | {f"no {tag}": [text.replace(f"<|{tag}|>", tag) for text in TEXTS] for tag in LANGUAGE_TAGS}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_pieces_of_another_model(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    """The file that is to blame is named."""
+    only_tokens(checkpoint, OTHERS[name])
+    with refused("tokenizer-mismatch", str(checkpoint / TOKENS_FILE)):
         convert(checkpoint, tmp_path / "out")
+
+
+def test_the_list_will_do_where_the_model_that_is_stated_is_missing(
+    checkpoint: Path, converted: Path, tmp_path: Path
+) -> None:
+    only_tokens(checkpoint, TEXTS)
+    convert(checkpoint, tmp_path / "out")
+    assert (tmp_path / "out" / PIECES_FILE).read_bytes() == (converted / PIECES_FILE).read_bytes()
+
+
+def test_pieces_of_another_model_in_a_converted_one(converted: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(converted, tmp_path / "copy")
+    for texts in OTHERS.values():
+        (folder / PIECES_FILE).write_text(json.dumps({"pieces": texts}), encoding="utf-8")
+        with refused("tokenizer-mismatch", PIECES_FILE):
+            load_model(folder, "float32")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ EVENT_TAGS = {
     "GBG": None, "Event_UNK": None,  # upstream says of neither what it is
 }  # fmt: skip
 TAGS = (LANGUAGE_TAGS, EMOTION_TAGS, EVENT_TAGS)
+REQUIRED_TAGS = (*LANGUAGE_TAGS, "NEUTRAL", "Speech")  # without which a vocabulary is another model's
 
 
 def query_rows(language: str | None, *, itn: bool) -> tuple[int, ...]:

@@ -8,20 +8,18 @@ here it is left out where it is the whole text, and the model itself says that n
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 
-from funasr_cli.checkpoints.pieces import PIECES_FILE, converted_vocabulary
+from funasr_cli.checkpoints.pieces import converted_vocabulary
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.compute.memory import available_bytes
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.stopping import StopReason
 from funasr_cli.decoding.text import TextStream
 from funasr_cli.decoding.words import time_words
-from funasr_cli.errors import ModelError
 from funasr_cli.families.cmvn import read_cmvn
 from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.frontend import FilterBankModel
@@ -31,21 +29,12 @@ from funasr_cli.measure import timed
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Hypothesis, SegmentRequest, Trace, Update
 from funasr_cli.transcript import Segment
-from funasr_cli.vocabulary import PieceVocabulary
 
 MOST_ROWS = 16  # more add little
 CPU_ROWS_AT_ONCE = 4  # keep it busy; with more the first texts only come later
 MADE_OF_SILENCE = "The."
 HAS_WORDS_S = 1.0  # speech that lasts as long: no text is doubtful then
 Seconds = dict[str, float]  # by stage
-
-
-def read_vocabulary(files: Mapping[str, Path], texts: Mapping[str, str], size: int) -> PieceVocabulary:
-    """Read the pieces of a converted model; a `ModelError` where they are another model's."""
-    vocabulary = converted_vocabulary(files, texts, size)
-    if any(vocabulary.tags.keys().isdisjoint(kind) for kind in tables.TAGS):
-        raise ModelError(f"{PIECES_FILE}: lacks tags", "it is another model's", code="tokenizer-mismatch")
-    return vocabulary
 
 
 class SenseVoiceModel(FilterBankModel):
@@ -59,7 +48,8 @@ class SenseVoiceModel(FilterBankModel):
         super().__init__(loaded.file.config.frontend)
         self.name, self.weights_type, self.parameters = loaded.name, loaded.weights_type, loaded.parameters
         self.network, self.config = loaded.network, loaded.file.config
-        self.vocabulary = read_vocabulary(loaded.files, loaded.texts, self.config.vocab_size)
+        size = self.config.vocab_size
+        self.vocabulary = converted_vocabulary(loaded.files, loaded.texts, size, tables.REQUIRED_TAGS)
         self.cmvn = read_cmvn(loaded.files, self.config.frontend.row_width)
 
     def session(self, options: TranscribeOptions) -> "SenseVoiceSession":
@@ -168,7 +158,7 @@ class SenseVoiceSession:
         language, emotion, event = (max(tags, key=tags.__getitem__) for tags in found)
         is_silent = language == tables.NO_SPEECH
         text = "" if is_silent and reading.text == MADE_OF_SILENCE else reading.text
-        no_speech = found[0].get(tables.NO_SPEECH, 0.0)
+        no_speech = found[0][tables.NO_SPEECH]
         stream, logprobs = TextStream(reading.vocabulary.decode), reading.token_logprobs()
         if options.confidence:
             for token_id, logprob in zip(reading.token_ids, logprobs, strict=True):
