@@ -288,6 +288,7 @@ def test_the_model_itself(model: SenseVoiceModel) -> None:
     assert np.array_equal(trace.stages["encoder"][tables.QUERIES :], np.array(encoded.frames))
     assert trace.logits.shape == (tables.QUERIES + ROWS, len(TEXTS))
     assert list(trace.token_ids) == trace.logits.argmax(-1).tolist()
+    assert trace.blank_id == 0
     reading = model.read_ctc(SAMPLES)
     assert reading.frame_ids == list(trace.token_ids[tables.QUERIES :])
     assert trace.text == reading.text

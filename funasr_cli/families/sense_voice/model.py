@@ -72,7 +72,8 @@ class SenseVoiceModel(FilterBankModel):
         [hidden] = self.hidden([samples], options, {})
         logits = np.array(self.network.ctc.logits(hidden))  # (queries + rows, vocabulary)
         stages = {"features": self.features(samples), "encoder": np.array(hidden)}
-        return Trace(stages, logits, tuple(logits.argmax(-1).tolist()), self.reading(hidden).text)
+        token_ids, text = tuple(logits.argmax(-1).tolist()), self.reading(hidden).text
+        return Trace(stages, logits, token_ids, text, self.config.blank_id)
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
         """Return nothing: it is not asked in words."""
