@@ -5,7 +5,7 @@ from pathlib import Path, PureWindowsPath
 
 from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_limited, unreadable
-from funasr_cli.checkpoints.values import Options, section, value
+from funasr_cli.checkpoints.values import Options, section, stated_in, value
 from funasr_cli.features.cmvn import CMVN
 
 CMVN_FILE = "am.mvn"
@@ -15,8 +15,9 @@ MISSING = "features are normalised with it: copy it, too"
 
 def cmvn_file(folder: Path, options: Options) -> Path:
     """Find it in FunASR's folder, whose ``config.yaml`` says this; upstream trains with absolute paths."""
-    conf = section(options, "frontend_conf")
-    stated = None if conf.get("cmvn_file") is None else PureWindowsPath(value(conf, "cmvn_file", str)).name
+    with stated_in(str(folder / funasr.UPSTREAM_CONFIG)):
+        conf = section(options, "frontend_conf")
+        stated = None if conf.get("cmvn_file") is None else PureWindowsPath(value(conf, "cmvn_file", str)).name
     return file_in(
         folder, funasr.stated_file(folder, "frontend_conf", "cmvn_file") or stated or CMVN_FILE, MISSING
     )

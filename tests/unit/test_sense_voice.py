@@ -470,6 +470,13 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any]]] = {
 }  # fmt: skip
 
 
+def test_the_file_that_misstates_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    edit_json(checkpoint / "configuration.json", lambda content: content.update(file_path_metas=[]))
+    with refused("model-config", "configuration.json") as failure:
+        convert(checkpoint, tmp_path / "out")
+    assert "config.yaml" not in failure.value.message
+
+
 @pytest.mark.parametrize("name", DAMAGE)
 def test_incomplete_and_damaged_folders(checkpoint: Path, tmp_path: Path, name: str) -> None:
     code, damage = DAMAGE[name]

@@ -38,8 +38,7 @@ def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
         head = section(options, "ctc_conf")
         for key in head.keys() - TRAINING_ONLY:
             require(head, key, {"extra_linear": True, "blank_id": blank_id}.get(key))
-        cmvn = cmvn_file(folder, options)
-    weights, vocabulary = funasr.weights_file(folder), vocabulary_file(folder)
+    cmvn, weights, vocabulary = cmvn_file(folder, options), funasr.weights_file(folder), vocabulary_file(folder)
     pieces, stored = read_pieces(vocabulary), read_state_dict(weights)
     tensors = keymap.translate(stored, RULES, str(weights))
     if HEAD in tensors:
