@@ -32,7 +32,8 @@ def vocabulary_file(folder: Path) -> Path:
     found = sorted(path.name for path in folder.glob(f"*{SENTENCEPIECE}"))
     model = funasr.stated_file(folder, "tokenizer_conf", "bpemodel") or next(iter(found), None)
     has_list = os.path.lexists(folder / TOKENS_FILE)
-    if model is None or (has_list and not (optional_file_in(folder, model) and _has_library())):
+    has_library = importlib.util.find_spec("sentencepiece") is not None
+    if model is None or (has_list and not (optional_file_in(folder, model) and has_library)):
         return file_in(folder, TOKENS_FILE, "copy it, or the SentencePiece model")
     return file_in(folder, model, f"copy it, or ModelScope's {TOKENS_FILE}")
 
@@ -44,12 +45,10 @@ def read_pieces(path: Path) -> list[str]:
 
 def require_sentencepiece(path: object) -> None:
     """Say, as a `SetupError`, that the library is missing, and which file needs it."""
-    if not _has_library():
-        raise SetupError(f"{path}: reading it needs sentencepiece", INSTALL, code="package-missing")
-
-
-def _has_library() -> bool:
-    return importlib.util.find_spec("sentencepiece") is not None
+    try:
+        import sentencepiece  # noqa: F401
+    except ImportError as error:
+        raise SetupError(f"{path}: reading it needs sentencepiece", INSTALL, code="package-missing") from error
 
 
 def read_sentencepiece(path: Path) -> list[str]:

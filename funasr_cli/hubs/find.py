@@ -108,11 +108,8 @@ def fetch_checkpoint(
             raise UsageError(message, "it applies to a hub id", code="options-conflict")
         return local
     name = ALIASES.get(name, name)
-    other = registry.other_hub_id(name)
-    if other and (name in registry.modelscope_ids()) == (
-        hub is Hub.MS
-    ):  # it is the id on the hub that is not asked
-        name = other
+    if (name in registry.modelscope_ids()) == (hub is Hub.MS):  # or it is the id on this hub already
+        name = registry.other_hub_id(name) or name
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
         is_file, is_address = os.path.isfile(name), "://" in name
         if not (is_file or is_address) and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
