@@ -110,6 +110,7 @@ class Trace:
     logits: np.ndarray  # (steps, vocabulary) of each token that was written or forced
     token_ids: tuple[int, ...]  # that the model writes itself
     text: str
+    blank_id: int | None = None  # one of them that stands for nothing, as most frames of a CTC model do
 
 
 class SpeechModel(Protocol):

@@ -130,7 +130,8 @@ class Segment:
             for, or cannot be measured.
         disagreement: share of the text and a second reading of it that is not common to both, 0 to 1; None
             where they were not compared.
-        doubtful: they have so little in common that a complete text may be made up.
+        doubtful: they have so little in common that a complete text may be made up; or there is none, though the
+            model itself finds that somebody speaks.
         language: ISO code of the language that the model heard; None where it does not tell.
         tags: emotion and sounds that the model heard, as `tags.py` names them, in its own order.
         no_speech_probability: how likely nobody speaks in it, 0 to 1; None where the model does not tell.
@@ -184,7 +185,8 @@ class Ledger:
         repaired_s: decoded in smaller pieces, after a first text that went in circles or found no end.
         failed_s: speech whose text is cut short or broken, and audio that could not be read.
         silence_s: no speech in it.
-        doubtful_s: of the transcribed and repaired ones those whose text a second reading did not hear.
+        doubtful_s: of the transcribed and repaired ones those whose text a second reading did not hear, or
+            that have none where the model finds speech.
     """
 
     transcribed_s: float = 0.0

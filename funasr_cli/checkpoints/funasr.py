@@ -3,7 +3,7 @@
 Which model is in it, ``config.yaml`` says; the reader of that family takes it from there.
 """
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from funasr_cli.checkpoints.pickles import require_torch
 from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, quoted, read_json, read_yaml, readable
@@ -25,8 +25,16 @@ def read_config(folder: Path) -> tuple[Path, Options]:
 
 
 def weights_file(folder: Path) -> Path:
-    """Find ``model.pt``, or say what to do where there is none."""
-    return file_in(folder, UPSTREAM_WEIGHTS, _instead_of_weights(folder))
+    """Find those that ``configuration.json`` states, or ``model.pt``, or say what to do where there are none."""
+    stated = stated_file(folder, "init_param")
+    path = optional_file_in(folder, of_another_machine(stated)) if stated else None
+    return path or file_in(folder, UPSTREAM_WEIGHTS, _instead_of_weights(folder))
+
+
+def of_another_machine(stated: str) -> str:
+    """Cut an absolute path, as trainers write them, to the file's name."""
+    path = PureWindowsPath(stated)  # which takes both kinds of slashes
+    return path.name if path.anchor else stated
 
 
 def stated_file(folder: Path, *keys: str) -> str | None:

@@ -6,38 +6,56 @@ A converted model has them in JSON, so that the SentencePiece library is needed 
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import read_small_json
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_limited, unreadable
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, read_limited, unreadable
+from funasr_cli.checkpoints.vocabularies import ANOTHERS
 from funasr_cli.errors import ModelError, SetupError
 from funasr_cli.vocabulary import PieceVocabulary
 
 PIECES_FILE = "pieces.json"  # of a converted model
+SENTENCEPIECE = "bpe.model"  # how the name of its models ends
 TOKENS_FILE = "tokens.json"  # on ModelScope
 LIMIT_BYTES = 1 << 23  # SenseVoice's 25,055 pieces take 0.4 MB
-INSTALL = "pip install sentencepiece; ModelScope's tokens.json, put beside it, does without"
+INSTALL = "pip install sentencepiece; ModelScope's tokens.json does without: --hub ms, or put it beside"
 
 
-def pieces_in(folder: Path) -> list[str]:
-    """Read those of FunASR's folder, as upstream does or, without the library, out of ModelScope's list."""
-    stated = funasr.stated_file(folder, "tokenizer_conf", "bpemodel")
-    models = [stated] if stated else sorted(path.name for path in folder.glob("*bpe.model"))
+def vocabulary_file(folder: Path) -> Path:
+    """Find where FunASR's folder has its pieces: SentencePiece's model, as for upstream, or ModelScope's list.
+
+    The list will do where the model that is stated is missing, or the library.
+    """
+    found = sorted(path.name for path in folder.glob(f"*{SENTENCEPIECE}"))
+    model = funasr.stated_file(folder, "tokenizer_conf", "bpemodel") or next(iter(found), None)
     has_list = os.path.lexists(folder / TOKENS_FILE)
-    if models and (importlib.util.find_spec("sentencepiece") or not has_list):
-        return read_sentencepiece(file_in(folder, models[0], f"copy it, or ModelScope's {TOKENS_FILE}"))
-    return read_tokens(file_in(folder, TOKENS_FILE, "copy it, or the SentencePiece model"))
+    has_library = importlib.util.find_spec("sentencepiece") is not None
+    if model is None or (has_list and not (optional_file_in(folder, model) and has_library)):
+        return file_in(folder, TOKENS_FILE, "copy it, or the SentencePiece model")
+    return file_in(folder, model, f"copy it, or ModelScope's {TOKENS_FILE}")
+
+
+def read_pieces(path: Path) -> list[str]:
+    """Read either file; a `SetupError` where the library is missing."""
+    return read_tokens(path) if path.name == TOKENS_FILE else read_sentencepiece(path)
+
+
+def require_sentencepiece(path: object) -> None:
+    """Say, as a `SetupError`, that the library is missing, and which file needs it."""
+    try:
+        import sentencepiece  # noqa: F401
+    except ImportError as error:
+        raise SetupError(f"{path}: reading it needs sentencepiece", INSTALL, code="package-missing") from error
 
 
 def read_sentencepiece(path: Path) -> list[str]:
     """Read a SentencePiece model; a `SetupError` where the library is missing."""
-    try:
-        import sentencepiece
-    except ImportError as error:
-        raise SetupError(f"{path}: reading it needs sentencepiece", INSTALL, code="package-missing") from error
+    require_sentencepiece(path)
+    import sentencepiece
+
     content = read_limited(path, LIMIT_BYTES)
     try:
         model = sentencepiece.SentencePieceProcessor(model_proto=content)
@@ -60,16 +78,25 @@ def to_text(pieces: list[str]) -> str:
     return json.dumps({"pieces": pieces}, ensure_ascii=False, indent=0)
 
 
-def converted_vocabulary(files: Mapping[str, Path], texts: Mapping[str, str], size: int) -> PieceVocabulary:
-    """Read `PIECES_FILE`, in a folder or still to be written into one, for a model with as many outputs."""
+def refuse_others(path: object, pieces: Sequence[str], outputs: int, tags: Collection[str]) -> None:
+    """Refuse a vocabulary that is not of a model with as many outputs, or lacks one of its tags, such as zh."""
+    problem = f"has {len(pieces)} pieces, the model {outputs} outputs" if len(pieces) != outputs else None
+    if missing := sorted({f"<|{tag}|>" for tag in tags} - {*pieces}):
+        problem = problem or f"lacks {', '.join(missing)}"
+    if problem:
+        raise ModelError(f"{path}: {problem}", ANOTHERS, code="tokenizer-mismatch")
+
+
+def converted_vocabulary(
+    files: Mapping[str, Path], texts: Mapping[str, str], outputs: int, tags: Collection[str]
+) -> PieceVocabulary:
+    """Read `PIECES_FILE`, in a folder or still to be written into one; see `refuse_others`."""
     content = read_small_json(files, texts, PIECES_FILE, LIMIT_BYTES)
     try:
         pieces = _checked(content.get("pieces"))
     except ValueError as error:
         raise unreadable(files[PIECES_FILE], error, DAMAGED_HINT) from error
-    if len(pieces) != size:
-        message = f"{PIECES_FILE}: has {len(pieces)} pieces, the model {size}"
-        raise ModelError(message, "it is another model's", code="tokenizer-mismatch")
+    refuse_others(files.get(PIECES_FILE, PIECES_FILE), pieces, outputs, tags)
     return PieceVocabulary(pieces)
 
 

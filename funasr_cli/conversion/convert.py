@@ -42,7 +42,7 @@ class Proof:
     clip: str
     source_text: str
     result_text: str
-    tokens: int  # that the source wrote
+    tokens: int  # that the source wrote; of a CTC model the frames that are not blank
     agreeing: int  # those of them that the result would write next, too, behind the same words
     errors: dict[str, float]  # relative errors of the result by component, of the root mean square
     port_errors: dict[str, float] | None = None  # of the source beside PyTorch; None: that was not asked for

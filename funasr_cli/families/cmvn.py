@@ -1,11 +1,11 @@
 """The CMVN file that goes with a checkpoint of FunASR's, and with what is converted from it."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, read_limited, unreadable
-from funasr_cli.checkpoints.values import Options, section
+from funasr_cli.checkpoints.values import Options, section, stated_in, value
 from funasr_cli.features.cmvn import CMVN
 
 CMVN_FILE = "am.mvn"
@@ -15,9 +15,12 @@ MISSING = "features are normalised with it: copy it, too"
 
 def cmvn_file(folder: Path, options: Options) -> Path:
     """Find it in FunASR's folder, whose ``config.yaml`` says this; upstream trains with absolute paths."""
-    stated = section(options, "frontend_conf").get("cmvn_file")
-    named = funasr.stated_file(folder, "frontend_conf", "cmvn_file") or (stated and Path(str(stated)).name)
-    return file_in(folder, named or CMVN_FILE, MISSING)
+    with stated_in(str(folder / funasr.UPSTREAM_CONFIG)):
+        conf = section(options, "frontend_conf")
+        stated = None if conf.get("cmvn_file") is None else PureWindowsPath(value(conf, "cmvn_file", str)).name
+    return file_in(
+        folder, funasr.stated_file(folder, "frontend_conf", "cmvn_file") or stated or CMVN_FILE, MISSING
+    )
 
 
 def read_cmvn(files: Mapping[str, Path], row_width: int) -> CMVN:

@@ -63,6 +63,12 @@ def modelscope_ids() -> dict[str, str]:
     return _merged(*(family.modelscope_ids for family in FAMILIES))
 
 
+def other_hub_id(hub_id: str) -> str | None:
+    """What a model of some id on one hub is called on the other; None where that is the same."""
+    there = modelscope_ids()
+    return (there | {theirs: ours for ours, theirs in there.items()}).get(hub_id)
+
+
 def hub_files() -> set[str]:
     """Return patterns of the files that any family needs of a repository; see `Family`."""
     return {pattern for family in FAMILIES for pattern in family.hub_files}

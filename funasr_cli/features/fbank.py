@@ -2,7 +2,8 @@
 
 Source: Kaldi ``feat/feature-fbank.cc`` and ``feat/mel-computations.cc`` (as packaged in kaldi-native-fbank, the
 oracle of the tests); FunASR ``funasr/frontends/wav_frontend.py`` (``WavFrontend``, ``apply_lfr``). What differs:
-no dither (upstream's default adds random noise of one int16 step), no CMVN (no Fun-ASR-Nano has a CMVN file).
+no dither (upstream's default adds random noise of one int16 step); CMVN, which not every model has, is a step of
+its own, `features.cmvn`.
 """
 
 import math

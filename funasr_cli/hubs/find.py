@@ -107,10 +107,9 @@ def fetch_checkpoint(
             message = f"--revision {revision} with the local folder {local.folder}"
             raise UsageError(message, "it applies to a hub id", code="options-conflict")
         return local
-    if name in ALIASES:
-        name = ALIASES[name]
-        if hub is Hub.MS:
-            name = registry.modelscope_ids().get(name, name)
+    name = ALIASES.get(name, name)
+    if (name in registry.modelscope_ids()) == (hub is Hub.MS):  # or it is the id on this hub already
+        name = registry.other_hub_id(name) or name
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
         is_file, is_address = os.path.isfile(name), "://" in name
         if not (is_file or is_address) and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
@@ -146,8 +145,8 @@ def find_model(name: str | None) -> Path:
     """Folder of a converted model.
 
     Args:
-        name: a folder, a hub id, an alias, the last part of a converted model's name, or "demo" for the
-            bundled model; None takes Fun-ASR-Nano where it has been converted, else the only model converted
+        name: a folder, a hub id on either hub, an alias, the last part of a converted model's name, or "demo" for
+            the bundled model; None takes Fun-ASR-Nano where it has been converted, else the only model converted
             but for the demo. Of a hub id that has not been converted, what Hugging Face's cache has, if it can be
             used as it is.
 
@@ -160,7 +159,8 @@ def find_model(name: str | None) -> Path:
     folder = local_folder(name)
     if folder and (folder / CONFIG_FILE).is_file():
         return folder
-    matches = _called(ALIASES.get(name, name), models)
+    hub_id = ALIASES.get(name, name)
+    matches = _called(hub_id, models) or _called(registry.other_hub_id(hub_id) or hub_id, models)
     if len(matches) == 1:
         return next(iter(matches.values()))
     if HUB_ID.fullmatch(name) and not matches and not folder:
@@ -207,11 +207,12 @@ def _called(name: str, models: dict[str, Path]) -> dict[str, Path]:
 def _what_else(name: str, models: dict[str, Path]) -> str:
     short = [model.rpartition("/")[2] for model in models]
     near = difflib.get_close_matches(name, [DEMO, *ALIASES, *models, *short], n=1)
-    if near and name not in ALIASES:
+    ids = {hub_id := ALIASES.get(name, name), registry.other_hub_id(hub_id)}
+    alias = name if name in ALIASES else next((alias for alias, known in ALIASES.items() if known in ids), None)
+    if near and not alias:
         return f"did you mean {near[0]}?"
     known = f"converted so far: {', '.join(models)}; " if models else ""
-    hub_id = ALIASES.get(name, name)
-    wanted = hub_id if HUB_ID.fullmatch(hub_id) else registry.DEFAULT_ALIAS
+    wanted = alias or (name if HUB_ID.fullmatch(name) else registry.DEFAULT_ALIAS)
     return f"{known}convert one with: funasr convert {wanted}"
 
 

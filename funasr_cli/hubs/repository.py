@@ -9,6 +9,7 @@ from pathlib import Path
 from funasr_cli.checkpoints.format import CONFIG_FILE, INDEX_FILE, README_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.funasr import PLACES_FILE, UPSTREAM_CONFIG, UPSTREAM_WEIGHTS
 from funasr_cli.checkpoints.pickles import require_torch
+from funasr_cli.checkpoints.pieces import SENTENCEPIECE, TOKENS_FILE, require_sentencepiece
 from funasr_cli.errors import ModelError
 from funasr_cli.families import registry
 from funasr_cli.options import Hub
@@ -36,17 +37,21 @@ def wanted(hub_id: str, names: Iterable[str]) -> list[str]:
 
     Raises:
         ModelError: there are no weights among them that could be converted.
-        SetupError: torch is needed and not installed, which is said before anything is downloaded.
+        SetupError: torch or sentencepiece is needed and not installed, said before anything is downloaded.
     """
     names = sorted(set(names))
     tensors = weights(names)
     if not tensors:
         message = f"{hub_id}: no {UPSTREAM_WEIGHTS} and no {WEIGHTS_FILE} in it"
         raise ModelError(message, "name the repository of a checkpoint", code="weights-missing")
+    patterns = [pattern.split("/") for pattern in COMMON_FILES | registry.hub_files()]
+    others = [name for name in names if _fits(name, patterns)]
     if UPSTREAM_WEIGHTS in tensors:
         require_torch()
-    patterns = [pattern.split("/") for pattern in COMMON_FILES | registry.hub_files()]
-    return [*(name for name in names if _fits(name, patterns)), *tensors]
+        models = [name for name in others if name.endswith(SENTENCEPIECE)]
+        if models and TOKENS_FILE not in others:
+            require_sentencepiece(f"{hub_id}: {models[0]}")
+    return [*others, *tensors]
 
 
 def weights(names: Collection[str]) -> list[str]:

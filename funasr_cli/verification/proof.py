@@ -92,18 +92,21 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
     mx.clear_cache()
     limit = LARGEST_OF_THE_SAME if exact else sys.float_info.max
     errors = _errors(after, before, limit, "the result computes otherwise")
+    token_ids = np.array(before.token_ids)
+    says = token_ids != before.blank_id  # (steps,)
     port_errors, port_agreeing = None, 0
     if beside_pytorch:
         theirs = run_reference(source, clip, before.token_ids)
         what = "the source computes otherwise than in PyTorch"
         port_errors = _errors(before, theirs, LARGEST_BESIDE_PYTORCH, what)
-        port_agreeing = sum(a == b for a, b in zip(before.token_ids, theirs.token_ids, strict=False))
+        pairs = zip(before.token_ids, theirs.token_ids, strict=False)
+        port_agreeing = sum(a == b != before.blank_id for a, b in pairs)
     return Proof(
         clip=clip.name,
         source_text=before.text,
         result_text=after.text,
-        tokens=len(before.token_ids),
-        agreeing=int((after.logits.argmax(-1) == np.array(before.token_ids)).sum()),
+        tokens=int(says.sum()),
+        agreeing=int((after.logits.argmax(-1) == token_ids)[says].sum()),
         errors=errors,
         port_errors=port_errors,
         port_agreeing=port_agreeing,

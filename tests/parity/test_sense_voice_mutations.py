@@ -15,9 +15,11 @@ from support.parity.sense_voice import CHECKS, References
 
 from funasr_cli.compute.backend import mx
 from funasr_cli.families.sense_voice import config as tables
+from funasr_cli.families.sense_voice import model as sense_voice
 from funasr_cli.families.sense_voice import network
 from funasr_cli.features.cmvn import CMVN
 from funasr_cli.models import sanm
+from funasr_cli.transcript import Segment
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +110,23 @@ def tags_of_the_next_query(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     model.tag_probabilities = lambda hidden, query, tags: original(hidden, query + 1, tags)
 
 
+def other_names_of_emotions(monkeypatch: pytest.MonkeyPatch, _: Any) -> None:
+    tags, names = tables.EMOTION_TAGS.keys(), [*tables.EMOTION_TAGS.values()]
+    monkeypatch.setattr(tables, "EMOTION_TAGS", dict(zip(tags, names[1:] + names[:1], strict=True)))
+
+
+def other_names_of_events(monkeypatch: pytest.MonkeyPatch, _: Any) -> None:
+    tags, names = tables.EVENT_TAGS.keys(), [*tables.EVENT_TAGS.values()]
+    monkeypatch.setattr(tables, "EVENT_TAGS", dict(zip(tags, names[1:] + names[:1], strict=True)))
+
+
+def a_tag_too_many(monkeypatch: pytest.MonkeyPatch, _: Any) -> None:
+    def tagged(*fields: Any, tags: tuple[str, ...], **more: Any) -> Segment:
+        return Segment(*fields, tags=(*tags, "music"), **more)
+
+    monkeypatch.setattr(sense_voice, "Segment", tagged)
+
+
 MUTATIONS: dict[Mutation, str] = {  # and the check that has to notice
     without_cmvn: "features", scaled_before_shifted: "features", splice_index_as_shift: "features",
     queries_left_out: "encoder", queries_behind: "encoder", emotion_and_event_swapped: "encoder",
@@ -115,6 +134,7 @@ MUTATIONS: dict[Mutation, str] = {  # and the check that has to notice
     positions_restarted_behind_queries: "encoder", queries_not_scaled: "encoder", without_tp_norm: "encoder",
     without_tp_layers: "encoder", last_label_as_blank: "text", text_from_the_first_frame: "text",
     text_one_frame_late: "text", tags_of_the_next_query: "text",
+    other_names_of_emotions: "text", other_names_of_events: "text", a_tag_too_many: "text",
 }  # fmt: skip
 
 

@@ -10,13 +10,13 @@ import safetensors
 from support.parity import sense_voice as parity
 from support.parity.checks import BATCH_TOLERANCE, relative_error
 from support.parity.clips import BATCH_CLIPS, CLIP_NAMES
-from support.parity.sense_voice import CHECKS, LESSONS, References, Row
-from support.sense_voice import RELEASE_PIECES, SIZES, SenseVoiceSpec
+from support.parity.sense_voice import ANSWERS, CHECKS, LESSONS, QUESTIONS, References, Row
+from support.sense_voice import EMOTION_NAMES, RELEASE_PIECES, SIZES, SOUND_NAMES, SenseVoiceSpec
 
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.decoding.words import FIRST_MIDDLE_S, FIRST_REACH_S, place
-from funasr_cli.families.sense_voice import config as tables
 from funasr_cli.pipeline import Recognizer
+from funasr_cli.transcript import Segment
 
 pytestmark = pytest.mark.slow
 
@@ -41,12 +41,18 @@ def taught(references: References) -> Any:
     return parity.load(references.taught)
 
 
+@pytest.fixture(scope="module")
+def questioned(references: References) -> Any:
+    """The one with an answer to each question; not to be changed."""
+    return parity.load(references.questioned)
+
+
 def rows_of(references: References, clip: str) -> list[Row]:
     """What was asked about a clip alone, of the random checkpoint."""
     return [
         rows[0]
         for case, rows in references.cases.items()
-        if case != "batch" and not case.startswith("taught-") and parity.clip_of(case) == clip
+        if case != "batch" and not case.startswith(("taught-", "questioned-")) and parity.clip_of(case) == clip
     ]
 
 
@@ -83,23 +89,44 @@ def test_a_batch_is_what_its_clips_are_alone(references: References, model: Any)
     assert len(rows) == len(BATCH_CLIPS)
 
 
-@pytest.mark.parametrize("clip", LESSONS)
-def test_text_language_and_tags_are_those_of_upstream(references: References, taught: Any, clip: str) -> None:
-    """As its own `generate()` writes them in one string, through all of the program."""
-    [row] = references.cases[f"taught-{clip}"]
+def is_upstreams(model: Any, row: Row, pieces: list[str]) -> Segment:
+    """Whether all of the program says what upstream's own `generate()` writes in one string, which was taught."""
     language, emotion, event, _ = parity.TAG.findall(row.report["text"])
-    transcript = Recognizer(taught).transcribe(str(row.audio), row.options)
-    [segment] = transcript.segments
-    pieces = LESSONS[clip]["pieces"]
     assert [f"<|{tag}|>" for tag in (language, emotion, event)] == pieces[:3]
     text = parity.plain(row.report["text"])
+    assert text == "".join(pieces[4:]).replace("▁", " ").strip()
+    [segment] = Recognizer(model).transcribe(str(row.audio), row.options).segments
     assert segment.text == ("" if (language, text) == ("nospeech", "The.") else text)
     assert segment.language == (None if language == "nospeech" else language)
-    expected = (tables.EMOTION_TAGS[emotion], tables.EVENT_TAGS[event])
+    expected = (EMOTION_NAMES[emotion], SOUND_NAMES[event])
     assert segment.tags == tuple(name for name in expected if name)
     assert (segment.no_speech_probability > 0.99) == (language == "nospeech")
+    return segment
+
+
+@pytest.mark.parametrize("clip", LESSONS)
+def test_text_language_and_tags_are_those_of_upstream(references: References, taught: Any, clip: str) -> None:
+    [row] = references.cases[f"taught-{clip}"]
+    segment = is_upstreams(taught, row, LESSONS[clip]["pieces"])
     assert "".join(score.text for score in segment.scores) == segment.text
     assert all(score.probability > 0.99 for score in segment.scores)
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=str)
+def test_every_language_with_and_without_itn(
+    references: References, questioned: Any, question: tuple[str, bool]
+) -> None:
+    """About one clip, each question has an answer of its own."""
+    [row] = references.cases[parity.case_of("questioned", *question)]
+    is_upstreams(questioned, row, ANSWERS[question])
+
+
+@pytest.mark.parametrize("clip", LESSONS)
+def test_questions_that_were_not_taught(references: References, taught: Any, clip: str) -> None:
+    rows = [references.cases[parity.case_of(clip, *question, "taught-")][0] for question in QUESTIONS]
+    for row, ours in zip(rows, parity.compute(taught, rows), strict=True):
+        for check in (parity.check_labels, parity.check_text):
+            check(taught, ours, row)
 
 
 @pytest.mark.parametrize("clip", ["zh-2.5s", "en-1s"])

@@ -25,6 +25,17 @@ TAGS = {
     25009: "EMO_UNKNOWN", 25010: "Cry", 25011: "Sneeze", 25012: "Breath", 25013: "Cough", 25014: "Sing",
     25015: "Speech_Noise", 25016: "withitn", 25017: "woitn", 25018: "GBG", 25019: "Event_UNK",
 }  # fmt: skip
+# What FunASR's tags are called here, written out: the tables that are tested do not test themselves.
+EMOTION_NAMES = {
+    "HAPPY": "happy", "SAD": "sad", "ANGRY": "angry", "NEUTRAL": "neutral", "FEARFUL": "fearful",
+    "DISGUSTED": "disgusted", "SURPRISED": "surprised", "OTHER": "other-emotion", "EMO_UNKNOWN": None,
+}  # fmt: skip
+SOUND_NAMES = {
+    "Speech": "speech", "BGM": "music", "Laughter": "laughter", "Applause": "applause", "Cry": "crying",
+    "Sneeze": "sneeze", "Breath": "breath", "Cough": "cough", "Sing": "singing", "Speech_Noise": "noise",
+    "GBG": None, "Event_UNK": None,
+}  # fmt: skip
+LANGUAGE_TAGS = ("zh", "en", "yue", "ja", "ko", "nospeech")
 # Each is made of two that are there, too, so that SentencePiece can merge up to it.
 MERGED = (
     "▁h", "el", "lo", "ello", "▁hello", "▁w", "or", "ld", "orld", "▁world", "he", "llo", "hello", "th", "▁th",

@@ -24,6 +24,7 @@ from funasr_cli.hubs.find import (
     ALIASES,
     converted_models,
     fetch_checkpoint,
+    find_aligner,
     find_model,
     hub_of,
     models_folder,
@@ -64,7 +65,7 @@ def test_models_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_which_model_is_the_default(home: Path, small_model: Path) -> None:
     """The only one; Nano among several."""
     assert_refused(None, "model-missing", str(home / "models"), "funasr convert FunAudioLLM/Fun-ASR-Nano-2512")
-    assert_refused("nano", "model-missing", "nano", "funasr convert FunAudioLLM/Fun-ASR-Nano-2512")
+    assert_refused("nano", "model-missing", "nano", "funasr convert nano")
     add(home, small_model, "b")
     assert find_model(None) == home / "models/b"
     add(home, small_model, "owner/a")
@@ -256,18 +257,47 @@ def test_files_that_another_family_needs(monkeypatch: pytest.MonkeyPatch) -> Non
     assert set(wanted("owner/model", ["model.pt", *names, *others])) == {"model.pt", *names}
 
 
-def test_an_alias_whose_id_is_another_one_on_modelscope(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An id is taken as it is."""
+HERE, THERE = "FunAudioLLM/SenseVoiceSmall", "iic/SenseVoiceSmall"
+SHORT = ("sensevoice", "sense-voice-small")
+
+
+@pytest.mark.parametrize("name", [*SHORT, HERE, THERE])
+def test_a_model_whose_id_is_another_one_on_modelscope(
+    home: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each hub is asked for its own."""
     asked = []
     for hub in ("huggingface", "modelscope"):
         monkeypatch.setattr(f"funasr_cli.hubs.{hub}.fetch", lambda *details: asked.append(details[0]))
-    there = dataclasses.replace(registry.FAMILIES[0], modelscope_ids={ALIASES["nano"]: "iic/nano"})
-    monkeypatch.setattr(registry, "FAMILIES", (there,))
-    for name in ("nano", "mlt-nano", ALIASES["nano"]):
-        for hub in Hub:
-            fetch_checkpoint(name, hub=hub)
+    for hub in (Hub.HF, Hub.MS):
+        fetch_checkpoint(name, hub=hub)
+        fetch_checkpoint("mlt-nano", hub=hub)
     same = ALIASES["mlt-nano"]
-    assert asked == [ALIASES["nano"], "iic/nano", same, same, ALIASES["nano"], ALIASES["nano"]]
+    assert asked == [HERE, same, THERE, same]
+
+
+@pytest.mark.parametrize("name", [*SHORT, HERE, THERE, "SenseVoiceSmall"])
+@pytest.mark.parametrize("converted", [HERE, THERE])
+def test_a_converted_model_goes_by_its_id_on_either_hub(
+    home: Path, small_model: Path, name: str, converted: str
+) -> None:
+    add(home, small_model, converted, "other")
+    assert find_model(name) == find_aligner(name) == home / "models" / converted
+
+
+def test_of_two_conversions_the_one_that_is_named(home: Path, small_model: Path) -> None:
+    add(home, small_model, HERE, THERE)
+    assert {find_model(name) for name in (*SHORT, HERE)} == {home / "models" / HERE}
+    assert find_model(THERE) == home / "models" / THERE
+
+
+@pytest.mark.parametrize(
+    ("name", "alias"), [(name, name) for name in SHORT] + [(HERE, SHORT[0]), (THERE, SHORT[0])]
+)
+def test_a_missing_model_is_named_in_short(home: Path, name: str, alias: str) -> None:
+    with refused("model-missing", name) as failure:
+        find_model(name)
+    assert failure.value.hint.endswith(f"funasr convert {alias}")
 
 
 @pytest.mark.parametrize(
@@ -351,3 +381,14 @@ def test_torch_is_asked_for_before_a_pickle_is_fetched(monkeypatch: pytest.Monke
     assert set(wanted("owner/model", TRANSFORMERS)) == set(TRANSFORMERS) - UNWANTED
     with refused("package-missing", "model.pt", "torch"):
         wanted("owner/model", UPSTREAM)
+
+
+def test_sentencepiece_is_asked_for_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no list of the pieces, which does without it."""
+    names = ["am.mvn", "x.bpe.model", "config.yaml", "configuration.json", "model.pt"]
+    assert set(wanted("owner/model", names)) == {*names}
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with refused("package-missing", "sentencepiece"):
+        wanted("owner/model", names)
+    assert set(wanted("owner/model", [*names, "tokens.json"])) == {*names, "tokens.json"}
+    assert set(wanted("owner/model", UPSTREAM)) == set(UPSTREAM) - UNWANTED

@@ -15,10 +15,11 @@ from support.sense_voice import BPE_FILE, CHARACTERS, TOKENS_FILE, piece_texts, 
 from funasr_cli.checkpoints.pieces import (
     PIECES_FILE,
     converted_vocabulary,
-    pieces_in,
+    read_pieces,
     read_sentencepiece,
     read_tokens,
     to_text,
+    vocabulary_file,
 )
 from funasr_cli.vocabulary import PieceVocabulary
 
@@ -33,6 +34,10 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / BPE_FILE).write_bytes(MODEL)
     (tmp_path / TOKENS_FILE).write_text(json.dumps(["a", "b"]), encoding="utf-8")
     return tmp_path
+
+
+def pieces_in(folder: Path) -> list[str]:
+    return read_pieces(vocabulary_file(folder))
 
 
 def state(folder: Path, name: object) -> None:
@@ -59,6 +64,15 @@ def test_without_the_library_the_list_is_read(folder: Path, monkeypatch: pytest.
 def test_without_a_model_the_list_is_read(folder: Path) -> None:
     (folder / BPE_FILE).unlink()
     assert pieces_in(folder) == ["a", "b"]
+
+
+def test_without_the_model_that_is_stated_the_list_is_read(folder: Path) -> None:
+    state(folder, "other.bpe.model")
+    assert vocabulary_file(folder).name == TOKENS_FILE
+    assert pieces_in(folder) == ["a", "b"]
+    (folder / TOKENS_FILE).unlink()
+    with refused("model-missing", "other.bpe.model", TOKENS_FILE):
+        pieces_in(folder)
 
 
 def test_without_library_and_list(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +114,7 @@ def test_converted_pieces_are_those_that_were_read(tmp_path: Path) -> None:
     text, path = to_text(TEXTS), tmp_path / PIECES_FILE
     path.write_text(text, encoding="utf-8")
     for files, texts in (({PIECES_FILE: path}, {}), ({}, {PIECES_FILE: text})):
-        vocabulary = converted_vocabulary(files, texts, len(TEXTS))
+        vocabulary = converted_vocabulary(files, texts, len(TEXTS), ("zh", "ko"))
         assert [vocabulary.decode([index]) for index in range(len(TEXTS))] == [
             PieceVocabulary(TEXTS).decode([index]) for index in range(len(TEXTS))
         ]
@@ -110,6 +124,7 @@ def test_converted_pieces_are_those_that_were_read(tmp_path: Path) -> None:
     ("content", "code"),
     [
         ({"pieces": TEXTS[:-1]}, "tokenizer-mismatch"),
+        ({"pieces": [text.replace("<|ko|>", "<ko>") for text in TEXTS]}, "tokenizer-mismatch"),
         ({"pieces": {}}, "model-damaged"),
         ({}, "model-damaged"),
         ([], "model-config"),
@@ -119,7 +134,7 @@ def test_other_converted_pieces(tmp_path: Path, content: object, code: str) -> N
     path = tmp_path / PIECES_FILE
     path.write_text(json.dumps(content), encoding="utf-8")
     with refused(code):
-        converted_vocabulary({PIECES_FILE: path}, {}, len(TEXTS))
+        converted_vocabulary({PIECES_FILE: path}, {}, len(TEXTS), ("zh", "ko"))
 
 
 WORDS = st.lists(

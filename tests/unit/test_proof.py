@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -83,6 +84,27 @@ def test_what_is_no_number_is_refused(small_checkpoint: Path, tmp_path: Path) ->
 def test_most_tokens_are_others() -> None:
     assert Proof("clip", "a", "b", tokens=9, agreeing=4, errors={}).is_doubtful
     assert not Proof("clip", "a", "b", tokens=9, agreeing=5, errors={}).is_doubtful
+
+
+@pytest.mark.parametrize(
+    ("blank_id", "result_ids", "tokens", "agreeing", "is_doubtful"),
+    [
+        (0, [0, 0, 0, 0, 0, 7, 8, 9], 3, 0, True),
+        (0, [0, 0, 0, 0, 0, 4, 5, 9], 3, 2, False),
+        (0, [1, 1, 1, 1, 1, 4, 5, 6], 3, 3, False),
+        (None, [0, 0, 0, 0, 0, 7, 8, 9], 8, 5, False),
+    ],
+)
+def test_frames_without_a_label_prove_nothing(
+    small_checkpoint: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch, blank_id: int | None,
+    result_ids: list[int], tokens: int, agreeing: int, is_doubtful: bool,
+) -> None:  # fmt: skip
+    def traced(*token_ids: int) -> Trace:
+        return Trace({}, np.eye(10, dtype=np.float32)[list(token_ids)], token_ids, "", blank_id)
+
+    monkeypatch.setattr(proof, "trace", Mock(side_effect=[traced(0, 0, 0, 0, 0, 4, 5, 6), traced(*result_ids)]))
+    found = proved(small_checkpoint, small_model, exact=False)
+    assert (found.tokens, found.agreeing, found.is_doubtful) == (tokens, agreeing, is_doubtful)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("[metal::malloc] out of\nmemory"), SetupError("no memory")])

@@ -16,7 +16,18 @@ import soundfile
 import torch
 import yaml
 from support.errors import refused
-from support.sense_voice import BPE_FILE, CMVN_FILE, SIZES, TAGS, TOKENS_FILE, SenseVoiceSpec, piece_texts
+from support.sense_voice import (
+    BPE_FILE,
+    CMVN_FILE,
+    EMOTION_NAMES,
+    LANGUAGE_TAGS,
+    SIZES,
+    SOUND_NAMES,
+    TAGS,
+    TOKENS_FILE,
+    SenseVoiceSpec,
+    piece_texts,
+)
 from support.sense_voice import write_sense_voice as write
 from support.small import convert, edit_json, once
 
@@ -130,18 +141,23 @@ def test_nothing_that_was_not_asked_for(model: SenseVoiceModel) -> None:
     assert segment.words == segment.scores == ()
 
 
-@pytest.mark.parametrize(
-    ("tags", "language", "found"),
-    [
-        (("<|yue|>", "<|EMO_UNKNOWN|>", "<|Event_UNK|>"), "yue", ()),
-        (("<|nospeech|>", "<|NEUTRAL|>", "<|BGM|>"), None, ("neutral", "music")),
-        (("<|ko|>", "<|OTHER|>", "<|Sing|>"), "ko", ("other-emotion", "singing")),
-    ],
-)
-def test_tags(model: SenseVoiceModel, tags: tuple[str, ...], language: str | None, found: tuple[str, ...]) -> None:
-    say(model, *tags, "<|woitn|>", "你", "<|zh|>", "好")
+@pytest.mark.parametrize("emotion", EMOTION_NAMES)
+def test_emotions(model: SenseVoiceModel, emotion: str) -> None:
+    say(model, "<|en|>", f"<|{emotion}|>", "<|Event_UNK|>", "<|woitn|>", "▁hello")
+    assert hear(model).tags == tuple(filter(None, [EMOTION_NAMES[emotion]]))
+
+
+@pytest.mark.parametrize("event", SOUND_NAMES)
+def test_sounds(model: SenseVoiceModel, event: str) -> None:
+    say(model, "<|en|>", "<|EMO_UNKNOWN|>", f"<|{event}|>", "<|woitn|>", "▁hello")
+    assert hear(model).tags == tuple(filter(None, [SOUND_NAMES[event]]))
+
+
+@pytest.mark.parametrize("language", ["zh", "en", "yue", "ja", "ko", None])
+def test_languages(model: SenseVoiceModel, language: str | None) -> None:
+    say(model, f"<|{language or 'nospeech'}|>", "<|SAD|>", "<|Sing|>", "<|woitn|>", "你", "<|zh|>", "好")
     segment = hear(model)
-    assert (segment.text, segment.language, segment.tags) == ("你好", language, found)
+    assert (segment.text, segment.language, segment.tags) == ("你好", language, ("sad", "singing"))
     assert (segment.no_speech_probability > 0.99) == (language is None)
 
 
@@ -180,6 +196,26 @@ def test_a_space_by_itself_ends_a_word(model: SenseVoiceModel) -> None:
 def test_repeats_need_a_blank_between_them(model: SenseVoiceModel) -> None:
     say(model, *TAGGED, "l", "l", "<unk>", "l")
     assert hear(model).text == "ll"
+
+
+@pytest.mark.parametrize(
+    ("language", "pieces", "seconds", "doubtful"),
+    [
+        ("en", "", 1.0, True), ("en", "", 0.9, False), ("nospeech", "", 1.0, False),
+        ("nospeech", "T he .", 1.0, False), ("en", "T he .", 1.0, False), ("en", "▁hello", 1.0, False),
+    ],
+)  # fmt: skip
+def test_speech_without_a_text_is_doubtful(
+    model: SenseVoiceModel, language: str, pieces: str, seconds: float, doubtful: bool
+) -> None:
+    """It is in the account and among the warnings; what the model finds silent is not, nor a moment."""
+    say(model, f"<|{language}|>", *TAGGED[1:], *pieces.split())
+    options = TranscribeOptions(vad=False)
+    transcript = Recognizer(model).transcribe(SAMPLES[: int(seconds * 16000)], options, sample_rate_hz=16000)
+    [segment] = transcript.segments
+    assert (segment.doubtful, segment.state) == (doubtful, "transcribed")
+    assert transcript.ledger.doubtful_s == pytest.approx(seconds if doubtful else 0)
+    assert bool(transcript.warnings) == doubtful
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -252,6 +288,7 @@ def test_the_model_itself(model: SenseVoiceModel) -> None:
     assert np.array_equal(trace.stages["encoder"][tables.QUERIES :], np.array(encoded.frames))
     assert trace.logits.shape == (tables.QUERIES + ROWS, len(TEXTS))
     assert list(trace.token_ids) == trace.logits.argmax(-1).tolist()
+    assert trace.blank_id == 0
     reading = model.read_ctc(SAMPLES)
     assert reading.frame_ids == list(trace.token_ids[tables.QUERIES :])
     assert trace.text == reading.text
@@ -293,8 +330,8 @@ def test_a_model_for_telephones(tmp_path: Path) -> None:
 
 
 def test_names_of_tags_are_everybodys() -> None:
-    assert {name for name in tables.EMOTION_TAGS.values() if name} <= EMOTIONS.keys()
-    assert {name for name in tables.EVENT_TAGS.values() if name} <= SOUNDS.keys()
+    assert {name for name in EMOTION_NAMES.values() if name} == EMOTIONS.keys()
+    assert {name for name in SOUND_NAMES.values() if name} == SOUNDS.keys()
     known = {*tables.LANGUAGE_TAGS, *tables.EMOTION_TAGS, *tables.EVENT_TAGS}
     assert known == {*TAGS.values()} - {"SER", "withitn", "woitn"}
 
@@ -336,11 +373,12 @@ def test_the_files_that_are_stated_go_first(checkpoint: Path, tmp_path: Path) ->
     assert (tmp_path / "out" / CMVN_FILE).read_bytes() == (checkpoint / "own.mvn").read_bytes()
 
 
-def test_a_fine_tune_without_configuration_json(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stated", ["/mnt/data/tuned.mvn", "C:\\data\\tuned.mvn", "tuned.mvn"])
+def test_a_fine_tune_without_configuration_json(checkpoint: Path, tmp_path: Path, stated: str) -> None:
     """Its config.yaml names files by absolute paths of another machine."""
     (checkpoint / "configuration.json").unlink()
     (checkpoint / CMVN_FILE).rename(checkpoint / "tuned.mvn")
-    conf = {"cmvn_file": "/mnt/data/tuned.mvn"}
+    conf = {"cmvn_file": stated}
     edit_yaml(checkpoint / "config.yaml", lambda content: content["frontend_conf"].update(conf))
     convert(checkpoint, tmp_path / "out")
     assert load(tmp_path / "out").features(SAMPLES).shape == (ROWS, 560)
@@ -353,6 +391,9 @@ CONFIGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "other normalisation": lambda content: content.update(normalize="utterance_mvn"),
     "post-norm": lambda content: content["encoder_conf"].update(normalize_before=False),
     "another input layer": lambda content: content["encoder_conf"].update(input_layer="conv2d"),
+    "a head without a matrix": lambda content: content.update(ctc_conf={"extra_linear": False}),
+    "another blank of the head": lambda content: content.update(ctc_conf={"blank_id": 3}),
+    "what is unknown of the head": lambda content: content.update(ctc_conf={"scale": 2.0}),
     "other attention": lambda content: content["encoder_conf"].update(selfattention_layer_type="selfattn"),
 }
 
@@ -364,11 +405,55 @@ def test_variants_that_are_not_supported(checkpoint: Path, tmp_path: Path, name:
         convert(checkpoint, tmp_path / "out")
 
 
+def test_what_the_head_was_trained_with(checkpoint: Path, tmp_path: Path) -> None:
+    """It changes no result."""
+    conf = {
+        "dropout_rate": 0.1,
+        "ctc_type": "builtin",
+        "reduce": True,
+        "ignore_nan_grad": True,
+        "extra_linear": True,
+    }
+    edit_yaml(checkpoint / "config.yaml", lambda content: content.update(ctc_conf=conf))
+    assert convert(checkpoint, tmp_path / "out").tensors
+
+
+@pytest.mark.parametrize("stated", ["best.pt", "/trained/elsewhere/best.pt", "D:\\trained\\best.pt"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_weights_that_are_stated_go_first(checkpoint: Path, tmp_path: Path, stated: str, is_there: bool) -> None:
+    """Without them, model.pt is taken, as upstream does."""
+    edit_json(
+        checkpoint / "configuration.json", lambda content: content["file_path_metas"].update(init_param=stated)
+    )
+    if is_there:
+        (checkpoint / "model.pt").rename(checkpoint / "best.pt")
+        (checkpoint / "model.pt").write_bytes(b"another")
+    convert(checkpoint, tmp_path / "out")
+    assert f"read, {'best' if is_there else 'model'}.pt:" in (tmp_path / "out/README.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_weights_that_are_stated_lie_in_the_folder(checkpoint: Path, tmp_path: Path) -> None:
+    metas = {"init_param": "../model.pt"}
+    edit_json(checkpoint / "configuration.json", lambda content: content["file_path_metas"].update(metas))
+    with refused("model-path", "../model.pt"):
+        convert(checkpoint, tmp_path / "out")
+
+
 DAMAGE: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "no CMVN": ("model-missing", lambda folder: (folder / CMVN_FILE).unlink()),
     "CMVN cut off": ("model-damaged", lambda folder: (folder / CMVN_FILE).write_bytes(b"<Nnet> <Splice> 560")),
     "CMVN of other bytes": ("model-damaged", lambda folder: (folder / CMVN_FILE).write_bytes(b"\xff\xfe")),
     "huge CMVN": ("model-damaged", lambda folder: (folder / CMVN_FILE).write_bytes(b" " * (1 << 21))),
+    "CMVN of no name": (
+        "model-config", lambda folder: [
+            (folder / "configuration.json").unlink(),
+            edit_yaml(
+                folder / "config.yaml", lambda content: content["frontend_conf"].update(cmvn_file=[1, 2])
+            ),
+        ],
+    ),
     "no pieces": (
         "model-missing", lambda folder: [(folder / name).unlink() for name in (BPE_FILE, TOKENS_FILE)],
     ),
@@ -383,6 +468,13 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any]]] = {
         ),
     ),
 }  # fmt: skip
+
+
+def test_the_file_that_misstates_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    edit_json(checkpoint / "configuration.json", lambda content: content.update(file_path_metas=[]))
+    with refused("model-config", "configuration.json") as failure:
+        convert(checkpoint, tmp_path / "out")
+    assert "config.yaml" not in failure.value.message
 
 
 @pytest.mark.parametrize("name", DAMAGE)
@@ -409,13 +501,40 @@ def test_tensors_that_are_missing_or_misshapen(
         convert(checkpoint, tmp_path / "out")
 
 
-def test_pieces_without_tags_are_another_models(checkpoint: Path, tmp_path: Path) -> None:
-    (checkpoint / "configuration.json").unlink()
-    (checkpoint / BPE_FILE).unlink()
-    texts = [text.replace("<|", "<") for text in TEXTS]
-    (checkpoint / TOKENS_FILE).write_text(json.dumps(texts), encoding="utf-8")
-    with refused("tokenizer-mismatch"):
+def only_tokens(folder: Path, texts: list[str]) -> None:
+    (folder / BPE_FILE).unlink()
+    (folder / TOKENS_FILE).write_text(json.dumps(texts), encoding="utf-8")
+
+
+OTHERS: dict[str, list[str]] = {
+    "no tags": [text.replace("<|", "<") for text in TEXTS],
+    "too few": TEXTS[:5] + TEXTS[6:],
+    "too many": [*TEXTS, "x"],
+} | {f"no {tag}": [text.replace(f"<|{tag}|>", tag) for text in TEXTS] for tag in LANGUAGE_TAGS}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_pieces_of_another_model(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    """The file that is to blame is named."""
+    only_tokens(checkpoint, OTHERS[name])
+    with refused("tokenizer-mismatch", str(checkpoint / TOKENS_FILE)):
         convert(checkpoint, tmp_path / "out")
+
+
+def test_the_list_will_do_where_the_model_that_is_stated_is_missing(
+    checkpoint: Path, converted: Path, tmp_path: Path
+) -> None:
+    only_tokens(checkpoint, TEXTS)
+    convert(checkpoint, tmp_path / "out")
+    assert (tmp_path / "out" / PIECES_FILE).read_bytes() == (converted / PIECES_FILE).read_bytes()
+
+
+def test_pieces_of_another_model_in_a_converted_one(converted: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(converted, tmp_path / "copy")
+    for texts in OTHERS.values():
+        (folder / PIECES_FILE).write_text(json.dumps({"pieces": texts}), encoding="utf-8")
+        with refused("tokenizer-mismatch", PIECES_FILE):
+            load_model(folder, "float32")
 
 
 @pytest.mark.parametrize(

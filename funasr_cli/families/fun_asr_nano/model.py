@@ -4,20 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import soxr
 
-from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
 from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.batch import BatchDecoder, bucketed
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.errors import AudioError, ModelError
+from funasr_cli.errors import ModelError
 from funasr_cli.families.family import LoadedModel
+from funasr_cli.families.frontend import FilterBankModel
 from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
 from funasr_cli.families.fun_asr_nano.session import NanoSession
-from funasr_cli.features.fbank import MIN_SAMPLES, Frontend
 from funasr_cli.models.layers import batch_lengths
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Prompt, Trace
@@ -33,14 +31,14 @@ class Encoded:
     lengths: list[int]
 
 
-class NanoModel:
+class NanoModel(FilterBankModel):
     """A loaded model, stage by stage, for batches whose rows do not depend on each other; see `SpeechModel`."""
 
-    sample_rate_hz = SAMPLE_RATE_HZ
     best_segment_s, longest_segment_s = BEST_SEGMENT_S, float(MAX_SEGMENT_S)
     window_s: float | None = None
 
     def __init__(self, loaded: LoadedModel):
+        super().__init__(loaded.file.config.frontend)
         self.loaded = loaded
         self.config, self.network = loaded.file.config, loaded.network
         files, has_ctc = loaded.files, self.config.ctc is not None
@@ -49,7 +47,6 @@ class NanoModel:
         self.name, self.weights_type = loaded.name, loaded.weights_type
         self.capabilities = loaded.family.capabilities(self.config)
         self.parameters = loaded.parameters
-        self.frontend = Frontend(self.config.frontend)
 
     def session(self, options: TranscribeOptions) -> NanoSession:
         """Begin a run; a `UsageError` refuses what the prompt cannot hold."""
@@ -57,8 +54,6 @@ class NanoModel:
 
     def encode(self, samples: np.ndarray) -> EncodedAudio:
         """Run the encoder over (samples,) at `sample_rate_hz`; an `AudioError` where they are too few."""
-        if len(self.at_model_rate(samples)) < MIN_SAMPLES:
-            raise AudioError("too short to be encoded", code="audio-too-short")
         encoded = self.encoded([self.features(samples)])
         frames = encoded.hidden[0, : encoded.lengths[0]]  # (frames, encoder width)
         [embeddings] = self.network.audio_embeddings(encoded.hidden, encoded.lengths)
@@ -103,15 +98,6 @@ class NanoModel:
         config = self.config.prompt
         ids = prompt_token_ids(options, config, self.tokenizer, first=first)
         return Prompt(*prompt_texts(options, config, first=first), *map(len, ids))
-
-    def features(self, samples: np.ndarray) -> np.ndarray:
-        """(samples,) at `sample_rate_hz` -> (rows, row width)."""
-        return np.array(self.frontend(self.at_model_rate(samples)))
-
-    def at_model_rate(self, samples: np.ndarray) -> np.ndarray:
-        """(samples,) at `sample_rate_hz` -> the same at the rate that the model states, 8 kHz for telephones."""
-        rate_hz = self.config.frontend.sample_rate_hz
-        return samples if rate_hz == SAMPLE_RATE_HZ else soxr.resample(samples, SAMPLE_RATE_HZ, rate_hz)
 
     def encoded(self, features: list[np.ndarray]) -> Encoded:
         """Run the encoder over a right-padded batch of (rows, row width) each."""

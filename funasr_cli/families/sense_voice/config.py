@@ -19,7 +19,12 @@ ITN_ROWS = {True: 14, False: 15}
 QUERIES = 4
 LANGUAGES = tuple(code for code in LANGUAGE_ROWS if code)
 CAPABILITIES = Capabilities(
-    languages=LANGUAGES, itn_switch=True, word_times=True, alignment=True, confidence=True, language_found=True,
+    languages=LANGUAGES,
+    itn_switch=True,
+    word_times=True,
+    alignment=True,
+    confidence=True,
+    language_found=True,
     tags=True,
 )
 # What the frames of the first three queries say, by tag; of emotions and events, their names in `tags.py`.
@@ -35,6 +40,7 @@ EVENT_TAGS = {
     "GBG": None, "Event_UNK": None,  # upstream says of neither what it is
 }  # fmt: skip
 TAGS = (LANGUAGE_TAGS, EMOTION_TAGS, EVENT_TAGS)
+REQUIRED_TAGS = (*LANGUAGE_TAGS, "NEUTRAL", "Speech")  # without which a vocabulary is another model's
 
 
 def query_rows(language: str | None, *, itn: bool) -> tuple[int, ...]:

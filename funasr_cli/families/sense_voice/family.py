@@ -6,12 +6,12 @@ from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import FORMAT
 from funasr_cli.checkpoints.keymap import SAME
-from funasr_cli.checkpoints.pieces import PIECES_FILE, TOKENS_FILE
+from funasr_cli.checkpoints.pieces import PIECES_FILE, TOKENS_FILE, converted_vocabulary
 from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.untrusted import file_in
 from funasr_cli.families.cmvn import CMVN_FILE, read_cmvn
 from funasr_cli.families.family import Family, LoadedModel
-from funasr_cli.families.sense_voice.config import CAPABILITIES, SenseVoiceConfig, misfits
+from funasr_cli.families.sense_voice.config import CAPABILITIES, REQUIRED_TAGS, SenseVoiceConfig, misfits
 from funasr_cli.families.sense_voice.layout_funasr import MODEL, RULES, open_funasr
 from funasr_cli.families.sense_voice.network import SenseVoice
 
@@ -29,10 +29,8 @@ def _load(loaded: LoadedModel) -> "SpeechModel":
 
 
 def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
-    from funasr_cli.families.sense_voice.model import read_vocabulary
-
     read_cmvn(checkpoint.files, checkpoint.config.frontend.row_width)
-    read_vocabulary(checkpoint.files, checkpoint.texts, checkpoint.config.vocab_size)
+    converted_vocabulary(checkpoint.files, checkpoint.texts, checkpoint.config.vocab_size, REQUIRED_TAGS)
     return ()
 
 

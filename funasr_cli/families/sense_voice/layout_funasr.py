@@ -5,12 +5,12 @@ from pathlib import Path
 from funasr_cli.checkpoints import funasr, keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.pickles import read_state_dict
-from funasr_cli.checkpoints.pieces import PIECES_FILE, pieces_in, to_text
+from funasr_cli.checkpoints.pieces import PIECES_FILE, read_pieces, refuse_others, to_text, vocabulary_file
 from funasr_cli.checkpoints.tensors import usual_dtype
 from funasr_cli.checkpoints.values import Options, check_config, require, section, stated_in, value
 from funasr_cli.families.cmvn import CMVN_FILE, cmvn_file
 from funasr_cli.families.components import encoder_config, frontend_config
-from funasr_cli.families.sense_voice.config import SenseVoiceConfig, misfits
+from funasr_cli.families.sense_voice.config import REQUIRED_TAGS, SenseVoiceConfig, misfits
 
 MODEL = "SenseVoiceSmall"  # what upstream calls its class
 COMPONENTS: Options = {
@@ -18,6 +18,8 @@ COMPONENTS: Options = {
     "normalize": None,
 }  # fmt: skip
 ENCODER: Options = {"input_layer": "pe", "normalize_before": True, "selfattention_layer_type": "sanm"}
+TRAINING_ONLY = {"dropout_rate", "ctc_type", "reduce", "ignore_nan_grad"}  # of the head
+HEAD = "ctc.ctc_lo.weight"
 RULES = (keymap.FSMN, *keymap.SAME)
 
 
@@ -33,16 +35,21 @@ def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
         frontend = frontend_config(section(options, "frontend_conf"))
         encoder = encoder_config(conf, frontend.row_width)
         blank_id = value(section(options, "model_conf"), "blank_id", 0)
-    weights = funasr.weights_file(folder)
-    cmvn, pieces = cmvn_file(folder, options), pieces_in(folder)
+        head = section(options, "ctc_conf")
+        for key in head.keys() - TRAINING_ONLY:
+            require(head, key, {"extra_linear": True, "blank_id": blank_id}.get(key))
+    cmvn, weights, vocabulary = cmvn_file(folder, options), funasr.weights_file(folder), vocabulary_file(folder)
+    pieces, stored = read_pieces(vocabulary), read_state_dict(weights)
+    tensors = keymap.translate(stored, RULES, str(weights))
+    if HEAD in tensors:
+        refuse_others(vocabulary, pieces, tensors[HEAD].shape[0], REQUIRED_TAGS)
     config = SenseVoiceConfig(frontend, encoder, len(pieces), blank_id)
     check_config(config, where, misfits)
-    stored = read_state_dict(weights)
     return Checkpoint(
         layout=funasr.LAYOUT,
         config=config,
         dtype=usual_dtype(stored),
-        tensors=keymap.translate(stored, RULES, str(weights)),
+        tensors=tensors,
         files={CMVN_FILE: cmvn},
         texts={PIECES_FILE: to_text(pieces)},
         weights=(weights,),

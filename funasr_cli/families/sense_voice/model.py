@@ -8,61 +8,49 @@ here it is left out where it is the whole text, and the model itself says that n
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
-from pathlib import Path
 
 import numpy as np
-import soxr
 
-from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.checkpoints.pieces import PIECES_FILE, converted_vocabulary
+from funasr_cli.checkpoints.pieces import converted_vocabulary
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.compute.memory import available_bytes
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.stopping import StopReason
 from funasr_cli.decoding.text import TextStream
 from funasr_cli.decoding.words import time_words
-from funasr_cli.errors import AudioError, ModelError
 from funasr_cli.families.cmvn import read_cmvn
 from funasr_cli.families.family import LoadedModel
+from funasr_cli.families.frontend import FilterBankModel
 from funasr_cli.families.sense_voice import config as tables
-from funasr_cli.features.fbank import MIN_SAMPLES, Frontend
 from funasr_cli.languages import resolve_language
 from funasr_cli.measure import timed
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Hypothesis, SegmentRequest, Trace, Update
 from funasr_cli.transcript import Segment
-from funasr_cli.vocabulary import PieceVocabulary
 
 MOST_ROWS = 16  # more add little
 CPU_ROWS_AT_ONCE = 4  # keep it busy; with more the first texts only come later
 MADE_OF_SILENCE = "The."
+HAS_WORDS_S = 1.0  # speech that lasts as long: no text is doubtful then
 Seconds = dict[str, float]  # by stage
 
 
-def read_vocabulary(files: Mapping[str, Path], texts: Mapping[str, str], size: int) -> PieceVocabulary:
-    """Read the pieces of a converted model; a `ModelError` where they are another model's."""
-    vocabulary = converted_vocabulary(files, texts, size)
-    if any(vocabulary.tags.keys().isdisjoint(kind) for kind in tables.TAGS):
-        raise ModelError(f"{PIECES_FILE}: lacks tags", "it is another model's", code="tokenizer-mismatch")
-    return vocabulary
-
-
-class SenseVoiceModel:
+class SenseVoiceModel(FilterBankModel):
     """A SenseVoiceSmall that is ready to transcribe; see `SpeechModel`."""
 
-    sample_rate_hz = SAMPLE_RATE_HZ
     capabilities = tables.CAPABILITIES
     best_segment_s, longest_segment_s = 30.0, float(MAX_SEGMENT_S)
     window_s: float | None = None
 
     def __init__(self, loaded: LoadedModel):
+        super().__init__(loaded.file.config.frontend)
         self.name, self.weights_type, self.parameters = loaded.name, loaded.weights_type, loaded.parameters
         self.network, self.config = loaded.network, loaded.file.config
-        self.vocabulary = read_vocabulary(loaded.files, loaded.texts, self.config.vocab_size)
+        size = self.config.vocab_size
+        self.vocabulary = converted_vocabulary(loaded.files, loaded.texts, size, tables.REQUIRED_TAGS)
         self.cmvn = read_cmvn(loaded.files, self.config.frontend.row_width)
-        self.frontend = Frontend(self.config.frontend)
 
     def session(self, options: TranscribeOptions) -> "SenseVoiceSession":
         """Begin a run."""
@@ -70,8 +58,6 @@ class SenseVoiceModel:
 
     def encode(self, samples: np.ndarray) -> EncodedAudio:
         """Run the encoder over (samples,), asked for any language; an `AudioError` where they are too few."""
-        if len(self.at_model_rate(samples)) < MIN_SAMPLES:
-            raise AudioError("too short to be encoded", code="audio-too-short")
         frames = self.hidden([samples], DEFAULTS, {})[0][tables.QUERIES :]  # (rows, encoder width)
         return EncodedAudio(frames, None, self.config.frontend.row_duration_s)
 
@@ -86,19 +72,15 @@ class SenseVoiceModel:
         [hidden] = self.hidden([samples], options, {})
         logits = np.array(self.network.ctc.logits(hidden))  # (queries + rows, vocabulary)
         stages = {"features": self.features(samples), "encoder": np.array(hidden)}
-        return Trace(stages, logits, tuple(logits.argmax(-1).tolist()), self.reading(hidden).text)
+        token_ids, text = tuple(logits.argmax(-1).tolist()), self.reading(hidden).text
+        return Trace(stages, logits, token_ids, text, self.config.blank_id)
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
         """Return nothing: it is not asked in words."""
 
-    def at_model_rate(self, samples: np.ndarray) -> np.ndarray:
-        """(samples,) at `sample_rate_hz` -> the same at the rate that the model states."""
-        rate_hz = self.config.frontend.sample_rate_hz
-        return samples if rate_hz == SAMPLE_RATE_HZ else soxr.resample(samples, SAMPLE_RATE_HZ, rate_hz)
-
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) at `sample_rate_hz` -> (rows, row width), normalised."""
-        return self.cmvn(np.array(self.frontend(self.at_model_rate(samples))))
+        return self.cmvn(super().features(samples))
 
     def hidden(self, clips: list[np.ndarray], options: TranscribeOptions, seconds: Seconds) -> list[mx.array]:
         """(samples,) each -> (queries + rows, encoder width) each, and add the time that takes to `seconds`."""
@@ -177,6 +159,7 @@ class SenseVoiceSession:
         language, emotion, event = (max(tags, key=tags.__getitem__) for tags in found)
         is_silent = language == tables.NO_SPEECH
         text = "" if is_silent and reading.text == MADE_OF_SILENCE else reading.text
+        no_speech = found[0][tables.NO_SPEECH]
         stream, logprobs = TextStream(reading.vocabulary.decode), reading.token_logprobs()
         if options.confidence:
             for token_id, logprob in zip(reading.token_ids, logprobs, strict=True):
@@ -188,5 +171,6 @@ class SenseVoiceSession:
             words=time_words(text, reading, start_s, end_s) if options.word_times else (),
             language=None if is_silent else language,
             tags=tuple(filter(None, (tables.EMOTION_TAGS[emotion], tables.EVENT_TAGS[event]))),
-            no_speech_probability=found[0].get(tables.NO_SPEECH),
+            no_speech_probability=no_speech,
+            doubtful=not text and no_speech < 0.5 and end_s - start_s >= HAS_WORDS_S,
         )  # fmt: skip
