@@ -94,7 +94,9 @@ def test_a_model_that_leads_out_of_the_folder(folder: Path) -> None:
         pieces_in(folder)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-40], lambda b: b"\xff" * 100, lambda b: b"{}"], ids=["cut", "noise", "json"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-40], lambda b: b"\xff" * 100, lambda b: b"{}"], ids=["cut", "noise", "json"]
+)
 def test_a_damaged_model(folder: Path, damage: Callable[[bytes], bytes]) -> None:
     (folder / BPE_FILE).write_bytes(damage(MODEL))
     with refused("model-damaged", BPE_FILE):
