@@ -44,7 +44,10 @@ RATE_HZ = 16000
 
 @pytest.fixture(scope="module")
 def asr() -> Recognizer:
-    return funasr_cli.load("demo")
+    """Loaded, and used once: the tables of its filter bank are made then, and stay."""
+    recognizer = funasr_cli.load("demo")
+    recognizer.encode_audio(CLIPS[0].path)
+    return recognizer
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """A run of Fun-ASR-Nano: rows that are written token by token, side by side, with drafts of the CTC branch."""
 
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from funasr_cli.decoding.stopping import Quota, StoppingCriteria, StopReason, to
 from funasr_cli.decoding.text import TextStream, clean_text, thinking
 from funasr_cli.decoding.words import time_words
 from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
+from funasr_cli.measure import timed
 from funasr_cli.models.adaptor import audio_token_count
 from funasr_cli.options import AUTO_DRAFT, TranscribeOptions
 from funasr_cli.speech_model import Hypothesis, SegmentRequest, Update
@@ -53,7 +52,7 @@ class NanoSession:
         before, after = prompt_token_ids(options, model.config.prompt, model.tokenizer)
         self._shared_rows = len(before)
         self._text_tokens = len(before) + len(after)
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, float] = {}
         self._stage = ""  # the current computation
         self._rows: dict[int, Row] = {}
         self._decoder = self._new_decoder()
@@ -181,7 +180,7 @@ class NanoSession:
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a block to that of its stage."""
-        self._stage, started = stage, time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - started
+        """Add the time of a block to that of its stage, and remember the stage for `reset`."""
+        self._stage = stage
+        with timed(self.seconds, stage):
+            yield
