@@ -1,0 +1,141 @@
+"""The C library through ctypes: its structures and functions, as `src/native.h` declares them."""
+
+import ctypes
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint8, c_void_p
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+ABI = 1
+FLOAT32, INT8 = 0, 1  # how weights are stored
+GROUP = 64  # inputs that share a scale
+ALIGNMENT = 64
+SLOWEST = "scalar"  # the reference, for tests: too slow to be used
+
+floats = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
+integers = np.ctypeslib.ndpointer(np.int32, flags="C_CONTIGUOUS")
+bytes_ = np.ctypeslib.ndpointer(np.uint8, flags="C_CONTIGUOUS")
+
+
+class Shape(Structure):
+    """Sizes of a decoder: ``struct fn_shape``."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")),
+        *((name, c_int32) for name in ("num_key_value_heads", "head_dim", "intermediate_size", "vocab_size")),
+        ("weights", c_int32),
+        ("rope_theta", c_float),
+        ("rms_norm_eps", c_float),
+    )
+
+
+class Matrix(Structure):
+    """A packed matrix: ``struct fn_matrix``."""
+
+    _fields_ = (
+        ("data", c_void_p),
+        *((name, c_int32) for name in ("rows", "columns", "weights", "has_offset")),
+    )
+
+
+class Layer(Structure):
+    """Weights of one layer: ``struct fn_layer``."""
+
+    _fields_ = (
+        *((name, Matrix) for name in ("qkv", "output", "gate_up", "down")),
+        *((name, c_void_p) for name in ("input_norm", "attention_norm", "query_norm", "key_norm")),
+    )
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Load a library and declare its functions.
+
+    Raises:
+        OSError: it cannot be loaded, or is of another version.
+    """
+    library = ctypes.CDLL(str(path))
+    if library.fn_abi() != ABI:
+        raise OSError(f"{path}: version {library.fn_abi()} of the interface, not {ABI}")
+    signatures = {
+        "fn_instruction_sets": (POINTER(c_char_p), []),
+        "fn_packed_size": (c_size_t, [c_int32, c_int32, c_int32, c_int32]),
+        "fn_pack": (c_int, [c_void_p, floats, c_int32, c_int32, c_int32]),
+        "fn_pack_affine": (c_int, [c_void_p, bytes_, floats, floats, c_int32, c_int32, c_int32]),
+        "fn_product": (c_int, [POINTER(Matrix), floats, c_int32, floats, c_int32, c_char_p]),
+        "fn_decoder_new": (
+            c_void_p,
+            [POINTER(Shape), POINTER(Layer), floats, POINTER(Matrix), POINTER(Matrix), c_int32, c_int32, c_char_p],
+        ),
+        "fn_decoder_free": (None, [c_void_p]),
+        "fn_decoder_instruction_set": (c_char_p, [c_void_p]),
+        "fn_embed": (c_int, [c_void_p, integers, c_int32, floats]),
+        "fn_step": (c_int, [c_void_p, c_int32, integers, integers, floats, c_void_p]),
+        "fn_logits": (c_int, [c_void_p, c_int32, floats, c_void_p, integers, floats]),
+        "fn_copy_slot": (c_int, [c_void_p, c_int32, c_int32, c_int32]),
+        "fn_clear_slot": (None, [c_void_p, c_int32]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the library that was compiled with this package; None if there is none that works here."""
+    from funasr_cli.native.build import LIBRARY, is_wanted
+
+    try:
+        return load(LIBRARY) if is_wanted() else None
+    except OSError:
+        return None
+
+
+def instruction_sets(loaded: ctypes.CDLL) -> tuple[str, ...]:
+    """Name the instruction sets that this CPU has, the fastest first."""
+    names = loaded.fn_instruction_sets()
+    found = []
+    while names[len(found)]:
+        found.append(names[len(found)].decode())
+    return tuple(found)
+
+
+class Packed:
+    """A packed matrix and the memory that holds it."""
+
+    def __init__(self, loaded: ctypes.CDLL, rows: int, columns: int, weights: int, *, has_offset: bool = False):
+        size_bytes = loaded.fn_packed_size(rows, columns, weights, has_offset)
+        buffer = np.empty(size_bytes + ALIGNMENT, np.uint8)
+        start = -buffer.ctypes.data % ALIGNMENT
+        self.bytes = buffer[start : start + size_bytes]
+        self.matrix = Matrix(self.bytes.ctypes.data, rows, columns, weights, has_offset)
+
+    @classmethod
+    def of(cls, loaded: ctypes.CDLL, values: np.ndarray, weights: int) -> "Packed":
+        """Pack (rows, columns) float32; columns must be a multiple of `GROUP`."""
+        packed = cls(loaded, *values.shape, weights)
+        check(loaded.fn_pack(packed.matrix.data, np.ascontiguousarray(values, np.float32), *values.shape, weights))
+        return packed
+
+    @classmethod
+    def of_affine(
+        cls, loaded: ctypes.CDLL, values: np.ndarray, scales: np.ndarray, offsets: np.ndarray, group: int
+    ) -> "Packed":
+        """Pack (rows, columns) uint8, w = scale * value + offset, with (rows, columns / group) of both."""
+        packed = cls(loaded, *values.shape, INT8, has_offset=True)
+        floats_ = (np.ascontiguousarray(each, np.float32) for each in (scales, offsets))
+        check(
+            loaded.fn_pack_affine(
+                packed.matrix.data, np.ascontiguousarray(values), *floats_, *values.shape, group
+            )
+        )
+        return packed
+
+
+def check(status: int) -> None:
+    """Raise a MemoryError or ValueError for what a function returned, unless it succeeded."""
+    if status == -1:
+        raise MemoryError("not enough memory for the CPU engine")
+    if status:
+        raise ValueError("the CPU engine refuses its arguments")

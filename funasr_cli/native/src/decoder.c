@@ -1,0 +1,492 @@
+/* A decoder of the Qwen3 kind: grouped-query attention with normed queries and keys, rotary positions, SwiGLU.
+ *
+ * Source: transformers models/qwen3/modeling_qwen3.py. What differs: keys and values are kept in float16, and with
+ * FN_U8 weights the inputs of every product are rounded to 8 bits in groups of 64.
+ *
+ * A step goes through each layer in eight phases, each of which is a job of the thread pool: norm and round, queries
+ * and keys and values, their norms and positions, attention, output, norm and round, feed-forward up, down. Each
+ * pair (slot, position) is a row; what a row gives does not depend on the others.
+ */
+
+#include "internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Keys and values of PAGE positions in all layers: for each layer keys, then values, (kv_heads, PAGE, head_dim). */
+typedef uint16_t *page;
+
+struct slot {
+    page *pages;
+    int count;
+};
+
+struct fn_decoder {
+    struct fn_shape shape;
+    struct fn_layer *layers;
+    float *final_norm;
+    struct fn_matrix head, embeddings;
+    const struct kernels *kernels;
+    struct pool *pool;
+    struct slot *slots;
+    int slot_count;
+    double *frequencies; /* (head_dim / 2,) of the rotary positions */
+    /* Working memory for `capacity` rows. */
+    int capacity;
+    float *x;                 /* (n, hidden_size), the residual stream */
+    float *qkv;               /* (n, (heads + 2 kv_heads) * head_dim) */
+    float *turns;             /* (n, head_dim): cosines, then sines */
+    float *scratch;           /* (threads in attention, longest row) scores */
+    size_t scratch_size;
+    struct operand normed;    /* (n, hidden_size) */
+    struct operand attended;  /* (n, heads * head_dim) */
+    struct operand activated; /* (n, intermediate_size) */
+    float *logits;            /* (logits_capacity, vocab_size) */
+    int logits_capacity;
+};
+
+/* What the phases of a step share. */
+struct step {
+    fn_decoder *decoder;
+    int n, layer;
+    const int32_t *slots, *positions;
+    const float *norm;                 /* of the current norm phase */
+    const struct fn_matrix *matrix;    /* of the current product */
+    const struct operand *input;
+    float *out;
+    size_t stride;
+};
+
+/* --- sizes --- */
+
+static int query_width(const struct fn_shape *s) { return s->num_attention_heads * s->head_dim; }
+static int key_width(const struct fn_shape *s) { return s->num_key_value_heads * s->head_dim; }
+static int qkv_width(const struct fn_shape *s) { return query_width(s) + 2 * key_width(s); }
+static size_t page_values(const struct fn_shape *s) { return (size_t)s->num_hidden_layers * 2 * PAGE * (size_t)key_width(s); }
+
+/* Where a page keeps the keys (which = 0) or values (1) of a head in a layer: (PAGE, head_dim). */
+static uint16_t *in_page(const struct fn_shape *s, page p, int layer, int which, int head) {
+    size_t heads = (size_t)s->num_key_value_heads;
+    return p + (((size_t)layer * 2 + (size_t)which) * heads + (size_t)head) * PAGE * (size_t)s->head_dim;
+}
+
+static int is_supported(const struct fn_shape *s) {
+    return s->hidden_size > 0 && s->hidden_size % GROUP == 0 && s->intermediate_size > 0 &&
+           s->intermediate_size % GROUP == 0 && s->head_dim > 0 && s->head_dim % 16 == 0 &&
+           s->num_key_value_heads > 0 && s->num_attention_heads > 0 &&
+           s->num_attention_heads % s->num_key_value_heads == 0 && query_width(s) % GROUP == 0 &&
+           s->num_hidden_layers > 0 && s->vocab_size > 0 && (s->weights == FN_F32 || s->weights == FN_U8);
+}
+
+/* --- life of a decoder --- */
+
+static float *copy(const float *values, int n) {
+    float *copied = malloc((size_t)n * sizeof(float));
+    if (copied) memcpy(copied, values, (size_t)n * sizeof(float));
+    return copied;
+}
+
+static int copy_layers(fn_decoder *d, const struct fn_layer *layers) {
+    const struct fn_shape *s = &d->shape;
+    for (int i = 0; i < s->num_hidden_layers; i++) {
+        struct fn_layer *layer = &d->layers[i];
+        *layer = layers[i];
+        layer->input_norm = copy(layers[i].input_norm, s->hidden_size);
+        layer->attention_norm = copy(layers[i].attention_norm, s->hidden_size);
+        layer->query_norm = copy(layers[i].query_norm, s->head_dim);
+        layer->key_norm = copy(layers[i].key_norm, s->head_dim);
+        if (!layer->input_norm || !layer->attention_norm || !layer->query_norm || !layer->key_norm) return FN_NO_MEMORY;
+    }
+    return FN_OK;
+}
+
+fn_decoder *fn_decoder_new(const struct fn_shape *shape, const struct fn_layer *layers, const float *final_norm,
+                           const struct fn_matrix *head, const struct fn_matrix *embeddings, int32_t slots,
+                           int32_t threads, const char *instruction_set) {
+    const struct kernels *kernels = find_kernels(instruction_set);
+    if (!kernels || !is_supported(shape) || slots < 1) return NULL;
+    fn_decoder *d = calloc(1, sizeof *d);
+    if (!d) return NULL;
+    d->shape = *shape;
+    d->kernels = kernels;
+    d->head = *head;
+    d->embeddings = embeddings ? *embeddings : *head;
+    d->slot_count = slots;
+    d->pool = pool_new(threads);
+    d->slots = calloc((size_t)slots, sizeof *d->slots);
+    d->layers = calloc((size_t)shape->num_hidden_layers, sizeof *d->layers);
+    d->final_norm = copy(final_norm, shape->hidden_size);
+    d->frequencies = malloc((size_t)shape->head_dim / 2 * sizeof(double));
+    if (!d->pool || !d->slots || !d->layers || !d->final_norm || !d->frequencies || copy_layers(d, layers)) {
+        fn_decoder_free(d);
+        return NULL;
+    }
+    for (int i = 0; i < shape->head_dim / 2; i++)
+        d->frequencies[i] = pow((double)shape->rope_theta, -2.0 * i / shape->head_dim);
+    return d;
+}
+
+static void free_working_memory(fn_decoder *d) {
+    free(d->x);
+    free(d->qkv);
+    free(d->turns);
+    operand_free(&d->normed);
+    operand_free(&d->attended);
+    operand_free(&d->activated);
+    d->x = d->qkv = d->turns = NULL;
+    d->capacity = 0;
+}
+
+void fn_decoder_free(fn_decoder *d) {
+    if (!d) return;
+    pool_free(d->pool);
+    free_working_memory(d);
+    free(d->scratch);
+    free(d->logits);
+    for (int i = 0; d->slots && i < d->slot_count; i++) fn_clear_slot(d, i);
+    for (int i = 0; d->layers && i < d->shape.num_hidden_layers; i++) {
+        free((void *)d->layers[i].input_norm);
+        free((void *)d->layers[i].attention_norm);
+        free((void *)d->layers[i].query_norm);
+        free((void *)d->layers[i].key_norm);
+    }
+    free(d->slots);
+    free(d->layers);
+    free(d->final_norm);
+    free(d->frequencies);
+    free(d);
+}
+
+const char *fn_decoder_instruction_set(const fn_decoder *d) { return d->kernels->name; }
+
+static int reserve(fn_decoder *d, int n) {
+    const struct fn_shape *s = &d->shape;
+    if (n <= d->capacity) return FN_OK;
+    free_working_memory(d);
+    size_t rows = (size_t)n;
+    d->x = malloc(rows * (size_t)s->hidden_size * sizeof(float));
+    d->qkv = malloc(rows * (size_t)qkv_width(s) * sizeof(float));
+    d->turns = malloc(rows * (size_t)s->head_dim * sizeof(float));
+    if (!d->x || !d->qkv || !d->turns || operand_reserve(&d->normed, n, s->hidden_size, s->weights) ||
+        operand_reserve(&d->attended, n, query_width(s), s->weights) ||
+        operand_reserve(&d->activated, n, s->intermediate_size, s->weights)) {
+        free_working_memory(d);
+        return FN_NO_MEMORY;
+    }
+    d->capacity = n;
+    return FN_OK;
+}
+
+/* --- slots --- */
+
+static int reserve_positions(fn_decoder *d, int slot, int positions) {
+    struct slot *s = &d->slots[slot];
+    int wanted = (positions + PAGE - 1) / PAGE;
+    if (wanted <= s->count) return FN_OK;
+    page *pages = realloc(s->pages, (size_t)wanted * sizeof *pages);
+    if (!pages) return FN_NO_MEMORY;
+    s->pages = pages;
+    while (s->count < wanted) {
+        if (!(pages[s->count] = malloc(page_values(&d->shape) * sizeof(uint16_t)))) return FN_NO_MEMORY;
+        s->count++;
+    }
+    return FN_OK;
+}
+
+int fn_copy_slot(fn_decoder *d, int32_t from, int32_t to, int32_t length) {
+    if (from < 0 || to < 0 || from >= d->slot_count || to >= d->slot_count || from == to || length < 0 ||
+        length > d->slots[from].count * PAGE)
+        return FN_BAD_ARGUMENT;
+    if (reserve_positions(d, to, length)) return FN_NO_MEMORY;
+    for (int i = 0; i * PAGE < length; i++)
+        memcpy(d->slots[to].pages[i], d->slots[from].pages[i], page_values(&d->shape) * sizeof(uint16_t));
+    return FN_OK;
+}
+
+void fn_clear_slot(fn_decoder *d, int32_t slot) {
+    if (slot < 0 || slot >= d->slot_count) return;
+    struct slot *s = &d->slots[slot];
+    while (s->count) free(s->pages[--s->count]);
+    free(s->pages);
+    s->pages = NULL;
+}
+
+/* --- the phases of a step --- */
+
+/* RMS norm: x / sqrt(mean(x^2) + eps) * weights. */
+static void rms_norm(const fn_decoder *d, const float *x, const float *weights, int n, float *out) {
+    float mean = d->kernels->sum_of_squares(x, n) / (float)n;
+    d->kernels->scale_by(x, weights, 1.0f / sqrtf(mean + d->shape.rms_norm_eps), n, out);
+}
+
+static void norm_rows(void *argument, int row) {
+    const struct step *step = argument;
+    const fn_decoder *d = step->decoder;
+    size_t width = (size_t)d->shape.hidden_size, at = (size_t)row * width;
+    rms_norm(d, d->x + at, step->norm, (int)width, d->normed.values + at);
+    round_row(d->kernels, d->shape.weights, &d->normed, row);
+}
+
+/* Queries, keys and values: normed -> qkv. */
+static void project(void *argument, int chunk) {
+    const struct step *step = argument;
+    const fn_decoder *d = step->decoder;
+    const struct fn_matrix *m = step->matrix;
+    int tiles = tiles_a_chunk(m);
+    for (int tile = chunk * tiles; tile < (chunk + 1) * tiles && tile * TILE < m->rows; tile++)
+        multiply_tile(d->kernels, m, tile, step->input, 0, step->n, step->out + tile * TILE, step->stride);
+}
+
+/* The same, added to the residual stream: 8 rows at a time. */
+static void project_and_add(void *argument, int chunk) {
+    const struct step *step = argument;
+    const fn_decoder *d = step->decoder;
+    const struct fn_matrix *m = step->matrix;
+    int tiles = tiles_a_chunk(m);
+    float part[8 * TILE];
+    for (int tile = chunk * tiles; tile < (chunk + 1) * tiles && tile * TILE < m->rows; tile++)
+        for (int first = 0; first < step->n; first += 8) {
+            int n = step->n - first < 8 ? step->n - first : 8;
+            multiply_tile(d->kernels, m, tile, step->input, first, n, part, TILE);
+            for (int row = 0; row < n; row++) {
+                float *x = d->x + (size_t)(first + row) * (size_t)d->shape.hidden_size + (size_t)tile * TILE;
+                for (int i = 0; i < TILE; i++) x[i] += part[row * TILE + i];
+            }
+        }
+}
+
+/* Feed-forward up, GROUP outputs in each chunk: silu(gate) * up, rounded for the product that follows. */
+static void project_up(void *argument, int chunk) {
+    const struct step *step = argument;
+    const fn_decoder *d = step->decoder;
+    const struct operand *out = &d->activated;
+    float gate[8 * TILE], up[8 * TILE];
+    for (int first = 0; first < step->n; first += 8) {
+        int n = step->n - first < 8 ? step->n - first : 8;
+        for (int pair = 0; pair < GROUP / TILE; pair++) {
+            int tile = 2 * (chunk * (GROUP / TILE) + pair);
+            multiply_tile(d->kernels, step->matrix, tile, step->input, first, n, gate, TILE);
+            multiply_tile(d->kernels, step->matrix, tile + 1, step->input, first, n, up, TILE);
+            for (int row = 0; row < n; row++)
+                d->kernels->swiglu(gate + row * TILE, up + row * TILE, TILE,
+                                   out->values + (size_t)(first + row) * (size_t)out->columns +
+                                       (size_t)(chunk * GROUP + pair * TILE));
+        }
+        for (int row = 0; row < n && d->shape.weights == FN_U8; row++) {
+            size_t at = (size_t)(first + row) * (size_t)(out->columns / GROUP) + (size_t)chunk;
+            d->kernels->round_group(out->values + at * GROUP, out->rounded + at * GROUP, out->scales + at, out->sums + at);
+        }
+    }
+}
+
+/* Turn a head by its position: the halves of the head are the parts of complex numbers. */
+static void turn(float *x, const float *turns, int half) {
+    for (int i = 0; i < half; i++) {
+        float real = x[i], imaginary = x[half + i], cosine = turns[i], sine = turns[half + i];
+        x[i] = real * cosine - imaginary * sine;
+        x[half + i] = imaginary * cosine + real * sine;
+    }
+}
+
+/* Norm and turn queries and keys of a row; keep its keys and values. */
+static void keep_row(void *argument, int row) {
+    const struct step *step = argument;
+    const fn_decoder *d = step->decoder;
+    const struct fn_shape *s = &d->shape;
+    const struct fn_layer *layer = &d->layers[step->layer];
+    float *qkv = d->qkv + (size_t)row * (size_t)qkv_width(s);
+    const float *turns = d->turns + (size_t)row * (size_t)s->head_dim;
+    int queries = s->num_attention_heads, heads = queries + s->num_key_value_heads, position = step->positions[row];
+    for (int head = 0; head < heads; head++) {
+        float *x = qkv + head * s->head_dim;
+        rms_norm(d, x, head < queries ? layer->query_norm : layer->key_norm, s->head_dim, x);
+        turn(x, turns, s->head_dim / 2);
+    }
+    page here = d->slots[step->slots[row]].pages[position / PAGE];
+    for (int which = 0; which < 2; which++)
+        for (int head = 0; head < s->num_key_value_heads; head++) {
+            const float *from = qkv + query_width(s) + which * key_width(s) + head * s->head_dim;
+            uint16_t *to = in_page(s, here, step->layer, which, head) + (size_t)(position % PAGE) * (size_t)s->head_dim;
+            d->kernels->to_half(from, s->head_dim, to);
+        }
+}
+
+/* Attention of one row and one key/value head, for the queries that share it. */
+static void attend(void *argument, int chunk) {
+    const struct step *step = argument;
+    const fn_decoder *d = step->decoder;
+    const struct fn_shape *s = &d->shape;
+    int row = chunk / s->num_key_value_heads, kv_head = chunk % s->num_key_value_heads;
+    int shared = s->num_attention_heads / s->num_key_value_heads, length = step->positions[row] + 1;
+    const struct slot *slot = &d->slots[step->slots[row]];
+    float *scores = d->scratch + (size_t)chunk * d->scratch_size, factor = 1.0f / sqrtf((float)s->head_dim);
+    for (int head = kv_head * shared; head < (kv_head + 1) * shared; head++) {
+        float *query = d->qkv + (size_t)row * (size_t)qkv_width(s) + (size_t)head * (size_t)s->head_dim;
+        size_t at = (size_t)row * (size_t)query_width(s) + (size_t)head * (size_t)s->head_dim;
+        float *out = d->attended.values + at;
+        for (int i = 0; i < s->head_dim; i++) query[i] *= factor;
+        for (int first = 0; first < length; first += PAGE) {
+            const uint16_t *keys = in_page(s, slot->pages[first / PAGE], step->layer, 0, kv_head);
+            d->kernels->scores(query, keys, length - first < PAGE ? length - first : PAGE, s->head_dim, scores + first);
+        }
+        float sum = d->kernels->exponentials(scores, length, d->kernels->maximum(scores, length), scores);
+        memset(out, 0, (size_t)s->head_dim * sizeof(float));
+        for (int first = 0; first < length; first += PAGE) {
+            const uint16_t *values = in_page(s, slot->pages[first / PAGE], step->layer, 1, kv_head);
+            d->kernels->add_weighted(scores + first, values, length - first < PAGE ? length - first : PAGE, s->head_dim, out);
+        }
+        for (int i = 0; i < s->head_dim; i++) out[i] /= sum;
+    }
+}
+
+static void round_attended(void *argument, int row) {
+    const struct step *step = argument;
+    round_row(step->decoder->kernels, step->decoder->shape.weights, &step->decoder->attended, row);
+}
+
+static void run(struct step *step, pool_task task, int chunks) { pool_run(step->decoder->pool, task, step, chunks); }
+
+static void run_product(struct step *step, pool_task task, const struct fn_matrix *m, const struct operand *input) {
+    int per_chunk = tiles_a_chunk(m) * TILE;
+    step->matrix = m;
+    step->input = input;
+    run(step, task, (m->rows + per_chunk - 1) / per_chunk);
+}
+
+static void run_layer(struct step *step, int index) {
+    fn_decoder *d = step->decoder;
+    const struct fn_shape *s = &d->shape;
+    const struct fn_layer *layer = &d->layers[index];
+    step->layer = index;
+    step->norm = layer->input_norm;
+    run(step, norm_rows, step->n);
+    step->out = d->qkv;
+    step->stride = (size_t)qkv_width(s);
+    run_product(step, project, &layer->qkv, &d->normed);
+    run(step, keep_row, step->n);
+    run(step, attend, step->n * s->num_key_value_heads);
+    run(step, round_attended, step->n);
+    run_product(step, project_and_add, &layer->output, &d->attended);
+    step->norm = layer->attention_norm;
+    run(step, norm_rows, step->n);
+    step->matrix = &layer->gate_up;
+    step->input = &d->normed;
+    run(step, project_up, s->intermediate_size / GROUP);
+    run_product(step, project_and_add, &layer->down, &d->activated);
+}
+
+/* Reserve what a step needs, before anything is written. */
+static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *positions) {
+    const struct fn_shape *s = &d->shape;
+    size_t longest = 0;
+    for (int row = 0; row < n; row++) {
+        if (slots[row] < 0 || slots[row] >= d->slot_count || positions[row] < 0) return FN_BAD_ARGUMENT;
+        if (reserve_positions(d, slots[row], positions[row] + 1)) return FN_NO_MEMORY;
+        if ((size_t)positions[row] + 1 > longest) longest = (size_t)positions[row] + 1;
+    }
+    longest = (longest + PAGE - 1) / PAGE * PAGE;
+    size_t chunks = (size_t)n * (size_t)s->num_key_value_heads;
+    free(d->scratch);
+    d->scratch = malloc(chunks * longest * sizeof(float));
+    d->scratch_size = longest;
+    return !d->scratch || reserve(d, n) ? FN_NO_MEMORY : FN_OK;
+}
+
+int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *positions, const float *x, float *hidden) {
+    const struct fn_shape *s = &d->shape;
+    if (n < 1) return FN_BAD_ARGUMENT;
+    int status = prepare(d, n, slots, positions);
+    if (status) return status;
+    memcpy(d->x, x, (size_t)n * (size_t)s->hidden_size * sizeof(float));
+    for (int row = 0; row < n; row++)
+        for (int i = 0; i < s->head_dim / 2; i++) {
+            float *turns = d->turns + (size_t)row * (size_t)s->head_dim;
+            turns[i] = (float)cos(positions[row] * d->frequencies[i]);
+            turns[s->head_dim / 2 + i] = (float)sin(positions[row] * d->frequencies[i]);
+        }
+    struct step step = {.decoder = d, .n = n, .slots = slots, .positions = positions};
+    for (int i = 0; i < s->num_hidden_layers; i++) run_layer(&step, i);
+    for (int row = 0; hidden && row < n; row++) {
+        size_t at = (size_t)row * (size_t)s->hidden_size;
+        rms_norm(d, d->x + at, d->final_norm, s->hidden_size, hidden + at);
+    }
+    return FN_OK;
+}
+
+/* --- the output head --- */
+
+struct head_job {
+    fn_decoder *decoder;
+    int n;
+    float *logits, *logprobs;
+    int32_t *ids;
+};
+
+static void head_chunk(void *argument, int chunk) {
+    const struct head_job *job = argument;
+    const fn_decoder *d = job->decoder;
+    const struct fn_matrix *m = &d->head;
+    int tiles = tiles_a_chunk(m), vocab = m->rows;
+    float part[8 * TILE];
+    for (int tile = chunk * tiles; tile < (chunk + 1) * tiles && tile * TILE < vocab; tile++)
+        for (int first = 0; first < job->n; first += 8) {
+            int n = job->n - first < 8 ? job->n - first : 8, width = vocab - tile * TILE;
+            multiply_tile(d->kernels, m, tile, &d->normed, first, n, part, TILE);
+            for (int row = 0; row < n; row++)
+                memcpy(job->logits + (size_t)(first + row) * (size_t)vocab + (size_t)(tile * TILE), part + row * TILE,
+                       (size_t)(width < TILE ? width : TILE) * sizeof(float));
+        }
+}
+
+/* The likeliest token of a row, the first of several, and its log-probability: -log(sum(exp(logits - peak))). */
+static void choose(void *argument, int row) {
+    const struct head_job *job = argument;
+    const fn_decoder *d = job->decoder;
+    int vocab = d->shape.vocab_size, id = 0;
+    const float *logits = job->logits + (size_t)row * (size_t)vocab;
+    float peak = d->kernels->maximum(logits, vocab);
+    while (id < vocab - 1 && logits[id] != peak) id++;
+    job->ids[row] = id;
+    job->logprobs[row] = -logf(d->kernels->exponentials(logits, vocab, peak, NULL));
+}
+
+int fn_logits(fn_decoder *d, int32_t n, const float *hidden, float *logits, int32_t *ids, float *logprobs) {
+    size_t width = (size_t)d->shape.hidden_size, vocab = (size_t)d->shape.vocab_size;
+    if (n < 1) return FN_BAD_ARGUMENT;
+    if (reserve(d, n)) return FN_NO_MEMORY;
+    if (!logits && n > d->logits_capacity) {
+        free(d->logits);
+        d->logits = malloc((size_t)n * vocab * sizeof(float));
+        d->logits_capacity = d->logits ? n : 0;
+        if (!d->logits) return FN_NO_MEMORY;
+    }
+    memcpy(d->normed.values, hidden, (size_t)n * width * sizeof(float));
+    for (int row = 0; row < n; row++) round_row(d->kernels, d->head.weights, &d->normed, row);
+    struct head_job job = {d, n, logits ? logits : d->logits, logprobs, ids};
+    int per_chunk = tiles_a_chunk(&d->head) * TILE;
+    pool_run(d->pool, head_chunk, &job, (d->head.rows + per_chunk - 1) / per_chunk);
+    pool_run(d->pool, choose, &job, n);
+    return FN_OK;
+}
+
+int fn_embed(const fn_decoder *d, const int32_t *ids, int32_t n, float *out) {
+    const struct fn_matrix *m = &d->embeddings;
+    for (int row = 0; row < n; row++) {
+        if (ids[row] < 0 || ids[row] >= m->rows) return FN_BAD_ARGUMENT;
+        int output = ids[row] % TILE;
+        const uint8_t *tile = (const uint8_t *)m->data + (size_t)(ids[row] / TILE) * tile_size(m);
+        float *to = out + (size_t)row * (size_t)m->columns;
+        for (int i = 0; i < m->columns; i++) {
+            if (m->weights == FN_F32) {
+                to[i] = ((const float *)tile)[(size_t)i * TILE + (size_t)output];
+                continue;
+            }
+            const uint8_t *block = tile + (size_t)(i / GROUP) * block_size(m->has_offset);
+            const float *scales = (const float *)(block + BLOCK_VALUES);
+            int value = block[(i % GROUP / 4 * TILE + output) * 4 + i % 4] - 128;
+            to[i] = (float)value * scales[output] + (m->has_offset ? scales[TILE + output] : 0.0f);
+        }
+    }
+    return FN_OK;
+}

@@ -1,0 +1,252 @@
+/* The inner loops with AVX2, FMA and F16C; see kernels_scalar.c for what each computes.
+ *
+ * AVX2 multiplies unsigned with signed bytes and adds pairs in 16 bits, which saturate at 32,767. So the weights
+ * are taken as magnitudes of at most 128 and their signs are moved to the inputs, of at most 127:
+ * 2 * 128 * 127 = 32,512.
+ */
+
+#include "internal.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#define ROWS 4 /* that share the loads of half a tile: 8 accumulators */
+#define INLINE static inline __attribute__((always_inline))
+
+/* --- names for what the loops do --- */
+
+INLINE __m256 load(const float *x) { return _mm256_loadu_ps(x); }
+INLINE __m256 load_half(const uint16_t *x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x)); }
+
+INLINE float reduce_add(__m256 x) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+INLINE float reduce_max(__m256 x) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+/* Add the products of 4 weights and 4 inputs to each of 8 sums. */
+INLINE __m256i add_products(__m256i sums, __m256i weights, __m256i magnitudes, const int8_t *inputs) {
+    int32_t four;
+    memcpy(&four, inputs, sizeof four);
+    __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(_mm256_set1_epi32(four), weights));
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+/* e^x as in kernels_avx512.c */
+INLINE __m256 exponential(__m256 x) {
+    x = _mm256_max_ps(_mm256_set1_ps(-87.3f), x);
+    x = _mm256_min_ps(_mm256_set1_ps(88.3f), x);
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+    __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
+    p = _mm256_fmadd_ps(_mm256_mul_ps(p, r), r, _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
+    __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(bits));
+}
+
+/* --- products --- */
+
+static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *sum) {
+    __m256 peaks = _mm256_setzero_ps(), sign = _mm256_set1_ps(-0.0f);
+    for (int i = 0; i < GROUP; i += 8) peaks = _mm256_max_ps(peaks, _mm256_andnot_ps(sign, load(x + i)));
+    float peak = reduce_max(peaks);
+    __m256 inverse = _mm256_set1_ps(peak > 0.0f ? 127.0f / peak : 0.0f);
+    __m256i sums = _mm256_setzero_si256(), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    for (int i = 0; i < GROUP; i += 32) {
+        __m256i whole[4];
+        for (int j = 0; j < 4; j++) {
+            whole[j] = _mm256_cvtps_epi32(_mm256_mul_ps(load(x + i + 8 * j), inverse));
+            sums = _mm256_add_epi32(sums, whole[j]);
+        }
+        __m256i low = _mm256_packs_epi32(whole[0], whole[1]), high = _mm256_packs_epi32(whole[2], whole[3]);
+        __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
+        _mm256_storeu_si256((__m256i *)(rounded + i), bytes);
+    }
+    *scale = peak / 127.0f;
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+    *sum = _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1)));
+}
+
+/* Half a tile: the 8 outputs from `half` on. */
+INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, int half, const struct operand *x,
+                    int first, float *out, size_t stride) {
+    int groups = x->columns / GROUP;
+    __m256 totals[ROWS];
+    for (int row = 0; row < n; row++) totals[row] = _mm256_setzero_ps();
+    for (int group = 0; group < groups; group++, block += block_size(has_offset)) {
+        size_t at = (size_t)first * (size_t)groups + (size_t)group;
+        __m256i dots[ROWS];
+        for (int row = 0; row < n; row++) dots[row] = _mm256_setzero_si256();
+        for (int i = 0; i < GROUP / 4; i++) {
+            __m256i unsigned_ = _mm256_loadu_si256((const __m256i *)(block + 64 * i + 4 * half));
+            __m256i weights = _mm256_xor_si256(unsigned_, _mm256_set1_epi8((char)0x80)); /* value - 128 */
+            __m256i magnitudes = _mm256_abs_epi8(weights);
+            for (int row = 0; row < n; row++)
+                dots[row] = add_products(dots[row], weights, magnitudes,
+                                         x->rounded + (at + (size_t)row * (size_t)groups) * GROUP + 4 * i);
+        }
+        __m256 scales = load((const float *)(block + BLOCK_VALUES) + half);
+        for (int row = 0; row < n; row++) {
+            size_t here = at + (size_t)row * (size_t)groups;
+            __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[row]), _mm256_set1_ps(x->scales[here]));
+            totals[row] = _mm256_fmadd_ps(dot, scales, totals[row]);
+            if (has_offset) {
+                __m256 sum = _mm256_set1_ps((float)x->sums[here] * x->scales[here]);
+                totals[row] = _mm256_fmadd_ps(sum, load((const float *)(block + BLOCK_VALUES + BLOCK_SCALES) + half), totals[row]);
+            }
+        }
+    }
+    for (int row = 0; row < n; row++) _mm256_storeu_ps(out + (size_t)row * stride + half, totals[row]);
+}
+
+INLINE void rows_f32(const int n, const float *tile, int half, const struct operand *x, int first, float *out,
+                     size_t stride) {
+    const float *values = x->values + (size_t)first * (size_t)x->columns;
+    __m256 totals[ROWS];
+    for (int row = 0; row < n; row++) totals[row] = _mm256_setzero_ps();
+    for (int column = 0; column < x->columns; column++) {
+        __m256 weights = load(tile + (size_t)column * TILE + half);
+        for (int row = 0; row < n; row++) {
+            __m256 input = _mm256_set1_ps(values[(size_t)row * (size_t)x->columns + (size_t)column]);
+            totals[row] = _mm256_fmadd_ps(input, weights, totals[row]);
+        }
+    }
+    for (int row = 0; row < n; row++) _mm256_storeu_ps(out + (size_t)row * stride + half, totals[row]);
+}
+
+/* The number of rows as a constant, so that the accumulators stay in registers. */
+#define FOR_ROWS(n, call)                                                                                      \
+    switch (n) {                                                                                               \
+    case 1: call(1); break;                                                                                    \
+    case 2: call(2); break;                                                                                    \
+    case 3: call(3); break;                                                                                    \
+    default: call(4); break;                                                                                   \
+    }
+
+static void product_u8(const uint8_t *tile, int has_offset, const struct operand *x, int first, int n, float *out,
+                       size_t stride) {
+    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride)
+        for (int half = 0; half < TILE; half += 8) {
+#define WITH(count) rows_u8(count, tile, 1, half, x, first, out, stride)
+#define WITHOUT(count) rows_u8(count, tile, 0, half, x, first, out, stride)
+            if (has_offset) FOR_ROWS(n, WITH)
+            else FOR_ROWS(n, WITHOUT)
+        }
+}
+
+static void product_f32(const float *tile, const struct operand *x, int first, int n, float *out, size_t stride) {
+    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride)
+        for (int half = 0; half < TILE; half += 8) {
+#define DENSE(count) rows_f32(count, tile, half, x, first, out, stride)
+            FOR_ROWS(n, DENSE)
+        }
+}
+
+/* --- attention; d is a multiple of 16 --- */
+
+static void scores(const float *query, const uint16_t *keys, int n, int d, float *out) {
+    for (int position = 0; position < n; position++, keys += d) {
+        __m256 one = _mm256_setzero_ps(), other = _mm256_setzero_ps();
+        for (int i = 0; i < d; i += 16) {
+            one = _mm256_fmadd_ps(load(query + i), load_half(keys + i), one);
+            other = _mm256_fmadd_ps(load(query + i + 8), load_half(keys + i + 8), other);
+        }
+        out[position] = reduce_add(_mm256_add_ps(one, other));
+    }
+}
+
+static void add_weighted(const float *weights, const uint16_t *values, int n, int d, float *out) {
+    for (int i = 0; i < d; i += 32) {
+        int lanes = d - i < 32 ? (d - i) / 8 : 4;
+        __m256 totals[4];
+        for (int j = 0; j < lanes; j++) totals[j] = load(out + i + 8 * j);
+        for (int position = 0; position < n; position++) {
+            __m256 weight = _mm256_set1_ps(weights[position]);
+            for (int j = 0; j < lanes; j++)
+                totals[j] = _mm256_fmadd_ps(weight, load_half(values + (size_t)position * (size_t)d + i + 8 * j), totals[j]);
+        }
+        for (int j = 0; j < lanes; j++) _mm256_storeu_ps(out + i + 8 * j, totals[j]);
+    }
+}
+
+static void to_half(const float *x, int n, uint16_t *out) {
+    for (int i = 0; i < n; i += 8)
+        _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(load(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+/* --- whole rows, of any length: 8 values at a time, then the rest one by one --- */
+
+static float maximum(const float *x, int n) {
+    __m256 peaks = _mm256_set1_ps(x[0]);
+    int i = 0;
+    for (; i + 8 <= n; i += 8) peaks = _mm256_max_ps(peaks, load(x + i));
+    float peak = reduce_max(peaks);
+    for (; i < n; i++) peak = x[i] > peak ? x[i] : peak;
+    return peak;
+}
+
+static float exponentials(const float *x, int n, float peak, float *out) {
+    __m256 sums = _mm256_setzero_ps();
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 values = exponential(_mm256_sub_ps(load(x + i), _mm256_set1_ps(peak)));
+        if (out) _mm256_storeu_ps(out + i, values);
+        sums = _mm256_add_ps(sums, values);
+    }
+    float sum = reduce_add(sums);
+    for (; i < n; i++) {
+        float value = expf(x[i] - peak);
+        if (out) out[i] = value;
+        sum += value;
+    }
+    return sum;
+}
+
+static float sum_of_squares(const float *x, int n) {
+    __m256 sums = _mm256_setzero_ps();
+    int i = 0;
+    for (; i + 8 <= n; i += 8) sums = _mm256_fmadd_ps(load(x + i), load(x + i), sums);
+    float sum = reduce_add(sums);
+    for (; i < n; i++) sum += x[i] * x[i];
+    return sum;
+}
+
+static void scale_by(const float *x, const float *weights, float factor, int n, float *out) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_mul_ps(load(x + i), _mm256_set1_ps(factor)), load(weights + i)));
+    for (; i < n; i++) out[i] = x[i] * factor * weights[i];
+}
+
+static void swiglu(const float *gate, const float *up, int n, float *out) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 g = load(gate + i);
+        __m256 below = _mm256_add_ps(_mm256_set1_ps(1.0f), exponential(_mm256_sub_ps(_mm256_setzero_ps(), g)));
+        _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_div_ps(g, below), load(up + i)));
+    }
+    for (; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+const struct kernels kernels_avx2 = {
+    "avx2", round_group, product_u8, product_f32, scores, add_weighted, to_half,
+    maximum, exponentials, sum_of_squares, scale_by, swiglu,
+};
+
+#endif

@@ -1,0 +1,107 @@
+/* The inner loops in plain C: the reference that the other instruction sets are compared with. */
+
+#include "internal.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef _Float16 half;
+
+static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *sum) {
+    float peak = 0.0f;
+    for (int i = 0; i < GROUP; i++) peak = fabsf(x[i]) <= peak ? peak : fabsf(x[i]); /* NaN, if all are */
+    float inverse = peak > 0.0f ? 127.0f / peak : 0.0f;
+    *scale = peak / 127.0f;
+    *sum = 0;
+    for (int i = 0; i < GROUP; i++) {
+        float value = rintf(x[i] * inverse);
+        rounded[i] = fabsf(value) <= 127.0f ? (int8_t)value : 0; /* not of NaN, which `scale` passes on */
+        *sum += rounded[i];
+    }
+}
+
+static void product_u8(const uint8_t *tile, int has_offset, const struct operand *x, int first, int n, float *out,
+                       size_t stride) {
+    int groups = x->columns / GROUP;
+    for (int row = 0; row < n; row++) {
+        const uint8_t *block = tile;
+        float total[TILE] = {0};
+        for (int group = 0; group < groups; group++, block += block_size(has_offset)) {
+            size_t at = (size_t)(first + row) * (size_t)groups + (size_t)group;
+            const int8_t *values = x->rounded + at * GROUP;
+            const float *scales = (const float *)(block + BLOCK_VALUES), *offsets = scales + TILE;
+            for (int output = 0; output < TILE; output++) {
+                int32_t dot = -128 * x->sums[at];
+                for (int i = 0; i < GROUP; i++) dot += block[(i / 4 * TILE + output) * 4 + i % 4] * values[i];
+                total[output] += (float)dot * x->scales[at] * scales[output];
+                if (has_offset) total[output] += (float)x->sums[at] * x->scales[at] * offsets[output];
+            }
+        }
+        memcpy(out + (size_t)row * stride, total, sizeof total);
+    }
+}
+
+static void product_f32(const float *tile, const struct operand *x, int first, int n, float *out, size_t stride) {
+    for (int row = 0; row < n; row++) {
+        const float *values = x->values + (size_t)(first + row) * (size_t)x->columns;
+        float total[TILE] = {0};
+        for (int column = 0; column < x->columns; column++)
+            for (int output = 0; output < TILE; output++)
+                total[output] += values[column] * tile[(size_t)column * TILE + (size_t)output];
+        memcpy(out + (size_t)row * stride, total, sizeof total);
+    }
+}
+
+static void scores(const float *query, const uint16_t *keys, int n, int d, float *out) {
+    const half *key = (const half *)keys;
+    for (int position = 0; position < n; position++, key += d) {
+        float total = 0.0f;
+        for (int i = 0; i < d; i++) total += query[i] * (float)key[i];
+        out[position] = total;
+    }
+}
+
+static void add_weighted(const float *weights, const uint16_t *values, int n, int d, float *out) {
+    const half *value = (const half *)values;
+    for (int position = 0; position < n; position++, value += d)
+        for (int i = 0; i < d; i++) out[i] += weights[position] * (float)value[i];
+}
+
+static void to_half(const float *x, int n, uint16_t *out) {
+    for (int i = 0; i < n; i++) ((half *)out)[i] = (half)x[i];
+}
+
+static float maximum(const float *x, int n) {
+    float peak = x[0];
+    for (int i = 1; i < n; i++) peak = x[i] > peak ? x[i] : peak;
+    return peak;
+}
+
+static float exponentials(const float *x, int n, float peak, float *out) {
+    double sum = 0.0;
+    for (int i = 0; i < n; i++) {
+        float value = expf(x[i] - peak);
+        if (out) out[i] = value;
+        sum += (double)value;
+    }
+    return (float)sum;
+}
+
+static float sum_of_squares(const float *x, int n) {
+    double sum = 0.0;
+    for (int i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    return (float)sum;
+}
+
+static void scale_by(const float *x, const float *weights, float factor, int n, float *out) {
+    for (int i = 0; i < n; i++) out[i] = x[i] * factor * weights[i];
+}
+
+static void swiglu(const float *gate, const float *up, int n, float *out) {
+    for (int i = 0; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+const struct kernels kernels_scalar = {
+    "scalar", round_group, product_u8, product_f32, scores, add_weighted, to_half,
+    maximum, exponentials, sum_of_squares, scale_by, swiglu,
+};

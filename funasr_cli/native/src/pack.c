@@ -1,0 +1,73 @@
+/* Packing of matrices: into tiles of TILE outputs whose inputs follow each other, see internal.h.
+ *
+ * Rows that are missing in the last tile are zero. FN_F32 keeps a tile as (columns, TILE).
+ */
+
+#include "internal.h"
+
+#include <math.h>
+#include <string.h>
+
+static int tiles(int32_t rows) { return (rows + TILE - 1) / TILE; }
+
+size_t fn_packed_size(int32_t rows, int32_t columns, int32_t weights, int32_t has_offset) {
+    struct fn_matrix m = {.rows = rows, .columns = columns, .weights = weights, .has_offset = has_offset};
+    return (size_t)tiles(rows) * tile_size(&m);
+}
+
+static void pack_f32(float *packed, const float *values, int32_t rows, int32_t columns) {
+    for (int tile = 0; tile < tiles(rows); tile++)
+        for (int column = 0; column < columns; column++)
+            for (int output = 0; output < TILE; output++) {
+                int row = tile * TILE + output;
+                *packed++ = row < rows ? values[(size_t)row * columns + column] : 0.0f;
+            }
+}
+
+/* Place of one value within the values of its block. */
+static inline int place(int output, int input) { return (input / 4 * TILE + output) * 4 + input % 4; }
+
+int fn_pack(void *packed, const float *values, int32_t rows, int32_t columns, int32_t weights) {
+    if (rows < 1 || columns < 1 || columns % GROUP) return FN_BAD_ARGUMENT;
+    if (weights == FN_F32) {
+        pack_f32(packed, values, rows, columns);
+        return FN_OK;
+    }
+    uint8_t *block = packed;
+    for (int tile = 0; tile < tiles(rows); tile++)
+        for (int group = 0; group < columns / GROUP; group++, block += block_size(0))
+            for (int output = 0; output < TILE; output++) {
+                int row = tile * TILE + output;
+                float peak = 0.0f;
+                const float *from = values + (size_t)row * columns + (size_t)group * GROUP;
+                for (int i = 0; row < rows && i < GROUP; i++) peak = fmaxf(peak, fabsf(from[i]));
+                float scale = peak / 127.0f;
+                ((float *)(block + BLOCK_VALUES))[output] = scale;
+                for (int i = 0; i < GROUP; i++) {
+                    float rounded = peak > 0.0f ? rintf(from[i] / scale) : 0.0f;
+                    block[place(output, i)] = (uint8_t)(fmaxf(-127.0f, fminf(127.0f, rounded)) + 128.0f);
+                }
+            }
+    return FN_OK;
+}
+
+int fn_pack_affine(void *packed, const uint8_t *values, const float *scales, const float *offsets, int32_t rows,
+                   int32_t columns, int32_t group) {
+    if (rows < 1 || columns < 1 || columns % GROUP || group < GROUP || group % GROUP || columns % group)
+        return FN_BAD_ARGUMENT;
+    uint8_t *block = packed;
+    for (int tile = 0; tile < tiles(rows); tile++)
+        for (int g = 0; g < columns / GROUP; g++, block += block_size(1))
+            for (int output = 0; output < TILE; output++) {
+                int row = tile * TILE + output;
+                size_t stated = (size_t)row * (size_t)(columns / group) + (size_t)(g * GROUP / group);
+                float scale = row < rows ? scales[stated] : 0.0f, offset = row < rows ? offsets[stated] : 0.0f;
+                ((float *)(block + BLOCK_VALUES))[output] = scale;
+                /* value * scale + offset = (value - 128) * scale + (offset + 128 * scale) */
+                ((float *)(block + BLOCK_VALUES + BLOCK_SCALES))[output] = offset + 128.0f * scale;
+                for (int i = 0; i < GROUP; i++)
+                    block[place(output, i)] =
+                        row < rows ? values[(size_t)row * columns + (size_t)g * GROUP + (size_t)i] : 128;
+            }
+    return FN_OK;
+}
