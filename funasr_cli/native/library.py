@@ -9,7 +9,7 @@ import numpy as np
 
 ABI = 1
 FLOAT32, INT8 = 0, 1  # how weights are stored
-GROUP = 64  # inputs that share a scale
+GROUP, TILE = 64, 16  # inputs that share a scale; outputs that are computed together
 ALIGNMENT = 64
 SLOWEST = "scalar"  # the reference, for tests: too slow to be used
 

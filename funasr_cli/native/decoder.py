@@ -1,0 +1,210 @@
+"""A Qwen3 decoder computed by the C library: rows of different lengths, each in a slot of its own.
+
+`models.qwen3.Qwen3` is the same network on MLX, and what this is compared with.
+"""
+
+import ctypes
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from funasr_cli.models.qwen3 import Qwen3Config
+from funasr_cli.native.library import FLOAT32, GROUP, TILE, Layer, Matrix, Packed, Shape, check
+
+SLOTS = 256  # rows that may have keys and values at a time: more than any batch has
+POSITIONS_AT_ONCE = 256  # of prompts: memory for activations grows with them
+HEAD = "lm_head"
+EMBEDDINGS = "model.embed_tokens"
+
+MakeMatrix = Callable[[Sequence[str], str], Packed]  # names of matrices, and how their rows are ordered
+
+
+def why_unsupported(config: Qwen3Config) -> str | None:
+    """Return what keeps the library from computing a decoder of this shape; None if nothing does."""
+    widths = {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "the queries' width": config.num_attention_heads * config.head_dim,
+    }
+    for name, width in widths.items():
+        if width % GROUP:
+            return f"{name} is {width}, not a multiple of {GROUP}"
+    if config.head_dim % TILE:
+        return f"head_dim is {config.head_dim}, not a multiple of {TILE}"
+    return "its attention has biases" if config.attention_bias else None
+
+
+def interleaved(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Put TILE rows of the gate before the same rows of up: twice (rows, columns) -> (2 * rows, columns)."""
+    rows, columns = gate.shape
+    both = np.stack([each.reshape(rows // TILE, TILE, columns) for each in (gate, up)], axis=1)
+    return both.reshape(2 * rows, columns)
+
+
+class NativeDecoder:
+    """Computes steps of a decoder on a CPU."""
+
+    def __init__(
+        self,
+        loaded: ctypes.CDLL,
+        config: Qwen3Config,
+        weights: int,
+        matrix: Callable[..., Packed],
+        norm: Callable[[str], np.ndarray],
+        threads: int | None = None,
+        instruction_set: str | None = None,
+    ):
+        """Make a decoder.
+
+        Args:
+            loaded: the library.
+            config: sizes.
+            weights: `FLOAT32` or `INT8`.
+            matrix: pack the matrices of these names, one below the other; with ``interleave``, 16 rows of each in
+                turns.
+            norm: return the (width,) float32 weights of a norm.
+            threads: None takes one for each core that this process may use.
+            instruction_set: None takes the fastest.
+
+        Raises:
+            MemoryError: there is not enough.
+        """
+        self.config = config
+        self._library = loaded
+        self._packed = []  # keeps the memory that the library points to
+
+        def pack(*names: str, interleave: bool = False) -> Matrix:
+            self._packed.append(matrix(*names, interleave=interleave))
+            return self._packed[-1].matrix
+
+        norms = []
+
+        def pointer(name: str) -> int:
+            norms.append(np.ascontiguousarray(norm(name), np.float32))
+            return norms[-1].ctypes.data
+
+        layers = (Layer * config.num_hidden_layers)()
+        for number, layer in enumerate(layers):
+            prefix = f"model.layers.{number}"
+            attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
+            layer.qkv = pack(*(f"{attention}.{name}_proj" for name in "qkv"))
+            layer.output = pack(f"{attention}.o_proj")
+            layer.gate_up = pack(f"{mlp}.gate_proj", f"{mlp}.up_proj", interleave=True)
+            layer.down = pack(f"{mlp}.down_proj")
+            layer.input_norm = pointer(f"{prefix}.input_layernorm")
+            layer.attention_norm = pointer(f"{prefix}.post_attention_layernorm")
+            layer.query_norm, layer.key_norm = pointer(f"{attention}.q_norm"), pointer(f"{attention}.k_norm")
+        embeddings = pack(EMBEDDINGS)
+        head = embeddings if config.tie_word_embeddings else pack(HEAD)
+        sizes = {name: getattr(config, name) for name, _ in Shape._fields_ if name != "weights"}
+        self._decoder = loaded.fn_decoder_new(
+            Shape(weights=weights, **sizes), layers, np.ascontiguousarray(norm("model.norm"), np.float32), head,
+            embeddings, SLOTS, threads or len(os.sched_getaffinity(0)),
+            instruction_set and instruction_set.encode(),
+        )  # fmt: skip
+        if not self._decoder:
+            raise MemoryError("not enough memory for the CPU engine")
+        weakref.finalize(self, loaded.fn_decoder_free, self._decoder)
+        self._free = list(range(SLOTS))
+
+    @property
+    def instruction_set(self) -> str:
+        """What it computes with."""
+        return self._library.fn_decoder_instruction_set(self._decoder).decode()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its packed weights."""
+        return sum(packed.bytes.nbytes for packed in self._packed)
+
+    def embed(self, ids: Sequence[int]) -> np.ndarray:
+        """Look up embeddings: token ids -> (tokens, hidden) float32."""
+        out = np.empty((len(ids), self.config.hidden_size), np.float32)
+        check(self._library.fn_embed(self._decoder, np.asarray(ids, np.int32), len(ids), out))
+        return out
+
+    def new_row(self) -> "Row":
+        """Take a slot for a new row."""
+        if not self._free:
+            raise MemoryError("too many rows for the CPU engine")
+        return Row(self, self._free.pop())
+
+    def run(self, rows: Sequence["Row"], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Append (new, hidden) embeddings to each row; return the hidden states after the final norm of each.
+
+        Prompts are read in pieces. A row that has failed midway keeps its old length.
+        """
+        counts = [len(each) for each in inputs]
+        slots = np.repeat(np.array([row.slot for row in rows], np.int32), counts)
+        positions = np.concatenate(
+            [row.length + np.arange(count) for row, count in zip(rows, counts, strict=True)]
+        ).astype(np.int32)
+        x = np.ascontiguousarray(np.concatenate(inputs), np.float32)  # (pairs, hidden)
+        hidden = np.empty_like(x)
+        for start in range(0, len(x), POSITIONS_AT_ONCE):
+            piece = slice(start, start + POSITIONS_AT_ONCE)
+            check(
+                self._library.fn_step(
+                    self._decoder, len(x[piece]), slots[piece], positions[piece], x[piece], hidden[piece].ctypes.data
+                )
+            )
+        for row, count in zip(rows, counts, strict=True):
+            row.length += count
+        return np.split(hidden, np.cumsum(counts)[:-1])
+
+    def choose(self, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the likeliest token after each of (n, hidden) states, and its log-probability: (n,) each."""
+        ids, logprobs = np.empty(len(hidden), np.int32), np.empty(len(hidden), np.float32)
+        check(self._library.fn_logits(self._decoder, len(hidden), hidden, None, ids, logprobs))
+        return ids, logprobs
+
+    def logits(self, hidden: np.ndarray) -> np.ndarray:
+        """Compute logits: (n, hidden) -> (n, vocab) float32."""
+        out = np.empty((len(hidden), self.config.vocab_size), np.float32)
+        ids, logprobs = np.empty(len(hidden), np.int32), np.empty(len(hidden), np.float32)
+        check(self._library.fn_logits(self._decoder, len(hidden), hidden, out.ctypes.data, ids, logprobs))
+        return out
+
+    def copied(self, row: "Row") -> "Row":
+        """Return a new row with the same keys and values."""
+        new = self.new_row()
+        check(self._library.fn_copy_slot(self._decoder, row.slot, new.slot, row.length))
+        new.length = row.length
+        return new
+
+
+class Row:
+    """A slot of the decoder: keys and values of the positions before `length`.
+
+    To take positions back, lower `length`: what follows is overwritten.
+    """
+
+    def __init__(self, decoder: NativeDecoder, slot: int):
+        self.slot, self.length = slot, 0
+        self._end = weakref.finalize(self, _release, decoder, slot)
+
+    def end(self) -> None:
+        """Give the slot back; also done when the row is forgotten."""
+        self._end()
+
+
+def _release(decoder: NativeDecoder, slot: int) -> None:
+    decoder._library.fn_clear_slot(decoder._decoder, slot)
+    decoder._free.append(slot)
+
+
+def dense_matrices(
+    loaded: ctypes.CDLL, arrays: Mapping[str, np.ndarray], weights: int
+) -> Callable[..., Packed]:
+    """Return what packs matrices out of (rows, columns) float32 arrays, for `NativeDecoder`."""
+
+    def matrix(*names: str, interleave: bool = False) -> Packed:
+        parts = [np.asarray(arrays[f"{name}.weight"], np.float32) for name in names]
+        return Packed.of(loaded, interleaved(*parts) if interleave else np.concatenate(parts), weights)
+
+    return matrix
+
+
+__all__ = ["FLOAT32", "NativeDecoder", "Row", "dense_matrices", "interleaved", "why_unsupported"]
