@@ -3,8 +3,8 @@
 Continuous batching: rows join and leave the batch between steps (`BatchDecoder.add` and `BatchDecoder.end`).
 
 Speculative decoding: a row may have a draft, the CTC branch's text (`CTCDraft`), which proposes its next tokens.
-One forward pass of the decoder verifies all of them, and the longest prefix that the sampler would have chosen
-itself is accepted. So the text is the same with and without drafts.
+One forward pass of the decoder verifies all of them. It accepts the longest prefix that the sampler would have
+chosen itself, so the text is the same with and without drafts.
 Source: Leviathan, Kalman and Matias 2023, "Fast Inference from Transformers via Speculative Decoding", section
 2.3. What differs: the draft is a text, not a distribution, so a proposed token is accepted only if it equals the
 sampled one.
@@ -24,11 +24,11 @@ from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.layers import FEW_ROWS, FULL_ROWS
 from funasr_cli.models.qwen3 import Qwen3
 
-BUCKETS_AN_OCTAVE = 16  # padded lengths between two powers of two: at most 1/16 is wasted
+BUCKETS_AN_OCTAVE = 16  # number of padded lengths from one power of two to the next: wastes at most 1/16
 # Fixed cost of a forward pass of the decoder (reading its weights), in positions; see docs/performance.md.
 # On a CPU, MLX's products in other types than float32 gain nothing from computing several positions together.
 CPU_FIXED_POSITIONS, CPU_SLOW_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 1, 128
-MOST_POSITIONS = 128  # with logits in memory at the same time: 0.6 MB each in the release
+MOST_POSITIONS = 128  # in one pass, since each one's logits take 0.6 MB in the release
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Result of one forward pass, for `width` positions of each row: its last token, then its proposed tokens."""
+    """Result of a forward pass over `width` positions of each row: its last token, then its proposed tokens."""
 
     ids: mx.array  # (batch * width,) the token sampled after each position, row by row
     logprobs: mx.array  # (batch * width,) of these tokens
@@ -77,7 +77,7 @@ class RunCost:
     """Cost of a forward pass of the decoder, in positions."""
 
     fixed: int  # regardless of the number of positions
-    padded: int = 0  # least cost of three or more positions
+    padded: int = 0  # minimum for three or more positions
 
     @classmethod
     def of(cls, llm: Qwen3) -> "RunCost":

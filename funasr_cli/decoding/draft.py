@@ -18,7 +18,7 @@ LONGEST_PHRASE = 4  # units that are learned as one phrase: a time of day, a yea
 LONGEST_FORM, LONGEST_ENDING = 40, 4  # characters: anything longer was not in the audio
 MOST_FORMS = 20_000  # the oldest are forgotten
 MOST_MISSES = 6  # consecutive ones, after which the draft is given up: the texts are unrelated
-OWN_CASES = 2  # weight, in cases, of the rate over all rows when a row starts
+OWN_CASES = 2  # weight, in cases, of the rate over all rows as the prior of a row's own rate
 # Alignment costs: a heard unit that is not written, a written unit that was not heard, a substitution.
 SKIPPED, ADDED, CHANGED = 0.6, 1.0, 0.9
 MOST_TOKENS = 32  # per proposal: stretches without a comma are rarely longer
@@ -45,7 +45,7 @@ class Rate:
 
 
 class SpellingMemory:
-    """Spellings that the decoder has used for units of the CTC text, and acceptance rates of drafts, in a run."""
+    """Memory of a run: how the decoder has written units of the CTC text, and the acceptance rates of drafts."""
 
     def __init__(self) -> None:
         self.first = Rate(FIRST, CASES)  # acceptance rate of a proposal's first token
@@ -57,36 +57,36 @@ class SpellingMemory:
 
     def learn(self, heard: str, written: str) -> None:
         """Learn from a finished segment: the CTC text and the decoder's."""
-        theirs, ours = units_of(heard), units_of(written)
-        if not theirs or not ours:
+        heard_units, written_units = units_of(heard), units_of(written)
+        if not heard_units or not written_units:
             return
-        pairs = common([unit.key for unit in theirs], [unit.key for unit in ours])
-        for (start, begin), (end, stop) in pairwise([(-1, -1), *pairs, (len(theirs), len(ours))]):
-            self._learn_block(theirs[start + 1 : end], ours[begin + 1 : stop], written)
-            if stop < len(ours):
-                self._learn_block(theirs[end : end + 1], ours[stop : stop + 1], written)
-        if ours[0].text.swapcase() != ours[0].text:
-            self._capitals[ours[0].text[0].isupper()] += 1
-        ending = written[ours[-1].end :]
+        pairs = common([unit.key for unit in heard_units], [unit.key for unit in written_units])
+        for (start, begin), (end, stop) in pairwise([(-1, -1), *pairs, (len(heard_units), len(written_units))]):
+            self._learn_block(heard_units[start + 1 : end], written_units[begin + 1 : stop], written)
+            if stop < len(written_units):
+                self._learn_block(heard_units[end : end + 1], written_units[stop : stop + 1], written)
+        if written_units[0].text.swapcase() != written_units[0].text:
+            self._capitals[written_units[0].text[0].isupper()] += 1
+        ending = written[written_units[-1].end :]
         if len(ending) <= LONGEST_ENDING:
-            for last in (theirs[-1].key, ""):
+            for last in (heard_units[-1].key, ""):
                 self._endings[last][ending] += 1
         for known in (self._forms, self._endings):
             while len(known) > MOST_FORMS:
                 known.pop(next(iter(known)))  # type: ignore[call-overload]
 
-    def _learn_block(self, theirs: Sequence[Unit], ours: Sequence[Unit], written: str) -> None:
+    def _learn_block(self, heard_units: Sequence[Unit], written_units: Sequence[Unit], written: str) -> None:
         """Learn units that correspond to each other: one by one if their numbers are equal, else as a phrase."""
-        if len(theirs) == len(ours):
-            for one, other in zip(theirs, ours, strict=True):
+        if len(heard_units) == len(written_units):
+            for one, other in zip(heard_units, written_units, strict=True):
                 if other.start or other.key != one.key:  # a capital at the start is not specific to the word
                     self._note((one.key,), [other], written)
-        elif theirs and 0 < len(ours) <= 2 * LONGEST_PHRASE and len(theirs) <= LONGEST_PHRASE:
-            self._note(tuple(unit.key for unit in theirs), ours, written)
+        elif heard_units and 0 < len(written_units) <= 2 * LONGEST_PHRASE and len(heard_units) <= LONGEST_PHRASE:
+            self._note(tuple(unit.key for unit in heard_units), written_units, written)
 
-    def _note(self, keys: tuple[str, ...], ours: Sequence[Unit], written: str) -> None:
-        form = written[ours[0].start : ours[-1].end]
-        follows_digit = written[: ours[0].start][-1:].isdigit()
+    def _note(self, keys: tuple[str, ...], written_units: Sequence[Unit], written: str) -> None:
+        form = written[written_units[0].start : written_units[-1].end]
+        follows_digit = written[: written_units[0].start][-1:].isdigit()
         if len(form) <= LONGEST_FORM:
             forms = self._forms.setdefault((follows_digit, keys), Counter())
             forms[form if follows_digit else form.lstrip()] += 1
@@ -156,13 +156,13 @@ class CTCDraft:
             return None
         if raw.endswith(UNFINISHED):
             return []
-        coming = self._rest(raw)[:MOST_CHARACTERS]
-        if not coming:
+        rest = self._rest(raw)[:MOST_CHARACTERS]
+        if not rest:
             return None if self._at == len(self._units) else []
         if self._misses and not self._agreed:
             self._miss()  # the start was wrong: wait until the texts agree somewhere
             return []
-        return self._encode(coming)[:MOST_TOKENS]
+        return self._encode(rest)[:MOST_TOKENS]
 
     def judge(self, proposed: int, accepted: int) -> None:
         """Count how many of the verified tokens of a proposal were accepted."""

@@ -45,7 +45,7 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     content = read_json(path)
     if content.get("quantization_config"):
         message = f"{path}: weights quantized for PyTorch are not supported"
-        raise ModelError(message, "convert its source", code="model-unsupported")
+        raise ModelError(message, "convert its unquantized source", code="model-unsupported")
     with stated_in(str(path)):
         options, llm = _upstream_words(content, folder)
     config = nano_config(options, llm, ctc=False, languages=languages, where=str(path))
