@@ -1,4 +1,4 @@
-"""SenseVoiceSmall as a family; see `Family`."""
+"""The `Family` of SenseVoiceSmall."""
 
 from typing import TYPE_CHECKING
 
