@@ -67,7 +67,7 @@ ELSEWHERE = [
     ("--rtf -m demo a.flac gone.wav", 1, "gone.wav"),
     ("--batches -m demo space.tsv", 1, "space.tsv"),
     ("--memory -m demo gone.wav --durations 1", 1, "gone.wav"),
-    ("--rtf -m demo a.flac --refs other.tsv", 2, "a.flac: no text among the references"),
+    ("--rtf -m demo a.flac --refs other.tsv", 2, "a.flac: has no reference text"),
     ("--drafts --synthetic demo", 2, "--drafts: synthetic demo"),
 ]
 
