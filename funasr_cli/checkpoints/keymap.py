@@ -17,9 +17,7 @@ from funasr_cli.errors import ModelError
 FSMN_SUFFIX = ".fsmn_block.weight"
 # Names of LoRA adapter tensors in loralib and PEFT. An adapter is added to a matrix during the computation.
 LORA = re.compile(r"(^|\.)lora(_?[AB]|_(E|up|down|embedding_A|embedding_B|magnitude_vector))(\.|$)")
-MERGING = (
-    "merge them: W + B·A·alpha/r for each weight W, alpha and r from lora_conf; or PEFT's merge_and_unload()"
-)
+MERGING = "merge them: W + B·A·alpha/r for each weight W, alpha and r from lora_conf; or PEFT's merge_and_unload()"
 
 COPY = "unchanged"
 SWAP = "last two axes swapped: PyTorch (width, 1, taps), MLX (width, taps, 1)"

@@ -43,11 +43,11 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
     notes: tuple[str, ...] = ()
     if checkpoint.layout == files.FORMAT:  # `convert` always lists these
         written = {files.CONFIG_FILE, weights.name, *checkpoint.files} - {*files.OPTIONAL_TOKENIZER_FILES}
-        problems += [f"{name}: not listed in {files.SUMS_FILE}" for name in sorted(written - sums.keys())]
+        problems += [f"{name}: {files.SUMS_FILE} does not list it" for name in sorted(written - sums.keys())]
     for name, digest in sums.items():
         path = optional_file_in(folder, name)
         if path is None:
-            problems.append(f"{name}: listed in {files.SUMS_FILE}, but missing")
+            problems.append(f"{name}: {files.SUMS_FILE} lists it, but it is missing")
         elif (sha256 if name == weights.name else files.sha256_of(path)) != digest:
             if name == files.README_FILE:  # users may edit the model card
                 notes = (f"{name} has been edited since",)

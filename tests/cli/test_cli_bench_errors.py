@@ -45,7 +45,7 @@ USAGE = [
     ("--rtf --compare none.json", FILE, "none.json"),
     ("--rtf --compare list.json", NO_MEASUREMENT, "list.json"),
     ("--rtf --compare newer.json", NO_MEASUREMENT, "newer.json: format version 2"),
-    ("--rtf --compare memory.json", CONFLICT, "memory.json: of --memory, not of --rtf"),
+    ("--rtf --compare memory.json", CONFLICT, "memory.json: measured with --memory, not --rtf"),
     ("--memory --compare memory.json", NO_MEASUREMENT, "memory.json"),
     ("--memory --compare cases.json", NO_MEASUREMENT, "cases.json"),
 ]  # fmt: skip
