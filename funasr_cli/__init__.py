@@ -1,4 +1,4 @@
-"""Speech transcription on your own machine: the Fun-ASR family on MLX.
+"""Transcribe speech on your own machine with the Fun-ASR models on MLX.
 
     import funasr_cli
 
@@ -6,7 +6,7 @@
     transcript = asr.transcribe("speech.wav", language="en")
     print(transcript.text, transcript.segments[0].stop_reason)
 
-Importing this package imports nothing heavy; the functions do when they are called.
+Importing this package is cheap: NumPy and MLX are imported when a function first needs them.
 """
 
 import os
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from funasr_cli.speech_model import EncodedAudio, SegmentRequest, TranscriptStage
 
 __version__ = "0.1.0"
-Draft, Settled = PartialText, SegmentFinished  # their earlier names, for one release
+Draft, Settled = PartialText, SegmentFinished  # former names, kept for one release
 __all__ = [
     "AudioInput", "Capabilities", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished",
     "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished",
@@ -55,10 +55,10 @@ _HEAVY = {  # types whose modules import NumPy or MLX
     "TranscriptStage": "speech_model",
 }
 
-if not TYPE_CHECKING:  # where it would give every misspelt name a type
+if not TYPE_CHECKING:  # a type checker would accept any misspelt name
 
     def __getattr__(name: str) -> Any:
-        """The types that are imported when they are asked for."""
+        """Import the type of this name on first use."""
         if name not in _HEAVY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"{__name__}.{_HEAVY[name]}"), name)
@@ -74,14 +74,14 @@ def load(
     """Load a converted model.
 
     Args:
-        model: folder, hub id or alias; None takes the model that `funasr transcribe` would.
-        dtype: "stored", "float32" or "bfloat16"; None chooses for the device.
-        align_with: another converted model, which tells when words were said for one that cannot tell it itself.
-        stages: what changes its transcripts, in this order.
+        model: folder, hub id or alias. None uses the default model of `funasr transcribe`.
+        dtype: "stored", "float32" or "bfloat16". None chooses by device.
+        align_with: another converted model that supplies word times for a model without them.
+        stages: stages that change each transcript, applied in this order.
 
     Raises:
-        ModelError: one of them has not been converted, or is damaged.
-        UsageError: the other model cannot tell when words were said, or the model itself can.
+        ModelError: a model has not been converted, or is damaged.
+        UsageError: the `align_with` model has no word times, or the main model needs no help with them.
     """
     from funasr_cli.families.load import load_model
     from funasr_cli.hubs.find import find_aligner, find_model
@@ -105,18 +105,18 @@ def convert(
     """Convert a checkpoint.
 
     Args:
-        source: folder in any known layout, name of a converted model, hub id or alias.
-        out: folder to create; None takes the models folder and the source's name.
+        source: folder in any supported layout, name of a converted model, hub id or alias.
+        out: folder to create. None creates one in the models folder, named after the source.
         revision: branch, tag or commit of a hub id.
-        hub: where to fetch a hub id, "hf" (Hugging Face) or "ms" (ModelScope).
+        hub: hub to download from, "hf" (Hugging Face) or "ms" (ModelScope).
         force: replace an earlier conversion.
         options: fields of `funasr_cli.options.ConvertOptions`.
 
     Raises:
-        ModelError: the source is missing, damaged or not supported.
-        OutputError: ``out`` exists, or a disk is too full.
+        ModelError: the source is missing, damaged or unsupported.
+        OutputError: ``out`` exists, or the disk is too full.
         UsageError: an option is out of range.
-        SetupError: torch is needed and not installed, or the hub cannot be reached.
+        SetupError: torch is needed but not installed, or the hub cannot be reached.
     """
     from funasr_cli.conversion.convert import convert as run
     from funasr_cli.options import ConvertOptions

@@ -1,4 +1,4 @@
-"""``python -m funasr_cli``, ``funasr`` and ``funasr-cli``."""
+"""Entry point of ``python -m funasr_cli``, ``funasr`` and ``funasr-cli``."""
 
 import sys
 
@@ -6,7 +6,7 @@ from funasr_cli.errors import ExitCode
 
 
 def main() -> None:
-    """Import the program and run it; Ctrl-C counts from the first moment on."""
+    """Import the program and run it. Ctrl-C is handled during the import as well."""
     try:
         from funasr_cli.cli.app import main as run
 

@@ -1,4 +1,4 @@
-"""Times of words by another model's CTC output, for a model that cannot tell them itself."""
+"""Word times from another model's CTC output, for a model that does not provide them itself."""
 
 from dataclasses import replace
 
@@ -12,18 +12,18 @@ from funasr_cli.units import is_spoken
 
 
 class Aligner(TranscriptStage):
-    """Gives the words of each segment the times at which another model hears them.
+    """Adds word times to each segment by aligning its text with another model's CTC output.
 
-    What it spells otherwise is bridged as between a decoder and its own CTC branch (`decoding/words.py`); words
-    that cannot be bridged are marked as estimated.
+    Differences in spelling are handled as between a decoder and its own CTC branch (`decoding/words.py`). Words
+    that cannot be matched get estimated times and are marked as such.
     """
 
     def __init__(self, model: SpeechModel, options: TranscribeOptions):
-        """`options` are those of the run: the other model is asked for the same language and spelling."""
+        """Take the aligning model and the options of the run, so that it uses the same language and ITN."""
         self._model, self._options = model, options
 
     def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
-        """Add the words, if there are any."""
+        """Add the words with their times, unless the text has none."""
         if not any(map(is_spoken, segment.text)):
             return segment
         reading = self._model.read_ctc(request.audio.samples, self._options)

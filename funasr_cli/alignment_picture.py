@@ -1,4 +1,4 @@
-"""An alignment as a picture: waveform, mel spectrogram, what the CTC branch heard, the words at their times."""
+"""Draw an alignment: waveform, mel spectrogram, CTC posteriors, and the words at their times."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -22,66 +22,74 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ReadCTC = Callable[[np.ndarray], CTCReading]  # (samples,) of a segment to what a CTC output hears in them
-LONGEST_S = 60.0  # more would not fit on a page
+ReadCTC = Callable[[np.ndarray], CTCReading]  # from the (samples,) of a segment to its CTC output
+LONGEST_S = 60.0  # more does not fit on a page
 LONGEST_ROW_S = 10.0
 INCHES_A_SECOND, NARROWEST, ROW_HEIGHT, DPI = 2.2, 7.0, 5.6, 130
-PANEL_HEIGHTS = (0.7, 1.1, 1.3, 0.5)  # shares of a row
+PANEL_HEIGHTS = (0.7, 1.1, 1.3, 0.5)  # relative heights within a row
 NAMES, TICKS = ("waveform", "mel, Hz", "CTC posteriors", "words"), ((), (500, 2000), (0, 0.5, 1), ())
 SPECTROGRAM = FrontendConfig(SAMPLE_RATE_HZ, "hamming", 80, 25.0, 10.0, stack_frames=1, stack_step=1)
-DEEPEST = 12.0  # natural logarithms, 52 dB: so far below its loudest cell the spectrogram reaches
-COLOURS = ("#1f77b4", "#d9730d", "#2a8f3c", "#b3365b", "#6f52a3")  # of words, in turns
+DEEPEST = 12.0  # dynamic range of the spectrogram below its loudest cell, in natural logarithms (52 dB)
+COLOURS = ("#1f77b4", "#d9730d", "#2a8f3c", "#b3365b", "#6f52a3")  # colours of words, repeated
 GREY, FAINT = "#707070", "#e4e4e4"
-COLUMN_INCHES = 0.0095  # of text, for each point of its size
-LARGEST, SMALLEST = 10.0, 4.5  # points
-MISSING_GLYPH = "Glyph"  # how matplotlib's warning of a character begins that no font has
+COLUMN_INCHES = 0.0095  # width of a text column for each point of font size
+LARGEST, SMALLEST = 10.0, 4.5  # font sizes in points
+MISSING_GLYPH = "Glyph"  # start of matplotlib's warning about a character that no font has
 
 
 class Heard(NamedTuple):
-    """What the CTC branch heard in a segment."""
+    """Output of the CTC branch for a segment."""
 
     times_s: np.ndarray  # (frames,) the middle of each frame
-    blank: np.ndarray  # (frames,) probability that nothing is said
-    # Of its best path: what a label spells, the frame at which it is likeliest, (frames,) its probability.
+    blank: np.ndarray  # (frames,) probability of the blank
+    # Labels of the best path: text, frame with the highest probability, (frames,) probability in every frame.
     labels: list[tuple[str, int, np.ndarray]]
 
 
 class Row(NamedTuple):
-    """A part of the recording, in panels: what is heard, and what the model reads, hears and writes."""
+    """A part of the recording in four panels, as in `NAMES`."""
 
     start_s: float
-    end_s: float  # infinite for the last one: a frame's middle may lie behind all samples
+    end_s: float  # infinite for the last row, since a frame's middle may come after the last sample
     wave: "Axes"
     spectrogram: "Axes"
     posteriors: "Axes"
     words: "Axes"
 
     def holds(self, time_s: float) -> bool:
-        """Whether it is the row of this time."""
+        """Return whether a time falls into this row."""
         return self.start_s <= time_s < self.end_s
 
     def shows(self, word: Word) -> bool:
-        """Whether a part of the word is said in it; an estimated one may take no time."""
+        """Return whether a word overlaps this row. An estimated word may have no duration."""
         return self.holds(word.start_s) or word.start_s < self.start_s < word.end_s
 
 
 def require_librosa() -> None:
-    """Raise a SetupError if librosa is missing, which draws spectrograms."""
+    """Raise a SetupError if librosa, which draws the spectrograms, is missing."""
     try:
         import librosa.display  # noqa: F401
     except ImportError as error:
-        message = f"spectrograms are drawn by librosa ({error})"
+        message = f"drawing spectrograms needs librosa ({error})"
         raise SetupError(message, "pip install 'funasr-cli[plot]'", code="package-missing") from error
 
 
 def draw(read_ctc: ReadCTC, audio: Audio, transcript: Transcript, path: Path, *, replace: bool = False) -> bool:
-    """Draw what was heard and written, in rows of the same length; tell whether every character has a font.
+    """Draw a transcript with word times in rows of equal duration.
 
-    The transcript is that of the audio, with the times of its words, by what `read_ctc` hears.
+    Args:
+        read_ctc: the CTC branch that the word times come from.
+        audio: the transcribed audio.
+        transcript: the audio's transcript, with word times.
+        path: the picture to write.
+        replace: overwrite an existing file.
+
+    Returns:
+        Whether a font was found for every character.
 
     Raises:
-        ModelError: there is no CTC output to read.
-        OutputError: the file exists and is not to be replaced, or cannot be written.
+        ModelError: the model has no CTC output.
+        OutputError: the file exists and ``replace`` is false, or it cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -105,7 +113,7 @@ def draw(read_ctc: ReadCTC, audio: Audio, transcript: Transcript, path: Path, *,
 
 
 def _rows(figure: "Figure", count: int, transcript: Transcript) -> list[Row]:
-    """Panels for parts of the same length, all as wide as each other."""
+    """Create the panels of ``count`` rows of equal duration and width."""
     each = len(PANEL_HEIGHTS)
     panels = figure.subplots(each * count, 1, height_ratios=PANEL_HEIGHTS * count).reshape(count, each)
     borders_s = np.linspace(transcript.start_s, transcript.start_s + transcript.duration_s, count + 1).tolist()
@@ -119,12 +127,12 @@ def _rows(figure: "Figure", count: int, transcript: Transcript) -> list[Row]:
 
 
 def _hear(read_ctc: ReadCTC, audio: Audio, transcript: Transcript, segment: Segment) -> Heard:
-    """Ask the CTC branch once more, for the posteriors of a segment: a transcript holds none."""
+    """Run the CTC branch on a segment again to get its posteriors, which a transcript does not store."""
     first = round((segment.start_s - transcript.start_s) * audio.sample_rate_hz)
     samples = audio.samples[first : first + round(segment.duration_s * audio.sample_rate_hz)]
     reading = read_ctc(samples)
     ids = np.array(reading.frame_ids)
-    borders = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]  # of runs of the same label
+    borders = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]  # runs of the same label
     runs = [run for run in pairwise(borders) if ids[run[0]] != reading.blank_id]
     log_probs = reading.log_probs([reading.blank_id, *(int(ids[first]) for first, _ in runs)])
     blank, *likely = np.exp(np.minimum(log_probs, 0)).T  # (frames,) each
@@ -144,7 +152,7 @@ def _draw_wave(row: Row, audio: Audio, transcript: Transcript) -> None:
 
 
 def _draw_spectrogram(row: Row, audio: Audio, transcript: Transcript) -> None:
-    """The filter bank that models' features are made of."""
+    """Draw the mel filter bank energies that the models' features are computed from."""
     from librosa.display import specshow
 
     config, samples = SPECTROGRAM, audio.samples
@@ -153,10 +161,10 @@ def _draw_spectrogram(row: Row, audio: Audio, transcript: Transcript) -> None:
     energies = np.array(Frontend(config).filter_bank(samples))  # (frames, mel bins), natural logarithms
     centre_s = min(config.frame_length_ms / 1000, audio.duration_s) / 2
     times_s = transcript.start_s + centre_s + np.arange(len(energies)) * config.frame_shift_ms / 1000
-    first, behind = np.searchsorted(times_s, (row.start_s, row.end_s)).tolist()
-    within = slice(max(first - 1, 0), behind + 1)  # also the neighbours, which may reach into the row
-    loudest = max(float(energies.max()), 0.0)  # digital silence is not to look loud
-    if first < behind:
+    first, end = np.searchsorted(times_s, (row.start_s, row.end_s)).tolist()
+    within = slice(max(first - 1, 0), end + 1)  # include the neighbours, which may extend into the row
+    loudest = max(float(energies.max()), 0.0)  # digital silence must not look loud
+    if first < end:
         specshow(
             energies[within].T, x_coords=times_s[within], x_axis="s", y_axis="mel", sr=config.sample_rate_hz,
             htk=True, fmin=LOW_FREQUENCY_HZ, fmax=config.sample_rate_hz / 2, vmin=loudest - DEEPEST, vmax=loudest,
@@ -165,21 +173,24 @@ def _draw_spectrogram(row: Row, audio: Audio, transcript: Transcript) -> None:
 
 
 def _draw_posteriors(row: Row, heard: Heard, segment: Segment) -> None:
-    """A peak for each label, in the colour of the word in which it was heard; rows clip them."""
+    """Draw a peak for each label in the colour of its word. The row clips the peaks."""
     axes, times_s = row.posteriors, heard.times_s
     axes.fill_between(times_s, heard.blank, step="mid", color=FAINT, linewidth=0)
     peaks = [0, *(peak for _, peak, _ in heard.labels), len(times_s) - 1]
     for index, (label, peak, likely) in enumerate(heard.labels):
         colour = _colour(segment.words, float(times_s[peak]))
-        around = slice(peaks[index], peaks[index + 2] + 1)  # the same label may be heard again elsewhere
+        around = slice(peaks[index], peaks[index + 2] + 1)  # the same label may occur again elsewhere
         axes.fill_between(times_s[around], likely[around], step="mid", color=colour, linewidth=0)
-        height = 1.05 + 0.17 * (index % 2)  # neighbours are not to cover each other
+        height = 1.05 + 0.17 * (index % 2)  # alternate, so that neighbours do not overlap
         if row.holds(times_s[peak]):
             axes.text(times_s[peak], height, label, color=colour, ha="center", fontsize=8)
 
 
 def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
-    """A box for each word, dashed where its times are estimated, and its shade above; rows clip both."""
+    """Draw a box for each word, dashed if its times are estimated, and shade the panels above it.
+
+    The row clips both.
+    """
     axes = row.words
     for index, word in enumerate(segment.words):
         if not row.shows(word):
@@ -214,6 +225,6 @@ def _label(row: Row) -> None:
 
 
 def _colour(words: Sequence[Word], time_s: float) -> str:
-    """That of the word which is said then; grey between words."""
-    said = (index for index, word in enumerate(words) if word.start_s <= time_s <= word.end_s)
-    return next((COLOURS[index % len(COLOURS)] for index in said), GREY)
+    """Return the colour of the word spoken at a time, or grey between words."""
+    spoken = (index for index, word in enumerate(words) if word.start_s <= time_s <= word.end_s)
+    return next((COLOURS[index % len(COLOURS)] for index in spoken), GREY)

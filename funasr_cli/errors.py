@@ -1,29 +1,29 @@
-"""Every failure a user can meet, and the exit code each one ends with."""
+"""Errors shown to users, and their exit codes."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process tells the shell."""
+    """Exit codes of the process."""
 
     OK = 0
     INPUT_FAILED = 1  # at least one input could not be transcribed
-    USAGE = 2  # the command line itself is wrong (Typer's own code, too)
-    MODEL = 3  # checkpoint missing, damaged or of an unknown layout
-    PARTIAL = 4  # everything was read, but some text is cut short
-    ENVIRONMENT = 5  # a library, back end or download is missing
-    NO_SPEECH = 6  # there is no speech in any of the inputs
-    UNEXPECTED = 70  # a fault of this program, or memory that ran out (EX_SOFTWARE of sysexits.h)
+    USAGE = 2  # the command line is wrong (the code that Typer uses)
+    MODEL = 3  # a checkpoint is missing, damaged or in an unknown layout
+    PARTIAL = 4  # all inputs were read, but some text is cut short
+    ENVIRONMENT = 5  # a library, back end or download is unavailable
+    NO_SPEECH = 6  # no input contains speech
+    UNEXPECTED = 70  # a bug in this program, or out of memory (EX_SOFTWARE in sysexits.h)
     INTERRUPTED = 130  # Ctrl-C, as shells report it
 
 
 class FunASRError(Exception):
-    """Root of all errors shown to the user without a traceback.
+    """Base class of all errors that are shown without a traceback.
 
     Attributes:
         message: what happened, and where.
         hint: what to do about it; may be empty.
-        code: a short stable name of the failure, such as ``model-missing``, for tests, scripts and searches.
+        code: short, stable name of the failure, such as ``model-missing``, for scripts, tests and web searches.
     """
 
     exit_code = ExitCode.INPUT_FAILED
@@ -34,7 +34,7 @@ class FunASRError(Exception):
         self.hint = hint
         self.code = code
         if hint:
-            self.add_note(hint)  # for those who see the exception itself
+            self.add_note(hint)  # shown in a traceback
 
 
 class AudioError(FunASRError):
@@ -42,28 +42,28 @@ class AudioError(FunASRError):
 
 
 class OutputError(FunASRError):
-    """A result cannot be written, or would overwrite something."""
+    """A result cannot be written, or would overwrite a file."""
 
 
 class UsageError(FunASRError):
-    """Options that contradict each other, or a value this checkpoint does not know."""
+    """Options conflict, or this checkpoint does not support a value."""
 
     exit_code = ExitCode.USAGE
 
 
 class ModelError(FunASRError):
-    """A checkpoint or converted model is missing, damaged or not supported."""
+    """A checkpoint or converted model is missing, damaged or unsupported."""
 
     exit_code = ExitCode.MODEL
 
 
 class SetupError(FunASRError):
-    """Something outside this program is missing: a back end, a library, the network."""
+    """A back end, a library or the network is unavailable."""
 
     exit_code = ExitCode.ENVIRONMENT
 
 
 class UnexpectedError(FunASRError):
-    """What nobody has foreseen."""
+    """An unexpected internal error."""
 
     exit_code = ExitCode.UNEXPECTED

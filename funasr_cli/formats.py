@@ -1,6 +1,6 @@
-"""Transcripts in the formats that there are: pure functions, and every result can be encoded as UTF-8.
+"""Transcripts as text in each output format. All functions are pure, and every result can be encoded as UTF-8.
 
-What each format does with characters that mean something to it: docs/formats.md.
+docs/formats.md describes how each format escapes special characters.
 """
 
 import dataclasses
@@ -15,33 +15,34 @@ from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import DEFAULT_LAYOUT, Cue, Piece, SubtitleLayout, make_cues, pieces_of, sentences_of
 from funasr_cli.transcript import Segment, Transcript
 
-ARROW = re.compile("-{2,}>")  # what separates the times of a cue
-JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # line ends to some, and what UTF-8 cannot hold
+ARROW = re.compile("-{2,}>")  # separates the times of a cue
+# Characters that some programs treat as line ends, control characters, and surrogates, which UTF-8 cannot encode.
+JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 TSV_UNSAFE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 TSV_SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-VTT_NOTES = {  # by what is measured
+VTT_NOTES = {  # by the precision of the measured times
     "segment": "NOTE Times within a segment are estimated from the length of its text.",
-    "word": "NOTE Some times are estimated: of words that were heard otherwise, such as numbers in digits.",
+    "word": "NOTE Some word times are estimated, for example those of numbers written in digits.",
 }
-MARKDOWN_LIST = re.compile(r"^(\d*)([-+.)])(?=[ -]|$)")  # or a line across the page
+MARKDOWN_LIST = re.compile(r"^(\d*)([-+.)])(?=[ -]|$)")  # a list item or a horizontal rule
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>&#|~$])")
 
 
 def clock(seconds: float) -> str:
-    """Write a time for people: minutes and seconds, with hours where there are some."""
+    """Return a time as minutes and seconds, with hours if it has any."""
     return precise_clock(round(seconds))[:-3]
 
 
 def precise_clock(seconds: float) -> str:
-    """Write a time in hundredths of a second: finer is nothing that is measured."""
+    """Return a time to a hundredth of a second, the precision of the measured times."""
     minutes, hundredths = divmod(round(seconds * 100), 6000)
     rest = f"{hundredths // 100:02}.{hundredths % 100:02}"
     return f"{minutes // 60}:{minutes % 60:02}:{rest}" if minutes >= 60 else f"{minutes}:{rest}"
 
 
 def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]:
-    """Return what stands on lines of their own, each with its times in front of it, if these are wanted."""
+    """Yield each piece of a segment that gets its own line, with the prefix that shows its times."""
     if times is Timestamps.NONE:
         yield "", Piece(segment.text, segment.start_s, segment.end_s)
         return
@@ -50,20 +51,20 @@ def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]
 
 
 def as_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = Timestamps.NONE) -> str:
-    """Write a line for each segment that has text, or for each word, behind its times or without any."""
+    """Return one line for each segment with text, or for each word; times come first if they are shown."""
     parts = (part for segment in segments for part in parts_of(segment, times))
     return "".join(f"{prefix}{head}{text}\n" for head, piece in parts if (text := one_line(piece.text)))
 
 
 def as_text(transcript: Transcript, times: Timestamps = Timestamps.NONE) -> str:
-    """Write the same of all segments."""
+    """Return the transcript as lines of text; see `as_lines`."""
     return as_lines(transcript.segments, times=times)
 
 
 def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict[str, Any]:
-    """Return everything known as JSON data; docs/transcript.schema.json describes it field by field.
+    """Return the whole transcript as JSON data; docs/transcript.schema.json describes every field.
 
-    Without times, those of the segments remain: they are what was transcribed.
+    Segments keep their times even with `Timestamps.NONE`, since these show which audio was transcribed.
     """
     if times is not Timestamps.WORD:
         transcript = transcript.without_words()
@@ -80,22 +81,22 @@ def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict
 
 
 def as_json(transcript: Transcript, times: Timestamps = Timestamps.WORD, indent: int | None = 2) -> str:
-    """Write everything known as JSON, indented; None puts it on one line."""
+    """Return the whole transcript as indented JSON. An indent of None puts it on one line."""
     written = json.dumps(_rounded(as_dict(transcript, times)), ensure_ascii=False, indent=indent)
     return JSON_UNSAFE.sub(_as_hexadecimal, written) + "\n"
 
 
 def as_json_line(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> str:
-    """Write everything known on one line: JSON Lines, a line for each recording, so that files can be joined."""
+    """Return the whole transcript as one line of JSON (JSON Lines), so that files can be concatenated."""
     return as_json(transcript, times, indent=None)
 
 
 def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> str:
-    r"""Write a row for each segment, or word: start and end in milliseconds, and the text, as Whisper does.
+    r"""Return a row for each segment or word, as Whisper writes them: start and end in milliseconds, and the text.
 
-    A backslash, tab, line feed and carriage return are written ``\\``, ``\t``, ``\n`` and ``\r``, other control
-    characters, line ends and lone surrogates ``\u`` and four hexadecimal digits. Quotation marks mean nothing. The
-    text comes back with::
+    Backslash, tab, line feed and carriage return are escaped as ``\\``, ``\t``, ``\n`` and ``\r``. Other control
+    characters, line separators and lone surrogates become ``\u`` and four hexadecimal digits. Quotation marks have
+    no special meaning. To decode a field::
 
         short = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
         re.sub(r"\\(u....|.)", lambda m: short.get(m[1]) or chr(int(m[1][1:], 16)), field)
@@ -109,23 +110,23 @@ def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> st
 
 
 def as_srt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
-    """Write SubRip, which knows no escaping: the text stands there as it is, but ``-->`` becomes ``->``."""
+    """Return SubRip subtitles. SubRip has no escaping: only ``-->`` is replaced, with ``->``."""
     cues = make_cues(transcript, layout)
     blocks = _cue_blocks(cues, ",", lambda text: ARROW.sub("->", text))
     return "\n".join(f"{number}\n{block}" for number, block in enumerate(blocks, 1))
 
 
 def as_vtt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
-    """Write WebVTT; a note says so where times are estimated."""
+    """Return WebVTT subtitles, with a note if any times are estimated."""
     cues = make_cues(transcript, layout)
     notes = [f"{VTT_NOTES[transcript.times]}\n"] if any(cue.estimated for cue in cues) else []
     return "\n".join(["WEBVTT\n", *notes, *_cue_blocks(cues, ".", lambda text: text.translate(VTT_ESCAPES))])
 
 
 def as_markdown(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> str:
-    """Write for people: the file's name, the segments that have text, and what became of the recording.
+    """Return Markdown: the file's name, the segments with text, and a summary of what was transcribed.
 
-    With the times of words, these stand below their segments.
+    With `Timestamps.WORD`, the words of each segment are listed below it.
     """
     shares = dataclasses.asdict(transcript.ledger)
     doubtful_s = shares.pop("doubtful_s")
@@ -149,7 +150,7 @@ def _markdown_items(segment: Segment, times: Timestamps) -> Iterator[str]:
 
 
 def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str]) -> Iterator[str]:
-    """Write times and text of each cue; a word that is being said is underlined, by a tag of both formats."""
+    """Yield the times and text of each cue. The spoken word is underlined with ``<u>``, valid in both formats."""
     for cue in cues:
         first, last = cue.marked or (0, 0)
         marked = f"<u>{safe(cue.text[first:last])}</u>" if cue.marked else ""
@@ -158,7 +159,7 @@ def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str]) -> 
 
 
 def _rounded(data: Any) -> Any:
-    """Return the same with numbers to six digits behind the point, of seconds to the microsecond."""
+    """Return the data with all floats rounded to six decimals, which is microseconds for times."""
     if isinstance(data, dict):
         return {name: _rounded(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
@@ -171,7 +172,7 @@ def _as_hexadecimal(found: re.Match[str]) -> str:
 
 
 def _stamp(time_ms: int, point: str) -> str:
-    """Write a time of a subtitle file: hours, minutes, seconds, milliseconds."""
+    """Return a subtitle timestamp: hours, minutes, seconds and milliseconds."""
     seconds, milliseconds = divmod(time_ms, 1000)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{milliseconds:03}"
 

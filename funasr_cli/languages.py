@@ -1,4 +1,4 @@
-"""The languages of the Fun-ASR family, and the names under which people and the model know them."""
+"""The languages of the Fun-ASR models, and their names for users and in prompts."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from funasr_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Language:
-    """A language as the prompt names it (Chinese), as English does, and as its speakers do."""
+    """A language's name in the prompt (which is in Chinese), in English, and in the language itself."""
 
     prompt_name: str
     english_name: str
@@ -55,7 +55,7 @@ AUTO = "auto"
 
 
 def language_code(name: str) -> str | None:
-    """ISO code of a code or name in any case, also with a region as in zh-CN; None for an unknown one."""
+    """Return the ISO code for a code or name, in any case; a region as in zh-CN is ignored. None if unknown."""
     wanted = name.strip().casefold()
     if re.fullmatch(r"[a-z]{2,3}[-_][a-z0-9-_]+", wanted):
         wanted = re.split(r"[-_]", wanted)[0]
@@ -67,10 +67,10 @@ def language_code(name: str) -> str | None:
 
 
 def resolve_language(name: str | None, supported: tuple[str, ...]) -> str | None:
-    """ISO code to ask for, None for automatic.
+    """Return the ISO code of the language to request; None for automatic detection.
 
     Raises:
-        UsageError: unknown, or not among the languages of this checkpoint, which the message lists.
+        UsageError: the language is unknown, or not supported by the model. The message lists those that are.
     """
     if name is None or name.strip().casefold() == AUTO:
         return None
@@ -78,5 +78,5 @@ def resolve_language(name: str | None, supported: tuple[str, ...]) -> str | None
     if code in supported:
         return code
     known = ", ".join(f"{code} ({LANGUAGES[code].english_name})" for code in supported)
-    hint = f"it writes {known}, or auto"
-    raise UsageError(f"language {name!r} is not one of this model's", hint, code="language-unknown")
+    hint = f"choose from {known}, or auto"
+    raise UsageError(f"this model does not support the language {name!r}", hint, code="language-unknown")

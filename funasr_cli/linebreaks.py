@@ -1,4 +1,4 @@
-"""Text on lines of limited width: at spaces, behind hyphens, and between Chinese or Japanese characters."""
+"""Line breaking at a limited width: at spaces, after hyphens, and between Chinese or Japanese characters."""
 
 import re
 import unicodedata
@@ -10,15 +10,16 @@ from itertools import accumulate, pairwise
 
 from funasr_cli.characters import clusters, columns
 
-HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]")  # written with spaces, though wide
+HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]")  # wide characters, but written with spaces
 QUOTES = "\"'"  # may open or close
-# What no line begins with and what none ends with, besides brackets and quotation marks of Unicode's own classes.
+# Characters that may not begin a line (CLOSING) or end one (OPENING), in addition to Unicode's bracket and quote
+# classes.
 SMALL_KANA = "ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
 CLOSING = set(QUOTES + SMALL_KANA + "、。，．・：；？！｡､･,.:;?!%‰％℃°…‥～〜ーｰ々〻ゝゞヽヾ")
 OPENING = set(QUOTES + "$£¥€￥￡＄#＃@＠¿¡")
 HYPHENS = set("-‐–—/")
 SENTENCE_END = re.compile(r"""[.!?。！？｡．؟۔।॥]["'”’»)\]）」』】〉》〕]*$""")
-FULL_STOP = re.compile(r"""\.["'”’»)\]]*$""")  # also ends abbreviations
+FULL_STOP = re.compile(r"""\.["'”’»)\]]*$""")  # may also end an abbreviation
 ABBREVIATION = re.compile(r"(^|\W)([a-zа-я]|mr|mrs|ms|dr|prof|st)\.$", re.IGNORECASE)
 CLAUSE_END = re.compile(r"""[,;:，、；：､،؛…—–]["'”’»)\]）」』】〉》〕]*$""")
 AT_SENTENCE, AT_CLAUSE, AT_SPACE, ELSEWHERE = -0.1, 0.0, 0.3, 0.6  # costs of a break
@@ -26,39 +27,39 @@ AT_SENTENCE, AT_CLAUSE, AT_SPACE, ELSEWHERE = -0.1, 0.0, 0.3, 0.6  # costs of a 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What stays on one line: a word, or a Chinese character with the punctuation around it."""
+    """An unbreakable unit of text: a word, or a Chinese character with its punctuation."""
 
     text: str
-    columns: int  # its width on a screen
-    spaced: bool  # a space separates it from the one before
+    columns: int  # display width
+    spaced: bool  # a space separates it from the previous word
     cut: bool  # it begins within a word that is longer than a line
 
 
 class Words:
-    """A text that is on one line with single spaces, as words that are at most a line wide.
+    """A one-line text with single spaces, split into words that are at most a line wide.
 
-    A span of them is named by its first word and the one behind its last.
+    A span is given by the index of its first word and the index after its last, as in a slice.
     """
 
     def __init__(self, text: str, line_width: int):
         self._width = line_width
-        self.words = list(_split(text, line_width)) if text else []  # those wider than a line are cut
+        self.words = list(_split(text, line_width)) if text else []  # words wider than a line are cut
         widths = [word.columns for word in self.words]
         spaced = [word.spaced + word.columns for word in self.words]
-        # Width of everything before each word and before the end, without spaces.
+        # Total width before each word, and of the whole text, without spaces.
         self.columns_before = list(accumulate(widths, initial=0))
         self._spaced_before = list(accumulate(spaced, initial=0))
         self._costs = [_cost(before, after) for before, after in pairwise(self.words)]
         ends = [i for i, cost in enumerate(self._costs, 1) if cost == AT_SENTENCE]
-        # Words before which a sentence ends, and the end of the text.
+        # Indices of the words that follow the end of a sentence, and of the end of the text.
         self.sentence_ends = [*ends, len(self.words)] if self.words else []
 
     def width(self, first: int, last: int) -> int:
-        """Columns of a span on one line."""
+        """Return the columns that a span takes on one line."""
         return self._spaced_before[last] - self._spaced_before[first] - self.words[first].spaced
 
     def reach(self, first: int, last: int, lines: int) -> int:
-        """Where the part of a span ends that fits on a number of lines."""
+        """Return the end of the longest part of a span that fits on this number of lines."""
         for _ in range(lines):
             if first < last:
                 room = self._spaced_before[first] + self.words[first].spaced + self._width
@@ -66,12 +67,12 @@ class Words:
         return first
 
     def line(self, first: int, last: int) -> str:
-        """A span on one line, however wide."""
+        """Return a span on one line, regardless of width."""
         spelled = "".join(f" {word.text}" if word.spaced else word.text for word in self.words[first:last])
         return spelled.removeprefix(" ")
 
     def lines(self, first: int, last: int) -> list[str]:
-        """A span on as few lines as possible: about even ones that end at punctuation or spaces if they can."""
+        """Return a span on as few lines as possible, of about equal width, broken at punctuation or spaces."""
         count = next(lines for lines in range(1, last - first + 1) if self.reach(first, last, lines) == last)
         lines = []
         for left in range(count, 1, -1):
@@ -83,13 +84,13 @@ class Words:
         return [*lines, self.line(first, last)]
 
     def best_cut(self, first: int, last: int, cuts: Iterable[int], parts: int) -> int:
-        """The cut behind which the first of a number of even parts of a span ends best."""
+        """Return the best cut after the first part when a span is divided into ``parts`` of about equal width."""
         even = self.width(first, last) / parts
         return min(cuts, key=lambda cut: self._costs[cut - 1] + abs(self.width(first, cut) / even - 1))
 
 
 def _split(text: str, width: int) -> Iterator[Word]:
-    """The words of a text, and the parts of those within which a line may end or has to."""
+    """Yield the words of a text, cut wherever a line may break or a word is too wide."""
     for word in text.split(" "):
         spaced = True
         for part in _parts(word):
@@ -100,7 +101,7 @@ def _split(text: str, width: int) -> Iterator[Word]:
 
 
 def _cost(before: Word, after: Word) -> float:
-    """How bad it is to break between two words: the share of a part by which to go elsewhere to avoid it."""
+    """Return the cost of a break between two words, as an equivalent relative deviation from equal parts."""
     if not after.cut and not before.text[-1].isalnum():
         if _ends_sentence(before, after):
             return AT_SENTENCE
@@ -117,7 +118,7 @@ def _ends_sentence(word: Word, following: Word) -> bool:
 
 
 def _parts(word: str) -> list[str]:
-    """A word at the places within it where a line may end."""
+    """Split a word wherever a line may break inside it."""
     if word.isascii() and HYPHENS.isdisjoint(word):
         return [word]
     parts, before = [""], ""
@@ -130,7 +131,7 @@ def _parts(word: str) -> list[str]:
 
 
 def _may_break(part: str, before: str, after: str) -> bool:
-    """Whether a line may end between two clusters, the first of which is the last one of ``part``."""
+    """Return whether a line may break between two clusters. ``before`` is the last cluster of ``part``."""
     if before[0] in OPENING or after[0] in CLOSING:
         return False
     if unicodedata.category(before[0]) in ("Ps", "Pi") or unicodedata.category(after[0]) in ("Pe", "Pf"):
@@ -141,12 +142,12 @@ def _may_break(part: str, before: str, after: str) -> bool:
 
 
 def _is_ideograph(char: str) -> bool:
-    """Chinese, Japanese or an emoji: a line may end before and behind it."""
+    """Return whether a line may break before and after a character: Chinese, Japanese or an emoji."""
     return unicodedata.east_asian_width(char) in "WF" and not HANGUL.match(char)
 
 
 def _runs(part: str, width: int) -> Iterator[tuple[str, int]]:
-    """A part as it is, or cut wherever a line is full, between clusters; with the columns."""
+    """Yield a part and its columns, cut between clusters wherever a line is full."""
     run, used = "", 0
     for cluster in clusters(part) if columns(part) > width else [part]:
         needed = columns(cluster)

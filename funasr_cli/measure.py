@@ -1,4 +1,4 @@
-"""Spreads of measurements, and the memory that a process takes."""
+"""Timing, spreads of repeated measurements, and the memory of this process."""
 
 import resource
 import statistics
@@ -20,13 +20,13 @@ class Spread:
 
     @classmethod
     def of(cls, values: list[float]) -> "Spread":
-        """Summarise at least one value."""
+        """Summarise one or more values."""
         return cls(statistics.median(values), min(values), max(values))
 
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the time that a block takes to that of a stage."""
+    """Add the duration of a block to the seconds of a stage."""
     began = time.perf_counter()
     try:
         yield
@@ -35,7 +35,7 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 def peak_process_bytes() -> int:
-    """Most memory that this process had resident, since `reset_peak_process` where that has an effect."""
+    """Return the peak resident memory of this process, on Linux since the last `reset_peak_process`."""
     with suppress(OSError, IndexError, ValueError):  # Linux; `ru_maxrss` below cannot be reset
         status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -44,6 +44,6 @@ def peak_process_bytes() -> int:
 
 
 def reset_peak_process() -> None:
-    """Start counting the process's peak anew, where the system lets us (Linux)."""
+    """Reset the peak resident memory of this process. Only Linux supports this; elsewhere nothing happens."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

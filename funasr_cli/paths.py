@@ -1,4 +1,4 @@
-"""Paths in variables of the environment, and room on disks."""
+"""Paths in environment variables, text for messages, and disk space."""
 
 import errno
 import os
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from funasr_cli.errors import OutputError, UsageError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # what a full disk says, or a quota that is used up
-REFERENCE_PYTHON = "FUNASR_REFERENCE_PYTHON"  # the variable that names the Python in which FunASR is installed
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk and of an exceeded quota
+REFERENCE_PYTHON = "FUNASR_REFERENCE_PYTHON"  # variable with the path of the Python that has FunASR installed
 
 
 def shown(path: str | Path) -> str:
-    """A path as text: file names may hold bytes that are none."""
+    """Return a path as printable text, since file names may contain bytes that are not valid UTF-8."""
     return os.fsencode(path).decode(errors="replace")
 
 
 def why_unreadable(error: OSError | UnicodeDecodeError) -> str:
-    """Say why a text file that was named cannot be read."""
+    """Return the reason, for a message, why a text file cannot be read."""
     if isinstance(error, UnicodeDecodeError):
         return "is not UTF-8 text"
     known = {errno.ENOENT: "no such file", errno.EISDIR: "is a folder"}
@@ -25,24 +25,28 @@ def why_unreadable(error: OSError | UnicodeDecodeError) -> str:
 
 
 def path_in_variable(variable: str) -> Path | None:
-    """The path that a variable holds, if it is set; a `UsageError` where that is in the home of no user."""
+    """Return the path in an environment variable, or None if it is unset.
+
+    Raises:
+        UsageError: the home folder of a path such as ``~name`` cannot be found.
+    """
     value = os.environ.get(variable)
     try:
         return Path(value).expanduser() if value else None
     except RuntimeError as error:
-        hint = "name a folder that exists, or unset it"
+        hint = "set it to an existing path, or unset it"
         raise UsageError(f"{variable}={value}: {error}", hint, code="variable-value") from error
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path itself or the closest folder above it that exists; in the end, that is the root."""
+    """Return the path itself if it exists, otherwise its nearest existing parent."""
     return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
 
 
 def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> None:
-    """Say at once, before any work, as an `OutputError`, that a disk is too full.
+    """Fail early with an `OutputError` if the disk is too full.
 
-    The folder need not be there yet; ``what_for`` names what will be written.
+    The folder need not exist yet. ``what_for`` names what will be written.
     """
     there = nearest_existing(folder)
     free = shutil.disk_usage(there).free

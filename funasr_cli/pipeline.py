@@ -1,4 +1,4 @@
-"""The front door: recordings in, transcripts or events out."""
+"""The main interface for Python callers: `Recognizer` takes recordings and returns transcripts or events."""
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -26,54 +26,63 @@ from funasr_cli.transcript import Transcript
 
 
 class Recognizer:
-    """Transcribes recordings with a loaded model; the text of a segment does not depend on what is beside it.
+    """Transcribes recordings with a loaded model. A segment's text does not depend on the rest of its batch.
 
-    A recording is a path, samples as a NumPy array, or a `Source`. Samples are (samples,) or (samples, channels),
-    floats in [-1, 1] or integers of any type, and need `sample_rate_hz`, which nothing else may have. Options are
-    `options` (else the defaults), with single fields of `TranscribeOptions` changed by keyword.
+    A recording is a path, an array of samples, or a `Source`. An array is (samples,) or (samples, channels), with
+    floats in [-1, 1] or integers of any type. `sample_rate_hz` is required for arrays and not allowed otherwise.
+
+    `options` default to `TranscribeOptions()`. Further keyword arguments override single fields of them.
     """
 
     def __init__(
         self, model: SpeechModel, stages: Sequence[TranscriptStage] = (), *, align_with: SpeechModel | None = None
     ):
-        """Take a model, the stages behind it in their order, and another model that tells when words were said.
+        """Wrap a model.
+
+        Args:
+            model: a loaded model.
+            stages: processing steps after the model, in order.
+            align_with: another model, which provides word times for a model that has none.
 
         Raises:
-            UsageError: the other model cannot tell that, or the model itself can.
+            UsageError: `align_with` cannot provide word times, or `model` provides them itself.
         """
         if align_with:
             refuse_aligner(model, align_with)
         self.model, self._stages, self._aligner = model, tuple(stages), align_with
-        clear_streams_with_thread()  # those of loading
+        clear_streams_with_thread()  # frees the streams that loading used
 
     @property
     def sample_rate_hz(self) -> int:
-        """Sample rate of the recordings that it takes."""
+        """Sample rate of the model's input."""
         return self.model.sample_rate_hz
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the model can do, with word times where another model tells them for it."""
+        """Capabilities of the model, including word times if `align_with` provides them."""
         capabilities = self.model.capabilities
         return replace(capabilities, word_times=capabilities.word_times or self._aligner is not None)
 
     @property
     def timing_model(self) -> SpeechModel:
-        """The model whose CTC output tells when words were said, its own or the other one."""
+        """The model whose CTC output provides the word times: `align_with` if given, else the model itself."""
         return self._aligner or self.model
 
     @property
     def has_ctc(self) -> bool:
-        """Whether it is known when words were said; `capabilities` tells more."""
+        """Whether word times are available; see `capabilities` for everything else."""
         return self.capabilities.word_times
 
     def supported(self, options: TranscribeOptions, typed: Mapping[str, str] = NOBODY_TYPED) -> TranscribeOptions:
-        """Leave out what the models cannot do and nobody has typed, as `capabilities.supported` does."""
+        """Reset unsupported options that were not given explicitly; see `capabilities.supported`."""
         longest_segment_s = self.model.longest_segment_s
         return supported(options, self.capabilities, longest_segment_s=longest_segment_s, typed=typed)
 
     def refuse_unsupported(self, options: TranscribeOptions, typed: Mapping[str, str] = NOBODY_TYPED) -> None:
-        """Refuse what the models cannot do, as `capabilities.refuse_unsupported` does; `run` begins with it."""
+        """Raise a `UsageError` for options that the models do not support; `run` starts with this check.
+
+        See `capabilities.refuse_unsupported`.
+        """
         longest_segment_s = self.model.longest_segment_s
         refuse_unsupported(
             options, self.capabilities, self.model.name, longest_segment_s=longest_segment_s, typed=typed
@@ -92,14 +101,14 @@ class Recognizer:
         """Transcribe one recording.
 
         Args:
-            audio: a path, samples or a `Source`.
-            options: how; None takes the defaults.
-            sample_rate_hz: that of samples.
-            changes: fields of `TranscribeOptions`, over those of `options`.
+            audio: a path, an array of samples or a `Source`.
+            options: None takes the defaults.
+            sample_rate_hz: sample rate of an array.
+            changes: fields of `TranscribeOptions`, which override those of `options`.
 
         Raises:
-            AudioError: not one sample of it can be read. If it breaks off later, the transcript has a `fault`.
-            UsageError: an option is out of range, or the model does not know the language.
+            AudioError: not a single sample can be read. If reading fails later, the transcript has a `fault`.
+            UsageError: an option is out of range, or the model does not support it or the language.
         """
         return self.transcribe_batch([audio], options, sample_rate_hz=sample_rate_hz, **changes)[0]
 
@@ -111,7 +120,7 @@ class Recognizer:
         sample_rate_hz: int | None = None,
         **changes: Any,
     ) -> list[Transcript]:
-        """Transcribe recordings side by side, as `transcribe` does; the first that fails raises its error."""
+        """Transcribe several recordings in shared batches, as `transcribe` does. Raise the first error."""
         if isinstance(recordings, str):
             problem = f"{recordings}: one recording, not several"
             raise UsageError(problem, "pass a list, or call transcribe", code="argument-type")
@@ -128,12 +137,13 @@ class Recognizer:
         sample_rate_hz: int | None = None,
         **changes: Any,
     ) -> Generator[PartialText | SegmentFinished | Finished]:
-        """Transcribe one recording, as `transcribe` does, and tell what happens as it happens.
+        """Transcribe one recording, as `transcribe` does, and yield events while it is being transcribed.
 
-        Closing the iterator, or dropping it, stops the work.
+        Close or drop the iterator to stop.
 
         Yields:
-            `PartialText` of the segments that are being written; each as `SegmentFinished`, in order; `Finished`.
+            `PartialText` for segments that are being decoded; `SegmentFinished` for each segment, in order; at the
+            end `Finished`.
         """
         open_audio = opener(audio, self.sample_rate_hz, sample_rate_hz)
         return self._run([open_audio], replace(options or DEFAULTS, **changes))
@@ -141,7 +151,7 @@ class Recognizer:
     def _run(
         self, openers: Iterable[Opener], options: TranscribeOptions
     ) -> Generator[PartialText | SegmentFinished | Finished]:
-        """What `run` yields, until an input fails: that raises its error."""
+        """Yield the events of `run` except `Read`. If an input fails, raise its error."""
         with closing(self.run(openers, options)) as events:
             for event in events:
                 if isinstance(event, Failed):
@@ -153,14 +163,14 @@ class Recognizer:
         """Transcribe any number of recordings, of any length, in bounded memory.
 
         Args:
-            openers: each opens a recording when its turn comes; they are called in order, in another thread.
-            options: for all of them.
+            openers: functions that each open a recording. They are called in order, in another thread.
+            options: options for all recordings.
 
         Yields:
-            What happens, as it happens. Every input ends with `Finished` or `Failed`.
+            Events as they happen. The last event of every recording is `Finished` or `Failed`.
 
         Raises:
-            UsageError: the model cannot do what an option asks for, or does not know the language.
+            UsageError: the model does not support an option or the language.
         """
         self.refuse_unsupported(options)
         stages = self._stages
@@ -171,15 +181,15 @@ class Recognizer:
             yield from Scheduler(self.model, options, stages).run(openers)
 
     def encode_audio(self, audio: AudioInput, *, sample_rate_hz: int | None = None) -> EncodedAudio:
-        """Run the encoder over one piece of audio in one go, as over one segment: silence is not left out.
+        """Run the encoder over the whole audio as one segment, without leaving out silence.
 
         Args:
-            audio: a path, samples or a `Source`, of at most the model's `longest_segment_s`.
-            sample_rate_hz: that of samples.
+            audio: a path, an array of samples or a `Source`, at most as long as the model's `longest_segment_s`.
+            sample_rate_hz: sample rate of an array.
 
         Raises:
-            AudioError: it cannot be read to its end, or is too long.
-            UsageError: as for `transcribe`.
+            AudioError: the audio cannot be read to its end, or is too short or too long.
+            UsageError: `audio` is not audio, or `sample_rate_hz` is missing or not allowed.
         """
         source = opener(audio, self.sample_rate_hz, sample_rate_hz)()
         if source.sample_rate_hz != self.sample_rate_hz:

@@ -1,4 +1,15 @@
-"""The seam between scheduler and models: what a model states, what a session takes, and what it returns."""
+"""The interface between the scheduler and the models. Every model family implements it.
+
+A `SpeechModel` describes itself and opens sessions. A `Session` turns requests into hypotheses, many rows at a
+time:
+
+1. The scheduler calls `add` with a few `SegmentRequest`s. Each becomes a batch row with a number.
+2. It calls `step` until every row has ended. Each call returns `Update`s: text so far, or a final `Hypothesis`.
+3. It may add more requests between steps, so rows start and end at different times.
+
+A model that writes token by token advances every row by one or a few tokens per step. A model that reads a whole
+segment at once ends all its rows in a single step.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,78 +28,75 @@ from funasr_cli.transcript import Segment, Transcript
 
 @dataclass(frozen=True)
 class SegmentRequest:
-    """A segment of a recording on its way to a text."""
+    """A segment of a recording to be transcribed."""
 
     source: int  # index of the recording
     audio: AudioSegment
-    first: bool  # it is where the recording's speech begins
-    retries: int = 0  # how often what it is a part of has been decoded before
+    first: bool  # whether it is the first segment with speech in its recording
+    retries: int = 0  # how often this audio has been decoded before, as part of a longer segment
 
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """What a model makes of a request: a finished segment, and what speaks for it."""
+    """A model's final result for one request."""
 
     segment: Segment
-    agreement: Comparison | None = None  # its text beside a second reading; None where there was none
-    retry_may_help: bool = False  # two halves may come out better than the whole
+    agreement: Comparison | None = None  # the text compared with a second reading of the audio; None without one
+    retry_may_help: bool = False  # whether decoding the segment again in two halves may give a better text
 
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What a step brought for one row, perhaps one of several; with a hypothesis the row has ended."""
+    """Progress of one row in one step. A step may return several for a row; a hypothesis is the row's last."""
 
     row: int
-    text: str | None = None  # everything so far that cannot change any more; None where nothing is new
+    text: str | None = None  # all text so far that can no longer change; None if there is nothing new
     hypothesis: Hypothesis | None = None
     counts: Mapping[str, int] = field(default_factory=dict)  # tokens, decoder_calls, drafted, accepted
 
 
 class Session(Protocol):
-    """One run of a model with one set of options; owns caches, drafts and what was learned from earlier segments.
+    """A run of a model with fixed options. It owns KV caches, drafts and what it learns from earlier segments."""
 
-    Rows that have not ended have different numbers. Time that its stages take is collected in `seconds`.
-    """
-
-    rows_at_once: int  # that join together: enough to keep the processor busy, without holding up the others
-    seconds: dict[str, float]  # by stage, of `STAGES`, since the caller last emptied it
+    rows_at_once: int  # best size of one `add`: enough to use the processor well without delaying running rows
+    seconds: dict[str, float]  # time spent per stage of `STAGES`; the session adds to it, the caller empties it
 
     @property
     def max_rows(self) -> int:
-        """Return how many rows memory holds side by side, at most as many as pay."""
+        """Largest useful number of rows: limited by memory, and by where more rows no longer pay off."""
 
     def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
-        """Let rows join, and return their numbers."""
+        """Start a row for each request and return the row numbers, which no unfinished row shares."""
 
     def step(self) -> list[Update]:
-        """Work on all rows: a few tokens more of each, or everything at once."""
+        """Advance all rows, by a few tokens each or to their end, and return what changed."""
 
     def drop(self, row: int) -> None:
-        """Take a row out, if it has not ended."""
+        """Remove a row. Do nothing if it has ended."""
 
     def reset(self) -> set[int]:
-        """Go on after an error in `add` or `step`; return the rows that were lost, to be added again."""
+        """Make the session usable again after `add` or `step` failed. Return the rows that were lost."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a language model is asked about a segment: text around the audio."""
+    """The text that a language model reads before and after the audio of a segment."""
 
     before: str
-    behind: str
+    after: str
     tokens_before: int
-    tokens_behind: int
+    tokens_after: int
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedAudio:
-    """One piece of audio behind the encoder.
+    """The encoder's output for one piece of audio.
 
     Attributes:
-        frames: (frames, encoder width), the encoder's output, one every `frame_duration_s`.
-        audio_embeddings: (embeddings, decoder width), what stands for the audio in the prompt of a language model,
-            in the decoder's type; None without one. In Fun-ASR-Nano these are an eighth as many, and made at the
-            first frames, with attention to all of them: an embedding stands for no stretch of time.
+        frames: (frames, encoder width), one frame every `frame_duration_s`.
+        audio_embeddings: (embeddings, decoder width), the audio's part of a language model's prompt, in the
+            decoder's number type; None if the model has no language model. Fun-ASR-Nano has one embedding for
+            eight frames. Each attends to all frames, so it does not correspond to a stretch of time.
         frame_duration_s: seconds from one frame to the next.
     """
 
@@ -98,61 +106,68 @@ class EncodedAudio:
 
     @property
     def audio_rows(self) -> mx.array | None:
-        """The earlier name of `audio_embeddings`, for one release."""
+        """Deprecated name of `audio_embeddings`, kept for one release."""
         return self.audio_embeddings
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """One clip's way through a model, stage by stage, for comparing two conversions of it."""
+    """The intermediate results of one clip, stage by stage, for comparing two conversions of a model."""
 
-    stages: Mapping[str, np.ndarray]  # by the stage's name, in order
-    logits: np.ndarray  # (steps, vocabulary) of each token that was written or forced
-    token_ids: tuple[int, ...]  # that the model writes itself
+    stages: Mapping[str, np.ndarray]  # by name, in the order of computation
+    logits: np.ndarray  # (steps, vocabulary) for each token that was written or forced
+    token_ids: tuple[int, ...]  # the tokens that the model writes when none are forced
     text: str
-    blank_id: int | None = None  # one of them that stands for nothing, as most frames of a CTC model do
+    blank_id: int | None = None  # the token that stands for no text, which most frames of a CTC model have
 
 
 class SpeechModel(Protocol):
-    """A model that is ready to transcribe."""
+    """A loaded model, ready to transcribe."""
 
-    name: str  # of what it was converted from
-    sample_rate_hz: int  # of the samples that it takes
+    name: str  # name of the checkpoint that it was converted from
+    sample_rate_hz: int  # sample rate of its input
     capabilities: Capabilities
-    best_segment_s: float  # what it was trained on, at most
-    longest_segment_s: float
-    window_s: float | None  # every segment costs as much as one of this length; None: it costs by the second
-    weights_type: str  # of the weights as computed with, for logs and tables
-    parameters: int  # of its networks
+    best_segment_s: float  # length of the longest segments in its training data
+    longest_segment_s: float  # longest segment that it accepts
+    window_s: float | None  # cost of any segment equals that of this length; None if cost grows with length
+    weights_type: str  # number type of the weights while computing, for logs and tables
+    parameters: int  # number of parameters of its networks
 
     def session(self, options: TranscribeOptions) -> Session:
-        """Begin a run; raises a `UsageError` for options that cannot work."""
+        """Start a run. Raise a `UsageError` for options that cannot work."""
 
     def encode(self, samples: np.ndarray) -> EncodedAudio:
-        """Run the encoder over (samples,) at `sample_rate_hz`; an `AudioError` where they are too few."""
+        """Run the encoder over (samples,) at `sample_rate_hz`. Raise an `AudioError` if there are too few."""
 
     def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
-        """Return what its CTC output hears in (samples,); a `ModelError` where it has none."""
+        """Return the CTC output for (samples,). Raise a `ModelError` if the model has none."""
 
     def trace(
         self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
     ) -> Trace:
-        """Take (samples,) through the model as one segment; None as `forced_ids` takes what it writes itself."""
+        """Decode (samples,) as one segment and keep every stage.
+
+        Args:
+            samples: at `sample_rate_hz`.
+            options: as for `session`.
+            forced_ids: tokens whose logits to return; None takes the tokens that the model writes itself.
+        """
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> Prompt | None:
-        """Return what is asked about the `first` segment of a recording, or a later one; None: nothing is."""
+        """Return the prompt for the `first` segment of a recording, or for a later one; None if there is none."""
 
 
 class TranscriptStage:
-    """Something behind the model, such as punctuation; each method may be left as it is.
+    """A processing step after the model, such as restoring punctuation. Override either method, or both.
 
-    Segments come as they are finished, also some that are made again in parts afterwards.
+    Segments arrive as the model finishes them. A segment that is later decoded again in parts arrives first as a
+    whole, then as its parts.
     """
 
     def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
-        """Change a segment that is final; its text, words, scores and times have to stay in step."""
+        """Return the segment, possibly changed. Its text, words, scores and times must stay consistent."""
         return segment
 
     def transcript(self, transcript: Transcript) -> Transcript:
-        """Change a transcript that is complete."""
+        """Return the complete transcript, possibly changed."""
         return transcript

@@ -1,7 +1,7 @@
-"""Subtitle cues: what of a transcript is shown when, and on which lines. No file formats: see `formats.py`.
+"""Subtitle cues: which text is shown when, and how it is broken into lines. `formats.py` writes the files.
 
-Cues are made from timed pieces of text: words where their times are known, whole segments elsewhere. A time that
-falls within a piece is estimated from how much of the piece's text stands before it.
+Cues are built from timed pieces of text: words where word times are known, otherwise whole segments. A time within
+a piece is interpolated from the share of the piece's text that precedes it.
 """
 
 import math
@@ -19,19 +19,19 @@ from funasr_cli.transcript import Segment, TimedText, Transcript, Word
 
 @dataclass(frozen=True)
 class SubtitleLayout:
-    """How subtitles look: the one place where these defaults stand.
+    """Layout of subtitles, with its defaults.
 
-    A cue that is shorter, or faster to read, than this is shown longer, if there is room before the next one.
+    A cue that is too short, or would have to be read too fast, is extended up to the start of the next one.
     """
 
     max_line_width: int = 42  # columns; Chinese, Japanese and Korean characters and emoji take two
-    max_line_count: int = 2  # of a cue
+    max_line_count: int = 2  # lines in a cue
     min_duration_s: float = 0.8
     max_columns_per_s: float = 20.0  # reading speed
-    highlight_words: bool = False  # show a cue once for each word that has times, with that word marked
+    highlight_words: bool = False  # repeat the cue for each word that has times, with that word marked
 
     def __post_init__(self) -> None:
-        """Raise a UsageError for a value out of range, with what it may be."""
+        """Raise a UsageError, naming the allowed values, for a value out of range."""
         for fits, found, wanted in (
             (self.max_line_width >= 2, f"--max-line-width is {self.max_line_width}", "at least 2 columns"),
             (self.max_line_count >= 1, f"--max-line-count is {self.max_line_count}", "at least 1"),
@@ -52,36 +52,36 @@ class Sentence:
     text: str
     start_s: float
     end_s: float
-    estimated: bool = False  # a time at which it begins or ends is not measured
+    estimated: bool = False  # its start or end is estimated, not measured
 
 
 @dataclass(frozen=True)
 class Piece(Sentence):
-    """A stretch of text with its times. Joined, the pieces of a segment spell its text, spaces included."""
+    """A piece of text with its times. Joined, the pieces of a segment give its text, including spaces."""
 
-    is_word: bool = False  # it can be marked while it is said
+    is_word: bool = False  # it can be highlighted while it is spoken
 
 
 @dataclass(frozen=True)
 class Cue:
-    """What is shown together."""
+    """A subtitle: one or more lines shown at the same time."""
 
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]  # at least one, none of them blank
-    estimated: bool  # a time at which it begins or ends is not measured
-    marked: tuple[int, int] | None = None  # the place in its text of the word that is being said
+    estimated: bool  # its start or end is estimated, not measured
+    marked: tuple[int, int] | None = None  # start and end, in its text, of the word being spoken
 
     @property
     def text(self) -> str:
-        """Its lines, joined with line feeds."""
+        """The lines, joined with line feeds."""
         return "\n".join(self.lines)
 
 
 def pieces_of(segment: Segment, *, words: bool = True) -> list[Piece]:
-    """Return a segment's smallest parts that have times: words, what the model divides it into, or all of it.
+    """Return the smallest parts of a segment that have times: words, the model's own pieces, or the whole segment.
 
-    What stands between two of them belongs to the second.
+    Text between two parts belongs to the second.
     """
     parts: Sequence[Word | TimedText] = segment.words if words and segment.words else segment.pieces
     if not parts:
@@ -98,7 +98,7 @@ def pieces_of(segment: Segment, *, words: bool = True) -> list[Piece]:
 
 
 def sentences_of(segment: Segment) -> list[Sentence]:
-    """Return a segment's sentences, its time shared out by their lengths; none where nothing is visible."""
+    """Return a segment's sentences. Times inside a piece are interpolated; no visible text gives no sentences."""
     words = Words(one_line(segment.text), sys.maxsize)
     if not words.columns_before[-1]:
         return []
@@ -110,9 +110,9 @@ def sentences_of(segment: Segment) -> list[Sentence]:
 
 
 def make_cues(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> list[Cue]:
-    """Make the cues of a transcript; a segment without visible text has none.
+    """Return the cues of a transcript. A segment without visible text has none.
 
-    Where no words have times, cues do not go over the borders of what the model divides a segment into.
+    Without word times, no cue crosses the boundary between two of the model's own pieces.
     """
     end_s = transcript.start_s + transcript.duration_s
     groups: list[list[Piece]] = []
@@ -128,9 +128,9 @@ def cues_of_pieces(
     layout: SubtitleLayout = DEFAULT_LAYOUT,
     start_s: float = 0.0,
 ) -> list[Cue]:
-    """Make cues of segments, given as their pieces: in order, without overlaps, within the recording.
+    """Return cues for segments given as pieces. The cues are in order and do not overlap.
 
-    Only where a recording has fewer milliseconds than cues, the last ones go beyond its end.
+    They stay within the recording unless it has fewer milliseconds than cues.
     """
     plans = [plan for segment in segments for plan in _planned(segment, layout)]
     cues = _timed(plans, start_s, end_s, layout)
@@ -139,12 +139,12 @@ def cues_of_pieces(
     return [part for cue, plan in zip(cues, plans, strict=True) for part in _highlighted(cue, plan.marks)]
 
 
-_Mark = tuple[tuple[int, int], float, float]  # where a word stands in a cue's text, and when it is said
+_Mark = tuple[tuple[int, int], float, float]  # a word: start and end in a cue's text, start and end in seconds
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A cue whose times may still collide or be too short to read it, with its words."""
+    """A cue, with its words, whose times may still overlap others or be too short to read."""
 
     lines: tuple[str, ...]
     start_s: float
@@ -154,7 +154,7 @@ class _Plan:
 
 
 def _planned(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Plan]:
-    """Plan the cues of a segment, with the times of their texts."""
+    """Yield the cues of a segment, with the times of their text."""
     words = Words(one_line("".join(piece.text for piece in segment)), layout.max_line_width)
     if not words.columns_before[-1]:
         return
@@ -168,7 +168,7 @@ def _planned(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Plan
 
 
 class _Clock:
-    """When the words of a segment are said, going by the columns that stand before them."""
+    """Times of positions in a segment's text. A position is the number of columns before it."""
 
     def __init__(self, segment: Sequence[Piece], words: Words):
         self._pieces = segment
@@ -178,14 +178,14 @@ class _Clock:
         self._letters_before = list(accumulate((len(word.text) for word in words.words), initial=0))
 
     def span(self, first: int, last: int) -> tuple[float, float, bool]:
-        """Tell when a span of words begins and ends, and whether one of these is estimated."""
+        """Return the start and end of a span of words, and whether either of them is estimated."""
         begin, end = self._places[first], self._places[last]
         start_s, start_estimated = self._time(bisect_right(self._ends, begin), begin)
         end_s, end_estimated = self._time(bisect_left(self._ends, end), end)
         return start_s, end_s, start_estimated or end_estimated
 
     def marks(self, first: int, lines: Sequence[str]) -> Iterator[_Mark]:
-        """Find the words on the lines of a cue, which begins with such a word, by counting letters."""
+        """Yield position and times of the words in a cue that begins at word ``first``, by counting letters."""
         letters = [place for place, char in enumerate("\n".join(lines)) if not char.isspace()]
         end = -self._letters_before[first]
         for piece in self._pieces:
@@ -204,7 +204,7 @@ class _Clock:
 
 
 def _parts(words: Words, first: int, last: int, layout: SubtitleLayout) -> Iterator[tuple[int, int]]:
-    """Cut a sentence into parts that fit on a cue: about even ones, at its commas if they are near."""
+    """Cut a sentence into parts of about equal size that fit in a cue, preferably at commas."""
     room = layout.max_line_width * layout.max_line_count
     while (fitting := words.reach(first, last, layout.max_line_count)) < last:
         needed = max(2, math.ceil(words.width(first, last) / room))
@@ -217,9 +217,9 @@ def _parts(words: Words, first: int, last: int, layout: SubtitleLayout) -> Itera
 def _merged(
     parts: Iterable[tuple[int, int]], words: Words, clock: _Clock, layout: SubtitleLayout
 ) -> list[tuple[int, int]]:
-    """Join parts that are too short to be read with the one before, if that fits on a cue.
+    """Join parts that are too short to read with the part before, if both fit in a cue.
 
-    Not over a pause in which they can be read.
+    Parts are kept separate if the pause between them leaves time to read them.
     """
     merged: list[tuple[int, int]] = []
     for first, last in parts:
@@ -234,7 +234,7 @@ def _merged(
 
 
 def _timed(plans: Sequence[_Plan], start_s: float, end_s: float, layout: SubtitleLayout) -> list[Cue]:
-    """Make whole milliseconds, in order, and show cues that are too short for their text longer."""
+    """Round times to milliseconds, remove overlaps, and extend cues that are too short for their text."""
     free = math.ceil(start_s * 1000)
     limit = max(math.floor(end_s * 1000), free + len(plans))
     times: list[tuple[int, int]] = []
@@ -253,9 +253,9 @@ def _timed(plans: Sequence[_Plan], start_s: float, end_s: float, layout: Subtitl
 
 
 def _highlighted(cue: Cue, marks: Iterable[_Mark]) -> Iterator[Cue]:
-    """Repeat a cue for each word, while it is said, with that word marked; unmarked where nothing is said.
+    """Split a cue in time so that each word is marked while it is spoken, and none is marked in between.
 
-    A word without any time of its own is never marked.
+    A word with no duration is never marked.
     """
     shown_ms = cue.start_ms
     for place, start_s, end_s in marks:

@@ -1,6 +1,6 @@
-"""Emotions and sounds that models hear beside the words, under names that are the same for all models.
+"""Emotions and sounds that models detect in addition to words, under names shared by all models.
 
-Source of the emoji and of where they stand: FunASR ``funasr/utils/postprocess_utils.py`` (``emoji_dict``,
+The emoji and their positions are those of FunASR, ``funasr/utils/postprocess_utils.py`` (``emoji_dict``,
 ``format_str_v2``).
 """
 
@@ -11,20 +11,20 @@ from typing import TypeVar
 from funasr_cli.options import Tags
 from funasr_cli.transcript import Score, Segment, TimedText, Word
 
-EMOTIONS = {  # by name: the emoji, behind the text
+EMOTIONS = {  # name -> emoji, placed after the text
     "happy": "😊", "sad": "😔", "angry": "😡", "neutral": "", "fearful": "😰", "disgusted": "🤢",
     "surprised": "😮", "other-emotion": "",
 }  # fmt: skip
-SOUNDS = {  # by name: the emoji, in front of the text
+SOUNDS = {  # name -> emoji, placed before the text
     "speech": "", "music": "🎼", "applause": "👏", "laughter": "😀", "crying": "😭", "sneeze": "🤧", "breath": "",
     "cough": "🤧", "singing": "", "noise": "",
 }  # fmt: skip
 Part = TypeVar("Part", Word, TimedText)
-UNSAID = ("speech", "neutral", "other-emotion")  # what a text does not gain by
+UNSAID = ("speech", "neutral", "other-emotion")  # left out of the text, since they tell a reader nothing
 
 
 def decoration(tags: Iterable[str], style: Tags) -> tuple[str, str]:
-    """Return what stands in front of a text with these tags, the last sound of the table first, and behind it."""
+    """Return what to put before and after a text with these tags. Sounds come in reverse order of the table."""
     found = set(tags)
     sounds = [name for name in reversed(SOUNDS) if name in found]
     emotions = [name for name in EMOTIONS if name in found]
@@ -35,37 +35,37 @@ def decoration(tags: Iterable[str], style: Tags) -> tuple[str, str]:
 
 
 def decorated(segment: Segment, style: Tags) -> Segment:
-    """Return a segment whose text shows its tags, and so do its first and last word or part; times stay.
+    """Return the segment with its tags in its text, and in its first and last word or piece. Times do not change.
 
-    A segment without any text shows them alone.
+    If the segment has no text, its text becomes the tags alone.
     """
-    front, behind = decoration(segment.tags, style)
-    if not front and not behind:
+    before, after = decoration(segment.tags, style)
+    if not before and not after:
         return segment
     if not segment.text.strip():
-        return replace(segment, text=f"{front}{behind}".strip(), words=(), pieces=(), scores=())
+        return replace(segment, text=f"{before}{after}".strip(), words=(), pieces=(), scores=())
     start, end = len(segment.text) - len(segment.text.lstrip()), len(segment.text.rstrip())
-    text = f"{segment.text[:start]}{front}{segment.text[start:end]}{behind}{segment.text[end:]}"
-    words, pieces = _between(front, segment.words, behind), _between(front, segment.pieces, behind)
-    scores = _inserted(_inserted(segment.scores, end, behind), start, front)
+    text = f"{segment.text[:start]}{before}{segment.text[start:end]}{after}{segment.text[end:]}"
+    words, pieces = _between(before, segment.words, after), _between(before, segment.pieces, after)
+    scores = _inserted(_inserted(segment.scores, end, after), start, before)
     return replace(segment, text=text, words=words, pieces=pieces, scores=scores)
 
 
 def _inserted(scores: tuple[Score, ...], at: int, text: str) -> tuple[Score, ...]:
-    """Insert a certain text at a position of what they spell; a piece that it falls into is cut in two."""
-    before = 0
+    """Insert a text with probability 1 at a character position, splitting the piece at that position in two."""
+    start = 0  # of the current piece
     for index, score in enumerate(scores):
-        left, right = score.text[: max(0, at - before)], score.text[max(0, at - before) :]
+        left, right = score.text[: max(0, at - start)], score.text[max(0, at - start) :]
         if right or (text and index == len(scores) - 1):
             parts = (replace(score, text=left), Score(text, 1.0), replace(score, text=right))
             return (*scores[:index], *(part for part in parts if part.text), *scores[index + 1 :])
-        before += len(score.text)
+        start += len(score.text)
     return scores
 
 
-def _between(front: str, parts: tuple[Part, ...], behind: str) -> tuple[Part, ...]:
+def _between(before: str, parts: tuple[Part, ...], after: str) -> tuple[Part, ...]:
     changed = list(parts)
     if changed:
-        changed[0] = replace(changed[0], text=f"{front}{changed[0].text}")
-        changed[-1] = replace(changed[-1], text=f"{changed[-1].text}{behind}")
+        changed[0] = replace(changed[0], text=f"{before}{changed[0].text}")
+        changed[-1] = replace(changed[-1], text=f"{changed[-1].text}{after}")
     return tuple(changed)

@@ -1,4 +1,4 @@
-"""What a recording says: plain data, times in seconds."""
+"""The result of a transcription as plain data. All times are in seconds."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ BETWEEN_UNSPACED = re.compile(f"[{UNSPACED}]{{2}}")
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """One text, with spaces in between where the scripts use them."""
+    """Join texts into one, with spaces between them where their scripts use spaces."""
     joined = ""
     for text in filter(None, texts):
         spaced = joined and not BETWEEN_UNSPACED.match(joined[-1] + text[0])
@@ -18,26 +18,30 @@ def join_texts(texts: Iterable[str]) -> str:
     return joined
 
 
-STAGES = ("read", "vad", "features", "encoder", "ctc", "prefill", "decode")  # in the order of the work
+STAGES = ("read", "vad", "features", "encoder", "ctc", "prefill", "decode")  # in processing order
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the time went, in seconds of wall clock.
+    """Wall-clock time per stage, in seconds, and token counts.
 
-    Segments of several recordings share batches: a stage's time is shared out evenly among those in a batch.
+    Segments of several recordings share batches. A stage's time is divided equally among the segments of a batch.
 
     Attributes:
         read_s: decoding and resampling the audio.
-        vad_s: finding speech in it.
+        vad_s: voice activity detection.
+        features_s: computing the features.
+        encoder_s: running the encoder.
+        prefill_s: running the decoder over the prompts.
+        decode_s: writing the tokens.
         first_token_s: from opening the recording to its first token.
-        total_s: from opening the recording to its last token; others may have been worked on in between.
-        tokens: decoded tokens, the stop tokens and those of attempts that were given up among them.
-        ctc_s: what CTC takes, beside a decoder or in place of one.
-        post_s: what stands behind the model, such as the times of words by another one.
-        decoder_calls: runs of the decoder that these tokens took, counted for each segment.
-        drafted: tokens of drafts that these calls have tried.
-        accepted: of these, those that the decoder would have written itself.
+        total_s: from opening the recording to its last token, including work on other recordings in between.
+        tokens: decoded tokens, including stop tokens and those of attempts that were discarded.
+        ctc_s: computing the CTC output, with or without a decoder.
+        post_s: stages after the model, such as word times from another model.
+        decoder_calls: decoder runs for these tokens, counted per segment.
+        drafted: draft tokens that these runs checked.
+        accepted: draft tokens that the decoder would have written itself.
     """
 
     read_s: float
@@ -57,21 +61,21 @@ class Timings:
 
     @property
     def passes(self) -> int:
-        """The earlier name of `decoder_calls`, for one release."""
+        """Deprecated name of `decoder_calls`, kept for one release."""
         return self.decoder_calls
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens a second behind the first one; 0 when there was only one."""
+        """Tokens per second after the first one; 0 if there is only one."""
         return (self.tokens - 1) / self.decode_s if self.tokens > 1 and self.decode_s else 0.0
 
 
 @dataclass(frozen=True)
 class Score:
-    """A piece of a text: one token of the decoder, or several that spell a character together.
+    """A piece of text with its probability: one token, or several that together spell a character.
 
     Attributes:
-        probability: what the decoder gave it; the lowest, of several tokens.
+        probability: the model's probability of the token; the lowest of several tokens.
     """
 
     text: str
@@ -80,12 +84,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Word:
-    """A word, or a character of a script without spaces, with the punctuation that stands at it.
+    """A word, or a character of a script without spaces, with adjacent punctuation.
 
     Attributes:
-        score: how sure the CTC output is that it is said there, 0 to 1; None where its times are estimated.
-        estimated: its times are those of what was heard in its place, or what its neighbours leave where nothing
-            was: a number written as digits, a word that CTC cannot spell.
+        score: confidence of the CTC output that the word is spoken at these times, 0 to 1; None if the times are
+            estimated.
+        estimated: whether the word itself could not be aligned, for example because it is a number in digits, or
+            the CTC vocabulary cannot spell it. Its times are those of what the CTC output has in its place, or
+            the gap between its neighbours if there is nothing.
     """
 
     text: str
@@ -97,7 +103,7 @@ class Word:
 
 @dataclass(frozen=True)
 class TimedText:
-    """A part of a segment's text with its times, where the model itself divides segments."""
+    """A part of a segment's text with its times, from a model that divides segments itself."""
 
     text: str
     start_s: float
@@ -106,7 +112,7 @@ class TimedText:
 
 @dataclass(frozen=True)
 class Translation:
-    """What a segment says, in another language."""
+    """The text of a segment in another language."""
 
     text: str
     language: str  # ISO code
@@ -114,29 +120,30 @@ class Translation:
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of the recording that was decoded in one piece.
+    """A part of the recording that was decoded as one unit.
 
     Attributes:
-        text: what was said.
-        thinking: what the model wrote in ``<think>`` blocks, which are not part of the text.
-        stop_reason: "eos" (complete), "budget" (cut short), "loop" (went in circles) or "nonfinite" (the decoder
-            broke down).
-        retries: how often the speech was cut into smaller pieces and decoded again to get here.
-        tokens: how many tokens were decoded.
-        mean_logprob: their mean log-probability; None when there are none.
-        ctc_text: the best path of a CTC branch beside the decoder; None without one, or if not asked for.
-        scores: how sure the decoder was of each piece of the text; empty where it was not asked for.
-        words: the text with the times of its words, in order and without overlaps; empty where they were not asked
-            for, or cannot be measured.
-        disagreement: share of the text and a second reading of it that is not common to both, 0 to 1; None
-            where they were not compared.
-        doubtful: they have so little in common that a complete text may be made up; or there is none, though the
-            model itself finds that somebody speaks.
-        language: ISO code of the language that the model heard; None where it does not tell.
-        tags: emotion and sounds that the model heard, as `tags.py` names them, in its own order.
-        no_speech_probability: how likely nobody speaks in it, 0 to 1; None where the model does not tell.
-        pieces: the text in parts with times, where the model divides it; in order, without overlaps.
-        translation: what it says in another language; the text stays what was said.
+        text: the transcript of the speech.
+        thinking: the contents of ``<think>`` blocks, which are not part of the text.
+        stop_reason: "eos" (complete), "budget" (token limit reached), "loop" (the text repeated itself) or
+            "nonfinite" (a value was not a number).
+        retries: how often the audio was split and decoded again before this result.
+        tokens: number of decoded tokens.
+        mean_logprob: their mean log-probability; None if there are none.
+        ctc_text: best path of a CTC branch that the model has in addition to its decoder; None without one, or if
+            not requested.
+        scores: probability of each piece of the text; empty if not requested.
+        words: the words of the text with their times, in order and without overlaps; empty if not requested or
+            not measurable.
+        disagreement: share of the text and of a second reading that is not common to both, 0 to 1; None if they
+            were not compared.
+        doubtful: whether a complete text differs so much from the second reading that it may be made up, or is
+            empty although the model detected speech.
+        language: ISO code of the language that the model detected; None if it does not detect languages.
+        tags: emotion and sounds that the model detected, named as in `tags.py`, in the model's order.
+        no_speech_probability: probability that the segment has no speech, 0 to 1; None if the model has none.
+        pieces: parts of the text with times, in order and without overlaps; empty if the model does not divide it.
+        translation: the text in another language; `text` stays in the spoken language.
     """
 
     start_s: float
@@ -165,7 +172,7 @@ class Segment:
 
     @property
     def state(self) -> str:
-        """What the ledger counts it as: "transcribed", "repaired" or "failed"."""
+        """How the ledger counts the segment: "transcribed", "repaired" or "failed"."""
         if not self.complete:
             return "failed"
         return "repaired" if self.retries else "transcribed"
@@ -178,15 +185,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What became of every second: the first four add up to the length of the recording.
+    """The coverage ledger: the result for every second. The first four add up to the recording's length.
 
     Attributes:
-        transcribed_s: decoded at the first go.
-        repaired_s: decoded in smaller pieces, after a first text that went in circles or found no end.
+        transcribed_s: decoded at the first attempt.
+        repaired_s: decoded in smaller pieces after an earlier attempt failed or was doubtful.
         failed_s: speech whose text is cut short or broken, and audio that could not be read.
-        silence_s: no speech in it.
-        doubtful_s: of the transcribed and repaired ones those whose text a second reading did not hear, or
-            that have none where the model finds speech.
+        silence_s: without speech.
+        doubtful_s: the part of `transcribed_s` and `repaired_s` whose segments are doubtful.
     """
 
     transcribed_s: float = 0.0
@@ -196,17 +202,17 @@ class Ledger:
     doubtful_s: float = 0.0
 
     def __add__(self, other: "Ledger") -> "Ledger":
-        """Add up two recordings."""
+        """Return the ledger of two recordings together."""
         return Ledger(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
     @property
     def speech_s(self) -> float:
-        """Everything but silence."""
+        """Seconds that are not silence."""
         return self.transcribed_s + self.repaired_s + self.failed_s
 
     @property
     def done_share(self) -> float:
-        """Share of the speech that has a text; 1 where there is no speech."""
+        """Share of the speech that has a complete text; 1 if there is no speech."""
         return 1 - self.failed_s / self.speech_s if self.speech_s else 1.0
 
 
@@ -215,17 +221,18 @@ class Transcript:
     """The result for one input.
 
     Attributes:
-        source: the input's name.
-        duration_s: its length, with what could not be read.
-        model: the model's name.
-        language: ISO code that was asked for; None where the model decided.
-        segments: in order, without overlaps; what lies between them is silence.
-        unread_s: seconds at the end that the input should hold but that could not be read.
-        fault: why the input could not be read to its end; None when it could.
-        warnings: what a reader of the text should know.
-        start_s: where the input begins, if it is a part of a recording; all times are those of the recording.
-        lost: from, to of what is damaged: there is silence in its place, and the ledger counts it as failed.
-        level_dbfs: of its loudest moment, 0 being full scale; None where there is not one sound.
+        source: name of the input.
+        duration_s: its length, including audio that could not be read.
+        model: name of the model.
+        language: ISO code of the requested language; None if the model chose it.
+        segments: in order and without overlaps, with silence between them.
+        unread_s: seconds at the end that the input should contain but that could not be read.
+        fault: why the input could not be read to its end; None if it could.
+        warnings: notes for the reader of the text.
+        start_s: start of the input within its recording; 0 unless it is a clip. All times count from the start of
+            the recording.
+        lost: (start, end) of damaged audio. It is replaced with silence and counted as failed in the ledger.
+        level_dbfs: level of the loudest moment relative to full scale; None if there is no sound.
     """
 
     source: str
@@ -243,21 +250,21 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """Text of all segments."""
+        """Text of all segments, joined."""
         return join_texts(segment.text for segment in self.segments)
 
     @property
     def times(self) -> str:
-        """The smallest thing whose times are measured: "word", at least in some segments, or "segment"."""
+        """The finest unit that has times: "word" if any segment has words, else "segment"."""
         return "word" if any(segment.words for segment in self.segments) else "segment"
 
     def without_words(self) -> "Transcript":
-        """Leave out the times of words."""
+        """Return a copy without word times."""
         return replace(self, segments=tuple(replace(segment, words=()) for segment in self.segments))
 
     @property
     def ledger(self) -> Ledger:
-        """What became of every second."""
+        """The coverage ledger of the recording."""
         seconds = {"transcribed": 0.0, "repaired": 0.0, "failed": self.unread_s}
         seconds["failed"] += sum(end_s - start_s for start_s, end_s in self.lost)
         for segment in self.segments:
@@ -267,14 +274,14 @@ class Transcript:
         silence_s = max(0.0, self.duration_s - sum(seconds.values()))
         doubtful_s = sum((segment.duration_s for segment in self.segments if segment.doubtful), 0.0)
         shares = seconds["transcribed"], seconds["repaired"], seconds["failed"], silence_s, doubtful_s
-        return Ledger(*(round(share_s, 9) for share_s in shares))  # without the dust of floating-point sums
+        return Ledger(*(round(share_s, 9) for share_s in shares))  # removes floating-point noise
 
     @property
     def complete(self) -> bool:
-        """Whether all of it could be read, and no segment was cut short."""
+        """Whether the whole input could be read and every segment is complete."""
         return self.fault is None and not self.lost and all(segment.complete for segment in self.segments)
 
     @property
     def broken(self) -> bool:
-        """Whether none of the speech got a complete text."""
+        """Whether something failed and no segment is complete."""
         return not self.complete and not any(segment.complete for segment in self.segments)

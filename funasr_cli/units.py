@@ -1,7 +1,7 @@
-"""The pieces in which texts are compared: words, or the characters of scripts without spaces.
+"""Splitting texts into units: words, or the characters of scripts without spaces.
 
-With the punctuation at them for times (`word_spans`); without it for drafts, second opinions and error rates
-(`units_of`).
+`word_spans` includes adjacent punctuation and is used for word times. `units_of` excludes it and is used for
+drafts, second opinions and error rates.
 """
 
 import re
@@ -15,20 +15,20 @@ import numpy as np
 
 from funasr_cli.characters import UNSPACED_LETTERS
 
-# Where spaces do not tell words either: Thai, Lao, Burmese, Khmer; Korean, in which many are optional.
+# More scripts in which spaces do not separate words: Thai, Lao, Burmese, Khmer; and Korean, with optional spaces.
 LOOSELY_SPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7a3"
 TOKEN = re.compile(r"\S+")
 UNSPACED_LETTER = re.compile(f"[{UNSPACED_LETTERS}]")
-OPENING = ("Ps", "Pi", "Sc")  # Unicode's categories of what belongs to the word behind it: brackets, quotes, "$"
+OPENING = ("Ps", "Pi", "Sc")  # Unicode categories of what belongs to the following word: brackets, quotes, "$"
 
 
 def is_spoken(char: str) -> bool:
-    """Whether it is a letter or a digit: of anything else a word has to have one."""
+    """Tell whether a character is a letter or a digit. Every word has at least one."""
     return unicodedata.category(char)[0] in "LN"
 
 
 def folded(text: str) -> str:
-    """Keep letters and digits, in the form in which texts are compared: NFKC, without case and punctuation."""
+    """Normalise a text for comparison: NFKC, case-folded, only letters, digits and marks."""
     kept = (
         char for char in unicodedata.normalize("NFKC", text).casefold() if unicodedata.category(char)[0] in "LNM"
     )
@@ -36,13 +36,13 @@ def folded(text: str) -> str:
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Where each word begins and ends, with the punctuation that stands at it.
+    """Return the start and end of each word, with adjacent punctuation.
 
-    What has no letter and no digit belongs to the word in front, over the space in between, else to the one
-    behind. A text without a single letter or digit has no word.
+    A token without letters and digits belongs to the word before it, including the space between them, or to the
+    next word if it is the first. A text without letters and digits has no words.
     """
     spans: list[tuple[int, int]] = []
-    leading: int | None = None  # where punctuation begins that has no word in front
+    leading: int | None = None  # start of punctuation that has no word before it
     for token in TOKEN.finditer(text):
         for start, end in pairwise([token.start(), *_cuts(text, *token.span()), token.end()]):
             if any(map(is_spoken, text[start:end])):
@@ -56,10 +56,10 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _cuts(text: str, start: int, end: int) -> list[int]:
-    """Where a stretch without spaces is cut: between letters of which one is of a script without spaces."""
+    """Return where to cut a stretch without spaces: between letters, if either is of a script without spaces."""
     cuts: list[int] = []
     last = ""  # letter or digit
-    opening: int | None = None  # where punctuation behind it begins that belongs to the next one
+    opening: int | None = None  # start of punctuation after it that belongs to the next one
     for index in range(start, end):
         char = text[index]
         if is_spoken(char):
@@ -72,15 +72,15 @@ def _cuts(text: str, start: int, end: int) -> list[int]:
 
 
 def common(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
-    """A longest common subsequence: pairs of positions, both increasing.
+    """Return a longest common subsequence, as pairs of positions in increasing order.
 
-    Those of `difflib` can be shorter, and take minutes where few different units recur. This is a table of both
+    `difflib` may find a shorter one, and takes minutes if a few units recur often. This uses a table of both
     lengths: 3,000 by 3,000 take 18 MB and a tenth of a second.
     """
     codes = {text: code for code, text in enumerate(dict.fromkeys([*ours, *theirs]))}
     rows, columns = ([codes[text] for text in texts] for texts in (ours, theirs))
     other = np.array(columns, int)  # (columns,)
-    longest = np.zeros((len(rows) + 1, len(columns) + 1), np.uint16)  # of the first units of both
+    longest = np.zeros((len(rows) + 1, len(columns) + 1), np.uint16)  # length for each pair of prefixes
     for row, code in enumerate(rows, 1):
         above = longest[row - 1]
         longest[row, 1:] = np.maximum.accumulate(np.maximum(above[1:], above[:-1] + (other == code)))
@@ -101,13 +101,13 @@ def common(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
 class Unit:
     """A piece of a text that is compared as a whole."""
 
-    key: str  # without case and white space
-    text: str  # as it stands in the text, with the white space before it
-    end: int  # where it ends
+    key: str  # case-folded, without white space
+    text: str  # as in the text, with the white space before it
+    end: int  # position in the text
 
     @property
     def start(self) -> int:
-        """Where it begins, white space included."""
+        """Position of its start, including white space."""
         return self.end - len(self.text)
 
     @property
@@ -117,14 +117,14 @@ class Unit:
 
 
 def units_of(text: str, *, whole_numbers: bool = False, split_loose: bool = False) -> list[Unit]:
-    """The units of a text: words with their apostrophes, and characters of scripts without spaces.
+    """Split a text into units: words with their apostrophes, and characters of scripts without spaces.
 
-    Punctuation is none.
+    Punctuation is omitted.
 
     Args:
-        text: any.
-        whole_numbers: digits belong to words; else each is a unit.
-        split_loose: the characters of `LOOSELY_SPACED` scripts are units, too.
+        text: the text.
+        whole_numbers: treat digits as letters of words; otherwise each digit is a unit.
+        split_loose: also split `LOOSELY_SPACED` scripts into characters.
     """
     found = _pattern(whole_numbers, split_loose).finditer(text)
     return [Unit(one[0].strip().casefold(), one[0], one.end()) for one in found]

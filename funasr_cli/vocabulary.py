@@ -1,4 +1,4 @@
-"""The marks that every tokenizer has to know, and the vocabularies of CTC outputs: of bytes, and of pieces.
+"""Control tokens that every tokenizer must have, and CTC vocabularies of bytes and of SentencePiece pieces.
 
 Source: FunASR ``funasr/models/sense_voice/whisper_lib/tokenizer.py``.
 """
@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tiktoken import Encoding
 
-MARKS = ("<|im_start|>", "<|im_end|>")  # of the prompt: single tokens, whatever the tokenizer
-# How text is cut before its bytes are merged: upstream's ``get_encoding``, GPT-2's pattern.
+MARKS = ("<|im_start|>", "<|im_end|>")  # in the prompt: a single token each, with any tokenizer
+# Pattern that splits text before its bytes are merged: upstream's ``get_encoding``, which is GPT-2's.
 PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # stands for a space in a piece of SentencePiece's
-TAG = re.compile(r"<\|(.*)\|>", re.DOTALL)  # a piece that is no text, such as <|zh|>
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # represents a space in SentencePiece's pieces
+TAG = re.compile(r"<\|(.*)\|>", re.DOTALL)  # a piece that is not text, such as <|zh|>
 BYTE = re.compile("<0x([0-9A-F]{2})>")  # a piece that is one byte of a character
 NO_TEXT = ("<unk>", "<s>", "</s>")
 
 
 class CTCVocabulary:
-    """Token ids of the CTC branch to text and back.
+    """Vocabulary of the CTC branch, to decode token ids and encode text.
 
-    Made of what stands in ``multilingual.tiktoken``: a base64 token and its id on each line. What differs from
-    upstream: ids behind those (languages, events, emotions) are left out of the text instead of being spelled
-    ``<|zh|>``, and no text makes them.
+    It is read from ``multilingual.tiktoken``, which has a base64 token and its id on each line. What differs from
+    upstream: higher ids (languages, events, emotions) are omitted from the text, not spelled ``<|zh|>``, and
+    encoding a text never produces them.
     """
 
     def __init__(self, ranks: str):
@@ -37,11 +37,11 @@ class CTCVocabulary:
         self._bytes = {int(rank): base64.b64decode(token) for token, rank in pairs}
 
     def decode(self, token_ids: list[int]) -> str:
-        """Text of the ids; bytes that are no UTF-8 become replacement characters."""
+        """Decode token ids to text. Bytes that are not UTF-8 become replacement characters."""
         return b"".join(self._bytes.get(token_id, b"") for token_id in token_ids).decode(errors="replace")
 
     def spell(self, token_ids: list[int]) -> tuple[str, list[tuple[int, int]]]:
-        """`decode`, and for each character from which of the ids to which it comes, both counted from 0."""
+        """Decode token ids; also return, for each character, the indices of the first and last id that form it."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         text, sources, begun = "", list[tuple[int, int]](), 0
         for index, token_id in enumerate(token_ids):
@@ -54,11 +54,11 @@ class CTCVocabulary:
         return text + rest, sources + [(begun, len(token_ids) - 1)] * len(rest)
 
     def can_spell(self, text: str) -> bool:
-        """Whether there is an id for every byte, without which `encode` fails."""
+        """Tell whether there is an id for every byte of the text. Otherwise, `encode` fails."""
         return all(bytes([byte]) in self._tokens for byte in text.encode(errors="replace"))
 
     def encode(self, text: str) -> list[int]:
-        """Ids that spell a text."""
+        """Encode a text as token ids."""
         return self._encoding.encode_ordinary(text)
 
     @cached_property
@@ -73,9 +73,9 @@ class CTCVocabulary:
 
 
 class PieceVocabulary(CTCVocabulary):
-    """Token ids to text and back, where each token is a piece of text as SentencePiece learns them.
+    """Vocabulary of SentencePiece pieces.
 
-    Tags among the pieces, such as ``<|zh|>``, are no part of a text.
+    Tags among the pieces, such as ``<|zh|>``, are not part of a text.
     """
 
     def __init__(self, pieces: Sequence[str]):
@@ -90,15 +90,15 @@ class PieceVocabulary(CTCVocabulary):
                 self._ids.setdefault(piece, token_id)
 
     def can_spell(self, text: str) -> bool:
-        """Whether each character is a piece."""
+        """Tell whether each character of the text is a piece."""
         return all(char in self._ids for char in text.replace(" ", SPACE))
 
     def encode(self, text: str) -> list[int]:
-        """Ids that spell a text, of which each character is a piece.
+        """Encode a text, of which each character must be a piece.
 
-        Neighbours are merged as in SentencePiece's BPE: first the pair whose piece was learned first, which is the
-        one with the lowest id. What differs: the text is taken as it is, without normalisation or a space put in
-        front, and nothing in it is a tag.
+        Neighbours are merged as in SentencePiece's BPE: the pair whose piece was learned first, which has the
+        lowest id, is merged first. What differs: the text is not normalised, no space is prepended, and nothing in
+        it is treated as a tag.
         """
         parts, none = list(text.replace(" ", SPACE)), math.inf
         while True:

@@ -1,4 +1,4 @@
-"""Transcripts as files: the formats by name, and files that are written whole or not at all."""
+"""Write transcripts to files: output formats by name, and atomic writes."""
 
 import errno
 import os
@@ -17,17 +17,17 @@ from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.tags import decorated
 from funasr_cli.transcript import Transcript
 
-LOST = (*NO_ROOM, errno.EIO)  # what says that the content itself is not on the disk
-PARTIAL = ".funasr-"  # how names of files begin that are not whole
-LEFTOVER = f"{PARTIAL}leftover"  # what cannot be removed takes this name, so that there is one at most
-PROBE_BYTES = 1 << 16  # as much as the text of an hour
+LOST = (*NO_ROOM, errno.EIO)  # errors of fsync which mean that data did not reach the disk
+PARTIAL = ".funasr-"  # prefix of the names of incomplete files
+LEFTOVER = f"{PARTIAL}leftover"  # a temporary file that cannot be removed gets this name, so at most one remains
+PROBE_BYTES = 1 << 16  # size of the transcript of an hour
 
 
 @dataclass(frozen=True)
 class Style:
-    """What transcripts look like in files; where words have no times, those of segments take their place."""
+    """How transcripts are written. Segment times are used where a transcript has no word times."""
 
-    times: Timestamps | None = None  # None leaves it to each format: `DEFAULT_TIMES`
+    times: Timestamps | None = None  # None uses each format's `DEFAULT_TIMES`
     subtitles: SubtitleLayout = DEFAULT_LAYOUT
     tags: Tags = Tags.NONE
 
@@ -35,7 +35,7 @@ class Style:
 DEFAULT_STYLE = Style()
 DEFAULT_FORMAT = "txt"
 ALL_FORMATS = "all"
-_FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {  # with the times shown by default
+_FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {  # and the times shown by default
     "txt": (as_text, Timestamps.NONE),
     "srt": (as_srt, Timestamps.WORD),
     "vtt": (as_vtt, Timestamps.WORD),
@@ -46,14 +46,14 @@ _FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {  # 
 }
 DEFAULT_TIMES = {name: times for name, (_, times) in _FORMATS.items()}
 SUBTITLES = ("srt", "vtt")
-DATA = ("json", "jsonl")  # formats that have tags in a field of their own, and the text as it was said
-OF_TIMES = (*SUBTITLES, "tsv")  # formats that are nothing without them
+DATA = ("json", "jsonl")  # formats with a separate field for tags, whose text is left unchanged
+OF_TIMES = (*SUBTITLES, "tsv")  # formats that require times
 
 
 def refuse_timeless(format: str, times: Timestamps | None) -> None:
-    """Raise a UsageError for a format without the times that it consists of."""
+    """Raise a UsageError if a format that requires times is to be written without them."""
     if times is Timestamps.NONE and format in OF_TIMES:
-        hint = "it consists of times; choose word or segment"
+        hint = "this format requires times: choose word or segment"
         raise UsageError(f"timestamps {times} with {format}", hint, code="options-conflict")
 
 
@@ -73,12 +73,12 @@ def _writer(format: str) -> Callable[..., str]:
     return written
 
 
-# By the ending of the file's name: a transcript, and its `Style`, as text that can be encoded as UTF-8.
+# By file name extension: a function that turns a transcript and a `Style` into text that UTF-8 can encode.
 WRITERS = {name: _writer(name) for name in _FORMATS}
 
 
 def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
-    """Read names of formats, each text several with commas, or `ALL_FORMATS`; raise a UsageError for others."""
+    """Parse lists of formats separated by commas, or `ALL_FORMATS`; raise a UsageError for unknown names."""
     names = [name.strip().lower() for text in texts for name in text.split(",")]
     for name in names:
         if name not in (*WRITERS, ALL_FORMATS):
@@ -88,9 +88,9 @@ def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def exists_already(path: Path) -> OutputError:
-    """Make the error of a result that exists and is not to be replaced."""
+    """Return the error for a result that already exists and must not be replaced."""
     hint = "add --resume to skip it, --force to replace it, or choose another --output-dir"
-    return OutputError(f"{path}: exists already", hint, code="output-exists")
+    return OutputError(f"{path}: already exists", hint, code="output-exists")
 
 
 def write_new(path: Path, content: str, *, replace: bool = False) -> None:
@@ -102,14 +102,14 @@ def write_new(path: Path, content: str, *, replace: bool = False) -> None:
 
 
 def write_whole(path: Path, content: bytes, *, replace: bool = False) -> None:
-    """Write a file, whole or not at all; one that exists stays as it is, unless it is to be replaced.
+    """Write a file atomically. An existing file is left unchanged unless ``replace`` is true.
 
-    The kernel gives the file its mode, by the umask. Nothing else is asked of the file system that network
-    shares refuse: chmod is not called, and fsync and hard links are done without where there are none.
+    The file's mode follows the umask. This works on network shares with limited file systems: chmod is never
+    called, and unsupported fsync and hard links are skipped.
 
     Raises:
-        FileExistsError: it exists.
-        OutputError: it cannot be written.
+        FileExistsError: the file exists.
+        OutputError: the file cannot be written.
     """
     partial = path.parent / f"{PARTIAL}{secrets.token_hex(8)}"
     try:
@@ -131,41 +131,42 @@ def write_whole(path: Path, content: bytes, *, replace: bool = False) -> None:
 
 
 def refuse_unwritable(folder: Path, hint: str) -> None:
-    """Say before any work that nothing can be put into a folder, which need not be there yet.
+    """Fail early if results cannot be written into a folder. The folder need not exist yet.
 
-    A file is written there as results are, and removed: what a file system allows shows in no other way.
+    A probe file is written and removed in the same way as results, since only trying shows what a file system
+    allows.
 
     Raises:
-        OutputError: it cannot, or there is no room.
+        OutputError: the folder is not writable, or the disk is full.
     """
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
-            os.lstat(folder)  # tells of a name that is too long, or lies where nobody may look
+            os.lstat(folder)  # fails if the name is too long or a parent folder cannot be searched
     except OSError as error:
-        problem = f"{folder}: cannot be made ({_reason(error)})"
+        problem = f"{folder}: cannot be created ({_reason(error)})"
         raise OutputError(problem, hint, code="output-unwritable") from error
     there = nearest_existing(folder)
     if not there.is_dir():
-        raise OutputError(f"{folder}: cannot be made ({there} is not a folder)", hint, code="output-unwritable")
+        raise OutputError(f"{folder}: cannot be created ({there} is not a folder)", hint, code="output-unwritable")
     probe = there / f"{PARTIAL}{secrets.token_hex(8)}"
     try:
         write_whole(probe, bytes(PROBE_BYTES))
         write_whole(probe, b"", replace=True)
     except OutputError as error:
         why = "" if isinstance(error.__cause__, FileNotFoundError) else f" ({_reason(error.__cause__)})"
-        raise OutputError(f"{there}: nothing can be written there{why}", hint, code=error.code) from error
+        raise OutputError(f"{there}: the folder is not writable{why}", hint, code=error.code) from error
     finally:
         _remove(probe)
 
 
 def refuse_name(path: Path) -> None:
-    """Make a file's folder, and raise an OutputError, before any work, if the name cannot be used in it."""
-    # Characters are tried under another name: a run that is killed right then leaves no empty result.
+    """Create a file's folder and fail early, with an OutputError, if the file's name cannot be used there."""
+    # A probe with a similar name tests the characters. A run killed at this point leaves no empty result.
     probe = path.with_name(PARTIAL + path.name[len(PARTIAL) :])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            os.lstat(path)  # tells of a name that is too long
+            os.lstat(path)  # fails if the name is too long
         with suppress(FileExistsError):
             probe.touch(exist_ok=False)
             _remove(probe)
@@ -176,7 +177,7 @@ def refuse_name(path: Path) -> None:
 
 
 def unwritable(path: Path | str, error: OSError) -> OutputError:
-    """Make the error of a file that the system refuses to write."""
+    """Return the error for a file that the system refuses to write."""
     message = f"{path}: cannot be written ({_reason(error)})"
     return OutputError(message, code="disk-full" if error.errno in NO_ROOM else "output-unwritable")
 
@@ -186,7 +187,7 @@ def _reason(error: BaseException | None) -> str:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, if it is there; where files may only be added, give it the name of what is left over."""
+    """Remove a file if it exists. If the file system forbids removal, rename it to `LEFTOVER`."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -195,7 +196,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync(descriptor: int) -> None:
-    """Bring a file to the disk, where that can be asked for; what is lost on the way counts."""
+    """Flush a file to the disk if the file system supports it; raise if data is lost."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -204,12 +205,12 @@ def _sync(descriptor: int) -> None:
 
 
 def _publish(partial: Path, path: Path) -> None:
-    """Give a complete file its name; unlike a mere rename, this never overwrites."""
+    """Give a complete file its final name. Unlike a rename, this never overwrites an existing file."""
     try:
         os.link(partial, path)
     except FileExistsError:
         raise
-    except OSError:  # no hard links here (exFAT, some network shares)
+    except OSError:  # hard links are not supported (exFAT, some network shares)
         path.open("xb").close()
         try:
             os.replace(partial, path)

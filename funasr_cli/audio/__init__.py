@@ -1,1 +1,1 @@
-"""Bytes to mono float32 at the model's sample rate, and on to features."""
+"""Read audio as mono float32 samples at a chosen sample rate, and find speech in it."""

@@ -1,4 +1,4 @@
-"""Where audio comes from: files read block by block, whole files, arrays."""
+"""Entry points for audio: files read block by block, whole files, and arrays."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 AudioInput = str | Path | np.ndarray | Source  # what a caller may pass as a recording
-MAX_CHANNELS = 1024  # libsndfile's limit; more are an array on its side
+MAX_CHANNELS = 1024  # libsndfile's limit; an array with more has its axes swapped
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Audio:
     """A decoded recording.
 
     Attributes:
-        name: what to call it in messages and results.
+        name: name for messages and results.
         samples: (samples,) mono float32, nominally in [-1, 1].
-        findings: what was noticed in them.
+        findings: damage and level found while reading.
     """
 
     name: str
     samples: np.ndarray
     sample_rate_hz: int
     findings: Findings = field(default_factory=Findings, repr=False, compare=False)
-    start_s = 0.0  # as a `Source` calls where it begins
+    start_s = 0.0  # for `Source`
 
     @property
     def duration_s(self) -> float:
@@ -45,52 +45,56 @@ class Audio:
 
     @property
     def expected_s(self) -> float | None:
-        """Length in seconds, as a `Source` calls it."""
+        """Length in seconds, for `Source`."""
         return self.duration_s
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """(samples,) views of BLOCK_S each; the last one may be shorter.
+        """Yield views of the samples, (samples,), each BLOCK_S long except the last.
 
         Raises:
             AudioError: there are no samples.
         """
         if not len(self.samples):
-            raise AudioError(f"{self.name}: no samples in it", code="audio-empty")
+            raise AudioError(f"{self.name}: contains no samples", code="audio-empty")
         size = round(BLOCK_S * self.sample_rate_hz)
         for start in range(0, len(self.samples), size):
             block = self.samples[start : start + size]
-            self.findings.hear(block, self.sample_rate_hz)
+            self.findings.measure_level(block, self.sample_rate_hz)
             yield block
 
 
 def opener(audio: AudioInput, model_rate_hz: int, sample_rate_hz: int | None = None) -> Callable[[], Source]:
-    """Prepare what opens a recording when its turn comes, at the model's rate.
+    """Return a function that opens a recording at the model's sample rate.
 
-    `sample_rate_hz` is that of samples at hand; what is a `Source` already is taken as it is.
+    Args:
+        audio: a path, an array of samples or a `Source`. A `Source` is used unchanged.
+        model_rate_hz: sample rate of the model's input.
+        sample_rate_hz: sample rate of an array.
 
     Raises:
-        UsageError: `sample_rate_hz` is missing for samples, or given for something else; or it is no audio.
+        UsageError: `audio` is not audio, or `sample_rate_hz` is missing for an array or given for something else.
     """
     if isinstance(audio, np.ndarray):
         if sample_rate_hz is None:
             hint = "pass sample_rate_hz, for example 16000"
-            raise UsageError("samples without a sample rate", hint, code="argument-type")
+            raise UsageError("an array of samples without a sample rate", hint, code="argument-type")
         return partial(from_array, audio, sample_rate_hz, model_rate_hz)
     if not (isinstance(audio, str | Path) or hasattr(audio, "blocks")):
         hint = "pass a path, a NumPy array or a Source"
         raise UsageError(f"{type(audio).__name__} is not audio", hint, code="argument-type")
     if sample_rate_hz is not None:
         name = shown(audio) if isinstance(audio, str | Path) else audio.name
-        hint = "leave it out: this states its own"
-        raise UsageError(f"{name}: sample_rate_hz is for samples", hint, code="argument-type")
+        hint = "leave it out: a path or Source has its own sample rate"
+        raise UsageError(f"{name}: sample_rate_hz is only for arrays", hint, code="argument-type")
     return partial(open_recording, audio, model_rate_hz) if isinstance(audio, str | Path) else lambda: audio
 
 
 def read_whole(source: Source, longest_s: float = inf) -> Audio:
-    """All blocks of a recording, joined.
+    """Read all blocks of a recording and join them.
 
     Raises:
-        AudioError: it breaks off, holds no samples or hardly a number, or is too long.
+        AudioError: the recording breaks off, has no samples, is longer than `longest_s`, or most of its samples
+            are not numbers.
     """
     blocks, count = [], 0
     for block in source.blocks():
@@ -98,7 +102,7 @@ def read_whole(source: Source, longest_s: float = inf) -> Audio:
         count += len(block)
         if count > longest_s * source.sample_rate_hz:
             reason = f"longer than {longest_s:g} s"
-            raise AudioError(f"{source.name}: {reason}", "take it in parts", code="audio-too-long")
+            raise AudioError(f"{source.name}: {reason}", "split it into parts", code="audio-too-long")
     return Audio(source.name, np.concatenate(blocks), source.sample_rate_hz, source.findings)
 
 
@@ -106,17 +110,17 @@ def load_audio(path: str | Path, sample_rate_hz: int) -> Audio:
     """Read a whole file.
 
     Raises:
-        AudioError: the file is missing, unreadable, empty, incomplete or holds hardly a number.
+        AudioError: the file is missing, unreadable, empty or incomplete, or most samples are not numbers.
     """
     return read_whole(open_recording(path, sample_rate_hz))
 
 
 def from_array(samples: np.ndarray, source_rate_hz: int, sample_rate_hz: int, name: str = "array") -> Audio:
-    """Samples at hand: (samples,) or (samples, channels), float in [-1, 1] or any integer type.
+    """Mix and resample an array: (samples,) or (samples, channels), float in [-1, 1] or any integer type.
 
     Raises:
-        AudioError: no samples, hardly a finite one, not one or two axes, not numbers, or no sample rate; or more
-            than `MAX_CHANNELS`.
+        AudioError: there are no samples, or most are not finite; the array does not have one or two axes, or has
+            more than `MAX_CHANNELS` channels, or does not hold numbers; or the sample rate is below 1.
     """
     if source_rate_hz < 1:
         raise AudioError(f"{name}: sample rate {source_rate_hz} Hz", code="audio-array")
@@ -125,7 +129,7 @@ def from_array(samples: np.ndarray, source_rate_hz: int, sample_rate_hz: int, na
         hint = "pass (samples,) or (samples, channels)"
         raise AudioError(f"{name}: {samples.ndim} axes", hint, code="audio-array")
     if not samples.size:
-        raise AudioError(f"{name}: no samples in it", code="audio-empty")
+        raise AudioError(f"{name}: contains no samples", code="audio-empty")
     if samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS:
         hint = "pass (samples, channels), not the other way round"
         raise AudioError(f"{name}: {samples.shape[1]} channels", hint, code="audio-array")

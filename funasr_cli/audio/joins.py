@@ -1,11 +1,14 @@
-"""How recordings and tags begin: there are several in a file after `cat a.m4a b.m4a > both.m4a`."""
+"""Recognise the first bytes of recordings and tags.
+
+A file may hold several recordings, for example after ``cat a.m4a b.m4a > both.m4a``.
+"""
 
 import re
 
 from funasr_cli.audio.tape import Tape
 
 MP3_SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]")  # version, layer, bit rate
-# How recordings begin. Each has eight bytes or so that nothing has by chance.
+# First bytes of recordings. Each pattern has about eight fixed bytes, so that it does not match by chance.
 BEGIN = re.compile(
     rb"\x00\x00[\x00\x01].ftyp[ -~]{4}|FLV\x01[\x01\x04\x05]\x00\x00\x00\x09|OggS\x00\x02"
     rb"|fLaC[\x00\x80]\x00\x00\x22"
@@ -16,15 +19,15 @@ BEGIN = re.compile(
     re.DOTALL,
 )
 BEGIN_OR_ADTS = re.compile(BEGIN.pattern + rb"|\xff[\xf0\xf1\xf8\xf9]", re.DOTALL)
-ADTS_FRAMES = 4  # in a row are no chance
+ADTS_FRAMES = 4  # this many in a row are not a coincidence
 MP3_LENGTH = re.compile(rb"(?:Xing|Info)(....)(....)|VBRI.{10}(....)", re.DOTALL)  # flags, frames; frames
 MP3_HEAD_BYTES = 4096
-HEAD_BYTES = 64  # enough for the longest of them
-FARTHEST_BYTES = 1 << 26  # tables of contents, pictures and tags in front of it are smaller
+HEAD_BYTES = 64  # enough for the longest pattern
+FARTHEST_BYTES = 1 << 26  # indexes, pictures and tags before the next recording are smaller
 
 
 def tag_bytes(head: bytes) -> int:
-    """Length of the tag (ID3, APE) that begins with these bytes; 0 if none does."""
+    """Return the length of the tag (ID3 or APE) that begins with these bytes; 0 if there is none."""
     if head.startswith(b"ID3") and len(head) >= 10:
         return 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     if head.startswith(b"APETAGEX") and len(head) >= 32:
@@ -33,12 +36,12 @@ def tag_bytes(head: bytes) -> int:
 
 
 def stated_frames(head: bytes) -> re.Match[bytes] | None:
-    """Find the number of frames that an MP3 file's first one states, as groups 2 or 3; None if it does not."""
+    """Match the frame count that an MP3 file's first frame states, in group 2 or 3; None if it states none."""
     return MP3_LENGTH.search(head[:MP3_HEAD_BYTES])
 
 
 def begins_recording(tape: Tape, at: int) -> bool:
-    """Whether these bytes are the first of a recording; a tag alone is none."""
+    """Return whether a recording begins at this byte. A tag without sound after it is not a recording."""
     head = tape.at(at, HEAD_BYTES)
     if not head.startswith(b"ID3"):
         return bool(BEGIN.match(head)) or _begins_adts(tape, at)
@@ -50,7 +53,7 @@ def begins_recording(tape: Tape, at: int) -> bool:
 
 
 def _begins_adts(tape: Tape, at: int) -> bool:
-    """Whether several frames of AAC (ADTS) follow each other there."""
+    """Return whether `ADTS_FRAMES` frames of AAC (ADTS) in a row begin at this byte."""
     for _ in range(ADTS_FRAMES):
         head = tape.at(at, 7)
         if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
@@ -60,6 +63,6 @@ def _begins_adts(tape: Tape, at: int) -> bool:
 
 
 def find_recording(tape: Tape, begin: int) -> int | None:
-    """First byte of the next recording in a file, which begins there or a little later."""
+    """Return the first byte of the next recording in a file, at most `FARTHEST_BYTES` after `begin`."""
     starts = tape.find(BEGIN_OR_ADTS, begin, begin + FARTHEST_BYTES)
     return next((at for at in starts if begins_recording(tape, at)), None)

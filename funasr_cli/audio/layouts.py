@@ -1,8 +1,8 @@
-"""Where samples lie in WAV, AIFF, AU and their kin, whose headers may state too little, too much or nothing.
+"""Find the samples in WAV, AIFF, AU and related files, even if the header states a wrong size or none.
 
-libsndfile stops where a header says that the samples end. Recorders and programs that write into a pipe state a
-size before they know it, and 32 bits do not hold more than 4 GB. What follows the stated end tells: another chunk,
-another recording, or more sound.
+libsndfile stops where the header says that the samples end. That may be too early: recorders and programs that
+write into a pipe must state a size before they know it, and a 32-bit field cannot hold more than 4 GB. The bytes
+after the stated end decide. They are another chunk, another recording, or more samples.
 """
 
 import io
@@ -17,41 +17,41 @@ from funasr_cli.audio.joins import begins_recording, tag_bytes
 from funasr_cli.audio.pcm import SAMPLE_BYTES, StoredFormat
 from funasr_cli.audio.tape import Tape
 
-# Sizes that writers put where they cannot know it, as into a pipe: ffmpeg, sox and espeak, arecord, CAF's -1; and
-# those of 64 bits that no file has.
+# Sizes that programs write when they do not know the size, as in a pipe: ffmpeg, sox and espeak, arecord, CAF's
+# -1; and 64-bit sizes that no file can have.
 PLACEHOLDERS = (
     range(-1, 0), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000), range(1 << 60, 1 << 64)
 )  # fmt: skip
-WRAP_BYTES = 1 << 32  # sizes of 32 bits begin anew
+WRAP_BYTES = 1 << 32  # 32-bit sizes wrap around here
 MOST_CHUNKS = 1000
-HEAD_BYTES = 4096  # that describe the samples in a pipe
-LARGEST_HEAD_BYTES = 1 << 24  # of a file
-LOWEST_RATE_HZ = 1000  # of sound; headers that state less are damaged
-LEFTOVER_S = 0.1  # less than this behind the samples is neither sound nor missed
-CHUNK_NAME = re.compile(rb"(?!\d\d[a-z]{2})[A-Za-z0-9_ ()]{4}")  # but for packets, as 00wb in AVI
-GUID_TAIL = bytes.fromhex("F3ACD3118CD100C04F8EDB8A")  # of every chunk's name in W64
+HEAD_BYTES = 4096  # of a pipe, to search for the samples
+LARGEST_HEAD_BYTES = 1 << 24  # of a file, to search for the samples
+LOWEST_RATE_HZ = 1000  # a header that states a lower sample rate is damaged
+LEFTOVER_S = 0.1  # shorter remainders after the samples are neither read nor reported
+CHUNK_NAME = re.compile(rb"(?!\d\d[a-z]{2})[A-Za-z0-9_ ()]{4}")  # excludes packets, such as 00wb in AVI
+GUID_TAIL = bytes.fromhex("F3ACD3118CD100C04F8EDB8A")  # ends the name of every W64 chunk
 
 
 @dataclass(frozen=True)
 class Family:
-    """How files that begin with `magic` are made of chunks."""
+    """The chunk structure of files that begin with `magic`."""
 
     magic: bytes
-    size: str  # of a chunk, as `struct` reads it
-    first: int = 12  # where the first chunk begins
-    samples: bytes | None = b"data"  # name of the chunk that holds the samples; None where there are no chunks
-    before: int = 0  # bytes of that chunk in front of the samples
-    name_bytes: int = 4  # of a chunk's name
+    size: str  # `struct` format of a chunk's size
+    first: int = 12  # position of the first chunk
+    samples: bytes | None = b"data"  # name of the chunk that holds the samples; None if there are no chunks
+    before: int = 0  # bytes of that chunk before the samples
+    name_bytes: int = 4  # length of a chunk's name
     align: int = 2  # chunks begin at multiples of this
-    order: str = "LITTLE"  # of the bytes of a sample, where libsndfile calls it usual
+    order: str = "LITTLE"  # byte order of samples where libsndfile reports the format's usual one
 
     @property
     def head_bytes(self) -> int:
-        """Bytes of a chunk's name and size."""
+        """Length of a chunk's name and size fields."""
         return self.name_bytes + struct.calcsize(self.size)
 
     def chunk(self, head: bytes) -> tuple[bytes, int] | None:
-        """Name and size of the chunk that begins with these bytes; None if none does."""
+        """Return the name and size of the chunk that begins with these bytes; None if there is none."""
         name = head[:4]
         if len(head) < self.head_bytes or not CHUNK_NAME.fullmatch(name):
             return None
@@ -61,7 +61,7 @@ class Family:
         return name, size - (self.head_bytes if self.name_bytes == 16 else 0)
 
     def padding(self, size: int) -> int:
-        """Bytes between a chunk of this size and the next one."""
+        """Return the number of bytes between a chunk of this size and the next one."""
         return -size % self.align
 
 
@@ -76,21 +76,21 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Samples that follow each other in a file."""
+    """A contiguous run of samples in a file."""
 
     family: Family | None
     format: StoredFormat
-    start: int = 0  # their first byte
-    size: int | None = None  # bytes of them, as the header states it; None where it does not
+    start: int = 0  # first byte
+    size: int | None = None  # bytes of samples that the header states; None if it states none
 
     @property
     def frames(self) -> int:
-        """Samples of each channel; 0 where their number is not stated."""
+        """Number of samples per channel; 0 if the header does not state it."""
         return (self.size or 0) // self.format.frame_bytes
 
 
 def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
-    """Find the samples of the recording that begins here; None if it is of no known family, or compressed."""
+    """Find the samples of the recording at `begin`; None if it is compressed or its family is unknown."""
     family = _family(tape, begin)
     found = _find_samples(tape, family, begin) if family else None
     if family is None or found is None:
@@ -98,14 +98,15 @@ def find_layout(tape: Tape, begin: int = 0) -> Layout | None:
     start, size = found
     head = tape.at(begin, start - begin + HEAD_BYTES)
     if re.search(rb"fmt .{4}[\x50\x55]\0", head[: start - begin], re.DOTALL):
-        return None  # MP3 within WAV, over which libmpg123 would print what it thinks
-    if family.size[1] == "q":  # CAF, of which libsndfile wants all to be there, and W64, where it seeks to the end
+        return None  # MP3 within WAV, about which libmpg123 would print messages
+    # libsndfile gets the head alone, so the head must look like a complete file.
+    if family.size[1] == "q":  # CAF, which libsndfile requires to be complete, and W64, where it seeks to the end
         size_at = start - begin - family.before - 8
         head = head[:size_at] + struct.pack(family.size, len(head) - size_at - 8) + head[size_at + 8 :]
-    elif family.magic in (b"RF64", b"BW64"):  # whose sizes of 64 bits stand in a chunk that RIFF does not have
+    elif family.magic in (b"RF64", b"BW64"):  # these have 64-bit sizes in an extra chunk, unlike RIFF
         head = b"RIFF" + head[4:]
     stored = _described(io.BytesIO(head), family)
-    if not stored and tape.size is not None and not begin:  # what describes them may follow them
+    if not stored and tape.size is not None and not begin:  # the description may follow the samples
         stored = _described(tape.descriptor(), family)
     is_usual = stored and stored.subtype in SAMPLE_BYTES and stored.sample_rate_hz >= LOWEST_RATE_HZ
     return Layout(family, stored, start, size) if stored and is_usual else None
@@ -117,7 +118,7 @@ def _family(tape: Tape, begin: int) -> Family | None:
 
 
 def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
-    """Ask libsndfile how samples are stored, by their header; a descriptor is closed."""
+    """Let libsndfile read from the header how the samples are stored. Close the source."""
     try:
         with soundfile.SoundFile(source, closefd=True) as file:
             endian = family.order if file.endian == "FILE" else file.endian
@@ -127,7 +128,7 @@ def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
 
 
 def _find_samples(tape: Tape, family: Family, begin: int) -> tuple[int, int | None] | None:
-    """Find the first byte of the samples, and the number of bytes; None where it is not stated."""
+    """Find the first byte and the stated size of the samples (None if not stated); None if there are none."""
     head = tape.at(begin, 24).ljust(24, b"\0")
     if family.samples is None:
         start, size = struct.unpack_from(family.size[0] + "II", head, 4)
@@ -148,7 +149,7 @@ def _find_samples(tape: Tape, family: Family, begin: int) -> tuple[int, int | No
 
 
 def _chunk_bytes(tape: Tape, family: Family | None, at: int) -> int:
-    """Length of the chunk or tag that begins there, with its padding; 0 if none does."""
+    """Return the length of the chunk or tag at this byte, including padding; 0 if there is none."""
     if (size := tag_bytes(tape.at(at, 32))) or not (family and family.samples):
         return size
     chunk = family.chunk(tape.at(at, family.head_bytes))
@@ -156,11 +157,11 @@ def _chunk_bytes(tape: Tape, family: Family | None, at: int) -> int:
     return family.head_bytes + chunk[1] + family.padding(chunk[1]) if chunk and 0 <= chunk[1] <= left else 0
 
 
-def behind_sound(tape: Tape, begin: int, at: int) -> tuple[int, int]:
-    """Find what is left of the samples of a compressed recording in a file, which was read up to `at`.
+def unread_sound(tape: Tape, begin: int, at: int) -> tuple[int, int]:
+    """Find the sound that is left in a compressed recording that begins at `begin` and was read up to `at`.
 
     Returns:
-        The bytes of samples from there on, and the first byte behind them and the chunks and tags that follow.
+        The number of bytes of sound after `at`, and the first byte after them and the chunks and tags that follow.
     """
     family, left = _family(tape, begin), 0
     if family and (found := _find_samples(tape, family, begin)) and found[1] is not None:
@@ -179,25 +180,28 @@ def _is_placeholder(size: int) -> bool:
 
 
 def walk(tape: Tape, layout: Layout | None) -> Iterator[Layout]:
-    """Everything in a file or pipe that is sound, piece by piece.
+    """Yield every run of samples in a file or pipe.
 
-    The tape is to be moved to the end of each piece before the next one is asked for.
+    The caller must move the tape to the end of each run before it requests the next one.
     """
     while layout:
         tape.skip(layout.start - tape.position)
         size = None if layout.size is None else layout.size - layout.size % layout.format.frame_bytes
         yield replace(layout, size=size)
-        layout = None if size is None else _behind(tape, layout)
+        layout = None if size is None else _following(tape, layout)
 
 
-def _behind(tape: Tape, layout: Layout) -> Layout | None:
-    """Find sound behind stated samples, of which the tape may have left part of a frame; chunks are none."""
+def _following(tape: Tape, layout: Layout) -> Layout | None:
+    """Find more samples after the stated end of a run, skipping chunks; None if there are none.
+
+    The tape may be up to a frame before the stated end.
+    """
     family, stored = layout.family, layout.format
     if family is None or layout.size is None:
         return None
     begin = tape.position
     at = layout.start + layout.size + family.padding(layout.size)
-    if found := find_layout(tape, layout.start + layout.size):  # some leave out the padding
+    if found := find_layout(tape, layout.start + layout.size):  # some programs omit the padding
         return found
     for _ in range(MOST_CHUNKS):
         left = LARGEST_HEAD_BYTES if tape.size is None else tape.size - at

@@ -1,7 +1,7 @@
-"""Compressed sound, with PyAV: FLAC, MP3, Ogg, m4a, webm and whatever FFmpeg knows.
+"""Decode compressed audio with PyAV: FLAC, MP3, Ogg, m4a, webm and other formats of FFmpeg.
 
-Damage loses no more than it hits: what cannot be decoded is silence of the same length, by the time stamps behind
-it or, where a format has none, by its bytes.
+Damaged parts are replaced with silence of the same length, and decoding continues after them. The length comes
+from the next time stamp or, in formats without time stamps, from the number of damaged bytes.
 """
 
 import re
@@ -16,47 +16,47 @@ import av
 import numpy as np
 
 from funasr_cli.audio.joins import MP3_HEAD_BYTES, find_recording, stated_frames, tag_bytes
-from funasr_cli.audio.layouts import LEFTOVER_S, LOWEST_RATE_HZ, behind_sound
+from funasr_cli.audio.layouts import LEFTOVER_S, LOWEST_RATE_HZ, unread_sound
 from funasr_cli.audio.recording_file import RecordingFile
 from funasr_cli.audio.samples import as_float32, at_one_rate
 from funasr_cli.audio.tape import Tape
 from funasr_cli.errors import AudioError
 
-DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # "p" behind it: planar
-GAP_S = 0.1  # a time stamp later by more than this than what was heard so far means silence
+DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # with a suffix "p": planar
+GAP_S = 0.1  # a time stamp later than the samples so far by more than this means silence
 SHORTEST_LOSS_S = 0.005
-NEAR_S = 0.1  # losses that are closer are one
-LOUDEST = 32.0  # 30 dB above full scale: a decoder that was fed with garbage
-LONGEST_GAP_S = 3600.0  # more is an error in the time stamps
-NEW_CLOCK_S = 1.0  # time stamps that are earlier by more than this begin anew
+NEAR_S = 0.1  # losses closer together than this are merged
+LOUDEST = 32.0  # 30 dB above full scale: louder frames were decoded from garbage
+LONGEST_GAP_S = 3600.0  # a longer gap is an error in the time stamps
+NEW_CLOCK_S = 1.0  # time stamps that jump back by more than this have been reset
 FILLER_S = 1.0
-SLACK_S = 0.5  # by how much a stated length may be wrong: a few frames, of 128 ms each at 8 kHz
-AVI_CHUNK = re.compile(rb"\x00?(?:ix\d\d|idx1|JUNK|LIST|RIFF)")  # FFmpeg counts packets, and skips these
-AVI_HEAD_BYTES = 8  # in front of each packet
-ROOM_BYTES = 40  # packets that are further from each other have damage between them
+SLACK_S = 0.5  # largest error of a stated length: a few frames, which last 128 ms each at 8 kHz
+AVI_CHUNK = re.compile(rb"\x00?(?:ix\d\d|idx1|JUNK|LIST|RIFF)")  # not packets: FFmpeg skips these
+AVI_HEAD_BYTES = 8  # before each packet
+ROOM_BYTES = 40  # a larger distance between packets means damage
 PADDING_BYTES = 2
-NEAR_PACKETS = 200  # by whose size the lost ones are counted
+NEAR_PACKETS = 200  # number of packets whose sizes serve to estimate how many were lost
 LONGEST_JUNK_BYTES = 1 << 20
 MATROSKA_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
-MOST_FAULTS = 1000  # of a container in a row, until it is given up
-# Others mark a frame whose checksum is wrong.
+MOST_FAULTS = 1000  # errors of a container in a row before decoding stops
+# Codecs configured to raise an error on a wrong checksum. The others mark the frame as corrupt.
 CHECKS = dict.fromkeys(("flac", "tta", "wavpack", "ape"), "crccheck+explode")
 
 
 @dataclass(frozen=True)
 class Container:
-    """What can be relied on in files of one kind."""
+    """Properties of a container format that decoding relies on."""
 
-    has_length: bool = False  # it is stated. FFmpeg makes up the others' from sizes and bit rates
-    has_gaps: bool = False  # time stamps may leave gaps, which are silence
-    gap_is_loss: bool = False  # where time stamps leave one, something is missing
-    from_zero: bool = False  # they count from the beginning, whatever the first one is
-    by_bytes: bool = False  # there are none, and FFmpeg counts the packets: frame behind frame
-    in_order: bool = False  # packet behind packet
-    by_header: bool = False  # a header or table says what is read, and more may lie behind
+    has_length: bool = False  # states its length; FFmpeg estimates that of the others from sizes and bit rates
+    has_gaps: bool = False  # time stamps may have gaps, which are silence
+    gap_is_loss: bool = False  # a gap in the time stamps means that audio is missing
+    from_zero: bool = False  # time stamps count from 0, even if the first one is later
+    by_bytes: bool = False  # has no time stamps and stores frames one after the other; FFmpeg counts packets
+    in_order: bool = False  # stores packets one after the other
+    by_header: bool = False  # a header or index states what to read, and the file may contain more
 
 
-CONTAINERS = {  # by FFmpeg's name, or the first of them
+CONTAINERS = {  # by FFmpeg's name for the format, or the first of several
     "mov": Container(has_gaps=True),
     "matroska": Container(has_length=True, has_gaps=True, in_order=True),
     "flv": Container(has_length=True, has_gaps=True, in_order=True),
@@ -72,23 +72,23 @@ CONTAINERS = {  # by FFmpeg's name, or the first of them
     "avi": Container(by_header=True),
     **dict.fromkeys(("au", "dsf", "iff", "ircam", "mxf", "nistsphere", "pvf", "rm"), Container()),
 }
-# FFmpeg also sees sound in texts, and follows playlists to other files and into the network.
+# Without limits, FFmpeg takes text files for audio and follows playlists to other files and into the network.
 OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "none"}
-# Titles may hold bytes that are no text, which from PyAV 19 on is no error anyway.
+# Titles may contain bytes that are not text. PyAV 19 and later always accept them.
 LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
-av.logging.set_level(None)  # what its libraries would print is said here
+av.logging.set_level(None)  # errors are reported here, so FFmpeg must not print its own messages
 
 
 class MediaReader:
-    """The first audio stream of a file or pipe, with FFmpeg's libraries."""
+    """Reads the first audio stream of a file or pipe with FFmpeg's libraries."""
 
     def __init__(self, tape: Tape, name: str, begin: int = 0):
-        """Takes the tape, and closes it; the recording begins at that byte.
+        """Take over a tape with a recording that begins at byte `begin`; `close` closes the tape.
 
         Raises:
-            AudioError: there is no sound in it.
-            Exception: it cannot be read: those of FFmpeg, UnicodeDecodeError and more.
+            AudioError: the recording has no audio stream, or none of it can be decoded.
+            Exception: it cannot be read, with FFmpeg's errors, UnicodeDecodeError and others.
         """
         self._name = name
         self.live = tape.size is None
@@ -108,9 +108,9 @@ class MediaReader:
                 tape.seek(begin)
             self._container = opened.enter_context(av.open(self._file, options=OPTIONS, **LENIENT))
             if not self._container.streams.audio and not self._container.streams.video:
-                raise EOFError  # its table of contents is not there, or not all of it
+                raise EOFError  # its index is missing or incomplete
             if not self._container.streams.audio:
-                raise AudioError(f"{name}: there is no sound in it", code="audio-no-sound")
+                raise AudioError(f"{name}: contains no audio", code="audio-no-sound")
             self._format = self._container.format.name.split(",")[0]
             self._kind = CONTAINERS[self._format]
             if self._format == "wav" and self._container.streams.audio[0].codec_context.name.startswith("mp3"):
@@ -122,9 +122,9 @@ class MediaReader:
             codec = self._stream.codec_context
             codec.options = {"err_detect": CHECKS.get(codec.name, "crccheck")}
             self._frames = self._decoded()
-            self._first = next(self._frames, None)  # more reliable than what the container says about it
+            self._first = next(self._frames, None)  # its format is more reliable than the container's header
             if self._first is None:
-                raise AudioError(f"{name}: nothing in it can be decoded", code="audio-unreadable")
+                raise AudioError(f"{name}: none of its audio can be decoded", code="audio-unreadable")
             frame, self._first_byte = self._first[0], self.end_byte
             self.sample_rate_hz: int = frame.sample_rate
             self.channels: int = frame.layout.nb_channels
@@ -136,7 +136,11 @@ class MediaReader:
             self._opened = opened.pop_all()
 
     def seek(self, sample: int) -> int:
-        """Begin a second before it in FLAC, whose frames say where they are; else stay at the beginning."""
+        """Move to a second before a sample in FLAC, whose frames state their positions; else do nothing.
+
+        Returns:
+            The sample with which `pieces` will begin.
+        """
         if sample == 0 or self._format != "flac" or self.live:
             return 0
         at_s = sample / self.sample_rate_hz
@@ -152,7 +156,7 @@ class MediaReader:
         return 0
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """(samples, channels) float32, short ones; EOFError where the file breaks off."""
+        """Yield short pieces, (samples, channels) float32. Raise EOFError if the file breaks off."""
         samples = round(self._clock_s * self.sample_rate_hz)
         for piece in at_one_rate(self._timed(), self.sample_rate_hz):
             yield piece
@@ -166,7 +170,7 @@ class MediaReader:
         if (missing_s or 0) > SLACK_S and self._format == "ogg" and find_recording(self._file.tape, self.end_byte):
             missing_s = 0.0  # the length is that of the last recording in the file
         is_cut = self._file.is_cut(self._format, self.end_byte) or (missing_s or 0) > SLACK_S
-        if self._format == "mov":  # behind the sound are tables of contents
+        if self._format == "mov":  # an index may follow the sound
             self.end_byte = max(self.end_byte, self._file.end or 0)
         if self._kind.by_header and not self.live:
             read_s = samples / self.sample_rate_hz
@@ -177,11 +181,11 @@ class MediaReader:
             raise EOFError
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._opened.close()
 
     def _timed(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Sample rate and (samples, channels); silent where time stamps leave a gap, or something is damaged."""
+        """Yield the rate and samples, (samples, channels), of each frame, with silence for gaps and damage."""
         clock_s, is_pcm = self._clock_s, self._stream.codec_context.name.startswith("pcm")
         for current, following in pairwise(chain([self._first], self._frames, [None])):
             assert current
@@ -189,7 +193,7 @@ class MediaReader:
             samples, rate_hz = self._samples(frame), frame.sample_rate
             duration_s = len(samples) / rate_hz
             late_s = self._late_s(frame, clock_s)
-            if following and late_s:  # a time stamp that the next one denies is wrong
+            if following and late_s:  # a time stamp is wrong if the next one contradicts it
                 next_s = self._late_s(following[0], clock_s + duration_s)
                 late_s = 0.0 if abs(next_s - late_s) > abs(late_s) / 2 else late_s
             if late_s > LONGEST_GAP_S or late_s < -NEW_CLOCK_S:
@@ -213,44 +217,44 @@ class MediaReader:
 
     def _lose(self, start_s: float, duration_s: float) -> None:
         first, last = (round(time_s * self.sample_rate_hz) for time_s in (start_s, start_s + duration_s))
-        near_s = NEAR_S if self._format == "amr" else 0.0  # where a few frames behind damage are garbage
+        near_s = NEAR_S if self._format == "amr" else 0.0  # in AMR, a few frames after damage are garbage
         if self.lost and first - self.lost[-1][1] <= near_s * self.sample_rate_hz:
             first, _ = self.lost.pop()
         self.lost.append((first, last))
 
     def _late_s(self, frame: av.AudioFrame, clock_s: float) -> float:
-        """Seconds by which its time stamp is later than what was heard so far; 0 where it has none."""
+        """Return by how many seconds a frame's time stamp is later than `clock_s`; 0 if it has none."""
         return 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - self._origin_s - clock_s
 
     def _begins_damaged(self, frame: av.AudioFrame) -> bool:
-        """Whether the first frame that could be decoded is later than the first packet."""
-        if self._kind.from_zero or self._format == "ogg" or self._is_begin_mended:
-            return True  # what they begin with is known otherwise
+        """Return whether the first frame that could be decoded is later than the first packet."""
+        if self._kind.from_zero or self._format == "ogg" or self._is_begin_repaired:
+            return True  # `_begin_s` knows where these begin
         if frame.pts is None or self._first_pts is None:
             return False
         first_s = float(self._first_pts * self._stream.time_base)
         return float(frame.pts * frame.time_base) - first_s > GAP_S
 
     @property
-    def _is_begin_mended(self) -> bool:
-        """Whether something damaged is in front of the first frame that could be decoded."""
+    def _is_begin_repaired(self) -> bool:
+        """Whether there is a filler for damage before the first frame that could be decoded."""
         return any(at < self._first_byte for at in self._file.fillers)
 
     def _begin_s(self, frame: av.AudioFrame) -> float:
-        """The time stamp at which the pictures begin, or the sound, whichever is first."""
+        """Return the time stamp at which the video or the audio begins, whichever is first."""
         sound_s = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
         if self._kind.has_gaps:
             begin_s = (self._container.start_time or 0) / av.time_base
-            is_delay = self._format == "asf" and 0 < sound_s - begin_s < GAP_S  # until it can decode
-            return 0.0 if self._is_begin_mended else sound_s if is_delay else begin_s
+            is_delay = self._format == "asf" and 0 < sound_s - begin_s < GAP_S  # decoder delay
+            return 0.0 if self._is_begin_repaired else sound_s if is_delay else begin_s
         is_whole, stated = not (self.live or self._file.begin), self._stream.duration
         if self._kind.from_zero and is_whole and stated and sound_s < float(stated * self._stream.time_base):
-            return min(0.0, sound_s)  # of the frames in front of it, the first has the number 0
+            return min(0.0, sound_s)  # the first of any frames before this one has time stamp 0
         is_sound_ogg = self._format == "ogg" and not self._container.streams.video
         return 0.0 if is_sound_ogg and self._file.lacks_first_pages(self.end_byte) else sound_s
 
     def _decoded(self) -> Iterator[tuple[av.AudioFrame, float]]:
-        """Yield all frames, each with the number of packets lost in front of it, unless it is the first."""
+        """Yield all frames, each with the number of packets lost before it; 0 for the first."""
         begun, lost, damaged_bytes, fault, sizes = False, 0, 0, None, self._sizes
         ahead = NEAR_PACKETS * (self._is_by_bytes and not self.live)
         for packet, skipped_bytes in sizes.look_ahead(self._packets(), ahead):
@@ -259,9 +263,9 @@ class MediaReader:
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
-                frames, fault = self._behind_tag(packet), error
+                frames, fault = self._after_tag(packet), error
             if frames is None or any(frame.is_corrupt for frame in frames):
-                # One that is larger than any before may be several, with junk where their beginnings were.
+                # A packet larger than any before may be several, if the beginnings of the others are damaged.
                 is_several = packet.size > sizes.largest or sizes.are_constant
                 lost, damaged_bytes = lost + (not is_several), damaged_bytes + packet.size * is_several
                 continue
@@ -277,8 +281,8 @@ class MediaReader:
             raise fault
         self._broke_off |= lost + damaged_bytes > 0
 
-    def _behind_tag(self, packet: av.Packet) -> list[av.AudioFrame] | None:
-        """Frames of an MP3 packet that begins with a tag, as between two files in one; None if it is damaged."""
+    def _after_tag(self, packet: av.Packet) -> list[av.AudioFrame] | None:
+        """Decode an MP3 packet that begins with a tag, as where two files were joined; None if it is damaged."""
         data = bytes(packet)
         size = tag_bytes(data)
         if not size:
@@ -288,7 +292,7 @@ class MediaReader:
         return []
 
     def _packets(self) -> Iterator[tuple[av.Packet, int]]:
-        """Yield the stream's packets, each with the number of bytes in front of it that FFmpeg left out."""
+        """Yield the stream's packets, each with the number of bytes before it that FFmpeg skipped."""
         begin = end = None
         for packet in self._demuxed():
             skipped_bytes = 0
@@ -309,21 +313,21 @@ class MediaReader:
                 self._passed(packet)
 
     def _passed(self, packet: av.Packet) -> None:
-        """Remember how far the recording goes; what was put behind it may be a part of its last packet."""
+        """Record how far the recording extends. Bytes appended to the file may be part of its last packet."""
         begin = self._file.begin + (packet.pos or 0) + self._passed_bytes
         self.end_byte = max(self.end_byte, begin + 1)
         end = begin + packet.size
         self._sound_end = max(self._sound_end, end + end % 2 * (self._format == "avi"))  # with padding
 
     def _unread_share(self) -> float:
-        """Bytes of sound that the header left out, by those that were read; the recording ends behind them."""
+        """Return the ratio of sound that the header omits to sound that was read. Move `end_byte` after it."""
         tape, begin, end = self._file.tape, self._file.begin, self._sound_end
-        unread, self.end_byte = behind_sound(tape, begin, end)
+        unread, self.end_byte = unread_sound(tape, begin, end)
         following = find_recording(tape, self.end_byte) or tape.size or 0
         return (unread + max(0, following - self.end_byte)) / max(1, end - begin)
 
     def _passed_over(self, packet: av.Packet) -> int:
-        """Count the bytes in front of a packet that are in none, nor a tag: FFmpeg's positions leave them out."""
+        """Count the bytes before a packet that are neither packet nor tag. FFmpeg's positions omit them."""
         tape, head = self._file.tape, bytes(packet)[:32]
         if tape.size is None or packet.pos is None or not head:
             return 0
@@ -335,7 +339,7 @@ class MediaReader:
         return max(0, count - tag_bytes(tape.at(begin, 32)))
 
     def _demuxed(self) -> Iterator[av.Packet]:
-        """Yield the packets of all streams; behind a fault, too, as long as something comes."""
+        """Yield the packets of all streams. Continue after errors, up to `MOST_FAULTS` in a row."""
         faults = 0
         while faults < MOST_FAULTS:
             try:
@@ -343,12 +347,12 @@ class MediaReader:
                     faults = 0
                     yield packet
                 return
-            except (av.FFmpegError, IndexError):  # or a stream that nobody knows
+            except (av.FFmpegError, IndexError):  # IndexError: a packet of an unknown stream
                 faults += 1
         self._broke_off = True
 
     def _samples(self, frame: av.AudioFrame) -> np.ndarray:
-        """(samples, channels) float32."""
+        """Return the samples of a frame: (samples, channels) float32."""
         channels, kind = frame.layout.nb_channels, frame.format.name.removesuffix("p")
         rows = channels if frame.format.is_planar else 1
         count = frame.samples * channels // rows
@@ -356,11 +360,11 @@ class MediaReader:
         return as_float32(np.stack(planes, axis=1).reshape(-1, channels), self._name)
 
     def _stated_s(self, head: bytes) -> float | None:
-        """Length of the stream, where the file states it."""
+        """Return the length of the stream in seconds, if the file states it."""
         container, stream = self._container, self._stream
         if self._format == "mov":
             late_s = max(0.0, float((stream.start_time or 0) * stream.time_base) - self._origin_s)
-            late_s *= not self._is_begin_mended
+            late_s *= not self._is_begin_repaired
             return late_s + float(stream.duration * stream.time_base) if stream.duration else None
         stated = MATROSKA_TIME.fullmatch(stream.metadata.get("DURATION", ""))
         if stated and (end_s := 3600 * float(stated[1]) + 60 * float(stated[2]) + float(stated[3])):
@@ -369,43 +373,43 @@ class MediaReader:
             return self._stated_by_mp3_s(head)
         is_estimate = self._format == "matroska" and stream.duration is not None
         if not self._kind.has_length or is_estimate or self.live or container.streams.video:
-            return None  # a film may be longer than what is heard in it
+            return None  # the video may be longer than the audio
         if self._format == "ogg" and self._file.ends_within_page():
             return None
         return container.duration / av.time_base if container.duration else None
 
     def _stated_by_mp3_s(self, head: bytes) -> float | None:
-        """Length that the first frame states, unless FFmpeg sees that there is more: several files in one."""
+        """Return the length that the first frame states, unless FFmpeg finds more, as in several joined files."""
         stream, found = self._stream, stated_frames(head)
         if not found or not stream.duration or (found[1] and not found[1][-1] & 1):
             return None
-        frame_samples = 1152 if self.sample_rate_hz >= 32000 else 576  # MPEG-1, or later ones
+        frame_samples = 1152 if self.sample_rate_hz >= 32000 else 576  # MPEG-1; MPEG-2 and 2.5
         frames_s = int.from_bytes(found[2] or found[3]) * frame_samples / self.sample_rate_hz
         stated_s = float(stream.duration * stream.time_base)
         return stated_s if abs(stated_s - frames_s) < SLACK_S else None
 
 
 class _Sizes:
-    """How large packets are, in bytes: those that were decoded, and those that come."""
+    """Sizes in bytes of the packets that were decoded and of those that follow."""
 
     def __init__(self) -> None:
         self.smallest, self.largest = sys.maxsize, 0
-        self.head_bytes = 0  # in front of each
+        self.head_bytes = 0  # header size before each packet
         self._recent: deque[int] = deque(maxlen=NEAR_PACKETS)
         self._coming: deque[tuple[av.Packet, int]] = deque()
 
     def add(self, size: int) -> None:
-        """Count one more that was decoded."""
+        """Add the size of a decoded packet."""
         self._recent.append(size)
         self.smallest, self.largest = min(self.smallest, size), max(self.largest, size)
 
     @property
     def are_constant(self) -> bool:
-        """Whether all are of one size, but for a byte of padding."""
+        """Whether all packets have the same size, except for a byte of padding."""
         return self.largest - self.smallest <= 1
 
     def look_ahead(self, packets: Iterator[tuple[av.Packet, int]], count: int) -> Iterator[tuple[av.Packet, int]]:
-        """Yield the same packets, each when `count` more behind it are known."""
+        """Yield the same packets, each once the next `count` packets are known."""
         self._coming.clear()
         for packet in packets:
             self._coming.append(packet)
@@ -415,12 +419,12 @@ class _Sizes:
             yield self._coming.popleft()
 
     def packets_in(self, damaged_bytes: int) -> float:
-        """Estimate how many packets something was written over; one, if something was put between them.
+        """Estimate how many packets were overwritten by damage; 1 if junk was inserted between packets instead.
 
-        Where all are of one size, but for a byte of padding, only their multiples can be packets.
+        If all packets have the same size, only a multiple of it can be overwritten packets.
         """
         near = [*self._recent, *(packet.size for packet, _ in self._coming if packet.size)]
-        largest = 4 * np.percentile(near, 90) if near else 0.0  # others are damaged
+        largest = 4 * np.percentile(near, 90) if near else 0.0  # larger packets are damaged
         usual = [size for size in near if size <= largest]
         packets = damaged_bytes / (float(np.mean(usual)) + self.head_bytes) if usual else 1.0
         is_whole = abs(packets - round(packets)) * self.largest <= PADDING_BYTES

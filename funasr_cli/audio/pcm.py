@@ -1,10 +1,10 @@
-"""How uncompressed samples are stored. Imports nothing heavy."""
+"""Storage formats of uncompressed samples. Imports nothing heavy."""
 
 from dataclasses import dataclass
 
 from funasr_cli.errors import UsageError
 
-# Name -> type and byte order, as libsndfile calls them.
+# Name -> type and byte order in libsndfile's terms.
 PCM_ENCODINGS = {
     "u8": ("PCM_U8", "FILE"), "s8": ("PCM_S8", "FILE"),
     "s16le": ("PCM_16", "LITTLE"), "s16be": ("PCM_16", "BIG"),
@@ -23,17 +23,17 @@ MAX_PCM_CHANNELS = 64
 
 @dataclass(frozen=True)
 class PCMFormat:
-    """How samples without a header are stored: one of `PCM_ENCODINGS`, channels interleaved."""
+    """The format of samples without a header: an encoding of `PCM_ENCODINGS`, with channels interleaved."""
 
     encoding: str
     sample_rate_hz: int = 16_000
     channels: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Check the values.
 
         Raises:
-            UsageError: naming what it may be.
+            UsageError: a value is not possible; the hint names the possible ones.
         """
         if self.encoding not in PCM_ENCODINGS:
             hint = f"choose from {', '.join(PCM_ENCODINGS)}"
@@ -47,13 +47,13 @@ class PCMFormat:
 
     @property
     def stored(self) -> "StoredFormat":
-        """Say it in libsndfile's terms."""
+        """The same format in libsndfile's terms."""
         return StoredFormat(*PCM_ENCODINGS[self.encoding], self.sample_rate_hz, self.channels)
 
 
 @dataclass(frozen=True)
 class StoredFormat:
-    """How uncompressed samples are stored, in libsndfile's terms; channels interleaved."""
+    """The format of uncompressed samples in libsndfile's terms, with channels interleaved."""
 
     subtype: str
     endian: str
@@ -62,5 +62,5 @@ class StoredFormat:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample of each channel."""
+        """Size of one frame, that is, one sample of each channel."""
         return SAMPLE_BYTES[self.subtype] * self.channels

@@ -1,4 +1,7 @@
-"""Audio files and pipes piece by piece, as they are stored: uncompressed samples here, all others with PyAV."""
+"""Read audio files and pipes piece by piece, at their own rate and channels.
+
+Uncompressed samples are read here, everything else with PyAV (`media.py`).
+"""
 
 import io
 import re
@@ -19,26 +22,26 @@ from funasr_cli.audio.samples import at_one_rate
 from funasr_cli.audio.tape import Spool, Tape
 from funasr_cli.errors import AudioError
 
-PIECE_S = 0.1  # what gets lost at most where a file breaks off
-PIECE_VALUES = 1 << 20  # no more at once, whatever sample rate and channels a damaged header states
-SLACK_S = 0.1  # by how much a header may be wrong
-OGG_LIVE = re.compile(rb"OggS.{24}(?:\x01vorbis|OpusHead)", re.DOTALL)  # its first page
-OTHERS = {  # what is no sound, by how it begins
-    rb"<!doctype|<html|<!--|<head|<body|<title|<meta|<script": "it begins like an HTML page",
-    rb"<\?php": "it begins like a PHP script", rb"<\?xml|<svg": "it begins like an XML file",
-    rb"[\[{]\s*[\[\]{}\"]": "it begins like a JSON file", rb"#extm3u": "it begins like a playlist",
-    rb"version https://git-lfs": "it is a pointer of Git LFS (git lfs pull gets the file itself)",
-    rb"%pdf": "it begins like a PDF file", rb"pk\x03\x04": "it begins like a zip archive",
-    rb"\x1f\x8b": "it begins like a gzip archive", rb"\x89png|\xff\xd8\xff": "it begins like a picture",
+PIECE_S = 0.1  # at most this much is lost where a file breaks off
+PIECE_VALUES = 1 << 20  # most values per piece, in case a damaged header states a huge rate or channel count
+SLACK_S = 0.1  # largest error of a stated length
+OGG_LIVE = re.compile(rb"OggS.{24}(?:\x01vorbis|OpusHead)", re.DOTALL)  # the first page
+OTHERS = {  # first bytes of files that are not audio -> what to report
+    rb"<!doctype|<html|<!--|<head|<body|<title|<meta|<script": "it looks like an HTML page",
+    rb"<\?php": "it looks like a PHP script", rb"<\?xml|<svg": "it looks like an XML file",
+    rb"[\[{]\s*[\[\]{}\"]": "it looks like a JSON file", rb"#extm3u": "it looks like a playlist",
+    rb"version https://git-lfs": "it is a Git LFS pointer (git lfs pull fetches the file itself)",
+    rb"%pdf": "it looks like a PDF file", rb"pk\x03\x04": "it looks like a zip archive",
+    rb"\x1f\x8b": "it looks like a gzip archive", rb"\x89png|\xff\xd8\xff": "it looks like a picture",
     rb"$": "its first bytes are all zeros or blanks",
 }  # fmt: skip
 
 
 class PCMReader:
-    """Uncompressed samples of a file or pipe."""
+    """Reads uncompressed samples from a file or pipe."""
 
     def __init__(self, tape: Tape, layout: Layout):
-        """Takes the tape, and closes it."""
+        """Take over a tape; `close` closes it."""
         self._tape, self._begin = tape, 0
         self.end_byte = 0
         self.sample_rate_hz = layout.format.sample_rate_hz
@@ -53,7 +56,7 @@ class PCMReader:
             self.expected_s = sum(part.frames / part.format.sample_rate_hz for part in parts)
 
     def seek(self, sample: int) -> int:
-        """Begin with this sample, or with the end of the first recording in the file."""
+        """Move to a sample, or to the end of the first recording in the file if that is earlier."""
         if isinstance(self._parts, list):
             first = self._parts[0]
             held = max(0, (self._tape.size or 0) - first.start) // first.format.frame_bytes
@@ -63,7 +66,7 @@ class PCMReader:
         return self._begin
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """(samples, channels) float32, short ones; EOFError where the file breaks off."""
+        """Yield short pieces, (samples, channels) float32. Raise EOFError if the file breaks off."""
         return at_one_rate(self._stored(), self.sample_rate_hz)
 
     def _stored(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -87,15 +90,15 @@ class PCMReader:
             if part.size is not None and left > SLACK_S * stored.sample_rate_hz * stored.frame_bytes:
                 raise EOFError
         if self.live and begins_recording(self._tape, self._tape.position):
-            raise EOFError  # of another kind, which is not read out of a pipe
+            raise EOFError  # a recording in another format follows, which cannot be read from a pipe
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._tape.close()
 
 
 def _joined(tape: Tape, parts: Iterable[Layout]) -> Iterator[Layout]:
-    """Parts of a file with their sizes; those that go on where the one before ends are one."""
+    """Yield the parts of a file with their sizes. Merge adjacent parts."""
     last = None
     for part in parts:
         size = max(0, (tape.size or 0) - part.start) if part.size is None else part.size
@@ -120,17 +123,17 @@ def _decoded(data: bytes, stored: StoredFormat) -> np.ndarray:
 
 
 class JoinedReader:
-    """A file of one recording or more, of any kind, one behind the other: at the sample rate of the first."""
+    """Reads a file of one or more recordings of any format, at the sample rate of the first."""
 
     live = False
 
     def __init__(self, tape: Tape, name: str, layout: Layout | None = None):
-        """Takes the tape, and closes it; the layout is that of samples without a header."""
+        """Take over a tape; `close` closes it. `layout` describes samples without a header."""
         self._tape, self._name = tape, name
         self._first = first = PCMReader(tape, layout) if layout else self._reader(0)
         self.sample_rate_hz, self.channels = first.sample_rate_hz, first.channels
-        self.expected_s = first.expected_s  # where others begin is not known before it has been read
-        self._parts = [(first, 0)]  # with the sample at which each begins
+        self.expected_s = first.expected_s  # the others are found only once the first has been read
+        self._parts = [(first, 0)]  # each reader with its first sample
         self._position = 0
 
     def _reader(self, begin: int) -> "PCMReader | MediaReader":
@@ -139,7 +142,7 @@ class JoinedReader:
 
     @property
     def lost(self) -> list[tuple[int, int]]:
-        """What was damaged in all of them, in samples of the first."""
+        """Damaged parts of all recordings, (start, end) in samples at the first one's rate."""
         return [
             (begin + round(start * share), begin + round(end * share))
             for reader, begin in self._parts
@@ -148,12 +151,17 @@ class JoinedReader:
         ]
 
     def seek(self, sample: int) -> int:
-        """Begin with this sample of the first, if that can be found exactly."""
+        """Move to a sample of the first recording, if it can be found exactly."""
         self._position = self._first.seek(sample)
         return self._position
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """(samples, channels) float32, short ones; EOFError where one breaks off, or the next cannot be read."""
+        """Yield short pieces, (samples, channels) float32.
+
+        Raises:
+            EOFError: a recording breaks off, or the next one cannot be read.
+            AudioError: the disk could not read some bytes.
+        """
         try:
             yield from self._joined()
         except EOFError:
@@ -171,53 +179,54 @@ class JoinedReader:
                     self._position += len(piece)
                     yield piece
             except EOFError:
-                if reader.expected_s is not None:  # the first one's length alone was known before
+                if reader.expected_s is not None:  # so far, only the first one's length was known
                     self.expected_s = first / self.sample_rate_hz + reader.expected_s
                 raise
             begin = find_recording(self._tape, reader.end_byte)
             if begin is not None:
                 try:
                     self._parts.append((self._reader(begin), self._position))
-                except Exception as error:  # FFmpeg's, UnicodeDecodeError and more
+                except Exception as error:  # FFmpeg's errors, UnicodeDecodeError and others
                     raise EOFError from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         for reader, _ in self._parts:
             reader.close()
         self._tape.close()
 
 
-# What the three have in common:
-# - `sample_rate_hz`, `channels`: as stored; `expected_s`: length that the header claims;
-# - `live`: whether it may be going on right now, so that what comes is to be handed on;
-# - `lost`: of what `pieces` has yielded, the first sample of what was damaged, and the first one behind it;
-# - `seek`: begin with a sample, if that one can be found exactly; says with which sample `pieces` begins now;
-# - `pieces`: (samples, channels) float32, short ones; EOFError where the file breaks off;
-# - `close`: let go of the file; may be called twice.
+# The interface of all three readers:
+# - `sample_rate_hz`, `channels`: as stored;
+# - `expected_s`: the length that the header states; None if unknown;
+# - `live`: whether the audio may be live, so that it should be processed as soon as it arrives;
+# - `lost`: (start, end) in samples of the damaged parts of what `pieces` has yielded so far;
+# - `seek`: move to a sample if it can be found exactly; return the sample with which `pieces` will begin;
+# - `pieces`: yield short pieces, (samples, channels) float32; raise EOFError if the file breaks off;
+# - `close`: close the file; may be called twice.
 Reader = PCMReader | MediaReader | JoinedReader
 
 
 def open_reader(path: Path, name: str, pcm: PCMFormat | None = None) -> Reader:
-    """Open a file that is no pipe.
+    """Open a regular file.
 
     Args:
-        path: where it is.
-        name: what to call it in messages.
-        pcm: how its samples are stored, if it has no header.
+        path: path of the file.
+        name: name for messages.
+        pcm: format of its samples, if it has no header.
 
     Raises:
-        AudioError: it is missing, a folder, unreadable or no audio.
+        AudioError: the file does not exist, is a folder, cannot be read or is not audio.
     """
     with _opened(path, name) as (tape, _):
         return JoinedReader(tape, name, Layout(None, pcm.stored) if pcm else None)
 
 
 def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
-    """Read what comes out of a pipe as it comes, if that can be done; else all of it.
+    """Open a pipe. Return a reader if its format can be read as it arrives, else read all of it into a `Spool`.
 
     Raises:
-        AudioError: nothing comes, or nothing that can be read.
+        AudioError: the pipe is empty or cannot be read.
     """
     with _opened(path, name, skip_tags=not pcm) as (tape, head):
         layout = Layout(None, pcm.stored) if pcm else None
@@ -233,7 +242,7 @@ def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
 
 @contextmanager
 def _opened(path: Path, name: str, *, skip_tags: bool = False) -> Iterator[tuple[Tape, bytes]]:
-    """A tape and its first bytes; where no reader can be made of it, it is closed."""
+    """Open a tape and yield it with its first bytes. Close it if the body fails to make a reader of it."""
     tape, head = Tape(path, name), b""
     try:
         while skip_tags and (size := tag_bytes(tape.peek(HEAD_BYTES))):
@@ -241,31 +250,31 @@ def _opened(path: Path, name: str, *, skip_tags: bool = False) -> Iterator[tuple
         if not (head := tape.peek(HEAD_BYTES)):
             raise AudioError(f"{name}: the file is empty", code="audio-empty")
         yield tape, head
-    except Exception as error:  # FFmpeg's, UnicodeDecodeError and more
+    except Exception as error:  # FFmpeg's errors, UnicodeDecodeError and others
         tape.close()
         tape.check()
         if isinstance(error, AudioError) and error.code != "audio-unreadable":
             raise
-        raise _no_audio(path, name, head, error) from error
+        raise _not_audio(path, name, head, error) from error
 
 
-def _no_audio(path: Path, name: str, head: bytes, error: Exception) -> AudioError:
-    """Say what the file seems to be by its first bytes, or else what the error says."""
+def _not_audio(path: Path, name: str, head: bytes, error: Exception) -> AudioError:
+    """Return an error that names what the file seems to be by its first bytes, else one based on `error`."""
     begin = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").lower()
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
         begin = begin.replace(b"\0", b"")
     kinds = [kind for pattern, kind in OTHERS.items() if re.match(pattern, begin)]
     may_be_raw = not kinds or not begin
-    hint = "--pcm says how they are stored, as in: --pcm s16le --rate 16000"
+    hint = "state their format, for example --pcm s16le --rate 16000"
     if path.suffix.lower() == ".raw" and may_be_raw:
         return AudioError(f"{name}: samples without a header", hint, code="audio-unreadable")
-    hint = f"if it is samples without a header, {hint}" if name == "-" and may_be_raw else ""
+    hint = f"if these are samples without a header, {hint}" if name == "-" and may_be_raw else ""
     if kinds:
         return AudioError(f"{name}: not audio: {kinds[0]}", hint, code="audio-unreadable")
     if isinstance(error, AudioError):
         return error
     if head[4:8] in (b"ftyp", b"mdat", b"wide", b"free"):
-        hint = "it is incomplete: cut off, or its recording was never finished"
-        return AudioError(f"{name}: its table of contents is missing", hint, code="audio-unreadable")
-    hint = hint or "it may be incomplete; if it plays elsewhere, convert it to wav or flac, as with ffmpeg"
-    return AudioError(f"{name}: not audio that can be read here", hint, code="audio-unreadable")
+        hint = "the file is incomplete: it was cut off, or its recording was never finished"
+        return AudioError(f"{name}: its index (moov) is missing", hint, code="audio-unreadable")
+    hint = hint or "it may be incomplete; if other programs play it, convert it to wav or flac, e.g. with ffmpeg"
+    return AudioError(f"{name}: unknown audio format, or not audio", hint, code="audio-unreadable")

@@ -1,4 +1,4 @@
-"""Recordings of any length: read block by block, mixed to mono, at the sample rate a model wants."""
+"""Read recordings of any length block by block, mixed to mono, at the sample rate that a model needs."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -19,49 +19,50 @@ from funasr_cli.errors import AudioError
 from funasr_cli.paths import shown
 
 BLOCK_S = 10.0
-LIVE_BLOCK_S = 0.5  # of what may be spoken right now
+LIVE_BLOCK_S = 0.5  # for a pipe, which may be a live recording
 
 
 class Source(Protocol):
-    """Something to transcribe: a file (`Recording`), or samples at hand (`Audio`)."""
+    """An input to transcribe, such as a file (`Recording`) or an array in memory (`Audio`)."""
 
     @property
     def name(self) -> str:
-        """What to call it in messages and results."""
+        """Name for messages and results."""
 
     @property
     def sample_rate_hz(self) -> int:
-        """Sample rate of what `blocks` yields."""
+        """Sample rate of the blocks."""
 
     @property
     def expected_s(self) -> float | None:
-        """Length that its header claims; None where unknown."""
+        """Length that the header states; None if unknown."""
 
     @property
     def start_s(self) -> float:
-        """Where it begins in what it is a part of."""
+        """Start of the input within its recording; 0 unless it is a clip."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """(samples,) mono float32, about BLOCK_S each, or shorter; never empty.
+        """Yield blocks, (samples,) mono float32, of at most about BLOCK_S and never empty.
 
         Raises:
-            AudioError: it breaks off, or holds no samples or hardly a number. Blocks already yielded stay valid.
+            AudioError: the input breaks off, has no samples, or most of them are not numbers. Blocks that were
+                already yielded remain valid.
         """
 
     @property
     def findings(self) -> Findings:
-        """What was noticed in the blocks that were read."""
+        """Damage and level found in the blocks read so far."""
 
 
 @dataclass
 class Recording:
-    """A file that is read block by block. It is open only while `blocks` runs; live pipes alone are open before.
+    """A file that is read block by block. It is open only while `blocks` runs, except for live pipes.
 
     Attributes:
-        name: what to call it in messages and results.
-        sample_rate_hz: of what `blocks` yields.
-        expected_s: length of that by the file's header; None where unknown.
-        findings: what was noticed when it was last read.
+        name: name for messages and results.
+        sample_rate_hz: sample rate of the blocks.
+        expected_s: length of all blocks according to the file's header; None if unknown.
+        findings: damage and level found in the latest run of `blocks`.
     """
 
     name: str
@@ -74,17 +75,17 @@ class Recording:
 
     @property
     def start_s(self) -> float:
-        """Where the first sample of `blocks` is in the file."""
+        """Position of the first sample of `blocks` in the file."""
         return self._clip[0]
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """(samples,) mono float32, about BLOCK_S each, never empty; from the beginning at every call.
+        """Yield blocks, (samples,) mono float32, about BLOCK_S each and never empty. Each call starts again.
 
-        Those of a live pipe are LIVE_BLOCK_S long, and come only once.
+        The blocks of a live pipe are LIVE_BLOCK_S long, and it can be read only once.
 
         Raises:
-            AudioError: the file breaks off, holds no samples or hardly a number, or is gone. Blocks already
-                yielded stay valid.
+            AudioError: the file breaks off, has no samples, no longer exists, or most samples are not numbers.
+                Blocks that were already yielded remain valid.
         """
         self.findings = findings = Findings()
         faults: list[AudioError] = []
@@ -96,7 +97,7 @@ class Recording:
             block_s = LIVE_BLOCK_S if reader.live else BLOCK_S
             for block in joined(at_rate, round(block_s * self.sample_rate_hz)):
                 is_empty = False
-                findings.hear(block, self.sample_rate_hz)
+                findings.measure_level(block, self.sample_rate_hz)
                 yield block
             (start_s, end_s), rate_hz = self._clip, reader.sample_rate_hz
             start, _ = self._wanted(rate_hz)
@@ -106,18 +107,18 @@ class Recording:
         if faults:
             raise faults[0]
         if is_empty:
-            raise AudioError(f"{self.name}: no samples in it", code="audio-empty")
+            raise AudioError(f"{self.name}: contains no samples", code="audio-empty")
         mixer.finish()
 
     def _wanted(self, rate_hz: int) -> tuple[int, int]:
-        """The first sample that is wanted, and the first one behind it, at the file's own rate."""
+        """Return the (start, end) of the requested part in samples at the file's own rate."""
         start_s, end_s = self._clip
         return round(start_s * rate_hz), sys.maxsize if end_s is None else round(end_s * rate_hz)
 
     def _pieces(self, reader: Reader, mixer: Mixer, faults: list[AudioError]) -> Iterator[np.ndarray]:
-        """(samples,) float32 at the file's own rate, of what is wanted.
+        """Yield the requested part in pieces, (samples,) float32 at the file's own rate.
 
-        Where the file fails, they end, and `faults` gets the error: so all of them get through what comes after.
+        If reading fails, end and append the error to `faults`, so that later stages still process every piece.
         """
         rate_hz, channel = reader.sample_rate_hz, self._channel
         start, end = self._wanted(rate_hz)
@@ -125,8 +126,8 @@ class Recording:
         try:
             for piece in reader.pieces():  # (samples, channels)
                 wanted = piece[max(0, start - position) : end - position]
-                if len(wanted) and channel and channel > piece.shape[1]:  # it had as many when it was opened
-                    raise AudioError(f"{self.name}: channel {channel} ends within it", code="audio-channel")
+                if len(wanted) and channel and channel > piece.shape[1]:  # the channel count has changed
+                    raise AudioError(f"{self.name}: only part of it has channel {channel}", code="audio-channel")
                 if len(wanted):
                     yield mixer(wanted[:, channel - 1] if channel else wanted)
                 position += len(piece)
@@ -134,7 +135,7 @@ class Recording:
                     return
         except EOFError:
             done_s, expected_s = position / rate_hz, reader.expected_s or 0
-            if expected_s > done_s:  # more than what the header claimed, it may be
+            if expected_s > done_s:  # it may exceed what the header states
                 self.expected_s = _within(self._clip, expected_s)
             done = f"{done_s:.1f} of {expected_s:.1f} s" if expected_s > done_s else f"{done_s:.1f} s"
             hint = "the file is damaged or incomplete"
@@ -143,7 +144,7 @@ class Recording:
             faults.append(error)
         else:
             if 0 < position <= start:
-                reason = f"ends at {position / rate_hz:.1f} s, before the part from {self.start_s:.1f} s on"
+                reason = f"ends at {position / rate_hz:.1f} s, before the requested start at {self.start_s:.1f} s"
                 faults.append(AudioError(f"{self.name}: {reason}", code="clip-behind-end"))
 
 
@@ -156,19 +157,19 @@ def open_recording(
     channel: int | None = None,
     pcm: PCMFormat | None = None,
 ) -> Recording:
-    """A file or pipe to be read with its channels mixed evenly and resampled with soxr HQ.
+    """Open a file or pipe. Its channels are mixed evenly, and it is resampled with soxr HQ.
 
     Args:
-        path: where it is.
-        sample_rate_hz: what it is to be resampled to.
-        name: what to call it; None takes the path.
-        clip: the part that is wanted, in seconds. Whether the file is long enough for it to begin is found out by
-            reading.
-        channel: the only one that is wanted, the first being 1; None mixes all.
-        pcm: how its samples are stored, if it has no header.
+        path: path of the file or pipe.
+        sample_rate_hz: sample rate of the result.
+        name: name for messages and results; None takes the path.
+        clip: (start, end) of the requested part in seconds. A start after the end of the file raises an error only
+            when the file is read.
+        channel: the only channel to use, counted from 1; None mixes all channels.
+        pcm: format of its samples, if it has no header.
 
     Raises:
-        AudioError: it is missing, a folder, unreadable or not audio, or has no such channel.
+        AudioError: the path does not exist, is a folder, cannot be read, is not audio, or has no such channel.
     """
     path = Path(path)
     name = shown(path) if name is None else name
@@ -185,29 +186,29 @@ def open_recording(
 
 
 def _within(clip: tuple[float, float | None], duration_s: float) -> float:
-    """Seconds of a part of a recording, by the length of the recording."""
+    """Return the length of a clip in seconds, given the length of its recording."""
     start_s, end_s = clip
     return max(0.0, min(duration_s, end_s or duration_s) - start_s)
 
 
 def _opened(path: Path, name: str, pcm: PCMFormat | None) -> tuple[Reader, Callable[[], Reader] | None]:
-    """A reader, and what opens another one, if there can be another one."""
+    """Return a reader, and a function that opens another one; None if the input can be read only once."""
     reopen: Callable[[], Reader] = partial(open_reader, path, name, pcm)
     if is_pipe(path):
         pipe = open_pipe(path, name, pcm)
         if not isinstance(pipe, Spool):
             return pipe, None
-        reopen = lambda: open_reader(pipe.path, name, pcm)  # noqa: E731 - it keeps the file as long as it is there
+        reopen = lambda: open_reader(pipe.path, name, pcm)  # noqa: E731 - it keeps a reference to the spooled file
     return reopen(), reopen
 
 
 def _only_once(reader: Reader, name: str) -> Callable[[], Reader]:
-    """Hand a reader out once: a pipe cannot be opened anew."""
+    """Return a function that returns the reader once and then fails, since a pipe cannot be opened again."""
     readers = [reader]
 
     def take() -> Reader:
         if not readers:
-            reason = "has been read already, and is no file that can be read twice"
+            reason = "has already been read, and a pipe can be read only once"
             raise AudioError(f"{name}: {reason}", code="audio-read-twice")
         return readers.pop()
 

@@ -1,4 +1,4 @@
-"""The bytes of one recording, as FFmpeg reads them: to its end, and mended where FFmpeg would stop."""
+"""The bytes of one recording as FFmpeg reads them, limited to it, and repaired where FFmpeg would stop."""
 
 import os
 import re
@@ -13,27 +13,27 @@ from funasr_cli.errors import AudioError
 
 EBML = b"\x1a\x45\xdf\xa3"  # Matroska and webm
 BOX = re.compile(rb"[A-Za-z0-9_ \xa9-]{4}")
-LARGE_BOXES = (b"mdat", b"moof", b"moov")  # by which a file that is cut is known
-# Where MP4 files and WavPack go on behind damage.
+LARGE_BOXES = (b"mdat", b"moof", b"moov")  # if one of these exceeds the file, the file was cut off
+# Where MP4 and WavPack files continue after damage.
 NEXT_BOX = re.compile(
     rb"\x00.{3}(?:moof\x00\x00\x00\x10mfhd|moov\x00\x00\x00\x6cmvhd|mfra\x00\x00..tfra|ftyp[ -~]{4})", re.DOTALL
 )
 NEXT_BLOCK = re.compile(rb"wvpk.{3}\x00[\x02-\x10]\x04", re.DOTALL)
 BLOCK_HEAD_BYTES = 32
-LARGEST_BLOCK_BYTES = 1 << 19  # FFmpeg takes twice as much
-LARGEST_FRAGMENT_BYTES = 1 << 24  # of what describes one
-OGG_PAGE_BYTES = 65307  # the most that one can take
+LARGEST_BLOCK_BYTES = 1 << 19  # half of FFmpeg's limit
+LARGEST_FRAGMENT_BYTES = 1 << 24  # of a fragment's description, the moof box
+OGG_PAGE_BYTES = 65307  # largest size of a page
 OGG_HEAD_BYTES = 27 + 255
-OGG_NO_TIME = (bytes(8), b"\xff" * 8)  # on pages of headers, and on those where no packet ends
+OGG_NO_TIME = (bytes(8), b"\xff" * 8)  # time stamps of header pages and of pages on which no packet ends
 OGG_CONTINUED, OGG_LAST = 1, 4  # flags of a page
-TS_PACKETS_BYTES = (188, 204)  # the latter with 16 bytes to mend errors
-UNKNOWN_BYTES = 0xFFFF_0000  # sizes above it are made up
+TS_PACKETS_BYTES = (188, 204)  # 204 with 16 bytes of error correction
+UNKNOWN_BYTES = 0xFFFF_0000  # larger sizes are placeholders
 
 
 class RecordingFile:
-    """The bytes of one recording in a file or pipe, as FFmpeg reads them.
+    """The bytes of one recording in a file or pipe, as a file object for FFmpeg.
 
-    It has no name, which could be taken for an address, or whose ending would mislead.
+    It has no `name` on purpose: FFmpeg could take a name for a URL, or be misled by its extension.
     """
 
     def __init__(self, tape: Tape, begin: int):
@@ -43,15 +43,18 @@ class RecordingFile:
         self.fillers: dict[int, bytes] = {}
         if tape.size is not None:
             self.end, self.fillers = survey(tape, begin)
-        self._last_join = -1  # in a pipe: the first byte of the last recording so far
-        self._read = b""  # of a pipe: the last bytes
+        self._last_join = -1  # in a pipe: first byte of the last recording so far
+        self._read = b""  # in a pipe: the last bytes read
 
     def seekable(self) -> bool:
-        """Whether it can be read in any order."""
+        """Return whether it can be read in any order."""
         return self.tape.size is not None
 
     def read(self, count: int) -> bytes:
-        """Read the next bytes as they come; none where that fails: PyAV would print it, and the tape keeps it."""
+        """Read the next bytes that are available. Return none on an error, which the tape keeps.
+
+        PyAV would print an exception.
+        """
         first, data = self.tape.position, b""
         with suppress(AudioError):
             data = self.tape.read(count if self.end is None else max(0, min(count, self.end - first)))
@@ -68,50 +71,53 @@ class RecordingFile:
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go on elsewhere; PyAV would print an error, such as of a damaged size that leads nowhere."""
+        """Move to a position. Return -1 if that fails, for example because of a damaged size.
+
+        PyAV would print an exception.
+        """
         base = {os.SEEK_SET: self.begin, os.SEEK_CUR: self.tape.position, os.SEEK_END: self.end or 0}
         try:
             self.tape.seek(base[whence] + offset)
         except (KeyError, OSError, OverflowError, ValueError):
-            return -1  # to FFmpeg, a failure
+            return -1  # means failure to FFmpeg
         return self.tell()
 
     def tell(self) -> int:
-        """Position within the recording."""
+        """Return the position within the recording."""
         return self.tape.position - self.begin
 
     def is_cut(self, container: str, end_byte: int) -> bool:
-        """Whether its end is missing, where what could be decoded ends at this byte of the file."""
-        is_passed_over = end_byte < self._last_join < self.tape.position - self._start - HEAD_BYTES  # no tag alone
-        is_passed_over |= any(at > end_byte for at in self.fillers)
-        if is_passed_over or (self.end is not None and self.end > (self.tape.size or 0)):
+        """Return whether the end of the recording is missing, given the byte at which decoding ended."""
+        is_skipped = end_byte < self._last_join < self.tape.position - self._start - HEAD_BYTES  # more than a tag
+        is_skipped |= any(at > end_byte for at in self.fillers)
+        if is_skipped or (self.end is not None and self.end > (self.tape.size or 0)):
             return True
         if container == "mpegts":
             return not any(self._tail()[-size:][:1] == b"G" for size in TS_PACKETS_BYTES)
         return container == "ogg" and self.ends_within_page(end_byte)
 
     def ends_within_page(self, end_byte: int | None = None) -> bool:
-        """Whether the last page of an Ogg file is incomplete or damaged, or junk follows where another should.
+        """Return whether the last page of an Ogg file is incomplete or damaged, or followed by junk.
 
         Args:
-            end_byte: where what could be decoded ends, once all has been read.
+            end_byte: the byte at which decoding ended; None if the file has not been read yet.
         """
         tail = self._tail()
-        if b"OggS" not in tail:  # though every part of this length has one
+        if b"OggS" not in tail:  # impossible in a valid file: the tail is as long as the longest page
             is_other = self.tape.size is None or (end_byte and find_recording(self.tape, end_byte) is None)
             return len(tail) == OGG_PAGE_BYTES and bool(is_other)
         page = tail[tail.rfind(b"OggS") :]
-        segments: bytes = page[27 : 27 + page[26]] if len(page) > 26 else b""  # a byte each: how long it is
+        segments: bytes = page[27 : 27 + page[26]] if len(page) > 26 else b""  # the length of each, in a byte
         if len(page) <= 26 or len(segments) < page[26]:
             return True
-        behind = len(page) - 27 - len(segments) - sum(segments)
+        extra = len(page) - 27 - len(segments) - sum(segments)  # bytes after the page; negative if it is cut off
         is_undecoded = end_byte is not None and (self.tape.size or 0) - len(page) >= end_byte
         if end_byte is not None and is_undecoded and any(segments) and not page[5] & OGG_CONTINUED:
             return find_recording(self.tape, end_byte) is None
-        return behind < 0 or (behind > 0 and not page[5] & OGG_LAST)
+        return extra < 0 or (extra > 0 and not page[5] & OGG_LAST)
 
     def lacks_first_pages(self, end_byte: int) -> bool:
-        """Whether there was sound in an Ogg file in front of the page that is decoded first, and ends there."""
+        """Return whether an Ogg file has sound before `end_byte`, the end of the first page that was decoded."""
         at = self.begin
         while self.tape.size is not None and at < end_byte - 1:
             page = self.tape.at(at, OGG_HEAD_BYTES)
@@ -121,19 +127,20 @@ class RecordingFile:
         return False
 
     def _tail(self) -> bytes:
-        """The last bytes; in a pipe, of those that have been read."""
+        """Return the last bytes; in a pipe, the last bytes read so far."""
         size = self.tape.size
         return self._read if size is None else self.tape.at(max(0, size - OGG_PAGE_BYTES), OGG_PAGE_BYTES)
 
 
 def survey(tape: Tape, begin: int) -> tuple[int, dict[int, bytes]]:
-    """Find the end of a recording in a file, where FFmpeg would read on behind it, or would not miss the rest.
+    """Find the end of a recording, since in some formats FFmpeg reads too far or does not notice a missing end.
 
-    It is behind the end of the file where that is cut: as MP4, WavPack and AVI state; AMR just begins anew.
+    If an MP4, WavPack or AVI file was cut off, the end is after the end of the file. An AMR recording ends where
+    the next one begins.
 
     Returns:
-        The end; and what makes FFmpeg step over damage between boxes of MP4 and blocks of WavPack, where it would
-        stop: bytes to be put at these positions.
+        The end, and fillers: position -> bytes that replace those of the file. They make FFmpeg skip damage
+        between boxes of MP4 and blocks of WavPack, where it would otherwise stop.
     """
     head, size = tape.at(begin, 12), tape.size or 0
     is_mp4 = head[4:8] == b"ftyp"
@@ -151,7 +158,7 @@ def survey(tape: Tape, begin: int) -> tuple[int, dict[int, bytes]]:
 
 
 def _element_end(tape: Tape, at: int) -> int:
-    """Find the end of an element of Matroska whose number has four bytes, as its size says."""
+    """Return the end of a Matroska element with a four-byte id, according to its stated size."""
     head = tape.at(at + 4, 8).ljust(8, b"\0")
     size_bytes = 9 - head[0].bit_length()
     return at + 4 + size_bytes + (int.from_bytes(head[:size_bytes]) & ((1 << 7 * size_bytes) - 1))
@@ -165,14 +172,14 @@ def _units(tape: Tape, begin: int, is_mp4: bool) -> tuple[int, dict[int, bytes]]
         if count := _box_bytes(tape, at) if is_mp4 else _block_bytes(tape, at):
             has_fragments |= tape.at(at + 4, 4) == b"moof"
             at += count
-            if tape.at(at + 4, 4) == b"ftyp" or tag_bytes(tape.at(at, 32)):  # another recording, or behind all
+            if tape.at(at + 4, 4) == b"ftyp" or tag_bytes(tape.at(at, 32)):  # another recording, or a final tag
                 break
             continue
         found = next(tape.find(NEXT_BOX if is_mp4 else NEXT_BLOCK, at + BLOCK_HEAD_BYTES, size), None)
         is_other = at > begin and tape.at(at, 4) != b"wvpk" and begins_recording(tape, at)
         if is_other or (found and tape.at(found + 4, 4) == b"ftyp"):
             break
-        if found is None and not has_fragments:  # what follows is no sound
+        if found is None and not has_fragments:  # the rest is not sound
             break
         found = found or size
         parts = 1 if is_mp4 else (found - at) // LARGEST_BLOCK_BYTES + 1
@@ -183,15 +190,15 @@ def _units(tape: Tape, begin: int, is_mp4: bool) -> tuple[int, dict[int, bytes]]
 
 
 def _filler(is_mp4: bool, count: int) -> bytes:
-    """What begins a box or block of this length that FFmpeg skips."""
+    """Return the first bytes of a box or block of this length that FFmpeg skips."""
     if is_mp4:
         return count.to_bytes(4) + b"free" if count < 1 << 32 else b"\0\0\0\1free" + count.to_bytes(8)
-    flags = b"\0\x18\0\0"  # the first and last of those that belong together; no samples
+    flags = b"\0\x18\0\0"  # both the first and the last block of its group; it has no samples
     return b"wvpk" + (count - 8).to_bytes(4, "little") + b"\x10\x04" + bytes(14) + flags + bytes(4)
 
 
 def _box_bytes(tape: Tape, at: int) -> int:
-    """Length of a box of MP4; 0 where none is, or one of fragments that is damaged."""
+    """Return the length of the MP4 box at this byte; 0 if there is none, or if it is a damaged moof box."""
     head, left = tape.at(at, 16), (tape.size or 0) - at
     box_bytes, name = int.from_bytes(head[:4]), head[4:8]
     if box_bytes == 1:
@@ -208,7 +215,7 @@ def _box_bytes(tape: Tape, at: int) -> int:
 
 
 def _described_bytes(box: bytes) -> int:
-    """Count the bytes of sound that the boxes in this one describe; less than none where one is damaged."""
+    """Count the bytes of sound that the boxes in this one describe; -1 if one of them is damaged."""
     at, total = 8, 0
     while at < len(box):
         size, name = int.from_bytes(box[at : at + 4]), box[at + 4 : at + 8]
@@ -223,7 +230,7 @@ def _described_bytes(box: bytes) -> int:
 
 
 def _run_bytes(run: bytes) -> int:
-    """Add up the sizes of packets in a `trun` box; less than none where it is damaged."""
+    """Add up the packet sizes in a `trun` box; -1 if it is damaged."""
     flags, count = int.from_bytes(run[9:12]), int.from_bytes(run[12:16])
     fields = [flag for flag in (0x100, 0x200, 0x400, 0x800) if flags & flag]  # duration, size, flags, offset
     start = 16 + 4 * (flags & 1) + (flags & 4)
@@ -235,7 +242,7 @@ def _run_bytes(run: bytes) -> int:
 
 
 def _block_bytes(tape: Tape, at: int) -> int:
-    """Length of a block of WavPack; 0 where none is."""
+    """Return the length of the WavPack block at this byte; 0 if there is none."""
     head = tape.at(at, HEAD_BYTES)
     size = 8 + int.from_bytes(head[4:8], "little")
     return size if NEXT_BLOCK.match(head) and size >= BLOCK_HEAD_BYTES else 0

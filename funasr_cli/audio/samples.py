@@ -1,4 +1,4 @@
-"""Arithmetic on samples: number types, channels, sample rates, lengths of pieces; and what is noticed in them."""
+"""Arithmetic on samples: number types, channels, sample rates, piece lengths. It records damage and level."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,68 +9,67 @@ import soxr
 
 from funasr_cli.errors import AudioError
 
-CANCELLED_SHARE = 0.05  # of the power that a mix of channels that do not agree has
+CANCELLED_SHARE = 0.05  # channels cancel below this share of the power that mixing uncorrelated channels gives
 AUDIBLE_POWER = 1e-8  # -80 dBFS
-SILENT_POWER = 1e-15  # less than the smallest step of 24 bits: rounding
-LARGEST = 1e6  # some files hold floats in the range of int16; what is larger is no sound
-MEMORY = 0.5  # of the running powers, from piece to piece of a tenth of a second
-LEVEL_S = 0.4
+SILENT_POWER = 1e-15  # rounding noise: less than the smallest step of 24 bits
+LARGEST = 1e6  # larger samples are not sound; some files hold floats in the range of int16
+MEMORY = 0.5  # factor by which the running powers decay per piece of a tenth of a second
+LEVEL_S = 0.4  # the level is measured over windows of this length
 
 
 @dataclass
 class Findings:
-    """What was noticed in a recording while it was read."""
+    """Damage and level found in a recording while it was read."""
 
-    # from, to, in seconds of the recording: what is damaged, with silence in its place; in order
+    # (start, end) in seconds of damaged parts, which were replaced with silence; in order
     lost: list[tuple[float, float]] = field(default_factory=list)
-    nonfinite: int = 0  # samples that were not numbers, or absurdly large, on every channel: they became zeros
-    partly_nonfinite: int = 0  # those that were so on some channels only: the others make the mix
-    # the one that was taken alone where the channels cancel each other out, the first being 1
-    channel: int | None = None
-    power: float = 0.0  # mean of its loudest `LEVEL_S`
+    nonfinite: int = 0  # samples that were not numbers, or too large, on every channel; replaced with zeros
+    partly_nonfinite: int = 0  # samples that were so on some channels only; the others were mixed
+    channel: int | None = None  # the channel, from 1, that was used alone where the channels cancel out
+    power: float = 0.0  # mean power of the loudest `LEVEL_S`
 
     @property
     def level_dbfs(self) -> float | None:
-        """Level of the loudest moment, below a full-scale square wave; None where there is no sound at all."""
+        """Level of the loudest window relative to a full-scale square wave; None if there is no sound."""
         return round(10 * float(np.log10(self.power)), 1) if SILENT_POWER < self.power < np.inf else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Say what was noticed in words."""
-        damaged = [
-            f"{start_s:.2f}-{end_s:.2f} s: damaged: what was said there is missing" for start_s, end_s in self.lost
+        """The findings as warnings for the user."""
+        texts = [
+            f"{start_s:.2f}-{end_s:.2f} s: damaged: any speech there is missing" for start_s, end_s in self.lost
         ]
         if self.nonfinite:
-            damaged.append(f"{self.nonfinite} samples are not numbers or absurdly large: silence in their place")
+            texts.append(f"{self.nonfinite} samples are not numbers or far too large: replaced with silence")
         if self.partly_nonfinite:
-            damaged.append(
-                f"{self.partly_nonfinite} samples are not numbers or absurdly large on some channels: "
-                "the others were taken there"
+            texts.append(
+                f"{self.partly_nonfinite} samples are not numbers or far too large on some channels: "
+                "only the other channels were used there"
             )
         if self.channel:
-            damaged.append(
-                f"mixed, the channels cancel each other out: channel {self.channel} was taken alone there; "
-                "--channels split transcribes each"
+            texts.append(
+                f"the channels cancel each other out when mixed: only channel {self.channel} was used there; "
+                "--channels split transcribes each channel"
             )
-        return tuple(damaged)
+        return tuple(texts)
 
-    def hear(self, block: np.ndarray, sample_rate_hz: int) -> None:
-        """Measure how loud (samples,) are, without a constant offset."""
+    def measure_level(self, block: np.ndarray, sample_rate_hz: int) -> None:
+        """Measure the level of (samples,), ignoring a constant offset."""
         size = max(1, round(LEVEL_S * sample_rate_hz))
         starts = range(0, len(block), size)
         self.power = max([self.power, *(float(_power(block[start : start + size])) for start in starts)])
 
 
 def _power(samples: np.ndarray) -> np.ndarray:
-    """(samples, ...) -> (...), without a constant offset, which nobody hears."""
+    """Return the mean power, ignoring an inaudible constant offset: (samples, ...) -> (...)."""
     return samples.var(axis=0, dtype=np.float64)
 
 
 def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
-    """Scale integers to [-1, 1); unsigned ones are centred first, as in 8-bit wav files.
+    """Convert samples to float32. Scale integers to [-1, 1); centre unsigned ones, as in 8-bit wav files.
 
     Raises:
-        AudioError: they are not numbers.
+        AudioError: the samples are not numbers.
     """
     if np.issubdtype(samples.dtype, np.integer):
         bounds = np.iinfo(samples.dtype)
@@ -79,32 +78,32 @@ def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
     if not np.issubdtype(samples.dtype, np.floating):
         reason = f"samples of type {samples.dtype}"
         raise AudioError(f"{name}: {reason}", "pass floats or integers", code="audio-array")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is treated as such
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite; `Mixer` handles those
         return samples.astype(np.float32, copy=False)
 
 
 class Mixer:
-    """Makes one channel of a recording's pieces, evenly mixed, without values that are not numbers.
+    """Mixes the channels of a recording evenly into one, piece by piece.
 
-    Where one channel has such values, the mix is that of the others; where all have, it is zero.
+    Values that are not numbers are left out of the mix. If no channel has a number, the sample becomes zero.
 
-    Where the mix has almost no power though the channels have, as of a channel and its copy upside down, one
-    channel is taken: the strongest where that first happens, until it is much weaker than another. Each piece is
-    decided by the powers of the last moments.
+    If the mix has almost no power although the channels have, for example because one is the inverse of the other,
+    a single channel is used. It is the strongest when that first happens, until it is much weaker than another.
+    The decision is made for each piece from powers averaged over the last few pieces.
     """
 
     def __init__(self, name: str, findings: Findings):
         self._name, self._findings = name, findings
         self._total = 0  # samples so far
-        self._damaged: list[tuple[int, int]] = []  # stretches of which most are not numbers on any channel
+        self._damaged: list[tuple[int, int]] = []  # (start, end) where most samples are numbers on no channel
         self._mix_power = 0.0
         self._powers = np.zeros(0)  # (channels,)
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """(samples,) or (samples, channels) float32 -> (samples,)."""
+        """Mix (samples,) or (samples, channels) float32 into (samples,)."""
         samples = samples[:, None] if samples.ndim == 1 else samples  # (samples, channels)
-        good = np.abs(samples) <= LARGEST  # false for what is not a number
-        counts = good.sum(axis=1)  # (samples,), of channels
+        good = np.abs(samples) <= LARGEST  # False for NaN
+        counts = good.sum(axis=1)  # (samples,) number of good channels
         if not good.all():
             samples = np.where(good, samples, np.float32(0))
             self._note_damage(counts, samples.shape[1])
@@ -116,7 +115,7 @@ class Mixer:
         return mixed if channel is None else np.ascontiguousarray(samples[:, channel])
 
     def _note_damage(self, counts: np.ndarray, channels: int) -> None:
-        """Count the samples of a piece that are not numbers: `counts` of the channels, (samples,), are."""
+        """Record the bad samples of a piece; `counts`, (samples,), is the number of good channels of each."""
         missing = int((counts == 0).sum())
         self._findings.nonfinite += missing
         self._findings.partly_nonfinite += int(((counts > 0) & (counts < channels)).sum())
@@ -127,14 +126,14 @@ class Mixer:
             self._damaged.append((start, end))
 
     def _cancelled(self, samples: np.ndarray, mixed: np.ndarray) -> int | None:
-        """The channel to take instead of the mix."""
+        """Return the channel to use instead of the mix, if the channels cancel each other out."""
         powers = _power(samples)  # (channels,)
         if len(powers) != len(self._powers):
             self._mix_power, self._powers = 0.0, np.zeros(len(powers))
         self._mix_power = MEMORY * self._mix_power + float(_power(mixed))
         self._powers = MEMORY * self._powers + powers
-        without_agreement = self._powers.sum() / len(powers) ** 2
-        if self._powers.max() < AUDIBLE_POWER or self._mix_power > CANCELLED_SHARE * without_agreement:
+        uncorrelated = self._powers.sum() / len(powers) ** 2  # power of the mix if the channels were uncorrelated
+        if self._powers.max() < AUDIBLE_POWER or self._mix_power > CANCELLED_SHARE * uncorrelated:
             return None
         known = (self._findings.channel or 0) - 1
         if not 0 <= known < len(powers) or self._powers[known] < self._powers.max() / 10:
@@ -144,21 +143,21 @@ class Mixer:
 
     @property
     def lost(self) -> list[tuple[int, int]]:
-        """From, to: where hardly a sample was a number, if so in most of the recording."""
+        """The (start, end) of the parts without usable samples, if most of the recording has none."""
         return self._damaged if self._findings.nonfinite * 2 > self._total else []
 
     def finish(self) -> None:
-        """Say so if there was hardly a number in it.
+        """Check the whole recording, once all pieces are mixed.
 
         Raises:
-            AudioError: most samples were none, on every channel.
+            AudioError: most samples are not numbers on any channel.
         """
         if self.lost:
             raise AudioError(f"{self._name}: most of its samples are not numbers", code="audio-damaged")
 
 
 def at_one_rate(pieces: Iterable[tuple[int, np.ndarray]], sample_rate_hz: int) -> Iterator[np.ndarray]:
-    """Pieces (samples, channels) with the rate of each, at one rate; the number of channels may change, too."""
+    """Resample pieces, (samples, channels) each with its rate, to one rate. The channel count may change."""
     for (rate_hz, channels), run in groupby(pieces, lambda piece: (piece[0], piece[1].shape[1])):
         columns = (piece if channels > 1 else piece[:, 0] for _, piece in run)
         for piece in resampled(columns, rate_hz, sample_rate_hz, channels):
@@ -168,9 +167,9 @@ def at_one_rate(pieces: Iterable[tuple[int, np.ndarray]], sample_rate_hz: int) -
 def resampled(
     pieces: Iterable[np.ndarray], source_rate_hz: int, sample_rate_hz: int, channels: int = 1
 ) -> Iterator[np.ndarray]:
-    """Float32 pieces of any length at another rate: joined, what resampling them joined would give.
+    """Resample float32 pieces of any length, with the same result as resampling all of them joined.
 
-    They are (samples,), or (samples, channels) where there are several channels.
+    Pieces are (samples,), or (samples, channels) if there are several channels.
     """
     if source_rate_hz == sample_rate_hz:
         yield from pieces
@@ -182,7 +181,7 @@ def resampled(
 
 
 def joined(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """(samples,) pieces put together until there are `size` samples; fewer at the end, but not none."""
+    """Join (samples,) pieces into blocks of at least `size` samples; the last block may be shorter, not empty."""
     held: list[np.ndarray] = []
     for piece in pieces:
         held.append(piece)

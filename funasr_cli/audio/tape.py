@@ -1,4 +1,4 @@
-"""Bytes of files and pipes: one after the other, with a look at the next ones."""
+"""Sequential reading of bytes from files and pipes, with look-ahead."""
 
 import errno
 import io
@@ -11,40 +11,40 @@ from pathlib import Path
 
 from funasr_cli.errors import AudioError
 
-STDIN = Path("/dev/stdin")  # what "-" stands for
+STDIN = Path("/dev/stdin")  # the path for "-"
 COPY_BYTES = 1 << 16
-PIECE_BYTES = 1 << 20  # of a search
+PIECE_BYTES = 1 << 20  # read at a time while searching
 LONGEST_PATTERN_BYTES = 64
-LAST_POSITION = 1 << 62  # larger ones are no numbers to the system
+LAST_POSITION = 1 << 62  # the system rejects larger ones
 SECTOR_BYTES = 4096
-MOST_BAD_SECTORS = 100  # each may take seconds
+MOST_BAD_SECTORS = 100  # reading each of them may take seconds
 
 
 def can_reopen(path: Path) -> bool:
-    """Whether opening the path anew leads to the beginning of a file. On macOS, that of /dev/stdin does not."""
+    """Return whether opening the path again starts at the beginning. On macOS, /dev/stdin does not."""
     return os.path.isfile(path) and path.resolve().parent != Path("/dev/fd")
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether something is there whose bytes come only once."""
+    """Return whether the path exists and can be read only once."""
     return os.path.exists(path) and not os.path.isdir(path) and not can_reopen(path)
 
 
 class Tape:
-    """Bytes that are read one after the other.
+    """A file or pipe that is read from front to back.
 
     Attributes:
-        size: of a regular file; None where they come once, in an unknown number.
-        position: bytes in front of those that come next.
-        bad_sectors: numbers of those that the disk could not read, with zeros in their place.
-        fault: the last one, if something could not be read.
+        size: size of a regular file; None for a pipe, which can be read only once.
+        position: position of the next byte.
+        bad_sectors: indexes of the sectors that the disk could not read. Their bytes are replaced with zeros.
+        fault: the last read error, if there was one.
     """
 
     def __init__(self, path: Path, name: str):
-        """Open it.
+        """Open a path.
 
         Raises:
-            AudioError: it is missing, a folder or cannot be opened.
+            AudioError: the path does not exist, is a folder or cannot be opened.
         """
         self.position = 0
         self.size: int | None = None
@@ -61,17 +61,17 @@ class Tape:
         except FileNotFoundError as error:
             raise AudioError(f"{name}: no such file", code="audio-missing") from error
         except IsADirectoryError as error:
-            hint = "name the files in it, for example with a shell pattern"
+            hint = "pass the files in it, for example with a shell pattern"
             raise AudioError(f"{name}: is a folder", hint, code="audio-folder") from error
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
 
     def descriptor(self) -> int:
-        """Open the same file anew, at its beginning; the caller closes the descriptor."""
+        """Open the same file again at its beginning. The caller must close the descriptor."""
         return os.open(self._path, os.O_RDONLY)
 
     def peek(self, count: int) -> bytes:
-        """Look at the next bytes, which will come again; fewer at the end."""
+        """Return the next bytes without consuming them; fewer at the end."""
         if self.size is not None:
             return self.at(self.position, count)
         while len(self._held) < count and (more := self._read(max(COPY_BYTES, count - len(self._held)))):
@@ -79,10 +79,10 @@ class Tape:
         return self._held[:count]
 
     def at(self, position: int, count: int) -> bytes:
-        """Look at bytes elsewhere; in a pipe, not in front of those that come next."""
+        """Return bytes at a position without moving; in a pipe, not before the current position."""
         if self.size is None:
             return self.peek(position - self.position + count)[position - self.position :]
-        if position > LAST_POSITION:  # as a damaged size may say
+        if position > LAST_POSITION:  # from a damaged size
             return b""
         data = self._pread(position, count)
         while 0 < len(data) < count and (more := self._pread(position + len(data), count - len(data))):
@@ -90,13 +90,13 @@ class Tape:
         return data
 
     def find(self, pattern: re.Pattern[bytes], begin: int, end: int) -> Iterator[int]:
-        """Yield where a pattern of up to LONGEST_PATTERN_BYTES occurs in a regular file."""
+        """Yield the positions of a pattern of up to LONGEST_PATTERN_BYTES in a regular file."""
         for start in range(begin, min(self.size or 0, end), PIECE_BYTES):
             for found in pattern.finditer(self.at(start, PIECE_BYTES + LONGEST_PATTERN_BYTES)):
                 yield start + found.start()
 
     def read(self, count: int) -> bytes:
-        """Take the next bytes as they come, at least one; none at the end."""
+        """Read the next bytes that are available, at most `count`; none only at the end."""
         if self.size is None:
             data = self._held[:count] or self._read(count)
             self._held = self._held[count:]
@@ -106,30 +106,30 @@ class Tape:
         return data
 
     def skip(self, count: int) -> None:
-        """Leave out this number of bytes."""
+        """Skip this number of bytes."""
         if self.size is not None:
             self.seek(self.position + count)
         while self.size is None and count > 0 and (data := self.read(min(count, COPY_BYTES))):
             count -= len(data)
 
     def seek(self, position: int) -> None:
-        """Go on there, in a regular file."""
+        """Move to a position in a regular file."""
         self.position = self._file.seek(position)
 
     def close(self) -> None:
-        """Let go of it; may be called twice."""
+        """Close the file or pipe. Calling it twice is allowed."""
         self._file.close()
 
     def is_bad(self, position: int, count: int) -> bool:
-        """Whether some of these bytes could not be read."""
+        """Return whether any of these bytes could not be read."""
         last = (position + count - 1) // SECTOR_BYTES
         return not self.bad_sectors.isdisjoint(range(position // SECTOR_BYTES, last + 1))
 
     def check(self) -> None:
-        """Say so if something could not be read.
+        """Raise the last fault, if there was one.
 
         Raises:
-            AudioError: the last fault.
+            AudioError: something could not be read.
         """
         if self.fault:
             raise self.fault
@@ -142,7 +142,7 @@ class Tape:
             raise self.fault from error
 
     def _pread(self, position: int, count: int) -> bytes:
-        """Read fewer bytes if one behind them is in a bad sector; zeros in the place of that."""
+        """Read at a position, up to the next bad sector. Return zeros for a bad sector itself."""
         try:
             return os.pread(self._file.fileno(), count, position)
         except OSError as error:
@@ -162,13 +162,13 @@ class Tape:
 
 
 class Spool:
-    """What came out of a pipe, in a file that is deleted with this object, or at the end of the process."""
+    """The contents of a pipe in a temporary file, which is deleted with this object or when the process ends."""
 
     def __init__(self, tape: Tape, name: str):
-        """Read all of it.
+        """Copy the whole pipe.
 
         Raises:
-            AudioError: it cannot be read, or kept: the disk is full, for example.
+            AudioError: the pipe cannot be read, or the copy cannot be written because the disk is full, say.
         """
         try:
             descriptor, path = tempfile.mkstemp(prefix="funasr-")
@@ -178,6 +178,6 @@ class Spool:
                 file.writelines(iter(lambda: tape.read(COPY_BYTES), b""))
         except OSError as error:
             if "path" in vars(self):
-                delete()  # the error may outlive it, and the disk may be full
-            reason, hint = f"cannot be kept on disk until it is read ({error})", "TMPDIR names another folder"
+                delete()  # now, since the disk may be full and the error may keep this object alive
+            reason, hint = f"cannot be copied to a temporary file ({error})", "set TMPDIR to another folder"
             raise AudioError(f"{name}: {reason}", hint, code="disk-full") from error

@@ -1,1 +1,1 @@
-"""What transcribing costs: a clip's stages, what batches save, how much memory long recordings take."""
+"""Benchmarks of transcription: time per stage, effect of batches and drafts, memory for long recordings."""

@@ -1,4 +1,4 @@
-"""What transcribing costs: models x recordings x batch sizes x drafts, in turns; what batches and drafts save."""
+"""Measure every combination of models, recordings, batch sizes and drafts, in turns, and compare the results."""
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -16,59 +16,60 @@ from funasr_cli.measure import Spread, peak_process_bytes, reset_peak_process
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.transcript import Transcript
 
-COUNTS = ("tokens", "decoder_calls", "drafted", "accepted")  # of a transcript's timings
+COUNTS = ("tokens", "decoder_calls", "drafted", "accepted")  # fields of a transcript's timings
 
 
 @dataclass(frozen=True)
 class CaseCost:
-    """What a model needs for a workload with a batch size.
+    """Cost of transcribing a workload with one model and batch size.
 
-    Seconds are those of each of `STAGES`, and of `TEXT_PARTS` together as "text_s". `PARTS` are added up over the
-    recordings; the first two run in a thread beside the others. The first token's are from opening the first
-    recording. The process's peak includes all models; macOS tells it since the start of the process only.
+    ``stages`` holds the seconds of each of `STAGES`, and of `TEXT_PARTS` together as "text_s". `PARTS` are summed
+    over the recordings; the first two run in a separate thread, parallel to the others. The time to the first
+    token starts when the first recording is opened. The process's peak memory includes all models; on macOS it is
+    the peak since the process started.
     """
 
-    case: str  # what tells it from the others, also from those of another day
+    case: str  # identifies the case, also in other measurements
     model: str
-    audio: str  # the recording's file, or what was made
-    recordings: int  # how often it was transcribed side by side
-    batch_size: int | None  # None where it went by the memory at hand
+    audio: str  # the recording's file, or the name of generated audio
+    recordings: int  # number of recordings transcribed together
+    batch_size: int | None  # None if derived from the available memory
     draft: str
     audio_s: float
-    segments: int  # of all recordings
-    tokens: int  # decoded for all of them
-    decoder_calls: int  # runs of the decoder that these took, counted for each segment
-    drafted: int  # tokens of drafts that were tried
-    accepted: int  # of these, those that the decoder would have written itself
+    segments: int  # in all recordings
+    tokens: int  # decoded for all recordings
+    decoder_calls: int  # calls of the decoder for these tokens, counted for each segment
+    drafted: int  # draft tokens that were checked
+    accepted: int  # draft tokens that the decoder accepted
     stages: dict[str, Spread]
-    tokens_per_s: Spread  # behind the first token of each segment, in the time of the decoding alone
-    rtf: Spread
-    peak_mlx_bytes: int  # most memory that MLX had allocated at once, other models left out
-    peak_process_bytes: int  # most memory that the process had resident
-    errors: ErrorRate | None  # against the references, where there are some
+    tokens_per_s: Spread  # decoding speed after the first token of each segment
+    rtf: Spread  # real-time factor
+    peak_mlx_bytes: int  # peak memory allocated by MLX, without other models
+    peak_process_bytes: int  # peak resident memory of the process
+    errors: ErrorRate | None  # None without references
     texts: tuple[str, ...]
 
     @property
     def tokens_per_call(self) -> float:
-        """Of each segment by itself, whatever is beside it."""
+        """Tokens per decoder call of a segment, independent of the batch."""
         return self.tokens / self.decoder_calls if self.decoder_calls else 0.0
 
     @property
     def acceptance(self) -> float | None:
-        """Share of the drafted tokens that were right; None where none was drafted."""
+        """Share of the draft tokens that were accepted; None without any."""
         return self.accepted / self.drafted if self.drafted else None
 
 
 class Gain(NamedTuple):
-    """A case against another one of the same recordings."""
+    """Comparison of a case with a baseline on the same recordings."""
 
     times_faster: float
-    text_times_faster: float  # of all that is done behind the encoder
-    same_texts: int  # how many recordings have the text that they have there
+    text_times_faster: float  # for everything after the encoder
+    same_texts: int  # number of recordings with the same text as in the baseline
 
 
 def gains_of(costs: Sequence[CaseCost], group: Callable[[CaseCost], Hashable]) -> list[Gain]:
-    """Compare each case with the first of its group; 1 where neither has anything to do, as in silence."""
+    """Compare each case with the first one of its group. A stage that takes no time, as for silence, gives 1."""
     bases = {group(cost): cost for cost in reversed(costs)}
     gains = []
     for cost in costs:
@@ -90,7 +91,7 @@ class _Run(NamedTuple):
 
 @dataclass(frozen=True)
 class _Case:
-    """A model, a workload, a batch size, with or without drafts."""
+    """A combination of model, workload, batch size and draft setting."""
 
     label: str
     subject: Subject
@@ -117,7 +118,7 @@ class _Case:
         texts, audio_s = tuple(each.text for each in done), sum(each.duration_s for each in done)
         counts, segments = _sums(done, COUNTS), sum(len(each.segments) for each in done)
         errors, further_tokens = None, max(0, counts["tokens"] - segments)
-        if references is not None:  # each file counts once, however often it was transcribed
+        if references is not None:  # each file counts once, even if it was transcribed repeatedly
             wanted = [reference_of(path, references) for path in self.workload.paths]
             errors = error_rate(zip(wanted, texts, strict=False))
         seconds = {name: [run.stages[name] for run in runs] for name in (*STAGES, "text_s")}
@@ -142,7 +143,7 @@ class _Case:
 
 
 def _sums(transcripts: Sequence[Transcript], names: Sequence[str]) -> dict[str, Any]:
-    """Of attributes of their timings."""
+    """Return the sum over all transcripts for each of these fields of their timings."""
     return {name: sum(getattr(each.timings, name) for each in transcripts) for name in names}
 
 
@@ -157,17 +158,18 @@ def run_cases(
     progress: Callable[[str], None],
     typed: Mapping[str, str] = NOBODY_TYPED,
 ) -> tuple[CaseCost, ...]:
-    """Run every combination once to warm up, then all of them in turns.
+    """Run every combination once to warm up, then all of them ``trials`` times in turns.
 
-    What a model cannot honour and nobody has ``typed`` is left out of its ``options``.
+    ``typed`` names the options given on the command line. Any other option is ignored for a model that does not
+    support it.
 
     Raises:
         AudioError: a recording cannot be read.
-        UsageError: a model cannot honour what has been typed, or does not know the language.
+        UsageError: a model does not support the language or an option given on the command line.
     """
     cases = []
     names = [Path(workload.name).name for workload in workloads]
-    # Workloads change slowest, so that what is compared runs close together.
+    # Workloads change slowest, so that cases to be compared run close together.
     for workload, size, subject, draft in product(workloads, batch_sizes, subjects, drafts):
         name = Path(workload.name).name
         label = f"{subject.cost.model}, {name if names.count(name) == 1 else workload.name}"

@@ -1,4 +1,4 @@
-"""A measurement against an earlier one: ratios, case by case, of everything that is a number in both."""
+"""Compare a measurement with an earlier one: for each case, the ratios of all numbers that both contain."""
 
 import json
 from collections.abc import Iterator
@@ -9,25 +9,25 @@ from typing import Any
 from funasr_cli.benchmarks.report import FORMAT, FORMAT_VERSION
 from funasr_cli.errors import UsageError
 
-NO_METRICS = ("recordings", "batch_size", "audio_s", "passes")  # what tells cases apart, and an earlier name
+NO_METRICS = ("recordings", "batch_size", "audio_s", "passes")  # inputs of a case, and a former name
 CONTEXT = ("device", "machine", "versions", "settings")
 SPREAD = {"median", "low", "high"}
-WANTED = "--compare takes what --json printed"
+WANTED = "--compare needs a file with the output of funasr bench --json"
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of two measurements."""
+    """Ratio of two measured values."""
 
     earlier: float
     now: float
-    now_to_earlier: float | None  # below 1, it is less than it was; None where it was 0
-    within_spread: bool  # the ranges of the two overlap, so that there may be no difference
+    now_to_earlier: float | None  # below 1 if the value has decreased; None if it was 0
+    within_spread: bool  # the two ranges overlap, so the difference may be noise
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What has changed in the cases of both, which cases one side lacks, and what else differs."""
+    """Differences between two measurements: common cases, cases that one of them lacks, and their context."""
 
     ratios: dict[str, dict[str, Ratio]]  # by case and metric, such as "stages.total_s"
     only_now: list[str]
@@ -36,7 +36,7 @@ class Comparison:
 
 
 def read_report(path: Path, mode: str) -> dict[str, Any]:
-    """Read what ``funasr bench --json`` printed; a `UsageError` for anything else, or another mode's."""
+    """Read the output of ``funasr bench --json``; raise a `UsageError` for other files and other modes."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -46,19 +46,19 @@ def read_report(path: Path, mode: str) -> dict[str, Any]:
     if (version := content.get("format_version")) != FORMAT_VERSION:
         raise UsageError(f"{path}: format version {version}, not {FORMAT_VERSION}", code="not-a-measurement")
     if content.get("mode") != mode:
-        message = f"{path}: of --{content.get('mode')}, not of --{mode}"
-        raise UsageError(message, "compare like with like", code="options-conflict")
+        message = f"{path}: measured with --{content.get('mode')}, not --{mode}"
+        raise UsageError(message, "compare measurements of the same mode", code="options-conflict")
     try:
         names = [*(case["case"] for case in content["cases"]), *_weights(content), *_weights(content).values()]
     except (LookupError, TypeError):
         names = [None]
     if not all(isinstance(name, str) for name in names):
-        raise UsageError(f"{path}: not a whole measurement", WANTED, code="not-a-measurement")
+        raise UsageError(f"{path}: incomplete measurement", WANTED, code="not-a-measurement")
     return content
 
 
 def compare(earlier: dict[str, Any], now: dict[str, Any]) -> Comparison:
-    """Two reports as JSON has them."""
+    """Compare two reports, given as JSON data."""
     reports = earlier, now
     before, after = ({case["case"]: case for case in report["cases"]} for report in reports)
     stated = ({name: report.get(name) for name in CONTEXT} | {"weights": _weights(report)} for report in reports)
@@ -87,7 +87,7 @@ def _ratios(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Ratio]:
 
 
 def _range(value: Any) -> tuple[float, float, float] | None:
-    """Median, lowest and highest of what is a number."""
+    """Return the median, minimum and maximum of a spread or number, or None for anything else."""
     if isinstance(value, dict):
         return value["median"], value["low"], value["high"]
     return (value,) * 3 if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -98,7 +98,7 @@ def _weights(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Values by their paths; a spread is one."""
+    """Yield all values with their dotted paths. A spread counts as one value."""
     if isinstance(value, dict) and value.keys() != SPREAD:
         for key, inner in value.items():
             yield from _leaves(inner, f"{name}.{key}".lstrip("."))

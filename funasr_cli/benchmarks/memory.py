@@ -1,4 +1,4 @@
-"""How much memory recordings of several lengths take, each in a process of its own."""
+"""Measure the memory needed for recordings of several lengths, each in a separate process."""
 
 import os
 import subprocess
@@ -15,19 +15,19 @@ from funasr_cli.measure import reset_peak_process
 
 DURATIONS_S = (600.0, 3600.0, 10800.0)
 ACCEPTED = (ExitCode.OK, ExitCode.PARTIAL)
-CUT_SHORT = (*ACCEPTED, ExitCode.INPUT_FAILED)  # a limit on the tokens may leave not a single text complete
-KEPT = ("FUNASR_BLAS", "FUNASR_TRACEBACK")  # the others are somebody's settings for transcribing
+CUT_SHORT = (*ACCEPTED, ExitCode.INPUT_FAILED)  # with a token limit, every text may be incomplete
+KEPT = ("FUNASR_BLAS", "FUNASR_TRACEBACK")  # other FUNASR_* variables are user settings for transcribing
 
 
 @dataclass(frozen=True)
 class MemoryCost:
-    """What a recording of some length costs."""
+    """Cost of transcribing a recording of one length."""
 
-    case: str  # what tells it from the others, also from those of another day
+    case: str  # identifies the case, also in other measurements
     model: str
     audio_s: float
-    peak_bytes: int  # most memory that the process had resident
-    wall_s: float  # the whole command, loading the model included
+    peak_bytes: int  # peak resident memory of the process
+    wall_s: float  # duration of the whole command, including loading the model
 
 
 def run_memory(
@@ -36,9 +36,10 @@ def run_memory(
     durations_s: Sequence[float],
     progress: Callable[[str], None],
 ) -> tuple[MemoryCost, ...]:
-    """Transcribe files of several lengths, clips repeated with pauses, with the command itself.
+    """Transcribe files of several lengths with the ``funasr`` command.
 
-    ``models`` has for each what the command is given, its folder and options.
+    The files contain the clips, repeated, with pauses in between. ``models`` holds the command's arguments for
+    each model: its folder and options.
 
     Raises:
         AudioError: a clip cannot be read.
@@ -60,19 +61,19 @@ def run_memory(
 
 
 def _run(arguments: list[str]) -> tuple[int, float]:
-    """Most memory that a transcription had resident, and its seconds."""
+    """Return the peak resident memory of a transcription in bytes, and its duration in seconds."""
     command = [sys.executable, "-m", "funasr_cli", "transcribe", *arguments]
     kept = {name: value for name, value in os.environ.items() if name in KEPT or not name.startswith("FUNASR_")}
     variables = kept | {"FUNASR_CONFIG": os.devnull}
-    reset_peak_process()  # a new process is charged with the peak of the one that it comes from
+    reset_peak_process()  # a child process inherits the peak of its parent
     started = time.perf_counter()
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints, env=variables)
-        _, status, usage = os.wait4(process.pid, 0)  # the only way to one child's own peak
+        _, status, usage = os.wait4(process.pid, 0)  # the only way to get the peak of a single child
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode not in (CUT_SHORT if "--max-tokens" in arguments else ACCEPTED):
             complaints.seek(0)
-            message = f"funasr transcribe ended with {process.returncode}: {complaints.read().decode()}"
+            message = f"funasr transcribe failed with exit code {process.returncode}: {complaints.read().decode()}"
             raise FunASRError(message, code="command-failed")
     peak = usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024  # Linux counts in KiB
     return peak, time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Measurements as a picture: where the time goes, and cost curves over duration and batch size."""
+"""Plot measurements: time per stage, and cost over duration and batch size."""
 
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 PANEL_WIDTH, PANEL_HEIGHT = 6.4, 4.0  # inches
 
-Point = tuple[str, float, Spread]  # a line's name, x, and y with its range
+Point = tuple[str, float, Spread]  # name of the line, x, y with its range
 
 
 def draw(report: Report, path: Path) -> None:
-    """Draw what was measured, or raise an OutputError: the stages, and a curve for each thing that was varied."""
+    """Plot the stages, and a curve for each quantity that was varied; raise an OutputError if writing fails."""
     from matplotlib.figure import Figure
 
     panels = [partial(_draw_stages, report.runs)] if report.runs else []
@@ -37,17 +37,17 @@ def draw(report: Report, path: Path) -> None:
 
 
 def _curves(report: Report) -> list[tuple[str, str, list[Point]]]:
-    """Labels of the axes, and the points, of each thing that was varied."""
+    """Return the axis labels and the points for each quantity that was varied."""
     cases, curves = report.runs, []
     memory = [case for case in report.cases if isinstance(case, MemoryCost)]
     if memory:
         points = [(case.model, case.audio_s / 60, Spread.of([case.peak_bytes / 1e9])) for case in memory]
-        curves.append(("minutes of audio", "GB at the peak of the process", points))
+        curves.append(("minutes of audio", "peak memory of the process, GB", points))
     lengths_s = [case.audio_s / case.recordings for case in cases]
     if len(set(lengths_s)) > 1:
         names = [case.model + (f", batch of {case.batch_size}" if case.batch_size else "") for case in cases]
         points = [*zip(names, lengths_s, (case.stages["total_s"] for case in cases), strict=True)]
-        curves.append(("seconds of audio in a recording", "seconds", points))
+        curves.append(("seconds of audio per recording", "seconds", points))
     if len({case.batch_size for case in cases}) > 1:
         points = []
         for case in cases:
@@ -55,12 +55,12 @@ def _curves(report: Report) -> list[tuple[str, str, list[Point]]]:
             name += f", draft {case.draft}" if len({other.draft for other in cases}) > 1 else ""
             speed = Spread(1 / case.rtf.median, 1 / case.rtf.high, 1 / case.rtf.low)
             points += [(name, float(case.batch_size), speed)] if case.batch_size else []
-        curves.append(("segments side by side", "seconds of audio a second", points))
+        curves.append(("batch size, segments", "seconds of audio per second", points))
     return curves
 
 
 def _draw_stages(cases: list[CaseCost], axes: "Axes") -> None:
-    """A bar for each case, of its stages one behind the other."""
+    """Draw a horizontal bar for each case, stacked from its stages."""
     names = [case.case for case in cases]
     starts = np.zeros(len(cases))
     for part in PARTS:
@@ -68,12 +68,12 @@ def _draw_stages(cases: list[CaseCost], axes: "Axes") -> None:
         axes.barh(names, widths, left=starts, label=STAGES[part])
         starts += widths
     axes.invert_yaxis()
-    axes.set_xlabel("seconds for each second of audio")
+    axes.set_xlabel("seconds per second of audio")
     axes.tick_params(axis="y", labelsize="x-small")
 
 
 def _draw_curves(x_label: str, y_label: str, points: list[Point], axes: "Axes") -> None:
-    """Medians joined by a line for each name, with their ranges around them."""
+    """Draw a line through the medians for each name, with error bars for the ranges."""
     for name in dict.fromkeys(name for name, _, _ in points):
         line = sorted((x, y.median, y.median - y.low, y.high - y.median) for of, x, y in points if of == name)
         x, median, below, above = zip(*line, strict=True)

@@ -1,4 +1,4 @@
-"""Measuring: from a request to everything that came out, with what has to be known to compare it, as JSON."""
+"""Run a measurement and report it as JSON, with the context needed to compare it."""
 
 import importlib.metadata
 import os
@@ -28,29 +28,29 @@ from funasr_cli.languages import AUTO
 FORMAT = "funasr-bench"
 FORMAT_VERSION = 1
 PACKAGES = ("mlx", "numpy", "tokenizers", "mkl")
-SETTINGS = ("language", "max_tokens", "exact_tokens", "itn")  # of the options, that are no case's own
+SETTINGS = ("language", "max_tokens", "exact_tokens", "itn")  # options that are the same for all cases
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came out."""
+    """Results of a measurement, and its context."""
 
     request: Request
-    device: str  # and BLAS, in a few words
+    device: str  # short description, including the BLAS
     started: str  # ISO 8601 with the time zone
     machine: dict[str, str | int | None]
     versions: dict[str, str]
-    models: tuple[ModelCost, ...]  # none for `Mode.MEMORY`, where each run loads its own
-    cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]  # of the mode's kind
+    models: tuple[ModelCost, ...]  # empty for `Mode.MEMORY`, where each run loads its own model
+    cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]  # the type depends on the mode
 
     @property
     def runs(self) -> list[CaseCost]:
-        """The cases that were transcribed here."""
+        """The cases that were transcribed in this process."""
         return [case for case in self.cases if isinstance(case, CaseCost)]
 
     @property
     def gains(self) -> list[Gain]:
-        """What batches save against the first size, and drafts against none, for each case; else empty."""
+        """Gain of each case over the first batch size, or over no drafts. Empty in other modes."""
         if self.request.mode == Mode.DRAFTS:
             return gains_of(self.runs, lambda case: (case.model, case.audio, case.batch_size))
         return gains_of(self.runs, lambda case: case.model) if self.request.mode == Mode.BATCHES else []
@@ -59,7 +59,7 @@ class Report:
         """Return everything for `json.dumps`."""
         request, cases = self.request, [asdict(case) for case in self.cases]
         for entry, case in zip(cases, self.runs, strict=False):
-            entry["passes"] = case.decoder_calls  # the earlier name, for one release
+            entry["passes"] = case.decoder_calls  # former name, kept for one release
             if case.errors:
                 entry["errors"] |= {"edits": case.errors.edits, "percent": case.errors.percent}
         for entry, gain in zip(cases, self.gains, strict=False):
@@ -81,12 +81,12 @@ class Report:
 
 
 def measure(request: Request, progress: Callable[[str], None]) -> Report:
-    """Measure what is asked for; `progress` is given what is being done.
+    """Run the requested measurement. ``progress`` receives a description of each step.
 
     Raises:
-        ModelError: a model is not there or damaged.
+        ModelError: a model is missing or damaged.
         AudioError: a recording cannot be read.
-        UsageError: an option that a model cannot honour, drafts too, or a recording without a reference.
+        UsageError: a model does not support an option or drafts, or a recording has no reference.
     """
     models: tuple[ModelCost, ...] = ()
     cases: tuple[CaseCost, ...] | tuple[MemoryCost, ...]
@@ -97,11 +97,11 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
     with tempfile.TemporaryDirectory(prefix="funasr-bench-") as temporary:
         work = Path(temporary)
         for size in request.synthetic:
-            progress(f"making a model of random weights: {size}")
+            progress(f"creating a model with random weights: {size}")
             folders.append(write_synthetic(work, size))
         paths = request.audio
         if not paths and (request.mode != Mode.RTF or set(folders) == {demo.MODEL}):
-            paths = tuple(clip.path for clip in demo.clips())  # other models' costs are not about speech
+            paths = tuple(clip.path for clip in demo.clips())  # other models are measured on generated noise
         for path in paths if request.references is not None else ():
             reference_of(path, request.references or {})
         if request.mode == Mode.MEMORY:
@@ -153,7 +153,7 @@ def _memory(
 
 
 def describe_machine() -> dict[str, str | int | None]:
-    """Describe system, processor, cores that this process may use, memory, device, BLAS."""
+    """Describe system, processor, cores available to this process, memory, GPU and BLAS."""
     device = mx.device_info() if on_accelerator() else {}
     return {
         "system": f"{platform.system()} {platform.release()}",
@@ -162,7 +162,7 @@ def describe_machine() -> dict[str, str | int | None]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpu": str(device.get("device_name")) if device else None,
         "blas": BLAS and os.path.basename(BLAS),
-        "threads": os.environ.get("OMP_NUM_THREADS"),  # None leaves the number to the BLAS
+        "threads": os.environ.get("OMP_NUM_THREADS"),  # None: the BLAS chooses
     }
 
 
@@ -174,7 +174,7 @@ def _processor() -> str:
 
 
 def describe_versions() -> dict[str, str]:
-    """Return the versions of Python, of ours and of the packages that compute."""
+    """Return the versions of Python, of this package and of the numerical packages."""
     versions = {"python": platform.python_version(), "funasr-cli": __version__}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""What is to be measured: plain data. Imports nothing heavy."""
+"""Description of a measurement, as plain data. Imports nothing heavy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from pathlib import Path
 from funasr_cli import transcript
 from funasr_cli.options import AUTO_DRAFT, NO_DRAFT, TranscribeOptions
 
-SYNTHETIC_TOKENS = 64  # of each segment by default: a random model would hardly ever stop
-BATCHED_RECORDINGS = 32  # of `Mode.BATCHES` by default
+SYNTHETIC_TOKENS = 64  # default number of tokens per segment, since a random model would hardly ever stop
+BATCHED_RECORDINGS = 32  # default number of recordings for `Mode.BATCHES`
 
-# What is timed, and what tables call it. The parts add up.
+# The timed stages, and their names in tables. The parts add up to the total.
 PARTS = tuple(f"{stage}_s" for stage in transcript.STAGES)
 TEXT_PARTS = PARTS[PARTS.index("ctc_s") :]  # from the CTC branch to the text: what drafts change
 LABELS = {"vad_s": "VAD", "ctc_s": "CTC", "first_token_s": "first token"}
@@ -22,14 +22,14 @@ STAGES = {
 
 
 class Size(StrEnum):
-    """Of a model with random weights."""
+    """Size of a model with random weights."""
 
     FULL = "full"
     DEMO = "demo"
 
 
 class Mode(StrEnum):
-    """What can be measured."""
+    """Kind of measurement."""
 
     RTF = "rtf"
     BATCHES = "batches"
@@ -37,28 +37,28 @@ class Mode(StrEnum):
     MEMORY = "memory"
 
 
-BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # by default
+BATCH_SIZES = {Mode.BATCHES: (1, 4, 16), Mode.DRAFTS: (1, 16)}  # defaults
 
 
 @dataclass(frozen=True)
 class Request:
-    """Models x audio x batch sizes x durations, and how to run them."""
+    """Models, audio, batch sizes and durations to combine, and how to run them."""
 
     mode: Mode
-    models: tuple[str | None, ...]  # names of converted models; None is the default one
-    synthetic: tuple[Size, ...]  # models with random weights, measured with the others
+    models: tuple[str | None, ...]  # names of converted models; None is the default model
+    synthetic: tuple[Size, ...]  # further models, with random weights
     device: str | None  # None lets MLX choose
-    dtype: str | None  # to compute in; None goes by the device
-    audio: tuple[Path, ...]  # none takes the demo model's clips or generated ones, as suits the mode
+    dtype: str | None  # type to compute in; None chooses by device
+    audio: tuple[Path, ...]  # if empty, the demo clips or generated noise, depending on the mode
     options: TranscribeOptions
-    batch_sizes: tuple[int | None, ...]  # None goes by the memory at hand
-    durations_s: tuple[float, ...]  # to which recordings are joined, or generated; empty takes them as they are
-    recordings: int | None  # how many are transcribed in a run; they are repeated. None takes each once
-    trials: int  # timed runs of each case, behind one that is not timed
-    references: dict[str, str] | None  # texts by file name, to count errors against
-    typed: Mapping[str, str]  # which options somebody has typed, as `refuse_unsupported` takes it
+    batch_sizes: tuple[int | None, ...]  # None derives the size from the available memory
+    durations_s: tuple[float, ...]  # join or generate recordings of these lengths; if empty, use them unchanged
+    recordings: int | None  # number of recordings in a run, repeated as needed; None uses each once
+    trials: int  # timed runs of each case, after an untimed one
+    references: dict[str, str] | None  # reference texts by file name, to compute error rates
+    typed: Mapping[str, str]  # options given on the command line, in the form that `refuse_unsupported` uses
 
     @property
     def drafts(self) -> tuple[str, ...]:
-        """With which of `DRAFTS` each case is run: that of the options, unless they are what is measured."""
+        """Draft settings that each case is run with: all if drafts are measured, else the one in the options."""
         return (NO_DRAFT, AUTO_DRAFT) if self.mode == Mode.DRAFTS else (self.options.draft,)

@@ -1,7 +1,8 @@
-"""Error rates of texts: what counts as a unit, how many were got wrong, and what should have been said.
+"""Error rates of texts, and reading reference texts.
 
-Texts are normalised (NFKC), case-folded and split into units: each CJK character is one, each other word is one,
-punctuation is none. So the rate is a word error rate for English, a character error rate for Chinese and Japanese.
+Texts are normalised (NFKC), case-folded and split into units: each CJK character and each other word is a unit;
+punctuation is ignored. The result is a word error rate for English, and a character error rate for Chinese and
+Japanese.
 """
 
 import unicodedata
@@ -14,18 +15,18 @@ from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.paths import why_unreadable
 from funasr_cli.units import units_of
 
-LINES = "each line is a file name, a tab and a text"
+LINES = "each line must be a file name, a tab and a text"
 
 
 def units(text: str) -> list[str]:
-    """Split a text: NFKC, case-folded, a unit for each CJK character and each word, no punctuation."""
+    """Return the units of a text: normalised (NFKC), case-folded CJK characters and words, no punctuation."""
     normal = unicodedata.normalize("NFKC", text).casefold()
     return [unit.key for unit in units_of(normal, whole_numbers=True)]
 
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """Edits needed, over units that should have been there."""
+    """Edits needed to get the reference, relative to its number of units."""
 
     substitutions: int
     deletions: int
@@ -34,7 +35,7 @@ class ErrorRate:
 
     @property
     def edits(self) -> int:
-        """All of them."""
+        """Total number of edits."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
@@ -44,7 +45,7 @@ class ErrorRate:
 
 
 def error_rate(pairs: Iterable[tuple[str, str]]) -> ErrorRate:
-    """Of (wanted, got) texts together."""
+    """Return the error rate over all (wanted, got) pairs of texts."""
     from rapidfuzz.distance import Levenshtein
 
     split = [(units(wanted), units(got)) for wanted, got in pairs]
@@ -53,10 +54,10 @@ def error_rate(pairs: Iterable[tuple[str, str]]) -> ErrorRate:
 
 
 def read_references(path: Path) -> dict[str, str]:
-    """What should have been said: a file's name, a tab and its text on each line.
+    """Read reference texts by file name: on each line a file name, a tab and the text.
 
     Raises:
-        UsageError: the file cannot be read, a line has no tab, or a name stands there twice.
+        UsageError: the file cannot be read, a line has no tab, or a name occurs twice.
         SetupError: rapidfuzz, which counts the errors, is not installed.
     """
     require_rapidfuzz()
@@ -72,18 +73,18 @@ def read_references(path: Path) -> dict[str, str]:
         if not tab:
             raise UsageError(f"{path}:{number}: no tab", LINES, code="references-wrong")
         if name in texts:
-            raise UsageError(f"{path}:{number}: {name} stands there twice", code="references-wrong")
+            raise UsageError(f"{path}:{number}: {name} occurs twice", code="references-wrong")
         texts[name] = text
     return texts
 
 
 def reference_of(path: Path, texts: Mapping[str, str]) -> str:
-    """Find the text of a recording by its path as typed or its file's name; raise a UsageError if it has none."""
+    """Return the reference of a recording, found by its path as given or its file name; raise if there is none."""
     for name in (str(path), path.name):
         if name in texts:
             return texts[name]
     hint = f"add a line: {path.name}, tab, text"
-    raise UsageError(f"{path}: no text among the references", hint, code="references-wrong")
+    raise UsageError(f"{path}: has no reference text", hint, code="references-wrong")
 
 
 def require_rapidfuzz() -> None:
@@ -91,5 +92,5 @@ def require_rapidfuzz() -> None:
     try:
         import rapidfuzz  # noqa: F401
     except ImportError as error:
-        message = f"error rates are counted by rapidfuzz ({error})"
+        message = f"computing error rates needs rapidfuzz ({error})"
         raise SetupError(message, "pip install 'funasr-cli[bench]'", code="package-missing") from error

@@ -1,4 +1,4 @@
-"""What is measured: models side by side, with what loading each of them costs, and the recordings they read."""
+"""Load the models to be measured, and prepare the recordings."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,18 +24,18 @@ PAUSE_S = 1.0
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model is, and what loading it costs."""
+    """A model, and the cost of loading it."""
 
-    model: str  # what the cases call it
+    model: str  # its name in the cases
     weights: str
     parameters: int
-    mlx_bytes: int  # that MLX has allocated for it once it is loaded
+    mlx_bytes: int  # memory allocated by MLX for the loaded model
     load_s: Spread
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A loaded model, and its costs so far."""
+    """A loaded model, and the cost of loading it."""
 
     recognizer: Recognizer
     cost: ModelCost
@@ -44,13 +44,13 @@ class Subject:
 def load_subjects(
     folders: list[Path], dtype: str | None, trials: int, progress: Callable[[str], None]
 ) -> list[Subject]:
-    """Load each model ``trials`` times; the last one of each is kept, so that all of them are in memory."""
+    """Load each model ``trials`` times and keep the last instance, so that all models are in memory."""
     subjects = []
     for name, folder in zip(names_of(folders), folders, strict=True):
         before, seconds, recognizer = mx.get_active_memory(), [], None
         for trial in range(trials):
             progress(f"loading {folder.name}, {trial + 1} of {trials}")
-            recognizer = None  # before the next one takes as much again
+            recognizer = None  # free its memory before loading the next one
             started = time.perf_counter()
             recognizer = Recognizer(load_model(folder, dtype))
             seconds.append(time.perf_counter() - started)
@@ -63,7 +63,7 @@ def load_subjects(
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Name models by their sources, two conversions of the same checkpoint by their folders, too."""
+    """Return a name for each model: its source, with the folder if two models have the same source."""
     names = [read_config(folder).source.get("source") or folder.name for folder in folders]
     pairs = zip(names, folders, strict=True)
     return [name if names.count(name) == 1 else f"{name} in {folder.name}" for name, folder in pairs]
@@ -71,19 +71,19 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 @dataclass(frozen=True)
 class Workload:
-    """Recordings that are transcribed in one run, at least one."""
+    """One or more recordings that are transcribed in one run."""
 
-    name: str  # of them all
+    name: str  # name of the whole workload
     recordings: tuple[Source, ...]
-    paths: tuple[Path, ...] = ()  # their files; empty where they have been made
-    vad: bool = True  # whether to look for speech in them
-    copies: int = 1  # how often each of them is among the recordings
+    paths: tuple[Path, ...] = ()  # their files; empty for generated recordings
+    vad: bool = True  # use voice activity detection
+    copies: int = 1  # number of times that each recording occurs
 
 
 def make_workloads(paths: tuple[Path, ...], durations_s: tuple[float, ...], work: Path) -> list[Workload]:
-    """Make a workload for each recording, or for each duration, to which they are joined in files below `work`.
+    """Create a workload for each recording or, if durations are given, for each duration.
 
-    Without recordings, noise is generated that stands in for speech.
+    For a duration, the recordings are joined in a file in ``work``. Without recordings, noise is generated.
 
     Raises:
         AudioError: a recording cannot be read.
@@ -103,14 +103,17 @@ def make_workloads(paths: tuple[Path, ...], durations_s: tuple[float, ...], work
 
 
 def together(paths: tuple[Path, ...], count: int) -> Workload:
-    """Put ``count`` recordings into one workload; they are repeated, or the last ones left out."""
+    """Create one workload of ``count`` recordings. They are repeated, or the last ones are dropped, as needed."""
     used = paths[:count]
     recordings = [open_recording(path, SAMPLE_RATE_HZ) for path in used]
     return Workload(f"{count} recordings", tuple(islice(cycle(recordings), count)), used)
 
 
 def generated_clip(duration_s: float) -> Audio:
-    """Noise with the slope and the four syllables a second of speech: costs what speech costs, says nothing."""
+    """Generate noise with the spectral slope and syllable rate (4 Hz) of speech.
+
+    Processing it takes as long as processing speech.
+    """
     samples = np.random.default_rng(0).standard_normal(int(duration_s * SAMPLE_RATE_HZ)).cumsum()
     samples -= np.convolve(samples, np.full(400, 1 / 400), mode="same")  # keep the slope, lose the drift
     envelope = 0.55 - 0.45 * np.cos(2 * np.pi * 4 * np.arange(len(samples)) / SAMPLE_RATE_HZ)
@@ -120,7 +123,7 @@ def generated_clip(duration_s: float) -> Audio:
 
 
 def write_recording(file: Path, paths: Iterable[Path], duration_s: float) -> None:
-    """Write clips one after the other with pauses in between, as 16 kHz FLAC of exactly this length."""
+    """Write the clips, repeated and with pauses in between, as 16 kHz FLAC of exactly this duration."""
     missing, pause = round(duration_s * SAMPLE_RATE_HZ), np.zeros(round(PAUSE_S * SAMPLE_RATE_HZ), np.float32)
     clips = cycle([load_audio(path, SAMPLE_RATE_HZ).samples for path in paths])
     with soundfile.SoundFile(file, "w", SAMPLE_RATE_HZ, 1) as out:

@@ -1,7 +1,7 @@
-"""Models of a known size with random weights, so that anyone can measure without a checkpoint.
+"""Models of a known size with random weights, for benchmarks without a checkpoint.
 
-What they write means nothing. What it costs is what a trained model of that size costs: every tensor is there, in
-its shape, and prompts take as many tokens as the release's.
+Their texts are meaningless, but they cost as much as those of a trained model of that size: all tensors have the
+same shapes, and prompts have as many tokens as in the release.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 
-DTYPE = "bfloat16"  # the release's
-SEED_VALUES = 1_000_003  # drawn once and repeated; prime, so that no two rows of a matrix begin alike
-ORDINARY_TOKENS = 151_643  # Qwen's; the special ones follow
+DTYPE = "bfloat16"  # as in the release
+SEED_VALUES = 1_000_003  # random values to repeat; a prime, so that no two rows of a matrix start alike
+ORDINARY_TOKENS = 151_643  # as in Qwen's tokenizer; special tokens follow
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-# What Qwen's own tokenizer makes one token of in the prompt, so that prompts are as long as the release's.
+# Parts of the prompt that are single tokens in Qwen's tokenizer, so that prompts are as long as in the release.
 PROMPT_PIECES = (
     "system", "user", "assistant", "You", " are", " a", " helpful", " assistant", "语音", "转", "写", "成",
     "中文", "英文", "日文", "，", "不", "进行", "文本", "规", "整", "：", "<think>", "</think>",
@@ -63,12 +63,12 @@ RELEASE = FunASRNanoConfig(
 
 
 def write_synthetic(folder: Path, size: str) -> Path:
-    """Write a converted model of random weights into a new folder below this one, and return that.
+    """Write a converted model with random weights into a new subfolder, and return the subfolder.
 
-    Its size is "full", that of Fun-ASR-Nano, or "demo", that of the bundled model.
+    The size is "full", as Fun-ASR-Nano, or "demo", as the bundled model.
 
     Raises:
-        OutputError: there is no room for it.
+        OutputError: the model cannot be written.
     """
     out = folder / f"synthetic-{size}"
     config = RELEASE if size == "full" else dataclasses.replace(read_config(demo.MODEL).config, ctc=None)
@@ -84,25 +84,25 @@ def write_synthetic(folder: Path, size: str) -> Path:
         files.write_safetensors(out / files.WEIGHTS_FILE, specs, _contents(shapes), {"format": files.FORMAT})
         write_config(out, ModelFile(config, DTYPE, None, source))
     except OSError as error:
-        hint = "TMPDIR names a folder with more room"
+        hint = "set TMPDIR to a folder with more space"
         raise OutputError(f"{out}: cannot be written ({error})", hint, code="disk-full") from error
     return out
 
 
 def _contents(shapes: dict[str, Shape]) -> Iterator[memoryview]:
-    """Bytes of each tensor: norms leave their input alone, biases are 0, matrices keep the variance."""
+    """Yield the bytes of each tensor: norms are the identity, biases are 0, matrices preserve the variance."""
     noise = np.random.default_rng(0).standard_normal(SEED_VALUES).astype(np.float32)
     for name, shape in shapes.items():
         if len(shape) > 1:
             values = noise * math.prod(shape[1:]) ** -0.5
         else:
             values = np.full(1, name.endswith(".weight"), np.float32)
-        halves = (values.view(np.uint32) >> 16).astype(np.uint16)  # the upper ones are bfloat16
+        halves = (values.view(np.uint32) >> 16).astype(np.uint16)  # the upper half of a float32 is a bfloat16
         yield np.resize(halves, math.prod(shape)).data.cast("B")
 
 
 def _release_tokenizer() -> Tokenizer:
-    """Byte-level, without merges, with as many tokens as Qwen's: made-up ones in place of learnt ones."""
+    """Return a byte-level tokenizer without merges, with as many tokens as Qwen's. Most tokens are made up."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = ("".join(letters) for letters in itertools.product(string.ascii_lowercase, repeat=4))
     vocabulary = [*alphabet, *itertools.islice(words, ORDINARY_TOKENS - len(alphabet))]

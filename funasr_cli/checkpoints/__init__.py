@@ -1,1 +1,1 @@
-"""What lies on disk: where models come from, how they are laid out, how they are converted and loaded."""
+"""Checkpoints on disk: layouts, safe reading, names of tensors, and quantization."""

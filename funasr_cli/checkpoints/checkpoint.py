@@ -1,4 +1,4 @@
-"""An opened checkpoint: what every reader of a layout gives, and every user of one takes."""
+"""An opened checkpoint in any layout, and the checks of its tensors."""
 
 import json
 from collections.abc import Mapping
@@ -13,35 +13,35 @@ from funasr_cli.checkpoints.untrusted import CONFIG_LIMIT_BYTES, read_json
 from funasr_cli.compute.backend import nn
 from funasr_cli.errors import ModelError
 
-SHOWN_PROBLEMS = 6  # of each kind
+SHOWN_PROBLEMS = 6  # number shown of each kind
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in any layout, in our words; its tensors have not been read.
+    """A checkpoint opened from any layout. Its tensors have not been read yet.
 
-    They are in the model's layout, by its names; quantized matrices are in three parts, as MLX has them. The class
-    of its configuration tells which family it is of.
+    Tensors have the MLX model's names and layout. A quantized matrix is stored as three tensors, as in MLX. The
+    class of ``config`` determines the model family.
     """
 
-    layout: str  # what the layout is called
-    config: Any  # a dataclass, that of its family
-    dtype: str  # of most of its tensors
+    layout: str  # name of the layout
+    config: Any  # a dataclass of the model family
+    dtype: str  # type of most of its tensors
     tensors: Mapping[str, Tensor]
-    files: Mapping[str, Path]  # that go with it, by the names that they have in a converted model
+    files: Mapping[str, Path]  # other files to copy, by their names in a converted model
     weights: tuple[Path, ...]  # the files that hold the tensors
-    texts: Mapping[str, str] = field(default_factory=dict)  # files of a converted model that are made, by name
+    texts: Mapping[str, str] = field(default_factory=dict)  # content of files to generate in a converted model
     quantization: Quantization | None = None
-    source: Mapping[str, str | None] = field(default_factory=dict)  # as far as the checkpoint itself says
-    notes: tuple[str, ...] = ()  # what the user should know about it
+    source: Mapping[str, str | None] = field(default_factory=dict)  # origin, as recorded in the checkpoint itself
+    notes: tuple[str, ...] = ()  # notes for the user
 
     @property
     def where(self) -> str:
-        """The file of the tensors, or the first of them, for messages."""
+        """The first file of tensors, for messages."""
         return str(self.weights[0])
 
     def quantized(self) -> dict[str, Groups]:
-        """Its quantized modules."""
+        """Return how each quantized module is quantized, by the module's name."""
         if self.quantization is None:
             return {}
         usual, exceptions = self.quantization.usual, self.quantization.exceptions
@@ -50,13 +50,13 @@ class Checkpoint:
 
 
 def stored_shapes(dense: Mapping[str, Shape], quantized: Mapping[str, Groups]) -> dict[str, Shape]:
-    """Names and shapes of a model's tensors once some of its modules are quantized."""
+    """Return names and shapes of a model's stored tensors, given its dense shapes and its quantized modules."""
     shapes: dict[str, Shape] = {}
     for name, shape in dense.items():
         module = name.removesuffix(".weight")
         if (groups := quantized.get(module)) and name != module:
             rows, columns = shape
-            shapes[name] = (rows, columns * groups.bits // 32)  # as many to a 32-bit integer as fit
+            shapes[name] = (rows, columns * groups.bits // 32)  # packed into 32-bit integers
             shapes |= {f"{module}.{part}": (rows, columns // groups.group_size) for part in (SCALES, BIASES)}
         else:
             shapes[name] = shape
@@ -64,10 +64,10 @@ def stored_shapes(dense: Mapping[str, Shape], quantized: Mapping[str, Groups]) -
 
 
 def empty_model(checkpoint: Checkpoint, model: nn.Module) -> nn.Module:
-    """The dense network of a checkpoint's configuration, still without values, if the tensors are those of it.
+    """Check that a checkpoint's tensors fit its network, and return the dense network without values.
 
     Raises:
-        ModelError: listing what is missing, unexpected, misshapen, or of a type that no model is stored in.
+        ModelError: tensors are missing, unexpected, misshapen or of an unsupported type. The message lists them.
     """
     dense, found = model_shapes(model), checkpoint.tensors
     expected = stored_shapes(dense, checkpoint.quantized())
@@ -75,7 +75,7 @@ def empty_model(checkpoint: Checkpoint, model: nn.Module) -> nn.Module:
         "missing": [f"{name} {shape}" for name, shape in expected.items() if name not in found],
         "unexpected": [f"{name} {tensor.shape}" for name, tensor in found.items() if name not in expected],
         "misshapen": [
-            f"{name} is {found[name].shape}, the configuration says {shape}"
+            f"{name} is {found[name].shape}, but the configuration requires {shape}"
             for name, shape in expected.items()
             if name in found and found[name].shape != shape
         ],
@@ -83,7 +83,7 @@ def empty_model(checkpoint: Checkpoint, model: nn.Module) -> nn.Module:
     if count := sum(map(len, problems.values())):
         listed = [f"\n  {kind}: {each}" for kind in problems for each in shortened(problems[kind], SHOWN_PROBLEMS)]
         message = f"{checkpoint.where}: {count} tensors do not fit the configuration{''.join(listed)}"
-        hint = "the checkpoint is incomplete, or its configuration belongs to another one"
+        hint = "the checkpoint is incomplete, or its configuration belongs to another model"
         raise ModelError(message, hint, code="model-misfit")
     for name, tensor in found.items():
         known = (PACKED,) if name in dense and expected[name] != dense[name] else FLOATING
@@ -94,7 +94,7 @@ def empty_model(checkpoint: Checkpoint, model: nn.Module) -> nn.Module:
 
 
 def shortened(problems: list[str], most: int) -> list[str]:
-    """The first ones, and how many more there are."""
+    """Return the first ``most`` problems, and the number of further ones."""
     more = len(problems) - most
     return [*problems[:most], *([f"... and {more} more"] if more > 0 else [])]
 
@@ -102,5 +102,5 @@ def shortened(problems: list[str], most: int) -> list[str]:
 def read_small_json(
     files: Mapping[str, Path], texts: Mapping[str, str], name: str, limit_bytes: int = CONFIG_LIMIT_BYTES
 ) -> dict[str, Any]:
-    """Read a JSON object that goes with a checkpoint: it lies in a folder, or is still to be written into one."""
+    """Read a JSON object that belongs to a checkpoint, from a file or from text that has not been written yet."""
     return json.loads(texts[name]) if name in texts else read_json(files[name], limit_bytes)

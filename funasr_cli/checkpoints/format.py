@@ -1,4 +1,4 @@
-"""Files of a converted model: their names, safetensors in bounded memory, digests."""
+"""Files of a converted model: their names, writing safetensors in bounded memory, and digests."""
 
 import hashlib
 import json
@@ -14,29 +14,32 @@ from funasr_cli.errors import ModelError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"  # where they are in shards, as Hugging Face's libraries write them
+INDEX_FILE = "model.safetensors.index.json"  # index of sharded weights, as Hugging Face's libraries write it
 TOKENIZER_FILE = "tokenizer.json"
 CTC_VOCABULARY_FILE = "multilingual.tiktoken"
 README_FILE = "README.md"
 GENERATION_FILE = "generation_config.json"
 OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", GENERATION_FILE)
-SUMS_FILE = "SHA256SUMS"  # of all the others, as ``sha256sum --check`` reads it
+SUMS_FILE = "SHA256SUMS"  # digests of all other files, in the format of ``sha256sum --check``
 SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 SUMS_LIMIT_BYTES = 1 << 16
 SOURCE_AGAIN = "convert the source again"
 OF_THE_DECODER = "copy it from the decoder's own repository"
-FORMAT = "funasr-cli"  # also what the layout is called
+FORMAT = "funasr-cli"  # also the name of the layout
 
 Spec = tuple[str, Shape]  # type and shape of a tensor
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an object as people read it."""
+    """Write a JSON object, indented for people to read."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:
-    """The tokenizer's files by name, in this folder of a checkpoint's; only the first has to be there."""
+    """Return the tokenizer's files by name, found in ``folder`` inside the checkpoint ``root``.
+
+    Only ``tokenizer.json`` is required.
+    """
     inside = folder.relative_to(root)
     tokenizer = file_in(root, (inside / TOKENIZER_FILE).as_posix(), OF_THE_DECODER)
     found = {name: optional_file_in(root, (inside / name).as_posix()) for name in OPTIONAL_TOKENIZER_FILES}
@@ -46,12 +49,16 @@ def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:
 def write_safetensors(
     path: Path, specs: Mapping[str, Spec], contents: Iterable[memoryview], metadata: dict[str, str]
 ) -> str:
-    """Write tensors one after the other, so that never more than one of them is in memory.
+    """Write a safetensors file one tensor at a time, and return the file's SHA-256.
 
-    The safetensors library takes all tensors at once; its format is a JSON header and the bare bytes.
+    At most one tensor is in memory. The safetensors library would need all of them at once. The format is a JSON
+    header followed by the raw bytes.
 
-    ``contents`` are the bytes of each tensor, in the order of ``specs``, made when asked for. Returns the file's
-    SHA-256.
+    Args:
+        path: the file to create.
+        specs: type and shape of each tensor, by name.
+        contents: the bytes of each tensor, in the order of ``specs``, produced lazily.
+        metadata: entries for the header.
     """
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -59,7 +66,7 @@ def write_safetensors(
         begin, end = end, end + size_bytes(dtype, shape)
         header[name] = {"dtype": DTYPE_CODES[dtype], "shape": shape, "data_offsets": [begin, end]}
     encoded = json.dumps(header, ensure_ascii=False).encode()
-    encoded += b" " * (-len(encoded) % 8)  # the data begins aligned
+    encoded += b" " * (-len(encoded) % 8)  # align the data
     begin_bytes = struct.pack("<Q", len(encoded)) + encoded
     digest = hashlib.sha256(begin_bytes)
     with path.open("xb") as file:
@@ -73,7 +80,7 @@ def write_safetensors(
 
 
 def sha256_of(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
-    """Hex digest of a file; ``progress`` is told the bytes read since it was last called."""
+    """Return the hex digest of a file. ``progress`` receives the number of bytes read since its last call."""
     digest = hashlib.sha256()
     with open_file(path) as (file, _):
         while block := file.read(1 << 20):
@@ -83,18 +90,22 @@ def sha256_of(path: Path, progress: Callable[[int], None] = lambda _: None) -> s
 
 
 def write_sums(folder: Path, known: Mapping[str, str]) -> None:
-    """Write the list for all files in a folder; ``known`` are digests by name that need not be computed again."""
+    """Write `SUMS_FILE` for all files in a folder. ``known`` holds digests by name that are not computed again."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     lines = [f"{known.get(name) or sha256_of(folder / name)}  {name}\n" for name in names]
     (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """Digests by name; none where there is no list, a `ModelError` where it is not such a list."""
+    """Return the digests in `SUMS_FILE` by name, or none without such a file.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
     try:
         path = optional_file_in(folder, SUMS_FILE)
         content = read_limited(path, SUMS_LIMIT_BYTES) if path else b""
-    except ModelError as error:  # it can be had from nowhere else
+    except ModelError as error:  # only a conversion can create it
         raise ModelError(error.message, SOURCE_AGAIN, code="model-damaged") from error
     lines = content.decode(errors="replace").splitlines()
     matches = [SUMS_LINE.fullmatch(line) for line in lines]

@@ -1,6 +1,6 @@
-"""What every folder of FunASR has in common, of releases and fine-tunes: ``model.pt``, ``config.yaml``, and more.
+"""Files that all FunASR folders share, releases and fine-tunes: ``model.pt``, ``config.yaml`` and others.
 
-Which model is in it, ``config.yaml`` says; the reader of that family takes it from there.
+``config.yaml`` names the model; the reader of that model's family reads the rest.
 """
 
 from pathlib import Path, PureWindowsPath
@@ -13,35 +13,35 @@ LAYOUT = "FunASR"
 UPSTREAM_WEIGHTS = "model.pt"
 UPSTREAM_CONFIG = "config.yaml"
 PLACES_FILE = "configuration.json"
-NO_CONFIG = f"FunASR writes one beside {UPSTREAM_WEIGHTS}: copy it, or that of the model that was fine-tuned"
-NO_WEIGHTS = f"the weights belong beside {UPSTREAM_CONFIG}: copy or download them, too"
+NO_CONFIG = f"FunASR writes it next to {UPSTREAM_WEIGHTS}: copy it, or copy the one of the fine-tuned base model"
+NO_WEIGHTS = f"copy or download the weights into the folder of {UPSTREAM_CONFIG}"
 
 
 def read_config(folder: Path) -> tuple[Path, Options]:
-    """Read ``config.yaml``, and return its path, too; refuse at once where torch is missing."""
+    """Read ``config.yaml`` and return its path and content. Fail early if torch is missing."""
     require_torch()
     path = file_in(folder, UPSTREAM_CONFIG, NO_CONFIG)
     return path, read_yaml(path)
 
 
 def weights_file(folder: Path) -> Path:
-    """Find those that ``configuration.json`` states, or ``model.pt``, or say what to do where there are none."""
+    """Return the weights file that ``configuration.json`` names, or else ``model.pt``; raise if neither exists."""
     stated = stated_file(folder, "init_param")
     path = optional_file_in(folder, of_another_machine(stated)) if stated else None
     return path or file_in(folder, UPSTREAM_WEIGHTS, _instead_of_weights(folder))
 
 
 def of_another_machine(stated: str) -> str:
-    """Cut an absolute path, as trainers write them, to the file's name."""
-    path = PureWindowsPath(stated)  # which takes both kinds of slashes
+    """Reduce an absolute path, which trainers write, to its file name."""
+    path = PureWindowsPath(stated)  # accepts both kinds of slashes
     return path.name if path.anchor else stated
 
 
 def stated_file(folder: Path, *keys: str) -> str | None:
-    """Return the name of a file that ``configuration.json`` states below ``file_path_metas``, for `file_in`.
+    """Return a file name that ``configuration.json`` states below ``file_path_metas``, or None.
 
-    What it says goes before ``config.yaml``: in releases, that says null where files are named here, as in
-    ``stated_file(folder, "frontend_conf", "cmvn_file")``. None where nothing is stated.
+    It takes precedence over ``config.yaml``, which is null in releases where this file names one, as in
+    ``stated_file(folder, "frontend_conf", "cmvn_file")``. Open the result with `file_in`.
     """
     path = optional_file_in(folder, PLACES_FILE)
     if path is None:
@@ -52,15 +52,15 @@ def stated_file(folder: Path, *keys: str) -> str | None:
             places = section(places, key)
         name = places.get(keys[-1])
         if name is not None and not isinstance(name, str):
-            raise Misstated(f"{'.'.join(keys)} is {quoted(name)}, not a name", code="model-config")
+            raise Misstated(f"{'.'.join(keys)} is {quoted(name)}, not a file name", code="model-config")
         return name
 
 
 def _instead_of_weights(folder: Path) -> str:
-    """What to do where there are none: upstream's trainer writes ``model.pt.best``, ``model.pt.ep3`` and so on."""
+    """Return the hint for missing weights. Upstream's trainer writes ``model.pt.best``, ``model.pt.ep3`` etc."""
     written = sorted(path.name for path in folder.glob(f"{UPSTREAM_WEIGHTS}.*"))
     best = f"{UPSTREAM_WEIGHTS}.best"
     if not written:
         return NO_WEIGHTS
     found = readable(best if best in written else written[0])
-    return f"rename the one you want to {UPSTREAM_WEIGHTS}, as in: mv {found} {UPSTREAM_WEIGHTS}"
+    return f"rename the one you want to {UPSTREAM_WEIGHTS}, for example: mv {found} {UPSTREAM_WEIGHTS}"

@@ -1,9 +1,9 @@
-"""PyTorch's ``model.pt``: `torch.load` reads it without executing anything; what goes in and comes out is checked.
+"""Read PyTorch's ``model.pt`` safely: check the file, load it without executing code, and check the result.
 
-``weights_only=True`` is not enough for a file from anybody. torch inflates what is compressed, reads older files
-whole, calls what it knows with any arguments (``codecs.encode`` nested 40 times makes a terabyte of a byte) and
-hashes tuples of tuples (60 within each other, each written once and referred to twice, keep it busy for ever). And
-what it builds may be no tensor, or one of more values than there are.
+``torch.load(weights_only=True)`` alone is not safe for an untrusted file. torch decompresses archives, reads files
+in the old format into memory, and calls the functions it knows with any arguments: ``codecs.encode`` nested 40
+times turns one byte into a terabyte. Hashing 60 nested tuples, each referenced twice, practically never ends. The
+result may not be a tensor, or may be a tensor with more values than the file holds.
 """
 
 import io
@@ -22,13 +22,13 @@ from funasr_cli.errors import ModelError, SetupError
 if TYPE_CHECKING:
     import torch
 
-LEGACY_LIMIT_BYTES = 4 << 30  # of files from before PyTorch 1.6, which cannot be mapped
-LEGACY_PICKLES = 5  # the magic number, the protocol, the machine, the object, the keys of its storages
-PICKLE_LIMIT_BYTES = 1 << 22  # of everything but values; a release's has 0.2 MB
-MOST_OBJECTS = 10_000_000  # in anything, each counted as often as it is referred to
+LEGACY_LIMIT_BYTES = 4 << 30  # limit for files written before PyTorch 1.6, which cannot be memory-mapped
+LEGACY_PICKLES = 5  # magic number, protocol, machine, object, keys of its storages
+PICKLE_LIMIT_BYTES = 1 << 22  # limit for everything except values; 0.2 MB in the release
+MOST_OBJECTS = 10_000_000  # limit for the objects in any object, counted once per reference
 PICKLE = "data.pkl"
 ARCHIVE_MAGIC = b"PK\x03\x04"
-# What tensors are pickled with; all of it is in torch's own list, too.
+# Globals that a pickled tensor needs. All of them are on torch's own list of safe globals.
 ALLOWED = re.compile(
     r"collections (OrderedDict|Counter)"
     r"|torch (\w+Storage|Size|device|b?float\d\w*|u?int\d+|complex\d+|bool)"
@@ -37,18 +37,18 @@ ALLOWED = re.compile(
     r"|torch\.serialization _get_layout"
 )
 
-CONTAINERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts wrap the tensors
-# What PyTorch's DistributedDataParallel and compile, and PEFT, leave in the names of the tensors that they wrap.
+CONTAINERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts store the tensors
+# Parts of tensor names left by PyTorch's DistributedDataParallel, torch.compile and PEFT.
 WRAPPERS = re.compile(r"^module\.|(?<![^.])(_orig_mod|base_model\.model|base_layer)\.")
 
 READING = "reading"
-INSTALL_TORCH = "pip install torch; on Linux, --index-url https://download.pytorch.org/whl/cpu spares you CUDA"
-TORCH_HINT = f"{INSTALL_TORCH}; the -hf repositories, in Transformers' layout, do without"
-CODE_HINT = "only plain state dicts are read; nothing in a checkpoint is ever executed"
+INSTALL_TORCH = "pip install torch; on Linux, add --index-url https://download.pytorch.org/whl/cpu to avoid CUDA"
+TORCH_HINT = f"{INSTALL_TORCH}; repositories in Transformers' layout (-hf) do not need torch"
+CODE_HINT = "only plain state dicts are supported; code in a checkpoint is never executed"
 
 
 def require_torch(doing: str = READING) -> None:
-    """Say early, as a `SetupError`, that torch is missing; and what it is needed for."""
+    """Fail early with a `SetupError`, naming the purpose, if torch is missing."""
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -57,18 +57,18 @@ def require_torch(doing: str = READING) -> None:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file that `torch.save` wrote, by name; where it can be mapped, their values stay in it.
+    """Return the tensors, by name, in a file written by `torch.save`. The file is memory-mapped if possible.
 
     Raises:
-        ModelError: it is damaged, or holds anything but tensors.
+        ModelError: the file is damaged, or contains something other than tensors.
     """
     import torch
 
     content = _load(path)
-    # A training script wraps the tensors once, its checkpoint manager perhaps once more.
+    # A training script may nest the tensors under one key, and its checkpoint manager under another.
     for _ in CONTAINERS:
         content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), dict)), content)
-        content = dict(dict.items(content))  # attributes of an OrderedDict can stand in for its methods
+        content = dict(dict.items(content))  # attributes of an OrderedDict may shadow its methods
     for name, value in content.items():
         if not isinstance(value, torch.Tensor):
             what = f"not a state dict ({quoted(name)} is a {type(value).__name__})"
@@ -77,7 +77,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             raise ModelError(f"{path}: {quoted(name)} is {fault}", DAMAGED_HINT, code="model-damaged")
     tensors = {WRAPPERS.sub("", str(name)): _tensor(value) for name, value in content.items()}
     if len(tensors) < len(content):
-        raise ModelError(f"{path}: holds tensors both with and without a wrapper's prefix", code="model-damaged")
+        raise ModelError(f"{path}: has tensors both with and without a wrapper's prefix", code="model-damaged")
     return presentable(tensors, path)
 
 
@@ -87,20 +87,20 @@ def _load(path: Path) -> dict[Any, Any]:
     try:
         mapped = _check_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read is refused below
+            warnings.simplefilter("ignore")  # about pickle protocols; unreadable files raise an error below
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except ModelError:
         raise
-    except Exception as error:  # on damaged files the parsers raise whatever they stumbled over
+    except Exception as error:  # the parsers may raise any exception on a damaged file
         what = f"not a PyTorch checkpoint, or damaged ({type(error).__name__})"
         raise ModelError(f"{path}: {what}", DAMAGED_HINT, code="model-damaged") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds a {type(content).__name__}, not a state dict", code="model-damaged")
+        raise ModelError(f"{path}: contains a {type(content).__name__}, not a state dict", code="model-damaged")
     return dict(dict.items(content))
 
 
 def _check_file(path: Path) -> bool:
-    """Refuse what torch had better not see; whether it is an archive, which can be mapped."""
+    """Reject a file that is unsafe to load; return whether it is an archive, which can be memory-mapped."""
     with open_file(path) as (file, size_bytes):
         is_archive = file.read(len(ARCHIVE_MAGIC)) == ARCHIVE_MAGIC
         file.seek(0)
@@ -109,27 +109,30 @@ def _check_file(path: Path) -> bool:
         elif size_bytes <= LEGACY_LIMIT_BYTES:
             _check_pickle(file.read(PICKLE_LIMIT_BYTES), LEGACY_PICKLES, path)
         else:
-            hint = "load it with torch.load and save it anew with torch.save"
+            hint = "load it with torch.load and save it again with torch.save"
             raise ModelError(f"{path}: too large for PyTorch's old format", hint, code="model-unsupported")
     return is_archive
 
 
 def _archived_pickle(archive: zipfile.ZipFile, size_bytes: int, path: Path) -> bytes:
-    """The pickle in an archive in which everything is stored as it is, and once."""
+    """Return the pickle in an archive. Reject compressed or overlapping entries."""
     entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ModelError(f"{path}: refused, it is compressed, which torch.save never does", code="model-unsafe")
+        raise ModelError(f"{path}: refused: it is compressed, unlike files of torch.save", code="model-unsafe")
     pickles = [entry for entry in entries if entry.filename.rpartition("/")[2] == PICKLE]
     if len(pickles) != 1 or sum(entry.file_size for entry in entries) > size_bytes:
         raise ValueError("entries that overlap, or no single pickle")
     if pickles[0].file_size > PICKLE_LIMIT_BYTES:
-        raise ModelError(f"{path}: refused, its {PICKLE} is too large for tensors alone", code="model-unsafe")
-    pickles[0].CRC = None  # type: ignore[assignment]  # torch can be told to leave checksums out
+        raise ModelError(f"{path}: refused: its {PICKLE} is too large for tensors alone", code="model-unsafe")
+    pickles[0].CRC = None  # type: ignore[assignment]  # torch has an option to omit checksums
     return archive.read(pickles[0])
 
 
 def _check_pickle(content: bytes, pickles: int, path: Path) -> None:
-    """Follow the pickles without building anything: of each thing on the stack, only the objects in it count."""
+    """Simulate the pickles without building objects, and count the objects in each item on the stack.
+
+    Reject globals that tensors do not need, and objects that refer to themselves too often.
+    """
     stream = io.BytesIO(content)
     for _ in range(pickles):
         stack: list[int | None] = []  # None is a mark
@@ -137,7 +140,7 @@ def _check_pickle(content: bytes, pickles: int, path: Path) -> None:
         for operation, argument, _ in pickletools.genops(stream):
             if operation.name == "GLOBAL" and not ALLOWED.fullmatch(str(argument)):
                 asked = readable(str(argument).replace(" ", "."))
-                what = f"refused, it asks for {asked}, which is not a tensor"
+                what = f"refused: it refers to {asked}, which tensors do not need"
                 raise ModelError(f"{path}: {what}", CODE_HINT, code="model-unsafe")
             if operation.name == "MARK":
                 stack.append(None)
@@ -151,7 +154,7 @@ def _check_pickle(content: bytes, pickles: int, path: Path) -> None:
                     if kind is pickletools.stackslice:
                         while (taken := stack.pop()) is not None:
                             objects += taken
-                    elif kind is not pickletools.markobject:  # which went with the slice
+                    elif kind is not pickletools.markobject:  # already taken with the slice
                         objects += stack.pop() or 0
                 if objects > MOST_OBJECTS:
                     raise ValueError("it refers to itself too often")
@@ -160,7 +163,7 @@ def _check_pickle(content: bytes, pickles: int, path: Path) -> None:
 
 
 def _fault(value: "torch.Tensor") -> str | None:
-    """Say why a tensor cannot be read as plain values in the file; None where it can."""
+    """Return why a tensor cannot be read as plain values in the file, or None if it can."""
     import torch
 
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
@@ -169,7 +172,7 @@ def _fault(value: "torch.Tensor") -> str | None:
     last = value.storage_offset() + sum((extent - 1) * stride for extent, stride in steps)
     values = value.untyped_storage().nbytes() // value.element_size()
     if (value.numel() and not 0 <= last < values) or value.numel() > values:
-        return f"of shape {quoted(tuple(value.shape))}, but there are only {values:,} values"
+        return f"of shape {quoted(tuple(value.shape))}, but has only {values:,} values"
     return None
 
 
@@ -183,7 +186,7 @@ def _tensor(value: "torch.Tensor") -> Tensor:
     def read() -> mx.array:
         values = value.detach().resolve_neg()
         values = (values.float() if is_exotic else values).contiguous()
-        if dtype == "bfloat16":  # which NumPy does not know
+        if dtype == "bfloat16":  # NumPy has no bfloat16
             return mx.array(values.view(torch.int16).numpy()).view(mx.bfloat16)
         return mx.array(values.numpy())
 

@@ -1,6 +1,6 @@
-"""The pieces of a SentencePiece vocabulary, by id: out of its own model, and as plain JSON.
+"""The pieces of a SentencePiece vocabulary, in id order: read from its own model or from JSON.
 
-A converted model has them in JSON, so that the SentencePiece library is needed only for converting.
+A converted model stores them as JSON, so the SentencePiece library is needed only for converting.
 """
 
 import importlib.util
@@ -17,17 +17,20 @@ from funasr_cli.checkpoints.vocabularies import ANOTHERS
 from funasr_cli.errors import ModelError, SetupError
 from funasr_cli.vocabulary import PieceVocabulary
 
-PIECES_FILE = "pieces.json"  # of a converted model
-SENTENCEPIECE = "bpe.model"  # how the name of its models ends
+PIECES_FILE = "pieces.json"  # in a converted model
+SENTENCEPIECE = "bpe.model"  # suffix of SentencePiece model files
 TOKENS_FILE = "tokens.json"  # on ModelScope
 LIMIT_BYTES = 1 << 23  # SenseVoice's 25,055 pieces take 0.4 MB
-INSTALL = "pip install sentencepiece; ModelScope's tokens.json does without: --hub ms, or put it beside"
+INSTALL = (
+    "pip install sentencepiece; or use ModelScope's tokens.json, which does not need it: "
+    "--hub ms, or copy it into the same folder"
+)
 
 
 def vocabulary_file(folder: Path) -> Path:
-    """Find where FunASR's folder has its pieces: SentencePiece's model, as for upstream, or ModelScope's list.
+    """Return the vocabulary file in a FunASR folder: the SentencePiece model, or ModelScope's ``tokens.json``.
 
-    The list will do where the model that is stated is missing, or the library.
+    Upstream uses the SentencePiece model. ``tokens.json`` is used if the model or the library is missing.
     """
     found = sorted(path.name for path in folder.glob(f"*{SENTENCEPIECE}"))
     model = funasr.stated_file(folder, "tokenizer_conf", "bpemodel") or next(iter(found), None)
@@ -39,12 +42,12 @@ def vocabulary_file(folder: Path) -> Path:
 
 
 def read_pieces(path: Path) -> list[str]:
-    """Read either file; a `SetupError` where the library is missing."""
+    """Read the pieces from either file; raise a `SetupError` if the library is needed but missing."""
     return read_tokens(path) if path.name == TOKENS_FILE else read_sentencepiece(path)
 
 
 def require_sentencepiece(path: object) -> None:
-    """Say, as a `SetupError`, that the library is missing, and which file needs it."""
+    """Raise a `SetupError`, naming the file, if the SentencePiece library is missing."""
     try:
         import sentencepiece  # noqa: F401
     except ImportError as error:
@@ -52,7 +55,7 @@ def require_sentencepiece(path: object) -> None:
 
 
 def read_sentencepiece(path: Path) -> list[str]:
-    """Read a SentencePiece model; a `SetupError` where the library is missing."""
+    """Read a SentencePiece model; raise a `SetupError` if the library is missing."""
     require_sentencepiece(path)
     import sentencepiece
 
@@ -65,7 +68,7 @@ def read_sentencepiece(path: Path) -> list[str]:
 
 
 def read_tokens(path: Path) -> list[str]:
-    """Read ModelScope's list."""
+    """Read ModelScope's ``tokens.json``."""
     content = read_limited(path, LIMIT_BYTES)
     try:
         return _checked(json.loads(content))
@@ -74,13 +77,13 @@ def read_tokens(path: Path) -> list[str]:
 
 
 def to_text(pieces: list[str]) -> str:
-    """Write them as they stand in `PIECES_FILE`."""
+    """Return the content of `PIECES_FILE`."""
     return json.dumps({"pieces": pieces}, ensure_ascii=False, indent=0)
 
 
 def refuse_others(path: object, pieces: Sequence[str], outputs: int, tags: Collection[str]) -> None:
-    """Refuse a vocabulary that is not of a model with as many outputs, or lacks one of its tags, such as zh."""
-    problem = f"has {len(pieces)} pieces, the model {outputs} outputs" if len(pieces) != outputs else None
+    """Raise a `ModelError` if the vocabulary's size is not ``outputs``, or a tag such as zh is missing."""
+    problem = f"has {len(pieces)} pieces, but the model has {outputs} outputs" if len(pieces) != outputs else None
     if missing := sorted({f"<|{tag}|>" for tag in tags} - {*pieces}):
         problem = problem or f"lacks {', '.join(missing)}"
     if problem:
@@ -90,7 +93,7 @@ def refuse_others(path: object, pieces: Sequence[str], outputs: int, tags: Colle
 def converted_vocabulary(
     files: Mapping[str, Path], texts: Mapping[str, str], outputs: int, tags: Collection[str]
 ) -> PieceVocabulary:
-    """Read `PIECES_FILE`, in a folder or still to be written into one; see `refuse_others`."""
+    """Read `PIECES_FILE` from a file, or from text that has not been written yet; see `refuse_others`."""
     content = read_small_json(files, texts, PIECES_FILE, LIMIT_BYTES)
     try:
         pieces = _checked(content.get("pieces"))
@@ -102,6 +105,6 @@ def converted_vocabulary(
 
 def _checked(pieces: Any) -> list[str]:
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
-        raise ValueError("not a list of texts")
-    "".join(pieces).encode()  # refuses half of a character
+        raise ValueError("not a list of strings")
+    "".join(pieces).encode()  # raises on a lone surrogate
     return pieces

@@ -1,4 +1,4 @@
-"""Recipes of quantization, and how config.json states them: in the form that mlx-lm uses."""
+"""Quantization recipes, and their form in config.json, which is that of mlx-lm."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,21 @@ from funasr_cli.checkpoints.values import Misstated, Options, stated_in, value
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.options import GROUP_SIZE, GROUP_SIZES, MIXED, ConvertOptions
 
-READABLE_BITS = (2, 3, 4, 5, 6, 8)  # of `mx.quantize`
-MODE = "affine"  # a scale and a bias for each group, as `mx.quantize` has them
+READABLE_BITS = (2, 3, 4, 5, 6, 8)  # supported by `mx.quantize`
+MODE = "affine"  # mode of `mx.quantize` with a scale and a bias for each group
 SMALLER = "choose a smaller --group-size"
-COARSE_BITS, FINE_BITS = 4, 8  # of the mixed recipe
-# What the mixed recipe leaves in more bits: the embedding, which is the output head, too, and in each layer the
-# two matrices that llama.cpp's Q4_K_M and mlx-lm's mixed recipes favour.
+COARSE_BITS, FINE_BITS = 4, 8  # bits in the mixed recipe
+# Modules with 8 bits in the mixed recipe: the embedding, which is also the output head, and in each layer the two
+# matrices that llama.cpp's Q4_K_M and mlx-lm's mixed recipes also keep at higher precision.
 FINE = ("embed_tokens", "lm_head", "v_proj", "down_proj")
-# The arrays that a quantized matrix becomes, `weight` among them.
+# A quantized matrix is stored as these arrays and `weight`.
 SCALES, BIASES = "scales", "biases"
-PACKED = "uint32"  # what quantized values are stored in
+PACKED = "uint32"  # storage type of quantized values
 
 
 @dataclass(frozen=True)
 class Groups:
-    """How a matrix is quantized: bits of a value, and how many values of a row share a scale and a bias."""
+    """How a matrix is quantized: bits per value, and the number of values in a row that share scale and bias."""
 
     bits: int
     group_size: int
@@ -33,9 +33,9 @@ class Groups:
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a file says of its quantized matrices, with exceptions by the path of the module.
+    """Quantization of a model as its configuration states it, with exceptions by module path.
 
-    Which ones are quantized, their scales show.
+    A module is quantized if it has a tensor of scales.
     """
 
     usual: Groups
@@ -49,16 +49,16 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Part:
-    """The matrices that an option of quantization means.
+    """The matrices that one quantization option applies to.
 
     Attributes:
         option: the field of `ConvertOptions`.
-        name: what messages call them, such as "the encoder".
-        prefixes: what the names of their tensors begin with.
-        recipes: the values that may be chosen, the one that saves most first.
-        why: why others may not, for messages.
-        whole: refuse a matrix whose rows do not divide into groups, instead of leaving it dense; that no row
-            divides is refused in any case.
+        name: the part's name in messages, such as "the encoder".
+        prefixes: prefixes of its tensors' names.
+        recipes: supported values, smallest size first.
+        why: why other values are unsupported, for messages.
+        whole: raise an error for a matrix whose rows do not divide into groups, instead of leaving it dense. If no
+            matrix divides into groups, that is always an error.
     """
 
     option: str
@@ -70,23 +70,23 @@ class Part:
 
 
 def refuse_recipes(options: ConvertOptions, parts: Sequence[Part], model: str) -> None:
-    """Raise a `UsageError` for a recipe that these parts do not take, naming the model."""
+    """Raise a `UsageError`, naming the model, for a recipe that its parts do not support."""
     known = {part.option: part for part in parts}
     for option in ("quantize", "quantize_encoder"):
         recipe, part = getattr(options, option), known.get(option)
         if recipe is not None and (part is None or recipe not in part.recipes):
-            typed = f"--{option.replace('_', '-')} {recipe}"
-            taken = ", ".join(f"--{each.option.replace('_', '-')} {one}" for each in parts for one in each.recipes)
+            given = f"--{option.replace('_', '-')} {recipe}"
+            flags = ", ".join(f"--{each.option.replace('_', '-')} {one}" for each in parts for one in each.recipes)
             reason = f": {part.why}" if part and part.why else ""
-            message = f"{typed}: not for {model}{reason}"
-            raise UsageError(message, f"it takes {taken or 'no recipe'}", code="option-unsupported")
+            message = f"{given}: not supported for {model}{reason}"
+            raise UsageError(message, f"supported: {flags or 'none'}", code="option-unsupported")
 
 
 def plan(options: ConvertOptions, parts: Sequence[Part], shapes: Mapping[str, Shape]) -> dict[str, Groups]:
-    """The modules to quantize and how, from the shapes of the dense model's tensors.
+    """Choose the modules to quantize from the shapes of the dense model's tensors.
 
     Raises:
-        ModelError: rows do not divide into groups of this size, as `Part` says.
+        ModelError: rows do not divide into groups of this size; see `Part`.
     """
     size = options.group_size or GROUP_SIZE
     asked = [part for part in parts if getattr(options, part.option)]
@@ -111,7 +111,10 @@ def plan(options: ConvertOptions, parts: Sequence[Part], shapes: Mapping[str, Sh
 
 
 def summarise(chosen: Mapping[str, Groups], parts: Sequence[Part]) -> Quantization | None:
-    """The commonest groups of the first part that has any, and who has others; None where nothing is quantized."""
+    """Return the quantization of these modules, or None if there are none.
+
+    The usual groups are the most common ones of the first part that has any. All others are exceptions.
+    """
     if not chosen:
         return None
     found = ([groups for name, groups in chosen.items() if name.startswith(part.prefixes)] for part in parts)
@@ -120,13 +123,13 @@ def summarise(chosen: Mapping[str, Groups], parts: Sequence[Part]) -> Quantizati
 
 
 def to_json(quantization: Quantization) -> dict[str, Any]:
-    """As it stands in config.json: ``{"bits": 4, "group_size": 64, "mode": "affine", "path": {...}}``."""
+    """Return the entry in config.json: ``{"bits": 4, "group_size": 64, "mode": "affine", "path": {...}}``."""
     exceptions = {name: asdict(groups) | {"mode": MODE} for name, groups in quantization.exceptions.items()}
     return asdict(quantization.usual) | {"mode": MODE} | exceptions
 
 
 def from_json(content: Any, where: str) -> Quantization | None:
-    """The opposite of `to_json`; None for nothing, a `ModelError` for what is not supported."""
+    """Parse the entry in config.json, None if there is none; raise a `ModelError` if it is unsupported."""
     if content is None:
         return None
     with stated_in(where):
@@ -137,7 +140,7 @@ def from_json(content: Any, where: str) -> Quantization | None:
             if isinstance(stated, dict):
                 exceptions[module] = _groups(stated)
             elif module not in ("group_size", "bits", "mode") and not isinstance(stated, bool):  # false: dense
-                what = f"{quoted(module)} is {quoted(stated)}: no known quantization"
+                what = f"{quoted(module)} is {quoted(stated)}: unknown quantization"
                 raise Misstated(what, code="model-config")
         return Quantization(_groups(content), exceptions)
 
@@ -145,6 +148,6 @@ def from_json(content: Any, where: str) -> Quantization | None:
 def _groups(stated: Options) -> Groups:
     bits, size, mode = value(stated, "bits", int), value(stated, "group_size", int), value(stated, "mode", MODE)
     if bits not in READABLE_BITS or size not in GROUP_SIZES or mode != MODE:
-        what = f"{bits} bits in groups of {size}, {quoted(mode)}: no known quantization"
+        what = f"{bits} bits in groups of {size}, mode {quoted(mode)}: unsupported quantization"
         raise Misstated(what, code="model-unsupported")
     return Groups(bits, size)

@@ -1,4 +1,4 @@
-"""Tensors on disk: what is known of them before they are read, and reading one at a time."""
+"""Tensors on disk: type and shape before they are read, and reading them one at a time."""
 
 import math
 from collections import Counter
@@ -16,13 +16,13 @@ from funasr_cli.errors import ModelError
 
 Shape = tuple[int, ...]
 
-# What safetensors calls the types that a model can be stored in, and MLX.
+# Types that a model can be stored in: name in safetensors, name in MLX.
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "U32": "uint32"}
 DTYPE_CODES = {name: code for code, name in DTYPES.items()}
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "uint32": 4}
 FLOATING = ("float32", "bfloat16", "float16")
-EXPONENTS = {"float32": 0x7F800000, "bfloat16": 0x7F80, "float16": 0x7C00}  # their bits
-PIECE = 1 << 18  # values that are looked at together
+EXPONENTS = {"float32": 0x7F800000, "bfloat16": 0x7F80, "float16": 0x7C00}  # bit masks
+PIECE = 1 << 18  # values checked at a time
 LONGEST_NAME = 256
 HIGHEST_RANK = 8
 
@@ -31,25 +31,25 @@ HIGHEST_RANK = 8
 class Tensor:
     """A tensor that has not been read yet."""
 
-    dtype: str  # as MLX calls it; for types that no model is stored in, as the file does
+    dtype: str  # MLX's name; for unsupported types, the file's
     shape: Shape
-    read: Callable[[], mx.array]  # anew at each call: nothing is kept
+    read: Callable[[], mx.array]  # reads the values at each call; nothing is cached
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that it takes."""
+        """Size of the values in bytes."""
         return size_bytes(self.dtype, self.shape)
 
     def read_in(self, dtype: str) -> mx.array:
-        """Read it, cast to a type."""
+        """Read the tensor and cast it to a type."""
         return self.read().astype(getattr(mx, dtype))
 
     def raw(self, dtype: str = "") -> np.ndarray:
-        """(bytes,) of uint8; cast to a type, if one is given."""
+        """Read the tensor, cast it to a type if one is given, and return its bytes as (bytes,) uint8."""
         return to_bytes(self.read_in(dtype) if dtype else self.read())
 
     def swapped(self) -> "Tensor":
-        """With the last two axes in the other order; unchanged where there are not two."""
+        """Return the tensor with its last two axes swapped, or unchanged if it has fewer than two."""
         if len(self.shape) < 2:
             return self
         *others, rows, columns = self.shape
@@ -57,18 +57,18 @@ class Tensor:
 
 
 def size_bytes(dtype: str, shape: Shape) -> int:
-    """Bytes that a tensor takes."""
+    """Return the size of a tensor in bytes."""
     return math.prod(shape) * DTYPE_BYTES[dtype]
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
-    """Several tensors below one another, along the first axis."""
+    """Concatenate tensors along the first axis."""
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
     return Tensor(parts[0].dtype, shape, lambda: mx.concatenate([part.read() for part in parts]))
 
 
 def open_safetensors(path: Path) -> dict[str, Tensor]:
-    """Names and tensors of a safetensors file, in the order of their values, which are not read yet.
+    """Return the tensors of a safetensors file by name, in file order. Their values are not read yet.
 
     Raises:
         ModelError: the file is missing or damaged.
@@ -88,19 +88,19 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def presentable(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The same, if messages can name them; a `ModelError` of the first that is called or shaped like none."""
+    """Return the tensors unchanged; raise a `ModelError` for an implausible name or shape."""
     for name, tensor in tensors.items():
         if not (name.isprintable() and 0 < len(name) <= LONGEST_NAME and len(tensor.shape) <= HIGHEST_RANK):
             what = f"{quoted(name)} of shape {quoted(tensor.shape)}"
-            raise ModelError(f"{path}: {what} is no tensor of a model", DAMAGED_HINT, code="model-damaged")
+            raise ModelError(f"{path}: {what} is not a tensor of a model", DAMAGED_HINT, code="model-damaged")
     return tensors
 
 
 def _values(path: Path) -> Callable[[str], mx.array]:
-    """What gives each tensor of a safetensors file away; MLX reads it when it is computed with."""
+    """Return a function that hands out each tensor of a safetensors file once. MLX reads the values lazily."""
     unread: dict[str, mx.array] = {}
     name = str(path)
-    is_utf8 = name.encode(errors="ignore").decode() == name  # MLX opens no other names
+    is_utf8 = name.encode(errors="ignore").decode() == name  # MLX can open only UTF-8 file names
 
     def take(tensor: str) -> mx.array:
         try:
@@ -114,20 +114,20 @@ def _values(path: Path) -> Callable[[str], mx.array]:
 
 
 def usual_dtype(tensors: Mapping[str, Tensor]) -> str:
-    """The floating-point type that most of the tensors have; "none" where there is none."""
+    """Return the most common floating-point type of the tensors, or "none" if there is none."""
     counts = Counter(tensor.dtype for tensor in tensors.values() if tensor.dtype in FLOATING)
     return counts.most_common(1)[0][0] if counts else "none"
 
 
 def to_bytes(values: mx.array) -> np.ndarray:
-    """(bytes,) of uint8, as they lie in memory; NumPy has no bfloat16."""
+    """Return the bytes of an array in memory as (bytes,) uint8. NumPy has no bfloat16."""
     return np.frombuffer(memoryview(mx.contiguous(values).view(mx.uint8)).cast("B"), np.uint8)
 
 
 def is_finite(raw: np.ndarray, dtype: str) -> bool:
-    """Whether all values of (bytes,) of uint8 are numbers: no exponent has all bits set.
+    """Return whether all values in ``raw``, (bytes,) uint8 of a type in `FLOATING`, are finite.
 
-    In pieces, which stay in the cache. The type is one of `FLOATING`.
+    A value is finite if its exponent does not have all bits set. The pieces checked fit in the CPU cache.
     """
     words = raw.view(f"u{DTYPE_BYTES[dtype]}")
     mask = words.dtype.type(EXPONENTS[dtype])

@@ -1,6 +1,6 @@
-"""The one place through which files of a checkpoint are opened: it may come from anybody.
+"""Open and parse the files of a checkpoint, which may come from an untrusted source. No other module opens them.
 
-What is missing, damaged or refused is a `ModelError` in one line; so is what the parsers of libraries raise.
+A missing, damaged or unsafe file raises a `ModelError` with a one-line message, as does any error of a parser.
 """
 
 import json
@@ -15,35 +15,38 @@ from typing import Any, BinaryIO
 
 from funasr_cli.errors import ModelError
 
-# Several times what real files take: a release's config.yaml has 4 kB, the index of a hundred shards 0.2 MB.
+# Several times the size of real files: 4 kB for a release's config.yaml, 0.2 MB for the index of a hundred shards.
 # PyYAML takes half a minute for a megabyte of aliases.
 YAML_LIMIT_BYTES = 1 << 17
 CONFIG_LIMIT_BYTES = 1 << 20
 INDEX_LIMIT_BYTES = 1 << 24
-SHOWN_CHARACTERS = 200  # of what somebody else wrote
+SHOWN_CHARACTERS = 200  # limit for untrusted text in messages
 
-LFS_POINTER = b"version https://git-lfs"  # what git leaves behind where git-lfs is not installed
+LFS_POINTER = b"version https://git-lfs"  # start of the placeholder that git checks out without git-lfs
 DAMAGED_HINT = "copy or download it again"
 
 
 def file_in(folder: Path, name: str, hint: str = "") -> Path:
-    """A regular file in a checkpoint's folder that is not empty, and no link that leads elsewhere.
+    """Return the path of a non-empty regular file in a checkpoint's folder. Links must not lead out of the folder.
 
-    The folder may itself be reached through a link; the name has forward slashes where the file is further down.
-    The hint says what to do if it is missing.
+    The folder itself may be a link. A name in a subfolder has forward slashes. ``hint`` is shown if the file is
+    missing.
+
+    Raises:
+        ModelError: the file is missing, empty, not a regular file, or outside the folder.
     """
     path = folder / _plain_name(folder, name)
     try:
         target, root = path.resolve(strict=True), folder.resolve()
         status = target.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        what = "a link that leads nowhere" if path.is_symlink() else "missing"
+        what = "a broken link" if path.is_symlink() else "missing"
         raise ModelError(f"{path}: {what}", hint, code="model-missing") from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: circular links, before Python 3.13
         raise unreadable(path, error, hint) from error
     if not (target.is_relative_to(root) or _is_blob(target, root)):
-        message = f"{path}: a link that leads out of the folder"
-        raise ModelError(message, "put the file itself there", code="model-path")
+        message = f"{path}: a link to a file outside the folder"
+        raise ModelError(message, "replace the link with the file itself", code="model-path")
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"{path}: not a file", code="model-path")
     if not status.st_size:
@@ -52,28 +55,32 @@ def file_in(folder: Path, name: str, hint: str = "") -> Path:
 
 
 def optional_file_in(folder: Path, name: str) -> Path | None:
-    """The same; None where nothing of that name is there."""
+    """Return the same as `file_in`, or None if nothing of that name exists."""
     return file_in(folder, name) if os.path.lexists(folder / _plain_name(folder, name)) else None
 
 
 def _plain_name(folder: Path, name: str) -> str:
-    """The name, if it leads nowhere but down."""
+    """Return the name unchanged; raise a `ModelError` unless it stays inside the folder."""
     is_drive = re.match("[A-Za-z]:", name)
     if is_drive or "\\" in name or not name.isprintable() or not {"", ".", ".."}.isdisjoint(name.split("/")):
-        raise ModelError(f"{folder}: {quoted(name)} is not the name of a file in it", code="model-path")
+        raise ModelError(f"{folder}: {quoted(name)} is not the name of a file in this folder", code="model-path")
     return name
 
 
 def _is_blob(target: Path, root: Path) -> bool:
-    """Whether Hugging Face's cache keeps it for this snapshot: ``snapshots/COMMIT/f -> ../../blobs/SHA``."""
+    """Return whether a link's target is in Hugging Face's cache: ``snapshots/COMMIT/f -> ../../blobs/SHA``."""
     return root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
 
 
 @contextmanager
 def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a regular file to read, with its size in bytes: no pipe, no device, and no pointer of git-lfs."""
+    """Open a regular file for reading and yield it with its size in bytes.
+
+    Raises:
+        ModelError: the file is missing, a pipe, a device or a git-lfs pointer.
+    """
     try:
-        # Non-blocking, since a pipe would wait for its other end.
+        # Non-blocking, since opening a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError as error:
         raise ModelError(f"{path}: missing", code="model-missing") from error
@@ -85,16 +92,16 @@ def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         raise ModelError(f"{path}: not a file", code="model-path")
     with open(descriptor, "rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise ModelError(f"{path}: a pointer of git-lfs", "run: git lfs pull", code="model-damaged")
+            raise ModelError(f"{path}: a git-lfs pointer, not the file", "run: git lfs pull", code="model-damaged")
         file.seek(0)
         yield file, status.st_size
 
 
 def read_limited(path: Path, limit_bytes: int) -> bytes:
-    """All of a file that has no business being large."""
+    """Read a whole file; raise a `ModelError` if it is larger than such a file should be."""
     with open_file(path) as (file, size_bytes):
         if size_bytes > limit_bytes:
-            what = f"{size_bytes:,} bytes, more than the {limit_bytes:,} read of such a file"
+            what = f"{size_bytes:,} bytes exceed the limit of {limit_bytes:,} for this file"
             raise ModelError(f"{path}: {what}", code="model-damaged")
         return file.read(limit_bytes)
 
@@ -105,8 +112,8 @@ def read_json(path: Path, limit_bytes: int = CONFIG_LIMIT_BYTES) -> dict[str, An
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping. Aliases share what they stand for: no caller may walk through all of it."""
-    import yaml  # loading a converted model needs none
+    """Read a YAML mapping. Do not walk all of it: nested aliases can make it exponentially large."""
+    import yaml  # not needed to load a converted model
 
     return _parse(path, read_limited(path, YAML_LIMIT_BYTES), yaml.safe_load, "a mapping")
 
@@ -114,7 +121,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _parse(path: Path, content: bytes, parse: Callable[[str], Any], what: str) -> dict[str, Any]:
     try:
         parsed = parse(content.decode())
-    except Exception as error:  # RecursionError, and of yaml's constructors AttributeError and KeyError, too
+    except Exception as error:  # also RecursionError, and AttributeError and KeyError from yaml's constructors
         raise unreadable(path, error) from error
     if not isinstance(parsed, dict):
         raise ModelError(f"{path}: not {what}", code="model-config")
@@ -122,27 +129,27 @@ def _parse(path: Path, content: bytes, parse: Callable[[str], Any], what: str) -
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Which file beside it holds each tensor, as ``model.safetensors.index.json`` says; for `file_in` to open."""
+    """Read ``model.safetensors.index.json``: the name, for `file_in`, of the file that holds each tensor."""
     names = read_json(path, INDEX_LIMIT_BYTES).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ModelError(f"{path}: weight_map is not an object of file names", code="model-damaged")
     for name in set(names.values()):
         if "/" in _plain_name(path.parent, name):
-            raise ModelError(f"{path}: {quoted(name)} is not beside it", code="model-path")
+            raise ModelError(f"{path}: {quoted(name)} is not in the same folder", code="model-path")
     return names
 
 
 def unreadable(path: Path, error: BaseException, hint: str = "") -> ModelError:
-    """What to raise where the system or a library gives up on a file."""
+    """Return the error for a file that the system or a library cannot read."""
     return ModelError(f"{path}: cannot be read ({reason_in_a_line(error)})", hint, code="model-damaged")
 
 
-_SHORT = reprlib.Repr()  # looks at no more than it shows
+_SHORT = reprlib.Repr()  # visits no more of a value than it shows
 _SHORT.maxstring = _SHORT.maxother = SHOWN_CHARACTERS
 
 
 def quoted(value: object) -> str:
-    """What stands in a file, as it may enter a message: printable, in one line, not too long."""
+    """Return an untrusted value for a message: printable, on one line, shortened."""
     try:
         text = _SHORT.repr(value)
     except ValueError:  # an integer of thousands of digits
@@ -151,14 +158,14 @@ def quoted(value: object) -> str:
 
 
 def reason_in_a_line(error: BaseException) -> str:
-    """What a library says, in one line."""
-    mark = getattr(error, "problem_mark", None)  # of yaml's
+    """Return a library's error message on one line."""
+    mark = getattr(error, "problem_mark", None)  # position in a YAML error
     text = getattr(error, "strerror", None) or getattr(error, "problem", None) or str(error)
     line = " ".join(text.split()) or type(error).__name__
     return readable(line) + (f", line {mark.line + 1}" if mark else "")
 
 
 def readable(text: str) -> str:
-    """Printable, in one line, not too long."""
+    """Return a text shortened, with unprintable characters and line ends replaced."""
     shown = text[:SHOWN_CHARACTERS]
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)

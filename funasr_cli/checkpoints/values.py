@@ -1,7 +1,7 @@
-"""Configurations that somebody else wrote: typed values out of them, and whether their sizes add up.
+"""Read typed values from untrusted configurations, and check that they are consistent.
 
-`stated_in` names the file in what is refused. A value that is unknown, not supported or of another type is a
-`ModelError`; a missing one is a `KeyError`, until `stated_in` makes a `ModelError` of it.
+An unknown, unsupported or mistyped value raises a `ModelError`. A missing value raises a `KeyError`, which
+`stated_in` turns into a `ModelError`. `stated_in` also adds the file's name to the message.
 """
 
 import dataclasses
@@ -17,27 +17,27 @@ from funasr_cli.errors import ModelError
 T = typing.TypeVar("T")
 Options = dict[str, Any]
 
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 LARGEST_BITS = 63
 
 MAY_BE_ZERO = ("memory_shift", "blank_id", "tp_blocks")
-# Several times what any such model has. A model of these sizes can be described: what it takes is held to the
-# checkpoint's tensors before any of it is computed.
+# Upper limits, several times the sizes of any real model. Larger models than the checkpoint holds are harmless:
+# the sizes are checked against its tensors before anything is computed.
 LARGEST = 1 << 20
 MOST = {"sample_rate_hz": 1_000_000} | dict.fromkeys(
     ("blocks", "tp_blocks", "layers", "num_hidden_layers", "heads", "num_attention_heads", "num_key_value_heads",
      "mel_bins", "stack_frames"), 1000,
 )  # fmt: skip
-LARGEST_NUMBER = 1e12  # of those that are not whole; rope_theta reaches 1e9
+LARGEST_NUMBER = 1e12  # upper limit for floats; rope_theta reaches 1e9
 
 
 class Misstated(ModelError):
-    """What is wrong in a configuration; where that stands is added on the way out."""
+    """A wrong value in a configuration. `stated_in` adds the place to the message."""
 
 
 @contextmanager
 def stated_in(where: str) -> Iterator[None]:
-    """Name the file, or the part of it, in what is said of its content."""
+    """Prefix messages about wrong values with the file, or the part of it, that holds them."""
     try:
         yield
     except Misstated as error:
@@ -52,7 +52,7 @@ def stated_in(where: str) -> Iterator[None]:
 
 
 def section(yaml: Options, name: str) -> Options:
-    """A mapping in a configuration; empty where it is left out."""
+    """Return a mapping in a configuration, empty if it is omitted."""
     content = yaml.get(name)
     if content is None:
         return {}
@@ -62,10 +62,13 @@ def section(yaml: Options, name: str) -> Options:
 
 
 def value(options: Options, name: str, default: Any) -> Any:
-    """A value of the default's type; the default itself where it is left out, unless that is a type."""
+    """Return a value of the default's type, or the default if it is omitted.
+
+    A default that is a type itself makes the value required.
+    """
     kind: Any = default if isinstance(default, type) else type(default)
     found = options[name] if default is kind else options.get(name, default)
-    if type(found) is not kind and not (kind is float and type(found) is int):  # True is an int to isinstance
+    if type(found) is not kind and not (kind is float and type(found) is int):  # isinstance takes True for an int
         what = f"a value of the wrong type ({name} is {quoted(found)}, not {KINDS[kind]})"
         raise Misstated(what, code="model-config")
     if type(found) is int and found.bit_length() > LARGEST_BITS:
@@ -74,18 +77,18 @@ def value(options: Options, name: str, default: Any) -> Any:
 
 
 def require(options: Options, name: str, supported: Any, default: Any = None) -> None:
-    """Refuse every value but one."""
+    """Raise a `ModelError` unless the option has the only supported value."""
     found = options.get(name, default)
     if found != supported:
-        hint = f"this version knows {supported!r}"
+        hint = f"this version supports only {supported!r}"
         raise Misstated(f"{name} is {quoted(found)}: not supported", hint, code="model-unsupported")
 
 
 def parse_dataclass(kind: type[T], options: Options) -> T:
-    """Build a (nested) config dataclass, strictly."""
+    """Build a (nested) config dataclass. Unknown, missing or mistyped fields are errors."""
     hints = typing.get_type_hints(kind)
     if unknown := sorted(options.keys() - hints.keys()):
-        raise Misstated(f"unknown {readable(', '.join(unknown))}", code="model-config")
+        raise Misstated(f"unknown field: {readable(', '.join(unknown))}", code="model-config")
     return kind(**{name: _field(options, name, hint) for name, hint in hints.items()})
 
 
@@ -103,14 +106,12 @@ def _field(options: Options, name: str, hint: Any) -> Any:
 
 
 def check_config(config: Any, where: str, misfits: Callable[[Any], Iterable[str]]) -> None:
-    """Refuse a configuration that no model can have, before it fails somewhere deep in the arithmetic.
+    """Raise a `ModelError` for an impossible configuration, before it fails deep inside the computation.
 
-    ``misfits`` names what does not add up in one of this family; numbers are in range before it is asked.
-
-    Raises:
-        ModelError: naming what does not add up.
+    ``misfits`` returns the inconsistencies that are specific to the family. It is called only if all numbers are
+    in range.
     """
-    problems = [*_out_of_range(config, "")] or [*misfits(config)]  # which divides by these numbers
+    problems = [*_out_of_range(config, "")] or [*misfits(config)]  # `misfits` divides by these numbers
     if problems:
         raise ModelError(f"{where}: {'; '.join(problems)}", code="model-config")
 

@@ -1,6 +1,6 @@
-"""Vocabularies that come with checkpoints: the tokenizer of a decoder, and the labels of a CTC branch.
+"""Vocabularies of checkpoints: the decoder's tokenizer, and the labels of the CTC branch.
 
-One that is missing, damaged or another model's is a `ModelError`.
+A vocabulary that is missing, damaged or belongs to another model raises a `ModelError`.
 """
 
 import json
@@ -14,12 +14,12 @@ from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, quoted, read_limited,
 from funasr_cli.errors import ModelError
 from funasr_cli.vocabulary import CTCVocabulary
 
-TOKENIZER_LIMIT_BYTES = 1 << 25  # Qwen3's tokenizer.json has 11 MB
+TOKENIZER_LIMIT_BYTES = 1 << 25  # Qwen3's tokenizer.json takes 11 MB
 CTC_VOCABULARY_LIMIT_BYTES = 1 << 24
-ANOTHERS = "it is another model's"
-PROBE = "a 1, 你好"  # what a tokenizer has to be able to read
-# Of what a tokenizer may consist. Some other parts replace each letter by any number, again and again, and the
-# library ends the process where memory runs out.
+ANOTHERS = "the file belongs to another model: copy the right one"
+PROBE = "a 1, 你好"  # text that every tokenizer must be able to encode
+# Allowed components of a tokenizer. Some other components can multiply every letter again and again, and the
+# library aborts the process when memory runs out.
 KNOWN_PARTS = frozenset(
     "BPE NFC NFD NFKC NFKD Lowercase Sequence Split Digits ByteLevel TemplateProcessing ByteFallback Fuse".split()
 )
@@ -33,15 +33,15 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
     try:
         _refuse_unknown(json.loads(content), path)
         tokenizer = Tokenizer.from_buffer(content)
-        tokenizer.no_truncation()  # a prompt is taken as it is, whatever the file says
+        tokenizer.no_truncation()  # never change a prompt, regardless of the file
         tokenizer.no_padding()
         highest = max([*tokenizer.get_vocab().values(), *tokenizer.encode(PROBE).ids])
     except (ModelError, KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a bare Exception, or a panic of the Rust library, which is not even one
+    except BaseException as error:  # a panic of the Rust library is not an Exception
         raise unreadable(path, error, DAMAGED_HINT) from error
-    if highest >= vocab_size:  # such a row would be read from foreign memory
-        message = f"{path}: has token {highest}, but the decoder only {vocab_size}"
+    if highest >= vocab_size:  # its embedding would be read from beyond the matrix
+        message = f"{path}: has token {highest}, but the decoder has only {vocab_size} tokens"
         raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
     return tokenizer
 
@@ -52,11 +52,11 @@ def _refuse_unknown(content: dict[str, Any], path: Path) -> None:
     if unknown or len(kinds) > MOST_PARTS:
         what = quoted(unknown[0]) if unknown else f"{len(kinds)} parts"
         hint = "copy the tokenizer of Qwen3"
-        raise ModelError(f"{path}: unlike Qwen's tokenizer: {what}", hint, code="model-unsupported")
+        raise ModelError(f"{path}: unsupported tokenizer ({what})", hint, code="model-unsupported")
 
 
 def _kinds(part: Any) -> Iterator[Any]:
-    """The types of a part and of those in it."""
+    """Yield the types of a component and of all components inside it."""
     if isinstance(part, dict) and "type" in part:
         yield part["type"]
     for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():

@@ -112,7 +112,7 @@ def load(
     options = recognizer.supported(options, typed)
     recognizer.refuse_unsupported(options, typed)
     prompt = recognizer.model.prompt(options)
-    if prompt and (tokens := prompt.tokens_before + prompt.tokens_behind) > LONG_PROMPT_TOKENS:
+    if prompt and (tokens := prompt.tokens_before + prompt.tokens_after) > LONG_PROMPT_TOKENS:
         console.warn(f"a prompt of {tokens} tokens slows every segment down, and may displace what was said")
     if console.is_verbose():
         gflops = gflops_a_core()
@@ -139,10 +139,10 @@ def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
     for first in (True, False) if options.prev_text else (True,):
         prompt = recognizer.model.prompt(options, first=first)
         assert prompt is not None, "its capabilities say that there is one"
-        before, after = prompt.tokens_before, prompt.tokens_behind
+        before, after = prompt.tokens_before, prompt.tokens_after
         which = "" if not options.prev_text else " of a recording's first segment" if first else " of the others"
         console.say(f"prompt{which}, {before} tokens before the audio, {after} behind it:")
-        console.say(AUDIO_MARK.join((prompt.before, prompt.behind)))
+        console.say(AUDIO_MARK.join((prompt.before, prompt.after)))
 
 
 def transcribe_all(

@@ -1,1 +1,1 @@
-"""Where MLX computes: its back end, the device, its buffers and streams."""
+"""MLX's back end, device, memory and streams."""

@@ -1,8 +1,8 @@
-"""The one place where MLX is imported, and what has to happen before and after that.
+"""The only module that imports MLX, after it has opened a fast BLAS.
 
-Everything else says ``from funasr_cli.compute.backend import mx, nn``. MLX's Linux CPU wheel is linked against the
-reference BLAS; a BLAS that is already open globally when MLX is loaded wins the symbol lookup, so a fast one is
-opened first. On macOS (Accelerate, Metal) nothing of this applies; with a CUDA back end it does no harm.
+All other modules use ``from funasr_cli.compute.backend import mx, nn``. MLX's Linux CPU wheel is linked against
+the slow reference BLAS. If another BLAS has been loaded globally before MLX, the dynamic linker uses its symbols,
+so a fast one is opened first. macOS (Accelerate, Metal) does not need this; with a CUDA back end it is harmless.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from funasr_cli.errors import SetupError
 
 
 def _blas_candidates() -> Iterator[str]:
-    """Libraries that export a plain ``cblas_sgemm``, best first: that of PyPI's ``mkl`` is wherever pip put it."""
+    """Yield libraries that export ``cblas_sgemm``, best first; PyPI's ``mkl`` comes before system libraries."""
     with suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("mkl") or []:
             if file.name.startswith("libmkl_rt.so"):
@@ -27,7 +27,7 @@ def _blas_candidates() -> Iterator[str]:
 
 def _open_globally(path: str) -> bool:
     try:
-        # Without the symbol the reference BLAS would stay in charge unnoticed.
+        # Without this symbol, MLX would silently keep using the reference BLAS.
         ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL).cblas_sgemm  # noqa: B018
     except (OSError, AttributeError):
         return False
@@ -35,7 +35,7 @@ def _open_globally(path: str) -> bool:
 
 
 def _open_blas() -> str | None:
-    """Open a fast BLAS for MLX's CPU back end; name of the one opened, None where none is needed or found."""
+    """Open a fast BLAS for MLX's CPU back end and return its name; None if none is needed or found."""
     if sys.platform != "linux":
         return None
     wanted = os.environ.get("FUNASR_BLAS")
@@ -51,14 +51,14 @@ def _open_blas() -> str | None:
 
 
 BLAS = _open_blas()
-# On recent GPUs MLX would otherwise round the inputs of float32 products to 10 bits (TF32).
+# Otherwise, on recent GPUs, MLX rounds the inputs of float32 products to 10 bits (TF32).
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 try:
     import mlx.core as mx
     from mlx import nn
     from mlx.utils import tree_flatten
-except ImportError as error:  # on Linux plain `mlx` comes without a back end
+except ImportError as error:  # on Linux, plain `mlx` has no back end
     raise SetupError(
         f"MLX has no back end on this machine ({error})",
         "install one: pip install 'mlx[cpu]' mkl, or 'mlx[cuda12]' / 'mlx[cuda13]' for an NVIDIA card",
@@ -67,19 +67,19 @@ except ImportError as error:  # on Linux plain `mlx` comes without a back end
 
 
 def on_accelerator() -> bool:
-    """Whether MLX computes on a GPU (Metal or CUDA) rather than on the CPU."""
+    """Tell whether MLX computes on a GPU (Metal or CUDA), not on the CPU."""
     return bool(mx.default_device() == mx.gpu)
 
 
 def describe() -> str:
-    """Device and BLAS in a few words, for logs and tables."""
+    """Name the device and the BLAS, for logs and tables."""
     if on_accelerator():
         return "GPU"
     return f"CPU, {os.path.basename(BLAS)}" if BLAS else "CPU, MLX's own BLAS"
 
 
 def lacks_blas() -> bool:
-    """Whether MLX is left to its wheel's reference BLAS, which takes many times as long."""
+    """Tell whether MLX uses the reference BLAS of its Linux wheel, which is many times slower than others."""
     return sys.platform == "linux" and BLAS is None and not on_accelerator()
 
 

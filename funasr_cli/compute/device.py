@@ -1,4 +1,4 @@
-"""What suits this machine: where to compute, in which type, and whether there is room. See docs/performance.md."""
+"""Choice of device and type for this machine, and checks of its speed and memory. See docs/performance.md."""
 
 import os
 import platform
@@ -10,31 +10,31 @@ from funasr_cli.compute.memory import available_bytes
 from funasr_cli.errors import SetupError
 from funasr_cli.options import AS_STORED
 
-SLOW_GFLOPS = 8.0  # a core: the reference BLAS reaches 4 on a fast one, any other ten times that
+SLOW_GFLOPS = 8.0  # per core: the reference BLAS reaches 4 on a fast core, any other BLAS ten times as many
 PROBE_ROWS, PROBE_WIDTH = 256, 512
-PROBES = 5  # at least: the first one also waits for the library to set itself up
-PROBE_S = 0.5  # where a BLAS seems slow: other work on the cores passes, a slow BLAS stays
+PROBES = 5  # at least; the first one includes the library's initialisation
+PROBE_S = 0.5  # duration of probing if a BLAS seems slow, to tell a slow BLAS from other load on the cores
 
 
 def use_device(name: str) -> None:
-    """Let MLX compute there from now on, or raise a `SetupError`; models have to be loaded afterwards."""
+    """Make this MLX's device, for models loaded afterwards; raise a `SetupError` if it is unavailable."""
     device = mx.Device(getattr(mx, name))
     if not mx.is_available(device):
-        hint = "leave --device out, or install MLX's back end"
-        raise SetupError(f"MLX cannot compute on the {name} here", hint, code="device-missing")
+        hint = "omit --device, or install MLX's back end for it"
+        raise SetupError(f"MLX cannot use the {name} on this machine", hint, code="device-missing")
     mx.set_default_device(device)
 
 
 def default_dtype() -> str:
-    """Type to compute in: as stored on a GPU; float32 on a CPU, where MLX's own bf16 and integer code crawls."""
+    """Return the type to compute in: as stored on a GPU; float32 on a CPU, where MLX is very slow in others."""
     return AS_STORED if on_accelerator() else "float32"
 
 
 def gflops_a_core() -> float | None:
-    """Billions of float32 operations in a matrix product for each second that a CPU's core works; None on a GPU.
+    """Measure the speed of a float32 matrix product, in GFLOP/s per CPU core; return None on a GPU.
 
-    Time of the processor, not of the clock: a machine that is busy with something else is not a slow one. Threads
-    that spin while they wait count as working, though, so a BLAS that seems slow is tried for longer.
+    It measures CPU time, not elapsed time, since a busy machine is not a slow one. But threads that spin while
+    they wait also use CPU time, so a BLAS that seems slow is measured for longer.
     """
     if on_accelerator():
         return None
@@ -50,37 +50,37 @@ def gflops_a_core() -> float | None:
 
 
 def slowness(gflops: float | None) -> str:
-    """Why a CPU computes slowly, and what to do about it; empty where it does not.
+    """Explain why computing on the CPU is slow, and what to do about it; empty if it is not slow.
 
-    It is left to MLX's own BLAS if no other was found, or one without effect, if that was measured.
+    It is slow if MLX uses its own BLAS: no other was found, or the one opened has no effect, as measured.
     """
     if not lacks_blas() and (gflops is None or gflops >= SLOW_GFLOPS):
         return ""
-    found = f"{os.path.basename(BLAS)} computes only {gflops:.0f} GFLOP/s a core" if BLAS else "no fast BLAS found"
+    found = f"{os.path.basename(BLAS)} reaches only {gflops:.0f} GFLOP/s a core" if BLAS else "no fast BLAS found"
     mkl = "pip install mkl, or " if platform.machine() == "x86_64" else ""
     return (
-        f"{found}, so this takes many times as long as it needs: {mkl}install OpenBLAS "
-        "(Debian: libopenblas0-pthread), or name one with FUNASR_BLAS"
+        f"{found}, so this is many times slower than it could be: {mkl}install OpenBLAS "
+        "(Debian: libopenblas0-pthread), or set FUNASR_BLAS to the path of a BLAS library"
     )
 
 
 def in_words(gflops: float | None) -> str:
-    """Device, BLAS and speed, for logs."""
+    """Name the device, the BLAS and its speed, for logs."""
     return describe() if gflops is None else f"{describe()}, {gflops:.0f} GFLOP/s a core"
 
 
 def keep_in_memory() -> None:
-    """On Metal, let the system keep weights and caches in place up to what it recommends; elsewhere, nothing."""
+    """Keep weights and caches wired in memory on Metal, up to the recommended limit."""
     if on_accelerator() and mx.metal.is_available():
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
 
 
 def refuse_too_large(what: str, sizes_bytes: Iterable[int], hint: str) -> None:
-    """Say, as a `SetupError`, that the tensors of something will not fit, before the system ends the program."""
-    needed_bytes, there_bytes = sum(sizes_bytes), available_bytes()
-    if needed_bytes > there_bytes:
+    """Raise a `SetupError` if the tensors do not fit into memory, before the system kills the program."""
+    needed_bytes, free_bytes = sum(sizes_bytes), available_bytes()
+    if needed_bytes > free_bytes:
         raise SetupError(
-            f"{what}: takes {needed_bytes / 1e9:.1f} GB of memory, and {there_bytes / 1e9:.1f} GB are at hand",
+            f"{what}: needs {needed_bytes / 1e9:.1f} GB of memory, only {free_bytes / 1e9:.1f} GB are available",
             f"close other programs; {hint}",
             code="memory-short",
         )

@@ -1,4 +1,4 @@
-"""Memory that can be taken, and what MLX keeps for itself: buffers that have been freed, streams of threads."""
+"""Available memory, and cleaning up what MLX keeps: freed buffers, and the streams of threads."""
 
 import os
 import sys
@@ -9,22 +9,22 @@ from pathlib import Path
 
 from funasr_cli.compute.backend import mx, on_accelerator
 
-FREED_BUFFERS_BYTES = 1 << 29  # of what MLX has freed, the most that is kept for reuse
+FREED_BUFFERS_BYTES = 1 << 29  # limit of freed memory that MLX keeps for reuse
 
 
 def total_bytes() -> int:
-    """Memory that the device has for MLX, or this machine's."""
+    """Return the total memory that MLX can use: the GPU's, or this machine's."""
     if on_accelerator():
         info = mx.device_info()
-        names = ("max_recommended_working_set_size", "memory_size", "total_memory")  # Metal's, and CUDA's
+        names = ("max_recommended_working_set_size", "memory_size", "total_memory")  # two on Metal, one on CUDA
         return next((int(info[name]) for name in names if info.get(name)), 0)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def available_bytes() -> int:
-    """Memory that can still be taken: the device's, or this machine's within its container."""
+    """Return the available memory: the GPU's, or this machine's within the limit of its container."""
     if on_accelerator():
-        free = mx.device_info().get("free_memory")  # CUDA's
+        free = mx.device_info().get("free_memory")  # on CUDA
         return int(free) if free else max(0, total_bytes() - int(mx.get_active_memory()))
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
@@ -35,18 +35,18 @@ def available_bytes() -> int:
 
 
 def _container_bytes() -> Iterator[int]:
-    """What a control group leaves us, if there is one with a limit."""
+    """Yield the memory that is free within the control group's limit, if there is one, and no limit otherwise."""
     folder = Path("/sys/fs/cgroup")
     with suppress(OSError, ValueError):
         limit, used = ((folder / f"memory.{name}").read_text() for name in ("max", "current"))
         counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        cached = int(counts.get("inactive_file", 0))  # given back when somebody wants it
+        cached = int(counts.get("inactive_file", 0))  # page cache, released on demand
         yield max(0, int(limit) - int(used) + cached)
     yield sys.maxsize
 
 
 class _FreedBuffers:
-    """Limits what MLX keeps of freed memory while anybody computes here, and gives it back behind each."""
+    """Limits the freed memory that MLX keeps during computations, and releases it after each."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,16 +73,16 @@ FREED_BUFFERS = _FreedBuffers()
 
 
 class _Streams:
-    """MLX's streams of a thread, or MLX aborts the process when that thread has ended."""
+    """Clears a thread's MLX streams when the thread ends. Otherwise MLX aborts the process."""
 
     def __del__(self) -> None:
         mx.clear_streams()
 
 
-_of_thread = threading.local()  # what it holds goes away with its thread, and in it
+_of_thread = threading.local()  # its content is deleted when the thread ends, and in that thread
 
 
 def clear_streams_with_thread() -> None:
-    """Let MLX's streams of this thread end with it."""
+    """Arrange for this thread's MLX streams to be cleared when it ends."""
     if threading.current_thread() is not threading.main_thread():
         _of_thread.streams = getattr(_of_thread, "streams", None) or _Streams()

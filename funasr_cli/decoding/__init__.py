@@ -1,1 +1,1 @@
-"""From audio embeddings to text: prompt, token by token decoding, and what the tokens spell."""
+"""From audio embeddings to text: autoregressive decoding, CTC output, stopping criteria and word times."""

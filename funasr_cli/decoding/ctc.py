@@ -1,4 +1,4 @@
-"""The CTC branch's own reading of a segment: the text of its best path, and its posteriors.
+"""The CTC branch's output for a segment: the text of its best path, and its posteriors.
 
 Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``inference_llm``).
 """
@@ -15,7 +15,7 @@ from funasr_cli.vocabulary import CTCVocabulary
 
 
 class CTCReading:
-    """What the CTC branch makes of its decoder's output for one segment, (frames, width) `hidden`, not padded."""
+    """The CTC branch's output for one segment, from its decoder's output `hidden` (frames, width), not padded."""
 
     def __init__(
         self, head: CTCHead, hidden: mx.array, vocabulary: CTCVocabulary, blank_id: int, frame_duration_s: float
@@ -24,19 +24,19 @@ class CTCReading:
         self.vocabulary, self.blank_id, self.frame_duration_s = vocabulary, blank_id, frame_duration_s
         self.frame_ids: list[int] = head.best(hidden).tolist()  # the likeliest label of each frame
         self.token_ids = best_path(self.frame_ids, blank_id)  # repeats merged and blanks removed
-        self.text = clean_text(vocabulary.decode(self.token_ids))  # as the decoder's text is cleaned
+        self.text = clean_text(vocabulary.decode(self.token_ids))  # cleaned like the decoder's text
 
     def log_probs(self, labels: list[int]) -> np.ndarray:
-        """(frames, labels) log-probabilities of these labels alone: all of them would be 240 kB a frame."""
+        """Return the log-probabilities of these labels only, (frames, labels): all would take 240 kB a frame."""
         return self._head.logits_of(self._hidden, labels) - self._log_totals[:, None]
 
     def token_logprobs(self) -> list[float]:
-        """Log-probability of each token of the best path, at the frame where it is likeliest."""
+        """Return the log-probability of each token of the best path, at its likeliest frame."""
         classes = sorted(set(self.token_ids))
         log_probs = self.log_probs(classes) if classes else np.zeros((0, 0))  # (frames, classes)
         runs = groupby(enumerate(self.frame_ids), key=lambda frame: frame[1])  # of frames with the same label
         return [
-            min(0.0, max(float(log_probs[frame, classes.index(label)]) for frame, _ in run))  # a sum may round up
+            min(0.0, max(float(log_probs[frame, classes.index(label)]) for frame, _ in run))  # rounding: > 0
             for label, run in runs
             if label != self.blank_id
         ]

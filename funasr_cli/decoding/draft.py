@@ -1,9 +1,9 @@
-"""The text of the CTC branch as a draft of what the decoder will write.
+"""Drafts for speculative decoding: the CTC branch's text proposes the decoder's next tokens.
 
-CTC spells what is said: ``my birthday is on november twelfth``. The decoder writes ``My birthday is on November
-12th.`` Nothing of that is known beforehand: which words begin with a capital, which numbers become digits and what
-ends a text is learned from the texts of both while they come in. Where the decoder writes something else all the
-same, the draft is taken up again behind the difference.
+The CTC branch spells what is spoken: ``my birthday is on november twelfth``. The decoder writes ``My birthday is
+on November 12th.`` `SpellingMemory` learns this spelling during the run, from finished segments: capitals, numbers
+in digits and punctuation at the end. `CTCDraft` proposes the text of one row. If the decoder writes something
+else, the draft is aligned with the decoded text and continues after the difference.
 """
 
 from collections import Counter, defaultdict
@@ -13,88 +13,90 @@ from itertools import pairwise
 from funasr_cli.decoding.text import UNFINISHED, TextStream
 from funasr_cli.units import Unit, common, units_of
 
-FIRST, FURTHER, CASES = 0.8, 0.9, 8  # what drafts are worth before anything is known, and how fast that changes
-LONGEST_PHRASE = 4  # units that are learned as a whole: a time of day, a year
-LONGEST_FORM, LONGEST_ENDING = 40, 4  # characters: what is longer has not been heard
+FIRST, FURTHER, CASES = 0.8, 0.9, 8  # acceptance rates assumed at first, and their weight in cases
+LONGEST_PHRASE = 4  # units that are learned as one phrase: a time of day, a year
+LONGEST_FORM, LONGEST_ENDING = 40, 4  # characters: anything longer was not in the audio
 MOST_FORMS = 20_000  # the oldest are forgotten
-MOST_MISSES = 6  # in a row: then the texts have nothing to do with each other
-OWN_CASES = 2  # how many of its own proposals change what a row expects
-SKIPPED, ADDED, CHANGED = 0.6, 1.0, 0.9  # costs of a heard unit that is not written, the reverse, and another one
-MOST_TOKENS = 32  # of a proposal: runs without a comma are rarely longer
+MOST_MISSES = 6  # consecutive ones, after which the draft is given up: the texts are unrelated
+OWN_CASES = 2  # weight, in cases, of the rate over all rows as the prior of a row's own rate
+# Alignment costs: a heard unit that is not written, a written unit that was not heard, a substitution.
+SKIPPED, ADDED, CHANGED = 0.6, 1.0, 0.9
+MOST_TOKENS = 32  # per proposal: stretches without a comma are rarely longer
 MOST_CHARACTERS = 8 * MOST_TOKENS
-REACH = 8  # units that one text may be ahead of the other
-LOST_AT = 32  # written units since both last agreed: from then on, they are taken to go on side by side
+REACH = 8  # units by which one text may be ahead of the other
+LOST_AT = 32  # written units without agreement, after which both texts are assumed to advance at the same pace
 
 
 class Rate:
-    """How often something comes out well, 0 to 1, by experience."""
+    """Running estimate of a success rate, 0 to 1."""
 
     def __init__(self, expected: float, weight: float):
-        """`expected` is what is taken for it beforehand, which counts as much as `weight` cases."""
+        """Start from a prior rate `expected`, which counts as much as `weight` cases."""
         self._good, self._all = expected * weight, weight
 
     def count(self, good: int, bad: int) -> None:
-        """Take in some more cases."""
+        """Add cases."""
         self._good, self._all = self._good + good, self._all + good + bad
 
     @property
     def value(self) -> float:
-        """0 to 1."""
+        """The estimated rate, 0 to 1."""
         return self._good / self._all
 
 
 class SpellingMemory:
-    """Forms that the decoder has given to units of the CTC text, by whether they follow a digit."""
+    """Memory of a run: how the decoder has written units of the CTC text, and the acceptance rates of drafts."""
 
     def __init__(self) -> None:
-        self.first = Rate(FIRST, CASES)  # how often a proposal's first token has been right
-        self.further = Rate(FURTHER, CASES)  # how often one behind right ones
+        self.first = Rate(FIRST, CASES)  # acceptance rate of a proposal's first token
+        self.further = Rate(FURTHER, CASES)  # acceptance rate of a token whose predecessors were accepted
+        # Written forms by heard units, and by whether the text before them ends with a digit.
         self._forms: dict[tuple[bool, tuple[str, ...]], Counter[str]] = {}
-        self._capitals: Counter[bool] = Counter()  # at the beginning of a text
-        self._endings: dict[str, Counter[str]] = defaultdict(Counter)  # by a text's last unit, and "" of all
+        self._capitals: Counter[bool] = Counter()  # whether texts start with a capital
+        self._endings: dict[str, Counter[str]] = defaultdict(Counter)  # by a text's last unit; "" counts all texts
 
     def learn(self, heard: str, written: str) -> None:
-        """Look at a finished text."""
-        theirs, ours = units_of(heard), units_of(written)
-        if not theirs or not ours:
+        """Learn from a finished segment: the CTC text and the decoder's."""
+        heard_units, written_units = units_of(heard), units_of(written)
+        if not heard_units or not written_units:
             return
-        pairs = common([unit.key for unit in theirs], [unit.key for unit in ours])
-        for (start, begin), (end, stop) in pairwise([(-1, -1), *pairs, (len(theirs), len(ours))]):
-            self._learn_block(theirs[start + 1 : end], ours[begin + 1 : stop], written)
-            if stop < len(ours):
-                self._learn_block(theirs[end : end + 1], ours[stop : stop + 1], written)
-        if ours[0].text.swapcase() != ours[0].text:
-            self._capitals[ours[0].text[0].isupper()] += 1
-        ending = written[ours[-1].end :]
+        pairs = common([unit.key for unit in heard_units], [unit.key for unit in written_units])
+        for (start, begin), (end, stop) in pairwise([(-1, -1), *pairs, (len(heard_units), len(written_units))]):
+            self._learn_block(heard_units[start + 1 : end], written_units[begin + 1 : stop], written)
+            if stop < len(written_units):
+                self._learn_block(heard_units[end : end + 1], written_units[stop : stop + 1], written)
+        if written_units[0].text.swapcase() != written_units[0].text:
+            self._capitals[written_units[0].text[0].isupper()] += 1
+        ending = written[written_units[-1].end :]
         if len(ending) <= LONGEST_ENDING:
-            for last in (theirs[-1].key, ""):
+            for last in (heard_units[-1].key, ""):
                 self._endings[last][ending] += 1
         for known in (self._forms, self._endings):
             while len(known) > MOST_FORMS:
                 known.pop(next(iter(known)))  # type: ignore[call-overload]
 
-    def _learn_block(self, theirs: Sequence[Unit], ours: Sequence[Unit], written: str) -> None:
-        """Units that stand for each other: one by one where they are as many, else as a phrase."""
-        if len(theirs) == len(ours):
-            for one, other in zip(theirs, ours, strict=True):
-                if other.start or other.key != one.key:  # a capital at the beginning is no habit of the word
+    def _learn_block(self, heard_units: Sequence[Unit], written_units: Sequence[Unit], written: str) -> None:
+        """Learn units that correspond to each other: one by one if their numbers are equal, else as a phrase."""
+        if len(heard_units) == len(written_units):
+            for one, other in zip(heard_units, written_units, strict=True):
+                if other.start or other.key != one.key:  # a capital at the start is not specific to the word
                     self._note((one.key,), [other], written)
-        elif theirs and 0 < len(ours) <= 2 * LONGEST_PHRASE and len(theirs) <= LONGEST_PHRASE:
-            self._note(tuple(unit.key for unit in theirs), ours, written)
+        elif heard_units and 0 < len(written_units) <= 2 * LONGEST_PHRASE and len(heard_units) <= LONGEST_PHRASE:
+            self._note(tuple(unit.key for unit in heard_units), written_units, written)
 
-    def _note(self, keys: tuple[str, ...], ours: Sequence[Unit], written: str) -> None:
-        form = written[ours[0].start : ours[-1].end]
-        follows_digit = written[: ours[0].start][-1:].isdigit()
+    def _note(self, keys: tuple[str, ...], written_units: Sequence[Unit], written: str) -> None:
+        form = written[written_units[0].start : written_units[-1].end]
+        follows_digit = written[: written_units[0].start][-1:].isdigit()
         if len(form) <= LONGEST_FORM:
             forms = self._forms.setdefault((follows_digit, keys), Counter())
             forms[form if follows_digit else form.lstrip()] += 1
 
     def write(self, heard: str) -> str:
-        """How the decoder may write what CTC hears."""
+        """Predict how the decoder will write the CTC text."""
         units, text, at, end = units_of(heard), "", 0, 0
         while at < len(units):
             form, used = self._form(units, at, text)
-            text += heard[end : units[at].start] + form  # punctuation, should CTC write any
+            text += heard[end : units[at].start] + form  # first any punctuation of the CTC text
             at, end = at + used, units[at + used - 1].end
         text = text.lstrip()
         if self._capitals[True] > self._capitals[False]:
@@ -102,7 +104,7 @@ class SpellingMemory:
         return text + (self._ending(units[-1].key) or heard[end:]) if units else heard
 
     def _form(self, units: Sequence[Unit], at: int, before: str) -> tuple[str, int]:
-        """The next piece of a text, and for how many units it stands."""
+        """Return the written form of the next units, and their number."""
         follows_digit = before[-1:].isdigit()
         for length in range(min(LONGEST_PHRASE, len(units) - at), 0, -1):
             keys = tuple(unit.key for unit in units[at : at + length])
@@ -117,33 +119,34 @@ class SpellingMemory:
 
 
 class CTCDraft:
-    """Proposes how a row goes on whose text comes in on `stream`, by what the CTC branch `heard`."""
+    """The draft of one row: proposes the next tokens after `stream`, from the text that the CTC branch `heard`."""
 
     def __init__(self, heard: str, stream: TextStream, encode: Callable[[str], list[int]], memory: SpellingMemory):
         self._text = memory.write(heard)
         self._units = units_of(self._text)
         self._stream = stream
         self._encode = encode
-        self._at = 0  # units of the draft behind which both texts go on...
-        self._read = 0  # ...and the number of characters that have been written up to there
+        # Where both texts last agreed: the number of units of the draft, and of characters of the decoded text.
+        self._at = 0
+        self._read = 0
         self._memory = memory
         self._first = Rate(memory.first.value, OWN_CASES)
-        self._misses = self._wait = 0  # looks in a row that found nothing right, and steps until the next
-        self._agreed = False  # both texts, anywhere so far
-        self.proposed = 0  # tokens so far
+        self._misses = self._wait = 0  # consecutive misses, and steps to wait until the next proposal
+        self._agreed = False  # whether both texts have agreed anywhere so far
+        self.proposed = 0  # total number of proposed tokens
 
     @property
     def odds(self) -> tuple[float, float]:
-        """How likely the next proposal's first token is to be right, and each further one behind right ones.
+        """Acceptance probability of the next proposal's first token, and of each further one after accepted ones.
 
-        The first is learned from this row, the second from all rows.
+        The first is estimated from this row, the second from all rows.
         """
         return self._first.value, self._memory.further.value
 
     def propose(self) -> list[int] | None:
-        """Guess the ids that come next, at most `MOST_TOKENS`; None where there will be no guess any more.
+        """Propose the next token ids, at most `MOST_TOKENS`; None if the draft has nothing more to propose.
 
-        After mistakes, there are ever fewer tries.
+        After misses, proposals pause for more and more steps.
         """
         raw = self._stream.raw
         if self._wait:
@@ -153,16 +156,16 @@ class CTCDraft:
             return None
         if raw.endswith(UNFINISHED):
             return []
-        coming = self._rest(raw)[:MOST_CHARACTERS]
-        if not coming:
+        rest = self._rest(raw)[:MOST_CHARACTERS]
+        if not rest:
             return None if self._at == len(self._units) else []
         if self._misses and not self._agreed:
-            self._miss()  # it began wrong: let the texts agree somewhere first
+            self._miss()  # the start was wrong: wait until the texts agree somewhere
             return []
-        return self._encode(coming)[:MOST_TOKENS]
+        return self._encode(rest)[:MOST_TOKENS]
 
     def judge(self, proposed: int, accepted: int) -> None:
-        """Learn what became of as much of a proposal as was tried."""
+        """Count how many of the verified tokens of a proposal were accepted."""
         self.proposed += proposed
         for rate in (self._first, self._memory.first):
             rate.count(int(accepted > 0), int(accepted == 0))
@@ -177,7 +180,7 @@ class CTCDraft:
         self._wait = (1 << self._misses) // 2 if self._misses > 1 else 0  # 0, 2, 4, 8, ... steps
 
     def _rest(self, raw: str) -> str:
-        """What is left of the draft behind the written text."""
+        """Return the rest of the draft, after the part that corresponds to the decoded text."""
         tail = raw[self._read :]
         written = units_of(tail)
         at, offset = self._at, self._units[self._at - 1].end if self._at else 0
@@ -192,14 +195,18 @@ class CTCDraft:
         return rest.lstrip() if tail[-1].isspace() else rest
 
     def _catch_up(self, written: Sequence[Unit], raw: str) -> tuple[int, int]:
-        """How many units of the draft the written text stands for, and where the rest of the draft begins."""
+        """Align the draft with the text written since they last agreed.
+
+        Returns:
+            The number of the draft's units that the written text covers, and the offset of the rest of the draft.
+        """
         ahead = self._units[self._at : self._at + len(written) + REACH]
         count, agrees = align(written, ahead, open_end=raw[-1:].isalpha())
         self._agreed |= agrees
         at, last = self._at + count, written[-1]
         offset = self._units[at - 1].end if at else 0
         if agrees and len(last.key) < len(self._units[at - 1].key):
-            offset -= len(self._units[at - 1].key) - len(last.key)  # within a word
+            offset -= len(self._units[at - 1].key) - len(last.key)  # inside a word
         elif agrees:
             self._at, self._read = at, self._read + last.end
         elif len(written) >= LOST_AT:
@@ -209,10 +216,11 @@ class CTCDraft:
 
 
 def align(written: Sequence[Unit], heard: Sequence[Unit], open_end: bool) -> tuple[int, bool]:
-    """Count the heard units that a beginning of a text stands for, and tell whether the last of both agree.
+    """Count the heard units that the written text covers, and tell whether the last units of both agree.
 
-    Weighted edit distance (Wagner and Fischer 1974) between all that is written, at least one unit, and each
-    beginning of the heard. With `open_end`, the last written unit may be the beginning of a word.
+    Weighted edit distance (Wagner and Fischer 1974) between the whole written text, at least one unit, and every
+    prefix of the heard units; the cheapest prefix wins. With `open_end`, the last written unit may be part of a
+    word.
     """
     costs = [SKIPPED * count for count in range(len(heard) + 1)]
     agrees = [False] * (len(heard) + 1)

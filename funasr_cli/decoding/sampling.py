@@ -1,4 +1,4 @@
-"""From logits to token ids: greedy, or by chance."""
+"""Choosing token ids from logits: greedily, or by random sampling."""
 
 from collections.abc import Callable
 
@@ -7,19 +7,19 @@ import numpy as np
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.options import TranscribeOptions
 
-# (batch, vocab) logits, and how many tokens each row has so far -> (batch,) ids
+# (batch, vocab) logits, and the number of tokens that each row has so far -> (batch,) ids
 Sampler = Callable[[mx.array, list[int]], mx.array]
 
 
 def make_sampler(options: TranscribeOptions) -> Sampler:
-    """Greedy, or temperature, then top-k, then top-p (the order of transformers).
+    """Make a sampler: greedy at temperature 0, else temperature, then top-k, then top-p (as in transformers).
 
-    The random numbers of a row's n-th token are the same in every row: a text does not depend on its neighbours,
-    nor on when its row began.
+    All rows use the same random numbers for their n-th token. So a text depends neither on the other rows of the
+    batch nor on when its row joined.
     """
     if options.temperature == 0:
         return lambda logits, _: mx.argmax(logits, axis=-1)
-    keys = [mx.random.key(options.seed or 0)]  # what is left to split, behind the keys of all steps so far
+    keys = [mx.random.key(options.seed or 0)]  # the keys of all steps so far, then the one to split next
 
     def step_key(step: int) -> mx.array:
         while len(keys) < step + 2:
@@ -28,7 +28,7 @@ def make_sampler(options: TranscribeOptions) -> Sampler:
 
     def sample(logits: mx.array, steps: list[int]) -> mx.array:
         noise = {step: mx.random.gumbel(logits.shape[-1:], key=step_key(step)) for step in set(steps)}
-        # Differences to the likeliest: a tiny temperature may only push the others out of range.
+        # Relative to the highest logit, so that a tiny temperature overflows only the logits of other tokens.
         scaled = (logits - logits.max(axis=-1, keepdims=True)) / options.temperature
         if options.top_k is not None:
             scaled = keep_top_k(scaled, options.top_k)
@@ -40,23 +40,23 @@ def make_sampler(options: TranscribeOptions) -> Sampler:
 
 
 def log_probabilities(logits: mx.array, ids: mx.array) -> mx.array:
-    """Log-probabilities of chosen ids: (batch, vocab) float32, (batch,) -> (batch,).
+    """Return the log-probabilities of chosen ids: (batch, vocab) float32, (batch,) -> (batch,).
 
-    On x86, MLX computes one exponential at a time and NumPy sixteen: there both arguments are evaluated for it.
+    On a CPU, this evaluates both arguments and uses NumPy: on x86, MLX does not vectorise exponentials.
     """
     if on_accelerator():
         chosen = mx.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
         return chosen - mx.logsumexp(logits, axis=-1)
     mx.eval(logits, ids)
     values = np.ascontiguousarray(np.array(logits, copy=False))
-    with np.errstate(invalid="ignore"):  # what is not finite ends the row
+    with np.errstate(invalid="ignore"):  # a value that is not finite ends the row
         differences = values - values.max(axis=-1, keepdims=True)
         chosen = np.take_along_axis(differences, np.array(ids)[:, None].astype(np.int64), axis=-1)[:, 0]
         return mx.array(chosen - np.log(np.exp(differences).sum(axis=-1)))
 
 
 def keep_top_k(logits: mx.array, count: int) -> mx.array:
-    """(batch, vocab) with all but the ``count`` largest logits at minus infinity; ties with the last stay."""
+    """Set all but the ``count`` largest logits (batch, vocab) to minus infinity; ties with the last are kept."""
     if count >= logits.shape[-1]:
         return logits
     least = mx.topk(logits, count, axis=-1).min(axis=-1, keepdims=True)
@@ -64,9 +64,9 @@ def keep_top_k(logits: mx.array, count: int) -> mx.array:
 
 
 def keep_top_p(logits: mx.array, share: float) -> mx.array:
-    """(batch, vocab) with everything behind the smallest set that holds ``share`` at minus infinity."""
+    """Keep the smallest set of tokens whose probabilities sum to ``share``; set the others to minus infinity."""
     order = mx.argsort(-logits, axis=-1)
     probabilities = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
-    before = mx.cumsum(probabilities, axis=-1) - probabilities  # mass of the likelier tokens; 0 for the first
+    before = mx.cumsum(probabilities, axis=-1) - probabilities  # probability of all likelier tokens together
     kept = mx.put_along_axis(mx.zeros_like(before), order, (before < share).astype(before.dtype), axis=-1)
     return mx.where(kept > 0, logits, -mx.inf)

@@ -1,4 +1,4 @@
-"""When a row has to stop: the model says so, it has written more than can be said, or it goes in circles."""
+"""When a row has to stop: at a stop token, at its token budget, in a loop, or at values that are not finite."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -6,17 +6,19 @@ from enum import StrEnum
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.text import UNFINISHED, TextStream
 
-TOKENS_AT_ONCE = 24  # on top of the rate: punctuation, a short segment's last word
-TOKENS_A_SECOND = 16  # the fastest speakers come to about 8 tokens of Qwen's a second, more in rarer scripts
+TOKENS_AT_ONCE = 24  # budget in addition to the rate: for punctuation, and the last word of a short segment
+TOKENS_A_SECOND = 16  # the fastest speakers reach about 8 Qwen tokens a second, more in rarer scripts
 LONGEST_PERIOD = 64
 LONGEST_CHARACTER = 4  # bytes, each of which may be a token
-ROUNDS = 4  # in a row are a loop...
-LOOPING_TOKENS = 16  # ...if it is at least this long...
-LOOPING_CHARACTERS = 40  # ...in one or the other: the same characters can be cut into ever different tokens
+# A loop has at least this number of rounds, and this number of tokens or of characters. Both are checked, since
+# the same characters can be split into different tokens in each round.
+ROUNDS = 4
+LOOPING_TOKENS = 16
+LOOPING_CHARACTERS = 40
 
 
 class StopReason(StrEnum):
-    """Why a row ended."""
+    """Reason why a row ended."""
 
     EOS = "eos"
     BUDGET = "budget"
@@ -25,14 +27,14 @@ class StopReason(StrEnum):
 
 
 def token_budget(duration_s: float) -> int:
-    """Return a number of tokens that nobody can say in this time."""
+    """Return a number of tokens that exceeds any real speech of this duration."""
     return TOKENS_AT_ONCE + round(TOKENS_A_SECOND * duration_s)
 
 
 def find_loop(sequence: Sequence[object], shortest: int) -> int | None:
-    """Find the loop of the shortest period at the end of tokens or characters, and where its first round ends.
+    """Find a loop at the end of a sequence of tokens or characters; return where its first round ends.
 
-    It takes at least `shortest` repeated items, and `ROUNDS` rounds in any case.
+    A loop has at least `shortest` items and `ROUNDS` rounds. The shortest period is tried first.
     """
     for period in range(1, min(LONGEST_PERIOD, len(sequence) // ROUNDS) + 1):
         start = len(sequence) - period
@@ -44,17 +46,17 @@ def find_loop(sequence: Sequence[object], shortest: int) -> int | None:
 
 
 class StoppingCriteria:
-    """Watches one row."""
+    """Stopping criteria of one row."""
 
     def __init__(self, stop_token_ids: tuple[int, ...], duration_s: float, max_tokens: int | None):
-        """`max_tokens` is a limit that was asked for; None goes by the length of the row's audio."""
+        """Set the criteria. `max_tokens` is the user's limit; None derives one from the length of the audio."""
         self._stop_token_ids = stop_token_ids
         self._asked_for = max_tokens is not None
         self._budget = token_budget(duration_s) if max_tokens is None else max_tokens
         self._seen = 0
 
     def push(self, token: Token, stream: TextStream) -> StopReason | None:
-        """Let a token into the text, if it is text; why the row has to stop, if it has to."""
+        """Append a token to the text, unless it is a stop token; return the reason if the row has to stop."""
         self._seen += 1
         if not token.finite:
             return StopReason.NONFINITE
@@ -66,9 +68,10 @@ class StoppingCriteria:
         return StopReason.BUDGET if self._seen == self._budget else None
 
     def worth_retrying(self, reason: StopReason, doubtful: bool = False) -> bool:
-        """Whether smaller pieces may do better; not against a limit that was asked for, or with broken weights.
+        """Tell whether decoding smaller pieces may help.
 
-        `doubtful` is a text where the CTC branch heard something else.
+        It does not help against the user's own limit, or if the weights are broken. `doubtful` means that the
+        CTC branch heard something else.
         """
         if reason == StopReason.EOS:
             return doubtful
@@ -76,21 +79,21 @@ class StoppingCriteria:
 
 
 class Quota(StoppingCriteria):
-    """Lets exactly this number of tokens through, whatever they are: for measuring."""
+    """Stopping criteria for benchmarks, which accept exactly this number of tokens, stop tokens included."""
 
     def __init__(self, tokens: int):
         super().__init__((), 0.0, tokens)
 
     def push(self, token: Token, stream: TextStream) -> StopReason | None:
-        """Count a token."""
+        """Append a token to the text and count it."""
         self._seen += 1
         stream.push(token.token_id, token.logprob)
         return StopReason.BUDGET if self._seen == self._budget else None
 
 
 def without_loop(stream: TextStream) -> str:
-    """Raw text up to the end of the first round of its loop, or of the character that this would cut."""
+    """Return the raw text up to the end of the first round of its loop, without splitting a character."""
     if end := find_loop(stream.token_ids, LOOPING_TOKENS):
         texts = [stream.spell(stream.token_ids[: end + more]) for more in range(LONGEST_CHARACTER)]
         return next((text for text in texts if not text.endswith(UNFINISHED)), texts[0])
-    return stream.raw[: find_loop(stream.raw, LOOPING_CHARACTERS)]  # all of it where there is none
+    return stream.raw[: find_loop(stream.raw, LOOPING_CHARACTERS)]  # everything if there is no loop

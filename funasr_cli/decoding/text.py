@@ -1,7 +1,7 @@
-"""What tokens spell: clean text, at the end and while they are still coming in.
+"""From tokens to clean text, at the end of decoding and while it is still running.
 
-Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``inference_llm``: ``/sil`` becomes a space, runs of white
-space one space). What differs: ``<think>`` blocks and white space at both ends are taken out.
+Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``inference_llm``: ``/sil`` becomes a space, and so does a
+run of white space). What differs: ``<think>`` blocks and white space at both ends are removed.
 """
 
 import math
@@ -13,27 +13,27 @@ from funasr_cli.transcript import Score
 THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 SILENCE_MARK = "/sil"
 WHITE_SPACE = re.compile(r"\s+")
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # stands for a character whose last bytes are still to come
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # a character whose last bytes have not been decoded yet
 
 
 def clean_text(raw: str) -> str:
-    """Final text of everything the decoder wrote."""
+    """Convert the decoder's complete raw output to the final text."""
     return WHITE_SPACE.sub(" ", THINK.sub("", raw).replace(SILENCE_MARK, " ")).strip()
 
 
 def thinking(raw: str) -> str:
-    """What stood in ``<think>`` blocks, joined."""
+    """Return the contents of all ``<think>`` blocks, joined."""
     return "\n".join(block.strip() for block in THINK.findall(raw) if block.strip())
 
 
 def settled_text(raw: str) -> str:
-    """The part of `clean_text` that no further token can change."""
+    """Return the part of `clean_text` that no further token can change."""
     raw = _without_unfinished_mark(raw.rstrip(UNFINISHED), "<think>")
     return clean_text(_without_unfinished_mark(THINK.sub("", raw), SILENCE_MARK))
 
 
 def _without_unfinished_mark(text: str, mark: str) -> str:
-    """Drop an ending that may yet grow into ``mark``."""
+    """Drop an ending that further tokens may complete to ``mark``."""
     for size in range(len(mark) - 1, 0, -1):
         if text.endswith(mark[:size]):
             return text[:-size]
@@ -41,22 +41,22 @@ def _without_unfinished_mark(text: str, mark: str) -> str:
 
 
 class TextStream:
-    """What a row spells while its tokens are still coming in: ``settled`` only grows, up to the final text.
+    """The text of a row that is being decoded. ``settled`` only grows, until it is the final text.
 
     Args:
-        spell: token ids -> raw text, special tokens left out.
-        earlier: what has been written before the first token, and is part of the text.
+        spell: token ids -> raw text, without special tokens.
+        earlier: text that precedes the first token and is part of the text.
     """
 
     def __init__(self, spell: Callable[[list[int]], str], earlier: str = ""):
         self.spell = (lambda token_ids: earlier + spell(token_ids)) if earlier else spell
         self.earlier = earlier
         self.token_ids: list[int] = []
-        self.raw = earlier  # everything written so far, as the tokenizer spells it
+        self.raw = earlier  # everything decoded so far, as the tokenizer spells it
         self.settled = settled_text(earlier)
-        # Length of `settled`, and the lowest log-probability behind what was added to get there.
+        # For each extension of `settled`: its new length, and the lowest log-probability of the tokens added.
         self._settled_by: list[tuple[int, float]] = [(len(self.settled), 0.0)]
-        self._lowest = 0.0  # of the tokens that have settled nothing yet
+        self._lowest = 0.0  # of the tokens since the last extension
 
     def push(self, token_id: int, logprob: float = 0.0) -> None:
         """Add a token."""
@@ -68,12 +68,12 @@ class TextStream:
             self._settled_by.append((len(self.settled), self._lowest))
             self._lowest = 0.0
         elif self.raw.endswith("</think>"):
-            self._lowest = 0.0  # what has been thought is no part of the text
+            self._lowest = 0.0  # the think block is not part of the text
 
     def scores(self, text: str) -> tuple[Score, ...]:
-        """The final text, or the beginning of it, in the pieces in which it came, with how likely each was.
+        """Split the final text, or a prefix of it, into the pieces that were decoded, each with its probability.
 
-        Characters of several tokens are as likely as the least likely of these.
+        A piece made of several tokens gets the probability of the least likely one.
         """
         scores, start = [], 0
         for end, logprob in [*self._settled_by, (len(text), self._lowest)]:

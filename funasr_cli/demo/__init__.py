@@ -1,6 +1,6 @@
-"""The bundled model and clips: small, trained on synthesised speech, for trying things without a download.
+"""The bundled demo model and clips, for trying the program without a download.
 
-Which model it is, how well it reads and what it cannot do stands in `README.md` beside this file.
+`README.md` in this folder describes the model, its training on synthesised speech, its accuracy and its limits.
 """
 
 import json
@@ -13,15 +13,15 @@ CLIPS = Path(__file__).parent / "clips"
 
 @dataclass(frozen=True)
 class DemoClip:
-    """A clip that no part of the training has heard, voice or sentence."""
+    """A clip whose voice and sentence are not in the training data."""
 
     path: Path
-    language: str  # ISO code of what is spoken
-    spoken: str  # its text in words, as the model writes it without inverse text normalisation
-    written: str  # its text with numbers in digits, as the model writes it by default
+    language: str  # ISO code of the spoken language
+    spoken: str  # its text as the model writes it without inverse text normalisation, with numbers in words
+    written: str  # its text as the model writes it by default, with numbers in digits
 
 
 def clips() -> list[DemoClip]:
-    """The bundled clips, in order."""
+    """Return the bundled clips, in order."""
     rows = map(json.loads, (CLIPS / "clips.jsonl").read_text(encoding="utf-8").splitlines())
     return [DemoClip(CLIPS / row["file"], row["language"], row["spoken"], row["written"]) for row in rows]

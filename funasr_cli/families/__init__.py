@@ -1,1 +1,1 @@
-"""The model families, each a folder; which of them a checkpoint belongs to, and loading it."""
+"""The model families, one folder each; finding a checkpoint's family, and loading it."""

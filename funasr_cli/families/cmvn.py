@@ -1,4 +1,4 @@
-"""The CMVN file that goes with a checkpoint of FunASR's, and with what is converted from it."""
+"""The CMVN file of a FunASR checkpoint, and of a model converted from one."""
 
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
@@ -9,12 +9,15 @@ from funasr_cli.checkpoints.values import Options, section, stated_in, value
 from funasr_cli.features.cmvn import CMVN
 
 CMVN_FILE = "am.mvn"
-LIMIT_BYTES = 1 << 20  # the releases' have 11 kB
-MISSING = "features are normalised with it: copy it, too"
+LIMIT_BYTES = 1 << 20  # in the releases, the file has 11 kB
+MISSING = "the model normalises its features with this file: copy it as well"
 
 
 def cmvn_file(folder: Path, options: Options) -> Path:
-    """Find it in FunASR's folder, whose ``config.yaml`` says this; upstream trains with absolute paths."""
+    """Find the CMVN file in a FunASR folder, by the `options` in its ``config.yaml``.
+
+    Only the file's name counts, since upstream trains with absolute paths.
+    """
     with stated_in(str(folder / funasr.UPSTREAM_CONFIG)):
         conf = section(options, "frontend_conf")
         stated = None if conf.get("cmvn_file") is None else PureWindowsPath(value(conf, "cmvn_file", str)).name
@@ -24,7 +27,7 @@ def cmvn_file(folder: Path, options: Options) -> Path:
 
 
 def read_cmvn(files: Mapping[str, Path], row_width: int) -> CMVN:
-    """Read it out of the files of a checkpoint; a `ModelError` where it is damaged or another model's."""
+    """Read the CMVN file of a checkpoint; raise a `ModelError` if it is damaged or belongs to another model."""
     path = files[CMVN_FILE]
     content = read_limited(path, LIMIT_BYTES)
     try:

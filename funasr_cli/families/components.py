@@ -1,6 +1,6 @@
-"""What several families' configurations have in common: FunASR's front end and its SAN-M encoder.
+"""Configuration of components that several families share: FunASR's front end and its SAN-M encoder.
 
-Our field; upstream's key; upstream's own default, or a type where the key has to be stated.
+Each entry of a table is our field, upstream's key, and upstream's default, or a type if the key is required.
 """
 
 from collections.abc import Iterator
@@ -23,47 +23,47 @@ ENCODER: Fields = (  # SenseVoiceEncoderSmall
     ("blocks", "num_blocks", 6), ("tp_blocks", "tp_blocks", 0),
     ("memory_taps", "kernel_size", 11), ("memory_shift", "sanm_shfit", 0),
 )  # fmt: skip
-LONGEST_FRAME_SAMPLES = 1 << 16  # the release's has 400, one of 25 ms at 192 kHz 4,800
+LONGEST_FRAME_SAMPLES = 1 << 16  # the release uses 400; 25 ms at 192 kHz are 4,800
 
 
 def fields_of(conf: Options, fields: Fields) -> dict[str, Any]:
-    """Our fields, with the values that upstream's section states."""
+    """Return our fields with the values from upstream's section."""
     return {ours: value(conf, theirs, default) for ours, theirs, default in fields}
 
 
 def stated(config: Any, fields: Fields) -> Options:
-    """Do the inverse: upstream's section that states what a configuration says."""
+    """Return upstream's section for a configuration, the inverse of `fields_of`."""
     return {theirs: getattr(config, ours) for ours, theirs, _ in fields}
 
 
 def frontend_config(conf: Options) -> FrontendConfig:
-    """Translate ``frontend_conf``; a ``cmvn_file`` in it is left to the caller."""
+    """Translate ``frontend_conf``, except its ``cmvn_file``, which the caller handles."""
     require(conf, "snip_edges", True, default=True)
     require(conf, "upsacle_samples", True, default=True)
     return FrontendConfig(**fields_of(conf, FRONTEND))
 
 
 def encoder_config(conf: Options, input_dim: int) -> SANMConfig:
-    """Translate ``encoder_conf``, or whatever the family calls it."""
+    """Translate ``encoder_conf``, or the family's section of another name."""
     return SANMConfig(input_dim=input_dim, **fields_of(conf, ENCODER))
 
 
 def heads_misfit(name: str, width: int, heads: int) -> Iterator[str]:
-    """Name attention whose heads do not share its width evenly."""
+    """Report attention whose width is not divisible by its number of heads."""
     if width % heads:
-        yield f"{name}: {heads} heads do not divide {width}"
+        yield f"{name}: {width} is not divisible by {heads} heads"
 
 
 def encoder_misfits(encoder: SANMConfig) -> Iterator[str]:
-    """Name what else does not add up in an encoder."""
+    """Report other inconsistent values of an encoder."""
     if encoder.input_dim % 2 or encoder.input_dim < 4:
-        yield f"rows of {encoder.input_dim} values have no sines and cosines in equal number"
+        yield f"feature rows have {encoder.input_dim} values, not an even number of at least 4"
     if encoder.memory_shift > encoder.memory_taps // 2:
-        yield f"a shift of {encoder.memory_shift} exceeds {encoder.memory_taps} taps"
+        yield f"a filter shift of {encoder.memory_shift} is more than half of {encoder.memory_taps} taps"
 
 
 def frontend_misfits(frontend: FrontendConfig) -> Iterator[str]:
-    """Name what does not add up in a front end."""
+    """Report inconsistent values of a front end."""
     if frontend.window not in WINDOWS:
         yield f"window {quoted(frontend.window)} is not one of {', '.join(WINDOWS)}"
     for name, length_ms in (("length", frontend.frame_length_ms), ("shift", frontend.frame_shift_ms)):

@@ -1,4 +1,4 @@
-"""A converted model's own layout: ``config.json``, and its reader."""
+"""The layout of a converted model: its ``config.json``, and its reader."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What ``config.json`` of a converted model says: ``dtype`` is the type of what is not quantized.
+    """Content of a converted model's ``config.json``.
 
-    The class of its configuration tells the family. Where it came from, its ``source``, is described in
-    docs/porting.md.
+    The class of `config` determines the family. `dtype` is the type of all tensors that are not quantized.
+    `source` is the model's origin; see docs/porting.md.
     """
 
     config: Any
@@ -51,16 +51,17 @@ def read_config(folder: Path) -> ModelFile:
     """Read and check ``config.json``.
 
     Raises:
-        ModelError: not a model of ours, of a newer format, or with fields missing, unknown or of a wrong type.
+        ModelError: the model was not converted by us or has another format version, or a field is missing, unknown
+            or of the wrong type.
     """
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     family = registry.of_model_type(content.get("model_type"))
     if content.get("format") != FORMAT or family is None:
-        hint = "run: funasr convert on its source"
+        hint = "run funasr convert on its source"
         raise ModelError(f"{path}: not a model converted by funasr", hint, code="model-unsupported")
     if (version := content.get("format_version")) != FORMAT_VERSION:
-        message = f"{path}: format version {quoted(version)}, this funasr reads {FORMAT_VERSION}"
+        message = f"{path}: the format version is {quoted(version)}, this funasr reads {FORMAT_VERSION}"
         hint = "upgrade funasr-cli, or convert the source again"
         raise ModelError(message, hint, code="model-unsupported")
     with stated_in(str(path)):
@@ -69,7 +70,7 @@ def read_config(folder: Path) -> ModelFile:
     check_config(config, str(path), family.misfits)
     source = content.get("source")
     if not isinstance(source, dict) or not all(isinstance(value, str | None) for value in source.values()):
-        raise ModelError(f"{path}: source is not an object of strings", code="model-config")
+        raise ModelError(f"{path}: source is not an object with string values", code="model-config")
     dtype = content.get("dtype")
     if dtype not in DTYPES:
         raise ModelError(f"{path}: dtype is {quoted(dtype)}, not one of {', '.join(DTYPES)}", code="model-config")
@@ -78,13 +79,13 @@ def read_config(folder: Path) -> ModelFile:
 
 
 def _printable(key: str, value: str | None) -> str | None:
-    """What ``source`` says; only the digests of shards take several lines."""
+    """Make a value of ``source`` printable; only the digests of shards may span several lines."""
     lines = value.splitlines() if value and key == "sha256" else [value or ""]
     return value and "\n".join(map(readable, lines))
 
 
 def open_converted(folder: Path) -> Checkpoint:
-    """Open a converted folder."""
+    """Open the folder of a converted model."""
     model = read_config(folder)
     family = registry.of_config(model.config)
     weights, tied = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT), family.tied(model.config)

@@ -1,15 +1,16 @@
-"""What a family of models is to the rest of the program: one value of `Family`, of functions and data.
+"""Interface between a model family and the rest of the program: a `Family` of functions and data.
 
-A new family is a folder beside this file. A module ``family.py`` in it has its ``FAMILY``, which `registry` lists.
-What several families' configurations state alike is in `components`; what all of FunASR's folders have in common,
-such as the files that their ``configuration.json`` names, in `checkpoints.funasr`.
+A new family is a new folder here. Its module ``family.py`` defines ``FAMILY``, which must be added to `registry`.
+`components` has the configuration of components that families share. `checkpoints.funasr` has what all FunASR
+folders share, such as the files named in ``configuration.json``.
 
-A family's readers return a `Checkpoint`, whose tensors have the names and the layout of its network. Small files
-that a converted model needs are of two kinds: ``files`` are copied as they are; ``texts`` are made by the reader,
-such as a vocabulary as JSON, by name and content. After the conversion both lie in the folder, where the family's
-``files`` finds them for `open_converted`. Since a checkpoint may be loaded without being written, to compare the
-two, `checkpoints.checkpoint.read_small_json` reads such a file from either place. A few hundred numbers, such as
-the means and variances of features, may also stand in the configuration, as tuples of floats.
+A family's readers return a `Checkpoint`, whose tensors have the names and shapes of its network. A converted model
+may also need small files. There are two kinds: ``files`` are copied unchanged; ``texts``, such as a vocabulary in
+JSON, are created by the reader, by name and content. The conversion writes both to the model's folder, where the
+family's ``files`` finds them for `open_converted`. A checkpoint can also be loaded without being written, to
+compare it with the converted model, so `checkpoints.checkpoint.read_small_json` reads such a file from either
+place. A few hundred numbers, such as the means and variances of features, can instead be part of the
+configuration, as tuples of floats.
 """
 
 import math
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout of somebody else's that has a ``config.json``, with the family's model type in it.
+    """A third-party layout whose ``config.json`` has the family's model type.
 
     Attributes:
-        is_it: tell by the content of ``config.json`` whether a folder is in this layout.
-        open: read a folder, given what it is called: a hub id, or the folder's name.
-        is_ready: MLX can compute with it as it lies there, so that it need not be converted.
+        is_it: tells from the content of ``config.json`` whether a folder is in this layout.
+        open: reads a folder, given its name: a hub id, or the folder's own name.
+        is_ready: whether MLX can run the model without conversion.
     """
 
     is_it: Callable[[Options], bool]
@@ -48,36 +49,36 @@ class Layout:
 
 @dataclass(frozen=True)
 class Family:
-    """Models that differ in nothing but sizes, weights and what they were taught.
+    """Models of the same architecture, which differ only in sizes, weights and training.
 
-    Functions that need more than configurations and networks import it when they are called: this is imported for
-    every command.
+    Every command imports this. So functions that need more than configurations and networks import their modules
+    when they are called.
 
     Attributes:
-        model_type: what ``config.json`` calls it, ours and others'.
-        upstream_class: what FunASR calls it, ``model:`` in ``config.yaml``; messages use that name, too.
-        aliases: hub ids by the short names that users may type.
-        config: the dataclass of its configuration, nested ones in it. It is no other family's; its fields stand in
-            ``config.json``.
-        misfits: name what does not add up in a configuration whose numbers are in range.
-        network: make the network, without values; attributes are named as the tensors are.
-        load: make a model that is ready out of one that has been read.
-        capabilities: tell what a model with this configuration can do.
-        open_funasr: read FunASR's folder, given what its ``config.yaml`` states, this class for one, and what the
-            folder is called.
-        layouts: others that have a ``config.json``; the first that fits is taken.
-        rules: what becomes of each tensor, by the layout's name, for ``convert --explain``.
-        files: find the files that go with the weights in a converted folder, by name.
-        vocabulary_problems: tell what is wrong with the files that go with the weights: the file's name, and what.
-        parts: what the options of quantization mean; the first part tells which recipe is said to be the model's.
-        tied: tell which head is not stored because it is an embedding.
-        with_languages: the same configuration with other languages; None where a model's languages are fixed.
-        upstream_options: FunASR's ``config.yaml`` and the decoder's ``config.json`` that state a configuration,
-            given the decoder's folder; None where results are not compared with PyTorch.
-        readme: lines for the page that lies beside a converted model.
-        hub_files: files of a repository to download besides what all have: patterns such as ``*.bpe.model``, or
-            ``*/vocab.json`` in any folder.
-        modelscope_ids: hub ids on ModelScope by those of `aliases`, where they differ.
+        model_type: the family's name in ``config.json``, in our layout and others.
+        upstream_class: FunASR's name, ``model:`` in ``config.yaml``. Messages also use it.
+        aliases: hub ids by their short names on the command line.
+        config: the dataclass of its configuration, which may contain others. Each family has its own class, whose
+            fields are written to ``config.json``.
+        misfits: reports inconsistent values of a configuration whose numbers are in range.
+        network: creates the network, without values. Its attributes have the tensors' names.
+        load: turns a loaded network into a model that is ready to use.
+        capabilities: returns what a model with this configuration can do.
+        open_funasr: reads a FunASR folder, given the content of its ``config.yaml`` and its name.
+        layouts: third-party layouts that have a ``config.json``, in order of precedence.
+        rules: how tensors are renamed and converted, by the layout's name, for ``convert --explain``.
+        files: finds the files other than weights in a converted folder, by name.
+        vocabulary_problems: yields the name of each unsuitable file, and what is wrong with it.
+        parts: the matrices that each quantization option selects. The first part's recipe is reported as the
+            model's.
+        tied: returns which head is not stored because it equals an embedding.
+        with_languages: returns the same configuration with other languages; None if a model's languages are fixed.
+        upstream_options: returns FunASR's ``config.yaml`` and the decoder's ``config.json`` for a configuration,
+            given the decoder's folder; None if results are not compared with PyTorch.
+        readme: lines for the README of a converted model.
+        hub_files: patterns of files to download in addition to those that all families need, such as
+            ``*.bpe.model``, or ``*/vocab.json`` in any folder.
+        modelscope_ids: hub ids on ModelScope by those in `aliases`, if they differ.
     """
 
     model_type: str
@@ -104,9 +105,9 @@ class Family:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its values, and what its family needs to make a model of it.
+    """A network with its weights, and everything that its family needs to create a model from it.
 
-    ``dtype`` is what it computes in, as `load_model` takes it; ``texts`` are those of a `Checkpoint`.
+    ``dtype`` is the type to compute in, as in `load_model`. ``texts`` are those of a `Checkpoint`.
     """
 
     network: nn.Module
@@ -119,17 +120,17 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
-        """What it was converted from."""
+        """Name of the model's source, or of its folder if the source is unknown."""
         return self.file.source.get("source") or self.folder.name
 
     @property
     def parameters(self) -> int:
-        """How many values its network has, whatever they are stored in."""
+        """Number of parameters of the network, regardless of their stored type."""
         return sum(map(math.prod, model_shapes(self.family.network(self.file.config)).values()))
 
     @property
     def weights_type(self) -> str:
-        """Type of the weights as computed with, for logs and tables."""
+        """Type of the weights during computation, for logs and tables."""
         quantization = self.file.quantization
         stored = f"{self.file.dtype}, {quantization}" if quantization else self.file.dtype
         return stored if self.dtype in (AS_STORED, stored) else f"{self.dtype} (stored as {stored})"

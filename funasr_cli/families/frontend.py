@@ -1,4 +1,4 @@
-"""What models that hear filter banks have in common: from a recording's samples to their encoder's rows."""
+"""Common part of all models with filter bank features: from audio samples to feature rows."""
 
 import numpy as np
 import soxr
@@ -9,7 +9,7 @@ from funasr_cli.features.fbank import MIN_SAMPLES, Frontend, FrontendConfig
 
 
 class FilterBankModel:
-    """The front end of a model, for a `SpeechModel` to derive from."""
+    """Base class of speech models with filter bank features: their front end."""
 
     sample_rate_hz = SAMPLE_RATE_HZ
 
@@ -17,12 +17,16 @@ class FilterBankModel:
         self.frontend = Frontend(config)
 
     def at_model_rate(self, samples: np.ndarray) -> np.ndarray:
-        """(samples,) at `sample_rate_hz` -> the same at the rate that the model states, 8 kHz for telephones."""
+        """Resample (samples,) from `sample_rate_hz` to the rate in the model's configuration, such as 8 kHz."""
         rate_hz = self.frontend.config.sample_rate_hz
         return samples if rate_hz == SAMPLE_RATE_HZ else soxr.resample(samples, SAMPLE_RATE_HZ, rate_hz)
 
     def features(self, samples: np.ndarray) -> np.ndarray:
-        """(samples,) at `sample_rate_hz` -> (rows, row width); an `AudioError` where they make none."""
+        """Compute features (rows, row width) of (samples,) at `sample_rate_hz`.
+
+        Raises:
+            AudioError: the audio is too short for a single row.
+        """
         samples = self.at_model_rate(samples)
         if len(samples) < MIN_SAMPLES:
             raise AudioError("too short to be encoded", code="audio-too-short")

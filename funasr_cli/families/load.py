@@ -1,4 +1,4 @@
-"""A model on disk -> one that is ready: strict names and shapes, and the type that suits the device."""
+"""Loading a model: strict checks of names and shapes, and the type that suits the device."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -18,25 +18,25 @@ from funasr_cli.families.open import open_model
 from funasr_cli.options import AS_STORED, DTYPES
 from funasr_cli.speech_model import SpeechModel
 
-# What takes less memory.
+# Hints for a model that does not fit into memory.
 LIGHTER_STORED = "or convert the model with --quantize {}"
-ELSEWHERE = "or use a machine with more of it"
-LIGHTER_DENSE = "--dtype stored takes less, and on a CPU much more time"
-OVERFLOWS = "float16"  # mlx-audio can store it; it cannot hold this model's values, so nothing computes in it
+ELSEWHERE = "or use a machine with more memory"
+LIGHTER_DENSE = "--dtype stored needs less memory, but is much slower on a CPU"
+OVERFLOWS = "float16"  # mlx-audio can store it, but its range is too small to compute in for this model
 
 
 def load_model(folder: Path, dtype: str | None = None) -> SpeechModel:
-    """Load a model that MLX can read, as `open_model` does.
+    """Load a model from a folder that `open_model` can read.
 
     Args:
-        folder: of the model.
-        dtype: "stored" (quantized matrices stay quantized), "float32" or "bfloat16" (everything dense in that
-            type); None chooses for the device.
+        folder: the model's folder.
+        dtype: "stored" (quantized matrices stay quantized), "float32" or "bfloat16" (all weights dense, in that
+            type); None chooses the best type for the device.
 
     Raises:
-        UsageError: another type, float16 among them, which cannot hold this model's values.
-        ModelError: the folder is incomplete, damaged or does not fit its own configuration.
-        SetupError: there is not enough memory for it.
+        UsageError: any other type. This includes float16, whose range is too small for the models' values.
+        ModelError: the folder is incomplete or damaged, or the weights do not match the configuration.
+        SetupError: there is not enough memory.
     """
     dtype = dtype or default_dtype()
     if dtype not in (AS_STORED, *DTYPES):
@@ -46,7 +46,7 @@ def load_model(folder: Path, dtype: str | None = None) -> SpeechModel:
 
 
 def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> SpeechModel:
-    """Load an opened checkpoint, whatever its layout; see `load_model`."""
+    """Load an opened checkpoint of any layout; see `load_model`."""
     family = registry.of_config(checkpoint.config)
     network, quantized = empty_model(checkpoint, family.network(checkpoint.config)), checkpoint.quantized()
     if dtype == AS_STORED:
@@ -59,7 +59,7 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> SpeechM
     if dtype == AS_STORED and quantized:
         stated = {module: dataclasses.asdict(groups) for module, groups in quantized.items()}
         nn.quantize(network, class_predicate=lambda module, _: stated.get(module, False))
-    # The stored and the cast form of only one tensor are in memory together.
+    # Tensors are cast one by one, so that only one is in memory in both forms.
     network.load_weights(list(_weights(checkpoint, dtype, quantized)), strict=True)
     network.eval()
     file = ModelFile(checkpoint.config, checkpoint.dtype, checkpoint.quantization, dict(checkpoint.source))
@@ -69,7 +69,7 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> SpeechM
 def _weights(
     checkpoint: Checkpoint, dtype: str, quantized: Mapping[str, Groups]
 ) -> Iterator[tuple[str, mx.array]]:
-    """The tensors as they are computed with; multiplied out, a quantized matrix is one instead of three."""
+    """Yield the tensors in the type to compute in. Dequantized, a matrix is one tensor instead of three."""
     for name, tensor in checkpoint.tensors.items():
         module, _, part = name.rpartition(".")
         if dtype == AS_STORED:

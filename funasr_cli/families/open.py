@@ -1,4 +1,4 @@
-"""Which layout a folder is in, and of which family: its reader. The rules of each layout, as tables for people."""
+"""Detecting a folder's layout and family, opening it, and printing the rules of each layout as tables."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -14,21 +14,21 @@ from funasr_cli.families import registry
 from funasr_cli.families.converted import open_converted, read_config
 from funasr_cli.families.family import Family, Layout
 
-ADAPTER = "adapter_config.json"  # of a folder that PEFT has written
-KNOWN = "funasr convert --explain lists the layouts that are known"
+ADAPTER = "adapter_config.json"  # of a folder written by PEFT
+KNOWN = "funasr convert --explain lists the supported layouts"
 
 
 def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     """Open a checkpoint in any layout.
 
-    It is called by its hub id, or its folder's name: which languages it can write may stand in nothing else.
+    `name` is its hub id or its folder's name, which may be the only indication of its languages.
 
     Raises:
-        ModelError: it is in no known layout, of another model, incomplete, damaged or hostile.
-        SetupError: torch is needed and not installed.
+        ModelError: the layout or the model is unsupported, or the checkpoint is incomplete, damaged or malicious.
+        SetupError: torch is needed, but not installed.
     """
     has_config = (folder / CONFIG_FILE).exists()
-    # With both, safetensors go before the pickle, as in what the hubs' files are chosen by.
+    # Safetensors take precedence over a pickle, as in the choice of files to download.
     is_safe = has_config and any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE))
     upstream = (funasr.UPSTREAM_WEIGHTS, funasr.UPSTREAM_CONFIG)
     if not is_safe and any((folder / file).exists() for file in upstream):
@@ -38,8 +38,8 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
         return family.open_funasr(folder, options, name)
     if not has_config:
         if (folder / ADAPTER).exists():
-            raise keymap.lora_unmerged(str(folder / ADAPTER), "a model is not beside them")
-        raise ModelError(f"{folder}: no checkpoint in a layout that is known", KNOWN, code="model-unsupported")
+            raise keymap.lora_unmerged(str(folder / ADAPTER), "the folder has no model")
+        raise ModelError(f"{folder}: no checkpoint in a supported layout", KNOWN, code="model-unsupported")
     family, content = _config(folder)
     if content.get("format") == FORMAT:
         return open_converted(folder)
@@ -47,10 +47,10 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
 
 
 def open_model(folder: Path) -> Checkpoint:
-    """Open a model that can be computed with as it lies there, converted by us or, for some families, by others.
+    """Open a model that MLX can run, converted by us or, in some families, by other tools.
 
     Raises:
-        ModelError: it is something else, incomplete or damaged.
+        ModelError: the folder is not such a model, incomplete or damaged.
     """
     family, content = _config(folder)
     if content.get("format") == FORMAT:
@@ -58,13 +58,13 @@ def open_model(folder: Path) -> Checkpoint:
     layout = _layout(family, folder, content)
     if not layout.is_ready:
         hint = f"run: funasr convert {folder}"
-        raise ModelError(f"{folder}: has to be converted first", hint, code="model-unconverted")
+        raise ModelError(f"{folder}: this model must be converted first", hint, code="model-unconverted")
     # A snapshot in Hugging Face's cache: models--OWNER--NAME/snapshots/COMMIT.
     return layout.open(folder, (folder.parents[1] if folder.parent.name == "snapshots" else folder).name)
 
 
 def capabilities(folder: Path) -> Capabilities:
-    """Tell what a model that `open_model` reads can do, by its configuration, without loading it."""
+    """Return the capabilities of a model that `open_model` reads, from its configuration, without loading it."""
     if is_converted(folder):
         return registry.capabilities(read_config(folder).config)
     return registry.capabilities(open_model(folder).config)
@@ -80,7 +80,7 @@ def is_model(folder: Path) -> bool:
 
 
 def _config(folder: Path) -> tuple[Family, Options]:
-    path = file_in(folder, CONFIG_FILE, "this is no model that can be loaded")
+    path = file_in(folder, CONFIG_FILE, "this is not a model that can be loaded")
     content = read_json(path)
     family = registry.of_model_type(content.get("model_type"))
     if family is None:
@@ -90,18 +90,18 @@ def _config(folder: Path) -> tuple[Family, Options]:
 
 
 def _layout(family: Family, folder: Path, content: Options) -> Layout:
-    """Find the layout of a folder that is not in our own."""
+    """Find the third-party layout of a folder."""
     path = folder / CONFIG_FILE
     with stated_in(str(path)):
         for layout in family.layouts:
             if layout.is_it(content):
                 return layout
-    message = f"{path}: neither funasr nor mlx-audio has converted this"
-    raise ModelError(message, "convert its source", code="model-unsupported")
+    message = f"{path}: not a model converted by funasr or mlx-audio"
+    raise ModelError(message, "run funasr convert on its source", code="model-unsupported")
 
 
 def is_converted(folder: Path) -> bool:
-    """Tell whether its ``config.json`` is ours; one that cannot be read is not."""
+    """Tell whether a folder has our ``config.json``; False if it cannot be read."""
     try:
         return bool(read_json(folder / CONFIG_FILE).get("format") == FORMAT)
     except ModelError:
@@ -109,13 +109,13 @@ def is_converted(folder: Path) -> bool:
 
 
 def explain() -> str:
-    """Write Markdown for ``convert --explain``: a table for each layout, their braces, and short names."""
+    """Write Markdown for ``convert --explain``: a table per layout, the placeholders in them, and short names."""
     tables = [
         f"### {family.upstream_class} in the layout of {layout}\n\n| there | here | how |\n|---|---|---|\n"
         + "".join(f"| `{rule.theirs}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
         for family in registry.FAMILIES
         for layout, rules in family.rules.items()
     ]
-    words = "".join(f"- `{{{name}}}`: {said}\n" for name, (_, said) in keymap.PLACEHOLDERS.items())
+    words = "".join(f"- `{{{name}}}`: {meaning}\n" for name, (_, meaning) in keymap.PLACEHOLDERS.items())
     short = "".join(f"- `{alias}`: {hub_id}\n" for alias, hub_id in registry.aliases().items())
-    return "\n".join([*tables, f"In them:\n\n{words}", f"Short names of hub ids:\n\n{short}"])
+    return "\n".join([*tables, f"Placeholders:\n\n{words}", f"Short names of hub ids:\n\n{short}"])

@@ -1,4 +1,4 @@
-"""The families that are known, by model type, upstream's class, hub id, and configuration."""
+"""The known families, by model type, upstream class, hub id and configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,31 +11,31 @@ from funasr_cli.families.fun_asr_nano.family import FAMILY as FUN_ASR_NANO
 from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
 
 FAMILIES = (FUN_ASR_NANO, SENSE_VOICE)
-DEFAULT_ALIAS = "nano"  # the model that is taken where none is named
+DEFAULT_ALIAS = "nano"  # the default model
 
 
 def of_model_type(model_type: object) -> Family | None:
-    """Return the family that ``config.json`` names; None for one that is unknown."""
+    """Return the family of a ``model_type`` in ``config.json``; None if it is unknown."""
     return next((family for family in FAMILIES if family.model_type == model_type), None)
 
 
 def of_upstream_class(name: object) -> Family:
-    """Return the family of a class of FunASR's; `Misstated`, within `stated_in`, for one that is unknown."""
+    """Return the family of a FunASR class; raise `Misstated`, for use within `stated_in`, if it is unknown."""
     for family in FAMILIES:
         if family.upstream_class == name:
             return family
     known = ", ".join(repr(family.upstream_class) for family in FAMILIES)
-    message = f"model is {quoted(name)}: not supported"
-    raise Misstated(message, f"this version knows {known}", code="model-unsupported")
+    message = f"model {quoted(name)} is not supported"
+    raise Misstated(message, f"this version supports {known}", code="model-unsupported")
 
 
 def of_config(config: Any) -> Family:
-    """Return the family whose configuration this is."""
+    """Return the family of a configuration."""
     return next(family for family in FAMILIES if type(config) is family.config)
 
 
 def of_hub_name(name: str) -> Family | None:
-    """Return the family of a short name, or of a hub id that has one; None for others."""
+    """Return the family of a short name, or of a hub id that has one; None for other names."""
     for family in FAMILIES:
         ids = (*family.aliases.items(), *family.modelscope_ids.items())
         if any(name in pair for pair in ids):
@@ -44,12 +44,12 @@ def of_hub_name(name: str) -> Family | None:
 
 
 def capabilities(config: Any) -> Capabilities:
-    """Tell what a model with this configuration can do."""
+    """Return the capabilities of a model with this configuration."""
     return of_config(config).capabilities(config)
 
 
 def model_types() -> str:
-    """Name the model types that are known, for messages."""
+    """Name all model types, for messages."""
     return " or ".join(family.model_type for family in FAMILIES)
 
 
@@ -59,18 +59,18 @@ def aliases() -> dict[str, str]:
 
 
 def modelscope_ids() -> dict[str, str]:
-    """Return hub ids on ModelScope by those of the aliases, where they differ."""
+    """Return hub ids on ModelScope by those of the aliases, if they differ."""
     return _merged(*(family.modelscope_ids for family in FAMILIES))
 
 
 def other_hub_id(hub_id: str) -> str | None:
-    """What a model of some id on one hub is called on the other; None where that is the same."""
+    """Return a model's id on the other hub; None if both ids are the same."""
     there = modelscope_ids()
     return (there | {theirs: ours for ours, theirs in there.items()}).get(hub_id)
 
 
 def hub_files() -> set[str]:
-    """Return patterns of the files that any family needs of a repository; see `Family`."""
+    """Return patterns of the files that any family needs from a repository; see `Family`."""
     return {pattern for family in FAMILIES for pattern in family.hub_files}
 
 

@@ -1,1 +1,1 @@
-"""From samples to the rows that encoders read."""
+"""From samples to feature rows, the input of encoders."""

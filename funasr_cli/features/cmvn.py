@@ -1,7 +1,7 @@
-"""Cepstral mean and variance normalisation, with the numbers of an ``am.mvn``.
+"""Cepstral mean and variance normalisation (CMVN), with the statistics in an ``am.mvn`` file.
 
 Source: FunASR ``funasr/frontends/wav_frontend.py`` (``load_cmvn``, ``apply_cmvn``); the file is a Kaldi nnet in
-text. What differs: a file of other components, sizes or numbers is refused.
+text form. What differs: a file with unexpected components, sizes or numbers is rejected.
 """
 
 import re
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# The three components, each with its sizes and its brackets: the first holds the offsets of the frames that are
-# spliced, which have been stacked already.
+# The three components, each with its sizes and values. Splice has only the frame offset 0, since the frames are
+# already stacked.
 NNET = re.compile(
     r"<Nnet>\s*<Splice>\s+(\d+)\s+(\d+)\s+\[\s*0\s*\]"
     r"\s*<AddShift>\s+(\d+)\s+(\d+)\s+<LearnRateCoef>\s+\S+\s+\[([^\[\]<>]*)\]"
@@ -27,19 +27,20 @@ class CMVN:
 
     @classmethod
     def parse(cls, text: str, row_width: int) -> "CMVN":
-        """Read the content of an ``am.mvn``; a `ValueError` says what is wrong with it."""
+        """Parse the content of an ``am.mvn`` file; raise a `ValueError` that describes what is wrong with it."""
         match = NNET.fullmatch(text)
         if not match:
-            raise ValueError("not a Splice [ 0 ], an AddShift and a Rescale")
-        with np.errstate(over="ignore"):  # which is refused below
+            raise ValueError("expected the components Splice [ 0 ], AddShift and Rescale")
+        with np.errstate(over="ignore"):  # infinities are rejected below
             shift, scale = (np.array(match[group].split(), dtype=np.float32) for group in (5, 8))
         sizes = {int(match[group]) for group in (1, 2, 3, 4, 6, 7)} | {len(shift), len(scale)}
         if sizes != {row_width}:
-            raise ValueError(f"of size {', '.join(map(str, sorted(sizes)))}, feature rows have {row_width} values")
+            found = ", ".join(map(str, sorted(sizes)))
+            raise ValueError(f"the sizes in it are {found}, but feature rows have {row_width} values")
         if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
-            raise ValueError("has numbers that are not finite")
+            raise ValueError("it contains numbers that are not finite")
         return cls(shift, scale)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Normalise stacked rows, (rows, row width) float32 -> the same."""
+        """Normalise stacked rows (rows, row width) float32; return the same shape."""
         return (rows + self.shift) * self.scale

@@ -1,9 +1,9 @@
 """Kaldi filter bank features with low frame rate stacking, computed in MLX.
 
 Source: Kaldi ``feat/feature-fbank.cc`` and ``feat/mel-computations.cc`` (as packaged in kaldi-native-fbank, the
-oracle of the tests); FunASR ``funasr/frontends/wav_frontend.py`` (``WavFrontend``, ``apply_lfr``). What differs:
-no dither (upstream's default adds random noise of one int16 step); CMVN, which not every model has, is a step of
-its own, `features.cmvn`.
+tests' reference); FunASR ``funasr/frontends/wav_frontend.py`` (``WavFrontend``, ``apply_lfr``). What differs: no
+dither (upstream's default adds random noise of one int16 step). CMVN, which not every model has, is a separate
+step, `features.cmvn`.
 """
 
 import math
@@ -14,11 +14,11 @@ import numpy as np
 
 from funasr_cli.compute.backend import mx
 
-INT16_SCALE = 1 << 15  # Kaldi works on samples in int16's range
+INT16_SCALE = 1 << 15  # Kaldi expects samples in the range of int16
 PREEMPHASIS = 0.97
 LOW_FREQUENCY_HZ = 20.0
 POWER_FLOOR = float(np.finfo(np.float32).eps)
-MIN_SAMPLES = 2  # Kaldi knows no frame of a single sample
+MIN_SAMPLES = 2  # Kaldi has no frames of a single sample
 
 WINDOWS: dict[str, Callable[[int], np.ndarray]] = {
     "hamming": lambda n: np.hamming(n),
@@ -30,7 +30,7 @@ WINDOWS: dict[str, Callable[[int], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class FrontendConfig:
-    """Kaldi filter bank and low frame rate stacking."""
+    """Settings of the Kaldi filter bank and of low frame rate stacking."""
 
     sample_rate_hz: int
     window: str
@@ -42,7 +42,7 @@ class FrontendConfig:
 
     @property
     def row_width(self) -> int:
-        """Values in a feature row."""
+        """Number of values in a feature row."""
         return self.mel_bins * self.stack_frames
 
     @property
@@ -54,7 +54,8 @@ class FrontendConfig:
 def mel_filters(bins: int, fft_size: int, sample_rate_hz: int) -> np.ndarray:
     """Make triangular filters, evenly spaced in mel between 20 Hz and the Nyquist frequency.
 
-    They are (fft_size // 2 + 1, bins) float32; the Nyquist row is zero, as in Kaldi.
+    Returns:
+        (fft_size // 2 + 1, bins) float32; the row of the Nyquist frequency is zero, as in Kaldi.
     """
 
     def mel(frequency_hz: np.ndarray | float) -> np.ndarray:
@@ -70,9 +71,9 @@ def mel_filters(bins: int, fft_size: int, sample_rate_hz: int) -> np.ndarray:
 
 
 class Frontend:
-    """Features of one waveform at a time.
+    """Computes the features of one waveform at a time.
 
-    Everything runs on the CPU: it takes milliseconds there, and every device then sees the same features.
+    Everything runs on the CPU: it takes only milliseconds, and the features are the same on every device.
     """
 
     def __init__(self, config: FrontendConfig):
@@ -82,16 +83,16 @@ class Frontend:
         self._tables: dict[int, tuple[mx.array, mx.array]] = {}
 
     def __call__(self, samples: np.ndarray) -> mx.array:
-        """Compute the rows that the encoder reads, one every 60 ms in the release.
+        """Compute the encoder's input, (rows, row width), with one row every 60 ms in the release.
 
-        (samples,) mono float32 in [-1, 1] at the config's rate, at least `MIN_SAMPLES` -> (rows, row width).
+        `samples` (samples,) are mono float32 in [-1, 1] at the config's sample rate, at least `MIN_SAMPLES`.
         """
         with mx.stream(mx.cpu):
             return self._stack(self.filter_bank(samples))
 
     def filter_bank(self, samples: np.ndarray) -> mx.array:
-        """(samples,) -> (frames, mel bins) log filter bank energies."""
-        # Like upstream, a clip shorter than a frame is one frame of its own length.
+        """Compute log filter bank energies (frames, mel bins) from `samples` (samples,)."""
+        # As upstream, a clip shorter than a frame is one frame of the clip's length.
         frame = min(self._frame_samples, len(samples))
         fft_size = 1 << (frame - 1).bit_length()
         window, filters = self._tables_for(frame, fft_size)
@@ -106,7 +107,7 @@ class Frontend:
         return mx.log(mx.maximum(power @ filters, POWER_FLOOR))
 
     def _tables_for(self, frame: int, fft_size: int) -> tuple[mx.array, mx.array]:
-        """Window (frame,) and mel filters (fft_size / 2 + 1, mel bins)."""
+        """Return the window (frame,) and the mel filters (fft_size / 2 + 1, mel bins), cached per frame length."""
         if frame not in self._tables:
             filters = mel_filters(self.config.mel_bins, fft_size, self.config.sample_rate_hz)
             window = WINDOWS[self.config.window](frame).astype(np.float32)
@@ -114,7 +115,7 @@ class Frontend:
         return self._tables[frame]
 
     def _stack(self, frames: mx.array) -> mx.array:
-        """Join neighbouring frames; the first and the last stand in for what lies outside the clip."""
+        """Join neighbouring frames into rows. The first and the last frame are repeated beyond the clip's ends."""
         count, step = self.config.stack_frames, self.config.stack_step
         starts = np.arange(math.ceil(frames.shape[0] / step)) * step - (count - 1) // 2
         indices = np.clip(starts[:, None] + np.arange(count), 0, frames.shape[0] - 1)  # (rows, count)

@@ -1,1 +1,1 @@
-"""MLX modules and their configs: no files, no printing, no tokenizer, no choice of device."""
+"""MLX modules and their configurations, free of file access, output, tokenizers and device selection."""

@@ -1,4 +1,4 @@
-"""Transformer between the encoder and its reader: the audio adaptor, and the CTC decoder, which has its shape.
+"""Transformer that follows the encoder. The audio adaptor and the CTC decoder share this architecture.
 
 Source: FunASR ``funasr/models/llm_asr/adaptor.py`` (``Transformer``), ``funasr/models/transformer/encoder.py``
 and ``attention.py``.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.layers import FeedForward, length_mask, linear, normalise, self_attention
 
-LAYER_NORM_EPS = 1e-12  # ESPnet's, unlike the encoder's
+LAYER_NORM_EPS = 1e-12  # as in ESPnet; the encoder uses another value
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class AdaptorConfig:
     ffn_dim: int
     layers: int
     heads: int
-    downsample: int  # ``downsample_rate`` upstream: how many frames are stacked into one
-    low_frame_rate: bool  # ``use_low_frame_rate`` upstream: only the first rows, one in eight, enter the prompt
+    downsample: int  # ``downsample_rate`` upstream: number of frames stacked into one
+    low_frame_rate: bool  # ``use_low_frame_rate`` upstream: the prompt gets only the first eighth of the rows
 
 
 class Attention(nn.Module):
-    """Plain multi-head self-attention with separate projections."""
+    """Standard multi-head self-attention with separate projections."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -37,13 +37,13 @@ class Attention(nn.Module):
         self._heads = heads
 
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
-        """(batch, frames, width), (batch, frames) bool -> (batch, frames, width)."""
+        """Attend over `x` (batch, frames, width), where `valid` (batch, frames) is true; return the same shape."""
         q, k, v = self.linear_q(x), self.linear_k(x), self.linear_v(x)
         return self.linear_out(self_attention(q, k, v, self._heads, valid))
 
 
 class AdaptorLayer(nn.Module):
-    """Pre-norm Transformer layer; its feed-forward is narrower than the layer (a quarter)."""
+    """Pre-norm Transformer layer. Its feed-forward network has only a quarter of the layer's width."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -53,13 +53,13 @@ class AdaptorLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
-        """(batch, frames, width) float32 -> the same."""
+        """Apply the layer to `x` (batch, frames, width) float32; return the same shape and type."""
         x = x + self.self_attn(normalise(self.norm1, x), valid)
         return x + self.feed_forward(normalise(self.norm2, x))
 
 
 class Adaptor(nn.Module):
-    """Stack frames, widen, project, then a few Transformer layers."""
+    """Frame stacking, two linear layers and a few Transformer layers."""
 
     def __init__(self, config: AdaptorConfig):
         super().__init__()
@@ -69,9 +69,12 @@ class Adaptor(nn.Module):
         self._downsample = config.downsample
 
     def __call__(self, x: mx.array, lengths: mx.array | None = None) -> mx.array:
-        """(batch, frames, input_dim) float32 -> (batch, ceil(frames / downsample), output_dim) float32.
+        """Adapt encoder output `x` (batch, frames, input_dim) float32.
 
-        `lengths` are the valid frames of right-padded rows, (batch,); None when no row is padded.
+        `lengths` (batch,) holds the number of valid frames in each right-padded row; None if no row is padded.
+
+        Returns:
+            (batch, ceil(frames / downsample), output_dim) float32.
         """
         if self._downsample > 1:
             x, lengths = self._stack(x, lengths)
@@ -83,7 +86,7 @@ class Adaptor(nn.Module):
         return x
 
     def _stack(self, x: mx.array, lengths: mx.array | None) -> tuple[mx.array, mx.array | None]:
-        """Join ``downsample`` frames into one; zeros stand in for frames that a row does not have."""
+        """Join every ``downsample`` frames into one. Zeros replace frames beyond the end of a row."""
         batch, frames, _ = x.shape
         k = self._downsample
         if lengths is not None:
@@ -94,10 +97,10 @@ class Adaptor(nn.Module):
 
 
 def audio_token_count(feature_rows: int, config: AdaptorConfig) -> int:
-    """How many of the adaptor's rows enter the prompt, for ``feature_rows`` rows of features.
+    """Return how many of the adaptor's rows enter the prompt, given the number of feature rows.
 
     Upstream (``fun_asr_nano/model.py``, ``fake_token_len``) computes the length that two stride-2 convolutions
-    and a final halving would leave, and reads that many rows from the front.
+    and a final halving would leave, and uses this number of rows from the start.
     """
     if not config.low_frame_rate:
         return feature_rows

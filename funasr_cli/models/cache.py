@@ -1,14 +1,14 @@
-"""Key/value cache of a decoder, for a batch of rows of different lengths.
+"""KV cache of a decoder, for a batch of rows of different lengths.
 
-Column and position are the same: every row begins in column 0 and goes on behind its own last column. What lies
-further right is left over from padding or from tokens that were taken back; no row attends to it.
+A token's column is its position: every row starts in column 0 and continues after its own last column. Columns
+further right hold padding or discarded tokens, and no row attends to them.
 """
 
 from collections.abc import Sequence
 
 from funasr_cli.compute.backend import mx
 
-GROWTH_COLUMNS = 64  # allocate this many positions at a time instead of copying at every token
+GROWTH_COLUMNS = 64  # columns allocated at a time, so that the buffers are not copied for every token
 
 
 class LayerCache:
@@ -19,28 +19,28 @@ class LayerCache:
         self.values: mx.array | None = None
 
     def put(self, keys: mx.array, values: mx.array, positions: "Positions") -> tuple[mx.array, mx.array]:
-        """Add new columns (batch, kv_heads, new, head_dim), return all (batch, kv_heads, columns, head_dim)."""
+        """Append columns (batch, kv_heads, new, head_dim); return all as (batch, kv_heads, columns, head_dim)."""
         self.keys = positions.store(self.keys, keys)
         self.values = positions.store(self.values, values)
         return self.keys[:, :, : positions.columns], self.values[:, :, : positions.columns]
 
 
 class Positions:
-    """Where new columns of each row go; the longest row then has `columns`."""
+    """Destination of each row's new columns. The longest row then has `columns` columns."""
 
     def __init__(self, lengths: Sequence[int], new: int):
         self.columns = max(lengths) + new
         self._even = len(set(lengths)) == 1
         self._new = new
         starts = mx.array(lengths)
-        # Of the first new column: one number where it is the same in all rows, else (batch,).
+        # Position of the first new column: one number if all rows have the same length, else (batch,).
         self.position: int | mx.array = lengths[0] if self._even else starts
         if not self._even:
             self._rows = mx.arange(len(lengths))[:, None]  # (batch, 1)
             self._columns = starts[:, None] + mx.arange(new)  # (batch, new)
 
     def store(self, buffer: mx.array | None, new: mx.array) -> mx.array:
-        """Put (batch, heads, new, head_dim) into a buffer, or into a longer copy of it."""
+        """Write (batch, heads, new, head_dim) to a buffer, or to a longer copy if it is too short."""
         batch, heads, _, head_dim = new.shape
         missing = self.columns - (0 if buffer is None else buffer.shape[2])
         if buffer is None or missing > 0:
@@ -53,10 +53,10 @@ class Positions:
         return buffer
 
     def mask(self) -> mx.array | str | None:
-        """What `mx.fast.scaled_dot_product_attention` takes: each new column sees those up to itself.
+        """Return a causal mask for `mx.fast.scaled_dot_product_attention`.
 
         Returns:
-            None or "causal" where all rows are of the same length, else (batch, 1, new, columns) bool.
+            None or "causal" if all rows have the same length, else (batch, 1, new, columns) bool.
         """
         if self._even:
             return "causal" if self._new > 1 else None
@@ -68,7 +68,10 @@ def _whole_steps(columns: int) -> int:
 
 
 def _gathered(rows: list[tuple[mx.array, int, int]], columns: int) -> mx.array:
-    """(batch, heads, capacity, head_dim) of (buffer, row, length) each; copies what is in use alone."""
+    """Gather (buffer, row, length) triples into one (batch, heads, capacity, head_dim) buffer.
+
+    Only the columns in use are copied.
+    """
     _, heads, _, head_dim = rows[0][0].shape
     room = mx.zeros((len(rows), heads, _whole_steps(columns), head_dim), dtype=rows[0][0].dtype)
     for index, (buffer, row, length) in enumerate(rows):
@@ -77,7 +80,7 @@ def _gathered(rows: list[tuple[mx.array, int, int]], columns: int) -> mx.array:
 
 
 class DecoderCache:
-    """Caches of all layers, and how many columns each row has; none at first."""
+    """Caches of all layers, and the number of columns in each row, initially 0."""
 
     def __init__(self, layers: int, rows: int):
         self.layers = [LayerCache() for _ in range(layers)]
@@ -85,7 +88,10 @@ class DecoderCache:
 
     @classmethod
     def joined(cls, parts: Sequence[tuple["DecoderCache", Sequence[int]]]) -> "DecoderCache":
-        """Copy chosen rows of caches, at least one in all, into a new one; a row may be chosen more than once."""
+        """Copy the chosen rows of several caches into a new one.
+
+        At least one row must be chosen; a row may be chosen more than once.
+        """
         chosen = [(cache, row, cache.lengths[row]) for cache, rows in parts for row in rows]
         joined = cls(len(parts[0][0].layers), len(chosen))
         joined.lengths = [length for _, _, length in chosen]
@@ -101,11 +107,11 @@ class DecoderCache:
         return max(self.lengths)
 
     def extend(self, new: int) -> Positions:
-        """Give every row this number of columns more, which the layers are about to fill."""
+        """Add this number of columns to every row. The layers fill them next."""
         positions = Positions(self.lengths, new)
         self.lengths = [length + new for length in self.lengths]
         return positions
 
     def take_back(self, counts: Sequence[int]) -> None:
-        """Let each row forget this number of its last columns."""
+        """Discard this number of columns from the end of each row."""
         self.lengths = [length - count for length, count in zip(self.lengths, counts, strict=True)]

@@ -1,47 +1,47 @@
-"""Building blocks that every model here shares; all linear layers of the project are made in this file."""
+"""Building blocks shared by all models. Every linear layer of the project is created in this file."""
 
 import math
 
 from funasr_cli.compute.backend import mx, nn, on_accelerator
 
-# Rows of a product on a CPU, as measured with MKL: docs/performance.md.
-FEW_ROWS = 2  # as fast either way
-FEW_QUERIES = 2  # up to these, MLX's own attention is faster
-FULL_ROWS = 16  # BLAS takes longer for 3 to 15 than for these
-MANY_ROWS = 256  # from here on, what is saved is lost on the result's unusual order
+# Rows of a matrix product on a CPU, measured with MKL; see docs/performance.md.
+FEW_ROWS = 2  # up to this number, both orders of the factors are equally fast
+FEW_QUERIES = 2  # up to this number, MLX's own attention is faster
+FULL_ROWS = 16  # BLAS takes longer for 3 to 15 rows than for 16
+MANY_ROWS = 256  # from this number on, the result's memory layout costs more than the product saves
 
 
 def linear(in_features: int, out_features: int, *, bias: bool = True) -> nn.Linear:
-    """Make a linear layer. The only place that does: another kernel is put in here."""
+    """Create a linear layer. Every model calls this, so another kernel can be swapped in here."""
     return (nn.Linear if on_accelerator() else CPULinear)(in_features, out_features, bias=bias)
 
 
 def embedding(entries: int, width: int) -> nn.Embedding:
-    """Make an embedding table that can also be the output head."""
+    """Create an embedding table that can also be the output head."""
     return (nn.Embedding if on_accelerator() else CPUEmbedding)(entries, width)
 
 
 class CPULinear(nn.Linear):
-    """A linear layer in the order of factors that a CPU's BLAS is best at."""
+    """A linear layer that orders its factors as a CPU's BLAS handles them best."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(..., in) -> (..., out)."""
+        """Map (..., in) to (..., out)."""
         product = cpu_product(x, self.weight)
         return product + self.bias if "bias" in self else product
 
 
 class CPUEmbedding(nn.Embedding):
-    """An embedding table that is the output head, too, in the same order of factors."""
+    """An embedding table that is also the output head, with the same order of factors."""
 
     def as_linear(self, x: mx.array) -> mx.array:
-        """(..., width) -> (..., entries)."""
+        """Map (..., width) to (..., entries)."""
         return cpu_product(x, self.weight)
 
 
 def cpu_product(x: mx.array, weight: mx.array) -> mx.array:
-    """``x @ weight.T``, fast also for the few rows of a decoding batch.
+    """Compute ``x @ weight.T``, quickly even for the few rows of a decoding batch.
 
-    With the matrix as the left factor, BLAS splits the work along its many rows instead of along those of ``x``.
+    With the weights as the left factor, BLAS splits the work over their many rows, not over the few of ``x``.
     Shapes: (..., in), (out, in) -> (..., out).
     """
     *batch, width = x.shape
@@ -56,9 +56,10 @@ def cpu_product(x: mx.array, weight: mx.array) -> mx.array:
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.array | str | None) -> mx.array:
-    """`mx.fast.scaled_dot_product_attention`; on a CPU, with a shorter way for a step of a whole batch.
+    """Compute `mx.fast.scaled_dot_product_attention`, faster on a CPU when a whole batch advances by one token.
 
-    That function makes a product for every head there; here the queries that share keys are the rows of one.
+    On a CPU, MLX's function computes one product per head. Here, query heads that share keys (grouped-query
+    attention) are the rows of one product.
     Shapes: (batch, heads, new, head_dim), twice (batch, kv_heads, length, head_dim) -> that of the queries.
     """
     batch, heads, new, head_dim = q.shape
@@ -78,14 +79,14 @@ def length_mask(lengths: mx.array, frames: int) -> mx.array:
 
 
 def split_heads(x: mx.array, heads: int, norm: nn.RMSNorm | None = None) -> mx.array:
-    """(batch, frames, heads * head_dim) -> (batch, heads, frames, head_dim), each head normed if asked for."""
+    """Split (batch, frames, heads * head_dim) into (batch, heads, frames, head_dim); apply `norm` to each head."""
     batch, frames, _ = x.shape
     x = x.reshape(batch, frames, heads, -1)
     return (norm(x) if norm else x).transpose(0, 2, 1, 3)  # normed while still contiguous
 
 
 def merge_heads(x: mx.array) -> mx.array:
-    """(batch, heads, frames, head_dim) -> (batch, frames, heads * head_dim)."""
+    """Merge (batch, heads, frames, head_dim) into (batch, frames, heads * head_dim)."""
     batch, _, frames, _ = x.shape
     return x.transpose(0, 2, 1, 3).reshape(batch, frames, -1)
 
@@ -99,10 +100,10 @@ def self_attention(q: mx.array, k: mx.array, v: mx.array, heads: int, valid: mx.
 
 
 def normalise(norm: nn.LayerNorm, x: mx.array) -> mx.array:
-    """Apply a layer norm to a float32 residual stream and go over to the weights' type.
+    """Apply a layer norm to a float32 residual stream and cast the result to the weights' type.
 
-    Deep values reach 10,000, where neighbouring bfloat16 numbers lie 64 apart: the sums stay in float32, only
-    the matrix products are computed in the weights' type. The reference computes all of this in float32.
+    Values in deep layers reach 10,000, where adjacent bfloat16 numbers are 64 apart. So the residual sums stay in
+    float32, and only matrix products use the weights' type. The reference computes everything in float32.
     """
     return norm(x).astype(norm.weight.dtype)
 
@@ -116,10 +117,10 @@ class FeedForward(nn.Module):
         self.w_2 = linear(hidden, width)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(batch, frames, width) -> the same."""
+        """Apply the network to `x` (batch, frames, width); return the same shape."""
         return self.w_2(nn.relu(self.w_1(x)))
 
 
 def batch_lengths(lengths: list[int], frames: int) -> mx.array | None:
-    """(batch,) for the masks, or None when no row is padded to ``frames``: no mask is the fastest mask."""
+    """Return lengths (batch,) for the masks, or None if no row is padded to ``frames``: no mask is fastest."""
     return None if all(length == frames for length in lengths) else mx.array(lengths)

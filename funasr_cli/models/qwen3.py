@@ -1,7 +1,7 @@
 """Qwen3 decoder of any size: embeddings in, hidden states out.
 
 Source: transformers ``models/qwen3/modeling_qwen3.py``; Qwen3 Technical Report (2025), section 2. What differs:
-no sliding window and no RoPE scaling (no Qwen3 from 0.6B to 32B uses them; configs that do are refused).
+there is no sliding window and no RoPE scaling. No Qwen3 from 0.6B to 32B uses them; configs that do are rejected.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.cache import DecoderCache, LayerCache, Positions
 from funasr_cli.models.layers import attention, embedding, linear, merge_heads, split_heads
 
-POSITIONS_AT_ONCE = 512  # of a prompt, all rows together: 16 heads' scores for 4,096 columns take 130 MB
+POSITIONS_AT_ONCE = 512  # of a prompt, over all rows: the scores of 16 heads for 4,096 columns take 130 MB
 
 
 @dataclass(frozen=True)
 class Qwen3Config:
-    """Sizes of a Qwen3 decoder; the names are those of its ``config.json``."""
+    """Sizes of a Qwen3 decoder, named as in its ``config.json``."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -31,12 +31,12 @@ class Qwen3Config:
 
     @property
     def cache_values_a_token(self) -> int:
-        """Numbers that all layers together keep of each position."""
+        """Number of values in the KV cache for each token, over all layers."""
         return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with RMS-normed queries and keys and rotary positions."""
+    """Grouped-query attention with RMS-normed queries and keys, and rotary position embeddings."""
 
     def __init__(self, config: Qwen3Config):
         super().__init__()
@@ -58,7 +58,7 @@ class Attention(nn.Module):
     def __call__(
         self, x: mx.array, mask: mx.array | str | None, positions: Positions, cache: LayerCache
     ) -> mx.array:
-        """(batch, new, hidden) -> the same, attending to everything in the cache."""
+        """Append `x` (batch, new, hidden) to the cache and attend to all of it; return the same shape."""
         config = self._config
         q = split_heads(self.q_proj(x), config.num_attention_heads, self.q_norm)  # (batch, heads, new, head_dim)
         k = split_heads(self.k_proj(x), config.num_key_value_heads, self.k_norm)
@@ -70,7 +70,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU feed-forward."""
+    """SwiGLU feed-forward network."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -79,12 +79,12 @@ class MLP(nn.Module):
         self.down_proj = linear(hidden, width, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(batch, new, width) -> the same."""
+        """Apply the network to `x` (batch, new, width); return the same shape."""
         return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm attention and feed-forward."""
+    """Pre-norm attention and feed-forward network."""
 
     def __init__(self, config: Qwen3Config):
         super().__init__()
@@ -96,7 +96,7 @@ class DecoderLayer(nn.Module):
     def __call__(
         self, x: mx.array, mask: mx.array | str | None, positions: Positions, cache: LayerCache
     ) -> mx.array:
-        """(batch, new, hidden) -> the same."""
+        """Apply the layer to `x` (batch, new, hidden); return the same shape."""
         x = x + self.self_attn(self.input_layernorm(x), mask, positions, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -112,7 +112,7 @@ class Qwen3Model(nn.Module):
 
 
 class Qwen3(nn.Module):
-    """The decoder with its output head, which is the embedding table where the config ties them."""
+    """The decoder with its output head, which is the embedding table if the config ties them."""
 
     def __init__(self, config: Qwen3Config):
         super().__init__()
@@ -122,19 +122,19 @@ class Qwen3(nn.Module):
         self.config = config
 
     def embed(self, token_ids: mx.array) -> mx.array:
-        """(batch, tokens) int -> (batch, tokens, hidden)."""
+        """Embed token ids (batch, tokens) as (batch, tokens, hidden)."""
         return self.model.embed_tokens(token_ids)
 
     def make_cache(self, rows: int, prefix: DecoderCache | None = None) -> DecoderCache:
-        """Make a cache for this number of rows, empty or with the prefix, a cache of one row, in all of them."""
+        """Create a cache of this number of rows, empty or with a copy of `prefix`, a one-row cache, in each."""
         return (
             DecoderCache.joined([(prefix, [0] * rows)]) if prefix else DecoderCache(len(self.model.layers), rows)
         )
 
     def __call__(self, embeddings: mx.array, cache: DecoderCache) -> mx.array:
-        """Append columns to the cache: (batch, new, hidden) -> the same, hidden states behind the final norm.
+        """Append `embeddings` (batch, new, hidden) to the cache; return hidden states of that shape, normed.
 
-        What pads a row on the right is to be taken back from the cache.
+        If rows are padded on the right, the caller must discard the padding from the cache (`take_back`).
         """
         positions = cache.extend(embeddings.shape[1])
         mask, x = positions.mask(), embeddings
@@ -143,17 +143,17 @@ class Qwen3(nn.Module):
         return self.model.norm(x)
 
     def read(self, embeddings: mx.array, cache: DecoderCache) -> mx.array:
-        """Append the columns of prompts in pieces: memory grows with their length, not with its square."""
+        """Prefill prompts in pieces, so that memory grows linearly with their length, not quadratically."""
         rows, columns, _ = embeddings.shape
         size = max(1, POSITIONS_AT_ONCE // rows)
         pieces = []
         for start in range(0, columns, size):
             pieces.append(self(embeddings[:, start : start + size], cache))
             if columns > size:
-                mx.eval(pieces[-1])  # with keys and values of every layer
+                mx.eval(pieces[-1])  # and, with it, the keys and values of every layer
         return mx.concatenate(pieces, axis=1)
 
     def logits(self, hidden: mx.array) -> mx.array:
-        """(…, hidden) -> (…, vocab), widened to float32 for what follows."""
+        """Compute logits (..., vocab) from `hidden` (..., hidden), cast to float32."""
         head = self.model.embed_tokens.as_linear if self.config.tie_word_embeddings else self.lm_head
         return head(hidden).astype(mx.float32)

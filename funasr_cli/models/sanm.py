@@ -1,8 +1,8 @@
-"""SAN-M encoder: self-attention with a learned FIR memory (FSMN) beside it.
+"""SAN-M encoder: self-attention in parallel with a learned FIR memory (FSMN).
 
 Source: FunASR ``funasr/models/sense_voice/model.py`` (``SenseVoiceEncoderSmall``); Gao et al. 2020, "SAN-M:
-Memory Equipped Self-Attention for End-to-End Speech Recognition", section 2.2. What differs: no dropout, no
-streaming caches, and the ``concat_after`` / post-norm variants, which no released checkpoint uses, are left out.
+Memory Equipped Self-Attention for End-to-End Speech Recognition", section 2.2. What differs: there is no dropout,
+no streaming cache, and no ``concat_after`` or post-norm variant, which no released checkpoint uses.
 """
 
 import math
@@ -11,25 +11,28 @@ from dataclasses import dataclass
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.layers import FeedForward, length_mask, linear, normalise, self_attention
 
-LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream leaves alone here
+LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream uses here
 
 
 @dataclass(frozen=True)
 class SANMConfig:
     """Sizes of a SAN-M encoder."""
 
-    input_dim: int  # width of a feature row (80 mel bins times 7 stacked frames in the release)
+    input_dim: int  # width of a feature row (80 mel bins x 7 stacked frames in the release)
     width: int  # ``output_size`` upstream
     heads: int
     ffn_dim: int
     blocks: int
     tp_blocks: int
     memory_taps: int  # ``kernel_size`` upstream: length of the FSMN filter
-    memory_shift: int  # ``sanm_shfit`` upstream: taps by which the filter looks further back
+    memory_shift: int  # ``sanm_shfit`` upstream: number of taps by which the filter is shifted into the past
 
 
 def sinusoidal_positions(frames: int, depth: int, first: int = 1) -> mx.array:
-    """Sines then cosines of positions ``first, first + 1, ...``, (frames, depth); upstream counts from 1."""
+    """Compute sinusoidal position encodings (frames, depth), sines before cosines.
+
+    Positions are ``first, first + 1, ...``; upstream counts from 1.
+    """
     step = math.log(10_000) / (depth / 2 - 1)
     inverse_timescales = mx.exp(mx.arange(depth // 2, dtype=mx.float32) * -step)  # (depth / 2,)
     positions = mx.arange(first, first + frames, dtype=mx.float32)
@@ -40,17 +43,17 @@ def sinusoidal_positions(frames: int, depth: int, first: int = 1) -> mx.array:
 class FSMNBlock(nn.Module):
     """Depthwise FIR filter over time.
 
-    Written as shifted multiply-adds: MLX's grouped convolution takes three to four times as long on a CPU.
+    It is written as shifted multiply-adds, since MLX's grouped convolution is three to four times slower on a CPU.
     """
 
     def __init__(self, width: int, taps: int, shift: int):
         super().__init__()
-        self.weight = mx.zeros((width, taps, 1))  # MLX's layout; PyTorch has (width, 1, taps)
+        self.weight = mx.zeros((width, taps, 1))  # MLX's layout; PyTorch's is (width, 1, taps)
         left = (taps - 1) // 2 + max(shift, 0)
         self._padding = (left, taps - 1 - left)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(batch, frames, width) -> the same, float32."""
+        """Filter `x` (batch, frames, width) over time; return the same shape in float32."""
         frames = x.shape[1]
         padded = mx.pad(x.astype(mx.float32), [(0, 0), self._padding, (0, 0)])  # (batch, frames + taps - 1, width)
         taps = self.weight[:, :, 0].T  # (taps, width)
@@ -61,7 +64,7 @@ class FSMNBlock(nn.Module):
 
 
 class SANMAttention(nn.Module):
-    """Multi-head attention plus the FSMN memory of its unsplit values."""
+    """Multi-head attention plus the FSMN memory of the values, taken before they are split into heads."""
 
     def __init__(self, input_dim: int, config: SANMConfig):
         super().__init__()
@@ -71,7 +74,7 @@ class SANMAttention(nn.Module):
         self._heads = config.heads
 
     def memory(self, v: mx.array, valid: mx.array | None) -> mx.array:
-        """FSMN over the values: masked, filtered, added to itself, masked. (batch, frames, width) float32."""
+        """Apply the FSMN to the values: mask, filter, add `v`, mask; return (batch, frames, width) float32."""
         if valid is None:
             return self.fsmn_block(v) + v
         keep = valid[:, :, None].astype(v.dtype)  # (batch, frames, 1)
@@ -79,13 +82,13 @@ class SANMAttention(nn.Module):
         return (self.fsmn_block(v) + v) * keep
 
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
-        """(batch, frames, input_dim), (batch, frames) bool -> (batch, frames, width)."""
+        """Attend over `x` (batch, frames, input_dim), where `valid` is true; return (batch, frames, width)."""
         q, k, v = mx.split(self.linear_q_k_v(x), 3, axis=-1)  # each (batch, frames, width)
         return self.linear_out(self_attention(q, k, v, self._heads, valid)) + self.memory(v, valid)
 
 
 class SANMLayer(nn.Module):
-    """Pre-norm layer. The attention's residual exists only where the width does not change."""
+    """Pre-norm layer. Attention has a residual connection only if the layer keeps the width."""
 
     def __init__(self, input_dim: int, config: SANMConfig):
         super().__init__()
@@ -96,14 +99,14 @@ class SANMLayer(nn.Module):
         self._residual = input_dim == config.width
 
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
-        """(batch, frames, input_dim) float32 -> (batch, frames, width) float32."""
+        """Apply the layer to `x` (batch, frames, input_dim) float32; return (batch, frames, width) float32."""
         attended = self.self_attn(normalise(self.norm1, x), valid)
         x = x + attended if self._residual else attended
         return x + self.feed_forward(normalise(self.norm2, x))
 
 
 class SANMEncoder(nn.Module):
-    """``encoders0`` (1 layer) and ``encoders``, ``after_norm``, ``tp_encoders``, ``tp_norm``."""
+    """The encoder: ``encoders0`` (1 layer), ``encoders``, ``after_norm``, ``tp_encoders``, ``tp_norm``."""
 
     def __init__(self, config: SANMConfig):
         super().__init__()
@@ -115,10 +118,10 @@ class SANMEncoder(nn.Module):
         self._input_scale = math.sqrt(config.width)
 
     def __call__(self, features: mx.array, lengths: mx.array | None = None) -> mx.array:
-        """(batch, frames, input_dim) float32 -> (batch, frames, width) float32.
+        """Encode `features` (batch, frames, input_dim) float32 as (batch, frames, width) float32.
 
-        `lengths` are the valid frames of right-padded rows, (batch,); None when no row is padded. What lies beyond
-        a row's length is not to be read.
+        `lengths` (batch,) holds the number of valid frames in each right-padded row; None if no row is padded.
+        Output beyond a row's length is meaningless.
         """
         _, frames, input_dim = features.shape
         valid = None if lengths is None else length_mask(lengths, frames)  # (batch, frames)

@@ -1,1 +1,1 @@
-"""From many recordings of any length to batches, and back."""
+"""Turn recordings of any length into batches of segments, and the results into transcripts."""

@@ -1,4 +1,4 @@
-"""What happens while recordings are transcribed, for whoever shows or stores it."""
+"""Events that report the progress of a transcription to the code that shows or stores it."""
 
 from dataclasses import dataclass
 
@@ -8,26 +8,26 @@ from funasr_cli.transcript import Segment, Transcript
 
 @dataclass(frozen=True)
 class Read:
-    """How far an input has been read and searched for speech, which runs ahead of the decoding."""
+    """How much of an input has been read and searched for speech. Reading runs ahead of decoding."""
 
     source: int  # index of the input
-    start_s: float  # where it begins in what it is a part of
-    read_s: float  # its length so far; 0 when it has just been opened
-    expected_s: float | None  # its whole length; None where that is unknown
+    start_s: float  # start of the input within its recording; 0 unless it is a clip
+    read_s: float  # seconds read so far; 0 when the input has just been opened
+    expected_s: float | None  # length of the whole input; None if unknown
 
 
 @dataclass(frozen=True)
 class PartialText:
-    """Text of a segment that is being written; it may yet be given up, when the segment is decoded again."""
+    """Text of a segment that is being decoded. It is discarded if the segment is decoded again."""
 
     source: int  # index of the input
     start_s: float
-    text: str | None  # everything so far; None when the segment is not being written any more
+    text: str | None  # all text so far; None when decoding of the segment has ended
 
 
 @dataclass(frozen=True)
 class SegmentFinished:
-    """A segment that is final. Those of an input come in order."""
+    """A final segment. The segments of an input arrive in order."""
 
     source: int
     segment: Segment
@@ -35,7 +35,7 @@ class SegmentFinished:
 
 @dataclass(frozen=True)
 class Finished:
-    """An input that is done: its last event."""
+    """The last event of an input that has a transcript."""
 
     source: int
     transcript: Transcript
@@ -43,7 +43,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """An input without a transcript: its last event."""
+    """The last event of an input that failed and has no transcript."""
 
     source: int
     error: FunASRError

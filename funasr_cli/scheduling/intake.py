@@ -1,6 +1,6 @@
-"""Recordings to segments of speech: what runs ahead of the model, in a thread of its own.
+"""Read recordings and cut them into segments of speech, in a thread that runs ahead of the model.
 
-Nothing here computes with MLX, which would keep a thread of its own for every thread that it has met.
+Nothing here may compute with MLX, which keeps a thread for every thread that it is called from.
 """
 
 import queue
@@ -19,38 +19,38 @@ from funasr_cli.scheduling.events import Read
 from funasr_cli.scheduling.segments import Segmenter
 from funasr_cli.speech_model import SegmentRequest
 
-POLL_S = 0.1  # how soon the thread notices that nobody wants more
-LONGEST_WAIT_S = 2.0  # for the thread to end: it may hang in a read that never returns
-Opener = Callable[[], Source]  # raises FunASRError where a recording cannot be opened
+POLL_S = 0.1  # how soon the thread notices that it should stop
+LONGEST_WAIT_S = 2.0  # longest wait for the thread to end: it may hang in a read that never returns
+Opener = Callable[[], Source]  # raises FunASRError if the recording cannot be opened
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A recording's turn has come."""
+    """A recording that has just been opened, or failed to open."""
 
     source: int
     name: str
-    started: float  # on the clock of `time.perf_counter`
-    start_s: float = 0.0  # where it begins in what it is a part of
+    started: float  # as `time.perf_counter` counts
+    start_s: float = 0.0  # start of the input within its recording; 0 unless it is a clip
 
 
 @dataclass(frozen=True)
 class Ended:
-    """Nothing more comes of a recording."""
+    """The end of a recording: its last arrival."""
 
     source: int
-    read_s: float  # its length as far as it could be read
-    unread_s: float = 0.0  # what its header promised beyond that
-    error: FunASRError | None = None  # what went wrong, if it did
-    seconds: dict[str, float] = field(default_factory=dict)  # what reading and finding speech took
-    findings: Findings = field(default_factory=Findings)  # what was noticed in it
+    read_s: float  # seconds that could be read
+    unread_s: float = 0.0  # further seconds that its header states but that could not be read
+    error: FunASRError | None = None  # why reading failed, if it did
+    seconds: dict[str, float] = field(default_factory=dict)  # time spent on "read" and "vad"
+    findings: Findings = field(default_factory=Findings)
 
 
 Arrival = Opened | Read | SegmentRequest | Ended
 
 
 class Prefetcher:
-    """Runs a generator in a thread, at most `limit` items ahead of whoever takes them, until it is closed."""
+    """Runs a generator in a thread, at most `limit` items ahead of the consumer, until it is closed."""
 
     def __init__(self, items: Generator[Arrival], limit: int):
         self._items = items
@@ -58,18 +58,21 @@ class Prefetcher:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
-        self.ended = False  # everything has been taken
+        self.ended = False  # whether all items have been taken
 
     def close(self) -> None:
-        """Stop the thread, and close the generator there."""
+        """Stop the thread, which closes the generator."""
         self._stop.set()
         self._thread.join(LONGEST_WAIT_S)
 
     def take(self, timeout_s: float | None) -> Arrival | None:
-        """The next item; None when none came within the time (None waits as long as it takes) or all are taken.
+        """Return the next item, or None if none arrives in time or all have been taken.
+
+        Args:
+            timeout_s: how long to wait; None waits without a limit.
 
         Raises:
-            Whatever ended the generator.
+            BaseException: the generator's own exception, after the items before it.
         """
         if self.ended:
             return None
@@ -89,7 +92,7 @@ class Prefetcher:
                 for item in self._items:
                     if not self._put(item):
                         break
-        except BaseException as raised:  # handed over to whoever takes
+        except BaseException as raised:  # passed on to the consumer
             error = raised
         self._put(None, error)
 
@@ -104,7 +107,10 @@ class Prefetcher:
 
 
 def read_sources(openers: Iterable[Opener], options: TranscribeOptions) -> Generator[Arrival]:
-    """Open one recording after the other; its speech, then its end. An unreadable one is an end with an error."""
+    """Open one recording after the other and yield its segments, then its `Ended`.
+
+    The `Ended` of a recording that cannot be read has an error.
+    """
     for source, opener in enumerate(openers):
         started = time.perf_counter()
         try:
@@ -141,5 +147,5 @@ def _read(source: int, recording: Source, options: TranscribeOptions) -> Iterato
             first = False
     read_s = segmenter.read / SAMPLE_RATE_HZ
     unread_s = max(0.0, (recording.expected_s or 0.0) - read_s) if error else 0.0
-    findings = getattr(recording, "findings", Findings())  # a caller's own source may have none
+    findings = getattr(recording, "findings", Findings())  # sources written by users may lack them
     yield Ended(source, read_s, unread_s, error, seconds, findings)

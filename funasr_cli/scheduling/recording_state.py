@@ -1,4 +1,4 @@
-"""The state of each recording while it is being worked on: its segments in order, its costs, its warnings."""
+"""The state of each recording while it is transcribed: its segments in order, its timings and its warnings."""
 
 import time
 from collections import Counter, defaultdict
@@ -16,61 +16,65 @@ from funasr_cli.units import is_spoken
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """What has come of a segment of audio."""
+    """A segment of audio and the result of decoding it."""
 
     audio: AudioSegment
-    hypothesis: Hypothesis  # made of it
+    hypothesis: Hypothesis
 
     @property
     def segment(self) -> Segment:
-        """What stands in the transcript, if it is kept."""
+        """The segment for the transcript, if this attempt is kept."""
         return self.hypothesis.segment
 
     @property
     def start(self) -> int:
-        """First sample."""
+        """Index of the first sample."""
         return self.audio.start
 
 
 @dataclass
 class RecordingState:
-    """One recording's account, from its opening to its transcript."""
+    """The state of one recording, from its opening to its transcript.
+
+    A segment is identified by its first sample, and is open until it is final. A complete but doubtful segment
+    that is decoded again in parts stays in `_doubts` until its parts are final. Then whichever is better is kept.
+    """
 
     source: int
     name: str
     started: float
     start_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    counts: Counter[str] = field(default_factory=lambda: Counter(tokens=0))  # those of `Update`
+    counts: Counter[str] = field(default_factory=lambda: Counter(tokens=0))  # sums of `Update.counts`
     first_token: float | None = None
     end: Ended | None = None
-    _open: set[int] = field(default_factory=set)  # first samples of those that are not final
-    _final: dict[int, Attempt] = field(default_factory=dict)  # those that wait for an earlier one
-    _doubts: list[Attempt] = field(default_factory=list)  # that are made again in parts; the longest come first
+    _open: set[int] = field(default_factory=set)  # first samples of the segments that are not final
+    _final: dict[int, Attempt] = field(default_factory=dict)  # final segments that wait for an earlier one
+    _doubts: list[Attempt] = field(default_factory=list)  # attempts being decoded again in parts, longest first
     _finished: list[Segment] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
-        """Whether nothing more can come."""
+        """Whether everything has been read and every segment is final."""
         return self.end is not None and not self._open
 
     def is_open(self, audio: AudioSegment) -> bool:
-        """Whether its segment is still to come."""
+        """Return whether this segment is not final yet."""
         return audio.start in self._open
 
     def expect(self, audio: AudioSegment) -> None:
-        """Wait for its segment."""
+        """Add an open segment."""
         self._open.add(audio.start)
 
     def replace(self, attempt: Attempt, parts: tuple[AudioSegment, ...]) -> None:
-        """Wait for its parts instead; in place of a complete segment they are taken only if they are better."""
+        """Expect parts in place of a segment. If it was complete, keep it in case the parts are no better."""
         self._open.remove(attempt.start)
         self._open.update(part.start for part in parts)
         if attempt.segment.complete:
             self._doubts.append(attempt)
 
     def finish(self, attempt: Attempt) -> list[Segment]:
-        """Take a final segment; return those that no longer wait for an earlier one, in order."""
+        """Add a final segment. Return the segments that no longer wait for an earlier one, in order."""
         self._open.remove(attempt.start)
         self._final[attempt.start] = attempt
         self._decide()
@@ -81,7 +85,7 @@ class RecordingState:
         return released
 
     def _decide(self) -> None:
-        """Keep a doubtful segment or its parts, once these are final: what a second reading agrees with better."""
+        """Choose between each doubtful segment and its parts, once these are final."""
         for doubt in self._doubts[::-1]:
             samples = range(doubt.start, doubt.audio.end)
             if any(start in samples for start in self._open):
@@ -92,7 +96,7 @@ class RecordingState:
             self._final.update((attempt.start, attempt) for attempt in kept)
 
     def transcript(self, model: str, language: str | None, word_times: bool) -> Transcript:
-        """The result, once all is done; `word_times` tells whether its words should have times."""
+        """Return the transcript, once `done`. With `word_times`, warn about segments whose words have no times."""
         assert self.end is not None
         now = time.perf_counter()
         measured: dict[str, Any] = dict(self.counts)
@@ -122,7 +126,7 @@ class RecordingState:
 
 
 def _are_better(parts: list[Attempt], whole: Attempt) -> bool:
-    """Whether a second attempt is complete, and agrees better with what else was heard than the first."""
+    """Return whether all parts are complete and agree better with the second reading than the whole does."""
     complete = [part.hypothesis.agreement for part in parts if part.segment.complete]
     known = [agreement for agreement in complete if agreement]
     first = whole.hypothesis.agreement
@@ -134,16 +138,16 @@ def _warnings(segment: Segment, word_times: bool) -> Iterator[str]:
     if problem := _problem(segment):
         yield f"{where}: {problem}"
     if word_times and not segment.words and any(map(is_spoken, segment.text)):
-        yield f"{where}: no times of words: the text could not be aligned with what was heard"
+        yield f"{where}: no word times: the text could not be aligned with the audio"
 
 
 def _problem(segment: Segment) -> str | None:
     if segment.doubtful and not segment.text:
-        return "no text, although something was heard: words may be missing"
+        return "no text, although speech was detected: words may be missing"
     if segment.doubtful:
-        return "a second reading did not hear this: the text may be made up"
+        return "a second reading disagrees with this text: it may be made up"
     return {
         "budget": f"cut short after {segment.tokens} tokens: the end may be missing",
-        "loop": "the text goes in circles: what follows the first round is missing",
-        "nonfinite": "the model met a value that is not a number: the rest is missing",
+        "loop": "the text repeats itself in a loop: anything after the first round is missing",
+        "nonfinite": "the model computed a value that is not a number: the rest of the text is missing",
     }.get(segment.stop_reason)

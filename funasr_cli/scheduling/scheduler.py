@@ -1,4 +1,4 @@
-"""Which segments are decoded when: batches across recordings, and second attempts."""
+"""Decide which segments are decoded when: form batches across recordings and retry failed segments."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,34 +14,38 @@ from funasr_cli.scheduling.recording_state import Attempt, RecordingState
 from funasr_cli.speech_model import Hypothesis, SegmentRequest, SpeechModel, TranscriptStage, Update
 
 MAX_RETRIES = 2
-GATHER_S = 0.2  # how long an idle model waits for more speech to fill a batch
+GATHER_S = 0.2  # while nothing is being decoded: how long to wait for more segments to fill a batch
 
 
 class Scheduler:
-    """Transcribes recordings with one session of a model, whose rows are their segments.
+    """Transcribes recordings with one session of a model. Each row of the session is one segment.
 
-    Segments wait in order. Whenever rows are free, the one that has waited longest joins, and with it those that
-    are most like it in length; so padding is short, and none waits forever.
+    Segments queue in order of arrival. When enough rows are free, the segment that has waited longest starts,
+    together with those closest to it in length. This keeps padding short, and no segment waits forever.
+
+    Segments of different recordings share batches. When the model reports that a retry may help, the segment is
+    split in two and decoded again, up to `MAX_RETRIES` times. When the computation fails, for example because
+    memory runs out, the batch size is halved.
     """
 
     def __init__(self, model: SpeechModel, options: TranscribeOptions, stages: Sequence[TranscriptStage] = ()):
         self._model, self._stages = model, stages
         longest_s = min(options.max_segment_s, model.longest_segment_s)
         options = replace(options, max_segment_s=longest_s, join_s=min(options.join_s, longest_s))
-        if model.window_s and not options.join_s:  # short segments would cost as much as a whole window
+        if model.window_s and not options.join_s:  # a short segment would cost as much as a whole window
             options = replace(options, join_s=min(model.window_s, longest_s))
         self._options = options
         self._language = resolve_language(options.language, model.capabilities.languages)
         self._session = model.session(options)
         self._batch_size = options.batch_size or self._session.max_rows
         self._waiting: list[SegmentRequest] = []
-        self._joining: list[SegmentRequest] = []  # that the session is being given
+        self._joining: list[SegmentRequest] = []  # requests of the `Session.add` call in progress
         self._rows: dict[int, SegmentRequest] = {}
-        self._ended: set[int] = set()  # rows that have ended, and whose hypothesis has not been handled
+        self._ended: set[int] = set()  # rows that ended in this step, until all its updates are handled
         self._recordings: dict[int, RecordingState] = {}
 
     def run(self, openers: Iterable[Opener]) -> Iterator[Event]:
-        """Events until every recording has come to its `Finished` or `Failed`."""
+        """Yield events until every recording has its `Finished` or `Failed`."""
         arrivals = read_sources(openers, self._options)
         with closing(Prefetcher(arrivals, limit=2 * self._batch_size)) as ahead:
             while True:
@@ -50,20 +54,20 @@ class Scheduler:
                     if self._waiting and self._has_room():
                         yield from self._admit()
                     yield from self._step()
-                except (MemoryError, RuntimeError) as error:  # what MLX raises when the device gives up
+                except (MemoryError, RuntimeError) as error:  # MLX raises these when the device fails
                     yield from self._give_up(error)
                 if ahead.ended and not self._waiting and not self._rows:
                     return
 
     def _take_in(self, ahead: Prefetcher) -> Iterator[Event]:
-        """Let speech in, as far as there is some and room for it; an idle model waits for it."""
-        gathered_by = None  # set when the first speech is there
+        """Queue incoming segments. Block only while nothing is being decoded."""
+        deadline = None  # set once a first segment is waiting
         while not ahead.ended and len(self._waiting) < 2 * self._batch_size:
-            patience_s: float | None = 0.0
+            timeout_s: float | None = 0.0
             if not self._rows:
-                gathered_by = gathered_by or (time.perf_counter() + GATHER_S if self._waiting else None)
-                patience_s = max(0.0, gathered_by - time.perf_counter()) if gathered_by else None
-            arrival = ahead.take(patience_s)
+                deadline = deadline or (time.perf_counter() + GATHER_S if self._waiting else None)
+                timeout_s = max(0.0, deadline - time.perf_counter()) if deadline else None
+            arrival = ahead.take(timeout_s)
             if arrival is None:
                 return
             yield from self._enter(arrival)
@@ -73,7 +77,7 @@ class Scheduler:
             state = RecordingState(arrival.source, arrival.name, arrival.started, arrival.start_s)
             self._recordings[arrival.source] = state
         elif (recording := self._recordings.get(arrival.source)) is None:
-            pass  # it has failed meanwhile
+            pass  # the recording has failed in the meantime
         elif isinstance(arrival, Read):
             yield arrival
         elif isinstance(arrival, SegmentRequest):
@@ -88,7 +92,7 @@ class Scheduler:
         return not self._rows or free >= max(1, min(self._session.rows_at_once, self._batch_size // 4))
 
     def _admit(self) -> Iterator[Event]:
-        """Let some of those that wait join."""
+        """Start rows for some of the waiting segments."""
         chosen = self._choose(min(self._session.rows_at_once, self._batch_size - len(self._rows)))
         self._joining = chosen
         try:
@@ -101,19 +105,19 @@ class Scheduler:
             yield from (PartialText(request.source, request.audio.start_s, "") for request in chosen)
 
     def _choose(self, count: int) -> list[SegmentRequest]:
-        """The one that has waited longest, and those that are most like it in length.
+        """Take the segment that has waited longest, and those closest to it in length.
 
-        What goes on from an earlier text is read apart from the others, for which less has to be read.
+        Segments that continue an earlier text are never mixed with others, whose prompts are shorter.
         """
         lengths = [len(request.audio.samples) for request in self._waiting]
-        going_on = [bool(self._options.prev_text and request.first) for request in self._waiting]
-        alike = [index for index in range(len(lengths)) if going_on[index] == going_on[0]]
+        continues = [bool(self._options.prev_text and request.first) for request in self._waiting]
+        alike = [index for index in range(len(lengths)) if continues[index] == continues[0]]
         order = sorted(alike, key=lambda index: (abs(lengths[index] - lengths[0]), index))
         taken = sorted(order[:count])
         return [self._waiting.pop(index) for index in reversed(taken)][::-1]
 
     def _step(self) -> Iterator[Event]:
-        """Go on with all rows."""
+        """Advance all rows by one step."""
         working = list(self._rows.values())
         try:
             updates = self._session.step() if working else []
@@ -139,7 +143,7 @@ class Scheduler:
             yield PartialText(recording.source, request.audio.start_s, update.text)
 
     def _attempt(self, request: SegmentRequest, hypothesis: Hypothesis) -> Attempt:
-        """Let the stages behind the model see a segment, also one that may yet be made again in parts."""
+        """Pass a segment through the stages after the model, even if it may be decoded again in parts."""
         started, segment = time.perf_counter(), hypothesis.segment
         for stage in self._stages:
             segment = stage.segment(request, segment)
@@ -147,7 +151,7 @@ class Scheduler:
         return Attempt(request.audio, replace(hypothesis, segment=segment))
 
     def _end(self, recording: RecordingState, request: SegmentRequest, attempt: Attempt) -> Iterator[Event]:
-        """Finish a segment, or try again in two halves where that may help."""
+        """Finish a segment, or queue its two halves where decoding them may give a better text."""
         worth_it = attempt.hypothesis.retry_may_help and request.retries < MAX_RETRIES
         if worth_it and (parts := request.audio.halves()):
             self._waiting[:0] = [
@@ -161,7 +165,7 @@ class Scheduler:
         yield from self._finish(recording)
 
     def _finish(self, recording: RecordingState) -> Iterator[Event]:
-        """The last event of a recording, if it is done."""
+        """Yield the last event of a recording, if it is done."""
         if not recording.done:
             return
         del self._recordings[recording.source]
@@ -179,7 +183,10 @@ class Scheduler:
             yield Finished(recording.source, transcript)
 
     def _give_up(self, error: Exception) -> Iterator[Event]:
-        """The computation failed: try again with half as much at once; a single row fails its recording."""
+        """Recover from a failed computation: halve the batch size and queue the lost segments again.
+
+        If the batch size is 1 already, the recordings of the lost segments fail.
+        """
         numbers = self._session.reset() | self._ended
         self._ended = set()
         written = [self._rows.pop(number) for number in sorted(numbers & self._rows.keys())]
@@ -198,7 +205,7 @@ class Scheduler:
             yield Failed(recording.source, _computation_failed(recording, error))
 
     def _share_time(self, requests: Sequence[SegmentRequest]) -> None:
-        """Share out what the session's stages took among the recordings that they worked on."""
+        """Divide the session's stage times equally among these requests, and add them to their recordings."""
         spent = dict(self._session.seconds)
         self._session.seconds.clear()
         for request in requests:
@@ -210,6 +217,6 @@ class Scheduler:
 def _computation_failed(recording: RecordingState, error: Exception) -> FunASRError:
     problem, hint = (
         f"{recording.name}: the computation failed ({error})",
-        "a smaller --max-segment needs less memory",
+        "use a smaller --max-segment, which needs less memory",
     )
     return FunASRError(problem, hint, code="computation-failed")

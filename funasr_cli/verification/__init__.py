@@ -1,1 +1,1 @@
-"""Proof of a conversion: the result beside its source, beside PyTorch, and beside its own list of hashes."""
+"""Verify a conversion: compare the result with its source, with PyTorch and with its own list of hashes."""

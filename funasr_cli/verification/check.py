@@ -1,4 +1,4 @@
-"""Whether a converted model is still what was written: hashes, names, shapes, numbers, tokens."""
+"""Check that a converted model is intact: hashes, names, shapes, values and vocabularies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,52 +18,52 @@ SHOWN_PROBLEMS = 8
 
 @dataclass(frozen=True)
 class Checked:
-    """A model that is whole."""
+    """The result for an intact model."""
 
     checkpoint: Checkpoint
     size_bytes: int
-    sha256: str  # of its weights
-    listed: int  # files that are as listed; none where no list lies beside them
+    sha256: str  # of the weights
+    listed: int  # number of files that match `SHA256SUMS`; 0 without such a list
     notes: tuple[str, ...] = ()
 
 
 def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
-    """Look at everything in a folder that `load_model` reads.
+    """Check everything in a folder that `load_model` reads.
 
     Raises:
-        ModelError: naming what is wrong.
+        ModelError: something is wrong. The message lists the problems.
     """
     checkpoint = open_model(folder)
     family = registry.of_config(checkpoint.config)
-    empty_model(checkpoint, family.network(checkpoint.config))  # whose names, shapes and types they have to be
+    empty_model(checkpoint, family.network(checkpoint.config))  # raises unless names, shapes and types fit
     [weights] = checkpoint.weights
     size_bytes, sums = weights.stat().st_size, files.read_sums(folder)
     sha256 = files.sha256_of(weights, counter(progress, "hashing", size_bytes))
     problems = [f"{file}: {what}" for file, what in family.vocabulary_problems(checkpoint)]
     notes: tuple[str, ...] = ()
-    if checkpoint.layout == files.FORMAT:  # `convert` lists these in any case
+    if checkpoint.layout == files.FORMAT:  # `convert` always lists these
         written = {files.CONFIG_FILE, weights.name, *checkpoint.files} - {*files.OPTIONAL_TOKENIZER_FILES}
         problems += [f"{name}: {files.SUMS_FILE} does not list it" for name in sorted(written - sums.keys())]
     for name, digest in sums.items():
         path = optional_file_in(folder, name)
         if path is None:
-            problems.append(f"{name}: {files.SUMS_FILE} lists it, and it is missing")
+            problems.append(f"{name}: {files.SUMS_FILE} lists it, but it is missing")
         elif (sha256 if name == weights.name else files.sha256_of(path)) != digest:
-            if name == files.README_FILE:  # a model card is everyone's to edit
+            if name == files.README_FILE:  # users may edit the model card
                 notes = (f"{name} has been edited since",)
             else:
-                problems.append(f"{name}: is another one than when it was converted, by its SHA-256")
+                problems.append(f"{name}: changed since the conversion (SHA-256 differs)")
     problems += _not_finite(checkpoint, progress)
     if problems:
-        lines = [f"{folder}: is not whole", *shortened(problems, SHOWN_PROBLEMS)]
+        lines = [f"{folder}: damaged or incomplete", *shortened(problems, SHOWN_PROBLEMS)]
         raise ModelError("\n  ".join(lines), files.SOURCE_AGAIN, code="model-damaged")
     return Checked(checkpoint, size_bytes, sha256, len(sums) - len(notes), notes)
 
 
 def _not_finite(checkpoint: Checkpoint, progress: Progress) -> Iterator[str]:
     total = sum(tensor.size_bytes for tensor in checkpoint.tensors.values())
-    count = counter(progress, "looking at the values", total)
+    count = counter(progress, "checking values", total)
     for name, tensor in checkpoint.tensors.items():
         if tensor.dtype in FLOATING and not is_finite(tensor.raw(), tensor.dtype):
-            yield f"{name}: has values that are not numbers"
+            yield f"{name}: has infinite or NaN values"
         count(tensor.size_bytes)

@@ -1,4 +1,4 @@
-"""A converted model beside what it was converted from."""
+"""Compare a converted model with its source."""
 
 import math
 import sys
@@ -24,27 +24,27 @@ from funasr_cli.options import DEFAULTS, FULL, OFF, ConvertOptions, TranscribeOp
 from funasr_cli.speech_model import SpeechModel, Trace
 from funasr_cli.verification.reference import reference_python, run_job
 
-DTYPE = "float32"  # of both: what differs then are the weights
-# Relative errors that rounding explains, in float32. On CPUs none was seen where the values are the same, and 1e-4
-# beside PyTorch; a layout misread gives 0.1 and more.
+DTYPE = "float32"  # for both models, so that only the weights differ
+# Limits for relative errors caused by rounding in float32. Measured on CPUs: 0 between equal weights, and 1e-4
+# compared with PyTorch. A misread layout gives 0.1 or more.
 LARGEST_OF_THE_SAME = 1e-3
 LARGEST_BESIDE_PYTORCH = 1e-2
 SENTENCE = replace(DEFAULTS, max_tokens=24)
 
 
 def verifier(checkpoint: Checkpoint, options: ConvertOptions) -> Verify:
-    """Say early what a conversion cannot be compared with; return what compares its folder with the checkpoint.
+    """Return a function that compares a converted folder with its source. Fail early if that is impossible.
 
-    That returns the proof, or a note that says why there is none.
+    The function returns the proof, or a note that explains why there is none.
 
     Raises:
-        UsageError: PyTorch is asked for, and does not read the checkpoint's layout.
-        SetupError: PyTorch is asked for, and FunASR is not installed.
+        UsageError: a comparison with PyTorch was requested, but FunASR cannot read the checkpoint's layout.
+        SetupError: a comparison with PyTorch was requested, but FunASR is not installed.
     """
     if options.verify == FULL:
         if checkpoint.layout != funasr.LAYOUT:
             message = f"--verify {FULL} with a source in {checkpoint.layout}'s layout"
-            hint = "FunASR's own code reads that layout alone: --verify clip compares the result with the source"
+            hint = "FunASR reads only its own layout: use --verify clip to compare the result with the source"
             raise UsageError(message, hint, code="options-conflict")
         reference_python()
     return partial(_verify, checkpoint, options)
@@ -58,8 +58,8 @@ def _verify(source: Checkpoint, options: ConvertOptions, result: Path) -> tuple[
     try:
         exact = dense and (options.dtype == "float32" or types == {options.dtype})
         return prove(source, result, exact=exact, beside_pytorch=full), ()
-    except (SetupError, MemoryError, RuntimeError) as error:  # MLX raises the last when the device gives up
-        if type(error) not in (SetupError, MemoryError, RuntimeError):  # a fault of ours
+    except (SetupError, MemoryError, RuntimeError) as error:  # MLX raises RuntimeError if the device fails
+        if type(error) not in (SetupError, MemoryError, RuntimeError):  # a subclass indicates a bug
             raise
         reason = error.message if isinstance(error, SetupError) else readable(str(error))
         if not full:
@@ -67,18 +67,21 @@ def _verify(source: Checkpoint, options: ConvertOptions, result: Path) -> tuple[
         if isinstance(error, SetupError):
             raise
         raise SetupError(
-            f"verifying failed: {reason}", "--verify clip takes less memory", code="memory-short"
+            f"verification failed: {reason}", "--verify clip needs less memory", code="memory-short"
         ) from error
 
 
 def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool) -> Proof:
-    """Take a bundled clip through the source, which is not quantized, and through the converted folder.
+    """Run a bundled clip through the source, which is not quantized, and through the converted folder.
 
-    ``exact`` tells whether both hold the same values, so that nothing may differ but by rounding; with
-    ``beside_pytorch``, the source is compared with FunASR's own model, too.
+    Args:
+        source: the source checkpoint.
+        result: the converted folder.
+        exact: both have the same values, so only rounding errors are allowed.
+        beside_pytorch: also compare the source with FunASR's own model.
 
     Raises:
-        ModelError: something differs that must not, or is not a number.
+        ModelError: the results differ by more than allowed, or are not finite.
         SetupError: there is not enough memory, or the reference is not installed.
     """
     _refuse_other_values(source, open_model(result))
@@ -91,13 +94,13 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
     after = trace(load_model(result, DTYPE if exact else None), clip, before.token_ids)
     mx.clear_cache()
     limit = LARGEST_OF_THE_SAME if exact else sys.float_info.max
-    errors = _errors(after, before, limit, "the result computes otherwise")
+    errors = _errors(after, before, limit, "the converted model's output differs from the source's")
     token_ids = np.array(before.token_ids)
     says = token_ids != before.blank_id  # (steps,)
     port_errors, port_agreeing = None, 0
     if beside_pytorch:
         theirs = run_reference(source, clip, before.token_ids)
-        what = "the source computes otherwise than in PyTorch"
+        what = "the source's output differs from PyTorch's"
         port_errors = _errors(before, theirs, LARGEST_BESIDE_PYTORCH, what)
         pairs = zip(before.token_ids, theirs.token_ids, strict=False)
         port_agreeing = sum(a == b != before.blank_id for a, b in pairs)
@@ -116,12 +119,12 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
 def trace(
     model: SpeechModel, clip: Path, forced_ids: Sequence[int] | None = None, options: TranscribeOptions = SENTENCE
 ) -> Trace:
-    """Take a clip through the model, as one segment; silence is not left out."""
+    """Run a clip through the model as one segment, including silence."""
     return model.trace(load_audio(clip, model.sample_rate_hz).samples, options, forced_ids)
 
 
 def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int]) -> Trace:
-    """Take a clip through FunASR's own model, in float32; see `run_job`."""
+    """Run a clip through FunASR's own model in float32; see `run_job`."""
     case = {"name": "clip", "audio": str(clip.resolve()), "max_tokens": len(forced_ids)}
     reports, arrays = run_job(checkpoint, {"cases": [case | {"forced_ids": list(forced_ids)}]})
     stages = {name: arrays[f"clip/{name}"] for name in ("features", "encoder", "audio_embeddings")}
@@ -130,18 +133,18 @@ def run_reference(checkpoint: Checkpoint, clip: Path, forced_ids: Sequence[int])
 
 
 def _refuse_other_values(source: Checkpoint, result: Checkpoint) -> None:
-    """Read what was written back, and compare it with the source, bit for bit but for what is quantized."""
+    """Read the written tensors back and compare them with the source bit by bit, except quantized ones."""
     quantized = {f"{module}.weight" for module in result.quantized()}
     for name, tensor in source.tensors.items():
         if name not in quantized:
             written = result.tensors[name]
             if not np.array_equal(tensor.raw(written.dtype), written.raw()):
-                message = f"{result.where}: {name} is not what was to be written"
-                raise ModelError(message, "see whether the disk is sound", code="model-differs")
+                message = f"{result.where}: {name} differs from what was written"
+                raise ModelError(message, "check the disk for errors", code="model-differs")
 
 
 def _errors(got: Trace, wanted: Trace, limit: float, what: str) -> dict[str, float]:
-    """Relative errors by component, refused above the limit."""
+    """Return the relative errors by component; raise a `ModelError` above the limit."""
     arrays = {name: (got.stages[name], stage) for name, stage in wanted.stages.items()}
     arrays["logits"] = got.logits, wanted.logits
     errors = {name: relative_error(*pair) for name, pair in arrays.items()}
@@ -152,7 +155,10 @@ def _errors(got: Trace, wanted: Trace, limit: float, what: str) -> dict[str, flo
 
 
 def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
-    """Root mean square of the difference, over that of what was wanted; infinite where shapes or numbers fail."""
+    """Return the root mean square of the difference relative to that of ``wanted``.
+
+    It is infinite if the shapes differ or a value is not finite.
+    """
     if got.shape != wanted.shape or not (np.isfinite(got).all() and np.isfinite(wanted).all()):
         return math.inf
     norm = float(np.linalg.norm(wanted.astype(np.float64)))

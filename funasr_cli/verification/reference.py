@@ -1,10 +1,10 @@
-"""FunASR's own model on PyTorch, every stage of a clip: asked from here, and run by this same file elsewhere.
+"""Run FunASR's own PyTorch model and return the output of every stage for a clip.
 
-`run_job` writes a job and starts `python reference.py JOB OUT` in the Python that has FunASR, torch,
-transformers and kaldi-native-fbank, but not this package: each of the two sides has imports of its own. A job is
-JSON: {"checkpoint": folder, "threads": 2, "cases": [{"name": ..., "audio": path, "forced_ids": [...]}], "batches":
-[{"name": ..., "audio": [paths]}]}; a case and a batch may name a "language" in Chinese, "hotwords", "itn" and
-"max_tokens". OUT.json receives texts, OUT.npz arrays by "{case}/{array}".
+This file has two roles, with separate imports. `run_job`, in this package, writes a job and starts
+`python reference.py JOB OUT` in a Python that has FunASR, torch, transformers and kaldi-native-fbank, but not this
+package. A job is JSON: {"checkpoint": folder, "threads": 2, "cases": [{"name": ..., "audio": path, "forced_ids":
+[...]}], "batches": [{"name": ..., "audio": [paths]}]}. Cases and batches may set "language" (in Chinese),
+"hotwords", "itn" and "max_tokens". Texts are written to OUT.json, arrays to OUT.npz as "{case}/{array}".
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ else:
     from tokenizers import Tokenizer
 
 DECODER_FOLDER = "Qwen3-0.6B"  # as in a release
-APART = "import sys; del sys.path[0]; "  # the folder that one stands in, which may be a checkpoint's
+APART = "import sys; del sys.path[0]; "  # do not import from the current folder, which may be a checkpoint
 HINT = (
-    "pip install funasr kaldi-native-fbank transformers torch into an environment of its own (it brings another "
-    "funasr command), and name its interpreter in FUNASR_REFERENCE_PYTHON"
+    "pip install funasr kaldi-native-fbank transformers torch into a separate environment (since it installs "
+    "another funasr command), and set FUNASR_REFERENCE_PYTHON to its interpreter"
 )
-NOT_PASSED_ON = ("PYTHONPATH", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")  # torch refuses this one beside its opposite
+NOT_PASSED_ON = ("PYTHONPATH", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")  # the latter conflicts with the setting below
 CASE: dict[str, Any] = {"language": None, "hotwords": [], "itn": True, "max_tokens": 64}
 TOKENIZER_PROBES = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n语音转写成中文：",
@@ -50,27 +50,31 @@ TOKENIZER_PROBES = (
 
 
 def reference_python() -> Path:
-    """Interpreter that has FunASR, findable from any folder; a `SetupError` if the one named, or ours, has not."""
+    """Return the Python interpreter that has FunASR, usable from any folder.
+
+    Raises:
+        SetupError: the interpreter in `REFERENCE_PYTHON`, or by default the current one, lacks FunASR.
+    """
     python = path_in_variable(REFERENCE_PYTHON) or Path(sys.executable)
     try:
         found = subprocess.run([python, "-c", f"{APART}import funasr, kaldi_native_fbank"], capture_output=True)
     except OSError as error:
         raise SetupError(f"{python}: cannot be run ({error.strerror})", HINT, code="reference-missing") from error
     if found.returncode:
-        message = f"{python}: has no PyTorch reference (funasr, kaldi-native-fbank)"
+        message = f"{python}: lacks the PyTorch reference (funasr, kaldi-native-fbank)"
         raise SetupError(message, HINT, code="reference-missing")
-    return python.absolute() if python.is_file() else python  # a name alone is found by the system
+    return python.absolute() if python.is_file() else python  # a bare name is found through PATH
 
 
 def run_job(checkpoint: Checkpoint, work: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Run cases and batches on a checkpoint, opened, in FunASR's layout; return the reports and the arrays.
+    """Run cases and batches on an opened checkpoint in FunASR's layout; return the reports and the arrays.
 
     Raises:
         SetupError: the reference is not installed, or the temporary folder cannot be written.
         ModelError: the reference failed.
     """
     python = reference_python()
-    # Nobody asks the network or unpickles code, and this package is not in the way of the one called FunASR.
+    # The subprocess must not use the network, unpickle code, or import this package.
     environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
     environment |= dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"), "1")
     try:
@@ -85,24 +89,25 @@ def run_job(checkpoint: Checkpoint, work: dict[str, Any]) -> tuple[dict[str, Any
             if done.returncode:
                 last = readable((done.stderr.strip().splitlines() or ["no message"])[-1])
                 message = f"{checkpoint.weights[0].parent}: the PyTorch reference failed ({last})"
-                raise ModelError(message, "see whether it runs by itself", code="reference-failed")
+                raise ModelError(message, "check that FunASR itself can load the model", code="reference-failed")
             reports = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
             with np.load(out.with_suffix(".npz")) as arrays:
                 return reports, dict(arrays)
     except OSError as error:
         message = f"{tempfile.tempdir or 'the temporary folder'}: cannot be written ({reason_in_a_line(error)})"
-        hint = "make room there, or name another folder in TMPDIR"
+        hint = "free some space there, or set TMPDIR to another folder"
         raise SetupError(message, hint, code="temporary-folder") from error
 
 
 def _write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write the checkpoint as the reference may see it.
+    """Write a copy of the checkpoint that is safe for the reference.
 
-    FunASR obeys a ``config.yaml`` that asks for code to be imported and packages to be installed, and transformers
-    one of a decoder: theirs are written anew from what has been checked, beside links to files that have been.
+    FunASR imports code and installs packages that a ``config.yaml`` names, and transformers imports code that a
+    decoder's ``config.json`` names. Both files are therefore generated from checked values. All other files are
+    links to checked ones.
     """
     upstream_options = registry.of_config(checkpoint.config).upstream_options
-    assert upstream_options is not None  # else `proof.verifier` refuses
+    assert upstream_options is not None  # otherwise `proof.verifier` raises an error
     options, llm_options = upstream_options(checkpoint.config, DECODER_FOLDER)
     decoder = folder / DECODER_FOLDER
     decoder.mkdir(parents=True)
@@ -116,7 +121,7 @@ def _write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 class Reference:
-    """The loaded upstream model, asked one case at a time; in the Python that has FunASR."""
+    """The upstream model, loaded in the Python that has FunASR. It runs one case at a time."""
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
         config = yaml.safe_load((checkpoint / "config.yaml").read_text(encoding="utf-8"))
@@ -134,7 +139,7 @@ class Reference:
         self._check_tokenizer(f"{llm_path}/tokenizer.json")
 
     def run(self, case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """Take a case through every stage; returns what goes into the JSON, and the arrays."""
+        """Run a case through every stage; return its report for the JSON file, and the arrays."""
         samples = load_audio_text_image_video(case["audio"], fs=self.frontend.fs)  # (n,), 16 kHz
         features, _ = extract_fbank(samples, frontend=self.frontend, is_final=True)  # (1, rows, 560)
         prompt = self.model.get_prompt(case["hotwords"], case["language"], case["itn"])
@@ -167,11 +172,14 @@ class Reference:
         return {"texts": texts}, {"generated_ids": ids}
 
     def forced_ids(self, case: dict[str, Any], embeds: torch.Tensor) -> list[int]:
-        """Tokens whose logits are wanted behind a prompt, (1, columns, hidden)."""
+        """Return the tokens to force after a prompt, whose embeddings are (1, columns, hidden)."""
         return case["forced_ids"]
 
     def transcribe(self, audio: list[str], case: dict[str, Any]) -> tuple[list[str], torch.Tensor]:
-        """Texts of upstream's `generate()`, and the ids it decoded. Its CTC part needs torchaudio: left out."""
+        """Return the texts of upstream's `generate()` and the decoded ids.
+
+        The CTC branch is disabled, since it needs torchaudio.
+        """
         decoded: list[torch.Tensor] = []
         generate, ctc_decoder = self.model.llm.generate, self.model.ctc_decoder
         self.model.llm.generate = lambda **options: decoded.append(generate(**options)) or decoded[-1]  # type: ignore
@@ -186,13 +194,13 @@ class Reference:
         return [result["text"] for result in results], decoded[-1]
 
     def _forced_logits(self, embeds: torch.Tensor, ids: list[int]) -> torch.Tensor:
-        """Logits before each of `ids`, all of them forced, in one pass. (steps, vocabulary)."""
+        """Return the logits before each of `ids`, all of them forced in one pass: (steps, vocabulary)."""
         forced = self.model.llm.get_input_embeddings()(torch.tensor([ids[:-1]], dtype=torch.long))
         inputs = torch.cat([embeds, forced], dim=1)
         return self.model.llm(inputs_embeds=inputs, use_cache=False, logits_to_keep=len(ids)).logits[0]
 
     def _check_loaded(self, path: Path) -> None:
-        """FunASR only prints the keys that it misses; insist that each tensor holds the checkpoint's values."""
+        """Raise an error unless every tensor has the checkpoint's values. FunASR only prints missing keys."""
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         for container in ("state_dict", "model_state_dict", "model"):
             stored = stored.get(container, stored)
@@ -203,7 +211,7 @@ class Reference:
             raise AssertionError(f"{len(wrong)} tensors do not hold the checkpoint's values: {wrong[:5]}")
 
     def _check_tokenizer(self, path: str) -> None:
-        """Insist that `tokenizer.json` alone is the tokenizer that transformers builds from the folder."""
+        """Raise an error unless `tokenizer.json` alone gives the tokenizer that transformers builds."""
         alone = Tokenizer.from_file(path)
         for text in TOKENIZER_PROBES:
             ids = alone.encode(text).ids
@@ -213,7 +221,7 @@ class Reference:
 
 
 def main(kind: type[Reference] = Reference) -> None:
-    """Read the job, run it, write both files."""
+    """Read the job, run it, and write both files."""
     job, out = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), sys.argv[2]
     reference = kind(Path(job["checkpoint"]), job.get("threads", 2))
     reports: dict[str, Any] = {}

@@ -154,7 +154,7 @@ def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> No
 
 @pytest.mark.process
 def test_memory_of_a_model_that_is_not_there(tmp_path: Path) -> None:
-    with refused("command-failed", "ended with 3: ", "no such model"):
+    with refused("command-failed", "exit code 3: ", "no such model"):
         run_memory({"none": ["-m", str(tmp_path / "none")]}, [clips()[0].path], (1.0,), lambda _: None)
 
 
@@ -227,8 +227,8 @@ def test_comparison(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "texts"),
     [
-        ("--rtf --batch-sizes 1,2", ["$\\会议$.wav x 2, batch of 1", "segments side by side", "VAD"]),
-        ("--rtf --durations 1,2", ["seconds of audio in a recording"]),
+        ("--rtf --batch-sizes 1,2", ["$\\会议$.wav x 2, batch of 1", "batch size, segments", "VAD"]),
+        ("--rtf --durations 1,2", ["seconds of audio per recording"]),
         pytest.param("--memory --durations 2,3", ["minutes of audio"], marks=process),
     ],
 )

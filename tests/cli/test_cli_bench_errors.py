@@ -45,7 +45,7 @@ USAGE = [
     ("--rtf --compare none.json", FILE, "none.json"),
     ("--rtf --compare list.json", NO_MEASUREMENT, "list.json"),
     ("--rtf --compare newer.json", NO_MEASUREMENT, "newer.json: format version 2"),
-    ("--rtf --compare memory.json", CONFLICT, "memory.json: of --memory, not of --rtf"),
+    ("--rtf --compare memory.json", CONFLICT, "memory.json: measured with --memory, not --rtf"),
     ("--memory --compare memory.json", NO_MEASUREMENT, "memory.json"),
     ("--memory --compare cases.json", NO_MEASUREMENT, "cases.json"),
 ]  # fmt: skip
@@ -67,7 +67,7 @@ ELSEWHERE = [
     ("--rtf -m demo a.flac gone.wav", 1, "gone.wav"),
     ("--batches -m demo space.tsv", 1, "space.tsv"),
     ("--memory -m demo gone.wav --durations 1", 1, "gone.wav"),
-    ("--rtf -m demo a.flac --refs other.tsv", 2, "a.flac: no text among the references"),
+    ("--rtf -m demo a.flac --refs other.tsv", 2, "a.flac: has no reference text"),
     ("--drafts --synthetic demo", 2, "--drafts: synthetic demo"),
 ]
 

@@ -279,7 +279,7 @@ def test_tsv_of_words() -> None:
 
 
 def test_vtt_says_where_times_of_words_are_estimated() -> None:
-    note = "NOTE Some times are estimated: of words that were heard otherwise, such as numbers in digits.\n\n"
+    note = "NOTE Some word times are estimated, for example those of numbers written in digits.\n\n"
     assert as_vtt(SAID).startswith(f"WEBVTT\n\n{note}00:00:01.260 --> ")
     measured = transcript(spoken(0.0, 4.0, "One. Two.", (0.3, 1.5), (1.8, 3.0)), duration_s=4.0)
     assert as_vtt(measured) == (

@@ -170,7 +170,7 @@ def test_words_without_times_are_told(word_times: bool) -> None:
     head.weight = mx.full(head.weight.shape, float("nan"))
     said = unable.transcribe(clip.path, word_times=word_times, draft="off", second_opinion=False)
     assert (said.text, said.segments[0].words, said.times) == (clip.written, (), "segment")
-    told = "0.1-2.7 s: no times of words: the text could not be aligned with what was heard"
+    told = "0.1-2.7 s: no word times: the text could not be aligned with the audio"
     assert said.warnings == ((told,) if word_times else ())
 
 

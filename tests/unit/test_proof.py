@@ -138,7 +138,7 @@ def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
         "run_reference",
         lambda *_: replace(seen[0], stages={**seen[0].stages, "encoder": seen[0].stages["encoder"] * 1.1}),
     )
-    with refused("model-differs", "in PyTorch: features 0"):
+    with refused("model-differs", "PyTorch's: features 0"):
         funasr_cli.convert(small_checkpoint, tmp_path / "other", verify="full")
     assert not (tmp_path / "other").exists()
 

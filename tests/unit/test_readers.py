@@ -424,9 +424,9 @@ def test_what_follows_samples_and_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.m4a", "a.mov"])
-def test_cut_off_before_the_table_of_contents(originals: Contents, tmp_path: Path, name: str) -> None:
+def test_cut_off_before_the_index(originals: Contents, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(originals[name][:-2000])
-    with refused("audio-unreadable", tmp_path / name, "table of contents", "incomplete"):
+    with refused("audio-unreadable", tmp_path / name, "moov", "incomplete"):
         open_recording(tmp_path / name, RATE_HZ)
 
 

@@ -286,7 +286,7 @@ def test_what_follows_the_samples_is_no_sound() -> None:
     assert (len(read.samples), read.expected_s, read.error) == (3 * RATE_HZ, 3, None)
     header = wav_header(0)
     read = through_a_pipe(header[:4] + struct.pack("<I", 36 + len(LISTED)) + header[8:] + LISTED)
-    assert (len(read.samples), read.message) == (0, "-: no samples in it")
+    assert (len(read.samples), read.message) == (0, "-: contains no samples")
 
 
 @pytest.mark.parametrize("encoding", PCM_ENCODINGS)

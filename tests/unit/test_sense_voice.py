@@ -33,6 +33,7 @@ from support.small import convert, edit_json, once
 
 from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.checkpoints.pieces import PIECES_FILE
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.families import registry
 from funasr_cli.families.load import load_model
@@ -535,6 +536,14 @@ def test_pieces_of_another_model_in_a_converted_one(converted: Path, tmp_path: P
         (folder / PIECES_FILE).write_text(json.dumps({"pieces": texts}), encoding="utf-8")
         with refused("tokenizer-mismatch", PIECES_FILE):
             load_model(folder, "float32")
+
+
+@pytest.mark.parametrize("name", [PIECES_FILE, CMVN_FILE])
+def test_a_missing_file_of_a_converted_model_has_a_hint(converted: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(converted, tmp_path / "copy")
+    (folder / name).unlink()
+    with refused("model-missing", folder / name, DAMAGED_HINT):
+        load_model(folder, "float32")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a Fun-ASR-Nano checkpoint states, and what in it does not add up."""
+"""Configuration of Fun-ASR-Nano, and checks that its values are consistent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from funasr_cli.models.ctc import CTCConfig
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.models.sanm import SANMConfig
 
-LOW_FRAME_RATE = 8  # feature rows for each row of the prompt, see `audio_token_count`
+LOW_FRAME_RATE = 8  # feature rows per audio token in the prompt; see `audio_token_count`
 
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """How this checkpoint was taught to be asked.
+    """The prompt format that this checkpoint was trained on.
 
     Attributes:
-        system_turn: ``dataset_conf.sys_prompt`` upstream: open with the system turn.
-        empty_think: the opposite of ``dataset_conf.do_think`` upstream: put an empty ``<think>`` block
-            behind the assistant tag.
-        languages: ISO codes of the languages it can be told to write.
+        system_turn: start with the system turn; ``dataset_conf.sys_prompt`` upstream.
+        empty_think: put an empty ``<think>`` block after the assistant tag; the opposite of
+            ``dataset_conf.do_think`` upstream.
+        languages: ISO codes of the languages that can be requested.
     """
 
     system_turn: bool
@@ -33,7 +33,7 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class FunASRNanoConfig:
-    """Everything the checkpoint states that the model, the frontend and the prompt need."""
+    """Configuration of the networks, the front end and the prompt."""
 
     frontend: FrontendConfig
     encoder: SANMConfig
@@ -45,28 +45,28 @@ class FunASRNanoConfig:
 
 
 def languages_of(name: str) -> tuple[str, ...]:
-    """ISO codes, by the name of a checkpoint."""
+    """Return a checkpoint's languages, as ISO codes, by its name."""
     return MLT_LANGUAGES if "mlt" in name.casefold() else NANO_LANGUAGES
 
 
 def misfits(config: FunASRNanoConfig) -> Iterator[str]:
-    """Name what does not add up in a configuration whose numbers are in range."""
+    """Report inconsistent values of a configuration whose numbers are in range."""
     llm, ctc, encoder = config.llm, config.ctc, config.encoder
     if ctc and ctc.blank_id >= ctc.vocab_size:
-        yield f"CTC blank {ctc.blank_id} is not among {ctc.vocab_size} ids"
+        yield f"the CTC blank is id {ctc.blank_id}, but there are only {ctc.vocab_size} ids"
     yield from heads_misfit("encoder", encoder.width, encoder.heads)
     yield from heads_misfit("adaptor", config.adaptor.output_dim, config.adaptor.heads)
     yield from heads_misfit("decoder's query heads", llm.num_attention_heads, llm.num_key_value_heads)
     if ctc:
         yield from heads_misfit("CTC decoder", ctc.decoder.output_dim, ctc.decoder.heads)
     if config.adaptor.downsample > LOW_FRAME_RATE:
-        yield f"the adaptor stacks {config.adaptor.downsample} frames, more than one row of the prompt stands for"
+        yield f"the adaptor stacks {config.adaptor.downsample} frames, but the limit is {LOW_FRAME_RATE}"
     yield from encoder_misfits(encoder)
     yield from frontend_misfits(config.frontend)
     stops = config.stop_token_ids
     if not stops or not all(0 <= token_id < llm.vocab_size for token_id in stops):
-        yield f"stop tokens {quoted(list(stops))} are not among {llm.vocab_size} ids"
+        yield f"the stop tokens are {quoted(list(stops))}, which are not ids from 0 to {llm.vocab_size - 1}"
     if not config.prompt.languages:
-        yield "no language"
+        yield "there is no language"
     if unknown := [code for code in config.prompt.languages if code not in LANGUAGES]:
         yield f"unknown languages {readable(', '.join(unknown))}"

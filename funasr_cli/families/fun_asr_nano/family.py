@@ -1,4 +1,4 @@
-"""Fun-ASR-Nano as a family; see `Family`."""
+"""The `Family` of Fun-ASR-Nano."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -24,20 +24,20 @@ from funasr_cli.vocabulary import MARKS
 if TYPE_CHECKING:
     from funasr_cli.speech_model import SpeechModel
 
-# Of the decoder and its tokenizer: at the top of a repository, or in a folder such as Qwen3-0.6B.
+# Files of the decoder and its tokenizer, at the top of a repository or in a folder such as Qwen3-0.6B.
 DECODER_FILES = (
     files.CONFIG_FILE, files.TOKENIZER_FILE, *files.OPTIONAL_TOKENIZER_FILES, "special_tokens_map.json",
     "added_tokens.json",
 )  # fmt: skip
 CTC_ON_MODELSCOPE = "convert Fun-ASR-Nano-2512 with --hub ms: that copy has a CTC branch"
-ALIGN = "let another model tell them: --align-with sensevoice"
+ALIGN = "take them from another model with --align-with sensevoice"
 TOP_FILES = (*transformers.FEATURES_FILES, files.CTC_VOCABULARY_FILE, "chat_template.jinja")
 
 
 def capabilities(config: FunASRNanoConfig) -> Capabilities:
-    """Tell what a checkpoint can do: its CTC branch times words and drafts text."""
+    """Return a checkpoint's capabilities. Word times and drafts need its CTC branch."""
     has_ctc = config.ctc is not None
-    ways = (CTC_ON_MODELSCOPE,) if config.prompt.languages == NANO_LANGUAGES else ()  # no copy of MLT-Nano has it
+    ways = (CTC_ON_MODELSCOPE,) if config.prompt.languages == NANO_LANGUAGES else ()  # no MLT-Nano has the branch
     instead = ways[0] if ways else "leave it out, or choose a model that has a CTC branch"
     return Capabilities(
         languages=config.prompt.languages,
@@ -77,7 +77,7 @@ def _files(folder: Path, config: FunASRNanoConfig) -> dict[str, Path]:
 
 
 def _vocabulary_problems(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
-    """The tokenizer has to know the marks of the prompt, and the ids at which a text ends."""
+    """Check that the tokenizer has the prompt's control tokens and the stop tokens."""
     from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
 
     tokenizer = read_tokenizer(checkpoint.files[files.TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
@@ -86,7 +86,7 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
             yield files.TOKENIZER_FILE, f"has no token {mark}"
     for token_id in checkpoint.config.stop_token_ids:
         if tokenizer.id_to_token(token_id) is None:
-            yield files.TOKENIZER_FILE, f"has no token {token_id}, at which the model stops"
+            yield files.TOKENIZER_FILE, f"has no token {token_id}, which is the model's stop token"
     if checkpoint.config.ctc:
         read_ctc_vocabulary(checkpoint.files[files.CTC_VOCABULARY_FILE])
 
@@ -96,7 +96,7 @@ def _with_languages(config: FunASRNanoConfig, languages: tuple[str, ...]) -> Fun
 
 
 def _readme(config: FunASRNanoConfig) -> Iterator[str]:
-    yield f"CTC branch, and so word times: {'yes' if config.ctc else 'no, the source has no such tensors'}"
+    yield f"CTC branch (needed for word times): {'yes' if config.ctc else 'no, the source has no such tensors'}"
 
 
 FAMILY = Family(

@@ -1,4 +1,4 @@
-"""FunASR's layout, of releases and fine-tunes: ``model.pt``, ``config.yaml`` and the decoder's folder."""
+"""FunASR's layout of releases and fine-tuned models: ``model.pt``, ``config.yaml`` and the decoder's folder."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from funasr_cli.families.fun_asr_nano.upstream import nano_config
 
 
 def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
-    """Open a folder in this layout, whose ``config.yaml`` says this; its name tells the languages."""
+    """Open a folder in this layout, given the content of its ``config.yaml``. `name` determines the languages."""
     path = folder / funasr.UPSTREAM_CONFIG
     with stated_in(str(path)):
         llm_folder = _llm_folder(options)
@@ -40,7 +40,7 @@ def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
 
 
 def _llm_folder(options: dict[str, Any]) -> str:
-    """Name of the decoder's folder; upstream trains with absolute paths, so that only the last part counts."""
+    """Return the name of the decoder's folder. Only the last part counts, since upstream uses absolute paths."""
     stated = section(options, "llm_conf").get("init_param_path")
     if not isinstance(stated, str) or Path(stated).name in ("", ".", ".."):
         raise Misstated("llm_conf.init_param_path does not name the decoder's folder", code="model-config")

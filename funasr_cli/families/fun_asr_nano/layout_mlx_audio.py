@@ -1,4 +1,4 @@
-"""mlx-audio's layout, as of ``mlx-community/Fun-ASR-Nano-2512``: upstream's names, MLX's axes, perhaps quantized.
+"""mlx-audio's layout, as in ``mlx-community/Fun-ASR-Nano-2512``: upstream's names, MLX's axes, perhaps quantized.
 
 Source: mlx-audio 0.6 ``stt/models/fun_asr_nano`` (``convert.py``, ``config.py``).
 """
@@ -17,8 +17,8 @@ from funasr_cli.families.fun_asr_nano.config import languages_of
 from funasr_cli.families.fun_asr_nano.upstream import COMPONENTS, nano_config
 
 LAYOUT = "mlx-audio"
-NO_CTC = "its CTC branch is left out: mlx-audio's layout has no vocabulary for it"
-# What its classes take where config.json is silent.
+NO_CTC = "the CTC branch is left out, since mlx-audio's layout has no vocabulary for it"
+# Defaults of mlx-audio's classes for keys that are missing in config.json.
 DEFAULTS: dict[str, Options] = {
     "frontend_conf": {"fs": 16000, "n_mels": 80, "lfr_m": 7, "lfr_n": 6},
     "audio_encoder_conf": {
@@ -29,14 +29,14 @@ DEFAULTS: dict[str, Options] = {
 
 
 def open_mlx_audio(folder: Path, name: str) -> Checkpoint:
-    """Open a folder in this layout; its name tells the languages where its ``config.json`` does not."""
+    """Open a folder in this layout. ``model_repo`` in its ``config.json`` and its name determine the languages."""
     path = file_in(folder, CONFIG_FILE)
     content = read_json(path)
     with stated_in(str(path)):
         decoder = decoder_of(content)
         options = _upstream_words(content)
     repository = content.get("model_repo")
-    # Of a folder, whatever it was, mlx-audio writes Nano's id into model_repo.
+    # For any converted folder, mlx-audio writes Nano's id to model_repo, so the name is needed as well.
     languages = languages_of(f"{repository} {name}")
     config = nano_config(options, decoder, ctc=False, languages=languages, where=str(path))
     weights = file_in(folder, WEIGHTS_FILE, DAMAGED_HINT)
@@ -57,15 +57,15 @@ def open_mlx_audio(folder: Path, name: str) -> Checkpoint:
 
 
 def decoder_of(content: Options) -> Options:
-    """What its ``config.json`` says of the decoder; empty in what it has not written."""
+    """Return the decoder's section of ``config.json``; empty if mlx-audio did not write the file."""
     return section(content, "text_config") or section(content, "llm_config")
 
 
 def _upstream_words(content: Options) -> Options:
-    """FunASR's ``config.yaml`` that says the same."""
+    """Return the equivalent content of FunASR's ``config.yaml``."""
     parts = {name: defaults | section(content, name) for name, defaults in DEFAULTS.items()}
     encoder = parts["audio_encoder_conf"]
-    if "sanm_shift" in encoder:  # it mends upstream's spelling
+    if "sanm_shift" in encoder:  # mlx-audio corrects upstream's spelling
         encoder["sanm_shfit"] = encoder.pop("sanm_shift")
     return COMPONENTS | parts
 

@@ -1,8 +1,8 @@
-"""Transformers' layout, as of ``FunAudioLLM/Fun-ASR-Nano-2512-hf``: safetensors, in one file or in shards.
+"""Transformers' layout, as in ``FunAudioLLM/Fun-ASR-Nano-2512-hf``: safetensors, in one file or in shards.
 
 Source: transformers ``models/fun_asr_nano`` (``FunAsrNanoForConditionalGeneration``). What differs: that port puts
-every row of audio into the prompt and words its instruction in English; the weights are those of upstream, so this
-reader states upstream's low frame rate and prompt.
+all adaptor rows into the prompt, and its instruction is in English. The weights are upstream's, so this reader
+uses upstream's low frame rate and prompt.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ from funasr_cli.families.fun_asr_nano import names
 from funasr_cli.families.fun_asr_nano.upstream import COMPONENTS, nano_config
 
 LAYOUT = "Transformers"
-FEATURES_FILES = ("processor_config.json", "preprocessor_config.json")  # the first holds the second since 5.0
-# What Transformers calls them, by FunASR's names, and its defaults: save_pretrained leaves those out.
+FEATURES_FILES = ("processor_config.json", "preprocessor_config.json")  # since 5.0, the first includes the second
+# Transformers' keys and defaults, by FunASR's keys. save_pretrained omits values that are defaults.
 FEATURES = {
     "fs": ("sampling_rate", 16000), "window": ("window", "hamming"), "frame_length": ("frame_length", 25),
     "frame_shift": ("frame_shift", 10), "lfr_n": ("stride_lfr", 6),
@@ -36,7 +36,7 @@ ADAPTOR = {
     "ffn_dim": ("projector_hidden_size", 2048), "n_layer": ("num_hidden_layers", 2),
     "attention_heads": ("num_attention_heads", 8),
 }  # fmt: skip
-NOTE = "read as upstream reads these weights: at a low frame rate, and with a prompt that Transformers' port lacks"
+NOTE = "uses the low frame rate and the prompt of FunASR, from which these weights come, not those of Transformers"
 
 
 def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
@@ -44,8 +44,8 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     path = file_in(folder, files.CONFIG_FILE)
     content = read_json(path)
     if content.get("quantization_config"):
-        message = f"{path}: quantized for PyTorch, which is not read"
-        raise ModelError(message, "convert its source", code="model-unsupported")
+        message = f"{path}: weights quantized for PyTorch are not supported"
+        raise ModelError(message, "convert its unquantized source", code="model-unsupported")
     with stated_in(str(path)):
         options, llm = _upstream_words(content, folder)
     config = nano_config(options, llm, ctc=False, languages=languages, where=str(path))
@@ -65,7 +65,7 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
 
 
 def spelling(blocks: int, tp_blocks: int) -> dict[str, Spell]:
-    """How the numbers of its layers are written here: there they are counted through."""
+    """Map this layout's layer numbers, which are consecutive over all kinds of layers, to our names."""
 
     def block(number: int) -> str | None:
         if number == 0:
@@ -79,7 +79,7 @@ def spelling(blocks: int, tp_blocks: int) -> dict[str, Spell]:
 
 
 def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
-    """The file, or its shards in their order; and the tensors in them."""
+    """Open the weights; return their files (one, or all shards in order) and the tensors."""
     index = optional_file_in(folder, files.INDEX_FILE)
     listed = read_index(index) if index else {}
     names = sorted(set(listed.values())) or [files.WEIGHTS_FILE]
@@ -89,17 +89,17 @@ def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
     for path in weights:
         found = open_safetensors(path)
         if twice := tensors.keys() & found.keys():
-            raise ModelError(f"{path}: {min(twice)} is in another shard, too", DAMAGED_HINT, code="model-damaged")
+            raise ModelError(f"{path}: {min(twice)} is also in another shard", DAMAGED_HINT, code="model-damaged")
         tensors |= found
         places |= dict.fromkeys(found, path.name)
     if index and (wrong := places.items() ^ listed.items()):
-        message = f"{index}: does not say where {quoted(min(wrong)[0])} is"
+        message = f"{index}: the entry of {quoted(min(wrong)[0])} does not match the shards"
         raise ModelError(message, DAMAGED_HINT, code="model-damaged")
     return weights, tensors
 
 
 def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
-    """FunASR's ``config.yaml`` and the decoder's ``config.json`` that say the same."""
+    """Return the equivalent content of FunASR's ``config.yaml`` and of the decoder's ``config.json``."""
     audio, adaptor, llm = (section(config, name) for name in ("audio_config", "adaptor_config", "text_config"))
     features = _features(folder)
     for part in (audio, adaptor):
@@ -120,12 +120,12 @@ def _renamed(stated: Mapping[str, Any], names: Mapping[str, tuple[str, Any]]) ->
 
 
 def _decoder(config: Options, llm: Options, folder: Path) -> Options:
-    """Its configuration with a stop token, which stands in one of three places."""
+    """Return the decoder's configuration with its stop token, which may be in one of three places."""
     path = optional_file_in(folder, files.GENERATION_FILE)
     places = (llm, read_json(path) if path else {}, config)
     stop = next((place["eos_token_id"] for place in places if place.get("eos_token_id") is not None), None)
     if stop is None:
-        hint = f"state eos_token_id in {files.GENERATION_FILE}: the id of <|im_end|> in {files.TOKENIZER_FILE}"
+        hint = f"set eos_token_id in {files.GENERATION_FILE} to the id of <|im_end|> in {files.TOKENIZER_FILE}"
         message = f"{folder}: no stop token in {files.CONFIG_FILE} or {files.GENERATION_FILE}"
         raise ModelError(message, hint, code="model-config")
     llm = llm | {"eos_token_id": stop}
@@ -133,7 +133,7 @@ def _decoder(config: Options, llm: Options, folder: Path) -> Options:
 
 
 def _features(folder: Path) -> Mapping[str, Any]:
-    """Settings of the feature extractor, where they are stated."""
+    """Return the settings of the feature extractor; empty if there are none."""
     for name in FEATURES_FILES:
         if path := optional_file_in(folder, name):
             content = read_json(path)

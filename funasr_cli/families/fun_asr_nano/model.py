@@ -1,4 +1,4 @@
-"""Fun-ASR-Nano, ready to transcribe: samples to features, encoder, CTC branch and prompt; tokens to text."""
+"""Fun-ASR-Nano, ready to transcribe: features, encoder, CTC branch, prompt, and tokens to text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ from funasr_cli.models.layers import batch_lengths
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Prompt, Trace
 
-BEST_SEGMENT_S = 30.0  # upstream's models were trained on no longer ones
+BEST_SEGMENT_S = 30.0  # upstream's models were not trained on longer segments
 
 
 @dataclass
 class Encoded:
-    """A batch behind the encoder."""
+    """Encoder output of a batch."""
 
     hidden: mx.array  # (batch, frames, encoder width)
-    lengths: list[int]
+    lengths: list[int]  # number of valid frames in each row
 
 
 class NanoModel(FilterBankModel):
-    """A loaded model, stage by stage, for batches whose rows do not depend on each other; see `SpeechModel`."""
+    """A loaded model, with a method for each stage; see `SpeechModel`. Rows of a batch are independent."""
 
     best_segment_s, longest_segment_s = BEST_SEGMENT_S, float(MAX_SEGMENT_S)
     window_s: float | None = None
@@ -49,11 +49,11 @@ class NanoModel(FilterBankModel):
         self.parameters = loaded.parameters
 
     def session(self, options: TranscribeOptions) -> NanoSession:
-        """Begin a run; a `UsageError` refuses what the prompt cannot hold."""
+        """Begin a run; raise a `UsageError` if the options do not fit into the prompt."""
         return NanoSession(self, options)
 
     def encode(self, samples: np.ndarray) -> EncodedAudio:
-        """Run the encoder over (samples,) at `sample_rate_hz`; an `AudioError` where they are too few."""
+        """Run the encoder over (samples,) at `sample_rate_hz`; raise an `AudioError` if they are too few."""
         encoded = self.encoded([self.features(samples)])
         frames = encoded.hidden[0, : encoded.lengths[0]]  # (frames, encoder width)
         [embeddings] = self.network.audio_embeddings(encoded.hidden, encoded.lengths)
@@ -61,14 +61,14 @@ class NanoModel(FilterBankModel):
         return EncodedAudio(frames, embeddings, self.config.frontend.row_duration_s)
 
     def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
-        """Return what the CTC branch hears, whatever the options; a `ModelError` where there is none."""
+        """Return the CTC branch's output, which ignores the options; raise a `ModelError` without a CTC branch."""
         [reading] = self.ctc_readings(self.encoded([self.features(samples)]))
         return reading
 
     def trace(
         self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
     ) -> Trace:
-        """Take (samples,) through the model as one segment, which ends after `options.max_tokens`."""
+        """Run (samples,) through the model as one segment, up to `options.max_tokens` tokens."""
         features = self.features(samples)
         encoded = self.encoded([features])
         llm, stops = self.network.llm, self.config.stop_token_ids
@@ -94,7 +94,7 @@ class NanoModel(FilterBankModel):
         )
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> Prompt:
-        """Return what is asked about the `first` segment of a recording, or a later one."""
+        """Return the prompt of the `first` segment of a recording, or of a later one."""
         config = self.config.prompt
         ids = prompt_token_ids(options, config, self.tokenizer, first=first)
         return Prompt(*prompt_texts(options, config, first=first), *map(len, ids))
@@ -113,13 +113,13 @@ class NanoModel(FilterBankModel):
     def prompts(
         self, encoded: Encoded, options: TranscribeOptions, first: list[bool] | None = None
     ) -> list[mx.array]:
-        """Embeddings that the decoder reads: (length, hidden) a row, audio between the two pieces of text.
+        """Return the decoder's input, (length, hidden) embeddings per row: text, audio, text.
 
-        ``first`` tells which rows are the first of their recordings; None takes all of them for that.
+        ``first`` marks the rows that are the first of their recordings; None marks all of them.
         """
         embeddings = self.network.audio_embeddings(encoded.hidden, encoded.lengths)
         first = first or [True] * len(embeddings)
-        texts = {}  # (tokens, hidden) in front of the audio embeddings and behind them
+        texts = {}  # (tokens, hidden) before and after the audio embeddings
         for is_first in set(first):
             ids = prompt_token_ids(options, self.config.prompt, self.tokenizer, first=is_first)
             texts[is_first] = [self.network.llm.embed(mx.array(part)) for part in ids]
@@ -129,11 +129,11 @@ class NanoModel(FilterBankModel):
         ]
 
     def ctc_readings(self, encoded: Encoded) -> list[CTCReading]:
-        """What the CTC branch makes of each row; a `ModelError` where there is none."""
+        """Return the CTC branch's output for each row; raise a `ModelError` without a CTC branch."""
         vocabulary, ctc, network = self.ctc_vocabulary, self.config.ctc, self.network
         if vocabulary is None or ctc is None:
             hint = self.capabilities.hints["ctc_text"]
-            raise ModelError(f"{self.name}: has no CTC branch", hint, code="ctc-missing")
+            raise ModelError(f"{self.name} has no CTC branch", hint, code="ctc-missing")
         hidden = network.ctc_hidden(encoded.hidden, encoded.lengths)  # (batch, frames, CTC width)
         frame_s = self.config.frontend.row_duration_s
         return [
@@ -142,9 +142,9 @@ class NanoModel(FilterBankModel):
         ]
 
     def token_ids(self, text: str) -> list[int]:
-        """The decoder's tokens of a text."""
+        """Encode a text as the decoder's tokens."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def spell(self, token_ids: list[int]) -> str:
-        """Text of the decoder's tokens."""
+        """Decode the decoder's tokens to text, without special tokens."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)

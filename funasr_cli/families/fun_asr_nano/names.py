@@ -1,6 +1,6 @@
-"""What the tensors of Fun-ASR-Nano are called in each layout, as data, and which of its parts they belong to.
+"""Names of Fun-ASR-Nano's tensors in each layout, as rules, and the parts that they belong to.
 
-The network's attributes are named after FunASR's keys; mlx-audio's names are the same.
+The network's attributes are named after FunASR's keys. mlx-audio uses the same names.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ EMBEDDING = "llm.model.embed_tokens.weight"
 CTC_PREFIXES = ("ctc_decoder.", "ctc.")
 PARTS = (
     Part("quantize", "the decoder", ("llm.",), RECIPES, whole=True),
-    # Single matrices stay dense: the rows of the first are features.
+    # A matrix may stay dense: the first one's rows are as wide as feature rows, which need not divide into groups.
     Part("quantize_encoder", "the encoder", ("audio_encoder.",), ENCODER_BITS),
 )
 
@@ -45,10 +45,10 @@ TRANSFORMERS = (
 
 
 def tied(config: FunASRNanoConfig) -> Tied | None:
-    """Tell whether the decoder's head is its embedding."""
+    """Return the decoder's head and embedding if the config ties them; else None."""
     return Tied(LM_HEAD, EMBEDDING) if config.llm.tie_word_embeddings else None
 
 
 def has_ctc(names: Iterable[str]) -> bool:
-    """Whether the checkpoint brings a CTC branch: its tensors decide, never its configuration."""
+    """Tell whether a checkpoint has a CTC branch. Its tensors decide, not its configuration."""
     return any(name.startswith(CTC_PREFIXES) for name in names)

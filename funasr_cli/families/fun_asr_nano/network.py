@@ -1,4 +1,4 @@
-"""The networks of Fun-ASR-Nano, composed: SAN-M encoder, adaptor, Qwen3 decoder and, in some, a CTC branch.
+"""The network of Fun-ASR-Nano: SAN-M encoder, adaptor, Qwen3 decoder and, in some checkpoints, a CTC branch.
 
 Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``FunASRNano``).
 """
@@ -13,7 +13,7 @@ from funasr_cli.models.sanm import SANMEncoder
 
 
 class FunASRNano(nn.Module):
-    """The composed model. Attribute names are the checkpoint's keys."""
+    """The whole network. Attribute names are the checkpoint's keys."""
 
     def __init__(self, config: FunASRNanoConfig):
         super().__init__()
@@ -26,9 +26,12 @@ class FunASRNano(nn.Module):
         self.config = config
 
     def audio_embeddings(self, encoded: mx.array, lengths: list[int]) -> list[mx.array]:
-        """Rows that stand for the audio in the prompt, in the decoder's type.
+        """Compute the embeddings of the audio in the prompt, in the decoder's type.
 
-        (batch, frames, encoder width), with valid frames of each row -> one (audio tokens, hidden) array a row.
+        `encoded` is (batch, frames, encoder width), and `lengths` has the number of valid frames in each row.
+
+        Returns:
+            An (audio tokens, hidden) array for each row.
         """
         adapted = self.audio_adaptor(encoded, batch_lengths(lengths, encoded.shape[1]))
         adapted = adapted.astype(self.llm.model.norm.weight.dtype)
@@ -36,5 +39,5 @@ class FunASRNano(nn.Module):
         return [adapted[row, :count] for row, count in enumerate(counts)]
 
     def ctc_hidden(self, encoded: mx.array, lengths: list[int]) -> mx.array:
-        """(batch, frames, encoder width) -> (batch, frames, CTC width), what the CTC head reads; it needs one."""
+        """Compute the input of the CTC head, (batch, frames, CTC width), from (batch, frames, encoder width)."""
         return self.ctc_decoder(encoded, batch_lengths(lengths, encoded.shape[1]))

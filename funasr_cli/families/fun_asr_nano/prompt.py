@@ -1,7 +1,7 @@
-"""The one builder of prompts.
+"""Prompt construction.
 
 Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``get_prompt``, ``generate_chatml``,
-``data_load_speech``). What differs: hotwords that would be read as control tokens are refused.
+``data_load_speech``). What differs: hotwords that contain control tokens are rejected.
 """
 
 import unicodedata
@@ -25,19 +25,19 @@ HOTWORDS = (
 
 
 def instruction(language: str | None, hotwords: tuple[str, ...], itn: bool) -> str:
-    """What the user's turn says in front of the audio; ``language`` is an ISO code or None."""
+    """Return the instruction that precedes the audio in the user's turn; ``language`` is an ISO code or None."""
     context = HOTWORDS.format(words=", ".join(hotwords)) if hotwords else ""
     task = "语音转写" if language is None else f"语音转写成{LANGUAGES[language].prompt_name}"
     return f"{context}{task}{'' if itn else '，不进行文本规整'}："
 
 
 def prompt_texts(options: TranscribeOptions, config: PromptConfig, *, first: bool = True) -> tuple[str, str]:
-    """Write the text in front of the audio embeddings and behind them.
+    """Return the text before and after the audio embeddings.
 
-    Only the `first` segment of a recording goes on from an earlier text.
+    Only the `first` segment of a recording continues the earlier text (`options.prev_text`).
 
     Raises:
-        UsageError: a language that the checkpoint does not have.
+        UsageError: the checkpoint does not support the language.
     """
     language = resolve_language(options.language, config.languages)
     before = SYSTEM_TURN if config.system_turn else ""
@@ -47,9 +47,10 @@ def prompt_texts(options: TranscribeOptions, config: PromptConfig, *, first: boo
 
 
 def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
-    """Refuse, as a `UsageError`, what would change the structure of the prompt.
+    """Raise a `UsageError` for a hotword that would change the structure of the prompt.
 
-    That is a line break, a control character or one of the tokenizer's own tokens, such as ``<|im_end|>``.
+    These contain a line break, a control character or one of the tokenizer's control tokens, such as
+    ``<|im_end|>``, or are empty.
     """
     for word in hotwords:
         refuse_control_tokens(f"hotword {word!r}", word, tokenizer)
@@ -57,26 +58,27 @@ def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
             raise UsageError(f"hotword {word!r} is empty", "leave it out", code="prompt-text")
         controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in word)
         if word.splitlines() != [word] or controls:
-            hint = "leave line breaks and controls out"
-            raise UsageError(f"hotword {word!r} is not a line of text", hint, code="prompt-text")
+            hint = "remove the line breaks and control characters"
+            message = f"hotword {word!r} contains a line break or a control character"
+            raise UsageError(message, hint, code="prompt-text")
 
 
 def refuse_control_tokens(what: str, text: str, tokenizer: Tokenizer) -> None:
-    """Raise a UsageError where a text that goes into the prompt would be read as its structure."""
+    """Raise a `UsageError` if a text for the prompt contains a control token."""
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.content in text:
             message = f"{what} contains the control token {token.content}"
-            raise UsageError(message, "leave it out", code="prompt-text")
+            raise UsageError(message, "remove it", code="prompt-text")
 
 
 def prompt_token_ids(
     options: TranscribeOptions, config: PromptConfig, tokenizer: Tokenizer, *, first: bool = True
 ) -> tuple[list[int], list[int]]:
-    """Tokenize `prompt_texts`, each on its own: token ids in front of the audio embeddings and behind them.
+    """Tokenize the two `prompt_texts` separately: token ids before and after the audio embeddings.
 
     Raises:
-        UsageError: a language that the checkpoint does not have, a hotword or text that is no plain text, or more
-            than `MAX_PROMPT_TOKENS`.
+        UsageError: the checkpoint does not support the language, a hotword or the earlier text is not plain text,
+            or the prompt has more than `MAX_PROMPT_TOKENS` tokens.
     """
     check_hotwords(options.hotwords, tokenizer)
     refuse_control_tokens("the earlier text", options.prev_text or "", tokenizer)
@@ -84,8 +86,8 @@ def prompt_token_ids(
     before, after = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
     if (count := len(before) + len(after)) > MAX_PROMPT_TOKENS:
         raise UsageError(
-            f"hotwords and earlier text make a prompt of {count} tokens; the limit is {MAX_PROMPT_TOKENS}",
-            "leave out the hotwords that matter least, or give the end of the earlier text",
+            f"hotwords and earlier text: the prompt has {count} tokens; the limit is {MAX_PROMPT_TOKENS}",
+            "remove the least important hotwords, or shorten the earlier text to its end",
             code="prompt-too-long",
         )
     return before, after

@@ -1,4 +1,4 @@
-"""A run of Fun-ASR-Nano: rows that are written token by token, side by side, with drafts of the CTC branch."""
+"""A run of Fun-ASR-Nano: batched decoding of segments, with the CTC branch's text as drafts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,13 +25,13 @@ from funasr_cli.transcript import Segment, Word
 if TYPE_CHECKING:
     from funasr_cli.families.fun_asr_nano.model import NanoModel
 
-ROWS_AT_ONCE = 4  # read together: enough to keep the processor busy, few enough not to hold up the others
-MOST_ROWS = 16  # rows beyond that add little on the machines measured
+ROWS_AT_ONCE = 4  # joining together: enough to use the processor fully, without delaying the other rows
+MOST_ROWS = 16  # more rows gain little on the machines measured
 
 
 @dataclass
 class Row:
-    """A segment that is being written."""
+    """A segment that is being decoded."""
 
     request: SegmentRequest
     stream: TextStream
@@ -42,13 +42,13 @@ class Row:
 
 
 class NanoSession:
-    """One batch of the decoder, whose rows come and go; see `Session`."""
+    """A batch of segments on the decoder, which join and leave it independently; see `Session`."""
 
     rows_at_once = ROWS_AT_ONCE
 
     def __init__(self, model: "NanoModel", options: TranscribeOptions):
         self._model, self._options = model, options
-        # Refuses bad hotwords. What stands in front of the audio is the same for all.
+        # This also rejects bad hotwords. The tokens before the audio are the same in all rows.
         before, after = prompt_token_ids(options, model.config.prompt, model.tokenizer)
         self._shared_rows = len(before)
         self._text_tokens = len(before) + len(after)
@@ -64,7 +64,10 @@ class NanoSession:
 
     @property
     def max_rows(self) -> int:
-        """Choose as many as pay, if half of the free memory holds their keys and values, twice while rows join."""
+        """Number of rows, at most `MOST_ROWS`, whose KV cache fits into half the free memory.
+
+        The cache counts twice, since it is copied when rows join.
+        """
         config, llm = self._model.config, self._model.network.llm
         longest_s = self._options.max_segment_s
         audio_tokens = audio_token_count(ceil(longest_s / config.frontend.row_duration_s), config.adaptor)
@@ -76,7 +79,7 @@ class NanoSession:
         return BatchDecoder(self._model.network.llm, make_sampler(self._options), self._shared_rows)
 
     def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
-        """Encode segments, let the CTC branch read them, and read their prompts."""
+        """Encode segments, run the CTC branch if needed, and prefill their prompts; return the row numbers."""
         model = self._model
         with self._timed("features"):
             features = [model.features(request.audio.samples) for request in requests]
@@ -94,7 +97,7 @@ class NanoSession:
         return numbers
 
     def _row(self, request: SegmentRequest, reading: CTCReading | None) -> Row:
-        """The first row of a recording goes on from an earlier text, if there is one."""
+        """Create the row of a segment. A recording's first segment continues the earlier text, if there is one."""
         options = self._options
         stream, draft = TextStream(self._model.spell, (request.first and options.prev_text) or ""), None
         if reading and self._drafts:
@@ -108,23 +111,23 @@ class NanoSession:
         return Row(request, stream, stopping, reading, draft)
 
     def step(self) -> list[Update]:
-        """One more token for every row, or several."""
+        """Decode one or more tokens of every row."""
         with self._timed("decode"):
             tokens = self._decoder.step()
         updates, begun, ended = [], set[int](), set[int]()
         for token in tokens:
-            if token.row in ended:  # before the last of its tokens
+            if token.row in ended:  # an earlier token of this step ended the row
                 continue
             updates.append(self._write(token, decoder_calls=int(token.row not in begun)))
             begun.add(token.row)
             if updates[-1].hypothesis:
                 ended.add(token.row)
-        for row in ended:  # none of them before all are made: `reset` names those that are lost
+        for row in ended:  # only after all updates are made, since `reset` returns the rows that were lost
             self.drop(row)
         return updates
 
     def _write(self, token: Token, decoder_calls: int) -> Update:
-        """Let a token into its row's text."""
+        """Append a token to its row's text; end the row if a stopping criterion applies."""
         row = self._rows[token.row]
         counts = {"decoder_calls": decoder_calls, "tokens": 1, "accepted": int(token.drafted)}
         if token.finite:
@@ -166,12 +169,12 @@ class NanoSession:
         return Hypothesis(segment, agreement, row.stopping.worth_retrying(reason, doubtful))
 
     def drop(self, row: int) -> None:
-        """Take a row out."""
+        """Remove a row."""
         if self._rows.pop(row, None):
             self._decoder.end(row)
 
     def reset(self) -> set[int]:
-        """Go on after an error: the decoder may have stopped anywhere, and its rows are lost then."""
+        """Recover from an error. If it happened in the decoder, all rows are lost."""
         if self._stage not in ("prefill", "decode"):
             return set()
         lost = set(self._rows)

@@ -1,8 +1,7 @@
-"""FunASR's ``config.yaml`` and the decoder's ``config.json`` -> our config.
+"""Conversion between FunASR's ``config.yaml`` with the decoder's ``config.json``, and our configuration.
 
-Where the files leave something out, upstream's own default is taken (class and argument are named beside it).
-Switches that the tensors decide, such as ``use_lora`` or ``freeze``, are not looked at. What is refused is said of
-a file only within `stated_in`.
+Missing keys get upstream's default; a comment names the upstream class. Switches that the tensors settle, such as
+``use_lora`` or ``freeze``, are ignored. Errors name the file only if raised within `stated_in`.
 """
 
 import dataclasses
@@ -23,19 +22,19 @@ from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig
 from funasr_cli.models.qwen3 import Qwen3Config
 
-MODEL = "FunASRNano"  # what upstream calls its class
-LLM_FOLDER = "Qwen3-0.6B"  # of the decoder, in a release
-COMPONENTS: Options = {  # what ``config.yaml`` calls the parts that this version knows
+MODEL = "FunASRNano"  # upstream's class
+LLM_FOLDER = "Qwen3-0.6B"  # the decoder's folder in a release
+COMPONENTS: Options = {  # names in ``config.yaml`` of the supported components
     "model": MODEL, "frontend": "WavFrontend", "audio_encoder": "SenseVoiceEncoderSmall",
     "audio_adaptor": "Transformer",
 }  # fmt: skip
 
-# As in `components`.
+# Format as in `components`.
 ADAPTOR: Fields = (  # llm_asr.adaptor.Transformer
     ("ffn_dim", "ffn_dim", 2048), ("layers", "n_layer", 2), ("heads", "attention_heads", 8),
     ("downsample", "downsample_rate", 2),
 )  # fmt: skip
-# transformers.Qwen3Config, whose keys are our fields; rope_theta and head_dim have rules of their own.
+# transformers.Qwen3Config, whose keys equal our fields. rope_theta and head_dim are handled separately.
 DECODER = dict.fromkeys(
     ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
      "vocab_size"), int,
@@ -45,12 +44,18 @@ DECODER = dict.fromkeys(
 def nano_config(
     yaml: Options, llm: Options, *, ctc: bool, languages: tuple[str, ...], where: str, llm_where: str = ""
 ) -> FunASRNanoConfig:
-    """Translate a checkpoint's ``config.yaml``, and its decoder's ``config.json`` with the file that it stands in.
+    """Translate a checkpoint's ``config.yaml`` and its decoder's ``config.json``.
 
-    The tensors tell whether there is a CTC branch, the checkpoint's name which languages, as ISO codes.
+    Args:
+        yaml: content of ``config.yaml``.
+        llm: content of the decoder's ``config.json``.
+        ctc: whether there is a CTC branch, as the tensors show.
+        languages: ISO codes, from the checkpoint's name.
+        where: path of ``config.yaml``, for errors.
+        llm_where: path of ``config.json``, for errors; empty if it is the same file.
 
     Raises:
-        ModelError: another model, a variant that is not supported, or a value of the wrong type.
+        ModelError: the model or its variant is not supported, or a value has the wrong type.
     """
     with stated_in(where):
         for name, supported in COMPONENTS.items():
@@ -80,21 +85,21 @@ def nano_config(
 
 def _frontend(conf: Options) -> FrontendConfig:
     if conf.get("cmvn_file") is not None:
-        message = "frontend_conf names a CMVN file: no Fun-ASR-Nano has one"
+        message = "frontend_conf names a CMVN file, but Fun-ASR-Nano has none"
         raise Misstated(message, "this is another model", code="model-unsupported")
     return frontend_config(conf)
 
 
 def _adaptor(conf: Options, input_dim: int, output_dim: int) -> AdaptorConfig:
-    config = AdaptorConfig(  # whose dimensions upstream overrides, too
+    config = AdaptorConfig(  # upstream also sets the dimensions itself
         input_dim=input_dim,
         output_dim=output_dim,
         low_frame_rate=value(conf, "use_low_frame_rate", False),
         **fields_of(conf, ADAPTOR),
     )
     if config.downsample > 1 and not config.low_frame_rate:
-        message = f"downsample_rate {config.downsample} without use_low_frame_rate: not supported"
-        hint = "upstream itself fills such prompts up with the embedding of token 0"
+        message = f"downsample_rate {config.downsample} without use_low_frame_rate is not supported"
+        hint = "upstream itself pads the prompts of such a model with the embedding of token 0"
         raise Misstated(message, hint, code="model-unsupported")
     return config
 
@@ -103,7 +108,7 @@ def _ctc(yaml: Options, encoder_width: int) -> CTCConfig:
     require(yaml, "ctc_decoder", "Transformer", default="Transformer")
     conf = section(yaml, "ctc_decoder_conf")
     vocab_size = value(yaml, "ctc_vocab_size", 60515)  # FunASRNano
-    conf = conf | {"use_low_frame_rate": True}  # concerns the prompt alone, which CTC rows never enter
+    conf = conf | {"use_low_frame_rate": True}  # matters only for the prompt, which CTC frames never enter
     decoder = _adaptor(conf, encoder_width, value(conf, "llm_dim", 4096))
     return CTCConfig(decoder, vocab_size, value(section(yaml, "ctc_conf"), "blank_id", vocab_size - 1))
 
@@ -124,23 +129,23 @@ def _decoder(conf: Options) -> Qwen3Config:
 
 
 def _refuse_sliding(conf: Options, layers: int) -> None:
-    """Refuse a window over the attention, unless no layer has it: as transformers reads these keys."""
+    """Reject sliding-window attention if any layer uses it, reading the keys as transformers does."""
     if conf.get("layer_types") is None and conf.get("sliding_window", 4096) is not None:
         if value(conf, "max_window_layers", 28) < layers:
             require(conf, "use_sliding_window", False, default=False)
     elif any(kind != "full_attention" for kind in conf.get("layer_types") or ()):
-        raise Misstated("layer_types names more than full_attention: not supported", code="model-unsupported")
+        raise Misstated("layer_types other than full_attention are not supported", code="model-unsupported")
 
 
 def _stop_token_ids(llm: Options) -> tuple[int, ...]:
-    """``eos_token_id`` of the decoder's config, one id or several."""
+    """Read ``eos_token_id``, one id or several, from the decoder's config."""
     stop = llm["eos_token_id"]
     ids = stop if isinstance(stop, list) else [stop]
     return tuple(value({"eos_token_id": token_id}, "eos_token_id", int) for token_id in ids)
 
 
 def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options, Options]:
-    """The inverse of `nano_config`: ``config.yaml`` and the decoder's ``config.json`` that state this config."""
+    """Return ``config.yaml`` and the decoder's ``config.json`` for a config, the inverse of `nano_config`."""
     prompt = config.prompt
     adaptor = _adaptor_options(config.adaptor) | {"use_low_frame_rate": config.adaptor.low_frame_rate}
     options = COMPONENTS | {
@@ -159,7 +164,7 @@ def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options
             "ctc_decoder_conf": _adaptor_options(config.ctc.decoder),
             "ctc_vocab_size": config.ctc.vocab_size,
         }
-        # Upstream knows a blank that is not the last id only by a setting that it cannot load.
+        # A blank other than the last id needs this section, which upstream itself cannot load.
         if config.ctc.blank_id != config.ctc.vocab_size - 1:
             options["ctc_conf"] = {"blank_id": config.ctc.blank_id}
         options["dataset_conf"] |= {

@@ -1,1 +1,1 @@
-"""SenseVoiceSmall: SAN-M encoder and CTC, with language, emotion and sounds in front of the text."""
+"""SenseVoiceSmall: SAN-M encoder and CTC head, which also detect language, emotion and sounds."""

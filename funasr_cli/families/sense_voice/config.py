@@ -1,4 +1,4 @@
-"""What a SenseVoiceSmall checkpoint states, and what all of them have in common.
+"""Configuration of SenseVoiceSmall, and constants common to all its checkpoints.
 
 Source: FunASR ``funasr/models/sense_voice/model.py`` (``SenseVoiceSmall``).
 """
@@ -11,7 +11,7 @@ from funasr_cli.families.components import encoder_misfits, frontend_misfits, he
 from funasr_cli.features.fbank import FrontendConfig
 from funasr_cli.models.sanm import SANMConfig
 
-# Rows of the table of queries. Four of them go in front of the audio: language, emotion, event, normalisation.
+# Rows of the query embedding table. Four queries precede the audio: language, emotion, event and normalisation.
 QUERY_ROWS = 16
 LANGUAGE_ROWS = {None: 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12}  # None: the model decides
 FIXED_ROWS = (1, 2)
@@ -27,7 +27,7 @@ CAPABILITIES = Capabilities(
     language_found=True,
     tags=True,
 )
-# What the frames of the first three queries say, by tag; of emotions and events, their names in `tags.py`.
+# Tags at the frames of the first three queries. Emotions and events are mapped to their names in `tags.py`.
 NO_SPEECH = "nospeech"
 LANGUAGE_TAGS = (*LANGUAGES, NO_SPEECH)
 EMOTION_TAGS = {
@@ -37,20 +37,20 @@ EMOTION_TAGS = {
 EVENT_TAGS = {
     "Speech": "speech", "BGM": "music", "Laughter": "laughter", "Applause": "applause", "Cry": "crying",
     "Sneeze": "sneeze", "Breath": "breath", "Cough": "cough", "Sing": "singing", "Speech_Noise": "noise",
-    "GBG": None, "Event_UNK": None,  # upstream says of neither what it is
+    "GBG": None, "Event_UNK": None,  # not documented upstream
 }  # fmt: skip
 TAGS = (LANGUAGE_TAGS, EMOTION_TAGS, EVENT_TAGS)
-REQUIRED_TAGS = (*LANGUAGE_TAGS, "NEUTRAL", "Speech")  # without which a vocabulary is another model's
+REQUIRED_TAGS = (*LANGUAGE_TAGS, "NEUTRAL", "Speech")  # a vocabulary without them belongs to another model
 
 
 def query_rows(language: str | None, *, itn: bool) -> tuple[int, ...]:
-    """Rows of the table that ask for a language, as ISO code, and for numbers as digits or words."""
+    """Return the rows of the query table for a language (ISO code, or None) and for ITN on or off."""
     return (LANGUAGE_ROWS[language], *FIXED_ROWS, ITN_ROWS[itn])
 
 
 @dataclass(frozen=True)
 class SenseVoiceConfig:
-    """Everything that the model and the front end need."""
+    """Configuration of the network and the front end."""
 
     frontend: FrontendConfig
     encoder: SANMConfig
@@ -59,12 +59,12 @@ class SenseVoiceConfig:
 
 
 def misfits(config: SenseVoiceConfig) -> Iterator[str]:
-    """Name what does not add up in a configuration whose numbers are in range."""
+    """Report inconsistent values of a configuration whose numbers are in range."""
     encoder, row_width = config.encoder, config.frontend.row_width
     if config.blank_id >= config.vocab_size:
-        yield f"CTC blank {config.blank_id} is not among {config.vocab_size} ids"
+        yield f"the CTC blank is id {config.blank_id}, but there are only {config.vocab_size} ids"
     if encoder.input_dim != row_width:
-        yield f"the encoder takes rows of {encoder.input_dim} values, the front end makes {row_width}"
+        yield f"the encoder takes rows of {encoder.input_dim} values, but the front end's have {row_width}"
     yield from heads_misfit("encoder", encoder.width, encoder.heads)
     yield from encoder_misfits(encoder)
     yield from frontend_misfits(config.frontend)

@@ -1,4 +1,4 @@
-"""SenseVoiceSmall as a family; see `Family`."""
+"""The `Family` of SenseVoiceSmall."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ from funasr_cli.checkpoints.format import FORMAT
 from funasr_cli.checkpoints.keymap import SAME
 from funasr_cli.checkpoints.pieces import PIECES_FILE, TOKENS_FILE, converted_vocabulary
 from funasr_cli.checkpoints.quantize import Part
-from funasr_cli.checkpoints.untrusted import file_in
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 from funasr_cli.families.cmvn import CMVN_FILE, read_cmvn
 from funasr_cli.families.family import Family, LoadedModel
 from funasr_cli.families.sense_voice.config import CAPABILITIES, REQUIRED_TAGS, SenseVoiceConfig, misfits
@@ -45,7 +45,7 @@ FAMILY = Family(
     capabilities=lambda _: CAPABILITIES,
     open_funasr=open_funasr,
     rules={funasr.LAYOUT: RULES, FORMAT: SAME},
-    files=lambda folder, _: {name: file_in(folder, name) for name in (CMVN_FILE, PIECES_FILE)},
+    files=lambda folder, _: {name: file_in(folder, name, DAMAGED_HINT) for name in (CMVN_FILE, PIECES_FILE)},
     vocabulary_problems=_vocabulary_problems,
     parts=(Part("quantize", "the encoder", ("encoder.", "ctc."), ("8",), WORSE),),
     hub_files=(CMVN_FILE, "*bpe.model", TOKENS_FILE),

@@ -12,19 +12,19 @@ from funasr_cli.families.cmvn import CMVN_FILE, cmvn_file
 from funasr_cli.families.components import encoder_config, frontend_config
 from funasr_cli.families.sense_voice.config import REQUIRED_TAGS, SenseVoiceConfig, misfits
 
-MODEL = "SenseVoiceSmall"  # what upstream calls its class
+MODEL = "SenseVoiceSmall"  # upstream's class
 COMPONENTS: Options = {
     "encoder": "SenseVoiceEncoderSmall", "frontend": "WavFrontend", "tokenizer": "SentencepiecesTokenizer",
     "normalize": None,
 }  # fmt: skip
 ENCODER: Options = {"input_layer": "pe", "normalize_before": True, "selfattention_layer_type": "sanm"}
-TRAINING_ONLY = {"dropout_rate", "ctc_type", "reduce", "ignore_nan_grad"}  # of the head
+TRAINING_ONLY = {"dropout_rate", "ctc_type", "reduce", "ignore_nan_grad"}  # settings of the head
 HEAD = "ctc.ctc_lo.weight"
 RULES = (keymap.FSMN, *keymap.SAME)
 
 
 def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
-    """Open a folder in this layout, whose ``config.yaml`` says this."""
+    """Open a folder in this layout, given the content of its ``config.yaml``."""
     where = str(folder / funasr.UPSTREAM_CONFIG)
     with stated_in(where):
         for component, supported in COMPONENTS.items():

@@ -1,10 +1,10 @@
-"""SenseVoiceSmall behind the seam: a segment's text, tags and times, all in one step.
+"""SenseVoiceSmall, ready to transcribe: text, tags and word times of a segment in a single step.
 
 Source: FunASR ``funasr/models/sense_voice/model.py`` (``SenseVoiceSmall.inference``) and
-``funasr/utils/postprocess_utils.py`` (``rich_transcription_postprocess``). What differs: upstream spells all
-frames as one text and takes its tags out of that; here a query's frame says a tag of its kind and nothing else,
-and the text begins behind them. Upstream replaces every "The." by a space, since the model writes that of silence;
-here it is left out where it is the whole text, and the model itself says that nobody speaks.
+``funasr/utils/postprocess_utils.py`` (``rich_transcription_postprocess``). What differs: upstream decodes all
+frames as one text and extracts the tags from it. Here, each query's frame can only give a tag of its kind, and the
+text starts after these frames. The model writes "The." for silence. Upstream replaces every "The." by a space;
+here it is dropped only if it is the whole text and the model's language tag is "no speech".
 """
 
 import math
@@ -30,10 +30,10 @@ from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Hypothesis, SegmentRequest, Trace, Update
 from funasr_cli.transcript import Segment
 
-MOST_ROWS = 16  # more add little
-CPU_ROWS_AT_ONCE = 4  # keep it busy; with more the first texts only come later
+MOST_ROWS = 16  # more rows gain little
+CPU_ROWS_AT_ONCE = 4  # enough to use the CPU fully; with more, the first texts only take longer
 MADE_OF_SILENCE = "The."
-HAS_WORDS_S = 1.0  # speech that lasts as long: no text is doubtful then
+HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text is doubtful
 Seconds = dict[str, float]  # by stage
 
 
@@ -57,18 +57,18 @@ class SenseVoiceModel(FilterBankModel):
         return SenseVoiceSession(self, options)
 
     def encode(self, samples: np.ndarray) -> EncodedAudio:
-        """Run the encoder over (samples,), asked for any language; an `AudioError` where they are too few."""
+        """Run the encoder over (samples,), for any language; raise an `AudioError` if they are too few."""
         frames = self.hidden([samples], DEFAULTS, {})[0][tables.QUERIES :]  # (rows, encoder width)
         return EncodedAudio(frames, None, self.config.frontend.row_duration_s)
 
     def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
-        """Return what it hears in (samples,), asked for the language and spelling of the options."""
+        """Return the CTC output for (samples,), with the language and ITN of the options."""
         return self.reading(self.hidden([samples], options, {})[0])
 
     def trace(
         self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
     ) -> Trace:
-        """Take (samples,) through the model; no frame depends on what was written before it, or is forced."""
+        """Run (samples,) through the model. `forced_ids` has no effect: no frame depends on earlier tokens."""
         [hidden] = self.hidden([samples], options, {})
         logits = np.array(self.network.ctc.logits(hidden))  # (queries + rows, vocabulary)
         stages = {"features": self.features(samples), "encoder": np.array(hidden)}
@@ -76,14 +76,14 @@ class SenseVoiceModel(FilterBankModel):
         return Trace(stages, logits, token_ids, text, self.config.blank_id)
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
-        """Return nothing: it is not asked in words."""
+        """Return None, since the model has no text prompt."""
 
     def features(self, samples: np.ndarray) -> np.ndarray:
-        """(samples,) at `sample_rate_hz` -> (rows, row width), normalised."""
+        """Compute normalised features (rows, row width) of (samples,) at `sample_rate_hz`."""
         return self.cmvn(super().features(samples))
 
     def hidden(self, clips: list[np.ndarray], options: TranscribeOptions, seconds: Seconds) -> list[mx.array]:
-        """(samples,) each -> (queries + rows, encoder width) each, and add the time that takes to `seconds`."""
+        """Encode clips (samples,) as (queries + rows, encoder width) each; add the time to `seconds`."""
         language = resolve_language(options.language, self.capabilities.languages)
         queries = tables.query_rows(language, itn=options.itn)
         with timed(seconds, "features"):
@@ -92,12 +92,12 @@ class SenseVoiceModel(FilterBankModel):
             return self.network.encode(features, [queries] * len(features))
 
     def reading(self, hidden: mx.array) -> CTCReading:
-        """(queries + rows, encoder width) -> what the CTC head hears in the rows."""
+        """Return the CTC output for the rows of `hidden` (queries + rows, encoder width)."""
         rows, frame_s = hidden[tables.QUERIES :], self.config.frontend.row_duration_s
         return CTCReading(self.network.ctc, rows, self.vocabulary, self.config.blank_id, frame_s)
 
     def tag_probabilities(self, hidden: mx.array, query: int, tags: Iterable[str]) -> dict[str, float]:
-        """Return how likely each of some tags is at a query, if it is one of those; unknown ones are left out."""
+        """Return the probability of each tag at a query, among these tags; omit tags not in the vocabulary."""
         ids = {tag: self.vocabulary.tags[tag] for tag in tags if tag in self.vocabulary.tags}
         logits = self.network.ctc.logits_of(hidden[query : query + 1], list(ids.values()))[0]  # (tags,)
         weights = np.exp(logits - logits.max())
@@ -105,11 +105,11 @@ class SenseVoiceModel(FilterBankModel):
 
 
 class SenseVoiceSession:
-    """One run of the model: rows are read when they join, and end with the next step; see `Session`."""
+    """One run of the model; see `Session`. Rows are encoded when they join, and all end at the next step."""
 
     def __init__(self, model: SenseVoiceModel, options: TranscribeOptions):
         self._model, self._options = model, options
-        resolve_language(options.language, model.capabilities.languages)  # refuses unknown ones
+        resolve_language(options.language, model.capabilities.languages)  # raises if the language is unknown
         self.rows_at_once = MOST_ROWS if on_accelerator() else CPU_ROWS_AT_ONCE
         self.seconds: Seconds = {}
         self._rows: dict[int, tuple[SegmentRequest, mx.array, CTCReading]] = {}
@@ -117,14 +117,14 @@ class SenseVoiceSession:
 
     @property
     def max_rows(self) -> int:
-        """Choose as many as pay, if half of the free memory holds what a layer computes of them."""
+        """Number of rows for which one layer's arrays fit into half the free memory; at most `MOST_ROWS`."""
         encoder, frame_s = self._model.config.encoder, self._model.config.frontend.row_duration_s
         frames = tables.QUERIES + math.ceil(self._options.max_segment_s / frame_s)
         values = frames * (encoder.heads * frames + encoder.ffn_dim + 8 * encoder.width)  # scores, FFN, q k v ...
         return max(1, min(MOST_ROWS, available_bytes() // 2 // (4 * values)))
 
     def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
-        """Let rows join, and return their numbers."""
+        """Encode segments as new rows and return their numbers."""
         encoded = self._model.hidden([request.audio.samples for request in requests], self._options, self.seconds)
         with timed(self.seconds, "ctc"):
             readings = [self._model.reading(hidden) for hidden in encoded]
@@ -133,7 +133,7 @@ class SenseVoiceSession:
         return numbers
 
     def step(self) -> list[Update]:
-        """End all rows."""
+        """Finish all rows and return their segments."""
         with timed(self.seconds, "ctc"):
             segments = {number: self._segment(*row) for number, row in self._rows.items()}
         self._rows.clear()
@@ -143,11 +143,11 @@ class SenseVoiceSession:
         ]
 
     def drop(self, row: int) -> None:
-        """Take a row out, if it has not ended."""
+        """Remove a row, if it has not ended."""
         self._rows.pop(row, None)
 
     def reset(self) -> set[int]:
-        """Go on after an error; rows that have not ended are lost."""
+        """Recover from an error. All rows that have not ended are lost."""
         lost, self._rows = set(self._rows), {}
         return lost
 

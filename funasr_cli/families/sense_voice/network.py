@@ -1,7 +1,7 @@
-"""The networks of SenseVoiceSmall, composed: a table of queries, a SAN-M encoder and a CTC head.
+"""The network of SenseVoiceSmall: a query embedding table, a SAN-M encoder and a CTC head.
 
 Source: FunASR ``funasr/models/sense_voice/model.py`` (``SenseVoiceSmall.inference``). What differs: each row of a
-batch has queries of its own.
+batch has its own queries.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from funasr_cli.models.sanm import SANMEncoder
 
 
 class SenseVoice(nn.Module):
-    """The composed model. Attribute names are the checkpoint's keys."""
+    """The whole network. Attribute names are the checkpoint's keys."""
 
     def __init__(self, config: SenseVoiceConfig):
         super().__init__()
@@ -27,10 +27,15 @@ class SenseVoice(nn.Module):
     def encode(self, features: list[np.ndarray], queries: list[tuple[int, ...]]) -> list[mx.array]:
         """Run the encoder over a batch, right-padded with zeros.
 
-        (rows, row width) and the rows of its queries each -> (`QUERIES` + rows, encoder width) each.
+        Args:
+            features: (rows, row width) for each clip.
+            queries: rows of the query table for each clip.
+
+        Returns:
+            (`QUERIES` + rows, encoder width) for each clip.
         """
-        asked = self.embed(mx.array(queries)).astype(mx.float32)  # (batch, QUERIES, row width)
-        pairs = zip(asked, features, strict=True)
+        embedded = self.embed(mx.array(queries)).astype(mx.float32)  # (batch, QUERIES, row width)
+        pairs = zip(embedded, features, strict=True)
         batch = right_pad([mx.concatenate([query, mx.array(rows)]) for query, rows in pairs])
         lengths = [QUERIES + len(rows) for rows in features]
         hidden = self.encoder(batch, batch_lengths(lengths, batch.shape[1]))  # (batch, frames, encoder width)
