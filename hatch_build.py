@@ -18,7 +18,8 @@ class NativeLibrary(BuildHookInterface):  # type: ignore[type-arg]
         """Compile, and say what became of it."""
         path = Path(self.root) / "funasr_cli/native/build.py"
         spec = importlib.util.spec_from_file_location("native_build", path)
-        assert spec and spec.loader
+        assert spec
+        assert spec.loader
         build = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(build)
         if not build.is_wanted():

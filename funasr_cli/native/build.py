@@ -25,7 +25,7 @@ SWITCH = "FUNASR_NATIVE"  # "0" leaves the library out
 
 
 def is_wanted() -> bool:
-    """Return whether the library is built here: on Linux, unless FUNASR_NATIVE=0 says otherwise."""
+    """Return whether the library is used here: on Linux, unless FUNASR_NATIVE=0."""
     return sys.platform == "linux" and os.environ.get(SWITCH) != "0"
 
 
@@ -53,10 +53,10 @@ def compile_library(library: Path = LIBRARY, flags: Sequence[str] = ()) -> None:
             _run([command, *FLAGS, *own, *flags, "-c", str(source), "-o", objects[-1]])
         made = f"{folder}/{library.name}"
         _run([command, "-shared", *flags, *objects, "-o", made, "-lm", "-lpthread"])
-        # Beside the old one first: a process that has it open keeps it.
-        beside = library.with_suffix(f".{os.getpid()}")
-        shutil.copyfile(made, beside)
-        beside.replace(library)
+        # A copy, then a rename: a process that has the old one open keeps it.
+        copy = library.with_suffix(f".{os.getpid()}")
+        shutil.copyfile(made, copy)
+        copy.replace(library)
 
 
 def _run(command: list[str]) -> None:

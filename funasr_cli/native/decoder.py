@@ -18,7 +18,7 @@ POSITIONS_AT_ONCE = 256  # of prompts: memory for activations grows with them
 HEAD = "lm_head"
 EMBEDDINGS = "model.embed_tokens"
 
-MakeMatrix = Callable[[Sequence[str], str], Packed]  # names of matrices, and how their rows are ordered
+SIZES = [field[0] for field in Shape._fields_ if field[0] != "weights"]
 
 
 def why_unsupported(config: Qwen3Config) -> str | None:
@@ -73,7 +73,7 @@ class NativeDecoder:
         """
         self.config = config
         self._library = loaded
-        self._packed = []  # keeps the memory that the library points to
+        self._packed: list[Packed] = []  # keeps the memory that the library points to
 
         def pack(*names: str, interleave: bool = False) -> Matrix:
             self._packed.append(matrix(*names, interleave=interleave))
@@ -98,7 +98,7 @@ class NativeDecoder:
             layer.query_norm, layer.key_norm = pointer(f"{attention}.q_norm"), pointer(f"{attention}.k_norm")
         embeddings = pack(EMBEDDINGS)
         head = embeddings if config.tie_word_embeddings else pack(HEAD)
-        sizes = {name: getattr(config, name) for name, _ in Shape._fields_ if name != "weights"}
+        sizes = {name: getattr(config, name) for name in SIZES}
         self._decoder = loaded.fn_decoder_new(
             Shape(weights=weights, **sizes), layers, np.ascontiguousarray(norm("model.norm"), np.float32), head,
             embeddings, SLOTS, threads or len(os.sched_getaffinity(0)),
@@ -147,7 +147,12 @@ class NativeDecoder:
             piece = slice(start, start + POSITIONS_AT_ONCE)
             check(
                 self._library.fn_step(
-                    self._decoder, len(x[piece]), slots[piece], positions[piece], x[piece], hidden[piece].ctypes.data
+                    self._decoder,
+                    len(x[piece]),
+                    slots[piece],
+                    positions[piece],
+                    x[piece],
+                    hidden[piece].ctypes.data,
                 )
             )
         for row, count in zip(rows, counts, strict=True):
@@ -195,9 +200,7 @@ def _release(decoder: NativeDecoder, slot: int) -> None:
     decoder._free.append(slot)
 
 
-def dense_matrices(
-    loaded: ctypes.CDLL, arrays: Mapping[str, np.ndarray], weights: int
-) -> Callable[..., Packed]:
+def dense_matrices(loaded: ctypes.CDLL, arrays: Mapping[str, np.ndarray], weights: int) -> Callable[..., Packed]:
     """Return what packs matrices out of (rows, columns) float32 arrays, for `NativeDecoder`."""
 
     def matrix(*names: str, interleave: bool = False) -> Packed:

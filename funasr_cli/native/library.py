@@ -1,7 +1,7 @@
 """The C library through ctypes: its structures and functions, as `src/native.h` declares them."""
 
 import ctypes
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint8, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def library() -> ctypes.CDLL | None:
 def instruction_sets(loaded: ctypes.CDLL) -> tuple[str, ...]:
     """Name the instruction sets that this CPU has, the fastest first."""
     names = loaded.fn_instruction_sets()
-    found = []
+    found: list[str] = []
     while names[len(found)]:
         found.append(names[len(found)].decode())
     return tuple(found)
@@ -114,8 +114,10 @@ class Packed:
     @classmethod
     def of(cls, loaded: ctypes.CDLL, values: np.ndarray, weights: int) -> "Packed":
         """Pack (rows, columns) float32; columns must be a multiple of `GROUP`."""
-        packed = cls(loaded, *values.shape, weights)
-        check(loaded.fn_pack(packed.matrix.data, np.ascontiguousarray(values, np.float32), *values.shape, weights))
+        rows, columns = values.shape
+        packed = cls(loaded, rows, columns, weights)
+        values = np.ascontiguousarray(values, np.float32)
+        check(loaded.fn_pack(packed.matrix.data, values, rows, columns, weights))
         return packed
 
     @classmethod
@@ -123,13 +125,11 @@ class Packed:
         cls, loaded: ctypes.CDLL, values: np.ndarray, scales: np.ndarray, offsets: np.ndarray, group: int
     ) -> "Packed":
         """Pack (rows, columns) uint8, w = scale * value + offset, with (rows, columns / group) of both."""
-        packed = cls(loaded, *values.shape, INT8, has_offset=True)
-        floats_ = (np.ascontiguousarray(each, np.float32) for each in (scales, offsets))
-        check(
-            loaded.fn_pack_affine(
-                packed.matrix.data, np.ascontiguousarray(values), *floats_, *values.shape, group
-            )
-        )
+        rows, columns = values.shape
+        packed = cls(loaded, rows, columns, INT8, has_offset=True)
+        values = np.ascontiguousarray(values)
+        scales, offsets = (np.ascontiguousarray(each, np.float32) for each in (scales, offsets))
+        check(loaded.fn_pack_affine(packed.matrix.data, values, scales, offsets, rows, columns, group))
         return packed
 
 

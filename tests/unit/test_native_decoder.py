@@ -1,19 +1,18 @@
-"""The decoder of the C library beside the one on MLX, whose float32 it equals, and rows by themselves."""
+"""The decoder of the C library: compared with the one on MLX, and rows in a batch with rows alone."""
 
 from functools import cache
 
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from support.native import LIBRARY, SETS, WITHOUT
 
 from funasr_cli.compute.backend import mx
 from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
 from funasr_cli.native.decoder import NativeDecoder, dense_matrices, why_unsupported
-from funasr_cli.native.library import FLOAT32, INT8, instruction_sets, library
+from funasr_cli.native.library import FLOAT32, INT8
 
-LIBRARY = library()
-pytestmark = pytest.mark.skipif(LIBRARY is None, reason="built without the CPU engine")
-SETS = instruction_sets(LIBRARY) if LIBRARY else ()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 WIDTH, VOCAB = 128, 150
 CONFIG = Qwen3Config(
     hidden_size=WIDTH, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, head_dim=32,
@@ -37,9 +36,7 @@ def reference() -> Qwen3:
 def decoder(weights: int, name: str, threads: int = 2) -> NativeDecoder:
     arrays = {name: np.array(value) for name, value in tree_flatten(reference().parameters())}
     matrices = dense_matrices(LIBRARY, arrays, weights)
-    return NativeDecoder(
-        LIBRARY, CONFIG, weights, matrices, lambda name: arrays[f"{name}.weight"], threads, name
-    )
+    return NativeDecoder(LIBRARY, CONFIG, weights, matrices, lambda name: arrays[f"{name}.weight"], threads, name)
 
 
 def prompt(length: int) -> np.ndarray:
@@ -60,7 +57,7 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_float32_equals_mlx(length: int, name: str) -> None:
-    """But for keys and values, which are kept in float16."""
+    """Up to the rounding of keys and values to float16."""
     native = decoder(FLOAT32, name)
     [hidden] = native.run([native.new_row()], [prompt(length)])
     assert np.abs(hidden - expected(length)).max() < 2e-3 * np.abs(expected(length)).max()
@@ -107,7 +104,9 @@ def test_a_row_is_what_it_is_alone(weights: int, name: str) -> None:
 @pytest.mark.parametrize("weights", [FLOAT32, INT8])
 def test_instruction_sets_agree(weights: int) -> None:
     """Where integers are summed exactly; the rest differs in the last bits."""
-    hidden = [native.run([native.new_row()], [prompt(65)])[0] for native in (decoder(weights, name) for name in SETS)]
+    hidden = [
+        native.run([native.new_row()], [prompt(65)])[0] for native in (decoder(weights, name) for name in SETS)
+    ]
     for each in hidden:
         assert np.abs(each - hidden[-1]).max() < (2e-3 if weights == FLOAT32 else 3e-2) * np.abs(each).max()
 

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.native import LIBRARY, SETS, WITHOUT
 
-from funasr_cli.native.library import FLOAT32, GROUP, INT8, Packed, check, instruction_sets, library
+from funasr_cli.native.library import FLOAT32, GROUP, INT8, Packed, check
 
-LIBRARY = library()
-pytestmark = pytest.mark.skipif(LIBRARY is None, reason="built without the CPU engine")
-SETS = instruction_sets(LIBRARY) if LIBRARY else ()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 
 
 def product(packed: Packed, x: np.ndarray, instruction_set: str, threads: int = 1) -> np.ndarray:
@@ -22,12 +21,14 @@ def product(packed: Packed, x: np.ndarray, instruction_set: str, threads: int = 
     return out
 
 
-def rounded(x: np.ndarray) -> np.ndarray:
-    """Round (n, columns) to 8 bits in groups, as the library rounds what it multiplies."""
-    groups = x.reshape(len(x), -1, GROUP).astype(np.float64)
+def rounded(x: np.ndarray, *, weights: bool = False) -> np.ndarray:
+    """Round (n, columns) to 8 bits in groups, in float32 as the library does: values, or weights when packed."""
+    groups = x.reshape(len(x), -1, GROUP)
     peaks = np.abs(groups).max(-1, keepdims=True)
-    scales = np.where(peaks > 0, peaks / 127, 1)
-    return (np.rint(groups / scales) * scales).reshape(x.shape)
+    peaks[peaks == 0] = 1
+    scales = peaks / np.float32(127)
+    whole = np.rint(groups / scales if weights else groups * (np.float32(127) / peaks))
+    return (whole.astype(np.float64) * scales).reshape(x.shape)
 
 
 shapes = st.tuples(st.integers(1, 70), st.integers(1, 5).map(lambda groups: groups * GROUP), st.integers(1, 21))
@@ -42,16 +43,14 @@ def test_8_bits(shape: tuple[int, int, int], seed: int) -> None:
     x = rng.standard_normal((n, columns)).astype(np.float32) * rng.choice([0, 1e-3, 1, 1e3], (n, 1))
     weights, x = weights.astype(np.float32), x.astype(np.float32)
     packed = Packed.of(LIBRARY, weights, INT8)
-    exact = rounded(x) @ rounded(weights).T
-    scale = np.abs(rounded(x)) @ np.abs(rounded(weights)).T + 1e-30
+    exact = rounded(x) @ rounded(weights, weights=True).T
+    scale = np.abs(rounded(x)) @ np.abs(rounded(weights, weights=True)).T + 1e-30
     for name in SETS:
         assert (np.abs(product(packed, x, name) - exact) / scale).max() < 1e-5, name
 
 
 @given(shapes, st.integers(1, 8), st.sampled_from([64, 128]), st.integers(0, 2**32 - 1))
-def test_stored_values_are_used_as_they_are(
-    shape: tuple[int, int, int], bits: int, group: int, seed: int
-) -> None:
+def test_stored_values_are_used_as_they_are(shape: tuple[int, int, int], bits: int, group: int, seed: int) -> None:
     """Of 8 bits or fewer, with the scales and offsets that they were stored with."""
     rows, columns, n = shape
     columns *= group // GROUP
@@ -61,7 +60,8 @@ def test_stored_values_are_used_as_they_are(
     x = rng.standard_normal((n, columns)).astype(np.float32)
     packed = Packed.of_affine(LIBRARY, values, scales, offsets, group)
     stated = values * scales.astype(np.float64).repeat(group, 1) + offsets.repeat(group, 1)
-    scale = np.abs(rounded(x)) @ (values * np.abs(scales).repeat(group, 1) + np.abs(offsets).repeat(group, 1) + 128).T
+    parts = (values + 128) * np.abs(scales).repeat(group, 1) + np.abs(offsets).repeat(group, 1)
+    scale = np.abs(rounded(x)) @ parts.T
     for name in SETS:
         assert (np.abs(product(packed, x, name) - rounded(x) @ stated.T) / scale).max() < 1e-5, name
 

@@ -1,0 +1,11 @@
+"""The C library for tests: the installed one, or one that NATIVE_LIBRARY names, such as one with sanitizers."""
+
+import os
+from pathlib import Path
+
+from funasr_cli.native.library import instruction_sets, library, load
+
+NAMED = "NATIVE_LIBRARY"
+LIBRARY = load(Path(os.environ[NAMED])) if os.environ.get(NAMED) else library()
+SETS = instruction_sets(LIBRARY) if LIBRARY else ()
+WITHOUT = "built without the CPU engine"
