@@ -27,7 +27,7 @@ from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.cli import console
 from funasr_cli.compute.backend import mx
 from funasr_cli.compute.device import use_device
-from funasr_cli.decoding.batch import BatchDecoder
+from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import ExitCode, FunASRError
 from funasr_cli.families.fun_asr_nano.model import NanoModel

@@ -11,6 +11,11 @@ from funasr_cli.options import TranscribeOptions
 Sampler = Callable[[mx.array, list[int]], mx.array]
 
 
+def greedy(logits: mx.array, steps: list[int]) -> mx.array:
+    """Choose the most likely tokens: a `Sampler` that an engine may replace with its own."""
+    return mx.argmax(logits, axis=-1)
+
+
 def make_sampler(options: TranscribeOptions) -> Sampler:
     """Make a sampler: greedy at temperature 0, else temperature, then top-k, then top-p (as in transformers).
 
@@ -18,7 +23,7 @@ def make_sampler(options: TranscribeOptions) -> Sampler:
     batch nor on when its row joined.
     """
     if options.temperature == 0:
-        return lambda logits, _: mx.argmax(logits, axis=-1)
+        return greedy
     keys = [mx.random.key(options.seed or 0)]  # the keys of all steps so far, then the one to split next
 
     def step_key(step: int) -> mx.array:

@@ -121,6 +121,18 @@ class Qwen3(nn.Module):
             self.lm_head = linear(config.hidden_size, config.vocab_size, bias=False)
         self.config = config
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of embeddings and hidden states."""
+        return self.model.norm.weight.dtype
+
+    def row_bytes(self, columns: int) -> int:
+        """Return the memory of a row of this length.
+
+        Keys and values count twice, since they are copied when rows join.
+        """
+        return 2 * columns * self.config.cache_values_a_token * self.dtype.size
+
     def embed(self, token_ids: mx.array) -> mx.array:
         """Embed token ids (batch, tokens) as (batch, tokens, hidden)."""
         return self.model.embed_tokens(token_ids)
@@ -157,3 +169,7 @@ class Qwen3(nn.Module):
         """Compute logits (..., vocab) from `hidden` (..., hidden), cast to float32."""
         head = self.model.embed_tokens.as_linear if self.config.tie_word_embeddings else self.lm_head
         return head(hidden).astype(mx.float32)
+
+    def logits_after(self, embeddings: mx.array, count: int) -> mx.array:
+        """Compute the logits after each of the last positions of one row: (columns, hidden) -> (count, vocab)."""
+        return self.logits(self(embeddings[None], self.make_cache(1))[0, -count:])

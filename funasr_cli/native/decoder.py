@@ -5,16 +5,20 @@
 
 import ctypes
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from funasr_cli.compute.backend import mx
 from funasr_cli.models.qwen3 import Qwen3Config
-from funasr_cli.native.library import FLOAT32, GROUP, TILE, Layer, Matrix, Packed, Shape, check
+from funasr_cli.native.library import FLOAT32, GROUP, INT8, TILE, Layer, Matrix, Packed, Shape, check
 
 SLOTS = 256  # rows that may have keys and values at a time: more than any batch has
 POSITIONS_AT_ONCE = 256  # of prompts: memory for activations grows with them
+PAGE = 64  # positions of a slot that are allocated together
+HALF_BYTES = 2  # of a key's or value's number
 HEAD = "lm_head"
 EMBEDDINGS = "model.embed_tokens"
 
@@ -65,14 +69,14 @@ class NativeDecoder:
             matrix: pack the matrices of these names, one below the other; with ``interleave``, 16 rows of each in
                 turns.
             norm: return the (width,) float32 weights of a norm.
-            threads: None takes one for each core that this process may use.
+            threads: None takes `usual_threads`.
             instruction_set: None takes the fastest.
 
         Raises:
             MemoryError: there is not enough.
         """
         self.config = config
-        self._library = loaded
+        self._library, self._weights = loaded, weights
         self._packed: list[Packed] = []  # keeps the memory that the library points to
 
         def pack(*names: str, interleave: bool = False) -> Matrix:
@@ -101,12 +105,13 @@ class NativeDecoder:
         sizes = {name: getattr(config, name) for name in SIZES}
         self._decoder = loaded.fn_decoder_new(
             Shape(weights=weights, **sizes), layers, np.ascontiguousarray(norm("model.norm"), np.float32), head,
-            embeddings, SLOTS, threads or len(os.sched_getaffinity(0)),
+            embeddings, SLOTS, threads or usual_threads(),
             instruction_set and instruction_set.encode(),
         )  # fmt: skip
         if not self._decoder:
             raise MemoryError("not enough memory for the CPU engine")
         weakref.finalize(self, loaded.fn_decoder_free, self._decoder)
+        self._lock = threading.Lock()  # the library computes for one thread at a time
         self._free = list(range(SLOTS))
 
     @property
@@ -119,7 +124,21 @@ class NativeDecoder:
         """Bytes of its packed weights."""
         return sum(packed.bytes.nbytes for packed in self._packed)
 
-    def embed(self, ids: Sequence[int]) -> np.ndarray:
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of embeddings and hidden states."""
+        return mx.float32
+
+    @property
+    def arithmetic(self) -> str:
+        """Type of the products and the instruction set, for logs and results."""
+        return f"{'int8' if self._weights == INT8 else 'float32'}, {self.instruction_set}"
+
+    def row_bytes(self, columns: int) -> int:
+        """Return the memory of a row of this length: whole pages of keys and values."""
+        return -(-columns // PAGE) * PAGE * self.config.cache_values_a_token * HALF_BYTES
+
+    def embed(self, ids: Sequence[int] | mx.array) -> np.ndarray:
         """Look up embeddings: token ids -> (tokens, hidden) float32."""
         out = np.empty((len(ids), self.config.hidden_size), np.float32)
         check(self._library.fn_embed(self._decoder, np.asarray(ids, np.int32), len(ids), out))
@@ -172,12 +191,27 @@ class NativeDecoder:
         check(self._library.fn_logits(self._decoder, len(hidden), hidden, out.ctypes.data, ids, logprobs))
         return out
 
+    def logits_after(self, embeddings: mx.array | np.ndarray, count: int) -> np.ndarray:
+        """Compute the logits after each of the last positions of one row: (columns, hidden) -> (count, vocab)."""
+        row = self.new_row()
+        try:
+            [hidden] = self.run([row], [np.array(embeddings)])
+        finally:
+            row.end()
+        return self.logits(hidden[-count:])
+
     def copied(self, row: "Row") -> "Row":
         """Return a new row with the same keys and values."""
         new = self.new_row()
         check(self._library.fn_copy_slot(self._decoder, row.slot, new.slot, row.length))
         new.length = row.length
         return new
+
+
+def usual_threads() -> int:
+    """Return the number of threads: the cores that this process may use, at most OMP_NUM_THREADS if it is set."""
+    cores, wanted = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(wanted)) if wanted.isdecimal() and int(wanted) else cores
 
 
 class Row:

@@ -1,11 +1,14 @@
 """The C library through ctypes: its structures and functions, as `src/native.h` declares them."""
 
 import ctypes
+import sys
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+
+from funasr_cli.native.build import LIBRARY, SWITCH, is_wanted
 
 ABI = 1
 FLOAT32, INT8 = 0, 1  # how weights are stored
@@ -81,15 +84,29 @@ def load(path: Path) -> ctypes.CDLL:
     return library
 
 
-@cache
-def library() -> ctypes.CDLL | None:
-    """Return the library that was compiled with this package; None if there is none that works here."""
-    from funasr_cli.native.build import LIBRARY, is_wanted
-
+def why_missing() -> str | None:
+    """Return what keeps the library from being used here; None if nothing does."""
+    if sys.platform != "linux":
+        return "it exists for Linux only"
+    if not is_wanted():
+        return f"it is switched off by {SWITCH}=0"
+    if not LIBRARY.is_file():
+        return "this package was installed without a C compiler"
     try:
-        return load(LIBRARY) if is_wanted() else None
-    except OSError:
-        return None
+        fastest = instruction_sets(_loaded())[0]
+    except OSError as error:
+        return f"it cannot be loaded ({error})"
+    return "this CPU has neither AVX2 nor AVX512" if fastest == SLOWEST else None
+
+
+def library() -> ctypes.CDLL | None:
+    """Return the library that was compiled with this package; None if it cannot be used here (`why_missing`)."""
+    return None if why_missing() else _loaded()
+
+
+@cache
+def _loaded() -> ctypes.CDLL:
+    return load(LIBRARY)
 
 
 def instruction_sets(loaded: ctypes.CDLL) -> tuple[str, ...]:
@@ -101,11 +118,17 @@ def instruction_sets(loaded: ctypes.CDLL) -> tuple[str, ...]:
     return tuple(found)
 
 
+def packed_size(loaded: ctypes.CDLL, rows: int, columns: int, weights: int, has_offset: bool) -> int:
+    """Return the bytes of a packed matrix."""
+    return int(loaded.fn_packed_size(rows, columns, weights, has_offset))
+
+
 class Packed:
     """A packed matrix and the memory that holds it."""
 
     def __init__(self, loaded: ctypes.CDLL, rows: int, columns: int, weights: int, *, has_offset: bool = False):
-        size_bytes = loaded.fn_packed_size(rows, columns, weights, has_offset)
+        self._library = loaded
+        size_bytes = packed_size(loaded, rows, columns, weights, has_offset)
         buffer = np.empty(size_bytes + ALIGNMENT, np.uint8)
         start = -buffer.ctypes.data % ALIGNMENT
         self.bytes = buffer[start : start + size_bytes]
@@ -116,8 +139,7 @@ class Packed:
         """Pack (rows, columns) float32; columns must be a multiple of `GROUP`."""
         rows, columns = values.shape
         packed = cls(loaded, rows, columns, weights)
-        values = np.ascontiguousarray(values, np.float32)
-        check(loaded.fn_pack(packed.matrix.data, values, rows, columns, weights))
+        packed.put(0, values)
         return packed
 
     @classmethod
@@ -127,10 +149,28 @@ class Packed:
         """Pack (rows, columns) uint8, w = scale * value + offset, with (rows, columns / group) of both."""
         rows, columns = values.shape
         packed = cls(loaded, rows, columns, INT8, has_offset=True)
+        packed.put_affine(0, values, scales, offsets, group)
+        return packed
+
+    def put(self, start: int, values: np.ndarray) -> None:
+        """Pack some of the rows, as `of` does: whole tiles of `TILE` rows, or the last rows."""
+        values = np.ascontiguousarray(values, np.float32)
+        check(self._library.fn_pack(self._place(start), values, *values.shape, self.matrix.weights))
+
+    def put_affine(
+        self, start: int, values: np.ndarray, scales: np.ndarray, offsets: np.ndarray, group: int = GROUP
+    ) -> None:
+        """Pack some of the rows, as `of_affine` does; see `put`."""
         values = np.ascontiguousarray(values)
         scales, offsets = (np.ascontiguousarray(each, np.float32) for each in (scales, offsets))
-        check(loaded.fn_pack_affine(packed.matrix.data, values, scales, offsets, rows, columns, group))
-        return packed
+        check(self._library.fn_pack_affine(self._place(start), values, scales, offsets, *values.shape, group))
+
+    def _place(self, row: int) -> int:
+        """Return the address of a row that is the first of its tile."""
+        matrix = self.matrix
+        return int(matrix.data) + packed_size(
+            self._library, row, matrix.columns, matrix.weights, matrix.has_offset
+        )
 
 
 def check(status: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from funasr_cli.decoding.batch import RunCost
+from funasr_cli.decoding.cost import RunCost
 from funasr_cli.decoding.draft import CTCDraft
 from funasr_cli.demo import MODEL
 from funasr_cli.families.fun_asr_nano import session

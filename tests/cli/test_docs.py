@@ -10,15 +10,14 @@ import typer.main
 from support.running import environment, invoke
 
 from funasr_cli.cli.app import app
-from funasr_cli.decoding.batch import (
+from funasr_cli.decoding.cost import (
     CPU_FIXED_POSITIONS,
     CPU_SLOW_FIXED_POSITIONS,
     GPU_FIXED_POSITIONS,
-    MOST_TOKENS,
     RunCost,
     tried_at_once,
 )
-from funasr_cli.decoding.draft import CASES, FIRST, FURTHER
+from funasr_cli.decoding.draft import CASES, FIRST, FURTHER, MOST_TOKENS
 from funasr_cli.errors import ExitCode
 from funasr_cli.models.layers import FULL_ROWS
 

@@ -23,7 +23,9 @@ from support.parity.small_decoder import (
 )
 
 from funasr_cli.compute.backend import mx
-from funasr_cli.decoding.batch import BatchDecoder, Token, bucketed
+from funasr_cli.decoding.batch import Token
+from funasr_cli.decoding.continuous import BatchDecoder
+from funasr_cli.decoding.mlx_batch import bucketed
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
@@ -39,7 +41,8 @@ both_paces = pytest.mark.parametrize("eager", [False, True], ids=["step by step"
 def settings_of(eager: bool, growth: int = 256) -> Iterator[None]:
     """Decode as on a GPU or on a CPU, with caches that grow in such steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("funasr_cli.decoding.batch.on_accelerator", lambda: eager)
+        for module in ("cost", "mlx_batch"):
+            patch.setattr(f"funasr_cli.decoding.{module}.on_accelerator", lambda: eager)
         patch.setattr("funasr_cli.models.cache.GROWTH_COLUMNS", growth)
         yield
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.parity.small_decoder import LLM, LONGEST, SAMPLING, VOCAB_SIZE, WIDTH, Watched, random_prompt, written
 
 from funasr_cli.compute.backend import mx
-from funasr_cli.decoding.batch import MOST_POSITIONS, BatchDecoder, RunCost, tried_at_once
+from funasr_cli.decoding.continuous import BatchDecoder
+from funasr_cli.decoding.cost import MOST_POSITIONS, RunCost, tried_at_once
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 

@@ -9,7 +9,7 @@ from support.parity.clips import BATCH_CLIPS, CLIP_NAMES, FEW_CLIPS, FEW_SPOKEN,
 from support.parity.live import Case, Pair
 from support.parity.stages import Stages, compute_case, load_clip, options_of, prompts_of, written_ids
 
-from funasr_cli.decoding.batch import bucketed
+from funasr_cli.decoding.mlx_batch import bucketed
 from funasr_cli.decoding.stopping import LOOPING_TOKENS
 from funasr_cli.decoding.text import clean_text
 from funasr_cli.languages import MLT_LANGUAGES

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from funasr_cli.compute.backend import mx
-from funasr_cli.decoding.batch import BatchDecoder, Token
+from funasr_cli.decoding.batch import Token
+from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.sampling import Sampler
 from funasr_cli.models.qwen3 import Qwen3
 

@@ -224,6 +224,9 @@ class Model:
     def end(self, row: int) -> None:
         self.live.pop(row, None)
 
+    def close(self) -> None:
+        pass
+
     def step(self) -> list[Token]:
         tokens = []
         for row, (attempt, script) in self.live.items():

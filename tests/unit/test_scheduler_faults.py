@@ -169,11 +169,7 @@ def test_the_language_is_in_the_result_as_a_code() -> None:
 def test_as_many_rows_as_fit(available: int, text_tokens: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row has the text, 63 and 504 columns of 1,000 values of 4 bytes, and is held twice; half is for others."""
     model = Model(always("eos"), TranscribeOptions())
-    llm = SimpleNamespace(
-        config=SimpleNamespace(cache_values_a_token=1000),
-        model=SimpleNamespace(norm=SimpleNamespace(weight=SimpleNamespace(dtype=SimpleNamespace(size=4)))),
-    )
-    model.network.llm = llm  # type: ignore[assignment]
+    model.network.llm = SimpleNamespace(row_bytes=lambda columns: 2 * columns * 4000)  # type: ignore[assignment]
     model.config.frontend = SimpleNamespace(row_duration_s=0.06)
     model.config.adaptor = SimpleNamespace(low_frame_rate=True)
     monkeypatch.setattr(session, "prompt_token_ids", lambda *_: ([0] * (text_tokens - 5), [0] * 5))

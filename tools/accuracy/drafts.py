@@ -13,7 +13,7 @@ import numpy as np
 
 from funasr_cli.audio.recording import open_recording
 from funasr_cli.compute.backend import describe
-from funasr_cli.decoding import batch
+from funasr_cli.decoding.cost import GPU_FIXED_POSITIONS, RunCost
 from funasr_cli.demo import MODEL
 from funasr_cli.options import AUTO_DRAFT, NO_DRAFT, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
@@ -80,7 +80,7 @@ def least_margin(recognizer: Recognizer, clip: Clip, options: TranscribeOptions)
 
 def as_on_gpu() -> None:
     """Try as much of the drafts as a GPU would; on a CPU they do not pay in these types and are hardly tried."""
-    batch.RunCost.of = lambda llm: batch.RunCost(batch.GPU_FIXED_POSITIONS)  # type: ignore[method-assign]
+    RunCost.of = lambda llm: RunCost(GPU_FIXED_POSITIONS)  # type: ignore[method-assign]
 
 
 def row(name: str, itn: bool, size: int, plain: Tally, drafted: Tally) -> str:

@@ -8,8 +8,9 @@ import numpy as np
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, TOKENIZER_FILE
 from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
 from funasr_cli.compute.backend import mx
-from funasr_cli.decoding.batch import BatchDecoder, bucketed
+from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.ctc import CTCReading
+from funasr_cli.decoding.mlx_batch import bucketed
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import ModelError
 from funasr_cli.families.family import LoadedModel
@@ -80,15 +81,14 @@ class NanoModel(FilterBankModel):
         while len(written) != options.max_tokens and not (written and written[-1] in stops):
             written += [token.token_id for token in decoder.step()]
         forced = forced_ids or written
-        columns = mx.concatenate([prompt, llm.embed(mx.array(forced[:-1], mx.int32))])  # (columns, hidden)
-        hidden = llm(columns[None], llm.make_cache(1))[0, -len(forced) :]  # (steps, hidden)
+        columns = mx.concatenate([prompt, self._embedded(forced[:-1])])  # (columns, hidden)
         return Trace(
             stages={
                 "features": features,
                 "encoder": np.array(encoded.hidden[0, : encoded.lengths[0]]),
                 "audio_embeddings": np.array(embeddings),
             },
-            logits=np.array(llm.logits(hidden)),
+            logits=np.array(llm.logits_after(columns, len(forced))),  # (steps, vocab)
             token_ids=tuple(written),
             text=self.tokenizer.decode([token_id for token_id in written if token_id not in stops]),
         )
@@ -122,11 +122,15 @@ class NanoModel(FilterBankModel):
         texts = {}  # (tokens, hidden) before and after the audio embeddings
         for is_first in set(first):
             ids = prompt_token_ids(options, self.config.prompt, self.tokenizer, first=is_first)
-            texts[is_first] = [self.network.llm.embed(mx.array(part)) for part in ids]
+            texts[is_first] = [self._embedded(part) for part in ids]
         return [
             mx.concatenate([texts[is_first][0], audio, texts[is_first][1]])
             for audio, is_first in zip(embeddings, first, strict=True)
         ]
+
+    def _embedded(self, ids: Sequence[int]) -> mx.array:
+        """Look up (tokens, hidden) embeddings of the decoder."""
+        return mx.array(self.network.llm.embed(mx.array(ids, mx.int32)))
 
     def ctc_readings(self, encoded: Encoded) -> list[CTCReading]:
         """Return the CTC branch's output for each row; raise a `ModelError` without a CTC branch."""

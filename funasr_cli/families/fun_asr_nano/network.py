@@ -10,6 +10,7 @@ from funasr_cli.models.ctc import CTCHead
 from funasr_cli.models.layers import batch_lengths
 from funasr_cli.models.qwen3 import Qwen3
 from funasr_cli.models.sanm import SANMEncoder
+from funasr_cli.native.decoder import NativeDecoder
 
 
 class FunASRNano(nn.Module):
@@ -19,7 +20,7 @@ class FunASRNano(nn.Module):
         super().__init__()
         self.audio_encoder = SANMEncoder(config.encoder)
         self.audio_adaptor = Adaptor(config.adaptor)
-        self.llm = Qwen3(config.llm)
+        self.llm: Qwen3 | NativeDecoder = Qwen3(config.llm)
         if config.ctc is not None:
             self.ctc_decoder = Adaptor(config.ctc.decoder)
             self.ctc = CTCHead(config.ctc.decoder.output_dim, config.ctc.vocab_size)
@@ -34,7 +35,7 @@ class FunASRNano(nn.Module):
             An (audio tokens, hidden) array for each row.
         """
         adapted = self.audio_adaptor(encoded, batch_lengths(lengths, encoded.shape[1]))
-        adapted = adapted.astype(self.llm.model.norm.weight.dtype)
+        adapted = adapted.astype(self.llm.dtype)
         counts = [audio_token_count(length, self.config.adaptor) for length in lengths]
         return [adapted[row, :count] for row, count in enumerate(counts)]
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from funasr_cli.compute.memory import available_bytes
 from funasr_cli.decoding.agreement import compare, said_before
-from funasr_cli.decoding.batch import BatchDecoder, Token
+from funasr_cli.decoding.batch import Token
+from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.draft import CTCDraft, SpellingMemory
 from funasr_cli.decoding.sampling import make_sampler
@@ -64,15 +65,12 @@ class NanoSession:
 
     @property
     def max_rows(self) -> int:
-        """Number of rows, at most `MOST_ROWS`, whose KV cache fits into half the free memory.
-
-        The cache counts twice, since it is copied when rows join.
-        """
-        config, llm = self._model.config, self._model.network.llm
+        """Number of rows, at most `MOST_ROWS`, whose keys and values fit into half the free memory."""
+        config = self._model.config
         longest_s = self._options.max_segment_s
         audio_tokens = audio_token_count(ceil(longest_s / config.frontend.row_duration_s), config.adaptor)
         columns = self._text_tokens + audio_tokens + token_budget(longest_s)
-        row_bytes = 2 * columns * llm.config.cache_values_a_token * llm.model.norm.weight.dtype.size
+        row_bytes = self._model.network.llm.row_bytes(columns)
         return max(1, min(MOST_ROWS, available_bytes() // 2 // row_bytes))
 
     def _new_decoder(self) -> BatchDecoder:
@@ -178,6 +176,7 @@ class NanoSession:
         if self._stage not in ("prefill", "decode"):
             return set()
         lost = set(self._rows)
+        self._decoder.close()
         self._rows, self._decoder = {}, self._new_decoder()
         return lost
 

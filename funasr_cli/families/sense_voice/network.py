@@ -7,7 +7,7 @@ batch has its own queries.
 import numpy as np
 
 from funasr_cli.compute.backend import mx, nn
-from funasr_cli.decoding.batch import right_pad
+from funasr_cli.decoding.mlx_batch import right_pad
 from funasr_cli.families.sense_voice.config import QUERIES, QUERY_ROWS, SenseVoiceConfig
 from funasr_cli.models.ctc import CTCHead
 from funasr_cli.models.layers import batch_lengths, embedding

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from funasr_cli.compute.backend import mx
-from funasr_cli.decoding.batch import BatchDecoder, Token
+from funasr_cli.decoding.batch import Token
+from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
 from funasr_cli.options import DEFAULTS, TranscribeOptions
