@@ -16,6 +16,10 @@ LONG_PROMPT_TOKENS = 1024  # a longer prompt gives a warning; 30 s of audio take
 MAX_SEGMENT_S = 300  # ten times the segment length upstream's models were trained on
 AS_STORED = "stored"  # compute in the type that the model is stored in
 DTYPES = ("bfloat16", "float32")
+INT8 = "int8"
+# What computes a model's decoder: MLX, or this package's C library on a CPU.
+ENGINES = AUTO_ENGINE, MLX, NATIVE = ("auto", "mlx", "native")
+NATIVE_DTYPES = (INT8, "float32")  # of the C library, the default first
 MIXED = "mixed"  # 4 bits, with 8 bits for the most sensitive matrices
 RECIPES = ("4", "8", MIXED)
 ENCODER_BITS = (8,)

@@ -24,8 +24,10 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.keymap import Rule, Tied, model_shapes
 from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.values import Options
-from funasr_cli.compute.backend import nn
-from funasr_cli.options import AS_STORED
+from funasr_cli.compute.backend import nn, on_accelerator
+from funasr_cli.models.qwen3 import Qwen3Config
+from funasr_cli.native.decoder import NativeDecoder
+from funasr_cli.options import AS_STORED, INT8, MLX, NATIVE
 
 if TYPE_CHECKING:
     from funasr_cli.families.converted import ModelFile
@@ -45,6 +47,19 @@ class Layout:
     is_it: Callable[[Options], bool]
     open: Callable[[Path, str], Checkpoint]
     is_ready: bool = False
+
+
+@dataclass(frozen=True)
+class NativePart:
+    """The part of a network that the CPU engine can compute: a Qwen3 decoder.
+
+    Attributes:
+        prefix: the network's attribute, and the first part of its tensors' names.
+        config: returns the decoder's sizes, given the model's configuration.
+    """
+
+    prefix: str
+    config: Callable[[Any], Qwen3Config]
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,7 @@ class Family:
         hub_files: patterns of files to download in addition to those that all families need, such as
             ``*.bpe.model``, or ``*/vocab.json`` in any folder.
         modelscope_ids: hub ids on ModelScope by those in `aliases`, if they differ.
+        native: the decoder that the CPU engine can compute; None if MLX computes everything.
     """
 
     model_type: str
@@ -101,13 +117,15 @@ class Family:
     readme: Callable[[Any], Iterable[str]] = lambda _: ()
     hub_files: tuple[str, ...] = ()
     modelscope_ids: Mapping[str, str] = field(default_factory=dict)
+    native: NativePart | None = None
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A network with its weights, and everything that its family needs to create a model from it.
 
-    ``dtype`` is the type to compute in, as in `load_model`. ``texts`` are those of a `Checkpoint`.
+    ``dtype`` is the type to compute in, as in `load_model`. ``texts`` are those of a `Checkpoint`. ``decoder`` is
+    the part of the network that the CPU engine computes.
     """
 
     network: nn.Module
@@ -117,6 +135,7 @@ class LoadedModel:
     folder: Path
     dtype: str
     texts: Mapping[str, str] = field(default_factory=dict)
+    decoder: NativeDecoder | None = None
 
     @property
     def name(self) -> str:
@@ -133,4 +152,15 @@ class LoadedModel:
         """Type of the weights during computation, for logs and tables."""
         quantization = self.file.quantization
         stored = f"{self.file.dtype}, {quantization}" if quantization else self.file.dtype
+        if self.decoder and self.dtype == INT8:
+            return f"decoder int8, the rest float32 (stored as {stored})"
         return stored if self.dtype in (AS_STORED, stored) else f"{self.dtype} (stored as {stored})"
+
+    @property
+    def engine(self) -> str:
+        """What computes the decoder, or a model without one: engine, arithmetic, instruction set or device."""
+        if self.decoder:
+            return f"{NATIVE} {self.decoder.arithmetic}"
+        quantization = self.file.quantization
+        stored = f"{quantization.usual.bits}-bit" if quantization else self.file.dtype
+        return f"{MLX} {stored if self.dtype == AS_STORED else self.dtype}, {'GPU' if on_accelerator() else 'CPU'}"

@@ -1,7 +1,7 @@
 """Loading a model: strict checks of names and shapes, and the type that suits the device."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model
@@ -13,43 +13,64 @@ from funasr_cli.compute.device import default_dtype, keep_in_memory, refuse_too_
 from funasr_cli.errors import UsageError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import ModelFile
-from funasr_cli.families.family import LoadedModel
+from funasr_cli.families.family import LoadedModel, NativePart
+from funasr_cli.families.native import load_decoder, native_part, needed_bytes
 from funasr_cli.families.open import open_model
-from funasr_cli.options import AS_STORED, DTYPES
+from funasr_cli.options import AS_STORED, AUTO_ENGINE, DTYPES, ENGINES, INT8, MLX, NATIVE, NATIVE_DTYPES
 from funasr_cli.speech_model import SpeechModel
 
 # Hints for a model that does not fit into memory.
 LIGHTER_STORED = "or convert the model with --quantize {}"
 ELSEWHERE = "or use a machine with more memory"
 LIGHTER_DENSE = "--dtype stored needs less memory, but is much slower on a CPU"
+LIGHTER_NATIVE = "--dtype int8 needs less memory"
 OVERFLOWS = "float16"  # mlx-audio can store it, but its range is too small to compute in for this model
 
 
-def load_model(folder: Path, dtype: str | None = None) -> SpeechModel:
+def load_model(folder: Path, dtype: str | None = None, engine: str = AUTO_ENGINE) -> SpeechModel:
     """Load a model from a folder that `open_model` can read.
 
     Args:
         folder: the model's folder.
         dtype: "stored" (quantized matrices stay quantized), "float32" or "bfloat16" (all weights dense, in that
-            type); None chooses the best type for the device.
+            type); with the native engine "int8" or "float32". None chooses the best type for the device.
+        engine: "mlx", "native" (this package's C library computes the decoder on a CPU) or "auto", for now MLX.
 
     Raises:
-        UsageError: any other type. This includes float16, whose range is too small for the models' values.
+        UsageError: another type, such as float16, whose range is too small for the models' values; the native
+            engine cannot compute this model, or not on this device.
         ModelError: the folder is incomplete or damaged, or the weights do not match the configuration.
-        SetupError: there is not enough memory.
+        SetupError: there is not enough memory, or the native engine is missing.
     """
-    dtype = dtype or default_dtype()
-    if dtype not in (AS_STORED, *DTYPES):
-        hint = f"choose from {', '.join((AS_STORED, *DTYPES))}"
-        raise UsageError(f"cannot compute in {dtype!r}", hint, code="option-value")
-    return load_checkpoint(open_model(folder), folder, dtype)
+    dtype = _checked(dtype, engine)
+    return load_checkpoint(open_model(folder), folder, dtype, engine)
 
 
-def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> SpeechModel:
+def _checked(dtype: str | None, engine: str) -> str:
+    """Return the type to compute in; raise a `UsageError` for one that the engine does not have."""
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}", f"choose from {', '.join(ENGINES)}", code="option-value")
+    known = NATIVE_DTYPES if engine == NATIVE else (AS_STORED, *DTYPES)
+    dtype = dtype or (NATIVE_DTYPES[0] if engine == NATIVE else default_dtype())
+    if dtype in known:
+        return dtype
+    if dtype == INT8:
+        raise UsageError("--dtype int8: MLX has no such type", "add --engine native", code="options-conflict")
+    on = " on the native engine" if engine == NATIVE else ""
+    raise UsageError(f"cannot compute in {dtype!r}{on}", f"choose from {', '.join(known)}", code="option-value")
+
+
+def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: str = MLX) -> SpeechModel:
     """Load an opened checkpoint of any layout; see `load_model`."""
     family = registry.of_config(checkpoint.config)
     network, quantized = empty_model(checkpoint, family.network(checkpoint.config)), checkpoint.quantized()
-    if dtype == AS_STORED:
+    part = native_part(checkpoint, family, dtype) if engine == NATIVE else None
+    if part:
+        lighter = ELSEWHERE if dtype == INT8 else LIGHTER_NATIVE
+        shapes = model_shapes(network).items()
+        rest = (size_bytes("float32", shape) for name, shape in shapes if not _belongs(name, part))
+        sizes = iter((needed_bytes(checkpoint, part, dtype), *rest))
+    elif dtype == AS_STORED:
         lighter = LIGHTER_STORED.format(family.parts[0].recipes[0]) if family.parts else ELSEWHERE
         sizes = (tensor.size_bytes for tensor in checkpoint.tensors.values())
     else:
@@ -59,18 +80,32 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> SpeechM
     if dtype == AS_STORED and quantized:
         stated = {module: dataclasses.asdict(groups) for module, groups in quantized.items()}
         nn.quantize(network, class_predicate=lambda module, _: stated.get(module, False))
+    decoder = None
+    if part:
+        decoder = load_decoder(checkpoint, part, dtype)
+        setattr(network, part.prefix, decoder)  # before the other weights, which are then all that is missing
     # Tensors are cast one by one, so that only one is in memory in both forms.
-    network.load_weights(list(_weights(checkpoint, dtype, quantized)), strict=True)
+    names = [name for name in checkpoint.tensors if not (part and _belongs(name, part))]
+    weights = _weights(checkpoint, names, "float32" if part else dtype, quantized)
+    network.load_weights(list(weights), strict=True)
     network.eval()
     file = ModelFile(checkpoint.config, checkpoint.dtype, checkpoint.quantization, dict(checkpoint.source))
-    return family.load(LoadedModel(network, family, file, checkpoint.files, folder, dtype, checkpoint.texts))
+    return family.load(
+        LoadedModel(network, family, file, checkpoint.files, folder, dtype, checkpoint.texts, decoder)
+    )
+
+
+def _belongs(name: str, part: NativePart) -> bool:
+    """Tell whether a tensor is one of the decoder that the native engine computes."""
+    return name.startswith(f"{part.prefix}.")
 
 
 def _weights(
-    checkpoint: Checkpoint, dtype: str, quantized: Mapping[str, Groups]
+    checkpoint: Checkpoint, names: Iterable[str], dtype: str, quantized: Mapping[str, Groups]
 ) -> Iterator[tuple[str, mx.array]]:
-    """Yield the tensors in the type to compute in. Dequantized, a matrix is one tensor instead of three."""
-    for name, tensor in checkpoint.tensors.items():
+    """Yield these tensors in the type to compute in. Dequantized, a matrix is one tensor instead of three."""
+    for name in names:
+        tensor = checkpoint.tensors[name]
         module, _, part = name.rpartition(".")
         if dtype == AS_STORED:
             values = tensor.read_in("bfloat16") if tensor.dtype == OVERFLOWS else tensor.read()

@@ -29,6 +29,7 @@ class SpeakingModel:
     longest_segment_s: float = 40.0
     window_s: float | None = None
     weights_type: str = "float32"
+    engine: str = "mlx float32, CPU"
     parameters: int = 0
 
     def session(self, options: TranscribeOptions) -> SpeakingSession:

@@ -10,7 +10,7 @@ from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.untrusted import file_in
-from funasr_cli.families.family import Family, Layout, LoadedModel
+from funasr_cli.families.family import Family, Layout, LoadedModel, NativePart
 from funasr_cli.families.fun_asr_nano import layout_mlx_audio as mlx_audio
 from funasr_cli.families.fun_asr_nano import layout_transformers as transformers
 from funasr_cli.families.fun_asr_nano import names
@@ -133,4 +133,5 @@ FAMILY = Family(
     upstream_options=upstream_options,
     readme=_readme,
     hub_files=(*DECODER_FILES, *(f"*/{name}" for name in DECODER_FILES), *TOP_FILES),
+    native=NativePart("llm", lambda config: config.llm),
 )

@@ -45,7 +45,7 @@ class NanoModel(FilterBankModel):
         files, has_ctc = loaded.files, self.config.ctc is not None
         self.tokenizer = read_tokenizer(files[TOKENIZER_FILE], self.config.llm.vocab_size)
         self.ctc_vocabulary = read_ctc_vocabulary(files[CTC_VOCABULARY_FILE]) if has_ctc else None
-        self.name, self.weights_type = loaded.name, loaded.weights_type
+        self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
         self.capabilities = loaded.family.capabilities(self.config)
         self.parameters = loaded.parameters
 
