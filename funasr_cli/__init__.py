@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.errors import FunASRError
-from funasr_cli.options import DEFAULT_HUB, TranscribeOptions, known_hub
+from funasr_cli.options import AUTO_ENGINE, DEFAULT_HUB, TranscribeOptions, known_hub
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 from funasr_cli.transcript import (
     Ledger,
@@ -69,28 +69,34 @@ def load(
     dtype: str | None = None,
     align_with: str | Path | None = None,
     *,
+    engine: str = AUTO_ENGINE,
     stages: "Sequence[TranscriptStage]" = (),
 ) -> "Recognizer":
     """Load a converted model.
 
     Args:
         model: folder, hub id or alias. None uses the default model of `funasr transcribe`.
-        dtype: "stored", "float32" or "bfloat16". None chooses by device.
+        dtype: "stored", "float32" or "bfloat16"; with the native engine "int8" or "float32". None chooses by
+            device and engine.
         align_with: another converted model that supplies word times for a model without them.
+        engine: what computes the decoder: "mlx", "native" (this package's C library, on a CPU) or "auto", for now
+            MLX.
         stages: stages that change each transcript, applied in this order.
 
     Raises:
         ModelError: a model has not been converted, or is damaged.
-        UsageError: the `align_with` model has no word times, or the main model needs no help with them.
+        UsageError: the `align_with` model has no word times, or the main model needs no help with them; the engine
+            cannot compute this model.
+        SetupError: the native engine is missing, or there is not enough memory.
     """
-    from funasr_cli.families.load import load_model
+    from funasr_cli.families.load import load_aligner, load_model
     from funasr_cli.hubs.find import find_aligner, find_model
     from funasr_cli.pipeline import Recognizer
 
     folder = find_model(os.fspath(model) if model is not None else None)
     aligner = find_aligner(os.fspath(align_with)) if align_with is not None else None
-    loaded = load_model(folder, dtype)
-    return Recognizer(loaded, stages, align_with=load_model(aligner, dtype) if aligner else None)
+    loaded = load_model(folder, dtype, engine)
+    return Recognizer(loaded, stages, align_with=load_aligner(aligner, dtype) if aligner else None)
 
 
 def convert(

@@ -132,6 +132,7 @@ class SpeechModel(Protocol):
     window_s: float | None  # cost of any segment equals that of this length; None if cost grows with length
     weights_type: str  # number type of the weights while computing, for logs and tables
     engine: str  # what computes its decoder, and how: "native int8, avx512" or "mlx float32, CPU"
+    native_bytes: int  # memory of the weights that MLX does not hold
     parameters: int  # number of parameters of its networks
 
     def session(self, options: TranscribeOptions) -> Session:

@@ -233,6 +233,8 @@ class Transcript:
             the recording.
         lost: (start, end) of damaged audio. It is replaced with silence and counted as failed in the ledger.
         level_dbfs: level of the loudest moment relative to full scale; None if there is no sound.
+        engine: what computed the model's decoder, or a model without one, and in which arithmetic: "mlx" with the
+            number type and the device, or "native" with the number type and the instruction set.
     """
 
     source: str
@@ -247,6 +249,7 @@ class Transcript:
     start_s: float = 0.0
     lost: tuple[tuple[float, float], ...] = ()
     level_dbfs: float | None = None
+    engine: str = ""
 
     @property
     def text(self) -> str:

@@ -66,6 +66,7 @@ class Report:
             entry |= gain._asdict()
         settings = {name: getattr(request.options, name) for name in SETTINGS}
         settings |= {"drafts": list(request.drafts), "device": request.device, "dtype": request.dtype}
+        settings["engine"] = request.engine
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -107,7 +108,7 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
         if request.mode == Mode.MEMORY:
             cases = _memory(request, folders, paths, progress)
         else:
-            subjects = load_subjects(folders, request.dtype, request.trials, progress)
+            subjects = load_subjects(folders, request.dtype, request.trials, progress, request.engine)
             models = tuple(subject.cost for subject in subjects)
             cases = _in_turns(request, subjects, paths, work, progress)
     return Report(request, describe(), started, describe_machine(), describe_versions(), models, cases)
@@ -146,6 +147,7 @@ def _memory(
             "--max-tokens": options.max_tokens,
             "--device": request.device,
             "--dtype": request.dtype,
+            "--engine": request.engine,
         }
         arguments = [str(part) for option, value in given.items() if value for part in (option, value)]
         models[name] = ["-m", str(folder), *arguments]

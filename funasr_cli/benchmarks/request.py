@@ -49,6 +49,7 @@ class Request:
     synthetic: tuple[Size, ...]  # further models, with random weights
     device: str | None  # None lets MLX choose
     dtype: str | None  # type to compute in; None chooses by device
+    engine: str  # what computes the decoder, as `load_model` takes it
     audio: tuple[Path, ...]  # if empty, the demo clips or generated noise, depending on the mode
     options: TranscribeOptions
     batch_sizes: tuple[int | None, ...]  # None derives the size from the available memory

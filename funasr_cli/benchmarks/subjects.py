@@ -16,6 +16,7 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.families.converted import read_config
 from funasr_cli.families.load import load_model
 from funasr_cli.measure import Spread
+from funasr_cli.options import AUTO_ENGINE
 from funasr_cli.pipeline import Recognizer
 
 GENERATED_DURATIONS_S = (5.0, 10.0, 20.0)
@@ -28,8 +29,10 @@ class ModelCost:
 
     model: str  # its name in the cases
     weights: str
+    engine: str  # what computes its decoder, and how
     parameters: int
     mlx_bytes: int  # memory allocated by MLX for the loaded model
+    native_bytes: int  # packed weights of the native engine
     load_s: Spread
 
 
@@ -42,7 +45,11 @@ class Subject:
 
 
 def load_subjects(
-    folders: list[Path], dtype: str | None, trials: int, progress: Callable[[str], None]
+    folders: list[Path],
+    dtype: str | None,
+    trials: int,
+    progress: Callable[[str], None],
+    engine: str = AUTO_ENGINE,
 ) -> list[Subject]:
     """Load each model ``trials`` times and keep the last instance, so that all models are in memory."""
     subjects = []
@@ -52,12 +59,20 @@ def load_subjects(
             progress(f"loading {folder.name}, {trial + 1} of {trials}")
             recognizer = None  # free its memory before loading the next one
             started = time.perf_counter()
-            recognizer = Recognizer(load_model(folder, dtype))
+            recognizer = Recognizer(load_model(folder, dtype, engine))
             seconds.append(time.perf_counter() - started)
         assert recognizer is not None
         mlx_bytes = int(mx.get_active_memory()) - before
         model = recognizer.model
-        cost = ModelCost(name, model.weights_type, model.parameters, mlx_bytes, Spread.of(seconds))
+        cost = ModelCost(
+            model=name,
+            weights=model.weights_type,
+            engine=model.engine,
+            parameters=model.parameters,
+            mlx_bytes=mlx_bytes,
+            native_bytes=model.native_bytes,
+            load_s=Spread.of(seconds),
+        )
         subjects.append(Subject(recognizer, cost))
     return subjects
 

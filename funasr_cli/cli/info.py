@@ -21,7 +21,9 @@ from funasr_cli.errors import FunASRError, ModelError
 from funasr_cli.paths import REFERENCE_PYTHON
 
 # Those of no option.
-OWN_VARIABLES = (CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_TRACEBACK", REFERENCE_PYTHON)
+OWN_VARIABLES = (
+    CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_NATIVE", "FUNASR_TRACEBACK", REFERENCE_PYTHON
+)  # fmt: skip
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "sentencepiece", "huggingface_hub", "torch", "av")
 
 
@@ -59,7 +61,7 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        **dict.fromkeys(("device", "blas", "memory", "models folder")),
+        **dict.fromkeys(("device", "blas", "native engine", "memory", "models folder")),
         "models": [],
         "capabilities": {},
         "settings file": None,
@@ -93,9 +95,18 @@ def _computing() -> dict[str, Any]:
     gflops = gflops_a_core()
     return {
         "device": in_words(gflops),
+        "native engine": _native_engine(),
         "blas": (BLAS or "MLX's own") + (", which is slow" if slowness(gflops) else ""),
         "memory": f"{available_bytes() / 1e9:.1f} of {total_bytes() / 1e9:.1f} GB at hand",
     }
+
+
+def _native_engine() -> str:
+    """Name the instruction sets of the native engine, the fastest first, or what keeps it from being used."""
+    from funasr_cli.native.library import instruction_sets, library, why_missing
+
+    loaded = library()
+    return ", ".join(instruction_sets(loaded)) if loaded else f"not available: {why_missing()}"
 
 
 def warn_of_unread_variables(group: Any) -> None:

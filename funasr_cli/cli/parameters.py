@@ -14,6 +14,7 @@ from funasr_cli.options import DEFAULTS
 LANGUAGE, DECODING, TERMINAL = "Language and prompt", "Decoding", "Terminal"  # panels of the help
 Drafting = Literal["auto", "off"]
 DEFAULT_DRAFT = cast(Drafting, DEFAULTS.draft)
+DEFAULT_ENGINE: Literal["auto"] = "auto"
 
 
 def is_typed(context: typer.Context, name: str) -> bool:
@@ -82,8 +83,18 @@ Device = Annotated[
     Literal["cpu", "gpu"] | None, option(None, "--device", "Where to compute. Default: on the GPU if MLX has one.")
 ]
 DType = Annotated[
-    Literal["stored", "float32", "bfloat16"] | None,
-    option(None, "--dtype", "Type to compute in. Default: as stored on a GPU, float32 on a CPU."),
+    Literal["stored", "float32", "bfloat16", "int8"] | None,
+    option(
+        None, "--dtype",
+        "Type to compute in. Default: as stored on a GPU, float32 on a CPU, int8 with --engine native.",
+    ),
+]
+Engine = Annotated[
+    Literal["auto", "mlx", "native"],
+    option(
+        None, "--engine",
+        "What computes the decoder: MLX, or native code on a CPU, in int8 or float32. auto: MLX, for now.",
+    ),
 ]
 Lang = Annotated[
     str,

@@ -20,7 +20,7 @@ from typing import Any
 from funasr_cli.cli import console
 from funasr_cli.inputs import Input
 from funasr_cli.languages import language_code
-from funasr_cli.options import Tags, Timestamps, TranscribeOptions
+from funasr_cli.options import AUTO_ENGINE, NATIVE, Tags, Timestamps, TranscribeOptions
 from funasr_cli.paths import shown
 from funasr_cli.writers import DATA, DEFAULT_TIMES, SUBTITLES, Style
 
@@ -45,10 +45,12 @@ class Notes:
         options: TranscribeOptions,
         style: Style,
         dtype: str | None,
+        engine: str = AUTO_ENGINE,
         aligner: Path | None = None,
     ):
         self._folder = folder
-        self._options, self._style, self._dtype, self._aligner = options, style, dtype, aligner
+        self._options, self._style, self._aligner = options, style, aligner
+        self._dtype, self._engine = dtype, engine
         self._model = _model_hash(model)
         self._noted = dict(_read(folder / NOTES))
         self._recordings: dict[Path, str] = {}
@@ -110,6 +112,8 @@ class Notes:
         # Of what came later only what is no default, so that it makes nothing outdated.
         if self._style.tags is not Tags.NONE and format not in DATA:
             own["tags"] = self._style.tags
+        if self._engine == NATIVE:
+            own["engine"] = self._engine
         if self._aligner and own["times"] is Timestamps.WORD:
             own["align_with"] = _model_hash(self._aligner)
         options = _hash(json.dumps([_of_the_text(self._options), own]).encode())

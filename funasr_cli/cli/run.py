@@ -79,6 +79,7 @@ def load(
     *,
     device: str | None,
     dtype: str | None,
+    engine: str,
     show_prompt: bool,
 ) -> "tuple[Recognizer, TranscribeOptions]":
     """Load the model, and let it refuse what it cannot do before any audio is read.
@@ -93,20 +94,21 @@ def load(
         aligner: folder of a model that tells when words were said.
         device: "cpu" or "gpu"; None leaves it to MLX.
         dtype: what to compute in, as `load_model` takes it.
+        engine: what computes the decoder, as `load_model` takes it.
         show_prompt: also show what the model is asked.
     """
     from funasr_cli.compute.backend import lacks_blas
     from funasr_cli.compute.device import gflops_a_core, in_words, use_device
-    from funasr_cli.families.load import load_model
+    from funasr_cli.families.load import load_aligner, load_model
     from funasr_cli.pipeline import Recognizer
 
     if device:
         use_device(device)
     with console.busy(f"loading {folder.name}"):
-        model = load_model(folder, dtype)
+        model = load_model(folder, dtype, engine)
     if aligner:
         with console.busy(f"loading {aligner.name}"):
-            recognizer = Recognizer(model, align_with=load_model(aligner, dtype))
+            recognizer = Recognizer(model, align_with=load_aligner(aligner, dtype))
     else:
         recognizer = Recognizer(model)
     options = recognizer.supported(options, typed)
@@ -117,7 +119,7 @@ def load(
     if console.is_verbose():
         gflops = gflops_a_core()
         console.detail(f"model {recognizer.model.name} from {folder}, {recognizer.model.weights_type}")
-        console.detail(f"on {in_words(gflops)}")
+        console.detail(f"on {in_words(gflops)}; decoder: {recognizer.model.engine}")
         warn_if_slow(gflops)
     elif lacks_blas():
         warn_if_slow(0.0)  # it is known without measuring

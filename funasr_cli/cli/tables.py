@@ -199,7 +199,8 @@ def _about(report: "Report") -> Iterator[str]:
     for model in report.models:
         yield (
             f"{_plain(model.model)}: {model.parameters / 1e6:.1f} million parameters, {model.weights}, "
-            f"{model.mlx_bytes / 1e9:.2f} GB, loaded in {model.load_s.median:.2f} s."
+            f"computed by {model.engine}, {(model.mlx_bytes + model.native_bytes) / 1e9:.2f} GB, "
+            f"loaded in {model.load_s.median:.2f} s."
         )
     machine, exact_tokens = report.machine, report.request.options.exact_tokens
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())

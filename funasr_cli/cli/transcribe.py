@@ -87,6 +87,7 @@ def transcribe(
     model: parameters.Model = None,
     device: parameters.Device = None,
     dtype: parameters.DType = None,
+    engine: parameters.Engine = parameters.DEFAULT_ENGINE,
     lang: parameters.Lang = AUTO,
     recursive: Annotated[bool, _input("--recursive", "Look into folders below folders, too.", "-r")] = False,
     clip: Annotated[
@@ -226,7 +227,7 @@ def transcribe(
         compare.refuse_unusable(inputs, options)
         typed = {"hotwords": "--compare-hotwords"} | typed  # those of a variable are asked for, too
         recognizer, options = load(
-            find_model(model), options, typed, device=device, dtype=dtype, show_prompt=show_prompt
+            find_model(model), options, typed, device=device, dtype=dtype, engine=engine, show_prompt=show_prompt
         )
         raise typer.Exit(compare.run(inputs, recognizer, options))
     if plot_alignment:
@@ -244,12 +245,12 @@ def transcribe(
         able = replace(able, word_times=able.word_times or aligner is not None)
         style = plan.style if able.tags or "tags" in typed else replace(plan.style, tags=Tags.NONE)
         effective = supported(options, able, typed=typed)
-        left = files.left(inputs, Notes(plan.folder, folder, effective, style, dtype, aligner))
+        left = files.left(inputs, Notes(plan.folder, folder, effective, style, dtype, engine, aligner))
     outcome = Outcome(skipped=len(inputs) - len(left), incomplete=files.incomplete if files else 0)
     if not left:
         raise typer.Exit(outcome.exit_code(strict=strict))
     recognizer, options = load(
-        folder, options, typed, aligner, device=device, dtype=dtype, show_prompt=show_prompt
+        folder, options, typed, aligner, device=device, dtype=dtype, engine=engine, show_prompt=show_prompt
     )
     finish = []
     if plot_alignment:

@@ -157,6 +157,11 @@ class LoadedModel:
         return stored if self.dtype in (AS_STORED, stored) else f"{self.dtype} (stored as {stored})"
 
     @property
+    def native_bytes(self) -> int:
+        """Memory of the weights that MLX does not hold."""
+        return self.decoder.size_bytes if self.decoder else 0
+
+    @property
     def engine(self) -> str:
         """What computes the decoder, or a model without one: engine, arithmetic, instruction set or device."""
         if self.decoder:

@@ -46,6 +46,11 @@ def load_model(folder: Path, dtype: str | None = None, engine: str = AUTO_ENGINE
     return load_checkpoint(open_model(folder), folder, dtype, engine)
 
 
+def load_aligner(folder: Path, dtype: str | None = None) -> SpeechModel:
+    """Load a model for its CTC output alone, which MLX computes regardless of the engine of the main model."""
+    return load_model(folder, None if dtype == INT8 else dtype)
+
+
 def _checked(dtype: str | None, engine: str) -> str:
     """Return the type to compute in; raise a `UsageError` for one that the engine does not have."""
     if engine not in ENGINES:

@@ -9,7 +9,7 @@ from typing import Any
 from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.scheduling.intake import Ended
-from funasr_cli.speech_model import Hypothesis
+from funasr_cli.speech_model import Hypothesis, SpeechModel
 from funasr_cli.transcript import STAGES, Segment, Timings, Transcript
 from funasr_cli.units import is_spoken
 
@@ -95,7 +95,7 @@ class RecordingState:
             kept = parts if _are_better(parts, doubt) else [doubt]
             self._final.update((attempt.start, attempt) for attempt in kept)
 
-    def transcript(self, model: str, language: str | None, word_times: bool) -> Transcript:
+    def transcript(self, model: SpeechModel, language: str | None, word_times: bool) -> Transcript:
         """Return the transcript, once `done`. With `word_times`, warn about segments whose words have no times."""
         assert self.end is not None
         now = time.perf_counter()
@@ -106,7 +106,8 @@ class RecordingState:
             source=self.name,
             start_s=self.start_s,
             duration_s=self.end.read_s + self.end.unread_s,
-            model=model,
+            model=model.name,
+            engine=model.engine,
             language=language,
             segments=tuple(self._finished),
             timings=Timings(

@@ -173,7 +173,7 @@ class Scheduler:
         if recording.end.error and not recording.end.read_s:
             yield Failed(recording.source, recording.end.error)
             return
-        transcript = recording.transcript(self._model.name, self._language, self._options.word_times)
+        transcript = recording.transcript(self._model, self._language, self._options.word_times)
         try:
             for stage in self._stages:
                 transcript = stage.transcript(transcript)

@@ -171,7 +171,8 @@ class Model:
         self.config = SimpleNamespace(
             prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=self.hears
         )
-        self.name, self.tokenizer, self.network = "scripted", None, SimpleNamespace(llm=self)
+        self.name, self.engine = "scripted", "script"
+        self.tokenizer, self.network = None, SimpleNamespace(llm=self)
         self.window_s, self.longest_segment_s = None, 300.0
         self.capabilities = Capabilities(("zh", "en"), partial_text=True)
 

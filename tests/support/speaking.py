@@ -31,6 +31,7 @@ class SpeakingModel:
     weights_type: str = "float32"
     engine: str = "mlx float32, CPU"
     parameters: int = 0
+    native_bytes: int = 0
 
     def session(self, options: TranscribeOptions) -> SpeakingSession:
         return SpeakingSession(self.said)

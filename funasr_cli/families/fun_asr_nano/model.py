@@ -47,7 +47,7 @@ class NanoModel(FilterBankModel):
         self.ctc_vocabulary = read_ctc_vocabulary(files[CTC_VOCABULARY_FILE]) if has_ctc else None
         self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
         self.capabilities = loaded.family.capabilities(self.config)
-        self.parameters = loaded.parameters
+        self.parameters, self.native_bytes = loaded.parameters, loaded.native_bytes
 
     def session(self, options: TranscribeOptions) -> NanoSession:
         """Begin a run; raise a `UsageError` if the options do not fit into the prompt."""

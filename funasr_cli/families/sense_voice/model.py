@@ -47,7 +47,7 @@ class SenseVoiceModel(FilterBankModel):
     def __init__(self, loaded: LoadedModel):
         super().__init__(loaded.file.config.frontend)
         self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
-        self.parameters = loaded.parameters
+        self.parameters, self.native_bytes = loaded.parameters, loaded.native_bytes
         self.network, self.config = loaded.network, loaded.file.config
         size = self.config.vocab_size
         self.vocabulary = converted_vocabulary(loaded.files, loaded.texts, size, tables.REQUIRED_TAGS)
