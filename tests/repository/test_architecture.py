@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funasr_cli"
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))`", PAGE))
+NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))(?:: \w+)?`", PAGE))
+OBJECTS = re.findall(r"`([\w/]+\.py): (\w+)`", PAGE)  # modules with a function or class of theirs
 FOLDERS = ("families/fun_asr_nano/", "families/sense_voice/")  # named as a whole
 
 # From the bottom to the top: a module imports its own package, and what stands in lower lines.
@@ -212,3 +213,11 @@ def test_every_module_is_named() -> None:
 
 def test_what_is_named_is_there() -> None:
     assert {name for name in NAMED if not (PACKAGE / name).exists() and not (ROOT / name).exists()} == set()
+
+
+def test_functions_and_classes_that_are_named_exist() -> None:
+    assert OBJECTS
+    for path, name in OBJECTS:
+        tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert name in defined, f"{path}: {name}"
