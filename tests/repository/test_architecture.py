@@ -58,6 +58,8 @@ OWNERS = {  # of libraries that nobody else imports
 FAMILIES = {path.parent.name for path in PACKAGE.glob("families/*/__init__.py")}
 OF_ANY_FAMILY = ("checkpoints", "conversion", "hubs")  # and so import none
 PURE = {*"compute errors features models numpy math dataclasses collections typing".split()}  # no I/O in these
+OBJECTS = re.findall(r"`([\w/]+\.py): (\w+)`", PAGE)  # modules, each with a function or class in it
+NAMED |= {path for path, _ in OBJECTS}
 
 
 @cache
@@ -177,6 +179,14 @@ def test_the_scheduler_knows_no_model() -> None:
     ours = {other for module in scheduling for other in imports(module) if top(other) in HEIGHT}
     assert {other for other in ours if not {other, top(other)} & known} == set()
     assert {top(other) for module in scheduling for other in imports(module)}.isdisjoint({"mlx", "tokenizers"})
+
+
+def test_documented_functions_and_classes_exist() -> None:
+    assert OBJECTS
+    for path, name in OBJECTS:
+        tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert name in defined, f"{path}: {name}"
 
 
 def calls(module: str) -> set[str]:
