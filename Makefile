@@ -95,16 +95,16 @@ $(TRAINING)/.installed: tools/demo/requirements.txt
 	$(TRAINING)/bin/pip install $(PIP_FLAGS) --requirement $<
 	touch $@
 
-# Error rates, word times and drafts of the bundled model on clips synthesised for it: see docs/demo-accuracy.md,
-# docs/word-times.md and docs/drafted-decoding.md.
+# Error rates, word times and drafts of the bundled model on clips synthesised for it: see docs/reports/demo-accuracy.md,
+# docs/reports/word-times.md and docs/reports/drafted-decoding.md.
 eval: install $(REFERENCE)/.installed $(TRAINING)/.installed
 	$(TRAINING)/bin/python -m tools.demo clips --clips $(EVAL_CLIPS) --out "$(STATE)/eval/clean"
 	$(TRAINING)/bin/python -m tools.demo clips --clips $(EVAL_CLIPS) --snr 10 --out "$(STATE)/eval/10 dB SNR"
 	$(BIN)/python -m tools.accuracy.evaluate "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
-		--out docs/demo-accuracy.md --reference-python $(REFERENCE)/bin/python
+		--out docs/reports/demo-accuracy.md --reference-python $(REFERENCE)/bin/python
 	$(BIN)/python -m tools.accuracy.word_times "$(STATE)/eval/clean" "$(STATE)/eval/10 dB SNR" \
-		--out docs/word-times.md
-	$(BIN)/python -m tools.accuracy.drafts "$(STATE)/eval/clean" --out docs/drafted-decoding.md
+		--out docs/reports/word-times.md
+	$(BIN)/python -m tools.accuracy.drafts "$(STATE)/eval/clean" --out docs/reports/drafted-decoding.md
 
 # Other programs on the same model, each as its package installs it.
 $(PEERS)/torch/.installed: tools/peers/requirements-torch.txt
@@ -118,9 +118,9 @@ $(PEERS)/mlx-audio/.installed: tools/peers/requirements-mlx-audio.txt
 	"$(PEERS)/mlx-audio/bin/pip" install $(PIP_FLAGS) --requirement $<
 	touch "$@"
 
-# This project and those in turns; writes docs/benchmarks.md. Half an hour with all that it installs, 19 GB of memory.
+# This project and those in turns; writes docs/reports/benchmarks.md. Half an hour with all that it installs, 19 GB of memory.
 bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed
-	$(BIN)/python -m tools.peers --state "$(PEERS)" --out docs/benchmarks.md $(PEERS_OPTIONS)
+	$(BIN)/python -m tools.peers --state "$(PEERS)" --out docs/reports/benchmarks.md $(PEERS_OPTIONS)
 
 # Convert the real weights in every precision, transcribe, compare, measure: PASS or FAIL, and a block for an issue.
 # The PyTorch reference is asked where it is set up, by make .venv-reference/.installed (1.8 GB), or named in

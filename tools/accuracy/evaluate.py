@@ -1,4 +1,4 @@
-"""`make eval`: error rates of the bundled model on many held-out clips, as a table in `docs/demo-accuracy.md`."""
+"""`make eval`: error rates of the bundled model on many held-out clips, as a table in `docs/reports/demo-accuracy.md`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tools.export import export
 
 RECIPES_SAID = """\
 What quantization loses, apart from the arithmetic of a device: its values multiplied out, everything computed in
-float32. Which recipe to take: [recipes.md](recipes.md).
+float32. Which recipe to take: [recipes.md](../recipes.md).
 
 """
 GROUPS: dict[str, Callable[[Clip], bool]] = {

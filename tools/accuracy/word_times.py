@@ -1,4 +1,4 @@
-"""How far word starts are off those that the synthesiser reports, as a table in `docs/word-times.md`."""
+"""How far word starts are off those that the synthesiser reports, as a table in `docs/reports/word-times.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make bench-peers`: measure this project beside others and write docs/benchmarks.md."""
+"""`make bench-peers`: measure this project beside others and write docs/reports/benchmarks.md."""
 
 import argparse
 import json

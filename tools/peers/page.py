@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, from what a run has written."""
+"""docs/reports/benchmarks.md, from what a run has written."""
 
 from typing import Any
 
