@@ -61,7 +61,7 @@ got wrong.
 ESTIMATED = """
 ## Numbers as digits
 
-With inverse text normalisation, which is the default. The CTC branch hears words where the text has digits, so
+With inverse text normalisation, which is the default. The CTC branch writes words where the text has digits, so
 the time of such a number is marked as estimated. It is compared with the start of the first word of the number;
 the other words of the number are not compared.
 
