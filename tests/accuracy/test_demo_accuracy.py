@@ -1,4 +1,4 @@
-"""The bundled model on a few held-out clips; `make eval` takes a thousand, see `docs/demo-accuracy.md`."""
+"""The bundled model on a few held-out clips; `make eval` takes a thousand, see `docs/reports/demo-accuracy.md`."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import pytest
 import typer.main
 from support.running import environment, invoke
 
+from funasr_cli import __version__
 from funasr_cli.cli.app import app
 from funasr_cli.decoding.batch import (
     CPU_FIXED_POSITIONS,
@@ -33,12 +34,21 @@ def test_reference_is_what_the_app_says() -> None:
     assert (ROOT / "docs/cli.md").read_text(encoding="utf-8").strip() == done.stdout.strip()
 
 
-def test_readme_lists_every_exit_code() -> None:
-    """The table in the README is complete."""
-    table = dict(
-        re.findall(r"^\| (\d+) \| (.+) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    )
+def test_every_exit_code_is_listed() -> None:
+    page = (ROOT / "docs/exit-codes.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE))
     assert set(map(int, table)) == set(map(int, ExitCode))
+
+
+def test_the_newest_version_in_the_changelog_is_this_one() -> None:
+    page = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (\S+) - (\d{4}-\d\d-\d\d)$", page, re.MULTILINE)
+    assert versions[0][0] == __version__
+    assert [date for _, date in versions] == sorted((date for _, date in versions), reverse=True)
+
+
+def test_readme_fits_on_a_page() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100
 
 
 OURS = {
@@ -49,7 +59,7 @@ OURS = {
 } | {"--help", "--version", "--install-completion", "--show-completion"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/usage.md", "docs/performance.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/usage.md", "docs/convert.md", "docs/performance.md"])
 def test_options_in_examples_exist(page: str) -> None:
     """No example uses an option that is not there."""
     lines = re.findall(r"^(?:\$ )?.*\bfunasr .*$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
@@ -91,7 +101,7 @@ def test_the_tables_of_names_are_what_explain_prints() -> None:
 
 def test_no_placeholder_is_left() -> None:
     """What is still to be filled in stands as @NAME@ while a page is being written."""
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         assert not re.findall(r"@[A-Z]+@", page.read_text(encoding="utf-8")), page
 
 

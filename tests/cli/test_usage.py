@@ -19,7 +19,7 @@ RECIPE = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECTIONS = {section.partition("\n")[0]: RECIPE.findall(section) for section in PAGE.split("\n## ")[1:]}
 # How many of a section have a test of their own.
 SEEN = {
-    "Subtitles for a film": 3, "A folder of calls": 2, "When was it said?": 1, "A pipe from ffmpeg": 2,
+    "Subtitles for a film": 3, "A folder of calls": 2, "Times of sentences and words": 1, "A pipe from ffmpeg": 2,
     "From Python": 1,
 }  # fmt: skip
 OTHERS = [recipe for title, found in SECTIONS.items() for recipe in found[SEEN.get(title, 0) :]]
@@ -97,7 +97,7 @@ def test_calls(folder: Path) -> None:
 
 
 def test_times(folder: Path) -> None:
-    (recipe,) = recipes("When was it said?")
+    (recipe,) = recipes("Times of sentences and words")
     whole, *words = run("sh", recipe, folder).splitlines()
     assert re.fullmatch(r"\[0:00\.\d\d-0:02\.\d\d\] (.*)", whole)[1] == CLIPS[0].written
     found = [re.fullmatch(r"\[0:0[\d.]+-0:0[\d.]+\] (\S+)", word) for word in words]

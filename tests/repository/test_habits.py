@@ -21,7 +21,7 @@ PINS = [
 
 
 def test_targets_of_make_exist() -> None:
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *WORKFLOWS, ROOT / ".ci/run"]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *WORKFLOWS, ROOT / ".ci/run"]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages if page != PAGE)
     named = set(re.findall(r"(?:`|run: |exec |^(?=make [a-z-]+(?: +#| +[A-Z_]+=|$)))make ([a-z-]+)", text, re.M))
     assert {"test", "test-quick", "test-full", "lint", "messages"} <= named
