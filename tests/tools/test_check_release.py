@@ -28,7 +28,7 @@ MANDARIN, ENGLISH = "打开车库的音乐。", "I will clean the kitchen this a
 CHECKS = [  # of a recipe, with the verdict on each where all is well and there is no PyTorch
     ("PASS", "is converted"), ("PASS", "computes as its source"), ("PASS", "is whole (--check)"),
     ("PASS", "0010-zh-commands.flac, text"), ("PASS", "0026-en-everyday.flac, text"),
-    ("not measured", "texts beside PyTorch"), ("not judged", "RTF"), ("not judged", "tokens per second"),
+    ("not measured", "texts compared with PyTorch"), ("not judged", "RTF"), ("not judged", "tokens per second"),
     ("not judged", "memory of MLX"), ("not judged", "memory of the process"),
 ]  # fmt: skip
 
@@ -143,7 +143,7 @@ def test_beside_pytorch(upstream: Path, tmp_path: Path) -> None:
     assert lines["PyTorch", "0026-en-everyday.flac, text"][1].startswith(f"700.0 % errors: {ENGLISH}")
     assert lines["none", "computes as PyTorch"][0] == "PASS"
     for clip in ("0010-zh-commands.flac", "0026-en-everyday.flac"):
-        verdict, found = lines["none", f"{clip}, beside PyTorch"]
+        verdict, found = lines["none", f"{clip}, compared with PyTorch"]
         assert (verdict, found[:13]) == ("PASS", "0.0 % differs")
     assert re.search(r"\| versions \| .*, torch [\w.+]+, transformers [\w.]+, funasr [\w.]+ \|", block(result))
 
@@ -157,7 +157,7 @@ def test_a_reference_that_breaks_down_fails(upstream: Path, tmp_path: Path) -> N
     arguments = (upstream, "--clips", write_clips(tmp_path), "--recipes", "4")
     result = check_release(*arguments, FUNASR_REFERENCE_PYTHON=str(python))
     assert result.exit_code == 1
-    for key, verdict in ((("PyTorch", "transcribes"), "FAIL"), (("4", "texts beside PyTorch"), "not measured")):
+    for key, verdict in ((("PyTorch", "transcribes"), "FAIL"), (("4", "texts compared with PyTorch"), "not measured")):
         assert shown(result)[key][0] == verdict
         assert "(no such kernel)" in shown(result)[key][1]
     assert block(result).startswith("## Release acceptance: FAIL (1 FAIL, ")
@@ -171,7 +171,7 @@ def test_what_cannot_be_converted_fails(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert verdicts(result, "PyTorch") == [("not measured", "transcribes")]
     for recipe in ("none", "8"):
-        assert verdicts(result, recipe) == [("FAIL", "is converted"), ("not measured", "all that follows")]
+        assert verdicts(result, recipe) == [("FAIL", "is converted"), ("not measured", "later checks")]
         assert f"{quantized}/model.safetensors" in shown(result)[recipe, "is converted"][1]
     assert block(result).startswith("## Release acceptance: FAIL (2 FAIL, 3 not measured)\n")
     assert "| SHA-256 of the source | unknown |\n" in block(result)

@@ -121,7 +121,7 @@ def test_words_up_to_a_limit() -> None:
 def test_beside_pytorch(got: str, theirs: str, verdict: str, found: str) -> None:
     clip = replace(ENGLISH, max_error_percent=100) if "only one" in found else ENGLISH
     line = reference_line("8", clip, got, theirs)
-    assert (line.verdict, line.what, line.found) == (Verdict(verdict), "jfk.flac, beside PyTorch", found)
+    assert (line.verdict, line.what, line.found) == (Verdict(verdict), "jfk.flac, compared with PyTorch", found)
     assert line.wanted == f"at most {clip.max_error_percent:g} % differs"
 
 
