@@ -228,7 +228,7 @@ class Collator:
 
 
 def pad_features(stacked: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-pad feature rows with zeros: (B, T, 560) and lengths (B,)."""
+    """Pad feature rows with zeros on the right: (B, T, 560) and lengths (B,)."""
     lengths = torch.tensor([len(rows) for rows in stacked])
     features = torch.zeros(len(stacked), int(lengths.max()), ROW_WIDTH)
     for index, rows in enumerate(stacked):
