@@ -68,7 +68,7 @@ def test_on_a_cpu_drafts_are_not_tried_where_they_do_not_pay(recognizers: dict[s
 @pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.full), 16])
 def test_little_of_a_bad_draft_is_tried(exact: Recognizer, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def other_text(text: str, *rest: Any) -> CTCDraft:
-        return CTCDraft("entirely different words that nobody in these recordings has ever said", *rest)
+        return CTCDraft("entirely different words that do not occur in any of these recordings", *rest)
 
     monkeypatch.setattr(session, "CTCDraft", other_text)
     plain, drafted = compare(exact, CLIPS, options(batch, itn=False))

@@ -91,11 +91,11 @@ def test_people(recognizer: Recognizer, name: str, itn: bool) -> None:
 def test_words_are_those_of_the_segment_wherever_it_is(recognizer: Recognizer, tmp_path: Path) -> None:
     """The same words, shifted, whether decoded in a batch or alone."""
     recording = join_clips(read_clips(CLIPS), tmp_path / "joined.flac")
-    beside, alone = (
+    batched, alone = (
         recognizer.transcribe(recording.path, word_times=True, itn=False, batch_size=rows).segments
         for rows in (8, 1)
     )
-    for one, other in zip(beside, alone, strict=True):
+    for one, other in zip(batched, alone, strict=True):
         assert [dataclasses.replace(word, score=None) for word in one.words] == [
             dataclasses.replace(word, score=None) for word in other.words
         ]

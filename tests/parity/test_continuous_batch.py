@@ -170,8 +170,8 @@ def test_a_broken_row_does_not_affect_earlier_later_and_parallel_ones(
                 found.setdefault(token.row, []).append(token)
 
         step()
-        [bad, beside] = decoder.add([broken, random_prompt(3)])
-        rows[beside] = 3
+        [bad, other] = decoder.add([broken, random_prompt(3)])
+        rows[other] = 3
         step()
         step()
         rows |= dict(
@@ -182,7 +182,7 @@ def test_a_broken_row_does_not_affect_earlier_later_and_parallel_ones(
         for _ in range(3):
             step()
     assert [token.finite for token in found.pop(bad)] == [False] * 3
-    assert {row: len(tokens) for row, tokens in found.items()} == {0: 7, 1: 7, beside: 6, 4: 4, 5: 4}
+    assert {row: len(tokens) for row, tokens in found.items()} == {0: 7, 1: 7, other: 6, 4: 4, 5: 4}
     for row, tokens in found.items():
         expected = written(rows[row], options)[: len(tokens)]
         assert [token.token_id for token in tokens] == [token_id for token_id, _ in expected]
