@@ -1,4 +1,4 @@
-"""Settings and fixtures shared by all tests: a clean environment and real speech. Small models: `support/small.py`."""
+"""Settings and fixtures of all tests: a clean environment and real speech. Small models: `support/small.py`."""
 
 import os
 import signal
@@ -23,7 +23,8 @@ settings.register_profile("default", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=10, derandomize=True, database=None)
 settings.load_profile("default")
 
-# A shell that starts this process in the background makes it ignore Ctrl-C. Its child processes would inherit that.
+# A shell that starts this process in the background makes it ignore Ctrl-C. Its child processes would inherit
+# that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

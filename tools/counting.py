@@ -1,4 +1,4 @@
-"""Count the operations and evaluations that any program gives to MLX. Load on the machine does not change the counts.
+"""Count the operations and evaluations that a program gives to MLX, independently of the machine's load.
 
 On a GPU, nearly every operation except a view launches a kernel, and at every evaluation the device may wait for
 Python. CPU and GPU counts differ: an operation of `mx.fast` is a single one on a GPU and is decomposed on a CPU.
@@ -116,7 +116,7 @@ def timing_modules(model: nn.Module) -> Iterator[dict[str, float]]:
 
 
 def _kind(module: nn.Module) -> str:
-    """Return a module's class; for this package's own, with the file name, since several files have an `Attention`."""
+    """Return a module's class; for our own, with the file name, since several files have an `Attention`."""
     kind = type(module)
     package, _, file = kind.__module__.rpartition(".")
     return f"{file}.{kind.__name__}" if package.startswith("funasr_cli") else kind.__name__

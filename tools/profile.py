@@ -1,6 +1,6 @@
 """Profile each stage: time per kind of module, and operations and evaluations per token.
 
-    python -m tools.profile --model nano a.wav
+python -m tools.profile --model nano a.wav
 """
 
 import argparse

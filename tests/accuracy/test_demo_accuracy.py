@@ -21,7 +21,8 @@ from tools.export import export
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data" / "demo"
 CONDITIONS = {"clean": 5.0, "noisy": 15.0}  # as spoken, and at 10 dB SNR: maximum error rate in percent
-# Percentage points that a recipe may lose on these few clips; over a thousand clips the limits are 0.2, 0.3 and 1.5.
+# Percentage points that a recipe may lose on these few clips; over a thousand clips the limits are 0.2, 0.3 and
+# 1.5.
 Clips = dict[str, list[Clip]]  # by condition
 Texts = dict[str, list[tuple[str, str]]]  # in words, and from the CTC branch
 LOSSES = {"bfloat16": 0.5, "8-bit": 1.0, "4-bit": 2.0}

@@ -1,4 +1,4 @@
-"""Word times from a small SenseVoice for the demo model's text, compared with those of the model's own CTC branch."""
+"""Word times from a small SenseVoice for the demo model's text, compared with those of its own CTC branch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Word times of the demo model: on clips with word starts from the synthesiser, on joined clips, and on real speech."""
+"""Word times of the demo model: on clips with word starts from the synthesiser, joined clips and real speech."""
 
 from __future__ import annotations
 

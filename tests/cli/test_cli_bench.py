@@ -273,7 +273,7 @@ def test_synthetic_models(short_wav: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_settings_that_a_model_lacks_are_ignored(short_wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting is ignored for a model that does not support it; the same option on the command line is refused."""
+    """A setting is ignored for a model that does not support it; the option on the command line is refused."""
     monkeypatch.setattr("funasr_cli.benchmarks.subjects.load_model", lambda *_: SpeakingModel())
     base = ("bench", "--rtf", "-m", "demo", short_wav, "--trials", 1, "--json")
     assert invoke(*base, env={"FUNASR_MAX_TOKENS": "50", "FUNASR_DRAFT": "off"}).exit_code == 0

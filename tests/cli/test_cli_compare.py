@@ -1,6 +1,7 @@
 """``--compare-hotwords``: what hotwords change, on stdout. Also ``--show-prompt`` and ``--prev-text``.
 
-The demo model was not trained with hotwords. It reacts to them, though wrongly, which is enough to see differences.
+The demo model was not trained with hotwords. It reacts to them, though wrongly, which is enough to see
+differences.
 """
 
 import json

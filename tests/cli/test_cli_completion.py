@@ -92,7 +92,9 @@ def test_other_problems_are_not_reported(tmp_path: Path) -> None:
     for settings in (tmp_path / "config.toml", tmp_path / "none.toml"):
         assert offered("funasr transcribe --lang z", FUNASR_CONFIG=str(settings)) == ["zh"]
     env = {name: value for name, value in in_bash("funasr transcribe -m ").items() if value}
-    assert funasr(env=env | {"FUNASR_HOME": UNKNOWN_USER, "FUNASR_CONFIG": UNKNOWN_USER}) == Result(0, "demo\n", "")
+    assert funasr(env=env | {"FUNASR_HOME": UNKNOWN_USER, "FUNASR_CONFIG": UNKNOWN_USER}) == Result(
+        0, "demo\n", ""
+    )
 
 
 @pytest.mark.usefixtures("home")

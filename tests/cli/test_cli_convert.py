@@ -63,7 +63,7 @@ def test_a_hub_for_a_folder_is_refused(small_checkpoint: Path, small_model: Path
 
 
 def test_progress_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
-    """The bar shows bytes where their number is known, and neither bytes nor a time where the duration is unknown."""
+    """The bar shows bytes where their number is known, and no bytes or time where the duration is unknown."""
     out = tmp_path / "out"
     code, shown, printed = on_terminal("convert", small_checkpoint, out, stdout_too=False)
     assert (code, printed) == (0, f"{out}\n")
@@ -139,7 +139,7 @@ def test_transformers(small_checkpoint: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mlx_audio(make_checkpoint: MakeCheckpoint, short_wav: Path, tmp_path: Path) -> None:
-    """The folder is used directly, with the same text as its conversion. The fate of the CTC branch is reported."""
+    """The folder is used directly, with the same text as its conversion. It reports what the CTC branch is for."""
     ctc_checkpoint = make_checkpoint("Nano", with_ctc=True)
     source = write_mlx_audio(ctc_checkpoint, tmp_path / "Nano-mlx-audio")
     out = tmp_path / "out"

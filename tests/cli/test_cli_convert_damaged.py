@@ -1,4 +1,4 @@
-"""Damaged, hostile and foreign checkpoints in every layout: exit code, error code, named values, and nothing written.
+"""Damaged, hostile and foreign checkpoints in every layout: exit code, error code, values, nothing written.
 
 The tables are in `support/damaged.py`. More hostile pickles: `unit/test_pickles.py`.
 """

@@ -79,8 +79,8 @@ def test_killed_while_it_converts(
 ) -> None:
     """The command is killed after its imports: before the last steps, before each step, or at random moments.
 
-    The renames are among the last steps. One of the random moments is chosen to fall between the two renames. Every
-    step of a smaller job: `unit/test_place_faults.py`.
+    The renames are among the last steps. One of the random moments is chosen to fall between the two renames.
+    Every step of a smaller job: `unit/test_place_faults.py`.
     """
     for _ in range(2):  # the first child is slower than the others
         whole = models.lay_out(tmp_path / "whole", force)

@@ -129,9 +129,7 @@ def test_a_chosen_blas(small_model: Path, short_wav: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["transcribe -m demo a.wav", "bench --rtf -m demo", "convert Nano out"])
-def test_mlx_cannot_be_imported(
-    command: str, small_checkpoint: Path, short_wav: Path, tmp_path: Path
-) -> None:
+def test_mlx_cannot_be_imported(command: str, small_checkpoint: Path, short_wav: Path, tmp_path: Path) -> None:
     """Plain `mlx` from PyPI has no back end on Linux."""
     (tmp_path / "Nano").symlink_to(small_checkpoint)
     (tmp_path / "a.wav").symlink_to(short_wav)

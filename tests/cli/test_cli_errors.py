@@ -171,7 +171,9 @@ def test_settings_without_effect_are_accepted(tmp_path: Path) -> None:
         rows = result.stdout.splitlines()
         assert (result.exit_code, rows) == (0, ["start\tend\ttext", f"0\t1672\t{CLIP.written}"])
         assert result.stderr.endswith(f"\n{summary('0:02')}")
-        assert result.stderr.startswith("model demo from "), "--verbose was given on the command line, --quiet was not"
+        assert result.stderr.startswith("model demo from "), (
+            "--verbose was given on the command line, --quiet was not"
+        )
 
 
 def test_settings_of_results_do_not_prevent_comparing() -> None:

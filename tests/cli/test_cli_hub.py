@@ -1,4 +1,4 @@
-"""`funasr convert ID` from local servers that imitate the hubs. Most cases: `unit/test_repository_downloads.py`."""
+"""`funasr convert ID` from local servers that imitate the hubs. More: `unit/test_repository_downloads.py`."""
 
 from __future__ import annotations
 

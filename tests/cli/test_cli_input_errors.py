@@ -67,7 +67,7 @@ UNREADABLE = {
     "options", ["", "--channels split", "-o out --output-template {stem}.{suffix}.{ext}", "--strict -f json"]
 )
 def test_unreadable(here: Path, options: str) -> None:
-    """With or without --channels split, each is reported by name in one or two lines, and nothing is written for it."""
+    """With and without --channels split, each is reported by name, in one or two lines, and nothing is written."""
     before = tree(here)
     result = invoke("transcribe", "-m", "demo", *UNREADABLE, *options.split())
     assert [(message.split(":")[0], code) for code, message in result.errors] == list(UNREADABLE.items())

@@ -88,7 +88,7 @@ def test_noise(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A good recording, two without speech, a file that is no recording, and one cut off after a complete segment."""
+    """A good recording, two without speech, a file that is no recording, and one cut off after a whole segment."""
     folder = tmp_path_factory.mktemp("inputs")
     speech = samples_of(CLIPS[0])
     paths = {
@@ -139,7 +139,7 @@ def test_exit_code_and_summary(
 
 @pytest.mark.slow
 def test_a_sentence_made_of_noise(tmp_path: Path) -> None:
-    """The noise has no speech, and the CTC branch finds none. Even with --strict it is not a gap: it has a text."""
+    """The noise has no speech, and the CTC branch finds none. A text was made up, so it is no gap."""
     noise = write(tmp_path / "a.wav", 0.1 * np.random.default_rng(3).standard_normal(3 * RATE_HZ))
     result = invoke("transcribe", "-m", "demo", "--no-vad", "--strict", "-f", "md,json", "-o", tmp_path, noise)
     assert result.exit_code == 0

@@ -171,7 +171,9 @@ def test_refused_pictures(
 
 
 @pytest.mark.parametrize(("module", "package"), [("librosa.display", "librosa"), ("matplotlib", "matplotlib")])
-def test_without_the_drawing_library(module: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_drawing_library(
+    module: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     result = invoke("transcribe", "-m", "demo", ENGLISH.path, "--plot-alignment", tmp_path / "b.png")
     result.assert_error(5, "package-missing", package, "pip install 'funasr-cli[plot]'")

@@ -20,7 +20,9 @@ from funasr_cli.errors import AudioError
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 
 CLIPS = demo.clips()
-LINE = re.compile(r"(?P<what>.*?) +[━╸╺ ]+ (?P<facts>.*?) +[-\d]:[-\d]{2}:[-\d]{2}")  # the facts, and the time left
+LINE = re.compile(
+    r"(?P<what>.*?) +[━╸╺ ]+ (?P<facts>.*?) +[-\d]:[-\d]{2}:[-\d]{2}"
+)  # the facts, and the time left
 Watch = Callable[..., "Shown"]
 
 

@@ -81,7 +81,9 @@ def test_an_interrupted_run_is_finished(tmp_path: Path, sent: signal.Signals, fo
         assert how_many, stderr
         assert 0 <= len(results(out)) - int(how_many[1]) <= 1
         assert "Traceback" not in stderr
-        assert {*os.listdir(out)} - {path.name for path in results(out)} == {NOTES}, "no temporary file may be left"
+        assert {*os.listdir(out)} - {path.name for path in results(out)} == {NOTES}, (
+            "no temporary file may be left"
+        )
     else:
         assert exit_code == -signal.SIGKILL
         assert all(name.startswith(".funasr-") for name in {*os.listdir(out)} - {p.name for p in results(out)})
@@ -168,7 +170,7 @@ def test_incomplete_results_are_still_reported(tmp_path: Path) -> None:
 
 
 def test_other_files_with_a_results_name_are_kept(pair: list[Path], tmp_path: Path) -> None:
-    """Another program's file, a dangling link and a pipe count as existing results; missing formats are written."""
+    """Another program's file, a dangling link and a pipe count as existing; missing formats are written."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "0000.txt").write_text("mine")

@@ -46,9 +46,7 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("hub", "on_modelscope"), [("hf", True), ("ms", False)])
-def test_models_name_ways_to_get_word_times(
-    model: Path, tmp_path: Path, hub: str, on_modelscope: bool
-) -> None:
+def test_models_name_ways_to_get_word_times(model: Path, tmp_path: Path, hub: str, on_modelscope: bool) -> None:
     home = {"FUNASR_HOME": str(tmp_path / "home")}
     shutil.copytree(model, tmp_path / "home/models/nano")
     stated = {"source": "FunAudioLLM/Fun-ASR-Nano-2512", "hub": hub}

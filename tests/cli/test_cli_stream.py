@@ -71,7 +71,7 @@ def test_reader_that_closes_the_pipe(options: tuple[str, ...], tmp_path: Path) -
 
 @pytest.mark.parametrize("options", [(), ("--stream",)])
 def test_ctrl_c(options: tuple[str, ...]) -> None:
-    """After the first text: exit code 130, a message on stderr, no traceback, and only complete lines on stdout."""
+    """After the first text: exit code 130, a message on stderr, no traceback, only complete lines on stdout."""
     with start("-m", "demo", *PATHS * 300, *options) as process:
         assert process.stdout
         first = os.read(process.stdout.fileno(), 1)

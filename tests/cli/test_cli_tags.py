@@ -1,4 +1,4 @@
-"""``--tags``, ``--align-with``, and options that a model does not support, tested with models with fixed answers."""
+"""``--tags``, ``--align-with``, and options that a model lacks, tested with models with fixed answers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_tags_from_a_variable_and_the_settings_file(speaking: SpeakingModel, tmp
 
 
 def test_resume_makes_results_with_other_tags_anew(speaking: SpeakingModel, tmp_path: Path) -> None:
-    """Results in formats that show tags are remade. Results noted before tags existed remain valid without tags."""
+    """Results in formats that show tags are remade. Without tags, results noted before tags existed are valid."""
     base = ("-f", "txt,json", "-o", tmp_path, "--resume")
     for options, made in (((), 2), ((), 0), (("--tags", "emoji"), 1), (("--tags", "emoji"), 0)):
         said = invoke("transcribe", "-m", "demo", CLIP, *base, *options).stderr
@@ -151,7 +151,7 @@ def test_resume_keeps_what_settings_did_not_change(
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model without word times that returns the clip's text. `models/aligner` is the demo model, which has them."""
+    """A model without word times that returns the clip's text. `models/aligner` is the demo model, with times."""
     shutil.copytree(demo.MODEL, tmp_path / "models/aligner")
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
     said = replace(SAID, text=demo.clips()[3].written)

@@ -94,7 +94,7 @@ def mlt_rest(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def small_variance(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Norms whose inputs have variances near their eps, so that a wrong eps shows (1e-5, 1e-12, RMSNorm's 1e-6)."""
+    """Norms whose inputs have variances near their eps, so that a wrong eps shows (1e-5, 1e-12, RMSNorm: 1e-6)."""
     spec = CheckpointSpec(dtype="float32", encoder_entry_gain=1e-3, adaptor_gain=3e-3, embedding_std=2e-3)
     cases = [{"name": "zh", "audio": clips["zh"], "max_tokens": 16}]
     return run_pair(tmp_path_factory, "Fun-ASR-Nano-small", spec, cases)

@@ -88,7 +88,7 @@ def test_other_settings(window: str) -> None:
 
 
 def naive_stack(frames: np.ndarray, count: int, step: int) -> np.ndarray:
-    """Pad with copies of the first frame, take `count` frames every `step`, and repeat the last frame at the end."""
+    """Pad with copies of the first frame, take `count` frames every `step`, and repeat the last one at the end."""
     padded = [frames[0]] * ((count - 1) // 2) + list(frames)
     rows = []
     while len(rows) * step < len(frames):
@@ -121,8 +121,8 @@ def test_number_of_rows(length: int) -> None:
 def test_mel_filters_against_librosa(bins: int, fft_size: int, sample_rate_hz: int, tolerance: float) -> None:
     """Kaldi's filters are triangles in mel, librosa's (HTK scale, not normalised) in Hz, with the same edges.
 
-    So they have the same support and differ only by the curvature of the mel scale within a triangle, which grows with
-    its width: measured 0.004, 0.006 and 0.013. Kaldi's filters omit the bin at the Nyquist frequency.
+    So they have the same support and differ only by the curvature of the mel scale within a triangle, which grows
+    with its width: measured 0.004, 0.006 and 0.013. Kaldi's filters omit the bin at the Nyquist frequency.
     """
     from librosa.filters import mel
 

@@ -61,7 +61,7 @@ def test_transcript(case: Case, recognizer: Recognizer) -> None:
 
 @every_clip
 def test_ctc_reading(case: Case, recognizer: Recognizer) -> None:
-    """The branch as the pipeline uses it: labels, text, posteriors of some labels only, and text back to labels."""
+    """The branch as the pipeline uses it: labels, text, posteriors of some labels, and text back to labels."""
     ctc, vocabulary = recognizer.model.config.ctc, recognizer.model.ctc_vocabulary
     clip = load_clip(recognizer, case.job["audio"])
     [reading] = recognizer.model.ctc_readings(recognizer.model.encoded([recognizer.model.features(clip.samples)]))

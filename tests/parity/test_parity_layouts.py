@@ -1,4 +1,4 @@
-"""The same random checkpoint in every layout, written by the programs themselves, gives the same weights and tokens.
+"""The same random checkpoint in every layout, written by the original programs: equal weights and tokens.
 
 Containers and prefixes of FunASR's own layout: `unit/test_convert.py`.
 """
@@ -145,7 +145,7 @@ def test_mlx_audio_leaves_an_untied_head_out(nano_sources: Sources, tmp_path: Pa
 
 @pytest.mark.parametrize("recipe", [*(pytest.param(bits, marks=pytest.mark.full) for bits in "48"), "mixed_4_6"])
 def test_mlx_audio_quantized(mlx_audio: Path, zh_wav: Path, tmp_path: Path, recipe: str) -> None:
-    """mlx-audio's own quantized model: by default, weights are dequantized as MLX does; on request, they are kept."""
+    """mlx-audio's own quantized model: weights are dequantized as MLX does, or kept on request."""
     quantized = in_reference("quantize_mlx_audio", mlx_audio, tmp_path / "quantized", recipe)
     stored = mx.load(str(quantized / "model.safetensors"))
     bits = {packed_bits(stored, name) for name in stored if name.endswith(".scales")}
@@ -215,7 +215,7 @@ def other_file_names(folder: Path) -> set[str]:
 
 
 def test_our_own(nano_sources: Sources, zh_wav: Path, tmp_path: Path) -> None:
-    """Converting without changes reproduces the model; from float32, types and recipes equal those of the source."""
+    """Converting without changes reproduces the model; from float32, types and recipes equal the source's."""
     source = nano_sources[True]
     assert_same_model(converted(source.model, tmp_path / "again"), source, zh_wav)
     wide = converted(source.folder, tmp_path / "wide", dtype="float32")

@@ -24,8 +24,8 @@ OTHER_SIZES = CheckpointSpec(
     container="model", key_prefix="module.", dtype="bfloat16", llm_folder="Qwen3-other", seed=1,
 )  # fmt: skip
 
-# Telephone speech, a first layer with a residual (its width does not change), stacked frames in the adaptor, biases in
-# the decoder's attention, a separate CTC branch.
+# Telephone speech, a first layer with a residual (its width does not change), stacked frames in the adaptor,
+# biases in the decoder's attention, a separate CTC branch.
 OTHER_SHAPES = CheckpointSpec(
     encoder_dim=64, encoder_heads=8, encoder_ffn_dim=96, encoder_blocks=3, encoder_tp_blocks=0, kernel_size=8,
     sanm_shift=1, sample_rate_hz=8000, window="hanning", frame_length_ms=32, frame_shift_ms=8, n_mels=16,

@@ -16,10 +16,10 @@ from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow
 FORCED_IDS = np.random.default_rng(0).integers(0, 700, 64).tolist()
-# Root mean square of the logits' error, relative to that of the mean-free logits, by (bits, group size). Measured on
-# these weights: 0.018, 0.019, 0.28 and 0.31. These weights are a mild case, chosen so that a bound can distinguish the
-# recipes. Random weights of full depth (28 layers, the default spec) gave 0.09, 0.10, 0.74 and 0.83, and four layers
-# 0.04, 0.04, 0.56 and 0.59. None of this predicts the loss of a trained checkpoint.
+# Root mean square of the logits' error, relative to that of the mean-free logits, by (bits, group size). Measured
+# on these weights: 0.018, 0.019, 0.28 and 0.31. These weights are a mild case, chosen so that a bound can
+# distinguish the recipes. Random weights of full depth (28 layers, the default spec) gave 0.09, 0.10, 0.74 and
+# 0.83, and four layers 0.04, 0.04, 0.56 and 0.59. None of this predicts the loss of a trained checkpoint.
 LOGIT_ERRORS = {(8, 32): 0.03, (8, 64): 0.03, (4, 32): 0.40, (4, 64): 0.45}
 
 
@@ -79,9 +79,9 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-# Cosines of whole tensors, encoder and adaptor. Measured: 0.99982 and 0.99969 (peak 2,220); 0.99976 and 0.99929 (peak
-# 1,426, encoder 30,000). In the second case, all branches of the encoder are a thousand times as large. The worst
-# single rows of the adaptor have lower cosines: 0.985 and 0.990.
+# Cosines of whole tensors, encoder and adaptor. Measured: 0.99982 and 0.99969 (peak 2,220); 0.99976 and 0.99929
+# (peak 1,426, encoder 30,000). In the second case, all branches of the encoder are a thousand times as large. The
+# worst single rows of the adaptor have lower cosines: 0.985 and 0.990.
 LARGE_ADAPTOR = CheckpointSpec(dtype="float32", llm_layers=1, adaptor_gain=28.0, outlier_gain=40.0)
 LARGE = {
     "large-adaptor": LARGE_ADAPTOR,

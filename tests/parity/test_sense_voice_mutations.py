@@ -144,7 +144,9 @@ def check_all(check: parity.Check, model: Any, rows: list[parity.Row]) -> None:
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
-def test_checks_detect_mutations(references: References, monkeypatch: pytest.MonkeyPatch, mutate: Mutation) -> None:
+def test_checks_detect_mutations(
+    references: References, monkeypatch: pytest.MonkeyPatch, mutate: Mutation
+) -> None:
     """One of three clips suffices: a mutation may change nothing in the others."""
     rows = [references.cases[f"{clip}-auto-itn"][0] for clip in ("zh-2.5s", "en-1s", "en-8k-stereo")]
     model, check = parity.load(references.random), CHECKS[MUTATIONS[mutate]]

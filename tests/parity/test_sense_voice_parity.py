@@ -1,4 +1,4 @@
-"""SenseVoiceSmall compared with FunASR's own code: every stage, text, tags and times, for all languages and ITN."""
+"""SenseVoiceSmall compared with FunASR's own code: stages, text, tags and times, for all languages and ITN."""
 
 import dataclasses
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_unclear_choices_are_few(references: References) -> None:
 
 
 def test_a_batch_equals_its_clips_alone(references: References, model: Any) -> None:
-    """This holds for ours and for the reference. Lengths vary from 0.1 to 6 s, so that most of the batch is padding."""
+    """This holds for ours and for the reference. Lengths vary from 0.1 to 6 s, so most of the batch is padding."""
     rows = references.cases["batch"]
     together = parity.compute(model, rows, segments=False)
     session = model.session(rows[0].options)

@@ -1,6 +1,7 @@
-"""The voice activity detector compared with the official graph in onnxruntime, called like Silero's ``OnnxWrapper``.
+"""The voice activity detector compared with the official graph in onnxruntime, run as Silero runs it.
 
-The graph comes from the package silero-vad, which is installed without its dependencies and never imported.
+Silero's ``OnnxWrapper`` gives the order of calls. The graph comes from the package silero-vad, which is installed
+without its dependencies and never imported.
 """
 
 import importlib.util

@@ -36,7 +36,7 @@ def make_hostile(source: Path, llm_folder: str, marker: Path) -> None:
 
 @pytest.mark.parametrize("hostile", [pytest.param(False, marks=pytest.mark.full), True])
 def test_verify_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: bool) -> None:
-    """One checkpoint has a CTC branch and a hostile configuration, which is not executed; the other has neither."""
+    """One checkpoint has a CTC branch and a hostile configuration, which is not executed; the other neither."""
     spec = CheckpointSpec(encoder_blocks=4, encoder_tp_blocks=2, llm_layers=2, with_ctc=hostile)
     source, marker = write_checkpoint(tmp_path / "Nano", spec), tmp_path / "marker"
     if hostile:

@@ -24,7 +24,9 @@ class Repository:
     """The repository `owner/model`. Faults stay in force until they are cleared."""
 
     fault: tuple[int, str] | None = None  # status and error code of every response
-    breaks_after: int | None = None  # close the connection after this many bytes of a large file; the next one succeeds
+    breaks_after: int | None = (
+        None  # close the connection after this many bytes of a large file; the next one succeeds
+    )
     stays_broken = False  # if true, large files are refused from then on
     is_broken = False
     omits_bytes = 0  # bytes at the end of a large file that are silently not sent
@@ -215,7 +217,7 @@ def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    server.handle_error = lambda *_: None  # the client has disconnected
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client has disconnected
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -2,10 +2,10 @@
 
 They are forked after the imports, so that each runs only briefly, mostly in the code under test.
 
-`with victims("support.placing") as kill:` starts a process that forks. `kill(job, ...)` runs a job in a child and sends
-it SIGKILL, either some time after it has created its first folder or before a given step. A step is an event that
-Python audits and that concerns the watched folder: opening, listing, creating, renaming or removing a file or folder in
-it.
+`with victims("support.placing") as kill:` starts a process that forks. `kill(job, ...)` runs a job in a child and
+sends it SIGKILL, either some time after it has created its first folder or before a given step. A step is an event
+that Python audits and that concerns the watched folder: opening, listing, creating, renaming or removing a file or
+folder in it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Death:
 def victims(imports: str) -> Iterator[Callable[..., Death]]:
     """Yield a function that runs `job(*arguments)` of `JOBS` in a child that has imported everything.
 
-    The function takes the job's name and arguments; `within`, the folder to count steps in; and `after_s` or `at_step`,
-    the time to kill the child.
+    The function takes the job's name and arguments; `within`, the folder to count steps in; and `after_s` or
+    `at_step`, the time to kill the child.
     """
     from support.running import PYTHON, environment
 

@@ -18,7 +18,7 @@ FRAME_SAMPLES = 1000
 
 
 def hum(samples: int, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """Return (samples, channels), between noise and voice and different in each channel, that lossy codecs preserve."""
+    """Return (samples, channels) between noise and voice, different per channel, that lossy codecs preserve."""
     white = np.random.default_rng(seed).uniform(-1, 1, (samples + 31, channels))
     smooth = np.apply_along_axis(np.convolve, 0, white, np.hanning(32) / 16, "valid")
     return smooth.astype(np.float32)
@@ -98,7 +98,7 @@ def _write_sound(container: Any, stream: Any, samples: np.ndarray, skip_s: tuple
 
 
 def laced_matroska(samples: np.ndarray, rate_hz: int = 16000) -> bytes:
-    """Return (samples,) int16 as a file with eight packets per block, as mkvmerge writes it and FFmpeg does not."""
+    """Return (samples,) int16 as a file with eight packets per block, like mkvmerge's and unlike FFmpeg's."""
 
     def element(number: str, content: bytes) -> bytes:
         return bytes.fromhex(number) + (len(content) | 1 << 56).to_bytes(8, "big") + content

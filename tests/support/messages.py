@@ -24,7 +24,7 @@ TEXTS = (ast.Constant, ast.JoinedStr, ast.BinOp, ast.IfExp)
 HEAD = """# Error messages
 
 An error is printed as `error[code]: message`. The next line suggests what to do. Codes are stable, so scripts and
-searches can rely on them; the wording may change. Text in braces stands for a value, and `A / B` for either A or B.
+searches can rely on them; the wording may change. Text in braces stands for a value; `A / B` means A or B.
 `make messages` writes this page.
 """
 
@@ -94,7 +94,7 @@ def literals(node: ast.expr | None) -> Iterator[str]:
     if isinstance(node, ast.IfExp):
         yield from literals(node.body)
         yield from literals(node.orelse)
-    elif not (isinstance(node, ast.Attribute) and node.attr == "code"):  # the code of an error that this one replaces
+    elif not (isinstance(node, ast.Attribute) and node.attr == "code"):  # that of the replaced error
         yield node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
@@ -130,7 +130,7 @@ def page(raised: list[Raised]) -> str:
 
 
 def entry(one: Raised) -> str:
-    """Return a message and, on the next line, its hint. Backticks are replaced, as they would end the code span."""
+    """Return a message and, on the next line, its hint, without backticks, which would end the code span."""
     message, hint = (" ".join(text.replace("`", "'").split()) for text in (one.message, one.hint))
     return f"- `{message}`" + (f"  \n  `{hint}`" if hint else "")
 

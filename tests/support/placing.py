@@ -54,7 +54,7 @@ def refusal(out: Path, content: str = "new", replace: bool = False) -> FunASRErr
 
 
 def leftover(parent: Path, digit: str = "0", aside: str = "") -> None:
-    """Write what a killed process leaves: its temporary folder, perhaps with an old model that it had moved aside."""
+    """Write what a killed process leaves: its temporary folder, perhaps with an old model moved aside."""
     number = 2 * place.RANDOM_BYTES * digit
     write_model(parent / f"{place.TEMPORARY_PREFIX}{number}" / "new", "half")
     if aside:

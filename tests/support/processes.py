@@ -1,7 +1,7 @@
 """A pytest plugin: tests that start processes are marked `process`, and others must not start one.
 
-Most are found by the functions they call: `subprocess`, or test helpers that end up there. A test that starts a process
-only through the package needs an explicit mark; without it, the start is refused.
+Most are found by the functions they call: `subprocess`, or test helpers that end up there. A test that starts a
+process only through the package needs an explicit mark; without it, the start is refused.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def starts_process(function: Any) -> bool:
 
 
 def names_of(found: Any) -> Iterator[tuple[set[str], dict[str, Any]]]:
-    """Yield the names that a function, or each method of a class, refers to, and the namespace to look them up in."""
+    """Yield the names that a function, or each method of a class, refers to, and the namespace they belong to."""
     found = getattr(found, "__wrapped__", found)
     methods = vars(found).values() if isinstance(found, type) else [found]
     for method in methods:

@@ -40,7 +40,7 @@ class Result:
     stderr: str
 
     def assert_fails(self, exit_code: int, *parts: str) -> None:
-        """Assert that it ended with this code, printed no result, and printed a readable message with these parts."""
+        """Assert that it ended with this code, no result, and a readable message with these parts."""
         assert self.exit_code == exit_code, self
         assert self.stdout == ""
         assert "Traceback" not in self.stderr
@@ -54,7 +54,7 @@ class Result:
         return re.findall(r"^error\[([a-z0-9-]+)\]: (.*)$", self.stderr, re.MULTILINE)
 
     def assert_error(self, exit_code: int, code: str, *values: str) -> None:
-        """Assert that it ended with this exit code, no result, and one error with this code that names the values."""
+        """Assert that it ended with this exit code, no result, and one error with this code and these values."""
         assert self.exit_code == exit_code, self
         assert self.stdout == ""
         assert "Traceback" not in self.stderr

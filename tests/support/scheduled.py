@@ -49,7 +49,7 @@ Outcome = Callable[[Attempt], str]  # -> "eos", "loop", "budget", "nonfinite" or
 
 @dataclass
 class Recorded:
-    """A recording with speech in the given runs of (frames, probability), and the fault that occurs when it is read."""
+    """A recording with speech in the given runs of (frames, probability), and a fault while it is read."""
 
     source: int
     runs: Sequence[tuple[int, float]]
@@ -242,7 +242,7 @@ class Model:
     def run_all(
         self, recordings: Sequence[Recorded], openers: Iterable[Callable[[], Recorded]]
     ) -> Iterator[Event]:
-        """Yield the scheduler's events for recordings decoded with this model; it waits until its queue is full."""
+        """Yield the scheduler's events for recordings with this model; it waits until its queue is full."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scheduler, "GATHER_S", 60.0)
             patch.setattr(session, "BatchDecoder", self.new_decoder)

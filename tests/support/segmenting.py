@@ -105,7 +105,7 @@ class Offline:
         return frame + int(above[0]) if len(above) else None
 
     def one(self, start: int, frame: int) -> tuple[list[tuple[int, int]], int, int]:
-        """Return the parts of a segment that opens at a frame, the next margin's earliest start, and the next frame."""
+        """Return the parts of a segment that opens at a frame, the next start of a margin, and the next frame."""
         parts: list[tuple[int, int]] = []
         quiet = 0
         for after in range(frame + 1, len(self.speech) + 1):

@@ -25,7 +25,8 @@ TAGS = {
     25009: "EMO_UNKNOWN", 25010: "Cry", 25011: "Sneeze", 25012: "Breath", 25013: "Cough", 25014: "Sing",
     25015: "Speech_Noise", 25016: "withitn", 25017: "woitn", 25018: "GBG", 25019: "Event_UNK",
 }  # fmt: skip
-# This package's names of FunASR's tags, written out so that the tables under test are not compared with themselves.
+# This package's names of FunASR's tags, written out so that the tables under test are not compared with
+# themselves.
 EMOTION_NAMES = {
     "HAPPY": "happy", "SAD": "sad", "ANGRY": "angry", "NEUTRAL": "neutral", "FEARFUL": "fearful",
     "DISGUSTED": "disgusted", "SURPRISED": "surprised", "OTHER": "other-emotion", "EMO_UNKNOWN": None,

@@ -107,7 +107,7 @@ def stopping_model(
 
 @pytest.fixture
 def make_checkpoint(tmp_path: Path) -> MakeCheckpoint:
-    """A function that writes a small checkpoint with other properties: `make_checkpoint(name="a", llm_tied=False)`."""
+    """A function that writes a small checkpoint with other properties: `make_checkpoint(name="a", seed=1)`."""
 
     def make(name: str = "checkpoint", **changes: Any) -> Path:
         return write_checkpoint(tmp_path / name, small_spec(**changes))

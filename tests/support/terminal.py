@@ -53,7 +53,7 @@ def read_all(descriptor: int) -> bytes:
 
 
 def screen(shown: str) -> list[str]:
-    """Return the lines that remain on the terminal at the end. Interprets only the line clearing that Rich uses."""
+    """Return the lines that remain at the end. Interprets only the line clearing that Rich uses."""
     lines = [""]
     for part in re.split(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)", shown):
         if part == "\n":

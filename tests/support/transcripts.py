@@ -57,7 +57,7 @@ def _pieces(draw: st.DrawFn, text: str, start_s: float, length_s: float) -> tupl
 
 @st.composite
 def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts, *, divided: bool = False) -> Transcript:
-    """Draw ordered segments without overlaps. They may touch, have no length, or be divided into parts with times."""
+    """Draw ordered segments. They may touch, have no length, or be divided into timed parts, but not overlap."""
     start_s = draw(st.just(0.0) | seconds)
     segments, position_s = [], start_s
     for text, gap_s, length_s in draw(st.lists(st.tuples(texts, seconds, seconds), max_size=6)):
@@ -116,6 +116,6 @@ def transcript(*segments: Segment, duration_s: float, source: str = "a.wav", **m
 
 
 def folded(text: str) -> str:
-    """Return what a human-readable format keeps of a text: no control characters, single spaces, no lone surrogates."""
+    """Return what a readable format keeps of a text: no control characters or lone surrogates, single spaces."""
     kept = (char for char in text if char.isspace() or (unicodedata.category(char) != "Cc" and char != "\ufeff"))
     return " ".join("".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in kept).split())

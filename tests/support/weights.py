@@ -1,7 +1,7 @@
 """The tensors of random checkpoints.
 
-They are random but *sensitive*: attention is sharp, FSMN taps are asymmetric, norm weights differ from 1 and biases
-from 0. A misread layout therefore changes the outputs by far more than rounding.
+They are random but *sensitive*: attention is sharp, FSMN taps are asymmetric, norm weights differ from 1 and
+biases from 0. A misread layout therefore changes the outputs by far more than rounding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Weights:
     def linear(
         self, name: str, n_in: int, n_out: int, gain: Any = 1.0, bias: float = 0.1, blind_to: int = 1
     ) -> None:
-        """Add a linear layer. Unit-variance input gives outputs of standard deviation `gain` (a number or one per row).
+        """Add a linear layer: unit-variance input gives outputs of standard deviation `gain` (one, or per row).
 
         `bias` is the standard deviation of the bias before that gain; 0 adds none.
 

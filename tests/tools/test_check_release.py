@@ -157,7 +157,10 @@ def test_a_reference_that_breaks_down_fails(upstream: Path, tmp_path: Path) -> N
     arguments = (upstream, "--clips", write_clips(tmp_path), "--recipes", "4")
     result = check_release(*arguments, FUNASR_REFERENCE_PYTHON=str(python))
     assert result.exit_code == 1
-    for key, verdict in ((("PyTorch", "transcribes"), "FAIL"), (("4", "texts compared with PyTorch"), "not measured")):
+    for key, verdict in (
+        (("PyTorch", "transcribes"), "FAIL"),
+        (("4", "texts compared with PyTorch"), "not measured"),
+    ):
         assert shown(result)[key][0] == verdict
         assert "(no such kernel)" in shown(result)[key][1]
     assert block(result).startswith("## Release acceptance: FAIL (1 FAIL, ")
@@ -179,7 +182,7 @@ def test_what_cannot_be_converted_fails(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_from_a_hub(upstream: Path, tmp_path: Path) -> None:
-    """The block has name, hub and commit, and the conversions are kept in the given folder, also on a second run."""
+    """The block has name, hub and commit. The conversions are kept in the given folder, also on a second run."""
     arguments = ("owner/model", "--clips", write_clips(tmp_path), "--recipes", "8", "--out", tmp_path / "out")
     with serving(Hub(upstream)) as hub:
         for _ in range(2):

@@ -19,7 +19,8 @@ from tools.demo.grammar import lexicon
 REPOSITORY = Path(__file__).parents[2]
 CLIPS = REPOSITORY / "tests/data/demo/clean"
 
-# Two steps of the whole recipe on shards of eight clips, without a synthesiser. Prints what FunASR reads at the end.
+# Two steps of the whole recipe on shards of eight clips, without a synthesiser. Prints what FunASR reads at the
+# end.
 RECIPE = """
 import json, sys
 from pathlib import Path

@@ -47,7 +47,7 @@ def converted(folder: Path, out: Path, **options: object) -> Tensors:
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tensors_equal_those_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path, dtype: str) -> None:
-    """They are equal to the bit, except that FSMN taps change their layout and the copy of a tied head is dropped."""
+    """They are equal to the bit, except that FSMN taps change their layout and a tied head's copy is dropped."""
     folder = make_checkpoint(dtype=getattr(torch, dtype), with_ctc=True)
     before, source = tree(folder), read_tensors(folder)
     out = converted(folder, tmp_path / "out", dtype=dtype)

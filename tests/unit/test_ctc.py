@@ -74,7 +74,7 @@ def test_no_labels_are_all_blank(frames: int) -> None:
 
 @pytest.mark.slow
 def test_five_minutes_of_fast_speech_in_bounded_memory() -> None:
-    """300 s are 5,000 frames, with half as many labels. The limit is 40 MB in addition to the log-probabilities."""
+    """300 s are 5,000 frames, with half as many labels. The limit is 40 MB on top of the log-probabilities."""
     rng = np.random.default_rng(3)
     labels = rng.integers(1, 50, 2500).tolist()
     spoken = [label for pair in zip(labels, [BLANK_CLASS] * len(labels), strict=True) for label in pair]

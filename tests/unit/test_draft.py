@@ -131,7 +131,7 @@ words = st.lists(st.sampled_from("the cat sat on 1 20 the mat 我 在 海 , . Ma
 
 
 def passes_for(heard: str, written: str, most: int) -> int:
-    """Return the number of passes that a decoder needs: in each, it accepts matching tokens and adds one of its own."""
+    """Return the number of passes of a decoder that accepts matching tokens and adds one of its own in each."""
     stream = TextStream(spell)
     draft, wanted, passes = CTCDraft(heard, stream, encode, SpellingMemory()), encode(written), 0
     while rest := wanted[len(stream.token_ids) :]:
@@ -151,9 +151,7 @@ def passes_for(heard: str, written: str, most: int) -> int:
     edits=st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["dog", "7"])), max_size=3),
 )
 @settings(max_examples=300, deadline=None)
-def test_a_changed_word_costs_few_extra_passes(
-    heard: str, other: str, edits: list[tuple[int, str]]
-) -> None:
+def test_a_changed_word_costs_few_extra_passes(heard: str, other: str, edits: list[tuple[int, str]]) -> None:
     most, written = 7, heard.split(" ")
     places = {place % len(written): word for place, word in edits}
     for place, word in places.items():

@@ -215,7 +215,7 @@ def test_other_things_than_a_pipe(tmp_path: Path, name: str, kind: str) -> None:
 
 @pytest.mark.slow
 def test_no_end_after_two_gigabytes(tmp_path: Path) -> None:
-    """libsndfile would stop there, at a size that means "unknown", for example after three hours of 48 kHz stereo."""
+    """libsndfile would stop there, at a size that means "unknown", after three hours of 48 kHz stereo, say."""
     channels, rate_hz, chunk = 64, 768_000, bytes(64 * 8 * 4096)
     format = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, channels, rate_hz, 8 * channels * rate_hz, 8 * channels, 64)
     header = b"RIFF" + struct.pack("<I", 0x7FFFF024) + b"WAVE" + format + b"data" + struct.pack("<I", 0x7FFFF000)

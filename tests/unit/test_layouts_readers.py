@@ -136,7 +136,9 @@ def test_transformers_layout_cannot_be_decoded_as_it_is(transformers: Path) -> N
     ("repository", "languages"),
     [("FunAudioLLM/Fun-ASR-MLT-Nano-2512", MLT_LANGUAGES), ("FunAudioLLM/Fun-ASR-Nano-2512", NANO_LANGUAGES)],
 )
-def test_languages_follow_from_the_named_repository(repository: str, languages: tuple[str, ...], mlx_audio: Path) -> None:
+def test_languages_follow_from_the_named_repository(
+    repository: str, languages: tuple[str, ...], mlx_audio: Path
+) -> None:
     state(model_repo=repository)(mlx_audio)
     opened = open_model(mlx_audio)
     assert opened.config.prompt.languages == languages
@@ -144,7 +146,7 @@ def test_languages_follow_from_the_named_repository(repository: str, languages: 
 
 
 def test_older_keys(mlx_audio: Path) -> None:
-    """mlx-audio's older code: `llm_config` for the decoder, upstream's spelling of the shift, no tokenizer path."""
+    """mlx-audio's older code: `llm_config` for the decoder, upstream's name of the shift, no tokenizer path."""
     expected = open_model(mlx_audio).config
 
     def change(config: dict[str, Any]) -> None:
@@ -185,7 +187,7 @@ def sha256(path: Path) -> str:
 
 
 def test_digests(small_checkpoint: Path, tmp_path: Path) -> None:
-    """Every file's digest, in sha256sum's format; those of the source's shards in config.json and the model card."""
+    """Every file's digest, in sha256sum's format; the source shards' also in config.json and the model card."""
     source = write_transformers(small_checkpoint, tmp_path / "Nano-hf", shards=3)
     conversion = funasr_cli.convert(source, tmp_path / "out", verify="off")
     out = conversion.folder

@@ -44,8 +44,8 @@ def clip(zh_wav: Path, en_flac: Path, tmp_path_factory: pytest.TempPathFactory) 
 def write_model(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> WriteModel:
     """A function that writes a model with a fixed text: `write_model("ab", "xyz")` writes abxyzxyzxyz...
 
-    The layers of its decoder contribute nothing, so that each token determines the next one. If the repeated part is
-    None, the text ends.
+    The layers of its decoder contribute nothing, so that each token determines the next one. If the repeated part
+    is None, the text ends.
     """
     tokenizer = Tokenizer.from_file(str(small_model / "tokenizer.json"))
     stop = tokenizer.token_to_id("<|im_end|>")
@@ -111,9 +111,7 @@ def test_a_model_that_ends_its_texts(ending: Path, clip: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("opening", "again"), [("", "x"), ("abc", "xyz"), ("a", "bcdefgh")])
-def test_a_model_that_loops(
-    write_model: WriteModel, ending: Path, clip: Path, opening: str, again: str
-) -> None:
+def test_a_model_that_loops(write_model: WriteModel, ending: Path, clip: Path, opening: str, again: str) -> None:
     model, whole = write_model(opening, again), transcribe(ending, clip)
     transcript = transcribe(model, clip)
     assert_covers(transcript, whole)
@@ -195,7 +193,7 @@ def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
 def test_a_device_out_of_memory_gets_smaller_batches(
     stopping_model: Path, short_wav: Path, zh_wav: Path, en_flac: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The encoder fails on every batch that contains half a second. Decoding each alone shows which one is too much."""
+    """The encoder fails on every batch that contains half a second. Decoding each alone shows which it is."""
     recognizer, encode = funasr_cli.load(str(stopping_model)), NanoModel.encoded
     texts = [recognizer.transcribe(clip, vad=False).text for clip in (zh_wav, en_flac)]
 

@@ -31,9 +31,7 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
 
 
-def test_an_unwritable_place_is_refused_in_advance(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_place_is_refused_in_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This includes places that the system reports as writable, such as network shares."""
     assert os.access(tmp_path, os.W_OK)
     out, unwilling = (
@@ -109,7 +107,7 @@ def test_the_users_files_in_a_model_are_not_deleted(tmp_path: Path, name: str, l
 
 @pytest.mark.parametrize("sums", [None, "whole", b"", b"damaged"])
 def test_all_files_of_a_conversion_are_replaced(tmp_path: Path, sums: str | bytes | None) -> None:
-    """The list of digests may exist, be missing as in older models, or be damaged. Finder adds a file of its own."""
+    """The list of digests may exist, be missing as in older models, or be damaged. Finder adds its own file."""
     out = write_model(tmp_path / "out", "old")
     names = (
         "tokenizer.json", "multilingual.tiktoken", "tokenizer_config.json", "vocab.json", "merges.txt",

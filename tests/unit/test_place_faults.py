@@ -258,7 +258,7 @@ def kill() -> Iterator[Callable[..., Death]]:
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_killed_before_every_step(kill: Callable[..., Death], tmp_path: Path, replace: bool) -> None:
-    """The existing folder is complete, a model moved aside is restored, and the next conversion removes leftovers."""
+    """The folder is complete, a model moved aside is restored, and the next conversion removes leftovers."""
     contents: dict[str, dict[str, bytes]] = {"nothing": {}, "old": OLD, "new": NEW}
     seen: list[str] = []
     for step in range(1, 300):

@@ -443,7 +443,9 @@ def test_film_that_was_cut_off(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.aac", "a.ts", "a.ac3", "unknown.mp3"])
 @pytest.mark.parametrize("extra", range(0, 500, 77))
-def test_a_recording_that_starts_within_a_frame(originals: Contents, tmp_path: Path, name: str, extra: int) -> None:
+def test_a_recording_that_starts_within_a_frame(
+    originals: Contents, tmp_path: Path, name: str, extra: int
+) -> None:
     """It was cut from a broadcast."""
     content = originals[name]
     (tmp_path / name).write_bytes(content[len(content) // 2 + extra :])

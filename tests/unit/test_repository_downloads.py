@@ -117,7 +117,7 @@ def test_fewer_bytes_than_announced(hub: Repository, client: Client) -> None:
 
 
 def test_a_connection_that_stays_lost(hub: Repository, client: Client) -> None:
-    """The next run only fetches the incomplete file: from the start, or with ModelScope from the first missing byte."""
+    """The next run only fetches the incomplete file: again, or with ModelScope from the first missing byte."""
     hub.breaks_after, hub.stays_broken = 70_000, True
     hint = {"hf": "hf download", "ms": "owner/model/model.pt"}[client.name]
     client.assert_refused(hub.url, "download-failed", "owner/model", hint)

@@ -164,7 +164,11 @@ def test_events_of_a_segment_that_is_repaired() -> None:
 )  # fmt: skip
 def test_which_outcomes_are_decoded_again(kind: str, max_tokens: int | None, levels: list[int]) -> None:
     options = TranscribeOptions(batch_size=8, max_segment_s=20, max_tokens=max_tokens)
-    quarter, shallow, deep = (125, 1.0), (6, 0.45), (6, 0.36)  # in frames: 4 s, and 0.2 s that do not count as a pause
+    quarter, shallow, deep = (
+        (125, 1.0),
+        (6, 0.45),
+        (6, 0.36),
+    )  # in frames: 4 s, and 0.2 s that do not count as a pause
     recording = Recorded(0, [(30, 0.0), quarter, shallow, quarter, deep, quarter, shallow, quarter, (30, 0.0)])
     model = Model(always(kind), options)
     transcript = transcripts_of(run(model, [recording]))[0]

@@ -167,7 +167,7 @@ def test_the_language_is_in_the_result_as_a_code() -> None:
     ],
 )  # fmt: skip
 def test_as_many_rows_as_fit(available: int, text_tokens: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row has the text and 63 and 504 columns of 1,000 4-byte values, stored twice. Half of the memory stays free."""
+    """A row has the text and 63 and 504 columns of 1,000 4-byte values, stored twice. Half is kept free."""
     model = Model(always("eos"), TranscribeOptions())
     llm = SimpleNamespace(
         config=SimpleNamespace(cache_values_a_token=1000),
@@ -255,7 +255,11 @@ def told(transcript: Transcript) -> list[tuple[str, float | None, bool, int]]:
         (ELSE, {"second_opinion": False}, ("transcribed", None, False, 0)),
         (f"{TEXT} ", {}, ("transcribed", 0.0, False, 0)),
         (TEXT[:2], {}, ("transcribed", pytest.approx(1 / 5), False, 0)),  # one character of three is not doubtful
-        (TEXT, {"prev_text": "What was said before"}, ("transcribed", 0.0, False, 0)),  # an earlier text is ignored
+        (
+            TEXT,
+            {"prev_text": "What was said before"},
+            ("transcribed", 0.0, False, 0),
+        ),  # an earlier text is ignored
         (ELSE, {"speech_s": 0.4}, ("transcribed", 1.0, True, 0)),  # too short to be split
         (ELSE, {"exact_tokens": 3}, ("failed", None, False, 0)),  # tokens are only counted
         (ELSE, {"speech_s": 0.4, "outcome": always("silent")}, ("transcribed", 1.0, True, 0)),  # words are missing

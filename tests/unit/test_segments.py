@@ -137,7 +137,10 @@ def an_hour_of(speech: float, options: TranscribeOptions) -> tuple[int, int, int
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("speech", "segments", "kept_blocks", "most_blocks"),
-    [(0.0, range(1), 3, 6), (1.0, range(120, 241), 6, 16)],  # the open segment: 30.5 s, and the block in which it ended
+    [
+        (0.0, range(1), 3, 6),
+        (1.0, range(120, 241), 6, 16),
+    ],  # the open segment: 30.5 s, and the block in which it ended
 )
 def test_of_an_hour_the_open_segment_is_kept(
     speech: float, segments: range, kept_blocks: int, most_blocks: int

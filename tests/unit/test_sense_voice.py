@@ -521,9 +521,7 @@ def test_pieces_of_another_model(checkpoint: Path, tmp_path: Path, name: str) ->
         convert(checkpoint, tmp_path / "out")
 
 
-def test_the_list_replaces_a_missing_stated_model(
-    checkpoint: Path, converted: Path, tmp_path: Path
-) -> None:
+def test_the_list_replaces_a_missing_stated_model(checkpoint: Path, converted: Path, tmp_path: Path) -> None:
     only_tokens(checkpoint, TEXTS)
     convert(checkpoint, tmp_path / "out")
     assert (tmp_path / "out" / PIECES_FILE).read_bytes() == (converted / PIECES_FILE).read_bytes()

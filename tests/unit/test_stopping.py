@@ -21,7 +21,9 @@ from funasr_cli.decoding.text import TextStream
 DATA = Path(__file__).parents[1] / "data"
 DEMO = Path(funasr_cli.__file__).parent / "demo"
 STOP = 999
-WORD = re.compile(r" ?[A-Za-z']+|\s|.")  # similar to Qwen's pieces: words, single digits, single Chinese characters
+WORD = re.compile(
+    r" ?[A-Za-z']+|\s|."
+)  # similar to Qwen's pieces: words, single digits, single Chinese characters
 
 SENTENCE = "We will have to talk about the budget for the coming year, and about who pays for what."
 ORDINARY = [

@@ -218,7 +218,7 @@ def test_spaces_take_no_time(spaced: str) -> None:
 
 
 def test_short_sentences_share_a_cue() -> None:
-    """Those that would be shown for less than the minimum time share one; from two seconds on, each has its own."""
+    """Those shown for less than the minimum time share one; from two seconds on, each has its own."""
     assert shown("Oh. I see. Fine, then.", 2.0) == ["Oh. I see.", "Fine, then."]
     assert shown("Oh. I see. Fine, then.", 10.0) == ["Oh.", "I see.", "Fine, then."]
     assert shown("Oh. I see. Fine, then.", 2.0, min_duration_s=0.0) == ["Oh.", "I see.", "Fine, then."]

@@ -173,7 +173,11 @@ YOU, FACE = "你".encode(), "😀".encode()
         ([(b" ", 0.1), (b"a", 0.9), (b" ", 0.8), (b"\n", 0.7), (b"b", 0.9)], "", [("a", 0.1), (" b", 0.7)]),
         ([(b"a", 0.9), (b"/s", 0.5), (b"il", 0.6), (b"b", 0.7)], "", [("a", 0.9), (" b", 0.5)]),
         ([(b"<think>", 0.9), (b"so", 0.1), (b"</think>", 0.9), (b"\n\n", 0.8), (b"a", 0.7)], "", [("a", 0.7)]),
-        ([(b" ", 0.1), (b"seven", 0.4)], "It is", [("It is", 1.0), (" seven", 0.1)]),  # the earlier text is certain
+        (
+            [(b" ", 0.1), (b"seven", 0.4)],
+            "It is",
+            [("It is", 1.0), (" seven", 0.1)],
+        ),  # the earlier text is certain
         ([(b"seven", 0.4)], "It is ", [("It is", 1.0), (" seven", 0.4)]),
         ([], "It is ", [("It is", 1.0)]),
     ],
@@ -185,7 +189,7 @@ def test_pieces(tokens: list[tuple[bytes, float]], earlier: str, expected: list[
 @pytest.mark.slow
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.path.stem)
 def test_scores_of_the_demo_model(recognizer: Recognizer, clip: demo.DemoClip) -> None:
-    """They are the decoder's own values: the mean over all tokens equals that over the pieces and the stop token."""
+    """They are the decoder's own values: the mean over all tokens equals that over pieces and stop token."""
     (segment,) = recognizer.transcribe(clip.path, vad=False, confidence=True).segments
     assert_spell(segment.scores, segment.text)
     samples = load_audio(clip.path, recognizer.sample_rate_hz).samples

@@ -55,7 +55,7 @@ def assert_refused(path: Path, code: str, *values: object) -> None:
     ],
 )
 def test_parts_that_are_known(tmp_path: Path, parts: dict[str, Any]) -> None:
-    """Qwen's own file, Transformers' save_pretrained and byte-level BPE tokenizers of other families contain them."""
+    """Qwen's own file, Transformers' save_pretrained and byte-level BPE of other families contain them."""
     path = edited(tmp_path / "tokenizer.json", **parts)
     assert read_tokenizer(path, 2048).encode("hello").ids == Tokenizer.from_file(str(path)).encode("hello").ids
 

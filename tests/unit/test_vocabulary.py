@@ -53,7 +53,7 @@ def test_ctc_vocabulary_joins_bytes_and_drops_invalid_text() -> None:
 
 @pytest.mark.parametrize("ranks", ["YQ==", "YQ== x", "YQ== 1 2", "Y 1"])
 def test_ctc_vocabulary_refuses_damage(ranks: str) -> None:
-    with pytest.raises(ValueError):  # several subclasses
+    with pytest.raises(ValueError):  # noqa: PT011 - several subclasses
         CTCVocabulary(ranks)
 
 

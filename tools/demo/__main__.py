@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-# Waiting threads must not spin: next to a busy process, training would almost stop. torch reads this when it loads.
+# Waiting threads must not spin: next to a busy process, training would almost stop. torch reads this when it
+# loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

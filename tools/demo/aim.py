@@ -1,10 +1,10 @@
 """Initialise the adaptor so that it can read: each audio row attends to its own frames.
 
-Only the adaptor's first rows, one in eight, reach the prompt. For row i to represent frames 8i to 8i + 7, the query of
-row i must match the keys of those frames. Gradient descent takes very long to discover this. But once the encoder
-encodes each frame's position (`TrainingAid.places_loss`), the match can be computed: with phases a = 2 pi 8i / P of the
-query and b = 2 pi p / P of the key, the score cos(a + offset - b) is a scalar product of (cos, sin) pairs. Both pairs
-are linear functions of the encoder's output and are fitted by least squares.
+Only the adaptor's first rows, one in eight, reach the prompt. For row i to represent frames 8i to 8i + 7, the
+query of row i must match the keys of those frames. Gradient descent takes very long to discover this. But once the
+encoder encodes each frame's position (`TrainingAid.places_loss`), the match can be computed: with phases a = 2 pi
+8i / P of the query and b = 2 pi p / P of the key, the score cos(a + offset - b) is a scalar product of (cos, sin)
+pairs. Both pairs are linear functions of the encoder's output and are fitted by least squares.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RIDGE = 1e-3
 
 @torch.no_grad()
 def aim_adaptor(network: DemoNetwork, batches: list[Batch]) -> dict[str, float]:
-    """Set the adaptor's input layers and its first attention; return the share of variance that the phases explain."""
+    """Set the adaptor's input layers and first attention; return the share of variance that the phases explain."""
     _pass_through(network)
     key_rows, key_places, query_rows, query_places = [], [], [], []
     block = network.audio_adaptor.blocks[0]

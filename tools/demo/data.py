@@ -1,7 +1,7 @@
 """Training clips in files of 2,048 ("shards"), reproducible from a seed and an index, and batches of them.
 
-Round k of the training reads shards k-4 to k, so each clip is used five times with different masks. Meanwhile another
-process makes the shards of the next round.
+Round k of the training reads shards k-4 to k, so each clip is used five times with different masks. Meanwhile
+another process makes the shards of the next round.
 """
 
 from __future__ import annotations

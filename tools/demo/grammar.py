@@ -18,7 +18,9 @@ from .numbers import ENGLISH_NUMBER_WORDS, MANDARIN_NUMBER_WORDS, english_slot, 
 LANGUAGES = {"en": phrases_en, "zh": phrases_zh}
 DOMAINS = ("digits", "numbers", "times", "dates", "commands", "hours", "everyday")
 HELD_OUT_SHARE = 20  # one in this many sentences is never used for training
-MIN_HELD_OUT_UNITS = 3  # a language's sentences shorter than this many words or characters are too few to hold any out
+MIN_HELD_OUT_UNITS = (
+    3  # a language's sentences shorter than this many words or characters are too few to hold any out
+)
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _MARKS = re.compile(r"[.?。？]")

@@ -57,7 +57,7 @@ class DemoNetwork(nn.Module):
         self.blank = ctc_ranks
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Encode a copy of the features: (B, T, 560), (B,) -> (B, T, width). The encoder scales its input in place."""
+        """Encode a copy of features (B, T, 560), (B,) -> (B, T, width). The encoder scales them in place."""
         return self.audio_encoder(features.clone(), lengths)[0]
 
     def ctc_log_probs(self, encoded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -103,8 +103,9 @@ class TrainingAid(nn.Module):
     """Auxiliary heads, used only in training: without them the LLM's loss teaches the low frame rate too slowly.
 
     The prompt contains only the adaptor's first rows, one in eight, so its attention must gather the whole clip in
-    them. Rows: each audio row is expanded to SLOTS outputs of the CTC head, which together must spell the text. Places:
-    each encoder frame must encode its position, because the features drown out the encoder's own position signal.
+    them. Rows: each audio row is expanded to SLOTS outputs of the CTC head, which together must spell the text.
+    Places: each encoder frame must encode its position, because the features drown out the encoder's own position
+    signal.
     """
 
     def __init__(self) -> None:
@@ -113,7 +114,7 @@ class TrainingAid(nn.Module):
         self.locate = nn.Linear(WIDTH, 2 * len(PERIODS))
 
     def rows_loss(self, adapted: torch.Tensor, network: DemoNetwork, batch: Batch) -> torch.Tensor:
-        """Return the CTC loss on the text that audio embeddings (B, T, llm width) spell through the frozen CTC head."""
+        """Return the CTC loss of the text that audio embeddings (B, T, llm width) spell through the fixed head."""
         counts = batch.audio.sum(1)  # (B,) audio embeddings
         slots = self.spread(adapted[:, : int(counts.max())]).unflatten(-1, (SLOTS, WIDTH)).flatten(1, 2)
         head = network.ctc.ctc_lo
@@ -121,7 +122,7 @@ class TrainingAid(nn.Module):
         return network.ctc_loss(log_probs, SLOTS * counts, batch)
 
     def places_loss(self, encoded: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the mean squared error of sine and cosine of frame positions, (B, T, width); 0.5 is chance level."""
+        """Return the mean squared error of sine and cosine of frame positions, (B, T, width); 0.5 is chance."""
         frames = torch.arange(encoded.shape[1])
         phases = 2 * math.pi * frames[:, None] / torch.tensor(PERIODS)  # (T, periods)
         places = torch.cat([phases.sin(), phases.cos()], dim=1)

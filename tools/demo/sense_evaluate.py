@@ -1,4 +1,4 @@
-"""Error rates of a small SenseVoice in FunASR's own class, and its word starts compared with the demo's CTC branch."""
+"""Error rates of a small SenseVoice in FunASR's own class, and its word starts compared with the demo's."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ FRAME_S = 0.06
 def evaluate(model: Path, clips: Path, texts: Path | None = None) -> dict[str, Any]:
     """Return error rates in percent over the clips that `tools.demo clips` wrote to a folder.
 
-    `spoken` is without ITN and `written` with it, both without a named language; `named` is `spoken` with the language
-    named. `tags` is the share of clips whose four tags are all right. The recognised texts are written to the file
-    `texts`, as a list for each of the three.
+    `spoken` is without ITN and `written` with it, both without a named language; `named` is `spoken` with the
+    language named. `tags` is the share of clips whose four tags are all right. The recognised texts are written to
+    the file `texts`, as a list for each of the three.
     """
     rows = [json.loads(line) for line in (clips / "clips.jsonl").read_text(encoding="utf-8").splitlines()]
     samples = [soundfile.read(clips / row["file"], dtype="float32")[0] for row in rows]
@@ -123,7 +123,7 @@ def word_starts(auto: Any, rows: list[dict[str, Any]], samples: Sequence[np.ndar
 def _word_starts(
     log_probs: np.ndarray, labels: list[int], spell: Callable[[int], str], blank: int
 ) -> dict[int, float]:
-    """Map the position of each word's first character in the text to seconds. A label's first letter begins a word."""
+    """Map the position of each word's first character to seconds. A label's first letter begins a word."""
     frames, starts, place = forced_alignment(log_probs, labels, blank), {}, 0
     for label, frame in zip(labels, frames, strict=True):
         piece = spell(label)

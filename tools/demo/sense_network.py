@@ -1,4 +1,4 @@
-"""The small SenseVoice, built from FunASR's modules, its initialisation, and its teacher: the demo's CTC branch."""
+"""The small SenseVoice, built from FunASR's modules, its initialisation, and its teacher: the demo model."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class SenseNetwork(nn.Module):
 
 @torch.no_grad()
 def new_network(vocabulary_size: int, teacher: Teacher, cmvn: Cmvn, features: torch.Tensor) -> SenseNetwork:
-    """Return a network initialised from the teacher's encoder; `features`, (rows, 560) without CMVN, are a sample."""
+    """Return a network initialised from the teacher's encoder; `features`, (rows, 560) without CMVN, a sample."""
     network = SenseNetwork(vocabulary_size)
     given = {f"encoder.{name}": value for name, value in teacher.audio_encoder.state_dict().items()}
     network.load_state_dict(given, strict=False)

@@ -24,8 +24,8 @@ _MARKS = ".,?!:，。？！"
 def build_pieces() -> bytes:
     """Learn the pieces; return the content of a `*.bpe.model` file.
 
-    Each word of the grammar is one piece with its leading space and, if it can open a sentence, another without. Each
-    Mandarin character and each digit is one piece. The tags come last, as in the release.
+    Each word of the grammar is one piece with its leading space and, if it can open a sentence, another without.
+    Each Mandarin character and each digit is one piece. The tags come last, as in the release.
     """
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -60,7 +60,7 @@ def tag_ids(pieces: sentencepiece.SentencePieceProcessor, language: str, itn: bo
 
 
 def pieces_of_ranks(pieces: sentencepiece.SentencePieceProcessor, ranks: tiktoken.Encoding) -> list[int]:
-    """Return the piece for each CTC label of the demo model, blank last; NO_TEACHER for bytes and similar labels."""
+    """Return the piece for each CTC label of the demo model, blank last; NO_TEACHER for bytes and the like."""
     found = []
     for rank in range(ranks.n_vocab):
         text = ranks.decode_single_token_bytes(rank).decode("utf-8", errors="replace").replace(" ", SPACE)

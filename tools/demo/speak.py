@@ -87,9 +87,9 @@ class Spoken:
 
     Attributes:
         samples: (samples,) float32 at 16 kHz, peak about 0.3 to 1.
-        word_starts_s: starts of the words as espeak-ng reports them: (position of the word's first character in the
-        text, seconds). A Mandarin word is mostly one character, sometimes two that the dictionary joins (这个). A word
-        with an initial stop starts at its closure.
+        word_starts_s: starts of the words as espeak-ng reports them: (position of the word's first character in
+            the text, seconds). A Mandarin word is mostly one character, sometimes two that the dictionary
+            joins (这个). A word with an initial stop starts at its closure.
     """
 
     samples: np.ndarray

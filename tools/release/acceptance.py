@@ -96,7 +96,7 @@ def accept(plan: Plan, work: Path, show: Callable[[Line], None], tell: Callable[
         plan: the parameters.
         work: folder for the converted models.
         show: called with each line as soon as it is known.
-        tell: called with a description of each step; a module-level function, so that another process can import it.
+        tell: called with a description of each step; a module-level function, for use in another process.
 
     Raises:
         FunASRError: the model or device does not exist, or the Python that was named has no reference.

@@ -39,7 +39,7 @@ def measure_apart(
         clips: clips to transcribe, one at a time.
         trials: timed runs of each clip, after one that is not timed.
         device: device to compute on; None lets MLX choose.
-        progress: called with a description of each step; a module-level function, so that the process can import it.
+        progress: called with a description of each step; a module-level function, for use in the process.
 
     Raises:
         FunASRError: as in `measure`.

@@ -1,4 +1,4 @@
-"""The parity checks: plain functions that raise AssertionError. They also run on models that are broken on purpose."""
+"""The parity checks: plain functions that raise AssertionError, also run on deliberately broken models."""
 
 import warnings
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def margins(logits: np.ndarray) -> np.ndarray:
-    """Return the margin of the best over the second-best logit, relative to their range: (steps, vocab) -> (steps,)."""
+    """Return how far the best logit is above the second, relative to the range: (steps, vocab) -> (steps,)."""
     second, best = np.partition(logits, -2, axis=-1)[:, -2:].T
     return (best - second) / (logits.max(-1) - logits.min(-1))
 
@@ -114,8 +114,8 @@ def check_ctc(recognizer: Recognizer, ours: Stages, case: Case) -> None:
 def check_text(recognizer: Recognizer, _: Stages, case: Case) -> None:
     """Check freely decoded text, without the loop guard, which would not accept a random model's text.
 
-    Random weights amplify rounding: a different text is accepted, with a warning, if the reference's choice was not
-    clear at the step where the two diverge.
+    Random weights amplify rounding: a different text is accepted, with a warning, if the reference's choice was
+    not clear at the step where the two diverge.
     """
     options = options_of(case.job)
     clip = load_clip(recognizer, case.job["audio"])

@@ -25,7 +25,7 @@ Jobs = list[dict[str, Any]]
 
 
 def reference_python() -> Path:
-    """Return the Python interpreter that has FunASR. If it is missing, fail in CI or if it was named, else skip."""
+    """Return the Python that has FunASR. If it is missing, fail in CI or if it was named explicitly, else skip."""
     stated = os.environ.get(VARIABLE)
     python = Path(stated) if stated else REPOSITORY / ".venv-reference/bin/python"
     if not python.is_file():

@@ -1,10 +1,10 @@
 """Run FunASR's own SenseVoiceSmall on a job, stage by stage: JOB OUT.
 
 Runs in the environment of the reference, without this package. A job is a JSON list of {"checkpoint": folder,
-"lessons": [{"audio": path, "language": "zh", "itn": true, "pieces": [...]}], "cases": [{"name": ..., "audio": [paths],
-"language": "auto", "itn": true, "timestamps": false, "generate": false}]}. If there are lessons, the CTC head is first
-solved for, so that the checkpoint reads these pieces from these clips; then the checkpoint is rewritten. OUT.json
-receives the result of each row of a case, OUT.npz arrays named "{case}/{row}/{array}".
+"lessons": [{"audio": path, "language": "zh", "itn": true, "pieces": [...]}], "cases": [{"name": ..., "audio":
+[paths], "language": "auto", "itn": true, "timestamps": false, "generate": false}]}. If there are lessons, the CTC
+head is first solved for, so that the checkpoint reads these pieces from these clips; then the checkpoint is
+rewritten. OUT.json receives the result of each row of a case, OUT.npz arrays named "{case}/{row}/{array}".
 """
 
 from __future__ import annotations

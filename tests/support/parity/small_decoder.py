@@ -23,7 +23,7 @@ CONFIG = Qwen3Config(
 
 
 def small_decoder() -> Qwen3:
-    """Return a decoder with fixed weights, sharp enough for varied output. A tied head would repeat the same token."""
+    """Return a decoder with fixed weights and varied output. A tied head would repeat the same token."""
     mx.random.seed(3)
     llm = Qwen3(CONFIG)
     llm.model.embed_tokens.weight = mx.random.normal((VOCAB_SIZE, WIDTH))
@@ -52,7 +52,7 @@ def decode_in_one_pass(llm: Qwen3, prompt: mx.array) -> np.ndarray:
 def written_alone(
     llm: Qwen3, prompt: mx.array, count: int, options: TranscribeOptions = DEFAULTS
 ) -> list[tuple[int, float]]:
-    """Return ids and log-probabilities of one row, recomputing everything for each: no cache, batch or look-ahead."""
+    """Return ids and log-probabilities of one row, recomputed for each token: no cache, batch or look-ahead."""
     sampler = make_sampler(options)
     written: list[tuple[int, float]] = []
     for step in range(count):
@@ -77,7 +77,7 @@ def written(length: int, options: TranscribeOptions) -> list[tuple[int, float]]:
 
 
 class Watched:
-    """A batch decoder that compares every token with the same row decoded alone, whether or not the row has a draft."""
+    """A batch decoder that compares every token with the same row decoded alone, with or without a draft."""
 
     def __init__(self, options: TranscribeOptions = DEFAULTS):
         self.decoder = BatchDecoder(LLM, make_sampler(options))
