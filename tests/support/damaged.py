@@ -1,4 +1,4 @@
-"""What is done to a checkpoint in each layout, and the error that it ends with: its code, and what it names."""
+"""Damaged checkpoints in each layout, with the expected error: its code and the values it names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tokenizers import models
 
 MODEL_PT, YAML, TOKENIZER, QWEN = "model.pt", "config.yaml", "tokenizer.json", "Qwen3-0.6B"
 QWEN_TOKENIZER, QWEN_CONFIG = f"{QWEN}/{TOKENIZER}", f"{QWEN}/{CONFIG}"
-# One tensor in the words of FunASR and in those of transformers; in either layout it is among the last.
+# One tensor under FunASR's name and under Transformers' name. It is among the last ones in both layouts.
 BIAS, THEIR_BIAS = "audio_encoder.tp_norm.bias", "model.audio_tower.layers.2.final_layernorm.bias"
 Q, K, V = (f"model.audio_tower.layers.0.self_attn.{letter}_proj.weight" for letter in "qkv")
 QKV = "audio_encoder.encoders0.0.self_attn.linear_q_k_v.weight"
@@ -48,19 +48,19 @@ TAPS = "audio_encoder.encoders0.0.self_attn.fsmn_block.weight"
 GATE = "llm.model.layers.0.mlp.gate_proj"
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
-# Ten times itself, and again, and again: a billion.
+# A "billion laughs" file: each alias repeats the one before it ten times.
 BOMB = "a: &a x\n" + "".join(f"{name}: &{name} [{10 * f'*{last}, '}]\n" for last, name in pairwise("abcdefghij"))
 PARAFORMER = b"encoder: SANMEncoder\nmodel: Paraformer\nfrontend: WavFrontend\n"
 NAN, INFINITE = first_value(float("nan")), first_value(float("-inf"))
 BERTS = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
 SYSTEM = f"{os.system.__module__}.system"
 
-# What it is; how to do it; the code of the error; what its message names.
+# Description, change, error code, values that the message names.
 Row = tuple[Any, ...]
 
 
 def rows(code: str, *cases: tuple[Any, ...]) -> list[Row]:
-    """Several that end with the same code."""
+    """Return rows that all expect the same error code."""
     return [(what, change, code, *values) for what, change, *values in cases]
 
 
@@ -248,7 +248,7 @@ LAYOUTS = {"FunASR": FUNASR, "Transformers": TRANSFORMERS, "shards": SHARDS, "ml
 
 
 def unlist(name: str) -> Change:
-    """Take a line away from the list of digests."""
+    """Remove a line from the list of digests."""
 
     def change(folder: Any) -> None:
         path = folder / "SHA256SUMS"
@@ -259,7 +259,7 @@ def unlist(name: str) -> Change:
     return change
 
 
-CHECKS: list[Row] = [  # of our own, quantized: what stands in each line of the message
+CHECKS: list[Row] = [  # on our own, quantized model: the values in each line of the message
     ("a bit of a value", flip(WEIGHTS, -1), f"{WEIGHTS}: "),
     ("not a number", tensor(BIAS, NAN), f"{WEIGHTS}: ", f"{BIAS}: "),
     ("a space more", lambda folder: put(TOKENIZER, (folder / TOKENIZER).read_bytes() + b" ")(folder), TOKENIZER),

@@ -1,4 +1,4 @@
-"""A model that says the same of everything it hears: for what a model's abilities change around it."""
+"""A model with a fixed answer for every segment, for tests of features that depend on a model's capabilities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAID = Segment(
 
 @dataclass
 class SpeakingModel:
-    """A `SpeechModel`, as far as transcribing needs one."""
+    """A minimal `SpeechModel`: as much as transcribing needs."""
 
     name: str = "owner/Speaking"
     capabilities: Capabilities = field(default_factory=lambda: Capabilities(("zh", "en"), tags=True))
@@ -39,7 +39,7 @@ class SpeakingModel:
 
 
 class SpeakingSession:
-    """Everything ends in one step."""
+    """A session that finishes every segment in one step."""
 
     max_rows = rows_at_once = 8
 

@@ -1,4 +1,4 @@
-"""Cases take turns, and what is measured of each is its own."""
+"""Benchmark cases take turns, and each has its own measurements."""
 
 from pathlib import Path
 
@@ -32,10 +32,10 @@ def test_cases_take_turns(subjects: list[Subject], tmp_path: Path) -> None:
     assert [cost.case for cost in costs] == names
     for cost in costs:
         assert (cost.recordings, cost.segments, cost.tokens) == (1, 1, 2)
-        assert cost.stages["total_s"].low < cost.stages["total_s"].high, "two trials"
+        assert cost.stages["total_s"].low < cost.stages["total_s"].high, "the two trials must differ"
 
 
-def test_names_of_files_that_share_one(subjects: list[Subject], short_wav: Path, tmp_path: Path) -> None:
+def test_files_with_the_same_name(subjects: list[Subject], short_wav: Path, tmp_path: Path) -> None:
     paths = [tmp_path / folder / "a.wav" for folder in ("x", "y")]
     for path in paths:
         path.parent.mkdir()

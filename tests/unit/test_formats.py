@@ -1,4 +1,4 @@
-"""Every format survives every text: written as UTF-8, and read back by its users' readers or a strict parser."""
+"""Every format can hold any text: it is written as UTF-8 and read back by common readers or by a strict parser."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_format_has_a_name_and_takes_a_layout() -> None:
 
 @given(transcripts() | worded())
 def test_every_format_can_be_written_and_read(said: Transcript) -> None:
-    """In UTF-8, on lines that end with line feeds."""
+    """Files are UTF-8, and lines end with line feeds."""
     for name, write in WRITERS.items():
         content = write(said)
         assert content.encode("utf-8").decode("utf-8") == content, name
@@ -61,7 +61,7 @@ def test_text_is_a_line_for_each_segment(said: Transcript) -> None:
 
 
 def documented_unescape(field: str) -> str:
-    """What docs/formats.md says to do with a field of a TSV file."""
+    """Undo the escapes of a TSV field as docs/formats.md describes."""
     (code,) = re.findall(r"```python\n(.+?)```", FORMATS_PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assignment, expression = [line.strip() for line in code.strip().splitlines()]
     assert all(line in str(as_tsv.__doc__) for line in (assignment, expression))
@@ -81,7 +81,7 @@ def test_tsv_comes_back_exactly(said: Transcript) -> None:
     ]
 
 
-def test_tsv_as_it_stands() -> None:
+def test_tsv_example() -> None:
     said = transcript(
         segment(0.0004, 1.0, 'say "a\tb\\n"\n'), segment(1.0, 3599.9996, "c\u2028\x1b\udcff 你"), duration_s=3600.0
     )
@@ -96,7 +96,7 @@ def expected_cues(said: Transcript, layout: SubtitleLayout | None = None) -> lis
 
 
 def without_arrows(shown: list[Shown]) -> list[Shown]:
-    """SRT's only replacement."""
+    """Apply the only replacement in SRT."""
     return [(start, end, re.sub("--+>", "->", text)) for start, end, text in shown]
 
 
@@ -124,7 +124,7 @@ ODD = transcript(
 )
 
 
-def test_srt_as_it_stands() -> None:
+def test_srt_example() -> None:
     assert as_srt(ODD) == (
         "1\n00:00:00,500 --> 00:00:02,050\na -> b <i>c</i> & &amp; {\\an8}\n\n"
         "2\n01:00:00,000 --> 01:00:01,000\n1 2. Two.\n"
@@ -132,7 +132,7 @@ def test_srt_as_it_stands() -> None:
     assert as_srt(transcript(duration_s=1.0)) == ""
 
 
-def test_vtt_as_it_stands() -> None:
+def test_vtt_example() -> None:
     assert as_vtt(ODD) == (
         "WEBVTT\n\n00:00:00.500 --> 00:00:02.050\na --&gt; b &lt;i&gt;c&lt;/i&gt; &amp; &amp;amp; {\\an8}\n\n"
         "01:00:00.000 --> 01:00:01.000\n1 2. Two.\n"
@@ -141,14 +141,14 @@ def test_vtt_as_it_stands() -> None:
 
 
 def test_other_readers() -> None:
-    """A library that does not go by the strict rules reads the same of a text without anything special in it."""
+    """A less strict library reads the same text if it contains nothing special."""
     said = transcript(segment(0.0, 9.0, "One, two; 你好。" * 5), duration_s=9.0)
     for name, write in (("srt", as_srt), ("vtt", as_vtt)):
         assert read_with_pysubs2(write(said), name) == expected_cues(said)
 
 
 def rendered(markdown: str) -> tuple[str, list[str], str, list[str]]:
-    """Heading, items, paragraph and further items of a page; anything else is an error."""
+    """Return heading, items, paragraph and further items of a page. Anything else is an error."""
     page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown)
     blocks = r"<h1>(.*?)</h1>\n(?:<ul>\n(.*?)</ul>\n)?<p>(.*?)</p>\n(?:<ul>\n(.*?)</ul>\n)?"
     match = re.fullmatch(blocks, page, re.DOTALL)
@@ -166,7 +166,7 @@ def rendered(markdown: str) -> tuple[str, list[str], str, list[str]]:
 
 @given(transcripts())
 def test_markdown(said: Transcript) -> None:
-    """Rendered, it says what was meant, and no text becomes a tag, link or emphasis."""
+    """The rendered text equals the original, and never becomes a tag, link or emphasis."""
     heading, items, account, problems = rendered(as_markdown(said))
     assert heading == folded(Path(said.source).name)
     texts = [text for part in said.segments if (text := folded(part.text))]
@@ -177,7 +177,7 @@ def test_markdown(said: Transcript) -> None:
     assert problems == list(filter(None, map(folded, (*said.warnings, said.fault or ""))))
 
 
-def test_markdown_as_it_stands() -> None:
+def test_markdown_example() -> None:
     said = Transcript(
         "talks/a_[1].wav", 3700.4, "nano", None,
         (segment(0.9, 2.0, "你好 *you*!"), segment(3, 4, ""), segment(3599.9996, 3700.0, "# 1. <b>", "budget")),
@@ -212,7 +212,7 @@ SAID = transcript(
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_takes_times_or_refuses_them(name: str) -> None:
-    """Whose times are shown makes a difference; without a word about it, those of `DEFAULT_TIMES` are."""
+    """The option changes the output; without it, the format's `DEFAULT_TIMES` apply."""
     written = {}
     for times in Timestamps:
         if times is Timestamps.NONE and name in OF_TIMES:
@@ -226,8 +226,8 @@ def test_every_format_takes_times_or_refuses_them(name: str) -> None:
     assert written[Timestamps.SEGMENT] == WRITERS[name](unworded, Style(Timestamps.SEGMENT))
 
 
-def test_text_with_times_as_it_stands() -> None:
-    """Where words have none, that of the segment."""
+def test_text_with_times_example() -> None:
+    """Segments without word times get the segment's."""
     assert as_text(SAID) == as_text(SAID, Timestamps.NONE) == "One 2.\nThree.\n"
     assert as_text(SAID, Timestamps.SEGMENT) == "[0:01.00-0:03.00] One 2.\n[59:59.90-1:01:10.00] Three.\n"
     assert as_text(SAID, Timestamps.WORD) == (
@@ -237,7 +237,7 @@ def test_text_with_times_as_it_stands() -> None:
 
 @given(transcripts() | worded())
 def test_text_with_times_can_be_read(said: Transcript) -> None:
-    """As docs/formats.md says, to a hundredth of a second."""
+    """They can be parsed as docs/formats.md describes, to a hundredth of a second."""
     pattern = re.search(r"`(\^\\\[.+)`", FORMATS_PAGE.read_text(encoding="utf-8"))
     assert pattern
     for times in (Timestamps.WORD, Timestamps.SEGMENT):
@@ -261,8 +261,8 @@ def seconds(stamp: str) -> float:
     return round(60 * whole + float(rest), 2)
 
 
-def test_parts_that_a_model_times_take_the_segments_place() -> None:
-    """Where times are shown, and words have none."""
+def test_timed_parts_replace_the_segment() -> None:
+    """This applies if times are shown and there are no word times."""
     parts = TimedText("one", 1.0, 2.0), TimedText("two.", 4.0, 8.0)
     said = transcript(dataclasses.replace(segment(0.0, 9.0, "one two."), pieces=parts), duration_s=9.0)
     assert as_text(said) == "one two.\n"
@@ -271,14 +271,14 @@ def test_parts_that_a_model_times_take_the_segments_place() -> None:
 
 
 def test_tsv_of_words() -> None:
-    """A row for each, and one for a segment whose words have no times."""
+    """There is a row for each word, and one for a segment whose words have no times."""
     assert as_tsv(SAID, Timestamps.WORD) == (
         "start\tend\ttext\n1260\t1500\tOne\n1500\t2460\t2.\n3599900\t3670000\tThree.\n"
     )
     assert as_tsv(SAID) == "start\tend\ttext\n1000\t3000\tOne 2.\n3599900\t3670000\tThree.\n"
 
 
-def test_vtt_says_where_times_of_words_are_estimated() -> None:
+def test_vtt_marks_estimated_word_times() -> None:
     note = "NOTE Some word times are estimated, for example those of numbers written in digits.\n\n"
     assert as_vtt(SAID).startswith(f"WEBVTT\n\n{note}00:00:01.260 --> ")
     measured = transcript(spoken(0.0, 4.0, "One. Two.", (0.3, 1.5), (1.8, 3.0)), duration_s=4.0)
@@ -306,12 +306,12 @@ def test_markdown_of_words(said: Transcript) -> None:
     assert list(map(html.unescape, found)) == list(filter(None, words))
 
 
-# --- words that are marked in subtitles ---
+# --- words marked in subtitles ---
 
 MARKING = SubtitleLayout(highlight_words=True)
 
 
-def test_marked_words_as_they_stand() -> None:
+def test_marked_words_example() -> None:
     said = transcript(spoken(0.0, 4.0, "R&B --> <i>", (0.3, 0.6), (0.9, 1.2), (1.2, 1.8)), duration_s=4.0)
     assert as_srt(said, MARKING) == (
         "1\n00:00:00,300 --> 00:00:00,600\n<u>R&B</u> -> <i>\n\n"
@@ -329,7 +329,7 @@ def test_marked_words_as_they_stand() -> None:
 
 @given(worded())
 def test_marked_words(said: Transcript) -> None:
-    """Without its marks, a file is that of the cues; every mark is closed, and stands for one."""
+    """Without its marks, a file has the same cues; every mark is closed and encloses one word."""
     cues = make_cues(said, MARKING)
     tag = re.compile("<u>(.*?)</u>", re.DOTALL)
     vtt = as_vtt(said, MARKING)

@@ -1,4 +1,4 @@
-"""Subtitles of words whose times are known: when cues begin and end, and which word is marked when."""
+"""Subtitles with word times: start and end of cues, and marked words."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def test_pieces_are_the_words_and_spell_the_text(said: Transcript) -> None:
             ]
 
 
-def test_words_are_found_behind_each_other() -> None:
+def test_words_are_found_in_order() -> None:
     said = spoken(0.0, 4.0, " a an  a ", (0.0, 1.0), (1.0, 2.0), (2.0, 3.0))
     assert [piece.text for piece in pieces_of(said)] == [" a", " an", "  a "]
 
 
 def test_cues_and_sentences_begin_and_end_with_their_words() -> None:
-    """Not with the segment, which begins before the first word and ends behind the last."""
+    """The segment itself begins before the first word and ends after the last one."""
     assert times(shown(GREETING)) == [(1200, 2460, "Good evening.", False), (4020, 5580, "How are you?", False)]
     sentences = [(one.text, one.start_s, one.end_s, one.estimated) for one in sentences_of(GREETING)]
     assert sentences == [("Good evening.", 1.2, 2.46, False), ("How are you?", 4.02, 5.58, False)]
 
 
-def test_characters_without_spaces_have_times_of_their_own() -> None:
+def test_characters_without_spaces_have_separate_times() -> None:
     text, words = "你好。早上好！", ("你", "好。", "早", "上", "好！")
     said = dataclasses.replace(
         segment(0.0, 6.0, text),
@@ -62,7 +62,7 @@ def test_characters_without_spaces_have_times_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("guessed", "estimated"), [("Good", [True, False]), ("are", [False, False]), ("you?", [False, True])]
 )
-def test_a_cue_is_estimated_where_its_first_or_last_word_is(guessed: str, estimated: list[bool]) -> None:
+def test_a_cue_is_estimated_if_its_first_or_last_word_is(guessed: str, estimated: list[bool]) -> None:
     ends = [(word.start_s, word.end_s) for word in GREETING.words]
     said = spoken(1.0, 7.0, GREETING.text, *ends, guessed=guessed)
     assert [cue.estimated for cue in shown(said)] == estimated
@@ -94,7 +94,7 @@ def test_short_sentences_share_a_cue_unless_the_pause_lets_them_be_read(pause_s:
     assert [cue.text for cue in shown(said)] == cues
 
 
-def test_segments_without_words_stand_beside_those_with() -> None:
+def test_segments_with_and_without_words() -> None:
     said = transcript(segment(0.0, 1.0, "Hi. You!"), GREETING, duration_s=9.0)
     assert said.times == "word"
     assert times(make_cues(said)) == [(0, 1000, "Hi. You!", False), *times(shown(GREETING))]
@@ -105,11 +105,11 @@ def test_segments_without_words_stand_beside_those_with() -> None:
     ]
 
 
-# --- words that are marked ---
+# --- marked words ---
 
 
 def marked(cues: list[Cue]) -> list[tuple[int, int, str]]:
-    """With brackets around the word."""
+    """Return the cues with brackets around the marked word."""
     return [
         (cue.start_ms, cue.end_ms, cue.text if cue.marked is None else bracketed(cue.text, *cue.marked))
         for cue in cues
@@ -120,8 +120,8 @@ def bracketed(text: str, first: int, last: int) -> str:
     return f"{text[:first]}[{text[first:last]}]{text[last:]}"
 
 
-def test_each_word_is_marked_while_it_is_said() -> None:
-    """Between words, and while the cue stays longer, nothing is."""
+def test_each_word_is_marked_while_it_is_spoken() -> None:
+    """Between words, and while the cue remains visible longer, nothing is marked."""
     said = spoken(0.0, 6.0, "One, two. Three!", (0.3, 0.6), (0.9, 1.8), (3.0, 3.3))
     assert marked(shown(said, MARKING)) == [
         (300, 600, "[One,] two."), (600, 900, "One, two."), (900, 1800, "One, [two.]"), (3000, 3300, "[Three!]"),
@@ -149,7 +149,7 @@ def test_without_words_nothing_is_marked() -> None:
 
 @given(worded())
 def test_marking_changes_neither_texts_nor_times(said: Transcript) -> None:
-    """Cues of one text follow each other without a gap from the first moment of its cue to the last."""
+    """Cues with the same text follow each other without a gap, from the start of the plain cue to its end."""
     parts = make_cues(said, MARKING)
     count = 0
     for cue in make_cues(said):
@@ -164,8 +164,8 @@ def test_marking_changes_neither_texts_nor_times(said: Transcript) -> None:
 
 
 @given(worded())
-def test_what_is_marked_are_words(said: Transcript) -> None:
-    """Whole ones, or the part of one that stands on the cue."""
+def test_marks_enclose_words(said: Transcript) -> None:
+    """The mark encloses a whole word, or the part of it on this cue."""
     words = [folded(word.text).replace(" ", "") for part in said.segments for word in part.words]
     for cue in make_cues(said, MARKING):
         if cue.marked:
