@@ -91,9 +91,9 @@ def test_folders_and_patterns(typed: str, lines: str) -> None:
 @pytest.mark.usefixtures("calls")
 def test_skipped_folders_are_reported() -> None:
     left = "1 folder with recordings left out; --recursive looks into folders, too\n"
-    for typed, message in ((["calls"], left), (["calls", "-r"], ""), (["calls/monday/a.flac"], "")):
+    for typed, told in ((["calls"], left), (["calls", "-r"], ""), (["calls/monday/a.flac"], "")):
         result = invoke("transcribe", "-m", "demo", *typed)
-        assert (result.exit_code, result.stderr.splitlines(keepends=True)[:-1]) == (0, [message] * bool(message))
+        assert (result.exit_code, result.stderr.splitlines(keepends=True)[:-1]) == (0, [told] * bool(told))
 
 
 @pytest.mark.parametrize(
@@ -120,15 +120,13 @@ def test_samples_without_a_header(tmp_path: Path) -> None:
     """The samples are transcribed at the given rate, and times follow from it; another rate gives another text."""
     samples = samples_of(LONG)[::2]  # at 8 kHz
     content = np.repeat(samples[:, None], 2, axis=1).astype(">i2").tobytes()
-    options = ("--pcm", "s16be", "--rate", 8000, "--pcm-channels", 2, "-f", "json")
-    result = piped(content, "-", *options)
+    told = ("--pcm", "s16be", "--rate", 8000, "--pcm-channels", 2, "-f", "json")
+    result = piped(content, "-", *told)
     data = json.loads(result.stdout)
     assert (result.exit_code, data["source"], data["text"]) == (0, "-", LONG.written)
     assert data["duration_s"] == pytest.approx(len(samples) / 8000, abs=1e-3)
     (tmp_path / "call").write_bytes(content)
-    assert (
-        json.loads(invoke("transcribe", "-m", "demo", tmp_path / "call", *options).stdout)["text"] == LONG.written
-    )
+    assert json.loads(invoke("transcribe", "-m", "demo", tmp_path / "call", *told).stdout)["text"] == LONG.written
 
 
 def test_standard_input_next_to_files() -> None:

@@ -18,7 +18,7 @@ from funasr_cli.scheduling.recording_state import RecordingState
 from funasr_cli.transcript import Segment, Transcript
 
 
-def output(*segments: Segment, level_dbfs: float | None = None, fault: str | None = None) -> Transcript:
+def said(*segments: Segment, level_dbfs: float | None = None, fault: str | None = None) -> Transcript:
     made = transcript(*segments, duration_s=9.0, fault=fault)
     return dataclasses.replace(made, level_dbfs=level_dbfs)
 
@@ -42,7 +42,7 @@ def outcome(*results: Transcript | None) -> Outcome:
     ],
 )
 def test_no_speech_reports_the_level(levels: tuple[float | None, ...], values: list[str]) -> None:
-    found = outcome(*(output(level_dbfs=level) for level in levels))
+    found = outcome(*(said(level_dbfs=level) for level in levels))
     assert found.exit_code(strict=False) == found.exit_code(strict=True) == ExitCode.NO_SPEECH
     for value in ("no speech found", *values):
         assert value in found.summary()
@@ -54,9 +54,9 @@ GOOD, CUT = segment(0.0, 1.0, "a"), segment(1.0, 2.0, "b", "budget")
 @pytest.mark.parametrize(
     ("results", "exit_code", "strict"),
     [
-        ((output(GOOD),), 0, 0), ((output(GOOD), output()), 0, 0), ((output(GOOD, CUT),), 4, 1),
-        ((output(GOOD, fault="broke off"), output()), 4, 1), ((output(CUT),), 1, 1), ((output(GOOD), None), 1, 1),
-        ((output(), None), 1, 1),
+        ((said(GOOD),), 0, 0), ((said(GOOD), said()), 0, 0), ((said(GOOD, CUT),), 4, 1),
+        ((said(GOOD, fault="broke off"), said()), 4, 1), ((said(CUT),), 1, 1), ((said(GOOD), None), 1, 1),
+        ((said(), None), 1, 1),
     ],
 )  # fmt: skip
 def test_exit_codes(results: tuple[Transcript | None, ...], exit_code: int, strict: int) -> None:
@@ -67,14 +67,14 @@ def test_exit_codes(results: tuple[Transcript | None, ...], exit_code: int, stri
 
 def test_segments_are_counted_by_their_state() -> None:
     repaired = dataclasses.replace(segment(2.0, 3.0, "c"), retries=1, doubtful=True)
-    found = outcome(output(GOOD, CUT, repaired), output(repaired)).summary()
+    found = outcome(said(GOOD, CUT, repaired), said(repaired)).summary()
     assert found.endswith("2 segments repaired, 1 failed, 0:01 of audio failed, 2 doubtful")
     assert found.startswith("75.0% of 0:04 speech ")
 
 
 def test_audio_outside_of_segments_counts_as_failed() -> None:
     """The recording was cut off."""
-    broken = dataclasses.replace(output(GOOD, fault="broke off"), lost=((2.0, 5.0),))
+    broken = dataclasses.replace(said(GOOD, fault="broke off"), lost=((2.0, 5.0),))
     assert outcome(broken).summary().endswith("0 segments repaired, 0 failed, 0:03 of audio failed")
 
 

@@ -166,10 +166,10 @@ def test_words_without_times_are_reported(word_times: bool) -> None:
     unable = funasr_cli.load("demo")
     head = unable.model.network.ctc.ctc_lo
     head.weight = mx.full(head.weight.shape, float("nan"))
-    transcript = unable.transcribe(clip.path, word_times=word_times, draft="off", second_opinion=False)
-    assert (transcript.text, transcript.segments[0].words, transcript.times) == (clip.written, (), "segment")
-    warning = "0.1-2.7 s: no times of words: the text could not be aligned with what was heard"
-    assert transcript.warnings == ((warning,) if word_times else ())
+    said = unable.transcribe(clip.path, word_times=word_times, draft="off", second_opinion=False)
+    assert (said.text, said.segments[0].words, said.times) == (clip.written, (), "segment")
+    told = "0.1-2.7 s: no times of words: the text could not be aligned with what was heard"
+    assert said.warnings == ((told,) if word_times else ())
 
 
 # --- failures that must not happen: aborts, silently wrong output, one failure for all inputs ---

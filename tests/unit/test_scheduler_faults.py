@@ -223,11 +223,11 @@ def test_memory_that_runs_out_while_a_text_is_finished(
 TEXT = "".join(map(character, (7, 8, 9)))  # the scripted decoder's text until it stops by itself
 ELSE = "nothing of the sort"
 MADE_UP = "a second reading did not hear this: the text may be made up"
-TextOf = Callable[[Attempt], str]
+Hears = Callable[[Attempt], str]
 
 
 def only(
-    ctc_text_of: TextOf | None, outcome: Outcome | None = None, speech_s: float = 4.0, **options: object
+    ctc_text_of: Hears | None, outcome: Outcome | None = None, speech_s: float = 4.0, **options: object
 ) -> Transcript:
     """Transcribe one recording with a few seconds of speech."""
     options = {"ctc": ctc_text_of is not None} | options
