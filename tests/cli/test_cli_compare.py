@@ -222,13 +222,13 @@ def test_earlier_text(tmp_path: Path) -> None:
     samples, earlier = soundfile.read(EN.path)[0], "I think that"
     soundfile.write(tmp_path / "twice.wav", np.concatenate([samples, np.zeros(32000), samples]), 16000)
     base = ("transcribe", "-m", "demo", tmp_path / "twice.wav", "-f", "json")
-    plain, told = (
+    plain, continued = (
         [segment["text"] for segment in json.loads(invoke(*base, *options).stdout)["segments"]]
         for options in ((), ("--prev-text", earlier))
     )
-    assert told[0].startswith(earlier)
-    assert told[0] not in (earlier, f"{earlier}{plain[0]}", f"{earlier} {plain[0]}")
-    assert (len(told), told[1]) == (2, plain[1])
+    assert continued[0].startswith(earlier)
+    assert continued[0] not in (earlier, f"{earlier}{plain[0]}", f"{earlier} {plain[0]}")
+    assert (len(continued), continued[1]) == (2, plain[1])
 
 
 # --- prompts that are too long are refused before any computation; long ones that fit work ---

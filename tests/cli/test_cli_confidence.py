@@ -26,10 +26,10 @@ def segment_of(*pieces: tuple[str, float]) -> Segment:
     return Segment(**{**vars(written), "scores": scores})
 
 
-def scored(said: Segment) -> list[tuple[str, float]]:
+def scored(original: Segment) -> list[tuple[str, float]]:
     """Return a segment's words with their probabilities."""
-    probabilities = [score.probability for score in said.scores for _ in printable(score.text)]
-    return list(scored_words(printable(said.text), probabilities))
+    probabilities = [score.probability for score in original.scores for _ in printable(score.text)]
+    return list(scored_words(printable(original.text), probabilities))
 
 
 def styles(*pieces: tuple[str, float]) -> list[tuple[str, str]]:
@@ -68,8 +68,8 @@ def test_colours() -> None:
 
 @pytest.mark.slow
 @given(worded(), st.sampled_from(list(Timestamps)))
-def test_colours_change_no_times(said: Transcript, times: Timestamps) -> None:
-    assert tinted_lines(said.segments, "a: ", times).plain == as_lines(said.segments, "a: ", times)
+def test_colours_change_no_times(original: Transcript, times: Timestamps) -> None:
+    assert tinted_lines(original.segments, "a: ", times).plain == as_lines(original.segments, "a: ", times)
 
 
 @pytest.mark.slow
@@ -78,9 +78,9 @@ def test_colours_change_no_times(said: Transcript, times: Timestamps) -> None:
 )
 def test_nothing_but_colours_differs(segments: list[list[tuple[str, float]]], prefix: str) -> None:
     """The rest of the output is unchanged, for any text with control characters and white space."""
-    said = [segment_of(*pieces) for pieces in segments]
-    assert tinted_lines(said, prefix).plain == as_lines(said, prefix)
-    for one in said:
+    original = [segment_of(*pieces) for pieces in segments]
+    assert tinted_lines(original, prefix).plain == as_lines(original, prefix)
+    for one in original:
         assert one_line("".join(word for word, _ in scored(one))) == one_line(one.text)
 
 

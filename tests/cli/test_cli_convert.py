@@ -139,7 +139,7 @@ def test_transformers(small_checkpoint: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mlx_audio(make_checkpoint: MakeCheckpoint, short_wav: Path, tmp_path: Path) -> None:
-    """The folder is used directly, with the same text as its conversion. It reports what the CTC branch is for."""
+    """The folder is used directly, with the same text as its conversion. It reports the missing CTC branch."""
     ctc_checkpoint = make_checkpoint("Nano", with_ctc=True)
     source = write_mlx_audio(ctc_checkpoint, tmp_path / "Nano-mlx-audio")
     out = tmp_path / "out"

@@ -81,9 +81,9 @@ def test_damage(
     ("layout", "what"),
     [
         ("FunASR", "code in the old format"),
-        ("FunASR", "a pipe"),
+        ("FunASR", "pipe"),
         ("Transformers", "absurd shape"),
-        ("ours", "cut"),
+        ("ours", "truncated"),
     ],
 )
 def test_damage_in_a_process(layout: str, what: str, layouts: dict[str, Path], here: Path) -> None:
@@ -100,18 +100,18 @@ def test_damage_in_a_process(layout: str, what: str, layouts: dict[str, Path], h
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_undamaged_checkpoints_convert(layout: str, layouts: dict[str, Path], here: Path) -> None:
-    """Unchanged checkpoints convert. So the tests above see only their own changes."""
+    """This shows that the tests above see only their own changes."""
     shutil.copytree(layouts[layout], here / "Nano")
     assert invoke("convert", "Nano", "out", "--quiet") == Result(0, "out\n", "")
 
 
 GOOD: list[tuple[str, Change]] = [
-    ("LoRA that is merged", state_yaml(llm_conf__use_lora=True, llm_conf__lora_conf={"r": 4, "lora_alpha": 8})),
+    ("merged LoRA", state_yaml(llm_conf__use_lora=True, llm_conf__lora_conf={"r": 4, "lora_alpha": 8})),
     ("other switches", state_yaml(
         llm_conf__freeze=False, llm_conf__activation_checkpoint=True, audio_encoder_conf__dropout_rate=0.5,
         audio_encoder_conf__freeze_layer_num=3, audio_adaptor_conf__freeze=False, detect_language=True,
     )),
-    ("no word of a CTC decoder", state_yaml(ctc_decoder=None)),
+    ("no CTC decoder stated", state_yaml(ctc_decoder=None)),
     ("PEFT's names", tensors(lambda found: found.update({
         name.replace("llm.", "llm.base_model.model.").replace("q_proj.", "q_proj.base_layer."): found.pop(name)
         for name in list(found)

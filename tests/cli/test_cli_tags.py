@@ -79,15 +79,15 @@ def test_resume_makes_results_with_other_tags_anew(speaking: SpeakingModel, tmp_
     """Results in formats that show tags are remade. Without tags, results noted before tags existed are valid."""
     base = ("-f", "txt,json", "-o", tmp_path, "--resume")
     for options, made in (((), 2), ((), 0), (("--tags", "emoji"), 1), (("--tags", "emoji"), 0)):
-        said = invoke("transcribe", "-m", "demo", CLIP, *base, *options).stderr
-        assert said.count("wrote ") == made
+        messages = invoke("transcribe", "-m", "demo", CLIP, *base, *options).stderr
+        assert messages.count("wrote ") == made
     assert (tmp_path / f"{CLIP.stem}.txt").read_text(encoding="utf-8") == "😀🎼Hello there.😊\n"
 
 
 @pytest.mark.parametrize("style", ["text", "emoji"])
 def test_a_model_without_tags(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command-line option is refused; a variable is ignored for models without tags."""
-    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC, said=replace(SAID, tags=())))
+    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC, result=replace(SAID, tags=())))
     transcribe("--tags", style).assert_error(2, "option-unsupported", f"--tags {style}", "owner/Speaking")
     assert transcribe(FUNASR_TAGS=style).stdout == "Hello there.\n"
 
@@ -154,8 +154,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model without word times that returns the clip's text. `models/aligner` is the demo model, with times."""
     shutil.copytree(demo.MODEL, tmp_path / "models/aligner")
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
-    said = replace(SAID, text=demo.clips()[3].written)
-    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC, said=said), aligner=load_model(demo.MODEL))
+    segment = replace(SAID, text=demo.clips()[3].written)
+    loading(
+        monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC, result=segment), aligner=load_model(demo.MODEL)
+    )
     return tmp_path
 
 
@@ -243,7 +245,7 @@ def test_another_model_without_a_name(home: Path, format: str) -> None:
     transcribe("--align-with", "", "-f", format).assert_error(2, "option-idle", "--align-with", "empty")
 
 
-def test_a_picture_of_what_the_other_model_hears(home: Path) -> None:
+def test_a_picture_of_the_other_models_alignment(home: Path) -> None:
     pytest.importorskip("librosa")
     picture = home / "a.png"
     result = transcribe("--align-with", "aligner", "--plot-alignment", picture)

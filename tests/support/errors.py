@@ -15,6 +15,6 @@ def refused(code: str, *values: object) -> Iterator[pytest.ExceptionInfo[FunASRE
     """Assert that the block raises an error with this code whose message or hint names these values."""
     with pytest.raises(FunASRError) as caught:
         yield caught
-    said = f"{caught.value.message}\n{caught.value.hint}"
-    assert caught.value.code == code, said
-    assert [value for value in values if str(value) not in said] == [], said
+    text = f"{caught.value.message}\n{caught.value.hint}"
+    assert caught.value.code == code, text
+    assert [value for value in values if str(value) not in text] == [], text

@@ -150,7 +150,7 @@ class Model:
         live: attempts being decoded, by row.
         admitted: all attempts, in the order in which they joined the batch.
         crashed: for each failed computation, the sources that had a part in it.
-        hears: the CTC branch's text for an attempt; None without a CTC branch.
+        ctc_text_of: the CTC branch's text for an attempt; None without a CTC branch.
     """
 
     outcome: Outcome
@@ -164,12 +164,12 @@ class Model:
     tokens: dict[int, int] = field(default_factory=dict)  # number of tokens returned, by source
     crashed: list[set[int]] = field(default_factory=list)
     decoders: int = 0
-    hears: Callable[[Attempt], str] | None = None
+    ctc_text_of: Callable[[Attempt], str] | None = None
     stages: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         self.config = SimpleNamespace(
-            prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=self.hears
+            prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=self.ctc_text_of
         )
         self.name, self.tokenizer, self.network = "scripted", None, SimpleNamespace(llm=self)
         self.window_s, self.longest_segment_s = None, 300.0
@@ -193,8 +193,8 @@ class Model:
         return encoded
 
     def ctc_readings(self, encoded: list[Attempt]) -> list[SimpleNamespace]:
-        assert self.hears
-        return [SimpleNamespace(text=self.hears(attempt)) for attempt in encoded]
+        assert self.ctc_text_of
+        return [SimpleNamespace(text=self.ctc_text_of(attempt)) for attempt in encoded]
 
     def spell(self, token_ids: list[int]) -> str:
         return "".join(map(character, token_ids))

@@ -23,7 +23,7 @@ class SpeakingModel:
 
     name: str = "owner/Speaking"
     capabilities: Capabilities = field(default_factory=lambda: Capabilities(("zh", "en"), tags=True))
-    said: Segment = SAID
+    result: Segment = SAID
     sample_rate_hz: int = 16000
     best_segment_s: float = 30.0
     longest_segment_s: float = 40.0
@@ -32,7 +32,7 @@ class SpeakingModel:
     parameters: int = 0
 
     def session(self, options: TranscribeOptions) -> SpeakingSession:
-        return SpeakingSession(self.said)
+        return SpeakingSession(self.result)
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> Any:
         return None
@@ -43,9 +43,9 @@ class SpeakingSession:
 
     max_rows = rows_at_once = 8
 
-    def __init__(self, said: Segment):
+    def __init__(self, result: Segment):
         self.seconds: dict[str, float] = defaultdict(float)
-        self._said = said
+        self._result = result
         self._rows: dict[int, SegmentRequest] = {}
         self._count = 0
 
@@ -66,4 +66,4 @@ class SpeakingSession:
         return set()
 
     def _segment(self, request: SegmentRequest) -> Segment:
-        return replace(self._said, start_s=request.audio.start_s, end_s=request.audio.end_s)
+        return replace(self._result, start_s=request.audio.start_s, end_s=request.audio.end_s)

@@ -78,8 +78,8 @@ def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts, *, divid
 @st.composite
 def worded(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> Transcript:
     """Draw segments that mostly have words, with or without white space in between. Words may have no length."""
-    said = draw(transcripts(texts))
-    return dataclasses.replace(said, segments=tuple(draw(_with_words(part)) for part in said.segments))
+    original = draw(transcripts(texts))
+    return dataclasses.replace(original, segments=tuple(draw(_with_words(part)) for part in original.segments))
 
 
 @st.composite

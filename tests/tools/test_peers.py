@@ -98,11 +98,11 @@ def test_engines_take_turns(fake: Worker) -> None:
     """They take turns in rounds. Speed is computed between two lengths. Slow engines run fewer rounds."""
     slow_engine = replace(ENGINES[-1], script="run_fake.py", arguments=("slow ",), counts=False)
     slow = replace(fake, engine=slow_engine, log=fake.log.with_name("slow.log"))
-    said: list[str] = []
+    reported: list[str] = []
     plan = Plan([Path("a"), Path("b")], tokens=6, trials=2, batch_trials=1, slow_trials=1)
     with fake, slow:
-        results = run([fake, slow], plan, said.append)
-    turns = [line.split(":")[0] for line in said if not line.startswith("warming")]
+        results = run([fake, slow], plan, reported.append)
+    turns = [line.split(":")[0] for line in reported if not line.startswith("warming")]
     assert turns == [
         "funasr-cli, 1 x 6 tokens", "mlx-audio, as installed, 1 x 6 tokens", "funasr-cli, 1 x 6 tokens",
         "funasr-cli, 2 x 4 tokens", "funasr-cli, 2 x 6 tokens",

@@ -52,7 +52,7 @@ def test_it_is_the_best_of_all_paths(case: tuple[np.ndarray, list[int]]) -> None
 
 
 @pytest.mark.parametrize(
-    ("frames", "labels", "value", "said"),
+    ("frames", "labels", "value", "message"),
     [
         (2, [1, 2, 1], 0, "3 labels need 3 frames, there are 2"),
         (2, [1, 1], 0, "2 labels need 3 frames, there are 2"),
@@ -60,10 +60,10 @@ def test_it_is_the_best_of_all_paths(case: tuple[np.ndarray, list[int]]) -> None
         *((5, [1], value, "frame 3 has log-probabilities that are not finite") for value in (np.nan, np.inf)),
     ],
 )
-def test_labels_that_cannot_be_aligned(frames: int, labels: list[int], value: float, said: str) -> None:
+def test_labels_that_cannot_be_aligned(frames: int, labels: list[int], value: float, message: str) -> None:
     log_probs = np.zeros((frames, 3))
     log_probs[3:4, 1] = value
-    with pytest.raises(AlignmentError, match=f"^{said}$"):
+    with pytest.raises(AlignmentError, match=f"^{message}$"):
         align(log_probs, labels, BLANK_CLASS)
 
 

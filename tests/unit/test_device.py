@@ -32,7 +32,7 @@ SLOW = "libslow.so.0 reaches only 4 GFLOP/s a core"
 
 
 @pytest.mark.parametrize(
-    ("blas", "gflops", "machine", "said"),
+    ("blas", "gflops", "machine", "reason"),
     [
         ("/usr/lib/libslow.so.0", 200.0, "x86_64", ""),
         ("/usr/lib/libslow.so.0", None, "x86_64", ""),  # not measured
@@ -42,12 +42,12 @@ SLOW = "libslow.so.0 reaches only 4 GFLOP/s a core"
     ],
 )
 def test_when_it_is_slow_and_why(
-    blas: str | None, gflops: float | None, machine: str, said: str, monkeypatch: pytest.MonkeyPatch
+    blas: str | None, gflops: float | None, machine: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "lacks_blas", lambda: not blas)
     monkeypatch.setattr(device, "BLAS", blas)
     monkeypatch.setattr(device.platform, "machine", lambda: machine)
-    assert re.match(said or "$", device.slowness(gflops))
+    assert re.match(reason or "$", device.slowness(gflops))
 
 
 @pytest.mark.parametrize(

@@ -130,10 +130,10 @@ words = st.lists(st.sampled_from("the cat sat on 1 20 the mat 我 在 海 , . Ma
 )
 
 
-def passes_for(heard: str, written: str, most: int) -> int:
+def passes_for(ctc_text: str, written: str, most: int) -> int:
     """Return the number of passes of a decoder that accepts matching tokens and adds one of its own in each."""
     stream = TextStream(spell)
-    draft, wanted, passes = CTCDraft(heard, stream, encode, SpellingMemory()), encode(written), 0
+    draft, wanted, passes = CTCDraft(ctc_text, stream, encode, SpellingMemory()), encode(written), 0
     while rest := wanted[len(stream.token_ids) :]:
         proposal = (draft.propose() or [])[:most]
         same = list(takewhile(lambda pair: pair[0] == pair[1], zip(proposal, rest, strict=False)))
@@ -146,25 +146,25 @@ def passes_for(heard: str, written: str, most: int) -> int:
 
 
 @given(
-    heard=words,
+    ctc_text=words,
     other=words,
     edits=st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["dog", "7"])), max_size=3),
 )
 @settings(max_examples=300, deadline=None)
-def test_a_changed_word_costs_few_extra_passes(heard: str, other: str, edits: list[tuple[int, str]]) -> None:
-    most, written = 7, heard.split(" ")
+def test_a_changed_word_costs_few_extra_passes(ctc_text: str, other: str, edits: list[tuple[int, str]]) -> None:
+    most, written = 7, ctc_text.split(" ")
     places = {place % len(written): word for place, word in edits}
     for place, word in places.items():
         written[place] = word
     least = -(-len(" ".join(written)) // (most + 1))
-    passes = passes_for(heard, " ".join(written), most)
+    passes = passes_for(ctc_text, " ".join(written), most)
     assert passes >= least
-    if units_of(heard):  # else there is nothing to draft
+    if units_of(ctc_text):  # else there is nothing to draft
         assert passes <= least + 12 * len(places)
-    assert passes_for(other, heard, most) <= len(heard)
+    assert passes_for(other, ctc_text, most) <= len(ctc_text)
 
 
-def brute_force(written: list[str], heard: list[str]) -> list[float]:
+def brute_force(written: list[str], ctc_text: list[str]) -> list[float]:
     """Return the edit distance of a text to each prefix of another one."""
 
     def cost(i: int, j: int) -> float:
@@ -172,20 +172,20 @@ def brute_force(written: list[str], heard: list[str]) -> list[float]:
             return SKIPPED * j
         if not j:
             return ADDED * i
-        pair = cost(i - 1, j - 1) + (0 if written[i - 1] == heard[j - 1] else CHANGED)
+        pair = cost(i - 1, j - 1) + (0 if written[i - 1] == ctc_text[j - 1] else CHANGED)
         return min(pair, cost(i - 1, j) + ADDED, cost(i, j - 1) + SKIPPED)
 
-    return [cost(len(written), j) for j in range(len(heard) + 1)]
+    return [cost(len(written), j) for j in range(len(ctc_text) + 1)]
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=5), st.lists(st.sampled_from("abc"), max_size=5))
 @settings(max_examples=200, deadline=None)
-def test_alignment_against_all_alignments(written: list[str], heard: list[str]) -> None:
-    costs = brute_force(written, heard)
-    count, agrees = align(units_of(" ".join(written)), units_of(" ".join(heard)), open_end=False)
+def test_alignment_against_all_alignments(written: list[str], ctc_text: list[str]) -> None:
+    costs = brute_force(written, ctc_text)
+    count, agrees = align(units_of(" ".join(written)), units_of(" ".join(ctc_text)), open_end=False)
     assert costs[count] == pytest.approx(min(costs))
     if agrees:
-        assert written[-1] == heard[count - 1]
+        assert written[-1] == ctc_text[count - 1]
 
 
 LEARNED = [
@@ -195,32 +195,32 @@ LEARNED = [
 
 
 @pytest.mark.parametrize(
-    ("heard", "written"),
+    ("ctc_text", "written"),
     [
         ("see page ten", "See page 10."), ("my room is two one two", "My room is 212."), ("one two", "12."),
         ("on monday see you", "On Monday see you."), ("unknown words", "Unknown words."), ("十一点", "11点。"),
         ("", ""),
     ],
 )  # fmt: skip
-def test_habits(heard: str, written: str) -> None:
+def test_habits(ctc_text: str, written: str) -> None:
     memory = SpellingMemory()
-    assert memory.write(heard) == heard
+    assert memory.write(ctc_text) == ctc_text
     for each in LEARNED:
         memory.learn(*each)
-    assert memory.write(heard) == written
+    assert memory.write(ctc_text) == written
 
 
 @given(st.lists(st.tuples(words, words), max_size=6), words)
 @settings(max_examples=200, deadline=None)
-def test_habits_of_any_texts(pairs: list[tuple[str, str]], heard: str) -> None:
+def test_habits_of_any_texts(pairs: list[tuple[str, str]], ctc_text: str) -> None:
     """A rewritten text has about the same length; a text that is written as recognised is proposed unchanged."""
     memory, plain = SpellingMemory(), SpellingMemory()
     for one, other in pairs:
         memory.learn(one, other)
         plain.learn(one, one)
-    units = units_of(heard)
-    assert len(memory.write(heard)) <= len(heard) + LONGEST_FORM * len(units) + LONGEST_ENDING
-    assert [unit.key for unit in units_of(plain.write(heard))] == [unit.key for unit in units]
+    units = units_of(ctc_text)
+    assert len(memory.write(ctc_text)) <= len(ctc_text) + LONGEST_FORM * len(units) + LONGEST_ENDING
+    assert [unit.key for unit in units_of(plain.write(ctc_text))] == [unit.key for unit in units]
 
 
 def test_impossible_lengths_are_not_learnt() -> None:

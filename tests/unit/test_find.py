@@ -361,7 +361,7 @@ ELSEWHERE = f"{ABSENT}; ModelScope's copy has one: --hub ms"
 
 
 @pytest.mark.parametrize(
-    ("name", "hub", "has_ctc", "said"),
+    ("name", "hub", "has_ctc", "line"),
     [
         *((name, hub, True, PRESENT) for name in (ALIASES["nano"], "My-Nano") for hub in ("hf", "ms", None)),
         (ALIASES["nano"], "hf", False, ELSEWHERE), (ALIASES["nano"], None, False, ELSEWHERE),
@@ -369,10 +369,10 @@ ELSEWHERE = f"{ABSENT}; ModelScope's copy has one: --hub ms"
         ("My-Nano", None, False, ABSENT),
     ],
 )  # fmt: skip
-def test_which_hub_has_the_ctc_branch(name: str, hub: str | None, has_ctc: bool, said: str) -> None:
+def test_which_hub_has_the_ctc_branch(name: str, hub: str | None, has_ctc: bool, line: str) -> None:
     config = read_config(demo.MODEL).config
     able = dataclasses.replace(config, ctc=config.ctc if has_ctc else None)
-    assert list(capabilities(able, {"source": name, "hub": hub})) == ["languages: zh, en", said]
+    assert list(capabilities(able, {"source": name, "hub": hub})) == ["languages: zh, en", line]
 
 
 def test_torch_is_required_before_a_pickle_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ class Child:
         self.process.stdin.write(content)
         self.process.stdin.flush()
 
-    def said(self) -> Iterator[dict]:
+    def messages(self) -> Iterator[dict]:
         """Yield the process's messages as they arrive."""
         assert self.process.stdout
         return map(json.loads, self.process.stdout)
@@ -84,10 +84,10 @@ class Child:
 
     def end(self) -> tuple[list[dict], np.ndarray]:
         """Close the input; return the remaining messages and the samples."""
-        said = list(self.said())
+        messages = list(self.messages())
         assert self.process.wait() == 0
         self.alarm.cancel()
-        return said, np.load(self._out)
+        return messages, np.load(self._out)
 
     def feed(self, chunks: Iterable[bytes]) -> tuple[list[dict], np.ndarray]:
         """Pipe all chunks into the process."""
@@ -153,11 +153,11 @@ def test_blocks_arrive_while_it_is_recorded(tmp_path: Path, container: str, rate
         child.write(wav_header(0xFFFFFFFF, 2, rate_hz))
     else:
         child = Child(tmp_path, pcm={"encoding": "s16le", "sample_rate_hz": rate_hz, "channels": 2})
-    got, said = 0, child.said()
+    got, messages = 0, child.messages()
     for written in range(1, 6):
         child.write(second)
         while got <= (written - 1) * RATE_HZ:
-            got += next(said).get("samples", 0)
+            got += next(messages).get("samples", 0)
     rest, _ = child.feed([])
     assert got + sum(line.get("samples", 0) for line in rest) == 5 * RATE_HZ
 
@@ -169,9 +169,9 @@ def test_blocks_of_compressed_input_arrive_while_it_is_recorded(tmp_path: Path, 
     content = write(tmp_path / name, how, noise(30 * RATE_HZ)).read_bytes()
     child = Child(tmp_path)
     child.write(content[: len(content) // 2])
-    got, said = 0, child.said()
+    got, messages = 0, child.messages()
     while got < 10 * RATE_HZ:
-        got += next(said).get("samples", 0)
+        got += next(messages).get("samples", 0)
     rest, _ = child.feed([content[len(content) // 2 :]])
     assert got + sum(line.get("samples", 0) for line in rest) == pytest.approx(30 * RATE_HZ, abs=2000)
 
@@ -181,9 +181,9 @@ def test_file_as_standard_input(tmp_path: Path, name: str) -> None:
     how, _ = FORMATS[name]
     path = write(tmp_path / name, how, noise(DURATION_S * RATE_HZ))
     with path.open("rb") as file:
-        said, got = Child(tmp_path, stdin=file).end()
+        messages, got = Child(tmp_path, stdin=file).end()
     np.testing.assert_array_equal(got, load_audio(path, RATE_HZ).samples)
-    assert said[-1] == {"end": True}
+    assert messages[-1] == {"end": True}
 
 
 def test_closed_standard_input(tmp_path: Path) -> None:
@@ -204,13 +204,13 @@ def test_other_things_than_a_pipe(tmp_path: Path, name: str, kind: str) -> None:
     with open(ours, "wb", buffering=0) as file:
         file.write(content[:10_000])
         if name == "a.wav":
-            assert next(child.said())["name"] == "-"
+            assert next(child.messages())["name"] == "-"
         else:
             child.wait_until_it_stores_something()
         file.write(content[10_000:])
-    said, got = child.end()
+    messages, got = child.end()
     np.testing.assert_array_equal(got, load_audio(tmp_path / name, RATE_HZ).samples)
-    assert said[-1] == {"end": True}
+    assert messages[-1] == {"end": True}
 
 
 @pytest.mark.slow
@@ -220,6 +220,6 @@ def test_no_end_after_two_gigabytes(tmp_path: Path) -> None:
     format = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, channels, rate_hz, 8 * channels * rate_hz, 8 * channels, 64)
     header = b"RIFF" + struct.pack("<I", 0x7FFFF024) + b"WAVE" + format + b"data" + struct.pack("<I", 0x7FFFF000)
     count = 2**31 // len(chunk) + 100
-    said, got = Child(tmp_path).feed([header, *[chunk] * count])
-    assert said[-1] == {"end": True}
+    messages, got = Child(tmp_path).feed([header, *[chunk] * count])
+    assert messages[-1] == {"end": True}
     assert len(got) / RATE_HZ == pytest.approx(count * 4096 / rate_hz, abs=0.01)

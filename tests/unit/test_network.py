@@ -48,8 +48,8 @@ def client(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def test_proxies(client: Client, setting: str, hint: str) -> None:
     variable, _, value = setting.partition("=")
     shown = f"{setting.replace('me:secret', '...')}: "
-    said = client.assert_refused("http://hub.invalid", "proxy-setting", shown, hint, **{variable: value})
-    assert "secret" not in said
+    text = client.assert_refused("http://hub.invalid", "proxy-setting", shown, hint, **{variable: value})
+    assert "secret" not in text
 
 
 def test_an_unused_proxy_is_not_named(client: Client) -> None:
@@ -105,8 +105,8 @@ def test_a_token_that_was_pasted_badly(client: Client, token: str, tmp_path: Pat
     variable = {"hf": "HF_TOKEN", "ms": "MODELSCOPE_API_TOKEN"}[client.name]
     with serving(Repository(tmp_path)) as hub:
         hub.fault = (401, "RepoNotFound")
-        said = client.assert_refused(hub.url, "token-setting", f"{variable}: ", **{variable: token})
-    assert "sec" not in said
+        text = client.assert_refused(hub.url, "token-setting", f"{variable}: ", **{variable: token})
+    assert "sec" not in text
 
 
 def test_a_token_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

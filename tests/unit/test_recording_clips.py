@@ -171,19 +171,19 @@ def test_a_part_of_a_pipe(files: dict[str, Path], tmp_path: Path, format: str) -
 
 def test_a_part_ends_before_the_pipe(tmp_path: Path) -> None:
     """The pipe is closed, so that the writer stops."""
-    pipe, told = tmp_path / "pipe", threading.Event()
+    pipe, closed = tmp_path / "pipe", threading.Event()
     os.mkfifo(pipe)
 
     def write() -> None:
         try:
             pipe.write_bytes(noise(64 * RATE_HZ).tobytes())
         except BrokenPipeError:
-            told.set()
+            closed.set()
 
     threading.Thread(target=write, daemon=True).start()
     recording = open_recording(pipe, RATE_HZ, clip=(1, 3), pcm=PCM)
     assert sum(map(len, recording.blocks())) == 2 * RATE_HZ
-    assert told.wait(60)
+    assert closed.wait(60)
 
 
 @pytest.mark.parametrize("channel", [1, 2, 3])

@@ -209,7 +209,7 @@ def test_memory_that_runs_out_while_a_text_is_finished(
     monkeypatch.setattr(session, "compare", give_up)
     options = TranscribeOptions(batch_size=batch_size, draft=OFF)
     recordings = [talk(source, 1.0) for source in range(5)]
-    events = run(Model(always("eos"), options, hears=lambda attempt: TEXT), recordings)
+    events = run(Model(always("eos"), options, ctc_text_of=lambda attempt: TEXT), recordings)
     assert_protocol(events, range(5))
     failed = failures_of(events)
     assert {error.code for error in failed.values()} <= {"computation-failed"}
@@ -227,12 +227,12 @@ Hears = Callable[[Attempt], str]
 
 
 def only(
-    hears: Hears | None, outcome: Outcome | None = None, speech_s: float = 4.0, **options: object
+    ctc_text_of: Hears | None, outcome: Outcome | None = None, speech_s: float = 4.0, **options: object
 ) -> Transcript:
     """Transcribe one recording with a few seconds of speech."""
-    options = {"ctc": hears is not None} | options
+    options = {"ctc": ctc_text_of is not None} | options
     wanted = TranscribeOptions(batch_size=4, draft=OFF, **options)  # type: ignore[arg-type]
-    model = Model(outcome or always("eos"), wanted, hears=hears)
+    model = Model(outcome or always("eos"), wanted, ctc_text_of=ctc_text_of)
     recording = talk(0, speech_s)
     events = run(model, [recording])
     assert_protocol(events, [0])
@@ -244,12 +244,12 @@ def only(
     return transcript
 
 
-def told(transcript: Transcript) -> list[tuple[str, float | None, bool, int]]:
+def outcomes_of(transcript: Transcript) -> list[tuple[str, float | None, bool, int]]:
     return [(one.state, one.disagreement, one.doubtful, one.retries) for one in transcript.segments]
 
 
 @pytest.mark.parametrize(
-    ("heard", "options", "expected"),
+    ("ctc_text", "options", "expected"),
     [
         (None, {}, ("transcribed", None, False, 0)),  # no CTC branch
         (ELSE, {"second_opinion": False}, ("transcribed", None, False, 0)),
@@ -266,20 +266,20 @@ def told(transcript: Transcript) -> list[tuple[str, float | None, bool, int]]:
         (ELSE, {"outcome": always("nonfinite")}, ("failed", 1.0, False, 0)),
     ],
 )
-def test_doubtful_texts(heard: str | None, options: dict, expected: tuple) -> None:
-    transcript = only(None if heard is None else lambda attempt: heard, **options)
-    assert told(transcript) == [expected]
+def test_doubtful_texts(ctc_text: str | None, options: dict, expected: tuple) -> None:
+    transcript = only(None if ctc_text is None else lambda attempt: ctc_text, **options)
+    assert outcomes_of(transcript) == [expected]
     assert bool(transcript.ledger.doubtful_s) is expected[2]
     assert len(transcript.warnings) == (expected[2] or expected[0] == "failed")  # each is reported once
 
 
-@pytest.mark.parametrize("heard", [ELSE, ""])
-def test_parts_that_are_no_better_are_discarded(heard: str) -> None:
+@pytest.mark.parametrize("ctc_text", [ELSE, ""])
+def test_parts_that_are_no_better_are_discarded(ctc_text: str) -> None:
     attempts: list[Attempt] = []
-    transcript = only(lambda attempt: attempts.append(attempt) or heard)
+    transcript = only(lambda attempt: attempts.append(attempt) or ctc_text)
     levels = [sum(attempt.level == level for attempt in attempts) for level in range(4)]
     assert levels == [1, 2, 2, 0]  # one of the halves is too short to be split again
-    assert told(transcript) == [("transcribed", 1.0, True, 0)]
+    assert outcomes_of(transcript) == [("transcribed", 1.0, True, 0)]
     [segment] = transcript.segments
     assert segment.text == TEXT
     assert transcript.warnings == (f"{segment.start_s:.1f}-{segment.end_s:.1f} s: {MADE_UP}",)
@@ -291,7 +291,7 @@ def test_parts_that_are_no_better_are_discarded(heard: str) -> None:
 def test_supported_parts_are_used(ctc: bool) -> None:
     """It does not matter whether the CTC text is requested as well."""
     transcript = only(lambda attempt: TEXT if attempt.level else ELSE, ctc=ctc)
-    assert told(transcript) == [("repaired", 0.0, False, 1)] * 2
+    assert outcomes_of(transcript) == [("repaired", 0.0, False, 1)] * 2
     assert (transcript.warnings, transcript.ledger.doubtful_s, transcript.ledger.transcribed_s) == ((), 0.0, 0.0)
     assert [segment.ctc_text for segment in transcript.segments] == [TEXT if ctc else None] * 2
 
@@ -300,12 +300,12 @@ def test_parts_of_parts() -> None:
     """The first half is supported. The second half has no CTC text, and its quarters are no better."""
     starts: list[int] = []
 
-    def hears(attempt: Attempt) -> str:
+    def ctc_text_of(attempt: Attempt) -> str:
         starts.append(attempt.start)
         return TEXT if attempt.level and attempt.start == starts[0] else ELSE
 
-    transcript = only(hears)
-    assert told(transcript) == [("repaired", 0.0, False, 1), ("repaired", 1.0, True, 1)]
+    transcript = only(ctc_text_of)
+    assert outcomes_of(transcript) == [("repaired", 0.0, False, 1), ("repaired", 1.0, True, 1)]
     second = transcript.segments[1]
     assert transcript.warnings == (f"{second.start_s:.1f}-{second.end_s:.1f} s: {MADE_UP}",)
     assert transcript.ledger.doubtful_s == pytest.approx(second.duration_s) != transcript.ledger.repaired_s
@@ -316,7 +316,7 @@ def test_a_complete_text_is_not_replaced_by_broken_parts(kind: str) -> None:
     transcript = only(
         lambda attempt: TEXT if attempt.level else ELSE, lambda attempt: kind if attempt.level else "eos"
     )
-    assert told(transcript) == [("transcribed", 1.0, True, 0)]
+    assert outcomes_of(transcript) == [("transcribed", 1.0, True, 0)]
     assert transcript.complete
 
 
@@ -338,7 +338,7 @@ def test_any_ctc_texts(speech_s: list[float], seed: int, batch_size: int, source
     model = Model(
         lambda attempt: chosen("ends", attempt, ["eos", "eos", "eos", "loop", "nonfinite"]),
         TranscribeOptions(batch_size=batch_size, ctc=True, draft=OFF),
-        hears=lambda attempt: chosen("hears", attempt, [TEXT, TEXT[:1], ELSE, ""]),
+        ctc_text_of=lambda attempt: chosen("hears", attempt, [TEXT, TEXT[:1], ELSE, ""]),
     )
     events = run(model, recordings)
     assert_protocol(events, range(sources))

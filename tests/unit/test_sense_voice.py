@@ -85,7 +85,7 @@ def load(folder: Path, dtype: str = "float32") -> SenseVoiceModel:
     return found
 
 
-def say(model: SenseVoiceModel, *pieces: str) -> None:
+def set_output(model: SenseVoiceModel, *pieces: str) -> None:
     """Make the encoder's frames represent these pieces, one frame each, followed by blanks."""
     ids = [TEXTS.index(piece) for piece in pieces]
     width = model.config.encoder.width
@@ -109,7 +109,7 @@ def request(start: int = 8000, retries: int = 0) -> SegmentRequest:
     return SegmentRequest(0, AudioSegment(start, SAMPLES, np.ones(31)), first=True, retries=retries)
 
 
-def hear(model: SenseVoiceModel, options: TranscribeOptions = OPTIONS) -> Any:
+def decode(model: SenseVoiceModel, options: TranscribeOptions = OPTIONS) -> Any:
     session = model.session(options)
     session.add([request(retries=1)])
     [update] = session.step()
@@ -120,8 +120,8 @@ TAGGED = ("<|en|>", "<|HAPPY|>", "<|Laughter|>", "<|withitn|>")
 
 
 def test_a_segment(model: SenseVoiceModel) -> None:
-    say(model, *TAGGED, "▁hello", "▁w", "orld", ".")
-    segment = hear(model)
+    set_output(model, *TAGGED, "▁hello", "▁w", "orld", ".")
+    segment = decode(model)
     assert segment.text == "hello world."
     assert (segment.start_s, segment.end_s, segment.retries, segment.stop_reason) == (0.5, 1.5, 1, "eos")
     assert (segment.language, segment.tags) == ("en", ("happy", "laughter"))
@@ -136,36 +136,36 @@ def test_a_segment(model: SenseVoiceModel) -> None:
 
 
 def test_nothing_optional_by_default(model: SenseVoiceModel) -> None:
-    say(model, *TAGGED, "▁hello")
-    segment = hear(model, TranscribeOptions())
+    set_output(model, *TAGGED, "▁hello")
+    segment = decode(model, TranscribeOptions())
     assert segment.text == "hello"
     assert segment.words == segment.scores == ()
 
 
 @pytest.mark.parametrize("emotion", EMOTION_NAMES)
 def test_emotions(model: SenseVoiceModel, emotion: str) -> None:
-    say(model, "<|en|>", f"<|{emotion}|>", "<|Event_UNK|>", "<|woitn|>", "▁hello")
-    assert hear(model).tags == tuple(filter(None, [EMOTION_NAMES[emotion]]))
+    set_output(model, "<|en|>", f"<|{emotion}|>", "<|Event_UNK|>", "<|woitn|>", "▁hello")
+    assert decode(model).tags == tuple(filter(None, [EMOTION_NAMES[emotion]]))
 
 
 @pytest.mark.parametrize("event", SOUND_NAMES)
 def test_sounds(model: SenseVoiceModel, event: str) -> None:
-    say(model, "<|en|>", "<|EMO_UNKNOWN|>", f"<|{event}|>", "<|woitn|>", "▁hello")
-    assert hear(model).tags == tuple(filter(None, [SOUND_NAMES[event]]))
+    set_output(model, "<|en|>", "<|EMO_UNKNOWN|>", f"<|{event}|>", "<|woitn|>", "▁hello")
+    assert decode(model).tags == tuple(filter(None, [SOUND_NAMES[event]]))
 
 
 @pytest.mark.parametrize("language", ["zh", "en", "yue", "ja", "ko", None])
 def test_languages(model: SenseVoiceModel, language: str | None) -> None:
-    say(model, f"<|{language or 'nospeech'}|>", "<|SAD|>", "<|Sing|>", "<|woitn|>", "你", "<|zh|>", "好")
-    segment = hear(model)
+    set_output(model, f"<|{language or 'nospeech'}|>", "<|SAD|>", "<|Sing|>", "<|woitn|>", "你", "<|zh|>", "好")
+    segment = decode(model)
     assert (segment.text, segment.language, segment.tags) == ("你好", language, ("sad", "singing"))
     assert (segment.no_speech_probability > 0.99) == (language is None)
 
 
 def test_an_invalid_label_at_a_query_gives_the_likeliest_tag(model: SenseVoiceModel) -> None:
     """For the language query, upstream finds none and starts the text with "hello"."""
-    say(model, "▁hello", "<|zh|>", "<|HAPPY|>", "<|Speech|>", "好")
-    segment = hear(model)
+    set_output(model, "▁hello", "<|zh|>", "<|HAPPY|>", "<|Speech|>", "好")
+    segment = decode(model)
     assert segment.text == "好"
     assert segment.language in tables.LANGUAGES
 
@@ -181,8 +181,8 @@ def test_an_invalid_label_at_a_query_gives_the_likeliest_tag(model: SenseVoiceMo
     ],
 )
 def test_a_text_made_up_from_silence(model: SenseVoiceModel, language: str, pieces: str, text: str) -> None:
-    say(model, f"<|{language}|>", *TAGGED[1:], *pieces.split())
-    segment = hear(model)
+    set_output(model, f"<|{language}|>", *TAGGED[1:], *pieces.split())
+    segment = decode(model)
     assert segment.text == text
     assert "".join(score.text for score in segment.scores) == text
     assert bool(segment.words) == bool(text)
@@ -190,13 +190,13 @@ def test_a_text_made_up_from_silence(model: SenseVoiceModel, language: str, piec
 
 def test_a_space_by_itself_ends_a_word(model: SenseVoiceModel) -> None:
     """Punctuation belongs to its word although it is a separate piece."""
-    say(model, *TAGGED, "he", "▁", "w", ",", "▁", "▁h")
-    assert [word.text for word in hear(model).words] == ["he", "w,", "h"]
+    set_output(model, *TAGGED, "he", "▁", "w", ",", "▁", "▁h")
+    assert [word.text for word in decode(model).words] == ["he", "w,", "h"]
 
 
 def test_repeats_need_a_blank_between_them(model: SenseVoiceModel) -> None:
-    say(model, *TAGGED, "l", "l", "<unk>", "l")
-    assert hear(model).text == "ll"
+    set_output(model, *TAGGED, "l", "l", "<unk>", "l")
+    assert decode(model).text == "ll"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_speech_without_a_text_is_doubtful(
     model: SenseVoiceModel, language: str, pieces: str, seconds: float, doubtful: bool
 ) -> None:
     """It is in the ledger and in the warnings, unless the model reports silence or the segment is very short."""
-    say(model, f"<|{language}|>", *TAGGED[1:], *pieces.split())
+    set_output(model, f"<|{language}|>", *TAGGED[1:], *pieces.split())
     options = TranscribeOptions(vad=False)
     transcript = Recognizer(model).transcribe(SAMPLES[: int(seconds * 16000)], options, sample_rate_hz=16000)
     [segment] = transcript.segments
@@ -221,9 +221,9 @@ def test_speech_without_a_text_is_doubtful(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite_fail_the_segment(model: SenseVoiceModel, value: float) -> None:
-    say(model, *TAGGED, "▁hello")
+    set_output(model, *TAGGED, "▁hello")
     model.network.ctc.ctc_lo.bias = mx.full(len(TEXTS), value)
-    segment = hear(model)
+    segment = decode(model)
     assert (segment.stop_reason, segment.text, segment.mean_logprob) == ("nonfinite", "", None)
     assert segment.state == "failed"
 
@@ -603,7 +603,7 @@ def test_it_has_short_names() -> None:
 
 
 def test_an_update_holds_the_hypothesis_of_its_row(model: SenseVoiceModel) -> None:
-    say(model, *TAGGED, "▁hello", "▁w")
+    set_output(model, *TAGGED, "▁hello", "▁w")
     session = model.session(TranscribeOptions())
     [row] = session.add([request()])
     [update] = session.step()

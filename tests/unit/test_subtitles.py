@@ -29,8 +29,8 @@ layouts = st.builds(
 
 
 @given(transcripts() | worded(), layouts)
-def test_no_line_is_too_wide_and_no_cue_has_too_many(said: Transcript, layout: SubtitleLayout) -> None:
-    for cue in make_cues(said, layout):
+def test_no_line_is_too_wide_and_no_cue_has_too_many(original: Transcript, layout: SubtitleLayout) -> None:
+    for cue in make_cues(original, layout):
         assert 1 <= len(cue.lines) <= layout.max_line_count
         for line in cue.lines:
             assert columns(line) <= layout.max_line_width
@@ -38,20 +38,20 @@ def test_no_line_is_too_wide_and_no_cue_has_too_many(said: Transcript, layout: S
 
 
 @given(transcripts() | worded(), layouts)
-def test_cues_contain_exactly_the_text(said: Transcript, layout: SubtitleLayout) -> None:
+def test_cues_contain_exactly_the_text(original: Transcript, layout: SubtitleLayout) -> None:
     """A line break replaces a space, or is within a text without spaces."""
-    lines = [line for cue in make_cues(said, layout) for line in cue.lines]
-    texts = [folded(part.text) for part in said.segments]
+    lines = [line for cue in make_cues(original, layout) for line in cue.lines]
+    texts = [folded(part.text) for part in original.segments]
     whole = " ".join(text for text in texts if sum(columns(word) for word in text.split()))
     assert re.fullmatch(" ?".join(map(re.escape, lines)), whole)
 
 
 @given(transcripts() | worded(), layouts)
-def test_cues_follow_each_other_within_the_recording(said: Transcript, layout: SubtitleLayout) -> None:
+def test_cues_follow_each_other_within_the_recording(original: Transcript, layout: SubtitleLayout) -> None:
     """They do not overlap. A cue is only too short for its text if the next one follows immediately."""
-    cues = make_cues(said, layout)
-    start_ms = math.ceil(said.start_s * 1000)
-    limit = max(math.floor((said.start_s + said.duration_s) * 1000), start_ms + len(cues))
+    cues = make_cues(original, layout)
+    start_ms = math.ceil(original.start_s * 1000)
+    limit = max(math.floor((original.start_s + original.duration_s) * 1000), start_ms + len(cues))
     nexts = [*(cue.start_ms for cue in cues), limit][1:] if cues else []
     for cue, next_ms in zip(cues, nexts, strict=True):
         assert start_ms <= cue.start_ms < cue.end_ms <= next_ms <= limit
@@ -60,11 +60,14 @@ def test_cues_follow_each_other_within_the_recording(said: Transcript, layout: S
 
 
 @given(transcripts())
-def test_a_segment_is_shown_while_it_is_spoken(said: Transcript) -> None:
+def test_a_segment_is_shown_while_it_is_spoken(original: Transcript) -> None:
     """Its first cue starts with it, and its last one ends with it or later, if there is room for all."""
-    spoken = [part for part in said.segments if part.end_s - part.start_s > 0.2]
-    times = {"start_s": said.start_s, "duration_s": said.duration_s}
-    first_ms, end_ms = math.ceil(said.start_s * 1000), math.floor((said.start_s + said.duration_s) * 1000)
+    spoken = [part for part in original.segments if part.end_s - part.start_s > 0.2]
+    times = {"start_s": original.start_s, "duration_s": original.duration_s}
+    first_ms, end_ms = (
+        math.ceil(original.start_s * 1000),
+        math.floor((original.start_s + original.duration_s) * 1000),
+    )
     cues = iter(make_cues(transcript(*spoken, **times)))
     for part in spoken:
         own = make_cues(transcript(part, **times))
@@ -79,8 +82,8 @@ def test_a_segment_is_shown_while_it_is_spoken(said: Transcript) -> None:
 
 def shown(text: str, seconds: float = 60.0, **layout: Any) -> list[str]:
     """Return the cues of a segment, with / for line breaks."""
-    said = transcript(segment(0.0, seconds, text), duration_s=seconds)
-    return ["/".join(cue.lines) for cue in make_cues(said, SubtitleLayout(**layout))]
+    original = transcript(segment(0.0, seconds, text), duration_s=seconds)
+    return ["/".join(cue.lines) for cue in make_cues(original, SubtitleLayout(**layout))]
 
 
 @pytest.mark.parametrize(
@@ -201,8 +204,8 @@ def times(cues: list[Cue]) -> list[tuple[int, int, str, bool]]:
 
 
 def test_a_segments_time_is_distributed_by_width() -> None:
-    said = transcript(segment(1.0, 5.0, "abcd efghi. 你好你好你。"), segment(7.0, 9.0, "ab."), duration_s=10.0)
-    assert times(make_cues(said)) == [
+    original = transcript(segment(1.0, 5.0, "abcd efghi. 你好你好你。"), segment(7.0, 9.0, "ab."), duration_s=10.0)
+    assert times(make_cues(original)) == [
         (1000, 2818, "abcd efghi.", True),
         (2818, 5000, "你好你好你。", True),
         (7000, 9000, "ab.", False),
@@ -241,16 +244,16 @@ def test_cues_follow_a_models_parts_of_a_segment() -> None:
 
 
 def test_segments_never_share_a_cue() -> None:
-    said = transcript(segment(0.0, 0.1, "Oh."), segment(0.1, 0.2, "I see."), duration_s=9.0)
-    assert times(make_cues(said)) == [(0, 100, "Oh.", False), (100, 900, "I see.", False)]
+    original = transcript(segment(0.0, 0.1, "Oh."), segment(0.1, 0.2, "I see."), duration_s=9.0)
+    assert times(make_cues(original)) == [(0, 100, "Oh.", False), (100, 900, "I see.", False)]
 
 
 @pytest.mark.parametrize(
     ("end_s", "next_s", "shown_ms"), [(1.2, 9.0, 800), (1.2, 1.5, 500), (1.2, 1.2, 200), (2.5, 9.0, 1500)]
 )
 def test_a_short_cue_stays_as_long_as_there_is_room(end_s: float, next_s: float, shown_ms: int) -> None:
-    said = transcript(segment(1.0, end_s, "Hi."), segment(next_s, 10.0, "Ho."), duration_s=10.0)
-    first = make_cues(said)[0]
+    original = transcript(segment(1.0, end_s, "Hi."), segment(next_s, 10.0, "Ho."), duration_s=10.0)
+    first = make_cues(original)[0]
     assert (first.start_ms, first.end_ms - first.start_ms, first.estimated) == (1000, shown_ms, False)
 
 

@@ -49,14 +49,14 @@ def test_representations_of_each_tag() -> None:
         assert decoration([name], Tags.NONE) == ("", "")
 
 
-def timed(said: Segment) -> list[tuple[float, float]]:
-    return [(part.start_s, part.end_s) for part in (*said.words, *said.pieces)]
+def timed(original: Segment) -> list[tuple[float, float]]:
+    return [(part.start_s, part.end_s) for part in (*original.words, *original.pieces)]
 
 
 @given(transcripts(divided=True) | worded(), st.sampled_from(SHOWN))
-def test_without_its_decoration_a_text_is_unchanged(said: Transcript, style: Tags) -> None:
+def test_without_its_decoration_a_text_is_unchanged(original: Transcript, style: Tags) -> None:
     """No word or part changes its time or order."""
-    for part in said.segments:
+    for part in original.segments:
         shown, (front, back) = decorated(part, style), decoration(part.tags, style)
         if not part.text.strip():
             assert shown.text == (f"{front}{back}".strip() if front or back else part.text)
@@ -106,11 +106,13 @@ def test_scores_still_spell_the_text(pieces: list[str], style: Tags) -> None:
 
 
 @given(worded(), st.sampled_from(Tags), st.sampled_from(Timestamps))
-def test_json_has_tags_and_the_text_plain(said: Transcript, style: Tags, times: Timestamps) -> None:
+def test_json_has_tags_and_the_text_plain(original: Transcript, style: Tags, times: Timestamps) -> None:
     for format in ("json", "jsonl"):
         write = WRITERS[format]
-        assert write(said, Style(times, tags=style)) == write(said, Style(times))
-    assert [tuple(row["tags"]) for row in as_dict(said)["segments"]] == [part.tags for part in said.segments]
+        assert write(original, Style(times, tags=style)) == write(original, Style(times))
+    assert [tuple(row["tags"]) for row in as_dict(original)["segments"]] == [
+        part.tags for part in original.segments
+    ]
 
 
 @pytest.mark.parametrize("style", SHOWN)
@@ -140,9 +142,9 @@ def transcript_of(part: Segment) -> Transcript:
     ],
 )  # fmt: skip
 def test_formats_show_tags_on_request(format: str, names: str, emoji: str) -> None:
-    said = transcript_of(dataclasses.replace(segment(0.0, 1.0, "Yes."), tags=("angry", "music")))
+    original = transcript_of(dataclasses.replace(segment(0.0, 1.0, "Yes."), tags=("angry", "music")))
     write = WRITERS[format]
-    assert names in write(said, Style(tags=Tags.TEXT))
-    assert emoji in write(said, Style(tags=Tags.EMOJI))
-    assert write(said, Style(tags=Tags.NONE)) == write(said)
-    assert "angry" not in write(said)
+    assert names in write(original, Style(tags=Tags.TEXT))
+    assert emoji in write(original, Style(tags=Tags.EMOJI))
+    assert write(original, Style(tags=Tags.NONE)) == write(original)
+    assert "angry" not in write(original)

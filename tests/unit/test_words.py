@@ -39,7 +39,7 @@ def read(logits: np.ndarray) -> CTCReading:
     return CTCReading(head, mx.array(logits.astype(np.float32)), VOCABULARY, BLANK, FRAME_S)
 
 
-def hear(frames: int, **said: str) -> CTCReading:
+def reading_of(frames: int, **said: str) -> CTCReading:
     """Return a reading of blanks, except `f3=" the"` in frame 3."""
     ids = np.full(frames, BLANK)
     for frame, piece in said.items():
@@ -58,7 +58,7 @@ def middle_s(frame: float) -> float:
 
 
 def test_borders_depend_on_length_and_reach() -> None:
-    reading = hear(40, f5="the", f9=" meeting", f10=" meeting", f30=" three")
+    reading = reading_of(40, f5="the", f9=" meeting", f10=" meeting", f30=" three")
     the, meeting, three = time("The meeting, three.", reading, start_s=100.0)
     assert [word.text for word in (the, meeting, three)] == ["The", "meeting,", "three."]
     assert the.start_s == pytest.approx(100 + middle_s(5) - FIRST_REACH_S)
@@ -70,7 +70,7 @@ def test_borders_depend_on_length_and_reach() -> None:
 
 
 def test_numbers_as_digits_take_the_time_of_the_spoken_words() -> None:
-    reading = hear(30, f4="the", f8=" meeting", f11=" at", f14=" three", f18=" twenty", f22=" pm")
+    reading = reading_of(30, f4="the", f8=" meeting", f11=" at", f14=" three", f18=" twenty", f22=" pm")
     words = time("The meeting at 3:20 pm.", reading)
     assert [word.text for word in words] == ["The", "meeting", "at", "3:20", "pm."]
     assert [word.estimated for word in words] == [False, False, False, True, False]
@@ -79,7 +79,7 @@ def test_numbers_as_digits_take_the_time_of_the_spoken_words() -> None:
 
 
 def test_mandarin_digits_share_the_time_of_the_spoken_words() -> None:
-    reading = hear(20, f4="三", f7="点", f10="二", f13="十")
+    reading = reading_of(20, f4="三", f7="点", f10="二", f13="十")
     words = time("3点20。", reading)
     assert [(word.text, word.estimated) for word in words] == [("3", True), ("点", False), ("20。", True)]
     assert (words[2].start_s, words[2].end_s) == pytest.approx((middle_s(8.5), middle_s(13) + REACH_S))
@@ -108,7 +108,7 @@ def test_the_case_is_kept_if_the_ctc_branch_has_it() -> None:
 
 
 def test_a_word_that_cannot_be_spelled_takes_the_time_between_its_neighbours() -> None:
-    reading = hear(30, f4="the", f20=" meeting")
+    reading = reading_of(30, f4="the", f20=" meeting")
     the, zoo, meeting = time("the zoo meeting", reading)
     assert (zoo.estimated, zoo.score) == (True, None)
     assert (the.end_s, zoo.start_s, zoo.end_s) == pytest.approx((middle_s(4.5), middle_s(4.5), middle_s(19.5)))
@@ -117,7 +117,7 @@ def test_a_word_that_cannot_be_spelled_takes_the_time_between_its_neighbours() -
 
 def test_an_earlier_text_is_not_aligned() -> None:
     """This holds although the CTC text repeats it, and lacks "pm"."""
-    reading = hear(30, f10="the", f20=" meeting")
+    reading = reading_of(30, f10="the", f20=" meeting")
     words = time_words("the pm the meeting", reading, 0.0, 1.8, "the pm")
     assert [(word.text, word.estimated) for word in words] == [
         ("the", True), ("pm", True), ("the", False), ("meeting", False),
@@ -126,7 +126,7 @@ def test_an_earlier_text_is_not_aligned() -> None:
 
 
 def test_characters_of_one_label_share_it() -> None:
-    words = time("三我们点", hear(20, f4="三", f8="我们", f12="点"))
+    words = time("三我们点", reading_of(20, f4="三", f8="我们", f12="点"))
     assert [word.text for word in words] == ["三", "我", "们", "点"]
     assert not any(word.estimated for word in words)
     assert [word.start_s for word in words] == pytest.approx(
@@ -137,7 +137,7 @@ def test_characters_of_one_label_share_it() -> None:
 @pytest.mark.parametrize("text", ["", "...", "the meeting is at three twenty pm"])
 def test_nothing_to_align_has_no_words(text: str) -> None:
     """There are no words, more than four frames can hold, or a frame that is not finite."""
-    assert time(text, hear(4, f1="the")) == ()
+    assert time(text, reading_of(4, f1="the")) == ()
     for value in (np.nan, np.inf):
         logits = np.zeros((12, LABELS))
         logits[4, label("the")], logits[8] = SURE, value
@@ -174,7 +174,7 @@ def test_words_spell_the_text_in_order_within_the_segment(
 
 
 def test_recognised_words_missing_from_the_text_take_no_time() -> None:
-    reading = hear(40, f4="the", f14=" is", f24=" meeting")
+    reading = reading_of(40, f4="the", f14=" is", f24=" meeting")
     the, meeting = time("the meeting", reading)
     assert the.end_s == pytest.approx(middle_s(4) + REACH_S)
     assert meeting.start_s == pytest.approx(middle_s(24) - REACH_S)

@@ -41,17 +41,17 @@ def main(words: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.release", description=__doc__)
     parser.add_argument("model", help="folder or hub id of a checkpoint")
-    parser.add_argument("--hub", choices=list(Hub), type=Hub, default=DEFAULT_HUB, help="hub of a hub id")
+    parser.add_argument("--hub", choices=list(Hub), type=Hub, default=DEFAULT_HUB, help="hub of the model")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
     parser.add_argument("--recipes", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
     parser.add_argument("--clips", type=Path, default=RELEASE_CLIPS, help="list of clips and texts (JSON lines)")
     parser.add_argument("--out", type=Path, help="keep the converted models here, replacing earlier ones")
-    parser.add_argument("--device", choices=("cpu", "gpu"), help="device; default: chosen by MLX")
+    parser.add_argument("--device", choices=("cpu", "gpu"), help="default: chosen by MLX")
     parser.add_argument("--trials", type=int, default=BENCH_TRIALS, help="timed runs of each clip")
-    parser.add_argument("--max-rtf", dest=RTF, type=float, help=f"target instead of {TARGETS.rtf:g}")
+    parser.add_argument("--max-rtf", dest=RTF, type=float, help=f"default: {TARGETS.rtf:g}")
     speed, memory = f"{TARGETS.tokens_per_s:g}", f"{TARGETS.memory_gb:g}"
-    parser.add_argument("--min-tokens-per-s", dest=TOKENS_PER_S, type=float, help=f"target instead of {speed}")
-    parser.add_argument("--max-memory-gb", dest=MEMORY_GB, type=float, help=f"target instead of {memory}")
+    parser.add_argument("--min-tokens-per-s", dest=TOKENS_PER_S, type=float, help=f"default: {speed}")
+    parser.add_argument("--max-memory-gb", dest=MEMORY_GB, type=float, help=f"default: {memory}")
     return parser
 
 
