@@ -31,7 +31,7 @@ IMPATIENT = {
 
 
 class Client:
-    """One of the two clients, in this process. It reads its environment variables anew for each call."""
+    """One of the two clients, in this process. It reads its environment variables again for each call."""
 
     def __init__(self, name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.name, self.home, self.cache, self.monkeypatch = name, home, home / "cache", monkeypatch

@@ -24,10 +24,12 @@ BAD = f"{FIRST} {SECOND}"  # one of its phrases
         f'error("It is closed {FIRST}"\n      " {SECOND}.")',
         f'error(f"{{name}} is closed {FIRST} "\n      f"{SECOND}.")',
         f'error(f"{{name}} is closed {BAD}.")',
+        f"error('It is closed {FIRST} '\n      rf'{SECOND}.')",
+        f"> It is closed {FIRST}\n> {SECOND}.",
     ],
     ids=[
         "one line", "capitals", "comment", "indented comment", "docstring", "two literals",
-        "space in the second literal", "two f-strings", "f-string",
+        "space in the second literal", "two f-strings", "f-string", "single quotes", "quotation",
     ],
 )  # fmt: skip
 def test_a_phrase_is_found_across_lines(text: str) -> None:
@@ -38,7 +40,7 @@ def test_a_phrase_is_found_across_lines(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [f"It is {FIRST} {SECOND}s.", f"un{BAD}", f"{FIRST}_{SECOND}", f"{FIRST}\n\nx = 1\n{SECOND}", ""]
+    "text", [f"It is {FIRST} {SECOND}s.", f"un{BAD}", f"{FIRST}_{SECOND}", f"it-{FIRST} {SECOND}", f"{FIRST}\n\nx = 1\n{SECOND}", ""]
 )
 def test_other_words_are_accepted(text: str) -> None:
     assert list(phrases(text)) == []
@@ -59,7 +61,7 @@ def function(docstring: str, decorator: str = "") -> str:
 
 @pytest.mark.parametrize(
     "docstring",
-    ["The area of the shape.", "Whether it fits.", "(samples,) -> (frames,).", "`x` squared.", "read a file.",
+    ["The area of the shape.", "Whether it fits.", "(samples,) -> (frames,).", "`x` squared.", "read a file.", "Reads a file.",
      "\n    All rows.\n    "],
 )  # fmt: skip
 def test_a_fragment_is_found(docstring: str) -> None:
@@ -69,13 +71,13 @@ def test_a_fragment_is_found(docstring: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "docstring", ["Return the area.", "Read a file: all of it.", "Stop.", "\n    Return the area.\n    "]
+    "docstring", ["Return the area.", "Read a file: all of it.", "Stop.", "Pass it on.", "Re-read the file.", "\n    Return the area.\n    "]
 )
 def test_an_instruction_is_accepted(docstring: str) -> None:
     assert list(fragments(function(docstring))) == []
 
 
-@pytest.mark.parametrize("decorator", ["@property", "@cached_property", "@functools.cached_property"])
+@pytest.mark.parametrize("decorator", ["@property", "@cached_property", "@area.setter", "@overload"])
 def test_a_property_is_exempt(decorator: str) -> None:
     assert list(fragments(function("The area of the shape.", decorator))) == []
     assert list(fragments(function("The area of the shape.", "@cache"))) != []

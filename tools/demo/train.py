@@ -203,7 +203,7 @@ def train(plan: Plan) -> None:
     trainer = Trainer(plan)
     trainer.run()
     if trainer.step < plan.steps:
-        raise SystemExit("stopped before the end: the same command goes on from here")
+        raise SystemExit("stopped before the end: run the same command again to continue")
 
 
 def evaluate_state(state: Path, clips: int, snr: float | None, seed: int) -> dict[str, float]:
