@@ -2,7 +2,7 @@
 
     import funasr_cli
 
-    asr = funasr_cli.load("FunAudioLLM/Fun-ASR-Nano-2512")
+    asr = funasr_cli.load()  # the model that `funasr transcribe` uses
     transcript = asr.transcribe("speech.wav", language="en")
     print(transcript.text, transcript.segments[0].stop_reason)
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
     from funasr_cli.speech_model import EncodedAudio, SegmentRequest, TranscriptStage
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 Draft, Settled = PartialText, SegmentFinished  # former names, kept for one release
 __all__ = [
     "AudioInput", "Capabilities", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished",

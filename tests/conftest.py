@@ -1,4 +1,4 @@
-"""What holds for all tests: their surroundings, and real speech. Small models: `support/small.py`."""
+"""Settings and fixtures of all tests: a clean environment and real speech. Small models: `support/small.py`."""
 
 import os
 import signal
@@ -13,22 +13,23 @@ pytest_plugins = ["support.small", "support.processes"]
 
 DATA = Path(__file__).parent / "data"
 
-# Whatever the developer's own settings say must not reach a test.
+# The developer's own settings must not reach a test.
 for name in [name for name in os.environ if name.startswith("FUNASR_")]:
     del os.environ[name]
 os.environ["FUNASR_CONFIG"] = os.devnull
 
-# Fewer examples for `make test-quick`; the same ones every time. A busy machine is no fault of the code.
+# `make test-quick` runs fewer examples, the same ones every time. No deadline: a busy machine is not a bug.
 settings.register_profile("default", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=10, derandomize=True, database=None)
 settings.load_profile("default")
 
-# Started in the background by a shell, this process ignores Ctrl-C, and so would every command that it runs.
+# A shell that starts this process in the background makes it ignore Ctrl-C. Its child processes would inherit
+# that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Hold tests that state how many examples they take to those of the quick profile."""
+    """Limit tests that set their own number of examples to the quick profile's number."""
     if config.getoption("hypothesis_profile") == "quick":
         for test in (getattr(item, "obj", None) for item in items):
             if stated := getattr(test, "_hypothesis_internal_use_settings", None):
@@ -38,20 +39,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def zh_wav() -> Path:
-    """Six seconds of Mandarin, 16 kHz mono."""
+    """Return six seconds of Mandarin, 16 kHz mono."""
     return DATA / "zh-6s.wav"
 
 
 @pytest.fixture(scope="session")
 def en_flac() -> Path:
-    """Eleven seconds of English, 44.1 kHz stereo."""
+    """Return eleven seconds of English, 44.1 kHz stereo."""
     return DATA / "en-11s-jfk.flac"
 
 
 @pytest.fixture(scope="session")
 def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All clips of the demo model in one recording, each with a pause of 0.6 s behind it: half a minute."""
-    from funasr_cli import demo  # not before the environment above is clean
+    """Return half a minute: all clips of the demo model in one recording, each followed by a pause of 0.6 s."""
+    from funasr_cli import demo  # only after the environment above has been cleaned
 
     path = tmp_path_factory.mktemp("joined") / "joined.wav"
     samples = [soundfile.read(clip.path, dtype="int16")[0] for clip in demo.clips()]

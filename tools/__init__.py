@@ -1,1 +1,1 @@
-"""Tools of this repository, none of them in the wheel: see tools/README.md."""
+"""Development tools, not part of the wheel: see tools/README.md."""

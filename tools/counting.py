@@ -1,8 +1,7 @@
-"""How much work a program gives MLX, as counts, which no load on the machine changes; of any program.
+"""Count the operations and evaluations that a program gives to MLX, independently of the machine's load.
 
-On a GPU nearly every operation but the views is a kernel to launch, and every evaluation a chance for the device
-to wait for Python. Counts of a CPU and of a GPU differ: what is one operation of `mx.fast` on a GPU is spelled out
-on a CPU.
+On a GPU, nearly every operation except a view launches a kernel, and at every evaluation the device may wait for
+Python. CPU and GPU counts differ: an operation of `mx.fast` is a single one on a GPU and is decomposed on a CPU.
 """
 
 import functools
@@ -17,10 +16,10 @@ from typing import Any
 
 from funasr_cli.compute.backend import mx, nn, tree_flatten
 
-OPERATION = re.compile(r'label ="([^"]*)", shape=rectangle')  # in what `mx.export_to_dot` writes
+OPERATION = re.compile(r'label ="([^"]*)", shape=rectangle')  # in the output of `mx.export_to_dot`
 EXPLICIT = ("eval", "async_eval")  # functions of `mlx.core`
 IMPLICIT = ("tolist", "item", "__bool__", "__int__", "__float__", "__array__")  # methods of its arrays
-# Another look at the same memory, as a rule; nothing is computed.
+# These usually only reinterpret memory and compute nothing.
 VIEWS = frozenset(
     "AsStrided Broadcast BroadcastAxes Copy ExpandDims Flatten Reshape Slice Split Squeeze StopGradient Transpose"
     " Unflatten View".split()
@@ -29,12 +28,12 @@ VIEWS = frozenset(
 
 @dataclass
 class Work:
-    """What MLX was given to do.
+    """The work given to MLX.
 
     Attributes:
-        operations: nodes of the graphs that were evaluated, by kind; a compiled function is one.
+        operations: nodes of the evaluated graphs, by kind; a compiled function counts as one.
         evaluations: calls of `mx.eval`, `mx.async_eval` and of methods such as `item` that had something to
-            compute; those that only wait for it are none.
+            compute; calls that only wait do not count.
     """
 
     operations: Counter[str] = field(default_factory=Counter)
@@ -42,13 +41,13 @@ class Work:
 
     @property
     def computing(self) -> int:
-        """Operations but the views."""
+        """The number of operations except views."""
         return sum(count for kind, count in self.operations.items() if kind not in VIEWS)
 
 
 @contextmanager
 def counting() -> Iterator[Work]:
-    """Count what is evaluated in the block, in any thread."""
+    """Count everything evaluated in the block, in any thread."""
     work = Work()
 
     def watch(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +70,7 @@ def counting() -> Iterator[Work]:
 
 
 def operations_of(tree: Any) -> Counter[str]:
-    """Operations still to be done for the arrays in a tree, by kind."""
+    """Count the pending operations of the arrays in a tree, by kind."""
     arrays = [leaf for _, leaf in tree_flatten(tree) if isinstance(leaf, mx.array)]
     if not arrays:
         return Counter()
@@ -82,12 +81,12 @@ def operations_of(tree: Any) -> Counter[str]:
 
 @contextmanager
 def timing_modules(model: nn.Module) -> Iterator[dict[str, float]]:
-    """Seconds in modules of each kind, without the modules in them; every module is evaluated by itself.
+    """Measure seconds per kind of module, excluding nested modules. Every module is evaluated separately.
 
-    That takes longer than evaluating all at once, so the shares are what is to be read.
+    This is slower than evaluating everything at once, so only the shares are meaningful.
     """
     seconds: dict[str, float] = defaultdict(float)
-    inner = [0.0]  # time in modules within the current one, at each depth
+    inner = [0.0]  # time in modules nested in the current one, at each depth
 
     def watch(call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
@@ -105,7 +104,7 @@ def timing_modules(model: nn.Module) -> Iterator[dict[str, float]]:
         return watched
 
     kinds = {type(module) for module in model.modules()}
-    mx.disable_compile()  # what is compiled cannot be evaluated half-way
+    mx.disable_compile()  # compiled functions cannot be evaluated in parts
     try:
         with ExitStack() as patches:
             for kind in kinds:
@@ -117,7 +116,7 @@ def timing_modules(model: nn.Module) -> Iterator[dict[str, float]]:
 
 
 def _kind(module: nn.Module) -> str:
-    """Class of a module; of ours, with the file's name: several have an `Attention`."""
+    """Return a module's class; for our own, with the file name, since several files have an `Attention`."""
     kind = type(module)
     package, _, file = kind.__module__.rpartition(".")
     return f"{file}.{kind.__name__}" if package.startswith("funasr_cli") else kind.__name__

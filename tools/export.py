@@ -1,4 +1,4 @@
-"""A converted model -> FunASR's layout again, so that the PyTorch reference can read it."""
+"""Export a converted model back to FunASR's layout, so that the PyTorch reference can read it."""
 
 import shutil
 from pathlib import Path
@@ -16,17 +16,17 @@ from funasr_cli.families.fun_asr_nano.upstream import LLM_FOLDER, upstream_optio
 
 
 def export(folder: Path, out: Path) -> None:
-    """Write what `convert` wrote, not quantized, in FunASR's layout to a new folder; no value changes.
+    """Write an unquantized converted model in FunASR's layout to a new folder. No value changes.
 
     Raises:
-        ModelError: no converted model, or a quantized one, whose dense values are gone.
+        ModelError: not a converted model, or a quantized one, which has lost its dense values.
         OutputError: ``out`` exists or cannot be written.
         SetupError: torch is not installed.
     """
     require_torch("writing")
     model = read_config(folder)
     if model.quantization:
-        message = f"{folder}: is quantized, its dense weights are gone"
+        message = f"{folder}: is quantized and has no dense weights"
         raise ModelError(message, "export a dense conversion", code="model-quantized")
     if out.exists():
         raise OutputError(f"{out}: exists already", "name another folder", code="output-exists")
@@ -37,7 +37,7 @@ def export(folder: Path, out: Path) -> None:
         (out / UPSTREAM_CONFIG).write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
         files.write_json(out / LLM_FOLDER / files.CONFIG_FILE, llm_options | {"torch_dtype": model.dtype})
         llm = {"init_param_path": LLM_FOLDER}
-        places = {  # where FunASR finds the parts, relative to the folder
+        places = {  # paths of the parts, relative to the folder
             "init_param": UPSTREAM_WEIGHTS, "config": UPSTREAM_CONFIG, "tokenizer_conf": llm, "llm_conf": llm,
             "dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": files.CTC_VOCABULARY_FILE}},
         }  # fmt: skip

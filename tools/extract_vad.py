@@ -1,12 +1,12 @@
-"""How ``funasr_cli/audio/silero_vad.safetensors`` and its licence notice were made: taken out of Silero's wheel.
+"""Extract ``funasr_cli/audio/silero_vad.safetensors`` and its licence notice from Silero's wheel.
 
-Needs ``onnx`` (1.23.2 was used), which is no dependency of this project; numpy and safetensors besides.
+Needs numpy, safetensors and ``onnx`` (1.23.2 was used), which is not a dependency of this project.
 
     pip download --no-deps silero-vad==6.2.3
     python tools/extract_vad.py silero_vad-6.2.3-py3-none-any.whl funasr_cli/audio
 
-The graph's initializers are written as they are: names, shapes, float32. The wheel's own
-``silero_vad_16k.safetensors`` holds other weights.
+The graph's initializers are written unchanged: names, shapes, float32. Do not use the wheel's own
+``silero_vad_16k.safetensors``: it holds other weights.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ LICENSE = "silero_vad-6.2.3.dist-info/licenses/LICENSE"
 
 
 def extract(wheel: Path, folder: Path) -> None:
-    """Write the weights and the licence notice of `wheel` into `folder`."""
+    """Write the weights and the licence notice of `wheel` to `folder`."""
     assert hashlib.sha256(wheel.read_bytes()).hexdigest() == WHEEL_SHA256
     with zipfile.ZipFile(wheel) as files:
         graph = onnx.load_from_string(files.read(GRAPH)).graph

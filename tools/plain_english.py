@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SUFFIXES = {".py", ".md", ".toml", ".yml", ".txt", ".sh", ""}  # "" is the Makefile
+SUFFIXES = {".py", ".md", ".toml", ".yml", ".txt", ".json", ""}  # "" is the Makefile
 # This file names the phrases; the others hold sentences to be spoken, or third parties' words.
 EXEMPT = ("tools/plain_english.py", "tools/demo/phrases_", "tests/data/", "funasr_cli/demo/", "LICENSE", ".ci/")
 
@@ -42,18 +42,24 @@ PHRASES = {
     r"as it lies|as they lie|lies there|lie there": "as it is",
     r"must not decide": "does not affect",
     r"is to be (?:had|known|found|told|said)": "can be, must be",
+    r"goes (?:on|off)": "continues, stops",
+    r"anew": "again",
+    r"what stands|what becomes of": "name it",
 }
+# Words of a phrase may stand on two lines of a comment or a quotation, or in two literals, one below the other.
+GAP = r"""(?:[\s#>]|[\"']\s+[rf]*[\"'])+"""
 PATTERN = re.compile(
-    "|".join(rf"(?P<p{n}>\b(?:{phrase})\b)" for n, phrase in enumerate(PHRASES)).replace(" ", r"(?:[\s#\"]|f\")+"),
+    "|".join(rf"(?P<p{n}>(?<![-\w])(?:{phrase})(?![-\w]))" for n, phrase in enumerate(PHRASES)).replace(" ", GAP),
     re.IGNORECASE,
 )
 ADVICE = list(PHRASES.values())
 
 # Words that begin a fragment, not an instruction, as in "The folder of this name".
 NOT_VERBS = set(
-    """a all an another any as at because both by each either every everything for from how i if in is it its many
-    more most neither no none not nothing of on one only other others some that the their there these they this
-    those to two what when where whether which who whose why with within without""".split()
+    """a all an another any as at because both by each either every everything first folder for from how i if in is
+    it its many more most neither no none not nothing of on once one only other others so some still text that the
+    their there these they this those to two up what when where whether which who whose why with within
+    without""".split()
 )
 
 
@@ -61,7 +67,7 @@ def phrases(text: str) -> Iterator[tuple[int, str]]:
     """Yield the line number of each phrase that reads badly, and what to write instead."""
     for found in PATTERN.finditer(text):
         name = next(name for name, value in found.groupdict().items() if value)
-        words = " ".join(found[0].replace("#", " ").split())
+        words = " ".join(re.sub(r"""[#>"']""", " ", found[0]).split())
         yield text.count("\n", 0, found.start()) + 1, f"{words!r}: write {ADVICE[int(name[1:])]!r}"
 
 
@@ -70,11 +76,12 @@ def fragments(source: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        if any("property" in ast.unparse(decorator) for decorator in node.decorator_list):
+        if any(re.search(r"property|\.setter|overload", ast.unparse(each)) for each in node.decorator_list):
             continue
         line = (ast.get_docstring(node) or "Return.").splitlines()[0]
         word = re.split(r"[\s,;:.]", line, maxsplit=1)[0]
-        if word.lower() in NOT_VERBS or not word.isalpha() or not word[0].isupper():
+        is_word = word.replace("-", "").isalpha() and word[0].isupper()
+        if not is_word or word.lower() in NOT_VERBS or re.search("[^s]s$", word):
             yield node.lineno, f"a docstring's first line is an instruction, not {line!r}"
 
 

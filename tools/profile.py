@@ -1,4 +1,4 @@
-"""Where the time goes within a stage, and how many operations and evaluations MLX is given for a token.
+"""Profile each stage: time per kind of module, and operations and evaluations per token.
 
 python -m tools.profile --model nano a.wav
 """
@@ -47,14 +47,14 @@ Watch = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class StageProfile:
-    """One stage; of the decoding, one step: a token for each row.
+    """A stage; for decoding, one step, which produces a token for each row.
 
     Attributes:
-        operations: nodes of the graphs given to MLX, all kinds together; of a step the median.
-        computing: those of them that are more than a view of memory.
-        evaluations: how often it was told to compute some of them.
-        kinds: operations by kind, of a step those of the median step.
-        modules: seconds in modules of each kind, each evaluated by itself, without the modules in them.
+        operations: nodes of the graphs given to MLX, of all kinds; for decoding, the median step's.
+        computing: operations that are more than a view of memory.
+        evaluations: number of times MLX was asked to evaluate some of them.
+        kinds: operations by kind; for decoding, the median step's.
+        modules: seconds in modules of each kind, excluding nested modules, each evaluated separately.
     """
 
     stage: str
@@ -68,12 +68,12 @@ class StageProfile:
 
 @dataclass(frozen=True)
 class ProfileCost:
-    """A model, a clip, a batch of so many copies of it.
+    """A model, a clip, and a batch of `batch_size` copies of it.
 
     Attributes:
-        operations_per_token: those of a decoding step, shared out among its rows.
-        computing_per_token: the same of those that are more than views.
-        evaluations_per_token: the same of evaluations.
+        operations_per_token: operations of a decoding step, divided by its rows.
+        computing_per_token: likewise, without views.
+        evaluations_per_token: evaluations of a decoding step, divided by its rows.
     """
 
     case: str
@@ -90,7 +90,7 @@ class ProfileCost:
 
 @dataclass
 class _Pass:
-    """What one way through all stages showed; every step of the decoding is an item of its own."""
+    """The measurements of one pass through all stages. Every decoding step has its own entry."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     work: dict[str, list[Work]] = field(default_factory=lambda: defaultdict(list))
@@ -105,11 +105,11 @@ def run_profile(
     trials: int,
     progress: Callable[[str], None],
 ) -> list[ProfileCost]:
-    """Profile every combination of models, recordings (what a segment holds of them) and batch sizes.
+    """Profile every combination of models, recordings (up to the length of a segment) and batch sizes.
 
     Raises:
         AudioError: a recording cannot be read.
-        UsageError: the language is not one of a model's.
+        UsageError: a model does not support the language.
     """
     costs = []
     for source in sources:
@@ -124,7 +124,7 @@ def run_profile(
 
 
 def _beginning(source: Source, longest_s: float) -> np.ndarray:
-    """(samples,) of what one segment can hold."""
+    """Return as many samples, (samples,), as fit into one segment."""
     blocks, missing = [], round(longest_s * SAMPLE_RATE_HZ)
     for block in source.blocks():
         blocks.append(block[:missing])
@@ -175,14 +175,14 @@ def _run_stages(
 ) -> None:
     with watch("features"):
         rows = [model.frontend(model.at_model_rate(samples)) for samples in batch]
-        mx.eval(rows)  # copying them into NumPy arrays would evaluate them unseen
+        mx.eval(rows)  # copying unevaluated arrays to NumPy would hide their evaluation
         features = [np.array(each) for each in rows]
     with watch("encoder"):
         encoded = model.encoded(features)
     decoder = BatchDecoder(model.network.llm, make_sampler(options))
     with watch("prefill"):
         decoder.add(model.prompts(encoded, options))
-    decoder.step()  # what the prefill has computed; on a GPU, it also starts the first step
+    decoder.step()  # returns the token of the prefill; on a GPU, it also starts the first step
     for _ in range(steps):
         with watch("decode"):
             decoder.step()
@@ -214,14 +214,14 @@ def _summary(seen: _Pass, rows: int, audio_s: float, steps: int) -> ProfileCost:
 
 
 def tables(costs: Sequence[ProfileCost], trials: int) -> str:
-    """Counts and shares of modules, as Markdown."""
+    """Return the counts and the shares of modules as Markdown."""
     parts = []
     for cost in costs:
         parts += [_counts(cost), _modules(cost)]
     parts += [
-        "Computing: operations that are more than another view of the same memory.\n",
-        "Modules: time in those of a kind without those in them, each evaluated by itself.\n",
-        f"Seconds: medians of {trials} after a warm-up; of {costs[0].steps} steps in each.\n",
+        "Computing: operations except those that only return another view of the same memory.\n",
+        "Modules: time in modules of each kind, excluding nested modules, each evaluated separately.\n",
+        f"Seconds: medians of {trials} runs after a warm-up, with {costs[0].steps} decoding steps each.\n",
     ]
     return "\n".join(parts)
 
@@ -240,7 +240,7 @@ def _counts(cost: ProfileCost) -> str:
 
 
 def _modules(cost: ProfileCost) -> str:
-    """Shares of each kind of module in each stage, those with the largest first."""
+    """Return the share of each kind of module in each stage, largest first."""
     names = dict.fromkeys(name for stage in cost.stages for name in stage.modules)
     totals = [sum(stage.modules.values()) or 1.0 for stage in cost.stages]
     shares = {
@@ -256,17 +256,17 @@ def _modules(cost: ProfileCost) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Parse the command line, profile, and print what came out."""
+    """Parse the command line, profile, and print the result."""
     parser = argparse.ArgumentParser(prog="python -m tools.profile", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("audio", nargs="*", help="recordings; without them, a clip of the demo model")
     parser.add_argument("-m", "--model", action="append", help="a converted model; repeatable")
     parser.add_argument("--synthetic", choices=list(map(str, Size)), help="also a model of random weights")
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], help="copies of the clip, side by side")
-    parser.add_argument("--steps", type=int, default=DECODE_STEPS, help="tokens behind the first, for each row")
-    parser.add_argument("--trials", type=int, default=BENCH_TRIALS, help="timed runs, behind a warm-up")
-    parser.add_argument("--device", choices=("cpu", "gpu"), help="MLX chooses without it")
-    parser.add_argument("--dtype", help="float32, bfloat16 or stored; goes by the device without it")
-    parser.add_argument("-l", "--lang", default=AUTO, help="of the recordings")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1], help="copies of the clip per batch")
+    parser.add_argument("--steps", type=int, default=DECODE_STEPS, help="tokens after the first, for each row")
+    parser.add_argument("--trials", type=int, default=BENCH_TRIALS, help="timed runs after a warm-up")
+    parser.add_argument("--device", choices=("cpu", "gpu"), help="default: chosen by MLX")
+    parser.add_argument("--dtype", help="float32, bfloat16 or stored; default: depends on the device")
+    parser.add_argument("-l", "--lang", default=AUTO, help="language of the recordings")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     given = parser.parse_args(words)
     try:

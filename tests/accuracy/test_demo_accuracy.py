@@ -1,4 +1,4 @@
-"""The bundled model on a few held-out clips; `make eval` takes a thousand, see `docs/demo-accuracy.md`."""
+"""The bundled model on a few held-out clips. `make eval` uses a thousand, see `docs/reports/demo-accuracy.md`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from tools.export import export
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data" / "demo"
-CONDITIONS = {"clean": 5.0, "noisy": 15.0}  # clips as spoken, and at 10 dB SNR: most errors allowed, percent
-# Points that a recipe may lose on these few clips; over a thousand the limits are 0.2, 0.3 and 1.5.
+CONDITIONS = {"clean": 5.0, "noisy": 15.0}  # as spoken, and at 10 dB SNR: maximum error rate in percent
+# Percentage points that a recipe may lose on these few clips; over a thousand clips the limits are 0.2, 0.3 and
+# 1.5.
 Clips = dict[str, list[Clip]]  # by condition
-Texts = dict[str, list[tuple[str, str]]]  # in words, and the CTC branch's
+Texts = dict[str, list[tuple[str, str]]]  # in words, and from the CTC branch
 LOSSES = {"bfloat16": 0.5, "8-bit": 1.0, "4-bit": 2.0}
 
 
@@ -37,7 +38,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exact(upstream: Path, tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
-    """It in float32."""
+    """The bundled model in float32."""
     return load_recipe(upstream, RECIPES[0], tmp_path_factory.mktemp("exact"))
 
 
@@ -48,7 +49,7 @@ def clips() -> Clips:
 
 @pytest.fixture(scope="module")
 def texts(exact: Recognizer, clips: Clips) -> Texts:
-    """Text in words, and the CTC branch's, of each clip in float32."""
+    """The decoder's text in words and the CTC branch's text of each clip, in float32."""
     return {condition: decode(exact, own, itn=False, ctc=True) for condition, own in clips.items()}
 
 
@@ -66,7 +67,7 @@ def test_error_rate(clips: Clips, texts: Texts, condition: str, language: str) -
 
 
 def test_digits(clips: Clips, texts: Texts) -> None:
-    """So few digits that one string read wrong is 8 %; over a thousand clips the limit is 3 %."""
+    """There are so few digit strings that one misread string is 8 %; over a thousand clips the limit is 3 %."""
     pairs = [(clip, text) for clip, (text, _) in zip(clips["clean"], texts["clean"], strict=True)]
     rate = error_rate((clip.spoken, text) for clip, text in pairs if clip.domain == "digits")
     assert rate.total > 30
@@ -78,7 +79,7 @@ def test_ctc_branch_alone(clips: Clips, texts: Texts) -> None:
 
 
 def test_numbers_as_digits_when_asked(clips: Clips, exact: Recognizer) -> None:
-    """The prompt's switch is obeyed: the same clips, written the other way."""
+    """The prompt's switch works: the same clips, written with digits."""
     numbers = [
         clip for clip in clips["clean"] if clip.spoken.casefold() != clip.written.casefold().rstrip(".?。？")
     ]
@@ -103,13 +104,13 @@ def test_recipes_in_their_own_arithmetic(
 
 @pytest.mark.process
 @pytest.mark.parametrize("condition", ["clean", pytest.param("noisy", marks=pytest.mark.full)])
-def test_text_is_the_references(upstream: Path, clips: Clips, texts: Texts, condition: str) -> None:
-    """Greedy text in float32 of the same weights, word for word."""
+def test_text_equals_the_references(upstream: Path, clips: Clips, texts: Texts, condition: str) -> None:
+    """Greedy decoding of the same weights in float32 gives the same words."""
     theirs = decode_with_reference(reference_python(), upstream, clips[condition], itn=False)
     assert [text for text, _ in texts[condition]] == theirs
 
 
-def test_without_its_ctc_branch_it_reads_the_same(
+def test_without_its_ctc_branch_the_text_is_the_same(
     upstream: Path, clips: Clips, texts: Texts, tmp_path: Path
 ) -> None:
     import torch
@@ -124,7 +125,7 @@ def test_without_its_ctc_branch_it_reads_the_same(
     assert decode(recognizer, part, itn=False) == [(text, "") for text, _ in texts["clean"][:12]]
 
 
-# --- which texts are doubted: right ones never, most of those that it makes of noise ---
+# --- doubted texts: never right ones, and most of those made up from noise ---
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_right_texts_are_not_doubted(recognizer: Recognizer, condition: str, itn
     assert [segment for segment in right if segment.disagreement is None] == []
 
 
-def test_most_of_what_is_made_of_noise_is_doubted(recognizer: Recognizer) -> None:
+def test_most_texts_made_up_from_noise_are_doubted(recognizer: Recognizer) -> None:
     rng = np.random.default_rng(7)
     noise = [
         10 ** rng.uniform(-2, -0.7) * rng.standard_normal(int(rng.uniform(1.5, 6) * 16000)) for _ in range(40)

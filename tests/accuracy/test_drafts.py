@@ -1,4 +1,4 @@
-"""Drafted beside plain decoding on the tests' held-out clips; `make eval` takes two thousand, see the docs."""
+"""Decoding with and without drafts on the tests' held-out clips. `make eval` uses two thousand, see the docs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def options(batch: int, itn: bool) -> TranscribeOptions:
 def test_the_text_is_the_same_in_fewer_passes(
     recognizers: dict[str, Recognizer], recipe: Recipe, batch: int, itn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if recipe is not RECIPES[0]:  # on a CPU drafts do not pay in these types, and hardly any would be tried
+    if recipe is not RECIPES[0]:  # on a CPU, drafts do not pay in these types, so hardly any would be tried
         monkeypatch.setattr(RunCost, "of", lambda llm: RunCost(128))
     plain, drafted = compare(recognizers[recipe.name], CLIPS, options(batch, itn))
     same = sum(one == other for one, other in zip(plain.texts, drafted.texts, strict=True))
@@ -59,22 +59,22 @@ def test_the_text_is_the_same_in_fewer_passes(
     assert drafted.counts["decoder_calls"] * (1.5 if itn else 3) < plain.counts["decoder_calls"]
 
 
-def test_on_a_cpu_drafts_are_left_alone_where_they_do_not_pay(recognizers: dict[str, Recognizer]) -> None:
+def test_on_a_cpu_drafts_are_not_tried_where_they_do_not_pay(recognizers: dict[str, Recognizer]) -> None:
     plain, drafted = compare(recognizers["8-bit"], CLIPS[:10], options(16, itn=True))
     assert drafted.texts == plain.texts
     assert drafted.counts["drafted"] <= 10
 
 
 @pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.full), 16])
-def test_of_a_bad_draft_little_is_tried(exact: Recognizer, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_of_a_bad_draft_is_tried(exact: Recognizer, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def other_text(text: str, *rest: Any) -> CTCDraft:
-        return CTCDraft("entirely different words that nobody in these recordings has ever said", *rest)
+        return CTCDraft("entirely different words that do not occur in any of these recordings", *rest)
 
     monkeypatch.setattr(session, "CTCDraft", other_text)
     plain, drafted = compare(exact, CLIPS, options(batch, itn=False))
     assert drafted.texts == plain.texts
     assert drafted.counts["accepted"] < drafted.counts["drafted"] // 20
-    assert drafted.counts["drafted"] < 16 * len(CLIPS)  # less than one proposal of each, and less than a prompt
+    assert drafted.counts["drafted"] < 16 * len(CLIPS)  # less than one proposal per clip, and less than a prompt
 
 
 def test_no_draft_is_made_for_a_model_without_the_branch(

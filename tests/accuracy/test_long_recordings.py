@@ -1,4 +1,4 @@
-"""The demo model on clips joined into long recordings: as good as clip by clip, and every second accounted for."""
+"""The demo model on clips joined into long recordings: as accurate as clip by clip, and no second is lost."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[JoinedRecording
 
 
 def test_joined_clips_read_as_well_as_alone(recordings: list[JoinedRecording], recognizer: Recognizer) -> None:
-    """No more than one point worse, over the three noise levels together."""
+    """The error rate is at most one point higher, over the three noise levels together."""
     alone, joined = [], []
     for recording in recordings:
         wanted = " ".join(clip.spoken for clip in recording.clips)
@@ -38,7 +38,7 @@ def test_joined_clips_read_as_well_as_alone(recordings: list[JoinedRecording], r
         alone.append((wanted, " ".join(texts)))
         joined.append((wanted, recognizer.transcribe(recording.path, **SPOKEN).text))
     assert error_rate(joined).percent <= error_rate(alone).percent + 1.0
-    assert error_rate(alone).percent < 6.0, "else the comparison says little"
+    assert error_rate(alone).percent < 6.0, "else the comparison means little"
 
 
 def test_ledger_and_segments(recordings: list[JoinedRecording], recognizer: Recognizer) -> None:
@@ -51,4 +51,4 @@ def test_ledger_and_segments(recordings: list[JoinedRecording], recognizer: Reco
         found = coverage([(segment.start_s, segment.end_s) for segment in transcript.segments], recording.speech)
         assert (found.split, found.missed, found.joined) == (0, 0, 0)
         assert found.recall > 0.995
-        assert found.precision > 0.7, "it leaves out the pauses, but for a margin"
+        assert found.precision > 0.7, "segments exclude the pauses, except for a margin"

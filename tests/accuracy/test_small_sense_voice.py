@@ -1,4 +1,4 @@
-"""The tests' small SenseVoice, read by FunASR's own class: text, tags and word starts on held-out clips."""
+"""The tests' small SenseVoice in FunASR's own class: text, tags and word starts on held-out clips."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_is_small() -> None:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `sense-evaluate` prints for the tests' clips, and the texts."""
+    """The output of `sense-evaluate` for the tests' clips, and the texts."""
     texts = tmp_path_factory.mktemp("sense") / "texts.json"
     command = [reference_python(), "-m", "tools.demo", "sense-evaluate", "--model", MODEL, "--clips", CLIPS]
     command += ["--texts", texts]
@@ -59,7 +59,7 @@ def test_words_start_where_the_demo_model_has_them(found: dict[str, Any]) -> Non
 @pytest.mark.process
 @pytest.mark.parametrize(("kind", "itn"), [("spoken", False), ("written", True)])
 def test_reads_what_funasr_reads(found: dict[str, Any], kind: str, itn: bool, tmp_path: Path) -> None:
-    """Converted in float32 it writes FunASR's texts, so it is exactly as good; the target is half a point."""
+    """Converted in float32, it gives FunASR's texts, so it is equally accurate; the target is half a point."""
     convert(MODEL, tmp_path / "model", dtype="float32")
     recognizer = funasr_cli.load(tmp_path / "model")
     clips = read_clips(CLIPS)

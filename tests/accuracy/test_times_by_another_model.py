@@ -1,4 +1,4 @@
-"""Word times that a small SenseVoice tells for the demo model, beside those of its own CTC branch."""
+"""Word times from a small SenseVoice for the demo model's text, compared with those of its own CTC branch."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_words_start_where_the_own_branch_has_them(models: Path, itn: bool, leas
     assert all(is_estimated == unscored for is_estimated, unscored in estimated)
 
 
-def test_what_cannot_be_bridged_is_estimated(models: Path) -> None:
-    """Of a text that is not what is said: an earlier text that the first segment goes on from."""
+def test_words_without_a_match_are_estimated(models: Path) -> None:
+    """The text contains more than the speech: an earlier text that the first segment continues."""
     other = funasr_cli.load(models / "bare", align_with=models / "sense")
     found = words(other, CLIPS[0].path, prev_text="Quartz sphinx judge vow", language=CLIPS[0].language)
     unheard = [word for word in found if word.text in ("Quartz", "sphinx", "judge", "vow")]
@@ -84,7 +84,7 @@ def test_from_the_command_line(models: Path, tmp_path: Path) -> None:
 
 
 def test_a_language_that_it_lacks(models: Path, tmp_path: Path) -> None:
-    """Vietnamese, which some Fun-ASR-Nano know, and no SenseVoiceSmall."""
+    """Vietnamese is supported by some Fun-ASR-Nano models, but not by SenseVoiceSmall."""
     shutil.copytree(models / "bare", tmp_path / "bare")
     config = tmp_path / "bare/config.json"
     stated = json.loads(config.read_text(encoding="utf-8"))

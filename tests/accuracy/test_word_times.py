@@ -1,4 +1,4 @@
-"""Word times of the demo model: of clips whose word starts the synthesiser reports, joined, and of real speech."""
+"""Word times of the demo model: on clips with word starts from the synthesiser, joined clips and real speech."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.accuracy.word_times import Errors, check, of_clips, of_joined
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data"
-MEDIAN_S, MOST_S = 0.06, 0.18  # targets of a thousand clips, and kept by each of these small sets
+MEDIAN_S, MOST_S = 0.06, 0.18  # targets for a thousand clips, also met by each of these small sets
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def require(errors: dict[str, Errors], words: int) -> None:
 
 
 def test_bundled_clips(recognizer: Recognizer) -> None:
-    """The model reads these without an error: all words are compared, both languages as one."""
+    """The model reads these without an error, so all words are compared, in both languages together."""
     errors = of_clips(recognizer, read_clips(CLIPS), itn=False)
     late_s = [time_s for own in errors.values() for time_s in own.measured]
     require({"both": Errors(late_s)}, words=60)
@@ -63,7 +63,7 @@ def test_joined_clips(recognizer: Recognizer, tmp_path: Path, snr_db: float | No
 
 
 def test_late_words_are_noticed() -> None:
-    """The comparison itself: a second late, and a word that is missing."""
+    """The comparison itself detects times that are a second late, and a missing word."""
     clip = next(clip for clip in read_clips(CLIPS) if clip.language == "en")
     words = [
         Word(text, start_s + 1.0, start_s + 1.1, 1.0)
@@ -78,7 +78,7 @@ def test_late_words_are_noticed() -> None:
 @pytest.mark.parametrize("itn", [False, True])
 @pytest.mark.parametrize("name", ["zh-6s.wav", "en-11s-jfk.flac"])
 def test_people(recognizer: Recognizer, name: str, itn: bool) -> None:
-    """It does not understand them, and what it writes has its times all the same."""
+    """The model does not understand these speakers, but its text has times anyway."""
     transcript = recognizer.transcribe(DATA / name, word_times=True, itn=itn)
     assert transcript.segments
     for segment in transcript.segments:
@@ -89,13 +89,13 @@ def test_people(recognizer: Recognizer, name: str, itn: bool) -> None:
 
 
 def test_words_are_those_of_the_segment_wherever_it_is(recognizer: Recognizer, tmp_path: Path) -> None:
-    """Decoded in one batch or alone: the same words, moved."""
+    """The same words, shifted, whether decoded in a batch or alone."""
     recording = join_clips(read_clips(CLIPS), tmp_path / "joined.flac")
-    beside, alone = (
+    batched, alone = (
         recognizer.transcribe(recording.path, word_times=True, itn=False, batch_size=rows).segments
         for rows in (8, 1)
     )
-    for one, other in zip(beside, alone, strict=True):
+    for one, other in zip(batched, alone, strict=True):
         assert [dataclasses.replace(word, score=None) for word in one.words] == [
             dataclasses.replace(word, score=None) for word in other.words
         ]

@@ -1,4 +1,4 @@
-"""`funasr bench`: what it measures, the tables, the JSON, the pictures."""
+"""`funasr bench`: measurements, tables, JSON and pictures."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ DIGITS = next(clip for clip in demo.clips() if clip.written == "792")
 
 @pytest.mark.slow
 def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
-    load_once.cache_clear()  # loading is measured, too
+    load_once.cache_clear()  # loading must be measured as well
     data = measured("--rtf", "-m", small_model, zh_wav, short_wav, "--trials", 3, *QUICK)
     assert (data["format"], data["format_version"], data["mode"]) == ("funasr-bench", 1, "rtf")
     assert data["settings"] == {
@@ -40,7 +40,7 @@ def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
     assert data["machine"].keys() == {"system", "processor", "cores", "memory_bytes", "gpu", "blas", "threads"}
     (model,) = data["models"]
     assert (model["model"], model["weights"]) == ("Small-Nano", "float32")
-    assert 4 * model["parameters"] == pytest.approx(model["mlx_bytes"], rel=0.1)  # other arrays may live
+    assert 4 * model["parameters"] == pytest.approx(model["mlx_bytes"], rel=0.1)  # other arrays may be in memory
     assert 0 < model["load_s"]["low"] <= model["load_s"]["high"]
     facts = ("case", "audio", "audio_s", "segments", "tokens", "decoder_calls", "passes", "drafted", "accepted")
     assert [tuple(case[name] for name in facts) for case in data["cases"]] == [
@@ -75,7 +75,7 @@ DRAFT_COLUMNS = "case calls tok/call accepted % seconds spread times faster in a
     ],
 )  # fmt: skip
 def test_tables(mode: str, columns: str, rows: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a row for each case, in as many columns as there are headings."""
+    """The table has a row for each case, and each row has a cell for every heading."""
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(DIGITS.path, "a.flac")
     Path("refs.tsv").write_text(f"a.flac\t{DIGITS.written} 5\n", encoding="utf-8")
@@ -93,7 +93,7 @@ def test_tables(mode: str, columns: str, rows: list[str], tmp_path: Path, monkey
 
 @pytest.mark.slow
 def test_every_combination_is_measured(small_model: Path, tmp_path: Path, short_wav: Path) -> None:
-    """Models x durations x batch sizes; two models of one name are told apart by their folders."""
+    """Models x durations x batch sizes. Two models with the same name are distinguished by their folders."""
     other = shutil.copytree(small_model, tmp_path / "other")
     options = ("--durations", "1,2.5", "--batch-sizes", "1,2", "--trials", 1, "--exact-tokens", 2)
     data = measured("--rtf", "-m", small_model, "-m", other, short_wav, *options)
@@ -104,7 +104,7 @@ def test_every_combination_is_measured(small_model: Path, tmp_path: Path, short_
         for duration in ("1", "2.5") for size in (1, 2) for name in names
     ]  # fmt: skip
     for case in data["cases"]:
-        assert case["recordings"] == 2, "as many as fill the largest batch"
+        assert case["recordings"] == 2, "enough to fill the largest batch"
         assert case["audio_s"] == 2 * float(case["audio"].split()[1])
         assert case["tokens"] == 2 * case["segments"]
         check_case(case, trials=1)
@@ -112,19 +112,19 @@ def test_every_combination_is_measured(small_model: Path, tmp_path: Path, short_
 
 @pytest.mark.slow
 def test_memory_of_a_case_leaves_other_models_out(small_model: Path, short_wav: Path) -> None:
-    """The demo model takes 14 MB, the small one half of one."""
+    """The demo model takes 14 MB, the small one half a megabyte."""
     load_once.cache_clear()
     options = (short_wav, "--trials", 1, "--exact-tokens", 1)
     alone = measured("--rtf", "-m", small_model, *options)["cases"][0]["peak_mlx_bytes"]
-    beside = measured("--rtf", "-m", small_model, "-m", MODEL, *options)["cases"]
-    assert [case["model"] for case in beside] == ["Small-Nano", "demo"]
-    assert beside[0]["peak_mlx_bytes"] == pytest.approx(alone, abs=2e6)
-    assert beside[1]["peak_mlx_bytes"] > alone + 10e6
+    together = measured("--rtf", "-m", small_model, "-m", MODEL, *options)["cases"]
+    assert [case["model"] for case in together] == ["Small-Nano", "demo"]
+    assert together[0]["peak_mlx_bytes"] == pytest.approx(alone, abs=2e6)
+    assert together[1]["peak_mlx_bytes"] > alone + 10e6
 
 
 @pytest.mark.slow
-def test_model_from_a_variable(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
-    """Also of a folder with a space in its name; and a single one from the settings file."""
+def test_models_from_a_variable_and_the_settings_file(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
+    """FUNASR_MODEL may name a folder with a space in its name; the settings file may name a single model."""
     model = shutil.copytree(small_model, tmp_path / "two words")
     options = ("bench", "--rtf", short_wav, "--trials", 1, "--json", *QUICK)
     result = invoke(*options, env={"FUNASR_MODEL": str(model)})
@@ -145,7 +145,7 @@ def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> No
     for case in cases:
         assert case["case"] == f"Small-Nano, 5 recordings, batch of {case['batch_size']}"
         assert case["recordings"] == case["segments"] == 5
-        assert case["tokens"] == 5 * 3, "a segment each, whatever the model would rather write"
+        assert case["tokens"] == 5 * 3, "one segment each, even if the model would write fewer or more tokens"
         assert case["same_texts"] == 5
         assert case["audio_s"] == pytest.approx(cases[0]["audio_s"])
         seconds, first = case["stages"]["total_s"]["median"], cases[0]["stages"]["total_s"]["median"]
@@ -153,7 +153,7 @@ def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> No
 
 
 @pytest.mark.process
-def test_memory_of_a_model_that_is_not_there(tmp_path: Path) -> None:
+def test_memory_of_a_missing_model(tmp_path: Path) -> None:
     with refused("command-failed", "exit code 3: ", "no such model"):
         run_memory({"none": ["-m", str(tmp_path / "none")]}, [clips()[0].path], (1.0,), lambda _: None)
 
@@ -166,7 +166,7 @@ def test_recordings_are_as_long_as_asked_for(tmp_path: Path) -> None:
 
 @pytest.fixture
 def refs(tmp_path: Path) -> Path:
-    """What is said in two clips, with a word too many and a character that is another."""
+    """Return a reference file for two clips, with one extra word and one wrong character."""
     texts = [CLIPS[0].written + " Yes", CLIPS[1].written.replace("块", "元")]
     assert texts[1] != CLIPS[1].written
     path = tmp_path / "refs.tsv"
@@ -186,16 +186,16 @@ def test_error_rates(refs: Path) -> None:
     assert cases[0]["texts"] == [CLIPS[0].written] * 2
     batches = ("--batches", "-m", "demo", "--trials", 1, "--recordings", 4, "--batch-sizes", 4)
     (case,) = measured(*batches, *paths, "--refs", refs)["cases"]
-    assert (case["errors"]["edits"], case["errors"]["total"]) == (2, 14), "each file counts once"
+    assert (case["errors"]["edits"], case["errors"]["total"]) == (2, 14), "each file must count once"
 
 
 @pytest.mark.slow
 def test_comparison(tmp_path: Path) -> None:
-    """With a measurement whose memory was half as much, of a case that is gone, with another MLX."""
+    """The earlier measurement used half the memory, a case that no longer exists, and another MLX."""
     earlier = measured(*RTF, CLIPS[0].path)
     [before] = earlier["cases"]
     before["peak_mlx_bytes"] //= 2
-    del before["decoder_calls"]  # as in reports of earlier versions, which have `passes` alone
+    del before["decoder_calls"]  # as in reports of earlier versions, which have only `passes`
     earlier["cases"].append(before | {"case": "demo, gone.wav"})
     earlier["versions"]["mlx"] = "0.1"
     path = tmp_path / "earlier.json"
@@ -233,7 +233,7 @@ def test_comparison(tmp_path: Path) -> None:
     ],
 )
 def test_pictures(mode: str, texts: list[str], small_model: Path, short_wav: Path, tmp_path: Path) -> None:
-    """Names are taken as they are, also where matplotlib would read mathematics, and Rich markup or emoji."""
+    """Names are drawn literally, even if they contain Rich markup, emoji codes or matplotlib's mathematics."""
     clip = tmp_path / "[red]:smile:$\\会议$.wav"
     clip.write_bytes(short_wav.read_bytes())
     options = ("--max-tokens", 2) if "memory" in mode else ("--exact-tokens", 2, "--trials", 1)
@@ -248,8 +248,8 @@ def test_pictures(mode: str, texts: list[str], small_model: Path, short_wav: Pat
 
 
 @pytest.mark.slow
-def test_a_picture_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has been measured is printed all the same."""
+def test_results_are_printed_if_the_picture_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The measurements are printed anyway."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.svg")
@@ -262,7 +262,7 @@ def test_a_picture_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 def test_synthetic_models(short_wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside a real one; alone, it needs no converted model, and a limit that was asked for stands."""
+    """They can be measured with a real model, or alone without any converted model. An explicit limit applies."""
     data = measured("--rtf", "-m", "demo", "--synthetic", "demo", short_wav, "--trials", 1)
     assert [model["model"] for model in data["models"]] == ["demo", "synthetic demo"]
     assert data["settings"]["exact_tokens"] == 64
@@ -272,8 +272,8 @@ def test_synthetic_models(short_wav: Path, tmp_path: Path, monkeypatch: pytest.M
     assert [(case["case"], case["tokens"]) for case in alone["cases"]] == [("synthetic demo, generated 2 s", 3)]
 
 
-def test_settings_wait_for_a_model_that_can(short_wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they do for `funasr transcribe`; what is typed is refused, by a model that has no tokens to count."""
+def test_settings_that_a_model_lacks_are_ignored(short_wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting is ignored for a model that does not support it; the option on the command line is refused."""
     monkeypatch.setattr("funasr_cli.benchmarks.subjects.load_model", lambda *_: SpeakingModel())
     base = ("bench", "--rtf", "-m", "demo", short_wav, "--trials", 1, "--json")
     assert invoke(*base, env={"FUNASR_MAX_TOKENS": "50", "FUNASR_DRAFT": "off"}).exit_code == 0
@@ -284,7 +284,7 @@ def test_settings_wait_for_a_model_that_can(short_wav: Path, monkeypatch: pytest
 def test_what_a_model_lacks_is_refused_before_memory_is_measured(
     short_wav: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not given on, where it is a setting."""
+    """As a setting, it is not passed on."""
     given: list[dict[str, list[str]]] = []
     monkeypatch.setattr("funasr_cli.benchmarks.report.capabilities", lambda _: Capabilities(("zh", "en")))
     monkeypatch.setattr("funasr_cli.benchmarks.report.run_memory", lambda models, *_: given.append(models) or ())

@@ -1,4 +1,4 @@
-"""What `funasr bench` refuses: exit code, error code and the offending value; nothing is written."""
+"""What `funasr bench` refuses: exit code, error code and the offending value. Nothing is written."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ from funasr_cli import demo
 
 CONFLICT, VALUE, FILE, NO_MEASUREMENT = "options-conflict", "option-value", "file-unreadable", "not-a-measurement"
 
-# What is typed behind `funasr bench`, the error's code, and what it names; no model is looked for.
+# Arguments of `funasr bench`, the error's code and the value it names. No model is looked up.
 USAGE = [
     ("", CONFLICT, "--rtf, --batches, --drafts and --memory"),
     ("--rtf --memory", CONFLICT, "say what to measure"),
@@ -50,7 +50,7 @@ USAGE = [
     ("--memory --compare cases.json", NO_MEASUREMENT, "cases.json"),
 ]  # fmt: skip
 
-# Refused by Typer, or by what other commands share; and whatever else cannot be done: the exit code.
+# Refused by Typer or by code shared with other commands, and other failures, with the exit code.
 ELSEWHERE = [
     ("--rtf --plt a.png", 2, "--plt"),
     ("--rtf --trials 0", 2, "--trials"),
@@ -59,7 +59,7 @@ ELSEWHERE = [
     ("--rtf --plot a.gif", 2, "a.gif"),
     ("--rtf --plot a.svg", 1, "a.svg"),
     ("--rtf --plot none/a.svg", 1, "none"),
-    ("--rtf -m demo a.flac --trials 1 --exact-tokens 1 --plot link.svg", 1, "link.svg"),  # a link to nowhere
+    ("--rtf -m demo a.flac --trials 1 --exact-tokens 1 --plot link.svg", 1, "link.svg"),  # a dangling link
     ("--rtf -m nowhere", 3, "nowhere"),
     ("--memory -m calls", 3, "calls"),
     ("--rtf -m demo a.flac -l ko", 2, "'ko'"),
@@ -73,7 +73,7 @@ ELSEWHERE = [
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that `funasr bench` runs in."""
     monkeypatch.chdir(tmp_path)
     measured = '{"format": "funasr-bench", "format_version": %d, "mode": "memory"%s}'
@@ -92,24 +92,24 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("typed", "code", "value"), USAGE, ids=[row[0] for row in USAGE])
-def test_refused_before_a_model_is_looked_for(typed: str, code: str, value: str, desk: Path) -> None:
-    before = tree(desk)
+def test_refused_before_a_model_is_looked_up(typed: str, code: str, value: str, workdir: Path) -> None:
+    before = tree(workdir)
     invoke("bench", *typed.split(), *(["-m", "nowhere"] if typed else [])).assert_error(2, code, value)
-    assert tree(desk) == before
+    assert tree(workdir) == before
 
 
 @pytest.mark.parametrize(("typed", "exit_code", "value"), ELSEWHERE, ids=[row[0] for row in ELSEWHERE])
-def test_what_cannot_be_done(typed: str, exit_code: int, value: str, desk: Path) -> None:
-    before = tree(desk)
+def test_other_errors(typed: str, exit_code: int, value: str, workdir: Path) -> None:
+    before = tree(workdir)
     invoke("bench", *typed.split()).assert_fails(exit_code, value)
-    assert tree(desk) == before
+    assert tree(workdir) == before
 
 
 @pytest.mark.parametrize(
     ("package", "typed", "extra"),
     [("rapidfuzz", "--refs other.tsv", "bench"), ("matplotlib", "--plot b.svg", "plot")],
 )
-@pytest.mark.usefixtures("desk")
+@pytest.mark.usefixtures("workdir")
 def test_a_missing_library_is_named(package: str, typed: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     result = invoke("bench", "--rtf", *typed.split())
@@ -117,7 +117,7 @@ def test_a_missing_library_is_named(package: str, typed: str, extra: str, monkey
 
 
 def allow_small_files_only() -> None:
-    """Let a process write a few kilobytes to a file: a full disk, as far as it can tell."""
+    """Limit the files that this process writes to a few kilobytes, to simulate a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))
 
 

@@ -1,6 +1,7 @@
-"""``--compare-hotwords``: what hotwords change, on stdout; and ``--show-prompt`` and ``--prev-text``.
+"""``--compare-hotwords``: what hotwords change, on stdout. Also ``--show-prompt`` and ``--prev-text``.
 
-The demo model has never seen a hotword. It reacts to them all the same, if wrongly: enough to see differences.
+The demo model was not trained with hotwords. It reacts to them, though wrongly, which is enough to see
+differences.
 """
 
 import json
@@ -28,7 +29,7 @@ from funasr_cli.transcript import Segment, Transcript, join_texts
 
 CLIPS = demo.clips()
 EN, ZH = CLIPS[0], CLIPS[1]
-SAME = CLIPS[4]  # no hotword changes it
+SAME = CLIPS[4]  # no hotword changes its text
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
 CONTEXT = (
@@ -43,7 +44,7 @@ def text_with(clip: demo.DemoClip, *hotwords: str) -> str:
 
 @pytest.mark.slow
 def test_differences() -> None:
-    """Of several inputs, each with its differences, then how often each hotword was written."""
+    """Differences are printed per input, followed by the number of times each hotword was written."""
     changed = text_with(EN, "seven", "meeting")
     assert changed != EN.written
     assert text_with(SAME, "seven", "meeting") == SAME.written
@@ -64,7 +65,7 @@ def test_differences() -> None:
 
 
 def test_differences_on_a_terminal() -> None:
-    """Words that only one of the texts has are coloured; without colours, none."""
+    """Words that only one of the texts contains are coloured; without colours, nothing is."""
     changed = text_with(ZH, "Kubernetes")
     assert changed == "这个6月83。"
     arguments = ("transcribe", "-m", "demo", ZH.path, "--compare-hotwords", "--hotword", "Kubernetes")
@@ -97,7 +98,7 @@ def test_both_runs_show_their_progress() -> None:
 
 @pytest.mark.slow
 def test_a_failed_input(tmp_path: Path) -> None:
-    """It is reported once, and the others are still compared."""
+    """It is reported once, and the other inputs are still compared."""
     missing = tmp_path / "missing.wav"
     result = invoke("transcribe", "-m", "demo", missing, SAME.path, "--compare-hotwords", "--hotword", "seven")
     assert result.stdout.startswith(f"{SAME.path}: 0 of 1 segments differ\nseven: ")
@@ -106,16 +107,16 @@ def test_a_failed_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_gaps_are_told_once(small_model: Path, short_wav: Path) -> None:
-    """What is missing is said as without a comparison, and shows in the exit code."""
+def test_gaps_are_reported_once(small_model: Path, short_wav: Path) -> None:
+    """Missing parts are reported as without a comparison, and affect the exit code."""
     arguments = ("transcribe", "-m", small_model, short_wav, "--max-tokens", 3, "--hotword", "a")
     plain, compared = invoke(*arguments), invoke(*arguments, "--compare-hotwords")
     assert "cut short after 3 tokens" in compared.stderr
     assert (compared.stderr, compared.exit_code) == (plain.stderr, 1)
 
 
-def test_a_file_that_goes_away_between_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The second reading counts as much as the first."""
+def test_a_file_that_disappears_between_the_two_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A failure in the second pass counts as much as one in the first."""
     clip = tmp_path / "a.flac"
     clip.write_bytes(EN.path.read_bytes())
     from funasr_cli.cli import compare
@@ -142,7 +143,7 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
 
 
 def pieces(*ends_s: float, name: str = "") -> list[Segment]:
-    """Segments that follow each other, with texts that say where they are."""
+    """Return consecutive segments whose texts give their positions."""
     return [segment(*span_s, f"{name}{span_s[1]:g}") for span_s in pairwise((0.0, *ends_s))]
 
 
@@ -154,12 +155,12 @@ def of(*segments: Segment) -> Transcript:
     ("without", "with_hotwords", "parts"),
     [
         ((5, 9), (5, 9), [Part(0.0, 5, "a5", "b5"), Part(5, 9, "a9", "b9")]),
-        # one was repaired: halves and quarters stand against the whole
+        # one was split by a retry: halves and quarters correspond to the whole
         ((4, 8, 12), (4, 5, 6, 8, 12), [
             Part(0.0, 4, "a4", "b4"), Part(4, 8, "a8", "b5 b6 b8"), Part(8, 12, "a12", "b12")
         ]),
         ((6, 12), (4, 12), [Part(0.0, 12, "a6 a12", "b4 b12")]),
-        # only one has it
+        # only one transcript has it
         ((), (), []),
         ((), (3,), [Part(0.0, 3, "", "b3")]),
         ((5, 9), (5,), [Part(0.0, 5, "a5", "b5"), Part(5, 9, "a9", "")]),
@@ -175,7 +176,7 @@ CUTS = st.lists(st.integers(1, 40), max_size=8, unique=True).map(sorted)
 @pytest.mark.slow
 @given(CUTS, CUTS, CUTS)
 def test_parts_hold_everything_once(shared: list[int], without: list[int], with_hotwords: list[int]) -> None:
-    """In order, without overlaps, ending where both transcripts have an end."""
+    """Every segment is in exactly one part. Parts are ordered and end where both transcripts have an end."""
     sides = [of(*pieces(*map(float, sorted({*shared, *cuts, 41})), name="x")) for cuts in (without, with_hotwords)]
     parts = list(matching_parts(*sides))
     assert join_texts(part.without for part in parts) == sides[0].text
@@ -187,7 +188,7 @@ def test_parts_hold_everything_once(shared: list[int], without: list[int], with_
 
 @pytest.mark.slow
 def test_show_prompt() -> None:
-    """Word for word, with --quiet, too; it is what is encoded."""
+    """The prompt is printed literally, even with --quiet, and is the one that is encoded."""
     words = ("Kubernetes", "滨海 [b]")
     arguments = ("--lang", "English", "--no-itn", "--hotword", words[0], "--hotword", words[1])
     result = invoke("transcribe", "-m", "demo", EN.path, "--show-prompt", "--quiet", *arguments)
@@ -202,7 +203,7 @@ def test_show_prompt() -> None:
 
 
 def test_show_prompt_with_an_earlier_text() -> None:
-    """The first segment of a recording is asked to go on from it, the others are not."""
+    """Only the first segment of a recording gets the earlier text in its prompt."""
     result = invoke("transcribe", "-m", "demo", EN.path, "--show-prompt", "--quiet", "--prev-text", "It is")
     options, model = TranscribeOptions(prev_text="It is"), recognizer("demo").model
     counts = [
@@ -217,20 +218,20 @@ def test_show_prompt_with_an_earlier_text() -> None:
 
 @pytest.mark.slow
 def test_earlier_text(tmp_path: Path) -> None:
-    """A recording's first segment goes on from it, and no other; as upstream does, it is part of the result."""
+    """A recording's first segment continues the earlier text. As in upstream, that text is part of the result."""
     samples, earlier = soundfile.read(EN.path)[0], "I think that"
     soundfile.write(tmp_path / "twice.wav", np.concatenate([samples, np.zeros(32000), samples]), 16000)
     base = ("transcribe", "-m", "demo", tmp_path / "twice.wav", "-f", "json")
-    plain, told = (
+    plain, continued = (
         [segment["text"] for segment in json.loads(invoke(*base, *options).stdout)["segments"]]
         for options in ((), ("--prev-text", earlier))
     )
-    assert told[0].startswith(earlier)
-    assert told[0] not in (earlier, f"{earlier}{plain[0]}", f"{earlier} {plain[0]}")
-    assert (len(told), told[1]) == (2, plain[1])
+    assert continued[0].startswith(earlier)
+    assert continued[0] not in (earlier, f"{earlier}{plain[0]}", f"{earlier} {plain[0]}")
+    assert (len(continued), continued[1]) == (2, plain[1])
 
 
-# --- prompts that are too long are refused before anything is computed; long ones that fit work ---
+# --- prompts that are too long are refused before any computation; long ones that fit work ---
 
 LETTERS = random.Random(0)
 WORDS = ["".join(LETTERS.choices("abcdefghijklmnopqrstuvwxyz", k=80)) for _ in range(200)]
@@ -241,7 +242,7 @@ BASE = ("transcribe", "-m", "demo", EN.path)
 @pytest.mark.parametrize("more", [(), ("--compare-hotwords",), ("--batch-size", 16)])
 @pytest.mark.parametrize("content", ["\n".join(WORDS), "滨海\n" * 3, "a" * 10**6], ids=["words", "few", "1 MB"])
 def test_hotwords_from_a_file(content: str, more: tuple, tmp_path: Path) -> None:
-    """200 words of 80 characters made 14,000 tokens, took 10 GB and ended the process."""
+    """200 words of 80 characters made 14,000 tokens, took 10 GB, and the process was killed."""
     (tmp_path / "words.txt").write_text(content, encoding="utf-8")
     result = invoke(*BASE, "--hotwords-file", tmp_path / "words.txt", *more)
     if len(content) < 100:
@@ -250,7 +251,7 @@ def test_hotwords_from_a_file(content: str, more: tuple, tmp_path: Path) -> None
         result.assert_error(2, "prompt-too-long", str(MAX_PROMPT_TOKENS))
 
 
-def test_a_file_without_end() -> None:
+def test_an_endless_file() -> None:
     invoke(*BASE, "--hotwords-file", "/dev/zero").assert_error(2, "prompt-too-long", "/dev/zero")
 
 
@@ -260,7 +261,7 @@ def test_an_earlier_text_that_is_too_long() -> None:
 
 @pytest.mark.slow
 def test_many_short_hotwords_are_allowed(tmp_path: Path) -> None:
-    """Words and their characters are not counted, only tokens are."""
+    """The limit is on tokens, not on words or characters."""
     (tmp_path / "words.txt").write_text("\n".join(f"w{number}" for number in range(201)), encoding="utf-8")
     result = invoke(*BASE, "--hotwords-file", tmp_path / "words.txt", "--batch-size", 16)
     assert result.exit_code == 0, result

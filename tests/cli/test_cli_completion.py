@@ -1,4 +1,4 @@
-"""What a shell gets to offer when Tab is pressed."""
+"""Shell completion: the values offered on Tab."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from funasr_cli.writers import ALL_FORMATS, WRITERS
 CODES = list(LANGUAGES)
 FORMATS = [*WRITERS, ALL_FORMATS]
 IDS = ["FunAudioLLM/Fun-ASR-Nano-2512", "FunAudioLLM/Fun-ASR-MLT-Nano-2512", "FunAudioLLM/SenseVoiceSmall"]
-NOBODY = "~nobody-of-that-name/x"
+UNKNOWN_USER = "~no-such-user/x"
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def in_bash(line: str) -> dict[str, str | None]:
-    """What bash tells of a line that is being typed, up to the cursor."""
+    """Return the variables that bash sets for a line completed at its end."""
     return {"_FUNASR_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
 
 
@@ -72,7 +72,7 @@ def test_what_is_offered(line: str, expected: list[str]) -> None:
 
 
 def test_models(home: Path) -> None:
-    """All that have been converted, and the bundled one; those that are unfinished or hidden are none."""
+    """All converted models and the bundled one are offered; unfinished and hidden folders are not."""
     for name in ("mine", "owner/nano", ".funasr-x", "owner/.funasr-y"):
         shutil.copytree(demo.MODEL, home / "models" / name)
     (home / "models/empty").mkdir()
@@ -82,17 +82,19 @@ def test_models(home: Path) -> None:
         assert offered(f"funasr {option} nano") == []
 
 
-def test_what_is_wrong_elsewhere_does_not_matter(tmp_path: Path) -> None:
-    """A home that cannot be, and settings that cannot be read: Tab is not the place to hear of it."""
+def test_other_problems_are_not_reported(tmp_path: Path) -> None:
+    """An unusable home and unreadable settings cause no error messages during completion."""
     (tmp_path / "config.toml").write_text("lang = @")
-    for wrong in ({"FUNASR_HOME": NOBODY}, {"FUNASR_CONFIG": NOBODY}):
+    for wrong in ({"FUNASR_HOME": UNKNOWN_USER}, {"FUNASR_CONFIG": UNKNOWN_USER}):
         assert offered("funasr transcribe --model d", **wrong) == ["demo"]
         assert offered("funasr transcribe --model x", **wrong) == []
         assert offered("funasr convert mlt", **wrong) == ["mlt-nano"]
     for settings in (tmp_path / "config.toml", tmp_path / "none.toml"):
         assert offered("funasr transcribe --lang z", FUNASR_CONFIG=str(settings)) == ["zh"]
     env = {name: value for name, value in in_bash("funasr transcribe -m ").items() if value}
-    assert funasr(env=env | {"FUNASR_HOME": NOBODY, "FUNASR_CONFIG": NOBODY}) == Result(0, "demo\n", "")
+    assert funasr(env=env | {"FUNASR_HOME": UNKNOWN_USER, "FUNASR_CONFIG": UNKNOWN_USER}) == Result(
+        0, "demo\n", ""
+    )
 
 
 @pytest.mark.usefixtures("home")
@@ -109,7 +111,7 @@ def test_shells_that_show_descriptions() -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 @pytest.mark.parametrize("name", ["funasr", "funasr-cli"])
 def test_bash_itself(name: str, home: Path, tmp_path: Path) -> None:
-    """With the script that the command prints for it, under either of its names."""
+    """The printed completion script works under both names of the command."""
     command = Path(sys.executable).parent / name
     if not command.exists():
         pytest.skip("the package is not installed in this environment")

@@ -1,4 +1,4 @@
-"""``--confidence``: words in colour on a terminal, scores in json; refused where neither is."""
+"""``--confidence``: coloured words on a terminal, scores in JSON; refused where neither applies."""
 
 import json
 
@@ -26,14 +26,14 @@ def segment_of(*pieces: tuple[str, float]) -> Segment:
     return Segment(**{**vars(written), "scores": scores})
 
 
-def scored(said: Segment) -> list[tuple[str, float]]:
-    """Its words with their probabilities."""
-    probabilities = [score.probability for score in said.scores for _ in printable(score.text)]
-    return list(scored_words(printable(said.text), probabilities))
+def scored(original: Segment) -> list[tuple[str, float]]:
+    """Return a segment's words with their probabilities."""
+    probabilities = [score.probability for score in original.scores for _ in printable(score.text)]
+    return list(scored_words(printable(original.text), probabilities))
 
 
 def styles(*pieces: tuple[str, float]) -> list[tuple[str, str]]:
-    """Coloured words of a segment."""
+    """Return the coloured words of a segment with their colours."""
     lines = tinted_lines([segment_of(*pieces)])
     return [(lines.plain[span.start : span.end], str(span.style)) for span in lines.spans]
 
@@ -60,7 +60,7 @@ def test_words(pieces: list[tuple[str, float]], words: list[tuple[str, float]]) 
 
 
 def test_colours() -> None:
-    """Below 0.5, below 0.8, and not at the limits; white space has none."""
+    """Words below 0.5 and below 0.8 are coloured, at the limits not. White space has no colour."""
     assert styles(("a", 0.49), (" b", 0.5), (" c", 0.79), (" d", 0.8), (" e", 1.0)) == [
         ("a", "red underline"), ("b", "yellow"), ("c", "yellow")
     ]  # fmt: skip
@@ -68,8 +68,8 @@ def test_colours() -> None:
 
 @pytest.mark.slow
 @given(worded(), st.sampled_from(list(Timestamps)))
-def test_colours_change_no_times(said: Transcript, times: Timestamps) -> None:
-    assert tinted_lines(said.segments, "a: ", times).plain == as_lines(said.segments, "a: ", times)
+def test_colours_change_no_times(original: Transcript, times: Timestamps) -> None:
+    assert tinted_lines(original.segments, "a: ", times).plain == as_lines(original.segments, "a: ", times)
 
 
 @pytest.mark.slow
@@ -77,16 +77,16 @@ def test_colours_change_no_times(said: Transcript, times: Timestamps) -> None:
     st.lists(st.lists(st.tuples(texts, st.floats(0.0, 1.0)), max_size=4), max_size=3), st.sampled_from(["", "a: "])
 )
 def test_nothing_but_colours_differs(segments: list[list[tuple[str, float]]], prefix: str) -> None:
-    """Whatever the text, with control characters and white space of all kinds in it."""
-    said = [segment_of(*pieces) for pieces in segments]
-    assert tinted_lines(said, prefix).plain == as_lines(said, prefix)
-    for one in said:
+    """The rest of the output is unchanged, for any text with control characters and white space."""
+    original = [segment_of(*pieces) for pieces in segments]
+    assert tinted_lines(original, prefix).plain == as_lines(original, prefix)
+    for one in original:
         assert one_line("".join(word for word, _ in scored(one))) == one_line(one.text)
 
 
 def test_words_on_a_terminal() -> None:
-    """Exactly these codes, and nothing else on its line."""
-    clip = CLIPS[3]  # "Sarah and Emma are at the hospital.", of whose names the model is not sure
+    """The line contains exactly these colour codes and no others."""
+    clip = CLIPS[3]  # "Sarah and Emma are at the hospital.": the model is not sure of the names
     coloured = f"{UNSURE}Sarah\x1b[0m and {DOUBTFUL}Emma\x1b[0m are at the hospital."
     for options in ((), ("--stream",)):
         code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, "--confidence", *options)
@@ -96,7 +96,7 @@ def test_words_on_a_terminal() -> None:
     assert coloured not in on_terminal("transcribe", "-m", "demo", clip.path)[1]
 
 
-def test_refused_where_it_shows_nowhere() -> None:
+def test_refused_where_it_would_not_be_shown() -> None:
     base = ("transcribe", "-m", "demo", CLIPS[0].path, "--confidence")
     invoke(*base).assert_error(2, "option-idle", "--confidence")
     for options, env, both in ((("-f", "srt"), {}, True), ((), {"NO_COLOR": "1"}, True), ((), {}, False)):
@@ -107,7 +107,7 @@ def test_refused_where_it_shows_nowhere() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["json", "jsonl"])
 def test_scores_in_json(format: str) -> None:
-    """They spell the text; without the option there are none."""
+    """The scores' texts concatenate to the segment's text. Without the option there are no scores."""
     base = ("transcribe", "-m", "demo", CLIPS[0].path, "-f", format)
     (scored,) = json.loads(invoke(*base, "--confidence").stdout)["segments"]
     assert "".join(score["text"] for score in scored["scores"]) == scored["text"] == CLIPS[0].written

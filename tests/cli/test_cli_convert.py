@@ -1,4 +1,4 @@
-"""`funasr convert`: what it prints, what it refuses, and how much memory it takes."""
+"""`funasr convert`: its output, what it refuses, and its memory."""
 
 import json
 import re
@@ -45,15 +45,15 @@ def test_convert_then_transcribe_needs_no_path(small_checkpoint: Path, short_wav
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_where_the_type_holds_it(small_checkpoint: Path, tmp_path: Path) -> None:
+def test_values_that_fit_the_type_are_kept_exactly(small_checkpoint: Path, tmp_path: Path) -> None:
     result = invoke("convert", small_checkpoint, tmp_path / "out", "--dtype", "float32")
     exactly = "verified: 0005-zh-numbers.flac gives exactly what the source gives, in every stage"
     assert (result.exit_code, result.stderr.splitlines()[5:]) == (0, [exactly])
 
 
 @pytest.mark.slow
-def test_a_hub_that_would_be_ignored(small_checkpoint: Path, small_model: Path, tmp_path: Path) -> None:
-    """From a variable it may stand for good."""
+def test_a_hub_for_a_folder_is_refused(small_checkpoint: Path, small_model: Path, tmp_path: Path) -> None:
+    """The option is refused; a variable may be set permanently and is ignored."""
     invoke("convert", small_checkpoint, tmp_path / "m", "--hub", "ms").assert_fails(2, "--hub ms", "local folder")
     invoke("convert", "--check", small_model, "--hub", "hf").assert_fails(2, "--check with --hub")
     assert invoke("convert", "--check", small_model, env={"FUNASR_HUB": "ms"}).exit_code == 0
@@ -63,7 +63,7 @@ def test_a_hub_that_would_be_ignored(small_checkpoint: Path, small_model: Path, 
 
 
 def test_progress_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
-    """Bytes where they are known, and neither bytes nor a time where nobody knows how long it takes."""
+    """The bar shows bytes where their number is known, and no bytes or time where the duration is unknown."""
     out = tmp_path / "out"
     code, shown, printed = on_terminal("convert", small_checkpoint, out, stdout_too=False)
     assert (code, printed) == (0, f"{out}\n")
@@ -75,7 +75,7 @@ def test_progress_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
     assert {fact for fact in facts if not bytes_.fullmatch(fact)} <= {"reading the source", "writing", "verifying"}
 
 
-# A process that watches another one's RssAnon, which has no high-water mark of its own in Linux.
+# A process that samples another one's RssAnon; Linux keeps no peak value for it.
 WATCHER = """
 import re, sys, threading, time
 import funasr_cli, torch
@@ -102,7 +102,7 @@ print(peak - before)
 
 @pytest.fixture(scope="module")
 def large_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """240 MB in 200 tensors, the largest of which has 16 MB; in bfloat16, all of them have 110 MB."""
+    """200 tensors of 240 MB in total and at most 16 MB each; in bfloat16, they take 110 MB in total."""
     spec = small_spec(llm_dim=512, llm_heads=8, llm_kv_heads=8, llm_head_dim=64, llm_ffn_dim=2048, llm_layers=12,
                       llm_vocab_size=8192)  # fmt: skip
     return write_checkpoint(tmp_path_factory.mktemp("large") / "Large", spec)
@@ -112,21 +112,21 @@ def large_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
 @pytest.mark.parametrize("bits", [0, 4])
 def test_memory_does_not_grow_with_the_checkpoint(large_checkpoint: Path, tmp_path: Path, bits: int) -> None:
-    """Tensors are mapped, and no more than one of them is held in its new form."""
+    """Tensors are memory-mapped, and at most one of them is held in its converted form."""
     assert (large_checkpoint / "model.pt").stat().st_size > 190 * MEBIBYTE
     command = [sys.executable, "-c", WATCHER, str(large_checkpoint), str(tmp_path / "out"), str(bits)]
     output = subprocess.run(command, capture_output=True, check=True, env=environment()).stdout
     assert int(output) < 64 * MEBIBYTE  # of 240 MB; the allocator keeps some
 
 
-# --- layouts of other programs: what is said of them, and which are read as they are ---
+# --- layouts of other programs: messages, and models that are used without conversion ---
 
 HEAD = "CTC head, and so word times: no, this model has none"
 ELSEWHERE = "ModelScope's copy has one: --hub ms"
 
 
 def test_transformers(small_checkpoint: Path, tmp_path: Path) -> None:
-    """It says that upstream's frame rate and prompt are stated."""
+    """It reports that the frame rate and prompt are taken from upstream."""
     source, out = write_transformers(small_checkpoint, tmp_path / "Nano-hf"), tmp_path / "out"
     result = invoke("convert", source, out, "--dtype", "float32", "--verify", "off")
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
@@ -139,7 +139,7 @@ def test_transformers(small_checkpoint: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mlx_audio(make_checkpoint: MakeCheckpoint, short_wav: Path, tmp_path: Path) -> None:
-    """Transcribed as it lies there, as if it had been converted; it says what becomes of the CTC branch."""
+    """The folder is used directly, with the same text as its conversion. It reports the missing CTC branch."""
     ctc_checkpoint = make_checkpoint("Nano", with_ctc=True)
     source = write_mlx_audio(ctc_checkpoint, tmp_path / "Nano-mlx-audio")
     out = tmp_path / "out"

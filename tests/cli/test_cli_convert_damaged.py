@@ -1,6 +1,6 @@
-"""Damaged, hostile and foreign checkpoints in every layout: exit code, code, what is named, and nothing written.
+"""Damaged, hostile and foreign checkpoints in every layout: exit code, error code, values, nothing written.
 
-The tables lie in `support/damaged.py`. More hostile pickles: `unit/test_pickles.py`.
+The tables are in `support/damaged.py`. More hostile pickles: `unit/test_pickles.py`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One small checkpoint in every layout, by its name. Not to be changed."""
+    """The same small checkpoint in every layout, by layout. Do not change it."""
     folder = tmp_path_factory.mktemp("layouts")
     upstream = write_checkpoint(folder / "FunASR", SMALL)
     return {
@@ -51,13 +51,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """What lies in a folder, links and pipes too: kind, size and time of the last change."""
+    """Return kind, size and modification time of everything in a folder, including links and pipes."""
     found = ((path, path.lstat()) for path in folder.rglob("*"))
     return {str(path): (status.st_mode, status.st_size, status.st_mtime_ns) for path, status in found}
 
 
 def assert_readable(result: Result) -> None:
-    """What is said stays short, and holds nothing that a terminal would obey."""
+    """Assert that the messages are short and contain no control characters."""
     lines = result.stderr.splitlines()
     assert len(lines) < 20
     assert all(line.isprintable() and len(line) < 700 for line in lines)
@@ -68,7 +68,7 @@ def assert_readable(result: Result) -> None:
 def test_damage(
     layout: str, change: Change, code: str, values: tuple[str, ...], layouts: dict[str, Path], here: Path
 ) -> None:
-    """Said once, by name; nothing in it has been executed, and nothing is written or left behind."""
+    """The damage is reported once and by name. Nothing in it is executed, and nothing is written or left over."""
     change(shutil.copytree(layouts[layout], here / "Nano"))
     before = everything(here)
     result = invoke("convert", "Nano", "out")
@@ -81,13 +81,13 @@ def test_damage(
     ("layout", "what"),
     [
         ("FunASR", "code in the old format"),
-        ("FunASR", "a pipe"),
+        ("FunASR", "pipe"),
         ("Transformers", "absurd shape"),
-        ("ours", "cut"),
+        ("ours", "truncated"),
     ],
 )
 def test_damage_in_a_process(layout: str, what: str, layouts: dict[str, Path], here: Path) -> None:
-    """Nothing of a library's own is said, either."""
+    """No library prints messages of its own."""
     [(_, change, code, *values)] = [row for row in LAYOUTS[layout] if row[0] == what]
     change(shutil.copytree(layouts[layout], here / "Nano"))
     before = everything(here)
@@ -99,19 +99,19 @@ def test_damage_in_a_process(layout: str, what: str, layouts: dict[str, Path], h
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_is_not_damaged(layout: str, layouts: dict[str, Path], here: Path) -> None:
-    """So that the tests above see what they changed."""
+def test_undamaged_checkpoints_convert(layout: str, layouts: dict[str, Path], here: Path) -> None:
+    """This shows that the tests above see only their own changes."""
     shutil.copytree(layouts[layout], here / "Nano")
     assert invoke("convert", "Nano", "out", "--quiet") == Result(0, "out\n", "")
 
 
 GOOD: list[tuple[str, Change]] = [
-    ("LoRA that is merged", state_yaml(llm_conf__use_lora=True, llm_conf__lora_conf={"r": 4, "lora_alpha": 8})),
+    ("merged LoRA", state_yaml(llm_conf__use_lora=True, llm_conf__lora_conf={"r": 4, "lora_alpha": 8})),
     ("other switches", state_yaml(
         llm_conf__freeze=False, llm_conf__activation_checkpoint=True, audio_encoder_conf__dropout_rate=0.5,
         audio_encoder_conf__freeze_layer_num=3, audio_adaptor_conf__freeze=False, detect_language=True,
     )),
-    ("no word of a CTC decoder", state_yaml(ctc_decoder=None)),
+    ("no CTC decoder stated", state_yaml(ctc_decoder=None)),
     ("PEFT's names", tensors(lambda found: found.update({
         name.replace("llm.", "llm.base_model.model.").replace("q_proj.", "q_proj.base_layer."): found.pop(name)
         for name in list(found)
@@ -125,7 +125,7 @@ GOOD: list[tuple[str, Change]] = [
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [row[1] for row in GOOD], ids=[row[0] for row in GOOD])
 def test_tensors_decide(change: Change, layouts: dict[str, Path], here: Path) -> None:
-    """Switches for training, and the names of what wrapped the model then, refuse nothing."""
+    """Training switches and the prefixes of wrapper modules do not matter: only the tensors decide."""
     change(shutil.copytree(layouts["FunASR"], here / "Nano"))
     assert invoke("convert", "Nano", "out", "--dtype", "float32", "--verify", "off", "-q") == Result(
         0, "out\n", ""
@@ -136,14 +136,14 @@ def test_tensors_decide(change: Change, layouts: dict[str, Path], here: Path) ->
 
 
 def test_a_folder_of_adapters(here: Path) -> None:
-    """As PEFT's own save_pretrained writes it."""
+    """The files are those that PEFT's own save_pretrained writes."""
     (here / "Nano").mkdir()
     (here / "Nano/adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}')
     invoke("convert", "Nano", "out").assert_error(3, "lora-unmerged", "adapter_config.json")
 
 
 def test_an_earlier_conversion_survives(layouts: dict[str, Path], here: Path) -> None:
-    """Damage that only shows while the weights are being written."""
+    """Here the damage is only discovered while the weights are being written."""
     tensor(THEIR_BIAS, NAN)(shutil.copytree(layouts["Transformers"], here / "Nano"))
     shutil.copytree(layouts["ours"], here / "out")
     before = everything(here)
@@ -170,7 +170,7 @@ def test_check(change: Change, values: tuple[str, ...], quantized: Path, here: P
 
 
 def test_check_of_an_edited_model_card(quantized: Path, here: Path) -> None:
-    """It is everyone's to edit."""
+    """A model card is meant to be edited, so this is not an error."""
     shutil.copytree(quantized, here / "Nano")
     whole = invoke("convert", "--check", "./Nano").stdout
     files = len(os.listdir("Nano")) - 1

@@ -1,4 +1,4 @@
-"""Every way to get `funasr convert` and `funasr models` wrong: exit code, what is named, and nothing written."""
+"""Every error of `funasr convert` and `funasr models`: exit code, named values, and nothing written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def here(checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return folder
 
 
-# What is typed behind `funasr convert`; what is named, and what helps.
+# Arguments of `funasr convert`, the value that the error names, and the hint.
 USAGE_ERRORS = [
     ("", "SOURCE", "--help"),
     ("Nano out more", "more", "--help"),
@@ -67,12 +67,12 @@ def test_usage_errors(row: tuple[str, ...], here: Path) -> None:
 
 # The same, with the exit code.
 PLACES = [
-    # where it is to go
+    # the destination
     *((typed, 1, typed.split()[1]) for typed in ("Nano Nano", "Nano . --force", "Nano Nano/../Nano --force")),
     *((f"Nano {name}", 1, name, "--force") for name in ("earlier", "notes", "file")),
     *((f"Nano {name} --force", 1, name, "another folder") for name in ("notes", "file")),
     *((f"Nano {name}", 1, name) for name in ("file/out", "a" * 300)),
-    # where it is to come from
+    # the source
     *((name, 3, name, "hub id") for name in ("nowhere", "https://hub.invalid/owner/model")),
     *((name, 3, name, "folder") for name in ("file", "notes/config.json", "Nano/model.pt")),
     *((typed, 3, "SOURCE") for typed in ("''", "'' out")),
@@ -83,7 +83,7 @@ PLACES = [
 
 @pytest.mark.parametrize("row", PLACES, ids=[row[0][:40] for row in PLACES])
 def test_places(row: tuple[Any, ...], here: Path) -> None:
-    """Nothing is written, and what is there stays as it is."""
+    """Nothing is written, and everything that exists is unchanged."""
     typed, exit_code, *values = row
     before = tree(here)
     invoke("convert", *shlex.split(typed)).assert_fails(exit_code, "error", *values)
@@ -92,7 +92,7 @@ def test_places(row: tuple[Any, ...], here: Path) -> None:
 
 @pytest.mark.slow
 def test_what_may_be_replaced(here: Path) -> None:
-    """An earlier conversion and an empty folder, if that is asked for."""
+    """With --force, an earlier conversion and an empty folder."""
     (here / "empty").mkdir()
     for name in ("earlier", "empty"):
         before = tree(here / name)
@@ -103,14 +103,14 @@ def test_what_may_be_replaced(here: Path) -> None:
         assert tree(here / name) != before
 
 
-def test_contents_and_options_that_do_not_go_together(here: Path) -> None:
+def test_options_that_do_not_fit_the_checkpoint(here: Path) -> None:
     result = invoke("convert", "Nano", "out", "--quantize", 4, "--group-size", 128)
     result.assert_error(3, "model-misfit", "llm.model.embed_tokens.weight", "64", "128")
     assert not (here / "out").exists()
 
 
 def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it is not there or cannot be imported; a source that needs none is converted."""
+    """torch is missing or cannot be imported. A source that does not need it still converts."""
     (here / "torch.py").write_text("raise ImportError('no torch here')")
     result = funasr("convert", "Nano", "out", cwd=here, env={"PYTHONPATH": f"{here}{os.pathsep}{ROOT}"})
     result.assert_error(5, "package-missing", "pip install torch", "Transformers' layout")
@@ -131,5 +131,5 @@ def test_a_home_that_is_a_file() -> None:
     [("models demo", "demo"), ("models --jsn", "--jsn"), ("models --json=1", "--json"), ("info demo", "demo"),
      ("info --verbose", "--verbose")],
 )  # fmt: skip
-def test_commands_that_only_show(typed: str, value: str) -> None:
+def test_errors_of_commands_that_only_read(typed: str, value: str) -> None:
     invoke(*typed.split()).assert_fails(2, value, f"funasr {typed.split()[0]} --help")

@@ -1,4 +1,4 @@
-"""`funasr convert`, killed at any moment: what goes by the name of a model is a whole one."""
+"""`funasr convert`, killed at any moment: the folder with the model's name is always complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONS = ("--dtype", "bfloat16", "--quiet", "--verify", "off")
 
 
 class Models:
-    """What may go by the name, and what has been seen there."""
+    """The models that the folder may contain, and those that were found in it."""
 
     def __init__(self, old: Path, new: Path) -> None:
         self.old = old
@@ -30,12 +30,12 @@ class Models:
         self.seen: set[str] = set()
 
     def lay_out(self, folder: Path, force: bool) -> Path:
-        """A folder to convert into, and a name in it, which may be an old model's."""
+        """Create a folder to convert into; return a path in it, where an old model is placed if `force` is set."""
         folder.mkdir()
         return shutil.copytree(self.old, folder / "out") if force else folder / "out"
 
     def check(self, out: Path) -> str:
-        """Which of them is there now, to the byte; it loads."""
+        """Return which model is there, compared byte by byte, and assert that it loads."""
         [found] = [name for name, content in self.contents.items() if tree(out) == content]
         assert out.exists() == (found != "nothing")
         if out.exists():
@@ -77,9 +77,9 @@ def arguments(source: Path, out: Path, force: bool) -> list[str]:
 def test_killed_while_it_converts(
     kill: Callable[..., Death], models: Models, small_checkpoint: Path, tmp_path: Path, what: str, force: bool
 ) -> None:
-    """The command after its imports: before the last steps in that folder, before each, or at random moments.
+    """The command is killed after its imports: before the last steps, before each step, or at random moments.
 
-    The renames are among the last steps. Of random moments, one more is certain to come between the two renames.
+    The renames are among the last steps. One of the random moments is chosen to fall between the two renames.
     Every step of a smaller job: `unit/test_place_faults.py`.
     """
     for _ in range(2):  # the first child is slower than the others
@@ -98,13 +98,13 @@ def test_killed_while_it_converts(
         death = kill("command", *arguments(small_checkpoint, out, force), within=out.parent, **when)
         killed += death.exit_code == -signal.SIGKILL
         found = models.check(out)
-        beside = out.parent / "beside"
-        again = kill("command", *arguments(small_checkpoint, beside, False), within=out.parent)
+        other = out.parent / "other"
+        again = kill("command", *arguments(small_checkpoint, other, False), within=out.parent)
         assert again.exit_code == 0
-        assert tree(beside) == models.contents["new"]
-        # Between the two renames, the old one stands aside: the next conversion has put it back.
+        assert tree(other) == models.contents["new"]
+        # Between the two renames, the old model is moved aside; the next conversion has put it back.
         assert models.check(out) == ("old" if force and found == "nothing" else found)
-        assert {path.name for path in out.parent.iterdir()} <= {"out", "beside"}
+        assert {path.name for path in out.parent.iterdir()} <= {"out", "other"}
         shutil.rmtree(out.parent)
     if what == "moment":
         assert killed

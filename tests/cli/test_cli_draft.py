@@ -1,4 +1,4 @@
-"""``--draft``, and what `funasr bench --drafts` measures of it; what drafts come to: `accuracy/test_drafts.py`."""
+"""``--draft``, and `funasr bench --drafts`. Acceptance of drafts: `accuracy/test_drafts.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DRAFTED = ("drafted", "accepted")
 
 
 def transcribed(*arguments: Any, **settings: str) -> list[dict[str, Any]]:
-    """What JSON says of each recording, transcribed one after the other."""
+    """Return the JSON result of each recording, transcribed one after the other."""
     options = ("-f", "json", "--batch-size", 1, "--quiet")
     result = invoke("transcribe", *arguments, *options, env=settings)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -42,7 +42,7 @@ def test_off_in_a_variable_or_the_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("draft", "calls"), [("auto", r" in [2-5] decoder calls"), ("off", "")])
-def test_verbose_tells_decoder_calls_where_there_were_drafts(draft: str, calls: str) -> None:
+def test_verbose_shows_decoder_calls_if_there_were_drafts(draft: str, calls: str) -> None:
     result = invoke("transcribe", "-m", "demo", CLIPS[4], "--verbose", "--draft", draft)
     costs = rf"{re.escape(str(CLIPS[4]))}: 1 segment, 6 tokens{calls}; read "
     assert re.search(rf"^{costs}", result.stderr, re.MULTILINE)

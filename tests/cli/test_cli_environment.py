@@ -1,4 +1,4 @@
-"""The program and the machine it runs on: start, imports, BLAS, MLX, encodings."""
+"""The program and its machine: start-up, imports, BLAS, MLX, encodings."""
 
 import json
 import os
@@ -31,7 +31,7 @@ print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file
 
 
 def modules_of(*lines: list[str], **env: str) -> set[str]:
-    """Top-level packages that these runs, one after the other, import."""
+    """Return the top-level packages that these runs import, one after the other in a process."""
     command = [PYTHON, "-c", MODULES, json.dumps(lines)]
     done = subprocess.run(command, capture_output=True, check=True, env=environment(**env))
     return set(json.loads(done.stderr.decode().splitlines()[-1]))
@@ -49,7 +49,7 @@ def test_nothing_heavy_is_imported_for_help_and_usage_errors() -> None:
 
 @pytest.mark.parametrize("line", ["funasr transcribe --lang z", "funasr transcribe -f srt,"])
 def test_nothing_heavy_is_imported_to_complete(line: str) -> None:
-    """Tab is pressed by someone who waits."""
+    """Completion must be fast."""
     typed = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
     assert not modules_of([], **typed, _FUNASR_COMPLETE="complete_bash") & HEAVY
 
@@ -66,8 +66,8 @@ def test_transcribing_imports_nothing_that_converts_or_draws(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("[malloc] Unable to allocate"), MemoryError(), KeyError("a")])
-def test_what_nobody_has_foreseen(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """A message and an exit code of its own; a traceback only where it is asked for."""
+def test_an_unexpected_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """The message and the exit code are distinct from others; the traceback is printed only on request."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -101,7 +101,7 @@ def test_version(command: list[str]) -> None:
 
 
 def test_no_arguments() -> None:
-    """The help, as an error: nothing has been done."""
+    """The help is printed as an error, because nothing was done."""
     result = funasr()
     assert (result.exit_code, result.stderr) == (2, "")
     assert "Usage: funasr" in result.stdout
@@ -109,15 +109,15 @@ def test_no_arguments() -> None:
 
 @linux_only
 @pytest.mark.parametrize("library", ["/nowhere/libblas.so", "not-a-library", find_library("m"), os.devnull])
-def test_blas_that_is_none(library: str, small_model: Path, short_wav: Path) -> None:
+def test_a_blas_that_is_not_one(library: str, small_model: Path, short_wav: Path) -> None:
     env = {"FUNASR_BLAS": library}
     arguments = ("bench", "--rtf", "-m", small_model) if library == os.devnull else ("transcribe", short_wav)
     funasr(*arguments, env=env).assert_fails(5, f"FUNASR_BLAS={library}: ")
 
 
 @linux_only
-def test_blas_that_is_chosen(small_model: Path, short_wav: Path) -> None:
-    """Whatever is open by default can be named, and an empty name is none."""
+def test_a_chosen_blas(small_model: Path, short_wav: Path) -> None:
+    """The library that is loaded by default can be named, and an empty name is ignored."""
     from funasr_cli.compute.backend import BLAS
 
     arguments = ("bench", "--rtf", "-m", small_model, short_wav, "--trials", 1, "--max-tokens", 1, "--json")
@@ -129,10 +129,8 @@ def test_blas_that_is_chosen(small_model: Path, short_wav: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["transcribe -m demo a.wav", "bench --rtf -m demo", "convert Nano out"])
-def test_mlx_that_cannot_be_imported(
-    command: str, small_checkpoint: Path, short_wav: Path, tmp_path: Path
-) -> None:
-    """Plain `mlx` from PyPI on Linux has no back end."""
+def test_mlx_cannot_be_imported(command: str, small_checkpoint: Path, short_wav: Path, tmp_path: Path) -> None:
+    """Plain `mlx` from PyPI has no back end on Linux."""
     (tmp_path / "Nano").symlink_to(small_checkpoint)
     (tmp_path / "a.wav").symlink_to(short_wav)
     (tmp_path / "mlx").mkdir()
@@ -152,7 +150,7 @@ def run_in(encoding: str, *arguments: object) -> tuple[int, bytes, bytes]:
 def test_locales_without_the_characters_of_the_text(
     stopping_model: Path, zh_wav: Path, options: tuple[str, ...]
 ) -> None:
-    """In a terminal of an old encoding, what it lacks is spelled out; no transcript is lost to an exception."""
+    """Characters that the terminal's encoding lacks are escaped; no transcript is lost to an exception."""
     text = funasr_cli.load(str(stopping_model)).transcribe(zh_wav, vad=False).text
     assert not text.isascii()
     code, stdout, stderr = run_in("ascii", "transcribe", "-m", stopping_model, zh_wav, "--no-vad", *options)
@@ -162,7 +160,7 @@ def test_locales_without_the_characters_of_the_text(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names must be text there")
 def test_file_names_that_are_not_text(small_model: Path, short_wav: Path, tmp_path: Path) -> None:
-    """The name comes out as the bytes it is; JSON and files get what can be said of it."""
+    """The name is printed as its original bytes; JSON and files get an escaped form."""
     clip = os.fsencode(tmp_path) + b"/a\xff.wav"
     Path(os.fsdecode(clip)).write_bytes(short_wav.read_bytes())
     base = ("transcribe", "-m", small_model, "--max-tokens", 1)

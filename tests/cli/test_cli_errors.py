@@ -1,4 +1,4 @@
-"""Every way to get `funasr transcribe` wrong: exit code, nothing printed or written, one error with the value."""
+"""Every error of `funasr transcribe`: exit code, no output, no files, and one error that names the value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from funasr_cli import demo
 CLIP = next(clip for clip in demo.clips() if clip.written == "792")
 RATE_HZ = 16000
 
-# What is typed behind `funasr transcribe -m nowhere`, the error's code, and what is named.
+# Arguments of `funasr transcribe -m nowhere`, the error's code, and the value it names.
 USAGE_ERRORS = [
     ("", "command-line", "AUDIO"),
     ("a.flac -f", "command-line", "-f"),
@@ -26,8 +26,8 @@ USAGE_ERRORS = [
     ("a.flac --max-tokens many", "command-line", "--max-tokens"),
     ("a.flac --channels stereo", "command-line", "'stereo'"),
     ("a.flac --output-dir ''", "command-line", "--output-dir"),
-    ("a.flac --output-dir ~nobody-of-that-name/x", "command-line", "~nobody-of-that-name/x"),
-    ("a.flac --hotwords-file ~nobody-of-that-name/x", "command-line", "~nobody-of-that-name/x"),
+    ("a.flac --output-dir ~no-such-user/x", "command-line", "~no-such-user/x"),
+    ("a.flac --hotwords-file ~no-such-user/x", "command-line", "~no-such-user/x"),
     ("a.flac --lnag zh", "command-line", "--lang"),
     ("a.flac --quiet --verbose", "options-conflict", "--quiet with --verbose"),
     # options.py
@@ -67,7 +67,7 @@ USAGE_ERRORS = [
     ("a --pcm s16le --rate 768001", "option-value", "768001 Hz"),
     ("a --pcm s16le --pcm-channels 65", "option-value", "65 channels"),
     ("a.flac calls --pcm s16le", "options-conflict", "without a header"),
-    # what would change nothing
+    # options without effect
     ("a.flac --force", "option-idle", "--force"),
     ("a.flac --resume -f json", "option-idle", "--resume"),
     ("a.flac --output-template x", "option-idle", "--output-template"),
@@ -108,8 +108,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("typed", "code", "value"), USAGE_ERRORS, ids=[error[0][:60] for error in USAGE_ERRORS])
 def test_usage_errors(here: Path, typed: str, code: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused before a model is even looked for, and nothing is written."""
-    monkeypatch.setattr("os.isatty", lambda _: False)  # whatever the tests' own standard input is
+    """They are refused before a model is looked up, and nothing is written."""
+    monkeypatch.setattr("os.isatty", lambda _: False)  # independent of the tests' own standard input
     before = tree(here)
     result = invoke("transcribe", "-m", "nowhere", *shlex.split(typed))
     result.assert_error(2, code, value)
@@ -117,7 +117,7 @@ def test_usage_errors(here: Path, typed: str, code: str, value: str, monkeypatch
     assert tree(here) == before
 
 
-# One of each kind in a process of its own; the options stand behind the inputs.
+# One error of each kind in a separate process; here, the options come after the inputs.
 PROCESSES = [
     ("a.flac -f", 2, "-f"),
     ("a.flac missing.wav -m demo -o a.flac", 1, "a.flac: "),
@@ -126,7 +126,7 @@ PROCESSES = [
 
 @pytest.mark.parametrize(("typed", "exit_code", "value"), PROCESSES, ids=[error[0] for error in PROCESSES])
 def test_errors_of_a_process(here: Path, typed: str, exit_code: int, value: str) -> None:
-    """The traceback only where it is asked for, in front of the same message."""
+    """The traceback is printed only on request, before the same message."""
     home = {"FUNASR_HOME": str(here / "home"), "FUNASR_TRACEBACK": "0"}
     result = funasr("transcribe", *shlex.split(typed), env=home)
     result.assert_fails(exit_code, value)
@@ -145,7 +145,7 @@ def test_the_nearest_name_is_offered(typed: str, near: str, where: str) -> None:
     funasr(*shlex.split(typed)).assert_error(2, "command-line", near, f"\n  see {where} --help\n")
 
 
-# --- the same from elsewhere ---
+# --- the same values from other places ---
 
 IDLE_SETTINGS = {
     "output-template": "x.{ext}", "max-line-width": 9, "max-line-count": 9, "confidence": True, "stream": True,
@@ -158,8 +158,8 @@ def as_variable(name: str) -> str:
     return f"FUNASR_{name.replace('-', '_').upper()}"
 
 
-def test_settings_that_change_nothing_are_fine(tmp_path: Path) -> None:
-    """What is typed goes before those that it excludes; the results are those of a run without them."""
+def test_settings_without_effect_are_accepted(tmp_path: Path) -> None:
+    """Command-line options take precedence over settings that they exclude; the settings change no result."""
     variables = {as_variable(name): str(value) for name, value in IDLE_SETTINGS.items()}
     lines = [
         f"{name} = {str(value).lower() if value is True else repr(value)}\n"
@@ -171,10 +171,12 @@ def test_settings_that_change_nothing_are_fine(tmp_path: Path) -> None:
         rows = result.stdout.splitlines()
         assert (result.exit_code, rows) == (0, ["start\tend\ttext", f"0\t1672\t{CLIP.written}"])
         assert result.stderr.endswith(f"\n{summary('0:02')}")
-        assert result.stderr.startswith("model demo from "), "--verbose was typed, --quiet was not"
+        assert result.stderr.startswith("model demo from "), (
+            "--verbose was given on the command line, --quiet was not"
+        )
 
 
-def test_settings_of_results_do_not_keep_from_comparing() -> None:
+def test_settings_of_results_do_not_prevent_comparing() -> None:
     env = {"FUNASR_FORMAT": "srt json", "FUNASR_OUTPUT_DIR": "nowhere", "FUNASR_STREAM": "1"}
     result = invoke("transcribe", "-m", "demo", CLIP.path, "--compare-hotwords", "--hotword", "seven", env=env)
     assert result.exit_code == 0

@@ -1,4 +1,4 @@
-"""`funasr convert ID` from hubs that servers on this machine play; most: `unit/test_repository_downloads.py`."""
+"""`funasr convert ID` from local servers that imitate the hubs. More: `unit/test_repository_downloads.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DATA = Path(__file__).parents[1] / "data"
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", HUBS)
 def test_conversion(kind: str, make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    """Hub and commit are recorded; no client draws or logs anything, and the variable does for the option."""
+    """Hub and commit are recorded. The clients draw and log nothing, and the variable can replace the option."""
     with serving(HUBS[kind](make_checkpoint(with_ctc=True))) as hub:
         result = convert(tmp_path, hub.url, "owner/model", FUNASR_HUB=kind)
         again = convert(tmp_path, hub.url, "owner/model", "--hub", kind)
@@ -44,13 +44,13 @@ def test_conversion(kind: str, make_checkpoint: MakeCheckpoint, tmp_path: Path) 
 @pytest.mark.parametrize("kind", HUBS)
 @pytest.mark.parametrize(("status", "exit_code", "code"), [(401, 3, "hub-missing"), (500, 5, "hub-unreachable")])
 def test_refusals(kind: str, status: int, exit_code: int, code: str, checkpoint: Path, tmp_path: Path) -> None:
-    """Whichever process meets them."""
+    """The result does not depend on which process gets the error."""
     with serving(HUBS[kind](checkpoint)) as hub:
         hub.fault = status, "RepoNotFound" if status == 401 else ""
         convert(tmp_path, hub.url, "owner/model", "--hub", kind).assert_error(exit_code, code, "owner/model")
 
 
-# --- settings that Hugging Face's client reads once; more: `unit/test_network.py`. Nothing listens at port 9 ---
+# --- settings that Hugging Face's client reads once; more: `unit/test_network.py`. No server listens on port 9 ---
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_a_setting_is_named(tmp_path: Path, variables: dict[str, str], code: str
 
 
 def test_a_refused_variable_and_a_model_by_its_id(tmp_path: Path) -> None:
-    """The client is also imported to look into its cache."""
+    """The client is also imported to look a model up in its cache."""
     env = {"FUNASR_HOME": str(tmp_path), "HF_HUB_DOWNLOAD_TIMEOUT": "abc", "HF_HOME": str(tmp_path)}
     result = funasr("transcribe", DATA / "zh-6s.wav", "--model", "owner/model", env=env)
     result.assert_error(5, "hub-setting", "HF_HUB_DOWNLOAD_TIMEOUT=abc")
 
 
-# --- ModelScope's client works in a process of its own ---
+# --- ModelScope's client runs in a separate process ---
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def hub(checkpoint: Path) -> Iterator[Repository]:
         yield served
 
 
-BESIDE = """
+OTHER_BAR = """
 import sys
 from tqdm.auto import tqdm
 from funasr_cli.hubs.find import fetch_checkpoint
@@ -100,10 +100,10 @@ assert "modelscope_hub" not in sys.modules
 """
 
 
-def test_the_rest_of_the_process_is_left_alone(hub: Repository, tmp_path: Path) -> None:
-    """Other bars go on; ours is told of every byte."""
+def test_the_rest_of_the_process_is_not_affected(hub: Repository, tmp_path: Path) -> None:
+    """Progress bars of other code continue; ours receives every byte."""
     env = environment(**surroundings(tmp_path, hub.url))
-    done = subprocess.run([PYTHON, "-c", BESIDE], capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run([PYTHON, "-c", OTHER_BAR], capture_output=True, text=True, timeout=120, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert "2/2" in done.stdout
 

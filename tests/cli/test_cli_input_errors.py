@@ -1,4 +1,4 @@
-"""Inputs that cannot be read, in whole or in part: exit code, error code, and what is transcribed all the same."""
+"""Inputs that are partly or completely unreadable: exit code, error code, and what is still transcribed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CASES = Path(__file__).parents[1] / "data" / "reports"
 
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
-    """(samples,) "792", a second of silence, "792" again."""
+    """Return (samples,): "792", a second of silence, "792" again."""
     samples = soundfile.read(CLIP.path, dtype="float32")[0]
     return np.concatenate([samples, np.zeros(RATE_HZ, np.float32), samples])
 
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory, speech: np.ndarray) -> Path:
-    """A folder of what is no recording, or no longer."""
+    """A folder of files that are not recordings, or damaged ones."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "empty.wav").touch()
     (folder / "text.wav").write_text("a text, no recording\n")
@@ -44,7 +44,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory, speech: np.ndarray) -> Path:
     (folder / "gone.wav").symlink_to("nowhere.wav")
     write_media(folder / "film.mp4", "", np.zeros((0, 1)), pictures_s=1)
     whole = write_media(folder / "a.m4a", "aac", speech[:, None])
-    (folder / "cut.m4a").write_bytes(whole.read_bytes()[:-2000])  # its table of contents stands at the end
+    (folder / "cut.m4a").write_bytes(whole.read_bytes()[:-2000])  # its table of contents is at the end
     whole.unlink()
     return folder
 
@@ -67,7 +67,7 @@ UNREADABLE = {
     "options", ["", "--channels split", "-o out --output-template {stem}.{suffix}.{ext}", "--strict -f json"]
 )
 def test_unreadable(here: Path, options: str) -> None:
-    """Whole or by its channels; each is named, in a line of its own or two, and nothing is written for it."""
+    """With and without --channels split, each is reported by name, in one or two lines, and nothing is written."""
     before = tree(here)
     result = invoke("transcribe", "-m", "demo", *UNREADABLE, *options.split())
     assert [(message.split(":")[0], code) for code, message in result.errors] == list(UNREADABLE.items())
@@ -77,8 +77,8 @@ def test_unreadable(here: Path, options: str) -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_unreadable_ones_beside_a_good_one() -> None:
-    """They do not keep it from being transcribed; no library says a word of its own."""
+def test_unreadable_inputs_next_to_a_good_one() -> None:
+    """The good one is still transcribed, and libraries print no messages of their own."""
     names = list(UNREADABLE)
     result = funasr("transcribe", "-m", "demo", *names[:4], CLIP.path, *names[4:])
     assert [message.split(":")[0] for _, message in result.errors] == names
@@ -88,10 +88,10 @@ def test_unreadable_ones_beside_a_good_one() -> None:
     assert (quiet.exit_code, len(quiet.stderr.splitlines())) == (1, 1)
 
 
-def test_standard_input_that_is_no_recording() -> None:
-    """Such as samples without a header, where --pcm is missing; or a terminal."""
+def test_standard_input_without_a_recording() -> None:
+    """Examples are samples without a header and without --pcm, and a terminal."""
     samples = (soundfile.read(CLIP.path)[0] * 32767).astype(np.int16).tobytes()
-    for raw in (samples, samples[4000:]):  # which begin with zeros, and with sound
+    for raw in (samples, samples[4000:]):  # starting with zeros, and with sound
         result = funasr("transcribe", "-m", "demo", "-", input=raw)
         result.assert_error(1, "audio-unreadable", "-: ", "--pcm s16le --rate 16000")
     controller, terminal = pty.openpty()
@@ -102,8 +102,8 @@ def test_standard_input_that_is_no_recording() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
-def test_a_channel_that_goes_away(tmp_path: Path, speech: np.ndarray) -> None:
-    """The file is another one by the time it is read: its channels have been counted before the pipe is opened."""
+def test_a_channel_that_disappears(tmp_path: Path, speech: np.ndarray) -> None:
+    """The file is replaced after its channels have been counted and before it is read."""
     call, pipe = tmp_path / "call.wav", tmp_path / "pipe"
     os.mkfifo(pipe)
     soundfile.write(call, np.stack([speech, speech], axis=1), RATE_HZ)
@@ -124,8 +124,8 @@ def test_a_channel_that_goes_away(tmp_path: Path, speech: np.ndarray) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["damaged.m4a", "damaged.aac"])
-def test_damage_is_told_and_what_follows_is_transcribed(name: str) -> None:
-    """The lost moment is failed in the ledger; a part that does not hold it is whole."""
+def test_damage_is_reported_and_the_rest_is_transcribed(name: str) -> None:
+    """The damaged span is failed in the ledger. A part of the recording that does not contain it is complete."""
     result = invoke("transcribe", "-m", "demo", CASES / name, "-f", "json")
     assert result.exit_code == 4, result
     transcript = json.loads(result.stdout)

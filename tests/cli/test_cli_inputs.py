@@ -1,4 +1,4 @@
-"""What is typed as an input: folders, patterns, standard input, parts, channels."""
+"""Inputs on the command line: folders, patterns, standard input, parts, channels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def samples_of(clip: demo.DemoClip) -> np.ndarray:
 
 
 def piped(content: bytes, *arguments: Any) -> Result:
-    """A run whose standard input is a pipe that is filled bit by bit."""
+    """Run with a pipe as standard input that is filled in small pieces."""
     command = [*COMMAND, "transcribe", "-m", "demo", *map(str, arguments)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment()) as process:
@@ -43,7 +43,7 @@ def piped(content: bytes, *arguments: Any) -> Result:
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with folders in it, seen from beside it."""
+    """A folder with subfolders; the current folder is its parent."""
     monkeypatch.chdir(tmp_path)
     for name, clip in {"b10": DIGITS, "b9": ZH_DIGITS, "monday/a": DIGITS, "monday/early/c": ZH_DIGITS}.items():
         path = tmp_path / "calls" / f"{name}.flac"
@@ -83,13 +83,13 @@ LINES = {
 )
 @pytest.mark.usefixtures("calls")
 def test_folders_and_patterns(typed: str, lines: str) -> None:
-    """In natural order, each named by a prefix; what was found twice is there once, what was typed twice twice."""
+    """Files come in natural order with a prefix. One found twice is used once; one named twice is used twice."""
     result = invoke("transcribe", "-m", "demo", "-q", *typed.split())
     assert result == Result(0, "".join(LINES[name] for name in lines.split()), "")
 
 
 @pytest.mark.usefixtures("calls")
-def test_folders_that_are_left_out_are_told() -> None:
+def test_skipped_folders_are_reported() -> None:
     left = "1 folder with recordings left out; --recursive looks into folders, too\n"
     for typed, told in ((["calls"], left), (["calls", "-r"], ""), (["calls/monday/a.flac"], "")):
         result = invoke("transcribe", "-m", "demo", *typed)
@@ -117,7 +117,7 @@ def test_results_keep_their_places_in_the_folder(calls: Path, template: str, pla
 
 
 def test_samples_without_a_header(tmp_path: Path) -> None:
-    """What they say at that rate, and not at another: the time is that of the samples."""
+    """The samples are transcribed at the given rate, and times follow from it; another rate gives another text."""
     samples = samples_of(LONG)[::2]  # at 8 kHz
     content = np.repeat(samples[:, None], 2, axis=1).astype(">i2").tobytes()
     told = ("--pcm", "s16be", "--rate", 8000, "--pcm-channels", 2, "-f", "json")
@@ -129,13 +129,13 @@ def test_samples_without_a_header(tmp_path: Path) -> None:
     assert json.loads(invoke("transcribe", "-m", "demo", tmp_path / "call", *told).stdout)["text"] == LONG.written
 
 
-def test_standard_input_beside_files() -> None:
+def test_standard_input_next_to_files() -> None:
     result = piped(DIGITS.path.read_bytes(), ZH_DIGITS.path, "-")
     lines = f"{ZH_DIGITS.path}: {ZH_DIGITS.written}\n-: {DIGITS.written}\n"
     assert result == Result(0, lines, summary("0:03"))
 
 
-def test_nothing_comes_through_a_pipe() -> None:
+def test_an_empty_pipe() -> None:
     piped(b"", "-", "--pcm", "s16le").assert_error(1, "audio-empty", "-: ")
 
 
@@ -146,7 +146,7 @@ START_S = 2.5
 
 @pytest.fixture(scope="module")
 def padded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sentence from 3 s on, and another behind it."""
+    """A sentence that starts at 3 s, and another one after it."""
     pause = np.zeros(3 * RATE_HZ, np.int16)
     path = tmp_path_factory.mktemp("padded") / "padded.wav"
     soundfile.write(path, np.concatenate([pause, samples_of(LONG), pause, samples_of(DIGITS)]), RATE_HZ)
@@ -154,8 +154,8 @@ def padded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_times_of_a_part_are_those_of_the_recording(padded: Path) -> None:
-    """In every format; the part holds the first sentence."""
+def test_times_of_a_part_count_from_the_start_of_the_recording(padded: Path) -> None:
+    """This holds in every format. The part contains the first sentence."""
     end_s = 3 + len(samples_of(LONG)) / RATE_HZ
     whole = json.loads(invoke("transcribe", "-m", "demo", padded, "-f", "json").stdout)
     arguments = ("transcribe", "-m", "demo", padded, "--clip", f"0:02.5-{end_s}", "-f")
@@ -170,7 +170,7 @@ def test_times_of_a_part_are_those_of_the_recording(padded: Path) -> None:
     assert (cue.start, cue.end <= end_s * 1000) == (round(1000 * segment["words"][0]["start_s"]), True)
 
 
-def test_a_part_behind_the_end_and_one_without_speech(padded: Path) -> None:
+def test_a_part_after_the_end_and_one_without_speech(padded: Path) -> None:
     result = invoke("transcribe", "-m", "demo", padded, DIGITS.path, "--clip", "0:07-1:00")
     assert (result.exit_code, result.stdout) == (1, f"{padded}: {DIGITS.written}\n")
     [(code, message)] = result.errors
@@ -184,15 +184,15 @@ def test_a_part_behind_the_end_and_one_without_speech(padded: Path) -> None:
 BOTH = (DIGITS.written, ZH_DIGITS.written)
 
 
-def test_channels_are_inputs_of_their_own(stereo: Path) -> None:
+def test_channels_are_separate_inputs(stereo: Path) -> None:
     result = invoke("transcribe", "-m", "demo", stereo, DIGITS.path, "--channels", "split")
-    labels = f"{stereo} [ch 1]", f"{stereo} [ch 2]", DIGITS.path  # the last has one channel only
+    labels = f"{stereo} [ch 1]", f"{stereo} [ch 2]", DIGITS.path  # the last one has a single channel
     lines = "".join(f"{label}: {text}\n" for label, text in zip(labels, (*BOTH, BOTH[0]), strict=True))
     assert result == Result(0, lines, summary("0:04"))
 
 
 def test_files_of_channels(stereo: Path, tmp_path: Path) -> None:
-    """What is missing of one channel is written, and nothing else."""
+    """Only the missing result of one channel is written."""
     out = tmp_path / "out"
     arguments = ("transcribe", "-m", "demo", stereo, "--channels", "split", "-o", out)
     assert invoke(*arguments).exit_code == 0

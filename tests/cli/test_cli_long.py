@@ -1,4 +1,4 @@
-"""Recordings of any length: segments, second attempts, the ledger, the summary, exit codes."""
+"""Recordings of any length: segments, retries, the ledger, the summary, exit codes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_options_that_move_the_cuts(joined: Path, arguments: tuple[str, ...], op
     assert cut == wanted != default
 
 
-# --- nothing, or next to nothing ---
+# --- no speech ---
 
 
 @pytest.mark.parametrize("options", [(), ("--stream",)])
@@ -73,7 +73,7 @@ def test_recordings_without_speech(tmp_path: Path, samples: int, level: float, o
 
 @pytest.mark.slow
 def test_noise(tmp_path: Path) -> None:
-    """Neither the detector nor the model hears anything in it; as files."""
+    """Neither the detector nor the model finds speech in noise, read from files."""
     clip = write(tmp_path / "noise.flac", 0.1 * np.random.default_rng(0).standard_normal(20 * RATE_HZ))
     assert invoke("transcribe", "-m", "demo", clip, "-f", "txt,json", "-o", tmp_path / "out").exit_code == 6
     written = tree(tmp_path / "out")
@@ -83,12 +83,12 @@ def test_noise(tmp_path: Path) -> None:
     assert written == {"noise.txt": b""}
 
 
-# --- exit codes, and which of them wins ---
+# --- exit codes and their precedence ---
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A good one, two without speech, one that is no recording, one that breaks off behind a complete segment."""
+    """A good recording, two without speech, a file that is no recording, and one cut off after a whole segment."""
     folder = tmp_path_factory.mktemp("inputs")
     speech = samples_of(CLIPS[0])
     paths = {
@@ -134,12 +134,12 @@ def test_exit_code_and_summary(
     )
 
 
-# --- text that the CTC branch did not hear ---
+# --- text that the CTC branch does not support ---
 
 
 @pytest.mark.slow
 def test_a_sentence_made_of_noise(tmp_path: Path) -> None:
-    """Nobody says a word, and the CTC branch hears none; it is no gap, strict or not: all of it has a text."""
+    """The noise has no speech, and the CTC branch finds none. A text was made up, so it is no gap."""
     noise = write(tmp_path / "a.wav", 0.1 * np.random.default_rng(3).standard_normal(3 * RATE_HZ))
     result = invoke("transcribe", "-m", "demo", "--no-vad", "--strict", "-f", "md,json", "-o", tmp_path, noise)
     assert result.exit_code == 0

@@ -1,4 +1,4 @@
-"""Where results go: formats, names of files, what is replaced and what is kept."""
+"""Result files: formats, names, and which files are replaced or kept."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ BASE = ("transcribe", "-m", "demo")
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    """A recording in a folder of its own."""
+    """A recording alone in a folder."""
     (tmp_path / "in").mkdir()
     return shutil.copyfile(DIGITS.path, tmp_path / "in/a.flac")
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """Where results go; not there yet."""
+    """The output folder, which does not exist yet."""
     return tmp_path / "out"
 
 
@@ -54,7 +54,7 @@ def test_every_format_at_once(clip: Path, out: Path) -> None:
     files = [out / f"a.{name}" for name in EVERY]
     assert result == Result(0, "", wrote(*files) + summary("0:02"))
     transcript = recognizer("demo").transcribe(clip, ctc=True, word_times=True)
-    for name in set(EVERY) - {"json", "jsonl"}:  # these two hold how long it took
+    for name in set(EVERY) - {"json", "jsonl"}:  # these two contain timings
         assert (out / f"a.{name}").read_text(encoding="utf-8") == WRITERS[name](transcript)
     for name in ("json", "jsonl"):
         content = (out / f"a.{name}").read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def test_ways_to_ask_for_formats(clip: Path, out: Path, options: tuple[str, ...]
 
 
 @pytest.mark.parametrize("name", ["txt", "srt", "md"])
-def test_a_format_on_stdout_is_that_of_a_file(clip: Path, name: str) -> None:
+def test_stdout_has_the_same_content_as_a_file(clip: Path, name: str) -> None:
     written = WRITERS[name](recognizer("demo").transcribe(clip, word_times=True))
     assert invoke(*BASE, clip, "-f", name) == Result(0, written, summary("0:02"))
 
@@ -127,7 +127,7 @@ def test_templates(clip: Path, out: Path, template: str, options: tuple[str, ...
         *("{ext:{stem}}", "/tmp/{stem}.{ext}", "../{stem}.{ext}", "a/../../{stem}", "..", ".", "/", ""),
     ],
 )
-def test_templates_that_cannot_be(out: Path, template: str) -> None:
+def test_invalid_templates(out: Path, template: str) -> None:
     result = invoke("transcribe", "a.wav", "-m", "nowhere", "-o", out, "--output-template", template)
     result.assert_error(2, "option-value", f"--output-template {template!r} ")
 
@@ -141,21 +141,21 @@ def test_templates_that_cannot_be(out: Path, template: str) -> None:
         (("a.wav",), ("-f", "txt,srt", "--output-template", "{stem}"), ("a",)),
         (("a.wav", "a.wav"), (), ("a.txt",)),
         (("a.wav", "b.wav"), ("--output-template", "x/./{ext}"), ("x/txt",)),
-        # the same where case or Unicode form is not told apart
+        # names that differ only in case or Unicode form
         (("Call.wav", "call.mp3"), (), ("Call.txt", "call.txt")),
         (("x/STRASSE.wav", "y/stra\u00dfe.wav"), (), ("STRASSE.txt", "stra\u00dfe.txt")),
         (("caf\u00e9.wav", "cafe\u0301.wav"), ("-f", "srt"), ("caf\u00e9.srt", "cafe\u0301.srt")),
         (("CAF\u00c9.wav", "cafe\u0301.wav"), (), ("CAF\u00c9.txt", "cafe\u0301.txt")),
         (("a.wav", "A.wav"), ("--output-template", "{ext}/{stem}", "-f", "txt,srt"), ("txt/a", "txt/A")),
         (("a.wav", "b.WAV", "b.wav"), ("--output-template", "{stem}.{suffix}"), ("b.WAV", "b.wav")),
-        # a file where a folder has to be
+        # a name needed both as a file and as a folder
         (("a.wav", "b.wav"), ("-f", "txt,srt", "--output-template", "{ext}/{ext}"), ("txt/txt",)),
     ],
 )
 def test_names_that_results_would_share(
     out: Path, inputs: tuple[str, ...], options: tuple[str, ...], shared: tuple[str, ...], how: tuple[str, ...]
 ) -> None:
-    """Refused before anything is loaded, with the names of files and inputs."""
+    """They are refused before anything is loaded; the error names the files and inputs."""
     result = invoke("transcribe", *inputs, "-m", "nowhere", "-o", out, *options, *how)
     result.assert_error(2, "output-shared", *(str(out / name) for name in shared), *inputs[-2:])
     assert not out.exists()
@@ -173,12 +173,12 @@ def test_names_that_results_would_share(
 def test_advice_on_names_that_results_would_share(
     out: Path, inputs: tuple[str, ...], template: str, hint: str
 ) -> None:
-    """It would help: a template that tells all results apart, if there is one."""
+    """The hint gives a template that separates all results, if there is one."""
     result = invoke("transcribe", *inputs, "-m", "nowhere", "-o", out, "--output-template", template)
     result.assert_error(2, "output-shared", *map(str, map(Path, inputs)), hint)
 
 
-def test_a_result_where_the_folder_of_another_has_to_be(tmp_path: Path, out: Path) -> None:
+def test_a_result_with_the_name_of_another_ones_folder(tmp_path: Path, out: Path) -> None:
     for name in ("in/a.flac", "in/A.TXT/b.flac"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(DIGITS.path, tmp_path / name)
@@ -186,11 +186,11 @@ def test_a_result_where_the_folder_of_another_has_to_be(tmp_path: Path, out: Pat
     result.assert_error(2, "output-shared", str(out / "a.txt"), str(out / "A.TXT/b.txt"))
 
 
-# --- what is there already ---
+# --- existing files ---
 
 
-def test_what_is_there(clip: Path, out: Path) -> None:
-    """All formats are kept from being written by one that is there; with --force it is replaced, not changed."""
+def test_existing_results(clip: Path, out: Path) -> None:
+    """If one format exists, none is written; with --force, files are replaced, not modified in place."""
     out.mkdir()
     (out / "a.txt").write_text("old, and longer than what takes its place")
     (out / "b.txt").write_text("mine")
@@ -199,7 +199,7 @@ def test_what_is_there(clip: Path, out: Path) -> None:
     assert tree(out) == before
     with (out / "a.txt").open() as reader:
         result = invoke(*BASE, clip, "-o", out, "--force")
-        assert reader.read().startswith("old"), "whoever reads it keeps what was there"
+        assert reader.read().startswith("old"), "an open file must keep its old content"
     assert result == Result(0, "", wrote(out / "a.txt") + summary("0:02"))
     assert tree(out) == {"a.txt": f"{DIGITS.written}\n".encode(), "b.txt": b"mine"}
     assert (out / "a.txt").stat().st_ino != inode
@@ -213,7 +213,7 @@ def test_a_failed_input_replaces_nothing(tmp_path: Path, out: Path) -> None:
     assert tree(out) == {"a.txt": b"old"}
 
 
-def test_force_replaces_a_link_and_not_what_it_leads_to(clip: Path, out: Path, tmp_path: Path) -> None:
+def test_force_replaces_a_link_and_not_its_target(clip: Path, out: Path, tmp_path: Path) -> None:
     out.mkdir()
     (tmp_path / "elsewhere").write_text("mine")
     (out / "a.txt").symlink_to(tmp_path / "elsewhere")
@@ -224,19 +224,19 @@ def test_force_replaces_a_link_and_not_what_it_leads_to(clip: Path, out: Path, t
 
 
 def test_a_folder_in_the_way(clip: Path, out: Path) -> None:
-    """It stays, whatever is asked for; the other results are written."""
+    """The folder is kept even with --force, and the other results are written."""
     (out / "a.txt/more").mkdir(parents=True)
     (out / "a.txt/more/file").write_text("mine")
     result = invoke(*BASE, clip, ZH_DIGITS.path, "-o", out, "--force", "-q")
     result.assert_error(1, "output-unwritable", str(out / "a.txt"))
     written = {"0021-zh-digits.txt": f"{ZH_DIGITS.written}\n".encode()}
     assert tree(out) == {"a.txt/more/file": b"mine"} | written
-    assert set(os.listdir(out)) == {"a.txt", NOTES, *written}, "nothing unfinished is left"
+    assert set(os.listdir(out)) == {"a.txt", NOTES, *written}, "no temporary file may be left"
 
 
 @pytest.mark.parametrize("options", [(), ("--force",), ("--resume",)])
 def test_an_input_is_never_replaced(tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Under its own name, or under that of a link to it."""
+    """This holds for its own name and for the name of a link to it."""
     samples = soundfile.read(DIGITS.path, dtype="int16")[0]
     (tmp_path / "a.txt").write_bytes(samples.tobytes())
     (tmp_path / "link.txt").symlink_to("a.txt")
@@ -256,18 +256,18 @@ def test_an_input_is_never_replaced(tmp_path: Path, options: tuple[str, ...]) ->
 
 
 def test_lines_of_a_resumed_stream_are_those_of_their_inputs(out: Path) -> None:
-    """What is skipped leaves its name to nobody else."""
+    """A skipped input's name is not reused for another one."""
     clips = [clip.path for clip in (DIGITS, ZH_DIGITS, LONG)]
     assert invoke(*BASE, clips[0], "-o", out).exit_code == 0
     result = invoke(*BASE, *clips, "-o", out, "--resume", "--stream", "-q")
     assert result == Result(0, f"{clips[1]}: {ZH_DIGITS.written}\n{clips[2]}: {LONG.written}\n", "")
 
 
-# --- what cannot be written ---
+# --- results that cannot be written ---
 
 
 def test_names_that_are_too_long(clip: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known before an input is read."""
+    """The error is found before an input is read."""
     monkeypatch.setattr("funasr_cli.sources.open_input", None)
     result = invoke(*BASE, clip, "-o", out, "--output-template", "{ext}/" + "字" * 90, "-q")
     result.assert_error(1, "output-unwritable", "txt/" + "字" * 90)
@@ -275,7 +275,7 @@ def test_names_that_are_too_long(clip: Path, out: Path, monkeypatch: pytest.Monk
 
 
 def test_a_file_system_that_cannot_rename(clip: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said before a model is even looked for. Which calls may fail: `unit/test_writers.py`."""
+    """The error is found before a model is looked up. Which calls may fail: `unit/test_writers.py`."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
@@ -286,8 +286,8 @@ def test_a_file_system_that_cannot_rename(clip: Path, out: Path, monkeypatch: py
     assert not out.exists()
 
 
-def test_a_disk_that_becomes_full(clip: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has been computed is printed instead, other formats and other inputs are written."""
+def test_a_disk_that_fills_up(clip: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The computed text is printed instead; other formats and inputs are still written."""
 
     def full(path: Path, content: str, *, replace: bool = False) -> None:
         if path.name == "a.txt":

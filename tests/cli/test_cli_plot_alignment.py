@@ -1,4 +1,4 @@
-"""``--plot-alignment``: a picture with the words in it, and what cannot be drawn."""
+"""``--plot-alignment``: a picture that contains the words, and errors."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def test_rows_of_ten_seconds_at_most(duration_s: float, rows: int, row_s: float,
 
 
 @pytest.mark.slow
-def test_a_word_over_the_border_of_rows_is_in_both(tmp_path: Path) -> None:
+def test_a_word_across_two_rows_is_in_both(tmp_path: Path) -> None:
     speech = soundfile.read(ENGLISH.path)[0]
     samples = np.zeros(20 * 16000)
-    first = round(8.7 * 16000)  # so that "kitchen" is said from 9.9 s to 10.2 s
+    first = round(8.7 * 16000)  # "kitchen" is then spoken from 9.9 s to 10.2 s
     samples[first : first + len(speech)] = speech
     soundfile.write(tmp_path / "a.wav", samples, 16000)
     result = invoke("transcribe", "-m", "demo", tmp_path / "a.wav", "--plot-alignment", tmp_path / "a.svg")
@@ -121,14 +121,14 @@ def test_a_picture_is_replaced_with_force_only(tmp_path: Path, monkeypatch: pyte
     result = invoke(*arguments, "--force")
     assert (result.exit_code, result.stdout) == (0, f"{ENGLISH.written}\n")
     assert re.fullmatch(rf"wrote {re.escape(str(picture))}\n100.0% of .*\n", result.stderr), (
-        "and no library's word"
+        "without messages of libraries"
     )
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert os.listdir(tmp_path) == ["a.png"]
 
 
 @pytest.mark.slow
-def test_a_picture_that_somebody_made_meanwhile(tmp_path: Path) -> None:
+def test_a_picture_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
     (tmp_path / "a.png").write_text("mine")
@@ -155,7 +155,7 @@ def test_a_picture_that_somebody_made_meanwhile(tmp_path: Path) -> None:
         ("a.flac --plot-alignment b.png -o . --resume", 2, "option-idle", "--resume"),
     ],
 )
-def test_what_cannot_be_drawn(
+def test_refused_pictures(
     typed: str, exit_code: int, code: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -171,7 +171,9 @@ def test_what_cannot_be_drawn(
 
 
 @pytest.mark.parametrize(("module", "package"), [("librosa.display", "librosa"), ("matplotlib", "matplotlib")])
-def test_without_what_draws(module: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_drawing_library(
+    module: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     result = invoke("transcribe", "-m", "demo", ENGLISH.path, "--plot-alignment", tmp_path / "b.png")
     result.assert_error(5, "package-missing", package, "pip install 'funasr-cli[plot]'")

@@ -1,4 +1,4 @@
-"""The two lines of progress: what they count, what they show, and that they are seen."""
+"""The two progress lines: what they count and show, and that they are drawn."""
 
 import io
 import re
@@ -20,12 +20,14 @@ from funasr_cli.errors import AudioError
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 
 CLIPS = demo.clips()
-LINE = re.compile(r"(?P<what>.*?) +[━╸╺ ]+ (?P<facts>.*?) +[-\d]:[-\d]{2}:[-\d]{2}")  # and the time left
+LINE = re.compile(
+    r"(?P<what>.*?) +[━╸╺ ]+ (?P<facts>.*?) +[-\d]:[-\d]{2}:[-\d]{2}"
+)  # the facts, and the time left
 Watch = Callable[..., "Shown"]
 
 
 class Shown:
-    """Both lines in front of a scripted clock."""
+    """Both lines with a scripted clock."""
 
     def __init__(self, names: tuple[str, ...], clock: SimpleNamespace, console: Console):
         self._progress = Progress(names, "transcribing")
@@ -33,7 +35,7 @@ class Shown:
         self._console = console
 
     def at(self, now_s: float, *events: Event) -> list[tuple[str, str]]:
-        """What is seen at that time, after these events: what is being done, and the facts."""
+        """Return the description and the facts of each line, at a time and after these events."""
         self._clock.now_s = now_s
         for event in events:
             self._progress.show(event)
@@ -68,9 +70,9 @@ def failed(source: int) -> Failed:
 
 READING = "finding speech in "
 AB = ("a.wav", "b.wav")
-# What happens until when, and the facts that are shown then: of reading, with the name, and of transcribing.
+# For each time: the events before it, and the facts shown then, of reading (with the name) and of transcribing.
 SCENARIOS = {
-    "reading runs ahead, and its line goes away when all has been read": (AB, [
+    "reading is ahead of transcribing, and its line disappears at the end of reading": (AB, [
         (0.0, [], None, "0/2 inputs, 0:00 of audio"),
         (1.0, [Read(0, 0.0, 0.0, 100.0)], ("a.wav", "0:00"), "0/2 inputs, 0:00 of audio"),
         (2.0, [Read(0, 0.0, 100.0, 100.0), Read(1, 0.0, 10.0, 20.0), settled(0, 0.5, 40.0)],
@@ -83,33 +85,33 @@ SCENARIOS = {
         (1.0, [Read(0, 0.0, 1.0, 9.0), PartialText(0, 0.0, "text"), PartialText(0, 0.0, None)],
          ("a.wav", "0:01"), "0/1 inputs, 0:00 of audio"),
     ]),
-    "of an unknown length, how far it has come is shown": (("pipe",), [
+    "if the length is unknown, the position is shown": (("pipe",), [
         (60.0, [Read(0, 0.0, 3661.0, None), settled(0, 1.0, 600.0)],
          ("pipe", "1:01:01"), "0/1 inputs, 10:00 of audio, RTF 0.100"),
         (60.0, [finished(0, 3700.0)], None, "1/1 inputs, 1:01:40 of audio, RTF 0.016"),
     ]),
-    "of a part, reading shows the recording's own time": (AB[:1], [
+    "for a part, reading shows the time in the recording": (AB[:1], [
         (1.0, [Read(0, 90.0, 0.0, 30.0), Read(0, 90.0, 15.0, 30.0), settled(0, 91.0, 100.0)],
          ("a.wav", "1:45"), "0/1 inputs, 0:10 of audio, RTF 0.100"),
         (3.0, [Read(0, 90.0, 30.0, 30.0), finished(0, 30.0, start_s=90.0)],
          None, "1/1 inputs, 0:30 of audio, RTF 0.100"),
     ]),
-    "inputs that fail are done": (("a.wav", "b.wav", "c.wav"), [
+    "failed inputs count as done": (("a.wav", "b.wav", "c.wav"), [
         (1.0, [failed(0)], None, "1/3 inputs, 0:00 of audio"),
         (2.0, [Read(1, 0.0, 50.0, 100.0), settled(1, 0.0, 20.0), failed(1)],
          None, "2/3 inputs, 0:20 of audio, RTF 0.100"),
         (3.0, [Read(2, 0.0, 10.0, 10.0), finished(2, 10.0)],
          None, "3/3 inputs, 0:30 of audio, RTF 0.100"),
     ]),
-    "time goes by without events": (AB, [
+    "time passes without events": (AB, [
         (1.0, [Read(0, 0.0, 0.0, 100.0), settled(0, 0.0, 10.0)],
          ("a.wav", "0:00"), "0/2 inputs, 0:10 of audio, RTF 0.100"),
         (2.0, [], ("a.wav", "0:00"), "0/2 inputs, 0:10 of audio, RTF 0.200"),
     ]),
-    "what a header says need not be true": (AB, [
+    "a header may state a wrong length": (AB, [
         (1.0, [Read(0, 0.0, 25.0, 10.0)], ("a.wav", "0:25"), "0/2 inputs, 0:00 of audio"),
     ]),
-    "names are no markup": (("[red]a[/red]",), [
+    "names are not markup": (("[red]a[/red]",), [
         (1.0, [Read(0, 0.0, 1.0, None)], ("[red]a[/red]", "0:01"), "0/1 inputs, 0:00 of audio"),
     ]),
 }  # fmt: skip
@@ -125,7 +127,7 @@ def test_what_both_lines_show(watch: Watch, names: tuple[str, ...], steps: list[
 
 @st.composite
 def runs(draw: st.DrawFn) -> list[list[Event]]:
-    """What happens to each input: opened with or without a length, advanced, closed."""
+    """Draw the events of each input: opened with or without a length, advanced, closed."""
     inputs = []
     for source in range(draw(st.integers(1, 4))):
         expected_s = draw(st.none() | st.floats(0, 100))
@@ -139,7 +141,7 @@ def runs(draw: st.DrawFn) -> list[list[Event]]:
 
 @given(runs(), st.randoms(use_true_random=False))
 def test_progress_never_goes_back(inputs: list[list[Event]], random: Any) -> None:
-    """In whatever order inputs take their steps, it grows up to the number of inputs."""
+    """In any order of events, progress never decreases and ends at the number of inputs."""
     progress, reached, count = Progress(["a.wav"] * len(inputs), "transcribing"), 0.0, len(inputs)
     while waiting := [steps for steps in inputs if steps]:
         progress.show(random.choice(waiting).pop(0))

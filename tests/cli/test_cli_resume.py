@@ -1,4 +1,4 @@
-"""`--resume`: a run that was interrupted leaves whole files behind, and another one does the rest."""
+"""`--resume`: an interrupted run leaves only complete files, and the next run does the rest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COPIES = 120
 
 
 def copies(folder: Path, count: int) -> dict[Path, str]:
-    """Clips under numbers for names, and what is said in each."""
+    """Copy clips to numbered files; return their texts."""
     folder.mkdir()
     clips = {folder / f"{number:04}.flac": CLIPS[number % len(CLIPS)] for number in range(count)}
     for path, clip in clips.items():
@@ -36,12 +36,12 @@ def copies(folder: Path, count: int) -> dict[Path, str]:
 
 
 def results(out: Path) -> list[Path]:
-    """What a user sees in the folder."""
+    """Return the files in the folder, as a user sees them."""
     return sorted(path for path in out.glob("*") if not path.name.startswith("."))
 
 
 def interrupt(command: list[str], out: Path, sent: signal.Signals) -> tuple[int, str]:
-    """Run until some results are there, then send a signal: the exit code, and what was on stderr."""
+    """Run until some results exist, then send a signal; return the exit code and stderr."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
         deadline = time.monotonic() + 60
         while not out.exists() or len(results(out)) < 5:
@@ -55,7 +55,7 @@ def interrupt(command: list[str], out: Path, sent: signal.Signals) -> tuple[int,
 
 
 def assert_whole(path: Path, text: str) -> None:
-    """It says what a run that was not interrupted says."""
+    """Assert that a result equals that of an uninterrupted run."""
     content = path.read_text(encoding="utf-8")
     if path.suffix == ".txt":
         assert content == f"{text}\n"
@@ -81,7 +81,9 @@ def test_an_interrupted_run_is_finished(tmp_path: Path, sent: signal.Signals, fo
         assert how_many, stderr
         assert 0 <= len(results(out)) - int(how_many[1]) <= 1
         assert "Traceback" not in stderr
-        assert {*os.listdir(out)} - {path.name for path in results(out)} == {NOTES}, "nothing unfinished is left"
+        assert {*os.listdir(out)} - {path.name for path in results(out)} == {NOTES}, (
+            "no temporary file may be left"
+        )
     else:
         assert exit_code == -signal.SIGKILL
         assert all(name.startswith(".funasr-") for name in {*os.listdir(out)} - {p.name for p in results(out)})
@@ -109,7 +111,7 @@ def test_an_interrupted_run_is_finished(tmp_path: Path, sent: signal.Signals, fo
 def test_an_interruption_while_a_result_is_written(
     pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is finished first, so that nothing is left beside it."""
+    """The file is finished first, so no temporary file remains."""
     publish = writers._publish
 
     def then_interrupt(partial: Path, path: Path) -> None:
@@ -136,8 +138,8 @@ def skipped(count: int, of: int | None = None) -> str:
 
 
 @pytest.mark.slow
-def test_what_is_done_and_what_is_not(pair: list[Path], tmp_path: Path) -> None:
-    """The first run may have the option, too; where all is done, no model is loaded."""
+def test_only_missing_results_are_made(pair: list[Path], tmp_path: Path) -> None:
+    """The first run may also have the option. If all results exist, no model is loaded."""
     broken, out = tmp_path / "broken.wav", tmp_path / "out"
     broken.touch()
     arguments = (*BASE, *pair, broken, "-o", out, "--resume")
@@ -155,8 +157,8 @@ def test_what_is_done_and_what_is_not(pair: list[Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_incomplete_stays_so(tmp_path: Path) -> None:
-    """A result that lacks something is kept, and the run does not claim that all went well."""
+def test_incomplete_results_are_still_reported(tmp_path: Path) -> None:
+    """An incomplete result is kept, and the exit code still reports it."""
     samples, rate_hz = soundfile.read(SEVEN.path)
     soundfile.write(tmp_path / "cut.wav", samples, rate_hz)
     os.truncate(tmp_path / "cut.wav", 2 * len(samples) * 3 // 4)
@@ -167,8 +169,8 @@ def test_what_is_incomplete_stays_so(tmp_path: Path) -> None:
     assert invoke(*arguments, "--resume", "--strict").exit_code == 1
 
 
-def test_what_stands_in_the_way_is_kept(pair: list[Path], tmp_path: Path) -> None:
-    """Somebody else's file, a link to nowhere, a pipe: they are there; formats that are missing are written."""
+def test_other_files_with_a_results_name_are_kept(pair: list[Path], tmp_path: Path) -> None:
+    """Another program's file, a dangling link and a pipe count as existing; missing formats are written."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "0000.txt").write_text("mine")
@@ -184,21 +186,21 @@ def test_what_stands_in_the_way_is_kept(pair: list[Path], tmp_path: Path) -> Non
     assert not (tmp_path / "nowhere").exists()
 
 
-# --- results that are not those of their recordings any more ---
+# --- results that no longer match their recordings ---
 
 SEVEN, OTHER = CLIPS[0], CLIPS[3]
 
 
 @pytest.fixture
 def done(tmp_path: Path) -> Path:
-    """A recording with its results in two formats, beside it in a folder."""
+    """A recording, and a folder next to it with its results in two formats."""
     clip = shutil.copyfile(SEVEN.path, tmp_path / "rec.flac")
     assert invoke(*BASE, clip, "-o", tmp_path / "out", "-f", "txt,srt").exit_code == 0
     return Path(clip)
 
 
 def again(clip: Path, *options: str) -> tuple[str, str]:
-    """Resume, without a word about it: the text that is there then, and why it was made anew, if it was."""
+    """Resume without any other message; return the resulting text and the reason for a new result, if any."""
     out = clip.parent / "out"
     result = invoke(*BASE, clip, "-o", out, "-f", "txt,srt", "--resume", *options)
     assert result.exit_code == 0, result
@@ -213,7 +215,7 @@ def age(path: Path, seconds: float) -> None:
 
 @pytest.mark.slow
 def test_a_recording_that_has_changed(done: Path) -> None:
-    """Newer, or older as from a backup, or of the same time, or of the same size."""
+    """It is newer, or older as after restoring a backup, or has the same time or the same size."""
     assert again(done) == (SEVEN.written, "")
     for clip, seconds in ((OTHER, 0), (SEVEN, 10**8), (OTHER, 10**8), (SEVEN, -(10**6))):
         shutil.copyfile(clip.path, done)
@@ -265,7 +267,7 @@ def test_options_that_change_nothing(done: Path) -> None:
 
 @pytest.mark.slow
 def test_another_model(done: Path, tmp_path: Path) -> None:
-    """What counts is what it is, not where it is or what it is called; one that is not there is an error."""
+    """A model is identified by its content, not by its path or name; a missing model is an error."""
     model = shutil.copytree(demo.MODEL, tmp_path / "models/same")
     assert again(done, "--model", str(model)) == (SEVEN.written, "")
     edit_json(model / "config.json", lambda config: config["source"].update(sha256="another"))
@@ -275,8 +277,8 @@ def test_another_model(done: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_results_that_nothing_is_noted_of(done: Path) -> None:
-    """By an older version or by hand: only a newer recording counts. So with notes that are damaged."""
+def test_results_without_notes(done: Path) -> None:
+    """Without notes (an older version, or manual edits) or with damaged notes, only a newer recording counts."""
     out = done.parent / "out"
     for content in (
         None,
@@ -297,7 +299,7 @@ def test_results_that_nothing_is_noted_of(done: Path) -> None:
 
 @pytest.mark.slow
 def test_results_that_have_been_edited(done: Path) -> None:
-    """They are kept, unless the recording is newer; what is empty now has been lost."""
+    """They are kept unless the recording is newer. An empty file counts as lost."""
     out = done.parent / "out"
     (out / "rec.txt").write_text("my own words\n", encoding="utf-8")
     assert again(done, "--no-itn") == ("my own words", "the options are others"), "the subtitles"
@@ -318,12 +320,12 @@ def test_a_pipe_may_hold_another_recording(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
 def test_notes_that_cannot_be_written(done: Path, make: Callable[[Path], None]) -> None:
-    """It is done without, and said once."""
+    """The run succeeds without them and reports it once."""
     (done.parent / "out" / NOTES).unlink()
     make(done.parent / "out" / NOTES)
     age(done, -100)
     assert again(done) == (SEVEN.written, "the recording is newer")
-    assert again(done) == (SEVEN.written, "the recording is newer"), "its time lies in the future"
+    assert again(done) == (SEVEN.written, "the recording is newer"), "its time is in the future"
     result = invoke(*BASE, done, "-o", done.parent / "out", "-f", "txt,srt", "--force")
     assert result.exit_code == 0
     assert result.stderr.count(f"warning: {done.parent / 'out' / NOTES}: ") == 1

@@ -1,4 +1,4 @@
-"""`funasr info`, `funasr models` and defaults from a file."""
+"""`funasr info`, `funasr models`, and defaults from a settings file."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_models(small_model: Path, tmp_path: Path) -> None:
-    """Converted ones, the bundled one, and one that is damaged."""
+    """Converted models, the bundled one, and a damaged one are listed."""
     home = tmp_path / "home"
     (home / "models/mine").mkdir(parents=True)
     (home / "models/mine/model").symlink_to(small_model)
@@ -46,9 +46,7 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("hub", "on_modelscope"), [("hf", True), ("ms", False)])
-def test_models_say_where_word_times_are_to_be_had(
-    model: Path, tmp_path: Path, hub: str, on_modelscope: bool
-) -> None:
+def test_models_name_ways_to_get_word_times(model: Path, tmp_path: Path, hub: str, on_modelscope: bool) -> None:
     home = {"FUNASR_HOME": str(tmp_path / "home")}
     shutil.copytree(model, tmp_path / "home/models/nano")
     stated = {"source": "FunAudioLLM/Fun-ASR-Nano-2512", "hub": hub}
@@ -76,8 +74,8 @@ def test_info(config: Path) -> None:
     assert f"funasr-cli     {__version__}\n" in invoke("info", env=env).stdout
 
 
-def test_what_is_in_force_and_from_where(config: Path) -> None:
-    """A variable goes before the file; what only some commands take says which."""
+def test_settings_in_force_and_their_sources(config: Path) -> None:
+    """A variable takes precedence over the file. Settings of single commands are marked."""
     config.write_text('lang = "zh"\nmodel = "demo"\n[transcribe]\nformat = ["srt", "json"]\nmodel = "nano"\n')
     shown = invoke("info", env={"FUNASR_CONFIG": str(config), "FUNASR_LANG": "en", "FUNASR_JOIN": ""})
     assert shown.stdout.endswith(
@@ -90,7 +88,7 @@ def test_what_is_in_force_and_from_where(config: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("content", "value"), [("lang = @", "TOML"), ("lag = 1", "'lag'")])
-def test_what_helps_to_mend_settings_works_without_them(config: Path, content: str, value: str) -> None:
+def test_commands_for_fixing_settings_work_with_invalid_ones(config: Path, content: str, value: str) -> None:
     config.write_text(content)
     env = {"FUNASR_CONFIG": str(config)}
     shown = invoke("info", env=env)
@@ -104,13 +102,13 @@ def test_what_helps_to_mend_settings_works_without_them(config: Path, content: s
 @pytest.mark.parametrize(
     ("variable", "arguments"), [("FUNASR_CONFIG", ("transcribe", "a.wav")), ("FUNASR_HOME", ("models",))]
 )
-def test_paths_in_the_home_of_nobody(variable: str, arguments: tuple[str, ...]) -> None:
-    named = f"{variable}=~nobody-of-that-name/x"
-    invoke(*arguments, env={variable: "~nobody-of-that-name/x"}).assert_fails(2, named)
+def test_paths_in_the_home_of_an_unknown_user(variable: str, arguments: tuple[str, ...]) -> None:
+    named = f"{variable}=~no-such-user/x"
+    invoke(*arguments, env={variable: "~no-such-user/x"}).assert_fails(2, named)
 
 
 def test_another_funasr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On PATH, unless it is a link to ours, as pipx and uv make them; and PyPI's funasr in this environment."""
+    """Another `funasr` on PATH is reported unless it links to ours, as pipx's and uv's do. So is PyPI's funasr."""
     from funasr_cli.cli import info
 
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -147,8 +145,8 @@ def test_another_funasr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ('channels = "stereo"', "command-line", ["channels in ", "'stereo'"]),
     ],
 )
-def test_settings_that_cannot_be(config: Path, content: str | None, code: str, values: list[str]) -> None:
-    """One error, with the file and the name in it."""
+def test_invalid_settings(config: Path, content: str | None, code: str, values: list[str]) -> None:
+    """There is one error, which names the file and the setting."""
     if content is not None:
         config.write_text(content)
     result = invoke("transcribe", "a.wav", "-m", "demo", env={"FUNASR_CONFIG": str(config)})
@@ -156,8 +154,8 @@ def test_settings_that_cannot_be(config: Path, content: str | None, code: str, v
 
 
 @pytest.mark.slow
-def test_formats_of_the_file_wait_for_an_output_folder(config: Path, tmp_path: Path) -> None:
-    """What docs/settings.md shows works for a run that prints, too."""
+def test_formats_in_the_file_apply_only_with_an_output_folder(config: Path, tmp_path: Path) -> None:
+    """The example in docs/settings.md also works for a run that prints to stdout."""
     config.write_text('[transcribe]\nformat = ["srt", "json"]\n')
     clip, env = clips()[0], {"FUNASR_CONFIG": str(config)}
     base = ("transcribe", "-m", "demo", clip.path)
@@ -170,7 +168,7 @@ def test_formats_of_the_file_wait_for_an_output_folder(config: Path, tmp_path: P
 
 @pytest.mark.parametrize("typed", ["transcribe none.wav -m demo", "convert ./nowhere", "models", "info"])
 def test_a_misspelt_variable_is_named(typed: str, tmp_path: Path) -> None:
-    """Once, by every command."""
+    """Every command reports it once."""
     env = {"FUNASR_LNAG": "en", "FUNASR_FORMAT": "srt", "FUNASR_HOME": str(tmp_path)}
     stderr = invoke(*typed.split(), env=env).stderr
     assert stderr.count("warning: nothing reads ") == 1

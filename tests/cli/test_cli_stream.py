@@ -1,4 +1,4 @@
-"""Text while it is being written: through pipes, on terminals, and when somebody stops reading or waiting."""
+"""Streaming text: through pipes, on terminals, with a reader that closes the pipe, and after Ctrl-C."""
 
 import io
 import os
@@ -28,13 +28,13 @@ PATHS = [clip.path for clip in CLIPS]
 
 
 def start(*arguments: object) -> subprocess.Popen[bytes]:
-    """The command, with both its outputs in pipes."""
+    """Start the command with pipes for stdout and stderr."""
     command = [*COMMAND, "transcribe", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
 
 
-def test_piped_lines_come_while_the_recording_goes_on(joined: Path, tmp_path: Path) -> None:
-    """The first segment is printed before the last of the recording has even been spoken."""
+def test_piped_lines_come_before_the_recording_ends(joined: Path, tmp_path: Path) -> None:
+    """The first segment is printed before the end of the recording has been sent."""
     os.mkfifo(tmp_path / "live.wav")
     content = joined.read_bytes()
     with start("-m", "demo", tmp_path / "live.wav", "--stream") as process:
@@ -42,7 +42,7 @@ def test_piped_lines_come_while_the_recording_goes_on(joined: Path, tmp_path: Pa
         with open(tmp_path / "live.wav", "wb") as live:
             live.write(content[: len(content) * 3 // 4])
             live.flush()
-            assert select.select([process.stdout], [], [], 60)[0], "nothing comes before the end"
+            assert select.select([process.stdout], [], [], 60)[0], "no output before the end of the recording"
             first = os.read(process.stdout.fileno(), 1 << 16).decode()
             live.write(content[len(content) * 3 // 4 :])
         rest, stderr = process.communicate(timeout=60)
@@ -55,8 +55,8 @@ def test_piped_lines_come_while_the_recording_goes_on(joined: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("options", [(), ("--stream",)])
-def test_reader_that_goes_away(options: tuple[str, ...], tmp_path: Path) -> None:
-    """As in `funasr transcribe ... | head -c 1`. The names make it more than a pipe holds."""
+def test_reader_that_closes_the_pipe(options: tuple[str, ...], tmp_path: Path) -> None:
+    """As in `funasr transcribe ... | head -c 1`. The long names make the output exceed the pipe's buffer."""
     folder = tmp_path.joinpath(*["a" * 200] * 4)
     folder.mkdir(parents=True)
     (folder / "a.flac").symlink_to(PATHS[2])
@@ -71,7 +71,7 @@ def test_reader_that_goes_away(options: tuple[str, ...], tmp_path: Path) -> None
 
 @pytest.mark.parametrize("options", [(), ("--stream",)])
 def test_ctrl_c(options: tuple[str, ...]) -> None:
-    """Sent once text has begun to come: 130, a word on stderr, no traceback; what was printed is whole lines."""
+    """After the first text: exit code 130, a message on stderr, no traceback, only complete lines on stdout."""
     with start("-m", "demo", *PATHS * 300, *options) as process:
         assert process.stdout
         first = os.read(process.stdout.fileno(), 1)
@@ -85,7 +85,7 @@ def test_ctrl_c(options: tuple[str, ...]) -> None:
 
 
 def test_ctrl_c_on_a_terminal() -> None:
-    """The live region is taken away, and the cursor comes back."""
+    """The live region is removed and the cursor is shown again."""
     controller, terminal = pty.openpty()
     command = [*COMMAND, "transcribe", "-m", "demo", *map(str, PATHS * 300), "--stream"]
     base = terminal_environment()
@@ -106,8 +106,8 @@ def test_ctrl_c_on_a_terminal() -> None:
     assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") > 0
 
 
-def test_ctrl_c_halfway_into_the_live_region(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And halfway out of it: it comes through, but not before the terminal is as it should be."""
+def test_ctrl_c_while_the_live_region_starts_or_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the live region starts or stops is raised, but only after the terminal has been restored."""
     monkeypatch.setenv("TERM", "xterm-256color")
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, width=80)
@@ -128,11 +128,11 @@ def test_ctrl_c_halfway_into_the_live_region(monkeypatch: pytest.MonkeyPatch) ->
     before = shown.getvalue()
     region.__exit__()
     terminal.print("a line")
-    assert shown.getvalue() == f"{before}a line\n", "nothing is drawn around it any more"
+    assert shown.getvalue() == f"{before}a line\n", "the live region must be gone"
 
 
 def test_ctrl_c_while_the_live_region_is_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of it is left on screen, although it has just become higher."""
+    """Although it has just become taller, nothing of it remains on screen."""
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(display, "REDRAW_S", -1.0)
 
@@ -143,7 +143,7 @@ def test_ctrl_c_while_the_live_region_is_redrawn(monkeypatch: pytest.MonkeyPatch
     region = Region(["a.wav"], partial_texts=True)
     terminal.print("above")
 
-    def interrupted(lines: list[Any]) -> Any:  # at this point, Rich has noted the new height, but drawn nothing
+    def interrupted(lines: list[Any]) -> Any:  # Rich has already stored the new height, but drawn nothing
         signal.raise_signal(signal.SIGINT)
         return loop_last(lines)
 
@@ -158,10 +158,10 @@ def test_ctrl_c_while_the_live_region_is_redrawn(monkeypatch: pytest.MonkeyPatch
 
 
 def test_ctrl_c_while_reading(small_model: Path, tmp_path: Path) -> None:
-    """While it waits for a recording that never comes."""
+    """The command waits for a recording that never arrives."""
     os.mkfifo(tmp_path / "pipe")
     with start("-m", small_model, tmp_path / "pipe") as process:
-        writer = os.open(tmp_path / "pipe", os.O_WRONLY)  # returns once it has been opened for reading
+        writer = os.open(tmp_path / "pipe", os.O_WRONLY)  # returns once the reader has opened it
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""What the program is started with and in: streams that are closed or full, terminals, odd settings."""
+"""The process environment: closed or full streams, terminals, unusual settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASE = ("transcribe", "-m", "demo", CLIP.path)
 
 
 def in_shell(line: str) -> Result:
-    """A command in a shell that redirects it."""
+    """Run a command in a shell that redirects its streams."""
     command = ["sh", "-c", line.replace("funasr ", f"{' '.join(COMMAND)} ", 1)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60)
     return Result(done.returncode, done.stdout, done.stderr)
@@ -36,19 +36,19 @@ MEASURE = "bench --rtf --synthetic demo --durations 1 --trials 1"
 @pytest.mark.parametrize(
     "arguments", ["", "--help", "transcribe --help", "--version", "models", "info", MEASURE, f"{MEASURE} --json"]
 )
-def test_no_room_for_what_is_printed(arguments: str) -> None:
+def test_output_to_a_full_device(arguments: str) -> None:
     in_shell(f"funasr {arguments} > /dev/full").assert_error(1, "disk-full", os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("redirected", ["2>/dev/full", "<&-"])
 def test_streams_that_do_not_matter(redirected: str) -> None:
-    """What is said does not decide what is done; a file that is opened gets the number of no closed stream."""
+    """A lost message does not affect the result. An opened file must not get the descriptor of a closed stream."""
     result = in_shell(f"funasr transcribe -m demo {CLIP.path} {redirected}")
     assert (result.exit_code, result.stdout) == (0, f"{CLIP.written}\n")
 
 
 def test_standard_output_that_is_closed(tmp_path: Path) -> None:
-    """Text would be lost, so that is an error, and known at once; files are written as ever."""
+    """Text would be lost, so this is an error, found immediately. Results in files are still written."""
     for command in ("transcribe -q", "bench --rtf"):
         in_shell(f"funasr {command} -m nowhere {CLIP.path} >&-").assert_error(1, "stdout-closed")
     assert in_shell(f"funasr transcribe -m demo {CLIP.path} -q -o {tmp_path} >&-") == Result(0, "", "")
@@ -56,14 +56,14 @@ def test_standard_output_that_is_closed(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_before_there_is_a_program(tmp_path: Path) -> None:
-    """Importing takes a moment; Ctrl-C counts from the first one on."""
+    """Ctrl-C works from the first moment, even while modules are being imported."""
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
     result = funasr(*BASE, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"})
     assert result == Result(130, "", "warning: interrupted\n")
 
 
 @pytest.mark.parametrize("name", ["funasr", "funasr-cli"])
-def test_it_calls_itself_what_it_was_called(
+def test_usage_shows_the_name_it_was_called_by(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", [f"/somewhere/{name}", "transcribe"])
@@ -73,11 +73,11 @@ def test_it_calls_itself_what_it_was_called(
     assert capsys.readouterr().err.endswith(f"see {name} transcribe --help\n")
 
 
-def test_paths_that_the_system_refuses() -> None:
+def test_paths_that_the_system_rejects() -> None:
     name = "a" * 300
     result = invoke(*BASE, "-o", name)
     result.assert_error(1, "output-unwritable", name, "--output-dir")
-    assert "inputs failed" not in result.stderr, "it is said once, before any input"
+    assert "inputs failed" not in result.stderr, "it is reported once, before any input is read"
     invoke("models", env={"FUNASR_HOME": name}).assert_error(1, "path-refused", f"{name}/models")
 
 
@@ -86,7 +86,7 @@ def test_paths_that_the_system_refuses() -> None:
 
 @pytest.mark.slow
 def test_home_in_settings(tmp_path: Path) -> None:
-    """No shell expands ~ there."""
+    """No shell expands ~ in a settings file."""
     (tmp_path / "words.txt").write_text("seven\n")
     config = tmp_path / "config.toml"
     config.write_text('[transcribe]\noutput-dir = "~/out"\nhotwords-file = "~/words.txt"\n')
@@ -97,7 +97,7 @@ def test_home_in_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_measuring_does_not_go_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_ignores_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNASR_OUTPUT_DIR", str(tmp_path / "out"))
     for _ in range(2):
         [cost] = run_memory(
@@ -110,7 +110,7 @@ def test_measuring_does_not_go_by_settings(tmp_path: Path, monkeypatch: pytest.M
 # --- devices and types ---
 
 
-def test_a_device_that_is_not_there() -> None:
+def test_a_missing_device() -> None:
     import mlx.core
 
     if mlx.core.is_available(mlx.core.gpu):
@@ -132,7 +132,7 @@ def test_types_to_compute_in(dtype: str) -> None:
 
 
 def test_a_download_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
-    """One line that is redrawn, and taken away at the end; nothing of the hub's own."""
+    """One line is redrawn and removed at the end. The hub's client prints nothing."""
     source = tmp_path / "source"
     shutil.copytree(small_checkpoint, source)
     with serving(Hub(source)) as hub:

@@ -1,4 +1,4 @@
-"""``--tags``, ``--align-with``, and what is refused of models that can do less, with models that say the same."""
+"""``--tags``, ``--align-with``, and options that a model lacks, tested with models with fixed answers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ NANO_WITHOUT_CTC = Capabilities(
 
 @pytest.fixture
 def speaking(monkeypatch: pytest.MonkeyPatch) -> SpeakingModel:
-    """Whatever is loaded is this model; the folder is that of the demo."""
+    """Replace the loaded model by this one. The folder is the demo model's."""
     return loading(monkeypatch, SpeakingModel())
 
 
 def loading(monkeypatch: pytest.MonkeyPatch, model: SpeakingModel, **others: SpeechModel) -> SpeakingModel:
-    """Load this model whatever is asked for, but in folders of these names."""
+    """Load this model for any folder except those with the given names."""
     monkeypatch.setattr(running, "load", lambda folder, dtype=None: others.get(folder.name, model))
     monkeypatch.setattr(
         "funasr_cli.families.open.capabilities", lambda folder: others.get(folder.name, model).capabilities
@@ -62,7 +62,7 @@ def test_tags_in_text(speaking: SpeakingModel, options: tuple[str, ...], shown: 
 
 
 def test_tags_in_json_and_files(speaking: SpeakingModel, tmp_path: Path) -> None:
-    """The text stays plain there, beside files in which it does not."""
+    """The JSON text has no tags, even if other files show them."""
     assert transcribe("--tags", "emoji", "-f", "json,srt", "-o", tmp_path).exit_code == 0
     [row] = json.loads((tmp_path / f"{CLIP.stem}.json").read_text(encoding="utf-8"))["segments"]
     assert (row["text"], row["tags"], row["language"]) == (SAID.text, list(SAID.tags), "en")
@@ -76,18 +76,18 @@ def test_tags_from_a_variable_and_the_settings_file(speaking: SpeakingModel, tmp
 
 
 def test_resume_makes_results_with_other_tags_anew(speaking: SpeakingModel, tmp_path: Path) -> None:
-    """Those of a format that shows them; without tags, what was noted before there were any still holds."""
+    """Results in formats that show tags are remade. Without tags, results noted before tags existed are valid."""
     base = ("-f", "txt,json", "-o", tmp_path, "--resume")
     for options, made in (((), 2), ((), 0), (("--tags", "emoji"), 1), (("--tags", "emoji"), 0)):
-        said = invoke("transcribe", "-m", "demo", CLIP, *base, *options).stderr
-        assert said.count("wrote ") == made
+        messages = invoke("transcribe", "-m", "demo", CLIP, *base, *options).stderr
+        assert messages.count("wrote ") == made
     assert (tmp_path / f"{CLIP.stem}.txt").read_text(encoding="utf-8") == "😀🎼Hello there.😊\n"
 
 
 @pytest.mark.parametrize("style", ["text", "emoji"])
 def test_a_model_without_tags(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is typed is refused; what a variable says waits for a model that has them."""
-    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC, said=replace(SAID, tags=())))
+    """The command-line option is refused; a variable is ignored for models without tags."""
+    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC, result=replace(SAID, tags=())))
     transcribe("--tags", style).assert_error(2, "option-unsupported", f"--tags {style}", "owner/Speaking")
     assert transcribe(FUNASR_TAGS=style).stdout == "Hello there.\n"
 
@@ -111,7 +111,7 @@ def test_what_a_model_lacks_is_refused_by_name(speaking: SpeakingModel, options:
         assert (result.exit_code, result.stdout) == (0, "Hello there.\n")
 
 
-def test_settings_wait_for_a_model_that_can(speaking: SpeakingModel, tmp_path: Path) -> None:
+def test_settings_that_a_model_lacks_are_ignored(speaking: SpeakingModel, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("Kubernetes\n")
     waiting = {
         "FUNASR_TEMPERATURE": "0.5", "FUNASR_TOP_P": "0.5", "FUNASR_ITN": "1", "FUNASR_MAX_SEGMENT": "60",
@@ -124,8 +124,8 @@ def test_settings_wait_for_a_model_that_can(speaking: SpeakingModel, tmp_path: P
     transcribe(*hotwords).assert_error(2, "option-unsupported", "--hotwords-file", "owner/Speaking")
 
 
-def test_hotwords_in_a_setting_are_compared(speaking: SpeakingModel, tmp_path: Path) -> None:
-    """What says what they change asks for them, wherever they stand."""
+def test_hotwords_from_a_setting_can_be_compared(speaking: SpeakingModel, tmp_path: Path) -> None:
+    """--compare-hotwords requires hotwords, from any source."""
     (tmp_path / "words.txt").write_text("Kubernetes\n")
     result = transcribe("--compare-hotwords", FUNASR_HOTWORDS_FILE=str(tmp_path / "words.txt"))
     result.assert_error(2, "option-unsupported", "--compare-hotwords", "owner/Speaking")
@@ -135,7 +135,7 @@ def test_hotwords_in_a_setting_are_compared(speaking: SpeakingModel, tmp_path: P
 def test_resume_keeps_what_settings_did_not_change(
     waiting: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """They wait for a model that has it, and came to nothing."""
+    """The setting is ignored for a model that does not support it, so the result is still valid."""
     loading(monkeypatch, SpeakingModel(capabilities=Capabilities(("zh", "en"))))
     (tmp_path / "words.txt").write_text("Kubernetes\n")
     env = {
@@ -146,16 +146,18 @@ def test_resume_keeps_what_settings_did_not_change(
         assert invoke(*base, env=settings).stderr.count("wrote ") == made
 
 
-# --- times by another model ---
+# --- times from another model ---
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model without word times, which says what the clip says; in `models/aligner` the demo, which has them."""
+    """A model without word times that returns the clip's text. `models/aligner` is the demo model, with times."""
     shutil.copytree(demo.MODEL, tmp_path / "models/aligner")
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
-    said = replace(SAID, text=demo.clips()[3].written)
-    loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC, said=said), aligner=load_model(demo.MODEL))
+    segment = replace(SAID, text=demo.clips()[3].written)
+    loading(
+        monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC, result=segment), aligner=load_model(demo.MODEL)
+    )
     return tmp_path
 
 
@@ -166,10 +168,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("--plot-alignment a.png", "--plot-alignment"),
     ],
 )  # fmt: skip
-def test_without_word_times_what_asks_for_them_is_named(
+def test_options_that_need_word_times_are_named(
     home: Path, options: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the hint that the model's family has for it."""
+    """The hint is that of the model's family."""
     monkeypatch.chdir(home)
     result = transcribe(*options.split())
     result.assert_error(2, "option-unsupported", named, "owner/Speaking", "way one, or way two")
@@ -182,8 +184,8 @@ def test_with_another_model_word_times_are_not_refused(home: Path, options: str)
     assert transcribe(*options.split(), FUNASR_ALIGN_WITH="aligner").exit_code == 0
 
 
-def test_words_have_the_times_that_the_other_model_tells(home: Path) -> None:
-    """It is the demo, which writes the same, and times it by its own branch."""
+def test_words_have_the_other_models_times(home: Path) -> None:
+    """The other model is the demo model, which writes the same text and times it with its own branch."""
     [row] = json.loads(transcribe("--align-with", "aligner", "-f", "json").stdout)["segments"]
     (own,) = recognizer("demo").transcribe(CLIP, word_times=True).segments
     assert [(word["text"], word["start_s"], word["end_s"]) for word in row["words"]] == [
@@ -199,27 +201,27 @@ def test_a_language_that_the_other_model_lacks(home: Path) -> None:
 
 @pytest.mark.parametrize("options", ["", "-f tsv", "-f srt --timestamps segment"])
 def test_another_model_without_times_of_words(home: Path, options: str) -> None:
-    """Nothing would come of it; in a variable it waits, and is not even looked for."""
+    """The option would have no effect; a variable is ignored, and its model is not even looked up."""
     transcribe("--align-with", "aligner", *options.split()).assert_error(2, "option-idle", "--align-with")
     assert transcribe(*options.split(), FUNASR_ALIGN_WITH="missing").exit_code == 0
 
 
 def test_resume_makes_times_by_another_model_anew(home: Path, tmp_path: Path) -> None:
-    """But not what shows none."""
+    """Formats without times keep their results."""
     base = ("transcribe", "-m", "demo", CLIP, "-f", "txt,json", "-o", tmp_path / "out", "--resume")
     for options, made in (((), 2), (("--align-with", "aligner"), 1), (("--align-with", "aligner"), 0)):
         assert invoke(*base, *options).stderr.count("wrote ") == made
 
 
 @pytest.mark.parametrize("name", ["sensevoice", "nonsense"])
-def test_another_model_that_is_not_at_hand(home: Path, name: str) -> None:
-    """One line says which command fetches one."""
+def test_another_model_that_is_missing(home: Path, name: str) -> None:
+    """A single line names the command that fetches one."""
     result = transcribe("--align-with", name, "-f", "json")
     result.assert_error(3, "model-missing", name, "funasr convert sensevoice")
 
 
 def test_another_model_that_is_not_needed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Typed, it is refused; in a variable it waits for a model that needs it."""
+    """The command-line option is refused; a variable is ignored if the model does not need it."""
     timed = SpeakingModel("owner/Timed", Capabilities(("zh", "en"), word_times=True))
     loading(monkeypatch, timed)
     transcribe("--align-with", "aligner", "-f", "json").assert_error(2, "option-idle", "--align-with")
@@ -230,8 +232,8 @@ def test_another_model_that_is_not_needed(home: Path, monkeypatch: pytest.Monkey
         assert invoke(*base, env=env).stderr.count("wrote ") == made
 
 
-def test_in_a_variable_it_waits_for_a_language_that_it_knows(home: Path) -> None:
-    """Unless words are asked for by name: then it is needed."""
+def test_in_a_variable_it_is_ignored_for_other_languages(home: Path) -> None:
+    """It is needed if words are requested explicitly."""
     result = transcribe("-f", "json", "-l", "ja", FUNASR_ALIGN_WITH="aligner")
     assert (result.exit_code, result.stderr) == (0, "")
     result = transcribe("--timestamps", "word", "-l", "ja", FUNASR_ALIGN_WITH="aligner")
@@ -243,7 +245,7 @@ def test_another_model_without_a_name(home: Path, format: str) -> None:
     transcribe("--align-with", "", "-f", format).assert_error(2, "option-idle", "--align-with", "empty")
 
 
-def test_a_picture_of_what_the_other_model_hears(home: Path) -> None:
+def test_a_picture_of_the_other_models_alignment(home: Path) -> None:
     pytest.importorskip("librosa")
     picture = home / "a.png"
     result = transcribe("--align-with", "aligner", "--plot-alignment", picture)
@@ -251,7 +253,7 @@ def test_a_picture_of_what_the_other_model_hears(home: Path) -> None:
     assert picture.stat().st_size > 10000
 
 
-def test_another_model_that_cannot_tell_either(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_that_has_no_times_either(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC))
     result = transcribe("--align-with", "aligner", "-f", "json")
     result.assert_error(2, "option-unsupported", "--align-with", "alignment")
@@ -264,7 +266,7 @@ def test_another_model_from_python(home: Path, monkeypatch: pytest.MonkeyPatch) 
     asr = funasr_cli.load("demo", align_with="aligner")
     assert asr.capabilities.word_times
     assert not funasr_cli.load("demo").capabilities.word_times
-    assert asr.transcribe(CLIP, language="ja").text, "nothing is asked of the other model"
+    assert asr.transcribe(CLIP, language="ja").text, "the other model must not be used"
     with pytest.raises(funasr_cli.FunASRError) as caught:
         asr.transcribe(CLIP, language="ja", word_times=True)
     assert caught.value.code == "language-unknown"

@@ -1,4 +1,4 @@
-"""What is seen on a terminal: the live region, the table of all inputs, colours, hostile names."""
+"""Output on a terminal: the live region, the table of all inputs, colours, hostile names."""
 
 import os
 import re
@@ -20,7 +20,7 @@ CLIPS = demo.clips()
 
 
 def test_live_region_on_a_terminal() -> None:
-    """The text grows in a region that is taken away, and stands there once at the end."""
+    """The text grows in a region that is removed, and is printed once at the end."""
     clip = CLIPS[-1]
     code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, "--stream", command=EAGER)
     assert code == 0
@@ -29,7 +29,7 @@ def test_live_region_on_a_terminal() -> None:
     assert len(rows) == 1
     assert below == [summary("0:02").rstrip()]
     seen = list(dict.fromkeys(drafts(shown)))
-    assert len(seen) > 5, "it was shown while it grew"
+    assert len(seen) > 5, "it must be shown while it grows"
     assert all(clip.written.startswith(text) for text in seen)
     assert sorted(seen, key=len) == seen
     assert seen[-1] == clip.written
@@ -37,7 +37,7 @@ def test_live_region_on_a_terminal() -> None:
 
 @pytest.mark.parametrize("clip", [CLIPS[-1], CLIPS[5]], ids=["en", "zh"])
 def test_live_region_of_a_narrow_terminal(clip: demo.DemoClip) -> None:
-    """A row shows the end of a text that does not fit, and never takes a second line."""
+    """If a text does not fit, its row shows the end; it never takes a second line."""
     arguments = ("transcribe", "-m", "demo", clip.path, "--stream")
     code, shown, _ = on_terminal(*arguments, command=EAGER, COLUMNS="20")
     assert (code, screen(shown)[0]) == (0, clip.written)
@@ -48,7 +48,7 @@ def test_live_region_of_a_narrow_terminal(clip: demo.DemoClip) -> None:
 
 
 def test_live_region_of_long_names_on_a_narrow_terminal(tmp_path: Path) -> None:
-    """They are cut, to columns, not to characters; text is seen beside them, and no line is too long."""
+    """Names are truncated by columns, not characters. Text remains visible after them, and no line is too long."""
     for name in ("会议的录音" * 8, "b" * 60):
         (tmp_path / f"{name}.flac").symlink_to(CLIPS[-1].path)
     arguments = ("transcribe", "-m", "demo", tmp_path, "--stream")
@@ -56,7 +56,7 @@ def test_live_region_of_long_names_on_a_narrow_terminal(tmp_path: Path) -> None:
     assert code == 0
     seen = [line for line in frames(shown) if line.startswith(("会", "b"))]
     live = [line for line in frames(shown) if line.startswith(("transcribing ", "finding ", *seen))]
-    assert max(map(cell_len, live)) == 30 - SPARE_COLUMNS, "else ^C would begin a line that is left on screen"
+    assert max(map(cell_len, live)) == 30 - SPARE_COLUMNS, "else ^C would start a line that remains on screen"
     for start in ("会议的录 … 0:00 ", "bbbbbbbbb… 0:00 "):
         texts = [line.removeprefix(start) for line in seen if line.startswith(start)]
         assert CLIPS[-1].written.endswith(texts[-1])
@@ -75,7 +75,7 @@ def test_live_region_of_files_that_share_a_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--stream",)])
 def test_stdout_piped_and_stderr_on_a_terminal(options: tuple[str, ...], tmp_path: Path) -> None:
-    """`funasr transcribe a.wav > a.txt`: the file gets text without a control code, the terminal the progress."""
+    """`funasr transcribe a.wav > a.txt`: the file gets text without control codes, the terminal shows progress."""
     clip = CLIPS[0]
     cut = tmp_path / "cut.wav"
     samples, rate_hz = soundfile.read(clip.path)
@@ -97,7 +97,7 @@ def test_stdout_piped_and_stderr_on_a_terminal(options: tuple[str, ...], tmp_pat
 
 
 def test_table_of_all_inputs(tmp_path: Path) -> None:
-    """Its every character, except for the time that the run took; the audio is that of all inputs together."""
+    """The table is compared exactly, except the run's duration. The audio total covers all inputs."""
     soundfile.write(tmp_path / "silence.wav", np.zeros(64000, np.int16), 16000)
     for name, clip in zip(("a.flac", "b.flac"), CLIPS, strict=False):
         (tmp_path / name).symlink_to(clip.path)
@@ -125,7 +125,7 @@ def test_table_of_all_inputs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("columns", "numbers"), [(20, ["done"]), (40, ["0:03", "-", "done"])])
 def test_table_on_a_narrow_terminal(columns: int, numbers: list[str]) -> None:
-    """No line is longer; the name is folded, all of it is there, and the columns that are left are whole."""
+    """No line is too long: the name is wrapped but complete, and the remaining columns are whole."""
     clip = CLIPS[0]
     code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, command=EAGER, COLUMNS=str(columns))
     assert code == 0
@@ -133,13 +133,13 @@ def test_table_on_a_narrow_terminal(columns: int, numbers: list[str]) -> None:
     assert above == [clip.written]
     assert rows[0][1:] == numbers
     assert "".join(row[0] for row in rows) == str(clip.path)
-    assert below == [summary("0:03").rstrip()], "the terminal may break it where it likes"
+    assert below == [summary("0:03").rstrip()], "the terminal may wrap it anywhere"
     ours = [line for line in frames(shown) if line.startswith((" ", "trans", "finding"))]
     assert max(map(cell_len, ours)) == columns
 
 
 def test_quiet_on_a_terminal(small_model: Path, short_wav: Path) -> None:
-    """No bar, no table, no summary, no colour but that of a warning; with --stream the text still grows."""
+    """No bar, table, summary or colour except a warning's; with --stream the text still grows."""
     code, shown, _ = on_terminal("transcribe", "-m", "demo", CLIPS[0].path, "--quiet", command=EAGER)
     assert (code, shown) == (0, f"{CLIPS[0].written}\r\n")
     arguments = ("transcribe", "-m", small_model, short_wav, "--quiet", "--max-tokens", 2)
@@ -155,7 +155,7 @@ def test_quiet_on_a_terminal(small_model: Path, short_wav: Path) -> None:
 
 
 def test_verbose_on_a_terminal() -> None:
-    """The model and the device, and what each input has cost, beside everything else."""
+    """The model, the device and each input's cost are printed in addition to everything else."""
     clip = CLIPS[0]
     code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, "--verbose", command=EAGER)
     assert code == 0
@@ -170,14 +170,14 @@ def test_verbose_on_a_terminal() -> None:
 
 
 def test_no_color(small_model: Path, zh_wav: Path) -> None:
-    arguments = ("transcribe", "-m", small_model, zh_wav, "--max-tokens", 2)  # warns
+    arguments = ("transcribe", "-m", small_model, zh_wav, "--max-tokens", 2)  # this prints a warning
     assert COLOURS.search(on_terminal(*arguments)[1])
     for options in ((), ("--stream",)):
         assert not COLOURS.search(on_terminal(*arguments, *options, command=EAGER, NO_COLOR="1")[1])
 
 
 def escapes_by_name(names: Sequence[str], folder: Path, **env: str) -> set[str]:
-    """Escape sequences on the terminal while recordings of these names are transcribed."""
+    """Return the escape sequences on the terminal when recordings with these names are transcribed."""
     for name in names:
         (folder / name).write_bytes(CLIPS[2].path.read_bytes())
     arguments = ("transcribe", "-m", "demo", *names, "--stream")
@@ -188,7 +188,7 @@ def escapes_by_name(names: Sequence[str], folder: Path, **env: str) -> set[str]:
 
 
 def test_control_characters_in_names_on_a_terminal(tmp_path: Path) -> None:
-    """They reach the terminal nowhere: not in progress, drafts, results or the table."""
+    """They never reach the terminal: neither in progress, drafts and results nor in the table."""
     hostile = ["\x1b[2J\x1b[31ma.flac", "b\x07\x9b5m\x1b]0;title\x07.flac"]
     plain = escapes_by_name(["a.flac", "b.flac"], tmp_path)
     assert escapes_by_name(hostile, tmp_path) <= plain

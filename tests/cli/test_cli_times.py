@@ -1,4 +1,4 @@
-"""``--timestamps`` and ``--highlight-words``: what is shown, and what a model without the CTC branch refuses."""
+"""``--timestamps`` and ``--highlight-words``: their output, and what a model without a CTC branch refuses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_line_for_each_word(clip: demo.Clip) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
 
 
-def test_times_in_front_of_each_segment() -> None:
+def test_times_before_each_segment() -> None:
     (segment,) = recognizer("demo").transcribe(ENGLISH.path).segments
     for options in ((), ("--stream",)):
         result = invoke(*BASE, ENGLISH.path, "--timestamps", "segment", *options)
@@ -78,7 +78,7 @@ def test_words_in_json() -> None:
 def test_without_the_branch_word_times_are_refused(
     small_model: Path, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before any input is opened, or a folder made."""
+    """They are refused before an input is opened or a folder is made."""
     monkeypatch.chdir(tmp_path)
     invoke("transcribe", "-m", small_model, "missing.wav", *options).assert_error(
         2, "option-unsupported", "--hub ms"
@@ -87,7 +87,7 @@ def test_without_the_branch_word_times_are_refused(
 
 
 @pytest.mark.slow
-def test_without_the_branch_times_are_those_of_segments(stopping_model: Path, zh_wav: Path) -> None:
+def test_without_the_branch_segments_have_times(stopping_model: Path, zh_wav: Path) -> None:
     base = ("transcribe", "-m", stopping_model, zh_wav, "--no-vad", "-f")
     data = json.loads(invoke(*base, "json").stdout)
     assert (data["times"], data["segments"][0]["words"]) == ("segment", [])
@@ -102,8 +102,8 @@ def test_without_the_branch_times_are_those_of_segments(stopping_model: Path, zh
 
 
 @pytest.mark.slow
-def test_a_setting_waits_for_a_format_or_model_that_it_fits(stopping_model: Path, zh_wav: Path) -> None:
-    """What is typed goes before what it excludes."""
+def test_a_setting_applies_only_to_formats_and_models_that_support_it(stopping_model: Path, zh_wav: Path) -> None:
+    """Command-line options take precedence over settings that they exclude."""
     plain = invoke(*BASE, ENGLISH.path, "-f", "srt").stdout
     marked = invoke(*BASE, ENGLISH.path, "-f", "srt", "--highlight-words").stdout
     by_segment = invoke(*BASE, ENGLISH.path, "-f", "srt", "--timestamps", "segment").stdout
@@ -123,8 +123,8 @@ def test_a_setting_waits_for_a_format_or_model_that_it_fits(stopping_model: Path
     assert invoke(*base, env=waiting) == invoke(*base)
 
 
-def test_a_setting_that_no_model_can_meet(small_model: Path, tmp_path: Path) -> None:
-    """It is said where it comes from."""
+def test_a_setting_that_the_model_cannot_meet(small_model: Path, tmp_path: Path) -> None:
+    """The error names the source of the setting."""
     config = tmp_path / "config.toml"
     config.write_text('timestamps = "word"\n')
     result = invoke("transcribe", "-m", small_model, "a.wav", env={"FUNASR_CONFIG": str(config)})

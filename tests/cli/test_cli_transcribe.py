@@ -15,7 +15,7 @@ from funasr_cli import demo
 from funasr_cli.hubs.find import find_model
 
 FEW = ("--max-tokens", "6")
-WHOLE = "--no-vad"  # random weights end their texts of whole clips only
+WHOLE = "--no-vad"  # with random weights, only texts of whole clips end
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_text_on_stdout_and_nothing_else(stopping_model: Path, zh_wav: Path) -> 
 
 
 def test_a_line_for_each_segment(small_model: Path, zh_wav: Path) -> None:
-    """Cut short, all of them, so that the input has failed; the text is shown all the same."""
+    """All segments stop at the token limit, so the input has failed; the text is printed anyway."""
     result = invoke("transcribe", "-m", small_model, zh_wav, *FEW)
     assert result.stdout == lines_of(small_model, zh_wav, max_tokens=6)
     assert len(result.stdout.splitlines()) == 2
@@ -49,14 +49,14 @@ def test_a_line_for_each_segment(small_model: Path, zh_wav: Path) -> None:
 def test_outputs_that_appear_meanwhile_are_kept(
     stopping_model: Path, zh_wav: Path, en_flac: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if somebody had written the file between the look and the result."""
+    """The file is created after the check for existing files and before the result is written."""
     monkeypatch.setattr("funasr_cli.cli.output.Files.prepare", lambda *_: None)
     out = tmp_path / "out"
     out.mkdir()
     (out / "zh-6s.txt").write_text("mine")
     result = invoke("transcribe", "-m", stopping_model, zh_wav, en_flac, WHOLE, "-o", out)
     assert (result.exit_code, result.errors[0][0]) == (1, "output-exists")
-    assert result.stdout == lines_of(stopping_model, zh_wav, f"{zh_wav}: ", vad=False), "it is not lost"
+    assert result.stdout == lines_of(stopping_model, zh_wav, f"{zh_wav}: ", vad=False), "the text must not be lost"
     assert result.stderr.endswith(f"\n1 of 2 inputs failed; {summary('0:17')}")
     lines = lines_of(stopping_model, en_flac, vad=False)
     assert tree(out) == {"zh-6s.txt": b"mine", "en-11s-jfk.txt": lines.encode()}
@@ -83,7 +83,7 @@ def test_hotwords_from_options_and_a_file(small_model: Path, short_wav: Path, tm
     assert plain != result.stdout
 
 
-def test_hotwords_files_that_are_none(short_wav: Path, tmp_path: Path) -> None:
+def test_invalid_hotwords_files(short_wav: Path, tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "empty").write_bytes(b"\n \n")
     reasons = {
@@ -118,7 +118,7 @@ def test_damaged_models(model: Path, short_wav: Path, name: str) -> None:
     invoke("transcribe", "-m", model, short_wav).assert_error(3, "model-damaged", str(model / name))
 
 
-# --- the bundled model: at hand without a network, on request only ---
+# --- the bundled model: available offline, but only used on request ---
 
 
 def test_it_is_small_and_complete() -> None:
@@ -139,7 +139,7 @@ def test_clips_and_their_texts() -> None:
 
 @pytest.mark.parametrize("options", [(), ("--stream",)])
 def test_it_reads_its_clips(options: tuple[str, ...], tmp_path: Path) -> None:
-    """In a process of its own, without a network or any model converted."""
+    """In a separate process, without network access and without converted models."""
     clips = demo.clips()
     paths = [clip.path for clip in clips]
     result = funasr("transcribe", "-m", "demo", *paths, *options, env={"FUNASR_HOME": str(tmp_path)})
@@ -148,7 +148,7 @@ def test_it_reads_its_clips(options: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def test_it_is_offered_but_never_taken_silently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is a copy of it under its own name, as `funasr convert demo` makes one."""
+    """This also holds for its copy made by `funasr convert demo`."""
     home = {"FUNASR_HOME": str(tmp_path)}
     for command in (("transcribe", demo.clips()[0].path), ("bench", "--rtf")):
         invoke(*command, env=home).assert_error(3, "model-missing", "no model has been", "--model demo")

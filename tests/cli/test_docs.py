@@ -1,4 +1,4 @@
-"""The written documentation names the commands, options and exit codes that there are."""
+"""The documentation matches the commands, options and exit codes."""
 
 import re
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 import typer.main
 from support.running import environment, invoke
 
+from funasr_cli import __version__
 from funasr_cli.cli.app import app
 from funasr_cli.decoding.cost import (
     CPU_FIXED_POSITIONS,
@@ -25,19 +26,28 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
-def test_reference_is_what_the_app_says() -> None:
-    """`make docs` was run after the last change of the command line."""
+def test_reference_matches_the_app() -> None:
+    """`make docs` was run after the last change to the command line."""
     command = [sys.executable, "-m", "typer", "funasr_cli.cli.app", "utils", "docs", "--name", "funasr"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=True)
     assert (ROOT / "docs/cli.md").read_text(encoding="utf-8").strip() == done.stdout.strip()
 
 
-def test_readme_lists_every_exit_code() -> None:
-    """The table in the README is complete."""
-    table = dict(
-        re.findall(r"^\| (\d+) \| (.+) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    )
+def test_every_exit_code_is_listed() -> None:
+    page = (ROOT / "docs/exit-codes.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE))
     assert set(map(int, table)) == set(map(int, ExitCode))
+
+
+def test_the_newest_version_in_the_changelog_is_this_one() -> None:
+    page = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (\S+) - (\d{4}-\d\d-\d\d)$", page, re.MULTILINE)
+    assert versions[0][0] == __version__
+    assert [date for _, date in versions] == sorted((date for _, date in versions), reverse=True)
+
+
+def test_readme_fits_on_a_page() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100
 
 
 OURS = {
@@ -48,9 +58,9 @@ OURS = {
 } | {"--help", "--version", "--install-completion", "--show-completion"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/usage.md", "docs/performance.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/usage.md", "docs/convert.md", "docs/performance.md"])
 def test_options_in_examples_exist(page: str) -> None:
-    """No example uses an option that is not there."""
+    """Every option in an example exists."""
     lines = re.findall(r"^(?:\$ )?.*\bfunasr .*$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
     calls = [line.split("funasr ", 1)[1].split(" #")[0] for line in lines if not line.startswith("#")]
     used = {option for call in calls for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", call)}
@@ -59,7 +69,7 @@ def test_options_in_examples_exist(page: str) -> None:
 
 
 def test_our_options_in_the_comparison_exist() -> None:
-    """In the column on ours, and in the list of what is ours alone."""
+    """In our column, and in the list of what only this project has."""
     page = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
     rows = [line.strip("|").split("|") for line in page.split("## The lists")[0].splitlines() if line[:2] == "| "]
     cells = [cells[2].replace(cells[0], "") for cells in rows if len(cells) == 3]
@@ -78,8 +88,8 @@ def test_variables_in_the_settings_exist() -> None:
     assert without_option <= named <= known | without_option
 
 
-def test_the_tables_of_names_are_what_explain_prints() -> None:
-    """Copied after the last change of any family's rules."""
+def test_the_tables_of_names_match_explain() -> None:
+    """They were copied after the last change to any family's rules."""
     page = (ROOT / "docs/porting.md").read_text(encoding="utf-8")
     [tables] = re.findall(
         r"<!-- the tables of `funasr convert --explain` -->\n(.*?)<!-- their end -->\n", page, re.DOTALL
@@ -89,12 +99,12 @@ def test_the_tables_of_names_are_what_explain_prints() -> None:
 
 
 def test_no_placeholder_is_left() -> None:
-    """What is still to be filled in stands as @NAME@ while a page is being written."""
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    """Unfinished pages contain placeholders such as @NAME@."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         assert not re.findall(r"@[A-Z]+@", page.read_text(encoding="utf-8")), page
 
 
-# --- drafts, in the page on performance ---
+# --- constants of drafts in docs/performance.md ---
 
 PAGE = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
 SECTION = " ".join(PAGE.split("## Drafted decoding")[1].split("\n## ")[0].split())

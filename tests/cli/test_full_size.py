@@ -1,4 +1,4 @@
-"""The release's own size: 829.8 million parameters, random, converted and made to transcribe."""
+"""A random model of the release's size, 829.8 million parameters: conversion and transcription."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def release_sized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def peak_anonymous_bytes(process: subprocess.Popen[bytes]) -> int:
-    """Most RssAnon that a process was seen with until its end."""
+    """Return the largest RssAnon of a process until it ended."""
     peak = 0
     while process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text()
@@ -51,14 +51,14 @@ def test_conversion_stays_below_two_gigabytes(
 
 
 def test_it_transcribes(release_sized: Path, zh_wav: Path, tmp_path: Path) -> None:
-    """In a process that never needs much more than the weights in float32."""
+    """The process never needs much more memory than the weights take in float32."""
     out = tmp_path / "out"
     assert funasr("convert", release_sized, out, "--verify", "off").exit_code == 0
     with safe_open(out / "model.safetensors", "np") as file:
         shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
     parameters = sum(map(math.prod, shapes))
     assert abs(parameters - RELEASE_PARAMETERS) < 100_000
-    assert len(shapes) == 1260  # 1,261 less the tied head
+    assert len(shapes) == 1260  # 1,261 without the tied head
     result = funasr("transcribe", "-m", out, zh_wav, "--lang", "zh", "--max-tokens", 4, "-f", "json")
     assert result.exit_code == 1
     transcript = json.loads(result.stdout)

@@ -1,4 +1,4 @@
-"""Every recipe of `docs/usage.md` does what it says."""
+"""Every recipe in `docs/usage.md` works as described."""
 
 import os
 import re
@@ -17,9 +17,9 @@ from funasr_cli.demo import clips
 PAGE = (Path(__file__).parents[2] / "docs/usage.md").read_text(encoding="utf-8")
 RECIPE = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECTIONS = {section.partition("\n")[0]: RECIPE.findall(section) for section in PAGE.split("\n## ")[1:]}
-# How many of a section have a test of their own.
+# Number of recipes per section that have their own test.
 SEEN = {
-    "Subtitles for a film": 3, "A folder of calls": 2, "When was it said?": 1, "A pipe from ffmpeg": 2,
+    "Subtitles for a film": 3, "A folder of calls": 2, "Times of sentences and words": 1, "A pipe from ffmpeg": 2,
     "From Python": 1,
 }  # fmt: skip
 OTHERS = [recipe for title, found in SECTIONS.items() for recipe in found[SEEN.get(title, 0) :]]
@@ -39,7 +39,7 @@ else:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the recipes are about, under the names that they use."""
+    """A folder with the files that the recipes use, under the same names."""
     samples = [soundfile.read(clip.path, dtype="float32")[0] for clip in CLIPS]
     soundfile.write(tmp_path / "meeting.wav", samples[0], 16000)
     write_media(tmp_path / "film.mp4", "aac", samples[3][:, None])
@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(language: str, recipe: str, folder: Path) -> str:
-    """What a recipe prints, run in its folder with our commands first."""
+    """Run a recipe in its folder, with our commands first on PATH; return its output."""
     path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     command = ["sh", "-e", "-c", recipe] if language == "sh" else [sys.executable, "-c", recipe]
     done = subprocess.run(
@@ -67,7 +67,7 @@ def run(language: str, recipe: str, folder: Path) -> str:
 
 
 def recipes(title: str) -> list[str]:
-    """Those under a heading that have a test of their own."""
+    """Return the recipes under a heading that have their own test."""
     return [recipe for _, recipe in SECTIONS[title][: SEEN[title]]]
 
 
@@ -97,7 +97,7 @@ def test_calls(folder: Path) -> None:
 
 
 def test_times(folder: Path) -> None:
-    (recipe,) = recipes("When was it said?")
+    (recipe,) = recipes("Times of sentences and words")
     whole, *words = run("sh", recipe, folder).splitlines()
     assert re.fullmatch(r"\[0:00\.\d\d-0:02\.\d\d\] (.*)", whole)[1] == CLIPS[0].written
     found = [re.fullmatch(r"\[0:0[\d.]+-0:0[\d.]+\] (\S+)", word) for word in words]

@@ -1,4 +1,4 @@
-"""Checkpoints that both implementations load: the reference runs once on each of them."""
+"""Checkpoints that both implementations load. The reference runs once on each of them."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ HOTWORDS = ["Kennedy", "滨海新区", "it's"]
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory, zh_wav: Path, en_flac: Path) -> dict[str, Path]:
-    """Name -> file of every clip."""
+    """The file of each clip, by name."""
     folder = once(tmp_path_factory, "clips", lambda folder: write_clips(folder, zh_wav, en_flac))
     return clip_paths(folder, zh_wav, en_flac)
 
@@ -34,12 +34,12 @@ def ctc_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ctc_recognizer(ctc_model: Path) -> Recognizer:
-    """`ctc_model`, loaded; not to be changed."""
+    """`ctc_model`, loaded. Do not change it."""
     return Recognizer(load_model(ctc_model, "float32"))
 
 
 def nano_cases(clips: dict[str, Path]) -> Jobs:
-    """Every clip, with the languages, hotwords and ITN taking turns."""
+    """Return a case for every clip, alternating languages, hotwords and ITN."""
     languages = (None, "中文", "英文", "日文")
     return [
         {
@@ -65,7 +65,7 @@ def nano_rest(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def mlt_cases(clips: dict[str, Path]) -> Jobs:
-    """All languages on one clip."""
+    """Return a case for each language, on one clip."""
     return [
         {
             "name": name, "audio": clips["en-1s"], "language": None if name == "auto" else name,
@@ -77,7 +77,7 @@ def mlt_cases(clips: dict[str, Path]) -> Jobs:
 
 @pytest.fixture(scope="session")
 def mlt(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """A few languages; no CTC branch, so that the reference decodes batches, too."""
+    """A few languages. Without a CTC branch, so that the reference can decode batches."""
     cases = [case for case in mlt_cases(clips) if case["name"] in FEW_SPOKEN]
     shared = {"language": "中文", "max_tokens": 24}
     cases += [{"name": name, "audio": clips[name], **shared} for name in BATCH_CLIPS]
@@ -94,7 +94,7 @@ def mlt_rest(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def small_variance(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Norms see variances near their eps, so that a wrong one shows (1e-5, 1e-12, RMSNorm's 1e-6)."""
+    """Norms whose inputs have variances near their eps, so that a wrong eps shows (1e-5, 1e-12, RMSNorm: 1e-6)."""
     spec = CheckpointSpec(dtype="float32", encoder_entry_gain=1e-3, adaptor_gain=3e-3, embedding_std=2e-3)
     cases = [{"name": "zh", "audio": clips["zh"], "max_tokens": 16}]
     return run_pair(tmp_path_factory, "Fun-ASR-Nano-small", spec, cases)

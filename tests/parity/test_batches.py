@@ -1,4 +1,4 @@
-"""A clip's numbers do not depend on its neighbours. Tokens: `test_continuous_batch.py`."""
+"""A clip's outputs do not depend on the other clips in its batch. Tokens: `test_continuous_batch.py`."""
 
 from pathlib import Path
 
@@ -25,13 +25,13 @@ OPTIONS = TranscribeOptions(language="zh", hotwords=("滨海",), max_tokens=STEP
 
 
 def forced_ids(name: str) -> list[int]:
-    """Arbitrary ids, the same for a clip wherever it stands."""
+    """Return arbitrary ids that depend only on the clip."""
     return np.random.default_rng(MIXED.index(name)).integers(0, 700, STEPS).tolist()
 
 
 @pytest.fixture(scope="module")
 def alone(ctc_recognizer: Recognizer, clips: dict[str, Path]) -> dict[str, Stages]:
-    """Every clip by itself, without padding."""
+    """Every clip alone, without padding."""
     return {
         name: compute_unpadded(ctc_recognizer, load_clip(ctc_recognizer, clips[name]), forced_ids(name), OPTIONS)
         for name in MIXED
@@ -42,17 +42,17 @@ def alone(ctc_recognizer: Recognizer, clips: dict[str, Path]) -> dict[str, Stage
 def test_every_stage(
     names: tuple[str, ...], alone: dict[str, Stages], ctc_recognizer: Recognizer, clips: dict[str, Path]
 ) -> None:
-    """Of single rows, which may be padded, too, and of several."""
+    """Batches of one row, which may be padded, and of several."""
     loaded = [load_clip(ctc_recognizer, clips[name]) for name in names]
     batch = compute_batch(ctc_recognizer, loaded, [forced_ids(name) for name in names], OPTIONS)
     for name, row in zip(names, batch, strict=True):
         checks.check_same_row(alone[name], row)
 
 
-# --- the bundled model at every batch size; which segments meet in a batch is a matter of time ---
+# --- the bundled model at every batch size; timing decides which segments share a batch ---
 
 CLEAN = Path(__file__).parents[1] / "data" / "demo" / "clean"
-LOGPROB_TOLERANCE = 1e-4  # means over a segment; measured: 2e-6
+LOGPROB_TOLERANCE = 1e-4  # for means over a segment; measured: 2e-6
 WAYS = {
     "whole clips": {"vad": False},
     "voice activity": {"vad": True},
@@ -82,7 +82,7 @@ def described(transcript: Transcript) -> list[tuple[object, ...]]:
     "way", ["whole clips", *(pytest.param(way, marks=pytest.mark.full) for way in [*WAYS][1:])]
 )
 def test_batch_size(way: str, demo: Recognizer, recordings: list[Audio]) -> None:
-    """As with a single row at any time."""
+    """The results equal those of one row at a time."""
     alone, *others = (
         demo.transcribe_batch(recordings, TranscribeOptions(**WAYS[way], batch_size=size)) for size in (1, 3, 16)
     )

@@ -1,4 +1,4 @@
-"""The batch whose rows come and go, against each of its rows alone, without cache or batch."""
+"""Continuous batching compared with each row decoded alone, without cache or batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
-LENGTHS = (1, 3, 12, 33, 34, 47)  # of prompts: 33 and 47 are padded, to 34 and 48, even where they are alone
+LENGTHS = (1, 3, 12, 33, 34, 47)  # of prompts; 33 and 47 are padded to 34 and 48 even if they are alone
 
 greedy_and_sampling = pytest.mark.parametrize("options", [DEFAULTS, SAMPLING], ids=["greedy", "sampling"])
 both_paces = pytest.mark.parametrize("eager", [False, True], ids=["step by step", "next step under way"])
@@ -39,7 +39,7 @@ both_paces = pytest.mark.parametrize("eager", [False, True], ids=["step by step"
 
 @contextmanager
 def settings_of(eager: bool, growth: int = 256) -> Iterator[None]:
-    """Decode as on a GPU or on a CPU, with caches that grow in such steps."""
+    """Decode as on a GPU (eager) or a CPU, with caches that grow by `growth` columns."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("cost", "mlx_batch"):
             patch.setattr(f"funasr_cli.decoding.{module}.on_accelerator", lambda: eager)
@@ -48,7 +48,7 @@ def settings_of(eager: bool, growth: int = 256) -> Iterator[None]:
 
 
 def follow(watched: Watched, action: str, values: list[int]) -> None:
-    """Part of a schedule: `values` are prompts' lengths, places among the live rows, or how many steps."""
+    """Execute an action of a schedule; `values` are prompt lengths, indices of live rows, or a number of steps."""
     if action == "add":
         watched.add(values)
     elif action == "step":
@@ -73,8 +73,8 @@ schedules = st.lists(
 
 
 @pytest.mark.slow
-def test_the_rows_are_worth_comparing() -> None:
-    """No two of them are alike, and none goes in circles."""
+def test_the_rows_are_suitable_for_comparison() -> None:
+    """All rows differ, and none loops."""
     for options in (DEFAULTS, SAMPLING):
         texts = [[token_id for token_id, _ in written(length, options)] for length in LENGTHS]
         assert len(set(map(tuple, texts))) == len(LENGTHS)
@@ -87,7 +87,7 @@ def test_the_rows_are_worth_comparing() -> None:
 @greedy_and_sampling
 @given(schedule=schedules, growth=st.sampled_from([1, 8, 256]))
 @settings(max_examples=40, deadline=None)
-def test_rows_do_not_depend_on_who_comes_and_goes(
+def test_rows_do_not_depend_on_rows_that_join_or_end(
     options: TranscribeOptions, eager: bool, schedule: list[tuple[str, list[int]]], growth: int
 ) -> None:
     with settings_of(eager, growth):
@@ -102,7 +102,7 @@ def test_rows_do_not_depend_on_who_comes_and_goes(
 @pytest.mark.slow
 @both_paces
 def test_ended_rows_leave_the_batch(eager: bool) -> None:
-    """When they are half of it, and when others join."""
+    """They are removed when they make up half of the batch, and when others join."""
     with settings_of(eager):
         watched, sizes = Watched(), []
         for action, values in (
@@ -115,14 +115,14 @@ def test_ended_rows_leave_the_batch(eager: bool) -> None:
 
 
 @both_paces
-def test_keys_and_values_are_given_back_when_all_rows_have_ended(eager: bool) -> None:
+def test_the_cache_is_freed_when_all_rows_have_ended(eager: bool) -> None:
     with settings_of(eager):
         watched = Watched()
         watched.add([47])
-        watched.step()  # everything that outlives the rows is in memory now
+        watched.step()  # from here on, everything that outlives the rows is in memory
         follow(watched, "end all", [])
         watched.step()
-        mx.synchronize()  # what is under way holds memory, too
+        mx.synchronize()  # pending computations also hold memory
         held_before = mx.get_active_memory()
         watched.add([47, 33, 3, 1])
         watched.step()
@@ -136,8 +136,8 @@ def test_keys_and_values_are_given_back_when_all_rows_have_ended(eager: bool) ->
 
 @pytest.mark.slow
 @both_paces
-def test_the_cache_stays_short_while_many_rows_pass_through(eager: bool) -> None:
-    """200 rows of up to 20 columns, four at a time: never more columns than two of them one behind the other."""
+def test_the_cache_stays_short_while_many_rows_join_and_end(eager: bool) -> None:
+    """200 rows of up to 20 columns, four at a time: the cache never exceeds the length of two consecutive rows."""
     draw = np.random.default_rng(0)
     columns, capacities = [], set()
     with settings_of(eager, growth=8):
@@ -153,13 +153,13 @@ def test_the_cache_stays_short_while_many_rows_pass_through(eager: bool) -> None
     assert len(watched.tokens) == 200
     assert max(columns) <= 40
     assert max(capacities) <= 40
-    assert min(columns[-100:]) < 20  # and it becomes shorter again
+    assert min(columns[-100:]) < 20  # and it shrinks again
 
 
 @both_paces
 @greedy_and_sampling
 @pytest.mark.parametrize("value", [mx.nan, mx.inf])
-def test_a_broken_row_leaves_those_before_beside_and_behind_it_alone(
+def test_a_broken_row_does_not_affect_earlier_later_and_parallel_ones(
     options: TranscribeOptions, eager: bool, value: float
 ) -> None:
     broken = mx.concatenate([random_prompt(12), mx.full((1, WIDTH), value)])
@@ -173,19 +173,19 @@ def test_a_broken_row_leaves_those_before_beside_and_behind_it_alone(
                 found.setdefault(token.row, []).append(token)
 
         step()
-        [bad, beside] = decoder.add([broken, random_prompt(3)])
-        rows[beside] = 3
+        [bad, other] = decoder.add([broken, random_prompt(3)])
+        rows[other] = 3
         step()
         step()
         rows |= dict(
             zip(decoder.add([random_prompt(47), random_prompt(12)]), (47, 12), strict=True)
-        )  # it is still there
+        )  # the broken row is still in the batch
         step()
         decoder.end(bad)
         for _ in range(3):
             step()
     assert [token.finite for token in found.pop(bad)] == [False] * 3
-    assert {row: len(tokens) for row, tokens in found.items()} == {0: 7, 1: 7, beside: 6, 4: 4, 5: 4}
+    assert {row: len(tokens) for row, tokens in found.items()} == {0: 7, 1: 7, other: 6, 4: 4, 5: 4}
     for row, tokens in found.items():
         expected = written(rows[row], options)[: len(tokens)]
         assert [token.token_id for token in tokens] == [token_id for token_id, _ in expected]
@@ -196,10 +196,10 @@ def test_a_broken_row_leaves_those_before_beside_and_behind_it_alone(
 @both_paces
 @pytest.mark.parametrize(("options", "at_once"), [(DEFAULTS, 512), (DEFAULTS, 8), (SAMPLING, 1)])
 @pytest.mark.parametrize("shared_rows", [0, 1, 8, 9])
-def test_what_all_prompts_begin_with_is_computed_once(
+def test_the_common_prefix_of_prompts_is_computed_once(
     options: TranscribeOptions, eager: bool, shared_rows: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one row, in pieces; every row still says what it says alone."""
+    """It is computed as one row, in pieces; every row still decodes as it does alone."""
     beginning, lengths = random_prompt(shared_rows, seed=99), [3, 12, 1, 40, 9, 25, 2, 70]
     prompts = [mx.concatenate([beginning, random_prompt(length)]) for length in lengths]
     read: list[tuple[int, ...]] = []  # rows and columns of prompts
@@ -227,21 +227,21 @@ def test_what_all_prompts_begin_with_is_computed_once(
     assert read == [(1, shared_rows)] * bool(shared_rows) + [(2, 12), (3, 40), (1, 25), (2, bucketed(70))]
     assert [len(found[row]) for row in range(8)] == [12, 12, 9, 9, 9, 6, 3, 3]
     for row, length in enumerate(lengths):
-        expected = written_behind(shared_rows, length, options)[: len(found[row])]
+        expected = written_after_prefix(shared_rows, length, options)[: len(found[row])]
         assert [token.token_id for token in found[row]] == [token_id for token_id, _ in expected]
         for token, (_, logprob) in zip(found[row], expected, strict=True):
             assert abs(token.logprob - logprob) < LOGPROB_TOLERANCE
 
 
 @cache
-def written_behind(shared_rows: int, length: int, options: TranscribeOptions) -> list[tuple[int, float]]:
+def written_after_prefix(shared_rows: int, length: int, options: TranscribeOptions) -> list[tuple[int, float]]:
     prompt = mx.concatenate([random_prompt(shared_rows, seed=99), random_prompt(length)])
     return written_alone(LLM, prompt, 12, options)
 
 
 @pytest.mark.slow
-def test_memory_grows_with_a_prompt_s_length_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one piece, and for each row, the scores of 3,072 columns alone would take 600 MB."""
+def test_memory_grows_only_linearly_with_the_length_of_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one piece, and for each row, the attention scores of 3,072 columns alone would take 600 MB."""
     monkeypatch.setattr("funasr_cli.models.qwen3.POSITIONS_AT_ONCE", 64)
     peaks = []
     for columns in (384, 3072):

@@ -1,4 +1,4 @@
-"""The decoder's cache, its masks, sampling filters and CTC collapse against plain loops."""
+"""The decoder's cache and masks, sampling filters and CTC collapse, compared with simple loops."""
 
 import itertools
 from dataclasses import replace
@@ -29,8 +29,8 @@ def test_best_path_of_all_short_sequences(length: int) -> None:
 @pytest.mark.slow
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.data())
 @settings(max_examples=40, deadline=None)
-def test_what_is_taken_back_leaves_no_trace(lengths: list[int], data: st.DataObject) -> None:
-    """Rows read columns that are not theirs, forget them, and go on as if they had never been."""
+def test_removed_columns_leave_no_trace(lengths: list[int], data: st.DataObject) -> None:
+    """Rows read columns that are then removed, and continue as if these had never been read."""
     llm, rows = small_decoder(), len(lengths)
     cache = llm.make_cache(rows)
     kept: list[list[mx.array]] = [[] for _ in range(rows)]
@@ -82,7 +82,7 @@ def test_keep_top_p(values: list[int], share: float) -> None:
         probabilities = weights / weights.sum()
         held, expected = 0.0, np.full(len(row), -np.inf)
         for index in sorted(range(len(row)), key=lambda i: -row[i]):
-            assume(abs(held - share) > 1e-5)  # rounding may fall on either side
+            assume(abs(held - share) > 1e-5)  # rounding may go either way
             if held >= share:
                 break
             expected[index] = row[index]
@@ -90,7 +90,7 @@ def test_keep_top_p(values: list[int], share: float) -> None:
         assert result.tolist() == expected.tolist()
 
 
-def test_random_numbers_depend_on_the_seed_and_the_step_alone() -> None:
+def test_random_numbers_depend_only_on_the_seed_and_the_step() -> None:
     logits = mx.array(np.random.default_rng(0).standard_normal((1, VOCAB_SIZE)), mx.float32)
     in_order, anyhow = make_sampler(SAMPLING), make_sampler(SAMPLING)
     by_step = [int(in_order(logits, [step])[0]) for step in range(20)]

@@ -1,4 +1,4 @@
-"""Drafts of all kinds: what is written with them is what each row writes alone, without cache, batch or draft."""
+"""Decoding with drafts of all kinds gives the same text as each row alone, without cache, batch or draft."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ greedy_and_sampling = pytest.mark.parametrize("options", [DEFAULTS, SAMPLING], i
 
 @dataclass
 class Script:
-    """Proposes what a row will write, with mistakes where it is told to make some."""
+    """A draft that proposes the row's own future text, with mistakes at given positions."""
 
     truth: list[int]
-    stretches: list[int]  # lengths of the proposals, over and over
-    mistakes: set[int]  # places in the text
+    stretches: list[int]  # lengths of the proposals, repeated cyclically
+    mistakes: set[int]  # positions in the text
     odds: tuple[float, float] = (0.9, 0.9)
     done: int = 0
     judged: list[tuple[int, int]] = field(default_factory=list)
@@ -61,7 +61,7 @@ def drafts(draw: Any, length: int, options: TranscribeOptions) -> Script | None:
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_the_text_does_not_depend_on_drafts(options: TranscribeOptions, data: st.DataObject) -> None:
-    """Rows join and go at any step; proposals of all lengths, right, partly right and wrong."""
+    """Rows join and end at any step, with proposals of all lengths, right, partly right and wrong."""
     drafted = Watched(options)
     for _ in range(data.draw(st.integers(1, 3))):
         lengths = data.draw(st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=4))
@@ -87,7 +87,7 @@ def test_a_right_draft_is_read_with_the_prompt() -> None:
     assert drafted.tokens == {0: accepted + 1}
 
 
-def test_a_draft_saves_passes_where_it_is_right_and_none_where_it_is_wrong() -> None:
+def test_right_drafts_save_passes_and_wrong_ones_do_not() -> None:
     rows = {"right": right(12), "mistakes": right(12), "wrong": right(12)}
     rows["mistakes"].mistakes = {5, 10, 15}
     rows["wrong"].mistakes = set(range(LONGEST))
@@ -103,14 +103,14 @@ def test_a_draft_saves_passes_where_it_is_right_and_none_where_it_is_wrong() -> 
     assert all(accepted == 0 for _, accepted in rows["wrong"].judged)
 
 
-def test_a_broken_row_takes_nothing_from_its_draft() -> None:
+def test_a_broken_row_accepts_nothing_from_its_draft() -> None:
     broken = mx.concatenate([random_prompt(12), mx.full((1, WIDTH), mx.nan)])
     decoder = BatchDecoder(LLM, make_sampler(DEFAULTS))
     decoder.add([broken, random_prompt(3)], [right(12), right(3)])
     tokens = decoder.step()
     assert not any(token.finite for token in tokens if token.row == 0)
-    beside = [token.token_id for token in tokens if token.row == 1]
-    assert beside == [token_id for token_id, _ in written(3, DEFAULTS)][: len(beside)]
+    other = [token.token_id for token in tokens if token.row == 1]
+    assert other == [token_id for token_id, _ in written(3, DEFAULTS)][: len(other)]
 
 
 @given(
@@ -120,8 +120,8 @@ def test_a_broken_row_takes_nothing_from_its_draft() -> None:
     st.builds(RunCost, st.sampled_from([1, 16, 128, 1000]), st.sampled_from([0, 16])),
 )
 @settings(max_examples=200, deadline=None)
-def test_how_much_is_tried_at_once(rows: list[tuple[int, tuple[float, float]]], cost: RunCost) -> None:
-    """The width with the most expected tokens for its cost, by looking at all of them."""
+def test_number_of_proposed_tokens(rows: list[tuple[int, tuple[float, float]]], cost: RunCost) -> None:
+    """The chosen width is compared with the best of all widths: the most expected tokens for their cost."""
     lengths, odds = [length for length, _ in rows], [chance for _, chance in rows]
 
     def rate(width: int) -> float:
@@ -137,7 +137,7 @@ def test_how_much_is_tried_at_once(rows: list[tuple[int, tuple[float, float]]], 
     assert rate(width) == pytest.approx(max(map(rate, allowed)))
 
 
-def test_what_a_run_costs() -> None:
+def test_cost_of_a_pass() -> None:
     assert [RunCost(16, 16)(positions) for positions in (1, 2, 3, 16, 17)] == [17, 18, 32, 32, 33]
     assert [RunCost(128)(positions) for positions in (1, 3, 16)] == [129, 131, 144]
     assert RunCost.of(LLM) == RunCost(16, 16)

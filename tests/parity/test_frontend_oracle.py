@@ -1,4 +1,4 @@
-"""The frontend against kaldi-native-fbank, and its stacking against a plain loop."""
+"""The frontend compared with kaldi-native-fbank, and its stacking with a simple loop."""
 
 import dataclasses
 
@@ -23,12 +23,12 @@ TIME_S = np.arange(8000) / 16000
 
 
 def oracle(samples: np.ndarray, config: FrontendConfig = RELEASE) -> np.ndarray:
-    """(frames, mel bins) of Kaldi's own code."""
+    """Return the filter bank features of Kaldi's own code: (frames, mel bins)."""
     options = knf.FbankOptions()
     options.frame_opts.samp_freq = config.sample_rate_hz
     options.frame_opts.window_type = config.window
     options.frame_opts.frame_shift_ms = config.frame_shift_ms
-    # Upstream shortens the frame to a clip that is shorter.
+    # For a shorter clip, upstream shortens the frame to the clip.
     options.frame_opts.frame_length_ms = min(config.frame_length_ms, len(samples) / config.sample_rate_hz * 1000)
     options.frame_opts.dither = 0.0
     options.mel_opts.num_bins = config.mel_bins
@@ -68,7 +68,7 @@ SIGNALS = {
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_tones_and_what_is_around_the_first_frames(name: str) -> None:
+def test_tones_and_lengths_around_the_first_frames(name: str) -> None:
     assert_same(SIGNALS[name])
 
 
@@ -88,7 +88,7 @@ def test_other_settings(window: str) -> None:
 
 
 def naive_stack(frames: np.ndarray, count: int, step: int) -> np.ndarray:
-    """Repeat the first frame in front, take `count` frames every `step`, repeat the last where they run out."""
+    """Pad with copies of the first frame, take `count` frames every `step`, and repeat the last one at the end."""
     padded = [frames[0]] * ((count - 1) // 2) + list(frames)
     rows = []
     while len(rows) * step < len(frames):
@@ -100,7 +100,7 @@ def naive_stack(frames: np.ndarray, count: int, step: int) -> np.ndarray:
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 9))
 @settings(max_examples=150, deadline=None)
 def test_stacking(frames: int, count: int, step: int) -> None:
-    step = min(step, count)  # frames left out are in no checkpoint
+    step = min(step, count)  # no checkpoint skips frames
     values = np.arange(frames * 2, dtype=np.float32).reshape(frames, 2)
     frontend = Frontend(dataclasses.replace(RELEASE, mel_bins=2, stack_frames=count, stack_step=step))
     assert np.array_equal(np.array(frontend._stack(mx.array(values))), naive_stack(values, count, step))
@@ -119,10 +119,10 @@ def test_number_of_rows(length: int) -> None:
     [(80, 512, 16000, 0.006), (40, 256, 8000, 0.009), (23, 1024, 16000, 0.02)],
 )
 def test_mel_filters_against_librosa(bins: int, fft_size: int, sample_rate_hz: int, tolerance: float) -> None:
-    """Kaldi's filters are triangles in mel, librosa's (HTK's scale, not normalised) in Hz, between the same edges.
+    """Kaldi's filters are triangles in mel, librosa's (HTK scale, not normalised) in Hz, with the same edges.
 
-    So they have the same support, and differ by the curvature of the scale within a triangle, which grows with its
-    width: measured 0.004, 0.006 and 0.013. Kaldi's leave the bin at the Nyquist frequency out.
+    So they have the same support and differ only by the curvature of the mel scale within a triangle, which grows
+    with its width: measured 0.004, 0.006 and 0.013. Kaldi's filters omit the bin at the Nyquist frequency.
     """
     from librosa.filters import mel
 
@@ -138,7 +138,7 @@ def test_mel_filters_against_librosa(bins: int, fft_size: int, sample_rate_hz: i
 
 
 def test_normalised_rows() -> None:
-    """Kaldi's own frames, stacked and normalised in plain NumPy by the two lines of numbers in the file."""
+    """The rows equal Kaldi's frames, stacked and normalised in NumPy with the two rows of numbers in the file."""
     draw = np.random.default_rng(5)
     text = cmvn_text(draw.normal(-11, 1.5, 560), draw.normal(0.15, 0.01, 560))
     lines = [line for line in text.splitlines() if line.startswith("<LearnRateCoef>")]

@@ -1,4 +1,4 @@
-"""Every name and shape of the release, as FunASR's and transformers' own classes have them, through our rules."""
+"""Every tensor name and shape of the release, from FunASR's and Transformers' own classes, read with our rules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def release_shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What FunASR's and transformers' own classes hold at the release's size, with a CTC branch, by layout."""
+    """Names and shapes in FunASR's and Transformers' own classes, at release size with a CTC branch, by layout."""
     folder = tmp_path_factory.mktemp("release")
     write_configuration(folder / "Nano", release_spec(with_ctc=True, adaptor_heads=8))
     shapes = in_reference("write_shapes", folder / "Nano", folder / "shapes.json")
@@ -38,7 +38,7 @@ def release_shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def unread(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
-    """Tensors of these shapes; if one is read after all, it is a zero."""
+    """Return tensors of these shapes without data. If one is read by mistake, it is a zero."""
     return {name: Tensor("bfloat16", tuple(shape), lambda: mx.zeros(1)) for name, shape in shapes.items()}
 
 
@@ -47,7 +47,7 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def release_config(folder: Path, *, ctc: bool) -> FunASRNanoConfig:
-    """As the configuration in the folder has it; that of the release, but for the token that ends a text."""
+    """Return the configuration in the folder, which is the release's except for the stop token."""
     options, llm = read_configuration(folder)
     config = nano_config(options, llm, ctc=ctc, languages=NANO_LANGUAGES, where=str(folder))
     assert dataclasses.replace(config, ctc=None, stop_token_ids=RELEASE.stop_token_ids) == RELEASE
@@ -56,7 +56,7 @@ def release_config(folder: Path, *, ctc: bool) -> FunASRNanoConfig:
 
 @pytest.mark.parametrize(("ctc", "count"), [(False, 1261), (True, 1347)])
 def test_every_tensor_of_the_release(release_shapes: dict[str, Any], ctc: bool, count: int) -> None:
-    """The lists are those of FunASR's own class."""
+    """The lists come from FunASR's own class."""
     upstream = {
         name: shape for name, shape in release_shapes["FunASR"].items() if ctc or not names.has_ctc([name])
     }
@@ -67,7 +67,7 @@ def test_every_tensor_of_the_release(release_shapes: dict[str, Any], ctc: bool, 
 
 
 def test_every_tensor_of_the_release_in_transformers_layout(release_shapes: dict[str, Any]) -> None:
-    """The list is that of transformers' own class."""
+    """The list comes from Transformers' own class."""
     theirs = release_shapes["Transformers"]
     assert len(theirs) == 1540
     encoder = RELEASE.encoder
@@ -77,10 +77,10 @@ def test_every_tensor_of_the_release_in_transformers_layout(release_shapes: dict
 
 
 @pytest.mark.parametrize("ctc", [False, True])
-def test_the_checkpoints_of_these_tests_have_those_names(
+def test_the_random_checkpoints_have_the_same_names(
     release_shapes: dict[str, Any], tmp_path: Path, ctc: bool
 ) -> None:
-    """At another width."""
+    """Only the width differs."""
     spec = CheckpointSpec(with_ctc=ctc)
     made = make_tensors(spec, write_configuration(tmp_path, spec)).keys()
     assert made == {name for name in release_shapes["FunASR"] if ctc or not names.has_ctc([name])}

@@ -1,6 +1,6 @@
-"""The tests of the tests: the very checks that pass on the model fail when it is broken in a known way.
+"""Test the parity checks: they must fail on a model that is broken in a known way.
 
-That they pass: `test_parity_clips.py` and `test_batches.py`.
+`test_parity_clips.py` and `test_batches.py` show that they pass on the intact model.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow
 
-# --- ways to break the model: each takes a monkeypatch and a freshly loaded recognizer ---
+# --- ways to break the model; each takes a monkeypatch and a freshly loaded recognizer ---
 
 Mutation = Callable[[pytest.MonkeyPatch, Recognizer], None]
 
@@ -38,7 +38,7 @@ def _set_eps(module: Any, kind: type, eps: float) -> None:
 
 
 def _set_in_all(name: str, value: Any, *parents: Any) -> None:
-    """Give an attribute of each of them another value."""
+    """Set an attribute of all parents."""
     for parent in parents:
         setattr(parent, name, value)
 
@@ -178,14 +178,14 @@ MUTATIONS: dict[str, Mutation] = {mutation.__name__: mutation for mutation in WR
 }
 
 
-# --- what notices each of them ---
+# --- the check that detects each of them ---
 
 NEIGHBOURS = ("zh-2.5s", "zh-0.3s", "en-1s")
 ONE_SHORT_OF_ITS_BUCKET = "stereo-44k"  # 67 rows, padded to 68
 FORCED_IDS = [7, 77, 177, 277]
 
 
-SHOWN_BY = {  # each check, and what it has to notice
+SHOWN_BY = {  # each check, and the mutations it must detect
     "features": ("no_preemphasis", "kaldis_default_window", "stacking_without_frames_in_front"),
     "encoder": (
         "positions_from_zero", "positions_interleaved", "input_not_scaled", "taps_reversed",
@@ -207,7 +207,7 @@ SWAPPED_EPS = {
 
 @pytest.fixture(scope="module")
 def unpadded(ctc_recognizer: Recognizer, clips: dict[str, Path]) -> dict[str, Stages]:
-    """What each row has to come to, from a model that nobody breaks."""
+    """The expected output of each row, from an intact model."""
     loaded = {name: load_clip(ctc_recognizer, clips[name]) for name in (*NEIGHBOURS, ONE_SHORT_OF_ITS_BUCKET)}
     return {name: compute_unpadded(ctc_recognizer, clip, FORCED_IDS) for name, clip in loaded.items()}
 
@@ -266,7 +266,7 @@ def test_shows_where_rows_are_padded(
     unpadded: dict[str, Stages],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In a batch, and in a single row that is padded to its bucket."""
+    """The mutation shows in a batch, and in a single row that is padded to its bucket."""
     recognizer = Recognizer(load_model(ctc_model, "float32"))
     MUTATIONS[mutation](monkeypatch, recognizer)
     with pytest.raises(AssertionError, match=f"^{stage}: "):

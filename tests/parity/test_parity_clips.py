@@ -1,4 +1,4 @@
-"""Every clip through every stage, and every language, against the reference on the same checkpoint."""
+"""Every clip through every stage, and every language, compared with the reference on the same checkpoint."""
 
 from dataclasses import replace
 
@@ -26,13 +26,13 @@ def recognizer(nano: Pair) -> Recognizer:
 
 @pytest.fixture
 def case(name: str, nano: Pair, request: pytest.FixtureRequest) -> Case:
-    """What the reference says of a clip."""
+    """The reference's results for a clip."""
     return (nano if name in nano.cases else request.getfixturevalue("nano_rest")).cases[name]
 
 
 @pytest.fixture(scope="module")
 def computed() -> dict[str, Stages]:
-    """Our own stages, by clip, once they have been computed."""
+    """Our own stages by clip, filled as they are computed."""
     return {}
 
 
@@ -47,9 +47,9 @@ def test_stage(check: str, case: Case, computed: dict[str, Stages], recognizer: 
 
 @every_clip
 def test_transcript(case: Case, recognizer: Recognizer) -> None:
-    """The whole way gives the text of these ids; so few that they are no loop yet, which would be cut."""
+    """The whole pipeline returns the text of these ids. They are too few for the loop guard to cut them."""
     if case.name == "zh-0.02s":
-        return  # that is less than any word
+        return  # less than any word
     clip = load_clip(recognizer, case.job["audio"])
     options = replace(options_of(case.job), max_tokens=LOOPING_TOKENS // 2)
     segments = recognizer.transcribe(clip, options).segments
@@ -61,7 +61,7 @@ def test_transcript(case: Case, recognizer: Recognizer) -> None:
 
 @every_clip
 def test_ctc_reading(case: Case, recognizer: Recognizer) -> None:
-    """The branch as the pipeline reads it: labels, text, posteriors of some labels alone, text back to labels."""
+    """The branch as the pipeline uses it: labels, text, posteriors of some labels, and text back to labels."""
     ctc, vocabulary = recognizer.model.config.ctc, recognizer.model.ctc_vocabulary
     clip = load_clip(recognizer, case.job["audio"])
     [reading] = recognizer.model.ctc_readings(recognizer.model.encoded([recognizer.model.features(clip.samples)]))
@@ -78,7 +78,7 @@ def test_ctc_reading(case: Case, recognizer: Recognizer) -> None:
 
 
 def test_the_cases_cover_rows_with_padding_and_without(nano: Pair) -> None:
-    """Up to 32 every length is a bucket of its own."""
+    """Up to 32 rows, every length is a bucket of its own, so there is no padding."""
     lengths = [len(case.arrays[array]) for case in nano.cases.values() for array in ("features", "inputs_embeds")]
     assert sum(length < bucketed(length) for length in lengths) >= 3
     assert sum(32 < length == bucketed(length) for length in lengths) >= 3
@@ -96,7 +96,7 @@ def test_blanks_and_tokens_share_the_frames(nano: Pair) -> None:
     assert 0.1 < (np.concatenate(best) == blank).mean() < 0.9
 
 
-# --- a checkpoint without CTC tensors under MLT's name: its languages, and batches on both sides ---
+# --- a checkpoint with MLT's name and without CTC tensors: its languages, and batches on both sides ---
 
 
 @pytest.fixture(scope="module")

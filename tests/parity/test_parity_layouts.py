@@ -1,6 +1,6 @@
-"""One random checkpoint in every layout, as the programs themselves write them: the same weights and tokens here.
+"""The same random checkpoint in every layout, written by the original programs: equal weights and tokens.
 
-What becomes of FunASR's own containers and prefixes: `unit/test_convert.py`.
+Containers and prefixes of FunASR's own layout: `unit/test_convert.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from funasr_cli.compute.backend import mx, tree_flatten
 from funasr_cli.families.load import load_model
 
 pytestmark = pytest.mark.slow
-# The release's names at a small width: 64, so that mlx-audio can quantize every row in its groups.
+# The release's tensor names at width 64, so that mlx-audio can quantize every row in its groups.
 SPEC = CheckpointSpec(adaptor_heads=8)
 TOKENS = 24
 
@@ -47,12 +47,12 @@ class Source:
         return stated(self.model)
 
 
-Sources = dict[bool, Source]  # by whether the head is tied to the embedding
+Sources = dict[bool, Source]  # key: whether the head is tied to the embedding
 
 
 @pytest.fixture(scope="session")
 def nano_sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
-    """With a head tied to the embedding, and with one of its own."""
+    """One with a head tied to the embedding, and one with a separate head."""
     folder = tmp_path_factory.mktemp("layouts")
     sources = {}
     for tied in (True, False):
@@ -66,14 +66,14 @@ def converted(folder: Path, out: Path, **options: Any) -> Path:
 
 
 def stated(model: Path) -> dict[str, Any]:
-    """What its config.json says, but for where it came from."""
+    """Return the content of a model's config.json without its source."""
     content = json.loads((model / "config.json").read_text(encoding="utf-8"))
     del content["source"]
     return content
 
 
 def assert_same_model(model: Path, expected: Source, clip: Path) -> None:
-    """The same weights to the bit, the same prompt and frame rate, the same tokens."""
+    """Assert that weights are equal to the bit, and prompt, frame rate and tokens are the same."""
     assert_same_tensors(load_file(model / "model.safetensors"), expected.tensors)
     assert stated(model) == expected.config
     assert first_token_ids(model, clip, TOKENS) == expected_ids(expected.model, clip)
@@ -92,7 +92,7 @@ def same_bits(got: torch.Tensor, expected: torch.Tensor) -> bool:
 @cache
 def expected_ids(model: Path, clip: Path) -> list[int]:
     ids = first_token_ids(model, clip, TOKENS)
-    assert len(set(ids)) > 4  # or else it would show little
+    assert len(set(ids)) > 4  # or the comparison would show little
     return ids
 
 
@@ -101,7 +101,7 @@ def expected_ids(model: Path, clip: Path) -> list[int]:
 
 @pytest.mark.parametrize(("tied", "shard_size"), [(True, "1GB"), (False, "500KB")])
 def test_transformers(nano_sources: Sources, zh_wav: Path, tmp_path: Path, tied: bool, shard_size: str) -> None:
-    """As save_pretrained writes it, in one file or in shards, the head tied or not."""
+    """save_pretrained writes it in one file or in shards, with a tied or an untied head."""
     source = nano_sources[tied]
     theirs = in_reference("write_transformers", source.folder, tmp_path / "Nano-hf", shard_size)
     assert (theirs / "model.safetensors").exists() == tied
@@ -109,14 +109,14 @@ def test_transformers(nano_sources: Sources, zh_wav: Path, tmp_path: Path, tied:
     stored = all_tensors(theirs)
     assert len(stored) == (1540 if tied else 1541)
     assert_same_model(converted(theirs, tmp_path / "out"), source, zh_wav)
-    # What tests write without transformers, to be damaged, is the same.
+    # The tests' own writer, used for damaged checkpoints, gives the same result.
     written = write_transformers(source.folder, tmp_path / "written", shards=1 if tied else 3)
     assert_same_tensors(all_tensors(written), stored)
     assert stated(converted(written, tmp_path / "out-of-written")) == source.config
 
 
 def all_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Those of all files, in the order of their names."""
+    """Return the tensors of all files, in the order of file names."""
     shards = [load_file(path) for path in folder.glob("*.safetensors")]
     return dict(sorted((name, tensor) for shard in shards for name, tensor in shard.items()))
 
@@ -130,14 +130,14 @@ def mlx_audio(nano_sources: Sources, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_mlx_audio(nano_sources: Sources, mlx_audio: Path, zh_wav: Path, tmp_path: Path) -> None:
-    """Read as it lies there, and converted."""
+    """The model is used without conversion, and converted."""
     source = nano_sources[True]
     assert first_token_ids(mlx_audio, zh_wav, TOKENS) == expected_ids(source.model, zh_wav)
     assert_same_model(converted(mlx_audio, tmp_path / "out"), source, zh_wav)
 
 
 def test_mlx_audio_leaves_an_untied_head_out(nano_sources: Sources, tmp_path: Path) -> None:
-    """Its converter drops every head; one that was trained on its own is gone."""
+    """mlx-audio's converter drops every head, so a separately trained one is lost."""
     folder = write_mlx_audio(nano_sources[False].folder, tmp_path / "untied")
     with refused("model-misfit", "missing: llm.lm_head.weight"):
         converted(folder, tmp_path / "out")
@@ -145,7 +145,7 @@ def test_mlx_audio_leaves_an_untied_head_out(nano_sources: Sources, tmp_path: Pa
 
 @pytest.mark.parametrize("recipe", [*(pytest.param(bits, marks=pytest.mark.full) for bits in "48"), "mixed_4_6"])
 def test_mlx_audio_quantized(mlx_audio: Path, zh_wav: Path, tmp_path: Path, recipe: str) -> None:
-    """By its own command: read as MLX multiplies it out, and kept as it is if that is asked for."""
+    """mlx-audio's own quantized model: weights are dequantized as MLX does, or kept on request."""
     quantized = in_reference("quantize_mlx_audio", mlx_audio, tmp_path / "quantized", recipe)
     stored = mx.load(str(quantized / "model.safetensors"))
     bits = {packed_bits(stored, name) for name in stored if name.endswith(".scales")}
@@ -167,7 +167,7 @@ def packed_bits(tensors: dict[str, mx.array], scales: str) -> int:
 
 
 def dense(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
-    """With every matrix multiplied out by MLX."""
+    """Return the tensors with every matrix dequantized by MLX."""
     result = {name: values for name, values in tensors.items() if not name.endswith((".scales", ".biases"))}
     for scales in (name for name in tensors if name.endswith(".scales")):
         module = scales.removesuffix(".scales")
@@ -178,7 +178,7 @@ def dense(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
 
 @pytest.mark.full
 def test_mlx_audio_at_full_size(clips: dict[str, Path], tmp_path: Path) -> None:
-    """Its own converter takes the release's sizes for granted, and so writes no other."""
+    """mlx-audio's own converter assumes the release's sizes, and supports no others."""
     upstream = write_checkpoint(tmp_path / "Nano", release_spec(adaptor_heads=8))
     try:
         model = converted(upstream, tmp_path / "model")
@@ -193,29 +193,29 @@ def test_mlx_audio_at_full_size(clips: dict[str, Path], tmp_path: Path) -> None:
         small = write_checkpoint(tmp_path / "small", dataclasses.replace(SPEC, encoder_blocks=2, llm_layers=1))
         written = write_mlx_audio(small, tmp_path / "small-mlx-audio")
         assert keys_of(written) == keys_of(theirs)
-        assert names_beside(written) == names_beside(theirs)
+        assert other_file_names(written) == other_file_names(theirs)
     finally:
         for folder in tmp_path.iterdir():
             shutil.rmtree(folder)
 
 
 def keys_of(folder: Path) -> dict[str, set[str]]:
-    """Keys of its config.json, and those of the objects in it."""
+    """Return the keys of config.json and of the objects in it."""
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     nested = {name: set(value) for name, value in content.items() if isinstance(value, dict)}
     return {"": set(content), **nested}
 
 
-def names_beside(folder: Path) -> set[str]:
-    """Its files, but for what only people read."""
+def other_file_names(folder: Path) -> set[str]:
+    """Return the names of a folder's files, except those only for humans."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"README.md"}
 
 
-# --- our own ---
+# --- our own layout ---
 
 
 def test_our_own(nano_sources: Sources, zh_wav: Path, tmp_path: Path) -> None:
-    """Unchanged it stays what it is; from float32, every type and recipe gives what the source itself gives."""
+    """Converting without changes reproduces the model; from float32, types and recipes equal the source's."""
     source = nano_sources[True]
     assert_same_model(converted(source.model, tmp_path / "again"), source, zh_wav)
     wide = converted(source.folder, tmp_path / "wide", dtype="float32")

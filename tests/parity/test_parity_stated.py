@@ -1,4 +1,4 @@
-"""Nothing of the release is assumed that a checkpoint states otherwise."""
+"""The checkpoint's configuration takes precedence over every default of the release."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ from funasr_cli.decoding.text import clean_text
 
 pytestmark = pytest.mark.slow
 
-# Few frames a second, all rows in the prompt, an empty think block, a head of its own, a fine-tune's container.
+# Few frames per second, all rows in the prompt, an empty think block, an untied head, a fine-tune's container.
 OTHER_SIZES = CheckpointSpec(
     encoder_dim=48, encoder_heads=3, encoder_ffn_dim=80, encoder_blocks=6, encoder_tp_blocks=3, kernel_size=7,
     sanm_shift=2, n_mels=40, lfr_m=5, lfr_n=4, adaptor_ffn_dim=96, adaptor_layers=3, adaptor_heads=4,
@@ -24,8 +24,8 @@ OTHER_SIZES = CheckpointSpec(
     container="model", key_prefix="module.", dtype="bfloat16", llm_folder="Qwen3-other", seed=1,
 )  # fmt: skip
 
-# Telephone speech, a first layer that does have a residual (no change of width), stacked frames in the adaptor,
-# biases in the decoder's attention, a CTC branch of its own make.
+# Telephone speech, a first layer with a residual (its width does not change), stacked frames in the adaptor,
+# biases in the decoder's attention, a separate CTC branch.
 OTHER_SHAPES = CheckpointSpec(
     encoder_dim=64, encoder_heads=8, encoder_ffn_dim=96, encoder_blocks=3, encoder_tp_blocks=0, kernel_size=8,
     sanm_shift=1, sample_rate_hz=8000, window="hanning", frame_length_ms=32, frame_shift_ms=8, n_mels=16,
@@ -63,7 +63,7 @@ def test_decoding_stops_at_the_stated_token(stated: Pair) -> None:
         ids = case.arrays["generated_ids"].tolist()
         assert ids.index(stop) == len(ids) - 1 < case.arrays["forced_ids"].size - 1  # the reference stopped there
         if len(ids) >= LOOPING_TOKENS:
-            continue  # a guard may cut it
+            continue  # the loop guard may cut it
         [segment] = recognizer.transcribe(load_clip(recognizer, case.job["audio"]), options_of(case.job)).segments
         assert segment.stop_reason == "eos"
         assert segment.tokens == len(ids)
@@ -73,8 +73,8 @@ def test_decoding_stops_at_the_stated_token(stated: Pair) -> None:
     assert stop != recognizer.model.tokenizer.token_to_id("<|im_end|>")
 
 
-def test_everything_is_stated_differently_somewhere() -> None:
-    """But for the scales of the weights, and for what only tests of the release's size set."""
+def test_every_field_differs_from_the_release_in_some_checkpoint() -> None:
+    """Exceptions: the scales of the weights, and fields that only tests of the release's size set."""
     release = dataclasses.asdict(CheckpointSpec())
     others = [dataclasses.asdict(spec) for spec in STATED.values()]
     same = {name for name, value in release.items() if all(other[name] == value for other in others)}

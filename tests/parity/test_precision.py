@@ -1,4 +1,4 @@
-"""What quantization and bfloat16 cost, against float32 of the same weights."""
+"""The error of quantization and of bfloat16, compared with the same weights in float32."""
 
 import dataclasses
 from pathlib import Path
@@ -16,16 +16,16 @@ from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow
 FORCED_IDS = np.random.default_rng(0).integers(0, 700, 64).tolist()
-# Root mean square of the logits' error over that of the logits themselves (their mean taken out), by (bits,
-# group size). Measured on these weights: 0.018, 0.019, 0.28 and 0.31. They are a mild case, chosen so that
-# a bound can tell recipes apart. Random weights of full depth (28 layers, the default spec) gave 0.09, 0.10, 0.74
-# and 0.83, and four layers 0.04, 0.04, 0.56 and 0.59. None of this says what a trained checkpoint loses.
+# Root mean square of the logits' error, relative to that of the mean-free logits, by (bits, group size). Measured
+# on these weights: 0.018, 0.019, 0.28 and 0.31. These weights are a mild case, chosen so that a bound can
+# distinguish the recipes. Random weights of full depth (28 layers, the default spec) gave 0.09, 0.10, 0.74 and
+# 0.83, and four layers 0.04, 0.04, 0.56 and 0.59. None of this predicts the loss of a trained checkpoint.
 LOGIT_ERRORS = {(8, 32): 0.03, (8, 64): 0.03, (4, 32): 0.40, (4, 64): 0.45}
 
 
 @pytest.fixture(scope="module")
 def quantizable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shallow decoder with quiet branches; see `LOGIT_ERRORS`."""
+    """A shallow decoder with weak branches; see `LOGIT_ERRORS`."""
     spec = CheckpointSpec(dtype="float32", encoder_blocks=4, encoder_tp_blocks=2, llm_layers=2, branch_gain=0.3)
     return write_checkpoint(tmp_path_factory.mktemp("quantizable") / "Fun-ASR-Nano-shallow", spec)
 
@@ -37,7 +37,7 @@ def converted(checkpoint: Path, **options: object) -> Path:
 
 
 def centred_logits(folder: Path, dtype: str, clip: Path) -> np.ndarray:
-    """(steps, vocab) teacher-forced logits without their mean."""
+    """Return teacher-forced logits without their mean, (steps, vocab)."""
     recognizer = Recognizer(load_model(folder, dtype))
     [stages] = compute_batch(recognizer, [load_clip(recognizer, clip)], [FORCED_IDS])
     return stages.forced_logits - stages.forced_logits.mean(-1, keepdims=True)
@@ -54,7 +54,7 @@ def test_logit_error_of_a_recipe(recipe: tuple[int, int], dtype: str, quantizabl
 
 
 @pytest.mark.parametrize("recipe", LOGIT_ERRORS, ids=str)
-def test_quantized_arithmetic_is_that_of_the_dequantized_weights(
+def test_quantized_arithmetic_equals_that_of_dequantized_weights(
     recipe: tuple[int, int], quantizable: Path, zh_wav: Path
 ) -> None:
     folder = converted(quantizable, dtype="float32", quantize=recipe[0], group_size=recipe[1])
@@ -63,11 +63,11 @@ def test_quantized_arithmetic_is_that_of_the_dequantized_weights(
 
 
 def encode(folder: Path, dtype: str, clip: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Encoder and adaptor output, (rows, width) each, in float32 for the comparison."""
+    """Return encoder and adaptor output, (rows, width) each, in float32."""
     recognizer = Recognizer(load_model(folder, dtype))
     features = recognizer.model.features(load_clip(recognizer, clip).samples)
     encoded = recognizer.model.encoded([features])
-    assert encoded.lengths == [encoded.hidden.shape[1]]  # no padding that the adaptor would have to be told of
+    assert encoded.lengths == [encoded.hidden.shape[1]]  # no padding, so the adaptor needs no mask
     adapted = recognizer.model.network.audio_adaptor(encoded.hidden)
     weight = recognizer.model.network.audio_encoder.encoders[0].feed_forward.w_1.weight
     assert weight.dtype == getattr(mx, dtype)
@@ -80,8 +80,8 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 # Cosines of whole tensors, encoder and adaptor. Measured: 0.99982 and 0.99969 (peak 2,220); 0.99976 and 0.99929
-# (peak 1,426, encoder 30,000). In the second all branches of the encoder are a thousand times as large. The worst
-# single row of the adaptor is further off: 0.985 and 0.990.
+# (peak 1,426, encoder 30,000). In the second case, all branches of the encoder are a thousand times as large. The
+# worst single rows of the adaptor have lower cosines: 0.985 and 0.990.
 LARGE_ADAPTOR = CheckpointSpec(dtype="float32", llm_layers=1, adaptor_gain=28.0, outlier_gain=40.0)
 LARGE = {
     "large-adaptor": LARGE_ADAPTOR,
@@ -105,7 +105,7 @@ def test_bfloat16_holds_large_values(
 
 
 def record_peaks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The largest value behind every encoder layer that runs from now on."""
+    """Return a list that collects the largest output value of every encoder layer that runs from now on."""
     peaks: list[float] = []
     original = sanm.SANMLayer.__call__
 

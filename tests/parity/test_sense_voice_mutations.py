@@ -1,6 +1,6 @@
-"""The tests of the tests: checks that pass on SenseVoice fail when it is broken in a known way.
+"""Test the SenseVoice checks: they must fail on a model that is broken in a known way.
 
-That they pass: `test_sense_voice_parity.py`.
+`test_sense_voice_parity.py` shows that they pass on the intact model.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ Mutation = Callable[[pytest.MonkeyPatch, Any], None]
 
 @pytest.fixture(scope="module")
 def references(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> References:
-    """Those of `test_sense_voice_parity.py`."""
+    """The references of `test_sense_voice_parity.py`."""
     return parity.run_references(tmp_path_factory, "sense-voice", clips, parity.asked_of(clips))
 
 
@@ -42,16 +42,16 @@ def scaled_before_shifted(_: pytest.MonkeyPatch, model: Any) -> None:
 
 
 def splice_index_as_shift(_: pytest.MonkeyPatch, model: Any) -> None:
-    """The brackets counted from the first."""
+    """Take the splice index, the first bracket in the file, for the shift."""
     model.cmvn = CMVN(np.zeros_like(model.cmvn.shift), model.cmvn.shift)
 
 
 def queries_left_out(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
-    """The frames are there, as padding would be."""
+    """The frames exist, but are masked like padding."""
     model.network.embed.weight = mx.zeros_like(model.network.embed.weight)
 
 
-def queries_behind(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+def queries_at_the_end(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     right_pad = network.right_pad
     monkeypatch.setattr(
         network, "right_pad", lambda rows: right_pad([mx.roll(row, -tables.QUERIES, axis=0) for row in rows])
@@ -72,7 +72,7 @@ def digits_and_words_swapped(monkeypatch: pytest.MonkeyPatch, _: Any) -> None:
     monkeypatch.setattr(tables, "ITN_ROWS", swapped)
 
 
-def positions_restarted_behind_queries(monkeypatch: pytest.MonkeyPatch, _: Any) -> None:
+def positions_restarted_after_queries(monkeypatch: pytest.MonkeyPatch, _: Any) -> None:
     positions = sanm.sinusoidal_positions
 
     def restarted(frames: int, depth: int) -> mx.array:
@@ -127,11 +127,11 @@ def a_tag_too_many(monkeypatch: pytest.MonkeyPatch, _: Any) -> None:
     monkeypatch.setattr(sense_voice, "Segment", tagged)
 
 
-MUTATIONS: dict[Mutation, str] = {  # and the check that has to notice
+MUTATIONS: dict[Mutation, str] = {  # mutation -> the check that must detect it
     without_cmvn: "features", scaled_before_shifted: "features", splice_index_as_shift: "features",
-    queries_left_out: "encoder", queries_behind: "encoder", emotion_and_event_swapped: "encoder",
+    queries_left_out: "encoder", queries_at_the_end: "encoder", emotion_and_event_swapped: "encoder",
     languages_one_row_off: "encoder", digits_and_words_swapped: "encoder",
-    positions_restarted_behind_queries: "encoder", queries_not_scaled: "encoder", without_tp_norm: "encoder",
+    positions_restarted_after_queries: "encoder", queries_not_scaled: "encoder", without_tp_norm: "encoder",
     without_tp_layers: "encoder", last_label_as_blank: "text", text_from_the_first_frame: "text",
     text_one_frame_late: "text", tags_of_the_next_query: "text",
     other_names_of_emotions: "text", other_names_of_events: "text", a_tag_too_many: "text",
@@ -144,8 +144,10 @@ def check_all(check: parity.Check, model: Any, rows: list[parity.Row]) -> None:
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
-def test_checks_bite(references: References, monkeypatch: pytest.MonkeyPatch, mutate: Mutation) -> None:
-    """On one of three clips: a mutation may happen to change nothing in the others."""
+def test_checks_detect_mutations(
+    references: References, monkeypatch: pytest.MonkeyPatch, mutate: Mutation
+) -> None:
+    """One of three clips suffices: a mutation may change nothing in the others."""
     rows = [references.cases[f"{clip}-auto-itn"][0] for clip in ("zh-2.5s", "en-1s", "en-8k-stereo")]
     model, check = parity.load(references.random), CHECKS[MUTATIONS[mutate]]
     check_all(check, model, rows)

@@ -1,4 +1,4 @@
-"""SenseVoiceSmall against FunASR's own code: every stage, text, tags and times, for all languages and ITN."""
+"""SenseVoiceSmall compared with FunASR's own code: stages, text, tags and times, for all languages and ITN."""
 
 import dataclasses
 from pathlib import Path
@@ -20,35 +20,35 @@ from funasr_cli.transcript import Segment
 
 pytestmark = pytest.mark.slow
 
-FRAME_S, SHIFT_S = 0.06, 0.03  # upstream's grid, and what it puts its times earlier by
+FRAME_S, SHIFT_S = 0.06, 0.03  # upstream's frame length, and the amount by which its times are earlier
 
 
 @pytest.fixture(scope="module")
 def references(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> References:
-    """All languages and ITN on a few clips, and each of the others asked once."""
+    """All languages and ITN for a few clips, and one query for each other clip."""
     return parity.run_references(tmp_path_factory, "sense-voice", clips, parity.asked_of(clips))
 
 
 @pytest.fixture(scope="module")
 def model(references: References) -> Any:
-    """The random one; not to be changed."""
+    """The random model. Do not change it."""
     return parity.load(references.random)
 
 
 @pytest.fixture(scope="module")
 def taught(references: References) -> Any:
-    """The taught one; not to be changed."""
+    """The taught model. Do not change it."""
     return parity.load(references.taught)
 
 
 @pytest.fixture(scope="module")
 def questioned(references: References) -> Any:
-    """The one with an answer to each question; not to be changed."""
+    """The model with a different answer to each query. Do not change it."""
     return parity.load(references.questioned)
 
 
 def rows_of(references: References, clip: str) -> list[Row]:
-    """What was asked about a clip alone, of the random checkpoint."""
+    """Return the rows of a single clip in the random checkpoint."""
     return [
         rows[0]
         for case, rows in references.cases.items()
@@ -58,7 +58,7 @@ def rows_of(references: References, clip: str) -> list[Row]:
 
 @pytest.mark.parametrize("clip", CLIP_NAMES)
 def test_every_stage(references: References, model: Any, clip: str) -> None:
-    """With rows that are asked for different things side by side."""
+    """The rows of a batch have different queries."""
     rows = rows_of(references, clip)
     assert rows
     for row, ours in zip(rows, parity.compute(model, rows), strict=True):
@@ -72,8 +72,8 @@ def test_unclear_choices_are_few(references: References) -> None:
     assert (margins <= parity.CLOSE).mean() < 0.01
 
 
-def test_a_batch_is_what_its_clips_are_alone(references: References, model: Any) -> None:
-    """Ours and the reference's; lengths from 0.1 to 6 s, so that most of the batch is padding."""
+def test_a_batch_equals_its_clips_alone(references: References, model: Any) -> None:
+    """This holds for ours and for the reference. Lengths vary from 0.1 to 6 s, so most of the batch is padding."""
     rows = references.cases["batch"]
     together = parity.compute(model, rows, segments=False)
     session = model.session(rows[0].options)
@@ -89,8 +89,8 @@ def test_a_batch_is_what_its_clips_are_alone(references: References, model: Any)
     assert len(rows) == len(BATCH_CLIPS)
 
 
-def is_upstreams(model: Any, row: Row, pieces: list[str]) -> Segment:
-    """Whether all of the program says what upstream's own `generate()` writes in one string, which was taught."""
+def assert_is_upstreams(model: Any, row: Row, pieces: list[str]) -> Segment:
+    """Return the segment, after asserting that text, language and tags equal upstream's `generate()` output."""
     language, emotion, event, _ = parity.TAG.findall(row.report["text"])
     assert [f"<|{tag}|>" for tag in (language, emotion, event)] == pieces[:3]
     text = parity.plain(row.report["text"])
@@ -105,9 +105,9 @@ def is_upstreams(model: Any, row: Row, pieces: list[str]) -> Segment:
 
 
 @pytest.mark.parametrize("clip", LESSONS)
-def test_text_language_and_tags_are_those_of_upstream(references: References, taught: Any, clip: str) -> None:
+def test_text_language_and_tags_equal_upstreams(references: References, taught: Any, clip: str) -> None:
     [row] = references.cases[f"taught-{clip}"]
-    segment = is_upstreams(taught, row, LESSONS[clip]["pieces"])
+    segment = assert_is_upstreams(taught, row, LESSONS[clip]["pieces"])
     assert "".join(score.text for score in segment.scores) == segment.text
     assert all(score.probability > 0.99 for score in segment.scores)
 
@@ -116,13 +116,13 @@ def test_text_language_and_tags_are_those_of_upstream(references: References, ta
 def test_every_language_with_and_without_itn(
     references: References, questioned: Any, question: tuple[str, bool]
 ) -> None:
-    """About one clip, each question has an answer of its own."""
+    """Each query on the same clip has a different answer."""
     [row] = references.cases[parity.case_of("questioned", *question)]
-    is_upstreams(questioned, row, ANSWERS[question])
+    assert_is_upstreams(questioned, row, ANSWERS[question])
 
 
 @pytest.mark.parametrize("clip", LESSONS)
-def test_questions_that_were_not_taught(references: References, taught: Any, clip: str) -> None:
+def test_queries_that_were_not_taught(references: References, taught: Any, clip: str) -> None:
     rows = [references.cases[parity.case_of(clip, *question, "taught-")][0] for question in QUESTIONS]
     for row, ours in zip(rows, parity.compute(taught, rows), strict=True):
         for check in (parity.check_labels, parity.check_text):
@@ -130,10 +130,10 @@ def test_questions_that_were_not_taught(references: References, taught: Any, cli
 
 
 @pytest.mark.parametrize("clip", ["zh-2.5s", "en-1s"])
-def test_times_are_those_of_upstream(references: References, taught: Any, clip: str) -> None:
-    """The same frames for each piece, of which upstream's times are the edges, 30 ms earlier.
+def test_times_match_upstreams(references: References, taught: Any, clip: str) -> None:
+    """Both use the same frames for each piece. Upstream's times are the frames' edges, 30 ms earlier.
 
-    Ours begin in the middle of a word's first frame, or between that and the last frame of what is in front.
+    Ours begin in the middle of a word's first frame, or between that and the last frame of the previous word.
     """
     [row] = references.cases[f"taught-{clip}"]
     samples = load_audio(str(row.audio), taught.sample_rate_hz).samples
@@ -143,7 +143,7 @@ def test_times_are_those_of_upstream(references: References, taught: Any, clip: 
     first_s = [max(0.0, frame * FRAME_S - SHIFT_S) for frame in frames[:, 0]]
     theirs_s = [start / 1000 for start, _ in row.report["timestamp"]]
     heard = LESSONS[clip]["pieces"][4:]
-    starts = [index for index, piece in enumerate(heard) if piece != "orld"]  # which goes on
+    starts = [index for index, piece in enumerate(heard) if piece != "orld"]  # "orld" continues a word
     assert [first_s[index] for index in starts] == pytest.approx(theirs_s, abs=1e-3)
     [segment] = Recognizer(taught).transcribe(str(row.audio), row.options).segments
     spoken = [index for index in starts if heard[index] not in "，。."]
@@ -157,7 +157,7 @@ def test_times_are_those_of_upstream(references: References, taught: Any, clip: 
 
 @pytest.fixture(scope="module")
 def everything(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> References:
-    """All languages and ITN on all clips."""
+    """All languages and ITN for all clips."""
     asked = parity.asked_of(clips, everything=True)
     return parity.run_references(tmp_path_factory, "sense-voice-everything", clips, asked)
 
@@ -191,4 +191,4 @@ def test_full_depth(
         test_every_stage(references, model, clip)
     taught = parity.load(references.taught)
     for clip in LESSONS:
-        test_text_language_and_tags_are_those_of_upstream(references, taught, clip)
+        test_text_language_and_tags_equal_upstreams(references, taught, clip)

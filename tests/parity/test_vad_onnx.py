@@ -1,6 +1,7 @@
-"""The voice activity detector against the official graph in onnxruntime, fed as Silero's ``OnnxWrapper`` feeds it.
+"""The voice activity detector compared with the official graph in onnxruntime, run as Silero runs it.
 
-The graph comes from the package silero-vad, which is installed without what it requires and never imported.
+Silero's ``OnnxWrapper`` gives the order of calls. The graph comes from the package silero-vad, which is installed
+without its dependencies and never imported.
 """
 
 import importlib.util
@@ -15,14 +16,14 @@ from funasr_cli.audio import vad
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.audio.vad import CONTEXT_SAMPLES, FRAME_SAMPLES, HIDDEN, SAMPLE_RATE_HZ, VoiceActivityDetector
 
-TOLERANCE = 2e-5  # 4e-6 were seen
+TOLERANCE = 2e-5  # measured: 4e-6
 SHOWS = 1e-3
 SIGNALS = ("zh", "en", "zh at 0 dB", "en at 0 dB", "noise", "quiet noise", "silence", "square")
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
 
 def wheel_data() -> Path:
-    """The folder with the wheel's models."""
+    """The folder of the wheel's models."""
     spec = importlib.util.find_spec("silero_vad")
     assert spec is not None, "not installed: make install"
     assert spec.origin is not None
@@ -39,7 +40,7 @@ def session() -> onnxruntime.InferenceSession:
 
 @pytest.fixture(scope="module")
 def signals(zh_wav: Path, en_flac: Path) -> dict[str, np.ndarray]:
-    """Name -> (samples,), whole frames."""
+    """Signals by name: (samples,), in whole frames."""
     zh, en = (load_audio(path, SAMPLE_RATE_HZ).samples for path in (zh_wav, en_flac))
     noise = np.random.default_rng(0).standard_normal(len(en)).astype(np.float32)
 
@@ -55,7 +56,7 @@ def signals(zh_wav: Path, en_flac: Path) -> dict[str, np.ndarray]:
 
 
 def official(session: onnxruntime.InferenceSession, samples: np.ndarray) -> np.ndarray:
-    """(samples,) -> (frames,), frame by frame with state and context."""
+    """Run the official graph frame by frame, with its state and context: (samples,) -> (frames,)."""
     state, context = np.zeros((2, 1, HIDDEN), np.float32), np.zeros((1, CONTEXT_SAMPLES), np.float32)
     speech = []
     for frame in samples.reshape(-1, 1, FRAME_SAMPLES):
@@ -67,7 +68,7 @@ def official(session: onnxruntime.InferenceSession, samples: np.ndarray) -> np.n
 
 
 def difference(session: onnxruntime.InferenceSession, samples: np.ndarray) -> float:
-    """The largest one between the official graph and ours, over all frames."""
+    """Return the largest difference between the official graph and ours, over all frames."""
     return float(np.abs(VoiceActivityDetector()(samples) - official(session, samples)).max())
 
 
@@ -96,7 +97,7 @@ def padding_of_zeros(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgetting(*names: str) -> Mutation:
-    """From frame to frame."""
+    """Return a mutation that loses state between frames."""
     chunk = VoiceActivityDetector._chunk
 
     def forget(self: VoiceActivityDetector, samples: np.ndarray) -> np.ndarray:

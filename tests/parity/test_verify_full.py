@@ -1,4 +1,4 @@
-"""`funasr convert --verify full`: every stage beside FunASR's own PyTorch code, in the converter itself."""
+"""`funasr convert --verify full`: the converter compares every stage with FunASR's own PyTorch code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 
 def make_hostile(source: Path, llm_folder: str, marker: Path) -> None:
-    """State whatever makes FunASR import, install, download or unpickle something."""
+    """Set every option that makes FunASR import, install, download or unpickle something."""
     (source / "model.py").write_text(f"open({str(marker)!r}, 'w').close()\n", encoding="utf-8")
     (source / "requirements.txt").write_text("./nowhere\n", encoding="utf-8")
     options = yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8"))
@@ -36,7 +36,7 @@ def make_hostile(source: Path, llm_folder: str, marker: Path) -> None:
 
 @pytest.mark.parametrize("hostile", [pytest.param(False, marks=pytest.mark.full), True])
 def test_verify_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: bool) -> None:
-    """With a CTC branch and nothing of a hostile configuration obeyed; and without both."""
+    """One checkpoint has a CTC branch and a hostile configuration, which is not executed; the other neither."""
     spec = CheckpointSpec(encoder_blocks=4, encoder_tp_blocks=2, llm_layers=2, with_ctc=hostile)
     source, marker = write_checkpoint(tmp_path / "Nano", spec), tmp_path / "marker"
     if hostile:

@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md, over everything that any module imports, at its top or within a function."""
+"""The rules of docs/architecture.md, checked for every import, at module level or within a function."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funasr_cli"
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))`", PAGE))
-FOLDERS = ("families/fun_asr_nano/", "families/sense_voice/")  # named as a whole
+FOLDERS = ("families/fun_asr_nano/", "families/sense_voice/")  # documented as whole folders
 
-# From the bottom to the top: a module imports its own package, and what stands in lower lines.
+# From bottom to top: a module may import from its own package and from lower lines.
 LAYERS = """
 errors demo
 characters languages paths tags vocabulary
@@ -38,7 +38,7 @@ cli
 __main__
 """
 HEIGHT = {name: height for height, line in enumerate(LAYERS.split("\n")) for name in line.split()}
-NOT_EVEN_BELOW = {  # what a layer would allow
+NOT_EVEN_BELOW = {  # exceptions: lower layers that must not be imported
     "audio": {"models", "options"},
     "models": {
         *"audio capabilities characters demo languages measure options paths".split(),
@@ -47,7 +47,7 @@ NOT_EVEN_BELOW = {  # what a layer would allow
 }
 SEPARATE = ("verification.reference",)  # other programs
 HEAVY = {"librosa", "torch", "modelscope_hub", "modelscope", "matplotlib", "rapidfuzz", "numba", "scipy"}
-OWNERS = {  # of libraries that nobody else imports
+OWNERS = {  # the only packages that may import a library
     "mlx": ("compute.backend",),
     "librosa": ("alignment_picture",),
     "typer": ("cli",),
@@ -56,13 +56,15 @@ OWNERS = {  # of libraries that nobody else imports
     "sentencepiece": ("checkpoints",),
 }
 FAMILIES = {path.parent.name for path in PACKAGE.glob("families/*/__init__.py")}
-OF_ANY_FAMILY = ("checkpoints", "conversion", "hubs")  # and so import none
+OF_ANY_FAMILY = ("checkpoints", "conversion", "hubs")  # and must not import one
 PURE = {*"compute errors features models numpy math dataclasses collections typing".split()}  # no I/O in these
+OBJECTS = re.findall(r"`([\w/]+\.py): (\w+)`", PAGE)  # modules, each with a function or class in it
+NAMED |= {path for path, _ in OBJECTS}
 
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """Every module by its name within the package; the package itself is `funasr_cli`."""
+    """Return every module by its name within the package; the package itself is `funasr_cli`."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -73,7 +75,7 @@ def modules() -> dict[str, ast.Module]:
 
 
 def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
-    """The parts of a module that run when it is imported."""
+    """Yield the nodes of a module that run when it is imported."""
     for child in ast.iter_child_nodes(node):
         for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
         if not for_types and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -82,13 +84,13 @@ def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def imports(module: str, *, at_top: bool = False) -> Iterator[str]:
-    """What it imports: modules of this package by their names within it, others by their own."""
+    """Yield a module's imports: modules of this package without the package's name, and other modules."""
     tree = modules()[module]
     for node in run_at_import(tree) if at_top else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: a relative import"
+            assert node.level == 0, f"{module}: relative imports are not allowed"
             assert node.module
             for alias in node.names:
                 if alias.name == "__version__":
@@ -107,7 +109,7 @@ def belongs(module: str, owners: tuple[str, ...]) -> bool:
 
 
 def upward() -> set[tuple[str, str]]:
-    """Imports of this package that the layers forbid."""
+    """Return the imports within this package that the layers forbid."""
     return {
         (module, other)
         for module in modules()
@@ -120,21 +122,21 @@ def upward() -> set[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_imports_point_down() -> None:
-    """So there are no circles between packages, and nothing but `__main__` imports `cli`."""
+    """So there are no cycles between packages, and only `__main__` imports `cli`."""
     assert {top(module) for module in modules()} == set(HEIGHT)
     assert upward() == set()
 
 
 def family_of(module: str) -> str | None:
-    """The family in whose folder a module lies."""
+    """Return the family that a module belongs to."""
     match module.split("."):
         case ["families", folder, *_] if folder in FAMILIES:
             return folder
     return None
 
 
-def test_families_know_nothing_of_each_other() -> None:
-    """The registry alone imports them, and what they share stands beside their folders."""
+def test_families_do_not_import_each_other() -> None:
+    """Only the registry imports them, and shared code is outside of their folders."""
     assert "fun_asr_nano" in FAMILIES
     users = {(module, family_of(other)) for module in modules() for other in imports(module) if family_of(other)}
     within = {(module, family) for module, family in users if top(module) == "families"}
@@ -146,18 +148,18 @@ def test_families_know_nothing_of_each_other() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("library", OWNERS)
-def test_libraries_with_a_single_place(library: str) -> None:
+def test_libraries_with_a_single_owner(library: str) -> None:
     users = {module for module in modules() for other in imports(module) if top(other) == library}
     assert users
     assert {module for module in users if not belongs(module, OWNERS[library])} == set()
 
 
-def test_nothing_heavy_is_imported_with_a_module() -> None:
+def test_no_heavy_library_is_imported_at_module_level() -> None:
     heavy = {(module, top(other)) for module in modules() for other in imports(module, at_top=True)}
     assert {(module, other) for module, other in heavy if other in HEAVY} == set()
 
 
-def test_the_command_line_holds_no_arrays() -> None:
+def test_the_command_line_uses_no_arrays() -> None:
     command = [module for module in modules() if top(module) == "cli"]
     assert {top(other) for module in command for other in imports(module)}.isdisjoint({"numpy", "mlx"})
     names = [
@@ -170,8 +172,8 @@ def test_the_command_line_holds_no_arrays() -> None:
     assert {"mx", "nn"}.isdisjoint(names)
 
 
-def test_the_scheduler_knows_no_model() -> None:
-    """But what the seam says of one."""
+def test_the_scheduler_imports_no_model() -> None:
+    """It may import only the model interface."""
     known = {*"audio errors languages options scheduling speech_model transcript units decoding.agreement".split()}
     scheduling = [module for module in modules() if top(module) == "scheduling"]
     ours = {other for module in scheduling for other in imports(module) if top(other) in HEIGHT}
@@ -179,8 +181,16 @@ def test_the_scheduler_knows_no_model() -> None:
     assert {top(other) for module in scheduling for other in imports(module)}.isdisjoint({"mlx", "tokenizers"})
 
 
+def test_documented_functions_and_classes_exist() -> None:
+    assert OBJECTS
+    for path, name in OBJECTS:
+        tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert name in defined, f"{path}: {name}"
+
+
 def calls(module: str) -> set[str]:
-    """Names of functions that it calls."""
+    """Return the names of the functions that a module calls."""
     nodes = [node.func for node in ast.walk(modules()[module]) if isinstance(node, ast.Call)]
     return {node.id for node in nodes if isinstance(node, ast.Name)}
 
@@ -191,16 +201,16 @@ def test_models_do_no_io() -> None:
     assert set.union(*map(calls, models)).isdisjoint({"open", "print", "input"})
 
 
-def test_nothing_but_the_command_line_prints() -> None:
+def test_only_the_command_line_prints() -> None:
     assert {module for module in modules() if "print" in calls(module) and top(module) != "cli"} <= {
         "__main__",
-        "hubs.modelscope",  # in a process of its own
+        "hubs.modelscope",  # runs in a separate process
     }
 
 
 @pytest.mark.slow
-def test_every_module_is_named() -> None:
-    """One by one, or by the folder of many of a kind."""
+def test_every_module_is_documented() -> None:
+    """A module is documented by its own name or by its folder's."""
     paths = {
         path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")
     }
@@ -210,5 +220,5 @@ def test_every_module_is_named() -> None:
     assert set(FOLDERS) <= NAMED
 
 
-def test_what_is_named_is_there() -> None:
+def test_documented_files_exist() -> None:
     assert {name for name in NAMED if not (PACKAGE / name).exists() and not (ROOT / name).exists()} == set()

@@ -1,4 +1,4 @@
-"""What is written about the work on this project is so: targets of make, workflows, pinned versions."""
+"""Statements about development are true: targets of make, workflows, pinned versions."""
 
 import re
 import tomllib
@@ -21,7 +21,7 @@ PINS = [
 
 
 def test_targets_of_make_exist() -> None:
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *WORKFLOWS, ROOT / ".ci/run"]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *WORKFLOWS, ROOT / ".ci/run"]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages if page != PAGE)
     named = set(re.findall(r"(?:`|run: |exec |^(?=make [a-z-]+(?: +#| +[A-Z_]+=|$)))make ([a-z-]+)", text, re.M))
     assert {"test", "test-quick", "test-full", "lint", "messages"} <= named
@@ -30,7 +30,7 @@ def test_targets_of_make_exist() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflows(path: Path) -> None:
-    """They can be read, end by themselves, and may not write unless it is said what; actions bear a version."""
+    """Workflows are valid YAML, have a time limit, only read by default, and use actions with a version."""
     workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert workflow["permissions"] == {"contents": "read"}
     for job in workflow["jobs"].values():
@@ -41,15 +41,15 @@ def test_workflows(path: Path) -> None:
 
 def test_only_a_tag_publishes() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"))
-    assert workflow[True]["push"] == {"tags": ["v*"]}  # YAML takes `on` for a boolean
+    assert workflow[True]["push"] == {"tags": ["v*"]}  # YAML parses the key `on` as a boolean
     publish = workflow["jobs"]["publish"]
     assert publish["environment"] == "pypi"
     assert "refs/tags/v" in publish["if"]
     assert publish["needs"] == "run"
 
 
-def test_all_that_is_installed_is_pinned() -> None:
-    """By name and version, with no address; a pin satisfies what the project asks for."""
+def test_all_dependencies_are_pinned() -> None:
+    """Pins have a name and version and no URL, and satisfy the project's requirements."""
     pins = {canonicalize_name(pin.name): pin for pin in PINS}
     assert not [pin for pin in PINS if pin.url or not pin.specifier]
     extras = PROJECT["project"]["optional-dependencies"].values()

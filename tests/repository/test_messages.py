@@ -1,4 +1,4 @@
-"""Every error has a code that stays, and stands on the page of messages."""
+"""Every error has a stable code, and is listed in docs/messages.md."""
 
 import re
 from collections import defaultdict
@@ -8,11 +8,11 @@ from support.messages import PAGE, find_raised, page
 from funasr_cli.errors import ExitCode
 
 RAISED = find_raised()
-MOST_CODES = 80  # a code names a kind of failure, not a place
+MOST_CODES = 80  # a code stands for a kind of failure, not for a place in the source
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(RAISED), "run make messages"
+    assert PAGE.read_text(encoding="utf-8") == page(RAISED), "out of date: run `make messages`"
 
 
 def test_every_error_has_a_literal_code() -> None:
@@ -35,7 +35,7 @@ def test_a_code_has_one_exit_code() -> None:
 
 
 def test_every_kind_of_error_is_found() -> None:
-    """The page would be empty, and up to date, if nothing were read."""
+    """Otherwise an empty page would pass as up to date."""
     assert len(RAISED) > 100
     assert {one.exit_code for one in RAISED} >= set(ExitCode) - {ExitCode.OK, ExitCode.PARTIAL, ExitCode.NO_SPEECH,
                                                                  ExitCode.INTERRUPTED}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tests that start processes are found, and others cannot start one."""
+"""Tests that start processes are found, and other tests cannot start one."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from support.processes import starts_process
 from support.running import funasr, invoke, tree
 from support.terminal import on_terminal
 
-START = attrgetter("check_call")  # of a name that nothing finds
+START = attrgetter("check_call")  # hides the name from the search
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Rows decoded side by side to their ends, without guard or second attempts: what the tests compare with."""
+"""Plain batched decoding, without loop guard or retries: the baseline that tests compare with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from funasr_cli.models.qwen3 import Qwen3
 def generate(
     llm: Qwen3, prompts: list[mx.array], stop_token_ids: tuple[int, ...], max_tokens: int, sampler: Sampler
 ) -> list[list[Token]]:
-    """Tokens of each row, up to and including a stop token or one that is not finite, or as many as allowed."""
+    """Return each row's tokens, at most `max_tokens`, up to and including a stop token or a non-finite one."""
     decoder = BatchDecoder(llm, sampler)
     rows: dict[int, list[Token]] = {number: [] for number in decoder.add(prompts)}
     while len(decoder):
         step = decoder.step()
-        assert len(step) == len(decoder), "every row gets a token, or this would never end"
+        assert len(step) == len(decoder), "a row without a token would make this loop endless"
         for token in step:
             tokens = rows[token.row]
             tokens.append(token)

@@ -1,8 +1,7 @@
 """Random Fun-ASR-Nano checkpoints in exactly the layout of the upstream release.
 
 `write_checkpoint(folder, spec)` writes `model.pt`, `config.yaml`, `configuration.json`, the LLM folder and
-`multilingual.tiktoken`. The default `CheckpointSpec` has every tensor name of the release (1,261) at a tiny
-width.
+`multilingual.tiktoken`. The default `CheckpointSpec` has all 1,261 tensor names of the release at a tiny width.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ import yaml
 from support.tokenizers_bpe import write_json, write_rank_file, write_tokenizer
 from tokenizers import Tokenizer
 
-SENSEVOICE_SPECIALS = 1679  # special tokens that SenseVoiceTokenizer appends to the ranks of its file
-UPSTREAM_CTC_VOCAB = 60515  # FunASRNano's default for `ctc_vocab_size`; 58,836 ranks + the specials
+SENSEVOICE_SPECIALS = 1679  # special tokens that SenseVoiceTokenizer appends to the ranks in its file
+UPSTREAM_CTC_VOCAB = 60515  # FunASRNano's default for `ctc_vocab_size`: 58,836 ranks + the special tokens
 
 
 @dataclass(frozen=True)
 class CheckpointSpec:
-    """Shapes, file layout and weight scales of one random checkpoint. Defaults: full depth, tiny width."""
+    """Shapes, file layout and weight scales of a random checkpoint. Defaults: full depth, tiny width."""
 
-    # Audio encoder and front end.
+    # Audio encoder and frontend.
     encoder_dim: int = 64
     encoder_heads: int = 4
     encoder_ffn_dim: int = 128
@@ -39,10 +38,10 @@ class CheckpointSpec:
     n_mels: int = 80
     lfr_m: int = 7
     lfr_n: int = 6
-    # Adaptor; its output width is `llm_dim`.
+    # Adaptor. Its output width is `llm_dim`.
     adaptor_ffn_dim: int = 128
     adaptor_layers: int = 2
-    adaptor_heads: int | None = None  # None leaves the key out of config.yaml; upstream then takes 8
+    adaptor_heads: int | None = None  # None omits the key from config.yaml; upstream then uses 8
     adaptor_downsample: int = 1
     use_low_frame_rate: bool = True
     # Qwen3.
@@ -59,43 +58,43 @@ class CheckpointSpec:
     llm_attention_bias: bool = False
     bpe_vocab_size: int = 800  # ordinary tokens; the special ones follow
     eos_token: str = "<|im_end|>"
-    # CTC branch (its tensors; config.yaml names a ctc_decoder in every case).
+    # CTC branch: whether its tensors exist. config.yaml always names a ctc_decoder.
     with_ctc: bool = False
     ctc_ranks: int = 900  # ordinary tokens in multilingual.tiktoken
     ctc_ffn_dim: int = 128
     ctc_layers: int = 5
-    # Prompt switches of dataset_conf; None leaves the key out.
+    # Prompt switches in dataset_conf; None omits the key.
     do_think: bool | None = None
     sys_prompt: bool | None = None
-    # Layout on disk.
+    # File layout.
     container: str | None = "state_dict"  # or "model_state_dict", "model", None for a bare dict
     key_prefix: str = ""  # "module." as in distributed fine-tunes
     dtype: Any = "bfloat16"  # or a torch.dtype
     llm_folder: str = "Qwen3-0.6B"
     # Weights.
     seed: int = 0
-    sharpness: float = 1.5  # standard deviation of q and k: attention scores have its square
-    branch_gain: float = 0.6  # scale of what one residual branch adds
-    encoder_gain: float = 1.0  # further factor on the branches of the encoder's other layers
+    sharpness: float = 1.5  # standard deviation of q and k; attention scores have its square
+    branch_gain: float = 0.6  # scale of a residual branch's contribution
+    encoder_gain: float = 1.0  # extra factor on the branches of all encoder layers except the first
     encoder_entry_gain: float = 1.0  # scale of the first encoder layer's output
     adaptor_gain: float = 3.0  # standard deviation of linear2's output
-    outlier_gain: float = 1.0  # further factor on one channel in 32 of linear2's output
+    outlier_gain: float = 1.0  # extra factor on every 32nd channel of linear2's output
     embedding_std: float = 0.5
-    eos_gain: float = 1.0  # factor on the stop token's row of the head: above 1 makes stopping likelier
+    eos_gain: float = 1.0  # factor on the stop token's row of the head; above 1, stopping is more likely
 
     @property
     def input_dim(self) -> int:
-        """Width of one stacked feature row."""
+        """The width of a stacked feature row."""
         return self.n_mels * self.lfr_m
 
     @property
     def ctc_vocab_size(self) -> int:
-        """Rows of `ctc.ctc_lo`; the last one is the blank."""
+        """The number of rows of `ctc.ctc_lo`. The last one is the blank."""
         return self.ctc_ranks + SENSEVOICE_SPECIALS
 
 
 def release_spec(**changes: Any) -> CheckpointSpec:
-    """The release's full size: 829.8 M parameters in bfloat16 (plus the copy of the tied head)."""
+    """Return the release's full size: 829.8 M parameters in bfloat16, plus the copy of the tied head."""
     shape = CheckpointSpec(
         encoder_dim=512, encoder_ffn_dim=2048, adaptor_ffn_dim=2048, llm_dim=1024, llm_heads=16,
         llm_kv_heads=8, llm_head_dim=128, llm_ffn_dim=3072, llm_vocab_size=151_936,
@@ -105,8 +104,8 @@ def release_spec(**changes: Any) -> CheckpointSpec:
 
 
 def write_checkpoint(folder: Path, spec: CheckpointSpec | None = None) -> Path:
-    """Write the checkpoint that `spec` describes into `folder` (made if missing) and return the folder."""
-    import torch  # takes two seconds, and most tests use a model that another process has converted
+    """Write the checkpoint that `spec` describes to `folder`, creating it if needed; return the folder."""
+    import torch  # importing it takes two seconds, and most tests reuse a model converted by another process
     from support.weights import make_tensors
 
     spec = spec or CheckpointSpec()
@@ -117,7 +116,7 @@ def write_checkpoint(folder: Path, spec: CheckpointSpec | None = None) -> Path:
 
 
 def write_configuration(folder: Path, spec: CheckpointSpec) -> Tokenizer:
-    """Write everything but the tensors, and return the decoder's tokenizer."""
+    """Write everything except the tensors, and return the decoder's tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _write_llm_folder(folder / spec.llm_folder, spec)
     write_rank_file(folder / "multilingual.tiktoken", spec.ctc_ranks)
@@ -134,7 +133,7 @@ def write_configuration(folder: Path, spec: CheckpointSpec) -> Tokenizer:
 
 
 def upstream_config(spec: CheckpointSpec) -> dict[str, Any]:
-    """The content of `config.yaml`, with the release's keys (training-only ones left out)."""
+    """Return the content of `config.yaml`, with the release's keys except those for training."""
     dataset_conf: dict[str, Any] = {
         "ctc_tokenizer": "SenseVoiceTokenizer",
         "ctc_tokenizer_conf": {"vocab_path": None, "is_multilingual": True, "num_languages": 8749},
@@ -193,7 +192,7 @@ def llm_vocab_size(spec: CheckpointSpec, tokenizer: Tokenizer) -> int:
 
 
 def _write_llm_folder(folder: Path, spec: CheckpointSpec) -> Tokenizer:
-    """Write Qwen3's config and tokenizer files; return the tokenizer as `tokenizer.json` gives it back."""
+    """Write Qwen3's config and tokenizer files; return the tokenizer as loaded from `tokenizer.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = write_tokenizer(folder, spec.bpe_vocab_size)
     pad_id, eos_id = tokenizer.token_to_id("<|endoftext|>"), tokenizer.token_to_id(spec.eos_token)

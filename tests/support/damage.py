@@ -1,4 +1,4 @@
-"""Ways to damage a checkpoint: each returns what does it to a folder."""
+"""Ways to damage a checkpoint. Each function returns a change to apply to a folder."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def remove(name: str) -> Change:
 
 
 def cut(name: str, size_bytes: int) -> Change:
-    """Leave so many bytes of a file; if negative, take so many away."""
+    """Keep the first `size_bytes` bytes of a file; a negative number removes that many from its end."""
     return lambda folder: os.truncate(folder / name, size_bytes % (folder / name).stat().st_size)
 
 
 def flip(name: str, position: int, bit: int = 0) -> Change:
-    """Turn one bit of a file over."""
+    """Flip one bit of a file."""
 
     def change(folder: Path) -> None:
         content = bytearray((folder / name).read_bytes())
@@ -46,7 +46,7 @@ def flip(name: str, position: int, bit: int = 0) -> Change:
 
 
 def link(name: str, target: str) -> Change:
-    """A link in place of a file or a folder, which now lies at the target if nothing is there yet."""
+    """Replace a file or folder by a symlink. The original moves to the target unless something exists there."""
 
     def change(folder: Path) -> None:
         path = folder / name
@@ -62,17 +62,17 @@ def link(name: str, target: str) -> Change:
 
 
 def replace(name: str, make: Callable[[Path], None]) -> Change:
-    """A folder or a pipe in a file's place."""
+    """Replace a file by something else, such as a folder or a pipe."""
     return lambda folder: ((folder / name).unlink(), make(folder / name))
 
 
 def state(**entries: Any) -> Change:
-    """Entries of ``config.json``, also of objects in it, as ``audio_config__hidden_size``; None takes one out."""
+    """Set entries of ``config.json``, nested ones as ``audio_config__hidden_size``; None removes an entry."""
     return lambda folder: edit_json(folder / CONFIG, lambda content: _set_all(content, entries))
 
 
 def state_yaml(**entries: Any) -> Change:
-    """The same of ``config.yaml``."""
+    """Set entries of ``config.yaml`` in the same way."""
 
     def change(folder: Path) -> None:
         content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def _set_all(content: dict[str, Any], entries: dict[str, Any]) -> None:
 
 
 def tensors(change: Callable[[Tensors], Any], name: str = WEIGHTS) -> Change:
-    """Change the tensors of a safetensors file, which stays a good one, or of a ``model.pt``."""
+    """Change the tensors of a safetensors file, which stays valid, or of a ``model.pt``."""
 
     def apply(folder: Path) -> None:
         if name == "model.pt":
@@ -112,7 +112,7 @@ def tensor(key: str, change: Callable[[torch.Tensor], torch.Tensor], name: str =
 
 
 def first_value(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    """With its first number exchanged."""
+    """Return a function that replaces the first number of a tensor."""
 
     def change(values: torch.Tensor) -> torch.Tensor:
         values = values.clone()
@@ -123,7 +123,7 @@ def first_value(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def header(change: Callable[[dict[str, Any]], Any], name: str = WEIGHTS) -> Change:
-    """Change the header of a safetensors file; the values behind it stay where they are."""
+    """Change the header of a safetensors file; the values that follow it do not move."""
 
     def apply(folder: Path) -> None:
         content = (folder / name).read_bytes()
@@ -141,12 +141,12 @@ def tokenizer(name: str, model: models.Model) -> Change:
 
 
 def two_tokens(name: str) -> Change:
-    """A tokenizer like Qwen's, without what the prompt needs."""
+    """Write a tokenizer like Qwen's, without the tokens that the prompt needs."""
     return tokenizer(name, models.BPE({"a": 0, "b": 1}, []))
 
 
 def add_lora(*names: str) -> Change:
-    """Tensors of adapters beside q and v of the decoder, under names such as ``{}.lora_A``."""
+    """Add adapter tensors for the decoder's q and v, under names such as ``{}.lora_A``."""
 
     def change(found: Tensors) -> None:
         for weight in [name for name in found if name.endswith(("q_proj.weight", "v_proj.weight"))]:
@@ -156,7 +156,7 @@ def add_lora(*names: str) -> Change:
 
 
 def index(change: Callable[[dict[str, str]], Any]) -> Change:
-    """Which shard holds each tensor, as the index says."""
+    """Change the index, which maps each tensor to its shard."""
     return lambda folder: edit_json(folder / INDEX, lambda content: change(content["weight_map"]))
 
 
@@ -165,7 +165,7 @@ def pickle(content: Any, **options: bool) -> Change:
 
 
 class Call:
-    """A call that is made by whoever executes the pickle."""
+    """A call that is executed when the pickle is loaded."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.function, self.arguments = function, arguments

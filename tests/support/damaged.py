@@ -1,4 +1,4 @@
-"""What is done to a checkpoint in each layout, and the error that it ends with: its code, and what it names."""
+"""Damaged checkpoints in each layout, with the expected error: its code and the values it names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tokenizers import models
 
 MODEL_PT, YAML, TOKENIZER, QWEN = "model.pt", "config.yaml", "tokenizer.json", "Qwen3-0.6B"
 QWEN_TOKENIZER, QWEN_CONFIG = f"{QWEN}/{TOKENIZER}", f"{QWEN}/{CONFIG}"
-# One tensor in the words of FunASR and in those of transformers; in either layout it is among the last.
+# One tensor under FunASR's name and under Transformers' name. It is among the last ones in both layouts.
 BIAS, THEIR_BIAS = "audio_encoder.tp_norm.bias", "model.audio_tower.layers.2.final_layernorm.bias"
 Q, K, V = (f"model.audio_tower.layers.0.self_attn.{letter}_proj.weight" for letter in "qkv")
 QKV = "audio_encoder.encoders0.0.self_attn.linear_q_k_v.weight"
@@ -48,19 +48,19 @@ TAPS = "audio_encoder.encoders0.0.self_attn.fsmn_block.weight"
 GATE = "llm.model.layers.0.mlp.gate_proj"
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
-# Ten times itself, and again, and again: a billion.
+# A "billion laughs" file: each alias repeats the one before it ten times.
 BOMB = "a: &a x\n" + "".join(f"{name}: &{name} [{10 * f'*{last}, '}]\n" for last, name in pairwise("abcdefghij"))
 PARAFORMER = b"encoder: SANMEncoder\nmodel: Paraformer\nfrontend: WavFrontend\n"
 NAN, INFINITE = first_value(float("nan")), first_value(float("-inf"))
 BERTS = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
 SYSTEM = f"{os.system.__module__}.system"
 
-# What it is; how to do it; the code of the error; what its message names.
+# Description, change, error code, values that the message names.
 Row = tuple[Any, ...]
 
 
 def rows(code: str, *cases: tuple[Any, ...]) -> list[Row]:
-    """Several that end with the same code."""
+    """Return rows that all expect the same error code."""
     return [(what, change, code, *values) for what, change, *values in cases]
 
 
@@ -74,25 +74,27 @@ FUNASR: list[Row] = [
     ),
     *rows(
         "model-path",
-        ("a folder", replace(MODEL_PT, os.mkdir), MODEL_PT),
-        ("a pipe", replace(MODEL_PT, os.mkfifo), MODEL_PT),
-        ("elsewhere", link(MODEL_PT, "../model.pt"), MODEL_PT),
-        ("a way up", state_yaml(llm_conf__init_param_path="Qwen3\\..\\.."), "'Qwen3\\\\..\\\\../config.json'"),
-        ("decoder elsewhere", link(QWEN, f"../{QWEN}"), QWEN_CONFIG),
+        ("folder", replace(MODEL_PT, os.mkdir), MODEL_PT),
+        ("pipe", replace(MODEL_PT, os.mkfifo), MODEL_PT),
+        ("link out of the folder", link(MODEL_PT, "../model.pt"), MODEL_PT),
+        ("path to the parent folder", state_yaml(llm_conf__init_param_path="Qwen3\\..\\.."),
+         "'Qwen3\\\\..\\\\../config.json'"),
+        ("decoder linked out of the folder", link(QWEN, f"../{QWEN}"), QWEN_CONFIG),
     ),
     *rows(
         "model-damaged",
-        ("pointer", put(MODEL_PT, POINTER), MODEL_PT, "git lfs pull"),
-        ("page", put(MODEL_PT, b"<html><body>404</body></html>"), MODEL_PT),
-        ("cut", cut(MODEL_PT, 20_000), MODEL_PT),
-        ("a bit of its magic", flip(MODEL_PT, 0), MODEL_PT),
+        ("Git LFS pointer", put(MODEL_PT, POINTER), MODEL_PT, "git lfs pull"),
+        ("HTML page", put(MODEL_PT, b"<html><body>404</body></html>"), MODEL_PT),
+        ("truncated", cut(MODEL_PT, 20_000), MODEL_PT),
+        ("flipped bit in the magic number", flip(MODEL_PT, 0), MODEL_PT),
         ("an optimizer", pickle({"optimizer": {"lr": 0.1}}), "'optimizer'"),
         ("not a number", tensor(BIAS, NAN, MODEL_PT), BIAS),
         ("sparse", tensor(BIAS, torch.Tensor.to_sparse, MODEL_PT), BIAS),
         ("meta", tensor(BIAS, lambda values: values.to("meta"), MODEL_PT), BIAS),
         ("large YAML", put(YAML, b"a: b\n" * 40_000), YAML, "200,000"),
-        ("a tag", put(YAML, b"a: b\nmodel: !!python/object/apply:os.system ['touch executed']\n"), YAML, "line 2"),
-        ("no JSON", put(QWEN_CONFIG, b"{"), QWEN_CONFIG),
+        ("YAML tag", put(YAML, b"a: b\nmodel: !!python/object/apply:os.system ['touch executed']\n"),
+         YAML, "line 2"),
+        ("invalid JSON", put(QWEN_CONFIG, b"{"), QWEN_CONFIG),
         ("no tokens", put(QWEN_TOKENIZER, b'{"model": {"type": "BPE"}}'), QWEN_TOKENIZER),
     ),
     *rows(
@@ -111,15 +113,15 @@ FUNASR: list[Row] = [
         ("integers", tensor(BIAS, torch.Tensor.long, MODEL_PT), BIAS, "int64"),
         ("half a CTC branch", tensors(lambda found: found.update({"ctc.ctc_lo.bias": torch.ones(3)}), MODEL_PT),
          "ctc_decoder."),
-        ("one bias less", tensors(lambda found: found.pop(BIAS), MODEL_PT), "1 tensors", BIAS),
+        ("missing bias", tensors(lambda found: found.pop(BIAS), MODEL_PT), "1 tensors", BIAS),
     ),
     *rows(
         "lora-unmerged",
         ("LoRA", add_lora("{}.lora_A", "{}.lora_B"), "8 tensors", "q_proj.lora_A", "W + B·A·alpha/r"),
         ("PEFT's names", add_lora("{}.lora_A.default.weight", "{}.lora_B.default.weight"), "lora_A.default"),
-        ("names without a dash", add_lora("{}.loraA", "{}.loraB.weight"), "8 tensors", "q_proj.loraA"),
-        ("names of diffusers", add_lora("{}.lora_down.weight", "{}.lora_up.weight"), "8 tensors", "lora_down"),
-        ("adapters alone", lambda folder: (
+        ("names without an underscore", add_lora("{}.loraA", "{}.loraB.weight"), "8 tensors", "q_proj.loraA"),
+        ("names of Diffusers", add_lora("{}.lora_down.weight", "{}.lora_up.weight"), "8 tensors", "lora_down"),
+        ("only adapters", lambda folder: (
             add_lora("{}.lora_A", "{}.lora_B")(folder),
             tensors(lambda found: [found.pop(key) for key in list(found) if "lora_" not in key], MODEL_PT)(folder),
         ), "lora_A"),
@@ -134,7 +136,7 @@ FUNASR: list[Row] = [
     ),
     *rows(
         "model-config",
-        ("no mapping", put(YAML, b"- a\n"), YAML),
+        ("YAML list", put(YAML, b"- a\n"), YAML),
         ("no path", put(YAML, b"model: FunASRNano\n"), "llm_conf.init_param_path"),
     ),
     ("another tokenizer", two_tokens(QWEN_TOKENIZER), "tokenizer-mismatch", QWEN_TOKENIZER, "<|im_start|>"),
@@ -143,18 +145,19 @@ FUNASR: list[Row] = [
 TRANSFORMERS: list[Row] = [
     *rows(
         "model-damaged",
-        ("cut in half", cut(WEIGHTS, 100_000), WEIGHTS),
-        ("a byte less", cut(WEIGHTS, -1), WEIGHTS),
+        ("half of the file", cut(WEIGHTS, 100_000), WEIGHTS),
+        ("one byte too short", cut(WEIGHTS, -1), WEIGHTS),
         ("a huge header", put(WEIGHTS, (1 << 60).to_bytes(8, "little") + b"{}"), WEIGHTS),
         ("a deep header", put(WEIGHTS, (1 << 20).to_bytes(8, "little") + b'{"a":' * (1 << 18)), WEIGHTS),
-        ("a bit of the header", flip(WEIGHTS, 8), WEIGHTS),
-        ("a byte more", lambda folder: put(WEIGHTS, (folder / WEIGHTS).read_bytes() + b"x")(folder), WEIGHTS),
+        ("flipped bit in the header", flip(WEIGHTS, 8), WEIGHTS),
+        ("one byte too long", lambda folder: put(WEIGHTS, (folder / WEIGHTS).read_bytes() + b"x")(folder),
+         WEIGHTS),
         ("overlap", header(lambda found: found[THEIR_BIAS].update(data_offsets=[0, 128])), WEIGHTS),
         ("absurd shape", header(lambda found: found[THEIR_BIAS].update(shape=[1 << 40, 1 << 40])), WEIGHTS),
         ("unknown type", header(lambda found: found[THEIR_BIAS].update(dtype="F9")), WEIGHTS),
         ("a name with a bell", header(lambda found: found.update({"a\a": found.pop(THEIR_BIAS)})), r"'a\x07'"),
         ("not a number", tensor(EMBEDDING, NAN), "llm.model.embed_tokens.weight"),
-        ("pointer", put(WEIGHTS, POINTER), WEIGHTS, "git lfs pull"),
+        ("Git LFS pointer", put(WEIGHTS, POINTER), WEIGHTS, "git lfs pull"),
         ("deep JSON", put(CONFIG, b'{"a":' * 100_000), CONFIG),
         ("large JSON", put(CONFIG, b" " * (1 << 21)), CONFIG, "2,097,152"),
     ),
@@ -163,8 +166,8 @@ TRANSFORMERS: list[Row] = [
         "model-misfit",
         ("integers", tensor(THEIR_BIAS, torch.Tensor.long), BIAS, "I64"),
         ("renamed", tensors(lambda found: found.update(offset=found.pop(THEIR_BIAS))), BIAS, "offset"),
-        ("two of one name", tensors(lambda found: found.update({BIAS: torch.ones(32)})), BIAS),
-        ("no k", tensors(lambda found: found.pop(K)), QKV, "part k"),
+        ("two tensors with one name", tensors(lambda found: found.update({BIAS: torch.ones(32)})), BIAS),
+        ("missing k", tensors(lambda found: found.pop(K)), QKV, "part k"),
         ("narrow v", tensor(V, lambda values: values[:, :100]), QKV),
         ("another type of k", tensor(K, torch.Tensor.half), QKV),
         ("short q", tensor(Q, lambda values: values[:16]), QKV, "(80, 560)", "(96, 560)"),
@@ -183,7 +186,7 @@ TRANSFORMERS: list[Row] = [
     *rows(
         "model-config",
         ("absurd width", state(text_config__hidden_size=10**9), "llm.hidden_size is 1000000000"),
-        ("no object", state(audio_config=3), "audio_config"),
+        ("number instead of an object", state(audio_config=3), "audio_config"),
         ("a huge number", state(text_config__hidden_size=10**4000), "hidden_size"),
     ),
     ("LoRA", tensors(lambda found: found.update({f"{EMBEDDING}.lora_A.weight": torch.ones(1)})), "lora-unmerged"),
@@ -193,38 +196,39 @@ TRANSFORMERS: list[Row] = [
 ]  # fmt: skip
 
 SHARDS: list[Row] = [
-    ("one missing", remove(SHARD("00002")), "model-missing", SHARD("00002")),
+    ("missing shard", remove(SHARD("00002")), "model-missing", SHARD("00002")),
     *rows(
         "model-path",
-        ("one elsewhere", link(SHARD("00001"), "../stolen"), SHARD("00001")),
-        ("a way up", index(lambda places: places.update(a="../secret")), "'../secret'"),
+        ("shard linked out of the folder", link(SHARD("00001"), "../stolen"), SHARD("00001")),
+        ("path to the parent folder", index(lambda places: places.update(a="../secret")), "'../secret'"),
     ),
     *rows(
         "model-damaged",
-        ("one twice", lambda folder: shutil.copyfile(folder / SHARD("00001"), folder / SHARD("00002")),
+        ("shard stored twice", lambda folder: shutil.copyfile(folder / SHARD("00001"), folder / SHARD("00002")),
          SHARD("00002")),
-        ("one cut", cut(SHARD("00003"), -4), SHARD("00003")),
+        ("truncated shard", cut(SHARD("00003"), -4), SHARD("00003")),
         ("empty index", index(dict.clear), INDEX),
-        ("a tensor too few", index(lambda places: places.pop(THEIR_BIAS)), INDEX, repr(THEIR_BIAS)),
-        ("a tensor too many", index(lambda places: places.update(a=SHARD("00001"))), INDEX, "'a'"),
-        ("a tensor elsewhere", index(lambda places: places.update({Q: SHARD("00003"), K: SHARD("00003")})), INDEX),
+        ("missing tensor", index(lambda places: places.pop(THEIR_BIAS)), INDEX, repr(THEIR_BIAS)),
+        ("extra tensor", index(lambda places: places.update(a=SHARD("00001"))), INDEX, "'a'"),
+        ("tensor in another shard", index(lambda places: places.update({Q: SHARD("00003"), K: SHARD("00003")})),
+         INDEX),
     ),
 ]  # fmt: skip
 
 MLX_AUDIO: list[Row] = [
     *rows(
         "model-damaged",
-        ("cut", cut(WEIGHTS, -100), WEIGHTS),
+        ("truncated", cut(WEIGHTS, -100), WEIGHTS),
         ("infinite in float16", tensor(f"{GATE}.weight", lambda values: 1e6 * values.half()), f"{GATE}.weight"),
     ),
-    ("elsewhere", link(WEIGHTS, "/etc/passwd"), "model-path", WEIGHTS),
+    ("link out of the folder", link(WEIGHTS, "/etc/passwd"), "model-path", WEIGHTS),
     ("PyTorch's axes", tensor(TAPS, lambda values: values.transpose(-1, -2)), "model-misfit", TAPS, "(32, 1, 11)"),
     ("another folder", state(qwen_tokenizer_path="/etc/Other"), "model-missing", f"Other/{TOKENIZER}"),
     ("another tokenizer", two_tokens(QWEN_TOKENIZER), "tokenizer-mismatch", QWEN_TOKENIZER),
     ("quantized", state(quantization={"bits": 4, "group_size": 64}), "model-quantized", WEIGHTS),
     *rows(
         "model-config",
-        ("a way up", state(qwen_tokenizer_path=".."), "qwen_tokenizer_path"),
+        ("path to the parent folder", state(qwen_tokenizer_path=".."), "qwen_tokenizer_path"),
         ("no width", state(audio_encoder_conf__output_size=0), "encoder.width is 0"),
     ),
     *rows(
@@ -238,9 +242,9 @@ MLX_AUDIO: list[Row] = [
 
 OURS: list[Row] = [
     ("newer", state(format_version=2), "model-unsupported", "format version 2"),
-    ("a field too few", state(encoder__blocks=None), "model-config", "'blocks'"),
-    ("cut", cut(WEIGHTS, -1), "model-damaged", WEIGHTS),
-    ("a tensor too few", tensors(lambda found: found.pop(BIAS)), "model-misfit", BIAS),
+    ("missing field", state(encoder__blocks=None), "model-config", "'blocks'"),
+    ("truncated", cut(WEIGHTS, -1), "model-damaged", WEIGHTS),
+    ("missing tensor", tensors(lambda found: found.pop(BIAS)), "model-misfit", BIAS),
     ("not a number", tensor(BIAS, NAN), "model-damaged", BIAS),
 ]
 
@@ -248,7 +252,7 @@ LAYOUTS = {"FunASR": FUNASR, "Transformers": TRANSFORMERS, "shards": SHARDS, "ml
 
 
 def unlist(name: str) -> Change:
-    """Take a line away from the list of digests."""
+    """Remove a line from the list of digests."""
 
     def change(folder: Any) -> None:
         path = folder / "SHA256SUMS"
@@ -259,21 +263,21 @@ def unlist(name: str) -> Change:
     return change
 
 
-CHECKS: list[Row] = [  # of our own, quantized: what stands in each line of the message
-    ("a bit of a value", flip(WEIGHTS, -1), f"{WEIGHTS}: "),
+CHECKS: list[Row] = [  # on our own, quantized model: the values in each line of the message
+    ("flipped bit in a value", flip(WEIGHTS, -1), f"{WEIGHTS}: "),
     ("not a number", tensor(BIAS, NAN), f"{WEIGHTS}: ", f"{BIAS}: "),
-    ("a space more", lambda folder: put(TOKENIZER, (folder / TOKENIZER).read_bytes() + b" ")(folder), TOKENIZER),
+    ("extra space", lambda folder: put(TOKENIZER, (folder / TOKENIZER).read_bytes() + b" ")(folder), TOKENIZER),
     ("another tokenizer", two_tokens(TOKENIZER), "<|im_start|>", "<|im_end|>", "token 688", f"{TOKENIZER}: "),
-    ("a file too few", remove("merges.txt"), "merges.txt: SHA256SUMS"),
+    ("missing file", remove("merges.txt"), "merges.txt: SHA256SUMS"),
     ("no digests", put("SHA256SUMS", b"none\n"), "SHA256SUMS: "),
     ("an empty list", put("SHA256SUMS", b""), "SHA256SUMS: "),
     ("no list", remove("SHA256SUMS"), *(f"{name}: SHA256SUMS" for name in (WEIGHTS, CONFIG, TOKENIZER))),
-    ("a list without the weights", unlist(WEIGHTS), f"{WEIGHTS}: SHA256SUMS"),
+    ("list without the weights", unlist(WEIGHTS), f"{WEIGHTS}: SHA256SUMS"),
     ("a list without a configuration", unlist(CONFIG), f"{CONFIG}: SHA256SUMS"),
     ("a list without the tokenizer", unlist(TOKENIZER), f"{TOKENIZER}: SHA256SUMS"),
     ("no model card", remove("README.md"), "README.md: SHA256SUMS"),
-    ("a digest of something else", put("SHA256SUMS", f"{64 * '0'}  ../secret\n".encode()), "'../secret'"),
-    ("a pipe", replace("merges.txt", os.mkfifo), "merges.txt: "),
+    ("digest of another file", put("SHA256SUMS", f"{64 * '0'}  ../secret\n".encode()), "'../secret'"),
+    ("pipe", replace("merges.txt", os.mkfifo), "merges.txt: "),
     ("no scales", tensors(lambda found: found.pop(f"{GATE}.scales")), f"{GATE}.biases", f"{GATE}.weight"),
-    ("a header cut", cut(WEIGHTS, 1000), f"{WEIGHTS}: "),
+    ("truncated header", cut(WEIGHTS, 1000), f"{WEIGHTS}: "),
 ]

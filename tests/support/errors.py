@@ -1,4 +1,4 @@
-"""Errors that a test expects: by their code and the values that they name, not by their words."""
+"""Expected errors: identified by their code and the values they name, not by their wording."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from funasr_cli.errors import FunASRError
 
 @contextmanager
 def refused(code: str, *values: object) -> Iterator[pytest.ExceptionInfo[FunASRError]]:
-    """Whatever is done within ends with an error of this code, whose message or hint names these values."""
+    """Assert that the block raises an error with this code whose message or hint names these values."""
     with pytest.raises(FunASRError) as caught:
         yield caught
-    said = f"{caught.value.message}\n{caught.value.hint}"
-    assert caught.value.code == code, said
-    assert [value for value in values if str(value) not in said] == [], said
+    text = f"{caught.value.message}\n{caught.value.hint}"
+    assert caught.value.code == code, text
+    assert [value for value in values if str(value) not in text] == [], text

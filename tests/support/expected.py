@@ -1,4 +1,4 @@
-"""What a run should print: lines of text from the library, and the words around them."""
+"""Expected output of a run: lines of text computed with the library, and the messages around them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from funasr_cli.pipeline import Recognizer
 
 @cache
 def recognizer(model: Path | str) -> Recognizer:
-    """A model that no test changes, loaded."""
+    """Load a model and keep it; no test may change it."""
     return funasr_cli.load(str(model))
 
 
 def lines_of(model: Path | str, clip: Path, prefix: str = "", **options: object) -> str:
-    """A line for each segment of a recording."""
+    """Return a line for each segment of a recording."""
     return as_lines(recognizer(model).transcribe(clip, **options).segments, prefix)
 
 
 def cut_short(clip: Path, where: str, tokens: int) -> str:
-    """The warning about a segment that had to end too early."""
+    """Return the warning about a segment that stopped at the token limit."""
     return f"warning: {clip}: {where} s: cut short after {tokens} tokens: the end may be missing\n"
 
 
 def made_up(clip: Path, where: str) -> str:
-    """The warning about a text that the CTC branch does not support."""
+    """Return the warning about a text that the CTC branch does not support."""
     return f"warning: {clip}: {where} s: a second reading disagrees with this text: it may be made up\n"
 
 
 def summary(
     speech: str, share: str = "100.0%", repaired: int = 0, failed: int = 0, doubtful: int = 0, lost: str = ""
 ) -> str:
-    """The last line on stderr."""
+    """Return the last line on stderr."""
     segments = "segment" if repaired == 1 else "segments"
     doubts = f", {doubtful} doubtful" if doubtful else ""
     lost = f", {lost} of audio failed" if lost else ""

@@ -1,4 +1,4 @@
-"""Both hubs' clients, in this process and in that of a command, with caches of their own."""
+"""The clients of both hubs, in this process and in a command's process, with private caches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.running import Result, funasr
 from funasr_cli.hubs import huggingface, modelscope
 
 HUBS = {"hf": Hub, "ms": ModelScopeHub}
-# Of the small checkpoint, in FunASR's layout.
+# Files of the small checkpoint in FunASR's layout.
 NEEDED = {
     "config.yaml", "configuration.json", "model.pt", "multilingual.tiktoken", "Qwen3-0.6B/config.json",
     "Qwen3-0.6B/generation_config.json", "Qwen3-0.6B/merges.txt", "Qwen3-0.6B/tokenizer.json",
@@ -23,7 +23,7 @@ UNSET = (
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
     "MODELSCOPE_API_TOKEN",
 )  # fmt: skip
-# Read when ModelScope's client is imported: no waiting for a server that is gone.
+# ModelScope's client reads these on import: do not wait for a server that is gone.
 IMPATIENT = {
     "MODELSCOPE_API_MAX_RETRIES": "1", "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1",
     "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "0",
@@ -31,7 +31,7 @@ IMPATIENT = {
 
 
 class Client:
-    """One of the two, in this process; what it goes by is read from variables anew each time."""
+    """One of the two clients, in this process. It reads its environment variables again for each call."""
 
     def __init__(self, name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.name, self.home, self.cache, self.monkeypatch = name, home, home / "cache", monkeypatch
@@ -42,7 +42,7 @@ class Client:
             monkeypatch.setenv(variable, value)
 
     def fetch(self, endpoint: str, hub_id: str = "owner/model", revision: str | None = None) -> tuple[Path, str]:
-        """Folder and commit of what it downloads, or finds in its cache."""
+        """Return the folder and the commit of a downloaded or cached repository."""
         from huggingface_hub import close_session, constants
 
         if self.name == "ms":
@@ -64,7 +64,10 @@ class Client:
         return source.folder, str(source.revision)
 
     def assert_refused(self, endpoint: str, code: str, *values: object, **variables: str) -> str:
-        """With these variables it ends in this error, which names these values: first of all the first one."""
+        """Assert that fetching with these variables raises this error, naming these values; return its text.
+
+        The message starts with the first value.
+        """
         for variable, value in variables.items():
             self.monkeypatch.setenv(variable, value)
         with refused(code, *values) as caught:
@@ -74,7 +77,7 @@ class Client:
 
 
 def surroundings(home: Path, endpoint: str) -> dict[str, str]:
-    """Variables of both hubs for another process."""
+    """Return the variables that point both hubs' clients in another process to this server and cache."""
     return {
         "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "cache"), "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1", "MODELSCOPE_ENDPOINT": endpoint,
@@ -84,10 +87,10 @@ def surroundings(home: Path, endpoint: str) -> dict[str, str]:
 
 
 def convert(home: Path, endpoint: str, *arguments: str, **env: str) -> Result:
-    """`funasr convert`, as its users run it, but for the proof, which has tests of its own."""
+    """Run `funasr convert` as users do, but without the verification, which has its own tests."""
     return funasr("convert", *arguments, "--verify", "off", env=surroundings(home, endpoint) | env)
 
 
 def names(folder: Path) -> set[str]:
-    """The files in a folder and those below."""
+    """Return the relative paths of all files below a folder."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""Model hubs on this machine: as much of their protocols as a download needs, and the faults that one meets."""
+"""Local model hubs: the part of the protocols that a download needs, and typical faults."""
 
 from __future__ import annotations
 
@@ -14,39 +14,41 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 MAIN, OLDER = "a" * 40, "b" * 40  # commits
-LARGE = (".pt", ".safetensors")  # what a hub keeps outside of git, under its SHA-256
+LARGE = (".pt", ".safetensors")  # files that a hub stores outside of git, under their SHA-256
 
 Answer = tuple[int, bytes, dict[str, str]]  # status, body, headers
 R = TypeVar("R", bound="Repository")
 
 
 class Repository:
-    """`owner/model`; the faults stand until they are taken back."""
+    """The repository `owner/model`. Faults stay in force until they are cleared."""
 
-    fault: tuple[int, str] | None = None  # status and error code of every answer
-    breaks_after: int | None = None  # bytes of a large file, then the connection is lost; the next one holds,
-    stays_broken = False  # or large files are refused from then on
+    fault: tuple[int, str] | None = None  # status and error code of every response
+    breaks_after: int | None = (
+        None  # close the connection after this many bytes of a large file; the next one succeeds
+    )
+    stays_broken = False  # if true, large files are refused from then on
     is_broken = False
-    omits_bytes = 0  # of a large file, which do not come, without a word of it
-    stated_bytes: int | None = None  # the size of large files that the hub lists, if it is not the real one
+    omits_bytes = 0  # bytes at the end of a large file that are silently not sent
+    stated_bytes: int | None = None  # the size of large files that the hub lists, if not the real one
     url = ""
 
     def __init__(self, folder: Path) -> None:
         self.files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        self.downloaded: list[str] = []  # names of the files that were sent, or begun
-        self.ranges: list[str] = []  # what was asked for of the large ones
+        self.downloaded: list[str] = []  # names of files that were sent, completely or partly
+        self.ranges: list[str] = []  # ranges requested of the large files
         self.authorization: set[str] = set()
 
     def answer(self, path: str) -> Answer:
-        """Status, body and headers for a GET, unless `fault` stands."""
+        """Return status, body and headers for a GET, unless a `fault` is set."""
         raise NotImplementedError
 
     def file_of(self, path: str) -> str | None:
-        """The file that is asked for."""
+        """Return the file that a path requests."""
         raise NotImplementedError
 
     def size(self, name: str) -> int:
-        """As the hub lists it."""
+        """Return the size that the hub lists for a file."""
         return self.stated_bytes if self.stated_bytes and name.endswith(LARGE) else self.files[name].stat().st_size
 
     def sha256(self, name: str) -> str:
@@ -54,7 +56,7 @@ class Repository:
 
 
 class Hub(Repository):
-    """On Hugging Face, with a branch `main` and a tag `v1`."""
+    """Hugging Face, with a branch `main` and a tag `v1`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -102,9 +104,9 @@ class Hub(Repository):
 
 
 class ModelScopeHub(Repository):
-    """On ModelScope, with a branch `master` and a tag `v1`, and answers as seen from the real one.
+    """ModelScope, with a branch `master` and a tag `v1`. The responses follow those of the real hub.
 
-    Which commit a branch stands for is not told; an unknown revision is no error, it has no files.
+    It does not report which commit a branch points to. An unknown revision is not an error: it has no files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -154,14 +156,14 @@ class ModelScopeHub(Repository):
 
 
 class Server(ThreadingHTTPServer):
-    """Lets as many connections wait as a client may open at once: a dropped one is tried again for minutes."""
+    """A server with a backlog as large as a client's connections: a client retries a dropped one for minutes."""
 
     request_queue_size = 128
 
 
 @contextmanager
 def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
-    """Answer requests at the repository's `url` until the block is left; with a certificate and key, over TLS."""
+    """Answer requests at the repository's `url` until the block ends; with a certificate and key, over TLS."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -190,10 +192,10 @@ def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
                 self.close_connection = True
             self.wfile.write(body)
 
-        do_HEAD = do_CONNECT = do_GET  # the last one is what a proxy is asked for
+        do_HEAD = do_CONNECT = do_GET  # clients send CONNECT to a proxy
 
         def part(self, body: bytes, headers: dict[str, str]) -> Answer:
-            """As `Range` asks for."""
+            """Return the part of the body that the `Range` header requests."""
             if repository.is_broken:
                 return 503, b"", {}
             body = body[: len(body) - repository.omits_bytes]
@@ -215,7 +217,7 @@ def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that has gone
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client has disconnected
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

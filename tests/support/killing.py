@@ -1,8 +1,11 @@
-"""Processes to be killed: forked after the imports, so that each takes a moment, most of it in what is tested.
+"""Processes to be killed.
 
-`with victims("support.placing") as kill:` starts a process that forks; `kill(job, ...)` has it run a job in a
-child and kill that with SIGKILL, some time after it has made its first folder, or before a step. A step is what
-Python audits and what concerns a folder: opening, listing, making, renaming and removing files and folders in it.
+They are forked after the imports, so that each runs only briefly, mostly in the code under test.
+
+`with victims("support.placing") as kill:` starts a process that forks. `kill(job, ...)` runs a job in a child and
+sends it SIGKILL, either some time after it has created its first folder or before a given step. A step is an event
+that Python audits and that concerns the watched folder: opening, listing, creating, renaming or removing a file or
+folder in it.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ class Death:
 
     Attributes:
         exit_code: -9 if it was killed.
-        writing_s: from its first folder to its end.
-        steps: how many it took; 0 if it was killed.
+        writing_s: time from its first folder to its end.
+        steps: number of steps it took; 0 if it was killed.
     """
 
     exit_code: int
@@ -39,10 +42,10 @@ class Death:
 
 @contextmanager
 def victims(imports: str) -> Iterator[Callable[..., Death]]:
-    """What runs `job(*arguments)` of `JOBS` in children that have imported everything.
+    """Yield a function that runs `job(*arguments)` of `JOBS` in a child that has imported everything.
 
-    The function takes: the job's name and arguments; `within`, the folder that steps are counted in; `after_s` or
-    `at_step`, when to kill.
+    The function takes the job's name and arguments; `within`, the folder to count steps in; and `after_s` or
+    `at_step`, the time to kill the child.
     """
     from support.running import PYTHON, environment
 
@@ -67,11 +70,11 @@ def victims(imports: str) -> Iterator[Callable[..., Death]]:
         stdin.close()
 
 
-# --- what runs in the other process ---
+# --- runs in the other process ---
 
 
 def write(out: str, replace: bool) -> None:
-    """Write what passes for a model."""
+    """Write a folder that passes for a model."""
     from support.placing import convert
 
     convert(Path(out), replace=replace)
@@ -89,7 +92,7 @@ JOBS: dict[str, Callable[..., None]] = {"write": write, "command": command}
 
 
 def fork_when_asked() -> None:
-    """One request on each line of stdin, one answer on each of stdout."""
+    """Read one request from each line of stdin and write one answer per line to stdout."""
     for line in sys.stdin:
         request = json.loads(line)
         after_s = request.pop("after_s", None)
@@ -98,11 +101,11 @@ def fork_when_asked() -> None:
             os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
             run_and_exit(writing, **request)
         os.close(writing)
-        os.read(reading, 1)  # the first folder, or the end
+        os.read(reading, 1)  # returns on the first folder, or at the end
         begin = time.monotonic()
         if after_s is not None:
             time.sleep(after_s)
-            os.kill(pid, signal.SIGKILL)  # nobody else has its number before it is waited for
+            os.kill(pid, signal.SIGKILL)  # safe: the process id is not reused before waitpid
         _, status = os.waitpid(pid, 0)
         writing_s = time.monotonic() - begin
         with open(reading) as file:
@@ -113,7 +116,7 @@ def fork_when_asked() -> None:
 
 
 def run_and_exit(writing: int, job: str, arguments: list[Any], within: str, at_step: int | None = None) -> None:
-    """Run a job; into a pipe goes a byte when it makes its first folder, and how many steps it took."""
+    """Run a job. Write a byte to the pipe when it creates its first folder, and the number of steps at the end."""
     steps, made = 0, False
 
     def on_event(event: str, values: tuple[Any, ...]) -> None:

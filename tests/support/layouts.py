@@ -1,6 +1,6 @@
-"""An upstream checkpoint in the layouts of other programs, without those programs.
+"""An upstream checkpoint in the layouts of other programs, written without those programs.
 
-`parity/test_parity_layouts.py` holds what is written here to what their own code writes.
+`parity/test_parity_layouts.py` compares the result with what their own code writes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OF_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
 def read_configuration(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`config.yaml` and the decoder's `config.json`."""
+    """Return `config.yaml` and the decoder's `config.json`."""
     options = yaml.safe_load((checkpoint / "config.yaml").read_text(encoding="utf-8"))
     return options, json.loads((llm_folder(checkpoint) / "config.json").read_text(encoding="utf-8"))
 
@@ -37,7 +37,7 @@ def llm_folder(checkpoint: Path) -> Path:
 
 
 def write_transformers(checkpoint: Path, out: Path, shards: int = 1) -> Path:
-    """As `FunAsrNanoForConditionalGeneration.save_pretrained` and its tokenizer's would."""
+    """Write what `save_pretrained` of `FunAsrNanoForConditionalGeneration` and of its tokenizer would."""
     (options, llm), tensors = read_configuration(checkpoint), read_tensors(checkpoint)
     out.mkdir(parents=True)
     options["audio_adaptor_conf"].setdefault("attention_heads", 8)
@@ -63,7 +63,7 @@ def write_transformers(checkpoint: Path, out: Path, shards: int = 1) -> Path:
 
 
 def write_mlx_audio(checkpoint: Path, out: Path) -> Path:
-    """As `mlx_audio.stt.models.fun_asr_nano.convert` would, if it knew other sizes than the release's."""
+    """Write what `mlx_audio.stt.models.fun_asr_nano.convert` would if it knew other sizes than the release's."""
     (options, llm), tensors = read_configuration(checkpoint), read_tensors(checkpoint)
     source, folder = llm_folder(checkpoint), out / "Qwen3-0.6B"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What `funasr bench --json` prints, and what holds of every case in it."""
+"""The output of `funasr bench --json`, and assertions that hold for every case in it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CASE = {
 
 
 def measured(*arguments: Any) -> dict[str, Any]:
-    """What `--json` prints."""
+    """Run `funasr bench` and return its JSON output."""
     result = invoke("bench", *arguments, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     return json.loads(result.stdout)
 
 
 def check_case(case: dict[str, Any], trials: int) -> None:
-    """What holds on any machine, however fast: parts are no more than the whole, medians lie in their range."""
+    """Assert what holds on a machine of any speed: no part exceeds the whole, and medians lie in their range."""
     assert case.keys() - {"times_faster", "text_times_faster", "same_texts"} == CASE
     assert case["peak_mlx_bytes"] > 0
     assert case["peak_process_bytes"] > 10e6
@@ -36,7 +36,7 @@ def check_case(case: dict[str, Any], trials: int) -> None:
     for spread in (*stages.values(), case["rtf"], case["tokens_per_s"]):
         assert 0 <= spread["low"] <= spread["median"] <= spread["high"]
         assert trials > 1 or spread["low"] == spread["high"]
-    in_turn = ("features_s", "encoder_s", "text_s")  # the others run beside them
+    in_turn = ("features_s", "encoder_s", "text_s")  # the other stages overlap with these
     assert sum(stages[part]["low"] for part in in_turn) <= stages["total_s"]["high"]
     assert 0 < stages["first_token_s"]["low"] <= stages["total_s"]["high"]
     if trials == 1:

@@ -1,4 +1,4 @@
-"""Files in the containers that libsndfile does not read, made with PyAV; and what is in them."""
+"""Files in containers that libsndfile does not read, written with PyAV, and ways to read them back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import av
-import av.subtitles.stream  # which PyAV itself imports late: perhaps in a test without PyAV
+import av.subtitles.stream  # PyAV itself imports this late, perhaps in a test that runs without PyAV
 import numpy as np
 
 from funasr_cli.audio.decode import open_recording
@@ -18,30 +18,30 @@ FRAME_SAMPLES = 1000
 
 
 def hum(samples: int, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """(samples, channels) something between noise and voice, other in each channel, that lossy codecs keep."""
+    """Return (samples, channels) between noise and voice, different per channel, that lossy codecs preserve."""
     white = np.random.default_rng(seed).uniform(-1, 1, (samples + 31, channels))
     smooth = np.apply_along_axis(np.convolve, 0, white, np.hanning(32) / 16, "valid")
     return smooth.astype(np.float32)
 
 
 def noise(samples: int, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """(samples, channels) quiet enough that no format clips it."""
+    """Return (samples, channels) of noise too quiet to clip in any format."""
     return np.random.default_rng(seed).uniform(-0.3, 0.3, (samples, channels)).astype(np.float32)
 
 
 def read_all(path: Path) -> tuple[np.ndarray, AudioError | None, list[tuple[float, float]]]:
-    """(samples,) what could be read, how it ended, and what was lost on the way."""
+    """Return what could be read, (samples,), the error at the end, and the spans that were lost."""
     blocks, recording, fault = [np.zeros(0, np.float32)], None, None
     try:
         recording = open_recording(path, RATE_HZ)
-        blocks.extend(recording.blocks())  # what came before an error is kept
+        blocks.extend(recording.blocks())  # blocks before an error are kept
     except AudioError as error:
         fault = error
     return np.concatenate(blocks), fault, recording.findings.lost if recording else []
 
 
 def read(path: Path) -> tuple[np.ndarray, AudioError | None]:
-    """(samples,) what could be read, and how it ended."""
+    """Return what could be read, (samples,), and the error at the end."""
     samples, fault, _ = read_all(path)
     return samples, fault
 
@@ -59,19 +59,19 @@ def write_media(
     pictures: str = "mpeg4",
     skip_s: tuple[float, float] = (0.0, 0.0),
 ) -> Path:
-    """A file with (samples, channels) float in it.
+    """Write samples to a media file.
 
     Args:
-        path: its ending says which container.
-        codec: as FFmpeg calls it.
-        samples: what is to be heard.
-        rate_hz: theirs.
-        options: of the container.
-        format: the container, if the ending does not say so.
-        metadata: such as a title.
-        pictures_s: how long it also shows something, from the beginning.
-        pictures: its codec.
-        skip_s: from this second on, time stamps are so much later.
+        path: the file; its suffix selects the container.
+        codec: FFmpeg's name of the audio codec.
+        samples: (samples, channels) float.
+        rate_hz: their sample rate.
+        options: container options.
+        format: the container, if the suffix does not determine it.
+        metadata: tags such as a title.
+        pictures_s: duration of a video track that starts with the audio; 0 for none.
+        pictures: codec of the video track.
+        skip_s: (from, by): time stamps from `from` seconds on are shifted by `by` seconds.
     """
     with av.open(path, "w", format=format, options=options or {}) as container:
         container.metadata.update(metadata or {})
@@ -98,14 +98,14 @@ def _write_sound(container: Any, stream: Any, samples: np.ndarray, skip_s: tuple
 
 
 def laced_matroska(samples: np.ndarray, rate_hz: int = 16000) -> bytes:
-    """(samples,) int16 in a file with eight packets in each block, as mkvmerge writes it and FFmpeg does not."""
+    """Return (samples,) int16 as a file with eight packets per block, like mkvmerge's and unlike FFmpeg's."""
 
     def element(number: str, content: bytes) -> bytes:
         return bytes.fromhex(number) + (len(content) | 1 << 56).to_bytes(8, "big") + content
 
     sound = element("B5", struct.pack(">d", rate_hz)) + element("9F", b"\1") + element("6264", b"\x10")
     track = element("D7", b"\1") + element("73C5", b"\1") + element("83", b"\2") + element("86", b"A_PCM/INT/LIT")
-    timing = element("23E383", (50_000_000).to_bytes(4, "big"))  # nanoseconds a packet
+    timing = element("23E383", (50_000_000).to_bytes(4, "big"))  # nanoseconds per packet
     length = element("4489", struct.pack(">d", 1000 * len(samples) / rate_hz))
     blocks = b""
     for start in range(0, len(samples), 8 * rate_hz // 20):

@@ -1,6 +1,6 @@
-"""Lists every error of the package: read from its source, so that none is missing.
+"""List every error of the package. The list is read from the source, so that it is complete.
 
-`make messages` writes `docs/messages.md`; a test holds the page to the source.
+`make messages` writes `docs/messages.md`. A test compares that page with the source.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from funasr_cli.errors import ExitCode, FunASRError
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funasr_cli"
 PAGE = ROOT / "docs/messages.md"
-Texts = dict[str, list[ast.expr]]  # what a name may stand for
+Texts = dict[str, list[ast.expr]]  # the expressions that a name may stand for
 TEXTS = (ast.Constant, ast.JoinedStr, ast.BinOp, ast.IfExp)
 HEAD = """# Error messages
 
-An error is shown as `error[code]: message`, with what to do about it in the next line. Codes are stable: scripts
-and searches can rely on them; the words may change. What stands in braces is filled in; `A / B` is one or the
-other. This page is written by `make messages`.
+An error is printed as `error[code]: message`. The next line suggests what to do. Codes are stable, so scripts and
+searches can rely on them; the wording may change. Text in braces stands for a value; `A / B` means A or B.
+`make messages` writes this page.
 """
 
 
 @dataclass(frozen=True)
 class Raised:
-    """One place that makes an error.
+    """A place in the source that creates an error.
 
     Attributes:
-        file: below the repository.
-        line: its number.
-        exit_code: of the error's type.
-        codes: those that it may bear; an empty one where there is none, or none that can be read off the source.
-        message: a template.
-        hint: the same; may be empty.
+        file: path relative to the repository.
+        line: line number.
+        exit_code: exit code of the error's type.
+        codes: its possible codes; an empty one if it has none or if the source does not spell it out.
+        message: template of the message.
+        hint: template of the hint; may be empty.
     """
 
     file: str
@@ -51,12 +51,12 @@ class Raised:
 
 
 def find_raised() -> list[Raised]:
-    """Every place that makes an error, in the order of the files."""
+    """Return every place that creates an error, sorted by file."""
     return [raised for path in sorted(PACKAGE.rglob("*.py")) for raised in raised_in(path)]
 
 
 def raised_in(path: Path) -> Iterator[Raised]:
-    """Those of one file."""
+    """Yield the places in one file."""
     source = path.read_text(encoding="utf-8")
     if errors.__name__ not in source:
         return
@@ -75,7 +75,7 @@ def raised_in(path: Path) -> Iterator[Raised]:
 
 
 def calls(node: ast.AST, texts: Texts) -> Iterator[tuple[ast.Call, Texts]]:
-    """Every call below a node, with the texts that the names around it stand for."""
+    """Yield every call below a node, with the texts that the local names stand for."""
     if isinstance(node, ast.FunctionDef):
         own: dict[str, list[ast.expr]] = defaultdict(list)
         for part in ast.walk(node):
@@ -90,16 +90,16 @@ def calls(node: ast.AST, texts: Texts) -> Iterator[tuple[ast.Call, Texts]]:
 
 
 def literals(node: ast.expr | None) -> Iterator[str]:
-    """The texts that an expression may be; an empty one for whatever is no literal."""
+    """Yield the texts that an expression may evaluate to; an empty one for anything that is not a literal."""
     if isinstance(node, ast.IfExp):
         yield from literals(node.body)
         yield from literals(node.orelse)
-    elif not (isinstance(node, ast.Attribute) and node.attr == "code"):  # that of an error it stands for
+    elif not (isinstance(node, ast.Attribute) and node.attr == "code"):  # that of the replaced error
         yield node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def spell(node: ast.expr, texts: Texts) -> str:
-    """A message as a template: what is filled in stands in braces."""
+    """Return a message as a template, with inserted values in braces."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
@@ -116,7 +116,7 @@ def spell(node: ast.expr, texts: Texts) -> str:
 
 
 def page(raised: list[Raised]) -> str:
-    """The whole page: code by code, then what has none yet."""
+    """Return the whole page: errors by code, then those without a code."""
     by_code: dict[str, list[Raised]] = defaultdict(list)
     for one in raised:
         for code in one.codes:
@@ -130,7 +130,7 @@ def page(raised: list[Raised]) -> str:
 
 
 def entry(one: Raised) -> str:
-    """A message and, in the next line, its hint: nothing in them ends a code span."""
+    """Return a message and, on the next line, its hint, without backticks, which would end the code span."""
     message, hint = (" ".join(text.replace("`", "'").split()) for text in (one.message, one.hint))
     return f"- `{message}`" + (f"  \n  `{hint}`" if hint else "")
 

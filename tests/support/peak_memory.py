@@ -1,4 +1,4 @@
-"""What reading files takes at its peak."""
+"""Peak memory of a process that reads files."""
 
 import json
 import subprocess
@@ -24,9 +24,11 @@ for path in sys.argv[1:]:
 
 
 def after_each(paths: Sequence[Path], use: str = LISTEN) -> list[tuple[int, float]]:
-    """What `use` counts, samples at 16 kHz, and MiB at the peak until then, when one process takes these in turn.
+    """Run a process that reads the paths in turn; return, for each, its samples at 16 kHz and the peak MiB so far.
 
-    A shell starts it: Linux counts what a process took before it became another program, here all of pytest.
+    `use` defines the function that reads a path and returns its samples.
+
+    A shell starts the process: Linux also counts the memory of the program it replaces, here all of pytest.
     """
     command = ["sh", "-c", '"$0" "$@"; exit $?', sys.executable, "-c", use + TELL, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, check=True)

@@ -1,4 +1,4 @@
-"""Recordings that come out of a pipe."""
+"""Recordings read from a pipe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from funasr_cli.errors import AudioError
 
 RATE_HZ = 16000
 DURATION_S = 12
-FORMATS = {  # name -> how soundfile or PyAV is to write it; whether it is handed on as it comes
+FORMATS = {  # name -> how soundfile or PyAV writes it; whether it is streamed
     "a.wav": ({}, True), "b.wav": ({"subtype": "FLOAT"}, True), "c.wav": ({"subtype": "PCM_24"}, True),
     "d.wav": ({"subtype": "ULAW"}, True), "e.wav": ({"format": "WAVEX"}, True),
     "f.wav": ({"subtype": "PCM_U8"}, True), "g.wav": ({"subtype": "ALAW"}, True), "a.ogg": ({}, True),
@@ -49,7 +49,7 @@ def write(path: Path, how: object, samples: np.ndarray) -> Path:
 
 
 def mp3_of_unknown_length(samples: np.ndarray) -> bytes:
-    """A variable bit rate, and nothing in it that says how long it is."""
+    """Return a variable-bit-rate MP3 without a header that states its length."""
     stored = io.BytesIO()
     soundfile.write(stored, samples, RATE_HZ, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
     data = stored.getvalue()
@@ -58,18 +58,18 @@ def mp3_of_unknown_length(samples: np.ndarray) -> bytes:
 
 
 def wav_header(size: int, channels: int = 1, rate_hz: int = RATE_HZ, extra: bytes = b"") -> bytes:
-    """Of samples of 16 bits, with whatever size the program that writes it makes up."""
+    """Return a header for 16-bit samples with the given size field, however wrong."""
     format = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate_hz, 2 * channels * rate_hz, 2 * channels, 16)
     return b"RIFF" + struct.pack("<I", size) + b"WAVE" + format + extra + b"data" + struct.pack("<I", size)
 
 
 @dataclass
 class Read:
-    """What came of a pipe."""
+    """The result of reading a pipe."""
 
     samples: np.ndarray
     expected_s: float | None = None
-    blocks: int = 0  # in how many they came
+    blocks: int = 0  # number of blocks
     error: AudioError | None = None
 
     @property
@@ -78,7 +78,7 @@ class Read:
 
 
 def through_a_pipe(content: bytes, pcm: PCMFormat | None = None) -> Read:
-    """Read what another thread writes into a pipe."""
+    """Read a pipe that another thread writes to."""
     reading, writing = os.pipe()
 
     def feed() -> None:
@@ -103,11 +103,11 @@ def through_a_pipe(content: bytes, pcm: PCMFormat | None = None) -> Read:
 
 @contextmanager
 def named_pipe(path: Path, content: bytes) -> Iterator[Path]:
-    """A pipe of this name, into which this is written in small bits."""
+    """Create a named pipe, and write the content to it in small pieces."""
     os.mkfifo(path)
 
     def feed() -> None:
-        with suppress(BrokenPipeError), open(path, "wb", buffering=0) as pipe:  # not all of it need be read
+        with suppress(BrokenPipeError), open(path, "wb", buffering=0) as pipe:  # the reader may close it early
             for chunk in in_bits(content):
                 pipe.write(chunk)
 

@@ -1,4 +1,4 @@
-"""What tests of `funasr_cli.conversion.place` have in common: small folders that pass for models."""
+"""Shared code for tests of `funasr_cli.conversion.place`: small folders that pass for models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from funasr_cli.hubs.find import ASIDE_PREFIX
 
 
 def model_of(content: str) -> dict[str, bytes]:
-    """Files of what passes for a converted model as long as nobody loads it."""
+    """Return files that pass for a converted model unless it is loaded."""
     text = content.encode()
     return {"config.json": b'{"format": "funasr-cli"}', "model.safetensors": 1000 * text, "README.md": text}
 
@@ -25,7 +25,7 @@ OLD, NEW = model_of("old"), model_of("new")
 
 
 def write_model(folder: Path, content: str) -> Path:
-    """Write one; return its folder."""
+    """Write such a model; return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in model_of(content).items():
         (folder / name).write_bytes(data)
@@ -35,7 +35,7 @@ def write_model(folder: Path, content: str) -> Path:
 def convert(
     out: Path, content: str = "new", replace: bool = False, meanwhile: Callable[[], object] = lambda: None
 ) -> None:
-    """What a conversion does with its place; something happens meanwhile."""
+    """Place a model as a conversion does, and call `meanwhile` while it is being written."""
     check_place(out, None, replace=replace)
     with new_folder(out, replace=replace) as folder:
         write_model(folder, content)
@@ -43,7 +43,7 @@ def convert(
 
 
 def refusal(out: Path, content: str = "new", replace: bool = False) -> FunASRError:
-    """An error after which everything is as it was."""
+    """Return the error of a conversion, and assert that it changed nothing."""
     before, names = tree(out.parent), os.listdir(out.parent)
     with pytest.raises(FunASRError) as caught:
         convert(out, content, replace)
@@ -54,7 +54,7 @@ def refusal(out: Path, content: str = "new", replace: bool = False) -> FunASRErr
 
 
 def leftover(parent: Path, digit: str = "0", aside: str = "") -> None:
-    """What a process that has died leaves behind, perhaps while an old model of this name stood aside."""
+    """Write what a killed process leaves: its temporary folder, perhaps with an old model moved aside."""
     number = 2 * place.RANDOM_BYTES * digit
     write_model(parent / f"{place.TEMPORARY_PREFIX}{number}" / "new", "half")
     if aside:

@@ -1,7 +1,7 @@
-"""A plugin of pytest: tests that start processes are marked `process`, and no others may start one.
+"""A pytest plugin: tests that start processes are marked `process`, and others must not start one.
 
-Most are found by what they call: `subprocess`, or helpers of the tests that come to it in the end. One that leaves
-it to the package to start a process bears the mark itself; without it, the start is refused.
+Most are found by the functions they call: `subprocess`, or test helpers that end up there. A test that starts a
+process only through the package needs an explicit mark; without it, the start is refused.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TESTS = Path(__file__).parents[1]
 STARTS = {"subprocess": {"Popen", "run", "check_output", "check_call"}, "os": {"fork"}, "pty": {"fork", "spawn"}}
 EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 
-_unmarked = ""  # the running test, if it may not start a process
+_unmarked = ""  # id of the running test if it may not start a process
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that are seen to start processes."""
+    """Mark the tests that visibly start processes."""
     for item in items:
         assert isinstance(item, pytest.Function)
         fixtures = [found.func for named in item._fixtureinfo.name2fixturedefs.values() for found in named]
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @cache
 def starts_process(function: Any) -> bool:
-    """Whether a function or class of the tests starts a process, or uses one that does."""
+    """Return whether a function or class in the tests starts a process, directly or through another one."""
     seen: set[Any] = set()
     waiting = [function]
     while waiting:
@@ -54,7 +54,7 @@ def starts_process(function: Any) -> bool:
 
 
 def names_of(found: Any) -> Iterator[tuple[set[str], dict[str, Any]]]:
-    """What a function, or each method of a class, refers to, and where that is looked up."""
+    """Yield the names that a function, or each method of a class, refers to, and the namespace they belong to."""
     found = getattr(found, "__wrapped__", found)
     methods = vars(found).values() if isinstance(found, type) else [found]
     for method in methods:
@@ -73,14 +73,14 @@ def names_in(code: CodeType) -> Iterator[str]:
 
 @cache
 def is_ours(value: Any) -> bool:
-    """Whether it stands in the tests."""
+    """Return whether an object is defined in the tests."""
     file = getattr(sys.modules.get(value.__module__), "__file__", None)
     return file is not None and Path(file).is_relative_to(TESTS)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Know which test runs."""
+    """Keep track of the running test."""
     global _unmarked
     _unmarked = "" if item.get_closest_marker("process") else item.nodeid
     try:
@@ -90,7 +90,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def refuse(event: str, values: tuple[Any, ...]) -> None:
-    """Refuse a fork, or another Python; what libraries ask of the system, such as its fonts, takes no time."""
+    """Refuse a fork, or another Python. Quick system calls of libraries, such as listing fonts, are allowed."""
     if _unmarked and event in EVENTS:
         program = os.path.basename(os.fsdecode(values[0])) if values else ""
         if not program or program.startswith(("python", "funasr")):

@@ -1,4 +1,4 @@
-"""Running the command as its users do: in a process of its own, or in this one where that shows the same."""
+"""Run the command line as users do, in a separate process, or in this one where the result is the same."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from funasr_cli.speech_model import SpeechModel
 
 PYTHON = sys.executable
 COMMAND = [PYTHON, "-m", "funasr_cli"]
-LONGEST_S = 120  # a command takes
-# Whatever the developer's own shell says about these must not reach a test.
+LONGEST_S = 120  # time limit of a command
+# Variables of the developer's shell that must not reach a test.
 UNWANTED = ("FUNASR_HOME", "FUNASR_BLAS", "HF_TOKEN", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONIOENCODING")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run left behind."""
+    """The result of a run."""
 
     exit_code: int
     stdout: str
     stderr: str
 
     def assert_fails(self, exit_code: int, *parts: str) -> None:
-        """It ended with this code, printed no result, and a readable message with these parts."""
+        """Assert that it ended with this code, no result, and a readable message with these parts."""
         assert self.exit_code == exit_code, self
         assert self.stdout == ""
         assert "Traceback" not in self.stderr
@@ -50,11 +50,11 @@ class Result:
 
     @property
     def errors(self) -> list[tuple[str, str]]:
-        """The code and the message of every error on stderr, in order."""
+        """Return the code and the message of every error on stderr, in order."""
         return re.findall(r"^error\[([a-z0-9-]+)\]: (.*)$", self.stderr, re.MULTILINE)
 
     def assert_error(self, exit_code: int, code: str, *values: str) -> None:
-        """It ended with this exit code and one error of this code whose message names the values; no result."""
+        """Assert that it ended with this exit code, no result, and one error with this code and these values."""
         assert self.exit_code == exit_code, self
         assert self.stdout == ""
         assert "Traceback" not in self.stderr
@@ -64,13 +64,13 @@ class Result:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a run: nothing of the developer's settings, and no network."""
+    """Return the environment of a run, without the developer's settings and without network access."""
     base = {name: value for name, value in os.environ.items() if name not in UNWANTED}
     return base | {"HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "PYTHONFAULTHANDLER": "1"} | changes
 
 
 def funasr(*arguments: Any, env: dict[str, str] | None = None, **options: Any) -> Result:
-    """Run `python -m funasr_cli` to its end; stdout and stderr are pipes. One that hangs tells where."""
+    """Run `python -m funasr_cli` with pipes for stdout and stderr. If it hangs, show where."""
     command = [*COMMAND, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     if "input" in options:
@@ -80,7 +80,7 @@ def funasr(*arguments: Any, env: dict[str, str] | None = None, **options: Any) -
         try:
             stdout, stderr = process.communicate(content, timeout=LONGEST_S)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGABRT)  # Python prints the stacks of all threads
+            process.send_signal(signal.SIGABRT)  # makes Python print the stacks of all threads
             _, stderr = process.communicate()
             raise AssertionError(f"{command} hangs:\n{stderr.decode(errors='replace')}") from None
     return Result(
@@ -90,24 +90,24 @@ def funasr(*arguments: Any, env: dict[str, str] | None = None, **options: Any) -
 
 @cache
 def command() -> Any:
-    """The app as Typer makes it for each run; it keeps nothing of a run."""
+    """Return the app as Typer builds it for each run; it keeps no state between runs."""
     return typer.main.get_command(app)
 
 
 @lru_cache(maxsize=4)
 def load_once(folder: Path, dtype: str | None, *_: Any) -> SpeechModel:
-    """A model, which no run changes; the rest is what it depends on."""
+    """Load and cache a model. No run changes it; the remaining arguments are cache keys."""
     return load_model(folder, dtype)
 
 
 def load(folder: Path, dtype: str | None = None) -> SpeechModel:
-    """As `load_model`; one whose files are as they were, on a machine that is what it was, is not read again."""
+    """Load a model like `load_model`, but read it only once unless its files or the device have changed."""
     files = [(path, path.lstat().st_mtime_ns, path.lstat().st_size) for path in sorted(folder.rglob("*"))]
     return load_once(folder, dtype, str(mx.default_device()), device.available_bytes, *files)
 
 
 def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
-    """The same in this process; for what does not depend on the process."""
+    """Run the command in this process, for behaviour that does not depend on the process."""
     before, exit_code = mx.default_device(), 0
     isolation = CliRunner().isolation(env={"COLUMNS": "200", **(env or {})})
     with isolation as (stdout, stderr, _), patch("funasr_cli.families.load.load_model", load):
@@ -115,7 +115,7 @@ def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
             command().main(list(map(str, arguments)), prog_name="funasr")
         except SystemExit as ended:
             exit_code = int(ended.code or 0)
-        finally:  # what a process takes with it when it ends
+        finally:  # reset what would end with a process
             for stream in filter(None, (sys.stdout, sys.stderr)):
                 stream.flush()
             console.set_volume(quiet=False, verbose=False)
@@ -125,6 +125,6 @@ def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content, to see that nothing changed; not what --resume notes there."""
+    """Return the content of every file below a folder, except the notes of --resume, to detect changes."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != NOTES)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -1,4 +1,4 @@
-"""The scheduler with a model that does what a script says: no networks, every sample known by its value."""
+"""The scheduler with a scripted model: no networks, and every sample is identified by its value."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from funasr_cli.transcript import Transcript
 STOP = 5000
 SPELLS_NOTHING = 5001
 FIRST_CHARACTER = 0x4E00
-EACH_SOURCE = 1 << 20  # samples: what one recording may have at most
-STEPS = 1 << 23  # values from 1 to 2 that float32 tells apart: all equally loud, more or less
+EACH_SOURCE = 1 << 20  # maximum number of samples in a recording
+STEPS = 1 << 23  # number of float32 values from 1 to 2: all about equally loud
 LOOPING_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A part of a recording that is decoded, in samples; `level` counts earlier attempts at something larger."""
+    """A part of a recording that is decoded, in samples. `level` counts earlier attempts at larger parts."""
 
     source: int
     start: int
@@ -49,15 +49,15 @@ Outcome = Callable[[Attempt], str]  # -> "eos", "loop", "budget", "nonfinite" or
 
 @dataclass
 class Recorded:
-    """A recording with speech in the given runs of (frames, probability), and what goes wrong when it is read."""
+    """A recording with speech in the given runs of (frames, probability), and a fault while it is read."""
 
     source: int
     runs: Sequence[tuple[int, float]]
     block: int = 16000
-    cut_off: int = 0  # samples that the last frame lacks
+    cut_off: int = 0  # samples missing from the last frame
     expected_s: float | None = None
     fault: Exception | None = None
-    fault_after: int = 0  # blocks
+    fault_after: int = 0  # number of blocks before the fault
     name: str = ""
     sample_rate_hz: int = SAMPLE_RATE_HZ
     start_s: float = 0.0
@@ -72,11 +72,11 @@ class Recorded:
 
     @property
     def samples(self) -> np.ndarray:
-        """(samples,) each of which says where it stands."""
+        """The samples, (samples,). Each value encodes its own position."""
         return (1 + (np.arange(self.count) + self.source * EACH_SOURCE) / STEPS).astype(np.float32)
 
     def readable(self) -> np.ndarray:
-        """(samples,) that come before the fault."""
+        """The samples before the fault, (samples,)."""
         return self.samples[: self.fault_after * self.block] if self.fault else self.samples
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -92,7 +92,7 @@ class Recorded:
 
 
 def talk(source: int, *speech_s: float, pause_s: float = 1.0, **rest: object) -> Recorded:
-    """Speech of these lengths, with pauses between."""
+    """Return speech of these lengths, with pauses in between."""
     runs = [(in_frames(pause_s), 0.0)]
     for duration_s in speech_s:
         runs += [(in_frames(duration_s), 1.0), (in_frames(pause_s), 0.0)]
@@ -100,14 +100,14 @@ def talk(source: int, *speech_s: float, pause_s: float = 1.0, **rest: object) ->
 
 
 def numbers_of(samples: np.ndarray) -> tuple[int, int]:
-    """Source and place of the first of these samples, which must follow each other."""
+    """Return source and position of the first of these samples, and assert that they are consecutive."""
     numbers = np.rint((samples.astype(np.float64) - 1) * STEPS).astype(int)
     assert (np.diff(numbers) == 1).all()
     return divmod(int(numbers[0]), EACH_SOURCE)
 
 
 def scripted_detector(recordings: Sequence[Recorded]) -> Callable[[], Callable[[np.ndarray], np.ndarray]]:
-    """What stands in for the voice activity detector: it knows each frame by its first sample."""
+    """Return a replacement for the voice activity detector that recognises each frame by its first sample."""
     speech = {recording.source: recording.speech for recording in recordings}
 
     def detect(samples: np.ndarray) -> np.ndarray:
@@ -125,7 +125,7 @@ def character(token_id: int) -> str:
 
 
 def tokens_for(kind: str) -> Iterator[tuple[int, float]]:
-    """Ids and log-probabilities without end; text is one character a token."""
+    """Yield an endless stream of ids and log-probabilities. Each token is one character of text."""
     if kind == "silent":
         yield STOP, -0.5
     if kind in ("eos", "nonfinite", "crash"):
@@ -143,14 +143,14 @@ def tokens_for(kind: str) -> Iterator[tuple[int, float]]:
 
 @dataclass
 class Model:
-    """Stands in for Fun-ASR-Nano, and for its decoder.
+    """A replacement for Fun-ASR-Nano and for its decoder.
 
     Attributes:
-        outcome: what becomes of an attempt.
-        live: attempts that are being decoded, by row.
-        admitted: all of them, in the order in which they joined.
-        crashed: sources with a part in each computation that failed.
-        hears: text of its CTC branch for an attempt; None where it has no such branch.
+        outcome: decides how an attempt ends.
+        live: attempts being decoded, by row.
+        admitted: all attempts, in the order in which they joined the batch.
+        crashed: for each failed computation, the sources that had a part in it.
+        ctc_text_of: the CTC branch's text for an attempt; None without a CTC branch.
     """
 
     outcome: Outcome
@@ -159,17 +159,17 @@ class Model:
     on_admission: Callable[[Attempt], None] = lambda attempt: None
     live: dict[int, tuple[Attempt, Iterator[tuple[int, float]]]] = field(default_factory=dict)
     admitted: list[Attempt] = field(default_factory=list)
-    groups: list[int] = field(default_factory=list)  # how many joined at once
+    groups: list[int] = field(default_factory=list)  # number of attempts that joined together
     most_live: int = 0
-    tokens: dict[int, int] = field(default_factory=dict)  # handed out, by source
+    tokens: dict[int, int] = field(default_factory=dict)  # number of tokens returned, by source
     crashed: list[set[int]] = field(default_factory=list)
     decoders: int = 0
-    hears: Callable[[Attempt], str] | None = None
+    ctc_text_of: Callable[[Attempt], str] | None = None
     stages: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         self.config = SimpleNamespace(
-            prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=self.hears
+            prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=self.ctc_text_of
         )
         self.name, self.engine = "scripted", "script"
         self.tokenizer, self.network = None, SimpleNamespace(llm=self)
@@ -194,8 +194,8 @@ class Model:
         return encoded
 
     def ctc_readings(self, encoded: list[Attempt]) -> list[SimpleNamespace]:
-        assert self.hears
-        return [SimpleNamespace(text=self.hears(attempt)) for attempt in encoded]
+        assert self.ctc_text_of
+        return [SimpleNamespace(text=self.ctc_text_of(attempt)) for attempt in encoded]
 
     def spell(self, token_ids: list[int]) -> str:
         return "".join(map(character, token_ids))
@@ -206,7 +206,7 @@ class Model:
         return Attempt(source, start, end, len(around))
 
     def new_decoder(self, llm: Model, sampler: object, shared_rows: int) -> Model:
-        """Takes the place of the class `BatchDecoder`."""
+        """Replace the class `BatchDecoder`."""
         assert llm is self
         self.decoders += 1
         self.live = {}
@@ -240,13 +240,13 @@ class Model:
         return tokens
 
     def run(self, recordings: Sequence[Recorded], openers: Iterable[Callable[[], Recorded]]) -> Iterator[Event]:
-        """What becomes of recordings with this model; how far they have been read is left out."""
+        """Yield the events for recordings decoded with this model, except reading progress."""
         return (event for event in self.run_all(recordings, openers) if not isinstance(event, Read))
 
     def run_all(
         self, recordings: Sequence[Recorded], openers: Iterable[Callable[[], Recorded]]
     ) -> Iterator[Event]:
-        """What the scheduler says about recordings, with this model; it waits until its queue is full."""
+        """Yield the scheduler's events for recordings with this model; it waits until its queue is full."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scheduler, "GATHER_S", 60.0)
             patch.setattr(session, "BatchDecoder", self.new_decoder)
@@ -260,7 +260,7 @@ def always(kind: str) -> Outcome:
 
 
 def run(model: Model, recordings: Sequence[Recorded]) -> list[Event]:
-    """All events of recordings that can be opened."""
+    """Return all events of recordings that can be opened."""
     return list(model.run(recordings, [lambda recording=recording: recording for recording in recordings]))
 
 
@@ -272,12 +272,12 @@ def failures_of(events: Iterable[Event]) -> dict[int, FunASRError]:
     return {event.source: event.error for event in events if isinstance(event, Failed)}
 
 
-# What a segment comes to: start, end (samples), stop reason, retries, text, tokens.
+# An expected segment: start and end in samples, stop reason, retries, text, tokens.
 Expected = tuple[int, int, str, int, str, int]
 
 
 def expected_segments(recording: Recorded, outcome: Outcome, options: TranscribeOptions) -> list[Expected]:
-    """The segments of a recording, from the script alone."""
+    """Return the segments of a recording, computed from the script alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segments, "VoiceActivityDetector", scripted_detector([recording]))
         segmenter = Segmenter(options)
@@ -298,7 +298,7 @@ def _expected(
 
 
 def _written(script: Iterator[tuple[int, float]], budget: int) -> tuple[str, int, str]:
-    """Why the row stops, after how many tokens that are numbers, and what it says."""
+    """Return the row's stop reason, its number of finite tokens, and its text."""
     text = ""
     for count, (token_id, logprob) in enumerate(script, 1):
         if not np.isfinite(logprob):
@@ -314,7 +314,7 @@ def _written(script: Iterator[tuple[int, float]], budget: int) -> tuple[str, int
 
 
 def assert_protocol(events: Sequence[Event], sources: Sequence[int]) -> None:
-    """Every input ends once; its segments come in order; its drafts grow, and end before it does."""
+    """Assert that every input ends once, segments come in order, and drafts grow and end before their segment."""
     ended: set[int] = set()
     drafts: dict[tuple[int, float], str] = {}
     reached: dict[int, float] = {}
@@ -327,7 +327,7 @@ def assert_protocol(events: Sequence[Event], sources: Sequence[int]) -> None:
                 del drafts[key]
             else:
                 assert event.text.startswith(drafts.get(key, ""))
-                assert event.text != drafts.get(key)  # it grows, or it is the first
+                assert event.text != drafts.get(key)  # it grows, or is the first
                 assert (event.text == "") == (key not in drafts)
                 drafts[key] = event.text
         elif isinstance(event, SegmentFinished):

@@ -1,4 +1,4 @@
-"""Recordings with a voice activity detector that says what the test wants, and where they should be cut."""
+"""Recordings with a scripted voice activity detector, and the expected segment boundaries."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from funasr_cli.scheduling import segments
 from funasr_cli.scheduling.segments import Segmenter
 
 PART_FRAMES = 16  # half a second
-CLICK_FRAMES = 3  # fewer are no speech
+CLICK_FRAMES = 3  # anything shorter is not speech
 
 
 class Scripted:
-    """A detector with fixed probabilities, one after the other."""
+    """A detector that returns a fixed sequence of probabilities."""
 
     def __init__(self, speech: Sequence[float]):
         self.speech = np.array(speech, np.float32)
@@ -38,7 +38,7 @@ def segments_of(
     speech: Sequence[float] | None = None,
     cuts: Sequence[int] = (),
 ) -> list[AudioSegment]:
-    """All segments of a recording that comes in blocks, cut at ``cuts``."""
+    """Return all segments of a recording that arrives in blocks, split at ``cuts``."""
     with pytest.MonkeyPatch.context() as patch:
         if speech is not None:
             patch.setattr(segments, "VoiceActivityDetector", lambda: Scripted(speech))
@@ -50,7 +50,7 @@ def segments_of(
 
 
 def noise(count: int, level: float = 0.1) -> np.ndarray:
-    """So many samples of an even noise."""
+    """Return `count` samples of steady noise."""
     return (level * np.random.default_rng(0).standard_normal(count)).astype(np.float32)
 
 
@@ -67,20 +67,20 @@ def places(segments: Sequence[AudioSegment]) -> list[tuple[int, int]]:
 
 
 def scripted(*runs: tuple[float, float]) -> tuple[np.ndarray, list[float]]:
-    """Noise and probabilities from runs of (seconds, probability), whole frames each."""
+    """Return noise and probabilities for runs of (seconds, probability), in whole frames."""
     speech = [level for duration_s, level in runs for _ in range(in_frames(duration_s))]
     return noise(len(speech) * FRAME_SAMPLES), speech
 
 
 def loudness_db(samples: np.ndarray) -> np.ndarray:
-    """(samples,) -> (frames,), the last frame filled up with zeros."""
+    """Return the loudness of each frame: (samples,) -> (frames,). The last frame is zero-padded."""
     padded = np.zeros(-(-len(samples) // FRAME_SAMPLES) * FRAME_SAMPLES, np.float32)
     padded[: len(samples)] = samples
     return 10 * np.log10((padded.reshape(-1, FRAME_SAMPLES) ** 2).mean(axis=1) + 1e-10)
 
 
 class Offline:
-    """The same segmentation, with everything at hand and no state between the segments."""
+    """The same segmentation computed on the whole recording at once, without state between segments."""
 
     def __init__(self, samples: np.ndarray, speech: Sequence[float], options: TranscribeOptions):
         self.speech = np.array(speech, np.float32)
@@ -92,7 +92,7 @@ class Offline:
         self.longest = int(options.max_segment_s * SAMPLE_RATE_HZ) // FRAME_SAMPLES
 
     def places(self) -> list[tuple[int, int]]:
-        """Start and end of every segment, in samples."""
+        """The start and end of every segment, in samples."""
         found = []
         free = frame = 0
         while (onset := self.first_speech(frame)) is not None:
@@ -105,7 +105,7 @@ class Offline:
         return frame + int(above[0]) if len(above) else None
 
     def one(self, start: int, frame: int) -> tuple[list[tuple[int, int]], int, int]:
-        """The parts of what opens at a frame, where the next margin may begin, and the next frame to look at."""
+        """Return the parts of a segment that opens at a frame, the next start of a margin, and the next frame."""
         parts: list[tuple[int, int]] = []
         quiet = 0
         for after in range(frame + 1, len(self.speech) + 1):
@@ -143,7 +143,7 @@ class Offline:
 
 
 def with_dips(duration_s: float, *dips_s: float) -> np.ndarray:
-    """Noise with 0.2 s at each of these times at a tenth of its level."""
+    """Return noise whose level drops to a tenth for 0.2 s at each of these times."""
     samples = noise(seconds(duration_s))
     for dip_s in dips_s:
         samples[seconds(dip_s) : seconds(dip_s + 0.2)] *= 0.1

@@ -15,9 +15,9 @@ from support.checkpoints import CheckpointSpec
 BPE_FILE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
 CMVN_FILE = "am.mvn"
 TOKENS_FILE = "tokens.json"
-SPACE_ID = 124  # FunASR's timestamps take this id for a space by itself
+SPACE_ID = 124  # the id that FunASR's timestamps treat as a space
 RELEASE_PIECES = 25055
-# Ids of the release: those of other languages, and of closing marks, are left out.
+# Ids of the release, without other languages and closing marks.
 TAGS = {
     24884: "zh", 24885: "en", 24888: "yue", 24892: "ja", 24896: "ko", 24991: "SER", 24992: "nospeech",
     24993: "Speech", 24995: "BGM", 24997: "Laughter", 24999: "Applause", 25001: "HAPPY", 25002: "SAD",
@@ -25,7 +25,8 @@ TAGS = {
     25009: "EMO_UNKNOWN", 25010: "Cry", 25011: "Sneeze", 25012: "Breath", 25013: "Cough", 25014: "Sing",
     25015: "Speech_Noise", 25016: "withitn", 25017: "woitn", 25018: "GBG", 25019: "Event_UNK",
 }  # fmt: skip
-# What FunASR's tags are called here, written out: the tables that are tested do not test themselves.
+# This package's names of FunASR's tags, written out so that the tables under test are not compared with
+# themselves.
 EMOTION_NAMES = {
     "HAPPY": "happy", "SAD": "sad", "ANGRY": "angry", "NEUTRAL": "neutral", "FEARFUL": "fearful",
     "DISGUSTED": "disgusted", "SURPRISED": "surprised", "OTHER": "other-emotion", "EMO_UNKNOWN": None,
@@ -36,7 +37,7 @@ SOUND_NAMES = {
     "GBG": None, "Event_UNK": None,
 }  # fmt: skip
 LANGUAGE_TAGS = ("zh", "en", "yue", "ja", "ko", "nospeech")
-# Each is made of two that are there, too, so that SentencePiece can merge up to it.
+# Each is the concatenation of two existing pieces, so that SentencePiece can reach it by merging.
 MERGED = (
     "▁h", "el", "lo", "ello", "▁hello", "▁w", "or", "ld", "orld", "▁world", "he", "llo", "hello", "th", "▁th",
     "in", "ing", "▁t", "▁the", "an", "and", "▁and", "今天", "天气",
@@ -44,7 +45,7 @@ MERGED = (
 CHARACTERS = (
     "abcdefghijklmnopqrstuvwxyzAHTW'.,?!0123456789，。？！你好世界今天气很不错我们开始语音识别こんにちは안녕하세요"
 )
-# What SentencePiece says of a piece.
+# SentencePiece's types of pieces.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
 SIZES = CheckpointSpec(
     encoder_dim=128, encoder_ffn_dim=128, encoder_blocks=4, encoder_tp_blocks=2, dtype="float32", seed=4
@@ -53,14 +54,14 @@ SIZES = CheckpointSpec(
 
 @dataclass(frozen=True)
 class SenseVoiceSpec:
-    """What the checkpoint is like."""
+    """Options of a random checkpoint."""
 
-    sizes: CheckpointSpec = SIZES  # of its encoder, front end and container
-    pieces: int | None = None  # as many, with tags at the release's ids; None: few, the tags behind them
+    sizes: CheckpointSpec = SIZES  # sizes of the encoder and frontend, and the container
+    pieces: int | None = None  # their number, with tags at the release's ids; None: a few, followed by the tags
 
 
 def piece_texts(count: int | None = None) -> list[str]:
-    """Pieces by id."""
+    """Return the pieces by id."""
     texts = ["<unk>", "<s>", "</s>", *dict.fromkeys((*MERGED, *CHARACTERS))]
     known = set(texts)
     rare = (chr(code) for code in range(0x4E00, 0xFFFF) if chr(code) not in known and chr(code).isprintable())
@@ -75,9 +76,9 @@ def piece_texts(count: int | None = None) -> list[str]:
 
 
 def sentencepiece_model(texts: list[str]) -> bytes:
-    """A BPE model of SentencePiece's, in protobuf."""
+    """Return a SentencePiece BPE model, in protobuf."""
 
-    def field(number: int, content: bytes) -> bytes:  # of bytes, with their length in front
+    def field(number: int, content: bytes) -> bytes:  # length-delimited bytes
         return varint(number << 3 | 2) + varint(len(content)) + content
 
     def whole(number: int, value: int) -> bytes:
@@ -93,13 +94,13 @@ def sentencepiece_model(texts: list[str]) -> bytes:
         return field(1, text.encode()) + varint(2 << 3 | 5) + struct.pack("<f", -token_id) + whole(3, kind)
 
     trainer = whole(3, 2) + whole(4, len(texts))  # BPE, and the number of pieces
-    normaliser = field(1, b"identity") + whole(3, 0)  # no space in front
+    normaliser = field(1, b"identity") + whole(3, 0)  # no leading space
     pieces = b"".join(field(1, piece(token_id, text)) for token_id, text in enumerate(texts))
     return pieces + field(2, trainer) + field(3, normaliser)
 
 
 def cmvn_text(shift: np.ndarray, scale: np.ndarray) -> str:
-    """An ``am.mvn``."""
+    """Return the text of an ``am.mvn`` file."""
     width = len(shift)
 
     def component(name: str, values: np.ndarray) -> str:
@@ -111,7 +112,7 @@ def cmvn_text(shift: np.ndarray, scale: np.ndarray) -> str:
 
 
 def upstream_config(sizes: CheckpointSpec) -> dict[str, Any]:
-    """The content of ``config.yaml``, with the release's keys (training-only ones left out)."""
+    """Return the content of ``config.yaml``, with the release's keys except those for training."""
     return {
         "encoder": "SenseVoiceEncoderSmall",
         "encoder_conf": {
@@ -136,7 +137,7 @@ def upstream_config(sizes: CheckpointSpec) -> dict[str, Any]:
 
 
 def write_sense_voice(folder: Path, spec: SenseVoiceSpec | None = None) -> Path:
-    """Write the checkpoint that `spec` describes into `folder` (made if missing) and return the folder."""
+    """Write the checkpoint that `spec` describes to `folder`, creating it if needed, and return the folder."""
     import torch
     from support.weights import Weights, put_encoder
 
@@ -146,8 +147,8 @@ def write_sense_voice(folder: Path, spec: SenseVoiceSpec | None = None) -> Path:
     weights = Weights(sizes)
     put_encoder(weights, "encoder", sizes)
     weights.linear("ctc.ctc_lo", sizes.encoder_dim, len(texts), gain=1.5)
-    weights.tensors["ctc.ctc_lo.bias"][0] += 5  # the blank has about a third of the frames
-    # As large as normalised features, so that another row is another question.
+    weights.tensors["ctc.ctc_lo.bias"][0] += 5  # makes about a third of the frames blank
+    # As large as normalised features, so that the query rows change the output.
     weights.put("embed.weight", weights.draw(16, sizes.input_dim, std=1.0))
     tensors = {sizes.key_prefix + name: value for name, value in weights.tensors.items()}
     torch.save({sizes.container: tensors} if sizes.container else tensors, folder / "model.pt")

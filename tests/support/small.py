@@ -1,4 +1,4 @@
-"""Small fast checkpoints and their conversions: fixtures of all tests, made once in a run."""
+"""Small, fast checkpoints and their conversions: fixtures for all tests, made once per run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from funasr_cli.conversion.convert import Conversion
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.options import DEFAULTS
 
-# Two layers of each kind are enough for everything but the arithmetic; `eos_gain` 0: no text ever ends.
+# Two layers of each kind are enough except for the arithmetic. `eos_gain` 0: no text ever ends.
 SMALL = CheckpointSpec(
     encoder_dim=32, encoder_ffn_dim=32, encoder_blocks=2, encoder_tp_blocks=1, adaptor_ffn_dim=32,
     adaptor_layers=1, llm_layers=2, dtype="float32", eos_gain=0.0, seed=2,
@@ -32,7 +32,7 @@ MakeCheckpoint = Callable[..., Path]
 
 
 def convert(source: str | Path, out: Path | None = None, **options: Any) -> Conversion:
-    """`funasr_cli.convert` without its proof, which takes longer than all the rest and has tests of its own."""
+    """Call `funasr_cli.convert` without verification, which takes longer than the rest and has its own tests."""
     return funasr_cli.convert(source, out, **{"verify": "off"} | options)
 
 
@@ -47,7 +47,7 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change the state dict of a checkpoint in place; its container is `state_dict`."""
+    """Change the state dict of a checkpoint in place. Its container is `state_dict`."""
     import torch
 
     content = torch.load(folder / "model.pt", weights_only=True)
@@ -56,7 +56,7 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def first_token_ids(folder: Path, clip: Path, count: int, dtype: str | None = None) -> list[int]:
-    """Of a whole clip, as `--no-vad` reads it."""
+    """Return the first token ids of a whole clip, decoded as with `--no-vad`."""
     model = funasr_cli.load(str(folder), dtype).model
     samples = load_audio(clip, model.sample_rate_hz).samples
     prompts = model.prompts(model.encoded([model.features(samples)]), DEFAULTS)
@@ -65,7 +65,7 @@ def first_token_ids(folder: Path, clip: Path, count: int, dtype: str | None = No
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
-    """A folder or file that the first worker to want it makes, and all workers of the run read."""
+    """Return a file or folder that the first worker to need it makes and all workers of the run share."""
     root = factory.getbasetemp()
     path = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "once" / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,13 +80,13 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
 
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that converts in a moment. Not to be changed: see `make_checkpoint`."""
+    """A checkpoint that converts quickly. Do not change it: use `make_checkpoint`."""
     return once(tmp_path_factory, "Small-Nano", lambda folder: write_checkpoint(folder, SMALL))
 
 
 @pytest.fixture(scope="session")
 def small_model(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`small_checkpoint` converted in float32. It never ends a text: what it writes goes in circles."""
+    """`small_checkpoint` converted in float32. It never ends a text: its output loops."""
     return once(tmp_path_factory, "small", lambda folder: convert(small_checkpoint, folder, dtype="float32"))
 
 
@@ -94,12 +94,12 @@ def small_model(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 def stopping_model(
     small_model: Path, zh_wav: Path, en_flac: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """`small_model` with stop tokens that it does write after some text of either clip, taken as a whole."""
+    """`small_model` with stop tokens that it does write, after some text, for both clips taken as a whole."""
 
     def make(folder: Path) -> None:
         shutil.copytree(small_model, folder)
         written = [first_token_ids(small_model, clip, 12) for clip in (zh_wav, en_flac)]
-        stops = [list(dict.fromkeys(ids))[-1] for ids in written]  # whichever token came up last
+        stops = [list(dict.fromkeys(ids))[-1] for ids in written]  # the token that first occurred last
         edit_json(folder / "config.json", lambda config: config.update(stop_token_ids=stops))
 
     return once(tmp_path_factory, "stopping", make)
@@ -107,7 +107,7 @@ def stopping_model(
 
 @pytest.fixture
 def make_checkpoint(tmp_path: Path) -> MakeCheckpoint:
-    """Write a small checkpoint with other properties: `make_checkpoint(name="a", llm_tied=False)`."""
+    """A function that writes a small checkpoint with other properties: `make_checkpoint(name="a", seed=1)`."""
 
     def make(name: str = "checkpoint", **changes: Any) -> Path:
         return write_checkpoint(tmp_path / name, small_spec(**changes))
@@ -129,7 +129,7 @@ def model(small_model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def short_wav(zh_wav: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half a second out of `zh_wav`, all of it speech, 16 kHz mono."""
+    """Half a second of speech from `zh_wav`, 16 kHz mono."""
     samples, rate_hz = soundfile.read(zh_wav)
     path = tmp_path_factory.mktemp("audio") / "short.wav"
     soundfile.write(path, samples[24000:32000], rate_hz)

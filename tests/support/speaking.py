@@ -1,4 +1,4 @@
-"""A model that says the same of everything it hears: for what a model's abilities change around it."""
+"""A model with a fixed answer for every segment, for tests of features that depend on a model's capabilities."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SAID = Segment(
 
 @dataclass
 class SpeakingModel:
-    """A `SpeechModel`, as far as transcribing needs one."""
+    """A minimal `SpeechModel`: as much as transcribing needs."""
 
     name: str = "owner/Speaking"
     capabilities: Capabilities = field(default_factory=lambda: Capabilities(("zh", "en"), tags=True))
-    said: Segment = SAID
+    result: Segment = SAID
     sample_rate_hz: int = 16000
     best_segment_s: float = 30.0
     longest_segment_s: float = 40.0
@@ -34,20 +34,20 @@ class SpeakingModel:
     native_bytes: int = 0
 
     def session(self, options: TranscribeOptions) -> SpeakingSession:
-        return SpeakingSession(self.said)
+        return SpeakingSession(self.result)
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> Any:
         return None
 
 
 class SpeakingSession:
-    """Everything ends in one step."""
+    """A session that finishes every segment in one step."""
 
     max_rows = rows_at_once = 8
 
-    def __init__(self, said: Segment):
+    def __init__(self, result: Segment):
         self.seconds: dict[str, float] = defaultdict(float)
-        self._said = said
+        self._result = result
         self._rows: dict[int, SegmentRequest] = {}
         self._count = 0
 
@@ -68,4 +68,4 @@ class SpeakingSession:
         return set()
 
     def _segment(self, request: SegmentRequest) -> Segment:
-        return replace(self._said, start_s=request.audio.start_s, end_s=request.audio.end_s)
+        return replace(self._result, start_s=request.audio.start_s, end_s=request.audio.end_s)

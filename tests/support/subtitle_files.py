@@ -1,4 +1,4 @@
-"""Subtitle files read: strictly by hand, and as the libraries of others read them."""
+"""Subtitle readers: strict ones written by hand, and third-party libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def milliseconds(hours: str, minutes: str, seconds: str, thousandths: str) -> in
 
 
 def read_blocks(blocks: list[list[str]], point: str) -> Iterator[Shown]:
-    """Cues of blocks of lines, strictly: the times, then the text, with no second arrow."""
+    """Yield the cues of blocks of lines, strictly: a time line, then the text, which contains no arrow."""
     stamp = STAMP.format(point)
     for times, *lines in blocks:
         match = re.fullmatch(f"{stamp} --> {stamp}", times)
@@ -35,7 +35,7 @@ def blocks_of(content: str) -> list[list[str]]:
 
 
 def read_srt(content: str) -> list[Shown]:
-    """Strictly: numbered from 1, a blank line between cues and nowhere else."""
+    """Read SRT strictly: cues are numbered from 1, with a blank line between cues and nowhere else."""
     blocks = blocks_of(content)
     assert [block[0] for block in blocks] == [str(number) for number in range(1, len(blocks) + 1)]
     assert content.count("\n\n") == max(0, len(blocks) - 1)
@@ -43,7 +43,7 @@ def read_srt(content: str) -> list[Shown]:
 
 
 def read_vtt(content: str) -> tuple[list[str], list[Shown]]:
-    """Notes and cues, strictly: no tags, only the escapes that the format needs."""
+    """Read notes and cues of WebVTT strictly: no tags, and only the escapes that the format requires."""
     head, *blocks = blocks_of(content)
     assert head == ["WEBVTT"]
     assert content.count("\n\n") == len(blocks)

@@ -1,4 +1,4 @@
-"""Running the command on a pseudo-terminal, and what is seen there."""
+"""Run the command on a pseudo-terminal, and interpret what is drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.running import COMMAND, PYTHON, environment
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x08]")
 COLOURS = re.compile(r"\x1b\[(?:3|4|9)[0-9]")
 COSTS = re.compile(r"([0-9:]+) of audio in [0-9:.]+(?: s)?, RTF [0-9]+\.[0-9]{3}")
-# Draws every change, however soon it comes: what is seen does not depend on the time.
+# Draw every change immediately, so that the output does not depend on timing.
 EAGER = [PYTHON, "-c", "from funasr_cli.cli import app, display; display.REDRAW_S = -1.0; app.main()"]
 
 
@@ -25,7 +25,7 @@ def terminal_environment(**changes: str) -> dict[str, str]:
 def on_terminal(
     *arguments: object, command: list[str] = COMMAND, stdout_too: bool = True, cwd: Path | None = None, **env: str
 ) -> tuple[int, str, str]:
-    """Run on a terminal: exit code, what the terminal got, and what a pipe in stdout's place got."""
+    """Run on a terminal; return the exit code, the terminal's output, and stdout if it is a pipe instead."""
     controller, terminal = pty.openpty()
     stdout = terminal if stdout_too else subprocess.PIPE
     run = [*command, *map(str, arguments)]
@@ -44,7 +44,7 @@ def read_all(descriptor: int) -> bytes:
     while select.select([descriptor], [], [], 60)[0]:
         try:
             chunk = os.read(descriptor, 1 << 16)
-        except OSError:  # Linux's way of saying that the other end is closed
+        except OSError:  # on Linux: the other end is closed
             break
         if not chunk:
             break
@@ -53,7 +53,7 @@ def read_all(descriptor: int) -> bytes:
 
 
 def screen(shown: str) -> list[str]:
-    """What a terminal still shows at the end, line by line: just the line clearing that Rich uses."""
+    """Return the lines that remain at the end. Interprets only the line clearing that Rich uses."""
     lines = [""]
     for part in re.split(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)", shown):
         if part == "\n":
@@ -68,7 +68,7 @@ def screen(shown: str) -> list[str]:
 
 
 def account(shown: str) -> tuple[list[str], list[list[str]], str, list[str]]:
-    """What stands above the table of all inputs, its rows, the audio that they hold, and what stands below."""
+    """Return the text above the table of all inputs, its rows, the audio totals, and the text below."""
     lines = screen(shown)
     head = next(index for index, line in enumerate(lines) if line.startswith(" input"))
     end = lines.index("", head)
@@ -80,10 +80,10 @@ def account(shown: str) -> tuple[list[str], list[list[str]], str, list[str]]:
 
 
 def frames(shown: str) -> list[str]:
-    """Every line that was ever seen, in order."""
+    """Return every line that was ever drawn, in order."""
     return CONTROL_CODES.sub("", shown.replace("\x1b[2K", "\n")).split("\n")
 
 
 def drafts(shown: str, clock: str = "0:00") -> list[str]:
-    """What was seen of the segment that begins there, frame by frame."""
+    """Return each frame drawn for the segment that begins at `clock`."""
     return [line.removeprefix(f"{clock} ") for line in frames(shown) if line.startswith(f"{clock} ")]

@@ -36,7 +36,7 @@ CORPUS = (
 
 
 def write_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
-    """Write Qwen's tokenizer files; return the tokenizer as `tokenizer.json` gives it back."""
+    """Write Qwen's tokenizer files; return the tokenizer as loaded from `tokenizer.json`."""
     _build_tokenizer(vocab_size).save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.model.save(str(folder))  # vocab.json and merges.txt
@@ -57,7 +57,7 @@ def write_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
 
 
 def _build_tokenizer(vocab_size: int) -> Tokenizer:
-    """Qwen's byte-level BPE pipeline around `vocab_size` ordinary tokens, learnt from `CORPUS`."""
+    """Return Qwen's byte-level BPE pipeline with `vocab_size` ordinary tokens, learnt from `CORPUS`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
@@ -79,7 +79,7 @@ def write_rank_file(path: Path, count: int) -> None:
     corpus = [char.encode() for text in CORPUS for char in text]
     ranks = dict.fromkeys(bytes([byte]) for byte in range(256))
     for piece in (*corpus, *characters):
-        for end in range(2, len(piece) + 1):  # a character is reachable through its first two bytes
+        for end in range(2, len(piece) + 1):  # makes each character reachable through its first two bytes
             if len(ranks) < count:
                 ranks.setdefault(piece[:end])
     lines = (f"{base64.b64encode(piece).decode()} {rank}\n" for rank, piece in enumerate(ranks))
@@ -87,5 +87,5 @@ def write_rank_file(path: Path, count: int) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON as the hub's files are laid out."""
+    """Write JSON with the hub files' formatting."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

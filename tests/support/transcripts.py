@@ -1,4 +1,4 @@
-"""Transcripts of all the characters and times that give formats trouble."""
+"""Transcripts with the characters and times that are difficult for formats."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ODD_NAMES = ["a.wav", "x/[b]_*c*.flac", "&lt;.wav", "a\udcff.wav", "录\u2028音
 
 
 tags = st.lists(st.sampled_from([*EMOTIONS, *SOUNDS]), max_size=4, unique=True).map(tuple)
-heard_beside = st.fixed_dictionaries(  # fields of a segment that few models fill
+heard_beside = st.fixed_dictionaries(  # optional fields of a segment that few models fill
     {
         "language": st.sampled_from([None, "zh", "yue"]),
         "tags": tags,
@@ -48,7 +48,7 @@ heard_beside = st.fixed_dictionaries(  # fields of a segment that few models fil
 
 @st.composite
 def _pieces(draw: st.DrawFn, text: str, start_s: float, length_s: float) -> tuple[TimedText, ...]:
-    """What stands between spaces, or nothing."""
+    """Return the parts between spaces as timed pieces, or nothing."""
     runs = re.findall(r"\S+", text) if draw(st.booleans()) else []
     shares = sorted(draw(st.lists(st.floats(0, 1), min_size=2 * len(runs), max_size=2 * len(runs))))
     bounds = [start_s + share * length_s for share in shares]
@@ -57,7 +57,7 @@ def _pieces(draw: st.DrawFn, text: str, start_s: float, length_s: float) -> tupl
 
 @st.composite
 def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts, *, divided: bool = False) -> Transcript:
-    """In order, without overlaps; segments may touch or have no length, and be divided into parts with times."""
+    """Draw ordered segments. They may touch, have no length, or be divided into timed parts, but not overlap."""
     start_s = draw(st.just(0.0) | seconds)
     segments, position_s = [], start_s
     for text, gap_s, length_s in draw(st.lists(st.tuples(texts, seconds, seconds), max_size=6)):
@@ -77,9 +77,9 @@ def transcripts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts, *, divid
 
 @st.composite
 def worded(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> Transcript:
-    """Most of its segments have words, between which there is white space or nothing; they may have no length."""
-    said = draw(transcripts(texts))
-    return dataclasses.replace(said, segments=tuple(draw(_with_words(part)) for part in said.segments))
+    """Draw segments that mostly have words, with or without white space in between. Words may have no length."""
+    original = draw(transcripts(texts))
+    return dataclasses.replace(original, segments=tuple(draw(_with_words(part)) for part in original.segments))
 
 
 @st.composite
@@ -99,7 +99,7 @@ def _with_words(draw: st.DrawFn, part: Segment) -> Segment:
 
 
 def spoken(start_s: float, end_s: float, text: str, *times: tuple[float, float], guessed: str = "") -> Segment:
-    """A segment whose words, between spaces, have these times; those that are guessed are estimated."""
+    """Return a segment with these times for its space-separated words. Words in `guessed` are estimated."""
     words = tuple(
         Word(word, *ends, None if word in guessed.split() else 0.9, word in guessed.split())
         for word, ends in zip(text.split(), times, strict=True)
@@ -116,6 +116,6 @@ def transcript(*segments: Segment, duration_s: float, source: str = "a.wav", **m
 
 
 def folded(text: str) -> str:
-    """What a format for people leaves of a text: no control characters, single spaces, no halves of characters."""
+    """Return what a readable format keeps of a text: no control characters or lone surrogates, single spaces."""
     kept = (char for char in text if char.isspace() or (unicodedata.category(char) != "Cc" and char != "\ufeff"))
     return " ".join("".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in kept).split())

@@ -1,7 +1,7 @@
 """The tensors of random checkpoints.
 
-They are random but *sensitive*: attention is sharp, FSMN taps lean to one side, norms carry weights off 1 and
-biases off 0, so that a misread of the layout moves the outputs far beyond rounding.
+They are random but *sensitive*: attention is sharp, FSMN taps are asymmetric, norm weights differ from 1 and
+biases from 0. A misread layout therefore changes the outputs by far more than rounding.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 
 class Weights:
-    """Draws tensors in a fixed order and files them under their upstream names."""
+    """Draws tensors in a fixed order and stores them under their upstream names."""
 
     def __init__(self, spec: CheckpointSpec) -> None:
         self.dtype = getattr(torch, str(spec.dtype).removeprefix("torch."))
@@ -30,12 +30,12 @@ class Weights:
     def linear(
         self, name: str, n_in: int, n_out: int, gain: Any = 1.0, bias: float = 0.1, blind_to: int = 1
     ) -> None:
-        """Unit-variance input gives outputs of standard deviation `gain` (a number or one per row).
+        """Add a linear layer: unit-variance input gives outputs of standard deviation `gain` (one, or per row).
 
-        `bias` is its standard deviation before that gain; 0 makes none.
+        `bias` is the standard deviation of the bias before that gain; 0 adds none.
 
-        `blind_to` n input groups: what the n groups of the input have in common is not seen (n = the input's
-        width: its mean). Random layers otherwise add up the common part and frames become indistinguishable.
+        `blind_to`: the layer ignores what this many equal groups of the input have in common (if it is the input's
+        width: the mean). Otherwise random layers accumulate the common part, and frames become indistinguishable.
         """
         scale = torch.as_tensor(gain, dtype=torch.float32).expand(n_out)
         weight = self.draw(n_out, n_in, std=n_in**-0.5) * scale[:, None]
@@ -57,7 +57,7 @@ class Weights:
 
 
 def make_tensors(spec: CheckpointSpec, tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
-    """Every tensor of the state dict by upstream name (no key prefix)."""
+    """Return every tensor of the state dict by upstream name, without a key prefix."""
     weights = Weights(spec)
     put_encoder(weights, "audio_encoder", spec)
     gain = torch.full((spec.llm_dim,), spec.adaptor_gain)
@@ -77,7 +77,7 @@ def make_tensors(spec: CheckpointSpec, tokenizer: Tokenizer) -> dict[str, torch.
 
 
 def put_encoder(weights: Weights, name: str, spec: CheckpointSpec) -> None:
-    """The SAN-M encoder, as Fun-ASR-Nano and SenseVoice have it."""
+    """Add the SAN-M encoder that Fun-ASR-Nano and SenseVoice have."""
     stacks = {"encoders0": 1, "encoders": spec.encoder_blocks - 1, "tp_encoders": spec.encoder_tp_blocks}
     for stack, count in stacks.items():
         for index in range(count):
@@ -91,10 +91,10 @@ def _put_sanm_layer(weights: Weights, name: str, spec: CheckpointSpec, first: bo
     out = spec.encoder_entry_gain if first else spec.branch_gain * spec.encoder_gain
     packed = torch.tensor([spec.sharpness, spec.sharpness, out]).repeat_interleave(dim)
     packed *= 3.0 if first else 1.0
-    blind_to = spec.lfr_m if first else 1  # the steady spectrum
+    blind_to = spec.lfr_m if first else 1  # ignore the constant spectrum
     weights.linear(f"{name}.self_attn.linear_q_k_v", n_in, 3 * dim, gain=packed, blind_to=blind_to)
     weights.linear(f"{name}.self_attn.linear_out", dim, dim, gain=1.5, bias=0.1 * out)
-    tilt = torch.linspace(0.4, 0.04, spec.kernel_size)  # the past weighs more than the future
+    tilt = torch.linspace(0.4, 0.04, spec.kernel_size)  # the past has more weight than the future
     weights.put(f"{name}.self_attn.fsmn_block.weight", weights.draw(dim, 1, spec.kernel_size) * tilt)
     weights.feed_forward(f"{name}.feed_forward", dim, spec.encoder_ffn_dim, gain=out)
     weights.norm(f"{name}.norm1", n_in)
@@ -110,7 +110,7 @@ def _put_adaptor(
     gain: torch.Tensor,
     downsample: int = 1,
 ) -> None:
-    dim = gain.numel()  # `gain`: the standard deviation of every output channel of linear2
+    dim = gain.numel()  # `gain`: the standard deviation of each output channel of linear2
     weights.linear(f"{name}.linear1", spec.encoder_dim * downsample, ffn, gain=2**0.5)
     weights.linear(f"{name}.linear2", ffn, dim, gain=gain, blind_to=ffn)
     for block in (f"{name}.blocks.{index}" for index in range(layers)):
@@ -146,7 +146,7 @@ def _put_llm(weights: Weights, spec: CheckpointSpec, tokenizer: Tokenizer) -> No
         weights.norm(f"{layer}.self_attn.k_norm", spec.llm_head_dim, bias=False, mean=spec.sharpness)
         weights.norm(f"{layer}.input_layernorm", dim, bias=False)
         weights.norm(f"{layer}.post_attention_layernorm", dim, bias=False)
-    head_std = 4.0 / dim**0.5  # with a norm of 1, the logits' standard deviation is 4
+    head_std = 4.0 / dim**0.5  # with norm weights of 1, the logits have standard deviation 4
     norm_mean = head_std / spec.embedding_std if spec.llm_tied else 1.0
     weights.norm("llm.model.norm", dim, bias=False, mean=norm_mean)
     head = embedding if spec.llm_tied else weights.draw(vocab, dim, std=head_std)

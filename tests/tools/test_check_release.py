@@ -1,4 +1,4 @@
-"""`make check-release`, run on the bundled model and its clips: what passes, what fails, what it says of it."""
+"""`make check-release`, run on the bundled model and its clips: passes, failures and the report."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tools.release.clips import RELEASE_CLIPS, read_clips
 ROOT = Path(__file__).parents[2]
 DRY_MAKE = ["make", "--no-print-directory", "--dry-run", "check-release"]
 MANDARIN, ENGLISH = "打开车库的音乐。", "I will clean the kitchen this afternoon."
-CHECKS = [  # of a recipe, with the verdict on each where all is well and there is no PyTorch
+CHECKS = [  # of a recipe, with each verdict if all is well and PyTorch is not installed
     ("PASS", "is converted"), ("PASS", "computes as its source"), ("PASS", "is whole (--check)"),
     ("PASS", "0010-zh-commands.flac, text"), ("PASS", "0026-en-everyday.flac, text"),
-    ("not measured", "texts beside PyTorch"), ("not judged", "RTF"), ("not judged", "tokens per second"),
+    ("not measured", "texts compared with PyTorch"), ("not judged", "RTF"), ("not judged", "tokens per second"),
     ("not judged", "memory of MLX"), ("not judged", "memory of the process"),
 ]  # fmt: skip
 
@@ -42,7 +42,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_clips(folder: Path, mandarin: str = MANDARIN, english: str = ENGLISH) -> Path:
-    """A list of two of the bundled clips."""
+    """Write a list of two of the bundled clips."""
     rows = [("0010-zh-commands.flac", "zh", mandarin, 0), ("0026-en-everyday.flac", "en", english, 5)]
     names = ("file", "language", "text", "max_error_percent")
     lines = [json.dumps(dict(zip(names, (str(CLIPS / row[0]), *row[1:]), strict=True))) for row in rows]
@@ -52,7 +52,7 @@ def write_clips(folder: Path, mandarin: str = MANDARIN, english: str = ENGLISH) 
 
 
 def check_release(*arguments: object, **env: str) -> Result:
-    """Run it; on a CPU, so that what is judged does not depend on the machine."""
+    """Run it on a CPU, so that the verdicts do not depend on the machine."""
     command = [PYTHON, "-m", "tools.release", *map(str, arguments), "--device", "cpu", "--trials", "1"]
     done = subprocess.run(command, capture_output=True, env=environment(**env), cwd=ROOT, timeout=500, check=False)
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -63,7 +63,7 @@ Main = Callable[..., Result]
 
 @pytest.fixture
 def main(capsys: pytest.CaptureFixture[str]) -> Main:
-    """The same in this process, for what ends at once."""
+    """A function that runs it in this process, for errors that occur immediately."""
 
     def run(*arguments: object) -> Result:
         try:
@@ -76,7 +76,7 @@ def main(capsys: pytest.CaptureFixture[str]) -> Main:
 
 
 def shown(result: Result) -> dict[tuple[str, str], tuple[str, str]]:
-    """The verdict on each check of each recipe, and what was found."""
+    """Return the verdict on each check of each recipe, and what was found."""
     headings, *lines = result.stdout.split("\n\n")[0].splitlines()
     assert headings.split() == ["result", "recipe", "check", "found", "[wanted]"]
     rows = [re.split("  +", line, maxsplit=3) for line in lines]
@@ -84,12 +84,12 @@ def shown(result: Result) -> dict[tuple[str, str], tuple[str, str]]:
 
 
 def verdicts(result: Result, recipe: str) -> list[tuple[str, str]]:
-    """Verdicts and checks of a recipe, in order."""
+    """Return the verdicts and checks of a recipe, in order."""
     return [(verdict, what) for (own, what), (verdict, _) in shown(result).items() if own == recipe]
 
 
 def block(result: Result) -> str:
-    """What is to be pasted."""
+    """Return the block for an issue."""
     return result.stdout.split("\n\nTo paste into an issue:\n\n")[1]
 
 
@@ -114,12 +114,12 @@ def test_everything_passes(upstream: Path, tmp_path: Path) -> None:
     assert f"| PASS | 4 | 0026-en-everyday.flac, text | 0.0 % errors: {ENGLISH} | at most 5 %:" in block(result)
     assert re.search(r"\| versions \| python 3[\d.]+, funasr-cli [\d.]+, mlx [\d.]+, ", block(result))
     assert str(tmp_path) not in block(result)
-    assert list((tmp_path / "tmp").glob("funasr*")) == [], "MLX has a folder of its own there"
+    assert list((tmp_path / "tmp").glob("funasr*")) == [], "only MLX may keep a folder there"
 
 
 @pytest.mark.slow
 def test_a_wrong_text_and_missed_targets_fail(upstream: Path, tmp_path: Path) -> None:
-    """Given targets hold on a CPU, too; two words of seven are more than 5 %."""
+    """Targets given on the command line also apply on a CPU. Two wrong words of seven are more than 5 %."""
     clips = write_clips(tmp_path, mandarin="打开车库的声音", english="I will clean this garden this afternoon.")
     targets = ("--max-rtf", "0.000001", "--max-memory-gb", "0.001", "--min-tokens-per-s", "0.5")
     result = check_release(upstream, "--clips", clips, "--recipes", "4", *targets)
@@ -133,31 +133,34 @@ def test_a_wrong_text_and_missed_targets_fail(upstream: Path, tmp_path: Path) ->
 
 
 @pytest.mark.full
-def test_beside_pytorch(upstream: Path, tmp_path: Path) -> None:
+def test_compared_with_pytorch(upstream: Path, tmp_path: Path) -> None:
     arguments = (upstream, "--clips", write_clips(tmp_path, english="Goodbye."), "--recipes", "none")
     result = check_release(*arguments, FUNASR_REFERENCE_PYTHON=str(reference_python()))
-    assert result.exit_code == 1, "the text is not what is expected, but PyTorch's"
+    assert result.exit_code == 1, "the text differs from the expected one, though PyTorch's is the same"
     lines = shown(result)
     assert {verdict for verdict, _ in verdicts(result, "PyTorch")} == {"not judged"}
     assert lines["PyTorch", "0010-zh-commands.flac, text"][1].startswith(f"0.0 % errors: {MANDARIN}")
     assert lines["PyTorch", "0026-en-everyday.flac, text"][1].startswith(f"700.0 % errors: {ENGLISH}")
     assert lines["none", "computes as PyTorch"][0] == "PASS"
     for clip in ("0010-zh-commands.flac", "0026-en-everyday.flac"):
-        verdict, found = lines["none", f"{clip}, beside PyTorch"]
+        verdict, found = lines["none", f"{clip}, compared with PyTorch"]
         assert (verdict, found[:13]) == ("PASS", "0.0 % differs")
     assert re.search(r"\| versions \| .*, torch [\w.+]+, transformers [\w.]+, funasr [\w.]+ \|", block(result))
 
 
 @pytest.mark.slow
 def test_a_reference_that_breaks_down_fails(upstream: Path, tmp_path: Path) -> None:
-    """Not only is the comparison missing: it was there, and could not be asked."""
+    """The failure is reported in addition to the missing comparison: the reference exists but did not run."""
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "no such kernel" >&2\nexit 1\n')
     python.chmod(0o755)
     arguments = (upstream, "--clips", write_clips(tmp_path), "--recipes", "4")
     result = check_release(*arguments, FUNASR_REFERENCE_PYTHON=str(python))
     assert result.exit_code == 1
-    for key, verdict in ((("PyTorch", "transcribes"), "FAIL"), (("4", "texts beside PyTorch"), "not measured")):
+    for key, verdict in (
+        (("PyTorch", "transcribes"), "FAIL"),
+        (("4", "texts compared with PyTorch"), "not measured"),
+    ):
         assert shown(result)[key][0] == verdict
         assert "(no such kernel)" in shown(result)[key][1]
     assert block(result).startswith("## Release acceptance: FAIL (1 FAIL, ")
@@ -165,13 +168,13 @@ def test_a_reference_that_breaks_down_fails(upstream: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_what_cannot_be_converted_fails(tmp_path: Path) -> None:
-    """A step that fails ends its recipe, and the next recipe is tried."""
+    """A failed step ends its recipe, and the next recipe is tried."""
     quantized = convert(MODEL, tmp_path / "quantized", quantize="4").folder
     result = check_release(quantized, "--clips", write_clips(tmp_path), "--recipes", "none", "8")
     assert result.exit_code == 1
     assert verdicts(result, "PyTorch") == [("not measured", "transcribes")]
     for recipe in ("none", "8"):
-        assert verdicts(result, recipe) == [("FAIL", "is converted"), ("not measured", "all that follows")]
+        assert verdicts(result, recipe) == [("FAIL", "is converted"), ("not measured", "later checks")]
         assert f"{quantized}/model.safetensors" in shown(result)[recipe, "is converted"][1]
     assert block(result).startswith("## Release acceptance: FAIL (2 FAIL, 3 not measured)\n")
     assert "| SHA-256 of the source | unknown |\n" in block(result)
@@ -179,7 +182,7 @@ def test_what_cannot_be_converted_fails(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_from_a_hub(upstream: Path, tmp_path: Path) -> None:
-    """Name, hub and commit are in the block, and what was converted is kept where it was asked for, twice."""
+    """The block has name, hub and commit. The conversions are kept in the given folder, also on a second run."""
     arguments = ("owner/model", "--clips", write_clips(tmp_path), "--recipes", "8", "--out", tmp_path / "out")
     with serving(Hub(upstream)) as hub:
         for _ in range(2):
@@ -205,7 +208,7 @@ CLIP = {"file": "a.wav", "language": "en", "text": "a", "max_error_percent": 0}
         (json.dumps(CLIP | {"text": "?"}), "clips-wrong", "'?'"), (json.dumps(CLIP), "input-missing", "a.wav"),
     ],
 )  # fmt: skip
-def test_clips_that_are_not_there(tmp_path: Path, lines: str | None, code: str, value: str, main: Main) -> None:
+def test_invalid_clips(tmp_path: Path, lines: str | None, code: str, value: str, main: Main) -> None:
     clips = tmp_path / "clips.jsonl"
     if lines is not None:
         clips.write_text(lines)
@@ -231,7 +234,7 @@ def test_wrong_options(arguments: tuple[str, ...], main: Main) -> None:
     assert "error: " in result.stderr
 
 
-def test_what_the_release_is_held_to() -> None:
+def test_the_default_clips() -> None:
     mandarin, english = read_clips(RELEASE_CLIPS)
     assert (mandarin.path.name, mandarin.language, mandarin.text) == ("zh-6s.wav", "zh", "我想问我在滨海新区有房")
     assert mandarin.max_error_percent == 0
@@ -256,7 +259,7 @@ def test_make_passes_its_variables_on(tmp_path: Path) -> None:
     ("files", "named", "asked"),
     [
         ([], "", ""),
-        (["bin/python"], "", ""),  # half installed
+        (["bin/python"], "", ""),  # incomplete installation
         (["bin/python", ".installed"], "", "{reference}/bin/python"),
         (["bin/python", ".installed"], "other/python", "other/python"),
         ([], "other/python", "other/python"),

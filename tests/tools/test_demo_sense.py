@@ -1,4 +1,4 @@
-"""The pieces of the small SenseVoice's recipe: its vocabulary, and the alignment that judges it."""
+"""The small SenseVoice's recipe: its vocabulary, and the alignment that it is judged by."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tools.demo.grammar import lexicon
 REPOSITORY = Path(__file__).parents[2]
 CLIPS = REPOSITORY / "tests/data/demo/clean"
 
-# A step of the whole recipe on shards of eight clips, without a synthesiser; prints what FunASR reads at the end.
+# Two steps of the whole recipe on shards of eight clips, without a synthesiser. Prints what FunASR reads at the
+# end.
 RECIPE = """
 import json, sys
 from pathlib import Path
@@ -56,7 +57,7 @@ if __name__ == "__main__":
 
 
 def brute_force(log_probs: np.ndarray, labels: list[int], blank: int) -> list[int]:
-    """First frames on the best of all paths that spell the labels."""
+    """Return the labels' first frames on the best of all paths that spell the labels."""
     best, found = -np.inf, []
     for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
         firsts = [
@@ -77,7 +78,7 @@ def test_alignment_is_the_best_path(labels: list[int]) -> None:
         log_probs = np.log(rng.dirichlet(np.ones(3), size=6))
         assert forced_alignment(log_probs, labels, 0) == brute_force(log_probs, labels, 0)
         swapped = forced_alignment(log_probs[:, [1, 2, 0]], [label - 1 for label in labels], 2)
-        assert swapped == brute_force(log_probs, labels, 0), "the blank may be the last label, too"
+        assert swapped == brute_force(log_probs, labels, 0), "the blank may also be the last label"
 
 
 def test_each_word_is_one_piece_and_tags_are_whole() -> None:
@@ -121,7 +122,7 @@ def test_labels_of_the_demo_model_become_pieces() -> None:
 @pytest.mark.slow
 @pytest.mark.process
 def test_the_recipe_writes_what_funasr_loads(tmp_path: Path) -> None:
-    """Two steps: every tensor has its place and keeps its value."""
+    """After two training steps, every tensor of the checkpoint is loaded with its value."""
     script = tmp_path / "recipe.py"
     script.write_text(RECIPE, encoding="utf-8")
     environment = os.environ | OFFLINE | {"PYTHONPATH": str(REPOSITORY)}

@@ -1,4 +1,4 @@
-"""What is exported converts back to the very same model, and says the same about itself."""
+"""An exported model converts back to exactly the same model, with the same metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joined recordings hold what they say they hold, and segments are compared with them correctly."""
+"""Joined recordings match their spans, and segments are compared with them correctly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tools.accuracy.joined import (
 )
 from tools.accuracy.long import setting
 
-BEFORE_S, AFTER_S = 0.15, 0.25  # silence that a clip brings along
+BEFORE_S, AFTER_S = 0.15, 0.25  # silence around the speech in a clip
 STEP = 1 / SAMPLE_RATE_HZ
 
 
@@ -119,7 +119,7 @@ def test_cut_clips_are_the_recordings_samples(clips: list[Clip], tmp_path: Path)
         assert (clip.spoken, clip.language) == (own.spoken, own.language)
         part = samples[round(start_s * SAMPLE_RATE_HZ) : round(end_s * SAMPLE_RATE_HZ)]
         assert np.array_equal(read(clip.path), part)
-        assert not np.array_equal(read(clip.path), read(own.path)), "the noise is in it"
+        assert not np.array_equal(read(clip.path), read(own.path)), "the clip must contain the noise"
 
 
 def test_too_loud_a_sum_is_scaled_and_not_clipped(clips: list[Clip], tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_noise_changes_but_keeps_its_power() -> None:
     noise = make_noise(2 * step + 5000, np.random.default_rng(3))
     parts = noise[:step], noise[step : 2 * step], noise[2 * step :]
     assert [np.mean(part**2) for part in parts] == pytest.approx([1, 1, 1])
-    tilts = [np.mean(np.diff(part) ** 2) for part in parts]  # low where the noise is dark
+    tilts = [np.mean(np.diff(part) ** 2) for part in parts]  # low for dark noise
     assert max(tilts) > 1.2 * min(tilts)
 
 
@@ -161,7 +161,7 @@ def test_coverage(segments: list[tuple[float, float]], expected: Coverage) -> No
     assert (found.precision, found.recall) == pytest.approx((expected.precision, expected.recall))
     names = ("split", "joined", "missed", "empty")
     assert [getattr(found, name) for name in names] == [getattr(expected, name) for name in names]
-    assert TOUCH_S > 0.05  # the fifth case's first segment holds that much of the second clip
+    assert TOUCH_S > 0.05  # the fifth case's first segment contains this much of the second clip
 
 
 tenths = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)).map(lambda pair: (pair[0], sum(pair))))

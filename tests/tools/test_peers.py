@@ -1,4 +1,4 @@
-"""`make bench-peers`: the protocol between its processes, what is counted and compared, the page."""
+"""`make bench-peers`: the protocol between its processes, what is counted and compared, and the page."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ from tools.peers.engines import ENGINES, Worker
 from tools.peers.measure import Plan, run
 from tools.peers.page import write_page
 
-# Takes 0.25 s to the first token, and as many tokens as it is asked for but when that is 13.
+# Takes 0.25 s to the first token, and writes as many tokens as requested, except when that is 13.
 FAKE = """
 import sys, time
 from serving import claim_stdout, serve
@@ -48,7 +48,7 @@ serve(Fake(), answers, ("pip",))
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    """A worker, not started, with an engine that computes nothing."""
+    """A worker, not yet started, with an engine that computes nothing."""
     workers = Path(engines.__file__).with_name("workers")
     (tmp_path / "run_fake.py").write_text(FAKE)
     (tmp_path / "serving.py").write_text((workers / "serving.py").read_text())
@@ -58,7 +58,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
 
 
 @pytest.mark.process
-def test_a_worker_answers_and_its_chatter_is_logged(fake: Worker) -> None:
+def test_a_worker_answers_and_its_other_output_is_logged(fake: Worker) -> None:
     with fake:
         answer = fake.ask([Path("a"), Path("b")], 5)
     assert answer["tokens"] == [5, 5]
@@ -86,8 +86,8 @@ def test_a_missing_environment_is_an_error(fake: Worker, tmp_path: Path) -> None
         replace(fake, python=tmp_path / "nothing").__enter__()
 
 
-def test_only_ours_sees_this_package() -> None:
-    """The others' figures are those of their packages alone."""
+def test_only_our_engine_can_import_this_package() -> None:
+    """The other engines are measured with their own packages only."""
     variables = engines.needed_environment(2)
     assert "PYTHONPATH" not in variables
     assert {variables[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} == {"2"}
@@ -95,14 +95,14 @@ def test_only_ours_sees_this_package() -> None:
 
 @pytest.mark.process
 def test_engines_take_turns(fake: Worker) -> None:
-    """Round by round; counts are of what lies between two lengths; slow ones take part in fewer rounds."""
+    """They take turns in rounds. Speed is computed between two lengths. Slow engines run fewer rounds."""
     slow_engine = replace(ENGINES[-1], script="run_fake.py", arguments=("slow ",), counts=False)
     slow = replace(fake, engine=slow_engine, log=fake.log.with_name("slow.log"))
-    said: list[str] = []
+    reported: list[str] = []
     plan = Plan([Path("a"), Path("b")], tokens=6, trials=2, batch_trials=1, slow_trials=1)
     with fake, slow:
-        results = run([fake, slow], plan, said.append)
-    turns = [line.split(":")[0] for line in said if not line.startswith("warming")]
+        results = run([fake, slow], plan, reported.append)
+    turns = [line.split(":")[0] for line in reported if not line.startswith("warming")]
     assert turns == [
         "funasr-cli, 1 x 6 tokens", "mlx-audio, as installed, 1 x 6 tokens", "funasr-cli, 1 x 6 tokens",
         "funasr-cli, 2 x 4 tokens", "funasr-cli, 2 x 6 tokens",
@@ -143,7 +143,7 @@ RUN: dict[str, Any] = {
 
 
 def rows(page: str) -> list[list[str]]:
-    """Cells of all rows of all tables, empty ones among them."""
+    """Return the cells of all rows of all tables, including empty ones."""
     tokens = MarkdownIt().enable("table").parse(page)
     found: list[list[str]] = []
     for token, content in pairwise(tokens):
@@ -198,20 +198,20 @@ def test_the_page_says_what_was_measured_on_what() -> None:
     assert ["threads", "2 for every engine"] in found
     assert ["device", "CPU; ours with libblas.so"] in found
     assert ["theirs", "torch 2, numpy 3", "that"] in found
-    assert "no GPU was at hand" in page
+    assert "no GPU was available" in page
     with_gpu = write_page(RUN | {"machine": MACHINE | {"gpu": "Card"}})
-    assert "no GPU was at hand" not in with_gpu
+    assert "no GPU was available" not in with_gpu
     assert ["device", "Card for MLX, the CPU for PyTorch"] in rows(with_gpu)
 
 
-def test_what_nobody_did_has_no_table() -> None:
+def test_tasks_without_results_have_no_table() -> None:
     alone = {name: result | {"batch": [], "work": None} for name, result in RUN["results"].items()}
     page = write_page(RUN | {"results": alone})
     assert "in one batch" not in page
     assert "one more token" not in page
 
 
-def test_a_page_is_written_again_from_what_was_kept(tmp_path: Path) -> None:
+def test_a_page_can_be_rewritten_from_saved_results(tmp_path: Path) -> None:
     kept, page = tmp_path / "kept.json", tmp_path / "page.md"
     kept.write_text(json.dumps(RUN), encoding="utf-8")
     command = [sys.executable, "-m", "tools.peers", "--state", tmp_path, "--out", page]

@@ -1,4 +1,4 @@
-"""Operations and evaluations are counted as they are, and what was watched is left as it was; their command."""
+"""`python -m tools.profile`: operations and evaluations are counted correctly, and nothing stays patched."""
 
 import json
 from pathlib import Path
@@ -28,18 +28,18 @@ def test_evaluations_of_all_kinds() -> None:
         assert work.evaluations == 0
         mx.eval(y)
         mx.async_eval(y + x)
-        mx.eval(x, y)  # there is nothing left to do
+        mx.eval(x, y)  # nothing is left to compute
         assert work.evaluations == 2
         assert mx.sin(x).tolist()
         assert mx.sum(y).item()
         assert work.evaluations == 4
-        assert y.tolist(), "it has been evaluated"
+        assert y.tolist(), "this evaluates it"
     assert work.evaluations == 4
     assert work.operations["Exp"] == work.operations["Add"] == work.operations["Sin"] == 1
     assert work.computing == work.operations.total() - work.operations["Squeeze"]
     before = work.operations.total()
     mx.eval(mx.exp(x))
-    assert work.operations.total() == before, "counting has ended"
+    assert work.operations.total() == before, "counting must have ended"
 
 
 def test_counting_ends_with_an_error() -> None:
@@ -74,7 +74,7 @@ def test_time_in_modules() -> None:
 
 
 def profiled(capsys: pytest.CaptureFixture[str], *words: object) -> list[dict[str, Any]]:
-    """Cases of `python -m tools.profile --json`."""
+    """Return the cases of `python -m tools.profile --json`."""
     assert profile.main([*map(str, words), "--trials", "1", "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
@@ -105,7 +105,7 @@ def test_a_profile_counts_the_same_every_time(
 
 @pytest.mark.slow
 def test_a_step_of_decoding_is_evaluated_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """On a CPU, too, where NumPy has a part in it."""
+    """This includes a CPU, where NumPy does part of the work."""
     [case] = profiled(capsys, "-m", "demo")
     assert case["evaluations_per_token"] == 1
     assert case["operations_per_token"] > 100
@@ -122,6 +122,6 @@ def test_tables_of_a_profile(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.endswith("| features % | encoder % | prefill % | decode % |") for line in lines)
 
 
-def test_a_profile_of_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_profile_of_a_missing_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert profile.main(["-m", "nowhere"]) == 3
     assert capsys.readouterr().err.startswith("error[model-missing]: nowhere: no such model")

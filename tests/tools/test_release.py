@@ -1,4 +1,4 @@
-"""What a release acceptance makes of figures: targets, texts, verdicts; and a measuring process that dies."""
+"""The judgement of release measurements: targets, texts, verdicts; and a measuring process that is killed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ENGLISH = Clip(Path("jfk.flac"), "en", "Ask not what your country can do for you
 
 
 def verdicts(cases: list[CaseCost], recipe: str, targets: Targets = TARGETS, on_gpu: bool = True) -> list[str]:
-    """Of RTF, tokens per second, memory of MLX, memory of the process."""
+    """Return the verdicts on RTF, tokens per second, memory of MLX and memory of the process."""
     return [str(line.verdict) for line in cost_lines(recipe, cases, targets, on_gpu=on_gpu)]
 
 
@@ -56,7 +56,7 @@ def test_figures_within_the_targets() -> None:
 @pytest.mark.parametrize(
     ("change", "failing"),
     [
-        ({"rtf": Spread.of([0.1])}, 0),  # under, not at
+        ({"rtf": Spread.of([0.1])}, 0),  # the limit itself is not enough
         ({"tokens_per_s": Spread.of([29.9])}, 1),
         ({"peak_mlx_bytes": 3_000_000_000}, 2),
         ({"peak_process_bytes": 3_000_000_000}, 3),
@@ -71,7 +71,7 @@ def test_the_worst_clip_counts(change: dict[str, object], failing: int) -> None:
     assert verdicts([bad], "4", on_gpu=False) == ["not judged"] * 4
 
 
-def test_targets_that_were_given_hold_on_a_cpu() -> None:
+def test_explicit_targets_also_apply_on_a_cpu() -> None:
     targets = Targets(rtf=0.01, insisted=frozenset({"rtf"}))
     assert verdicts([GOOD], "none", targets, on_gpu=False) == ["FAIL", *["not judged"] * 3]
     lines = list(cost_lines("none", [GOOD], targets, on_gpu=False))
@@ -98,14 +98,14 @@ def test_text_up_to_punctuation_and_spaces(text: str, verdict: str, found: str) 
 
 
 def test_words_up_to_a_limit() -> None:
-    """One of nine is 11.1 %."""
+    """One wrong word of nine is 11.1 %."""
     assert text_line("8", ENGLISH, "ask NOT what our country can do, for you!").verdict == Verdict.PASS
     assert text_line("8", ENGLISH, "ask not what our country could do for you").verdict == Verdict.FAIL
 
 
 @pytest.mark.parametrize(
     ("got", "theirs", "verdict", "found"),
-    [  # the same is right, however wrong both are; better than PyTorch is not the same
+    [  # equal to PyTorch passes, however wrong both are; better than PyTorch is not equal
         ("What?", "what", "PASS", "0.0 % differs; 88.9 % errors, PyTorch 88.9 %"),
         ("", "?", "PASS", "0.0 % differs; 100.0 % errors, PyTorch 100.0 %"),
         (
@@ -118,10 +118,10 @@ def test_words_up_to_a_limit() -> None:
         ("?", "what", "FAIL", "only one has words; 100.0 % errors, PyTorch 88.9 %"),
     ],
 )
-def test_beside_pytorch(got: str, theirs: str, verdict: str, found: str) -> None:
+def test_compared_with_pytorch(got: str, theirs: str, verdict: str, found: str) -> None:
     clip = replace(ENGLISH, max_error_percent=100) if "only one" in found else ENGLISH
     line = reference_line("8", clip, got, theirs)
-    assert (line.verdict, line.what, line.found) == (Verdict(verdict), "jfk.flac, beside PyTorch", found)
+    assert (line.verdict, line.what, line.found) == (Verdict(verdict), "jfk.flac, compared with PyTorch", found)
     assert line.wanted == f"at most {clip.max_error_percent:g} % differs"
 
 
@@ -143,7 +143,7 @@ def test_the_page_states_the_targets() -> None:
 
 
 def die(_: str) -> None:
-    """As the system does when memory runs out."""
+    """Kill this process, as the system does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -154,8 +154,8 @@ def test_a_process_that_is_killed() -> None:
 
 
 @pytest.mark.slow
-def test_what_nobody_has_foreseen_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The other recipes are still looked at, so that there is a block to paste."""
+def test_an_unexpected_error_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The other recipes are still checked, and the block is still printed."""
 
     def out_of_memory(*_: object) -> None:
         raise RuntimeError("[metal::malloc] too much")
@@ -171,10 +171,10 @@ def test_what_nobody_has_foreseen_is_a_failure(monkeypatch: pytest.MonkeyPatch, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_nobody_has_foreseen_outside_of_the_recipes(
+def test_an_unexpected_error_outside_of_the_recipes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """There is no block then, and the exit code is another one than that of a FAIL."""
+    """No block is printed, and the exit code differs from that of a FAIL."""
 
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -188,7 +188,7 @@ def test_what_nobody_has_foreseen_outside_of_the_recipes(
 
 @pytest.mark.slow
 def test_texts_read_whole_and_as_usual() -> None:
-    """The first has a pause left out, the second has not; with the demo model they say the same."""
+    """The first text skips a pause and the second does not. With the demo model they are the same."""
     clip = clips()[3]
     wanted = Clip(clip.path, clip.language, clip.written, 0)
     measured = measure(MODEL, [wanted], 2, None, lambda _: None)

@@ -1,4 +1,4 @@
-"""How far the decoder's text and the CTC branch's differ, whatever they write differently on purpose."""
+"""The difference between the decoder's and the CTC branch's text, ignoring intended differences in writing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RULES = settings(max_examples=300, deadline=None)
 
 @RULES
 @given(anything, anything)
-def test_it_is_a_share_and_the_same_either_way(one: str, other: str) -> None:
+def test_it_is_a_symmetric_share(one: str, other: str) -> None:
     assert 0 <= compare(one, other).disagreement <= 1
     assert compare(one, other) == compare(other, one)
     assert (compare(one, one).disagreement, compare(one, one).different) == (0, 0)
@@ -26,7 +26,7 @@ def test_it_is_a_share_and_the_same_either_way(one: str, other: str) -> None:
 
 @RULES
 @given(texts, texts, st.sampled_from([", ", " ... ", "! ", " — ", "。", "  \n", "_"]))
-def test_case_punctuation_and_white_space_are_nothing(one: str, other: str, between: str) -> None:
+def test_case_punctuation_and_white_space_are_ignored(one: str, other: str, between: str) -> None:
     written = between + one.upper().replace(" ", between) + "?"
     assert compare(written, other) == compare(one, other)
 
@@ -54,7 +54,7 @@ def test_shares(text: str, ctc_text: str, expected: float) -> None:
         ("call 5550199", "call five five five zero one nine nine"),
     ],
 )  # fmt: skip
-def test_numbers_are_no_evidence(written: str, spoken: str) -> None:
+def test_numbers_are_not_compared(written: str, spoken: str) -> None:
     assert compare(written, spoken).different == 0
     assert not compare(written, spoken).doubtful
 
@@ -62,20 +62,20 @@ def test_numbers_are_no_evidence(written: str, spoken: str) -> None:
 @pytest.mark.parametrize(
     ("text", "ctc_text", "expected"),
     [
-        ("5", "the cat sat on the mat again", Comparison(0, 3)),  # a digit is four words at most
-        ("书店是1984年建的。", "evening", Comparison(0, 5)),  # a word beside a number may be a part of it: "pm"
-        ("15", "16", Comparison(1, 2)),  # both are written in digits
-        ("2202", "", Comparison(0, 4)),  # nothing was heard in its place
+        ("5", "the cat sat on the mat again", Comparison(0, 3)),  # a digit replaces at most four words
+        ("书店是1984年建的。", "evening", Comparison(0, 5)),  # a word next to a number may be part of it: "pm"
+        ("15", "16", Comparison(1, 2)),  # both are in digits
+        ("2202", "", Comparison(0, 4)),  # the other text has nothing in its place
     ],
 )
-def test_what_no_number_can_be_is_evidence(text: str, ctc_text: str, expected: Comparison) -> None:
+def test_words_that_cannot_be_numbers_are_compared(text: str, ctc_text: str, expected: Comparison) -> None:
     assert compare(text, ctc_text) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "ctc_text", "doubtful"),
     [
-        ("Yes.", "yet", False),  # one word, heard as another
+        ("Yes.", "yet", False),  # one word, recognised as another one
         ("Yes.", "", False),
         ("好的", "", False),
         ("Thanks for watching.", "", True),
@@ -90,7 +90,7 @@ def test_doubtful_texts(text: str, ctc_text: str, doubtful: bool) -> None:
     assert compare(text, ctc_text).doubtful is doubtful
 
 
-def test_a_better_text_has_more_in_common() -> None:
+def test_a_better_text_has_more_words_in_common() -> None:
     first = compare("My room is number 181.", "the three six")
     numbers = compare("3", "three") + compare("58", "eight six")
     heard = compare("The cat", "the cat") + compare("is number 3", "the three")

@@ -1,4 +1,4 @@
-"""Words get their times from another model: here the same one, whose CTC branch is taken from the first."""
+"""Word times from another model: here the same model, without and with its CTC branch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def whole() -> NanoModel:
 
 @pytest.fixture(scope="module")
 def bare(whole: NanoModel) -> NanoModel:
-    """The same without its CTC branch."""
+    """The same model without its CTC branch."""
     config = dataclasses.replace(whole.config, ctc=None)
     file = dataclasses.replace(whole.loaded.file, config=config)
     return NanoModel(dataclasses.replace(whole.loaded, file=file))
 
 
 @pytest.mark.parametrize("clip", CLIPS[:3], ids=lambda clip: clip.path.name)
-def test_words_are_timed_as_by_the_own_branch(whole: NanoModel, bare: NanoModel, clip: demo.Clip) -> None:
+def test_times_equal_those_of_the_own_branch(whole: NanoModel, bare: NanoModel, clip: demo.Clip) -> None:
     own = Recognizer(whole).transcribe(clip.path, word_times=True)
     others = Recognizer(bare, align_with=whole).transcribe(clip.path, word_times=True)
     assert [segment.words for segment in others.segments] == [segment.words for segment in own.segments]
@@ -54,9 +54,9 @@ def test_a_language_that_the_other_lacks(whole: NanoModel, bare: NanoModel) -> N
     recognizer = Recognizer(bare, align_with=other)
     with refused("language-unknown", "en"):
         recognizer.transcribe(CLIPS[0].path, language="en", word_times=True)
-    assert recognizer.transcribe(CLIPS[0].path, language="en").text, "nothing is asked of the other"
+    assert recognizer.transcribe(CLIPS[0].path, language="en").text, "the other model must not be used"
 
 
-def test_another_that_cannot_do_it_either(bare: NanoModel) -> None:
+def test_another_model_without_word_times(bare: NanoModel) -> None:
     with refused("option-unsupported", bare.name):
         Recognizer(bare, align_with=bare)

@@ -1,4 +1,4 @@
-"""What a model lacks is refused, and nothing else; no option is forgotten."""
+"""Options that a model does not support are refused and others are not. Every option is covered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from funasr_cli.options import DEFAULTS, NO_DRAFT, TranscribeOptions
 LANGUAGES = ("zh", "en")
 NOTHING = Capabilities(LANGUAGES)
 EVERYTHING = Capabilities(LANGUAGES, **{field.name: True for field in fields(Capabilities)[1:-1]})
-ASKED: dict[str, Any] = {  # by field: what is not the default
+ASKED: dict[str, Any] = {  # by field: a value that is not the default
     "language": "en", "hotwords": ("Kubernetes",), "prev_text": "So", "itn": False, "max_tokens": 5,
     "exact_tokens": 5, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "seed": 5, "confidence": True, "ctc": True,
     "draft": NO_DRAFT, "second_opinion": False, "word_times": True, "vad": False, "vad_threshold": 0.3,
@@ -38,19 +38,19 @@ OF_SAMPLING = ("top_p", "top_k", "seed")
 
 
 def asking(field: str) -> TranscribeOptions:
-    """All defaults but this one, and a temperature where it takes one."""
+    """Return the defaults with this field changed, and a temperature if the field needs one."""
     others = {"temperature": ASKED["temperature"]} if field in OF_SAMPLING else {}
     return TranscribeOptions(**(others | {field: ASKED[field]}))
 
 
-def test_every_option_says_what_it_takes() -> None:
-    """Whoever adds one has to decide: a need, best effort, nothing, or a rule of its own."""
+def test_every_option_declares_its_needs() -> None:
+    """A new option must be added to one of the tables: a need, best effort, universal, or a rule of its own."""
     tables = [*NEEDS, *BEST_EFFORT, *UNIVERSAL, *BY_THEMSELVES]
     assert sorted(tables) == sorted(ASKED) == sorted(field.name for field in fields(TranscribeOptions))
     assert all(ASKED[name] != getattr(DEFAULTS, name) for name in ASKED)
 
 
-def test_needs_are_of_options_and_capabilities_that_exist() -> None:
+def test_needs_name_existing_options_and_capabilities() -> None:
     from typer.main import get_command
 
     transcribe = get_command(app).commands["transcribe"]  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ def test_needs_are_of_options_and_capabilities_that_exist() -> None:
 
 @pytest.mark.parametrize("field", NEEDS)
 def test_what_a_model_lacks_is_refused(field: str) -> None:
-    """Naming option and model; a model that has nothing but this takes it."""
+    """The error names option and model. A model that has only this capability accepts the option."""
     option, capability = NEEDS[field]
     named = "--temperature" if field in OF_SAMPLING else option
     with refused("option-unsupported", named, "Speaking") as caught:
@@ -76,8 +76,8 @@ def test_what_a_model_lacks_is_refused(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", NEEDS_IF_TYPED)
-def test_what_is_asked_for_by_being_typed(field: str) -> None:
-    """A draft even as "off", where there is nothing that could be drafted; a setting waits."""
+def test_needs_of_explicit_options(field: str) -> None:
+    """An explicit draft is refused even as "off" if the model has no drafts; a setting is ignored."""
     typed = {field: f"--as-typed-{field}"}
     with refused("option-unsupported", f"--as-typed-{field}", "Speaking"):
         refuse_unsupported(DEFAULTS, NOTHING, "Speaking", typed=typed)
@@ -86,8 +86,8 @@ def test_what_is_asked_for_by_being_typed(field: str) -> None:
     assert supported(DEFAULTS, NOTHING, typed=typed) == DEFAULTS
 
 
-def test_what_was_typed_is_named_as_it_was() -> None:
-    """And what waits in a setting is not blamed for it, whatever it is."""
+def test_errors_name_the_option_as_given() -> None:
+    """A setting, which would be ignored, is not named."""
     with refused("option-unsupported", "--hotwords-file"):
         refuse_unsupported(asking("hotwords"), NOTHING, "Speaking", typed={"hotwords": "--hotwords-file"})
     options = TranscribeOptions(temperature=0.5, seed=3, max_tokens=5)
@@ -97,13 +97,13 @@ def test_what_was_typed_is_named_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("field", [*BEST_EFFORT, *UNIVERSAL, "language"])
-def test_what_takes_nothing_goes_with_every_model(field: str) -> None:
+def test_options_without_needs_work_with_every_model(field: str) -> None:
     able = replace(NOTHING, decoder=True)
     refuse_unsupported(asking(field), able, "Speaking", typed={field: f"--{field}"})
 
 
-def test_defaults_go_with_every_model() -> None:
-    """Typed or not, but for numbers as digits, the longest segment and drafts."""
+def test_defaults_work_with_every_model() -> None:
+    """They also work if given explicitly, except digits, the longest segment and drafts."""
     typed = dict.fromkeys(set(ASKED) - {"itn", "max_segment_s", "draft"}, "--typed")
     refuse_unsupported(DEFAULTS, NOTHING, "Speaking", longest_segment_s=10.0, typed=typed)
 
@@ -113,7 +113,7 @@ def test_defaults_go_with_every_model() -> None:
 @pytest.mark.parametrize("switch", [True, False])
 @pytest.mark.parametrize("digits", [True, False])
 def test_numbers_as_digits(itn: bool, typed: bool, switch: bool, digits: bool) -> None:
-    """A model without the switch takes what it always does, and the default unless it has been typed."""
+    """A model without the switch accepts what it always does, and the default unless it was given explicitly."""
     able = replace(NOTHING, itn_switch=switch, digits=digits)
     options, names = TranscribeOptions(itn=itn), {"itn": "--itn" if itn else "--no-itn"} if typed else {}
     if switch or itn == digits or (itn and not typed):
@@ -138,8 +138,8 @@ def test_a_language_that_the_model_does_not_have() -> None:
         refuse_unsupported(TranscribeOptions(language="ja"), EVERYTHING, "Speaking")
 
 
-def test_word_times_that_the_model_cannot_tell() -> None:
-    """By the name of what asks for them, with the hint that the model's family has for it."""
+def test_word_times_that_the_model_does_not_have() -> None:
+    """The error names the option that needs them, with the hint of the model's family."""
     able = replace(EVERYTHING, word_times=False, hints={"word_times": "buy a watch"})
     with refused("option-unsupported", "--timestamps word", "Speaking", "buy a watch"):
         refuse_unsupported(asking("word_times"), able, "Speaking")
@@ -149,8 +149,8 @@ def test_word_times_that_the_model_cannot_tell() -> None:
 
 
 @pytest.mark.parametrize("field", [*NEEDS, "itn", "max_segment_s"])
-def test_settings_wait_for_a_model_that_can(field: str) -> None:
-    """What nobody has typed is left out, and nothing else is; what has been typed stays, to be refused."""
+def test_settings_that_a_model_lacks_are_dropped(field: str) -> None:
+    """Only these are dropped. Options given on the command line are kept, and are then refused."""
     able, options = replace(NOTHING, digits=True), asking(field)
     left = supported(options, able, longest_segment_s=10.0, typed={"language": "--lang", "vad": "--vad"})
     refuse_unsupported(left, able, "Speaking", longest_segment_s=10.0)
@@ -160,8 +160,8 @@ def test_settings_wait_for_a_model_that_can(field: str) -> None:
     assert supported(options, EVERYTHING, longest_segment_s=40.0) == options
 
 
-def test_what_a_model_always_does_is_no_reason_to_refuse_settings() -> None:
-    """Typed words for numbers, which it writes anyhow, and a temperature in a variable, which waits."""
+def test_an_explicit_default_does_not_refuse_settings() -> None:
+    """--no-itn, given explicitly, is what the model does anyway; the temperature from a setting is dropped."""
     options = TranscribeOptions(itn=False, temperature=0.5)
     left = supported(options, NOTHING, typed={"itn": "--no-itn"})
     assert left == replace(options, temperature=0.0)
@@ -169,7 +169,7 @@ def test_what_a_model_always_does_is_no_reason_to_refuse_settings() -> None:
 
 
 def test_a_second_model_for_word_times() -> None:
-    """It has to be needed, and able; a language that it does not know is refused, others are not."""
+    """It must be needed and have word times. If it lacks the language, the run is refused."""
     model, aligner = (
         SpeakingModel(),
         SpeakingModel("owner/Aligner", replace(NOTHING, word_times=True, alignment=True)),
@@ -186,6 +186,6 @@ def test_a_second_model_for_word_times() -> None:
     assert isinstance(caught.value, UsageError)
 
 
-def test_names_say_what_it_can_do() -> None:
+def test_names_list_the_capabilities() -> None:
     assert NOTHING.names() == ()
     assert replace(NOTHING, itn_switch=True, tags=True).names() == ("ITN switch", "tags")

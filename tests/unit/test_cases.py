@@ -1,4 +1,4 @@
-"""Cases take turns, and what is measured of each is its own."""
+"""Benchmark cases take turns, and each has its own measurements."""
 
 from pathlib import Path
 
@@ -13,29 +13,29 @@ OPTIONS = TranscribeOptions(exact_tokens=2)
 
 @pytest.fixture
 def subjects(small_model: Path) -> list[Subject]:
-    said: list[str] = []
-    loaded = load_subjects([small_model], None, 2, said.append)
-    assert said == ["loading small, 1 of 2", "loading small, 2 of 2"]
+    reported: list[str] = []
+    loaded = load_subjects([small_model], None, 2, reported.append)
+    assert reported == ["loading small, 1 of 2", "loading small, 2 of 2"]
     return loaded
 
 
 @pytest.mark.slow
 def test_cases_take_turns(subjects: list[Subject], tmp_path: Path) -> None:
     workloads = make_workloads((), (1.0, 2.0), tmp_path)
-    said: list[str] = []
-    costs = run_cases(subjects, workloads, (1, 2), ("auto",), OPTIONS, 2, None, said.append)
+    reported: list[str] = []
+    costs = run_cases(subjects, workloads, (1, 2), ("auto",), OPTIONS, 2, None, reported.append)
     names = [
         f"Small-Nano, generated {duration} s, batch of {size}" for duration in (1, 2) for size in (1, 2)
     ]  # fmt: skip
     turns = ("warming up", "1 of 2", "2 of 2")
-    assert said == [f"{turn}: {name}" for turn in turns for name in names]
+    assert reported == [f"{turn}: {name}" for turn in turns for name in names]
     assert [cost.case for cost in costs] == names
     for cost in costs:
         assert (cost.recordings, cost.segments, cost.tokens) == (1, 1, 2)
-        assert cost.stages["total_s"].low < cost.stages["total_s"].high, "two trials"
+        assert cost.stages["total_s"].low < cost.stages["total_s"].high, "the two trials must differ"
 
 
-def test_names_of_files_that_share_one(subjects: list[Subject], short_wav: Path, tmp_path: Path) -> None:
+def test_files_with_the_same_name(subjects: list[Subject], short_wav: Path, tmp_path: Path) -> None:
     paths = [tmp_path / folder / "a.wav" for folder in ("x", "y")]
     for path in paths:
         path.parent.mkdir()

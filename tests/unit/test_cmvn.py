@@ -1,4 +1,4 @@
-"""CMVN: numbers out of an ``am.mvn``, and what they do to feature rows."""
+"""CMVN: read from an ``am.mvn``, and applied to feature rows."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_white_space_does_not_matter(text: str) -> None:
     "text",
     [
         "",
-        TEXT.replace("[ 0 ]", "[ 1 ]"),  # frames that this does not splice
+        TEXT.replace("[ 0 ]", "[ 1 ]"),  # a splice of several frames
         TEXT.replace("[ 0 ]", ""),
         TEXT.replace("<Splice> 3 3", "<Splice> 1 3"),
         TEXT.replace("<AddShift> 3 3", "<AddShift> 3 4"),

@@ -1,4 +1,4 @@
-"""The page on other programs' options: every name of its lists stands in one table row, and no other does."""
+"""docs/comparison.md: every option listed for another program is in exactly one table row, and no other is."""
 
 import re
 from collections import Counter
@@ -10,14 +10,14 @@ PAGE = (Path(__file__).parents[2] / "docs" / "comparison.md").read_text(encoding
 TABLES, LISTS = PAGE.split("\n## The lists\n")
 HEAD = "| theirs | what it does | ours |"
 VERDICTS = ("has", "better", "other", "partly", "theirs", "later", "no")
-SHORT_OF_THEIRS = re.compile(r"\*\*(?:partly|theirs|later)\*\*")  # also behind another verdict
+SHORT_OF_THEIRS = re.compile(r"\*\*(?:partly|theirs|later)\*\*")  # also after another verdict
 REASON = re.compile(r"\*Why:\* (.+)")
 REASON_OF_OURS = re.compile(r"\*\*(?:no|other)\*\*[^:]*: (.+)")
 GROUP = re.compile(r"(?P<commands>\w+(?:, \w+)*): (?P<names>`[^`]+`(?:, `[^`]+`)*)")
 
 
 def rows() -> list[list[str]]:
-    """Cells of every row of the tables that compare."""
+    """Return the cells of every row of the comparison tables."""
     lines = TABLES.splitlines()
     heads = [number for number, line in enumerate(lines) if line == HEAD]
     found = []
@@ -30,7 +30,7 @@ def rows() -> list[list[str]]:
 
 
 def names_in(cell: str) -> list[tuple[str, str]]:
-    """Command and name of each option in a cell such as "whisper, ct2: `--task`<br>hydra: `itn`"."""
+    """Return command and name of each option in a cell such as "whisper, ct2: `--task`<br>hydra: `itn`"."""
     groups = [GROUP.fullmatch(part) for part in cell.split("<br>")]
     assert all(groups), cell
     return [
@@ -43,7 +43,7 @@ def names_in(cell: str) -> list[tuple[str, str]]:
 
 
 def test_every_listed_name_is_in_one_row() -> None:
-    """And no other is; each command says how many there are."""
+    """There are no others, and the stated number of options per command is right."""
     entries = re.findall(r"^\*\*(\w+)\*\*: (\d+) names.*?\n\n(`.*?`)\n\n", LISTS, re.MULTILINE | re.DOTALL)
     assert len(entries) == len(re.findall(r"^\*\*\w+\*\*: ", LISTS, re.MULTILINE)) > 0
     listed = Counter((command, name) for command, _, names in entries for name in re.findall(r"`([^`]+)`", names))
@@ -55,8 +55,8 @@ def test_every_listed_name_is_in_one_row() -> None:
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: names_in(row[0])[0][1])
-def test_every_row_has_a_verdict_and_says_why_it_is_not_theirs(row: list[str]) -> None:
-    """In four words or more."""
+def test_every_row_has_a_verdict_and_a_reason(row: list[str]) -> None:
+    """The reason has four words or more."""
     _, what, verdict = row
     first = re.match(r"\*\*(\w+)\*\*", verdict)
     assert what

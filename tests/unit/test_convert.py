@@ -1,4 +1,4 @@
-"""What a conversion writes, and where; what is not converted, and what helps (more damage: support/damaged.py)."""
+"""Conversion: output, destination, refused sources and their hints. More damage: support/damaged.py."""
 
 import dataclasses
 import errno
@@ -46,8 +46,8 @@ def converted(folder: Path, out: Path, **options: object) -> Tensors:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_tensors_are_those_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path, dtype: str) -> None:
-    """To the bit, only FSMN taps change their layout, and the copy of the tied head is gone."""
+def test_tensors_equal_those_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path, dtype: str) -> None:
+    """They are equal to the bit, except that FSMN taps change their layout and a tied head's copy is dropped."""
     folder = make_checkpoint(dtype=getattr(torch, dtype), with_ctc=True)
     before, source = tree(folder), read_tensors(folder)
     out = converted(folder, tmp_path / "out", dtype=dtype)
@@ -80,7 +80,7 @@ def test_untied_head_is_kept(make_checkpoint: MakeCheckpoint, tmp_path: Path) ->
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("tied", [True, False])
 def test_quantized_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path, bits: int, tied: bool) -> None:
-    """Every matrix of the decoder, embeddings too, and nothing else; the values are within half a step."""
+    """All matrices of the decoder, including embeddings, and no others; values are within half a step."""
     folder = make_checkpoint(llm_tied=tied)
     out = converted(folder, tmp_path / "out", dtype="float32", quantize=bits, group_size=32)
     source = read_tensors(folder)
@@ -103,12 +103,12 @@ def test_quantized_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path, bits
 
 
 def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
-    """(rows, words) uint32 -> (rows, values), the lowest bits first."""
+    """Unpack (rows, words) uint32 into (rows, values), the lowest bits first."""
     shifts = np.arange(0, 32, bits, dtype=np.uint32)
     return ((packed[:, :, None] >> shifts) & (2**bits - 1)).reshape(len(packed), -1).astype(np.float32)
 
 
-def test_metadata_states_where_it_comes_from(small_checkpoint: Path, tmp_path: Path) -> None:
+def test_metadata_states_the_source(small_checkpoint: Path, tmp_path: Path) -> None:
     conversion = convert(small_checkpoint, tmp_path / "out")
     expected = {
         "source": "Small-Nano", "layout": "FunASR", "tool_version": f"funasr-cli {funasr_cli.__version__}",
@@ -136,7 +136,7 @@ def test_files_of_the_source(make_checkpoint: MakeCheckpoint, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_ctc_is_decided_by_the_tensors(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    """`config.yaml` names a CTC decoder in either case."""
+    """`config.yaml` names a CTC decoder in both cases."""
     for name, with_ctc in (("a", True), ("b", False)):
         conversion = convert(str(make_checkpoint(name=name, with_ctc=with_ctc)), tmp_path / f"out-{name}")
         assert (conversion.model.config.ctc is not None) == with_ctc
@@ -158,7 +158,7 @@ def test_languages(
 
 @pytest.fixture
 def strict_family(monkeypatch: pytest.MonkeyPatch) -> Family:
-    """One whose languages are fixed, that takes 8 bits and no recipe for its encoder, and makes a file."""
+    """A family with fixed languages that accepts 8 bits and no encoder recipe, and writes an extra file."""
     nano = registry.FAMILIES[0]
 
     def open_funasr(*details: Any) -> Checkpoint:
@@ -201,7 +201,7 @@ def test_options_that_a_family_refuses(
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["nano", "FunAudioLLM/Fun-ASR-Nano-2512"])
 @pytest.mark.usefixtures("strict_family")
-def test_what_is_known_of_a_short_name_is_refused_before_anything_is_fetched(
+def test_errors_known_from_a_short_name_come_before_any_download(
     name: str, options: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -212,7 +212,7 @@ def test_what_is_known_of_a_short_name_is_refused_before_anything_is_fetched(
 
 
 def test_what_a_family_quantizes_and_writes(small_checkpoint: Path, tmp_path: Path, strict_family: Family) -> None:
-    """Rows that do not divide are left dense; the file that is made is one of the model's like any other."""
+    """Rows that do not divide stay dense. The extra file belongs to the model like any other."""
     source = open_checkpoint(small_checkpoint, "Nano")
     assert read_small_json(source.files, source.texts, "made.json") == json.loads(MADE)
     conversion = convert(small_checkpoint, tmp_path / "m", quantize=8, group_size=32)
@@ -235,7 +235,7 @@ def test_what_a_family_quantizes_and_writes(small_checkpoint: Path, tmp_path: Pa
 def test_a_dense_conversion_is_a_source(
     small_checkpoint: Path, small_model: Path, tmp_path: Path, recipe: dict[str, object]
 ) -> None:
-    """What comes out is what the checkpoint itself gives, and says where that was."""
+    """The result is the same as from the checkpoint itself, and names the checkpoint's source."""
     direct, again = (
         converted(small_checkpoint, tmp_path / "a", **recipe),
         converted(small_model, tmp_path / "b", **recipe),
@@ -248,8 +248,8 @@ def test_a_dense_conversion_is_a_source(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_several_types_is_proved(checkpoint: Path, tmp_path: Path) -> None:
-    """Most of it is in the type that is asked for; what is narrowed may differ, and does."""
+def test_a_checkpoint_of_several_types_is_verified(checkpoint: Path, tmp_path: Path) -> None:
+    """Most of it already has the requested type. Values that are narrowed may differ, and do."""
 
     def change(tensors: Tensors) -> None:
         tensors |= {n: t.bfloat16() for n, t in tensors.items() if not n.startswith("audio_encoder.encoders.")}
@@ -260,7 +260,7 @@ def test_a_checkpoint_of_several_types_is_proved(checkpoint: Path, tmp_path: Pat
     assert 0 < proof.errors["encoder"] < 0.1
 
 
-# --- where ---
+# --- destination ---
 
 
 def test_the_source_is_never_replaced(small_checkpoint: Path, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_else(
     assert os.listdir(model.parent) == [model.name]
 
 
-# --- what is not converted ---
+# --- refused sources ---
 
 
 def refusal(folder: Path, code: str, *values: str) -> ModelError:
@@ -335,7 +335,7 @@ def test_long_lists_are_cut(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
 def test_tensors_that_are_not_real_numbers(checkpoint: Path, dtype: torch.dtype) -> None:
-    """A tied head and embedding among them cannot even be compared."""
+    """A tied head and embedding with such values cannot even be compared."""
     names = (EMBEDDING, LM_HEAD)
     edit_tensors(checkpoint, lambda tensors: tensors.update({name: tensors[name].to(dtype) for name in names}))
     refusal(checkpoint, "model-misfit", f"{EMBEDDING} is of type {str(dtype).removeprefix('torch.')}")
@@ -349,14 +349,14 @@ def test_tensors_that_are_not_real_numbers(checkpoint: Path, dtype: torch.dtype)
         (["model.pt.\x1b[31m"], "model.pt.\N{REPLACEMENT CHARACTER}[31m"),
     ],
 )
-def test_what_upstreams_trainer_leaves(checkpoint: Path, names: list[str], named: str) -> None:
+def test_files_of_upstreams_trainer(checkpoint: Path, names: list[str], named: str) -> None:
     for name in names:
         shutil.copyfile(checkpoint / "model.pt", checkpoint / name)
     (checkpoint / "model.pt").unlink()
     refusal(checkpoint, "model-missing", f"mv {named} model.pt")
 
 
-def test_a_config_json_that_is_not_ours_is_no_matter(checkpoint: Path, tmp_path: Path) -> None:
-    """FunASR's own layout does not need one."""
+def test_a_config_json_that_is_not_ours_is_ignored(checkpoint: Path, tmp_path: Path) -> None:
+    """FunASR's layout does not use one."""
     (checkpoint / "config.json").write_text("{")
     assert convert(checkpoint, tmp_path / "out").tensors > 0

@@ -1,4 +1,4 @@
-"""Forced alignment: the likeliest of all paths that spell the labels, and a clear word where there is none."""
+"""CTC forced alignment: the most likely of all paths that spell the labels, and a clear error if there is none."""
 
 import itertools
 import tracemalloc
@@ -14,7 +14,7 @@ BLANK_CLASS = 0
 
 
 def all_paths(frames: int, classes: int, labels: list[int]) -> list[tuple[int, ...]]:
-    """Every sequence of classes, one a frame, that collapses to the labels."""
+    """Return every sequence of classes, one per frame, that collapses to the labels."""
     paths = itertools.product(range(classes), repeat=frames)
     return [path for path in paths if best_path(list(path), BLANK_CLASS) == labels]
 
@@ -29,7 +29,7 @@ def score(log_probs: np.ndarray, classes: list[int] | tuple[int, ...]) -> float:
 
 @st.composite
 def small_cases(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
-    """Up to six frames of three classes; few different values, so that ties are frequent."""
+    """Draw up to six frames of three classes with few distinct values, so that ties are frequent."""
     frames = draw(st.integers(1, 6))
     values = st.sampled_from([-np.inf, -3.0, -2.0, -1.0, -0.5, 0.0])
     rows = draw(st.lists(st.lists(values, min_size=3, max_size=3), min_size=frames, max_size=frames))
@@ -52,7 +52,7 @@ def test_it_is_the_best_of_all_paths(case: tuple[np.ndarray, list[int]]) -> None
 
 
 @pytest.mark.parametrize(
-    ("frames", "labels", "value", "said"),
+    ("frames", "labels", "value", "message"),
     [
         (2, [1, 2, 1], 0, "3 labels need 3 frames, there are 2"),
         (2, [1, 1], 0, "2 labels need 3 frames, there are 2"),
@@ -60,10 +60,10 @@ def test_it_is_the_best_of_all_paths(case: tuple[np.ndarray, list[int]]) -> None
         *((5, [1], value, "frame 3 has log-probabilities that are not finite") for value in (np.nan, np.inf)),
     ],
 )
-def test_what_cannot_be_aligned(frames: int, labels: list[int], value: float, said: str) -> None:
+def test_labels_that_cannot_be_aligned(frames: int, labels: list[int], value: float, message: str) -> None:
     log_probs = np.zeros((frames, 3))
     log_probs[3:4, 1] = value
-    with pytest.raises(AlignmentError, match=f"^{said}$"):
+    with pytest.raises(AlignmentError, match=f"^{message}$"):
         align(log_probs, labels, BLANK_CLASS)
 
 
@@ -74,7 +74,7 @@ def test_no_labels_are_all_blank(frames: int) -> None:
 
 @pytest.mark.slow
 def test_five_minutes_of_fast_speech_in_bounded_memory() -> None:
-    """300 s are 5,000 frames: half as many labels, and 40 MB beside the log-probabilities."""
+    """300 s are 5,000 frames, with half as many labels. The limit is 40 MB on top of the log-probabilities."""
     rng = np.random.default_rng(3)
     labels = rng.integers(1, 50, 2500).tolist()
     spoken = [label for pair in zip(labels, [BLANK_CLASS] * len(labels), strict=True) for label in pair]

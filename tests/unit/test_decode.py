@@ -1,4 +1,4 @@
-"""Audio files and arrays, good and bad."""
+"""Decoding of audio files and arrays, valid and invalid."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from support.errors import refused
 from funasr_cli.audio.decode import Audio, from_array, load_audio
 
 RATE_HZ = 16000
-FILES = [  # name, subtype, most that a sample may be off
+FILES = [  # name, subtype, largest error of a sample
     ("a.wav", "PCM_16", 1e-4), ("a.wav", "PCM_24", 1e-6), ("a.wav", "PCM_32", 1e-6), ("a.wav", "FLOAT", 0.0),
     ("a.wav", "DOUBLE", 1e-7), ("a.wav", "PCM_U8", 1e-2), ("a.wav", "ULAW", 5e-2), ("a.flac", "PCM_16", 1e-4),
     ("a.aiff", "PCM_16", 1e-4), ("a.aiff", "PCM_S8", 1e-2), ("a.caf", "PCM_16", 1e-4), ("a.au", "PCM_16", 1e-4),
@@ -21,11 +21,11 @@ FILES = [  # name, subtype, most that a sample may be off
 ]  # fmt: skip
 
 
-UNKNOWN = ("zeros", "blanks", "ffmpeg")  # what helps with the last is to convert it with that
+UNKNOWN = ("zeros", "blanks", "ffmpeg")  # for "ffmpeg", the hint is to convert the file with it
 
 
 def tone(rate_hz: int, duration_s: float = 0.5) -> np.ndarray:
-    """(samples,) a 440 Hz tone."""
+    """Return a 440 Hz tone, (samples,)."""
     return (0.5 * np.sin(2 * np.pi * 440 * np.arange(int(rate_hz * duration_s)) / rate_hz)).astype(np.float32)
 
 
@@ -39,7 +39,7 @@ def test_formats(tmp_path: Path, name: str, subtype: str, tolerance: float) -> N
     assert audio.sample_rate_hz == RATE_HZ
     assert audio.samples.dtype == np.float32
     assert audio.samples.ndim == 1
-    # MP3 pads at both ends; compare from where the signals agree best.
+    # MP3 pads at both ends, so compare at the offset of the best match.
     lag = np.argmax(np.correlate(audio.samples, tone(RATE_HZ), "full")) - (len(tone(RATE_HZ)) - 1)
     assert 0 <= lag <= (2000 if name.endswith("mp3") else 0)
     got = audio.samples[lag : lag + len(tone(RATE_HZ))]
@@ -85,7 +85,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, code: str) -> None
         load_audio(tmp_path / name, RATE_HZ)
 
 
-def test_a_few_samples_that_are_missing_are_not_missed(tmp_path: Path) -> None:
+def test_a_few_missing_samples_are_no_error(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(RATE_HZ), RATE_HZ, "FLOAT")
     path.write_bytes(path.read_bytes()[:-1001])
@@ -111,10 +111,10 @@ def test_a_few_samples_that_are_missing_are_not_missed(tmp_path: Path) -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )  # fmt: skip
-def test_what_it_is_instead(tmp_path: Path, content: bytes, kind: str, ending: str) -> None:
-    """Whatever its name promises; but what has no header may begin with silence, or with anything unknown.
+def test_the_error_names_the_real_type(tmp_path: Path, content: bytes, kind: str, ending: str) -> None:
+    """The file's name does not matter. Without a header, a file may begin with silence or with unknown bytes.
 
-    FFmpeg takes a long text for the samples of a telephone.
+    FFmpeg takes a long text for telephone samples.
     """
     path = tmp_path / f"a.{ending}"
     path.write_bytes(content)
@@ -124,7 +124,7 @@ def test_what_it_is_instead(tmp_path: Path, content: bytes, kind: str, ending: s
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -2e6])
 def test_samples_that_are_not_numbers(tmp_path: Path, value: float) -> None:
-    """A few become silence, and are told; a file of nothing else is none."""
+    """A few become silence and are reported; a file with nothing else is refused."""
     samples = np.tile(tone(RATE_HZ)[:, None], (1, 2))
     samples[4000:4003] = value
     soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
@@ -176,14 +176,14 @@ def test_arrays_refused(samples: np.ndarray, rate_hz: int, code: str, value: obj
 
 
 @given(st.integers(1, 400), st.integers(1, 3), st.sampled_from([8000, 16000, 44100]))
-def test_any_length_comes_through(length: int, channels: int, rate_hz: int) -> None:
+def test_any_length_is_decoded(length: int, channels: int, rate_hz: int) -> None:
     audio = from_array(np.ones((length, channels)), rate_hz, RATE_HZ)
     assert abs(len(audio.samples) - length * RATE_HZ / rate_hz) <= 1
     assert np.isfinite(audio.samples).all()
 
 
 @pytest.mark.parametrize("duration_s", [0.1, 10.0, 25.0])
-def test_blocks_of_samples_at_hand(duration_s: float) -> None:
+def test_blocks_of_samples_in_memory(duration_s: float) -> None:
     audio = from_array(tone(RATE_HZ, duration_s), RATE_HZ, RATE_HZ, "x")
     blocks = list(audio.blocks())
     np.testing.assert_array_equal(np.concatenate(blocks), audio.samples)

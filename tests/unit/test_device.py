@@ -1,4 +1,4 @@
-"""What is chosen for the machine, and what is refused."""
+"""Choices for the machine's device, and refused devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from funasr_cli.demo import MODEL
 from funasr_cli.families.load import load_model
 
 
-def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx, "is_available", lambda device: device == mx.Device(mx.cpu))
     before = mx.default_device()
     use_device("cpu")
@@ -32,30 +32,30 @@ SLOW = "libslow.so.0 reaches only 4 GFLOP/s a core"
 
 
 @pytest.mark.parametrize(
-    ("blas", "gflops", "machine", "said"),
+    ("blas", "gflops", "machine", "reason"),
     [
         ("/usr/lib/libslow.so.0", 200.0, "x86_64", ""),
         ("/usr/lib/libslow.so.0", None, "x86_64", ""),  # not measured
-        ("/usr/lib/libslow.so.0", 4.0, "x86_64", SLOW),  # opened, and without effect
+        ("/usr/lib/libslow.so.0", 4.0, "x86_64", SLOW),  # loaded, but without effect
         (None, 200.0, "x86_64", "no fast BLAS found, .*pip install mkl, or"),
         (None, None, "aarch64", "no fast BLAS found, .*: install OpenBLAS"),
     ],
 )
 def test_when_it_is_slow_and_why(
-    blas: str | None, gflops: float | None, machine: str, said: str, monkeypatch: pytest.MonkeyPatch
+    blas: str | None, gflops: float | None, machine: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "lacks_blas", lambda: not blas)
     monkeypatch.setattr(device, "BLAS", blas)
     monkeypatch.setattr(device.platform, "machine", lambda: machine)
-    assert re.match(said or "$", device.slowness(gflops))
+    assert re.match(reason or "$", device.slowness(gflops))
 
 
 @pytest.mark.parametrize(
     ("ticks", "products_s", "fastest_s"),
     [
-        ([0.0], [8.0, 0.005, 0.004, 0.005, 0.005], 0.004),  # the first does not count
+        ([0.0], [8.0, 0.005, 0.004, 0.005, 0.005], 0.004),  # the first one does not count
         ([0.0, 9.0], [8.0, 0.05, 0.04, 0.05, 0.05], 0.04),  # slow, and no time left
-        ([0.0, 0.2], [0.1, 0.05, 0.06, 0.05, 0.05, 0.004], 0.004),  # what seems slow may be waiting for others
+        ([0.0, 0.2], [0.1, 0.05, 0.06, 0.05, 0.05, 0.004], 0.004),  # an apparently slow machine may only be busy
     ],
 )
 def test_how_long_a_machine_is_probed(
@@ -76,7 +76,7 @@ def test_how_long_a_machine_is_probed(
 def test_memory_that_is_kept_in_place(
     metal: bool, chosen: bool, limits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On Metal alone, and not where the CPU has been chosen: that one has no such figure."""
+    """The limit is set on Metal only, and not if the CPU was chosen, which reports no such figure."""
     seen: list[int] = []
     monkeypatch.setattr(device, "on_accelerator", lambda: chosen)
     monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
@@ -102,7 +102,7 @@ def test_memory_of_a_gpu(info: dict[str, int], total: int, there: int, monkeypat
 
 
 def test_models_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By what the type asked for takes: 3.7 million parameters."""
+    """The size follows from the requested type, for 3.7 million parameters."""
     monkeypatch.setattr(device, "available_bytes", lambda: 10_000_000)
     result = invoke("transcribe", "-m", "demo", demo.clips()[0].path)
     result.assert_error(5, "memory-short", str(MODEL), "--dtype stored")

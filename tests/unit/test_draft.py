@@ -1,4 +1,4 @@
-"""Drafts from the CTC text: where a row takes them up again, and what is learned about how the decoder writes."""
+"""Drafts from the CTC text: where a draft resumes in a row, and what is learnt about the decoder's spelling."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def spell(token_ids: list[int]) -> str:
 
 
 def encode(text: str) -> list[int]:
-    """A token for each character: every difference shows."""
+    """Return a token for each character, so that every difference matters."""
     return list(map(ord, text))
 
 
-def draft_behind(text: str, *written: str) -> str | None:
-    """What a draft proposes when these pieces have been written, asked in front of each."""
+def draft_after(text: str, *written: str) -> str | None:
+    """Return the draft's proposal after these pieces have been written. It is also asked before each piece."""
     stream = TextStream(spell)
     draft = CTCDraft(text, stream, encode, SpellingMemory())
     for piece in written:
@@ -55,11 +55,11 @@ def draft_behind(text: str, *written: str) -> str | None:
         ("open the door", "Open", " the door"),
         ("open the door", "open, ", "the door"),
         ("open the door", "open the", " door"),
-        ("open the door", "open the door", None),  # nothing will come any more
+        ("open the door", "open the door", None),  # nothing is left
         ("open the door", "open the door.", None),
         ("open the door now", "open a", " door now"),  # another word
-        ("open the door now", "open door", " now"),  # one less
-        ("open the door now", "please open", " the door now"),  # one more
+        ("open the door now", "open door", " now"),  # one word less
+        ("open the door now", "please open", " the door now"),  # one word more
         ("the train leaves at ten ten a m", "The train leaves at 10", " a m"),  # a digit for a word
         ("我想问我在滨海", "我想问", "我在滨海"),
         ("我想问我在滨海", "我想问，", "我在滨海"),
@@ -70,12 +70,12 @@ def draft_behind(text: str, *written: str) -> str | None:
         ("...", "open", None),
     ],
 )
-def test_where_a_draft_goes_on(text: str, written: str, rest: str) -> None:
-    assert draft_behind(text, written) == rest
-    assert draft_behind(text, *written) == rest  # told character by character
+def test_where_a_draft_resumes(text: str, written: str, rest: str) -> None:
+    assert draft_after(text, written) == rest
+    assert draft_after(text, *written) == rest  # written character by character
 
 
-def test_a_draft_that_has_nothing_to_do_with_the_text_is_hopeless_soon() -> None:
+def test_an_unrelated_draft_is_given_up_soon() -> None:
     stream = TextStream(spell)
     memory = SpellingMemory()
     draft = CTCDraft("open the door " * 20, stream, encode, memory)
@@ -83,13 +83,13 @@ def test_a_draft_that_has_nothing_to_do_with_the_text_is_hopeless_soon() -> None
     for _ in range(4):
         draft.judge(5, 0)
     assert draft.odds == pytest.approx((0.8 / 3, 0.9))
-    assert 0.5 < CTCDraft("", stream, encode, memory).odds[0] < 0.6  # others have not been given up
+    assert 0.5 < CTCDraft("", stream, encode, memory).odds[0] < 0.6  # the odds of other drafts are kept
     draft.judge(10, 7)
     assert draft.odds[1] == pytest.approx((0.9 * 8 + 6) / (8 + 7))
 
 
 def asked_at(text: str, written: str, right: int) -> list[int]:
-    """Steps at which a draft proposes something for a row, if the first token of the first so many is right."""
+    """Return the steps with a proposal for a row, if the first token is right in the first `right` steps."""
     stream = TextStream(spell)
     draft, asked = CTCDraft(text, stream, encode, SpellingMemory()), []
     for step, token_id in enumerate(encode(written)):
@@ -102,8 +102,8 @@ def asked_at(text: str, written: str, right: int) -> list[int]:
     return asked
 
 
-def test_mistakes_make_pauses_and_then_an_end() -> None:
-    """The texts are aligned a few times, however long the row becomes."""
+def test_mistakes_cause_pauses_and_then_end_the_draft() -> None:
+    """The texts are aligned only a few times, no matter how long the row becomes."""
     asked = asked_at("x" + "open the door " * 20, "x" * 200, 1)
     assert asked == [0, 1, 2, 5, 10, 19, 36, 69]
     assert len(asked) == 1 + MOST_MISSES + 1
@@ -130,10 +130,10 @@ words = st.lists(st.sampled_from("the cat sat on 1 20 the mat 我 在 海 , . Ma
 )
 
 
-def passes_for(heard: str, written: str, most: int) -> int:
-    """As the decoder does: what agrees is kept, then comes a token of its own."""
+def passes_for(ctc_text: str, written: str, most: int) -> int:
+    """Return the number of passes of a decoder that accepts matching tokens and adds one of its own in each."""
     stream = TextStream(spell)
-    draft, wanted, passes = CTCDraft(heard, stream, encode, SpellingMemory()), encode(written), 0
+    draft, wanted, passes = CTCDraft(ctc_text, stream, encode, SpellingMemory()), encode(written), 0
     while rest := wanted[len(stream.token_ids) :]:
         proposal = (draft.propose() or [])[:most]
         same = list(takewhile(lambda pair: pair[0] == pair[1], zip(proposal, rest, strict=False)))
@@ -146,48 +146,46 @@ def passes_for(heard: str, written: str, most: int) -> int:
 
 
 @given(
-    heard=words,
+    ctc_text=words,
     other=words,
     edits=st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["dog", "7"])), max_size=3),
 )
 @settings(max_examples=300, deadline=None)
-def test_a_changed_word_costs_little_more_than_its_own_tokens(
-    heard: str, other: str, edits: list[tuple[int, str]]
-) -> None:
-    most, written = 7, heard.split(" ")
+def test_a_changed_word_costs_few_extra_passes(ctc_text: str, other: str, edits: list[tuple[int, str]]) -> None:
+    most, written = 7, ctc_text.split(" ")
     places = {place % len(written): word for place, word in edits}
     for place, word in places.items():
         written[place] = word
     least = -(-len(" ".join(written)) // (most + 1))
-    passes = passes_for(heard, " ".join(written), most)
+    passes = passes_for(ctc_text, " ".join(written), most)
     assert passes >= least
-    if units_of(heard):  # else there is nothing to draft
+    if units_of(ctc_text):  # else there is nothing to draft
         assert passes <= least + 12 * len(places)
-    assert passes_for(other, heard, most) <= len(heard)
+    assert passes_for(other, ctc_text, most) <= len(ctc_text)
 
 
-def brute_force(written: list[str], heard: list[str]) -> list[float]:
-    """Cost of the cheapest way from a text to each beginning of another."""
+def brute_force(written: list[str], ctc_text: list[str]) -> list[float]:
+    """Return the edit distance of a text to each prefix of another one."""
 
     def cost(i: int, j: int) -> float:
         if not i:
             return SKIPPED * j
         if not j:
             return ADDED * i
-        pair = cost(i - 1, j - 1) + (0 if written[i - 1] == heard[j - 1] else CHANGED)
+        pair = cost(i - 1, j - 1) + (0 if written[i - 1] == ctc_text[j - 1] else CHANGED)
         return min(pair, cost(i - 1, j) + ADDED, cost(i, j - 1) + SKIPPED)
 
-    return [cost(len(written), j) for j in range(len(heard) + 1)]
+    return [cost(len(written), j) for j in range(len(ctc_text) + 1)]
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=5), st.lists(st.sampled_from("abc"), max_size=5))
 @settings(max_examples=200, deadline=None)
-def test_alignment_against_all_ways(written: list[str], heard: list[str]) -> None:
-    costs = brute_force(written, heard)
-    count, agrees = align(units_of(" ".join(written)), units_of(" ".join(heard)), open_end=False)
+def test_alignment_against_all_alignments(written: list[str], ctc_text: list[str]) -> None:
+    costs = brute_force(written, ctc_text)
+    count, agrees = align(units_of(" ".join(written)), units_of(" ".join(ctc_text)), open_end=False)
     assert costs[count] == pytest.approx(min(costs))
     if agrees:
-        assert written[-1] == heard[count - 1]
+        assert written[-1] == ctc_text[count - 1]
 
 
 LEARNED = [
@@ -197,35 +195,35 @@ LEARNED = [
 
 
 @pytest.mark.parametrize(
-    ("heard", "written"),
+    ("ctc_text", "written"),
     [
         ("see page ten", "See page 10."), ("my room is two one two", "My room is 212."), ("one two", "12."),
         ("on monday see you", "On Monday see you."), ("unknown words", "Unknown words."), ("十一点", "11点。"),
         ("", ""),
     ],
 )  # fmt: skip
-def test_habits(heard: str, written: str) -> None:
+def test_habits(ctc_text: str, written: str) -> None:
     memory = SpellingMemory()
-    assert memory.write(heard) == heard
+    assert memory.write(ctc_text) == ctc_text
     for each in LEARNED:
         memory.learn(*each)
-    assert memory.write(heard) == written
+    assert memory.write(ctc_text) == written
 
 
 @given(st.lists(st.tuples(words, words), max_size=6), words)
 @settings(max_examples=200, deadline=None)
-def test_habits_of_any_texts(pairs: list[tuple[str, str]], heard: str) -> None:
-    """What is made of a text stays about as long; what is written as it is heard is proposed as it is."""
+def test_habits_of_any_texts(pairs: list[tuple[str, str]], ctc_text: str) -> None:
+    """A rewritten text has about the same length; a text that is written as recognised is proposed unchanged."""
     memory, plain = SpellingMemory(), SpellingMemory()
     for one, other in pairs:
         memory.learn(one, other)
         plain.learn(one, one)
-    units = units_of(heard)
-    assert len(memory.write(heard)) <= len(heard) + LONGEST_FORM * len(units) + LONGEST_ENDING
-    assert [unit.key for unit in units_of(plain.write(heard))] == [unit.key for unit in units]
+    units = units_of(ctc_text)
+    assert len(memory.write(ctc_text)) <= len(ctc_text) + LONGEST_FORM * len(units) + LONGEST_ENDING
+    assert [unit.key for unit in units_of(plain.write(ctc_text))] == [unit.key for unit in units]
 
 
-def test_what_nobody_can_have_said_is_no_habit() -> None:
+def test_impossible_lengths_are_not_learnt() -> None:
     memory = SpellingMemory()
     memory.learn("one two three", "one " + "and on " * 300 + "three")
     memory.learn("uh", "x" * 5000)

@@ -1,4 +1,4 @@
-"""From what a user types to a model or a checkpoint; which files of a repository are fetched, and what is told."""
+"""From the user's input to a model or checkpoint; the files to fetch from a repository, and messages."""
 
 import dataclasses
 import shutil
@@ -35,7 +35,7 @@ from funasr_cli.options import Hub
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home; the models lie in its folder `models`."""
+    """An empty home. The models are in its folder `models`."""
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
@@ -47,7 +47,7 @@ def add(home: Path, model: Path, *names: str) -> None:
 
 
 def assert_refused(name: str | None, code: str, *values: str, find: Callable[..., Any] = find_model) -> None:
-    """By what looks for a model; message and hint have these values."""
+    """Assert that looking for a model fails with this code and these values in message or hint."""
     with refused(code, *values):
         find(name)
 
@@ -63,7 +63,7 @@ def test_models_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_which_model_is_the_default(home: Path, small_model: Path) -> None:
-    """The only one; Nano among several."""
+    """It is the only model, or Nano among several."""
     assert_refused(None, "model-missing", str(home / "models"), "funasr convert FunAudioLLM/Fun-ASR-Nano-2512")
     assert_refused("nano", "model-missing", "nano", "funasr convert nano")
     add(home, small_model, "b")
@@ -102,7 +102,7 @@ def test_a_folder_wins_over_a_name(home: Path, small_model: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_unknown_name_lists_what_there_is(home: Path, small_model: Path) -> None:
+def test_unknown_name_lists_the_existing_models(home: Path, small_model: Path) -> None:
     add(home, small_model, "a", "b")
     assert_refused("c", "model-missing", "c: ", "a, b; convert one with: funasr convert nano")
     assert_refused("dmo", "model-missing", "dmo: ", "did you mean demo?")
@@ -114,7 +114,7 @@ def test_folder_that_is_no_model(home: Path, small_checkpoint: Path) -> None:
     assert_refused(name, "model-unconverted", f"{name}: ", f"funasr convert {name}")
 
 
-@pytest.mark.parametrize("name", ["~nobody-has-this-name", "a" * 300, "a\0b", "a/" * 200, ""])
+@pytest.mark.parametrize("name", ["~no-such-user", "a" * 300, "a\0b", "a/" * 200, ""])
 def test_names_that_no_folder_can_have(home: Path, name: str) -> None:
     for find in (find_model, fetch_checkpoint):
         assert_refused(name, "model-missing", find=find)
@@ -143,12 +143,12 @@ def test_source_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["/nothere", "./x", "../x/y", "~/nothere", "a/b/c"])
 def test_no_such_folder(home: Path, name: str) -> None:
-    """What can be no hub id is taken for a path."""
+    """A name that cannot be a hub id is taken for a path."""
     assert_refused(name, "model-missing", f"{name}: no such folder", find=fetch_checkpoint)
 
 
 def test_a_converted_model_is_a_source_by_its_name(home: Path, small_model: Path) -> None:
-    """By what `funasr models` calls it, or the last part of that."""
+    """It is found by its name in `funasr models`, or by the last part of that."""
     add(home, small_model, "mine", "owner/theirs")
     assert fetch_checkpoint("mine") == CheckpointFolder(home / "models/mine", "mine", None)
     assert fetch_checkpoint("theirs") == CheckpointFolder(home / "models/owner/theirs", "owner/theirs", None)
@@ -161,7 +161,7 @@ def test_a_converted_model_is_a_source_by_its_name(home: Path, small_model: Path
 def test_a_hub_id_or_an_alias_means_the_hub(
     home: Path, small_model: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever has been converted from it already: it is to be fetched again."""
+    """An existing conversion is ignored: the checkpoint is to be fetched again."""
     add(home, small_model, "nano", "FunAudioLLM/Fun-ASR-Nano-2512", "owner/x")
     fetched = CheckpointFolder(home / "snapshot", "owner/x", "0123", Hub.HF)
     monkeypatch.setattr(huggingface, "fetch", lambda *_: fetched)
@@ -169,7 +169,7 @@ def test_a_hub_id_or_an_alias_means_the_hub(
 
 
 def test_converting_a_converted_model_by_its_name(home: Path, small_model: Path) -> None:
-    """It gets a name that says what has become of it, and never its own."""
+    """The new model's name reflects the conversion, and is never the old one."""
     add(home, small_model, "owner/x")
     assert convert(Path("x"), quantize=8).folder == home / "models/owner/x-8bit"
     assert converted_models().keys() == {"owner/x", "owner/x-8bit"}
@@ -187,9 +187,9 @@ def test_neither_folder_nor_id(home: Path, name: str) -> None:
     assert_refused(name, "model-missing", f"{name}: ", find=fetch_checkpoint)
 
 
-# --- which files of a repository are fetched ---
+# --- the files to fetch from a repository ---
 
-# What the repositories of the release hold, on either hub.
+# The contents of the release's repositories, on both hubs.
 UPSTREAM = """
 .gitattributes README.md README_zh.md config.yaml configuration.json ctc.py example/en.mp3 example/zh.mp3
 images/funasr-v2.png model.pt model.py multilingual.tiktoken requirements.txt tools/utils.py
@@ -213,7 +213,7 @@ UNWANTED = {
 @pytest.mark.parametrize(
     "names", [UPSTREAM, TRANSFORMERS, MLX_AUDIO], ids=["upstream", "transformers", "mlx-audio"]
 )
-def test_what_is_wanted(names: list[str]) -> None:
+def test_wanted_files(names: list[str]) -> None:
     found = wanted("owner/model", names)
     assert set(found) == set(names) - UNWANTED
     assert len(found) == len(set(found))
@@ -241,13 +241,13 @@ def test_one_set_of_weights(names: list[str], tensors: list[str]) -> None:
     assert [name for name in found if name.endswith((".pt", ".safetensors"))] == tensors
 
 
-def test_a_way_out_of_the_folder() -> None:
+def test_names_outside_of_the_folder() -> None:
     names = "../config.json /config.json a/b/config.json .a/config.json .. config.json/ -/vocab.json".split()
     assert wanted("owner/model", ["model.pt", "", *names]) == ["model.pt"]
 
 
 def test_files_that_another_family_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Patterns, at the top or in a folder; a star is no way into another one, nor to what is hidden."""
+    """Patterns match at the top or in a folder. A star matches neither a slash nor hidden files."""
     monkeypatch.setattr(registry, "FAMILIES", registry.FAMILIES[:1])
     other = dataclasses.replace(registry.FAMILIES[0], hub_files=("am.mvn", "*.bpe.model", "*/seg_dict"))
     names = ["am.mvn", "a.b.bpe.model", "x/seg_dict", "config.yaml"]
@@ -265,7 +265,7 @@ SHORT = ("sensevoice", "sense-voice-small")
 def test_a_model_whose_id_is_another_one_on_modelscope(
     home: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each hub is asked for its own."""
+    """Each hub is queried with its own id."""
     asked = []
     for hub in ("huggingface", "modelscope"):
         monkeypatch.setattr(f"funasr_cli.hubs.{hub}.fetch", lambda *details: asked.append(details[0]))
@@ -278,14 +278,14 @@ def test_a_model_whose_id_is_another_one_on_modelscope(
 
 @pytest.mark.parametrize("name", [*SHORT, HERE, THERE, "SenseVoiceSmall"])
 @pytest.mark.parametrize("converted", [HERE, THERE])
-def test_a_converted_model_goes_by_its_id_on_either_hub(
+def test_a_converted_model_is_found_by_its_id_on_either_hub(
     home: Path, small_model: Path, name: str, converted: str
 ) -> None:
     add(home, small_model, converted, "other")
     assert find_model(name) == find_aligner(name) == home / "models" / converted
 
 
-def test_of_two_conversions_the_one_that_is_named(home: Path, small_model: Path) -> None:
+def test_two_conversions_of_one_model(home: Path, small_model: Path) -> None:
     add(home, small_model, HERE, THERE)
     assert {find_model(name) for name in (*SHORT, HERE)} == {home / "models" / HERE}
     assert find_model(THERE) == home / "models" / THERE
@@ -294,7 +294,7 @@ def test_of_two_conversions_the_one_that_is_named(home: Path, small_model: Path)
 @pytest.mark.parametrize(
     ("name", "alias"), [(name, name) for name in SHORT] + [(HERE, SHORT[0]), (THERE, SHORT[0])]
 )
-def test_a_missing_model_is_named_in_short(home: Path, name: str, alias: str) -> None:
+def test_a_missing_model_is_named_by_its_alias(home: Path, name: str, alias: str) -> None:
     with refused("model-missing", name) as failure:
         find_model(name)
     assert failure.value.hint.endswith(f"funasr convert {alias}")
@@ -315,7 +315,7 @@ def test_is_complete(names: list[str], complete: bool, tmp_path: Path) -> None:
 
 
 def test_no_room_for_the_result(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a local folder, too; nothing is left."""
+    """This includes a local folder. Nothing is left over."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with refused("disk-full", tmp_path):
         funasr_cli.convert(small_checkpoint, tmp_path / "out")
@@ -323,7 +323,7 @@ def test_no_room_for_the_result(small_checkpoint: Path, tmp_path: Path, monkeypa
 
 
 def test_what_is_a_model(small_model: Path, small_checkpoint: Path, tmp_path: Path) -> None:
-    """What we have written, and what mlx-audio has; not a source, nor what lacks its weights."""
+    """Models are those we have written and mlx-audio's; a source is not one, nor is a folder without weights."""
     assert is_model(small_model)
     assert not is_model(small_checkpoint)
     theirs = tmp_path / "theirs"
@@ -346,7 +346,7 @@ def test_what_is_a_model(small_model: Path, small_checkpoint: Path, tmp_path: Pa
     assert not is_model(theirs)
 
 
-def test_where_a_model_came_from(small_model: Path, tmp_path: Path) -> None:
+def test_the_hub_of_a_model(small_model: Path, tmp_path: Path) -> None:
     assert hub_of(small_model) is None  # a local folder
     (tmp_path / "config.json").write_text('{"source": {"hub": "ms"}}')
     assert hub_of(tmp_path) is Hub.MS
@@ -361,7 +361,7 @@ ELSEWHERE = f"{ABSENT}; ModelScope's copy has one: --hub ms"
 
 
 @pytest.mark.parametrize(
-    ("name", "hub", "has_ctc", "said"),
+    ("name", "hub", "has_ctc", "line"),
     [
         *((name, hub, True, PRESENT) for name in (ALIASES["nano"], "My-Nano") for hub in ("hf", "ms", None)),
         (ALIASES["nano"], "hf", False, ELSEWHERE), (ALIASES["nano"], None, False, ELSEWHERE),
@@ -369,13 +369,13 @@ ELSEWHERE = f"{ABSENT}; ModelScope's copy has one: --hub ms"
         ("My-Nano", None, False, ABSENT),
     ],
 )  # fmt: skip
-def test_which_hub_has_the_ctc_branch(name: str, hub: str | None, has_ctc: bool, said: str) -> None:
+def test_which_hub_has_the_ctc_branch(name: str, hub: str | None, has_ctc: bool, line: str) -> None:
     config = read_config(demo.MODEL).config
     able = dataclasses.replace(config, ctc=config.ctc if has_ctc else None)
-    assert list(capabilities(able, {"source": name, "hub": hub})) == ["languages: zh, en", said]
+    assert list(capabilities(able, {"source": name, "hub": hub})) == ["languages: zh, en", line]
 
 
-def test_torch_is_asked_for_before_a_pickle_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_required_before_a_pickle_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing else needs it."""
     monkeypatch.setitem(sys.modules, "torch", None)
     assert set(wanted("owner/model", TRANSFORMERS)) == set(TRANSFORMERS) - UNWANTED
@@ -383,8 +383,8 @@ def test_torch_is_asked_for_before_a_pickle_is_fetched(monkeypatch: pytest.Monke
         wanted("owner/model", UPSTREAM)
 
 
-def test_sentencepiece_is_asked_for_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no list of the pieces, which does without it."""
+def test_sentencepiece_is_required_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of pieces can be read without the library."""
     names = ["am.mvn", "x.bpe.model", "config.yaml", "configuration.json", "model.pt"]
     assert set(wanted("owner/model", names)) == {*names}
     monkeypatch.setitem(sys.modules, "sentencepiece", None)

@@ -1,4 +1,4 @@
-"""The layout of a converted model: safetensors, `config.json`, and what is refused in it."""
+"""The layout of a converted model: safetensors and `config.json`, and what is refused in them."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ SPECS = st.dictionaries(
 def test_safetensors_round_trip(
     tmp_path_factory: pytest.TempPathFactory, specs: dict[str, Spec], metadata: dict[str, str], data: Any
 ) -> None:
-    """The safetensors library reads every shape and type as it was written."""
+    """The safetensors library reads every shape and type back unchanged."""
     path = tmp_path_factory.mktemp("st") / "a.safetensors"
     sizes = [size_bytes(*spec) for spec in specs.values()]
     contents = [data.draw(st.binary(min_size=size, max_size=size)) for size in sizes]
@@ -56,8 +56,8 @@ def test_safetensors_refuses_wrong_sizes_and_existing_files(tmp_path: Path) -> N
         write_safetensors(tmp_path / "b", specs, iter([]), {})
 
 
-def test_safetensors_asks_for_one_tensor_at_a_time(tmp_path: Path) -> None:
-    """The next tensor is not made before the last one is written."""
+def test_safetensors_takes_one_tensor_at_a_time(tmp_path: Path) -> None:
+    """A tensor is only made after the previous one has been written."""
     path, sizes = tmp_path / "a", []
 
     def contents() -> Any:

@@ -1,4 +1,4 @@
-"""Every format survives every text: written as UTF-8, and read back by its users' readers or a strict parser."""
+"""Every format can hold any text: it is written as UTF-8 and read back by common readers or by a strict parser."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ FORMATS_PAGE = Path(__file__).parents[2] / "docs/formats.md"
 
 
 def test_every_format_has_a_name_and_takes_a_layout() -> None:
-    said = transcript(segment(0.0, 3.0, "one two three four"), duration_s=3.0)
+    original = transcript(segment(0.0, 3.0, "one two three four"), duration_s=3.0)
     narrow = Style(subtitles=SubtitleLayout(max_line_width=9))
     assert list(WRITERS) == list(DEFAULT_TIMES) == ["txt", "srt", "vtt", "tsv", "json", "jsonl", "md"]
-    differing = [name for name, write in WRITERS.items() if write(said, narrow) != write(said)]
+    differing = [name for name, write in WRITERS.items() if write(original, narrow) != write(original)]
     assert differing == ["srt", "vtt"]
 
 
 @given(transcripts() | worded())
-def test_every_format_can_be_written_and_read(said: Transcript) -> None:
-    """In UTF-8, on lines that end with line feeds."""
+def test_every_format_can_be_written_and_read(original: Transcript) -> None:
+    """Files are UTF-8, and lines end with line feeds."""
     for name, write in WRITERS.items():
-        content = write(said)
+        content = write(original)
         assert content.encode("utf-8").decode("utf-8") == content, name
         assert "\r" not in content, name
         assert "\x00" not in content, name
@@ -55,13 +55,13 @@ def test_every_format_can_be_written_and_read(said: Transcript) -> None:
 
 
 @given(transcripts())
-def test_text_is_a_line_for_each_segment(said: Transcript) -> None:
-    texts = [folded(part.text) for part in said.segments]
-    assert as_text(said).splitlines() == [text for text in texts if text]
+def test_text_is_a_line_for_each_segment(original: Transcript) -> None:
+    texts = [folded(part.text) for part in original.segments]
+    assert as_text(original).splitlines() == [text for text in texts if text]
 
 
 def documented_unescape(field: str) -> str:
-    """What docs/formats.md says to do with a field of a TSV file."""
+    """Undo the escapes of a TSV field as docs/formats.md describes."""
     (code,) = re.findall(r"```python\n(.+?)```", FORMATS_PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assignment, expression = [line.strip() for line in code.strip().splitlines()]
     assert all(line in str(as_tsv.__doc__) for line in (assignment, expression))
@@ -71,49 +71,49 @@ def documented_unescape(field: str) -> str:
 
 
 @given(transcripts())
-def test_tsv_comes_back_exactly(said: Transcript) -> None:
-    content = as_tsv(said)
-    assert len(content.splitlines()) == content.count("\n") == len(said.segments) + 1
+def test_tsv_comes_back_exactly(original: Transcript) -> None:
+    content = as_tsv(original)
+    assert len(content.splitlines()) == content.count("\n") == len(original.segments) + 1
     head, *rows = csv.reader(io.StringIO(content), delimiter="\t", quoting=csv.QUOTE_NONE)
     assert head == ["start", "end", "text"]
     assert [[int(start), int(end), documented_unescape(text)] for start, end, text in rows] == [
-        [round(part.start_s * 1000), round(part.end_s * 1000), part.text] for part in said.segments
+        [round(part.start_s * 1000), round(part.end_s * 1000), part.text] for part in original.segments
     ]
 
 
-def test_tsv_as_it_stands() -> None:
-    said = transcript(
+def test_tsv_example() -> None:
+    original = transcript(
         segment(0.0004, 1.0, 'say "a\tb\\n"\n'), segment(1.0, 3599.9996, "c\u2028\x1b\udcff 你"), duration_s=3600.0
     )
-    assert as_tsv(said) == (
+    assert as_tsv(original) == (
         'start\tend\ttext\n0\t1000\tsay "a\\tb\\\\n"\\n\n1000\t3600000\tc\\u2028\\u001b\\udcff 你\n'
     )
 
 
-def expected_cues(said: Transcript, layout: SubtitleLayout | None = None) -> list[Shown]:
-    cues = make_cues(said, layout) if layout else make_cues(said)
+def expected_cues(original: Transcript, layout: SubtitleLayout | None = None) -> list[Shown]:
+    cues = make_cues(original, layout) if layout else make_cues(original)
     return [(cue.start_ms, cue.end_ms, cue.text) for cue in cues]
 
 
 def without_arrows(shown: list[Shown]) -> list[Shown]:
-    """SRT's only replacement."""
+    """Apply the only replacement in SRT."""
     return [(start, end, re.sub("--+>", "->", text)) for start, end, text in shown]
 
 
 @given(transcripts())
-def test_srt(said: Transcript) -> None:
-    content, expected = as_srt(said), without_arrows(expected_cues(said))
+def test_srt(original: Transcript) -> None:
+    content, expected = as_srt(original), without_arrows(expected_cues(original))
     assert read_srt(content) == expected
     if expected:
         assert read_with_webvtt(content, "srt") == expected
 
 
 @given(transcripts())
-def test_vtt(said: Transcript) -> None:
-    content, expected = as_vtt(said), expected_cues(said)
+def test_vtt(original: Transcript) -> None:
+    content, expected = as_vtt(original), expected_cues(original)
     notes, shown = read_vtt(content)
     assert shown == expected
-    assert len(notes) == any(cue.estimated for cue in make_cues(said))
+    assert len(notes) == any(cue.estimated for cue in make_cues(original))
     assert read_with_webvtt(content, "vtt") == expected
 
 
@@ -124,7 +124,7 @@ ODD = transcript(
 )
 
 
-def test_srt_as_it_stands() -> None:
+def test_srt_example() -> None:
     assert as_srt(ODD) == (
         "1\n00:00:00,500 --> 00:00:02,050\na -> b <i>c</i> & &amp; {\\an8}\n\n"
         "2\n01:00:00,000 --> 01:00:01,000\n1 2. Two.\n"
@@ -132,7 +132,7 @@ def test_srt_as_it_stands() -> None:
     assert as_srt(transcript(duration_s=1.0)) == ""
 
 
-def test_vtt_as_it_stands() -> None:
+def test_vtt_example() -> None:
     assert as_vtt(ODD) == (
         "WEBVTT\n\n00:00:00.500 --> 00:00:02.050\na --&gt; b &lt;i&gt;c&lt;/i&gt; &amp; &amp;amp; {\\an8}\n\n"
         "01:00:00.000 --> 01:00:01.000\n1 2. Two.\n"
@@ -141,14 +141,14 @@ def test_vtt_as_it_stands() -> None:
 
 
 def test_other_readers() -> None:
-    """A library that does not go by the strict rules reads the same of a text without anything special in it."""
-    said = transcript(segment(0.0, 9.0, "One, two; 你好。" * 5), duration_s=9.0)
+    """A less strict library reads the same text if it contains nothing special."""
+    original = transcript(segment(0.0, 9.0, "One, two; 你好。" * 5), duration_s=9.0)
     for name, write in (("srt", as_srt), ("vtt", as_vtt)):
-        assert read_with_pysubs2(write(said), name) == expected_cues(said)
+        assert read_with_pysubs2(write(original), name) == expected_cues(original)
 
 
 def rendered(markdown: str) -> tuple[str, list[str], str, list[str]]:
-    """Heading, items, paragraph and further items of a page; anything else is an error."""
+    """Return heading, items, paragraph and further items of a page. Anything else is an error."""
     page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown)
     blocks = r"<h1>(.*?)</h1>\n(?:<ul>\n(.*?)</ul>\n)?<p>(.*?)</p>\n(?:<ul>\n(.*?)</ul>\n)?"
     match = re.fullmatch(blocks, page, re.DOTALL)
@@ -165,25 +165,25 @@ def rendered(markdown: str) -> tuple[str, list[str], str, list[str]]:
 
 
 @given(transcripts())
-def test_markdown(said: Transcript) -> None:
-    """Rendered, it says what was meant, and no text becomes a tag, link or emphasis."""
-    heading, items, account, problems = rendered(as_markdown(said))
-    assert heading == folded(Path(said.source).name)
-    texts = [text for part in said.segments if (text := folded(part.text))]
+def test_markdown(original: Transcript) -> None:
+    """The rendered text equals the original, and never becomes a tag, link or emphasis."""
+    heading, items, account, problems = rendered(as_markdown(original))
+    assert heading == folded(Path(original.source).name)
+    texts = [text for part in original.segments if (text := folded(part.text))]
     assert [re.sub(r"^<strong>(\d+:)?\d+:\d\d</strong> ", "", item) for item in items] == texts
     assert re.fullmatch(
         r"[\d:]+ long: [\d:]+ transcribed, [\d:]+ repaired, [\d:]+ failed, [\d:]+ silence\.", account
     )
-    assert problems == list(filter(None, map(folded, (*said.warnings, said.fault or ""))))
+    assert problems == list(filter(None, map(folded, (*original.warnings, original.fault or ""))))
 
 
-def test_markdown_as_it_stands() -> None:
-    said = Transcript(
+def test_markdown_example() -> None:
+    original = Transcript(
         "talks/a_[1].wav", 3700.4, "nano", None,
         (segment(0.9, 2.0, "你好 *you*!"), segment(3, 4, ""), segment(3599.9996, 3700.0, "# 1. <b>", "budget")),
         TIMINGS, fault="broke off", warnings=("3600.0-3700.0 s: cut short", "1. - a", "--- b"),
     )  # fmt: skip
-    assert as_markdown(said) == (
+    assert as_markdown(original) == (
         "# a\\_\\[1\\].wav\n\n"
         "- **0:00** 你好 \\*you\\*!\n"
         "- **59:59** \\# 1. \\<b\\>\n\n"
@@ -212,7 +212,7 @@ SAID = transcript(
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_takes_times_or_refuses_them(name: str) -> None:
-    """Whose times are shown makes a difference; without a word about it, those of `DEFAULT_TIMES` are."""
+    """The option changes the output; without it, the format's `DEFAULT_TIMES` apply."""
     written = {}
     for times in Timestamps:
         if times is Timestamps.NONE and name in OF_TIMES:
@@ -226,8 +226,8 @@ def test_every_format_takes_times_or_refuses_them(name: str) -> None:
     assert written[Timestamps.SEGMENT] == WRITERS[name](unworded, Style(Timestamps.SEGMENT))
 
 
-def test_text_with_times_as_it_stands() -> None:
-    """Where words have none, that of the segment."""
+def test_text_with_times_example() -> None:
+    """Segments without word times get the segment's."""
     assert as_text(SAID) == as_text(SAID, Timestamps.NONE) == "One 2.\nThree.\n"
     assert as_text(SAID, Timestamps.SEGMENT) == "[0:01.00-0:03.00] One 2.\n[59:59.90-1:01:10.00] Three.\n"
     assert as_text(SAID, Timestamps.WORD) == (
@@ -236,15 +236,15 @@ def test_text_with_times_as_it_stands() -> None:
 
 
 @given(transcripts() | worded())
-def test_text_with_times_can_be_read(said: Transcript) -> None:
-    """As docs/formats.md says, to a hundredth of a second."""
+def test_text_with_times_can_be_read(original: Transcript) -> None:
+    """They can be parsed as docs/formats.md describes, to a hundredth of a second."""
     pattern = re.search(r"`(\^\\\[.+)`", FORMATS_PAGE.read_text(encoding="utf-8"))
     assert pattern
     for times in (Timestamps.WORD, Timestamps.SEGMENT):
         parts = [
-            one for part in said.segments for one in (part.words if times is Timestamps.WORD else ()) or [part]
+            one for part in original.segments for one in (part.words if times is Timestamps.WORD else ()) or [part]
         ]
-        found = [re.search(pattern[1], line) for line in as_text(said, times).splitlines()]
+        found = [re.search(pattern[1], line) for line in as_text(original, times).splitlines()]
         read = [(seconds(match[1]), seconds(match[2]), match[3]) for match in found if match]
         expected = [
             (round(100 * one.start_s) / 100, round(100 * one.end_s) / 100, folded(one.text)) for one in parts
@@ -261,24 +261,24 @@ def seconds(stamp: str) -> float:
     return round(60 * whole + float(rest), 2)
 
 
-def test_parts_that_a_model_times_take_the_segments_place() -> None:
-    """Where times are shown, and words have none."""
+def test_timed_parts_replace_the_segment() -> None:
+    """This applies if times are shown and there are no word times."""
     parts = TimedText("one", 1.0, 2.0), TimedText("two.", 4.0, 8.0)
-    said = transcript(dataclasses.replace(segment(0.0, 9.0, "one two."), pieces=parts), duration_s=9.0)
-    assert as_text(said) == "one two.\n"
-    assert as_text(said, Timestamps.SEGMENT) == "[0:01.00-0:02.00] one\n[0:04.00-0:08.00] two.\n"
-    assert as_tsv(said) == "start\tend\ttext\n1000\t2000\tone\n4000\t8000\ttwo.\n"
+    original = transcript(dataclasses.replace(segment(0.0, 9.0, "one two."), pieces=parts), duration_s=9.0)
+    assert as_text(original) == "one two.\n"
+    assert as_text(original, Timestamps.SEGMENT) == "[0:01.00-0:02.00] one\n[0:04.00-0:08.00] two.\n"
+    assert as_tsv(original) == "start\tend\ttext\n1000\t2000\tone\n4000\t8000\ttwo.\n"
 
 
 def test_tsv_of_words() -> None:
-    """A row for each, and one for a segment whose words have no times."""
+    """There is a row for each word, and one for a segment whose words have no times."""
     assert as_tsv(SAID, Timestamps.WORD) == (
         "start\tend\ttext\n1260\t1500\tOne\n1500\t2460\t2.\n3599900\t3670000\tThree.\n"
     )
     assert as_tsv(SAID) == "start\tend\ttext\n1000\t3000\tOne 2.\n3599900\t3670000\tThree.\n"
 
 
-def test_vtt_says_where_times_of_words_are_estimated() -> None:
+def test_vtt_marks_estimated_word_times() -> None:
     note = "NOTE Some word times are estimated, for example those of numbers written in digits.\n\n"
     assert as_vtt(SAID).startswith(f"WEBVTT\n\n{note}00:00:01.260 --> ")
     measured = transcript(spoken(0.0, 4.0, "One. Two.", (0.3, 1.5), (1.8, 3.0)), duration_s=4.0)
@@ -298,28 +298,28 @@ def test_markdown_with_times() -> None:
 
 @pytest.mark.slow
 @given(worded())
-def test_markdown_of_words(said: Transcript) -> None:
+def test_markdown_of_words(original: Transcript) -> None:
     """No word breaks the list."""
-    page = MarkdownIt("commonmark").render(as_markdown(said, Timestamps.WORD).split("\n\n")[1] + "\n")
-    words = [folded(word.text) for part in said.segments for word in part.words if folded(part.text)]
+    page = MarkdownIt("commonmark").render(as_markdown(original, Timestamps.WORD).split("\n\n")[1] + "\n")
+    words = [folded(word.text) for part in original.segments for word in part.words if folded(part.text)]
     found = re.findall("<li><strong>(?:\\d+:)?\\d+:\\d\\d\\.\\d\\d</strong> (.*)</li>\n", page)
     assert list(map(html.unescape, found)) == list(filter(None, words))
 
 
-# --- words that are marked in subtitles ---
+# --- words marked in subtitles ---
 
 MARKING = SubtitleLayout(highlight_words=True)
 
 
-def test_marked_words_as_they_stand() -> None:
-    said = transcript(spoken(0.0, 4.0, "R&B --> <i>", (0.3, 0.6), (0.9, 1.2), (1.2, 1.8)), duration_s=4.0)
-    assert as_srt(said, MARKING) == (
+def test_marked_words_example() -> None:
+    original = transcript(spoken(0.0, 4.0, "R&B --> <i>", (0.3, 0.6), (0.9, 1.2), (1.2, 1.8)), duration_s=4.0)
+    assert as_srt(original, MARKING) == (
         "1\n00:00:00,300 --> 00:00:00,600\n<u>R&B</u> -> <i>\n\n"
         "2\n00:00:00,600 --> 00:00:00,900\nR&B -> <i>\n\n"
         "3\n00:00:00,900 --> 00:00:01,200\nR&B <u>-></u> <i>\n\n"
         "4\n00:00:01,200 --> 00:00:01,800\nR&B -> <u><i></u>\n"
     )
-    assert as_vtt(said, MARKING) == (
+    assert as_vtt(original, MARKING) == (
         "WEBVTT\n\n00:00:00.300 --> 00:00:00.600\n<u>R&amp;B</u> --&gt; &lt;i&gt;\n\n"
         "00:00:00.600 --> 00:00:00.900\nR&amp;B --&gt; &lt;i&gt;\n\n"
         "00:00:00.900 --> 00:00:01.200\nR&amp;B <u>--&gt;</u> &lt;i&gt;\n\n"
@@ -328,17 +328,17 @@ def test_marked_words_as_they_stand() -> None:
 
 
 @given(worded())
-def test_marked_words(said: Transcript) -> None:
-    """Without its marks, a file is that of the cues; every mark is closed, and stands for one."""
-    cues = make_cues(said, MARKING)
+def test_marked_words(original: Transcript) -> None:
+    """Without its marks, a file has the same cues; every mark is closed and encloses one word."""
+    cues = make_cues(original, MARKING)
     tag = re.compile("<u>(.*?)</u>", re.DOTALL)
-    vtt = as_vtt(said, MARKING)
+    vtt = as_vtt(original, MARKING)
     count = sum(cue.marked is not None for cue in cues)
     assert (len(tag.findall(vtt)), vtt.count("<u>"), vtt.count("</u>")) == (count, count, count)
-    assert read_vtt(tag.sub(r"\1", vtt))[1] == expected_cues(said, MARKING)
+    assert read_vtt(tag.sub(r"\1", vtt))[1] == expected_cues(original, MARKING)
     shown = read_with_webvtt(vtt, "vtt")
     assert [tag.sub(r"\1", text) for _, _, text in shown] == [cue.text for cue in cues]
     found = [match[1] if (match := tag.search(text)) else None for _, _, text in shown]
     assert found == [cue.text[slice(*cue.marked)] if cue.marked else None for cue in cues]
-    srt = read_srt(as_srt(said, MARKING))
+    srt = read_srt(as_srt(original, MARKING))
     assert [(start, end) for start, end, _ in srt] == [(cue.start_ms, cue.end_ms) for cue in cues]

@@ -1,4 +1,4 @@
-"""JSON: everything comes back, numbers to six digits behind the point, and the schema describes it."""
+"""JSON: everything can be read back, numbers have six decimals, and the schema describes it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs/transcript.schema.json").
 RULES = settings(max_examples=300, deadline=None)
 
 
-def test_numbers_carry_no_noise_of_their_type() -> None:
-    """As 2.4585000000000004 would."""
+def test_numbers_have_no_rounding_noise() -> None:
+    """An example of such noise is 2.4585000000000004."""
     text = as_json(transcript(segment(0.1 + 0.2, 2.4585000000000004, "a"), duration_s=3.0))
     assert '"start_s": 0.3,' in text
     assert '"end_s": 2.4585,' in text
@@ -34,37 +34,37 @@ def test_numbers_carry_no_noise_of_their_type() -> None:
 
 @RULES
 @given(transcripts(divided=True) | worded())
-def test_json_comes_back(said: Transcript) -> None:
+def test_json_round_trip(original: Transcript) -> None:
     rows = [
         {
             **row, "state": part.state, "sentences": list(map(dataclasses.asdict, sentences_of(part))),
             **{name: list(row[name]) for name in ("scores", "words", "tags", "pieces")},
         }
-        for part, row in zip(said.segments, map(dataclasses.asdict, said.segments), strict=True)
+        for part, row in zip(original.segments, map(dataclasses.asdict, original.segments), strict=True)
     ]  # fmt: skip
     expected = {
-        **dataclasses.asdict(said), "segments": rows, "warnings": list(said.warnings),
-        "lost": list(map(list, said.lost)), "text": said.text,
-        "complete": said.complete, "times": said.times, "ledger": dataclasses.asdict(said.ledger),
+        **dataclasses.asdict(original), "segments": rows, "warnings": list(original.warnings),
+        "lost": list(map(list, original.lost)), "text": original.text,
+        "complete": original.complete, "times": original.times, "ledger": dataclasses.asdict(original.ledger),
     }  # fmt: skip
-    expected["timings"]["passes"] = said.timings.decoder_calls
-    line = as_json_line(said)
+    expected["timings"]["passes"] = original.timings.decoder_calls
+    line = as_json_line(original)
     rounded = json.loads(json.dumps(expected), parse_float=lambda digits: round(float(digits), 6))
-    assert json.loads(as_json(said)) == json.loads(line) == rounded
+    assert json.loads(as_json(original)) == json.loads(line) == rounded
     assert len(line.splitlines()) == 1
 
 
 @pytest.mark.slow
 @RULES
 @given(transcripts(divided=True) | worded())
-def test_json_follows_its_schema(said: Transcript) -> None:
-    Draft202012Validator(SCHEMA).validate(json.loads(as_json(said)))
+def test_json_follows_its_schema(original: Transcript) -> None:
+    Draft202012Validator(SCHEMA).validate(json.loads(as_json(original)))
 
 
-def test_words_say_when_they_are_said() -> None:
-    """Asked for segments' times only, or for none, they are left out; without any, the sentences are, too."""
+def test_words_have_times() -> None:
+    """Words are omitted if only segment times or no times are requested; in the latter case, sentences are too."""
     part = spoken(1.0, 3.0, "One 2.", (1.2, 1.5), (1.5, 2.46), guessed="2.")
-    said = transcript(dataclasses.replace(part, pieces=(TimedText("One 2.", 1.0, 3.0),)), duration_s=3.0)
+    original = transcript(dataclasses.replace(part, pieces=(TimedText("One 2.", 1.0, 3.0),)), duration_s=3.0)
     sentence = {"text": "One 2.", "start_s": 1.2, "end_s": 2.46, "estimated": True}
     words = [
         {"text": "One", "start_s": 1.2, "end_s": 1.5, "score": 0.9, "estimated": False},
@@ -76,21 +76,21 @@ def test_words_say_when_they_are_said() -> None:
         (Timestamps.SEGMENT, "segment", [], [whole]),
         (Timestamps.NONE, "segment", [], []),
     ):
-        data = json.loads(as_json(said, times))
+        data = json.loads(as_json(original, times))
         (row,) = data["segments"]
         assert (data["times"], row["words"], row["sentences"]) == (measured, kept, sentences)
         assert len(row["pieces"]) == (times is not Timestamps.NONE)
         assert (row["start_s"], row["end_s"]) == (1.0, 3.0)
         Draft202012Validator(SCHEMA).validate(data)
-        assert json.loads(as_json_line(said, times)) == data
-    assert as_json(said) == as_json(said, Timestamps.WORD)
+        assert json.loads(as_json_line(original, times)) == data
+    assert as_json(original) == as_json(original, Timestamps.WORD)
 
 
-def test_sentences_say_where_their_times_are_estimated() -> None:
-    """A segment that is one sentence has measured ones; several share its time by their lengths."""
-    three = segment(2.0, 5.0, "Two.\n 你好！ Six ox. ")  # of 4, 6 and 6 columns
-    said = transcript(segment(1.0, 2.0, "One."), three, segment(5.0, 7.0, "\n"), duration_s=7.0)
-    rows = [row["sentences"] for row in json.loads(as_json(said))["segments"]]
+def test_sentences_mark_estimated_times() -> None:
+    """A segment with a single sentence has measured times; several sentences share its time by their lengths."""
+    three = segment(2.0, 5.0, "Two.\n 你好！ Six ox. ")  # 4, 6 and 6 columns wide
+    original = transcript(segment(1.0, 2.0, "One."), three, segment(5.0, 7.0, "\n"), duration_s=7.0)
+    rows = [row["sentences"] for row in json.loads(as_json(original))["segments"]]
     assert rows == [
         [{"text": "One.", "start_s": 1.0, "end_s": 2.0, "estimated": False}],
         [
@@ -104,8 +104,8 @@ def test_sentences_say_where_their_times_are_estimated() -> None:
 
 @RULES
 @given(transcripts())
-def test_sentences_hold_the_text_and_the_time_of_their_segment(said: Transcript) -> None:
-    for part in said.segments:
+def test_sentences_hold_the_text_and_the_time_of_their_segment(original: Transcript) -> None:
+    for part in original.segments:
         sentences = sentences_of(part)
         spelled = "".join(sentence.text for sentence in sentences)
         assert not sentences or spelled.replace(" ", "") == folded(part.text).replace(" ", "")
@@ -115,20 +115,24 @@ def test_sentences_hold_the_text_and_the_time_of_their_segment(said: Transcript)
         assert len(sentences) != 1 or not sentences[0].estimated
 
 
-def test_what_is_transcribed_follows_the_schema(
+def test_real_transcripts_follow_the_schema(
     stopping_model: Path, small_model: Path, zh_wav: Path, tmp_path: Path
 ) -> None:
-    """Complete, cut short, silent."""
+    """Complete, cut short and silent ones."""
     silence = tmp_path / "silence.wav"
     soundfile.write(silence, np.zeros(16000), 16000)
     stopping, endless = funasr_cli.load(str(stopping_model)), funasr_cli.load(str(small_model))
-    said = [
+    original = [
         stopping.transcribe(zh_wav, vad=False, ctc=True),
         endless.transcribe(zh_wav, max_tokens=3, language="zh"),
         stopping.transcribe(silence),
     ]
-    assert [(len(one.segments) > 0, one.complete) for one in said] == [(True, True), (True, False), (False, True)]
-    for one in said:
+    assert [(len(one.segments) > 0, one.complete) for one in original] == [
+        (True, True),
+        (True, False),
+        (False, True),
+    ]
+    for one in original:
         Draft202012Validator(SCHEMA).validate(json.loads(as_json(one)))
 
 
@@ -149,7 +153,7 @@ def test_the_schema_describes_every_field(kind: Any, more: set[str]) -> None:
 
 
 def test_the_schema_refuses_what_is_not_a_transcript() -> None:
-    """Anything missing, anything more, and values that there are not."""
+    """Missing fields, extra fields and invalid values are refused."""
     validator = Draft202012Validator(SCHEMA)
     part = dataclasses.replace(
         spoken(0.0, 1.0, "a", (0.2, 0.8)), pieces=(TimedText("a", 0.1, 0.9),), translation=Translation("b", "en")

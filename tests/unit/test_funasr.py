@@ -1,4 +1,4 @@
-"""What is common to all of FunASR's folders."""
+"""Code shared by all of FunASR's layouts."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def write(folder: Path, content: Any) -> Path:
     return folder
 
 
-def test_files_that_a_release_names(tmp_path: Path) -> None:
-    assert stated_file(tmp_path, "frontend_conf", "cmvn_file") is None  # there is no such file
+def test_files_named_by_a_release(tmp_path: Path) -> None:
+    assert stated_file(tmp_path, "frontend_conf", "cmvn_file") is None  # the file does not exist
     write(tmp_path, RELEASE)
     assert stated_file(tmp_path, "frontend_conf", "cmvn_file") == "am.mvn"
     assert stated_file(tmp_path, "tokenizer_conf", "bpemodel") == "chn_jpn_yue_eng_ko_spectok.bpe.model"
@@ -38,6 +38,6 @@ def test_files_that_a_release_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [[], {"file_path_metas": 3}, {"file_path_metas": {"a": []}}, {"file_path_metas": {"a": {"b": 3}}}]
 )
-def test_what_is_no_name(tmp_path: Path, content: Any) -> None:
+def test_invalid_names(tmp_path: Path, content: Any) -> None:
     with refused("model-config", tmp_path / "configuration.json"):
         stated_file(write(tmp_path, content), "a", "b")

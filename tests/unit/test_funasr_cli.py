@@ -1,4 +1,4 @@
-"""The library's front door: what docs/python.md says, and what may be passed, taken and dropped."""
+"""The public Python API: the examples of docs/python.md, inputs, results, and resources."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ RATE_HZ = 16000
 
 @pytest.fixture(scope="module")
 def asr() -> Recognizer:
-    """Loaded, and used once: the tables of its filter bank are made then, and stay."""
+    """A loaded recognizer that has been used once, since its filter bank tables are made on first use and kept."""
     recognizer = funasr_cli.load("demo")
     recognizer.encode_audio(CLIPS[0].path)
     return recognizer
@@ -56,12 +56,12 @@ def samples() -> np.ndarray:
 
 
 def same(one: Transcript, other: Transcript) -> bool:
-    """But for the name and the time it took."""
+    """Return whether transcripts are equal except for source and timings."""
     return one == dataclasses.replace(other, source=one.source, timings=one.timings)
 
 
 @pytest.mark.slow
-def test_every_block_of_the_page_runs_and_prints_what_it_says(
+def test_every_example_of_the_page_prints_its_output(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -86,7 +86,7 @@ def test_readme_and_package_show_the_same_example() -> None:
     assert textwrap.indent(code, "    ", lambda line: bool(line.strip())) in funasr_cli.__doc__
 
 
-def test_all_names_are_there_and_no_others() -> None:
+def test_all_names_exist_and_no_others() -> None:
     for name in funasr_cli.__all__:
         assert getattr(funasr_cli, name) is not None
     assert funasr_cli.Recognizer is Recognizer
@@ -102,8 +102,8 @@ def test_earlier_names_remain_for_one_release(asr: Recognizer) -> None:
     assert asr.has_ctc is asr.capabilities.word_times is True
 
 
-def test_every_type_that_a_user_meets_is_at_the_front_door() -> None:
-    """What the public functions take and return, and what is in that."""
+def test_every_type_of_the_public_functions_is_exported() -> None:
+    """These are the parameters' and results' types, and the types of their fields."""
     methods = (Recognizer.transcribe, Recognizer.stream, Recognizer.run, Recognizer.encode_audio)
     results = (funasr_cli.Transcript, funasr_cli.Segment, *get_args(funasr_cli.Event))
     hints = " ".join(str(hint) for use in (*methods, *results) for hint in inspect.get_annotations(use).values())
@@ -117,13 +117,13 @@ def test_every_type_that_a_user_meets_is_at_the_front_door() -> None:
     ("module", "heavy"),
     [("funasr_cli", {"numpy", "mlx", "typer"}), ("funasr_cli.writers", {"rich", "numpy", "mlx", "typer"})],
 )
-def test_importing_brings_nothing_heavy_until_it_is_asked_for(module: str, heavy: set[str]) -> None:
+def test_heavy_modules_are_imported_only_when_needed(module: str, heavy: set[str]) -> None:
     script = f"import sys, {module}; print({heavy} & set(sys.modules), funasr_cli.Recognizer.__module__)"
     done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, timeout=60)
     assert (done.stdout.decode(), done.stderr.decode()) == ("set() funasr_cli.pipeline\n", "")
 
 
-def test_a_model_by_the_path_of_its_folder(tmp_path: Path) -> None:
+def test_a_model_by_its_path(tmp_path: Path) -> None:
     assert funasr_cli.load(demo.MODEL).model.loaded.folder == demo.MODEL
     for use in (funasr_cli.load, funasr_cli.convert):
         with refused("model-missing", tmp_path / "missing"):
@@ -164,8 +164,8 @@ def test_sample_rates_belong_to_samples(
             use(audio, sample_rate_hz=sample_rate_hz)
 
 
-def test_timings_say_where_the_time_went(asr: Recognizer) -> None:
-    """All stages, in JSON's schema, too."""
+def test_timings_have_all_stages(asr: Recognizer) -> None:
+    """JSON's schema has them as well."""
     timings = asr.transcribe(CLIPS[0].path).timings
     stages = {f"{stage}_s" for stage in STAGES}
     assert all(getattr(timings, stage) > 0 for stage in stages)
@@ -193,7 +193,7 @@ def test_keywords_change_options(asr: Recognizer) -> None:
 
 
 @pytest.mark.slow
-def test_several_come_back_in_order(asr: Recognizer) -> None:
+def test_several_results_are_in_order(asr: Recognizer) -> None:
     paths = [clip.path for clip in CLIPS[:4]]
     recordings = [paths[0], str(paths[1]), load_audio(paths[2], RATE_HZ), paths[3]]
     transcripts = asr.transcribe_batch(recordings, batch_size=2)
@@ -206,7 +206,7 @@ def test_several_come_back_in_order(asr: Recognizer) -> None:
 
 
 @pytest.mark.slow
-def test_a_stream_tells_what_happens(asr: Recognizer) -> None:
+def test_events_of_a_stream(asr: Recognizer) -> None:
     events = list(asr.stream(CLIPS[0].path, language="en"))
     assert {type(event) for event in events} == {
         funasr_cli.PartialText,
@@ -223,8 +223,8 @@ def test_a_stream_tells_what_happens(asr: Recognizer) -> None:
     assert drafts[-2:] == [CLIPS[0].written, None]
 
 
-def test_a_run_tells_of_each_input(asr: Recognizer) -> None:
-    """From its opening to its last event."""
+def test_events_of_each_input_in_a_run(asr: Recognizer) -> None:
+    """They range from its opening to its last event."""
     paths = [CLIPS[0].path, Path("missing.wav"), CLIPS[3].path]
     openers = [partial(open_recording, path, RATE_HZ) for path in paths]
     events = list(asr.run(openers, TranscribeOptions(confidence=True)))
@@ -252,22 +252,22 @@ def cache_limit() -> int:
 
 
 def held() -> tuple[int, int, int]:
-    """What MLX holds and may hold."""
+    """Return MLX's memory in use and its limits."""
     return mx.get_active_memory(), mx.get_cache_memory(), cache_limit()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["close", "drop", "throw"])
-def test_a_stream_that_is_given_up_leaves_nothing(asr: Recognizer, samples: np.ndarray, end: str) -> None:
+def test_an_abandoned_stream_frees_everything(asr: Recognizer, samples: np.ndarray, end: str) -> None:
     asr.transcribe(CLIPS[0].path)
     gc.collect()
-    mx.clear_cache()  # of what the collector has just freed
+    mx.clear_cache()  # of arrays that the collector has just freed
     before, threads = held(), threading.enumerate()
     long = np.tile(np.append(samples, np.zeros(RATE_HZ, np.float32)), 30)
     events = asr.stream(long, sample_rate_hz=RATE_HZ, batch_size=2)
     while not isinstance(next(events), funasr_cli.SegmentFinished):
         pass
-    assert set(threading.enumerate()) - set(threads)  # one reads ahead
+    assert set(threading.enumerate()) - set(threads)  # one thread reads ahead
     assert cache_limit() != before[-1]
     if end == "close":
         events.close()
@@ -282,8 +282,8 @@ def test_a_stream_that_is_given_up_leaves_nothing(asr: Recognizer, samples: np.n
 
 
 @pytest.mark.slow
-def test_streams_in_turns(asr: Recognizer) -> None:
-    """The one that ends first takes nothing away from the other."""
+def test_interleaved_streams(asr: Recognizer) -> None:
+    """The stream that ends first does not affect the other one."""
     gc.collect()
     mx.clear_cache()
     before = held()
@@ -307,8 +307,8 @@ def as_numpy(array: mx.array) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_encoded_audio_is_what_the_decoder_reads(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a recording that is one segment."""
+def test_encoded_audio_equals_the_decoders_input(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recording is a single segment."""
     seen: list[tuple[Encoded, list[mx.array]]] = []
     original = NanoModel.prompts
 
@@ -342,7 +342,7 @@ def test_samples_are_encoded_like_their_file(asr: Recognizer, samples: np.ndarra
         asr.encode_audio(load_audio(CLIPS[0].path, 8000))
 
 
-def test_too_much_to_be_encoded_in_one_go(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_audio_for_one_batch(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = partial(itertools.repeat, np.zeros(10 * RATE_HZ, np.float32))
     endless = SimpleNamespace(name="endless", sample_rate_hz=RATE_HZ, expected_s=None, start_s=0.0, blocks=blocks)
     with refused("audio-too-long", "endless", 300):
@@ -376,7 +376,7 @@ for workers in (1, 3, 3):
 """
 
 
-def test_threads_load_transcribe_again_and_at_the_same_time() -> None:
-    """And what they got can be computed with, in them and elsewhere."""
+def test_threads_load_and_transcribe_repeatedly_and_in_parallel() -> None:
+    """Their results can be used in computations, in the same and in other threads."""
     done = subprocess.run([sys.executable, "-c", IN_THREADS], env=environment(), capture_output=True, timeout=120)
     assert (done.returncode, done.stderr.decode()) == (0, "")

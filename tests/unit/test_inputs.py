@@ -1,4 +1,4 @@
-"""What names on the command line stand for: files, folders, patterns, standard input, times."""
+"""Inputs on the command line: files, folders, patterns, standard input, times."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ from funasr_cli.sources import open_input
 
 
 def make(folder: Path, *names: str) -> None:
-    """Empty files, with the folders they are in."""
+    """Create empty files and their folders."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
@@ -28,7 +28,7 @@ def make(folder: Path, *names: str) -> None:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own, so that names are short."""
+    """An empty working folder, so that names are short."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -60,7 +60,7 @@ def test_files_as_they_are(here: Path) -> None:
 
 @pytest.mark.parametrize("address", ["http://example.com/a.mp3", "HTTPS://example.com/?a=[1]", "s3://a//b.wav"])
 def test_an_address(here: Path, address: str) -> None:
-    """It is no pattern, and stands in the message as it was typed; a file of that name is a file."""
+    """An address is not a pattern, and the error names it unchanged; an existing file of that name is used."""
     (input,) = find_inputs([address])
     with refused("audio-address", address):
         open_input(input, 16000)
@@ -69,7 +69,7 @@ def test_an_address(here: Path, address: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="names must be text there")
-def test_name_that_is_not_text(here: Path) -> None:
+def test_a_name_that_is_not_text(here: Path) -> None:
     name = os.fsdecode(b"a\xff.wav")
     make(here, name)
     for typed in (name, ".", "*.wav"):
@@ -96,10 +96,10 @@ def test_results_keep_their_place_in_the_folder(here: Path) -> None:
     assert stems("calls/*/a.wav") == ["monday/a", "tuesday/a"]
     assert stems(str(here / "calls/**/a.wav"), recursive=True) == ["monday/a", "tuesday/a"]
     assert stems("calls/monday/*.wav", "./calls/tuesday/a.wav") == ["a", "a"]
-    assert stems("calls/*/../b.c.wav") == ["b.c"]  # and not outside of the output folder
+    assert stems("calls/*/../b.c.wav") == ["b.c"]  # inside the output folder
 
 
-def test_results_of_a_folder_beside_this_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_a_folder_next_to_this_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(here, "calls/monday/a.wav", "calls/tuesday/a.wav", "work/b.wav")
     monkeypatch.chdir(here / "work")
     assert stems("../calls", recursive=True) == ["monday/a", "tuesday/a"]
@@ -125,7 +125,7 @@ def test_folder_without_recordings(here: Path, recursive: bool) -> None:
     assert ("--recursive" in caught.value.hint) != recursive
 
 
-def test_every_known_ending_is_found(here: Path) -> None:
+def test_every_known_suffix_is_found(here: Path) -> None:
     make(here, *(f"calls/{index}{ending}" for index, ending in enumerate(sorted(ENDINGS))))
     assert len(labels("calls")) == len(ENDINGS) > 40
 
@@ -145,7 +145,7 @@ def test_links(here: Path) -> None:
 
 
 @pytest.mark.parametrize("typed", ["calls", "calls/**/*.wav", "**/*.wav", "c*/**", "calls/**/**/?.wav"])
-def test_links_in_circles(here: Path, typed: str) -> None:
+def test_cyclic_links(here: Path, typed: str) -> None:
     make(here, "calls/a.wav", "calls/1/b.wav", "calls/2/c.wav")
     for folder in ("calls", "calls/1", "calls/2"):
         (here / folder / "up").symlink_to(here / "calls")
@@ -156,8 +156,8 @@ def test_links_in_circles(here: Path, typed: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
-def test_a_pipe_in_a_folder_is_no_recording(here: Path) -> None:
-    """Reading it could wait for ever."""
+def test_a_pipe_in_a_folder_is_skipped(here: Path) -> None:
+    """Reading it could block forever."""
     make(here, "calls/a.wav")
     os.mkfifo(here / "calls/b.wav")
     assert labels("calls") == labels("calls/*") == ["calls/a.wav"]
@@ -165,8 +165,8 @@ def test_a_pipe_in_a_folder_is_no_recording(here: Path) -> None:
 
 
 @pytest.mark.parametrize("typed", [["calls"], ["calls/**/*.wav"], ["calls/2", "calls"]])
-def test_folder_that_cannot_be_read(here: Path, monkeypatch: pytest.MonkeyPatch, typed: list[str]) -> None:
-    """It is reported in its turn, and the others are still done."""
+def test_an_unreadable_folder(here: Path, monkeypatch: pytest.MonkeyPatch, typed: list[str]) -> None:
+    """It is reported in its position, and the other inputs are still processed."""
     make(here, "calls/a.wav", "calls/1/b.wav", "calls/2/c.wav")
     scandir = os.scandir
 
@@ -190,9 +190,9 @@ def test_patterns(here: Path) -> None:
     )
     assert labels("a*.wav") == ["a1.wav", "a2.wav", "a10.wav"]
     assert labels("a?.wav") == labels("a[12].wav") == ["a1.wav", "a2.wav"]
-    assert labels("*.txt") == ["b.txt"]  # named by its ending
+    assert labels("*.txt") == ["b.txt"]  # its suffix is explicit
     assert labels("*/*.wav") == ["calls/c.wav"]
-    assert labels("c*s") == ["calls/c.wav"]  # as if the shell had named the folder
+    assert labels("c*s") == ["calls/c.wav"]  # as if the shell had expanded it to the folder
     assert labels("**/*.wav") == ["calls/c.wav"]  # as in a shell
     assert labels("c*s", recursive=True) == ["calls/c.wav", "calls/deeper/d.wav"]
     everything = ["a1.wav", "a2.wav", "a10.wav", "calls/c.wav", "calls/deeper/d.wav"]
@@ -204,13 +204,13 @@ def test_patterns(here: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a[1].wav", "*.wav", "what?.wav", "[x]/a.wav"])
-def test_a_name_wins_over_a_pattern(here: Path, name: str) -> None:
+def test_an_existing_file_takes_precedence_over_a_pattern(here: Path, name: str) -> None:
     make(here, name, "a1.wav", "whatX.wav", "x/a.wav")
     assert labels(name) == [name]
     assert stems(name) == [Path(name).stem]
 
 
-def test_folder_whose_name_is_a_pattern(here: Path) -> None:
+def test_a_folder_with_the_name_of_a_pattern(here: Path) -> None:
     make(here, "[x]/a.wav", "x/b.wav", "y[1]/deep/c.wav")
     assert labels("[x]") == ["[x]/a.wav"]
     assert labels("y*/**/*.wav", recursive=True) == ["y[1]/deep/c.wav"]
@@ -229,7 +229,7 @@ def test_pattern_that_needs_recursive(here: Path) -> None:
 
 
 def test_repetitions(here: Path) -> None:
-    """Found twice is once; typed twice is twice."""
+    """A file found twice is used once; a file named twice is used twice."""
     make(here, "calls/a.wav", "calls/b.wav", "calls/deeper/c.wav")
     (here / "same").symlink_to(here / "calls")
     assert labels("calls/a.wav", "calls/a.wav") == ["calls/a.wav"] * 2
@@ -240,8 +240,8 @@ def test_repetitions(here: Path) -> None:
     assert labels("calls/a.wav", "calls", "./same/a.wav") == ["calls/a.wav", "calls/b.wav", "same/a.wav"]
 
 
-def test_what_holds_for_every_input(here: Path) -> None:
-    """The clip; and the format of samples, where there is no header."""
+def test_options_of_every_input(here: Path) -> None:
+    """The clip, and the sample format of inputs without a header."""
     make(here, "calls/a.wav", "b.RAW", "c.wav", "d")
     pcm = PCMFormat("s16le", 8000, 2)
     inputs = find_inputs(["calls", "b.RAW", "c.wav", "d"], clip=(1.0, None), pcm=pcm)
@@ -267,7 +267,7 @@ def test_pcm_formats_refused(encoding: str, rate_hz: int, channels: int, value: 
 
 @pytest.mark.parametrize("encoding", PCM_ENCODINGS)
 def test_pcm_formats(here: Path, encoding: str) -> None:
-    """libsndfile writes them, under its own names."""
+    """libsndfile writes the same encodings under its own names."""
     subtype, endian = PCM_ENCODINGS[encoding]
     samples = np.random.default_rng(0).uniform(-0.9, 0.9, (1000, 2)).astype(np.float32)
     soundfile.write("a.raw", samples, 8000, subtype, endian, "RAW")
@@ -283,7 +283,7 @@ def test_pcm_formats(here: Path, encoding: str) -> None:
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once; and an unset variable of the shell must not stand for the current folder."""
+    """It is used once. An empty name, such as an unset shell variable, is not the current folder."""
     monkeypatch.setattr(os, "isatty", lambda descriptor: False)
     assert find_inputs(["a.wav", "-"])[1] == Input(STDIN, "-", "stdin")
     assert_refused("input-once", "-", "a.wav", "-")

@@ -1,4 +1,4 @@
-"""Standard input: whatever is piped in, as it comes, in a process of its own."""
+"""Standard input: any piped recording, read as it arrives, in a separate process."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from support.running import environment
 
 from funasr_cli.audio.decode import load_audio, open_recording
 
-# Says of each block how long it is as soon as it has it, and in the end what happened; keeps the samples.
+# Prints the length of each block on arrival and the result at the end; stores the samples.
 READ = """
 import json, sys
 import numpy as np
@@ -57,13 +57,13 @@ class Child:
     """A process that reads its standard input."""
 
     def __init__(self, folder: Path, stdin: int | IO[bytes] = subprocess.PIPE, **wanted: object):
-        self.kept = folder / "kept"  # where it may put what it cannot read at once
+        self.kept = folder / "kept"  # for input that cannot be read immediately
         self.kept.mkdir(exist_ok=True)
         self._out = folder / "out.npy"
         command = [sys.executable, "-c", READ, str(self._out), json.dumps(wanted)]
         env = environment(TMPDIR=str(self.kept))
         self.process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, env=env)
-        self.alarm = threading.Timer(120, self.process.kill)  # rather than wait for ever
+        self.alarm = threading.Timer(120, self.process.kill)  # avoids waiting forever
         self.alarm.daemon = True
         self.alarm.start()
 
@@ -72,25 +72,25 @@ class Child:
         self.process.stdin.write(content)
         self.process.stdin.flush()
 
-    def said(self) -> Iterator[dict]:
-        """What it says, as it says it."""
+    def messages(self) -> Iterator[dict]:
+        """Yield the process's messages as they arrive."""
         assert self.process.stdout
         return map(json.loads, self.process.stdout)
 
-    def wait_until_it_keeps_something(self) -> None:
+    def wait_until_it_stores_something(self) -> None:
         while not any(file.stat().st_size for file in self.kept.glob("funasr-*")):
             assert self.process.poll() is None
             time.sleep(0.01)
 
     def end(self) -> tuple[list[dict], np.ndarray]:
-        """What it still says when nothing more comes, and the samples."""
-        said = list(self.said())
+        """Close the input; return the remaining messages and the samples."""
+        messages = list(self.messages())
         assert self.process.wait() == 0
         self.alarm.cancel()
-        return said, np.load(self._out)
+        return messages, np.load(self._out)
 
     def feed(self, chunks: Iterable[bytes]) -> tuple[list[dict], np.ndarray]:
-        """Pipe all of this in."""
+        """Pipe all chunks into the process."""
 
         def write() -> None:
             with self.process.stdin or open(os.devnull) as pipe:
@@ -107,7 +107,7 @@ class Child:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """As it is read from a file, here in this process; nothing is left behind."""
+    """The result equals reading the file, here in this process, and nothing is left over."""
     (tmp_path / "kept").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "kept"))
     how, is_live = FORMATS[name]
@@ -120,23 +120,23 @@ def test_every_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: 
     assert (read.error, os.listdir(tmp_path / "kept")) == (None, [])
 
 
-def test_it_is_kept_on_disk_meanwhile(tmp_path: Path) -> None:
+def test_input_is_stored_on_disk_meanwhile(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", {}, noise(60 * RATE_HZ))
     content = path.read_bytes()
     child = Child(tmp_path, times=2)
     child.write(content[: len(content) // 2])
-    child.wait_until_it_keeps_something()
+    child.wait_until_it_stores_something()
     _, samples = child.feed([content[len(content) // 2 :]])
     once = load_audio(path, RATE_HZ).samples
     np.testing.assert_array_equal(samples, np.concatenate([once, once]))
     assert os.listdir(child.kept) == []
 
 
-def test_what_was_kept_is_deleted_when_interrupted(tmp_path: Path) -> None:
+def test_stored_input_is_deleted_on_interruption(tmp_path: Path) -> None:
     child = Child(tmp_path)
     content = write(tmp_path / "a.flac", {}, noise(60 * RATE_HZ)).read_bytes()
     child.write(content)
-    child.wait_until_it_keeps_something()
+    child.wait_until_it_stores_something()
     child.process.send_signal(signal.SIGINT)
     assert child.process.wait() != 0
     child.alarm.cancel()
@@ -145,33 +145,33 @@ def test_what_was_kept_is_deleted_when_interrupted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 44100])
 @pytest.mark.parametrize("container", ["raw", "wav"])
-def test_blocks_come_while_it_is_spoken(tmp_path: Path, container: str, rate_hz: int) -> None:
-    """A second later at most: the next one is not written before this one has been handed on."""
+def test_blocks_arrive_while_it_is_recorded(tmp_path: Path, container: str, rate_hz: int) -> None:
+    """The delay is at most a second: each block is only written after the previous one has been received."""
     second = (noise(rate_hz, 2) * 2**15).astype("<i2").tobytes()
     if container == "wav":
         child = Child(tmp_path)
         child.write(wav_header(0xFFFFFFFF, 2, rate_hz))
     else:
         child = Child(tmp_path, pcm={"encoding": "s16le", "sample_rate_hz": rate_hz, "channels": 2})
-    got, said = 0, child.said()
+    got, messages = 0, child.messages()
     for written in range(1, 6):
         child.write(second)
         while got <= (written - 1) * RATE_HZ:
-            got += next(said).get("samples", 0)
+            got += next(messages).get("samples", 0)
     rest, _ = child.feed([])
     assert got + sum(line.get("samples", 0) for line in rest) == 5 * RATE_HZ
 
 
 @pytest.mark.parametrize("name", ["b.mp3", "a.ogg"])
-def test_blocks_come_while_it_is_broadcast(tmp_path: Path, name: str) -> None:
-    """Compressed, some seconds later."""
+def test_blocks_of_compressed_input_arrive_while_it_is_recorded(tmp_path: Path, name: str) -> None:
+    """For compressed input, the delay is some seconds."""
     how, _ = FORMATS[name]
     content = write(tmp_path / name, how, noise(30 * RATE_HZ)).read_bytes()
     child = Child(tmp_path)
     child.write(content[: len(content) // 2])
-    got, said = 0, child.said()
+    got, messages = 0, child.messages()
     while got < 10 * RATE_HZ:
-        got += next(said).get("samples", 0)
+        got += next(messages).get("samples", 0)
     rest, _ = child.feed([content[len(content) // 2 :]])
     assert got + sum(line.get("samples", 0) for line in rest) == pytest.approx(30 * RATE_HZ, abs=2000)
 
@@ -181,9 +181,9 @@ def test_file_as_standard_input(tmp_path: Path, name: str) -> None:
     how, _ = FORMATS[name]
     path = write(tmp_path / name, how, noise(DURATION_S * RATE_HZ))
     with path.open("rb") as file:
-        said, got = Child(tmp_path, stdin=file).end()
+        messages, got = Child(tmp_path, stdin=file).end()
     np.testing.assert_array_equal(got, load_audio(path, RATE_HZ).samples)
-    assert said[-1] == {"end": True}
+    assert messages[-1] == {"end": True}
 
 
 def test_closed_standard_input(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_closed_standard_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["a socket", "a pipe that does not wait"])
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
 def test_other_things_than_a_pipe(tmp_path: Path, name: str, kind: str) -> None:
-    """As other programs hand them down; and nothing is there to be read for a while."""
+    """Other programs may pass such inputs, with no data available at first."""
     content = write(tmp_path / name, {}, noise(DURATION_S * RATE_HZ)).read_bytes()
     theirs, ours = (end.detach() for end in socket.socketpair()) if kind == "a socket" else os.pipe()
     os.set_blocking(theirs, kind == "a socket")
@@ -204,22 +204,22 @@ def test_other_things_than_a_pipe(tmp_path: Path, name: str, kind: str) -> None:
     with open(ours, "wb", buffering=0) as file:
         file.write(content[:10_000])
         if name == "a.wav":
-            assert next(child.said())["name"] == "-"
+            assert next(child.messages())["name"] == "-"
         else:
-            child.wait_until_it_keeps_something()
+            child.wait_until_it_stores_something()
         file.write(content[10_000:])
-    said, got = child.end()
+    messages, got = child.end()
     np.testing.assert_array_equal(got, load_audio(tmp_path / name, RATE_HZ).samples)
-    assert said[-1] == {"end": True}
+    assert messages[-1] == {"end": True}
 
 
 @pytest.mark.slow
 def test_no_end_after_two_gigabytes(tmp_path: Path) -> None:
-    """Where libsndfile would stop, by a size that stands for none: three hours of 48 kHz stereo, say."""
+    """libsndfile would stop there, at a size that means "unknown", after three hours of 48 kHz stereo, say."""
     channels, rate_hz, chunk = 64, 768_000, bytes(64 * 8 * 4096)
     format = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, channels, rate_hz, 8 * channels * rate_hz, 8 * channels, 64)
     header = b"RIFF" + struct.pack("<I", 0x7FFFF024) + b"WAVE" + format + b"data" + struct.pack("<I", 0x7FFFF000)
     count = 2**31 // len(chunk) + 100
-    said, got = Child(tmp_path).feed([header, *[chunk] * count])
-    assert said[-1] == {"end": True}
+    messages, got = Child(tmp_path).feed([header, *[chunk] * count])
+    assert messages[-1] == {"end": True}
     assert len(got) / RATE_HZ == pytest.approx(count * 4096 / rate_hz, abs=0.01)

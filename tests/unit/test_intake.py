@@ -1,4 +1,4 @@
-"""Reading ahead in a thread: what comes, in which order, and what is left running."""
+"""Reading ahead in a thread: the items, their order, and the end of the thread."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from funasr_cli.scheduling.intake import Prefetcher
 
-PATIENCE_S = 30.0  # for what comes at once, unless it never comes
+PATIENCE_S = 30.0  # limit for things that should happen immediately
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
+        assert time.monotonic() < deadline, "the condition was never met"
         time.sleep(0.002)
 
 
@@ -29,7 +29,7 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 class Numbers:
-    """A generator without end, and what is known of it."""
+    """An endless generator that records its own state."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -59,17 +59,17 @@ def test_everything_comes_in_order() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2, 7])
 def test_no_further_ahead_than_it_may(limit: int) -> None:
-    """As many as may wait, and the one that it holds in hand."""
+    """The limit applies to waiting items, plus one that the thread holds."""
     numbers = Numbers()
     with closing(Prefetcher(numbers(), limit)) as ahead:
         for taken in range(3):
             wait_for(lambda taken=taken: numbers.made == taken + limit + 1)
-            time.sleep(0.15)  # time to go too far
+            time.sleep(0.15)  # time to exceed the limit
             assert numbers.made == taken + limit + 1
             assert ahead.take(PATIENCE_S) == taken + 1
 
 
-def test_it_waits_only_as_long_as_it_is_told() -> None:
+def test_it_waits_at_most_the_given_time() -> None:
     gate = threading.Event()
 
     def items() -> Iterator[str]:
@@ -88,7 +88,7 @@ def test_it_waits_only_as_long_as_it_is_told() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), MemoryError(), KeyboardInterrupt(), SystemExit(3)])
 @pytest.mark.parametrize("before", [0, 2])
-def test_errors_come_behind_the_items_before_them(error: BaseException, before: int) -> None:
+def test_errors_come_after_the_items_before_them(error: BaseException, before: int) -> None:
     def items() -> Iterator[int]:
         yield from range(1, before + 1)
         raise error
@@ -103,7 +103,7 @@ def test_errors_come_behind_the_items_before_them(error: BaseException, before: 
 
 
 @pytest.mark.parametrize("taken", [0, 3])
-def test_leaving_stops_it_and_closes_the_generator_where_it_ran(taken: int) -> None:
+def test_leaving_stops_it_and_closes_the_generator_in_its_thread(taken: int) -> None:
     numbers = Numbers()
     with closing(Prefetcher(numbers(), 2)) as ahead:
         for _ in range(taken):

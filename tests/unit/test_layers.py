@@ -1,4 +1,4 @@
-"""Ways around what MLX is slow at on a CPU: they give what the plain operations give."""
+"""Replacements for operations that are slow in MLX on a CPU give the same results as the plain operations."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def test_attention(batch: int, heads: int, kv_heads: int, new: int, masked: bool
         normal(batch, kv_heads, 20, 8, seed=1),
         normal(batch, kv_heads, 20, 8, seed=2),
     )
-    k, v = k[:, :, :13], v[:, :, :13]  # as they lie in a buffer that has room left
+    k, v = k[:, :, :13], v[:, :, :13]  # views of a larger buffer, as in the cache
     mask = mx.arange(13)[None, None, None, :] >= mx.array([row % 5 for row in range(batch)])[:, None, None, None]
     wanted = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask if masked else None)
     assert_close(attention(q, k, v, scale=0.3, mask=mask if masked else None), wanted, 1e-5)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_log_probabilities_of_what_is_not_finite(bad: float) -> None:
-    """It shows in its own row, and without a warning."""
+def test_log_probabilities_of_values_that_are_not_finite(bad: float) -> None:
+    """Only their own row is affected, and there is no warning."""
     logits = np.zeros((2, 10), np.float32)
     logits[0, 3] = bad
     got = log_probabilities(mx.array(logits), mx.array([3, 3])).tolist()
@@ -74,7 +74,7 @@ def test_log_probabilities_of_what_is_not_finite(bad: float) -> None:
 
 
 @pytest.mark.parametrize("accelerator", [False, True])
-@pytest.mark.parametrize("turned", [False, True])  # as `cpu_product` leaves them
+@pytest.mark.parametrize("turned", [False, True])  # the transposed output of `cpu_product`
 def test_log_probabilities(accelerator: bool, turned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "on_accelerator", lambda: accelerator)
     logits, ids = 30 * normal(3, 1000), mx.array([0, 999, 7])

@@ -1,4 +1,4 @@
-"""Headers that state too much, too little or nothing: what is sound is read, what is missing is told."""
+"""Headers that state too much, too little or nothing: all sound is read, and missing sound is reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from funasr_cli.audio.decode import load_audio, open_recording
 SECONDS = 3
 SAMPLES = SECONDS * RATE_HZ
 CASES = Path(__file__).parents[1] / "data" / "reports"
-FAMILIES = {  # name -> format and byte order; where the size of the samples stands, and how it is written
+FAMILIES = {  # name -> format and byte order; position and format of the size of the samples
     "wav": ("WAV", "FILE", b"data", 4, "<I"), "rifx": ("WAV", "BIG", b"data", 4, ">I"),
     "wavex": ("WAVEX", "FILE", b"data", 4, "<I"), "rf64": ("RF64", "FILE", b"ds64", 16, "<Q"),
     "w64": ("W64", "FILE", b"data\xf3", 16, "<q"), "aiff": ("AIFF", "FILE", b"SSND", 4, ">I"),
@@ -35,7 +35,7 @@ def stored(name: str, samples: np.ndarray, rate_hz: int = RATE_HZ) -> bytes:
 
 
 def stating(name: str, content: bytes, size: int, change: int) -> bytes:
-    """The same with another size in its header."""
+    """Return the content with another size in its header."""
     *_, key, offset, kind = FAMILIES[name]
     at = content.index(key) + offset
     before = struct.unpack_from(kind, content, at)[0]
@@ -51,11 +51,11 @@ def whole(name: str, seconds: int = SECONDS) -> tuple[bytes, np.ndarray]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_more_than_is_stated(tmp_path: Path, name: str) -> None:
-    """A recorder that never came back to its header."""
+    """The recorder never updated its header."""
     content, samples = whole(name)
     (tmp_path / "a").write_bytes(stating(name, content, 2 * SAMPLES, -2 * 2 * RATE_HZ))
     got = load_audio(tmp_path / "a", RATE_HZ).samples
-    if name == "caf":  # whose other chunks stand in front
+    if name == "caf":  # its other chunks come first
         got = got[: len(samples)]
     np.testing.assert_array_equal(got, samples)
     assert open_recording(tmp_path / "a", RATE_HZ).expected_s == pytest.approx(SECONDS)
@@ -86,8 +86,8 @@ def test_sizes_of_64_bits_that_no_file_has(tmp_path: Path, name: str, size: int)
 
 @pytest.mark.parametrize("rate_hz", [RATE_HZ, 8000])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_another_recording_behind_it(tmp_path: Path, name: str, rate_hz: int) -> None:
-    """As of `cat a.wav b.wav`, with whatever sample rate."""
+def test_another_recording_after_it(tmp_path: Path, name: str, rate_hz: int) -> None:
+    """This happens with `cat a.wav b.wav`, also with another sample rate."""
     content, samples = whole(name)
     (tmp_path / "a").write_bytes(content + stored(name, noise(2 * rate_hz), rate_hz))
     got = load_audio(tmp_path / "a", RATE_HZ).samples
@@ -97,7 +97,7 @@ def test_another_recording_behind_it(tmp_path: Path, name: str, rate_hz: int) ->
 
 
 @pytest.mark.parametrize("name", ["wav", "rifx", "aiff"])
-def test_chunks_are_no_sound(tmp_path: Path, name: str) -> None:
+def test_other_chunks_are_not_sound(tmp_path: Path, name: str) -> None:
     content, samples = whole(name)
     chunk = b"LIST" + struct.pack(FAMILIES[name][4], 40_001) + b"INFO" + b"\x7f" * 39_998
     (tmp_path / "a").write_bytes(content + chunk * 2)
@@ -106,7 +106,7 @@ def test_chunks_are_no_sound(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("loops", [1, 2])
 def test_sizes_that_have_wrapped(tmp_path: Path, loops: int) -> None:
-    """More than 4 GB: what 32 bits hold is the rest. Only the end is read, to the sample."""
+    """Above 4 GB, a 32-bit size wraps around. Only the end is read, exactly to the last sample."""
     rate_hz, channels = 768_000, 64
     frame_bytes = 8 * channels
     tail = np.repeat(noise(rate_hz // 100), channels, axis=1)
@@ -129,7 +129,7 @@ def test_sizes_that_have_wrapped(tmp_path: Path, loops: int) -> None:
 @pytest.mark.parametrize("extra", [b"", LISTED])
 @pytest.mark.parametrize("through", ["file", "pipe"])
 def test_sizes_that_stand_for_unknown(tmp_path: Path, size: int, through: str, extra: bytes) -> None:
-    """As ffmpeg, sox and arecord write them into a pipe; zero, as a recorder that lost its power."""
+    """ffmpeg, sox and arecord write them to a pipe; zero comes from a recorder that lost power."""
     samples = (noise(SAMPLES) * 2**15).astype("<i2")
     content = wav_header(size, extra=extra) + samples.tobytes()
     (tmp_path / "a.wav").write_bytes(content)
@@ -138,16 +138,16 @@ def test_sizes_that_stand_for_unknown(tmp_path: Path, size: int, through: str, e
     assert through == "file" or (got.expected_s, got.error) == (None, None)
 
 
-@pytest.mark.parametrize("behind", ["sound", "recording", "chunks"])
-def test_behind_what_is_stated_in_a_pipe(behind: str) -> None:
+@pytest.mark.parametrize("after", ["sound", "recording", "chunks"])
+def test_data_after_the_stated_size_in_a_pipe(after: str) -> None:
     content, samples = whole("wav")
     contents = {
         "sound": stating("wav", content, 2 * SAMPLES, -2 * RATE_HZ), "recording": content + content,
         "chunks": content + b"LIST" + struct.pack("<I", 4) + b"INFO",
     }  # fmt: skip
-    piped = through_a_pipe(contents[behind])
+    piped = through_a_pipe(contents[after])
     assert piped.error is None
-    np.testing.assert_array_equal(piped.samples, np.tile(samples, 2 if behind == "recording" else 1))
+    np.testing.assert_array_equal(piped.samples, np.tile(samples, 2 if after == "recording" else 1))
 
 
 @pytest.mark.parametrize(("name", "seconds"), [("short_header", 9.94), ("two_wavs", 19.88)])
@@ -159,7 +159,7 @@ def test_reported(name: str, seconds: float) -> None:
     np.testing.assert_array_equal(piped.samples, samples)
 
 
-def test_no_samples_but_something_behind(tmp_path: Path) -> None:
+def test_no_samples_but_other_data_after_them(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(0), RATE_HZ)
     data = (tmp_path / "a.wav").read_bytes() + b"LIST" + struct.pack("<I", 100) + bytes(100)
     (tmp_path / "a.wav").write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
@@ -171,8 +171,8 @@ def test_no_samples_but_something_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rate_hz", "channels"), [(1, 1), (999, 1), (2**31 - 1, 1), (2**31 - 1, 1024), (0, 1), (8000, 0)]
 )
-def test_headers_that_cannot_be(tmp_path: Path, rate_hz: int, channels: int) -> None:
-    """Memory is not taken by what they say."""
+def test_invalid_headers(tmp_path: Path, rate_hz: int, channels: int) -> None:
+    """The stated size allocates no memory."""
     header = wav_header(4096, channels, 1)
     (tmp_path / "a.wav").write_bytes(header[:24] + struct.pack("<I", rate_hz) + header[28:] + bytes(4096))
     _, error = read(tmp_path / "a.wav")

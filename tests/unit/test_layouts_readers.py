@@ -1,4 +1,4 @@
-"""What is read from where in the layouts of other programs, and what is recorded of them."""
+"""Layouts of other programs: where values are read from, and what is recorded."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def mlx_audio(small_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", ["transformers", "mlx_audio"])
-def test_configurations_are_those_of_the_source(
+def test_configurations_equal_the_sources(
     layout: str, small_checkpoint: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Low frame rate and prompt, too."""
+    """This includes low frame rate and prompt."""
     folder = request.getfixturevalue(layout)
     opened, upstream = (open_checkpoint(each, "Nano") for each in (folder, small_checkpoint))
     assert opened.config == upstream.config
@@ -52,8 +52,8 @@ def test_configurations_are_those_of_the_source(
     assert shapes == expected
 
 
-def test_safetensors_go_before_a_pickle(transformers: Path, small_checkpoint: Path) -> None:
-    """Where both lie in a folder, each with its configuration; without one of them it is the pickle's."""
+def test_safetensors_take_precedence_over_a_pickle(transformers: Path, small_checkpoint: Path) -> None:
+    """Both are in a folder with their configurations. Without the weights or config.json, the pickle is used."""
     for name in ("config.yaml", "model.pt"):
         shutil.copyfile(small_checkpoint / name, transformers / name)
     shutil.copytree(small_checkpoint / "Qwen3-0.6B", transformers / "Qwen3-0.6B")
@@ -71,7 +71,7 @@ def test_safetensors_go_before_a_pickle(transformers: Path, small_checkpoint: Pa
     ("name", "nested"), [("processor_config.json", True), ("preprocessor_config.json", False)]
 )
 def test_settings_of_the_features(name: str, nested: bool, transformers: Path) -> None:
-    """In either of two files, before and since transformers 5."""
+    """They are in either of two files, before and since Transformers 5."""
     stated = {"sampling_rate": 8000, "window": "povey", "frame_length": 32, "frame_shift": 16, "stride_lfr": 5}
     content = {"feature_extractor": stated} if nested else stated
     (transformers / name).write_text(json.dumps(content))
@@ -84,13 +84,13 @@ def test_settings_of_the_features(name: str, nested: bool, transformers: Path) -
     ("change", "expected"),
     [
         (put("generation_config.json", b'{"eos_token_id": [1, 2]}'), (1, 2)),
-        (put("generation_config.json", b'{"eos_token_id": [7, 5]}'), (7, 5)),  # Qwen's own states two
+        (put("generation_config.json", b'{"eos_token_id": [7, 5]}'), (7, 5)),  # Qwen's own file states two
         (put("generation_config.json", b'{"eos_token_id": 0}'), (0,)),
         (state(eos_token_id=3), (3,)),
     ],
 )
-def test_where_the_stop_token_stands(change: Change, expected: tuple[int, ...], transformers: Path) -> None:
-    """In the decoder's configuration, or else there."""
+def test_where_the_stop_token_is_read(change: Change, expected: tuple[int, ...], transformers: Path) -> None:
+    """It is in the decoder's configuration, or else in generation_config.json."""
     change(transformers)
     stated = open_transformers(transformers, ("zh",)).config.stop_token_ids
     state(text_config__eos_token_id=None)(transformers)
@@ -99,7 +99,7 @@ def test_where_the_stop_token_stands(change: Change, expected: tuple[int, ...], 
 
 @pytest.mark.parametrize("generation", [b"{}", b'{"eos_token_id": null}', None])
 def test_no_stop_token_anywhere(generation: bytes | None, transformers: Path) -> None:
-    """As the port's own configuration has it when it is saved."""
+    """The port's own configuration omits it when it is saved."""
     state(text_config__eos_token_id=None, eos_token_id=None)(transformers)
     (transformers / "generation_config.json").unlink(missing_ok=True)
     if generation:
@@ -108,8 +108,8 @@ def test_no_stop_token_anywhere(generation: bytes | None, transformers: Path) ->
         open_transformers(transformers, ("zh",))
 
 
-def test_what_is_left_out_is_the_release(transformers: Path) -> None:
-    """So the port's classes have it; the decoder's sizes are stated by everybody."""
+def test_omitted_values_are_those_of_the_release(transformers: Path) -> None:
+    """The port's classes have the same defaults. The decoder's sizes are always stated."""
     keep = ("num_hidden_layers", "num_timestamp_prediction_layers")
 
     def change(config: dict[str, Any]) -> None:
@@ -136,15 +136,17 @@ def test_transformers_layout_cannot_be_decoded_as_it_is(transformers: Path) -> N
     ("repository", "languages"),
     [("FunAudioLLM/Fun-ASR-MLT-Nano-2512", MLT_LANGUAGES), ("FunAudioLLM/Fun-ASR-Nano-2512", NANO_LANGUAGES)],
 )
-def test_the_repository_that_it_names(repository: str, languages: tuple[str, ...], mlx_audio: Path) -> None:
+def test_languages_follow_from_the_named_repository(
+    repository: str, languages: tuple[str, ...], mlx_audio: Path
+) -> None:
     state(model_repo=repository)(mlx_audio)
     opened = open_model(mlx_audio)
     assert opened.config.prompt.languages == languages
     assert opened.source["source"] == repository
 
 
-def test_older_words(mlx_audio: Path) -> None:
-    """Of its own code: `llm_config` for the decoder, upstream's spelling of the shift, no path of a tokenizer."""
+def test_older_keys(mlx_audio: Path) -> None:
+    """mlx-audio's older code: `llm_config` for the decoder, upstream's name of the shift, no tokenizer path."""
     expected = open_model(mlx_audio).config
 
     def change(config: dict[str, Any]) -> None:
@@ -156,8 +158,8 @@ def test_older_words(mlx_audio: Path) -> None:
     assert open_model(mlx_audio).config == expected
 
 
-def test_what_a_model_can_do_is_known_without_loading_it(mlx_audio: Path) -> None:
-    """Of a converted model, and of a folder of theirs."""
+def test_capabilities_are_known_without_loading(mlx_audio: Path) -> None:
+    """This holds for a converted model and for mlx-audio's folder."""
     for folder in (demo.MODEL, mlx_audio):
         assert capabilities(folder) == load_model(folder).capabilities
     with refused("model-unsupported"):
@@ -166,7 +168,7 @@ def test_what_a_model_can_do_is_known_without_loading_it(mlx_audio: Path) -> Non
 
 
 def test_float16_is_widened(mlx_audio: Path, tmp_path: Path) -> None:
-    """Its converter can write that; nothing here computes in it."""
+    """mlx-audio's converter can write float16, which this package does not compute in."""
     tensors(lambda found: found.update({name: values.half() for name, values in found.items()}))(mlx_audio)
     assert open_model(mlx_audio).dtype == "float16"
     loaded = dict(tree_flatten(load_model(mlx_audio, "stored").network.parameters()))
@@ -177,7 +179,7 @@ def test_float16_is_widened(mlx_audio: Path, tmp_path: Path) -> None:
     assert all(torch.equal(values, stored[name].float()) for name, values in converted.items())
 
 
-# --- what is recorded ---
+# --- recorded facts ---
 
 
 def sha256(path: Path) -> str:
@@ -185,7 +187,7 @@ def sha256(path: Path) -> str:
 
 
 def test_digests(small_checkpoint: Path, tmp_path: Path) -> None:
-    """Of every file, as sha256sum writes them; of the source's shards in config.json and in the page about it."""
+    """Every file's digest, in sha256sum's format; the source shards' also in config.json and the model card."""
     source = write_transformers(small_checkpoint, tmp_path / "Nano-hf", shards=3)
     conversion = funasr_cli.convert(source, tmp_path / "out", verify="off")
     out = conversion.folder
@@ -211,8 +213,8 @@ def test_the_layout_is_recorded(layout: str, small_checkpoint: Path, tmp_path: P
     assert f"- Its layout: {layout}\n" in (conversion.folder / "README.md").read_text()
 
 
-def test_names_that_would_write_lines_of_their_own(small_checkpoint: Path, tmp_path: Path) -> None:
-    """Of a folder, and in the configuration of a converted model."""
+def test_names_with_line_breaks(small_checkpoint: Path, tmp_path: Path) -> None:
+    """A folder's name, and a name in the configuration of a converted model."""
     source = tmp_path / "Nano\n- License: \x1b[31mMIT"
     shutil.copytree(small_checkpoint, source)
     conversion = funasr_cli.convert(source, tmp_path / "out", verify="off")

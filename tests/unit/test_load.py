@@ -1,4 +1,4 @@
-"""Damaged models are refused, and the library's front door."""
+"""Loading models: damaged ones are refused, and the default model is found."""
 
 import os
 from pathlib import Path
@@ -13,8 +13,8 @@ from funasr_cli.errors import ModelError
 from funasr_cli.families.load import load_model
 
 
-def test_a_folder_whose_name_is_no_utf8(model: Path) -> None:
-    """MLX itself opens no such file."""
+def test_a_folder_with_a_name_that_is_not_utf8(model: Path) -> None:
+    """MLX cannot open such a file itself."""
     folder = model.rename(model.parent / os.fsdecode(b"m\xff"))
     assert load_model(folder).tokenizer.encode("a").ids
 

@@ -1,4 +1,4 @@
-"""What libsndfile cannot read, with PyAV: files that PyAV itself made, compared with what went into them."""
+"""Files that only PyAV reads: written by PyAV itself, and compared with the original samples."""
 
 import sys
 from pathlib import Path
@@ -15,14 +15,14 @@ from funasr_cli.audio.decode import load_audio, open_recording
 
 RATE_HZ = 16000
 DURATION_S = 12
-# Name, codec, sample rate, whether the length is stated, samples of silence that the encoder put in front.
+# Name, codec, sample rate, whether the length is stated, samples of silence that the encoder adds in front.
 LOSSY = [
     ("a.m4a", "aac", 16000, True, 0), ("a.mp4", "aac", 44100, True, 0), ("a.mov", "aac", 48000, True, 0),
     ("a.mkv", "aac", 8000, True, 0), ("a.webm", "libopus", 48000, True, 0), ("a.mka", "libopus", 16000, True, 0),
     ("a.aac", "aac", 16000, False, 1024), ("a.ts", "aac", 16000, False, 1024), ("a.flv", "aac", 16000, True, 1024),
     ("a.avi", "libmp3lame", 16000, False, 1105),
 ]  # fmt: skip
-LOSSLESS = [  # name, codec, most that a sample may be off
+LOSSLESS = [  # name, codec, largest error of a sample
     ("a.m4a", "alac", 1e-6), ("a.mkv", "flac", 1e-4), ("a.wv", "wavpack", 1e-2), ("a.mkv", "pcm_u8", 1e-2),
     ("a.mkv", "pcm_s16le", 1e-4), ("a.mov", "pcm_s16be", 1e-4), ("a.mkv", "pcm_s24le", 1e-6),
     ("a.mov", "pcm_s32le", 1e-6), ("a.mov", "pcm_f32le", 0), ("a.mkv", "pcm_f64le", 0),
@@ -60,7 +60,7 @@ def test_every_type_of_sample(tmp_path: Path, name: str, codec: str, tolerance: 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.m4a", "alac"), ("a.mkv", "pcm_f32le")])
 def test_channels(tmp_path: Path, name: str, codec: str) -> None:
-    """One after the other in the file, or sample by sample."""
+    """The channels are stored one after the other, or interleaved."""
     samples = hum(RATE_HZ, 6)
     path = write_media(tmp_path / name, codec, samples)
     for channel in range(6):
@@ -71,7 +71,7 @@ def test_channels(tmp_path: Path, name: str, codec: str) -> None:
 
 
 def joined(path: Path, *parts: tuple[int, np.ndarray]) -> Path:
-    """AAC whose sample rate or number of channels changes on the way."""
+    """Write AAC whose sample rate or number of channels changes in the middle."""
     path.write_bytes(b"".join([write_media(path, "aac", voice, rate_hz).read_bytes() for rate_hz, voice in parts]))
     return path
 
@@ -101,12 +101,12 @@ def test_channels_that_change(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "pictures"), [("a.mkv", "mpeg4"), ("a.mp4", "mpeg4"), ("a.flv", "flv")])
 def test_film(tmp_path: Path, name: str, pictures: str) -> None:
-    """It shows more than what is heard, and neither is missing anything."""
+    """The video is longer than the sound, and nothing is reported missing."""
     path = write_media(tmp_path / name, "aac", hum(5 * RATE_HZ), pictures_s=8, pictures=pictures)
     assert load_audio(path, RATE_HZ).duration_s == pytest.approx(5, abs=0.2)
 
 
-def test_sound_that_begins_later_than_the_film(tmp_path: Path) -> None:
+def test_sound_that_starts_later_than_the_video(tmp_path: Path) -> None:
     voice = hum(5 * RATE_HZ)
     path = write_media(tmp_path / "a.mkv", "pcm_f32le", voice, pictures_s=8, skip_s=(0, 2.5))
     got = load_audio(path, RATE_HZ).samples
@@ -115,15 +115,15 @@ def test_sound_that_begins_later_than_the_film(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "pcm_f32le"), ("a.webm", "libopus")])
 def test_time_stamps_that_begin_late(tmp_path: Path, name: str, codec: str) -> None:
-    """As cut out of a longer one: the length that the file states is the time at which it ends."""
+    """The file was cut from a longer one. Its stated length is the time at which it ends."""
     path = write_media(tmp_path / name, codec, hum(5 * 48000), 48000, skip_s=(0, 60))
     recording = open_recording(path, RATE_HZ)
     assert recording.expected_s == pytest.approx(5, abs=0.1)
     assert sum(map(len, recording.blocks())) / RATE_HZ == pytest.approx(5, abs=0.1)
 
 
-def test_gap_in_the_time_stamps(tmp_path: Path) -> None:
-    """As left by a recorder that was paused; what comes after it keeps its time."""
+def test_a_gap_in_the_time_stamps(tmp_path: Path) -> None:
+    """A paused recorder leaves such a gap; later sound keeps its time."""
     voice = hum(5 * RATE_HZ)
     path = write_media(tmp_path / "a.mkv", "pcm_f32le", voice, skip_s=(2, 90))
     got = load_audio(path, RATE_HZ).samples
@@ -131,7 +131,7 @@ def test_gap_in_the_time_stamps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got, expected)
 
 
-def test_time_stamps_that_cannot_be(tmp_path: Path) -> None:
+def test_invalid_time_stamps(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.ts", "aac", hum(5 * RATE_HZ), skip_s=(2, 20_000))
     assert load_audio(path, RATE_HZ).duration_s == pytest.approx(5, abs=0.2)
 
@@ -143,7 +143,7 @@ def test_film_without_sound(tmp_path: Path) -> None:
 
 
 def test_length_that_is_only_an_estimate(tmp_path: Path) -> None:
-    """Matroska, as it comes out of a program that cannot go back to fill it in."""
+    """A program that cannot seek back writes Matroska without the length."""
     path = write_media(tmp_path / "a.mkv", "pcm_s16le", hum(60 * RATE_HZ), options={"live": "1"})
     recording = open_recording(path, RATE_HZ)
     assert recording.expected_s is None
@@ -159,10 +159,10 @@ def test_length_that_is_only_an_estimate(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ending: str) -> None:
-    """With either library; one that is not text is shown as well as it can be."""
+    """Both libraries open them. A name that is not text is shown as readably as possible."""
     monkeypatch.chdir(tmp_path)
     path = Path(f"{name}.{ending}")
-    path.parent.mkdir(exist_ok=True)  # a slash is a folder, even in markup
+    path.parent.mkdir(exist_ok=True)  # a slash makes a folder, even in markup
     if ending == "m4a":
         write_media(Path("whatever.m4a"), "aac", hum(RATE_HZ)).rename(path)
     else:
@@ -180,7 +180,7 @@ def test_title_that_is_not_text(tmp_path: Path) -> None:
     assert load_audio(path, RATE_HZ).duration_s == pytest.approx(1, abs=0.1)
 
 
-def test_pyav_is_left_alone_where_libsndfile_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pyav_is_not_used_where_libsndfile_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     soundfile.write(tmp_path / "a.flac", hum(RATE_HZ), RATE_HZ)
     assert len(load_audio(tmp_path / "a.flac", RATE_HZ).samples) == RATE_HZ
@@ -189,7 +189,7 @@ def test_pyav_is_left_alone_where_libsndfile_can_read(tmp_path: Path, monkeypatc
 @pytest.mark.slow
 @pytest.mark.parametrize("codec", ["libmp3lame", "ac3", "flac", "aac", "libopus", "pcm_s16le"])
 @pytest.mark.parametrize("pictures_s", [0, 20])
-def test_matroska_in_order_is_no_fault(tmp_path: Path, codec: str, pictures_s: float) -> None:
+def test_intact_matroska_has_no_fault(tmp_path: Path, codec: str, pictures_s: float) -> None:
     path = write_media(tmp_path / "a.mkv", codec, hum(20 * 48000), 48000, pictures_s=pictures_s)
     assert load_audio(path, RATE_HZ).duration_s == pytest.approx(20, abs=0.1)
 

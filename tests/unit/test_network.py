@@ -1,4 +1,4 @@
-"""Why a hub does not answer: each setting of the user's that is at fault is named, with both hubs' clients."""
+"""Errors of an unreachable hub name each setting that may cause them, with both hubs' clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.hub_server import Repository, serving
 from funasr_cli.hubs import modelscope
 from funasr_cli.hubs.network import failure, setting_at_fault
 
-NOWHERE = "http://127.0.0.1:9"  # where nothing listens
+NOWHERE = "http://127.0.0.1:9"  # no server listens there
 
 
 @pytest.fixture(params=HUBS)
@@ -48,19 +48,19 @@ def client(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def test_proxies(client: Client, setting: str, hint: str) -> None:
     variable, _, value = setting.partition("=")
     shown = f"{setting.replace('me:secret', '...')}: "
-    said = client.assert_refused("http://hub.invalid", "proxy-setting", shown, hint, **{variable: value})
-    assert "secret" not in said
+    text = client.assert_refused("http://hub.invalid", "proxy-setting", shown, hint, **{variable: value})
+    assert "secret" not in text
 
 
-def test_a_proxy_that_is_not_used_is_not_blamed(client: Client) -> None:
-    """Not the one for another scheme, nor with an exception for this host, however odd its neighbours."""
+def test_an_unused_proxy_is_not_named(client: Client) -> None:
+    """It may be for another scheme, or have an exception for this host, even among odd entries."""
     for variables in ({"HTTPS_PROXY": NOWHERE}, {"HTTP_PROXY": NOWHERE, "NO_PROXY": "[::1, http://[, 127.0.0.1"}):
         client.assert_refused(NOWHERE, "hub-unreachable", "", NOWHERE, **variables)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ["http://hub.invalid", "https://hub.invalid"])
-def test_a_proxy_that_wants_a_password(client: Client, tmp_path: Path, endpoint: str) -> None:
+def test_a_proxy_that_requires_a_password(client: Client, tmp_path: Path, endpoint: str) -> None:
     with serving(Repository(tmp_path)) as proxy:
         proxy.fault = (407, "")
         setting = f"all_proxy={proxy.url}: "
@@ -69,7 +69,7 @@ def test_a_proxy_that_wants_a_password(client: Client, tmp_path: Path, endpoint:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 127.0.0.1, signed by nobody, and its key."""
+    """A self-signed certificate for 127.0.0.1, with its key."""
     if not shutil.which("openssl"):
         pytest.skip("there is no openssl")
     path = tmp_path_factory.mktemp("tls") / "self-signed.pem"
@@ -79,8 +79,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_certificate_that_nobody_vouches_for(client: Client, certificate: Path, tmp_path: Path) -> None:
-    """As of a proxy that looks into everything."""
+def test_a_self_signed_certificate(client: Client, certificate: Path, tmp_path: Path) -> None:
+    """A proxy that inspects all traffic presents such a certificate."""
     variable = {"hf": "SSL_CERT_FILE", "ms": "REQUESTS_CA_BUNDLE"}[client.name]
     folder = {"hf": "SSL_CERT_DIR", "ms": "CURL_CA_BUNDLE"}[client.name]
     with serving(HUBS[client.name](tmp_path), certificate) as hub:
@@ -90,7 +90,7 @@ def test_a_certificate_that_nobody_vouches_for(client: Client, certificate: Path
 
 
 @pytest.mark.parametrize("value", ["/nonexistent.pem", __file__, "/"])
-def test_certificates_that_are_none(client: Client, value: str, certificate: Path, tmp_path: Path) -> None:
+def test_invalid_certificate_files(client: Client, value: str, certificate: Path, tmp_path: Path) -> None:
     if value == "/" and client.name == "ms":
         pytest.skip("its variable may name a folder")
     variable = {"hf": "SSL_CERT_FILE", "ms": "REQUESTS_CA_BUNDLE"}[client.name]
@@ -101,16 +101,16 @@ def test_certificates_that_are_none(client: Client, value: str, certificate: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("token", ["“secret”", "sec ret", "'secret'", '"secret"', "secré", "secret​"])
 def test_a_token_that_was_pasted_badly(client: Client, token: str, tmp_path: Path) -> None:
-    """The hub is asked in vain with it, or not at all; it is not shown."""
+    """The hub rejects the token, or is not contacted at all. The token is not shown."""
     variable = {"hf": "HF_TOKEN", "ms": "MODELSCOPE_API_TOKEN"}[client.name]
     with serving(Repository(tmp_path)) as hub:
         hub.fault = (401, "RepoNotFound")
-        said = client.assert_refused(hub.url, "token-setting", f"{variable}: ", **{variable: token})
-    assert "sec" not in said
+        text = client.assert_refused(hub.url, "token-setting", f"{variable}: ", **{variable: token})
+    assert "sec" not in text
 
 
 def test_a_token_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the client's own login leaves it."""
+    """The client's own login command writes this file."""
     client = Client("hf", tmp_path, monkeypatch)
     (tmp_path / "token").write_text("“hf_abc”\n")
     client.assert_refused(NOWHERE, "token-setting", f"{tmp_path / 'token'}: ")
@@ -118,7 +118,7 @@ def test_a_token_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.slow
 def test_a_token_that_is_not_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it looks like one."""
+    """It has a token's usual form."""
     with serving(Repository(tmp_path)) as hub:
         hub.fault = (401, "")
         client = Client("hf", tmp_path, monkeypatch)
@@ -131,7 +131,7 @@ def test_addresses(client: Client, endpoint: str) -> None:
     client.assert_refused(endpoint, "hub-setting", f"{variable}={endpoint}: ")
 
 
-def test_an_answer_of_the_hub_is_no_matter_of_settings(tmp_path: Path) -> None:
+def test_an_answer_of_the_hub_names_no_settings(tmp_path: Path) -> None:
     answer = Exception()
     answer.status_code = 503  # type: ignore[attr-defined]
     access = modelscope.Access(NOWHERE, "X", {"TOKEN": "“"}, ("SSL_CERT_FILE",), "pysocks", "", tmp_path, "")
@@ -143,7 +143,7 @@ def test_an_answer_of_the_hub_is_no_matter_of_settings(tmp_path: Path) -> None:
     [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.ECONNRESET, "download-failed")],
 )
 def test_downloads_that_end_early(tmp_path: Path, number: int, code: str) -> None:
-    """The innermost reason counts, in one line."""
+    """The innermost reason is reported, in one line."""
     access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "", tmp_path, "make room")
     try:
         try:

@@ -1,4 +1,4 @@
-"""What options refuse, naming the value."""
+"""Invalid options are refused, and the error names the value."""
 
 import pytest
 from support.errors import refused
@@ -29,7 +29,7 @@ def test_segments_are_not_joined_beyond_the_longest() -> None:
 
 
 @pytest.mark.parametrize("names", [("top_p",), ("seed",), ("top_p", "top_k", "seed")])
-def test_what_greedy_decoding_would_ignore(names: tuple[str, ...]) -> None:
+def test_options_that_greedy_decoding_would_ignore(names: tuple[str, ...]) -> None:
     with refused("options-conflict", *(name.replace("_", "-") for name in names)):
         TranscribeOptions(**dict.fromkeys(names, 1))
 
@@ -56,9 +56,9 @@ def test_an_unknown_hub() -> None:
     assert known_hub("ms").label == "ModelScope"
 
 
-def test_what_is_at_the_limit_is_taken() -> None:
+def test_values_at_the_limit_are_accepted() -> None:
     TranscribeOptions(max_tokens=1, temperature=1e-3, top_p=1.0, top_k=1, seed=2**63 - 1)
-    TranscribeOptions(hotwords=("a" * 80,) * 1000)  # their tokens are counted when the tokenizer is known
+    TranscribeOptions(hotwords=("a" * 80,) * 1000)  # their tokens are counted later, with the tokenizer
     TranscribeOptions(min_pause_s=0.1, max_segment_s=2.0, join_s=2.0, batch_size=1, vad_threshold=1e-6)
     TranscribeOptions(min_pause_s=10.0, max_segment_s=300.0, join_s=300.0, vad_threshold=1 - 1e-6)
     for bits in (4, 8):

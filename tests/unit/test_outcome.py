@@ -1,4 +1,4 @@
-"""What is said in the end, and the exit code: of silence, what was found instead of speech."""
+"""The final messages and the exit code; for recordings without speech, the level that was measured."""
 
 import dataclasses
 from pathlib import Path
@@ -24,7 +24,7 @@ def said(*segments: Segment, level_dbfs: float | None = None, fault: str | None 
 
 
 def outcome(*results: Transcript | None) -> Outcome:
-    """Of inputs with these transcripts; None failed."""
+    """Return the outcome of inputs with these transcripts; None failed."""
     found = Outcome()
     for source, result in enumerate(results):
         found.add(Finished(source, result) if result else Failed(source, AudioError("broken")))
@@ -41,7 +41,7 @@ def outcome(*results: Transcript | None) -> Outcome:
         ((None,), ["no sound"]),
     ],
 )
-def test_no_speech_says_what_was_found(levels: tuple[float | None, ...], values: list[str]) -> None:
+def test_no_speech_reports_the_level(levels: tuple[float | None, ...], values: list[str]) -> None:
     found = outcome(*(said(level_dbfs=level) for level in levels))
     assert found.exit_code(strict=False) == found.exit_code(strict=True) == ExitCode.NO_SPEECH
     for value in ("no speech found", *values):
@@ -72,15 +72,15 @@ def test_segments_are_counted_by_their_state() -> None:
     assert found.startswith("75.0% of 0:04 speech ")
 
 
-def test_audio_that_is_in_no_segment_failed_as_well() -> None:
-    """As of a recording that broke off."""
+def test_audio_outside_of_segments_counts_as_failed() -> None:
+    """The recording was cut off."""
     broken = dataclasses.replace(said(GOOD, fault="broke off"), lost=((2.0, 5.0),))
     assert outcome(broken).summary().endswith("0 segments repaired, 0 failed, 0:03 of audio failed")
 
 
 @pytest.mark.slow
 def test_a_soft_recording_among_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where others hold speech; one that holds no sound at all is not."""
+    """Other recordings may have speech. A recording of digital silence is not named."""
     levels = {"soft.wav": -62.0, "zero.wav": None, "loud.wav": -20.0}
     make = RecordingState.transcript
 

@@ -9,6 +9,6 @@ from funasr_cli.paths import nearest_existing
 
 @pytest.mark.parametrize("below", [".", "a/b", f"{'a' * 300}/b", "file/b"])
 def test_nearest_existing(tmp_path: Path, below: str) -> None:
-    """A path that cannot even be looked for is not there."""
+    """A path that cannot be looked up does not exist."""
     (tmp_path / "file").touch()
     assert nearest_existing(tmp_path / below) == (tmp_path / "file" if "file" in below else tmp_path)

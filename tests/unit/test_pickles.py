@@ -1,4 +1,4 @@
-"""What is read of a ``model.pt``, and hostile ones: nothing is executed or written, and little memory taken."""
+"""Reading a ``model.pt``: hostile ones execute and write nothing, and take little memory."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ NORM = "audio_encoder.tp_norm.weight"  # 32 values
 
 @dataclass
 class Storage:
-    """What stands for the values of a tensor in a pickle."""
+    """The storage of a tensor's values, in a pickle."""
 
     key: str
     values: int
 
 
 class Crafted(pickle.Pickler):
-    """Writes what torch.save never would."""
+    """Writes pickles that torch.save never writes."""
 
     def persistent_id(self, value: Any) -> tuple[Any, ...] | None:
         return (
@@ -66,7 +66,7 @@ def entries_of(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def put_pickle(folder: Path, pickle: bytes, compression: int = zipfile.ZIP_STORED) -> None:
-    """Exchange the pickle in a folder's ``model.pt``, the storages stay."""
+    """Replace the pickle in a folder's ``model.pt``; the storages stay."""
     path = folder / "model.pt"
     entries = list(entries_of(path))
     with zipfile.ZipFile(path, "w", compression, compresslevel=1) as archive:
@@ -83,14 +83,14 @@ VALUES = {NORM: torch.arange(32.0), "b": torch.ones(2, 3, dtype=torch.bfloat16)}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One with a good ``model.pt``, which the process is in."""
+    """A folder with a valid ``model.pt``, which is the current folder."""
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": VALUES}, "model.pt")
     return tmp_path
 
 
 def assert_refused(folder: Path, code: str, *values: object) -> None:
-    """In one line, and nothing is written."""
+    """Assert that reading fails with a message of one line, and that nothing is written."""
     before = tree(folder)
     with refused(code, *values) as caught:
         read_state_dict(folder / "model.pt")
@@ -100,11 +100,11 @@ def assert_refused(folder: Path, code: str, *values: object) -> None:
     assert len(caught.value.message) < 500
 
 
-# --- what is read ---
+# --- accepted pickles ---
 
 
 class Fooled:
-    """An OrderedDict with attributes, which may be called anything."""
+    """An OrderedDict with attributes, whatever their names."""
 
     def __init__(self, content: dict[str, Any]) -> None:
         self.content = content
@@ -129,13 +129,13 @@ TRAINING = {
     {NORM: -torch.arange(32.0)._neg_view(), "b": VALUES["b"]},
 ])  # fmt: skip
 @pytest.mark.parametrize("legacy", [False, True])
-def test_what_training_scripts_save(folder: Path, content: Any, legacy: bool) -> None:
+def test_files_of_training_scripts(folder: Path, content: Any, legacy: bool) -> None:
     torch.save(content, "model.pt", _use_new_zipfile_serialization=not legacy)
     found = read_state_dict(folder / "model.pt")
     assert {name: (tensor.dtype, tensor.shape) for name, tensor in found.items()} == {
         NORM: ("float32", (32,)), "b": ("bfloat16", (2, 3)),
     }  # fmt: skip
-    for _ in range(2):  # it can be read again
+    for _ in range(2):  # it can be read repeatedly
         assert found[NORM].read().tolist() == list(range(32))
         assert found["b"].read().tolist() == [[1.0] * 3] * 2
 
@@ -146,7 +146,7 @@ def test_doubles_are_narrowed(folder: Path) -> None:
 
 
 def test_other_archives(folder: Path) -> None:
-    """Written by another program; and without checksums, as torch can be told to."""
+    """One was written by another program, and one without checksums, which torch supports."""
     put_pickle(folder, next(content for name, content in entries_of(folder / "model.pt") if "data.pkl" in name))
     assert read_state_dict(folder / "model.pt").keys() == VALUES.keys()
     content = (folder / "model.pt").read_bytes()
@@ -157,7 +157,7 @@ def test_other_archives(folder: Path) -> None:
     assert read_state_dict(folder / "model.pt").keys() == VALUES.keys()
 
 
-# --- what it asks for ---
+# --- hostile calls ---
 
 
 @pytest.mark.parametrize(
@@ -178,19 +178,19 @@ def test_other_archives(folder: Path) -> None:
 )
 @pytest.mark.parametrize("legacy", [False, True])
 def test_calls(folder: Path, call: Call, name: str, legacy: bool) -> None:
-    """Of everything but what tensors are made with, harmless or not."""
+    """All calls except those that make tensors are refused, harmless or not."""
     torch.save({"state_dict": {NORM: call}}, "model.pt", _use_new_zipfile_serialization=not legacy)
     assert_refused(folder, "model-unsafe", name)
     assert not (folder / "executed").exists()
 
 
 def doubled(times: int) -> bytes:
-    """A dict whose keys are tuples of tuples of tuples: each is written once, and stands in the next twice."""
+    """Return a dict whose keys are nested tuples: each is stored once and used twice in the next."""
     return b"\x80\x02}(K\x01\x85q\x00" + b"h\x00h\x00\x86q\x00" * times + b"K\x01u."
 
 
 def encoded(times: int) -> bytes:
-    """What twice as long a text is made of, again and again."""
+    """Return a text that is encoded again and again, doubling its length each time."""
     text: Any = b"a"
     for _ in range(times):
         text = Call(codecs.encode, text, "hex")
@@ -215,7 +215,7 @@ def test_pickles(folder: Path, name: str) -> None:
     assert_refused(folder, "model-unsafe" if is_unsafe else "model-damaged")
 
 
-# --- what it claims ---
+# --- false sizes ---
 
 HUGE = 1 << 40
 CLAIMS = [
@@ -230,23 +230,23 @@ CLAIMS = [
 
 
 @pytest.mark.parametrize("tensor", CLAIMS)
-def test_tensors_that_claim_more_than_there_is(folder: Path, tensor: Call) -> None:
+def test_tensors_larger_than_their_storage(folder: Path, tensor: Call) -> None:
     put_tensor(folder, tensor)
     assert_refused(folder, "model-damaged")
 
 
 def test_a_large_file_in_the_old_format(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be read whole."""
+    """It would be read into memory completely."""
     torch.save(VALUES, "model.pt", _use_new_zipfile_serialization=False)
     monkeypatch.setattr(pickles, "LEGACY_LIMIT_BYTES", 100)
     assert_refused(folder, "model-unsupported", "torch.save")
 
 
-# --- the file ---
+# --- damaged files ---
 
 
 def test_entries_that_overlap(folder: Path) -> None:
-    """However many times the same bytes are listed."""
+    """The same bytes may be listed several times."""
     with zipfile.ZipFile(folder / "model.pt", "w") as archive:
         archive.writestr("a/data.pkl", pickled({}))
         archive.writestr("a/data/0", bytes(10_000))
@@ -272,7 +272,7 @@ def test_damaged_files_never_raise_anything_else(
     for position, value in changes:
         content[position % len(content)] = value
     (folder / "model.pt").write_bytes(content[: int(len(content) * kept)])
-    with contextlib.suppress(ModelError):  # many a changed byte does no harm
+    with contextlib.suppress(ModelError):  # many changed bytes do no harm
         for tensor in read_state_dict(folder / "model.pt").values():
             tensor.read()
 
@@ -291,7 +291,7 @@ def use(path):
 
 
 def test_the_memory_that_refusals_take(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Each of these asks for gigabytes, or for ever."""
+    """Each of these would take gigabytes or never end."""
     changes: list[Callable[[Path], None]] = [
         lambda hostile: put_pickle(hostile, bytes(1 << 29), zipfile.ZIP_DEFLATED),
         lambda hostile: put_tensor(hostile, tensor_of(Storage("0", 1 << 33), 0, (1 << 33,), (1,))),

@@ -1,4 +1,4 @@
-"""The pieces of a SentencePiece vocabulary: out of its model, out of lists, and what is refused."""
+"""The pieces of a SentencePiece vocabulary: from its model or from lists, and what is refused."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ LIBRARY = sentencepiece.SentencePieceProcessor(model_proto=MODEL)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model, and a list of other pieces beside it, so that it shows which is read."""
+    """A model, and a list with other pieces, so that the result shows which was read."""
     (tmp_path / BPE_FILE).write_bytes(MODEL)
     (tmp_path / TOKENS_FILE).write_text(json.dumps(["a", "b"]), encoding="utf-8")
     return tmp_path
@@ -50,7 +50,7 @@ def test_pieces_of_a_model(folder: Path) -> None:
     assert pieces_in(folder) == TEXTS
 
 
-def test_the_model_that_is_stated_goes_first(folder: Path) -> None:
+def test_the_stated_model_takes_precedence(folder: Path) -> None:
     (folder / "other.model").write_bytes(sentencepiece_model(TEXTS[:-1]))
     state(folder, "other.model")
     assert pieces_in(folder) == TEXTS[:-1]
@@ -66,7 +66,7 @@ def test_without_a_model_the_list_is_read(folder: Path) -> None:
     assert pieces_in(folder) == ["a", "b"]
 
 
-def test_without_the_model_that_is_stated_the_list_is_read(folder: Path) -> None:
+def test_without_the_stated_model_the_list_is_read(folder: Path) -> None:
     state(folder, "other.bpe.model")
     assert vocabulary_file(folder).name == TOKENS_FILE
     assert pieces_in(folder) == ["a", "b"]
@@ -88,7 +88,7 @@ def test_neither_model_nor_list(tmp_path: Path) -> None:
         pieces_in(tmp_path)
 
 
-def test_a_model_that_leads_out_of_the_folder(folder: Path) -> None:
+def test_a_model_outside_of_the_folder(folder: Path) -> None:
     state(folder, f"../{BPE_FILE}")
     with refused("model-path"):
         pieces_in(folder)
@@ -111,8 +111,8 @@ def test_a_damaged_list(tmp_path: Path, content: str) -> None:
         read_tokens(path)
 
 
-def test_converted_pieces_are_those_that_were_read(tmp_path: Path) -> None:
-    """Whether they lie in the folder already or not."""
+def test_converted_pieces_equal_the_original_ones(tmp_path: Path) -> None:
+    """It does not matter whether they are already in the folder."""
     text, path = to_text(TEXTS), tmp_path / PIECES_FILE
     path.write_text(text, encoding="utf-8")
     for files, texts in (({PIECES_FILE: path}, {}), ({}, {PIECES_FILE: text})):
@@ -145,13 +145,13 @@ WORDS = st.lists(
 
 
 @given(WORDS)
-def test_text_is_cut_as_the_library_cuts_it(words: list[str]) -> None:
+def test_text_is_split_as_the_library_splits_it(words: list[str]) -> None:
     text = " ".join(words)
     assert PieceVocabulary(TEXTS).encode(text) == LIBRARY.EncodeAsIds(text)
 
 
 @given(st.lists(st.integers(0, len(TEXTS) - 1), max_size=12))
 def test_text_is_spelled_as_the_library_spells_it(token_ids: list[int]) -> None:
-    """But for tags, and for white space at its beginning."""
+    """Exceptions are tags, and white space at the beginning."""
     no_tags = [token_id for token_id in token_ids if token_id and not TEXTS[token_id].startswith("<|")]
     assert PieceVocabulary(TEXTS).decode(token_ids).lstrip() == LIBRARY.DecodeIds(no_tags).lstrip()

@@ -1,4 +1,4 @@
-"""Real networks, good and bad: texts that go in circles, times of words, devices that give up."""
+"""The whole pipeline on real networks, valid and damaged: loops, word times, devices out of memory."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def clip(zh_wav: Path, en_flac: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def write_model(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> WriteModel:
-    """A model that writes a text, whatever it hears: `write_model("ab", "xyz")` writes abxyzxyzxyz...
+    """A function that writes a model with a fixed text: `write_model("ab", "xyz")` writes abxyzxyzxyz...
 
-    No layer of its decoder adds anything, so that a token alone decides on the next one. A round that is None
-    ends the text.
+    The layers of its decoder contribute nothing, so that each token determines the next one. If the repeated part
+    is None, the text ends.
     """
     tokenizer = Tokenizer.from_file(str(small_model / "tokenizer.json"))
     stop = tokenizer.token_to_id("<|im_end|>")
@@ -62,7 +62,7 @@ def write_model(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
                     tensors[name].zero_()
             tensors["llm.model.norm.weight"].fill_(1.0)
             head.zero_()
-            head[ids[0]] = embedding[tokenizer.encode("\n").ids[-1]]  # what the prompt ends with
+            head[ids[0]] = embedding[tokenizer.encode("\n").ids[-1]]  # the last token of the prompt
             for one, after in zip(ids, following, strict=True):
                 head[after] += embedding[one]
 
@@ -88,7 +88,7 @@ def ledger_of(transcript: Transcript) -> tuple[float, float, float, float]:
 
 
 def assert_covers(parts: Transcript, whole: Transcript) -> None:
-    """The segments of both reach over the same speech."""
+    """Assert that both transcripts' segments cover the same speech."""
     starts = {segment.start_s for segment in whole.segments}
     ends = {segment.end_s for segment in whole.segments}
     assert {part.start_s for part in parts.segments} >= starts
@@ -111,9 +111,7 @@ def test_a_model_that_ends_its_texts(ending: Path, clip: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("opening", "again"), [("", "x"), ("abc", "xyz"), ("a", "bcdefgh")])
-def test_a_model_that_goes_in_circles(
-    write_model: WriteModel, ending: Path, clip: Path, opening: str, again: str
-) -> None:
+def test_a_model_that_loops(write_model: WriteModel, ending: Path, clip: Path, opening: str, again: str) -> None:
     model, whole = write_model(opening, again), transcribe(ending, clip)
     transcript = transcribe(model, clip)
     assert_covers(transcript, whole)
@@ -121,7 +119,7 @@ def test_a_model_that_goes_in_circles(
         (opening + again, "loop", "failed")
     }
     assert {one.tokens for one in transcript.segments} == {len(opening) + max(16, 4 * len(again))}
-    assert {one.retries for one in transcript.segments} == {1, 2}  # pieces of a second are not cut again
+    assert {one.retries for one in transcript.segments} == {1, 2}  # pieces of a second are not split again
     assert min(one.duration_s for one in transcript.segments) > 0.5
     assert ledger_of(transcript) == (0, 0, *map(pytest.approx, (ledger_of(whole)[0], ledger_of(whole)[3])))
     result = invoke("transcribe", "-m", model, clip)
@@ -135,7 +133,7 @@ def test_a_model_that_goes_in_circles(
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
 def test_no_thread_is_left_behind(ending: Path, clip: Path) -> None:
-    """Of the operating system: MLX keeps one for each thread of ours that computes."""
+    """This counts threads of the operating system: MLX keeps one for each thread that computes."""
     recognizer = funasr_cli.load(str(ending))
 
     def threads_after(runs: int) -> int:
@@ -157,13 +155,13 @@ def test_broken_weights(model: Path, clip: Path, name: str) -> None:
     }
 
 
-# --- times of words; what they are: `accuracy/test_word_times.py` ---
+# --- word times; their accuracy: `accuracy/test_word_times.py` ---
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("word_times", [True, False])
-def test_words_without_times_are_told(word_times: bool) -> None:
-    """A CTC head without sense: the text is there, and what it is good for is said."""
+def test_words_without_times_are_reported(word_times: bool) -> None:
+    """With a meaningless CTC head, the text is still returned, with a warning about its times."""
     clip = demo.clips()[0]
     unable = funasr_cli.load("demo")
     head = unable.model.network.ctc.ctc_lo
@@ -174,7 +172,7 @@ def test_words_without_times_are_told(word_times: bool) -> None:
     assert said.warnings == ((told,) if word_times else ())
 
 
-# --- what must not happen: aborts, silent garbage, one failure for all ---
+# --- failures that must not happen: aborts, silently wrong output, one failure for all inputs ---
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int32", "bogus"])
@@ -185,17 +183,17 @@ def test_types_that_cannot_hold_the_model(small_model: Path, dtype: str) -> None
 
 @pytest.mark.parametrize("temperature", [1e-38, 1e-30, 1e-6])
 def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
-    """Dividing by it must not push several logits to infinity, where the first would win."""
+    """Dividing by it must not make several logits infinite, where the first of them would win."""
     logits = mx.array(np.random.default_rng(0).normal(0, 20, (4, 50)).astype(np.float32))
     sampled = make_sampler(TranscribeOptions(temperature=temperature))(logits, [0, 1, 1, 7])
     assert sampled.tolist() == mx.argmax(logits, axis=-1).tolist()
 
 
 @pytest.mark.slow
-def test_a_device_that_gives_up_is_asked_for_less_at_once(
+def test_a_device_out_of_memory_gets_smaller_batches(
     stopping_model: Path, short_wav: Path, zh_wav: Path, en_flac: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The encoder fails on every batch with half a second in it: which is too much shows when each is alone."""
+    """The encoder fails on every batch that contains half a second. Decoding each alone shows which it is."""
     recognizer, encode = funasr_cli.load(str(stopping_model)), NanoModel.encoded
     texts = [recognizer.transcribe(clip, vad=False).text for clip in (zh_wav, en_flac)]
 
@@ -205,7 +203,7 @@ def test_a_device_that_gives_up_is_asked_for_less_at_once(
         return encode(self, features)
 
     monkeypatch.setattr(NanoModel, "encoded", give_up)
-    monkeypatch.setattr("funasr_cli.scheduling.scheduler.GATHER_S", 60.0)  # so that nothing depends on the time
+    monkeypatch.setattr("funasr_cli.scheduling.scheduler.GATHER_S", 60.0)  # makes the test independent of timing
     clips = (short_wav, zh_wav, en_flac, en_flac)
     result = invoke("transcribe", "-m", stopping_model, *clips, "--no-vad", "--batch-size", 2)
     assert result.stdout == f"{zh_wav}: {texts[0]}\n" + f"{en_flac}: {texts[1]}\n" * 2
@@ -215,7 +213,7 @@ def test_a_device_that_gives_up_is_asked_for_less_at_once(
 
 
 @pytest.mark.slow
-def test_no_fast_blas_is_said_once(
+def test_the_lack_of_a_fast_blas_is_reported_once(
     stopping_model: Path, short_wav: Path, zh_wav: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("funasr_cli.compute.backend.lacks_blas", lambda: True)
@@ -233,7 +231,7 @@ def test_control_characters_do_not_reach_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     console.result("a\x1b[31mb\x9bc\td\n")
-    assert capsys.readouterr().out == "a\x1b[31mb\x9bc\td\n"  # a pipe gets what there is
+    assert capsys.readouterr().out == "a\x1b[31mb\x9bc\td\n"  # a pipe gets the original characters
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     console.result("a\x1b[31mb\x9bc\td\n")
     assert capsys.readouterr().out == "a[31mbc\td\n"

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, and others that are put in the same place meanwhile."""
+"""A folder that appears completely or not at all, while others may write to the same place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from funasr_cli.conversion.place import check_place, new_folder
 
 
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
-    """Of the result; nobody else looks into what is unfinished."""
+    """These are the result's permissions. An unfinished folder is private."""
     mask = os.umask(0o027)
     try:
         with new_folder(tmp_path / "out") as folder:
@@ -31,10 +31,8 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
 
 
-def test_a_place_that_takes_no_folder_is_refused_beforehand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where the system says that it may be written to, as shares on a network do."""
+def test_an_unwritable_place_is_refused_in_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This includes places that the system reports as writable, such as network shares."""
     assert os.access(tmp_path, os.W_OK)
     out, unwilling = (
         tmp_path / "deep/out",
@@ -50,7 +48,7 @@ def test_a_place_that_takes_no_folder_is_refused_beforehand(
 
 @pytest.mark.parametrize("out", [".", "../here/."])
 def test_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
-    """It has a name all the same."""
+    """Its name is found."""
     monkeypatch.chdir(write_model(tmp_path / "here", "old"))
     convert(Path(out), "new", replace=True)
     assert tree(tmp_path / "here") == NEW
@@ -58,7 +56,7 @@ def test_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out
 
 
 def test_the_longest_name(tmp_path: Path) -> None:
-    """Also where it moves aside."""
+    """There is also a name for moving it aside."""
     out = tmp_path / (255 * "n")
     for content in ("old", "new"):
         convert(out, content, replace=True)
@@ -66,8 +64,8 @@ def test_the_longest_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["a model", "nothing"])
-def test_what_a_link_leads_to_is_replaced(tmp_path: Path, before: str) -> None:
-    """The models of a small disk lie on a large one: also what is unfinished."""
+def test_the_target_of_a_link_is_replaced(tmp_path: Path, before: str) -> None:
+    """A link may lead from a small disk to a large one, so unfinished files must be there as well."""
     elsewhere = tmp_path / "disk/elsewhere"
     write_model(elsewhere, "old") if before == "a model" else elsewhere.mkdir(parents=True)
     (tmp_path / "out").symlink_to("disk/elsewhere")
@@ -90,13 +88,13 @@ def test_other_links(tmp_path: Path, target: str, codes: tuple[str, str]) -> Non
     assert codes == tuple(refusal(tmp_path / "out", replace=replace).code for replace in (False, True))
 
 
-# --- what somebody else has put there ---
+# --- files of others ---
 
 
 @pytest.mark.parametrize("name", ["mynotes.txt", "a.py", ".hidden", "model.safetensors.bak", "vocab.json/"])
 @pytest.mark.parametrize("listed", [False, True])
-def test_own_files_in_a_model_are_not_deleted(tmp_path: Path, name: str, listed: bool) -> None:
-    """Nor a folder that is called like a file of ours."""
+def test_the_users_files_in_a_model_are_not_deleted(tmp_path: Path, name: str, listed: bool) -> None:
+    """Nor is a folder with the name of one of our files."""
     out = write_model(tmp_path / "out", "old")
     if listed:
         write_sums(out, {})
@@ -108,8 +106,8 @@ def test_own_files_in_a_model_are_not_deleted(tmp_path: Path, name: str, listed:
 
 
 @pytest.mark.parametrize("sums", [None, "whole", b"", b"damaged"])
-def test_all_that_a_conversion_writes_is_replaced(tmp_path: Path, sums: str | bytes | None) -> None:
-    """With its list, without, as older ones are, and with a damaged one; Finder leaves a file of its own."""
+def test_all_files_of_a_conversion_are_replaced(tmp_path: Path, sums: str | bytes | None) -> None:
+    """The list of digests may exist, be missing as in older models, or be damaged. Finder adds its own file."""
     out = write_model(tmp_path / "out", "old")
     names = (
         "tokenizer.json", "multilingual.tiktoken", "tokenizer_config.json", "vocab.json", "merges.txt",
@@ -127,8 +125,8 @@ def test_all_that_a_conversion_writes_is_replaced(tmp_path: Path, sums: str | by
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files, their folder, the rename, the folder above; and the folders above that are new, too."""
+def test_everything_is_synchronised_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This covers files, their folder, the rename, the parent folder, and new folders above it."""
     steps: list[tuple[str, bool]] = []
     out, fsync = tmp_path / "a/b/out", os.fsync
 
@@ -145,7 +143,7 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkey
     assert steps[5:] == [("new", False), ("b", True)]
 
 
-# --- others ---
+# --- concurrent writers ---
 
 
 @pytest.mark.parametrize("config", ["", '{"model_type": "qwen3"}', "[]", "{"])
@@ -157,16 +155,16 @@ def test_a_folder_that_is_no_model_of_ours_is_not_replaced(tmp_path: Path, confi
     assert refusal(out).code == "output-exists"
 
 
-def test_what_has_appeared_before_anything_is_written(tmp_path: Path) -> None:
-    """During a download."""
+def test_a_folder_that_appeared_before_writing(tmp_path: Path) -> None:
+    """It may appear during a download."""
     out = write_model(tmp_path / "out", "old")
     with refused("output-exists", out), new_folder(out):
         pytest.fail("it could have been known before")
 
 
 @pytest.mark.parametrize("appeared", ["model", "empty folder", "file", "link"])
-def test_what_appears_meanwhile_is_not_overwritten(tmp_path: Path, appeared: str) -> None:
-    """Not even an empty folder, which a mere rename would replace in silence."""
+def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, appeared: str) -> None:
+    """This includes an empty folder, which a plain rename would silently replace."""
     out = tmp_path / "out"
     appear: dict[str, Callable[[], object]] = {
         "model": lambda: convert(out, "old"),
@@ -196,15 +194,15 @@ def test_the_last_to_finish_wins_if_it_may_replace(tmp_path: Path, before: str) 
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_a_model_that_is_gone_when_it_is_to_be_replaced(tmp_path: Path) -> None:
+def test_a_model_that_disappears_before_it_is_replaced(tmp_path: Path) -> None:
     out = write_model(tmp_path / "out", "old")
     convert(out, replace=True, meanwhile=lambda: out.rename(tmp_path / "moved"))
     assert (tree(out), tree(tmp_path / "moved")) == (NEW, OLD)
     assert sorted(os.listdir(tmp_path)) == ["moved", "out"]
 
 
-def test_what_has_become_foreign_is_not_replaced(tmp_path: Path) -> None:
-    """While a model was converted for an hour, its user has put something else there."""
+def test_other_files_that_appear_meanwhile_are_not_replaced(tmp_path: Path) -> None:
+    """During a conversion of an hour, the user may have put other files there."""
     out = write_model(tmp_path / "out", "old")
     with refused("output-foreign", out):
         convert(out, replace=True, meanwhile=(out / "thesis").mkdir)

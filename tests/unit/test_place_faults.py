@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or gone; Ctrl-C, SIGKILL: what is said, what is left behind, what comes back."""
+"""Disks that are full, read-only or gone, Ctrl-C and SIGKILL: the message, and what is left or restored."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ CODES |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "disk-full")
 
 
 def assert_fault(error: FunASRError, out: Path, number: int) -> None:
-    """It names the folder, what the system said and what to do; no temporary name."""
+    """Assert that an error names the folder, the system's message and a hint, but no temporary name."""
     assert error.message == f"{out}: cannot be written ([Errno {number}] {os.strerror(number)})"
     assert (error.code, error.hint) == (CODES.get(number, "output-unwritable"), HINTS.get(number, ""))
 
 
 def break_at(step: str, error: BaseException, parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a step fail, once. The last fsync is that of the folder above, after the rename."""
+    """Make a step fail, once. The last fsync is that of the parent folder, after the rename."""
     rename, sync = Path.rename, place._sync
 
     def fail(*_: Any, **__: Any) -> None:
@@ -55,7 +55,7 @@ def break_at(step: str, error: BaseException, parent: Path, monkeypatch: pytest.
 
 
 STEPS = ["mkdir", "write_bytes", "fsync", "last fsync", "second rename", "first rename"]
-FAULTS = [  # a disk that does not synchronise is none
+FAULTS = [  # a disk that cannot synchronise is not a fault
     (step, number)
     for step in STEPS
     for number in (*CODES, None)
@@ -70,7 +70,7 @@ FAULTS = [  # a disk that does not synchronise is none
 def test_faults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None, step: str, replace: bool
 ) -> None:
-    """What happened, where, and what to do; an old model is as it was."""
+    """The message has what, where and a hint. An old model is unchanged."""
     out = tmp_path / "out"
     if replace or step == "first rename":
         write_model(out, "old")
@@ -89,7 +89,7 @@ def test_faults(
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
 def test_a_disk_that_does_not_synchronise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Some file systems do not know how: nothing that has been computed is thrown away for it."""
+    """Some file systems do not support it; the computed result must not be lost for that."""
 
     def fail(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -105,14 +105,14 @@ def test_temporary_names_are_not_shown(tmp_path: Path) -> None:
     assert_fault(caught.value, tmp_path / "out", errno.ENOENT)
 
 
-def test_what_cannot_be_read_is_not_said_to_be_unwritable(tmp_path: Path) -> None:
+def test_unreadable_is_not_reported_as_unwritable(tmp_path: Path) -> None:
     with refused("model-damaged", tmp_path / "tokenizer.json"), new_folder(tmp_path / "out"):
         (tmp_path / "tokenizer.json").read_bytes()
     assert os.listdir(tmp_path) == []
 
 
-def test_a_drive_that_is_not_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its name must not become a folder on another one."""
+def test_a_disconnected_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mount point must not become a folder on another disk."""
     monkeypatch.setattr(place, "DRIVES", tmp_path)
     for name in ("Backup", "Backup/models/nano"):
         with refused("output-unwritable", f"{tmp_path}/Backup: "):
@@ -130,7 +130,7 @@ Mount = Callable[[str], Path]
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mount a small disk of memory, with these options."""
+    """A function that mounts a small in-memory disk with the given options."""
     disk = tmp_path / "disk"
     disk.mkdir()
 
@@ -159,16 +159,16 @@ def test_a_disk_that_changes_meanwhile(mount: Mount, command: list[str], number:
 
 
 def test_a_disk_itself(mount: Mount) -> None:
-    """It has no other name that it could get."""
+    """A mount point cannot be renamed."""
     disk = mount("size=64k")
     assert_fault(refusal(disk, replace=True), disk, errno.EBUSY)
 
 
-# --- what processes leave behind that die: who removes it, what comes back, and what is never touched ---
+# --- leftovers of killed processes: who removes and restores them, and what is never touched ---
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    """Least of all a file, such as an unfinished result of `transcribe`, or what a link leads to."""
+    """Files, such as an unfinished result of `transcribe`, and targets of links are kept."""
     for digit in "0a":
         leftover(tmp_path, digit)
     foreign = {".funasr-abcdefgh", ".funasr-convert", ".funasr-convert-" + 16 * "g", ".funasr-old-1", ".out.old-1"}
@@ -185,7 +185,7 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     assert tree(tmp_path / "linked") == OLD
 
 
-def test_folders_of_the_living_stay(tmp_path: Path) -> None:
+def test_folders_of_running_processes_are_kept(tmp_path: Path) -> None:
     with new_folder(tmp_path / "out") as folder:
         write_model(folder, "new")
         convert(tmp_path / "other")
@@ -196,7 +196,7 @@ def test_folders_of_the_living_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EBADF])
 def test_without_locks_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Nobody could tell whose it is. Converting itself does without, also in place of an old model."""
+    """Their owner would be unknown. Converting works without locks, even when it replaces an old model."""
 
     leftover(tmp_path, aside="old")
     before = tree(tmp_path)
@@ -209,8 +209,8 @@ def test_without_locks_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_what_stood_aside_comes_back(tmp_path: Path, replace: bool) -> None:
-    """Whatever is converted next, and before `out` is looked for."""
+def test_a_model_moved_aside_is_restored(tmp_path: Path, replace: bool) -> None:
+    """The next conversion to any place restores it before it looks for `out`."""
     leftover(tmp_path, aside="out")
     leftover(tmp_path, "1")
     convert(tmp_path / "next", replace=replace)
@@ -222,8 +222,8 @@ def test_what_stood_aside_comes_back(tmp_path: Path, replace: bool) -> None:
     assert tree(tmp_path / "other") == OLD
 
 
-def test_what_stood_aside_is_removed_when_its_place_is_taken(tmp_path: Path) -> None:
-    """Also when a process has died while it removed one, whose place has become free since."""
+def test_a_model_moved_aside_is_removed_if_there_is_a_new_one(tmp_path: Path) -> None:
+    """This includes one that a killed process was removing, though the new model has since been removed."""
     for is_interrupted in (False, True):
         leftover(tmp_path, aside="out")
         write_model(tmp_path / "out", "new")
@@ -238,8 +238,8 @@ def test_what_stood_aside_is_removed_when_its_place_is_taken(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("named", ["folder", "id"])
-def test_a_model_that_stands_aside_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
-    """By what looks for it, and does not write there."""
+def test_a_model_moved_aside_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    """Code that only looks for the model names it, and does not move it."""
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
     leftover(tmp_path / "models/owner", aside="model")
     name = str(tmp_path / "models/owner/model") if named == "folder" else "owner/model"
@@ -258,7 +258,7 @@ def kill() -> Iterator[Callable[..., Death]]:
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_killed_before_every_step(kill: Callable[..., Death], tmp_path: Path, replace: bool) -> None:
-    """What is there is whole, what stood aside comes back, and the rest goes when the next model is written."""
+    """The folder is complete, a model moved aside is restored, and the next conversion removes leftovers."""
     contents: dict[str, dict[str, bytes]] = {"nothing": {}, "old": OLD, "new": NEW}
     seen: list[str] = []
     for step in range(1, 300):

@@ -1,4 +1,4 @@
-"""Prompts, character for character, and the names of languages."""
+"""The exact text of prompts, and the names of languages."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from funasr_cli.families.fun_asr_nano.prompt import check_hotwords, prompt_texts
 from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES, NANO_LANGUAGES, language_code, resolve_language
 from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
 
-# Upstream's names, copied from the list that the MLT checkpoint was trained with.
+# Upstream's names, copied from the MLT checkpoint's training list.
 MLT_NAMES = (
     "中文 英文 粤语 日文 韩文 越南语 印尼语 泰语 马来语 菲律宾语 阿拉伯语 印地语 保加利亚语 克罗地亚语 捷克语 "
     "丹麦语 荷兰语 爱沙尼亚语 芬兰语 希腊语 匈牙利语 爱尔兰语 拉脱维亚语 立陶宛语 马耳他语 波兰语 葡萄牙语 "
@@ -62,13 +62,13 @@ def tokenizer() -> Tokenizer:
     [*(f"a{token} b" for token in ("<|im_end|>", "[INST]", "<think>", "</think>")),
      "a\nb", "", "  ", "\n", "a\rb", "a\udcff", "a\n", "\u2028", "\x1b[31m"],
 )  # fmt: skip
-def test_control_tokens_and_what_is_no_line_of_text_are_refused(tokenizer: Tokenizer, word: str) -> None:
+def test_control_tokens_and_line_breaks_are_refused(tokenizer: Tokenizer, word: str) -> None:
     with refused("prompt-text", repr(word)):
         check_hotwords(("fine", word), tokenizer)
 
 
 def prompt_of(words: int, earlier: int) -> tuple[list[int], list[int]]:
-    """Ids of a prompt whose tokens are characters."""
+    """Return the ids of a prompt whose tokens are characters."""
     tokenizer = Tokenizer(models.BPE(vocab={"<|unk|>": 0}, merges=[], unk_token="<|unk|>"))
     config = PromptConfig(system_turn=False, empty_think=False, languages=NANO_LANGUAGES)
     options = TranscribeOptions(hotwords=("滨",) * words, prev_text="a" * earlier)
@@ -77,7 +77,7 @@ def prompt_of(words: int, earlier: int) -> tuple[list[int], list[int]]:
 
 @pytest.mark.parametrize(("words", "earlier"), [(1, 0), (0, 1)])
 def test_the_limit_counts_tokens(words: int, earlier: int) -> None:
-    """Of hotwords and the earlier text together: as many as there are is taken, one more is not."""
+    """The limit is on the sum of hotwords and earlier text: exactly as many are accepted, one more is not."""
     room = (MAX_PROMPT_TOKENS - sum(map(len, prompt_of(words, earlier)))) // (3 * words + earlier)
     assert room > 1000
     at_most = room * (words > 0) + words, room * (earlier > 0) + earlier
@@ -87,8 +87,8 @@ def test_the_limit_counts_tokens(words: int, earlier: int) -> None:
         prompt_of(at_most[0], at_most[1] + MAX_PROMPT_TOKENS - taken + 1)
 
 
-def test_plain_words_are_taken(tokenizer: Tokenizer) -> None:
-    """What only looks like a control token is none."""
+def test_plain_words_are_accepted(tokenizer: Tokenizer) -> None:
+    """Words that only look like control tokens are accepted."""
     check_hotwords(("vector<int>", "<b>", "a<|b", "C++", "滨海 新区", "[red]", "it's"), tokenizer)
 
 

@@ -1,4 +1,4 @@
-"""A converted model is held against its source before it takes its place."""
+"""A converted model is compared with its source before it is put in place."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_same_values_compute_the_same(small_checkpoint: Path, small_model: P
 
 
 @pytest.mark.slow
-def test_a_single_other_value_is_found(small_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_single_changed_value_is_found(small_checkpoint: Path, tmp_path: Path) -> None:
     folder = convert(small_checkpoint, tmp_path / "m", dtype="float32").folder
     edit_weights(folder, lambda weights: weights.update({NORM: weights[NORM] + mx.eye(64)[3] * 1e-6}))
     with refused("model-differs", NORM):
@@ -63,8 +63,8 @@ def test_a_single_other_value_is_found(small_checkpoint: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_same_values_that_compute_otherwise(small_checkpoint: Path, tmp_path: Path) -> None:
-    """As with another configuration."""
+def test_the_same_values_with_another_result(small_checkpoint: Path, tmp_path: Path) -> None:
+    """The configuration differs."""
     folder = convert(small_checkpoint, tmp_path / "m", dtype="float32").folder
     edit_json(folder / "config.json", lambda config: config["llm"].update(rope_theta=10.0))
     with refused("model-differs", "features 0.0e+00, encoder 0"):
@@ -73,7 +73,7 @@ def test_the_same_values_that_compute_otherwise(small_checkpoint: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_what_is_no_number_is_refused(small_checkpoint: Path, tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_refused(small_checkpoint: Path, tmp_path: Path) -> None:
     folder = convert(small_checkpoint, tmp_path / "m", dtype="float32", quantize=8).folder
     scales = "llm.model.layers.0.mlp.up_proj.scales"
     edit_weights(folder, lambda weights: weights.update({scales: weights[scales] * mx.inf}))
@@ -81,7 +81,7 @@ def test_what_is_no_number_is_refused(small_checkpoint: Path, tmp_path: Path) ->
         proved(small_checkpoint, folder, exact=False)
 
 
-def test_most_tokens_are_others() -> None:
+def test_most_tokens_differ() -> None:
     assert Proof("clip", "a", "b", tokens=9, agreeing=4, errors={}).is_doubtful
     assert not Proof("clip", "a", "b", tokens=9, agreeing=5, errors={}).is_doubtful
 
@@ -108,7 +108,7 @@ def test_frames_without_a_label_prove_nothing(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("[metal::malloc] out of\nmemory"), SetupError("no memory")])
-def test_a_device_that_gives_up_costs_the_proof_alone(
+def test_a_device_out_of_memory_only_skips_the_verification(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(proof, "trace", Mock(side_effect=error))
@@ -122,8 +122,8 @@ def test_a_device_that_gives_up_costs_the_proof_alone(
 
 
 @pytest.mark.slow
-def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference itself is run in tests/parity; here somebody else answers in its place."""
+def test_comparison_with_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real reference is run in tests/parity; here it is replaced by a function."""
     seen: list[Trace] = []
     original = proof.trace
     monkeypatch.setattr(proof, "trace", lambda *a: seen.append(original(*a)) or seen[-1])
@@ -143,10 +143,10 @@ def test_beside_pytorch(small_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "other").exists()
 
 
-def test_full_fails_where_the_device_gives_up(
+def test_full_fails_if_the_device_runs_out_of_memory(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was asked for could not be proved: no model is left behind."""
+    """The requested verification was impossible, so no model is written."""
     monkeypatch.setattr(proof, "reference_python", lambda: None)
     monkeypatch.setattr(proof, "trace", Mock(side_effect=MemoryError("no memory")))
     with refused("memory-short", "no memory"):
@@ -179,8 +179,8 @@ def test_two_tensors_of_one_name() -> None:
             keymap.translate(dict.fromkeys(both, tensor), names.TRANSFORMERS, "here", **spell)
 
 
-def test_where_a_conversion_comes_from(small_checkpoint: Path, tmp_path: Path) -> None:
-    """A folder of mlx-audio's is itself, and says what it was made from; one of ours says that alone."""
+def test_the_source_of_a_conversion(small_checkpoint: Path, tmp_path: Path) -> None:
+    """mlx-audio's folder is a source and also names its own; our folder only names its source."""
     source = write_mlx_audio(small_checkpoint, tmp_path / "by-mlx-audio")
     first = convert(source, tmp_path / "first", dtype="float32").model.source
     assert (first["source"], first["origin"]) == ("by-mlx-audio", "FunAudioLLM/Fun-ASR-Nano-2512")
@@ -196,7 +196,7 @@ def test_an_encoder_that_cannot_be_quantized(make_checkpoint: MakeCheckpoint, tm
         convert(source, tmp_path / "m", quantize_encoder=8, group_size=128)
 
 
-# In the reference's place: keeps what it is given, and fails with words for a terminal.
+# Replaces the reference: stores its input and fails with control characters in its message.
 KEEPER = """#!{python}
 import json, os, pathlib, shutil, sys
 if sys.argv[1] != "-c":
@@ -208,7 +208,7 @@ if sys.argv[1] != "-c":
 
 @pytest.fixture
 def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the reference is given will be there."""
+    """The folder where the reference's input will be stored."""
     python, seen = tmp_path / "python", tmp_path / "seen"
     python.write_text(KEEPER.format(python=sys.executable, seen=str(seen)), encoding="utf-8")
     python.chmod(0o755)
@@ -217,14 +217,14 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ask(source: Path, code: str = "reference-failed", *values: str) -> None:
-    """It ends with this error."""
+    """Assert that the verification fails with this code."""
     with refused(code, *values) as caught:
         proof.run_reference(open_checkpoint(source, "Small-Nano"), source / "clip.wav", [1])
     assert "\x1b" not in caught.value.message
 
 
 @pytest.mark.process
-def test_the_reference_is_given_nothing_of_a_foreign_configuration(
+def test_the_reference_gets_nothing_from_a_foreign_configuration(
     make_checkpoint: MakeCheckpoint, seen: Path
 ) -> None:
     source = make_checkpoint(with_ctc=True)
@@ -253,7 +253,7 @@ def test_the_reference_is_given_nothing_of_a_foreign_configuration(
 
 
 @pytest.mark.process
-def test_the_reference_unpickles_tensors_alone(
+def test_the_reference_unpickles_only_tensors(
     small_checkpoint: Path, seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
@@ -278,7 +278,7 @@ def test_a_full_temporary_folder_is_named(
 
 
 @pytest.mark.process
-def test_what_the_reference_says_last_is_printable(small_checkpoint: Path, seen: Path) -> None:
+def test_the_references_last_message_is_made_printable(small_checkpoint: Path, seen: Path) -> None:
     words = "last \N{REPLACEMENT CHARACTER}[2J"
     shown = words + "x" * (SHOWN_CHARACTERS - len(words))
     ask(small_checkpoint, "reference-failed", f"{small_checkpoint}: ", f"({shown})")
@@ -286,10 +286,10 @@ def test_what_the_reference_says_last_is_printable(small_checkpoint: Path, seen:
 
 
 @pytest.mark.process
-def test_the_folder_one_stands_in_is_not_asked_for_the_reference(
+def test_the_reference_is_not_imported_from_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be a checkpoint's."""
+    """The current folder may be a checkpoint's."""
     (tmp_path / "funasr.py").write_text("open('marker', 'w').close()\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(REFERENCE_PYTHON, sys.executable)

@@ -1,4 +1,4 @@
-"""Files that are damaged, cut off, changed meanwhile or no recording: what is left, and what is said."""
+"""Files that are damaged, cut off, modified while being read, or not recordings: what is read, and messages."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from funasr_cli.audio.readers import open_reader
 from funasr_cli.errors import FunASRError
 
 RATE_HZ = 16000
-Contents = dict[str, bytes]  # by their file names
+Contents = dict[str, bytes]  # by file name
 DURATION_S = 24
 CASES = Path(__file__).parents[1] / "data" / "reports"
-PCM = {"a.wav": None, "a.aiff": None, "a.au": None, "a.w64": None, "a.caf": None}  # libsndfile writes these
+PCM = {"a.wav": None, "a.aiff": None, "a.au": None, "a.w64": None, "a.caf": None}  # written by libsndfile
 WITH_LENGTH = {
     "a.flac": None, "a.mp3": None, "a.mp4": ("aac", 44100), "a.mkv": ("aac", 8000), "a.webm": ("libopus", 48000),
     "a.mka": ("libopus", 16000), "a.flv": ("aac", 16000), "b.mkv": ("flac", 16000), "c.mkv": ("libmp3lame", 16000),
@@ -41,8 +41,8 @@ CONTENT = {  # name -> codec and sample rate for PyAV
     "fragments.mp4": ("aac", 16000), "a.avi": ("mp2", 16000), "b.avi": ("pcm_s16le", 16000),
     "c.wav": ("libmp3lame", 16000),
 }  # fmt: skip
-UNFOUND = {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.mp4", "b.caf"}  # whose damage may not show
-MP4_OPTIONS = {  # others have their table of contents at the end
+UNFOUND = {"a.amr", "a.m4a", "b.m4a", "a.mov", "a.3gp", "b.mp4", "b.caf"}  # their damage may go unnoticed
+MP4_OPTIONS = {  # the others have their table of contents at the end
     "a.mp4": {"movflags": "faststart"},
     "fragments.mp4": {"movflags": "empty_moov+frag_keyframe", "frag_duration": "1000000"},
 }
@@ -52,7 +52,7 @@ OGG = ["a.ogg", "a.opus", "b.ogg"]
 
 
 def make(folder: Path, duration_s: int) -> Contents:
-    """Name -> content of a file that is in order."""
+    """Return the contents of intact files by name."""
     contents = {}
     for name, how in {**PCM, **CONTENT}.items():
         if how:
@@ -100,21 +100,21 @@ def damaged(path: Path, content: bytes, damage: Callable[..., None], *where: int
 
 
 def cut_short(path: Path) -> tuple[np.ndarray, list[float]]:
-    """(samples,) of what breaks off, and the seconds that the message names: read, and expected where known."""
+    """Return the samples, (samples,), and the seconds in the message: read, and expected if known."""
     samples, error = read(path)
     assert (error and error.code) == "audio-cut-short"
     return samples, [float(found) for found in re.findall(r"\d+\.\d", error.message.removeprefix(str(path)))]
 
 
 def like_before(samples: np.ndarray, intact: np.ndarray, room: int = 400) -> float:
-    """Share of the intact recording's half seconds that are where they were, or a frame beside."""
+    """Return the share of the intact recording's half seconds that are at their place, give or take a frame."""
     half = RATE_HZ // 2
     samples = np.pad(samples, (room, max(0, len(intact) - len(samples)) + room))
     found = []
     for start in range(0, len(intact) - half, half):
         part, around = intact[start : start + half], samples[start : start + half + 2 * room]
         best = int(np.correlate(around, part).argmax())
-        with np.errstate(invalid="ignore"):  # of silence, which is like nothing
+        with np.errstate(invalid="ignore"):  # silence correlates with nothing
             found.append(np.corrcoef(around[best : best + half], part)[0, 1] > 0.9)
     return float(np.mean(found))
 
@@ -122,8 +122,8 @@ def like_before(samples: np.ndarray, intact: np.ndarray, room: int = 400) -> flo
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", {**PCM, **CONTENT})
-def test_damage_loses_what_it_hits(minutes: Contents, tmp_path: Path, name: str, share: float) -> None:
-    """Sixty bytes: the rest is there, and where it was."""
+def test_damage_loses_only_what_it_hits(minutes: Contents, tmp_path: Path, name: str, share: float) -> None:
+    """With 60 damaged bytes, the rest is read, at its place."""
     path, content = tmp_path / name, minutes[name]
     path.write_bytes(content)
     intact = load_audio(path, RATE_HZ).samples
@@ -131,7 +131,7 @@ def test_damage_loses_what_it_hits(minutes: Contents, tmp_path: Path, name: str,
     recording = open_recording(path, RATE_HZ)
     samples = np.concatenate(list(recording.blocks()))
     assert len(samples) / RATE_HZ == pytest.approx(len(intact) / RATE_HZ, abs=0.2)
-    is_estimate = name in ("a.aac", "a.amr", "a.mp3", "unknown.mp3")  # a packet more or less moves what follows
+    is_estimate = name in ("a.aac", "a.amr", "a.mp3", "unknown.mp3")  # a packet more or less shifts the rest
     assert like_before(samples, intact, room=3200 if is_estimate else 400) > 0.85
     lost_s = sum(end_s - start_s for start_s, end_s in recording.findings.lost)
     assert lost_s < 5.2
@@ -140,8 +140,8 @@ def test_damage_loses_what_it_hits(minutes: Contents, tmp_path: Path, name: str,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.opus", "a.ogg", "a.aac", "a.ac3", "a.wma"])
-def test_damage_in_the_first_packets_moves_nothing(originals: Contents, tmp_path: Path, name: str) -> None:
-    """What comes behind them keeps its time, though nothing in front of it could be decoded."""
+def test_damage_in_the_first_packets_moves_nothing_else(originals: Contents, tmp_path: Path, name: str) -> None:
+    """Later sound keeps its time although nothing before it could be decoded."""
     path, content = tmp_path / name, originals[name]
     path.write_bytes(content)
     intact = load_audio(path, RATE_HZ).samples
@@ -151,12 +151,12 @@ def test_damage_in_the_first_packets_moves_nothing(originals: Contents, tmp_path
     assert len(samples) / RATE_HZ == pytest.approx(DURATION_S, abs=0.3)
     assert lost[0][0] < 1.5
     assert 0.5 < sum(end_s - start_s for start_s, end_s in lost) < 3.5
-    if name not in ("a.aac", "a.wma"):  # of which a packet more or less moves what follows
+    if name not in ("a.aac", "a.wma"):  # for these, one packet more or less moves everything after it
         assert like_before(samples[6 * RATE_HZ :], intact[6 * RATE_HZ :]) > 0.9
 
 
 @pytest.mark.parametrize("name", ["a.ogg", "a.opus", "a.ts", "a.wma", "a.flv", "a.mkv"])
-def test_junk_at_the_end_is_told(originals: Contents, tmp_path: Path, name: str) -> None:
+def test_junk_at_the_end_is_reported(originals: Contents, tmp_path: Path, name: str) -> None:
     start = len(originals[name]) * 19 // 20
     damaged(tmp_path / name, originals[name], overwritten, start, len(originals[name]) - start)
     assert len(cut_short(tmp_path / name)[0]) / RATE_HZ > 0.85 * DURATION_S
@@ -170,7 +170,7 @@ def test_cut_that_only_the_container_shows(tmp_path: Path, name: str, codec: str
     assert 5 < len(cut_short(path)[0]) / RATE_HZ < 7
 
 
-def test_times_behind_damage_in_avi(tmp_path: Path) -> None:
+def test_times_after_damage_in_avi(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.avi", "mp2", hum(DURATION_S * RATE_HZ))
     intact, content = load_audio(path, RATE_HZ).samples, path.read_bytes()
     damaged(path, content, zeros, len(content) // 2, len(content) // 10)
@@ -188,10 +188,10 @@ def test_times_behind_damage_in_avi(tmp_path: Path) -> None:
         ("a.wv", "wavpack", 4.1, 0.02, 60), ("a.caf", "alac", 0.6, 0.003, 3000),
     ],
 )  # fmt: skip
-def test_what_is_counted_keeps_its_time(
+def test_counted_packets_keep_their_times(
     tmp_path: Path, name: str, codec: str, longest_s: float, share: float, count: int
 ) -> None:
-    """Behind the first packet, too; checksums are looked at."""
+    """This also holds after the first packet. Checksums are verified."""
     path = write_media(tmp_path / name, codec, hum(20 * RATE_HZ))
     damaged(path, path.read_bytes(), overwritten, int(path.stat().st_size * share), count)
     samples, error, lost = read_all(path)
@@ -203,7 +203,7 @@ def test_what_is_counted_keeps_its_time(
 
 
 def box(data: bytes, name: bytes, number: int) -> int:
-    """Where that box or block of a file begins."""
+    """Return the offset of a box or block in a file."""
     return [found.start() - 4 * (name != b"wvpk") for found in re.finditer(name, data)][number]
 
 
@@ -221,7 +221,7 @@ def test_damage_where_ffmpeg_stops(
     originals: Contents, tmp_path: Path, name: str, unit: bytes, number: int, replaced: int, count: int,
     lost_s: float | None,
 ) -> None:  # fmt: skip
-    """At the head of a box or block: read on, or told where nothing follows."""
+    """The damage is at the start of a box or block: reading continues, or reports it if nothing follows."""
     if name == "a.wv":
         write_media(tmp_path / name, "wavpack", hum(DURATION_S * RATE_HZ))
     data = bytearray(originals.get(name) or (tmp_path / name).read_bytes())
@@ -246,10 +246,10 @@ def test_damage_where_ffmpeg_stops(
         ("a.caf", "alac", [(b"pakt", 12, ">q")]), ("a.wav", "adpcm_ms", [(b"data", 4, "<I"), (b"fact", 8, "<I")]),
     ],
 )  # fmt: skip
-def test_headers_that_leave_packets_out(
+def test_headers_that_omit_packets(
     tmp_path: Path, name: str, codec: str, fields: list[tuple[bytes, int, str]]
 ) -> None:
-    """The rest of a compressed recording is not passed over without a word."""
+    """The rest of a compressed recording is not skipped silently."""
     data = bytearray(write_media(tmp_path / name, codec, hum(20 * RATE_HZ)).read_bytes())
     for field, begin, kind in fields:
         at = data.index(field) + begin
@@ -259,13 +259,13 @@ def test_headers_that_leave_packets_out(
     recording = open_recording(tmp_path / name, RATE_HZ)
     with pytest.raises(FunASRError):
         list(recording.blocks())
-    assert recording.expected_s == pytest.approx(20, abs=1.5)  # by the bytes: the ledger has what is missing
+    assert recording.expected_s == pytest.approx(20, abs=1.5)  # from the size: the ledger includes missing audio
 
 
 @pytest.mark.parametrize("at", ["begin", "mdat"])
 @pytest.mark.parametrize("size", [2**63 - 1, 2**63, 2**64 - 1])
 def test_sizes_that_no_file_has(originals: Contents, tmp_path: Path, size: int, at: str) -> None:
-    """Of a box, in 64 bits."""
+    """It is the 64-bit size of a box."""
     data = originals["a.mp4"]
     start = data.index(b"mdat") - 4 if at == "mdat" else data.index(b"moov") - 4
     huge = (1).to_bytes(4) + data[start + 4 : start + 8] + size.to_bytes(8)
@@ -276,8 +276,8 @@ def test_sizes_that_no_file_has(originals: Contents, tmp_path: Path, size: int, 
     assert "Invalid argument" not in error.message
 
 
-def test_avi_out_of_a_pipe(tmp_path: Path) -> None:
-    """The program that writes it cannot go back to fill in its length."""
+def test_avi_from_a_pipe(tmp_path: Path) -> None:
+    """The writing program cannot seek back to fill in the length."""
     reading, writing = os.pipe()
     with open(reading, "rb") as pipe, open(tmp_path / "a.avi", "wb") as file:
         copier = threading.Thread(target=shutil.copyfileobj, args=(pipe, file))
@@ -293,7 +293,7 @@ def test_avi_out_of_a_pipe(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [zeros, removed, inserted])
 @pytest.mark.parametrize("name", sorted(set(CONTENT) - UNFOUND))
-def test_no_loss_goes_untold(
+def test_every_loss_is_reported(
     originals: Contents, tmp_path: Path, name: str, damage: Callable[[bytearray, int], None]
 ) -> None:
     path = damaged(tmp_path / name, originals[name], damage, len(originals[name]) // 2)
@@ -323,7 +323,7 @@ def test_damage_elsewhere_does_not_matter(originals: Contents, tmp_path: Path, n
         assert len(samples) == 6 * RATE_HZ
         assert recording.findings.lost == []
         assert recording.findings.warnings == ()
-    if name in ("a.mp4", "a.opus", "a.webm"):  # which may come a frame beside
+    if name in ("a.mp4", "a.opus", "a.webm"):  # for these, it may be off by a frame
         assert like_before(samples, intact) > 0.9
     else:
         np.testing.assert_array_equal(samples, intact)
@@ -341,12 +341,12 @@ def test_cut_off(originals: Contents, tmp_path: Path, name: str, share: float) -
     assert stated_s == ([pytest.approx(DURATION_S, abs=0.2)] if name in (*PCM, *WITH_LENGTH) else [])
     assert read_s == pytest.approx(DURATION_S * share, abs=2)
     assert read_s == pytest.approx(len(samples) / RATE_HZ, abs=0.06)
-    good = len(samples) - 3000  # the resampler and the codec do not see what comes behind
+    good = len(samples) - 3000  # the resampler and the codec are not affected by later samples
     np.testing.assert_allclose(samples[:good], intact[:good], atol=1e-5)
 
 
-def test_reported() -> None:
-    """Ten seconds each, damaged in their middle; and what states the length of its first part alone."""
+def test_reported_files() -> None:
+    """Ten seconds each, damaged in the middle; and a file that only states the length of its first part."""
     assert load_audio(CASES / "joined.mp3", RATE_HZ).duration_s == pytest.approx(14.8, abs=0.1)
     for name in ("damaged.m4a", "damaged.webm", "damaged.aac", "junk.mp3"):
         recording = open_recording(CASES / name, RATE_HZ)
@@ -365,8 +365,8 @@ def test_reported() -> None:
         ("a.tta", "tta"), ("a.wv", "wavpack"), ("a.mp4", "flac"), ("fragments.mp4", "aac"),
     ],
 )  # fmt: skip
-def test_joined_recordings_that_ffmpeg_does_not_see(tmp_path: Path, name: str, codec: str) -> None:
-    """It stops where the first one ends; here another one of half the sample rate follows."""
+def test_joined_recordings_that_ffmpeg_does_not_notice(tmp_path: Path, name: str, codec: str) -> None:
+    """FFmpeg stops at the end of the first one; here, another one with half the sample rate follows."""
     first_s, second_s, whole = 3, 5, b""
     options = {"movflags": "empty_moov+frag_every_frame"} if name.startswith("fragments") else None
     for duration_s, rate_hz in ((first_s, RATE_HZ), (second_s, RATE_HZ // 2)):
@@ -397,7 +397,7 @@ def test_joined_recordings_that_ffmpeg_does_not_see(tmp_path: Path, name: str, c
 )  # fmt: skip
 @pytest.mark.parametrize("way", ["file", "pipe"])
 def test_joined_recordings(originals: Contents, tmp_path: Path, first: str, second: str, way: str) -> None:
-    """Read, or out of a pipe at least told; a broadcast in Ogg begins a new one with every title."""
+    """They are read, or at least reported for a pipe. In Ogg, a broadcast starts a new one with every title."""
     tagged = {"tagged.mp3": b"ID3\x03\0\0\0\0\x02\x00" + bytes(256) + originals["unknown.mp3"]}
     content = originals[first] + (originals | tagged)[second]
     (tmp_path / "a").write_bytes(content)
@@ -409,8 +409,8 @@ def test_joined_recordings(originals: Contents, tmp_path: Path, first: str, seco
         assert len(samples) / RATE_HZ == pytest.approx(2 * DURATION_S, abs=0.3)
 
 
-def test_what_follows_samples_and_is_none(tmp_path: Path) -> None:
-    """Tags, and an odd number of bytes without the padding behind them."""
+def test_data_after_the_samples(tmp_path: Path) -> None:
+    """Tags, and an odd number of bytes without padding after them."""
     soundfile.write(tmp_path / "a.wav", hum(RATE_HZ * 3), RATE_HZ)
     content, tag = (tmp_path / "a.wav").read_bytes(), os.urandom(16000)
     heads = (b"ID3\x03\0\0\0\0\x7d\x00", b"APETAGEX" + bytes([208, 7, 0, 0, 128, 62]) + bytes(18))
@@ -443,8 +443,10 @@ def test_film_that_was_cut_off(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.aac", "a.ts", "a.ac3", "unknown.mp3"])
 @pytest.mark.parametrize("extra", range(0, 500, 77))
-def test_recording_that_begins_within_a_frame(originals: Contents, tmp_path: Path, name: str, extra: int) -> None:
-    """As cut out of a broadcast."""
+def test_a_recording_that_starts_within_a_frame(
+    originals: Contents, tmp_path: Path, name: str, extra: int
+) -> None:
+    """It was cut from a broadcast."""
     content = originals[name]
     (tmp_path / name).write_bytes(content[len(content) // 2 + extra :])
     recording = open_recording(tmp_path / name, RATE_HZ)
@@ -453,8 +455,8 @@ def test_recording_that_begins_within_a_frame(originals: Contents, tmp_path: Pat
 
 
 @pytest.mark.parametrize("line", ["#EXTM3U\n#EXTINF:20,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"])
-def test_a_playlist_leads_nowhere(originals: Contents, tmp_path: Path, line: str) -> None:
-    """It could name any file of this machine, or an address."""
+def test_a_playlist_is_not_followed(originals: Contents, tmp_path: Path, line: str) -> None:
+    """It could name any file on this machine, or an address."""
     other = tmp_path / "secret.ts"
     other.write_bytes(originals["a.ts"])
     for target in (other.name, str(other), f"file:{other}", "http://127.0.0.1:1/a.ts"):
@@ -466,14 +468,14 @@ def test_a_playlist_leads_nowhere(originals: Contents, tmp_path: Path, line: str
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp3", "wav", "flac", "m4a", "txt"])
 @pytest.mark.parametrize("name", ["a.aac", "a.mp3", "a.wav", "a.ogg", "a.mp4", "a.flac", "a.webm", "a.aiff"])
-def test_wrong_endings(originals: Contents, tmp_path: Path, name: str, ending: str) -> None:
+def test_wrong_suffixes(originals: Contents, tmp_path: Path, name: str, ending: str) -> None:
     (tmp_path / f"b.{ending}").write_bytes(originals[name])
     assert load_audio(tmp_path / f"b.{ending}", RATE_HZ).duration_s == pytest.approx(DURATION_S, abs=0.2)
 
 
 @pytest.mark.slow
 def test_nothing_is_printed(originals: Contents, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Whatever a library thinks of a file."""
+    """Libraries print no messages of their own."""
     for name, content in originals.items():
         for data in (
             content[: len(content) // 2],
@@ -492,9 +494,9 @@ def test_nothing_is_printed(originals: Contents, tmp_path: Path, capfd: pytest.C
 @pytest.mark.parametrize(
     ("name", "rate_hz", "channels", "begin_s", "end_s"),
     [
-        ("two_tracks.mkv", 16000, 1, 0.3, 3.1),  # the first track, whatever others prefer
+        ("two_tracks.mkv", 16000, 1, 0.3, 3.1),  # the first track, regardless of other programs' preference
         ("quad_aac.m4a", 48000, 4, 0.3, 9.9),
-        ("late.mp4", 16000, 1, 4.3, 7.1),  # the sound begins behind the pictures
+        ("late.mp4", 16000, 1, 4.3, 7.1),  # the sound starts later than the video
     ],
 )
 def test_films(name: str, rate_hz: int, channels: int, begin_s: float, end_s: float) -> None:
@@ -526,7 +528,7 @@ def test_a_file_that_vanishes(originals: Contents, tmp_path: Path) -> None:
     blocks = recording.blocks()
     count = len(next(blocks))
     path.unlink()
-    assert count + sum(map(len, blocks)) == DURATION_S * RATE_HZ  # it is still open
+    assert count + sum(map(len, blocks)) == DURATION_S * RATE_HZ  # the file is still open
     with refused("audio-missing", path):
         next(recording.blocks())
     path.mkdir()
@@ -538,7 +540,7 @@ def test_a_file_that_vanishes(originals: Contents, tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_ends_and_adds_up(originals: Contents, tmp_path: Path, data: st.DataObject) -> None:
-    """No crash, no end that does not come, no loss outside of what was read."""
+    """Reading never crashes or hangs, and all losses are within the part that was read."""
     content = bytearray(originals[data.draw(st.sampled_from(sorted(originals)))][:40_000])
     within = st.integers(0, min(2000, len(content) - 1)) | st.integers(0, len(content) - 1)
     for _ in range(data.draw(st.integers(0, 3))):

@@ -1,4 +1,4 @@
-"""Files and pipes read block by block: what comes out, what it costs, what is left open."""
+"""Files and pipes read block by block: samples, memory, and open files."""
 
 import errno
 import gc
@@ -43,18 +43,18 @@ RATES_HZ = [8000, 11025, 16000, 22050, 44100, 48000, 96000]
 
 
 def descriptors() -> int:
-    """How many are open, with nothing left for the garbage collector."""
+    """Return the number of open descriptors after garbage collection."""
     gc.collect()
     return len(os.listdir("/dev/fd"))
 
 
 def id3_tag(size: int) -> bytes:
-    """As with a picture in it."""
+    """Return a tag as large as one with a picture."""
     return b"ID3\4\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
 
 
 def ape_tag(size: int) -> bytes:
-    """As written behind the frames, by mp3gain for example; with a header of its own."""
+    """Return a tag that mp3gain, for example, writes after the frames, with a header."""
     ends = [
         b"APETAGEX" + struct.pack("<IIII", 2000, size + 32, 1, flags) + bytes(8) for flags in (0xA0000000, 1 << 31)
     ]
@@ -64,14 +64,14 @@ def ape_tag(size: int) -> bytes:
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("rate_hz", [RATE_HZ, 44100])
-def test_blocks_are_what_reading_at_once_gives(tmp_path: Path, format: str, rate_hz: int) -> None:
+def test_blocks_equal_reading_at_once(tmp_path: Path, format: str, rate_hz: int) -> None:
     path = tmp_path / f"a.{format}"
     soundfile.write(path, noise(25 * rate_hz, 2), rate_hz)
     recording = open_recording(path, RATE_HZ)
     blocks = list(recording.blocks())
-    whole, _ = soundfile.read(path, dtype="float32", always_2d=True)  # which does not seek
+    whole, _ = soundfile.read(path, dtype="float32", always_2d=True)  # does not seek
     expected = soxr.resample(whole.mean(axis=1), rate_hz, RATE_HZ, quality="HQ")
-    np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=5e-6)  # decoders differ a little
+    np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=5e-6)  # decoders differ slightly
     assert [len(block) / RATE_HZ for block in blocks] == pytest.approx([10, 10, 5], abs=0.6)
     assert {block.dtype for block in blocks} == {np.dtype(np.float32)}
     assert recording.expected_s == pytest.approx(25, abs=1e-6)
@@ -87,7 +87,7 @@ def test_blocks_are_what_reading_at_once_gives(tmp_path: Path, format: str, rate
     st.integers(1, 40000),
 )
 def test_resampling_in_pieces(rate_hz: int, length: int, sizes: list[int], block: int) -> None:
-    """Whatever the pieces, joined they are the whole resampled."""
+    """The joined pieces equal the whole resampled recording."""
     samples = noise(length)[:, 0]
     pieces = np.split(samples, np.minimum(np.cumsum(sizes), length))
     blocks = list(joined(resampled(pieces, rate_hz, RATE_HZ), block))
@@ -97,7 +97,7 @@ def test_resampling_in_pieces(rate_hz: int, length: int, sizes: list[int], block
     assert all(map(len, blocks))
 
 
-def test_files_and_arrays_are_alike(tmp_path: Path) -> None:
+def test_files_and_arrays_are_equal(tmp_path: Path) -> None:
     samples = noise(50000, 2)
     soundfile.write(tmp_path / "a.wav", samples, 44100, "FLOAT")
     sources: list[Source] = [open_recording(tmp_path / "a.wav", RATE_HZ), from_array(samples, 44100, RATE_HZ)]
@@ -108,8 +108,8 @@ def test_files_and_arrays_are_alike(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tag_bytes", [0, 100, 1_000_000])
-def test_mp3_that_does_not_say_how_long_it_is(tmp_path: Path, tag_bytes: int) -> None:
-    """libsndfile takes the first frames for typical, and would stop early where they are loud."""
+def test_mp3_without_a_stated_length(tmp_path: Path, tag_bytes: int) -> None:
+    """libsndfile takes the first frames as typical, and would stop early if they are loud."""
     samples = noise(60 * RATE_HZ)
     samples[5 * RATE_HZ :] *= 1e-4
     for name, loud_first in (("a.mp3", True), ("b.mp3", False)):
@@ -125,7 +125,7 @@ def test_mp3_that_does_not_say_how_long_it_is(tmp_path: Path, tag_bytes: int) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("states_length", [False, True])
 @pytest.mark.parametrize("tag", [b"TAG" + bytes(125), ape_tag(300_000), ape_tag(100) + b"TAG" + bytes(125)])
-def test_mp3_with_tags_behind_it(tmp_path: Path, states_length: bool, tag: bytes) -> None:
+def test_mp3_with_tags_after_it(tmp_path: Path, states_length: bool, tag: bytes) -> None:
     path = tmp_path / "a.mp3"
     soundfile.write(path, noise(30 * RATE_HZ), RATE_HZ)
     content = path.read_bytes() if states_length else mp3_of_unknown_length(noise(30 * RATE_HZ))
@@ -139,7 +139,7 @@ def test_mp3_with_tags_behind_it(tmp_path: Path, states_length: bool, tag: bytes
 @pytest.mark.parametrize("between", [b"", id3_tag(100_000)])
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 def test_several_mp3_files_in_one(tmp_path: Path, between: bytes, mode: str) -> None:
-    """As podcasts are made, whose first part says how long it is alone."""
+    """Podcasts are joined like this; the first part states only its own length."""
     path, voice = tmp_path / "a.mp3", noise(30 * RATE_HZ)
     soundfile.write(path, voice, RATE_HZ, bitrate_mode=mode, compression_level=0.5)
     part = load_audio(path, RATE_HZ).samples
@@ -205,7 +205,7 @@ def test_nothing_stays_open(tmp_path: Path, name: str, use: Callable[[Recording]
     try:
         use(open_recording(path, RATE_HZ))
     except AudioError as error:
-        kept.append(error)  # with its traceback, and whatever that holds on to
+        kept.append(error)  # with its traceback and everything that it references
     assert len(os.listdir("/dev/fd")) == before
 
 
@@ -226,7 +226,7 @@ def test_a_disk_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     name: str, codec: str | None, fault: int,
 ) -> None:  # fmt: skip
-    """What is behind a bad sector is read; what does not come back ends it. Nothing is printed."""
+    """Sound after a bad sector is read; a read that keeps failing ends the recording. Nothing is printed."""
     path, read = tmp_path / name, os.pread
     if codec:
         write_media(path, codec, noise(30 * 48000), 48000)
@@ -254,7 +254,7 @@ def test_a_disk_that_fails(
 def test_seconds_without_numbers_are_lost(
     tmp_path: Path, start_s: float, end_s: float, clip: tuple[float, float] | None
 ) -> None:
-    """Where most of a file is so."""
+    """The same holds if most of a file is affected."""
     samples = noise(5 * RATE_HZ)
     samples[int(start_s * RATE_HZ) : int(end_s * RATE_HZ)] = np.nan
     soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
@@ -277,10 +277,10 @@ def test_long_files_take_no_more_memory(tmp_path: Path, format: str, rate_hz: in
     assert long[1] - short[1] < 20
 
 
-# --- out of a pipe: as it comes, or when all is there, and always as from a file ---
+# --- pipes: read as data arrives, or when it is complete, with the same result as a file ---
 
 
-def test_what_follows_the_samples_is_no_sound() -> None:
+def test_data_after_the_samples_is_not_sound() -> None:
     samples = (noise(3 * RATE_HZ) * 2**15).astype("<i2").tobytes()
     read = through_a_pipe(wav_header(len(samples)) + samples + LISTED * 10)
     assert (len(read.samples), read.expected_s, read.error) == (3 * RATE_HZ, 3, None)
@@ -292,7 +292,7 @@ def test_what_follows_the_samples_is_no_sound() -> None:
 @pytest.mark.parametrize("encoding", PCM_ENCODINGS)
 @pytest.mark.parametrize("rest", [b"", b"\1"])
 def test_raw_samples(tmp_path: Path, encoding: str, rest: bytes) -> None:
-    """The beginning of one more is left out."""
+    """A partial sample at the end is dropped."""
     stored = tmp_path / "a.raw"
     soundfile.write(stored, noise(12001, 2), 8000, *PCM_ENCODINGS[encoding], "RAW")
     pcm = PCMFormat(encoding, 8000, 2)
@@ -304,8 +304,8 @@ def test_raw_samples(tmp_path: Path, encoding: str, rest: bytes) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.ogg", "b.ogg", "a.flac", "a.mkv"])
-def test_it_breaks_off(tmp_path: Path, name: str) -> None:
-    """Where it does so as a file."""
+def test_a_pipe_that_is_cut_off(tmp_path: Path, name: str) -> None:
+    """The result ends at the same sample as that of a file."""
     path = write(tmp_path / name, PIPED[name][0], noise(DURATION_S * RATE_HZ))
     os.truncate(path, int(path.stat().st_size * 0.62))
     with refused("audio-cut-short") as caught:
@@ -317,8 +317,8 @@ def test_it_breaks_off(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("tag_bytes", [0, 3000, 5000, 1_000_000])
 @pytest.mark.parametrize("name", ["a.mp3", "a.flac"])
-def test_tags_in_front(tmp_path: Path, name: str, tag_bytes: int) -> None:
-    """Such as a picture."""
+def test_leading_tags(tmp_path: Path, name: str, tag_bytes: int) -> None:
+    """A tag may contain a picture."""
     path = write(tmp_path / name, {}, noise(DURATION_S * RATE_HZ))
     size = bytes(tag_bytes >> shift & 127 for shift in (21, 14, 7, 0))
     tag = b"ID3\4\0\0" + size + bytes(tag_bytes)
@@ -344,8 +344,8 @@ def test_no_recording(content: bytes, code: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["kept", "nowhere"])
-def test_no_room_for_what_must_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
-    """Nothing stays on the disk, even while the error is there."""
+def test_no_space_for_stored_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """Nothing remains on disk, even while the error object exists."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / folder))
     (tmp_path / "kept").mkdir()
     content = write(tmp_path / "a.flac", {}, noise(DURATION_S * RATE_HZ)).read_bytes()
@@ -363,7 +363,7 @@ def test_no_room_for_what_must_be_kept(tmp_path: Path, monkeypatch: pytest.Monke
 
 @contextmanager
 def all_closed() -> Iterator[None]:
-    """In the end nothing is open, and no thread runs, that did not before."""
+    """Assert that no additional files are open and no additional threads run at the end."""
     before, threads = descriptors(), set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - threads:
@@ -378,14 +378,14 @@ def test_nothing_of_a_pipe_stays_open(tmp_path: Path, name: str) -> None:
     contents = {"text": b"\xff\xfb" + b"a text" * 1000, "nothing": b""}
     content = contents.get(name) or (write(tmp_path / name, {}, noise(5000)).read_bytes() if "." in name else b"")
     with all_closed():
-        read = through_a_pipe(content)  # with an error, its traceback, and whatever that holds on to
+        read = through_a_pipe(content)  # with an error, its traceback and everything that it references
     assert bool(read.error) == ("." not in name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("blocks", [0, 1])
-def test_nothing_stays_open_where_nobody_reads_on(blocks: int) -> None:
-    """Though more is to come than a pipe holds."""
+def test_nothing_stays_open_if_reading_stops(blocks: int) -> None:
+    """There is more data left than a pipe can hold."""
 
     def feed() -> None:
         with suppress(BrokenPipeError), open(writing, "wb", buffering=0) as pipe:

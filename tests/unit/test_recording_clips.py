@@ -1,4 +1,4 @@
-"""Parts of recordings, to the sample, and their channels one by one."""
+"""Parts of recordings, exact to the sample, and separate channels."""
 
 import os
 import threading
@@ -28,7 +28,7 @@ PCM = PCMFormat("f32le", RATE_HZ, 1)
 
 
 def write(path: Path, rate_hz: int = RATE_HZ) -> Path:
-    """Half a minute."""
+    """Write half a minute."""
     samples = noise(DURATION_S * rate_hz)
     if path.suffix == ".raw":
         samples.tofile(path)
@@ -41,13 +41,13 @@ def write(path: Path, rate_hz: int = RATE_HZ) -> Path:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Format -> a file."""
+    """A file in each format."""
     folder = tmp_path_factory.mktemp("files")
     return {format: write(folder / f"a.{format}") for format in SEEKING + READING}
 
 
 def part(path: Path, clip: Clip | None, channel: int | None = None) -> np.ndarray:
-    """(samples,) of a part."""
+    """Return a part, (samples,)."""
     pcm = PCM if path.suffix == ".raw" else None
     recording = open_recording(path, RATE_HZ, clip=clip, channel=channel, pcm=pcm)
     return np.concatenate(list(recording.blocks()))
@@ -56,7 +56,7 @@ def part(path: Path, clip: Clip | None, channel: int | None = None) -> np.ndarra
 @pytest.mark.slow
 @pytest.mark.parametrize("format", SEEKING + READING)
 @pytest.mark.parametrize("clip", [(0, 1), (0, None), (12.34567, 25.5), (31.9, None), (7, 99)])
-def test_a_part_is_what_it_is_in_the_whole(files: dict[str, Path], format: str, clip: Clip) -> None:
+def test_a_part_equals_that_part_of_the_whole(files: dict[str, Path], format: str, clip: Clip) -> None:
     whole = part(files[format], None)
     begin, end = round(clip[0] * RATE_HZ), len(whole) if clip[1] is None else round(clip[1] * RATE_HZ)
     np.testing.assert_array_equal(part(files[format], clip), whole[begin:end])
@@ -68,7 +68,7 @@ def test_a_part_is_what_it_is_in_the_whole(files: dict[str, Path], format: str, 
     st.sampled_from(SEEKING + READING[:2]), st.lists(st.floats(0, DURATION_S), min_size=3, max_size=3, unique=True)
 )
 @example("flac", [0.0, 15.99996875, 32.0])
-def test_parts_side_by_side(files: dict[str, Path], format: str, times_s: list[float]) -> None:
+def test_adjacent_parts(files: dict[str, Path], format: str, times_s: list[float]) -> None:
     first_s, middle_s, last_s = sorted(times_s)
     if min(middle_s - first_s, last_s - middle_s) < 1e-3:
         return
@@ -94,7 +94,7 @@ def test_a_part_at_another_rate(tmp_path: Path, format: str, rate_hz: int) -> No
         ((30.5, 99), 30.5, 1.5), ((40, None), 40, 0), ((40, 50), 40, 0),
     ],
 )  # fmt: skip
-def test_what_is_known_beforehand(
+def test_length_known_in_advance(
     files: dict[str, Path], clip: Clip | None, start_s: float, expected_s: float
 ) -> None:
     recording = open_recording(files["wav"], RATE_HZ, clip=clip)
@@ -111,7 +111,7 @@ def test_blocks_of_a_part(files: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("format", SEEKING + READING)
 @pytest.mark.parametrize("clip", [(40, None), (40, 50), (32.1, 32.2), (32, None)])
-def test_a_part_behind_the_end(files: dict[str, Path], format: str, clip: Clip) -> None:
+def test_a_part_after_the_end(files: dict[str, Path], format: str, clip: Clip) -> None:
     with refused("clip-behind-end", files[format], 32.0, clip[0]):
         part(files[format], clip)
 
@@ -126,7 +126,7 @@ def test_a_part_of_a_sample_or_less(files: dict[str, Path], tmp_path: Path) -> N
 
 @pytest.mark.parametrize("clip", [(15.9, 20), (10, 20)])
 def test_damage_in_the_part(files: dict[str, Path], tmp_path: Path, clip: Clip) -> None:
-    """At 15.8 to 16 s."""
+    """The damage is at 15.8 to 16 s."""
     path, data = tmp_path / "a.flac", bytearray(files["flac"].read_bytes())
     data[len(data) // 2 : len(data) // 2 + 3000] = bytes(3000)
     path.write_bytes(data)
@@ -162,28 +162,28 @@ def test_values_that_are_not_numbers(tmp_path: Path, clip: Clip) -> None:
 
 
 @pytest.mark.parametrize("format", ["wav", "mp3", "flac"])
-def test_a_part_of_what_comes_out_of_a_pipe(files: dict[str, Path], tmp_path: Path, format: str) -> None:
+def test_a_part_of_a_pipe(files: dict[str, Path], tmp_path: Path, format: str) -> None:
     with named_pipe(tmp_path / "pipe", files[format].read_bytes()) as pipe:
         recording = open_recording(pipe, RATE_HZ, clip=(5, 30))
         assert (recording.start_s, recording.expected_s) == (5, 25)
         np.testing.assert_array_equal(np.concatenate(list(recording.blocks())), part(files[format], (5, 30)))
 
 
-def test_a_part_ends_while_the_pipe_goes_on(tmp_path: Path) -> None:
-    """The writer is told that nobody wants more."""
-    pipe, told = tmp_path / "pipe", threading.Event()
+def test_a_part_ends_before_the_pipe(tmp_path: Path) -> None:
+    """The pipe is closed, so that the writer stops."""
+    pipe, closed = tmp_path / "pipe", threading.Event()
     os.mkfifo(pipe)
 
     def write() -> None:
         try:
             pipe.write_bytes(noise(64 * RATE_HZ).tobytes())
         except BrokenPipeError:
-            told.set()
+            closed.set()
 
     threading.Thread(target=write, daemon=True).start()
     recording = open_recording(pipe, RATE_HZ, clip=(1, 3), pcm=PCM)
     assert sum(map(len, recording.blocks())) == 2 * RATE_HZ
-    assert told.wait(60)
+    assert closed.wait(60)
 
 
 @pytest.mark.parametrize("channel", [1, 2, 3])
@@ -223,7 +223,7 @@ def test_channels_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["wav", "flac", "raw", "m4a"])
 def test_channels_of_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
-    """It is read once and kept, as long as its inputs are there."""
+    """It is read once and stored as long as its inputs exist."""
     (tmp_path / "kept").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "kept"))
     samples, stored = noise(12 * RATE_HZ, 2), tmp_path / f"a.{format}"

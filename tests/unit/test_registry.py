@@ -1,4 +1,4 @@
-"""The families that are known, and what is said of others."""
+"""The known families, and errors about unknown ones."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ KEYS: tuple[Callable[[Family], list[Any]], ...] = (
 
 
 @pytest.mark.parametrize("keys", KEYS)
-def test_nothing_means_two_families(keys: Callable[[Family], list[Any]]) -> None:
-    """Model types, upstream classes, configurations and aliases."""
+def test_families_have_disjoint_keys(keys: Callable[[Family], list[Any]]) -> None:
+    """The keys are model types, upstream classes, configurations and aliases."""
     found = [key for family in registry.FAMILIES for key in keys(family)]
     assert len(found) == len(set(found)) > 0
 
@@ -43,7 +43,7 @@ def test_each_is_found() -> None:
 
 @pytest.mark.parametrize("name", [None, "Whisper", ["FunASRNano"], {}])
 def test_unknown_ones(name: Any) -> None:
-    """All that are known are named."""
+    """The error lists all known ones."""
     assert registry.of_model_type(name) is None
     known = [family.upstream_class for family in registry.FAMILIES]
     with refused("model-unsupported", "config.yaml", repr(name), *known), stated_in("config.yaml"):

@@ -1,4 +1,4 @@
-"""Downloads with both hubs' clients, from servers on this machine: what comes, what is kept, how they end."""
+"""Downloads with both hubs' clients, from local servers: what is fetched, what is cached, and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.hub_server import MAIN, OLDER, Hub, ModelScopeHub, Repository, serv
 from funasr_cli.hubs.find import find_model
 
 pytestmark = pytest.mark.slow
-LENGTH = 12 << 20  # more than what Hugging Face's client writes at once
+LENGTH = 12 << 20  # more than Hugging Face's client writes at once
 UNNEEDED = (
     "model.py", "requirements.txt", "example/zh.mp3", "model.onnx", "model.pt.ep1", ".gitattributes",
     ".hidden/config.json",
@@ -38,14 +38,14 @@ def hub(checkpoint: Path, client: Client) -> Iterator[Repository]:
 
 
 @pytest.mark.parametrize(("revision", "commit"), [(None, MAIN), ("v1", OLDER), (OLDER, OLDER)])
-def test_what_comes_and_what_pins_it(hub: Repository, client: Client, revision: str | None, commit: str) -> None:
+def test_files_and_commit(hub: Repository, client: Client, revision: str | None, commit: str) -> None:
     folder, recorded = client.fetch(hub.url, revision=revision)
     assert (names(folder), recorded) == (NEEDED, commit)
     assert len(hub.downloaded) == len(NEEDED)
 
 
-def test_what_is_there_needs_no_network(hub: Repository, client: Client) -> None:
-    """It is not downloaded again, either; Hugging Face's client keeps what two revisions have once."""
+def test_cached_files_need_no_network(hub: Repository, client: Client) -> None:
+    """They are not downloaded again. Hugging Face's client stores files that two revisions share only once."""
     first = client.fetch(hub.url)
     hub.downloaded.clear()
     assert client.fetch(hub.url) == first
@@ -70,7 +70,7 @@ def test_token(hub: Repository, client: Client, monkeypatch: pytest.MonkeyPatch)
     [
         ("owner/model", None, (401, "RepoNotFound"), "hub-missing"),
         ("owner/model", None, (500, ""), "hub-unreachable"),
-        ("owner/model", None, None, "hub-unreachable"),  # the answer is nonsense
+        ("owner/model", None, None, "hub-unreachable"),  # the answer is invalid
         ("owner/nothing", None, None, "hub-missing"),
         ("owner/model", "v9", None, "revision-missing"),
         ("owner/model", 40 * "f", None, "revision-missing"),
@@ -86,28 +86,28 @@ def test_answers_of_a_hub(
         client.fetch(hub.url, hub_id, revision)
 
 
-def test_no_checkpoint_in_it(hub: Repository, client: Client) -> None:
+def test_a_repository_without_a_checkpoint(hub: Repository, client: Client) -> None:
     del hub.files["model.pt"]
     client.assert_refused(hub.url, "weights-missing", "owner/model", "model.pt")
     assert hub.downloaded == []
 
 
 def test_no_room_for_the_download(hub: Repository, client: Client) -> None:
-    """Nothing is begun."""
+    """No download starts."""
     hub.stated_bytes = 10**15
     client.assert_refused(hub.url, "disk-full", "", "the download of owner/model needs 1,000,000,")
     assert hub.downloaded == []
 
 
 def test_a_cache_that_is_a_file(hub: Repository, client: Client) -> None:
-    """The variable is named, not the hub."""
+    """The error names the variable, not the hub."""
     client.cache.touch()
     variable = {"hf": "HF_HOME", "ms": "MODELSCOPE_CACHE"}[client.name]
     client.assert_refused(hub.url, "output-unwritable", client.cache, variable)
 
 
 def test_fewer_bytes_than_announced(hub: Repository, client: Client) -> None:
-    """What does not add up is not kept: the next run starts over."""
+    """A file of the wrong size is not kept; the next run starts over."""
     hub.omits_bytes = 10
     client.assert_refused(hub.url, "download-failed", "owner/model")
     hub.omits_bytes = 0
@@ -117,7 +117,7 @@ def test_fewer_bytes_than_announced(hub: Repository, client: Client) -> None:
 
 
 def test_a_connection_that_stays_lost(hub: Repository, client: Client) -> None:
-    """The next run fetches the broken file alone: anew, or with ModelScope from the byte on that was to come."""
+    """The next run only fetches the incomplete file: again, or with ModelScope from the first missing byte."""
     hub.breaks_after, hub.stays_broken = 70_000, True
     hint = {"hf": "hf download", "ms": "owner/model/model.pt"}[client.name]
     client.assert_refused(hub.url, "download-failed", "owner/model", hint)
@@ -132,12 +132,12 @@ def test_a_connection_that_stays_lost(hub: Repository, client: Client) -> None:
     assert (folder / "model.pt").read_bytes() == hub.files["model.pt"].read_bytes()
 
 
-# --- Hugging Face alone ---
+# --- only Hugging Face ---
 
 
 @hugging_face
 def test_a_connection_that_is_lost_once(hub: Hub, client: Client) -> None:
-    """The client goes on within the run."""
+    """The client resumes within the run."""
     content = hub.files["model.pt"].read_bytes().ljust(LENGTH + (1 << 20), b"\0")
     hub.files["model.pt"].write_bytes(content)
     hub.breaks_after = LENGTH
@@ -150,7 +150,7 @@ def test_a_connection_that_is_lost_once(hub: Hub, client: Client) -> None:
 
 @hugging_face
 def test_another_file_than_the_hub_lists(hub: Hub, client: Client) -> None:
-    """Of the right size, but not of the right SHA-256."""
+    """It has the right size, but another SHA-256."""
     sha256 = hub.sha256
     hub.sha256 = lambda name: 64 * "e"  # type: ignore[method-assign]
     client.assert_refused(hub.url, "download-failed", "", "model.pt")
@@ -161,7 +161,7 @@ def test_another_file_than_the_hub_lists(hub: Hub, client: Client) -> None:
 
 @hugging_face
 @pytest.mark.parametrize("begun", [False, True])
-def test_offline_without_it(hub: Hub, client: Client, begun: bool) -> None:
+def test_offline_without_the_model(hub: Hub, client: Client, begun: bool) -> None:
     if begun:
         (client.fetch(hub.url)[0] / "model.pt").unlink()
     client.is_offline = True
@@ -169,10 +169,10 @@ def test_offline_without_it(hub: Hub, client: Client, begun: bool) -> None:
 
 
 @hugging_face
-def test_a_conversion_of_others_is_used_as_it_lies_in_the_cache(
+def test_a_published_conversion_is_used_from_the_cache(
     hub: Hub, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--model ID`: without a conversion, and without a network. Safetensors go before a pickle."""
+    """`--model ID` needs neither a conversion nor a network. Safetensors take precedence over a pickle."""
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path / "home"))
     theirs = {
         "config.json": '{"model_type": "fun_asr_nano", "text_config": {"vocab_size": 9}}',
@@ -191,25 +191,25 @@ def test_a_conversion_of_others_is_used_as_it_lies_in_the_cache(
 
 @hugging_face
 def test_gated(hub: Hub, client: Client) -> None:
-    """Where to agree to the terms."""
+    """The error says where to agree to the terms."""
     hub.fault = (403, "GatedRepo")
     client.assert_refused(hub.url, "hub-gated", "owner/model", f"{hub.url}/owner/model", "HF_TOKEN")
 
 
-# --- ModelScope alone ---
+# --- only ModelScope ---
 
 
 @modelscope
-def test_a_commit_that_cannot_be_asked_for_is_none(hub: ModelScopeHub, client: Client) -> None:
-    """The listing tells only which commit changed each file last. The client leaves no id that lasts."""
+def test_an_unknown_commit_is_not_recorded(hub: ModelScopeHub, client: Client) -> None:
+    """The listing only gives the commit of each file's last change. The client stores no permanent id."""
     hub.knows_commits = False
     assert client.fetch(hub.url)[1] == "master"
     assert not (client.home / "ms-home").exists()
 
 
 @modelscope
-def test_what_funasr_has_downloaded_is_used(hub: ModelScopeHub, client: Client, checkpoint: Path) -> None:
-    """It keeps models where earlier clients did."""
+def test_funasrs_downloads_are_used(hub: ModelScopeHub, client: Client, checkpoint: Path) -> None:
+    """FunASR stores models where earlier clients did."""
     earlier = client.cache / "hub/models/owner/model"
     shutil.copytree(checkpoint, earlier)
     assert client.fetch(hub.url) == (earlier, MAIN)

@@ -1,4 +1,4 @@
-"""Channels that are mixed, and what is noticed in them."""
+"""Mixing channels, and findings about them."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def level_of(source: Source) -> float | None:
 
 @pytest.mark.parametrize("gain", [1.0, 0.8])
 def test_channels_that_cancel_each_other_out(tmp_path: Path, gain: float) -> None:
-    """One is taken alone, the same to the end, and that is said."""
+    """A single channel is used, the same one to the end, and this is reported."""
     samples = np.stack([gain * VOICE, -VOICE], axis=1)
     soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
     for audio in (from_array(samples, RATE_HZ, RATE_HZ), load_audio(tmp_path / "a.wav", RATE_HZ)):
@@ -43,7 +43,7 @@ def test_channels_that_cancel_each_other_out(tmp_path: Path, gain: float) -> Non
     ],
 )  # fmt: skip
 def test_channels_that_are_mixed(channels: list[np.ndarray]) -> None:
-    """Voices on one channel, or on each its own, are not taken for that; nor is what nobody could hear."""
+    """Voices on one or on separate channels are not mistaken for cancelling ones, nor are inaudible signals."""
     samples = np.stack(channels, axis=1).astype(np.float32)
     audio = from_array(samples, RATE_HZ, RATE_HZ)
     np.testing.assert_allclose(audio.samples, samples.mean(axis=1), atol=1e-7)
@@ -54,13 +54,13 @@ def test_channels_that_cancel_each_other_out_for_a_while(tmp_path: Path) -> None
     other = np.concatenate([VOICE, -VOICE, VOICE])
     samples = np.stack([np.tile(VOICE, 3), other], axis=1)
     audio = from_array(samples, RATE_HZ, RATE_HZ)
-    middle = slice(6 * RATE_HZ, 10 * RATE_HZ)  # the running powers need a moment
+    middle = slice(6 * RATE_HZ, 10 * RATE_HZ)  # the running powers need time to adapt
     np.testing.assert_array_equal(np.abs(audio.samples[middle]), np.abs(samples[middle, 0]))
     end = slice(12 * RATE_HZ, None)
     np.testing.assert_allclose(audio.samples[end], samples[end].mean(axis=1), atol=1e-7)
 
 
-def test_channels_one_by_one_are_as_they_are(tmp_path: Path) -> None:
+def test_single_channels_are_unchanged(tmp_path: Path) -> None:
     samples = np.stack([VOICE, -VOICE], axis=1)
     soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
     for channel in (1, 2):
@@ -71,7 +71,7 @@ def test_channels_one_by_one_are_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gain_db", [0, -40, -60, -90])
 def test_level(tmp_path: Path, gain_db: int) -> None:
-    """Of the loudest moment, however long the silence around it; a constant is no sound."""
+    """The level is that of the loudest moment, regardless of silence around it. A constant is not sound."""
     square = np.sign(noise(RATE_HZ))[:, 0] * 10 ** (gain_db / 20)
     soundfile.write(tmp_path / "a.wav", np.concatenate([np.zeros(30 * RATE_HZ), square]), RATE_HZ, "FLOAT")
     assert level_of(open_recording(tmp_path / "a.wav", RATE_HZ)) == pytest.approx(gain_db, abs=0.1)
@@ -83,7 +83,7 @@ def test_level(tmp_path: Path, gain_db: int) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 @pytest.mark.parametrize("channel", [0, 1])
 def test_a_channel_that_is_damaged(tmp_path: Path, bad: slice, value: float, channel: int) -> None:
-    """The other one is taken there, and that is said."""
+    """The other channel is used there, and this is reported."""
     samples = np.stack([VOICE, VOICE], axis=1)
     samples[bad, channel] = value
     soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, "FLOAT")
@@ -95,7 +95,7 @@ def test_a_channel_that_is_damaged(tmp_path: Path, bad: slice, value: float, cha
 
 @pytest.mark.parametrize("bad", [[], slice(None, None, 3000)])
 @pytest.mark.parametrize("offset", [0, 0.3])
-def test_cancelling_channels_that_are_damaged_too(bad: slice, offset: float) -> None:
+def test_damaged_cancelling_channels(bad: slice, offset: float) -> None:
     samples = np.stack([VOICE, -VOICE], axis=1) / 2 + np.float32(offset)
     samples[bad, 1] = np.nan
     findings = from_array(samples, RATE_HZ, RATE_HZ).findings
@@ -104,7 +104,7 @@ def test_cancelling_channels_that_are_damaged_too(bad: slice, offset: float) -> 
 
 @pytest.mark.filterwarnings("error")
 def test_a_huge_sample_and_floats_in_the_range_of_integers() -> None:
-    """The first is no sound; the others are."""
+    """The huge sample is not sound; the others are."""
     samples = VOICE * 32768
     audio = from_array(samples, RATE_HZ, RATE_HZ)
     np.testing.assert_array_equal(audio.samples, samples)

@@ -1,4 +1,4 @@
-"""Which segments are decoded when, and what is said about it, with a model that does what a script says."""
+"""The order in which segments are decoded, and the events, with a scripted model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS = ["eos", "eos", "eos", "loop", "budget", "nonfinite"]
 
 
 def by_chance(seed: int) -> Outcome:
-    """The same for the same attempt, whenever it is made."""
+    """Return a random outcome that depends only on the attempt and the seed."""
     return lambda attempt: random.Random(f"{seed} {attempt}").choice(KINDS)
 
 
@@ -68,7 +68,7 @@ def assert_expected(
 
 @st.composite
 def collections(draw: st.DrawFn) -> list[Recorded]:
-    """Recordings with speech and pauses; some break off, some from the beginning."""
+    """Draw recordings with speech and pauses; some are cut off, a few of them at the start."""
     recordings = []
     for source in range(draw(st.integers(0, 5))):
         runs = draw(st.lists(st.tuples(st.integers(1, 150), st.sampled_from([0.0, 1.0])), max_size=6))
@@ -115,7 +115,7 @@ def test_whatever_happens(recordings: list[Recorded], seed: int, batch_size: int
 @given(recordings=collections(), seed=st.integers(0, 10**6), batch_size=st.integers(1, 6))
 @settings(max_examples=100, deadline=None)
 def test_whatever_crashes(recordings: list[Recorded], seed: int, batch_size: int) -> None:
-    """Only recordings fail that had a part in a computation that failed; the others do not notice."""
+    """Only recordings with a part in a failed computation fail; the others are unaffected."""
 
     def outcome(attempt: Attempt) -> str:
         return random.Random(f"{seed} {attempt}").choice(["eos", "eos", "loop", "crash"])
@@ -135,7 +135,7 @@ def test_whatever_crashes(recordings: list[Recorded], seed: int, batch_size: int
 
 
 def test_events_of_a_segment_that_is_repaired() -> None:
-    """Given up behind its loop, it is written anew in two parts."""
+    """It is stopped after its loop and decoded again in two parts."""
     recording = talk(0, 3.0)
     model = Model(lambda attempt: "eos" if attempt.level else "loop", scheduled(4))
     events = run(model, [recording])
@@ -162,9 +162,13 @@ def test_events_of_a_segment_that_is_repaired() -> None:
         *((*again, [0, 1, 1, 2, 2, 2, 2]) for again in (("budget", None), ("loop", None), ("loop", 50))),
     ],
 )  # fmt: skip
-def test_what_is_decoded_again(kind: str, max_tokens: int | None, levels: list[int]) -> None:
+def test_which_outcomes_are_decoded_again(kind: str, max_tokens: int | None, levels: list[int]) -> None:
     options = TranscribeOptions(batch_size=8, max_segment_s=20, max_tokens=max_tokens)
-    quarter, shallow, deep = (125, 1.0), (6, 0.45), (6, 0.36)  # frames: 4 s, and 0.2 s that are no pause
+    quarter, shallow, deep = (
+        (125, 1.0),
+        (6, 0.45),
+        (6, 0.36),
+    )  # in frames: 4 s, and 0.2 s that do not count as a pause
     recording = Recorded(0, [(30, 0.0), quarter, shallow, quarter, deep, quarter, shallow, quarter, (30, 0.0)])
     model = Model(always(kind), options)
     transcript = transcripts_of(run(model, [recording]))[0]
@@ -173,13 +177,13 @@ def test_what_is_decoded_again(kind: str, max_tokens: int | None, levels: list[i
     assert [segment.retries for segment in transcript.segments] == [retries] * 2**retries
     assert {segment.stop_reason for segment in transcript.segments} == {kind}
     speech_s = transcript.ledger.transcribed_s if kind == "eos" else transcript.ledger.failed_s
-    assert speech_s == pytest.approx(16.96)  # with its margins
+    assert speech_s == pytest.approx(16.96)  # including the margins
     for segment, after in zip(transcript.segments, transcript.segments[1:], strict=False):
         assert segment.end_s == after.start_s
 
 
 def test_every_second_is_in_the_ledger_once() -> None:
-    """One half is repaired, one is not; a segment at once, one never; the rest is silence."""
+    """One half is repaired and one is not, one segment succeeds and one fails, and the rest is silence."""
 
     def outcome(attempt: Attempt) -> str:
         if attempt.start < 3 * SAMPLE_RATE_HZ:
@@ -198,7 +202,7 @@ def test_every_second_is_in_the_ledger_once() -> None:
     assert len(transcript.warnings) == 2
 
 
-def test_those_that_are_alike_are_decoded_together() -> None:
+def test_similar_segments_are_decoded_together() -> None:
     model = Model(always("eos"), scheduled(4))
     run(model, [talk(0, *[3.0, 1.0] * 4)])
     assert model.groups == [4, 4]
@@ -207,7 +211,7 @@ def test_those_that_are_alike_are_decoded_together() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_one_unlike_all_others_is_not_left_behind(batch_size: int) -> None:
+def test_a_segment_of_unusual_length_is_not_delayed(batch_size: int) -> None:
     model = Model(always("eos"), TranscribeOptions(batch_size=batch_size))
     run(model, [talk(0, *[0.5] * 6, 25.0), talk(1, *[0.5] * 40)])
     assert len(model.admitted) == 47
@@ -217,7 +221,7 @@ def test_one_unlike_all_others_is_not_left_behind(batch_size: int) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_reading_stays_a_little_ahead(batch_size: int) -> None:
-    """A recording of any length fits: what has been read waits in a short queue."""
+    """Recordings of any length are possible: the queue of segments that have been read is short."""
     recording = talk(0, *[0.512] * 40, pause_s=0.96, block=500)
     stretch_blocks = (0.512 + 0.96) * SAMPLE_RATE_HZ / recording.block
     ahead: list[float] = []
@@ -228,11 +232,11 @@ def test_reading_stays_a_little_ahead(batch_size: int) -> None:
     assert max(ahead) <= 2 * batch_size + batch_size + 3
 
 
-# --- what stands behind the model ---
+# --- stages after the model ---
 
 
 class Shout(TranscriptStage):
-    """Changes text and words of each segment, and counts what it is given."""
+    """Changes text and words of each segment, and counts its calls."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, str]] = []
@@ -264,7 +268,7 @@ def test_stages_see_segments_and_transcripts() -> None:
 
 
 def test_a_stage_that_runs_out_of_memory_loses_nothing() -> None:
-    """Its segment is decoded again, with fewer beside it."""
+    """Its segment is decoded again in a smaller batch."""
 
     class Fails(TranscriptStage):
         failures = 2

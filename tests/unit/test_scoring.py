@@ -1,4 +1,4 @@
-"""Error rates are counted as the documentation says."""
+"""Error rates follow the documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A segment of audio: its halves, and where the deepest pause is."""
+"""An audio segment: its halves, and its deepest pause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def a_segment(samples: np.ndarray) -> AudioSegment:
 @example(count=32 * FRAME_SAMPLES)
 @example(count=32 * FRAME_SAMPLES - 1)
 @given(count=st.integers(0, 60_000))
-def test_halves_are_all_of_a_segment(count: int) -> None:
+def test_halves_cover_the_segment(count: int) -> None:
     segment = a_segment(noise(count))
     halves = segment.halves()
     assert (halves is None) == (count < 32 * FRAME_SAMPLES)

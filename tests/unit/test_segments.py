@@ -1,4 +1,4 @@
-"""Where recordings are cut, with a voice activity detector that says what the test wants."""
+"""Segmentation of recordings, with a scripted voice activity detector."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_margins_around_speech() -> None:
     ("runs", "options", "found"),
     [
         *(([(30, 0.0), (frames, 1.0), (30, 0.0)], {}, int(frames > 2)) for frames in range(5)),  # clicks
-        # Speech goes on at a lower probability than it begins at.
+        # Speech continues at a lower probability than it starts.
         ([(31, 0.36), (31, 0.5), (31, 0.36), (31, 0.5)], {}, 1),
         ([(31, 0.36), (31, 0.5), (31, 0.34), (31, 0.5)], {}, 2),
         # A low threshold still finds pauses.
@@ -50,7 +50,7 @@ def test_margins_around_speech() -> None:
         *(([(30, 1.0), (pause, 0.0), (30, 1.0)], {}, 1 + (pause > 11)) for pause in (11, 12, 13)),
     ],
 )
-def test_how_many_segments(runs: list[tuple[int, float]], options: dict, found: int) -> None:
+def test_number_of_segments(runs: list[tuple[int, float]], options: dict, found: int) -> None:
     speech = [level for frames, level in runs for _ in range(frames)]
     samples = noise(len(speech) * FRAME_SAMPLES)
     assert len(segments_of(samples, TranscribeOptions(**options), speech)) == found
@@ -61,13 +61,13 @@ def test_short_segments_are_joined_over_pauses() -> None:
     apart = segments_of(samples, TranscribeOptions(), speech)
     assert len(apart) == 20
     joined = segments_of(samples, TranscribeOptions(join_s=10), speech)
-    assert [segment.duration_s > 6.3 for segment in joined] == [True] * 4  # from there on, 0.6 s is a pause
+    assert [segment.duration_s > 6.3 for segment in joined] == [True] * 4  # from there on, 0.6 s count as a pause
     with_long_pauses, speech = scripted(*[(1, 1.0), (1.1, 0.0)] * 5)
     assert len(segments_of(with_long_pauses, TranscribeOptions(join_s=10), speech)) == 5
 
 
-def test_the_end_of_a_word_behind_a_cut_is_no_click() -> None:
-    """64 frames of speech are cut behind the 62nd, which is as long as a segment may be."""
+def test_the_end_of_a_word_after_a_cut_is_not_a_click() -> None:
+    """64 frames of speech are split after the 62nd, the maximum length of a segment."""
     speech = [1.0] * 64 + [0.0] * 100
     samples = noise(len(speech) * FRAME_SAMPLES)
     found = segments_of(samples, TranscribeOptions(max_segment_s=2, min_pause_s=2), speech)
@@ -78,7 +78,7 @@ NO_VAD = TranscribeOptions(vad=False)
 
 
 @pytest.mark.parametrize("samples", [0, 1, 160, 511, 512, 513, 1024])
-def test_less_than_a_word_is_no_speech(samples: int) -> None:
+def test_less_than_a_word_is_not_speech(samples: int) -> None:
     assert segments_of(noise(samples), NO_VAD) == []
     assert segments_of(noise(samples), TranscribeOptions()) == []
     assert segments_of(noise(samples), TranscribeOptions(), [1.0] * -(-samples // FRAME_SAMPLES)) == []
@@ -100,7 +100,7 @@ def test_without_vad_nothing_is_left_out(count: int, max_segment_s: float, data:
     ("samples", "found"),
     [(seconds(29.99), 1), (seconds(30), 1), (seconds(30) + 1, 2), (seconds(30.01), 2), (seconds(30.4), 2)],
 )
-def test_what_is_just_too_long_is_cut_in_two(samples: int, found: int) -> None:
+def test_a_slightly_too_long_segment_is_split_in_two(samples: int, found: int) -> None:
     assert len(segments_of(noise(samples), NO_VAD)) == found
 
 
@@ -116,7 +116,7 @@ BLOCK = noise(seconds(10))
 
 
 def an_hour_of(speech: float, options: TranscribeOptions) -> tuple[int, int, int]:
-    """Most bytes kept between the blocks, most bytes in use within one, and how many segments there were."""
+    """Return the maximum bytes kept between blocks, the maximum used within one, and the number of segments."""
     kept = count = 0
     script = np.full(seconds(3600) // FRAME_SAMPLES + 1, speech, np.float32)
     with pytest.MonkeyPatch.context() as patch:
@@ -137,7 +137,10 @@ def an_hour_of(speech: float, options: TranscribeOptions) -> tuple[int, int, int
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("speech", "segments", "kept_blocks", "most_blocks"),
-    [(0.0, range(1), 3, 6), (1.0, range(120, 241), 6, 16)],  # the open segment: 30.5 s, and the block it ended in
+    [
+        (0.0, range(1), 3, 6),
+        (1.0, range(120, 241), 6, 16),
+    ],  # the open segment: 30.5 s, and the block in which it ended
 )
 def test_of_an_hour_the_open_segment_is_kept(
     speech: float, segments: range, kept_blocks: int, most_blocks: int
@@ -148,16 +151,16 @@ def test_of_an_hour_the_open_segment_is_kept(
     assert most < most_blocks * BLOCK.nbytes
 
 
-# --- while the samples come in, against the same with the whole recording at hand ---
+# --- streaming segmentation compared with that of the whole recording ---
 
-SHORTEST_SAMPLES = 400  # 25 ms: what one row of features needs
-SURE_FRAMES = 7  # 0.2 s: so much speech in a row must never be lost
+SHORTEST_SAMPLES = 400  # 25 ms: needed for one row of features
+SURE_FRAMES = 7  # 0.2 s: a run of speech this long must never be lost
 Case = tuple[np.ndarray, list[float], TranscribeOptions, list[int]]
 
 
 @st.composite
 def recordings(draw: st.DrawFn) -> Case:
-    """Samples, the probabilities of their frames, options, and where the samples are cut into blocks."""
+    """Draw samples, the probabilities of their frames, options, and block boundaries."""
     levels = st.sampled_from([0.0, 0.2, 0.34, 0.36, 0.45, 0.5, 0.9, 1.0])
     runs = draw(st.lists(st.tuples(st.integers(1, 30) | st.integers(1, 150), levels), max_size=14))
     speech = [level for count, level in runs for _ in range(count)]
@@ -175,7 +178,7 @@ def recordings(draw: st.DrawFn) -> Case:
 
 @given(recordings())
 @settings(max_examples=300, deadline=None)
-def test_segments_are_those_of_the_whole_recording(case: Case) -> None:
+def test_segments_equal_those_of_the_whole_recording(case: Case) -> None:
     samples, speech, options, cuts = case
     found = segments_of(samples, options, speech, cuts)
     assert places(found) == Offline(samples, speech, options).places()
@@ -187,14 +190,14 @@ def test_segments_are_those_of_the_whole_recording(case: Case) -> None:
 
 
 def runs_of(hits: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(first, behind the last) of every run of True."""
+    """Yield (first, end) of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], hits, [False]]).astype(int)))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 @given(recordings())
 @settings(max_examples=300, deadline=None)
-def test_speech_is_in_and_silence_is_out(case: Case) -> None:
+def test_segments_contain_speech_and_exclude_silence(case: Case) -> None:
     samples, speech, options, cuts = case
     covered = np.zeros(len(speech), bool)
     quiet = np.array(speech) < options.vad_threshold - 0.15

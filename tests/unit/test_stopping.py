@@ -1,4 +1,4 @@
-"""When a row has to stop, and what is left of one that goes in circles."""
+"""The rule that stops a row, and the text that remains of a loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from funasr_cli.decoding.text import TextStream
 DATA = Path(__file__).parents[1] / "data"
 DEMO = Path(funasr_cli.__file__).parent / "demo"
 STOP = 999
-WORD = re.compile(r" ?[A-Za-z']+|\s|.")  # much as Qwen cuts: words, single digits, single Chinese characters
+WORD = re.compile(
+    r" ?[A-Za-z']+|\s|."
+)  # similar to Qwen's pieces: words, single digits, single Chinese characters
 
 SENTENCE = "We will have to talk about the budget for the coming year, and about who pays for what."
 ORDINARY = [
@@ -40,7 +42,7 @@ ORDINARY = [
 
 
 def stream_of(pieces: Sequence[str]) -> tuple[TextStream, list[int]]:
-    """A stream, and the tokens that write these pieces; equal pieces are equal tokens."""
+    """Return a stream, and the tokens that write these pieces; equal pieces are equal tokens."""
     vocabulary = list(dict.fromkeys(pieces))
     stream = TextStream(lambda ids: "".join(vocabulary[index] for index in ids))
     return stream, [vocabulary.index(piece) for piece in pieces]
@@ -49,7 +51,7 @@ def stream_of(pieces: Sequence[str]) -> tuple[TextStream, list[int]]:
 def stop_of(
     stream: TextStream, token_ids: Sequence[int], duration_s: float = 1000
 ) -> tuple[int, StopReason | None]:
-    """How many tokens a guard lets pass until it stops the row, and why."""
+    """Return the number of tokens before a guard stops the row, and the reason."""
     stopping = StoppingCriteria((STOP,), duration_s, None)
     for count, token_id in enumerate(token_ids, 1):
         if reason := stopping.push(Token(0, token_id, -1.0), stream):
@@ -81,8 +83,8 @@ def test_find_loop_is_its_definition(before: list[int], phrase: list[int], count
     assert find_loop(sequence, shortest) == loop_by_definition(sequence, shortest)
 
 
-def test_limits_of_what_is_a_loop() -> None:
-    """Four rounds of at most 64 items; of several periods the shortest counts."""
+def test_limits_of_a_loop() -> None:
+    """Four repetitions of at most 64 items. Of several periods, the shortest counts."""
     for period in (1, 2, 64):
         phrase = list(range(period))
         assert find_loop([-1, *phrase * 4], 4 * period) == 1 + period
@@ -109,8 +111,8 @@ def test_ordinary_texts_and_those_of_real_clips_are_no_loops() -> None:
         assert without_loop(stream) == text
 
 
-def test_a_sentence_in_ever_different_tokens() -> None:
-    """The same text four times, cut at other places each time: no two tokens in a row are alike."""
+def test_a_repeated_sentence_in_different_tokens() -> None:
+    """The text repeats four times with different token boundaries, so that no token sequence repeats."""
     sentence = "thanks for watching "
     cuts = [(3, 9), (5, 11), (2, 14), (7, 12)]
     pieces = [part for a, b in cuts for part in (sentence[:a], sentence[a:b], sentence[b:])]
@@ -145,14 +147,14 @@ def bytewise(text: str) -> tuple[TextStream, list[int]]:
     ("before", "again", "left"),
     [
         ("", "你", "你"),
-        ("彠", "你", "彠你"),  # E5 BD A0, E4 BD A0: going back byte by byte, the loop begins in the first one
+        ("彠", "你", "彠你"),  # E5 BD A0, E4 BD A0: byte by byte, the loop begins within the first character
         ("说：你", "你", "说：你"),
         ("", "好的，", "好的，"),
         ("a", "😀", "a😀"),
-        ("a", "\udce4", "a\ufffd"),  # a byte that is no character
+        ("a", "\udce4", "a\ufffd"),  # a byte that is not a character
     ],
 )
-def test_what_is_left_ends_with_a_whole_character(before: str, again: str, left: str) -> None:
+def test_the_remaining_text_ends_with_a_whole_character(before: str, again: str, left: str) -> None:
     stream, token_ids = bytewise(before + again * 20)
     _, reason = stop_of(stream, token_ids)
     assert reason == StopReason.LOOP
@@ -162,7 +164,7 @@ def test_what_is_left_ends_with_a_whole_character(before: str, again: str, left:
 @pytest.mark.parametrize(
     ("duration_s", "tokens"), [(0, 24), (0.5, 32), (1, 40), (2.25, 60), (30, 504), (300, 4824)]
 )
-def test_the_budget_goes_by_the_length(duration_s: float, tokens: int) -> None:
+def test_the_budget_depends_on_the_length(duration_s: float, tokens: int) -> None:
     assert token_budget(duration_s) == tokens
     stream = TextStream(lambda ids: "".join(chr(0x4E00 + index) for index in ids))
     token_ids = list(range(1000, 1000 + tokens + 10))
@@ -172,7 +174,7 @@ def test_the_budget_goes_by_the_length(duration_s: float, tokens: int) -> None:
 
 
 def pushed(max_tokens: int | None, *tokens: tuple[int, float]) -> tuple[list[StopReason | None], list[int]]:
-    """What a guard says to each token of (id, log-probability), and which of them became text."""
+    """Return a guard's verdict on each token (id, log-probability), and the tokens that became text."""
     stopping, stream = StoppingCriteria((STOP, STOP + 1), 1.0, max_tokens), TextStream(str)
     reasons = [stopping.push(Token(0, token_id, logprob), stream) for token_id, logprob in tokens]
     return reasons, stream.token_ids
@@ -180,12 +182,12 @@ def pushed(max_tokens: int | None, *tokens: tuple[int, float]) -> tuple[list[Sto
 
 @pytest.mark.parametrize("logprob", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("token_id", [5, STOP])
-def test_not_a_number_comes_first(logprob: float, token_id: int) -> None:
+def test_not_a_number_takes_precedence(logprob: float, token_id: int) -> None:
     assert pushed(2, (1, -0.5), (token_id, logprob)) == ([None, StopReason.NONFINITE], [1])
 
 
 @pytest.mark.parametrize("token_id", [STOP, STOP + 1])
-def test_a_stop_token_as_the_last_that_is_allowed_is_the_end(token_id: int) -> None:
+def test_a_stop_token_at_the_limit_ends_the_text(token_id: int) -> None:
     assert pushed(2, (1, -0.5), (token_id, -0.5)) == ([None, StopReason.EOS], [1])
     assert pushed(1, (token_id, -0.5)) == ([StopReason.EOS], [])
 
@@ -199,7 +201,7 @@ def test_a_stop_token_as_the_last_that_is_allowed_is_the_end(token_id: int) -> N
         (StopReason.EOS, False, False, True),
     ],
 )
-def test_what_smaller_pieces_may_cure(
+def test_which_reasons_are_worth_retrying(
     reason: StopReason, by_itself: bool, with_a_limit: bool, doubtful: bool
 ) -> None:
     assert StoppingCriteria((STOP,), 1.0, None).worth_retrying(reason) is by_itself

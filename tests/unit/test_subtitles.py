@@ -1,4 +1,4 @@
-"""Subtitle cues: where texts are cut, on which lines they stand, and when they are shown."""
+"""Subtitle cues: where texts are split, line breaks, and display times."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ layouts = st.builds(
 
 
 @given(transcripts() | worded(), layouts)
-def test_no_line_is_too_wide_and_no_cue_has_too_many(said: Transcript, layout: SubtitleLayout) -> None:
-    for cue in make_cues(said, layout):
+def test_no_line_is_too_wide_and_no_cue_has_too_many(original: Transcript, layout: SubtitleLayout) -> None:
+    for cue in make_cues(original, layout):
         assert 1 <= len(cue.lines) <= layout.max_line_count
         for line in cue.lines:
             assert columns(line) <= layout.max_line_width
@@ -38,20 +38,20 @@ def test_no_line_is_too_wide_and_no_cue_has_too_many(said: Transcript, layout: S
 
 
 @given(transcripts() | worded(), layouts)
-def test_cues_say_the_text_and_nothing_else(said: Transcript, layout: SubtitleLayout) -> None:
-    """A line ends at a space, which it takes the place of, or within a text without one."""
-    lines = [line for cue in make_cues(said, layout) for line in cue.lines]
-    texts = [folded(part.text) for part in said.segments]
+def test_cues_contain_exactly_the_text(original: Transcript, layout: SubtitleLayout) -> None:
+    """A line break replaces a space, or is within a text without spaces."""
+    lines = [line for cue in make_cues(original, layout) for line in cue.lines]
+    texts = [folded(part.text) for part in original.segments]
     whole = " ".join(text for text in texts if sum(columns(word) for word in text.split()))
     assert re.fullmatch(" ?".join(map(re.escape, lines)), whole)
 
 
 @given(transcripts() | worded(), layouts)
-def test_cues_follow_each_other_within_the_recording(said: Transcript, layout: SubtitleLayout) -> None:
-    """Without overlaps; none is too short for its text unless the next one follows at once."""
-    cues = make_cues(said, layout)
-    start_ms = math.ceil(said.start_s * 1000)
-    limit = max(math.floor((said.start_s + said.duration_s) * 1000), start_ms + len(cues))
+def test_cues_follow_each_other_within_the_recording(original: Transcript, layout: SubtitleLayout) -> None:
+    """They do not overlap. A cue is only too short for its text if the next one follows immediately."""
+    cues = make_cues(original, layout)
+    start_ms = math.ceil(original.start_s * 1000)
+    limit = max(math.floor((original.start_s + original.duration_s) * 1000), start_ms + len(cues))
     nexts = [*(cue.start_ms for cue in cues), limit][1:] if cues else []
     for cue, next_ms in zip(cues, nexts, strict=True):
         assert start_ms <= cue.start_ms < cue.end_ms <= next_ms <= limit
@@ -60,11 +60,14 @@ def test_cues_follow_each_other_within_the_recording(said: Transcript, layout: S
 
 
 @given(transcripts())
-def test_a_segment_is_shown_while_it_is_said(said: Transcript) -> None:
-    """Its first cue begins with it, its last one ends with it or later, as long as there is room for all."""
-    spoken = [part for part in said.segments if part.end_s - part.start_s > 0.2]
-    times = {"start_s": said.start_s, "duration_s": said.duration_s}
-    first_ms, end_ms = math.ceil(said.start_s * 1000), math.floor((said.start_s + said.duration_s) * 1000)
+def test_a_segment_is_shown_while_it_is_spoken(original: Transcript) -> None:
+    """Its first cue starts with it, and its last one ends with it or later, if there is room for all."""
+    spoken = [part for part in original.segments if part.end_s - part.start_s > 0.2]
+    times = {"start_s": original.start_s, "duration_s": original.duration_s}
+    first_ms, end_ms = (
+        math.ceil(original.start_s * 1000),
+        math.floor((original.start_s + original.duration_s) * 1000),
+    )
     cues = iter(make_cues(transcript(*spoken, **times)))
     for part in spoken:
         own = make_cues(transcript(part, **times))
@@ -78,9 +81,9 @@ def test_a_segment_is_shown_while_it_is_said(said: Transcript) -> None:
 
 
 def shown(text: str, seconds: float = 60.0, **layout: Any) -> list[str]:
-    """Cues of a segment, with / between their lines."""
-    said = transcript(segment(0.0, seconds, text), duration_s=seconds)
-    return ["/".join(cue.lines) for cue in make_cues(said, SubtitleLayout(**layout))]
+    """Return the cues of a segment, with / for line breaks."""
+    original = transcript(segment(0.0, seconds, text), duration_s=seconds)
+    return ["/".join(cue.lines) for cue in make_cues(original, SubtitleLayout(**layout))]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_a_cue_ends_where_a_sentence_does(text: str, cues: list[str]) -> None:
     assert shown(text) == cues
 
 
-def test_long_sentences_are_cut_evenly_and_at_commas() -> None:
+def test_long_sentences_are_split_evenly_and_at_commas() -> None:
     text = (
         "When in the course of human events it becomes necessary for one people to dissolve the political bands "
         "which have connected them with another, a decent respect requires that they should declare the causes."
@@ -117,7 +120,7 @@ def test_long_sentences_are_cut_evenly_and_at_commas() -> None:
         "to dissolve the political bands which/have connected them with another,",
         "a decent respect requires that/they should declare the causes.",
     ]
-    three_lines = ["x" * 30, "y" * 30, "z" * 20]  # though narrower than two lines together
+    three_lines = ["x" * 30, "y" * 30, "z" * 20]  # although they are narrower than two full lines
     assert shown(" ".join(three_lines)) == [three_lines[0], "/".join(three_lines[1:])]
 
 
@@ -149,7 +152,7 @@ KINSOKU = st.text(st.sampled_from("一二三ちョー、。，！「」“”（
 
 @given(KINSOKU, st.integers(6, 12))
 def test_punctuation_stays_with_what_it_belongs_to(text: str, width: int) -> None:
-    """No line begins with what closes, or ends with what opens, unless a word is longer than a line."""
+    """No line starts with closing or ends with opening punctuation, unless a word is longer than a line."""
     words = Words(" ".join(text.split()), width)
     lines = words.lines(0, len(words.words)) if words.words else []
     assert "".join("".join(lines).split()) == "".join(text.split())
@@ -169,7 +172,7 @@ def test_punctuation_stays_with_what_it_belongs_to(text: str, width: int) -> Non
     ],
 )  # fmt: skip
 def test_columns(text: str, width: int) -> None:
-    """As terminals count them."""
+    """Widths are those of terminals."""
     assert columns(text) == width
 
 
@@ -200,9 +203,9 @@ def times(cues: list[Cue]) -> list[tuple[int, int, str, bool]]:
     return [(cue.start_ms, cue.end_ms, cue.text, cue.estimated) for cue in cues]
 
 
-def test_a_segments_time_is_shared_out_by_width() -> None:
-    said = transcript(segment(1.0, 5.0, "abcd efghi. 你好你好你。"), segment(7.0, 9.0, "ab."), duration_s=10.0)
-    assert times(make_cues(said)) == [
+def test_a_segments_time_is_distributed_by_width() -> None:
+    original = transcript(segment(1.0, 5.0, "abcd efghi. 你好你好你。"), segment(7.0, 9.0, "ab."), duration_s=10.0)
+    assert times(make_cues(original)) == [
         (1000, 2818, "abcd efghi.", True),
         (2818, 5000, "你好你好你。", True),
         (7000, 9000, "ab.", False),
@@ -218,7 +221,7 @@ def test_spaces_take_no_time(spaced: str) -> None:
 
 
 def test_short_sentences_share_a_cue() -> None:
-    """Those that would be gone in less than the shortest time; from two seconds on each has its own."""
+    """Those shown for less than the minimum time share one; from two seconds on, each has its own."""
     assert shown("Oh. I see. Fine, then.", 2.0) == ["Oh. I see.", "Fine, then."]
     assert shown("Oh. I see. Fine, then.", 10.0) == ["Oh.", "I see.", "Fine, then."]
     assert shown("Oh. I see. Fine, then.", 2.0, min_duration_s=0.0) == ["Oh.", "I see.", "Fine, then."]
@@ -227,8 +230,8 @@ def test_short_sentences_share_a_cue() -> None:
     assert shown("A long sentence. Oh.", 2.0, max_line_width=10, max_line_count=2) == ["A long/sentence.", "Oh."]
 
 
-def test_cues_keep_to_what_a_model_divides_a_segment_into() -> None:
-    """Where no words have times; as one piece, its three words would be one cue."""
+def test_cues_follow_a_models_parts_of_a_segment() -> None:
+    """This applies without word times. As a single part, the three words would share a cue."""
     part = replace(
         segment(0.0, 9.0, "one two. three"), pieces=(TimedText("one", 1.0, 2.0), TimedText("two. three", 4.0, 8.0))
     )
@@ -241,21 +244,21 @@ def test_cues_keep_to_what_a_model_divides_a_segment_into() -> None:
 
 
 def test_segments_never_share_a_cue() -> None:
-    said = transcript(segment(0.0, 0.1, "Oh."), segment(0.1, 0.2, "I see."), duration_s=9.0)
-    assert times(make_cues(said)) == [(0, 100, "Oh.", False), (100, 900, "I see.", False)]
+    original = transcript(segment(0.0, 0.1, "Oh."), segment(0.1, 0.2, "I see."), duration_s=9.0)
+    assert times(make_cues(original)) == [(0, 100, "Oh.", False), (100, 900, "I see.", False)]
 
 
 @pytest.mark.parametrize(
     ("end_s", "next_s", "shown_ms"), [(1.2, 9.0, 800), (1.2, 1.5, 500), (1.2, 1.2, 200), (2.5, 9.0, 1500)]
 )
 def test_a_short_cue_stays_as_long_as_there_is_room(end_s: float, next_s: float, shown_ms: int) -> None:
-    said = transcript(segment(1.0, end_s, "Hi."), segment(next_s, 10.0, "Ho."), duration_s=10.0)
-    first = make_cues(said)[0]
+    original = transcript(segment(1.0, end_s, "Hi."), segment(next_s, 10.0, "Ho."), duration_s=10.0)
+    first = make_cues(original)[0]
     assert (first.start_ms, first.end_ms - first.start_ms, first.estimated) == (1000, shown_ms, False)
 
 
 def test_a_cue_stays_until_it_can_be_read_or_the_recording_ends() -> None:
-    """Twenty columns a second: Chinese takes two columns each."""
+    """Reading takes a second per 20 columns. Chinese characters are two columns wide."""
     assert times(make_cues(transcript(segment(0.0, 1.0, "a" * 40), duration_s=9.0)))[0][1] == 2000
     assert times(make_cues(transcript(segment(0.0, 1.0, "字" * 21), duration_s=9.0)))[0][1] == 2100
     assert times(make_cues(transcript(segment(0.0, 1.0, "a" * 40), duration_s=1.4996)))[0][1] == 1499
@@ -276,12 +279,12 @@ def test_a_cue_stays_until_it_can_be_read_or_the_recording_ends() -> None:
 def test_times_are_whole_milliseconds_in_order(
     bounds: list[tuple[float, float]], duration_s: float, expected: list[tuple[int, int]]
 ) -> None:
-    """Whatever the floats; in the fifth case the recording has fewer milliseconds than cues."""
+    """This holds for any floats. In the fifth case, the recording has fewer milliseconds than cues."""
     cues = make_cues(transcript(*(segment(*ends, "Hi.") for ends in bounds), duration_s=duration_s))
     assert [(cue.start_ms, cue.end_ms) for cue in cues] == expected
 
 
-def test_a_cut_within_a_piece_is_estimated() -> None:
+def test_times_within_a_piece_are_estimated() -> None:
     layout = SubtitleLayout(max_line_width=4, max_line_count=1, min_duration_s=0)
     assert times(cues_of_pieces([[Piece("abcdefgh", 0.0, 4.0), Piece(" ij", 4.0, 5.0)]], 9.0, layout)) == [
         (0, 2000, "abcd", True),
@@ -291,7 +294,7 @@ def test_a_cut_within_a_piece_is_estimated() -> None:
 
 
 def test_pieces_may_end_within_a_character() -> None:
-    """The heart is one column wide, as an emoji two: more than its pieces are."""
+    """The heart is one column wide, and two as an emoji: more than the sum of its pieces."""
     assert times(cues_of_pieces([[Piece("❤", 0.0, 1.0), Piece("\ufe0f", 1.0, 2.0)]], 9.0)) == [
         (0, 2000, "❤\ufe0f", False)
     ]
@@ -299,7 +302,7 @@ def test_pieces_may_end_within_a_character() -> None:
 
 @given(st.lists(texts, max_size=8), layouts)
 def test_any_pieces_spell_their_text(texts: list[str], layout: SubtitleLayout) -> None:
-    """However a text is cut into pieces, even within a character: what is shown does not depend on it."""
+    """A text may be split into pieces anywhere, even within a character: the output does not depend on it."""
     pieces = [Piece(text, i * 2.0, i * 2.0 + 1.5) for i, text in enumerate(texts)]
     layout = SubtitleLayout(layout.max_line_width, layout.max_line_count, min_duration_s=0)
     whole = cues_of_pieces([[Piece("".join(texts), 0.0, 16.0)]], 20.0, layout)
@@ -315,6 +318,6 @@ def test_any_pieces_spell_their_text(texts: list[str], layout: SubtitleLayout) -
         ("max_columns_per_s", 0.5), ("max_columns_per_s", math.inf),
     ],
 )  # fmt: skip
-def test_layouts_that_cannot_be(field: str, value: float) -> None:
+def test_invalid_layouts(field: str, value: float) -> None:
     with refused("option-value", value):
         SubtitleLayout(**{field: value})

@@ -1,4 +1,4 @@
-"""Models of random weights have the shapes of the real ones, and load."""
+"""Random models have the shapes of the real ones, and can be loaded."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_the_demo_models_size(tmp_path: Path, zh_wav: Path) -> None:
 
 @pytest.mark.slow
 def test_the_releases_size(tmp_path: Path) -> None:
-    """A valid configuration, a tokenizer that loads and prompts of the release's length."""
+    """The configuration is valid, the tokenizer loads, and prompts have the release's length."""
     folder = write_synthetic(tmp_path, "full")
     assert read_config(folder).config == RELEASE
     assert 1.65e9 < (folder / "model.safetensors").stat().st_size < 1.67e9
@@ -43,4 +43,4 @@ def test_the_releases_size(tmp_path: Path) -> None:
     before, after = prompt_token_ids(TranscribeOptions(language="zh"), RELEASE.prompt, tokenizer)
     assert (len(before), len(after)) == (20, 5)
     assert tokenizer.decode(before, skip_special_tokens=True).endswith("user\n语音转写成中文：")
-    assert tokenizer.decode([5000, 151_642]), "ordinary tokens spell something"
+    assert tokenizer.decode([5000, 151_642]), "ordinary tokens must have a text"

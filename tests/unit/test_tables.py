@@ -1,4 +1,4 @@
-"""Tables of measurements: as Markdown, and on narrow terminals."""
+"""Tables of measurements: in Markdown, and on narrow terminals."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,17 +25,17 @@ def headings(grid: Grid, width: int) -> list[list[str]]:
 
 
 def test_columns_that_fit() -> None:
-    """Names take four columns, the numbers eight and six; one each at the edges and in between."""
+    """Names take four columns, the numbers eight and six, and each border one."""
     assert headings(GRID, 22) == [["case", "seconds", "tok/s"]]
-    for width in (21, 1):  # one number at least
+    for width in (21, 1):  # at least one number
         assert headings(GRID, width) == [["case", "seconds"], ["case", "tok/s"]]
-    for name in ("x" * 300, "[/red]"):  # which is no markup
+    for name in ("x" * 300, "[/red]"):  # not markup
         assert len(headings(Grid(["case", "seconds"], [[name, "1.00"]]), 60)) == 1
 
 
 @given(st.lists(st.text("12345.", max_size=12), min_size=1, max_size=6), st.integers(10, 90))
 def test_names_stay_in_one_line(numbers: list[str], width: int) -> None:
-    """As Rich draws the tables; where not even one number has room beside it, the name gives way."""
+    """The tables are drawn by Rich. If not even one number fits next to it, the name is shortened."""
     grid = Grid(["case", *("x" * index for index in range(1, len(numbers) + 1))], [["short.wav", *numbers]])
     for table in grid.fitted(width):
         cells = [str(table.columns[1].header), *table.columns[1].cells]

@@ -1,4 +1,4 @@
-"""Emotion and sounds as they are shown in a text, where FunASR's own emoji stand; see also `test_cli_tags.py`."""
+"""Emotion and sound tags in a text, at the positions of FunASR's emoji; see also `test_cli_tags.py`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = (Tags.TEXT, Tags.EMOJI)
         (("happy", "speech"), "你好", "你好😊", "[happy] 你好"),
         (("neutral", "speech"), "你好", "你好", "你好"),
         (("other-emotion", "music"), "hi", "🎼hi", "[music] hi"),
-        # The last sound of the table is outermost, whatever the model's order.
+        # The last sound in the table is outermost, regardless of the model's order.
         (("music", "laughter", "sad"), "hi", "😀🎼hi😔", "[laughter] [music] [sad] hi"),
         (("laughter", "sad", "music"), "hi", "😀🎼hi😔", "[laughter] [music] [sad] hi"),
         (("music",), "", "🎼", "[music]"),
@@ -34,13 +34,13 @@ SHOWN = (Tags.TEXT, Tags.EMOJI)
         ((), "a", "a", "a"),
     ],
 )
-def test_where_tags_stand(tags: tuple[str, ...], text: str, emoji: str, names: str) -> None:
+def test_positions_of_tags(tags: tuple[str, ...], text: str, emoji: str, names: str) -> None:
     part = dataclasses.replace(segment(0.0, 1.0, text), tags=tags)
     assert [decorated(part, style).text for style in Tags] == [text, names, emoji]
 
 
-def test_what_is_shown_of_each_tag() -> None:
-    """Nothing is shown as emoji that is not also named; what says nothing is not shown at all."""
+def test_representations_of_each_tag() -> None:
+    """Tags with an emoji also have a name. Tags without information are not shown at all."""
     for name in (*EMOTIONS, *SOUNDS):
         named = "".join(decoration([name], Tags.TEXT))
         assert named == ("" if name in UNSAID else f"[{name}] ")
@@ -49,28 +49,28 @@ def test_what_is_shown_of_each_tag() -> None:
         assert decoration([name], Tags.NONE) == ("", "")
 
 
-def timed(said: Segment) -> list[tuple[float, float]]:
-    return [(part.start_s, part.end_s) for part in (*said.words, *said.pieces)]
+def timed(original: Segment) -> list[tuple[float, float]]:
+    return [(part.start_s, part.end_s) for part in (*original.words, *original.pieces)]
 
 
 @given(transcripts(divided=True) | worded(), st.sampled_from(SHOWN))
-def test_without_its_decoration_a_text_is_what_was_said(said: Transcript, style: Tags) -> None:
-    """And no word or part has moved, or come between others."""
-    for part in said.segments:
-        shown, (front, behind) = decorated(part, style), decoration(part.tags, style)
+def test_without_its_decoration_a_text_is_unchanged(original: Transcript, style: Tags) -> None:
+    """No word or part changes its time or order."""
+    for part in original.segments:
+        shown, (front, back) = decorated(part, style), decoration(part.tags, style)
         if not part.text.strip():
-            assert shown.text == (f"{front}{behind}".strip() if front or behind else part.text)
+            assert shown.text == (f"{front}{back}".strip() if front or back else part.text)
             continue
         assert timed(shown) == timed(part)
         start, end = len(part.text) - len(part.text.lstrip()), len(part.text.rstrip())
         assert shown.text.startswith(f"{part.text[:start]}{front}")
-        assert shown.text.endswith(f"{behind}{part.text[end:]}")
-        assert shown.text[: start + len(front)] + part.text[start:end] + behind + part.text[end:] == shown.text
+        assert shown.text.endswith(f"{back}{part.text[end:]}")
+        assert shown.text[: start + len(front)] + part.text[start:end] + back + part.text[end:] == shown.text
         for before, after in ((part.words, shown.words), (part.pieces, shown.pieces)):
             plain = [one.text for one in before]
             if plain:
                 plain[0] = f"{front}{plain[0]}"
-                plain[-1] += behind
+                plain[-1] += back
             assert [one.text for one in after] == plain
         same = {name: getattr(part, name) for name in ("text", "words", "pieces", "scores")}
         assert dataclasses.replace(shown, **same) == part
@@ -79,7 +79,7 @@ def test_without_its_decoration_a_text_is_what_was_said(said: Transcript, style:
 @pytest.mark.parametrize("style", SHOWN)
 @pytest.mark.parametrize("times", [Timestamps.NONE, Timestamps.WORD])
 def test_colours_stay_with_their_words(style: Tags, times: Timestamps) -> None:
-    """On a terminal, what the model was unsure of is coloured, not what stands before it."""
+    """On a terminal, words that the model was unsure of are coloured, and the tags before them are not."""
     part = spoken(0.0, 3.0, "so it was", (0.0, 1.0), (1.0, 2.0), (2.0, 3.0))
     scores = Score("so ", 0.9), Score("it", 0.1), Score(" was", 0.9)
     shown = tinted_lines(
@@ -91,8 +91,8 @@ def test_colours_stay_with_their_words(style: Tags, times: Timestamps) -> None:
 @given(st.lists(st.text(" \u3000a你.", min_size=1, max_size=4), min_size=1), st.sampled_from(SHOWN))
 @example([" Hello", " there. "], Tags.TEXT)
 @example([" ", " \u3000", "a"], Tags.EMOJI)
-def test_scores_go_on_spelling_the_text(pieces: list[str], style: Tags) -> None:
-    """Wherever white space begins or ends it; each character keeps its score, and a tag is certain."""
+def test_scores_still_spell_the_text(pieces: list[str], style: Tags) -> None:
+    """White space may be at either end. Each character keeps its score, and a tag has probability 1."""
     scores = tuple(Score(piece, index / 100) for index, piece in enumerate(pieces))
     part = segment(0.0, 1.0, "".join(pieces))
     shown = decorated(dataclasses.replace(part, scores=scores, tags=("sad", "music")), style)
@@ -106,22 +106,24 @@ def test_scores_go_on_spelling_the_text(pieces: list[str], style: Tags) -> None:
 
 
 @given(worded(), st.sampled_from(Tags), st.sampled_from(Timestamps))
-def test_json_has_tags_and_the_text_plain(said: Transcript, style: Tags, times: Timestamps) -> None:
+def test_json_has_tags_and_the_text_plain(original: Transcript, style: Tags, times: Timestamps) -> None:
     for format in ("json", "jsonl"):
         write = WRITERS[format]
-        assert write(said, Style(times, tags=style)) == write(said, Style(times))
-    assert [tuple(row["tags"]) for row in as_dict(said)["segments"]] == [part.tags for part in said.segments]
+        assert write(original, Style(times, tags=style)) == write(original, Style(times))
+    assert [tuple(row["tags"]) for row in as_dict(original)["segments"]] == [
+        part.tags for part in original.segments
+    ]
 
 
 @pytest.mark.parametrize("style", SHOWN)
 def test_sounds_come_with_the_first_cue_and_the_emotion_with_the_last(style: Tags) -> None:
-    """With or without times of words; cues begin and end when they would have."""
+    """This holds with and without word times. Start and end of cues do not change."""
     two = spoken(0.0, 9.0, "One is here. Two is there.", *((step, step + 1.0) for step in range(1, 7)))
     part = dataclasses.replace(two, tags=("angry", "music"))
     plain, shown = (make_cues(transcript_of(each)) for each in (part, decorated(part, style)))
-    front, behind = decoration(part.tags, style)
+    front, back = decoration(part.tags, style)
     assert [cue.text for cue in plain] == ["One is here.", "Two is there."]
-    assert [cue.text for cue in shown] == [f"{front}One is here.", f"Two is there.{behind}"]
+    assert [cue.text for cue in shown] == [f"{front}One is here.", f"Two is there.{back}"]
     assert [(cue.start_ms, cue.end_ms) for cue in shown] == [(cue.start_ms, cue.end_ms) for cue in plain]
 
 
@@ -139,10 +141,10 @@ def transcript_of(part: Segment) -> Transcript:
         ("md", "- **0:00** \\[music\\] \\[angry\\] Yes.\n", "- **0:00** 🎼Yes.😡\n"),
     ],
 )  # fmt: skip
-def test_formats_show_tags_when_they_are_asked_to(format: str, names: str, emoji: str) -> None:
-    said = transcript_of(dataclasses.replace(segment(0.0, 1.0, "Yes."), tags=("angry", "music")))
+def test_formats_show_tags_on_request(format: str, names: str, emoji: str) -> None:
+    original = transcript_of(dataclasses.replace(segment(0.0, 1.0, "Yes."), tags=("angry", "music")))
     write = WRITERS[format]
-    assert names in write(said, Style(tags=Tags.TEXT))
-    assert emoji in write(said, Style(tags=Tags.EMOJI))
-    assert write(said, Style(tags=Tags.NONE)) == write(said)
-    assert "angry" not in write(said)
+    assert names in write(original, Style(tags=Tags.TEXT))
+    assert emoji in write(original, Style(tags=Tags.EMOJI))
+    assert write(original, Style(tags=Tags.NONE)) == write(original)
+    assert "angry" not in write(original)

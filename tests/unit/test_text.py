@@ -1,4 +1,4 @@
-"""Final text, text while it is being written, and how sure the decoder was of each piece of it."""
+"""Final text, text during decoding, and the decoder's probability for each piece."""
 
 import math
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def test_thinking(raw: str, blocks: str) -> None:
 
 @st.composite
 def cut_anywhere(draw: st.DrawFn) -> list[bytes]:
-    """Any bytes, cut anywhere."""
+    """Draw any bytes, split anywhere."""
     content, chunks = draw(BYTES), []
     while content:
         size = draw(st.integers(1, min(6, len(content))))
@@ -61,12 +61,12 @@ def cut_anywhere(draw: st.DrawFn) -> list[bytes]:
 
 
 def byte_stream(chunks: Sequence[bytes], earlier: str = "") -> TextStream:
-    """A stream whose n-th token is the n-th of these chunks."""
+    """Return a stream whose n-th token is the n-th of these chunks."""
     return TextStream(lambda ids: b"".join(chunks[index] for index in ids).decode(errors="replace"), earlier)
 
 
 def settled_by_step(stream: TextStream, tokens: int) -> list[str]:
-    """What is settled after each of the first tokens."""
+    """Return the settled text after each of the first tokens."""
     steps = []
     for token_id in range(tokens):
         assert stream.push(token_id) is None
@@ -76,7 +76,7 @@ def settled_by_step(stream: TextStream, tokens: int) -> list[str]:
 
 @given(cut_anywhere())
 def test_settled_text_grows_to_the_final_text(chunks: list[bytes]) -> None:
-    """Nothing that was settled is ever taken back, and all of it is the beginning of the final text."""
+    """Settled text is never changed, and is always a prefix of the final text."""
     stream = byte_stream(chunks)
     steps = settled_by_step(stream, len(chunks))
     assert stream.raw == b"".join(chunks).decode(errors="replace")
@@ -85,25 +85,25 @@ def test_settled_text_grows_to_the_final_text(chunks: list[bytes]) -> None:
         assert later.startswith(earlier)
 
 
-def test_characters_come_as_soon_as_they_are_complete() -> None:
+def test_characters_appear_as_soon_as_they_are_complete() -> None:
     chunks = [bytes([byte]) for byte in "a你b".encode()]
     assert settled_by_step(byte_stream(chunks), 5) == ["a", "a", "a", "a你", "a你b"]
 
 
-def test_marks_are_held_back_until_they_are_none() -> None:
-    """What may yet become `<think>` or `/sil` is not shown, and comes as soon as it cannot."""
+def test_possible_marks_are_held_back() -> None:
+    """Text that may become `<think>` or `/sil` is not shown until it no longer can."""
     chunks = [b"a <t", b"h", b"e /s", b"i", b"de"]
     assert settled_by_step(byte_stream(chunks), 5) == ["a", "a", "a <the", "a <the", "a <the /side"]
 
 
-def test_bytes_that_never_become_a_character_are_no_settled_text() -> None:
-    """They stand in the final text alone, as the replacement character."""
+def test_bytes_that_never_become_a_character_are_not_settled() -> None:
+    """They appear only in the final text, as the replacement character."""
     stream = byte_stream([b"a", b"\xe4", b"\xbd"])
     assert settled_by_step(stream, 3) == ["a", "a", "a"]
     assert clean_text(stream.raw) == f"a{UNFINISHED}"
 
 
-# --- how sure the decoder was of each piece ---
+# --- probabilities of pieces ---
 
 CLIPS = demo.clips()
 PROBABILITIES = st.floats(1e-6, 1.0)
@@ -115,7 +115,7 @@ def recognizer() -> Recognizer:
 
 
 def stream_of(tokens: Sequence[tuple[bytes, float]], earlier: str = "") -> TextStream:
-    """A stream that has been given tokens of these bytes and probabilities."""
+    """Return a stream with tokens of these bytes and probabilities."""
     vocabulary = list(dict.fromkeys(spelling for spelling, _ in tokens))
     stream = byte_stream(vocabulary, earlier)
     for spelling, probability in tokens:
@@ -124,7 +124,7 @@ def stream_of(tokens: Sequence[tuple[bytes, float]], earlier: str = "") -> TextS
 
 
 def scored(tokens: Sequence[tuple[bytes, float]], earlier: str = "") -> list[tuple[str, float]]:
-    """Pieces of the final text with their probabilities."""
+    """Return pieces of the final text with their probabilities."""
     stream = stream_of(tokens, earlier)
     return [(score.text, pytest.approx(score.probability)) for score in stream.scores(clean_text(stream.raw))]
 
@@ -150,8 +150,8 @@ def test_pieces_spell_the_text(tokens: list[tuple[bytes, float]], earlier: str) 
 
 
 @given(token_lists(), st.integers(1, 4), PROBABILITIES)
-def test_pieces_spell_what_is_left_of_a_loop(tokens: list[tuple[bytes, float]], period: int, low: float) -> None:
-    """What has been cut away is in no piece."""
+def test_pieces_spell_the_rest_of_a_loop(tokens: list[tuple[bytes, float]], period: int, low: float) -> None:
+    """Removed text is in no piece."""
     round_of = [(f"{index} 你".encode(), low) for index in range(period)]
     stream = stream_of([*tokens, *round_of * 20])
     text = clean_text(without_loop(stream))
@@ -166,14 +166,18 @@ YOU, FACE = "你".encode(), "😀".encode()
     [
         ([], "", []),
         ([(b"Turn", 0.9), (b" it", 0.5), (b".", 1.0)], "", [("Turn", 0.9), (" it", 0.5), (".", 1.0)]),
-        # A character is as sure as the least likely of its tokens.
+        # A character has the lowest probability of its tokens.
         ([(YOU[:1], 0.9), (YOU[1:], 0.8), (FACE[:2], 0.3), (FACE[2:], 0.6)], "", [("你", 0.8), ("😀", 0.3)]),
-        ([(b"a", 0.9), (b"\xe4", 0.2), (b"\xbd", 0.4)], "", [("a", 0.9), ("\ufffd", 0.2)]),  # it never becomes one
-        # White space belongs to what follows, and a mark of silence is white space.
+        ([(b"a", 0.9), (b"\xe4", 0.2), (b"\xbd", 0.4)], "", [("a", 0.9), ("\ufffd", 0.2)]),  # never a character
+        # White space belongs to the following piece, and a silence mark counts as white space.
         ([(b" ", 0.1), (b"a", 0.9), (b" ", 0.8), (b"\n", 0.7), (b"b", 0.9)], "", [("a", 0.1), (" b", 0.7)]),
         ([(b"a", 0.9), (b"/s", 0.5), (b"il", 0.6), (b"b", 0.7)], "", [("a", 0.9), (" b", 0.5)]),
         ([(b"<think>", 0.9), (b"so", 0.1), (b"</think>", 0.9), (b"\n\n", 0.8), (b"a", 0.7)], "", [("a", 0.7)]),
-        ([(b" ", 0.1), (b"seven", 0.4)], "It is", [("It is", 1.0), (" seven", 0.1)]),  # said before: certain
+        (
+            [(b" ", 0.1), (b"seven", 0.4)],
+            "It is",
+            [("It is", 1.0), (" seven", 0.1)],
+        ),  # the earlier text is certain
         ([(b"seven", 0.4)], "It is ", [("It is", 1.0), (" seven", 0.4)]),
         ([], "It is ", [("It is", 1.0)]),
     ],
@@ -185,7 +189,7 @@ def test_pieces(tokens: list[tuple[bytes, float]], earlier: str, expected: list[
 @pytest.mark.slow
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.path.stem)
 def test_scores_of_the_demo_model(recognizer: Recognizer, clip: demo.DemoClip) -> None:
-    """They are the decoder's own numbers: the mean over all tokens is that of the pieces and the stop token."""
+    """They are the decoder's own values: the mean over all tokens equals that over pieces and stop token."""
     (segment,) = recognizer.transcribe(clip.path, vad=False, confidence=True).segments
     assert_spell(segment.scores, segment.text)
     samples = load_audio(clip.path, recognizer.sample_rate_hz).samples
@@ -207,7 +211,7 @@ def test_scores_of_the_demo_model(recognizer: Recognizer, clip: demo.DemoClip) -
         assert segment.mean_logprob == pytest.approx(sum(logprobs) / len(logprobs), abs=1e-5)
 
 
-def test_scores_only_where_they_are_asked_for(recognizer: Recognizer) -> None:
+def test_scores_only_on_request(recognizer: Recognizer) -> None:
     with_scores, without = (recognizer.transcribe(CLIPS[0].path, confidence=wanted) for wanted in (True, False))
     assert [segment.scores for segment in without.segments] == [()]
     assert [replace(segment, scores=()) for segment in with_scores.segments] == list(without.segments)

@@ -1,4 +1,4 @@
-"""What counts as a word, which words two texts share, and which label a character comes from."""
+"""What counts as a word, the words that two texts share, and the label that a character comes from."""
 
 from itertools import pairwise
 
@@ -32,7 +32,7 @@ def test_words(text: str, wanted: list[str]) -> None:
 
 @given(TEXTS)
 def test_words_spell_the_text(text: str) -> None:
-    """Nothing but white space is left out, and each word has a letter or a digit."""
+    """Only white space is left out, and each word has a letter or a digit."""
     spans = word_spans(text)
     ends = [0, *(end for _, end in spans)]
     starts = [*(start for start, _ in spans), len(text)]
@@ -53,7 +53,7 @@ def test_common_is_a_longest_common_subsequence(ours: list[str], theirs: list[st
     pairs = common(ours, theirs)
     assert all(ours[own] == theirs[other] for own, other in pairs)
     assert all(a < c and b < d for (a, b), (c, d) in pairwise(pairs))
-    lengths = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]  # the textbook's table
+    lengths = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]  # the standard algorithm
     for i, own in enumerate(ours):
         for j, other in enumerate(theirs):
             shorter = max(lengths[i][j + 1], lengths[i + 1][j])

@@ -1,4 +1,4 @@
-"""Files that somebody else wrote: which are opened, what is read of them, and what is said of the others."""
+"""Files from untrusted sources: which are opened, what is read, and errors about the others."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ FIND = pytest.mark.parametrize("find", [file_in, optional_file_in])
 def refusal(code: str, read: Callable[..., Any], *arguments: Any) -> FunASRError:
     with refused(code) as caught:
         read(*arguments)
-    assert (caught.value.message + caught.value.hint).isprintable()  # one line, too
+    assert (caught.value.message + caught.value.hint).isprintable()  # including that it is a single line
     return caught.value
 
 
-# --- which files ---
+# --- paths ---
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkpoint with a file, and a secret beside it."""
+    """A checkpoint with a file, next to a file that must not be read."""
     (tmp_path / "secret").write_text("x")
     folder = tmp_path / "checkpoint"
     (folder / "decoder").mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_files_in_a_folder(folder: Path, name: str) -> None:
         "\x1b[2J", "\ud800", "a\u202ejson",
     ],
 )  # fmt: skip
-def test_names_that_lead_elsewhere(folder: Path, find: Callable[..., Any], name: str) -> None:
+def test_names_outside_of_the_folder(folder: Path, find: Callable[..., Any], name: str) -> None:
     assert quoted(name) in refusal("model-path", find, folder, name).message
 
 
@@ -91,7 +91,7 @@ def test_files_that_are_missing(folder: Path) -> None:
 
 
 @FIND
-def test_what_is_no_file(folder: Path, find: Callable[..., Any]) -> None:
+def test_paths_that_are_not_files(folder: Path, find: Callable[..., Any]) -> None:
     (folder / "empty").touch()
     os.mkfifo(folder / "pipe")
     for name, code in (("decoder", "model-path"), ("pipe", "model-path"), ("empty", "model-damaged")):
@@ -112,7 +112,7 @@ def test_links(folder: Path, find: Callable[..., Any], target: str, code: str) -
 
 
 def test_links_of_folders(folder: Path) -> None:
-    """Out of the checkpoint they lead nowhere; the checkpoint itself may be anywhere."""
+    """Links in a checkpoint that lead out of it are refused; the checkpoint itself may be a link."""
     (folder / "away").symlink_to("..")
     (folder / "other").symlink_to("decoder")
     refusal("model-path", file_in, folder, "away/secret")
@@ -123,7 +123,7 @@ def test_links_of_folders(folder: Path) -> None:
 
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Path:
-    """As Hugging Face's cache has it."""
+    """A snapshot in Hugging Face's cache."""
     root = tmp_path / "models--owner--model"
     (root / "blobs/deep").mkdir(parents=True)
     for name in ("blobs/1234", "blobs/deep/1234", "refs"):
@@ -153,7 +153,7 @@ def test_links_to_elsewhere_in_a_cache(snapshot: Path, target: str) -> None:
     refusal("model-path", file_in, snapshot, "link")
 
 
-# --- what is read ---
+# --- contents ---
 
 READERS = [
     read_json, read_index, read_yaml, open_safetensors, read_ctc_vocabulary,
@@ -163,7 +163,7 @@ READERS = [
 
 @pytest.mark.parametrize("read", READERS)
 def test_files_that_cannot_be_opened(folder: Path, read: Callable[[Path], Any]) -> None:
-    """Whether `file_in` has looked at them or not, and without waiting for the other end of a pipe."""
+    """It does not matter whether `file_in` has checked them. A pipe does not block."""
     os.mkfifo(folder / "pipe")
     (folder / "pointer").write_bytes(POINTER)
     (folder / "closed").write_text("{}")
@@ -178,7 +178,7 @@ def test_files_that_cannot_be_opened(folder: Path, read: Callable[[Path], Any]) 
 
 @pytest.mark.parametrize("read", READERS)
 def test_files_that_are_too_large(tmp_path: Path, read: Callable[[Path], Any]) -> None:
-    """They need not even take space on the disk."""
+    """Sparse files take no space on disk."""
     path = tmp_path / "a"
     path.touch()
     os.truncate(path, 1 << 40)
@@ -199,12 +199,12 @@ def test_yaml_that_is_damaged(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("read", [read_json, read_yaml])
 @pytest.mark.parametrize("content", [b"[]", b'"a"', b"3", b"null"])
-def test_what_is_no_mapping(tmp_path: Path, read: Callable[[Path], Any], content: bytes) -> None:
+def test_contents_that_are_not_mappings(tmp_path: Path, read: Callable[[Path], Any], content: bytes) -> None:
     (tmp_path / "a").write_bytes(content)
     refusal("model-config", read, tmp_path / "a")
 
 
-def test_what_is_read(tmp_path: Path) -> None:
+def test_valid_contents(tmp_path: Path) -> None:
     content = {"a": [{"b": [1, -2.5e-6, None, True, "ä\n"]}], "brackets": "[" * 100, "c": 10**19}
     path = tmp_path / "a"
     path.write_text(json.dumps(content))
@@ -216,7 +216,7 @@ def test_what_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_billion_laughs(tmp_path: Path, merge: bool) -> None:
-    """What is shared is small as long as nobody walks through it."""
+    """Shared nodes are small unless they are expanded."""
     doubled = (f"{after}: &{after} {{<<: [*{name}, *{name}]}}\n" for name, after in pairwise(ascii_lowercase))
     merged = "a: &a {k: 1}\n" + "".join(doubled)
     path = tmp_path / "config.yaml"
@@ -231,8 +231,8 @@ def test_an_index(folder: Path) -> None:
     assert read_index(path) == {"x": "a.json", "y": "a.json"}
 
 
-def test_what_is_shown_stays_short() -> None:
-    """And in one line, whatever it is."""
+def test_quoted_values_stay_short() -> None:
+    """They are also shown in one line."""
     circle: list[Any] = []
     circle.append(circle)
     for value in (
@@ -249,7 +249,7 @@ def test_what_is_shown_stays_short() -> None:
     assert readable("a\nb\x07" + "c" * 1000) == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}" + "c" * 196
 
 
-# --- anything: it gives a valid value or one error, in little memory ---
+# --- any content: a valid value or one error, in little memory ---
 
 FUZZ = settings(
     max_examples=60, deadline=None, derandomize=True, database=None,
@@ -259,7 +259,7 @@ MOST_BYTES = 64 << 20
 
 
 def outcome(read: Callable[..., Any], *arguments: Any) -> Any:
-    """What comes of it; of a refusal, only that it says one short printable line."""
+    """Return a value, or None for an error, after asserting that it is one short printable line."""
     refusals = []
     tracemalloc.start()
     try:
@@ -274,7 +274,7 @@ def outcome(read: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def changed(content: bytes) -> st.SearchStrategy[bytes]:
-    """A file with some bytes exchanged, a piece taken out or put in, or cut short."""
+    """Draw a file with some bytes changed, a piece removed or inserted, or a part cut off."""
     position = st.integers(0, len(content))
     flips = st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(1, 255)), min_size=1, max_size=4)
     return st.one_of(
@@ -305,7 +305,7 @@ SAFETENSORS = save({"a": np.ones((2, 3), np.float32), "b": np.ones(5, np.float16
 @FUZZ
 @given(st.binary(max_size=200) | changed(SAFETENSORS))
 def test_any_safetensors(path: Path, content: bytes) -> None:
-    """What is let through can be read, whatever is in it."""
+    """A file that is accepted can be read, regardless of its content."""
     path.write_bytes(content)
     for tensor in (outcome(open_safetensors, path) or {}).values():
         if tensor.dtype in DTYPE_BYTES:
@@ -351,7 +351,7 @@ VALUES = st.recursive(
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [write_transformers, write_mlx_audio])
 def test_edited_layouts(write: Callable[..., Path], small_checkpoint: Path, tmp_path: Path) -> None:
-    """One value after the other is exchanged, with all files at hand."""
+    """One value after the other is replaced, with all files present."""
     folder = write(small_checkpoint, tmp_path / "model")
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     places = [(key, inner) for key, part in content.items() if isinstance(part, dict) for inner in part]

@@ -1,4 +1,4 @@
-"""Configurations of checkpoints: what is read of them, and which are refused before a model is built from them."""
+"""Configurations of checkpoints: what is read, and which ones are refused before a model is built."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REMOVED = object()
 
 
 def config_with(path: str, value: Any) -> FunASRNanoConfig:
-    """Once this stands there; paths without a section are those of the decoder, or one of upstream's own."""
+    """Return the configuration with this value; paths without a section are the decoder's or top-level options."""
     section, _, name = path.rpartition(".")
     yaml, llm = {key: dict(part) if isinstance(part, dict) else part for key, part in YAML.items()}, dict(LLM)
     content = yaml[section] if section else yaml if name in yaml else llm
@@ -44,7 +44,7 @@ def config_with(path: str, value: Any) -> FunASRNanoConfig:
     return nano_config(yaml, llm, ctc=True, languages=("zh",), where=WHERE, llm_where=LLM_WHERE)
 
 
-def test_what_is_changed_here_is_good() -> None:
+def test_the_unchanged_configuration_is_valid() -> None:
     config = config_with("tie_word_embeddings", True)
     assert (config.llm.hidden_size, config.stop_token_ids) == (64, (1, 2))
     yaml, llm = upstream_options(config, "Qwen3-0.6B")
@@ -75,7 +75,7 @@ UNSUPPORTED = [
         ("rms_norm_eps", []), ("hidden_size", None), ("tie_word_embeddings", "false"),
         ("eos_token_id", [1, "2"]), ("eos_token_id", [[1]]), ("rope_scaling", [1]), ("layer_types", 3),
         ("audio_encoder_conf", 3), ("dataset_conf", [1]), ("hidden_size", REMOVED), ("eos_token_id", REMOVED),
-        # numbers beyond all measure
+        # extremely large numbers
         ("audio_encoder_conf.num_blocks", 1001), ("audio_encoder_conf.tp_blocks", 1001),
         ("audio_adaptor_conf.n_layer", 1001), ("ctc_decoder_conf.n_layer", 1001), ("num_hidden_layers", 1001),
         ("num_hidden_layers", 10**18), ("audio_encoder_conf.linear_units", 1 << 21),
@@ -83,14 +83,14 @@ UNSUPPORTED = [
         ("frontend_conf.frame_length", 5000), ("rms_norm_eps", math.nan), ("rope_theta", 1e300),
         ("eos_token_id", [768] * 999), ("eos_token_id", []), ("audio_encoder_conf.output_size", 10**12),
         ("audio_encoder_conf.output_size", -32),
-        # what does not fit together
+        # inconsistent values
         ("audio_encoder_conf.attention_heads", 0), ("audio_encoder_conf.attention_heads", 5),
         ("audio_encoder_conf.sanm_shfit", 9), ("audio_adaptor_conf.downsample_rate", 0),
         ("num_attention_heads", 0), ("num_key_value_heads", 3), ("frontend_conf.window", "kaiser"),
         ("audio_adaptor_conf.downsample_rate", 16), ("num_key_value_heads", REMOVED), ("frontend_conf.n_mels", 1),
     ],
 )  # fmt: skip
-def test_values_that_no_model_of_ours_can_have(path: str, value: Any) -> None:
+def test_unsupported_values(path: str, value: Any) -> None:
     with refused("model-unsupported" if (path, value) in UNSUPPORTED else "model-config") as caught:
         config_with(path, value)
     message = caught.value.message
@@ -100,7 +100,7 @@ def test_values_that_no_model_of_ours_can_have(path: str, value: Any) -> None:
 
 
 def test_a_window_over_the_attention() -> None:
-    """It is refused where a layer has it, not for a switch that concerns none: as transformers reads it."""
+    """It is refused if a layer uses it, not for a switch that affects no layer: Transformers reads it that way."""
     slides = {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 1}
     for change in ({"sliding_window": None}, {"max_window_layers": 2}, {"use_sliding_window": False},
                    {"layer_types": ["full_attention"] * 2}):  # fmt: skip
@@ -110,7 +110,7 @@ def test_a_window_over_the_attention() -> None:
 
 
 def test_the_largest_model_is_described_in_little_memory() -> None:
-    """Its tensors are held to the checkpoint's before any of them is computed."""
+    """Its tensors' shapes are compared with the checkpoint's before any of them is computed."""
     llm = LLM | dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size", "head_dim"), 1 << 20)
     config = nano_config(YAML, llm, ctc=True, languages=("zh",), where=WHERE)
     tracemalloc.start()
@@ -119,7 +119,7 @@ def test_the_largest_model_is_described_in_little_memory() -> None:
     tracemalloc.stop()
 
 
-# --- anything ---
+# --- any content ---
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(-3, 70), st.floats(), st.text(max_size=8),
@@ -132,19 +132,19 @@ VALUES = st.recursive(
 
 
 def paths_of(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Of everything in nested objects."""
+    """Yield the paths of all values in nested objects."""
     for key, value in content.items() if isinstance(content, dict) else ():
         yield (*path, key)
         yield from paths_of(value, (*path, key))
 
 
 def with_value(content: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy in which something else stands at the end of the path."""
+    """Return a copy with another value at the path."""
     return {**content, path[0]: with_value(content[path[0]], path[1:], value)} if path else value
 
 
 def edited(content: Any) -> st.SearchStrategy[Any]:
-    """A structure with one of its values exchanged."""
+    """Draw a structure with one value replaced."""
     places = st.sampled_from(list(paths_of(content)))
     return st.tuples(places, VALUES).map(lambda edit: with_value(content, *edit))
 
@@ -152,7 +152,7 @@ def edited(content: Any) -> st.SearchStrategy[Any]:
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(edited(YAML) | st.just(YAML), edited(LLM) | st.just(LLM))
 def test_edited_configurations(yaml: Any, llm: Any) -> None:
-    """One that is let through is one that a model can be built from."""
+    """A model can be built from every configuration that is accepted."""
     refused = None
     try:
         assert model_shapes(FunASRNano(nano_config(yaml, llm, ctc=True, languages=("zh",), where="a")))

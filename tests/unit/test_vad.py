@@ -1,4 +1,4 @@
-"""The voice activity detector by itself; parity/test_vad_onnx.py holds it to Silero's."""
+"""The voice activity detector alone. parity/test_vad_onnx.py compares it with Silero's."""
 
 import tracemalloc
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_frame_by_frame_from_one_buffer() -> None:
         assert detector(buffer) == expected
 
 
-def test_recordings_are_apart() -> None:
+def test_recordings_are_independent() -> None:
     first, second = VoiceActivityDetector(), VoiceActivityDetector()
     first(noise(20 * FRAME_SAMPLES))
     np.testing.assert_array_equal(second(ZH), ZH_SPEECH)
@@ -61,11 +61,11 @@ def test_no_samples() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1,), (FRAME_SAMPLES - 1,), (FRAME_SAMPLES + 1,), (1, FRAME_SAMPLES), ()])
-def test_refuses_what_is_no_row_of_frames(shape: tuple[int, ...]) -> None:
+def test_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     detector = VoiceActivityDetector()
     with pytest.raises(ValueError, match="a multiple of 512"):
         detector(np.zeros(shape, np.float32))
-    np.testing.assert_array_equal(detector(ZH), ZH_SPEECH)  # and stays as it was
+    np.testing.assert_array_equal(detector(ZH), ZH_SPEECH)  # and its state is unchanged
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Tokenizer files and CTC vocabularies: which are read, and that no other ends the process."""
+"""Tokenizer files and CTC vocabularies: which are accepted; no other one crashes the process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sequence(members: str, *parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def edited(path: Path, **parts: Any) -> Path:
-    """The demo's tokenizer with other parts."""
+    """Write the demo model's tokenizer with other parts."""
     content = json.loads((demo.MODEL / "tokenizer.json").read_text(encoding="utf-8"))
     path.write_text(json.dumps(content | parts), encoding="utf-8")
     return path
@@ -55,7 +55,7 @@ def assert_refused(path: Path, code: str, *values: object) -> None:
     ],
 )
 def test_parts_that_are_known(tmp_path: Path, parts: dict[str, Any]) -> None:
-    """As Qwen's own file and transformers' save_pretrained have them, and byte-level BPE of other families."""
+    """Qwen's own file, Transformers' save_pretrained and byte-level BPE of other families contain them."""
     path = edited(tmp_path / "tokenizer.json", **parts)
     assert read_tokenizer(path, 2048).encode("hello").ids == Tokenizer.from_file(str(path)).encode("hello").ids
 
@@ -94,7 +94,7 @@ REFUSED["model-damaged"] = {
 
 
 SPECIAL = {"special_tokens": {"x": {"id": "x", "ids": [4_000_000_000], "tokens": ["x"]}}}
-REFUSED["tokenizer-mismatch"] = {  # such a row would be read from somewhere in memory
+REFUSED["tokenizer-mismatch"] = {  # such a row would be read from arbitrary memory
     "an id as large as the embeddings": {"model": {"type": "BPE", "vocab": {"a": 2048, "b": 1}, "merges": []}},
     "a large id": {
         "post_processor": TEMPLATE | {"single": [{"SpecialToken": {"id": "x", "type_id": 0}}, TEXT]} | SPECIAL
@@ -104,13 +104,13 @@ REFUSED["tokenizer-mismatch"] = {  # such a row would be read from somewhere in 
 
 @pytest.mark.parametrize(("code", "name"), [(code, name) for code, cases in REFUSED.items() for name in cases])
 def test_parts_that_are_refused(tmp_path: Path, code: str, name: str) -> None:
-    """Some can make gigabytes of a line of text, at which the library ends the process, or panics."""
+    """Some could expand a line of text to gigabytes, which makes the library abort or panic."""
     values = {"model-unsupported": name, "model-damaged": "", "tokenizer-mismatch": "2048"}
     assert_refused(edited(tmp_path / "tokenizer.json", **REFUSED[code][name]), code, values[code])
 
 
-def test_truncation_and_padding_are_left_out(tmp_path: Path) -> None:
-    """A prompt is taken as it is."""
+def test_truncation_and_padding_are_ignored(tmp_path: Path) -> None:
+    """A prompt is encoded unchanged."""
     truncation = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
     padding = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
                "pad_type_id": 0, "pad_token": "x"}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The CTC branch's vocabulary: text to labels and back, and which label a character comes from."""
+"""The CTC branch's vocabulary: text to labels and back, and the label of each character."""
 
 import base64
 
@@ -11,7 +11,7 @@ from funasr_cli.vocabulary import CTCVocabulary, PieceVocabulary
 
 @pytest.fixture(scope="module")
 def vocabulary() -> CTCVocabulary:
-    """The bytes but `z`, and some pieces of characters and several characters."""
+    """A vocabulary of all bytes except `z`, and pieces of characters and of several characters."""
     tokens = [bytes([byte]) for byte in range(256) if byte != ord("z")]
     tokens += ["我们".encode(), "我".encode()[:2], b"the", b" me"]
     return CTCVocabulary("\n".join(f"{base64.b64encode(t).decode()} {rank}" for rank, t in enumerate(tokens)))
@@ -35,7 +35,7 @@ def test_characters_of_several_labels_and_several_of_one(vocabulary: CTCVocabula
 
 
 def vocabulary_ids(vocabulary: CTCVocabulary, piece: bytes) -> list[int]:
-    """The id of a piece that the vocabulary has."""
+    """Return the ids of a piece in the vocabulary."""
     return [rank for rank in range(262) if vocabulary._bytes.get(rank) == piece]
 
 
@@ -44,7 +44,7 @@ def test_a_byte_without_a_label_cannot_be_spelled(vocabulary: CTCVocabulary) -> 
     assert not vocabulary.can_spell("zoo")
 
 
-def test_ctc_vocabulary_joins_bytes_and_leaves_out_what_is_not_text() -> None:
+def test_ctc_vocabulary_joins_bytes_and_drops_invalid_text() -> None:
     vocabulary = CTCVocabulary("5L0= 0\noA== 1\n\nYQ== 7\n")
     assert vocabulary.decode([0, 1, 7, 99]) == "你a"
     assert vocabulary.decode([0]) == "\ufffd"
@@ -53,7 +53,7 @@ def test_ctc_vocabulary_joins_bytes_and_leaves_out_what_is_not_text() -> None:
 
 @pytest.mark.parametrize("ranks", ["YQ==", "YQ== x", "YQ== 1 2", "Y 1"])
 def test_ctc_vocabulary_refuses_damage(ranks: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - several kinds, all of them ValueError
+    with pytest.raises(ValueError):  # noqa: PT011 - several subclasses
         CTCVocabulary(ranks)
 
 
@@ -112,5 +112,5 @@ def test_the_pair_that_was_learned_first_is_merged_first(
 def test_characters_without_a_piece_cannot_be_spelled(of_pieces: PieceVocabulary) -> None:
     assert of_pieces.can_spell(" hello 你好")
     assert not of_pieces.can_spell("hellO")
-    assert not of_pieces.can_spell("我")  # whose bytes the model can say
+    assert not of_pieces.can_spell("我")  # although the model has its bytes
     assert not of_pieces.can_spell("<|zh|>")

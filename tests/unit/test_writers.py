@@ -32,8 +32,8 @@ def test_lines_with_a_prefix() -> None:
 
 SAMPLE = 1 / 16000
 PARTS = st.tuples(
-    st.integers(0, 10**7),  # samples of silence before it
-    st.integers(1, 10**6),  # its own
+    st.integers(0, 10**7),  # samples of silence before the segment
+    st.integers(1, 10**6),  # samples of the segment
     st.sampled_from(["eos", "budget", "loop", "nonfinite"]),
     st.integers(0, 2),
 )
@@ -41,7 +41,7 @@ PARTS = st.tuples(
 
 @given(st.lists(PARTS, max_size=12), st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 12.5]))
 def test_the_ledger_sums_to_the_length(parts: list[Any], silent_end: int, unread_s: float) -> None:
-    """Every second is counted once, whatever became of it; in the transcript and in its JSON."""
+    """Every second is counted once, whatever its outcome, in the transcript and in its JSON."""
     segments, position = [], 0
     wanted = {"transcribed_s": 0, "repaired_s": 0, "failed_s": 0, "silence_s": silent_end, "doubtful_s": 0}
     for silence, samples, stop_reason, retries in parts:
@@ -70,8 +70,8 @@ def test_the_ledger_sums_to_the_length(parts: list[Any], silent_end: int, unread
         (["！", "？"], "！？"), (["时时々", "ｶﾀｶﾅ", "𠮷野家"], "时时々ｶﾀｶﾅ𠮷野家"),
     ],
 )  # fmt: skip
-def test_texts_are_joined_as_their_scripts_are_written(texts: list[str], joined: str) -> None:
-    """A space between words, none between Chinese or Japanese characters."""
+def test_texts_are_joined_by_script(texts: list[str], joined: str) -> None:
+    """There is a space between words, but not between Chinese or Japanese characters."""
     assert join_texts(texts) == join_texts(iter(texts)) == joined
 
 
@@ -89,7 +89,7 @@ def test_write_new(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_permissions_follow_the_umask(tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is never changed: another thread may make a file meanwhile."""
+    """The umask itself is never changed, because another thread may create a file at the same time."""
     before = os.umask(umask)
     try:
         with monkeypatch.context() as patched:
@@ -112,7 +112,7 @@ def test_never_overwrites(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["no/a.txt", "a" * 256])
-def test_names_that_cannot_be(tmp_path: Path, name: str) -> None:
+def test_invalid_names(tmp_path: Path, name: str) -> None:
     with refused("output-unwritable", name):
         write_new(tmp_path / name, "a")
     assert os.listdir(tmp_path) == []
@@ -120,14 +120,14 @@ def test_names_that_cannot_be(tmp_path: Path, name: str) -> None:
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, number: int, *names: str) -> None:
-    """Let the file system refuse these calls."""
+    """Make these file system calls fail."""
     for name in names:
         monkeypatch.setattr(os, name, Mock(side_effect=OSError(number, os.strerror(number))))
 
 
 @pytest.mark.parametrize("call", ["chmod", "fchmod", "fsync", "link", "unlink"])
-def test_what_a_file_system_may_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """As network shares, FUSE and exFAT do: still whole, still never over another file."""
+def test_calls_that_a_file_system_may_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Network shares, FUSE and exFAT do so; files are still complete and never overwrite others."""
     refuse(monkeypatch, errno.ENOTSUP, call)
     for _ in range(3):
         refuse_unwritable(tmp_path, "")
@@ -152,10 +152,10 @@ def test_what_a_file_system_may_refuse(tmp_path: Path, monkeypatch: pytest.Monke
         (errno.EACCES, ["replace"], "output-unwritable"),  # --force needs it
     ],
 )  # fmt: skip
-def test_what_would_lose_a_result_is_known_before(
+def test_faults_that_would_lose_a_result_are_found_in_advance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, calls: list[str], code: str
 ) -> None:
-    """A trial in the folder, or the nearest one above it, fails as writing would; nothing is left of either."""
+    """A trial in the folder, or in its nearest existing parent, fails like writing. Neither leaves anything."""
     refuse(monkeypatch, number, *calls)
     for folder in (tmp_path, tmp_path / "not/there"):
         with refused(code, f"{tmp_path}:", "elsewhere"):
@@ -167,7 +167,7 @@ def test_what_would_lose_a_result_is_known_before(
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc there")
 def test_a_folder_in_which_nothing_can_be_made() -> None:
-    """Linux says that the new file is not there, which explains nothing."""
+    """Linux reports that the new file does not exist, which explains nothing."""
     with refused("output-unwritable", "/proc") as caught:
         refuse_unwritable(Path("/proc/x"), "")
     assert os.strerror(errno.ENOENT) not in caught.value.message
@@ -175,7 +175,7 @@ def test_a_folder_in_which_nothing_can_be_made() -> None:
 
 @pytest.mark.parametrize("name", ["a" * 256, "字" * 86, "file/a.txt", f"{'b' * 256}/a.txt", "folder"])
 def test_names_are_tried_before(tmp_path: Path, name: str) -> None:
-    """What cannot be written fails then; what can leaves nothing, and no file under the name itself."""
+    """Invalid names fail in the trial. Valid ones leave nothing, and no file with the name itself."""
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     with refused("output-unwritable"):

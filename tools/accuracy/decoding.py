@@ -23,10 +23,12 @@ MAX_TOKENS = 64
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording and what is said in it: in words, and as one writes it; and when.
+    """A recording with its reference texts and word starts.
 
     Attributes:
-        word_starts_s: (position of a word's first character in `spoken`, seconds); empty where they are not known.
+        spoken: the text with numbers as words.
+        written: the text with numbers as digits.
+        word_starts_s: (position of a word's first character in `spoken`, seconds); empty if unknown.
     """
 
     path: Path
@@ -37,13 +39,13 @@ class Clip:
     word_starts_s: tuple[tuple[int, float], ...] = ()
 
     def wanted(self, itn: bool) -> str:
-        """The right text with or without inverse text normalisation."""
+        """Return the reference text with or without inverse text normalisation."""
         return self.written if itn else self.spoken
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A conversion of the demo model and the arithmetic it is decoded in."""
+    """A conversion of the demo model, and the number type for decoding."""
 
     name: str
     options: dict[str, Any]
@@ -58,7 +60,7 @@ RECIPES = (
     Recipe("4-bit, groups of 32", {"dtype": "bfloat16", "quantize": 4, "group_size": 32}, "stored"),
 )
 
-# Whose values are compared in one arithmetic, float32: what a recipe loses, whatever it is computed with.
+# Computed in float32, to compare the loss of the stored values independently of the arithmetic.
 STORED: dict[str, dict[str, Any]] = {
     "none": {},
     "`--quantize 8`": {"quantize": "8"},
@@ -74,7 +76,7 @@ STORED_RECIPES = tuple(
 
 
 def read_clips(folder: Path) -> list[Clip]:
-    """Clips listed in a folder's `clips.jsonl`."""
+    """Return the clips that are listed in a folder's `clips.jsonl`."""
     rows = map(json.loads, (folder / "clips.jsonl").read_text(encoding="utf-8").splitlines())
     return [
         Clip(
@@ -86,14 +88,14 @@ def read_clips(folder: Path) -> list[Clip]:
 
 
 def load_recipe(upstream: Path, recipe: Recipe, folder: Path) -> Recognizer:
-    """Convert an upstream checkpoint by a recipe and load it in its own arithmetic."""
+    """Convert an upstream checkpoint with a recipe, and load it in the recipe's number type."""
     out = folder / recipe.name
     funasr_cli.convert(str(upstream), out, languages=("zh", "en"), verify="off", **recipe.options)
     return funasr_cli.load(out, recipe.dtype)
 
 
 def decode(recognizer: Recognizer, clips: list[Clip], itn: bool, ctc: bool = False) -> list[tuple[str, str]]:
-    """(text, CTC text or nothing) of each clip, read as a whole as the reference reads it."""
+    """Return text and CTC text (may be empty) of each clip, decoded as one segment like in the reference."""
     options = TranscribeOptions(itn=itn, max_tokens=MAX_TOKENS, ctc=ctc, vad=False, batch_size=BATCH)
     sources = [open_recording(clip.path, recognizer.sample_rate_hz) for clip in clips]
     return [
@@ -103,8 +105,8 @@ def decode(recognizer: Recognizer, clips: list[Clip], itn: bool, ctc: bool = Fal
 
 
 def decode_with_reference(python: str, upstream: Path, clips: list[Clip], itn: bool) -> list[str]:
-    """The reference's texts of the same checkpoint in float32, outer white space removed as ours is."""
-    # By length: batches are decoded until their longest text ends.
+    """Return the texts of the PyTorch reference for the same checkpoint, in float32, without outer white space."""
+    # Sort by length, because a batch is decoded until its longest text ends.
     order = sorted(range(len(clips)), key=lambda index: clips[index].path.stat().st_size)
     chunks = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     batches = [

@@ -1,4 +1,4 @@
-"""`make eval`: drafted beside plain decoding of the bundled model on many held-out clips, as a table."""
+"""`make eval`: compare drafted with plain decoding of the demo model for `docs/reports/drafted-decoding.md`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,26 @@ from funasr_cli.verification.proof import trace
 from tools.accuracy.decoding import MAX_TOKENS, RECIPES, Clip, load_recipe, read_clips
 from tools.export import export
 
-BATCH_SIZES = {"float32": (1, 16, 2, 3, 8)}  # of types that must not differ at all
-FEW_BATCH_SIZES = (16,)  # of the others, which are slow on a CPU...
-FEW_CLIPS = 250  # ...and decode so many clips
-TURN_CLIPS = 500  # decoded plainly, then with drafts, before it is the next ones' turn
+BATCH_SIZES = {"float32": (1, 16, 2, 3, 8)}  # for types whose texts must be identical
+FEW_BATCH_SIZES = (16,)  # for the other types, which are slow on a CPU...
+FEW_CLIPS = 250  # ...and therefore decode fewer clips
+TURN_CLIPS = 500  # clips decoded without drafts, then with drafts, before the next ones
 TIMED = ("ctc_s", "prefill_s", "decode_s")
 HEAD = """\
-# Drafted decoding of the demo model
+# Savings of drafted decoding
 
-Held-out voices and sentences, each clip decoded plainly and with drafts of the CTC branch, in turns. "The same":
-clips whose text does not differ by a character. A turn is a run of {turn} clips, in which the drafts learn how
-the decoder writes. Calls: runs of the decoder, counted for each clip, the prompt's among them. "Shorter": time
-of CTC branch, prompt and decoding together without drafts, divided by that with them; decoding alone in
-brackets. Numbers as digits is what `--itn`, the default, asks for: there the decoder writes what CTC does not.
-The other types try as much as on a GPU: on a CPU drafts do not pay in them, and hardly any is tried.
+Each held-out clip of the demo model is decoded with and without [drafts](../glossary.md#draft), in turns. A
+turn is a run of {turn} clips, during which the drafts adapt to the way the decoder writes.
+
+- same: clips whose text is identical, character by character.
+- calls, with drafts: decoder calls for all clips, including the one for the prompt.
+- accepted: share of the drafted tokens that the decoder would have written itself.
+- times shorter: time of CTC branch, prompt and decoding without drafts, divided by the time with them; for
+  decoding alone in brackets.
+- Numbers as digits are the default (`--itn`). The decoder then writes what the CTC branch does not.
+- bfloat16, 8-bit and 4-bit try as many tokens as on a GPU. On a CPU, drafts save nothing in these types, so few
+  are tried.
+
 Written by `make eval`, on {device}.
 
 """
@@ -42,13 +48,13 @@ Written by `make eval`, on {device}.
 
 @dataclass
 class Tally:
-    """What a way of decoding came to."""
+    """Texts and counts of one way of decoding."""
 
     texts: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, recognizer: Recognizer, clips: Sequence[Clip], options: TranscribeOptions) -> None:
-        """Decode some more clips."""
+        """Decode more clips and add their texts and counts."""
         sources = [open_recording(clip.path, recognizer.sample_rate_hz) for clip in clips]
         for transcript in recognizer.transcribe_batch(sources, options):
             self.texts.append(transcript.text)
@@ -57,12 +63,12 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """All that drafts change."""
+        """Seconds of the stages that drafts affect."""
         return sum(self.counts[name] for name in TIMED)
 
 
 def compare(recognizer: Recognizer, clips: Sequence[Clip], options: TranscribeOptions) -> tuple[Tally, Tally]:
-    """Plain and drafted decoding, in turns, without second attempts: for these plain decoding reads CTC, too."""
+    """Decode with and without drafts, in turns; without second attempts, because those also run the CTC branch."""
     options = replace(options, second_opinion=False)
     plain, drafted = Tally(), Tally()
     for start in range(0, len(clips), TURN_CLIPS):
@@ -73,18 +79,18 @@ def compare(recognizer: Recognizer, clips: Sequence[Clip], options: TranscribeOp
 
 
 def least_margin(recognizer: Recognizer, clip: Clip, options: TranscribeOptions) -> float:
-    """How far the best token of a text is ahead of the second best, where they are closest, in logits."""
+    """Return the smallest difference in a text between the logits of the best and the second-best token."""
     best = np.sort(trace(recognizer.model, clip.path, options=options).logits, axis=-1)  # (steps, vocab)
     return float((best[:, -1] - best[:, -2]).min())
 
 
 def as_on_gpu() -> None:
-    """Try as much of the drafts as a GPU would; on a CPU they do not pay in these types and are hardly tried."""
+    """Try as many drafted tokens as on a GPU; on a CPU, few are tried in these types."""
     RunCost.of = lambda llm: RunCost(GPU_FIXED_POSITIONS)  # type: ignore[method-assign]
 
 
 def row(name: str, itn: bool, size: int, plain: Tally, drafted: Tally) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     same = sum(one == other for one, other in zip(plain.texts, drafted.texts, strict=True))
     counts = drafted.counts
     shorter, decoding = plain.seconds / drafted.seconds, plain.counts["decode_s"] / max(counts["decode_s"], 1e-9)
@@ -101,7 +107,7 @@ def row(name: str, itn: bool, size: int, plain: Tally, drafted: Tally) -> str:
 def differences(
     recognizer: Recognizer, clips: Sequence[Clip], plain: Tally, drafted: Tally, options: TranscribeOptions
 ) -> list[str]:
-    """What was written otherwise, each with the least margin between tokens, which rounding can turn."""
+    """List the texts that differ, with the smallest margin between tokens, which rounding can reverse."""
     pairs = zip(clips, plain.texts, drafted.texts, strict=True)
     return [
         f"- `{one}` / `{other}`: closest two tokens {least_margin(recognizer, clip, options):.3f} apart"
@@ -111,15 +117,13 @@ def differences(
 
 
 def main() -> None:
-    """Decode, print, write."""
+    """Decode the clips, print the table, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path, nargs="+", help="folders with clips.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
     arguments = parser.parse_args()
     clips = [clip for folder in arguments.clips for clip in read_clips(folder)]
-    headings = (
-        "type, numbers as, batch, the same, tokens, calls, with drafts, times fewer, accepted %, times shorter"
-    )
+    headings = "type, numbers as, batch, same, tokens, calls, with drafts, times fewer, accepted %, times shorter"
     lines = [f"| {headings.replace(', ', ' | ')} |", "|---|---|" + "---:|" * 8]
     notes: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:

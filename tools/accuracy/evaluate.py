@@ -1,4 +1,4 @@
-"""`make eval`: error rates of the bundled model on many held-out clips, as a table in `docs/demo-accuracy.md`."""
+"""`make eval`: measure error rates of the demo model on held-out clips for `docs/reports/demo-accuracy.md`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tools.accuracy.decoding import (
 )
 from tools.export import export
 
-RECIPES_SAID = """\
-What quantization loses, apart from the arithmetic of a device: its values multiplied out, everything computed in
-float32. Which recipe to take: [recipes.md](recipes.md).
+RECIPES_INTRODUCTION = """\
+The loss from quantization alone, independent of a device's arithmetic: quantized values are expanded, and
+everything is computed in float32. [Which recipe to use](../recipes.md)
 
 """
 GROUPS: dict[str, Callable[[Clip], bool]] = {
@@ -35,7 +35,7 @@ GROUPS: dict[str, Callable[[Clip], bool]] = {
 
 
 def row(name: str, clips: list[Clip], texts: Iterable[str], itn: bool) -> str:
-    """A line of the table: error rates of each group."""
+    """Return a line of the table: error rates of each group."""
     pairs = list(zip(clips, texts, strict=True))
     rates = [
         error_rate((clip.wanted(itn), text) for clip, text in pairs if belongs(clip)).percent
@@ -45,7 +45,7 @@ def row(name: str, clips: list[Clip], texts: Iterable[str], itn: bool) -> str:
 
 
 def table(clips: list[Clip], upstream: Path, python: str | None, folder: Path) -> list[str]:
-    """All lines for a set of clips."""
+    """Return the table for a set of clips."""
     lines = [f"| {len(clips)} clips | {' | '.join(GROUPS)} |", "|---|" + "---|" * len(GROUPS)]
     own: list[str] = []
     for recipe in RECIPES:
@@ -73,10 +73,10 @@ def table(clips: list[Clip], upstream: Path, python: str | None, folder: Path) -
 
 
 def recipes_table(conditions: dict[str, list[Clip]], upstream: Path, folder: Path) -> list[str]:
-    """Size and error rates of each recipe of `convert`, all computed in float32."""
+    """Return a table with size and error rates of each recipe of `convert`, all computed in float32."""
     columns = [f"{name}, {group}" for name in conditions for group in ("English", "Mandarin")]
     lines = [
-        f"| recipe | MB | {' | '.join(columns)} | texts as without, % |",
+        f"| recipe | MB | {' | '.join(columns)} | same text as without, % |",
         "|---|---|" + "---|" * (len(columns) + 1),
     ]
     dense: list[str] = []
@@ -100,7 +100,7 @@ def recipes_table(conditions: dict[str, list[Clip]], upstream: Path, folder: Pat
 
 
 def main() -> None:
-    """Decode, print, write."""
+    """Decode the clips, print the tables, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "clips", type=Path, nargs="+", help="folders with clips.jsonl, named after their condition"
@@ -119,12 +119,12 @@ def main() -> None:
             sections.append(f"## {folder.name}\n\n" + "\n".join(lines) + "\n")
         conditions = {folder.name: read_clips(folder) for folder in arguments.clips}
         lines = recipes_table(conditions, upstream, Path(temporary) / "recipes")
-        sections.append("## Recipes of `convert`\n\n" + RECIPES_SAID + "\n".join(lines) + "\n")
+        sections.append("## Recipes of `convert`\n\n" + RECIPES_INTRODUCTION + "\n".join(lines) + "\n")
     head = (
-        "# How well the demo model reads\n\n"
-        "Error rates in percent, of words (English) and characters (Mandarin), on voices and sentences that\n"
-        "no part of the training has heard. A number in digits is one word. Each type computes in its\n"
-        "own arithmetic. Written by `make eval`.\n\n"
+        "# Accuracy of the demo model\n\n"
+        "Error rates in percent: words in English, characters in Mandarin. The speech is synthetic; its voices\n"
+        "and sentences do not occur in the training. A number in digits counts as one word. Each number type\n"
+        "computes in its own arithmetic. Written by `make eval`.\n\n"
     )
     arguments.out.write_text(head + "\n".join(sections), encoding="utf-8")
     print("\n".join(sections))

@@ -1,4 +1,4 @@
-"""Long recordings made of clips with pauses between them, and how well a segmentation finds the clips again."""
+"""Join clips into long recordings with pauses, and measure how well a segmentation finds the clips."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tools.accuracy.decoding import Clip
 
 SAMPLE_RATE_HZ = 16_000
 PAUSES_S = (0.3, 3.0)
-NOISE_S = 30.0  # then another noise is drawn, so that a figure does not hang on a single one
+NOISE_S = 30.0  # after this time the noise changes, so that a figure does not depend on a single noise
 FRAME_SAMPLES = 160  # 10 ms
-POWER_RANGE_DB, EXTENT_RANGE_DB = 30, 40  # below a clip's loudest frame: counts for its power; is still speech
-TOUCH_S = 0.1  # a segment that holds less of a clip does not touch it
+POWER_RANGE_DB, EXTENT_RANGE_DB = 30, 40  # below the loudest frame: frames that count for power, for extent
+TOUCH_S = 0.1  # a segment with less of a clip does not contain it
 
 Span = tuple[float, float]  # start and end in seconds
 
@@ -30,10 +30,10 @@ class JoinedRecording:
 
     Attributes:
         path: FLAC; a `.jsonl` of the same name lists start, end and file of each clip.
-        clips: in the order in which they are heard; their paths are those of the clips alone, without noise.
-        spans: where each clip is, with the silence that it brought along.
-        speech: where it is heard to speak: from the first to the last loud frame of the clean clip.
-        duration_s: of the whole.
+        clips: in the order of the recording; their paths are those of the original clips without noise.
+        spans: start and end of each clip, including its own silence.
+        speech: start and end of the speech: the first and last loud frame of the clean clip.
+        duration_s: length of the recording.
     """
 
     path: Path
@@ -44,13 +44,13 @@ class JoinedRecording:
 
     @property
     def speech_s(self) -> float:
-        """Seconds of speech."""
+        """Total duration of the speech, in seconds."""
         return total_s(self.speech)
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What segments make of a joined recording.
+    """How well segments match the clips of a joined recording.
 
     Attributes:
         precision: share of the segments' seconds that is speech.
@@ -72,14 +72,14 @@ class Coverage:
 def join_clips(
     clips: Sequence[Clip], path: Path, language: str | None = None, snr_db: float | None = None, seed: int = 1
 ) -> JoinedRecording:
-    """Write one recording of clean clips; order, pauses and noise follow from the seed, and only noise from SNR.
+    """Join clean clips into one recording. The seed determines order, pauses and noise; `snr_db` only the noise.
 
     Args:
         clips: clean ones.
         path: FLAC file to write, 16 kHz, 16 bit.
-        language: of the clips to take; None takes all.
-        snr_db: power of the speech within clips over that of the noise, which is everywhere; None adds no noise.
-        seed: start of the random numbers.
+        language: use only clips in this language; None uses all.
+        snr_db: ratio of speech power within clips to noise power; None adds no noise.
+        seed: seed of the random numbers.
     """
     rng = np.random.default_rng(seed)
     chosen = [clip for clip in clips if language in (None, clip.language)]
@@ -105,7 +105,7 @@ def join_clips(
 
 
 def cut_clips(recording: JoinedRecording, folder: Path) -> list[Clip]:
-    """The recording's clips cut out of it again, noise and all, as files in a folder."""
+    """Cut the clips, including noise, out of the recording into files in a folder, and return them."""
     samples, _ = soundfile.read(recording.path, dtype="int16")
     folder.mkdir(parents=True, exist_ok=True)
     clips = []
@@ -118,13 +118,13 @@ def cut_clips(recording: JoinedRecording, folder: Path) -> list[Clip]:
 
 
 def make_noise(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise of mean power 1 and of kinds drawn at random, each for `NOISE_S`. (count,)."""
+    """Return noise (count,) of mean power 1; its random kind changes after every `NOISE_S`."""
     step = round(NOISE_S * SAMPLE_RATE_HZ)
     return np.concatenate([_one_noise(min(step, count - start), rng) for start in range(0, count, step)])
 
 
 def _one_noise(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise as the training's `augment.add_noise` draws it: coloured, perhaps swelling, perhaps with hum."""
+    """Return noise like `augment.add_noise` of the training: coloured, sometimes swelling, sometimes with hum."""
     time_s = np.arange(count) / SAMPLE_RATE_HZ
     colour = rng.uniform(-0.5, 0.98)  # of a one-pole filter, applied to the spectrum
     turns = np.exp(-2j * np.pi * np.fft.rfftfreq(count))
@@ -139,20 +139,20 @@ def _one_noise(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def speech_power(voices: Sequence[np.ndarray]) -> float:
-    """Mean power of the frames within `POWER_RANGE_DB` of the loudest of their own clip."""
+    """Return the mean power of frames within `POWER_RANGE_DB` of the loudest frame of their clip."""
     powers = [_frame_powers(voice) for voice in voices]
     return float(np.concatenate([p[p >= p.max() / 10 ** (POWER_RANGE_DB / 10)] for p in powers]).mean())
 
 
 def speech_extent(samples: np.ndarray) -> tuple[int, int]:
-    """From the first to behind the last loud frame of a clean clip, in samples."""
+    """Return start of the first and end of the last loud frame of a clean clip, in samples."""
     powers = _frame_powers(samples)
     loud = np.flatnonzero(powers >= powers.max() / 10 ** (EXTENT_RANGE_DB / 10))
     return int(loud[0]) * FRAME_SAMPLES, int(loud[-1] + 1) * FRAME_SAMPLES
 
 
 def _frame_powers(samples: np.ndarray) -> np.ndarray:
-    """(samples,) -> (complete frames,)."""
+    """Return the power of each complete frame: (samples,) to (frames,)."""
     frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
     return np.mean(frames.astype(np.float64) ** 2, axis=1)
 
@@ -177,18 +177,18 @@ def coverage(segments: Sequence[Span], speech: Sequence[Span]) -> Coverage:
 
 
 def total_s(spans: Sequence[Span]) -> float:
-    """Seconds of spans that do not overlap."""
+    """Return the total duration of spans that do not overlap, in seconds."""
     return sum(end_s - start_s for start_s, end_s in spans)
 
 
 def shared_s(segments: Sequence[Span], speech: Sequence[Span]) -> np.ndarray:
-    """Seconds that each segment shares with each span of speech. (segments, spans)."""
+    """Return the seconds (segments, spans) that each segment shares with each span of speech."""
     a, b = (np.array(spans, dtype=float).reshape(-1, 2) for spans in (segments, speech))
     return np.clip(np.minimum(a[:, None, 1], b[None, :, 1]) - np.maximum(a[:, None, 0], b[None, :, 0]), 0, None)
 
 
 def merge(spans: Sequence[Span]) -> list[Span]:
-    """The same seconds in spans that do not overlap, in order."""
+    """Merge overlapping spans, and return them in order."""
     merged: list[Span] = []
     for start_s, end_s in sorted(spans):
         if merged and start_s <= merged[-1][1]:

@@ -1,4 +1,4 @@
-"""Error rates on long recordings, made of held-out clips and pauses, against those of the clips one by one."""
+"""Compare error rates on long recordings, made of held-out clips and pauses, with those of the separate clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from funasr_cli.transcript import Transcript
 from tools.accuracy.decoding import Clip, read_clips
 from tools.accuracy.joined import JoinedRecording, coverage, cut_clips, join_clips
 
-LANGUAGES = {"en": "en", "zh": "zh", "mixed": None}  # of a recording's clips, and what the model is told
+LANGUAGES = {"en": "en", "zh": "zh", "mixed": None}  # of the clips; language passed to the model
 SNRS_DB = {"clean": None, "20": 20.0, "10": 10.0}
 PARTS = ("clips", "joined", "whole")
 COLUMNS = (
@@ -34,26 +34,30 @@ COLUMNS = (
     "clips missed",
     "segments joined",
 )
-HEAD = """# How well long recordings are read
+HEAD = """# Accuracy on long recordings
 
-Error rates of the demo model in percent, over the text of the whole recording. Each recording joins held-out clips
-in random order, with pauses of 0.3 to 3 s; the noise goes on in the pauses, and is another one every 30 s. "Clip
-by clip" decodes the same samples, cut out where each clip is known to be. Both languages together ("mixed") are
-read without naming the language, except in the third column, which always names that of the clip. Precision: share
-of the segments' seconds that is speech; recall: share of the speech's seconds that is in a segment. Written by
-`python -m tools.accuracy.long`{settings}.
+Error rates of the demo model in percent, over the text of the whole recording. Each recording joins held-out
+clips in random order, with pauses of 0.3 to 3 s. Noise continues during the pauses and changes every 30 s.
+
+- clip by clip: the same samples, cut into the original clips and decoded separately.
+- mixed: both languages; decoded without naming the language, except in the column "clip by clip", which names
+  the language of each clip.
+- precision: share of the segments' duration that is speech. recall: share of the speech that is within a
+  segment.
+
+Written by `python -m tools.accuracy.long`{settings}.
 
 """
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is decoded, and how.
+    """The recordings' columns to measure, and the options for decoding.
 
     Attributes:
         parts: which of `PARTS` to decode.
         settings: fields of `TranscribeOptions` for the joined recording.
-        itn: whether all of them write numbers as digits.
+        itn: whether numbers are written as digits.
     """
 
     recognizer: Recognizer
@@ -62,7 +66,7 @@ class Evaluation:
     itn: bool
 
     def percent(self, clips: list[Clip], text: str) -> str:
-        """Error rate of the text of all clips."""
+        """Return the error rate of a text that should be the one of all clips."""
         wanted = " ".join(clip.wanted(self.itn) for clip in clips)
         return f"{error_rate([(wanted, text)]).percent:.2f}"
 
@@ -71,13 +75,13 @@ class Evaluation:
         return self.recognizer.transcribe(path, language=language, itn=self.itn, **options)
 
     def clip_by_clip(self, clips: list[Clip], languages: list[str | None]) -> str:
-        """Error rate of clips decoded one after the other."""
+        """Return the error rate of clips that are decoded separately."""
         pairs = zip(clips, languages, strict=True)
         texts = [self.transcribe(clip.path, language, vad=False).text for clip, language in pairs]
         return self.percent(clips, " ".join(texts))
 
     def without_vad(self, recording: JoinedRecording, language: str | None) -> str:
-        """Error rate of a recording decoded without VAD."""
+        """Return the error rate of a recording that is decoded without VAD."""
         try:
             text = self.transcribe(recording.path, language, vad=False).text
         except AudioError:
@@ -85,7 +89,7 @@ class Evaluation:
         return self.percent(recording.clips, text)
 
     def row(self, name: str, recording: JoinedRecording, language: str | None, folder: Path) -> str:
-        """A line of the table."""
+        """Return a line of the table."""
         cells = dict.fromkeys(COLUMNS, "") | {"recording": name}
         cells["clips, minutes"] = f"{len(recording.clips)}, {recording.duration_s / 60:.1f}"
         if "clips" in self.parts:
@@ -105,12 +109,12 @@ class Evaluation:
 
 
 def as_line(cells: Iterable[str]) -> str:
-    """A line of a Markdown table."""
+    """Return a line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def setting(text: str) -> tuple[str, object]:
-    """A `name=value` whose value is a Python literal."""
+    """Parse `name=value`, where the value is a Python literal."""
     name, _, value = text.partition("=")
     try:
         return name, ast.literal_eval(value)
@@ -119,16 +123,16 @@ def setting(text: str) -> tuple[str, object]:
 
 
 def table(evaluation: Evaluation, clips: list[Clip], arguments: argparse.Namespace, work: Path) -> Iterator[str]:
-    """Lines of the table, each when it is known."""
+    """Yield the lines of the table as they become available."""
     yield as_line(COLUMNS)
     yield "|" + "---|" * len(COLUMNS)
     for condition in arguments.snr:
         for language in arguments.languages:
             name = f"{language}-{condition}"
-            told = LANGUAGES[language]
-            recording = join_clips(clips, work / f"{name}.flac", told, SNRS_DB[condition], arguments.seed)
+            named = LANGUAGES[language]
+            recording = join_clips(clips, work / f"{name}.flac", named, SNRS_DB[condition], arguments.seed)
             title = condition if condition == "clean" else f"{condition} dB"
-            yield evaluation.row(f"{title}, {language}", recording, told, work / name)
+            yield evaluation.row(f"{title}, {language}", recording, named, work / name)
 
 
 def parse() -> argparse.Namespace:
@@ -138,14 +142,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--set", dest="settings", type=setting, action="append", default=[], metavar="NAME=VALUE",
                         help="option for the joined recordings, such as max_segment_s=20")  # fmt: skip
-    parser.add_argument("--itn", action="store_true", help="numbers as digits, in all that is decoded")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which columns to fill")
+    parser.add_argument("--itn", action="store_true", help="write numbers as digits")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="columns to fill")
     parser.add_argument("--snr", nargs="+", choices=SNRS_DB, default=list(SNRS_DB), help="noise, in dB")
     parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=list(LANGUAGES))
-    parser.add_argument("--limit", type=int, help="take so many clips, the first ones")
-    parser.add_argument("--seed", type=int, default=1, help="of order, pauses and noise")
+    parser.add_argument("--limit", type=int, help="number of clips to use, from the first one")
+    parser.add_argument("--seed", type=int, default=1, help="seed for order, pauses and noise")
     parser.add_argument("--model", default="demo", help="name or folder of the model")
-    parser.add_argument("--keep", type=Path, help="folder for the recordings; deleted without it")
+    parser.add_argument("--keep", type=Path, help="keep the recordings in this folder; default: delete them")
     arguments = parser.parse_args()
     own = {"itn", "language"} & dict(arguments.settings).keys()
     if own:
@@ -154,10 +158,10 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Decode, print, write."""
+    """Decode the recordings, print the table, and write the page."""
     arguments = parse()
     settings = dict(arguments.settings)
-    TranscribeOptions(**settings)  # refuses at once what it does not know
+    TranscribeOptions(**settings)  # refuse unknown names before the long run
     evaluation = Evaluation(funasr_cli.load(arguments.model), tuple(arguments.parts), settings, arguments.itn)
     clips = read_clips(arguments.clips)[: arguments.limit]
     lines = []

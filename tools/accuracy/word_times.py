@@ -1,4 +1,4 @@
-"""How far word starts are off those that the synthesiser reports, as a table in `docs/word-times.md`."""
+"""Compare word starts with those that the synthesiser reports, for `docs/reports/word-times.md`."""
 
 from __future__ import annotations
 
@@ -34,56 +34,65 @@ COLUMNS = (
     "longest error, ms",
     "not compared",
 )
-HEAD = """# How well word times fit
+HEAD = """# Accuracy of word times
 
-Starts of words as the demo model gives them, against those that espeak-ng reports for the words that it speaks:
-held-out voices and sentences, absolute error. The bias is the median of given less right starts: positive is
-late. A word is compared if the model wrote what was said and the synthesiser reports its start; "not compared"
-are words that the model wrote otherwise. In Mandarin the synthesiser reports words of its dictionary, mostly
-single characters: of longer ones only the first character is compared. "Joined": 200 of the clips in one
-recording, with pauses of 0.3 to 3 s and noise throughout. No constant is set by these clips. Words were in
-order, without overlaps, within their segments, and spelled the text in every segment. Written by `make eval`.
+How far the word starts of the demo model are from those that the synthesiser (espeak-ng) reports, on held-out
+voices and sentences. No constant was tuned on these clips.
 
-The decoder's text is force-aligned with the posteriors of the CTC branch, a frame every 60 ms, as that branch
-itself spells what both agree on. CTC says a word near its middle: on training clips the first frame of a word,
-which FunASR gives as its start, is 0.11 s late in the median. The border between two words divides the time
-between their frames by the words' lengths; next to a pause a word reaches 0.25 s beyond its frames at most. The
-long errors are words that the CTC branch says too early, before they are heard, where it knows what follows
-(`excuse me where is`), and words that the decoder got wrong.
+- Errors are absolute. The bias is the median of the signed error; positive means late.
+- A word is compared if the model wrote it correctly and the synthesiser reports its start. "Not compared"
+  counts the words that the model wrote differently.
+- In Mandarin the synthesiser reports dictionary words, mostly single characters. Of longer words only the first
+  character is compared.
+- "Joined" is one recording of 200 clips with pauses of 0.3 to 3 s; noise continues during the pauses.
+
+In every segment, the words were in order, did not overlap, were within the segment, and spelled its text.
+Written by `make eval`.
+
+How the times are computed: the decoder's text is force-aligned with the posteriors of the CTC branch, which has
+one frame per 60 ms. Where the texts of decoder and CTC branch agree, the spelling of the CTC branch is aligned.
+CTC places a word near its middle: on training clips, the first frame of a word, which FunASR reports as its
+start, is 0.11 s late (median). The time between the frames of two words is therefore divided in proportion to
+the lengths of the words; next to a pause, a word extends at most 0.25 s beyond its frames. The longest errors
+are words that the CTC branch predicts before they are spoken (`excuse me where is`), and words that the decoder
+got wrong.
 
 """
 ESTIMATED = """
 ## Numbers as digits
 
-With inverse text normalisation, as it is by default. A number in digits is not what the CTC branch heard: its
-times are marked as estimated, and compared with the start of the first word that is said for it. The further
-words of numbers are not compared.
+With inverse text normalisation, which is the default. The CTC branch writes words where the text has digits, so
+the time of such a number is marked as estimated. It is compared with the start of the first word of the number;
+the other words of the number are not compared.
 
 """
 SENSE_VOICE = """
-## SenseVoice beside FunASR
+## SenseVoice compared with FunASR
 
-FunASR times SenseVoice's text with `output_timestamp=True`. On a checkpoint that is taught its sentences, the
-frames of each piece are the same here (`tests/parity/test_sense_voice_parity.py`). What differs:
+FunASR reports times for SenseVoice's text with `output_timestamp=True`. On a checkpoint that was trained on the
+test sentences, both programs assign the same frames to each token (`tests/parity/test_sense_voice_parity.py`).
+The differences are:
 
-- FunASR encodes the text anew, piece by piece, and aligns what comes out. Where that is not what the model said,
-  its times shift, and a text with fewer than four tags loses words. Here the model's own pieces are aligned.
-- FunASR's word begins 30 ms before the start of its first frame, and ends 30 ms before the end of its last one.
-  Here the time between the frames of two words is divided, as above, and a word may reach into a pause.
-- In a frame that most likely says nothing, FunASR takes the probability of that as 1; here it is what it is.
-- FunASR lists punctuation as words; here it stands at its word. A space by itself ends a word here, there it does
-  not, and there the first word keeps the sign for the space in front of it.
+- FunASR splits the text into tokens again and aligns these. Where they differ from the tokens that the model
+  wrote, the times shift, and a text with fewer than four tags loses words. This program aligns the tokens that
+  the model wrote.
+- In FunASR, a word begins 30 ms before the start of its first frame and ends 30 ms before the end of its last
+  one. Here, the time between the frames of two words is divided as above, and a word may extend into a pause.
+- In a frame that is most likely blank, FunASR sets the probability of blank to 1. This program uses the actual
+  probability.
+- FunASR lists punctuation marks as words; here they belong to their word. A space ends a word here, but not in
+  FunASR, where the first word also keeps the marker of the space before it.
 """
 
 
 @dataclass
 class Errors:
-    """How late words begin, in seconds, and how many could not be compared.
+    """Errors of word starts in seconds, positive for late ones, and the number of words that were not compared.
 
     Attributes:
-        measured: of words that have times of their own.
-        estimated: of words that have not.
-        unmatched: words of the truth that nothing was compared with.
+        measured: errors of words with aligned times.
+        estimated: errors of words with estimated times.
+        unmatched: number of reference words without a counterpart.
     """
 
     measured: list[float] = field(default_factory=list)
@@ -91,16 +100,16 @@ class Errors:
     unmatched: int = 0
 
     def add(self, clip: Clip, words: Sequence[Word], offset_s: float = 0.0) -> None:
-        """Compare the words of a clip that begins at `offset_s`."""
+        """Add the errors of a clip that begins at `offset_s`."""
         starts_s = dict(clip.word_starts_s)
-        said = spoken_units(clip)
+        spoken = spoken_units(clip)
         written = [" ".join(units(word.text)) for word in words]
         compared = 0
-        matcher = difflib.SequenceMatcher(None, [text for text, _ in said], written, autojunk=False)
+        matcher = difflib.SequenceMatcher(None, [text for text, _ in spoken], written, autojunk=False)
         for kind, first, last, start, end in matcher.get_opcodes():
-            pairs = [*zip(said[first:last], words[start:end], strict=True)] if kind == "equal" else []
+            pairs = [*zip(spoken[first:last], words[start:end], strict=True)] if kind == "equal" else []
             if kind == "replace" and words[start].estimated:
-                pairs = [(said[first], words[start])]
+                pairs = [(spoken[first], words[start])]
             for (_, position), word in pairs:
                 if position in starts_s:
                     errors = self.estimated if word.estimated else self.measured
@@ -110,16 +119,16 @@ class Errors:
 
 
 def spoken_units(clip: Clip) -> list[tuple[str, int]]:
-    """Words or characters that are said, with their positions in the text."""
+    """Return the spoken words or characters, with their positions in the text."""
     unit = r"\S" if clip.language == "zh" else r"\S+"
     return [(found[0], found.start()) for found in re.finditer(unit, clip.spoken)]
 
 
 def check(segment: Segment) -> None:
-    """Words spell the text, in order, without overlaps, within the segment."""
+    """Assert that words spell the text, in order, without overlaps, within the segment."""
     assert segment.words or not segment.text, segment
     times_s = [segment.start_s, *(t for word in segment.words for t in (word.start_s, word.end_s)), segment.end_s]
-    assert all(before <= behind for before, behind in pairwise(times_s)), segment
+    assert all(earlier <= later for earlier, later in pairwise(times_s)), segment
     rest = segment.text
     for word in segment.words:
         rest = rest.lstrip()
@@ -132,7 +141,7 @@ def check(segment: Segment) -> None:
 
 
 def of_clips(recognizer: Recognizer, clips: Sequence[Clip], itn: bool) -> dict[str, Errors]:
-    """Errors by language, of clips one by one."""
+    """Return the errors by language for clips that are decoded separately."""
     options = TranscribeOptions(itn=itn, word_times=True, vad=False, batch_size=BATCH)
     sources = [open_recording(clip.path, recognizer.sample_rate_hz) for clip in clips]
     errors = {"en": Errors(), "zh": Errors()}
@@ -144,7 +153,7 @@ def of_clips(recognizer: Recognizer, clips: Sequence[Clip], itn: bool) -> dict[s
 
 
 def of_joined(recognizer: Recognizer, recording: JoinedRecording, itn: bool) -> dict[str, Errors]:
-    """Errors by language, of clips that are one recording; a segment belongs to the clip it shares most with."""
+    """Return the errors by language for a joined recording, taking a segment for the clip it overlaps most."""
     options = TranscribeOptions(itn=itn, word_times=True)
     segments = recognizer.transcribe(recording.path, options).segments
     for segment in segments:
@@ -159,12 +168,12 @@ def of_joined(recognizer: Recognizer, recording: JoinedRecording, itn: bool) -> 
 
 
 def words_of(segments: Iterable[Segment]) -> list[Word]:
-    """Words of all segments."""
+    """Return the words of all segments."""
     return [word for segment in segments for word in segment.words]
 
 
 def line(name: str, errors: Errors, *, estimated: bool = False) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     late_ms = 1000 * np.array(errors.estimated if estimated else errors.measured)
     median, most, longest = np.quantile(np.abs(late_ms), [0.5, 0.95, 1.0])
     figures = (median, most, np.median(late_ms), longest)
@@ -172,13 +181,13 @@ def line(name: str, errors: Errors, *, estimated: bool = False) -> str:
 
 
 def lines(name: str, errors: dict[str, Errors], *, estimated: bool = False) -> list[str]:
-    """Of both languages."""
+    """Return the lines for both languages."""
     names = {"en": "English", "zh": "Mandarin"}
     return [line(f"{name}, {names[language]}", own, estimated=estimated) for language, own in errors.items()]
 
 
 def tables(recognizer: Recognizer, folders: Sequence[Path], work: Path) -> list[str]:
-    """All lines of the page."""
+    """Return all tables of the page, as lines."""
     table = [as_line(COLUMNS), "|" + "---|" * len(COLUMNS)]
     page, digits = list(table), list(table)
     for folder in folders:
@@ -197,7 +206,7 @@ def tables(recognizer: Recognizer, folders: Sequence[Path], work: Path) -> list[
 
 
 def main() -> None:
-    """Decode, print, write."""
+    """Decode the clips, print the tables, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path, nargs="+", help="folders with clips.jsonl, the first one clean")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")

@@ -1,1 +1,1 @@
-"""How the bundled demo model is made: speech synthesised by espeak-ng, and training in PyTorch."""
+"""Make the bundled demo models: speech synthesis with espeak-ng, and training in PyTorch."""

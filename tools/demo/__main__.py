@@ -9,12 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-# Threads that wait must not spin: next to a busy process the training would all but stop. Read when torch loads.
+# Waiting threads must not spin: next to a busy process, training would almost stop. torch reads this when it
+# loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> None:
-    """Parse the command line and do it."""
+    """Parse the command line and run the command."""
     from . import evaluate, train
 
     parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__)

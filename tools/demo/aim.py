@@ -1,10 +1,10 @@
-"""A starting point for the adaptor from which it can read: attention aimed at the frames of each audio row.
+"""Initialise the adaptor so that it can read: each audio row attends to its own frames.
 
-Only the adaptor's first rows, one in eight, reach the prompt. For row i to stand for frames 8i to 8i + 7, a query
-of row i must match the keys of those frames, which gradient descent takes very long to find out. But when the
-encoder has learnt where each frame stands (`TrainingAid.places_loss`), that match can be computed: with phases
-a = 2 pi 8i / P of the query and b = 2 pi p / P of the key, the score cos(a + offset - b) is a scalar product of
-(cos, sin) pairs, and both pairs are linear functions of the encoder's output, found by least squares.
+Only the adaptor's first rows, one in eight, reach the prompt. For row i to represent frames 8i to 8i + 7, the
+query of row i must match the keys of those frames. Gradient descent takes very long to discover this. But once the
+encoder encodes each frame's position (`TrainingAid.places_loss`), the match can be computed: with phases a = 2 pi
+8i / P of the query and b = 2 pi p / P of the key, the score cos(a + offset - b) is a scalar product of (cos, sin)
+pairs. Both pairs are linear functions of the encoder's output and are fitted by least squares.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .data import Batch
 from .features import audio_token_count
 from .network import ADAPTOR_HEADS, FRAMES_PER_ROW, LLM_WIDTH, PERIODS, WIDTH, DemoNetwork
 
-SHARPNESS = (3.0, 3.0, 2.0, 2.0, 2.0)  # of each period's cosine, in units of the attention score
+SHARPNESS = (3.0, 3.0, 2.0, 2.0, 2.0)  # of the cosine of each period, in units of the attention score
 RIDGE = 1e-3
 
 
 @torch.no_grad()
 def aim_adaptor(network: DemoNetwork, batches: list[Batch]) -> dict[str, float]:
-    """Set the adaptor's entry and its first attention; returns the share of variance that the phases explain."""
+    """Set the adaptor's input layers and first attention; return the share of variance that the phases explain."""
     _pass_through(network)
     key_rows, key_places, query_rows, query_places = [], [], [], []
     block = network.audio_adaptor.blocks[0]
@@ -54,7 +54,7 @@ def aim_adaptor(network: DemoNetwork, batches: list[Batch]) -> dict[str, float]:
 
 
 def _pass_through(network: DemoNetwork) -> None:
-    """Make linear1, relu, linear2 hand the encoder's output on: relu(x) - relu(-x) = x."""
+    """Make linear1, relu, linear2 pass the encoder's output through unchanged: relu(x) - relu(-x) = x."""
     adaptor = network.audio_adaptor
     eye = torch.eye(WIDTH)
     adaptor.linear1.weight.copy_(torch.cat([eye, -eye]) + 0.02 * torch.randn(2 * WIDTH, WIDTH))
@@ -65,7 +65,7 @@ def _pass_through(network: DemoNetwork) -> None:
 
 
 def _fit(rows: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Least squares from (rows, width) to the phases at (rows,): (width + 1, 2 periods), share explained."""
+    """Fit (rows, width) to the phases at (rows,) by least squares: (width + 1, 2 periods), share explained."""
     phases = 2 * math.pi * places[:, None] / torch.tensor(PERIODS)
     wanted = torch.cat([phases.cos(), phases.sin()], dim=1).double()
     inputs = torch.cat([rows, torch.ones(len(rows), 1)], dim=1).double()

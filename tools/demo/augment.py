@@ -1,4 +1,4 @@
-"""What happens to speech on its way to a microphone: rooms, noise, gain; and SpecAugment on features."""
+"""Simulate the path from speaker to microphone: rooms, noise, gain. Also SpecAugment on features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PEAK = (0.05, 0.95)
 
 
 def distort(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Silence around it, room, narrow band, noise and gain at random. (samples,) -> (more samples,)."""
+    """Add silence, a room, band limits, noise and gain at random: (samples,) -> (more samples,)."""
     samples, _ = surround(samples, rng)
     if rng.random() < ROOM_SHARE:
         samples = add_room(samples, rng)
@@ -25,13 +25,13 @@ def distort(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def surround(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Put 0.05 to 0.4 s of silence in front and 0.1 to 0.4 s behind: (more samples, seconds in front)."""
+    """Pad with 0.05 to 0.4 s of silence before and 0.1 to 0.4 s after: (more samples, seconds before)."""
     before, after = (int(rng.uniform(low, 0.4) * SAMPLE_RATE_HZ) for low in (0.05, 0.1))
     return np.pad(samples, (before, after)), before / SAMPLE_RATE_HZ
 
 
 def add_room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Reverberation: decaying noise of 0.1 to 0.4 s as impulse response, 3 to 15 dB below the direct sound."""
+    """Add reverberation: decaying noise of 0.1 to 0.4 s as impulse response, 3 to 15 dB below the direct sound."""
     seconds = rng.uniform(0.1, 0.4)
     n = int(seconds * SAMPLE_RATE_HZ)
     tail = rng.standard_normal(n) * np.exp(-6.9 * np.arange(n) / n)
@@ -41,11 +41,11 @@ def add_room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def add_noise(samples: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
-    """Add coloured noise, at `snr_db` against the power of the speech (silence around it not counted)."""
+    """Add coloured noise at `snr_db` relative to the power of the speech, not counting the silence around it."""
     noise = rng.standard_normal(len(samples))
-    colour = rng.uniform(-0.5, 0.98)  # of a one-pole filter: bright, white, up to brown
+    colour = rng.uniform(-0.5, 0.98)  # coefficient of a one-pole filter: from bright through white to brown noise
     noise = lfilter([1.0], [1.0, -colour], noise)
-    if rng.random() < 0.4:  # it swells and fades
+    if rng.random() < 0.4:  # slowly varying level
         cycles = rng.uniform(0.3, 4) * np.arange(len(samples)) / SAMPLE_RATE_HZ
         noise *= 1 + rng.uniform(0.2, 0.9) * np.sin(2 * np.pi * (cycles + rng.random()))
     if rng.random() < 0.2:  # mains hum
@@ -56,7 +56,7 @@ def add_noise(samples: np.ndarray, snr_db: float, rng: np.random.Generator) -> n
 
 
 def speech_power(samples: np.ndarray) -> float:
-    """Mean power of the 20 ms frames within 30 dB of the loudest."""
+    """Return the mean power of the 20 ms frames within 30 dB of the loudest."""
     frames = samples[: len(samples) // 320 * 320].reshape(-1, 320)
     power = np.mean(frames**2, axis=1)
     return float(power[power >= power.max() / 1000].mean())
@@ -68,7 +68,7 @@ def set_peak(samples: np.ndarray, peak: float) -> np.ndarray:
 
 
 def mask_features(features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """SpecAugment and gain on log-mel features, (frames, 80) -> the same. Masks take the clip's mean."""
+    """Apply SpecAugment and gain to log-mel features (frames, 80). Masked areas get the clip's mean."""
     features = features + np.float32(rng.uniform(-1.5, 1.5))
     mean = features.mean()
     for _ in range(rng.integers(0, 3)):
@@ -81,7 +81,7 @@ def mask_features(features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _telephone_taps() -> np.ndarray:
-    """Band-pass filter 300 to 3,400 Hz. (255,)."""
+    """Return the taps of a band-pass filter from 300 to 3,400 Hz: (255,)."""
     t = np.arange(-127, 128)
     low, high = 2 * 300 / SAMPLE_RATE_HZ, 2 * 3400 / SAMPLE_RATE_HZ
     return (high * np.sinc(high * t) - low * np.sinc(low * t)) * np.hamming(255)

@@ -1,4 +1,4 @@
-"""Forced alignment on CTC: where on the best path each label of a known text begins."""
+"""CTC forced alignment: the frame at which each label of a known text begins on the best path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def forced_alignment(log_probs: np.ndarray, labels: Sequence[int], blank: int) -> list[int]:
-    """First frame of each label on the best CTC path that spells `labels`; log_probs (T, classes)."""
+    """Return the first frame of each label on the best CTC path that spells `labels`; log_probs (T, classes)."""
     states = [blank]
     for label in labels:
         states += [label, blank]

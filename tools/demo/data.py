@@ -1,7 +1,7 @@
-"""Clips in files of 2,048 ("shards") made from nothing but a seed and an index, and batches of them.
+"""Training clips in files of 2,048 ("shards"), reproducible from a seed and an index, and batches of them.
 
-Round k of the training reads shards k-4 to k, so that each clip is heard five times, under other masks,
-and while one round runs a process makes the shards of the next.
+Round k of the training reads shards k-4 to k, so each clip is used five times with different masks. Meanwhile
+another process makes the shards of the next round.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .speak import Speaker, Spoken, draw_voice
 from .vocabulary import ASSISTANT_TAG, END_OF_TURN, SYSTEM_TURN, instruction, token_id
 
 SHARD_CLIPS = 2048
-SHARDS_HEARD = 5  # rounds in which a shard is read
+SHARDS_HEARD = 5  # number of rounds that use a shard
 SHARDS_AHEAD = 3
-MAX_ROWS, MAX_CLIPS = 2000, 48  # of a batch: feature rows with padding, and clips
-IGNORED = -100  # label of a position without a loss
+MAX_ROWS, MAX_CLIPS = 2000, 48  # limits of a batch: feature rows with padding, and clips
+IGNORED = -100  # label of a position without loss
 
-# From which shard on which mixture of domains (grammar.DOMAINS) is drawn: digit strings first.
+# (first shard, mixture of domains (grammar.DOMAINS) from there on): digit strings first.
 CURRICULUM = (
     (0, Mixture((14, 2, 1, 1, 1, 1, 1), (1, 4))),
     (8, Mixture((8, 2, 2, 2, 3, 1, 4), (1, 6))),
@@ -42,7 +42,7 @@ CURRICULUM = (
 
 @dataclass(frozen=True)
 class Clip:
-    """A sentence, how it was said, and its log-mel features (frames, 80) in float16."""
+    """A sentence, its voice, and its log-mel features (frames, 80) in float16."""
 
     sentence: Sentence
     voice: str
@@ -50,14 +50,14 @@ class Clip:
 
 
 def mixture_of(shard: int) -> Mixture:
-    """The mixture of domains that a shard is drawn from."""
+    """Return the mixture of domains that a shard is drawn from."""
     return [mixture for first, mixture in CURRICULUM if first <= shard][-1]
 
 
 def make_waveform(
     speaker: Speaker, sentence: Sentence, seed: int, held_out: bool, snr_db: float | None
 ) -> tuple[str, Spoken]:
-    """(name of the voice, what it says): clean, or with noise at `snr_db`."""
+    """Return a voice's name and its speech, clean or with noise at `snr_db`."""
     voice = draw_voice(random.Random(seed), sentence.language, held_out)
     noise = np.random.default_rng(seed)
     spoken = speaker.say(sentence.spoken, voice)
@@ -68,14 +68,14 @@ def make_waveform(
 
 
 def make_distorted(speaker: Speaker, sentence: Sentence, seed: int) -> tuple[str, np.ndarray]:
-    """(name of a training voice, samples distorted at random)."""
+    """Return a training voice's name and its randomly distorted samples."""
     voice = draw_voice(random.Random(seed), sentence.language, held_out=False)
     spoken = speaker.say(sentence.spoken, voice)
     return voice.name, augment.distort(spoken.samples, np.random.default_rng(seed))
 
 
 def make_shard(speaker: Speaker, seed: int, shard: int) -> list[Clip]:
-    """The training clips of one shard."""
+    """Make the training clips of one shard."""
     rng = random.Random(f"{seed}/{shard}")
     clips = []
     for _ in range(SHARD_CLIPS):
@@ -104,12 +104,12 @@ def read_shard(path: Path) -> list[Clip]:
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """File of one shard."""
+    """Return the file of a shard."""
     return folder / f"shard-{shard:05d}.npz"
 
 
 def produce(folder: Path, seed: int) -> None:
-    """Keep the shards ahead of the reader (its round is in `round.txt`) made; ends with its parent process."""
+    """Make shards ahead of the reader, whose round is in `round.txt`, until the parent process ends."""
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     speaker = Speaker()
@@ -126,14 +126,14 @@ def produce(folder: Path, seed: int) -> None:
 
 
 def announce_round(folder: Path, index: int) -> None:
-    """Tell the producer which round is being read."""
+    """Write the current round for the producer."""
     part = folder / "round.part"
     part.write_text(str(index))
     part.rename(folder / "round.txt")
 
 
 def read_round(folder: Path, index: int) -> list[Clip]:
-    """All clips of one round, waiting for those still to be made."""
+    """Return all clips of a round; wait for missing shards."""
     announce_round(folder, index)
     clips = []
     for shard in range(max(0, index - SHARDS_HEARD + 1), index + 1):
@@ -144,7 +144,7 @@ def read_round(folder: Path, index: int) -> list[Clip]:
 
 
 def split_batches(clips: list[Clip], rng: random.Random) -> list[list[Clip]]:
-    """Random batches of clips of one language and of like length, each within MAX_ROWS and MAX_CLIPS."""
+    """Return random batches of clips of one language and similar length, each within MAX_ROWS and MAX_CLIPS."""
     jittered = {id(clip): len(clip.frames) + rng.uniform(0, 30) for clip in clips}
     batches: list[list[Clip]] = []
     rows = 0
@@ -161,20 +161,20 @@ def split_batches(clips: list[Clip], rng: random.Random) -> list[list[Clip]]:
 
 @dataclass
 class Batch:
-    """Tensors of one training step; B clips of a language, T feature rows, L columns from the audio on."""
+    """The tensors of a training step: B clips of one language, T feature rows, L columns starting at the audio."""
 
     features: torch.Tensor  # (B, T, 560) float32
     lengths: torch.Tensor  # (B,) feature rows
     ctc_ids: torch.Tensor  # (sum of ctc_lengths,)
     ctc_lengths: torch.Tensor  # (B,)
-    prompt_ids: torch.Tensor  # (P,): what stands in front of the audio
+    prompt_ids: torch.Tensor  # (P,): the part before the audio
     token_ids: torch.Tensor  # (B, L): zeros for the audio embeddings, assistant tag, text, end of turn, padding
     audio: torch.Tensor  # (B, L) bool: columns that the audio embeddings fill
-    labels: torch.Tensor  # (B, L): the next token where it is to be learnt, else IGNORED
+    labels: torch.Tensor  # (B, L): the next token where there is a loss, else IGNORED
 
 
 class Collator:
-    """Makes batches of clips: masks features, draws prompts, tokenises."""
+    """Turns clips into batches: masks features, draws prompts, tokenises."""
 
     def __init__(self, tokenizer: Tokenizer, ctc_encoding: tiktoken.Encoding) -> None:
         self._tokenizer = tokenizer
@@ -182,23 +182,23 @@ class Collator:
         self._end_of_turn = token_id(tokenizer, END_OF_TURN)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, special tokens recognised."""
+        """Return the token ids of a text; special tokens are recognised."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[list[int]]) -> list[str]:
-        """Texts of the LLM's ids, special tokens left out."""
+        """Return the texts of LLM ids without special tokens."""
         return self._tokenizer.decode_batch(ids, skip_special_tokens=True)
 
     def decode_ctc(self, ids: list[int]) -> str:
-        """Text of CTC labels."""
+        """Return the text of CTC labels."""
         return self._ctc.decode(ids)
 
     def prompt(self, language: str | None, itn: bool) -> tuple[list[int], list[int]]:
-        """Ids in front of the audio and behind it."""
+        """Return the prompt's ids before and after the audio."""
         return self.encode(SYSTEM_TURN + instruction(language, itn)), self.encode(ASSISTANT_TAG)
 
     def __call__(self, clips: list[Clip], rng: np.random.Generator) -> Batch:
-        """A training batch; half of the prompts name the language, half want numbers in digits."""
+        """Make a training batch. Half of the prompts name the language, and half ask for digits."""
         itn = bool(rng.random() < 0.5)
         before, after = self.prompt(clips[0].sentence.language if rng.random() < 0.5 else None, itn)
         stacked, columns, ctc = [], [], []
@@ -228,7 +228,7 @@ class Collator:
 
 
 def pad_features(stacked: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-pad feature rows with zeros: (B, T, 560) and lengths (B,)."""
+    """Pad feature rows with zeros on the right: (B, T, 560) and lengths (B,)."""
     lengths = torch.tensor([len(rows) for rows in stacked])
     features = torch.zeros(len(stacked), int(lengths.max()), ROW_WIDTH)
     for index, rows in enumerate(stacked):
@@ -237,7 +237,7 @@ def pad_features(stacked: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def batches(folder: Path, collate: Collator, seed: int, index: int, done: int) -> Iterator[tuple[int, int, Batch]]:
-    """(round, batches of it used up, batch) without end, from `done` batches into round `index` on."""
+    """Yield (round, batches used of it, batch) endlessly, starting after `done` batches of round `index`."""
     while True:
         split = split_batches(read_round(folder, index), random.Random(f"{seed}/batches/{index}"))
         for position in range(done, len(split)):

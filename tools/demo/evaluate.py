@@ -1,4 +1,4 @@
-"""Error rates on held-out voices and sentences, for the LLM (both ways of writing) and for CTC."""
+"""Error rates on held-out voices and sentences, for the LLM (with and without ITN) and for CTC."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Encoding = tiktoken.Encoding
 
 
 class Swapped:
-    """A context in which a network has other weights."""
+    """A context in which a network uses other weights."""
 
     def __init__(self, network: DemoNetwork, weights: list[torch.Tensor]) -> None:
         self._network, self._weights = network, weights
@@ -52,14 +52,14 @@ class Count:
 
     @property
     def percent(self) -> float:
-        """Error rate."""
+        """The error rate in percent."""
         return round(100 * self.errors / max(self.units, 1), 2)
 
 
 def speak_clips(
     count: int, seed: int, snr_db: float | None, held_out: bool = True
 ) -> Iterator[tuple[Sentence, str, Spoken]]:
-    """(sentence, voice, what it says) of held-out sentences and voices, clean or with noise at `snr_db`."""
+    """Yield (sentence, voice, speech) for held-out sentences and voices, clean or with noise at `snr_db`."""
     rng, speaker = random.Random(f"{seed}/evaluation"), Speaker()
     for _ in range(count):
         sentence = draw_sentence(rng, MIXTURE, held_out)
@@ -67,7 +67,7 @@ def speak_clips(
 
 
 def make_clips(count: int, seed: int, snr_db: float | None) -> list[Clip]:
-    """The features of `speak_clips`."""
+    """Return the features of `speak_clips`."""
     return [
         Clip(sentence, voice, filter_bank(spoken.samples).astype(np.float16))
         for sentence, voice, spoken in speak_clips(count, seed, snr_db)
@@ -75,7 +75,7 @@ def make_clips(count: int, seed: int, snr_db: float | None) -> list[Clip]:
 
 
 def write_clips(out: Path, clips: int, snr: float | None, seed: int, training: bool) -> None:
-    """Write `speak_clips` as 16-bit WAV files, and `clips.jsonl` with what is said in them, and when."""
+    """Write `speak_clips` as 16-bit WAV files, and their texts and word starts as `clips.jsonl`."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / "clips.jsonl").open("w", encoding="utf-8") as texts:
         for index, (sentence, voice, spoken) in enumerate(speak_clips(clips, seed, snr, not training)):
@@ -90,14 +90,14 @@ def write_clips(out: Path, clips: int, snr: float | None, seed: int, training: b
 def transcribe(
     network: DemoNetwork, collate: Collator, clips: list[Clip], itn: bool
 ) -> tuple[list[str], list[str]]:
-    """(texts of the LLM, texts of CTC), both greedy; the prompts name no language."""
+    """Return the greedy texts of the LLM and of CTC. The prompts name no language."""
     stacked = [stack_rows(clip.frames.astype(np.float32)) for clip in clips]
     features, lengths = pad_features(stacked)
     encoded = network.encode(features, lengths)
     adapted = network.audio_adaptor(encoded, lengths)[0]
     before, after = collate.prompt(None, itn)
     rows = [audio_token_count(int(length)) for length in lengths]
-    pads = [max(rows) - count for count in rows]  # on the left
+    pads = [max(rows) - count for count in rows]  # left padding
     ids = torch.tensor([[0] * pad + before + [0] * n + after for pad, n in zip(pads, rows, strict=True)])
     mask = torch.arange(ids.shape[1])[None] >= torch.tensor(pads)[:, None]
     audio = mask & (torch.arange(ids.shape[1])[None] >= torch.tensor(pads)[:, None] + len(before))
@@ -113,7 +113,7 @@ def transcribe(
 
 
 def error_counts(network: DemoNetwork, collate: Collator, clips: list[Clip]) -> dict[str, Count]:
-    """Counts by `{llm,itn,ctc}/{en,zh}/{digits,other}`; `llm` writes words, `itn` digits and punctuation."""
+    """Count errors by `{llm,itn,ctc}/{en,zh}/{digits,other}`: `llm` writes words, `itn` digits and punctuation."""
     network.eval()
     counts: dict[str, Count] = {}
     clips = sorted(clips, key=lambda clip: len(clip.frames))
@@ -136,7 +136,7 @@ def error_counts(network: DemoNetwork, collate: Collator, clips: list[Clip]) -> 
 
 
 def summary(counts: dict[str, Count]) -> dict[str, float]:
-    """Error rates in percent: each group, and each reader over everything."""
+    """Return error rates in percent: for each group, and for each of llm, itn and ctc overall."""
     result = {name: count.percent for name, count in sorted(counts.items())}
     for reader in ("llm", "itn", "ctc"):
         group = [count for name, count in counts.items() if name.startswith(reader)]
@@ -145,7 +145,7 @@ def summary(counts: dict[str, Count]) -> dict[str, float]:
 
 
 def edit_distance(reference: Iterable[str], heard: Iterable[str]) -> int:
-    """Levenshtein distance."""
+    """Return the Levenshtein distance."""
     heard = list(heard)
     row = list(range(len(heard) + 1))
     for index, unit in enumerate(reference, 1):

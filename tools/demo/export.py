@@ -18,7 +18,7 @@ LLM_FOLDER = "Qwen3-0.6B"
 
 
 def export(network: DemoNetwork, tokenizer: Tokenizer, ranks: Path, out: Path) -> None:
-    """Write the checkpoint; weights are rounded to bfloat16 here, once."""
+    """Write the checkpoint. The weights are rounded to bfloat16 only here."""
     out.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.to(torch.bfloat16).contiguous() for name, value in network.state_dict().items()}
     torch.save({"state_dict": tensors}, out / "model.pt")
@@ -36,7 +36,7 @@ def export(network: DemoNetwork, tokenizer: Tokenizer, ranks: Path, out: Path) -
 
 
 def upstream_config(ctc_vocab_size: int) -> dict[str, Any]:
-    """The content of `config.yaml`, with the release's keys."""
+    """Return the content of `config.yaml`, with the release's keys."""
     return {
         "model": "FunASRNano",
         "model_conf": {"lsm_weight": 0.1, "length_normalized_loss": True},

@@ -1,4 +1,4 @@
-"""Kaldi filter bank features, and their stacking at the low frame rate, as FunASR's WavFrontend makes them."""
+"""Kaldi filter bank features, and low-frame-rate stacking, as FunASR's WavFrontend computes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OPTIONS.energy_floor = 0.0
 
 
 def filter_bank(samples: np.ndarray) -> np.ndarray:
-    """(samples,) in [-1, 1] at 16 kHz -> (frames, 80) float32, a frame every 10 ms."""
+    """Return filter bank features, (frames, 80) float32, every 10 ms, of (samples,) in [-1, 1] at 16 kHz."""
     fbank = knf.OnlineFbank(_OPTIONS)
     fbank.accept_waveform(SAMPLE_RATE_HZ, samples * np.float32(32768))
     fbank.input_finished()
@@ -27,7 +27,7 @@ def filter_bank(samples: np.ndarray) -> np.ndarray:
 
 
 def stack_rows(frames: np.ndarray) -> np.ndarray:
-    """(frames, 80) -> (ceil(frames / 6), 560): a row of 7 frames every 60 ms."""
+    """Stack 7 frames every 60 ms: (frames, 80) -> (ceil(frames / 6), 560)."""
     padded = np.concatenate([np.repeat(frames[:1], (STACK_FRAMES - 1) // 2, axis=0), frames])
     starts = np.arange(0, len(frames), STACK_STEP)
     index = np.minimum(starts[:, None] + np.arange(STACK_FRAMES), len(padded) - 1)
@@ -35,7 +35,7 @@ def stack_rows(frames: np.ndarray) -> np.ndarray:
 
 
 def audio_token_count(rows: int) -> int:
-    """Adaptor rows that enter the prompt under `use_low_frame_rate`."""
+    """Return the number of adaptor rows that enter the prompt under `use_low_frame_rate`."""
     rows = 1 + (rows - 3 + 2) // 2
     rows = 1 + (rows - 3 + 2) // 2
     return (rows - 1) // 2 + 1

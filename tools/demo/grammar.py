@@ -1,7 +1,7 @@
-"""Sentences of the demo domain, in English and Mandarin, drawn at random.
+"""Random sentences of the demo domain, in English and Mandarin.
 
-A sentence is spoken (and written when inverse text normalisation is off) in words without punctuation:
-`three twenty pm`, `三点二十`; with it, as one would write it: `3:20 pm`, `3点20`.
+The spoken form, which is also the written form without inverse text normalisation, consists of words without
+punctuation: `three twenty pm`, `三点二十`. With it, the written form is the usual one: `3:20 pm`, `3点20`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from .numbers import ENGLISH_NUMBER_WORDS, MANDARIN_NUMBER_WORDS, english_slot, 
 
 LANGUAGES = {"en": phrases_en, "zh": phrases_zh}
 DOMAINS = ("digits", "numbers", "times", "dates", "commands", "hours", "everyday")
-HELD_OUT_SHARE = 20  # one sentence in so many is never trained on
-MIN_HELD_OUT_UNITS = 3  # sentences of fewer words or characters are too few to hold any out
+HELD_OUT_SHARE = 20  # one in this many sentences is never used for training
+MIN_HELD_OUT_UNITS = (
+    3  # a language's sentences shorter than this many words or characters are too few to hold any out
+)
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _MARKS = re.compile(r"[.?。？]")
@@ -26,7 +28,7 @@ _MARKS = re.compile(r"[.?。？]")
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence: what is said, word for word, and how it is written with numbers in digits."""
+    """A sentence, as the spoken words and in writing with numbers in digits."""
 
     language: str  # "en" or "zh"
     domain: str
@@ -36,14 +38,14 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Mixture:
-    """How often each domain is drawn, and how many digits a digit string has at least and at most."""
+    """The weight of each domain, and the minimum and maximum length of a digit string."""
 
-    weights: tuple[float, ...]  # one for each of DOMAINS
+    weights: tuple[float, ...]  # one per domain in DOMAINS
     digits: tuple[int, int]
 
 
 def draw_sentence(rng: random.Random, mixture: Mixture, held_out: bool) -> Sentence:
-    """Draw one sentence of the training or of the held-out part of the grammar."""
+    """Draw a sentence from the training part or the held-out part of the grammar."""
     while True:
         language = rng.choice(("en", "zh"))
         domain = rng.choices(DOMAINS, mixture.weights)[0]
@@ -54,13 +56,13 @@ def draw_sentence(rng: random.Random, mixture: Mixture, held_out: bool) -> Sente
 
 
 def is_held_out(language: str, spoken: str) -> bool:
-    """Whether a sentence belongs to the held-out part: decided by its text alone."""
+    """Return whether a sentence belongs to the held-out part; this depends only on its text."""
     units = len(spoken.split()) if language == "en" else len(spoken)
     return units >= MIN_HELD_OUT_UNITS and zlib.crc32(spoken.encode()) % HELD_OUT_SHARE == 0
 
 
 def lexicon() -> Iterator[tuple[str, str, bool]]:
-    """(language, word, whether it may open a sentence) of everything the grammar can say or write."""
+    """Yield (language, word, whether it can open a sentence) for every word of the grammar, spoken or written."""
     for language, phrases in LANGUAGES.items():
         templates = [template for group in phrases.TEMPLATES.values() for template in group]
         openers = {found[1] for found in map(_SLOT.match, templates) if found}
@@ -74,7 +76,7 @@ def lexicon() -> Iterator[tuple[str, str, bool]]:
 
 
 def _fill(template: str, language: str, rng: random.Random, digits: tuple[int, int]) -> tuple[str, str]:
-    """Fill a template's slots; words of both results are separated by single spaces."""
+    """Fill a template's slots; both results have single spaces between words."""
     draw_number = english_slot if language == "en" else mandarin_slot
     spoken, written = [], []
     for part in re.split(r"(\{\w+\})", template):

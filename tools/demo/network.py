@@ -1,4 +1,4 @@
-"""The model, of FunASR's and transformers' own modules under upstream's names, and its training losses."""
+"""The model, built from FunASR's and Transformers' own modules under upstream's names, and its training losses."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ LLM_CONF: dict[str, Any] = {
     "head_dim": 64, "intermediate_size": 320, "rope_theta": 1e6, "rms_norm_eps": 1e-6,
     "tie_word_embeddings": True, "max_position_embeddings": 40960, "attention_bias": False,
 }  # fmt: skip
-FRAMES_PER_ROW = 8  # encoder frames that one audio row of the prompt stands for
-SLOTS = 6  # CTC labels, blanks among them, that training asks of one audio row
-PERIODS = (16.0, 32.0, 64.0, 128.0, 256.0)  # in frames, of the position signal that training asks for
+FRAMES_PER_ROW = 8  # encoder frames that one audio row of the prompt represents
+SLOTS = 6  # CTC labels, including blanks, that training reads from one audio row
+PERIODS = (16.0, 32.0, 64.0, 128.0, 256.0)  # in frames, of the position signal that training requires
 
 
 class DemoNetwork(nn.Module):
-    """Encoder, adaptor, LLM and CTC branch; the state dict has upstream's keys."""
+    """Encoder, adaptor, LLM and CTC branch. The state dict has upstream's keys."""
 
     def __init__(self, llm_vocab: int, ctc_ranks: int, end_of_turn: int, padding: int) -> None:
         super().__init__()
@@ -57,21 +57,21 @@ class DemoNetwork(nn.Module):
         self.blank = ctc_ranks
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """(B, T, 560), (B,) -> (B, T, width). The encoder scales its input in place: it gets a copy."""
+        """Encode a copy of features (B, T, 560), (B,) -> (B, T, width). The encoder scales them in place."""
         return self.audio_encoder(features.clone(), lengths)[0]
 
     def ctc_log_probs(self, encoded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """(B, T, width) -> (B, T, ranks + blank)."""
+        """Return CTC log-probabilities: (B, T, width) -> (B, T, ranks + blank)."""
         return self.ctc.log_softmax(self.ctc_decoder(encoded, lengths)[0])
 
     def embed(self, token_ids: torch.Tensor, audio: torch.Tensor, adapted: torch.Tensor) -> torch.Tensor:
-        """The LLM's input: token embeddings, with the adaptor's first rows where `audio` is. (B, L, llm width)."""
+        """Return the LLM's input (B, L, llm width): token embeddings, with the adaptor's first rows at `audio`."""
         rows = torch.arange(adapted.shape[1])[None] < audio.sum(1, keepdim=True)  # (B, T)
         embedded = self.llm.get_input_embeddings()(token_ids)
         return embedded.masked_scatter(audio[:, :, None], adapted[rows].to(embedded.dtype))
 
     def ctc_loss(self, log_probs: torch.Tensor, lengths: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Negative log-likelihood of the CTC targets for each target token; (B, frames, classes), (B,)."""
+        """Return the negative log-likelihood per target token of the CTC targets; (B, frames, classes), (B,)."""
         total = F.ctc_loss(
             log_probs.transpose(0, 1), batch.ctc_ids, lengths, batch.ctc_lengths, blank=self.blank,
             reduction="sum", zero_infinity=True,
@@ -79,13 +79,13 @@ class DemoNetwork(nn.Module):
         return total / batch.ctc_lengths.sum()
 
     def text_loss(self, batch: Batch, adapted: torch.Tensor, corruption: float) -> torch.Tensor:
-        """Cross-entropy of the text; a share of the words it is forced on is replaced by random tokens.
+        """Return the text's cross-entropy, with a share of the teacher-forced tokens replaced by random ones.
 
-        The text in front of the audio is the same for the whole batch, and computed once.
+        The text before the audio is the same for the whole batch and is computed once.
         """
         token_ids = batch.token_ids
         if corruption > 0:
-            given = F.pad(batch.labels[:, :-1] != IGNORED, (1, 0))  # the text's own columns
+            given = F.pad(batch.labels[:, :-1] != IGNORED, (1, 0))  # the columns of the text
             wrong = given & (torch.rand(token_ids.shape) < corruption)
             token_ids = torch.where(wrong, torch.randint_like(token_ids, 1, self.llm.config.vocab_size), token_ids)
         prompt = self.llm.get_input_embeddings()(batch.prompt_ids)[None]  # (1, prompt, llm width)
@@ -100,12 +100,12 @@ class DemoNetwork(nn.Module):
 
 
 class TrainingAid(nn.Module):
-    """Heads that training alone has. They ask for what the low frame rate needs and the LLM asks for too late.
+    """Auxiliary heads, used only in training: without them the LLM's loss teaches the low frame rate too slowly.
 
-    The prompt gets only the adaptor's first rows, one in eight, so its attention must gather the whole clip in
-    them. Rows: each audio row is spread into SLOTS outputs of the CTC head, which together have to spell the
-    text. Places: each encoder frame has to know where it stands, which the features drown in the encoder's own
-    position signal.
+    The prompt contains only the adaptor's first rows, one in eight, so its attention must gather the whole clip in
+    them. Rows: each audio row is expanded to SLOTS outputs of the CTC head, which together must spell the text.
+    Places: each encoder frame must encode its position, because the features drown out the encoder's own position
+    signal.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class TrainingAid(nn.Module):
         self.locate = nn.Linear(WIDTH, 2 * len(PERIODS))
 
     def rows_loss(self, adapted: torch.Tensor, network: DemoNetwork, batch: Batch) -> torch.Tensor:
-        """CTC's loss on what the audio embeddings, (B, T, llm width), spell through CTC's fixed head."""
+        """Return the CTC loss of the text that audio embeddings (B, T, llm width) spell through the fixed head."""
         counts = batch.audio.sum(1)  # (B,) audio embeddings
         slots = self.spread(adapted[:, : int(counts.max())]).unflatten(-1, (SLOTS, WIDTH)).flatten(1, 2)
         head = network.ctc.ctc_lo
@@ -122,7 +122,7 @@ class TrainingAid(nn.Module):
         return network.ctc_loss(log_probs, SLOTS * counts, batch)
 
     def places_loss(self, encoded: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Mean squared error of sines and cosines of each frame's place, (B, T, width); 0.5 is knowing nothing."""
+        """Return the mean squared error of sine and cosine of frame positions, (B, T, width); 0.5 is chance."""
         frames = torch.arange(encoded.shape[1])
         phases = 2 * math.pi * frames[:, None] / torch.tensor(PERIODS)  # (T, periods)
         places = torch.cat([phases.sin(), phases.cos()], dim=1)
@@ -131,7 +131,7 @@ class TrainingAid(nn.Module):
 
 
 def new_network(llm_vocab: int, ctc_ranks: int, end_of_turn: int, padding: int) -> DemoNetwork:
-    """A fresh network; the CTC head starts out believing in blanks, as it will have to."""
+    """Return a new network. The CTC head starts with a bias towards blanks, the most frequent label."""
     network = DemoNetwork(llm_vocab, ctc_ranks, end_of_turn, padding)
     with torch.no_grad():
         network.ctc.ctc_lo.bias[-1] += math.log(ctc_ranks)

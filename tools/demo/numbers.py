@@ -1,4 +1,4 @@
-"""Number slots of the grammar: each draws a pair (in words as spoken, in digits as written)."""
+"""The grammar's number slots. Each draws a pair: in words as spoken, in digits as written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MINUTES = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55)
 
 
 def english_number(n: int) -> str:
-    """0 to 9,999 in words."""
+    """Return 0 to 9,999 in words."""
     if n < 20:
         return EN_ONES[n]
     if n < 100:
@@ -41,7 +41,7 @@ def english_number(n: int) -> str:
 
 
 def english_ordinal(n: int) -> tuple[str, str]:
-    """1 to 31: ("twenty first", "21st")."""
+    """Return 1 to 31 as an ordinal: ("twenty first", "21st")."""
     suffix = "th" if 10 < n < 20 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
     tens, ones = divmod(n, 10)
     words = EN_ORDINALS[n] if n <= 20 else "thirtieth" if n == 30 else f"{EN_TENS[tens]} {EN_ORDINALS[ones]}"
@@ -49,7 +49,7 @@ def english_ordinal(n: int) -> tuple[str, str]:
 
 
 def mandarin_number(n: int) -> str:
-    """0 to 9,999 in characters; a space between words (digit and unit)."""
+    """Return 0 to 9,999 in characters, with a space between words (digit and unit)."""
     if n < 10:
         return ZH_DIGITS[n]
     if n < 20:
@@ -100,7 +100,7 @@ def _year(rng: random.Random) -> int:
 
 
 def english_slot(name: str, rng: random.Random, length: tuple[int, int]) -> tuple[str, str]:
-    """(spoken, written) of one English number slot; `length` bounds the digits of DIGITS."""
+    """Draw (spoken, written) for an English number slot; `length` bounds the digits of DIGITS."""
     if name == "DIGITS":
         digits = [rng.randrange(10) for _ in range(rng.randint(*length))]
         return " ".join(EN_ONES[d] for d in digits), "".join(map(str, digits))
@@ -117,7 +117,7 @@ def english_slot(name: str, rng: random.Random, length: tuple[int, int]) -> tupl
 
 
 def mandarin_slot(name: str, rng: random.Random, length: tuple[int, int]) -> tuple[str, str]:
-    """(spoken, written) of one Mandarin number slot, words separated by spaces."""
+    """Draw (spoken, written) for a Mandarin number slot, with spaces between words."""
     if name == "DIGITS":
         digits = [rng.randrange(10) for _ in range(rng.randint(*length))]
         return " ".join(ZH_DIGITS[d] for d in digits), "".join(map(str, digits))

@@ -1,7 +1,7 @@
 """English sentences of the demo grammar: templates and the words that fill their slots.
 
-Written as they read with inverse text normalisation; what is spoken is the same in lower case, numbers in words
-and punctuation left out. A slot in capitals is a number (`numbers.py`).
+They are written as with inverse text normalisation. The spoken form is lower case, with numbers in words and
+without punctuation. A slot in capitals is a number (`numbers.py`).
 """
 
 SLOTS = {

@@ -1,6 +1,6 @@
 """Mandarin sentences of the demo grammar: templates and the words that fill their slots.
 
-Spaces stand between words, for the tokenizer's sake; texts have none. Otherwise as `phrases_en.py`.
+Spaces separate words for the tokenizer; texts contain none. Otherwise like `phrases_en.py`.
 """
 
 SLOTS = {

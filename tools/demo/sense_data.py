@@ -1,4 +1,4 @@
-"""Clips for the small SenseVoice, what the demo model's CTC branch makes of them, and batches."""
+"""Clips for the small SenseVoice, the labels that the demo model's CTC branch gives them, and batches."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from .sense_vocabulary import NO_TEACHER, tag_ids
 from .speak import SAMPLE_RATE_HZ, Speaker
 
 SHARD_CLIPS = 1024
-SILENT_SHARE = 0.04  # clips of silence and noise
-TAUGHT = 4  # labels whose probabilities are kept of each frame
-MAX_ROWS, MAX_CLIPS = 1600, 48  # of a batch
+SILENT_SHARE = 0.04  # share of clips without speech: silence and noise
+TAUGHT = 4  # labels per frame whose probabilities are kept
+MAX_ROWS, MAX_CLIPS = 1600, 48  # limits of a batch
 AUTO_SHARE, ITN_SHARE = 0.5, 0.4
 _MIXTURE = data.CURRICULUM[-1][1]
 
 
 @dataclass
 class Lesson:
-    """A clip and the teacher's labels of its T rows: (T, 4) each, or nothing where the teacher misread it."""
+    """A clip and the teacher's labels of its T rows, (T, 4) each, or None if the teacher misread the clip."""
 
     clip: data.Clip
     labels: np.ndarray | None = None
@@ -58,7 +58,7 @@ def make_shard(speaker: Speaker, seed: int, shard: int) -> list[data.Clip]:
 
 
 def produce(folder: Path, seed: int, shards: range) -> None:
-    """Make the shards that are missing."""
+    """Make the missing shards."""
     missing = [shard for shard in shards if not data.shard_path(folder, shard).exists()]
     if missing:
         speaker = Speaker()
@@ -67,7 +67,7 @@ def produce(folder: Path, seed: int, shards: range) -> None:
 
 
 class Lecturer:
-    """Asks the teacher what it makes of clips."""
+    """Runs the teacher on clips."""
 
     def __init__(self, teacher: Teacher, pieces: sentencepiece.SentencePieceProcessor, classes: list[int]) -> None:
         self._teacher, self._pieces = teacher, pieces
@@ -75,7 +75,7 @@ class Lecturer:
         self._known = torch.from_numpy(self._classes != NO_TEACHER)
 
     def __call__(self, clips: list[data.Clip]) -> list[Lesson]:
-        """Lessons, in the order of length."""
+        """Return lessons, sorted by length."""
         lessons = []
         ordered = sorted(clips, key=lambda clip: len(clip.frames))
         for start in range(0, len(ordered), MAX_CLIPS):
@@ -99,14 +99,14 @@ class Lecturer:
 
 @dataclass
 class SenseBatch:
-    """Tensors of one training step; B clips, T feature rows."""
+    """The tensors of a training step: B clips, T feature rows."""
 
     features: torch.Tensor  # (B, T, 560) after CMVN
     lengths: torch.Tensor  # (B,)
     queries: torch.Tensor  # (B, 4) rows of the embedding
     tags: torch.Tensor  # (B, 4) labels of the query frames
     targets: list[list[int]]  # labels of each clip's text
-    taught: torch.Tensor  # (B, T): how much the teacher's labels of a row count
+    taught: torch.Tensor  # (B, T): weight of the teacher's labels of a row
     labels: torch.Tensor  # (B, T, 4)
     probabilities: torch.Tensor  # (B, T, 4)
 
@@ -129,7 +129,7 @@ def collate(
     taught = torch.zeros(shape)
     labels, probabilities = torch.zeros(*shape, TAUGHT, dtype=torch.long), torch.zeros(*shape, TAUGHT)
     for row, lesson in enumerate(lessons):
-        # The teacher writes numbers in words: it is no example for a text with digits.
+        # The teacher writes numbers in words, so it cannot teach a text with digits.
         if lesson.labels is not None and queries[row][3] == WITHOUT_ITN_QUERY:
             count = len(lesson.labels)
             taught[row, :count] = torch.from_numpy(np.where(lesson.labels[:, 0] == 0, 1.0, 3.0))
@@ -141,7 +141,7 @@ def collate(
 
 
 def split_batches(lessons: list[Lesson], rng: random.Random) -> Iterator[list[Lesson]]:
-    """Random batches of lessons of like length, within MAX_ROWS and MAX_CLIPS."""
+    """Yield random batches of lessons of similar length, within MAX_ROWS and MAX_CLIPS."""
     jittered = sorted(lessons, key=lambda lesson: len(lesson.clip.frames) + rng.uniform(0, 40))
     batches: list[list[Lesson]] = [[]]
     rows = 0
@@ -157,18 +157,18 @@ def split_batches(lessons: list[Lesson], rng: random.Random) -> Iterator[list[Le
 
 def _queries(language: str, itn: bool, rng: np.random.Generator) -> list[int]:
     named = LANGUAGE_QUERIES[language]
-    if language == "nospeech":  # whoever asks for a language does not know that there is none
+    if language == "nospeech":  # a user who names a language does not know that the clip has no speech
         named = LANGUAGE_QUERIES[str(rng.choice(["zh", "en"]))]
     chosen = LANGUAGE_QUERIES["auto"] if rng.random() < AUTO_SHARE else named
     return [chosen, EMOTION_QUERY, EVENT_QUERY, WITH_ITN_QUERY if itn else WITHOUT_ITN_QUERY]
 
 
 def _silent(rng: random.Random) -> np.ndarray:
-    """0.3 to 3 s of digital silence or coloured noise."""
+    """Return 0.3 to 3 s of digital silence or coloured noise."""
     count = int(rng.uniform(0.3, 3.0) * SAMPLE_RATE_HZ)
     if rng.random() < 0.2:
         return np.zeros(count, np.float32)
     noise = np.random.default_rng(rng.getrandbits(63))
-    # The filter bank takes a constant away, so what is left of a constant with noise is the noise.
+    # The filter bank removes a constant, so a constant with noise leaves only the noise.
     samples = augment.add_noise(np.full(count, 1e-3, np.float32), 0.0, noise)
     return augment.set_peak(samples, float(np.exp(noise.uniform(*np.log((0.001, 0.5))))))

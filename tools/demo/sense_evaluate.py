@@ -1,4 +1,4 @@
-"""Error rates of a small SenseVoice by FunASR's own class, and its word starts against the demo's CTC branch."""
+"""Error rates of a small SenseVoice in FunASR's own class, and its word starts compared with the demo's."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FRAME_S = 0.06
 
 
 def evaluate(model: Path, clips: Path, texts: Path | None = None) -> dict[str, Any]:
-    """Rates in percent over the clips that `tools.demo clips` wrote to a folder.
+    """Return error rates in percent over the clips that `tools.demo clips` wrote to a folder.
 
     `spoken` is without ITN and `written` with it, both without a named language; `named` is `spoken` with the
-    language named. `tags` is the share of clips whose four tags are right. To the file `texts` goes what was read,
-    a list for each of the three.
+    language named. `tags` is the share of clips whose four tags are all right. The recognised texts are written to
+    the file `texts`, as a list for each of the three.
     """
     rows = [json.loads(line) for line in (clips / "clips.jsonl").read_text(encoding="utf-8").splitlines()]
     samples = [soundfile.read(clips / row["file"], dtype="float32")[0] for row in rows]
@@ -56,7 +56,7 @@ def evaluate(model: Path, clips: Path, texts: Path | None = None) -> dict[str, A
 
 
 def load(model: Path) -> Any:
-    """FunASR's model on the CPU, without dither."""
+    """Load FunASR's model on the CPU, without dither."""
     logging.getLogger().setLevel(logging.ERROR)
     return AutoModel(
         model=str(model), device="cpu", disable_update=True, disable_pbar=True, log_level="ERROR",
@@ -65,7 +65,7 @@ def load(model: Path) -> Any:
 
 
 def transcribe(auto: Any, samples: Sequence[np.ndarray], languages: Sequence[str], itn: bool) -> list[str]:
-    """Texts with their tags, in order; FunASR takes one language for a batch."""
+    """Return texts with their tags, in order. FunASR accepts only one language per batch."""
     texts = [""] * len(samples)
     for language in sorted(set(languages)):
         order = [i for i in range(len(samples)) if languages[i] == language]
@@ -81,7 +81,7 @@ def transcribe(auto: Any, samples: Sequence[np.ndarray], languages: Sequence[str
 
 
 def split_tags(text: str) -> tuple[list[str], str]:
-    """(the tags in front, the text behind them)."""
+    """Split a text into its leading tags and the rest."""
     tags = []
     while text.startswith("<|") and "|>" in text:
         tag, text = text.split("|>", 1)
@@ -90,9 +90,9 @@ def split_tags(text: str) -> tuple[list[str], str]:
 
 
 def word_starts(auto: Any, rows: list[dict[str, Any]], samples: Sequence[np.ndarray]) -> dict[str, float]:
-    """Align what was spoken on both models: how far apart the words start, in percent of the words.
+    """Align the spoken text with both models; return how far apart the words start, as shares of words in percent.
 
-    A word of Mandarin is a character.
+    In Mandarin, each character counts as a word.
     """
     ranks = load_ctc_encoding(DEMO_MODEL / "multilingual.tiktoken")
     teacher = Teacher(DEMO_MODEL, ranks.n_vocab)
@@ -123,7 +123,7 @@ def word_starts(auto: Any, rows: list[dict[str, Any]], samples: Sequence[np.ndar
 def _word_starts(
     log_probs: np.ndarray, labels: list[int], spell: Callable[[int], str], blank: int
 ) -> dict[int, float]:
-    """Place of a word's first character in the text -> seconds; each label's first letter begins a word."""
+    """Map the position of each word's first character to seconds. A label's first letter begins a word."""
     frames, starts, place = forced_alignment(log_probs, labels, blank), {}, 0
     for label, frame in zip(labels, frames, strict=True):
         piece = spell(label)

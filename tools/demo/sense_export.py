@@ -17,7 +17,7 @@ CMVN_FILE = "am.mvn"
 
 
 def export(network: SenseNetwork, pieces: bytes, cmvn: Cmvn, out: Path) -> None:
-    """Write the checkpoint; weights are rounded to bfloat16 here, once."""
+    """Write the checkpoint. The weights are rounded to bfloat16 only here."""
     out.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.to(torch.bfloat16).contiguous() for name, value in network.state_dict().items()}
     torch.save(tensors, out / "model.pt")
@@ -37,7 +37,7 @@ def export(network: SenseNetwork, pieces: bytes, cmvn: Cmvn, out: Path) -> None:
 
 
 def upstream_config() -> dict[str, Any]:
-    """The content of `config.yaml`, with the release's keys."""
+    """Return the content of `config.yaml`, with the release's keys."""
     return {
         "encoder": "SenseVoiceEncoderSmall",
         "encoder_conf": SENSE_ENCODER_CONF,
@@ -54,7 +54,7 @@ def upstream_config() -> dict[str, Any]:
 
 
 def cmvn_text(cmvn: Cmvn) -> str:
-    """The content of `am.mvn`: a Kaldi network of three layers, as text."""
+    """Return the content of `am.mvn`: a Kaldi network of three layers, as text."""
     width = len(cmvn.shift)
     return (
         f"<Nnet> \n<Splice> {width} {width} \n[ 0 ]\n"

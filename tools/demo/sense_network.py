@@ -1,4 +1,4 @@
-"""The small SenseVoice of FunASR's modules, what it starts from, and its teacher, the demo's CTC branch."""
+"""The small SenseVoice, built from FunASR's modules, its initialisation, and its teacher: the demo model."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from torch import nn
 from .features import ROW_WIDTH, STACK_FRAMES
 from .network import CTC_DECODER_CONF, ENCODER_CONF, WIDTH
 
-# Two more layers than the demo's encoder do what its CTC decoder did.
+# Two more layers than the demo's encoder replace its CTC decoder.
 SENSE_ENCODER_CONF = ENCODER_CONF | {"tp_blocks": 4}
 del SENSE_ENCODER_CONF["feat_permute"]
 QUERY_ROWS = 16
-QUERIES = 4  # in front of each clip: language, emotion, event, text normalisation
+QUERIES = 4  # query rows before each clip: language, emotion, event, text normalisation
 LANGUAGE_QUERIES = {"auto": 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12, "nospeech": 13}
 EMOTION_QUERY, EVENT_QUERY, WITH_ITN_QUERY, WITHOUT_ITN_QUERY = 1, 2, 14, 15
-_SMALL = 0.1  # of the usual size: what a new layer starts with
+_SMALL = 0.1  # initial scale of a new layer, relative to the usual one
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Cmvn:
 
     @classmethod
     def measure(cls, frames: np.ndarray) -> Cmvn:
-        """Take the constants from (frames, 80); each of the stacked frames gets the same."""
+        """Compute the constants from (frames, 80); all stacked frames get the same ones."""
         mean, deviation = frames.mean(0, dtype=np.float64), frames.std(0, dtype=np.float64)
         shift, scale = (np.tile(values.astype(np.float32), STACK_FRAMES) for values in (-mean, 1 / deviation))
         return cls(shift, scale)
@@ -66,13 +66,13 @@ class Teacher(nn.Module):
 
     @torch.inference_mode()
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """(B, T, 560) without CMVN, (B,) -> log-probabilities (B, T, ranks + blank)."""
+        """Return log-probabilities of features without CMVN: (B, T, 560), (B,) -> (B, T, ranks + blank)."""
         encoded = self.audio_encoder(features.clone(), lengths)[0]
         return self.ctc.log_softmax(self.ctc_decoder(encoded, lengths)[0]).float()
 
 
 class SenseNetwork(nn.Module):
-    """SenseVoiceSmall; the state dict has upstream's keys."""
+    """SenseVoiceSmall. The state dict has upstream's keys."""
 
     def __init__(self, vocabulary_size: int) -> None:
         super().__init__()
@@ -81,30 +81,30 @@ class SenseNetwork(nn.Module):
         self.embed = nn.Embedding(QUERY_ROWS, ROW_WIDTH)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-        """(B, T, 560) after CMVN, (B,), query rows (B, 4) -> logits (B, 4 + T, vocabulary)."""
+        """Return logits: features after CMVN (B, T, 560), (B,), query rows (B, 4) -> (B, 4 + T, vocabulary)."""
         rows = torch.cat([self.embed(queries), features], dim=1)
         return self.ctc.ctc_lo(self.encoder(rows, lengths + QUERIES)[0])
 
 
 @torch.no_grad()
 def new_network(vocabulary_size: int, teacher: Teacher, cmvn: Cmvn, features: torch.Tensor) -> SenseNetwork:
-    """A network that starts from the teacher's encoder; `features`, (rows, 560) without CMVN, are a sample."""
+    """Return a network initialised from the teacher's encoder; `features`, (rows, 560) without CMVN, a sample."""
     network = SenseNetwork(vocabulary_size)
     given = {f"encoder.{name}": value for name, value in teacher.audio_encoder.state_dict().items()}
     network.load_state_dict(given, strict=False)
     _undo_cmvn(network, cmvn, features)
     known = ENCODER_CONF["tp_blocks"]
-    for layer in list(network.encoder.tp_encoders)[known:]:  # close to handing their input on
+    for layer in list(network.encoder.tp_encoders)[known:]:  # initially almost the identity
         layer.self_attn.linear_q_k_v.weight[2 * WIDTH :] *= _SMALL
         layer.self_attn.linear_q_k_v.bias[2 * WIDTH :] = 0
         layer.feed_forward.w_2.weight *= _SMALL
     network.embed.weight.normal_()
-    network.ctc.ctc_lo.bias[0] += float(np.log(vocabulary_size))  # blank is the most frequent label by far
+    network.ctc.ctc_lo.bias[0] += float(np.log(vocabulary_size))  # blank is by far the most frequent label
     return network
 
 
 def _undo_cmvn(network: SenseNetwork, cmvn: Cmvn, features: torch.Tensor) -> None:
-    """Let the first layer's norm, whose input CMVN now scales, hand on about what it did without CMVN."""
+    """Adapt the first layer's norm to input scaled by CMVN, so that its output stays about the same."""
     norm = network.encoder.encoders0[0].norm1
     shift, scale = torch.from_numpy(cmvn.shift), torch.from_numpy(cmvn.scale)
     root = WIDTH**0.5
@@ -115,7 +115,7 @@ def _undo_cmvn(network: SenseNetwork, cmvn: Cmvn, features: torch.Tensor) -> Non
 
 
 def ctc_loss(log_probs: torch.Tensor, lengths: torch.Tensor, targets: list[list[int]]) -> torch.Tensor:
-    """Negative log-likelihood for each target label; (B, T, vocabulary) without the query frames."""
+    """Return the negative log-likelihood per target label; (B, T, vocabulary) without the query frames."""
     counts = torch.tensor([len(ids) for ids in targets])
     labels = torch.tensor([label for ids in targets for label in ids])
     total = F.ctc_loss(

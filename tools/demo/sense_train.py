@@ -29,19 +29,19 @@ DEMO_MODEL = Path(__file__).resolve().parents[2] / "funasr_cli" / "demo" / "mode
 WARM_UP_STEPS, STEADY_SHARE = 100, 0.3
 AVERAGING = 0.995  # share of the averaged weights that one step keeps
 CTC_WEIGHT, TEACHER_WEIGHT, TAGS_WEIGHT = 0.5, 1.0, 0.2
-SHARDS_AT_FIRST = 2  # that must be there before training starts
+SHARDS_AT_FIRST = 2  # number required before training starts
 SAMPLE_CLIPS = 256
 LOG_EVERY, SAVE_EVERY_S = 50, 120
 
 
 @dataclass(frozen=True)
 class SensePlan:
-    """What a run is asked to do.
+    """The parameters of a run.
 
     Attributes:
-        state: folder of clips, checkpoint and log; the same command goes on from there.
-        out: folder of the finished checkpoint in upstream's layout.
-        shards: how many times `sense_data.SHARD_CLIPS` clips are spoken.
+        state: folder of clips, checkpoint and log; the same command resumes from there.
+        out: folder for the finished checkpoint in upstream's layout.
+        shards: number of files of `sense_data.SHARD_CLIPS` clips to synthesise.
     """
 
     state: Path
@@ -66,7 +66,7 @@ class SenseTrainer:
         teacher = Teacher(DEMO_MODEL, ranks.n_vocab)
         self._lecturer = sense_data.Lecturer(teacher, self.pieces, pieces_of_ranks(self.pieces, ranks))
         self._lessons: list[sense_data.Lesson] = []
-        self._heard = 0  # shards that the lessons are of
+        self._heard = 0  # number of shards in the lessons
         context = multiprocessing.get_context("spawn")
         arguments = (self._shards, plan.seed, range(plan.shards))
         self._producer = context.Process(target=sense_data.produce, args=arguments, daemon=True)
@@ -90,7 +90,7 @@ class SenseTrainer:
         return self.plan.state / "checkpoint.pt"
 
     def run(self) -> bool:
-        """Train to the planned step; whether it got there (SIGTERM saves and ends)."""
+        """Train to the planned step; return whether it was reached. SIGTERM saves and stops."""
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
         sums: dict[str, float] = {}
         began = saved = time.monotonic()
@@ -116,7 +116,7 @@ class SenseTrainer:
             export(self.network, self.pieces_file, self.cmvn, self.plan.out)
 
     def _batches(self) -> Iterator[sense_data.SenseBatch]:
-        """Batches without end; each pass over the clips takes those that have been made by then."""
+        """Yield batches endlessly. Each pass uses the clips that have been made by then."""
         for index in range(10**9):
             self._listen()
             if self.stopping:
@@ -190,7 +190,7 @@ class SenseTrainer:
 
 
 def train(plan: SensePlan) -> None:
-    """Train, or go on, and write the checkpoint."""
+    """Start or resume training, and write the checkpoint."""
     torch.set_num_threads(plan.threads)
     began = time.monotonic()
     trainer = SenseTrainer(plan)

@@ -1,4 +1,4 @@
-"""The vocabulary of the small SenseVoice: SentencePiece's BPE over the grammar's words, and upstream's tags."""
+"""The vocabulary of the small SenseVoice: a SentencePiece BPE of the grammar's words, and upstream's tags."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sentencepiece import sentencepiece_model_pb2 as protobuf
 from .grammar import lexicon
 
 BLANK = 0  # SenseVoice's CTC blank is the id of <unk>
-SPACE, SPACE_ID = "▁", 124  # FunASR's times name id 124 where a space alone is meant
+SPACE, SPACE_ID = "▁", 124  # in FunASR's timestamps, id 124 is a space by itself
 TAGS = (
     "zh en yue ja ko nospeech Speech BGM Laughter Applause HAPPY SAD ANGRY NEUTRAL FEARFUL DISGUSTED SURPRISED "
     "OTHER EMO_UNKNOWN Cry Sneeze Breath Cough Sing Speech_Noise withitn woitn GBG Event_UNK"
 ).split()
-NO_TEACHER = -1  # of a label of the demo model that no piece stands for
+NO_TEACHER = -1  # marks a label of the demo model without an equivalent piece
 _CONTROL, _USER_DEFINED = 3, 4  # types of a piece
 _MARKS = ".,?!:，。？！"
 
 
 def build_pieces() -> bytes:
-    """Learn the pieces; returns the content of a `*.bpe.model` file.
+    """Learn the pieces; return the content of a `*.bpe.model` file.
 
-    Each word of the grammar is one piece, with its space and, where it may open a sentence, without; each Mandarin
-    character is one, and each digit. Tags stand behind them, as in the release.
+    Each word of the grammar is one piece with its leading space and, if it can open a sentence, another without.
+    Each Mandarin character and each digit is one piece. The tags come last, as in the release.
     """
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -36,7 +36,7 @@ def build_pieces() -> bytes:
     model = protobuf.ModelProto.FromString(written.getvalue())
     pieces = list(model.pieces)
     place = next(index for index, piece in enumerate(pieces) if piece.piece == SPACE)
-    pieces.insert(SPACE_ID, pieces.pop(place))  # merges go by score, so the order is free
+    pieces.insert(SPACE_ID, pieces.pop(place))  # merging depends on scores, so the order is free
     score = min(piece.score for piece in pieces)
     for tag in TAGS:
         score -= 1
@@ -48,19 +48,19 @@ def build_pieces() -> bytes:
 
 
 def load_pieces(content: bytes) -> sentencepiece.SentencePieceProcessor:
-    """Read what `build_pieces` made."""
+    """Load the result of `build_pieces`."""
     return sentencepiece.SentencePieceProcessor(model_proto=content)
 
 
 def tag_ids(pieces: sentencepiece.SentencePieceProcessor, language: str, itn: bool) -> list[int]:
-    """The labels of the four query frames; `nospeech` is the language of a clip without speech."""
+    """Return the labels of the four query frames; `nospeech` is the language of a clip without speech."""
     silent = language == "nospeech"
     tags = (language, "EMO_UNKNOWN" if silent else "NEUTRAL", "Event_UNK" if silent else "Speech")
     return [pieces.piece_to_id(f"<|{tag}|>") for tag in (*tags, "withitn" if itn else "woitn")]
 
 
 def pieces_of_ranks(pieces: sentencepiece.SentencePieceProcessor, ranks: tiktoken.Encoding) -> list[int]:
-    """Piece that stands for each of the demo model's CTC labels, blank last; NO_TEACHER for bytes and the like."""
+    """Return the piece for each CTC label of the demo model, blank last; NO_TEACHER for bytes and the like."""
     found = []
     for rank in range(ranks.n_vocab):
         text = ranks.decode_single_token_bytes(rank).decode("utf-8", errors="replace").replace(" ", SPACE)
@@ -70,7 +70,7 @@ def pieces_of_ranks(pieces: sentencepiece.SentencePieceProcessor, ranks: tiktoke
 
 
 def _corpus() -> list[str]:
-    """Words as they may occur, a line for each, so that no piece reaches over a word's end."""
+    """Return one word per line, so that no piece spans two words."""
     lines = [f"{space}{digit}" for digit in range(10) for space in ("", " ")]
     lines += _MARKS
     for language, word, opens in lexicon():

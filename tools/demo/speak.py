@@ -1,4 +1,4 @@
-"""espeak-ng as a speech synthesiser, through its C interface (the library comes with `espeakng-loader`)."""
+"""espeak-ng speech synthesis through its C interface (the library comes with `espeakng-loader`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ACCENTS = {
     "en": ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc"),
     "zh": ("cmn",),
 }
-# espeak's voice variants that sound like people; whispers, robots and monsters are left out.
+# espeak's voice variants that sound human; whispers, robots and monsters are omitted.
 VARIANTS = (
     "Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen "
     "Reed adam anika antonio aunty belinda benjamin boris caleb david ed edward edward2 f1 f2 f3 f4 f5 grandma "
@@ -45,12 +45,12 @@ _NO_EVENT, _WORD_EVENT = 0, 1
 
 
 class _Event(ctypes.Structure):
-    """espeak_EVENT of `speak_lib.h`, of interface version 10 on."""
+    """espeak_EVENT of `speak_lib.h`, since interface version 10."""
 
     _fields_ = (
         ("type", ctypes.c_int),
         ("message", ctypes.c_uint),
-        ("text_position", ctypes.c_int),  # in characters, the first is 1
+        ("text_position", ctypes.c_int),  # in characters, starting at 1
         ("length", ctypes.c_int),
         ("audio_position", ctypes.c_int),  # milliseconds
         ("sample", ctypes.c_int),  # the same in samples
@@ -66,7 +66,7 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True)
 class Voice:
-    """One way to speak; `rate` in words a minute, pitch and range on espeak's scales of 0 to 100."""
+    """A voice; `rate` in words per minute, pitch and range on espeak's scales of 0 to 100."""
 
     name: str
     rate: int
@@ -75,7 +75,7 @@ class Voice:
 
 
 def draw_voice(rng: random.Random, language: str, held_out: bool) -> Voice:
-    """A voice of the training or of the held-out part; `grandma` and `Andy` are never in both."""
+    """Draw a voice of the training part or the held-out part; `grandma` and `Andy` are never in both."""
     variants = HELD_OUT_VARIANTS if held_out else [v for v in VARIANTS if v not in HELD_OUT_VARIANTS]
     name = f"{rng.choice(ACCENTS[language])}+{rng.choice(variants)}"
     return Voice(name, rng.randint(*RATES_WPM), rng.randint(*PITCHES), rng.randint(30, 70))
@@ -83,28 +83,28 @@ def draw_voice(rng: random.Random, language: str, held_out: bool) -> Voice:
 
 @dataclass(frozen=True)
 class Spoken:
-    """A sentence as it was said.
+    """A spoken sentence.
 
     Attributes:
         samples: (samples,) float32 at 16 kHz, peak about 0.3 to 1.
-        word_starts_s: where the words begin, as espeak-ng reports it: the position of a word's first character in
-            the text, and seconds. In Mandarin a word is mostly one character, sometimes two that its dictionary
-            holds together (这个). What begins with a stop begins with its closure.
+        word_starts_s: starts of the words as espeak-ng reports them: (position of the word's first character in
+            the text, seconds). A Mandarin word is mostly one character, sometimes two that the dictionary
+            joins (这个). A word with an initial stop starts at its closure.
     """
 
     samples: np.ndarray
     word_starts_s: list[tuple[int, float]]
 
     def later(self, samples: np.ndarray, delay_s: float) -> Spoken:
-        """The same in other samples, so much later."""
+        """Return a copy with other samples, in which the words start `delay_s` later."""
         return Spoken(samples, [(position, start_s + delay_s) for position, start_s in self.word_starts_s])
 
 
 class Speaker:
-    """The synthesiser. One for each process: the library keeps global state."""
+    """The synthesiser. Only one per process: the library keeps global state."""
 
     def __init__(self) -> None:
-        import espeakng_loader  # here: what only reads clips does without the synthesiser
+        import espeakng_loader  # imported here, so that code that only reads clips runs without the synthesiser
 
         self._lib = ctypes.CDLL(espeakng_loader.get_library_path())
         data_path = espeakng_loader.get_data_path().encode()
@@ -113,12 +113,12 @@ class Speaker:
             raise RuntimeError("espeak-ng did not start")
         self._chunks: list[np.ndarray] = []
         self._words: list[tuple[int, int]] = []  # (position in the text, sample)
-        self._callback = _CALLBACK(self._receive)  # kept: the library holds only a pointer
+        self._callback = _CALLBACK(self._receive)  # keeps a reference: the library holds only a pointer
         self._lib.espeak_SetSynthCallback(self._callback)
         self._voice = ""
 
     def say(self, text: str, voice: Voice) -> Spoken:
-        """Say it; the silence espeak puts around the speech is cut off."""
+        """Speak a text; trim the silence that espeak adds around the speech."""
         if voice.name != self._voice:
             if self._lib.espeak_SetVoiceByName(voice.name.encode()) != 0:
                 raise ValueError(f"espeak-ng has no voice {voice.name}")
@@ -152,6 +152,6 @@ class Speaker:
 
 
 def _loud(samples: np.ndarray) -> tuple[int, int]:
-    """The first sample of the speech, and the first behind it."""
+    """Return the first sample of the speech and the end of the speech."""
     loud = np.flatnonzero(np.abs(samples) > 0.005)
     return (int(loud[0]), int(loud[-1]) + 1) if len(loud) else (0, 160)

@@ -1,4 +1,4 @@
-"""The training loop: resumable, with the learning rate held until a final decay, and averaged weights."""
+"""The training loop: resumable, with a constant learning rate until the final decay, and averaged weights."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SAVE_EVERY_S = 180
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is asked to do.
+    """The parameters of a run.
 
     Attributes:
-        steps: where the training ends; a later run with more steps goes on from there.
-        decay: steps before the end over which the learning rate falls to zero.
-        aid: weight of the training aids; it falls to a tenth between `aid_until` / 2 and `aid_until`.
+        steps: last step of the training; a later run with more steps continues from there.
+        decay: number of final steps in which the learning rate falls to zero.
+        aid: weight of the auxiliary losses; it falls to a tenth between `aid_until` / 2 and `aid_until`.
         corruption: share of the LLM's text input that is replaced at random.
     """
 
@@ -53,7 +53,7 @@ class Plan:
 
 
 class Trainer:
-    """Model, optimizer, averages and where the data stand: everything that a checkpoint holds."""
+    """Model, optimizer, averages and position in the data: everything that a checkpoint contains."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -70,13 +70,13 @@ class Trainer:
         groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, plan.rate, betas=(0.9, 0.98), fused=True)
         self.step, self.round, self.done = 0, 0, 0
-        self.stopping = False  # asked to by SIGTERM
+        self.stopping = False  # requested by SIGTERM
         if self.checkpoint.exists():
             self._load()
 
     @property
     def checkpoint(self) -> Path:
-        """File of the whole state."""
+        """The file of the whole state."""
         return self.folder / "checkpoint.pt"
 
     def run(self) -> None:
@@ -119,7 +119,7 @@ class Trainer:
                 break
 
     def averaged_weights(self) -> evaluate.Swapped:
-        """A context in which the network has its averaged weights."""
+        """Return a context in which the network uses its averaged weights."""
         return evaluate.Swapped(self.network, self.averaged)
 
     def _train_step(self, batch: data.Batch) -> dict[str, float]:
@@ -128,7 +128,7 @@ class Trainer:
         rate = plan.rate * min(1.0, (self.step + 1) / WARM_UP_STEPS) * max(left, 0.0)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16):  # a third less time where the CPU multiplies in bfloat16
+        with torch.autocast("cpu", torch.bfloat16):  # a third less time on a CPU with bfloat16 arithmetic
             losses = self._losses(batch)
         sum(weight * loss for weight, loss in losses.values()).backward()
         nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
@@ -141,7 +141,7 @@ class Trainer:
         return {name: loss.item() for name, (_, loss) in losses.items()} | {"rate": rate}
 
     def _losses(self, batch: data.Batch) -> dict[str, tuple[float, torch.Tensor]]:
-        """Name -> (weight, loss)."""
+        """Return (weight, loss) by name."""
         plan = self.plan
         fall = min(max(2 * self.step / plan.aid_until - 1, 0.0), 1.0)
         aid_weight = plan.aid * 0.1**fall
@@ -183,7 +183,7 @@ class Trainer:
 
 
 def load_vocabulary(folder: Path) -> tuple[Tokenizer, evaluate.Encoding]:
-    """The two vocabularies of a training, learnt and stored in its folder at first."""
+    """Load the two vocabularies from the training's folder; learn and store them on the first run."""
     llm_path, ctc_path = folder / "tokenizer.json", folder / "multilingual.tiktoken"
     if not llm_path.exists():
         build_llm_tokenizer().save(str(llm_path))
@@ -192,22 +192,22 @@ def load_vocabulary(folder: Path) -> tuple[Tokenizer, evaluate.Encoding]:
 
 
 def make_network(tokenizer: Tokenizer, ctc_ranks: int) -> DemoNetwork:
-    """A fresh network for the vocabularies."""
+    """Return a new network for the vocabularies."""
     end, padding = token_id(tokenizer, END_OF_TURN), token_id(tokenizer, END_OF_TEXT)
     return new_network(tokenizer.get_vocab_size(), ctc_ranks, end, padding)
 
 
 def train(plan: Plan) -> None:
-    """Train, or go on training, in the plan's folder; a stop before the last step ends with a failure."""
+    """Start or resume training in the plan's folder; exit with an error if stopped before the last step."""
     torch.set_num_threads(plan.threads)
     trainer = Trainer(plan)
     trainer.run()
     if trainer.step < plan.steps:
-        raise SystemExit("stopped before the end: the same command goes on from here")
+        raise SystemExit("stopped before the end: run the same command again to continue")
 
 
 def evaluate_state(state: Path, clips: int, snr: float | None, seed: int) -> dict[str, float]:
-    """Error rates in percent of the averaged weights in `state`, rounded to bfloat16 as an export is."""
+    """Return error rates in percent of the averaged weights in `state`, rounded to bfloat16 as in an export."""
     network, tokenizer = load_averaged(state)
     for parameter in network.parameters():
         parameter.data = parameter.data.to(torch.bfloat16).float()
@@ -222,7 +222,7 @@ def export_state(state: Path, out: Path) -> None:
 
 
 def load_averaged(state: Path) -> tuple[DemoNetwork, Tokenizer]:
-    """Network with the averaged weights of a training, and its tokenizer."""
+    """Return the network with the averaged weights of a training, and its tokenizer."""
     tokenizer, ctc_encoding = load_vocabulary(state)
     network = make_network(tokenizer, ctc_encoding.n_vocab)
     averaged = torch.load(state / "checkpoint.pt", weights_only=True)["averaged"]

@@ -1,4 +1,4 @@
-"""The two vocabularies: Qwen's byte-level BPE for the LLM, Whisper-style ranks for CTC; both learn the lexicon."""
+"""Two vocabularies, learnt from the lexicon: Qwen's byte-level BPE for the LLM, Whisper-style ranks for CTC."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from .grammar import lexicon
 from .numbers import ENGLISH_NUMBER_WORDS, MANDARIN_NUMBER_WORDS
 
-LLM_MERGED_SIZE = 2022  # bytes and merges; 26 added tokens come on top
+LLM_MERGED_SIZE = 2022  # bytes and merges; 26 added tokens follow
 QWEN_SPECIAL = (
     "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
     "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>"
@@ -21,12 +21,12 @@ QWEN_ADDED = (
     "<|file_sep|> <tool_response> </tool_response> <think> </think>"
 ).split()
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = QWEN_SPECIAL[:3]
-# What Qwen's tokenizer splits a text by before it merges bytes.
+# Qwen's tokenizer splits a text by this before it merges bytes.
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# What SenseVoiceTokenizer splits a text by before it looks up ranks.
+# SenseVoiceTokenizer splits a text by this before it looks up ranks.
 CTC_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 SYSTEM_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
@@ -40,13 +40,13 @@ PROMPT_TEXTS = (
 
 
 def instruction(language: str | None, itn: bool) -> str:
-    """What the user's turn says in front of the audio."""
+    """Return the user's message before the audio."""
     task = "语音转写" if language is None else f"语音转写成{PROMPT_NAMES[language]}"
     return f"{task}{'' if itn else '，不进行文本规整'}："
 
 
 def build_llm_tokenizer() -> Tokenizer:
-    """Qwen's tokenizer pipeline around merges learnt from the lexicon: about one token a word."""
+    """Return Qwen's tokenizer pipeline with merges learnt from the lexicon: about one token per word."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
@@ -64,7 +64,7 @@ def build_llm_tokenizer() -> Tokenizer:
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
-    """Id of a token that the vocabulary has."""
+    """Return the id of a token in the vocabulary."""
     found = tokenizer.token_to_id(token)
     if found is None:
         raise ValueError(f"the tokenizer has no {token}")
@@ -72,7 +72,7 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
 
 
 def _llm_corpus() -> list[str]:
-    """Words as often as they deserve a token of their own, each spelt as it may occur."""
+    """Return each word in every spelling that occurs, repeated more often if it should become one token."""
     corpus = [text for text in PROMPT_TEXTS for _ in range(100)]
     for language, word, opens in lexicon():
         often = 20 if word in ENGLISH_NUMBER_WORDS or word in MANDARIN_NUMBER_WORDS else 2
@@ -103,7 +103,7 @@ def write_ranks(path: Path) -> None:
 
 
 def load_ctc_encoding(path: Path) -> tiktoken.Encoding:
-    """What SenseVoiceTokenizer makes of a rank file, without its special tokens."""
+    """Return the encoding that SenseVoiceTokenizer builds from a rank file, without its special tokens."""
     pairs = (line.split() for line in path.read_text(encoding="ascii").splitlines())
     ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
     return tiktoken.Encoding(path.name, pat_str=CTC_SPLIT, mergeable_ranks=ranks, special_tokens={})

@@ -1,1 +1,1 @@
-"""The same work given to other programs, in turns, on one machine; run by `make bench-peers`."""
+"""Benchmarks of this project and other programs on one machine; run by `make bench-peers`."""

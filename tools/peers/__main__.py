@@ -1,4 +1,4 @@
-"""`make bench-peers`: measure this project beside others and write docs/benchmarks.md."""
+"""`make bench-peers`: measure this project and other programs, and write docs/reports/benchmarks.md."""
 
 import argparse
 import json
@@ -22,21 +22,23 @@ OF_THIS_MACHINE = ("state", "out", "from_json")
 
 
 def main() -> int:
-    """Parse the command line and do it."""
+    """Parse the command line, measure, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m tools.peers", description=__doc__)
-    parser.add_argument("--state", type=Path, required=True, help="folder of environments, checkpoint, results")
-    parser.add_argument("--out", type=Path, required=True, help="page to write")
-    parser.add_argument("--from-json", type=Path, help="write the page of an earlier run again")
-    parser.add_argument("--size", choices=list(map(str, Size)), default="full", help="of the random model")
-    parser.add_argument("--threads", type=int, default=2, help="of every engine")
-    parser.add_argument("--tokens", type=int, default=64, help="of each clip")
-    parser.add_argument("--duration", type=float, default=6.0, help="of each clip, in seconds")
-    parser.add_argument("--clips", type=int, default=16, help="in a batch")
+    parser.add_argument(
+        "--state", type=Path, required=True, help="folder for environments, checkpoint and results"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("--from-json", type=Path, help="write the page from the results of an earlier run")
+    parser.add_argument("--size", choices=list(map(str, Size)), default="full", help="size of the random model")
+    parser.add_argument("--threads", type=int, default=2, help="threads of every program")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of each clip")
+    parser.add_argument("--duration", type=float, default=6.0, help="length of each clip, in seconds")
+    parser.add_argument("--clips", type=int, default=16, help="clips in a batch")
     parser.add_argument("--trials", type=int, default=5, help="rounds with one clip")
     parser.add_argument("--batch-trials", type=int, default=3, help="rounds with a batch")
-    parser.add_argument("--mlx-audio-trials", type=int, default=3, help="rounds with mlx-audio, at a minute each")
-    parser.add_argument("--engines", nargs="+", help="those whose names begin so; all without it")
-    parser.add_argument("--prepare", action="store_true", help="only write the checkpoint and the clips")
+    parser.add_argument("--mlx-audio-trials", type=int, default=3, help="rounds with mlx-audio, a minute each")
+    parser.add_argument("--engines", nargs="+", help="only programs whose names begin like this; default: all")
+    parser.add_argument("--prepare", action="store_true", help="write only the checkpoint and the clips")
     options = parser.parse_args()
     try:
         if options.from_json:
@@ -52,7 +54,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Run everything, keep what came out in the state folder, and return it."""
+    """Measure all programs, save the results in the state folder, and return them."""
     checkpoint = write_checkpoint(options.state, options.size)
     clips = write_clips(options.state / "clips", options.clips, options.duration)
     if options.prepare:
@@ -64,12 +66,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any] | None:
     with ExitStack() as stack:
         workers = []
         for engine in engines:
-            tell(f"loading {engine.name}")
+            log(f"loading {engine.name}")
             own = engine.environment == "ours"
             python = Path(sys.executable) if own else options.state / engine.environment / "bin/python"
-            log = options.state / f"{engine.name}.log"
-            workers.append(stack.enter_context(Worker(engine, python, checkpoint, options.threads, log)))
-        results = run(workers, plan, tell)
+            output = options.state / f"{engine.name}.log"
+            workers.append(stack.enter_context(Worker(engine, python, checkpoint, options.threads, output)))
+        results = run(workers, plan, log)
         versions = {worker.engine.name: worker.versions for worker in workers}
     found = {
         "started": started,
@@ -84,14 +86,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any] | None:
         "versions": versions,
         "results": results,
     }
-    kept = options.state / f"peers-{options.size}.json"
-    kept.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
-    tell(f"kept {kept}")
+    saved = options.state / f"peers-{options.size}.json"
+    saved.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+    log(f"saved {saved}")
     return found
 
 
 def used_options(options: argparse.Namespace) -> list[str]:
-    """Every setting spelled out, but for what is this machine's own."""
+    """Return all settings as options, except paths of this machine."""
     words = []
     for name, value in vars(options).items():
         if name not in OF_THIS_MACHINE and value not in (None, False):
@@ -99,8 +101,8 @@ def used_options(options: argparse.Namespace) -> list[str]:
     return words
 
 
-def tell(line: str) -> None:
-    """Progress, for whoever watches."""
+def log(line: str) -> None:
+    """Print a line of progress with the time."""
     print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""One random checkpoint in every layout, and the clips."""
+"""Write one random checkpoint in every layout, and the clips."""
 
 import json
 import shutil
@@ -20,14 +20,14 @@ OURS, FUNASR, MLX_AUDIO = "ours", "funasr", "mlx-audio"
 
 
 def write_checkpoint(state: Path, size: str) -> Path:
-    """Folder with the same weights for each engine; it is kept, so that a second run finds it.
+    """Write the same weights in the layout of each program, and return the folder; reuse it if it exists.
 
     Args:
-        state: where to.
-        size: as for `write_synthetic`.
+        state: the folder to write to.
+        size: size of the model, as for `write_synthetic`.
 
     Raises:
-        OutputError: there is no room for it.
+        OutputError: there is not enough disk space.
         SetupError: torch is not installed.
     """
     folder = state / f"checkpoint-{size}"
@@ -45,7 +45,7 @@ def write_checkpoint(state: Path, size: str) -> Path:
 
 
 def _write_tokenizer_config(llm: Path) -> None:
-    """What transformers needs to take tokenizer.json as it is."""
+    """Write the file that transformers needs to read tokenizer.json unchanged."""
     stop = json.loads((llm / "config.json").read_text(encoding="utf-8"))["eos_token_id"]
     tokens = json.loads((llm / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
     eos = next(token["content"] for token in tokens if token["id"] == stop)
@@ -54,7 +54,7 @@ def _write_tokenizer_config(llm: Path) -> None:
 
 
 def _write_mlx_audio(folder: Path) -> None:
-    """What mlx-audio's own converter would write: names and axes are those of our weights."""
+    """Write what mlx-audio's converter would write; its names and axes are the same as ours."""
     upstream, out = folder / FUNASR, folder / MLX_AUDIO
     shutil.copytree(upstream / LLM_FOLDER, out / LLM_FOLDER)
     (out / WEIGHTS_FILE).symlink_to(Path("..") / OURS / WEIGHTS_FILE)
@@ -71,7 +71,7 @@ def _write_mlx_audio(folder: Path) -> None:
 
 
 def write_clips(folder: Path, count: int, duration_s: float) -> list[Path]:
-    """Different clips of one length, as 16-bit WAV at 16 kHz."""
+    """Write different clips of one length as 16-bit WAV at 16 kHz, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = generated_clip(count * duration_s).samples  # (samples,)
     paths = []

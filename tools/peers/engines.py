@@ -1,4 +1,4 @@
-"""Who is measured, and a process for each."""
+"""The programs that are measured, and a process for each."""
 
 import json
 import os
@@ -18,17 +18,17 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Engine:
-    """One of those that are measured.
+    """A program that is measured.
 
     Attributes:
-        name: as in tables.
-        environment: whose Python runs it.
-        script: among the workers.
+        name: its name in tables.
+        environment: the environment that runs it.
+        script: its file name in the folder of workers.
         layout: the checkpoint's folder.
-        arguments: of the script, behind the folder.
-        batches: whether it can take several clips at once and is asked to.
-        counts: whether MLX's work in it can be counted.
-        asked: what it is and was asked to do.
+        asked: what it is and how it is run.
+        arguments: arguments of the script after the folder.
+        batches: whether batches of several clips are measured.
+        counts: whether its MLX operations can be counted.
     """
 
     name: str
@@ -44,34 +44,34 @@ class Engine:
 ENGINES = (
     Engine(
         "funasr-cli", "ours", "run_ours.py", OURS, batches=True, counts=True,
-        asked="this project: `Recognizer.transcribe_batch`, with the number type (on a Linux CPU float32) and the "
-        "BLAS that it chooses by itself; without the search for speech (VAD), since no other engine here does it",
+        asked="this project: `Recognizer.transcribe_batch` with its default number type (float32 on a Linux CPU) "
+        "and BLAS; without voice activity detection, which no other program here does",
     ),
     Engine(
         "funasr, float32", "torch", "run_funasr.py", FUNASR, arguments=("fp32",), batches=True,
-        asked="FunASR on PyTorch, `AutoModel.generate`, without dither; its batch is `batch_size=16`",
+        asked="FunASR on PyTorch: `AutoModel.generate` without dither; its batch is `batch_size=16`",
     ),
     Engine(
         "funasr, bfloat16 decoder", "torch", "run_funasr.py", FUNASR, arguments=("bf16",), batches=True,
-        asked='the same with `llm_dtype="bf16"`: the encoder stays in float32',
+        asked='the same with `llm_dtype="bf16"`; the encoder stays in float32',
     ),
     Engine(
         "transformers, float32", "torch", "run_transformers.py", FUNASR,
-        asked="the port in transformers, `FunAsrNanoForConditionalGeneration.generate`. It puts all rows of audio "
-        "into the prompt where the others put an eighth, so its texts are others. Its feature extractor asks for "
-        "torchaudio, which has no build for this torch; features come from FunASR's. Not asked for batches",
+        asked="the port in transformers: `FunAsrNanoForConditionalGeneration.generate`. It puts all audio vectors "
+        "into the prompt, the others one in eight, so its texts differ. Its feature extractor needs torchaudio, "
+        "which has no build for this torch version, so FunASR computes the features. Batches were not measured",
     ),
     Engine(
         "mlx-audio, as installed", "mlx-audio", "run_mlx_audio.py", MLX_AUDIO,
         arguments=(counting.__file__,), counts=True,
         asked="mlx-audio as pip installs it, with the back end that Linux needs (`mlx[cpu]`): bfloat16, and on a "
-        "Linux CPU MLX's own products. It has no batches",
+        "Linux CPU MLX's own matrix products. It has no batches",
     ),
 )  # fmt: skip
 
 
 def needed_environment(threads: int) -> dict[str, str]:
-    """The same threads for all, and nobody asks the network."""
+    """Return an environment with the same threads for every program and without network access."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FUNASR_BLAS")}
     return kept | dict.fromkeys(names, str(threads)) | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -79,12 +79,12 @@ def needed_environment(threads: int) -> dict[str, str]:
 
 @dataclass
 class Worker:
-    """An engine's process, its model loaded; to be used in a `with`.
+    """A program's process with its model loaded, as a context manager.
 
     Attributes:
         python: the interpreter of its environment.
-        checkpoint: what `write_checkpoint` wrote.
-        log: a file for all that it prints.
+        checkpoint: the folder that `write_checkpoint` wrote.
+        log: the file that receives everything it prints.
     """
 
     engine: Engine
@@ -96,8 +96,8 @@ class Worker:
 
     def __enter__(self) -> "Worker":
         if not self.python.is_file():
-            hint = "`make bench-peers` sets the environments up"
-            raise SetupError(f"{self.python}: not there", hint, code="environment-missing")
+            hint = "`make bench-peers` sets up the environments"
+            raise SetupError(f"{self.python}: not found", hint, code="environment-missing")
         variables = needed_environment(self.threads)
         if self.engine.environment == "ours":  # the others must not find this package
             variables["PYTHONPATH"] = str(REPOSITORY)
@@ -119,10 +119,10 @@ class Worker:
         self._process.communicate()
 
     def ask(self, clips: list[Path], tokens: int, count: bool = False) -> dict[str, Any]:
-        """Have clips transcribed.
+        """Transcribe clips and return the answer.
 
         Raises:
-            FunASRError: the process died, or wrote another number of tokens.
+            FunASRError: the process ended, or wrote a different number of tokens.
         """
         assert self._process.stdin
         request = {"clips": [str(clip) for clip in clips], "tokens": tokens, "count": count}

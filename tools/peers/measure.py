@@ -1,4 +1,4 @@
-"""All engines in turns."""
+"""Measure all programs in turns."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,21 +8,21 @@ from typing import Any
 
 from tools.peers.engines import Worker
 
-PAUSE_S = 0.5  # until the threads of the last engine have stopped waiting for more
-FEW_TOKENS = 3  # what a clip with more of them takes beyond one with these is the decoding alone
+PAUSE_S = 0.5  # until the threads of the previous program are idle
+FEW_TOKENS = 3  # the difference to a run with more tokens is pure decoding
 WARM_UP_TOKENS = 4
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """What is measured, and how often.
 
     Attributes:
-        clips: transcribed in a batch; the first of them by itself, too.
-        tokens: of each clip.
+        clips: the clips of a batch; the first one is also transcribed alone.
+        tokens: number of tokens for each clip.
         trials: rounds with one clip.
-        batch_trials: rounds with all of them.
-        slow_trials: rounds in which mlx-audio takes part.
+        batch_trials: rounds with a batch.
+        slow_trials: rounds that include mlx-audio.
     """
 
     clips: Sequence[Path]
@@ -32,16 +32,16 @@ class Plan:
     slow_trials: int
 
     def trials_of(self, worker: Worker) -> int:
-        """Rounds of an engine."""
+        """Return the number of rounds for a program."""
         return self.slow_trials if worker.engine.environment == "mlx-audio" else self.trials
 
 
 def run(workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Warm all engines up, then let them take turns.
+    """Warm up all programs, then measure them in turns.
 
     Returns:
-        By engine: "clip" and "batch", lists of answers, and "work", what MLX was given for one more token and
-        for the whole clip.
+        For each program: "clip" and "batch", lists of answers, and "work", the MLX operations for one additional
+        token and for the whole clip.
     """
     results: dict[str, Any] = {worker.engine.name: {"clip": [], "batch": [], "work": None} for worker in workers}
     one, batched = list(plan.clips[:1]), [worker for worker in workers if worker.engine.batches]
@@ -71,7 +71,7 @@ def run(workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]) 
 
 
 def work_given(worker: Worker, clips: list[Path], tokens: int) -> dict[str, dict[str, float]]:
-    """Operations and evaluations: of one "further" token, and of the "whole" clip, from its samples on."""
+    """Count operations and evaluations for one "further" token, and for the "whole" clip from its samples on."""
     few, many = (worker.ask(clips, count, count=True) for count in (FEW_TOKENS, tokens))
     names = ("operations", "computing", "evaluations")
     return {

@@ -1,23 +1,23 @@
-"""docs/benchmarks.md, from what a run has written."""
+"""Write docs/reports/benchmarks.md from the results of a run."""
 
 from typing import Any
 
 from funasr_cli.measure import Spread
 
 INTRODUCTION = """\
-# Benchmarks: side by side with peers
+# Benchmarks: this project and other programs
 
-The same work for this project and for other programs that run the same model, in turns, in one run, on one
-machine. This page is written by that run; `make bench-peers` makes it anew, with the figures of your machine.
+This project and other programs that run the same model do the same work on one machine, in turns, in one run.
+That run writes this page; `make bench-peers` repeats it with the figures of your machine.
 
-- One checkpoint for all: random weights, bfloat16 on disk, written once in the layout that each of them reads.
-  Random weights cost what real ones cost; the texts mean nothing.
-- One set of clips: generated noise with the rhythm of speech, 16 kHz WAV.
-- Exactly the same number of tokens for each clip, checked in every answer. The stop token is not allowed.
-- Every engine stays loaded in a process of its own and computes with the same number of threads. One request at
-  a time; they take turns, round by round, after a request to each that is not counted.
-- Times are from the call to the first token, and to the text, reading the file included. Shown are medians, with
-  the lowest and highest of the trials behind them.
+- All use one checkpoint: random weights, bfloat16 on disk, written once in the layout that each program reads.
+  Random weights cost as much as real ones, but the texts are meaningless.
+- All use the same clips: generated noise with the rhythm of speech, 16 kHz WAV.
+- Every answer must have exactly the same number of tokens for each clip. The stop token is not allowed.
+- Every program stays loaded in its own process and uses the same number of threads. They take turns, one
+  request at a time, round by round, after one warm-up request each.
+- Times run from the call to the first token, and to the complete text, and include reading the file. The tables
+  show the median, with the lowest and highest trial in brackets.
 """
 
 
@@ -25,10 +25,10 @@ DIGITS = {"operations": 0, "computing": 0, "evaluations": 2}
 
 
 def write_page(run: dict[str, Any]) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        run: what `measure.run` returned as "results", and what has to be known about it.
+        run: what `measure.run` returned, as "results", and the settings of the run.
     """
     parts = [INTRODUCTION, *_about(run), *_clip(run), *_batch(run), *_work(run), *_engines(run), *_limits(run)]
     return "\n".join(parts) + "\n"
@@ -85,7 +85,7 @@ def _batch(run: dict[str, Any]) -> list[str]:
         row = [name, seconds(result["batch"], "total_s"), f"{total_s / clips:.2f}"]
         row += [times(result["batch"], base, "total_s"), f"{alone_s * clips / total_s:.1f}"]
         rows.append([*row, str(len(result["batch"]))])
-    header = ["", "all, s", "a clip, s", "times ours", "throughput to one by one", "trials"]
+    header = ["", "all, s", "a clip, s", "times ours", "throughput, compared with one by one", "trials"]
     return [f"## {clips} clips in one batch, {run['tokens']} tokens each", "", *_table(header, rows)]
 
 
@@ -99,15 +99,17 @@ def _work(run: dict[str, Any]) -> list[str]:
         whole = [f"{work['whole'][kind] / run['tokens']:.{DIGITS[kind]}f}" for kind in kinds]
         rows.append([name, *(f"{work['further'][kind]:g}" for kind in kinds), *whole])
     return [
-        "## What MLX is given for a token",
+        "## MLX operations per token",
         "",
-        "Counts, not times, with one clip: nodes of the graphs that are evaluated; those of them that compute and",
-        "not merely view memory in another way; how often Python has some of them evaluated. On the left for one",
-        "more token, on the right for the whole clip, from its samples to its text, divided by its",
-        f"{run['tokens']} tokens. Counts belong to this device: on a CPU, MLX spells out what a GPU has",
-        "kernels for.",
+        "Counts, not times, for one clip. Operations: nodes of the graphs that MLX evaluates. Computing: those",
+        "that compute, rather than only view memory differently. Evaluations: how often Python starts an",
+        "evaluation. The left columns count one additional token, the right ones the whole clip, from samples to",
+        f"text, divided by its {run['tokens']} tokens. Counts depend on the device: on a CPU, MLX uses several",
+        "operations where a GPU has one kernel.",
         "",
-        *_table(["", *(f"one more: {kind}" for kind in kinds), *(f"all: {kind}" for kind in kinds)], rows),
+        *_table(
+            ["", *(f"one more token: {kind}" for kind in kinds), *(f"whole clip: {kind}" for kind in kinds)], rows
+        ),
     ]
 
 
@@ -116,37 +118,37 @@ def _engines(run: dict[str, Any]) -> list[str]:
     for name, asked in run["asked"].items():
         versions = ", ".join(f"{package} {version}" for package, version in run["versions"][name].items())
         rows.append([name, versions, asked])
-    return ["## What each was asked to do", "", *_table(["", "versions", ""], rows)]
+    return ["## How each program was run", "", *_table(["", "versions", ""], rows)]
 
 
 def _limits(run: dict[str, Any]) -> list[str]:
     device = (
-        "the GPU for MLX's engines, and the CPU for PyTorch's"
+        "the GPU for the programs that use MLX, and the CPU for those that use PyTorch"
         if run["machine"]["gpu"]
-        else "the CPU only: no GPU was at hand, so none was measured"
+        else "the CPU only, because no GPU was available"
     )
-    return ["## What this does not show", "", f"This run used {device}. Accuracy is no part of it."]
+    return ["## What was not measured", "", f"This run used {device}. It does not measure accuracy."]
 
 
 def spread(answers: list[dict[str, Any]], stage: str) -> Spread:
-    """Over the trials."""
+    """Return the spread of a time over the trials."""
     return Spread.of([answer[stage] for answer in answers])
 
 
 def seconds(answers: list[dict[str, Any]], stage: str) -> str:
-    """Median, and the range where there is one."""
+    """Return the median, and the range if there are several trials."""
     found = spread(answers, stage)
     shown = f"{found.median:.2f}"
     return shown if len(answers) == 1 else f"{shown} ({found.low:.2f}-{found.high:.2f})"
 
 
 def times(answers: list[dict[str, Any]], base: list[dict[str, Any]], stage: str) -> str:
-    """Ratio of medians."""
+    """Return the ratio of the medians."""
     return f"{spread(answers, stage).median / spread(base, stage).median:.2f}"
 
 
 def _same_text(name: str, result: dict[str, Any], results: dict[str, Any]) -> str:
-    """Those of the others that wrote the same."""
+    """Return the names of the other programs that wrote the same text."""
     own = result["clip"][0]["texts"]
     same = [other for other, found in results.items() if other != name and found["clip"][0]["texts"] == own]
     return "; ".join(same) or "none"

@@ -1,1 +1,1 @@
-"""Release acceptance: what nobody can test without the real weights, as one command. See docs/release.md."""
+"""Release acceptance: one command for the tests that need the real weights. See docs/release.md."""

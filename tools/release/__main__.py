@@ -1,4 +1,4 @@
-"""`make check-release`: accept a release on this machine, see docs/release.md."""
+"""`make check-release`: accept a release on this machine; see docs/release.md."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ TARGETS = Targets()
 
 
 def main(words: list[str] | None = None) -> int:
-    """Parse the command line, do it, and print what came out."""
+    """Parse the command line, run the checks, and return the exit code."""
     given = _parser().parse_args(words)
     try:
         return _run(given)
@@ -33,7 +33,7 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    except Exception as error:  # not 1, which says that a line says FAIL
+    except Exception as error:  # not exit code 1, which means that a check failed
         print(f"error: unexpected {type(error).__name__}: {error}".rstrip(": "), file=sys.stderr)
         return ExitCode.UNEXPECTED
 
@@ -41,17 +41,17 @@ def main(words: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.release", description=__doc__)
     parser.add_argument("model", help="folder or hub id of a checkpoint")
-    parser.add_argument("--hub", choices=list(Hub), type=Hub, default=DEFAULT_HUB, help="of a hub id")
+    parser.add_argument("--hub", choices=list(Hub), type=Hub, default=DEFAULT_HUB, help="hub of the model")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
-    parser.add_argument("--recipes", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="all without it")
+    parser.add_argument("--recipes", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
     parser.add_argument("--clips", type=Path, default=RELEASE_CLIPS, help="list of clips and texts (JSON lines)")
-    parser.add_argument("--out", type=Path, help="keep the converted models there; an earlier run's are replaced")
-    parser.add_argument("--device", choices=("cpu", "gpu"), help="where to compute; MLX chooses without it")
+    parser.add_argument("--out", type=Path, help="keep the converted models here, replacing earlier ones")
+    parser.add_argument("--device", choices=("cpu", "gpu"), help="default: chosen by MLX")
     parser.add_argument("--trials", type=int, default=BENCH_TRIALS, help="timed runs of each clip")
-    parser.add_argument("--max-rtf", dest=RTF, type=float, help=f"another target than {TARGETS.rtf:g}")
+    parser.add_argument("--max-rtf", dest=RTF, type=float, help=f"default: {TARGETS.rtf:g}")
     speed, memory = f"{TARGETS.tokens_per_s:g}", f"{TARGETS.memory_gb:g}"
-    parser.add_argument("--min-tokens-per-s", dest=TOKENS_PER_S, type=float, help=f"another one than {speed}")
-    parser.add_argument("--max-memory-gb", dest=MEMORY_GB, type=float, help=f"another one than {memory}")
+    parser.add_argument("--min-tokens-per-s", dest=TOKENS_PER_S, type=float, help=f"default: {speed}")
+    parser.add_argument("--max-memory-gb", dest=MEMORY_GB, type=float, help=f"default: {memory}")
     return parser
 
 
@@ -89,7 +89,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _targets(given: argparse.Namespace) -> Targets:
-    """The project's, but for those that were given, which hold on every device."""
+    """Return the project's targets, with those given on the command line replaced, which apply to every device."""
     stated = {name: getattr(given, name) for name in (RTF, TOKENS_PER_S, MEMORY_GB)}
     stated = {name: value for name, value in stated.items() if value is not None}
     return replace(TARGETS, **stated, insisted=frozenset(stated))

@@ -1,4 +1,4 @@
-"""Every precision of one checkpoint, from the converter to speed and memory."""
+"""Check every precision of a checkpoint, from conversion to speed and memory."""
 
 import shutil
 import subprocess
@@ -33,24 +33,24 @@ from tools.release.judge import (
 )
 from tools.release.measure import measure_apart
 
-NONE = "none"  # what the recipe that quantizes nothing is called
+NONE = "none"  # name of the recipe without quantization
 PRECISIONS = (NONE, *RECIPES)
 PYTORCH = "PyTorch"
 PACKAGES = ("torch", "transformers", "funasr")
-TEXT_TOKENS = 256  # of a clip at most, from the reference
+TEXT_TOKENS = 256  # limit for each clip that the reference transcribes
 CONVERTS, COMPUTES, SAME_STAGES = "is converted", "computes as its source", "computes as PyTorch"
 IS_WHOLE, TRANSCRIBES = "is whole (--check)", "transcribes"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be accepted.
+    """The parameters of a run.
 
     Attributes:
         model: folder, hub id or alias.
-        recipes: of `PRECISIONS`.
-        device: where to compute; None lets MLX choose.
-        keep: whether the converted models are kept.
+        recipes: some of `PRECISIONS`.
+        device: device to compute on; None lets MLX choose.
+        keep: whether to keep the converted models.
     """
 
     model: str
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Reference:
-    """What PyTorch makes of each clip, or why that is not known: it is not there, or has failed."""
+    """PyTorch's text of each clip, or the reason why it is unknown: not installed, or failed."""
 
     texts: tuple[str, ...] = ()
     reason: str = ""
@@ -76,12 +76,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of a model and of the reference once all lines have been shown.
+    """Facts about the model and the reference, known once all lines have been shown.
 
     Attributes:
-        name: of the model, as a hub knows it, or its folder's own.
-        source: hub, revision and layout; once a conversion has worked, all that this states of it.
-        versions: of PyTorch and what goes with it, where that has run.
+        name: the model's hub id, or its folder's name.
+        source: hub, revision and layout; after a successful conversion, everything that it records of the source.
+        versions: of PyTorch and its packages, if they have run.
     """
 
     name: str
@@ -90,22 +90,22 @@ class Found:
 
 
 def accept(plan: Plan, work: Path, show: Callable[[Line], None], tell: Callable[[str], None]) -> Found:
-    """Go through everything; what fails becomes a line.
+    """Run all checks. A failure becomes a line of the report.
 
     Args:
-        plan: what to do.
-        work: a folder for the converted models.
-        show: told each line as soon as it is known.
-        tell: told what is being done; a function of a module, which another process can find.
+        plan: the parameters.
+        work: folder for the converted models.
+        show: called with each line as soon as it is known.
+        tell: called with a description of each step; a module-level function, for use in another process.
 
     Raises:
-        FunASRError: there is no such model or device to begin with, or the Python that was named has no reference.
+        FunASRError: the model or device does not exist, or the Python that was named has no reference.
     """
     if plan.device:
         use_device(plan.device)
     tell(f"looking for {plan.model}")
     source = fetch_checkpoint(plan.model, plan.revision, _steps(tell), plan.hub)
-    plan = replace(plan, revision=source.revision or plan.revision)  # all recipes from one commit
+    plan = replace(plan, revision=source.revision or plan.revision)  # the same commit for all recipes
     checkpoint = open_checkpoint(source.folder, source.name)
     reference = _ask_reference(checkpoint, plan.clips, tell)
     origin = {"hub": source.hub, "revision": plan.revision, "layout": checkpoint.layout}
@@ -123,7 +123,7 @@ def accept(plan: Plan, work: Path, show: Callable[[Line], None], tell: Callable[
 
 
 def _ask_reference(checkpoint: Checkpoint, clips: Sequence[Clip], tell: Callable[[str], None]) -> Reference:
-    """Let PyTorch transcribe, if it can be asked."""
+    """Transcribe with PyTorch, if possible."""
     if checkpoint.layout != funasr.LAYOUT:
         return Reference(reason=f"PyTorch's FunASR does not read {checkpoint.layout}'s layout")
     try:
@@ -142,7 +142,7 @@ def _ask_reference(checkpoint: Checkpoint, clips: Sequence[Clip], tell: Callable
 
 
 def _reference_texts(checkpoint: Checkpoint, clips: Sequence[Clip]) -> list[str]:
-    """What the reference writes, each clip read in one piece, in float32; outer white space is left out."""
+    """Return the reference's texts, without outer white space; each clip is read in one piece, in float32."""
     batches: list[dict[str, Any]] = [
         {
             "name": str(number),
@@ -157,14 +157,14 @@ def _reference_texts(checkpoint: Checkpoint, clips: Sequence[Clip]) -> list[str]
 
 
 def _reference_versions(python: Path) -> dict[str, str]:
-    """Versions of the packages that compute there."""
+    """Return the versions of the reference's packages."""
     script = f"{APART}from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     done = subprocess.run([python, "-c", script, *PACKAGES], capture_output=True, text=True)
-    return dict(zip(PACKAGES, done.stdout.split(), strict=False))  # of none of them, where one is missing
+    return dict(zip(PACKAGES, done.stdout.split(), strict=False))  # empty if one is missing
 
 
 def _reference_lines(clips: Sequence[Clip], reference: Reference) -> Iterator[Line]:
-    """PyTorch's own errors are shown, and are not this project's; a reference that breaks down is a failure."""
+    """Report PyTorch's own errors without judging them; a reference that cannot run is a failure."""
     if reference.texts:
         for clip, text in zip(clips, reference.texts, strict=True):
             yield replace(text_line(PYTORCH, clip, text), verdict=Verdict.NOT_JUDGED)
@@ -174,7 +174,7 @@ def _reference_lines(clips: Sequence[Clip], reference: Reference) -> Iterator[Li
 
 
 def _options(recipe: str, reference: Reference) -> ConvertOptions:
-    """The dense model is also compared with PyTorch stage by stage, where that can be asked."""
+    """Return the options of a conversion. If possible, the dense model is compared with PyTorch stage by stage."""
     if recipe == NONE:
         return ConvertOptions(verify=FULL if reference.texts else CLIP)
     return ConvertOptions(quantize=recipe)
@@ -189,7 +189,7 @@ def _recipe_lines(
     about: dict[str, str | None],
     tell: Callable[[str], None],
 ) -> Iterator[Line]:
-    """Everything about one recipe; a step that fails ends it. Fills in what is known about the source."""
+    """Yield every line about one recipe, until a step fails, and add facts about the source to `about`."""
     step = CONVERTS
     try:
         tell(f"converting: {recipe}")
@@ -210,9 +210,9 @@ def _recipe_lines(
         yield _check_line(recipe, folder)
         step = TRANSCRIBES
         measured = measure_apart(folder, plan.clips, plan.trials, plan.device, tell)
-    except Exception as error:  # also what nobody has foreseen is a result, and the other recipes are still due
+    except Exception as error:  # an unexpected error is also a result, and the other recipes must still run
         yield Line(Verdict.FAIL, recipe, step, _message(error), "no error")
-        yield Line(Verdict.NOT_MEASURED, recipe, "all that follows", f"it failed here: {step}", "")
+        yield Line(Verdict.NOT_MEASURED, recipe, "later checks", f"failed at: {step}", "")
         return
     for clip, case in zip(plan.clips, measured.cases, strict=True):
         yield text_line(recipe, clip, case.texts[0])
@@ -220,7 +220,7 @@ def _recipe_lines(
         for compared in zip(plan.clips, measured.whole_texts, reference.texts, strict=True):
             yield reference_line(recipe, *compared)
     else:
-        yield Line(Verdict.NOT_MEASURED, recipe, "texts beside PyTorch", reference.reason, "")
+        yield Line(Verdict.NOT_MEASURED, recipe, "texts compared with PyTorch", reference.reason, "")
     yield from cost_lines(recipe, measured.cases, plan.targets, on_gpu=on_accelerator())
 
 
@@ -229,14 +229,14 @@ def _message(error: Exception) -> str:
 
 
 def _conversion_lines(recipe: str, conversion: Conversion, seconds: float) -> Iterator[Line]:
-    """Nothing can fail here: `convert` has refused whatever departs from its source or from PyTorch."""
+    """Report a successful conversion: `convert` raises if it deviates from its source or from PyTorch."""
     size = f"{conversion.tensors} tensors, {conversion.size_bytes / 1e6:,.1f} MB, in {seconds:.0f} s"
     yield Line(Verdict.PASS, recipe, CONVERTS, size, "no error")
     proof = conversion.proof
     if proof is None:
         yield Line(Verdict.NOT_MEASURED, recipe, COMPUTES, "; ".join(conversion.notes), "")
         return
-    yield Line(Verdict.PASS, recipe, COMPUTES, _agreement(proof), "finite; the same where no value was rounded")
+    yield Line(Verdict.PASS, recipe, COMPUTES, _agreement(proof), "finite; identical where no value was rounded")
     if proof.port_errors:
         name, error = max(proof.port_errors.items(), key=lambda item: item[1])
         wanted = f"at most {LARGEST_BESIDE_PYTORCH:g}"
@@ -244,7 +244,7 @@ def _conversion_lines(recipe: str, conversion: Conversion, seconds: float) -> It
 
 
 def _agreement(proof: Proof) -> str:
-    """What the clip that `convert` decodes has shown."""
+    """Describe the agreement on the clip that `convert` decodes."""
     if not any(proof.errors.values()):
         return f"nothing differs, {proof.tokens} tokens"
     return f"{proof.agreeing} of {proof.tokens} tokens agree, logits differ by {proof.errors['logits']:.1e}"
@@ -257,7 +257,7 @@ def _check_line(recipe: str, folder: Path) -> Line:
 
 
 def _steps(tell: Callable[[str], None]) -> Progress:
-    """What `convert` and the hubs report to, as a word for each thing that is begun."""
+    """Return a progress callback for `convert` and the hubs that reports the start of each step."""
     begun: set[str] = set()
 
     def progress(what: str, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Recordings whose texts are known, and how far a model may be from them."""
+"""Recordings with known texts, and the error rate allowed for each."""
 
 import json
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class Clip:
     """A recording.
 
     Attributes:
-        path: of its file.
-        language: ISO code, which the model is told.
-        text: what is said; never without words.
-        max_error_percent: of its units (see `benchmarks/scoring.py`) that may be wrong; 0 wants all of them.
+        path: its file.
+        language: ISO code, passed to the model.
+        text: the spoken words; never empty.
+        max_error_percent: allowed share of wrong units (see `benchmarks/scoring.py`); 0 allows no error.
     """
 
     path: Path
@@ -33,10 +33,10 @@ class Clip:
 
 
 def read_clips(path: Path) -> tuple[Clip, ...]:
-    """Read a list of clips, whose files are named relative to it.
+    """Read a list of clips. File names in it are relative to the list.
 
     Raises:
-        UsageError: it is not there or says something else, or a clip is not there.
+        UsageError: the list or a clip does not exist, or the list is invalid.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -47,7 +47,7 @@ def read_clips(path: Path) -> tuple[Clip, ...]:
         ) from error
     clips = tuple(_clip(line, f"{path}:{number}", path.parent) for number, line in enumerate(lines, 1) if line)
     if not clips:
-        raise UsageError(f"{path}: lists no clip", FORM, code="clips-wrong")
+        raise UsageError(f"{path}: contains no clips", FORM, code="clips-wrong")
     return clips
 
 
@@ -56,11 +56,11 @@ def _clip(line: str, where: str, folder: Path) -> Clip:
     if row["language"] not in LANGUAGES:
         message = f"{where}: unknown language {row['language']!r}"
         raise UsageError(message, f"known: {', '.join(LANGUAGES)}", code="language-unknown")
-    if not units(row["text"]):  # of which no share could be wrong
+    if not units(row["text"]):  # an error rate needs at least one
         raise UsageError(f"{where}: no words in text {row['text']!r}", FORM, code="clips-wrong")
     clip = Clip(folder / row["file"], row["language"], row["text"], row["max_error_percent"])
     if not clip.path.is_file():
-        raise UsageError(f"{clip.path}: is not there", f"{where} names it", code="input-missing")
+        raise UsageError(f"{clip.path}: does not exist", f"it is listed in {where}", code="input-missing")
     return clip
 
 
@@ -68,9 +68,9 @@ def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: no JSON ({error})", FORM, code="clips-wrong") from error
+        raise UsageError(f"{where}: not JSON ({error})", FORM, code="clips-wrong") from error
     if not isinstance(row, dict) or row.keys() != FIELDS.keys():
-        raise UsageError(f"{where}: other fields than {', '.join(FIELDS)}", FORM, code="clips-wrong")
+        raise UsageError(f"{where}: expected exactly the fields {', '.join(FIELDS)}", FORM, code="clips-wrong")
     for name, kind in FIELDS.items():
         if not isinstance(row[name], kind):
             raise UsageError(f"{where}: {name} is {row[name]!r}", FORM, code="clips-wrong")

@@ -1,4 +1,4 @@
-"""What is wanted of a release, and what is made of a figure: plain data and rules, nothing is computed here."""
+"""Targets of a release, and the rules that judge measurements: plain data, nothing is measured here."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from funasr_cli.benchmarks.scoring import error_rate, units
 from tools.release.clips import Clip
 
 SHOWN_CHARACTERS = 200  # of a text; the expected ones are shorter
-MEMORY_RECIPE = "4"  # whose memory has a target
+MEMORY_RECIPE = "4"  # the recipe with a memory target
 RTF, TOKENS_PER_S, MEMORY_GB = "rtf", "tokens_per_s", "memory_gb"
 
 
 class Verdict(StrEnum):
-    """What became of a line."""
+    """The result of a check."""
 
     PASS = "PASS"
     FAIL = "FAIL"
-    NOT_JUDGED = "not judged"  # there is a figure, and no target for this device or recipe
-    NOT_MEASURED = "not measured"  # there is no figure, and a reason
+    NOT_JUDGED = "not judged"  # measured, but there is no target for this device or recipe
+    NOT_MEASURED = "not measured"  # not measured; the line gives the reason
 
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that was looked at: for which recipe, what came out, or why nothing did, and what is wanted."""
+    """The result of one check on one recipe: what was found, or why nothing was, and what is required."""
 
     verdict: Verdict
     recipe: str
@@ -38,10 +38,10 @@ class Targets:
     """The project's targets, for one recording at a time on a GPU.
 
     Attributes:
-        rtf: seconds of computing for each second of audio; less is wanted.
-        tokens_per_s: of the decoding; at least so many are wanted.
-        memory_gb: at `MEMORY_RECIPE`; less is wanted, by MLX and by the process.
-        insisted: fields that the caller has set, which are then judged on a CPU, too.
+        rtf: seconds of computing per second of audio must be below this.
+        tokens_per_s: minimum decoding speed.
+        memory_gb: peak memory at `MEMORY_RECIPE`, of MLX and of the process, must be below this.
+        insisted: fields set by the caller, which are also judged on a CPU.
     """
 
     rtf: float = 0.1
@@ -51,17 +51,17 @@ class Targets:
 
 
 def passed(good: bool) -> Verdict:
-    """The verdict on something that was measured."""
+    """Return the verdict on a measurement."""
     return Verdict.PASS if good else Verdict.FAIL
 
 
 def shorten(text: str) -> str:
-    """A text that went on and on, as far as it tells anything."""
+    """Truncate a text that runs away."""
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def text_line(recipe: str, clip: Clip, got: str) -> Line:
-    """A clip's text beside what is said in it."""
+    """Compare a clip's text with the expected one."""
     percent = error_rate([(clip.text, got)]).percent
     return Line(
         passed(percent <= clip.max_error_percent),
@@ -73,22 +73,22 @@ def text_line(recipe: str, clip: Clip, got: str) -> Line:
 
 
 def reference_line(recipe: str, clip: Clip, got: str, theirs: str) -> Line:
-    """A clip's text beside the one of PyTorch: as far from it as from what is said, at most."""
+    """Compare a clip's text with PyTorch's; the difference may be as large as the clip's allowed error."""
     apart = error_rate([(theirs, got)]).percent
     own, other = (error_rate([(clip.text, text)]).percent for text in (got, theirs))
-    one_is_empty = bool(units(got)) != bool(units(theirs))  # which no rate shows where it is PyTorch's
+    one_is_empty = bool(units(got)) != bool(units(theirs))  # no error rate shows it if PyTorch's text is empty
     differs = "only one has words" if one_is_empty else f"{apart:.1f} % differs"
     return Line(
         passed(not one_is_empty and apart <= clip.max_error_percent),
         recipe,
-        f"{clip.path.name}, beside PyTorch",
+        f"{clip.path.name}, compared with PyTorch",
         f"{differs}; {own:.1f} % errors, PyTorch {other:.1f} %",
         f"at most {clip.max_error_percent:g} % differs",
     )
 
 
 def cost_lines(recipe: str, cases: Sequence[CaseCost], targets: Targets, *, on_gpu: bool) -> Iterator[Line]:
-    """Speed and memory: of several clips, the worst."""
+    """Yield speed and memory; of several clips, the worst."""
 
     def line(name: str, what: str, found: str, wanted: str, good: bool, *, applies: bool = True) -> Line:
         here = on_gpu or name in targets.insisted
@@ -111,7 +111,7 @@ def cost_lines(recipe: str, cases: Sequence[CaseCost], targets: Targets, *, on_g
 
 
 def summary(lines: Iterable[Line]) -> str:
-    """How many lines ended how, the worst first."""
+    """Count the lines by verdict, failures first."""
     verdicts = [line.verdict for line in lines]
     counts = {verdict: verdicts.count(verdict) for verdict in (Verdict.FAIL, *Verdict)}
     head = passed(not counts[Verdict.FAIL])

@@ -1,4 +1,4 @@
-"""What a converted model writes and costs, found out in a process of its own, so that its memory is its own."""
+"""Texts and costs of a converted model, measured in a separate process, so that its memory can be measured."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,11 +18,11 @@ from tools.release.clips import Clip
 
 @dataclass(frozen=True)
 class Measured:
-    """What came out, clip by clip.
+    """The results, clip by clip.
 
     Attributes:
-        cases: as `funasr bench --rtf` measures them; their texts are those that `funasr transcribe` writes.
-        whole_texts: the same read in one piece, pauses and all, as the reference reads them.
+        cases: as measured by `funasr bench --rtf`; their texts are those of `funasr transcribe`.
+        whole_texts: texts of the clips read in one piece, including pauses, as the reference reads them.
     """
 
     cases: tuple[CaseCost, ...]
@@ -35,22 +35,22 @@ def measure_apart(
     """Measure in a new process.
 
     Args:
-        folder: of a converted model.
-        clips: to transcribe, one at a time.
-        trials: timed runs of each, behind one that is not timed.
-        device: where to compute; None lets MLX choose.
-        progress: told what is being done; a function of a module, which the process can find.
+        folder: the converted model.
+        clips: clips to transcribe, one at a time.
+        trials: timed runs of each clip, after one that is not timed.
+        device: device to compute on; None lets MLX choose.
+        progress: called with a description of each step; a module-level function, for use in the process.
 
     Raises:
         FunASRError: as in `measure`.
-        SetupError: the process was ended by the system.
+        SetupError: the system killed the process.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         try:
             return process.submit(measure, folder, tuple(clips), trials, device, progress).result()
         except BrokenProcessPool as error:
-            message = f"{folder.name}: the process ended without a word"
-            raise SetupError(message, "is memory short?", code="process-ended") from error
+            message = f"{folder.name}: the measuring process was killed"
+            raise SetupError(message, "it may have run out of memory", code="process-ended") from error
 
 
 def measure(
@@ -61,8 +61,8 @@ def measure(
     Raises:
         ModelError: the model is damaged.
         AudioError: a clip cannot be read.
-        UsageError: the model does not know a clip's language.
-        SetupError: there is no such device.
+        UsageError: the model does not support a clip's language.
+        SetupError: the device does not exist.
     """
     if device:
         use_device(device)

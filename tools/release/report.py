@@ -1,4 +1,4 @@
-"""How a release acceptance reads: a line for each thing looked at, and a block of Markdown for an issue."""
+"""The output of a release acceptance: a line for each check, and a block of Markdown for an issue."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ HEADINGS = {"verdict": "result", "recipe": "recipe", "what": "check", "found": "
 
 @dataclass(frozen=True)
 class Setting:
-    """What has to be known about a run.
+    """The circumstances of a run.
 
     Attributes:
-        source: hub, revision, layout, and the SHA-256 that a conversion has found.
-        versions: of packages; PyTorch's and FunASR's among them where the reference has run.
+        source: hub, revision, layout, and the SHA-256 computed by a conversion.
+        versions: of packages, including PyTorch's and FunASR's if the reference has run.
     """
 
     started: str
@@ -30,7 +30,7 @@ class Setting:
 
 
 def headings() -> str:
-    """The line above all others."""
+    """Return the heading line."""
     return _columns({name: HEADINGS[name] for name in WIDTHS}, HEADINGS["found"], HEADINGS["wanted"])
 
 
@@ -45,17 +45,17 @@ def _columns(cells: Mapping[str, str], found: str, wanted: str) -> str:
 
 
 def tell(doing: str) -> None:
-    """Progress, for whoever watches."""
+    """Print progress to stderr."""
     print(f"{datetime.now(UTC):%H:%M:%S} {doing}", file=sys.stderr, flush=True)
 
 
 def markdown(name: str, lines: Sequence[Line], setting: Setting) -> str:
-    """The block for an issue; what an error says of files in the user's home is shortened to ~.
+    """Return the block for an issue. Paths in the user's home are shortened to ~.
 
     Args:
-        name: of the model, as a hub knows it, or its folder's own.
-        lines: everything that was looked at.
-        setting: on what.
+        name: the model's hub id, or its folder's name.
+        lines: all results.
+        setting: the circumstances.
     """
     machine, source = setting.machine, setting.source
     hub = f" from {Hub(hub).label}" if (hub := source.get("hub")) else ", a local folder"
@@ -77,7 +77,7 @@ def markdown(name: str, lines: Sequence[Line], setting: Setting) -> str:
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
-    """A table of GitHub's Markdown."""
+    """Return a table in GitHub's Markdown."""
     rule = ["---"] * len(headings)
     return [f"| {' | '.join(map(_cell, row))} |" for row in (headings, rule, *rows)]
 

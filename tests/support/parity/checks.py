@@ -1,4 +1,4 @@
-"""The parity checks: plain functions that raise AssertionError, also run on models that were broken on purpose."""
+"""The parity checks: plain functions that raise AssertionError, also run on deliberately broken models."""
 
 import warnings
 from collections.abc import Callable
@@ -16,39 +16,39 @@ Check = Callable[[Recognizer, Stages, Case], None]
 
 FEATURE_TOLERANCE = 2e-3
 COSINE = 0.99999
-CLEAR_MARGIN = 1e-3  # of the logits' range: above it the reference's choice is no matter of rounding
-LOGIT_TOLERANCE = 1e-3  # of the same range
-LOG_PROB_TOLERANCE = 5e-3  # of log-probabilities that go down to -40, and -130 for special tokens
+CLEAR_MARGIN = 1e-3  # relative to the logits' range; above it, the reference's choice is not a matter of rounding
+LOGIT_TOLERANCE = 1e-3  # relative to the same range
+LOG_PROB_TOLERANCE = 5e-3  # for log-probabilities down to -40, and down to -130 for special tokens
 BATCH_TOLERANCE = 1e-4
 
 
 def require(condition: bool, message: str) -> None:
-    """Like `assert`, which pytest explains in test files only."""
+    """Raise AssertionError if a condition is false. pytest explains a bare `assert` in test files only."""
     if not condition:
         raise AssertionError(message)
 
 
 def worst_cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Least cosine similarity among the rows of two (rows, width) arrays."""
+    """Return the lowest cosine similarity among the rows of two (rows, width) arrays."""
     require(ours.shape == theirs.shape, f"shape {ours.shape}, expected {theirs.shape}")
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     return float(((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)).min())
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Largest difference over the largest value."""
+    """Return the largest difference, relative to the largest value."""
     require(ours.shape == theirs.shape, f"shape {ours.shape}, expected {theirs.shape}")
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
 def margins(logits: np.ndarray) -> np.ndarray:
-    """(steps, vocab) -> (steps,): how far the best lies above the second, as a share of the logits' range."""
+    """Return how far the best logit is above the second, relative to the range: (steps, vocab) -> (steps,)."""
     second, best = np.partition(logits, -2, axis=-1)[:, -2:].T
     return (best - second) / (logits.max(-1) - logits.min(-1))
 
 
 def check_values(stage: str, tolerance: float) -> Check:
-    """The waveform that reaches the model; filter bank and stacking."""
+    """Return a check of the model's input samples, of the filter bank or of the stacked features."""
 
     def check(_: Recognizer, ours: Stages, case: Case) -> None:
         own, theirs = getattr(ours, stage), case.arrays[stage]
@@ -60,7 +60,7 @@ def check_values(stage: str, tolerance: float) -> Check:
 
 
 def check_rows(stage: str) -> Check:
-    """Output of the encoder, or of the adaptor, row by row."""
+    """Return a check of the encoder's or adaptor's output, row by row."""
 
     def check(_: Recognizer, ours: Stages, case: Case) -> None:
         cosine = worst_cosine(getattr(ours, stage), case.arrays[stage])
@@ -70,32 +70,32 @@ def check_rows(stage: str) -> Check:
 
 
 def check_prompt(recognizer: Recognizer, ours: Stages, case: Case) -> None:
-    """Token ids around the audio, how many audio embeddings there are, and the embeddings of both."""
+    """Check the token ids around the audio, the number of audio embeddings, and all prompt embeddings."""
     before, after = prompt_token_ids(
         options_of(case.job), recognizer.model.config.prompt, recognizer.model.tokenizer
     )
     begin, count = case.report["audio_begin"], case.report["audio_tokens"]
     ids = case.arrays["prompt_ids"].tolist()
     require(before == ids[:begin], f"prompt before the audio: {before}, expected {ids[:begin]}")
-    require(after == ids[begin + count :], f"prompt behind the audio: {after}, expected {ids[begin + count :]}")
+    require(after == ids[begin + count :], f"prompt after the audio: {after}, expected {ids[begin + count :]}")
     cosine = worst_cosine(ours.prompt, case.arrays["inputs_embeds"])
     require(cosine > COSINE, f"prompt: cosine 1 - {1 - cosine:.1e}")
 
 
 def check_logits(_: Recognizer, ours: Stages, case: Case) -> None:
-    """Teacher-forced logits: every clear choice is the same, and no logit is far off."""
+    """Check teacher-forced logits: every clear choice agrees, and no logit is far off."""
     theirs = case.arrays["forced_logits"]
     require(ours.forced_logits.shape == theirs.shape, f"{ours.forced_logits.shape}, expected {theirs.shape}")
     span = float((theirs.max(-1) - theirs.min(-1)).max())
     clear = margins(theirs) > CLEAR_MARGIN
     wrong = np.flatnonzero(clear & (ours.forced_logits.argmax(-1) != theirs.argmax(-1)))
-    require(clear.any() and not wrong.size, f"another token at steps {wrong.tolist()} of {len(theirs)}")
+    require(clear.any() and not wrong.size, f"wrong token at steps {wrong.tolist()} of {len(theirs)}")
     worst = float(np.abs(ours.forced_logits - theirs).max()) / span
     require(worst < LOGIT_TOLERANCE, f"logits differ by {worst:.1e} of their range")
 
 
 def check_ctc(recognizer: Recognizer, ours: Stages, case: Case) -> None:
-    """Log-probabilities, the best path where it is a clear one, its ids and their text."""
+    """Check the log-probabilities, the best path where it is clear, its ids and their text."""
     theirs = case.arrays["ctc_log_probs"]
     ctc, vocabulary = recognizer.model.config.ctc, recognizer.model.ctc_vocabulary
     require(ours.ctc_log_probs is not None and ctc is not None, "no CTC branch")
@@ -104,7 +104,7 @@ def check_ctc(recognizer: Recognizer, ours: Stages, case: Case) -> None:
     require(worst < LOG_PROB_TOLERANCE, f"CTC log-probabilities differ by {worst:.1e}")
     clear = margins(theirs) > CLEAR_MARGIN
     wrong = np.flatnonzero(clear & (ours.ctc_log_probs.argmax(-1) != theirs.argmax(-1)))
-    require(not wrong.size, f"another CTC id in frames {wrong.tolist()}")
+    require(not wrong.size, f"wrong CTC id in frames {wrong.tolist()}")
     ids = best_path(theirs.argmax(-1).tolist(), ctc.blank_id)
     require(ids == case.report["ctc_ids"], f"CTC ids {ids}, expected {case.report['ctc_ids']}")
     text = clean_text(vocabulary.decode(ids))
@@ -112,10 +112,10 @@ def check_ctc(recognizer: Recognizer, ours: Stages, case: Case) -> None:
 
 
 def check_text(recognizer: Recognizer, _: Stages, case: Case) -> None:
-    """Freely decoded text, loops and all: a random model's text is not what a guard would let pass.
+    """Check freely decoded text, without the loop guard, which would not accept a random model's text.
 
-    Random weights make chaotic text: one that differs is accepted where the reference's choice at the step at
-    which the two parted was no clear one; the report is warned of it.
+    Random weights amplify rounding: a different text is accepted, with a warning, if the reference's choice was
+    not clear at the step where the two diverge.
     """
     options = options_of(case.job)
     clip = load_clip(recognizer, case.job["audio"])
@@ -125,14 +125,14 @@ def check_text(recognizer: Recognizer, _: Stages, case: Case) -> None:
 
 
 def explain_parting(name: str, ours: list[int], theirs: list[int], logits: np.ndarray) -> None:
-    """Insist that two different decodings part where the choice was no clear one; warn of where that was.
+    """Assert that two decodings diverge at a step without a clear choice, and warn of that step.
 
-    `logits` are those in front of `theirs`.
+    `logits` predict `theirs`.
     """
     step = next((k for k, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
-    require(step is not None, f"{name}: ids {ours}, expected {theirs}: one goes on behind the other's end")
+    require(step is not None, f"{name}: ids {ours}, expected {theirs}: one continues after the other's end")
     margin = float(margins(logits)[step])
-    message = f"{name}: parted at step {step}, where the reference's margin is {margin:.1e} of the range"
+    message = f"{name}: diverged at step {step}, where the reference's margin is {margin:.1e} of the range"
     require(margin < CLEAR_MARGIN, message)
     warnings.warn(message, stacklevel=2)
 
@@ -145,7 +145,7 @@ CHECKS: dict[str, Check] = {
 
 
 def check_same_row(alone: Stages, batched: Stages) -> None:
-    """A clip that is padded, or among others, against the same clip alone and without padding."""
+    """Check a clip that is padded or in a batch against the same clip alone and without padding."""
     for name in ("features", "encoder", "adaptor", "prompt", "forced_logits", "ctc_log_probs"):
         ours, theirs = getattr(batched, name), getattr(alone, name)
         if theirs is None:

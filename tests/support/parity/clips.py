@@ -1,4 +1,4 @@
-"""The clips that both implementations transcribe: 20 ms to 30 s, speech, noise, silence, other sample rates."""
+"""The clips that both implementations transcribe: 20 ms to 30 s, speech, noise, silence, several sample rates."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ CLIP_NAMES = (
 )  # fmt: skip
 BATCH_CLIPS = ("zh", "en-1s", "noise-0.5s", "silence-1s", "zh-0.1s")
 SPOKEN = ("auto", *(LANGUAGES[code].prompt_name for code in MLT_LANGUAGES))
-# What `make test` compares with the reference; the rest takes minutes.
+# The clips that `make test` compares with the reference; all of them would take minutes.
 FEW_CLIPS = (
     "zh-0.02s", "zh-2.5s", "en-1s", "en-4.3s", "silence-1s", "late-speech", "en-8k-stereo", "stereo-44k",
 )  # fmt: skip
@@ -26,12 +26,12 @@ FEW_SPOKEN = ("auto", "中文", "越南语")
 
 
 def few_at_first(names: tuple[str, ...], few: tuple[str, ...]) -> list[Any]:
-    """Parameters for a test that takes them all, and only a few in `make test`."""
+    """Return test parameters for all names; `make test` runs only a few of them."""
     return [pytest.param(name, marks=[] if name in few else pytest.mark.full) for name in names]
 
 
 def write_clips(folder: Path, zh_wav: Path, en_flac: Path) -> None:
-    """Write all clips but the two recordings themselves."""
+    """Write all clips except the two recordings themselves."""
     zh, _ = soundfile.read(zh_wav, dtype="float32")
     stereo, stereo_hz = soundfile.read(en_flac, dtype="float32", always_2d=True)
     en = soxr.resample(stereo.mean(axis=1), stereo_hz, RATE_HZ)
@@ -76,5 +76,5 @@ def write_clips(folder: Path, zh_wav: Path, en_flac: Path) -> None:
 
 
 def clip_paths(folder: Path, zh_wav: Path, en_flac: Path) -> dict[str, Path]:
-    """Name -> file of every clip; the two recordings themselves are among them."""
+    """Return the file of each clip by name, including the two recordings."""
     return {name: folder / f"{name}.wav" for name in CLIP_NAMES} | {"zh": zh_wav, "en": en_flac}

@@ -1,4 +1,4 @@
-"""Runs the PyTorch reference on a checkpoint, once, and pairs what it says with our own model."""
+"""Run the PyTorch reference on a checkpoint, once, and pair its results with our own model."""
 
 import json
 import os
@@ -25,7 +25,7 @@ Jobs = list[dict[str, Any]]
 
 
 def reference_python() -> Path:
-    """Interpreter that has FunASR; where it may be missing the test is skipped, elsewhere it fails."""
+    """Return the Python that has FunASR. If it is missing, fail in CI or if it was named explicitly, else skip."""
     stated = os.environ.get(VARIABLE)
     python = Path(stated) if stated else REPOSITORY / ".venv-reference/bin/python"
     if not python.is_file():
@@ -44,14 +44,14 @@ def run_reference(*arguments: Path | str) -> None:
 
 
 def in_reference(command: str, source: Path, out: Path, *more: str) -> Path:
-    """Run one of the commands of `reference_layouts.py`, and return where it has written."""
+    """Run one of the commands of `reference_layouts.py`, and return the folder it has written."""
     run_reference(LAYOUTS_SCRIPT, command, source, out, *more)
     return out
 
 
 @dataclass(frozen=True)
 class Case:
-    """What was asked of the reference, and everything it answered."""
+    """An input of the reference, and all of its results."""
 
     job: dict[str, Any]
     report: dict[str, Any]
@@ -59,19 +59,19 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As in the job."""
+        """The case's name in the job."""
         return self.job["name"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A checkpoint's conversion and the reference's answers on the checkpoint itself."""
+    """A converted checkpoint and the reference's results on the original."""
 
     model: Path
-    cases: dict[str, Case]  # batches among them
+    cases: dict[str, Case]  # including batches
 
     def recognizer(self) -> Recognizer:
-        """A freshly loaded one, in float32: free to be tampered with."""
+        """A freshly loaded model in float32, which a test may modify."""
         return Recognizer(load_model(self.model, "float32"))
 
 
@@ -80,9 +80,9 @@ def run_pair(
 ) -> Pair:
     """Write a random checkpoint, convert it in float32 and run the reference on it: once, for all workers.
 
-    The folder has that name. Cases and batches are as `funasr_cli/verification/reference.py` takes them.
+    `name` is the name of the folder. Cases and batches have the format of `funasr_cli/verification/reference.py`.
     """
-    # Matrices this small gain nothing from threads, which wait for each other for ever on a busy machine.
+    # Threads do not speed up matrices this small, and on a busy machine they wait for each other very long.
     content = {"threads": 1, "cases": cases, "batches": batches or []}
 
     def make(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""Run FunASR's own PyTorch code on a job and record what `--verify full` does not need, too: JOB OUT.
+"""Run FunASR's PyTorch code on a job and record more than `--verify full` needs: JOB OUT.
 
-Runs in the environment of the reference, without this package. Adds the CTC branch to every case. Where no tokens
-are forced, as many as the case allows are decoded greedily, also behind a stop token.
+Runs in the environment of the reference, without this package. Adds the CTC branch to every case. If no tokens are
+forced, decodes greedily up to the case's limit and does not stop at a stop token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reference import Reference, main
 
 
 class Recorder(Reference):
-    """The same model, with its CTC branch."""
+    """The reference model, with its CTC branch."""
 
     def run(self, case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         report, arrays = super().run(case)

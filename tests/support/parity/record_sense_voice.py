@@ -2,9 +2,9 @@
 
 Runs in the environment of the reference, without this package. A job is a JSON list of {"checkpoint": folder,
 "lessons": [{"audio": path, "language": "zh", "itn": true, "pieces": [...]}], "cases": [{"name": ..., "audio":
-[paths], "language": "auto", "itn": true, "timestamps": false, "generate": false}]}. Where there are lessons, the
-CTC head is solved for first, so that the checkpoint reads these pieces out of these clips, and it is written anew.
-OUT.json receives what each row of a case says, OUT.npz arrays by "{case}/{row}/{array}".
+[paths], "language": "auto", "itn": true, "timestamps": false, "generate": false}]}. If there are lessons, the CTC
+head is first solved for, so that the checkpoint reads these pieces from these clips; then the checkpoint is
+rewritten. OUT.json receives the result of each row of a case, OUT.npz arrays named "{case}/{row}/{array}".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from funasr import AutoModel
 from funasr.utils.load_utils import extract_fbank, load_audio_text_image_video
 
-HEIGHT = 12.0  # of the logit that is to win; of all others the opposite
+HEIGHT = 12.0  # the winning logit; all others get its negative
 QUERIES = 4
 
 
@@ -37,23 +37,23 @@ class Reference:
         stored = torch.load(self.path, map_location="cpu", weights_only=True)
         self.container = stored if "embed.weight" not in stored else {"state_dict": stored}
         self.stored = next(iter(self.container.values()))
-        loaded = self.model.state_dict()  # FunASR only prints what it misses
+        loaded = self.model.state_dict()  # FunASR only prints a message when tensors are missing
         wrong = [name for name, value in loaded.items() if not torch.equal(value, self.stored[name])]
         if wrong or len(loaded) != len(self.stored) or self.frontend.cmvn is None:
             raise AssertionError(f"not loaded as it stands there: {wrong[:5]}")
         self._features: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def features(self, paths: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, rows, width), padded, and rows of each."""
+        """Return padded features (batch, rows, width) and the number of rows of each."""
         key = "\n".join(paths)
         if key not in self._features:
             samples = [load_audio_text_image_video(path, fs=self.frontend.fs) for path in paths]
             self._features[key] = extract_fbank(samples, frontend=self.frontend)
         features, lengths = self._features[key]
-        return features.clone(), lengths.clone().reshape(-1)  # upstream changes both in place
+        return features.clone(), lengths.clone().reshape(-1)  # upstream modifies both in place
 
     def run(self, case: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-        """What each row says, and its stages."""
+        """Return each row's result and its stages."""
         features, lengths = self.features(case["audio"])
         stages: dict[str, torch.Tensor] = {}
         hooks = [
@@ -78,7 +78,7 @@ class Reference:
             found = {"encoder": stages["encoder"][0][row, : QUERIES + length], "logits": logits}
             if case.get("features"):
                 found["features"] = features[row, :length]
-            path = torch.unique_consecutive(logits[QUERIES:].argmax(-1))  # of the audio alone
+            path = torch.unique_consecutive(logits[QUERIES:].argmax(-1))  # audio frames only, without the queries
             spoken = self.tokenizer.decode(path[path != 0].tolist())
             times = {name: result[name] for name in ("timestamp", "words") if name in result}
             report.append({"text": result["text"], "spoken": spoken, **times})
@@ -86,7 +86,7 @@ class Reference:
         return report, arrays
 
     def teach(self, lessons: list[dict[str, Any]]) -> None:
-        """Solve for a head under which each clip says its pieces: four tags, then text, spread over the frames."""
+        """Solve for a head that reads its lesson from each clip: four tags, then text spread over the frames."""
         if not lessons:
             return
         hidden, labels = [], []
@@ -116,7 +116,7 @@ class Reference:
 
 
 def main() -> None:
-    """Read the job, run it, write both files."""
+    """Read the job, run it and write both files."""
     torch.set_num_threads(1)
     reports: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}

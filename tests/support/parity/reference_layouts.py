@@ -1,4 +1,4 @@
-"""Other programs' own code writes a checkpoint in their layouts: COMMAND ARGUMENT...; see `parity.layouts`.
+"""Write a checkpoint in other programs' layouts with their own code: COMMAND ARGUMENT...; see `parity.layouts`.
 
 Runs in the environment of the reference, without this package.
 """
@@ -22,7 +22,7 @@ from transformers_port import port_config, port_tensors  # noqa: E402
 
 
 def write_transformers(checkpoint: Path, out: Path, max_shard_size: str) -> None:
-    """transformers' class, filled with an upstream checkpoint, saves itself; its tokenizer, too."""
+    """Fill Transformers' class with an upstream checkpoint, then save it and its tokenizer."""
     from transformers import AutoTokenizer, FunAsrNanoConfig, FunAsrNanoForConditionalGeneration
 
     options, llm = read_configuration(checkpoint)
@@ -41,14 +41,14 @@ def write_transformers(checkpoint: Path, out: Path, max_shard_size: str) -> None
 
 
 def write_mlx_audio(checkpoint: Path, out: Path) -> None:
-    """mlx-audio's converter for this model, which takes the release's sizes for granted."""
+    """Run mlx-audio's converter for this model, which assumes the release's sizes."""
     from mlx_audio.stt.models.fun_asr_nano.convert import convert
 
     convert(checkpoint, out, dtype="bfloat16")
 
 
 def quantize_mlx_audio(folder: Path, out: Path, recipe: str) -> None:
-    """What mlx-audio makes of a folder in its own layout: so many bits, or one of its mixed recipes."""
+    """Quantize a folder in mlx-audio's layout with mlx-audio: a number of bits, or one of its mixed recipes."""
     from mlx_audio.convert import convert
 
     how = {"q_bits": int(recipe)} if recipe.isdigit() else {"quant_predicate": recipe}
@@ -56,7 +56,7 @@ def quantize_mlx_audio(folder: Path, out: Path, recipe: str) -> None:
 
 
 def write_shapes(checkpoint: Path, out: Path) -> None:
-    """Names and shapes of FunASR's and transformers' own classes for a checkpoint's configuration, as JSON.
+    """Write names and shapes of FunASR's and Transformers' own classes for a checkpoint's configuration, as JSON.
 
     The checkpoint needs no weights.
     """
@@ -71,14 +71,14 @@ def write_shapes(checkpoint: Path, out: Path) -> None:
     with torch.device("meta"):
         upstream = FunASRNano(**options, input_size=frontend["n_mels"] * frontend["lfr_m"])
         ported = FunAsrNanoForConditionalGeneration(port)
-    # Upstream's state dict holds a tied head twice; save_pretrained, as named_parameters, does not.
+    # Upstream's state dict contains a tied head twice; save_pretrained, like named_parameters, only once.
     tensors = {"FunASR": upstream.state_dict(), "Transformers": dict(ported.named_parameters())}
     shapes = {layout: {name: list(found[name].shape) for name in found} for layout, found in tensors.items()}
     out.write_text(json.dumps(shapes), encoding="utf-8")
 
 
 def read_configuration(checkpoint: Path) -> tuple[dict[str, Any], Path]:
-    """Its ``config.yaml``, and the decoder's folder."""
+    """Return the content of ``config.yaml``, and the decoder's folder."""
     options = yaml.safe_load((checkpoint / "config.yaml").read_text(encoding="utf-8"))
     return options, checkpoint / options["llm_conf"]["init_param_path"]
 

@@ -1,6 +1,6 @@
-"""SenseVoice beside FunASR: random checkpoints, one of which is taught sentences, and checks of every stage.
+"""SenseVoice compared with FunASR: random checkpoints, some of them taught sentences, and checks of every stage.
 
-The checks are plain functions that raise AssertionError, also run on models that were broken on purpose.
+The checks are plain functions that raise AssertionError. They also run on models that are broken on purpose.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from funasr_cli.transcript import Segment
 
 SCRIPT = REPOSITORY / "tests/support/parity/record_sense_voice.py"
 LOG_PROB_TOLERANCE = 1e-3
-CLOSE = 2 * LOG_PROB_TOLERANCE  # two log-probabilities may move towards each other
+CLOSE = 2 * LOG_PROB_TOLERANCE  # both log-probabilities may be off, in opposite directions
 ASKED = [(language, itn) for language in ("auto", *tables.LANGUAGES, "nospeech") for itn in (True, False)]
 QUERIES, BLANK = 4, 0
 ASKS = ("language", "itn")
 KINDS = ("random", "taught", "questioned")
-NO_SPEECH_ROW = 13  # which upstream can be asked for, and nobody here
+NO_SPEECH_ROW = 13  # a query row that upstream accepts and this package does not offer
 TAG = re.compile(r"<\|(.*?)\|>")
-# What the taught checkpoint says of which clip, asked for what.
+# What the taught checkpoint must return for each clip and query.
 LESSONS: dict[str, dict[str, Any]] = {
     "en-1s": {
         "language": "auto", "itn": True,
@@ -58,7 +58,7 @@ LESSONS: dict[str, dict[str, Any]] = {
         "pieces": ["<|yue|>", "<|OTHER|>", "<|Speech_Noise|>", "<|withitn|>", "今天", "天气"],
     },
 }  # fmt: skip
-# What the other taught checkpoint answers to everything that can be asked about one clip: each tag at least once.
+# The other taught checkpoint's answers to every possible query on one clip. Every tag occurs at least once.
 QUESTIONED = "zh-0.3s"
 QUESTIONS = [(language, itn) for language, itn in ASKED if language != "nospeech"]
 ANSWERS = {
@@ -76,13 +76,13 @@ ANSWERS = {
 
 
 def case_of(clip: str, language: str, itn: bool, prefix: str = "") -> str:
-    """The name of a case."""
+    """Return the name of a case."""
     return f"{prefix}{clip}-{language}-{'itn' if itn else 'plain'}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One clip, what was asked of the reference, and what it answered."""
+    """A clip, its query, and the reference's results."""
 
     name: str
     audio: Path
@@ -95,29 +95,29 @@ class Row:
 
     @property
     def options(self) -> TranscribeOptions:
-        """The same in our words; where we cannot be asked for it, automatic."""
+        """The same query as options of this package; automatic language where it has no equivalent."""
         language = self.language if self.language in tables.LANGUAGES else None
         return TranscribeOptions(language=language, itn=self.itn, vad=False, word_times=True, confidence=True)
 
     @property
     def margins(self) -> np.ndarray:
-        """(queries + rows,) how far the best label lies above the second."""
+        """The margin of the best over the second-best label: (queries + rows,)."""
         second, best = np.partition(self.logits, -2, axis=-1)[:, -2:].T
         return best - second
 
 
 @dataclass(frozen=True)
 class References:
-    """Conversions of a random checkpoint and of two taught ones, and what FunASR makes of the checkpoints."""
+    """Conversions of a random checkpoint and of two taught ones, with FunASR's results on the originals."""
 
     random: Path
     taught: Path
-    questioned: Path  # which is not there with a spec
-    cases: dict[str, list[Row]]  # by name; rows of a batch
+    questioned: Path  # missing if a spec is given
+    cases: dict[str, list[Row]]  # rows of each batch by case name
 
 
 def asked_of(clips: dict[str, Path], *, everything: bool = False) -> dict[str, tuple[str, str, bool]]:
-    """Name of each case: its clip, language and ITN; by default all of those for a few clips only."""
+    """Return clip, language and ITN by case name; by default, all combinations for a few clips only."""
     asked = {}
     for turn, clip in enumerate(clips):
         chosen = ASKED if everything or clip in FEW_CLIPS else [ASKED[turn % len(ASKED)]]
@@ -131,7 +131,7 @@ def run_references(
 ) -> References:  # fmt: skip
     """Write the checkpoints, run the reference on them, and convert them: once, for all workers.
 
-    With a spec, which may be a large one, only what was taught is asked, and the first of the taught ones.
+    With a spec, which may be large, only the first taught checkpoint and its lessons are used.
     """
     kinds, questions = (KINDS, QUESTIONS) if spec is None else (KINDS[:2], [])
     random = [
@@ -144,7 +144,7 @@ def run_references(
         {"name": f"taught-{clip}", "audio": [clips[clip]], "timestamps": True, "generate": True, **lesson}
         for clip, lesson in LESSONS.items()
     ]
-    taught += [  # what was not taught
+    taught += [  # queries that were not taught
         {
             "name": case_of(clip, *question, "taught-"),
             "audio": [clips[clip]],
@@ -195,31 +195,31 @@ def run_references(
 
 @dataclass(frozen=True)
 class Stages:
-    """What our own model makes of a row."""
+    """Our own model's stages for a row."""
 
     features: np.ndarray
     encoder: np.ndarray
     logits: np.ndarray
-    segment: Segment | None  # None where we cannot be asked for it
+    segment: Segment | None  # None if this package does not offer the query
 
 
 def load(folder: Path) -> Any:
-    """A freshly loaded model, in float32: free to be tampered with."""
+    """Load a fresh model in float32, which a test may modify."""
     return load_model(folder, "float32")
 
 
 def samples_of(model: Any, row: Row) -> np.ndarray:
-    """The clip at the sample rate that recordings have."""
+    """Return the clip at the package's sample rate."""
     return load_audio(str(row.audio), model.sample_rate_hz).samples
 
 
 def request_of(model: Any, row: Row) -> SegmentRequest:
-    """The whole clip as a segment, somewhere in a recording."""
+    """Return the whole clip as a segment at some position in a recording."""
     return SegmentRequest(0, AudioSegment(16000, samples_of(model, row), np.ones(1)), first=True)
 
 
 def compute(model: Any, rows: list[Row], *, segments: bool = True) -> list[Stages]:
-    """All stages of some rows, side by side; each is asked what the reference was asked."""
+    """Return all stages of some rows in one batch, with the reference's queries."""
     features = [model.features(samples_of(model, row)) for row in rows]
     queries = [
         (NO_SPEECH_ROW, *tables.query_rows(None, itn=row.itn)[1:])
@@ -242,13 +242,13 @@ def compute(model: Any, rows: list[Row], *, segments: bool = True) -> list[Stage
 
 
 def log_probs(logits: np.ndarray) -> np.ndarray:
-    """(frames, vocabulary) -> the same."""
+    """Return log-probabilities of logits, both (frames, vocabulary)."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def plain(text: str) -> str:
-    """A text without tags and superfluous white space."""
+    """Return a text without tags and redundant white space."""
     return " ".join(TAG.sub("", text).split())
 
 
@@ -270,13 +270,13 @@ def check_log_probs(_: Any, ours: Stages, row: Row) -> None:
 
 
 def check_labels(_: Any, ours: Stages, row: Row) -> None:
-    """The best label of each frame, where the reference's choice is a clear one."""
+    """Check the best label of each frame where the reference's choice is clear."""
     wrong = np.flatnonzero((ours.logits.argmax(-1) != row.logits.argmax(-1)) & (row.margins > CLOSE))
     require(not wrong.size, f"another label in frames {wrong.tolist()}")
 
 
 def check_text(model: Any, ours: Stages, row: Row) -> None:
-    """Text, its tokens, language and tags, as the reference decodes them, where its choices are clear."""
+    """Check text, tokens, language and tags against the reference's decoding where its choices are clear."""
     if ours.segment is None:
         return
     is_clear = row.margins > CLOSE
@@ -286,7 +286,7 @@ def check_text(model: Any, ours: Stages, row: Row) -> None:
     if is_clear.all():
         require(text == plain(row.report["spoken"]), f"{text!r}, but upstream spells {row.report['spoken']!r}")
     if text == "The." and clear_tag(model, row, 0) == ["nospeech"]:
-        text = ""  # here alone: what upstream makes of silence is left out
+        text = ""  # only this package drops the text that upstream returns for silence
     require(ours.segment.text == text, f"text {ours.segment.text!r}, expected {text!r}")
     require(ours.segment.tokens == len(path), f"{ours.segment.tokens} tokens, expected {len(path)}")
     tags = [*ours.segment.tags]
@@ -302,7 +302,7 @@ def check_text(model: Any, ours: Stages, row: Row) -> None:
 
 
 def clear_tag(model: Any, row: Row, query: int) -> list[str]:
-    """The tag that the reference finds likeliest of its kind at a query; none where it is not clear which."""
+    """Return the reference's most likely tag of this kind at a query, or nothing if that is not clear."""
     tags = [*(LANGUAGE_TAGS, EMOTION_NAMES, SOUND_NAMES)[query]]
     logits = row.logits[query, [model.vocabulary.tags[tag] for tag in tags]]
     second, best = np.argsort(logits)[-2:]
@@ -317,5 +317,5 @@ CHECKS: dict[str, Check] = {
 
 
 def clip_of(case: str) -> str:
-    """The clip's name in that of a case."""
+    """Return the clip's name in a case's name."""
     return max((name for name in CLIP_NAMES if case.startswith(f"{name}-")), key=len)

@@ -1,4 +1,4 @@
-"""A decoder of two layers, for what needs no checkpoint."""
+"""A two-layer decoder, for tests that need no checkpoint."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -24,7 +24,7 @@ CONFIG = Qwen3Config(
 
 
 def small_decoder() -> Qwen3:
-    """The same weights each time, sharp enough for varied output; with a tied head a token calls for itself."""
+    """Return a decoder with fixed weights and varied output. A tied head would repeat the same token."""
     mx.random.seed(3)
     llm = Qwen3(CONFIG)
     llm.model.embed_tokens.weight = mx.random.normal((VOCAB_SIZE, WIDTH))
@@ -39,21 +39,21 @@ def small_decoder() -> Qwen3:
 
 @cache
 def random_prompt(length: int, seed: int | None = None) -> mx.array:
-    """(length, hidden) embeddings; without a seed, those of that length."""
+    """Return (length, hidden) embeddings; by default, the length is the seed."""
     return mx.array(
         np.random.default_rng(length if seed is None else seed).standard_normal((length, WIDTH)).astype(np.float32)
     )
 
 
 def decode_in_one_pass(llm: Qwen3, prompt: mx.array) -> np.ndarray:
-    """(length, hidden) of one row, without anything in the cache before it."""
+    """Return (length, hidden) of one row in a single pass, with an empty cache."""
     return np.array(llm(prompt[None], llm.make_cache(1))[0])
 
 
 def written_alone(
     llm: Qwen3, prompt: mx.array, count: int, options: TranscribeOptions = DEFAULTS
 ) -> list[tuple[int, float]]:
-    """Ids and log-probabilities of one row, everything computed anew for each: no cache, batch or look-ahead."""
+    """Return ids and log-probabilities of one row, recomputed for each token: no cache, batch or look-ahead."""
     sampler = make_sampler(options)
     written: list[tuple[int, float]] = []
     for step in range(count):
@@ -67,24 +67,24 @@ def written_alone(
 
 LLM = small_decoder()
 SAMPLING = TranscribeOptions(temperature=1.3, top_k=20, top_p=0.95, seed=7)
-LONGEST = 24  # tokens of a row
+LONGEST = 24  # tokens per row
 LOGPROB_TOLERANCE = 5e-4  # measured: 3e-5
 
 
 @cache
 def written(length: int, options: TranscribeOptions) -> list[tuple[int, float]]:
-    """Ids and log-probabilities of the row whose prompt has this length, by itself."""
+    """Return ids and log-probabilities of the row with a prompt of this length, decoded alone."""
     return written_alone(LLM, random_prompt(length), LONGEST, options)
 
 
 class Watched:
-    """A decoder whose every token is compared with its row's own, whatever draft the row has."""
+    """A batch decoder that compares every token with the same row decoded alone, with or without a draft."""
 
     def __init__(self, options: TranscribeOptions = DEFAULTS):
         self.decoder = BatchDecoder(LLM, make_sampler(options))
         self.options = options
         self.live: dict[int, tuple[int, Any]] = {}  # row -> length of its prompt, draft or None
-        self.tokens: dict[int, int] = {}  # row -> how many it has
+        self.tokens: dict[int, int] = {}  # row -> number of tokens so far
         self.passes: dict[int, int] = {}
 
     def add(self, lengths: list[int], drafts: Sequence[Any] = ()) -> None:
@@ -99,11 +99,11 @@ class Watched:
         tokens = self.decoder.step()
         assert list(dict.fromkeys(token.row for token in tokens)) == list(self.live)
         own = [token.row for token in tokens if not token.drafted]
-        assert own == list(self.live), "each run gives each row one token that is not the draft's"
+        assert own == list(self.live), "each step gives each row one token beyond its draft"
         for row in own:
             self.passes[row] += 1
         for token in tokens:
-            if token.row in self.live:  # else it ended before the last of its tokens
+            if token.row in self.live:  # else the row ended before its last token
                 self._compare(token)
 
     def _compare(self, token: Token) -> None:

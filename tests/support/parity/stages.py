@@ -1,4 +1,4 @@
-"""Every stage of our own model on one case, through the package's own functions.
+"""Every stage of our own model on one case, computed with the package's own functions.
 
 They are looked up in their modules at each call, so that a test can break them on purpose.
 """
@@ -24,7 +24,7 @@ from funasr_cli.pipeline import Recognizer
 
 @dataclass(frozen=True)
 class Stages:
-    """One clip's way through the model; arrays without a batch axis, padding removed."""
+    """A clip's path through the model. Arrays have no batch axis and no padding."""
 
     samples: np.ndarray  # (samples,) at the model's rate
     features: np.ndarray  # (rows, row width)
@@ -36,28 +36,28 @@ class Stages:
 
 
 def options_of(job: dict[str, Any]) -> TranscribeOptions:
-    """A case of `reference.py` in our own words."""
+    """Return a case of `reference.py` as options of this package."""
     language = job.get("language")
     return TranscribeOptions(
         language=language and language_code(language),
         hotwords=tuple(job.get("hotwords", ())),
         itn=job.get("itn", True),
         max_tokens=job.get("max_tokens", 64),
-        vad=False,  # the reference reads clips as they are
+        vad=False,  # the reference reads whole clips
     )
 
 
 def load_clip(recognizer: Recognizer, path: Any) -> Audio:
-    """The clip at the sample rate that recordings have."""
+    """Load a clip at the package's sample rate."""
     return load_audio(str(path), recognizer.sample_rate_hz)
 
 
 def forced_logits(recognizer: Recognizer, prompts: list[mx.array], forced_ids: list[list[int]]) -> mx.array:
-    """(batch, steps, vocab) logits in front of each of `forced_ids`, all rows in one right-padded pass."""
+    """Return the logits that predict each of `forced_ids`, (batch, steps, vocab), in one right-padded pass."""
     llm = recognizer.model.network.llm
     steps = len(forced_ids[0])
     vocab_size = llm.config.vocab_size
-    assert max(map(max, forced_ids)) < vocab_size, "MLX reads whatever lies behind the embedding table"
+    assert max(map(max, forced_ids)) < vocab_size, "MLX reads past the end of the embedding table"
     written = llm.embed(mx.array([ids[:-1] for ids in forced_ids]))  # (batch, steps - 1, hidden)
     rows = [mx.concatenate([prompt, row]) for prompt, row in zip(prompts, written, strict=True)]
     hidden = llm(decoding.right_pad(rows), llm.make_cache(len(rows)))
@@ -65,7 +65,7 @@ def forced_logits(recognizer: Recognizer, prompts: list[mx.array], forced_ids: l
 
 
 def ctc_log_probs(model: FunASRNano, hidden: mx.array) -> mx.array:
-    """(batch, frames, CTC width) -> (batch, frames, CTC vocabulary)."""
+    """Return log-probabilities of (batch, frames, CTC width): (batch, frames, CTC vocabulary)."""
     logits = model.ctc.logits(hidden)
     return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
@@ -73,7 +73,7 @@ def ctc_log_probs(model: FunASRNano, hidden: mx.array) -> mx.array:
 def compute_batch(
     recognizer: Recognizer, clips: list[Audio], forced_ids: list[list[int]], options: TranscribeOptions = DEFAULTS
 ) -> list[Stages]:
-    """All stages of clips that go through the model side by side, padded as the package pads them."""
+    """Return all stages of clips that share a batch, padded as the package pads them."""
     model = recognizer.model.network
     features = [recognizer.model.features(clip.samples) for clip in clips]
     encoded = recognizer.model.encoded(features)
@@ -102,7 +102,7 @@ def compute_batch(
 def compute_unpadded(
     recognizer: Recognizer, clip: Audio, forced_ids: list[int], options: TranscribeOptions = DEFAULTS
 ) -> Stages:
-    """All stages of one clip without a single row or column of padding, and so without masks."""
+    """Return all stages of one clip without any padding, and therefore without masks."""
     model = recognizer.model.network
     features = recognizer.model.features(clip.samples)
     hidden = model.audio_encoder(mx.array(features)[None])
@@ -122,7 +122,7 @@ def compute_unpadded(
 
 
 def written_ids(recognizer: Recognizer, prompts: list[mx.array], options: TranscribeOptions) -> list[list[int]]:
-    """Ids that free decoding writes for each row, the stop token among them; no guard looks at them."""
+    """Return the ids that free decoding writes for each row, including the stop token, without a loop guard."""
     assert options.max_tokens is not None
     llm, stop = recognizer.model.network.llm, recognizer.model.config.stop_token_ids
     rows = generate(llm, prompts, stop, options.max_tokens, make_sampler(options))
@@ -131,12 +131,12 @@ def written_ids(recognizer: Recognizer, prompts: list[mx.array], options: Transc
 
 
 def prompts_of(recognizer: Recognizer, clips: list[Audio], options: TranscribeOptions) -> list[mx.array]:
-    """Embeddings that the decoder reads for these clips, encoded side by side."""
+    """Return the decoder's input embeddings for these clips, encoded in one batch."""
     model = recognizer.model
     return model.prompts(model.encoded([model.features(clip.samples) for clip in clips]), options)
 
 
 def compute_case(recognizer: Recognizer, case: Case) -> Stages:
-    """All stages of one case of the reference."""
+    """Return all stages of one case of the reference."""
     clip, forced = load_clip(recognizer, case.job["audio"]), case.arrays["forced_ids"].tolist()
     return compute_batch(recognizer, [clip], [forced], options_of(case.job))[0]

@@ -1,4 +1,4 @@
-"""FunASR on PyTorch: FOLDER TYPE, a checkpoint in its own layout and the type of the decoder (fp32, bf16)."""
+"""Run FunASR on PyTorch. Arguments: FOLDER, a checkpoint in its layout; TYPE of the decoder (fp32, bf16)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ THREADS = int(os.environ["OMP_NUM_THREADS"])
 
 
 class Stopwatch:
-    """A streamer for `generate` of transformers: when the first token came, and how many."""
+    """A streamer for `generate` of transformers that counts tokens and records the time of the first one."""
 
     def __init__(self) -> None:
         self.first = 0.0
         self.calls = 0
 
     def put(self, _: torch.Tensor) -> None:
-        """Called with the prompt, then with every token."""
+        """Count a call: the first one has the prompt, each further one a token."""
         self.calls += 1
         if self.calls == 2:
             self.first = time.perf_counter()
 
     def end(self) -> None:
-        """Called at the end."""
+        """Do nothing; `generate` calls this at the end."""
 
     @property
     def tokens(self) -> int:
-        """Written so far, for each row."""
+        """Number of tokens written so far for each row."""
         return self.calls - 1
 
 
@@ -61,7 +61,7 @@ class FunASR:
         torch.set_num_threads(THREADS)
 
     def transcribe(self, clips: list[str], tokens: int) -> tuple[float, list[int], list[str]]:
-        """As `serving.Engine`."""
+        """Transcribe; see `serving.Engine`."""
         watch = Stopwatch()
         results = self.model.generate(
             input=clips,

@@ -1,4 +1,4 @@
-"""mlx-audio: FOLDER COUNTING, a checkpoint in its layout and the path of `tools/counting.py`."""
+"""Run mlx-audio. Arguments: FOLDER, a checkpoint in its layout; COUNTING, the path of `tools/counting.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlx_audio.stt.models.fun_asr_nano.fun_asr_nano import _normalise_text_for_j
 
 
 def load_counting(path: str) -> Any:
-    """The module of this project that counts, over this environment's own MLX."""
+    """Load this project's module for counting operations, with the MLX of this environment."""
     for name in ("funasr_cli", "funasr_cli.compute.backend"):
         sys.modules[name] = ModuleType(name)
     vars(sys.modules["funasr_cli.compute.backend"]).update(mx=mx, nn=nn, tree_flatten=tree_flatten)
@@ -33,7 +33,7 @@ def load_counting(path: str) -> Any:
 
 
 class MLXAudio:
-    """The model as `mlx_audio.stt.load` loads it: bfloat16."""
+    """The model as loaded by `mlx_audio.stt.load`, in bfloat16."""
 
     settle = staticmethod(mx.synchronize)
 
@@ -42,7 +42,7 @@ class MLXAudio:
         self.counting = load_counting(counting)
 
     def transcribe(self, clips: list[str], tokens: int) -> tuple[float, list[int], list[str]]:
-        """As `serving.Engine`: what `stream_generate` of the model does, but for the stop."""
+        """Transcribe like `stream_generate` of the model, but never stop early; see `serving.Engine`."""
         [clip] = clips
         ids, embeddings = self.model._build_inputs_embeds(clip, language="zh", hotwords=None, itn=True)
         written, first = [], 0.0

@@ -1,4 +1,4 @@
-"""This project's engine: FOLDER holds a converted model."""
+"""Run this project. Argument: FOLDER, a converted model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.counting import counting
 
 
 class Ours:
-    """With the options of a user, but for the tokens and the search for speech, which no other engine has here."""
+    """This project with default options, except the number of tokens and no voice activity detection."""
 
     counting = staticmethod(counting)
     settle = staticmethod(mx.synchronize)
@@ -28,7 +28,7 @@ class Ours:
         self.recognizer = Recognizer(load_model(Path(folder)))
 
     def transcribe(self, clips: list[str], tokens: int) -> tuple[float, list[int], list[str]]:
-        """As `serving.Engine`."""
+        """Transcribe; see `serving.Engine`."""
         options = TranscribeOptions(language="zh", vad=False, exact_tokens=tokens, batch_size=len(clips))
         called = time.perf_counter()
         results = self.recognizer.transcribe_batch(clips, options)

@@ -1,6 +1,7 @@
-"""The port in transformers: FOLDER, a checkpoint in FunASR's layout, whose tensors are renamed here.
+"""Run the port in transformers. Argument: FOLDER, a checkpoint in FunASR's layout; its tensors are renamed here.
 
-Its feature extractor asks for torchaudio, which has no build for this torch: features come from FunASR's own.
+The port's feature extractor needs torchaudio, which has no build for this torch version, so FunASR computes the
+features.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Transformers:
         self.frontend = WavFrontend(**options["frontend_conf"], dither=0.0)
 
     def transcribe(self, clips: list[str], tokens: int) -> tuple[float, list[int], list[str]]:
-        """As `serving.Engine`."""
+        """Transcribe; see `serving.Engine`."""
         [clip] = clips
         features, lengths = extract_fbank(
             load_audio_text_image_video(clip, fs=self.frontend.fs), frontend=self.frontend, is_final=True

@@ -1,6 +1,6 @@
-"""What every engine's process does: requests from stdin, answers to stdout, one JSON object a line.
+"""Serve requests from stdin with answers on stdout, one JSON object per line; used by every program's process.
 
-Standard library only: these processes run in environments of their own, without this package.
+Only the standard library is used: these processes run in separate environments without this package.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ class Engine(Protocol):
     """A loaded model."""
 
     def transcribe(self, clips: list[str], tokens: int) -> tuple[float, list[int], list[str]]:
-        """Read the clips and write so many tokens for each, the stop token not allowed.
+        """Transcribe the clips with exactly `tokens` tokens each, never allowing the stop token.
 
         Returns:
-            Moment of the first token (`time.perf_counter`), tokens written for each clip, their texts.
+            Time of the first token (`time.perf_counter`), number of tokens for each clip, and the texts.
         """
         ...
 
 
 def serve(engine: Engine, answers: Any, packages: tuple[str, ...]) -> None:
-    """Say hello, then answer until stdin ends.
+    """Report the versions of packages, then answer requests until stdin ends.
 
     A request is {"clips": [paths], "tokens": n, "count": true or false}.
     """
@@ -39,17 +39,17 @@ def serve(engine: Engine, answers: Any, packages: tuple[str, ...]) -> None:
 
 
 def measure(engine: Engine, clips: list[str], tokens: int) -> dict[str, Any]:
-    """Times from the call to the first token, and to the texts."""
+    """Measure the time from the call to the first token, and to the texts."""
     started = time.perf_counter()
     first, written, texts = engine.transcribe(clips, tokens)
     total_s = time.perf_counter() - started
     if settle := getattr(engine, "settle", None):
-        settle()  # what it still computes must not disturb the next engine
+        settle()  # finish pending work, so that it does not disturb the next program
     return {"first_token_s": first - started, "total_s": total_s, "tokens": written, "texts": texts}
 
 
 def count(engine: Any, clips: list[str], tokens: int) -> dict[str, Any]:
-    """Operations and evaluations that MLX was given; for engines that have `counting`."""
+    """Count the MLX operations and evaluations of a program that has `counting`."""
     with engine.counting() as work:
         _, written, _ = engine.transcribe(clips, tokens)
         engine.settle()
@@ -62,7 +62,7 @@ def count(engine: Any, clips: list[str], tokens: int) -> dict[str, Any]:
 
 
 def claim_stdout() -> Any:
-    """Where answers go; all else that is printed goes to stderr. To be called before anything is imported."""
+    """Return a file for answers, and redirect all other output to stderr. Call it before other imports."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers

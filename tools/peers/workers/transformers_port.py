@@ -1,6 +1,6 @@
-"""FunASR's checkpoints in the words of the port in transformers, which calls everything something else.
+"""Translate FunASR's checkpoints to the names of the port in transformers.
 
-Nothing of transformers is needed here.
+Transformers itself is not needed here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RENAMED = (
 
 
 def port_config(options: dict, llm: dict) -> dict:
-    """Arguments of `FunAsrNanoConfig` that say what FunASR's configuration says."""
+    """Return the arguments of `FunAsrNanoConfig` that correspond to FunASR's configuration."""
     encoder, adaptor = options["audio_encoder_conf"], options["audio_adaptor_conf"]
     return {
         "audio_config": {
@@ -47,14 +47,14 @@ def port_config(options: dict, llm: dict) -> dict:
             "projector_hidden_size": adaptor["ffn_dim"],
         },
         "text_config": llm,
-        "audio_token_id": llm["vocab_size"] - 1,  # any that is not in the prompt
+        "audio_token_id": llm["vocab_size"] - 1,  # any token that is not in the prompt
         "eos_token_id": llm["eos_token_id"],
         "tie_word_embeddings": llm["tie_word_embeddings"],
     }
 
 
 def port_tensors(stored: dict[str, torch.Tensor], encoder: dict) -> dict[str, torch.Tensor]:
-    """FunASR's tensors under the port's names."""
+    """Return FunASR's tensors under the port's names."""
     blocks, last = encoder["num_blocks"], encoder["num_blocks"] + encoder["tp_blocks"] - 1
     starts = {"encoders0": 0, "encoders": 1, "tp_encoders": blocks}
     tensors = {}
