@@ -55,7 +55,7 @@ def native_part(checkpoint: Checkpoint, family: Family, dtype: str) -> NativePar
         raise UsageError(message, OMIT, code="option-unsupported")
     if missing := why_missing():
         hint = "install a C compiler and then this package again, unset FUNASR_NATIVE, or omit --engine native"
-        raise SetupError(f"{OPTION}: the engine is missing: {missing}", hint, code="engine-missing")
+        raise SetupError(f"{OPTION}: the engine is missing: {missing}", hint, code="package-missing")
     return part
 
 

@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.parity.small_decoder import LLM, LONGEST, SAMPLING, VOCAB_SIZE, WIDTH, Watched, random_prompt, written
+from support.parity.small_decoder import (
+    ENGINES,
+    LLM,
+    LONGEST,
+    SAMPLING,
+    VOCAB_SIZE,
+    WIDTH,
+    Watched,
+    on_both_engines,
+    random_prompt,
+    written,
+)
 
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.continuous import BatchDecoder
@@ -47,25 +58,26 @@ chances = st.sampled_from([0.2, 0.6, 0.9, 1.0])
 
 
 @st.composite
-def drafts(draw: Any, length: int, options: TranscribeOptions) -> Script | None:
+def drafts(draw: Any, length: int, options: TranscribeOptions, engine: str) -> Script | None:
     if draw(st.integers(0, 4)) == 0:
         return None
-    truth = [token_id for token_id, _ in written(length, options)]
+    truth = [token_id for token_id, _ in written(length, options, engine)]
     stretches = draw(st.lists(st.integers(0, 30), min_size=1, max_size=3))
     mistakes = draw(st.sets(st.integers(0, LONGEST), max_size=6))
     return Script(truth, stretches, mistakes, odds=(draw(chances), draw(chances)))
 
 
 @pytest.mark.slow
+@on_both_engines
 @greedy_and_sampling
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_the_text_does_not_depend_on_drafts(options: TranscribeOptions, data: st.DataObject) -> None:
+def test_the_text_does_not_depend_on_drafts(options: TranscribeOptions, engine: str, data: st.DataObject) -> None:
     """Rows join and end at any step, with proposals of all lengths, right, partly right and wrong."""
-    drafted = Watched(options)
+    drafted = Watched(options, engine)
     for _ in range(data.draw(st.integers(1, 3))):
         lengths = data.draw(st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=4))
-        drafted.add(lengths, [data.draw(drafts(length, options)) for length in lengths])
+        drafted.add(lengths, [data.draw(drafts(length, options, engine)) for length in lengths])
         for _ in range(data.draw(st.integers(1, 4))):
             if drafted.live:
                 drafted.step()
@@ -74,26 +86,28 @@ def test_the_text_does_not_depend_on_drafts(options: TranscribeOptions, data: st
     assert set(drafted.tokens.values()) == {LONGEST}
 
 
-def right(length: int) -> Script:
-    return Script([token_id for token_id, _ in written(length, DEFAULTS)], [LONGEST], set())
+def right(length: int, engine: str) -> Script:
+    return Script([token_id for token_id, _ in written(length, DEFAULTS, engine)], [LONGEST], set())
 
 
-def test_a_right_draft_is_read_with_the_prompt() -> None:
-    drafted = Watched()
-    drafted.add([12], [draft := right(12)])
+@on_both_engines
+def test_a_right_draft_is_read_with_the_prompt(engine: str) -> None:
+    drafted = Watched(engine=engine)
+    drafted.add([12], [draft := right(12, engine)])
     drafted.step()
     [(proposed, accepted)] = draft.judged
     assert proposed == accepted > 1
     assert drafted.tokens == {0: accepted + 1}
 
 
-def test_right_drafts_save_passes_and_wrong_ones_do_not() -> None:
-    rows = {"right": right(12), "mistakes": right(12), "wrong": right(12)}
+@on_both_engines
+def test_right_drafts_save_passes_and_wrong_ones_do_not(engine: str) -> None:
+    rows = {name: right(12, engine) for name in ("right", "mistakes", "wrong")}
     rows["mistakes"].mistakes = {5, 10, 15}
     rows["wrong"].mistakes = set(range(LONGEST))
     passes = {}
     for name, draft in rows.items():
-        drafted = Watched()
+        drafted = Watched(engine=engine)
         drafted.add([12], [draft])
         while drafted.live:
             drafted.step()
@@ -103,14 +117,15 @@ def test_right_drafts_save_passes_and_wrong_ones_do_not() -> None:
     assert all(accepted == 0 for _, accepted in rows["wrong"].judged)
 
 
-def test_a_broken_row_accepts_nothing_from_its_draft() -> None:
+@on_both_engines
+def test_a_broken_row_accepts_nothing_from_its_draft(engine: str) -> None:
     broken = mx.concatenate([random_prompt(12), mx.full((1, WIDTH), mx.nan)])
-    decoder = BatchDecoder(LLM, make_sampler(DEFAULTS))
-    decoder.add([broken, random_prompt(3)], [right(12), right(3)])
+    decoder = BatchDecoder(ENGINES[engine], make_sampler(DEFAULTS))
+    decoder.add([broken, random_prompt(3)], [right(12, engine), right(3, engine)])
     tokens = decoder.step()
     assert not any(token.finite for token in tokens if token.row == 0)
     other = [token.token_id for token in tokens if token.row == 1]
-    assert other == [token_id for token_id, _ in written(3, DEFAULTS)][: len(other)]
+    assert other == [token_id for token_id, _ in written(3, DEFAULTS, engine)][: len(other)]
 
 
 @given(
@@ -141,3 +156,4 @@ def test_cost_of_a_pass() -> None:
     assert [RunCost(16, 16)(positions) for positions in (1, 2, 3, 16, 17)] == [17, 18, 32, 32, 33]
     assert [RunCost(128)(positions) for positions in (1, 3, 16)] == [129, 131, 144]
     assert RunCost.of(LLM) == RunCost(16, 16)
+    assert {RunCost.of(llm).padded for name, llm in ENGINES.items() if name != "mlx"} <= {0}

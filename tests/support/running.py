@@ -22,6 +22,7 @@ from funasr_cli.cli.resume import NOTES
 from funasr_cli.compute import device
 from funasr_cli.compute.backend import mx
 from funasr_cli.families.load import load_model
+from funasr_cli.options import AUTO_ENGINE
 from funasr_cli.speech_model import SpeechModel
 
 PYTHON = sys.executable
@@ -95,15 +96,15 @@ def command() -> Any:
 
 
 @lru_cache(maxsize=4)
-def load_once(folder: Path, dtype: str | None, *_: Any) -> SpeechModel:
+def load_once(folder: Path, dtype: str | None, engine: str, *_: Any) -> SpeechModel:
     """Load and cache a model. No run changes it; the remaining arguments are cache keys."""
-    return load_model(folder, dtype)
+    return load_model(folder, dtype, engine)
 
 
-def load(folder: Path, dtype: str | None = None) -> SpeechModel:
+def load(folder: Path, dtype: str | None = None, engine: str = AUTO_ENGINE) -> SpeechModel:
     """Load a model like `load_model`, but read it only once unless its files or the device have changed."""
     files = [(path, path.lstat().st_mtime_ns, path.lstat().st_size) for path in sorted(folder.rglob("*"))]
-    return load_once(folder, dtype, str(mx.default_device()), device.available_bytes, *files)
+    return load_once(folder, dtype, engine, str(mx.default_device()), device.available_bytes, *files)
 
 
 def invoke(*arguments: Any, env: dict[str, str | None] | None = None) -> Result:

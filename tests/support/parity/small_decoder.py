@@ -1,4 +1,4 @@
-"""A two-layer decoder, for tests that need no checkpoint."""
+"""A two-layer decoder on both engines, for tests that need no checkpoint."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -6,19 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.native import LIBRARY
 
-from funasr_cli.compute.backend import mx
+from funasr_cli.compute.backend import mx, tree_flatten
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
+from funasr_cli.native.decoder import NativeDecoder, dense_matrices
+from funasr_cli.native.library import FLOAT32, INT8
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
 VOCAB_SIZE = 40
-WIDTH = 16
+WIDTH = 64
 CONFIG = Qwen3Config(
-    hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-    intermediate_size=24, vocab_size=VOCAB_SIZE, rope_theta=1e4, rms_norm_eps=1e-6, tie_word_embeddings=False,
+    hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+    intermediate_size=64, vocab_size=VOCAB_SIZE, rope_theta=1e4, rms_norm_eps=1e-6, tie_word_embeddings=False,
     attention_bias=False,
 )  # fmt: skip
 
@@ -51,38 +54,49 @@ def decode_in_one_pass(llm: Qwen3, prompt: mx.array) -> np.ndarray:
 
 
 def written_alone(
-    llm: Qwen3, prompt: mx.array, count: int, options: TranscribeOptions = DEFAULTS
+    llm: Qwen3 | NativeDecoder, prompt: mx.array, count: int, options: TranscribeOptions = DEFAULTS
 ) -> list[tuple[int, float]]:
     """Return ids and log-probabilities of one row, recomputed for each token: no cache, batch or look-ahead."""
     sampler = make_sampler(options)
     written: list[tuple[int, float]] = []
     for step in range(count):
         ids = [token_id for token_id, _ in written]
-        rows = mx.concatenate([prompt, llm.embed(mx.array(ids))]) if ids else prompt
-        logits = np.array(llm.logits(mx.array(decode_in_one_pass(llm, rows)[-1])))  # (vocab,)
+        rows = mx.concatenate([prompt, mx.array(llm.embed(mx.array(ids)))]) if ids else prompt
+        logits = np.array(llm.logits_after(rows, 1))[0]  # (vocab,)
         chosen = int(sampler(mx.array(logits[None]), [step])[0]) if options.temperature else int(logits.argmax())
         written.append((chosen, float(logits[chosen] - np.log(np.exp(logits.astype(np.float64)).sum()))))
     return written
 
 
+def on_native(llm: Qwen3, weights: int) -> NativeDecoder:
+    """Return the same decoder, computed by the C library."""
+    arrays = {name: np.array(value) for name, value in tree_flatten(llm.parameters())}
+    matrices = dense_matrices(LIBRARY, arrays, weights)
+    return NativeDecoder(LIBRARY, CONFIG, weights, matrices, lambda name: arrays[f"{name}.weight"])
+
+
 LLM = small_decoder()
+ENGINES: dict[str, Qwen3 | NativeDecoder] = {"mlx": LLM}
+if LIBRARY:
+    ENGINES |= {"native float32": on_native(LLM, FLOAT32), "native int8": on_native(LLM, INT8)}
+on_both_engines = pytest.mark.parametrize("engine", ENGINES)
 SAMPLING = TranscribeOptions(temperature=1.3, top_k=20, top_p=0.95, seed=7)
 LONGEST = 24  # tokens per row
 LOGPROB_TOLERANCE = 5e-4  # measured: 3e-5
 
 
 @cache
-def written(length: int, options: TranscribeOptions) -> list[tuple[int, float]]:
+def written(length: int, options: TranscribeOptions, engine: str = "mlx") -> list[tuple[int, float]]:
     """Return ids and log-probabilities of the row with a prompt of this length, decoded alone."""
-    return written_alone(LLM, random_prompt(length), LONGEST, options)
+    return written_alone(ENGINES[engine], random_prompt(length), LONGEST, options)
 
 
 class Watched:
     """A batch decoder that compares every token with the same row decoded alone, with or without a draft."""
 
-    def __init__(self, options: TranscribeOptions = DEFAULTS):
-        self.decoder = BatchDecoder(LLM, make_sampler(options))
-        self.options = options
+    def __init__(self, options: TranscribeOptions = DEFAULTS, engine: str = "mlx"):
+        self.decoder = BatchDecoder(ENGINES[engine], make_sampler(options))
+        self.options, self.engine = options, engine
         self.live: dict[int, tuple[int, Any]] = {}  # row -> length of its prompt, draft or None
         self.tokens: dict[int, int] = {}  # row -> number of tokens so far
         self.passes: dict[int, int] = {}
@@ -108,7 +122,7 @@ class Watched:
 
     def _compare(self, token: Token) -> None:
         length, draft = self.live[token.row]
-        token_id, logprob = written(length, self.options)[self.tokens[token.row]]
+        token_id, logprob = written(length, self.options, self.engine)[self.tokens[token.row]]
         assert token.token_id == token_id
         assert token.logprob == pytest.approx(logprob, abs=LOGPROB_TOLERANCE)
         self.tokens[token.row] += 1
