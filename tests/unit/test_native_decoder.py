@@ -122,6 +122,21 @@ def test_embeddings(weights: int) -> None:
         native.embed([VOCAB])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("weights", [FLOAT32, INT8])
+@pytest.mark.parametrize("name", SETS)
+def test_what_is_not_finite_is_noticed(name: str, weights: int, value: float) -> None:
+    """In the row itself, from that position on, and in no other row."""
+    native = decoder(weights, name)
+    broken, rows = prompt(65), [native.new_row(), native.new_row()]
+    broken[40, 7] = value
+    hidden = np.concatenate(native.run(rows, [broken, prompt(64)]))
+    _, logprobs = native.choose(hidden)
+    assert np.isfinite(logprobs).tolist() == [True] * 40 + [False] * 25 + [True] * 64
+    [alone] = native.run([native.new_row()], [prompt(64)])
+    np.testing.assert_array_equal(hidden[65:], alone)
+
+
 def test_rows_come_and_go() -> None:
     """More than there are slots, one after the other; too many at a time are refused."""
     native = decoder(INT8, SETS[0])

@@ -39,7 +39,7 @@ struct operand {
  * What a row gives does not depend on the other rows. */
 struct kernels {
     const char *name;
-    /* Round a group of GROUP values to 8 bits: x = scale * rounded. */
+    /* Round a group of GROUP values to 8 bits: x = scale * rounded. The scale is NaN if any value is not finite. */
     void (*round_group)(const float *x, int8_t *rounded, float *scale, int32_t *sum);
     /* One tile of a product, rows `first` to `first + n`: out[row * stride + output]. */
     void (*product_u8)(const uint8_t *tile, int has_offset, const struct operand *x, int first, int n, float *out,

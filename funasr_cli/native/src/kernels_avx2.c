@@ -62,8 +62,12 @@ INLINE __m256 exponential(__m256 x) {
 /* --- products --- */
 
 static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *sum) {
-    __m256 peaks = _mm256_setzero_ps(), sign = _mm256_set1_ps(-0.0f);
-    for (int i = 0; i < GROUP; i += 8) peaks = _mm256_max_ps(peaks, _mm256_andnot_ps(sign, load(x + i)));
+    __m256 peaks = _mm256_setzero_ps(), sign = _mm256_set1_ps(-0.0f), bad = _mm256_setzero_ps();
+    for (int i = 0; i < GROUP; i += 8) {
+        __m256 v = load(x + i), nothing = _mm256_sub_ps(v, v); /* NaN, if v is not finite */
+        bad = _mm256_or_ps(bad, _mm256_cmp_ps(nothing, nothing, _CMP_UNORD_Q));
+        peaks = _mm256_max_ps(peaks, _mm256_andnot_ps(sign, v));
+    }
     float peak = reduce_max(peaks);
     __m256 inverse = _mm256_set1_ps(peak > 0.0f ? 127.0f / peak : 0.0f);
     __m256i sums = _mm256_setzero_si256(), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
@@ -77,10 +81,11 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
         __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
         _mm256_storeu_si256((__m256i *)(rounded + i), bytes);
     }
-    *scale = peak / 127.0f;
+    *scale = _mm256_movemask_ps(bad) ? NAN : peak / 127.0f;
     __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
-    *sum = _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1)));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1));
+    *sum = _mm256_movemask_ps(bad) ? 0 : _mm_cvtsi128_si32(four);
 }
 
 /* Half a tile: the 8 outputs from `half` on. */

@@ -5,6 +5,7 @@
 #if defined(__x86_64__)
 
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 #define ROWS 8 /* that share the loads of a tile: 16 accumulators */
@@ -44,8 +45,10 @@ INLINE __m512 exponential(__m512 x) {
 
 static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *sum) {
     __m512 v[4], peaks = _mm512_setzero_ps();
+    __mmask16 bad = 0;
     for (int i = 0; i < 4; i++) {
         v[i] = load(x + 16 * i);
+        bad |= _mm512_fpclass_ps_mask(v[i], 0x99); /* NaN or infinite */
         peaks = _mm512_max_ps(peaks, _mm512_abs_ps(v[i]));
     }
     float peak = _mm512_reduce_max_ps(peaks);
@@ -56,8 +59,8 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
         sums = _mm512_add_epi32(sums, whole);
         _mm_storeu_si128((__m128i *)(rounded + 16 * i), _mm512_cvtepi32_epi8(whole));
     }
-    *scale = peak / 127.0f;
-    *sum = _mm512_reduce_add_epi32(sums);
+    *scale = bad ? NAN : peak / 127.0f;
+    *sum = bad ? 0 : _mm512_reduce_add_epi32(sums);
 }
 
 INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, const struct operand *x, int first,

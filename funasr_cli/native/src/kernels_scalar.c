@@ -9,13 +9,17 @@ typedef _Float16 half;
 
 static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *sum) {
     float peak = 0.0f;
-    for (int i = 0; i < GROUP; i++) peak = fabsf(x[i]) <= peak ? peak : fabsf(x[i]); /* NaN, if all are */
+    int finite = 1;
+    for (int i = 0; i < GROUP; i++) {
+        finite &= isfinite(x[i]) != 0;
+        peak = fmaxf(peak, fabsf(x[i]));
+    }
     float inverse = peak > 0.0f ? 127.0f / peak : 0.0f;
-    *scale = peak / 127.0f;
+    *scale = finite ? peak / 127.0f : NAN;
     *sum = 0;
     for (int i = 0; i < GROUP; i++) {
         float value = rintf(x[i] * inverse);
-        rounded[i] = fabsf(value) <= 127.0f ? (int8_t)value : 0; /* not of NaN, which `scale` passes on */
+        rounded[i] = fabsf(value) <= 127.0f ? (int8_t)value : 0;
         *sum += rounded[i];
     }
 }
