@@ -16,7 +16,7 @@ from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.native.library import FLOAT32, GROUP, INT8, TILE, Layer, Matrix, Packed, Shape, check
 
 SLOTS = 256  # rows that may have keys and values at a time: more than any batch has
-POSITIONS_AT_ONCE = 256  # of prompts: memory for activations grows with them
+POSITIONS_AT_ONCE = 128  # of prompts: Ctrl-C waits for them, and they need memory for activations
 PAGE = 64  # positions of a slot that are allocated together
 HALF_BYTES = 2  # of a key's or value's number
 HEAD = "lm_head"

@@ -34,7 +34,7 @@ def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
     assert (data["format"], data["format_version"], data["mode"]) == ("funasr-bench", 1, "rtf")
     assert data["settings"] == {
         "language": "auto", "max_tokens": 4, "exact_tokens": None, "itn": True, "drafts": ["auto"],
-        "device": None, "dtype": None, "trials": 3,
+        "device": None, "dtype": None, "engine": "auto", "trials": 3,
     }  # fmt: skip
     assert {"python", "funasr-cli", "mlx", "numpy"} <= data["versions"].keys()
     assert data["machine"].keys() == {"system", "processor", "cores", "memory_bytes", "gpu", "blas", "threads"}

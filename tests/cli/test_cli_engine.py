@@ -1,0 +1,139 @@
+"""`--engine`: which one computes, where it is named, and how a run with the native one ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from support.measuring import measured
+from support.native import LIBRARY, SETS, WITHOUT
+from support.running import COMMAND, environment, invoke, load_once
+from support.small import convert
+
+from funasr_cli import demo
+
+needs_library = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
+DATA = Path(__file__).parents[1] / "data"
+CLIPS = demo.clips()
+PATHS = [clip.path for clip in CLIPS]
+BASE = ("transcribe", "-m", "demo")
+MLX = "mlx float32, CPU"
+NATIVE = f"native int8, {SETS[0]}" if SETS else ""
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("options", "variables", "engine"),
+    [
+        ((), {}, MLX),
+        (("--engine", "auto"), {}, MLX),
+        (("--engine", "native"), {}, NATIVE),
+        ((), {"FUNASR_ENGINE": "native"}, NATIVE),
+        (("--engine", "mlx"), {"FUNASR_ENGINE": "native"}, MLX),
+        (("--engine", "native", "--dtype", "float32"), {}, NATIVE.replace("int8", "float32")),
+    ],
+)
+def test_results_and_details_name_the_engine(
+    options: tuple[str, ...], variables: dict[str, str], engine: str
+) -> None:
+    result = invoke(*BASE, *PATHS[:2], "-f", "jsonl", "-v", *options, env=variables)
+    assert result.exit_code == 0, result
+    lines = list(map(json.loads, result.stdout.splitlines()))
+    assert [line["engine"] for line in lines] == [engine] * 2
+    assert [line["text"] for line in lines] == [clip.written for clip in CLIPS[:2]]
+    assert f"decoder: {engine}" in result.stderr
+
+
+@needs_library
+def test_info_names_the_instruction_sets() -> None:
+    facts = json.loads(invoke("info", "--json").stdout)
+    assert facts["native engine"].split(", ") == list(SETS)
+    without = invoke("info", env={"FUNASR_NATIVE": "0"})
+    assert "not available: it is switched off by FUNASR_NATIVE=0" in without.stdout
+    assert "FUNASR_NATIVE" not in without.stderr
+
+
+@needs_library
+def test_measurements_name_the_engine() -> None:
+    data = measured("--rtf", "-m", "demo", PATHS[0], "--trials", 1, "--engine", "native")
+    assert data["settings"]["engine"] == "native"
+    (model,) = data["models"]
+    assert model["engine"] == NATIVE
+    assert model["native_bytes"] > 1e6
+    table = invoke("bench", "--rtf", "-m", "demo", PATHS[0], "--trials", 1, "--markdown", "--engine", "native")
+    assert f"computed by {NATIVE}" in table.stdout
+
+
+@pytest.mark.process
+@needs_library
+def test_memory_is_measured_with_the_engine() -> None:
+    data = measured("--memory", "-m", "demo", "--durations", 5, "--max-tokens", 2, "--engine", "native")
+    assert data["settings"]["engine"] == "native"
+
+
+@needs_library
+def test_resume_does_not_mix_engines(tmp_path: Path) -> None:
+    """A result of another engine is made again; one of `auto` is one of MLX."""
+    command = (*BASE, PATHS[0], "-o", tmp_path)
+    assert invoke(*command).exit_code == 0
+    for options, skipped in (
+        (("--engine", "auto"), True), (("--engine", "native"), False), (("--engine", "native"), True), ((), False)
+    ):  # fmt: skip
+        result = invoke(*command, "--resume", *options)
+        assert result.exit_code == 0
+        assert ("the options" not in result.stderr) == skipped, (options, result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "values"),
+    [
+        (("--dtype", "int8"), "options-conflict", ("int8", "--engine native")),
+        (("--dtype", "stored", "--engine", "native"), "option-value", ("stored", "int8, float32")),
+    ],
+)
+def test_types_that_an_engine_does_not_have(options: tuple[str, ...], code: str, values: tuple[str, ...]) -> None:
+    invoke(*BASE, PATHS[0], *options).assert_error(2, code, *values)
+
+
+def test_a_family_that_the_engine_cannot_compute(tmp_path: Path) -> None:
+    folder = convert(DATA / "sense_voice_small", tmp_path / "m").folder
+    result = invoke("transcribe", "-m", folder, PATHS[0], "--engine", "native")
+    result.assert_error(2, "option-unsupported", "--engine native", "SenseVoiceSmall")
+
+
+def test_an_engine_that_is_missing() -> None:
+    load_once.cache_clear()
+    result = invoke(*BASE, PATHS[0], "--engine", "native", env={"FUNASR_NATIVE": "0"})
+    result.assert_error(5, "package-missing", "--engine native", "FUNASR_NATIVE=0")
+
+
+@needs_library
+def test_another_model_s_word_times_are_computed_by_mlx(small_model: Path) -> None:
+    """The engine and its type are those of the main model's decoder alone."""
+    result = invoke(
+        "transcribe", "-m", small_model, PATHS[0], "--align-with", "demo", "--engine", "native", "--max-tokens", 4,
+        "-f", "json",
+    )  # fmt: skip
+    assert json.loads(result.stdout)["engine"] == NATIVE, result.stderr
+
+
+@needs_library
+@pytest.mark.process
+@pytest.mark.parametrize("moment", range(4))
+def test_ctrl_c(moment: int) -> None:
+    """At several moments while texts are written: the process ends within a second, without a traceback."""
+    command = [*COMMAND, *map(str, (*BASE, *PATHS * 300, "--engine", "native"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
+        assert process.stdout
+        os.read(process.stdout.fileno(), 1)
+        time.sleep(0.037 * moment)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, stderr = process.communicate(timeout=60)
+        assert time.monotonic() - started < 1 + 2  # with the end of Python itself, on a busy machine
+    assert (process.returncode, stderr.decode()) == (130, "warning: interrupted\n")

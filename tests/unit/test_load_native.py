@@ -1,0 +1,254 @@
+"""Loading a model for the native engine: its texts, quantized models, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from support.errors import refused
+from support.native import LIBRARY, WITHOUT
+from support.small import MakeCheckpoint, convert
+
+import funasr_cli
+from funasr_cli import demo
+from funasr_cli.checkpoints.tensors import Tensor
+from funasr_cli.compute.backend import mx
+from funasr_cli.families import native
+from funasr_cli.families.load import load_model
+from funasr_cli.families.native import Affine, Stored, rounded
+from funasr_cli.families.open import open_model
+from funasr_cli.native import library as native_library
+from funasr_cli.native.decoder import NativeDecoder
+from funasr_cli.options import DEFAULTS
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.verification.proof import trace
+
+needs_library = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
+CLIPS = demo.clips()
+PATHS = [clip.path for clip in CLIPS]
+
+
+@needs_library
+@pytest.mark.parametrize("draft", ["auto", "off"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_the_texts_of_the_demo_model(dtype: str, draft: str) -> None:
+    """They are those of MLX in float32, in a batch and alone."""
+    recognizer = Recognizer(load_model(demo.MODEL, dtype, "native"))
+    done = recognizer.transcribe_batch(PATHS, draft=draft)
+    assert [each.text for each in done] == [clip.written for clip in CLIPS]
+    assert recognizer.transcribe(PATHS[3], draft=draft, batch_size=1).text == CLIPS[3].written
+    assert {each.engine.split(",")[0] for each in done} == {f"native {dtype}"}
+    assert any(each.timings.accepted for each in done) == (draft == "auto")
+
+
+@needs_library
+def test_every_stage_is_near_that_of_mlx() -> None:
+    """`trace` works on both engines."""
+    ours = trace(load_model(demo.MODEL, "int8", "native"), PATHS[0])
+    theirs = trace(load_model(demo.MODEL, "float32"), PATHS[0], ours.token_ids)
+    assert ours.text == theirs.text
+    for name, values in theirs.stages.items():
+        np.testing.assert_array_equal(ours.stages[name], values)
+    products = (ours.logits * theirs.logits).sum(-1)
+    lengths = np.linalg.norm(ours.logits, axis=-1) * np.linalg.norm(theirs.logits, axis=-1)
+    assert (products / lengths).min() > 0.999
+
+
+@needs_library
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+@pytest.mark.parametrize(("quantize", "group_size"), [("8", 64), ("4", 64), ("mixed", 64)])
+def test_quantized_models_are_used_as_stored(quantize: str, group_size: int, dtype: str, tmp_path: Path) -> None:
+    folder = convert(demo.MODEL, tmp_path / "m", quantize=quantize, group_size=group_size).folder
+    model = load_model(folder, dtype, "native")
+    decoder = model.network.llm
+    assert isinstance(decoder, NativeDecoder)
+    checkpoint, module = open_model(folder), "llm.model.embed_tokens"
+    parts = [checkpoint.tensors[f"{module}.{name}"].read() for name in ("weight", "scales", "biases")]
+    bits = checkpoint.quantized()[module].bits
+    scale_type = mx.float32 if dtype == "int8" else mx.bfloat16  # MLX rounds to the type of the scales
+    packed, scales, biases = parts[0], parts[1].astype(scale_type), parts[2].astype(scale_type)
+    table = mx.dequantize(packed, scales, biases, group_size=group_size, bits=bits).astype(mx.float32)
+    ids = [0, 5, len(table) - 1]
+    np.testing.assert_allclose(decoder.embed(ids), np.array(table)[ids], atol=1e-5)
+    theirs = load_model(folder, "float32")
+    expected = [each.text for each in Recognizer(theirs).transcribe_batch(PATHS[:4])]
+    assert [each.text for each in Recognizer(model).transcribe_batch(PATHS[:4])] == expected
+
+
+def test_rows_of_a_quantized_matrix() -> None:
+    """Scales are repeated for groups of 128; values times scales plus offsets are what MLX computes."""
+    for group_size, bits in ((64, 8), (64, 4), (128, 4), (128, 2)):
+        weight = mx.random.normal((96, 256))
+        packed, scales, biases = mx.quantize(weight, group_size=group_size, bits=bits)
+        stored = Stored(packed, scales, biases, native.Groups(bits, group_size))
+        assert (stored.rows, stored.columns) == (96, 256)
+        expected = np.array(mx.dequantize(packed, scales, biases, group_size=group_size, bits=bits))
+        rows = slice(32, 64)
+        values, factors, offsets = stored.affine(rows)
+        assert values.max() < 2**bits
+        assert factors.shape == (32, 4)
+        np.testing.assert_allclose(multiplied_out(Affine(values, factors, offsets)), expected[rows], atol=1e-5)
+        np.testing.assert_allclose(stored.dense(rows), expected[rows], atol=1e-6)
+
+
+def multiplied_out(rows: Affine) -> np.ndarray:
+    scales, offsets = (np.repeat(each, 64, axis=1) for each in (rows.scales, rows.offsets))
+    return rows.values * scales + offsets
+
+
+def test_rounding_a_dense_matrix() -> None:
+    values = np.random.default_rng(1).standard_normal((16, 128)).astype(np.float32)
+    values[3, :64] = 0
+    worst = np.abs(multiplied_out(rounded(values)) - values).max()
+    assert 0 < worst <= np.abs(values).max() / 254 * 1.01
+    assert not multiplied_out(rounded(values))[3, :64].any()
+
+
+@needs_library
+@pytest.mark.slow
+@pytest.mark.parametrize("dense", ["self_attn.k_proj", "mlp.up_proj", "mlp.down_proj"])
+def test_matrices_that_are_fused_may_differ(dense: str, tmp_path: Path) -> None:
+    """A dense one beside quantized ones is rounded, with a scale and an offset as they have."""
+    folder = convert(demo.MODEL, tmp_path / "m", quantize="8").folder
+    module = f"llm.model.layers.0.{dense}"
+    tensors = dict(mx.load(str(folder / "model.safetensors")))
+    parts = [tensors.pop(f"{module}.{name}") for name in ("weight", "scales", "biases")]
+    tensors[f"{module}.weight"] = mx.dequantize(*parts, group_size=64, bits=8).astype(mx.bfloat16)
+    mx.eval(list(tensors.values()))
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    model, exact = load_model(folder, "int8", "native"), load_model(folder, "float32")
+    expected = [each.text for each in Recognizer(exact).transcribe_batch(PATHS[:4])]
+    assert [each.text for each in Recognizer(model).transcribe_batch(PATHS[:4])] == expected
+
+
+@needs_library
+@pytest.mark.slow
+def test_groups_of_32(tmp_path: Path) -> None:
+    folder = convert(demo.MODEL, tmp_path / "m", quantize="4", group_size=32).folder
+    with refused("option-unsupported", "groups of 32", "llm."):
+        load_model(folder, "int8", "native")
+    assert load_model(folder, "float32", "native").engine.startswith("native float32")
+
+
+def test_what_is_loaded_by_default() -> None:
+    assert load_model(demo.MODEL).engine == load_model(demo.MODEL, engine="mlx").engine == "mlx float32, CPU"
+    assert funasr_cli.load("demo").model.engine == "mlx float32, CPU"
+    if LIBRARY:
+        assert funasr_cli.load("demo", engine="native").model.engine.startswith("native int8, ")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "engine", "code"),
+    [
+        ("int8", "mlx", "options-conflict"), ("int8", "auto", "options-conflict"),
+        ("stored", "native", "option-value"), ("bfloat16", "native", "option-value"),
+        (None, "torch", "option-value"),
+    ],
+)  # fmt: skip
+def test_types_and_engines_that_do_not_exist(dtype: str | None, engine: str, code: str) -> None:
+    with refused(code):
+        load_model(demo.MODEL, dtype, engine)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [({"llm_ffn_dim": 96}, "96"), ({"llm_heads": 8, "llm_head_dim": 24}, "24")]
+)
+def test_a_shape_that_is_not_supported(
+    change: dict[str, int], named: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    folder = convert(make_checkpoint(**change), tmp_path / "m").folder
+    with refused("option-unsupported", "--engine native", "FunASRNano", named, "not a multiple of"):
+        load_model(folder, None, "native")
+
+
+def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "on_accelerator", lambda: True)
+    with refused("options-conflict", "--engine native", "GPU"):
+        load_model(demo.MODEL, None, "native")
+
+
+@pytest.mark.parametrize(
+    "reason", ["no Linux", "FUNASR_NATIVE=0", "a C compiler", "neither AVX2 nor AVX512", "loaded"]
+)
+def test_a_library_that_is_missing(reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = tmp_path / "libfunasr.so"
+    damaged.write_bytes(b"damaged")
+    native_library._loaded.cache_clear()
+    if reason == "no Linux":
+        monkeypatch.setattr(native_library.sys, "platform", "darwin")
+        reason = "Linux"
+    elif reason == "FUNASR_NATIVE=0":
+        monkeypatch.setenv("FUNASR_NATIVE", "0")
+    elif reason == "a C compiler":
+        monkeypatch.setattr(native_library, "LIBRARY", tmp_path / "none.so")
+    elif reason == "loaded":
+        monkeypatch.setattr(native_library, "LIBRARY", damaged)
+    elif LIBRARY:
+        monkeypatch.setattr(native_library, "instruction_sets", lambda _: ("scalar",))
+    else:
+        pytest.skip(WITHOUT)
+    assert native_library.library() is None
+    with refused("package-missing", reason) as caught:
+        load_model(demo.MODEL, None, "native")
+    assert caught.value.exit_code == 5
+    assert load_model(demo.MODEL).engine == "mlx float32, CPU"
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_too_little_memory(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before anything is read; what is predicted is about what it takes."""
+    sizes: list[int] = []
+    model = load_model(demo.MODEL, dtype, "native")
+    monkeypatch.setattr(
+        "funasr_cli.families.load.refuse_too_large", lambda what, needed, hint: sizes.extend(needed)
+    )
+    load_model(demo.MODEL, dtype, "native")
+    monkeypatch.undo()
+    rest = sum(value.nbytes for _, value in tree_flatten(model.network.parameters()))
+    assert model.native_bytes + rest < sum(sizes) < 1.5 * (model.native_bytes + rest)
+    monkeypatch.setattr("funasr_cli.compute.device.available_bytes", lambda: 10)
+    monkeypatch.setattr(Tensor, "read_in", None)
+    with refused("memory-short"):
+        load_model(demo.MODEL, dtype, "native")
+
+
+@needs_library
+def test_no_more_than_one_matrix_is_read_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of a large one a part at a time."""
+    monkeypatch.setattr(native, "ROWS_AT_ONCE", 64)
+    counts: list[int] = []
+    dense = Stored.dense
+    monkeypatch.setattr(Stored, "dense", lambda self, rows: counts.append(len(read := dense(self, rows))) or read)
+    model = load_model(demo.MODEL, "int8", "native")
+    assert max(counts) == 64
+    assert model.native_bytes == load_model(demo.MODEL, "int8", "native").native_bytes
+    whole = load_model(demo.MODEL, "int8", "native")
+    texts = [Recognizer(each).transcribe(PATHS[0]).text for each in (model, whole)]
+    assert texts == [CLIPS[0].written] * 2
+
+
+@needs_library
+def test_rows_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row takes whole pages of keys and values in float16, and is not copied when others join."""
+    model = load_model(demo.MODEL, "int8", "native")
+    values = model.config.llm.cache_values_a_token
+    assert model.network.llm.row_bytes(65) == 128 * values * 2
+    monkeypatch.setattr("funasr_cli.families.fun_asr_nano.session.available_bytes", lambda: 0)
+    assert model.session(DEFAULTS).max_rows == 1
+
+
+def test_the_whole_checkpoint_is_checked(tmp_path: Path) -> None:
+    """A decoder's tensor that is missing is reported before the engine is needed."""
+    checkpoint = open_model(demo.MODEL)
+    assert any(name.startswith("llm.") for name in checkpoint.tensors)
+    folder = convert(demo.MODEL, tmp_path / "m").folder
+    tensors = dict(mx.load(str(folder / "model.safetensors")))
+    del tensors["llm.model.layers.0.mlp.up_proj.weight"]
+    mx.eval(list(tensors.values()))
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    with refused("model-misfit", "up_proj"):
+        load_model(folder, None, "native")
