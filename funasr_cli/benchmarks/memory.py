@@ -16,7 +16,11 @@ from funasr_cli.measure import reset_peak_process
 DURATIONS_S = (600.0, 3600.0, 10800.0)
 ACCEPTED = (ExitCode.OK, ExitCode.PARTIAL)
 CUT_SHORT = (*ACCEPTED, ExitCode.INPUT_FAILED)  # with a token limit, every text may be incomplete
-KEPT = ("FUNASR_BLAS", "FUNASR_TRACEBACK")  # other FUNASR_* variables are user settings for transcribing
+KEPT = (
+    "FUNASR_BLAS",
+    "FUNASR_NATIVE",
+    "FUNASR_TRACEBACK",
+)  # other FUNASR_* variables are user settings for transcribing
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from funasr_cli.compute.device import use_device
 from funasr_cli.families.open import capabilities
 from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
+from funasr_cli.options import AUTO_ENGINE
 
 FORMAT = "funasr-bench"
 FORMAT_VERSION = 1
@@ -147,7 +148,7 @@ def _memory(
             "--max-tokens": options.max_tokens,
             "--device": request.device,
             "--dtype": request.dtype,
-            "--engine": request.engine,
+            "--engine": request.engine if request.engine != AUTO_ENGINE else None,
         }
         arguments = [str(part) for option, value in given.items() if value for part in (option, value)]
         models[name] = ["-m", str(folder), *arguments]

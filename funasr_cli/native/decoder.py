@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -111,7 +112,7 @@ class NativeDecoder:
         if not self._decoder:
             raise MemoryError("not enough memory for the CPU engine")
         weakref.finalize(self, loaded.fn_decoder_free, self._decoder)
-        self._lock = threading.Lock()  # the library computes for one thread at a time
+        self._lock = threading.Lock()
         self._free = list(range(SLOTS))
 
     @property
@@ -141,7 +142,7 @@ class NativeDecoder:
     def embed(self, ids: Sequence[int] | mx.array) -> np.ndarray:
         """Look up embeddings: token ids -> (tokens, hidden) float32."""
         out = np.empty((len(ids), self.config.hidden_size), np.float32)
-        check(self._library.fn_embed(self._decoder, np.asarray(ids, np.int32), len(ids), out))
+        self._call(self._library.fn_embed, np.asarray(ids, np.int32), len(ids), out)
         return out
 
     def new_row(self) -> "Row":
@@ -164,15 +165,13 @@ class NativeDecoder:
         hidden = np.empty_like(x)
         for start in range(0, len(x), POSITIONS_AT_ONCE):
             piece = slice(start, start + POSITIONS_AT_ONCE)
-            check(
-                self._library.fn_step(
-                    self._decoder,
-                    len(x[piece]),
-                    slots[piece],
-                    positions[piece],
-                    x[piece],
-                    hidden[piece].ctypes.data,
-                )
+            self._call(
+                self._library.fn_step,
+                len(x[piece]),
+                slots[piece],
+                positions[piece],
+                x[piece],
+                hidden[piece].ctypes.data,
             )
         for row, count in zip(rows, counts, strict=True):
             row.length += count
@@ -181,14 +180,14 @@ class NativeDecoder:
     def choose(self, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the likeliest token after each of (n, hidden) states, and its log-probability: (n,) each."""
         ids, logprobs = np.empty(len(hidden), np.int32), np.empty(len(hidden), np.float32)
-        check(self._library.fn_logits(self._decoder, len(hidden), hidden, None, ids, logprobs))
+        self._call(self._library.fn_logits, len(hidden), hidden, None, ids, logprobs)
         return ids, logprobs
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
         """Compute logits: (n, hidden) -> (n, vocab) float32."""
         out = np.empty((len(hidden), self.config.vocab_size), np.float32)
         ids, logprobs = np.empty(len(hidden), np.int32), np.empty(len(hidden), np.float32)
-        check(self._library.fn_logits(self._decoder, len(hidden), hidden, out.ctypes.data, ids, logprobs))
+        self._call(self._library.fn_logits, len(hidden), hidden, out.ctypes.data, ids, logprobs)
         return out
 
     def logits_after(self, embeddings: mx.array | np.ndarray, count: int) -> np.ndarray:
@@ -200,10 +199,15 @@ class NativeDecoder:
             row.end()
         return self.logits(hidden[-count:])
 
+    def _call(self, function: Callable[..., int], *arguments: Any) -> None:
+        """Call a function of the library, which computes for one thread at a time; Python runs meanwhile."""
+        with self._lock:
+            check(function(self._decoder, *arguments))
+
     def copied(self, row: "Row") -> "Row":
         """Return a new row with the same keys and values."""
         new = self.new_row()
-        check(self._library.fn_copy_slot(self._decoder, row.slot, new.slot, row.length))
+        self._call(self._library.fn_copy_slot, row.slot, new.slot, row.length)
         new.length = row.length
         return new
 

@@ -35,7 +35,7 @@ def speaking(monkeypatch: pytest.MonkeyPatch) -> SpeakingModel:
 
 def loading(monkeypatch: pytest.MonkeyPatch, model: SpeakingModel, **others: SpeechModel) -> SpeakingModel:
     """Load this model for any folder except those with the given names."""
-    monkeypatch.setattr(running, "load", lambda folder, dtype=None: others.get(folder.name, model))
+    monkeypatch.setattr(running, "load", lambda folder, *_: others.get(folder.name, model))
     monkeypatch.setattr(
         "funasr_cli.families.open.capabilities", lambda folder: others.get(folder.name, model).capabilities
     )
@@ -261,7 +261,7 @@ def test_another_model_that_has_no_times_either(home: Path, monkeypatch: pytest.
 
 def test_another_model_from_python(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "funasr_cli.families.load.load_model", lambda folder, dtype=None: running.load(folder, dtype)
+        "funasr_cli.families.load.load_model", lambda folder, dtype=None, *_: running.load(folder, dtype)
     )
     asr = funasr_cli.load("demo", align_with="aligner")
     assert asr.capabilities.word_times

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from funasr_cli.families.load import load_model
 from funasr_cli.families.native import Affine, Stored, rounded
 from funasr_cli.families.open import open_model
 from funasr_cli.native import library as native_library
-from funasr_cli.native.decoder import NativeDecoder
+from funasr_cli.native.decoder import SLOTS, NativeDecoder
 from funasr_cli.options import DEFAULTS
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.verification.proof import trace
@@ -252,3 +254,30 @@ def test_the_whole_checkpoint_is_checked(tmp_path: Path) -> None:
     mx.save_safetensors(str(folder / "model.safetensors"), tensors)
     with refused("model-misfit", "up_proj"):
         load_model(folder, None, "native")
+
+
+@needs_library
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("failing", [0, 1, 2, 9])
+def test_slots_after_an_error(failing: int, error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out in a prompt or a step costs no text; the slots of all rows are given back."""
+    model, calls, run = load_model(demo.MODEL, "int8", "native"), [0], NativeDecoder.run
+
+    def failing_run(llm: NativeDecoder, rows: list[Any], inputs: list[np.ndarray]) -> list[np.ndarray]:
+        calls[0] += 1
+        if calls[0] == failing + 1:
+            raise error
+        return run(llm, rows, inputs)
+
+    monkeypatch.setattr(NativeDecoder, "run", failing_run)
+    recognizer = Recognizer(model)
+    if error is KeyboardInterrupt:
+        with pytest.raises(error):
+            recognizer.transcribe_batch(PATHS)
+    else:
+        texts = [each.text for each in recognizer.transcribe_batch(PATHS)]
+        assert texts == [clip.written for clip in CLIPS]
+    assert calls[0] > failing
+    gc.collect()
+    assert len(model.network.llm._free) == SLOTS
+    assert [each.text for each in recognizer.transcribe_batch(PATHS[:2])] == [clip.written for clip in CLIPS[:2]]

@@ -1,5 +1,6 @@
 """The decoder of the C library: compared with the one on MLX, and rows in a batch with rows alone."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -153,3 +154,17 @@ def test_what_is_not_supported_is_named() -> None:
     assert why_unsupported(CONFIG) is None
     for field, value in {"hidden_size": 100, "head_dim": 24, "attention_bias": True}.items():
         assert why_unsupported(Qwen3Config(**(vars(CONFIG) | {field: value})))
+
+
+def test_threads_take_turns() -> None:
+    """What each of several threads computes with the same decoder is what it computes alone."""
+    native = decoder(INT8, SETS[0])
+    alone = {length: native.run([native.new_row()], [prompt(length)])[0] for length in LENGTHS}
+
+    def run(length: int) -> bool:
+        return all(
+            np.array_equal(native.run([native.new_row()], [prompt(length)])[0], alone[length]) for _ in range(20)
+        )
+
+    with ThreadPoolExecutor(5) as pool:
+        assert list(pool.map(run, LENGTHS)) == [True] * 5
