@@ -68,7 +68,7 @@ ELSEWHERE = [
     ("--batches -m demo space.tsv", 1, "space.tsv"),
     ("--memory -m demo gone.wav --durations 1", 1, "gone.wav"),
     ("--rtf -m demo a.flac --refs other.tsv", 2, "a.flac: no text among the references"),
-    ("--drafts --synthetic demo", 2, "--drafts: synthetic demo"),
+    ("--drafts --synthetic demo", 2, "synthetic demo does not support --drafts"),
 ]
 
 

@@ -57,8 +57,8 @@ def test_differences() -> None:
         f"  - {EN.written}\n"
         f"  + {changed}\n"
         f"{SAME.path}: 0 of 1 segments differ\n"
-        "seven: written 0 times without hotwords, 0 times with them\n"
-        f"meeting: written once without hotwords, {after} times with them\n"
+        "seven: appears 0 times without hotwords, 0 times with them\n"
+        f"meeting: appears once without hotwords, {after} times with them\n"
     )
     assert (result.exit_code, result.stderr) == (0, made_up(EN.path, "0.1-2.7") + summary("0:04", doubtful=1))
 
@@ -130,7 +130,7 @@ def test_a_file_that_goes_away_between_both(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(compare, "_transcribe", then_remove)
     result = invoke("transcribe", "-m", "demo", clip, "--compare-hotwords", "--hotword", "seven")
     assert len(passes) == 2
-    assert result.stdout.startswith("seven: written 0 times ")
+    assert result.stdout.startswith("seven: appears 0 times ")
     assert (result.exit_code, [code for code, _ in result.errors]) == (1, ["audio-missing"])
 
 

@@ -185,8 +185,8 @@ def test_settings_of_results_do_not_keep_from_comparing() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "how"),
     [
-        ("batch-size", "0", "settings in force:"), ("format", "doc", "settings in force:"),
-        ("channels", "stereo", "it comes from"), ("stream", "maybe", "it comes from"),
+        ("batch-size", "0", "check the setting"), ("format", "doc", "check the setting"),
+        ("channels", "stereo", "the value comes from"), ("stream", "maybe", "the value comes from"),
     ],
 )  # fmt: skip
 def test_errors_name_the_setting(tmp_path: Path, name: str, value: str, how: str) -> None:

@@ -254,7 +254,7 @@ def test_a_picture_of_what_the_other_model_hears(home: Path) -> None:
 def test_another_model_that_cannot_tell_either(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC))
     result = transcribe("--align-with", "aligner", "-f", "json")
-    result.assert_error(2, "option-unsupported", "--align-with", "alignment")
+    result.assert_error(2, "option-unsupported", "--align-with", "owner/Speaking")
 
 
 def test_another_model_from_python(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from support.running import COMMAND, PYTHON, environment
 
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x08]")
 COLOURS = re.compile(r"\x1b\[(?:3|4|9)[0-9]")
-COSTS = re.compile(r"([0-9:]+) of audio in [0-9:.]+(?: s)?, RTF [0-9]+\.[0-9]{3}")
+COSTS = re.compile(r"([0-9:]+) of audio in [0-9:.]+(?: s)?, [0-9]+(?:\.[0-9])?x real time")
 # Draws every change, however soon it comes: what is seen does not depend on the time.
 EAGER = [PYTHON, "-c", "from funasr_cli.cli import app, display; display.REDRAW_S = -1.0; app.main()"]
 
