@@ -182,7 +182,8 @@ def models(
                 )
             )
     if len(rows) == 1:
-        console.note(f"only the demo model so far in {models_folder()}; to fetch one, run: funasr convert nano")
+        hint = "funasr transcribe recording.m4a offers to fetch one"
+        console.note(f"only the demo model so far, and none in {models_folder()}; {hint}")
 
 
 def known_models() -> list[dict[str, Any]]:

@@ -93,18 +93,16 @@ class Outcome:
         """Return one line with the ledger of all inputs; empty for a single input that could not be read."""
         failed, ledger = len(self.failed), sum((row.ledger for row in self.rows), Ledger())
         states = sum((row.states for row in self.rows), Counter[str]())
-        repaired = states["repaired"]
         parts = [f"{failed} of {len(self.rows)} inputs failed"] if failed and not self.is_unreadable else []
         if ledger.speech_s:
-            share = (
-                math.floor(ledger.done_share * 1000 + 1e-9) / 10
-            )  # rounded down, so that 100% means that nothing is missing
-            doubtful = f", {states['doubtful']} doubtful" if states["doubtful"] else ""
-            lost = f", {clock(ledger.failed_s)} of audio failed" if ledger.failed_s else ""
-            parts.append(
-                f"{share:.1f}% of {clock(ledger.speech_s)} speech transcribed, "
-                f"{repaired} segment{'s' * (repaired != 1)} repaired, {states['failed']} failed{lost}{doubtful}"
-            )
+            share = math.floor(ledger.done_share * 1000 + 1e-9) / 10  # rounded down: 100% means that nothing is missing
+            facts = [f"{share:.1f}% of {clock(ledger.speech_s)} speech transcribed"]
+            for state in ("repaired", "failed", "doubtful"):
+                if count := states[state]:
+                    facts.append(f"{count} segment{'s' * (count != 1)} {state}")
+            if ledger.failed_s:
+                facts.append(f"{clock(ledger.failed_s)} of audio failed")
+            parts.append(", ".join(facts))
         elif len(self.rows) > failed:
             levels = [row.level_dbfs for row in self.rows if row.state == "silent"]
             parts.append(no_speech(max((level for level in levels if level is not None), default=None)))

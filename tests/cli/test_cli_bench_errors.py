@@ -13,10 +13,10 @@ from funasr_cli import demo
 
 CONFLICT, VALUE, FILE, NO_MEASUREMENT = "options-conflict", "option-value", "file-unreadable", "not-a-measurement"
 
-# What is typed behind `funasr bench`, the error's code, and what it names; no model is looked for.
+# Arguments of `funasr bench`, the error's code, and what it names. No model is looked for.
 USAGE = [
     ("", CONFLICT, "--rtf, --batches, --drafts and --memory"),
-    ("--rtf --memory", CONFLICT, "say what to measure"),
+    ("--rtf --memory", CONFLICT, "choose one measurement"),
     ("--rtf --json --markdown", CONFLICT, "--json with --markdown"),
     ("--rtf --batch-sizes 1,x", VALUE, "--batch-sizes 1,x"),
     ("--rtf --batch-sizes 0", VALUE, "at least 1"),
@@ -24,7 +24,7 @@ USAGE = [
     ("--rtf --durations 5,0", VALUE, "at least 0.1"),
     ("--rtf --durations nan", VALUE, "--durations nan"),
     *(
-        (f"--{mode} {typed}", CONFLICT, f"{typed.split()[0]} with --{mode}")
+        (f"--{mode} {typed}", CONFLICT, f"{typed.split()[0]} has no effect with --{mode}")
         for mode, options in {
             "batches": ["--durations 5"],
             "drafts": ["--durations 4", "--draft off"],
@@ -50,7 +50,7 @@ USAGE = [
     ("--memory --compare cases.json", NO_MEASUREMENT, "cases.json"),
 ]  # fmt: skip
 
-# Refused by Typer, or by what other commands share; and whatever else cannot be done: the exit code.
+# Refused by Typer or by code that commands share, and everything else that fails: the exit code.
 ELSEWHERE = [
     ("--rtf --plt a.png", 2, "--plt"),
     ("--rtf --trials 0", 2, "--trials"),
