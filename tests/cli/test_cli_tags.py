@@ -184,7 +184,9 @@ def test_with_another_model_word_times_are_not_refused(home: Path, options: str)
 
 def test_words_have_the_times_that_the_other_model_tells(home: Path) -> None:
     """It is the demo, which writes the same, and times it by its own branch."""
-    [row] = json.loads(transcribe("--align-with", "aligner", "-f", "json").stdout)["segments"]
+    data = json.loads(transcribe("--align-with", "aligner", "-f", "json").stdout)
+    [row] = data["segments"]
+    assert (data["model"], data["aligned_by"]) == ("owner/Speaking", "demo")
     (own,) = recognizer("demo").transcribe(CLIP, word_times=True).segments
     assert [(word["text"], word["start_s"], word["end_s"]) for word in row["words"]] == [
         (word.text, round(word.start_s, 6), round(word.end_s, 6)) for word in own.words
