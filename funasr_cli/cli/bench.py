@@ -172,5 +172,7 @@ def _numbers(option: str, text: str | None, kind: type[int] | type[float], least
         hint = f"write {whole}numbers separated by commas, such as 1,4,16"
         raise UsageError(f"{option} {text}: not a list of {whole}numbers", hint, code="option-value") from None
     if any(not least <= number < float("inf") for number in numbers):
-        raise UsageError(f"{option} {text}: a number is too small", f"each must be at least {least:g}", code="option-value")
+        raise UsageError(
+            f"{option} {text}: a number is too small", f"each must be at least {least:g}", code="option-value"
+        )
     return numbers

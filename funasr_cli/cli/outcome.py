@@ -95,7 +95,9 @@ class Outcome:
         states = sum((row.states for row in self.rows), Counter[str]())
         parts = [f"{failed} of {len(self.rows)} inputs failed"] if failed and not self.is_unreadable else []
         if ledger.speech_s:
-            share = math.floor(ledger.done_share * 1000 + 1e-9) / 10  # rounded down: 100% means that nothing is missing
+            share = (
+                math.floor(ledger.done_share * 1000 + 1e-9) / 10
+            )  # rounded down: 100% means that nothing is missing
             facts = [f"{share:.1f}% of {clock(ledger.speech_s)} speech transcribed"]
             for state in ("repaired", "failed", "doubtful"):
                 if count := states[state]:

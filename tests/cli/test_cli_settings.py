@@ -35,7 +35,10 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
     assert (rows[2]["folder"], rows[2]["languages"], rows[2]["ctc"]) == (str(MODEL), ["zh", "en"], True)
     shown = invoke("models", env={"FUNASR_HOME": str(home)})
     assert "mine/model\n" in shown.stdout
-    assert "  family:     FunASRNano (7 MB, bfloat16)\n  languages:  Chinese, English\n  word times: yes\n" in shown.stdout
+    assert (
+        "  family:     FunASRNano (7 MB, bfloat16)\n  languages:  Chinese, English\n  word times: yes\n"
+        in shown.stdout
+    )
     assert {row["family"] for row in rows[1:]} == {"FunASRNano"}
     assert {row["model_type"] for row in rows[1:]} == {"fun_asr_nano"}
     assert {"hotwords", "sampling", "word times"} <= set(rows[2]["capabilities"])

@@ -123,6 +123,12 @@ def test_table_of_all_inputs(tmp_path: Path) -> None:
     assert lines[-1] == f"1 of 4 inputs failed; {summary('0:06').rstrip()}"
 
 
+def test_a_single_input_that_cannot_be_read(tmp_path: Path) -> None:
+    """An error says everything: there is no table and no summary."""
+    code, shown, _ = on_terminal("transcribe", "-m", "demo", "missing.wav", cwd=tmp_path)
+    assert (code, screen(shown)) == (1, ["error[audio-missing]: missing.wav: no such file"])
+
+
 @pytest.mark.parametrize(("columns", "numbers"), [(20, ["done"]), (40, ["0:03", "-", "done"])])
 def test_table_on_a_narrow_terminal(columns: int, numbers: list[str]) -> None:
     """No line is longer; the name is folded, all of it is there, and the columns that are left are whole."""
