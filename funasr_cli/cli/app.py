@@ -37,6 +37,7 @@ ENDINGS = (typer.Exit, typer.Abort, BrokenPipeError)  # exceptions that Typer ha
 BUG_HINT = (
     f"set {console.TRACEBACK_VARIABLE}=1 to see where it happened, and report it with the output of funasr info"
 )
+TYPE_NAMES = {"<int>": "N", "<float>": "NUMBER", "<str>": "TEXT", "<path>": "PATH"}
 # Errors about the model, whose cause may be a model that comes from a setting.
 ABOUT_MODELS = ("option-unsupported", "language-unknown")
 
@@ -155,8 +156,22 @@ def _settings_to_check(error: FunASRError, context: Any, parameters: list[Any]) 
     return origins(context, filter(is_involved, parameters))
 
 
+def _with_readable_types(parameters: list[Any], context: Any) -> list[Any]:
+    """Choose what the help shows as types: nothing for flags and arguments, and plain words for numbers."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False) or parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None
+        elif parameter.metavar is None and hasattr(parameter, "display_type_rich"):
+            parameter.metavar = TYPE_NAMES.get(parameter.display_type_rich(context))
+    return parameters
+
+
 class Command(TyperCommand):
     """A command that reads the settings file, and names a setting that may have caused an error."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters, in the form that the help shows."""
+        return _with_readable_types(super().get_params(ctx), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options; the settings file gives defaults, except for help, completion and ``funasr info``."""
@@ -184,6 +199,10 @@ class Command(TyperCommand):
 
 class Boundary(TyperGroup):
     """The group of all commands. Every error ends here."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters, in the form that the help shows."""
+        return _with_readable_types(super().get_params(ctx), ctx)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Read the options of the program itself; show the help if there are no arguments."""

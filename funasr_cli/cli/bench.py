@@ -50,7 +50,7 @@ EXACT_TOKENS_HELP = (
 _what = partial(typer.Option, rich_help_panel="What to measure")
 _cases = partial(typer.Option, rich_help_panel="Cases")
 _result = partial(typer.Option, rich_help_panel="Result")
-_exact = typer.Option(rich_help_panel=parameters.DECODING, help=EXACT_TOKENS_HELP)
+_exact = typer.Option(rich_help_panel=parameters.DECODING, metavar="N", help=EXACT_TOKENS_HELP)
 _refs = _result(
     metavar="FILE", help="Report error rates against these texts; each line is a file name, a tab and its text."
 )
@@ -68,13 +68,15 @@ def bench(
     drafts: Annotated[bool, _what("--drafts", help=DRAFTS_HELP)] = False,
     memory: Annotated[bool, _what("--memory", help=MEMORY_HELP)] = False,
     model: parameters.Models = None,
-    synthetic: Annotated[list[Size] | None, _cases(help=SYNTHETIC_HELP)] = None,
+    synthetic: Annotated[list[Size] | None, _cases(metavar="<full|demo>", help=SYNTHETIC_HELP)] = None,
     device: parameters.Device = None,
     dtype: parameters.DType = None,
     batch_sizes: Annotated[str | None, _cases(metavar="N,N,...", help=BATCH_SIZES_HELP)] = None,
     durations: Annotated[str | None, _cases(metavar="S,S,...", help=DURATIONS_HELP)] = None,
-    recordings: Annotated[int | None, _cases(min=1, help=RECORDINGS_HELP)] = None,
-    trials: Annotated[int, _cases(min=1, help="Timed runs of each case, after one warm-up run.")] = BENCH_TRIALS,
+    recordings: Annotated[int | None, _cases(min=1, metavar="N", help=RECORDINGS_HELP)] = None,
+    trials: Annotated[
+        int, _cases(min=1, metavar="N", help="Timed runs of each case, after one warm-up run.")
+    ] = BENCH_TRIALS,
     lang: parameters.Lang = AUTO,
     itn: parameters.ITN = DEFAULTS.itn,
     max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,

@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from funasr_cli.paths import REFERENCE_PYTHON
 
 # Variables that belong to no option.
 OWN_VARIABLES = (CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_TRACEBACK", REFERENCE_PYTHON)
-FACT_COLUMNS = 13  # of labels in the list of models
+FACT_COLUMNS = 14  # of labels in the list of models
 SUPPORTS = {  # what the list calls a capability; those without words matter only inside the program
     "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",
     "partial text": "live text (--stream)", "alignment": "word times for other models (--align-with)",
@@ -171,19 +172,19 @@ def models(
         return
     columns = console.stdout_columns()
     for row in rows:
-        console.result(f"{row['name']}\n")
-        for name, value in _facts(row).items():
-            lines = console.wrapped(value, columns - FACT_COLUMNS).split("\n") if columns else [value]
-            labels = [f"  {name}:", *[""] * (len(lines) - 1)]
-            console.result(
-                "".join(
-                    f"{label:<{FACT_COLUMNS}} {line}".rstrip() + "\n"
-                    for label, line in zip(labels, lines, strict=True)
-                )
-            )
+        console.result("".join(f"{line}\n" for line in (row["name"], *_lines(_facts(row), columns))))
     if len(rows) == 1:
-        hint = "funasr transcribe recording.m4a offers to fetch one"
-        console.note(f"only the demo model so far, and none in {models_folder()}; {hint}")
+        hint = f"funasr transcribe recording.m4a offers to fetch one into {models_folder()}"
+        console.note(f"only the demo model so far; {hint}")
+
+
+def _lines(facts: dict[str, str], columns: int | None) -> Iterator[str]:
+    """Yield indented lines with labels; long values are broken to fit a terminal of this width."""
+    for name, value in facts.items():
+        pieces = console.wrapped(value, columns - FACT_COLUMNS).split("\n") if columns else [value]
+        for number, piece in enumerate(pieces):
+            label = "" if number else f"  {name}:"
+            yield f"{label:<{FACT_COLUMNS}}{piece}"
 
 
 def known_models() -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ Lang = Annotated[
 ITN = Annotated[bool, option(LANGUAGE, "--itn/--no-itn", "Write numbers as digits, or as words.")]
 MaxTokens = Annotated[
     int | None,
-    option(DECODING, "--max-tokens", "Most tokens for a segment. Default: chosen by its length."),
+    option(DECODING, "--max-tokens", "Most tokens for a segment. Default: chosen by its length.", metavar="N"),
 ]
 Draft = Annotated[Drafting, option(DECODING, "--draft", DRAFT_HELP)]
 Quiet = Annotated[bool, option(TERMINAL, "--quiet", "Print only results, warnings and errors.", "-q")]

@@ -1,6 +1,7 @@
 """What the console prints: lines that are broken between words, and names of inputs."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.transcripts import segment, transcript
@@ -9,7 +10,14 @@ from funasr_cli.cli.console import wrapped
 from funasr_cli.cli.display import _costs, display_name, short_names
 from funasr_cli.transcript import Timings
 
-TIMES = {"read_s": 1.0, "vad_s": 1.0, "features_s": 1.0, "encoder_s": 1.0, "first_token_s": 1.0, "total_s": 1.0}
+TIMES: dict[str, Any] = {
+    "read_s": 1.0,
+    "vad_s": 1.0,
+    "features_s": 1.0,
+    "encoder_s": 1.0,
+    "first_token_s": 1.0,
+    "total_s": 1.0,
+}
 
 
 @pytest.mark.parametrize(
