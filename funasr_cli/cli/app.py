@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from funasr_cli import __version__
 from funasr_cli.cli import bench, console, convert, info, transcribe
+from funasr_cli.cli.mistakes import in_our_words
 from funasr_cli.cli.settings import command_settings, origins
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, UnexpectedError, UsageError
 from funasr_cli.paths import shown
@@ -40,24 +41,6 @@ BUG_HINT = (
 TYPE_NAMES = {"<int>": "N", "<float>": "NUMBER", "<str>": "TEXT", "<path>": "PATH"}
 # Errors about the model, whose cause may be a model that comes from a setting.
 ABOUT_MODELS = ("option-unsupported", "language-unknown")
-
-# Messages of Click and Pydantic on values, and our words: what is wrong, and what is allowed.
-VALUE_ERRORS = (
-    (r"(?P<value>.+) is not one of (?P<names>.+)", "{value} is not allowed", "choose from {names}"),
-    (r"Input should be a valid integer.*|.* is not a valid int.*", "{value} is not a whole number", ""),
-    (r"Input should be a valid number.*|.* is not a valid float.*", "{value} is not a number", ""),
-    (r"Input should be a valid bool.*|.* is not a valid bool.*", "{value} is neither true nor false", ""),
-    (r"Input should be greater than or equal to (?P<least>\S+)", "{value} is too small", "use {least} or more"),
-    (r"(?P<value>\S+) is not in the range x>=(?P<least>\S+)", "{value} is too small", "use {least} or more"),
-)
-# The same for other mistakes.
-USAGE_ERRORS = (
-    (r"No such command '(?P<name>.+?)'(?:\. Did you mean '(?P<near>.+)'\?)?", "unknown command {name}"),
-    (r"Missing command", "no command given"),
-    (r"Got unexpected extra argument.* \((?P<rest>.*)\)", "unexpected argument: {rest}"),
-    (r"Option '(?P<name>.*)' requires an? .*", "{name} needs a value"),
-    (r"Option '(?P<name>.*)' does not take a value", "{name} takes no value"),
-)
 
 
 @contextmanager
@@ -97,46 +80,13 @@ def _bad_command_line(error: Any) -> UsageError:
     """Turn Click's error into ours: what is wrong, what is allowed, and which setting the value comes from."""
     context, parameter = error.ctx, getattr(error, "param", None)
     see = f"see {context.command_path if context else NAMES[0]} --help"
-    message, hint = _in_our_words(error)
+    message, hint = in_our_words(error)
     settings = origins(context, [parameter]) if context and parameter else []
     if settings:
         hint = "\n  ".join(filter(None, (hint, f"the value comes from {settings[0]}")))
     elif hint.startswith("did you mean"):
         hint = f"{hint} Otherwise {see}"
     return UsageError(message, hint or see, code="command-line")
-
-
-def _in_our_words(error: Any) -> tuple[str, str]:
-    """Return what is wrong with a command line, and what is allowed; the latter may be empty."""
-    parameter, kind = getattr(error, "param", None), type(error).__name__
-    text = str(error.message or "").removeprefix("Value error, ").rstrip(".")
-    if kind == "NoSuchOption":
-        near = " or ".join(sorted(error.possibilities or ()))
-        return f"unknown option {error.option_name}", f"did you mean {near}?" if near else ""
-    if parameter is not None:
-        name = max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.metavar
-        if kind == "MissingParameter":
-            return f"{name or parameter.name} is missing", ""
-        problem, hint = _value_error(text, error.__cause__)
-        return f"{name or parameter.name}: {problem}", hint
-    for pattern, ours in USAGE_ERRORS:
-        if found := re.fullmatch(pattern, text):
-            near = (found.groupdict().get("near") or "").replace("'", "")
-            return ours.format(**found.groupdict()), f"did you mean {near}?" if near else ""
-    return text[:1].lower() + text[1:], ""
-
-
-def _value_error(text: str, cause: Any) -> tuple[str, str]:
-    """Return what is wrong with an option's value, and what is allowed, from Click's words or Pydantic's error."""
-    for pattern, problem, hint in VALUE_ERRORS:
-        if found := re.fullmatch(pattern, text):
-            given = cause.errors()[0]["input"] if hasattr(cause, "errors") else None
-            quoted = re.match("'.*?'|\\S+", text)
-            value = repr(given) if given is not None else quoted[0] if quoted else "the value"
-            allowed = {name: part.replace("'", "") for name, part in found.groupdict().items() if part}
-            values = allowed | {"value": re.sub(r"^'([-\d.]+)'$", r"\1", value)}
-            return problem.format(**values), hint.format(**values)
-    return text, ""
 
 
 def _settings_to_check(error: FunASRError, context: Any, parameters: list[Any]) -> list[str]:
@@ -151,7 +101,7 @@ def _settings_to_check(error: FunASRError, context: Any, parameters: list[Any]) 
         names = [*parameter.opts, *parameter.secondary_opts]
         if not isinstance(given, bool | int | float | None):
             names += filter(None, values)
-        return any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) for name in names)
+        return any(re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w/.-])", text) for name in names)
 
     return origins(context, filter(is_involved, parameters))
 

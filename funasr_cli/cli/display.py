@@ -1,14 +1,14 @@
 """Output during a run: progress bars, the text of unfinished segments, and results."""
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from funasr_cli.characters import one_line
 from funasr_cli.cli import console
+from funasr_cli.cli.names import display_name, renamed, short_names
 from funasr_cli.cli.outcome import is_low, no_speech, speed
 from funasr_cli.cli.output import Files, Printer
 from funasr_cli.errors import OutputError
@@ -25,7 +25,6 @@ REDRAW_S = 0.02
 SPARE_COLUMNS = 5  # for one or two ^C of the terminal; without room they start a line that stays on the screen
 WIDE_COLUMNS, LONG_BAR, MEDIUM_BAR, SHORT_BAR = 110, 40, 20, 8  # terminals of this width have long progress bars
 OPTIONAL_STAGES = ("ctc", "prefill", "decode")  # which some models lack
-STANDARD_INPUT = "standard input"
 
 
 class Progress:
@@ -71,7 +70,7 @@ class Progress:
             self._bars.update(
                 self._reading,
                 completed=event.source + share,
-                facts=f"{self._names[event.source]} up to {clock(event.start_s + event.read_s)}",
+                facts=f"up to {clock(event.start_s + event.read_s)} in {self._names[event.source]}",
                 visible=event.source + share < len(self._names),
             )
         elif isinstance(event, SegmentFinished):
@@ -230,14 +229,14 @@ class Display:
         input = self._inputs[event.source]
         name = display_name(input.label)
         if isinstance(event, Failed):
-            event.error.message = _renamed(event.error.message, input.label)
+            event.error.message = renamed(event.error.message, input.label)
             console.report(event.error)
             return
         transcript = event.transcript
         for warning in transcript.warnings:
             console.warn(f"{name}: {warning}")
         if transcript.fault:  # begins with the input's name
-            console.warn(_renamed(transcript.fault, input.label))
+            console.warn(renamed(transcript.fault, input.label))
         if len(self._inputs) > 1 and not transcript.segments and is_low(transcript.level_dbfs):
             console.warn(f"{name}: {no_speech(transcript.level_dbfs)}")
         console.detail(f"{name}: {_costs(transcript)}")
@@ -265,20 +264,3 @@ def _costs(transcript: Transcript) -> str:
     used = {stage: taken_s for stage, taken_s in times.items() if taken_s or stage not in OPTIONAL_STAGES}
     seconds = ", ".join(f"{stage} {taken_s:.2f} s" for stage, taken_s in used.items())
     return f"{count} segment{'s' * (count != 1)}{tokens}; {seconds}"
-
-
-def display_name(label: str) -> str:
-    """Return the name of an input for messages and tables: "standard input" for "-", also with a channel."""
-    return f"{STANDARD_INPUT}{label[1:]}" if label == "-" or label.startswith("- [ch ") else label
-
-
-def short_names(labels: Sequence[str]) -> list[str]:
-    """Return the file names of inputs, with their folder where several inputs have the same name."""
-    paths = [Path(display_name(label)) for label in labels]
-    count = Counter(path.name for path in paths)
-    return [path.name if count[path.name] == 1 else "/".join(path.parts[-2:]) for path in paths]
-
-
-def _renamed(message: str, label: str) -> str:
-    """Replace the input's label at the beginning of a message with its display name."""
-    return display_name(label) + message.removeprefix(label) if message.startswith(f"{label}: ") else message

@@ -14,6 +14,7 @@ from unicodedata import normalize
 from funasr_cli import writers
 from funasr_cli.characters import UNSPACED_LETTERS, one_line, printable
 from funasr_cli.cli import console
+from funasr_cli.cli.names import display_name
 from funasr_cli.cli.resume import NOTES, Notes
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.formats import as_lines, parts_of
@@ -121,7 +122,7 @@ class Files:
             else:
                 self.incomplete += any(map(notes.is_incomplete, found))
             for reason in sorted(set(outdated.values())):
-                again[reason].append(input.label)
+                again[reason].append(display_name(input.label))
         if len(left) < len(inputs):
             incomplete = f"; {self.incomplete} of them incomplete" if self.incomplete else ""
             skipped = f"skipped {len(inputs) - len(left)} of {len(inputs)} inputs"
@@ -223,7 +224,7 @@ def _shared(one: Result, other: Result, better: str | None) -> UsageError:
     """Return the error for two results that would share a name; `better` is a template that avoids it."""
     (input, file), (other_input, other_file) = one, other
     names = f"{shown(file)}" if file == other_file else f"{shown(file)} and {shown(other_file)}"
-    labels = input.label if input.label == other_input.label else f"{input.label} and {other_input.label}"
+    labels = " and ".join(dict.fromkeys(display_name(each.label) for each in (input, other_input)))
     hint = "use a separate --output-dir for each, or give a folder above both, with --recursive"
     if better:
         hint = f"give them different names with --output-template {better!r}"

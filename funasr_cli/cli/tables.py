@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from funasr_cli.benchmarks.request import PARTS, STAGES, Mode
 from funasr_cli.cli import console
-from funasr_cli.cli.display import short_names
+from funasr_cli.cli.names import short_names
 from funasr_cli.formats import clock
 
 if TYPE_CHECKING:

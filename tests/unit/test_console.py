@@ -7,7 +7,8 @@ import pytest
 from support.transcripts import segment, transcript
 
 from funasr_cli.cli.console import wrapped
-from funasr_cli.cli.display import _costs, display_name, short_names
+from funasr_cli.cli.display import _costs
+from funasr_cli.cli.names import display_name, short_names
 from funasr_cli.transcript import Timings
 
 TIMES: dict[str, Any] = {
