@@ -216,7 +216,8 @@ def time_left() -> "ProgressColumn":
         """The time with its label."""
 
         def render(self, task: rich.Task) -> Text:
-            return super().render(task).append(" left")
+            left = super().render(task)  # empty if the total is unknown
+            return left.append(" left") if left else left
 
     return TimeLeft(compact=True, table_column=Column(no_wrap=True))
 
