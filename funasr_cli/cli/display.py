@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 REDRAW_S = 0.02
 SPARE_COLUMNS = 5  # for one or two ^C of the terminal; without room they start a line that stays on the screen
-WIDE_COLUMNS, LONG_BAR, MEDIUM_BAR, SHORT_BAR = 110, 40, 20, 8  # terminals of this width have long progress bars
+BARS = ((110, 40), (95, 20), (0, 8))  # columns of progress bars, by the least width of a terminal
+BAR_OF_ONE = 20  # at least, for a single input, whose facts are short
 OPTIONAL_STAGES = ("ctc", "prefill", "decode")  # which some models lack
 
 
@@ -44,8 +45,8 @@ class Progress:
         self._done_s: dict[int, float] = defaultdict(float)  # of the inputs that are not closed
         self._started = time.perf_counter()
         texts = [rich.TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[facts]")]
-        narrow = MEDIUM_BAR if len(names) == 1 else SHORT_BAR
-        bar = rich.BarColumn(LONG_BAR if console.stderr().width >= WIDE_COLUMNS else narrow)
+        room = next(bar for least, bar in BARS if console.stderr().width >= least)
+        bar = rich.BarColumn(room if len(names) > 1 else max(room, BAR_OF_ONE))
         columns = texts[0], bar, texts[1], console.time_left()
         self._bars = rich.Progress(*columns, console=console.stderr(), disable=not console.shows_progress())
         self._reading = self._bars.add_task("finding speech", total=len(names), facts="", visible=False)
