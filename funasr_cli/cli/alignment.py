@@ -39,7 +39,7 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
                 f"{len(inputs)} channels, each transcribed separately",
                 f"{hint}; use --channels mix",
             )
-        raise UsageError(f"--plot-alignment with {several}", hint, code="options-conflict")
+        raise UsageError(f"cannot combine --plot-alignment with {several}", hint, code="options-conflict")
     [input] = inputs
     if os.path.realpath(path) == os.path.realpath(input.path):
         raise UsageError(f"{path} is the input itself", OTHER_NAME, code="output-is-input")

@@ -15,9 +15,8 @@ from funasr_cli.errors import UsageError
 from funasr_cli.languages import AUTO
 from funasr_cli.options import BENCH_TRIALS, DEFAULTS, TranscribeOptions
 
-OPTIONS = {
-    name: (name,) for name in ("itn", "max_tokens", "exact_tokens", "draft")
-}  # fields of `TranscribeOptions`
+# Fields of `TranscribeOptions`, and their parameters.
+OPTIONS = {name: (name,) for name in ("itn", "max_tokens", "exact_tokens", "draft")}
 # Options that have no effect in a mode, and are refused there.
 IDLE = {
     Mode.RTF: (),
@@ -99,19 +98,15 @@ def bench(
     modes = [mode for mode, wanted in zip(Mode, (rtf, batches, drafts, memory), strict=True) if wanted]
     if len(modes) != 1:
         *others, last = (f"--{mode}" for mode in Mode)
-        hint = f"choose one of {', '.join(others)} and {last}"
-        raise UsageError(
-            "nothing to measure is chosen" if not modes else "choose one measurement",
-            hint,
-            code="options-conflict",
-        )
+        problem = f"{len(modes)} measurements at once" if modes else "no measurement chosen"
+        raise UsageError(problem, f"choose one of {', '.join(others)} and {last}", code="options-conflict")
     [mode] = modes
     for name in IDLE[mode]:
         if parameters.is_typed(context, name):
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} has no effect with --{mode}", "leave it out", code="options-conflict")
     if as_json and as_markdown:
-        raise UsageError("--json with --markdown", "choose one", code="options-conflict")
+        raise UsageError("cannot combine --json with --markdown", "choose one", code="options-conflict")
     sizes = _numbers("--batch-sizes", batch_sizes, int, 1) or BATCH_SIZES.get(mode, (None,))
     options = TranscribeOptions(
         language=lang, itn=itn, max_tokens=max_tokens, exact_tokens=exact_tokens, draft=draft
@@ -122,7 +117,9 @@ def bench(
     many = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # repeated recordings would favour drafts
     textless = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
     if refs and (typed := [option for option, value in textless.items() if value]):
-        raise UsageError(f"--refs with {typed[0]}", "that gives no texts to compare", code="options-conflict")
+        raise UsageError(
+            f"cannot combine --refs with {typed[0]}", "there would be no texts to compare", code="options-conflict"
+        )
     from funasr_cli.benchmarks.scoring import read_references
 
     request = Request(
@@ -174,7 +171,6 @@ def _numbers(option: str, text: str | None, kind: type[int] | type[float], least
         hint = f"write {whole}numbers separated by commas, such as 1,4,16"
         raise UsageError(f"{option} {text}: not a list of {whole}numbers", hint, code="option-value") from None
     if any(not least <= number < float("inf") for number in numbers):
-        raise UsageError(
-            f"{option} {text}: a number is too small", f"each must be at least {least:g}", code="option-value"
-        )
+        hint = f"each number must be at least {least:g}"
+        raise UsageError(f"{option} {text}: out of range", hint, code="option-value")
     return numbers

@@ -43,7 +43,7 @@ def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None
     """Raise a UsageError if there are no hotwords, or an input is a pipe, which cannot be read twice."""
     if not options.hotwords:
         hint = "add --hotword or --hotwords-file"
-        raise UsageError("--compare-hotwords without hotwords", hint, code="options-conflict")
+        raise UsageError("--compare-hotwords needs hotwords", hint, code="options-conflict")
     refuse_pipes(inputs, "--compare-hotwords")
 
 

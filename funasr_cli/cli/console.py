@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
 TRACEBACK_VARIABLE = "FUNASR_TRACEBACK"
 
-QUIET, NORMAL, VERBOSE = range(3)  # quiet: warnings and errors only, in addition to results
+QUIET, NORMAL, VERBOSE = range(3)  # how much is printed in addition to results
 _volume = NORMAL
 
 
@@ -32,7 +32,7 @@ def set_volume(*, quiet: bool, verbose: bool) -> None:
     """Choose how much is printed from now on. Raise a UsageError for both at once."""
     global _volume
     if quiet and verbose:
-        raise UsageError("--quiet with --verbose", "choose one", code="options-conflict")
+        raise UsageError("cannot combine --quiet with --verbose", "choose one", code="options-conflict")
     _volume = QUIET if quiet else VERBOSE if verbose else NORMAL
 
 

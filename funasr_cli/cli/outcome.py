@@ -44,9 +44,7 @@ class Row:
     complete: bool = False
     duration_s: float = 0.0
     segments: int = 0
-    states: Counter[str] = field(
-        default_factory=Counter
-    )  # segments by state; "doubtful" ones are counted a second time
+    states: Counter[str] = field(default_factory=Counter)  # segments by state, and once more if "doubtful"
     ledger: Ledger = field(default_factory=Ledger)
     level_dbfs: float | None = None
 
@@ -95,9 +93,7 @@ class Outcome:
         states = sum((row.states for row in self.rows), Counter[str]())
         parts = [f"{failed} of {len(self.rows)} inputs failed"] if failed and not self.is_unreadable else []
         if ledger.speech_s:
-            share = (
-                math.floor(ledger.done_share * 1000 + 1e-9) / 10
-            )  # rounded down: 100% means that nothing is missing
+            share = math.floor(ledger.done_share * 1000 + 1e-9) / 10  # rounded down: 100% is really everything
             facts = [f"{share:.1f}% of {clock(ledger.speech_s)} speech transcribed"]
             for state in ("repaired", "failed", "doubtful"):
                 if count := states[state]:

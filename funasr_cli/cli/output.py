@@ -67,7 +67,7 @@ class OutputPlan:
             raise UsageError(message, "leave it out to print results to standard output", code="option-value")
         if self.replace and self.resume:
             hint = "--force replaces existing results, --resume keeps them: choose one"
-            raise UsageError("--force with --resume", hint, code="options-conflict")
+            raise UsageError("cannot combine --force with --resume", hint, code="options-conflict")
         for format in self.formats:
             writers.refuse_timeless(format, self.style.times)
 

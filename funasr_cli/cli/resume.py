@@ -88,9 +88,7 @@ class Notes:
             if path.exists() and not path.is_file():  # opening a pipe would block until it has a reader
                 raise OSError(errno.EEXIST, "not a regular file")
             with path.open("a", encoding="utf-8") as notes:
-                notes.write(
-                    "\n" + json.dumps(line)
-                )  # the line end comes first, in case a kill cut off the line before
+                notes.write("\n" + json.dumps(line))  # the line end is first, in case the last line was cut off
         except OSError as error:
             if not self._has_warned:
                 effect = "--resume can only compare the times of files"

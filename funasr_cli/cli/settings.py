@@ -130,9 +130,6 @@ def _refuse_unknown(given: Iterable[str], known: Iterable[str], complaint: str) 
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = (
-                f"did you mean {near[0]}?"
-                if near
-                else "funasr COMMAND --help shows a variable for each option that can be set"
-            )
+            listed = "funasr COMMAND --help shows a variable for each option that can be set"
+            hint = f"did you mean {near[0]}?" if near else listed
             raise UsageError(f"{complaint} {name!r}", hint, code="settings-unknown")

@@ -16,7 +16,7 @@ CONFLICT, VALUE, FILE, NO_MEASUREMENT = "options-conflict", "option-value", "fil
 # Arguments of `funasr bench`, the error's code, and what it names. No model is looked for.
 USAGE = [
     ("", CONFLICT, "--rtf, --batches, --drafts and --memory"),
-    ("--rtf --memory", CONFLICT, "choose one measurement"),
+    ("--rtf --memory", CONFLICT, "2 measurements at once"),
     ("--rtf --json --markdown", CONFLICT, "--json with --markdown"),
     ("--rtf --batch-sizes 1,x", VALUE, "--batch-sizes 1,x"),
     ("--rtf --batch-sizes 0", VALUE, "at least 1"),
