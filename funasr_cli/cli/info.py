@@ -23,7 +23,9 @@ from funasr_cli.languages import LANGUAGES
 from funasr_cli.paths import REFERENCE_PYTHON
 
 # Variables that belong to no option.
-OWN_VARIABLES = (CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_TRACEBACK", REFERENCE_PYTHON)
+OWN_VARIABLES = (
+    CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_OFFLINE", "FUNASR_BLAS", "FUNASR_TRACEBACK", REFERENCE_PYTHON,
+)  # fmt: skip
 FACT_COLUMNS = 14  # of labels in the list of models
 SUPPORTS = {  # what the list calls a capability; those without words matter only inside the program
     "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",

@@ -19,7 +19,7 @@ EAGER = [PYTHON, "-c", "from funasr_cli.cli import app, display; display.REDRAW_
 
 
 def terminal_environment(**changes: str) -> dict[str, str]:
-    return environment(**({"TERM": "xterm-256color", "COLUMNS": "200", "LINES": "40"} | changes))
+    return environment(**({"TERM": "xterm-256color", "COLUMNS": "400", "LINES": "40"} | changes))
 
 
 def on_terminal(
