@@ -69,7 +69,7 @@ def test_progress_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
     assert (code, printed) == (0, f"{out}\n")
     bars = [line for line in frames(shown) if re.match("reading the source|writing|verifying", line)]
     facts = {line.replace("━", "").replace("╸", "").replace("╺", "").rstrip() for line in bars}
-    bytes_ = re.compile(r"(reading the source|writing) +\d+\.\d/\d+\.\d [kM]B +[-\d]:[-\d]{2}:[-\d]{2}")
+    bytes_ = re.compile(r"(reading the source|writing) +\d+\.\d/\d+\.\d [kM]B +[-:\d]+ left")
     assert "verifying" in facts
     assert [fact for fact in facts if bytes_.fullmatch(fact)]
     assert {fact for fact in facts if not bytes_.fullmatch(fact)} <= {"reading the source", "writing", "verifying"}

@@ -156,7 +156,7 @@ def test_it_is_offered_but_never_taken_silently(tmp_path: Path, monkeypatch: pyt
     for command in (("transcribe", demo.clips()[0].path), ("bench", "--rtf")):
         invoke(*command, env=home).assert_error(3, "model-missing", "no model but the demo", "--model demo")
     result = invoke("models", env=home)
-    assert (result.stdout.split("\n")[0], result.stderr[:16]) == ("demo", "none but the dem")
+    assert (result.stdout.split("\n")[0], result.stderr[:19]) == ("demo", "only the demo model")
     shutil.copytree(demo.MODEL, tmp_path / "models/mine")
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
     assert find_model(None) == tmp_path / "models/mine"

@@ -13,13 +13,13 @@ from support.running import COMMAND, PYTHON, environment
 
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x08]")
 COLOURS = re.compile(r"\x1b\[(?:3|4|9)[0-9]")
-COSTS = re.compile(r"([0-9:]+) of audio in [0-9:.]+(?: s)?, RTF [0-9]+\.[0-9]{3}")
+COSTS = re.compile(r"([0-9:]+) of audio in [0-9:.]+(?: s)?, [0-9]+(?:\.[0-9])?x real time")
 # Draw every change immediately, so that the output does not depend on timing.
 EAGER = [PYTHON, "-c", "from funasr_cli.cli import app, display; display.REDRAW_S = -1.0; app.main()"]
 
 
 def terminal_environment(**changes: str) -> dict[str, str]:
-    return environment(**({"TERM": "xterm-256color", "COLUMNS": "200", "LINES": "40"} | changes))
+    return environment(**({"TERM": "xterm-256color", "COLUMNS": "400", "LINES": "40"} | changes))
 
 
 def on_terminal(
