@@ -195,7 +195,7 @@ def test_show_prompt() -> None:
     asked, config = TranscribeOptions(language="en", itn=False, hotwords=words), recognizer("demo").model.config
     tokenizer = recognizer("demo").model.tokenizer
     before, after = prompt_token_ids(asked, config.prompt, tokenizer)
-    heading = f"prompt, {len(before)} tokens before the audio, {len(after)} behind it:\n"
+    heading = f"prompt, {len(before)} tokens before the audio and {len(after)} after it:\n"
     question = f"{CONTEXT.format(words=', '.join(words))}语音转写成英文，不进行文本规整："
     assert result.stderr.startswith(f"{heading}{SYSTEM}{question}<audio>{ANSWER}\n")
     spelled = [tokenizer.decode(ids, skip_special_tokens=False) for ids in (before, after)]
@@ -211,9 +211,9 @@ def test_show_prompt_with_an_earlier_text() -> None:
         for first in (True, False)
     ]
     assert counts[0][1] > counts[1][1]
-    first, others = result.stderr.split("prompt of the others, ")
-    assert first.endswith(f"{counts[0][1]} behind it:\n{SYSTEM}语音转写：<audio>{ANSWER}It is\n")
-    assert others.endswith(f"{counts[1][1]} behind it:\n{SYSTEM}语音转写：<audio>{ANSWER}\n")
+    first, others = result.stderr.split("prompt of later segments, ")
+    assert first.endswith(f"{counts[0][1]} after it:\n{SYSTEM}语音转写：<audio>{ANSWER}It is\n")
+    assert others.endswith(f"{counts[1][1]} after it:\n{SYSTEM}语音转写：<audio>{ANSWER}\n")
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ USAGE_ERRORS = [
     ("a.flac -f srt --max-line-width 1", "option-value", "--max-line-width is 1"),
     ("a.flac -f vtt --max-line-count 0", "option-value", "--max-line-count is 0"),
     # inputs.py
-    ("a.flac ''", "option-value", "without a name"),
+    ("a.flac ''", "option-value", "is empty"),
     ("none", "inputs-missing", "none: "),
     ("a.flac 'no*.wav'", "inputs-missing", "no*.wav: "),
     ("'calls/**/a.wav'", "inputs-missing", "--recursive"),
@@ -66,7 +66,7 @@ USAGE_ERRORS = [
     ("a --pcm s16", "option-value", "'s16'"),
     ("a --pcm s16le --rate 768001", "option-value", "768001 Hz"),
     ("a --pcm s16le --pcm-channels 65", "option-value", "65 channels"),
-    ("a.flac calls --pcm s16le", "options-conflict", "without a header"),
+    ("a.flac calls --pcm s16le", "options-conflict", "--pcm"),
     # options without effect
     ("a.flac --force", "option-idle", "--force"),
     ("a.flac --resume -f json", "option-idle", "--resume"),

@@ -90,7 +90,7 @@ def test_folders_and_patterns(typed: str, lines: str) -> None:
 
 @pytest.mark.usefixtures("calls")
 def test_skipped_folders_are_reported() -> None:
-    left = "1 folder with recordings left out; --recursive looks into folders, too\n"
+    left = "skipped 1 folder with recordings; --recursive includes subfolders\n"
     for typed, told in ((["calls"], left), (["calls", "-r"], ""), (["calls/monday/a.flac"], "")):
         result = invoke("transcribe", "-m", "demo", *typed)
         assert (result.exit_code, result.stderr.splitlines(keepends=True)[:-1]) == (0, [told] * bool(told))

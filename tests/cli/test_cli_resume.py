@@ -76,7 +76,7 @@ def test_an_interrupted_run_is_finished(tmp_path: Path, sent: signal.Signals, fo
     exit_code, stderr = interrupt([*COMMAND, *arguments], out, sent)
     if sent == signal.SIGINT:
         assert exit_code == 130
-        told = r"warning: interrupted: (\d+) of 120 inputs are done; --resume goes on with the others"
+        told = r"warning: interrupted: (\d+) of 120 inputs are done; --resume continues with the others"
         how_many = re.fullmatch(told, stderr.splitlines()[-1])
         assert how_many, stderr
         assert 0 <= len(results(out)) - int(how_many[1]) <= 1
