@@ -59,7 +59,7 @@ def test_models_name_ways_to_get_word_times(model: Path, tmp_path: Path, hub: st
     [row, _] = json.loads(invoke("models", "--json", env=home).stdout)
     assert (row["ctc"], row["ctc_on_modelscope"]) == (False, on_modelscope)
     head, *facts = invoke("models", env=home).stdout.splitlines()[:6]
-    elsewhere = "; ModelScope's copy has one: --hub ms" if on_modelscope else ""
+    elsewhere = "; funasr convert nano --hub ms fetches a copy with word times" if on_modelscope else ""
     assert (head, facts[0].endswith(" MB, float32)")) == ("nano", True)
     assert facts[1:3] == ["  languages:  Chinese, English, Japanese", f"  word times: no{elsewhere}"]
     assert facts[4] == f"  folder:     {tmp_path / 'home/models/nano'}"

@@ -23,10 +23,16 @@ def terminal_environment(**changes: str) -> dict[str, str]:
 
 
 def on_terminal(
-    *arguments: object, command: list[str] = COMMAND, stdout_too: bool = True, cwd: Path | None = None, **env: str
+    *arguments: object,
+    command: list[str] = COMMAND,
+    stdout_too: bool = True,
+    cwd: Path | None = None,
+    answer: str = "",
+    **env: str,
 ) -> tuple[int, str, str]:
-    """Run on a terminal; return the exit code, the terminal's output, and stdout if it is a pipe instead."""
+    """Run on a terminal with this input; return exit code, terminal output, and stdout if it is a pipe."""
     controller, terminal = pty.openpty()
+    os.write(controller, answer.encode())
     stdout = terminal if stdout_too else subprocess.PIPE
     run = [*command, *map(str, arguments)]
     base = terminal_environment(**env)
