@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 HUB = "Hugging Face"
 TO_MODELSCOPE = "funasr convert nano --hub ms"
-OTHER_WAYS = "funasr convert SOURCE converts a folder or a hub id; --model demo runs the small bundled model"
+OTHER_WAYS = (
+    "convert a folder or hub id with funasr convert SOURCE, or try the small bundled model with --model demo"
+)
 
 
 def find_or_fetch(
@@ -101,8 +104,9 @@ def _ask(name: str | None, download: "Download", missing: ModelError) -> None:
 
     what = _described(download)
     if not _has_terminal():
-        hint = f"--yes fetches {what} from {HUB}; {OTHER_WAYS}"
-        raise UsageError(f"{missing.message}; no terminal to ask for one", hint, code="download-unconfirmed")
+        message = f"{missing.message}, and there is no terminal to ask before a download"
+        hint = f"add --yes to fetch {what} from {HUB}, {OTHER_WAYS}"
+        raise UsageError(message, hint, code="download-unconfirmed")
     console.say("No speech model is installed yet." if name is None else f"{name} is not on this machine yet.")
     which = "It" if download.name == download.hub_id else f"{download.name} ({download.hub_id})"
     disk = f" and takes {_gigabytes(2 * download.size_bytes)} of disk space" if download.size_bytes else ""
@@ -189,4 +193,5 @@ def _described(download: "Download") -> str:
 
 
 def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"
+    """Return a size in GB, rounded up."""
+    return f"{ceil(size_bytes / 1e8) / 10:.1f} GB"

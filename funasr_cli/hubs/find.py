@@ -214,7 +214,8 @@ def find_model(name: str | None) -> Path:
         hint = f"convert it first: funasr convert {name}" if is_source else "name the folder of a converted model"
         raise ModelError(f"{name}: not a converted model", hint, code="model-unconverted")
     _refuse_aside(name)
-    raise ModelError(f"{name}: no such model", _what_else(name, models), code="model-missing")
+    what = "not on this machine" if name in ALIASES or HUB_ID.fullmatch(name) else "no such model"
+    raise ModelError(f"{name}: {what}", _what_else(name, models), code="model-missing")
 
 
 def find_aligner(name: str) -> Path:

@@ -115,7 +115,7 @@ def test_accepted_on_a_terminal(hub: Hub, home: Path, short_wav: Path) -> None:
     assert (code, printed) == (1, expected(short_wav))  # two tokens cut the text short
     lines = screen(shown)[1:]  # the first one is the answer, which was given early
     assert lines[0] == "No speech model is installed yet."
-    assert lines[1] == f"Fun-ASR-Nano ({NANO}) is downloaded once and takes 3.3 GB of disk space."
+    assert lines[1] == f"Fun-ASR-Nano ({NANO}) is downloaded once and takes 3.4 GB of disk space."
     assert "Fetch Fun-ASR-Nano (1.7 GB) from Hugging Face? [Y/n]" in shown
     assert [step for step in ("downloading", "reading the source", "writing") if step not in shown] == []
 
