@@ -12,6 +12,8 @@ from funasr_cli.cli import console
 from funasr_cli.cli.convert import has_ctc_on_modelscope, progress
 from funasr_cli.errors import ModelError, OutputError, SetupError, UsageError
 from funasr_cli.inputs import Input
+from funasr_cli.languages import LANGUAGES, resolve_language
+from funasr_cli.options import TranscribeOptions
 
 if TYPE_CHECKING:
     from funasr_cli.families.family import Download
@@ -24,7 +26,13 @@ OTHER_WAYS = (
 
 
 def find_or_fetch(
-    name: str | None, inputs: Sequence[Input], typed: Mapping[str, str], *, align_with: str | None, yes: bool
+    name: str | None,
+    inputs: Sequence[Input],
+    options: TranscribeOptions,
+    typed: Mapping[str, str],
+    *,
+    align_with: str | None,
+    yes: bool,
 ) -> Path:
     """Find the folder of a model as `find_model` does. Offer to fetch one that is missing.
 
@@ -34,13 +42,14 @@ def find_or_fetch(
     Args:
         name: the value of ``--model``; None takes the default model.
         inputs: the recordings to transcribe.
+        options: how to transcribe.
         typed: the options on the command line, by field of `TranscribeOptions`.
-        align_with: the model that aligns words, if it will be used.
+        align_with: the value of ``--align-with``.
         yes: whether ``--yes`` was given.
 
     Raises:
         ModelError: the name is neither a model nor a hub id, downloads are off, or the user declined.
-        UsageError: there is no terminal to ask on, and ``--yes`` was not given.
+        UsageError: there is no terminal to ask on, and ``--yes`` was not given; or an option cannot work.
         SetupError: the hub cannot be reached, or the weights need torch and it is not installed.
         FunASRError: none of the inputs can be opened, or the conversion failed.
     """
@@ -59,7 +68,8 @@ def find_or_fetch(
         copied = "copy a model's folder from another machine and name it with --model"
         missing.hint = f"{variable} is set, so nothing is downloaded: {copied}, or try --model demo"
         raise missing
-    _refuse_unusable(inputs, download, typed, align_with)
+    aligner = align_with if options.word_times else None
+    _refuse_unusable(inputs, download, options, typed, aligner)
     if not variable:
         require_room(download)
     if not yes:
@@ -67,13 +77,17 @@ def find_or_fetch(
     elif not variable:
         console.note(f"fetching {_described(download)} from {HUB}: {download.hub_id}")
     folder = _fetch(download)
-    if align_with is None:
+    if not aligner:
         _note_missing_word_times(folder)
     return folder
 
 
 def _refuse_unusable(
-    inputs: Sequence[Input], download: "Download", typed: Mapping[str, str], align_with: str | None
+    inputs: Sequence[Input],
+    download: "Download",
+    options: TranscribeOptions,
+    typed: Mapping[str, str],
+    aligner: str | None,
 ) -> None:
     """Raise the errors that would otherwise only come after the download."""
     from funasr_cli.hubs.find import find_aligner
@@ -84,9 +98,10 @@ def _refuse_unusable(
         for problem in problems[:-1]:
             console.report(problem)
         raise problems[-1]
+    resolve_language(options.language, tuple(LANGUAGES))
     needs_aligner = "word_times" in typed and not download.word_times
-    if align_with and ("align_with" in typed or needs_aligner):
-        find_aligner(align_with)
+    if aligner and ("align_with" in typed or needs_aligner):
+        find_aligner(aligner)
     elif needs_aligner:
         message = f"{typed['word_times']}: {download.hub_id} has no word times"
         hint = f"run {TO_MODELSCOPE}; or run funasr convert sensevoice and add --align-with sensevoice"

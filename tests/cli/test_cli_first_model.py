@@ -290,6 +290,7 @@ CONFLICTS: list[tuple[tuple[str, ...], int, str]] = [
     (("--align-with", "sensevoice", "--timestamps", "word"), 3, "funasr convert sensevoice"),
     (("--align-with", "SenseVoice", "--timestamps", "word"), 3, "did you mean sensevoice?"),
     (("--timestamps", "word"), 2, "no word times"),
+    (("--lang", "klingon"), 2, "klingon"),
     (("--highlight-words", "--format", "srt"), 2, "no word times"),
 ]
 
