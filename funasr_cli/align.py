@@ -7,7 +7,7 @@ from funasr_cli.decoding.text import clean_text
 from funasr_cli.decoding.words import time_words
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.speech_model import SegmentRequest, SpeechModel, TranscriptStage
-from funasr_cli.transcript import Segment
+from funasr_cli.transcript import Segment, Transcript
 from funasr_cli.units import is_spoken
 
 
@@ -30,3 +30,7 @@ class Aligner(TranscriptStage):
         earlier = clean_text((request.first and self._options.prev_text) or "")
         before = said_before(segment.text, earlier, reading.text)
         return replace(segment, words=time_words(segment.text, reading, segment.start_s, segment.end_s, before))
+
+    def transcript(self, transcript: Transcript) -> Transcript:
+        """Add the name of the model that measured the word times."""
+        return replace(transcript, aligned_by=self._model.name)

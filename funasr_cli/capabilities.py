@@ -1,4 +1,4 @@
-"""What a model can do, and the one place that refuses what it cannot. Imports nothing heavy."""
+"""What a model supports, and the checks that refuse unsupported options. Imports nothing heavy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -11,34 +11,34 @@ from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
 NOBODY_TYPED: Mapping[str, str] = MappingProxyType({})
-ELSEWHERE = "leave it out, or choose another model"
+OTHER_MODEL = "leave it out, or use another model: funasr models lists what each one supports"
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a model can do with a segment; what a family leaves out, it cannot.
+    """What a model supports. A family leaves out what its models do not support.
 
     Attributes:
-        languages: ISO codes of those it can be asked for.
-        prompt: be asked in words.
-        hotwords: expect words that are named beforehand.
-        previous_text: go on from an earlier text.
-        sampling: choose tokens by chance.
-        decoder: write a text token by token, which a draft can spare.
-        token_limit: end a text after a number of tokens.
-        itn_switch: write numbers as digits or as words, as asked.
-        digits: write numbers as digits, where there is no switch.
-        partial_text: show text while it is being written.
-        word_times: tell when each word was said.
-        alignment: tell when the words of another model's text were said, by a CTC output.
-        confidence: tell how sure it was of each piece of text.
-        ctc_text: spell out what a CTC branch beside the decoder heard.
-        drafts: let the decoder check a draft instead of writing each token by itself.
-        second_opinion: compare the text with a second reading of its own.
-        language_found: tell which language it heard.
-        tags: tell emotion and sounds.
-        translation: translate.
-        hints: by the name of what it lacks: how to come by that all the same, for messages.
+        languages: ISO codes of the languages that a caller can ask for.
+        prompt: takes a prompt in words.
+        hotwords: takes words to expect.
+        previous_text: takes the text that precedes a recording.
+        sampling: samples tokens at a temperature.
+        decoder: writes text token by token, so that drafts can save time.
+        token_limit: stops after a given number of tokens.
+        itn_switch: writes numbers as digits or as words, as requested.
+        digits: writes numbers as digits; matters only without `itn_switch`.
+        partial_text: shows text while it is being decoded.
+        word_times: measures when each word was spoken.
+        alignment: measures word times for the text of another model, with a CTC output.
+        confidence: gives a probability for each piece of text.
+        ctc_text: gives the text of a CTC branch in addition to the decoder's.
+        drafts: lets the decoder verify a draft instead of writing each token itself.
+        second_opinion: compares its text with a second reading of the audio.
+        language_found: identifies the spoken language.
+        tags: detects emotion and sounds.
+        translation: translates.
+        hints: for a capability that is missing, by name: what to do instead. Shown in messages.
     """
 
     languages: tuple[str, ...]
@@ -63,18 +63,18 @@ class Capabilities:
     hints: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def names(self) -> tuple[str, ...]:
-        """Return what it can do, in words, without its languages."""
-        held = [field.name for field in fields(self) if getattr(self, field.name) is True]
-        return tuple(map(in_words, held))
+        """Return the supported capabilities in words, without the languages."""
+        supported = [field.name for field in fields(self) if getattr(self, field.name) is True]
+        return tuple(map(in_words, supported))
 
 
 def in_words(capability: str) -> str:
-    """Return what people call a capability."""
+    """Return the name of a capability as messages and lists show it."""
     return capability.replace("_", " ").replace("itn", "ITN").replace("ctc", "CTC")
 
 
 class Able(Protocol):
-    """A model, as far as it matters here."""
+    """The part of a model that these checks use."""
 
     name: str
     capabilities: Capabilities
@@ -82,14 +82,14 @@ class Able(Protocol):
 
 
 class Need(NamedTuple):
-    """What an option takes."""
+    """The capability that an option needs."""
 
-    option: str  # in the words of the command line
+    option: str  # as written on the command line
     capability: str
 
 
-# By the field of `TranscribeOptions`, once its value is not the default. What stands in none of these tables fails
-# a test.
+# Needed when a field of `TranscribeOptions` differs from its default. A test fails for a field that is in none of
+# these tables.
 NEEDS = {
     "hotwords": Need("--hotword", "hotwords"),
     "prev_text": Need("--prev-text", "previous_text"),
@@ -102,15 +102,16 @@ NEEDS = {
     "confidence": Need("--confidence", "confidence"),
     "word_times": Need("--timestamps word", "word_times"),
 }
-# Of what somebody has typed, whatever its value; `tags` and `show_prompt` are the command's own.
+# Needed when an option is given on the command line, with any value. `tags` and `show_prompt` are not fields of
+# `TranscribeOptions`.
 NEEDS_IF_TYPED = {
     "draft": Need("--draft", "decoder"),
     "tags": Need("--tags", "tags"),
     "show_prompt": Need("--show-prompt", "prompt"),
 }
-BEST_EFFORT = ("ctc", "draft", "second_opinion")  # they mean: where the model has it
-UNIVERSAL = ("vad", "vad_threshold", "min_pause_s", "join_s", "batch_size")  # nothing is asked of the model
-BY_THEMSELVES = ("language", "itn", "max_segment_s")  # refused in ways of their own, below
+BEST_EFFORT = ("ctc", "draft", "second_opinion")  # have no effect on a model without the capability
+UNIVERSAL = ("vad", "vad_threshold", "min_pause_s", "join_s", "batch_size")  # work with every model
+BY_THEMSELVES = ("language", "itn", "max_segment_s")  # have their own checks, below
 
 
 def refuse_unsupported(
@@ -121,30 +122,32 @@ def refuse_unsupported(
     longest_segment_s: float = inf,
     typed: Mapping[str, str] = NOBODY_TYPED,
 ) -> None:
-    """Refuse an option that a model cannot honour, naming both.
+    """Refuse an option that a model does not support; the message names both.
 
-    An option is asked for where its value is not the default. Numbers as digits are the default of all, so that a
-    model without the switch is asked for them only where somebody has typed it, and for what it always does never.
+    An option counts as requested when its value is not the default. Numbers as digits are the default for every
+    model, so a model without the ITN switch refuses `--itn` only when it is given on the command line.
 
     Args:
-        options: what is asked for.
-        capabilities: the model's, with word times where another model tells them for it.
-        model: its name.
-        longest_segment_s: the longest segment that it takes; the default of `max_segment_s` is cut down to it.
-        typed: by the fields of which somebody has typed the value, even if it is the default: what was typed. It
-            may have names of `NEEDS_IF_TYPED`, too.
+        options: the requested options.
+        capabilities: those of the model; `word_times` is true if another model measures them.
+        model: the model's name.
+        longest_segment_s: the longest segment that the model takes; a longer default is reduced to it.
+        typed: options given on the command line, even with their default value: the option as written, by field of
+            `TranscribeOptions` or by name in `NEEDS_IF_TYPED`.
 
     Raises:
-        UsageError: it lacks something, or the language is not one of its own.
+        UsageError: the model lacks a capability, or does not know the language.
     """
     resolve_language(options.language, capabilities.languages)
     lacking = _lacking(options, capabilities, typed)
-    for name in sorted(lacking, key=lambda name: name not in typed):  # what waits elsewhere is not to be blamed
+    for name in sorted(lacking, key=lambda name: name not in typed):  # first what the user wrote, then settings
         refuse_missing(typed.get(name, lacking[name].option), lacking[name].capability, capabilities, model)
     chosen = "max_segment_s" in typed or options.max_segment_s != DEFAULTS.max_segment_s
     if chosen and options.max_segment_s > longest_segment_s:
-        message = f"--max-segment is {options.max_segment_s:g} s: {model} takes {longest_segment_s:g} s at most"
-        raise UsageError(message, f"it must be 2 to {longest_segment_s:g} s", code="option-unsupported")
+        message = (
+            f"--max-segment {options.max_segment_s:g}: {model} takes segments of up to {longest_segment_s:g} s"
+        )
+        raise UsageError(message, f"choose 2 to {longest_segment_s:g} seconds", code="option-unsupported")
 
 
 def supported(
@@ -154,10 +157,10 @@ def supported(
     longest_segment_s: float = inf,
     typed: Mapping[str, str] = NOBODY_TYPED,
 ) -> TranscribeOptions:
-    """Leave out what a model cannot honour, if nobody has typed it: as of a settings file, where it waits.
+    """Reset unsupported options that come from a variable or the settings file, and return the rest.
 
-    If something has been typed that it cannot honour either, all stays, to be refused by `refuse_unsupported`,
-    which takes the same.
+    If an unsupported option was given on the command line, all options stay, and `refuse_unsupported` refuses it.
+    The arguments are those of `refuse_unsupported`.
     """
     lacking = set(_lacking(options, capabilities, typed))
     if options.max_segment_s > longest_segment_s:
@@ -169,7 +172,7 @@ def supported(
 
 
 def _lacking(options: TranscribeOptions, able: Capabilities, typed: Mapping[str, str]) -> dict[str, Need]:
-    """Find what is asked for that a model cannot do, by the names of the tables."""
+    """Return the needs that a model does not meet, by option name."""
     asked = {name: need for name, need in NEEDS.items() if getattr(options, name) != getattr(DEFAULTS, name)}
     asked |= {name: need for name, need in NEEDS_IF_TYPED.items() if name in typed}
     if ("itn" in typed or options.itn != DEFAULTS.itn) and options.itn != able.digits:
@@ -178,30 +181,31 @@ def _lacking(options: TranscribeOptions, able: Capabilities, typed: Mapping[str,
 
 
 def refuse_missing(option: str, capability: str, capabilities: Capabilities, model: str) -> None:
-    """Raise a `UsageError` for an option of a model that lacks what it takes."""
+    """Raise a `UsageError` if a model lacks the capability that an option needs."""
     if not getattr(capabilities, capability):
-        message = f"{option}: {model} has no {in_words(capability)}"
-        hint = capabilities.hints.get(capability, ELSEWHERE)
-        raise UsageError(message, hint, code="option-unsupported")
+        hint = capabilities.hints.get(capability, OTHER_MODEL)
+        raise UsageError(f"{model} does not support {option}", hint, code="option-unsupported")
 
 
 def refuse_aligner(model: Able, aligner: Able) -> None:
-    """Raise a `UsageError` for a second model that cannot tell when words were said, or is not needed for it."""
+    """Raise a `UsageError` if the second model cannot measure word times, or the first one needs no help."""
     if model.capabilities.word_times:
-        message = f"--align-with {aligner.name}: {model.name} has word times of its own"
+        message = f"--align-with {aligner.name}: not needed, {model.name} measures word times itself"
         raise UsageError(message, "leave it out", code="option-idle")
-    refuse_missing("--align-with", "alignment", aligner.capabilities, aligner.name)
+    if not aligner.capabilities.alignment:
+        message = f"--align-with {aligner.name}: this model cannot measure word times for another one"
+        raise UsageError(message, "use a model with a CTC output, such as sensevoice", code="option-unsupported")
 
 
 def knows(options: TranscribeOptions, capabilities: Capabilities) -> bool:
-    """Tell whether the language that is asked for, if any, is one of a model's; a `UsageError` for nonsense."""
+    """Return whether a model supports the requested language; raise a `UsageError` for an unknown one."""
     code = resolve_language(options.language, tuple(LANGUAGES))
     return not code or code in capabilities.languages
 
 
 def refuse_unaligned_language(options: TranscribeOptions, aligner: Able) -> None:
-    """Raise a `UsageError` for a language that the second model does not know."""
+    """Raise a `UsageError` if the second model does not support the language."""
     if not knows(options, aligner.capabilities):
-        message = f"--align-with {aligner.name}: it does not know language {options.language!r}"
-        hint = f"it tells word times in {', '.join(aligner.capabilities.languages)}"
+        message = f"--align-with {aligner.name}: this model does not support language {options.language!r}"
+        hint = f"it measures word times in {', '.join(aligner.capabilities.languages)}"
         raise UsageError(message, hint, code="language-unknown")

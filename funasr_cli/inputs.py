@@ -1,7 +1,7 @@
-"""What was typed on the command line -> the inputs it stands for. Opens no recording, holds no samples.
+"""Find the inputs that the command line names, without opening a recording.
 
-A recording that is there twice is transcribed once, unless it was typed twice itself: what a folder or a pattern
-brings is left out where the same file was typed, or came before.
+A recording that is found twice is transcribed once, unless the user named that file twice: a file from a folder or
+a pattern is left out if it was also named directly, or was found before.
 """
 
 import glob
@@ -19,7 +19,7 @@ from funasr_cli.audio.tape import STDIN
 from funasr_cli.errors import AudioError, FunASRError, UsageError
 from funasr_cli.paths import shown
 
-# Files in a folder that are taken for recordings. "ts" is missing: it is TypeScript more often than MPEG.
+# Endings of recordings in folders. "ts" is missing, because it is TypeScript more often than MPEG.
 AUDIO_ENDINGS = (
     "3ga aac ac3 aif aifc aiff amr ape au awb caf flac m4a m4b mka mp1 mp2 mp3 mpga oga ogg opus rf64 snd tta w64 "
     "wav wave weba wma wv"
@@ -31,44 +31,44 @@ CLOCK_TIME = re.compile(
     r"(?:[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]|[0-9]{1,5}:[0-5][0-9]|[0-9]{1,7})(?:[.,][0-9]{1,9})?"
 )
 ADDRESS = re.compile("[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-TIME_HINT = "write seconds (90, 130.5), minutes and seconds (1:30) or hours too (1:02:03)"
-CLIP_HINT = "write from-to, either of which may be missing: 1:30-2:10, 90-130.5, 1:02:03-, -30"
+TIME_HINT = "write seconds (90, 130.5), minutes and seconds (1:30), or hours, minutes and seconds (1:02:03)"
+CLIP_HINT = "write START-END, either of which may be missing: 1:30-2:10, 90-130.5, 1:02:03-, -30"
 
-Clip = tuple[float, float | None]  # from, to: seconds; None is the end
+Clip = tuple[float, float | None]  # start and end in seconds; None: to the end of the recording
 
 
 @dataclass(frozen=True)
 class Input:
-    """Something to transcribe, by name.
+    """A recording to transcribe.
 
-    `stem` is where its result goes below the output folder, without an ending: what a folder or a pattern brings
-    keeps its place in that folder, as in "monday/call"; a channel of it is "monday/call.ch1".
+    `stem` is the path of its result in the output folder, without an ending. A file from a folder or a pattern
+    keeps its place in that folder, as in "monday/call"; one of its channels is "monday/call.ch1".
     """
 
     path: Path  # a file, which may be missing, or `STDIN`
-    label: str  # what to call it in messages and results
+    label: str  # its name in messages and results
     stem: str
-    clip: Clip | None = None  # the part of it that is wanted; None is all of it
-    channel: int | None = None  # the one that is wanted, the first being 1; None mixes all
+    clip: Clip | None = None  # the part to transcribe; None: all of it
+    channel: int | None = None  # the channel to transcribe, from 1; None mixes all channels
     pcm: PCMFormat | None = None  # how its samples are stored, if they have no header
-    problem: FunASRError | None = None  # why it is known already that it cannot be read
-    kept: object = field(default=None, repr=False, compare=False)  # what must not go away before it
+    problem: FunASRError | None = None  # an error that is already known
+    kept: object = field(default=None, repr=False, compare=False)  # an object that must live as long as the input
 
 
 def find_inputs(
     typed: Iterable[str | Path], *, recursive: bool = False, clip: Clip | None = None, pcm: PCMFormat | None = None
 ) -> list[Input]:
-    """Files as they are, missing ones among them; the recordings in folders; what patterns match; "-" for stdin.
+    """Return files, including missing ones, recordings in folders, matches of patterns, and "-" for stdin.
 
     Args:
-        typed: as it stands on the command line.
-        recursive: take folders with all folders in them, and let ``**`` in a pattern do so.
-        clip: the part of every input that is wanted.
-        pcm: how samples are stored in those inputs whose ending does not say what they are.
+        typed: names from the command line.
+        recursive: include subfolders, also for ``**`` in a pattern.
+        clip: the part of every input to transcribe.
+        pcm: how samples are stored in inputs without a known ending.
 
     Raises:
-        UsageError: a name is empty, a folder holds no recording, nothing matches a pattern, stdin is asked for
-            twice or is a terminal, or nothing is there for `pcm` to describe.
+        UsageError: a name is empty, a folder has no recordings, a pattern matches nothing, stdin is named twice or
+            is a terminal, or no input holds samples for `pcm` to describe.
     """
     groups = [_look_up(os.fspath(name), recursive) for name in typed]
     inputs = _without_repetitions(groups)
@@ -77,24 +77,24 @@ def find_inputs(
     if pcm:
         inputs = [input if input.path.suffix.lower() in ENDINGS else replace(input, pcm=pcm) for input in inputs]
         if not any(input.pcm for input in inputs):
-            hint = "name one, or - for standard input"
-            raise UsageError("no input holds samples without a header", hint, code="options-conflict")
+            hint = "name a file of raw samples, or - for standard input"
+            raise UsageError("--pcm: every input has a file type of its own", hint, code="options-conflict")
     return [replace(input, clip=clip) for input in inputs]
 
 
 def has_folders(typed: str) -> bool:
-    """Whether a name stands for a folder, or for what matches it."""
+    """Tell whether a name is a folder or a pattern."""
     return os.path.isdir(typed) or (glob.has_magic(typed) and not os.path.lexists(typed))
 
 
 def folders_below(typed: Iterable[str]) -> set[str]:
-    """Folders with recordings in them that lie in those that are named: only `recursive` takes them."""
+    """Return the subfolders with recordings, which only `recursive` includes."""
     below = (path for name in typed if os.path.isdir(name) for path in glob.iglob(f"{glob.escape(name)}/*/*"))
     return {os.path.dirname(path) for path in below if Path(path).suffix.lower() in ENDINGS}
 
 
 def parse_time(text: str) -> float:
-    """Seconds of "90", "130.5", "1:30" or "1:02:03,250"; a `UsageError` for anything else."""
+    """Return the seconds of "90", "130.5", "1:30" or "1:02:03,250"; raise a `UsageError` for anything else."""
     if not CLOCK_TIME.fullmatch(text.strip()):
         raise UsageError(f"{text!r} is not a time", TIME_HINT, code="option-value")
     seconds = 0.0
@@ -104,10 +104,10 @@ def parse_time(text: str) -> float:
 
 
 def parse_clip(text: str) -> Clip:
-    """From and to, of "1:30-2:10", "90-130.5", "1:02:03-" or "-30"; a `UsageError` for anything else."""
+    """Return start and end of "1:30-2:10", "90-130.5", "1:02:03-" or "-30"; raise a `UsageError` otherwise."""
     start, dash, end = (part.strip() for part in text.partition("-"))
     if not dash or not (start or end):
-        raise UsageError(f"{text!r} is not a part of a recording", CLIP_HINT, code="option-value")
+        raise UsageError(f"{text!r} is not a time range", CLIP_HINT, code="option-value")
     start_s, end_s = parse_time(start or "0"), parse_time(end) if end else None
     if end_s is not None and end_s <= start_s:
         raise UsageError(f"{text!r} ends before it begins", CLIP_HINT, code="option-value")
@@ -115,16 +115,20 @@ def parse_clip(text: str) -> Clip:
 
 
 def _look_up(name: str, recursive: bool) -> tuple[list[Input], bool]:
-    """What a name stands for, and whether it is that very file."""
+    """Return the inputs that a name stands for, and whether it names a single file."""
     if not name:
-        raise UsageError("an input without a name", "an empty shell variable?", code="option-value")
+        raise UsageError(
+            "the name of an input is empty", "perhaps a shell variable is not set", code="option-value"
+        )
     if name == "-":
         if sys.stdin is None or os.isatty(0):  # None: it was closed when the program started
             hint = "- is standard input, as in: ffmpeg ... -f wav - | funasr transcribe -"
-            raise UsageError("nothing is piped in", hint, code="stdin-terminal")
+            raise UsageError("nothing is piped to standard input", hint, code="stdin-terminal")
         return [Input(STDIN, "-", "stdin")], True
     if ADDRESS.match(name) and not os.path.lexists(name):
-        problem = AudioError(f"{name}: addresses are not fetched", "download it first", code="audio-address")
+        problem = AudioError(
+            f"{name}: web addresses are not supported", "download the file first", code="audio-address"
+        )
         return [Input(Path(name), name, Path(name).stem, problem=problem)], True
     if has_folders(name):
         return _found_by(name, recursive), False
@@ -132,7 +136,7 @@ def _look_up(name: str, recursive: bool) -> tuple[list[Input], bool]:
 
 
 def _found_by(name: str, recursive: bool) -> list[Input]:
-    """Recordings in a folder; what matches a pattern: files whatever their ending, and recordings in folders."""
+    """Return the recordings in a folder, or a pattern's matches: any files, and the recordings in folders."""
     is_folder, problems, files = os.path.isdir(name), list[Input](), list[Path]()
     for match in map(Path, [name] if is_folder else _expanded(name, recursive, problems)):
         if os.path.isdir(match):
@@ -140,9 +144,9 @@ def _found_by(name: str, recursive: bool) -> list[Input]:
         elif _is_plain(match):
             files.append(match)
     if not files and not problems and is_folder:
-        deeper = "" if recursive else "; --recursive looks deeper"
+        deeper = "" if recursive else "; --recursive includes subfolders"
         hint = f"recordings have endings such as wav, mp3, m4a or mp4{deeper}"
-        raise UsageError(f"{shown(name)}: no recording in this folder", hint, code="inputs-missing")
+        raise UsageError(f"{shown(name)}: no recordings in this folder", hint, code="inputs-missing")
     if not files and not problems:
         hint = "** needs --recursive" if "**" in name and not recursive else ""
         raise UsageError(f"{shown(name)}: nothing matches", hint, code="inputs-missing")
@@ -152,7 +156,7 @@ def _found_by(name: str, recursive: bool) -> list[Input]:
 
 
 def _expanded(pattern: str, recursive: bool, problems: list[Input]) -> Iterator[str]:
-    """Paths; ``**`` is walked here, since glob follows links around in circles."""
+    """Yield the paths that match; ``**`` is expanded here, since glob may follow links endlessly."""
     parts = pattern.split("/")
     if not recursive or "**" not in parts:
         yield from glob.iglob(pattern)
@@ -165,18 +169,18 @@ def _expanded(pattern: str, recursive: bool, problems: list[Input]) -> Iterator[
 
 
 def _recordings(folder: Path, recursive: bool, problems: list[Input]) -> list[Path]:
-    """Files with known endings; links that lead nowhere are among them, to be reported."""
+    """Return files with known endings, including broken links, which are reported later."""
     files = (Path(within, name) for within, names in _walk(folder, recursive, problems) for name in names)
     return [path for path in files if path.suffix.lower() in ENDINGS and _is_plain(path)]
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether it is no pipe or device, which could be read for ever."""
+    """Tell whether a path is neither a pipe nor a device, which might never end."""
     return os.path.isfile(path) or not os.path.exists(path)
 
 
 def _walk(top: str | Path, recursive: bool, problems: list[Input]) -> Iterator[tuple[str, list[str]]]:
-    """Folders with the names of their files, hidden ones left out; links are followed, but no folder twice."""
+    """Yield folders and the names of their files, without hidden ones. Follow links, but visit no folder twice."""
 
     def report(error: OSError) -> None:
         label = shown(error.filename)
@@ -196,15 +200,15 @@ def _walk(top: str | Path, recursive: bool, problems: list[Input]) -> Iterator[t
 
 def _found(path: Path, base: Path) -> Input:
     within = path.relative_to(base) if path.is_relative_to(base) else Path(path.name)
-    if ".." in within.parts:  # of a pattern: it could lead out of the output folder
+    if ".." in within.parts:  # from a pattern; it could lead out of the output folder
         within = Path(path.name)
     return Input(path, shown(path), str(within.with_suffix("")))
 
 
 def _natural(path: Path) -> list[tuple[list[str | int], str]]:
-    """A key to sort by: a2 before a10."""
+    """Return a sort key that puts a2 before a10."""
 
-    def pieces(part: str) -> list[str | int]:  # text and numbers by turns
+    def pieces(part: str) -> list[str | int]:  # text and numbers, alternating
         split = re.split("([0-9]+)", part)
         return [int(piece) if index % 2 else piece.casefold() for index, piece in enumerate(split)]
 
@@ -215,7 +219,7 @@ def _without_repetitions(groups: list[tuple[list[Input], bool]]) -> list[Input]:
     real = cache(os.path.realpath)
 
     def identity(input: Input) -> tuple[str, str]:
-        """Equal for all ways to write the path of a file; links to it are files of their own."""
+        """Return a key that is the same for all paths of a file; links count as separate files."""
         return real(input.path.parent), input.path.name
 
     known = {identity(input) for inputs, is_typed in groups if is_typed for input in inputs}

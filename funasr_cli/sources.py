@@ -1,4 +1,4 @@
-"""Inputs, as they were asked for, to sources of samples."""
+"""Open inputs as sources of samples."""
 
 from collections.abc import Iterable
 from contextlib import closing
@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from funasr_cli.audio.readers import open_reader
 from funasr_cli.audio.recording import Source, open_recording
-from funasr_cli.audio.tape import Spool, Tape, is_pipe
-from funasr_cli.errors import AudioError
+from funasr_cli.audio.tape import STDIN, Spool, Tape, is_pipe
+from funasr_cli.errors import AudioError, FunASRError
 from funasr_cli.inputs import Input
 
 
 def open_input(input: Input, sample_rate_hz: int) -> Source:
-    """What was asked for, to be read.
+    """Open an input for reading.
 
     Raises:
         AudioError: it is missing, a folder, unreadable or not audio, or has no such channel.
@@ -24,11 +24,22 @@ def open_input(input: Input, sample_rate_hz: int) -> Source:
     )
 
 
-def split_channels(inputs: Iterable[Input]) -> list[Input]:
-    """An input for each channel, where there are several: "call.wav [ch 1]", with its result in "call.ch1".
+def why_unreadable(input: Input) -> FunASRError | None:
+    """Open an input and close it again; return the error, if any. Skip pipes, which can be read only once."""
+    if input.problem or input.path == STDIN or is_pipe(input.path):
+        return input.problem
+    try:
+        open_reader(input.path, input.label, input.pcm).close()
+    except AudioError as error:
+        return error
+    return None
 
-    Every file is opened for that. What comes out of a pipe is kept on disk until it ends, since it is read as
-    often as it has channels. What has one channel stays as it is; what cannot be read fails when its turn comes.
+
+def split_channels(inputs: Iterable[Input]) -> list[Input]:
+    """Return an input for each channel of each file, such as "call.wav [ch 1]", whose result is "call.ch1".
+
+    Every file is opened to count its channels. A pipe is copied to disk until it ends, since it is read once per
+    channel. A file with one channel stays as it is. A file that cannot be read fails later, in its turn.
     """
     return [part for input in inputs for part in _channels(input)]
 

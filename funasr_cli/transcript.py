@@ -249,6 +249,7 @@ class Transcript:
     start_s: float = 0.0
     lost: tuple[tuple[float, float], ...] = ()
     level_dbfs: float | None = None
+    aligned_by: str | None = None  # the model that measured the word times, if it is another one (`align_with`)
     engine: str = ""
 
     @property

@@ -1,4 +1,4 @@
-"""``funasr transcribe --plot-alignment``: a picture of what was heard and written."""
+"""``funasr transcribe --plot-alignment``: a picture of the audio and the words at their times."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
     from funasr_cli.scheduling.events import Finished
 
-FORCE_HINT = "add --force to replace it, or name another file"
-NO_FONT = "no font on this machine has all characters of the text: install one, for example Noto Sans CJK"
+FORCE_HINT = "add --force to replace it, or choose another file"
+NO_FONT = "no installed font has all characters of the text; install one, such as Noto Sans CJK"
 
 
 def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> None:
-    """Refuse what cannot be drawn, before a model is loaded.
+    """Refuse inputs and files that cannot work, before a model is loaded.
 
     Raises:
-        UsageError: there are several inputs or channels, or it can be read only once, or is the picture's file.
-        FunASRError: as `check_picture` does, or librosa is missing.
+        UsageError: there are several inputs or channels, the input is a pipe, or the picture would replace it.
+        FunASRError: the picture's file cannot be used (see `check_picture`), or librosa is missing.
     """
     from funasr_cli.alignment_picture import require_librosa
     from funasr_cli.pictures import OTHER_NAME, check_picture
@@ -33,16 +33,16 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
     check_picture(path, replace=replace, hint=FORCE_HINT)
     if len(inputs) > 1:
         recordings = sum(input.channel in (None, 1) for input in inputs)
-        several, hint = f"{recordings} inputs", "a picture shows a single text"
+        several, hint = f"{recordings} inputs", "a picture shows one transcript"
         if recordings == 1:
             several, hint = (
-                f"{len(inputs)} channels, each transcribed for itself",
-                f"{hint}; choose --channels mix",
+                f"{len(inputs)} channels, each transcribed separately",
+                f"{hint}; use --channels mix",
             )
-        raise UsageError(f"--plot-alignment with {several}", hint, code="options-conflict")
+        raise UsageError(f"cannot combine --plot-alignment with {several}", hint, code="options-conflict")
     [input] = inputs
     if os.path.realpath(path) == os.path.realpath(input.path):
-        raise UsageError(f"{path} is an input", OTHER_NAME, code="output-is-input")
+        raise UsageError(f"{path} is the input itself", OTHER_NAME, code="output-is-input")
     refuse_pipes(inputs, "--plot-alignment")
     require_librosa()
 
@@ -50,11 +50,13 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
 def prepare(
     input: Input, recognizer: "Recognizer", options: TranscribeOptions, path: Path, *, replace: bool
 ) -> "Callable[[Finished], None]":
-    """Read an input, and return what draws the picture of its transcript, or raises an OutputError.
+    """Read an input, and return a function that draws the picture from its transcript.
+
+    That function raises an OutputError if the picture cannot be written.
 
     Raises:
         AudioError: the input cannot be read.
-        UsageError: it is too long.
+        UsageError: the input is too long.
     """
     from funasr_cli.alignment_picture import LONGEST_S, draw
     from funasr_cli.audio.decode import read_whole
@@ -63,8 +65,8 @@ def prepare(
     read_ctc = partial(recognizer.timing_model.read_ctc, options=options)
     source = open_input(input, recognizer.sample_rate_hz)
     if (source.expected_s or 0) > LONGEST_S:
-        longest = f"a picture shows {LONGEST_S:g} s at most; choose them with --clip"
-        raise UsageError(f"{source.name}: too long for a picture", longest, code="picture-too-long")
+        hint = f"a picture shows at most {LONGEST_S:g} s; select a part with --clip"
+        raise UsageError(f"{source.name}: too long for a picture", hint, code="picture-too-long")
     audio = read_whole(source, LONGEST_S)
 
     def draw_it(event: "Finished") -> None:

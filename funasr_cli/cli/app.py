@@ -1,5 +1,6 @@
-"""The app, ``--version``, and the one place where an exception becomes a message and an exit code."""
+"""The app, ``--version``, and the one place that turns an exception into a message and an exit code."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,28 +12,40 @@ from typer.core import TyperCommand, TyperGroup
 
 from funasr_cli import __version__
 from funasr_cli.cli import bench, console, convert, info, transcribe
+from funasr_cli.cli.mistakes import in_our_words
 from funasr_cli.cli.settings import command_settings, origins
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, UnexpectedError, UsageError
 from funasr_cli.paths import shown
 from funasr_cli.writers import LOST, unwritable
 
 EXIT_CODES = (
-    f"Exit codes: {ExitCode.OK} done, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
-    f"{ExitCode.MODEL} unusable model, {ExitCode.PARTIAL} a text is cut short, "
-    f"{ExitCode.ENVIRONMENT} something is not installed or reachable, {ExitCode.NO_SPEECH} no speech found, "
-    f"{ExitCode.UNEXPECTED} an unexpected error, {ExitCode.INTERRUPTED} interrupted."
+    f"Exit codes: {ExitCode.OK} success, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
+    f"{ExitCode.MODEL} unusable model, {ExitCode.PARTIAL} incomplete text, "
+    f"{ExitCode.ENVIRONMENT} something is not installed or unreachable, {ExitCode.NO_SPEECH} no speech found, "
+    f"{ExitCode.UNEXPECTED} internal error, {ExitCode.INTERRUPTED} interrupted."
 )
-# Click's UsageError, which Typer brings along under changing names.
+HELP = """Transcribe speech on your own machine, with the Fun-ASR models on MLX.
+
+Start with: funasr transcribe recording.m4a
+
+To try it without downloading a model: funasr transcribe --model demo recording.m4a
+"""
+# Click's UsageError. Typer has its own copy of Click in some versions, so it cannot be imported by name.
 BadCommandLine = cast(type[Exception], typer.BadParameter.__mro__[1])
 NAMES = ("funasr", "funasr-cli")
-PRINTING = ("bench", "models", "info")  # commands whose only result is what they print
-ENDINGS = (typer.Exit, typer.Abort, BrokenPipeError)  # what Typer ends the program with
-BUG_HINT = f"{console.TRACEBACK_VARIABLE}=1 shows where; please report it, with what funasr info prints"
+PRINTING = ("bench", "models", "info")  # commands that only print
+ENDINGS = (typer.Exit, typer.Abort, BrokenPipeError)  # exceptions that Typer handles itself
+BUG_HINT = (
+    f"set {console.TRACEBACK_VARIABLE}=1 to see where it happened, and report it with the output of funasr info"
+)
+TYPE_NAMES = {"<int>": "N", "<float>": "NUMBER", "<str>": "TEXT", "<path>": "PATH"}
+# Errors about the model, whose cause may be a model that comes from a setting.
+ABOUT_MODELS = ("option-unsupported", "language-unknown")
 
 
 @contextmanager
 def _boundary() -> Iterator[None]:
-    """Turn errors into a message on stderr, and end the program with an exit code."""
+    """Report errors on stderr, and end the program with their exit code."""
     try:
         yield
     except ENDINGS:
@@ -47,7 +60,7 @@ def _boundary() -> Iterator[None]:
 
 
 def _in_our_form(error: Any) -> FunASRError:
-    """The same as an error of ours: a wrong command line, what the system refuses, or a fault of this program."""
+    """Turn any exception into a FunASRError: a usage error, an error of the operating system, or a bug."""
     ours: FunASRError
     if isinstance(error, FunASRError):
         return error
@@ -64,47 +77,85 @@ def _in_our_form(error: Any) -> FunASRError:
 
 
 def _bad_command_line(error: Any) -> UsageError:
-    """Click's error, with where the value comes from if it has not been typed."""
+    """Turn Click's error into ours: what is wrong, what is allowed, and which setting the value comes from."""
     context, parameter = error.ctx, getattr(error, "param", None)
+    see = f"see {context.command_path if context else NAMES[0]} --help"
+    message, hint = in_our_words(error)
     settings = origins(context, [parameter]) if context and parameter else []
-    message, variable = error.format_message(), getattr(parameter, "envvar", None)
-    command = context.command_path if context else "funasr"
-    hint = f"it comes from {settings[0]}" if settings else f"see {command} --help"
-    message = message.replace(f" (env var: {variable!r})", "").replace(": Value error, ", ": ")
-    return UsageError(message, hint, code="command-line")
+    if settings:
+        hint = "\n  ".join(filter(None, (hint, f"the value comes from {settings[0]}")))
+    elif hint.startswith("did you mean"):
+        hint = f"{hint} Otherwise {see}"
+    return UsageError(message, hint or see, code="command-line")
+
+
+def _settings_to_check(error: FunASRError, context: Any, parameters: list[Any]) -> list[str]:
+    """Return the settings that may have caused an error: its text names the option or the value, or the model."""
+    text = f"{error.message}\n{error.hint}"
+
+    def is_involved(parameter: Any) -> bool:
+        if parameter.name == "model" and (isinstance(error, ModelError) or error.code in ABOUT_MODELS):
+            return True
+        given = context.params.get(parameter.name)
+        values = [str(value) for value in (given if isinstance(given, list | tuple) else [given])]
+        names = [*parameter.opts, *parameter.secondary_opts]
+        if not isinstance(given, bool | int | float | None):
+            names += filter(None, values)
+        return any(re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w/.-])", text) for name in names)
+
+    return origins(context, filter(is_involved, parameters))
+
+
+def _with_readable_types(parameters: list[Any], context: Any) -> list[Any]:
+    """Choose what the help shows as types: nothing for flags and arguments, and plain words for numbers."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False) or parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None
+        elif parameter.metavar is None and hasattr(parameter, "display_type_rich"):
+            parameter.metavar = TYPE_NAMES.get(parameter.display_type_rich(context))
+    return parameters
 
 
 class Command(TyperCommand):
-    """A command whose errors name the settings in force: what is wrong may not have been typed."""
+    """A command that reads the settings file, and names a setting that may have caused an error."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters, in the form that the help shows."""
+        return _with_readable_types(super().get_params(ctx), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read its options, behind the settings; help, completion and a report on settings do without them."""
+        """Read the options; the settings file gives defaults, except for help, completion and ``funasr info``."""
         if not (ctx.resilient_parsing or ctx.info_name == "info" or set(args) & set(ctx.help_option_names)):
             ctx.default_map = command_settings(ctx.parent.command)[ctx.info_name]
         try:
             return super().parse_args(ctx, args)
         except BadCommandLine as error:
-            error.ctx = error.ctx or ctx  # type: ignore[attr-defined]  # Click does not always say whose they are
+            error.ctx = error.ctx or ctx  # type: ignore[attr-defined]  # Click does not always set it
             raise
 
     def invoke(self, ctx: Any) -> Any:
-        """Run it."""
+        """Run the command."""
         if ctx.info_name in PRINTING:
             console.refuse_closed_stdout()
         info.warn_of_unread_variables(ctx.parent.command)
         try:
             return super().invoke(ctx)
         except (UsageError, ModelError) as error:
-            if settings := origins(ctx, self.params):
-                error.hint = "\n  ".join(filter(None, (error.hint, f"settings in force: {', '.join(settings)}")))
+            if settings := _settings_to_check(error, ctx, self.params):
+                check = f"check the setting{'s' * (len(settings) > 1)} {', '.join(settings)}"
+                error.hint = "\n  ".join(filter(None, (error.hint, check)))
             raise
 
 
 class Boundary(TyperGroup):
-    """Reads the command line and runs a command; errors meant for the user end here."""
+    """The group of all commands. Every error ends here."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters, in the form that the help shows."""
+        return _with_readable_types(super().get_params(ctx), ctx)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Read the options of the program itself; without any arguments, this shows the help."""
+        """Read the options of the program itself; show the help if there are no arguments."""
         if not args:
             return super().make_context(info_name, args, parent, **extra)
         with _boundary():
@@ -121,11 +172,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Speech transcription on your own machine: the Fun-ASR family on MLX.",
+    help=HELP,
     epilog=EXIT_CODES,
 )
-app.command("convert", cls=Command, epilog=EXIT_CODES)(convert.convert)
 app.command("transcribe", cls=Command, epilog=EXIT_CODES)(transcribe.transcribe)
+app.command("convert", cls=Command, epilog=EXIT_CODES)(convert.convert)
 app.command("bench", cls=Command, epilog=EXIT_CODES)(bench.bench)
 app.command("models", cls=Command)(info.models)
 app.command("info", cls=Command)(info.info)
@@ -143,11 +194,11 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the program itself."""
+    """Declare the options of the program itself."""
 
 
 def main() -> None:
-    """Run the program; what happens outside of a command, as on a page of help, ends here, too."""
+    """Run the program. Errors outside of a command, as on a help page, are handled here."""
     console.prepare_streams()
     name = Path(sys.argv[0]).name
     try:

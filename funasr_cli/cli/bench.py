@@ -1,4 +1,4 @@
-"""``funasr bench``."""
+"""``funasr bench``: measure speed and memory."""
 
 import json
 from dataclasses import asdict, replace
@@ -15,63 +15,68 @@ from funasr_cli.errors import UsageError
 from funasr_cli.languages import AUTO
 from funasr_cli.options import BENCH_TRIALS, DEFAULTS, TranscribeOptions
 
-OPTIONS = {name: (name,) for name in ("itn", "max_tokens", "exact_tokens", "draft")}  # of `TranscribeOptions`
-# Options that have no effect in a mode.
+# Fields of `TranscribeOptions`, and their parameters.
+OPTIONS = {name: (name,) for name in ("itn", "max_tokens", "exact_tokens", "draft")}
+# Options that have no effect in a mode, and are refused there.
 IDLE = {
     Mode.RTF: (),
     Mode.BATCHES: ("durations",),
     Mode.DRAFTS: ("durations", "draft"),
     Mode.MEMORY: ("batch_sizes", "recordings", "trials", "exact_tokens", "draft", "itn", "refs"),
 }
-DRAFTS_HELP = "What drafts save: each case with --draft off and auto in turns. Needs models with a CTC branch."
-SYNTHETIC_HELP = "A model of random weights, full (830 million parameters) or demo. Repeatable."
+RTF_HELP = "Speed on each recording: time of each stage, real-time factor, memory."
+BATCHES_HELP = "Throughput of several batch sizes."
+DRAFTS_HELP = "Time that drafts save: compares --draft off with auto. Needs a model with a CTC branch."
+MEMORY_HELP = "Peak memory on long recordings, each in its own process."
+SYNTHETIC_HELP = "Measure a model with random weights: full (830 million parameters) or demo. Repeatable."
 BATCH_SIZES_HELP = (
-    "Segments decoded side by side. Default: by the memory at hand; with --batches 1,4,16; with --drafts 1,16."
+    "Number of segments decoded together. Default: chosen by available memory; 1,4,16 with --batches; 1,16 with "
+    "--drafts."
 )
 DURATIONS_HELP = (
-    "Join the recordings to these lengths, or generate them, in seconds. Default: as they are; with --memory "
-    "600,3600,10800."
+    "Length of the recordings in seconds: they are joined, repeated or generated. Default: the recordings as they "
+    "are; 600,3600,10800 with --memory."
 )
 RECORDINGS_HELP = (
-    "How many are transcribed in a run; they are repeated. Default: with --batches 32, with --drafts each once, "
-    "else the largest of --batch-sizes."
+    "Number of recordings in a run; they are repeated as needed. Default: 32 with --batches, each once with "
+    "--drafts, else the largest batch size."
 )
 EXACT_TOKENS_HELP = (
-    "Write exactly this number of tokens for each segment, whatever they are. "
-    f"Default with --synthetic: {SYNTHETIC_TOKENS}."
+    "Decode exactly this number of tokens for each segment; the texts have no meaning then. "
+    f"Default: {SYNTHETIC_TOKENS} with --synthetic."
 )
 
 _what = partial(typer.Option, rich_help_panel="What to measure")
 _cases = partial(typer.Option, rich_help_panel="Cases")
 _result = partial(typer.Option, rich_help_panel="Result")
-_exact = typer.Option(rich_help_panel=parameters.DECODING, help=EXACT_TOKENS_HELP)
+_exact = typer.Option(rich_help_panel=parameters.DECODING, metavar="N", help=EXACT_TOKENS_HELP)
 _refs = _result(
-    metavar="FILE", help="Count errors against these texts: a file name, a tab and its text on each line."
+    metavar="FILE", help="Report error rates against these texts; each line is a file name, a tab and its text."
 )
 _audio = typer.Argument(
     metavar="AUDIO",
-    help="Recordings. Default: the demo model's clips; with --rtf and other models, generated ones.",
+    help="Recordings. Default: the clips of the demo model; generated audio with --rtf and other models.",
 )
 
 
 def bench(
     context: typer.Context,
     audio: Annotated[list[Path] | None, _audio] = None,
-    rtf: Annotated[bool, _what("--rtf", help="The real-time factor, each stage's time, memory.")] = False,
-    batches: Annotated[bool, _what("--batches", help="The throughput of several batch sizes.")] = False,
+    rtf: Annotated[bool, _what("--rtf", help=RTF_HELP)] = False,
+    batches: Annotated[bool, _what("--batches", help=BATCHES_HELP)] = False,
     drafts: Annotated[bool, _what("--drafts", help=DRAFTS_HELP)] = False,
-    memory: Annotated[
-        bool, _what("--memory", help="The memory of long recordings, each in a process of its own.")
-    ] = False,
+    memory: Annotated[bool, _what("--memory", help=MEMORY_HELP)] = False,
     model: parameters.Models = None,
-    synthetic: Annotated[list[Size] | None, _cases(help=SYNTHETIC_HELP)] = None,
+    synthetic: Annotated[list[Size] | None, _cases(metavar="<full|demo>", help=SYNTHETIC_HELP)] = None,
     device: parameters.Device = None,
     dtype: parameters.DType = None,
     engine: parameters.Engine = parameters.DEFAULT_ENGINE,
     batch_sizes: Annotated[str | None, _cases(metavar="N,N,...", help=BATCH_SIZES_HELP)] = None,
     durations: Annotated[str | None, _cases(metavar="S,S,...", help=DURATIONS_HELP)] = None,
-    recordings: Annotated[int | None, _cases(min=1, help=RECORDINGS_HELP)] = None,
-    trials: Annotated[int, _cases(min=1, help="Timed runs of each case, after a warm-up.")] = BENCH_TRIALS,
+    recordings: Annotated[int | None, _cases(min=1, metavar="N", help=RECORDINGS_HELP)] = None,
+    trials: Annotated[
+        int, _cases(min=1, metavar="N", help="Timed runs of each case, after one warm-up run.")
+    ] = BENCH_TRIALS,
     lang: parameters.Lang = AUTO,
     itn: parameters.ITN = DEFAULTS.itn,
     max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
@@ -79,24 +84,30 @@ def bench(
     draft: parameters.Draft = parameters.DEFAULT_DRAFT,
     refs: Annotated[Path | None, _refs] = None,
     compare: Annotated[
-        Path | None, _result(metavar="FILE", help="Show ratios to what --json printed earlier.")
+        Path | None, _result(metavar="FILE", help="Compare with an earlier report, a file written by --json.")
     ] = None,
-    plot: Annotated[Path | None, _result(metavar="FILE", help="Draw a picture: .png or .svg.")] = None,
-    as_json: Annotated[bool, _result("--json", help="Print everything measured as JSON.")] = False,
-    as_markdown: Annotated[bool, _result("--markdown", help="Print tables as Markdown.")] = False,
+    plot: Annotated[
+        Path | None, _result(metavar="FILE", help="Draw a chart of the results: a .png or .svg file.")
+    ] = None,
+    as_json: Annotated[bool, _result("--json", help="Print the results as JSON.")] = False,
+    as_markdown: Annotated[bool, _result("--markdown", help="Print the tables as Markdown.")] = False,
 ) -> None:
-    """Measure what transcribing costs."""
+    """Measure speed and memory on this machine.
+
+    For example: funasr bench --rtf recording.wav
+    """
     modes = [mode for mode, wanted in zip(Mode, (rtf, batches, drafts, memory), strict=True) if wanted]
     if len(modes) != 1:
         *others, last = (f"--{mode}" for mode in Mode)
-        raise UsageError("say what to measure", f"one of {', '.join(others)} and {last}", code="options-conflict")
+        problem = f"{len(modes)} measurements at once" if modes else "no measurement chosen"
+        raise UsageError(problem, f"choose one of {', '.join(others)} and {last}", code="options-conflict")
     [mode] = modes
     for name in IDLE[mode]:
         if parameters.is_typed(context, name):
             option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option} with --{mode}", "it has no effect there", code="options-conflict")
+            raise UsageError(f"{option} has no effect with --{mode}", "leave it out", code="options-conflict")
     if as_json and as_markdown:
-        raise UsageError("--json with --markdown", "choose one", code="options-conflict")
+        raise UsageError("cannot combine --json with --markdown", "choose one", code="options-conflict")
     sizes = _numbers("--batch-sizes", batch_sizes, int, 1) or BATCH_SIZES.get(mode, (None,))
     options = TranscribeOptions(
         language=lang, itn=itn, max_tokens=max_tokens, exact_tokens=exact_tokens, draft=draft
@@ -104,10 +115,12 @@ def bench(
     if synthetic and not max_tokens and not exact_tokens:
         limit: dict[str, Any] = {"max_tokens" if mode == Mode.MEMORY else "exact_tokens": SYNTHETIC_TOKENS}
         options = replace(options, **limit)
-    many = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # drafts would profit from what is repeated
+    many = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # repeated recordings would favour drafts
     textless = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
     if refs and (typed := [option for option, value in textless.items() if value]):
-        raise UsageError(f"--refs with {typed[0]}", "there are no texts to compare", code="options-conflict")
+        raise UsageError(
+            f"cannot combine --refs with {typed[0]}", "there would be no texts to compare", code="options-conflict"
+        )
     from funasr_cli.benchmarks.scoring import read_references
 
     request = Request(
@@ -132,13 +145,13 @@ def bench(
     from funasr_cli.compute.device import gflops_a_core
     from funasr_cli.pictures import check_picture
 
-    # What cannot work is refused before anything is measured.
+    # Refuse bad files before measuring, which takes time.
     warn_if_slow(gflops_a_core())
     before = comparing.read_report(compare, mode) if compare else None
     if plot:
         check_picture(plot)
-    with console.busy("loading") as tell:
-        report = measure(request, tell)
+    with console.busy("loading the model") as show:
+        report = measure(request, show)
     comparison = comparing.compare(before, report.as_json()) if before else None
     if as_json:
         content: dict[str, Any] = report.as_json() | ({"comparison": asdict(comparison)} if comparison else {})
@@ -147,18 +160,19 @@ def bench(
         console.result("\n".join(grid.markdown() for grid in tables.grids(report, comparison)))
     else:
         tables.show(report, comparison)
-    if plot:  # last: if it fails, what has been measured is not lost
+    if plot:  # last, so that a failure does not lose the results
         plotting.draw(report, plot)
 
 
 def _numbers(option: str, text: str | None, kind: type[int] | type[float], least: float) -> tuple[Any, ...]:
-    """Read numbers with commas in between, each once."""
+    """Read numbers separated by commas; each counts once."""
     try:
         numbers = tuple(dict.fromkeys(map(kind, text.split(",")))) if text is not None else ()
     except ValueError:
         whole = "whole " if kind is int else ""
-        hint = f"it takes {whole}numbers with commas in between, such as 1,4,16"
-        raise UsageError(f"{option} {text}", hint, code="option-value") from None
+        hint = f"write {whole}numbers separated by commas, such as 1,4,16"
+        raise UsageError(f"{option} {text}: not a list of {whole}numbers", hint, code="option-value") from None
     if any(not least <= number < float("inf") for number in numbers):
-        raise UsageError(f"{option} {text}", f"each must be at least {least:g}", code="option-value")
+        hint = f"each number must be at least {least:g}"
+        raise UsageError(f"{option} {text}: out of range", hint, code="option-value")
     return numbers

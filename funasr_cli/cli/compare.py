@@ -1,4 +1,4 @@
-"""``funasr transcribe --compare-hotwords``: what the hotwords change."""
+"""``funasr transcribe --compare-hotwords``: the differences that hotwords make."""
 
 import difflib
 import re
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from funasr_cli.pipeline import Recognizer
 
-LETTER = rf"[^\W{UNSPACED_LETTERS}]"  # of words with spaces in between
+LETTER = rf"[^\W{UNSPACED_LETTERS}]"  # of scripts that separate words with spaces
 ADDED_STYLE, REMOVED_STYLE = "green", "red"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a recording in which both transcripts have whole segments."""
+    """A part of a recording that consists of whole segments in both transcripts."""
 
     start_s: float
     end_s: float
@@ -40,15 +40,15 @@ class Part:
 
 
 def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None:
-    """Raise a UsageError, before a model is loaded, if there are no hotwords or an input can be read only once."""
+    """Raise a UsageError if there are no hotwords, or an input is a pipe, which cannot be read twice."""
     if not options.hotwords:
         hint = "add --hotword or --hotwords-file"
-        raise UsageError("--compare-hotwords without hotwords", hint, code="options-conflict")
+        raise UsageError("--compare-hotwords needs hotwords", hint, code="options-conflict")
     refuse_pipes(inputs, "--compare-hotwords")
 
 
 def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOptions) -> ExitCode:
-    """Transcribe everything twice, and print where the texts differ and how often each hotword was written."""
+    """Transcribe all inputs with and without hotwords, and print the differences and the count of each hotword."""
     outcome, again = Outcome(), Outcome()
     with_hotwords = _transcribe(inputs, recognizer, options, outcome, set())
     reported = outcome.failed | {source for source, text in with_hotwords.items() if not text.complete}
@@ -65,11 +65,11 @@ def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOp
     for word in options.hotwords:
         counts = [sum(count(word, texts[source].text) for source in both) for texts in (without, with_hotwords)]
         before, after = ("once" if number == 1 else f"{number} times" for number in counts)
-        console.result(f"{word}: written {before} without hotwords, {after} with them\n")
+        console.result(f"{word}: appears {before} without hotwords, {after} with them\n")
     outcome.failed |= again.failed
     console.note(outcome.summary())
     codes = (each.exit_code(strict=False) for each in (outcome, again))
-    return min(filter(None, codes), default=ExitCode.OK)  # the graver one
+    return min(filter(None, codes), default=ExitCode.OK)  # the more serious one
 
 
 def _transcribe(
@@ -79,7 +79,7 @@ def _transcribe(
     outcome: Outcome,
     reported: set[int],
 ) -> dict[int, Transcript]:
-    """Return transcripts by input; what is missing is said, except of inputs of which that has been reported."""
+    """Return the transcripts by input, and report problems, except those of inputs in `reported`."""
     task = f"{'with' if options.hotwords else 'without'} hotwords"
     display = Display(inputs, task=task, reported=reported)
     done: list[Finished] = []
@@ -88,7 +88,7 @@ def _transcribe(
 
 
 def matching_parts(without: Transcript, with_hotwords: Transcript) -> Iterator[Part]:
-    """Pair both texts between the ends that they share: one may have been cut into smaller pieces."""
+    """Yield the parts between segment ends that both transcripts share; segments may be split differently."""
     both = without.segments, with_hotwords.segments
     shared = set.intersection(*({segment.end_s for segment in segments} for segments in both))
     start_s = 0.0
@@ -102,7 +102,7 @@ def matching_parts(without: Transcript, with_hotwords: Transcript) -> Iterator[P
 
 
 def _marked(text: str, other: str, prefix: str, style: str) -> "Text":
-    """Make a line whose words that the other text does not have are coloured."""
+    """Return a line in which words that the other text lacks are coloured."""
     from rich.text import Text
 
     words, others = ([match[0] for match in WORD.finditer(one_line(side))] for side in (text, other))
@@ -113,8 +113,8 @@ def _marked(text: str, other: str, prefix: str, style: str) -> "Text":
 
 
 def count(word: str, text: str) -> int:
-    """Count how often a hotword is written, in any case; "AI" is no part of "said", but of "用AI写"."""
+    """Count a hotword in a text, ignoring case: "AI" is not counted in "said", but it is in "用AI写"."""
     word = word.casefold().strip()
     before = rf"(?<!{LETTER})" if re.match(LETTER, word) else ""
-    behind = rf"(?!{LETTER})" if re.search(rf"{LETTER}\Z", word) else ""
-    return len(re.findall(f"{before}{re.escape(word)}{behind}", text.casefold()))
+    after = rf"(?!{LETTER})" if re.search(rf"{LETTER}\Z", word) else ""
+    return len(re.findall(f"{before}{re.escape(word)}{after}", text.casefold()))

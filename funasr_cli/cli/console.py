@@ -1,6 +1,6 @@
-"""Where things are shown: results on stdout, everything else on stderr. Nothing is ever read as Rich markup.
+"""Output: results go to stdout, everything else to stderr. No text is interpreted as Rich markup.
 
-How much is said is a setting of the whole process: `set_volume`.
+`set_volume` chooses how much is printed, for the whole process.
 """
 
 import codecs
@@ -18,53 +18,52 @@ from funasr_cli.errors import FunASRError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
-# What a model or a file name might hold to play tricks on a terminal; line feeds and tabs are kept.
+# Control characters, which a text or a file name could use to manipulate a terminal; without line feed and tab.
 CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
 TRACEBACK_VARIABLE = "FUNASR_TRACEBACK"
 
-
-QUIET, NORMAL, VERBOSE = range(3)  # how much is said besides results: only warnings and errors; the rest, too
+QUIET, NORMAL, VERBOSE = range(3)  # how much is printed in addition to results
 _volume = NORMAL
 
 
 def set_volume(*, quiet: bool, verbose: bool) -> None:
-    """Choose how much is said from now on; raise a UsageError for both at once."""
+    """Choose how much is printed from now on. Raise a UsageError for both at once."""
     global _volume
     if quiet and verbose:
-        raise UsageError("--quiet with --verbose", "choose one", code="options-conflict")
+        raise UsageError("cannot combine --quiet with --verbose", "choose one", code="options-conflict")
     _volume = QUIET if quiet else VERBOSE if verbose else NORMAL
 
 
 def is_verbose() -> bool:
-    """Whether details are wanted."""
+    """Return whether details should be printed."""
     return _volume == VERBOSE
 
 
 def is_terminal() -> bool:
-    """Whether stderr is a terminal where things can be redrawn; FORCE_COLOR makes Rich take a pipe for one."""
+    """Return whether stderr is a terminal that can be redrawn, and not a pipe with FORCE_COLOR."""
     return stderr().is_terminal and stderr().file.isatty()
 
 
 def shows_progress() -> bool:
-    """Whether bars and tables are wanted, and can be shown."""
+    """Return whether progress bars and tables should be drawn."""
     return is_terminal() and _volume > QUIET
 
 
 @cache
 def stderr() -> "Console":
-    """The console for everything that is not a result."""
+    """Return the console for everything except results."""
     from rich.console import Console
 
     return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def prepare_streams() -> None:
-    """Make the best of what the program was started with.
+    """Make standard streams safe to use.
 
-    A descriptor that is closed would be given to the next file that is opened. And every transcript and file name
-    gets through, whatever the locale: text never ends in an encoding error.
+    The number of a closed stream would be given to the next file that is opened, so closed ones are opened on
+    /dev/null. Text must never fail to encode, regardless of the locale.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -72,12 +71,12 @@ def prepare_streams() -> None:
     stdout = sys.stdout
     if isinstance(stdout, io.TextIOWrapper):
         is_utf8 = codecs.lookup(stdout.encoding).name == "utf-8"
-        # In UTF-8, file names come out as the bytes they are; elsewhere, what is missing is spelled out.
+        # UTF-8 passes the bytes of file names through. Other encodings escape the characters that they lack.
         stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
 def forget_unwritten() -> None:
-    """Keep Python from trying once more, at its end, to write what a full disk has refused already."""
+    """Keep Python from writing to a full disk again at exit, after that has failed once."""
     try:
         if sys.stdout:
             sys.stdout.flush()
@@ -86,24 +85,35 @@ def forget_unwritten() -> None:
 
 
 def colours_stdout() -> bool:
-    """Whether results may be coloured: on a terminal, or if FORCE_COLOR says so; not if NO_COLOR does."""
+    """Return whether results may have colours: on a terminal or with FORCE_COLOR, and never with NO_COLOR."""
     from rich.console import Console
 
     stdout = Console()
     return stdout.color_system is not None and not stdout.no_color
 
 
+def stdout_columns() -> int | None:
+    """Return the width of the terminal that stdout is; None if it is not a terminal."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout is not None and sys.stdout.isatty() else None
+
+
 def refuse_closed_stdout() -> None:
-    """Raise an OutputError if standard output was closed when the program started: results would be lost."""
+    """Raise an OutputError if standard output was closed at the start, since results would be lost."""
     if sys.stdout is None:
-        raise OutputError("standard output: is closed", "let it lead somewhere", code="stdout-closed")
+        raise OutputError("standard output is closed", "redirect it to a file or a pipe", code="stdout-closed")
 
 
 def result(text: "str | RenderableType", width: int | None = None) -> None:
-    """Write a result, or a piece of one, at once; what Rich draws is this wide, or never folded.
+    """Write a result, or a part of one, to stdout immediately.
+
+    Args:
+        text: a text, or anything that Rich draws.
+        width: columns for what Rich draws; None never folds lines.
 
     Raises:
-        OutputError: there is no room for it. A reader that has gone (``| head``) is Typer's to handle.
+        OutputError: the disk is full, for example. Typer handles a reader that has gone (``| head``).
     """
     refuse_closed_stdout()
     if not isinstance(text, str):
@@ -127,7 +137,7 @@ def result(text: "str | RenderableType", width: int | None = None) -> None:
 
 @contextmanager
 def busy(text: str) -> Iterator[Callable[[str], None]]:
-    """Show a spinner on a terminal; yields what changes its text."""
+    """Show a spinner on a terminal, and yield a function that changes its text."""
     from rich.text import Text
 
     if not shows_progress():
@@ -137,51 +147,88 @@ def busy(text: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(Text(text))
 
 
-def _print(text: str, style: str = "") -> None:
-    with suppress(OSError):  # what is said must not decide what is done
-        stderr().print(text.translate(CONTROLS) if stderr().is_terminal else text, style=style)
+def wrapped(text: str, width: int) -> str:
+    """Break lines between words, and repeat the indentation of a line. Words that are too long stay whole."""
+    from rich.cells import cell_len
+
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip(" "))]
+        first, *words = line.strip(" ").split(" ")
+        lines.append(f"{indent}{first}")
+        for word in words:
+            if cell_len(f"{lines[-1]} {word}") <= width:
+                lines[-1] += f" {word}"
+            else:
+                lines.append(f"{indent}{word}")
+    return "\n".join(lines)
+
+
+def _print(text: str, style: str = "", *, wrap: bool = True) -> None:
+    if stderr().is_terminal:
+        text = text.translate(CONTROLS)
+    if wrap and is_terminal():
+        text = wrapped(text, stderr().width)
+    with suppress(OSError):  # a message that cannot be printed does not affect the result
+        stderr().print(text, style=style)
 
 
 def note(text: str) -> None:
-    """Say what is going on."""
-    if _volume > QUIET:
+    """Print a note on progress; nothing if it is empty."""
+    if text and _volume > QUIET:
         _print(text, "dim")
 
 
 def detail(text: str) -> None:
-    """Say what only some want to know."""
+    """Print a detail, with --verbose only."""
     if is_verbose():
         _print(text, "dim")
 
 
 def say(text: str) -> None:
-    """Say what an option of its own asked for."""
-    _print(text)
+    """Print what an option requested, also with --quiet, and without breaking lines."""
+    _print(text, wrap=False)
 
 
 def warn(text: str) -> None:
-    """Say what the user should know."""
+    """Print a warning, also with --quiet."""
     _print(f"warning: {text}", "yellow")
 
 
 def report(error: FunASRError) -> None:
-    """Show an error: what happened, and what to do; if asked for, also where in the program it came from."""
+    """Print an error and its hint, with the traceback first if FUNASR_TRACEBACK is set."""
     if error.__traceback__ and os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
-        vars(error).pop("__notes__", None)  # the hint, which follows
-        _print("".join(traceback.format_exception(error)).rstrip())
+        vars(error).pop("__notes__", None)  # the hint, which is printed below
+        _print("".join(traceback.format_exception(error)).rstrip(), wrap=False)
     name = f"error[{error.code}]" if error.code else "error"
     _print(f"{name}: {error.message}", "red")
     if error.hint:
         _print(f"  {error.hint}")
 
 
+def time_left() -> "ProgressColumn":
+    """Return a column of a progress bar: the estimated time left."""
+    from rich import progress as rich
+    from rich.table import Column
+    from rich.text import Text
+
+    class TimeLeft(rich.TimeRemainingColumn):
+        """The time with its label."""
+
+        def render(self, task: rich.Task) -> Text:
+            left = super().render(task)  # empty if the total is unknown
+            return left.append(" left") if left else left
+
+    return TimeLeft(compact=True, table_column=Column(no_wrap=True))
+
+
 def download_progress() -> "Progress":
-    """A bar of bytes that shows on a terminal only."""
+    """Return a progress bar that counts bytes, and is shown on a terminal only."""
     from rich import progress as rich
     from rich.text import Text
 
     class Bytes(rich.DownloadColumn):
-        """Nothing as long as nobody knows how many there are."""
+        """Bytes done and in total. Empty as long as the total is unknown."""
 
         def render(self, task: rich.Task) -> Text:
             return Text() if task.total is None else super().render(task)
@@ -190,17 +237,17 @@ def download_progress() -> "Progress":
         rich.TextColumn("{task.description}", markup=False),
         rich.BarColumn(),
         Bytes(),
-        rich.TimeRemainingColumn(),
+        time_left(),
         console=stderr(),
         transient=True,
-        redirect_stdout=False,  # Rich would send results to stderr while the bar shows
+        redirect_stdout=False,  # else Rich sends results to stderr while it shows the bar
         disable=not shows_progress(),
     )
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off to the end of a block that would leave something behind: a temporary file, a live region."""
+    """Delay Ctrl-C to the end of a block that must clean up: a temporary file, a live region."""
     waiting: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
     try:

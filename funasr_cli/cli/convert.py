@@ -1,10 +1,11 @@
-"""``funasr convert``, and what it says of a conversion or of a model that it has looked at."""
+"""``funasr convert``, and the lines it prints about a conversion or about a model that it has checked."""
 
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from rich.progress import TaskID
@@ -26,18 +27,20 @@ from funasr_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.markdown import Markdown
+
     from funasr_cli.checkpoints.checkpoint import Checkpoint
     from funasr_cli.conversion.convert import Conversion, Proof
     from funasr_cli.families.converted import ModelFile
     from funasr_cli.hubs.find import Progress
     from funasr_cli.verification.check import Checked
 
-ON_MODELSCOPE = "ModelScope's copy has one: --hub ms"
+ON_MODELSCOPE = "funasr convert nano --hub ms fetches a copy with word times"
 STAGES = {"features": "features", "encoder": "encoder", "audio_embeddings": "adaptor", "logits": "logits"}
 
 
 def _one_of(values: Sequence[object], help: str) -> Any:
-    """Make an option of a few values, which its help and Tab offer; `ConvertOptions` refuses others."""
+    """Make an option of a few values, which its help and Tab offer; `ConvertOptions` refuses other values."""
     names = list(map(str, values))
     return typer.Option(
         metavar=f"[{'|'.join(names)}]",
@@ -47,66 +50,76 @@ def _one_of(values: Sequence[object], help: str) -> Any:
 
 
 def _complete_sources(incomplete: str) -> list[str]:
-    """Offer the checkpoints that have a short name, and their hub ids."""
+    """Complete the short names of checkpoints, and their hub ids."""
     from funasr_cli.hubs.find import ALIASES
 
     names = dict.fromkeys((*ALIASES, *ALIASES.values()))  # a model may have several short names
     return [name for name in names if name.startswith(incomplete)]
 
 
-def explain(asked: bool) -> None:
-    """Print the rules of names and layouts, and end."""
-    if asked:
-        from funasr_cli.families.open import explain as tables
-
-        console.result(tables())
-        raise typer.Exit
-
-
 _source = typer.Argument(
     metavar="SOURCE",
-    help="Folder in a layout that --explain lists, converted model, hub id, or its short name, listed there.",
+    help="What to convert: a short name (nano, mlt-nano, sensevoice), a hub id, or a local folder.",
     autocompletion=_complete_sources,
+    show_default=False,
 )
-_hub = parameters.option(None, "--hub", "Where to fetch a hub id: Hugging Face or ModelScope.")
+_hub = parameters.option(None, "--hub", "Hub to download from: Hugging Face (hf) or ModelScope (ms).")
 _languages = typer.Option(
     metavar="CODES",
-    help="What the model can write, as in zh,en,ja. Default: from the source's name.",
+    help="Languages the model can write, such as zh,en,ja. Default: taken from the source's name.",
     autocompletion=parameters.behind_commas(*LANGUAGES),
 )
-QUANTIZE_HELP = "Quantize the weights: to 4 bits, 8 bits, or mixed. It pays on GPUs; a CPU undoes it."
-VERIFY_HELP = "Decode a clip with source and result; full: each stage beside PyTorch, too."
-_check = typer.Option("--check", help="Only look whether SOURCE, a converted model, is whole.")
-_explain = typer.Option(
-    "--explain", callback=explain, is_eager=True, help="Print what becomes of each tensor, and short names."
+QUANTIZE_HELP = (
+    "Quantize the weights to 4 bits, 8 bits, or mixed (4 bits, and 8 where it matters most). This saves memory. "
+    "On a GPU it saves time as well; a CPU converts the weights back."
 )
+ENCODER_HELP = "Quantize the encoder as well."
+VERIFY_HELP = (
+    "Check the result. clip: transcribe a short clip with source and result, and compare; full: also compare each "
+    "stage with PyTorch."
+)
+_check = typer.Option("--check", help="Check that SOURCE, a converted model, is intact. Convert nothing.")
+EXPLAIN_HELP = (
+    "Show supported layouts, what happens to each tensor, and short names. SOURCE, a short name, is optional."
+)
+_explain = typer.Option("--explain", help=EXPLAIN_HELP)
 
 
 def convert(
     context: typer.Context,
-    source: Annotated[str, _source],
+    source: Annotated[str | None, _source] = None,
     out: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="Folder to create. Default: the models folder.")
+        Path | None,
+        typer.Argument(metavar="OUT", help="Folder to create. Default: a folder in the models folder."),
     ] = None,
     hub: Annotated[Hub, _hub] = DEFAULT_HUB,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    dtype: Annotated[str, _one_of(DTYPES, "Type of what is not quantized.")] = CONVERT_DEFAULTS.dtype,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub id.")] = None,
+    dtype: Annotated[
+        str, _one_of(DTYPES, "Number type of weights that are not quantized.")
+    ] = CONVERT_DEFAULTS.dtype,
     quantize: Annotated[str | None, _one_of(RECIPES, QUANTIZE_HELP)] = CONVERT_DEFAULTS.quantize,
     quantize_encoder: Annotated[
-        int | None, _one_of(ENCODER_BITS, "Quantize the encoder, too.")
+        int | None, _one_of(ENCODER_BITS, ENCODER_HELP)
     ] = CONVERT_DEFAULTS.quantize_encoder,
     group_size: Annotated[
-        int | None, _one_of(GROUP_SIZES, f"Values that share a scale. Default: {GROUP_SIZE}.")
+        int | None, _one_of(GROUP_SIZES, f"Quantized values that share a scale. Default: {GROUP_SIZE}.")
     ] = CONVERT_DEFAULTS.group_size,
     languages: Annotated[str | None, _languages] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
     verify: Annotated[str, _one_of(VERIFICATIONS, VERIFY_HELP)] = CONVERT_DEFAULTS.verify,
     check: Annotated[bool, _check] = False,
-    _: Annotated[bool, _explain] = False,
+    explain: Annotated[bool, _explain] = False,
     quiet: parameters.Quiet = False,
 ) -> None:
-    """Convert a checkpoint to MLX, and prove what came out."""
+    """Download a model, convert it to MLX, and check the result."""
     console.set_volume(quiet=quiet, verbose=False)
+    if explain:
+        _refuse_others(context, "explain", "it only prints tables")
+        _explain_names(source)
+        return
+    if source is None:
+        hint = "try funasr convert nano, or see funasr convert --help"
+        raise UsageError("SOURCE is missing", hint, code="command-line")
     options = ConvertOptions(
         dtype=dtype,
         quantize=quantize,
@@ -115,19 +128,12 @@ def convert(
         languages=tuple(languages.split(",")) if languages is not None else None,
         verify=verify,
     )
-    typed_hub = parameters.is_typed(context, "hub")  # from a variable it may stand for good
     if check:
-        others = {"OUT": out, "--hub": typed_hub, "--revision": revision, "--force": force}
-        stated = [name for name, value in others.items() if value]
-        changed = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
-        stated += [f"--{name.replace('_', '-')}" for name in changed]
-        if stated:
-            hint = "it only looks at a model that has been converted"
-            raise UsageError(f"--check with {', '.join(stated)}", hint, code="options-conflict")
+        _refuse_others(context, "check", "it only checks a converted model")
         from funasr_cli.hubs.find import find_model
         from funasr_cli.verification.check import check_model
 
-        with _progress(source) as on_progress:
+        with progress() as on_progress:
             checked = check_model(find_model(source), on_progress)
         console.result("".join(f"{line}\n" for line in check_lines(checked)))
         return
@@ -135,11 +141,11 @@ def convert(
     from funasr_cli.hubs.find import local_checkpoint
     from funasr_cli.verification.proof import verifier
 
+    typed_hub = parameters.is_typed(context, "hub")  # the variable may be set permanently
     if typed_hub and (local := local_checkpoint(source)):
-        raise UsageError(
-            f"--hub {hub} with the local folder {local.folder}", "it applies to a hub id", code="options-conflict"
-        )
-    with _progress(source) as on_progress:
+        message = f"--hub {hub} with the local folder {local.folder}"
+        raise UsageError(message, "it applies to a hub id", code="options-conflict")
+    with progress(f"downloading {source}") as on_progress:
         conversion = run(
             source, out, options, verifier, revision=revision, hub=hub, force=force, progress=on_progress
         )
@@ -148,9 +154,54 @@ def convert(
     console.result(f"{conversion.folder}\n")
 
 
+def _refuse_others(context: typer.Context, option: str, hint: str) -> None:
+    """Raise a UsageError for anything else on the command line, which this option would ignore."""
+    names = (name for name in context.params if name not in (option, "source", "quiet"))
+    stated = [name for name in names if parameters.is_typed(context, name)]
+    if stated:
+        shown = ", ".join("OUT" if name == "out" else f"--{name.replace('_', '-')}" for name in stated)
+        raise UsageError(f"--{option} with {shown}", hint, code="options-conflict")
+
+
+def _explain_names(source: str | None) -> None:
+    """Print layouts, tensor names and short names of all families, or of the one that has a short name."""
+    from funasr_cli.families import registry
+    from funasr_cli.families.open import explain
+
+    family = None if source is None else registry.of_hub_name(source)
+    if source is not None and family is None:
+        hint = f"leave it out, or use a short name: {', '.join(registry.aliases())}"
+        raise UsageError(f"--explain with {source}, which is not a short name", hint, code="options-conflict")
+    text = explain((family,) if family else registry.FAMILIES)
+    if sys.stdout and sys.stdout.isatty():
+        console.result(_rendered(text), shutil.get_terminal_size().columns)
+    else:
+        console.result(text)
+
+
+def _rendered(text: str) -> "Markdown":
+    """Render Markdown for a terminal. Long names in tables are wrapped, where Rich would cut them off."""
+    from rich.markdown import Markdown, TableElement
+
+    class WrappedTable(TableElement):
+        def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+            for table in super().__rich_console__(console, options):
+                for column in getattr(table, "columns", ()):
+                    column.overflow = "fold"
+                yield table
+
+    class Wrapped(Markdown):
+        elements: ClassVar = Markdown.elements | {"table_open": WrappedTable}
+
+    return Wrapped(text)
+
+
 @contextmanager
-def _progress(source: str) -> Iterator["Progress"]:
-    """Show bars of bytes, one for each thing that is done; one just moves for what is not counted in bytes."""
+def progress(announcement: str | None = None) -> Iterator["Progress"]:
+    """Show a progress bar in bytes for each step, and a moving bar for a step of unknown size.
+
+    Without a terminal, print the announcement once, when the download begins.
+    """
     from funasr_cli.hubs.find import DOWNLOADING, VERIFYING
 
     with console.download_progress() as bar:
@@ -159,8 +210,8 @@ def _progress(source: str) -> Iterator["Progress"]:
         def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=None)
-                if what == DOWNLOADING and not console.shows_progress():
-                    console.note(f"{what} {source}")
+                if announcement and what == DOWNLOADING and not console.shows_progress():
+                    console.note(announcement)
             if what != VERIFYING:
                 bar.update(tasks[what], completed=done, total=total)
 
@@ -168,7 +219,7 @@ def _progress(source: str) -> Iterator["Progress"]:
 
 
 def conversion_lines(conversion: "Conversion") -> Iterator[str]:
-    """Tell what a conversion came to, for stderr."""
+    """Describe a conversion, for stderr."""
     model = conversion.model
     weights = _weights(model, conversion.size_bytes)
     stored = f", stored as {conversion.arrays}" if conversion.arrays != conversion.tensors else ""
@@ -182,48 +233,51 @@ def conversion_lines(conversion: "Conversion") -> Iterator[str]:
 
 
 def check_lines(checked: "Checked") -> Iterator[str]:
-    """Describe a model that is whole, for stdout."""
+    """Describe a model that is intact, for stdout."""
     checkpoint = checked.checkpoint
     weights = _weights(checkpoint, checked.size_bytes)
-    yield f"whole: {len(checkpoint.tensors)} arrays, {weights}; all values are numbers"
+    yield f"intact: {len(checkpoint.tensors)} arrays, {weights}; all values are finite"
     yield f"SHA-256 of the weights: {checked.sha256}"
-    yield f"SHA-256 of {checked.listed} files: as listed" if checked.listed else "no list of SHA-256 lies there"
+    yield (
+        f"SHA-256 of {checked.listed} files: as listed" if checked.listed else "the folder has no list of SHA-256"
+    )
     yield from (f"note: {note}" for note in checked.notes)
     yield from capabilities(checkpoint.config, checkpoint.source)
 
 
 def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]:
-    """Tell what the model can do, by its configuration and by where it came from."""
+    """Describe what a model can do, from its configuration and its origin."""
     from funasr_cli.families import registry
 
     able = registry.capabilities(config)
     yield f"languages: {', '.join(able.languages)}"
     elsewhere = f"; {ON_MODELSCOPE}" if has_ctc_on_modelscope(source) else ""
-    yield f"CTC head, and so word times: {'yes' if able.word_times else f'no, this model has none{elsewhere}'}"
+    yield f"CTC head, needed for word times: {'yes' if able.word_times else f'no, this model has none{elsewhere}'}"
 
 
 def has_ctc_on_modelscope(source: Mapping[str, str | None]) -> bool:
-    """Tell whether the other hub's copy of a model that has no CTC head has one."""
+    """Tell whether a model without a CTC head has a copy with one on ModelScope."""
     from funasr_cli.hubs.find import CTC_ON_MODELSCOPE
 
-    return CTC_ON_MODELSCOPE in (source.get("source"), source.get("origin")) and source.get("hub") != Hub.MS
+    origins = source.get("source"), source.get("origin")
+    return not set(CTC_ON_MODELSCOPE).isdisjoint(origins) and source.get("hub") != Hub.MS
 
 
 def _proof_lines(proof: "Proof") -> Iterator[str]:
     from funasr_cli.checkpoints.untrusted import readable
 
     if not any(proof.errors.values()) and proof.source_text == proof.result_text:
-        yield f"verified: {proof.clip} gives exactly what the source gives, in every stage"
+        yield f"verified: source and result agree exactly on {proof.clip}, in every stage"
     else:
-        yield f"compared: of {proof.tokens} tokens for {proof.clip}, {proof.agreeing} agree with the source's"
-        yield f"differences, relative: {_errors(proof.errors)}"
-        yield f"the source writes: {readable(proof.source_text)}"
-        yield f"the result writes: {readable(proof.result_text)}"
+        yield f"compared on {proof.clip}: {proof.agreeing} of {proof.tokens} {proof.unit} agree with the source"
+        yield f"relative differences: {_errors(proof.errors)}"
+        yield f"text of the source: {readable(proof.source_text)}"
+        yield f"text of the result: {readable(proof.result_text)}"
     if proof.is_doubtful:
-        yield "most tokens are others: try it on recordings of your own before you use it, or take a finer recipe"
+        yield f"most {proof.unit} differ: test the model on your own recordings, or choose a recipe with more bits"
     if proof.port_errors:
-        yield f"beside PyTorch: {proof.port_agreeing} of {proof.tokens} tokens are the same"
-        yield f"differences, relative: {_errors(proof.port_errors)}"
+        yield f"compared with PyTorch: {proof.port_agreeing} of {proof.tokens} {proof.unit} agree"
+        yield f"relative differences: {_errors(proof.port_errors)}"
 
 
 def _errors(errors: dict[str, float]) -> str:

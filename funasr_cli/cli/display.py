@@ -1,15 +1,15 @@
-"""What is seen while recordings are transcribed: progress, the segments being written, and results."""
+"""Output during a run: progress bars, the text of unfinished segments, and results."""
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from funasr_cli.characters import one_line
 from funasr_cli.cli import console
-from funasr_cli.cli.outcome import is_low, no_speech
+from funasr_cli.cli.names import display_name, renamed, short_names
+from funasr_cli.cli.outcome import is_low, no_speech, speed
 from funasr_cli.cli.output import Files, Printer
 from funasr_cli.errors import OutputError
 from funasr_cli.formats import clock
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 REDRAW_S = 0.02
-SPARE_COLUMNS = 5  # for the ^C of a terminal, or two, which would begin a line that nobody takes away
+SPARE_COLUMNS = 5  # for one or two ^C of the terminal; without room they start a line that stays on the screen
+BARS = ((110, 40), (95, 20), (0, 8))  # columns of progress bars, by the least width of a terminal
+BAR_OF_ONE = 20  # at least, for a single input, whose facts are short
+OPTIONAL_STAGES = ("ctc", "prefill", "decode")  # which some models lack
 
 
 class Progress:
-    """How far a run has come: a line for finding speech, which runs ahead, and one for transcribing.
+    """Two progress bars: finding speech, which runs ahead, and transcribing.
 
-    Lengths are known only from opening an input on, so inputs count alike.
+    The length of an input is unknown until it is opened, so every input counts the same.
     """
 
     def __init__(self, names: Sequence[str], task: str):
@@ -36,38 +39,39 @@ class Progress:
 
         self._names = names
         self._closed = 0
-        self._audio_s = 0.0  # done, of all inputs together
-        self._source = 0  # that is being read
+        self._audio_s = 0.0  # transcribed so far, of all inputs
+        self._source = 0  # the input that is being read
         self._opened: dict[int, Read] = {}
-        self._done_s: dict[int, float] = defaultdict(float)  # of those that are not closed
+        self._done_s: dict[int, float] = defaultdict(float)  # of the inputs that are not closed
         self._started = time.perf_counter()
         texts = [rich.TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[facts]")]
-        columns = texts[0], rich.BarColumn(), texts[1], rich.TimeRemainingColumn()
+        room = next(bar for least, bar in BARS if console.stderr().width >= least)
+        bar = rich.BarColumn(room if len(names) > 1 else max(room, BAR_OF_ONE))
+        columns = texts[0], bar, texts[1], console.time_left()
         self._bars = rich.Progress(*columns, console=console.stderr(), disable=not console.shows_progress())
         self._reading = self._bars.add_task("finding speech", total=len(names), facts="", visible=False)
         self._writing = self._bars.add_task(task, total=len(names), facts=self._facts())
 
     def __rich__(self) -> "RenderableType":
-        self._bars.update(self._writing, facts=self._facts())  # time goes by without events, too
+        self._bars.update(self._writing, facts=self._facts())  # the speed changes between events
         return self._bars
 
     @property
     def completed(self) -> float:
-        """Inputs that are done, with shares of those that are being worked on."""
+        """The number of inputs done, including fractions of those in progress."""
         lengths_s = ((done_s, self._opened[source].expected_s) for source, done_s in self._done_s.items())
         return self._closed + sum(min(1.0, done_s / length_s) for done_s, length_s in lengths_s if length_s)
 
     def show(self, event: Event) -> None:
-        """Take in what has happened; partial texts change nothing."""
-        if isinstance(event, Read):  # one input after the other
+        """Update the bars after an event; partial texts change nothing."""
+        if isinstance(event, Read):  # inputs are read one after the other
             self._opened[event.source] = event
             self._source = event.source
             share = min(1.0, event.read_s / event.expected_s) if event.expected_s else 0.0
             self._bars.update(
                 self._reading,
                 completed=event.source + share,
-                description=f"finding speech in {self._names[event.source]}",
-                facts=clock(event.start_s + event.read_s),
+                facts=f"up to {clock(event.start_s + event.read_s)} in {self._names[event.source]}",
                 visible=event.source + share < len(self._names),
             )
         elif isinstance(event, SegmentFinished):
@@ -86,14 +90,17 @@ class Progress:
         self._done_s[source] = done_s
 
     def _facts(self) -> str:
-        """Tell inputs done, audio done, and the real-time factor so far."""
-        facts = f"{self._closed}/{len(self._names)} inputs, {clock(self._audio_s)} of audio"
-        rtf = (time.perf_counter() - self._started) / (self._audio_s or 1.0)
-        return f"{facts}, RTF {rtf:.3f}" if self._audio_s else facts
+        """Return how much is done, in words: inputs, audio, and the speed so far."""
+        length_s = self._opened[0].expected_s if len(self._names) == 1 and self._opened else None
+        facts = f"{clock(self._audio_s)} of {clock(length_s)}" if length_s else f"{clock(self._audio_s)} audio"
+        if len(self._names) > 1:
+            facts = f"{self._closed}/{len(self._names)} inputs, {facts}"
+        taken_s = time.perf_counter() - self._started
+        return f"{facts}, {speed(self._audio_s, taken_s)}" if self._audio_s else facts
 
 
 class Region:
-    """The part of a terminal that is redrawn: progress and, if asked for, texts so far. Empty in a pipe."""
+    """The part of a terminal that is redrawn: progress and, with --stream, unfinished texts. Empty in a pipe."""
 
     def __init__(self, names: Sequence[str], *, task: str = "transcribing", partial_texts: bool = False):
         self._names = names
@@ -104,7 +111,7 @@ class Region:
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
-        """Show it, on a terminal."""
+        """Show the region, on a terminal."""
         from rich.live import Live
 
         if console.shows_progress() or (self._shows_texts and console.is_terminal()):
@@ -120,7 +127,7 @@ class Region:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take it away."""
+        """Remove the region."""
         if self._live:
             with console.uninterrupted():
                 self._live.stop()
@@ -128,7 +135,7 @@ class Region:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Take it away for a moment: stdout may lead to the same terminal."""
+        """Remove the region for the duration of a block, since stdout may be the same terminal."""
         shown = self._live is not None
         self.__exit__()
         try:
@@ -138,7 +145,7 @@ class Region:
                 self.__enter__()
 
     def show(self, event: Event) -> None:
-        """Take in what has happened: progress, or more text of a segment, or less when it is final or given up."""
+        """Update progress and unfinished texts after an event. A text is removed when it is final or abandoned."""
         if not isinstance(event, PartialText):
             self._progress.show(event)
         elif event.text is None:
@@ -148,7 +155,7 @@ class Region:
         now = time.perf_counter()
         if self._live and now - self._drawn > REDRAW_S:
             self._drawn = now
-            with console.uninterrupted():  # else Rich would take it away by a height that was never drawn
+            with console.uninterrupted():  # else Rich would clear more lines than were drawn
                 self._live.refresh()
 
     def _render(self) -> "RenderableType":
@@ -160,7 +167,7 @@ class Region:
         return Group(*self._rows(), *progress)
 
     def _rows(self) -> "Iterator[RenderableType]":
-        """Make a line for each segment, its end if it does not fit; the earliest if there are too many."""
+        """Yield lines for unfinished segments, earliest first, as many as fit. A long text shows its end."""
         from rich.text import Text
 
         if not self._shows_texts:
@@ -178,15 +185,15 @@ class Region:
 
 
 class Display:
-    """Shows and stores what happens; its region is to be shown meanwhile, as a context.
+    """Shows events and writes results. Use its `region` as a context during the run.
 
     Args:
-        inputs: all of them.
-        files: where results are written; None prints them.
-        printer: prints them otherwise; None leaves that to others.
-        stream: show text while it is being written, and print segments as soon as they are final.
-        task: what is being done, in a word or two.
-        reported: inputs of which nothing more is said.
+        inputs: all inputs of the run.
+        files: writes results to files; None prints them.
+        printer: prints results; None if the caller does.
+        stream: show unfinished text, and print each segment as soon as it is final.
+        task: the label of the progress bar.
+        reported: inputs whose problems have been reported already.
     """
 
     def __init__(
@@ -201,13 +208,11 @@ class Display:
     ):
         self._inputs, self._reported, self._stream = inputs, reported, stream
         self._files, self._printer = files, printer
-        paths = [Path(input.label) for input in inputs]
-        count = Counter(path.name for path in paths)  # those that share a name are told apart by their folders
-        names = [path.name if count[path.name] == 1 else "/".join(path.parts[-2:]) for path in paths]
-        self.region = Region(list(map(one_line, names)), task=task, partial_texts=stream)
+        names = map(one_line, short_names([input.label for input in inputs]))
+        self.region = Region(list(names), task=task, partial_texts=stream)
 
     def show(self, event: Event) -> None:
-        """Take in an event; raise an OutputError if a result cannot be written."""
+        """Show an event, and write the result if there is one. Raise an OutputError if that fails."""
         self.region.show(event)
         if isinstance(event, SegmentFinished) and self._printer and self._stream:
             with self.region.aside():
@@ -222,34 +227,41 @@ class Display:
                         self._printer.close(event.source)
 
     def _end(self, event: Finished | Failed) -> None:
+        input = self._inputs[event.source]
+        name = display_name(input.label)
         if isinstance(event, Failed):
+            event.error.message = renamed(event.error.message, input.label)
             console.report(event.error)
             return
-        input, transcript = self._inputs[event.source], event.transcript
+        transcript = event.transcript
         for warning in transcript.warnings:
-            console.warn(f"{input.label}: {warning}")
-        if transcript.fault:  # names the input itself
-            console.warn(transcript.fault)
+            console.warn(f"{name}: {warning}")
+        if transcript.fault:  # begins with the input's name
+            console.warn(renamed(transcript.fault, input.label))
         if len(self._inputs) > 1 and not transcript.segments and is_low(transcript.level_dbfs):
-            console.warn(f"{input.label}: {no_speech(transcript.level_dbfs)}")
-        console.detail(f"{input.label}: {_costs(transcript)}")
+            console.warn(f"{name}: {no_speech(transcript.level_dbfs)}")
+        console.detail(f"{name}: {_costs(transcript)}")
         try:
             if self._files:
                 self._files.write(input, transcript)
             elif self._printer and not self._stream:
                 self._printer.print_transcript(event.source, transcript)
-        except OutputError as error:  # as of a disk that has become full: the work is not to be lost
+        except OutputError as error:  # the disk is full, for example: print the result, so that it is not lost
             if self._files and self._printer and not self._stream:
                 with suppress(OutputError):
                     self._printer.print_transcript(event.source, transcript)
-                    error.hint = "the result is on standard output instead"
+                    error.hint = "the text is printed to standard output instead"
             raise
 
 
 def _costs(transcript: Transcript) -> str:
-    """Tell where the time went."""
-    timings = transcript.timings
-    seconds = ", ".join(f"{stage} {getattr(timings, f'{stage}_s'):.2f} s" for stage in STAGES)
-    count = len(transcript.segments)
-    calls = f" in {timings.decoder_calls} decoder calls" if timings.drafted else ""
-    return f"{count} segment{'s' * (count != 1)}, {timings.tokens} tokens{calls}; {seconds}"
+    """Return the number of segments and tokens, and the time of each stage, in words."""
+    timings, count = transcript.timings, len(transcript.segments)
+    tokens = f", {timings.tokens} tokens" if timings.tokens else ""
+    if timings.drafted:
+        tokens += f" in {timings.decoder_calls} decoder calls"
+    times = {stage: getattr(timings, f"{stage}_s") for stage in STAGES}
+    # Only a model with a decoder prefills and decodes, and only some have a CTC branch.
+    used = {stage: taken_s for stage, taken_s in times.items() if taken_s or stage not in OPTIONAL_STAGES}
+    seconds = ", ".join(f"{stage} {taken_s:.2f} s" for stage, taken_s in used.items())
+    return f"{count} segment{'s' * (count != 1)}{tokens}; {seconds}"

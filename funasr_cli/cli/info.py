@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,20 +19,29 @@ from funasr_cli.cli import console
 from funasr_cli.cli.convert import ON_MODELSCOPE, has_ctc_on_modelscope
 from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
 from funasr_cli.errors import FunASRError, ModelError
+from funasr_cli.languages import LANGUAGES
 from funasr_cli.paths import REFERENCE_PYTHON
 
-# Those of no option.
+# Variables that belong to no option.
 OWN_VARIABLES = (
-    CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_BLAS", "FUNASR_NATIVE", "FUNASR_TRACEBACK", REFERENCE_PYTHON
+    CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_OFFLINE", "FUNASR_BLAS", "FUNASR_NATIVE", "FUNASR_TRACEBACK",
+    REFERENCE_PYTHON,
 )  # fmt: skip
+FACT_COLUMNS = 14  # of labels in the list of models
+SUPPORTS = {  # what the list calls a capability; those without words matter only inside the program
+    "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",
+    "partial text": "live text (--stream)", "alignment": "word times for other models (--align-with)",
+    "drafts": "drafts", "language found": "language detection", "tags": "emotion and sounds (--tags)",
+    **dict.fromkeys(("prompt", "decoder", "word times", "CTC text", "second opinion"), ""),
+}  # fmt: skip
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "sentencepiece", "huggingface_hub", "torch", "av")
 
 
 def info(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the information as JSON.")] = False,
 ) -> None:
-    """Show versions, device, models and settings."""
+    """Show versions, device, models and settings, for example for a bug report."""
     group: Any = context.find_root().command
     facts, problems = gather(group)
     settings = facts["settings"]
@@ -48,11 +58,11 @@ def info(
     for problem in problems:
         console.warn(problem)
     if other := _other_funasr():
-        console.warn(f"{other}; call ours as funasr-cli")
+        console.warn(f"{other}; run this program as funasr-cli")
 
 
 def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
-    """Find everything, by name, as far as it can be known; and what keeps the rest from it."""
+    """Return all facts by name, as far as they can be found, and the problems with the others."""
     from funasr_cli.hubs.find import models_folder
 
     problems: list[str] = []
@@ -71,12 +81,12 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
     for gather_some in (
         _computing,
         lambda: {"models folder": str(models_folder()), **_models()},
-        lambda: {"settings file": f"{config_file()}{'' if config_file().exists() else ' (not there)'}"},
+        lambda: {"settings file": f"{config_file()}{'' if config_file().exists() else ' (does not exist)'}"},
         lambda: {"settings": settings_in_force(group, command_settings(group))},
     ):
         try:
             facts |= gather_some()
-        except FunASRError as error:  # this is what one looks for here
+        except FunASRError as error:  # reporting such problems is the purpose of this command
             problems.append("; ".join(filter(None, (error.message, error.hint))))
     return facts, list(dict.fromkeys(problems))
 
@@ -97,7 +107,7 @@ def _computing() -> dict[str, Any]:
         "device": in_words(gflops),
         "native engine": _native_engine(),
         "blas": (BLAS or "MLX's own") + (", which is slow" if slowness(gflops) else ""),
-        "memory": f"{available_bytes() / 1e9:.1f} of {total_bytes() / 1e9:.1f} GB at hand",
+        "memory": f"{available_bytes() / 1e9:.1f} of {total_bytes() / 1e9:.1f} GB available",
     }
 
 
@@ -110,13 +120,13 @@ def _native_engine() -> str:
 
 
 def warn_of_unread_variables(group: Any) -> None:
-    """Name variables that look like ours but set nothing, with what may have been meant."""
+    """Warn of variables with our prefix that set nothing, and suggest the right name."""
     options = {parameter.envvar for command in group.commands.values() for parameter in command.params}
     known = [*OWN_VARIABLES, *sorted(filter(None, options))]
     for name in sorted(os.environ):
         if name.startswith("FUNASR_") and name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-            console.warn(f"nothing reads {name}" + (f"; did you mean {near[0]}?" if near else ""))
+            console.warn(f"unknown variable {name} is ignored" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def _version(package: str) -> str | None:
@@ -127,7 +137,7 @@ def _version(package: str) -> str | None:
 
 
 def _in_words(setting: Setting, group: Any) -> str:
-    """Write "lang = zh (FUNASR_LANG)", with its commands, unless that is all that have the option."""
+    """Return "lang = zh (FUNASR_LANG)", with the commands if not all that have the option are meant."""
     having = {
         name
         for name, command in group.commands.items()
@@ -138,43 +148,59 @@ def _in_words(setting: Setting, group: Any) -> str:
 
 
 def _shown(value: Any, indent: int) -> str:
+    """Write a value on one or more lines; a terminal breaks them between words."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {item}" for name, item in value.items()) or "none"
-    if isinstance(value, list):
-        return f"\n{' ' * indent}".join(value) or "none"
-    return "none" if value is None else str(value)
+        value = [", ".join(f"{name} {item}" for name, item in value.items())]
+    lines = value if isinstance(value, list) else [] if value is None else [str(value)]
+    if columns := console.stdout_columns():
+        lines = [piece for line in lines for piece in console.wrapped(line, columns - indent).split("\n")]
+    return f"\n{' ' * indent}".join(lines) or "none"
 
 
 def _other_funasr() -> str | None:
-    """Find a command of that name which may be run instead of ours: the PyPI package funasr installs one."""
+    """Find another command named funasr that may run instead of ours, such as that of the PyPI package funasr."""
     if version := _version("funasr"):
-        return f"the package funasr {version} in the same environment has a command of that name, too"
+        return f"the package funasr {version} in this environment also installs a command named funasr"
     folders = Path(sys.argv[0]).resolve().parent, sysconfig.get_path("scripts")
     ours = {os.path.realpath(os.path.join(folder, "funasr")) for folder in folders}
     found = shutil.which("funasr")
-    if found and os.path.realpath(found) not in ours:  # a link to ours is what pipx and uv install
-        return f"another funasr comes first on PATH: {found}"
+    if found and os.path.realpath(found) not in ours:  # pipx and uv install a link to ours
+        return f"another funasr is first on PATH: {found}"
     return None
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything known as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List converted models and where they are."""
+    """List the models on this machine and what each one supports.
+
+    Use a name from the list with: funasr transcribe --model NAME recording.m4a
+    """
     from funasr_cli.hubs.find import models_folder
 
     rows = known_models()
     if as_json:
         console.result(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
         return
+    columns = console.stdout_columns()
     for row in rows:
-        console.result(f"{row['name']}\n  {row['folder']}\n  {_facts(row)}\n")
+        console.result("".join(f"{line}\n" for line in (row["name"], *_lines(_facts(row), columns))))
     if len(rows) == 1:
-        console.note(f"none but the demo yet in {models_folder()}; try --model demo, or: funasr convert nano")
+        hint = f"funasr transcribe recording.m4a offers to fetch one into {models_folder()}"
+        console.note(f"only the demo model so far; {hint}")
+
+
+def _lines(facts: dict[str, str], columns: int | None) -> Iterator[str]:
+    """Yield indented lines with labels; long values are broken to fit a terminal of this width."""
+    for name, value in facts.items():
+        pieces = console.wrapped(value, columns - FACT_COLUMNS).split("\n") if columns else [value]
+        for number, piece in enumerate(pieces):
+            label = "" if number else f"  {name}:"
+            yield f"{label:<{FACT_COLUMNS}}{piece}"
 
 
 def known_models() -> list[dict[str, Any]]:
-    """Name, folder and facts of every model that ``--model`` can name; the bundled one comes last."""
+    """Return name, folder and facts of every model that ``--model`` can name. The demo model comes last."""
     from funasr_cli import demo
     from funasr_cli.hubs.find import DEMO, converted_models
 
@@ -186,7 +212,7 @@ def known_models() -> list[dict[str, Any]]:
 def _describe(name: str, folder: Path) -> dict[str, Any]:
     from funasr_cli.checkpoints.format import WEIGHTS_FILE
     from funasr_cli.families.converted import read_config
-    from funasr_cli.families.registry import capabilities
+    from funasr_cli.families.registry import capabilities, of_config
 
     row: dict[str, Any] = {"name": name, "folder": str(folder)}
     try:
@@ -194,8 +220,10 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         size = (folder / WEIGHTS_FILE).stat().st_size
     except (ModelError, OSError) as error:
         return row | {"problem": str(error)}
-    able = capabilities(file.config)
+    able, family = capabilities(file.config), of_config(file.config)
     return row | {
+        "family": family.upstream_class,
+        "model_type": family.model_type,
         "bytes": size,
         "dtype": file.dtype,
         "quantized_bits": file.quantization.usual.bits if file.quantization else None,
@@ -208,13 +236,17 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _facts(row: dict[str, Any]) -> str:
+def _facts(row: dict[str, Any]) -> dict[str, str]:
+    """Return what the list shows of a model, by label."""
     if "problem" in row:
-        return f"unusable: {row['problem']}"
+        return {"unusable": row["problem"], "folder": row["folder"]}
     weights = f"{row['quantized_bits']}-bit" if row["quantized_bits"] else row["dtype"]
-    languages = row["languages"]
-    spoken = ", ".join(languages) if len(languages) < 6 else f"{len(languages)} languages"
-    timed = "with word times" if "word times" in row["capabilities"] else "without word times"
-    abilities = f"\n  it can do: {', '.join(row['capabilities'])}"
-    elsewhere = f"\n  {ON_MODELSCOPE}" if row["ctc_on_modelscope"] else ""
-    return f"{row['bytes'] / 1e6:,.0f} MB, {weights}, {spoken}, {timed}{abilities}{elsewhere}"
+    supports = [SUPPORTS.get(name, name) for name in row["capabilities"]]
+    times = "yes" if "word times" in row["capabilities"] else "no"
+    return {
+        "family": f"{row['family']} ({row['bytes'] / 1e6:,.0f} MB, {weights})",
+        "languages": ", ".join(LANGUAGES[code].english_name for code in row["languages"]),
+        "word times": times + (f"; {ON_MODELSCOPE}" if row["ctc_on_modelscope"] else ""),
+        "supports": ", ".join(filter(None, supports)) or "no options of its own",
+        "folder": row["folder"],
+    }

@@ -1,4 +1,4 @@
-"""Where results go: to stdout in the order of the inputs, or each to files of its own."""
+"""Write results: to stdout in the order of the inputs, or to files for each input."""
 
 import os
 import re
@@ -14,6 +14,7 @@ from unicodedata import normalize
 from funasr_cli import writers
 from funasr_cli.characters import UNSPACED_LETTERS, one_line, printable
 from funasr_cli.cli import console
+from funasr_cli.cli.names import display_name
 from funasr_cli.cli.resume import NOTES, Notes
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.formats import as_lines, parts_of
@@ -28,58 +29,61 @@ from funasr_cli.writers import DEFAULT_STYLE, DEFAULT_TIMES, WRITERS, Style
 if TYPE_CHECKING:
     from rich.text import Text
 
-MOST_NAMED = 3  # inputs in a line
-LINES = ("txt", "json", "jsonl")  # formats of which several can follow each other on stdout
+MOST_NAMED = 3  # inputs that a note lists
+LINES = ("txt", "json", "jsonl")  # formats in which several results can follow each other on stdout
 DEFAULT_TEMPLATE = "{stem}.{ext}"
 FULL_TEMPLATE = "{stem}.{suffix}.{ext}"
-TEMPLATE_HINT = "it is made of {stem}, {suffix}, {lang} and {ext}, as in '{stem}.{lang}.{ext}'"
-# A word is as sure as the least likely of its tokens.
+TEMPLATE_HINT = "use {stem}, {suffix}, {lang} and {ext}, for example '{stem}.{lang}.{ext}'"
+# Probabilities below which a word is coloured. The probability of a word is that of its least likely token.
 DOUBTFUL, DOUBTFUL_STYLE = 0.5, "red underline"
 UNSURE, UNSURE_STYLE = 0.8, "yellow"
-Result = tuple[Input, Path]  # what it is of, and its file
+LEGEND = (
+    f"colours: words with a probability below {UNSURE:.0%} are yellow, below {DOUBTFUL:.0%} red and underlined"
+)
+Result = tuple[Input, Path]  # an input and its file
 WORD = re.compile(rf"[{UNSPACED_LETTERS}]|[^\s{UNSPACED_LETTERS}]+|\s+")
 
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """What becomes of results."""
+    """The formats and places of results."""
 
-    formats: tuple[str, ...]  # names of `WRITERS`, one at least
-    folder: Path | None = None  # where files are written; None prints the only format
-    template: str = DEFAULT_TEMPLATE  # of their names below it
-    language: str = AUTO  # as it was asked for, for the template
+    formats: tuple[str, ...]  # names of `WRITERS`, at least one
+    folder: Path | None = None  # for files; None prints the only format
+    template: str = DEFAULT_TEMPLATE  # for file names in the folder
+    language: str = AUTO  # the requested one, for the template
     style: Style = DEFAULT_STYLE
-    replace: bool = False  # overwrite results that exist
-    resume: bool = False  # leave results that exist, and write what is missing
-    tint: bool = False  # colour the words that the decoder was unsure of, where text is printed
+    replace: bool = False  # overwrite existing results
+    resume: bool = False  # keep existing results, and write the missing ones
+    tint: bool = False  # colour words with a low probability in printed text
 
     def __post_init__(self) -> None:
-        """Raise a UsageError for what cannot go together."""
+        """Raise a UsageError for options that conflict."""
         if self.folder is None and len(self.formats) > 1:
-            message = f"{', '.join(self.formats)} together on stdout"
-            raise UsageError(message, "add --output-dir, or choose one", code="options-conflict")
+            message = f"{', '.join(self.formats)}: only one format can go to standard output"
+            raise UsageError(message, "add --output-dir, or choose one format", code="options-conflict")
         if str(self.folder) == "-":
-            message = "--output-dir -: not a folder's name"
-            raise UsageError(message, "without it, results go to standard output", code="option-value")
+            message = "--output-dir -: not the name of a folder"
+            raise UsageError(message, "leave it out to print results to standard output", code="option-value")
         if self.replace and self.resume:
-            hint = "one replaces what exists, the other keeps it"
-            raise UsageError("--force with --resume", hint, code="options-conflict")
+            hint = "--force replaces existing results, --resume keeps them: choose one"
+            raise UsageError("cannot combine --force with --resume", hint, code="options-conflict")
         for format in self.formats:
             writers.refuse_timeless(format, self.style.times)
 
     def refuse_together(self, inputs: Sequence[Input]) -> None:
-        """Raise a UsageError for several inputs on stdout in a format that is a file of its own."""
+        """Raise a UsageError for several inputs on stdout in a format that needs a separate file for each."""
         if len(inputs) > 1 and self.folder is None and self.formats[0] not in LINES:
-            message = f"{self.formats[0]} of several inputs on stdout"
+            message = f"{self.formats[0]}: only one input can go to standard output in this format"
             raise UsageError(message, "add --output-dir", code="options-conflict")
 
 
 class Files:
-    """Files for each input, in a folder; none may replace an input or one of the other files named here.
+    """Result files of each input, in a folder. They never replace an input or one of the `others`.
 
     Raises:
-        UsageError: the template cannot be, or two results would share a file, or one would replace an input.
-        OutputError: nothing can be written to the folder.
+        UsageError: the template is invalid, two results would share a file, or a result would replace an input.
+        OutputError: the folder cannot be written to.
     """
 
     def __init__(self, plan: OutputPlan, inputs: Sequence[Input], others: Iterable[Path] = ()):
@@ -88,21 +92,21 @@ class Files:
         self._plan = plan
         self._notes: Notes | None = None
         self._outdated: set[Path] = set()
-        self.incomplete = 0  # inputs that `left` leaves out though their results lack something
+        self.incomplete = 0  # inputs that `left` skips although their results are incomplete
         self._refuse_shared_names(inputs, (*others, self._folder / NOTES))
         writers.refuse_unwritable(self._folder, "choose another --output-dir")
 
     def files(self, input: Input) -> dict[str, Path]:
-        """Name the files of an input, by format."""
+        """Return the files of an input, by format."""
         return self._files(input, self._plan.template)
 
     def _files(self, input: Input, template: str) -> dict[str, Path]:
         return {name: self._folder / self._name(input, name, template) for name in self._plan.formats}
 
     def left(self, inputs: Sequence[Input], notes: Notes) -> list[Input]:
-        """Choose the inputs that are to be transcribed: with `--resume`, not those whose results are up to date.
+        """Return the inputs to transcribe: with `--resume`, those whose results are missing or outdated.
 
-        Which results are made anew, and why, is said. What is written later goes into the same notes.
+        Print which results are replaced, and why. Results that are written later are added to the same notes.
         """
         self._notes = notes
         if not self._plan.resume:
@@ -118,21 +122,21 @@ class Files:
             else:
                 self.incomplete += any(map(notes.is_incomplete, found))
             for reason in sorted(set(outdated.values())):
-                again[reason].append(input.label)
+                again[reason].append(display_name(input.label))
         if len(left) < len(inputs):
-            missing = f"; something is missing in those of {self.incomplete}" if self.incomplete else ""
+            incomplete = f"; {self.incomplete} of them incomplete" if self.incomplete else ""
             skipped = f"skipped {len(inputs) - len(left)} of {len(inputs)} inputs"
-            console.note(f"{skipped}: their results are there{missing}")
+            console.note(f"{skipped}: their results exist{incomplete}")
         for reason, labels in again.items():
             more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
-            console.note(f"results made anew, since {reason}: {', '.join(labels[:MOST_NAMED])}{more}")
+            console.note(f"replacing results, since {reason}: {', '.join(labels[:MOST_NAMED])}{more}")
         return left
 
     def prepare(self, input: Input) -> None:
-        """Make sure, before an input is worked on, that its results can be written.
+        """Check that the results of an input can be written, before it is transcribed.
 
         Raises:
-            OutputError: something is in their way, or a name is too long.
+            OutputError: a file exists already, or a name is too long.
         """
         for file in self.files(input).values():
             if not (self._plan.replace or self._plan.resume) and os.path.lexists(file):
@@ -143,10 +147,10 @@ class Files:
             self._notes.read(input)
 
     def write(self, input: Input, transcript: Transcript) -> None:
-        """Write its results, each whole or not at all.
+        """Write the results of an input. Each file is written completely or not at all.
 
         Raises:
-            OutputError: one cannot be written; the others are.
+            OutputError: a file cannot be written; the others are.
         """
         problem: OutputError | None = None
         for name, file in self.files(input).items():
@@ -165,23 +169,26 @@ class Files:
             raise problem
 
     def _kept(self, file: Path) -> bool:
-        """Whether `--resume` leaves a result as it is."""
+        """Return whether `--resume` keeps a result."""
         return self._plan.resume and os.path.lexists(file) and file not in self._outdated
 
     def _refuse_shared_names(self, inputs: Sequence[Input], others: Iterable[Path]) -> None:
-        """Names that differ in case or Unicode form alone are the same: on some file systems they are."""
+        """Raise a UsageError if two results, or a result and another file, would share a name.
+
+        Names that differ only in case or Unicode form count as equal, as on some file systems.
+        """
         taken = {_identity(path) for path in (*(input.path for input in inputs), *others)}
         for file in (file for input in inputs for file in self.files(input).values()):
             if _identity(file) in taken:
                 hint = "choose another --output-dir or --output-template"
-                message = f"{shown(file)} is an input, or another file that this run needs"
+                message = f"{shown(file)}: a result would replace an input, or another file that this run uses"
                 raise UsageError(message, hint, code="output-is-input")
         if clash := self._clash(inputs, self._plan.template):
             better = (name for name in (DEFAULT_TEMPLATE, FULL_TEMPLATE) if not self._clash(inputs, name))
             raise _shared(*clash, next(better, None))
 
     def _clash(self, inputs: Sequence[Input], template: str) -> tuple[Result, Result] | None:
-        """Find two results of which only one can be, the other having its name or that of its folder."""
+        """Find two results that cannot both exist: with the same name, or one named like the other's folder."""
         owners: dict[str, Result] = {}
         for input in inputs:
             for file in self._files(input, template).values():
@@ -196,34 +203,34 @@ class Files:
         return None
 
     def _name(self, input: Input, format: str, template: str) -> PurePath:
-        """What a folder brought keeps its place in it, below the folders that the template makes."""
+        """Return the name of a result. Inputs from a folder keep their subfolders, below the template's."""
         place = PurePath(input.stem)
         language, suffix = language_code(self._plan.language) or AUTO, input.path.suffix.removeprefix(".")
         fields = {"stem": place.name, "suffix": suffix, "lang": language, "ext": format}
         name = PurePath(_filled_in(template, fields))
         if not name.name or name.is_absolute() or ".." in name.parts:
-            message = f"--output-template {template!r} leads out of the folder"
+            message = f"--output-template {template!r} leads out of the output folder"
             raise UsageError(message, TEMPLATE_HINT, code="option-value")
         above = list(takewhile(lambda part: "{stem}" not in part, PurePath(template).parts[:-1]))
         return PurePath(*name.parts[: len(above)], place.parent, *name.parts[len(above) :])
 
 
 def _identity(path: Path) -> str:
-    """The same for all ways to a file, and for names that some file systems do not tell apart."""
+    """Return a key that is equal for all paths of a file, and for names that some file systems treat as one."""
     return normalize("NFC", normalize("NFD", os.path.realpath(path)).casefold())
 
 
 def _shared(one: Result, other: Result, better: str | None) -> UsageError:
-    """Make the error of two results of which only one can be; a better template tells all results apart."""
+    """Return the error for two results that would share a name; `better` is a template that avoids it."""
     (input, file), (other_input, other_file) = one, other
     names = f"{shown(file)}" if file == other_file else f"{shown(file)} and {shown(other_file)}"
-    whose = input.label if input.label == other_input.label else f"{input.label} and {other_input.label}"
-    hint = "give each an --output-dir of its own, or name a folder above both, with --recursive"
+    labels = " and ".join(dict.fromkeys(display_name(each.label) for each in (input, other_input)))
+    hint = "use a separate --output-dir for each, or give a folder above both, with --recursive"
     if better:
-        hint = f"tell them apart with --output-template {better!r}"
+        hint = f"give them different names with --output-template {better!r}"
     elif input is not other_input and os.path.realpath(input.path) == os.path.realpath(other_input.path):
         hint = "it is the same file: name it once"
-    message = f"several results would be written to {names}, those of {whose}"
+    message = f"several results would be written to {names}: those of {labels}"
     return UsageError(message, hint, code="output-shared")
 
 
@@ -234,31 +241,32 @@ def _filled_in(template: str, fields: dict[str, str]) -> str:
             raise ValueError
         return template.format(**fields)
     except ValueError as error:
-        message = f"--output-template {template!r} cannot be filled in"
+        message = f"--output-template {template!r} is not a valid template"
         raise UsageError(message, TEMPLATE_HINT, code="option-value") from error
 
 
 class Printer:
-    """Prints results in the order of the inputs; what comes too early waits.
+    """Prints results in the order of the inputs. Results that are ready too early are held back.
 
-    With several inputs each line begins with its input's name, as grep does it; `json` is a line for each.
+    With several inputs, each line begins with the input's name, as with grep. `json` prints one line per input.
     """
 
     def __init__(self, inputs: Sequence[Input], plan: OutputPlan):
         self._plan = plan
-        # Names with the bytes that are no text, so that whoever reads one can open the file by it.
+        # Names with their original bytes, even invalid UTF-8, so that a reader can open the file.
         names = [input.label.replace(shown(input.path), str(input.path), 1) for input in inputs]
         self._prefixes = [f"{name}: " if len(names) > 1 else "" for name in names]
         self._held: dict[int, list[str | Text]] = defaultdict(list)
         self._closed: set[int] = set()
         self._current = 0
+        self._has_legend = False
 
     def print_segment(self, source: int, segment: Segment) -> None:
-        """Print a line as soon as it is its turn."""
+        """Print a segment, as soon as all earlier inputs are finished."""
         self._add(source, self._lines(source, [segment]))
 
     def print_transcript(self, source: int, transcript: Transcript) -> None:
-        """Print all of it as soon as it is its turn."""
+        """Print a transcript, as soon as all earlier inputs are finished."""
         format = self._plan.formats[0]
         if format == "txt":
             self._add(source, self._lines(source, transcript.segments))
@@ -266,7 +274,7 @@ class Printer:
             self._add(source, WRITERS["jsonl" if format in LINES else format](transcript, self._plan.style))
 
     def close(self, source: int) -> None:
-        """Nothing more comes of this input."""
+        """Mark an input as finished, and print what was held back."""
         self._closed.add(source)
         while self._current in self._closed:
             self._current += 1
@@ -274,6 +282,9 @@ class Printer:
                 console.result(text)
 
     def _lines(self, source: int, segments: Iterable[Segment]) -> "str | Text":
+        if self._plan.tint and not self._has_legend:
+            console.note(LEGEND)
+            self._has_legend = True
         style = self._plan.style
         times, shown = (
             style.times or DEFAULT_TIMES["txt"],
@@ -289,7 +300,7 @@ class Printer:
 
 
 def tinted_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = Timestamps.NONE) -> "Text":
-    """What `as_lines` gives, words in the colour of how sure the model was of them."""
+    """Return the text of `as_lines`, with words coloured by their probability."""
     from rich.text import Text
 
     lines = Text()
@@ -309,7 +320,7 @@ def tinted_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamp
 
 
 def scored_words(text: str, probabilities: Sequence[float]) -> Iterator[tuple[str, float]]:
-    """Words, single Chinese and Japanese characters, and the white space between, with their probabilities."""
+    """Yield words, Chinese and Japanese characters, and white space, each with its probability."""
     start, end = len(text) - len(text.lstrip()), len(text.rstrip())
     for match in WORD.finditer(text, start, end):
         yield match[0], min(probabilities[match.start() : match.end()], default=1.0)

@@ -1,4 +1,4 @@
-"""Options of several commands, how all are made (names, help, variables), and what Tab offers for a name."""
+"""Options that several commands share, and helpers to make options and shell completion."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,13 +18,13 @@ DEFAULT_ENGINE: Literal["auto"] = "auto"
 
 
 def is_typed(context: typer.Context, name: str) -> bool:
-    """Tell whether an option stands on the command line; not in a variable, the settings file or a default."""
+    """Return whether an option was given on the command line, not in a variable or the settings file."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def typed(context: typer.Context, names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """Return what stands on the command line, as it was typed, by names that come from these parameters."""
+    """Return the options given on the command line, as written, by name; `names` lists their parameters."""
     found = {}
     for name, of in names.items():
         for parameter in of:
@@ -35,7 +35,7 @@ def typed(context: typer.Context, names: Mapping[str, tuple[str, ...]]) -> dict[
 
 
 def behind_commas(*names: str) -> Callable[[str], list[str]]:
-    """Make a function that completes the last of several of these names, with commas between them."""
+    """Return a completion function for a list of names separated by commas."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
@@ -46,68 +46,67 @@ def behind_commas(*names: str) -> Callable[[str], list[str]]:
 
 
 def complete_languages(incomplete: str) -> list[tuple[str, str]]:
-    """Offer codes, with their English names."""
-    names = {AUTO: "let the model decide"} | {code: entry.english_name for code, entry in LANGUAGES.items()}
+    """Offer language codes, with their English names."""
+    names = {AUTO: "the model decides"} | {code: entry.english_name for code, entry in LANGUAGES.items()}
     return [(code, name) for code, name in names.items() if code.startswith(incomplete)]
 
 
 def complete_models(incomplete: str) -> list[str]:
-    """Offer all converted models and the bundled one; folders are left to the shell."""
+    """Offer the converted models and the demo model. The shell completes folders."""
     from funasr_cli.hubs.find import DEMO, converted_models
 
-    with suppress(FunASRError):  # a home that is wrong is no matter for the Tab key
+    with suppress(FunASRError):  # the Tab key does not report an invalid FUNASR_HOME
         return [name for name in sorted({*converted_models(), DEMO}) if name.startswith(incomplete)]
     return [DEMO]
 
 
 def option(panel: str | None, name: str, help: str, *short: str, env: bool = True, **settings: Any) -> Any:
-    """Make an option; a variable is named after it, unless it belongs to a single run (`env=False`)."""
+    """Make an option. A variable with the same name also sets it, unless `env` is false."""
     variable = "FUNASR_" + name.split("/")[0].removeprefix("--").replace("-", "_").upper()
     envvar = variable if env else None
     return typer.Option(name, *short, help=help, rich_help_panel=panel, envvar=envvar, **settings)
 
 
-MODEL_HELP = "Folder, hub id or alias of a converted model, or demo."
+MODEL_HELP = "Model to use: a name that funasr models lists, a folder, a hub id, or demo."
 OF_MODELS: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
 DRAFT_HELP = (
-    "Let the decoder check the CTC branch's text, several tokens at once, where the model has that branch; the "
-    "text is the same."
+    "Decode faster by verifying a draft from the CTC branch, if the model has one. The text does not change."
 )
 
 # fmt: off
 Model = Annotated[str | None, option(None, "--model", MODEL_HELP, "-m", **OF_MODELS)]
-Models = Annotated[  # of `list[str]`, the variable would be split at spaces
+Models = Annotated[  # with `list[str]`, the variable would be split at spaces
     list[Path] | None, option(None, "--model", f"{MODEL_HELP} Repeatable.", "-m", **OF_MODELS)
 ]
 Device = Annotated[
-    Literal["cpu", "gpu"] | None, option(None, "--device", "Where to compute. Default: on the GPU if MLX has one.")
+    Literal["cpu", "gpu"] | None, option(None, "--device", "Device to use. Default: the GPU, if MLX supports it.")
 ]
 DType = Annotated[
     Literal["stored", "float32", "bfloat16", "int8"] | None,
     option(
         None, "--dtype",
-        "Type to compute in. Default: as stored on a GPU, float32 on a CPU, int8 with --engine native.",
+        "Number type for computing. Default: as stored on a GPU, float32 on a CPU, int8 with --engine native.",
     ),
 ]
 Engine = Annotated[
     Literal["auto", "mlx", "native"],
     option(
         None, "--engine",
-        "What computes the decoder: MLX, or native code on a CPU, in int8 or float32. auto: MLX, for now.",
+        "Engine for the decoder: MLX, or native CPU code in int8 or float32. auto: MLX, for now.",
     ),
 ]
 Lang = Annotated[
     str,
     option(
-        None, "--lang", "Language to write: a code (zh, en, ja, ...), a name, or auto.", "-l", metavar="LANGUAGE",
+        None, "--lang", "Spoken language: a code (zh, en, ja, ...), a name, or auto.", "-l", metavar="LANGUAGE",
         autocompletion=complete_languages,
     ),
 ]
-ITN = Annotated[bool, option(LANGUAGE, "--itn/--no-itn", "Write numbers as digits.")]
+ITN = Annotated[bool, option(LANGUAGE, "--itn/--no-itn", "Write numbers as digits, or as words.")]
 MaxTokens = Annotated[
     int | None,
-    option(DECODING, "--max-tokens", "Stop each segment after this number of tokens. Default: by its length."),
+    option(DECODING, "--max-tokens", "Most tokens for a segment. Default: chosen by its length.", metavar="N"),
 ]
 Draft = Annotated[Drafting, option(DECODING, "--draft", DRAFT_HELP)]
-Quiet = Annotated[bool, option(TERMINAL, "--quiet", "Say nothing but warnings and errors.", "-q")]
+Quiet = Annotated[bool, option(TERMINAL, "--quiet", "Print only results, warnings and errors.", "-q")]
 # fmt: on

@@ -1,8 +1,8 @@
-"""``--resume``: whether a result is still that of its recording, by what a file beside it notes.
+"""``--resume``: find out whether a result is up to date.
 
-For each file that it writes, a run adds a line to `NOTES` in the output folder: what the result was made of, as
-hashes. A result without a line, one that has been edited since, and one of an older version are made again only
-where the recording is newer than they are.
+For each file that it writes, a run adds a line to the file `NOTES` in the output folder: hashes of the recording,
+the model and the options. A result without such a line, or one that was edited later, is replaced only if the
+recording is newer than the result.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ from funasr_cli.paths import shown
 from funasr_cli.writers import DATA, DEFAULT_TIMES, SUBTITLES, Style
 
 NOTES = ".funasr-resume.jsonl"
-LARGEST_NOTES = 1 << 26  # bytes: those of 200,000 results
-# These change nothing in a text: how it is computed, and what a format asks for, which `Style` says.
+LARGEST_NOTES = 1 << 26  # bytes: notes on 200,000 results
+# Options that do not change the text: they are about the computation, or about a format, which `Style` covers.
 NOT_OF_THE_TEXT = ("draft", "batch_size", "ctc", "word_times", "confidence")
-CHANGED = {  # by what differs
+CHANGED = {  # reasons, by the hash that differs
     "recording": "the recording has changed",
-    "model": "the model is another one",
-    "options": "the options are others",
+    "model": "the model has changed",
+    "options": "the options have changed",
 }
 
 
 class Notes:
-    """What is noted of the results in a folder, in that folder, and what those of this run are made with."""
+    """The notes on the results in a folder, and the model and options of this run."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Notes:
         self._has_warned = False
 
     def outdated(self, file: Path, format: str, input: Input) -> str | None:
-        """Tell why a result that exists is to be made again; None: it is not, or it is no file at all."""
+        """Return why an existing result must be replaced; None if it is up to date, or is not a file."""
         try:
             if not file.is_file():
                 return None
@@ -70,30 +70,30 @@ class Notes:
             now = self._made_of(format, input)
             return next((reason for key, reason in CHANGED.items() if noted.get(key) != now[key]), None)
         if noted and not content:
-            return "they are empty now"
+            return "they are empty"
         return "the recording is newer" if recorded.st_mtime_ns > made_ns else None
 
     def is_incomplete(self, file: Path) -> bool:
-        """Tell whether a result lacked something when it was written."""
+        """Return whether a result was incomplete when it was written."""
         return self._noted.get(self._name(file), {}).get("complete") is False
 
     def read(self, input: Input) -> None:
-        """Take down which recording is read: it may change while it is transcribed."""
+        """Note the state of a recording before it is read, since it may change during the run."""
         self._recordings[input.path] = _recording(input)
 
     def add(self, file: Path, format: str, input: Input, content: str, *, complete: bool) -> None:
-        """Note what a result was made of; where that cannot be written, it is held to its time alone."""
+        """Add a line on a result. If that fails, `--resume` can only compare the times of files."""
         line = {"file": self._name(file), "content": _hash(content.encode()), **self._made_of(format, input)}
         line["complete"] = complete
         path = self._folder / NOTES
         try:
-            if path.exists() and not path.is_file():  # opening a pipe would wait for whoever reads it
-                raise OSError(errno.EEXIST, "it is no file")
+            if path.exists() and not path.is_file():  # opening a pipe would block until it has a reader
+                raise OSError(errno.EEXIST, "not a regular file")
             with path.open("a", encoding="utf-8") as notes:
-                notes.write("\n" + json.dumps(line))  # first: what a kill cut off before stays a line of its own
+                notes.write("\n" + json.dumps(line))  # the line end is first, in case the last line was cut off
         except OSError as error:
             if not self._has_warned:
-                effect = "--resume will go by the times of files alone"
+                effect = "--resume can only compare the times of files"
                 console.warn(f"{shown(path)}: cannot be written ({error.strerror}): {effect}")
             self._has_warned = True
 
@@ -109,7 +109,7 @@ class Notes:
             "confidence": self._options.confidence and format in ("json", "jsonl"),
             "dtype": self._dtype,
         }
-        # Of what came later only what is no default, so that it makes nothing outdated.
+        # Options of later versions count only if they differ from the default: old results stay up to date.
         if self._style.tags is not Tags.NONE and format not in DATA:
             own["tags"] = self._style.tags
         if self._engine == NATIVE:
@@ -121,7 +121,7 @@ class Notes:
 
 
 def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read lines, the last of each file counts; one that a kill cut off is none, nor is what is no file."""
+    """Yield file names and their notes, oldest first. Incomplete lines are skipped."""
     with suppress(OSError):
         if not path.is_file() or path.stat().st_size > LARGEST_NOTES:
             return
@@ -132,26 +132,26 @@ def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _recording(input: Input) -> str:
-    """Return size and time of a recording; of a pipe, which may bring another each time, some number."""
+    """Return the size and time of a recording; a random value for a pipe, whose content may differ each time."""
     try:
         found = os.stat(input.path)
         return f"{found.st_size}-{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else secrets.token_hex(8)
-    except OSError:  # it cannot be read either, and has no result
+    except OSError:  # the recording cannot be read either, and has no result
         return ""
 
 
 def _model_hash(folder: Path) -> str:
-    """Hash the configuration, which holds the source's SHA-256, and the sizes and names of all files."""
+    """Return a hash of the configuration, which states the SHA-256 of the source, and of file names and sizes."""
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".tiktoken"))
         sizes = [(path.name, path.resolve().name, path.stat().st_size) for path in files]
         return _hash((folder / "config.json").read_bytes() + json.dumps(sizes).encode())
-    except OSError:  # loading it tells better what is wrong
+    except OSError:  # loading the model reports this better
         return ""
 
 
 def _of_the_text(options: TranscribeOptions) -> dict[str, object]:
-    """Return those that are no defaults, so that an option of a later version makes nothing outdated."""
+    """Return the options that affect the text and differ from their defaults."""
     by_code = dataclasses.replace(options, language=language_code(options.language or ""))
     return {
         field.name: value

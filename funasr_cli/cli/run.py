@@ -1,4 +1,4 @@
-"""What a run of ``funasr transcribe`` consists of: loading the model, transcribing all inputs, the account."""
+"""The steps of ``funasr transcribe``: read hotwords, choose an aligner, load the models, transcribe the inputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from funasr_cli.scheduling.events import Finished
 
 AUDIO_MARK = "<audio>"
-MOST_HOTWORDS_BYTES = 1 << 22  # many times what a prompt holds
+MOST_HOTWORDS_BYTES = 1 << 22  # far more than fits into a prompt
 
 
 def read_hotwords(path: Path | None) -> list[str]:
-    """Read a file with a hotword on each line; none without a file."""
+    """Read a file with one hotword per line; without a file, return no hotwords."""
     if path is None:
         return []
-    hint = "it is a file with a hotword on each line"
+    hint = "the file must contain one hotword per line"
     try:
         with path.open("rb") as file:
             content = file.read(MOST_HOTWORDS_BYTES + 1)
@@ -35,7 +35,7 @@ def read_hotwords(path: Path | None) -> list[str]:
             limit = f"more than {MOST_HOTWORDS_BYTES >> 20} MB of hotwords"
             raise UsageError(f"{path}: {limit}", hint, code="prompt-too-long")
         words = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
-        problem = "" if words else "there are no hotwords in it"
+        problem = "" if words else "contains no hotwords"
     except (OSError, UnicodeDecodeError) as error:
         problem = why_unreadable(error)
     if problem:
@@ -44,7 +44,7 @@ def read_hotwords(path: Path | None) -> list[str]:
 
 
 def refuse_pipes(inputs: Sequence[Input], option: str) -> None:
-    """Raise a UsageError for an input that can be read only once, if an option reads inputs twice."""
+    """Raise a UsageError if an input can be read only once, such as a pipe: the option reads inputs twice."""
     from funasr_cli.audio.tape import STDIN, is_pipe
 
     for input in inputs:
@@ -56,18 +56,19 @@ def refuse_pipes(inputs: Sequence[Input], option: str) -> None:
 def choose_aligner(
     name: str | None, able: Capabilities, options: TranscribeOptions, typed: Mapping[str, str]
 ) -> Path | None:
-    """Find the folder of the model that tells when words were said, where one is needed.
+    """Return the folder of the model that aligns words, if one is needed.
 
-    One that nobody has typed waits for a model that needs it, and for a language that it knows.
+    A default from a variable or the settings file is ignored if the model has word times itself, or if the second
+    model does not know the language.
     """
     from funasr_cli.families.open import capabilities
     from funasr_cli.hubs.find import find_aligner
 
-    waits = "align_with" not in typed
-    if not name or not options.word_times or (waits and able.word_times):
+    is_default = "align_with" not in typed
+    if not name or not options.word_times or (is_default and able.word_times):
         return None
     folder = find_aligner(name)
-    needed = not waits or "word_times" in typed
+    needed = not is_default or "word_times" in typed
     return folder if needed or knows(options, capabilities(folder)) else None
 
 
@@ -82,20 +83,19 @@ def load(
     engine: str,
     show_prompt: bool,
 ) -> "tuple[Recognizer, TranscribeOptions]":
-    """Load the model, and let it refuse what it cannot do before any audio is read.
+    """Load the model, and refuse options that it does not support before any audio is read.
 
-    What comes from a variable or the settings file, and which it lacks, is left out of the options: it waits there
-    for a model that has it.
+    Unsupported options from a variable or the settings file are dropped without an error.
 
     Args:
-        folder: of the model.
-        options: what is asked for.
-        typed: what has been typed, as `refuse_unsupported` takes it.
-        aligner: folder of a model that tells when words were said.
-        device: "cpu" or "gpu"; None leaves it to MLX.
-        dtype: what to compute in, as `load_model` takes it.
-        engine: what computes the decoder, as `load_model` takes it.
-        show_prompt: also show what the model is asked.
+        folder: the model's folder.
+        options: the requested options.
+        typed: the options on the command line, as `refuse_unsupported` takes them.
+        aligner: folder of a second model that aligns words.
+        device: "cpu" or "gpu"; None leaves the choice to MLX.
+        dtype: number type to compute in, as `load_model` takes it.
+        engine: engine that computes the decoder, as `load_model` takes it.
+        show_prompt: also print the model's prompt.
     """
     from funasr_cli.compute.backend import lacks_blas
     from funasr_cli.compute.device import gflops_a_core, in_words, use_device
@@ -115,21 +115,21 @@ def load(
     recognizer.refuse_unsupported(options, typed)
     prompt = recognizer.model.prompt(options)
     if prompt and (tokens := prompt.tokens_before + prompt.tokens_after) > LONG_PROMPT_TOKENS:
-        console.warn(f"a prompt of {tokens} tokens slows every segment down, and may displace what was said")
+        console.warn(f"a prompt of {tokens} tokens slows down every segment, and may distort the text")
     if console.is_verbose():
         gflops = gflops_a_core()
         console.detail(f"model {recognizer.model.name} from {folder}, {recognizer.model.weights_type}")
         console.detail(f"on {in_words(gflops)}; decoder: {recognizer.model.engine}")
         warn_if_slow(gflops)
     elif lacks_blas():
-        warn_if_slow(0.0)  # it is known without measuring
+        warn_if_slow(0.0)  # known without measuring
     if show_prompt:
         _show_prompt(recognizer, options)
     return recognizer, options
 
 
 def warn_if_slow(gflops: float | None) -> None:
-    """Say that a CPU is left to MLX's own BLAS, or that the one found has no effect."""
+    """Warn if a CPU has to use MLX's own slow BLAS, or if the BLAS that was found has no effect."""
     from funasr_cli.compute.device import slowness
 
     if problem := slowness(gflops):
@@ -137,13 +137,14 @@ def warn_if_slow(gflops: float | None) -> None:
 
 
 def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
-    """Show what the model reads for a recording's first segment, and for later ones if that differs."""
+    """Print the prompt of a recording's first segment, and of later segments if it differs."""
     for first in (True, False) if options.prev_text else (True,):
         prompt = recognizer.model.prompt(options, first=first)
         assert prompt is not None, "its capabilities say that there is one"
         before, after = prompt.tokens_before, prompt.tokens_after
-        which = "" if not options.prev_text else " of a recording's first segment" if first else " of the others"
-        console.say(f"prompt{which}, {before} tokens before the audio, {after} behind it:")
+        which = " of a recording's first segment" if first else " of later segments"
+        which = which if options.prev_text else ""
+        console.say(f"prompt{which}, {before} tokens before the audio and {after} after it:")
         console.say(AUDIO_MARK.join((prompt.before, prompt.after)))
 
 
@@ -156,9 +157,9 @@ def transcribe_all(
     files: "Files | None" = None,
     finish: "Callable[[Finished], None]" = lambda event: None,
 ) -> None:
-    """Transcribe all inputs; a bad one is reported and the others are still done.
+    """Transcribe all inputs. If one fails, report it and continue with the others.
 
-    `finish` gets each result, behind the display.
+    `finish` is called with each result after it has been displayed.
     """
     from funasr_cli.audio.recording import Source
     from funasr_cli.scheduling.events import Finished

@@ -1,4 +1,4 @@
-"""Settings that stand in a file: option names and values, for all commands or for one.
+"""The settings file: values of options, for all commands or for one.
 
     model = "nano"
     lang = "zh"
@@ -6,8 +6,8 @@
     [transcribe]
     format = ["srt", "json"]
 
-They become the defaults of the commands' options (Click's ``default_map``). The command line goes before the
-environment (``FUNASR_MODEL``, ...), the environment before the file.
+They become the defaults of the commands' options (Click's ``default_map``). The command line overrides the
+environment (``FUNASR_MODEL``, ...), and the environment overrides the file.
 """
 
 import difflib
@@ -31,31 +31,30 @@ Defaults = dict[str, dict[str, Any]]  # by command and parameter
 
 
 def config_file() -> Path:
-    """Find ``$FUNASR_CONFIG``, else ``config.toml`` in the user's folder for settings."""
+    """Return the path in ``$FUNASR_CONFIG``, else ``config.toml`` in the user's configuration folder."""
     return path_in_variable(CONFIG_VARIABLE) or platformdirs.user_config_path("funasr-cli") / "config.toml"
 
 
 def command_settings(group: "Group") -> Defaults:
-    """What the file says, as defaults of each command's parameters.
+    """Read the settings file, and return defaults for the parameters of each command.
 
     Raises:
-        UsageError: it cannot be read, a name is neither a command's nor an option's, or a value is of a type that
-            no option has.
+        UsageError: the file cannot be read, a name is unknown, or a value has a wrong type.
     """
     path = config_file()
     settings = _read(path)
     tables = {name: table for name, table in settings.items() if isinstance(table, dict)}
     shared = {name: value for name, value in settings.items() if name not in tables}
-    known = {  # those that have a variable, too; the others belong to a single run, as --force
+    known = {  # options that also have a variable; the others, such as --force, are for a single run
         name: {_typed_name(option): option for option in command.params if getattr(option, "envvar", None)}
         for name, command in group.commands.items()
     }
-    _refuse_unknown(tables, known, f"{path}: no command")
-    _refuse_unknown(shared, [name for options in known.values() for name in options], f"{path}: no option")
+    _refuse_unknown(tables, known, f"{path}: unknown command")
+    _refuse_unknown(shared, [name for options in known.values() for name in options], f"{path}: unknown option")
     defaults: Defaults = {}
     for command, options in known.items():
         own = tables.get(command, {})
-        _refuse_unknown(own, options, f"{path}: [{command}] has no option")
+        _refuse_unknown(own, options, f"{path}: unknown option in [{command}]:")
         defaults[command] = {
             str(options[name].name): _default(options[name], value, f"{path}: {name}")
             for name, value in (shared | own).items()
@@ -65,7 +64,7 @@ def command_settings(group: "Group") -> Defaults:
 
 
 def origins(context: Any, parameters: Iterable[Any]) -> list[str]:
-    """Variables, and names in the settings file, from which values come that have not been typed."""
+    """Return the variables and the names in the settings file that set any of these parameters."""
     found = []
     for parameter in parameters:
         source = context.get_parameter_source(parameter.name or "")
@@ -77,7 +76,7 @@ def origins(context: Any, parameters: Iterable[Any]) -> list[str]:
 
 
 class Setting(NamedTuple):
-    """An option that has its value from elsewhere than the command line, in these commands."""
+    """An option whose value comes from a variable or the settings file, with the commands that it applies to."""
 
     option: str
     value: Any
@@ -86,7 +85,7 @@ class Setting(NamedTuple):
 
 
 def settings_in_force(group: "Group", defaults: Defaults) -> list[Setting]:
-    """Options whose value comes from a variable, or else from the file (`command_settings`)."""
+    """Return the options that variables or the settings file set; `defaults` come from `command_settings`."""
     commands: dict[tuple[str, Any, str], list[str]] = defaultdict(list)
     for command, definition in group.commands.items():
         for parameter in definition.params:
@@ -101,14 +100,14 @@ def settings_in_force(group: "Group", defaults: Defaults) -> list[Setting]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Contents of a settings file; none where there is no such file, unless it has been named."""
+    """Return the contents of a settings file; empty if the default file does not exist."""
     is_named = bool(os.environ.get(CONFIG_VARIABLE))
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError) and not is_named:
             return {}
-        hint = "mend or remove it" if not is_named else f"mend it, or {CONFIG_VARIABLE}, which names it"
+        hint = f"correct it, or change {CONFIG_VARIABLE}" if is_named else "correct it, or remove it"
         reason = getattr(error, "strerror", None) or f"not TOML: {error}"
         raise UsageError(f"{path}: cannot be read ({reason})", hint, code="settings-unreadable") from error
 
@@ -118,12 +117,12 @@ def _typed_name(parameter: Any) -> str:
 
 
 def _default(option: Any, value: Any, where: str) -> Any:
-    """A value as if it had been typed: then Click tells what it may be. A repeatable option may have just one."""
+    """Return a value in the form that the command line has, so that Click checks it."""
     values = value if isinstance(value, list) and option.multiple else [value]
     for one in values:
         if isinstance(one, bool) != option.is_flag or not isinstance(one, str | int | float):
-            wanted = "true or false" if option.is_flag else "a text or a number"
-            raise UsageError(f"{where} is {one!r}", f"it takes {wanted}", code="settings-value")
+            expected = "true or false" if option.is_flag else "a text or a number"
+            raise UsageError(f"{where} is {one!r}", f"use {expected}", code="settings-value")
     return [str(one) for one in values] if option.multiple else value if option.is_flag else str(value)
 
 
@@ -131,5 +130,6 @@ def _refuse_unknown(given: Iterable[str], known: Iterable[str], complaint: str) 
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "an option that has a variable can be set: see --help"
+            listed = "funasr COMMAND --help shows a variable for each option that can be set"
+            hint = f"did you mean {near[0]}?" if near else listed
             raise UsageError(f"{complaint} {name!r}", hint, code="settings-unknown")

@@ -1,4 +1,4 @@
-"""Tables: of a run's inputs, and of measurements, with bars and with what has to be known to read them."""
+"""Tables: the inputs of a run, and measurements with their bars and notes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from funasr_cli.benchmarks.request import PARTS, STAGES, Mode
 from funasr_cli.cli import console
+from funasr_cli.cli.names import short_names
 from funasr_cli.formats import clock
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -19,37 +21,47 @@ if TYPE_CHECKING:
     from funasr_cli.measure import Spread
 
 MOST_ROWS = 20
-OUTCOME_HEADINGS = (  # from this width of a terminal on, so that columns are left for a name
-    (72, ("audio", "speech", "segments", "repaired", "failed", "")),
-    (40, ("audio", "failed", "")),
-    (0, ("",)),
+OUTCOME_HEADINGS = (  # by the least width of a terminal, so that the name of an input has room
+    (72, ("audio", "speech", "segments", "repaired", "failed", "status")),
+    (40, ("audio", "failed", "status")),
+    (0, ("status",)),
 )
 PIPED_WIDTH = 200
-MOST_NAME = 48  # columns of a case's name, before it is folded
+MOST_NAME = 48  # columns of a case's name; longer names are folded
 LEAST_BAR, MOST_BAR = 20, 100
-BAR_STYLES = {  # of the stages' bars
+BAR_STYLES = {  # of the stages
     "read_s": "black on white", "vad_s": "black on yellow", "features_s": "black on cyan",
     "encoder_s": "white on blue", "ctc_s": "black on bright_blue", "prefill_s": "white on magenta",
     "decode_s": "black on green",
 }  # fmt: skip
-COMPARED = {  # as far as a mode has it
+UNITS = ("s", "MB", "GB", "%")  # as the second line of a heading
+TOKENS_PER_S = "tokens\nper s"
+SPREAD = "Spread: the longest minus the shortest time, relative to the median."
+COMPARED = {  # metrics and their headings; a mode has some of them
     "stages.total_s": "total", **{f"stages.{name}": STAGES[name] for name in list(STAGES)[3:-1]},
-    "stages.text_s": "CTC to decode", "tokens_per_s": "tok/s", "decoder_calls": "calls", "accepted": "accepted",
-    "peak_mlx_bytes": "MLX memory", "peak_process_bytes": "process memory", "peak_bytes": "peak",
-    "wall_s": "seconds",
+    "stages.text_s": "CTC to decode", "tokens_per_s": TOKENS_PER_S, "decoder_calls": "calls",
+    "accepted": "accepted", "peak_mlx_bytes": "MLX memory", "peak_process_bytes": "process memory",
+    "peak_bytes": "peak", "wall_s": "total",
 }  # fmt: skip
 
 
-def outcome(result: "Outcome", names: Sequence[str], width: int) -> "Table":
-    """A row for each input, of many inputs those with problems; a narrow terminal gets fewer columns."""
+def outcome(result: "Outcome", names: Sequence[str], width: int) -> "RenderableType":
+    """Return a table of all inputs, or of those with problems if there are many.
+
+    There is none if the only input could not be read. A narrow terminal gets fewer columns.
+    """
+    from rich.console import Group
+
+    if result.is_unreadable:
+        return Group()
     shown = next(headings for least, headings in OUTCOME_HEADINGS if width >= least)
-    table = plain("input", *shown)
+    table, names = plain("input", *shown), short_names(names)
     by_need = sorted(result.rows, key=lambda row: (row.state in ("done", "silent"), row.source))
     for row in sorted(by_need[:MOST_ROWS], key=lambda row: row.source):
         seconds = {"audio": row.duration_s}
         seconds |= {name: getattr(row.ledger, f"{name}_s") for name in ("speech", "repaired", "failed")}
         cells = {name: clock(value) if value else "-" for name, value in seconds.items()}
-        cells |= {"segments": str(row.segments), "": row.state}
+        cells |= {"segments": str(row.segments), "status": row.state}
         table.add_row(names[row.source].translate(console.CONTROLS), *(cells[heading] for heading in shown))
     if len(result.rows) > MOST_ROWS:
         table.add_row(f"and {len(result.rows) - MOST_ROWS} more")
@@ -58,34 +70,44 @@ def outcome(result: "Outcome", names: Sequence[str], width: int) -> "Table":
 
 
 def plain(*headings: str) -> "Table":
-    """An empty table: a column of names, and columns of numbers."""
+    """Return an empty table: a column of names, and right-aligned columns of numbers."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
     table.add_column(headings[0], overflow="fold")
     for heading in headings[1:]:
-        table.add_column(f" {heading}", justify="right", no_wrap=True)
+        table.add_column("\n".join(f" {line}" for line in heading.split("\n")), justify="right", no_wrap=True)
     return table
 
 
 @dataclass
 class Grid:
-    """A table: names in the first column, numbers in the others, and notes below it."""
+    """A table of measurements: names in the first column, numbers in the others.
+
+    Attributes:
+        headings: of the columns; a second line holds the unit.
+        rows: cells, as many in each row as there are headings.
+        notes: what a reader needs to know, below the table.
+        title: what was measured, and how.
+    """
 
     headings: list[str]
     rows: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    title: str = ""
 
     def markdown(self) -> str:
-        """The table of GitHub's Markdown."""
+        """Return the table in GitHub's Markdown."""
         rule = ["---", *["---:"] * (len(self.headings) - 1)]
-        cells = [[cell.replace("|", "\\|") for cell in row] for row in (self.headings, rule, *self.rows)]
+        headings = list(map(_in_one_line, self.headings))
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in (headings, rule, *self.rows)]
         lines = [f"| {' | '.join(row)} |" for row in cells]
-        return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes)])
+        title = [self.title, ""] if self.title else []
+        return "\n".join([*title, *lines, "", *(f"{note}\n" for note in self.notes)])
 
     def fitted(self, width: int) -> "Iterator[Table]":
-        """The same as Rich draws it, in as few tables below each other as a terminal has columns for."""
+        """Yield Rich tables that fit a terminal; as few as possible, below each other."""
         from rich.console import Console
 
         def drawn(start: int, end: int) -> "Table":
@@ -104,45 +126,61 @@ class Grid:
             start = end
 
 
+def _in_one_line(heading: str) -> str:
+    name, _, rest = heading.partition("\n")
+    return f"{name} ({rest})" if rest in UNITS else f"{name} {rest}".rstrip()
+
+
 def grids(report: "Report", comparison: "Comparison | None") -> list[Grid]:
-    """Everything that is shown of a measurement."""
+    """Return the tables of a measurement."""
     make = {Mode.RTF: _cases, Mode.BATCHES: _batches, Mode.DRAFTS: _drafts, Mode.MEMORY: _memory}
     grid = make[report.request.mode](report)
-    grid.notes = [*_about(report), *grid.notes, *_errors(report)]
+    grid.notes = [*grid.notes, *_about(report), *_errors(report)]
     return [grid, _comparison(comparison)] if comparison else [grid]
 
 
 def _cases(report: "Report") -> Grid:
     scored = report.request.references is not None
-    rates = ["tok/s", "tok/call", "RTF", "MLX GB", "process GB", *(["errors %"] if scored else [])]
-    grid = Grid(["case", "audio", "segments", *STAGES.values(), "spread", *rates])
+    stages = [f"{name}\ns" for name in STAGES.values()]
+    rates = [TOKENS_PER_S, "tokens\nper call", "RTF", "MLX\nGB", "process\nGB", *(["errors\n%"] if scored else [])]
+    grid = Grid(["case", "audio\ns", "segments", *stages, "spread\n%", *rates])
+    grid.title = f"Time of each stage and peak memory: {_trials(report)}."
     for case in report.runs:
-        stages = [_digits(case.stages[stage].median) for stage in STAGES]
+        seconds = [_digits(case.stages[stage].median) for stage in STAGES]
         numbers = case.tokens_per_s.median, case.tokens_per_call, case.rtf.median
         sizes = case.peak_mlx_bytes / 1e9, case.peak_process_bytes / 1e9
-        row = [_name(report, case.case), _digits(case.audio_s), str(case.segments), *stages]
+        row = [_name(report, case.case), _digits(case.audio_s), str(case.segments), *seconds]
         row += [_spread(case.stages["total_s"]), *map(_digits, numbers + sizes)]
         grid.rows.append(row + ([f"{case.errors.percent:.2f}"] if case.errors else []))
-    trials = report.request.trials
-    what = "in turns; spread: of the total, highest less lowest."
-    grid.notes = [f"Seconds: medians of {trials} after a warm-up, {what}"]
+    grid.notes = [f"RTF: total time for each second of audio. {SPREAD}"]
     return grid
 
 
+def _trials(report: "Report") -> str:
+    trials = report.request.trials
+    runs = "one run" if trials == 1 else f"median of {trials} runs"
+    return f"{runs} after a warm-up"
+
+
 def _batches(report: "Report") -> Grid:
-    grid = Grid(["case", "seconds", "spread", "audio s/s", "tok/s", "times faster", "same texts"])
+    headings = ["total\ns", "spread\n%", "audio s\nper s", TOKENS_PER_S, "times\nfaster", "same\ntexts"]
+    grid = Grid(["case", *headings], title=f"Throughput by batch size: {_trials(report)}.")
     for case, gain in zip(report.runs, report.gains, strict=True):
         total_s = case.stages["total_s"]
         rates = case.audio_s / total_s.median, case.tokens / total_s.median, gain.times_faster
         row = [_name(report, case.case), _digits(total_s.median), _spread(total_s)]
         grid.rows.append([*row, *map(_digits, rates), str(gain.same_texts)])
-    grid.notes = [_together(report)]
+    what = "Times faster and same texts: compared with the first batch size."
+    grid.notes = [_together(report), f"{what} {SPREAD}"]
     return grid
 
 
 def _drafts(report: "Report") -> Grid:
-    headings = ["calls", "tok/call", "accepted %", "seconds", "spread", "times faster", "in all", "same texts"]
-    grid = Grid(["case", *headings])
+    headings = [
+        "decoder\ncalls", "tokens\nper call", "accepted\n%", "text\ns", "spread\n%", "times\nfaster",
+        "faster\nin all", "same\ntexts",
+    ]  # fmt: skip
+    grid = Grid(["case", *headings], title=f"What drafts save: {_trials(report)}.")
     for case, gain in zip(report.runs, report.gains, strict=True):
         text_s = case.stages["text_s"]
         accepted = "-" if case.acceptance is None else f"{100 * case.acceptance:.1f}"
@@ -150,36 +188,39 @@ def _drafts(report: "Report") -> Grid:
         row = [_name(report, case.case), str(case.decoder_calls), _digits(case.tokens_per_call), accepted]
         row += [_digits(text_s.median), _spread(text_s), *faster, f"{gain.same_texts} of {case.recordings}"]
         grid.rows.append(row)
-    what = "Seconds and times faster: CTC, prefill and decode, all that drafts change; in all: of the total."
-    grid.notes = [_together(report), what]
+    what = "Text, spread and times faster: of CTC, prefill and decode, the stages that drafts change."
+    grid.notes = [_together(report), f"{what} Faster in all: of the total time. {SPREAD}"]
     return grid
 
 
 def _together(report: "Report") -> str:
-    """What all cases read and wrote."""
+    """Return the number of recordings and tokens of all cases, in words."""
     base, tokens = report.runs[0], sorted({case.tokens for case in report.runs})
-    return (
-        f"{base.recordings} recordings, {base.audio_s:.0f} s of audio, {' or '.join(map(str, tokens))} tokens; "
-        f"medians of {report.request.trials} after a warm-up, in turns."
-    )
+    recordings = f"{base.recordings} recording{'s' * (base.recordings != 1)}"
+    return f"Each run: {recordings}, {base.audio_s:.0f} s of audio, {' or '.join(map(str, tokens))} tokens."
 
 
 def _memory(report: "Report") -> Grid:
     cases: tuple[MemoryCost, ...] = report.cases  # type: ignore[assignment]
-    grid = Grid(["case", "peak GB", "more, MB", "seconds", "RTF"])
+    grid = Grid(["case", "peak\nGB", "more\nMB", "total\ns", "RTF"])
+    grid.title = "Peak memory of long recordings: one process for each."
     least = {case.model: case.peak_bytes for case in reversed(cases)}
     for case in cases:
         more_mb = (case.peak_bytes - least[case.model]) / 1e6
         numbers = case.peak_bytes / 1e9, more_mb, case.wall_s, case.wall_s / case.audio_s
         grid.rows.append([_plain(case.case), *map(_digits, numbers)])
-    grid.notes = ["Each in a process of its own: most memory resident, and the whole command's time."]
+    grid.notes = [
+        "Peak: the most resident memory. More: compared with the first case of the model. Total: of the whole "
+        "command. RTF: total time for each second of audio."
+    ]
     return grid
 
 
 def _comparison(comparison: "Comparison") -> Grid:
     measured = {name for ratios in comparison.ratios.values() for name in ratios}
     metrics = [name for name in COMPARED if name in measured]
-    grid = Grid(["now / earlier", *(COMPARED[name] for name in metrics)])
+    grid = Grid(["case", *(COMPARED[name] for name in metrics)])
+    grid.title = "Compared with the earlier report: now divided by earlier."
     for case, ratios in comparison.ratios.items():
         row = [_plain(case)]
         for ratio in map(ratios.get, metrics):
@@ -187,7 +228,7 @@ def _comparison(comparison: "Comparison") -> Grid:
             known = ratio.now_to_earlier if ratio else None
             row.append("-" if known is None else f"{'~' if is_doubtful else ''}{known:.2f}")
         grid.rows.append(row)
-    grid.notes = ["Below 1, it is less than it was; ~: the ranges overlap, there may be no difference."]
+    grid.notes = ["Below 1: less than before. ~: the ranges overlap, so there may be no difference."]
     grid.notes += [f"Not measured earlier: {_plain(case)}" for case in comparison.only_now]
     grid.notes += [f"Not measured now: {_plain(case)}" for case in comparison.only_earlier]
     grid.notes += [f"Changed: {_plain(change)}" for change in comparison.changes]
@@ -195,7 +236,7 @@ def _comparison(comparison: "Comparison") -> Grid:
 
 
 def _about(report: "Report") -> Iterator[str]:
-    """Models, machine, and what was asked for."""
+    """Yield notes on the models, the machine and the number of tokens."""
     for model in report.models:
         yield (
             f"{_plain(model.model)}: {model.parameters / 1e6:.1f} million parameters, {model.weights}, "
@@ -206,7 +247,7 @@ def _about(report: "Report") -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     yield f"{machine['gpu'] or machine['processor']}, {machine['cores']} cores; {report.device}; {versions}."
     if exact_tokens:
-        yield f"Exactly {exact_tokens} tokens for each segment: texts mean nothing."
+        yield f"Exactly {exact_tokens} tokens for each segment, so the texts have no meaning."
 
 
 def _errors(report: "Report") -> Iterator[str]:
@@ -214,26 +255,34 @@ def _errors(report: "Report") -> Iterator[str]:
         if rate := case.errors:
             yield (
                 f"{_plain(case.case)}: {rate.percent:.2f} % errors, {rate.edits} of {rate.total} "
-                f"({rate.substitutions} wrong, {rate.deletions} missing, {rate.insertions} too many)."
+                f"({rate.substitutions} substituted, {rate.deletions} deleted, {rate.insertions} inserted)."
             )
     if report.request.references is not None:
-        yield "Errors: NFKC, case-folded, a unit for each CJK character and each other word, no punctuation."
+        yield (
+            "Errors are counted in words, or in characters for Chinese and Japanese, after NFKC and case folding, "
+            "without punctuation."
+        )
 
 
 def show(report: "Report", comparison: "Comparison | None") -> None:
-    """Print tables, and bars below the first of them."""
+    """Print the tables, with bars below the first one."""
     from rich.console import Console, Group
 
     stdout = Console()
     width = stdout.width if stdout.is_terminal else PIPED_WIDTH
     for index, grid in enumerate(grids(report, comparison)):
         bars = list(_bars(report, width)) if report.runs and not index else []
-        console.result(Group(*grid.fitted(width), *bars), width)
-        console.result("\n".join(["", *grid.notes, ""] if bars else [*grid.notes, ""]))
+        console.result(f"{console.wrapped(grid.title, width)}\n")
+        console.result(Group(*grid.fitted(width)), width)
+        if bars:
+            console.result("Time for each second of audio, by stage:\n")
+            console.result(Group(*bars), width)
+            console.result("\n")
+        console.result("".join(f"{console.wrapped(note, width)}\n" for note in grid.notes) + "\n")
 
 
 def _bars(report: "Report", width: int) -> "Iterator[Text]":
-    """The stages of each case one behind the other, for each second of audio; all to the same scale."""
+    """Yield a bar for each case: its stages in order, per second of audio. All have the same scale."""
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
@@ -253,7 +302,7 @@ def _bars(report: "Report", width: int) -> "Iterator[Text]":
 
 
 def _name(report: "Report", case: str) -> str:
-    """A case without its model, where there is only one."""
+    """Return the name of a case, without the model's name if there is only one model."""
     models = {model.model for model in report.models}
     return _plain(case.removeprefix(f"{next(iter(models))}, ") if len(models) == 1 else case)
 
@@ -263,12 +312,12 @@ def _plain(text: str) -> str:
 
 
 def _spread(spread: "Spread") -> str:
-    if spread.low == spread.high:  # of a single trial, say
+    if spread.low == spread.high:  # of a single trial, for example
         return "-"
     share = (spread.high - spread.low) / spread.median if spread.median else 0.0
-    return f"{share:.0%}"
+    return f"{100 * share:.0f}"
 
 
 def _digits(value: float) -> str:
-    """At least three digits, but never more than three behind the point."""
+    """Write a number with at least three digits, and at most three decimals."""
     return f"{value:.{3 if abs(value) < 1 else 2 if abs(value) < 10 else 1}f}"

@@ -1,4 +1,4 @@
-"""Checkpoint -> map -> cast -> quantize -> check -> write."""
+"""Convert a checkpoint: map names, cast, quantize, check, write."""
 
 import dataclasses
 import shutil
@@ -20,7 +20,7 @@ from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import converted, registry
 from funasr_cli.families.converted import ModelFile
 from funasr_cli.families.family import Family
-from funasr_cli.families.open import open_checkpoint
+from funasr_cli.families.open import is_model, open_checkpoint
 from funasr_cli.hubs.find import (
     ALIASES,
     VERIFYING,
@@ -31,45 +31,46 @@ from funasr_cli.hubs.find import (
     models_folder,
 )
 from funasr_cli.hubs.repository import CheckpointFolder
-from funasr_cli.options import DEFAULT_HUB, FULL, ConvertOptions, Hub
+from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What a clip showed of a result beside its source."""
+    """A converted model compared with its source on a clip."""
 
     clip: str
     source_text: str
     result_text: str
-    tokens: int  # that the source wrote; of a CTC model the frames that are not blank
-    agreeing: int  # those of them that the result would write next, too, behind the same words
-    errors: dict[str, float]  # relative errors of the result by component, of the root mean square
-    port_errors: dict[str, float] | None = None  # of the source beside PyTorch; None: that was not asked for
-    port_agreeing: int = 0  # how many of the source's tokens PyTorch writes, too
+    tokens: int  # tokens that the source wrote; for a CTC model, frames that are not blank
+    agreeing: int  # how many of them the converted model also predicts after the same text
+    errors: dict[str, float]  # relative errors (root mean square) of the converted model, by component
+    port_errors: dict[str, float] | None = None  # errors of the source compared with PyTorch; None: not compared
+    port_agreeing: int = 0  # how many of the source's tokens PyTorch also writes
+    unit: str = "tokens"  # what `tokens` counts
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the result writes something else most of the time."""
+        """Whether the converted model disagrees with its source most of the time."""
         return self.agreeing * 2 < self.tokens
 
 
-Verify = Callable[[Path], tuple[Proof | None, tuple[str, ...]]]  # a converted folder to what it shows, or notes
+Verify = Callable[[Path], tuple[Proof | None, tuple[str, ...]]]  # takes a converted folder; returns proof or notes
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came out."""
+    """The result of a conversion."""
 
     folder: Path
     model: ModelFile
     tensors: int
-    arrays: int  # in the file: a quantized tensor is three
+    arrays: int  # in the file; a quantized tensor is stored as three
     size_bytes: int
     sha256: str  # of the weights
     layout: str  # of the source
     notes: tuple[str, ...]
-    proof: Proof | None  # None where nobody asked, or where there was not enough memory
+    proof: Proof | None  # None if it was not asked for, or if there was not enough memory
 
 
 def convert(
@@ -85,23 +86,73 @@ def convert(
 ) -> Conversion:
     """Fetch a checkpoint and convert it to a folder that `load_model` reads.
 
-    ``name``, ``revision`` and ``hub`` are those of `fetch_checkpoint`. The folder is written beside ``out`` and
-    renamed when it is complete; nothing is left behind on failure. None as ``out`` takes the models folder, and in
-    it the source's name and recipe; with ``force``, ``out`` may be a converted model, which is replaced.
-    ``verifier`` is `verification.proof.verifier`, which compares the result with its source as the options say.
+    The folder is written under a temporary name next to ``out`` and renamed when it is complete. A failed
+    conversion leaves no files.
+
+    Args:
+        name: folder, name of a converted model, hub id or short name, as `fetch_checkpoint` takes it.
+        out: folder to create; None takes the models folder, and a name made of the source's name and the recipe.
+        options: how to convert.
+        verifier: `verification.proof.verifier`, which compares the result with its source as the options say.
+        revision: branch, tag or commit of a hub id.
+        hub: the hub that has the hub id.
+        force: replace ``out`` if it is a converted model.
+        progress: called as the work proceeds.
 
     Raises:
         OutputError: ``out`` exists and may not be replaced, or a disk is too full.
         ModelError: the checkpoint cannot be found or fetched, or does not fit its configuration.
         SetupError: torch is needed and not installed, or the hub cannot be reached.
     """
+    out = _place(name, out, options, hub=hub, replace=force)
+    found = fetch_checkpoint(name, revision, progress, hub)
+    return _convert(found, out, options, verifier, replace=force, progress=progress)
+
+
+def fetch_model(hub_id: str, progress: Progress = lambda *_: None) -> tuple[Path, Conversion | None]:
+    """Fetch a model from Hugging Face into the models folder, and convert it unless it can be used as it is.
+
+    The result is not verified with a clip, which would take longer than the conversion. Instead, the SHA-256 of
+    the download is compared with the hub's, and every tensor is checked by name and shape.
+
+    Returns:
+        The model's folder, and the conversion if there was one.
+
+    Raises:
+        FunASRError: as `convert` does.
+    """
+    options = ConvertOptions(verify=OFF)
+    out = _place(hub_id, None, options)
+    found = fetch_checkpoint(hub_id, progress=progress)
+    if is_model(found.folder):
+        return found.folder, None
+    conversion = _convert(found, out, options, lambda *_: lambda _: (None, ()), progress=progress)
+    return conversion.folder, conversion
+
+
+def _place(
+    name: str, out: Path | None, options: ConvertOptions, *, hub: Hub = DEFAULT_HUB, replace: bool = False
+) -> Path:
+    """Return the folder to create; refuse what cannot work before gigabytes are downloaded."""
     local = local_checkpoint(name)
     if out is None:
         out = models_folder() / f"{local.name if local else ALIASES.get(name, name)}{options.suffix}"
-    check_place(out, local.folder if local else None, replace=force, hub=hub)
+    check_place(out, local.folder if local else None, replace=replace, hub=hub)
     if expected := registry.of_hub_name(name) if local is None else None:
-        _refuse_unsupported(options, expected)  # before gigabytes are fetched
-    found = fetch_checkpoint(name, revision, progress, hub)
+        _refuse_unsupported(options, expected)
+    return out
+
+
+def _convert(
+    found: CheckpointFolder,
+    out: Path,
+    options: ConvertOptions,
+    verifier: Callable[[Checkpoint, ConvertOptions], Verify],
+    *,
+    replace: bool = False,
+    progress: Progress,
+) -> Conversion:
+    """Convert a checkpoint that is on disk."""
     checkpoint = open_checkpoint(found.folder, found.name)
     family = registry.of_config(checkpoint.config)
     _refuse_unsupported(options, family)
@@ -109,7 +160,7 @@ def convert(
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
     chosen = quantize.plan(options, family.parts, shapes)
     verify = verifier(checkpoint, options)
-    with new_folder(out, replace=force) as folder:
+    with new_folder(out, replace=replace) as folder:
         origin = _origin(checkpoint, found)
         sha256 = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)
         origin["sha256"] = _hash_source(checkpoint.weights, progress)
@@ -119,7 +170,8 @@ def convert(
         for file, text in checkpoint.texts.items():
             (folder / file).write_text(text, encoding="utf-8")
         converted.write_config(folder, model)
-        progress(VERIFYING, 0, 1)
+        if options.verify != OFF:
+            progress(VERIFYING, 0, 1)
         proof, note = verify(folder)
         (folder / files.README_FILE).write_text(_readme(model, family, checkpoint), encoding="utf-8")
         files.write_sums(folder, {files.WEIGHTS_FILE: sha256})
@@ -127,7 +179,7 @@ def convert(
         folder=out,
         model=model,
         tensors=len(checkpoint.tensors),
-        arrays=len(checkpoint.tensors) + 2 * len(chosen),  # scales and biases beside the integers
+        arrays=len(checkpoint.tensors) + 2 * len(chosen),  # each quantized tensor also has scales and biases
         size_bytes=(out / files.WEIGHTS_FILE).stat().st_size,
         layout=checkpoint.layout,
         notes=(*checkpoint.notes, *note),
@@ -137,29 +189,29 @@ def convert(
 
 
 def _refuse_unsupported(options: ConvertOptions, family: Family) -> None:
-    """Raise a `UsageError` for what cannot be done with a model of this family, naming both."""
+    """Raise a `UsageError` for an option that this family of models does not support, naming both."""
     quantize.refuse_recipes(options, family.parts, family.upstream_class)
     if options.languages and family.with_languages is None:
-        message = f"--languages: those of {family.upstream_class} are fixed"
+        message = f"--languages: the languages of {family.upstream_class} are fixed"
         raise UsageError(message, "leave it out", code="option-unsupported")
     if options.verify == FULL and family.upstream_options is None:
-        message = f"--verify {FULL}: {family.upstream_class} is not compared with PyTorch"
+        message = f"--verify {FULL}: {family.upstream_class} cannot be compared with PyTorch"
         hint = "--verify clip compares the result with the source"
         raise UsageError(message, hint, code="option-unsupported")
 
 
 def _convertible(checkpoint: Checkpoint, family: Family, options: ConvertOptions) -> Checkpoint:
-    """A checkpoint with the languages that are asked for and its tensors in the model's order, if it is whole."""
+    """Check that a checkpoint is complete; return it with the requested languages and tensors in model order."""
     if options.languages and family.with_languages:
         config = family.with_languages(checkpoint.config, options.languages)
         checkpoint = dataclasses.replace(checkpoint, config=config)
-    # Or `load_model` or `check_model` would refuse it later.
+    # Otherwise `load_model` or `check_model` would refuse the result later.
     for file, problem in family.vocabulary_problems(checkpoint):
         message = f"{checkpoint.files.get(file, checkpoint.weights[0].parent / file)}: {problem}"
         raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
     if checkpoint.quantization:
-        message = f"{checkpoint.where}: is quantized, its dense weights are gone"
-        hint = "transcribe reads it as it is; to change the recipe, convert what it was made from"
+        message = f"{checkpoint.where}: is already quantized, and its original weights are lost"
+        hint = "use it as it is; to change the recipe, convert the checkpoint that it was made from"
         raise ModelError(message, hint, code="model-quantized")
     network = empty_model(checkpoint, family.network(checkpoint.config))
     tensors = {name: checkpoint.tensors[name] for name in model_shapes(network)}
@@ -167,7 +219,7 @@ def _convertible(checkpoint: Checkpoint, family: Family, options: ConvertOptions
 
 
 def _origin(checkpoint: Checkpoint, found: CheckpointFolder) -> dict[str, str | None]:
-    """Where a model comes from, as its config.json says; of a conversion of ours on disk, what that one says."""
+    """Return a model's origin, for its config.json. A local conversion of ours passes on its own origin."""
     stated = checkpoint.source
     inherited = stated if checkpoint.layout == files.FORMAT and found.hub is None else {}
     origin = {
@@ -182,7 +234,7 @@ def _origin(checkpoint: Checkpoint, found: CheckpointFolder) -> dict[str, str | 
 
 
 def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
-    """SHA-256 of the file; of several, a line for each as sha256sum writes them."""
+    """Return the SHA-256 of the file; for several files, one line each, as sha256sum writes them."""
     count = counter(progress, "reading the source", sum(path.stat().st_size for path in weights))
     sums = [(files.sha256_of(path, count), path.name) for path in weights]
     return sums[0][0] if len(sums) == 1 else "\n".join(f"{digest}  {name}" for digest, name in sums)
@@ -196,14 +248,14 @@ def _write_weights(
     origin: Mapping[str, str | None],
     progress: Progress,
 ) -> str:
-    """The tensors, in the model's order; one is in memory at a time. Returns the file's SHA-256."""
+    """Write the tensors in the model's order, one in memory at a time; return the file's SHA-256."""
     tensors = checkpoint.tensors
     shapes = stored_shapes({name: tensor.shape for name, tensor in tensors.items()}, chosen)
     specs = {name: (PACKED if name.removesuffix(".weight") in chosen else dtype, shapes[name]) for name in shapes}
     total = sum(size_bytes(*spec) for spec in specs.values())
     needed = total + sum(path.stat().st_size for path in checkpoint.files.values())
     needed += sum(len(text.encode()) for text in checkpoint.texts.values())
-    require_space(folder.parents[1], needed, "the converted model", "make room there, or name another folder")
+    require_space(folder.parents[1], needed, "the converted model", "free some space, or name another folder")
 
     count = counter(progress, "writing", total)
 
@@ -212,11 +264,11 @@ def _write_weights(
             values = tensor.read_in(dtype)
             raw = to_bytes(values)
             if not is_finite(raw, dtype):
-                message = f"{checkpoint.where}: {name} has values that are no numbers"
-                raise ModelError(message, "it is damaged", code="model-damaged")
+                message = f"{checkpoint.where}: {name} has values that are not finite numbers"
+                raise ModelError(message, "the file is damaged: fetch it again", code="model-damaged")
             groups = chosen.get(name.removesuffix(".weight"))
             quantized = mx.quantize(values, **dataclasses.asdict(groups)) if groups else ()
-            for content in map(to_bytes, quantized) if groups else (raw,):  # integers, scales and biases
+            for content in map(to_bytes, quantized) if groups else (raw,):  # integers, scales, biases
                 yield content.data
                 count(content.nbytes)
 
@@ -237,7 +289,7 @@ def _readme(model: ModelFile, family: Family, checkpoint: Checkpoint) -> str:
         f"- Languages: {', '.join(capabilities.languages)}\n"
         f"- Capabilities: {', '.join(capabilities.names())}\n"
         f"{lines}"
-        f"- SHA-256 of what was read, {', '.join(path.name for path in checkpoint.weights)}:\n\n{hashes}\n"
-        "Use it with `funasr transcribe --model FOLDER AUDIO`; `funasr convert --check FOLDER` tells whether it "
-        "is still whole. The license is that of the source.\n"
+        f"- SHA-256 of the source, {', '.join(path.name for path in checkpoint.weights)}:\n\n{hashes}\n"
+        "Use it with `funasr transcribe --model FOLDER AUDIO`; `funasr convert --check FOLDER` checks that it "
+        "is intact. The license is that of the source.\n"
     )

@@ -1,9 +1,9 @@
-"""A folder that is written whole or not at all, whatever happens to the process, and never over something else.
+"""Write a folder completely or not at all, even if the process is killed, and never overwrite anything else.
 
-It is written in a hidden folder beside its place, synchronised, and renamed. An old one moves aside first, as
-``.funasr-old-XXXX/NAME``, and is removed last; if the process dies in between, the next run in that folder puts it
-back. Locks, which the system takes back when a process ends in whatever way, tell the folders of the living from
-those of the dead.
+The folder is written under a hidden temporary name next to its final place, synchronised to disk, and renamed. An
+old model first moves aside, to ``.funasr-old-XXXX/NAME``, and is removed last. If the process dies in between, the
+next run in that folder puts the old model back. Folders of running processes are locked. The system releases a
+lock when its process ends, so the folders of dead processes can be recognised and removed.
 """
 
 import errno
@@ -23,10 +23,10 @@ from funasr_cli.hubs.find import ASIDE_PREFIX, hub_of
 from funasr_cli.options import DEFAULT_HUB, Hub
 from funasr_cli.paths import NO_ROOM, nearest_existing
 
-TEMPORARY_PREFIX = ".funasr-convert-"  # hidden: what is unfinished is no model yet
+TEMPORARY_PREFIX = ".funasr-convert-"  # hidden, so that an unfinished folder is not taken for a model
 RANDOM_BYTES = 8
-DRIVES = Path("/Volumes")  # where macOS shows them; nothing else is kept there
-# What may go with a model that is replaced, besides what its own list names; older ones have no list.
+DRIVES = Path("/Volumes")  # where macOS mounts drives
+# Files that may be deleted with a replaced model, in addition to its own list; older models have no list.
 WRITTEN = {
     files.CONFIG_FILE, files.WEIGHTS_FILE, files.README_FILE, files.TOKENIZER_FILE, files.CTC_VOCABULARY_FILE,
     *files.OPTIONAL_TOKENIZER_FILES, files.SUMS_FILE, ".DS_Store",
@@ -35,34 +35,34 @@ WRITTEN = {
 ELSEWHERE = "name another folder"
 GONE = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
 HINTS = {
-    **dict.fromkeys(NO_ROOM, "make room there (a quota may be used up), or name a folder on another disk"),
-    errno.EFBIG: "that disk does not take files of this size: name a folder on another one",
-    errno.EROFS: "that disk can only be read from: name a folder on another one",
+    **dict.fromkeys(NO_ROOM, "free some space (or raise a quota), or name a folder on another disk"),
+    errno.EFBIG: "that disk does not support files of this size: name a folder on another one",
+    errno.EROFS: "that disk is read-only: name a folder on another one",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "name a folder that you may write to"),
-    errno.EBUSY: "it is a disk of its own: name a folder on it",
-    **dict.fromkeys(GONE, "see whether its disk is still connected, and run it again"),
+    errno.EBUSY: "it is the top of a disk: name a folder on it",
+    **dict.fromkeys(GONE, "check that its disk is still connected, and run it again"),
 }
-# A file system without locks for folders, one that cannot synchronise, or a folder that may not be opened.
+# The file system cannot lock or synchronise folders, or the folder may not be opened.
 UNSUPPORTED = (
     errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOLCK, errno.EACCES,
 )  # fmt: skip
 
 
 def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEFAULT_HUB) -> None:
-    """Refuse, as an `OutputError`, an ``out`` that does not suit `new_folder`, before gigabytes are downloaded.
+    """Raise an `OutputError` if `new_folder` could not create ``out``, before gigabytes are downloaded.
 
-    Clean up what killed runs left beside it, too. ``source`` is a local folder, which must not be replaced; what
-    is none comes from ``hub``.
+    This also cleans up what killed runs left next to it. ``source`` is a local folder, which must not be replaced;
+    None means that the checkpoint comes from ``hub``.
     """
     target = _followed(out)
     with _output_errors(target):
         if source and source.resolve().is_relative_to(out.resolve()):
-            raise OutputError(f"{out}: holds the source", ELSEWHERE, code="output-is-source")
+            raise OutputError(f"{out}: contains the source", ELSEWHERE, code="output-is-source")
         if nearest_existing(target) == DRIVES != target.absolute():
-            message = f"{DRIVES / target.absolute().relative_to(DRIVES).parts[0]}: no such drive is connected"
+            message = f"{DRIVES / target.absolute().relative_to(DRIVES).parts[0]}: this drive is not connected"
             raise OutputError(message, f"connect it, or {ELSEWHERE}", code="output-unwritable")
         probe = _random(nearest_existing(target.parent), TEMPORARY_PREFIX)
-        probe.mkdir(mode=0o700)  # what a file system allows shows in no other way
+        probe.mkdir(mode=0o700)  # the only reliable test of write access
         shutil.rmtree(probe, ignore_errors=True)
         _clean_up(target.parent)
         if not lexists(out):
@@ -71,21 +71,21 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
             other = hub_of(out)
             where = f", from {other.label}" if other and other != hub and not source else ""
             hint = f"pass --force to replace it, or {ELSEWHERE}"
-            raise OutputError(f"{out}: exists already{where}", hint, code="output-exists")
+            raise OutputError(f"{out}: already exists{where}", hint, code="output-exists")
         _refuse_foreign(out)
 
 
 @contextmanager
 def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A folder to write into, which becomes ``out`` at the end, unless an exception leaves the block.
+    """Yield a folder to write into, which becomes ``out`` when the block ends without an exception.
 
-    After an exception, everything is as it was before. SIGKILL leaves ``out`` as it was, or whole and new, or an
-    old model aside, which `check_place` puts back. Of a link to a folder, that folder is meant. With ``replace``,
-    an empty folder or an earlier conversion is replaced.
+    After an exception, everything is as it was before. After SIGKILL, ``out`` is unchanged or complete, or the old
+    model is aside and `check_place` puts it back. If ``out`` is a link to a folder, that folder is created or
+    replaced. With ``replace``, an empty folder or an earlier conversion may be replaced.
 
     Raises:
-        OutputError: ``out`` has appeared meanwhile, or cannot be written.
-        ModelError: another file, which the block was to read, could not be read.
+        OutputError: ``out`` was created by another process in the meantime, or cannot be written.
+        ModelError: a file that the block reads cannot be read.
     """
     out = _followed(out)
     with _output_errors(out), ExitStack() as stack:
@@ -96,7 +96,7 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
         if not replace:
             _refuse_appeared(out)
         temporary = _random(out.parent, TEMPORARY_PREFIX)
-        with _locked(out.parent):  # or another process would take it for a leftover before it is locked
+        with _locked(out.parent):  # otherwise another process might remove it before it is locked
             stack.callback(shutil.rmtree, temporary, ignore_errors=True)
             temporary.mkdir(mode=0o700)
             stack.enter_context(_locked(temporary))
@@ -113,38 +113,42 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _followed(out: Path) -> Path:
-    """Where a link to a folder leads, so that a model gets to the disk that its user has chosen."""
+    """Resolve a link to a folder, so that a model is written to the disk that its user has chosen."""
     with _output_errors(out):
         if out.is_symlink() and not out.exists():
-            hint = f"see whether the disk that it leads to is connected, or {ELSEWHERE}"
-            raise OutputError(f"{out}: a link that leads nowhere", hint, code="output-unwritable")
-        if not out.name or ".." in out.parts:  # perhaps this process's own folder, which moves when it is replaced
+            hint = f"check that the disk it points to is connected, or {ELSEWHERE}"
+            raise OutputError(f"{out}: is a broken link", hint, code="output-unwritable")
+        if (
+            not out.name or ".." in out.parts
+        ):  # it may be this process's working folder, which moves when it is replaced
             return Path(os.path.abspath(out))
         return out.resolve() if out.is_symlink() and out.is_dir() else out
 
 
 def _refuse_appeared(out: Path) -> None:
     if lexists(out):
-        hint = f"another program has put it there: use that, pass --force, or {ELSEWHERE}"
-        raise OutputError(f"{out}: has appeared meanwhile", hint, code="output-exists")
+        hint = f"another program created it: use that, pass --force, or {ELSEWHERE}"
+        raise OutputError(f"{out}: was created in the meantime", hint, code="output-exists")
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Let only an empty folder or an earlier conversion pass, and only if nobody has put anything else there."""
+    """Raise an OutputError unless this is an empty folder, or an earlier conversion without any other files."""
     found = sorted(out.iterdir()) if out.is_dir() else None
-    if found is None or (found and not is_converted(out)):  # many a foreign folder has a config.json, too
-        raise OutputError(f"{out}: not a converted model, so not replaced", ELSEWHERE, code="output-foreign")
+    if found is None or (found and not is_converted(out)):  # other folders may have a config.json as well
+        raise OutputError(
+            f"{out}: is not a converted model, so it is not replaced", ELSEWHERE, code="output-foreign"
+        )
     written = set(WRITTEN)
     with suppress(ModelError):
-        written.update(files.read_sums(out))  # a later version may write more files than this one
+        written.update(files.read_sums(out))  # a later version of this program may write more files
     if foreign := [path.name for path in found if path.name not in written or not path.is_file()]:
-        message = f"{out}: holds {foreign[0]}, which no conversion writes, so it is not replaced"
+        message = f"{out}: contains {foreign[0]}, which no conversion writes, so it is not replaced"
         raise OutputError(message, f"move it, or {ELSEWHERE}", code="output-foreign")
 
 
 @contextmanager
 def _output_errors(out: Path) -> Iterator[None]:
-    """Say what the system refuses in our form; temporary names are nobody's concern."""
+    """Turn errors of the system into ours, without temporary names."""
     try:
         yield
     except OSError as error:
@@ -157,11 +161,11 @@ def _output_errors(out: Path) -> Iterator[None]:
         raise OutputError(message, hint, code="disk-full" if is_full else "output-unwritable") from error
 
 
-# --- into place, and after a death ---
+# --- publishing, and cleaning up after killed processes ---
 
 
 def _publish(new: Path, out: Path, replace: bool) -> None:
-    """Rename, and see to it that the name lasts; an old model ends up where the new one was."""
+    """Rename the new folder and synchronise; an old model ends up where the new one was."""
     aside, identity = None, new.stat()
     if not replace:
         _refuse_appeared(out)
@@ -190,14 +194,14 @@ def _publish(new: Path, out: Path, replace: bool) -> None:
 
 
 def _clean_up(parent: Path) -> None:
-    """Put back old models whose name is empty, and remove what dead processes have left; nothing without locks."""
-    with suppress(OSError), _locked(parent) as is_locked:  # no process is between two renames
+    """Put back old models that were not replaced, and remove leftovers of dead processes, if locks work here."""
+    with suppress(OSError), _locked(parent) as is_locked:  # no other process is between two renames
         if not is_locked:
             return
         for folder in _real_folders(parent, ASIDE_PREFIX):
             for old in folder.iterdir():
                 place = parent / old.name
-                # Half deleted, it must not be found as an old model by the next process.
+                # Rename it first: half deleted, it must not look like an old model to the next process.
                 old.rename(_random(parent, TEMPORARY_PREFIX) if lexists(place) else place)
             folder.rmdir()
         for folder in _real_folders(parent, TEMPORARY_PREFIX):
@@ -211,16 +215,17 @@ def _random(parent: Path, prefix: str) -> Path:
 
 
 def _real_folders(parent: Path, prefix: str) -> list[Path]:
-    """Those that `_random` has named, and no links."""
+    """Return the folders that `_random` named, without links."""
     found = parent.glob(prefix + 2 * RANDOM_BYTES * "[0-9a-f]")
     return [folder for folder in found if folder.is_dir() and not folder.is_symlink()]
 
 
 @contextmanager
 def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a folder; False where there is no such thing, as on many disks on a network.
+    """Hold the lock of a folder; yield False if locks are not supported, as on many network disks.
 
-    A `BlockingIOError` says that another process holds it, if this one is not to wait.
+    Raises:
+        BlockingIOError: another process holds it, and ``wait`` is false.
     """
     with ExitStack() as stack:
         is_locked = False
@@ -233,7 +238,7 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file or a folder is on the disk itself."""
+    """Wait until a file or folder has been written to disk."""
     with _tolerated(), ExitStack() as stack:
         descriptor = os.open(path, os.O_RDONLY)
         stack.callback(os.close, descriptor)
@@ -242,7 +247,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _tolerated() -> Iterator[None]:
-    """Go on where a file system does not know how to do this."""
+    """Ignore errors that mean that the file system does not support an operation."""
     try:
         yield
     except OSError as error:

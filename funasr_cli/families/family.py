@@ -63,6 +63,24 @@ class NativePart:
 
 
 @dataclass(frozen=True)
+class Download:
+    """Weights on Hugging Face that convert without torch, which ``funasr transcribe`` offers to fetch.
+
+    Attributes:
+        name: the model's name in the question.
+        hub_id: the repository.
+        size_bytes: size of the files that are fetched, stated here because asking the hub needs consent first. The
+            conversion to bfloat16 takes as much again. None: unknown.
+        word_times: whether the weights have what word times need.
+    """
+
+    name: str
+    hub_id: str
+    size_bytes: int | None = None
+    word_times: bool = True
+
+
+@dataclass(frozen=True)
 class Family:
     """Models of the same architecture, which differ only in sizes, weights and training.
 
@@ -94,6 +112,7 @@ class Family:
         hub_files: patterns of files to download in addition to those that all families need, such as
             ``*.bpe.model``, or ``*/vocab.json`` in any folder.
         modelscope_ids: hub ids on ModelScope by those in `aliases`, if they differ.
+        downloads: weights of the same models that convert without torch, by short name.
         native: the decoder that the CPU engine can compute; None if MLX computes everything.
     """
 
@@ -117,6 +136,7 @@ class Family:
     readme: Callable[[Any], Iterable[str]] = lambda _: ()
     hub_files: tuple[str, ...] = ()
     modelscope_ids: Mapping[str, str] = field(default_factory=dict)
+    downloads: Mapping[str, Download] = field(default_factory=dict)
     native: NativePart | None = None
 
 

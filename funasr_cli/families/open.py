@@ -1,5 +1,6 @@
 """Detecting a folder's layout and family, opening it, and printing the rules of each layout as tables."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -108,14 +109,14 @@ def is_converted(folder: Path) -> bool:
         return False
 
 
-def explain() -> str:
+def explain(families: Sequence[Family] = registry.FAMILIES) -> str:
     """Write Markdown for ``convert --explain``: a table per layout, the placeholders in them, and short names."""
     tables = [
         f"### {family.upstream_class} in the layout of {layout}\n\n| there | here | how |\n|---|---|---|\n"
         + "".join(f"| `{rule.theirs}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
-        for family in registry.FAMILIES
+        for family in families
         for layout, rules in family.rules.items()
     ]
     words = "".join(f"- `{{{name}}}`: {meaning}\n" for name, (_, meaning) in keymap.PLACEHOLDERS.items())
-    short = "".join(f"- `{alias}`: {hub_id}\n" for alias, hub_id in registry.aliases().items())
+    short = "".join(f"- `{alias}`: {hub_id}\n" for family in families for alias, hub_id in family.aliases.items())
     return "\n".join([*tables, f"Placeholders:\n\n{words}", f"Short names of hub ids:\n\n{short}"])

@@ -6,7 +6,7 @@ from typing import Any
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints.untrusted import quoted
 from funasr_cli.checkpoints.values import Misstated
-from funasr_cli.families.family import Family
+from funasr_cli.families.family import Download, Family
 from funasr_cli.families.fun_asr_nano.family import FAMILY as FUN_ASR_NANO
 from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
 
@@ -61,6 +61,11 @@ def aliases() -> dict[str, str]:
 def modelscope_ids() -> dict[str, str]:
     """Return hub ids on ModelScope by those of the aliases, if they differ."""
     return _merged(*(family.modelscope_ids for family in FAMILIES))
+
+
+def downloads() -> dict[str, Download]:
+    """Return the weights that convert without torch, by short name."""
+    return {alias: download for family in FAMILIES for alias, download in family.downloads.items()}
 
 
 def other_hub_id(hub_id: str) -> str | None:

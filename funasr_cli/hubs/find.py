@@ -1,4 +1,4 @@
-"""From what a user types (folder, hub id, name of a converted model) to a folder on disk."""
+"""Find the folder of a model or checkpoint from a folder, a hub id, a short name or a converted model's name."""
 
 import difflib
 import glob
@@ -16,25 +16,30 @@ from funasr_cli.checkpoints.format import CONFIG_FILE
 from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import registry
+from funasr_cli.families.family import Download
 from funasr_cli.families.open import is_model
-from funasr_cli.hubs.repository import CheckpointFolder
+from funasr_cli.hubs.repository import CheckpointFolder, is_complete
 from funasr_cli.options import DEFAULT_HUB, Hub
-from funasr_cli.paths import path_in_variable
+from funasr_cli.paths import nearest_existing, path_in_variable, require_space
 
 ALIASES = registry.aliases()  # hub ids by short names
-DEFAULT_MODEL = ALIASES[registry.DEFAULT_ALIAS]  # where none is named
-CTC_ON_MODELSCOPE = ALIASES["nano"]  # whose copy on Hugging Face lacks the CTC branch
+DOWNLOADS = registry.downloads()  # weights that convert without torch, by short names
+DEFAULT_MODEL = ALIASES[registry.DEFAULT_ALIAS]  # the model to use if none is named
+DEFAULT_DOWNLOAD = DOWNLOADS[registry.DEFAULT_ALIAS]  # the same model in a layout that needs no torch
+# Repositories without a CTC branch on Hugging Face; ModelScope's copy of the first one has a CTC branch.
+CTC_ON_MODELSCOPE = (ALIASES["nano"], DOWNLOADS["nano"].hub_id)
 DEMO = "demo"
-AMBIGUOUS = "more than one model goes by that name"
+AMBIGUOUS = "more than one model has this name"
+DID_YOU_MEAN = "did you mean"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-ASIDE_PREFIX = ".funasr-old-"  # of a folder that keeps an old model while a new one takes its place
-DOWNLOADING, VERIFYING = "downloading", "verifying"  # what progress is told
+ASIDE_PREFIX = ".funasr-old-"  # a folder that keeps an old model while it is being replaced
+DOWNLOADING, VERIFYING = "downloading", "verifying"  # steps that are reported as progress
 
-Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
+Progress = Callable[[str, int, int], None]  # called with a step, bytes done and bytes in total
 
 
 def counter(progress: Progress, doing: str, total: int) -> Callable[[int], None]:
-    """What is called with the bytes of each piece, and tells the progress of all of them."""
+    """Return a function that takes the size of each piece, adds the sizes up, and reports the sum as progress."""
     done = 0
 
     def count(size_bytes: int) -> None:
@@ -46,12 +51,12 @@ def counter(progress: Progress, doing: str, total: int) -> Callable[[int], None]
 
 
 def models_folder() -> Path:
-    """Where converted models are kept: ``$FUNASR_HOME/models``, else in the platform's cache folder."""
+    """Return the folder of converted models: ``$FUNASR_HOME/models``, else one in the platform's cache folder."""
     return (path_in_variable("FUNASR_HOME") or platformdirs.user_cache_path("funasr-cli")) / "models"
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of this name; None where there is none, or where it cannot be a folder's name at all."""
+    """Return the folder with this name; None if there is none, or if it cannot be a folder's name."""
     try:
         folder = Path(name).expanduser()
         return folder if name and folder.is_dir() else None
@@ -60,12 +65,12 @@ def local_folder(name: str) -> Path | None:
 
 
 def local_checkpoint(name: str) -> CheckpointFolder | None:
-    """A checkpoint that is on this machine: a folder, else a converted model; None: it is to come from a hub.
+    """Return a checkpoint on this machine: a folder, else a converted model. None: it must come from a hub.
 
-    Hub ids and aliases mean the hub, whatever has been converted from it.
+    Hub ids and short names always mean the hub, even if they have been converted already.
 
     Raises:
-        ModelError: the name is empty, or several converted models go by it.
+        ModelError: the name is empty, or several converted models have it.
     """
     if not name:
         raise ModelError("SOURCE is empty", "name a folder or a hub id", code="model-missing")
@@ -85,21 +90,21 @@ def local_checkpoint(name: str) -> CheckpointFolder | None:
 def fetch_checkpoint(
     name: str, revision: str | None = None, progress: Progress = lambda *_: None, hub: Hub = DEFAULT_HUB
 ) -> CheckpointFolder:
-    """Find a checkpoint on disk, or download what makes one from a hub, but for what its client's cache has.
+    """Find a checkpoint on disk, or download it from a hub. Files in the cache of the hub's client are reused.
 
     Args:
-        name: folder, name of a converted model, hub id or alias.
+        name: folder, name of a converted model, hub id or short name.
         revision: branch, tag or commit of a hub id; None takes the default branch.
-        progress: told how many bytes of how many have been downloaded.
-        hub: where to look for a hub id.
+        progress: called as the download proceeds.
+        hub: the hub that has the hub id.
 
     Raises:
         UsageError: a revision was given for a local folder.
-        ModelError: neither a folder nor a hub id, the hub does not have it, it is no checkpoint, or see
+        ModelError: neither a folder nor a hub id, the hub does not have it, it is not a checkpoint, or see
             `local_checkpoint`.
-        OutputError: there is no room for it.
-        SetupError: the hub cannot be reached and the cache does not have it, the download ended early, or the
-            client is not installed or refuses the value of a variable.
+        OutputError: the disk is too full.
+        SetupError: the checkpoint is not in the cache, and the hub cannot be reached or a variable forbids
+            downloads; the download ended early; or the client is missing or rejects the value of a variable.
     """
     local = local_checkpoint(name)
     if local:
@@ -108,7 +113,7 @@ def fetch_checkpoint(
             raise UsageError(message, "it applies to a hub id", code="options-conflict")
         return local
     name = ALIASES.get(name, name)
-    if (name in registry.modelscope_ids()) == (hub is Hub.MS):  # or it is the id on this hub already
+    if (name in registry.modelscope_ids()) == (hub is Hub.MS):  # otherwise it is already the id on this hub
         name = registry.other_hub_id(name) or name
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
         is_file, is_address = os.path.isfile(name), "://" in name
@@ -123,8 +128,38 @@ def fetch_checkpoint(
     return fetch(name, revision, partial(progress, DOWNLOADING))
 
 
+def offered(name: str | None) -> Download | None:
+    """Return the weights to fetch for a model that is not on this machine; None if the name cannot be on a hub."""
+    if name is None:
+        return DEFAULT_DOWNLOAD
+    if name in DOWNLOADS:
+        return DOWNLOADS[name]
+    hub_id = ALIASES.get(name, name)
+    if not HUB_ID.fullmatch(hub_id) or os.path.exists(hub_id):
+        return None
+    known = (download for download in DOWNLOADS.values() if download.hub_id == hub_id)
+    return next(known, Download(hub_id, hub_id))
+
+
+def require_room(download: Download) -> None:
+    """Raise an OutputError if the disk is too full for a download and its conversion together."""
+    from funasr_cli.hubs.huggingface import cache_folder, cached
+
+    if download.size_bytes is None:  # the hub states it later, and then each step is checked by itself
+        return
+    found, cache, models = cached(download.hub_id), cache_folder(), models_folder()
+    to_fetch = 0 if found and is_complete(found.folder) else download.size_bytes
+    same_disk = nearest_existing(cache).stat().st_dev == nearest_existing(models).stat().st_dev
+    needed = download.size_bytes + (to_fetch if same_disk else 0)
+    require_space(models, needed, download.name, "free some space, or set FUNASR_HOME to a folder on another disk")
+    if not same_disk:
+        require_space(
+            cache, to_fetch, f"the download of {download.name}", "set HF_HOME to a folder on another disk"
+        )
+
+
 def hub_of(model: Path) -> Hub | None:
-    """Where a converted model was fetched from; None: from a folder, or there is no such model."""
+    """Return the hub a converted model was fetched from; None for a local folder, or if there is no such model."""
     try:
         source = read_json(model / CONFIG_FILE).get("source")
         named = source.get("hub") if isinstance(source, dict) else None
@@ -134,7 +169,7 @@ def hub_of(model: Path) -> Hub | None:
 
 
 def converted_models() -> dict[str, Path]:
-    """Names (``owner/model`` or ``model``) and folders of what lies in the models folder."""
+    """Return the models in the models folder: names (``owner/model`` or ``model``) and folders."""
     root = models_folder()
     folders = sorted(path.parent for pattern in ("*", "*/*") for path in root.glob(f"{pattern}/{CONFIG_FILE}"))
     models = {folder.relative_to(root).as_posix(): folder for folder in folders}
@@ -142,16 +177,17 @@ def converted_models() -> dict[str, Path]:
 
 
 def find_model(name: str | None) -> Path:
-    """Folder of a converted model.
+    """Find the folder of a model that is ready to use. Nothing is downloaded.
 
     Args:
-        name: a folder, a hub id on either hub, an alias, the last part of a converted model's name, or "demo" for
-            the bundled model; None takes Fun-ASR-Nano where it has been converted, else the only model converted
-            but for the demo. Of a hub id that has not been converted, what Hugging Face's cache has, if it can be
-            used as it is.
+        name: a folder, a hub id on either hub, a short name, the last part of a converted model's name, or "demo"
+            for the bundled model. A hub id that has not been converted is looked up in Hugging Face's cache, in
+            case it can be used without conversion. A short name also stands for the conversion of its
+            entry in `DOWNLOADS`. None takes Fun-ASR-Nano if it has been converted, else the only converted model
+            other than the demo.
 
     Raises:
-        ModelError: nothing, or more than one model, goes by that name.
+        ModelError: no model, or more than one, has this name.
     """
     models = converted_models()
     if name is None:
@@ -160,7 +196,9 @@ def find_model(name: str | None) -> Path:
     if folder and (folder / CONFIG_FILE).is_file():
         return folder
     hub_id = ALIASES.get(name, name)
-    matches = _called(hub_id, models) or _called(registry.other_hub_id(hub_id) or hub_id, models)
+    others = [registry.other_hub_id(hub_id), DOWNLOADS[name].hub_id if name in DOWNLOADS else None]
+    found_by = (_called(known, models) for known in (hub_id, *filter(None, others)))
+    matches = next(filter(None, found_by), {})
     if len(matches) == 1:
         return next(iter(matches.values()))
     if HUB_ID.fullmatch(name) and not matches and not folder:
@@ -170,62 +208,69 @@ def find_model(name: str | None) -> Path:
         if found and is_model(found.folder):
             return found.folder
     if matches:
-        raise ModelError(f"{name}: {AMBIGUOUS}", f"say which: {', '.join(matches)}", code="model-ambiguous")
+        raise ModelError(f"{name}: {AMBIGUOUS}", f"name one of them: {', '.join(matches)}", code="model-ambiguous")
     if folder:
         is_source = any(folder.glob("*.pt"))
-        hint = f"convert it first: funasr convert {name}" if is_source else "funasr convert makes one"
+        hint = f"convert it first: funasr convert {name}" if is_source else "name the folder of a converted model"
         raise ModelError(f"{name}: not a converted model", hint, code="model-unconverted")
     _refuse_aside(name)
-    raise ModelError(f"{name}: no such model", _what_else(name, models), code="model-missing")
+    what = "not on this machine" if name in ALIASES or HUB_ID.fullmatch(name) else "no such model"
+    raise ModelError(f"{name}: {what}", _what_else(name, models), code="model-missing")
 
 
 def find_aligner(name: str) -> Path:
-    """Folder of a converted model that tells when words were said, as `find_model` does; errors name one."""
+    """Find the folder of a model that aligns words, as `find_model` does; errors name such a model."""
     try:
         return find_model(name)
     except ModelError as error:
-        if error.code == "model-missing":
-            error.hint = "fetch one that can tell when words were said: funasr convert sensevoice"
+        if error.code == "model-missing" and not error.hint.startswith(DID_YOU_MEAN):
+            error.hint = "convert a model that can align words: funasr convert sensevoice"
         raise
 
 
 def _refuse_aside(name: str) -> None:
-    """Say where an old model is whose replacement was killed; the next conversion beside it puts it back."""
+    """Raise a ModelError if a conversion was killed while replacing this model; the next one puts it back."""
     for place in (Path(name), models_folder() / ALIASES.get(name, name)) if name else ():
-        with suppress(OSError, ValueError):  # what cannot be a folder's name
+        with suppress(OSError, ValueError):  # it cannot be a folder's name
             for old in place.parent.glob(f"{ASIDE_PREFIX}*/{glob.escape(place.name)}"):
-                message = f"{name}: its replacement was killed, which has left the old model in {old}"
-                raise ModelError(message, f"move it back to {place}, or convert again", code="model-aside")
+                message = f"{name}: a conversion was killed while replacing this model, which is now in {old}"
+                raise ModelError(message, f"move it back to {place}, or convert it again", code="model-aside")
 
 
 def _called(name: str, models: dict[str, Path]) -> dict[str, Path]:
-    """Which of these models go by a name or its last part; the bundled one does, if none of them is called so."""
+    """Return the models with this name or last part; "demo" is the bundled one, unless another has that name."""
     matches = {model: path for model, path in models.items() if name in (model, model.rpartition("/")[2])}
     return matches or ({DEMO: demo.MODEL} if name == DEMO else {})
 
 
 def _what_else(name: str, models: dict[str, Path]) -> str:
+    """Return a hint for a name that no model has: a similar name, or how to convert a model."""
     short = [model.rpartition("/")[2] for model in models]
-    near = difflib.get_close_matches(name, [DEMO, *ALIASES, *models, *short], n=1)
+    known_names = {known.lower(): known for known in [*short, *models, *ALIASES, DEMO]}
+    near = difflib.get_close_matches(name.lower(), known_names, n=1)
     ids = {hub_id := ALIASES.get(name, name), registry.other_hub_id(hub_id)}
     alias = name if name in ALIASES else next((alias for alias, known in ALIASES.items() if known in ids), None)
     if near and not alias:
-        return f"did you mean {near[0]}?"
+        return f"{DID_YOU_MEAN} {known_names[near[0]]}?"
     known = f"converted so far: {', '.join(models)}; " if models else ""
     wanted = alias or (name if HUB_ID.fullmatch(name) else registry.DEFAULT_ALIAS)
     return f"{known}convert one with: funasr convert {wanted}"
 
 
 def _default_model(models: dict[str, Path]) -> Path:
-    if DEFAULT_MODEL in models:
-        return models[DEFAULT_MODEL]
-    others = [name for name in models if name != DEMO]  # the demo is never taken unasked
+    for name in (DEFAULT_MODEL, DEFAULT_DOWNLOAD.hub_id):
+        if name in models:
+            return models[name]
+    others = [name for name in models if name != DEMO]  # the demo model is used only if it is named
     if len(others) == 1:
         return models[others[0]]
     if others:
         hint = f"choose one with --model: {', '.join(models)}"
         raise ModelError("several models have been converted", hint, code="model-ambiguous")
     _refuse_aside(DEFAULT_MODEL)
-    message = f"no model{' but the demo' if models else ''} has been converted yet (looked in {models_folder()})"
-    hint = f"run: funasr convert {DEFAULT_MODEL}; or try the small bundled model: --model {DEMO}"
+    message = (
+        f"no model{' except the demo' if models else ''} has been converted yet (looked in {models_folder()})"
+    )
+    ways = f"run funasr convert {DEFAULT_DOWNLOAD.hub_id}", "name a model's folder with --model"
+    hint = f"{', '.join(ways)}, or try the small bundled model with --model {DEMO}"
     raise ModelError(message, hint, code="model-missing")

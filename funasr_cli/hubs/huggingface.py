@@ -1,4 +1,4 @@
-"""Hugging Face, through the public functions of its client: its cache, branches as commits, progress in bytes."""
+"""Downloads from Hugging Face through the public functions of its client, with progress in bytes."""
 
 import glob
 import logging
@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 
 from funasr_cli.checkpoints.format import sha256_of
 from funasr_cli.errors import FunASRError, ModelError, SetupError
-from funasr_cli.hubs.network import Access, failure, unreached, wrong_address, wrong_token
-from funasr_cli.hubs.repository import CheckpointFolder, Tell, is_complete, wanted
+from funasr_cli.hubs.network import (
+    Access,
+    failure,
+    offline,
+    offline_variable,
+    unreached,
+    wrong_address,
+    wrong_token,
+)
+from funasr_cli.hubs.repository import CheckpointFolder, Report, is_complete, wanted
 from funasr_cli.options import Hub
 from funasr_cli.paths import require_space
 
@@ -20,14 +28,36 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 ENDPOINT, TOKENS = "HF_ENDPOINT", ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-BROKEN_OFF = "run it again: whole files are kept; on a bad line, convert a folder made with hf download"
-ELSEWHERE = "make room there, or let HF_HOME name a folder on another disk"
+BROKEN_OFF = "run it again: complete files are kept; on a bad connection, convert a folder made with hf download"
+ELSEWHERE = "free some space, or set HF_HOME to a folder on another disk"
+HUB_OFFLINE = "HF_HUB_OFFLINE"
 
 
-def fetch(hub_id: str, revision: str | None, tell: Tell) -> CheckpointFolder:
-    """Download what makes a checkpoint, or find it in the cache; see `find.fetch_checkpoint`."""
+def forbids_downloads() -> str | None:
+    """Return the name of the variable that forbids downloads from Hugging Face, if one is set."""
     _import_client()
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
+
+    return offline_variable() or (HUB_OFFLINE if constants.HF_HUB_OFFLINE else None)
+
+
+def cache_folder() -> Path:
+    """Return the folder where the client keeps downloads; it need not exist."""
+    _import_client()
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def fetch(hub_id: str, revision: str | None, report: Report) -> CheckpointFolder:
+    """Download the files of a checkpoint, or find them in the cache; see `find.fetch_checkpoint`."""
+    variable = forbids_downloads()  # imports the client
+    if variable:
+        found = cached(hub_id, revision)
+        if found and is_complete(found.folder):
+            return found
+        raise offline(hub_id, variable, partly=bool(found))
+    from huggingface_hub import HfApi
 
     with _quiet():
         try:
@@ -35,24 +65,20 @@ def fetch(hub_id: str, revision: str | None, tell: Tell) -> CheckpointFolder:
         except Exception as error:
             if answer := _answer(hub_id, revision, error):
                 raise answer from error
-            found = cached(hub_id, revision)  # no network, or none wanted: what is here will do
+            found = cached(hub_id, revision)  # without a network, use the cache
             if found and is_complete(found.folder):
                 return found
-            if constants.HF_HUB_OFFLINE:
-                here = "only in part" if found else "not"
-                message = f"{hub_id}: {here} on this machine, and HF_HUB_OFFLINE forbids to download it"
-                raise SetupError(message, "unset it, or name a folder", code="hub-offline") from error
             raise unreached(hub_id, error, _access()) from error
         try:
-            return _download(hub_id, revision, info, tell)
+            return _download(hub_id, revision, info, report)
         except FunASRError:
             raise
-        except Exception as error:  # the client lets through what its HTTP and Xet libraries raise
+        except Exception as error:  # the client passes on errors of its HTTP and Xet libraries
             raise _answer(hub_id, revision, error) or failure(hub_id, error, _access(), BROKEN_OFF) from error
 
 
 def cached(hub_id: str, revision: str | None = None) -> CheckpointFolder | None:
-    """What the cache has of a repository, without asking the hub; it may lack files."""
+    """Return the cached snapshot of a repository without contacting the hub. Files may be missing."""
     _import_client()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -69,21 +95,21 @@ def _folder(hub_id: str, snapshot: Path) -> CheckpointFolder:
     return CheckpointFolder(snapshot, hub_id, snapshot.name, Hub.HF)
 
 
-def _download(hub_id: str, revision: str | None, info: "ModelInfo", tell: Tell) -> CheckpointFolder:
+def _download(hub_id: str, revision: str | None, info: "ModelInfo", report: Report) -> CheckpointFolder:
     from huggingface_hub import constants, snapshot_download
 
     files = {file.rfilename: file for file in info.siblings or ()}
     patterns = list(map(glob.escape, wanted(hub_id, files)))
-    # The revision, not the commit: the cache is to know which one the branch stood for.
+    # Pass the revision, not the commit, so that the cache records which commit the branch pointed to.
     plan = snapshot_download(
         hub_id, revision=revision, allow_patterns=patterns, dry_run=True, tqdm_class=_bars(lambda _: None)
     )
     missing = {file.filename: file.file_size or 0 for file in plan if file.will_download}
     total = sum(missing.values())
     require_space(Path(constants.HF_HUB_CACHE), total, f"the download of {hub_id}", ELSEWHERE)
-    bars = _bars(lambda count: tell(min(count, total), total))
+    bars = _bars(lambda count: report(min(count, total), total))
     folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bars))
-    for name in missing:  # of what comes over HTTP, the client checks no more than the size
+    for name in missing:  # of files that come over HTTP, the client checks only the size
         stated = files[name].lfs
         if stated and stated.sha256 != sha256_of(folder / name):
             (folder / name).resolve().unlink()
@@ -93,14 +119,14 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", tell: Tell) 
 
 
 def _import_client() -> None:
-    """Import the client; what it refuses in the environment is named."""
+    """Import the client; raise a SetupError that names the variable if it rejects one."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of variables that have no effect any more
+        with warnings.catch_warnings(action="ignore"):  # about variables that no longer have an effect
             import huggingface_hub.constants  # noqa: F401
     except ValueError as error:
         variables = {name: value for name, value in os.environ.items() if name.startswith("HF_") and value}
         named = [f"{name}={value}" for name, value in variables.items() if repr(value) in str(error)]
-        message = f"{', '.join(named) or 'a variable HF_...'}: huggingface_hub refuses it ({error})"
+        message = f"{', '.join(named) or 'a variable HF_...'}: huggingface_hub rejects it ({error})"
         wrong = wrong_address(os.environ.get(ENDPOINT, "https://huggingface.co"), ENDPOINT)
         hint = "write a whole number, or unset it"
         raise wrong or SetupError(message, hint, code="hub-setting") from error
@@ -115,14 +141,14 @@ def _access() -> Access:
         tokens = {str(file): file.read_text(errors="replace")}
     return Access(
         constants.ENDPOINT, ENDPOINT, tokens, ("SSL_CERT_FILE", "SSL_CERT_DIR"), "socksio",
-        "HF_ENDPOINT names a mirror; --hub ms takes it from ModelScope, if that has it",
+        "set HF_ENDPOINT to a mirror; or use funasr convert ID --hub ms if ModelScope has the model",
         Path(constants.HF_HUB_CACHE), ELSEWHERE,
     )  # fmt: skip
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the client from logging: what there is to say, we say."""
+    """Silence the client's logger: errors are reported by this program."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -133,16 +159,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _answer(hub_id: str, revision: str | None, error: Exception) -> ModelError | SetupError | None:
-    """What to say where the hub has answered that it does not give this; None where it has not."""
+    """Return the error for a request that the hub refused; None for other errors."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.GatedRepoError):
-        hint = f"agree to its terms at {constants.ENDPOINT}/{hub_id}, and let HF_TOKEN hold that account's token"
-        return ModelError(f"{hub_id}: its owner asks for consent first", hint, code="hub-gated")
+        hint = f"accept its terms at {constants.ENDPOINT}/{hub_id}, and set HF_TOKEN to that account's token"
+        return ModelError(f"{hub_id}: its owner requires consent first", hint, code="hub-gated")
     if isinstance(error, errors.RepositoryNotFoundError):
         access = _access()
-        token = f"see whether {next(iter(access.tokens))} may read it" if access.tokens else "set HF_TOKEN"
-        message, hint = f"{hub_id}: not on the hub, or private", f"check the spelling, or {token}"
+        token = f"check that {next(iter(access.tokens))} may read it" if access.tokens else "set HF_TOKEN"
+        message, hint = f"{hub_id}: not on Hugging Face, or private", f"check the spelling, or {token}"
         return wrong_token(access) or ModelError(message, hint, code="hub-missing")
     if isinstance(error, errors.RevisionNotFoundError):
         hint = "name a branch, tag or commit"
@@ -152,20 +178,20 @@ def _answer(hub_id: str, revision: str | None, error: Exception) -> ModelError |
     return None
 
 
-def _bars(tell: Callable[[int], None]) -> type:
-    """A class of progress bars that draw nothing; those of bytes tell how far they are."""
+def _bars(report: Callable[[int], None]) -> type:
+    """Make a class of progress bars that draw nothing; those that count bytes report them."""
     from tqdm import tqdm
 
-    furthest = 0  # of several that count bytes: those from the network, those on disk
+    furthest = 0  # several bars count bytes: received ones and written ones
 
     class Bar(tqdm):
         def display(self, *_: object, **__: object) -> None:
             nonlocal furthest
             if self.unit == "B" and self.n >= furthest:
                 furthest = int(self.n)
-                tell(furthest)
+                report(furthest)
 
         def close(self) -> None:
-            self.disable = True  # or it would end its line
+            self.disable = True  # otherwise it would print a line feed
 
     return Bar

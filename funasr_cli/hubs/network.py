@@ -1,4 +1,4 @@
-"""Why a hub does not answer: a setting of the user's (address, token, certificates, proxies), or the hub."""
+"""Why a hub does not answer: a user setting (offline, address, token, certificates, proxy), or the hub itself."""
 
 import os
 import re
@@ -14,26 +14,41 @@ from funasr_cli.errors import OutputError, SetupError
 from funasr_cli.paths import NO_ROOM
 
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
-NOT_OF_A_TOKEN = re.compile(r"[^!#-&(-_a-~]")  # spaces, quotes, and what is not ASCII
-UNAUTHORIZED, PROXY_AUTHENTICATION = 401, 407  # of HTTP
+NOT_OF_A_TOKEN = re.compile(r"[^!#-&(-_a-~]")  # spaces, quotes, non-ASCII characters
+UNAUTHORIZED, PROXY_AUTHENTICATION = 401, 407  # HTTP status codes
+OFFLINE_VARIABLE = "FUNASR_OFFLINE"
 
 
 @dataclass(frozen=True)
 class Access:
-    """What a hub's client goes by."""
+    """The settings that a hub's client uses."""
 
-    endpoint: str  # the address
-    variable: str  # which may hold another one
-    tokens: Mapping[str, str]  # by where they stand, a variable or a file; the first one is used
-    certificates: tuple[str, ...]  # variables that name them; the first one is the one to set
-    socks: str  # package that the client needs for SOCKS
-    elsewhere: str  # hint for a hub that is out of reach
+    endpoint: str  # the hub's address
+    variable: str  # the environment variable that overrides the address
+    tokens: Mapping[str, str]  # tokens by the variable or file that holds them; the first one is used
+    certificates: tuple[str, ...]  # variables that name certificate files; the first one is the one to set
+    socks: str  # package that the client needs for SOCKS proxies
+    elsewhere: str  # hint for a hub that cannot be reached
     cache: Path  # where downloads are kept
-    room: str  # hint for a cache that is full, or cannot be written
+    room: str  # hint for a cache that is full or cannot be written
+
+
+def offline_variable() -> str | None:
+    """Return the name of our variable that forbids downloads, if it is set; an empty value or 0 does not count."""
+    return OFFLINE_VARIABLE if os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0") else None
+
+
+def offline(hub_id: str, variable: str, *, partly: bool) -> SetupError:
+    """Return the error for a repository that would have to be downloaded while a variable forbids it."""
+    here = "only partly" if partly else "not"
+    hint = f"unset {variable}, or copy a model's folder to this machine and name that"
+    return SetupError(
+        f"{hub_id}: {here} on this machine, and {variable} forbids downloads", hint, code="hub-offline"
+    )
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what led to it, the innermost last."""
+    """Yield an error and its causes, the innermost last."""
     cause: BaseException | None = error
     while cause:
         yield cause
@@ -41,27 +56,28 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def reason(error: BaseException) -> str:
-    """The innermost reason, in one line."""
-    *_, innermost = (cause for cause in causes(error) if not isinstance(cause, StopIteration))  # what JSON ends in
+    """Return the innermost reason, in one line."""
+    # JSON parsers raise their errors from a StopIteration, which says nothing.
+    *_, innermost = (cause for cause in causes(error) if not isinstance(cause, StopIteration))
     texts = (getattr(innermost, "strerror", None), getattr(innermost, "message", None), str(innermost))
     return str(next(filter(None, texts), type(innermost).__name__)).splitlines()[0]
 
 
 def unreached(hub_id: str, error: BaseException, access: Access) -> OutputError | SetupError:
-    """What to say of a hub that does not answer, or not as a hub."""
-    what = "cannot be reached" if _is_about_a_connection(error) else "is out of order"
+    """Return the error for a hub that does not answer, or answers with something else."""
+    what = "cannot be reached" if _is_about_a_connection(error) else "does not answer as a hub"
     message = f"{hub_id}: {access.endpoint} {what} ({reason(error)})"
     return setting_at_fault(error, access) or SetupError(message, access.elsewhere, code="hub-unreachable")
 
 
 def failure(hub_id: str, error: BaseException, access: Access, hint: str) -> OutputError | SetupError:
-    """What to say of a download that has ended early: the disk, a setting, or anything else."""
+    """Return the error for a download that ended early: a full disk, a wrong setting, or anything else."""
     message = f"{hub_id}: the download failed ({reason(error)})"
     return setting_at_fault(error, access) or SetupError(message, hint, code="download-failed")
 
 
 def setting_at_fault(error: BaseException, access: Access) -> OutputError | SetupError | None:
-    """The setting of the user's that an error comes from; None where it is none, as far as one can tell."""
+    """Return the error for the user setting that caused a failure; None if no setting seems to be at fault."""
     return (
         _cache_at_fault(error, access)
         or wrong_address(access.endpoint, access.variable)
@@ -72,7 +88,7 @@ def setting_at_fault(error: BaseException, access: Access) -> OutputError | Setu
 
 
 def wrong_address(endpoint: str, variable: str) -> SetupError | None:
-    """What to say of an address of a hub that is none."""
+    """Return the error for a hub address that is not a valid URL; None if it is valid."""
     if _is_address(endpoint, ("http", "https")):
         return None
     hint = f"write it as https://{endpoint if '.' in endpoint and '/' not in endpoint else 'HOST'}, or unset it"
@@ -80,12 +96,12 @@ def wrong_address(endpoint: str, variable: str) -> SetupError | None:
 
 
 def wrong_token(access: Access) -> SetupError | None:
-    """What to say of a token with characters that none has; it is not shown itself."""
+    """Return the error for a token with impossible characters, without showing it; None if it looks valid."""
     place, token = next(iter(access.tokens.items()), ("", ""))
     if not (odd := "".join(sorted(set(NOT_OF_A_TOKEN.findall(token.strip()))))):
         return None
     hint = "paste it again, without quotes, spaces and line breaks"
-    return SetupError(f"{place}: no token has these characters: {odd!a}", hint, code="token-setting")
+    return SetupError(f"{place}: a token cannot contain these characters: {odd!a}", hint, code="token-setting")
 
 
 def _cache_at_fault(error: BaseException, access: Access) -> OutputError | None:
@@ -102,17 +118,17 @@ def _cache_at_fault(error: BaseException, access: Access) -> OutputError | None:
 def _token_at_fault(error: BaseException, access: Access) -> SetupError | None:
     if _status(error) == UNAUTHORIZED and access.tokens:
         message = f"{next(iter(access.tokens))}: {access.endpoint} does not accept this token"
-        hint = "make a new one, or unset it: public models need none"
+        hint = "create a new token, or unset it: public models need none"
         return wrong_token(access) or SetupError(message, hint, code="token-setting")
-    return wrong_token(access) if "header" in _described(error) else None  # of HTTP, which it cannot be put into
+    return wrong_token(access) if "header" in _described(error) else None  # it cannot be put into an HTTP header
 
 
 def _certificates_at_fault(error: BaseException, access: Access) -> SetupError | None:
     chosen = {name: os.environ[name] for name in access.certificates if os.environ.get(name)}
     if "certificate_verify_failed" in _described(error):
-        named = "".join(f", nor by {name}={value}" for name, value in chosen.items())
-        hint = f"if a proxy signs it, let {access.certificates[0]} name a file with that proxy's certificate"
-        message = f"{access.endpoint}: its certificate is not vouched for by this machine{named}"
+        named = "".join(f" or {name}={value}" for name, value in chosen.items())
+        hint = f"if a proxy signs it, set {access.certificates[0]} to a file with that proxy's certificate"
+        message = f"{access.endpoint}: its certificate is not trusted by this machine{named}"
         return SetupError(message, hint, code="certificate-setting")
     is_about_tls = any(isinstance(cause, ssl.SSLError) for cause in causes(error))
     if _status(error) or (_is_about_a_connection(error) and not is_about_tls):
@@ -122,7 +138,7 @@ def _certificates_at_fault(error: BaseException, access: Access) -> SetupError |
             if not os.path.isdir(value) or name.endswith("_FILE"):
                 ssl.create_default_context(cafile=value)
         except OSError as unusable:
-            message = f"{name}={value}: no certificates can be read there ({unusable.strerror})"
+            message = f"{name}={value}: certificates cannot be read from it ({unusable.strerror})"
             return SetupError(message, "name a file in PEM format, or unset it", code="certificate-setting")
     return None
 
@@ -133,25 +149,25 @@ def _proxy_at_fault(error: BaseException, access: Access) -> SetupError | None:
         return None
     used = {} if proxy_bypass(url.hostname or "") else _variables(f"{url.scheme}_proxy", "all_proxy")
     proxies = list(used.items())[:1]
-    if not is_connection:  # some clients look at all of them, before they connect to anything
+    if not is_connection:  # some clients check every proxy variable before they connect
         proxies += _variables("http_proxy", "https_proxy", "all_proxy").items()
     for name, value in proxies:
         scheme, separator, rest = value.rpartition("://")
         masked = re.sub(".*@", "...@", rest)  # never a password
         shown = f"{name}={scheme}{separator}{masked}"
         is_socks = scheme.lower().startswith("socks")
-        is_path = not separator and "/" in rest.rstrip("/")  # as of http:/HOST
+        is_path = not separator and "/" in rest.rstrip("/")  # for example http:/HOST
         if is_path or not _is_address(value if separator else f"http://{value}", PROXY_SCHEMES):
             what = "not the address of a proxy"
             hint = f"write it as {f'socks5://{masked}' if is_socks else 'http://HOST:PORT'}"
         elif is_socks and not is_connection and "socks" in _described(error):
             what, hint = f"SOCKS needs {access.socks}", f"pip install {access.socks}"
         elif str(PROXY_AUTHENTICATION) in (str(status), *reason(error).split()):
-            what = "the proxy wants another user or password"
+            what = "the proxy rejects the user or password"
             hint = "write it as http://USER:PASSWORD@HOST:PORT, with %40 for an @ in the password"
         elif is_connection:
             what = f"{access.endpoint} cannot be reached through this proxy ({reason(error)})"
-            hint = f"see whether it is right; NO_PROXY={url.hostname} goes around it"
+            hint = f"check the address; NO_PROXY={url.hostname} bypasses the proxy"
         else:
             continue
         return SetupError(f"{shown}: {what}", hint, code="proxy-setting")
@@ -159,14 +175,14 @@ def _proxy_at_fault(error: BaseException, access: Access) -> SetupError | None:
 
 
 def _variables(*names: str) -> dict[str, str]:
-    """Those that are set, in small letters or capitals."""
+    """Return the variables that are set, by name, in lower or upper case."""
     return {name: os.environ[name] for stem in names for name in (stem, stem.upper()) if os.environ.get(name)}
 
 
 def _is_address(value: str, schemes: tuple[str, ...]) -> bool:
     try:
         url = urlsplit(value)
-        has_port = url.port != 0  # or it is no number
+        has_port = url.port != 0  # raises ValueError if it is not a number
     except ValueError:
         return False
     is_plain = value.isascii() and value.isprintable() and not set(value) & set(" \"'")
@@ -174,7 +190,7 @@ def _is_address(value: str, schemes: tuple[str, ...]) -> bool:
 
 
 def _status(error: BaseException) -> int | None:
-    """Of the HTTP answer that an error comes from; None where there was no answer."""
+    """Return the status of the HTTP response that caused an error; None if there was no response."""
     holders = (holder for cause in causes(error) for holder in (cause, getattr(cause, "response", None)))
     return next((status for holder in holders if (status := getattr(holder, "status_code", None))), None)
 
@@ -186,6 +202,6 @@ def _is_about_a_connection(error: BaseException) -> bool:
 
 
 def _described(error: BaseException) -> str:
-    """Kinds and texts of an error and its causes, in small letters; what cannot be encoded is a header."""
+    """Return types and texts of an error and its causes, in lower case; encoding errors count as header errors."""
     texts = [f"{type(cause).__name__} {cause}" for cause in causes(error)]
     return " ".join(texts).lower().replace("unicodeencodeerror", "header")

@@ -1,4 +1,4 @@
-"""Which files of a repository make a checkpoint, on either hub."""
+"""Which files of a hub repository belong to a checkpoint; the same on both hubs."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -14,35 +14,35 @@ from funasr_cli.errors import ModelError
 from funasr_cli.families import registry
 from funasr_cli.options import Hub
 
-Tell = Callable[[int, int], None]  # bytes fetched, bytes in all
+Report = Callable[[int, int], None]  # called with bytes fetched and bytes in total
 
-# Whatever the family; what each of them needs besides, `registry.hub_files` tells.
+# Files of every family; `registry.hub_files` has what each family needs in addition.
 COMMON_FILES = {CONFIG_FILE, UPSTREAM_CONFIG, PLACES_FILE, INDEX_FILE, README_FILE}
-PLAIN = re.compile(r"\w[\w.+-]*")  # the name of a file or folder: no way up, nothing hidden
+PLAIN = re.compile(r"\w[\w.+-]*")  # a file or folder name that is neither hidden nor leads upwards
 SHARD = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
 
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """A checkpoint on disk; a local folder has neither revision nor hub."""
+    """A checkpoint on disk. A local folder has neither revision nor hub."""
 
     folder: Path
     name: str  # hub id, or the folder's name
-    revision: str | None  # commit, or a branch or tag where the hub does not tell which commit that is
-    hub: Hub | None = None  # which one it was taken from
+    revision: str | None  # commit; a branch or tag if the hub does not say which commit that is
+    hub: Hub | None = None  # the hub it came from
 
 
 def wanted(hub_id: str, names: Iterable[str]) -> list[str]:
-    """The files to fetch: configuration, vocabularies and weights; never audio, ONNX or code.
+    """Choose the files to fetch: configuration, vocabularies and weights; never audio, ONNX or code.
 
     Raises:
-        ModelError: there are no weights among them that could be converted.
-        SetupError: torch or sentencepiece is needed and not installed, said before anything is downloaded.
+        ModelError: the repository has no weights that can be converted.
+        SetupError: torch or sentencepiece is needed and not installed. This is raised before any download.
     """
     names = sorted(set(names))
     tensors = weights(names)
     if not tensors:
-        message = f"{hub_id}: no {UPSTREAM_WEIGHTS} and no {WEIGHTS_FILE} in it"
+        message = f"{hub_id}: has neither {UPSTREAM_WEIGHTS} nor {WEIGHTS_FILE}"
         raise ModelError(message, "name the repository of a checkpoint", code="weights-missing")
     patterns = [pattern.split("/") for pattern in COMMON_FILES | registry.hub_files()]
     others = [name for name in names if _fits(name, patterns)]
@@ -55,9 +55,9 @@ def wanted(hub_id: str, names: Iterable[str]) -> list[str]:
 
 
 def weights(names: Collection[str]) -> list[str]:
-    """The files of one set of weights.
+    """Return the files of one set of weights.
 
-    With a ``config.json`` beside them, safetensors go before ``model.pt``: there is nothing to unpickle in them.
+    If there is a ``config.json``, safetensors are preferred to ``model.pt``, because they need no unpickling.
     """
     tensors = [WEIGHTS_FILE] if WEIGHTS_FILE in names else sorted(filter(SHARD.fullmatch, names))
     pickled = [UPSTREAM_WEIGHTS] if UPSTREAM_WEIGHTS in names else []
@@ -65,14 +65,14 @@ def weights(names: Collection[str]) -> list[str]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether all weights of a checkpoint are in a folder: a download may have been interrupted."""
+    """Tell whether a folder has all weights of a checkpoint; a download may have been interrupted."""
     found = weights([path.name for path in folder.iterdir() if path.is_file()])
     shards = [match for match in map(SHARD.fullmatch, found) if match]
     return bool(found) and all(len(shards) == int(match[1]) for match in shards)
 
 
 def _fits(name: str, patterns: Iterable[Sequence[str]]) -> bool:
-    """Whether a plain name is that of a pattern, folder by folder."""
+    """Tell whether a plain name matches one of the patterns, folder by folder."""
     parts = name.split("/")
     return all(map(PLAIN.fullmatch, parts)) and any(
         len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern)) for pattern in patterns

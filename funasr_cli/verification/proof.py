@@ -113,6 +113,7 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
         errors=errors,
         port_errors=port_errors,
         port_agreeing=port_agreeing,
+        unit="tokens" if before.blank_id is None else "frames",
     )
 
 

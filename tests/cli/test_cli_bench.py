@@ -52,12 +52,15 @@ def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
         assert case["stages"]["ctc_s"]["high"] == 0
 
 
-RTF_COLUMNS = (
-    "case audio segments read VAD features encoder CTC prefill first token decode total spread tok/s tok/call RTF "
-    "MLX GB process GB"
+RTF_COLUMNS = (  # both lines of the headings
+    "audio read VAD features encoder CTC prefill first token decode total spread tokens tokens MLX process",
+    "case s segments s s s s s s s s s % per s per call RTF GB GB",
 )
-BATCH_COLUMNS = "case seconds spread audio s/s tok/s times faster same texts"
-DRAFT_COLUMNS = "case calls tok/call accepted % seconds spread times faster in all same texts"
+BATCH_COLUMNS = "total spread audio s tokens times same", "case s % per s per s faster texts"
+DRAFT_COLUMNS = (
+    "decoder tokens accepted text spread times faster same", "case calls per call % s % faster in all texts"
+)  # fmt: skip
+MEMORY_COLUMNS = "peak more total", "case GB MB s RTF"
 
 
 @pytest.mark.slow
@@ -65,17 +68,19 @@ DRAFT_COLUMNS = "case calls tok/call accepted % seconds spread times faster in a
     ("mode", "columns", "rows"),
     [
         ("--rtf", RTF_COLUMNS, ["a.flac 1.67 1"]),
-        ("--rtf --refs refs.tsv", f"{RTF_COLUMNS} errors %", ["a.flac 1.67 1"]),
+        ("--rtf --refs refs.tsv", (f"{RTF_COLUMNS[0]} errors", f"{RTF_COLUMNS[1]} %"), ["a.flac 1.67 1"]),
         ("--batches --recordings 2 --batch-sizes 1,2", BATCH_COLUMNS,
          [f"2 recordings, batch of {size} " for size in (1, 2)]),
         ("--drafts", DRAFT_COLUMNS, [
             f"1 recordings, batch of {size}, draft {draft} " for size in (1, 16) for draft in ("off", "auto")
         ]),
-        pytest.param("--memory --durations 3", "case peak GB more, MB seconds RTF", ["demo, 3 s "], marks=process),
+        pytest.param("--memory --durations 3", MEMORY_COLUMNS, ["demo, 3 s "], marks=process),
     ],
 )  # fmt: skip
-def test_tables(mode: str, columns: str, rows: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table has a row for each case, and each row has a cell for every heading."""
+def test_tables(
+    mode: str, columns: tuple[str, str], rows: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table has a title, headings with units, and a row for each case."""
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(DIGITS.path, "a.flac")
     Path("refs.tsv").write_text(f"a.flac\t{DIGITS.written} 5\n", encoding="utf-8")
@@ -83,9 +88,10 @@ def test_tables(mode: str, columns: str, rows: list[str], tmp_path: Path, monkey
     result = invoke("bench", *mode.split(), "-m", "demo", "a.flac", *trials)
     assert (result.exit_code, result.stderr) == (0, ""), result
     lines = [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()]
-    assert lines[0] == columns
-    assert len(lines) >= 2 + len(rows)
-    for line, row in zip(lines[2:], rows, strict=False):
+    assert lines[0].endswith("." if "memory" in mode else ": one run after a warm-up.")
+    assert tuple(lines[1:3]) == columns
+    assert len(lines) >= 4 + len(rows)
+    for line, row in zip(lines[4:], rows, strict=False):
         assert line.startswith(row)
     assert ("|decode" in result.stdout) == ("memory" not in mode)
     assert ("a.flac: 50.00 % errors, 1 of 2 (" in result.stdout) == ("refs" in mode)
@@ -217,8 +223,8 @@ def test_comparison(tmp_path: Path) -> None:
     change = f"versions.mlx: 0.1, then {data['versions']['mlx']}"
     assert change in comparison["changes"]
     shown = invoke("bench", *compared, "--markdown").stdout
-    [heading] = [line for line in shown.splitlines() if line.startswith("| now / earlier | ")]
-    for column in ("total", "encoder", "first token", "decode", "tok/s", "calls", "MLX memory"):
+    heading = [line for line in shown.splitlines() if line.startswith("| case | ")][-1]
+    for column in ("total", "encoder", "first token", "decode", "tokens per s", "calls", "MLX memory"):
         assert f" {column} |" in heading
     assert all(text in shown for text in (alone[0][0], alone[1][0], change))
 

@@ -16,7 +16,7 @@ CONFLICT, VALUE, FILE, NO_MEASUREMENT = "options-conflict", "option-value", "fil
 # Arguments of `funasr bench`, the error's code and the value it names. No model is looked up.
 USAGE = [
     ("", CONFLICT, "--rtf, --batches, --drafts and --memory"),
-    ("--rtf --memory", CONFLICT, "say what to measure"),
+    ("--rtf --memory", CONFLICT, "2 measurements at once"),
     ("--rtf --json --markdown", CONFLICT, "--json with --markdown"),
     ("--rtf --batch-sizes 1,x", VALUE, "--batch-sizes 1,x"),
     ("--rtf --batch-sizes 0", VALUE, "at least 1"),
@@ -24,7 +24,7 @@ USAGE = [
     ("--rtf --durations 5,0", VALUE, "at least 0.1"),
     ("--rtf --durations nan", VALUE, "--durations nan"),
     *(
-        (f"--{mode} {typed}", CONFLICT, f"{typed.split()[0]} with --{mode}")
+        (f"--{mode} {typed}", CONFLICT, f"{typed.split()[0]} has no effect with --{mode}")
         for mode, options in {
             "batches": ["--durations 5"],
             "drafts": ["--durations 4", "--draft off"],
@@ -68,7 +68,7 @@ ELSEWHERE = [
     ("--batches -m demo space.tsv", 1, "space.tsv"),
     ("--memory -m demo gone.wav --durations 1", 1, "gone.wav"),
     ("--rtf -m demo a.flac --refs other.tsv", 2, "a.flac: has no reference text"),
-    ("--drafts --synthetic demo", 2, "--drafts: synthetic demo"),
+    ("--drafts --synthetic demo", 2, "synthetic demo does not support --drafts"),
 ]
 
 

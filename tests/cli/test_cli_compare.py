@@ -58,8 +58,8 @@ def test_differences() -> None:
         f"  - {EN.written}\n"
         f"  + {changed}\n"
         f"{SAME.path}: 0 of 1 segments differ\n"
-        "seven: written 0 times without hotwords, 0 times with them\n"
-        f"meeting: written once without hotwords, {after} times with them\n"
+        "seven: appears 0 times without hotwords, 0 times with them\n"
+        f"meeting: appears once without hotwords, {after} times with them\n"
     )
     assert (result.exit_code, result.stderr) == (0, made_up(EN.path, "0.1-2.7") + summary("0:04", doubtful=1))
 
@@ -93,7 +93,7 @@ def test_both_runs_show_their_progress() -> None:
     _, shown, _ = on_terminal(*arguments, command=EAGER)
     lines = frames(shown)
     for task in ("with", "without"):
-        assert any(re.match(rf"{task} hotwords +━+ 1/1 inputs, 0:02 of audio", line) for line in lines), lines
+        assert any(re.match(rf"{task} hotwords +━+ 0:02 of 0:02, ", line) for line in lines), lines
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_a_file_that_disappears_between_the_two_passes(monkeypatch: pytest.Monke
     monkeypatch.setattr(compare, "_transcribe", then_remove)
     result = invoke("transcribe", "-m", "demo", clip, "--compare-hotwords", "--hotword", "seven")
     assert len(passes) == 2
-    assert result.stdout.startswith("seven: written 0 times ")
+    assert result.stdout.startswith("seven: appears 0 times ")
     assert (result.exit_code, [code for code, _ in result.errors]) == (1, ["audio-missing"])
 
 
@@ -195,7 +195,7 @@ def test_show_prompt() -> None:
     asked, config = TranscribeOptions(language="en", itn=False, hotwords=words), recognizer("demo").model.config
     tokenizer = recognizer("demo").model.tokenizer
     before, after = prompt_token_ids(asked, config.prompt, tokenizer)
-    heading = f"prompt, {len(before)} tokens before the audio, {len(after)} behind it:\n"
+    heading = f"prompt, {len(before)} tokens before the audio and {len(after)} after it:\n"
     question = f"{CONTEXT.format(words=', '.join(words))}语音转写成英文，不进行文本规整："
     assert result.stderr.startswith(f"{heading}{SYSTEM}{question}<audio>{ANSWER}\n")
     spelled = [tokenizer.decode(ids, skip_special_tokens=False) for ids in (before, after)]
@@ -211,9 +211,9 @@ def test_show_prompt_with_an_earlier_text() -> None:
         for first in (True, False)
     ]
     assert counts[0][1] > counts[1][1]
-    first, others = result.stderr.split("prompt of the others, ")
-    assert first.endswith(f"{counts[0][1]} behind it:\n{SYSTEM}语音转写：<audio>{ANSWER}It is\n")
-    assert others.endswith(f"{counts[1][1]} behind it:\n{SYSTEM}语音转写：<audio>{ANSWER}\n")
+    first, others = result.stderr.split("prompt of later segments, ")
+    assert first.endswith(f"{counts[0][1]} after it:\n{SYSTEM}语音转写：<audio>{ANSWER}It is\n")
+    assert others.endswith(f"{counts[1][1]} after it:\n{SYSTEM}语音转写：<audio>{ANSWER}\n")
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def offered(line: str, **env: str) -> list[str]:
 
 
 LINES = [
-    ("funasr ", ["convert", "transcribe", "bench", "models", "info"]),
+    ("funasr ", ["transcribe", "convert", "bench", "models", "info"]),
     ("funasr tr", ["transcribe"]),
     ("funasr transcribe --lang ", [AUTO, *CODES]),
     ("funasr transcribe --lang z", ["zh"]),

@@ -11,7 +11,7 @@ from support.transcripts import segment, texts, worded
 
 from funasr_cli import demo
 from funasr_cli.characters import one_line, printable
-from funasr_cli.cli.output import scored_words, tinted_lines
+from funasr_cli.cli.output import LEGEND, scored_words, tinted_lines
 from funasr_cli.formats import as_lines
 from funasr_cli.options import Timestamps
 from funasr_cli.transcript import Score, Segment, Transcript
@@ -92,7 +92,7 @@ def test_words_on_a_terminal() -> None:
         code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, "--confidence", *options)
         assert code == 0
         assert coloured in shown
-        assert account(shown)[0] == [clip.written]
+        assert account(shown)[0] == [LEGEND, clip.written]
     assert coloured not in on_terminal("transcribe", "-m", "demo", clip.path)[1]
 
 

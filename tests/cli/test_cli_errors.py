@@ -55,7 +55,7 @@ USAGE_ERRORS = [
     ("a.flac -f srt --max-line-width 1", "option-value", "--max-line-width is 1"),
     ("a.flac -f vtt --max-line-count 0", "option-value", "--max-line-count is 0"),
     # inputs.py
-    ("a.flac ''", "option-value", "without a name"),
+    ("a.flac ''", "option-value", "is empty"),
     ("none", "inputs-missing", "none: "),
     ("a.flac 'no*.wav'", "inputs-missing", "no*.wav: "),
     ("'calls/**/a.wav'", "inputs-missing", "--recursive"),
@@ -66,7 +66,7 @@ USAGE_ERRORS = [
     ("a --pcm s16", "option-value", "'s16'"),
     ("a --pcm s16le --rate 768001", "option-value", "768001 Hz"),
     ("a --pcm s16le --pcm-channels 65", "option-value", "65 channels"),
-    ("a.flac calls --pcm s16le", "options-conflict", "without a header"),
+    ("a.flac calls --pcm s16le", "options-conflict", "--pcm"),
     # options without effect
     ("a.flac --force", "option-idle", "--force"),
     ("a.flac --resume -f json", "option-idle", "--resume"),
@@ -138,11 +138,32 @@ def test_errors_of_a_process(here: Path, typed: str, exit_code: int, value: str)
 
 
 @pytest.mark.parametrize(("typed", "near", "where"), [
-    ("trnscribe a.flac", "'transcribe'", "funasr"),
-    ("--verison", "--version", "funasr"),
+    ("trnscribe a.flac", "did you mean transcribe?", "funasr"),
+    ("--verison", "did you mean --version?", "funasr"),
 ])  # fmt: skip
 def test_the_nearest_name_is_offered(typed: str, near: str, where: str) -> None:
-    funasr(*shlex.split(typed)).assert_error(2, "command-line", near, f"\n  see {where} --help\n")
+    funasr(*shlex.split(typed)).assert_error(2, "command-line", near, f"see {where} --help\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message", "hint"),
+    [
+        ("transcribe", "AUDIO is missing", "see funasr transcribe --help"),
+        ("transcribe a.wav --format", "--format needs a value", "see funasr transcribe --help"),
+        ("transcribe a.wav --stream=1", "--stream takes no value", "see funasr transcribe --help"),
+        ("transcribe a.wav --channels x", "--channels: 'x' is not allowed", "choose from mix, split"),
+        ("transcribe a.wav --max-tokens x", "--max-tokens: 'x' is not a whole number", ""),
+        ("transcribe a.wav --temperature x", "--temperature: 'x' is not a number", ""),
+        ("bench --rtf --trials 0", "--trials: 0 is too small", "use 1 or more"),
+        ("models a b", "unexpected argument: a b", "see funasr models --help"),
+        ("nonsense", "unknown command nonsense", "see funasr --help"),
+    ],
+)
+def test_mistakes_in_our_own_words(typed: str, message: str, hint: str) -> None:
+    """Neither Click's nor Pydantic's."""
+    result = invoke(*typed.split())
+    assert result.errors == [("command-line", message)]
+    assert f"\n  {hint}" in result.stderr
 
 
 # --- the same values from other places ---
@@ -187,8 +208,8 @@ def test_settings_of_results_do_not_prevent_comparing() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "how"),
     [
-        ("batch-size", "0", "settings in force:"), ("format", "doc", "settings in force:"),
-        ("channels", "stereo", "it comes from"), ("stream", "maybe", "it comes from"),
+        ("batch-size", "0", "check the setting"), ("format", "doc", "check the setting"),
+        ("channels", "stereo", "the value comes from"), ("stream", "maybe", "the value comes from"),
     ],
 )  # fmt: skip
 def test_errors_name_the_setting(tmp_path: Path, name: str, value: str, how: str) -> None:
@@ -201,3 +222,22 @@ def test_errors_name_the_setting(tmp_path: Path, name: str, value: str, how: str
     invoke("transcribe", "a.flac", "-m", "nowhere", env={"FUNASR_CONFIG": str(config)}).assert_fails(
         2, value, told
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "settings"),
+    [
+        ("-f doc", "option-value", ""),
+        ("-m nowhere", "model-missing", ""),
+        ("", "model-missing", "FUNASR_MODEL"),
+        ("-m demo --tags text", "option-unsupported", ""),
+        ("-m demo -l ko", "language-unknown", ""),
+        ("-m demo --join 99", "option-value", "FUNASR_MAX_SEGMENT"),
+    ],
+)
+def test_settings_that_are_not_the_cause_are_not_named(typed: str, code: str, settings: str) -> None:
+    env = {"FUNASR_LANG": "zh", "FUNASR_BATCH_SIZE": "2", "FUNASR_MODEL": "nothing", "FUNASR_MAX_SEGMENT": "20"}
+    result = invoke("transcribe", CLIP.path, *typed.split(), env=env)
+    result.assert_error(result.exit_code, code)
+    hints = [line for line in result.stderr.splitlines() if line.startswith("  check the setting")]
+    assert hints == ([f"  check the setting {settings}"] if settings else [])

@@ -93,7 +93,7 @@ def test_standard_input_without_a_recording() -> None:
     samples = (soundfile.read(CLIP.path)[0] * 32767).astype(np.int16).tobytes()
     for raw in (samples, samples[4000:]):  # starting with zeros, and with sound
         result = funasr("transcribe", "-m", "demo", "-", input=raw)
-        result.assert_error(1, "audio-unreadable", "-: ", "--pcm s16le --rate 16000")
+        result.assert_error(1, "audio-unreadable", "standard input: ", "--pcm s16le --rate 16000")
     controller, terminal = pty.openpty()
     result = funasr("transcribe", "-m", "demo", "-", "--channels", "split", stdin=terminal)
     os.close(controller)

@@ -90,7 +90,7 @@ def test_folders_and_patterns(typed: str, lines: str) -> None:
 
 @pytest.mark.usefixtures("calls")
 def test_skipped_folders_are_reported() -> None:
-    left = "1 folder with recordings left out; --recursive looks into folders, too\n"
+    left = "skipped 1 folder with recordings; --recursive includes subfolders\n"
     for typed, told in ((["calls"], left), (["calls", "-r"], ""), (["calls/monday/a.flac"], "")):
         result = invoke("transcribe", "-m", "demo", *typed)
         assert (result.exit_code, result.stderr.splitlines(keepends=True)[:-1]) == (0, [told] * bool(told))
@@ -136,7 +136,7 @@ def test_standard_input_next_to_files() -> None:
 
 
 def test_an_empty_pipe() -> None:
-    piped(b"", "-", "--pcm", "s16le").assert_error(1, "audio-empty", "-: ")
+    piped(b"", "-", "--pcm", "s16le").assert_error(1, "audio-empty", "standard input: ")
 
 
 # --- parts ---
@@ -200,7 +200,7 @@ def test_files_of_channels(stereo: Path, tmp_path: Path) -> None:
     assert tree(out) == expected
     (out / "call.ch2.txt").unlink()
     result = invoke(*arguments, "--resume")
-    skipped = "skipped 1 of 2 inputs: their results are there\n"
+    skipped = "skipped 1 of 2 inputs: their results exist\n"
     assert result == Result(0, "", f"{skipped}wrote {out / 'call.ch2.txt'}\n{summary('0:01')}")
     assert tree(out) == expected
     named = invoke(*arguments, "--output-template", "{suffix}/{stem}.{lang}.{ext}", "-l", "zh")

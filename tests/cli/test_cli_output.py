@@ -166,7 +166,7 @@ def test_names_that_results_would_share(
     [
         (("x/a.wav", "y/a.mp3"), "{stem}.{ext}", "with --output-template '{stem}.{suffix}.{ext}'"),
         (("a.wav", "b.wav"), "{lang}.{ext}", "with --output-template '{stem}.{ext}'"),
-        (("x/a.wav", "y/a.wav"), "{stem}.{suffix}.{ext}", "an --output-dir of its own"),
+        (("x/a.wav", "y/a.wav"), "{stem}.{suffix}.{ext}", "a separate --output-dir"),
         (("a.wav", "./a.wav"), "{stem}.{ext}", "name it once"),
     ],
 )

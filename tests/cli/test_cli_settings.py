@@ -35,14 +35,19 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
     assert (rows[2]["folder"], rows[2]["languages"], rows[2]["ctc"]) == (str(MODEL), ["zh", "en"], True)
     shown = invoke("models", env={"FUNASR_HOME": str(home)})
     assert "mine/model\n" in shown.stdout
-    assert "MB, bfloat16, zh, en, with word times\n" in shown.stdout
+    assert (
+        "  family:     FunASRNano (7 MB, bfloat16)\n  languages:  Chinese, English\n  word times: yes\n"
+        in shown.stdout
+    )
+    assert {row["family"] for row in rows[1:]} == {"FunASRNano"}
+    assert {row["model_type"] for row in rows[1:]} == {"fun_asr_nano"}
     assert {"hotwords", "sampling", "word times"} <= set(rows[2]["capabilities"])
     assert set(rows[2]["capabilities"]) - set(rows[1]["capabilities"]) == {
         "word times", "alignment", "CTC text", "drafts", "second opinion"
     }  # fmt: skip
-    assert f"  it can do: {', '.join(rows[2]['capabilities'])}\n" in shown.stdout
+    assert "  supports:   hotwords, previous text, sampling, token limit, " in shown.stdout
     nothing = invoke("models", env={"FUNASR_HOME": str(tmp_path / "empty")})
-    assert nothing.stderr.startswith("none but the demo yet in ")
+    assert nothing.stderr.startswith("only the demo model so far; ")
 
 
 @pytest.mark.parametrize(("hub", "on_modelscope"), [("hf", True), ("ms", False)])
@@ -53,11 +58,11 @@ def test_models_name_ways_to_get_word_times(model: Path, tmp_path: Path, hub: st
     edit_json(tmp_path / "home/models/nano/config.json", lambda config: config["source"].update(stated))
     [row, _] = json.loads(invoke("models", "--json", env=home).stdout)
     assert (row["ctc"], row["ctc_on_modelscope"]) == (False, on_modelscope)
-    head, shown, facts, *rest = invoke("models", env=home).stdout.splitlines()
-    assert (head, shown) == ("nano", f"  {tmp_path / 'home/models/nano'}")
-    assert facts.endswith(" MB, float32, zh, en, ja, without word times")
-    assert rest.pop(0).startswith("  it can do: prompt, hotwords, ")
-    assert rest[:-4] == (["  ModelScope's copy has one: --hub ms"] if on_modelscope else [])
+    head, *facts = invoke("models", env=home).stdout.splitlines()[:6]
+    elsewhere = "; funasr convert nano --hub ms fetches a copy with word times" if on_modelscope else ""
+    assert (head, facts[0].endswith(" MB, float32)")) == ("nano", True)
+    assert facts[1:3] == ["  languages:  Chinese, English, Japanese", f"  word times: no{elsewhere}"]
+    assert facts[4] == f"  folder:     {tmp_path / 'home/models/nano'}"
 
 
 def test_info(config: Path) -> None:
@@ -171,5 +176,5 @@ def test_a_misspelt_variable_is_named(typed: str, tmp_path: Path) -> None:
     """Every command reports it once."""
     env = {"FUNASR_LNAG": "en", "FUNASR_FORMAT": "srt", "FUNASR_HOME": str(tmp_path)}
     stderr = invoke(*typed.split(), env=env).stderr
-    assert stderr.count("warning: nothing reads ") == 1
-    assert "warning: nothing reads FUNASR_LNAG; did you mean FUNASR_LANG?\n" in stderr
+    assert stderr.count("warning: unknown variable ") == 1
+    assert "warning: unknown variable FUNASR_LNAG is ignored; did you mean FUNASR_LANG?\n" in stderr

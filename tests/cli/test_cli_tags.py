@@ -186,7 +186,9 @@ def test_with_another_model_word_times_are_not_refused(home: Path, options: str)
 
 def test_words_have_the_other_models_times(home: Path) -> None:
     """The other model is the demo model, which writes the same text and times it with its own branch."""
-    [row] = json.loads(transcribe("--align-with", "aligner", "-f", "json").stdout)["segments"]
+    data = json.loads(transcribe("--align-with", "aligner", "-f", "json").stdout)
+    [row] = data["segments"]
+    assert (data["model"], data["aligned_by"]) == ("owner/Speaking", "demo")
     (own,) = recognizer("demo").transcribe(CLIP, word_times=True).segments
     assert [(word["text"], word["start_s"], word["end_s"]) for word in row["words"]] == [
         (word.text, round(word.start_s, 6), round(word.end_s, 6)) for word in own.words
@@ -256,7 +258,7 @@ def test_a_picture_of_the_other_models_alignment(home: Path) -> None:
 def test_another_model_that_has_no_times_either(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loading(monkeypatch, SpeakingModel(capabilities=NANO_WITHOUT_CTC))
     result = transcribe("--align-with", "aligner", "-f", "json")
-    result.assert_error(2, "option-unsupported", "--align-with", "alignment")
+    result.assert_error(2, "option-unsupported", "--align-with", "owner/Speaking")
 
 
 def test_another_model_from_python(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

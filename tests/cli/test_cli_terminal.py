@@ -92,7 +92,7 @@ def test_stdout_piped_and_stderr_on_a_terminal(options: tuple[str, ...], tmp_pat
     assert bool(drafts(shown)) == bool(options)
     assert len(above) == 1
     assert above[0].startswith(f"warning: {cut}: broke off after ")
-    assert [row[-1] for row in rows] == ["gaps"]
+    assert [row[-1] for row in rows] == ["incomplete"]
     assert len(below) == 1
 
 
@@ -110,17 +110,23 @@ def test_table_of_all_inputs(tmp_path: Path) -> None:
     assert lines[:-2] == [
         lines[0],
         "",
-        " input        audio  speech  segments  repaired  failed",
-        " " + "─" * 61,
-        " a.flac        0:03    0:03         1         -       -   done",
-        " missing.wav      -       -         0         -       - failed",
-        " silence.wav   0:04       -         0         -       - silent",
-        " b.flac        0:04    0:04         1         -       -   done",
+        " input        audio  speech  segments  repaired  failed  status",
+        " " + "─" * 62,
+        " a.flac        0:03    0:03         1         -       -    done",
+        " missing.wav      -       -         0         -       -  failed",
+        " silence.wav   0:04       -         0         -       -  silent",
+        " b.flac        0:04    0:04         1         -       -    done",
         "",
     ]
     assert "missing.wav" in lines[0]
-    assert re.fullmatch(r"0:11 of audio in \d+\.\d s, RTF \d\.\d{3}", lines[-2])
+    assert re.fullmatch(r"0:11 of audio in \d+\.\d s, \d+(\.\d)?x real time", lines[-2])
     assert lines[-1] == f"1 of 4 inputs failed; {summary('0:06').rstrip()}"
+
+
+def test_a_single_input_that_cannot_be_read(tmp_path: Path) -> None:
+    """An error says everything: there is no table and no summary."""
+    code, shown, _ = on_terminal("transcribe", "-m", "demo", "missing.wav", cwd=tmp_path)
+    assert (code, screen(shown)) == (1, ["error[audio-missing]: missing.wav: no such file"])
 
 
 @pytest.mark.parametrize(("columns", "numbers"), [(20, ["done"]), (40, ["0:03", "-", "done"])])
@@ -132,8 +138,9 @@ def test_table_on_a_narrow_terminal(columns: int, numbers: list[str]) -> None:
     above, rows, _, below = account(shown)
     assert above == [clip.written]
     assert rows[0][1:] == numbers
-    assert "".join(row[0] for row in rows) == str(clip.path)
-    assert below == [summary("0:03").rstrip()], "the terminal may wrap it anywhere"
+    assert "".join(row[0] for row in rows) == clip.path.name
+    assert " ".join(below) == summary("0:03").rstrip(), "wrapped between words"
+    assert max(map(cell_len, below)) <= columns
     ours = [line for line in frames(shown) if line.startswith((" ", "trans", "finding"))]
     assert max(map(cell_len, ours)) == columns
 

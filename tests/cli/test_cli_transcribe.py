@@ -88,7 +88,7 @@ def test_invalid_hotwords_files(short_wav: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"\n \n")
     reasons = {
         "bytes": "is not UTF-8 text",
-        "empty": "there are no",
+        "empty": "contains no hotwords",
         "missing": "no such file",
         ".": "is a folder",
     }
@@ -150,13 +150,17 @@ def test_it_reads_its_clips(options: tuple[str, ...], tmp_path: Path) -> None:
 def test_it_is_offered_but_never_taken_silently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This also holds for its copy made by `funasr convert demo`."""
     home = {"FUNASR_HOME": str(tmp_path)}
-    for command in (("transcribe", demo.clips()[0].path), ("bench", "--rtf")):
-        invoke(*command, env=home).assert_error(3, "model-missing", "no model has been", "--model demo")
+    codes = {
+        ("transcribe", demo.clips()[0].path): (2, "download-unconfirmed"),
+        ("bench", "--rtf"): (3, "model-missing"),
+    }
+    for command, code in codes.items():
+        invoke(*command, env=home).assert_error(*code, "no model has been", "--model demo")
     shutil.copytree(demo.MODEL, tmp_path / "models/demo")
-    for command in (("transcribe", demo.clips()[0].path), ("bench", "--rtf")):
-        invoke(*command, env=home).assert_error(3, "model-missing", "no model but the demo", "--model demo")
+    for command, code in codes.items():
+        invoke(*command, env=home).assert_error(*code, "no model except the demo", "--model demo")
     result = invoke("models", env=home)
-    assert (result.stdout.split("\n")[0], result.stderr[:16]) == ("demo", "none but the dem")
+    assert (result.stdout.split("\n")[0], result.stderr[:19]) == ("demo", "only the demo model")
     shutil.copytree(demo.MODEL, tmp_path / "models/mine")
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
     assert find_model(None) == tmp_path / "models/mine"

@@ -35,8 +35,7 @@ def summary(
     speech: str, share: str = "100.0%", repaired: int = 0, failed: int = 0, doubtful: int = 0, lost: str = ""
 ) -> str:
     """Return the last line on stderr."""
-    segments = "segment" if repaired == 1 else "segments"
-    doubts = f", {doubtful} doubtful" if doubtful else ""
-    lost = f", {lost} of audio failed" if lost else ""
-    done = f"{share} of {speech} speech transcribed"
-    return f"{done}, {repaired} {segments} repaired, {failed} failed{lost}{doubts}\n"
+    counts = {"repaired": repaired, "failed": failed, "doubtful": doubtful}
+    segments = [f"{count} segment{'s' * (count != 1)} {state}" for state, count in counts.items() if count]
+    lost = f"{lost} of audio failed" if lost else ""
+    return f"{', '.join(filter(None, [f'{share} of {speech} speech transcribed', *segments, lost]))}\n"

@@ -21,7 +21,9 @@ R = TypeVar("R", bound="Repository")
 
 
 class Repository:
-    """The repository `owner/model`. Faults stay in force until they are cleared."""
+    """A repository. Faults stay in force until they are cleared."""
+
+    hub_id = "owner/model"
 
     fault: tuple[int, str] | None = None  # status and error code of every response
     breaks_after: int | None = (
@@ -38,6 +40,7 @@ class Repository:
         self.downloaded: list[str] = []  # names of files that were sent, completely or partly
         self.ranges: list[str] = []  # ranges requested of the large files
         self.authorization: set[str] = set()
+        self.requests = 0
 
     def answer(self, path: str) -> Answer:
         """Return status, body and headers for a GET, unless a `fault` is set."""
@@ -70,7 +73,7 @@ class Hub(Repository):
         parts = urlsplit(path).path.strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             return self._api(parts[2:])
-        if parts[:2] != ["owner", "model"]:
+        if "/".join(parts[:2]) != self.hub_id:
             return 404, b"", {"X-Error-Code": "RepoNotFound"}
         name = self.file_of(path)
         if name not in self.files:
@@ -83,7 +86,7 @@ class Hub(Repository):
         return 200, content, {**linked, "X-Repo-Commit": commit}
 
     def _api(self, parts: list[str]) -> Answer:
-        if parts[:2] != ["owner", "model"]:
+        if "/".join(parts[:2]) != self.hub_id:
             return 401, b"", {"X-Error-Code": "RepoNotFound"}
         commit = self.revisions.get(parts[3] if len(parts) > 3 else "main")
         if commit is None:
@@ -92,7 +95,7 @@ class Hub(Repository):
             content: Any = [self._entry(name, "path", "oid", "oid") | {"type": "file"} for name in self.files]
         else:
             siblings = [self._entry(name, "rfilename", "blobId", "sha256") for name in self.files]
-            content = {"id": "owner/model", "sha": commit, "siblings": siblings}
+            content = {"id": self.hub_id, "sha": commit, "siblings": siblings}
         return 200, json.dumps(content).encode(), {"Content-Type": "application/json"}
 
     def _entry(self, name: str, name_key: str, blob_key: str, sha_key: str) -> dict[str, Any]:
@@ -122,7 +125,7 @@ class ModelScopeHub(Repository):
     def answer(self, path: str) -> Answer:
         url = urlsplit(path)
         parts, query = url.path.strip("/").split("/"), parse_qs(url.query)
-        if parts[:3] != ["api", "v1", "models"] or parts[3:5] != ["owner", "model"]:
+        if parts[:3] != ["api", "v1", "models"] or "/".join(parts[3:5]) != self.hub_id:
             return self._envelope(None, 404, 10010205001, "record not found")
         revision = query.get("Revision", ["master"])[0]
         match parts[5:]:
@@ -169,6 +172,7 @@ def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            repository.requests += 1
             repository.authorization.add(self.headers.get("Authorization", ""))
             if fault := repository.fault:
                 status, body, headers = fault[0], b"", {"X-Error-Code": fault[1]}

@@ -13,20 +13,26 @@ from support.running import COMMAND, PYTHON, environment
 
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x08]")
 COLOURS = re.compile(r"\x1b\[(?:3|4|9)[0-9]")
-COSTS = re.compile(r"([0-9:]+) of audio in [0-9:.]+(?: s)?, RTF [0-9]+\.[0-9]{3}")
+COSTS = re.compile(r"([0-9:]+) of audio in [0-9:.]+(?: s)?, [0-9]+(?:\.[0-9])?x real time")
 # Draw every change immediately, so that the output does not depend on timing.
 EAGER = [PYTHON, "-c", "from funasr_cli.cli import app, display; display.REDRAW_S = -1.0; app.main()"]
 
 
 def terminal_environment(**changes: str) -> dict[str, str]:
-    return environment(**({"TERM": "xterm-256color", "COLUMNS": "200", "LINES": "40"} | changes))
+    return environment(**({"TERM": "xterm-256color", "COLUMNS": "400", "LINES": "40"} | changes))
 
 
 def on_terminal(
-    *arguments: object, command: list[str] = COMMAND, stdout_too: bool = True, cwd: Path | None = None, **env: str
+    *arguments: object,
+    command: list[str] = COMMAND,
+    stdout_too: bool = True,
+    cwd: Path | None = None,
+    answer: str = "",
+    **env: str,
 ) -> tuple[int, str, str]:
-    """Run on a terminal; return the exit code, the terminal's output, and stdout if it is a pipe instead."""
+    """Run on a terminal with this input; return exit code, terminal output, and stdout if it is a pipe."""
     controller, terminal = pty.openpty()
+    os.write(controller, answer.encode())
     stdout = terminal if stdout_too else subprocess.PIPE
     run = [*command, *map(str, arguments)]
     base = terminal_environment(**env)

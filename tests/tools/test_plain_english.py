@@ -40,7 +40,15 @@ def test_a_phrase_is_found_across_lines(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [f"It is {FIRST} {SECOND}s.", f"un{BAD}", f"{FIRST}_{SECOND}", f"it-{FIRST} {SECOND}", f"{FIRST}\n\nx = 1\n{SECOND}", ""]
+    "text",
+    [
+        f"It is {FIRST} {SECOND}s.",
+        f"un{BAD}",
+        f"{FIRST}_{SECOND}",
+        f"it-{FIRST} {SECOND}",
+        f"{FIRST}\n\nx = 1\n{SECOND}",
+        "",
+    ],
 )
 def test_other_words_are_accepted(text: str) -> None:
     assert list(phrases(text)) == []
@@ -61,8 +69,8 @@ def function(docstring: str, decorator: str = "") -> str:
 
 @pytest.mark.parametrize(
     "docstring",
-    ["The area of the shape.", "Whether it fits.", "(samples,) -> (frames,).", "`x` squared.", "read a file.", "Reads a file.",
-     "\n    All rows.\n    "],
+    ["The area of the shape.", "Whether it fits.", "(samples,) -> (frames,).", "`x` squared.", "read a file.",
+     "Reads a file.", "\n    All rows.\n    "],
 )  # fmt: skip
 def test_a_fragment_is_found(docstring: str) -> None:
     [(line, problem)] = fragments(function(docstring))
@@ -71,7 +79,15 @@ def test_a_fragment_is_found(docstring: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "docstring", ["Return the area.", "Read a file: all of it.", "Stop.", "Pass it on.", "Re-read the file.", "\n    Return the area.\n    "]
+    "docstring",
+    [
+        "Return the area.",
+        "Read a file: all of it.",
+        "Stop.",
+        "Pass it on.",
+        "Re-read the file.",
+        "\n    Return the area.\n    ",
+    ],
 )
 def test_an_instruction_is_accepted(docstring: str) -> None:
     assert list(fragments(function(docstring))) == []

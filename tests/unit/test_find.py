@@ -22,6 +22,7 @@ from funasr_cli.families.open import is_model
 from funasr_cli.hubs import huggingface
 from funasr_cli.hubs.find import (
     ALIASES,
+    DOWNLOADS,
     converted_models,
     fetch_checkpoint,
     find_aligner,
@@ -63,15 +64,19 @@ def test_models_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_which_model_is_the_default(home: Path, small_model: Path) -> None:
-    """It is the only model, or Nano among several."""
+    """The only one; Nano among several, whichever layout it was converted from."""
     assert_refused(None, "model-missing", str(home / "models"), "funasr convert FunAudioLLM/Fun-ASR-Nano-2512")
     assert_refused("nano", "model-missing", "nano", "funasr convert nano")
     add(home, small_model, "b")
     assert find_model(None) == home / "models/b"
     add(home, small_model, "owner/a")
     assert_refused(None, "model-ambiguous", "--model: b, owner/a")
+    twin = home / "models" / DOWNLOADS["nano"].hub_id  # converted from the layout that needs no torch
+    add(home, small_model, DOWNLOADS["nano"].hub_id)
+    assert (find_model(None), find_model("nano")) == (twin, twin)
+    assert_refused("FunAudioLLM/Fun-ASR-Nano-2512", "model-missing", "funasr convert nano")
     add(home, small_model, "FunAudioLLM/Fun-ASR-Nano-2512")
-    assert find_model(None) == home / "models/FunAudioLLM/Fun-ASR-Nano-2512"
+    assert find_model(None) == find_model("nano") == home / "models/FunAudioLLM/Fun-ASR-Nano-2512"
 
 
 @pytest.mark.parametrize(
@@ -355,9 +360,9 @@ def test_the_hub_of_a_model(small_model: Path, tmp_path: Path) -> None:
         assert hub_of(tmp_path) is None
 
 
-PRESENT = "CTC head, and so word times: yes"
-ABSENT = "CTC head, and so word times: no, this model has none"
-ELSEWHERE = f"{ABSENT}; ModelScope's copy has one: --hub ms"
+PRESENT = "CTC head, needed for word times: yes"
+ABSENT = "CTC head, needed for word times: no, this model has none"
+ELSEWHERE = f"{ABSENT}; funasr convert nano --hub ms fetches a copy with word times"
 
 
 @pytest.mark.parametrize(
@@ -365,6 +370,7 @@ ELSEWHERE = f"{ABSENT}; ModelScope's copy has one: --hub ms"
     [
         *((name, hub, True, PRESENT) for name in (ALIASES["nano"], "My-Nano") for hub in ("hf", "ms", None)),
         (ALIASES["nano"], "hf", False, ELSEWHERE), (ALIASES["nano"], None, False, ELSEWHERE),
+        (DOWNLOADS["nano"].hub_id, "hf", False, ELSEWHERE),
         (ALIASES["nano"], "ms", False, ABSENT), (ALIASES["mlt-nano"], "hf", False, ABSENT),
         ("My-Nano", None, False, ABSENT),
     ],

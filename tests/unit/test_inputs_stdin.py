@@ -189,7 +189,7 @@ def test_file_as_standard_input(tmp_path: Path, name: str) -> None:
 def test_closed_standard_input(tmp_path: Path) -> None:
     command = [sys.executable, "-c", READ, str(tmp_path / "out"), "{}"]
     done = subprocess.run(["sh", "-c", '"$0" "$@" <&-', *command], capture_output=True, env=environment())
-    assert json.loads(done.stdout)["error"] == "nothing is piped in"
+    assert json.loads(done.stdout)["error"] == "nothing is piped to standard input"
 
 
 @pytest.mark.parametrize("kind", ["a socket", "a pipe that does not wait"])

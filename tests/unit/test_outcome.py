@@ -68,14 +68,14 @@ def test_exit_codes(results: tuple[Transcript | None, ...], exit_code: int, stri
 def test_segments_are_counted_by_their_state() -> None:
     repaired = dataclasses.replace(segment(2.0, 3.0, "c"), retries=1, doubtful=True)
     found = outcome(said(GOOD, CUT, repaired), said(repaired)).summary()
-    assert found.endswith("2 segments repaired, 1 failed, 0:01 of audio failed, 2 doubtful")
+    assert found.endswith(", 2 segments repaired, 1 segment failed, 2 segments doubtful, 0:01 of audio failed")
     assert found.startswith("75.0% of 0:04 speech ")
 
 
 def test_audio_outside_of_segments_counts_as_failed() -> None:
     """The recording was cut off."""
     broken = dataclasses.replace(said(GOOD, fault="broke off"), lost=((2.0, 5.0),))
-    assert outcome(broken).summary().endswith("0 segments repaired, 0 failed, 0:03 of audio failed")
+    assert outcome(broken).summary().endswith(" speech transcribed, 0:03 of audio failed")
 
 
 @pytest.mark.slow

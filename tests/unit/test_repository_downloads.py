@@ -165,7 +165,7 @@ def test_offline_without_the_model(hub: Hub, client: Client, begun: bool) -> Non
     if begun:
         (client.fetch(hub.url)[0] / "model.pt").unlink()
     client.is_offline = True
-    client.assert_refused(hub.url, "hub-offline", "owner/model", "in part" if begun else "not on this machine")
+    client.assert_refused(hub.url, "hub-offline", "owner/model", "only partly" if begun else "not on this machine")
 
 
 @hugging_face

@@ -430,7 +430,7 @@ def test_stated_weights_take_precedence(checkpoint: Path, tmp_path: Path, stated
         (checkpoint / "model.pt").rename(checkpoint / "best.pt")
         (checkpoint / "model.pt").write_bytes(b"another")
     convert(checkpoint, tmp_path / "out")
-    assert f"read, {'best' if is_there else 'model'}.pt:" in (tmp_path / "out/README.md").read_text(
+    assert f"the source, {'best' if is_there else 'model'}.pt:" in (tmp_path / "out/README.md").read_text(
         encoding="utf-8"
     )
 
