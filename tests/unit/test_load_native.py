@@ -113,7 +113,7 @@ def test_rounding_a_dense_matrix() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("dense", ["self_attn.k_proj", "mlp.up_proj", "mlp.down_proj"])
 def test_matrices_that_are_fused_may_differ(dense: str, tmp_path: Path) -> None:
-    """A dense one beside quantized ones is rounded, with a scale and an offset as they have."""
+    """A dense one next to quantized ones is rounded, and gets scales and offsets as well."""
     folder = convert(demo.MODEL, tmp_path / "m", quantize="8").folder
     module = f"llm.model.layers.0.{dense}"
     tensors = dict(mx.load(str(folder / "model.safetensors")))
