@@ -35,7 +35,8 @@ class Style:
 DEFAULT_STYLE = Style()
 DEFAULT_FORMAT = "txt"
 ALL_FORMATS = "all"
-_FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {  # and the times shown by default
+# Writers, and the times that they show by default.
+_FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {
     "txt": (as_text, Timestamps.NONE),
     "srt": (as_srt, Timestamps.WORD),
     "vtt": (as_vtt, Timestamps.WORD),
@@ -47,12 +48,12 @@ _FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {  # 
 DEFAULT_TIMES = {name: times for name, (_, times) in _FORMATS.items()}
 SUBTITLES = ("srt", "vtt")
 DATA = ("json", "jsonl")  # formats with a separate field for tags, whose text is left unchanged
-OF_TIMES = (*SUBTITLES, "tsv")  # formats that require times
+TIMED_FORMATS = (*SUBTITLES, "tsv")  # formats that require times
 
 
 def refuse_timeless(format: str, times: Timestamps | None) -> None:
     """Raise a UsageError if a format that requires times is to be written without them."""
-    if times is Timestamps.NONE and format in OF_TIMES:
+    if times is Timestamps.NONE and format in TIMED_FORMATS:
         hint = "this format requires times: choose word or segment"
         raise UsageError(f"timestamps {times} with {format}", hint, code="options-conflict")
 

@@ -1,4 +1,4 @@
-"""Error rates of texts, and reading reference texts.
+"""Error rates of texts, and reference texts read from a file.
 
 Texts are normalised (NFKC), case-folded and split into units: each CJK character and each other word is a unit;
 punctuation is ignored. The result is a word error rate for English, and a character error rate for Chinese and

@@ -24,7 +24,7 @@ SUMS_FILE = "SHA256SUMS"  # digests of all other files, in the format of ``sha25
 SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 SUMS_LIMIT_BYTES = 1 << 16
 SOURCE_AGAIN = "convert the source again"
-OF_THE_DECODER = "copy it from the decoder's own repository"
+COPY_FROM_DECODER = "copy it from the decoder's own repository"
 FORMAT = "funasr-cli"  # also the name of the layout
 
 Spec = tuple[str, Shape]  # type and shape of a tensor
@@ -41,7 +41,7 @@ def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:
     Only ``tokenizer.json`` is required.
     """
     inside = folder.relative_to(root)
-    tokenizer = file_in(root, (inside / TOKENIZER_FILE).as_posix(), OF_THE_DECODER)
+    tokenizer = file_in(root, (inside / TOKENIZER_FILE).as_posix(), COPY_FROM_DECODER)
     found = {name: optional_file_in(root, (inside / name).as_posix()) for name in OPTIONAL_TOKENIZER_FILES}
     return {TOKENIZER_FILE: tokenizer} | {name: path for name, path in found.items() if path}
 

@@ -1,4 +1,4 @@
-"""Files that all FunASR folders share, releases and fine-tunes: ``model.pt``, ``config.yaml`` and others.
+"""Files common to all FunASR folders, of releases and fine-tuned models: ``model.pt``, ``config.yaml`` and others.
 
 ``config.yaml`` names the model; the reader of that model's family reads the rest.
 """

@@ -13,7 +13,7 @@ from typing import Any
 from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import read_small_json
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, read_limited, unreadable
-from funasr_cli.checkpoints.vocabularies import ANOTHERS
+from funasr_cli.checkpoints.vocabularies import WRONG_VOCABULARY
 from funasr_cli.errors import ModelError, SetupError
 from funasr_cli.vocabulary import PieceVocabulary
 
@@ -87,7 +87,7 @@ def refuse_others(path: object, pieces: Sequence[str], outputs: int, tags: Colle
     if missing := sorted({f"<|{tag}|>" for tag in tags} - {*pieces}):
         problem = problem or f"lacks {', '.join(missing)}"
     if problem:
-        raise ModelError(f"{path}: {problem}", ANOTHERS, code="tokenizer-mismatch")
+        raise ModelError(f"{path}: {problem}", WRONG_VOCABULARY, code="tokenizer-mismatch")
 
 
 def converted_vocabulary(

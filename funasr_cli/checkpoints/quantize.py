@@ -75,10 +75,10 @@ def refuse_recipes(options: ConvertOptions, parts: Sequence[Part], model: str) -
     for option in ("quantize", "quantize_encoder"):
         recipe, part = getattr(options, option), known.get(option)
         if recipe is not None and (part is None or recipe not in part.recipes):
-            given = f"--{option.replace('_', '-')} {recipe}"
+            flag = f"--{option.replace('_', '-')} {recipe}"
             flags = ", ".join(f"--{each.option.replace('_', '-')} {one}" for each in parts for one in each.recipes)
             reason = f": {part.why}" if part and part.why else ""
-            message = f"{given}: not supported for {model}{reason}"
+            message = f"{flag}: not supported for {model}{reason}"
             raise UsageError(message, f"supported: {flags or 'none'}", code="option-unsupported")
 
 

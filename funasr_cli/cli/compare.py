@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from funasr_cli.pipeline import Recognizer
 
-LETTER = rf"[^\W{UNSPACED_LETTERS}]"  # of scripts that separate words with spaces
+LETTER = rf"[^\W{UNSPACED_LETTERS}]"  # a letter of a script that separates words with spaces
 ADDED_STYLE, REMOVED_STYLE = "green", "red"
 
 
@@ -69,7 +69,7 @@ def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOp
     outcome.failed |= again.failed
     console.note(outcome.summary())
     codes = (each.exit_code(strict=False) for each in (outcome, again))
-    return min(filter(None, codes), default=ExitCode.OK)  # the more serious one
+    return min(filter(None, codes), default=ExitCode.OK)  # the more serious code is the lower one
 
 
 def _transcribe(

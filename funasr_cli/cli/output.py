@@ -29,7 +29,7 @@ from funasr_cli.writers import DEFAULT_STYLE, DEFAULT_TIMES, WRITERS, Style
 if TYPE_CHECKING:
     from rich.text import Text
 
-MOST_NAMED = 3  # inputs that a note lists
+MOST_NAMED = 3  # most inputs that a note names
 LINES = ("txt", "json", "jsonl")  # formats in which several results can follow each other on stdout
 DEFAULT_TEMPLATE = "{stem}.{ext}"
 FULL_TEMPLATE = "{stem}.{suffix}.{ext}"
@@ -51,7 +51,7 @@ class OutputPlan:
     formats: tuple[str, ...]  # names of `WRITERS`, at least one
     folder: Path | None = None  # for files; None prints the only format
     template: str = DEFAULT_TEMPLATE  # for file names in the folder
-    language: str = AUTO  # the requested one, for the template
+    language: str = AUTO  # the requested language, for the template
     style: Style = DEFAULT_STYLE
     replace: bool = False  # overwrite existing results
     resume: bool = False  # keep existing results, and write the missing ones
@@ -150,7 +150,7 @@ class Files:
         """Write the results of an input. Each file is written completely or not at all.
 
         Raises:
-            OutputError: a file cannot be written; the others are.
+            OutputError: a file cannot be written. The other files are written anyway.
         """
         problem: OutputError | None = None
         for name, file in self.files(input).items():

@@ -1,4 +1,4 @@
-"""Available memory, and cleaning up what MLX keeps: freed buffers, and the streams of threads."""
+"""Available memory, and cleanup of what MLX keeps: freed buffers, and the streams of threads."""
 
 import os
 import sys

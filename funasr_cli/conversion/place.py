@@ -51,8 +51,8 @@ UNSUPPORTED = (
 def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEFAULT_HUB) -> None:
     """Raise an `OutputError` if `new_folder` could not create ``out``, before gigabytes are downloaded.
 
-    This also cleans up what killed runs left next to it. ``source`` is a local folder, which must not be replaced;
-    None means that the checkpoint comes from ``hub``.
+    This also removes leftovers of killed runs next to it. ``source`` is a local folder, which must not be
+    replaced; None means that the checkpoint comes from ``hub``.
     """
     target = _followed(out)
     with _output_errors(target):
@@ -118,9 +118,8 @@ def _followed(out: Path) -> Path:
         if out.is_symlink() and not out.exists():
             hint = f"check that the disk it points to is connected, or {ELSEWHERE}"
             raise OutputError(f"{out}: is a broken link", hint, code="output-unwritable")
-        if (
-            not out.name or ".." in out.parts
-        ):  # it may be this process's working folder, which moves when it is replaced
+        # It may be this process's working folder, which moves when it is replaced.
+        if not out.name or ".." in out.parts:
             return Path(os.path.abspath(out))
         return out.resolve() if out.is_symlink() and out.is_dir() else out
 
@@ -165,7 +164,7 @@ def _output_errors(out: Path) -> Iterator[None]:
 
 
 def _publish(new: Path, out: Path, replace: bool) -> None:
-    """Rename the new folder and synchronise; an old model ends up where the new one was."""
+    """Move the new folder into place and synchronise. An old model takes its place, to be removed with it."""
     aside, identity = None, new.stat()
     if not replace:
         _refuse_appeared(out)

@@ -109,7 +109,7 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", report: Repo
     require_space(Path(constants.HF_HUB_CACHE), total, f"the download of {hub_id}", ELSEWHERE)
     bars = _bars(lambda count: report(min(count, total), total))
     folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bars))
-    for name in missing:  # of files that come over HTTP, the client checks only the size
+    for name in missing:  # the client checks only the size of files that come over HTTP
         stated = files[name].lfs
         if stated and stated.sha256 != sha256_of(folder / name):
             (folder / name).resolve().unlink()
@@ -121,7 +121,7 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", report: Repo
 def _import_client() -> None:
     """Import the client; raise a SetupError that names the variable if it rejects one."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # about variables that no longer have an effect
+        with warnings.catch_warnings(action="ignore"):  # warnings about variables that no longer have an effect
             import huggingface_hub.constants  # noqa: F401
     except ValueError as error:
         variables = {name: value for name, value in os.environ.items() if name.startswith("HF_") and value}

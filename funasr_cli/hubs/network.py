@@ -1,4 +1,4 @@
-"""Why a hub does not answer: a user setting (offline, address, token, certificates, proxy), or the hub itself."""
+"""Reasons why a hub does not answer: the hub itself, or a setting (offline, address, token, proxy ...)."""
 
 import os
 import re

@@ -22,7 +22,7 @@ class Checked:
 
     checkpoint: Checkpoint
     size_bytes: int
-    sha256: str  # of the weights
+    sha256: str  # digest of the weights
     listed: int  # number of files that match `SHA256SUMS`; 0 without such a list
     notes: tuple[str, ...] = ()
 

@@ -113,11 +113,11 @@ FAMILY = Family(
     open_funasr=open_funasr,
     layouts=(
         Layout(
-            is_it=lambda content: "audio_config" in content,
+            matches=lambda content: "audio_config" in content,
             open=lambda folder, name: transformers.open_transformers(folder, languages_of(name)),
         ),
         Layout(
-            is_it=lambda content: bool(mlx_audio.decoder_of(content)),
+            matches=lambda content: bool(mlx_audio.decoder_of(content)),
             open=mlx_audio.open_mlx_audio,
             is_ready=True,
         ),
