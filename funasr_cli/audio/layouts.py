@@ -118,7 +118,7 @@ def _family(tape: Tape, begin: int) -> Family | None:
 
 
 def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
-    """Return how the samples are stored, as libsndfile reads it from the header; None if it cannot. Close it."""
+    """Return how the samples are stored, by libsndfile; None if it cannot read the header. Close the source."""
     try:
         with soundfile.SoundFile(source, closefd=True) as file:
             endian = family.order if file.endian == "FILE" else file.endian

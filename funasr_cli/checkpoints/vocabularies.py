@@ -18,8 +18,8 @@ TOKENIZER_LIMIT_BYTES = 1 << 25  # Qwen3's tokenizer.json takes 11 MB
 CTC_VOCABULARY_LIMIT_BYTES = 1 << 24
 WRONG_VOCABULARY = "the file belongs to another model: copy the right one"
 PROBE = "a 1, 你好"  # text that every tokenizer must be able to encode
-# Allowed components of a tokenizer. Some others multiply the text until memory runs out,
-# and the library then aborts the process.
+# Allowed components of a tokenizer. Some others multiply the text until memory runs out, and the
+# library then aborts the process.
 KNOWN_PARTS = frozenset(
     "BPE NFC NFD NFKC NFKD Lowercase Sequence Split Digits ByteLevel TemplateProcessing ByteFallback Fuse".split()
 )

@@ -194,7 +194,7 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Define the options of the program itself."""
+    """Declare the options of the program itself."""
 
 
 def main() -> None:

@@ -174,7 +174,7 @@ def _print(text: str, style: str = "", *, wrap: bool = True) -> None:
 
 
 def note(text: str) -> None:
-    """Print a note on progress, unless it is empty or --quiet is in force."""
+    """Print a note on progress, unless it is empty or --quiet is set."""
     if text and _volume > QUIET:
         _print(text, "dim")
 

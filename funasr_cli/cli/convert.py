@@ -141,7 +141,7 @@ def convert(
     from funasr_cli.hubs.find import local_checkpoint
     from funasr_cli.verification.proof import verifier
 
-    typed_hub = parameters.is_typed(context, "hub")  # a variable may be set permanently, so it is no mistake
+    typed_hub = parameters.is_typed(context, "hub")  # not FUNASR_HUB, which may be set permanently
     if typed_hub and (local := local_checkpoint(source)):
         message = f"--hub {hub} with the local folder {local.folder}"
         raise UsageError(message, "it applies to a hub id", code="options-conflict")

@@ -164,7 +164,7 @@ def _output_errors(out: Path) -> Iterator[None]:
 
 
 def _publish(new: Path, out: Path, replace: bool) -> None:
-    """Move the new folder into place and synchronise. An old model takes its place, to be removed with it."""
+    """Move the new folder into place and synchronise. An old model goes where the new one was."""
     aside, identity = None, new.stat()
     if not replace:
         _refuse_appeared(out)

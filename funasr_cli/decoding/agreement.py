@@ -57,7 +57,7 @@ def compare(text: str, ctc_text: str) -> Comparison:
     # Sorted, so that the result does not depend on the order of the texts.
     one, other = sorted((compared_units(text), compared_units(ctc_text)))
     pairs = common(one, other)
-    borders = pairwise([(-1, -1), *pairs, (len(one), len(other))])  # of each stretch between two pairs
+    borders = pairwise([(-1, -1), *pairs, (len(one), len(other))])  # around each stretch between two pairs
     different = sum(_differing(one[a + 1 : b], other[c + 1 : d]) for (a, c), (b, d) in borders)
     return Comparison(len(pairs), different)
 

@@ -110,7 +110,7 @@ def _fetch(hub_id: str, revision: str | None, report: Report) -> tuple[str, str 
 
 
 def _cached(folder: Path) -> tuple[str, str | None]:
-    """Return folder and commit of a cached repository; None if the layout of the cache lacks the commit."""
+    """Return the folder and commit of a cached repository. Not every cache layout has the commit."""
     return str(folder), folder.name if folder.parent.name == "snapshots" else None
 
 

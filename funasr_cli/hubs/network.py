@@ -1,4 +1,4 @@
-"""Reasons why a hub does not answer: the hub itself, or a setting (offline, address, token, proxy ...)."""
+"""Reasons why a hub does not answer: the hub itself, or a setting such as an address, token or proxy."""
 
 import os
 import re
