@@ -17,7 +17,7 @@ from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.tags import decorated
 from funasr_cli.transcript import Transcript
 
-LOST = (*NO_ROOM, errno.EIO)  # errors of fsync which mean that data did not reach the disk
+DATA_LOST = (*NO_ROOM, errno.EIO)  # errors of fsync which mean that data did not reach the disk
 PARTIAL = ".funasr-"  # prefix of the names of incomplete files
 LEFTOVER = f"{PARTIAL}leftover"  # a temporary file that cannot be removed gets this name, so at most one remains
 PROBE_BYTES = 1 << 16  # size of the transcript of an hour
@@ -88,7 +88,7 @@ def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(WRITERS) if ALL_FORMATS in names else tuple(dict.fromkeys(names))
 
 
-def exists_already(path: Path) -> OutputError:
+def already_exists(path: Path) -> OutputError:
     """Return the error for a result that already exists and must not be replaced."""
     hint = "add --resume to skip it, --force to replace it, or choose another --output-dir"
     return OutputError(f"{path}: already exists", hint, code="output-exists")
@@ -99,7 +99,7 @@ def write_new(path: Path, content: str, *, replace: bool = False) -> None:
     try:
         write_whole(path, content.encode(), replace=replace)
     except FileExistsError as error:
-        raise exists_already(path) from error
+        raise already_exists(path) from error
 
 
 def write_whole(path: Path, content: bytes, *, replace: bool = False) -> None:
@@ -201,7 +201,7 @@ def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno in LOST:
+        if error.errno in DATA_LOST:
             raise
 
 

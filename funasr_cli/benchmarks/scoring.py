@@ -15,7 +15,7 @@ from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.paths import why_unreadable
 from funasr_cli.units import units_of
 
-LINES = "each line must be a file name, a tab and a text"
+LINES_HINT = "each line must be a file name, a tab and a text"
 
 
 def units(text: str) -> list[str]:
@@ -64,14 +64,14 @@ def read_references(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {why_unreadable(error)}", LINES, code="file-unreadable") from error
+        raise UsageError(f"{path}: {why_unreadable(error)}", LINES_HINT, code="file-unreadable") from error
     texts: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         name, tab, text = line.partition("\t")
         if not line.strip():
             continue
         if not tab:
-            raise UsageError(f"{path}:{number}: no tab", LINES, code="references-wrong")
+            raise UsageError(f"{path}:{number}: no tab", LINES_HINT, code="references-wrong")
         if name in texts:
             raise UsageError(f"{path}:{number}: {name} occurs twice", code="references-wrong")
         texts[name] = text

@@ -16,7 +16,7 @@ from funasr_cli.cli.mistakes import in_our_words
 from funasr_cli.cli.settings import command_settings, origins
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, UnexpectedError, UsageError
 from funasr_cli.paths import shown
-from funasr_cli.writers import LOST, unwritable
+from funasr_cli.writers import DATA_LOST, unwritable
 
 EXIT_CODES = (
     f"Exit codes: {ExitCode.OK} success, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
@@ -66,7 +66,7 @@ def _as_our_error(error: Any) -> FunASRError:
         return error
     if isinstance(error, BadCommandLine):
         return _bad_command_line(error)
-    if isinstance(error, OSError) and error.errno in LOST and error.filename is None:
+    if isinstance(error, OSError) and error.errno in DATA_LOST and error.filename is None:
         ours = unwritable("standard output", error)
     elif isinstance(error, OSError) and error.filename is not None:
         ours = FunASRError(f"{shown(error.filename)}: {error.strerror}", code="path-refused")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MOST_NAMED = 3  # most inputs that a note names
-LINES = ("txt", "json", "jsonl")  # formats in which several results can follow each other on stdout
+LINE_FORMATS = ("txt", "json", "jsonl")  # formats in which several results can follow each other on stdout
 DEFAULT_TEMPLATE = "{stem}.{ext}"
 FULL_TEMPLATE = "{stem}.{suffix}.{ext}"
 TEMPLATE_HINT = "use {stem}, {suffix}, {lang} and {ext}, for example '{stem}.{lang}.{ext}'"
@@ -73,7 +73,7 @@ class OutputPlan:
 
     def refuse_together(self, inputs: Sequence[Input]) -> None:
         """Raise a UsageError for several inputs on stdout in a format that needs a separate file for each."""
-        if len(inputs) > 1 and self.folder is None and self.formats[0] not in LINES:
+        if len(inputs) > 1 and self.folder is None and self.formats[0] not in LINE_FORMATS:
             message = f"{self.formats[0]}: only one input can go to standard output in this format"
             raise UsageError(message, "add --output-dir", code="options-conflict")
 
@@ -140,7 +140,7 @@ class Files:
         """
         for file in self.files(input).values():
             if not (self._plan.replace or self._plan.resume) and os.path.lexists(file):
-                raise writers.exists_already(file)
+                raise writers.already_exists(file)
             if not self._kept(file):
                 writers.refuse_name(file)
         if self._notes:
@@ -271,7 +271,7 @@ class Printer:
         if format == "txt":
             self._add(source, self._lines(source, transcript.segments))
         else:
-            self._add(source, WRITERS["jsonl" if format in LINES else format](transcript, self._plan.style))
+            self._add(source, WRITERS["jsonl" if format in LINE_FORMATS else format](transcript, self._plan.style))
 
     def close(self, source: int) -> None:
         """Mark an input as finished, and print what was held back."""

@@ -13,7 +13,7 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, stored_sh
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.quantize import PACKED, Groups
 from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
-from funasr_cli.checkpoints.vocabularies import WRONG_VOCABULARY
+from funasr_cli.checkpoints.vocabularies import VOCABULARY_HINT
 from funasr_cli.compute.backend import mx
 from funasr_cli.conversion.place import check_place, new_folder
 from funasr_cli.errors import ModelError, UsageError
@@ -208,7 +208,7 @@ def _convertible(checkpoint: Checkpoint, family: Family, options: ConvertOptions
     # Otherwise `load_model` or `check_model` would refuse the result later.
     for file, problem in family.vocabulary_problems(checkpoint):
         message = f"{checkpoint.files.get(file, checkpoint.weights[0].parent / file)}: {problem}"
-        raise ModelError(message, WRONG_VOCABULARY, code="tokenizer-mismatch")
+        raise ModelError(message, VOCABULARY_HINT, code="tokenizer-mismatch")
     if checkpoint.quantization:
         message = f"{checkpoint.where}: is already quantized, and its original weights are lost"
         hint = "use it as it is; to change the recipe, convert the checkpoint that it was made from"

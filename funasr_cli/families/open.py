@@ -16,7 +16,7 @@ from funasr_cli.families.converted import open_converted, read_config
 from funasr_cli.families.family import Family, Layout
 
 ADAPTER = "adapter_config.json"  # marks a folder written by PEFT
-KNOWN = "funasr convert --explain lists the supported layouts"
+LAYOUTS_HINT = "funasr convert --explain lists the supported layouts"
 
 
 def open_checkpoint(folder: Path, name: str) -> Checkpoint:
@@ -40,7 +40,7 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     if not has_config:
         if (folder / ADAPTER).exists():
             raise keymap.lora_unmerged(str(folder / ADAPTER), "the folder has no model")
-        raise ModelError(f"{folder}: no checkpoint in a supported layout", KNOWN, code="model-unsupported")
+        raise ModelError(f"{folder}: no checkpoint in a supported layout", LAYOUTS_HINT, code="model-unsupported")
     family, content = _config(folder)
     if content.get("format") == FORMAT:
         return open_converted(folder)
@@ -86,7 +86,7 @@ def _config(folder: Path) -> tuple[Family, Options]:
     family = registry.of_model_type(content.get("model_type"))
     if family is None:
         message = f"{path}: the model is {quoted(content.get('model_type'))}, not {registry.model_types()}"
-        raise ModelError(message, KNOWN, code="model-unsupported")
+        raise ModelError(message, LAYOUTS_HINT, code="model-unsupported")
     return family, content
 
 

@@ -29,8 +29,8 @@ DEFAULT_BRANCH = "master"
 MODEL = "model"  # the repository type
 ENDPOINT, TOKEN = "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN"
 COMMIT = re.compile(r"[0-9a-f]{40}")  # checked, because it becomes a folder's name
-RESUMES = "run it again: the download resumes where it stopped"
-ELSEWHERE = "free some space, or set MODELSCOPE_CACHE to a folder on another disk"
+RETRY_HINT = "run it again: the download resumes where it stopped"
+OTHER_DISK_HINT = "free some space, or set MODELSCOPE_CACHE to a folder on another disk"
 PARTIAL = ".incomplete"  # the client's ending for unfinished files
 
 Entry = dict[str, Any]  # a file as the hub lists it: Path, Size, Sha256, Revision, CommittedDate, ...
@@ -55,7 +55,7 @@ def fetch(hub_id: str, revision: str | None, report: Report) -> CheckpointFolder
                     raise getattr(errors, kind)(*values[:2], code=values[2])
         finally:
             process.kill()
-    raise SetupError(f"{hub_id}: the download process ended unexpectedly", RESUMES, code="download-failed")
+    raise SetupError(f"{hub_id}: the download process ended unexpectedly", RETRY_HINT, code="download-failed")
 
 
 def _run(hub_id: str, revision: str | None = None) -> None:
@@ -106,7 +106,7 @@ def _fetch(hub_id: str, revision: str | None, report: Report) -> tuple[str, str 
     except FunASRError:
         raise
     except Exception as error:  # the client passes on errors of its HTTP library
-        raise _answer(hub_id, config, error) or failure(hub_id, error, _access(config), RESUMES) from error
+        raise _answer(hub_id, config, error) or failure(hub_id, error, _access(config), RETRY_HINT) from error
 
 
 def _cached(folder: Path) -> tuple[str, str | None]:
@@ -121,7 +121,7 @@ def _access(config: "HubConfig") -> Access:
         stated if "://" in stated else str(config.endpoint), ENDPOINT, {TOKEN: token} if token else {},
         ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "pysocks",
         f"set {ENDPOINT} to another site, or use --hub hf if Hugging Face has the model",
-        config.cache_dir, ELSEWHERE,
+        config.cache_dir, OTHER_DISK_HINT,
     )  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def _download(api: "HubApi", cache: Path, hub_id: str, revision: str, entries: l
     chosen = [files[name] for name in wanted(hub_id, files)]
     begun = _folder(api, hub_id, revision)
     missing = sum(_missing_bytes(begun, entry) for entry in chosen)
-    require_space(cache, missing, f"the download of {hub_id}", ELSEWHERE)
+    require_space(cache, missing, f"the download of {hub_id}", OTHER_DISK_HINT)
     counters = [_counter(missing, report)]
     return str(api.download_repo(hub_id, MODEL, revision=revision, file_list=chosen, progress_callbacks=counters))
 
@@ -212,7 +212,7 @@ def _answer(hub_id: str, config: "HubConfig", error: Exception) -> FunASRError |
         return wrong_token(access) or ModelError(message, hint, code="hub-missing")
     if isinstance(error, FileDownloadError):  # report the first file, unless the disk is full
         failed = error.failed_files.items()
-        failures = [failure(f"{hub_id}/{name}", cause, access, RESUMES) for name, cause in failed]
+        failures = [failure(f"{hub_id}/{name}", cause, access, RETRY_HINT) for name, cause in failed]
         return next((one for one in failures if isinstance(one, OutputError)), failures[0])
     return None
 

@@ -56,7 +56,7 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
     problems += _not_finite(checkpoint, progress)
     if problems:
         lines = [f"{folder}: damaged or incomplete", *shortened(problems, SHOWN_PROBLEMS)]
-        raise ModelError("\n  ".join(lines), files.SOURCE_AGAIN, code="model-damaged")
+        raise ModelError("\n  ".join(lines), files.CONVERT_AGAIN_HINT, code="model-damaged")
     return Checked(checkpoint, size_bytes, sha256, len(sums) - len(notes), notes)
 
 
