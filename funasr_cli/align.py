@@ -12,7 +12,7 @@ from funasr_cli.units import is_spoken
 
 
 class Aligner(TranscriptStage):
-    """Adds word times to each segment by aligning its text with another model's CTC output.
+    """Stage that adds word times to a segment by aligning its text with another model's CTC output.
 
     Differences in spelling are handled as between a decoder and its own CTC branch (`decoding/words.py`). Words
     that cannot be matched get estimated times and are marked as such.

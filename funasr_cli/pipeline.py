@@ -26,7 +26,7 @@ from funasr_cli.transcript import Transcript
 
 
 class Recognizer:
-    """Transcribes recordings with a loaded model. A segment's text does not depend on the rest of its batch.
+    """A loaded model that transcribes recordings. A segment's text does not depend on the rest of its batch.
 
     A recording is a path, an array of samples, or a `Source`. An array is (samples,) or (samples, channels), with
     floats in [-1, 1] or integers of any type. `sample_rate_hz` is required for arrays and not allowed otherwise.

@@ -81,7 +81,7 @@ av.logging.set_level(None)  # errors are reported here, so FFmpeg must not print
 
 
 class MediaReader:
-    """Reads the first audio stream of a file or pipe with FFmpeg's libraries."""
+    """Reader of the first audio stream in a file or pipe, with FFmpeg's libraries."""
 
     def __init__(self, tape: Tape, name: str, begin: int = 0):
         """Take over a tape with a recording that begins at byte `begin`; `close` closes the tape.

@@ -38,7 +38,7 @@ OTHERS = {  # first bytes of files that are not audio -> what to report
 
 
 class PCMReader:
-    """Reads uncompressed samples from a file or pipe."""
+    """Reader of uncompressed samples in a file or pipe."""
 
     def __init__(self, tape: Tape, layout: Layout):
         """Take over a tape; `close` closes it."""
@@ -123,7 +123,7 @@ def _decoded(data: bytes, stored: StoredFormat) -> np.ndarray:
 
 
 class JoinedReader:
-    """Reads a file of one or more recordings of any format, at the sample rate of the first."""
+    """Reader of a file with one or more recordings of any format, at the sample rate of the first."""
 
     live = False
 

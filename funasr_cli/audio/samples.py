@@ -83,7 +83,7 @@ def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 class Mixer:
-    """Mixes the channels of a recording evenly into one, piece by piece.
+    """Mixer of a recording's channels, with equal weights and piece by piece.
 
     Values that are not numbers are left out of the mix. If no channel has a number, the sample becomes zero.
 

@@ -26,7 +26,7 @@ def units(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """Edits needed to get the reference, relative to its number of units."""
+    """Number of edits that turn a text into its reference, relative to the reference's units."""
 
     substitutions: int
     deletions: int

@@ -48,7 +48,7 @@ def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None
 
 
 def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOptions) -> ExitCode:
-    """Transcribe all inputs with and without hotwords, and print the differences and the count of each hotword."""
+    """Transcribe all inputs with and without hotwords, print what differs, and return the exit code."""
     outcome, again = Outcome(), Outcome()
     with_hotwords = _transcribe(inputs, recognizer, options, outcome, set())
     reported = outcome.failed | {source for source, text in with_hotwords.items() if not text.complete}

@@ -185,7 +185,7 @@ class Region:
 
 
 class Display:
-    """Shows events and writes results. Use its `region` as a context during the run.
+    """Display of events, and writer of results. Use its `region` as a context during the run.
 
     Args:
         inputs: all inputs of the run.

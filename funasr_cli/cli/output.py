@@ -246,7 +246,7 @@ def _filled_in(template: str, fields: dict[str, str]) -> str:
 
 
 class Printer:
-    """Prints results in the order of the inputs. Results that are ready too early are held back.
+    """Printer of results, in the order of the inputs. Results that are ready too early are held back.
 
     With several inputs, each line begins with the input's name, as with grep. `json` prints one line per input.
     """

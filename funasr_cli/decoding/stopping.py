@@ -56,7 +56,7 @@ class StoppingCriteria:
         self._seen = 0
 
     def push(self, token: Token, stream: TextStream) -> StopReason | None:
-        """Append a token to the text, unless it is a stop token; return the reason if the row has to stop."""
+        """Append a token to the text, unless it is a stop token or not finite. Return a reason to stop, if any."""
         self._seen += 1
         if not token.finite:
             return StopReason.NONFINITE

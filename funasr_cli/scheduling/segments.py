@@ -23,7 +23,7 @@ QUIETER_DB = 20.0  # when choosing a cut, this many dB count as much as a speech
 
 
 class Segmenter:
-    """Cuts one recording into segments while its samples arrive.
+    """Divider of one recording into segments while its samples arrive.
 
     `first_sample` is the position of the first sample within the recording; 0 unless the input is a clip.
     """
