@@ -19,10 +19,10 @@ from funasr_cli.options import AS_STORED, DTYPES
 from funasr_cli.speech_model import SpeechModel
 
 # Hints for a model that does not fit into memory.
-QUANTIZE_HINT = "or convert the model with --quantize {}"
-OTHER_MACHINE_HINT = "or use a machine with more memory"
-STORED_HINT = "--dtype stored needs less memory, but is much slower on a CPU"
-OVERFLOWING_DTYPE = "float16"  # mlx-audio can store it, but its range is too small to compute in for this model
+LIGHTER_STORED = "or convert the model with --quantize {}"
+ELSEWHERE = "or use a machine with more memory"
+LIGHTER_DENSE = "--dtype stored needs less memory, but is much slower on a CPU"
+OVERFLOWS = "float16"  # mlx-audio can store it, but its range is too small to compute in for this model
 
 
 def load_model(folder: Path, dtype: str | None = None) -> SpeechModel:
@@ -50,10 +50,10 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str) -> SpeechM
     family = registry.of_config(checkpoint.config)
     network, quantized = empty_model(checkpoint, family.network(checkpoint.config)), checkpoint.quantized()
     if dtype == AS_STORED:
-        lighter = QUANTIZE_HINT.format(family.parts[0].recipes[0]) if family.parts else OTHER_MACHINE_HINT
+        lighter = LIGHTER_STORED.format(family.parts[0].recipes[0]) if family.parts else ELSEWHERE
         sizes = (tensor.size_bytes for tensor in checkpoint.tensors.values())
     else:
-        sizes, lighter = (size_bytes(dtype, shape) for shape in model_shapes(network).values()), STORED_HINT
+        sizes, lighter = (size_bytes(dtype, shape) for shape in model_shapes(network).values()), LIGHTER_DENSE
     refuse_too_large(str(checkpoint.weights[0].parent), sizes, lighter)
     keep_in_memory()
     if dtype == AS_STORED and quantized:
@@ -73,7 +73,7 @@ def _weights(
     for name, tensor in checkpoint.tensors.items():
         module, _, part = name.rpartition(".")
         if dtype == AS_STORED:
-            values = tensor.read_in("bfloat16") if tensor.dtype == OVERFLOWING_DTYPE else tensor.read()
+            values = tensor.read_in("bfloat16") if tensor.dtype == OVERFLOWS else tensor.read()
         elif module in quantized and part in (SCALES, BIASES):
             continue
         elif tensor.dtype == PACKED:
