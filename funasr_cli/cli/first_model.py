@@ -190,10 +190,10 @@ def _note_missing_word_times(folder: Path) -> None:
 
 
 def _ways_to_word_times(source: Mapping[str, str | None]) -> Iterator[str]:
-    yield "no word times: the weights have no CTC branch. To get word times, install torch and run one of:"
+    yield "this model has no word times, because its weights lack a CTC branch. To get word times, run one of:"
     if has_ctc_on_modelscope(source):
-        yield f"  {TO_MODELSCOPE}"
-    yield "  funasr convert sensevoice, and from then on add --align-with sensevoice"
+        yield f"  {TO_MODELSCOPE}  # needs torch and modelscope-hub"
+    yield "  funasr convert sensevoice  # needs torch and sentencepiece; then add --align-with sensevoice"
 
 
 def _name_on_modelscope(download: "Download") -> str:
