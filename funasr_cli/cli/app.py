@@ -28,7 +28,10 @@ HELP = """Transcribe speech on your own machine, with the models Fun-ASR and Sen
 
 Start with: funasr transcribe recording.m4a
 
-To try it without downloading a model: funasr transcribe --model demo recording.m4a
+To test the installation in a clone of the repository, without a download:
+funasr transcribe --model demo funasr_cli/demo/clips/*.flac
+
+The demo model understands only synthetic speech.
 """
 # Click's UsageError. Typer has its own copy of Click in some versions, so it cannot be imported by name.
 BadCommandLine = cast(type[Exception], typer.BadParameter.__mro__[1])

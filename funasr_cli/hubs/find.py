@@ -272,5 +272,5 @@ def _default_model(models: dict[str, Path]) -> Path:
         f"no model{' except the demo' if models else ''} has been converted yet (looked in {models_folder()})"
     )
     ways = f"run funasr convert {DEFAULT_DOWNLOAD.hub_id}", "name a model's folder with --model"
-    hint = f"{', '.join(ways)}, or try the small bundled model with --model {DEMO}"
+    hint = f"{', '.join(ways)}, or test the installation with --model {DEMO}"
     raise ModelError(message, hint, code="model-missing")
