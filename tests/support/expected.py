@@ -38,4 +38,4 @@ def summary(
     counts = {"repaired": repaired, "failed": failed, "doubtful": doubtful}
     segments = [f"{count} segment{'s' * (count != 1)} {state}" for state, count in counts.items() if count]
     lost = f"{lost} of audio failed" if lost else ""
-    return f"{', '.join(filter(None, [f'{share} of {speech} speech transcribed', *segments, lost]))}\n"
+    return f"{', '.join(filter(None, [f'{share} of {speech} of speech transcribed', *segments, lost]))}\n"
