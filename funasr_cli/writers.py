@@ -53,8 +53,8 @@ OF_TIMES = (*SUBTITLES, "tsv")  # formats that require times
 def refuse_timeless(format: str, times: Timestamps | None) -> None:
     """Raise a UsageError if a format that requires times is to be written without them."""
     if times is Timestamps.NONE and format in OF_TIMES:
-        message = f"cannot combine --timestamps {times} with --format {format}"
-        raise UsageError(message, "this format requires times: choose word or segment", code="options-conflict")
+        hint = "this format requires times: choose word or segment"
+        raise UsageError(f"cannot combine --timestamps {times} with {format}", hint, code="options-conflict")
 
 
 def _writer(format: str) -> Callable[..., str]:

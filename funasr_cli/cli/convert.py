@@ -66,7 +66,7 @@ _source = typer.Argument(
 _hub = parameters.option(None, "--hub", "Hub to download from: Hugging Face (hf) or ModelScope (ms).")
 _languages = typer.Option(
     metavar="CODES",
-    help="Languages that the model can write, such as zh,en,ja. Default: derived from the source's name.",
+    help="Languages the model can write, such as zh,en,ja. Default: taken from the source's name.",
     autocompletion=parameters.behind_commas(*LANGUAGES),
 )
 QUANTIZE_HELP = (

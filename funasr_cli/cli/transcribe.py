@@ -388,13 +388,13 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
     to_files = given["output_dir"] is not None, "it applies to files; add --output-dir"
     subtitles = "srt" in formats or "vtt" in formats, "it applies to subtitles; add --format srt or vtt"
     raw = given["pcm"] is not None, "it applies to raw samples; add --pcm"
-    pauses = given["vad"], "it applies to pauses, which --no-vad does not detect"
+    pauses = given["vad"], "it applies to pauses, and --no-vad does not detect them"
     needs = {
         **dict.fromkeys(("output_template", "force", "resume"), to_files),
         **dict.fromkeys(("highlight_words", "max_line_width", "max_line_count"), subtitles),
         **dict.fromkeys(("rate", "pcm_channels"), raw),
         **dict.fromkeys(("vad_threshold", "min_pause", "join"), pauses),
-        "confidence": (shows_confidence, "it changes only the colours of text on a terminal, and json"),
+        "confidence": (shows_confidence, "it appears in the colours of a terminal, and in json"),
         "recursive": (any(map(has_folders, given["audio"])), "it applies to folders and patterns"),
         "prev_text": (bool(given["prev_text"]), "it is empty"),
         "tags": (has_text or given["tags"] is Tags.NONE, "json always contains them, in a separate field"),
