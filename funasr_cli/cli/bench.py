@@ -24,9 +24,9 @@ IDLE = {
     Mode.DRAFTS: ("durations", "draft"),
     Mode.MEMORY: ("batch_sizes", "recordings", "trials", "exact_tokens", "draft", "itn", "refs"),
 }
-RTF_HELP = "Speed on each recording: time of each stage, real-time factor, memory."
+RTF_HELP = "Speed on each recording: time of each stage, seconds per second of audio (RTF), memory."
 BATCHES_HELP = "Throughput of several batch sizes."
-DRAFTS_HELP = "Time that drafts save: compares --draft off with auto. Needs a model with a CTC branch."
+DRAFTS_HELP = "Time that drafts save: compare --draft off with auto. Needs a model with a CTC branch."
 MEMORY_HELP = "Peak memory on long recordings, each in its own process."
 SYNTHETIC_HELP = "Measure a model with random weights: full (830 million parameters) or demo. Repeatable."
 BATCH_SIZES_HELP = (
@@ -42,11 +42,11 @@ RECORDINGS_HELP = (
     "--drafts, else the largest batch size."
 )
 EXACT_TOKENS_HELP = (
-    "Decode exactly this number of tokens for each segment; the texts have no meaning then. "
+    "Decode exactly this number of tokens for each segment, which makes the texts meaningless. "
     f"Default: {SYNTHETIC_TOKENS} with --synthetic."
 )
 
-_what = partial(typer.Option, rich_help_panel="What to measure")
+_measured = partial(typer.Option, rich_help_panel="What to measure")
 _cases = partial(typer.Option, rich_help_panel="Cases")
 _result = partial(typer.Option, rich_help_panel="Result")
 _exact = typer.Option(rich_help_panel=parameters.DECODING, metavar="N", help=EXACT_TOKENS_HELP)
@@ -62,10 +62,10 @@ _audio = typer.Argument(
 def bench(
     context: typer.Context,
     audio: Annotated[list[Path] | None, _audio] = None,
-    rtf: Annotated[bool, _what("--rtf", help=RTF_HELP)] = False,
-    batches: Annotated[bool, _what("--batches", help=BATCHES_HELP)] = False,
-    drafts: Annotated[bool, _what("--drafts", help=DRAFTS_HELP)] = False,
-    memory: Annotated[bool, _what("--memory", help=MEMORY_HELP)] = False,
+    rtf: Annotated[bool, _measured("--rtf", help=RTF_HELP)] = False,
+    batches: Annotated[bool, _measured("--batches", help=BATCHES_HELP)] = False,
+    drafts: Annotated[bool, _measured("--drafts", help=DRAFTS_HELP)] = False,
+    memory: Annotated[bool, _measured("--memory", help=MEMORY_HELP)] = False,
     model: parameters.Models = None,
     synthetic: Annotated[list[Size] | None, _cases(metavar="<full|demo>", help=SYNTHETIC_HELP)] = None,
     device: parameters.Device = None,
@@ -99,7 +99,7 @@ def bench(
     modes = [mode for mode, wanted in zip(Mode, (rtf, batches, drafts, memory), strict=True) if wanted]
     if len(modes) != 1:
         *others, last = (f"--{mode}" for mode in Mode)
-        problem = f"{len(modes)} measurements at once" if modes else "no measurement chosen"
+        problem = f"{len(modes)} measurements chosen" if modes else "no measurement chosen"
         raise UsageError(problem, f"choose one of {', '.join(others)} and {last}", code="options-conflict")
     [mode] = modes
     for name in IDLE[mode]:
@@ -115,11 +115,13 @@ def bench(
     if synthetic and not max_tokens and not exact_tokens:
         limit: dict[str, Any] = {"max_tokens" if mode == Mode.MEMORY else "exact_tokens": SYNTHETIC_TOKENS}
         options = replace(options, **limit)
-    many = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # repeated recordings would favour drafts
+    repeats = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # repeated recordings would favour drafts
     textless = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
-    if refs and (typed := [option for option, value in textless.items() if value]):
+    if refs and (conflicts := [option for option, value in textless.items() if value]):
         raise UsageError(
-            f"cannot combine --refs with {typed[0]}", "there would be no texts to compare", code="options-conflict"
+            f"cannot combine --refs with {conflicts[0]}",
+            "there would be no texts to compare",
+            code="options-conflict",
         )
     from funasr_cli.benchmarks.scoring import read_references
 
@@ -134,7 +136,7 @@ def bench(
         options=options,
         batch_sizes=sizes,
         durations_s=_numbers("--durations", durations, float, 0.1),
-        recordings=recordings or many.get(mode, max(size or 1 for size in sizes)),
+        recordings=recordings or repeats.get(mode, max(size or 1 for size in sizes)),
         trials=trials,
         references=read_references(refs) if refs else None,
         typed=parameters.typed(context, OPTIONS),
@@ -165,7 +167,7 @@ def bench(
 
 
 def _numbers(option: str, text: str | None, kind: type[int] | type[float], least: float) -> tuple[Any, ...]:
-    """Read numbers separated by commas; each counts once."""
+    """Read numbers separated by commas, without duplicates."""
     try:
         numbers = tuple(dict.fromkeys(map(kind, text.split(",")))) if text is not None else ()
     except ValueError:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 HUB = "Hugging Face"
 TO_MODELSCOPE = "funasr convert nano --hub ms"
 OTHER_WAYS = (
-    "convert a folder or hub id with funasr convert SOURCE, or try the small bundled model with --model demo"
+    "convert a folder or hub id with funasr convert SOURCE, or test the installation with --model demo, a small "
+    "model that understands only synthetic speech"
 )
 
 
@@ -36,8 +37,8 @@ def find_or_fetch(
 ) -> Path:
     """Find the folder of a model as `find_model` does. Offer to fetch one that is missing.
 
-    Nothing contacts the hub before the user has agreed, on a terminal or with ``--yes``. Whatever can be checked
-    without the model is checked before the question.
+    The hub is not contacted before the user agrees, on a terminal or with ``--yes``. Everything that can be
+    checked without the model is checked before the question.
 
     Args:
         name: the value of ``--model``; None takes the default model.
@@ -66,7 +67,9 @@ def find_or_fetch(
     variable = forbids_downloads()
     if variable and not yes:
         copied = "copy a model's folder from another machine and name it with --model"
-        missing.hint = f"{variable} is set, so nothing is downloaded: {copied}, or try --model demo"
+        missing.hint = (
+            f"{variable} is set, so nothing is downloaded: {copied}, or test the installation with --model demo"
+        )
         raise missing
     aligner = align_with if options.word_times else None
     _refuse_unusable(inputs, download, options, typed, aligner)
@@ -89,7 +92,7 @@ def _refuse_unusable(
     typed: Mapping[str, str],
     aligner: str | None,
 ) -> None:
-    """Raise the errors that would otherwise only come after the download."""
+    """Raise errors that would otherwise appear only after the download."""
     from funasr_cli.hubs.find import find_aligner
     from funasr_cli.sources import why_unreadable
 
@@ -133,7 +136,7 @@ def _ask(name: str | None, download: "Download", missing: ModelError) -> None:
 
 
 def _has_terminal() -> bool:
-    """Tell whether a question can be shown on stderr and answered on stdin."""
+    """Return whether a question can be shown on stderr and answered on stdin."""
     return sys.stdin is not None and os.isatty(0) and console.is_terminal()
 
 
@@ -180,7 +183,7 @@ def _fetch(download: "Download") -> Path:
 
 
 def _note_missing_word_times(folder: Path) -> None:
-    """Name the ways to word times, if a model that was just fetched has none."""
+    """Print how to get word times, if a model that was just fetched has none."""
     from funasr_cli.families.open import capabilities, open_model
 
     if capabilities(folder).word_times:
@@ -190,10 +193,10 @@ def _note_missing_word_times(folder: Path) -> None:
 
 
 def _ways_to_word_times(source: Mapping[str, str | None]) -> Iterator[str]:
-    yield "no word times: the weights have no CTC branch. To get word times, install torch and run one of:"
+    yield "this model has no word times, because its weights lack a CTC branch. To get word times, run one of:"
     if has_ctc_on_modelscope(source):
-        yield f"  {TO_MODELSCOPE}"
-    yield "  funasr convert sensevoice, and from then on add --align-with sensevoice"
+        yield f"  {TO_MODELSCOPE}  # needs torch and modelscope-hub"
+    yield "  funasr convert sensevoice  # needs torch and sentencepiece; then add --align-with sensevoice"
 
 
 def _name_on_modelscope(download: "Download") -> str:

@@ -27,8 +27,8 @@ OWN_VARIABLES = (
     CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_OFFLINE", "FUNASR_BLAS", "FUNASR_NATIVE", "FUNASR_TRACEBACK",
     REFERENCE_PYTHON,
 )  # fmt: skip
-FACT_COLUMNS = 14  # of labels in the list of models
-SUPPORTS = {  # what the list calls a capability; those without words matter only inside the program
+FACT_COLUMNS = 14  # width of the labels in the list of models
+SUPPORTS = {  # words for capabilities in the list; empty for those that matter only inside the program
     "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",
     "partial text": "live text (--stream)", "alignment": "word times for other models (--align-with)",
     "drafts": "drafts", "language found": "language detection", "tags": "emotion and sounds (--tags)",
@@ -62,7 +62,7 @@ def info(
 
 
 def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
-    """Return all facts by name, as far as they can be found, and the problems with the others."""
+    """Return all facts that can be found, by name, and the problems with the others."""
     from funasr_cli.hubs.find import models_folder
 
     problems: list[str] = []
@@ -137,13 +137,13 @@ def _version(package: str) -> str | None:
 
 
 def _in_words(setting: Setting, group: Any) -> str:
-    """Return "lang = zh (FUNASR_LANG)", with the commands if not all that have the option are meant."""
-    having = {
+    """Return "lang = zh (FUNASR_LANG)", preceded by the commands if other commands have the option as well."""
+    with_option = {
         name
         for name, command in group.commands.items()
         if any(f"--{setting.option}" in parameter.opts for parameter in command.params)
     }
-    where = "" if having == set(setting.commands) else f"{', '.join(setting.commands)}: "
+    where = "" if with_option == set(setting.commands) else f"{', '.join(setting.commands)}: "
     return f"{where}{setting.option} = {setting.value} ({setting.origin})"
 
 
@@ -186,8 +186,8 @@ def models(
     for row in rows:
         console.result("".join(f"{line}\n" for line in (row["name"], *_lines(_facts(row), columns))))
     if len(rows) == 1:
-        hint = f"funasr transcribe recording.m4a offers to fetch one into {models_folder()}"
-        console.note(f"only the demo model so far; {hint}")
+        hint = f"funasr transcribe recording.m4a offers to fetch another into {models_folder()}"
+        console.note(f"only the demo model is on this machine; {hint}")
 
 
 def _lines(facts: dict[str, str], columns: int | None) -> Iterator[str]:
@@ -247,6 +247,6 @@ def _facts(row: dict[str, Any]) -> dict[str, str]:
         "family": f"{row['family']} ({row['bytes'] / 1e6:,.0f} MB, {weights})",
         "languages": ", ".join(LANGUAGES[code].english_name for code in row["languages"]),
         "word times": times + (f"; {ON_MODELSCOPE}" if row["ctc_on_modelscope"] else ""),
-        "supports": ", ".join(filter(None, supports)) or "no options of its own",
+        "supports": ", ".join(filter(None, supports)) or "only plain transcription",
         "folder": row["folder"],
     }

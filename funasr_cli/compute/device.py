@@ -12,7 +12,7 @@ from funasr_cli.options import AS_STORED
 
 SLOW_GFLOPS = 8.0  # per core: the reference BLAS reaches 4 on a fast core, any other BLAS ten times as many
 PROBE_ROWS, PROBE_WIDTH = 256, 512
-PROBES = 5  # at least; the first one includes the library's initialisation
+PROBES = 5  # fewest probes; the first one includes the library's initialisation
 PROBE_S = 0.5  # duration of probing if a BLAS seems slow, to tell a slow BLAS from other load on the cores
 
 
@@ -26,7 +26,7 @@ def use_device(name: str) -> None:
 
 
 def default_dtype() -> str:
-    """Return the type to compute in: as stored on a GPU; float32 on a CPU, where MLX is very slow in others."""
+    """Return the type to compute in: as stored on a GPU; float32 on a CPU, where other types are very slow."""
     return AS_STORED if on_accelerator() else "float32"
 
 
@@ -56,7 +56,9 @@ def slowness(gflops: float | None) -> str:
     """
     if not lacks_blas() and (gflops is None or gflops >= SLOW_GFLOPS):
         return ""
-    found = f"{os.path.basename(BLAS)} reaches only {gflops:.0f} GFLOP/s a core" if BLAS else "no fast BLAS found"
+    found = (
+        f"{os.path.basename(BLAS)} reaches only {gflops:.0f} GFLOP/s per core" if BLAS else "no fast BLAS found"
+    )
     mkl = "pip install mkl, or " if platform.machine() == "x86_64" else ""
     return (
         f"{found}, so this is many times slower than it could be: {mkl}install OpenBLAS "
@@ -66,7 +68,7 @@ def slowness(gflops: float | None) -> str:
 
 def in_words(gflops: float | None) -> str:
     """Name the device, the BLAS and its speed, for logs."""
-    return describe() if gflops is None else f"{describe()}, {gflops:.0f} GFLOP/s a core"
+    return describe() if gflops is None else f"{describe()}, {gflops:.0f} GFLOP/s per core"
 
 
 def keep_in_memory() -> None:

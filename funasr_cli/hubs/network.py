@@ -1,4 +1,4 @@
-"""Why a hub does not answer: a user setting (offline, address, token, certificates, proxy), or the hub itself."""
+"""Reasons why a hub does not answer: the hub itself, or a setting such as an address, token or proxy."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def reason(error: BaseException) -> str:
-    """Return the innermost reason, in one line."""
+    """Return the innermost reason for an error, in one line."""
     # JSON parsers raise their errors from a StopIteration, which says nothing.
     *_, innermost = (cause for cause in causes(error) if not isinstance(cause, StopIteration))
     texts = (getattr(innermost, "strerror", None), getattr(innermost, "message", None), str(innermost))
@@ -65,7 +65,7 @@ def reason(error: BaseException) -> str:
 
 def unreached(hub_id: str, error: BaseException, access: Access) -> OutputError | SetupError:
     """Return the error for a hub that does not answer, or answers with something else."""
-    what = "cannot be reached" if _is_about_a_connection(error) else "does not answer as a hub"
+    what = "cannot be reached" if _is_about_a_connection(error) else "does not answer like a hub"
     message = f"{hub_id}: {access.endpoint} {what} ({reason(error)})"
     return setting_at_fault(error, access) or SetupError(message, access.elsewhere, code="hub-unreachable")
 
