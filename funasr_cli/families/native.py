@@ -42,11 +42,11 @@ def native_part(checkpoint: Checkpoint, family: Family, dtype: str) -> NativePar
     """
     part = family.native
     if part is None:
-        message = f"{OPTION}: {family.upstream_class} has nothing that this engine can compute"
-        raise UsageError(message, f"{OMIT}; MLX computes it", code="option-unsupported")
+        unable = f"{OPTION}: {family.upstream_class} has nothing that this engine can compute"
+        raise UsageError(unable, f"{OMIT}; MLX computes it", code="option-unsupported")
     if on_accelerator():
-        hint = f"add --device cpu, or {OMIT}"
-        raise UsageError(f"{OPTION} computes on a CPU, but MLX uses the GPU", hint, code="options-conflict")
+        on_cpu = f"add --device cpu, or {OMIT}"
+        raise UsageError(f"{OPTION} computes on a CPU, but MLX uses the GPU", on_cpu, code="options-conflict")
     problem = why_unsupported(part.config(checkpoint.config))
     if problem is None and dtype == INT8_DTYPE:
         problem = _odd_group(checkpoint, part)
