@@ -37,7 +37,10 @@ OF_RESULTS = (
     "max_line_width", "max_line_count",
 )  # fmt: skip
 HOTWORD_HELP = f"A word to expect, such as a name. Repeatable; the prompt holds up to {MAX_PROMPT_TOKENS} tokens."
-YES_HELP = "Download a missing model from Hugging Face without asking. The default model is Fun-ASR-Nano (nano)."
+YES_HELP = (
+    "Download a missing model from Hugging Face without asking. The default is nano: Fun-ASR-Nano in a layout "
+    "that needs no torch, unlike the one that funasr convert nano downloads."
+)
 TEMPLATE_HELP = (
     "Names of the files: {stem} and {suffix} come from the input's name, {lang} from --lang, and {ext} from the "
     "format. Default: {stem}.{ext}."

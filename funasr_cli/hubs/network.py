@@ -17,6 +17,7 @@ PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 NOT_OF_A_TOKEN = re.compile(r"[^!#-&(-_a-~]")  # spaces, quotes, non-ASCII characters
 UNAUTHORIZED, PROXY_AUTHENTICATION = 401, 407  # HTTP status codes
 OFFLINE_VARIABLE = "FUNASR_OFFLINE"
+NOT_OFFLINE = ("", "0", "false", "f", "no", "n", "off")  # its values that allow downloads, as for Click's flags
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ class Access:
     socks: str  # package that the client needs for SOCKS proxies
     elsewhere: str  # hint for a hub that cannot be reached
     cache: Path  # where downloads are kept
-    room: str  # hint for a cache that is full or cannot be written
+    cache_variable: str  # the variable that moves the cache
 
 
 def offline_variable() -> str | None:
-    """Return the name of our variable that forbids downloads, if it is set; an empty value or 0 does not count."""
-    return OFFLINE_VARIABLE if os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0") else None
+    """Return the name of our variable that forbids downloads, if it is set; 0, false, no and off do not count."""
+    is_off = os.environ.get(OFFLINE_VARIABLE, "").strip().lower() in NOT_OFFLINE
+    return None if is_off else OFFLINE_VARIABLE
 
 
 def offline(hub_id: str, variable: str, *, partly: bool) -> SetupError:
@@ -45,6 +47,11 @@ def offline(hub_id: str, variable: str, *, partly: bool) -> SetupError:
     return SetupError(
         f"{hub_id}: {here} on this machine, and {variable} forbids downloads", hint, code="hub-offline"
     )
+
+
+def another_disk(cache_variable: str) -> str:
+    """Return the hint for a cache on a disk that is full."""
+    return f"free some space, or set {cache_variable} to a folder on another disk"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -107,11 +114,13 @@ def wrong_token(access: Access) -> SetupError | None:
 def _cache_at_fault(error: BaseException, access: Access) -> OutputError | None:
     for cause in (cause for cause in causes(error) if isinstance(cause, OSError)):
         if cause.errno in NO_ROOM:
-            return OutputError(f"{access.cache}: the disk is full", access.room, code="disk-full")
+            hint = another_disk(access.cache_variable)
+            return OutputError(f"{access.cache}: the disk is full", hint, code="disk-full")
         place = Path(os.fsdecode(cause.filename)) if isinstance(cause.filename, str | bytes) else None
         if place and (place.is_relative_to(access.cache.parent) or access.cache.is_relative_to(place)):
             message = f"{place}: cannot be used ({cause.strerror})"
-            return OutputError(message, access.room, code="output-unwritable")
+            hint = f"set {access.cache_variable} to a folder that you may write to"
+            return OutputError(message, hint, code="output-unwritable")
     return None
 
 

@@ -20,7 +20,7 @@ from support.hub_server import LARGE, Hub, serving
 from support.layouts import write_mlx_audio, write_transformers
 from support.running import COMMAND, Result, environment, invoke
 from support.small import MakeCheckpoint
-from support.terminal import on_terminal, screen
+from support.terminal import on_terminal
 
 import funasr_cli
 from funasr_cli.cli import first_model
@@ -94,10 +94,9 @@ def test_yes(run: Run, hub: Hub, home: Path, short_wav: Path) -> None:
     assert list(converted_models()) == [NANO]
     assert (result.stdout, result.errors) == (expected(short_wav), [])
     notes = result.stderr.splitlines()
-    assert notes[0] == f"fetching Fun-ASR-Nano (1.7 GB) from Hugging Face: {NANO}"
-    assert notes[1] == f"converted to {home / 'home/models' / NANO}"
-    assert "no word times" in notes[2]
-    assert ["funasr convert nano --hub ms" in notes[3], "--align-with sensevoice" in notes[4]] == [True, True]
+    assert (NANO in notes[0], str(home / "home/models" / NANO) in notes[1]) == (True, True)
+    ways = " ".join(notes[2:])
+    assert ["funasr convert nano --hub ms" in ways, "--align-with sensevoice" in ways] == [True, True]
     count = hub.requests
     for options in ((), ("--yes",), ("--model", "nano"), ("--model", NANO)):
         again = run(*options, short_wav)
@@ -113,11 +112,9 @@ def test_accepted_on_a_terminal(hub: Hub, home: Path, short_wav: Path) -> None:
         "transcribe", short_wav, "--max-tokens", 2, stdout_too=False, answer="\n", **env
     )
     assert (code, printed) == (1, expected(short_wav))  # two tokens cut the text short
-    lines = screen(shown)[1:]  # the first one is the answer, which was given early
-    assert lines[0] == "No speech model is installed yet."
-    assert lines[1] == f"Fun-ASR-Nano ({NANO}) is downloaded once and takes 3.4 GB of disk space."
-    assert "Fetch Fun-ASR-Nano (1.7 GB) from Hugging Face? [Y/n]" in shown
-    assert [step for step in ("downloading", "reading the source", "writing") if step not in shown] == []
+    asked = shown[: shown.index("[Y/n]")]
+    assert [fact for fact in (NANO, "3.4 GB", "1.7 GB", "Hugging Face") if fact not in asked] == []
+    assert [step for step in ("downloading", "writing", "checking") if step not in shown] == []
 
 
 @pytest.mark.parametrize("answer", ["what?\nNo\n", "\x04"])
@@ -266,7 +263,7 @@ def test_a_disk_without_room(run: Run, hub: Hub, short_wav: Path, monkeypatch: p
     """Room is needed for the download and its conversion together."""
     usage = shutil.disk_usage("/")._replace(free=int(1.5 * (DEFAULT_DOWNLOAD.size_bytes or 0)))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    run("--yes", short_wav).assert_error(1, "disk-full", "3,342.0 MB")
+    run("--yes", short_wav).assert_error(1, "disk-full", "FUNASR_HOME")
     assert hub.requests == 0
 
 

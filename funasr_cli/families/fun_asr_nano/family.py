@@ -30,7 +30,7 @@ DECODER_FILES = (
     "added_tokens.json",
 )  # fmt: skip
 CTC_ON_MODELSCOPE = "convert Fun-ASR-Nano-2512 with --hub ms: that copy has a CTC branch"
-ALIGN = "take them from another model with --align-with sensevoice"
+ALIGN = "get word times from another model with --align-with sensevoice"
 # 829.8 M values in bfloat16, and 11 MB of tokenizer. Transformers' layout has no CTC branch.
 NANO = Download("Fun-ASR-Nano", "FunAudioLLM/Fun-ASR-Nano-2512-hf", 1_671_000_000, word_times=False)
 TOP_FILES = (*transformers.FEATURES_FILES, files.CTC_VOCABULARY_FILE, "chat_template.jinja")
