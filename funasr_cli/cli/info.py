@@ -241,6 +241,6 @@ def _facts(row: dict[str, Any]) -> dict[str, str]:
         "family": f"{row['family']} ({row['bytes'] / 1e6:,.0f} MB, {weights})",
         "languages": ", ".join(LANGUAGES[code].english_name for code in row["languages"]),
         "word times": times + (f"; {ON_MODELSCOPE}" if row["ctc_on_modelscope"] else ""),
-        "supports": ", ".join(_supports(row["capabilities"])) or "no options of its own",
+        "supports": ", ".join(_supports(row["capabilities"])) or "only plain transcription",
         "folder": row["folder"],
     }
