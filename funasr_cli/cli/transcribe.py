@@ -41,7 +41,7 @@ HOTWORD_HELP = (
 )
 YES_HELP = (
     "Download a missing model from Hugging Face without asking. Without --model, that is Fun-ASR-Nano in a layout "
-    "that needs no torch; funasr convert nano downloads FunASR's layout, which does."
+    "that needs no torch; funasr convert nano downloads another one."
 )
 TEMPLATE_HELP = (
     "File names: {stem} and {suffix} come from the input's name, {lang} from --lang, and {ext} from the "
