@@ -203,8 +203,8 @@ def find_model(name: str | None) -> Path:
     if name is None:
         return _default_model(models)
     if not name:
-        hint = "name a model that funasr models lists, a folder or a hub id"
-        raise ModelError("the model's name is empty", hint, code="model-missing")
+        ways = "name a model that funasr models lists, a folder or a hub id"
+        raise ModelError("the model's name is empty", ways, code="model-missing")
     folder = local_folder(name)
     if folder and (folder / CONFIG_FILE).is_file():
         return folder

@@ -13,7 +13,6 @@ from funasr_cli.checkpoints.format import sha256_of
 from funasr_cli.errors import FunASRError, ModelError, SetupError
 from funasr_cli.hubs.network import (
     Access,
-    another_disk,
     failure,
     offline,
     offline_variable,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 ENDPOINT, TOKENS = "HF_ENDPOINT", ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 RETRY_HINT = "run it again: complete files are kept; on a bad connection, convert a folder made with hf download"
 CACHE_VARIABLE = "HF_HOME"
+OTHER_DISK_HINT = f"free some space, or set {CACHE_VARIABLE} to a folder on another disk"
 HUB_OFFLINE = "HF_HUB_OFFLINE"
 
 
@@ -107,7 +107,7 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", report: Repo
     )
     missing = {file.filename: file.file_size or 0 for file in plan if file.will_download}
     total = sum(missing.values())
-    require_space(Path(constants.HF_HUB_CACHE), total, f"the download of {hub_id}", another_disk(CACHE_VARIABLE))
+    require_space(Path(constants.HF_HUB_CACHE), total, f"the download of {hub_id}", OTHER_DISK_HINT)
     bars = _bars(lambda count: report(min(count, total), total))
     folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bars))
     for name in missing:  # the client checks only the size of files that come over HTTP
@@ -143,7 +143,7 @@ def _access() -> Access:
     return Access(
         constants.ENDPOINT, ENDPOINT, tokens, ("SSL_CERT_FILE", "SSL_CERT_DIR"), "socksio",
         "set HF_ENDPOINT to a mirror; or use funasr convert ID --hub ms if ModelScope has the model",
-        Path(constants.HF_HUB_CACHE), CACHE_VARIABLE,
+        Path(constants.HF_HUB_CACHE), CACHE_VARIABLE, OTHER_DISK_HINT,
     )  # fmt: skip
 
 

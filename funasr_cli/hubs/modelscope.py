@@ -17,15 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from funasr_cli import errors
 from funasr_cli.errors import FunASRError, ModelError, OutputError, SetupError
-from funasr_cli.hubs.network import (
-    Access,
-    another_disk,
-    failure,
-    offline,
-    offline_variable,
-    unreached,
-    wrong_token,
-)
+from funasr_cli.hubs.network import Access, failure, offline, offline_variable, unreached, wrong_token
 from funasr_cli.hubs.repository import CheckpointFolder, Report, is_complete, wanted
 from funasr_cli.options import Hub
 from funasr_cli.paths import require_space
@@ -39,6 +31,7 @@ ENDPOINT, TOKEN = "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN"
 COMMIT = re.compile(r"[0-9a-f]{40}")  # checked, because it becomes a folder's name
 RETRY_HINT = "run it again: the download resumes where it stopped"
 CACHE_VARIABLE = "MODELSCOPE_CACHE"
+OTHER_DISK_HINT = f"free some space, or set {CACHE_VARIABLE} to a folder on another disk"
 PARTIAL = ".incomplete"  # the client's ending for unfinished files
 
 Entry = dict[str, Any]  # a file as the hub lists it: Path, Size, Sha256, Revision, CommittedDate, ...
@@ -129,7 +122,7 @@ def _access(config: "HubConfig") -> Access:
         stated if "://" in stated else str(config.endpoint), ENDPOINT, {TOKEN: token} if token else {},
         ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "pysocks",
         f"set {ENDPOINT} to another site, or use --hub hf if Hugging Face has the model",
-        config.cache_dir, CACHE_VARIABLE,
+        config.cache_dir, CACHE_VARIABLE, OTHER_DISK_HINT,
     )  # fmt: skip
 
 
@@ -170,7 +163,7 @@ def _download(api: "HubApi", cache: Path, hub_id: str, revision: str, entries: l
     chosen = [files[name] for name in wanted(hub_id, files)]
     begun = _folder(api, hub_id, revision)
     missing = sum(_missing_bytes(begun, entry) for entry in chosen)
-    require_space(cache, missing, f"the download of {hub_id}", another_disk(CACHE_VARIABLE))
+    require_space(cache, missing, f"the download of {hub_id}", OTHER_DISK_HINT)
     counters = [_counter(missing, report)]
     return str(api.download_repo(hub_id, MODEL, revision=revision, file_list=chosen, progress_callbacks=counters))
 

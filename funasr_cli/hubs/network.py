@@ -32,6 +32,7 @@ class Access:
     elsewhere: str  # hint for a hub that cannot be reached
     cache: Path  # where downloads are kept
     cache_variable: str  # the variable that moves the cache
+    room: str  # hint for a cache on a full disk
 
 
 def offline_variable() -> str | None:
@@ -47,11 +48,6 @@ def offline(hub_id: str, variable: str, *, partly: bool) -> SetupError:
     return SetupError(
         f"{hub_id}: {here} on this machine, and {variable} forbids downloads", hint, code="hub-offline"
     )
-
-
-def another_disk(cache_variable: str) -> str:
-    """Return the hint for a cache on a disk that is full."""
-    return f"free some space, or set {cache_variable} to a folder on another disk"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -114,8 +110,7 @@ def wrong_token(access: Access) -> SetupError | None:
 def _cache_at_fault(error: BaseException, access: Access) -> OutputError | None:
     for cause in (cause for cause in causes(error) if isinstance(cause, OSError)):
         if cause.errno in NO_ROOM:
-            hint = another_disk(access.cache_variable)
-            return OutputError(f"{access.cache}: the disk is full", hint, code="disk-full")
+            return OutputError(f"{access.cache}: the disk is full", access.room, code="disk-full")
         place = Path(os.fsdecode(cause.filename)) if isinstance(cause.filename, str | bytes) else None
         if place and (place.is_relative_to(access.cache.parent) or access.cache.is_relative_to(place)):
             message = f"{place}: cannot be used ({cause.strerror})"

@@ -134,7 +134,7 @@ def test_addresses(client: Client, endpoint: str) -> None:
 def test_an_answer_of_the_hub_names_no_settings(tmp_path: Path) -> None:
     answer = Exception()
     answer.status_code = 503  # type: ignore[attr-defined]
-    access = modelscope.Access(NOWHERE, "X", {"TOKEN": "“"}, ("SSL_CERT_FILE",), "pysocks", "", tmp_path, "")
+    access = modelscope.Access(NOWHERE, "X", {"TOKEN": "“"}, ("SSL_CERT_FILE",), "pysocks", "", tmp_path, "", "")
     assert setting_at_fault(answer, access) is None
 
 
@@ -144,7 +144,7 @@ def test_an_answer_of_the_hub_names_no_settings(tmp_path: Path) -> None:
 )
 def test_downloads_that_end_early(tmp_path: Path, number: int, code: str) -> None:
     """The innermost reason is reported, in one line."""
-    access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "", tmp_path, "CACHE")
+    access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "", tmp_path, "CACHE", "make room")
     try:
         try:
             raise OSError(number, os.strerror(number))
@@ -152,19 +152,18 @@ def test_downloads_that_end_early(tmp_path: Path, number: int, code: str) -> Non
             raise RuntimeError("the client's own words\non two lines") from inner
     except RuntimeError as outer:
         error = failure("owner/model", outer, access, "run it again")
-    room = "free some space, or set CACHE to a folder on another disk"
-    assert (error.code, error.hint) == (code, room if code == "disk-full" else "run it again")
+    assert (error.code, error.hint) == (code, "make room" if code == "disk-full" else "run it again")
     assert (str(tmp_path) if code == "disk-full" else os.strerror(number)) in error.message
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTDIR])
 def test_a_cache_that_cannot_be_written(tmp_path: Path, number: int) -> None:
     """More space would not help."""
-    access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "", tmp_path, "CACHE")
+    access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "", tmp_path, "CACHE", "make room")
     unwritable = OSError(number, os.strerror(number), str(tmp_path / "blobs"))
     error = failure("owner/model", unwritable, access, "run it again")
     assert error.code == "output-unwritable"
-    assert ("CACHE" in error.hint, "space" in error.hint) == (True, False)
+    assert ("CACHE" in error.hint, "room" in error.hint) == (True, False)
 
 
 @pytest.mark.parametrize("value", ["", "0", "false", "No", "OFF", "f", " n "])
