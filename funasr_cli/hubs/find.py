@@ -260,7 +260,7 @@ def _matching(name: str, models: dict[str, Path]) -> dict[str, Path]:
 
 def _missing_hint(name: str, models: dict[str, Path]) -> str:
     """Return a hint for a name that no model has: a similar name, or how to convert a model."""
-    known_names = {download.name.lower(): alias for alias, download in DOWNLOADS.items()}
+    known_names = {DOWNLOADS[alias].name.lower(): alias for alias in ALIASES if alias in DOWNLOADS}
     if "/" not in name:
         on_hubs = [*ALIASES.values(), *(download.hub_id for download in DOWNLOADS.values())]
         known_names |= {hub_id.rpartition("/")[2].lower(): hub_id for hub_id in on_hubs}
