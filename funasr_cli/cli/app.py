@@ -28,7 +28,7 @@ HELP = """Transcribe speech on your own machine, with the Fun-ASR models on MLX.
 
 Start with: funasr transcribe recording.m4a
 
-To try it without downloading a model: funasr transcribe --model demo recording.m4a
+To test the installation: --model demo. It needs no download, and understands a few phrases of synthetic speech.
 """
 # Click's UsageError. Typer has its own copy of Click in some versions, so it cannot be imported by name.
 BadCommandLine = cast(type[Exception], typer.BadParameter.__mro__[1])

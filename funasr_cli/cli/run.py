@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
     from funasr_cli.scheduling.events import Finished
 
+DEMO_NOTE = "the demo model understands only a few phrases of synthetic speech; other recordings become nonsense"
 AUDIO_MARK = "<audio>"
 MOST_HOTWORDS_BYTES = 1 << 22  # far more than fits into a prompt
 
@@ -159,7 +160,9 @@ def transcribe_all(
 
     `finish` is called with each result after it has been displayed.
     """
+    from funasr_cli import demo
     from funasr_cli.audio.recording import Source
+    from funasr_cli.hubs.find import DEMO
     from funasr_cli.scheduling.events import Finished
     from funasr_cli.sources import open_input
 
@@ -168,6 +171,8 @@ def transcribe_all(
             files.prepare(input)
         return open_input(input, recognizer.sample_rate_hz)
 
+    if recognizer.model.name == DEMO and any(input.path.parent != demo.CLIPS for input in inputs):
+        console.note(DEMO_NOTE)
     with display.region:
         for event in recognizer.run([partial(open_one, input) for input in inputs], options):
             try:

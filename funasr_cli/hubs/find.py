@@ -119,7 +119,8 @@ def fetch_checkpoint(
         is_file, is_address = os.path.isfile(name), "://" in name
         if not (is_file or is_address) and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
             raise ModelError(f"{name}: no such folder", code="model-missing")
-        hint = "name its folder" if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
+        as_file = f"name the folder of a checkpoint; to transcribe a recording: funasr transcribe {name}"
+        hint = as_file if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
         raise ModelError(f"{name}: neither a folder nor a hub id", hint, code="model-missing")
     if hub is Hub.MS:
         from funasr_cli.hubs.modelscope import fetch

@@ -194,8 +194,9 @@ def _interruptible() -> Iterator[threading.Event]:
         with suppress(Exception):  # stops what its Xet library is fetching; absent from some versions
             from huggingface_hub.utils._xet import abort_xet_session
 
-            abort_xet_session()
-        before(*arguments)  # type: ignore[operator]  # raises KeyboardInterrupt
+            abort_xet_session()  # type: ignore[no-untyped-call]
+        if callable(before):
+            before(*arguments)  # raises KeyboardInterrupt
 
     handles = callable(before) and threading.current_thread() is threading.main_thread()
     constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES
@@ -222,7 +223,7 @@ def _bars(report: Callable[[int], None], interrupted: threading.Event) -> type:
         def update(self, n: float | None = 1) -> bool | None:
             if interrupted.is_set():
                 raise KeyboardInterrupt
-            return super().update(n)  # type: ignore[no-any-return]
+            return super().update(n)
 
         def display(self, *_: object, **__: object) -> None:
             nonlocal furthest

@@ -140,6 +140,11 @@ def test_errors_of_a_process(here: Path, typed: str, exit_code: int, value: str)
 @pytest.mark.parametrize(("typed", "near", "where"), [
     ("trnscribe a.flac", "did you mean transcribe?", "funasr"),
     ("--verison", "did you mean --version?", "funasr"),
+    ("transcribe --formt srt a.wav", "did you mean --format?", "funasr transcribe"),
+    ("transcribe --language en a.wav", "did you mean --lang?", "funasr transcribe"),
+    ("transcribe --version", "did you mean funasr --version?", "funasr transcribe"),
+    ("meeting.m4a", "did you mean funasr transcribe meeting.m4a?", "funasr"),
+    ("help", "did you mean funasr --help?", "funasr"),
 ])  # fmt: skip
 def test_the_nearest_name_is_offered(typed: str, near: str, where: str) -> None:
     funasr(*shlex.split(typed)).assert_error(2, "command-line", near, f"see {where} --help\n")
@@ -157,6 +162,8 @@ def test_the_nearest_name_is_offered(typed: str, near: str, where: str) -> None:
         ("bench --rtf --trials 0", "--trials: 0 is too small", "use 1 or more"),
         ("models a b", "unexpected argument: a b", "see funasr models --help"),
         ("nonsense", "unknown command nonsense", "see funasr --help"),
+        ("transcribe --translate", "unknown option --translate", "see funasr transcribe --help"),
+        ("transcribe a.wav --resume", "--resume works only with --output-dir", ""),
     ],
 )
 def test_mistakes_in_our_own_words(typed: str, message: str, hint: str) -> None:
