@@ -51,5 +51,5 @@ def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> 
     there = nearest_existing(folder)
     free = shutil.disk_usage(there).free
     if free < bytes_needed:
-        sizes = f"needs {bytes_needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
+        sizes = f"needs {bytes_needed / 1e6:,.1f} MB, only {free / 1e6:,.1f} MB are free"
         raise OutputError(f"{there}: {what_for} {sizes}", hint, code="disk-full")

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 HUB = "Hugging Face"
 TO_MODELSCOPE = "funasr convert nano --hub ms"
 OTHER_WAYS = (
-    "convert a folder or hub id with funasr convert SOURCE, or try the small bundled model with --model demo"
+    "convert a folder or hub id with funasr convert SOURCE, or test the installation with --model demo, a small "
+    "model that understands only synthetic speech"
 )
 
 
@@ -66,7 +67,9 @@ def find_or_fetch(
     variable = forbids_downloads()
     if variable and not yes:
         copied = "copy a model's folder from another machine and name it with --model"
-        missing.hint = f"{variable} is set, so nothing is downloaded: {copied}, or try --model demo"
+        missing.hint = (
+            f"{variable} is set, so nothing is downloaded: {copied}, or test the installation with --model demo"
+        )
         raise missing
     aligner = align_with if options.word_times else None
     _refuse_unusable(inputs, download, options, typed, aligner)
@@ -190,10 +193,10 @@ def _note_missing_word_times(folder: Path) -> None:
 
 
 def _ways_to_word_times(source: Mapping[str, str | None]) -> Iterator[str]:
-    yield "no word times: the weights have no CTC branch. To get word times, install torch and run one of:"
+    yield "this model has no word times, because its weights lack a CTC branch. To get word times, run one of:"
     if has_ctc_on_modelscope(source):
-        yield f"  {TO_MODELSCOPE}"
-    yield "  funasr convert sensevoice, and from then on add --align-with sensevoice"
+        yield f"  {TO_MODELSCOPE}  # needs torch and modelscope-hub"
+    yield "  funasr convert sensevoice  # needs torch and sentencepiece; then add --align-with sensevoice"
 
 
 def _name_on_modelscope(download: "Download") -> str:
