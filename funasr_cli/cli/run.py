@@ -147,6 +147,14 @@ def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
         console.say(AUDIO_MARK.join((prompt.before, prompt.after)))
 
 
+def _is_own_recording(input: Input) -> bool:
+    """Return whether an input is a file other than the demo model's clips, judged by its size."""
+    from funasr_cli import demo
+
+    sizes = {clip.path.stat().st_size for clip in demo.clips()}
+    return input.path.is_file() and input.path.stat().st_size not in sizes
+
+
 def transcribe_all(
     inputs: Sequence[Input],
     recognizer: "Recognizer",
@@ -160,7 +168,6 @@ def transcribe_all(
 
     `finish` is called with each result after it has been displayed.
     """
-    from funasr_cli import demo
     from funasr_cli.audio.recording import Source
     from funasr_cli.hubs.find import DEMO
     from funasr_cli.scheduling.events import Finished
@@ -171,7 +178,7 @@ def transcribe_all(
             files.prepare(input)
         return open_input(input, recognizer.sample_rate_hz)
 
-    if recognizer.model.name == DEMO and any(input.path.parent != demo.CLIPS for input in inputs):
+    if recognizer.model.name == DEMO and any(map(_is_own_recording, inputs)):
         console.note(DEMO_NOTE)
     with display.region:
         for event in recognizer.run([partial(open_one, input) for input in inputs], options):

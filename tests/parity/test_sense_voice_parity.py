@@ -87,7 +87,9 @@ def test_a_batch_equals_its_clips_alone(references: References, model: Any) -> N
         assert [dataclasses.replace(word, score=None) for word in together_words] == [
             dataclasses.replace(word, score=None) for word in own_words
         ]
-        assert [word.score for word in together_words] == pytest.approx([word.score for word in own_words], abs=1e-5)
+        assert [word.score for word in together_words] == pytest.approx(
+            [word.score for word in own_words], abs=1e-5
+        )
         for check in (parity.check_encoder, parity.check_log_probs, parity.check_labels):
             check(model, ours, row)
     assert len(rows) == len(BATCH_CLIPS)
