@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
     from funasr_cli.scheduling.events import Finished
 
-DEMO_NOTE = "the demo model understands only a few phrases of synthetic speech; other recordings become nonsense"
+DEMO_NOTE = "the demo model knows a few phrases of synthetic speech, not real recordings"
 AUDIO_MARK = "<audio>"
 MOST_HOTWORDS_BYTES = 1 << 22  # far more than fits into a prompt
 
