@@ -26,6 +26,16 @@ from funasr_cli.paths import REFERENCE_PYTHON
 OWN_VARIABLES = (
     CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_OFFLINE", "FUNASR_BLAS", "FUNASR_TRACEBACK", REFERENCE_PYTHON,
 )  # fmt: skip
+# Variables of the hubs' clients. Tokens are left out, since the report is meant to be passed on.
+HUB_VARIABLES = (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "MODELSCOPE_CACHE",
+    "MODELSCOPE_ENDPOINT",
+)
+NO_SETTINGS = "none; every option has its default value"
 FACT_COLUMNS = 14  # width of the labels in the list of models
 SUPPORTS = {  # words for capabilities in lists; empty for those that matter only inside the program
     "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",
@@ -48,7 +58,7 @@ def info(
         facts |= {"settings": [setting._asdict() for setting in settings], "problems": problems}
         console.result(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     else:
-        facts["settings"] = [_in_words(setting, group) for setting in settings]
+        facts["settings"] = [_in_words(setting, group) for setting in settings] or NO_SETTINGS
         abilities = facts["capabilities"].items()
         facts["capabilities"] = [f"{name}: {', '.join(_supports(able))}" for name, able in abilities]
         width = max(map(len, facts))
@@ -62,8 +72,6 @@ def info(
 
 def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
     """Return all facts that can be found, by name, and the problems with the others."""
-    from funasr_cli.hubs.find import models_folder
-
     problems: list[str] = []
     facts: dict[str, Any] = {
         "funasr-cli": __version__,
@@ -74,12 +82,12 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
         "models": [],
         "capabilities": {},
         "settings file": None,
-        "environment": {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ},
+        "environment": {name: os.environ[name] for name in OWN_VARIABLES + HUB_VARIABLES if name in os.environ},
         "settings": settings_in_force(group, {}),
     }
     for gather_some in (
         _computing,
-        lambda: {"models folder": str(models_folder()), **_models()},
+        _models,
         lambda: {"settings file": f"{config_file()}{'' if config_file().exists() else ' (does not exist)'}"},
         lambda: {"settings": settings_in_force(group, command_settings(group))},
     ):
@@ -91,9 +99,15 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def _models() -> dict[str, Any]:
+    from funasr_cli.hubs.find import models_folder
+
     rows = known_models()
     abilities = {row["name"]: row["capabilities"] for row in rows if "problem" not in row}
-    return {"models": [row["name"] for row in rows], "capabilities": abilities}
+    return {
+        "models folder": str(models_folder()),
+        "models": [row["name"] for row in rows],
+        "capabilities": abilities,
+    }
 
 
 def _computing() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from funasr_cli.formats import clock
 from funasr_cli.scheduling.events import Event, Failed, Finished
 from funasr_cli.transcript import Ledger
 
+LOST = "the text of unfinished inputs is lost; with --stream, it appears while it is decoded"
 LOW_DBFS = -45.0  # the peak of speech is rarely lower; voice activity detection misses most speech below it
 
 
@@ -106,6 +107,12 @@ class Outcome:
             levels = [row.level_dbfs for row in self.rows if row.state == "silent"]
             parts.append(no_speech(max((level for level in levels if level is not None), default=None)))
         return "; ".join(parts)
+
+    def interruption(self, inputs: int, *, to_files: bool, stream: bool) -> str:
+        """Return what to add to the message that a run was interrupted: what is done, and what is lost."""
+        if to_files and self.rows:
+            return f": {len(self.rows)} of {inputs} inputs are done; --resume continues with the others"
+        return "" if stream or len(self.rows) == inputs else f": {LOST}"
 
     @property
     def is_unreadable(self) -> bool:

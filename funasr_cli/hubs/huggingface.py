@@ -3,11 +3,13 @@
 import glob
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from funasr_cli.checkpoints.format import sha256_of
 from funasr_cli.errors import FunASRError, ModelError, SetupError
@@ -32,6 +34,7 @@ RETRY_HINT = "run it again: complete files are kept; on a bad connection, conver
 CACHE_VARIABLE = "HF_HOME"
 OTHER_DISK_HINT = f"free some space, or set {CACHE_VARIABLE} to a folder on another disk"
 HUB_OFFLINE = "HF_HUB_OFFLINE"
+PIECE_BYTES = 1 << 18  # read at a time; the client's 10 MB would delay progress and Ctrl-C on a slow connection
 
 
 def forbids_downloads() -> str | None:
@@ -102,14 +105,14 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", report: Repo
     files = {file.rfilename: file for file in info.siblings or ()}
     patterns = list(map(glob.escape, wanted(hub_id, files)))
     # Pass the revision, not the commit, so that the cache records which commit the branch pointed to.
-    plan = snapshot_download(
-        hub_id, revision=revision, allow_patterns=patterns, dry_run=True, tqdm_class=_bars(lambda _: None)
-    )
+    silent = _bars(lambda _: None, threading.Event())
+    plan = snapshot_download(hub_id, revision=revision, allow_patterns=patterns, dry_run=True, tqdm_class=silent)
     missing = {file.filename: file.file_size or 0 for file in plan if file.will_download}
     total = sum(missing.values())
     require_space(Path(constants.HF_HUB_CACHE), total, f"the download of {hub_id}", OTHER_DISK_HINT)
-    bars = _bars(lambda count: report(min(count, total), total))
-    folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bars))
+    with _interruptible() as interrupted:
+        bars = _bars(lambda count: report(min(count, total), total), interrupted)
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bars))
     for name in missing:  # the client checks only the size of files that come over HTTP
         stated = files[name].lfs
         if stated and stated.sha256 != sha256_of(folder / name):
@@ -179,13 +182,50 @@ def _answer(hub_id: str, revision: str | None, error: Exception) -> ModelError |
     return None
 
 
-def _bars(report: Callable[[int], None]) -> type:
-    """Make a class of progress bars that draw nothing; those that count bytes report them."""
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C sets. Otherwise the client's threads would first finish their files."""
+    from huggingface_hub import constants
+
+    interrupted = threading.Event()
+    before, piece = signal.getsignal(signal.SIGINT), constants.DOWNLOAD_CHUNK_SIZE
+
+    def interrupt(*arguments: Any) -> None:
+        interrupted.set()
+        with suppress(Exception):  # stops what its Xet library is fetching; absent from some versions
+            from huggingface_hub.utils._xet import abort_xet_session
+
+            abort_xet_session()  # type: ignore[no-untyped-call]
+        if callable(before):
+            before(*arguments)  # raises KeyboardInterrupt
+
+    handles = callable(before) and threading.current_thread() is threading.main_thread()
+    constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES
+    if handles:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        constants.DOWNLOAD_CHUNK_SIZE = piece
+        if handles:
+            signal.signal(signal.SIGINT, before)
+
+
+def _bars(report: Callable[[int], None], interrupted: threading.Event) -> type:
+    """Make a class of progress bars that draw nothing; those that count bytes report them.
+
+    After an interrupt, they raise KeyboardInterrupt in the client's threads, which ends their downloads.
+    """
     from tqdm import tqdm
 
     furthest = 0  # several bars count bytes: received ones and written ones
 
     class Bar(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            return super().update(n)
+
         def display(self, *_: object, **__: object) -> None:
             nonlocal furthest
             if self.unit == "B" and self.n >= furthest:

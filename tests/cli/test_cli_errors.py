@@ -71,7 +71,7 @@ USAGE_ERRORS = [
     ("a.flac calls --pcm s16le", "options-conflict", "--pcm"),
     # options without effect
     ("a.flac --force", "option-idle", "--force"),
-    ("a.flac --resume -f json", "option-idle", "--resume"),
+    ("a.flac --resume -f json", "option-idle", "--resume works only with --output-dir"),
     ("a.flac --output-template x", "option-idle", "--output-template"),
     ("a.flac --max-line-width 42", "option-idle", "--max-line-width"),
     ("a.flac --max-line-count 2 -f txt,json -o out", "option-idle", "--max-line-count"),
@@ -142,6 +142,11 @@ def test_errors_of_a_process(here: Path, typed: str, exit_code: int, value: str)
 @pytest.mark.parametrize(("typed", "near", "where"), [
     ("trnscribe a.flac", "did you mean transcribe?", "funasr"),
     ("--verison", "did you mean --version?", "funasr"),
+    ("transcribe --formt srt a.wav", "did you mean --format?", "funasr transcribe"),
+    ("transcribe --language en a.wav", "did you mean --lang?", "funasr transcribe"),
+    ("transcribe --version", "did you mean funasr --version?", "funasr transcribe"),
+    ("meeting.m4a", "did you mean funasr transcribe meeting.m4a?", "funasr"),
+    ("help", "did you mean funasr --help?", "funasr"),
 ])  # fmt: skip
 def test_the_nearest_name_is_offered(typed: str, near: str, where: str) -> None:
     funasr(*shlex.split(typed)).assert_error(2, "command-line", near, f"see {where} --help\n")
@@ -179,6 +184,13 @@ def test_usage_lines_and_types_of_the_help(command: str) -> None:
     assert "{" not in usage
     assert re.findall(r"--\S+ +(?:-\w +)?\[\w+(?:\|\w+)*\]", text) == []
     assert re.findall(r"--\S+ +(?:-\w +)?<\w+(?:\|\w+)+>", text) != []
+
+
+def test_no_name_is_near() -> None:
+    """A suggestion that shares only a few letters would mislead."""
+    result = invoke("transcribe", "a.wav", "--translate")
+    result.assert_error(2, "command-line", "--translate", "see funasr transcribe --help")
+    assert "did you mean" not in result.stderr
 
 
 # --- the same values from other places ---

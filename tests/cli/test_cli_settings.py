@@ -83,6 +83,22 @@ def test_info(config: Path) -> None:
     assert "numbers as digits or as words" in shown
 
 
+def test_info_on_hubs(config: Path) -> None:
+    """It shows where the hubs' clients look and store, but no token."""
+    config.write_text("")
+    env = {
+        "FUNASR_CONFIG": str(config),
+        "HF_HOME": "/cache",
+        "HF_ENDPOINT": "https://mirror",
+        "HF_TOKEN": "hf_secret",
+    }
+    shown = invoke("info", env=env).stdout
+    assert "HF_HOME /cache" in shown
+    assert "HF_ENDPOINT https://mirror" in shown
+    assert "secret" not in shown
+    assert "every option has its default value\n" in shown
+
+
 def test_settings_in_force_and_their_sources(config: Path) -> None:
     """A variable takes precedence over the file. Settings of single commands are marked."""
     config.write_text('lang = "zh"\nmodel = "demo"\n[transcribe]\nformat = ["srt", "json"]\nmodel = "nano"\n')

@@ -15,6 +15,7 @@ from support.terminal import COLOURS, EAGER, account, drafts, frames, on_termina
 
 from funasr_cli import demo
 from funasr_cli.cli.display import SPARE_COLUMNS
+from funasr_cli.cli.run import DEMO_NOTE
 from funasr_cli.transcript import STAGES
 
 CLIPS = demo.clips()
@@ -91,8 +92,9 @@ def test_stdout_piped_and_stderr_on_a_terminal(options: tuple[str, ...], tmp_pat
     above, rows, _, below = account(shown)
     assert clip.written not in "\n".join(above)
     assert bool(drafts(shown)) == bool(options)
-    assert len(above) == 1
-    assert above[0].startswith(f"warning: {cut}: broke off after ")
+    note, warning = above
+    assert note == DEMO_NOTE
+    assert warning.startswith(f"warning: {cut}: broke off after ")
     assert [row[-1] for row in rows] == ["incomplete"]
     assert len(below) == 1
 
@@ -107,7 +109,8 @@ def test_table_of_all_inputs(tmp_path: Path) -> None:
         "transcribe", "-m", "demo", *names, cwd=tmp_path, stdout_too=False, COLUMNS="80"
     )
     assert (code, printed) == (1, f"a.flac: {CLIPS[0].written}\nb.flac: {CLIPS[1].written}\n")
-    lines = screen(shown)
+    note, *lines = screen(shown)
+    assert note == DEMO_NOTE
     assert lines[:-2] == [
         lines[0],
         "",

@@ -182,6 +182,12 @@ def test_no_such_folder(home: Path, name: str) -> None:
     assert_refused(name, "model-missing", f"{name}: no such folder", find=fetch_checkpoint)
 
 
+def test_a_recording_is_not_a_source(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "meeting.m4a").touch()
+    name = str(tmp_path / "meeting.m4a")
+    assert_refused(name, "model-missing", f"funasr transcribe {name}", find=fetch_checkpoint)
+
+
 def test_a_converted_model_is_a_source_by_its_name(home: Path, small_model: Path) -> None:
     """It is found by its name in `funasr models`, or by the last part of that."""
     add(home, small_model, "mine", "owner/theirs")
