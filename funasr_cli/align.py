@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from funasr_cli.decoding.agreement import said_before
+from funasr_cli.decoding.agreement import spoken_before
 from funasr_cli.decoding.text import clean_text
 from funasr_cli.decoding.words import time_words
 from funasr_cli.options import TranscribeOptions
@@ -12,7 +12,7 @@ from funasr_cli.units import is_spoken
 
 
 class Aligner(TranscriptStage):
-    """Adds word times to each segment by aligning its text with another model's CTC output.
+    """Stage that adds word times to a segment by aligning its text with another model's CTC output.
 
     Differences in spelling are handled as between a decoder and its own CTC branch (`decoding/words.py`). Words
     that cannot be matched get estimated times and are marked as such.
@@ -28,7 +28,7 @@ class Aligner(TranscriptStage):
             return segment
         reading = self._model.read_ctc(request.audio.samples, self._options)
         earlier = clean_text((request.first and self._options.prev_text) or "")
-        before = said_before(segment.text, earlier, reading.text)
+        before = spoken_before(segment.text, earlier, reading.text)
         return replace(segment, words=time_words(segment.text, reading, segment.start_s, segment.end_s, before))
 
     def transcript(self, transcript: Transcript) -> Transcript:

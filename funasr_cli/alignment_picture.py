@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ReadCTC = Callable[[np.ndarray], CTCReading]  # from the (samples,) of a segment to its CTC output
 LONGEST_S = 60.0  # more does not fit on a page
 LONGEST_ROW_S = 10.0
-INCHES_A_SECOND, NARROWEST, ROW_HEIGHT, DPI = 2.2, 7.0, 5.6, 130
+INCHES_PER_S, NARROWEST, ROW_HEIGHT, DPI = 2.2, 7.0, 5.6, 130
 PANEL_HEIGHTS = (0.7, 1.1, 1.3, 0.5)  # relative heights within a row
 NAMES, TICKS = ("waveform", "mel, Hz", "CTC posteriors", "words"), ((), (500, 2000), (0, 0.5, 1), ())
 SPECTROGRAM = FrontendConfig(SAMPLE_RATE_HZ, "hamming", 80, 25.0, 10.0, stack_frames=1, stack_step=1)
@@ -97,7 +97,7 @@ def draw(read_ctc: ReadCTC, audio: Audio, transcript: Transcript, path: Path, *,
     heard = [_hear(read_ctc, audio, transcript, segment) for segment in transcript.segments]
     count = ceil(audio.duration_s / LONGEST_ROW_S)
     row_s = audio.duration_s / count
-    width = max(NARROWEST, INCHES_A_SECOND * row_s)
+    width = max(NARROWEST, INCHES_PER_S * row_s)
     with drawing() as warned:
         figure = Figure((width, ROW_HEIGHT * count), layout="constrained")
         for row in _rows(figure, count, transcript):
@@ -187,7 +187,7 @@ def _draw_posteriors(row: Row, heard: Heard, segment: Segment) -> None:
             axes.text(times_s[peak], height, label, color=colour, ha="center", fontsize=8)
 
 
-def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
+def _draw_words(row: Row, segment: Segment, inches_per_s: float) -> None:
     """Draw a box for each word, dashed if its times are estimated, and shade the panels above it.
 
     The row clips both.
@@ -205,7 +205,7 @@ def _draw_words(row: Row, segment: Segment, inches_a_second: float) -> None:
         for above in (row.wave, row.spectrogram, row.posteriors):
             above.axvspan(word.start_s, word.end_s, color=colour, alpha=0.08, linewidth=0)
         middle_s = (word.start_s + word.end_s) / 2
-        fitting = inches_a_second * duration_s / COLUMN_INCHES / max(columns(word.text), 1)
+        fitting = inches_per_s * duration_s / COLUMN_INCHES / max(columns(word.text), 1)
         size = min(LARGEST, max(SMALLEST, fitting))
         score = "" if word.score is None else f"{word.score:.2f}"
         axes.text(middle_s, 0.62, word.text, clip_on=True, ha="center", va="center", fontsize=size)

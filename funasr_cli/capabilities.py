@@ -10,7 +10,7 @@ from funasr_cli.errors import UsageError
 from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
-NOBODY_TYPED: Mapping[str, str] = MappingProxyType({})
+NOTHING_TYPED: Mapping[str, str] = MappingProxyType({})
 OTHER_MODEL = "leave it out, or use another model: funasr models lists what each one supports"
 
 
@@ -111,7 +111,7 @@ NEEDS_IF_TYPED = {
 }
 BEST_EFFORT = ("ctc", "draft", "second_opinion")  # have no effect on a model without the capability
 UNIVERSAL = ("vad", "vad_threshold", "min_pause_s", "join_s", "batch_size")  # work with every model
-BY_THEMSELVES = ("language", "itn", "max_segment_s")  # have their own checks, below
+CHECKED_SEPARATELY = ("language", "itn", "max_segment_s")  # have their own checks, below
 
 
 def refuse_unsupported(
@@ -120,7 +120,7 @@ def refuse_unsupported(
     model: str,
     *,
     longest_segment_s: float = inf,
-    typed: Mapping[str, str] = NOBODY_TYPED,
+    typed: Mapping[str, str] = NOTHING_TYPED,
 ) -> None:
     """Refuse an option that a model does not support; the message names both.
 
@@ -140,7 +140,7 @@ def refuse_unsupported(
     """
     resolve_language(options.language, capabilities.languages)
     lacking = _lacking(options, capabilities, typed)
-    for name in sorted(lacking, key=lambda name: name not in typed):  # first what the user wrote, then settings
+    for name in sorted(lacking, key=lambda name: name not in typed):  # the command line first, then settings
         refuse_missing(typed.get(name, lacking[name].option), lacking[name].capability, capabilities, model)
     chosen = "max_segment_s" in typed or options.max_segment_s != DEFAULTS.max_segment_s
     if chosen and options.max_segment_s > longest_segment_s:
@@ -155,9 +155,9 @@ def supported(
     capabilities: Capabilities,
     *,
     longest_segment_s: float = inf,
-    typed: Mapping[str, str] = NOBODY_TYPED,
+    typed: Mapping[str, str] = NOTHING_TYPED,
 ) -> TranscribeOptions:
-    """Reset unsupported options that come from a variable or the settings file, and return the rest.
+    """Return the options, after resetting unsupported ones that come from a variable or the settings file.
 
     If an unsupported option was given on the command line, all options stay, and `refuse_unsupported` refuses it.
     The arguments are those of `refuse_unsupported`.

@@ -1,7 +1,7 @@
 """Find the inputs that the command line names, without opening a recording.
 
-A recording that is found twice is transcribed once, unless the user named that file twice: a file from a folder or
-a pattern is left out if it was also named directly, or was found before.
+A file that a folder or a pattern yields is left out if it was also named directly, or was found before. A file
+that the user names twice is transcribed twice.
 """
 
 import glob
@@ -83,7 +83,7 @@ def find_inputs(
 
 
 def has_folders(typed: str) -> bool:
-    """Tell whether a name is a folder or a pattern."""
+    """Return whether a name is a folder or a pattern."""
     return os.path.isdir(typed) or (glob.has_magic(typed) and not os.path.lexists(typed))
 
 
@@ -175,7 +175,7 @@ def _recordings(folder: Path, recursive: bool, problems: list[Input]) -> list[Pa
 
 
 def _is_plain(path: Path) -> bool:
-    """Tell whether a path is neither a pipe nor a device, which might never end."""
+    """Return whether a path is neither a pipe nor a device, which might never end."""
     return os.path.isfile(path) or not os.path.exists(path)
 
 

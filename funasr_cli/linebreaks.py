@@ -46,7 +46,7 @@ class Words:
         self.words = list(_split(text, line_width)) if text else []  # words wider than a line are cut
         widths = [word.columns for word in self.words]
         spaced = [word.spaced + word.columns for word in self.words]
-        # Total width before each word, and of the whole text, without spaces.
+        # Total width of the words before each one, and of all words, without spaces.
         self.columns_before = list(accumulate(widths, initial=0))
         self._spaced_before = list(accumulate(spaced, initial=0))
         self._costs = [_cost(before, after) for before, after in pairwise(self.words)]

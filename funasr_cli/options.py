@@ -75,7 +75,7 @@ class TranscribeOptions:
         temperature: sampling temperature. 0 is greedy: it always takes the most likely token.
         top_p: sample from the most likely tokens with this cumulative probability. None samples from all.
         top_k: sample from this number of most likely tokens. None samples from all.
-        seed: seed of the random numbers; None is 0. A segment's text does not depend on its batch neighbours.
+        seed: seed of the random numbers; None is 0. A segment's text does not depend on the rest of its batch.
         confidence: also keep the decoder's confidence for each piece of text.
         ctc: also return the CTC branch's greedy text, if the checkpoint has a CTC branch.
         draft: "auto" uses the CTC branch's text as a draft that the decoder checks several tokens per step, if the

@@ -8,7 +8,7 @@ from typing import Any
 from funasr_cli.align import Aligner
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
 from funasr_cli.capabilities import (
-    NOBODY_TYPED,
+    NOTHING_TYPED,
     Capabilities,
     refuse_aligner,
     refuse_unaligned_language,
@@ -26,7 +26,7 @@ from funasr_cli.transcript import Transcript
 
 
 class Recognizer:
-    """Transcribes recordings with a loaded model. A segment's text does not depend on the rest of its batch.
+    """A loaded model that transcribes recordings. A segment's text does not depend on the rest of its batch.
 
     A recording is a path, an array of samples, or a `Source`. An array is (samples,) or (samples, channels), with
     floats in [-1, 1] or integers of any type. `sample_rate_hz` is required for arrays and not allowed otherwise.
@@ -73,12 +73,12 @@ class Recognizer:
         """Whether word times are available; see `capabilities` for everything else."""
         return self.capabilities.word_times
 
-    def supported(self, options: TranscribeOptions, typed: Mapping[str, str] = NOBODY_TYPED) -> TranscribeOptions:
+    def supported(self, options: TranscribeOptions, typed: Mapping[str, str] = NOTHING_TYPED) -> TranscribeOptions:
         """Reset unsupported options that were not given explicitly; see `capabilities.supported`."""
         longest_segment_s = self.model.longest_segment_s
         return supported(options, self.capabilities, longest_segment_s=longest_segment_s, typed=typed)
 
-    def refuse_unsupported(self, options: TranscribeOptions, typed: Mapping[str, str] = NOBODY_TYPED) -> None:
+    def refuse_unsupported(self, options: TranscribeOptions, typed: Mapping[str, str] = NOTHING_TYPED) -> None:
         """Raise a `UsageError` for options that the models do not support; `run` starts with this check.
 
         See `capabilities.refuse_unsupported`.

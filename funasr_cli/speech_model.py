@@ -129,7 +129,7 @@ class SpeechModel(Protocol):
     capabilities: Capabilities
     best_segment_s: float  # length of the longest segments in its training data
     longest_segment_s: float  # longest segment that it accepts
-    window_s: float | None  # cost of any segment equals that of this length; None if cost grows with length
+    window_s: float | None  # every segment costs as much as one of this length; None if cost grows with length
     weights_type: str  # number type of the weights while computing, for logs and tables
     parameters: int  # number of parameters of its networks
 

@@ -98,7 +98,7 @@ def pieces_of(segment: Segment, *, words: bool = True) -> list[Piece]:
 
 
 def sentences_of(segment: Segment) -> list[Sentence]:
-    """Return a segment's sentences. Times inside a piece are interpolated; no visible text gives no sentences."""
+    """Return a segment's sentences; none if it has no visible text. Times inside a piece are interpolated."""
     words = Words(one_line(segment.text), sys.maxsize)
     if not words.columns_before[-1]:
         return []
@@ -225,8 +225,8 @@ def _merged(
     for first, last in parts:
         if merged:
             before = merged[-1][0]
-            (start_s, pause_s, _), (goes_on_s, end_s, _) = clock.span(before, first), clock.span(first, last)
-            shortest_s = max(min(pause_s - start_s, end_s - goes_on_s), goes_on_s - pause_s)
+            (start_s, pause_s, _), (resume_s, end_s, _) = clock.span(before, first), clock.span(first, last)
+            shortest_s = max(min(pause_s - start_s, end_s - resume_s), resume_s - pause_s)
             if shortest_s < layout.min_duration_s and words.reach(before, last, layout.max_line_count) == last:
                 first = merged.pop()[0]
         merged.append((first, last))

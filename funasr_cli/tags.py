@@ -24,7 +24,7 @@ UNSAID = ("speech", "neutral", "other-emotion")  # left out of the text, since t
 
 
 def decoration(tags: Iterable[str], style: Tags) -> tuple[str, str]:
-    """Return what to put before and after a text with these tags. Sounds come in reverse order of the table."""
+    """Return the decorations before and after a text with these tags. Sounds are in reverse order of the table."""
     found = set(tags)
     sounds = [name for name in reversed(SOUNDS) if name in found]
     emotions = [name for name in EMOTIONS if name in found]
@@ -53,7 +53,7 @@ def decorated(segment: Segment, style: Tags) -> Segment:
 
 def _inserted(scores: tuple[Score, ...], at: int, text: str) -> tuple[Score, ...]:
     """Insert a text with probability 1 at a character position, splitting the piece at that position in two."""
-    start = 0  # of the current piece
+    start = 0  # where the current piece starts
     for index, score in enumerate(scores):
         left, right = score.text[: max(0, at - start)], score.text[max(0, at - start) :]
         if right or (text and index == len(scores) - 1):

@@ -90,8 +90,8 @@ class Word:
         score: confidence of the CTC output that the word is spoken at these times, 0 to 1; None if the times are
             estimated.
         estimated: whether the word itself could not be aligned, for example because it is a number in digits, or
-            the CTC vocabulary cannot spell it. Its times are those of what the CTC output has in its place, or
-            the gap between its neighbours if there is nothing.
+            the CTC vocabulary cannot spell it. Its times come from whatever the CTC output has in its place or, if
+            that is nothing, from the gap between its neighbours.
     """
 
     text: str
@@ -135,13 +135,13 @@ class Segment:
         scores: probability of each piece of the text; empty if not requested.
         words: the words of the text with their times, in order and without overlaps; empty if not requested or
             not measurable.
-        disagreement: share of the text and of a second reading that is not common to both, 0 to 1; None if they
-            were not compared.
+        disagreement: share of the text and of a second reading that the two do not have in common, 0 to 1; None if
+            they were not compared.
         doubtful: whether a complete text differs so much from the second reading that it may be made up, or is
             empty although the model detected speech.
         language: ISO code of the language that the model detected; None if it does not detect languages.
         tags: emotion and sounds that the model detected, named as in `tags.py`, in the model's order.
-        no_speech_probability: probability that the segment has no speech, 0 to 1; None if the model has none.
+        no_speech_probability: probability that the segment has no speech, 0 to 1; None if the model gives none.
         pieces: parts of the text with times, in order and without overlaps; empty if the model does not divide it.
         translation: the text in another language; `text` stays in the spoken language.
     """
@@ -185,7 +185,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The coverage ledger: the result for every second. The first four add up to the recording's length.
+    """The coverage ledger: the result for every second. The first four fields add up to the recording's length.
 
     Attributes:
         transcribed_s: decoded at the first attempt.

@@ -23,7 +23,7 @@ OPENING = ("Ps", "Pi", "Sc")  # Unicode categories of what belongs to the follow
 
 
 def is_spoken(char: str) -> bool:
-    """Tell whether a character is a letter or a digit. Every word has at least one."""
+    """Return whether a character is a letter or a digit. Every word has at least one."""
     return unicodedata.category(char)[0] in "LN"
 
 

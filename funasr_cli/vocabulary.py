@@ -54,7 +54,7 @@ class CTCVocabulary:
         return text + rest, sources + [(begun, len(token_ids) - 1)] * len(rest)
 
     def can_spell(self, text: str) -> bool:
-        """Tell whether there is an id for every byte of the text. Otherwise, `encode` fails."""
+        """Return whether there is an id for every byte of the text. Otherwise, `encode` fails."""
         return all(bytes([byte]) in self._tokens for byte in text.encode(errors="replace"))
 
     def encode(self, text: str) -> list[int]:
@@ -90,11 +90,11 @@ class PieceVocabulary(CTCVocabulary):
                 self._ids.setdefault(piece, token_id)
 
     def can_spell(self, text: str) -> bool:
-        """Tell whether each character of the text is a piece."""
+        """Return whether each character of the text is a piece."""
         return all(char in self._ids for char in text.replace(" ", SPACE))
 
     def encode(self, text: str) -> list[int]:
-        """Encode a text, of which each character must be a piece.
+        """Encode a text. Each of its characters must be a piece.
 
         Neighbours are merged as in SentencePiece's BPE: the pair whose piece was learned first, which has the
         lowest id, is merged first. What differs: the text is not normalised, no space is prepended, and nothing in

@@ -17,7 +17,7 @@ from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.tags import decorated
 from funasr_cli.transcript import Transcript
 
-LOST = (*NO_ROOM, errno.EIO)  # errors of fsync which mean that data did not reach the disk
+DATA_LOST = (*NO_ROOM, errno.EIO)  # errors of fsync which mean that data did not reach the disk
 PARTIAL = ".funasr-"  # prefix of the names of incomplete files
 LEFTOVER = f"{PARTIAL}leftover"  # a temporary file that cannot be removed gets this name, so at most one remains
 PROBE_BYTES = 1 << 16  # size of the transcript of an hour
@@ -35,7 +35,8 @@ class Style:
 DEFAULT_STYLE = Style()
 DEFAULT_FORMAT = "txt"
 ALL_FORMATS = "all"
-_FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {  # and the times shown by default
+# Writers, and the times that they show by default.
+_FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {
     "txt": (as_text, Timestamps.NONE),
     "srt": (as_srt, Timestamps.WORD),
     "vtt": (as_vtt, Timestamps.WORD),
@@ -47,12 +48,12 @@ _FORMATS: dict[str, tuple[Callable[[Transcript, Any], str], Timestamps]] = {  # 
 DEFAULT_TIMES = {name: times for name, (_, times) in _FORMATS.items()}
 SUBTITLES = ("srt", "vtt")
 DATA = ("json", "jsonl")  # formats with a separate field for tags, whose text is left unchanged
-OF_TIMES = (*SUBTITLES, "tsv")  # formats that require times
+TIMED_FORMATS = (*SUBTITLES, "tsv")  # formats that require times
 
 
 def refuse_timeless(format: str, times: Timestamps | None) -> None:
     """Raise a UsageError if a format that requires times is to be written without them."""
-    if times is Timestamps.NONE and format in OF_TIMES:
+    if times is Timestamps.NONE and format in TIMED_FORMATS:
         hint = "this format requires times: choose word or segment"
         raise UsageError(f"timestamps {times} with {format}", hint, code="options-conflict")
 
@@ -87,7 +88,7 @@ def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(WRITERS) if ALL_FORMATS in names else tuple(dict.fromkeys(names))
 
 
-def exists_already(path: Path) -> OutputError:
+def already_exists(path: Path) -> OutputError:
     """Return the error for a result that already exists and must not be replaced."""
     hint = "add --resume to skip it, --force to replace it, or choose another --output-dir"
     return OutputError(f"{path}: already exists", hint, code="output-exists")
@@ -98,7 +99,7 @@ def write_new(path: Path, content: str, *, replace: bool = False) -> None:
     try:
         write_whole(path, content.encode(), replace=replace)
     except FileExistsError as error:
-        raise exists_already(path) from error
+        raise already_exists(path) from error
 
 
 def write_whole(path: Path, content: bytes, *, replace: bool = False) -> None:
@@ -200,7 +201,7 @@ def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno in LOST:
+        if error.errno in DATA_LOST:
             raise
 
 

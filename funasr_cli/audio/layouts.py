@@ -24,8 +24,8 @@ PLACEHOLDERS = (
 )  # fmt: skip
 WRAP_BYTES = 1 << 32  # 32-bit sizes wrap around here
 MOST_CHUNKS = 1000
-HEAD_BYTES = 4096  # of a pipe, to search for the samples
-LARGEST_HEAD_BYTES = 1 << 24  # of a file, to search for the samples
+HEAD_BYTES = 4096  # bytes of a pipe to search for the samples
+LARGEST_HEAD_BYTES = 1 << 24  # bytes of a file to search for the samples
 LOWEST_RATE_HZ = 1000  # a header that states a lower sample rate is damaged
 LEFTOVER_S = 0.1  # shorter remainders after the samples are neither read nor reported
 CHUNK_NAME = re.compile(rb"(?!\d\d[a-z]{2})[A-Za-z0-9_ ()]{4}")  # excludes packets, such as 00wb in AVI
@@ -118,7 +118,7 @@ def _family(tape: Tape, begin: int) -> Family | None:
 
 
 def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
-    """Let libsndfile read from the header how the samples are stored. Close the source."""
+    """Return how the samples are stored, by libsndfile; None if it cannot read the header. Close the source."""
     try:
         with soundfile.SoundFile(source, closefd=True) as file:
             endian = family.order if file.endian == "FILE" else file.endian
@@ -128,7 +128,7 @@ def _described(source: io.BytesIO | int, family: Family) -> StoredFormat | None:
 
 
 def _find_samples(tape: Tape, family: Family, begin: int) -> tuple[int, int | None] | None:
-    """Find the first byte and the stated size of the samples (None if not stated); None if there are none."""
+    """Return the first byte of the samples and their stated size, which may be None; None if there are none."""
     head = tape.at(begin, 24).ljust(24, b"\0")
     if family.samples is None:
         start, size = struct.unpack_from(family.size[0] + "II", head, 4)

@@ -23,7 +23,7 @@ from funasr_cli.audio.tape import Tape
 from funasr_cli.errors import AudioError
 
 DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # with a suffix "p": planar
-GAP_S = 0.1  # a time stamp later than the samples so far by more than this means silence
+GAP_S = 0.1  # a time stamp that is ahead of the samples by more than this means silence
 SHORTEST_LOSS_S = 0.005
 NEAR_S = 0.1  # losses closer together than this are merged
 LOUDEST = 32.0  # 30 dB above full scale: louder frames were decoded from garbage
@@ -81,14 +81,14 @@ av.logging.set_level(None)  # errors are reported here, so FFmpeg must not print
 
 
 class MediaReader:
-    """Reads the first audio stream of a file or pipe with FFmpeg's libraries."""
+    """Reader of the first audio stream in a file or pipe, with FFmpeg's libraries."""
 
     def __init__(self, tape: Tape, name: str, begin: int = 0):
         """Take over a tape with a recording that begins at byte `begin`; `close` closes the tape.
 
         Raises:
             AudioError: the recording has no audio stream, or none of it can be decoded.
-            Exception: it cannot be read, with FFmpeg's errors, UnicodeDecodeError and others.
+            Exception: it cannot be read. Errors of FFmpeg and others, such as UnicodeDecodeError, are passed on.
         """
         self._name = name
         self.live = tape.size is None
@@ -282,7 +282,7 @@ class MediaReader:
         self._broke_off |= lost + damaged_bytes > 0
 
     def _after_tag(self, packet: av.Packet) -> list[av.AudioFrame] | None:
-        """Decode an MP3 packet that begins with a tag, as where two files were joined; None if it is damaged."""
+        """Decode an MP3 packet that begins with a tag, as after a join of two files; None if it is damaged."""
         data = bytes(packet)
         size = tag_bytes(data)
         if not size:

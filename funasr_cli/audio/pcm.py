@@ -33,7 +33,7 @@ class PCMFormat:
         """Check the values.
 
         Raises:
-            UsageError: a value is not possible; the hint names the possible ones.
+            UsageError: a value is impossible. The hint names the possible ones.
         """
         if self.encoding not in PCM_ENCODINGS:
             hint = f"choose from {', '.join(PCM_ENCODINGS)}"

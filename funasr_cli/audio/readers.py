@@ -38,7 +38,7 @@ OTHERS = {  # first bytes of files that are not audio -> what to report
 
 
 class PCMReader:
-    """Reads uncompressed samples from a file or pipe."""
+    """Reader of uncompressed samples in a file or pipe."""
 
     def __init__(self, tape: Tape, layout: Layout):
         """Take over a tape; `close` closes it."""
@@ -123,7 +123,7 @@ def _decoded(data: bytes, stored: StoredFormat) -> np.ndarray:
 
 
 class JoinedReader:
-    """Reads a file of one or more recordings of any format, at the sample rate of the first."""
+    """Reader of a file with one or more recordings of any format, at the sample rate of the first."""
 
     live = False
 
@@ -242,7 +242,7 @@ def open_pipe(path: Path, name: str, pcm: PCMFormat | None) -> Reader | Spool:
 
 @contextmanager
 def _opened(path: Path, name: str, *, skip_tags: bool = False) -> Iterator[tuple[Tape, bytes]]:
-    """Open a tape and yield it with its first bytes. Close it if the body fails to make a reader of it."""
+    """Open a tape and yield it with its first bytes. Close it if the body fails, and raise an AudioError."""
     tape, head = Tape(path, name), b""
     try:
         while skip_tags and (size := tag_bytes(tape.peek(HEAD_BYTES))):
@@ -259,7 +259,7 @@ def _opened(path: Path, name: str, *, skip_tags: bool = False) -> Iterator[tuple
 
 
 def _not_audio(path: Path, name: str, head: bytes, error: Exception) -> AudioError:
-    """Return an error that names what the file seems to be by its first bytes, else one based on `error`."""
+    """Return an error that says what the file seems to be, by its first bytes; else one based on `error`."""
     begin = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").lower()
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
         begin = begin.replace(b"\0", b"")

@@ -21,7 +21,7 @@ NEXT_BOX = re.compile(
 NEXT_BLOCK = re.compile(rb"wvpk.{3}\x00[\x02-\x10]\x04", re.DOTALL)
 BLOCK_HEAD_BYTES = 32
 LARGEST_BLOCK_BYTES = 1 << 19  # half of FFmpeg's limit
-LARGEST_FRAGMENT_BYTES = 1 << 24  # of a fragment's description, the moof box
+LARGEST_FRAGMENT_BYTES = 1 << 24  # largest description of a fragment (moof box)
 OGG_PAGE_BYTES = 65307  # largest size of a page
 OGG_HEAD_BYTES = 27 + 255
 OGG_NO_TIME = (bytes(8), b"\xff" * 8)  # time stamps of header pages and of pages on which no packet ends
@@ -107,7 +107,7 @@ class RecordingFile:
             is_other = self.tape.size is None or (end_byte and find_recording(self.tape, end_byte) is None)
             return len(tail) == OGG_PAGE_BYTES and bool(is_other)
         page = tail[tail.rfind(b"OggS") :]
-        segments: bytes = page[27 : 27 + page[26]] if len(page) > 26 else b""  # the length of each, in a byte
+        segments: bytes = page[27 : 27 + page[26]] if len(page) > 26 else b""  # a length in each byte
         if len(page) <= 26 or len(segments) < page[26]:
             return True
         extra = len(page) - 27 - len(segments) - sum(segments)  # bytes after the page; negative if it is cut off

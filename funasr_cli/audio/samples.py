@@ -24,7 +24,7 @@ class Findings:
     # (start, end) in seconds of damaged parts, which were replaced with silence; in order
     lost: list[tuple[float, float]] = field(default_factory=list)
     nonfinite: int = 0  # samples that were not numbers, or too large, on every channel; replaced with zeros
-    partly_nonfinite: int = 0  # samples that were so on some channels only; the others were mixed
+    partly_nonfinite: int = 0  # samples that were bad on some channels only; the other channels were mixed
     channel: int | None = None  # the channel, from 1, that was used alone where the channels cancel out
     power: float = 0.0  # mean power of the loudest `LEVEL_S`
 
@@ -83,19 +83,19 @@ def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 class Mixer:
-    """Mixes the channels of a recording evenly into one, piece by piece.
+    """Mixer of a recording's channels, with equal weights and piece by piece.
 
     Values that are not numbers are left out of the mix. If no channel has a number, the sample becomes zero.
 
     If the mix has almost no power although the channels have, for example because one is the inverse of the other,
-    a single channel is used. It is the strongest when that first happens, until it is much weaker than another.
+    a single channel is used. It is the channel that is strongest at first, until another is much stronger.
     The decision is made for each piece from powers averaged over the last few pieces.
     """
 
     def __init__(self, name: str, findings: Findings):
         self._name, self._findings = name, findings
         self._total = 0  # samples so far
-        self._damaged: list[tuple[int, int]] = []  # (start, end) where most samples are numbers on no channel
+        self._damaged: list[tuple[int, int]] = []  # (start, end) where most samples are bad on every channel
         self._mix_power = 0.0
         self._powers = np.zeros(0)  # (channels,)
 

@@ -168,7 +168,7 @@ class Spool:
         """Copy the whole pipe.
 
         Raises:
-            AudioError: the pipe cannot be read, or the copy cannot be written because the disk is full, say.
+            AudioError: the pipe cannot be read, or the copy cannot be written, for example to a full disk.
         """
         try:
             descriptor, path = tempfile.mkstemp(prefix="funasr-")

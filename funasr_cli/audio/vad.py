@@ -36,7 +36,7 @@ def _weights() -> dict[str, np.ndarray]:
 
 
 class VoiceActivityDetector:
-    """Computes the speech probability of each 32 ms frame of one recording. Keeps its state between calls."""
+    """Detector of speech in the 32 ms frames of one recording, with a state that is kept between calls."""
 
     def __init__(self) -> None:
         self._context = np.zeros(CONTEXT_SAMPLES, np.float32)

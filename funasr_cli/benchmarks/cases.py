@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from funasr_cli.benchmarks.request import PARTS, STAGES, TEXT_PARTS
 from funasr_cli.benchmarks.scoring import ErrorRate, error_rate, reference_of
 from funasr_cli.benchmarks.subjects import Subject, Workload
-from funasr_cli.capabilities import NOBODY_TYPED
+from funasr_cli.capabilities import NOTHING_TYPED
 from funasr_cli.compute.backend import mx
 from funasr_cli.measure import Spread, peak_process_bytes, reset_peak_process
 from funasr_cli.options import TranscribeOptions
@@ -46,7 +46,7 @@ class CaseCost:
     rtf: Spread  # real-time factor
     peak_mlx_bytes: int  # peak memory allocated by MLX, without other models
     peak_process_bytes: int  # peak resident memory of the process
-    errors: ErrorRate | None  # None without references
+    errors: ErrorRate | None  # None if there are no references
     texts: tuple[str, ...]
 
     @property
@@ -56,7 +56,7 @@ class CaseCost:
 
     @property
     def acceptance(self) -> float | None:
-        """Share of the draft tokens that were accepted; None without any."""
+        """Share of the draft tokens that were accepted; None if there were no drafts."""
         return self.accepted / self.drafted if self.drafted else None
 
 
@@ -156,7 +156,7 @@ def run_cases(
     trials: int,
     references: Mapping[str, str] | None,
     progress: Callable[[str], None],
-    typed: Mapping[str, str] = NOBODY_TYPED,
+    typed: Mapping[str, str] = NOTHING_TYPED,
 ) -> tuple[CaseCost, ...]:
     """Run every combination once to warm up, then all of them ``trials`` times in turns.
 

@@ -12,7 +12,7 @@ from funasr_cli.errors import UsageError
 NO_METRICS = ("recordings", "batch_size", "audio_s", "passes")  # inputs of a case, and a former name
 CONTEXT = ("device", "machine", "versions", "settings")
 SPREAD = {"median", "low", "high"}
-WANTED = "--compare needs a file with the output of funasr bench --json"
+REPORT_HINT = "--compare needs a file with the output of funasr bench --json"
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def read_report(path: Path, mode: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})", WANTED, code="file-unreadable") from error
+        raise UsageError(f"{path}: cannot be read ({error})", REPORT_HINT, code="file-unreadable") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UsageError(f"{path}: not a measurement", WANTED, code="not-a-measurement")
+        raise UsageError(f"{path}: not a measurement", REPORT_HINT, code="not-a-measurement")
     if (version := content.get("format_version")) != FORMAT_VERSION:
         raise UsageError(f"{path}: format version {version}, not {FORMAT_VERSION}", code="not-a-measurement")
     if content.get("mode") != mode:
@@ -53,7 +53,7 @@ def read_report(path: Path, mode: str) -> dict[str, Any]:
     except (LookupError, TypeError):
         names = [None]
     if not all(isinstance(name, str) for name in names):
-        raise UsageError(f"{path}: incomplete measurement", WANTED, code="not-a-measurement")
+        raise UsageError(f"{path}: incomplete measurement", REPORT_HINT, code="not-a-measurement")
     return content
 
 

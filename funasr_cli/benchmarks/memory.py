@@ -67,13 +67,13 @@ def _run(arguments: list[str]) -> tuple[int, float]:
     variables = kept | {"FUNASR_CONFIG": os.devnull}
     reset_peak_process()  # a child process inherits the peak of its parent
     started = time.perf_counter()
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints, env=variables)
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=variables)
         _, status, usage = os.wait4(process.pid, 0)  # the only way to get the peak of a single child
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode not in (CUT_SHORT if "--max-tokens" in arguments else ACCEPTED):
-            complaints.seek(0)
-            message = f"funasr transcribe failed with exit code {process.returncode}: {complaints.read().decode()}"
+            stderr.seek(0)
+            message = f"funasr transcribe failed with exit code {process.returncode}: {stderr.read().decode()}"
             raise FunASRError(message, code="command-failed")
     peak = usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024  # Linux counts in KiB
     return peak, time.perf_counter() - started

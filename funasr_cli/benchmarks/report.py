@@ -141,13 +141,13 @@ def _memory(
         able = capabilities(folder)
         options = supported(request.options, able, typed=request.typed)
         refuse_unsupported(options, able, name, typed=request.typed)
-        given = {
+        flags = {
             "--lang": options.language or AUTO,
             "--max-tokens": options.max_tokens,
             "--device": request.device,
             "--dtype": request.dtype,
         }
-        arguments = [str(part) for option, value in given.items() if value for part in (option, value)]
+        arguments = [str(part) for option, value in flags.items() if value for part in (option, value)]
         models[name] = ["-m", str(folder), *arguments]
     return run_memory(models, paths, request.durations_s or DURATIONS_S, progress)
 

@@ -1,4 +1,4 @@
-"""Error rates of texts, and reading reference texts.
+"""Error rates of texts, and reference texts read from a file.
 
 Texts are normalised (NFKC), case-folded and split into units: each CJK character and each other word is a unit;
 punctuation is ignored. The result is a word error rate for English, and a character error rate for Chinese and
@@ -16,7 +16,7 @@ from funasr_cli.extras import to_add
 from funasr_cli.paths import why_unreadable
 from funasr_cli.units import units_of
 
-LINES = "each line must be a file name, a tab and a text"
+LINES_HINT = "each line must be a file name, a tab and a text"
 
 
 def units(text: str) -> list[str]:
@@ -27,7 +27,7 @@ def units(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """Edits needed to get the reference, relative to its number of units."""
+    """Number of edits that turn a text into its reference, relative to the reference's units."""
 
     substitutions: int
     deletions: int
@@ -65,14 +65,14 @@ def read_references(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {why_unreadable(error)}", LINES, code="file-unreadable") from error
+        raise UsageError(f"{path}: {why_unreadable(error)}", LINES_HINT, code="file-unreadable") from error
     texts: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         name, tab, text = line.partition("\t")
         if not line.strip():
             continue
         if not tab:
-            raise UsageError(f"{path}:{number}: no tab", LINES, code="references-wrong")
+            raise UsageError(f"{path}:{number}: no tab", LINES_HINT, code="references-wrong")
         if name in texts:
             raise UsageError(f"{path}:{number}: {name} occurs twice", code="references-wrong")
         texts[name] = text

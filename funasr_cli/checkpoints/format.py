@@ -23,8 +23,8 @@ OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt",
 SUMS_FILE = "SHA256SUMS"  # digests of all other files, in the format of ``sha256sum --check``
 SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 SUMS_LIMIT_BYTES = 1 << 16
-SOURCE_AGAIN = "convert the source again"
-OF_THE_DECODER = "copy it from the decoder's own repository"
+CONVERT_AGAIN_HINT = "convert the source again"
+DECODER_HINT = "copy it from the decoder's own repository"
 FORMAT = "funasr-cli"  # also the name of the layout
 
 Spec = tuple[str, Shape]  # type and shape of a tensor
@@ -41,7 +41,7 @@ def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:
     Only ``tokenizer.json`` is required.
     """
     inside = folder.relative_to(root)
-    tokenizer = file_in(root, (inside / TOKENIZER_FILE).as_posix(), OF_THE_DECODER)
+    tokenizer = file_in(root, (inside / TOKENIZER_FILE).as_posix(), DECODER_HINT)
     found = {name: optional_file_in(root, (inside / name).as_posix()) for name in OPTIONAL_TOKENIZER_FILES}
     return {TOKENIZER_FILE: tokenizer} | {name: path for name, path in found.items() if path}
 
@@ -106,9 +106,9 @@ def read_sums(folder: Path) -> dict[str, str]:
         path = optional_file_in(folder, SUMS_FILE)
         content = read_limited(path, SUMS_LIMIT_BYTES) if path else b""
     except ModelError as error:  # only a conversion can create it
-        raise ModelError(error.message, SOURCE_AGAIN, code="model-damaged") from error
+        raise ModelError(error.message, CONVERT_AGAIN_HINT, code="model-damaged") from error
     lines = content.decode(errors="replace").splitlines()
     matches = [SUMS_LINE.fullmatch(line) for line in lines]
     if not all(matches):
-        raise ModelError(f"{path}: not a list of SHA-256 digests", SOURCE_AGAIN, code="model-damaged")
+        raise ModelError(f"{path}: not a list of SHA-256 digests", CONVERT_AGAIN_HINT, code="model-damaged")
     return {match[2]: match[1] for match in matches if match}

@@ -1,4 +1,4 @@
-"""Files that all FunASR folders share, releases and fine-tunes: ``model.pt``, ``config.yaml`` and others.
+"""Files common to all FunASR folders, of releases and fine-tuned models: ``model.pt``, ``config.yaml`` and others.
 
 ``config.yaml`` names the model; the reader of that model's family reads the rest.
 """
@@ -27,11 +27,11 @@ def read_config(folder: Path) -> tuple[Path, Options]:
 def weights_file(folder: Path) -> Path:
     """Return the weights file that ``configuration.json`` names, or else ``model.pt``; raise if neither exists."""
     stated = stated_file(folder, "init_param")
-    path = optional_file_in(folder, of_another_machine(stated)) if stated else None
+    path = optional_file_in(folder, portable_name(stated)) if stated else None
     return path or file_in(folder, UPSTREAM_WEIGHTS, _instead_of_weights(folder))
 
 
-def of_another_machine(stated: str) -> str:
+def portable_name(stated: str) -> str:
     """Reduce an absolute path, which trainers write, to its file name."""
     path = PureWindowsPath(stated)  # accepts both kinds of slashes
     return path.name if path.anchor else stated

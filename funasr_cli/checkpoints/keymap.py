@@ -29,7 +29,7 @@ HEAD = "omitted if the configuration ties it to the embedding; an error if it is
 class Rule:
     """A mapping rule: the name in the checkpoint, the name in the MLX model, and the conversion."""
 
-    theirs: str
+    source: str
     here: str
     how: str = COPY
 
@@ -124,7 +124,7 @@ def _check_tied(head: Tensor, embedding: Tensor, tied: Tied, where: str) -> None
 def _first_match(name: str, rules: Iterable[Rule], spell: Mapping[str, Spell]) -> tuple[str, str, str]:
     """Return the conversion, the name here, and the letter of q, k or v. An unmatched name stays unchanged."""
     for rule in rules:
-        if match := _pattern(rule.theirs).fullmatch(name):
+        if match := _pattern(rule.source).fullmatch(name):
             words = match.groupdict()
             spelled = {key: spell[key](int(word)) if key in spell else word for key, word in words.items()}
             if None not in spelled.values():
@@ -133,8 +133,8 @@ def _first_match(name: str, rules: Iterable[Rule], spell: Mapping[str, Spell]) -
 
 
 @cache
-def _pattern(theirs: str) -> re.Pattern[str]:
-    pattern = re.escape(theirs)
+def _pattern(source: str) -> re.Pattern[str]:
+    pattern = re.escape(source)
     for name, (words, _) in PLACEHOLDERS.items():
         pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>{words})")
     return re.compile(pattern)

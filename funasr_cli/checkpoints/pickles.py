@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LEGACY_LIMIT_BYTES = 4 << 30  # limit for files written before PyTorch 1.6, which cannot be memory-mapped
 LEGACY_PICKLES = 5  # magic number, protocol, machine, object, keys of its storages
 PICKLE_LIMIT_BYTES = 1 << 22  # limit for everything except values; 0.2 MB in the release
-MOST_OBJECTS = 10_000_000  # limit for the objects in any object, counted once per reference
+MOST_OBJECTS = 10_000_000  # limit for the objects inside one object, counted once per reference
 PICKLE = "data.pkl"
 ARCHIVE_MAGIC = b"PK\x03\x04"
 # Globals that a pickled tensor needs. All of them are on torch's own list of safe globals.

@@ -13,7 +13,7 @@ from typing import Any
 from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import read_small_json
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, read_limited, unreadable
-from funasr_cli.checkpoints.vocabularies import ANOTHERS
+from funasr_cli.checkpoints.vocabularies import VOCABULARY_HINT
 from funasr_cli.errors import ModelError, SetupError
 from funasr_cli.extras import to_add
 from funasr_cli.vocabulary import PieceVocabulary
@@ -80,25 +80,25 @@ def to_text(pieces: list[str]) -> str:
     return json.dumps({"pieces": pieces}, ensure_ascii=False, indent=0)
 
 
-def refuse_others(path: object, pieces: Sequence[str], outputs: int, tags: Collection[str]) -> None:
+def refuse_other_vocabulary(path: object, pieces: Sequence[str], outputs: int, tags: Collection[str]) -> None:
     """Raise a `ModelError` if the vocabulary's size is not ``outputs``, or a tag such as zh is missing."""
     problem = f"has {len(pieces)} pieces, but the model has {outputs} outputs" if len(pieces) != outputs else None
     if missing := sorted({f"<|{tag}|>" for tag in tags} - {*pieces}):
         problem = problem or f"lacks {', '.join(missing)}"
     if problem:
-        raise ModelError(f"{path}: {problem}", ANOTHERS, code="tokenizer-mismatch")
+        raise ModelError(f"{path}: {problem}", VOCABULARY_HINT, code="tokenizer-mismatch")
 
 
 def converted_vocabulary(
     files: Mapping[str, Path], texts: Mapping[str, str], outputs: int, tags: Collection[str]
 ) -> PieceVocabulary:
-    """Read `PIECES_FILE` from a file, or from text that has not been written yet; see `refuse_others`."""
+    """Read `PIECES_FILE` from a file, or from text not written yet; see `refuse_other_vocabulary`."""
     content = read_small_json(files, texts, PIECES_FILE, LIMIT_BYTES)
     try:
         pieces = _checked(content.get("pieces"))
     except ValueError as error:
         raise unreadable(files[PIECES_FILE], error, DAMAGED_HINT) from error
-    refuse_others(files.get(PIECES_FILE, PIECES_FILE), pieces, outputs, tags)
+    refuse_other_vocabulary(files.get(PIECES_FILE, PIECES_FILE), pieces, outputs, tags)
     return PieceVocabulary(pieces)
 
 

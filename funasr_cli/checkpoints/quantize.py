@@ -13,7 +13,7 @@ from funasr_cli.options import GROUP_SIZE, GROUP_SIZES, MIXED, ConvertOptions
 
 READABLE_BITS = (2, 3, 4, 5, 6, 8)  # supported by `mx.quantize`
 MODE = "affine"  # mode of `mx.quantize` with a scale and a bias for each group
-SMALLER = "choose a smaller --group-size"
+GROUP_SIZE_HINT = "choose a smaller --group-size"
 COARSE_BITS, FINE_BITS = 4, 8  # bits in the mixed recipe
 # Modules with 8 bits in the mixed recipe: the embedding, which is also the output head, and in each layer the two
 # matrices that llama.cpp's Q4_K_M and mlx-lm's mixed recipes also keep at higher precision.
@@ -75,10 +75,10 @@ def refuse_recipes(options: ConvertOptions, parts: Sequence[Part], model: str) -
     for option in ("quantize", "quantize_encoder"):
         recipe, part = getattr(options, option), known.get(option)
         if recipe is not None and (part is None or recipe not in part.recipes):
-            given = f"--{option.replace('_', '-')} {recipe}"
+            flag = f"--{option.replace('_', '-')} {recipe}"
             flags = ", ".join(f"--{each.option.replace('_', '-')} {one}" for each in parts for one in each.recipes)
             reason = f": {part.why}" if part and part.why else ""
-            message = f"{given}: not supported for {model}{reason}"
+            message = f"{flag}: not supported for {model}{reason}"
             raise UsageError(message, f"supported: {flags or 'none'}", code="option-unsupported")
 
 
@@ -102,11 +102,11 @@ def plan(options: ConvertOptions, parts: Sequence[Part], shapes: Mapping[str, Sh
             chosen[module] = Groups(mixed if recipe == MIXED else int(recipe), size)
         elif part and part.whole:
             message = f"{name}: rows of {shape[-1]} values do not divide into groups of {size}"
-            raise ModelError(message, SMALLER, code="model-misfit")
+            raise ModelError(message, GROUP_SIZE_HINT, code="model-misfit")
     for part in asked:
         if not any(module.startswith(part.prefixes) for module in chosen):
             message = f"no matrix of {part.name} has rows that divide into groups of {size}"
-            raise ModelError(message, SMALLER, code="model-misfit")
+            raise ModelError(message, GROUP_SIZE_HINT, code="model-misfit")
     return chosen
 
 

@@ -21,8 +21,8 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 LARGEST_BITS = 63
 
 MAY_BE_ZERO = ("memory_shift", "blank_id", "tp_blocks")
-# Upper limits, several times the sizes of any real model. Larger models than the checkpoint holds are harmless:
-# the sizes are checked against its tensors before anything is computed.
+# Upper limits, several times the sizes of any real model. Sizes below them are checked against the
+# checkpoint's tensors before anything is computed.
 LARGEST = 1 << 20
 MOST = {"sample_rate_hz": 1_000_000} | dict.fromkeys(
     ("blocks", "tp_blocks", "layers", "num_hidden_layers", "heads", "num_attention_heads", "num_key_value_heads",

@@ -16,10 +16,10 @@ from funasr_cli.vocabulary import CTCVocabulary
 
 TOKENIZER_LIMIT_BYTES = 1 << 25  # Qwen3's tokenizer.json takes 11 MB
 CTC_VOCABULARY_LIMIT_BYTES = 1 << 24
-ANOTHERS = "the file belongs to another model: copy the right one"
+VOCABULARY_HINT = "the file belongs to another model: copy the right one"
 PROBE = "a 1, 你好"  # text that every tokenizer must be able to encode
-# Allowed components of a tokenizer. Some other components can multiply every letter again and again, and the
-# library aborts the process when memory runs out.
+# Allowed components of a tokenizer. Some others multiply the text until memory runs out, and the
+# library then aborts the process.
 KNOWN_PARTS = frozenset(
     "BPE NFC NFD NFKC NFKD Lowercase Sequence Split Digits ByteLevel TemplateProcessing ByteFallback Fuse".split()
 )
@@ -42,7 +42,7 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
         raise unreadable(path, error, DAMAGED_HINT) from error
     if highest >= vocab_size:  # its embedding would be read from beyond the matrix
         message = f"{path}: has token {highest}, but the decoder has only {vocab_size} tokens"
-        raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
+        raise ModelError(message, VOCABULARY_HINT, code="tokenizer-mismatch")
     return tokenizer
 
 

@@ -21,7 +21,7 @@ NO_FONT = "no installed font has all characters of the text; install one, such a
 
 
 def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> None:
-    """Refuse inputs and files that cannot work, before a model is loaded.
+    """Refuse inputs and picture files that cannot work, before a model is loaded.
 
     Raises:
         UsageError: there are several inputs or channels, the input is a pipe, or the picture would replace it.

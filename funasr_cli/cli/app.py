@@ -16,7 +16,7 @@ from funasr_cli.cli.mistakes import in_our_words
 from funasr_cli.cli.settings import command_settings, origins
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, UnexpectedError, UsageError
 from funasr_cli.paths import shown
-from funasr_cli.writers import LOST, unwritable
+from funasr_cli.writers import DATA_LOST, unwritable
 
 EXIT_CODES = (
     f"Exit codes: {ExitCode.OK} success, {ExitCode.INPUT_FAILED} an input failed, {ExitCode.USAGE} wrong usage, "
@@ -39,7 +39,7 @@ BUG_HINT = (
     f"set {console.TRACEBACK_VARIABLE}=1 to see where it happened, and report it with the output of funasr info"
 )
 TYPE_NAMES = {"<int>": "N", "<float>": "NUMBER", "<str>": "TEXT", "<path>": "PATH"}
-# Errors about the model, whose cause may be a model that comes from a setting.
+# Errors that may be caused by a model named in a setting.
 ABOUT_MODELS = ("option-unsupported", "language-unknown")
 
 
@@ -54,19 +54,19 @@ def _boundary() -> Iterator[None]:
         console.warn(f"interrupted{error}")
         raise SystemExit(ExitCode.INTERRUPTED) from error
     except Exception as error:
-        ours = _in_our_form(error)
+        ours = _as_our_error(error)
         console.report(ours)
         raise SystemExit(ours.exit_code) from error
 
 
-def _in_our_form(error: Any) -> FunASRError:
+def _as_our_error(error: Any) -> FunASRError:
     """Turn any exception into a FunASRError: a usage error, an error of the operating system, or a bug."""
     ours: FunASRError
     if isinstance(error, FunASRError):
         return error
     if isinstance(error, BadCommandLine):
         return _bad_command_line(error)
-    if isinstance(error, OSError) and error.errno in LOST and error.filename is None:
+    if isinstance(error, OSError) and error.errno in DATA_LOST and error.filename is None:
         ours = unwritable("standard output", error)
     elif isinstance(error, OSError) and error.filename is not None:
         ours = FunASRError(f"{shown(error.filename)}: {error.strerror}", code="path-refused")
@@ -90,16 +90,16 @@ def _bad_command_line(error: Any) -> UsageError:
 
 
 def _settings_to_check(error: FunASRError, context: Any, parameters: list[Any]) -> list[str]:
-    """Return the settings that may have caused an error: its text names the option or the value, or the model."""
+    """Return the settings that may have caused an error: its text names them, or it is about the model."""
     text = f"{error.message}\n{error.hint}"
 
     def is_involved(parameter: Any) -> bool:
         if parameter.name == "model" and (isinstance(error, ModelError) or error.code in ABOUT_MODELS):
             return True
-        given = context.params.get(parameter.name)
-        values = [str(value) for value in (given if isinstance(given, list | tuple) else [given])]
+        value = context.params.get(parameter.name)
+        values = [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
         names = [*parameter.opts, *parameter.secondary_opts]
-        if not isinstance(given, bool | int | float | None):
+        if not isinstance(value, bool | int | float | None):
             names += filter(None, values)
         return any(re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w/.-])", text) for name in names)
 
@@ -107,7 +107,7 @@ def _settings_to_check(error: FunASRError, context: Any, parameters: list[Any]) 
 
 
 def _with_readable_types(parameters: list[Any], context: Any) -> list[Any]:
-    """Choose what the help shows as types: nothing for flags and arguments, and plain words for numbers."""
+    """Set the types that the help shows: none for flags and arguments, a word such as N or PATH for others."""
     for parameter in parameters:
         if getattr(parameter, "is_flag", False) or parameter.param_type_name == "argument":
             parameter.display_type_rich = lambda ctx: None
@@ -124,7 +124,7 @@ class Command(TyperCommand):
         return _with_readable_types(super().get_params(ctx), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the options; the settings file gives defaults, except for help, completion and ``funasr info``."""
+        """Read the options. The settings file gives defaults, except for help, completion and ``funasr info``."""
         if not (ctx.resilient_parsing or ctx.info_name == "info" or set(args) & set(ctx.help_option_names)):
             ctx.default_map = command_settings(ctx.parent.command)[ctx.info_name]
         try:

@@ -46,7 +46,7 @@ EXACT_TOKENS_HELP = (
     f"Default: {SYNTHETIC_TOKENS} with --synthetic."
 )
 
-_what = partial(typer.Option, rich_help_panel="What to measure")
+_measured = partial(typer.Option, rich_help_panel="What to measure")
 _cases = partial(typer.Option, rich_help_panel="Cases")
 _result = partial(typer.Option, rich_help_panel="Result")
 _exact = typer.Option(rich_help_panel=parameters.DECODING, metavar="N", help=EXACT_TOKENS_HELP)
@@ -62,10 +62,10 @@ _audio = typer.Argument(
 def bench(
     context: typer.Context,
     audio: Annotated[list[Path] | None, _audio] = None,
-    rtf: Annotated[bool, _what("--rtf", help=RTF_HELP)] = False,
-    batches: Annotated[bool, _what("--batches", help=BATCHES_HELP)] = False,
-    drafts: Annotated[bool, _what("--drafts", help=DRAFTS_HELP)] = False,
-    memory: Annotated[bool, _what("--memory", help=MEMORY_HELP)] = False,
+    rtf: Annotated[bool, _measured("--rtf", help=RTF_HELP)] = False,
+    batches: Annotated[bool, _measured("--batches", help=BATCHES_HELP)] = False,
+    drafts: Annotated[bool, _measured("--drafts", help=DRAFTS_HELP)] = False,
+    memory: Annotated[bool, _measured("--memory", help=MEMORY_HELP)] = False,
     model: parameters.Models = None,
     synthetic: Annotated[list[Size] | None, _cases(metavar="<full|demo>", help=SYNTHETIC_HELP)] = None,
     device: parameters.Device = None,
@@ -114,11 +114,13 @@ def bench(
     if synthetic and not max_tokens and not exact_tokens:
         limit: dict[str, Any] = {"max_tokens" if mode == Mode.MEMORY else "exact_tokens": SYNTHETIC_TOKENS}
         options = replace(options, **limit)
-    many = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # repeated recordings would favour drafts
+    repeats = {Mode.BATCHES: BATCHED_RECORDINGS, Mode.DRAFTS: None}  # repeated recordings would favour drafts
     textless = {"--exact-tokens": exact_tokens, "--durations": durations, "--synthetic": synthetic}
-    if refs and (typed := [option for option, value in textless.items() if value]):
+    if refs and (conflicts := [option for option, value in textless.items() if value]):
         raise UsageError(
-            f"cannot combine --refs with {typed[0]}", "there would be no texts to compare", code="options-conflict"
+            f"cannot combine --refs with {conflicts[0]}",
+            "there would be no texts to compare",
+            code="options-conflict",
         )
     from funasr_cli.benchmarks.scoring import read_references
 
@@ -132,7 +134,7 @@ def bench(
         options=options,
         batch_sizes=sizes,
         durations_s=_numbers("--durations", durations, float, 0.1),
-        recordings=recordings or many.get(mode, max(size or 1 for size in sizes)),
+        recordings=recordings or repeats.get(mode, max(size or 1 for size in sizes)),
         trials=trials,
         references=read_references(refs) if refs else None,
         typed=parameters.typed(context, OPTIONS),
@@ -163,7 +165,7 @@ def bench(
 
 
 def _numbers(option: str, text: str | None, kind: type[int] | type[float], least: float) -> tuple[Any, ...]:
-    """Read numbers separated by commas; each counts once."""
+    """Read numbers separated by commas, without duplicates."""
     try:
         numbers = tuple(dict.fromkeys(map(kind, text.split(",")))) if text is not None else ()
     except ValueError:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from funasr_cli.pipeline import Recognizer
 
-LETTER = rf"[^\W{UNSPACED_LETTERS}]"  # of scripts that separate words with spaces
+LETTER = rf"[^\W{UNSPACED_LETTERS}]"  # a letter of a script that separates words with spaces
 ADDED_STYLE, REMOVED_STYLE = "green", "red"
 
 
@@ -48,7 +48,7 @@ def refuse_unusable(inputs: Sequence[Input], options: TranscribeOptions) -> None
 
 
 def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOptions) -> ExitCode:
-    """Transcribe all inputs with and without hotwords, and print the differences and the count of each hotword."""
+    """Transcribe all inputs with and without hotwords, print what differs, and return the exit code."""
     outcome, again = Outcome(), Outcome()
     with_hotwords = _transcribe(inputs, recognizer, options, outcome, set())
     reported = outcome.failed | {source for source, text in with_hotwords.items() if not text.complete}
@@ -69,7 +69,7 @@ def run(inputs: Sequence[Input], recognizer: "Recognizer", options: TranscribeOp
     outcome.failed |= again.failed
     console.note(outcome.summary())
     codes = (each.exit_code(strict=False) for each in (outcome, again))
-    return min(filter(None, codes), default=ExitCode.OK)  # the more serious one
+    return min(filter(None, codes), default=ExitCode.OK)  # the more serious code is the lower one
 
 
 def _transcribe(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress, ProgressColumn
 
-# Control characters, which a text or a file name could use to manipulate a terminal; without line feed and tab.
+# Control characters, which a text or a file name could use to manipulate a terminal, except line feed and tab.
 CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
 TRACEBACK_VARIABLE = "FUNASR_TRACEBACK"
 
@@ -62,8 +62,8 @@ def stderr() -> "Console":
 def prepare_streams() -> None:
     """Make standard streams safe to use.
 
-    The number of a closed stream would be given to the next file that is opened, so closed ones are opened on
-    /dev/null. Text must never fail to encode, regardless of the locale.
+    The next file to be opened would get the number of a closed stream, so closed streams are opened on /dev/null.
+    Text must never fail to encode, regardless of the locale.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -76,7 +76,7 @@ def prepare_streams() -> None:
 
 
 def forget_unwritten() -> None:
-    """Keep Python from writing to a full disk again at exit, after that has failed once."""
+    """Drop output that cannot be written, for example to a full disk, so that Python does not retry at exit."""
     try:
         if sys.stdout:
             sys.stdout.flush()
@@ -93,7 +93,7 @@ def colours_stdout() -> bool:
 
 
 def stdout_columns() -> int | None:
-    """Return the width of the terminal that stdout is; None if it is not a terminal."""
+    """Return the width of stdout's terminal; None if stdout is not a terminal."""
     from rich.console import Console
 
     return Console().width if sys.stdout is not None and sys.stdout.isatty() else None
@@ -109,11 +109,11 @@ def result(text: "str | RenderableType", width: int | None = None) -> None:
     """Write a result, or a part of one, to stdout immediately.
 
     Args:
-        text: a text, or anything that Rich draws.
+        text: a string, or anything that Rich can draw.
         width: columns for what Rich draws; None never folds lines.
 
     Raises:
-        OutputError: the disk is full, for example. Typer handles a reader that has gone (``| head``).
+        OutputError: writing fails, for example on a full disk. Typer handles a closed pipe (``| head``).
     """
     refuse_closed_stdout()
     if not isinstance(text, str):
@@ -174,7 +174,7 @@ def _print(text: str, style: str = "", *, wrap: bool = True) -> None:
 
 
 def note(text: str) -> None:
-    """Print a note on progress; nothing if it is empty."""
+    """Print a note on progress, unless it is empty or --quiet is set."""
     if text and _volume > QUIET:
         _print(text, "dim")
 
@@ -186,12 +186,12 @@ def detail(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print what an option requested, also with --quiet, and without breaking lines."""
+    """Print what an option requested, even with --quiet. Long lines are not broken."""
     _print(text, wrap=False)
 
 
 def warn(text: str) -> None:
-    """Print a warning, also with --quiet."""
+    """Print a warning, even with --quiet."""
     _print(f"warning: {text}", "yellow")
 
 
@@ -207,13 +207,13 @@ def report(error: FunASRError) -> None:
 
 
 def time_left() -> "ProgressColumn":
-    """Return a column of a progress bar: the estimated time left."""
+    """Return a progress bar column with the estimated time left."""
     from rich import progress as rich
     from rich.table import Column
     from rich.text import Text
 
     class TimeLeft(rich.TimeRemainingColumn):
-        """The time with its label."""
+        """The remaining time, with its label."""
 
         def render(self, task: rich.Task) -> Text:
             left = super().render(task)  # empty if the total is unknown
@@ -223,12 +223,12 @@ def time_left() -> "ProgressColumn":
 
 
 def download_progress() -> "Progress":
-    """Return a progress bar that counts bytes, and is shown on a terminal only."""
+    """Return a progress bar that counts bytes. It is shown only on a terminal."""
     from rich import progress as rich
     from rich.text import Text
 
     class Bytes(rich.DownloadColumn):
-        """Bytes done and in total. Empty as long as the total is unknown."""
+        """Bytes done and in total; empty while the total is unknown."""
 
         def render(self, task: rich.Task) -> Text:
             return Text() if task.total is None else super().render(task)
@@ -247,7 +247,7 @@ def download_progress() -> "Progress":
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delay Ctrl-C to the end of a block that must clean up: a temporary file, a live region."""
+    """Delay Ctrl-C until the end of a block that must not be cut short: it writes a file or redraws a region."""
     waiting: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
     try:

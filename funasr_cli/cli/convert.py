@@ -1,4 +1,4 @@
-"""``funasr convert``, and the lines it prints about a conversion or about a model that it has checked."""
+"""``funasr convert``, and the lines it prints about a conversion or a checked model."""
 
 import shutil
 import sys
@@ -67,7 +67,7 @@ _hub = parameters.option(None, "--hub", "Hub to download from: Hugging Face (hf)
 _languages = typer.Option(
     metavar="CODES",
     help="Languages the model can write, such as zh,en,ja. Default: taken from the source's name.",
-    autocompletion=parameters.behind_commas(*LANGUAGES),
+    autocompletion=parameters.comma_separated(*LANGUAGES),
 )
 QUANTIZE_HELP = (
     "Quantize the weights to 4 bits, 8 bits, or mixed (4 bits, and 8 where it matters most). This saves memory. "
@@ -141,7 +141,7 @@ def convert(
     from funasr_cli.hubs.find import local_checkpoint
     from funasr_cli.verification.proof import verifier
 
-    typed_hub = parameters.is_typed(context, "hub")  # the variable may be set permanently
+    typed_hub = parameters.is_typed(context, "hub")  # not FUNASR_HUB, which may be set permanently
     if typed_hub and (local := local_checkpoint(source)):
         message = f"--hub {hub} with the local folder {local.folder}"
         raise UsageError(message, "it applies to a hub id", code="options-conflict")
@@ -256,7 +256,7 @@ def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]
 
 
 def has_ctc_on_modelscope(source: Mapping[str, str | None]) -> bool:
-    """Tell whether a model without a CTC head has a copy with one on ModelScope."""
+    """Return whether a model without a CTC head has a copy with one on ModelScope."""
     from funasr_cli.hubs.find import CTC_ON_MODELSCOPE
 
     origins = source.get("source"), source.get("origin")

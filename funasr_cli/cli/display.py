@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 REDRAW_S = 0.02
-SPARE_COLUMNS = 5  # for one or two ^C of the terminal; without room they start a line that stays on the screen
-BARS = ((110, 40), (95, 20), (0, 8))  # columns of progress bars, by the least width of a terminal
-BAR_OF_ONE = 20  # at least, for a single input, whose facts are short
-OPTIONAL_STAGES = ("ctc", "prefill", "decode")  # which some models lack
+SPARE_COLUMNS = 5  # room for one or two ^C that the terminal shows; else they start a line that is never erased
+BARS = ((110, 40), (95, 20), (0, 8))  # least width of a terminal, and columns of a progress bar on it
+BAR_OF_ONE = 20  # least columns of the bar for a single input, which leaves more room
+OPTIONAL_STAGES = ("ctc", "prefill", "decode")  # stages that some models lack
 
 
 class Progress:
@@ -42,7 +42,7 @@ class Progress:
         self._audio_s = 0.0  # transcribed so far, of all inputs
         self._source = 0  # the input that is being read
         self._opened: dict[int, Read] = {}
-        self._done_s: dict[int, float] = defaultdict(float)  # of the inputs that are not closed
+        self._done_s: dict[int, float] = defaultdict(float)  # for each input in progress
         self._started = time.perf_counter()
         texts = [rich.TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[facts]")]
         room = next(bar for least, bar in BARS if console.stderr().width >= least)
@@ -100,7 +100,7 @@ class Progress:
 
 
 class Region:
-    """The part of a terminal that is redrawn: progress and, with --stream, unfinished texts. Empty in a pipe."""
+    """The part of a terminal that is redrawn: progress and, with --stream, unfinished texts. A pipe has none."""
 
     def __init__(self, names: Sequence[str], *, task: str = "transcribing", partial_texts: bool = False):
         self._names = names
@@ -185,7 +185,7 @@ class Region:
 
 
 class Display:
-    """Shows events and writes results. Use its `region` as a context during the run.
+    """Display of events, and writer of results. Use its `region` as a context during the run.
 
     Args:
         inputs: all inputs of the run.

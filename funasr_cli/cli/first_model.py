@@ -36,8 +36,8 @@ def find_or_fetch(
 ) -> Path:
     """Find the folder of a model as `find_model` does. Offer to fetch one that is missing.
 
-    Nothing contacts the hub before the user has agreed, on a terminal or with ``--yes``. Whatever can be checked
-    without the model is checked before the question.
+    The hub is not contacted before the user agrees, on a terminal or with ``--yes``. Everything that can be
+    checked without the model is checked before the question.
 
     Args:
         name: the value of ``--model``; None takes the default model.
@@ -89,7 +89,7 @@ def _refuse_unusable(
     typed: Mapping[str, str],
     aligner: str | None,
 ) -> None:
-    """Raise the errors that would otherwise only come after the download."""
+    """Raise errors that would otherwise appear only after the download."""
     from funasr_cli.hubs.find import find_aligner
     from funasr_cli.sources import why_unreadable
 
@@ -133,7 +133,7 @@ def _ask(name: str | None, download: "Download", missing: ModelError) -> None:
 
 
 def _has_terminal() -> bool:
-    """Tell whether a question can be shown on stderr and answered on stdin."""
+    """Return whether a question can be shown on stderr and answered on stdin."""
     return sys.stdin is not None and os.isatty(0) and console.is_terminal()
 
 
@@ -180,7 +180,7 @@ def _fetch(download: "Download") -> Path:
 
 
 def _note_missing_word_times(folder: Path) -> None:
-    """Name the ways to word times, if a model that was just fetched has none."""
+    """Print how to get word times, if a model that was just fetched has none."""
     from funasr_cli.families.open import capabilities, open_model
 
     if capabilities(folder).word_times:

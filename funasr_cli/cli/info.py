@@ -26,8 +26,8 @@ from funasr_cli.paths import REFERENCE_PYTHON
 OWN_VARIABLES = (
     CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_OFFLINE", "FUNASR_BLAS", "FUNASR_TRACEBACK", REFERENCE_PYTHON,
 )  # fmt: skip
-FACT_COLUMNS = 14  # of labels in the list of models
-SUPPORTS = {  # what the list calls a capability; those without words matter only inside the program
+FACT_COLUMNS = 14  # width of the labels in the list of models
+SUPPORTS = {  # words for capabilities in the list; empty for those that matter only inside the program
     "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",
     "partial text": "live text (--stream)", "alignment": "word times for other models (--align-with)",
     "drafts": "drafts", "language found": "language detection", "tags": "emotion and sounds (--tags)",
@@ -61,7 +61,7 @@ def info(
 
 
 def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
-    """Return all facts by name, as far as they can be found, and the problems with the others."""
+    """Return all facts that can be found, by name, and the problems with the others."""
     from funasr_cli.hubs.find import models_folder
 
     problems: list[str] = []
@@ -127,13 +127,13 @@ def _version(package: str) -> str | None:
 
 
 def _in_words(setting: Setting, group: Any) -> str:
-    """Return "lang = zh (FUNASR_LANG)", with the commands if not all that have the option are meant."""
-    having = {
+    """Return "lang = zh (FUNASR_LANG)", preceded by the commands if other commands have the option as well."""
+    with_option = {
         name
         for name, command in group.commands.items()
         if any(f"--{setting.option}" in parameter.opts for parameter in command.params)
     }
-    where = "" if having == set(setting.commands) else f"{', '.join(setting.commands)}: "
+    where = "" if with_option == set(setting.commands) else f"{', '.join(setting.commands)}: "
     return f"{where}{setting.option} = {setting.value} ({setting.origin})"
 
 

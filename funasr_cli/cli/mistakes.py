@@ -1,9 +1,9 @@
-"""Mistakes on the command line, in our own words instead of those of Click and Pydantic."""
+"""Mistakes on the command line, in clearer words than those of Click and Pydantic."""
 
 import re
 from typing import Any
 
-# Messages on values, and our words: what is wrong, and what is allowed.
+# Patterns of their messages on values, what is wrong, and what is allowed.
 VALUE_ERRORS = (
     (r"(?P<value>.+) is not one of (?P<names>.+)", "{value} is not allowed", "choose from {names}"),
     (r"Input should be a valid integer.*|.* is not a valid int.*", "{value} is not a whole number", ""),
@@ -12,7 +12,7 @@ VALUE_ERRORS = (
     (r"Input should be greater than or equal to (?P<least>\S+)", "{value} is too small", "use {least} or more"),
     (r"(?P<value>\S+) is not in the range x>=(?P<least>\S+)", "{value} is too small", "use {least} or more"),
 )
-# The same for other mistakes.
+# Patterns of other messages, and what is wrong.
 USAGE_ERRORS = (
     (r"No such command '(?P<name>.+?)'(?:\. Did you mean '(?P<near>.+)'\?)?", "unknown command {name}"),
     (r"Missing command", "no command given"),
@@ -46,9 +46,9 @@ def _value_error(text: str, cause: Any) -> tuple[str, str]:
     """Return what is wrong with an option's value, and what is allowed, from Click's words or Pydantic's error."""
     for pattern, problem, hint in VALUE_ERRORS:
         if found := re.fullmatch(pattern, text):
-            given = cause.errors()[0]["input"] if hasattr(cause, "errors") else None
+            raw = cause.errors()[0]["input"] if hasattr(cause, "errors") else None
             quoted = re.match("'.*?'|\\S+", text)
-            value = repr(given) if given is not None else quoted[0] if quoted else "the value"
+            value = repr(raw) if raw is not None else quoted[0] if quoted else "the value"
             allowed = {name: part.replace("'", "") for name, part in found.groupdict().items() if part}
             values = allowed | {"value": re.sub(r"^'([-\d.]+)'$", r"\1", value)}
             return problem.format(**values), hint.format(**values)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-STANDARD_INPUT = "standard input"  # whose label is "-", as on the command line
+STANDARD_INPUT = "standard input"  # the name of the input with the label "-"
 
 
 def display_name(label: str) -> str:

@@ -14,12 +14,12 @@ LOW_DBFS = -45.0  # the peak of speech is rarely lower; voice activity detection
 
 
 def is_low(level_dbfs: float | None) -> bool:
-    """Return whether a recording has sound, but too little level for voice activity detection."""
+    """Return whether a recording has sound, but is too quiet for voice activity detection."""
     return level_dbfs is not None and level_dbfs < LOW_DBFS
 
 
 def no_speech(level_dbfs: float | None) -> str:
-    """Return a message that no speech was found, with what to try."""
+    """Return the message that no speech was found, and what to try."""
     if is_low(level_dbfs):
         return (
             f"no speech found: the peak level is only {level_dbfs:.0f} dBFS; amplify it, or lower --vad-threshold"
@@ -30,7 +30,7 @@ def no_speech(level_dbfs: float | None) -> str:
 
 
 def speed(audio_s: float, taken_s: float) -> str:
-    """Return how many seconds of audio were transcribed in a second, in words."""
+    """Describe the speed as a multiple of real time."""
     times = audio_s / max(taken_s, 1e-3)
     return f"{times:.{1 if times < 100 else 0}f}x real time"
 
@@ -53,10 +53,10 @@ class Row:
 class Outcome:
     """The results of all inputs so far."""
 
-    failed: set[int] = field(default_factory=set)  # inputs without a result, or without a complete segment in it
+    failed: set[int] = field(default_factory=set)  # inputs without a result, or with no complete segment in it
     skipped: int = 0  # inputs whose results existed already
     incomplete: int = 0  # skipped inputs whose results are incomplete
-    rows: list[Row] = field(default_factory=list)  # of the finished inputs, in the order in which they finished
+    rows: list[Row] = field(default_factory=list)  # one for each finished input, in the order of finishing
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, event: Event) -> None:

@@ -29,8 +29,8 @@ from funasr_cli.writers import DEFAULT_STYLE, DEFAULT_TIMES, WRITERS, Style
 if TYPE_CHECKING:
     from rich.text import Text
 
-MOST_NAMED = 3  # inputs that a note lists
-LINES = ("txt", "json", "jsonl")  # formats in which several results can follow each other on stdout
+MOST_NAMED = 3  # most inputs that a note names
+LINE_FORMATS = ("txt", "json", "jsonl")  # formats in which several results can follow each other on stdout
 DEFAULT_TEMPLATE = "{stem}.{ext}"
 FULL_TEMPLATE = "{stem}.{suffix}.{ext}"
 TEMPLATE_HINT = "use {stem}, {suffix}, {lang} and {ext}, for example '{stem}.{lang}.{ext}'"
@@ -51,7 +51,7 @@ class OutputPlan:
     formats: tuple[str, ...]  # names of `WRITERS`, at least one
     folder: Path | None = None  # for files; None prints the only format
     template: str = DEFAULT_TEMPLATE  # for file names in the folder
-    language: str = AUTO  # the requested one, for the template
+    language: str = AUTO  # the requested language, for the template
     style: Style = DEFAULT_STYLE
     replace: bool = False  # overwrite existing results
     resume: bool = False  # keep existing results, and write the missing ones
@@ -73,7 +73,7 @@ class OutputPlan:
 
     def refuse_together(self, inputs: Sequence[Input]) -> None:
         """Raise a UsageError for several inputs on stdout in a format that needs a separate file for each."""
-        if len(inputs) > 1 and self.folder is None and self.formats[0] not in LINES:
+        if len(inputs) > 1 and self.folder is None and self.formats[0] not in LINE_FORMATS:
             message = f"{self.formats[0]}: only one input can go to standard output in this format"
             raise UsageError(message, "add --output-dir", code="options-conflict")
 
@@ -140,7 +140,7 @@ class Files:
         """
         for file in self.files(input).values():
             if not (self._plan.replace or self._plan.resume) and os.path.lexists(file):
-                raise writers.exists_already(file)
+                raise writers.already_exists(file)
             if not self._kept(file):
                 writers.refuse_name(file)
         if self._notes:
@@ -150,7 +150,7 @@ class Files:
         """Write the results of an input. Each file is written completely or not at all.
 
         Raises:
-            OutputError: a file cannot be written; the others are.
+            OutputError: a file cannot be written. The other files are written anyway.
         """
         problem: OutputError | None = None
         for name, file in self.files(input).items():
@@ -246,7 +246,7 @@ def _filled_in(template: str, fields: dict[str, str]) -> str:
 
 
 class Printer:
-    """Prints results in the order of the inputs. Results that are ready too early are held back.
+    """Printer of results, in the order of the inputs. Results that are ready too early are held back.
 
     With several inputs, each line begins with the input's name, as with grep. `json` prints one line per input.
     """
@@ -271,7 +271,7 @@ class Printer:
         if format == "txt":
             self._add(source, self._lines(source, transcript.segments))
         else:
-            self._add(source, WRITERS["jsonl" if format in LINES else format](transcript, self._plan.style))
+            self._add(source, WRITERS["jsonl" if format in LINE_FORMATS else format](transcript, self._plan.style))
 
     def close(self, source: int) -> None:
         """Mark an input as finished, and print what was held back."""

@@ -23,17 +23,17 @@ def is_typed(context: typer.Context, name: str) -> bool:
 
 
 def typed(context: typer.Context, names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """Return the options given on the command line, as written, by name; `names` lists their parameters."""
+    """Return the options given on the command line, as written, by name. `names` has the parameters of each."""
     found = {}
-    for name, of in names.items():
-        for parameter in of:
+    for name, parameters in names.items():
+        for parameter in parameters:
             if is_typed(context, parameter) and name not in found:
                 off = "no-" if context.params[parameter] is False else ""
                 found[name] = f"--{off}{parameter.replace('_', '-')}"
     return found
 
 
-def behind_commas(*names: str) -> Callable[[str], list[str]]:
+def comma_separated(*names: str) -> Callable[[str], list[str]]:
     """Return a completion function for a list of names separated by commas."""
 
     def complete(incomplete: str) -> list[str]:
@@ -67,15 +67,15 @@ def option(panel: str | None, name: str, help: str, *short: str, env: bool = Tru
 
 
 MODEL_HELP = "Model to use: a name that funasr models lists, a folder, a hub id, or demo."
-OF_MODELS: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
+MODEL_OPTION: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
 DRAFT_HELP = (
     "Decode faster by verifying a draft from the CTC branch, if the model has one. The text does not change."
 )
 
 # fmt: off
-Model = Annotated[str | None, option(None, "--model", MODEL_HELP, "-m", **OF_MODELS)]
+Model = Annotated[str | None, option(None, "--model", MODEL_HELP, "-m", **MODEL_OPTION)]
 Models = Annotated[  # with `list[str]`, the variable would be split at spaces
-    list[Path] | None, option(None, "--model", f"{MODEL_HELP} Repeatable.", "-m", **OF_MODELS)
+    list[Path] | None, option(None, "--model", f"{MODEL_HELP} Repeatable.", "-m", **MODEL_OPTION)
 ]
 Device = Annotated[
     Literal["cpu", "gpu"] | None, option(None, "--device", "Device to use. Default: the GPU, if MLX supports it.")

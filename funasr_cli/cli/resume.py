@@ -27,7 +27,7 @@ from funasr_cli.writers import DATA, DEFAULT_TIMES, SUBTITLES, Style
 NOTES = ".funasr-resume.jsonl"
 LARGEST_NOTES = 1 << 26  # bytes: notes on 200,000 results
 # Options that do not change the text: they are about the computation, or about a format, which `Style` covers.
-NOT_OF_THE_TEXT = ("draft", "batch_size", "ctc", "word_times", "confidence")
+NOT_ABOUT_TEXT = ("draft", "batch_size", "ctc", "word_times", "confidence")
 CHANGED = {  # reasons, by the hash that differs
     "recording": "the recording has changed",
     "model": "the model has changed",
@@ -112,7 +112,7 @@ class Notes:
             own["tags"] = self._style.tags
         if self._aligner and own["times"] is Timestamps.WORD:
             own["align_with"] = _model_hash(self._aligner)
-        options = _hash(json.dumps([_of_the_text(self._options), own]).encode())
+        options = _hash(json.dumps([_text_options(self._options), own]).encode())
         return {"recording": recording, "model": self._model, "options": options}
 
 
@@ -142,17 +142,17 @@ def _model_hash(folder: Path) -> str:
         files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".tiktoken"))
         sizes = [(path.name, path.resolve().name, path.stat().st_size) for path in files]
         return _hash((folder / "config.json").read_bytes() + json.dumps(sizes).encode())
-    except OSError:  # loading the model reports this better
+    except OSError:  # loading the model reports this in detail
         return ""
 
 
-def _of_the_text(options: TranscribeOptions) -> dict[str, object]:
+def _text_options(options: TranscribeOptions) -> dict[str, object]:
     """Return the options that affect the text and differ from their defaults."""
     by_code = dataclasses.replace(options, language=language_code(options.language or ""))
     return {
         field.name: value
         for field in dataclasses.fields(by_code)
-        if field.name not in NOT_OF_THE_TEXT and (value := getattr(by_code, field.name)) != field.default
+        if field.name not in NOT_ABOUT_TEXT and (value := getattr(by_code, field.name)) != field.default
     }
 
 

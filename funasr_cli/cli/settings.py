@@ -46,7 +46,7 @@ def command_settings(group: "Group") -> Defaults:
     tables = {name: table for name, table in settings.items() if isinstance(table, dict)}
     shared = {name: value for name, value in settings.items() if name not in tables}
     known = {  # options that also have a variable; the others, such as --force, are for a single run
-        name: {_typed_name(option): option for option in command.params if getattr(option, "envvar", None)}
+        name: {_option_name(option): option for option in command.params if getattr(option, "envvar", None)}
         for name, command in group.commands.items()
     }
     _refuse_unknown(tables, known, f"{path}: unknown command")
@@ -71,7 +71,7 @@ def origins(context: Any, parameters: Iterable[Any]) -> list[str]:
         if source and source.name == "ENVIRONMENT":
             found.append(str(parameter.envvar))
         elif source and source.name == "DEFAULT_MAP":
-            found.append(f"{_typed_name(parameter)} in {config_file()}")
+            found.append(f"{_option_name(parameter)} in {config_file()}")
     return found
 
 
@@ -89,7 +89,7 @@ def settings_in_force(group: "Group", defaults: Defaults) -> list[Setting]:
     commands: dict[tuple[str, Any, str], list[str]] = defaultdict(list)
     for command, definition in group.commands.items():
         for parameter in definition.params:
-            name, variable = _typed_name(parameter), parameter.envvar
+            name, variable = _option_name(parameter), parameter.envvar
             value = defaults.get(command, {}).get(str(parameter.name))
             if isinstance(variable, str) and os.environ.get(variable):
                 commands[name, os.environ[variable], variable].append(command)
@@ -112,12 +112,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot be read ({reason})", hint, code="settings-unreadable") from error
 
 
-def _typed_name(parameter: Any) -> str:
+def _option_name(parameter: Any) -> str:
     return next((name[2:] for name in parameter.opts if name.startswith("--")), parameter.name or "")
 
 
 def _default(option: Any, value: Any, where: str) -> Any:
-    """Return a value in the form that the command line has, so that Click checks it."""
+    """Return a value as the command line would pass it, so that Click checks it."""
     values = value if isinstance(value, list) and option.multiple else [value]
     for one in values:
         if isinstance(one, bool) != option.is_flag or not isinstance(one, str | int | float):
@@ -126,8 +126,8 @@ def _default(option: Any, value: Any, where: str) -> Any:
     return [str(one) for one in values] if option.multiple else value if option.is_flag else str(value)
 
 
-def _refuse_unknown(given: Iterable[str], known: Iterable[str], complaint: str) -> None:
-    for name in given:
+def _refuse_unknown(names: Iterable[str], known: Iterable[str], complaint: str) -> None:
+    for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             listed = "funasr COMMAND --help shows a variable for each option that can be set"

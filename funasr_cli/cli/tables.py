@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from funasr_cli.measure import Spread
 
 MOST_ROWS = 20
-OUTCOME_HEADINGS = (  # by the least width of a terminal, so that the name of an input has room
+OUTCOME_HEADINGS = (  # least width of a terminal, and headings that leave room for the names of inputs
     (72, ("audio", "speech", "segments", "repaired", "failed", "status")),
     (40, ("audio", "failed", "status")),
     (0, ("status",)),
@@ -29,15 +29,15 @@ OUTCOME_HEADINGS = (  # by the least width of a terminal, so that the name of an
 PIPED_WIDTH = 200
 MOST_NAME = 48  # columns of a case's name; longer names are folded
 LEAST_BAR, MOST_BAR = 20, 100
-BAR_STYLES = {  # of the stages
+BAR_STYLES = {  # by stage
     "read_s": "black on white", "vad_s": "black on yellow", "features_s": "black on cyan",
     "encoder_s": "white on blue", "ctc_s": "black on bright_blue", "prefill_s": "white on magenta",
     "decode_s": "black on green",
 }  # fmt: skip
-UNITS = ("s", "MB", "GB", "%")  # as the second line of a heading
+UNITS = ("s", "MB", "GB", "%")  # may be the second line of a heading
 TOKENS_PER_S = "tokens\nper s"
 SPREAD = "Spread: the longest minus the shortest time, relative to the median."
-COMPARED = {  # metrics and their headings; a mode has some of them
+COMPARED = {  # metrics and their headings; each mode has some of them
     "stages.total_s": "total", **{f"stages.{name}": STAGES[name] for name in list(STAGES)[3:-1]},
     "stages.text_s": "CTC to decode", "tokens_per_s": TOKENS_PER_S, "decoder_calls": "calls",
     "accepted": "accepted", "peak_mlx_bytes": "MLX memory", "peak_process_bytes": "process memory",
@@ -48,7 +48,7 @@ COMPARED = {  # metrics and their headings; a mode has some of them
 def outcome(result: "Outcome", names: Sequence[str], width: int) -> "RenderableType":
     """Return a table of all inputs, or of those with problems if there are many.
 
-    There is none if the only input could not be read. A narrow terminal gets fewer columns.
+    The table is empty if the only input could not be read. A narrow terminal gets fewer columns.
     """
     from rich.console import Group
 
@@ -86,9 +86,9 @@ class Grid:
     """A table of measurements: names in the first column, numbers in the others.
 
     Attributes:
-        headings: of the columns; a second line holds the unit.
-        rows: cells, as many in each row as there are headings.
-        notes: what a reader needs to know, below the table.
+        headings: one per column; a second line holds the unit.
+        rows: one cell per heading.
+        notes: explanations below the table.
         title: what was measured, and how.
     """
 
@@ -107,7 +107,7 @@ class Grid:
         return "\n".join([*title, *lines, "", *(f"{note}\n" for note in self.notes)])
 
     def fitted(self, width: int) -> "Iterator[Table]":
-        """Yield Rich tables that fit a terminal; as few as possible, below each other."""
+        """Yield tables that fit a terminal of this width, as few as possible, to be printed below each other."""
         from rich.console import Console
 
         def drawn(start: int, end: int) -> "Table":
@@ -311,7 +311,7 @@ def _plain(text: str) -> str:
 
 
 def _spread(spread: "Spread") -> str:
-    if spread.low == spread.high:  # of a single trial, for example
+    if spread.low == spread.high:  # for example, after a single trial
         return "-"
     share = (spread.high - spread.low) / spread.median if spread.median else 0.0
     return f"{100 * share:.0f}"

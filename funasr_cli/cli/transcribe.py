@@ -25,14 +25,14 @@ from funasr_cli.writers import (
     DATA,
     DEFAULT_FORMAT,
     DEFAULT_TIMES,
-    OF_TIMES,
+    TIMED_FORMATS,
     WRITERS,
     Style,
     parse_formats,
 )
 
-OF_SAMPLING = ("top_p", "top_k", "seed")
-OF_RESULTS = (
+SAMPLING_OPTIONS = ("top_p", "top_k", "seed")
+RESULT_OPTIONS = (
     "output_template", "force", "resume", "timestamps", "tags", "align_with", "highlight_words", "plot_alignment",
     "max_line_width", "max_line_count",
 )  # fmt: skip
@@ -178,7 +178,7 @@ def transcribe(
             FORMATS_HELP,
             "-f",
             metavar="FORMATS",
-            autocompletion=parameters.behind_commas(*WRITERS, ALL_FORMATS),
+            autocompletion=parameters.comma_separated(*WRITERS, ALL_FORMATS),
         ),
     ] = None,
     output_dir: Annotated[
@@ -201,7 +201,7 @@ def transcribe(
     ] = False,
     timestamps: Annotated[Timestamps | None, _output("--timestamps", TIMESTAMPS_HELP)] = None,
     tags: Annotated[Tags, _output("--tags", TAGS_HELP)] = Tags.NONE,
-    align_with: Annotated[str | None, _output("--align-with", ALIGN_WITH_HELP, **parameters.OF_MODELS)] = None,
+    align_with: Annotated[str | None, _output("--align-with", ALIGN_WITH_HELP, **parameters.MODEL_OPTION)] = None,
     highlight_words: Annotated[
         bool, _output("--highlight-words", "In subtitles, underline each word as it is spoken.")
     ] = False,
@@ -227,8 +227,8 @@ def transcribe(
     """Transcribe recordings. If the model is missing, offer to download it."""
     volume = [name for name in ("quiet", "verbose") if parameters.is_typed(context, name)]
     # The command line has precedence over variables and the settings file.
-    given = volume or [name for name in ("quiet", "verbose") if context.params[name]]
-    console.set_volume(quiet="quiet" in given, verbose="verbose" in given)
+    chosen = volume or [name for name in ("quiet", "verbose") if context.params[name]]
+    console.set_volume(quiet="quiet" in chosen, verbose="verbose" in chosen)
     formats = _formats(context)
     _refuse_idle_options(context, formats)
     options, plan, typed = _options(context, formats), _plan(context, formats), _typed(context)
@@ -264,7 +264,7 @@ def transcribe(
     able = capabilities(folder)
     aligner = choose_aligner(align_with, able, options, typed)
     left = inputs
-    if plan.folder and files:  # results depend only on options that have an effect
+    if plan.folder and files:  # results depend only on the options that have an effect
         able = replace(able, word_times=able.word_times or aligner is not None)
         style = plan.style if able.tags or "tags" in typed else replace(plan.style, tags=Tags.NONE)
         effective = supported(options, able, typed=typed)
@@ -296,12 +296,12 @@ def transcribe(
 
 
 def _formats(context: typer.Context) -> tuple[str, ...]:
-    """Return the formats to write; several from a variable or the settings file need an output folder."""
-    given = context.params
-    formats = parse_formats(given["format"] or [DEFAULT_FORMAT])
-    needs_folder = len(formats) > 1 and given["output_dir"] is None
+    """Return the formats to write. Without an output folder, several from a variable or settings are ignored."""
+    params = context.params
+    formats = parse_formats(params["format"] or [DEFAULT_FORMAT])
+    needs_folder = len(formats) > 1 and params["output_dir"] is None
     is_ignored = needs_folder and not parameters.is_typed(context, "format")
-    return (DEFAULT_FORMAT,) if is_ignored or given["compare_hotwords"] else formats
+    return (DEFAULT_FORMAT,) if is_ignored or params["compare_hotwords"] else formats
 
 
 def _parameters() -> dict[str, tuple[str, ...]]:
@@ -312,47 +312,47 @@ def _parameters() -> dict[str, tuple[str, ...]]:
 
 def _typed(context: typer.Context) -> dict[str, str]:
     """Return the options on the command line, by field of `TranscribeOptions`, and others that may be refused."""
-    given = context.params
+    params = context.params
     names = _parameters() | {name: (name,) for name in ("align_with", "show_prompt")}
     typed = parameters.typed(context, names)
-    if parameters.is_typed(context, "tags") and given["tags"] is not Tags.NONE:
-        typed["tags"] = f"--tags {given['tags']}"
+    if parameters.is_typed(context, "tags") and params["tags"] is not Tags.NONE:
+        typed["tags"] = f"--tags {params['tags']}"
     if parameters.is_typed(context, "highlight_words"):
         typed["word_times"] = "--highlight-words"
-    elif given["timestamps"] is Timestamps.WORD:  # from a variable as well: nothing else would be shown
+    elif params["timestamps"] is Timestamps.WORD:  # also from a variable, since nothing else would be shown
         typed["word_times"] = f"--timestamps {Timestamps.WORD}"
-    elif given["plot_alignment"]:
+    elif params["plot_alignment"]:
         typed["word_times"] = "--plot-alignment"
     return typed
 
 
 def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOptions:
-    given = dict(context.params)
-    for name in OF_SAMPLING:  # without a temperature, ignored unless they are on the command line
-        if not given["temperature"] and not parameters.is_typed(context, name):
-            given[name] = None
-    hotwords = (*(given["hotword"] or ()), *read_hotwords(given["hotwords_file"]))
-    same = {field: given[names[0]] for field, names in _parameters().items() if names[0] in given}
+    params = dict(context.params)
+    for name in SAMPLING_OPTIONS:  # ignored without a temperature, unless they are on the command line
+        if not params["temperature"] and not parameters.is_typed(context, name):
+            params[name] = None
+    hotwords = (*(params["hotword"] or ()), *read_hotwords(params["hotwords_file"]))
+    same = {field: params[names[0]] for field, names in _parameters().items() if names[0] in params}
     own = {"hotwords": tuple(dict.fromkeys(hotwords)), "ctc": not set(DATA).isdisjoint(formats)}
     return TranscribeOptions(**(same | own))
 
 
 def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
-    given = context.params
+    params = context.params
     layout = SubtitleLayout(
-        max_line_width=given["max_line_width"],
-        max_line_count=given["max_line_count"],
-        highlight_words=given["highlight_words"],
+        max_line_width=params["max_line_width"],
+        max_line_count=params["max_line_count"],
+        highlight_words=params["highlight_words"],
     )
     return OutputPlan(
         formats=formats,
-        folder=given["output_dir"],
-        template=DEFAULT_TEMPLATE if given["output_template"] is None else given["output_template"],
-        language=given["lang"],
-        style=Style(_times(context, formats), layout, given["tags"]),
-        replace=given["force"],
-        resume=given["resume"],
-        tint=given["confidence"] and console.colours_stdout(),
+        folder=params["output_dir"],
+        template=DEFAULT_TEMPLATE if params["output_template"] is None else params["output_template"],
+        language=params["lang"],
+        style=Style(_times(context, formats), layout, params["tags"]),
+        replace=params["force"],
+        resume=params["resume"],
+        tint=params["confidence"] and console.colours_stdout(),
     )
 
 
@@ -365,43 +365,43 @@ def _times(context: typer.Context, formats: tuple[str, ...]) -> Timestamps | Non
             message = f"--highlight-words with --timestamps {times}"
             raise UsageError(message, "it needs word times", code="options-conflict")
         return None
-    is_ignored = times is Timestamps.NONE and not typed and not set(OF_TIMES).isdisjoint(formats)
+    is_ignored = times is Timestamps.NONE and not typed and not set(TIMED_FORMATS).isdisjoint(formats)
     return None if is_ignored else times
 
 
 def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> None:
-    """Refuse options on the command line without effect. From a variable or the settings file, ignore them."""
-    given = context.params
-    prints_text = given["stream"] or (given["output_dir"] is None and formats == (DEFAULT_FORMAT,))
+    """Refuse options on the command line that have no effect. Those from variables or settings are ignored."""
+    params = context.params
+    prints_text = params["stream"] or (params["output_dir"] is None and formats == (DEFAULT_FORMAT,))
     has_text, times = not set(formats) <= set(DATA), _times(context, formats)
     has_words = any((times or DEFAULT_TIMES[format]) is Timestamps.WORD for format in formats)
     shows_confidence = "json" in formats or "jsonl" in formats or (prints_text and console.colours_stdout())
-    to_files = given["output_dir"] is not None, "it applies to files; add --output-dir"
+    to_files = params["output_dir"] is not None, "it applies to files; add --output-dir"
     subtitles = "srt" in formats or "vtt" in formats, "it applies to subtitles; add --format srt or vtt"
-    raw = given["pcm"] is not None, "it applies to raw samples; add --pcm"
-    pauses = given["vad"], "it applies to pauses, and --no-vad does not detect them"
+    raw = params["pcm"] is not None, "it applies to raw samples; add --pcm"
+    pauses = params["vad"], "it applies to pauses, and --no-vad does not detect them"
     needs = {
         **dict.fromkeys(("output_template", "force", "resume"), to_files),
         **dict.fromkeys(("highlight_words", "max_line_width", "max_line_count"), subtitles),
         **dict.fromkeys(("rate", "pcm_channels"), raw),
         **dict.fromkeys(("vad_threshold", "min_pause", "join"), pauses),
         "confidence": (shows_confidence, "it appears in the colours of a terminal, and in json"),
-        "recursive": (any(map(has_folders, given["audio"])), "it applies to folders and patterns"),
-        "prev_text": (bool(given["prev_text"]), "it is empty"),
-        "tags": (has_text or given["tags"] is Tags.NONE, "json always contains them, in a separate field"),
+        "recursive": (any(map(has_folders, params["audio"])), "it applies to folders and patterns"),
+        "prev_text": (bool(params["prev_text"]), "it is empty"),
+        "tags": (has_text or params["tags"] is Tags.NONE, "json always contains them, in a separate field"),
         "align_with": (
-            bool(given["align_with"]) and (has_words or given["plot_alignment"]),
+            bool(params["align_with"]) and (has_words or params["plot_alignment"]),
             "it provides word times; add --timestamps word, or --format srt, vtt or json"
-            if given["align_with"]
+            if params["align_with"]
             else "it is empty",
         ),
     }
-    if given["plot_alignment"]:
+    if params["plot_alignment"]:
         needs["resume"] = False, "it cannot be combined with --plot-alignment"
         del needs["force"]  # it replaces the picture
-    if given["compare_hotwords"]:
+    if params["compare_hotwords"]:
         alone = False, "it cannot be combined with --compare-hotwords"
-        needs |= dict.fromkeys((*OF_RESULTS, "format", "output_dir", "stream", "confidence", "strict"), alone)
+        needs |= dict.fromkeys((*RESULT_OPTIONS, "format", "output_dir", "stream", "confidence", "strict"), alone)
     for name, (has_effect, hint) in needs.items():
         if not has_effect and parameters.is_typed(context, name):
             raise UsageError(f"--{name.replace('_', '-')} has no effect here", hint, code="option-idle")

@@ -67,7 +67,7 @@ except ImportError as error:  # on Linux, plain `mlx` has no back end
 
 
 def on_accelerator() -> bool:
-    """Tell whether MLX computes on a GPU (Metal or CUDA), not on the CPU."""
+    """Return whether MLX computes on a GPU (Metal or CUDA), not on the CPU."""
     return bool(mx.default_device() == mx.gpu)
 
 
@@ -79,7 +79,7 @@ def describe() -> str:
 
 
 def lacks_blas() -> bool:
-    """Tell whether MLX uses the reference BLAS of its Linux wheel, which is many times slower than others."""
+    """Return whether MLX uses the reference BLAS of its Linux wheel, which is many times slower than others."""
     return sys.platform == "linux" and BLAS is None and not on_accelerator()
 
 

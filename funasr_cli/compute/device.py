@@ -12,7 +12,7 @@ from funasr_cli.options import AS_STORED
 
 SLOW_GFLOPS = 8.0  # per core: the reference BLAS reaches 4 on a fast core, any other BLAS ten times as many
 PROBE_ROWS, PROBE_WIDTH = 256, 512
-PROBES = 5  # at least; the first one includes the library's initialisation
+PROBES = 5  # fewest probes; the first one includes the library's initialisation
 PROBE_S = 0.5  # duration of probing if a BLAS seems slow, to tell a slow BLAS from other load on the cores
 
 
@@ -26,7 +26,7 @@ def use_device(name: str) -> None:
 
 
 def default_dtype() -> str:
-    """Return the type to compute in: as stored on a GPU; float32 on a CPU, where MLX is very slow in others."""
+    """Return the type to compute in: as stored on a GPU; float32 on a CPU, where other types are very slow."""
     return AS_STORED if on_accelerator() else "float32"
 
 

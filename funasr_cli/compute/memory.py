@@ -1,4 +1,4 @@
-"""Available memory, and cleaning up what MLX keeps: freed buffers, and the streams of threads."""
+"""Available memory, and cleanup of what MLX keeps: freed buffers, and the streams of threads."""
 
 import os
 import sys
@@ -46,7 +46,7 @@ def _container_bytes() -> Iterator[int]:
 
 
 class _FreedBuffers:
-    """Limits the freed memory that MLX keeps during computations, and releases it after each."""
+    """Limit on the freed memory that MLX keeps during computations. It is released after each."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,7 +73,7 @@ FREED_BUFFERS = _FreedBuffers()
 
 
 class _Streams:
-    """Clears a thread's MLX streams when the thread ends. Otherwise MLX aborts the process."""
+    """Object that clears a thread's MLX streams when the thread ends. Otherwise MLX aborts the process."""
 
     def __del__(self) -> None:
         mx.clear_streams()

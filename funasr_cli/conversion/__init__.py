@@ -1,1 +1,1 @@
-"""From a checkpoint to a folder that is loaded fast."""
+"""Conversion of a checkpoint into a folder that loads fast."""

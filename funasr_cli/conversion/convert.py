@@ -13,7 +13,7 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, stored_sh
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.quantize import PACKED, Groups
 from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
-from funasr_cli.checkpoints.vocabularies import ANOTHERS
+from funasr_cli.checkpoints.vocabularies import VOCABULARY_HINT
 from funasr_cli.compute.backend import mx
 from funasr_cli.conversion.place import check_place, new_folder
 from funasr_cli.errors import ModelError, UsageError
@@ -67,10 +67,10 @@ class Conversion:
     tensors: int
     arrays: int  # in the file; a quantized tensor is stored as three
     size_bytes: int
-    sha256: str  # of the weights
-    layout: str  # of the source
+    sha256: str  # digest of the weights
+    layout: str  # name of the source's layout
     notes: tuple[str, ...]
-    proof: Proof | None  # None if it was not asked for, or if there was not enough memory
+    proof: Proof | None  # None if it was not requested, or if there was not enough memory
 
 
 def convert(
@@ -133,7 +133,7 @@ def fetch_model(hub_id: str, progress: Progress = lambda *_: None) -> tuple[Path
 def _place(
     name: str, out: Path | None, options: ConvertOptions, *, hub: Hub = DEFAULT_HUB, replace: bool = False
 ) -> Path:
-    """Return the folder to create; refuse what cannot work before gigabytes are downloaded."""
+    """Return the folder to create. Refuse anything that cannot work, before gigabytes are downloaded."""
     local = local_checkpoint(name)
     if out is None:
         out = models_folder() / f"{local.name if local else ALIASES.get(name, name)}{options.suffix}"
@@ -208,7 +208,7 @@ def _convertible(checkpoint: Checkpoint, family: Family, options: ConvertOptions
     # Otherwise `load_model` or `check_model` would refuse the result later.
     for file, problem in family.vocabulary_problems(checkpoint):
         message = f"{checkpoint.files.get(file, checkpoint.weights[0].parent / file)}: {problem}"
-        raise ModelError(message, ANOTHERS, code="tokenizer-mismatch")
+        raise ModelError(message, VOCABULARY_HINT, code="tokenizer-mismatch")
     if checkpoint.quantization:
         message = f"{checkpoint.where}: is already quantized, and its original weights are lost"
         hint = "use it as it is; to change the recipe, convert the checkpoint that it was made from"

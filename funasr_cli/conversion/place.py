@@ -27,20 +27,20 @@ TEMPORARY_PREFIX = ".funasr-convert-"  # hidden, so that an unfinished folder is
 RANDOM_BYTES = 8
 DRIVES = Path("/Volumes")  # where macOS mounts drives
 # Files that may be deleted with a replaced model, in addition to its own list; older models have no list.
-WRITTEN = {
+KNOWN_FILES = {
     files.CONFIG_FILE, files.WEIGHTS_FILE, files.README_FILE, files.TOKENIZER_FILE, files.CTC_VOCABULARY_FILE,
     *files.OPTIONAL_TOKENIZER_FILES, files.SUMS_FILE, ".DS_Store",
 }  # fmt: skip
 
-ELSEWHERE = "name another folder"
-GONE = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
+OTHER_FOLDER_HINT = "name another folder"
+DISCONNECTED = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
 HINTS = {
     **dict.fromkeys(NO_ROOM, "free some space (or raise a quota), or name a folder on another disk"),
     errno.EFBIG: "that disk does not support files of this size: name a folder on another one",
     errno.EROFS: "that disk is read-only: name a folder on another one",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "name a folder that you may write to"),
     errno.EBUSY: "it is the top of a disk: name a folder on it",
-    **dict.fromkeys(GONE, "check that its disk is still connected, and run it again"),
+    **dict.fromkeys(DISCONNECTED, "check that its disk is still connected, and run it again"),
 }
 # The file system cannot lock or synchronise folders, or the folder may not be opened.
 UNSUPPORTED = (
@@ -51,16 +51,16 @@ UNSUPPORTED = (
 def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEFAULT_HUB) -> None:
     """Raise an `OutputError` if `new_folder` could not create ``out``, before gigabytes are downloaded.
 
-    This also cleans up what killed runs left next to it. ``source`` is a local folder, which must not be replaced;
-    None means that the checkpoint comes from ``hub``.
+    This also removes leftovers of killed runs next to it. ``source`` is a local folder, which must not be
+    replaced; None means that the checkpoint comes from ``hub``.
     """
     target = _followed(out)
     with _output_errors(target):
         if source and source.resolve().is_relative_to(out.resolve()):
-            raise OutputError(f"{out}: contains the source", ELSEWHERE, code="output-is-source")
+            raise OutputError(f"{out}: contains the source", OTHER_FOLDER_HINT, code="output-is-source")
         if nearest_existing(target) == DRIVES != target.absolute():
             message = f"{DRIVES / target.absolute().relative_to(DRIVES).parts[0]}: this drive is not connected"
-            raise OutputError(message, f"connect it, or {ELSEWHERE}", code="output-unwritable")
+            raise OutputError(message, f"connect it, or {OTHER_FOLDER_HINT}", code="output-unwritable")
         probe = _random(nearest_existing(target.parent), TEMPORARY_PREFIX)
         probe.mkdir(mode=0o700)  # the only reliable test of write access
         shutil.rmtree(probe, ignore_errors=True)
@@ -70,7 +70,7 @@ def check_place(out: Path, source: Path | None, *, replace: bool, hub: Hub = DEF
         if not replace:
             other = hub_of(out)
             where = f", from {other.label}" if other and other != hub and not source else ""
-            hint = f"pass --force to replace it, or {ELSEWHERE}"
+            hint = f"pass --force to replace it, or {OTHER_FOLDER_HINT}"
             raise OutputError(f"{out}: already exists{where}", hint, code="output-exists")
         _refuse_foreign(out)
 
@@ -116,18 +116,17 @@ def _followed(out: Path) -> Path:
     """Resolve a link to a folder, so that a model is written to the disk that its user has chosen."""
     with _output_errors(out):
         if out.is_symlink() and not out.exists():
-            hint = f"check that the disk it points to is connected, or {ELSEWHERE}"
+            hint = f"check that the disk it points to is connected, or {OTHER_FOLDER_HINT}"
             raise OutputError(f"{out}: is a broken link", hint, code="output-unwritable")
-        if (
-            not out.name or ".." in out.parts
-        ):  # it may be this process's working folder, which moves when it is replaced
+        # It may be this process's working folder, which moves when it is replaced.
+        if not out.name or ".." in out.parts:
             return Path(os.path.abspath(out))
         return out.resolve() if out.is_symlink() and out.is_dir() else out
 
 
 def _refuse_appeared(out: Path) -> None:
     if lexists(out):
-        hint = f"another program created it: use that, pass --force, or {ELSEWHERE}"
+        hint = f"another program created it: use that, pass --force, or {OTHER_FOLDER_HINT}"
         raise OutputError(f"{out}: was created in the meantime", hint, code="output-exists")
 
 
@@ -136,14 +135,14 @@ def _refuse_foreign(out: Path) -> None:
     found = sorted(out.iterdir()) if out.is_dir() else None
     if found is None or (found and not is_converted(out)):  # other folders may have a config.json as well
         raise OutputError(
-            f"{out}: is not a converted model, so it is not replaced", ELSEWHERE, code="output-foreign"
+            f"{out}: is not a converted model, so it is not replaced", OTHER_FOLDER_HINT, code="output-foreign"
         )
-    written = set(WRITTEN)
+    written = set(KNOWN_FILES)
     with suppress(ModelError):
         written.update(files.read_sums(out))  # a later version of this program may write more files
     if foreign := [path.name for path in found if path.name not in written or not path.is_file()]:
         message = f"{out}: contains {foreign[0]}, which no conversion writes, so it is not replaced"
-        raise OutputError(message, f"move it, or {ELSEWHERE}", code="output-foreign")
+        raise OutputError(message, f"move it, or {OTHER_FOLDER_HINT}", code="output-foreign")
 
 
 @contextmanager
@@ -165,7 +164,7 @@ def _output_errors(out: Path) -> Iterator[None]:
 
 
 def _publish(new: Path, out: Path, replace: bool) -> None:
-    """Rename the new folder and synchronise; an old model ends up where the new one was."""
+    """Move the new folder into place and synchronise. An old model goes where the new one was."""
     aside, identity = None, new.stat()
     if not replace:
         _refuse_appeared(out)

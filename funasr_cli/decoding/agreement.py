@@ -13,8 +13,8 @@ from itertools import groupby, pairwise
 from funasr_cli.units import common, units_of
 
 IN_WORDS = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}\N{COMBINING DOT ABOVE}]")  # "don't"; a Turkish I's dot
-# Most units that a number has in words, for each digit and in addition: "2026" is "two thousand and twenty six".
-UNITS_A_DIGIT, UNITS_A_NUMBER = 2, 2
+# Most units of a number in words, per digit and in addition: "2026" is "two thousand and twenty six".
+UNITS_PER_DIGIT, UNITS_PER_NUMBER = 2, 2
 
 # A text is doubtful if more than half of it differs, and more than a single misheard word.
 DOUBTFUL_SHARE, DOUBTFUL_UNITS = 0.5, 3
@@ -32,7 +32,7 @@ class Comparison:
         return Comparison(self.common + other.common, self.different + other.different)
 
     def better_than(self, other: "Comparison") -> bool:
-        """Tell whether this pair has more in common, not just fewer differences, as bare numbers have."""
+        """Return whether this pair agrees better. Fewer differences alone are not enough: numbers cause none."""
         return self.common > other.common and self.disagreement < other.disagreement
 
     @property
@@ -57,12 +57,12 @@ def compare(text: str, ctc_text: str) -> Comparison:
     # Sorted, so that the result does not depend on the order of the texts.
     one, other = sorted((compared_units(text), compared_units(ctc_text)))
     pairs = common(one, other)
-    borders = pairwise([(-1, -1), *pairs, (len(one), len(other))])  # of the stretches between the pairs
+    borders = pairwise([(-1, -1), *pairs, (len(one), len(other))])  # around each stretch between two pairs
     different = sum(_differing(one[a + 1 : b], other[c + 1 : d]) for (a, c), (b, d) in borders)
     return Comparison(len(pairs), different)
 
 
-def said_before(text: str, earlier: str, ctc_text: str) -> str:
+def spoken_before(text: str, earlier: str, ctc_text: str) -> str:
     """Return the earlier text, a prefix of `text`, if the audio does not contain it; else an empty string.
 
     The audio may or may not contain it. Upstream decodes a growing recording repeatedly, with its text so far as
@@ -87,5 +87,5 @@ def _differing(one: Sequence[str], other: Sequence[str]) -> int:
     written, spoken = (one, other) if numeric[0] else (other, one)
     numbers = [len(list(group)) for is_digit, group in groupby(written, str.isdigit) if is_digit]
     words = len(written) - sum(numbers)
-    longest = UNITS_A_NUMBER * len(numbers) + UNITS_A_DIGIT * sum(numbers)
+    longest = UNITS_PER_NUMBER * len(numbers) + UNITS_PER_DIGIT * sum(numbers)
     return max(0, words - len(numbers)) + max(0, len(spoken) - longest)

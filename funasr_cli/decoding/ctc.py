@@ -34,9 +34,9 @@ class CTCReading:
         """Return the log-probability of each token of the best path, at its likeliest frame."""
         classes = sorted(set(self.token_ids))
         log_probs = self.log_probs(classes) if classes else np.zeros((0, 0))  # (frames, classes)
-        runs = groupby(enumerate(self.frame_ids), key=lambda frame: frame[1])  # of frames with the same label
+        runs = groupby(enumerate(self.frame_ids), key=lambda frame: frame[1])  # frames with the same label
         return [
-            min(0.0, max(float(log_probs[frame, classes.index(label)]) for frame, _ in run))  # rounding: > 0
+            min(0.0, max(float(log_probs[frame, classes.index(label)]) for frame, _ in run))  # rounded, may be > 0
             for label, run in runs
             if label != self.blank_id
         ]

@@ -17,7 +17,7 @@ FIRST, FURTHER, CASES = 0.8, 0.9, 8  # acceptance rates assumed at first, and th
 LONGEST_PHRASE = 4  # units that are learned as one phrase: a time of day, a year
 LONGEST_FORM, LONGEST_ENDING = 40, 4  # characters: anything longer was not in the audio
 MOST_FORMS = 20_000  # the oldest are forgotten
-MOST_MISSES = 6  # consecutive ones, after which the draft is given up: the texts are unrelated
+MOST_MISSES = 6  # consecutive misses after which the draft is given up: the texts are unrelated
 OWN_CASES = 2  # weight, in cases, of the rate over all rows as the prior of a row's own rate
 # Alignment costs: a heard unit that is not written, a written unit that was not heard, a substitution.
 SKIPPED, ADDED, CHANGED = 0.6, 1.0, 0.9
@@ -216,7 +216,7 @@ class CTCDraft:
 
 
 def align(written: Sequence[Unit], heard: Sequence[Unit], open_end: bool) -> tuple[int, bool]:
-    """Count the heard units that the written text covers, and tell whether the last units of both agree.
+    """Return how many heard units the written text covers, and whether the last units of both agree.
 
     Weighted edit distance (Wagner and Fischer 1974) between the whole written text, at least one unit, and every
     prefix of the heard units; the cheapest prefix wins. With `open_end`, the last written unit may be part of a

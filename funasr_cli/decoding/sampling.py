@@ -1,4 +1,4 @@
-"""Choosing token ids from logits: greedily, or by random sampling."""
+"""Choice of token ids from logits: greedy, or by random sampling."""
 
 from collections.abc import Callable
 
@@ -56,7 +56,7 @@ def log_probabilities(logits: mx.array, ids: mx.array) -> mx.array:
 
 
 def keep_top_k(logits: mx.array, count: int) -> mx.array:
-    """Set all but the ``count`` largest logits (batch, vocab) to minus infinity; ties with the last are kept."""
+    """Set all but the ``count`` largest logits (batch, vocab) to minus infinity. Ties with the last are kept."""
     if count >= logits.shape[-1]:
         return logits
     least = mx.topk(logits, count, axis=-1).min(axis=-1, keepdims=True)

@@ -7,7 +7,7 @@ from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.text import UNFINISHED, TextStream
 
 TOKENS_AT_ONCE = 24  # budget in addition to the rate: for punctuation, and the last word of a short segment
-TOKENS_A_SECOND = 16  # the fastest speakers reach about 8 Qwen tokens a second, more in rarer scripts
+TOKENS_PER_S = 16  # the fastest speakers reach about 8 Qwen tokens a second, more in rarer scripts
 LONGEST_PERIOD = 64
 LONGEST_CHARACTER = 4  # bytes, each of which may be a token
 # A loop has at least this number of rounds, and this number of tokens or of characters. Both are checked, since
@@ -28,7 +28,7 @@ class StopReason(StrEnum):
 
 def token_budget(duration_s: float) -> int:
     """Return a number of tokens that exceeds any real speech of this duration."""
-    return TOKENS_AT_ONCE + round(TOKENS_A_SECOND * duration_s)
+    return TOKENS_AT_ONCE + round(TOKENS_PER_S * duration_s)
 
 
 def find_loop(sequence: Sequence[object], shortest: int) -> int | None:
@@ -56,7 +56,7 @@ class StoppingCriteria:
         self._seen = 0
 
     def push(self, token: Token, stream: TextStream) -> StopReason | None:
-        """Append a token to the text, unless it is a stop token; return the reason if the row has to stop."""
+        """Append a token to the text, unless it is a stop token or not finite. Return a reason to stop, if any."""
         self._seen += 1
         if not token.finite:
             return StopReason.NONFINITE
@@ -68,10 +68,10 @@ class StoppingCriteria:
         return StopReason.BUDGET if self._seen == self._budget else None
 
     def worth_retrying(self, reason: StopReason, doubtful: bool = False) -> bool:
-        """Tell whether decoding smaller pieces may help.
+        """Return whether decoding smaller pieces may help.
 
         It does not help against the user's own limit, or if the weights are broken. `doubtful` means that the
-        CTC branch heard something else.
+        text disagrees with that of the CTC branch.
         """
         if reason == StopReason.EOS:
             return doubtful

@@ -56,7 +56,7 @@ class TextStream:
         self.settled = settled_text(earlier)
         # For each extension of `settled`: its new length, and the lowest log-probability of the tokens added.
         self._settled_by: list[tuple[int, float]] = [(len(self.settled), 0.0)]
-        self._lowest = 0.0  # of the tokens since the last extension
+        self._lowest = 0.0  # lowest log-probability since the last extension
 
     def push(self, token_id: int, logprob: float = 0.0) -> None:
         """Add a token."""

@@ -31,7 +31,7 @@ FIRST_MIDDLE_S = 0.0125
 # clips`, `--training`), never on held-out ones: the first word begins 0.09 s (English) or 0.11 s (Mandarin) before
 # its first frame, and the last one ends 0.25 s or 0.15 s after its last.
 REACH_S = 0.25
-FIRST_REACH_S = 0.1  # by which the first word extends before its frames
+FIRST_REACH_S = 0.1  # the first word begins this long before its first frame
 SHORTEST_PAUSE_S = 0.1  # a shorter gap between words is not a pause
 LONG = re.compile(rf"[{UNSPACED_LETTERS}\d{UNFINISHED}]")  # characters that take longer to say than a letter
 
@@ -104,7 +104,7 @@ class Plan:
         self.groups.append(Group(words, range(start, len(self.labels)), measured))
 
     def _spell(self, start: int, end: int) -> list[int]:
-        """Return the labels that spell a word of the text; none if its pronunciation is unknown, as of digits."""
+        """Return the labels that spell a word of the text; none if it cannot be spelled, as with digits."""
         first, last = _letters(self._text, start, end)
         spoken = "".join(map(_spoken, self._text[first : last + 1]))
         if any(unicodedata.category(char)[0] == "N" for char in spoken) or not self._vocabulary.can_spell(spoken):
@@ -195,9 +195,9 @@ class Core(NamedTuple):
 def _spans(cores: list[Core | None], frame_s: float, duration_s: float) -> list[Span]:
     """Return the time span of each group, without overlaps and within the segment.
 
-    Groups without a core, of which the CTC branch heard nothing, get the time between their neighbours.
+    Groups without a core, where the CTC branch heard nothing, get the time between their neighbours.
     """
-    half_s = frame_s / 2  # by which a word extends beyond its frames, next to one without frames
+    half_s = frame_s / 2  # a word extends beyond its frames by this, next to one without frames
     spans_s: list[Span | None] = []
     for index, (before, core, after) in enumerate(zip([None, *cores], cores, [*cores[1:], None], strict=False)):
         if core is None:

@@ -1,1 +1,1 @@
-"""The model families, one folder each; finding a checkpoint's family, and loading it."""
+"""Model families, one folder each, and how a checkpoint's family is found and loaded."""

@@ -10,7 +10,7 @@ from funasr_cli.features.cmvn import CMVN
 
 CMVN_FILE = "am.mvn"
 LIMIT_BYTES = 1 << 20  # in the releases, the file has 11 kB
-MISSING = "the model normalises its features with this file: copy it as well"
+MISSING_HINT = "the model normalises its features with this file: copy it as well"
 
 
 def cmvn_file(folder: Path, options: Options) -> Path:
@@ -22,7 +22,7 @@ def cmvn_file(folder: Path, options: Options) -> Path:
         conf = section(options, "frontend_conf")
         stated = None if conf.get("cmvn_file") is None else PureWindowsPath(value(conf, "cmvn_file", str)).name
     return file_in(
-        folder, funasr.stated_file(folder, "frontend_conf", "cmvn_file") or stated or CMVN_FILE, MISSING
+        folder, funasr.stated_file(folder, "frontend_conf", "cmvn_file") or stated or CMVN_FILE, MISSING_HINT
     )
 
 

@@ -28,12 +28,12 @@ LONGEST_FRAME_SAMPLES = 1 << 16  # the release uses 400; 25 ms at 192 kHz are 4,
 
 def fields_of(conf: Options, fields: Fields) -> dict[str, Any]:
     """Return our fields with the values from upstream's section."""
-    return {ours: value(conf, theirs, default) for ours, theirs, default in fields}
+    return {field: value(conf, key, default) for field, key, default in fields}
 
 
 def stated(config: Any, fields: Fields) -> Options:
     """Return upstream's section for a configuration, the inverse of `fields_of`."""
-    return {theirs: getattr(config, ours) for ours, theirs, _ in fields}
+    return {key: getattr(config, field) for field, key, _ in fields}
 
 
 def frontend_config(conf: Options) -> FrontendConfig:
@@ -49,7 +49,7 @@ def encoder_config(conf: Options, input_dim: int) -> SANMConfig:
 
 
 def heads_misfit(name: str, width: int, heads: int) -> Iterator[str]:
-    """Report attention whose width is not divisible by its number of heads."""
+    """Report a width that is not divisible by the number of attention heads."""
     if width % heads:
         yield f"{name}: {width} is not divisible by {heads} heads"
 

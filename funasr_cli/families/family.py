@@ -37,12 +37,12 @@ class Layout:
     """A third-party layout whose ``config.json`` has the family's model type.
 
     Attributes:
-        is_it: tells from the content of ``config.json`` whether a folder is in this layout.
+        matches: returns whether a folder with this content of ``config.json`` is in this layout.
         open: reads a folder, given its name: a hub id, or the folder's own name.
         is_ready: whether MLX can run the model without conversion.
     """
 
-    is_it: Callable[[Options], bool]
+    matches: Callable[[Options], bool]
     open: Callable[[Path, str], Checkpoint]
     is_ready: bool = False
 
@@ -54,8 +54,8 @@ class Download:
     Attributes:
         name: the model's name in the question.
         hub_id: the repository.
-        size_bytes: size of the files that are fetched, stated here because asking the hub needs consent first. The
-            conversion to bfloat16 takes as much again. None: unknown.
+        size_bytes: size of the files that are fetched, stated here because the hub may be asked only after
+            consent. The conversion to bfloat16 takes as much again. None if unknown.
         word_times: whether the weights have what word times need.
     """
 
@@ -96,7 +96,7 @@ class Family:
         readme: lines for the README of a converted model.
         hub_files: patterns of files to download in addition to those that all families need, such as
             ``*.bpe.model``, or ``*/vocab.json`` in any folder.
-        modelscope_ids: hub ids on ModelScope by those in `aliases`, if they differ.
+        modelscope_ids: ids on ModelScope that differ from the id in `aliases`, by the latter.
         downloads: weights of the same models that convert without torch, by short name.
     """
 

@@ -15,8 +15,8 @@ from funasr_cli.families import registry
 from funasr_cli.families.converted import open_converted, read_config
 from funasr_cli.families.family import Family, Layout
 
-ADAPTER = "adapter_config.json"  # of a folder written by PEFT
-KNOWN = "funasr convert --explain lists the supported layouts"
+ADAPTER = "adapter_config.json"  # marks a folder written by PEFT
+LAYOUTS_HINT = "funasr convert --explain lists the supported layouts"
 
 
 def open_checkpoint(folder: Path, name: str) -> Checkpoint:
@@ -40,7 +40,7 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     if not has_config:
         if (folder / ADAPTER).exists():
             raise keymap.lora_unmerged(str(folder / ADAPTER), "the folder has no model")
-        raise ModelError(f"{folder}: no checkpoint in a supported layout", KNOWN, code="model-unsupported")
+        raise ModelError(f"{folder}: no checkpoint in a supported layout", LAYOUTS_HINT, code="model-unsupported")
     family, content = _config(folder)
     if content.get("format") == FORMAT:
         return open_converted(folder)
@@ -72,7 +72,7 @@ def capabilities(folder: Path) -> Capabilities:
 
 
 def is_model(folder: Path) -> bool:
-    """Tell whether a folder is in a layout that `open_model` reads."""
+    """Return whether a folder is in a layout that `open_model` reads."""
     with suppress(ModelError):
         family, content = _config(folder)
         is_ready = content.get("format") == FORMAT or _layout(family, folder, content).is_ready
@@ -86,7 +86,7 @@ def _config(folder: Path) -> tuple[Family, Options]:
     family = registry.of_model_type(content.get("model_type"))
     if family is None:
         message = f"{path}: the model is {quoted(content.get('model_type'))}, not {registry.model_types()}"
-        raise ModelError(message, KNOWN, code="model-unsupported")
+        raise ModelError(message, LAYOUTS_HINT, code="model-unsupported")
     return family, content
 
 
@@ -95,14 +95,14 @@ def _layout(family: Family, folder: Path, content: Options) -> Layout:
     path = folder / CONFIG_FILE
     with stated_in(str(path)):
         for layout in family.layouts:
-            if layout.is_it(content):
+            if layout.matches(content):
                 return layout
     message = f"{path}: not a model converted by funasr or mlx-audio"
     raise ModelError(message, "run funasr convert on its source", code="model-unsupported")
 
 
 def is_converted(folder: Path) -> bool:
-    """Tell whether a folder has our ``config.json``; False if it cannot be read."""
+    """Return whether a folder has our ``config.json``; False if it cannot be read."""
     try:
         return bool(read_json(folder / CONFIG_FILE).get("format") == FORMAT)
     except ModelError:
@@ -113,7 +113,7 @@ def explain(families: Sequence[Family] = registry.FAMILIES) -> str:
     """Write Markdown for ``convert --explain``: a table per layout, the placeholders in them, and short names."""
     tables = [
         f"### {family.upstream_class} in the layout of {layout}\n\n| there | here | how |\n|---|---|---|\n"
-        + "".join(f"| `{rule.theirs}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
+        + "".join(f"| `{rule.source}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
         for family in families
         for layout, rules in family.rules.items()
     ]

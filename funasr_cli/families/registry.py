@@ -59,7 +59,7 @@ def aliases() -> dict[str, str]:
 
 
 def modelscope_ids() -> dict[str, str]:
-    """Return hub ids on ModelScope by those of the aliases, if they differ."""
+    """Return ids on ModelScope that differ from the id in `aliases`, by the latter."""
     return _merged(*(family.modelscope_ids for family in FAMILIES))
 
 
@@ -70,8 +70,8 @@ def downloads() -> dict[str, Download]:
 
 def other_hub_id(hub_id: str) -> str | None:
     """Return a model's id on the other hub; None if both ids are the same."""
-    there = modelscope_ids()
-    return (there | {theirs: ours for ours, theirs in there.items()}).get(hub_id)
+    on_modelscope = modelscope_ids()
+    return (on_modelscope | {there: here for here, there in on_modelscope.items()}).get(hub_id)
 
 
 def hub_files() -> set[str]:

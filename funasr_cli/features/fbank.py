@@ -71,7 +71,7 @@ def mel_filters(bins: int, fft_size: int, sample_rate_hz: int) -> np.ndarray:
 
 
 class Frontend:
-    """Computes the features of one waveform at a time.
+    """Front end that computes the features of one waveform at a time.
 
     Everything runs on the CPU: it takes only milliseconds, and the features are the same on every device.
     """

@@ -1,1 +1,1 @@
-"""From a name or a hub id to a folder on disk."""
+"""Find models and checkpoints: from a name or a hub id to a folder on disk."""

@@ -80,7 +80,7 @@ def local_checkpoint(name: str) -> CheckpointFolder | None:
         )
     if name in ALIASES or HUB_ID.fullmatch(name):
         return None
-    matches = _called(name, converted_models())
+    matches = _matching(name, converted_models())
     if len(matches) > 1:
         folders = ", ".join(map(str, matches.values()))
         raise ModelError(f"{name}: {AMBIGUOUS}", f"name its folder: {folders}", code="model-ambiguous")
@@ -145,7 +145,7 @@ def require_room(download: Download) -> None:
     """Raise an OutputError if the disk is too full for a download and its conversion together."""
     from funasr_cli.hubs.huggingface import cache_folder, cached
 
-    if download.size_bytes is None:  # the hub states it later, and then each step is checked by itself
+    if download.size_bytes is None:  # the hub states it later, and then each step checks for room
         return
     found, cache, models = cached(download.hub_id), cache_folder(), models_folder()
     to_fetch = 0 if found and is_complete(found.folder) else download.size_bytes
@@ -197,7 +197,7 @@ def find_model(name: str | None) -> Path:
         return folder
     hub_id = ALIASES.get(name, name)
     others = [registry.other_hub_id(hub_id), DOWNLOADS[name].hub_id if name in DOWNLOADS else None]
-    found_by = (_called(known, models) for known in (hub_id, *filter(None, others)))
+    found_by = (_matching(known, models) for known in (hub_id, *filter(None, others)))
     matches = next(filter(None, found_by), {})
     if len(matches) == 1:
         return next(iter(matches.values()))
@@ -215,11 +215,11 @@ def find_model(name: str | None) -> Path:
         raise ModelError(f"{name}: not a converted model", hint, code="model-unconverted")
     _refuse_aside(name)
     what = "not on this machine" if name in ALIASES or HUB_ID.fullmatch(name) else "no such model"
-    raise ModelError(f"{name}: {what}", _what_else(name, models), code="model-missing")
+    raise ModelError(f"{name}: {what}", _missing_hint(name, models), code="model-missing")
 
 
 def find_aligner(name: str) -> Path:
-    """Find the folder of a model that aligns words, as `find_model` does; errors name such a model."""
+    """Find the folder of a model that aligns words, as `find_model` does. Errors suggest such a model."""
     try:
         return find_model(name)
     except ModelError as error:
@@ -229,7 +229,7 @@ def find_aligner(name: str) -> Path:
 
 
 def _refuse_aside(name: str) -> None:
-    """Raise a ModelError if a conversion was killed while replacing this model; the next one puts it back."""
+    """Raise a ModelError if a conversion was killed while replacing this model; the next one restores it."""
     for place in (Path(name), models_folder() / ALIASES.get(name, name)) if name else ():
         with suppress(OSError, ValueError):  # it cannot be a folder's name
             for old in place.parent.glob(f"{ASIDE_PREFIX}*/{glob.escape(place.name)}"):
@@ -237,13 +237,13 @@ def _refuse_aside(name: str) -> None:
                 raise ModelError(message, f"move it back to {place}, or convert it again", code="model-aside")
 
 
-def _called(name: str, models: dict[str, Path]) -> dict[str, Path]:
+def _matching(name: str, models: dict[str, Path]) -> dict[str, Path]:
     """Return the models with this name or last part; "demo" is the bundled one, unless another has that name."""
     matches = {model: path for model, path in models.items() if name in (model, model.rpartition("/")[2])}
     return matches or ({DEMO: demo.MODEL} if name == DEMO else {})
 
 
-def _what_else(name: str, models: dict[str, Path]) -> str:
+def _missing_hint(name: str, models: dict[str, Path]) -> str:
     """Return a hint for a name that no model has: a similar name, or how to convert a model."""
     short = [model.rpartition("/")[2] for model in models]
     known_names = {known.lower(): known for known in [*short, *models, *ALIASES, DEMO]}

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 ENDPOINT, TOKENS = "HF_ENDPOINT", ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-BROKEN_OFF = "run it again: complete files are kept; on a bad connection, convert a folder made with hf download"
-ELSEWHERE = "free some space, or set HF_HOME to a folder on another disk"
+RETRY_HINT = "run it again: complete files are kept; on a bad connection, convert a folder made with hf download"
+OTHER_DISK_HINT = "free some space, or set HF_HOME to a folder on another disk"
 HUB_OFFLINE = "HF_HUB_OFFLINE"
 
 
@@ -74,7 +74,7 @@ def fetch(hub_id: str, revision: str | None, report: Report) -> CheckpointFolder
         except FunASRError:
             raise
         except Exception as error:  # the client passes on errors of its HTTP and Xet libraries
-            raise _answer(hub_id, revision, error) or failure(hub_id, error, _access(), BROKEN_OFF) from error
+            raise _answer(hub_id, revision, error) or failure(hub_id, error, _access(), RETRY_HINT) from error
 
 
 def cached(hub_id: str, revision: str | None = None) -> CheckpointFolder | None:
@@ -106,10 +106,10 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", report: Repo
     )
     missing = {file.filename: file.file_size or 0 for file in plan if file.will_download}
     total = sum(missing.values())
-    require_space(Path(constants.HF_HUB_CACHE), total, f"the download of {hub_id}", ELSEWHERE)
+    require_space(Path(constants.HF_HUB_CACHE), total, f"the download of {hub_id}", OTHER_DISK_HINT)
     bars = _bars(lambda count: report(min(count, total), total))
     folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bars))
-    for name in missing:  # of files that come over HTTP, the client checks only the size
+    for name in missing:  # the client checks only the size of files that come over HTTP
         stated = files[name].lfs
         if stated and stated.sha256 != sha256_of(folder / name):
             (folder / name).resolve().unlink()
@@ -121,7 +121,7 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", report: Repo
 def _import_client() -> None:
     """Import the client; raise a SetupError that names the variable if it rejects one."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # about variables that no longer have an effect
+        with warnings.catch_warnings(action="ignore"):  # warnings about variables that no longer have an effect
             import huggingface_hub.constants  # noqa: F401
     except ValueError as error:
         variables = {name: value for name, value in os.environ.items() if name.startswith("HF_") and value}
@@ -142,7 +142,7 @@ def _access() -> Access:
     return Access(
         constants.ENDPOINT, ENDPOINT, tokens, ("SSL_CERT_FILE", "SSL_CERT_DIR"), "socksio",
         "set HF_ENDPOINT to a mirror; or use funasr convert ID --hub ms if ModelScope has the model",
-        Path(constants.HF_HUB_CACHE), ELSEWHERE,
+        Path(constants.HF_HUB_CACHE), OTHER_DISK_HINT,
     )  # fmt: skip
 
 

@@ -30,8 +30,8 @@ DEFAULT_BRANCH = "master"
 MODEL = "model"  # the repository type
 ENDPOINT, TOKEN = "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN"
 COMMIT = re.compile(r"[0-9a-f]{40}")  # checked, because it becomes a folder's name
-RESUMES = "run it again: the download resumes where it stopped"
-ELSEWHERE = "free some space, or set MODELSCOPE_CACHE to a folder on another disk"
+RETRY_HINT = "run it again: the download resumes where it stopped"
+OTHER_DISK_HINT = "free some space, or set MODELSCOPE_CACHE to a folder on another disk"
 PARTIAL = ".incomplete"  # the client's ending for unfinished files
 
 Entry = dict[str, Any]  # a file as the hub lists it: Path, Size, Sha256, Revision, CommittedDate, ...
@@ -43,9 +43,9 @@ def fetch(hub_id: str, revision: str | None, report: Report) -> CheckpointFolder
         message = "--hub ms needs the package modelscope-hub"
         raise SetupError(message, to_add("modelscope"), code="package-missing")
     command = [sys.executable, "-P", "-m", __name__, hub_id, *([revision] if revision else [])]
-    surroundings = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
-    with subprocess.Popen(command, env=surroundings, stdin=null, stdout=pipe, stderr=null) as process:
+    with subprocess.Popen(command, env=environment, stdin=null, stdout=pipe, stderr=null) as process:
         try:
             for kind, values in map(json.loads, process.stdout or ()):
                 if kind == "progress":
@@ -56,7 +56,7 @@ def fetch(hub_id: str, revision: str | None, report: Report) -> CheckpointFolder
                     raise getattr(errors, kind)(*values[:2], code=values[2])
         finally:
             process.kill()
-    raise SetupError(f"{hub_id}: the download process ended unexpectedly", RESUMES, code="download-failed")
+    raise SetupError(f"{hub_id}: the download process ended unexpectedly", RETRY_HINT, code="download-failed")
 
 
 def _run(hub_id: str, revision: str | None = None) -> None:
@@ -107,11 +107,11 @@ def _fetch(hub_id: str, revision: str | None, report: Report) -> tuple[str, str 
     except FunASRError:
         raise
     except Exception as error:  # the client passes on errors of its HTTP library
-        raise _answer(hub_id, config, error) or failure(hub_id, error, _access(config), RESUMES) from error
+        raise _answer(hub_id, config, error) or failure(hub_id, error, _access(config), RETRY_HINT) from error
 
 
 def _cached(folder: Path) -> tuple[str, str | None]:
-    """Return folder and commit of a repository in the cache; not every layout of the cache has the commit."""
+    """Return the folder and commit of a cached repository. Not every cache layout has the commit."""
     return str(folder), folder.name if folder.parent.name == "snapshots" else None
 
 
@@ -122,16 +122,16 @@ def _access(config: "HubConfig") -> Access:
         stated if "://" in stated else str(config.endpoint), ENDPOINT, {TOKEN: token} if token else {},
         ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "pysocks",
         f"set {ENDPOINT} to another site, or use --hub hf if Hugging Face has the model",
-        config.cache_dir, ELSEWHERE,
+        config.cache_dir, OTHER_DISK_HINT,
     )  # fmt: skip
 
 
 def _listing(api: "HubApi", hub_id: str, revision: str | None) -> tuple[str | None, list[Entry]]:
     """List the files of a revision, and find the commit that pins them.
 
-    The hub does not say which commit a branch points to, but which commit changed each file last. The latest of
-    these commits should contain all files as they are now. A second listing confirms that; if it does not, the
-    commit is None.
+    The hub reports the commit that last changed each file, but not the commit that a branch points to. The latest
+    of these commits should contain all files as they are now. A second listing confirms that; otherwise the commit
+    is None.
     """
 
     def files(revision: str) -> list[Entry]:
@@ -142,7 +142,7 @@ def _listing(api: "HubApi", hub_id: str, revision: str | None) -> tuple[str | No
         return {(entry.get("Path"), entry.get("Sha256")) for entry in entries}
 
     entries = files(revision or DEFAULT_BRANCH)
-    if not entries:  # the hub also answers so for an unknown revision
+    if not entries:  # the hub gives the same answer for an unknown revision
         revisions = [str(entry.get("Revision")) for entry in api.list_repo_revisions(hub_id, MODEL)]
         if revision in revisions:
             return None, []
@@ -163,7 +163,7 @@ def _download(api: "HubApi", cache: Path, hub_id: str, revision: str, entries: l
     chosen = [files[name] for name in wanted(hub_id, files)]
     begun = _folder(api, hub_id, revision)
     missing = sum(_missing_bytes(begun, entry) for entry in chosen)
-    require_space(cache, missing, f"the download of {hub_id}", ELSEWHERE)
+    require_space(cache, missing, f"the download of {hub_id}", OTHER_DISK_HINT)
     counters = [_counter(missing, report)]
     return str(api.download_repo(hub_id, MODEL, revision=revision, file_list=chosen, progress_callbacks=counters))
 
@@ -187,7 +187,7 @@ def _missing_bytes(folder: Path | None, entry: Entry) -> int:
 
 
 def _counter(total: int, report: Report) -> type:
-    """Make a class that counts bytes. The client creates one instance per file; a restarted file counts back."""
+    """Make a class that counts bytes. The client creates one per file, and passes negative sizes at a restart."""
     from modelscope_hub import ProgressCallback
 
     lock, done = threading.Lock(), 0
@@ -211,9 +211,9 @@ def _answer(hub_id: str, config: "HubConfig", error: Exception) -> FunASRError |
         token = f"check that {TOKEN} may read it" if access.tokens else f"set {TOKEN}"
         message, hint = f"{hub_id}: not on ModelScope, or private", f"check the spelling, or {token}"
         return wrong_token(access) or ModelError(message, hint, code="hub-missing")
-    if isinstance(error, FileDownloadError):  # report the first file; a full disk is not about a file
+    if isinstance(error, FileDownloadError):  # report the first file, unless the disk is full
         failed = error.failed_files.items()
-        failures = [failure(f"{hub_id}/{name}", cause, access, RESUMES) for name, cause in failed]
+        failures = [failure(f"{hub_id}/{name}", cause, access, RETRY_HINT) for name, cause in failed]
         return next((one for one in failures if isinstance(one, OutputError)), failures[0])
     return None
 

@@ -1,4 +1,4 @@
-"""Why a hub does not answer: a user setting (offline, address, token, certificates, proxy), or the hub itself."""
+"""Reasons why a hub does not answer: the hub itself, or a setting such as an address, token or proxy."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def reason(error: BaseException) -> str:
-    """Return the innermost reason, in one line."""
+    """Return the innermost reason for an error, in one line."""
     # JSON parsers raise their errors from a StopIteration, which says nothing.
     *_, innermost = (cause for cause in causes(error) if not isinstance(cause, StopIteration))
     texts = (getattr(innermost, "strerror", None), getattr(innermost, "message", None), str(innermost))

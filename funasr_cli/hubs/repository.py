@@ -1,4 +1,4 @@
-"""Which files of a hub repository belong to a checkpoint; the same on both hubs."""
+"""Choice of the files in a hub repository that belong to a checkpoint, the same for both hubs."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -65,14 +65,14 @@ def weights(names: Collection[str]) -> list[str]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether a folder has all weights of a checkpoint; a download may have been interrupted."""
+    """Return whether a folder has all weights of a checkpoint; a download may have been interrupted."""
     found = weights([path.name for path in folder.iterdir() if path.is_file()])
     shards = [match for match in map(SHARD.fullmatch, found) if match]
     return bool(found) and all(len(shards) == int(match[1]) for match in shards)
 
 
 def _fits(name: str, patterns: Iterable[Sequence[str]]) -> bool:
-    """Tell whether a plain name matches one of the patterns, folder by folder."""
+    """Return whether a plain name matches one of the patterns, folder by folder."""
     parts = name.split("/")
     return all(map(PLAIN.fullmatch, parts)) and any(
         len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern)) for pattern in patterns

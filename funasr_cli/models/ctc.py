@@ -55,7 +55,7 @@ def align(log_probs: np.ndarray, labels: Sequence[int] | np.ndarray, blank: int)
     if not np.isfinite(ends.max()):
         raise AlignmentError("no path is possible")
     state = len(classes) - len(ends) + int(ends.argmax())
-    states = np.empty(len(back), int)  # of the best path, filled from its end
+    states = np.empty(len(back), int)  # the best path, filled from its end
     for frame in range(len(back) - 1, -1, -1):
         states[frame] = state
         state -= int(back[frame, state])

@@ -50,7 +50,7 @@ Arrival = Opened | Read | SegmentRequest | Ended
 
 
 class Prefetcher:
-    """Runs a generator in a thread, at most `limit` items ahead of the consumer, until it is closed."""
+    """A generator that runs in a thread, at most `limit` items ahead of the consumer, until it is closed."""
 
     def __init__(self, items: Generator[Arrival], limit: int):
         self._items = items

@@ -18,7 +18,7 @@ GATHER_S = 0.2  # while nothing is being decoded: how long to wait for more segm
 
 
 class Scheduler:
-    """Transcribes recordings with one session of a model. Each row of the session is one segment.
+    """Transcription of recordings with one session of a model. Each row of the session is one segment.
 
     Segments queue in order of arrival. When enough rows are free, the segment that has waited longest starts,
     together with those closest to it in length. This keeps padding short, and no segment waits forever.

@@ -1,7 +1,7 @@
 """Cut a recording into segments of speech that begin and end in pauses, while it is being read.
 
 The two thresholds and their hysteresis are those of silero-vad, ``utils_vad.py`` (``get_speech_timestamps``).
-Three things differ. This code works on a stream. The longer a segment has become, the shorter a pause ends it. A
+Three things differ. This code works on a stream. The longer a segment, the shorter the pause that ends it. A
 segment that is too long is cut where speech probability and loudness are lowest.
 """
 
@@ -23,7 +23,7 @@ QUIETER_DB = 20.0  # when choosing a cut, this many dB count as much as a speech
 
 
 class Segmenter:
-    """Cuts one recording into segments while its samples arrive.
+    """Divider of one recording into segments while its samples arrive.
 
     `first_sample` is the position of the first sample within the recording; 0 unless the input is a clip.
     """

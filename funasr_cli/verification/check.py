@@ -22,7 +22,7 @@ class Checked:
 
     checkpoint: Checkpoint
     size_bytes: int
-    sha256: str  # of the weights
+    sha256: str  # digest of the weights
     listed: int  # number of files that match `SHA256SUMS`; 0 without such a list
     notes: tuple[str, ...] = ()
 
@@ -56,7 +56,7 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
     problems += _not_finite(checkpoint, progress)
     if problems:
         lines = [f"{folder}: damaged or incomplete", *shortened(problems, SHOWN_PROBLEMS)]
-        raise ModelError("\n  ".join(lines), files.SOURCE_AGAIN, code="model-damaged")
+        raise ModelError("\n  ".join(lines), files.CONVERT_AGAIN_HINT, code="model-damaged")
     return Checked(checkpoint, size_bytes, sha256, len(sums) - len(notes), notes)
 
 

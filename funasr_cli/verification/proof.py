@@ -27,8 +27,8 @@ from funasr_cli.verification.reference import reference_python, run_job
 DTYPE = "float32"  # for both models, so that only the weights differ
 # Limits for relative errors caused by rounding in float32. Measured on CPUs: 0 between equal weights, and 1e-4
 # compared with PyTorch. A misread layout gives 0.1 or more.
-LARGEST_OF_THE_SAME = 1e-3
-LARGEST_BESIDE_PYTORCH = 1e-2
+LARGEST_IF_EXACT = 1e-3
+LARGEST_AGAINST_PYTORCH = 1e-2
 SENTENCE = replace(DEFAULTS, max_tokens=24)
 
 
@@ -57,7 +57,7 @@ def _verify(source: Checkpoint, options: ConvertOptions, result: Path) -> tuple[
     dense = not (options.quantize or options.quantize_encoder)
     try:
         exact = dense and (options.dtype == "float32" or types == {options.dtype})
-        return prove(source, result, exact=exact, beside_pytorch=full), ()
+        return prove(source, result, exact=exact, with_pytorch=full), ()
     except (SetupError, MemoryError, RuntimeError) as error:  # MLX raises RuntimeError if the device fails
         if type(error) not in (SetupError, MemoryError, RuntimeError):  # a subclass indicates a bug
             raise
@@ -71,14 +71,14 @@ def _verify(source: Checkpoint, options: ConvertOptions, result: Path) -> tuple[
         ) from error
 
 
-def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool) -> Proof:
+def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) -> Proof:
     """Run a bundled clip through the source, which is not quantized, and through the converted folder.
 
     Args:
         source: the source checkpoint.
         result: the converted folder.
         exact: both have the same values, so only rounding errors are allowed.
-        beside_pytorch: also compare the source with FunASR's own model.
+        with_pytorch: also compare the source with FunASR's own model.
 
     Raises:
         ModelError: the results differ by more than allowed, or are not finite.
@@ -93,23 +93,23 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, beside_pytorch: bool
     mx.clear_cache()
     after = trace(load_model(result, DTYPE if exact else None), clip, before.token_ids)
     mx.clear_cache()
-    limit = LARGEST_OF_THE_SAME if exact else sys.float_info.max
+    limit = LARGEST_IF_EXACT if exact else sys.float_info.max
     errors = _errors(after, before, limit, "the converted model's output differs from the source's")
     token_ids = np.array(before.token_ids)
-    says = token_ids != before.blank_id  # (steps,)
+    is_text = token_ids != before.blank_id  # (steps,)
     port_errors, port_agreeing = None, 0
-    if beside_pytorch:
-        theirs = run_reference(source, clip, before.token_ids)
+    if with_pytorch:
+        reference = run_reference(source, clip, before.token_ids)
         what = "the source's output differs from PyTorch's"
-        port_errors = _errors(before, theirs, LARGEST_BESIDE_PYTORCH, what)
-        pairs = zip(before.token_ids, theirs.token_ids, strict=False)
+        port_errors = _errors(before, reference, LARGEST_AGAINST_PYTORCH, what)
+        pairs = zip(before.token_ids, reference.token_ids, strict=False)
         port_agreeing = sum(a == b != before.blank_id for a, b in pairs)
     return Proof(
         clip=clip.name,
         source_text=before.text,
         result_text=after.text,
-        tokens=int(says.sum()),
-        agreeing=int((after.logits.argmax(-1) == token_ids)[says].sum()),
+        tokens=int(is_text.sum()),
+        agreeing=int((after.logits.argmax(-1) == token_ids)[is_text].sum()),
         errors=errors,
         port_errors=port_errors,
         port_agreeing=port_agreeing,

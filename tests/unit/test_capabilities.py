@@ -11,7 +11,7 @@ from support.speaking import SpeakingModel
 
 from funasr_cli.capabilities import (
     BEST_EFFORT,
-    BY_THEMSELVES,
+    CHECKED_SEPARATELY,
     NEEDS,
     NEEDS_IF_TYPED,
     UNIVERSAL,
@@ -34,18 +34,18 @@ ASKED: dict[str, Any] = {  # by field: a value that is not the default
     "draft": NO_DRAFT, "second_opinion": False, "word_times": True, "vad": False, "vad_threshold": 0.3,
     "min_pause_s": 0.3, "join_s": 3.0, "max_segment_s": 20.0, "batch_size": 2,
 }  # fmt: skip
-OF_SAMPLING = ("top_p", "top_k", "seed")
+SAMPLING_OPTIONS = ("top_p", "top_k", "seed")
 
 
 def asking(field: str) -> TranscribeOptions:
     """Return the defaults with this field changed, and a temperature if the field needs one."""
-    others = {"temperature": ASKED["temperature"]} if field in OF_SAMPLING else {}
+    others = {"temperature": ASKED["temperature"]} if field in SAMPLING_OPTIONS else {}
     return TranscribeOptions(**(others | {field: ASKED[field]}))
 
 
 def test_every_option_declares_its_needs() -> None:
     """A new option must be added to one of the tables: a need, best effort, universal, or a rule of its own."""
-    tables = [*NEEDS, *BEST_EFFORT, *UNIVERSAL, *BY_THEMSELVES]
+    tables = [*NEEDS, *BEST_EFFORT, *UNIVERSAL, *CHECKED_SEPARATELY]
     assert sorted(tables) == sorted(ASKED) == sorted(field.name for field in fields(TranscribeOptions))
     assert all(ASKED[name] != getattr(DEFAULTS, name) for name in ASKED)
 
@@ -65,7 +65,7 @@ def test_needs_name_existing_options_and_capabilities() -> None:
 def test_what_a_model_lacks_is_refused(field: str) -> None:
     """The error names option and model. A model that has only this capability accepts the option."""
     option, capability = NEEDS[field]
-    named = "--temperature" if field in OF_SAMPLING else option
+    named = "--temperature" if field in SAMPLING_OPTIONS else option
     with refused("option-unsupported", named, "Speaking") as caught:
         refuse_unsupported(asking(field), NOTHING, "Speaking")
     assert isinstance(caught.value, UsageError)
@@ -154,7 +154,7 @@ def test_settings_that_a_model_lacks_are_dropped(field: str) -> None:
     able, options = replace(NOTHING, digits=True), asking(field)
     left = supported(options, able, longest_segment_s=10.0, typed={"language": "--lang", "vad": "--vad"})
     refuse_unsupported(left, able, "Speaking", longest_segment_s=10.0)
-    expected = dict.fromkeys((field, "temperature") if field in OF_SAMPLING else (field,))
+    expected = dict.fromkeys((field, "temperature") if field in SAMPLING_OPTIONS else (field,))
     assert left == replace(options, **{name: getattr(DEFAULTS, name) for name in expected})
     assert supported(options, able, longest_segment_s=10.0, typed={field: "--typed"}) == options
     assert supported(options, EVERYTHING, longest_segment_s=40.0) == options

@@ -22,7 +22,7 @@ from funasr_cli.subtitles import SubtitleLayout, make_cues
 from funasr_cli.transcript import TimedText, Transcript
 from funasr_cli.writers import (
     DEFAULT_TIMES,
-    OF_TIMES,
+    TIMED_FORMATS,
     WRITERS,
     Style,
     as_markdown,
@@ -215,7 +215,7 @@ def test_every_format_takes_times_or_refuses_them(name: str) -> None:
     """The option changes the output; without it, the format's `DEFAULT_TIMES` apply."""
     written = {}
     for times in Timestamps:
-        if times is Timestamps.NONE and name in OF_TIMES:
+        if times is Timestamps.NONE and name in TIMED_FORMATS:
             with refused("options-conflict", name):
                 WRITERS[name](SAID, Style(times))
         else:

@@ -37,7 +37,7 @@ NORM = "llm.model.norm.weight"
 
 
 def proved(source: Path, result: Path, exact: bool = True) -> Proof:
-    return prove(open_checkpoint(source, "Small-Nano"), result, exact=exact, beside_pytorch=False)
+    return prove(open_checkpoint(source, "Small-Nano"), result, exact=exact, with_pytorch=False)
 
 
 def edit_weights(folder: Path, change: Callable[[dict[str, mx.array]], None]) -> None:
@@ -69,7 +69,7 @@ def test_the_same_values_with_another_result(small_checkpoint: Path, tmp_path: P
     edit_json(folder / "config.json", lambda config: config["llm"].update(rope_theta=10.0))
     with refused("model-differs", "features 0.0e+00, encoder 0"):
         proved(small_checkpoint, folder)
-    assert proved(small_checkpoint, folder, exact=False).errors["logits"] > proof.LARGEST_OF_THE_SAME
+    assert proved(small_checkpoint, folder, exact=False).errors["logits"] > proof.LARGEST_IF_EXACT
 
 
 @pytest.mark.slow

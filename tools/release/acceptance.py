@@ -20,7 +20,7 @@ from funasr_cli.languages import LANGUAGES
 from funasr_cli.options import BENCH_TRIALS, CLIP, DEFAULT_HUB, FULL, RECIPES, ConvertOptions, Hub
 from funasr_cli.paths import REFERENCE_PYTHON, path_in_variable
 from funasr_cli.verification.check import check_model
-from funasr_cli.verification.proof import LARGEST_BESIDE_PYTORCH, verifier
+from funasr_cli.verification.proof import LARGEST_AGAINST_PYTORCH, verifier
 from funasr_cli.verification.reference import APART, reference_python, run_job
 from tools.release.clips import Clip
 from tools.release.judge import (
@@ -239,7 +239,7 @@ def _conversion_lines(recipe: str, conversion: Conversion, seconds: float) -> It
     yield Line(Verdict.PASS, recipe, COMPUTES, _agreement(proof), "finite; identical where no value was rounded")
     if proof.port_errors:
         name, error = max(proof.port_errors.items(), key=lambda item: item[1])
-        wanted = f"at most {LARGEST_BESIDE_PYTORCH:g}"
+        wanted = f"at most {LARGEST_AGAINST_PYTORCH:g}"
         yield Line(Verdict.PASS, recipe, SAME_STAGES, f"largest error {error:.1e} ({name})", wanted)
 
 

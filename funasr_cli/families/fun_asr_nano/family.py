@@ -30,7 +30,7 @@ DECODER_FILES = (
     "added_tokens.json",
 )  # fmt: skip
 CTC_ON_MODELSCOPE = "convert Fun-ASR-Nano-2512 with --hub ms: that copy has a CTC branch"
-ALIGN = "take them from another model with --align-with sensevoice"
+ALIGN_HINT = "take them from another model with --align-with sensevoice"
 # 829.8 M values in bfloat16, and 11 MB of tokenizer. Transformers' layout has no CTC branch.
 NANO = Download("Fun-ASR-Nano", "FunAudioLLM/Fun-ASR-Nano-2512-hf", 1_671_000_000, word_times=False)
 TOP_FILES = (*transformers.FEATURES_FILES, files.CTC_VOCABULARY_FILE, "chat_template.jinja")
@@ -58,7 +58,7 @@ def capabilities(config: FunASRNanoConfig) -> Capabilities:
         drafts=has_ctc,
         second_opinion=has_ctc,
         hints={
-            "word_times": ", or ".join((*ways, ALIGN)),
+            "word_times": ", or ".join((*ways, ALIGN_HINT)),
             "ctc_text": instead,
             "drafts": instead,
         },
@@ -113,11 +113,11 @@ FAMILY = Family(
     open_funasr=open_funasr,
     layouts=(
         Layout(
-            is_it=lambda content: "audio_config" in content,
+            matches=lambda content: "audio_config" in content,
             open=lambda folder, name: transformers.open_transformers(folder, languages_of(name)),
         ),
         Layout(
-            is_it=lambda content: bool(mlx_audio.decoder_of(content)),
+            matches=lambda content: bool(mlx_audio.decoder_of(content)),
             open=mlx_audio.open_mlx_audio,
             is_ready=True,
         ),

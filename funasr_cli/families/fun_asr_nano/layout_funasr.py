@@ -5,7 +5,7 @@ from typing import Any
 
 from funasr_cli.checkpoints import funasr, keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, OF_THE_DECODER, tokenizer_files
+from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, DECODER_HINT, tokenizer_files
 from funasr_cli.checkpoints.pickles import read_state_dict
 from funasr_cli.checkpoints.tensors import usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, read_json
@@ -21,7 +21,7 @@ def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
     with stated_in(str(path)):
         llm_folder = _llm_folder(options)
     weights = funasr.weights_file(folder)
-    llm_path = file_in(folder, f"{llm_folder}/config.json", OF_THE_DECODER)
+    llm_path = file_in(folder, f"{llm_folder}/config.json", DECODER_HINT)
     llm = read_json(llm_path)
     files = tokenizer_files(folder, folder / llm_folder)
     stored = read_state_dict(weights)

@@ -34,7 +34,7 @@ def open_mlx_audio(folder: Path, name: str) -> Checkpoint:
     content = read_json(path)
     with stated_in(str(path)):
         decoder = decoder_of(content)
-        options = _upstream_words(content)
+        options = _as_funasr(content)
     repository = content.get("model_repo")
     # For any converted folder, mlx-audio writes Nano's id to model_repo, so the name is needed as well.
     languages = languages_of(f"{repository} {name}")
@@ -61,7 +61,7 @@ def decoder_of(content: Options) -> Options:
     return section(content, "text_config") or section(content, "llm_config")
 
 
-def _upstream_words(content: Options) -> Options:
+def _as_funasr(content: Options) -> Options:
     """Return the equivalent content of FunASR's ``config.yaml``."""
     parts = {name: defaults | section(content, name) for name, defaults in DEFAULTS.items()}
     encoder = parts["audio_encoder_conf"]

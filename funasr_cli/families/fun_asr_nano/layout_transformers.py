@@ -47,7 +47,7 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
         message = f"{path}: weights quantized for PyTorch are not supported"
         raise ModelError(message, "convert its unquantized source", code="model-unsupported")
     with stated_in(str(path)):
-        options, llm = _upstream_words(content, folder)
+        options, llm = _as_funasr(content, folder)
     config = nano_config(options, llm, ctc=False, languages=languages, where=str(path))
     weights, stored = _open_weights(folder)
     spell = spelling(config.encoder.blocks, config.encoder.tp_blocks)
@@ -98,7 +98,7 @@ def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
     return weights, tensors
 
 
-def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
+def _as_funasr(config: Options, folder: Path) -> tuple[Options, Options]:
     """Return the equivalent content of FunASR's ``config.yaml`` and of the decoder's ``config.json``."""
     audio, adaptor, llm = (section(config, name) for name in ("audio_config", "adaptor_config", "text_config"))
     features = _features(folder)
@@ -116,7 +116,7 @@ def _upstream_words(config: Options, folder: Path) -> tuple[Options, Options]:
 
 
 def _renamed(stated: Mapping[str, Any], names: Mapping[str, tuple[str, Any]]) -> Options:
-    return {ours: stated.get(theirs, default) for ours, (theirs, default) in names.items()}
+    return {funasr_key: stated.get(key, default) for funasr_key, (key, default) in names.items()}
 
 
 def _decoder(config: Options, llm: Options, folder: Path) -> Options:

@@ -50,5 +50,5 @@ def tied(config: FunASRNanoConfig) -> Tied | None:
 
 
 def has_ctc(names: Iterable[str]) -> bool:
-    """Tell whether a checkpoint has a CTC branch. Its tensors decide, not its configuration."""
+    """Return whether a checkpoint has a CTC branch. Its tensors decide, not its configuration."""
     return any(name.startswith(CTC_PREFIXES) for name in names)

@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from funasr_cli.compute.memory import available_bytes
-from funasr_cli.decoding.agreement import compare, said_before
+from funasr_cli.decoding.agreement import compare, spoken_before
 from funasr_cli.decoding.batch import BatchDecoder, Token
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.draft import CTCDraft, SpellingMemory
@@ -59,7 +59,7 @@ class NanoSession:
         has_ctc = model.config.ctc is not None
         self._drafts = has_ctc and options.draft == AUTO_DRAFT
         self._compares = options.second_opinion and options.exact_tokens is None
-        self._hears = has_ctc and (self._drafts or self._compares or options.ctc or options.word_times)
+        self._needs_ctc = has_ctc and (self._drafts or self._compares or options.ctc or options.word_times)
         self._spelling = SpellingMemory()
 
     @property
@@ -86,7 +86,7 @@ class NanoSession:
         with self._timed("encoder"):
             encoded = model.encoded(features)
         readings: Sequence[CTCReading | None] = [None] * len(requests)
-        if self._hears:
+        if self._needs_ctc:
             with self._timed("ctc"):
                 readings = model.ctc_readings(encoded)
         rows = [self._row(request, reading) for request, reading in zip(requests, readings, strict=True)]
@@ -143,7 +143,7 @@ class NanoSession:
         audio, options = row.request.audio, self._options
         raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
         text = clean_text(raw)
-        before = said_before(text, clean_text(row.stream.earlier), row.ctc.text) if row.ctc else ""
+        before = spoken_before(text, clean_text(row.stream.earlier), row.ctc.text) if row.ctc else ""
         agreement = compare(text.removeprefix(before), row.ctc.text) if row.ctc and self._compares else None
         words: tuple[Word, ...] = ()
         if row.ctc and options.word_times:

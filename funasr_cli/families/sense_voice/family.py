@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from funasr_cli.speech_model import SpeechModel
 
 HUB_ID = "FunAudioLLM/SenseVoiceSmall"
-WORSE = "4 bits raise its error rate by a tenth"  # transcribe.cpp's model card, LibriSpeech test-clean
+WHY_NOT_4_BITS = "4 bits raise its error rate by a tenth"  # transcribe.cpp's model card, LibriSpeech test-clean
 
 
 def _load(loaded: LoadedModel) -> "SpeechModel":
@@ -47,7 +47,7 @@ FAMILY = Family(
     rules={funasr.LAYOUT: RULES, FORMAT: SAME},
     files=lambda folder, _: {name: file_in(folder, name, DAMAGED_HINT) for name in (CMVN_FILE, PIECES_FILE)},
     vocabulary_problems=_vocabulary_problems,
-    parts=(Part("quantize", "the encoder", ("encoder.", "ctc."), ("8",), WORSE),),
+    parts=(Part("quantize", "the encoder", ("encoder.", "ctc."), ("8",), WHY_NOT_4_BITS),),
     hub_files=(CMVN_FILE, "*bpe.model", TOKENS_FILE),
     modelscope_ids={HUB_ID: "iic/SenseVoiceSmall"},
 )

@@ -5,7 +5,13 @@ from pathlib import Path
 from funasr_cli.checkpoints import funasr, keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.pickles import read_state_dict
-from funasr_cli.checkpoints.pieces import PIECES_FILE, read_pieces, refuse_others, to_text, vocabulary_file
+from funasr_cli.checkpoints.pieces import (
+    PIECES_FILE,
+    read_pieces,
+    refuse_other_vocabulary,
+    to_text,
+    vocabulary_file,
+)
 from funasr_cli.checkpoints.tensors import usual_dtype
 from funasr_cli.checkpoints.values import Options, check_config, require, section, stated_in, value
 from funasr_cli.families.cmvn import CMVN_FILE, cmvn_file
@@ -42,7 +48,7 @@ def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
     pieces, stored = read_pieces(vocabulary), read_state_dict(weights)
     tensors = keymap.translate(stored, RULES, str(weights))
     if HEAD in tensors:
-        refuse_others(vocabulary, pieces, tensors[HEAD].shape[0], REQUIRED_TAGS)
+        refuse_other_vocabulary(vocabulary, pieces, tensors[HEAD].shape[0], REQUIRED_TAGS)
     config = SenseVoiceConfig(frontend, encoder, len(pieces), blank_id)
     check_config(config, where, misfits)
     return Checkpoint(

@@ -32,7 +32,7 @@ from funasr_cli.transcript import Segment
 
 MOST_ROWS = 16  # more rows gain little
 CPU_ROWS_AT_ONCE = 4  # enough to use the CPU fully; with more, the first texts only take longer
-MADE_OF_SILENCE = "The."
+SILENCE_TEXT = "The."
 HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text is doubtful
 Seconds = dict[str, float]  # by stage
 
@@ -158,7 +158,7 @@ class SenseVoiceSession:
         found = [self._model.tag_probabilities(hidden, query, tags) for query, tags in enumerate(tables.TAGS)]
         language, emotion, event = (max(tags, key=tags.__getitem__) for tags in found)
         is_silent = language == tables.NO_SPEECH
-        text = "" if is_silent and reading.text == MADE_OF_SILENCE else reading.text
+        text = "" if is_silent and reading.text == SILENCE_TEXT else reading.text
         no_speech = found[0][tables.NO_SPEECH]
         stream, logprobs = TextStream(reading.vocabulary.decode), reading.token_logprobs()
         if options.confidence:
