@@ -6,7 +6,7 @@ import hashlib
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +32,7 @@ class Repository:
     stays_broken = False  # if true, large files are refused from then on
     is_broken = False
     omits_bytes = 0  # bytes at the end of a large file that are silently not sent
+    halfway: Callable[[], None] | None = None  # called when half of a large file has been sent
     stated_bytes: int | None = None  # the size of large files that the hub lists, if not the real one
     url = ""
 
@@ -194,6 +195,11 @@ def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
                 body, repository.breaks_after = body[: repository.breaks_after], None
                 repository.is_broken = repository.stays_broken
                 self.close_connection = True
+            if is_large and repository.halfway:
+                half = len(body) // 2
+                self.wfile.write(body[:half])
+                repository.halfway()
+                body = body[half:]
             self.wfile.write(body)
 
         do_HEAD = do_CONNECT = do_GET  # clients send CONNECT to a proxy
