@@ -2,9 +2,9 @@
 
     import funasr_cli
 
-    asr = funasr_cli.load()  # the model that `funasr transcribe` uses
+    asr = funasr_cli.load()  # the default model, once it has been fetched
     transcript = asr.transcribe("speech.wav", language="en")
-    print(transcript.text, transcript.segments[0].stop_reason)
+    print(transcript.text)  # transcript.segments has the times
 
 Importing this package is cheap: NumPy and MLX are imported when a function first needs them.
 """

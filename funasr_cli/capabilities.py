@@ -206,6 +206,6 @@ def knows(options: TranscribeOptions, capabilities: Capabilities) -> bool:
 def refuse_unaligned_language(options: TranscribeOptions, aligner: Able) -> None:
     """Raise a `UsageError` if the second model does not support the language."""
     if not knows(options, aligner.capabilities):
-        message = f"--align-with {aligner.name}: this model does not support language {options.language!r}"
+        message = f"--align-with {aligner.name}: this model does not support the language {options.language!r}"
         hint = f"it measures word times in {', '.join(aligner.capabilities.languages)}"
         raise UsageError(message, hint, code="language-unknown")

@@ -78,7 +78,7 @@ def find_inputs(
         inputs = [input if input.path.suffix.lower() in ENDINGS else replace(input, pcm=pcm) for input in inputs]
         if not any(input.pcm for input in inputs):
             hint = "name a file of raw samples, or - for standard input"
-            raise UsageError("--pcm: every input has a file type of its own", hint, code="options-conflict")
+            raise UsageError("--pcm: all inputs are files of a known type", hint, code="options-conflict")
     return [replace(input, clip=clip) for input in inputs]
 
 

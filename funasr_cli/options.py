@@ -173,7 +173,7 @@ class ConvertOptions:
         if self.languages is not None:
             object.__setattr__(self, "languages", tuple(map(_known_language, self.languages)))
         if self.group_size is not None and self.quantize is None and self.quantize_encoder is None:
-            raise UsageError("--group-size without quantization", "add --quantize", code="options-conflict")
+            raise UsageError("--group-size needs quantization", "add --quantize", code="options-conflict")
 
     @property
     def suffix(self) -> str:

@@ -58,5 +58,5 @@ def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> 
     there = nearest_existing(folder)
     free = shutil.disk_usage(there).free
     if free < bytes_needed:
-        sizes = f"needs {size_in_words(bytes_needed)}, {size_in_words(free, floor)} are free"
+        sizes = f"needs {size_in_words(bytes_needed)}, only {size_in_words(free, floor)} are free"
         raise OutputError(f"{there}: {what_for} {sizes}", hint, code="disk-full")

@@ -122,7 +122,7 @@ class Recognizer:
     ) -> list[Transcript]:
         """Transcribe several recordings in shared batches, as `transcribe` does. Raise the first error."""
         if isinstance(recordings, str):
-            problem = f"{recordings}: one recording, not several"
+            problem = f"{recordings}: a single path is not a list of recordings"
             raise UsageError(problem, "pass a list, or call transcribe", code="argument-type")
         openers = [opener(audio, self.sample_rate_hz, sample_rate_hz) for audio in recordings]
         events = self._run(openers, replace(options or DEFAULTS, **changes))

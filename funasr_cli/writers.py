@@ -55,7 +55,7 @@ def refuse_timeless(format: str, times: Timestamps | None) -> None:
     """Raise a UsageError if a format that requires times is to be written without them."""
     if times is Timestamps.NONE and format in TIMED_FORMATS:
         hint = "this format requires times: choose word or segment"
-        raise UsageError(f"timestamps {times} with {format}", hint, code="options-conflict")
+        raise UsageError(f"cannot combine --timestamps {times} with {format}", hint, code="options-conflict")
 
 
 def _writer(format: str) -> Callable[..., str]:

@@ -123,16 +123,16 @@ def from_array(samples: np.ndarray, source_rate_hz: int, sample_rate_hz: int, na
             more than `MAX_CHANNELS` channels, or does not hold numbers; or the sample rate is below 1.
     """
     if source_rate_hz < 1:
-        raise AudioError(f"{name}: sample rate {source_rate_hz} Hz", code="audio-array")
+        raise AudioError(f"{name}: a sample rate of {source_rate_hz} Hz is not possible", code="audio-array")
     samples = as_float32(np.asarray(samples), name)
     if samples.ndim not in (1, 2):
         hint = "pass (samples,) or (samples, channels)"
-        raise AudioError(f"{name}: {samples.ndim} axes", hint, code="audio-array")
+        raise AudioError(f"{name}: the array has {samples.ndim} axes", hint, code="audio-array")
     if not samples.size:
         raise AudioError(f"{name}: contains no samples", code="audio-empty")
     if samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS:
         hint = "pass (samples, channels), not the other way round"
-        raise AudioError(f"{name}: {samples.shape[1]} channels", hint, code="audio-array")
+        raise AudioError(f"{name}: the array has {samples.shape[1]} channels", hint, code="audio-array")
     findings = Findings()
     mixer = Mixer(name, findings)
     size = max(1, source_rate_hz // 10)

@@ -130,7 +130,9 @@ class MediaReader:
             self.channels: int = frame.layout.nb_channels
             if self.sample_rate_hz < LOWEST_RATE_HZ:
                 rate_hz, hint = self.sample_rate_hz, "its header may be damaged"
-                raise AudioError(f"{name}: a sample rate of {rate_hz} Hz", hint, code="audio-unreadable")
+                raise AudioError(
+                    f"{name}: a sample rate of {rate_hz} Hz is not supported", hint, code="audio-unreadable"
+                )
             self._origin_s, self._clock_s = self._begin_s(frame), 0.0
             self.expected_s = self._stated_s(head)
             self._opened = opened.pop_all()

@@ -40,10 +40,12 @@ class PCMFormat:
             raise UsageError(f"unknown encoding {self.encoding!r}", hint, code="option-value")
         if not 1 <= self.sample_rate_hz <= MAX_PCM_RATE_HZ:
             hint = f"it must be 1 to {MAX_PCM_RATE_HZ} Hz"
-            raise UsageError(f"sample rate {self.sample_rate_hz} Hz", hint, code="option-value")
+            raise UsageError(
+                f"a sample rate of {self.sample_rate_hz} Hz is out of range", hint, code="option-value"
+            )
         if not 1 <= self.channels <= MAX_PCM_CHANNELS:
             hint = f"it must be 1 to {MAX_PCM_CHANNELS}"
-            raise UsageError(f"{self.channels} channels", hint, code="option-value")
+            raise UsageError(f"{self.channels} channels are out of range", hint, code="option-value")
 
     @property
     def stored(self) -> "StoredFormat":

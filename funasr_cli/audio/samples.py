@@ -76,7 +76,7 @@ def as_float32(samples: np.ndarray, name: str) -> np.ndarray:
         half = 2.0 ** (bounds.bits - 1)
         return (samples / half + (-1.0 if bounds.min == 0 else 0.0)).astype(np.float32)
     if not np.issubdtype(samples.dtype, np.floating):
-        reason = f"samples of type {samples.dtype}"
+        reason = f"samples of type {samples.dtype} are not supported"
         raise AudioError(f"{name}: {reason}", "pass floats or integers", code="audio-array")
     with np.errstate(over="ignore"):  # values too large for float32 become infinite; `Mixer` handles those
         return samples.astype(np.float32, copy=False)

@@ -24,11 +24,14 @@ EXIT_CODES = (
     f"{ExitCode.ENVIRONMENT} something is not installed or unreachable, {ExitCode.NO_SPEECH} no speech found, "
     f"{ExitCode.UNEXPECTED} internal error, {ExitCode.INTERRUPTED} interrupted."
 )
-HELP = """Transcribe speech on your own machine, with the Fun-ASR models on MLX.
+HELP = """Transcribe speech on your own machine, with the models Fun-ASR and SenseVoice.
 
 Start with: funasr transcribe recording.m4a
 
-To try it without downloading a model: funasr transcribe --model demo recording.m4a
+To test the installation in a clone of the repository, without a download:
+funasr transcribe --model demo funasr_cli/demo/clips/*.flac
+
+The demo model understands only synthetic speech.
 """
 # Click's UsageError. Typer has its own copy of Click in some versions, so it cannot be imported by name.
 BadCommandLine = cast(type[Exception], typer.BadParameter.__mro__[1])

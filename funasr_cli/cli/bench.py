@@ -24,9 +24,9 @@ IDLE = {
     Mode.DRAFTS: ("durations", "draft"),
     Mode.MEMORY: ("batch_sizes", "recordings", "trials", "exact_tokens", "draft", "itn", "refs"),
 }
-RTF_HELP = "Speed on each recording: time of each stage, real-time factor, memory."
+RTF_HELP = "Speed on each recording: time of each stage, seconds per second of audio (RTF), memory."
 BATCHES_HELP = "Throughput of several batch sizes."
-DRAFTS_HELP = "Time that drafts save: compares --draft off with auto. Needs a model with a CTC branch."
+DRAFTS_HELP = "Time that drafts save: compare --draft off with auto. Needs a model with a CTC branch."
 MEMORY_HELP = "Peak memory on long recordings, each in its own process."
 SYNTHETIC_HELP = "Measure a model with random weights: full (830 million parameters) or demo. Repeatable."
 BATCH_SIZES_HELP = (
@@ -42,7 +42,7 @@ RECORDINGS_HELP = (
     "--drafts, else the largest batch size."
 )
 EXACT_TOKENS_HELP = (
-    "Decode exactly this number of tokens for each segment; the texts have no meaning then. "
+    "Decode exactly this number of tokens for each segment, which makes the texts meaningless. "
     f"Default: {SYNTHETIC_TOKENS} with --synthetic."
 )
 
@@ -98,7 +98,7 @@ def bench(
     modes = [mode for mode, wanted in zip(Mode, (rtf, batches, drafts, memory), strict=True) if wanted]
     if len(modes) != 1:
         *others, last = (f"--{mode}" for mode in Mode)
-        problem = f"{len(modes)} measurements at once" if modes else "no measurement chosen"
+        problem = f"{len(modes)} measurements chosen" if modes else "no measurement chosen"
         raise UsageError(problem, f"choose one of {', '.join(others)} and {last}", code="options-conflict")
     [mode] = modes
     for name in IDLE[mode]:

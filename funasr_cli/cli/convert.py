@@ -72,12 +72,13 @@ QUANTIZE_HELP = (
 )
 ENCODER_HELP = "Quantize the encoder as well."
 VERIFY_HELP = (
-    "Check the result. clip: transcribe a short clip with source and result, and compare; full: also compare each "
-    "stage with PyTorch."
+    "Check the result. clip: transcribe a short clip with source and result, and compare. full: also compare each "
+    "stage with FunASR on PyTorch."
 )
-_check = typer.Option("--check", help="Check that SOURCE, a converted model, is intact. Convert nothing.")
+_check = typer.Option("--check", help="Only check that SOURCE, a converted model, is intact.")
 EXPLAIN_HELP = (
-    "Show supported layouts, what happens to each tensor, and short names. SOURCE, a short name, is optional."
+    "Only show the supported layouts, what happens to each tensor, and the short names. With a short name as "
+    "SOURCE, show only its model."
 )
 _explain = typer.Option("--explain", help=EXPLAIN_HELP)
 
@@ -90,7 +91,7 @@ def convert(
         typer.Argument(metavar="OUT", help="Folder to create. Default: a folder in the models folder."),
     ] = None,
     hub: Annotated[Hub, _hub] = DEFAULT_HUB,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub id.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     dtype: Annotated[
         str, _one_of(DTYPES, "Number type of weights that are not quantized.")
     ] = CONVERT_DEFAULTS.dtype,
@@ -99,7 +100,7 @@ def convert(
         int | None, _one_of(ENCODER_BITS, ENCODER_HELP)
     ] = CONVERT_DEFAULTS.quantize_encoder,
     group_size: Annotated[
-        int | None, _one_of(GROUP_SIZES, f"Quantized values that share a scale. Default: {GROUP_SIZE}.")
+        int | None, _one_of(GROUP_SIZES, f"Number of quantized values that share a scale. Default: {GROUP_SIZE}.")
     ] = CONVERT_DEFAULTS.group_size,
     languages: Annotated[str | None, _languages] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
@@ -140,7 +141,7 @@ def convert(
 
     typed_hub = parameters.is_typed(context, "hub")  # not FUNASR_HUB, which may be set permanently
     if typed_hub and (local := local_checkpoint(source)):
-        message = f"--hub {hub} with the local folder {local.folder}"
+        message = f"cannot combine --hub {hub} with the local folder {local.folder}"
         raise UsageError(message, "it applies to a hub id", code="options-conflict")
     with console.progress(f"downloading {source}") as on_progress:
         conversion = run(
@@ -157,7 +158,7 @@ def _refuse_others(context: typer.Context, option: str, hint: str) -> None:
     stated = [name for name in names if parameters.is_typed(context, name)]
     if stated:
         shown = ", ".join("OUT" if name == "out" else f"--{name.replace('_', '-')}" for name in stated)
-        raise UsageError(f"--{option} with {shown}", hint, code="options-conflict")
+        raise UsageError(f"cannot combine --{option} with {shown}", hint, code="options-conflict")
 
 
 def _explain_names(source: str | None) -> None:
@@ -168,7 +169,7 @@ def _explain_names(source: str | None) -> None:
     family = None if source is None else registry.of_hub_name(source)
     if source is not None and family is None:
         hint = f"leave it out, or use a short name: {', '.join(registry.aliases())}"
-        raise UsageError(f"--explain with {source}, which is not a short name", hint, code="options-conflict")
+        raise UsageError(f"--explain: {source} is not a short name", hint, code="options-conflict")
     text = explain((family,) if family else registry.FAMILIES)
     if sys.stdout and sys.stdout.isatty():
         console.result(_rendered(text), shutil.get_terminal_size().columns)
@@ -214,7 +215,9 @@ def check_lines(checked: "Checked") -> Iterator[str]:
     yield f"intact: {len(checkpoint.tensors)} arrays, {weights}; all values are finite"
     yield f"SHA-256 of the weights: {checked.sha256}"
     yield (
-        f"SHA-256 of {checked.listed} files: as listed" if checked.listed else "the folder has no list of SHA-256"
+        f"SHA-256 of {checked.listed} files: as listed in SHA256SUMS"
+        if checked.listed
+        else "the folder has no SHA256SUMS"
     )
     yield from (f"note: {note}" for note in checked.notes)
     yield from capabilities(checkpoint.config, checkpoint.source)

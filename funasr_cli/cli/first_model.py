@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 HUB_VARIABLE = "FUNASR_HUB"  # of funasr convert
 OTHER_WAYS = (
-    "convert a folder or hub id with funasr convert SOURCE, or try the small bundled model with --model demo"
+    "convert a folder or hub id with funasr convert SOURCE, or test the installation with --model demo, a small "
+    "model that understands only synthetic speech"
 )
 # Of a model that is unknown until it has been fetched: the most and the least that it may support.
 ANYTHING, NOTHING = Capabilities(tuple(LANGUAGES), word_times=True), Capabilities(())
@@ -82,15 +83,18 @@ def find_or_fetch(
             raise
         absent = error
     offline = forbids_downloads()
-    if offline and not given["yes"] and not is_fetched(download):
+    is_here = offline is not None and is_fetched(download)
+    if offline and not is_here and not given["yes"]:
         copied = "copy a model's folder from another machine and name it with --model"
-        hint = f"{offline} is set, so nothing is downloaded: {copied}, or try --model demo"
+        hint = f"{offline} is set, so nothing is downloaded: {copied}, or test the installation with --model demo"
         raise ModelError(absent.message, hint, code=absent.code)
     _refuse_options(download, options, typed, given["device"], given["align_with"])
     _refuse_inputs(inputs, files)
     _refuse_conversion(download)
-    if offline:
-        console.note(f"using {download.hub_id} in the download cache, since {offline} is set")
+    if is_here:
+        console.note(f"using {download.hub_id} from the download cache, since {offline} is set")
+    elif offline:
+        pass  # the download is refused below, with an error of its own
     elif given["yes"]:
         _announce(download)
     else:
@@ -289,7 +293,7 @@ def _note_missing_word_times(folder: Path) -> None:
 
     if capabilities(folder).word_times:
         return
-    console.note("no word times: these weights have no CTC branch. To get word times:")
+    console.note("this model has no word times, because its weights lack a CTC branch. To get word times, run:")
     if copy := ctc_copy(open_model(folder).source):
         console.note(f"  {copy}{_needing('torch', 'modelscope_hub')}; or")
     needing = _needing("torch", "sentencepiece")

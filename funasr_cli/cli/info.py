@@ -176,8 +176,8 @@ def models(
     for row in rows:
         console.result("".join(f"{line}\n" for line in (row["name"], *_lines(_facts(row), columns))))
     if len(rows) == 1:
-        hint = f"funasr transcribe recording.m4a offers to fetch one into {models_folder()}"
-        console.note(f"only the demo model so far; {hint}")
+        hint = f"funasr transcribe recording.m4a offers to fetch another into {models_folder()}"
+        console.note(f"only the demo model is on this machine; {hint}")
 
 
 def _lines(facts: dict[str, str], columns: int | None) -> Iterator[str]:
@@ -242,6 +242,6 @@ def _facts(row: dict[str, Any]) -> dict[str, str]:
         "family": f"{row['family']} ({row['bytes'] / 1e6:,.0f} MB, {weights})",
         "languages": ", ".join(LANGUAGES[code].english_name for code in row["languages"]),
         "word times": times + (f"; {copy} {FETCHES_CTC}" if copy else ""),
-        "supports": ", ".join(filter(None, supports)) or "no options of its own",
+        "supports": ", ".join(filter(None, supports)) or "only plain transcription",
         "folder": row["folder"],
     }

@@ -94,7 +94,7 @@ class Outcome:
         parts = [f"{failed} of {len(self.rows)} inputs failed"] if failed and not self.is_unreadable else []
         if ledger.speech_s:
             share = math.floor(ledger.done_share * 1000 + 1e-9) / 10  # rounded down: 100% is really everything
-            facts = [f"{share:.1f}% of {clock(ledger.speech_s)} speech transcribed"]
+            facts = [f"{share:.1f}% of {clock(ledger.speech_s)} of speech transcribed"]
             for state in ("repaired", "failed", "doubtful"):
                 if count := states[state]:
                     facts.append(f"{count} segment{'s' * (count != 1)} {state}")

@@ -230,7 +230,7 @@ def _shared(one: Result, other: Result, better: str | None) -> UsageError:
         hint = f"give them different names with --output-template {better!r}"
     elif input is not other_input and os.path.realpath(input.path) == os.path.realpath(other_input.path):
         hint = "it is the same file: name it once"
-    message = f"several results would be written to {names}: those of {labels}"
+    message = f"several results would be written to {names}: from {labels}"
     return UsageError(message, hint, code="output-shared")
 
 

@@ -69,7 +69,7 @@ def option(panel: str | None, name: str, help: str, *short: str, env: bool = Tru
 MODEL_HELP = "Model to use: a name that funasr models lists, a folder, a hub id, or demo."
 MODEL_OPTION: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
 DRAFT_HELP = (
-    "Decode faster by verifying a draft from the CTC branch, if the model has one. The text does not change."
+    "auto: decode faster by checking a quick first draft, if the model has a CTC branch. The text does not change."
 )
 
 # fmt: off
@@ -91,10 +91,10 @@ Lang = Annotated[
         autocompletion=complete_languages,
     ),
 ]
-ITN = Annotated[bool, option(LANGUAGE, "--itn/--no-itn", "Write numbers as digits, or as words.")]
+ITN = Annotated[bool, option(LANGUAGE, "--itn/--no-itn", "Write numbers as digits, or (--no-itn) as words.")]
 MaxTokens = Annotated[
     int | None,
-    option(DECODING, "--max-tokens", "Most tokens for a segment. Default: chosen by its length.", metavar="N"),
+    option(DECODING, "--max-tokens", "Maximum tokens per segment. Default: depends on its length.", metavar="N"),
 ]
 Draft = Annotated[Drafting, option(DECODING, "--draft", DRAFT_HELP)]
 Quiet = Annotated[bool, option(TERMINAL, "--quiet", "Print only results, warnings and errors.", "-q")]

@@ -36,10 +36,12 @@ RESULT_OPTIONS = (
     "output_template", "force", "resume", "timestamps", "tags", "align_with", "highlight_words", "plot_alignment",
     "max_line_width", "max_line_count",
 )  # fmt: skip
-HOTWORD_HELP = f"A word to expect, such as a name. Repeatable; the prompt holds up to {MAX_PROMPT_TOKENS} tokens."
-YES_HELP = "Download a missing model from Hugging Face without asking. The default model is Fun-ASR-Nano (nano)."
+HOTWORD_HELP = (
+    f"A word to expect, such as a name. Repeatable; the prompt is limited to {MAX_PROMPT_TOKENS} tokens."
+)
+YES_HELP = "Download a missing model from Hugging Face without asking. Without --model, that is Fun-ASR-Nano."
 TEMPLATE_HELP = (
-    "Names of the files: {stem} and {suffix} come from the input's name, {lang} from --lang, and {ext} from the "
+    "File names: {stem} and {suffix} come from the input's name, {lang} from --lang, and {ext} from the "
     "format. Default: {stem}.{ext}."
 )
 TIMESTAMPS_HELP = (
@@ -51,10 +53,10 @@ ALIGN_WITH_HELP = (
     "Get word times from a second converted model, for example sensevoice, if the model itself has none."
 )
 FORMATS_HELP = (
-    f"Output format: {', '.join(WRITERS)}. With --output-dir, several with commas between them, or all. On "
-    f"stdout, json prints one line per recording. Default: {DEFAULT_FORMAT}."
+    f"Output format: {', '.join(WRITERS)}. With --output-dir, also several, separated by commas, or "
+    f"all. On stdout, json prints one line per recording. Default: {DEFAULT_FORMAT}."
 )
-PLOT_HELP = "Draw waveform, spectrogram, output of the CTC branch, and words at their times: .png or .svg."
+PLOT_HELP = "Draw a .png or .svg file with waveform, spectrogram, CTC output, and words at their times."
 
 
 def _path(text: str) -> Path:
@@ -153,7 +155,9 @@ def transcribe(
     ] = DEFAULTS.join_s,
     max_segment: Annotated[
         float,
-        _segments("--max-segment", "Longest segment, in seconds. Longer speech is cut at its deepest pause."),
+        _segments(
+            "--max-segment", "Maximum length of a segment, in seconds. Longer speech is cut at its deepest pause."
+        ),
     ] = DEFAULTS.max_segment_s,
     batch_size: Annotated[
         int | None,
@@ -161,15 +165,19 @@ def transcribe(
     ] = DEFAULTS.batch_size,
     max_tokens: parameters.MaxTokens = DEFAULTS.max_tokens,
     temperature: Annotated[
-        float, _decoding("--temperature", "Sample if above 0; otherwise always take the likeliest token.")
+        float,
+        _decoding(
+            "--temperature", "Above 0: choose each token at random by its probability. 0: take the likeliest."
+        ),
     ] = DEFAULTS.temperature,
     top_p: Annotated[
-        float | None, _decoding("--top-p", "Sample from the likeliest tokens that together have this probability.")
+        float | None,
+        _decoding("--top-p", "Choose only from the likeliest tokens that together have this probability."),
     ] = DEFAULTS.top_p,
     top_k: Annotated[
-        int | None, _decoding("--top-k", "Sample from this many of the likeliest tokens.")
+        int | None, _decoding("--top-k", "Choose only from this number of likeliest tokens.")
     ] = DEFAULTS.top_k,
-    seed: Annotated[int | None, _decoding("--seed", "Random seed for sampling. Default: 0.")] = DEFAULTS.seed,
+    seed: Annotated[int | None, _decoding("--seed", "Random seed for --temperature. Default: 0.")] = DEFAULTS.seed,
     draft: parameters.Draft = parameters.DEFAULT_DRAFT,
     format: Annotated[
         list[str] | None,
@@ -209,10 +217,11 @@ def transcribe(
         Path | None, _output("--plot-alignment", PLOT_HELP, metavar="FILE", parser=_path, env=False)
     ] = None,
     max_line_width: Annotated[
-        int, _output("--max-line-width", "Longest subtitle line, in columns; a Chinese character takes two.")
+        int,
+        _output("--max-line-width", "Maximum width of a subtitle line, in columns. Chinese characters take two."),
     ] = DEFAULT_LAYOUT.max_line_width,
     max_line_count: Annotated[
-        int, _output("--max-line-count", "Most lines of a subtitle.")
+        int, _output("--max-line-count", "Maximum number of lines of a subtitle.")
     ] = DEFAULT_LAYOUT.max_line_count,
     stream: Annotated[bool, _terminal("--stream", "Show text while it is being decoded.")] = False,
     confidence: Annotated[
@@ -362,8 +371,8 @@ def _times(context: typer.Context, formats: tuple[str, ...]) -> Timestamps | Non
     typed = parameters.is_typed(context, "timestamps")
     if parameters.is_typed(context, "highlight_words") and times not in (None, Timestamps.WORD):
         if typed:
-            message = f"--highlight-words with --timestamps {times}"
-            raise UsageError(message, "it needs word times", code="options-conflict")
+            message = f"cannot combine --highlight-words with --timestamps {times}"
+            raise UsageError(message, "leave out --timestamps, or choose word", code="options-conflict")
         return None
     is_ignored = times is Timestamps.NONE and not typed and not set(TIMED_FORMATS).isdisjoint(formats)
     return None if is_ignored else times

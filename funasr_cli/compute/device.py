@@ -56,7 +56,9 @@ def slowness(gflops: float | None) -> str:
     """
     if not lacks_blas() and (gflops is None or gflops >= SLOW_GFLOPS):
         return ""
-    found = f"{os.path.basename(BLAS)} reaches only {gflops:.0f} GFLOP/s a core" if BLAS else "no fast BLAS found"
+    found = (
+        f"{os.path.basename(BLAS)} reaches only {gflops:.0f} GFLOP/s per core" if BLAS else "no fast BLAS found"
+    )
     mkl = "pip install mkl, or " if platform.machine() == "x86_64" else ""
     return (
         f"{found}, so this is many times slower than it could be: {mkl}install OpenBLAS "
@@ -66,7 +68,7 @@ def slowness(gflops: float | None) -> str:
 
 def in_words(gflops: float | None) -> str:
     """Name the device, the BLAS and its speed, for logs."""
-    return describe() if gflops is None else f"{describe()}, {gflops:.0f} GFLOP/s a core"
+    return describe() if gflops is None else f"{describe()}, {gflops:.0f} GFLOP/s per core"
 
 
 def keep_in_memory() -> None:

@@ -107,7 +107,7 @@ def fetch_checkpoint(
     local = local_checkpoint(name)
     if local:
         if revision is not None:
-            message = f"--revision {revision} with the local folder {local.folder}"
+            message = f"cannot combine --revision {revision} with the local folder {local.folder}"
             raise UsageError(message, "it applies to a hub id", code="options-conflict")
         return local
     name = ALIASES.get(name, name)
@@ -242,7 +242,7 @@ def find_aligner(name: str) -> Path:
         return find_model(name)
     except ModelError as error:
         if error.code == "model-missing" and not error.hint.startswith(DID_YOU_MEAN):
-            error.hint = "convert a model that can align words: funasr convert sensevoice"
+            error.hint = "convert a model that provides word times: funasr convert sensevoice"
         raise
 
 
@@ -290,5 +290,5 @@ def _default_model(models: dict[str, Path]) -> Path:
         f"no model{' except the demo' if models else ''} has been converted yet (looked in {models_folder()})"
     )
     ways = f"run funasr convert {DEFAULT_DOWNLOAD.hub_id}", "name a model's folder with --model"
-    hint = f"{', '.join(ways)}, or try the small bundled model with --model {DEMO}"
+    hint = f"{', '.join(ways)}, or test the installation with --model {DEMO}"
     raise ModelError(message, hint, code="model-missing")

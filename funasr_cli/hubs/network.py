@@ -65,7 +65,7 @@ def reason(error: BaseException) -> str:
 
 def unreached(hub_id: str, error: BaseException, access: Access) -> OutputError | SetupError:
     """Return the error for a hub that does not answer, or answers with something else."""
-    what = "cannot be reached" if _is_about_a_connection(error) else "does not answer as a hub"
+    what = "cannot be reached" if _is_about_a_connection(error) else "does not answer like a hub"
     message = f"{hub_id}: {access.endpoint} {what} ({reason(error)})"
     return setting_at_fault(error, access) or SetupError(message, access.elsewhere, code="hub-unreachable")
 

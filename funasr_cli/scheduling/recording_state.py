@@ -145,7 +145,7 @@ def _problem(segment: Segment) -> str | None:
     if segment.doubtful and not segment.text:
         return "no text, although speech was detected: words may be missing"
     if segment.doubtful:
-        return "a second reading disagrees with this text: it may be made up"
+        return "the second opinion disagrees with this text: it may be made up"
     return {
         "budget": f"cut short after {segment.tokens} tokens: the end may be missing",
         "loop": "the text repeats itself in a loop: anything after the first round is missing",

@@ -43,7 +43,7 @@ def verifier(checkpoint: Checkpoint, options: ConvertOptions) -> Verify:
     """
     if options.verify == FULL:
         if checkpoint.layout != funasr.LAYOUT:
-            message = f"--verify {FULL} with a source in {checkpoint.layout}'s layout"
+            message = f"cannot combine --verify {FULL} with a source in {checkpoint.layout}'s layout"
             hint = "FunASR reads only its own layout: use --verify clip to compare the result with the source"
             raise UsageError(message, hint, code="options-conflict")
         reference_python()

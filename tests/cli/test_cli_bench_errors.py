@@ -16,7 +16,7 @@ CONFLICT, VALUE, FILE, NO_MEASUREMENT = "options-conflict", "option-value", "fil
 # Arguments of `funasr bench`, the error's code and the value it names. No model is looked up.
 USAGE = [
     ("", CONFLICT, "--rtf, --batches, --drafts and --memory"),
-    ("--rtf --memory", CONFLICT, "2 measurements at once"),
+    ("--rtf --memory", CONFLICT, "2 measurements chosen"),
     ("--rtf --json --markdown", CONFLICT, "--json with --markdown"),
     ("--rtf --batch-sizes 1,x", VALUE, "--batch-sizes 1,x"),
     ("--rtf --batch-sizes 0", VALUE, "at least 1"),

@@ -158,4 +158,4 @@ def test_mlx_audio(make_checkpoint: MakeCheckpoint, short_wav: Path, tmp_path: P
     whole, digest, *others = checked.stdout.splitlines()
     assert whole.startswith("intact: 87 arrays, ")
     assert digest == f"SHA-256 of the weights: {sha256_of(source / 'model.safetensors')}"
-    assert others == ["the folder has no list of SHA-256", "languages: zh, en, ja", f"{HEAD}; {ELSEWHERE}"]
+    assert others == ["the folder has no SHA256SUMS", "languages: zh, en, ja", f"{HEAD}; {ELSEWHERE}"]

@@ -174,10 +174,10 @@ def test_check_of_an_edited_model_card(quantized: Path, here: Path) -> None:
     shutil.copytree(quantized, here / "Nano")
     whole = invoke("convert", "--check", "./Nano").stdout
     files = len(os.listdir("Nano")) - 1
-    listed = f"SHA-256 of {files} files: as listed\n"
+    listed = f"SHA-256 of {files} files: as listed in SHA256SUMS\n"
     assert listed in whole
     (here / "Nano/README.md").write_text("mine")
-    edited = f"SHA-256 of {files - 1} files: as listed\nnote: README.md has been edited since\n"
+    edited = f"SHA-256 of {files - 1} files: as listed in SHA256SUMS\nnote: README.md has been edited since\n"
     assert invoke("convert", "--check", "./Nano") == Result(0, whole.replace(listed, edited), "")
 
 

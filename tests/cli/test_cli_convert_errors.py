@@ -41,7 +41,7 @@ USAGE_ERRORS = [
     ("Nano out --dtype float16", "float16", "bfloat16"),
     ("Nano out --dtype int8", "'int8'", "bfloat16, float32"),
     ("Nano out --dtype ''", "''", "bfloat16, float32"),
-    ("Nano out --group-size 64", "--group-size without", "--quantize"),
+    ("Nano out --group-size 64", "--group-size needs", "--quantize"),
     ("Nano out --quantize 4 --group-size 20", "--group-size is 20", "32, 64, 128"),
     ("Nano out --languages zh,xx", "'xx'", "zh, en, yue, ja, ko, "),
     ("Nano out --languages ''", "''", "zh, en, "),

@@ -154,4 +154,4 @@ def test_a_sentence_made_of_noise(tmp_path: Path) -> None:
     assert content["ledger"]["doubtful_s"] == content["ledger"]["transcribed_s"] == 3.0
     page = (tmp_path / "a.md").read_text(encoding="utf-8")
     assert "0:03 long: 0:03 transcribed, 0:00 repaired, 0:00 failed, 0:00 silence; 0:03 of it doubtful.\n" in page
-    assert "a second reading did not hear this" in page
+    assert "the second opinion disagrees with this text" in page

@@ -47,7 +47,7 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert "  supports:   hotwords, previous text, sampling, token limit, " in shown.stdout
     nothing = invoke("models", env={"FUNASR_HOME": str(tmp_path / "empty")})
-    assert nothing.stderr.startswith("only the demo model so far; ")
+    assert nothing.stderr.startswith("only the demo model is on this machine; ")
 
 
 @pytest.mark.parametrize(("hub", "on_modelscope"), [("hf", True), ("ms", False)])

@@ -141,4 +141,4 @@ def test_constants_of_drafts() -> None:
     assert f"{CPU_FIXED_POSITIONS} on a CPU in float32" in SECTION
     assert f"{CPU_SLOW_FIXED_POSITIONS} on a CPU in other types" in SECTION
     assert f"{GPU_FIXED_POSITIONS} on a GPU" in SECTION
-    assert f"({FIRST:g} and {FURTHER:g}, worth {CASES} cases)" in SECTION
+    assert f"({FIRST:g} and {FURTHER:g}, which count as much as {CASES} observations)" in SECTION

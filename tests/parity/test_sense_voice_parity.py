@@ -83,7 +83,9 @@ def test_a_batch_equals_its_clips_alone(references: References, model: Any) -> N
         [alone] = parity.compute(model, [row])
         assert relative_error(ours.encoder, alone.encoder) < BATCH_TOLERANCE
         assert segments[number].text == alone.segment.text
-        assert segments[number].words == alone.segment.words
+        for word, own in zip(segments[number].words, alone.segment.words, strict=True):
+            assert dataclasses.replace(word, score=own.score) == own
+            assert word.score == pytest.approx(own.score, abs=1e-5)
         for check in (parity.check_encoder, parity.check_log_probs, parity.check_labels):
             check(model, ours, row)
     assert len(rows) == len(BATCH_CLIPS)
@@ -144,7 +146,11 @@ def test_times_match_upstreams(references: References, taught: Any, clip: str) -
     theirs_s = [start / 1000 for start, _ in row.report["timestamp"]]
     heard = LESSONS[clip]["pieces"][4:]
     starts = [index for index, piece in enumerate(heard) if piece != "orld"]  # "orld" continues a word
-    assert [first_s[index] for index in starts] == pytest.approx(theirs_s, abs=1e-3)
+    for index, start_s in zip(starts, theirs_s, strict=True):
+        # Upstream tokenises its text again and aligns that. It finds "▁world" instead of "▁w" and "orld", so that
+        # two starts are equally likely, and rounding decides.
+        tolerance_s = FRAME_S + 1e-3 if heard[index] == "▁w" else 1e-3
+        assert first_s[index] == pytest.approx(start_s, abs=tolerance_s)
     [segment] = Recognizer(taught).transcribe(str(row.audio), row.options).segments
     spoken = [index for index in starts if heard[index] not in "，。."]
     assert len(segment.words) == len(spoken)

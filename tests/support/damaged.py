@@ -241,7 +241,7 @@ MLX_AUDIO: list[Row] = [
 ]  # fmt: skip
 
 OURS: list[Row] = [
-    ("newer", state(format_version=2), "model-unsupported", "format version 2"),
+    ("newer", state(format_version=2), "model-unsupported", "version is 2"),
     ("missing field", state(encoder__blocks=None), "model-config", "'blocks'"),
     ("truncated", cut(WEIGHTS, -1), "model-damaged", WEIGHTS),
     ("missing tensor", tensors(lambda found: found.pop(BIAS)), "model-misfit", BIAS),

@@ -28,7 +28,7 @@ def cut_short(clip: Path, where: str, tokens: int) -> str:
 
 def made_up(clip: Path, where: str) -> str:
     """Return the warning about a text that the CTC branch does not support."""
-    return f"warning: {clip}: {where} s: a second reading disagrees with this text: it may be made up\n"
+    return f"warning: {clip}: {where} s: the second opinion disagrees with this text: it may be made up\n"
 
 
 def summary(
@@ -38,4 +38,4 @@ def summary(
     counts = {"repaired": repaired, "failed": failed, "doubtful": doubtful}
     segments = [f"{count} segment{'s' * (count != 1)} {state}" for state, count in counts.items() if count]
     lost = f"{lost} of audio failed" if lost else ""
-    return f"{', '.join(filter(None, [f'{share} of {speech} speech transcribed', *segments, lost]))}\n"
+    return f"{', '.join(filter(None, [f'{share} of {speech} of speech transcribed', *segments, lost]))}\n"

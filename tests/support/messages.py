@@ -24,8 +24,10 @@ TEXTS = (ast.Constant, ast.JoinedStr, ast.BinOp, ast.IfExp)
 HEAD = """# Error messages
 
 An error is printed as `error[code]: message`. The next line suggests what to do. Codes are stable, so scripts and
-searches can rely on them; the wording may change. Text in braces stands for a value; `A / B` means A or B.
-`make messages` writes this page.
+searches can rely on them; the wording may change.
+
+Text in braces stands for a value, and `A / B` means A or B. Brackets contain alternatives for a part of a message,
+as in `[A / B]`, or a part that may be missing, as in `[A]`. `make messages` writes this page.
 """
 
 
@@ -100,19 +102,29 @@ def literals(node: ast.expr | None) -> Iterator[str]:
 
 def spell(node: ast.expr, texts: Texts) -> str:
     """Return a message as a template, with inserted values in braces."""
+    return " / ".join(filter(None, _alternatives(node, texts)))
+
+
+def _part(node: ast.expr, texts: Texts) -> str:
+    """Return a part of a message. Alternatives are in brackets, as is a text that may be missing."""
+    found = _alternatives(node.value if isinstance(node, ast.FormattedValue) else node, texts)
+    return found[0] if len(found) == 1 else f"[{' / '.join(filter(None, found))}]"
+
+
+def _alternatives(node: ast.expr, texts: Texts) -> list[str]:
+    """Return the templates that an expression may stand for; an empty one if it may be empty or None."""
     if isinstance(node, ast.Constant):
-        return str(node.value)
+        return ["" if node.value is None else str(node.value)]
     if isinstance(node, ast.JoinedStr):
-        return "".join(spell(part, texts) for part in node.values)
-    if isinstance(node, ast.FormattedValue):
-        return spell(node.value, texts)
+        return ["".join(_part(part, texts) for part in node.values)]
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return spell(node.left, texts) + spell(node.right, texts)
+        return [_part(node.left, texts) + _part(node.right, texts)]
     choices = [node.body, node.orelse] if isinstance(node, ast.IfExp) else []
     if isinstance(node, ast.Name):
         choices = [text for text in texts.get(node.id, ()) if getattr(text, "lineno", 0) <= node.lineno]
         texts = {name: choice for name, choice in texts.items() if name != node.id}
-    return " / ".join(spell(choice, texts) or '""' for choice in choices) or "{" + ast.unparse(node) + "}"
+    found = dict.fromkeys(text for choice in choices for text in _alternatives(choice, texts))
+    return list(found) or ["{" + ast.unparse(node) + "}"]
 
 
 def page(raised: list[Raised]) -> str:

@@ -28,7 +28,7 @@ def test_a_missing_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mx.default_device() == before
 
 
-SLOW = "libslow.so.0 reaches only 4 GFLOP/s a core"
+SLOW = "libslow.so.0 reaches only 4 GFLOP/s per core"
 
 
 @pytest.mark.parametrize(

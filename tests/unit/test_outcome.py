@@ -69,7 +69,7 @@ def test_segments_are_counted_by_their_state() -> None:
     repaired = dataclasses.replace(segment(2.0, 3.0, "c"), retries=1, doubtful=True)
     found = outcome(said(GOOD, CUT, repaired), said(repaired)).summary()
     assert found.endswith(", 2 segments repaired, 1 segment failed, 2 segments doubtful, 0:01 of audio failed")
-    assert found.startswith("75.0% of 0:04 speech ")
+    assert found.startswith("75.0% of 0:04 of speech ")
 
 
 def test_audio_outside_of_segments_counts_as_failed() -> None:

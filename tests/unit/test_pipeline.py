@@ -127,7 +127,7 @@ def test_a_model_that_loops(write_model: WriteModel, ending: Path, clip: Path, o
     assert result.stdout == f"{opening}{again}\n" * len(transcript.segments)
     *warnings, summary = result.stderr.splitlines()
     assert len(warnings) == len(transcript.segments)
-    assert summary.startswith("1 of 1 inputs failed; 0.0% of 0:08 speech ")
+    assert summary.startswith("1 of 1 inputs failed; 0.0% of 0:08 of speech ")
 
 
 @pytest.mark.slow
@@ -209,7 +209,7 @@ def test_a_device_out_of_memory_gets_smaller_batches(
     assert result.stdout == f"{zh_wav}: {texts[0]}\n" + f"{en_flac}: {texts[1]}\n" * 2
     [(code, message)] = result.errors
     assert (result.exit_code, code, message.startswith(f"{short_wav}: ")) == (1, "computation-failed", True)
-    assert result.stderr.splitlines()[-1].startswith("1 of 4 inputs failed; 100.0% of 0:28 speech transcribed")
+    assert result.stderr.splitlines()[-1].startswith("1 of 4 inputs failed; 100.0% of 0:28 of speech transcribed")
 
 
 @pytest.mark.slow

@@ -222,7 +222,7 @@ def test_memory_that_runs_out_while_a_text_is_finished(
 
 TEXT = "".join(map(character, (7, 8, 9)))  # the scripted decoder's text until it stops by itself
 ELSE = "nothing of the sort"
-MADE_UP = "a second reading disagrees with this text: it may be made up"
+MADE_UP = "the second opinion disagrees with this text: it may be made up"
 Hears = Callable[[Attempt], str]
 
 

@@ -87,7 +87,7 @@ def prompt_token_ids(
     if (count := len(before) + len(after)) > MAX_PROMPT_TOKENS:
         raise UsageError(
             f"hotwords and earlier text: the prompt has {count} tokens; the limit is {MAX_PROMPT_TOKENS}",
-            "remove the least important hotwords, or shorten the earlier text to its end",
+            "remove the least important hotwords, or keep only the end of the earlier text",
             code="prompt-too-long",
         )
     return before, after
