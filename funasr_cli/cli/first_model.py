@@ -93,12 +93,8 @@ def find_or_fetch(
     _refuse_conversion(download)
     if is_here:
         console.note(f"using {download.hub_id} from the download cache, since {offline} is set")
-    elif offline:
-        pass  # the download is refused below, with an error of its own
-    elif given["yes"]:
-        _announce(download)
-    else:
-        _ask(given["model"], download, absent)
+    elif not offline:  # otherwise the download is refused below
+        _get_consent(given, download, absent)
     folder = _fetch(download)
     if not (given["align_with"] and options.word_times):
         _note_missing_word_times(folder)
@@ -193,17 +189,8 @@ def _leftover(error: OutputError) -> OutputError:
 # --- consent ---
 
 
-def _announce(download: "Download") -> None:
-    """Print what is fetched and from where."""
-    from funasr_cli.hubs.huggingface import site
-
-    hub_id = "" if download.name == download.hub_id else f": {download.hub_id}"
-    _warn_of_other_hub(download)
-    console.note(f"fetching {_described(download)} from {site()}{hub_id}")
-
-
-def _ask(name: str | None, download: "Download", absent: ModelError) -> None:
-    """Ask whether to fetch a model.
+def _get_consent(given: Mapping[str, Any], download: "Download", absent: ModelError) -> None:
+    """Print what is fetched and from where, and ask whether to do so, unless ``--yes`` was given.
 
     Raises:
         ModelError: the answer is no.
@@ -212,10 +199,21 @@ def _ask(name: str | None, download: "Download", absent: ModelError) -> None:
     from funasr_cli.hubs.huggingface import site
 
     what = f"{_described(download)} from {site()}"
+    if given["yes"]:
+        _warn_of_other_hub(download)
+        console.note(f"fetching {what}" + ("" if download.name == download.hub_id else f": {download.hub_id}"))
+        return
     if not _has_terminal():
         message = f"{absent.message}, and there is no terminal to ask before a download"
         raise UsageError(message, f"add --yes to fetch {what}, {OTHER_WAYS}", code="download-unconfirmed")
     _warn_of_other_hub(download)
+    _explain(given["model"], download)
+    if not _agrees(f"Fetch {what}? [Y/n] "):
+        raise ModelError("no model was fetched", OTHER_WAYS, code="model-missing")
+
+
+def _explain(name: str | None, download: "Download") -> None:
+    """Print what a user should know before the question."""
     disk = ""
     if download.size_bytes and download.converted_bytes:
         disk = f", which takes {size_in_words(download.size_bytes + download.converted_bytes)} of disk space"
@@ -224,14 +222,14 @@ def _ask(name: str | None, download: "Download", absent: ModelError) -> None:
     if easier := _same_without_packages(download):
         console.say(f"The same model is available in a layout that converts without PyTorch: --model {easier}")
     console.say("After that no network is needed. Recordings never leave this machine.")
-    if not _agrees(f"Fetch {what}? [Y/n] "):
-        raise ModelError("no model was fetched", OTHER_WAYS, code="model-missing")
 
 
 def _warn_of_other_hub(download: "Download") -> None:
-    """Print that the variable for another hub has no effect here."""
+    """Warn that the variable for another hub has no effect here."""
+    from funasr_cli.hubs.find import short_name
+
     if os.environ.get(HUB_VARIABLE, "").lower() == Hub.MS:
-        command = f"funasr convert {_shortest(download)} --hub {Hub.MS}"
+        command = f"funasr convert {short_name(download) or download.hub_id} --hub {Hub.MS}"
         console.warn(f"{HUB_VARIABLE}={Hub.MS} does not apply to transcribe; to use ModelScope, run {command}")
 
 
@@ -304,12 +302,6 @@ def _needing(*packages: str) -> str:
     """Return a remark on the extras to install before a command; empty if it has all its packages."""
     extras = missing(*packages)
     return f" (first {to_add(*extras)})" if extras else ""
-
-
-def _shortest(download: "Download") -> str:
-    from funasr_cli.hubs.find import short_name
-
-    return short_name(download) or download.hub_id
 
 
 def _described(download: "Download") -> str:
