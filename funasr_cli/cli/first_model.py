@@ -123,7 +123,7 @@ def _refuse_options(
         refuse_aligner(Known(download.name, download.capabilities or NOTHING), second)
         refuse_unaligned_language(options, second)
     if able is ANYTHING:
-        resolve_language(options.language, able.languages)
+        resolve_language(options.language, able.languages, download.name)
     else:
         able = replace(able, word_times=able.word_times or aligner is not None)
         refuse_unsupported(supported(options, able, typed=typed), able, download.name, typed=typed)

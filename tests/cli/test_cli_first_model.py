@@ -483,6 +483,7 @@ CONFLICTS: list[tuple[tuple[str, ...], int, str]] = [
     (("--model", PICKLED, "--timestamps", "word"), 2, "--align-with sensevoice"),
     (("--highlight-words", "--format", "srt"), 2, "--highlight-words"),
     (("--lang", "klingon"), 2, "choose from zh (Chinese), en (English), ja (Japanese), or auto"),
+    (("--lang", "klingon"), 2, "Fun-ASR-Nano does not support"),
     (("--lang", "bg"), 2, "choose from zh (Chinese), en (English), ja (Japanese), or auto"),
     (("--model", "owner/model", "--lang", "klingon"), 2, "bg (Bulgarian)"),
     (("--tags", "emoji"), 2, "--tags emoji"),
