@@ -40,7 +40,7 @@ def _one_of(values: Sequence[object], help: str) -> Any:
     """Make an option of a few values, which its help and Tab offer; `ConvertOptions` refuses other values."""
     names = list(map(str, values))
     return typer.Option(
-        metavar=f"[{'|'.join(names)}]",
+        metavar=f"<{'|'.join(names)}>",
         help=help,
         autocompletion=lambda incomplete: [name for name in names if name.startswith(incomplete)],
     )

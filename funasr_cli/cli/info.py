@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +27,7 @@ OWN_VARIABLES = (
     CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_OFFLINE", "FUNASR_BLAS", "FUNASR_TRACEBACK", REFERENCE_PYTHON,
 )  # fmt: skip
 FACT_COLUMNS = 14  # width of the labels in the list of models
-SUPPORTS = {  # words for capabilities in the list; empty for those that matter only inside the program
+SUPPORTS = {  # words for capabilities in lists; empty for those that matter only inside the program
     "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",
     "partial text": "live text (--stream)", "alignment": "word times for other models (--align-with)",
     "drafts": "drafts", "language found": "language detection", "tags": "emotion and sounds (--tags)",
@@ -50,7 +50,7 @@ def info(
     else:
         facts["settings"] = [_in_words(setting, group) for setting in settings]
         abilities = facts["capabilities"].items()
-        facts["capabilities"] = [f"{name}: {', '.join(able)}" for name, able in abilities]
+        facts["capabilities"] = [f"{name}: {', '.join(_supports(able))}" for name, able in abilities]
         width = max(map(len, facts))
         for name, value in facts.items():
             console.result(f"{name:<{width}}  {_shown(value, width + 2)}\n")
@@ -227,6 +227,11 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def _supports(capabilities: Iterable[str]) -> list[str]:
+    """Return the capabilities that matter to a user, in words."""
+    return [words for name in capabilities if (words := SUPPORTS.get(name, name))]
+
+
 def _facts(row: dict[str, Any]) -> dict[str, str]:
     """Return what the list shows of a model, by label."""
     from funasr_cli.families.converted import read_config
@@ -235,13 +240,12 @@ def _facts(row: dict[str, Any]) -> dict[str, str]:
     if "problem" in row:
         return {"unusable": row["problem"], "folder": row["folder"]}
     weights = f"{row['quantized_bits']}-bit" if row["quantized_bits"] else row["dtype"]
-    supports = [SUPPORTS.get(name, name) for name in row["capabilities"]]
     times = "yes" if "word times" in row["capabilities"] else "no"
     copy = ctc_copy(read_config(Path(row["folder"])).source) if row["ctc_on_modelscope"] else None
     return {
         "family": f"{row['family']} ({row['bytes'] / 1e6:,.0f} MB, {weights})",
         "languages": ", ".join(LANGUAGES[code].english_name for code in row["languages"]),
         "word times": times + (f"; {copy} {FETCHES_CTC}" if copy else ""),
-        "supports": ", ".join(filter(None, supports)) or "only plain transcription",
+        "supports": ", ".join(_supports(row["capabilities"])) or "only plain transcription",
         "folder": row["folder"],
     }

@@ -10,13 +10,21 @@ VALUE_ERRORS = (
     (r"Input should be a valid number.*|.* is not a valid float.*", "{value} is not a number", ""),
     (r"Input should be a valid bool.*|.* is not a valid bool.*", "{value} is neither true nor false", ""),
     (r"Input should be greater than or equal to (?P<least>\S+)", "{value} is too small", "use {least} or more"),
+    (r"Input should be less than or equal to (?P<most>\S+)", "{value} is too large", "use {most} or less"),
     (r"(?P<value>\S+) is not in the range x>=(?P<least>\S+)", "{value} is too small", "use {least} or more"),
+    (r"(?P<value>\S+) is not in the range x<=(?P<most>\S+)", "{value} is too large", "use {most} or less"),
+    (
+        r"(?P<value>\S+) is not in the range (?P<least>[^x<]+)<=x<=(?P<most>\S+)",
+        "{value} is out of range",
+        "use {least} to {most}",
+    ),
 )
 # Patterns of other messages, and what is wrong.
 USAGE_ERRORS = (
     (r"No such command '(?P<name>.+?)'(?:\. Did you mean '(?P<near>.+)'\?)?", "unknown command {name}"),
     (r"Missing command", "no command given"),
-    (r"Got unexpected extra argument.* \((?P<rest>.*)\)", "unexpected argument: {rest}"),
+    (r"Got unexpected extra argument\S* \((?P<rest>\S*)\)", "unexpected argument: {rest}"),
+    (r"Got unexpected extra argument\S* \((?P<rest>.*)\)", "unexpected arguments: {rest}"),
     (r"Option '(?P<name>.*)' requires an? .*", "{name} needs a value"),
     (r"Option '(?P<name>.*)' does not take a value", "{name} takes no value"),
 )

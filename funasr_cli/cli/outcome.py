@@ -91,7 +91,8 @@ class Outcome:
         """Return one line with the ledger of all inputs; empty for a single input that could not be read."""
         failed, ledger = len(self.failed), sum((row.ledger for row in self.rows), Ledger())
         states = sum((row.states for row in self.rows), Counter[str]())
-        parts = [f"{failed} of {len(self.rows)} inputs failed"] if failed and not self.is_unreadable else []
+        which = "the input" if len(self.rows) == 1 else f"{failed} of {len(self.rows)} inputs"
+        parts = [f"{which} failed"] if failed and not self.is_unreadable else []
         if ledger.speech_s:
             share = math.floor(ledger.done_share * 1000 + 1e-9) / 10  # rounded down: 100% is really everything
             facts = [f"{share:.1f}% of {clock(ledger.speech_s)} of speech transcribed"]

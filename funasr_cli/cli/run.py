@@ -143,7 +143,7 @@ def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
         which = " of a recording's first segment" if first else " of later segments"
         which = which if options.prev_text else ""
         console.say(f"prompt{which}, {before} tokens before the audio and {after} after it:")
-        console.say(AUDIO_MARK.join((prompt.before, prompt.after)))
+        console.say(AUDIO_MARK.join((prompt.before, prompt.after)), wrap=False)
 
 
 def transcribe_all(

@@ -39,7 +39,10 @@ RESULT_OPTIONS = (
 HOTWORD_HELP = (
     f"A word to expect, such as a name. Repeatable; the prompt is limited to {MAX_PROMPT_TOKENS} tokens."
 )
-YES_HELP = "Download a missing model from Hugging Face without asking. Without --model, that is Fun-ASR-Nano."
+YES_HELP = (
+    "Download a missing model from Hugging Face without asking. Without --model, that is Fun-ASR-Nano in a layout "
+    "that needs no torch; funasr convert nano downloads another one."
+)
 TEMPLATE_HELP = (
     "File names: {stem} and {suffix} come from the input's name, {lang} from --lang, and {ext} from the "
     "format. Default: {stem}.{ext}."

@@ -16,7 +16,7 @@ from funasr_cli.checkpoints.quantize import PACKED, Groups
 from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
 from funasr_cli.checkpoints.vocabularies import VOCABULARY_HINT
 from funasr_cli.compute.backend import mx
-from funasr_cli.conversion.place import check_place, new_folder
+from funasr_cli.conversion.place import check_place, how_to_choose, new_folder
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import converted, registry
 from funasr_cli.families.converted import ModelFile
@@ -245,7 +245,7 @@ def _origin(checkpoint: Checkpoint, found: CheckpointFolder) -> dict[str, str | 
 
 def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
     """Return the SHA-256 of the file; for several files, one line each, as sha256sum writes them."""
-    count = counter(progress, "reading the source", sum(path.stat().st_size for path in weights))
+    count = counter(progress, "checking", sum(path.stat().st_size for path in weights))
     sums = [(files.sha256_of(path, count), path.name) for path in weights]
     return sums[0][0] if len(sums) == 1 else "\n".join(f"{digest}  {name}" for digest, name in sums)
 
@@ -265,7 +265,8 @@ def _write_weights(
     total = sum(size_bytes(*spec) for spec in specs.values())
     needed = total + sum(path.stat().st_size for path in checkpoint.files.values())
     needed += sum(len(text.encode()) for text in checkpoint.texts.values())
-    require_space(folder.parents[1], needed, "the converted model", "free some space, or name another folder")
+    hint = f"free some space, or {how_to_choose(folder)} a folder on another disk"
+    require_space(folder.parents[1], needed, "the converted model", hint)
 
     count = counter(progress, "writing", total)
 

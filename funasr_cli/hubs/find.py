@@ -114,16 +114,27 @@ def fetch_checkpoint(
     if (name in registry.modelscope_ids()) == (hub is Hub.MS):  # otherwise it is already the id on this hub
         name = registry.other_hub_id(name) or name
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
-        is_file, is_address = os.path.isfile(name), "://" in name
-        if not (is_file or is_address) and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
-            raise ModelError(f"{name}: no such folder", code="model-missing")
-        hint = "name its folder" if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
-        raise ModelError(f"{name}: neither a folder nor a hub id", hint, code="model-missing")
+        raise _neither(name)
     if hub is Hub.MS:
         from funasr_cli.hubs.modelscope import fetch
     else:
         from funasr_cli.hubs.huggingface import fetch
     return fetch(name, revision, partial(progress, DOWNLOADING))
+
+
+def _neither(name: str) -> ModelError:
+    """Return the error for a name that is neither a folder's nor a hub id."""
+    is_file, is_address = os.path.isfile(name), "://" in name
+    if not (is_file or is_address) and _is_path(name):
+        return ModelError(f"{name}: no such folder", code="model-missing")
+    as_file = f"name the folder of a checkpoint; to transcribe a recording: funasr transcribe {name}"
+    hint = as_file if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
+    return ModelError(f"{name}: neither a folder nor a hub id", hint, code="model-missing")
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a name can only be a path or an address: a hub id has one slash, other names have none."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def offered(name: str | None) -> Download | None:
@@ -210,6 +221,9 @@ def find_model(name: str | None) -> Path:
     models = converted_models()
     if name is None:
         return _default_model(models)
+    if not name:
+        ways = "name a model that funasr models lists, a folder or a hub id"
+        raise ModelError("the model's name is empty", ways, code="model-missing")
     folder = local_folder(name)
     if folder and (folder / CONFIG_FILE).is_file():
         return folder
@@ -232,6 +246,8 @@ def find_model(name: str | None) -> Path:
         hint = f"convert it first: funasr convert {name}" if is_source else "name the folder of a converted model"
         raise ModelError(f"{name}: not a converted model", hint, code="model-unconverted")
     _refuse_aside(name)
+    if _is_path(name):
+        raise _neither(name)
     what = "not on this machine" if name in ALIASES or HUB_ID.fullmatch(name) else "no such model"
     raise ModelError(f"{name}: {what}", _missing_hint(name, models), code="model-missing")
 
@@ -263,8 +279,12 @@ def _matching(name: str, models: dict[str, Path]) -> dict[str, Path]:
 
 def _missing_hint(name: str, models: dict[str, Path]) -> str:
     """Return a hint for a name that no model has: a similar name, or how to convert a model."""
+    known_names = {DOWNLOADS[alias].name.lower(): alias for alias in ALIASES if alias in DOWNLOADS}
+    if "/" not in name:
+        on_hubs = [*ALIASES.values(), *(download.hub_id for download in DOWNLOADS.values())]
+        known_names |= {hub_id.rpartition("/")[2].lower(): hub_id for hub_id in on_hubs}
     short = [model.rpartition("/")[2] for model in models]
-    known_names = {known.lower(): known for known in [*short, *models, *ALIASES, DEMO]}
+    known_names |= {known.lower(): known for known in [*short, *models, *ALIASES, DEMO]}
     near = difflib.get_close_matches(name.lower(), known_names, n=1)
     ids = {hub_id := ALIASES.get(name, name), registry.other_hub_id(hub_id)}
     alias = name if name in ALIASES else next((alias for alias, known in ALIASES.items() if known in ids), None)
@@ -283,12 +303,12 @@ def _default_model(models: dict[str, Path]) -> Path:
     if len(others) == 1:
         return models[others[0]]
     if others:
-        hint = f"choose one with --model: {', '.join(models)}"
+        hint = f"name one of them: {', '.join(models)}"
         raise ModelError("several models have been converted", hint, code="model-ambiguous")
     _refuse_aside(DEFAULT_MODEL)
     message = (
         f"no model{' except the demo' if models else ''} has been converted yet (looked in {models_folder()})"
     )
-    ways = f"run funasr convert {DEFAULT_DOWNLOAD.hub_id}", "name a model's folder with --model"
-    hint = f"{', '.join(ways)}, or test the installation with --model {DEMO}"
+    ways = f"run funasr convert {DEFAULT_DOWNLOAD.hub_id}", "name the folder of a converted model"
+    hint = f"{', '.join(ways)}, or test the installation with the bundled model {DEMO}"
     raise ModelError(message, hint, code="model-missing")

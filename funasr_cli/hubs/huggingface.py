@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 ADDRESS = "https://huggingface.co"  # the default endpoint
 ENDPOINT, TOKENS = "HF_ENDPOINT", ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 RETRY_HINT = "run it again: complete files are kept; on a bad connection, convert a folder made with hf download"
-OTHER_DISK_HINT = "free some space, or set HF_HOME to a folder on another disk"
+CACHE_VARIABLE = "HF_HOME"
+OTHER_DISK_HINT = f"free some space, or set {CACHE_VARIABLE} to a folder on another disk"
 MODELS_HINT = "free some space, or set FUNASR_HOME to a folder on another disk"
 HUB_OFFLINE = "HF_HUB_OFFLINE"
 
@@ -180,7 +181,7 @@ def _access() -> Access:
     return Access(
         constants.ENDPOINT, ENDPOINT, tokens, ("SSL_CERT_FILE", "SSL_CERT_DIR"), "socksio",
         "set HF_ENDPOINT to a mirror; or use funasr convert ID --hub ms if ModelScope has the model",
-        Path(constants.HF_HUB_CACHE), OTHER_DISK_HINT,
+        Path(constants.HF_HUB_CACHE), CACHE_VARIABLE, OTHER_DISK_HINT,
     )  # fmt: skip
 
 

@@ -31,7 +31,8 @@ MODEL = "model"  # the repository type
 ENDPOINT, TOKEN = "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN"
 COMMIT = re.compile(r"[0-9a-f]{40}")  # checked, because it becomes a folder's name
 RETRY_HINT = "run it again: the download resumes where it stopped"
-OTHER_DISK_HINT = "free some space, or set MODELSCOPE_CACHE to a folder on another disk"
+CACHE_VARIABLE = "MODELSCOPE_CACHE"
+OTHER_DISK_HINT = f"free some space, or set {CACHE_VARIABLE} to a folder on another disk"
 PARTIAL = ".incomplete"  # the client's ending for unfinished files
 
 Entry = dict[str, Any]  # a file as the hub lists it: Path, Size, Sha256, Revision, CommittedDate, ...
@@ -122,7 +123,7 @@ def _access(config: "HubConfig") -> Access:
         stated if "://" in stated else str(config.endpoint), ENDPOINT, {TOKEN: token} if token else {},
         ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "pysocks",
         f"set {ENDPOINT} to another site, or use --hub hf if Hugging Face has the model",
-        config.cache_dir, OTHER_DISK_HINT,
+        config.cache_dir, CACHE_VARIABLE, OTHER_DISK_HINT,
     )  # fmt: skip
 
 

@@ -75,8 +75,12 @@ def test_info(config: Path) -> None:
     assert facts["settings"] == [{"option": "lang", "value": "zh", "origin": str(config), "commands": both}]
     assert facts["environment"]["FUNASR_CONFIG"] == str(config)
     assert "demo" in facts["models"]
+    assert {"second opinion", "CTC text", "word times"} <= set(facts["capabilities"]["demo"])
     assert facts["packages"]["mlx"]
-    assert f"funasr-cli     {__version__}\n" in invoke("info", env=env).stdout
+    shown = invoke("info", env=env).stdout
+    assert f"funasr-cli     {__version__}\n" in shown
+    assert "second opinion" not in shown  # a name of the program's own; the list has words for users
+    assert "numbers as digits or as words" in shown
 
 
 def test_settings_in_force_and_their_sources(config: Path) -> None:

@@ -16,6 +16,7 @@ from support.small import SMALL, convert
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.cli.convert import capabilities
+from funasr_cli.errors import ModelError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import read_config
 from funasr_cli.families.open import is_model
@@ -70,7 +71,7 @@ def test_which_model_is_the_default(home: Path, small_model: Path) -> None:
     add(home, small_model, "b")
     assert find_model(None) == home / "models/b"
     add(home, small_model, "owner/a")
-    assert_refused(None, "model-ambiguous", "--model: b, owner/a")
+    assert_refused(None, "model-ambiguous", "b, owner/a")
     twin = home / "models" / DOWNLOADS["nano"].hub_id  # converted from the layout that needs no torch
     add(home, small_model, DOWNLOADS["nano"].hub_id)
     assert (find_model(None), find_model("nano")) == (twin, twin)
@@ -112,6 +113,35 @@ def test_unknown_name_lists_the_existing_models(home: Path, small_model: Path) -
     assert_refused("c", "model-missing", "c: ", "a, b; convert one with: funasr convert nano")
     assert_refused("dmo", "model-missing", "dmo: ", "did you mean demo?")
     assert_refused("o/c", "model-missing", "; convert one with: funasr convert o/c")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("/no/nano", "/no/nano: no such folder"),
+        ("./nano", "./nano: no such folder"),
+        ("a/b/c", "a/b/c: no such folder"),
+        ("https://huggingface.co/a/b", "neither a folder nor a hub id"),
+        ("", "is empty"),
+        ("Fun-ASR-Nano", "did you mean nano?"),
+        ("fun-asr-nano-2512-hf", "did you mean FunAudioLLM/Fun-ASR-Nano-2512-hf?"),
+        ("SenseVoiceSmal", "did you mean FunAudioLLM/SenseVoiceSmall?"),
+        ("FunAudioLLM/Fun-ASR-Nano-2512-hf", "funasr convert FunAudioLLM/Fun-ASR-Nano-2512-hf"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_names_that_no_model_has(name: str, value: str) -> None:
+    """A path is not taken for a model's name, and the names that a hub and the question show are known."""
+    assert_refused(name, "model-missing", value)
+
+
+def test_hints_for_the_default_model_suit_python(home: Path, small_model: Path) -> None:
+    """They name no option of the command line."""
+    for names in ((), ("a", "b")):
+        add(home, small_model, *names)
+        with pytest.raises(ModelError) as caught:
+            find_model(None)
+        assert "--" not in caught.value.hint
 
 
 def test_folder_that_is_no_model(home: Path, small_checkpoint: Path) -> None:

@@ -30,7 +30,7 @@ DECODER_FILES = (
     "added_tokens.json",
 )  # fmt: skip
 CTC_ON_MODELSCOPE = "convert Fun-ASR-Nano-2512 with --hub ms: that copy has a CTC branch"
-ALIGN_HINT = "take them from another model with --align-with sensevoice"
+ALIGN_HINT = "get word times from another model with --align-with sensevoice"
 ALIASES = {"nano": "FunAudioLLM/Fun-ASR-Nano-2512", "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512"}
 CONVERTED_BYTES = 1_671_000_000  # 829.8 M values in bfloat16, and 11 MB of tokenizer
 PICKLE_BYTES = 2_000_000_000  # of model.pt, which also has the decoder's head
