@@ -18,7 +18,7 @@ from funasr_cli.errors import FunASRError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 # Control characters, which a text or a file name could use to manipulate a terminal, except line feed and tab.
 CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
@@ -248,6 +248,28 @@ def download_progress() -> "Progress":
         redirect_stdout=False,  # else Rich sends results to stderr while it shows the bar
         disable=not shows_progress(),
     )
+
+
+@contextmanager
+def progress(announcement: str | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar in bytes for each step, and a moving bar for a step of unknown size.
+
+    Without a terminal, print the announcement once, when the download begins.
+    """
+    from funasr_cli.hubs.find import DOWNLOADING, VERIFYING
+
+    with download_progress() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=None)
+                if announcement and what == DOWNLOADING and not shows_progress():
+                    note(announcement)
+            if what != VERIFYING:
+                bar.update(tasks[what], completed=done, total=total)
+
+        yield on_progress
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import typer
 
 from funasr_cli import __version__
 from funasr_cli.cli import console
-from funasr_cli.cli.convert import ON_MODELSCOPE, has_ctc_on_modelscope
+from funasr_cli.cli.convert import FETCHES_CTC
 from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
 from funasr_cli.errors import FunASRError, ModelError
 from funasr_cli.languages import LANGUAGES
@@ -217,6 +217,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
     from funasr_cli.checkpoints.format import WEIGHTS_FILE
     from funasr_cli.families.converted import read_config
     from funasr_cli.families.registry import capabilities, of_config
+    from funasr_cli.hubs.find import ctc_copy
 
     row: dict[str, Any] = {"name": name, "folder": str(folder)}
     try:
@@ -234,7 +235,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         "languages": list(able.languages),
         "capabilities": list(able.names()),
         "ctc": able.alignment,
-        "ctc_on_modelscope": not able.word_times and has_ctc_on_modelscope(file.source),
+        "ctc_on_modelscope": not able.word_times and ctc_copy(file.source) is not None,
         "source": file.source.get("source"),
         "revision": file.source.get("revision"),
     }
@@ -247,14 +248,18 @@ def _supports(capabilities: Iterable[str]) -> list[str]:
 
 def _facts(row: dict[str, Any]) -> dict[str, str]:
     """Return what the list shows of a model, by label."""
+    from funasr_cli.families.converted import read_config
+    from funasr_cli.hubs.find import ctc_copy
+
     if "problem" in row:
         return {"unusable": row["problem"], "folder": row["folder"]}
     weights = f"{row['quantized_bits']}-bit" if row["quantized_bits"] else row["dtype"]
     times = "yes" if "word times" in row["capabilities"] else "no"
+    copy = ctc_copy(read_config(Path(row["folder"])).source) if row["ctc_on_modelscope"] else None
     return {
         "family": f"{row['family']} ({row['bytes'] / 1e6:,.0f} MB, {weights})",
         "languages": ", ".join(LANGUAGES[code].english_name for code in row["languages"]),
-        "word times": times + (f"; {ON_MODELSCOPE}" if row["ctc_on_modelscope"] else ""),
+        "word times": times + (f"; {copy} {FETCHES_CTC}" if copy else ""),
         "supports": ", ".join(_supports(row["capabilities"])) or "only plain transcription",
         "folder": row["folder"],
     }

@@ -262,7 +262,7 @@ def transcribe(
     if compare_hotwords:
         compare.refuse_unusable(inputs, options)
         typed = {"hotwords": "--compare-hotwords"} | typed  # hotwords from a variable count as well
-        folder = first_model.find_or_fetch(model, inputs, options, typed, align_with=None, yes=yes)
+        folder = first_model.find_or_fetch(context.params, inputs, options, typed)
         recognizer, options = load(folder, options, typed, device=device, dtype=dtype, show_prompt=show_prompt)
         raise typer.Exit(compare.run(inputs, recognizer, options))
     if plot_alignment:
@@ -272,7 +272,7 @@ def transcribe(
     plan.refuse_together(inputs)
     shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
     options = replace(options, word_times=Timestamps.WORD in shown or plot_alignment is not None)
-    folder = first_model.find_or_fetch(model, inputs, options, typed, align_with=align_with, yes=yes)
+    folder = first_model.find_or_fetch(context.params, inputs, options, typed, files)
     able = capabilities(folder)
     aligner = choose_aligner(align_with, able, options, typed)
     left = inputs

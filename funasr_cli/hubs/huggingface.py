@@ -24,15 +24,17 @@ from funasr_cli.hubs.network import (
 )
 from funasr_cli.hubs.repository import CheckpointFolder, Report, is_complete, wanted
 from funasr_cli.options import Hub
-from funasr_cli.paths import require_space
+from funasr_cli.paths import nearest_existing, require_space
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
+ADDRESS = "https://huggingface.co"  # the default endpoint
 ENDPOINT, TOKENS = "HF_ENDPOINT", ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 RETRY_HINT = "run it again: complete files are kept; on a bad connection, convert a folder made with hf download"
 CACHE_VARIABLE = "HF_HOME"
 OTHER_DISK_HINT = f"free some space, or set {CACHE_VARIABLE} to a folder on another disk"
+MODELS_HINT = "free some space, or set FUNASR_HOME to a folder on another disk"
 HUB_OFFLINE = "HF_HUB_OFFLINE"
 PIECE_BYTES = 1 << 18  # read at a time; the client's 10 MB would delay progress and Ctrl-C on a slow connection
 
@@ -53,8 +55,39 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def fetch(hub_id: str, revision: str | None, report: Report) -> CheckpointFolder:
-    """Download the files of a checkpoint, or find them in the cache; see `find.fetch_checkpoint`."""
+def site() -> str:
+    """Return the hub's name for questions: the host if a variable names a mirror."""
+    _import_client()
+    from huggingface_hub import constants
+
+    if constants.ENDPOINT == ADDRESS:
+        return Hub.HF.label
+    return str(constants.ENDPOINT).rpartition("://")[2].rpartition("@")[2]  # never a password
+
+
+def require_room(what: str, to_fetch: int, converted: int, models: Path) -> None:
+    """Raise an OutputError if the disk is too full for a download and its conversion together.
+
+    Args:
+        what: the model's name.
+        to_fetch: bytes to download into the cache.
+        converted: bytes of the conversion.
+        models: the folder of the conversion.
+    """
+    cache = cache_folder()
+    same_disk = nearest_existing(cache).stat().st_dev == nearest_existing(models).stat().st_dev
+    require_space(models, converted + (to_fetch if same_disk else 0), what, MODELS_HINT)
+    if not same_disk:
+        require_space(cache, to_fetch, f"the download of {what}", OTHER_DISK_HINT)
+
+
+def fetch(
+    hub_id: str, revision: str | None, report: Report, converted_into: Path | None = None
+) -> CheckpointFolder:
+    """Download the files of a checkpoint, or find them in the cache; see `find.fetch_checkpoint`.
+
+    If ``converted_into`` is a folder, require room there for a conversion of the same size before the download.
+    """
     variable = forbids_downloads()  # imports the client
     if variable:
         found = cached(hub_id, revision)
@@ -74,7 +107,7 @@ def fetch(hub_id: str, revision: str | None, report: Report) -> CheckpointFolder
                 return found
             raise unreached(hub_id, error, _access()) from error
         try:
-            return _download(hub_id, revision, info, report)
+            return _download(hub_id, revision, info, report, converted_into)
         except FunASRError:
             raise
         except Exception as error:  # the client passes on errors of its HTTP and Xet libraries
@@ -99,8 +132,10 @@ def _folder(hub_id: str, snapshot: Path) -> CheckpointFolder:
     return CheckpointFolder(snapshot, hub_id, snapshot.name, Hub.HF)
 
 
-def _download(hub_id: str, revision: str | None, info: "ModelInfo", report: Report) -> CheckpointFolder:
-    from huggingface_hub import constants, snapshot_download
+def _download(
+    hub_id: str, revision: str | None, info: "ModelInfo", report: Report, converted_into: Path | None
+) -> CheckpointFolder:
+    from huggingface_hub import snapshot_download
 
     files = {file.rfilename: file for file in info.siblings or ()}
     patterns = list(map(glob.escape, wanted(hub_id, files)))
@@ -109,7 +144,10 @@ def _download(hub_id: str, revision: str | None, info: "ModelInfo", report: Repo
     plan = snapshot_download(hub_id, revision=revision, allow_patterns=patterns, dry_run=True, tqdm_class=silent)
     missing = {file.filename: file.file_size or 0 for file in plan if file.will_download}
     total = sum(missing.values())
-    require_space(Path(constants.HF_HUB_CACHE), total, f"the download of {hub_id}", OTHER_DISK_HINT)
+    if converted_into:
+        require_room(hub_id, total, sum(file.file_size or 0 for file in plan), converted_into)
+    else:
+        require_space(cache_folder(), total, f"the download of {hub_id}", OTHER_DISK_HINT)
     with _interruptible() as interrupted:
         bars = _bars(lambda count: report(min(count, total), total), interrupted)
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, tqdm_class=bars))
@@ -131,7 +169,7 @@ def _import_client() -> None:
         variables = {name: value for name, value in os.environ.items() if name.startswith("HF_") and value}
         named = [f"{name}={value}" for name, value in variables.items() if repr(value) in str(error)]
         message = f"{', '.join(named) or 'a variable HF_...'}: huggingface_hub rejects it ({error})"
-        wrong = wrong_address(os.environ.get(ENDPOINT, "https://huggingface.co"), ENDPOINT)
+        wrong = wrong_address(os.environ.get(ENDPOINT, ADDRESS), ENDPOINT)
         hint = "write a whole number, or unset it"
         raise wrong or SetupError(message, hint, code="hub-setting") from error
 

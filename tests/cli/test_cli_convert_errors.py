@@ -113,7 +113,7 @@ def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch is missing or cannot be imported. A source that does not need it still converts."""
     (here / "torch.py").write_text("raise ImportError('no torch here')")
     result = funasr("convert", "Nano", "out", cwd=here, env={"PYTHONPATH": f"{here}{os.pathsep}{ROOT}"})
-    result.assert_error(5, "package-missing", "pip install torch", "Transformers' layout")
+    result.assert_error(5, "package-missing", "the extra convert", "Transformers' layout")
     monkeypatch.setitem(sys.modules, "torch", None)
     invoke("convert", "Nano", "out").assert_error(5, "package-missing")
     assert not (here / "out").exists()

@@ -165,4 +165,4 @@ def test_client_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "modelscope_hub" else find(name))
     result = invoke("convert", "nano", "--hub", "ms")
-    result.assert_error(5, "package-missing", "modelscope-hub", "pip install 'funasr-cli[modelscope]'")
+    result.assert_error(5, "package-missing", "modelscope-hub", "the extra modelscope")

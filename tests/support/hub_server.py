@@ -33,6 +33,7 @@ class Repository:
     stays_broken = False  # if true, large files are refused from then on
     is_broken = False
     omits_bytes = 0  # bytes at the end of a large file that are silently not sent
+    halfway: Callable[[], None] | None = None  # called when half of a large file has been sent
     stated_bytes: int | None = None  # the size of large files that the hub lists, if not the real one
     before_piece: Callable[[], None] | None = None  # called before each piece of a large file is sent
     url = ""
@@ -196,6 +197,11 @@ def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
                 body, repository.breaks_after = body[: repository.breaks_after], None
                 repository.is_broken = repository.stays_broken
                 self.close_connection = True
+            if is_large and repository.halfway:
+                half = len(body) // 2
+                self.wfile.write(body[:half])
+                repository.halfway()
+                body = body[half:]
             step = PIECE_BYTES if is_large and repository.before_piece else max(1, len(body))
             for start in range(0, len(body), step):
                 if is_large and repository.before_piece:
