@@ -14,6 +14,7 @@ from funasr_cli.characters import columns
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.words import FIRST_MIDDLE_S
 from funasr_cli.errors import SetupError
+from funasr_cli.extras import to_add
 from funasr_cli.features.fbank import LOW_FREQUENCY_HZ, MIN_SAMPLES, Frontend, FrontendConfig
 from funasr_cli.pictures import drawing, save
 from funasr_cli.transcript import Segment, Transcript, Word
@@ -71,7 +72,7 @@ def require_librosa() -> None:
         import librosa.display  # noqa: F401
     except ImportError as error:
         message = f"drawing spectrograms needs librosa ({error})"
-        raise SetupError(message, "pip install 'funasr-cli[plot]'", code="package-missing") from error
+        raise SetupError(message, to_add("plot"), code="package-missing") from error
 
 
 def draw(read_ctc: ReadCTC, audio: Audio, transcript: Transcript, path: Path, *, replace: bool = False) -> bool:

@@ -138,7 +138,7 @@ def refuse_unsupported(
     Raises:
         UsageError: the model lacks a capability, or does not know the language.
     """
-    resolve_language(options.language, capabilities.languages)
+    resolve_language(options.language, capabilities.languages, model)
     lacking = _lacking(options, capabilities, typed)
     for name in sorted(lacking, key=lambda name: name not in typed):  # the command line first, then settings
         refuse_missing(typed.get(name, lacking[name].option), lacking[name].capability, capabilities, model)

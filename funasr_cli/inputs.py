@@ -32,7 +32,7 @@ CLOCK_TIME = re.compile(
 )
 ADDRESS = re.compile("[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 TIME_HINT = "write seconds (90, 130.5), minutes and seconds (1:30), or hours, minutes and seconds (1:02:03)"
-CLIP_HINT = "write START-END, either of which may be missing: 1:30-2:10, 90-130.5, 1:02:03-, -30"
+CLIP_HINT = "write FROM-TO, either of which may be missing: 1:30-2:10, 90-130.5, 1:02:03-, -30"
 
 Clip = tuple[float, float | None]  # start and end in seconds; None: to the end of the recording
 

@@ -66,7 +66,7 @@ def language_code(name: str) -> str | None:
     return None
 
 
-def resolve_language(name: str | None, supported: tuple[str, ...]) -> str | None:
+def resolve_language(name: str | None, supported: tuple[str, ...], model: str = "this model") -> str | None:
     """Return the ISO code of the language to request; None for automatic detection.
 
     Raises:
@@ -79,4 +79,4 @@ def resolve_language(name: str | None, supported: tuple[str, ...]) -> str | None
         return code
     known = ", ".join(f"{code} ({LANGUAGES[code].english_name})" for code in supported)
     hint = f"choose from {known}, or auto"
-    raise UsageError(f"this model does not support the language {name!r}", hint, code="language-unknown")
+    raise UsageError(f"{model} does not support the language {name!r}", hint, code="language-unknown")

@@ -28,9 +28,8 @@ DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
 GROUP_SIZES = (32, 64, 128)  # supported by `mx.quantize`
 GROUP_SIZE = 64
 AT_LEAST_1, SEGMENT_LIMITS = "it must be at least 1", f"it must be 2 to {MAX_SEGMENT_S} s"
-FLOAT16 = "float16 overflows in this model: encoder values reach 10,000 and adaptor values exceed 1,000"
+FLOAT16 = "--dtype float16 overflows in this model: encoder values reach 10,000 and adaptor values exceed 1,000"
 BFLOAT16 = "use bfloat16, which takes the same space, or float32"
-ENCODER_RECIPE = "cannot quantize the encoder to {} bits"
 
 
 class Hub(StrEnum):
@@ -168,9 +167,9 @@ class ConvertOptions:
             object.__setattr__(self, "quantize", str(self.quantize))
         _refuse_first(
             (FLOAT16, self.dtype, lambda x: x != "float16", BFLOAT16),
-            ("unknown type {!r}", self.dtype, DTYPES.__contains__, _choice(DTYPES)),
-            ("unknown quantization recipe {!r}", self.quantize, RECIPES.__contains__, _choice(RECIPES)),
-            (ENCODER_RECIPE, self.quantize_encoder, ENCODER_BITS.__contains__, _choice(ENCODER_BITS)),
+            ("--dtype is {!r}", self.dtype, DTYPES.__contains__, _choice(DTYPES)),
+            ("--quantize is {!r}", self.quantize, RECIPES.__contains__, _choice(RECIPES)),
+            ("--quantize-encoder is {}", self.quantize_encoder, ENCODER_BITS.__contains__, _choice(ENCODER_BITS)),
             ("--verify is {}", self.verify, VERIFICATIONS.__contains__, _choice(VERIFICATIONS)),
             ("--group-size is {}", self.group_size, GROUP_SIZES.__contains__, _choice(GROUP_SIZES)),
         )

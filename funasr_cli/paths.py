@@ -3,6 +3,8 @@
 import errno
 import os
 import shutil
+from collections.abc import Callable
+from math import ceil, floor
 from pathlib import Path
 
 from funasr_cli.errors import OutputError, UsageError
@@ -43,6 +45,11 @@ def nearest_existing(path: Path) -> Path:
     return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
 
 
+def size_in_words(size_bytes: int, rounded: Callable[[float], int] = ceil) -> str:
+    """Return a size in GB with one decimal, or in whole MB if it is less than 1 GB."""
+    return f"{rounded(size_bytes / 1e8) / 10:.1f} GB" if size_bytes >= 1e9 else f"{rounded(size_bytes / 1e6)} MB"
+
+
 def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> None:
     """Fail early with an `OutputError` if the disk is too full.
 
@@ -51,5 +58,5 @@ def require_space(folder: Path, bytes_needed: int, what_for: str, hint: str) -> 
     there = nearest_existing(folder)
     free = shutil.disk_usage(there).free
     if free < bytes_needed:
-        sizes = f"needs {bytes_needed / 1e6:,.1f} MB, only {free / 1e6:,.1f} MB are free"
+        sizes = f"needs {size_in_words(bytes_needed)}, only {size_in_words(free, floor)} are free"
         raise OutputError(f"{there}: {what_for} {sizes}", hint, code="disk-full")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from funasr_cli.errors import OutputError, SetupError, UsageError
+from funasr_cli.extras import to_add
 from funasr_cli.writers import refuse_name, refuse_unwritable, write_whole
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) 
         import matplotlib  # noqa: F401
     except ImportError as error:
         message = f"drawing pictures needs matplotlib ({error})"
-        raise SetupError(message, "pip install 'funasr-cli[plot]'", code="package-missing") from error
+        raise SetupError(message, to_add("plot"), code="package-missing") from error
 
 
 @contextmanager

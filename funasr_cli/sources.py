@@ -10,6 +10,8 @@ from funasr_cli.audio.tape import STDIN, Spool, Tape, is_pipe
 from funasr_cli.errors import AudioError, FunASRError
 from funasr_cli.inputs import Input
 
+PROBE_RATE_HZ = 16_000
+
 
 def open_input(input: Input, sample_rate_hz: int) -> Source:
     """Open an input for reading.
@@ -25,11 +27,17 @@ def open_input(input: Input, sample_rate_hz: int) -> Source:
 
 
 def why_unreadable(input: Input) -> FunASRError | None:
-    """Open an input and close it again; return the error, if any. Skip pipes, which can be read only once."""
+    """Open an input and close it again; return the error, if any. Of a clip, also read the beginning.
+
+    Pipes are skipped, since they can be read only once.
+    """
     if input.problem or input.path == STDIN or is_pipe(input.path):
         return input.problem
     try:
-        open_reader(input.path, input.label, input.pcm).close()
+        if input.clip:
+            next(open_input(input, PROBE_RATE_HZ).blocks(), None)
+        else:
+            open_reader(input.path, input.label, input.pcm).close()
     except AudioError as error:
         return error
     return None

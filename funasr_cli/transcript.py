@@ -90,8 +90,8 @@ class Word:
         score: confidence of the CTC output that the word is spoken at these times, 0 to 1; None if the times are
             estimated.
         estimated: whether the word itself could not be aligned, for example because it is a number in digits, or
-            the CTC vocabulary cannot spell it. Its times come from whatever the CTC output has in its place or, if
-            that is nothing, from the gap between its neighbours.
+            the CTC vocabulary cannot spell it. Its times are those of what the CTC output has in its place, or
+            of the gap between its neighbours if that is nothing.
     """
 
     text: str

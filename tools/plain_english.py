@@ -17,12 +17,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SUFFIXES = {".py", ".md", ".toml", ".yml", ".txt", ".json", ""}  # "" is the Makefile
 # This file names the phrases; the others hold sentences to be spoken, or third parties' words.
-EXEMPT = ("tools/plain_english.py", "tools/demo/phrases_", "tests/data/", "funasr_cli/demo/", "LICENSE", ".ci/")
+EXEMPT = (
+    "tools/plain_english.py", "tools/demo/phrases_", "tests/data/", "funasr_cli/demo/clips/",
+    "funasr_cli/demo/model/", "LICENSE", ".ci/",
+)  # fmt: skip
+READ_AS_NOUNS = ("property", "cached_property", "setter", "getter", "deleter", "overload")  # decorators
 
 # A phrase, as a regular expression, and what to write instead.
 PHRASES = {
     r"nobody|somebody": "name who or what it is",
-    r"(?:of|for|in|by) so many": "name the count",
+    r"so many": "name the count",
+    r"as far as there (?:is|are)": "if there is",
+    r"whatever the": "regardless of",
+    r"besides": "other than, in addition to",
+    r"of its own(?![\s#>]+\w)": "its own, separate",
+    r"(?:model|branch|decoder|encoder|aligner|program)s? hears?|never heard": "name what is computed or missing",
+    r"stands? (?:on|at|there)|stands? in(?! for)|lies? (?:in|on|at)": "is in, is on, is at",
     r"to be had": "available",
     r"sees? to it|there to see to": "make sure, check",
     r"at hand": "available",
@@ -76,7 +86,7 @@ def fragments(source: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        if any(re.search(r"property|\.setter|overload", ast.unparse(each)) for each in node.decorator_list):
+        if any(ast.unparse(each).rpartition(".")[2] in READ_AS_NOUNS for each in node.decorator_list):
             continue
         line = (ast.get_docstring(node) or "Return.").splitlines()[0]
         word = re.split(r"[\s,;:.]", line, maxsplit=1)[0]

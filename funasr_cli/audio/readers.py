@@ -3,6 +3,7 @@
 Uncompressed samples are read here, everything else with PyAV (`media.py`).
 """
 
+import codecs
 import io
 import re
 import sys
@@ -26,6 +27,7 @@ PIECE_S = 0.1  # at most this much is lost where a file breaks off
 PIECE_VALUES = 1 << 20  # most values per piece, in case a damaged header states a huge rate or channel count
 SLACK_S = 0.1  # largest error of a stated length
 OGG_LIVE = re.compile(rb"OggS.{24}(?:\x01vorbis|OpusHead)", re.DOTALL)  # the first page
+LEAST_TEXT = 16  # characters; fewer may be samples by chance
 OTHERS = {  # first bytes of files that are not audio -> what to report
     rb"<!doctype|<html|<!--|<head|<body|<title|<meta|<script": "it looks like an HTML page",
     rb"<\?php": "it looks like a PHP script", rb"<\?xml|<svg": "it looks like an XML file",
@@ -248,7 +250,8 @@ def _opened(path: Path, name: str, *, skip_tags: bool = False) -> Iterator[tuple
         while skip_tags and (size := tag_bytes(tape.peek(HEAD_BYTES))):
             tape.skip(size)
         if not (head := tape.peek(HEAD_BYTES)):
-            raise AudioError(f"{name}: the file is empty", code="audio-empty")
+            problem = "no data arrived" if name == "-" else "the file is empty"
+            raise AudioError(f"{name}: {problem}", code="audio-empty")
         yield tape, head
     except Exception as error:  # FFmpeg's errors, UnicodeDecodeError and others
         tape.close()
@@ -258,12 +261,24 @@ def _opened(path: Path, name: str, *, skip_tags: bool = False) -> Iterator[tuple
         raise _not_audio(path, name, head, error) from error
 
 
+def _is_text(head: bytes) -> bool:
+    """Return whether these first bytes are readable text in UTF-8, or in UTF-16 with a byte order mark."""
+    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)  # the last character may be incomplete
+    except UnicodeDecodeError:
+        return False
+    return len(text) >= LEAST_TEXT and all(letter.isprintable() or letter.isspace() for letter in text)
+
+
 def _not_audio(path: Path, name: str, head: bytes, error: Exception) -> AudioError:
     """Return an error that says what the file seems to be, by its first bytes; else one based on `error`."""
     begin = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").lower()
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
         begin = begin.replace(b"\0", b"")
     kinds = [kind for pattern, kind in OTHERS.items() if re.match(pattern, begin)]
+    if not kinds and _is_text(head):
+        kinds = ["it looks like text"]
     may_be_raw = not kinds or not begin
     hint = "state their format, for example --pcm s16le --rate 16000"
     if path.suffix.lower() == ".raw" and may_be_raw:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from funasr_cli.errors import SetupError, UsageError
+from funasr_cli.extras import to_add
 from funasr_cli.paths import why_unreadable
 from funasr_cli.units import units_of
 
@@ -93,4 +94,4 @@ def require_rapidfuzz() -> None:
         import rapidfuzz  # noqa: F401
     except ImportError as error:
         message = f"computing error rates needs rapidfuzz ({error})"
-        raise SetupError(message, "pip install 'funasr-cli[bench]'", code="package-missing") from error
+        raise SetupError(message, to_add("bench"), code="package-missing") from error

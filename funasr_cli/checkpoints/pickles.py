@@ -18,6 +18,7 @@ from funasr_cli.checkpoints.tensors import FLOATING, Tensor, presentable
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted, readable
 from funasr_cli.compute.backend import mx
 from funasr_cli.errors import ModelError, SetupError
+from funasr_cli.extras import to_add
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +43,7 @@ CONTAINERS = ("state_dict", "model_state_dict", "model")  # keys under which tra
 WRAPPERS = re.compile(r"^module\.|(?<![^.])(_orig_mod|base_model\.model|base_layer)\.")
 
 READING = "reading"
-INSTALL_TORCH = "pip install torch; on Linux, add --index-url https://download.pytorch.org/whl/cpu to avoid CUDA"
-TORCH_HINT = f"{INSTALL_TORCH}; repositories in Transformers' layout (-hf) do not need torch"
+NO_TORCH_NEEDED = "repositories in Transformers' layout (-hf) do not need torch"
 CODE_HINT = "only plain state dicts are supported; code in a checkpoint is never executed"
 
 
@@ -52,7 +52,7 @@ def require_torch(doing: str = READING) -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        hint = TORCH_HINT if doing == READING else INSTALL_TORCH
+        hint = f"{to_add('convert')}; {NO_TORCH_NEEDED}" if doing == READING else to_add("convert")
         raise SetupError(f"{doing} model.pt needs torch", hint, code="package-missing") from error
 
 

@@ -15,16 +15,14 @@ from funasr_cli.checkpoints.checkpoint import read_small_json
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, read_limited, unreadable
 from funasr_cli.checkpoints.vocabularies import VOCABULARY_HINT
 from funasr_cli.errors import ModelError, SetupError
+from funasr_cli.extras import to_add
 from funasr_cli.vocabulary import PieceVocabulary
 
 PIECES_FILE = "pieces.json"  # in a converted model
 SENTENCEPIECE = "bpe.model"  # suffix of SentencePiece model files
 TOKENS_FILE = "tokens.json"  # on ModelScope
 LIMIT_BYTES = 1 << 23  # SenseVoice's 25,055 pieces take 0.4 MB
-INSTALL = (
-    "pip install sentencepiece; or use ModelScope's tokens.json, which does not need it: "
-    "--hub ms, or copy it into the same folder"
-)
+INSTEAD = "use ModelScope's tokens.json, which does not need it: --hub ms, or copy it into the same folder"
 
 
 def vocabulary_file(folder: Path) -> Path:
@@ -51,7 +49,8 @@ def require_sentencepiece(path: object) -> None:
     try:
         import sentencepiece  # noqa: F401
     except ImportError as error:
-        raise SetupError(f"{path}: reading it needs sentencepiece", INSTALL, code="package-missing") from error
+        hint = f"{to_add('convert')}; or {INSTEAD}"
+        raise SetupError(f"{path}: reading it needs sentencepiece", hint, code="package-missing") from error
 
 
 def read_sentencepiece(path: Path) -> list[str]:

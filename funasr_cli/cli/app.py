@@ -97,10 +97,12 @@ def _settings_to_check(error: FunASRError, context: Any, parameters: list[Any]) 
     text = f"{error.message}\n{error.hint}"
 
     def is_involved(parameter: Any) -> bool:
-        if parameter.name == "model" and (isinstance(error, ModelError) or error.code in ABOUT_MODELS):
-            return True
         value = context.params.get(parameter.name)
         values = [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
+        if parameter.name == "model" and error.code == "model-missing":
+            return any(each in error.message for each in values)  # not if the user declined to fetch it
+        if parameter.name == "model" and (isinstance(error, ModelError) or error.code in ABOUT_MODELS):
+            return True
         names = [*parameter.opts, *parameter.secondary_opts]
         if not isinstance(value, bool | int | float | None):
             names += filter(None, values)
@@ -125,6 +127,10 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """Return all parameters, in the form that the help shows."""
         return _with_readable_types(super().get_params(ctx), ctx)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the parts of the usage line; Typer would put required arguments in braces."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options. The settings file gives defaults, except for help, completion and ``funasr info``."""

@@ -11,7 +11,7 @@ import typer
 from funasr_cli.benchmarks.request import BATCH_SIZES, BATCHED_RECORDINGS, SYNTHETIC_TOKENS, Mode, Request, Size
 from funasr_cli.cli import console, parameters, tables
 from funasr_cli.cli.run import warn_if_slow
-from funasr_cli.errors import UsageError
+from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.languages import AUTO
 from funasr_cli.options import BENCH_TRIALS, DEFAULTS, TranscribeOptions
 
@@ -152,8 +152,13 @@ def bench(
     before = comparing.read_report(compare, mode) if compare else None
     if plot:
         check_picture(plot)
-    with console.busy("loading the model") as show:
-        report = measure(request, show)
+    try:
+        with console.busy("loading the model") as show:
+            report = measure(request, show)
+    except ModelError as error:
+        if error.code == "model-missing" and not model:
+            error.hint = f"{error.hint}; or measure random weights with --synthetic full"
+        raise
     comparison = comparing.compare(before, report.as_json()) if before else None
     if as_json:
         content: dict[str, Any] = report.as_json() | ({"comparison": asdict(comparison)} if comparison else {})

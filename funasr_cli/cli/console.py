@@ -18,7 +18,7 @@ from funasr_cli.errors import FunASRError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 # Control characters, which a text or a file name could use to manipulate a terminal, except line feed and tab.
 CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
@@ -185,9 +185,9 @@ def detail(text: str) -> None:
         _print(text, "dim")
 
 
-def say(text: str) -> None:
-    """Print what an option requested, even with --quiet. Long lines are not broken."""
-    _print(text, wrap=False)
+def say(text: str, *, wrap: bool = True) -> None:
+    """Print a text, even with --quiet. A text that must stay as it is, such as a prompt, is not wrapped."""
+    _print(text, wrap=wrap)
 
 
 def warn(text: str) -> None:
@@ -216,8 +216,9 @@ def time_left() -> "ProgressColumn":
         """The remaining time, with its label."""
 
         def render(self, task: rich.Task) -> Text:
-            left = super().render(task)  # empty if the total is unknown
-            return left.append(" left") if left else left
+            if task.time_remaining is None:  # the total or the speed is still unknown
+                return Text()
+            return super().render(task).append(" left")
 
     return TimeLeft(compact=True, table_column=Column(no_wrap=True))
 
@@ -225,6 +226,7 @@ def time_left() -> "ProgressColumn":
 def download_progress() -> "Progress":
     """Return a progress bar that counts bytes. It is shown only on a terminal."""
     from rich import progress as rich
+    from rich.table import Column
     from rich.text import Text
 
     class Bytes(rich.DownloadColumn):
@@ -233,16 +235,41 @@ def download_progress() -> "Progress":
         def render(self, task: rich.Task) -> Text:
             return Text() if task.total is None else super().render(task)
 
+    columns = (  # by the least width of a terminal
+        (0, rich.TextColumn("{task.description}", markup=False)),
+        (0, rich.BarColumn()),
+        (36, Bytes(table_column=Column(no_wrap=True))),
+        (50, time_left()),
+    )
     return rich.Progress(
-        rich.TextColumn("{task.description}", markup=False),
-        rich.BarColumn(),
-        Bytes(),
-        time_left(),
+        *(column for least, column in columns if stderr().width >= least),
         console=stderr(),
         transient=True,
         redirect_stdout=False,  # else Rich sends results to stderr while it shows the bar
         disable=not shows_progress(),
     )
+
+
+@contextmanager
+def progress(announcement: str | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar in bytes for each step, and a moving bar for a step of unknown size.
+
+    Without a terminal, print the announcement once, when the download begins.
+    """
+    from funasr_cli.hubs.find import DOWNLOADING, VERIFYING
+
+    with download_progress() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=None)
+                if announcement and what == DOWNLOADING and not shows_progress():
+                    note(announcement)
+            if what != VERIFYING:
+                bar.update(tasks[what], completed=done, total=total)
+
+        yield on_progress
 
 
 @contextmanager

@@ -3,12 +3,10 @@
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
-from rich.progress import TaskID
 
 from funasr_cli.cli import console, parameters
 from funasr_cli.errors import UsageError
@@ -32,10 +30,9 @@ if TYPE_CHECKING:
     from funasr_cli.checkpoints.checkpoint import Checkpoint
     from funasr_cli.conversion.convert import Conversion, Proof
     from funasr_cli.families.converted import ModelFile
-    from funasr_cli.hubs.find import Progress
     from funasr_cli.verification.check import Checked
 
-ON_MODELSCOPE = "funasr convert nano --hub ms fetches a copy with word times"
+FETCHES_CTC = "fetches a copy with word times"  # follows a command
 STAGES = {"features": "features", "encoder": "encoder", "audio_embeddings": "adaptor", "logits": "logits"}
 
 
@@ -43,7 +40,7 @@ def _one_of(values: Sequence[object], help: str) -> Any:
     """Make an option of a few values, which its help and Tab offer; `ConvertOptions` refuses other values."""
     names = list(map(str, values))
     return typer.Option(
-        metavar=f"[{'|'.join(names)}]",
+        metavar=f"<{'|'.join(names)}>",
         help=help,
         autocompletion=lambda incomplete: [name for name in names if name.startswith(incomplete)],
     )
@@ -134,7 +131,7 @@ def convert(
         from funasr_cli.hubs.find import find_model
         from funasr_cli.verification.check import check_model
 
-        with progress() as on_progress:
+        with console.progress() as on_progress:
             checked = check_model(find_model(source), on_progress)
         console.result("".join(f"{line}\n" for line in check_lines(checked)))
         return
@@ -146,7 +143,7 @@ def convert(
     if typed_hub and (local := local_checkpoint(source)):
         message = f"cannot combine --hub {hub} with the local folder {local.folder}"
         raise UsageError(message, "it applies to a hub id", code="options-conflict")
-    with progress(f"downloading {source}") as on_progress:
+    with console.progress(f"downloading {source}") as on_progress:
         conversion = run(
             source, out, options, verifier, revision=revision, hub=hub, force=force, progress=on_progress
         )
@@ -197,28 +194,6 @@ def _rendered(text: str) -> "Markdown":
     return Wrapped(text)
 
 
-@contextmanager
-def progress(announcement: str | None = None) -> Iterator["Progress"]:
-    """Show a progress bar in bytes for each step, and a moving bar for a step of unknown size.
-
-    Without a terminal, print the announcement once, when the download begins.
-    """
-    from funasr_cli.hubs.find import DOWNLOADING, VERIFYING
-
-    with console.download_progress() as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def on_progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=None)
-                if announcement and what == DOWNLOADING and not console.shows_progress():
-                    console.note(announcement)
-            if what != VERIFYING:
-                bar.update(tasks[what], completed=done, total=total)
-
-        yield on_progress
-
-
 def conversion_lines(conversion: "Conversion") -> Iterator[str]:
     """Describe a conversion, for stderr."""
     model = conversion.model
@@ -251,19 +226,13 @@ def check_lines(checked: "Checked") -> Iterator[str]:
 def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]:
     """Describe what a model can do, from its configuration and its origin."""
     from funasr_cli.families import registry
+    from funasr_cli.hubs.find import ctc_copy
 
     able = registry.capabilities(config)
     yield f"languages: {', '.join(able.languages)}"
-    elsewhere = f"; {ON_MODELSCOPE}" if has_ctc_on_modelscope(source) else ""
+    copy = ctc_copy(source)
+    elsewhere = f"; {copy} {FETCHES_CTC}" if copy else ""
     yield f"CTC head, needed for word times: {'yes' if able.word_times else f'no, this model has none{elsewhere}'}"
-
-
-def has_ctc_on_modelscope(source: Mapping[str, str | None]) -> bool:
-    """Return whether a model without a CTC head has a copy with one on ModelScope."""
-    from funasr_cli.hubs.find import CTC_ON_MODELSCOPE
-
-    origins = source.get("source"), source.get("origin")
-    return not set(CTC_ON_MODELSCOPE).isdisjoint(origins) and source.get("hub") != Hub.MS
 
 
 def _proof_lines(proof: "Proof") -> Iterator[str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 REDRAW_S = 0.02
 SPARE_COLUMNS = 5  # room for one or two ^C that the terminal shows; else they start a line that is never erased
 BARS = ((110, 40), (95, 20), (0, 8))  # least width of a terminal, and columns of a progress bar on it
+LEAST_FOR_BAR, LEAST_FOR_SPEED = 50, 72  # least widths for a bar, and for the speed and the time left
 BAR_OF_ONE = 20  # least columns of the bar for a single input, which leaves more room
 OPTIONAL_STAGES = ("ctc", "prefill", "decode")  # stages that some models lack
 
@@ -45,9 +46,11 @@ class Progress:
         self._done_s: dict[int, float] = defaultdict(float)  # for each input in progress
         self._started = time.perf_counter()
         texts = [rich.TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[facts]")]
-        room = next(bar for least, bar in BARS if console.stderr().width >= least)
-        bar = rich.BarColumn(room if len(names) > 1 else max(room, BAR_OF_ONE))
-        columns = texts[0], bar, texts[1], console.time_left()
+        width = console.stderr().width
+        room = next(bar for least, bar in BARS if width >= least)
+        bar = [rich.BarColumn(room if len(names) > 1 else max(room, BAR_OF_ONE))] if width >= LEAST_FOR_BAR else []
+        self._shows_speed = width >= LEAST_FOR_SPEED
+        columns = texts[0], *bar, texts[1], *([console.time_left()] if self._shows_speed else [])
         self._bars = rich.Progress(*columns, console=console.stderr(), disable=not console.shows_progress())
         self._reading = self._bars.add_task("finding speech", total=len(names), facts="", visible=False)
         self._writing = self._bars.add_task(task, total=len(names), facts=self._facts())
@@ -96,7 +99,7 @@ class Progress:
         if len(self._names) > 1:
             facts = f"{self._closed}/{len(self._names)} inputs, {facts}"
         taken_s = time.perf_counter() - self._started
-        return f"{facts}, {speed(self._audio_s, taken_s)}" if self._audio_s else facts
+        return f"{facts}, {speed(self._audio_s, taken_s)}" if self._audio_s and self._shows_speed else facts
 
 
 class Region:

@@ -3,136 +3,234 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
-from math import ceil
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from funasr_cli.capabilities import (
+    Capabilities,
+    refuse_aligner,
+    refuse_unaligned_language,
+    refuse_unsupported,
+    supported,
+)
 from funasr_cli.cli import console
-from funasr_cli.cli.convert import has_ctc_on_modelscope, progress
-from funasr_cli.errors import ModelError, OutputError, SetupError, UsageError
+from funasr_cli.cli.run import choose_aligner
+from funasr_cli.errors import FunASRError, ModelError, OutputError, SetupError, UsageError
+from funasr_cli.extras import missing, to_add
 from funasr_cli.inputs import Input
 from funasr_cli.languages import LANGUAGES, resolve_language
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import Hub, TranscribeOptions
+from funasr_cli.paths import size_in_words
 
 if TYPE_CHECKING:
+    from funasr_cli.cli.output import Files
     from funasr_cli.families.family import Download
 
-HUB = "Hugging Face"
-TO_MODELSCOPE = "funasr convert nano --hub ms"
+HUB_VARIABLE = "FUNASR_HUB"  # of funasr convert
 OTHER_WAYS = (
     "convert a folder or hub id with funasr convert SOURCE, or test the installation with --model demo, a small "
     "model that understands only synthetic speech"
 )
+# Of a model that is unknown until it has been fetched: the most and the least that it may support.
+ANYTHING, NOTHING = Capabilities(tuple(LANGUAGES), word_times=True), Capabilities(())
+
+
+@dataclass
+class Known:
+    """What is known of a model that has not been loaded."""
+
+    name: str
+    capabilities: Capabilities
+    longest_segment_s: float = inf
 
 
 def find_or_fetch(
-    name: str | None,
+    given: Mapping[str, Any],
     inputs: Sequence[Input],
     options: TranscribeOptions,
     typed: Mapping[str, str],
-    *,
-    align_with: str | None,
-    yes: bool,
+    files: "Files | None" = None,
 ) -> Path:
     """Find the folder of a model as `find_model` does. Offer to fetch one that is missing.
 
     The hub is not contacted before the user agrees, on a terminal or with ``--yes``. Everything that can be
-    checked without the model is checked before the question.
+    checked without the model is checked before the question. If a variable forbids downloads, a model in the
+    hub's cache is converted without a question.
 
     Args:
-        name: the value of ``--model``; None takes the default model.
+        given: the command's parameters, of which ``model``, ``align_with``, ``device`` and ``yes`` are used.
         inputs: the recordings to transcribe.
         options: how to transcribe.
         typed: the options on the command line, by field of `TranscribeOptions`.
-        align_with: the value of ``--align-with``.
-        yes: whether ``--yes`` was given.
+        files: the files to write.
 
     Raises:
         ModelError: the name is neither a model nor a hub id, downloads are off, or the user declined.
         UsageError: there is no terminal to ask on, and ``--yes`` was not given; or an option cannot work.
-        SetupError: the hub cannot be reached, or the weights need torch and it is not installed.
-        FunASRError: none of the inputs can be opened, or the conversion failed.
+        SetupError: the hub cannot be reached, or the conversion needs a package that is not installed.
+        FunASRError: none of the inputs can be transcribed, or the conversion failed.
     """
-    from funasr_cli.hubs.find import find_model, offered, require_room
+    from funasr_cli.hubs.find import find_model, is_fetched, offered
     from funasr_cli.hubs.huggingface import forbids_downloads
 
     try:
-        return find_model(name)
+        return find_model(given["model"])
     except ModelError as error:
-        missing = error
-    download = offered(name) if missing.code == "model-missing" else None
-    if download is None:
-        raise missing
-    variable = forbids_downloads()
-    if variable and not yes:
+        download = offered(given["model"]) if error.code == "model-missing" else None
+        if download is None:
+            raise
+        absent = error
+    offline = forbids_downloads()
+    is_here = offline is not None and is_fetched(download)
+    if offline and not is_here and not given["yes"]:
         copied = "copy a model's folder from another machine and name it with --model"
-        missing.hint = (
-            f"{variable} is set, so nothing is downloaded: {copied}, or test the installation with --model demo"
-        )
-        raise missing
-    aligner = align_with if options.word_times else None
-    _refuse_unusable(inputs, download, options, typed, aligner)
-    if not variable:
-        require_room(download)
-    if not yes:
-        _ask(name, download, missing)
-    elif not variable:
-        console.note(f"fetching {_described(download)} from {HUB}: {download.hub_id}")
+        hint = f"{offline} is set, so nothing is downloaded: {copied}, or test the installation with --model demo"
+        raise ModelError(absent.message, hint, code=absent.code)
+    _refuse_options(download, options, typed, given["device"], given["align_with"])
+    _refuse_inputs(inputs, files)
+    _refuse_conversion(download)
+    if is_here:
+        console.note(f"using {download.hub_id} from the download cache, since {offline} is set")
+    elif not offline:  # otherwise the download is refused below
+        _get_consent(given, download, absent)
     folder = _fetch(download)
-    if not aligner:
+    if not (given["align_with"] and options.word_times):
         _note_missing_word_times(folder)
     return folder
 
 
-def _refuse_unusable(
-    inputs: Sequence[Input],
+# --- what cannot work ---
+
+
+def _refuse_options(
     download: "Download",
     options: TranscribeOptions,
     typed: Mapping[str, str],
-    aligner: str | None,
+    device: str | None,
+    align_with: str | None,
 ) -> None:
-    """Raise errors that would otherwise appear only after the download."""
-    from funasr_cli.hubs.find import find_aligner
-    from funasr_cli.sources import why_unreadable
+    """Raise an error for a device, an aligner or an option that the model could not be used with."""
+    from funasr_cli.compute.device import use_device
+    from funasr_cli.families.open import capabilities
 
-    problems = [problem for problem in takewhile(bool, map(why_unreadable, inputs)) if problem]
+    if device:
+        use_device(device)
+    able = download.capabilities or ANYTHING
+    if aligner := choose_aligner(align_with, able, options, typed):
+        second = Known(aligner.name, capabilities(aligner))
+        refuse_aligner(Known(download.name, download.capabilities or NOTHING), second)
+        refuse_unaligned_language(options, second)
+    if able is ANYTHING:
+        resolve_language(options.language, able.languages, download.name)
+    else:
+        able = replace(able, word_times=able.word_times or aligner is not None)
+        refuse_unsupported(supported(options, able, typed=typed), able, download.name, typed=typed)
+
+
+def _refuse_inputs(inputs: Sequence[Input], files: "Files | None") -> None:
+    """Raise an error if no input can be read and its results written; warn if some cannot."""
+    problems = list(_problems(inputs, files))
     if problems and len(problems) == len(inputs):
         for problem in problems[:-1]:
             console.report(problem)
         raise problems[-1]
-    resolve_language(options.language, tuple(LANGUAGES))
-    needs_aligner = "word_times" in typed and not download.word_times
-    if aligner and ("align_with" in typed or needs_aligner):
-        find_aligner(aligner)
-    elif needs_aligner:
-        message = f"{typed['word_times']}: {download.hub_id} has no word times"
-        hint = f"run {TO_MODELSCOPE}; or run funasr convert sensevoice and add --align-with sensevoice"
-        raise UsageError(message, hint, code="option-unsupported")
+    for problem in problems:
+        console.warn(problem.message)
 
 
-def _ask(name: str | None, download: "Download", missing: ModelError) -> None:
-    """Ask whether to fetch a model.
+def _problems(inputs: Sequence[Input], files: "Files | None") -> Iterator[FunASRError]:
+    """Yield an error for each input that cannot be read, or whose results cannot be written."""
+    from funasr_cli.sources import why_unreadable
+
+    for input in inputs:
+        if problem := why_unreadable(input):
+            yield problem
+        elif files:
+            try:
+                files.prepare(input)
+            except OutputError as error:
+                yield error
+
+
+def _refuse_conversion(download: "Download") -> None:
+    """Raise an error if the conversion needs a missing package, or its folder or the disk cannot take it."""
+    from funasr_cli.conversion.convert import place_of
+    from funasr_cli.hubs.find import require_room
+
+    if extras := missing(*download.packages):
+        easier = _same_without_packages(download)
+        instead = f"; or use --model {easier}, the same model without this need" if easier else ""
+        message = f"{download.hub_id}: the conversion needs {' and '.join(download.packages)}"
+        raise SetupError(message, f"{to_add(*extras)}{instead}", code="package-missing")
+    try:
+        place_of(download)
+    except OutputError as error:
+        if error.code == "output-exists":
+            raise _leftover(error) from error
+        raise
+    require_room(download)
+
+
+def _same_without_packages(download: "Download") -> str | None:
+    """Return the short name of the same model in a layout that needs no packages, if there is one."""
+    from funasr_cli.hubs.find import DOWNLOADS, short_name
+
+    name = short_name(download)
+    return name if name and download.packages and not DOWNLOADS[name].packages else None
+
+
+def _leftover(error: OutputError) -> OutputError:
+    """Return an error for a folder that is in the model's place, and is not a model that can be used."""
+    return OutputError(error.message, "it is not a usable model: move or remove it", code=error.code)
+
+
+# --- consent ---
+
+
+def _get_consent(given: Mapping[str, Any], download: "Download", absent: ModelError) -> None:
+    """Print what is fetched and from where, and ask whether to do so, unless ``--yes`` was given.
 
     Raises:
         ModelError: the answer is no.
         UsageError: there is no terminal.
     """
-    from funasr_cli.hubs.find import models_folder
+    from funasr_cli.hubs.huggingface import site
 
-    what = _described(download)
+    what = f"{_described(download)} from {site()}"
+    if given["yes"]:
+        _warn_of_other_hub(download)
+        console.note(f"fetching {what}" + ("" if download.name == download.hub_id else f": {download.hub_id}"))
+        return
     if not _has_terminal():
-        message = f"{missing.message}, and there is no terminal to ask before a download"
-        hint = f"add --yes to fetch {what} from {HUB}, {OTHER_WAYS}"
-        raise UsageError(message, hint, code="download-unconfirmed")
-    console.say("No speech model is installed yet." if name is None else f"{name} is not on this machine yet.")
-    which = "It" if download.name == download.hub_id else f"{download.name} ({download.hub_id})"
-    disk = f" and takes {_gigabytes(2 * download.size_bytes)} of disk space" if download.size_bytes else ""
-    console.say(f"{which} is downloaded once{disk}.")
-    console.say(f"Converted models are kept in {models_folder()}.")
-    console.say("After the download no network is needed. Recordings never leave this machine.")
-    if not _agrees(f"Fetch {what} from {HUB}? [Y/n] "):
+        message = f"{absent.message}, and there is no terminal to ask before a download"
+        raise UsageError(message, f"add --yes to fetch {what}, {OTHER_WAYS}", code="download-unconfirmed")
+    _warn_of_other_hub(download)
+    _explain(given["model"], download)
+    if not _agrees(f"Fetch {what}? [Y/n] "):
         raise ModelError("no model was fetched", OTHER_WAYS, code="model-missing")
+
+
+def _explain(name: str | None, download: "Download") -> None:
+    """Print what a user should know before the question."""
+    disk = ""
+    if download.size_bytes and download.converted_bytes:
+        disk = f", which takes {size_in_words(download.size_bytes + download.converted_bytes)} of disk space"
+    console.say("No speech model is installed yet." if name is None else f"{name} is not on this machine yet.")
+    console.say(f"{download.hub_id} is downloaded once and converted{disk}.")
+    if easier := _same_without_packages(download):
+        console.say(f"The same model is available in a layout that converts without PyTorch: --model {easier}")
+    console.say("After that no network is needed. Recordings never leave this machine.")
+
+
+def _warn_of_other_hub(download: "Download") -> None:
+    """Warn that the variable for another hub has no effect here."""
+    from funasr_cli.hubs.find import short_name
+
+    if os.environ.get(HUB_VARIABLE, "").lower() == Hub.MS:
+        command = f"funasr convert {short_name(download) or download.hub_id} --hub {Hub.MS}"
+        console.warn(f"{HUB_VARIABLE}={Hub.MS} does not apply to transcribe; to use ModelScope, run {command}")
 
 
 def _has_terminal() -> bool:
@@ -157,26 +255,30 @@ def _agrees(question: str) -> bool:
             return bool(line) and not answer.startswith("n")
 
 
+# --- download and conversion ---
+
+
 def _fetch(download: "Download") -> Path:
     """Fetch and convert a model, with a progress bar for each step; return its folder."""
     from funasr_cli.conversion.convert import fetch_model
-    from funasr_cli.hubs.find import find_model
+    from funasr_cli.hubs.find import find_model, short_name
 
     try:
-        with progress() as on_progress:
-            folder, conversion = fetch_model(download.hub_id, on_progress)
+        with console.progress() as on_progress:
+            folder, conversion = fetch_model(download, on_progress)
     except SetupError as error:
-        if error.code == "hub-unreachable":
-            to_modelscope = f"funasr convert {_name_on_modelscope(download)} --hub ms"
-            error.hint = (
-                f"try ModelScope: {to_modelscope}; or set HF_ENDPOINT to a mirror; or copy a converted model from "
-                "another machine and name its folder with --model"
-            )
+        if error.code == "hub-unreachable" and (name := short_name(download)):
+            there = f"funasr convert {name} --hub {Hub.MS}{_needing('torch', 'modelscope_hub')}"
+            copied = "copy a converted model from another machine and name its folder with --model"
+            error.hint = f"try ModelScope: {there}; or set HF_ENDPOINT to a mirror; or {copied}"
         raise
     except OutputError as error:
-        if error.code == "output-exists":  # another run converted the model in the meantime
-            return find_model(download.hub_id)
-        raise
+        if error.code != "output-exists":
+            raise
+        try:
+            return find_model(download.hub_id)  # another run has converted it in the meantime
+        except ModelError:
+            raise _leftover(error) from error
     if conversion:
         console.note(f"converted to {folder}")
     return folder
@@ -185,31 +287,23 @@ def _fetch(download: "Download") -> Path:
 def _note_missing_word_times(folder: Path) -> None:
     """Print how to get word times, if a model that was just fetched has none."""
     from funasr_cli.families.open import capabilities, open_model
+    from funasr_cli.hubs.find import ctc_copy
 
     if capabilities(folder).word_times:
         return
-    for line in _ways_to_word_times(open_model(folder).source):
-        console.note(line)
+    console.note("this model has no word times, because its weights lack a CTC branch. To get word times, run:")
+    if copy := ctc_copy(open_model(folder).source):
+        console.note(f"  {copy}{_needing('torch', 'modelscope_hub')}; or")
+    needing = _needing("torch", "sentencepiece")
+    console.note(f"  funasr convert sensevoice{needing}, and from then on add --align-with sensevoice")
 
 
-def _ways_to_word_times(source: Mapping[str, str | None]) -> Iterator[str]:
-    yield "this model has no word times, because its weights lack a CTC branch. To get word times, run one of:"
-    if has_ctc_on_modelscope(source):
-        yield f"  {TO_MODELSCOPE}  # needs torch and modelscope-hub"
-    yield "  funasr convert sensevoice  # needs torch and sentencepiece; then add --align-with sensevoice"
-
-
-def _name_on_modelscope(download: "Download") -> str:
-    """Return the short name of a model whose weights are also on ModelScope, else the hub id."""
-    from funasr_cli.hubs.find import DOWNLOADS
-
-    return next((alias for alias, known in DOWNLOADS.items() if known == download), download.hub_id)
+def _needing(*packages: str) -> str:
+    """Return a remark on the extras to install before a command; empty if it has all its packages."""
+    extras = missing(*packages)
+    return f" (first {to_add(*extras)})" if extras else ""
 
 
 def _described(download: "Download") -> str:
-    return f"{download.name} ({_gigabytes(download.size_bytes)})" if download.size_bytes else download.name
-
-
-def _gigabytes(size_bytes: int) -> str:
-    """Return a size in GB, rounded up."""
-    return f"{ceil(size_bytes / 1e8) / 10:.1f} GB"
+    size = size_in_words(download.size_bytes) if download.size_bytes else "size unknown"
+    return f"{download.name} ({size})"

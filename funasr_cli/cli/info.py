@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ import typer
 
 from funasr_cli import __version__
 from funasr_cli.cli import console
-from funasr_cli.cli.convert import ON_MODELSCOPE, has_ctc_on_modelscope
+from funasr_cli.cli.convert import FETCHES_CTC
 from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
 from funasr_cli.errors import FunASRError, ModelError
 from funasr_cli.languages import LANGUAGES
@@ -27,8 +27,18 @@ OWN_VARIABLES = (
     CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_OFFLINE", "FUNASR_BLAS", "FUNASR_NATIVE", "FUNASR_TRACEBACK",
     REFERENCE_PYTHON,
 )  # fmt: skip
+# Variables of the hubs' clients. Tokens are left out, since the report is meant to be passed on.
+HUB_VARIABLES = (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "MODELSCOPE_CACHE",
+    "MODELSCOPE_ENDPOINT",
+)
+NO_SETTINGS = "none; every option has its default value"
 FACT_COLUMNS = 14  # width of the labels in the list of models
-SUPPORTS = {  # words for capabilities in the list; empty for those that matter only inside the program
+SUPPORTS = {  # words for capabilities in lists; empty for those that matter only inside the program
     "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",
     "partial text": "live text (--stream)", "alignment": "word times for other models (--align-with)",
     "drafts": "drafts", "language found": "language detection", "tags": "emotion and sounds (--tags)",
@@ -49,9 +59,9 @@ def info(
         facts |= {"settings": [setting._asdict() for setting in settings], "problems": problems}
         console.result(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     else:
-        facts["settings"] = [_in_words(setting, group) for setting in settings]
+        facts["settings"] = [_in_words(setting, group) for setting in settings] or NO_SETTINGS
         abilities = facts["capabilities"].items()
-        facts["capabilities"] = [f"{name}: {', '.join(able)}" for name, able in abilities]
+        facts["capabilities"] = [f"{name}: {', '.join(_supports(able))}" for name, able in abilities]
         width = max(map(len, facts))
         for name, value in facts.items():
             console.result(f"{name:<{width}}  {_shown(value, width + 2)}\n")
@@ -63,8 +73,6 @@ def info(
 
 def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
     """Return all facts that can be found, by name, and the problems with the others."""
-    from funasr_cli.hubs.find import models_folder
-
     problems: list[str] = []
     facts: dict[str, Any] = {
         "funasr-cli": __version__,
@@ -75,12 +83,12 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
         "models": [],
         "capabilities": {},
         "settings file": None,
-        "environment": {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ},
+        "environment": {name: os.environ[name] for name in OWN_VARIABLES + HUB_VARIABLES if name in os.environ},
         "settings": settings_in_force(group, {}),
     }
     for gather_some in (
         _computing,
-        lambda: {"models folder": str(models_folder()), **_models()},
+        _models,
         lambda: {"settings file": f"{config_file()}{'' if config_file().exists() else ' (does not exist)'}"},
         lambda: {"settings": settings_in_force(group, command_settings(group))},
     ):
@@ -92,9 +100,15 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def _models() -> dict[str, Any]:
+    from funasr_cli.hubs.find import models_folder
+
     rows = known_models()
     abilities = {row["name"]: row["capabilities"] for row in rows if "problem" not in row}
-    return {"models": [row["name"] for row in rows], "capabilities": abilities}
+    return {
+        "models folder": str(models_folder()),
+        "models": [row["name"] for row in rows],
+        "capabilities": abilities,
+    }
 
 
 def _computing() -> dict[str, Any]:
@@ -213,6 +227,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
     from funasr_cli.checkpoints.format import WEIGHTS_FILE
     from funasr_cli.families.converted import read_config
     from funasr_cli.families.registry import capabilities, of_config
+    from funasr_cli.hubs.find import ctc_copy
 
     row: dict[str, Any] = {"name": name, "folder": str(folder)}
     try:
@@ -230,23 +245,31 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         "languages": list(able.languages),
         "capabilities": list(able.names()),
         "ctc": able.alignment,
-        "ctc_on_modelscope": not able.word_times and has_ctc_on_modelscope(file.source),
+        "ctc_on_modelscope": not able.word_times and ctc_copy(file.source) is not None,
         "source": file.source.get("source"),
         "revision": file.source.get("revision"),
     }
 
 
+def _supports(capabilities: Iterable[str]) -> list[str]:
+    """Return the capabilities that matter to a user, in words."""
+    return [words for name in capabilities if (words := SUPPORTS.get(name, name))]
+
+
 def _facts(row: dict[str, Any]) -> dict[str, str]:
     """Return what the list shows of a model, by label."""
+    from funasr_cli.families.converted import read_config
+    from funasr_cli.hubs.find import ctc_copy
+
     if "problem" in row:
         return {"unusable": row["problem"], "folder": row["folder"]}
     weights = f"{row['quantized_bits']}-bit" if row["quantized_bits"] else row["dtype"]
-    supports = [SUPPORTS.get(name, name) for name in row["capabilities"]]
     times = "yes" if "word times" in row["capabilities"] else "no"
+    copy = ctc_copy(read_config(Path(row["folder"])).source) if row["ctc_on_modelscope"] else None
     return {
         "family": f"{row['family']} ({row['bytes'] / 1e6:,.0f} MB, {weights})",
         "languages": ", ".join(LANGUAGES[code].english_name for code in row["languages"]),
-        "word times": times + (f"; {ON_MODELSCOPE}" if row["ctc_on_modelscope"] else ""),
-        "supports": ", ".join(filter(None, supports)) or "only plain transcription",
+        "word times": times + (f"; {copy} {FETCHES_CTC}" if copy else ""),
+        "supports": ", ".join(_supports(row["capabilities"])) or "only plain transcription",
         "folder": row["folder"],
     }

@@ -13,10 +13,14 @@ def display_name(label: str) -> str:
 
 
 def short_names(labels: Sequence[str]) -> list[str]:
-    """Return the file names of inputs, with their folder where several inputs have the same name."""
+    """Return the file names of inputs. Files with the same name also get as many folders as tell them apart."""
     paths = [Path(display_name(label)) for label in labels]
-    count = Counter(path.name for path in paths)
-    return [path.name if count[path.name] == 1 else "/".join(path.parts[-2:]) for path in paths]
+    names = {path: path.name for path in paths}
+    for length in range(2, max((len(path.parts) for path in paths), default=0) + 1):
+        count = Counter(names.values())
+        alike = [path for path, name in names.items() if count[name] > 1]
+        names |= {path: str(Path(*path.parts[-length:])) for path in alike}
+    return [names[path] for path in paths]
 
 
 def renamed(message: str, label: str) -> str:

@@ -10,6 +10,7 @@ from funasr_cli.formats import clock
 from funasr_cli.scheduling.events import Event, Failed, Finished
 from funasr_cli.transcript import Ledger
 
+LOST = "the text of unfinished inputs is lost; with --stream, it appears while it is decoded"
 LOW_DBFS = -45.0  # the peak of speech is rarely lower; voice activity detection misses most speech below it
 
 
@@ -91,7 +92,8 @@ class Outcome:
         """Return one line with the ledger of all inputs; empty for a single input that could not be read."""
         failed, ledger = len(self.failed), sum((row.ledger for row in self.rows), Ledger())
         states = sum((row.states for row in self.rows), Counter[str]())
-        parts = [f"{failed} of {len(self.rows)} inputs failed"] if failed and not self.is_unreadable else []
+        which = "the input" if len(self.rows) == 1 else f"{failed} of {len(self.rows)} inputs"
+        parts = [f"{which} failed"] if failed and not self.is_unreadable else []
         if ledger.speech_s:
             share = math.floor(ledger.done_share * 1000 + 1e-9) / 10  # rounded down: 100% is really everything
             facts = [f"{share:.1f}% of {clock(ledger.speech_s)} of speech transcribed"]
@@ -105,6 +107,12 @@ class Outcome:
             levels = [row.level_dbfs for row in self.rows if row.state == "silent"]
             parts.append(no_speech(max((level for level in levels if level is not None), default=None)))
         return "; ".join(parts)
+
+    def interruption(self, inputs: int, *, to_files: bool, stream: bool) -> str:
+        """Return what to add to the message that a run was interrupted: what is done, and what is lost."""
+        if to_files and self.rows:
+            return f": {len(self.rows)} of {inputs} inputs are done; --resume continues with the others"
+        return "" if stream or len(self.rows) == inputs else f": {LOST}"
 
     @property
     def is_unreadable(self) -> bool:

@@ -107,9 +107,16 @@ class Files:
         """Return the inputs to transcribe: with `--resume`, those whose results are missing or outdated.
 
         Print which results are replaced, and why. Results that are written later are added to the same notes.
+
+        Raises:
+            OutputError: neither --resume nor --force is set, and all of several inputs have results already.
         """
         self._notes = notes
         if not self._plan.resume:
+            if len(inputs) > 1 and not self._plan.replace and all(map(self._exists, inputs)):
+                message = f"{shown(self._folder)}: the results of all {len(inputs)} inputs already exist"
+                hint = "--resume skips them, --force replaces them; or choose another --output-dir"
+                raise OutputError(message, hint, code="output-exists")
             return list(inputs)
         left, again = [], defaultdict(list)
         for input in inputs:
@@ -167,6 +174,9 @@ class Files:
                 problem = problem or error
         if problem:
             raise problem
+
+    def _exists(self, input: Input) -> bool:
+        return any(map(os.path.lexists, self.files(input).values()))
 
     def _kept(self, file: Path) -> bool:
         """Return whether `--resume` keeps a result."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
     from funasr_cli.scheduling.events import Finished
 
+DEMO_NOTE = "the demo model knows a few phrases of synthetic speech, not real recordings"
 AUDIO_MARK = "<audio>"
 MOST_HOTWORDS_BYTES = 1 << 22  # far more than fits into a prompt
 
@@ -145,7 +146,15 @@ def _show_prompt(recognizer: "Recognizer", options: TranscribeOptions) -> None:
         which = " of a recording's first segment" if first else " of later segments"
         which = which if options.prev_text else ""
         console.say(f"prompt{which}, {before} tokens before the audio and {after} after it:")
-        console.say(AUDIO_MARK.join((prompt.before, prompt.after)))
+        console.say(AUDIO_MARK.join((prompt.before, prompt.after)), wrap=False)
+
+
+def _is_own_recording(input: Input) -> bool:
+    """Return whether an input is a file other than the demo model's clips, judged by its size."""
+    from funasr_cli import demo
+
+    sizes = {clip.path.stat().st_size for clip in demo.clips()}
+    return input.path.is_file() and input.path.stat().st_size not in sizes
 
 
 def transcribe_all(
@@ -162,6 +171,7 @@ def transcribe_all(
     `finish` is called with each result after it has been displayed.
     """
     from funasr_cli.audio.recording import Source
+    from funasr_cli.hubs.find import DEMO
     from funasr_cli.scheduling.events import Finished
     from funasr_cli.sources import open_input
 
@@ -170,6 +180,8 @@ def transcribe_all(
             files.prepare(input)
         return open_input(input, recognizer.sample_rate_hz)
 
+    if recognizer.model.name == DEMO and any(map(_is_own_recording, inputs)):
+        console.note(DEMO_NOTE)
     with display.region:
         for event in recognizer.run([partial(open_one, input) for input in inputs], options):
             try:

@@ -1,5 +1,6 @@
 """Tables: the inputs of a run, and measurements with their bars and notes."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from funasr_cli.benchmarks.cases import CaseCost
     from funasr_cli.benchmarks.comparison import Comparison
     from funasr_cli.benchmarks.memory import MemoryCost
     from funasr_cli.benchmarks.report import Report
@@ -152,8 +154,17 @@ def _cases(report: "Report") -> Grid:
         row = [_name(report, case.case), _digits(case.audio_s), str(case.segments), *seconds]
         row += [_spread(case.stages["total_s"]), *map(_digits, numbers + sizes)]
         grid.rows.append(row + ([f"{case.errors.percent:.2f}"] if case.errors else []))
-    grid.notes = [f"RTF: total time for each second of audio. {SPREAD}"]
+    grid.notes = [*hours(report.runs), f"RTF: total time for each second of audio. {SPREAD}"]
     return grid
+
+
+def hours(cases: "Sequence[CaseCost]") -> Iterator[str]:
+    """Yield a note for each model: how long an hour of audio takes, by its fastest case."""
+    for model in dict.fromkeys(case.model for case in cases):
+        fastest = min((case for case in cases if case.model == model), key=lambda case: case.rtf.median)
+        minutes = math.ceil(60 * fastest.rtf.median)
+        takes = f"{minutes} minute{'s' * (minutes != 1)}" if minutes < 120 else f"{minutes / 60:.1f} hours"
+        yield f"An hour of audio takes about {takes} on this machine, at the speed of: {_plain(fastest.case)}."
 
 
 def _trials(report: "Report") -> str:

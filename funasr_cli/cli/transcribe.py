@@ -39,7 +39,10 @@ RESULT_OPTIONS = (
 HOTWORD_HELP = (
     f"A word to expect, such as a name. Repeatable; the prompt is limited to {MAX_PROMPT_TOKENS} tokens."
 )
-YES_HELP = "Download a missing model from Hugging Face without asking. Without --model, that is Fun-ASR-Nano."
+YES_HELP = (
+    "Download a missing model from Hugging Face without asking. Without --model, that is Fun-ASR-Nano in a layout "
+    "that needs no torch; funasr convert nano downloads another one."
+)
 TEMPLATE_HELP = (
     "File names: {stem} and {suffix} come from the input's name, {lang} from --lang, and {ext} from the "
     "format. Default: {stem}.{ext}."
@@ -260,7 +263,7 @@ def transcribe(
     if compare_hotwords:
         compare.refuse_unusable(inputs, options)
         typed = {"hotwords": "--compare-hotwords"} | typed  # hotwords from a variable count as well
-        folder = first_model.find_or_fetch(model, inputs, options, typed, align_with=None, yes=yes)
+        folder = first_model.find_or_fetch(context.params, inputs, options, typed)
         recognizer, options = load(
             folder, options, typed, device=device, dtype=dtype, engine=engine, show_prompt=show_prompt
         )
@@ -272,7 +275,7 @@ def transcribe(
     plan.refuse_together(inputs)
     shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
     options = replace(options, word_times=Timestamps.WORD in shown or plot_alignment is not None)
-    folder = first_model.find_or_fetch(model, inputs, options, typed, align_with=align_with, yes=yes)
+    folder = first_model.find_or_fetch(context.params, inputs, options, typed, files)
     able = capabilities(folder)
     aligner = choose_aligner(align_with, able, options, typed)
     left = inputs
@@ -294,8 +297,8 @@ def transcribe(
     try:
         transcribe_all(left, recognizer, options, display, outcome, files, *finish)
     except KeyboardInterrupt as error:
-        done = f": {len(outcome.rows)} of {len(left)} inputs are done; --resume continues with the others"
-        raise KeyboardInterrupt(done if files and outcome.rows else "") from error
+        about = outcome.interruption(len(left), to_files=files is not None, stream=stream)
+        raise KeyboardInterrupt(about) from error
     if console.shows_progress():
         from funasr_cli.cli import tables
 
@@ -388,35 +391,35 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
     has_text, times = not set(formats) <= set(DATA), _times(context, formats)
     has_words = any((times or DEFAULT_TIMES[format]) is Timestamps.WORD for format in formats)
     shows_confidence = "json" in formats or "jsonl" in formats or (prints_text and console.colours_stdout())
-    to_files = params["output_dir"] is not None, "it applies to files; add --output-dir"
-    subtitles = "srt" in formats or "vtt" in formats, "it applies to subtitles; add --format srt or vtt"
-    raw = params["pcm"] is not None, "it applies to raw samples; add --pcm"
-    pauses = params["vad"], "it applies to pauses, and --no-vad does not detect them"
+    to_files = params["output_dir"] is not None, "works only with --output-dir"
+    subtitles = "srt" in formats or "vtt" in formats, "works only with --format srt or vtt"
+    raw = params["pcm"] is not None, "works only with --pcm"
+    pauses = params["vad"], "works only with pauses, which --no-vad does not detect"
     needs = {
         **dict.fromkeys(("output_template", "force", "resume"), to_files),
         **dict.fromkeys(("highlight_words", "max_line_width", "max_line_count"), subtitles),
         **dict.fromkeys(("rate", "pcm_channels"), raw),
         **dict.fromkeys(("vad_threshold", "min_pause", "join"), pauses),
-        "confidence": (shows_confidence, "it appears in the colours of a terminal, and in json"),
-        "recursive": (any(map(has_folders, params["audio"])), "it applies to folders and patterns"),
-        "prev_text": (bool(params["prev_text"]), "it is empty"),
-        "tags": (has_text or params["tags"] is Tags.NONE, "json always contains them, in a separate field"),
+        "confidence": (shows_confidence, "works only on a terminal with colours, and with --format json"),
+        "recursive": (any(map(has_folders, params["audio"])), "works only with folders and patterns"),
+        "prev_text": (bool(params["prev_text"]), "is empty"),
+        "tags": (has_text or params["tags"] is Tags.NONE, "is not needed: json always contains tags"),
         "align_with": (
             bool(params["align_with"]) and (has_words or params["plot_alignment"]),
-            "it provides word times; add --timestamps word, or --format srt, vtt or json"
+            "works only with word times: add --timestamps word, or --format srt, vtt or json"
             if params["align_with"]
-            else "it is empty",
+            else "is empty",
         ),
     }
     if params["plot_alignment"]:
-        needs["resume"] = False, "it cannot be combined with --plot-alignment"
+        needs["resume"] = False, "cannot be combined with --plot-alignment"
         del needs["force"]  # it replaces the picture
     if params["compare_hotwords"]:
-        alone = False, "it cannot be combined with --compare-hotwords"
+        alone = False, "cannot be combined with --compare-hotwords"
         needs |= dict.fromkeys((*RESULT_OPTIONS, "format", "output_dir", "stream", "confidence", "strict"), alone)
-    for name, (has_effect, hint) in needs.items():
+    for name, (has_effect, reason) in needs.items():
         if not has_effect and parameters.is_typed(context, name):
-            raise UsageError(f"--{name.replace('_', '-')} has no effect here", hint, code="option-idle")
+            raise UsageError(f"--{name.replace('_', '-')} {reason}", code="option-idle")
     if _prints_data(context, formats) and parameters.is_typed(context, "stream"):
         message = f"--stream and --format {','.join(formats)} would both write to stdout"
         raise UsageError(message, "add --output-dir for the data", code="options-conflict")

@@ -61,7 +61,8 @@ try:
 except ImportError as error:  # on Linux, plain `mlx` has no back end
     raise SetupError(
         f"MLX has no back end on this machine ({error})",
-        "install one: pip install 'mlx[cpu]' mkl, or 'mlx[cuda12]' / 'mlx[cuda13]' for an NVIDIA card",
+        "install again in the clone: uv tool install --force '.[cpu]', pipx install --force '.[cpu]' or "
+        "pip install '.[cpu]'; with an NVIDIA card '.[cuda12]' or '.[cuda13]'",
         code="package-missing",
     ) from error
 

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from funasr_cli import __version__
@@ -15,14 +16,16 @@ from funasr_cli.checkpoints.quantize import PACKED, Groups
 from funasr_cli.checkpoints.tensors import is_finite, size_bytes, to_bytes
 from funasr_cli.checkpoints.vocabularies import VOCABULARY_HINT
 from funasr_cli.compute.backend import mx
-from funasr_cli.conversion.place import check_place, new_folder
+from funasr_cli.conversion.place import check_place, how_to_choose, new_folder
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import converted, registry
 from funasr_cli.families.converted import ModelFile
-from funasr_cli.families.family import Family
+from funasr_cli.families.family import Download, Family
 from funasr_cli.families.open import is_model, open_checkpoint
+from funasr_cli.hubs import huggingface
 from funasr_cli.hubs.find import (
     ALIASES,
+    DOWNLOADING,
     VERIFYING,
     Progress,
     counter,
@@ -33,6 +36,8 @@ from funasr_cli.hubs.find import (
 from funasr_cli.hubs.repository import CheckpointFolder
 from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
 from funasr_cli.paths import require_space
+
+UNVERIFIED = ConvertOptions(verify=OFF)  # for a model that is fetched and used at once
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def convert(
     return _convert(found, out, options, verifier, replace=force, progress=progress)
 
 
-def fetch_model(hub_id: str, progress: Progress = lambda *_: None) -> tuple[Path, Conversion | None]:
+def fetch_model(download: Download, progress: Progress = lambda *_: None) -> tuple[Path, Conversion | None]:
     """Fetch a model from Hugging Face into the models folder, and convert it unless it can be used as it is.
 
     The result is not verified with a clip, which would take longer than the conversion. Instead, the SHA-256 of
@@ -121,13 +126,18 @@ def fetch_model(hub_id: str, progress: Progress = lambda *_: None) -> tuple[Path
     Raises:
         FunASRError: as `convert` does.
     """
-    options = ConvertOptions(verify=OFF)
-    out = _place(hub_id, None, options)
-    found = fetch_checkpoint(hub_id, progress=progress)
+    out = place_of(download)
+    converted_into = models_folder() if download.size_bytes is None else None
+    found = huggingface.fetch(download.hub_id, None, partial(progress, DOWNLOADING), converted_into)
     if is_model(found.folder):
         return found.folder, None
-    conversion = _convert(found, out, options, lambda *_: lambda _: (None, ()), progress=progress)
+    conversion = _convert(found, out, UNVERIFIED, lambda *_: lambda _: (None, ()), progress=progress)
     return conversion.folder, conversion
+
+
+def place_of(download: Download) -> Path:
+    """Return the folder that `fetch_model` creates. Raise an OutputError if it cannot be created."""
+    return _place(download.hub_id, None, UNVERIFIED)
 
 
 def _place(
@@ -235,7 +245,7 @@ def _origin(checkpoint: Checkpoint, found: CheckpointFolder) -> dict[str, str | 
 
 def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
     """Return the SHA-256 of the file; for several files, one line each, as sha256sum writes them."""
-    count = counter(progress, "reading the source", sum(path.stat().st_size for path in weights))
+    count = counter(progress, "checking", sum(path.stat().st_size for path in weights))
     sums = [(files.sha256_of(path, count), path.name) for path in weights]
     return sums[0][0] if len(sums) == 1 else "\n".join(f"{digest}  {name}" for digest, name in sums)
 
@@ -255,7 +265,8 @@ def _write_weights(
     total = sum(size_bytes(*spec) for spec in specs.values())
     needed = total + sum(path.stat().st_size for path in checkpoint.files.values())
     needed += sum(len(text.encode()) for text in checkpoint.texts.values())
-    require_space(folder.parents[1], needed, "the converted model", "free some space, or name another folder")
+    hint = f"free some space, or {how_to_choose(folder)} a folder on another disk"
+    require_space(folder.parents[1], needed, "the converted model", hint)
 
     count = counter(progress, "writing", total)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from funasr_cli.checkpoints import format as files
 from funasr_cli.errors import ModelError, OutputError
 from funasr_cli.families.open import is_converted
-from funasr_cli.hubs.find import ASIDE_PREFIX, hub_of
+from funasr_cli.hubs.find import ASIDE_PREFIX, hub_of, models_folder
 from funasr_cli.options import DEFAULT_HUB, Hub
 from funasr_cli.paths import NO_ROOM, nearest_existing
 
@@ -34,12 +34,12 @@ KNOWN_FILES = {
 
 OTHER_FOLDER_HINT = "name another folder"
 DISCONNECTED = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
-HINTS = {
-    **dict.fromkeys(NO_ROOM, "free some space (or raise a quota), or name a folder on another disk"),
-    errno.EFBIG: "that disk does not support files of this size: name a folder on another one",
-    errno.EROFS: "that disk is read-only: name a folder on another one",
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "name a folder that you may write to"),
-    errno.EBUSY: "it is the top of a disk: name a folder on it",
+HINTS = {  # {choose}: how a caller can choose another folder
+    **dict.fromkeys(NO_ROOM, "free some space (or raise a quota), or {choose} a folder on another disk"),
+    errno.EFBIG: "that disk does not support files of this size: {choose} a folder on another one",
+    errno.EROFS: "that disk is read-only: {choose} a folder on another one",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.ENOTDIR), "{choose} a folder that you may write to"),
+    errno.EBUSY: "it is the top of a disk: {choose} a folder on it",
     **dict.fromkeys(DISCONNECTED, "check that its disk is still connected, and run it again"),
 }
 # The file system cannot lock or synchronise folders, or the folder may not be opened.
@@ -145,6 +145,12 @@ def _refuse_foreign(out: Path) -> None:
         raise OutputError(message, f"move it, or {OTHER_FOLDER_HINT}", code="output-foreign")
 
 
+def how_to_choose(out: Path) -> str:
+    """Return the verb of a hint on another folder: a caller names it, unless the folder is the default one."""
+    is_default = out.absolute().is_relative_to(models_folder().absolute())
+    return "set FUNASR_HOME to" if is_default else "name"
+
+
 @contextmanager
 def _output_errors(out: Path) -> Iterator[None]:
     """Turn errors of the system into ours, without temporary names."""
@@ -156,7 +162,8 @@ def _output_errors(out: Path) -> Iterator[None]:
         if not temporary and names and not out.absolute().is_relative_to(Path(names[0]).absolute()):
             raise ModelError(f"{names[0]}: cannot be read ({error.strerror})", code="model-damaged") from error
         message = f"{out}: cannot be written ({OSError(error.errno, error.strerror) if temporary else error})"
-        hint, is_full = HINTS.get(error.errno or 0, ""), error.errno in NO_ROOM
+        is_full = error.errno in NO_ROOM
+        hint = HINTS.get(error.errno or 0, "").format(choose=how_to_choose(out))
         raise OutputError(message, hint, code="disk-full" if is_full else "output-unwritable") from error
 
 

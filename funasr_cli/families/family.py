@@ -64,20 +64,25 @@ class NativePart:
 
 @dataclass(frozen=True)
 class Download:
-    """Weights on Hugging Face that convert without torch, which ``funasr transcribe`` offers to fetch.
+    """A checkpoint on Hugging Face that ``funasr transcribe`` offers to fetch and convert.
+
+    It is described here because asking the hub needs consent first.
 
     Attributes:
         name: the model's name in the question.
         hub_id: the repository.
-        size_bytes: size of the files that are fetched, stated here because the hub may be asked only after
-            consent. The conversion to bfloat16 takes as much again. None if unknown.
-        word_times: whether the weights have what word times need.
+        size_bytes: size of the files that are fetched. None: unknown.
+        converted_bytes: size of the conversion to bfloat16. None: unknown.
+        packages: packages that the conversion needs, and that are not always installed.
+        capabilities: what the converted model can do. None: unknown.
     """
 
     name: str
     hub_id: str
     size_bytes: int | None = None
-    word_times: bool = True
+    converted_bytes: int | None = None
+    packages: tuple[str, ...] = ()
+    capabilities: Capabilities | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,8 @@ class Family:
         hub_files: patterns of files to download in addition to those that all families need, such as
             ``*.bpe.model``, or ``*/vocab.json`` in any folder.
         modelscope_ids: ids on ModelScope that differ from the id in `aliases`, by the latter.
-        downloads: weights of the same models that convert without torch, by short name.
+        downloads: what ``funasr transcribe`` fetches for a short name, or for a hub id that has none.
+        ctc_on_modelscope: short names of models that have a CTC branch on ModelScope, and none on Hugging Face.
         native: the decoder that the CPU engine can compute; None if MLX computes everything.
     """
 
@@ -137,6 +143,7 @@ class Family:
     hub_files: tuple[str, ...] = ()
     modelscope_ids: Mapping[str, str] = field(default_factory=dict)
     downloads: Mapping[str, Download] = field(default_factory=dict)
+    ctc_on_modelscope: tuple[str, ...] = ()
     native: NativePart | None = None
 
 

@@ -110,7 +110,7 @@ def is_converted(folder: Path) -> bool:
 
 
 def explain(families: Sequence[Family] = registry.FAMILIES) -> str:
-    """Write Markdown for ``convert --explain``: a table per layout, the placeholders in them, and short names."""
+    """Write Markdown for ``convert --explain``: short names, a table per layout, and the placeholders in them."""
     tables = [
         f"### {family.upstream_class} in the layout of {layout}\n\n| there | here | how |\n|---|---|---|\n"
         + "".join(f"| `{rule.source}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
@@ -119,4 +119,4 @@ def explain(families: Sequence[Family] = registry.FAMILIES) -> str:
     ]
     words = "".join(f"- `{{{name}}}`: {meaning}\n" for name, (_, meaning) in keymap.PLACEHOLDERS.items())
     short = "".join(f"- `{alias}`: {hub_id}\n" for family in families for alias, hub_id in family.aliases.items())
-    return "\n".join([*tables, f"Placeholders:\n\n{words}", f"Short names of hub ids:\n\n{short}"])
+    return "\n".join([f"Short names of hub ids:\n\n{short}", *tables, f"Placeholders:\n\n{words}"])

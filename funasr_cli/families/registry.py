@@ -64,8 +64,13 @@ def modelscope_ids() -> dict[str, str]:
 
 
 def downloads() -> dict[str, Download]:
-    """Return the weights that convert without torch, by short name."""
-    return {alias: download for family in FAMILIES for alias, download in family.downloads.items()}
+    """Return what ``funasr transcribe`` fetches, by short name or hub id."""
+    return {name: download for family in FAMILIES for name, download in family.downloads.items()}
+
+
+def ctc_on_modelscope() -> tuple[str, ...]:
+    """Return short names of models that have a CTC branch on ModelScope, and none on Hugging Face."""
+    return tuple(alias for family in FAMILIES for alias in family.ctc_on_modelscope)
 
 
 def other_hub_id(hub_id: str) -> str | None:

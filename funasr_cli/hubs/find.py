@@ -4,7 +4,7 @@ import difflib
 import glob
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,12 @@ from funasr_cli.families.family import Download
 from funasr_cli.families.open import is_model
 from funasr_cli.hubs.repository import CheckpointFolder, is_complete
 from funasr_cli.options import DEFAULT_HUB, Hub
-from funasr_cli.paths import nearest_existing, path_in_variable, require_space
+from funasr_cli.paths import path_in_variable
 
 ALIASES = registry.aliases()  # hub ids by short names
-DOWNLOADS = registry.downloads()  # weights that convert without torch, by short names
+DOWNLOADS = registry.downloads()  # what `funasr transcribe` fetches, by short names or hub ids
 DEFAULT_MODEL = ALIASES[registry.DEFAULT_ALIAS]  # the model to use if none is named
 DEFAULT_DOWNLOAD = DOWNLOADS[registry.DEFAULT_ALIAS]  # the same model in a layout that needs no torch
-# Repositories without a CTC branch on Hugging Face; ModelScope's copy of the first one has a CTC branch.
-CTC_ON_MODELSCOPE = (ALIASES["nano"], DOWNLOADS["nano"].hub_id)
 DEMO = "demo"
 AMBIGUOUS = "more than one model has this name"
 DID_YOU_MEAN = "did you mean"
@@ -116,11 +114,7 @@ def fetch_checkpoint(
     if (name in registry.modelscope_ids()) == (hub is Hub.MS):  # otherwise it is already the id on this hub
         name = registry.other_hub_id(name) or name
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
-        is_file, is_address = os.path.isfile(name), "://" in name
-        if not (is_file or is_address) and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
-            raise ModelError(f"{name}: no such folder", code="model-missing")
-        hint = "name its folder" if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
-        raise ModelError(f"{name}: neither a folder nor a hub id", hint, code="model-missing")
+        raise _neither(name)
     if hub is Hub.MS:
         from funasr_cli.hubs.modelscope import fetch
     else:
@@ -128,34 +122,69 @@ def fetch_checkpoint(
     return fetch(name, revision, partial(progress, DOWNLOADING))
 
 
+def _neither(name: str) -> ModelError:
+    """Return the error for a name that is neither a folder's nor a hub id."""
+    is_file, is_address = os.path.isfile(name), "://" in name
+    if not (is_file or is_address) and _is_path(name):
+        return ModelError(f"{name}: no such folder", code="model-missing")
+    as_file = f"name the folder of a checkpoint; to transcribe a recording: funasr transcribe {name}"
+    hint = as_file if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
+    return ModelError(f"{name}: neither a folder nor a hub id", hint, code="model-missing")
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a name can only be a path or an address: a hub id has one slash, other names have none."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
+
+
 def offered(name: str | None) -> Download | None:
-    """Return the weights to fetch for a model that is not on this machine; None if the name cannot be on a hub."""
+    """Return what to fetch for a model that is not on this machine; None if the name cannot be on a hub."""
     if name is None:
         return DEFAULT_DOWNLOAD
     if name in DOWNLOADS:
         return DOWNLOADS[name]
-    hub_id = ALIASES.get(name, name)
-    if not HUB_ID.fullmatch(hub_id) or os.path.exists(hub_id):
+    if not HUB_ID.fullmatch(name) or os.path.exists(name):
         return None
+    hub_id = name if name in registry.modelscope_ids() else registry.other_hub_id(name) or name
     known = (download for download in DOWNLOADS.values() if download.hub_id == hub_id)
     return next(known, Download(hub_id, hub_id))
 
 
+def short_name(download: Download) -> str | None:
+    """Return the short name of the model that a download contains; None if it has none."""
+    ids = {download.hub_id, DOWNLOADS.get(download.hub_id, download).hub_id}
+    names = (alias for alias, hub_id in ALIASES.items() if ids & {hub_id, DOWNLOADS[alias].hub_id})
+    return next(names, None)
+
+
+def ctc_copy(source: Mapping[str, str | None]) -> str | None:
+    """Return the command that fetches a copy with a CTC branch, for a model without one; None if there is none.
+
+    Args:
+        source: the model's origin, as its config.json states it.
+    """
+    origins = {source.get("source"), source.get("origin")}
+    for alias in registry.ctc_on_modelscope() if source.get("hub") != Hub.MS else ():
+        if origins & {ALIASES[alias], DOWNLOADS[alias].hub_id}:
+            return f"funasr convert {alias} --hub {Hub.MS}"
+    return None
+
+
+def is_fetched(download: Download) -> bool:
+    """Return whether the weights of a download are in the hub's cache."""
+    from funasr_cli.hubs.huggingface import cached
+
+    found = cached(download.hub_id)
+    return found is not None and is_complete(found.folder)
+
+
 def require_room(download: Download) -> None:
     """Raise an OutputError if the disk is too full for a download and its conversion together."""
-    from funasr_cli.hubs.huggingface import cache_folder, cached
+    from funasr_cli.hubs import huggingface
 
-    if download.size_bytes is None:  # the hub states it later, and then each step checks for room
-        return
-    found, cache, models = cached(download.hub_id), cache_folder(), models_folder()
-    to_fetch = 0 if found and is_complete(found.folder) else download.size_bytes
-    same_disk = nearest_existing(cache).stat().st_dev == nearest_existing(models).stat().st_dev
-    needed = download.size_bytes + (to_fetch if same_disk else 0)
-    require_space(models, needed, download.name, "free some space, or set FUNASR_HOME to a folder on another disk")
-    if not same_disk:
-        require_space(
-            cache, to_fetch, f"the download of {download.name}", "set HF_HOME to a folder on another disk"
-        )
+    if download.size_bytes and download.converted_bytes:  # otherwise it is checked when the hub states the size
+        to_fetch = 0 if is_fetched(download) else download.size_bytes
+        huggingface.require_room(download.name, to_fetch, download.converted_bytes, models_folder())
 
 
 def hub_of(model: Path) -> Hub | None:
@@ -192,6 +221,9 @@ def find_model(name: str | None) -> Path:
     models = converted_models()
     if name is None:
         return _default_model(models)
+    if not name:
+        ways = "name a model that funasr models lists, a folder or a hub id"
+        raise ModelError("the model's name is empty", ways, code="model-missing")
     folder = local_folder(name)
     if folder and (folder / CONFIG_FILE).is_file():
         return folder
@@ -214,6 +246,8 @@ def find_model(name: str | None) -> Path:
         hint = f"convert it first: funasr convert {name}" if is_source else "name the folder of a converted model"
         raise ModelError(f"{name}: not a converted model", hint, code="model-unconverted")
     _refuse_aside(name)
+    if _is_path(name):
+        raise _neither(name)
     what = "not on this machine" if name in ALIASES or HUB_ID.fullmatch(name) else "no such model"
     raise ModelError(f"{name}: {what}", _missing_hint(name, models), code="model-missing")
 
@@ -245,8 +279,12 @@ def _matching(name: str, models: dict[str, Path]) -> dict[str, Path]:
 
 def _missing_hint(name: str, models: dict[str, Path]) -> str:
     """Return a hint for a name that no model has: a similar name, or how to convert a model."""
+    known_names = {DOWNLOADS[alias].name.lower(): alias for alias in ALIASES if alias in DOWNLOADS}
+    if "/" not in name:
+        on_hubs = [*ALIASES.values(), *(download.hub_id for download in DOWNLOADS.values())]
+        known_names |= {hub_id.rpartition("/")[2].lower(): hub_id for hub_id in on_hubs}
     short = [model.rpartition("/")[2] for model in models]
-    known_names = {known.lower(): known for known in [*short, *models, *ALIASES, DEMO]}
+    known_names |= {known.lower(): known for known in [*short, *models, *ALIASES, DEMO]}
     near = difflib.get_close_matches(name.lower(), known_names, n=1)
     ids = {hub_id := ALIASES.get(name, name), registry.other_hub_id(hub_id)}
     alias = name if name in ALIASES else next((alias for alias, known in ALIASES.items() if known in ids), None)
@@ -265,12 +303,12 @@ def _default_model(models: dict[str, Path]) -> Path:
     if len(others) == 1:
         return models[others[0]]
     if others:
-        hint = f"choose one with --model: {', '.join(models)}"
+        hint = f"name one of them: {', '.join(models)}"
         raise ModelError("several models have been converted", hint, code="model-ambiguous")
     _refuse_aside(DEFAULT_MODEL)
     message = (
         f"no model{' except the demo' if models else ''} has been converted yet (looked in {models_folder()})"
     )
-    ways = f"run funasr convert {DEFAULT_DOWNLOAD.hub_id}", "name a model's folder with --model"
-    hint = f"{', '.join(ways)}, or test the installation with --model {DEMO}"
+    ways = f"run funasr convert {DEFAULT_DOWNLOAD.hub_id}", "name the folder of a converted model"
+    hint = f"{', '.join(ways)}, or test the installation with the bundled model {DEMO}"
     raise ModelError(message, hint, code="model-missing")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from funasr_cli import errors
 from funasr_cli.errors import FunASRError, ModelError, OutputError, SetupError
+from funasr_cli.extras import to_add
 from funasr_cli.hubs.network import Access, failure, offline, offline_variable, unreached, wrong_token
 from funasr_cli.hubs.repository import CheckpointFolder, Report, is_complete, wanted
 from funasr_cli.options import Hub
@@ -30,7 +31,8 @@ MODEL = "model"  # the repository type
 ENDPOINT, TOKEN = "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN"
 COMMIT = re.compile(r"[0-9a-f]{40}")  # checked, because it becomes a folder's name
 RETRY_HINT = "run it again: the download resumes where it stopped"
-OTHER_DISK_HINT = "free some space, or set MODELSCOPE_CACHE to a folder on another disk"
+CACHE_VARIABLE = "MODELSCOPE_CACHE"
+OTHER_DISK_HINT = f"free some space, or set {CACHE_VARIABLE} to a folder on another disk"
 PARTIAL = ".incomplete"  # the client's ending for unfinished files
 
 Entry = dict[str, Any]  # a file as the hub lists it: Path, Size, Sha256, Revision, CommittedDate, ...
@@ -39,8 +41,8 @@ Entry = dict[str, Any]  # a file as the hub lists it: Path, Size, Sha256, Revisi
 def fetch(hub_id: str, revision: str | None, report: Report) -> CheckpointFolder:
     """Download the files of a checkpoint, or find them in the cache; see `find.fetch_checkpoint`."""
     if importlib.util.find_spec("modelscope_hub") is None:
-        install = "pip install 'funasr-cli[modelscope]'"
-        raise SetupError("--hub ms needs the package modelscope-hub", install, code="package-missing")
+        message = "--hub ms needs the package modelscope-hub"
+        raise SetupError(message, to_add("modelscope"), code="package-missing")
     command = [sys.executable, "-P", "-m", __name__, hub_id, *([revision] if revision else [])]
     environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
@@ -121,7 +123,7 @@ def _access(config: "HubConfig") -> Access:
         stated if "://" in stated else str(config.endpoint), ENDPOINT, {TOKEN: token} if token else {},
         ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "pysocks",
         f"set {ENDPOINT} to another site, or use --hub hf if Hugging Face has the model",
-        config.cache_dir, OTHER_DISK_HINT,
+        config.cache_dir, CACHE_VARIABLE, OTHER_DISK_HINT,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 NOT_OF_A_TOKEN = re.compile(r"[^!#-&(-_a-~]")  # spaces, quotes, non-ASCII characters
 UNAUTHORIZED, PROXY_AUTHENTICATION = 401, 407  # HTTP status codes
 OFFLINE_VARIABLE = "FUNASR_OFFLINE"
+NOT_OFFLINE = ("", "0", "false", "f", "no", "n", "off")  # its values that allow downloads, as for Click's flags
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Access:
     socks: str  # package that the client needs for SOCKS proxies
     elsewhere: str  # hint for a hub that cannot be reached
     cache: Path  # where downloads are kept
-    room: str  # hint for a cache that is full or cannot be written
+    cache_variable: str  # the variable that moves the cache
+    room: str  # hint for a cache on a full disk
 
 
 def offline_variable() -> str | None:
-    """Return the name of our variable that forbids downloads, if it is set; an empty value or 0 does not count."""
-    return OFFLINE_VARIABLE if os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0") else None
+    """Return the name of our variable that forbids downloads, if it is set; 0, false, no and off do not count."""
+    is_off = os.environ.get(OFFLINE_VARIABLE, "").strip().lower() in NOT_OFFLINE
+    return None if is_off else OFFLINE_VARIABLE
 
 
 def offline(hub_id: str, variable: str, *, partly: bool) -> SetupError:
@@ -111,7 +114,8 @@ def _cache_at_fault(error: BaseException, access: Access) -> OutputError | None:
         place = Path(os.fsdecode(cause.filename)) if isinstance(cause.filename, str | bytes) else None
         if place and (place.is_relative_to(access.cache.parent) or access.cache.is_relative_to(place)):
             message = f"{place}: cannot be used ({cause.strerror})"
-            return OutputError(message, access.room, code="output-unwritable")
+            hint = f"set {access.cache_variable} to a folder that you may write to"
+            return OutputError(message, hint, code="output-unwritable")
     return None
 
 

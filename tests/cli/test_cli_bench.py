@@ -160,7 +160,7 @@ def test_batches_decode_the_same_exact_number_of_tokens(small_model: Path) -> No
 
 @pytest.mark.process
 def test_memory_of_a_missing_model(tmp_path: Path) -> None:
-    with refused("command-failed", "exit code 3: ", "no such model"):
+    with refused("command-failed", "exit code 3: ", "no such folder"):
         run_memory({"none": ["-m", str(tmp_path / "none")]}, [clips()[0].path], (1.0,), lambda _: None)
 
 

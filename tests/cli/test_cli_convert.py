@@ -67,12 +67,12 @@ def test_progress_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, shown, printed = on_terminal("convert", small_checkpoint, out, stdout_too=False)
     assert (code, printed) == (0, f"{out}\n")
-    bars = [line for line in frames(shown) if re.match("reading the source|writing|verifying", line)]
+    bars = [line for line in frames(shown) if re.match("checking|writing|verifying", line)]
     facts = {line.replace("━", "").replace("╸", "").replace("╺", "").rstrip() for line in bars}
-    bytes_ = re.compile(r"(reading the source|writing) +\d+\.\d/\d+\.\d [kM]B +[-:\d]+ left")
+    bytes_ = re.compile(r"(checking|writing) +\d+\.\d/\d+\.\d [kM]B(?: +[:\d]+ left)?")
     assert "verifying" in facts
     assert [fact for fact in facts if bytes_.fullmatch(fact)]
-    assert {fact for fact in facts if not bytes_.fullmatch(fact)} <= {"reading the source", "writing", "verifying"}
+    assert {fact for fact in facts if not bytes_.fullmatch(fact)} <= {"checking", "writing", "verifying"}
 
 
 # A process that samples another one's RssAnon; Linux keeps no peak value for it.

@@ -87,7 +87,7 @@ def test_damage(
     ],
 )
 def test_damage_in_a_process(layout: str, what: str, layouts: dict[str, Path], here: Path) -> None:
-    """No library prints messages of its own."""
+    """No library prints its own messages."""
     [(_, change, code, *values)] = [row for row in LAYOUTS[layout] if row[0] == what]
     change(shutil.copytree(layouts[layout], here / "Nano"))
     before = everything(here)

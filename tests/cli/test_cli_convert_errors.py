@@ -37,9 +37,9 @@ USAGE_ERRORS = [
     ("Nano out more", "more", "--help"),
     ("Nano out --quantise 4", "--quantise", "--help"),
     ("Nano out --dtype", "--dtype", "--help"),
-    *((f"Nano out --quantize {recipe}", repr(recipe), "4, 8, mixed") for recipe in ("x", "3", "0")),
+    *((f"Nano out --quantize {recipe}", f"--quantize is {recipe!r}", "4, 8, mixed") for recipe in ("x", "3", "0")),
     ("Nano out --dtype float16", "float16", "bfloat16"),
-    ("Nano out --dtype int8", "'int8'", "bfloat16, float32"),
+    ("Nano out --dtype int8", "--dtype is 'int8'", "bfloat16, float32"),
     ("Nano out --dtype ''", "''", "bfloat16, float32"),
     ("Nano out --group-size 64", "--group-size needs", "--quantize"),
     ("Nano out --quantize 4 --group-size 20", "--group-size is 20", "32, 64, 128"),
@@ -113,7 +113,7 @@ def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch is missing or cannot be imported. A source that does not need it still converts."""
     (here / "torch.py").write_text("raise ImportError('no torch here')")
     result = funasr("convert", "Nano", "out", cwd=here, env={"PYTHONPATH": f"{here}{os.pathsep}{ROOT}"})
-    result.assert_error(5, "package-missing", "pip install torch", "Transformers' layout")
+    result.assert_error(5, "package-missing", "the extra convert", "Transformers' layout")
     monkeypatch.setitem(sys.modules, "torch", None)
     invoke("convert", "Nano", "out").assert_error(5, "package-missing")
     assert not (here / "out").exists()
@@ -123,7 +123,9 @@ def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_a_home_that_is_a_file() -> None:
-    invoke("convert", "Nano", env={"FUNASR_HOME": "file"}).assert_fails(1, "file/models/Nano")
+    invoke("convert", "Nano", env={"FUNASR_HOME": "file"}).assert_fails(
+        1, "file/models/Nano", "set FUNASR_HOME to a folder"
+    )
 
 
 @pytest.mark.parametrize(

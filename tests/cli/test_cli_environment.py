@@ -137,7 +137,11 @@ def test_mlx_cannot_be_imported(command: str, small_checkpoint: Path, short_wav:
     (tmp_path / "mlx/__init__.py").touch()
     (tmp_path / "mlx/core.py").write_text("raise ImportError('libmlx.so: cannot open shared object file')")
     env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(funasr_cli.__file__).parents[1]}"}
-    funasr(*command.split(), env=env, cwd=tmp_path).assert_fails(5, "mlx[cpu]", "mlx[cuda12]")
+    funasr(*command.split(), env=env, cwd=tmp_path).assert_fails(5, "'.[cpu]'", "'.[cuda12]'")
+    report = funasr("info", env=env, cwd=tmp_path)
+    assert report.exit_code == 0
+    assert funasr_cli.__version__ in report.stdout
+    assert "MLX has no back end" in report.stderr
 
 
 def run_in(encoding: str, *arguments: object) -> tuple[int, bytes, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -18,15 +19,21 @@ from support.expected import lines_of
 from support.hub_client import IMPATIENT, UNSET, surroundings
 from support.hub_server import LARGE, Hub, serving
 from support.layouts import write_mlx_audio, write_transformers
-from support.running import COMMAND, Result, environment, invoke
+from support.running import COMMAND, PYTHON, Result, environment, funasr, invoke
+from support.sense_voice import write_sense_voice
 from support.small import MakeCheckpoint
-from support.terminal import on_terminal, screen
+from support.terminal import on_terminal, terminal_environment
 
 import funasr_cli
 from funasr_cli.cli import first_model
-from funasr_cli.hubs.find import DEFAULT_DOWNLOAD, converted_models, find_model
+from funasr_cli.compute.backend import mx
+from funasr_cli.hubs.find import ALIASES, DEFAULT_DOWNLOAD, converted_models, find_model
+from funasr_cli.hubs.huggingface import ADDRESS
 
 NANO = DEFAULT_DOWNLOAD.hub_id
+SENSE_VOICE = ALIASES["sensevoice"]
+PICKLED = ALIASES["nano"]  # the same model as NANO, in a layout that needs torch
+QUESTION = "[Y/n]"
 Run = Callable[..., Result]
 
 
@@ -54,20 +61,31 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def run(home: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """`funasr transcribe` in this process, without a terminal; the hub's client reads its settings again."""
+def connect(monkeypatch: pytest.MonkeyPatch, home: Path, url: str) -> None:
+    """Make the hub's client in this process use a server and an empty cache."""
     from huggingface_hub import close_session, constants
 
     template = "{}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     for name, value in {
-        "ENDPOINT": hub.url, "HF_HUB_CACHE": str(home / "cache"), "HF_TOKEN_PATH": str(home / "token"),
-        "HF_HUB_OFFLINE": False, "HUGGINGFACE_CO_URL_TEMPLATE": template.format(hub.url),
+        "ENDPOINT": url, "HF_HUB_CACHE": str(home / "cache"), "HF_TOKEN_PATH": str(home / "token"),
+        "HF_HUB_OFFLINE": False, "HUGGINGFACE_CO_URL_TEMPLATE": template.format(url),
     }.items():  # fmt: skip
         monkeypatch.setattr(constants, name, value)
     close_session()
+
+
+@pytest.fixture
+def run(home: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """`funasr transcribe` in this process, without a terminal; the hub's client reads its settings again."""
+    from huggingface_hub import close_session
+
+    connect(monkeypatch, home, hub.url)
     yield lambda *arguments: invoke("transcribe", *arguments, "--max-tokens", 2)
     close_session()
+
+
+def host(hub: Hub) -> str:
+    return hub.url.removeprefix("http://")
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *answers: bool) -> list[str]:
@@ -89,15 +107,16 @@ def expected(short_wav: Path) -> str:
 
 
 def test_yes(run: Run, hub: Hub, home: Path, short_wav: Path) -> None:
-    """It says what it fetches and that word times are missing; stdout has text alone. Then no hub is needed."""
+    """stdout has text alone. Then no hub is needed."""
     result = run("--yes", short_wav)
     assert list(converted_models()) == [NANO]
     assert (result.stdout, result.errors) == (expected(short_wav), [])
     notes = result.stderr.splitlines()
-    assert notes[0] == f"fetching Fun-ASR-Nano (1.7 GB) from Hugging Face: {NANO}"
-    assert notes[1] == f"converted to {home / 'home/models' / NANO}"
-    assert "no word times" in notes[2]
+    for value in ("Fun-ASR-Nano (1.7 GB)", host(hub), NANO):
+        assert value in notes[0]
+    assert str(home / "home/models" / NANO) in notes[1]
     assert ["funasr convert nano --hub ms" in notes[3], "--align-with sensevoice" in notes[4]] == [True, True]
+    assert "extra" not in result.stderr  # all packages are installed
     count = hub.requests
     for options in ((), ("--yes",), ("--model", "nano"), ("--model", NANO)):
         again = run(*options, short_wav)
@@ -106,28 +125,66 @@ def test_yes(run: Run, hub: Hub, home: Path, short_wav: Path) -> None:
     assert hub.requests == count
 
 
+@pytest.mark.parametrize(
+    ("absent", "extras"), [("torch", "convert"), ("modelscope_hub", "modelscope"), ("sentencepiece", "convert")]
+)
+def test_missing_extras_are_named(
+    run: Run, short_wav: Path, monkeypatch: pytest.MonkeyPatch, absent: str, extras: str
+) -> None:
+    """Only with the ways to word times that need them."""
+    monkeypatch.setitem(sys.modules, absent, None)
+    *_, copy, aligner = run("--yes", short_wav).stderr.splitlines()[:5]
+    named = f"the extra {extras}: see docs/install.md"
+    assert [named in copy, named in aligner] == [absent != "sentencepiece", absent != "modelscope_hub"]
+
+
+def test_word_times_from_an_aligner(run: Run, short_wav: Path) -> None:
+    """There is nothing to say about missing word times then."""
+    result = run("--yes", "--align-with", "demo", "--timestamps", "word", short_wav)
+    assert (result.errors, "word times" in result.stderr) == ([], False)
+    assert result.stdout
+
+
 def test_accepted_on_a_terminal(hub: Hub, home: Path, short_wav: Path) -> None:
-    """Enter means yes; the question is on stderr."""
+    """Enter means yes; the question is on stderr, and comes again after any other answer."""
     env = surroundings(home, hub.url)
     code, shown, printed = on_terminal(
-        "transcribe", short_wav, "--max-tokens", 2, stdout_too=False, answer="\n", **env
+        "transcribe", short_wav, "--max-tokens", 2, stdout_too=False, answer="what?\n\n", **env
     )
     assert (code, printed) == (1, expected(short_wav))  # two tokens cut the text short
-    lines = screen(shown)[1:]  # the first one is the answer, which was given early
-    assert lines[0] == "No speech model is installed yet."
-    assert lines[1] == f"Fun-ASR-Nano ({NANO}) is downloaded once and takes 3.4 GB of disk space."
-    assert "Fetch Fun-ASR-Nano (1.7 GB) from Hugging Face? [Y/n]" in shown
-    assert [step for step in ("downloading", "reading the source", "writing") if step not in shown] == []
+    assert shown.count(f"Fetch Fun-ASR-Nano (1.7 GB) from {host(hub)}? {QUESTION}") == 2
+    assert [value for value in (NANO, "3.4 GB", "downloading", "writing") if value not in shown] == []
 
 
-@pytest.mark.parametrize("answer", ["what?\nNo\n", "\x04"])
+@pytest.mark.parametrize("answer", ["what?\nNo\n", "what?\n\x04"])
 def test_declined_on_a_terminal(hub: Hub, home: Path, short_wav: Path, answer: str) -> None:
-    """By a word, or the end of input."""
+    """By a word, or the end of input. --quiet keeps the question and what belongs to it."""
     env = surroundings(home, hub.url)
-    code, shown, _ = on_terminal("transcribe", short_wav, answer=answer, **env)
+    code, shown, _ = on_terminal("transcribe", "--quiet", short_wav, answer=answer, **env)
     assert code == 3
     assert ["error[model-missing]" in shown, "--model demo" in shown] == [True, True]
+    assert ["Recordings never leave this machine" in shown, shown.count(QUESTION)] == [True, 2]
     assert hub.requests == 0
+
+
+@pytest.mark.parametrize("redirected", ["stdin", "stderr"])
+def test_half_a_terminal(hub: Hub, home: Path, short_wav: Path, tmp_path: Path, redirected: str) -> None:
+    """A question needs both stdin and stderr."""
+    controller, terminal = pty.openpty()
+    answers, stderr = tmp_path / "answers", tmp_path / "stderr"
+    answers.write_text("y\n")
+    os.write(controller, b"y\n")
+    env = terminal_environment(**surroundings(home, hub.url))
+    with answers.open() as stdin, stderr.open("w") as file:
+        streams = {"stdin": terminal, "stderr": file} | ({"stdin": stdin} if redirected == "stdin" else {})
+        if redirected == "stdin":
+            streams["stderr"] = terminal
+        code = subprocess.run(
+            [*COMMAND, "transcribe", str(short_wav)], stdout=subprocess.DEVNULL, env=env, timeout=120, **streams
+        ).returncode
+    os.close(controller)
+    os.close(terminal)
+    assert (code, hub.requests) == (2, 0)
 
 
 class Interrupted:
@@ -153,8 +210,49 @@ def test_a_hub_id_is_asked_for(
     run("--model", "owner/model", short_wav).assert_error(3, "model-missing", "funasr convert")
     assert hub.requests == 0
     assert run("--model", "owner/model", short_wav).stdout == expected(short_wav)
-    assert questions == ["Fetch owner/model from Hugging Face? [Y/n] "] * 2
+    assert questions == [f"Fetch owner/model (size unknown) from {host(hub)}? {QUESTION} "] * 2
     assert list(converted_models()) == ["owner/model"]
+
+
+def test_a_hub_id_is_named_once(run: Run, hub: Hub, short_wav: Path) -> None:
+    hub.hub_id = "owner/model"
+    note = run("--yes", "--model", "owner/model", short_wav).stderr.splitlines()[0]
+    assert ["fetching" in note, note.count("owner/model")] == [True, 1]
+
+
+def test_an_id_on_modelscope(
+    run: Run, hub: Hub, home: Path, short_wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same model is fetched from Hugging Face, and stored and named as there."""
+    hub.files, hub.hub_id = Hub(write_sense_voice(tmp_path / "SenseVoiceSmall")).files, SENSE_VOICE
+    questions = asked(monkeypatch, True)
+    result = invoke("transcribe", "--model", "iic/SenseVoiceSmall", short_wav)
+    assert (result.errors, list(converted_models())) == ([], [SENSE_VOICE])
+    assert questions == [f"Fetch SenseVoiceSmall (937 MB) from {host(hub)}? {QUESTION} "]
+
+
+def test_which_site_is_named(
+    run: Run, hub: Hub, home: Path, short_wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hugging Face, or the host of a mirror without a password."""
+    questions = asked(monkeypatch, False, False)
+    for url in (ADDRESS, "https://user:password@hf-mirror.example"):
+        connect(monkeypatch, home, url)
+        run(short_wav).assert_error(3, "model-missing")
+    assert questions == [
+        f"Fetch Fun-ASR-Nano (1.7 GB) from {name}? {QUESTION} " for name in ("Hugging Face", "hf-mirror.example")
+    ]
+
+
+@pytest.mark.parametrize("yes", [(), ("--yes",)])
+def test_the_variable_for_another_hub(
+    run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.MonkeyPatch, yes: tuple[str, ...]
+) -> None:
+    """It applies to `funasr convert` alone, which a warning says."""
+    asked(monkeypatch, False)
+    monkeypatch.setenv("FUNASR_HUB", "ms")
+    stderr = run(*yes, short_wav).stderr
+    assert ["FUNASR_HUB=ms" in stderr, "funasr convert nano --hub ms" in stderr] == [True, True]
 
 
 def test_what_mlx_can_use_is_not_converted(
@@ -171,13 +269,17 @@ def test_what_mlx_can_use_is_not_converted(
     assert hub.requests == count
 
 
-def test_short_names(home: Path, monkeypatch: pytest.MonkeyPatch, run: Run, short_wav: Path) -> None:
-    """`nano` is fetched in the layout that needs no torch; the others are fetched by their hub ids."""
-    questions = asked(monkeypatch, False, False, False)
-    for name in ("nano", "mlt-nano", NANO):
-        run("--model", name, short_wav).assert_error(3, "model-missing")
-    names = ["Fun-ASR-Nano (1.7 GB)", "FunAudioLLM/Fun-ASR-MLT-Nano-2512", "Fun-ASR-Nano (1.7 GB)"]
-    assert questions == [f"Fetch {name} from Hugging Face? [Y/n] " for name in names]
+def test_short_names(run: Run, hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch, short_wav: Path) -> None:
+    """`nano` is fetched in the layout that needs no torch; for the other layout, a line names it."""
+    questions = asked(monkeypatch, *[False] * 4)
+    easier = []
+    for name in ("nano", "mlt-nano", NANO, PICKLED):
+        result = run("--model", name, short_wav)
+        result.assert_error(3, "model-missing")
+        easier.append("--model nano" in result.stderr)
+    models = ["Nano (1.7 GB)", "MLT-Nano (2.0 GB)", "Nano (1.7 GB)", "Nano (2.0 GB)"]
+    assert questions == [f"Fetch Fun-ASR-{model} from {host(hub)}? {QUESTION} " for model in models]
+    assert easier == [False, False, False, True]
 
 
 def test_another_run_was_faster(run: Run, hub: Hub, home: Path, small_model: Path, short_wav: Path) -> None:
@@ -192,6 +294,34 @@ def test_another_run_was_faster(run: Run, hub: Hub, home: Path, small_model: Pat
     hub.answer = convert_first  # type: ignore[method-assign]
     result = run("--yes", short_wav)
     assert (result.stdout, result.errors) == (lines_of(small_model, short_wav, max_tokens=2), [])
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_folder_in_the_place(
+    run: Run, hub: Hub, home: Path, short_wav: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """If it is not a model, the error names it, if possible before the question."""
+    questions, place, answer = asked(monkeypatch, True), home / "home/models" / NANO, hub.answer
+
+    def make_first(path: str) -> Any:
+        place.mkdir(parents=True, exist_ok=True)
+        return answer(path)
+
+    if when == "before":
+        place.mkdir(parents=True)
+    else:
+        hub.answer = make_first  # type: ignore[method-assign]
+    run(short_wav).assert_error(1, "output-exists", str(place), "move or remove it")
+    assert len(questions) == bool(hub.requests) == (when == "during")
+
+
+def test_a_home_that_is_a_file(
+    run: Run, hub: Hub, home: Path, short_wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = asked(monkeypatch)
+    (home / "home").write_text("")
+    run(short_wav).assert_error(1, "output-unwritable", str(home / "home"))
+    assert (hub.requests, questions) == (0, [])
 
 
 # --- without consent ---
@@ -227,8 +357,16 @@ def test_offline(run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.Monkey
         shutil.rmtree(find_model(None))
         monkeypatch.setenv(variable, "yes")
         count = hub.requests
-        assert run("--yes", short_wav).stdout == expected(short_wav)
-        assert hub.requests == count
+        for yes in ((), ("--yes",)):  # nothing is downloaded, so nothing is asked
+            assert run(*yes, short_wav).stdout == expected(short_wav)
+            shutil.rmtree(find_model(None))
+        assert (hub.requests, questions) == (count, [])
+
+
+def test_offline_variable_of_the_client(hub: Hub, home: Path, short_wav: Path) -> None:
+    env = surroundings(home, hub.url) | {"HF_HUB_OFFLINE": "1"}
+    funasr("transcribe", short_wav, env=env).assert_error(3, "model-missing", "HF_HUB_OFFLINE is set")
+    assert hub.requests == 0
 
 
 @pytest.mark.process
@@ -238,11 +376,18 @@ def test_offline_with_modelscope(tmp_path: Path) -> None:
     invoke("convert", "nano", "--hub", "ms", env=env).assert_error(5, "hub-offline", "FUNASR_OFFLINE")
 
 
-def test_unreachable(run: Run, hub: Hub, short_wav: Path) -> None:
+@pytest.mark.parametrize("how", ["answers 500", "refuses connections"])
+def test_unreachable(
+    run: Run, hub: Hub, home: Path, short_wav: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """ModelScope is named for models that it has."""
     hub.fault = (500, "")
+    if how == "refuses connections":
+        connect(monkeypatch, home, "http://127.0.0.1:9")
     run("--yes", short_wav).assert_error(5, "hub-unreachable", "funasr convert nano --hub ms", "folder")
     result = run("--yes", "--model", "owner/model", short_wav)
-    result.assert_error(5, "hub-unreachable", "funasr convert owner/model --hub ms")
+    result.assert_error(5, "hub-unreachable", "HF_ENDPOINT")
+    assert "owner/model --hub ms" not in result.stderr
     assert converted_models() == {}
 
 
@@ -252,8 +397,28 @@ def test_needs_torch(
     """A repository with a pickle alone: the error comes before the download."""
     hub.files, hub.hub_id = Hub(small_checkpoint).files, "owner/model"
     monkeypatch.setitem(sys.modules, "torch", None)
-    run("--yes", "--model", "owner/model", short_wav).assert_error(5, "package-missing", "torch")
+    run("--yes", "--model", "owner/model", short_wav).assert_error(
+        5, "package-missing", "torch", "the extra convert"
+    )
     assert hub.downloaded == []
+
+
+@pytest.mark.parametrize(
+    ("name", "absent", "value"),
+    [
+        (PICKLED, "torch", "--model nano"), ("mlt-nano", "torch", "the extra convert"),
+        ("iic/SenseVoiceSmall", "sentencepiece", "the extra convert"),
+    ],
+)  # fmt: skip
+def test_packages_of_known_models(
+    run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.MonkeyPatch, name: str, absent: str, value: str
+) -> None:
+    """What they need is known before the question."""
+    questions = asked(monkeypatch)
+    monkeypatch.setitem(sys.modules, absent, None)
+    result = invoke("transcribe", "--model", name, short_wav)
+    result.assert_error(5, "package-missing", absent, value)
+    assert (hub.requests, questions) == (0, [])
 
 
 def test_a_name_that_is_on_no_hub(run: Run, hub: Hub, short_wav: Path) -> None:
@@ -266,8 +431,20 @@ def test_a_disk_without_room(run: Run, hub: Hub, short_wav: Path, monkeypatch: p
     """Room is needed for the download and its conversion together."""
     usage = shutil.disk_usage("/")._replace(free=int(1.5 * (DEFAULT_DOWNLOAD.size_bytes or 0)))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    run("--yes", short_wav).assert_error(1, "disk-full", "3,342.0 MB")
+    run("--yes", short_wav).assert_error(1, "disk-full", "3.4 GB", "2.5 GB")
     assert hub.requests == 0
+
+
+def test_a_disk_without_room_for_an_unknown_size(
+    run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub states it before the download begins."""
+    hub.hub_id = "owner/model"
+    size_bytes = sum(path.stat().st_size for path in hub.files.values())
+    usage = shutil.disk_usage("/")._replace(free=int(1.5 * size_bytes))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    run("--yes", "--model", "owner/model", short_wav).assert_error(1, "disk-full", "FUNASR_HOME")
+    assert [name for name in hub.downloaded if name.endswith(LARGE)] == []
 
 
 # --- what is wrong with the command comes first ---
@@ -286,12 +463,31 @@ def test_inputs_that_cannot_be_opened(
     assert (hub.requests, questions) == (0, [])
 
 
+def test_some_inputs_that_cannot_be_opened(
+    run: Run, hub: Hub, short_wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are named before the question, and the others are transcribed."""
+    asked(monkeypatch, False)
+    missing = tmp_path / "missing.wav"
+    warned = run(missing, short_wav)
+    warned.assert_error(3, "model-missing", f"{missing}: no such file")
+    result = run("--yes", missing, short_wav)
+    assert (result.exit_code, [code for code, _ in result.errors]) == (1, ["audio-missing"])
+    assert result.stdout == "".join(f"{short_wav}: {line}\n" for line in expected(short_wav).splitlines())
+
+
 CONFLICTS: list[tuple[tuple[str, ...], int, str]] = [
     (("--align-with", "sensevoice", "--timestamps", "word"), 3, "funasr convert sensevoice"),
     (("--align-with", "SenseVoice", "--timestamps", "word"), 3, "did you mean sensevoice?"),
-    (("--timestamps", "word"), 2, "no word times"),
-    (("--lang", "klingon"), 2, "klingon"),
-    (("--highlight-words", "--format", "srt"), 2, "no word times"),
+    (("--timestamps", "word"), 2, "--align-with sensevoice"),
+    (("--model", PICKLED, "--timestamps", "word"), 2, "--align-with sensevoice"),
+    (("--highlight-words", "--format", "srt"), 2, "--highlight-words"),
+    (("--lang", "klingon"), 2, "choose from zh (Chinese), en (English), ja (Japanese), or auto"),
+    (("--lang", "klingon"), 2, "Fun-ASR-Nano does not support"),
+    (("--lang", "bg"), 2, "choose from zh (Chinese), en (English), ja (Japanese), or auto"),
+    (("--model", "owner/model", "--lang", "klingon"), 2, "bg (Bulgarian)"),
+    (("--tags", "emoji"), 2, "--tags emoji"),
+    (("--clip", "100-200"), 1, "100.0 s"),
 ]
 
 
@@ -303,25 +499,85 @@ def test_options_that_cannot_work(
     assert hub.requests == 0
 
 
+@pytest.mark.skipif(mx.is_available(mx.Device(mx.gpu)), reason="there is a GPU")
+def test_a_missing_device(run: Run, hub: Hub, short_wav: Path) -> None:
+    run("--yes", "--device", "gpu", short_wav).assert_error(5, "device-missing", "gpu")
+    assert hub.requests == 0
+
+
+def test_results_that_exist(run: Run, hub: Hub, short_wav: Path, tmp_path: Path) -> None:
+    """With --force they are replaced, so the model is fetched."""
+    result = tmp_path / "out" / f"{short_wav.stem}.txt"
+    result.parent.mkdir()
+    result.write_text("text")
+    run("--yes", "-o", result.parent, short_wav).assert_error(1, "output-exists", str(result))
+    assert hub.requests == 0
+    assert run("--yes", "-o", result.parent, "--force", short_wav).errors == []
+    assert result.read_text() == expected(short_wav)
+
+
+def test_aligners_that_cannot_be_used(run: Run, hub: Hub, short_wav: Path, small_model: Path) -> None:
+    """One without CTC output, and one that does not know the language."""
+    word_times = "--yes", "--timestamps", "word", "--align-with"
+    run(*word_times, small_model, short_wav).assert_error(2, "option-unsupported", "--align-with")
+    run(*word_times, "demo", "--lang", "ja", short_wav).assert_error(2, "language-unknown", "--align-with")
+    result = run(*word_times, small_model, "--model", "owner/model", short_wav)
+    result.assert_error(2, "option-unsupported", "--align-with")
+    assert hub.requests == 0
+
+
+def test_a_default_aligner_that_is_missing(
+    run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is needed for the word times in json, which the model does not have."""
+    monkeypatch.setenv("FUNASR_ALIGN_WITH", "sensevoice")
+    run("--yes", "-f", "json", short_wav).assert_error(3, "model-missing", "funasr convert sensevoice")
+    assert hub.requests == 0
+
+
 # --- killed ---
 
 
 def test_killed_while_it_downloads(hub: Hub, home: Path, short_wav: Path, run: Run) -> None:
     """No model is left that could be taken for a whole one, and the next run makes it."""
-    answer = hub.answer
 
-    def interrupt(path: str) -> Any:
-        if path.endswith(LARGE) and process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait(timeout=60)
-        return answer(path)
+    def kill() -> None:
+        hub.halfway = None
+        process.kill()
+        process.wait(timeout=60)
 
-    hub.answer = interrupt  # type: ignore[method-assign]
+    hub.halfway = kill
     variables = surroundings(home, hub.url) | {"HF_HUB_CACHE": str(home / "cache")}
     command = [*COMMAND, "transcribe", "--yes", str(short_wav)]
     with subprocess.Popen(command, env=environment(**variables), stderr=subprocess.DEVNULL) as process:
         process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
+    assert (process.returncode, hub.halfway) == (-signal.SIGKILL, None)
     assert converted_models() == {}
-    hub.answer = answer  # type: ignore[method-assign]
     assert run("--yes", short_wav).stdout == expected(short_wav)
+
+
+KILLED_WHILE_WRITING = """
+import os, signal
+from funasr_cli.cli import app
+from funasr_cli.conversion import convert
+
+def dying(progress, step, total):
+    return lambda size: os.kill(os.getpid(), signal.SIGKILL) if step == "writing" else None
+
+convert.counter = dying
+app.main()
+"""
+
+
+def test_killed_while_it_converts(hub: Hub, home: Path, short_wav: Path, run: Run) -> None:
+    """The next run removes what is left, and needs no download."""
+    variables = surroundings(home, hub.url) | {"HF_HUB_CACHE": str(home / "cache")}
+    command = [PYTHON, "-c", KILLED_WHILE_WRITING, "transcribe", "--yes", str(short_wav)]
+    process = subprocess.run(command, env=environment(**variables), stderr=subprocess.DEVNULL, timeout=120)
+    assert (process.returncode, converted_models()) == (-signal.SIGKILL, {})
+    parent = (home / "home/models" / NANO).parent
+    assert [path.name for path in parent.iterdir()] != []
+    hub.downloaded.clear()
+    assert run("--yes", short_wav).stdout == expected(short_wav)
+    assert [path.name for path in parent.iterdir()] == [Path(NANO).name]
+    assert [name for name in hub.downloaded if name.endswith(LARGE)] == []

@@ -8,13 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 from support.hub_client import HUBS, convert, surroundings
-from support.hub_server import MAIN, ModelScopeHub, Repository, serving
+from support.hub_server import MAIN, PIECE_BYTES, ModelScopeHub, Repository, serving
 from support.running import COMMAND, PYTHON, environment, funasr, invoke
 from support.small import MakeCheckpoint
 
@@ -129,6 +130,30 @@ def test_ctrl_c_ends_the_download_too(hub: Repository, tmp_path: Path) -> None:
     assert running == []
 
 
+def test_ctrl_c_does_not_wait_for_a_file(checkpoint: Path, tmp_path: Path) -> None:
+    """Hugging Face's client downloads in threads, and would finish every file that it has begun."""
+    pieces = 0
+
+    def interrupt() -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 20:
+            process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+
+    with serving(HUBS["hf"](checkpoint)) as hub:
+        hub.before_piece = interrupt
+        size = hub.size("model.pt")
+        env = environment(**surroundings(tmp_path, hub.url))
+        command = [*COMMAND, "convert", "owner/model"]
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+            _, stderr = process.communicate(timeout=120)
+        assert (process.returncode, stderr.splitlines()[-1]) == (130, "warning: interrupted")
+        assert pieces < size / PIECE_BYTES / 2
+        hub.before_piece = None
+        assert convert(tmp_path, hub.url, "owner/model").exit_code == 0
+
+
 def is_of(environ: Path, folder: Path) -> bool:
     try:
         return str(folder).encode() in environ.read_bytes()
@@ -140,4 +165,4 @@ def test_client_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "modelscope_hub" else find(name))
     result = invoke("convert", "nano", "--hub", "ms")
-    result.assert_error(5, "package-missing", "modelscope-hub", "pip install 'funasr-cli[modelscope]'")
+    result.assert_error(5, "package-missing", "modelscope-hub", "the extra modelscope")

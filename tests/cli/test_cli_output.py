@@ -189,6 +189,27 @@ def test_a_result_with_the_name_of_another_ones_folder(tmp_path: Path, out: Path
 # --- existing files ---
 
 
+def test_all_results_exist(out: Path) -> None:
+    """One message for all inputs. Results of some inputs are reported for each of these inputs."""
+    out.mkdir()
+    clips = [DIGITS.path, ZH_DIGITS.path]
+    files = [out / f"{path.stem}.txt" for path in clips]
+    for file in files:
+        file.write_text("mine")
+    result = invoke(*BASE, *clips, "-o", out)
+    result.assert_error(1, "output-exists", "all 2 inputs", "--resume skips them, --force replaces them")
+    files[0].unlink()
+    result = invoke(*BASE, *clips, "-o", out)
+    assert (result.exit_code, [code for code, _ in result.errors]) == (1, ["output-exists"])
+    assert (files[0].read_text(), files[1].read_text()) == (f"{DIGITS.written}\n", "mine")
+
+
+def test_the_demo_model_on_other_recordings(clip: Path, en_flac: Path) -> None:
+    """A note says why the text is nonsense; copies of the bundled clips need none."""
+    other = (*BASE, en_flac, "--clip", "0-2")
+    assert [invoke(*run).has_demo_note for run in ((*BASE, clip), other, (*other, "-q"))] == [False, True, False]
+
+
 def test_existing_results(clip: Path, out: Path) -> None:
     """If one format exists, none is written; with --force, files are replaced, not modified in place."""
     out.mkdir()

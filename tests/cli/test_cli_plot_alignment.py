@@ -176,7 +176,7 @@ def test_without_the_drawing_library(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     result = invoke("transcribe", "-m", "demo", ENGLISH.path, "--plot-alignment", tmp_path / "b.png")
-    result.assert_error(5, "package-missing", package, "pip install 'funasr-cli[plot]'")
+    result.assert_error(5, "package-missing", package, "the extra plot")
     assert list(tmp_path.iterdir()) == []
 
 

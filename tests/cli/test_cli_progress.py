@@ -20,7 +20,7 @@ from funasr_cli.errors import AudioError
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 
 CLIPS = demo.clips()
-LINE = re.compile(r"(?P<what>[a-z]+(?: [a-z]+)?) +[━╸╺ ]+ (?P<facts>.*?) +[-:\d]+ left")
+LINE = re.compile(r"(?P<what>[a-z]+(?: [a-z]+)?) +[━╸╺ ]+ (?P<facts>.*?)(?: +[:\d]+ left)?")
 Watch = Callable[..., "Shown"]
 
 

@@ -18,6 +18,7 @@ from support.running import COMMAND, environment, funasr, invoke, tree
 from support.small import edit_json
 
 from funasr_cli import demo, writers
+from funasr_cli.cli.outcome import LOST
 from funasr_cli.cli.resume import NOTES
 from funasr_cli.writers import write_new
 
@@ -121,7 +122,7 @@ def test_an_interruption_while_a_result_is_written(
 
     monkeypatch.setattr(writers, "_publish", then_interrupt)
     result = invoke(*BASE, *pair, "-o", tmp_path / "out", "--batch-size", "1")
-    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "warning: interrupted\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", f"warning: interrupted: {LOST}\n")
     assert list(tree(tmp_path / "out")) == [f"{pair[0].stem}.txt"]
     assert_whole(tmp_path / "out" / f"{pair[0].stem}.txt", CLIPS[0].written)
     assert invoke(*BASE, pair[0], "-o", tmp_path / "out", "--resume").stderr == skipped(1)

@@ -75,8 +75,28 @@ def test_info(config: Path) -> None:
     assert facts["settings"] == [{"option": "lang", "value": "zh", "origin": str(config), "commands": both}]
     assert facts["environment"]["FUNASR_CONFIG"] == str(config)
     assert "demo" in facts["models"]
+    assert {"second opinion", "CTC text", "word times"} <= set(facts["capabilities"]["demo"])
     assert facts["packages"]["mlx"]
-    assert f"funasr-cli     {__version__}\n" in invoke("info", env=env).stdout
+    shown = invoke("info", env=env).stdout
+    assert f"funasr-cli     {__version__}\n" in shown
+    assert "second opinion" not in shown  # a name of the program's own; the list has words for users
+    assert "numbers as digits or as words" in shown
+
+
+def test_info_on_hubs(config: Path) -> None:
+    """It shows where the hubs' clients look and store, but no token."""
+    config.write_text("")
+    env = {
+        "FUNASR_CONFIG": str(config),
+        "HF_HOME": "/cache",
+        "HF_ENDPOINT": "https://mirror",
+        "HF_TOKEN": "hf_secret",
+    }
+    shown = invoke("info", env=env).stdout
+    assert "HF_HOME /cache" in shown
+    assert "HF_ENDPOINT https://mirror" in shown
+    assert "secret" not in shown
+    assert "every option has its default value\n" in shown
 
 
 def test_settings_in_force_and_their_sources(config: Path) -> None:

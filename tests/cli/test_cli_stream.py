@@ -21,6 +21,7 @@ from support.terminal import read_all, screen, terminal_environment
 from funasr_cli import demo
 from funasr_cli.cli import console, display
 from funasr_cli.cli.display import Region
+from funasr_cli.cli.outcome import LOST
 from funasr_cli.scheduling.events import PartialText
 
 CLIPS = demo.clips()
@@ -77,7 +78,8 @@ def test_ctrl_c(options: tuple[str, ...]) -> None:
         first = os.read(process.stdout.fileno(), 1)
         process.send_signal(signal.SIGINT)
         rest, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr.decode()) == (130, "warning: interrupted\n")
+    lost = "" if options else f": {LOST}"
+    assert (process.returncode, stderr.decode()) == (130, f"warning: interrupted{lost}\n")
     lines = (first + rest).decode().splitlines(keepends=True)
     wanted = [f"{clip.path}: {clip.written}\n" for clip in CLIPS * 300]
     assert 0 < len(lines) < len(wanted)
@@ -167,4 +169,4 @@ def test_ctrl_c_while_reading(small_model: Path, tmp_path: Path) -> None:
         time.sleep(0.1)
         os.close(writer)
         stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout, stderr) == (130, b"", b"warning: interrupted\n")
+    assert (process.returncode, stdout, stderr) == (130, b"", f"warning: interrupted: {LOST}\n".encode())

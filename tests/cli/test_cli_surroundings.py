@@ -142,7 +142,7 @@ def test_a_download_on_a_terminal(small_checkpoint: Path, tmp_path: Path) -> Non
             HF_HUB_DISABLE_TELEMETRY="1", NO_PROXY="127.0.0.1",
         )  # fmt: skip
     assert code == 0
-    assert re.search(r"downloading +[━╸╺ ]+", shown)
+    assert re.search(r"downloading +(\x1b\[[\d;]*m)*[━╸╺ ]+", shown)
     assert "Fetching" not in shown
     assert "Reconstruct" not in shown
     lines = screen(shown)

@@ -10,10 +10,12 @@ import pytest
 import soundfile
 from rich.cells import cell_len
 from support.expected import lines_of, summary
+from support.hub_client import surroundings
 from support.terminal import COLOURS, EAGER, account, drafts, frames, on_terminal, screen
 
 from funasr_cli import demo
 from funasr_cli.cli.display import SPARE_COLUMNS
+from funasr_cli.cli.run import DEMO_NOTE
 from funasr_cli.transcript import STAGES
 
 CLIPS = demo.clips()
@@ -90,8 +92,9 @@ def test_stdout_piped_and_stderr_on_a_terminal(options: tuple[str, ...], tmp_pat
     above, rows, _, below = account(shown)
     assert clip.written not in "\n".join(above)
     assert bool(drafts(shown)) == bool(options)
-    assert len(above) == 1
-    assert above[0].startswith(f"warning: {cut}: broke off after ")
+    note, warning = above
+    assert note == DEMO_NOTE
+    assert warning.startswith(f"warning: {cut}: broke off after ")
     assert [row[-1] for row in rows] == ["incomplete"]
     assert len(below) == 1
 
@@ -106,7 +109,8 @@ def test_table_of_all_inputs(tmp_path: Path) -> None:
         "transcribe", "-m", "demo", *names, cwd=tmp_path, stdout_too=False, COLUMNS="80"
     )
     assert (code, printed) == (1, f"a.flac: {CLIPS[0].written}\nb.flac: {CLIPS[1].written}\n")
-    lines = screen(shown)
+    note, *lines = screen(shown)
+    assert note == DEMO_NOTE
     assert lines[:-2] == [
         lines[0],
         "",
@@ -200,3 +204,33 @@ def test_control_characters_in_names_on_a_terminal(tmp_path: Path) -> None:
     plain = escapes_by_name(["a.flac", "b.flac"], tmp_path)
     assert escapes_by_name(hostile, tmp_path) <= plain
     assert "\x1b[2J" not in plain
+
+
+def test_questions_are_wrapped_between_words(tmp_path: Path) -> None:
+    """What the question says is as readable on a narrow terminal."""
+    env = surroundings(tmp_path, "http://127.0.0.1:9") | {"COLUMNS": "40"}
+    code, shown, _ = on_terminal("transcribe", CLIPS[0].path, answer="n\n", **env)
+    assert code == 3
+    asked = shown[: shown.index("[Y/n]")].splitlines()[1:-1]  # without the echo and the question itself
+    assert len(asked) > 2
+    assert [line for line in asked if cell_len(line) > 40 and " " in line.strip()] == []
+
+
+def test_a_prompt_is_not_wrapped() -> None:
+    """Its words must stay as they are, with their spaces."""
+    words = " ".join(["Kubernetes"] * 4)
+    prompt = "--hotword", words, "--show-prompt"
+    _, shown, _ = on_terminal("transcribe", "-m", "demo", CLIPS[-1].path, *prompt, COLUMNS="40")
+    assert words in shown
+
+
+@pytest.mark.parametrize(("columns", "facts"), [("40", {"time", "speed", "bar"}), ("60", {"time", "speed"})])
+def test_progress_on_a_narrow_terminal(columns: str, facts: set[str]) -> None:
+    """What has no room is left out, so that nothing else is cut off."""
+    _, shown, _ = on_terminal("transcribe", "-m", "demo", *[clip.path for clip in CLIPS[:3]], command=EAGER,
+                              COLUMNS=columns)  # fmt: skip
+    bars = [line for line in frames(shown) if line.startswith("transcribing")]
+    marks = {"time": "left", "speed": "x real", "bar": "━"}
+    assert len(bars) > 2
+    assert {fact for fact, mark in marks.items() if not any(mark in line for line in bars)} == facts
+    assert not any("…" in line for line in bars)

@@ -41,7 +41,7 @@ def test_a_line_for_each_segment(small_model: Path, zh_wav: Path) -> None:
     assert result.stdout == lines_of(small_model, zh_wav, max_tokens=6)
     assert len(result.stdout.splitlines()) == 2
     warnings = cut_short(zh_wav, "0.9-2.4", 6) + cut_short(zh_wav, "3.5-6.0", 6)
-    assert result.stderr == f"{warnings}1 of 1 inputs failed; {summary('0:04', '0.0%', failed=2, lost='0:04')}"
+    assert result.stderr == f"{warnings}the input failed; {summary('0:04', '0.0%', failed=2, lost='0:04')}"
     assert result.exit_code == 1
 
 
@@ -155,10 +155,10 @@ def test_it_is_offered_but_never_taken_silently(tmp_path: Path, monkeypatch: pyt
         ("bench", "--rtf"): (3, "model-missing"),
     }
     for command, code in codes.items():
-        invoke(*command, env=home).assert_error(*code, "no model has been", "--model demo")
+        invoke(*command, env=home).assert_error(*code, "no model has been", "demo")
     shutil.copytree(demo.MODEL, tmp_path / "models/demo")
     for command, code in codes.items():
-        invoke(*command, env=home).assert_error(*code, "no model except the demo", "--model demo")
+        invoke(*command, env=home).assert_error(*code, "no model except the demo", "demo")
     result = invoke("models", env=home)
     assert (result.stdout.split("\n")[0], result.stderr[:19]) == ("demo", "only the demo model")
     shutil.copytree(demo.MODEL, tmp_path / "models/mine")

@@ -78,7 +78,7 @@ def test_ctc_reading(case: Case, recognizer: Recognizer) -> None:
 
 
 def test_the_cases_cover_rows_with_padding_and_without(nano: Pair) -> None:
-    """Up to 32 rows, every length is a bucket of its own, so there is no padding."""
+    """Up to 32 rows, every length has its own bucket, so there is no padding."""
     lengths = [len(case.arrays[array]) for case in nano.cases.values() for array in ("features", "inputs_embeds")]
     assert sum(length < bucketed(length) for length in lengths) >= 3
     assert sum(32 < length == bucketed(length) for length in lengths) >= 3

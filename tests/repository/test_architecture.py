@@ -19,7 +19,7 @@ FOLDERS = ("families/fun_asr_nano/", "families/sense_voice/")  # documented as w
 # From bottom to top: a module may import from its own package and from lower lines.
 LAYERS = """
 errors demo
-characters languages paths tags vocabulary
+characters extras languages paths tags vocabulary
 options units transcript linebreaks
 measure capabilities tags subtitles
 compute audio formats

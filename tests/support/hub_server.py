@@ -6,7 +6,7 @@ import hashlib
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 MAIN, OLDER = "a" * 40, "b" * 40  # commits
+PIECE_BYTES = 1 << 14
 LARGE = (".pt", ".safetensors")  # files that a hub stores outside of git, under their SHA-256
 
 Answer = tuple[int, bytes, dict[str, str]]  # status, body, headers
@@ -32,7 +33,9 @@ class Repository:
     stays_broken = False  # if true, large files are refused from then on
     is_broken = False
     omits_bytes = 0  # bytes at the end of a large file that are silently not sent
+    halfway: Callable[[], None] | None = None  # called when half of a large file has been sent
     stated_bytes: int | None = None  # the size of large files that the hub lists, if not the real one
+    before_piece: Callable[[], None] | None = None  # called before each piece of a large file is sent
     url = ""
 
     def __init__(self, folder: Path) -> None:
@@ -194,7 +197,16 @@ def serving(repository: R, certificate: Path | None = None) -> Iterator[R]:
                 body, repository.breaks_after = body[: repository.breaks_after], None
                 repository.is_broken = repository.stays_broken
                 self.close_connection = True
-            self.wfile.write(body)
+            if is_large and repository.halfway:
+                half = len(body) // 2
+                self.wfile.write(body[:half])
+                repository.halfway()
+                body = body[half:]
+            step = PIECE_BYTES if is_large and repository.before_piece else max(1, len(body))
+            for start in range(0, len(body), step):
+                if is_large and repository.before_piece:
+                    repository.before_piece()
+                self.wfile.write(body[start : start + step])
 
         do_HEAD = do_CONNECT = do_GET  # clients send CONNECT to a proxy
 

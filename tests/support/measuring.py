@@ -27,7 +27,7 @@ def measured(*arguments: Any) -> dict[str, Any]:
 
 
 def check_case(case: dict[str, Any], trials: int) -> None:
-    """Assert what holds on a machine of any speed: no part exceeds the whole, and medians lie in their range."""
+    """Assert what holds at any speed: no part exceeds the whole, and medians are within their range."""
     assert case.keys() - {"times_faster", "text_times_faster", "same_texts"} == CASE
     assert case["peak_mlx_bytes"] > 0
     assert case["peak_process_bytes"] > 10e6

@@ -44,7 +44,7 @@ def asking(field: str) -> TranscribeOptions:
 
 
 def test_every_option_declares_its_needs() -> None:
-    """A new option must be added to one of the tables: a need, best effort, universal, or a rule of its own."""
+    """A new option must be added to one of the tables: a need, best effort, universal, or its own rule."""
     tables = [*NEEDS, *BEST_EFFORT, *UNIVERSAL, *CHECKED_SEPARATELY]
     assert sorted(tables) == sorted(ASKED) == sorted(field.name for field in fields(TranscribeOptions))
     assert all(ASKED[name] != getattr(DEFAULTS, name) for name in ASKED)

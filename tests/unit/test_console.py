@@ -1,12 +1,16 @@
 """What the console prints: lines that are broken between words, and names of inputs."""
 
+import io
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.progress import Task
 from support.transcripts import segment, transcript
 
-from funasr_cli.cli.console import wrapped
+from funasr_cli.cli import console
+from funasr_cli.cli.console import download_progress, wrapped
 from funasr_cli.cli.display import _costs
 from funasr_cli.cli.names import display_name, short_names
 from funasr_cli.transcript import Timings
@@ -38,11 +42,37 @@ def test_lines_are_broken_between_words(text: str, width: int, lines: list[str])
     assert wrapped(text, width).split("\n") == lines
 
 
+@pytest.mark.parametrize(("width", "shown"), [(80, 4), (40, 3), (30, 2)])
+def test_columns_of_a_download_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, width: int, shown: int
+) -> None:
+    """Each step keeps to one line: columns that have no room are left out. An unknown time is not shown."""
+    terminal = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
+    monkeypatch.setattr(console, "shows_progress", lambda: True)
+    bar = download_progress()
+    assert len(bar.columns) == shown
+    bar.add_task("downloading", total=1_670_000_000, completed=999_900_000)
+    with terminal.capture() as captured:
+        terminal.print(bar)
+    [line] = captured.get().splitlines()
+    assert ("downloading" in line, "left" in line, "--" in line) == (True, False, False)
+    assert ("1.0/1.7 GB" in line) == (shown > 2)
+    monkeypatch.setattr(Task, "speed", 1e6)
+    with terminal.capture() as captured:
+        terminal.print(bar)
+    assert ("left" in captured.get()) == (shown > 3)
+
+
 def test_names_of_inputs() -> None:
     assert [display_name(label) for label in ("-", "- [ch 2]", "-a.wav", "a.wav")] == [
         "standard input", "standard input [ch 2]", "-a.wav", "a.wav"
     ]  # fmt: skip
     assert short_names(["x/a.wav", "y/a.wav", "y/b.wav", "-"]) == ["x/a.wav", "y/a.wav", "b.wav", "standard input"]
+    deep = ["p/1/a.wav", "q/1/a.wav", "q/2/a.wav", "/1/a.wav"]
+    assert short_names(deep) == ["p/1/a.wav", "q/1/a.wav", "2/a.wav", "/1/a.wav"]
+    assert short_names(["x/a.wav", "x/a.wav"]) == ["a.wav", "a.wav"]
+    assert short_names([]) == []
 
 
 def test_costs_of_a_model_without_a_decoder() -> None:

@@ -16,6 +16,7 @@ from support.small import SMALL, convert
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.cli.convert import capabilities
+from funasr_cli.errors import ModelError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import read_config
 from funasr_cli.families.open import is_model
@@ -70,7 +71,7 @@ def test_which_model_is_the_default(home: Path, small_model: Path) -> None:
     add(home, small_model, "b")
     assert find_model(None) == home / "models/b"
     add(home, small_model, "owner/a")
-    assert_refused(None, "model-ambiguous", "--model: b, owner/a")
+    assert_refused(None, "model-ambiguous", "b, owner/a")
     twin = home / "models" / DOWNLOADS["nano"].hub_id  # converted from the layout that needs no torch
     add(home, small_model, DOWNLOADS["nano"].hub_id)
     assert (find_model(None), find_model("nano")) == (twin, twin)
@@ -114,6 +115,35 @@ def test_unknown_name_lists_the_existing_models(home: Path, small_model: Path) -
     assert_refused("o/c", "model-missing", "; convert one with: funasr convert o/c")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("/no/nano", "/no/nano: no such folder"),
+        ("./nano", "./nano: no such folder"),
+        ("a/b/c", "a/b/c: no such folder"),
+        ("https://huggingface.co/a/b", "neither a folder nor a hub id"),
+        ("", "is empty"),
+        ("Fun-ASR-Nano", "did you mean nano?"),
+        ("fun-asr-nano-2512-hf", "did you mean FunAudioLLM/Fun-ASR-Nano-2512-hf?"),
+        ("SenseVoiceSmal", "did you mean FunAudioLLM/SenseVoiceSmall?"),
+        ("FunAudioLLM/Fun-ASR-Nano-2512-hf", "funasr convert FunAudioLLM/Fun-ASR-Nano-2512-hf"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_names_that_no_model_has(name: str, value: str) -> None:
+    """A path is not taken for a model's name, and the names that a hub and the question show are known."""
+    assert_refused(name, "model-missing", value)
+
+
+def test_hints_for_the_default_model_suit_python(home: Path, small_model: Path) -> None:
+    """They name no option of the command line."""
+    for names in ((), ("a", "b")):
+        add(home, small_model, *names)
+        with pytest.raises(ModelError) as caught:
+            find_model(None)
+        assert "--" not in caught.value.hint
+
+
 def test_folder_that_is_no_model(home: Path, small_checkpoint: Path) -> None:
     name = str(small_checkpoint)
     assert_refused(name, "model-unconverted", f"{name}: ", f"funasr convert {name}")
@@ -150,6 +180,12 @@ def test_source_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_such_folder(home: Path, name: str) -> None:
     """A name that cannot be a hub id is taken for a path."""
     assert_refused(name, "model-missing", f"{name}: no such folder", find=fetch_checkpoint)
+
+
+def test_a_recording_is_not_a_source(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "meeting.m4a").touch()
+    name = str(tmp_path / "meeting.m4a")
+    assert_refused(name, "model-missing", f"funasr transcribe {name}", find=fetch_checkpoint)
 
 
 def test_a_converted_model_is_a_source_by_its_name(home: Path, small_model: Path) -> None:

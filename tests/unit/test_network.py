@@ -13,7 +13,7 @@ from support.hub_client import HUBS, Client
 from support.hub_server import Repository, serving
 
 from funasr_cli.hubs import modelscope
-from funasr_cli.hubs.network import failure, setting_at_fault
+from funasr_cli.hubs.network import OFFLINE_VARIABLE, failure, offline_variable, setting_at_fault
 
 NOWHERE = "http://127.0.0.1:9"  # no server listens there
 
@@ -134,7 +134,7 @@ def test_addresses(client: Client, endpoint: str) -> None:
 def test_an_answer_of_the_hub_names_no_settings(tmp_path: Path) -> None:
     answer = Exception()
     answer.status_code = 503  # type: ignore[attr-defined]
-    access = modelscope.Access(NOWHERE, "X", {"TOKEN": "“"}, ("SSL_CERT_FILE",), "pysocks", "", tmp_path, "")
+    access = modelscope.Access(NOWHERE, "X", {"TOKEN": "“"}, ("SSL_CERT_FILE",), "pysocks", "", tmp_path, "", "")
     assert setting_at_fault(answer, access) is None
 
 
@@ -144,7 +144,7 @@ def test_an_answer_of_the_hub_names_no_settings(tmp_path: Path) -> None:
 )
 def test_downloads_that_end_early(tmp_path: Path, number: int, code: str) -> None:
     """The innermost reason is reported, in one line."""
-    access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "", tmp_path, "make room")
+    access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "", tmp_path, "CACHE", "make room")
     try:
         try:
             raise OSError(number, os.strerror(number))
@@ -154,3 +154,25 @@ def test_downloads_that_end_early(tmp_path: Path, number: int, code: str) -> Non
         error = failure("owner/model", outer, access, "run it again")
     assert (error.code, error.hint) == (code, "make room" if code == "disk-full" else "run it again")
     assert (str(tmp_path) if code == "disk-full" else os.strerror(number)) in error.message
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTDIR])
+def test_a_cache_that_cannot_be_written(tmp_path: Path, number: int) -> None:
+    """More space would not help."""
+    access = modelscope.Access(NOWHERE, "X", {}, (), "pysocks", "", tmp_path, "CACHE", "make room")
+    unwritable = OSError(number, os.strerror(number), str(tmp_path / "blobs"))
+    error = failure("owner/model", unwritable, access, "run it again")
+    assert error.code == "output-unwritable"
+    assert ("CACHE" in error.hint, "room" in error.hint) == (True, False)
+
+
+@pytest.mark.parametrize("value", ["", "0", "false", "No", "OFF", "f", " n "])
+def test_values_that_allow_downloads(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(OFFLINE_VARIABLE, value)
+    assert offline_variable() is None
+
+
+@pytest.mark.parametrize("value", ["1", "true", "yes", "on", "2"])
+def test_values_that_forbid_downloads(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(OFFLINE_VARIABLE, value)
+    assert offline_variable() == OFFLINE_VARIABLE

@@ -62,7 +62,8 @@ GOOD, CUT = segment(0.0, 1.0, "a"), segment(1.0, 2.0, "b", "budget")
 def test_exit_codes(results: tuple[Transcript | None, ...], exit_code: int, strict: int) -> None:
     found = outcome(*results)
     assert (found.exit_code(strict=False), found.exit_code(strict=True)) == (exit_code, strict)
-    assert found.summary().startswith("1 of ") == (found.failed != set())
+    counted = "the input failed" if len(results) == 1 else "1 of 2 inputs failed"
+    assert found.summary().startswith(counted) == (found.failed != set())
 
 
 def test_segments_are_counted_by_their_state() -> None:

@@ -30,7 +30,8 @@ CODES |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "disk-full")
 def assert_fault(error: FunASRError, out: Path, number: int) -> None:
     """Assert that an error names the folder, the system's message and a hint, but no temporary name."""
     assert error.message == f"{out}: cannot be written ([Errno {number}] {os.strerror(number)})"
-    assert (error.code, error.hint) == (CODES.get(number, "output-unwritable"), HINTS.get(number, ""))
+    hint = HINTS.get(number, "").format(choose="name")
+    assert (error.code, error.hint) == (CODES.get(number, "output-unwritable"), hint)
 
 
 def break_at(step: str, error: BaseException, parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:

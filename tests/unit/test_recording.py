@@ -341,6 +341,9 @@ def test_no_recording(content: bytes, code: str) -> None:
     assert read.error is not None
     assert (read.error.code, len(read.samples)) == (code, 0)
     assert read.message.startswith("-: ")
+    is_text = b"text" in content.replace(b"\0", b"")
+    assert ("looks like text" in read.message) == is_text
+    assert "file is empty" not in read.message
 
 
 @pytest.mark.parametrize("folder", ["kept", "nowhere"])

@@ -1,10 +1,13 @@
 """Tables of measurements: in Markdown, and on narrow terminals."""
 
+from types import SimpleNamespace
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from funasr_cli.cli.tables import Grid
+from funasr_cli.cli.tables import Grid, hours
 
 GRID = Grid(["case", "seconds", "tok/s"], [["a|b", "1.00", "20.0"], ["中文", "2.00", "10.0"]], ["A note."])
 
@@ -18,6 +21,19 @@ def test_markdown() -> None:
         "\n"
         "A note.\n"
     )
+
+
+def test_how_long_an_hour_of_audio_takes() -> None:
+    """One sentence for each model, by its fastest case."""
+
+    def case(model: str, batch_size: int, rtf: float) -> Any:
+        return SimpleNamespace(
+            case=f"{model}, batch of {batch_size}", model=model, rtf=SimpleNamespace(median=rtf)
+        )
+
+    slow, fast = hours([case("nano", 1, 2.0), case("nano", 16, 1.99), case("demo", 1, 0.011)])
+    assert slow == "An hour of audio takes about 2.0 hours on this machine, at the speed of: nano, batch of 16."
+    assert fast.startswith("An hour of audio takes about 1 minute on this machine")
 
 
 def headings(grid: Grid, width: int) -> list[list[str]]:

@@ -18,7 +18,7 @@ from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, languages_
 from funasr_cli.families.fun_asr_nano.layout_funasr import open_funasr
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
 from funasr_cli.families.fun_asr_nano.upstream import MODEL, upstream_options
-from funasr_cli.languages import NANO_LANGUAGES
+from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.vocabulary import MARKS
 
 if TYPE_CHECKING:
@@ -30,19 +30,24 @@ DECODER_FILES = (
     "added_tokens.json",
 )  # fmt: skip
 CTC_ON_MODELSCOPE = "convert Fun-ASR-Nano-2512 with --hub ms: that copy has a CTC branch"
-ALIGN_HINT = "take them from another model with --align-with sensevoice"
-# 829.8 M values in bfloat16, and 11 MB of tokenizer. Transformers' layout has no CTC branch.
-NANO = Download("Fun-ASR-Nano", "FunAudioLLM/Fun-ASR-Nano-2512-hf", 1_671_000_000, word_times=False)
+ALIGN_HINT = "get word times from another model with --align-with sensevoice"
+ALIASES = {"nano": "FunAudioLLM/Fun-ASR-Nano-2512", "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512"}
+CONVERTED_BYTES = 1_671_000_000  # 829.8 M values in bfloat16, and 11 MB of tokenizer
+PICKLE_BYTES = 2_000_000_000  # of model.pt, which also has the decoder's head
 TOP_FILES = (*transformers.FEATURES_FILES, files.CTC_VOCABULARY_FILE, "chat_template.jinja")
 
 
 def capabilities(config: FunASRNanoConfig) -> Capabilities:
-    """Return a checkpoint's capabilities. Word times and drafts need its CTC branch."""
-    has_ctc = config.ctc is not None
-    ways = (CTC_ON_MODELSCOPE,) if config.prompt.languages == NANO_LANGUAGES else ()  # no MLT-Nano has the branch
+    """Return a checkpoint's capabilities."""
+    return _capabilities(config.prompt.languages, has_ctc=config.ctc is not None)
+
+
+def _capabilities(languages: tuple[str, ...], *, has_ctc: bool) -> Capabilities:
+    """Return the capabilities of a model for these languages. Word times and drafts need its CTC branch."""
+    ways = (CTC_ON_MODELSCOPE,) if languages == NANO_LANGUAGES else ()  # no MLT-Nano has the branch
     instead = ways[0] if ways else "leave it out, or choose a model that has a CTC branch"
     return Capabilities(
-        languages=config.prompt.languages,
+        languages=languages,
         prompt=True,
         hotwords=True,
         previous_text=True,
@@ -63,6 +68,18 @@ def capabilities(config: FunASRNanoConfig) -> Capabilities:
             "drafts": instead,
         },
     )
+
+
+def _downloads() -> dict[str, Download]:
+    """Return what is fetched for each name. No repository on Hugging Face has a CTC branch."""
+    nano, mlt_nano = (_capabilities(languages, has_ctc=False) for languages in (NANO_LANGUAGES, MLT_LANGUAGES))
+    pickled = PICKLE_BYTES, CONVERTED_BYTES, ("torch",)
+    in_safetensors = f"{ALIASES['nano']}-hf", CONVERTED_BYTES, CONVERTED_BYTES
+    return {
+        "nano": Download("Fun-ASR-Nano", *in_safetensors, capabilities=nano),
+        ALIASES["nano"]: Download("Fun-ASR-Nano", ALIASES["nano"], *pickled, capabilities=nano),
+        "mlt-nano": Download("Fun-ASR-MLT-Nano", ALIASES["mlt-nano"], *pickled, capabilities=mlt_nano),
+    }
 
 
 def _load(loaded: LoadedModel) -> "SpeechModel":
@@ -104,7 +121,7 @@ def _readme(config: FunASRNanoConfig) -> Iterator[str]:
 FAMILY = Family(
     model_type="fun_asr_nano",
     upstream_class=MODEL,
-    aliases={"nano": "FunAudioLLM/Fun-ASR-Nano-2512", "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512"},
+    aliases=ALIASES,
     config=FunASRNanoConfig,
     misfits=misfits,
     network=FunASRNano,
@@ -135,6 +152,7 @@ FAMILY = Family(
     upstream_options=upstream_options,
     readme=_readme,
     hub_files=(*DECODER_FILES, *(f"*/{name}" for name in DECODER_FILES), *TOP_FILES),
-    downloads={"nano": NANO},
+    downloads=_downloads(),
+    ctc_on_modelscope=("nano",),
     native=NativePart("llm", lambda config: config.llm),
 )

@@ -10,7 +10,7 @@ from funasr_cli.checkpoints.pieces import PIECES_FILE, TOKENS_FILE, converted_vo
 from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 from funasr_cli.families.cmvn import CMVN_FILE, read_cmvn
-from funasr_cli.families.family import Family, LoadedModel
+from funasr_cli.families.family import Download, Family, LoadedModel
 from funasr_cli.families.sense_voice.config import CAPABILITIES, REQUIRED_TAGS, SenseVoiceConfig, misfits
 from funasr_cli.families.sense_voice.layout_funasr import MODEL, RULES, open_funasr
 from funasr_cli.families.sense_voice.network import SenseVoice
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from funasr_cli.speech_model import SpeechModel
 
 HUB_ID = "FunAudioLLM/SenseVoiceSmall"
+# 234 M values: in float32, and converted to bfloat16. Hugging Face has the vocabulary only for SentencePiece.
+DOWNLOAD = Download(
+    "SenseVoiceSmall", HUB_ID, 937_000_000, 469_000_000, ("torch", "sentencepiece"), capabilities=CAPABILITIES
+)
 WHY_NOT_4_BITS = "4 bits raise its error rate by a tenth"  # transcribe.cpp's model card, LibriSpeech test-clean
 
 
@@ -50,4 +54,5 @@ FAMILY = Family(
     parts=(Part("quantize", "the encoder", ("encoder.", "ctc."), ("8",), WHY_NOT_4_BITS),),
     hub_files=(CMVN_FILE, "*bpe.model", TOKENS_FILE),
     modelscope_ids={HUB_ID: "iic/SenseVoiceSmall"},
+    downloads={"sensevoice": DOWNLOAD, "sense-voice-small": DOWNLOAD},
 )

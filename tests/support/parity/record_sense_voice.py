@@ -40,7 +40,7 @@ class Reference:
         loaded = self.model.state_dict()  # FunASR only prints a message when tensors are missing
         wrong = [name for name, value in loaded.items() if not torch.equal(value, self.stored[name])]
         if wrong or len(loaded) != len(self.stored) or self.frontend.cmvn is None:
-            raise AssertionError(f"not loaded as it stands there: {wrong[:5]}")
+            raise AssertionError(f"not loaded as stored: {wrong[:5]}")
         self._features: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def features(self, paths: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
