@@ -1,4 +1,4 @@
-"""A Qwen3 decoder computed by the C library: rows of different lengths, each in a slot of its own.
+"""A Qwen3 decoder computed by the C library: rows of different lengths, each in its own slot.
 
 `models.qwen3.Qwen3` is the same network on MLX, and what this is compared with.
 """

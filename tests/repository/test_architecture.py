@@ -205,7 +205,7 @@ def test_models_do_no_io() -> None:
 def test_only_the_command_line_prints() -> None:
     assert {module for module in modules() if "print" in calls(module) and top(module) != "cli"} <= {
         "__main__",
-        "native.build",  # a program of its own
+        "native.build",  # a separate program
         "hubs.modelscope",  # runs in a separate process
     }
 
