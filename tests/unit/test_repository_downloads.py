@@ -95,7 +95,7 @@ def test_a_repository_without_a_checkpoint(hub: Repository, client: Client) -> N
 def test_no_room_for_the_download(hub: Repository, client: Client) -> None:
     """No download starts."""
     hub.stated_bytes = 10**15
-    client.assert_refused(hub.url, "disk-full", "", "the download of owner/model needs 1,000,000,")
+    client.assert_refused(hub.url, "disk-full", "", "the download of owner/model needs 1000000")
     assert hub.downloaded == []
 
 
