@@ -23,9 +23,10 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     """In all that the library's own tests do."""
     library = tmp_path / "libfunasr.so"
     build.compile_library(library, SANITIZERS)
-    compiler = str(build.compiler())
+    compiler = build.compiler()
+    assert compiler
     runtimes = [
-        subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
+        subprocess.run([*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
         for name in ("libasan.so", "libubsan.so")
     ]
     done = subprocess.run(
