@@ -43,7 +43,7 @@ def compiler() -> list[str] | None:
 
 
 def sources_hash() -> str:
-    """Return the SHA-256 of the C sources. The library states it, so that a library of other sources is noticed."""
+    """Return the SHA-256 of the C sources, which the library states: one compiled from others is refused."""
     digest = hashlib.sha256()
     for path in sorted(SOURCES.glob("*.[ch]")):
         digest.update(f"{path.name}\n".encode() + path.read_bytes())
