@@ -216,3 +216,15 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(build, "compile_library", no_space)
     assert build.build(tmp_path / "missing") == "read-only"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it exists for Linux only")
+@pytest.mark.parametrize(("machine", "part"), [("x86_64", "AVX2"), ("aarch64", "aarch64")])
+def test_a_cpu_that_it_is_slow_on(machine: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "LIBRARY", Path(__file__))
+    monkeypatch.setattr(library, "_loaded", lambda: None)
+    monkeypatch.setattr(library, "instruction_sets", lambda _: (library.SLOWEST,))
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    reason = str(library.why_missing())
+    assert part in reason
+    assert ("AVX" in reason) == (machine == "x86_64")
