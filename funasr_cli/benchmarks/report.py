@@ -21,6 +21,7 @@ from funasr_cli.benchmarks.synthetic import write_synthetic
 from funasr_cli.capabilities import refuse_missing, refuse_unsupported, supported
 from funasr_cli.compute.backend import BLAS, describe, mx, on_accelerator
 from funasr_cli.compute.device import use_device
+from funasr_cli.families.load import choose_engine
 from funasr_cli.families.open import capabilities
 from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
@@ -109,7 +110,9 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
         if request.mode == Mode.MEMORY:
             cases = _memory(request, folders, paths, progress)
         else:
-            subjects = load_subjects(folders, request.dtype, request.trials, progress, request.engine)
+            subjects = load_subjects(
+                folders, request.dtype, request.trials, progress, request.engine, request.optional
+            )
             models = tuple(subject.cost for subject in subjects)
             cases = _in_turns(request, subjects, paths, work, progress)
     return Report(request, describe(), started, describe_machine(), describe_versions(), models, cases)
@@ -143,12 +146,13 @@ def _memory(
         able = capabilities(folder)
         options = supported(request.options, able, typed=request.typed)
         refuse_unsupported(options, able, name, typed=request.typed)
+        dtype, engine, _ = choose_engine(folder, request.dtype, request.engine, request.optional)
         flags = {
             "--lang": options.language or AUTO,
             "--max-tokens": options.max_tokens,
             "--device": request.device,
-            "--dtype": request.dtype,
-            "--engine": request.engine if request.engine != AUTO_ENGINE else None,
+            "--dtype": dtype,
+            "--engine": engine if engine != AUTO_ENGINE else None,
         }
         arguments = [str(part) for option, value in flags.items() if value for part in (option, value)]
         models[name] = ["-m", str(folder), *arguments]

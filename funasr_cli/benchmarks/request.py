@@ -50,6 +50,7 @@ class Request:
     device: str | None  # None lets MLX choose
     dtype: str | None  # type to compute in; None chooses by device
     engine: str  # what computes the decoder, as `load_model` takes it
+    optional: frozenset[str]  # "dtype", "engine": defaults that are ignored for a model that they do not suit
     audio: tuple[Path, ...]  # if empty, the demo clips or generated noise, depending on the mode
     options: TranscribeOptions
     batch_sizes: tuple[int | None, ...]  # None derives the size from the available memory

@@ -1,7 +1,7 @@
 """Load the models to be measured, and prepare the recordings."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from funasr_cli.audio.recording import Source, open_recording
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.compute.backend import mx
 from funasr_cli.families.converted import read_config
-from funasr_cli.families.load import load_model
+from funasr_cli.families.load import choose_engine, load_model
 from funasr_cli.measure import Spread
 from funasr_cli.options import AUTO_ENGINE
 from funasr_cli.pipeline import Recognizer
@@ -50,16 +50,21 @@ def load_subjects(
     trials: int,
     progress: Callable[[str], None],
     engine: str = AUTO_ENGINE,
+    optional: Collection[str] = (),
 ) -> list[Subject]:
-    """Load each model ``trials`` times and keep the last instance, so that all models are in memory."""
+    """Load each model ``trials`` times and keep the last instance, so that all models are in memory.
+
+    ``optional`` names what is ignored for a model that it does not suit, as `choose_engine` takes it.
+    """
     subjects = []
     for name, folder in zip(names_of(folders), folders, strict=True):
+        chosen = choose_engine(folder, dtype, engine, optional)
         before, seconds, recognizer = mx.get_active_memory(), [], None
         for trial in range(trials):
             progress(f"loading {folder.name}, {trial + 1} of {trials}")
             recognizer = None  # free its memory before loading the next one
             started = time.perf_counter()
-            recognizer = Recognizer(load_model(folder, dtype, engine))
+            recognizer = Recognizer(load_model(folder, chosen.dtype, chosen.engine))
             seconds.append(time.perf_counter() - started)
         assert recognizer is not None
         mlx_bytes = int(mx.get_active_memory()) - before

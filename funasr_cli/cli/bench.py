@@ -132,6 +132,7 @@ def bench(
         device=device,
         dtype=dtype,
         engine=engine,
+        optional=parameters.optional_computing(context),
         audio=tuple(audio or []),
         options=options,
         batch_sizes=sizes,

@@ -34,6 +34,14 @@ def typed(context: typer.Context, names: Mapping[str, tuple[str, ...]]) -> dict[
     return found
 
 
+def optional_computing(context: typer.Context) -> frozenset[str]:
+    """Return which of --dtype and --engine come from a variable or the settings file."""
+    names = {"dtype": None, "engine": DEFAULT_ENGINE}
+    return frozenset(
+        name for name, default in names.items() if context.params[name] != default and not is_typed(context, name)
+    )
+
+
 def comma_separated(*names: str) -> Callable[[str], list[str]]:
     """Return a completion function for a list of names separated by commas."""
 

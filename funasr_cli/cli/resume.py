@@ -20,7 +20,7 @@ from typing import Any
 from funasr_cli.cli import console
 from funasr_cli.inputs import Input
 from funasr_cli.languages import language_code
-from funasr_cli.options import AUTO_ENGINE, NATIVE, Tags, Timestamps, TranscribeOptions
+from funasr_cli.options import AUTO_ENGINE, INT8, NATIVE, Tags, Timestamps, TranscribeOptions
 from funasr_cli.paths import shown
 from funasr_cli.writers import DATA, DEFAULT_TIMES, SUBTITLES, Style
 
@@ -107,7 +107,7 @@ class Notes:
             "times": self._style.times or DEFAULT_TIMES[format],
             "subtitles": dataclasses.astuple(self._style.subtitles) if format in SUBTITLES else None,
             "confidence": self._options.confidence and format in ("json", "jsonl"),
-            "dtype": self._dtype,
+            "dtype": self._dtype or (INT8 if self._engine == NATIVE else None),
         }
         # Options of later versions count only if they differ from the default: old results stay up to date.
         if self._style.tags is not Tags.NONE and format not in DATA:

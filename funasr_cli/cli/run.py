@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from funasr_cli.capabilities import Capabilities, knows
-from funasr_cli.cli import console
+from funasr_cli.cli import console, parameters
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.inputs import Input
 from funasr_cli.options import LONG_PROMPT_TOKENS, TranscribeOptions
 from funasr_cli.paths import why_unreadable
 
 if TYPE_CHECKING:
+    import typer
+
     from funasr_cli.cli.display import Display
     from funasr_cli.cli.outcome import Outcome
     from funasr_cli.cli.output import Files
@@ -71,6 +73,25 @@ def choose_aligner(
     folder = find_aligner(name)
     needed = not is_default or "word_times" in typed
     return folder if needed or knows(options, capabilities(folder)) else None
+
+
+def choose_type_and_engine(folder: Path, context: "typer.Context") -> tuple[str | None, str]:
+    """Return the number type and the engine to load a model with.
+
+    Those from a variable or the settings file are ignored if the model cannot be loaded with them.
+    """
+    device, dtype, engine = (context.params[name] for name in ("device", "dtype", "engine"))
+    if not (optional := parameters.optional_computing(context)):
+        return dtype, engine
+    from funasr_cli.compute.device import use_device
+    from funasr_cli.families.load import choose_engine
+
+    if device:
+        use_device(device)
+    chosen = choose_engine(folder, dtype, engine, optional)
+    if chosen.ignored:
+        console.detail(f"a default from a variable or the settings file is ignored: {chosen.ignored}")
+    return chosen.dtype, chosen.engine
 
 
 def load(

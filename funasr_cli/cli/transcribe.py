@@ -14,7 +14,7 @@ from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
 from funasr_cli.cli.resume import Notes
-from funasr_cli.cli.run import choose_aligner, load, read_hotwords, transcribe_all
+from funasr_cli.cli.run import choose_aligner, choose_type_and_engine, load, read_hotwords, transcribe_all
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import find_inputs, folders_below, has_folders, parse_clip
 from funasr_cli.languages import AUTO
@@ -264,8 +264,9 @@ def transcribe(
         compare.refuse_unusable(inputs, options)
         typed = {"hotwords": "--compare-hotwords"} | typed  # hotwords from a variable count as well
         folder = first_model.find_or_fetch(context.params, inputs, options, typed)
+        number_type, computed_by = choose_type_and_engine(folder, context)
         recognizer, options = load(
-            folder, options, typed, device=device, dtype=dtype, engine=engine, show_prompt=show_prompt
+            folder, options, typed, device=device, dtype=number_type, engine=computed_by, show_prompt=show_prompt
         )
         raise typer.Exit(compare.run(inputs, recognizer, options))
     if plot_alignment:
@@ -277,18 +278,26 @@ def transcribe(
     options = replace(options, word_times=Timestamps.WORD in shown or plot_alignment is not None)
     folder = first_model.find_or_fetch(context.params, inputs, options, typed, files)
     able = capabilities(folder)
+    number_type, computed_by = choose_type_and_engine(folder, context)
     aligner = choose_aligner(align_with, able, options, typed)
     left = inputs
     if plan.folder and files:  # results depend only on the options that have an effect
         able = replace(able, word_times=able.word_times or aligner is not None)
         style = plan.style if able.tags or "tags" in typed else replace(plan.style, tags=Tags.NONE)
         effective = supported(options, able, typed=typed)
-        left = files.left(inputs, Notes(plan.folder, folder, effective, style, dtype, engine, aligner))
+        left = files.left(inputs, Notes(plan.folder, folder, effective, style, number_type, computed_by, aligner))
     outcome = Outcome(skipped=len(inputs) - len(left), incomplete=files.incomplete if files else 0)
     if not left:
         raise typer.Exit(outcome.exit_code(strict=strict))
     recognizer, options = load(
-        folder, options, typed, aligner, device=device, dtype=dtype, engine=engine, show_prompt=show_prompt
+        folder,
+        options,
+        typed,
+        aligner,
+        device=device,
+        dtype=number_type,
+        engine=computed_by,
+        show_prompt=show_prompt,
     )
     finish = []
     if plot_alignment:

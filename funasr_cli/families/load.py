@@ -1,8 +1,9 @@
 """Loading a model: strict checks of names and shapes, and the type that suits the device."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model
 from funasr_cli.checkpoints.keymap import model_shapes
@@ -10,7 +11,7 @@ from funasr_cli.checkpoints.quantize import BIASES, PACKED, SCALES, Groups
 from funasr_cli.checkpoints.tensors import size_bytes
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.compute.device import default_dtype, keep_in_memory, refuse_too_large
-from funasr_cli.errors import UsageError
+from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import ModelFile
 from funasr_cli.families.family import LoadedModel, NativePart
@@ -51,11 +52,49 @@ def load_aligner(folder: Path, dtype: str | None = None) -> SpeechModel:
     return load_model(folder, None if dtype == INT8 else dtype)
 
 
+class Choice(NamedTuple):
+    """Number type and engine to load a model with, as `load_model` takes them, and why a default is ignored."""
+
+    dtype: str | None
+    engine: str
+    ignored: str | None = None
+
+
+def choose_engine(folder: Path, dtype: str | None, engine: str, optional: Collection[str]) -> Choice:
+    """Drop an engine or a type that this model cannot be loaded with, if it is only a default.
+
+    `optional` names the defaults: "engine", "dtype" or both. If two of them do not go together, the engine counts.
+    """
+    ignored = None
+    if engine == NATIVE and "engine" in optional:
+        if dtype not in (None, *NATIVE_DTYPES) and "dtype" not in optional:
+            ignored = f"the native engine cannot compute in {dtype}"
+        else:
+            checkpoint = open_model(folder)
+            try:
+                usual = dtype if dtype in NATIVE_DTYPES else NATIVE_DTYPES[0]
+                native_part(checkpoint, registry.of_config(checkpoint.config), usual)
+            except (UsageError, SetupError) as error:
+                if dtype == INT8 and "dtype" not in optional:
+                    raise  # the type needs this engine
+                ignored = error.message
+    if ignored:
+        engine = AUTO_ENGINE
+    if dtype and "dtype" in optional and dtype not in _types(engine):
+        on = "the native engine" if engine == NATIVE else "MLX"
+        dtype, ignored = None, ignored or f"{on} cannot compute in {dtype}"
+    return Choice(dtype, engine, ignored)
+
+
+def _types(engine: str) -> tuple[str, ...]:
+    return NATIVE_DTYPES if engine == NATIVE else (AS_STORED, *DTYPES)
+
+
 def _checked(dtype: str | None, engine: str) -> str:
     """Return the type to compute in; raise a `UsageError` for one that the engine does not have."""
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}", f"choose from {', '.join(ENGINES)}", code="option-value")
-    known = NATIVE_DTYPES if engine == NATIVE else (AS_STORED, *DTYPES)
+    known = _types(engine)
     dtype = dtype or (NATIVE_DTYPES[0] if engine == NATIVE else default_dtype())
     if dtype in known:
         return dtype

@@ -1,20 +1,24 @@
 """Compile the C library; run by the build hook, and by ``python -m funasr_cli.native.build``.
 
-Uses nothing but the standard library, since the package's dependencies are not there while it is built.
+Uses only the standard library, since the package's dependencies are not installed while it is built.
 """
 
+import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SOURCES = FOLDER / "src"
 LIBRARY = FOLDER / "libfunasr.so"
+LOG = FOLDER / "build.log"  # why the library could not be compiled
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow")
 # Instruction sets of single files; which of them runs is decided on the machine that runs it, in cpu.c.
 OF_FILES = {
@@ -29,10 +33,21 @@ def is_wanted() -> bool:
     return sys.platform == "linux" and os.environ.get(SWITCH) != "0"
 
 
-def compiler() -> str | None:
-    """Return the C compiler: $CC, else cc or gcc; None if there is none."""
-    named = os.environ.get("CC")
-    return shutil.which(named) if named else shutil.which("cc") or shutil.which("gcc")
+def compiler() -> list[str] | None:
+    """Return the command of the C compiler: $CC, which may have options, else cc or gcc; None if there is none."""
+    with suppress(ValueError):  # a quotation mark without its partner
+        for command in [shlex.split(os.environ["CC"])] if os.environ.get("CC") else [["cc"], ["gcc"]]:
+            if command and (found := shutil.which(command[0])):
+                return [found, *command[1:]]
+    return None
+
+
+def sources_hash() -> str:
+    """Return the SHA-256 of the C sources, which the library states: one compiled from others is refused."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.glob("*.[ch]")):
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def compile_library(library: Path = LIBRARY, flags: Sequence[str] = ()) -> None:
@@ -40,31 +55,51 @@ def compile_library(library: Path = LIBRARY, flags: Sequence[str] = ()) -> None:
 
     Raises:
         RuntimeError: there is no compiler, or it fails; with what it printed.
+        OSError: the library cannot be written.
     """
     command = compiler()
     if command is None:
         raise RuntimeError("no C compiler: set CC, or install gcc")
     is_x86 = platform.machine() in ("x86_64", "AMD64")
+    stated = f'-DFN_SOURCES="{sources_hash()}"'
     with tempfile.TemporaryDirectory() as folder:
         objects = []
         for source in sorted(SOURCES.glob("*.c")):
             objects.append(f"{folder}/{source.stem}.o")
             own = OF_FILES.get(source.stem, "").split() if is_x86 else []
-            _run([command, *FLAGS, *own, *flags, "-c", str(source), "-o", objects[-1]])
+            _run([*command, *FLAGS, stated, *own, *flags, "-c", str(source), "-o", objects[-1]])
         made = f"{folder}/{library.name}"
-        _run([command, "-shared", *flags, *objects, "-o", made, "-lm", "-lpthread"])
+        _run([*command, "-shared", *flags, *objects, "-o", made, "-lm", "-lpthread"])
         # A copy, then a rename: a process that has the old one open keeps it.
         copy = library.with_suffix(f".{os.getpid()}")
-        shutil.copyfile(made, copy)
-        copy.replace(library)
+        try:
+            shutil.copyfile(made, copy)
+            copy.replace(library)
+        finally:
+            copy.unlink(missing_ok=True)
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+        raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}".rstrip())
+
+
+def build(folder: Path = FOLDER) -> str | None:
+    """Compile the library into a folder. If that fails, write a log instead, and return what it says."""
+    library, log = folder / LIBRARY.name, folder / LOG.name
+    try:
+        compile_library(library)
+        log.unlink(missing_ok=True)
+    except (RuntimeError, OSError) as error:
+        with suppress(OSError):  # the folder may be read-only
+            library.unlink(missing_ok=True)  # of an earlier build
+            log.write_text(f"{error}\n", encoding="utf-8")
+        return str(error)
+    return None
 
 
 if __name__ == "__main__":
-    compile_library()
+    if problem := build():
+        sys.exit(problem)
     print(LIBRARY)

@@ -1,6 +1,7 @@
 """The C library through ctypes: its structures and functions, as `src/native.h` declares them."""
 
 import ctypes
+import platform
 import sys
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
 from functools import cache
@@ -8,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from funasr_cli.native.build import LIBRARY, SWITCH, is_wanted
+from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
 ABI = 1
 FLOAT32, INT8 = 0, 1  # how weights are stored
 GROUP, TILE = 64, 16  # inputs that share a scale; outputs that are computed together
 ALIGNMENT = 64
 SLOWEST = "scalar"  # the reference, for tests: too slow to be used
+STALE = "compiled from other sources; install this package again, or run python -m funasr_cli.native.build"
 
 floats = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
 integers = np.ctypeslib.ndpointer(np.int32, flags="C_CONTIGUOUS")
@@ -55,9 +57,21 @@ def load(path: Path) -> ctypes.CDLL:
     """Load a library and declare its functions.
 
     Raises:
-        OSError: it cannot be loaded, or is of another version.
+        OSError: it cannot be loaded, or was compiled from other sources than those of this package.
     """
     library = ctypes.CDLL(str(path))
+    try:
+        _declare(library, path)
+    except AttributeError as error:  # it lacks a function
+        raise OSError(f"{path}: {STALE}") from error
+    return library
+
+
+def _declare(library: ctypes.CDLL, path: Path) -> None:
+    """Check where a library comes from, and declare the types of its functions."""
+    library.fn_sources.restype = c_char_p
+    if library.fn_sources().decode() != sources_hash():
+        raise OSError(f"{path}: {STALE}")
     if library.fn_abi() != ABI:
         raise OSError(f"{path}: version {library.fn_abi()} of the interface, not {ABI}")
     signatures = {
@@ -81,7 +95,6 @@ def load(path: Path) -> ctypes.CDLL:
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    return library
 
 
 def why_missing() -> str | None:
@@ -91,12 +104,18 @@ def why_missing() -> str | None:
     if not is_wanted():
         return f"it is switched off by {SWITCH}=0"
     if not LIBRARY.is_file():
-        return "this package was installed without a C compiler"
+        log = f"; the reason is in {LOG}" if LOG.is_file() else ""
+        return f"the library was not compiled when this package was installed{log}"
     try:
         fastest = instruction_sets(_loaded())[0]
     except OSError as error:
         return f"it cannot be loaded ({error})"
-    return "this CPU has neither AVX2 nor AVX512" if fastest == SLOWEST else None
+    if fastest != SLOWEST:
+        return None
+    machine = platform.machine()
+    if machine in ("x86_64", "AMD64"):
+        return "this CPU has neither AVX2 nor AVX512"
+    return f"it is fast on x86-64 CPUs only, and this one is {machine}"
 
 
 def library() -> ctypes.CDLL | None:

@@ -78,11 +78,13 @@ def test_memory_is_measured_with_the_engine() -> None:
 
 @needs_library
 def test_resume_does_not_mix_engines(tmp_path: Path) -> None:
-    """A result of another engine is made again; one of `auto` is one of MLX."""
+    """A result of another engine or type is made again; one of `auto` is one of MLX, and native means int8."""
     command = (*BASE, PATHS[0], "-o", tmp_path)
     assert invoke(*command).exit_code == 0
     for options, skipped in (
-        (("--engine", "auto"), True), (("--engine", "native"), False), (("--engine", "native"), True), ((), False)
+        (("--engine", "auto"), True), (("--engine", "native"), False), (("--engine", "native"), True),
+        (("--engine", "native", "--dtype", "int8"), True), (("--engine", "native", "--dtype", "float32"), False),
+        ((), False),
     ):  # fmt: skip
         result = invoke(*command, "--resume", *options)
         assert result.exit_code == 0
@@ -104,6 +106,58 @@ def test_a_family_that_the_engine_cannot_compute(tmp_path: Path) -> None:
     folder = convert(DATA / "sense_voice_small", tmp_path / "m").folder
     result = invoke("transcribe", "-m", folder, PATHS[0], "--engine", "native")
     result.assert_error(2, "option-unsupported", "--engine native", "SenseVoiceSmall")
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("options", "variables", "engine", "ignored"),
+    [
+        ((), {"FUNASR_DTYPE": "int8"}, MLX, "int8"),
+        (("--engine", "mlx"), {"FUNASR_DTYPE": "int8"}, MLX, "int8"),
+        (("--engine", "native"), {"FUNASR_DTYPE": "stored"}, NATIVE, "stored"),
+        ((), {"FUNASR_ENGINE": "native", "FUNASR_DTYPE": "stored"}, NATIVE, "stored"),
+        (("--dtype", "float32"), {"FUNASR_ENGINE": "native"}, NATIVE.replace("int8", "float32"), None),
+        (("--dtype", "stored"), {"FUNASR_ENGINE": "native"}, MLX.replace("float32", "bfloat16"), "stored"),
+        ((), {"FUNASR_ENGINE": "native", "FUNASR_NATIVE": "0"}, MLX, "FUNASR_NATIVE=0"),
+        ((), {"FUNASR_ENGINE": "native", "FUNASR_DTYPE": "int8", "FUNASR_NATIVE": "0"}, MLX, "FUNASR_NATIVE=0"),
+    ],
+)
+def test_defaults_that_do_not_suit(
+    options: tuple[str, ...], variables: dict[str, str], engine: str, ignored: str | None
+) -> None:
+    """Those from variables are ignored without an error, and -v says why."""
+    load_once.cache_clear()
+    result = invoke(*BASE, PATHS[0], "-f", "jsonl", "-v", *options, env=variables)
+    assert result.exit_code == 0, result
+    assert json.loads(result.stdout)["engine"] == engine
+    details = [line for line in result.stderr.splitlines() if "is ignored" in line]
+    assert len(details) == (ignored is not None)
+    assert all(str(ignored) in line for line in details)
+    assert "is ignored" not in invoke(*BASE, PATHS[0], *options, env=variables).stderr
+
+
+@pytest.mark.parametrize("dtype", [None, "int8", "float32"])
+def test_a_default_engine_and_another_family(dtype: str | None, tmp_path: Path) -> None:
+    folder = convert(DATA / "sense_voice_small", tmp_path / "m").folder
+    variables: dict[str, str | None] = {"FUNASR_ENGINE": "native", "FUNASR_DTYPE": dtype}
+    result = invoke("transcribe", "-m", folder, PATHS[0], "-f", "jsonl", "-v", env=variables)
+    assert result.exit_code == 0, result
+    assert json.loads(result.stdout)["engine"] == MLX
+    assert "SenseVoiceSmall" in next(line for line in result.stderr.splitlines() if "is ignored" in line)
+    if dtype == "int8":  # a type on the command line needs the engine
+        result = invoke("transcribe", "-m", folder, PATHS[0], "--dtype", dtype, env={"FUNASR_ENGINE": "native"})
+        result.assert_error(2, "option-unsupported", "SenseVoiceSmall")
+
+
+@needs_library
+def test_measurements_of_several_families_with_a_default_engine(tmp_path: Path) -> None:
+    folder = convert(DATA / "sense_voice_small", tmp_path / "m").folder
+    result = invoke(
+        "bench", "--rtf", "-m", "demo", "-m", folder, PATHS[0], "--trials", 1, "--json",
+        env={"FUNASR_ENGINE": "native"},
+    )  # fmt: skip
+    assert result.exit_code == 0, result
+    assert [model["engine"] for model in json.loads(result.stdout)["models"]] == [NATIVE, MLX]
 
 
 def test_an_engine_that_is_missing() -> None:
@@ -136,4 +190,6 @@ def test_ctrl_c(moment: int) -> None:
         started = time.monotonic()
         _, stderr = process.communicate(timeout=60)
         assert time.monotonic() - started < 1 + 2  # with the end of Python itself, on a busy machine
-    assert (process.returncode, stderr.decode()) == (130, "warning: interrupted\n")
+    assert process.returncode == 130
+    assert [line.partition(":")[0] for line in stderr.decode().splitlines()] == ["warning"]
+    assert stderr.startswith(b"warning: interrupted")

@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+from funasr_cli.native import build
 from funasr_cli.native.library import instruction_sets, library, load
 
+if build.LIBRARY.is_file() and build.is_wanted():
+    load(build.LIBRARY)  # fails if it was compiled from other sources: the tests would be skipped unnoticed
 NAMED = "NATIVE_LIBRARY"
 LIBRARY = load(Path(os.environ[NAMED])) if os.environ.get(NAMED) else library()
 SETS = instruction_sets(LIBRARY) if LIBRARY else ()

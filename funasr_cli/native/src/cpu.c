@@ -18,6 +18,11 @@ static int has_avx512(void) {
 
 int fn_abi(void) { return FN_ABI; }
 
+#ifndef FN_SOURCES /* build.py defines it */
+#define FN_SOURCES "unknown"
+#endif
+const char *fn_sources(void) { return FN_SOURCES; }
+
 const char *const *fn_instruction_sets(void) {
     static const char *names[4];
     int n = 0;

@@ -46,6 +46,9 @@ typedef struct fn_decoder fn_decoder;
 
 FN_EXPORT int fn_abi(void);
 
+/* SHA-256 of the sources that the library was compiled from, in hexadecimal digits. */
+FN_EXPORT const char *fn_sources(void);
+
 /* Names of the instruction sets that this CPU has, best first; NULL at the end. */
 FN_EXPORT const char *const *fn_instruction_sets(void);
 
