@@ -78,7 +78,7 @@ int fn_product(const struct fn_matrix *matrix, const float *x, int32_t n, float 
     const struct kernels *kernels = find_kernels(instruction_set);
     struct pool *pool = pool_new(threads);
     struct operand operand = {0};
-    int status = !kernels || n < 1 || matrix->columns % GROUP ? FN_BAD_ARGUMENT : !pool ? FN_NO_MEMORY : FN_OK;
+    int status = !kernels ? FN_NO_INSTRUCTION_SET : n < 1 || matrix->columns % GROUP ? FN_BAD_ARGUMENT : !pool ? FN_NO_MEMORY : FN_OK;
     if (!status) status = operand_reserve(&operand, n, matrix->columns, matrix->weights);
     if (!status) {
         for (size_t i = 0; i < (size_t)n * (size_t)matrix->columns; i++) operand.values[i] = x[i];
