@@ -13,7 +13,7 @@ from funasr_cli.native.build import LIBRARY, SWITCH, is_wanted
 ABI = 2
 FLOAT32, INT8 = 0, 1  # how weights are stored
 GROUP, TILE = 64, 16  # inputs that share a scale; outputs that are computed together
-TINY = 1e-36  # a group of smaller values counts as zeros
+TINY = 2e-36  # a group of smaller values counts as zeros
 ALIGNMENT = 64
 SLOWEST = "scalar"  # the reference, for tests: too slow to be used
 

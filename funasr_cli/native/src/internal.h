@@ -7,7 +7,7 @@
 #define GROUP 64        /* inputs that share a scale, in weights and in activations */
 #define TILE 16         /* outputs that are computed together */
 #define PAGE 64         /* positions of a slot that are allocated together */
-#define TINY 1e-36f     /* a group of smaller values counts as zeros: 127 / its peak may be infinite in float32 */
+#define TINY 2e-36f     /* a group of smaller values counts as zeros: its scale is not a normal float32 */
 
 /* A block of a packed FN_U8 matrix holds TILE outputs times GROUP inputs:
  *   uint8_t values[GROUP / 4][TILE][4];  w = scale * (value - 128) + offset

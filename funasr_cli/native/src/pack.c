@@ -52,8 +52,8 @@ int fn_pack(void *packed, const float *values, int32_t rows, int32_t columns, in
                 float scale = row < rows ? scale_of(from) : 0.0f;
                 ((float *)(block + BLOCK_VALUES))[output] = scale;
                 for (int i = 0; i < GROUP; i++) {
-                    float rounded = scale > 0.0f ? rintf(from[i] / scale) : 0.0f;
-                    block[place(output, i)] = (uint8_t)(fmaxf(-127.0f, fminf(127.0f, rounded)) + 128.0f);
+                    float rounded = scale > 0.0f ? rintf(from[i] / scale) : 0.0f; /* at most 127, either way */
+                    block[place(output, i)] = (uint8_t)(rounded + 128.0f);
                 }
             }
     return FN_OK;
