@@ -7,8 +7,8 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-/* Asked for directly, since __builtin_cpu_supports knows "f16c" only in later compilers. Whether the operating system
- * keeps the registers that it needs is asked with AVX2. */
+/* cpuid is asked directly, since clang 14 does not compile __builtin_cpu_supports("f16c"). Its
+ * registers are those of AVX2, which the operating system must support. */
 static int has_f16c(void) {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);

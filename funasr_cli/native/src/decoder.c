@@ -417,7 +417,8 @@ static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *po
     }
     longest = (longest + PAGE - 1) / PAGE * PAGE;
     d->scratch_width = longest;
-    return reserve_scratch(d, (size_t)n * (size_t)s->num_key_value_heads * longest) || reserve(d, n) ? FN_NO_MEMORY : FN_OK;
+    size_t scores = (size_t)n * (size_t)s->num_key_value_heads * longest;
+    return reserve_scratch(d, scores) || reserve(d, n) ? FN_NO_MEMORY : FN_OK;
 }
 
 int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *positions, const float *x, float *hidden) {

@@ -21,7 +21,7 @@ static uint16_t half_of(float value) {
     memcpy(&bits, &value, sizeof bits);
     sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
     if (magnitude > 0x7F800000) return (uint16_t)(sign | 0x7E00 | (magnitude >> 13 & 1023)); /* NaN */
-    if (magnitude >= 0x477FF000) return (uint16_t)(sign | 0x7C00);                           /* 65,520 or more: infinite */
+    if (magnitude >= 0x477FF000) return (uint16_t)(sign | 0x7C00); /* 65,520 or more: infinite */
     if (magnitude < 0x38800000) return (uint16_t)(sign | (uint32_t)rintf(fabsf(value) * 0x1p24f)); /* subnormal */
     /* 13 bits fall away; a carry goes into the exponent. */
     magnitude += 0xFFF + (magnitude >> 13 & 1);

@@ -102,8 +102,8 @@ static void wake_all(struct pool *pool) {
 
 void pool_free(struct pool *pool) {
     if (!pool) return;
-    if (pool->owner != getpid()) { /* waiting for the parent's workers, or destroying what they wait for, would hang */
-        free(pool);
+    if (pool->owner != getpid()) {
+        free(pool); /* waiting for the parent's workers, or destroying what they wait for, would hang */
         return;
     }
     atomic_store(&pool->stopping, 1);
