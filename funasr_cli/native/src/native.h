@@ -3,7 +3,7 @@
  * Every pointer that is passed in is borrowed unless a comment says otherwise, and must stay valid as long as the
  * decoder lives. Functions that can fail return 0 on success and a negative number on failure (see FN_*).
  * One decoder may be used by one thread at a time; only fn_clear_slot may be called meanwhile, for a slot that is not
- * in use. In a child of fork(), a decoder of the parent computes in one thread.
+ * in use. In a child of fork(), a decoder of the parent computes in one thread, provided that it was idle at the fork.
  */
 #ifndef FUNASR_NATIVE_H
 #define FUNASR_NATIVE_H
