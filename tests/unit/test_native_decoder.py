@@ -11,68 +11,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 from support.native import LIBRARY, NAMED, SETS, WITHOUT
+from support.native_decoder import CONFIG, VOCAB, WIDTH, make, prompt, reference, run
 
 from funasr_cli.compute.backend import mx
-from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
 from funasr_cli.native import decoder as native_decoder
 from funasr_cli.native import library as native_library
 from funasr_cli.native.build import LIBRARY as BUILT
 from funasr_cli.native.decoder import (
     POSITIONS_AT_ONCE,
     NativeDecoder,
-    dense_matrices,
     usual_threads,
     why_unsupported,
 )
 from funasr_cli.native.library import FLOAT32, INT8, check, load
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
-WIDTH, VOCAB = 128, 150
-CONFIG = Qwen3Config(
-    hidden_size=WIDTH, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, head_dim=32,
-    intermediate_size=192, vocab_size=VOCAB, rope_theta=1e6, rms_norm_eps=1e-6, tie_word_embeddings=True,
-    attention_bias=False,
-)  # fmt: skip
 LENGTHS = (1, 3, 64, 65, 131)  # on both sides of a page of keys
-
-
-@cache
-def reference(eps: float = CONFIG.rms_norm_eps) -> Qwen3:
-    mx.random.seed(11)
-    llm = Qwen3(replace(CONFIG, rms_norm_eps=eps))
-    for name, value in tree_flatten(llm.parameters()):
-        if "norm" in name:
-            llm.load_weights([(name, 1 + 0.3 * mx.random.normal(value.shape))], strict=False)
-    return llm
 
 
 @cache
 def decoder(weights: int, name: str) -> NativeDecoder:
     return make(weights, name)
-
-
-def make(
-    weights: int = INT8,
-    name: str | None = None,
-    threads: int = 2,
-    config: Qwen3Config = CONFIG,
-    **changed: np.ndarray,  # matrices by the last part of their name
-) -> NativeDecoder:
-    arrays = {name: np.array(value) for name, value in tree_flatten(reference().parameters())}
-    arrays |= {name: changed.get(name.split(".")[-2], value) for name, value in arrays.items()}
-    matrices = dense_matrices(LIBRARY, arrays, weights)
-    return NativeDecoder(LIBRARY, config, weights, matrices, lambda name: arrays[f"{name}.weight"], threads, name)
-
-
-def prompt(length: int) -> np.ndarray:
-    return np.random.default_rng(length).standard_normal((length, WIDTH)).astype(np.float32)
-
-
-def run(native: NativeDecoder, embeddings: np.ndarray) -> np.ndarray:
-    """Compute the hidden states of a new row."""
-    return native.run([native.new_row()], [embeddings])[0]
 
 
 @cache
@@ -364,7 +324,7 @@ def test_signals_are_for_the_threads_of_python() -> None:
 
 PROGRAM = """
 import os, signal, sys, threading, time
-from test_native_decoder import LENGTHS, make, prompt, run
+from support.native_decoder import make, prompt, run
 native = make()
 alone = run(native, prompt(65))
 os.register_at_fork(after_in_child=lambda: signal.alarm(20))  # ends a child that hangs
@@ -403,10 +363,10 @@ os._exit(0)
 @pytest.mark.parametrize("case", PROGRAMS)
 def test_the_end_of_a_process(case: str) -> None:
     """It neither crashes nor hangs."""
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     for _ in range(3):
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", PROGRAM + PROGRAMS[case]],
-            env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=60,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
