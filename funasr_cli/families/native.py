@@ -16,7 +16,7 @@ from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families.family import Family, NativePart
 from funasr_cli.native.decoder import NativeDecoder, interleaved, why_unsupported
-from funasr_cli.native.library import FLOAT32, GROUP, INT8, Packed, library, packed_size, why_missing
+from funasr_cli.native.library import FLOAT32, GROUP, INT8, TINY, Packed, library, packed_size, why_missing
 from funasr_cli.options import INT8 as INT8_DTYPE
 
 OPTION = "--engine native"
@@ -173,7 +173,9 @@ def rounded(values: np.ndarray) -> Affine:
     """Round (rows, columns) float32 to 8 bits, as the library rounds a matrix without offsets."""
     rows, columns = values.shape
     groups = values.reshape(rows, columns // GROUP, GROUP)
-    scales = np.abs(groups).max(axis=-1) / np.float32(127)  # (rows, groups)
+    peaks = np.abs(groups).max(axis=-1)  # (rows, groups)
+    scales = np.where(np.isfinite(peaks), np.where(peaks >= TINY, peaks / np.float32(127), 0), np.nan)
+    scales = scales.astype(np.float32)
     steps = np.divide(groups, scales[..., None], out=np.zeros_like(groups), where=scales[..., None] > 0)
     integers = np.clip(np.rint(steps), -127, 127) + 128
     return Affine(integers.astype(np.uint8).reshape(rows, columns), scales, -128 * scales)

@@ -7,7 +7,9 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from funasr_cli.native.library import FLOAT32, GROUP, INT8, TILE, Layer, Matrix,
 SLOTS = 256  # rows that may have keys and values at a time: more than any batch has
 POSITIONS_AT_ONCE = 128  # of prompts: Ctrl-C waits for them, and they need memory for activations
 PAGE = 64  # positions of a slot that are allocated together
+MOST_THREADS = 16  # a step has too little work for more
+CGROUP = Path("/sys/fs/cgroup")
 HALF_BYTES = 2  # of a key's or value's number
 HEAD = "lm_head"
 EMBEDDINGS = "model.embed_tokens"
@@ -38,6 +42,9 @@ def why_unsupported(config: Qwen3Config) -> str | None:
             return f"{name} is {width}, not a multiple of {GROUP}"
     if config.head_dim % TILE:
         return f"head_dim is {config.head_dim}, not a multiple of {TILE}"
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    if heads % kv_heads:
+        return f"num_attention_heads is {heads}, not a multiple of num_key_value_heads, {kv_heads}"
     return "its attention has biases" if config.attention_bias else None
 
 
@@ -75,6 +82,7 @@ class NativeDecoder:
 
         Raises:
             MemoryError: there is not enough.
+            ValueError: the sizes are not supported (`why_unsupported`), or the CPU lacks the instruction set.
         """
         self.config = config
         self._library, self._weights = loaded, weights
@@ -104,14 +112,15 @@ class NativeDecoder:
         embeddings = pack(EMBEDDINGS)
         head = embeddings if config.tie_word_embeddings else pack(HEAD)
         sizes = {name: getattr(config, name) for name in SIZES}
-        self._decoder = loaded.fn_decoder_new(
-            Shape(weights=weights, **sizes), layers, np.ascontiguousarray(norm("model.norm"), np.float32), head,
-            embeddings, SLOTS, threads or usual_threads(),
-            instruction_set and instruction_set.encode(),
-        )  # fmt: skip
-        if not self._decoder:
-            raise MemoryError("not enough memory for the CPU engine")
-        weakref.finalize(self, loaded.fn_decoder_free, self._decoder)
+        made = ctypes.c_void_p()
+        check(loaded.fn_decoder_new(
+            ctypes.byref(made), Shape(weights=weights, **sizes), layers,
+            np.ascontiguousarray(norm("model.norm"), np.float32), head, embeddings, SLOTS,
+            usual_threads() if threads is None else threads, instruction_set and instruction_set.encode(),
+        ))  # fmt: skip
+        self._decoder = made.value
+        # Not at exit: a daemon thread may still compute, and the system takes the memory back.
+        weakref.finalize(self, loaded.fn_decoder_free, self._decoder).atexit = False
         self._lock = threading.Lock()
         self._free = list(range(SLOTS))
 
@@ -213,9 +222,24 @@ class NativeDecoder:
 
 
 def usual_threads() -> int:
-    """Return the number of threads: the cores that this process may use, at most OMP_NUM_THREADS if it is set."""
-    cores, wanted = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(wanted)) if wanted.isdecimal() and int(wanted) else cores
+    """Return the number of threads: the cores that may be used, at most `MOST_THREADS` and OMP_NUM_THREADS."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # "4,2": 4, then 2 in each of them
+    limit = int(wanted) if wanted.isdecimal() and int(wanted) else MOST_THREADS
+    return max(1, min(len(os.sched_getaffinity(0)), limit, MOST_THREADS, *_container_cores()))
+
+
+def _container_cores() -> Iterator[int]:
+    """Yield the cores that the control group's quota allows, rounded down; nothing without a quota.
+
+    More threads than that would all be stopped for the rest of each period.
+    """
+    with suppress(OSError, ValueError):
+        quota, period = (CGROUP / "cpu.max").read_text().split()  # "max 100000" without a quota
+        yield int(quota) // int(period)
+    with suppress(OSError, ValueError):  # version 1
+        quota, period = ((CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if int(quota) > 0:
+            yield int(quota) // int(period)
 
 
 class Row:
@@ -227,6 +251,7 @@ class Row:
     def __init__(self, decoder: NativeDecoder, slot: int):
         self.slot, self.length = slot, 0
         self._end = weakref.finalize(self, _release, decoder, slot)
+        self._end.atexit = False
 
     def end(self) -> None:
         """Give the slot back; also done when the row is forgotten."""
@@ -234,6 +259,7 @@ class Row:
 
 
 def _release(decoder: NativeDecoder, slot: int) -> None:
+    # Without the lock: a row may be forgotten while its own thread holds it, and nothing computes with this slot.
     decoder._library.fn_clear_slot(decoder._decoder, slot)
     decoder._free.append(slot)
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
-ABI = 1
+ABI = 2
 FLOAT32, INT8 = 0, 1  # how weights are stored
 GROUP, TILE = 64, 16  # inputs that share a scale; outputs that are computed together
+TINY = 2e-36  # a group of smaller values counts as zeros
 ALIGNMENT = 64
 SLOWEST = "scalar"  # the reference, for tests: too slow to be used
 STALE = "compiled from other sources; install this package again, or run python -m funasr_cli.native.build"
@@ -74,16 +75,14 @@ def _declare(library: ctypes.CDLL, path: Path) -> None:
         raise OSError(f"{path}: {STALE}")
     if library.fn_abi() != ABI:
         raise OSError(f"{path}: version {library.fn_abi()} of the interface, not {ABI}")
+    matrices = (POINTER(Shape), POINTER(Layer), floats, POINTER(Matrix), POINTER(Matrix))
     signatures = {
         "fn_instruction_sets": (POINTER(c_char_p), []),
         "fn_packed_size": (c_size_t, [c_int32, c_int32, c_int32, c_int32]),
         "fn_pack": (c_int, [c_void_p, floats, c_int32, c_int32, c_int32]),
         "fn_pack_affine": (c_int, [c_void_p, bytes_, floats, floats, c_int32, c_int32, c_int32]),
         "fn_product": (c_int, [POINTER(Matrix), floats, c_int32, floats, c_int32, c_char_p]),
-        "fn_decoder_new": (
-            c_void_p,
-            [POINTER(Shape), POINTER(Layer), floats, POINTER(Matrix), POINTER(Matrix), c_int32, c_int32, c_char_p],
-        ),
+        "fn_decoder_new": (c_int, [POINTER(c_void_p), *matrices, c_int32, c_int32, c_char_p]),
         "fn_decoder_free": (None, [c_void_p]),
         "fn_decoder_instruction_set": (c_char_p, [c_void_p]),
         "fn_embed": (c_int, [c_void_p, integers, c_int32, floats]),
@@ -196,5 +195,7 @@ def check(status: int) -> None:
     """Raise a MemoryError or ValueError for what a function returned, unless it succeeded."""
     if status == -1:
         raise MemoryError("not enough memory for the CPU engine")
+    if status == -3:
+        raise ValueError("this CPU does not have the instruction set")
     if status:
         raise ValueError("the CPU engine refuses its arguments")

@@ -15,7 +15,13 @@ from funasr_cli.native import build, library
 from funasr_cli.native.library import instruction_sets, load
 
 TESTS = Path(__file__).parents[1]
-SANITIZERS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+SANITIZERS = (
+    "-g",
+    "-O1",
+    "-fvisibility=default",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+)
 HAS_COMPILER = build.compiler() is not None
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -281,3 +282,24 @@ def test_slots_after_an_error(failing: int, error: type[BaseException], monkeypa
     gc.collect()
     assert len(model.network.llm._free) == SLOTS
     assert [each.text for each in recognizer.transcribe_batch(PATHS[:2])] == [clip.written for clip in CLIPS[:2]]
+
+
+@needs_library
+def test_slots_are_given_back_at_once_after_an_error() -> None:
+    """Also while something, such as a traceback, still refers to the batch."""
+    session = load_model(demo.MODEL, "int8", "native").session(DEFAULTS)
+    batch = Mock()
+    session._decoder, session._stage = batch, "decode"
+    session.reset()
+    batch.close.assert_called_once_with()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rounding_what_is_not_finite(bad: float) -> None:
+    """The group's scale is NaN; groups of tiny values are zeros."""
+    values = np.ones((2, 192), np.float32)
+    values[1, 70], values[0, 128:] = bad, 1e-37
+    scales = rounded(values).scales
+    assert np.isnan(scales).tolist() == [[False] * 3, [False, True, False]]
+    assert scales[0, 2] == 0
+    assert not multiplied_out(rounded(values))[0, 128:].any()

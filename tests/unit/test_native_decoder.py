@@ -1,47 +1,38 @@
 """The decoder of the C library: compared with the one on MLX, and rows in a batch with rows alone."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
-from support.native import LIBRARY, SETS, WITHOUT
+from support.native import LIBRARY, NAMED, SETS, WITHOUT
+from support.native_decoder import CONFIG, VOCAB, WIDTH, make, prompt, reference, run
 
 from funasr_cli.compute.backend import mx
-from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
-from funasr_cli.native.decoder import NativeDecoder, dense_matrices, why_unsupported
-from funasr_cli.native.library import FLOAT32, INT8
+from funasr_cli.native import decoder as native_decoder
+from funasr_cli.native import library as native_library
+from funasr_cli.native.build import LIBRARY as BUILT
+from funasr_cli.native.decoder import (
+    POSITIONS_AT_ONCE,
+    NativeDecoder,
+    usual_threads,
+    why_unsupported,
+)
+from funasr_cli.native.library import FLOAT32, INT8, check, load
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
-WIDTH, VOCAB = 128, 150
-CONFIG = Qwen3Config(
-    hidden_size=WIDTH, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, head_dim=32,
-    intermediate_size=192, vocab_size=VOCAB, rope_theta=1e6, rms_norm_eps=1e-6, tie_word_embeddings=True,
-    attention_bias=False,
-)  # fmt: skip
 LENGTHS = (1, 3, 64, 65, 131)  # on both sides of a page of keys
 
 
 @cache
-def reference() -> Qwen3:
-    mx.random.seed(11)
-    llm = Qwen3(CONFIG)
-    for name, value in tree_flatten(llm.parameters()):
-        if "norm" in name:
-            llm.load_weights([(name, 1 + 0.3 * mx.random.normal(value.shape))], strict=False)
-    return llm
-
-
-@cache
-def decoder(weights: int, name: str, threads: int = 2) -> NativeDecoder:
-    arrays = {name: np.array(value) for name, value in tree_flatten(reference().parameters())}
-    matrices = dense_matrices(LIBRARY, arrays, weights)
-    return NativeDecoder(LIBRARY, CONFIG, weights, matrices, lambda name: arrays[f"{name}.weight"], threads, name)
-
-
-def prompt(length: int) -> np.ndarray:
-    return np.random.default_rng(length).standard_normal((length, WIDTH)).astype(np.float32)
+def decoder(weights: int, name: str) -> NativeDecoder:
+    return make(weights, name)
 
 
 @cache
@@ -153,7 +144,8 @@ def test_rows_come_and_go() -> None:
 def test_what_is_not_supported_is_named() -> None:
     assert why_unsupported(CONFIG) is None
     for field, value in {"hidden_size": 100, "head_dim": 24, "attention_bias": True}.items():
-        assert why_unsupported(Qwen3Config(**(vars(CONFIG) | {field: value})))
+        assert why_unsupported(replace(CONFIG, **{field: value}))
+    assert "num_key_value_heads, 4" in str(why_unsupported(replace(CONFIG, num_key_value_heads=4)))
 
 
 def test_threads_take_turns() -> None:
@@ -168,3 +160,213 @@ def test_threads_take_turns() -> None:
 
     with ThreadPoolExecutor(5) as pool:
         assert list(pool.map(run, LENGTHS)) == [True] * 5
+
+
+# --- arithmetic at the edges ---
+
+
+@pytest.mark.parametrize("weights", [FLOAT32, INT8])
+@pytest.mark.parametrize("name", SETS)
+def test_the_first_of_equal_logits_is_chosen(weights: int, name: str) -> None:
+    table = np.array(reference().model.embed_tokens.weight)
+    table[[5, 40, VOCAB - 1]] = 3 * np.abs(table).max()
+    native = make(weights, name, embed_tokens=table)
+    ids, _ = native.choose(np.ones((3, WIDTH), np.float32))
+    assert ids.tolist() == [5] * 3
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_epsilon_of_the_norms(name: str) -> None:
+    """It outweighs what is much smaller."""
+    small, llm = prompt(9) * np.float32(1e-4), reference(1e-2)
+    native = make(FLOAT32, name, config=replace(CONFIG, rms_norm_eps=1e-2))
+    exact = np.array(llm(mx.array(small)[None], llm.make_cache(1))[0])
+    assert np.abs(run(native, small) - exact).max() < 2e-3 * np.abs(exact).max()
+
+
+def test_long_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They equal MLX's to the end, and are read in pieces, between which Ctrl-C is noticed."""
+    native, length, counts = decoder(FLOAT32, SETS[0]), 700, list[int]()
+    step = LIBRARY.fn_step
+
+    class Counting:
+        def __getattr__(self, name: str) -> object:
+            return getattr(LIBRARY, name)
+
+        def fn_step(self, pointer: int, count: int, *arguments: object) -> int:
+            counts.append(count)
+            return int(step(pointer, count, *arguments))
+
+    monkeypatch.setattr(native, "_library", Counting())
+    hidden = run(native, prompt(length))
+    assert np.abs(hidden - expected(length)).max() < 2e-3 * np.abs(expected(length)).max()
+    assert sum(counts) == length
+    assert max(counts) == POSITIONS_AT_ONCE <= 256
+
+
+# --- what is refused ---
+
+
+def test_slots_and_positions_that_do_not_exist() -> None:
+    native, x, hidden = decoder(INT8, SETS[0]), prompt(1), np.empty((1, WIDTH), np.float32)
+    row = native.new_row()
+    native.run([row], [prompt(70)])  # two pages
+    for slot, position in ((-1, 0), (256, 0), (row.slot, -1)):
+        with pytest.raises(ValueError, match="refuses"):
+            native._call(
+                LIBRARY.fn_step,
+                1,
+                np.array([slot], np.int32),
+                np.array([position], np.int32),
+                x,
+                hidden.ctypes.data,
+            )
+    other = native.new_row().slot
+    for source, target, length in (
+        (-1, other, 1), (256, other, 1), (row.slot, -1, 1), (row.slot, 256, 1), (row.slot, row.slot, 1),
+        (row.slot, other, -1), (row.slot, other, 129), (other, row.slot, 1),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="refuses"):
+            native._call(LIBRARY.fn_copy_slot, source, target, length)
+    native._call(LIBRARY.fn_copy_slot, row.slot, other, 128)
+    for slot in (-1, 256):
+        LIBRARY.fn_clear_slot(native._decoder, slot)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shape"),
+    [("embed_tokens", (VOCAB + 1, WIDTH)), ("o_proj", (WIDTH, 64)), ("k_proj", (128, WIDTH)),
+     ("down_proj", (WIDTH + 16, 192))],
+)  # fmt: skip
+def test_matrices_that_do_not_fit(matrix: str, shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="refuses"):
+        make(**{matrix: np.ones(shape, np.float32)})
+
+
+def test_sizes_that_are_not_supported() -> None:
+    """They are not mistaken for too little memory."""
+    for change in ({"num_key_value_heads": 4}, {"head_dim": 24}, {"num_hidden_layers": 0}, {"vocab_size": 0}):
+        with pytest.raises(ValueError, match="refuses"):
+            make(config=replace(CONFIG, **change))
+    with pytest.raises(ValueError, match="refuses"):
+        make(threads=0)
+    with pytest.raises(ValueError, match="instruction set"):
+        make(name="unknown")
+
+
+def test_a_library_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_library, "ABI", native_library.ABI + 1)
+    with pytest.raises(OSError, match="version"):
+        load(Path(os.environ.get(NAMED) or BUILT))
+
+
+def test_statuses() -> None:
+    check(0)
+    for status, error in ((-1, MemoryError), (-2, ValueError), (-3, ValueError)):
+        with pytest.raises(error):
+            check(status)
+
+
+# --- threads and processes ---
+
+
+@pytest.mark.parametrize(
+    ("cores", "wanted", "quota", "expected_threads"),
+    [
+        (8, None, None, 8), (8, "3", None, 3), (8, "4,2", None, 4), (8, " 5 ", None, 5), (8, "64", None, 8),
+        (8, "0", None, 8), (8, "many", None, 8), (8, "", None, 8), (192, None, None, 16), (192, "100", None, 16),
+        (8, None, "max 100000", 8), (8, None, "250000 100000", 2), (8, None, "50000 100000", 1),
+        (8, "1", "250000 100000", 1), (8, None, "damaged", 8), (8, None, "v1 400000", 4), (8, None, "v1 -1", 8),
+    ],
+)  # fmt: skip
+def test_the_number_of_threads(
+    cores: int, wanted: str | None, quota: str | None, expected_threads: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The cores that may be used, within the container's quota, at most 16 or what the user wants."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(native_decoder, "CGROUP", tmp_path)
+    if wanted is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    if quota and quota.startswith("v1"):
+        (tmp_path / "cpu").mkdir()
+        (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota.split()[1] + "\n")
+        (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    elif quota:
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert usual_threads() == expected_threads
+
+
+def blocked_signals() -> Iterator[tuple[str, int]]:
+    """Yield the threads of this process, each with the set of signals that it does not take."""
+    for task in Path("/proc/self/task").iterdir():
+        lines = (task / "status").read_text().splitlines()
+        yield task.name, next((int(line.split()[1], 16) for line in lines if line.startswith("SigBlk")), -1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc")
+def test_signals_are_for_the_threads_of_python() -> None:
+    """Ctrl-C is not taken by a thread of the library, and the caller's own signals stay as they were."""
+    before = dict(blocked_signals())
+    native = make(threads=4)
+    after = dict(blocked_signals())
+    new = after.keys() - before.keys()
+    assert len(new) == 3
+    for name in new:
+        assert all(after[name] >> signal - 1 & 1 for signal in (2, 15))  # SIGINT, SIGTERM
+    assert {name: after[name] for name in before if name in after} == {
+        name: blocked for name, blocked in before.items() if name in after
+    }
+    del native
+
+
+PROGRAM = """
+import os, signal, sys, threading, time
+from support.native_decoder import make, prompt, run
+native = make()
+alone = run(native, prompt(65))
+os.register_at_fork(after_in_child=lambda: signal.alarm(20))  # ends a child that hangs
+"""
+PROGRAMS = {
+    "a daemon thread computes at exit": """
+def forever():
+    while True:
+        run(native, prompt(131))
+for _ in range(2):
+    threading.Thread(target=forever, daemon=True).start()
+time.sleep(0.3)
+""",
+    "a child exits": """
+pid = os.fork()
+if pid:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0)
+""",
+    "a child computes": """
+pid = os.fork()
+if pid:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0)
+os._exit(0 if (run(native, prompt(65)) == alone).all() else 3)
+""",
+    "a child deletes the decoder": """
+pid = os.fork()
+if pid:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0)
+del native
+os._exit(0)
+""",
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("case", PROGRAMS)
+def test_the_end_of_a_process(case: str) -> None:
+    """It neither crashes nor hangs."""
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", PROGRAM + PROGRAMS[case]],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr

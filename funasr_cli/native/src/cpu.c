@@ -5,8 +5,17 @@
 #include <string.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
+
+/* cpuid is asked directly, since clang 14 does not compile __builtin_cpu_supports("f16c"). Its
+ * registers are those of AVX2, which the operating system must support. */
+static int has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static int has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 static int has_avx512(void) {
@@ -16,6 +25,29 @@ static int has_avx512(void) {
 }
 #endif
 
+/* Best first: a CPU that has one has those after it, too. */
+static const char *const names[] = {
+#if defined(__x86_64__)
+    "avx512", "avx2",
+#endif
+    "scalar", NULL};
+
+static const struct kernels *const kernels[] = {
+#if defined(__x86_64__)
+    &kernels_avx512, &kernels_avx2,
+#endif
+    &kernels_scalar};
+
+/* The first of `names` that this CPU has. */
+static int best(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return has_avx512() ? 0 : has_avx2() ? 1 : 2;
+#else
+    return 0;
+#endif
+}
+
 int fn_abi(void) { return FN_ABI; }
 
 #ifndef FN_SOURCES /* build.py defines it */
@@ -23,29 +55,10 @@ int fn_abi(void) { return FN_ABI; }
 #endif
 const char *fn_sources(void) { return FN_SOURCES; }
 
-const char *const *fn_instruction_sets(void) {
-    static const char *names[4];
-    int n = 0;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (has_avx512()) names[n++] = kernels_avx512.name;
-    if (has_avx2()) names[n++] = kernels_avx2.name;
-#endif
-    names[n++] = kernels_scalar.name;
-    names[n] = NULL;
-    return names;
-}
+const char *const *fn_instruction_sets(void) { return names + best(); }
 
 const struct kernels *find_kernels(const char *name) {
-    static const struct kernels *const all[] = {
-#if defined(__x86_64__)
-        &kernels_avx512, &kernels_avx2,
-#endif
-        &kernels_scalar};
-    for (const char *const *has = fn_instruction_sets(); *has; has++) {
-        if (name && strcmp(name, *has)) continue;
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-            if (!strcmp(all[i]->name, *has)) return all[i];
-    }
+    for (int i = best(); names[i]; i++)
+        if (!name || !strcmp(name, names[i])) return kernels[i];
     return NULL;
 }

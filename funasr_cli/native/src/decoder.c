@@ -37,8 +37,9 @@ struct fn_decoder {
     float *x;                 /* (n, hidden_size), the residual stream */
     float *qkv;               /* (n, (heads + 2 kv_heads) * head_dim) */
     float *turns;             /* (n, head_dim): cosines, then sines */
-    float *scratch;           /* (threads in attention, longest row) scores */
-    size_t scratch_size;
+    float *scratch;           /* scores, (n * kv_heads, scratch_width) */
+    size_t scratch_width;     /* the longest row of this step, in whole pages */
+    size_t scratch_capacity;  /* allocated floats */
     struct operand normed;    /* (n, hidden_size) */
     struct operand attended;  /* (n, heads * head_dim) */
     struct operand activated; /* (n, intermediate_size) */
@@ -79,6 +80,18 @@ static int is_supported(const struct fn_shape *s) {
            s->num_hidden_layers > 0 && s->vocab_size > 0 && (s->weights == FN_F32 || s->weights == FN_U8);
 }
 
+static int fits(const struct fn_matrix *m, int rows, int columns, int weights) {
+    return m->data && m->rows == rows && m->columns == columns && m->weights == weights &&
+           (!m->has_offset || weights == FN_U8);
+}
+
+static int layer_fits(const struct fn_layer *layer, const struct fn_shape *s) {
+    return fits(&layer->qkv, qkv_width(s), s->hidden_size, s->weights) &&
+           fits(&layer->output, s->hidden_size, query_width(s), s->weights) &&
+           fits(&layer->gate_up, 2 * s->intermediate_size, s->hidden_size, s->weights) &&
+           fits(&layer->down, s->hidden_size, s->intermediate_size, s->weights);
+}
+
 /* --- life of a decoder --- */
 
 static float *copy(const float *values, int n) {
@@ -101,17 +114,25 @@ static int copy_layers(fn_decoder *d, const struct fn_layer *layers) {
     return FN_OK;
 }
 
-fn_decoder *fn_decoder_new(const struct fn_shape *shape, const struct fn_layer *layers, const float *final_norm,
-                           const struct fn_matrix *head, const struct fn_matrix *embeddings, int32_t slots,
-                           int32_t threads, const char *instruction_set) {
+int fn_decoder_new(fn_decoder **made, const struct fn_shape *shape, const struct fn_layer *layers,
+                   const float *final_norm, const struct fn_matrix *head, const struct fn_matrix *embeddings,
+                   int32_t slots, int32_t threads, const char *instruction_set) {
     const struct kernels *kernels = find_kernels(instruction_set);
-    if (!kernels || !is_supported(shape) || slots < 1) return NULL;
+    *made = NULL;
+    if (!kernels) return FN_NO_INSTRUCTION_SET;
+    if (!embeddings) embeddings = head;
+    if (!is_supported(shape) || slots < 1 || threads < 1 ||
+        !fits(head, shape->vocab_size, shape->hidden_size, shape->weights) ||
+        !fits(embeddings, shape->vocab_size, shape->hidden_size, shape->weights))
+        return FN_BAD_ARGUMENT;
+    for (int i = 0; i < shape->num_hidden_layers; i++)
+        if (!layer_fits(&layers[i], shape)) return FN_BAD_ARGUMENT;
     fn_decoder *d = calloc(1, sizeof *d);
-    if (!d) return NULL;
+    if (!d) return FN_NO_MEMORY;
     d->shape = *shape;
     d->kernels = kernels;
     d->head = *head;
-    d->embeddings = embeddings ? *embeddings : *head;
+    d->embeddings = *embeddings;
     d->slot_count = slots;
     d->pool = pool_new(threads);
     d->slots = calloc((size_t)slots, sizeof *d->slots);
@@ -120,11 +141,12 @@ fn_decoder *fn_decoder_new(const struct fn_shape *shape, const struct fn_layer *
     d->frequencies = malloc((size_t)shape->head_dim / 2 * sizeof(double));
     if (!d->pool || !d->slots || !d->layers || !d->final_norm || !d->frequencies || copy_layers(d, layers)) {
         fn_decoder_free(d);
-        return NULL;
+        return FN_NO_MEMORY;
     }
     for (int i = 0; i < shape->head_dim / 2; i++)
         d->frequencies[i] = pow((double)shape->rope_theta, -2.0 * i / shape->head_dim);
-    return d;
+    *made = d;
+    return FN_OK;
 }
 
 static void free_working_memory(fn_decoder *d) {
@@ -176,6 +198,14 @@ static int reserve(fn_decoder *d, int n) {
     }
     d->capacity = n;
     return FN_OK;
+}
+
+static int reserve_scratch(fn_decoder *d, size_t count) {
+    if (count <= d->scratch_capacity) return FN_OK;
+    free(d->scratch);
+    d->scratch = malloc(count * sizeof(float));
+    d->scratch_capacity = d->scratch ? count : 0;
+    return d->scratch ? FN_OK : FN_NO_MEMORY;
 }
 
 /* --- slots --- */
@@ -320,7 +350,7 @@ static void attend(void *argument, int chunk) {
     int row = chunk / s->num_key_value_heads, kv_head = chunk % s->num_key_value_heads;
     int shared = s->num_attention_heads / s->num_key_value_heads, length = step->positions[row] + 1;
     const struct slot *slot = &d->slots[step->slots[row]];
-    float *scores = d->scratch + (size_t)chunk * d->scratch_size, factor = 1.0f / sqrtf((float)s->head_dim);
+    float *scores = d->scratch + (size_t)chunk * d->scratch_width, factor = 1.0f / sqrtf((float)s->head_dim);
     for (int head = kv_head * shared; head < (kv_head + 1) * shared; head++) {
         float *query = d->qkv + (size_t)row * (size_t)qkv_width(s) + (size_t)head * (size_t)s->head_dim;
         size_t at = (size_t)row * (size_t)query_width(s) + (size_t)head * (size_t)s->head_dim;
@@ -386,11 +416,9 @@ static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *po
         if ((size_t)positions[row] + 1 > longest) longest = (size_t)positions[row] + 1;
     }
     longest = (longest + PAGE - 1) / PAGE * PAGE;
-    size_t chunks = (size_t)n * (size_t)s->num_key_value_heads;
-    free(d->scratch);
-    d->scratch = malloc(chunks * longest * sizeof(float));
-    d->scratch_size = longest;
-    return !d->scratch || reserve(d, n) ? FN_NO_MEMORY : FN_OK;
+    d->scratch_width = longest;
+    size_t scores = (size_t)n * (size_t)s->num_key_value_heads * longest;
+    return reserve_scratch(d, scores) || reserve(d, n) ? FN_NO_MEMORY : FN_OK;
 }
 
 int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *positions, const float *x, float *hidden) {

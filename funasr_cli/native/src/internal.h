@@ -7,6 +7,7 @@
 #define GROUP 64        /* inputs that share a scale, in weights and in activations */
 #define TILE 16         /* outputs that are computed together */
 #define PAGE 64         /* positions of a slot that are allocated together */
+#define TINY 2e-36f     /* a group of smaller values counts as zeros: its scale is not a normal float32 */
 
 /* A block of a packed FN_U8 matrix holds TILE outputs times GROUP inputs:
  *   uint8_t values[GROUP / 4][TILE][4];  w = scale * (value - 128) + offset
@@ -64,7 +65,7 @@ extern const struct kernels kernels_scalar;
 extern const struct kernels kernels_avx2, kernels_avx512;
 #endif
 
-/* Return the kernels of this name, or the best this CPU has for NULL; NULL: the CPU does not have them. */
+/* Return the kernels of this name, or the best this CPU has if it is NULL; NULL if the CPU does not have them. */
 const struct kernels *find_kernels(const char *name);
 
 /* A pool of threads that share out the chunks of one job after the other. */

@@ -69,7 +69,7 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
         peaks = _mm256_max_ps(peaks, _mm256_andnot_ps(sign, v));
     }
     float peak = reduce_max(peaks);
-    __m256 inverse = _mm256_set1_ps(peak > 0.0f ? 127.0f / peak : 0.0f);
+    __m256 inverse = _mm256_set1_ps(peak >= TINY ? 127.0f / peak : 0.0f);
     __m256i sums = _mm256_setzero_si256(), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     for (int i = 0; i < GROUP; i += 32) {
         __m256i whole[4];
@@ -81,7 +81,7 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
         __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
         _mm256_storeu_si256((__m256i *)(rounded + i), bytes);
     }
-    *scale = _mm256_movemask_ps(bad) ? NAN : peak / 127.0f;
+    *scale = _mm256_movemask_ps(bad) ? NAN : peak >= TINY ? peak / 127.0f : 0.0f;
     __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1));

@@ -52,14 +52,14 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
         peaks = _mm512_max_ps(peaks, _mm512_abs_ps(v[i]));
     }
     float peak = _mm512_reduce_max_ps(peaks);
-    __m512 inverse = _mm512_set1_ps(peak > 0.0f ? 127.0f / peak : 0.0f);
+    __m512 inverse = _mm512_set1_ps(peak >= TINY ? 127.0f / peak : 0.0f);
     __m512i sums = _mm512_setzero_si512();
     for (int i = 0; i < 4; i++) {
         __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], inverse));
         sums = _mm512_add_epi32(sums, whole);
         _mm_storeu_si128((__m128i *)(rounded + 16 * i), _mm512_cvtepi32_epi8(whole));
     }
-    *scale = bad ? NAN : peak / 127.0f;
+    *scale = bad ? NAN : peak >= TINY ? peak / 127.0f : 0.0f;
     *sum = bad ? 0 : _mm512_reduce_add_epi32(sums);
 }
 

@@ -5,7 +5,28 @@
 #include <math.h>
 #include <string.h>
 
-typedef _Float16 half;
+/* float16 by hand, since compilers before gcc 12 and clang 15 have no such type on x86. */
+static float from_half(uint16_t half) {
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 1023;
+    if (exponent == 0) return (sign ? -1.0f : 1.0f) * (float)fraction * 0x1p-24f; /* zero and subnormal */
+    uint32_t bits = sign | (exponent == 31 ? 255 : exponent - 15 + 127) << 23 | fraction << 13;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Round to the nearest float16, to an even one in the middle of two. */
+static uint16_t half_of(float value) {
+    uint32_t bits, sign, magnitude;
+    memcpy(&bits, &value, sizeof bits);
+    sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
+    if (magnitude > 0x7F800000) return (uint16_t)(sign | 0x7E00 | (magnitude >> 13 & 1023)); /* NaN */
+    if (magnitude >= 0x477FF000) return (uint16_t)(sign | 0x7C00); /* 65,520 or more: infinite */
+    if (magnitude < 0x38800000) return (uint16_t)(sign | (uint32_t)rintf(fabsf(value) * 0x1p24f)); /* subnormal */
+    /* 13 bits fall away; a carry goes into the exponent. */
+    magnitude += 0xFFF + (magnitude >> 13 & 1);
+    return (uint16_t)(sign | (magnitude - (112u << 23)) >> 13);
+}
 
 static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *sum) {
     float peak = 0.0f;
@@ -14,8 +35,8 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
         finite &= isfinite(x[i]) != 0;
         peak = fmaxf(peak, fabsf(x[i]));
     }
-    float inverse = peak > 0.0f ? 127.0f / peak : 0.0f;
-    *scale = finite ? peak / 127.0f : NAN;
+    float inverse = peak >= TINY ? 127.0f / peak : 0.0f;
+    *scale = !finite ? NAN : peak >= TINY ? peak / 127.0f : 0.0f;
     *sum = 0;
     for (int i = 0; i < GROUP; i++) {
         float value = rintf(x[i] * inverse);
@@ -57,22 +78,20 @@ static void product_f32(const float *tile, const struct operand *x, int first, i
 }
 
 static void scores(const float *query, const uint16_t *keys, int n, int d, float *out) {
-    const half *key = (const half *)keys;
-    for (int position = 0; position < n; position++, key += d) {
+    for (int position = 0; position < n; position++, keys += d) {
         float total = 0.0f;
-        for (int i = 0; i < d; i++) total += query[i] * (float)key[i];
+        for (int i = 0; i < d; i++) total += query[i] * from_half(keys[i]);
         out[position] = total;
     }
 }
 
 static void add_weighted(const float *weights, const uint16_t *values, int n, int d, float *out) {
-    const half *value = (const half *)values;
-    for (int position = 0; position < n; position++, value += d)
-        for (int i = 0; i < d; i++) out[i] += weights[position] * (float)value[i];
+    for (int position = 0; position < n; position++, values += d)
+        for (int i = 0; i < d; i++) out[i] += weights[position] * from_half(values[i]);
 }
 
 static void to_half(const float *x, int n, uint16_t *out) {
-    for (int i = 0; i < n; i++) ((half *)out)[i] = (half)x[i];
+    for (int i = 0; i < n; i++) out[i] = half_of(x[i]);
 }
 
 static float maximum(const float *x, int n) {

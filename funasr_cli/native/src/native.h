@@ -2,7 +2,8 @@
  *
  * Every pointer that is passed in is borrowed unless a comment says otherwise, and must stay valid as long as the
  * decoder lives. Functions that can fail return 0 on success and a negative number on failure (see FN_*).
- * One decoder may be used by one thread at a time.
+ * One decoder may be used by one thread at a time; only fn_clear_slot may be called meanwhile, for a slot that is not
+ * in use. In a child of fork(), a decoder of the parent computes in one thread, provided that it was idle at the fork.
  */
 #ifndef FUNASR_NATIVE_H
 #define FUNASR_NATIVE_H
@@ -10,10 +11,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FN_ABI 1
+#define FN_ABI 2
 #define FN_EXPORT __attribute__((visibility("default")))
 
-enum { FN_OK = 0, FN_NO_MEMORY = -1, FN_BAD_ARGUMENT = -2 };
+enum {
+    FN_OK = 0,
+    FN_NO_MEMORY = -1,
+    FN_BAD_ARGUMENT = -2,       /* also a size that is not supported */
+    FN_NO_INSTRUCTION_SET = -3, /* this CPU does not have it */
+};
 
 /* How the weights of a matrix are stored; FN_U8 adds an offset for each group where `has_offset` is 1. */
 enum { FN_F32 = 0, FN_U8 = 1 };
@@ -67,12 +73,12 @@ FN_EXPORT int fn_pack_affine(void *packed, const uint8_t *values, const float *s
 FN_EXPORT int fn_product(const struct fn_matrix *matrix, const float *x, int32_t n, float *out, int32_t threads,
                          const char *instruction_set);
 
-/* Make a decoder. `head` is also the table of embeddings unless `embeddings` is another matrix. NULL: no memory, a
- * size that is not supported, or an instruction set that this CPU does not have. */
-FN_EXPORT fn_decoder *fn_decoder_new(const struct fn_shape *shape, const struct fn_layer *layers,
-                                     const float *final_norm, const struct fn_matrix *head,
-                                     const struct fn_matrix *embeddings, int32_t slots, int32_t threads,
-                                     const char *instruction_set);
+/* Make a decoder, in *made; NULL there after a failure. `head` is also the table of embeddings unless `embeddings` is
+ * another matrix. */
+FN_EXPORT int fn_decoder_new(fn_decoder **made, const struct fn_shape *shape, const struct fn_layer *layers,
+                             const float *final_norm, const struct fn_matrix *head,
+                             const struct fn_matrix *embeddings, int32_t slots, int32_t threads,
+                             const char *instruction_set);
 FN_EXPORT void fn_decoder_free(fn_decoder *decoder);
 FN_EXPORT const char *fn_decoder_instruction_set(const fn_decoder *decoder);
 

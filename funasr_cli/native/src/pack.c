@@ -27,6 +27,16 @@ static void pack_f32(float *packed, const float *values, int32_t rows, int32_t c
 /* Place of one value within the values of its block. */
 static inline int place(int output, int input) { return (input / 4 * TILE + output) * 4 + input % 4; }
 
+/* The scale of a group of weights: NaN if one of them is not finite, so that no product hides it. */
+static float scale_of(const float *values) {
+    float peak = 0.0f;
+    for (int i = 0; i < GROUP; i++) {
+        if (!isfinite(values[i])) return NAN;
+        peak = fmaxf(peak, fabsf(values[i]));
+    }
+    return peak >= TINY ? peak / 127.0f : 0.0f;
+}
+
 int fn_pack(void *packed, const float *values, int32_t rows, int32_t columns, int32_t weights) {
     if (rows < 1 || columns < 1 || columns % GROUP) return FN_BAD_ARGUMENT;
     if (weights == FN_F32) {
@@ -38,14 +48,12 @@ int fn_pack(void *packed, const float *values, int32_t rows, int32_t columns, in
         for (int group = 0; group < columns / GROUP; group++, block += block_size(0))
             for (int output = 0; output < TILE; output++) {
                 int row = tile * TILE + output;
-                float peak = 0.0f;
                 const float *from = values + (size_t)row * columns + (size_t)group * GROUP;
-                for (int i = 0; row < rows && i < GROUP; i++) peak = fmaxf(peak, fabsf(from[i]));
-                float scale = peak / 127.0f;
+                float scale = row < rows ? scale_of(from) : 0.0f;
                 ((float *)(block + BLOCK_VALUES))[output] = scale;
                 for (int i = 0; i < GROUP; i++) {
-                    float rounded = peak > 0.0f ? rintf(from[i] / scale) : 0.0f;
-                    block[place(output, i)] = (uint8_t)(fmaxf(-127.0f, fminf(127.0f, rounded)) + 128.0f);
+                    float rounded = scale > 0.0f ? rintf(from[i] / scale) : 0.0f; /* at most 127, either way */
+                    block[place(output, i)] = (uint8_t)(rounded + 128.0f);
                 }
             }
     return FN_OK;

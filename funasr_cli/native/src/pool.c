@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define SPINS 4000 /* some 50 to 100 microseconds */
 
@@ -26,6 +27,7 @@ struct pool {
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     int threads; /* workers, without the caller */
+    pid_t owner; /* the process that has them: after fork(), the child has none */
     pthread_t workers[];
 };
 
@@ -79,6 +81,7 @@ struct pool *pool_new(int threads) {
     int workers = threads > 1 ? threads - 1 : 0;
     struct pool *pool = calloc(1, sizeof *pool + sizeof(pthread_t) * (size_t)workers);
     if (!pool) return NULL;
+    pool->owner = getpid();
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
     /* Signals are for the caller's threads, so that Ctrl-C reaches Python. */
@@ -99,6 +102,10 @@ static void wake_all(struct pool *pool) {
 
 void pool_free(struct pool *pool) {
     if (!pool) return;
+    if (pool->owner != getpid()) {
+        free(pool); /* waiting for the parent's workers, or destroying what they wait for, would hang */
+        return;
+    }
     atomic_store(&pool->stopping, 1);
     wake_all(pool);
     for (int i = 0; i < pool->threads; i++) pthread_join(pool->workers[i], NULL);
@@ -108,7 +115,7 @@ void pool_free(struct pool *pool) {
 }
 
 void pool_run(struct pool *pool, pool_task task, void *job, int chunks) {
-    if (chunks <= 1 || !pool->threads) {
+    if (chunks <= 1 || !pool->threads || pool->owner != getpid()) {
         for (int chunk = 0; chunk < chunks; chunk++) task(job, chunk);
         return;
     }

@@ -78,7 +78,9 @@ int fn_product(const struct fn_matrix *matrix, const float *x, int32_t n, float 
     const struct kernels *kernels = find_kernels(instruction_set);
     struct pool *pool = pool_new(threads);
     struct operand operand = {0};
-    int status = !kernels || n < 1 || matrix->columns % GROUP ? FN_BAD_ARGUMENT : !pool ? FN_NO_MEMORY : FN_OK;
+    int status = pool ? FN_OK : FN_NO_MEMORY;
+    if (n < 1 || matrix->columns % GROUP) status = FN_BAD_ARGUMENT;
+    if (!kernels) status = FN_NO_INSTRUCTION_SET;
     if (!status) status = operand_reserve(&operand, n, matrix->columns, matrix->weights);
     if (!status) {
         for (size_t i = 0; i < (size_t)n * (size_t)matrix->columns; i++) operand.values[i] = x[i];

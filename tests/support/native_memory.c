@@ -1,0 +1,119 @@
+/* Runs a small decoder through its life, with each allocation failing once: see tests/unit/test_build.py.
+ *
+ * Linked with -Wl,--wrap for malloc, calloc, realloc and aligned_alloc. A leak makes LeakSanitizer end it with an
+ * error; anything else that is wrong is printed.
+ */
+
+#include "native.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WIDTH = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 16, FEED_FORWARD = 128, VOCAB = 40, LAYERS = 2, SLOTS = 3 };
+enum { QKV = (HEADS + 2 * KV_HEADS) * HEAD_DIM, LONGEST = 70, THREADS = 3 };
+
+static long until_failure = -1; /* allocations that still succeed; negative: all of them do */
+
+static int fails(void) { return until_failure >= 0 && until_failure-- == 0; }
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__real_aligned_alloc(size_t alignment, size_t size);
+void *__wrap_malloc(size_t size) { return fails() ? NULL : __real_malloc(size); }
+void *__wrap_calloc(size_t count, size_t size) { return fails() ? NULL : __real_calloc(count, size); }
+void *__wrap_realloc(void *old, size_t size) { return fails() ? NULL : __real_realloc(old, size); }
+void *__wrap_aligned_alloc(size_t alignment, size_t size) {
+    return fails() ? NULL : __real_aligned_alloc(alignment, size);
+}
+
+static void check(int is_right, const char *what) {
+    if (is_right) return;
+    fprintf(stderr, "wrong: %s\n", what);
+    exit(1);
+}
+
+static float numbers[QKV * WIDTH > 2 * FEED_FORWARD * WIDTH ? QKV * WIDTH : 2 * FEED_FORWARD * WIDTH];
+static float x[LONGEST * WIDTH], norm[WIDTH];
+
+static struct fn_matrix packed(int rows, int columns, int weights) {
+    struct fn_matrix m = {.rows = rows, .columns = columns, .weights = weights};
+    void *data = malloc(fn_packed_size(rows, columns, weights, 0));
+    check(data && !fn_pack(data, numbers, rows, columns, weights), "packing");
+    m.data = data;
+    return m;
+}
+
+/* Two rows of different lengths, then more of one of them, a copy, an end, and logits: the status of each call that
+ * fails is FN_NO_MEMORY, and a repetition succeeds. Returns the number of calls that failed. */
+static int life(const struct fn_shape *shape, const struct fn_layer *layers, const struct fn_matrix *head, float *hidden) {
+    int32_t slots[LONGEST], positions[LONGEST], ids[LONGEST];
+    float logprobs[LONGEST];
+    fn_decoder *decoder = NULL;
+    int failures = 0, status;
+#define REPEATED(call)                                                                                          \
+    while ((status = (call))) {                                                                                 \
+        check(status == FN_NO_MEMORY, #call);                                                                   \
+        check(++failures < 2, "one failure, reported twice");                                                   \
+    }
+    REPEATED(fn_decoder_new(&decoder, shape, layers, norm, head, NULL, SLOTS, THREADS, NULL))
+    for (int length = 3; length <= LONGEST; length += LONGEST - 3) {
+        for (int i = 0; i < length; i++) slots[i] = i % 2, positions[i] = i / 2;
+        REPEATED(fn_step(decoder, length, slots, positions, x, hidden))
+        REPEATED(fn_logits(decoder, length, hidden, NULL, ids, logprobs))
+    }
+    for (int i = 0; i < LONGEST; i++) slots[i] = 1, positions[i] = i;
+    REPEATED(fn_step(decoder, LONGEST, slots, positions, x, hidden))
+    REPEATED(fn_copy_slot(decoder, 1, 2, LONGEST))
+    fn_clear_slot(decoder, 1);
+    fn_clear_slot(decoder, 1);
+    slots[0] = 2, positions[0] = LONGEST;
+    REPEATED(fn_step(decoder, 1, slots, positions, x, hidden + LONGEST * WIDTH))
+    fn_decoder_free(decoder);
+    fn_decoder_free(NULL);
+
+    struct fn_matrix m = *head;
+    static float out[5 * VOCAB];
+    REPEATED(fn_product(&m, x, 5, out, THREADS, NULL))
+    return failures;
+}
+
+static void try_all(int weights) {
+    struct fn_shape shape = {WIDTH, LAYERS, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCAB, weights, 1e4f, 1e-6f};
+    struct fn_layer layers[LAYERS];
+    for (int i = 0; i < LAYERS; i++)
+        layers[i] = (struct fn_layer){packed(QKV, WIDTH, weights), packed(WIDTH, HEADS * HEAD_DIM, weights),
+                                      packed(2 * FEED_FORWARD, WIDTH, weights), packed(WIDTH, FEED_FORWARD, weights),
+                                      norm, norm, norm, norm};
+    struct fn_matrix head = packed(VOCAB, WIDTH, weights);
+    static float expected[(LONGEST + 1) * WIDTH], hidden[(LONGEST + 1) * WIDTH];
+    check(!life(&shape, layers, &head, expected), "a failure without a reason");
+    int failing = 0;
+    for (;; failing++) {
+        memset(hidden, 0, sizeof hidden);
+        until_failure = failing;
+        int failures = life(&shape, layers, &head, hidden);
+        check(!memcmp(hidden, expected, sizeof hidden), "hidden states after a failure");
+        if (until_failure >= 0) break; /* there are no more allocations */
+        check(failures == 1, "a failure that was not reported");
+    }
+    until_failure = -1;
+    check(failing > 30, "the allocations were not counted");
+    for (int i = 0; i < LAYERS; i++) {
+        const struct fn_matrix *all[] = {&layers[i].qkv, &layers[i].output, &layers[i].gate_up, &layers[i].down};
+        for (int j = 0; j < 4; j++) free((void *)all[j]->data);
+    }
+    free((void *)head.data);
+    printf("%d allocations\n", failing);
+}
+
+int main(void) {
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) numbers[i] = sinf((float)i * 1.7f);
+    for (int i = 0; i < LONGEST * WIDTH; i++) x[i] = cosf((float)i * 0.3f);
+    for (int i = 0; i < WIDTH; i++) norm[i] = 1.0f;
+    try_all(FN_U8);
+    try_all(FN_F32);
+    return 0;
+}

@@ -1,0 +1,154 @@
+"""The inner loops of the C library, called one by one: compared with NumPy."""
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from support.native import LIBRARY, SETS, WITHOUT
+
+from funasr_cli.native import build
+from funasr_cli.native.library import GROUP
+
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
+HALVES = np.arange(1 << 16, dtype=np.uint16)
+KERNELS = (
+    "round_group", "product_u8", "product_f32", "scores", "add_weighted", "to_half", "maximum", "exponentials",
+    "sum_of_squares", "scale_by", "swiglu",
+)  # fmt: skip
+each_set = pytest.mark.parametrize("name", SETS)
+
+
+class Kernels(ctypes.Structure):
+    """``struct kernels``."""
+
+    _fields_ = (("name", ctypes.c_char_p), *((name, ctypes.c_void_p) for name in KERNELS))
+
+
+@cache
+def exporting() -> ctypes.CDLL:
+    """Return the library with all its names exported: the one under test, or one that is compiled for this."""
+    if hasattr(LIBRARY, "find_kernels"):
+        return LIBRARY
+    if build.compiler() is None:
+        pytest.skip("no C compiler")
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "libfunasr.so"
+        build.compile_library(path, ["-fvisibility=default"])
+        return ctypes.CDLL(str(path))
+
+
+def kernel(instruction_set: str, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    find = exporting().find_kernels
+    find.restype, find.argtypes = ctypes.POINTER(Kernels), [ctypes.c_char_p]
+    kernels = find(instruction_set.encode()).contents
+    assert kernels.name == instruction_set.encode()
+    return ctypes.CFUNCTYPE(result, *arguments)(getattr(kernels, name))
+
+
+def address(array: np.ndarray) -> int:
+    return array.ctypes.data
+
+
+def to_half(instruction_set: str, values: np.ndarray) -> np.ndarray:
+    out = np.empty(len(values), np.uint16)
+    kernel(instruction_set, "to_half", None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(
+        address(values), len(values), address(out)
+    )
+    return out.view(np.float16)
+
+
+def assert_same_bits(ours: np.ndarray, expected: np.ndarray) -> None:
+    """NaN equals any NaN of the same sign."""
+    np.testing.assert_array_equal(ours, expected)
+    np.testing.assert_array_equal(np.signbit(ours), np.signbit(expected))
+
+
+@each_set
+def test_every_half_is_read_and_written(name: str) -> None:
+    exact = HALVES.view(np.float16).astype(np.float32)
+    read, weight = np.zeros(len(HALVES), np.float32), np.ones(1, np.float32)
+    pointers, integers = ctypes.c_void_p, ctypes.c_int
+    kernel(name, "add_weighted", None, pointers, pointers, integers, integers, pointers)(
+        address(weight), address(HALVES), 1, len(HALVES), address(read)
+    )
+    np.testing.assert_array_equal(read, exact)  # 0 + -0 is 0
+    assert_same_bits(to_half(name, exact), exact.astype(np.float16))
+
+
+@each_set
+def test_floats_are_rounded_to_the_nearest_half(name: str) -> None:
+    """To the even one in the middle of two; what is too large becomes infinite, what is too small zero."""
+    finite = np.sort(HALVES.view(np.float16)[np.isfinite(HALVES.view(np.float16))].astype(np.float32))
+    middles = np.append((finite[1:] + finite[:-1]) / 2, [65520, -65520]).astype(np.float32)
+    near = [np.nextafter(middles, np.float32(towards)) for towards in (-np.inf, np.inf)]
+    bits = np.random.default_rng(1).integers(0, 1 << 32, 1 << 16, dtype=np.uint32)
+    values = np.concatenate([middles, *near, bits.view(np.float32)])
+    values = values[: len(values) // 16 * 16].copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert_same_bits(to_half(name, values), values.astype(np.float16))
+
+
+@each_set
+def test_swiglu(name: str) -> None:
+    """Also of gates whose exponential float32 cannot hold."""
+    gate = np.array([0, 1, -1, 30, -30, 87, -87, 89, -89, 200, -200, 1e4, -1e4, 1e30, -1e30, -3e38, 2], np.float32)
+    up, out = np.full(len(gate), 3, np.float32), np.empty(len(gate), np.float32)
+    kernel(name, "swiglu", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(
+        address(gate), address(up), len(gate), address(out)
+    )
+    with np.errstate(over="ignore"):
+        exact = 3 * gate.astype(np.float64) / (1 + np.exp(-gate.astype(np.float64)))
+    huge = gate < -1e6  # -gate / 2e38 instead of 0
+    np.testing.assert_allclose(out[~huge], exact[~huge], rtol=1e-6, atol=1e-30)
+    assert (np.abs(out[huge]) < 6).all()
+
+
+@each_set
+def test_exponentials(name: str) -> None:
+    """Of values far below the peak, and of lengths that fill no register."""
+    for length in (1, 7, 8, 16, 33):
+        x = np.linspace(-300, 5, length, dtype=np.float32)
+        x[length // 2] = -np.inf
+        out = np.empty(length, np.float32)
+        function = kernel(
+            name, "exponentials", ctypes.c_float, ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+        )
+        total = function(address(x), length, 5.0, address(out))
+        exact = np.exp(x.astype(np.float64) - 5)
+        np.testing.assert_allclose(out, exact, rtol=1e-6, atol=1e-37)
+        assert total == pytest.approx(exact.sum(), rel=1e-6, abs=1e-30)
+
+
+@each_set
+@pytest.mark.parametrize("peak", [0, 1e-45, 1.2e-38, 3.7e-37, 1.9e-36, 2.1e-36, 1e-30, 1, 3e38])
+def test_groups_of_tiny_values_are_zeros(peak: float, name: str) -> None:
+    """Since their scale, or its inverse, is not a normal number."""
+    x = np.random.default_rng(2).uniform(-1, 1, GROUP).astype(np.float32) * np.float32(peak)
+    x[17] = -peak
+    rounded, scale, total = np.empty(GROUP, np.int8), np.empty(1, np.float32), np.empty(1, np.int32)
+    kernel(name, "round_group", None, *[ctypes.c_void_p] * 4)(*map(address, (x, rounded, scale, total)))
+    assert total[0] == rounded.sum(dtype=int)
+    if peak < 2e-36:
+        assert scale[0] == 0
+        assert not rounded.any()
+    else:
+        assert rounded[17] == -127
+        assert np.abs(rounded * scale.astype(np.float64) - x).max() <= scale[0] * 0.501
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="no /proc/cpuinfo")
+def test_instruction_sets_are_those_of_the_cpu() -> None:
+    """As the kernel lists them."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = set(next((line for line in lines if line.startswith("flags")), ":").split(":")[1].split())
+    needed = {
+        "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx2", "fma", "f16c"},
+        "avx2": {"avx2", "fma", "f16c"},
+        "scalar": set(),
+    }
+    assert list(SETS) == [name for name, flags_needed in needed.items() if flags_needed <= flags]
