@@ -16,7 +16,7 @@ from support.parity.live import Case, Pair
 from support.parity.stages import Stages, compute_batch, compute_case, compute_unpadded, load_clip
 
 from funasr_cli.compute.backend import mx, nn
-from funasr_cli.decoding import batch as decoding
+from funasr_cli.decoding import mlx_batch as decoding
 from funasr_cli.families.fun_asr_nano import network as fun_asr_nano
 from funasr_cli.families.fun_asr_nano.model import Encoded, NanoModel
 from funasr_cli.families.load import load_model

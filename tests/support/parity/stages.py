@@ -12,7 +12,7 @@ from support.parity.live import Case
 
 from funasr_cli.audio.decode import Audio, load_audio
 from funasr_cli.compute.backend import mx
-from funasr_cli.decoding import batch as decoding
+from funasr_cli.decoding import mlx_batch as decoding
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.families.fun_asr_nano import network as fun_asr_nano
 from funasr_cli.families.fun_asr_nano.model import Encoded
