@@ -172,7 +172,7 @@ def test_verbose_on_a_terminal() -> None:
     assert code == 0
     above, rows, costs, below = account(shown)
     assert above[0] == f"model demo from {demo.MODEL}, float32 (stored as bfloat16)"
-    assert re.fullmatch(r"on CPU, .+, \d+ GFLOP/s per core", above[1])
+    assert re.fullmatch(r"on CPU, .+, \d+ GFLOP/s per core; decoder: mlx float32, .+", above[1])
     stages = ", ".join(rf"{stage} \d\.\d\d s" for stage in STAGES)
     assert re.fullmatch(
         rf"{re.escape(str(clip.path))}: 1 segment, 13 tokens in \d+ decoder calls; {stages}", above[2]
