@@ -99,6 +99,7 @@ INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, int
         __m256i dots[ROWS];
         for (int row = 0; row < n; row++) dots[row] = _mm256_setzero_si256();
         for (int i = 0; i < GROUP / 4; i++) {
+            if (n > 1) prefetch(block + 64 * i); /* one row waits for memory in any case */
             __m256i unsigned_ = _mm256_loadu_si256((const __m256i *)(block + 64 * i + 4 * half));
             __m256i weights = _mm256_xor_si256(unsigned_, _mm256_set1_epi8((char)0x80)); /* value - 128 */
             __m256i magnitudes = _mm256_abs_epi8(weights);

@@ -75,6 +75,7 @@ INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, con
             dots[row] = _mm512_set1_epi32(-128 * x->sums[start + (size_t)row * groups + group]);
 #pragma GCC unroll 16
         for (int i = 0; i < GROUP / 4; i++) {
+            if (n > 1) prefetch(block + 64 * i); /* one row waits for memory in any case */
             __m512i weights = _mm512_loadu_si512(block + 64 * i);
             for (int row = 0; row < n; row++)
                 dots[row] = add_products(dots[row], weights, rounded + (size_t)row * columns + 4 * i);
