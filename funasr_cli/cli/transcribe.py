@@ -257,6 +257,7 @@ def transcribe(
     from funasr_cli.families.open import capabilities
     from funasr_cli.sources import split_channels
 
+    load_with = partial(load, device=device, show_prompt=show_prompt)
     if channels == "split":
         with console.busy("counting channels"):
             inputs = split_channels(inputs)
@@ -265,9 +266,7 @@ def transcribe(
         typed = {"hotwords": "--compare-hotwords"} | typed  # hotwords from a variable count as well
         folder = first_model.find_or_fetch(context.params, inputs, options, typed)
         number_type, computed_by = choose_type_and_engine(folder, context)
-        recognizer, options = load(
-            folder, options, typed, device=device, dtype=number_type, engine=computed_by, show_prompt=show_prompt
-        )
+        recognizer, options = load_with(folder, options, typed, dtype=number_type, engine=computed_by)
         raise typer.Exit(compare.run(inputs, recognizer, options))
     if plot_alignment:
         alignment.refuse_unusable(inputs, plot_alignment, replace=force)
@@ -289,16 +288,7 @@ def transcribe(
     outcome = Outcome(skipped=len(inputs) - len(left), incomplete=files.incomplete if files else 0)
     if not left:
         raise typer.Exit(outcome.exit_code(strict=strict))
-    recognizer, options = load(
-        folder,
-        options,
-        typed,
-        aligner,
-        device=device,
-        dtype=number_type,
-        engine=computed_by,
-        show_prompt=show_prompt,
-    )
+    recognizer, options = load_with(folder, options, typed, aligner, dtype=number_type, engine=computed_by)
     finish = []
     if plot_alignment:
         finish.append(alignment.prepare(left[0], recognizer, options, plot_alignment, replace=force))

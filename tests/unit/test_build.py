@@ -165,17 +165,22 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it is built on Linux")
-@pytest.mark.process
-@pytest.mark.parametrize("outcome", ["compiled", "failed", "switched off"])
-def test_a_wheel(outcome: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets the library, or the log of what failed, and the source tree stays as it is."""
+def arrange(outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variables that lead to this outcome of a build."""
     if outcome == "compiled" and not HAS_COMPILER:
         pytest.skip("no C compiler")
     if outcome == "failed":
         monkeypatch.setenv("CC", "false")
     if outcome == "switched off":
         monkeypatch.setenv(build.SWITCH, "0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is built on Linux")
+@pytest.mark.process
+@pytest.mark.parametrize("outcome", ["compiled", "failed", "switched off"])
+def test_a_wheel(outcome: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets the library, or the log of what failed, and the source tree stays as it is."""
+    arrange(outcome, monkeypatch)
     warnings: list[str] = []
     made, data = hook(tree, monkeypatch, warnings), {"force_include": {}, "pure_python": True}
     made.initialize("standard", data)
@@ -196,12 +201,7 @@ def test_a_wheel(outcome: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("outcome", ["compiled", "failed", "switched off"])
 def test_an_editable_install(outcome: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library or the log is made in the source tree; what an earlier build left is removed."""
-    if outcome == "compiled" and not HAS_COMPILER:
-        pytest.skip("no C compiler")
-    if outcome == "failed":
-        monkeypatch.setenv("CC", "false")
-    if outcome == "switched off":
-        monkeypatch.setenv(build.SWITCH, "0")
+    arrange(outcome, monkeypatch)
     warnings: list[str] = []
     made, data = hook(tree, monkeypatch, warnings), {"force_include": {}, "pure_python": True}
     made.initialize("editable", data)
