@@ -18,10 +18,8 @@ from funasr_cli.families.frontend import FilterBankModel
 from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
 from funasr_cli.families.fun_asr_nano.session import NanoSession
 from funasr_cli.models.layers import batch_lengths
-from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
+from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Prompt, Trace
-
-BEST_SEGMENT_S = 30.0  # upstream's models were not trained on longer segments
 
 
 @dataclass
@@ -35,7 +33,7 @@ class Encoded:
 class NanoModel(FilterBankModel):
     """A loaded model, with a method for each stage; see `SpeechModel`. Rows of a batch are independent."""
 
-    best_segment_s, longest_segment_s = BEST_SEGMENT_S, float(MAX_SEGMENT_S)
+    best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
     window_s: float | None = None
 
     def __init__(self, loaded: LoadedModel):

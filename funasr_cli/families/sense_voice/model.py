@@ -26,7 +26,7 @@ from funasr_cli.families.frontend import FilterBankModel
 from funasr_cli.families.sense_voice import config as tables
 from funasr_cli.languages import resolve_language
 from funasr_cli.measure import timed
-from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
+from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Hypothesis, SegmentRequest, Trace, Update
 from funasr_cli.transcript import Segment
 
@@ -41,7 +41,7 @@ class SenseVoiceModel(FilterBankModel):
     """A SenseVoiceSmall that is ready to transcribe; see `SpeechModel`."""
 
     capabilities = tables.CAPABILITIES
-    best_segment_s, longest_segment_s = 30.0, float(MAX_SEGMENT_S)
+    best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
     window_s: float | None = None
 
     def __init__(self, loaded: LoadedModel):
@@ -120,7 +120,8 @@ class SenseVoiceSession:
     def max_rows(self) -> int:
         """Number of rows for which one layer's arrays fit into half the free memory; at most `MOST_ROWS`."""
         encoder, frame_s = self._model.config.encoder, self._model.config.frontend.row_duration_s
-        frames = tables.QUERIES + math.ceil(self._options.max_segment_s / frame_s)
+        longest_s = self._options.max_segment_s or self._model.best_segment_s
+        frames = tables.QUERIES + math.ceil(longest_s / frame_s)
         values = frames * (encoder.heads * frames + encoder.ffn_dim + 8 * encoder.width)  # scores, FFN, q k v ...
         return max(1, min(MOST_ROWS, available_bytes() // 2 // (4 * values)))
 
