@@ -111,10 +111,10 @@ def why_missing() -> str | None:
         return f"it cannot be loaded ({error})"
     if fastest != SLOWEST:
         return None
-    machine = platform.machine()
-    if machine in ("x86_64", "AMD64"):
-        return "this CPU has neither AVX2 nor AVX512"
-    return f"it is fast on x86-64 CPUs only, and this one is {machine}"
+    lacking = {"x86_64": "AVX2", "aarch64": "the dot product of bytes (asimddp)"}.get(platform.machine())
+    if lacking is None:
+        return f"it is fast on x86-64 and 64-bit ARM only, and this CPU is {platform.machine()}"
+    return f"this CPU does not have {lacking}"
 
 
 def library() -> ctypes.CDLL | None:

@@ -145,10 +145,12 @@ def test_groups_of_tiny_values_are_zeros(peak: float, name: str) -> None:
 def test_instruction_sets_are_those_of_the_cpu() -> None:
     """As the kernel lists them."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = set(next((line for line in lines if line.startswith("flags")), ":").split(":")[1].split())
+    listed = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
+    flags = set(listed.split(":")[1].split())
     needed = {
         "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx2", "fma", "f16c"},
         "avx2": {"avx2", "fma", "f16c"},
+        "neon": {"asimddp"},
         "scalar": set(),
     }
     assert list(SETS) == [name for name, flags_needed in needed.items() if flags_needed <= flags]

@@ -23,18 +23,27 @@ static int has_avx512(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+/* Linux names it asimddp. */
+static int has_dot_product(void) { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 #endif
 
 /* Best first: a CPU that has one has those after it, too. */
 static const char *const names[] = {
 #if defined(__x86_64__)
     "avx512", "avx2",
+#elif defined(__aarch64__)
+    "neon",
 #endif
     "scalar", NULL};
 
 static const struct kernels *const kernels[] = {
 #if defined(__x86_64__)
     &kernels_avx512, &kernels_avx2,
+#elif defined(__aarch64__)
+    &kernels_neon,
 #endif
     &kernels_scalar};
 
@@ -43,6 +52,8 @@ static int best(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     return has_avx512() ? 0 : has_avx2() ? 1 : 2;
+#elif defined(__aarch64__)
+    return has_dot_product() ? 0 : 1;
 #else
     return 0;
 #endif
