@@ -90,7 +90,7 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
 
 /* Half a tile: the 8 outputs from `half` on. */
 INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, int half, const struct operand *x,
-                    int first, float *out, size_t stride) {
+                    int first, float *out) {
     int groups = x->columns / GROUP;
     __m256 totals[ROWS];
     for (int row = 0; row < n; row++) totals[row] = _mm256_setzero_ps();
@@ -99,8 +99,8 @@ INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, int
         __m256i dots[ROWS];
         for (int row = 0; row < n; row++) dots[row] = _mm256_setzero_si256();
         for (int i = 0; i < GROUP / 4; i++) {
-            if (n > 1) prefetch(block + 64 * i); /* one row waits for memory in any case */
-            __m256i unsigned_ = _mm256_loadu_si256((const __m256i *)(block + 64 * i + 4 * half));
+            if (n > 1) prefetch(block + 128 * i); /* one row waits for memory in any case */
+            __m256i unsigned_ = _mm256_loadu_si256((const __m256i *)(block + 128 * i + 4 * half));
             __m256i weights = _mm256_xor_si256(unsigned_, _mm256_set1_epi8((char)0x80)); /* value - 128 */
             __m256i magnitudes = _mm256_abs_epi8(weights);
             for (int row = 0; row < n; row++)
@@ -118,22 +118,21 @@ INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, int
             }
         }
     }
-    for (int row = 0; row < n; row++) _mm256_storeu_ps(out + (size_t)row * stride + half, totals[row]);
+    for (int row = 0; row < n; row++) _mm256_storeu_ps(out + row * PAIR + half, totals[row]);
 }
 
-INLINE void rows_f32(const int n, const float *tile, int half, const struct operand *x, int first, float *out,
-                     size_t stride) {
+INLINE void rows_f32(const int n, const float *tile, int half, const struct operand *x, int first, float *out) {
     const float *values = x->values + (size_t)first * (size_t)x->columns;
     __m256 totals[ROWS];
     for (int row = 0; row < n; row++) totals[row] = _mm256_setzero_ps();
     for (int column = 0; column < x->columns; column++) {
-        __m256 weights = load(tile + (size_t)column * TILE + half);
+        __m256 weights = load(tile + (size_t)column * PAIR + half);
         for (int row = 0; row < n; row++) {
             __m256 input = _mm256_set1_ps(values[(size_t)row * (size_t)x->columns + (size_t)column]);
             totals[row] = _mm256_fmadd_ps(input, weights, totals[row]);
         }
     }
-    for (int row = 0; row < n; row++) _mm256_storeu_ps(out + (size_t)row * stride + half, totals[row]);
+    for (int row = 0; row < n; row++) _mm256_storeu_ps(out + row * PAIR + half, totals[row]);
 }
 
 /* The number of rows as a constant, so that the accumulators stay in registers. */
@@ -145,50 +144,68 @@ INLINE void rows_f32(const int n, const float *tile, int half, const struct oper
     default: call(4); break;                                                                                   \
     }
 
-static void product_u8(const uint8_t *tile, int has_offset, const struct operand *x, int first, int n, float *out,
-                       size_t stride) {
-    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride)
-        for (int half = 0; half < TILE; half += 8) {
-#define WITH(count) rows_u8(count, tile, 1, half, x, first, out, stride)
-#define WITHOUT(count) rows_u8(count, tile, 0, half, x, first, out, stride)
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n, float *out) {
+    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * PAIR)
+        for (int half = 0; half < PAIR; half += 8) {
+#define WITH(count) rows_u8(count, pair, 1, half, x, first, out)
+#define WITHOUT(count) rows_u8(count, pair, 0, half, x, first, out)
             if (has_offset) FOR_ROWS(n, WITH)
             else FOR_ROWS(n, WITHOUT)
         }
 }
 
-static void product_f32(const float *tile, const struct operand *x, int first, int n, float *out, size_t stride) {
-    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride)
-        for (int half = 0; half < TILE; half += 8) {
-#define DENSE(count) rows_f32(count, tile, half, x, first, out, stride)
+static void product_f32(const float *pair, const struct operand *x, int first, int n, float *out) {
+    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * PAIR)
+        for (int half = 0; half < PAIR; half += 8) {
+#define DENSE(count) rows_f32(count, pair, half, x, first, out)
             FOR_ROWS(n, DENSE)
         }
 }
 
-/* --- attention; d is a multiple of 16 --- */
+/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
 
-static void scores(const float *query, const uint16_t *keys, int n, int d, float *out) {
-    for (int position = 0; position < n; position++, keys += d) {
-        __m256 one = _mm256_setzero_ps(), other = _mm256_setzero_ps();
-        for (int i = 0; i < d; i += 16) {
-            one = _mm256_fmadd_ps(load(query + i), load_half(keys + i), one);
-            other = _mm256_fmadd_ps(load(query + i + 8), load_half(keys + i + 8), other);
-        }
-        out[position] = reduce_add(_mm256_add_ps(one, other));
+INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out, size_t stride) {
+    for (int first = 0; first < n; first += 2) {
+        const uint16_t *two[2] = {keys + first * d, keys + (first + 1 < n ? first + 1 : first) * d};
+        __m256 totals[2][2] = {0};
+        for (int i = 0; i < d; i += 8)
+            for (int key = 0; key < 2; key++) {
+                __m256 values = load_half(two[key] + i);
+                for (int query = 0; query < count; query++)
+                    totals[query][key] = _mm256_fmadd_ps(load(queries + query * d + i), values, totals[query][key]);
+            }
+        for (int query = 0; query < count; query++)
+            for (int key = 0; key < 2 && first + key < n; key++)
+                out[(size_t)query * stride + (size_t)(first + key)] = reduce_add(totals[query][key]);
     }
 }
 
-static void add_weighted(const float *weights, const uint16_t *values, int n, int d, float *out) {
-    for (int i = 0; i < d; i += 32) {
-        int lanes = d - i < 32 ? (d - i) / 8 : 4;
-        __m256 totals[4];
-        for (int j = 0; j < lanes; j++) totals[j] = load(out + i + 8 * j);
-        for (int position = 0; position < n; position++) {
-            __m256 weight = _mm256_set1_ps(weights[position]);
-            for (int j = 0; j < lanes; j++)
-                totals[j] = _mm256_fmadd_ps(weight, load_half(values + (size_t)position * (size_t)d + i + 8 * j), totals[j]);
+static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out, size_t stride) {
+    for (; count > 1; count -= 2, queries += 2 * d, out += 2 * stride) scores_of(2, queries, keys, n, d, out, stride);
+    if (count) scores_of(1, queries, keys, n, d, out, stride);
+}
+
+/* 32 numbers of each value, from the first one on. */
+INLINE void add_lanes(const int count, const float *weights, size_t stride, const uint16_t *values, int n, int d, float *out) {
+    __m256 totals[2][4];
+    for (int query = 0; query < count; query++)
+        for (int i = 0; i < 4; i++) totals[query][i] = load(out + query * d + 8 * i);
+    for (int value = 0; value < n; value++, values += d)
+        for (int i = 0; i < 4; i++) {
+            __m256 part = load_half(values + 8 * i);
+            for (int query = 0; query < count; query++)
+                totals[query][i] = _mm256_fmadd_ps(_mm256_set1_ps(weights[(size_t)query * stride + (size_t)value]), part, totals[query][i]);
         }
-        for (int j = 0; j < lanes; j++) _mm256_storeu_ps(out + i + 8 * j, totals[j]);
-    }
+    for (int query = 0; query < count; query++)
+        for (int i = 0; i < 4; i++) _mm256_storeu_ps(out + query * d + 8 * i, totals[query][i]);
+}
+
+static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out) {
+    for (; count > 0; count -= 2, weights += 2 * stride, out += 2 * d)
+        for (int i = 0; i < d; i += 32) {
+            if (count > 1) add_lanes(2, weights, stride, values + i, n, d, out + i);
+            else add_lanes(1, weights, stride, values + i, n, d, out + i);
+        }
 }
 
 static void to_half(const float *x, int n, uint16_t *out) {
