@@ -23,6 +23,7 @@ FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off
 # Instruction sets of single files; which of them runs is decided on the machine that runs it, in cpu.c.
 OF_FILES = {
     "kernels_avx2": "-mavx2 -mfma -mf16c",
+    "kernels_avxvnni": "-mavxvnni -mavx2 -mfma -mf16c",
     "kernels_avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c",
 }
 SWITCH = "FUNASR_NATIVE"  # "0" leaves the library out

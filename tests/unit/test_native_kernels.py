@@ -178,6 +178,7 @@ def test_instruction_sets_are_those_of_the_cpu() -> None:
     flags = set(next((line for line in lines if line.startswith("flags")), ":").split(":")[1].split())
     needed = {
         "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx2", "fma", "f16c"},
+        "avxvnni": {"avx_vnni", "avx2", "fma", "f16c"},
         "avx2": {"avx2", "fma", "f16c"},
         "scalar": set(),
     }
