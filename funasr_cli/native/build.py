@@ -25,6 +25,7 @@ FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off
 OF_FILES = {
     "x86_64": {
         "kernels_avx2": "-mavx2 -mfma -mf16c",
+        "kernels_avxvnni": "-mavxvnni -mavx2 -mfma -mf16c",
         "kernels_avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c",
     },
     "aarch64": {"kernels_neon": "-march=armv8.2-a+dotprod"},

@@ -1,5 +1,6 @@
-/* Compares the inner loops of each instruction set that this CPU has with those in plain C: for CPUs on which Python
- * cannot run, see tests/unit/test_library_aarch64.py. Prints the sets, and what differs; returns 1 if anything does.
+/* Compares the inner loops of each instruction set that this CPU has with those in plain C: for machines on which
+ * Python is not installed, see tests/unit/test_library_aarch64.py. Prints the sets, and what differs; returns 1 if
+ * anything does.
  *
  * Arrays have exactly the size that is used, so that a sanitizer sees what is read or written outside of them.
  */
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 10, LONGEST = 70 };
+enum { ROWS = BLOCK_ROWS + 1, LONGEST = 70 };
 
 static const struct kernels *plain = &kernels_scalar, *fast;
 static int failures;
@@ -21,9 +22,11 @@ static void differs(const char *what, int i, int shape, double got, double wante
 }
 
 /* Compare to within `tolerance`, or exactly if it is 0; NaN only equals NaN. */
-static void compare(const char *what, const float *got, const float *wanted, int n, int shape, const float *tolerance) {
+static void compare(const char *what, const float *got, const float *wanted, int n, int shape,
+                    const float *tolerance) {
     for (int i = 0; i < n; i++) {
-        int same = isnan(wanted[i]) ? isnan(got[i]) : fabsf(got[i] - wanted[i]) <= (tolerance ? tolerance[i] : 0.0f);
+        float allowed = tolerance ? tolerance[i] : 0.0f;
+        int same = isnan(wanted[i]) ? isnan(got[i]) : fabsf(got[i] - wanted[i]) <= allowed;
         if (!same && !(isinf(wanted[i]) && got[i] == wanted[i])) differs(what, i, shape, got[i], wanted[i]);
     }
 }
@@ -78,22 +81,22 @@ static void round_groups(void) {
 
 /* --- products --- */
 
-/* A tile and inputs; with all scales 1, sums are whole numbers below 2^24, and float32 holds them exactly. */
+/* A pair of tiles and inputs. With all scales 1, sums are whole numbers below 2^24: float32 holds them exactly. */
 static void product_of_bytes(int groups, int has_offset, int is_exact, int extremes) {
     int columns = groups * GROUP;
     size_t bytes = (size_t)groups * block_size(has_offset);
-    uint8_t *tile = aligned_alloc(64, bytes), *block = tile; /* all that an allocation gives is used */
+    uint8_t *pair = aligned_alloc(64, bytes), *block = pair;
     struct operand x = {.columns = columns, .rounded = reserve((size_t)(ROWS * columns), 1)};
     x.scales = numbers(ROWS * groups, 0.001f, 1.0f);
     x.sums = reserve((size_t)(ROWS * groups), sizeof(int32_t));
-    if (!tile) exit(2);
+    if (!pair) exit(2);
     for (int group = 0; group < groups; group++, block += block_size(has_offset)) {
         for (int i = 0; i < BLOCK_VALUES; i++)
             block[i] = (uint8_t)(extremes ? (random_bits() & 1 ? 255 : 0) : random_bits() & 255);
         float *scales = (float *)(block + BLOCK_VALUES);
-        for (int i = 0; i < TILE; i++) {
+        for (int i = 0; i < PAIR; i++) {
             scales[i] = is_exact ? 1.0f : between(-0.1f, 0.1f);
-            if (has_offset) scales[TILE + i] = is_exact ? -128.0f : between(-1.0f, 1.0f);
+            if (has_offset) scales[PAIR + i] = is_exact ? -128.0f : between(-1.0f, 1.0f);
         }
     }
     for (int at = 0; at < ROWS * groups; at++) {
@@ -105,75 +108,78 @@ static void product_of_bytes(int groups, int has_offset, int is_exact, int extre
             x.sums[at] += value;
         }
     }
-    float tolerance[TILE], *alone = reserve(ROWS * TILE, sizeof *alone);
-    for (int i = 0; i < TILE; i++) tolerance[i] = is_exact ? 0.0f : 1e-6f * 127.0f * 26.0f * (float)columns;
+    float tolerance[PAIR], *alone = reserve(ROWS * PAIR, sizeof *alone);
+    for (int i = 0; i < PAIR; i++) tolerance[i] = is_exact ? 0.0f : 1e-6f * 127.0f * 26.0f * (float)columns;
     for (int row = 0; row < ROWS; row++) {
-        float wanted[TILE];
-        plain->product_u8(tile, has_offset, &x, row, 1, wanted, TILE);
-        fast->product_u8(tile, has_offset, &x, row, 1, alone + row * TILE, TILE);
-        compare("product_u8", alone + row * TILE, wanted, TILE, groups * 2 + has_offset, tolerance);
+        float wanted[PAIR];
+        plain->product_u8(pair, has_offset, &x, row, 1, wanted);
+        fast->product_u8(pair, has_offset, &x, row, 1, alone + row * PAIR);
+        compare("product_u8", alone + row * PAIR, wanted, PAIR, groups * 2 + has_offset, tolerance);
     }
-    for (int first = 0; first < 2; first++)
-        for (int n = 1; n <= 8; n++) { /* a row is what it is alone */
-            size_t stride = TILE + 4;
-            float *out = reserve((size_t)(n - 1) * stride + TILE, sizeof *out);
-            for (size_t i = 0; i < (size_t)(n - 1) * stride + TILE; i++) out[i] = 7.0f;
-            fast->product_u8(tile, has_offset, &x, first, n, out, stride);
-            for (int row = 0; row < n; row++) {
-                compare("product_u8, rows", out + (size_t)row * stride, alone + (first + row) * TILE, TILE, n, NULL);
-                for (int i = TILE; i < TILE + 4 && row + 1 < n; i++)
-                    if (out[(size_t)row * stride + (size_t)i] != 7.0f) differs("product_u8, beside", i, n, 0, 7);
-            }
-            free(out);
-        }
-    free(tile), free(x.rounded), free(x.scales), free(x.sums), free(alone);
+    for (int n = 1; n <= BLOCK_ROWS; n++) { /* a row is what it is alone */
+        float *out = reserve((size_t)(n * PAIR), sizeof *out);
+        fast->product_u8(pair, has_offset, &x, 1, n, out);
+        compare("product_u8, rows", out, alone + PAIR, n * PAIR, n, NULL);
+        free(out);
+    }
+    free(pair), free(x.rounded), free(x.scales), free(x.sums), free(alone);
 }
 
 static void product_of_floats(int columns) {
-    float *tile = numbers(columns * TILE, -1, 1), tolerance[TILE];
+    float *pair = numbers(columns * PAIR, -1, 1), tolerance[PAIR];
     struct operand x = {.columns = columns, .values = numbers(ROWS * columns, -1, 1)};
-    float *alone = reserve(ROWS * TILE, sizeof *alone);
-    for (int i = 0; i < TILE; i++) tolerance[i] = 1e-6f * (float)columns;
+    float *alone = reserve(ROWS * PAIR, sizeof *alone);
+    for (int i = 0; i < PAIR; i++) tolerance[i] = 1e-6f * (float)columns;
     for (int row = 0; row < ROWS; row++) {
-        float wanted[TILE];
-        plain->product_f32(tile, &x, row, 1, wanted, TILE);
-        fast->product_f32(tile, &x, row, 1, alone + row * TILE, TILE);
-        compare("product_f32", alone + row * TILE, wanted, TILE, columns, tolerance);
+        float wanted[PAIR];
+        plain->product_f32(pair, &x, row, 1, wanted);
+        fast->product_f32(pair, &x, row, 1, alone + row * PAIR);
+        compare("product_f32", alone + row * PAIR, wanted, PAIR, columns, tolerance);
     }
-    for (int n = 1; n <= 8; n++) {
-        float *out = reserve((size_t)(n * TILE), sizeof *out);
-        fast->product_f32(tile, &x, 1, n, out, TILE);
-        compare("product_f32, rows", out, alone + TILE, n * TILE, n, NULL);
+    for (int n = 1; n <= BLOCK_ROWS; n++) {
+        float *out = reserve((size_t)(n * PAIR), sizeof *out);
+        fast->product_f32(pair, &x, 1, n, out);
+        compare("product_f32, rows", out, alone + PAIR, n * PAIR, n, NULL);
         free(out);
     }
-    free(tile), free(x.values), free(alone);
+    free(pair), free(x.values), free(alone);
 }
 
 /* --- attention --- */
 
-static void attention(int n, int d) {
-    float *query = numbers(d, -1, 1), *values = numbers(n * d, -2, 2), *weights = numbers(n, 0, 1);
+static void attention(int count, int n, int d) {
+    size_t stride = (size_t)n + 3;
+    int size = count * (int)stride - 3;
+    float *queries = numbers(count * d, -1, 1), *values = numbers(n * d, -2, 2), *weights = numbers(size, 0, 1);
     uint16_t *keys = halves(values, n * d);
-    float *one = reserve((size_t)n, sizeof *one), *two = reserve((size_t)n, sizeof *two);
-    float *tolerance = numbers(n > d ? n : d, 1e-6f * (float)(n + d), 1e-6f * (float)(n + d));
-    plain->scores(query, keys, n, d, one);
-    fast->scores(query, keys, n, d, two);
-    compare("scores", two, one, n, d, tolerance);
-    float *sums = numbers(d, -1, 1), *others = reserve((size_t)d, sizeof *others);
-    memcpy(others, sums, (size_t)d * sizeof *sums);
-    plain->add_weighted(weights, keys, n, d, sums);
-    fast->add_weighted(weights, keys, n, d, others);
-    compare("add_weighted", others, sums, d, n, tolerance);
-    free(query), free(values), free(weights), free(keys), free(one), free(two), free(tolerance), free(sums), free(others);
+    float *one = numbers(size, 7, 7), *two = numbers(size, 7, 7), allowed = 1e-6f * (float)(n + d);
+    float *tolerance = numbers(size > count * d ? size : count * d, allowed, allowed);
+    plain->scores(queries, count, keys, n, d, one, stride);
+    fast->scores(queries, count, keys, n, d, two, stride);
+    compare("scores", two, one, size, d, tolerance);
+    float *alone = numbers(n, 0, 0);
+    fast->scores(queries + (count - 1) * d, 1, keys, n, d, alone, stride);
+    compare("scores, alone", two + (count - 1) * (int)stride, alone, n, count, NULL);
+    float *sums = numbers(count * d, -1, 1), *others = reserve((size_t)(count * d), sizeof *others);
+    memcpy(others, sums, (size_t)(count * d) * sizeof *sums);
+    float *last = numbers(d, 0, 0);
+    memcpy(last, sums + (count - 1) * d, (size_t)d * sizeof *sums);
+    plain->add_weighted(weights, stride, count, keys, n, d, sums);
+    fast->add_weighted(weights, stride, count, keys, n, d, others);
+    compare("add_weighted", others, sums, count * d, n, tolerance);
+    fast->add_weighted(weights + (size_t)(count - 1) * stride, stride, 1, keys, n, d, last);
+    compare("add_weighted, alone", others + (count - 1) * d, last, d, count, NULL);
+    free(queries), free(values), free(weights), free(keys), free(one), free(two), free(tolerance), free(sums);
+    free(others), free(alone), free(last);
 }
 
-/* Every float16 is read, and floats are rounded to the nearest one: the middle between two goes to the even one. */
+/* Every float16 is read, and floats are rounded to the nearest one: to the even one in the middle of two. */
 static void every_half(void) {
     uint16_t *all = reserve(1 << 16, sizeof *all), *one = reserve(1 << 16, sizeof *one);
     float *read = reserve(1 << 16, sizeof *read), *wanted = reserve(1 << 16, sizeof *wanted), weight = 1.0f;
     for (int i = 0; i < 1 << 16; i++) all[i] = (uint16_t)i, read[i] = wanted[i] = 0.0f;
-    plain->add_weighted(&weight, all, 1, 1 << 16, wanted);
-    fast->add_weighted(&weight, all, 1, 1 << 16, read);
+    plain->add_weighted(&weight, 1, 1, all, 1, 1 << 16, wanted);
+    fast->add_weighted(&weight, 1, 1, all, 1, 1 << 16, read);
     compare("float16", read, wanted, 1 << 16, 0, NULL);
     for (int trial = 0; trial < 4; trial++) {
         for (int i = 0; i < 1 << 16; i++) {
@@ -197,7 +203,8 @@ static void every_half(void) {
 
 static void rows(int n) {
     float *x = numbers(n, -90, 5), *y = numbers(n, -3, 3), *one = reserve((size_t)n, sizeof *one);
-    float *two = reserve((size_t)n, sizeof *two), *tolerance = reserve((size_t)n, sizeof *tolerance), results[2], allowed;
+    float *two = reserve((size_t)n, sizeof *two), *tolerance = reserve((size_t)n, sizeof *tolerance);
+    float results[2], allowed;
     if (n > 3) x[n / 2] = -INFINITY;
     results[0] = plain->maximum(x, n), results[1] = fast->maximum(x, n);
     compare("maximum", &results[1], &results[0], 1, n, NULL);
@@ -213,7 +220,8 @@ static void rows(int n) {
             compare("exponentials", &out[i], &one[i], 1, n, &allowed);
         }
     }
-    results[0] = plain->sum_of_squares(y, n), results[1] = fast->sum_of_squares(y, n), allowed = 1e-6f * results[0];
+    results[0] = plain->sum_of_squares(y, n), results[1] = fast->sum_of_squares(y, n);
+    allowed = 1e-6f * results[0];
     compare("sum_of_squares", &results[1], &results[0], 1, n, &allowed);
     plain->scale_by(y, x, 0.7f, n, one), fast->scale_by(y, x, 0.7f, n, two);
     compare("scale_by", two, one, n, n, NULL);
@@ -230,10 +238,12 @@ int main(void) {
         fast = find_kernels(*name);
         round_groups();
         for (int kind = 0; kind < 8; kind++)
-            for (int groups = 1; groups <= 5; groups += 2) product_of_bytes(groups, kind & 1, kind >> 1 & 1, kind >> 2);
+            for (int groups = 1; groups <= 5; groups += 2)
+                product_of_bytes(groups, kind & 1, kind >> 1 & 1, kind >> 2);
         for (int columns = GROUP; columns <= 5 * GROUP; columns += 2 * GROUP) product_of_floats(columns);
-        for (int d = 16; d <= 128; d += 16)
-            for (int n = 1; n <= LONGEST; n += n < 8 ? 1 : 31) attention(n, d);
+        for (int d = 32; d <= 160; d += 32)
+            for (int n = 1; n <= LONGEST; n += n < 8 ? 1 : 31)
+                for (int count = 1; count <= 5; count++) attention(count, n, d);
         every_half();
         for (int n = 1; n <= LONGEST; n++) rows(n);
     }

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define ROWS 4     /* that share the loads of a tile: 16 accumulators */
-#define QUARTERS 4 /* registers of 4 floats, for the 16 outputs of a tile or 16 values of a row */
+#define QUARTERS 4 /* registers of 4 numbers: the 16 outputs of a tile, or 16 numbers of a row */
 #define INLINE static inline __attribute__((always_inline))
 
 /* --- names for what the loops do --- */
@@ -74,58 +74,6 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     *sum = bad ? 0 : vaddvq_s32(sums);
 }
 
-INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, const struct operand *x, int first,
-                    float *out, size_t stride) {
-    size_t columns = (size_t)x->columns, groups = columns / GROUP, start = (size_t)first * groups;
-    const int8_t *rounded = x->rounded + (size_t)first * columns;
-    float32x4_t totals[ROWS][QUARTERS];
-    for (int row = 0; row < n; row++)
-        for (int q = 0; q < QUARTERS; q++) totals[row][q] = zero();
-    for (size_t group = 0; group < groups; group++, block += block_size(has_offset), rounded += GROUP) {
-        int32x4_t dots[ROWS][QUARTERS];
-        for (int row = 0; row < n; row++)
-            for (int q = 0; q < QUARTERS; q++) dots[row][q] = vdupq_n_s32(0);
-        for (int i = 0; i < GROUP / 4; i++) {
-            if (n > 1) prefetch(block + 64 * i); /* one row waits for memory in any case */
-            for (int q = 0; q < QUARTERS; q++) {
-                uint8x16_t stored = vld1q_u8(block + 64 * i + 16 * q);
-                int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(stored, vdupq_n_u8(0x80))); /* value - 128 */
-                for (int row = 0; row < n; row++)
-                    dots[row][q] = add_products(dots[row][q], weights, rounded + (size_t)row * columns + 4 * i);
-            }
-        }
-        const float *scales = (const float *)(block + BLOCK_VALUES), *offsets = scales + TILE;
-        for (int row = 0; row < n; row++) {
-            size_t at = start + (size_t)row * groups + group;
-            float sum = (float)x->sums[at] * x->scales[at];
-            for (int q = 0; q < QUARTERS; q++) {
-                float32x4_t dot = vmulq_n_f32(vcvtq_f32_s32(dots[row][q]), x->scales[at]);
-                totals[row][q] = vfmaq_f32(totals[row][q], dot, vld1q_f32(scales + 4 * q));
-                if (has_offset) totals[row][q] = vfmaq_n_f32(totals[row][q], vld1q_f32(offsets + 4 * q), sum);
-            }
-        }
-    }
-    for (int row = 0; row < n; row++)
-        for (int q = 0; q < QUARTERS; q++) vst1q_f32(out + (size_t)row * stride + 4 * q, totals[row][q]);
-}
-
-INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out, size_t stride) {
-    const float *values = x->values + (size_t)first * (size_t)x->columns;
-    float32x4_t totals[ROWS][QUARTERS];
-    for (int row = 0; row < n; row++)
-        for (int q = 0; q < QUARTERS; q++) totals[row][q] = zero();
-    for (int column = 0; column < x->columns; column++)
-        for (int q = 0; q < QUARTERS; q++) {
-            float32x4_t weights = vld1q_f32(tile + (size_t)column * TILE + 4 * q);
-            for (int row = 0; row < n; row++) {
-                float input = values[(size_t)row * (size_t)x->columns + (size_t)column];
-                totals[row][q] = vfmaq_n_f32(totals[row][q], weights, input);
-            }
-        }
-    for (int row = 0; row < n; row++)
-        for (int q = 0; q < QUARTERS; q++) vst1q_f32(out + (size_t)row * stride + 4 * q, totals[row][q]);
-}
-
 /* The number of rows as a constant, so that the accumulators stay in registers. */
 #define FOR_ROWS(n, call)                                                                                      \
     switch (n) {                                                                                               \
@@ -135,46 +83,134 @@ INLINE void rows_f32(const int n, const float *tile, const struct operand *x, in
     default: call(4); break;                                                                                   \
     }
 
-static void product_u8(const uint8_t *tile, int has_offset, const struct operand *x, int first, int n, float *out,
-                       size_t stride) {
-    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride) {
-#define WITH(count) rows_u8(count, tile, 1, x, first, out, stride)
-#define WITHOUT(count) rows_u8(count, tile, 0, x, first, out, stride)
-        if (has_offset) FOR_ROWS(n, WITH)
-        else FOR_ROWS(n, WITHOUT)
-    }
-}
-
-static void product_f32(const float *tile, const struct operand *x, int first, int n, float *out, size_t stride) {
-    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride) {
-#define DENSE(count) rows_f32(count, tile, x, first, out, stride)
-        FOR_ROWS(n, DENSE)
-    }
-}
-
-/* --- attention; d is a multiple of 16 --- */
-
-static void scores(const float *query, const uint16_t *keys, int n, int d, float *out) {
-    for (int position = 0; position < n; position++, keys += d) {
-        float32x4_t totals[QUARTERS] = {zero(), zero(), zero(), zero()};
-        for (int i = 0; i < d; i += 16)
-            for (int q = 0; q < QUARTERS; q++)
-                totals[q] = vfmaq_f32(totals[q], vld1q_f32(query + i + 4 * q), load_half(keys + i + 4 * q));
-        out[position] = reduce_add(totals);
-    }
-}
-
-static void add_weighted(const float *weights, const uint16_t *values, int n, int d, float *out) {
-    for (int i = 0; i < d; i += 16) {
-        float32x4_t totals[QUARTERS];
-        for (int q = 0; q < QUARTERS; q++) totals[q] = vld1q_f32(out + i + 4 * q);
-        for (int position = 0; position < n; position++) {
-            const uint16_t *here = values + (size_t)position * (size_t)d + i;
-            for (int q = 0; q < QUARTERS; q++)
-                totals[q] = vfmaq_n_f32(totals[q], load_half(here + 4 * q), weights[position]);
+/* Add the products of one group with n rows to totals (n, PAIR): one tile of the pair, from output `tile` on. */
+INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, int tile, const struct operand *x,
+                     size_t row, size_t group, float *totals) {
+    size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
+    const int8_t *rounded = x->rounded + at * GROUP;
+    const float *scales = (const float *)(block + BLOCK_VALUES) + tile, *offsets = scales + PAIR;
+    int32x4_t dots[ROWS][QUARTERS];
+    for (int i = 0; i < n; i++)
+        for (int q = 0; q < QUARTERS; q++) dots[i][q] = vdupq_n_s32(0);
+    block += 4 * tile;
+    for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
+        prefetch(block);
+        for (int q = 0; q < QUARTERS; q++) {
+            uint8x16_t stored = vld1q_u8(block + 16 * q);
+            int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(stored, vdupq_n_u8(0x80))); /* value - 128 */
+            for (int i = 0; i < n; i++)
+                dots[i][q] = add_products(dots[i][q], weights, rounded + (size_t)i * columns + 4 * four);
         }
-        for (int q = 0; q < QUARTERS; q++) vst1q_f32(out + i + 4 * q, totals[q]);
     }
+    totals += tile;
+    for (int i = 0; i < n; i++, totals += PAIR) {
+        size_t here = at + (size_t)i * groups;
+        float sum = (float)x->sums[here] * x->scales[here];
+        for (int q = 0; q < QUARTERS; q++) {
+            float32x4_t dot = vmulq_n_f32(vcvtq_f32_s32(dots[i][q]), x->scales[here]);
+            float32x4_t total = vfmaq_f32(vld1q_f32(totals + 4 * q), dot, vld1q_f32(scales + 4 * q));
+            if (has_offset) total = vfmaq_n_f32(total, vld1q_f32(offsets + 4 * q), sum);
+            vst1q_f32(totals + 4 * q, total);
+        }
+    }
+}
+
+/* One pass over the weights, group by group: a few rows at a time, which find them in the first-level cache. */
+INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n,
+                    float *out) {
+    size_t groups = (size_t)x->columns / GROUP;
+    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
+    for (size_t group = 0; group < groups; group++, pair += block_size(has_offset))
+        for (int tile = 0; tile < PAIR; tile += TILE)
+            for (int row = 0; row < n; row += ROWS) {
+#define GROUP_OF(count) group_u8(count, has_offset, pair, tile, x, (size_t)(first + row), group, out + row * PAIR)
+                FOR_ROWS(n - row, GROUP_OF)
+            }
+}
+
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
+                       float *out) {
+    if (has_offset) rows_u8(1, pair, x, first, n, out);
+    else rows_u8(0, pair, x, first, n, out);
+}
+
+/* One tile of a pair. */
+INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {
+    const float *values = x->values + (size_t)first * (size_t)x->columns;
+    float32x4_t totals[ROWS][QUARTERS];
+    for (int row = 0; row < n; row++)
+        for (int q = 0; q < QUARTERS; q++) totals[row][q] = zero();
+    for (int column = 0; column < x->columns; column++, tile += PAIR)
+        for (int q = 0; q < QUARTERS; q++) {
+            float32x4_t weights = vld1q_f32(tile + 4 * q);
+            for (int row = 0; row < n; row++) {
+                float input = values[(size_t)row * (size_t)x->columns + (size_t)column];
+                totals[row][q] = vfmaq_n_f32(totals[row][q], weights, input);
+            }
+        }
+    for (int row = 0; row < n; row++, out += PAIR)
+        for (int q = 0; q < QUARTERS; q++) vst1q_f32(out + 4 * q, totals[row][q]);
+}
+
+static void product_f32(const float *pair, const struct operand *x, int first, int n, float *out) {
+    for (int tile = 0; tile < PAIR; tile += TILE)
+        for (int row = 0; row < n; row += ROWS) {
+#define DENSE(count) rows_f32(count, pair + tile, x, first + row, out + row * PAIR + tile)
+            FOR_ROWS(n - row, DENSE)
+        }
+}
+
+/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
+
+INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out,
+                      size_t stride) {
+    for (int key = 0; key < n; key++, keys += d) {
+        float32x4_t totals[2][QUARTERS];
+        for (int query = 0; query < count; query++)
+            for (int q = 0; q < QUARTERS; q++) totals[query][q] = zero();
+        for (int i = 0; i < d; i += 16)
+            for (int q = 0; q < QUARTERS; q++) {
+                float32x4_t values = load_half(keys + i + 4 * q);
+                for (int query = 0; query < count; query++) {
+                    float32x4_t four = vld1q_f32(queries + query * d + i + 4 * q);
+                    totals[query][q] = vfmaq_f32(totals[query][q], four, values);
+                }
+            }
+        for (int query = 0; query < count; query++)
+            out[(size_t)query * stride + (size_t)key] = reduce_add(totals[query]);
+    }
+}
+
+static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out,
+                   size_t stride) {
+    for (; count > 1; count -= 2, queries += 2 * d, out += 2 * stride)
+        scores_of(2, queries, keys, n, d, out, stride);
+    if (count) scores_of(1, queries, keys, n, d, out, stride);
+}
+
+/* 16 numbers of each value, from the first one on. */
+INLINE void add_lanes(const int count, const float *weights, size_t stride, const uint16_t *values, int n, int d,
+                      float *out) {
+    float32x4_t totals[2][QUARTERS];
+    for (int query = 0; query < count; query++)
+        for (int q = 0; q < QUARTERS; q++) totals[query][q] = vld1q_f32(out + query * d + 4 * q);
+    for (int value = 0; value < n; value++, values += d)
+        for (int q = 0; q < QUARTERS; q++) {
+            float32x4_t four = load_half(values + 4 * q);
+            for (int query = 0; query < count; query++) {
+                float weight = weights[(size_t)query * stride + (size_t)value];
+                totals[query][q] = vfmaq_n_f32(totals[query][q], four, weight);
+            }
+        }
+    for (int query = 0; query < count; query++)
+        for (int q = 0; q < QUARTERS; q++) vst1q_f32(out + query * d + 4 * q, totals[query][q]);
+}
+
+static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d,
+                         float *out) {
+    for (; count > 1; count -= 2, weights += 2 * stride, out += 2 * d)
+        for (int i = 0; i < d; i += 16) add_lanes(2, weights, stride, values + i, n, d, out + i);
+    for (int i = 0; count && i < d; i += 16) add_lanes(1, weights, stride, values + i, n, d, out + i);
 }
 
 static void to_half(const float *x, int n, uint16_t *out) {
